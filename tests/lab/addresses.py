@@ -1,0 +1,43 @@
+"""Who has which loopback address.
+
+They are the same in every lab: a root's ``/etc/resolv.conf`` is shared by all labs that run in
+it.  In network namespaces of their own labs do not meet; on the bare loopback only one can run
+at a time (``lab.py`` holds a lock for that).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+RESOLVER = "127.53.0.1"
+"""Unbound."""
+
+NAMESERVER = "127.53.0.2"
+"""Knot: the root, ``test.`` and all zones that answer."""
+
+NAMESERVER_LAME = "127.53.0.3"
+"""Knot too, for the zone that it cannot load: it answers SERVFAIL."""
+
+NAMESERVER_DEAD = "127.53.0.4"
+"""A socket that is never read: queries vanish."""
+
+POLICY_HOST = "127.43.0.1"
+"""HTTPS server of all MTA-STS policies."""
+
+FRONT = "127.25.0.1"
+"""The MTA under test."""
+
+DOWNSTREAM = "127.25.0.2"
+"""A real Postfix that announces REQUIRETLS."""
+
+MAILBOX = "127.25.0.3"
+"""Takes what is for the lab's own sender addresses: bounces."""
+
+MILTER = "127.25.0.9"
+"""For a milter that listens on TCP."""
+
+FIRST_MX = ipaddress.IPv4Address("127.1.0.1")
+"""Scripted servers have addresses from here on, one each."""
+
+NO_ROUTE = "255.255.255.255"
+"""connect(2) refuses it with ENETUNREACH, in any namespace, before a packet is sent."""

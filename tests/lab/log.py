@@ -1,0 +1,129 @@
+"""Reading Postfix's log: what became of each recipient."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.errors import LabError
+
+_DELIVERY = re.compile(
+    r" (?P<service>\S+)\[\d+\]: (?P<queue_id>[0-9A-Za-z]+): to=<(?P<to>[^>]*)>, (?P<rest>.*)$"
+)
+_FIELD = re.compile(r"(?P<name>[a-z_]+)=(?P<value>\S*?)(?:, |$)")
+_STATUS = re.compile(r"status=(?P<status>\S+)(?: \((?P<reason>.*)\))?$")
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One delivery line: what was done for one recipient, once."""
+
+    queue_id: str
+    to: str
+    status: str
+    """``sent``, ``bounced``, ``deferred``, ``expired``..."""
+    dsn: str
+    reason: str
+    tls: str | None
+    """The ``tls=`` token; None where the line has none."""
+    relay: str
+    delay: float
+    transport: str
+    """The service of master.cf, e.g. ``dane-enforce``."""
+    orig_to: str | None = None
+    line: str = ""
+
+
+def parse(line: str) -> Delivery | None:
+    """Make a Delivery of a log line; None of any other line."""
+    match = _DELIVERY.search(line)
+    if match is None:
+        return None
+    rest = match["rest"]
+    status = _STATUS.search(rest)
+    if status is None:
+        return None
+    fields = {
+        item["name"]: item["value"] for item in _FIELD.finditer(rest[: status.start()])
+    }
+    if "dsn" not in fields:
+        return None
+    # postfix/SERVICE/PROGRAM where syslog_name says so, else postfix/PROGRAM
+    service = match["service"].split("/")
+    orig_to = fields.get("orig_to")
+    return Delivery(
+        queue_id=match["queue_id"],
+        to=match["to"],
+        status=status["status"],
+        dsn=fields["dsn"],
+        reason=status["reason"] or "",
+        tls=fields.get("tls"),
+        relay=fields.get("relay", ""),
+        delay=float(fields.get("delay", "0")),
+        transport=service[1] if len(service) > 1 else service[0],
+        orig_to=orig_to.strip("<>") if orig_to else None,
+        line=line,
+    )
+
+
+class MailLog:
+    """A log file that grows while it is read."""
+
+    def __init__(self, path: Path) -> None:
+        """*path* need not exist yet."""
+        self.path = path
+        self._position = 0
+        self._rest = ""
+        self._deliveries: dict[str, list[Delivery]] = {}
+        self._removed: set[str] = set()
+        self.lines: list[str] = []
+        """All lines read so far."""
+
+    def read(self) -> None:
+        """Take in what was written since the last time."""
+        try:
+            with self.path.open(encoding="utf-8", errors="replace") as file:
+                file.seek(self._position)
+                text = self._rest + file.read()
+                self._position = file.tell()
+        except FileNotFoundError:
+            return
+        *lines, self._rest = text.split("\n")
+        self.lines += lines
+        for line in lines:
+            delivery = parse(line)
+            if delivery is not None:
+                self._deliveries.setdefault(delivery.queue_id, []).append(delivery)
+            elif line.endswith(": removed"):
+                self._removed.add(line.split(": ")[-2])
+
+    def deliveries(self, queue_id: str) -> list[Delivery]:
+        """The delivery lines of *queue_id* so far, in order."""
+        self.read()
+        return list(self._deliveries.get(queue_id, ()))
+
+    def wait(self, queue_id: str, recipients: int = 1, timeout: float = 60.0) -> list[Delivery]:
+        """Wait until *recipients* different recipients of *queue_id* have a delivery line."""
+        deadline = time.monotonic() + timeout
+        while True:
+            found = self.deliveries(queue_id)
+            if len({(item.to, item.orig_to) for item in found}) >= recipients:
+                return found
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"{queue_id}: {len(found)} of {recipients} deliveries after {timeout} s"
+                )
+            time.sleep(0.05)
+
+    def removed(self, queue_id: str) -> bool:
+        """Whether the queue has let go of *queue_id*."""
+        self.read()
+        return queue_id in self._removed
+
+    def grep(self, pattern: str) -> Iterator[str]:
+        """The lines that *pattern* is found in."""
+        self.read()
+        return (line for line in self.lines if re.search(pattern, line))
