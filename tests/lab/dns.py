@@ -108,9 +108,7 @@ class Dns:
         return [server for server in (self._knot, self._unbound) if server is not None]
 
     def _knotc(self, *words: str) -> str:
-        return run(
-            ["/usr/sbin/knotc", "-c", f"{self._inside}/knot.conf", *words], root=self._root
-        )
+        return run(["/usr/sbin/knotc", "-c", f"{self._inside}/knot.conf", *words], root=self._root)
 
     def _knot_configuration(self) -> str:
         here = self._inside
@@ -166,24 +164,25 @@ zone:
         """Make each signed zone's key; return zone to the record data of its DS."""
         ds = {}
         for zone in _SIGNED:
-            command = ["/usr/sbin/keymgr", "-c", f"{self._inside}/knot.conf", f"{zone.rstrip('.')}."]
+            command = [
+                "/usr/sbin/keymgr",
+                "-c",
+                f"{self._inside}/knot.conf",
+                f"{zone.rstrip('.')}.",
+            ]
             run(
                 [*command, "generate", "algorithm=ecdsap256sha256", "ksk=yes", "zsk=yes"],
                 root=self._root,
             )
             lines = run([*command, "ds"], root=self._root).splitlines()
             # owner "DS" tag algorithm type digest; type 2 = SHA-256
-            ds[zone] = next(
-                line.split(maxsplit=2)[2] for line in lines if line.split()[4] == "2"
-            )
+            ds[zone] = next(line.split(maxsplit=2)[2] for line in lines if line.split()[4] == "2")
         self.trust_anchor = f". IN DS {ds['.']}"
         *head, digest = ds["bogus.test"].split()
         ds["bogus.test"] = " ".join([*head, ("0" if digest[0] != "0" else "1") + digest[1:]])
         return ds
 
-    def _write_zones(
-        self, records: Mapping[str, Sequence[str]], ds: Mapping[str, str]
-    ) -> None:
+    def _write_zones(self, records: Mapping[str, Sequence[str]], ds: Mapping[str, str]) -> None:
         unknown = set(records) - {*_LOADED, _LAME, "dead.test"}
         if unknown:
             raise LabError(f"records for zones that are not the lab's: {sorted(unknown)}")
@@ -296,4 +295,3 @@ def _ask(name: str, rdtype: str, server: str) -> dns.rcode.Rcode | None:
 
 def _file_of(zone: str) -> str:
     return f"{zone if zone != '.' else 'root'}.zone"
-

@@ -46,9 +46,7 @@ def parse(line: str) -> Delivery | None:
     status = _STATUS.search(rest)
     if status is None:
         return None
-    fields = {
-        item["name"]: item["value"] for item in _FIELD.finditer(rest[: status.start()])
-    }
+    fields = {item["name"]: item["value"] for item in _FIELD.finditer(rest[: status.start()])}
     if "dsn" not in fields:
         return None
     # postfix/SERVICE/PROGRAM where syslog_name says so, else postfix/PROGRAM

@@ -73,14 +73,12 @@ class Pki:
         issuer = self.stranger if kind == "untrusted" else self.authority
         subject = "wrong.name.invalid" if kind == "wrongname" else name
         others = () if kind == "wrongname" else names
-        now = datetime.datetime.now(datetime.timezone.utc)
+        now = datetime.datetime.now(datetime.UTC)
         end = now - _DAY if kind == "expired" else now + 30 * _DAY
         builder = _builder(subject, key, now - 10 * _DAY, end)
         builder = builder.add_extension(
             x509.BasicConstraints(ca=False, path_length=None), critical=True
-        ).add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
-        )
+        ).add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         if kind != "cnonly":
             alternatives = [x509.DNSName(item) for item in dict.fromkeys((subject, *others))]
             builder = builder.add_extension(
@@ -138,7 +136,7 @@ def _builder(
 
 def _authority(name: str) -> Authority:
     key = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     # keyUsage and the key identifiers: Python 3.13 verifies strictly (VERIFY_X509_STRICT).
     usage = x509.KeyUsage(
         digital_signature=True,

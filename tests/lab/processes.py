@@ -87,9 +87,7 @@ class Server:
             if not self.running():
                 raise LabError(f"{self.name} ended instead of being {what}: {self.last_words()}")
             if time.monotonic() > deadline:
-                raise LabError(
-                    f"{self.name} not {what} after {timeout} s: {self.last_words()}"
-                )
+                raise LabError(f"{self.name} not {what} after {timeout} s: {self.last_words()}")
             time.sleep(0.01)
 
     def last_words(self) -> str:
@@ -115,11 +113,12 @@ def run(
     done = subprocess.run(
         [*prefix, *command],
         input=text,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=timeout,
     )
     if done.returncode != 0:
-        raise LabError(f"{command[0]}: exit {done.returncode}: {(done.stderr + done.stdout)[-500:]}")
+        raise LabError(
+            f"{command[0]}: exit {done.returncode}: {(done.stderr + done.stdout)[-500:]}"
+        )
     return done.stdout

@@ -72,7 +72,7 @@ class _Session:
             raise _Bye
         if word == "hang":
             # Until the client gives up; what it says meanwhile is not heard.
-            with contextlib.suppress(asyncio.TimeoutError):
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.reader.read(), IDLE)
             raise _Bye
         return False
@@ -264,7 +264,7 @@ class Servers:
             session = _Session(item, behaviour, reader, writer, seen=seen)
             try:
                 await session.run()
-            except (_Bye, OSError, asyncio.TimeoutError, ValueError) as error:
+            except (_Bye, OSError, ValueError) as error:
                 seen["end"] = "" if isinstance(error, _Bye) else repr(error)
             finally:
                 # Written before the connection closes: who saw it close finds the record.
@@ -323,7 +323,7 @@ class Servers:
             sock.context = self._contexts[policy["pem"]]
             return None
 
-        fallback.sni_callback = choose  # type: ignore[assignment]
+        fallback.sni_callback = choose
         server = await asyncio.start_server(
             self._serve_policy, address, 443, ssl=fallback, backlog=128
         )
@@ -362,7 +362,7 @@ class Servers:
                 f"Connection: close\r\n\r\n{body}".encode("latin-1")
             )
             await writer.drain()
-        except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError, IndexError, ValueError):
+        except (OSError, EOFError, IndexError, ValueError):
             pass
         finally:
             await _close(writer)
@@ -376,7 +376,7 @@ def _bind(
 
 async def _close(writer: asyncio.StreamWriter) -> None:
     writer.close()
-    with contextlib.suppress(OSError, asyncio.TimeoutError, ssl.SSLError):
+    with contextlib.suppress(OSError):
         await asyncio.wait_for(writer.wait_closed(), 2)
 
 

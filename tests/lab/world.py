@@ -156,9 +156,7 @@ class World:
         if mx.addr == "downstream":
             certificate = self.downstream
         else:
-            certificate = self.pki.issue(
-                host, mx.server.cert, chain=mx.server.chain, names=names
-            )
+            certificate = self.pki.issue(host, mx.server.cert, chain=mx.server.chain, names=names)
         self.hosts[host] = Host(
             scenario.id, scenario.domain_name(domain), host, address, certificate
         )
@@ -203,9 +201,7 @@ class World:
         self._next_address += 1
         return address
 
-    def _add_tlsa(
-        self, host: str, unique: str, mx: Mx, certificate: Certificate | None
-    ) -> None:
+    def _add_tlsa(self, host: str, unique: str, mx: Mx, certificate: Certificate | None) -> None:
         owner = f"_25._tcp.{host}"
         for item in mx.tlsa:
             where, _, rest = item.rpartition(":")

@@ -1,0 +1,420 @@
+"""The lab as a whole.
+
+    with Lab(scenarios=load().scenarios) as lab:
+        accepted = lab.send(lab.world.scenarios["a-ok"])
+        print(lab.deliveries(accepted.queue_id))
+
+Everything that it starts ends with the ``with`` block, or with the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.lab import addresses, netns, roots, submission
+from tests.lab.dns import Dns
+from tests.lab.errors import LabError, LabUnavailable
+from tests.lab.log import Delivery
+from tests.lab.pki import Pki
+from tests.lab.postfix import (
+    RESOLV_CONF,
+    TIMEOUTS,
+    Postfix,
+    Tables,
+    profile_services,
+)
+from tests.lab.processes import REPOSITORY, Server
+from tests.lab.scenario import Scenario, load
+from tests.lab.world import Host, World
+
+MYDOMAIN = "sender.test"
+
+
+@dataclass(frozen=True)
+class Session:
+    """One SMTP session that a scripted server saw."""
+
+    address: str
+    time: float
+    client: str
+    helo: str | None
+    tls: str | None
+    """``TLSv1.3`` or the like; None: no TLS."""
+    commands: tuple[str, ...]
+    mail: tuple[str, ...]
+    """MAIL commands, verbatim."""
+    rcpt: tuple[str, ...]
+    messages: tuple[str, ...]
+    end: str = ""
+
+
+class Lab:
+    """All servers; see the attributes that ``__init__`` sets."""
+
+    def __init__(
+        self,
+        scenarios: Iterable[Scenario] = (),
+        *,
+        profiles: Mapping[str, Mapping[str, str]] | None = None,
+        front: bool = True,
+        downstream: bool = False,
+        front_parameters: Mapping[str, str] | None = None,
+    ) -> None:
+        """Plan a lab for *scenarios*; nothing is started before ``start`` or ``with``.
+
+        *front* and *downstream* say which Postfix instances there are; *front_parameters* go to
+        the front's main.cf (``smtpd_milters`` and the like), and may hold ``{milter}`` for the
+        directory of ``lab.front.milter`` as Postfix sees it.
+        """
+        self._planned = tuple(scenarios)
+        self._profiles = dict(profiles if profiles is not None else load().profiles)
+        self._want_front = front
+        self._want_downstream = downstream
+        self._front_parameters = dict(front_parameters or {})
+        self._exit = contextlib.ExitStack()
+        self._generation = 0
+        self.isolated = False
+        """Whether the lab has a network namespace of its own."""
+        self.directory = Path()
+        """Of this run: the CA file, records, logs of the scripted servers."""
+        self.resolver = f"{addresses.RESOLVER}:53"
+        self.policy_host = f"{addresses.POLICY_HOST}:443"
+        self.credentials = submission.Credentials(f"user@{MYDOMAIN}", secrets.token_hex(8))
+        self.timings: dict[str, float] = {}
+
+    # Set by start().
+    world: World
+    dns: Dns
+    servers: Server
+    front: Postfix
+    downstream: Postfix
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate of the lab's CA, which clients should trust."""
+        return self.world.pki.ca_file
+
+    def __enter__(self) -> Lab:
+        """Start everything."""
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop everything."""
+        self.stop()
+
+    def start(self) -> None:
+        """Start everything, or raise and leave nothing running."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop everything; harmless when nothing runs."""
+        self._exit.close()
+
+    def _start(self) -> None:
+        began = time.monotonic()
+        if os.geteuid() != 0:
+            raise LabUnavailable("the lab needs root: chroot(2), ports below 1024, Postfix's users")
+        # Roots first: packages are fetched over the network, which a namespace does not have.
+        dns_root = roots.ensure(roots.DNS)
+        mta_root = roots.ensure(roots.POSTFIX_3_11)
+        self._step("roots", began)
+        already = netns.entered()
+        self.isolated = netns.enter()
+        if self.isolated and not already:
+            self._exit.callback(netns.leave)
+        if not self.isolated:
+            self._claim_loopback()
+        self.directory = Path(tempfile.mkdtemp(prefix="requiretls-lab-"))
+        self._exit.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        self.directory.chmod(0o755)
+
+        at = time.monotonic()
+        self.world = World(Pki(self.directory / "pki"))
+        (self.directory / "pki").chmod(0o755)
+        self.world.add(self._planned)
+        self._step("world", at)
+
+        at = time.monotonic()
+        inside = f"/lab/n{secrets.token_hex(3)}"
+        run_directory = dns_root / inside.lstrip("/")
+        run_directory.mkdir()
+        self._exit.callback(shutil.rmtree, run_directory, ignore_errors=True)
+        self.dns = Dns(dns_root, inside)
+        self._exit.callback(self.dns.stop)
+        self.servers = self._start_servers()
+        self._exit.callback(self.servers.stop)
+        self.dns.start(self.world.records)
+        self._await_servers()
+        self._step("dns and servers", at)
+
+        at = time.monotonic()
+        (mta_root / "etc/resolv.conf").write_text(RESOLV_CONF)
+        if self._want_downstream:
+            self._start_downstream(mta_root)
+        if self._want_front:
+            self._start_front(mta_root)
+        self._step("postfix", at)
+        self._step("all", began)
+
+    def _step(self, name: str, since: float) -> None:
+        self.timings[name] = round(time.monotonic() - since, 3)
+
+    def _claim_loopback(self) -> None:
+        """Without a namespace only one lab can have the addresses: say so now, not later."""
+        lock = os.open(
+            roots.cache_home() / "loopback.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        self._exit.callback(os.close, lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LabUnavailable("another lab uses the loopback addresses") from None
+        for port, kind in ((25, "SMTP"), (53, "DNS"), (443, "HTTPS")):
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((addresses.MILTER, port))
+                except OSError as error:
+                    raise LabUnavailable(
+                        f"port {port} ({kind}) of the loopback is taken by a server of this "
+                        f"machine, and it permits no network namespace: {error}"
+                    ) from error
+
+    # -- scripted servers ------------------------------------------------------------------
+
+    def _write_servers(self) -> None:
+        self._generation += 1
+        config = {
+            "generation": self._generation,
+            "record": str(self.directory / "sessions.jsonl"),
+            "ready": str(self.directory / "servers.ready"),
+            "listeners": self.world.listeners,
+            "blackholes": self.world.blackholes,
+            "silent_dns": [addresses.NAMESERVER_DEAD],
+            "policy_host": addresses.POLICY_HOST,
+            "policies": self.world.policies,
+        }
+        path = self.directory / "servers.json"
+        path.with_suffix(".new").write_text(json.dumps(config))
+        path.with_suffix(".new").replace(path)
+
+    def _start_servers(self) -> Server:
+        self._write_servers()
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        return Server(
+            "servers",
+            [sys.executable, "-m", "tests.lab.servers", str(self.directory / "servers.json")],
+            log=self.directory / "servers.log",
+            environment=environment,
+            grace=2.0,
+        )
+
+    def _await_servers(self) -> None:
+        ready = self.directory / "servers.ready"
+
+        def in_force() -> bool:
+            try:
+                return ready.read_text() == str(self._generation)
+            except OSError:
+                return False
+
+        self.servers.wait_until(in_force, "listening")
+
+    # -- Postfix ---------------------------------------------------------------------------
+
+    def _tables(self) -> Tables:
+        return Tables(
+            transport={**self.world.transport, MYDOMAIN: ("inbox", f"[{addresses.MAILBOX}]")},
+            tls_policy=self.world.tls_policy,
+        )
+
+    def _start_front(self, root: Path) -> None:
+        name = f"mta.{MYDOMAIN}"
+        front = Postfix(
+            root,
+            "front",
+            addresses.FRONT,
+            certificate=self.world.pki.issue(name).path,
+            ca_file=self.ca_file,
+        )
+        front.configure(
+            {
+                "myhostname": name,
+                "mydomain": MYDOMAIN,
+                "transport_maps": f"texthash:{front.inside('etc/transport')}",
+                **TIMEOUTS,
+                **{
+                    key: value.replace("{milter}", front.milter.inside)
+                    for key, value in self._front_parameters.items()
+                },
+            },
+            profile_services(
+                {**self._profiles, "inbox": {"smtp_tls_security_level": "none"}},
+                front.inside("etc/tls_policy"),
+            ),
+        )
+        self.front = front
+        self._exit.callback(front.stop)
+        front.start(self._tables(), {self.credentials.user: self.credentials.password})
+
+    def _start_downstream(self, root: Path) -> None:
+        certificate = self.world.downstream
+        assert certificate is not None
+        downstream = Postfix(
+            root,
+            "downstream",
+            addresses.DOWNSTREAM,
+            certificate=certificate.path,
+            ca_file=self.ca_file,
+        )
+        downstream.configure(
+            {
+                "myhostname": "downstream.sig.test",
+                "mydomain": "sig.test",
+                "virtual_mailbox_domains": "static:all",
+                "virtual_mailbox_maps": "static:inbox/",
+                "virtual_mailbox_base": downstream.inside("mail"),
+                "virtual_uid_maps": f"static:{roots.UID_POSTFIX}",
+                "virtual_gid_maps": f"static:{roots.GID_POSTFIX}",
+                "virtual_minimum_uid": "1",
+            },
+            "",
+        )
+        self.downstream = downstream
+        self._exit.callback(downstream.stop)
+        downstream.start()
+
+    # -- what a test does ------------------------------------------------------------------
+
+    def add(self, scenarios: Iterable[Scenario]) -> None:
+        """Add *scenarios* to the running lab."""
+        self.world.add(scenarios)
+        self.update()
+
+    def update(self) -> None:
+        """Make the servers what ``world`` now says; for a test that changed it by hand."""
+        self._write_servers()
+        self.servers.hangup()
+        self.dns.update(self.world.records)
+        self._await_servers()
+        if self._want_front:
+            self.front.reload(self._tables())
+
+    def hosts(self, scenario: Scenario | str) -> list[Host]:
+        """The MX hosts of a scenario."""
+        return self.world.hosts_of(self._scenario(scenario))
+
+    def recipients(self, scenario: Scenario | str) -> list[str]:
+        """The envelope recipients of a scenario."""
+        return self.world.recipients(self._scenario(scenario))
+
+    def _scenario(self, scenario: Scenario | str) -> Scenario:
+        return self.world.scenarios[scenario] if isinstance(scenario, str) else scenario
+
+    def send(
+        self,
+        scenario: Scenario | str,
+        *,
+        authenticated: bool = False,
+        headers: Sequence[str] = (),
+        recipients: Sequence[str] = (),
+    ) -> submission.Accepted:
+        """Send a scenario's message to the front MTA.
+
+        By port 25, or *authenticated* by port 587; *recipients* instead of the scenario's own.
+        """
+        scenario = self._scenario(scenario)
+        wanted = scenario.message
+        recipients = recipients or self.recipients(scenario)
+        extra = [*wanted.headers, *headers]
+        if wanted.tls_required_no:
+            extra.append("TLS-Required: no")
+        return submission.send(
+            addresses.FRONT,
+            recipients,
+            submission.message(scenario.id, recipients, headers=extra),
+            ca_file=self.ca_file,
+            port=587 if authenticated else 25,
+            credentials=self.credentials if authenticated else None,
+            sender=submission.SENDER if wanted.sender is None else wanted.sender,
+            parameters=("REQUIRETLS",) if wanted.requiretls else (),
+            slow=wanted.slow,
+        )
+
+    def deliveries(
+        self, queue_id: str, recipients: int = 1, timeout: float = 60.0
+    ) -> list[Delivery]:
+        """Wait for *recipients* delivery lines of *queue_id* in the front's log."""
+        return self.front.log.wait(queue_id, recipients, timeout)
+
+    def sessions(self, address: str | None = None) -> list[Session]:
+        """What the scripted servers saw, in the order in which sessions ended."""
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for line in (self.directory / "sessions.jsonl").read_text().splitlines():
+                data: dict[str, Any] = json.loads(line)
+                for name, value in data.items():
+                    data[name] = tuple(value) if isinstance(value, list) else value
+                if address in (None, data["address"]):
+                    found.append(Session(**data))
+        return found
+
+    def mailbox(self) -> list[str]:
+        """Messages to the lab's own sender addresses, i.e. bounces."""
+        return [text for item in self.sessions(addresses.MAILBOX) for text in item.messages]
+
+    def processes(self) -> list[int]:
+        """The keepers of all running servers (each one's tree holds all that it started)."""
+        servers = [self.servers, *self.dns.servers]
+        for mta in ("front", "downstream"):
+            if hasattr(self, mta):
+                servers.append(getattr(self, mta).server)
+        return [server.pid for server in servers]
+
+    def summary(self) -> str:
+        """Where everything is, for a human."""
+        rows = {
+            "network": "a namespace of its own" if self.isolated else "the machine's loopback",
+            "resolver": self.resolver,
+            "CA file": str(self.ca_file),
+            "policy host": self.policy_host,
+            "logs": str(self.directory),
+        }
+        if self._want_front:
+            rows |= {
+                "MTA": f"{addresses.FRONT}:25, log {self.front.log.path}",
+                "submission": f"{addresses.FRONT}:587, "
+                f"{self.credentials.user} {self.credentials.password}",
+                "milter sockets": f"{self.front.milter.outside} (Postfix: "
+                f"{self.front.milter.inside}, group {self.front.postfix_gid})",
+            }
+        if self._want_downstream:
+            rows["downstream"] = f"{addresses.DOWNSTREAM}:25, log {self.downstream.log.path}"
+        return "\n".join(f"{key:15} {value}" for key, value in rows.items())
+
+
+__all__ = ["Lab", "LabError", "LabUnavailable", "Session"]
