@@ -1,0 +1,479 @@
+"""The vocabulary that all parts share: what is asked, what was seen, what is forecast.
+
+Frozen values only, without behaviour that needs I/O or a clock. Times are
+seconds since the epoch (float), durations are seconds, names of hosts and
+domains are A-labels in lower case without the trailing dot, addresses are in
+the text form of :mod:`ipaddress`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Requirement(enum.StrEnum):
+    """What a sender asks of the path (RFC 8689 sections 2 and 3)."""
+
+    REQUIRETLS = "requiretls"
+    TLS_REQUIRED_NO = "tls-required-no"
+    NONE = "none"
+
+
+class Source(enum.StrEnum):
+    """Where a requirement was found; the word that ``source=`` of the tag carries."""
+
+    ESMTP = "esmtp"
+    REQUIRE_TLS_ESMTP = "require-tls-esmtp"
+    RULE = "rule"
+    TLS_REQUIRED = "tls-required"
+    NONE = "none"
+
+
+class Outcome(enum.StrEnum):
+    """What the MTA does with the message in the end."""
+
+    DELIVER = "deliver"
+    BOUNCE = "bounce"
+    DEFER = "defer"
+    UNKNOWN = "unknown"
+
+
+class Reason(enum.StrEnum):
+    """Why a forecast is what it is: a closed set, shared by JSON, tag, log and metrics."""
+
+    OK = "ok"
+    NONCOMPLIANT_UNVERIFIED = "noncompliant_unverified"
+    NONCOMPLIANT_MX_INSECURE = "noncompliant_mx_insecure"
+    NONCOMPLIANT_NOT_OFFERED = "noncompliant_not_offered"
+    MX_LOOKUP_INSECURE = "mx_lookup_insecure"
+    MX_NOT_IN_MTA_STS_POLICY = "mx_not_in_mta_sts_policy"
+    STARTTLS_NOT_OFFERED = "starttls_not_offered"
+    STARTTLS_REFUSED = "starttls_refused"
+    TLS_HANDSHAKE_FAILED = "tls_handshake_failed"
+    CERTIFICATE_NOT_VERIFIED = "certificate_not_verified"
+    REQUIRETLS_NOT_OFFERED = "requiretls_not_offered"
+    TLS_LEVEL_DOES_NOT_VERIFY = "tls_level_does_not_verify"
+    MTA_POLICY_INVALID = "mta_policy_invalid"
+    POLICY_LOOKUP_FAILED = "policy_lookup_failed"
+    DNS_FAILURE = "dns_failure"
+    NO_SUCH_DOMAIN = "no_such_domain"
+    NULL_MX = "null_mx"
+    MAIL_LOOP = "mail_loop"
+    UNREACHABLE = "unreachable"
+    SERVER_REJECTS = "server_rejects"
+    LOCAL = "local"
+    WITHHELD = "withheld"
+    UNKNOWN = "unknown"
+
+
+UNKNOWN_STATUS = "unknown"
+"""What stands in the place of an enhanced status code where nothing is known."""
+
+
+# ---------------------------------------------------------------- next hop
+
+
+class HopKind(enum.StrEnum):
+    """How the MTA finds the servers of a next hop."""
+
+    MX = "mx"  # example.org: MX lookup, RFC 5321 section 5.1
+    HOST = "host"  # [mx.example.org]: address lookup only
+    ADDRESS = "address"  # [192.0.2.1], [IPv6:2001:db8::1]
+    LOCAL = "local"  # a transport that delivers without SMTP
+
+
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    """Where the MTA hands the message over; the key of an assessment."""
+
+    kind: HopKind
+    host: str
+    port: int = 25
+
+    def __str__(self) -> str:
+        """Postfix's next-hop syntax, canonical."""
+        if self.kind is HopKind.LOCAL:
+            return "local"
+        host = self.host if self.kind is HopKind.MX else f"[{self.host}]"
+        return host if self.port == 25 else f"{host}:{self.port}"
+
+
+# ---------------------------------------------------------------- evidence
+
+
+class DnsOutcome(enum.StrEnum):
+    """How a lookup ended.
+
+    Only FOUND, NODATA and NXDOMAIN are answers; everything else (SERVFAIL,
+    REFUSED, a timeout, a bogus signature) is ERROR and never "no records"
+    (RFC 7672 sections 2.1.1 and 2.1.2).
+    """
+
+    FOUND = "found"
+    NODATA = "nodata"
+    NXDOMAIN = "nxdomain"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class MxRecord:
+    """One MX record (RFC 5321 section 5.1)."""
+
+    preference: int
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class MxEvidence:
+    """The MX lookup of a domain.
+
+    ``secure`` is the AD bit of a resolver that we trust (RFC 7672 section
+    2.1.3), of the negative answer too. ``canonical`` is the name at the end of
+    the CNAME chain, which owns the records. ``null_mx`` is a single MX "." (RFC
+    7505); ``null_among`` says that "." stood beside other records: it is not
+    among ``records`` (Postfix takes such a set for a null MX all the same).
+    FOUND without records is a set of which no host name is usable. ``expires``
+    is the end of the shortest TTL on the path.
+    """
+
+    outcome: DnsOutcome
+    secure: bool = False
+    records: tuple[MxRecord, ...] = ()
+    null_mx: bool = False
+    null_among: bool = False
+    canonical: str = ""
+    error: str = ""
+    expires: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AddressLookup:
+    """The address lookups of one host, A and AAAA merged.
+
+    ``canonical`` is the name at the end of the CNAME chain; ``secure`` says
+    that an address RRset at that name validated over a secure path (one of A
+    and AAAA is enough). ``alias_secure`` says whether the CNAME at the
+    original name validates (RFC 7672 section 2.2.2), None where the name is no
+    alias or the question did not arise; ``alias_error`` that this could not be
+    found out.
+    """
+
+    outcome: DnsOutcome
+    secure: bool = False
+    addresses: tuple[str, ...] = ()
+    canonical: str = ""
+    alias_secure: bool | None = None
+    alias_error: bool = False
+    error: str = ""
+    expires: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TlsaRecord:
+    """One TLSA record as it stands in DNS (RFC 6698 section 2.1)."""
+
+    usage: int
+    selector: int
+    matching_type: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TlsaEvidence:
+    """The TLSA lookup of one host.
+
+    ``base_domain`` is the TLSA base domain at which the records were found or
+    last sought (RFC 7672 section 2.2.3). ``asked`` is False where the lookup
+    is not to be made, since the address RRset is insecure (section 2.2.2).
+    """
+
+    asked: bool = False
+    outcome: DnsOutcome = DnsOutcome.NODATA
+    secure: bool = False
+    base_domain: str = ""
+    records: tuple[TlsaRecord, ...] = ()
+    error: str = ""
+    expires: float = 0.0
+
+
+class ProbeStage(enum.StrEnum):
+    """How far an SMTP session came: the step that failed, or DONE."""
+
+    NOT_PROBED = "not_probed"
+    CONNECT = "connect"
+    BANNER = "banner"
+    EHLO = "ehlo"
+    STARTTLS = "starttls"
+    HANDSHAKE = "handshake"
+    EHLO_TLS = "ehlo_tls"
+    DONE = "done"
+
+
+class ProbeFailure(enum.StrEnum):
+    """What ended a session before DONE."""
+
+    REFUSED = "refused"
+    TIMEOUT = "timeout"
+    CLOSED = "closed"
+    REPLY = "reply"  # a 4xx or 5xx reply: see ``reply``
+    PROTOCOL = "protocol"  # bytes that are no SMTP or no TLS, or too many of them
+    FORBIDDEN = "forbidden"  # an address that we may not contact: probe.allow_networks
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An SMTP reply: code, enhanced status code where there is one, first 200 characters."""
+
+    code: int
+    enhanced: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeEvidence:
+    """One SMTP session with one address, up to the EHLO inside TLS.
+
+    ``stage`` DONE without ``starttls_offered`` is a server that has no
+    STARTTLS; with ``starttls_reply`` set, one that offered and refused it
+    (4xx or 5xx). ``chain`` holds the presented certificates as DER, leaf
+    first. ``requiretls`` is the keyword of the EHLO reply inside TLS, the only
+    one that counts (RFC 8689 section 2); None where there was no such reply.
+    """
+
+    address: str
+    stage: ProbeStage = ProbeStage.NOT_PROBED
+    failure: ProbeFailure | None = None
+    reply: Reply | None = None
+    starttls_offered: bool | None = None
+    starttls_reply: Reply | None = None
+    tls_version: str = ""
+    chain: tuple[bytes, ...] = ()
+    requiretls: bool | None = None
+    ehlo_name: str = ""
+    error: str = ""
+    probed_at: float = 0.0
+    expires: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostEvidence:
+    """What is known of one MX host, or of the host that is the next hop itself."""
+
+    host: str
+    preference: int
+    addresses: AddressLookup
+    tlsa: TlsaEvidence = TlsaEvidence()
+    probes: tuple[ProbeEvidence, ...] = ()
+
+
+class MtaStsMode(enum.StrEnum):
+    """RFC 8461 section 3.2."""
+
+    ENFORCE = "enforce"
+    TESTING = "testing"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class MtaStsPolicy:
+    """A policy as fetched (RFC 8461 section 3.2); ``max_age`` in seconds."""
+
+    mode: MtaStsMode
+    mx: tuple[str, ...]
+    max_age: int
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MtaStsEvidence:
+    """MTA-STS of one policy domain.
+
+    No policy and no error: the domain has none. ``error`` beside a policy: the
+    refresh failed and the cached policy still applies (section 3.3).
+    """
+
+    policy: MtaStsPolicy | None = None
+    error: str = ""
+    fetched_at: float = 0.0
+    expires: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DomainEvidence:
+    """All that is known of one next hop. ``hosts`` are in order of preference."""
+
+    nexthop: NextHop
+    mx: MxEvidence
+    mta_sts: MtaStsEvidence = MtaStsEvidence()
+    hosts: tuple[HostEvidence, ...] = ()
+    gathered_at: float = 0.0
+
+
+# ---------------------------------------------------------------- MTA profile
+
+
+class ProfileName(enum.StrEnum):
+    """Whose behaviour the judge reproduces."""
+
+    POSTFIX = "postfix"
+    RFC8689 = "rfc8689"
+
+
+class TlsLevel(enum.StrEnum):
+    """Postfix's TLS security levels (smtp_tls_security_level), and those it makes itself."""
+
+    NONE = "none"
+    MAY = "may"
+    ENCRYPT = "encrypt"
+    HALF_DANE = "halfdane"  # never configured: unsigned MX, signed TLSA
+    DANE = "dane"
+    DANE_ONLY = "dane-only"
+    VERIFY = "verify"
+    SECURE = "secure"
+
+
+class RequiretlsPolicy(enum.StrEnum):
+    """Postfix's four actions of smtp_requiretls_policy."""
+
+    ENFORCE = "enforce"
+    OPPORTUNISTIC_STARTTLS = "opportunistic+starttls"
+    OPPORTUNISTIC = "opportunistic"
+    DISABLE = "disable"
+    INVALID = "invalid"  # a word that Postfix does not know: 4.7.10
+
+
+class MtaSts(enum.StrEnum):
+    """How the MTA applies MTA-STS."""
+
+    OFF = "off"
+    MATCH = "match"  # smtp_tls_policy_maps says: secure match=PATTERNS
+    MX_PATTERNS = "mx-patterns"  # and smtp_tls_enforce_sts_mx_patterns
+
+
+@dataclass(frozen=True, slots=True)
+class MtaProfile:
+    """How the MTA behind us delivers over one transport.
+
+    ``requiretls_policy`` holds pairs (pattern, policy), tried in order as
+    Postfix's tables are: the exact name first, then each ``.parent``, then
+    ``*``. ``trust_testing`` and the like are choices where implementations
+    differ (docs/forecast.md).
+    """
+
+    name: ProfileName = ProfileName.POSTFIX
+    tls_security_level: TlsLevel = TlsLevel.MAY
+    requiretls_policy: tuple[tuple[str, RequiretlsPolicy], ...] | None = None
+    mta_sts: MtaSts = MtaSts.OFF
+    insecure_mx_policy: TlsLevel = TlsLevel.DANE
+    mydomain: str = ""
+    mx_address_limit: int = 5
+    mx_session_limit: int = 2
+    inet_protocols: tuple[str, ...] = ("ipv4", "ipv6")
+    my_addresses: tuple[str, ...] = ()
+
+
+# ---------------------------------------------------------------- forecast
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One profile's short answer."""
+
+    status: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What the MTA's own delivery would end with.
+
+    ``status`` is an enhanced status code (RFC 3463), ``2.0.0`` for success, or
+    ``unknown``. ``compliant`` says whether the delivery would satisfy RFC 8689
+    section 4.2.1 for what was asked; None where nothing is asked or no
+    delivery is made. ``text`` is one line for people, ``mx`` the server that
+    decided, ``tls`` Postfix's log token. ``rfc8689`` is the same evidence
+    judged by that profile. ``valid_until`` bounds how long it may be reused.
+    ``downgraded_at`` is when something that the next hop offered until then
+    (STARTTLS, REQUIRETLS, TLSA, MTA-STS) was first missed, and 0.0 where the
+    forecast does not rest on such a loss.
+    """
+
+    status: str
+    outcome: Outcome
+    reason: Reason
+    text: str = ""
+    compliant: bool | None = None
+    mx: str = ""
+    tls: str | None = None
+    rfc8689: Verdict | None = None
+    valid_until: float = 0.0
+    downgraded_at: float = 0.0
+
+
+def unknown_forecast(text: str) -> Forecast:
+    """The forecast of a question that could not be answered: never "secure"."""
+    return Forecast(UNKNOWN_STATUS, Outcome.UNKNOWN, Reason.UNKNOWN, text)
+
+
+LOCAL_FORECAST = Forecast(
+    "2.0.0",
+    Outcome.DELIVER,
+    Reason.LOCAL,
+    "delivered on this host: no SMTP hop to assess",
+)
+"""The forecast of a recipient that the MTA delivers itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a worker asks the engine; the key under which it keeps the answer.
+
+    ``nexthop`` is in Postfix's syntax, canonical; ``transport`` names the MTA
+    profile ({rcpt_mailer}). ``asked`` is what the sender or a rule asks,
+    ``carried`` what the MTA itself will act on (they differ where the MTA does
+    not know REQUIRETLS).
+    """
+
+    nexthop: str
+    transport: str
+    asked: Requirement
+    carried: Requirement
+
+
+# ---------------------------------------------------------------- decision
+
+
+class Mode(enum.StrEnum):
+    """What a rule does with a forecast."""
+
+    OFF = "off"
+    MONITOR = "monitor"
+    DEFER = "defer"
+    REJECT = "reject"
+
+
+class Action(enum.StrEnum):
+    """What we did with a recipient or a message; a label of the metrics."""
+
+    ACCEPT = "accept"
+    DEFER = "defer"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpReply:
+    """A reply in the SMTP dialogue; the class of ``enhanced`` is the class of ``code``."""
+
+    code: int
+    enhanced: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is done with one recipient, and why; ``reply`` only where it is not accepted."""
+
+    action: Action
+    why: str
+    reply: SmtpReply | None = None

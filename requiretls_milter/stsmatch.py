@@ -1,0 +1,40 @@
+"""Whether an MX host is one that an MTA-STS policy allows (RFC 8461 section 4.1)."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from requiretls_milter.model import MtaStsPolicy
+
+
+def mta_sts_match(policy: MtaStsPolicy, host: str) -> bool:
+    """Say whether *host*, the name that the MX record gives, matches a pattern of *policy*.
+
+    Case does not matter, nor does a trailing dot. ``*.example.net`` stands for
+    exactly one label before ``example.net``. An address in the place of a name
+    never matches. The mode of the policy plays no part.
+    """
+    name = _normal(host)
+    if not name or _is_address(name):
+        return False
+    _, dot, parent = name.partition(".")
+    for pattern in policy.mx:
+        wanted = _normal(pattern)
+        if wanted.startswith("*."):
+            if dot and parent == wanted[2:]:
+                return True
+        elif wanted == name:
+            return True
+    return False
+
+
+def _normal(name: str) -> str:
+    return name.lower().removesuffix(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
