@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.lab import addresses, netns, roots, submission
+from tests.lab import addresses, netns, roots, runs, submission
 from tests.lab.dns import Dns
 from tests.lab.errors import LabError, LabUnavailable
 from tests.lab.log import Delivery
@@ -159,11 +159,9 @@ class Lab:
         self._step("world", at)
 
         at = time.monotonic()
-        inside = f"/lab/n{secrets.token_hex(3)}"
-        run_directory = dns_root / inside.lstrip("/")
-        run_directory.mkdir()
-        self._exit.callback(shutil.rmtree, run_directory, ignore_errors=True)
-        self.dns = Dns(dns_root, inside)
+        run = runs.make(dns_root)
+        self._exit.callback(run.remove)
+        self.dns = Dns(dns_root, run.inside)
         self._exit.callback(self.dns.stop)
         self.servers = self._start_servers()
         self._exit.callback(self.servers.stop)
@@ -261,6 +259,8 @@ class Lab:
             certificate=self.world.pki.issue(name).path,
             ca_file=self.ca_file,
         )
+        self._exit.callback(front.stop)
+        self.front = front
         front.configure(
             {
                 "myhostname": name,
@@ -277,8 +277,6 @@ class Lab:
                 front.inside("etc/tls_policy"),
             ),
         )
-        self.front = front
-        self._exit.callback(front.stop)
         front.start(self._tables(), {self.credentials.user: self.credentials.password})
 
     def _start_downstream(self, root: Path) -> None:
@@ -291,6 +289,8 @@ class Lab:
             certificate=certificate.path,
             ca_file=self.ca_file,
         )
+        self._exit.callback(downstream.stop)
+        self.downstream = downstream
         downstream.configure(
             {
                 "myhostname": "downstream.sig.test",
@@ -304,8 +304,6 @@ class Lab:
             },
             "",
         )
-        self.downstream = downstream
-        self._exit.callback(downstream.stop)
         downstream.start()
 
     # -- what a test does ------------------------------------------------------------------

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.lab import addresses
+from tests.lab import addresses, runs
 from tests.lab.errors import LabError
 from tests.lab.log import MailLog
 from tests.lab.processes import Server, accepts, run
@@ -92,12 +91,16 @@ class Postfix:
         certificate: Path,
         ca_file: Path,
     ) -> None:
-        """Plan an instance; its certificate and the CA's are copied in when it starts."""
+        """Plan an instance; its certificate and the CA's are copied in when it starts.
+
+        From here on ``stop`` must be called, also if it is never started.
+        """
         self.root = root
         self.name = name
         self.address = address
-        self._inside = f"/lab/{name[:1]}{secrets.token_hex(3)}"
-        self.directory = root / self._inside.lstrip("/")
+        self._run = runs.make(root)
+        self._inside = self._run.inside
+        self.directory = self._run.outside
         self.queue_directory = self.directory / "queue"
         self.milter = Shared(self.directory / "m", f"{self._inside}/m")
         """For a milter's unix socket; group and mode let Postfix in (``postfix_gid``)."""
@@ -176,10 +179,9 @@ class Postfix:
         if self._server is not None:
             self._server.stop()
             self._server = None
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self._run.remove()
 
     def _make_directories(self) -> None:
-        self.directory.mkdir(mode=0o755)
         for name in ("etc", "etc/sasl", "log", "queue", "queue/pid"):
             (self.directory / name).mkdir()
         for name in _QUEUES:

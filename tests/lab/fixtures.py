@@ -1,0 +1,40 @@
+"""pytest fixtures: the lab, one for the whole session (it takes a few seconds to start).
+
+from tests.lab.fixtures import lab  # in a conftest.py
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.errors import LabUnavailable
+from tests.lab.lab import Lab
+from tests.lab.scenario import load
+
+
+def unavailable(reason: LabUnavailable) -> None:
+    """Skip where the lab cannot run; in CI that is a failure: a skipped proof is none."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"no lab: {reason}")
+    pytest.skip(f"no lab: {reason}")
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """A running lab with all recorded scenarios, both Postfix instances, and no milter.
+
+    The test process is in the lab's network namespace from here to the end of the session.
+    Tests add scenarios of their own by ``lab.add``, with ids that no other test uses.
+    """
+    lab = Lab(load().scenarios, downstream=True)
+    try:
+        lab.start()
+    except LabUnavailable as reason:
+        unavailable(reason)
+    try:
+        yield lab
+    finally:
+        lab.stop()

@@ -1,0 +1,29 @@
+"""The lab's Postfix does what the recorded Postfix did: that is what makes it a lab."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tests.lab.lab import Lab
+from tests.lab.oracle import replay
+from tests.lab.scenario import load
+
+
+def test_all_recorded_scenarios_are_equal(lab: Lab) -> None:
+    scenarios = load().scenarios
+    assert len(scenarios) == 233
+    outcomes = replay(lab, scenarios)
+    different = {item.scenario.id: item.differences for item in outcomes if item.differences}
+    assert different == {}
+
+
+def test_a_wrong_recording_is_noticed(lab: Lab) -> None:
+    """The comparison itself can fail."""
+    good = next(item for item in load().scenarios if item.id == "a-ok")
+    wrong = dataclasses.replace(
+        good,
+        expected=(dataclasses.replace(good.expected[0], dsn="5.7.30", tls="may"),),
+        mail_requiretls_sent=(False,),
+    )
+    (outcome,) = replay(lab, [wrong])
+    assert len(outcome.differences) == 3
