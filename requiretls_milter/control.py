@@ -1,0 +1,124 @@
+"""The line between the supervisor and each of its children.
+
+A socket pair, made before the fork, that carries JSON objects in frames of the
+engine's wire format. Both ends are processes of ours; what does not decode is
+the end of the line. The line's end is also how a child learns that the
+supervisor is gone: the kernel closes it whatever the supervisor died of.
+
+From the supervisor: ``config`` (generation, config), ``supervisor`` (totals,
+gauges; to the engine), ``drain`` (seconds), ``stop``. From a child: ``ready``,
+``failed`` (error: it cannot start), ``ack`` (generation, error), ``heartbeat``
+(well; problem; transactions), ``snapshot`` (of the counters; from the engine),
+``drained``.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from requiretls_milter.engine.wire import Unframer, WireError, frame
+
+MAX_MESSAGE = 32 << 20
+"""Bytes of a message: a configuration with 100,000 rules takes a quarter of it."""
+
+MAX_UNSENT = 64 << 20
+"""Bytes that wait for the other end to read; one that lets it come to this is stuck."""
+
+_CHUNK = 1 << 16
+
+
+class ControlClosed(Exception):
+    """The other end is gone, or sent what no process of ours sends."""
+
+
+class Channel:
+    """One end of the line. Not for use from several threads at once."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._socket = end
+        self._unframer = Unframer(MAX_MESSAGE)
+        self._unsent = bytearray()
+
+    def fileno(self) -> int:
+        """For a selector."""
+        return self._socket.fileno()
+
+    @property
+    def unsent(self) -> bool:
+        """Whether :meth:`flush` has something left to do when the socket becomes writable."""
+        return bool(self._unsent)
+
+    def send(self, op: str, **values: Any) -> None:
+        """Send a message, or keep it until the other end reads; never waits.
+
+        Raises:
+            ControlClosed: the other end is gone, or reads nothing any more.
+        """
+        payload = json.dumps({"op": op, **values}, separators=(",", ":")).encode()
+        try:
+            self._unsent += frame(payload, MAX_MESSAGE)
+        except WireError as error:
+            raise ControlClosed(str(error)) from error
+        self.flush()
+        if len(self._unsent) > MAX_UNSENT:
+            raise ControlClosed("the other end does not read")
+
+    def flush(self) -> None:
+        """Send what was kept, as far as the other end takes it.
+
+        Raises:
+            ControlClosed: the other end is gone.
+        """
+        try:
+            while self._unsent:
+                sent = self._socket.send(self._unsent)
+                del self._unsent[:sent]
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise ControlClosed(str(error)) from error
+
+    def receive(self) -> list[Mapping[str, Any]]:
+        """The messages that have come in whole; does not wait.
+
+        Raises:
+            ControlClosed: the other end is gone, and nothing that it had sent is left.
+        """
+        messages: list[Mapping[str, Any]] = []
+        try:
+            while True:
+                data = self._socket.recv(_CHUNK)
+                if not data:
+                    if messages:
+                        break
+                    raise ControlClosed("end of file")
+                messages += [_decode(payload) for payload in self._unframer.feed(data)]
+        except BlockingIOError:
+            pass
+        except (OSError, WireError) as error:
+            raise ControlClosed(str(error)) from error
+        return messages
+
+    def close(self) -> None:
+        """Close this end."""
+        self._socket.close()
+
+
+def _decode(payload: bytes) -> Mapping[str, Any]:
+    try:
+        message = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"no JSON: {error}") from error
+    if not isinstance(message, dict) or not isinstance(message.get("op"), str):
+        raise WireError("a message without an operation")
+    return message
+
+
+def pair() -> tuple[Channel, socket.socket]:
+    """A line: the supervisor's end, and the child's for after the fork."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    return Channel(ours), theirs
