@@ -17,11 +17,11 @@ def mta_sts_match(policy: MtaStsPolicy, host: str) -> bool:
     name = _normal(host)
     if not name or _is_address(name):
         return False
-    _, dot, parent = name.partition(".")
+    label, _, parent = name.partition(".")
     for pattern in policy.mx:
         wanted = _normal(pattern)
         if wanted.startswith("*."):
-            if dot and parent == wanted[2:]:
+            if label and parent == wanted[2:]:
                 return True
         elif wanted == name:
             return True

@@ -1,0 +1,63 @@
+"""Which addresses may be contacted.
+
+DNS is written by strangers: whoever names 127.0.0.1 or 10.0.0.1 as his mail
+server or policy host must not make us knock on doors inside this network. Only
+addresses that are global unicast are contacted, others where
+``probe.allow_networks`` names them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""The well-known prefix of IPv4 addresses behind a translator (RFC 6052 section 2.1)."""
+
+NOT_GLOBAL: tuple[Network, ...] = (
+    ipaddress.IPv4Network("192.88.99.0/24"),  # 6to4 relays, RFC 7526
+    ipaddress.IPv6Network("64:ff9b:1::/48"),  # local translation, RFC 8215
+    ipaddress.IPv6Network("2001::/23"),  # IETF protocols, Teredo and ORCHID among them
+    ipaddress.IPv6Network("2002::/16"),  # 6to4: an IPv4 address in disguise, RFC 7526
+    ipaddress.IPv6Network("3fff::/20"),  # documentation, RFC 9637
+    ipaddress.IPv6Network("5f00::/16"),  # segment routing, RFC 9602
+    ipaddress.IPv6Network("fec0::/10"),  # site-local, RFC 3879
+)
+"""What the ``is_global`` of some Python versions that we support lets through."""
+
+
+class AddressPolicy:
+    """Says which addresses may be contacted; *allow_networks* in CIDR notation."""
+
+    def __init__(self, allow_networks: Iterable[str]) -> None:
+        self._allowed: tuple[Network, ...] = tuple(
+            ipaddress.ip_network(network, strict=False) for network in allow_networks
+        )
+
+    def allows(self, address: str) -> bool:
+        """Say whether *address*, in text, may be contacted. What is no address may not."""
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(ip in network for network in self._allowed) or is_global(ip)
+
+
+def is_global(ip: Address) -> bool:
+    """Say whether *ip* is a global unicast address.
+
+    An IPv4-mapped address is not one, whatever it maps: nothing in DNS has a
+    reason to give it, and the kernel would connect to the IPv4 address. One
+    behind the well-known NAT64 prefix is as global as what it embeds.
+    """
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None or ip.scope_id is not None:
+            return False
+        if ip in NAT64:
+            return is_global(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+    if ip.is_multicast or ip.is_reserved or ip.is_unspecified or not ip.is_global:
+        return False
+    return not any(ip in network for network in NOT_GLOBAL)

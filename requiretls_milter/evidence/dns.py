@@ -1,0 +1,429 @@
+"""DNS lookups through a validating resolver, told apart as RFC 7672 section 2.1 asks.
+
+Three things are never confused here: an answer with records, an answer that
+says "there are none" (NODATA, NXDOMAIN), and no answer. SERVFAIL, REFUSED, a
+timeout, a malformed reply, a CNAME loop are no answer, and no answer is never
+"no records": whoever can suppress a packet could otherwise switch DANE off.
+
+Validation is the resolver's work. We believe its AD bit only where the path to
+it is trusted (RFC 7672 section 2.1.3): the operator named it in
+``dns.nameservers``, or the system's resolvers are all on this host. Elsewhere
+everything is insecure, and :attr:`Resolver.trusted` says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import string
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import dns.asyncresolver
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.nameserver
+import dns.rdata
+import dns.rdatatype
+import dns.resolver
+
+from requiretls_milter.evidence.untrusted import error_text, printable
+from requiretls_milter.model import AddressLookup, DnsOutcome, MxEvidence, MxRecord
+
+MAX_CNAMES = 10
+"""Aliases followed from the name that was asked (Postfix's dns_lookup_x() follows 10)."""
+
+MAX_RECORDS = 100
+"""Records kept of one lookup (Postfix: dns_rr_list_limit)."""
+
+MAX_TTL = 86_400
+"""Seconds that an answer is kept at most, whatever its TTL (RFC 8767 section 4 advises a cap)."""
+
+PARTIAL_TTL = 60
+"""Seconds that an answer is kept where one of A and AAAA failed."""
+
+MAX_LOOKUPS = 64
+"""Lookups at work at once; the others wait. One costs a socket and 0.3 ms of CPU a query."""
+
+ATTEMPT_TIMEOUT = 2.0
+"""Seconds until a query is sent again, or to the next server (dnspython's own default)."""
+
+UDP_PAYLOAD = 1232
+"""Octets offered by EDNS0, so that no answer is fragmented (DNS flag day 2020)."""
+
+DNS_PORT = 53
+
+MAX_NAME = 253
+"""Characters of a domain name in text, without the trailing dot (RFC 1035 section 2.3.4)."""
+
+MAX_LABEL = 63
+"""Characters of a label (RFC 1035 section 2.3.4)."""
+
+_LABEL_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-_")
+
+
+def valid_hostname(name: str) -> bool:
+    """Say whether *name* may be a host or domain name, as Postfix's valid_hostname() has it.
+
+    Letters, digits, hyphens inside labels, and underscores; not digits and dots alone.
+    """
+    if not name or len(name) > MAX_NAME:
+        return False
+    for label in name.split("."):
+        if not 1 <= len(label) <= MAX_LABEL or not _LABEL_CHARACTERS.issuperset(label):
+            return False
+        if label.startswith("-") or label.endswith("-"):
+            return False
+    return not set(name) <= set(string.digits + ".")
+
+
+def address_literal(name: str) -> str | None:
+    """Return the address, in canonical text, where a name is one; else None."""
+    try:
+        ip = ipaddress.ip_address(name)
+    except ValueError:
+        return None
+    return None if "%" in name else str(ip)
+
+
+def parse_nameserver(text: str) -> tuple[str, int]:
+    """Split ``ADDRESS``, ``ADDRESS:PORT``, ``[IPV6]`` or ``[IPV6]:PORT``.
+
+    Raises ValueError where *text* is none of these.
+    """
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or not (rest == "" or rest.startswith(":")):
+            raise ValueError(f"not an address or address:port: {text!r}")
+        port = rest[1:] if rest else str(DNS_PORT)
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    else:
+        host, port = text, str(DNS_PORT)
+    address = str(ipaddress.ip_address(host))
+    if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65_535:
+        raise ValueError(f"not a port: {text!r}")
+    return address, int(port)
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """How a lookup ended.
+
+    ``secure``: each answer on the path had the AD bit of a resolver that we
+    trust. ``canonical`` is the name at the end of the CNAME chain. ``rdatas``
+    are at most :data:`MAX_RECORDS`. ``ttl``, in seconds, is the shortest on the
+    path, of a negative answer by its SOA (RFC 2308 section 5).
+    """
+
+    outcome: DnsOutcome
+    secure: bool
+    canonical: str
+    rdatas: tuple[dns.rdata.Rdata, ...] = ()
+    ttl: int = 0
+    error: str = ""
+
+
+class _LookupError(Exception):
+    """A lookup that found out nothing; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One reply: where its CNAME chain ends and what stands there."""
+
+    nxdomain: bool
+    secure: bool
+    canonical: dns.name.Name
+    aliases: int
+    rdatas: tuple[dns.rdata.Rdata, ...]
+    ttl: int
+
+
+class Resolver:
+    """The stub resolver that all evidence comes through.
+
+    *nameservers* as :func:`parse_nameserver` reads them, empty for those of
+    ``/etc/resolv.conf``. *timeout*: seconds for one lookup, aliases included.
+    """
+
+    def __init__(
+        self,
+        nameservers: Sequence[str],
+        timeout: float,
+        inet_protocols: Sequence[str] = ("ipv4", "ipv6"),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._stub = _stub(nameservers, timeout)
+        self._timeout = timeout
+        self._clock = clock
+        self._slots = asyncio.Semaphore(MAX_LOOKUPS)
+        self._address_types = tuple(
+            rdtype
+            for protocol, rdtype in (("ipv4", dns.rdatatype.A), ("ipv6", dns.rdatatype.AAAA))
+            if protocol in inet_protocols
+        )
+        servers = cast(list[dns.nameserver.Do53Nameserver], self._stub.nameservers)
+        self.nameservers: tuple[tuple[str, int], ...] = tuple((s.address, s.port) for s in servers)
+        self.trusted: bool = bool(nameservers) or all(
+            ipaddress.ip_address(address).is_loopback for address, _ in self.nameservers
+        )
+        """Whether the AD bit of these servers is believed (RFC 7672 section 2.1.3)."""
+
+    async def validates(self) -> bool:
+        """Say whether the resolver is trusted and validates: the root zone is signed.
+
+        Postfix probes the same name (dnssec_probe = ns:.).
+        """
+        try:
+            async with self._deadline():
+                return (await self._ask(dns.name.root, dns.rdatatype.NS)).secure
+        except _LookupError:
+            return False
+
+    async def lookup(self, name: str, rdtype: dns.rdatatype.RdataType) -> Lookup:
+        """Look *name* up, absolute, without a search list; aliases are followed.
+
+        A name that is none is NXDOMAIN without a query, as in Postfix.
+        """
+        if not valid_hostname(name):
+            error = f"not a domain name: {printable(name)}"
+            return Lookup(DnsOutcome.NXDOMAIN, False, name, ttl=MAX_TTL, error=error)
+        try:
+            async with self._deadline():
+                return await self._chase(dns.name.from_text(name + "."), rdtype)
+        except _LookupError as error:
+            text = printable(f"{dns.rdatatype.to_text(rdtype)} {name}: {error}")
+            return Lookup(DnsOutcome.ERROR, False, name.lower(), error=text)
+
+    async def mx(self, domain: str) -> MxEvidence:
+        """Look up the mail exchangers of *domain* (RFC 5321 section 5.1).
+
+        Sorted by preference, then by name. A host that is an address stays, as
+        Postfix connects to it; what is neither host name nor address is dropped.
+        """
+        found = await self.lookup(domain, dns.rdatatype.MX)
+        evidence = MxEvidence(
+            outcome=found.outcome,
+            secure=found.secure,
+            canonical=found.canonical,
+            error=found.error,
+            expires=self._expires(found.ttl),
+        )
+        if found.outcome is not DnsOutcome.FOUND:
+            return evidence
+        records: set[tuple[int, str]] = set()
+        nulls = 0
+        for rdata in cast(Iterable[Any], found.rdatas):
+            if rdata.exchange == dns.name.root:
+                nulls += 1
+                continue
+            host = name_text(rdata.exchange)
+            host = address_literal(host) or host
+            if valid_hostname(host) or address_literal(host):
+                records.add((rdata.preference, host))
+        # RFC 7505 section 3: a null MX stands alone. Beside others it says
+        # nothing that a sender could obey.
+        null_mx = nulls > 0 and nulls == len(found.rdatas)
+        error = "" if records or null_mx else "no MX record names a host"
+        return replace(
+            evidence,
+            records=tuple(MxRecord(preference, host) for preference, host in sorted(records)),
+            null_mx=null_mx,
+            null_among=nulls > 0 and not null_mx,
+            error=error,
+        )
+
+    async def addresses(self, host: str) -> AddressLookup:
+        """Look up the addresses of *host*, A and AAAA at once.
+
+        An address in the place of a name stands for itself, insecurely. A
+        failed lookup counts only where the other one found no address
+        (Postfix's dns_lookup_rv()); one of both that validates is enough.
+        """
+        literal = address_literal(host)
+        if literal is not None:
+            return self._literal(literal)
+        lookups = await asyncio.gather(*(self.lookup(host, t) for t in self._address_types))
+        found = [one for one in lookups if one.outcome is DnsOutcome.FOUND]
+        failed = [one for one in lookups if one.outcome is DnsOutcome.ERROR]
+        error = "; ".join(one.error for one in lookups if one.error)
+        if not found:
+            if failed:
+                return AddressLookup(DnsOutcome.ERROR, error=error, expires=self._clock())
+            nxdomain = all(one.outcome is DnsOutcome.NXDOMAIN for one in lookups)
+            return AddressLookup(
+                outcome=DnsOutcome.NXDOMAIN if lookups and nxdomain else DnsOutcome.NODATA,
+                secure=bool(lookups) and all(one.secure for one in lookups),
+                canonical=lookups[0].canonical if lookups else host,
+                error=error,
+                expires=self._expires(min((one.ttl for one in lookups), default=MAX_TTL)),
+            )
+        # R28: a broken denial of one family must not void the signed other.
+        best = next((one for one in found if one.secure), found[0])
+        ttl = min(one.ttl for one in lookups if one.outcome is not DnsOutcome.ERROR)
+        addresses = [cast(Any, rdata).address for one in found for rdata in one.rdatas]
+        result = AddressLookup(
+            outcome=DnsOutcome.FOUND,
+            secure=best.secure,
+            addresses=tuple(dict.fromkeys(addresses))[:MAX_RECORDS],
+            canonical=best.canonical,
+            error=error,
+            expires=self._expires(min(ttl, PARTIAL_TTL) if failed else ttl),
+        )
+        if result.secure or result.canonical == host.lower():
+            return result
+        return await self._with_alias(result, host)
+
+    async def _with_alias(self, result: AddressLookup, host: str) -> AddressLookup:
+        """Find out whether the alias itself is signed (RFC 7672 section 2.1.3, last paragraph).
+
+        The one AD bit of an insecure answer cannot tell which record of the
+        chain was the insecure one: a query for the CNAME alone can.
+        """
+        alias = await self.lookup(host, dns.rdatatype.CNAME)
+        if alias.outcome is not DnsOutcome.FOUND:
+            error = alias.error or f"CNAME {host}: no longer an alias"
+            return replace(result, alias_error=True, error=error, expires=self._clock())
+        expires = min(result.expires, self._expires(alias.ttl))
+        return replace(result, alias_secure=alias.secure, expires=expires)
+
+    def _literal(self, address: str) -> AddressLookup:
+        family = dns.rdatatype.AAAA if ":" in address else dns.rdatatype.A
+        usable = family in self._address_types
+        return AddressLookup(
+            outcome=DnsOutcome.FOUND if usable else DnsOutcome.NODATA,
+            addresses=(address,) if usable else (),
+            canonical=address,
+            expires=self._expires(MAX_TTL),
+        )
+
+    def _expires(self, ttl: int) -> float:
+        return self._clock() + ttl
+
+    @contextlib.asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        """Hold one of the slots, and limit what is done in it to the time for one lookup."""
+        async with self._slots:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    yield
+            except TimeoutError as error:
+                raise _LookupError("timed out") from error
+
+    async def _chase(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> Lookup:
+        """Follow aliases by further queries where the answer stops at one.
+
+        RFC 7672 section 2.1.3: once a link is insecure, all that follows is.
+        """
+        secure = True
+        ttl = MAX_TTL
+        followed = 0
+        seen = {name}
+        while True:
+            answer = await self._ask(name, rdtype)
+            secure = secure and answer.secure
+            ttl = min(ttl, answer.ttl)
+            followed += answer.aliases
+            ended = answer.nxdomain or answer.rdatas or answer.aliases == 0
+            if followed > MAX_CNAMES or (not ended and answer.canonical in seen):
+                raise _LookupError(f"more than {MAX_CNAMES} aliases, or a loop of them")
+            if ended:
+                break
+            name = answer.canonical
+            seen.add(name)
+        canonical = name_text(answer.canonical)
+        if not valid_hostname(canonical):
+            raise _LookupError(f"the alias is not a host name: {printable(canonical)}")
+        if answer.nxdomain:
+            return Lookup(DnsOutcome.NXDOMAIN, secure, canonical, ttl=ttl)
+        if not answer.rdatas:
+            return Lookup(DnsOutcome.NODATA, secure, canonical, ttl=ttl)
+        return Lookup(DnsOutcome.FOUND, secure, canonical, answer.rdatas, ttl)
+
+    async def _ask(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> _Answer:
+        """Put one question to the servers; raise _LookupError unless one answers it."""
+        try:
+            reply = await self._stub.resolve(name, rdtype, raise_on_no_answer=False, search=False)
+            response = reply.response
+        except dns.resolver.NXDOMAIN as negative:
+            response = cast(Any, negative).response(name)
+        except dns.resolver.NoNameservers as error:
+            raise _LookupError(_servers_said(error)) from error
+        except dns.exception.Timeout as error:
+            raise _LookupError("timed out") from error
+        except (dns.exception.DNSException, OSError, ValueError) as error:
+            raise _LookupError(error_text(error)) from error
+        chain = response.resolve_chaining()
+        rdatas = tuple(chain.answer or ())
+        if rdtype == dns.rdatatype.MX:
+            # Sorted first: of a set beyond all reason the best are kept.
+            rdatas = tuple(sorted(rdatas, key=_preference))
+        nxdomain = response.rcode() == dns.rcode.NXDOMAIN
+        if rdatas or nxdomain or not chain.cnames:
+            ttl = chain.minimum_ttl
+        else:
+            ttl = min(alias.ttl for alias in chain.cnames)
+        return _Answer(
+            nxdomain=nxdomain,
+            secure=self.trusted and bool(response.flags & dns.flags.AD),
+            canonical=chain.canonical_name,
+            aliases=len(chain.cnames),
+            rdatas=rdatas[:MAX_RECORDS],
+            ttl=min(max(ttl, 0), MAX_TTL),
+        )
+
+
+def name_text(name: dns.name.Name) -> str:
+    """Give a name of the wire as text: lower case, without the trailing dot.
+
+    What a label holds beside letters and digits shows up as it is, for
+    :func:`valid_hostname` to refuse; a dot within a label as an escaped one, so
+    that two names are never one text.
+    """
+    labels = (label.decode("latin-1").replace(".", "\\.") for label in name.labels if label)
+    return ".".join(labels).lower()
+
+
+def _preference(rdata: dns.rdata.Rdata) -> int:
+    return int(cast(Any, rdata).preference)
+
+
+def _servers_said(error: dns.resolver.NoNameservers) -> str:
+    """Say in a few words what each server did: its rcode, or why it could not be asked."""
+    said = [
+        f"{server}: {error_text(why) if isinstance(why, Exception) else why}"
+        for server, _, _, why, _ in error.kwargs["errors"]
+    ]
+    return "; ".join(dict.fromkeys(said)) or "no server answered"
+
+
+def _stub(nameservers: Sequence[str], timeout: float) -> dns.asyncresolver.Resolver:
+    """Set up dnspython: EDNS0 with DO, AD wanted, no search list, no cache of its own."""
+    stub = dns.asyncresolver.Resolver(configure=False)
+    if nameservers:
+        servers = [parse_nameserver(text) for text in nameservers]
+    else:
+        servers = _system_nameservers()
+    stub.nameservers = [dns.nameserver.Do53Nameserver(*server) for server in servers]
+    stub.search = []
+    stub.domain = dns.name.root
+    stub.flags = dns.flags.RD | dns.flags.AD
+    stub.use_edns(0, dns.flags.DO, UDP_PAYLOAD)
+    stub.lifetime = timeout
+    stub.timeout = min(ATTEMPT_TIMEOUT, timeout)
+    return stub
+
+
+def _system_nameservers() -> list[tuple[str, int]]:
+    """Read ``/etc/resolv.conf``; a resolver on this host where it names none, as libc does."""
+    try:
+        addresses = dns.resolver.Resolver(configure=True).nameservers
+    except dns.resolver.NoResolverConfiguration:
+        addresses = []
+    return [(str(address), DNS_PORT) for address in addresses] or [("127.0.0.1", DNS_PORT)]

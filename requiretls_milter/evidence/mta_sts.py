@@ -1,0 +1,321 @@
+"""MTA-STS: discover, fetch and read the policy of a domain (RFC 8461 section 3).
+
+A policy is a promise that PKIX vouches for, not DNS: so the TXT record only
+says *that* there is one and when it changed, and everything that makes a policy
+believable is in how it is fetched. What must outlive this process (a policy
+until its max_age, the last good one beside a failed refresh) is kept by others.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import aiohttp
+import aiohttp.abc
+import dns.rdatatype
+
+from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.evidence.dns import Resolver, address_literal
+from requiretls_milter.evidence.untrusted import error_text, printable
+from requiretls_milter.model import DnsOutcome, MtaStsEvidence, MtaStsMode, MtaStsPolicy
+
+MAX_POLICY = 65_536
+"""Octets of a policy (RFC 8461 section 3.3 suggests 64 kilobytes)."""
+
+MAX_HEADER_LINE = 8_190
+"""Octets of a line of the HTTP header."""
+
+MAX_HEADERS = 64
+"""Fields of the HTTP header, at most MAX_HEADER_LINE octets each."""
+
+FETCH_TIMEOUT = 30.0
+"""Seconds for one fetch, name lookup included (section 3.3 suggests a minute at most)."""
+
+FETCH_RETRY = 300.0
+"""Seconds until a fetch that failed may be tried again for the same id (section 3.3)."""
+
+MAX_AGE = 31_557_600
+"""Seconds that a policy may be kept (section 3.2)."""
+
+HTTPS_PORT = 443
+
+_WSP = " \t"
+
+_RECORD_VERSION = re.compile(r"v=STSv1[ \t]*;")
+_RECORD_FIELD = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]{0,31})=(?P<value>[\x21-\x3a\x3c\x3e-\x7e]+)"
+)
+_RECORD_ID = re.compile(r"[A-Za-z0-9]{1,32}")
+
+_POLICY_FIELD = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]{0,31}):[ \t]*(?P<value>.*)")
+_POLICY_MX = re.compile(
+    r"(?:\*\.)?(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*"
+    r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.?"
+)
+
+
+class PolicyError(ValueError):
+    """A record, a policy or a reply that is not as RFC 8461 has it; the text says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class StsRecord:
+    """The TXT record of a domain: ``id`` is empty where it has none that is valid.
+
+    ``error``: it could not be looked up, or there is something that is no valid record.
+    """
+
+    id: str = ""
+    error: str = ""
+    expires: float = 0.0
+
+
+def read_record(texts: Iterable[bytes]) -> str:
+    """Find the one MTA-STS record among the TXT records of a name, and return its id.
+
+    *texts*: each record's strings, joined without spaces (section 3.1). ""
+    where none of them is an MTA-STS record. Raises PolicyError where there are
+    several, or one that is not valid: to a sender both are the same as none.
+    """
+    records = [
+        text for one in texts if _RECORD_VERSION.match(text := one.decode("latin-1")) is not None
+    ]
+    if not records:
+        return ""
+    if len(records) > 1:
+        raise PolicyError(f"{len(records)} MTA-STS records instead of one")
+    fields = [part.strip(_WSP) for part in records[0].split(";")[1:]]
+    if fields and fields[-1] == "":
+        fields.pop()
+    found = ""
+    for text in fields:
+        field = _RECORD_FIELD.fullmatch(text)
+        if field is None:
+            raise PolicyError(f"MTA-STS record: not a field: {printable(text, 60)!r}")
+        if field["name"] == "id" and not found:
+            if _RECORD_ID.fullmatch(field["value"]) is None:
+                raise PolicyError(f"MTA-STS record: bad id: {printable(field['value'], 60)!r}")
+            found = field["value"]
+    if not found:
+        raise PolicyError("MTA-STS record without an id")
+    return found
+
+
+def read_policy(body: bytes, policy_id: str) -> MtaStsPolicy:
+    """Read a policy (section 3.2); *policy_id* is the id of the TXT record that announced it.
+
+    Lines end in LF or CRLF, empty ones are passed over. The first of several
+    equal keys counts, but each ``mx``. Keys that are not known are ignored if
+    they are well-formed. Raises PolicyError otherwise.
+    """
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PolicyError("the policy is not UTF-8") from error
+    fields: dict[str, str] = {}
+    patterns: list[str] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        content = line.removesuffix("\r").rstrip(_WSP)
+        if not content:
+            continue
+        field = _POLICY_FIELD.fullmatch(content)
+        if field is None:
+            raise PolicyError(f"line {number}: not a key and a value: {printable(content, 60)!r}")
+        name, value = field["name"], field["value"]
+        if not value or any(c < " " or c == "\x7f" for c in value):
+            raise PolicyError(f"line {number}: {name}: no value, or control characters in it")
+        if name == "mx":
+            patterns.append(_mx_pattern(value, number))
+        else:
+            fields.setdefault(name, value)
+    for key in ("version", "mode", "max_age"):
+        if key not in fields:
+            raise PolicyError(f"no {key}")
+    if fields["version"] != "STSv1":
+        raise PolicyError(f"unknown version: {printable(fields['version'], 20)!r}")
+    try:
+        mode = MtaStsMode(fields["mode"])
+    except ValueError as error:
+        raise PolicyError(f"unknown mode: {printable(fields['mode'], 20)!r}") from error
+    if not patterns and mode is not MtaStsMode.NONE:
+        raise PolicyError(f"mode {mode} without an mx")
+    return MtaStsPolicy(
+        mode, tuple(dict.fromkeys(patterns)), _max_age(fields["max_age"]), policy_id
+    )
+
+
+def _mx_pattern(value: str, number: int) -> str:
+    pattern = value.lower().removesuffix(".")
+    if (
+        _POLICY_MX.fullmatch(value) is None
+        or len(pattern) > 255
+        or address_literal(pattern) is not None
+    ):
+        raise PolicyError(f"line {number}: mx: not a pattern: {printable(value, 60)!r}")
+    return pattern
+
+
+def _max_age(value: str) -> int:
+    """Read 1 to 10 digits; more than a year means a year (section 3.2, erratum 7282)."""
+    if re.fullmatch(r"[0-9]{1,10}", value) is None:
+        raise PolicyError(f"bad max_age: {printable(value, 20)!r}")
+    return min(int(value), MAX_AGE)
+
+
+class _PolicyHosts(aiohttp.abc.AbstractResolver):
+    """Gives aiohttp the addresses to connect to: from our resolver, and none that is forbidden.
+
+    A policy host is always a name ("mta-sts." before a domain), so that no
+    address reaches aiohttp but through here.
+    """
+
+    def __init__(self, resolver: Resolver, policy: AddressPolicy) -> None:
+        self._resolver = resolver
+        self._policy = policy
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[aiohttp.abc.ResolveResult]:
+        """Look *host* up; OSError where it has no address that we may contact."""
+        found = await self._resolver.addresses(host)
+        allowed = [address for address in found.addresses if self._policy.allows(address)]
+        if not allowed and found.addresses:
+            forbidden = ", ".join(found.addresses[:3])
+            raise OSError(f"{host} has no address that may be contacted: {forbidden}")
+        if not allowed:
+            raise OSError(f"{host} has no address: {found.error or found.outcome}")
+        return [
+            aiohttp.abc.ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=socket.IPPROTO_TCP,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for address in allowed
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+
+class MtaSts:
+    """Finds policies. *ca_file*: whom to trust, "" for the system's store.
+
+    Raises OSError or ssl.SSLError where *ca_file* cannot be read.
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        policy: AddressPolicy,
+        ca_file: str = "",
+        *,
+        port: int = HTTPS_PORT,
+        timeout: float = FETCH_TIMEOUT,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._resolver = resolver
+        self._hosts = _PolicyHosts(resolver, policy)
+        self._tls = _tls_context(ca_file)
+        self._port = port
+        self._timeout = timeout
+        self._clock = clock
+
+    async def record(self, domain: str) -> StsRecord:
+        """Look up ``_mta-sts.DOMAIN`` (section 3.1); aliases are followed. Never raises."""
+        found = await self._resolver.lookup(f"_mta-sts.{domain}", dns.rdatatype.TXT)
+        expires = self._clock() + found.ttl
+        if found.outcome is DnsOutcome.ERROR:
+            return StsRecord(error=found.error, expires=expires)
+        try:
+            policy_id = read_record(
+                b"".join(rdata.strings) for rdata in cast(Iterable[Any], found.rdatas)
+            )
+        except PolicyError as error:
+            return StsRecord(error=str(error), expires=expires)
+        return StsRecord(policy_id, expires=expires)
+
+    async def policy(self, domain: str) -> MtaStsEvidence:
+        """Discover and fetch the policy of *domain*. Never raises for what the network does.
+
+        ``expires`` is the end of the policy's max_age; without a policy, the
+        moment from which it is worth asking again.
+        """
+        record = await self.record(domain)
+        if not record.id:
+            return MtaStsEvidence(error=record.error, expires=record.expires)
+        fetched_at = self._clock()
+        try:
+            policy = read_policy(await self._fetch(domain), record.id)
+        except PolicyError as error:
+            return self._failed(domain, error)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return self._failed(domain, error)
+        return MtaStsEvidence(policy, fetched_at=fetched_at, expires=fetched_at + policy.max_age)
+
+    def _failed(self, domain: str, error: Exception) -> MtaStsEvidence:
+        text = "timed out" if isinstance(error, TimeoutError) else error_text(error)
+        return MtaStsEvidence(
+            error=printable(f"policy of {domain}: {text}"), expires=self._clock() + FETCH_RETRY
+        )
+
+    async def _fetch(self, domain: str) -> bytes:
+        """Fetch the policy (section 3.3): https, no redirect, no cache, no cookie, no proxy."""
+        port = "" if self._port == HTTPS_PORT else f":{self._port}"
+        connector = aiohttp.TCPConnector(
+            resolver=self._hosts, ssl=self._tls, use_dns_cache=False, force_close=True
+        )
+        async with (
+            aiohttp.ClientSession(
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=self._timeout),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"Accept": "text/plain", "Accept-Encoding": "identity"},
+                trust_env=False,
+                auto_decompress=False,
+                read_bufsize=MAX_POLICY,
+                max_line_size=MAX_HEADER_LINE,
+                max_field_size=MAX_HEADER_LINE,
+                max_headers=MAX_HEADERS,
+            ) as session,
+            session.get(
+                f"https://mta-sts.{domain}{port}/.well-known/mta-sts.txt", allow_redirects=False
+            ) as response,
+        ):
+            if response.status != 200:
+                raise PolicyError(f"HTTP status {response.status} instead of 200")
+            if response.content_type != "text/plain":
+                raise PolicyError(
+                    f"media type {printable(response.content_type, 60)} instead of text/plain"
+                )
+            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+                raise PolicyError("the policy is compressed")
+            body = bytearray()
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > MAX_POLICY:
+                    raise PolicyError(f"the policy is longer than {MAX_POLICY} octets")
+            return bytes(body)
+
+
+def _tls_context(ca_file: str) -> ssl.SSLContext:
+    """Set up the check of the policy host (sections 3.3 and 7.2).
+
+    A trusted chain, TLS 1.2 or later, and the name as DNS-ID only: OpenSSL's
+    own check, with wildcards for the whole left-most label alone (Python's
+    default). The strict flag that Python 3.13 adds is taken off: a certificate
+    must not be good or bad by the version of Python.
+    """
+    context = ssl.create_default_context(cafile=ca_file or None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_STRICT
+    context.hostname_checks_common_name = False
+    return context

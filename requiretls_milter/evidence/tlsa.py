@@ -1,0 +1,80 @@
+"""Where the TLSA records of a server are sought (RFC 7672 sections 2.2.2 and 2.2.3).
+
+The order of the questions is Postfix's (tls_dane_resolve()), which is the
+RFC's. The records are kept as they stand in DNS: which of them are usable is
+for the forecast to say.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, cast
+
+import dns.rdatatype
+
+from requiretls_milter.evidence.dns import Resolver
+from requiretls_milter.model import AddressLookup, DnsOutcome, TlsaEvidence, TlsaRecord
+
+
+async def find_tlsa(
+    resolver: Resolver,
+    host: str,
+    port: int,
+    addresses: AddressLookup,
+    clock: Callable[[], float] = time.time,
+) -> TlsaEvidence:
+    """Find the TLSA records of *host*, whose *addresses* have been looked up already.
+
+    - The addresses are insecure, and so is the alias, if *host* is one: nothing
+      is asked (R27: name servers of unsigned zones answer SERVFAIL to TLSA).
+    - They are secure: the canonical name is asked, then *host* itself where it
+      is an alias. Where the first lookup fails, there is no second.
+    - Only the alias is secure: *host* is asked alone.
+    """
+    if addresses.outcome is not DnsOutcome.FOUND:
+        return TlsaEvidence()
+    is_alias = addresses.canonical != host.lower()
+    if not addresses.secure:
+        if addresses.alias_error:
+            return TlsaEvidence(
+                asked=True,
+                outcome=DnsOutcome.ERROR,
+                base_domain=host,
+                error=addresses.error,
+                expires=addresses.expires,
+            )
+        if not addresses.alias_secure:
+            return TlsaEvidence(expires=addresses.expires)
+        return await _ask(resolver, host, port, clock)
+    evidence = await _ask(resolver, addresses.canonical, port, clock)
+    if not is_alias or evidence.outcome is DnsOutcome.ERROR or _has_secure_records(evidence):
+        return evidence
+    # Between the two stands no name: those in the middle of a chain are never
+    # base domains (section 2.2.3, last paragraph).
+    second = await _ask(resolver, host, port, clock)
+    return replace(second, expires=min(evidence.expires, second.expires))
+
+
+def _has_secure_records(evidence: TlsaEvidence) -> bool:
+    return evidence.secure and bool(evidence.records)
+
+
+async def _ask(
+    resolver: Resolver, base_domain: str, port: int, clock: Callable[[], float]
+) -> TlsaEvidence:
+    """Look up ``_PORT._tcp.BASE``; aliases of that name leave the base domain as it is (R31)."""
+    found = await resolver.lookup(f"_{port}._tcp.{base_domain}", dns.rdatatype.TLSA)
+    return TlsaEvidence(
+        asked=True,
+        outcome=found.outcome,
+        secure=found.secure,
+        base_domain=base_domain,
+        records=tuple(
+            TlsaRecord(rdata.usage, rdata.selector, rdata.mtype, bytes(rdata.cert))
+            for rdata in cast(Iterable[Any], found.rdatas)
+        ),
+        error=found.error,
+        expires=clock() + found.ttl,
+    )
