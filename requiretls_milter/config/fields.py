@@ -1,0 +1,373 @@
+"""The kinds of values that the configuration knows: words, domains, sockets, networks.
+
+Each parser takes what stood in the file and returns the canonical form, or
+raises :class:`ValueError` with a sentence that says what was expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import ipaddress
+import re
+from collections.abc import Callable, Container
+from pathlib import PurePosixPath
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
+
+from requiretls_milter.nexthop import MAX_PORT, to_alabel
+
+MAX_UNIX_PATH = 107
+"""Bytes of a path of a unix socket: sun_path of unix(7), less the final NUL."""
+
+MAX_PATH = 4095
+"""Bytes of a path: PATH_MAX of Linux, less the final NUL."""
+
+MILTER_COMMAND_TIMEOUT = 30
+"""Seconds: Postfix's default of milter_command_timeout, after which it gives the milter up."""
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_TRANSPORT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", re.ASCII)
+_MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
+_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_FIELD_NAME = re.compile(r"[!-9;-~]{1,76}", re.ASCII)  # RFC 5322 section 3.6.8: no colon
+
+
+# ---------------------------------------------------------------- words
+
+WordT = TypeVar("WordT", bound=enum.StrEnum)
+
+
+def one_of(words: list[str]) -> str:
+    """A sentence's list of the words that are known: ``"a", "b" or "c"``."""
+    listed = [quoted(word) for word in words]
+    return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} or {listed[-1]}"
+
+
+def quoted(text: str) -> str:
+    """Text from the file as it may stand in a message: bounded, ASCII, in quotes."""
+    shown = text if len(text) <= 60 else text[:57] + "..."
+    return f'"{shown.encode("unicode_escape").decode("ascii")}"'
+
+
+def given(value: object) -> str:
+    """What stood in the file, as a person would say it; bounded."""
+    kinds: dict[type, str] = {bool: "a boolean", int: "a number", float: "a number"}
+    if isinstance(value, str):
+        return f"the text {quoted(value)}"
+    if type(value) in kinds:
+        shown = str(value).lower() if isinstance(value, bool) else repr(value)
+        return f"{kinds[type(value)]}, {shown[:60]}"
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    return "a date or time"
+
+
+def word(kind: type[WordT], *, but_not: Container[WordT] = ()) -> Callable[[object], WordT]:
+    """A parser of the words of *kind*, those in *but_not* excepted."""
+    known = [member.value for member in kind if member not in but_not]
+
+    def parse(value: object) -> WordT:
+        if isinstance(value, str) and value in known:
+            return kind(value)
+        near = difflib.get_close_matches(value, known, n=1) if isinstance(value, str) else []
+        hint = f'; did you mean "{near[0]}"?' if near else ""
+        raise ValueError(f"expected {one_of(known)}, got {given(value)}{hint}")
+
+    return parse
+
+
+# ---------------------------------------------------------------- names
+
+
+def domain_pattern(text: str) -> str:
+    """``example.org`` itself, or ``.example.org`` for its subdomains, in A-label form."""
+    return "." + to_alabel(text[1:]) if text.startswith(".") else to_alabel(text)
+
+
+def policy_pattern(text: str) -> str:
+    """A key of a REQUIRETLS policy table: a domain pattern, ``*``, or an address."""
+    if text == "*":
+        return text
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return domain_pattern(text)
+
+
+def optional(parse: Callable[[str], str]) -> Callable[[str], str]:
+    """A parser that lets the empty text through, which stands for "not set"."""
+    return lambda text: parse(text) if text else text
+
+
+def transport(text: str) -> str:
+    """The name of a transport of master.cf, or of a mailer of sendmail.cf."""
+    if not _TRANSPORT.fullmatch(text):
+        raise ValueError(f"expected the name of a transport or mailer, got {given(text)}")
+    return text
+
+
+def group(text: str) -> str:
+    """The name of a group of the system."""
+    if not _GROUP.fullmatch(text):
+        raise ValueError(f"expected the name of a group, got {given(text)}")
+    return text
+
+
+NOT_OURS = frozenset(
+    name.lower()
+    for name in (
+        # RFC 5322 section 3.6, RFC 2045, RFC 5321, RFC 8689 and what mail signs or is judged by
+        *("Date", "From", "Sender", "Reply-To", "To", "Cc", "Bcc", "Message-ID", "In-Reply-To"),
+        *("References", "Subject", "Comments", "Keywords", "Received", "Return-Path"),
+        *("Resent-Date", "Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Bcc"),
+        *("Resent-Message-ID", "MIME-Version", "Content-Type", "Content-Transfer-Encoding"),
+        *("Content-ID", "Content-Description", "Content-Disposition", "Content-Language"),
+        *("TLS-Required", "Require-TLS-ESMTP", "Authentication-Results", "Received-SPF"),
+        *("DKIM-Signature", "ARC-Seal", "ARC-Message-Signature", "ARC-Authentication-Results"),
+        *("List-Id", "List-Post", "List-Help", "List-Owner", "List-Archive", "List-Subscribe"),
+        *("List-Unsubscribe", "List-Unsubscribe-Post", "Auto-Submitted", "Delivered-To"),
+    )
+)
+"""Header fields with a meaning of their own: fields named like the tag are removed from mail."""
+
+
+def field_name(text: str) -> str:
+    """The name of a header field (RFC 5322 section 3.6.8) that may be ours alone."""
+    if not _FIELD_NAME.fullmatch(text):
+        raise ValueError(
+            "expected the name of a header field: 1 to 76 printable ASCII characters "
+            f"without space and colon, got {given(text)}"
+        )
+    if text.lower() in NOT_OURS:
+        raise ValueError(
+            f"{text} has a meaning of its own, and fields of the tag's name are removed "
+            "from incoming mail: choose another, such as X-RequireTLS"
+        )
+    return text
+
+
+# ---------------------------------------------------------------- sockets, addresses
+
+
+class MilterSocket(NamedTuple):
+    """Where the milter listens, taken apart; *path* for ``unix``, *host* and *port* else."""
+
+    family: str
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+
+def port_number(text: str) -> int:
+    """A TCP port, 1 to 65535."""
+    number = int(text) if _PORT.fullmatch(text) else 0
+    if not 1 <= number <= MAX_PORT:
+        raise ValueError(f"expected a port from 1 to {MAX_PORT}, got {given(text)}")
+    return number
+
+
+def absolute_path(text: str) -> str:
+    """An absolute path."""
+    if not text.startswith("/") or "\0" in text or len(text.encode()) > MAX_PATH:
+        raise ValueError(f"expected an absolute path, got {given(text)}")
+    return str(PurePosixPath(text))
+
+
+def unix_path(text: str) -> str:
+    """An absolute path that fits into the address of a unix socket."""
+    path = absolute_path(text)
+    if len(path.encode()) > MAX_UNIX_PATH:
+        raise ValueError(f"the path of a unix socket has at most {MAX_UNIX_PATH} bytes")
+    return path
+
+
+def parse_milter_socket(text: str) -> MilterSocket:
+    """Take a milter socket apart, as libmilter's smfi_setconn and Postfix write it."""
+    family, _, rest = text.partition(":")
+    if family in ("unix", "local"):
+        if not rest.startswith("/"):
+            raise ValueError(
+                "expected unix:/ABSOLUTE/PATH (a path relative to the queue directory is for "
+                f"Postfix's main.cf only), got {given(text)}"
+            )
+        return MilterSocket("unix", path=unix_path(rest))
+    port, at, host = rest.partition("@")
+    if family not in ("inet", "inet6") or not at or not host:
+        raise ValueError(
+            f"expected unix:/PATH, inet:PORT@HOST or inet6:PORT@HOST, got {given(text)}"
+        )
+    number = port_number(port)
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        return MilterSocket(family, host=to_alabel(host), port=number)
+    if (address.version == 6) != (family == "inet6"):
+        raise ValueError(f"{bare} is an IPv{address.version} address, but the family is {family}")
+    return MilterSocket(family, host=str(address), port=number)
+
+
+def milter_socket(text: str) -> str:
+    """The canonical form of a milter socket, which libmilter takes as it is."""
+    parsed = parse_milter_socket(text)
+    if parsed.family == "unix":
+        return f"unix:{parsed.path}"
+    host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
+    return f"{parsed.family}:{parsed.port}@{host}"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def split_address(text: str, default_port: int = 0) -> tuple[str, int]:
+    """``ADDRESS``, ``ADDRESS:PORT`` or ``[ADDRESS]:PORT`` as (address, port).
+
+    Without a default port the port has to be there.
+    """
+    alone = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if default_port and _is_address(alone):
+        return address(alone), default_port
+    host, _, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not _is_address(bare) or (":" in bare and bare == host):
+        wanted = "ADDRESS, ADDRESS:PORT" if default_port else "ADDRESS:PORT"
+        raise ValueError(f"expected {wanted} or [IPV6ADDRESS]:PORT, got {given(text)}")
+    return address(bare), port_number(port)
+
+
+def _join_address(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def listen_address(text: str) -> str:
+    """``ADDRESS:PORT`` in canonical form."""
+    return _join_address(*split_address(text))
+
+
+DNS_PORT = 53
+
+
+def nameserver(text: str) -> str:
+    """``ADDRESS`` or ``ADDRESS:PORT`` of a resolver, in canonical form."""
+    address, port = split_address(text, DNS_PORT)
+    return address if port == DNS_PORT else _join_address(address, port)
+
+
+def address(text: str) -> str:
+    """An IP address in canonical form."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError(f"expected an IP address, got {given(text)}") from None
+
+
+def network(value: object) -> IpNetwork:
+    """A network in CIDR notation; an address alone is the network of that address."""
+    if isinstance(value, (ipaddress.IPv4Network, ipaddress.IPv6Network)):
+        return value
+    try:
+        if not isinstance(value, str):
+            raise ValueError
+        loose = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(f"expected a network such as 192.0.2.0/24, got {given(value)}") from None
+    try:
+        return ipaddress.ip_network(value)
+    except ValueError:
+        raise ValueError(f'"{value}" has host bits set; did you mean "{loose}"?') from None
+
+
+# ---------------------------------------------------------------- the store
+
+
+class StoreUrl(NamedTuple):
+    """Where state is kept: *kind* is ``memory``, ``sqlite`` or ``redis``; *path* for sqlite."""
+
+    kind: str
+    path: str = ""
+
+
+def parse_store_url(text: str) -> StoreUrl:
+    """Take the URL of a store apart."""
+    if text == "memory:":
+        return StoreUrl("memory")
+    if text.startswith("sqlite://"):
+        return StoreUrl("sqlite", absolute_path(text.removeprefix("sqlite://")))
+    if re.fullmatch(r"rediss?://[!-~]+", text):
+        return StoreUrl("redis")
+    raise ValueError(
+        'expected "memory:", "sqlite:///ABSOLUTE/PATH", "redis://HOST:PORT/DB" or '
+        f'"rediss://HOST:PORT/DB" (TLS), got {given(text)}'
+    )
+
+
+def store_url(text: str) -> str:
+    """The URL of a store, as given, known to be well formed."""
+    parse_store_url(text)
+    return text
+
+
+def file_mode(text: str) -> str:
+    """Permissions in octal, as chmod takes them: three digits, or four with a leading 0."""
+    if not _MODE.fullmatch(text):
+        raise ValueError(f'expected permissions in octal such as "0660", got {given(text)}')
+    return text.rjust(4, "0")
+
+
+# ---------------------------------------------------------------- as types of pydantic
+
+Text = Annotated[str, Field(strict=True, max_length=4096)]
+Flag = Annotated[bool, Field(strict=True)]
+Count = Annotated[int, Field(strict=True)]
+Seconds = Annotated[float, Field(strict=True, gt=0, le=3600, allow_inf_nan=False)]
+"""A time-out or a wait, in seconds; an hour is more than SMTP's own limits (RFC 5321 4.5.3.2)."""
+
+DomainPattern = Annotated[Text, AfterValidator(domain_pattern)]
+OptionalDomain = Annotated[Text, AfterValidator(optional(to_alabel))]
+TransportName = Annotated[Text, AfterValidator(transport)]
+OptionalGroup = Annotated[Text, AfterValidator(optional(group))]
+FieldName = Annotated[Text, AfterValidator(field_name)]
+Address = Annotated[Text, AfterValidator(address)]
+Nameserver = Annotated[Text, AfterValidator(nameserver)]
+OptionalListen = Annotated[Text, AfterValidator(optional(listen_address))]
+MilterSocketText = Annotated[Text, AfterValidator(milter_socket)]
+UnixPath = Annotated[Text, AfterValidator(unix_path)]
+OptionalPath = Annotated[Text, AfterValidator(optional(absolute_path))]
+StoreUrlText = Annotated[Text, AfterValidator(store_url)]
+FileMode = Annotated[Text, AfterValidator(file_mode)]
+Network = Annotated[IpNetwork, PlainValidator(network), PlainSerializer(str)]
+
+
+def wait(value: float) -> float:
+    """A time that SMTP may wait for us: less than the MTA waits for its milters."""
+    if value >= MILTER_COMMAND_TIMEOUT:
+        raise ValueError(
+            f"expected less than {MILTER_COMMAND_TIMEOUT} s, got {value:g}: the MTA gives a "
+            "milter up after milter_command_timeout, which is that long by default in Postfix"
+        )
+    return value
+
+
+Wait = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False), AfterValidator(wait)]
+
+
+def _list_to_tuple(value: Any) -> Any:
+    """TOML has lists; a frozen configuration has tuples. A lone value is no list of one."""
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"expected a list, got {given(value)}")
+    return tuple(value)
+
+
+as_list = BeforeValidator(_list_to_tuple)

@@ -1,0 +1,736 @@
+"""The configuration schema; the description of each field is its reference manual.
+
+Names of sections and fields are the keys of the TOML file. All values are
+frozen, canonical (A-labels, addresses and paths in one form) and complete:
+what the file leaves out has its default, but for the per-domain tables of
+``[rules]``, where None means "inherited".
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic.config import JsonDict
+
+from requiretls_milter import model
+from requiretls_milter.config import fields
+from requiretls_milter.config.fields import (
+    MILTER_COMMAND_TIMEOUT,
+    Count,
+    Flag,
+    Seconds,
+    Wait,
+    as_list,
+    word,
+)
+
+RESTART: JsonDict = {"restart": True}
+"""Marks a field that only takes effect when the service is started anew."""
+
+
+class Carries(enum.StrEnum):
+    """What the MTA behind us acts on by itself."""
+
+    AUTO = "auto"
+    REQUIRETLS = "requiretls"
+    TLS_REQUIRED = "tls-required"
+    NOTHING = "nothing"
+
+
+class PlainMail(enum.StrEnum):
+    """How much is found out about the next hops of mail for which nothing is asked."""
+
+    OFF = "off"
+    DNS = "dns"
+    FULL = "full"
+
+
+class EnforceFor(enum.StrEnum):
+    """Whose mail may be deferred or refused."""
+
+    AUTHENTICATED = "authenticated"
+    TRUSTED = "trusted"
+    ALL = "all"
+
+
+class OnTemporary(enum.StrEnum):
+    """What mode reject does with a temporary 4.7.x."""
+
+    ACCEPT = "accept"
+    DEFER = "defer"
+
+
+class OnUnknown(enum.StrEnum):
+    """What modes defer and reject do without a forecast."""
+
+    AUTO = "auto"
+    ACCEPT = "accept"
+    DEFER = "defer"
+
+
+class OnNoncompliant(enum.StrEnum):
+    """What modes defer and reject do with a delivery that RFC 8689 would not make."""
+
+    AUTO = "auto"
+    ACCEPT = "accept"
+    REFUSE = "refuse"
+
+
+class LogFormat(enum.StrEnum):
+    """How a log line is written."""
+
+    LOGFMT = "logfmt"
+    JSON = "json"
+
+
+class LogLevel(enum.StrEnum):
+    """The least severity that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+InetProtocol = Literal["ipv4", "ipv6"]
+
+_CONFIGURABLE_LEVEL = word(model.TlsLevel, but_not=(model.TlsLevel.HALF_DANE,))
+_INSECURE_MX_LEVEL = word(
+    model.TlsLevel,
+    but_not=set(model.TlsLevel) - {model.TlsLevel.MAY, model.TlsLevel.ENCRYPT, model.TlsLevel.DANE},
+)
+ConfigurableLevel = Annotated[model.TlsLevel, BeforeValidator(_CONFIGURABLE_LEVEL)]
+InsecureMxLevel = Annotated[model.TlsLevel, BeforeValidator(_INSECURE_MX_LEVEL)]
+MtaStsWord = Annotated[model.MtaSts, BeforeValidator(word(model.MtaSts))]
+ProfileWord = Annotated[model.ProfileName, BeforeValidator(word(model.ProfileName))]
+ModeWord = Annotated[model.Mode, BeforeValidator(word(model.Mode))]
+
+
+def _protocols(value: object) -> tuple[InetProtocol, ...]:
+    known: tuple[InetProtocol, ...] = ("ipv4", "ipv6")
+    listed = value if isinstance(value, (list, tuple)) else ()
+    if not listed or any(item not in known for item in listed):
+        raise ValueError(
+            f'expected a list of "ipv4", "ipv6" or both, got {fields.given(value)}'
+            if not listed
+            else f'expected only "ipv4" and "ipv6" in the list, got {", ".join(map(str, listed))}'
+        )
+    return tuple(name for name in known if name in listed)
+
+
+InetProtocols = Annotated[tuple[InetProtocol, ...], BeforeValidator(_protocols)]
+
+DEFAULT_POLICY: Final = "default"
+_policy_word = word(model.RequiretlsPolicy)
+
+
+def _requiretls_policy(value: object) -> Any:
+    """``default``, one policy for all, or a table of patterns in canonical form."""
+    if value == DEFAULT_POLICY:
+        return DEFAULT_POLICY
+    if not isinstance(value, dict):
+        try:
+            return _policy_word(value)
+        except ValueError as error:
+            raise ValueError(f'{error} ("default" is Postfix\'s own list)') from None
+    table: dict[str, model.RequiretlsPolicy] = {}
+    wrong = []
+    for key, policy in value.items():
+        try:
+            pattern = fields.policy_pattern(key)
+            if pattern in table:
+                raise ValueError(f'"{pattern}" stands there twice')
+            table[pattern] = _policy_word(policy)
+        except ValueError as error:
+            wrong.append(f'"{key}": {error}')
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return table
+
+
+RequiretlsPolicyField = Annotated[
+    Literal["default"] | model.RequiretlsPolicy | Mapping[str, model.RequiretlsPolicy],
+    PlainValidator(_requiretls_policy),
+]
+
+
+def _no_twins(value: object) -> object:
+    """Refuse two keys that are the same domain, such as Example.org and example.org."""
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a table, got {fields.given(value)}")
+    seen: dict[str, str] = {}
+    for key in value:
+        try:
+            canonical = fields.domain_pattern(key)
+        except ValueError:
+            continue  # a mistake of its own, found where the key is validated
+        if canonical in seen:
+            raise ValueError(f'"{seen[canonical]}" and "{key}" are the same domain')
+        seen[canonical] = key
+    return value
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, and no key is unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# ---------------------------------------------------------------- milter, metrics, engine, log
+
+
+class Milter(Section):
+    """The side that faces the MTA: where it listens, with how many processes."""
+
+    socket: fields.MilterSocketText = Field(
+        "unix:/run/requiretls-milter/milter.sock",
+        description=(
+            "Where the MTA finds us: unix:/PATH, inet:PORT@HOST or inet6:PORT@HOST. For a "
+            "chrooted Postfix: unix:/var/spool/postfix/requiretls-milter/milter.sock, which "
+            "main.cf names unix:requiretls-milter/milter.sock. Over TCP each tagged message "
+            "takes about 44 ms longer (Nagle and delayed ACK; libmilter sets no TCP_NODELAY)."
+        ),
+        json_schema_extra=RESTART,
+    )
+    socket_group: fields.OptionalGroup = Field(
+        "",
+        description=(
+            'Group of a unix socket, e.g. "postfix"; empty: the group that we run with. The '
+            "MTA needs write permission on the socket and search permission on its directory."
+        ),
+        json_schema_extra=RESTART,
+    )
+    socket_mode: fields.FileMode = Field(
+        "0660",
+        description="Permissions of a unix socket, in octal. Others need none: only the MTA calls.",
+        json_schema_extra=RESTART,
+    )
+    workers: Annotated[Count, Field(ge=1, le=64)] = Field(
+        2,
+        description=(
+            "Processes that answer the MTA. Two already take more than two cores' worth of "
+            "Postfix; Python's threads in one process do not add up."
+        ),
+        json_schema_extra=RESTART,
+    )
+    trusted_networks: Annotated[tuple[fields.Network, ...], as_list] = Field(
+        (fields.network("127.0.0.0/8"), fields.network("::1/128")),
+        description=(
+            "Clients that count as ours without authentication (enforce_for = trusted), in CIDR "
+            "notation. By default only this host: a stranger must not learn our forecasts."
+        ),
+    )
+    drain_timeout: Seconds = Field(
+        10,
+        description=(
+            "Seconds that running transactions get to finish when we stop; libmilter then cuts "
+            "them, and the MTA asks the client to come again."
+        ),
+    )
+    header_name: fields.FieldName = Field(
+        "X-RequireTLS",
+        description=(
+            "Name of the header field that carries the tag. Fields of this name that come from "
+            "outside are removed."
+        ),
+    )
+    by: fields.OptionalDomain = Field(
+        "",
+        description="What by= of the tag says; empty: the MTA's own name for itself (macro j).",
+    )
+
+
+class Metrics(Section):
+    """Numbers for Prometheus."""
+
+    listen: fields.OptionalListen = Field(
+        "127.0.0.1:9894",
+        description=(
+            "ADDRESS:PORT of the endpoint /metrics; empty: none. It has no access control of its "
+            "own, therefore only this host by default."
+        ),
+        json_schema_extra=RESTART,
+    )
+
+
+class Engine(Section):
+    """The process that looks around: DNS, MTA-STS, probes."""
+
+    socket: fields.UnixPath = Field(
+        "/run/requiretls-milter/engine.sock",
+        description="Unix socket on which workers and the command line reach the engine.",
+        json_schema_extra=RESTART,
+    )
+
+
+class Log(Section):
+    """What is written to standard error, for journald to pick up."""
+
+    format: Annotated[LogFormat, BeforeValidator(word(LogFormat))] = Field(
+        LogFormat.LOGFMT,
+        description='"logfmt" (key=value, for people and grep) or "json" (one object a line).',
+    )
+    level: Annotated[LogLevel, BeforeValidator(word(LogLevel))] = Field(
+        LogLevel.INFO,
+        description=(
+            'The least severity that is logged: "debug", "info", "warning" or "error". info is '
+            "one line for each recipient of a message for which something is asked."
+        ),
+    )
+
+
+# ---------------------------------------------------------------- how the MTA delivers
+
+
+class TransportOverrides(Section):
+    """What one transport of master.cf does otherwise; unset keys are those of [mta]."""
+
+    tls_security_level: ConfigurableLevel | None = Field(
+        None, description="smtp_tls_security_level of this transport."
+    )
+    requiretls_policy: RequiretlsPolicyField | None = Field(
+        None, description="smtp_requiretls_policy of this transport."
+    )
+    mta_sts: MtaStsWord | None = Field(None, description="MTA-STS over this transport.")
+    insecure_mx_policy: InsecureMxLevel | None = Field(
+        None, description="smtp_tls_dane_insecure_mx_policy of this transport."
+    )
+    mx_address_limit: Annotated[Count, Field(ge=0, le=1000)] | None = Field(
+        None, description="smtp_mx_address_limit of this transport."
+    )
+    mx_session_limit: Annotated[Count, Field(ge=0, le=1000)] | None = Field(
+        None, description="smtp_mx_session_limit of this transport."
+    )
+    inet_protocols: InetProtocols | None = Field(
+        None, description="inet_protocols of this transport."
+    )
+
+
+class Mta(Section):
+    """How the MTA behind us delivers; the defaults are those of Postfix 3.11."""
+
+    profile: ProfileWord = Field(
+        model.ProfileName.POSTFIX,
+        description=(
+            '"postfix": what Postfix 3.11 would do, with the settings below; "rfc8689": what the '
+            "RFC demands (for Sendmail and other MTAs that do not implement REQUIRETLS)."
+        ),
+    )
+    carries: Annotated[Carries, BeforeValidator(word(Carries))] = Field(
+        Carries.AUTO,
+        description=(
+            "What the MTA acts on by itself: requiretls (Postfix 3.11 and later), tls-required "
+            "(only the header field TLS-Required: No; Postfix 3.10), nothing, or auto: decided "
+            "by the version in macro v."
+        ),
+    )
+    mydomain: fields.OptionalDomain = Field(
+        "",
+        description=(
+            "Postfix's mydomain: its default policy exempts this domain and its subdomains. "
+            "Empty: none is exempt."
+        ),
+    )
+    tls_security_level: ConfigurableLevel = Field(
+        model.TlsLevel.MAY,
+        description=(
+            "smtp_tls_security_level: none, may, encrypt, dane, dane-only, verify or secure. "
+            "Postfix keeps REQUIRETLS only at levels that verify certificates: dane and above."
+        ),
+    )
+    requiretls_policy: RequiretlsPolicyField = Field(
+        DEFAULT_POLICY,
+        description=(
+            'smtp_requiretls_policy: "default" (Postfix\'s own list: opportunistic for mydomain, '
+            "localhost and address literals, else enforce), one of enforce, "
+            "opportunistic+starttls, opportunistic, disable, or a table "
+            '{ "example.org" = "enforce", ".example.net" = "opportunistic", "*" = "enforce" }. '
+            'As in Postfix\'s tables the name itself comes first, then its parents as ".parent", '
+            'then "*"; no match is enforce. "invalid" stands for a word that Postfix does not '
+            "know (it then defers with 4.7.10)."
+        ),
+    )
+    mta_sts: MtaStsWord = Field(
+        model.MtaSts.OFF,
+        description=(
+            'How the MTA applies MTA-STS: "off", "match" (smtp_tls_policy_maps answers "secure '
+            'match=..."), or "mx-patterns" (smtp_tls_enforce_sts_mx_patterns, Postfix 3.10.5 and '
+            "later with a resolver plug-in that sends policy attributes)."
+        ),
+    )
+    insecure_mx_policy: InsecureMxLevel = Field(
+        model.TlsLevel.DANE,
+        description=(
+            "smtp_tls_dane_insecure_mx_policy: the level where the MX record is not signed, but "
+            "the TLSA records of the host are: dane, encrypt or may."
+        ),
+    )
+    requiretls_esmtp_header: Flag = Field(
+        True,
+        description=(
+            "requiretls_esmtp_header: whether the MTA obeys the header field Require-TLS-ESMTP: "
+            "yes (from anyone)."
+        ),
+    )
+    mx_address_limit: Annotated[Count, Field(ge=0, le=1000)] = Field(
+        5, description="smtp_mx_address_limit: how many addresses are tried; 0: all."
+    )
+    mx_session_limit: Annotated[Count, Field(ge=0, le=1000)] = Field(
+        2,
+        description=(
+            "smtp_mx_session_limit: after how many sessions that reached MAIL no further server "
+            "is tried; 0: no limit."
+        ),
+    )
+    inet_protocols: InetProtocols = Field(
+        ("ipv4", "ipv6"),
+        description=(
+            'inet_protocols: "ipv4", "ipv6" or both. Must be what the MTA can really use: a '
+            "forecast over an address that the MTA never tries is worth nothing."
+        ),
+    )
+    local_transports: Annotated[tuple[fields.TransportName, ...], as_list] = Field(
+        ("local", "virtual", "lmtp", "discard", "error", "retry"),
+        description=(
+            "Transports ({rcpt_mailer}) that do not go over SMTP to another site: their "
+            "recipients are local, and nothing is assessed."
+        ),
+    )
+    local_domains: Annotated[tuple[fields.DomainPattern, ...], as_list] = Field(
+        (),
+        description=(
+            "Recipient domains that are local whatever the transport; .example.org for "
+            "subdomains. For MTAs that do not tell the transport."
+        ),
+    )
+    my_addresses: Annotated[tuple[fields.Address, ...], as_list] = Field(
+        (),
+        description=(
+            "inet_interfaces and proxy_interfaces: the MTA's own addresses. An MX that leads "
+            "back to one of them is a mail loop (5.4.6)."
+        ),
+    )
+    transport: Mapping[fields.TransportName, TransportOverrides] = Field(
+        {},
+        description=(
+            "Overrides by transport ({rcpt_mailer}), as -o in master.cf: "
+            '[mta.transport."smtp-strict"] with the keys that differ.'
+        ),
+    )
+
+    def profile_for(self, transport: str) -> model.MtaProfile:
+        """How mail over *transport* ({rcpt_mailer}; any text) is delivered."""
+        over = self.transport.get(transport, TransportOverrides())
+
+        def chosen(key: str) -> Any:
+            value = getattr(over, key)
+            return getattr(self, key) if value is None else value
+
+        return model.MtaProfile(
+            name=self.profile,
+            tls_security_level=chosen("tls_security_level"),
+            requiretls_policy=_policy_pairs(chosen("requiretls_policy")),
+            mta_sts=chosen("mta_sts"),
+            insecure_mx_policy=chosen("insecure_mx_policy"),
+            mydomain=self.mydomain,
+            mx_address_limit=chosen("mx_address_limit"),
+            mx_session_limit=chosen("mx_session_limit"),
+            inet_protocols=chosen("inet_protocols"),
+            my_addresses=self.my_addresses,
+        )
+
+
+def _policy_pairs(
+    policy: str | model.RequiretlsPolicy | Mapping[str, model.RequiretlsPolicy],
+) -> tuple[tuple[str, model.RequiretlsPolicy], ...] | None:
+    """The configured policy as :class:`model.MtaProfile` wants it; None is Postfix's list."""
+    if isinstance(policy, model.RequiretlsPolicy):
+        return (("*", policy),)
+    if isinstance(policy, str):
+        return None
+    return tuple(policy.items())
+
+
+# ---------------------------------------------------------------- finding out
+
+
+class Dns(Section):
+    """The resolver, whose word on DNSSEC we take."""
+
+    nameservers: Annotated[tuple[fields.Nameserver, ...], as_list] = Field(
+        (),
+        description=(
+            'Resolvers, "ADDRESS" or "ADDRESS:PORT"; empty: those of /etc/resolv.conf. They must '
+            "validate DNSSEC, and the path to them must be trusted (best: on this host), as their "
+            "AD bit is believed (RFC 7672 section 2.1.3)."
+        ),
+    )
+    timeout: Seconds = Field(
+        5, description="Seconds for one lookup, with all tries; as long as resolvers wait by habit."
+    )
+
+
+class Probe(Section):
+    """SMTP sessions with the servers of a next hop, up to the EHLO inside TLS; no mail is sent."""
+
+    enabled: Flag = Field(
+        True,
+        description=(
+            "Whether servers are contacted at all. Without probes only DNS and MTA-STS are "
+            "known, and most forecasts are unknown."
+        ),
+    )
+    plain_mail: Annotated[PlainMail, BeforeValidator(word(PlainMail))] = Field(
+        PlainMail.OFF,
+        description=(
+            'Whether next hops of ordinary mail are assessed too, as a survey: "off", "dns" '
+            '(DNS and MTA-STS only) or "full" (with probes).'
+        ),
+    )
+    port: Annotated[Count, Field(ge=1, le=fields.MAX_PORT)] = Field(
+        25, description="Port of a next hop that names none."
+    )
+    helo: fields.OptionalDomain = Field(
+        "",
+        description=(
+            "Name in EHLO; empty: the host's name. It should resolve to the address that the "
+            "probe comes from: many servers look."
+        ),
+    )
+    ca_file: fields.OptionalPath = Field(
+        "",
+        description=(
+            "File of trusted CA certificates (PEM) for probes and MTA-STS; empty: the system's "
+            "store. It should hold what the MTA trusts (smtp_tls_CAfile)."
+        ),
+    )
+    allow_networks: Annotated[tuple[fields.Network, ...], as_list] = Field(
+        (),
+        description=(
+            "Networks that are not of the public internet and may be contacted all the same "
+            "(probes and MTA-STS), e.g. those of an own relay. None by default: DNS is written by "
+            "strangers, and must not make us knock at internal doors."
+        ),
+    )
+    connect_timeout: Seconds = Field(
+        10, description="Seconds for a TCP connection; smtp_connect_timeout is 30 in Postfix."
+    )
+    command_timeout: Seconds = Field(
+        15,
+        description=(
+            "Seconds for the greeting, for each reply and for the handshake. More than the 6 s "
+            "that a greeter such as postscreen lets its clients wait."
+        ),
+    )
+    retry_after: Seconds = Field(
+        60,
+        description=(
+            "Seconds for which a temporary result stands before the host is tried again; "
+            "doubles with each failure, up to 15 minutes."
+        ),
+    )
+
+
+# ---------------------------------------------------------------- rules
+
+Grace = Annotated[float, Field(strict=True, ge=0, le=31_536_000, allow_inf_nan=False)]
+
+EnforceForWord = Annotated[EnforceFor, BeforeValidator(word(EnforceFor))]
+OnTemporaryWord = Annotated[OnTemporary, BeforeValidator(word(OnTemporary))]
+OnUnknownWord = Annotated[OnUnknown, BeforeValidator(word(OnUnknown))]
+OnNoncompliantWord = Annotated[OnNoncompliant, BeforeValidator(word(OnNoncompliant))]
+
+
+class RuleTable(Section):
+    """A rule for one domain; None is inherited from the next section that matches."""
+
+    mode: ModeWord | None = Field(None, description="As [rules] mode.")
+    require: Flag | None = Field(
+        None, description="As [rules] require; true in any rule that matches counts."
+    )
+    honour_lost: Flag | None = Field(None, description="As [rules] honour_lost.")
+    enforce_for: EnforceForWord | None = Field(None, description="As [rules] enforce_for.")
+    decide_wait: Wait | None = Field(None, description="As [rules] decide_wait.")
+    on_temporary: OnTemporaryWord | None = Field(None, description="As [rules] on_temporary.")
+    on_unknown: OnUnknownWord | None = Field(None, description="As [rules] on_unknown.")
+    on_noncompliant: OnNoncompliantWord | None = Field(
+        None, description="As [rules] on_noncompliant."
+    )
+    downgrade_grace: Grace | None = Field(None, description="As [rules] downgrade_grace.")
+
+
+RuleTables = Annotated[Mapping[fields.DomainPattern, RuleTable], BeforeValidator(_no_twins)]
+
+_TABLES = (
+    'by {what}: [rules.{key}."example.org"], or ".example.org" for its subdomains. The exact '
+    "name comes first, then the longest; {order}. Unset keys are inherited."
+)
+
+
+class Rules(Section):
+    """What a forecast leads to. Only mail for which REQUIRETLS is asked is ever acted on."""
+
+    mode: ModeWord = Field(
+        model.Mode.MONITOR,
+        description=(
+            '"off" (no tag, not counted), "monitor" (tag and count), "defer" (answer 451 where '
+            'the delivery would fail), "reject" (answer 550 where it would fail for good). '
+            "monitor by default: look first, act later."
+        ),
+    )
+    require: Flag = Field(
+        False,
+        description=(
+            "Ask for REQUIRETLS on behalf of the sender, whatever the message says. The MTA does "
+            "not know of it, therefore only modes defer and reject keep the promise."
+        ),
+    )
+    honour_lost: Flag = Field(
+        False,
+        description=(
+            "Ask for REQUIRETLS where an earlier hop was asked for it and the requirement got "
+            "lost on the way (RFC 8689 section 6). Otherwise this is only counted and logged."
+        ),
+    )
+    enforce_for: EnforceForWord = Field(
+        EnforceFor.TRUSTED,
+        description=(
+            'Whose mail may be deferred or refused: "authenticated" (SASL), "trusted" (also '
+            'milter.trusted_networks) or "all". A stranger who may ask learns our forecasts.'
+        ),
+    )
+    decide_wait: Wait = Field(
+        10,
+        description=(
+            "Seconds that a recipient may wait for its forecast in modes defer and reject; then "
+            f"it is unknown. Less than Postfix's milter_command_timeout ({MILTER_COMMAND_TIMEOUT} "
+            "s), or the MTA gives the milter up."
+        ),
+    )
+    tag_wait: Wait = Field(
+        2,
+        description=(
+            "Seconds that the end of a message may wait for the forecasts that its tag tells. "
+            "One number for the whole message, therefore not in the tables by domain."
+        ),
+    )
+    on_temporary: OnTemporaryWord = Field(
+        OnTemporary.ACCEPT,
+        description=(
+            'What mode reject does with a temporary 4.7.x: "accept" (the MTA queues and tries '
+            'again) or "defer" (the client does).'
+        ),
+    )
+    on_unknown: OnUnknownWord = Field(
+        OnUnknown.AUTO,
+        description=(
+            'What modes defer and reject do without a forecast: "accept", "defer", or "auto": '
+            "accept where the MTA itself keeps the requirement, else defer."
+        ),
+    )
+    on_noncompliant: OnNoncompliantWord = Field(
+        OnNoncompliant.AUTO,
+        description=(
+            "What modes defer and reject do where the MTA would deliver, but not as RFC 8689 "
+            'wants: "accept", "refuse", or "auto": accept where the MTA itself keeps the '
+            "requirement, else refuse."
+        ),
+    )
+    downgrade_grace: Grace = Field(
+        432_000,
+        description=(
+            "Seconds for which mail is deferred rather than refused after a next hop lost "
+            "STARTTLS, REQUIRETLS, TLSA or MTA-STS that it had; 0: none. Five days, as long as "
+            "mail is queued: a failed renewal should delay mail, an attack should not look like "
+            "an answer."
+        ),
+    )
+    recipient: RuleTables = Field(
+        {},
+        description=_TABLES.format(
+            what="the domain of the recipient",
+            key="recipient",
+            order="these go over [rules.nexthop]",
+        ),
+    )
+    nexthop: RuleTables = Field(
+        {},
+        description=_TABLES.format(
+            what="the next hop", key="nexthop", order="these go over [rules.sender]"
+        ),
+    )
+    sender: RuleTables = Field(
+        {},
+        description=_TABLES.format(
+            what="the domain of the envelope sender", key="sender", order="these go over [rules]"
+        ),
+    )
+
+    def tables(self) -> Iterator[tuple[str, str, RuleTable]]:
+        """Each rule of a domain as (section, pattern, rule), in order of precedence."""
+        sections = (
+            ("recipient", self.recipient),
+            ("nexthop", self.nexthop),
+            ("sender", self.sender),
+        )
+        for section, tables in sections:
+            for pattern, table in tables.items():
+                yield section, pattern, table
+
+
+# ---------------------------------------------------------------- store, and all of it
+
+
+class Store(Section):
+    """What has to outlive a restart: policies, evidence, last known good."""
+
+    url: fields.StoreUrlText = Field(
+        "sqlite:///var/lib/requiretls-milter/state.db",
+        description=(
+            '"sqlite:///PATH" (this host), "redis://HOST:PORT/DB" or "rediss://..." (a fleet; '
+            'Redis or Valkey, extra "redis"), or "memory:" (nothing is kept).'
+        ),
+        json_schema_extra=RESTART,
+    )
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    milter: Milter = Milter()
+    metrics: Metrics = Metrics()
+    engine: Engine = Engine()
+    log: Log = Log()
+    mta: Mta = Mta()
+    dns: Dns = Dns()
+    probe: Probe = Probe()
+    rules: Rules = Rules()
+    store: Store = Store()
+
+    def assessment_digest(self) -> str:
+        """A digest of all that an assessment depends on: [mta], [dns] and [probe].
+
+        Two processes with the same digest give the same forecast for the same
+        evidence, so that one may use the other's.
+        """
+        text = self.model_dump_json(include={"mta", "dns", "probe"})
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def changes_at_restart(self, new: Config) -> tuple[str, ...]:
+        """The dotted keys that differ in *new* and only take effect at a restart."""
+        changed = []
+        for section in type(self).model_fields:
+            old_values, new_values = getattr(self, section), getattr(new, section)
+            for key, field in type(old_values).model_fields.items():
+                extra = field.json_schema_extra
+                if (
+                    isinstance(extra, dict)
+                    and extra.get("restart")
+                    and getattr(old_values, key) != getattr(new_values, key)
+                ):
+                    changed.append(f"{section}.{key}")
+        return tuple(changed)
