@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from requiretls_milter import model
@@ -154,7 +154,7 @@ def _requiretls_policy(value: object) -> Any:
 
 RequiretlsPolicyField = Annotated[
     Literal["default"] | model.RequiretlsPolicy | Mapping[str, model.RequiretlsPolicy],
-    PlainValidator(_requiretls_policy),
+    BeforeValidator(_requiretls_policy),
 ]
 
 
