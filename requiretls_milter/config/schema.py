@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
+from pydantic.fields import FieldInfo
 
 from requiretls_milter import model
 from requiretls_milter.config import fields
@@ -30,6 +31,11 @@ from requiretls_milter.config.fields import (
 
 RESTART: JsonDict = {"restart": True}
 """Marks a field that only takes effect when the service is started anew."""
+
+
+def needs_restart(field: FieldInfo) -> bool:
+    """Whether a change of *field* waits for the next start of the service."""
+    return field.json_schema_extra == RESTART
 
 
 class Carries(enum.StrEnum):
@@ -212,8 +218,8 @@ class Milter(Section):
     workers: Annotated[Count, Field(ge=1, le=64)] = Field(
         2,
         description=(
-            "Processes that answer the MTA. Two already take more than two cores' worth of "
-            "Postfix; Python's threads in one process do not add up."
+            "Processes that answer the MTA. Threads of one Python process do not add up: two "
+            "processes answer twice as many messages as one; more than one for each core is waste."
         ),
         json_schema_extra=RESTART,
     )
@@ -240,7 +246,7 @@ class Milter(Section):
     )
     by: fields.OptionalDomain = Field(
         "",
-        description="What by= of the tag says; empty: the MTA's own name for itself (macro j).",
+        description="What by= of the tag says; empty: the host's name.",
     )
 
 
@@ -566,7 +572,7 @@ class RuleTable(Section):
 RuleTables = Annotated[Mapping[fields.DomainPattern, RuleTable], BeforeValidator(_no_twins)]
 
 _TABLES = (
-    'by {what}: [rules.{key}."example.org"], or ".example.org" for its subdomains. The exact '
+    'By {what}: [rules.{key}."example.org"], or ".example.org" for its subdomains. The exact '
     "name comes first, then the longest; {order}. Unset keys are inherited."
 )
 
@@ -726,11 +732,7 @@ class Config(Section):
         for section in type(self).model_fields:
             old_values, new_values = getattr(self, section), getattr(new, section)
             for key, field in type(old_values).model_fields.items():
-                extra = field.json_schema_extra
-                if (
-                    isinstance(extra, dict)
-                    and extra.get("restart")
-                    and getattr(old_values, key) != getattr(new_values, key)
-                ):
+                differs = getattr(old_values, key) != getattr(new_values, key)
+                if differs and needs_restart(field):
                     changed.append(f"{section}.{key}")
         return tuple(changed)

@@ -1,0 +1,108 @@
+"""A configuration as TOML, which reads back as the same configuration."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import tomlkit
+from pydantic import BaseModel
+from tomlkit.container import Container
+from tomlkit.items import AbstractTable, Item, Table
+
+from requiretls_milter.config.mistakes import tables_of
+from requiretls_milter.config.schema import Config, needs_restart
+
+_BLANK_LINES = re.compile(r"\n{3,}")
+
+WIDTH = 96
+"""Characters of a comment's line."""
+
+EXAMPLES: Mapping[tuple[str, str], str] = {
+    ("mta", "transport"): '[mta.transport."smtp-strict"]\ntls_security_level = "dane-only"',
+    ("rules", "recipient"): '[rules.recipient."example.org"]\nmode = "reject"',
+    ("rules", "nexthop"): '[rules.nexthop.".example.net"]\nrequire = true\nmode = "defer"',
+    ("rules", "sender"): '[rules.sender."bank.example"]\nrequire = true\nmode = "reject"',
+}
+"""What the tables by domain and transport look like; shown where there are none."""
+
+
+def render(config: Config, *, annotated: bool = False) -> str:
+    """*config* as TOML, in the schema's order, every key that has a value.
+
+    Args:
+        config: what is shown.
+        annotated: put each key's description before it, as a comment.
+    """
+    document = tomlkit.document()
+    if annotated:
+        document.add(tomlkit.comment("requiretls-milter: every key, with its default."))
+    for name in Config.model_fields:
+        if document.body:
+            document.add(tomlkit.nl())
+        document.add(name, _section(getattr(config, name), (name,), annotated))
+    return _BLANK_LINES.sub("\n\n", tomlkit.dumps(document)).rstrip("\n") + "\n"
+
+
+def value_text(value: object) -> str:
+    """One value as TOML writes it."""
+    return _item(_plain(value)).as_string()
+
+
+def _section(section: BaseModel, path: tuple[str, ...], annotated: bool) -> Table:
+    table = tomlkit.table()
+    if annotated:
+        _comment(table, str(type(section).__doc__))
+        table.add(tomlkit.nl())
+    plain = section.model_dump(mode="json", exclude_none=True)
+    keyed = {key for key, (_, by_operator) in tables_of(type(section)).items() if by_operator}
+    for key, field in type(section).model_fields.items():
+        if key in keyed or key not in plain:
+            continue
+        if annotated:
+            restart = " Takes effect at a restart." if needs_restart(field) else ""
+            _comment(table, f"{field.description}{restart}")
+        table.add(key, _item(_plain(plain[key])))
+        if annotated:
+            table.add(tomlkit.nl())
+    for key in type(section).model_fields:
+        if key in keyed:
+            _tables(table, section, (*path, key), annotated)
+    return table
+
+
+def _tables(table: Table, section: BaseModel, path: tuple[str, ...], annotated: bool) -> None:
+    """Tables whose names the operator has chosen, each in full below its own heading."""
+    key = path[-1]
+    if annotated:
+        _comment(table, str(type(section).model_fields[key].description))
+        for line in EXAMPLES[path[0], key].splitlines():
+            table.add(tomlkit.comment(line))
+        table.add(tomlkit.nl())
+    chosen = getattr(section, key)
+    if chosen:
+        outer = tomlkit.table(is_super_table=True)
+        for name, inner in chosen.items():
+            outer.add(name, _section(inner, (*path, name), annotated=False))
+        table.add(key, outer)
+
+
+def _comment(where: Container | AbstractTable, text: str) -> None:
+    for line in textwrap.wrap(text, WIDTH, break_on_hyphens=False):
+        where.add(tomlkit.comment(line))
+
+
+def _plain(value: Any) -> Any:
+    """10.0 is a second more exact than the file was: show 10."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _item(value: Any) -> Item:
+    if isinstance(value, dict):
+        inline = tomlkit.inline_table()
+        inline.update(value)
+        return inline
+    item: Item = tomlkit.item(value)
+    return item
