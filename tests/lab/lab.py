@@ -14,10 +14,8 @@ import fcntl
 import json
 import os
 import secrets
-import shutil
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -148,9 +146,10 @@ class Lab:
             self._exit.callback(netns.leave)
         if not self.isolated:
             self._claim_loopback()
-        self.directory = Path(tempfile.mkdtemp(prefix="requiretls-lab-"))
-        self._exit.callback(shutil.rmtree, self.directory, ignore_errors=True)
-        self.directory.chmod(0o755)
+        # Not below the root: a milter that is not root must be able to read the CA file.
+        own = runs.make_temporary()
+        self._exit.callback(own.remove)
+        self.directory = own.outside
 
         at = time.monotonic()
         self.world = World(Pki(self.directory / "pki"))
@@ -321,6 +320,21 @@ class Lab:
         self._await_servers()
         if self._want_front:
             self.front.reload(self._tables())
+
+    def attach_milter(self, socket_name: str, **parameters: str) -> None:
+        """Make the front MTA ask the milter at *socket_name*, as Postfix sees it ("" = none).
+
+        A unix socket is ``unix:`` + ``lab.front.milter.inside`` + ``/name``; the milter makes it
+        in ``lab.front.milter.outside``.  *parameters* go to main.cf with it, e.g.
+        ``milter_default_action``.
+        """
+        self.front.reload(
+            parameters={
+                "smtpd_milters": socket_name,
+                "non_smtpd_milters": socket_name,
+                **parameters,
+            }
+        )
 
     def hosts(self, scenario: Scenario | str) -> list[Host]:
         """The MX hosts of a scenario."""

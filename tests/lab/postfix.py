@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,9 @@ anvil     unix  -       -       n       -       1       anvil
 scache    unix  -       -       n       -       1       scache
 postlog   unix-dgram n  -       n       -       1       postlogd
 """
+
+_PATIENCE = 3.0
+"""Seconds for services to end after a reload; one with an open session will not."""
 
 SLOWEST = "5s"
 """Every timeout of the SMTP client: scenarios with a server that hangs must not take minutes."""
@@ -151,16 +155,46 @@ class Postfix:
             self.log.read()
             raise LabError("\n".join([str(error), *self.log.lines[-20:]])) from error
 
-    def reload(self, tables: Tables | None = None, **parameters: str) -> None:
-        """Change tables or main.cf parameters, and have them read.
+    def reload(
+        self, tables: Tables | None = None, parameters: Mapping[str, str] | None = None
+    ) -> None:
+        """Change tables or main.cf parameters; return when mail that comes now sees the new ones.
 
-        Services that are busy finish what they do with the old ones.
+        A service that is busy finishes what it does with the old ones.
         """
         if tables is not None:
             self._write_tables(tables)
-        self._parameters |= parameters
-        self._write_configuration()
+        if parameters:
+            self._parameters |= parameters
+            self._write_configuration()
+        reloads = self._reloads()
+        old = self._processes("trivial-rewrite") | self._processes("smtpd")
         self.server.hangup()
+        self.server.wait_until(lambda: self._reloads() > reloads, "reloading")
+        # Idle services end by themselves once master has reread its configuration.
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            if not old & (self._processes("trivial-rewrite") | self._processes("smtpd")):
+                return
+            time.sleep(0.01)
+
+    def _reloads(self) -> int:
+        return sum(1 for _ in self.log.grep(r"postfix/master\[\d+\]: reload "))
+
+    def _processes(self, name: str) -> set[int]:
+        """The running services of this instance by that name; all work in its queue directory."""
+        found = set()
+        for path in Path("/proc").iterdir():
+            # The kernel keeps 15 characters of a process's name.
+            if path.name.isdigit():
+                try:
+                    if (path / "comm").read_text().strip() == name[:15] and (
+                        path / "cwd"
+                    ).readlink() == self.queue_directory:
+                        found.add(int(path.name))
+                except OSError:
+                    continue
+        return found
 
     def flush(self) -> None:
         """Try deferred mail again now."""
@@ -208,7 +242,7 @@ class Postfix:
         }
         for name, table in (("transport", transport), ("tls_policy", tables.tls_policy)):
             text = "".join(f"{key}\t{value}\n" for key, value in table.items())
-            (self.directory / "etc" / name).write_text(text)
+            _write(self.directory / "etc" / name, text)
 
     def _make_users(self, users: Mapping[str, str]) -> None:
         """Cyrus SASL's own database (sasldb) of users: no daemon needed."""
@@ -262,10 +296,21 @@ class Postfix:
             **self._parameters,
         }
         text = "".join(f"{key} = {value}\n" for key, value in main.items())
-        (self.directory / "etc/main.cf").write_text(text)
-        (self.directory / "etc/master.cf").write_text(
-            _MASTER.replace("@ADDRESS@", self.address) + self._services
-        )
+        _write(self.directory / "etc/main.cf", text)
+        services = _MASTER.replace("@ADDRESS@", self.address) + self._services
+        _write(self.directory / "etc/master.cf", services)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that Postfix reads, seemingly some time ago.
+
+    Postfix waits up to two seconds for a file that was just modified, lest it read half of it.
+    """
+    new = path.with_name(path.name + ".new")
+    new.write_text(text)
+    past = time.time() - 60
+    os.utime(new, (past, past))
+    new.replace(path)
 
 
 def _random_source(root: Path) -> str:

@@ -10,10 +10,15 @@ import fcntl
 import os
 import secrets
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.errors import LabError
+
+_TEMPORARY = "requiretls-lab-"
 
 
 @dataclass(frozen=True)
@@ -33,28 +38,48 @@ class Run:
 
 def make(root: Path) -> Run:
     """Make a new one in *root*, and remove those that killed labs have left there."""
-    home = root / "lab"
+    with _guarded(root / "lab"):
+        return _make(root / "lab", "")
+
+
+def make_temporary() -> Run:
+    """Make one where temporary files are, for what is not in any root."""
+    home = Path(tempfile.gettempdir())
+    with _guarded(home):
+        return _make(home, _TEMPORARY)
+
+
+@contextmanager
+def _guarded(home: Path) -> Iterator[None]:
+    """Keep other labs from sweeping between mkdir and lock."""
     guard = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(guard, fcntl.LOCK_EX)  # nobody sweeps between mkdir and lock
-        for path in home.iterdir():
-            lock = _take(path)
-            if lock is not None:
-                shutil.rmtree(path, ignore_errors=True)
-                os.close(lock)
-        path = home / secrets.token_hex(3)
-        path.mkdir(mode=0o755)
-        mine = _take(path)
-        if mine is None:
-            raise LabError(f"cannot lock {path}")
-        return Run(path, f"/lab/{path.name}", mine)
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(guard)
 
 
+def _make(home: Path, prefix: str) -> Run:
+    for path in home.glob(f"{prefix}*"):
+        if path.lstat().st_uid != os.geteuid():
+            continue
+        lock = _take(path)
+        if lock is not None:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(lock)
+    path = home / f"{prefix}{secrets.token_hex(3)}"
+    path.mkdir(mode=0o755)
+    path.chmod(0o755)  # whatever the umask
+    mine = _take(path)
+    if mine is None:
+        raise LabError(f"cannot lock {path}")
+    return Run(path, f"/lab/{path.name}", mine)
+
+
 def _take(path: Path) -> int | None:
     try:
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return None
     try:

@@ -44,7 +44,7 @@ class Refused(LabError):
     """The MTA did not take the message, or none of its recipients."""
 
     def __init__(self, stage: str, reply: Reply, rcpts: dict[str, Reply]) -> None:
-        """*stage*: ``mail``, ``rcpt`` or ``data``; *rcpts* are the replies to refused ones."""
+        """*stage*: ``connect``, ``ehlo``, ``starttls``, ``auth``, ``mail``, ``rcpt``, ``data``; *rcpts* are the replies to refused ones."""
         super().__init__(f"{stage}: {reply.code} {reply.text}")
         self.stage = stage
         self.reply = reply
@@ -85,15 +85,21 @@ def send(
     *slow* seconds pass between MAIL and DATA.  smtplib's own sendmail() is too helpful here: it
     hides the queue ID and gives up where one recipient's refusal is the point.
     """
-    with smtplib.SMTP(address, port, local_hostname="client.sender.test", timeout=timeout) as smtp:
-        smtp.ehlo()
+    with _connect(address, port, timeout) as smtp:
+        _require(smtp.ehlo(), "ehlo")
         if tls:
             context = ssl.create_default_context(cafile=str(ca_file))
             context.check_hostname = False  # we connect by address
-            smtp.starttls(context=context)
-            smtp.ehlo()
+            try:
+                smtp.starttls(context=context)
+            except smtplib.SMTPResponseException as error:
+                raise _refused("starttls", error) from error
+            _require(smtp.ehlo(), "ehlo")
         if credentials is not None:
-            smtp.login(credentials.user, credentials.password)
+            try:
+                smtp.login(credentials.user, credentials.password)
+            except smtplib.SMTPResponseException as error:
+                raise _refused("auth", error) from error
         _require(smtp.docmd("MAIL", f"FROM:<{sender}> {' '.join(parameters)}".rstrip()), "mail")
         time.sleep(slow)
         refused = {}
@@ -106,6 +112,20 @@ def send(
         reply = _require(smtp.data(text), "data", refused)
         match = re.search(r"queued as (\S+)", reply.text)
         return Accepted(match[1] if match else "", refused)
+
+
+def _connect(address: str, port: int, timeout: float) -> smtplib.SMTP:
+    try:
+        return smtplib.SMTP(address, port, local_hostname="client.sender.test", timeout=timeout)
+    except smtplib.SMTPResponseException as error:
+        raise _refused("connect", error) from error
+
+
+def _refused(stage: str, error: smtplib.SMTPResponseException) -> Refused:
+    text = error.smtp_error
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    return Refused(stage, Reply(error.smtp_code, text), {})
 
 
 def _reply(answer: tuple[int, bytes]) -> Reply:

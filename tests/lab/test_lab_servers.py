@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.lab import addresses
+from tests.lab import addresses, submission
 from tests.lab.dns import query
 from tests.lab.lab import Lab
 from tests.lab.scenario import Domain, Message, Mx, Scenario, Server, Sts
@@ -128,3 +128,17 @@ def test_bounces_reach_the_senders_mailbox(lab: Lab) -> None:
         time.sleep(0.05)
     (bounce,) = (text for text in lab.mailbox() if "bounce-me@" in text)
     assert "Status: 5.7.30" in bounce
+
+
+def test_front_mta_asks_the_milter_that_is_attached(lab: Lab) -> None:
+    lab.attach_milter(
+        f"unix:{lab.front.milter.inside}/nobody.sock", milter_default_action="tempfail"
+    )
+    try:
+        with pytest.raises(submission.Refused) as refused:
+            lab.send("a-ok")
+        # A milter that is missing under "tempfail" makes Postfix refuse even STARTTLS.
+        assert (refused.value.stage, refused.value.reply.code) == ("starttls", 454)
+    finally:
+        lab.attach_milter("")
+    assert lab.send("a-ok").queue_id
