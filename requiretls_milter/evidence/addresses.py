@@ -30,12 +30,10 @@ NOT_GLOBAL: tuple[Network, ...] = (
 
 
 class AddressPolicy:
-    """Says which addresses may be contacted; *allow_networks* in CIDR notation."""
+    """Says which addresses may be contacted; *allow_networks*: those that are not global."""
 
-    def __init__(self, allow_networks: Iterable[str]) -> None:
-        self._allowed: tuple[Network, ...] = tuple(
-            ipaddress.ip_network(network, strict=False) for network in allow_networks
-        )
+    def __init__(self, allow_networks: Iterable[Network]) -> None:
+        self._allowed = tuple(allow_networks)
 
     def allows(self, address: str) -> bool:
         """Say whether *address*, in text, may be contacted. What is no address may not."""

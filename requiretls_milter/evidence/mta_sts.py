@@ -8,6 +8,7 @@ until its max_age, the last good one beside a failed refresh) is kept by others.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 import ssl
@@ -36,6 +37,9 @@ MAX_HEADERS = 64
 
 FETCH_TIMEOUT = 30.0
 """Seconds for one fetch, name lookup included (section 3.3 suggests a minute at most)."""
+
+MAX_FETCHES = 20
+"""Fetches at work at once; the others wait."""
 
 FETCH_RETRY = 300.0
 """Seconds until a fetch that failed may be tried again for the same id (section 3.3)."""
@@ -228,6 +232,7 @@ class MtaSts:
         self._port = port
         self._timeout = timeout
         self._clock = clock
+        self._slots = asyncio.Semaphore(MAX_FETCHES)
 
     async def record(self, domain: str) -> StsRecord:
         """Look up ``_mta-sts.DOMAIN`` (section 3.1); aliases are followed. Never raises."""
@@ -252,14 +257,13 @@ class MtaSts:
         record = await self.record(domain)
         if not record.id:
             return MtaStsEvidence(error=record.error, expires=record.expires)
-        fetched_at = self._clock()
         try:
-            policy = read_policy(await self._fetch(domain), record.id)
-        except PolicyError as error:
+            async with self._slots:
+                policy = read_policy(await self._fetch(domain), record.id)
+        except (PolicyError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return self._failed(domain, error)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return self._failed(domain, error)
-        return MtaStsEvidence(policy, fetched_at=fetched_at, expires=fetched_at + policy.max_age)
+        now = self._clock()
+        return MtaStsEvidence(policy, fetched_at=now, expires=now + policy.max_age)
 
     def _failed(self, domain: str, error: Exception) -> MtaStsEvidence:
         text = "timed out" if isinstance(error, TimeoutError) else error_text(error)

@@ -1,0 +1,486 @@
+"""One SMTP session with one server, as far as the EHLO inside TLS, and QUIT.
+
+The session is held as Postfix's smtp(8) holds it, so that what is seen here is
+what the MTA will see; where it differs, it is stricter about how much a server
+may say and how long it may take. No mail is offered, no name is verified: what
+the certificates are worth is for the forecast to say.
+
+The TLS side is permissive on purpose (TLS 1.0 to 1.3, security level 0): a
+server that is too old must be seen to be too old, not taken for a broken one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+
+from OpenSSL import SSL, crypto
+
+from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.evidence.untrusted import error_text, printable
+from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
+
+MAX_LINE = 2_048
+"""Octets of a reply line that are read; the rest is skipped (Postfix: line_length_limit)."""
+
+MAX_KEPT = 2_048
+"""Octets of a reply that are kept; lines that begin later are skipped (as Postfix does)."""
+
+MAX_LINES = 100
+"""Lines of a reply."""
+
+MAX_REPLY = 65_536
+"""Octets of a reply."""
+
+MAX_HANDSHAKE = 262_144
+"""Octets that a server may send until the handshake is done."""
+
+MAX_SESSION = 1_048_576
+"""Octets that a server may send in a session."""
+
+MAX_CHAIN = 10
+"""Certificates kept of a chain (Postfix: smtp_tls_scert_verifydepth = 9, and the leaf)."""
+
+MAX_CHAIN_OCTETS = 262_144
+"""Octets of certificates kept."""
+
+MAX_SESSIONS = 20
+"""Sessions at once; with one address at most one."""
+
+FRESH = 3_600.0
+"""Seconds that a completed session is good evidence."""
+
+QUIT_WAIT = 1.0
+"""Seconds that we wait for the reply to QUIT."""
+
+COMMANDS = 5
+"""Steps of a session that may each take command_timeout: the limit of the whole."""
+
+READ_SIZE = 16_384
+"""Octets read from a socket at once: a TLS record."""
+
+CIPHERS = b"ALL:!aNULL:!eNULL:@SECLEVEL=0"
+"""All that authenticates: an anonymous suite would show no certificate."""
+
+_CODE = re.compile(rb"[0-9]{3}(?=[ -]|$)")
+_ENHANCED = re.compile(rb" +([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
+_WORDS = re.compile(rb"[ \t=]+")
+
+
+class _Ended(Exception):
+    """The session ended before its time; says where and how."""
+
+    def __init__(
+        self,
+        stage: ProbeStage,
+        failure: ProbeFailure,
+        error: str = "",
+        reply: Reply | None = None,
+    ) -> None:
+        super().__init__(error)
+        self.stage = stage
+        self.failure = failure
+        self.error = error
+        self.reply = reply
+
+
+@dataclass(frozen=True, slots=True)
+class _Ehlo:
+    """A 2xx reply to EHLO or HELO: the name that the server gives itself, and its keywords."""
+
+    name: str
+    keywords: frozenset[str]
+
+
+class Prober:
+    """Probes servers; one object for all sessions, since they share limits.
+
+    *helo*: the name given in EHLO. Times in seconds: *connect_timeout* for the
+    connection, *command_timeout* for each reply (a greeter such as postscreen
+    takes 6 s) and for the handshake, *retry_after* until a failed session may
+    be tried again.
+    """
+
+    def __init__(
+        self,
+        policy: AddressPolicy,
+        helo: str,
+        *,
+        enabled: bool = True,
+        connect_timeout: float = 10.0,
+        command_timeout: float = 15.0,
+        retry_after: float = 60.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._policy = policy
+        self._helo = printable(helo).replace(" ", "").encode("ascii")
+        self._enabled = enabled
+        self._connect_timeout = connect_timeout
+        self._command_timeout = command_timeout
+        self._retry_after = retry_after
+        self._clock = clock
+        self._tls = _tls_context()
+        self._slots = asyncio.Semaphore(MAX_SESSIONS)
+        self._busy: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
+        """Hold a session with *address*; *server_name* is sent as SNI, "" sends none.
+
+        Never raises for what the network does.
+        """
+        now = self._clock()
+        evidence = ProbeEvidence(address=address, probed_at=now, expires=now + FRESH)
+        if not self._enabled:
+            return replace(evidence, error="probe.enabled is false")
+        if not self._policy.allows(address):
+            return replace(
+                evidence,
+                stage=ProbeStage.CONNECT,
+                failure=ProbeFailure.FORBIDDEN,
+                error="not a global address, and not in probe.allow_networks",
+            )
+        busy = self._busy.setdefault(address, asyncio.Lock())
+        async with busy, self._slots:
+            return await self._session(address, port, server_name)
+
+    async def _session(self, address: str, port: int, server_name: str) -> ProbeEvidence:
+        try:
+            wire = _Wire(address, self._connect_timeout, self._command_timeout)
+        except OSError as error:  # out of descriptors, no IPv6: says nothing of the server
+            now = self._clock()
+            return ProbeEvidence(address, error=error_text(error), probed_at=now, expires=now)
+        session = _Session(wire, address, self._helo, server_name, self._tls)
+        try:
+            await session.run(port)
+        except _Ended as ended:
+            session.evidence = replace(
+                session.evidence,
+                stage=ended.stage,
+                failure=ended.failure,
+                reply=ended.reply,
+                error=printable(ended.error),
+            )
+        finally:
+            wire.close()
+        now = self._clock()
+        evidence = session.evidence
+        refused = evidence.starttls_reply
+        temporary = evidence.failure is not None or (refused is not None and refused.code < 500)
+        expires = now + (self._retry_after if temporary else FRESH)
+        return replace(evidence, probed_at=now, expires=expires)
+
+
+class _Session:
+    """The dialogue; :attr:`evidence` grows with it."""
+
+    def __init__(
+        self, wire: _Wire, address: str, helo: bytes, server_name: str, context: SSL.Context
+    ) -> None:
+        self._wire = wire
+        self._helo = helo
+        self._server_name = server_name
+        self._context = context
+        self.evidence = ProbeEvidence(address=address, stage=ProbeStage.CONNECT)
+
+    async def run(self, port: int) -> None:
+        """Hold the session to its end; raise _Ended where it ends early."""
+        wire = self._wire
+        await wire.connect(port)
+        try:
+            greeting, _ = await wire.reply(ProbeStage.BANNER)
+            if greeting.code // 100 != 2:
+                raise _Ended(ProbeStage.BANNER, ProbeFailure.REPLY, reply=greeting)
+            ehlo = await self._hello(ProbeStage.EHLO)
+            offered = "STARTTLS" in ehlo.keywords
+            self.evidence = replace(self.evidence, starttls_offered=offered, ehlo_name=ehlo.name)
+            if offered and await self._starttls():
+                ehlo = await self._hello(ProbeStage.EHLO_TLS)
+                # Only this reply counts (RFC 8689 section 2): what was said in
+                # clear, anybody may have said.
+                self.evidence = replace(
+                    self.evidence, requiretls="REQUIRETLS" in ehlo.keywords, ehlo_name=ehlo.name
+                )
+            self.evidence = replace(self.evidence, stage=ProbeStage.DONE)
+        except _Ended as ended:
+            if ended.failure is ProbeFailure.REPLY:
+                await wire.quit()
+            raise
+        await wire.quit()
+
+    async def _hello(self, stage: ProbeStage) -> _Ehlo:
+        """Say EHLO, and HELO where that is refused: such a server has no keywords.
+
+        421 ends the session at once (Postfix's smtp_helo(); RFC 5321 section 3.8).
+        """
+        reply, lines = await self._wire.command(b"EHLO " + self._helo, stage)
+        if reply.code // 100 == 2:
+            return read_ehlo(lines)
+        if reply.code != 421:
+            reply, lines = await self._wire.command(b"HELO " + self._helo, stage)
+            if reply.code // 100 == 2:
+                return _Ehlo(read_ehlo(lines).name, frozenset())
+        raise _Ended(stage, ProbeFailure.REPLY, reply=reply)
+
+    async def _starttls(self) -> bool:
+        """Start TLS; False where the server offers it and then refuses."""
+        reply, _ = await self._wire.command(b"STARTTLS", ProbeStage.STARTTLS)
+        if reply.code // 100 != 2:
+            self.evidence = replace(self.evidence, starttls_reply=reply)
+            return False
+        connection = SSL.Connection(self._context, None)
+        connection.set_connect_state()
+        if self._server_name:
+            connection.set_tlsext_host_name(self._server_name.encode("ascii"))
+        await self._wire.start_tls(connection)
+        version = connection.get_protocol_version_name()
+        chain, cut = _presented(connection)
+        self.evidence = replace(self.evidence, tls_version=version, chain=chain, error=cut)
+        return True
+
+
+class _Wire:
+    """A socket, TLS on it or not, that yields replies and keeps the limits."""
+
+    def __init__(self, address: str, connect_timeout: float, command_timeout: float) -> None:
+        self._address = address
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
+        self._loop = asyncio.get_running_loop()
+        self._connect_timeout = connect_timeout
+        self._command_timeout = command_timeout
+        self._deadline = self._loop.time() + connect_timeout + COMMANDS * command_timeout
+        self._tls: SSL.Connection | None = None
+        self._buffer = bytearray()
+        self._received = 0
+
+    def close(self) -> None:
+        """Close the socket, whatever state the session is in."""
+        self._socket.close()
+
+    async def connect(self, port: int) -> None:
+        """Connect; no name is looked up here."""
+        stage = ProbeStage.CONNECT
+        async with self._limits(stage, self._connect_timeout):
+            try:
+                await self._loop.sock_connect(self._socket, (self._address, port))
+            except TimeoutError:
+                raise
+            except OSError as error:
+                raise _Ended(stage, ProbeFailure.REFUSED, error.strerror or str(error)) from error
+
+    async def command(self, line: bytes, stage: ProbeStage) -> tuple[Reply, list[bytes]]:
+        """Send a command and read the reply to it, within one time limit."""
+        async with self._limits(stage):
+            await self._send(line + b"\r\n")
+            return await self._read_reply(stage)
+
+    async def reply(self, stage: ProbeStage) -> tuple[Reply, list[bytes]]:
+        """Read a reply that no command asked for: the greeting."""
+        async with self._limits(stage):
+            return await self._read_reply(stage)
+
+    async def quit(self) -> None:
+        """Take leave. Whatever happens now says nothing of the server's TLS."""
+        with contextlib.suppress(_Ended):
+            async with self._limits(ProbeStage.DONE, QUIT_WAIT):
+                await self._send(b"QUIT\r\n")
+                await self._read_reply(ProbeStage.DONE)
+
+    async def start_tls(self, connection: SSL.Connection) -> None:
+        """Do the handshake.
+
+        What came in clear after the reply to STARTTLS was put there by someone
+        who wants it taken for part of the protected dialogue (CVE-2011-0411).
+        """
+        stage = ProbeStage.HANDSHAKE
+        if self._buffer:
+            raise _Ended(stage, ProbeFailure.PROTOCOL, "data in clear after the reply to STARTTLS")
+        limit = self._received + MAX_HANDSHAKE
+        async with self._limits(stage):
+            while True:
+                try:
+                    connection.do_handshake()
+                except SSL.WantReadError:
+                    await self._flush(connection)
+                except (SSL.Error, ValueError) as error:
+                    await self._flush(connection)
+                    raise _Ended(stage, ProbeFailure.PROTOCOL, _ssl_text(error)) from error
+                else:
+                    await self._flush(connection)
+                    break
+                if self._received > limit:
+                    raise _Ended(
+                        stage,
+                        ProbeFailure.PROTOCOL,
+                        f"handshake longer than {MAX_HANDSHAKE} octets",
+                    )
+                connection.bio_write(await self._receive(stage))
+        self._tls = connection
+
+    @contextlib.asynccontextmanager
+    async def _limits(self, stage: ProbeStage, seconds: float | None = None) -> AsyncIterator[None]:
+        """Turn time running out, and a connection that breaks, into the end of the session."""
+        now = self._loop.time()
+        until = min(now + (self._command_timeout if seconds is None else seconds), self._deadline)
+        try:
+            async with asyncio.timeout_at(until):
+                yield
+        except TimeoutError as error:
+            raise _Ended(stage, ProbeFailure.TIMEOUT, "timed out") from error
+        except OSError as error:
+            raise _Ended(stage, ProbeFailure.CLOSED, error.strerror or str(error)) from error
+
+    async def _receive(self, stage: ProbeStage) -> bytes:
+        """Read what the socket has; _Ended where it has come to its end."""
+        data = await self._loop.sock_recv(self._socket, READ_SIZE)
+        if not data:
+            raise _Ended(stage, ProbeFailure.CLOSED, "connection closed by the server")
+        self._received += len(data)
+        if self._received > MAX_SESSION:
+            raise _Ended(stage, ProbeFailure.PROTOCOL, f"more than {MAX_SESSION} octets")
+        return data
+
+    async def _send(self, data: bytes) -> None:
+        if self._tls is None:
+            await self._loop.sock_sendall(self._socket, data)
+            return
+        try:
+            self._tls.sendall(data)
+        except SSL.Error as error:
+            raise ConnectionAbortedError(_ssl_text(error)) from error
+        await self._flush(self._tls)
+
+    async def _flush(self, connection: SSL.Connection) -> None:
+        """Send what OpenSSL has to say: records, or the alert that ends a handshake."""
+        while True:
+            try:
+                data = connection.bio_read(READ_SIZE)
+            except SSL.WantReadError:
+                return
+            await self._loop.sock_sendall(self._socket, data)
+
+    async def _fill(self, stage: ProbeStage) -> None:
+        """Add to the buffer what the server sends, decrypted."""
+        if self._tls is None:
+            self._buffer += await self._receive(stage)
+            return
+        while True:
+            try:
+                self._buffer += self._tls.recv(READ_SIZE)
+            except SSL.WantReadError:
+                self._tls.bio_write(await self._receive(stage))
+            except SSL.ZeroReturnError as error:
+                raise _Ended(stage, ProbeFailure.CLOSED, "TLS closed by the server") from error
+            except SSL.Error as error:
+                # An alert, often a server that wants a certificate of ours:
+                # to an SMTP client the connection is lost.
+                raise _Ended(stage, ProbeFailure.CLOSED, _ssl_text(error)) from error
+            else:
+                return
+
+    async def _read_reply(self, stage: ProbeStage) -> tuple[Reply, list[bytes]]:
+        """Read lines up to one that begins with a code and no hyphen.
+
+        As Postfix's smtp_chat_resp(): lines that are no reply are passed over,
+        the excess of a line and of a reply is not kept, the last line's code
+        counts.
+        """
+        lines: list[bytes] = []
+        kept = taken = 0
+        for _ in range(MAX_LINES):
+            line, octets = await self._read_line(stage, MAX_REPLY - taken)
+            taken += octets
+            if kept < MAX_KEPT:
+                lines.append(line)
+                kept += len(line) + 1
+            if _CODE.match(line) and line[3:4] != b"-":
+                return _reply(line, lines), lines
+        raise _Ended(stage, ProbeFailure.PROTOCOL, f"reply of more than {MAX_LINES} lines")
+
+    async def _read_line(self, stage: ProbeStage, limit: int) -> tuple[bytes, int]:
+        """Read a line; return at most MAX_LINE octets of it, and how many it took."""
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
+            if searched >= limit:
+                break
+            await self._fill(stage)
+        if end < 0 or end >= limit:
+            raise _Ended(stage, ProbeFailure.PROTOCOL, f"reply of more than {MAX_REPLY} octets")
+        line = bytes(self._buffer[: min(end, MAX_LINE)]).rstrip(b"\r")
+        del self._buffer[: end + 1]
+        return line, end + 1
+
+
+def read_ehlo(lines: list[bytes]) -> _Ehlo:
+    """Read the name and the keywords of a reply to EHLO (RFC 5321 section 4.1.1.1).
+
+    A keyword is the first word of a line but the first, in any case; a word
+    ends at a blank or, as some servers write it, at "=" (smtp_helo() of Postfix).
+    """
+    words: list[str] = []
+    for line in lines:
+        if _CODE.match(line):
+            found = [word for word in _WORDS.split(line[4:].lstrip(b" -")) if word]
+            if found:
+                words.append(printable(found[0]))
+    return _Ehlo(words[0] if words else "", frozenset(word.upper() for word in words[1:]))
+
+
+def _reply(last: bytes, lines: list[bytes]) -> Reply:
+    """Make a Reply; an enhanced code of another class than the code's is none (RFC 3463)."""
+    enhanced = _ENHANCED.match(last[3:])
+    valid = enhanced is not None and enhanced[1][:1] == last[:1]
+    text = b" ".join(line[4:] if _CODE.match(line) else line for line in lines)
+    return Reply(
+        code=int(last[:3]),
+        enhanced=enhanced[1].decode("ascii") if enhanced is not None and valid else "",
+        text=printable(text.strip()),
+    )
+
+
+def _presented(connection: SSL.Connection) -> tuple[tuple[bytes, ...], str]:
+    """Take the chain as it was presented, leaf first, as DER; say so where it was cut."""
+    certificates = connection.get_peer_cert_chain() or []
+    chain: list[bytes] = []
+    octets = 0
+    for certificate in certificates[:MAX_CHAIN]:
+        der = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+        octets += len(der)
+        if octets > MAX_CHAIN_OCTETS:
+            break
+        chain.append(der)
+    cut = ""
+    if len(chain) < len(certificates):
+        cut = f"{len(chain)} of {len(certificates)} certificates kept"
+    return tuple(chain), cut
+
+
+def _ssl_text(error: Exception) -> str:
+    """Give OpenSSL's reasons, without the names of its functions."""
+    queue = error.args[0] if error.args else None
+    if isinstance(queue, list):
+        reasons = [str(entry[-1]) for entry in queue if entry]
+        if reasons:
+            return "; ".join(reasons)
+    return error_text(error)
+
+
+def _tls_context() -> SSL.Context:
+    """Set up the client's side: whatever a server can do is to be seen."""
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(SSL.TLS1_VERSION)
+    context.set_cipher_list(CIPHERS)
+    context.set_options(SSL.OP_ALL | SSL.OP_LEGACY_SERVER_CONNECT | SSL.OP_NO_RENEGOTIATION)
+    # No Python callback: it would need memory that is writable and executable,
+    # which the hardened unit denies.
+    context.set_verify(SSL.VERIFY_NONE)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    return context
