@@ -46,6 +46,7 @@ class Reason(enum.StrEnum):
     NONCOMPLIANT_UNVERIFIED = "noncompliant_unverified"
     NONCOMPLIANT_MX_INSECURE = "noncompliant_mx_insecure"
     NONCOMPLIANT_NOT_OFFERED = "noncompliant_not_offered"
+    NONCOMPLIANT_NOT_CARRIED = "noncompliant_not_carried"
     MX_LOOKUP_INSECURE = "mx_lookup_insecure"
     MX_NOT_IN_MTA_STS_POLICY = "mx_not_in_mta_sts_policy"
     STARTTLS_NOT_OFFERED = "starttls_not_offered"

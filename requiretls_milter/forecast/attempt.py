@@ -1,0 +1,166 @@
+"""What becomes of one message at one server, and of a message at several servers in turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from requiretls_milter.forecast import status
+from requiretls_milter.forecast.servers import Server
+from requiretls_milter.model import (
+    UNKNOWN_STATUS,
+    ProbeEvidence,
+    ProbeFailure,
+    ProbeStage,
+    Reason,
+    Reply,
+)
+
+NOTHING_RECORDED = ""
+"""The status of a server that is passed over without a word (new-style MTA-STS)."""
+
+OLD_TLS = frozenset({"SSLv3", "TLSv1", "TLSv1.0", "TLSv1.1"})
+"""Versions that do not count as TLS where it matters (RFC 8996)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How the attempt at one server ends.
+
+    ``ends``: no further server is tried. ``verified``: the MTA itself made sure
+    that the server is the MX host. ``requiretls_sent``: MAIL carries the
+    parameter. ``tls`` is Postfix's token for its log.
+    """
+
+    server: Server | None
+    status: str
+    reason: Reason
+    text: str = ""
+    tls: str | None = None
+    ends: bool = False
+    verified: bool = False
+    requiretls_sent: bool = False
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the server would take the message."""
+        return self.status == status.SUCCESS
+
+    @property
+    def recorded_failure(self) -> bool:
+        """Whether this is what remains if no later server does better."""
+        return not self.ends and self.status != NOTHING_RECORDED
+
+
+def unknown(server: Server, text: str) -> Attempt:
+    """The attempt that evidence does not cover: it may end in any way."""
+    return Attempt(server, UNKNOWN_STATUS, Reason.UNKNOWN, text, ends=True)
+
+
+def in_turn(groups: tuple[tuple[Attempt, ...], ...], limit: int) -> tuple[Attempt, bool]:
+    """What remains when servers are tried in turn; and whether their order can change it.
+
+    The first success ends it, else the last failure recorded decides. Servers
+    of equal preference are tried in random order, *limit* in all: where that
+    matters, the worst that can happen is forecast.
+    """
+    ended: list[Attempt] = []
+    remaining = [
+        Attempt(None, status.NO_SERVER_LEFT, Reason.MX_NOT_IN_MTA_STS_POLICY, _NOBODY_TRIED)
+    ]
+    slots = limit
+    for group in groups:
+        tried = min(slots, len(group))
+        ending = [attempt for attempt in group if attempt.ends]
+        failing = [attempt for attempt in group if attempt.recorded_failure]
+        passed_over = [attempt for attempt in group if attempt.status == NOTHING_RECORDED]
+        if tried:
+            ended += ending
+        if ending and tried > len(group) - len(ending):
+            remaining = []  # no choice of servers avoids one that ends it
+            break
+        if passed_over and tried:
+            remaining = [replace(attempt, tls=passed_over[-1].tls) for attempt in remaining]
+        if failing and tried:
+            unchanged = remaining if tried <= len(passed_over) else []
+            remaining = unchanged + failing
+        slots -= tried
+    outcomes = ended + remaining
+    worst = status.worst_of(attempt.status for attempt in outcomes)
+    # Of those that are equally bad the last, which is Postfix's own where order is fixed.
+    chosen = [attempt for attempt in outcomes if attempt.status == worst][-1]
+    return chosen, len({attempt.status for attempt in outcomes}) > 1
+
+
+_NOBODY_TRIED = "no server of the domain is in its MTA-STS policy"
+
+
+# ---------------------------------------------------------------- broken sessions
+
+
+def session_failure(server: Server) -> Attempt | None:
+    """The attempt that ends before or without any question of TLS; None where it does not.
+
+    The handshake itself (stage HANDSHAKE) is for the profile to judge.
+    """
+    probe = server.probe
+    match probe.stage:
+        case ProbeStage.NOT_PROBED:
+            return unknown(server, f"{server.name} has not been probed")
+        case ProbeStage.CONNECT if probe.failure is ProbeFailure.FORBIDDEN:
+            return unknown(server, f"{server.name} may not be probed: probe.allow_networks")
+        case ProbeStage.CONNECT:
+            return Attempt(
+                server,
+                status.CONNECT_FAILURE,
+                Reason.UNREACHABLE,
+                f"no connection to {server.name}: {_failure(probe)}",
+            )
+        case ProbeStage.HANDSHAKE | ProbeStage.DONE:
+            return None
+        case _ if probe.reply is not None:
+            return _refused_by_reply(server, probe.reply, probe.stage)
+        case _ if probe.failure is ProbeFailure.PROTOCOL:
+            return Attempt(
+                server,
+                status.PROTOCOL_ERROR,
+                Reason.SERVER_REJECTS,
+                f"{server.name} does not speak SMTP: {probe.error}",
+                ends=True,
+            )
+        case _:
+            return Attempt(
+                server,
+                status.LOST_CONNECTION,
+                Reason.UNREACHABLE,
+                f"lost connection with {server.name} at {probe.stage}: {_failure(probe)}",
+            )
+
+
+def _failure(probe: ProbeEvidence) -> str:
+    return probe.error or str(probe.failure)
+
+
+def _refused_by_reply(server: Server, reply: Reply, stage: ProbeStage) -> Attempt:
+    """A server's own 4xx or 5xx: its code, at the greeting always temporary.
+
+    smtp_skip_5xx_greeting: a 5xx greeting is another server's chance.
+    """
+    code = reply_status(reply)
+    if stage is ProbeStage.BANNER:
+        code = "4" + code[1:]
+    return Attempt(
+        server,
+        code,
+        Reason.SERVER_REJECTS,
+        f"{server.name} refused to talk: {reply.code} {reply.text}",
+        ends=code.startswith("5"),
+    )
+
+
+def reply_status(reply: Reply) -> str:
+    """The enhanced status code of a reply, or x.0.0 by the class of its code."""
+    enhanced = reply.enhanced
+    if status.is_enhanced(enhanced) and enhanced[0] == str(reply.code)[0]:
+        return enhanced
+    klass = reply.code // 100
+    return f"{klass}.0.0" if klass in (4, 5) else status.PROTOCOL_ERROR

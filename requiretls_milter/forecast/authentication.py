@@ -1,0 +1,67 @@
+"""Whether a server proved to be the host that DNS or MTA-STS names (RFC 8689 section 4.2.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from requiretls_milter.forecast import dane, pkix
+from requiretls_milter.forecast.pkix import TrustStore
+from requiretls_milter.forecast.servers import Server
+from requiretls_milter.model import DnsOutcome, DomainEvidence, HopKind, HostEvidence, TlsaRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """How the presented certificate was verified, or why it was not."""
+
+    verified_by: Literal["dane", "pkix"] | None
+    error: str = ""
+
+
+def secure_tlsa(host: HostEvidence) -> tuple[TlsaRecord, ...]:
+    """The TLSA records that DNSSEC vouches for; insecure ones are none (RFC 7672 section 2.2)."""
+    tlsa = host.tlsa
+    found = tlsa.asked and tlsa.outcome is DnsOutcome.FOUND and tlsa.secure
+    return tlsa.records if found else ()
+
+
+def tlsa_lookup_failed(host: HostEvidence) -> bool:
+    """Whether TLSA records may exist that we could not see: a temporary failure, never "none"."""
+    unknown_alias = host.addresses.alias_error and not host.addresses.secure
+    return unknown_alias or (host.tlsa.asked and host.tlsa.outcome is DnsOutcome.ERROR)
+
+
+def dane_references(host: HostEvidence, evidence: DomainEvidence) -> tuple[str, ...]:
+    """Reference identifiers for DANE-TA(2) (RFC 7672 section 3.2.2).
+
+    The TLSA base domain and, where the host came from MX records, the next-hop
+    domain before and after CNAME expansion.
+    """
+    references = [host.tlsa.base_domain]
+    if evidence.nexthop.kind is HopKind.MX and evidence.mx.outcome is DnsOutcome.FOUND:
+        references += [evidence.mx.canonical, evidence.nexthop.host]
+    return tuple(dict.fromkeys(reference for reference in references if reference))
+
+
+def authenticate(
+    server: Server, evidence: DomainEvidence, trust: TrustStore, now: float
+) -> Authentication:
+    """Verify the certificate that *server* presented, by DANE or by PKIX.
+
+    A secure TLSA RRset decides alone: usable records must match (RFC 7672
+    section 2.2), and where none is usable nothing authenticates the server
+    (docs/forecast.md, choice 2). Otherwise the chain must lead to a trusted
+    authority and name the MX host itself, not a pattern (RFC 8689 section
+    4.2.1, RFC 8461 section 4.2).
+    """
+    chain = server.probe.chain
+    records = secure_tlsa(server.host)
+    if records:
+        usable = dane.usable(records)
+        if not usable:
+            return Authentication(None, "no TLSA record is usable")
+        error = dane.verify(chain, usable, dane_references(server.host, evidence), now)
+        return Authentication(None if error else "dane", error)
+    error = pkix.verify(chain, (server.host.host,), trust, now)
+    return Authentication(None if error else "pkix", error)

@@ -1,0 +1,208 @@
+"""Presented certificates as values: names, digests, purpose, and the path to a trust anchor.
+
+Path validation is OpenSSL's own (X509_verify_cert), as the MTAs use it, without
+its check of dates: those are compared here with the time that the caller
+gives, so that a verified chain can be kept and judged again later.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import hashlib
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from OpenSSL import crypto
+
+# X509_V_FLAG_NO_CHECK_TIME of OpenSSL's x509_vfy.h; pyOpenSSL does not name it.
+_NO_CHECK_TIME = 0x200000
+_PARTIAL_CHAIN = int(crypto.X509StoreFlags.PARTIAL_CHAIN)
+
+CACHED_CERTIFICATES = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What is read from one certificate.
+
+    ``dns_ids`` and ``cn_ids`` are lower-case (RFC 6125 section 6.4); times are
+    seconds since the epoch.
+    """
+
+    dns_ids: tuple[str, ...]
+    cn_ids: tuple[str, ...]
+    not_before: float
+    not_after: float
+    server_auth: bool
+    spki: bytes
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """DNS-IDs, or the CN-IDs where there is no DNS-ID (RFC 6125 section 6.4.4)."""
+        return self.dns_ids or self.cn_ids
+
+
+class MalformedCertificateError(ValueError):
+    """Bytes that are no certificate, or one that cannot be evaluated."""
+
+
+@functools.lru_cache(maxsize=CACHED_CERTIFICATES)
+def parse(der: bytes) -> Certificate:
+    """Read a DER certificate.
+
+    Raises:
+        MalformedCertificateError: it cannot be read; whatever a parser of
+            foreign bytes may raise is turned into this.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        return Certificate(
+            dns_ids=_dns_ids(certificate),
+            cn_ids=_cn_ids(certificate),
+            not_before=_epoch(certificate.not_valid_before_utc),
+            not_after=_epoch(certificate.not_valid_after_utc),
+            server_auth=_may_serve_tls(certificate),
+            spki=certificate.public_key().public_bytes(
+                Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+            ),
+        )
+    except Exception as error:
+        raise MalformedCertificateError(f"unreadable certificate: {error}") from error
+
+
+def _epoch(moment: datetime.datetime) -> float:
+    return moment.timestamp()
+
+
+def _dns_ids(certificate: x509.Certificate) -> tuple[str, ...]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(name.lower() for name in names.get_values_for_type(x509.DNSName))
+
+
+def _cn_ids(certificate: x509.Certificate) -> tuple[str, ...]:
+    attributes = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    values = [attribute.value for attribute in attributes]
+    return tuple(value.lower() for value in values if isinstance(value, str) and value.isascii())
+
+
+def _may_serve_tls(certificate: x509.Certificate) -> bool:
+    """OpenSSL's purpose "sslserver": the extensions, where present, must allow it."""
+    try:
+        extended = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return ExtendedKeyUsageOID.SERVER_AUTH in extended
+
+
+def digest(data: bytes, matching_type: int) -> bytes:
+    """Apply a TLSA matching type (RFC 6698 section 2.1.3): 0 full, 1 SHA-256, 2 SHA-512."""
+    match matching_type:
+        case 0:
+            return data
+        case 1:
+            return hashlib.sha256(data).digest()
+        case 2:
+            return hashlib.sha512(data).digest()
+        case _:
+            raise ValueError(f"unknown TLSA matching type {matching_type}")
+
+
+# ---------------------------------------------------------------- path validation
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A chain from the leaf to a trust anchor, valid between two times; or why there is none."""
+
+    error: str = ""
+    not_before: float = 0.0
+    not_after: float = 0.0
+
+    def error_at(self, now: float) -> str:
+        """Why the path does not hold at *now*; empty where it does."""
+        if self.error:
+            return self.error
+        if now < self.not_before:
+            return "certificate is not yet valid"
+        if now > self.not_after:
+            return "certificate has expired"
+        return ""
+
+
+def build_path(chain: tuple[bytes, ...], store: crypto.X509Store) -> Path:
+    """Validate *chain* (DER, leaf first) against the trust anchors in *store*, dates aside."""
+    try:
+        leaf, *others = (_x509(der) for der in chain)
+        context = crypto.X509StoreContext(store, leaf, others)
+        context.verify_certificate()
+        verified = context.get_verified_chain()
+        certificates = [parse(_der(certificate)) for certificate in verified]
+    except crypto.X509StoreContextError as error:
+        return Path(error=_words(str(error.args[0])))
+    except (crypto.Error, MalformedCertificateError, ValueError) as error:
+        return Path(error=f"unreadable certificate: {error}")
+    if not all(certificate.server_auth for certificate in certificates):
+        return Path(error="certificate is not meant for a TLS server")
+    return Path(
+        not_before=max(certificate.not_before for certificate in certificates),
+        not_after=min(certificate.not_after for certificate in certificates),
+    )
+
+
+def anchored_store(anchors: tuple[bytes, ...]) -> crypto.X509Store:
+    """Make a store that trusts just *anchors*, be they roots or not (RFC 7672 section 3.1.2)."""
+    store = crypto.X509Store()
+    for der in anchors:
+        store.add_cert(_x509(der))
+    store.set_flags(_NO_CHECK_TIME | _PARTIAL_CHAIN)
+    return store
+
+
+def ignore_dates(store: crypto.X509Store) -> crypto.X509Store:
+    """Take the check of dates away from *store*: see :meth:`Path.error_at`."""
+    store.set_flags(_NO_CHECK_TIME)
+    return store
+
+
+def _x509(der: bytes) -> crypto.X509:
+    return crypto.load_certificate(crypto.FILETYPE_ASN1, der)
+
+
+def _der(certificate: crypto.X509) -> bytes:
+    return crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+
+
+def _words(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+# ---------------------------------------------------------------- names
+
+
+def name_matches(certificate: Certificate, reference: str) -> bool:
+    """Whether *certificate* names *reference*, as OpenSSL's X509_check_host() has it for Postfix.
+
+    A *reference* that begins with a dot matches every subdomain. A presented
+    ``*`` stands for exactly one label, the left-most one, and at least two
+    labels follow it; it is never part of a label (RFC 6125 section 6.4.3).
+    """
+    wanted = reference.lower().removesuffix(".")
+    return any(_matches(presented, wanted) for presented in certificate.names)
+
+
+def _matches(presented: str, wanted: str) -> bool:
+    if wanted.startswith("."):
+        return len(presented) > len(wanted) and presented.endswith(wanted)
+    if presented == wanted:
+        return True
+    if not presented.startswith("*."):
+        return False
+    suffix = presented[1:]
+    label, dot, parent = wanted.partition(".")
+    return suffix.count(".") >= 2 and bool(label) and dot + parent == suffix

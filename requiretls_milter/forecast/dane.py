@@ -1,0 +1,151 @@
+"""DANE for SMTP: which TLSA records are usable, and whether a chain matches them (RFC 7672)."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from requiretls_milter.forecast import certificate, pkix
+from requiretls_milter.forecast.certificate import MalformedCertificateError, Path
+from requiretls_milter.model import TlsaRecord
+
+DANE_TA = 2
+DANE_EE = 3
+CERTIFICATE = 0  # selector Cert(0)
+SPKI = 1  # selector SPKI(1)
+FULL = 0  # matching type Full(0)
+PRIVATE = 255  # matching type PrivMatch; Postfix keeps it for fingerprints
+
+_DIGEST_LENGTHS = {1: 32, 2: 64}
+_STRENGTH = {1: 1, 2: 2}  # SHA-512 before SHA-256, as in Postfix's tls_dane_digests
+
+CACHED_MATCHES = 8192
+
+
+@functools.lru_cache(maxsize=CACHED_MATCHES)
+def postfix_accepts(records: tuple[TlsaRecord, ...]) -> tuple[TlsaRecord, ...]:
+    """The records that pass Postfix's own parser, before OpenSSL sees them.
+
+    Certificate usages 0 and 1 do not apply to SMTP (RFC 7672 section 3.1.3).
+    """
+    return tuple(
+        record
+        for record in records
+        if record.usage in (DANE_TA, DANE_EE) and record.matching_type != PRIVATE and record.data
+    )
+
+
+@functools.lru_cache(maxsize=CACHED_MATCHES)
+def usable(records: tuple[TlsaRecord, ...]) -> tuple[TlsaRecord, ...]:
+    """The records that can match anything at all (RFC 7672 section 2.2, RFC 6698 section 2.1)."""
+    return tuple(record for record in postfix_accepts(records) if _is_usable(record))
+
+
+def _is_usable(record: TlsaRecord) -> bool:
+    if record.selector not in (CERTIFICATE, SPKI):
+        return False
+    if record.matching_type != FULL:
+        return _DIGEST_LENGTHS.get(record.matching_type) == len(record.data)
+    # Full(0): the data itself must be what the selector names.
+    try:
+        if record.selector == CERTIFICATE:
+            x509.load_der_x509_certificate(record.data).public_key()
+        else:
+            load_der_public_key(record.data)
+    except Exception:  # noqa: BLE001 - whatever foreign bytes make the parser raise
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """How a chain relates to a TLSA RRset, dates and names aside.
+
+    ``end_entity``: a DANE-EE(3) record matches the leaf. ``anchored``: the path
+    to a certificate that a DANE-TA(2) record matches; None where there is none.
+    """
+
+    end_entity: bool
+    anchored: Path | None
+
+
+@functools.lru_cache(maxsize=CACHED_MATCHES)
+def match(chain: tuple[bytes, ...], records: tuple[TlsaRecord, ...]) -> Match:
+    """Compare *chain* (DER, leaf first) with the *usable* records."""
+    compared = _strongest(records)
+    end_entity = any(record.usage == DANE_EE and _selects(record, chain[0]) for record in compared)
+    anchors = [
+        der
+        for record in compared
+        if record.usage == DANE_TA
+        for der in _anchor_candidates(record, chain)
+        if _selects(record, der)
+    ]
+    return Match(end_entity, _anchored_path(chain, tuple(dict.fromkeys(anchors))))
+
+
+def _strongest(records: tuple[TlsaRecord, ...]) -> list[TlsaRecord]:
+    """Digest agility: per usage and selector only the strongest digest (RFC 7671 section 9)."""
+    best: dict[tuple[int, int], int] = {}
+    for record in records:
+        key = (record.usage, record.selector)
+        best[key] = max(best.get(key, 0), _STRENGTH.get(record.matching_type, 0))
+    return [
+        record
+        for record in records
+        if record.matching_type == FULL
+        or _STRENGTH[record.matching_type] == best[record.usage, record.selector]
+    ]
+
+
+def _selects(record: TlsaRecord, der: bytes) -> bool:
+    try:
+        selected = der if record.selector == CERTIFICATE else certificate.parse(der).spki
+    except MalformedCertificateError:
+        return False
+    return certificate.digest(selected, record.matching_type) == record.data
+
+
+def _anchor_candidates(record: TlsaRecord, chain: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """The issuers that the server sent; ``2 0 0`` brings the certificate itself (section 3.1.2)."""
+    issuers = chain[1:]
+    if record.selector == CERTIFICATE and record.matching_type == FULL:
+        return (*issuers, record.data)
+    return issuers
+
+
+def _anchored_path(chain: tuple[bytes, ...], anchors: tuple[bytes, ...]) -> Path | None:
+    if not anchors:
+        return None
+    return certificate.build_path(chain, certificate.anchored_store(anchors))
+
+
+def verify(
+    chain: tuple[bytes, ...],
+    records: tuple[TlsaRecord, ...],
+    references: tuple[str, ...],
+    now: float,
+) -> str:
+    """Say why *chain* does not match the usable TLSA *records*; the empty string where it does.
+
+    DANE-EE(3) and DANE-TA(2) are alternatives. DANE-EE checks neither name nor
+    dates (RFC 7672 section 3.1.1); DANE-TA both, with *references* the TLSA base
+    domain and the next-hop domain (section 3.2.2).
+    """
+    if not chain:
+        return "no certificate presented"
+    found = match(chain, records)
+    if found.end_entity:
+        return ""
+    if found.anchored is None:
+        return "no TLSA record matches the certificate"
+    error = found.anchored.error_at(now)
+    if error:
+        return error
+    leaf = certificate.parse(chain[0])
+    if not any(certificate.name_matches(leaf, reference) for reference in references):
+        return pkix.name_mismatch(leaf)
+    return ""

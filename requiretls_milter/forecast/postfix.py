@@ -1,0 +1,381 @@
+"""How Postfix 3.11 delivers: the dialect that tests/data/oracle records.
+
+The order of the questions is smtp(8)'s own, and the last failure recorded
+decides. Where Postfix is laxer than RFC 8689 the forecast follows Postfix, and
+``compliant`` says so (docs/forecast.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from requiretls_milter.forecast import dane, pkix, profiles, status
+from requiretls_milter.forecast.attempt import (
+    NOTHING_RECORDED,
+    OLD_TLS,
+    Attempt,
+    in_turn,
+    reply_status,
+    session_failure,
+)
+from requiretls_milter.forecast.authentication import (
+    dane_references,
+    secure_tlsa,
+    tlsa_lookup_failed,
+)
+from requiretls_milter.forecast.pkix import TrustStore
+from requiretls_milter.forecast.servers import NoServer, Server, in_mta_sts_policy, servers_of
+from requiretls_milter.model import (
+    DnsOutcome,
+    DomainEvidence,
+    HopKind,
+    MtaProfile,
+    MtaSts,
+    MtaStsMode,
+    ProbeStage,
+    Reason,
+    Requirement,
+    RequiretlsPolicy,
+    TlsaRecord,
+    TlsLevel,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message on its way: the evidence and all that decides what smtp(8) does with it."""
+
+    evidence: DomainEvidence
+    carried: Requirement
+    profile: MtaProfile
+    trust: TrustStore
+    now: float
+
+    @property
+    def requiretls_policy(self) -> RequiretlsPolicy:
+        """What smtp_requiretls_policy makes of this message."""
+        if self.carried is not Requirement.REQUIRETLS:
+            return RequiretlsPolicy.DISABLE
+        return profiles.requiretls_policy(self.profile, self.evidence.nexthop.host)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The TLS policy for one server, made before connecting (smtp_tls_policy.c).
+
+    ``references`` are the names that the certificate must match, ``records``
+    the TLSA records that it must.
+    """
+
+    level: TlsLevel
+    references: tuple[str, ...] = ()
+    records: tuple[TlsaRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NoPlan:
+    """A TLS policy that could not be made: the server is passed over for now."""
+
+    why: str
+
+
+def deliver(delivery: Delivery) -> tuple[Attempt, bool]:
+    """What the delivery ends with; and whether Postfix's random order could change it."""
+    servers = servers_of(delivery.evidence, delivery.profile)
+    if isinstance(servers, NoServer):
+        return Attempt(None, servers.status, servers.reason, servers.text), False
+    attempts = tuple(tuple(attempt(server, delivery) for server in group) for group in servers)
+    return in_turn(attempts, delivery.profile.mx_address_limit)
+
+
+def attempt(server: Server, delivery: Delivery) -> Attempt:
+    """What the delivery would end with if *server* were the only one."""
+    policy = delivery.requiretls_policy
+    plan = plan_for(server, delivery)
+    if isinstance(plan, NoPlan):
+        return Attempt(
+            server,
+            status.TLS_NOT_ESTABLISHED,
+            Reason.POLICY_LOOKUP_FAILED,
+            plan.why,
+            tls=_token("unknown?", policy, "requiretls?"),
+        )
+    undecided = _token(f"{plan.level}?", policy, "requiretls?")
+    return (
+        _forbidden_by_policy(server, plan.level, policy)
+        or _not_in_mta_sts_policy(server, delivery, undecided)
+        or _with_token(session_failure(server), undecided)
+        or _without_tls(server, plan.level, policy)
+        or _handshake_failure(server, plan.level, undecided)
+        or _inside_tls(server, plan, delivery)
+    )
+
+
+# ---------------------------------------------------------------- before connecting
+
+
+def plan_for(server: Server, delivery: Delivery) -> Plan | NoPlan:
+    """The TLS level for *server*, after DANE and MTA-STS have had their say."""
+    profile = delivery.profile
+    level = profile.tls_security_level
+    domain = delivery.evidence.nexthop.host
+    if delivery.carried is Requirement.TLS_REQUIRED_NO:
+        # RFC 8689 section 4.2.2: as if there were neither DANE nor MTA-STS.
+        return Plan(profiles.at_most_may(level))
+    policy = delivery.evidence.mta_sts.policy
+    if (
+        profile.mta_sts is not MtaSts.OFF
+        and policy is not None
+        and policy.mode is MtaStsMode.ENFORCE
+    ):
+        # A policy table's "secure" replaces the level, DANE included.
+        if profile.mta_sts is MtaSts.MX_PATTERNS:
+            return Plan(TlsLevel.SECURE, (server.host.host,))
+        return Plan(TlsLevel.SECURE, tuple(_match_pattern(pattern) for pattern in policy.mx))
+    if profiles.uses_dane(level):
+        return _dane_plan(server, delivery)
+    if level is TlsLevel.VERIFY:
+        return Plan(level, (server.host.host,))
+    if level is TlsLevel.SECURE:
+        return Plan(level, (domain, "." + domain))
+    return Plan(level)
+
+
+def _match_pattern(pattern: str) -> str:
+    """A policy's ``*.example.org`` as policy services put it into ``match=``."""
+    return pattern[1:] if pattern.startswith("*.") else pattern
+
+
+def _dane_plan(server: Server, delivery: Delivery) -> Plan | NoPlan:
+    profile = delivery.profile
+    only = profile.tls_security_level is TlsLevel.DANE_ONLY
+    mx = delivery.evidence.mx
+    unsigned_mx = (
+        delivery.evidence.nexthop.kind is HopKind.MX
+        and mx.outcome is DnsOutcome.FOUND
+        and not mx.secure
+    )
+
+    def fall_back(level: TlsLevel, why: str) -> Plan | NoPlan:
+        return NoPlan(f"level dane-only, but {why}") if only else Plan(level)
+
+    if unsigned_mx and (only or profile.insecure_mx_policy in (TlsLevel.NONE, TlsLevel.MAY)):
+        return fall_back(TlsLevel.MAY, "the MX records are not signed")
+    if tlsa_lookup_failed(server.host):
+        return NoPlan(f"TLSA lookup for {server.host.host} failed")
+    found = secure_tlsa(server.host)
+    if not found:
+        return fall_back(TlsLevel.MAY, f"{server.host.host} has no secure TLSA records")
+    records = dane.postfix_accepts(found)
+    if not records:
+        return fall_back(TlsLevel.ENCRYPT, f"no TLSA record of {server.host.host} is usable")
+    if unsigned_mx and profile.insecure_mx_policy is TlsLevel.ENCRYPT:
+        return fall_back(TlsLevel.ENCRYPT, "the MX records are not signed")
+    level = TlsLevel.HALF_DANE if unsigned_mx else profile.tls_security_level
+    return Plan(level, dane_references(server.host, delivery.evidence), records)
+
+
+def _forbidden_by_policy(
+    server: Server, level: TlsLevel, policy: RequiretlsPolicy
+) -> Attempt | None:
+    if policy is RequiretlsPolicy.INVALID:
+        return Attempt(
+            server,
+            status.MTA_POLICY_INVALID,
+            Reason.MTA_POLICY_INVALID,
+            "smtp_requiretls_policy holds a word that Postfix does not know",
+            tls=f"{level}?",
+        )
+    if policy is RequiretlsPolicy.ENFORCE and not profiles.must_match(level):
+        return Attempt(
+            server,
+            status.ENCRYPTION_NEEDED,
+            Reason.TLS_LEVEL_DOES_NOT_VERIFY,
+            f"this MTA's TLS level for {server.host.host} is {level}, "
+            "which does not verify certificates",
+            tls=f"{level}?/!requiretls:nocertmatch",
+        )
+    if policy is RequiretlsPolicy.OPPORTUNISTIC_STARTTLS and level is TlsLevel.NONE:
+        return Attempt(
+            server,
+            status.ENCRYPTION_NEEDED,
+            Reason.TLS_LEVEL_DOES_NOT_VERIFY,
+            f"this MTA's TLS level for {server.host.host} is none",
+            tls=f"{level}?/!requiretls:noencryption",
+        )
+    return None
+
+
+def _not_in_mta_sts_policy(server: Server, delivery: Delivery, undecided: str) -> Attempt | None:
+    """New-style MTA-STS passes a server over and leaves the recorded failure as it is."""
+    if (
+        delivery.profile.mta_sts is not MtaSts.MX_PATTERNS
+        or delivery.carried is Requirement.TLS_REQUIRED_NO
+        or in_mta_sts_policy(delivery.evidence, server.host.host) is not False
+    ):
+        return None
+    return Attempt(
+        server,
+        NOTHING_RECORDED,
+        Reason.MX_NOT_IN_MTA_STS_POLICY,
+        f"{server.host.host} is not in the MTA-STS policy",
+        tls=undecided,
+    )
+
+
+# ---------------------------------------------------------------- the session
+
+
+def _without_tls(server: Server, level: TlsLevel, policy: RequiretlsPolicy) -> Attempt | None:
+    """STARTTLS not offered, not wanted, or refused."""
+    refusal = server.probe.starttls_reply
+    offered = bool(server.probe.starttls_offered)
+    if offered and refusal is None and profiles.uses_tls(level):
+        return None
+    required = profiles.requires_tls(level)
+    sent = offered and profiles.uses_tls(level)
+    blocked = _token(
+        f"!{level}" if required else f"{level}?",
+        policy,
+        "!requiretls:nostarttls" if profiles.requires_starttls(policy) else "requiretls?",
+    )
+    if profiles.requires_starttls(policy):
+        code = status.ENCRYPTION_NEEDED if sent else status.REQUIRETLS_NEEDED
+        return _blocked(server, code, sent, blocked)
+    if required and sent and refusal is not None:
+        code = reply_status(refusal)
+        return replace(_blocked(server, code, sent, blocked), ends=code.startswith("5"))
+    if required:
+        return _blocked(server, status.TLS_NOT_OFFERED, sent, blocked)
+    return Attempt(
+        server,
+        status.SUCCESS,
+        Reason.OK,
+        f"{server.name} would take the message in clear",
+        tls=_token(_decided(level, TlsLevel.NONE), policy, "requiretls:none"),
+        ends=True,
+    )
+
+
+def _blocked(server: Server, code: str, refused: bool, token: str) -> Attempt:
+    if refused:
+        reply = server.probe.starttls_reply
+        said = f": {reply.code} {reply.text}" if reply else ""
+        text = f"{server.name} offers STARTTLS but refuses it{said}"
+        return Attempt(server, code, Reason.STARTTLS_REFUSED, text, tls=token)
+    text = f"{server.name} does not offer STARTTLS"
+    return Attempt(server, code, Reason.STARTTLS_NOT_OFFERED, text, tls=token)
+
+
+def _handshake_failure(server: Server, level: TlsLevel, undecided: str) -> Attempt | None:
+    """Always temporary, also under enforce; no first attempt falls back to clear text."""
+    probe = server.probe
+    if probe.stage is ProbeStage.HANDSHAKE:
+        why = probe.error or str(probe.failure)
+    elif profiles.must_match(level) and probe.tls_version in OLD_TLS:
+        # smtp(8) raises OpenSSL's security level to 1 where it authenticates,
+        # and OpenSSL 3 has no TLS before 1.2 there.
+        why = f"it speaks no more than {probe.tls_version}"
+    else:
+        return None
+    return Attempt(
+        server,
+        status.TLS_NOT_ESTABLISHED,
+        Reason.TLS_HANDSHAKE_FAILED,
+        f"TLS handshake with {server.name} failed: {why}",
+        tls=undecided,
+    )
+
+
+def _inside_tls(server: Server, plan: Plan, delivery: Delivery) -> Attempt:
+    """The certificate, then the second EHLO."""
+    policy = delivery.requiretls_policy
+    level, error = _session_level(server, plan, delivery)
+    if profiles.must_match(level) and error:
+        return _certificate_failure(server, plan.level, level, policy, error)
+    matched = profiles.must_match(level)
+    offered = server.probe.requiretls is True
+    decided = _decided(plan.level, level)
+    if policy is RequiretlsPolicy.ENFORCE and not offered:
+        return Attempt(
+            server,
+            status.REQUIRETLS_NEEDED,
+            Reason.REQUIRETLS_NOT_OFFERED,
+            f"{server.name} does not offer REQUIRETLS",
+            tls=f"{decided}/!requiretls:none",
+        )
+    if not offered:
+        feature = "requiretls:none"
+    else:
+        feature = "requiretls" if matched else "requiretls:nocertmatch"
+    return Attempt(
+        server,
+        status.SUCCESS,
+        Reason.OK,
+        f"{server.name} would take the message over "
+        + (f"TLS verified at level {level}" if matched else f"unverified TLS (level {level})"),
+        tls=_token(decided, policy, feature),
+        ends=True,
+        verified=matched and _names_the_host(server, level, delivery),
+        requiretls_sent=offered and profiles.takes_part(policy),
+    )
+
+
+def _session_level(server: Server, plan: Plan, delivery: Delivery) -> tuple[TlsLevel, str]:
+    """The level of the established session, and why the certificate does not match."""
+    level = plan.level
+    chain = server.probe.chain
+    if profiles.must_pkix(level):
+        return level, pkix.verify(chain, plan.references, delivery.trust, delivery.now)
+    if not profiles.must_match(level):
+        return level, ""
+    records = dane.usable(plan.records)
+    if not records and level is not TlsLevel.DANE_ONLY:
+        # OpenSSL finds none of the records usable after Postfix has accepted
+        # them: the session goes on unauthenticated, the enforce check being over.
+        return TlsLevel.ENCRYPT, ""
+    if not records:
+        return level, "no TLSA record is usable"
+    return level, dane.verify(chain, records, plan.references, delivery.now)
+
+
+def _names_the_host(server: Server, level: TlsLevel, delivery: Delivery) -> bool:
+    """Whether a PKIX certificate names the MX host itself, not only a pattern or the domain.
+
+    RFC 8689 section 4.2.1 step 4, RFC 8461 section 4.2. With DANE the TLSA
+    records speak for the host.
+    """
+    if not profiles.must_pkix(level):
+        return True
+    host = server.host.host
+    return not pkix.verify(server.probe.chain, (host,), delivery.trust, delivery.now)
+
+
+def _certificate_failure(
+    server: Server, planned: TlsLevel, level: TlsLevel, policy: RequiretlsPolicy, error: str
+) -> Attempt:
+    enforced = policy is RequiretlsPolicy.ENFORCE
+    feature = "!requiretls:nocertmatch" if enforced else "requiretls:nocertmatch"
+    return Attempt(
+        server,
+        status.ENCRYPTION_NEEDED if enforced else status.TLS_NOT_ESTABLISHED,
+        Reason.CERTIFICATE_NOT_VERIFIED,
+        f"certificate of {server.name} is not verified: {error}",
+        tls=_token("!" + _decided(planned, level), policy, feature),
+    )
+
+
+# ---------------------------------------------------------------- Postfix's log token
+
+
+def _decided(planned: TlsLevel, final: TlsLevel) -> str:
+    return str(planned) if planned is final else f"{planned}:{final}"
+
+
+def _token(level: str, policy: RequiretlsPolicy, feature: str) -> str:
+    """The word behind ``tls=``; REQUIRETLS shows only where the policy takes part."""
+    return f"{level}/{feature}" if profiles.takes_part(policy) else level
+
+
+def _with_token(result: Attempt | None, token: str) -> Attempt | None:
+    return None if result is None else replace(result, tls=token)

@@ -1,0 +1,98 @@
+"""What an MTA profile means: Postfix's TLS levels and its smtp_requiretls_policy."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+
+from requiretls_milter.model import MtaProfile, RequiretlsPolicy, TlsLevel
+
+_STRENGTH = {
+    TlsLevel.NONE: 0,
+    TlsLevel.MAY: 1,
+    TlsLevel.ENCRYPT: 2,
+    TlsLevel.HALF_DANE: 4,
+    TlsLevel.DANE: 5,
+    TlsLevel.DANE_ONLY: 6,
+    TlsLevel.VERIFY: 7,
+    TlsLevel.SECURE: 8,
+}
+
+
+def uses_tls(level: TlsLevel) -> bool:
+    """Whether STARTTLS is sent where it is offered."""
+    return level is not TlsLevel.NONE
+
+
+def requires_tls(level: TlsLevel) -> bool:
+    """Whether there is no delivery in clear (Postfix: above ``may``)."""
+    return _STRENGTH[level] > _STRENGTH[TlsLevel.MAY]
+
+
+def must_match(level: TlsLevel) -> bool:
+    """Whether the server's certificate has to match (Postfix: above ``encrypt``)."""
+    return _STRENGTH[level] > _STRENGTH[TlsLevel.ENCRYPT]
+
+
+def must_pkix(level: TlsLevel) -> bool:
+    """Whether a chain to a trusted authority is what makes the certificate match."""
+    return level in (TlsLevel.VERIFY, TlsLevel.SECURE)
+
+
+def uses_dane(level: TlsLevel) -> bool:
+    """Whether TLSA records are looked up at this configured level."""
+    return level in (TlsLevel.DANE, TlsLevel.DANE_ONLY)
+
+
+def at_most_may(level: TlsLevel) -> TlsLevel:
+    """The level where ``TLS-Required: No`` is honoured (RFC 8689 section 4.2.2)."""
+    return TlsLevel.MAY if _STRENGTH[level] > _STRENGTH[TlsLevel.MAY] else level
+
+
+def requires_starttls(policy: RequiretlsPolicy) -> bool:
+    """Whether the policy insists on TLS whatever the level says."""
+    return policy in (RequiretlsPolicy.ENFORCE, RequiretlsPolicy.OPPORTUNISTIC_STARTTLS)
+
+
+def takes_part(policy: RequiretlsPolicy) -> bool:
+    """Whether the sender's REQUIRETLS has any effect (and shows in Postfix's ``tls=``)."""
+    return policy not in (RequiretlsPolicy.DISABLE, RequiretlsPolicy.INVALID)
+
+
+@functools.lru_cache(maxsize=4096)
+def requiretls_policy(profile: MtaProfile, domain: str) -> RequiretlsPolicy:
+    """What smtp_requiretls_policy says for a next-hop *domain* (or address).
+
+    The default of Postfix 3.11 exempts $mydomain and its subdomains,
+    ``localhost`` and addresses. A table is searched as Postfix searches one:
+    the name, then each ``.parent``, then ``*``; addresses match exactly. No
+    match: enforce.
+    """
+    if profile.requiretls_policy is None:
+        return _default_policy(profile.mydomain, domain)
+    table = dict(profile.requiretls_policy)
+    for key in _lookup_keys(domain):
+        if key in table:
+            return table[key]
+    return table.get("*", RequiretlsPolicy.ENFORCE)
+
+
+def _default_policy(mydomain: str, domain: str) -> RequiretlsPolicy:
+    exempt = domain == "localhost" or _is_address(domain)
+    own = bool(mydomain) and (domain == mydomain or domain.endswith("." + mydomain))
+    return RequiretlsPolicy.OPPORTUNISTIC if exempt or own else RequiretlsPolicy.ENFORCE
+
+
+def _lookup_keys(domain: str) -> list[str]:
+    if _is_address(domain):
+        return [domain]
+    labels = domain.split(".")
+    return [domain, *("." + ".".join(labels[i:]) for i in range(1, len(labels)))]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,187 @@
+"""From domain evidence to the servers that an MTA would try, in its order.
+
+The DNS part of a delivery, before any question of TLS: the same for all
+profiles, with the status codes that Postfix uses.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from requiretls_milter.forecast import status
+from requiretls_milter.model import (
+    DnsOutcome,
+    DomainEvidence,
+    HopKind,
+    HostEvidence,
+    MtaProfile,
+    MtaStsMode,
+    ProbeEvidence,
+    Reason,
+)
+from requiretls_milter.stsmatch import mta_sts_match
+
+_SMTP_PORT = 25  # Postfix looks for itself among the MX only there
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One address of one host, with what the probe saw there."""
+
+    host: HostEvidence
+    address: str
+    probe: ProbeEvidence
+
+    @property
+    def name(self) -> str:
+        """The server as logs and replies call it: ``host[address]``."""
+        return f"{self.host.host}[{self.address}]"
+
+
+@dataclass(frozen=True, slots=True)
+class NoServer:
+    """Why a next hop has no server to try."""
+
+    status: str
+    reason: Reason
+    text: str
+
+
+def servers_of(
+    evidence: DomainEvidence, profile: MtaProfile
+) -> tuple[tuple[Server, ...], ...] | NoServer:
+    """List the servers to try: groups of equal preference, the best group first.
+
+    Within a group Postfix shuffles. All groups together may hold more servers
+    than ``profile.mx_address_limit`` allows: only so many are tried.
+    """
+    domain = evidence.nexthop.host
+    failure = _mx_failure(evidence)
+    if failure:
+        return failure
+    found: list[Server] = []
+    soft_error = False
+    for host in evidence.hosts:
+        if host.addresses.outcome is DnsOutcome.FOUND:
+            found.extend(_servers_at(host, profile))
+        elif host.addresses.outcome is DnsOutcome.ERROR:
+            soft_error = True
+    if not found:
+        return _no_address(evidence, soft_error)
+    return _without_self(domain, evidence, found, profile)
+
+
+def _mx_failure(evidence: DomainEvidence) -> NoServer | None:
+    domain = evidence.nexthop.host
+    if evidence.nexthop.kind is not HopKind.MX:
+        return None
+    mx = evidence.mx
+    if mx.outcome is DnsOutcome.ERROR:
+        return NoServer(
+            status.DNS_FAILURE, Reason.DNS_FAILURE, f"MX lookup of {domain} failed: {mx.error}"
+        )
+    if mx.null_mx or mx.null_among:
+        return NoServer(status.NULL_MX, Reason.NULL_MX, f"{domain} accepts no mail (null MX)")
+    if mx.outcome is DnsOutcome.NXDOMAIN:
+        return NoServer(status.NO_ADDRESS, Reason.NO_SUCH_DOMAIN, f"{domain} does not exist")
+    return None
+
+
+def _servers_at(host: HostEvidence, profile: MtaProfile) -> list[Server]:
+    probes = {probe.address: probe for probe in host.probes}
+    return [
+        Server(host, address, probes.get(address, ProbeEvidence(address)))
+        for address in host.addresses.addresses
+        if f"ipv{ipaddress.ip_address(address).version}" in profile.inet_protocols
+    ]
+
+
+def _no_address(evidence: DomainEvidence, soft_error: bool) -> NoServer:
+    """No host has an address: a failed lookup dominates "no such host"."""
+    domain = evidence.nexthop.host
+    if soft_error:
+        errors = (host.addresses.error for host in evidence.hosts if host.addresses.error)
+        code = status.DNS_FAILURE
+        # Postfix turns "no such host" after a soft error into 4.4.4: the last host decides.
+        if evidence.hosts[-1].addresses.outcome is not DnsOutcome.ERROR:
+            code = status.NO_ADDRESS_FOR_NOW
+        text = f"address lookup for {domain} failed: {next(errors, 'no answer')}"
+        return NoServer(code, Reason.DNS_FAILURE, text)
+    return NoServer(
+        status.NO_ADDRESS, Reason.NO_SUCH_DOMAIN, f"no server of {domain} has an address"
+    )
+
+
+def _without_self(
+    domain: str, evidence: DomainEvidence, found: list[Server], profile: MtaProfile
+) -> tuple[tuple[Server, ...], ...] | NoServer:
+    """Drop the MTA itself and all that is no better preferred (RFC 5321 section 5.1)."""
+    best_preference = evidence.hosts[0].preference
+    if evidence.nexthop.port == _SMTP_PORT and evidence.nexthop.kind is HopKind.MX:
+        own = [s.host.preference for s in found if s.address in profile.my_addresses]
+        if own and evidence.mx.outcome is DnsOutcome.FOUND:
+            best_found = found[0].host.preference
+            found = [server for server in found if server.host.preference < own[0]]
+            if not found and best_preference == best_found:
+                return NoServer(
+                    status.MAIL_LOOP, Reason.MAIL_LOOP, f"mail for {domain} loops back to this MTA"
+                )
+            if not found:
+                return NoServer(
+                    status.NO_ADDRESS_FOR_NOW,
+                    Reason.MAIL_LOOP,
+                    f"the primary server of {domain} is not to be found",
+                )
+    balanced = _balanced(found, profile.mx_address_limit)
+    return tuple(
+        tuple(group)
+        for _, group in itertools.groupby(balanced, key=lambda server: server.host.preference)
+    )
+
+
+def _balanced(found: list[Server], limit: int) -> Iterable[Server]:
+    """Keep one address family from crowding the other out (smtp_balance_inet_protocols)."""
+    versions = [ipaddress.ip_address(server.address).version for server in found]
+    v4, v6 = versions.count(4), versions.count(6)
+    if not v4 or not v6 or v4 + v6 <= limit:
+        return found
+    if v6 <= limit // 2:
+        quota = {6: v6, 4: limit - v6}
+    elif v4 <= limit // 2:
+        quota = {4: v4, 6: limit - v4}
+    else:
+        first_is_v4 = versions[0] == 4
+        v4_quota = (limit + first_is_v4) // 2
+        quota = {4: v4_quota, 6: limit - v4_quota}
+    kept = []
+    for server, version in zip(found, versions, strict=True):
+        if quota[version] > 0:
+            quota[version] -= 1
+            kept.append(server)
+    return kept
+
+
+def in_mta_sts_policy(evidence: DomainEvidence, host: str) -> bool | None:
+    """Whether the domain's policy in force names *host*; None where no policy is in force.
+
+    Only mode ``enforce`` is in force (RFC 8461 section 5); ``testing`` gives no
+    assurance (docs/forecast.md, choice 1).
+    """
+    policy = evidence.mta_sts.policy
+    if policy is None or policy.mode is not MtaStsMode.ENFORCE:
+        return None
+    return mta_sts_match(policy, host)
+
+
+def name_is_authenticated(evidence: DomainEvidence, host: str) -> bool:
+    """Whether the server's name is validated as RFC 8689 section 2 wants it.
+
+    By DNSSEC on the MX lookup (of an implicit MX: on the proof that there is
+    none) or by MTA-STS. A next hop that names the host itself needs neither.
+    """
+    if evidence.nexthop.kind is not HopKind.MX:
+        return True
+    return evidence.mx.secure or bool(in_mta_sts_policy(evidence, host))

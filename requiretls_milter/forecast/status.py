@@ -1,0 +1,64 @@
+"""Enhanced status codes (RFC 3463, RFC 5248) as the forecast uses them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from requiretls_milter.model import UNKNOWN_STATUS, Outcome
+
+SUCCESS = "2.0.0"
+NULL_MX = "5.1.0"  # a domain that takes no mail, as Postfix says it (RFC 7505 would have 5.1.10)
+NO_ADDRESS = "5.4.4"  # no such domain, or no server with an address
+NO_ADDRESS_FOR_NOW = "4.4.4"
+MAIL_LOOP = "5.4.6"
+DNS_FAILURE = "4.4.3"
+CONNECT_FAILURE = "4.4.1"
+LOST_CONNECTION = "4.4.2"
+NO_SERVER_LEFT = "4.3.0"  # no server was tried and none gave a reason
+PROTOCOL_ERROR = "5.5.0"  # a reply that is no SMTP reply
+ENCRYPTION_NEEDED = "5.7.10"  # RFC 8689 section 4.2.1
+REQUIRETLS_NEEDED = "5.7.30"  # RFC 8689 section 4.2.1
+POLICY_TEMPORARY = "4.7.0"
+TLS_NOT_OFFERED = "4.7.4"
+TLS_NOT_ESTABLISHED = "4.7.5"
+MTA_POLICY_INVALID = "4.7.10"  # smtp_requiretls_policy holds a word that Postfix does not know
+
+_ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})")
+
+
+def is_enhanced(text: str) -> bool:
+    """Whether *text* is an enhanced status code of class 2, 4 or 5 (RFC 3463 section 2)."""
+    return _ENHANCED.fullmatch(text) is not None
+
+
+def outcome_of(status: str) -> Outcome:
+    """What an MTA does with a message whose delivery ended with *status*."""
+    match status[:1]:
+        case "2":
+            return Outcome.DELIVER
+        case "4":
+            return Outcome.DEFER
+        case "5":
+            return Outcome.BOUNCE
+        case _:
+            return Outcome.UNKNOWN
+
+
+def severity(status: str) -> int:
+    """Rank for "worst of several": 5.7.x > other 5 > 4.7.x > other 4 > unknown > 2.0.0."""
+    if status == UNKNOWN_STATUS:
+        return 1
+    security = status[2:4] == "7."
+    match status[:1]:
+        case "5":
+            return 5 if security else 4
+        case "4":
+            return 3 if security else 2
+        case _:
+            return 0
+
+
+def worst_of(statuses: Iterable[str]) -> str:
+    """The worst of several statuses; the first of those that are equally bad."""
+    return max(statuses, key=severity)
