@@ -112,13 +112,12 @@ class Dns:
 
     def _knot_configuration(self) -> str:
         here = self._inside
-        zones = []
-        for zone in (*_LOADED, _LAME):
-            zones.append(
-                f"  - domain: {zone}\n"
-                f"    file: {_file_of(zone)}\n"
-                f"    dnssec-signing: {'on' if zone in _SIGNED else 'off'}\n"
-            )
+        zones = "".join(
+            f"  - domain: {zone}\n"
+            f"    file: {_file_of(zone)}\n"
+            f"    dnssec-signing: {'on' if zone in _SIGNED else 'off'}\n"
+            for zone in (*_LOADED, _LAME)
+        )
         return f"""
 server:
     rundir: {here}/knot-run
@@ -158,7 +157,7 @@ template:
     journal-content: all
     semantic-checks: off
 zone:
-{"".join(zones)}"""
+{zones}"""
 
     def _make_keys(self) -> dict[str, str]:
         """Make each signed zone's key; return zone to the record data of its DS."""

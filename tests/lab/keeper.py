@@ -15,6 +15,7 @@ This file is run by its path, by whatever Python runs the lab: standard library 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -52,7 +53,7 @@ def _start(root: str, command: list[str]) -> int:
         if root:
             os.chroot(root)
             os.chdir("/")
-        os.execv(command[0], command)
+        os.execv(command[0], command)  # noqa: S606 (a shell is what we do not want)
     except OSError as error:
         print(f"keeper: {command[0]}: {error}", file=sys.stderr, flush=True)
     os._exit(127)
@@ -80,10 +81,8 @@ def _end_the_rest() -> None:
     while True:
         children = _children()
         for child in children:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         if not children:
             _reap()
             if not _children():

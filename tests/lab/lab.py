@@ -60,6 +60,22 @@ class Session:
     end: str = ""
 
 
+def _session(data: dict[str, Any]) -> Session:
+    """Make a Session of its record; lists become tuples."""
+    for name, value in data.items():
+        data[name] = tuple(value) if isinstance(value, list) else value
+    return Session(**data)
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Write a file that other labs may be reading, if it does not say so already."""
+    if path.exists() and path.read_text() == text:
+        return
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    new.write_text(text)
+    new.replace(path)
+
+
 class Lab:
     """All servers; see the attributes that ``__init__`` sets."""
 
@@ -122,11 +138,15 @@ class Lab:
 
     def start(self) -> None:
         """Start everything, or raise and leave nothing running."""
+        # Postfix's unprivileged processes must be able to read what we write.
+        umask = os.umask(0o022)
         try:
             self._start()
         except BaseException:
             self.stop()
             raise
+        finally:
+            os.umask(umask)
 
     def stop(self) -> None:
         """Stop everything; harmless when nothing runs."""
@@ -169,7 +189,7 @@ class Lab:
         self._step("dns and servers", at)
 
         at = time.monotonic()
-        (mta_root / "etc/resolv.conf").write_text(RESOLV_CONF)
+        _write_once(mta_root / "etc/resolv.conf", RESOLV_CONF)
         if self._want_downstream:
             self._start_downstream(mta_root)
         if self._want_front:
@@ -385,15 +405,12 @@ class Lab:
 
     def sessions(self, address: str | None = None) -> list[Session]:
         """What the scripted servers saw, in the order in which sessions ended."""
-        found = []
-        with contextlib.suppress(FileNotFoundError):
-            for line in (self.directory / "sessions.jsonl").read_text().splitlines():
-                data: dict[str, Any] = json.loads(line)
-                for name, value in data.items():
-                    data[name] = tuple(value) if isinstance(value, list) else value
-                if address in (None, data["address"]):
-                    found.append(Session(**data))
-        return found
+        try:
+            lines = (self.directory / "sessions.jsonl").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        everything = (_session(json.loads(line)) for line in lines)
+        return [item for item in everything if address in (None, item.address)]
 
     def mailbox(self) -> list[str]:
         """Messages to the lab's own sender addresses, i.e. bounces."""
@@ -402,9 +419,9 @@ class Lab:
     def processes(self) -> list[int]:
         """The keepers of all running servers (each one's tree holds all that it started)."""
         servers = [self.servers, *self.dns.servers]
-        for mta in ("front", "downstream"):
-            if hasattr(self, mta):
-                servers.append(getattr(self, mta).server)
+        servers += [
+            getattr(self, mta).server for mta in ("front", "downstream") if hasattr(self, mta)
+        ]
         return [server.pid for server in servers]
 
     def summary(self) -> str:

@@ -20,7 +20,10 @@ from tests.lab.log import MailLog
 from tests.lab.processes import Server, accepts, run
 from tests.lab.roots import GID_POSTDROP, GID_POSTFIX, UID_POSTFIX
 
-_QUEUES = "active bounce corrupt defer deferred flush hold incoming private saved trace".split()
+_QUEUES = (
+    *("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming"),
+    *("private", "saved", "trace"),
+)
 
 _MASTER = """\
 @ADDRESS@:25 inet n     -       n       -       -       smtpd

@@ -114,6 +114,14 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _build(recipe: Recipe, home: Path, root: Path) -> None:
+    umask = os.umask(0o022)  # a root is read by users other than us
+    try:
+        _build_in(recipe, home, root)
+    finally:
+        os.umask(umask)
+
+
+def _build_in(recipe: Recipe, home: Path, root: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f"{recipe.name}.new.", dir=home) as scratch:
         new = Path(scratch) / "root"
         new.mkdir(mode=0o755)

@@ -116,7 +116,7 @@ class _Session:
         if not self.tls and self.behaviour.starttls == "offer":
             lines.append("250 STARTTLS")
         offer = self.behaviour.requiretls
-        if offer == "both" or (offer == "plain") == (not self.tls) and offer != "none":
+        if offer == "both" or (offer != "none" and (offer == "plain") == (not self.tls)):
             lines.append(f"250 {_PARAMETERS.get(offer, 'REQUIRETLS')}")
         await self.say(*lines)
 
@@ -213,15 +213,14 @@ class Servers:
         """*config* is read by ``reload``."""
         self._config = config
         self._open: dict[str, tuple[str, Callable[[], None]]] = {}
-        self._record: Any = None
+        self._record = Path()
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._policies: dict[str, dict[str, Any]] = {}
 
     async def reload(self) -> None:
         """Make the open sockets those of the configuration file."""
         config = json.loads(self._config.read_text())
-        if self._record is None:
-            self._record = open(config["record"], "a", encoding="utf-8")
+        self._record = Path(config["record"])
         self._policies = config["policies"]
         self._contexts.clear()
         wanted: dict[str, tuple[str, Callable[[], Awaitable[Callable[[], None]]]]] = {}
@@ -276,8 +275,8 @@ class Servers:
 
     def _write(self, seen: dict[str, Any]) -> None:
         # A broken client's bytes are surrogates here; JSON's escapes keep them.
-        self._record.write(json.dumps(seen) + "\n")
-        self._record.flush()
+        with self._record.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(seen) + "\n")
 
     async def _blackhole(self, address: str) -> Callable[[], None]:
         """An address to which connect(2) times out.

@@ -44,7 +44,9 @@ class Refused(LabError):
     """The MTA did not take the message, or none of its recipients."""
 
     def __init__(self, stage: str, reply: Reply, rcpts: dict[str, Reply]) -> None:
-        """*stage*: ``connect``, ``ehlo``, ``starttls``, ``auth``, ``mail``, ``rcpt``, ``data``; *rcpts* are the replies to refused ones."""
+        """*stage* is where: ``connect``, ``ehlo``, ``starttls``, ``auth``, ``mail``, ``rcpt``,
+        ``data``; *rcpts* are the replies to the recipients that were refused.
+        """
         super().__init__(f"{stage}: {reply.code} {reply.text}")
         self.stage = stage
         self.reply = reply

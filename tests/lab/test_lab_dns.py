@@ -11,6 +11,8 @@ from tests.lab.errors import LabError
 from tests.lab.lab import Lab
 from tests.lab.scenario import Domain, Mx, Scenario
 
+pytestmark = pytest.mark.lab
+
 
 @pytest.mark.parametrize(
     ("name", "rdtype", "rcode", "secure"),
@@ -35,11 +37,16 @@ def test_zone_is_in_the_state_that_it_claims(
     assert bool(answer.flags & dns.flags.AD) is secure
 
 
-def test_dead_zone_gives_no_answer_or_servfail(lab: Lab) -> None:
+def _fails(name: str, rdtype: str) -> bool:
+    """Whether the resolver says that it cannot know, or says nothing for long."""
     try:
-        assert query("x.dead.test", "MX", timeout=5).rcode() == dns.rcode.SERVFAIL
-    except LabError as error:
-        assert "no answer" in str(error)
+        return query(name, rdtype, timeout=5).rcode() == dns.rcode.SERVFAIL
+    except LabError:
+        return True
+
+
+def test_dead_zone_gives_no_answer_or_servfail(lab: Lab) -> None:
+    assert _fails("x.dead.test", "MX")
 
 
 @pytest.mark.parametrize("how", ["deleg-lame", "deleg-dead"])
@@ -47,11 +54,7 @@ def test_tlsa_below_a_useless_server_fails_while_its_host_resolves(lab: Lab, how
     scenario = Scenario(id=f"z-{how}", domains=(Domain(mx=(Mx(tlsa=(how,)),)),))
     lab.add([scenario])
     assert query(f"mx1.z-{how}.sig.test", "A").rcode() == dns.rcode.NOERROR
-    try:
-        answer = query(f"_25._tcp.mx1.z-{how}.sig.test", "TLSA", timeout=5)
-        assert answer.rcode() == dns.rcode.SERVFAIL
-    except LabError as error:
-        assert "no answer" in str(error)
+    assert _fails(f"_25._tcp.mx1.z-{how}.sig.test", "TLSA")
     # 4.7.5 and not 5.7.10: the record's absence is not proven (RFC 7672 §2.1.1).
     accepted = lab.send(scenario)
     (delivery,) = lab.deliveries(accepted.queue_id)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from tests.lab.lab import Lab
 from tests.lab.oracle import replay
 from tests.lab.scenario import load
+
+pytestmark = pytest.mark.lab
 
 
 def test_all_recorded_scenarios_are_equal(lab: Lab) -> None:

@@ -17,6 +17,8 @@ from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
 from tests.lab.processes import REPOSITORY
 
+pytestmark = pytest.mark.lab
+
 _MARK = "REQUIRETLS_LAB_TEST_MARK"
 
 

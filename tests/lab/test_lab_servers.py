@@ -13,6 +13,8 @@ from tests.lab.dns import query
 from tests.lab.lab import Lab
 from tests.lab.scenario import Domain, Message, Mx, Scenario, Server, Sts
 
+pytestmark = pytest.mark.lab
+
 
 def _policy(lab: Lab, domain: str) -> str:
     name = f"mta-sts.{domain}"
