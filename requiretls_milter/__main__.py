@@ -1,0 +1,5 @@
+"""``python -m requiretls_milter``."""
+
+from requiretls_milter.cli import main
+
+main()

@@ -1,0 +1,115 @@
+"""Which rule is in force for a message, and why: ``config explain``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from requiretls_milter.config import Config
+from requiretls_milter.config.text import value_text
+from requiretls_milter.model import HopKind, Mode, NextHop
+from requiretls_milter.nexthop import domain_of, from_macros, parse, to_alabel
+from requiretls_milter.rules import Origin, RuleSet
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The rule for one sender, recipient and next hop, value by value.
+
+    Domains are A-labels; ``sender`` is "" for the null reverse-path.
+    """
+
+    sender: str
+    recipient: str
+    nexthop: NextHop
+    values: Mapping[str, Origin]
+
+
+def explain(config: Config, sender: str, recipient: str, nexthop: str | None) -> Explanation:
+    """Find the rule.
+
+    Args:
+        config: whose rules count.
+        sender: an address or a domain; "" or "<>" is the null reverse-path.
+        recipient: an address or a domain.
+        nexthop: in Postfix's syntax; None is the recipient's domain.
+
+    Raises:
+        NextHopError: one of them is malformed.
+    """
+    sender_domain = _domain(sender)
+    recipient_domain = _domain(recipient)
+    hop = parse(nexthop) if nexthop else from_macros("", "", recipient_domain, config.mta)
+    host = "" if hop.kind is HopKind.LOCAL else hop.host
+    values = RuleSet(config.rules).explain(sender_domain, recipient_domain, host)
+    return Explanation(sender_domain, recipient_domain, hop, values)
+
+
+def _domain(text: str) -> str:
+    bare = text.strip().removeprefix("<").removesuffix(">")
+    return to_alabel(domain_of(bare) if "@" in bare else bare) if bare else ""
+
+
+def to_text(explanation: Explanation, *, width: int | None = None) -> str:
+    """The explanation for people."""
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    table.add_column("key", no_wrap=True)
+    table.add_column("value", no_wrap=True)
+    table.add_column("from", no_wrap=True)
+    for key, origin in explanation.values.items():
+        own = origin.table != "rules"
+        style = "bold" if own else ""
+        table.add_row(key, Text(value_text(origin.value), style), Text(f"[{origin.table}]", style))
+    console = Console(width=width, highlight=False)
+    with console.capture() as capture:
+        console.print(
+            Group(Text(_subject(explanation)), "", table, "", Text(_meaning(explanation)))
+        )
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _subject(explanation: Explanation) -> str:
+    sender = explanation.sender or "the null sender"
+    via = (
+        "delivered locally"
+        if explanation.nexthop.kind is HopKind.LOCAL
+        else (f"next hop {explanation.nexthop}")
+    )
+    return f"from {sender} to {explanation.recipient}, {via}"
+
+
+def _meaning(explanation: Explanation) -> str:
+    """What it comes to, in a sentence or two."""
+    values = {key: origin.value for key, origin in explanation.values.items()}
+    mode = values["mode"]
+    asked = (
+        "REQUIRETLS is asked for every message"
+        if values["require"]
+        else "REQUIRETLS is asked only where the sender asks for it"
+    )
+    if explanation.nexthop.kind is HopKind.LOCAL:
+        return "Local delivery: nothing is assessed and nothing refused."
+    if not explanation.sender and mode in (Mode.DEFER, Mode.REJECT):
+        return f"{asked}; mail of the null sender is tagged and counted, but never refused."
+    what = {
+        Mode.OFF: "no tag is written and nothing is counted",
+        Mode.MONITOR: "the message is tagged and counted, and always accepted",
+        Mode.DEFER: "a delivery that would fail is answered with 451",
+        Mode.REJECT: "a delivery that would fail for good is answered with 550",
+    }[mode]
+    whom = {
+        "all": "from anyone",
+        "trusted": "from authenticated clients and trusted networks",
+        "authenticated": "from authenticated clients",
+    }[values["enforce_for"]]
+    acts = f", {whom}" if mode in (Mode.DEFER, Mode.REJECT) else ""
+    warning = (
+        " The MTA does not know of what a rule asks: in this mode nobody keeps it."
+        if values["require"] and mode in (Mode.OFF, Mode.MONITOR)
+        else ""
+    )
+    return f"{asked}; {what}{acts}.{warning}"
