@@ -30,6 +30,23 @@ from tests.lab.errors import LabUnavailable
 RECIPE_VERSION = 3
 """Raise it when the way in which a root is made changes: roots made otherwise are made anew."""
 
+_SUITES = frozenset(
+    [
+        "bullseye",
+        "bookworm",
+        "trixie",
+        "forky",
+        "duke",
+        "oldoldstable",
+        "oldstable",
+        "stable",
+        "testing",
+        "unstable",
+        "sid",
+    ]
+)
+"""What tells Debian's archive from the other archives in a machine's sources."""
+
 APT_TIMEOUT = 900
 """Seconds that one apt-get may take; a slow mirror should fail, not hang a test run."""
 
@@ -205,7 +222,7 @@ def _apt(command: list[str]) -> None:
 def _mirror() -> str:
     """The Debian archive that this machine itself uses; a lab should not pick another."""
     for uri, suites in _machine_sources():
-        if "security" not in uri and any("-" not in suite for suite in suites):
+        if "security" not in uri and not _SUITES.isdisjoint(suites):
             return uri
     raise LabUnavailable("no Debian archive in this machine's apt sources")
 
