@@ -1,0 +1,501 @@
+"""The rules of RFC 8689, 7672 and 8461 as the judge applies them, one by one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from requiretls_milter.model import (
+    AddressLookup,
+    DnsOutcome,
+    HopKind,
+    MtaProfile,
+    MtaSts,
+    MtaStsMode,
+    MxEvidence,
+    NextHop,
+    Outcome,
+    ProbeEvidence,
+    ProbeFailure,
+    ProbeStage,
+    Requirement,
+    RequiretlsPolicy,
+    TlsaRecord,
+    TlsLevel,
+)
+from tests.unit.forecast.build import (
+    BAD,
+    DANE,
+    LETTER,
+    NOW,
+    answers,
+    certificate,
+    clear,
+    domain,
+    forecast,
+    host,
+    probe,
+)
+
+OK = ("2.0.0", "ok")
+DAY = 86400
+GOOD = certificate().tlsa()
+
+
+def refused(address: str = "192.0.2.9") -> ProbeEvidence:
+    return ProbeEvidence(address, ProbeStage.CONNECT, ProbeFailure.REFUSED)
+
+
+# ---------------------------------------------------------------- RFC 8689
+
+
+@pytest.mark.rule(3)
+def test_r03_requiretls_counts_only_in_the_ehlo_inside_tls() -> None:
+    seen = probe(requiretls=False)
+    assert answers(forecast(domain(host(GOOD, seen=seen))))[0] == "5.7.30"
+
+
+@pytest.mark.rule(5)
+@pytest.mark.parametrize(
+    ("secure", "sts", "expected"),
+    [
+        (True, None, OK),
+        (False, ("mx1.example.org",), OK),
+        (True, ("mx1.example.org",), OK),
+        (False, None, ("5.7.10", "mx_lookup_insecure")),
+    ],
+)
+def test_r05_the_mx_name_is_authenticated_by_dnssec_or_by_mta_sts(
+    secure: bool, sts: tuple[str, ...] | None, expected: tuple[str, str]
+) -> None:
+    evidence = domain(host(), secure=secure, sts=sts)
+    assert answers(forecast(evidence, LETTER)) == expected
+
+
+@pytest.mark.rule(5)
+def test_mta_sts_in_testing_mode_authenticates_nothing() -> None:
+    evidence = domain(host(), secure=False, sts=("mx1.example.org",), mode=MtaStsMode.TESTING)
+    assert answers(forecast(evidence, LETTER)) == ("5.7.10", "mx_lookup_insecure")
+
+
+@pytest.mark.rule(6)
+@pytest.mark.parametrize("kind", ["selfsigned", "untrusted", "expired", "wrongname"])
+def test_r06_encrypted_but_unverified_is_never_enough(kind: str) -> None:
+    seen = probe(presented=certificate("mx1.example.org", kind))
+    result = forecast(domain(host(seen=seen)), LETTER)
+    assert answers(result) == ("5.7.10", "certificate_not_verified")
+
+
+@pytest.mark.rule(6)
+def test_r06_a_certificate_verified_by_pkix_or_by_dane_is_enough() -> None:
+    selfsigned = certificate("mx1.example.org", "selfsigned")
+    assert answers(forecast(domain(host()), LETTER)) == OK
+    by_dane = host(selfsigned.tlsa(), seen=probe(presented=selfsigned))
+    assert answers(forecast(domain(by_dane), LETTER)) == OK
+
+
+@pytest.mark.rule(11)
+def test_r11_every_mx_is_tried_and_one_that_satisfies_is_enough() -> None:
+    bad = host(BAD, name="mx2.example.org", preference=5, seen=probe("192.0.2.2"))
+    for profile in (DANE, LETTER):
+        result = forecast(domain(bad, host(GOOD)), profile)
+        assert (answers(result), result.mx) == (OK, "mx1.example.org")
+
+
+@pytest.mark.rule(12)
+@pytest.mark.parametrize("profile", [DANE, LETTER], ids=["postfix", "rfc8689"])
+def test_r12_a_missing_capability_is_5730_and_missing_authentication_5710(
+    profile: MtaProfile,
+) -> None:
+    without = host(GOOD, seen=probe(requiretls=False))
+    assert forecast(domain(without), profile).status == "5.7.30"
+    assert forecast(domain(host(BAD)), profile).status == "5.7.10"
+
+
+@pytest.mark.rule(12)
+def test_r12_no_starttls_is_5710_by_the_letter_and_5730_for_postfix() -> None:
+    evidence = domain(host(GOOD, seen=clear()))
+    assert answers(forecast(evidence, LETTER)) == ("5.7.10", "starttls_not_offered")
+    assert answers(forecast(evidence, DANE)) == ("5.7.30", "starttls_not_offered")
+
+
+@pytest.mark.rule(13)
+def test_r13_tls_required_no_ignores_dane_and_mta_sts() -> None:
+    mismatch = domain(host(BAD), sts=("other.example.net",))
+    for profile in (DANE, replace(DANE, mta_sts=MtaSts.MX_PATTERNS), LETTER):
+        result = forecast(mismatch, profile, Requirement.TLS_REQUIRED_NO)
+        assert answers(result) == OK
+    in_clear = domain(host(GOOD, seen=clear()))
+    assert answers(forecast(in_clear, DANE, Requirement.TLS_REQUIRED_NO)) == OK
+
+
+@pytest.mark.rule(18)
+def test_r18_a_server_that_needs_starttls_wins_over_tls_required_no() -> None:
+    broken = ProbeEvidence(
+        "192.0.2.1", ProbeStage.HANDSHAKE, ProbeFailure.CLOSED, starttls_offered=True
+    )
+    result = forecast(domain(host(GOOD, seen=broken)), DANE, Requirement.TLS_REQUIRED_NO)
+    assert answers(result) == ("4.7.5", "tls_handshake_failed")
+
+
+@pytest.mark.rule(19)
+@pytest.mark.parametrize(
+    "nexthop",
+    [
+        NextHop(HopKind.ADDRESS, "192.0.2.1"),
+        NextHop(HopKind.HOST, "localhost"),
+        NextHop(HopKind.HOST, "mail.own.example"),
+        NextHop(HopKind.MX, "own.example"),
+    ],
+)
+def test_r19_own_domains_localhost_and_addresses_are_opportunistic_by_default(
+    nexthop: NextHop,
+) -> None:
+    evidence = replace(domain(host(seen=clear())), nexthop=nexthop)
+    result = forecast(evidence, replace(DANE, mydomain="own.example"))
+    assert (result.status, result.tls) == ("2.0.0", "may:none/requiretls:none")
+    assert result.compliant is False
+
+
+@pytest.mark.rule(19)
+def test_a_policy_table_is_searched_as_postfix_does() -> None:
+    table = (
+        ("example.org", RequiretlsPolicy.ENFORCE),
+        (".example.org", RequiretlsPolicy.OPPORTUNISTIC),
+        ("*", RequiretlsPolicy.DISABLE),
+    )
+    profile = replace(DANE, requiretls_policy=table)
+    evidence = domain(host(seen=clear()))
+    subdomain = replace(evidence, nexthop=NextHop(HopKind.MX, "a.b.example.org"))
+    other = replace(evidence, nexthop=NextHop(HopKind.MX, "example.net"))
+    assert forecast(evidence, profile).status == "5.7.10"
+    assert forecast(subdomain, profile).tls == "may:none/requiretls:none"
+    assert forecast(other, profile).tls == "may:none"
+
+
+# ---------------------------------------------------------------- DANE
+
+
+@pytest.mark.rule(21)
+@pytest.mark.parametrize("profile", [DANE, LETTER], ids=["postfix", "rfc8689"])
+def test_r21_a_failed_tlsa_lookup_is_temporary_and_never_no_records(profile: MtaProfile) -> None:
+    result = forecast(domain(host(tlsa_outcome=DnsOutcome.ERROR)), profile)
+    assert answers(result) == ("4.7.5", "policy_lookup_failed")
+
+
+@pytest.mark.rule(23)
+def test_r23_unsigned_mx_gives_no_dane_guarantee_and_bogus_mx_defers() -> None:
+    result = forecast(domain(host(GOOD), secure=False))
+    assert answers(result) == ("2.0.0", "noncompliant_mx_insecure")
+    bogus = replace(domain(), mx=MxEvidence(DnsOutcome.ERROR, error="bogus"))
+    assert answers(forecast(bogus)) == ("4.4.3", "dns_failure")
+
+
+@pytest.mark.rule(24)
+@pytest.mark.parametrize(("secure", "compliant"), [(True, True), (False, False)])
+def test_r24_an_implicit_mx_is_authenticated_only_by_a_signed_denial(
+    secure: bool, compliant: bool
+) -> None:
+    own = host(certificate("example.org").tlsa(), name="example.org", preference=0)
+    own = replace(own, probes=(probe(presented=certificate("example.org")),))
+    evidence = replace(domain(own), mx=MxEvidence(DnsOutcome.NODATA, secure))
+    assert forecast(evidence).compliant is compliant
+    assert forecast(evidence, LETTER).status == ("2.0.0" if secure else "5.7.10")
+
+
+@pytest.mark.rule(24)
+def test_r24_no_such_domain_and_null_mx_are_different_outcomes() -> None:
+    gone = replace(domain(), mx=MxEvidence(DnsOutcome.NXDOMAIN))
+    null = replace(domain(), mx=MxEvidence(DnsOutcome.FOUND, True, null_mx=True))
+    assert answers(forecast(gone)) == ("5.4.4", "no_such_domain")
+    assert answers(forecast(null)) == ("5.1.0", "null_mx")
+
+
+@pytest.mark.rule(32)
+@pytest.mark.parametrize("profile", [DANE, LETTER], ids=["postfix", "rfc8689"])
+def test_r32_a_tlsa_mismatch_does_not_fall_back_to_a_good_pkix_certificate(
+    profile: MtaProfile,
+) -> None:
+    result = forecast(domain(host(BAD)), profile)
+    assert answers(result) == ("5.7.10", "certificate_not_verified")
+
+
+@pytest.mark.rule(33)
+@pytest.mark.parametrize("record", [TlsaRecord(3, 1, 99, b"x"), TlsaRecord(0, 1, 1, bytes(32))])
+def test_r33_unusable_records_demand_tls_but_authenticate_nobody(record: TlsaRecord) -> None:
+    in_clear = domain(host(record, seen=clear()))
+    assert forecast(in_clear, DANE, Requirement.NONE).status == "4.7.4"
+    assert answers(forecast(domain(host(record)), LETTER)) == (
+        "5.7.10",
+        "certificate_not_verified",
+    )
+
+
+@pytest.mark.rule(34)
+def test_r34_insecure_tlsa_is_as_good_as_none() -> None:
+    evidence = domain(host(BAD, tlsa_secure=False))
+    assert answers(forecast(evidence, DANE, Requirement.NONE)) == OK
+    assert answers(forecast(evidence, LETTER)) == OK
+
+
+@pytest.mark.rule(35)
+@pytest.mark.parametrize("usage", [0, 1])
+def test_r35_certificate_usages_0_and_1_are_unusable(usage: int) -> None:
+    result = forecast(domain(host(certificate().tlsa(usage))))
+    assert (result.status, result.tls) == ("5.7.10", "encrypt?/!requiretls:nocertmatch")
+
+
+@pytest.mark.rule(36)
+@pytest.mark.parametrize(
+    "record",
+    [
+        TlsaRecord(3, 2, 1, bytes(32)),
+        TlsaRecord(3, 1, 3, bytes(32)),
+        TlsaRecord(3, 1, 1, bytes(31)),
+        TlsaRecord(3, 1, 2, bytes(32)),
+        TlsaRecord(3, 0, 0, b"\x30\x03garbage"),
+        TlsaRecord(3, 1, 0, b""),
+        TlsaRecord(3, 1, 0, certificate().chain[0]),
+        TlsaRecord(3, 0, 0, certificate().key),
+    ],
+)
+def test_r36_malformed_or_unknown_tlsa_records_are_unusable(record: TlsaRecord) -> None:
+    result = forecast(domain(host(record)), LETTER)
+    assert result.status == "5.7.10"
+    beside_a_good_one = forecast(domain(host(record, GOOD)), LETTER)
+    assert answers(beside_a_good_one) == OK
+
+
+@pytest.mark.rule(37)
+@pytest.mark.parametrize("kind", ["expired", "wrongname", "selfsigned", "untrusted"])
+def test_r37_dane_ee_looks_neither_at_the_name_nor_at_dates_nor_at_the_chain(kind: str) -> None:
+    presented = certificate("mx1.example.org", kind, chain=False)
+    for matching in (0, 1, 2):
+        for selector in (0, 1):
+            evidence = domain(
+                host(presented.tlsa(3, selector, matching), seen=probe(presented=presented))
+            )
+            assert answers(forecast(evidence)) == OK
+
+
+@pytest.mark.rule(38)
+def test_r38_dane_ta_needs_the_authority_in_the_chain_or_in_dns_and_no_public_root() -> None:
+    stranger = certificate("mx1.example.org", "untrusted")
+    anchor = stranger.chain[1]
+    in_dns = TlsaRecord(2, 0, 0, anchor)
+    alone = probe(presented=replace(stranger, chain=stranger.chain[:1]))
+    assert answers(forecast(domain(host(in_dns, seen=alone)))) == OK
+    by_digest = replace(stranger, ca=anchor).tlsa(2, 0, 1)
+    sent = probe(presented=stranger)
+    assert answers(forecast(domain(host(by_digest, seen=sent)))) == OK
+    assert forecast(domain(host(by_digest, seen=alone))).status == "5.7.10"
+
+
+@pytest.mark.rule(38)
+def test_r38_dane_ta_checks_dates_and_names() -> None:
+    for kind in ("expired", "wrongname"):
+        presented = certificate("mx1.example.org", kind)
+        evidence = domain(host(presented.tlsa(2), seen=probe(presented=presented)))
+        assert answers(forecast(evidence)) == ("5.7.10", "certificate_not_verified")
+    good = domain(host(certificate().tlsa(2)))
+    assert answers(forecast(good)) == OK
+    assert forecast(good, now=NOW + 40 * DAY).status == "5.7.10"
+
+
+@pytest.mark.rule(39)
+@pytest.mark.parametrize(
+    ("name", "matches"),
+    [
+        ("mx1.example.org", True),  # the TLSA base domain
+        ("example.org", True),  # the next-hop domain
+        ("expanded.example.net", True),  # the next-hop domain after CNAME expansion
+        ("mx2.example.org", False),
+    ],
+)
+def test_r39_reference_names_of_dane_ta(name: str, matches: bool) -> None:
+    presented = certificate(name)
+    evidence = domain(host(presented.tlsa(2), seen=probe(presented=presented)))
+    evidence = replace(evidence, mx=replace(evidence.mx, canonical="expanded.example.net"))
+    assert (forecast(evidence).status == "2.0.0") is matches
+
+
+@pytest.mark.rule(39)
+def test_r39_without_mx_records_only_the_base_domain_counts() -> None:
+    presented = certificate("example.org")
+    own = host(presented.tlsa(2), seen=probe(presented=presented))
+    evidence = replace(domain(own), nexthop=NextHop(HopKind.HOST, "mx1.example.org"))
+    assert forecast(evidence).status == "5.7.10"
+
+
+@pytest.mark.rule(40)
+def test_r40_end_entity_and_trust_anchor_records_are_alternatives_in_any_order() -> None:
+    wrong_anchor = TlsaRecord(2, 1, 1, bytes(32))
+    for records in ((GOOD, wrong_anchor), (wrong_anchor, GOOD)):
+        assert answers(forecast(domain(host(*records)))) == OK
+    for records in ((BAD, certificate().tlsa(2)), (certificate().tlsa(2), BAD)):
+        assert answers(forecast(domain(host(*records)))) == OK
+
+
+@pytest.mark.rule(41)
+def test_r41_only_the_strongest_digest_of_a_usage_and_selector_counts() -> None:
+    stale = TlsaRecord(3, 1, 2, bytes(64))
+    assert forecast(domain(host(GOOD, stale))).status == "5.7.10"
+    other_selector = TlsaRecord(3, 0, 2, bytes(64))
+    assert forecast(domain(host(GOOD, other_selector))).status == "2.0.0"
+    full = certificate().tlsa(3, 1, 0)
+    assert forecast(domain(host(full, stale))).status == "2.0.0"
+
+
+@pytest.mark.rule(43)
+def test_r43_a_dane_mismatch_delays_ordinary_mail_and_fails_requiretls_at_the_last_mx() -> None:
+    mismatch = host(BAD)
+    assert forecast(domain(mismatch), DANE, Requirement.NONE).status == "4.7.5"
+    assert forecast(domain(mismatch)).status == "5.7.10"
+    then_refused = host(GOOD, name="mx2.example.org", preference=20, seen=refused())
+    assert forecast(domain(mismatch, then_refused)).status == "4.4.1"
+
+
+# ---------------------------------------------------------------- MTA-STS
+
+
+@pytest.mark.rule(45)
+def test_r45_an_mta_sts_success_never_overrides_a_dane_failure() -> None:
+    sts = ("mx1.example.org",)
+    assert forecast(domain(host(BAD), sts=sts), LETTER).status == "5.7.10"
+    failed = domain(host(tlsa_outcome=DnsOutcome.ERROR), sts=sts)
+    assert forecast(failed, LETTER).status == "4.7.5"
+
+
+@pytest.mark.rule(56)
+def test_r56_a_certificate_for_the_pattern_only_is_delivered_but_not_compliant() -> None:
+    by_pattern = certificate("other.example.org")
+    evidence = domain(host(seen=probe(presented=by_pattern)), secure=False, sts=("*.example.org",))
+    old_style = forecast(evidence, replace(DANE, mta_sts=MtaSts.MATCH))
+    assert answers(old_style) == ("2.0.0", "noncompliant_unverified")
+    new_style = forecast(evidence, replace(DANE, mta_sts=MtaSts.MX_PATTERNS))
+    assert answers(new_style) == ("5.7.10", "certificate_not_verified")
+
+
+@pytest.mark.rule(57)
+def test_r57_in_enforce_mode_other_mx_are_skipped_and_none_left_is_temporary() -> None:
+    profile = replace(DANE, mta_sts=MtaSts.MX_PATTERNS)
+    foreign = host(name="mx.example.net", preference=5, seen=probe("192.0.2.5"))
+    both = forecast(domain(foreign, host(), secure=False, sts=("mx1.example.org",)), profile)
+    assert (answers(both), both.mx) == (OK, "mx1.example.org")
+    none_left = domain(foreign, secure=False, sts=("mx1.example.org",))
+    assert answers(forecast(none_left, profile)) == ("4.3.0", "mx_not_in_mta_sts_policy")
+    assert forecast(none_left, LETTER).outcome is Outcome.DEFER
+
+
+@pytest.mark.rule(57)
+@pytest.mark.parametrize("mode", [MtaStsMode.TESTING, MtaStsMode.NONE])
+def test_r57_testing_and_none_never_block(mode: MtaStsMode) -> None:
+    evidence = domain(host(seen=clear(), secure=False), sts=("other.example.net",), mode=mode)
+    for style in (MtaSts.MATCH, MtaSts.MX_PATTERNS):
+        result = forecast(evidence, replace(DANE, mta_sts=style), Requirement.NONE)
+        assert answers(result) == OK
+
+
+@pytest.mark.rule(61)
+def test_r61_a_failed_handshake_is_temporary_and_a_refused_starttls_is_not() -> None:
+    broken = ProbeEvidence(
+        "192.0.2.1", ProbeStage.HANDSHAKE, ProbeFailure.CLOSED, starttls_offered=True
+    )
+    result = forecast(domain(host(GOOD, seen=broken)))
+    assert answers(result) == ("4.7.5", "tls_handshake_failed")
+    assert forecast(domain(host(GOOD, seen=clear()))).outcome is Outcome.BOUNCE
+
+
+# ---------------------------------------------------------------- servers in turn
+
+
+def test_equal_preference_forecasts_the_worst_that_can_happen_and_says_so() -> None:
+    without = host(
+        GOOD, name="mx2.example.org", seen=probe("192.0.2.2", requiretls=False), preference=10
+    )
+    down = host(GOOD, seen=refused())
+    for order in ((without, down), (down, without)):
+        result = forecast(domain(*order))
+        assert result.status == "5.7.30"
+        assert "random order" in result.text
+
+
+def test_among_equals_one_that_satisfies_decides_whatever_the_order() -> None:
+    down = host(GOOD, name="mx2.example.org", seen=refused())
+    for order in ((host(GOOD), down), (down, host(GOOD))):
+        result = forecast(domain(*order))
+        assert answers(result) == OK
+        assert "random" not in result.text
+
+
+def test_no_more_addresses_are_tried_than_the_limit_allows() -> None:
+    failing = [
+        host(BAD, name=f"mx{n}.example.org", preference=n, seen=probe(f"192.0.2.{n}"))
+        for n in range(1, 6)
+    ]
+    last = host(GOOD, name="mx1.example.org", preference=9, seen=probe("192.0.2.99"))
+    evidence = domain(*failing, last)
+    assert forecast(evidence).status == "5.7.10"
+    assert forecast(evidence, replace(DANE, mx_address_limit=6)).status == "2.0.0"
+
+
+def test_ipv6_does_not_crowd_ipv4_out() -> None:
+    addresses = (*(f"2001:db8::{n}" for n in range(1, 7)), "192.0.2.1")
+    many = host(GOOD)
+    many = replace(
+        many,
+        addresses=AddressLookup(DnsOutcome.FOUND, True, addresses, canonical=many.host),
+        probes=(*(refused(address) for address in addresses[:-1]), probe("192.0.2.1")),
+    )
+    assert answers(forecast(domain(many))) == OK
+    v6_only = replace(DANE, inet_protocols=("ipv6",))
+    assert forecast(domain(many), v6_only).status == "4.4.1"
+
+
+def test_an_address_that_was_not_probed_makes_the_forecast_unknown() -> None:
+    unseen = ProbeEvidence("192.0.2.1")
+    forbidden = ProbeEvidence("192.0.2.1", ProbeStage.CONNECT, ProbeFailure.FORBIDDEN)
+    for seen in (unseen, forbidden):
+        for profile in (DANE, LETTER):
+            result = forecast(domain(host(GOOD, seen=seen)), profile)
+            assert (result.status, result.compliant) == ("unknown", None)
+
+
+# ---------------------------------------------------------------- compliance
+
+
+def test_compliance_is_null_where_nothing_is_asked_or_nothing_is_delivered() -> None:
+    assert forecast(domain(host(GOOD)), DANE, Requirement.NONE).compliant is None
+    assert forecast(domain(host(BAD))).compliant is None
+
+
+def test_an_mta_that_does_not_carry_the_requirement_is_judged_by_the_session_it_makes() -> None:
+    evidence = domain(host(GOOD))
+    dane = forecast(evidence, DANE, Requirement.REQUIRETLS, carried=Requirement.NONE)
+    assert (answers(dane), dane.compliant) == (OK, True)
+    may = MtaProfile(tls_security_level=TlsLevel.MAY)
+    opportunistic = forecast(evidence, may, Requirement.REQUIRETLS, carried=Requirement.NONE)
+    assert answers(opportunistic) == ("2.0.0", "noncompliant_unverified")
+
+
+def test_an_mta_that_is_told_to_leave_requiretls_away_is_not_compliant() -> None:
+    profile = replace(DANE, requiretls_policy=(("*", RequiretlsPolicy.DISABLE),))
+    result = forecast(domain(host(GOOD)), profile)
+    assert (answers(result), result.tls) == (("2.0.0", "noncompliant_not_carried"), "dane")
+
+
+def test_the_forecast_says_what_the_letter_would_say_beside_it() -> None:
+    result = forecast(domain(host(GOOD), secure=False))
+    assert result.rfc8689 is not None
+    assert (result.rfc8689.status, result.rfc8689.reason) == ("5.7.10", "mx_lookup_insecure")
+
+
+@pytest.mark.rule(44)
+def test_r44_a_forecast_is_valid_no_longer_than_its_shortest_lived_evidence() -> None:
+    seen = replace(probe(), expires=NOW + 30)
+    item = host(GOOD, seen=seen)
+    item = replace(item, addresses=replace(item.addresses, expires=NOW + 300))
+    evidence = domain(item)
+    evidence = replace(evidence, mx=replace(evidence.mx, expires=NOW + 600))
+    assert forecast(evidence).valid_until == NOW + 30
