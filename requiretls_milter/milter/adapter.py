@@ -1,0 +1,818 @@
+"""libmilter's callbacks: the only place that knows pymilter.
+
+One process has one libmilter, hence one context. The supervisor opens the
+socket and forks; each worker serves it::
+
+    open_socket(config.milter)          # before the fork
+    serve(WorkerContext(…))             # in a thread of the worker; blocks
+    stop_accepting(); stop()            # from the worker's main thread
+
+Each callback is plain Python: libmilter moves a connection between threads of
+its own, on which neither thread-local state nor the GIL's C interface works as
+elsewhere. No exception leaves a callback, whatever it derives from: it is
+counted and logged, and the mail goes on, unless a rule wants it deferred where
+nothing can be said of it.
+
+What is told to the MTA at the negotiation, and why:
+
+- no HELO, DATA, body and unknown commands are wanted;
+- connection, MAIL, header fields and the end of the header get no reply, and
+  RCPT gets none where no rule could refuse a recipient: each saves a round trip;
+- the macros that are read are asked for, stage by stage, since such a list
+  replaces the MTA's own (``{tls_version}`` is not among Postfix's for MAIL).
+
+Log lines, with keys that stay as they are. ``queue_id`` is the MTA's;
+``session`` stands in its place where there is none yet.
+
+``event=recipient``
+    One for each recipient of a message for which something is asked, at the
+    message's end or when it is refused: ``queue_id``/``session``, ``sender``,
+    ``to``, ``requirement``, ``source``, ``carried``, ``nexthop``,
+    ``transport``, ``tls_version`` (of the session in; empty where the MTA told
+    none, which does not prove that there was none), ``forecast``, ``reason``,
+    ``compliant``, ``tls``, ``mx``, ``action``, ``why``, ``reply`` (where it is
+    not accepted), ``waited`` (seconds), ``text``.
+``event=message``
+    One for a message that brought along tags of our name (``tags_removed``),
+    malformed or several TLS-Required fields (``tls_required_malformed``,
+    ``tls_required_fields``) or the trace of a lost requirement (``lost``);
+    for any other message at level debug. ``requirement``, ``action``,
+    ``recipients``, ``route``.
+``event=negotiated``, ``event=callback_failed``, ``event=listening``
+    What the MTA agreed to, once; a mistake of ours, with ``stage``; the socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import grp
+import itertools
+import os
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import milter
+
+from requiretls_milter.config.fields import parse_milter_socket
+from requiretls_milter.log import get_logger
+from requiretls_milter.milter.requirement import (
+    RECEIVED,
+    REQUIRE_TLS_ESMTP,
+    TLS_REQUIRED,
+    capability,
+)
+from requiretls_milter.milter.transaction import Client, Recipient, Settings, Transaction
+from requiretls_milter.model import (
+    Action,
+    Decision,
+    Forecast,
+    Requirement,
+    SmtpReply,
+    unknown_forecast,
+)
+
+if TYPE_CHECKING:
+    from requiretls_milter import config
+    from requiretls_milter.metrics import Counters
+    from requiretls_milter.source import ForecastSource
+
+NAME = "requiretls-milter"
+
+BACKLOG = 128
+"""Connections that wait to be accepted: a burst of as many SMTP sessions."""
+
+MAX_UNIX_PATH = 107
+"""Octets of a unix socket's path: sun_path of unix(7) less its final NUL."""
+
+MAX_REPLY = 980
+"""Octets of one line of a reply that libmilter takes."""
+
+MAX_LOGGED_RECIPIENTS = 1000
+"""Lines of one message: Postfix's smtpd_recipient_limit."""
+
+ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.SETSYMLIST
+"""What we do to messages."""
+
+_NOT_WANTED = milter.P_NOHELO | milter.P_NODATA | milter.P_NOBODY | milter.P_NOUNKNOWN
+_NO_REPLY = milter.P_NR_CONN | milter.P_NR_MAIL | milter.P_NR_HDR | milter.P_NR_EOH
+
+MACROS = (
+    (milter.M_CONNECT, "j v {daemon_name}"),
+    (milter.M_ENVFROM, "i {auth_authen} {tls_version}"),
+    (milter.M_ENVRCPT, "i {rcpt_mailer} {rcpt_host}"),
+    (milter.M_EOH, "i"),
+    (milter.M_EOM, "i"),
+)
+"""What is read at each stage. The list of a stage replaces the MTA's own."""
+
+_log = get_logger(__name__)
+
+
+class SocketError(Exception):
+    """The milter's socket cannot be opened; the text says which and why."""
+
+
+@dataclass(slots=True)
+class WorkerContext:
+    """What a worker serves with.
+
+    ``config`` may be replaced at any time: connections that begin later use
+    the new one.
+    """
+
+    config: config.Config
+    source: ForecastSource
+    counters: Counters
+    host_name: str
+
+
+# ---------------------------------------------------------------- the process
+
+
+@dataclass(slots=True)
+class _Server:
+    """The state of this process."""
+
+    context: WorkerContext
+    settings: Settings
+    negotiated: tuple[int, int] | None = None
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+    running: dict[int, float] = field(default_factory=dict)
+    """Callbacks that may wait, by number: since when, on the monotonic clock."""
+    transactions: set[int] = field(default_factory=set)
+    """Connections in the middle of a message."""
+
+    def current(self) -> Settings:
+        """The settings of the configuration that is in force now."""
+        if self.settings.config is not self.context.config:
+            self.settings = Settings(self.context.config)
+        return self.settings
+
+
+_server: _Server | None = None
+_listener: int | None = None
+"""File descriptor of libmilter's listening socket."""
+_stopping = threading.Event()
+
+
+def open_socket(milter_config: config.Milter) -> None:
+    """Open the socket on which the MTA calls; before the fork.
+
+    The socket of a unix path gets its group and mode before anybody can
+    connect; a socket that a dead process left behind is removed, one on which
+    somebody listens is not (libmilter would take it over in silence). TCP
+    sockets get TCP_NODELAY, which accepted connections inherit: libmilter does
+    not set it, and Nagle's algorithm with delayed acknowledgements costs
+    40 ms for each message that is changed.
+
+    Raises:
+        SocketError: it cannot be opened.
+    """
+    global _listener
+    where = milter_config.socket
+    parsed = parse_milter_socket(where)
+    if parsed.family == "unix":
+        _clear_path(parsed.path)
+    else:
+        _check_address(parsed.family, parsed.host, parsed.port)
+    _register()
+    before = _listening()
+    mask = os.umask(0o177)  # until group and mode are set, nobody else gets in
+    try:
+        milter.setconn(where)
+        milter.setbacklog(BACKLOG)
+        milter.opensocket(False)
+        if parsed.family == "unix":
+            _set_permissions(
+                parsed.path, milter_config.socket_group, int(milter_config.socket_mode, 8)
+            )
+    except (milter.error, OSError) as error:
+        raise SocketError(f"cannot open {where}: {error}") from error
+    finally:
+        os.umask(mask)
+    opened = _listening() - before
+    if len(opened) != 1:
+        raise SocketError(f"cannot open {where}: libmilter opened {len(opened)} sockets")
+    _listener = opened.pop()
+    # Several workers wait on it: one that comes too late must not block in accept(2).
+    os.set_blocking(_listener, False)
+    if parsed.family != "unix":
+        with socket.socket(fileno=os.dup(_listener)) as listener:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _log.info("listening", socket=where)
+
+
+def serve(context: WorkerContext) -> None:
+    """Answer the MTA until :func:`stop`; blocks.
+
+    Runs in a thread of its own, so that the main one gets the signals.
+    """
+    global _server
+    _server = _Server(context, Settings(context.config))
+    _stopping.clear()
+    milter.main()
+
+
+def stop() -> None:
+    """End :func:`serve`: libmilter cuts what is open and takes up to 5 s."""
+    _stopping.set()
+    milter.stop()
+
+
+def stop_accepting() -> None:
+    """Take no new connection in this process; those that are open go on.
+
+    libmilter has no call for it: its listening descriptor is replaced by one
+    that nobody can reach. Within 5 s libmilter notices.
+    """
+    if _listener is None:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as nobody:
+        nobody.bind("")  # an abstract address that the kernel chooses, unix(7)
+        nobody.listen(1)
+        nobody.setblocking(False)
+        os.dup2(nobody.fileno(), _listener)
+
+
+def transactions_in_progress() -> int:
+    """How many connections are in the middle of a message."""
+    return len(_server.transactions) if _server is not None else 0
+
+
+def longest_callback() -> float:
+    """Seconds since the oldest callback began that has not returned; 0.0 if there is none."""
+    if _server is None or not _server.running:
+        return 0.0
+    started = list(_server.running.values())
+    return max(0.0, time.monotonic() - min(started)) if started else 0.0
+
+
+def _register() -> None:
+    milter.set_flags(ACTIONS)
+    milter.set_connect_callback(_connect)
+    milter.set_envfrom_callback(_mail)
+    milter.set_envrcpt_callback(_rcpt)
+    milter.set_header_callback(_header)
+    milter.set_eoh_callback(_eoh)
+    milter.set_eom_callback(_eom)
+    milter.set_abort_callback(_abort)
+    milter.set_close_callback(_close)
+    # What pymilter itself cannot decode (a header name in 8 bits) never gets here.
+    milter.set_exception_policy(milter.TEMPFAIL)
+    milter.register(NAME, negotiate=_negotiate)
+
+
+def _listening() -> set[int]:
+    """Descriptors of this process on which a socket listens."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        descriptor = int(entry.name)
+        with contextlib.suppress(OSError):  # closed meanwhile, or no socket
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(descriptor)) as copy:
+                if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    found.add(descriptor)
+    return found
+
+
+def _clear_path(path: str) -> None:
+    """Make way for a unix socket, or say why there is none."""
+    if len(os.fsencode(path)) > MAX_UNIX_PATH:
+        raise SocketError(f"cannot open {path}: a socket's path has at most {MAX_UNIX_PATH} bytes")
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        raise SocketError(f"cannot open {path}: there is no directory {directory}")
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SocketError(f"cannot open {path}: {error.strerror}") from error
+    if not stat.S_ISSOCK(mode):
+        raise SocketError(f"cannot open {path}: something that is no socket stands there")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        caller.setblocking(False)
+        try:
+            caller.connect(path)
+        except ConnectionRefusedError:
+            pass  # nobody listens: left behind
+        except FileNotFoundError:
+            return
+        except BlockingIOError:
+            raise SocketError(f"cannot open {path}: another process listens there") from None
+        except OSError as error:
+            raise SocketError(f"cannot open {path}: {error.strerror}") from error
+        else:
+            raise SocketError(f"cannot open {path}: another process listens there")
+    try:
+        os.unlink(path)
+    except OSError as error:
+        raise SocketError(
+            f"cannot open {path}: a socket left behind cannot be removed: {error.strerror}"
+        ) from error
+
+
+def _check_address(family: str, host: str, port: int) -> None:
+    """Bind once, since libmilter would not say what is wrong."""
+    kind = socket.AF_INET6 if family == "inet6" else socket.AF_INET
+    try:
+        with socket.socket(kind, socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((host, port))
+    except OSError as error:
+        raise SocketError(f"cannot open {family}:{port}@{host}: {error.strerror}") from error
+
+
+def _set_permissions(path: str, group: str, mode: int) -> None:
+    if group:
+        try:
+            number = grp.getgrnam(group).gr_gid
+        except KeyError:
+            raise SocketError(f"cannot open {path}: there is no group {group}") from None
+        os.chown(path, -1, number)
+    os.chmod(path, mode)
+
+
+# ---------------------------------------------------------------- one connection
+
+
+class _Connection:
+    """What is known of a connection with the MTA; libmilter keeps it for us."""
+
+    __slots__ = (
+        "capability",
+        "counters",
+        "mta_name",
+        "number",
+        "protocol",
+        "server",
+        "settings",
+        "transaction",
+        "trusted",
+    )
+
+    def __init__(self, server: _Server, protocol: int) -> None:
+        self.server = server
+        self.settings = server.current()
+        self.counters = server.context.counters
+        self.protocol = protocol
+        self.number = next(server.numbers)
+        self.mta_name = ""
+        self.capability = capability(self.settings.config.mta.carries, "")
+        self.trusted = False
+        self.transaction: Transaction | None = None
+
+    def begin(self, transaction: Transaction) -> None:
+        self.transaction = transaction
+        self.server.transactions.add(self.number)
+
+    def end(self) -> None:
+        self.transaction = None
+        self.server.transactions.discard(self.number)
+
+
+Callback = Callable[..., int]
+
+
+def _contained(stage: str, no_reply: int = 0) -> Callable[[Callback], Callback]:
+    """Make a callback of a function of (connection, ctx, …) that returns an answer.
+
+    Args:
+        stage: the callback's name, a label of ``callback_errors_total``.
+        no_reply: the protocol flag by which the MTA waits for no answer.
+    """
+
+    def wrap(function: Callback) -> Callback:
+        @functools.wraps(function)
+        def callback(ctx: Any, *arguments: Any) -> int:
+            try:
+                connection = ctx.getpriv()
+                if connection is None:
+                    connection = _attach(ctx, 0)
+                answer = function(connection, ctx, *arguments)
+            except BaseException:  # noqa: BLE001 - SystemExit would end the process
+                answer = _failed(stage, ctx)
+                if no_reply:
+                    connection = _priv(ctx)
+                    if connection is not None and connection.protocol & no_reply:
+                        return int(milter.NOREPLY)
+                return answer
+            if connection.protocol & no_reply and answer == milter.CONTINUE:
+                return int(milter.NOREPLY)
+            return answer
+
+        return callback
+
+    return wrap
+
+
+def _priv(ctx: Any) -> _Connection | None:
+    try:
+        connection: _Connection | None = ctx.getpriv()
+    except BaseException:  # noqa: BLE001 - asked only after something has failed already
+        return None
+    return connection
+
+
+def _count_failure(stage: str) -> None:
+    """Count and log the exception that is being handled."""
+    with contextlib.suppress(BaseException):
+        if _server is not None:
+            _server.context.counters.inc("callback_errors_total", (stage,))
+    with contextlib.suppress(BaseException):
+        _log.exception("callback_failed", stage=stage)
+
+
+@contextlib.contextmanager
+def _apart(stage: str) -> Iterator[None]:
+    """Around a part of a callback whose failure must not change the answer."""
+    try:
+        yield
+    except BaseException:  # noqa: BLE001 - see _contained
+        _count_failure(stage)
+
+
+def _failed(stage: str, ctx: Any) -> int:
+    """Count and log an exception of ours; what is answered in its place."""
+    connection = _priv(ctx)
+    _count_failure(stage)
+    with contextlib.suppress(BaseException):
+        message = connection.transaction if connection is not None else None
+        if stage in ("rcpt", "eom") and message is not None and message.doubt_defers():
+            ctx.setreply("451", "4.3.0", "REQUIRETLS cannot be judged now")
+            return int(milter.TEMPFAIL)
+    return int(milter.CONTINUE)
+
+
+def _attach(ctx: Any, protocol: int) -> _Connection:
+    if _server is None:
+        raise RuntimeError("libmilter runs without serve()")
+    connection = _Connection(_server, protocol)
+    ctx.setpriv(connection)
+    return connection
+
+
+def _negotiate(ctx: Any, options: list[int]) -> int:
+    """Agree on actions, events and replies; ``options`` is changed in place."""
+    try:
+        actions, offered = options[0], options[1]
+        connection = _attach(ctx, 0)
+        wanted = _NOT_WANTED | _NO_REPLY
+        if not connection.settings.rules.can_refuse:
+            wanted |= milter.P_NR_RCPT
+        connection.protocol = wanted & offered
+        if actions & milter.SETSYMLIST:
+            for stage, names in MACROS:
+                ctx.setsymlist(stage, names)
+        options[:] = [actions & ACTIONS, connection.protocol, 0, 0]
+        _tell_negotiated(connection.server, actions, wanted, offered)
+    except BaseException:  # noqa: BLE001 - pymilter would turn on every callback without a word
+        _count_failure("negotiate")
+        begun = _priv(ctx)
+        if begun is not None:
+            begun.protocol = 0
+        return int(milter.ALL_OPTS)
+    return int(milter.CONTINUE)
+
+
+def _tell_negotiated(server: _Server, actions: int, wanted: int, offered: int) -> None:
+    """Log what an MTA agrees to: the first time, and when it is something else."""
+    agreed = (actions & ACTIONS, wanted & offered)
+    if server.negotiated == agreed:
+        return
+    complete = agreed == (ACTIONS, wanted)
+    level = _log.info if complete and server.negotiated is None else _log.warning
+    level(
+        "negotiated",
+        actions=f"{agreed[0]:#x}",
+        protocol=f"{agreed[1]:#x}",
+        missing_actions=f"{ACTIONS & ~actions:#x}",
+        missing_protocol=f"{wanted & ~offered:#x}",
+    )
+    server.negotiated = agreed
+
+
+# ---------------------------------------------------------------- callbacks
+
+
+@_contained("connect", milter.P_NR_CONN)
+def _connect(connection: _Connection, ctx: Any, _name: str, family: int, address: Any) -> int:
+    if isinstance(address, tuple):
+        connection.trusted = connection.settings.trusts(str(address[0]).removeprefix("IPv6:"))
+    else:
+        # A unix socket, of this host. Without any address: nobody that we know.
+        connection.trusted = family == socket.AF_UNIX
+    connection.mta_name = _macro(ctx, "j")
+    connection.capability = capability(connection.settings.config.mta.carries, _macro(ctx, "v"))
+    return int(milter.CONTINUE)
+
+
+@_contained("mail", milter.P_NR_MAIL)
+def _mail(connection: _Connection, ctx: Any, sender: bytes, *parameters: bytes) -> int:
+    _conclude(connection, ctx)
+    client = Client(
+        authenticated=bool(_macro(ctx, "{auth_authen}")),
+        trusted=connection.trusted,
+        capability=connection.capability,
+    )
+    connection.begin(Transaction(connection.settings, client, _text(sender), parameters))
+    return int(milter.CONTINUE)
+
+
+@_contained("rcpt", milter.P_NR_RCPT)
+def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes) -> int:
+    message = connection.transaction
+    if message is None:
+        return int(milter.CONTINUE)
+    recipient = message.add_recipient(
+        _text(address), _macro(ctx, "{rcpt_mailer}"), _macro(ctx, "{rcpt_host}")
+    )
+    _ask(connection, recipient, "rcpt")
+    if not message.can_act(recipient) or recipient.rule is None:
+        return int(milter.CONTINUE)
+    with _waiting(connection):
+        forecast = _answer(connection, recipient, recipient.rule.decide_wait, "rcpt")
+    decision = message.decide_at_rcpt(recipient, forecast, time.time())
+    if decision.reply is None:
+        return int(milter.CONTINUE)
+    answer = _refuse(ctx, decision.reply)
+    with _apart("rcpt"):
+        _count_recipient(connection, recipient)
+        _tell_recipient(connection, ctx, message, recipient)
+    return answer
+
+
+_LOOKED_AT = frozenset({RECEIVED, TLS_REQUIRED, REQUIRE_TLS_ESMTP})
+
+
+@_contained("header", milter.P_NR_HDR)
+def _header(connection: _Connection, _ctx: Any, name: str, value: bytes) -> int:
+    key = name.lower().rstrip()  # RFC 5322 section 4.5.3: blanks before the colon
+    if key in _LOOKED_AT or key == connection.settings.tag_name:
+        message = connection.transaction
+        if message is not None:
+            message.add_field(key, value)
+    return int(milter.CONTINUE)
+
+
+@_contained("eoh", milter.P_NR_EOH)
+def _eoh(connection: _Connection, _ctx: Any) -> int:
+    message = connection.transaction
+    if message is not None:
+        for recipient in message.end_of_header():
+            _ask(connection, recipient, "eoh")
+    return int(milter.CONTINUE)
+
+
+@_contained("eom")
+def _eom(connection: _Connection, ctx: Any) -> int:
+    message = connection.transaction
+    if message is None:
+        return int(milter.CONTINUE)
+    with _waiting(connection):
+        deadline = time.monotonic() + message.patience()
+        for recipient in message.undecided():
+            forecast = _answer(connection, recipient, deadline - time.monotonic(), "eom")
+            message.decide(recipient, forecast, time.time())
+    decision = message.decide_message()
+    if decision.reply is not None:
+        answer = _refuse(ctx, decision.reply)
+    else:
+        _write_tag(connection, ctx, message)
+        answer = int(milter.CONTINUE)
+    with _apart("eom"):
+        _finish(connection, ctx, message, decision)
+    return answer
+
+
+@_contained("abort")
+def _abort(connection: _Connection, ctx: Any) -> int:
+    _conclude(connection, ctx)
+    return int(milter.CONTINUE)
+
+
+def _close(ctx: Any) -> int:
+    # Not by way of _contained: a connection that never was shall not begin here.
+    try:
+        connection = ctx.getpriv()
+        if connection is not None:
+            _conclude(connection, ctx)
+            ctx.setpriv(None)
+    except BaseException:  # noqa: BLE001 - see _contained
+        _count_failure("close")
+    return int(milter.CONTINUE)
+
+
+# ---------------------------------------------------------------- what callbacks do
+
+
+def _macro(ctx: Any, name: str) -> str:
+    """A macro's value; "" where the MTA did not send it, or sent bytes that are no UTF-8."""
+    try:
+        value = ctx.getsymval(name)
+    except UnicodeDecodeError:
+        return ""
+    return value if value is not None else ""
+
+
+def _text(octets: bytes) -> str:
+    """An envelope address as text without surrogates, whatever bytes it has."""
+    return octets.decode("utf-8", "backslashreplace")
+
+
+def _ask(connection: _Connection, recipient: Recipient, stage: str) -> None:
+    """Start the assessment, so that it runs while the message comes in."""
+    if recipient.question is None:
+        return
+    with _apart(stage):  # if it fails the forecast is unknown, and the rule decides
+        recipient.pending = connection.server.context.source.ask(recipient.question)
+
+
+def _answer(
+    connection: _Connection, recipient: Recipient, patience: float, stage: str
+) -> Forecast | None:
+    """The forecast, if it comes within ``patience`` seconds; None where none is asked for."""
+    if recipient.question is None:
+        return None
+    pending = recipient.pending
+    if pending is None:
+        return unknown_forecast("the assessment could not be started")
+    forecast = unknown_forecast("the assessment failed")
+    started = time.monotonic()
+    with _apart(stage):
+        try:
+            forecast = pending.result(max(0.0, patience))
+        except TimeoutError:
+            forecast = unknown_forecast("no forecast in time")
+    recipient.waited = time.monotonic() - started
+    connection.counters.observe("forecast_wait_seconds", recipient.waited)
+    return forecast
+
+
+@contextlib.contextmanager
+def _waiting(connection: _Connection) -> Iterator[None]:
+    """Mark a callback that may wait, for the watchdog."""
+    running = connection.server.running
+    running[connection.number] = time.monotonic()
+    try:
+        yield
+    finally:
+        running.pop(connection.number, None)
+
+
+def _refuse(ctx: Any, reply: SmtpReply) -> int:
+    """Answer with ``reply``.
+
+    The class of the code and of the enhanced code are one: a mismatch makes
+    Postfix drop the milter for the whole SMTP session.
+    """
+    kind = reply.code // 100
+    enhanced = reply.enhanced if reply.enhanced.startswith(f"{kind}.") else f"{kind}.7.0"
+    text = "".join(c if " " <= c <= "~" else "?" for c in reply.text)[: MAX_REPLY // 2]
+    ctx.setreply(str(reply.code), enhanced, text.replace("%", "%%"))
+    return int(milter.REJECT if kind == 5 else milter.TEMPFAIL)
+
+
+def _write_tag(connection: _Connection, ctx: Any, message: Transaction) -> None:
+    """Remove what bears our name, then put ours at the top.
+
+    Deletions first: until something is inserted above it, the MTA's own
+    Received field is not counted. From the last copy to the first one, since
+    each deletion changes the number of those that follow.
+    """
+    settings = connection.settings
+    for number in range(message.findings.tags, 0, -1):
+        ctx.chgheader(settings.header_name, number, None)
+    tag = message.tag()
+    if tag is not None:
+        by = settings.config.milter.by or connection.mta_name or connection.server.context.host_name
+        ctx.addheader(settings.header_name, tag.value(by), 0)
+
+
+def _conclude(connection: _Connection, ctx: Any) -> None:
+    """A message ends before its end: aborted, or refused recipient by recipient."""
+    message = connection.transaction
+    if message is None:
+        return
+    if message.all_refused:
+        decisions = [r.decision for r in message.recipients if r.decision is not None]
+        permanent = all(decision.action is Action.REJECT for decision in decisions)
+        action = Action.REJECT if permanent else Action.DEFER
+        _count_message(connection, message, action)
+        _tell_message(connection, ctx, message, action)
+    connection.end()
+
+
+def _finish(connection: _Connection, ctx: Any, message: Transaction, decision: Decision) -> None:
+    """The message came to its end: count and tell."""
+    connection.end()
+    for recipient in message.accepted:
+        _count_recipient(connection, recipient)
+    _count_message(connection, message, decision.action)
+    told = 0
+    for recipient in message.accepted:
+        if recipient.assessed and told < MAX_LOGGED_RECIPIENTS:
+            _tell_recipient(connection, ctx, message, recipient)
+            told += 1
+    _tell_message(connection, ctx, message, decision.action)
+
+
+# ---------------------------------------------------------------- counting, telling
+
+
+def _count_message(connection: _Connection, message: Transaction, action: Action) -> None:
+    if not message.counts:
+        return
+    connection.counters.inc("messages_total", (message.requirement, action))
+    if message.lost:
+        connection.counters.inc("requirement_lost_total")
+
+
+def _count_recipient(connection: _Connection, recipient: Recipient) -> None:
+    """A recipient's decision is final."""
+    counters = connection.counters
+    if recipient.rule is None:
+        if connection.settings.counts_plain:
+            counters.inc("recipients_total", (Requirement.NONE, Action.ACCEPT))
+        return
+    if not recipient.counts:
+        return
+    asked = recipient.asked.requirement
+    action = recipient.decision.action if recipient.decision is not None else Action.ACCEPT
+    counters.inc("recipients_total", (asked, action))
+    forecast = recipient.forecast
+    if forecast is None or not recipient.assessed:
+        return
+    counters.inc("forecasts_total", (asked, forecast.status, forecast.reason))
+    counters.inc("domain_forecasts_total", (recipient.rule.domain, forecast.status))
+    if forecast.compliant is False and action is Action.ACCEPT:
+        counters.inc("noncompliant_deliveries_total", (forecast.reason,))
+
+
+def _identity(connection: _Connection, ctx: Any) -> dict[str, str]:
+    queue_id = _macro(ctx, "i")
+    if queue_id:
+        return {"queue_id": queue_id}
+    return {"session": f"{os.getpid():x}.{connection.number:x}"}
+
+
+def _tell_recipient(
+    connection: _Connection, ctx: Any, message: Transaction, recipient: Recipient
+) -> None:
+    forecast, decision = recipient.forecast, recipient.decision
+    if forecast is None or decision is None:
+        return
+    line: dict[str, Any] = {
+        **_identity(connection, ctx),
+        "sender": message.sender,
+        "to": recipient.address,
+        "requirement": recipient.asked.requirement.value,
+        "source": recipient.asked.source.value,
+        "carried": recipient.asked.carried.value,
+        "nexthop": recipient.nexthop_text,
+        "transport": recipient.mailer,
+        "tls_version": _macro(ctx, "{tls_version}"),
+        "forecast": forecast.status,
+        "reason": forecast.reason.value,
+        "compliant": forecast.compliant,
+        "tls": forecast.tls,
+        "mx": forecast.mx,
+        "action": decision.action.value,
+        "why": str(decision.why),
+        "waited": round(recipient.waited, 3),
+        "text": forecast.text,
+    }
+    if decision.reply is not None:
+        line["reply"] = f"{decision.reply.code} {decision.reply.enhanced} {decision.reply.text}"
+    _log.info("recipient", **line)
+
+
+def _tell_message(connection: _Connection, ctx: Any, message: Transaction, action: Action) -> None:
+    findings = message.findings
+    several = findings.tls_required_no + findings.tls_required_malformed
+    remarkable = findings.tags or findings.tls_required_malformed or several > 1 or message.lost
+    if not remarkable and not connection.settings.debug:
+        return
+    level = _log.info if remarkable else _log.debug
+    tag = message.tag()
+    level(
+        "message",
+        **_identity(connection, ctx),
+        sender=message.sender,
+        requirement=message.requirement.value,
+        action=action.value,
+        recipients=len(message.recipients),
+        route=tag.route.value if tag is not None else None,
+        tags_removed=findings.tags,
+        tls_required_fields=several,
+        tls_required_malformed=findings.tls_required_malformed,
+        lost=message.lost,
+    )

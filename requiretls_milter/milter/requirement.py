@@ -1,0 +1,200 @@
+"""What a message asks of TLS, read from its envelope and its header. Pure.
+
+Two things are kept apart: what is *asked*, and what the MTA *carries* itself,
+since an MTA acts only on what it saw: nothing that a milter adds or removes
+changes that. What is asked is, in this order (RFC 8689 section 4.1: the MAIL
+parameter wins over the header field):
+
+- ``REQUIRETLS`` among the MAIL parameters;
+- ``Require-TLS-ESMTP: yes``, which Postfix 3.11 adds to each message received
+  with REQUIRETLS, and obeys from anyone;
+- a rule of the operator;
+- ``TLS-Required: No``.
+
+Header fields come from strangers: they are compared as bytes and never decoded.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from requiretls_milter.model import ProfileName, Requirement, Source
+
+PARAMETER = b"REQUIRETLS"
+"""RFC 8689 section 2 item 4: no value is associated with it."""
+
+TLS_REQUIRED = "tls-required"
+REQUIRE_TLS_ESMTP = "require-tls-esmtp"
+RECEIVED = "received"
+"""Names of the fields that are looked at, in lower case."""
+
+MAX_TAG_BYTES = 1000
+"""Of an earlier tag, what is looked at: ours are shorter."""
+
+# Blanks as isspace(3) has them: Postfix skips these before the word. RFC 8689
+# section 3 allows FWS, which they include, and nothing after the word.
+_NO = re.compile(rb"[ \t\r\n\v\f]*no", re.IGNORECASE)
+_YES = re.compile(rb"[ \t\r\n\v\f]*yes", re.IGNORECASE)
+_RECEIVED_REQUIRETLS = re.compile(rb"\(\s*requiretls\s*\)", re.IGNORECASE)
+_TAG_REQUIRETLS = re.compile(rb"(?:^|[\s;])requirement\s*=\s*requiretls(?:[\s;]|$)", re.IGNORECASE)
+_POSTFIX_VERSION = re.compile(r"Postfix (\d{1,4})\.(\d{1,4})", re.ASCII)
+
+
+class Capability(enum.StrEnum):
+    """What an MTA acts on itself; the values of ``mta.carries``, ``auto`` resolved."""
+
+    REQUIRETLS = "requiretls"
+    TLS_REQUIRED = "tls-required"
+    NOTHING = "nothing"
+
+
+AUTO = "auto"
+"""The value of ``mta.carries`` that :func:`capability` resolves."""
+
+
+def capability(carries: str, mta_version: str) -> Capability:
+    """``mta.carries``, where ``auto`` is read from macro ``v``.
+
+    Postfix honours ``TLS-Required: No`` since 3.10 and REQUIRETLS since 3.11.
+    Sendmail, and an MTA that does not say what it is, are taken to do neither:
+    then the milter is the enforcement.
+    """
+    if carries != AUTO:
+        return Capability(carries)
+    postfix = _POSTFIX_VERSION.match(mta_version)
+    if postfix is None:
+        return Capability.NOTHING
+    version = (int(postfix[1]), int(postfix[2]))
+    if version >= (3, 11):
+        return Capability.REQUIRETLS
+    return Capability.TLS_REQUIRED if version >= (3, 10) else Capability.NOTHING
+
+
+def asks_requiretls(parameters: Iterable[bytes]) -> bool:
+    """Whether REQUIRETLS is among the MAIL parameters: any case, and no value (R1).
+
+    The parameter counts whatever the TLS macros say: the MTA refuses it outside
+    TLS, and passes on only what it accepted (R2).
+    """
+    return any(
+        len(parameter) == len(PARAMETER) and parameter.upper() == PARAMETER
+        for parameter in parameters
+    )
+
+
+def is_tls_required_no(value: bytes) -> bool:
+    """Whether a ``TLS-Required`` field says exactly ``No`` (RFC 8689 section 3, R8)."""
+    return _NO.fullmatch(value) is not None
+
+
+@dataclass(slots=True)
+class HeaderFindings:
+    """What one message's header says, field by field as it comes in.
+
+    ``tags`` are the copies of our own field that the message brought along.
+    """
+
+    tag_name: str
+    tls_required_no: int = 0
+    tls_required_malformed: int = 0
+    require_tls_esmtp: bool = False
+    received_requiretls: bool = False
+    tags: int = 0
+    tag_requiretls: bool = False
+
+    def add(self, name: str, value: bytes) -> None:
+        """Take a field in. ``name`` in lower case, without the blanks before the colon."""
+        if name == RECEIVED:
+            if not self.received_requiretls:
+                self.received_requiretls = _RECEIVED_REQUIRETLS.search(value) is not None
+        elif name == self.tag_name:
+            self.tags += 1
+            if _TAG_REQUIRETLS.search(value[:MAX_TAG_BYTES]):
+                self.tag_requiretls = True
+        elif name == TLS_REQUIRED:
+            if is_tls_required_no(value):
+                self.tls_required_no += 1
+            else:
+                self.tls_required_malformed += 1
+        elif name == REQUIRE_TLS_ESMTP and _YES.fullmatch(value):
+            self.require_tls_esmtp = True
+
+    def tls_required(self, profile: ProfileName) -> bool:
+        """Whether TLS is asked not to be required, as an MTA of ``profile`` reads it (R9).
+
+        More than one field is a violation of RFC 8689 section 3. Postfix
+        honours any valid one beside whatever else; by the RFC's letter a
+        message that also says something else does not say No.
+        """
+        if profile is ProfileName.RFC8689 and self.tls_required_malformed:
+            return False
+        return self.tls_required_no > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked for a recipient, where that was found, and what the MTA carries of it."""
+
+    requirement: Requirement
+    source: Source
+    carried: Requirement
+
+
+NOTHING_ASKED = Asked(Requirement.NONE, Source.NONE, Requirement.NONE)
+
+
+def resolve(
+    findings: HeaderFindings,
+    *,
+    esmtp: bool,
+    rule_requires: bool,
+    capability: Capability,
+    esmtp_header: bool,
+    profile: ProfileName,
+) -> Asked:
+    """What is asked and what is carried, as far as it is known now.
+
+    Args:
+        findings: the header so far; empty before it came.
+        esmtp: REQUIRETLS was among the MAIL parameters.
+        rule_requires: a rule with ``require = true`` matches.
+        capability: what the MTA acts on.
+        esmtp_header: ``mta.requiretls_esmtp_header``.
+        profile: how the MTA reads several TLS-Required fields.
+    """
+    by_header = esmtp_header and findings.require_tls_esmtp
+    says_no = findings.tls_required(profile)
+
+    if capability is Capability.REQUIRETLS and (esmtp or by_header):
+        carried = Requirement.REQUIRETLS  # RFC 8689 section 4.1: the field is ignored then (R10)
+    elif capability is not Capability.NOTHING and says_no:
+        carried = Requirement.TLS_REQUIRED_NO
+    else:
+        carried = Requirement.NONE
+
+    if esmtp:
+        return Asked(Requirement.REQUIRETLS, Source.ESMTP, carried)
+    if by_header:
+        return Asked(Requirement.REQUIRETLS, Source.REQUIRE_TLS_ESMTP, carried)
+    if rule_requires:
+        return Asked(Requirement.REQUIRETLS, Source.RULE, carried)
+    if says_no:
+        return Asked(Requirement.TLS_REQUIRED_NO, Source.TLS_REQUIRED, carried)
+    return NOTHING_ASKED
+
+
+def is_lost(findings: HeaderFindings, *, esmtp: bool, esmtp_header: bool) -> bool:
+    """Whether REQUIRETLS was asked earlier on the path and is not any longer (R17).
+
+    RFC 8689 section 6 wants a message that is sent on to keep its requirement
+    and names no trace by which to tell. There are three: a comment
+    ``(requiretls)`` in a Received field, as mox writes it (Postfix writes
+    none); Postfix's ``Require-TLS-ESMTP`` where it is not honoured here; and a
+    tag of ours. All of them can be forged: this is to be counted, not obeyed.
+    """
+    if esmtp or (esmtp_header and findings.require_tls_esmtp):
+        return False
+    return findings.require_tls_esmtp or findings.received_requiretls or findings.tag_requiretls

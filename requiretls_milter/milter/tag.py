@@ -1,0 +1,136 @@
+"""The header field that a message carries away: what was asked, forecast, and how to route it.
+
+``X-RequireTLS: requirement=requiretls; source=esmtp; forecast=5.7.30;
+reason=requiretls_not_offered; route=requiretls; by=mail.example.net``, with
+the keys in this order and on one line. Fields of that name that come from
+outside are forged, or an earlier pass's: all are removed before ours is put at
+the top (as RFC 8601 section 5 asks for Authentication-Results; R63).
+
+A message has one header for all its recipients. Where their next hops differ,
+a recipient could infer from the tag that there is another one, whom a Bcc was
+to hide: then the forecast is withheld.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from requiretls_milter.model import (
+    UNKNOWN_STATUS,
+    Forecast,
+    Reason,
+    Requirement,
+    Source,
+)
+
+MAX_BY = 255
+"""Characters of ``by=``: a domain name and a bit (RFC 1035 section 2.3.4)."""
+
+WITHHELD = "withheld"
+
+_NOT_IN_VALUE = re.compile(r"[^A-Za-z0-9._:\[\]-]", re.ASCII)
+
+
+class Route(enum.StrEnum):
+    """What tables of the MTA match on."""
+
+    REQUIRETLS = "requiretls"  # only over verified TLS
+    TLS_OPTIONAL = "tls-optional"
+    DEFAULT = "default"  # nothing is asked
+    MIXED = "mixed"  # no recipe may match: FILTER moves all recipients of a message
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """One accepted recipient, as far as the tag is concerned.
+
+    ``nexthop`` is canonical, "local" for the MTA itself. ``forecast`` is None
+    where none was made.
+    """
+
+    requirement: Requirement
+    source: Source
+    nexthop: str
+    local: bool
+    forecast: Forecast | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """What the field says."""
+
+    requirement: Requirement
+    source: Source
+    forecast: str
+    reason: Reason
+    route: Route
+
+    def value(self, by: str) -> str:
+        """The field's value: printable ASCII on one line, bounded (R62)."""
+        return (
+            f"requirement={self.requirement}; source={self.source}; "
+            f"forecast={_token(self.forecast)}; reason={self.reason}; route={self.route}; "
+            f"by={_token(by)}"
+        )
+
+
+def _token(text: str) -> str:
+    return _NOT_IN_VALUE.sub("_", text[:MAX_BY]) or "unknown"
+
+
+_STRENGTH = (Requirement.NONE, Requirement.TLS_REQUIRED_NO, Requirement.REQUIRETLS)
+_PRECEDENCE = (
+    Source.NONE,
+    Source.TLS_REQUIRED,
+    Source.RULE,
+    Source.REQUIRE_TLS_ESMTP,
+    Source.ESMTP,
+)
+
+
+def strongest(requirements: Sequence[Requirement]) -> Requirement:
+    """Of what is asked for several recipients, what is said of the message."""
+    return max(requirements, key=_STRENGTH.index, default=Requirement.NONE)
+
+
+def severity(status: str) -> int:
+    """The rank of a status among several: 5.7.x, other 5, 4.7.x, other 4, unknown, 2.0.0."""
+    if status.startswith("5."):
+        return 5 if status.startswith("5.7.") else 4
+    if status.startswith("4."):
+        return 3 if status.startswith("4.7.") else 2
+    return 1 if status == UNKNOWN_STATUS else 0
+
+
+def aggregate(recipients: Sequence[Tagged]) -> Tag:
+    """What is said of a message with these accepted recipients; at least one."""
+    requirement = strongest([recipient.requirement for recipient in recipients])
+    source = max(
+        (r.source for r in recipients if r.requirement is requirement), key=_PRECEDENCE.index
+    )
+    route = _route(recipients)
+    if len({recipient.nexthop for recipient in recipients}) > 1:
+        return Tag(requirement, source, WITHHELD, Reason.WITHHELD, route)
+    forecasts = [recipient.forecast for recipient in recipients if recipient.forecast is not None]
+    if not forecasts:
+        return Tag(requirement, source, UNKNOWN_STATUS, Reason.UNKNOWN, route)
+    worst = max(forecasts, key=_badness)
+    return Tag(requirement, source, worst.status, worst.reason, route)
+
+
+def _badness(forecast: Forecast) -> tuple[int, bool]:
+    """Among deliveries, one that does not satisfy RFC 8689 is the worse one."""
+    return severity(forecast.status), forecast.compliant is False
+
+
+def _route(recipients: Sequence[Tagged]) -> Route:
+    """``requiretls`` and ``tls-optional`` only where all are remote and have that requirement."""
+    asked = {recipient.requirement for recipient in recipients}
+    if asked == {Requirement.NONE}:
+        return Route.DEFAULT
+    if len(asked) > 1 or any(recipient.local for recipient in recipients):
+        return Route.MIXED
+    return Route.REQUIRETLS if asked == {Requirement.REQUIRETLS} else Route.TLS_OPTIONAL

@@ -1,0 +1,358 @@
+"""The operator's rules, and what they make of a forecast. Pure.
+
+A rule is found for a sender's domain, a recipient's domain and a next hop:
+``rules.recipient`` goes over ``rules.nexthop`` over ``rules.sender`` over
+``[rules]``; within one of them the exact name goes over ``.parent``, the
+longest first, as in Postfix's tables. Each key that a table leaves out is
+inherited from the next one that matches. ``require`` is true if any of them
+says so.
+
+:func:`decide` then says what is done with one recipient, and
+:func:`decide_message` with the message at its end. Nothing here knows a
+milter, a network or a clock.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from requiretls_milter.model import (
+    UNKNOWN_STATUS,
+    Action,
+    Decision,
+    Forecast,
+    Mode,
+    Outcome,
+    Reason,
+    Requirement,
+    SmtpReply,
+)
+from requiretls_milter.nexthop import patterns
+
+if TYPE_CHECKING:
+    from requiretls_milter import config
+
+REMEMBERED = 4096
+"""Combinations of domains whose rule is kept; a rule is cheap to find again."""
+
+OTHER_DOMAIN = "other"
+"""The label of a domain for which nothing is configured."""
+
+MAX_REPLY_TEXT = 400
+"""Characters of a reply's text: RFC 5321 section 4.5.3.1.5 allows 512 octets a line."""
+
+KEYS = (
+    "mode",
+    "require",
+    "honour_lost",
+    "enforce_for",
+    "decide_wait",
+    "on_temporary",
+    "on_unknown",
+    "on_noncompliant",
+    "downgrade_grace",
+)
+"""What a rule has, each as the key of the configuration."""
+
+
+# ---------------------------------------------------------------- finding the rule
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The rule that is in force for one recipient; see the configuration's ``[rules]``.
+
+    ``decide_wait`` and ``downgrade_grace`` in seconds. ``domain`` is the
+    configured recipient's or next hop's key that matched first, or ``other``: a
+    label of the metrics.
+    """
+
+    mode: Mode
+    require: bool
+    honour_lost: bool
+    enforce_for: config.EnforceFor
+    decide_wait: float
+    on_temporary: config.OnTemporary
+    on_unknown: config.OnUnknown
+    on_noncompliant: config.OnNoncompliant
+    downgrade_grace: float
+    domain: str = OTHER_DOMAIN
+
+    @property
+    def acts(self) -> bool:
+        """Whether the mode defers or refuses at all."""
+        return self.mode in (Mode.DEFER, Mode.REJECT)
+
+    def enforced(self, *, authenticated: bool, trusted: bool) -> bool:
+        """Whether it binds this client: a stranger is to learn no forecast from us.
+
+        Args:
+            authenticated: by SASL.
+            trusted: its address is in ``milter.trusted_networks``.
+        """
+        if self.enforce_for == "all" or authenticated:
+            return True
+        return self.enforce_for == "trusted" and trusted
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A value of a rule, and the table that it comes from, as the file names it."""
+
+    value: Any
+    table: str
+
+
+class RuleSet:
+    """``[rules]``, ready to be asked."""
+
+    def __init__(self, rules: config.Rules) -> None:
+        self._rules = rules
+        self.by_domain = bool(rules.recipient or rules.nexthop or rules.sender)
+        tables = [table for _, _, table in rules.tables()]
+        modes = {rules.mode, *(table.mode for table in tables if table.mode is not None)}
+        self.can_refuse = bool(modes & {Mode.DEFER, Mode.REJECT})
+        """Whether any rule could refuse a recipient; else SMTP need not wait for our word."""
+        self.requires = rules.require or any(table.require for table in tables)
+        """Whether any rule asks for REQUIRETLS by itself."""
+        self.find = functools.lru_cache(maxsize=REMEMBERED)(self._find)
+        """:meth:`_find`, remembered."""
+
+    def _matching(self, sender: str, recipient: str, nexthop: str) -> Iterator[tuple[str, str]]:
+        """(section, pattern) of each table that matches, the one that goes over all first."""
+        for section, domain in (("recipient", recipient), ("nexthop", nexthop), ("sender", sender)):
+            tables = getattr(self._rules, section)
+            if tables and domain:
+                for pattern in patterns(domain):
+                    if pattern in tables:
+                        yield section, pattern
+
+    def explain(self, sender: str, recipient: str, nexthop: str) -> dict[str, Origin]:
+        """Each key of the rule for these domains, with its origin.
+
+        Args:
+            sender: domain of the reverse-path, as an A-label; "" for the null one.
+            recipient: domain of the recipient, as an A-label.
+            nexthop: host of the next hop, an A-label or an address; "" for a local one.
+        """
+        matching = [
+            (f'rules.{section}."{pattern}"', getattr(self._rules, section)[pattern])
+            for section, pattern in self._matching(sender, recipient, nexthop)
+        ]
+        explained = {}
+        for key in KEYS:
+            origins = [
+                Origin(getattr(table, key), name)
+                for name, table in matching
+                if getattr(table, key) is not None
+            ]
+            origins.append(Origin(getattr(self._rules, key), "rules"))
+            if key == "require":
+                explained[key] = next((o for o in origins if o.value), origins[0])
+            else:
+                explained[key] = origins[0]
+        return explained
+
+    def _find(self, sender: str, recipient: str, nexthop: str) -> Rule:
+        """The rule for these domains; arguments as for :meth:`explain`."""
+        label = next(
+            (
+                pattern
+                for section, pattern in self._matching(sender, recipient, nexthop)
+                if section != "sender"
+            ),
+            OTHER_DOMAIN,
+        )
+        values = {
+            key: origin.value for key, origin in self.explain(sender, recipient, nexthop).items()
+        }
+        return Rule(**values, domain=label)
+
+
+# ---------------------------------------------------------------- the decision
+
+
+class Why(enum.StrEnum):
+    """Why a recipient is accepted, deferred or refused: ``why=`` of the log."""
+
+    MODE = "mode"  # off or monitor: never acts
+    NOT_ASKED = "not_asked"  # REQUIRETLS is not asked
+    NULL_SENDER = "null_sender"  # RFC 8689 sections 4.2.1 and 5
+    NOT_ENFORCED = "not_enforced"  # a client for which the rule does not act
+    LOCAL = "local"
+    WILL_DELIVER = "will_deliver"
+    LEFT_TO_MTA = "left_to_mta"  # no x.7.x: not about TLS
+    TEMPORARY = "temporary"
+    UNKNOWN = "unknown"
+    NONCOMPLIANT = "noncompliant"
+    WILL_FAIL = "will_fail"
+    DOWNGRADE = "downgrade"  # would be refused, is deferred for downgrade_grace
+    CONTRADICTION = "contradiction"  # a rule asks, TLS-Required: No undoes it
+
+
+_SENTENCES: dict[Reason, str] = {
+    Reason.NONCOMPLIANT_UNVERIFIED: "the certificate of {server} would not be verified",
+    Reason.NONCOMPLIANT_MX_INSECURE: "its MX is secured neither by DNSSEC nor by MTA-STS",
+    Reason.NONCOMPLIANT_NOT_OFFERED: "{server} does not offer REQUIRETLS",
+    Reason.MX_LOOKUP_INSECURE: "its MX is secured neither by DNSSEC nor by MTA-STS",
+    Reason.MX_NOT_IN_MTA_STS_POLICY: "{server} is not in its MTA-STS policy",
+    Reason.STARTTLS_NOT_OFFERED: "{server} does not offer STARTTLS",
+    Reason.STARTTLS_REFUSED: "{server} refuses STARTTLS",
+    Reason.TLS_HANDSHAKE_FAILED: "the TLS handshake with {server} fails",
+    Reason.CERTIFICATE_NOT_VERIFIED: "the certificate of {server} does not verify",
+    Reason.REQUIRETLS_NOT_OFFERED: "{server} does not offer REQUIRETLS",
+    Reason.TLS_LEVEL_DOES_NOT_VERIFY: "this system cannot verify the certificate of {server}",
+    Reason.MTA_POLICY_INVALID: "this system's REQUIRETLS policy is not valid",
+    Reason.POLICY_LOOKUP_FAILED: "its DANE or MTA-STS policy cannot be looked up",
+    Reason.UNKNOWN: "what its servers offer could not be found out in time",
+}
+
+PERMANENT = ("5.7.10", "5.7.30")
+"""The permanent failures of REQUIRETLS itself (RFC 8689 section 4.2.1); others are the MTA's."""
+
+_NOT_OFFERED = frozenset({Reason.NONCOMPLIANT_NOT_OFFERED, Reason.REQUIRETLS_NOT_OFFERED})
+
+
+def decide(
+    rule: Rule,
+    forecast: Forecast,
+    *,
+    asked: Requirement,
+    carried: Requirement,
+    enforced: bool,
+    null_sender: bool,
+    domain: str,
+    now: float,
+) -> Decision:
+    """What is done with one recipient.
+
+    Args:
+        rule: the rule in force.
+        forecast: of its next hop.
+        asked: for this recipient.
+        carried: what the MTA will act on.
+        enforced: the rule binds this client (:meth:`Rule.enforced`).
+        null_sender: the reverse-path is empty.
+        domain: the recipient's, for the text of the reply.
+        now: seconds since the epoch, for ``downgrade_grace``.
+    """
+    if not rule.acts:
+        return _accept(Why.MODE)
+    if asked is not Requirement.REQUIRETLS:
+        return _accept(Why.NOT_ASKED)
+    if null_sender:
+        return _accept(Why.NULL_SENDER)
+    if not enforced:
+        return _accept(Why.NOT_ENFORCED)
+    if forecast.reason is Reason.LOCAL:
+        return _accept(Why.LOCAL)
+    if carried is Requirement.TLS_REQUIRED_NO:
+        # The MTA would ignore DANE and MTA-STS for it: no delivery can keep the promise.
+        return _refuse(rule, "7.10", Why.CONTRADICTION, _contradiction(domain))
+
+    if forecast.status == UNKNOWN_STATUS or forecast.outcome is Outcome.UNKNOWN:
+        if defers_unknown(rule, carried):
+            return _defer("4.7.0", Why.UNKNOWN, _text(forecast, domain, temporary=True))
+        return _accept(Why.UNKNOWN)
+
+    if forecast.outcome is Outcome.DELIVER:
+        if forecast.compliant is not False:
+            return _accept(Why.WILL_DELIVER)
+        if not _refuses_noncompliant(rule, carried):
+            return _accept(Why.NONCOMPLIANT)
+        detail = "7.30" if forecast.reason in _NOT_OFFERED else "7.10"
+        return _refuse_with_grace(rule, detail, Why.NONCOMPLIANT, forecast, domain, now)
+
+    if forecast.reason is Reason.SERVER_REJECTS:
+        return _accept(Why.LEFT_TO_MTA)
+    if forecast.status in PERMANENT:
+        detail = forecast.status.partition(".")[2]
+        return _refuse_with_grace(rule, detail, Why.WILL_FAIL, forecast, domain, now)
+    if forecast.status.startswith("4.7."):
+        if rule.mode is Mode.REJECT and rule.on_temporary == "accept":
+            return _accept(Why.TEMPORARY)
+        return _defer(forecast.status, Why.TEMPORARY, _text(forecast, domain, temporary=True))
+    return _accept(Why.LEFT_TO_MTA)
+
+
+def decide_message(decisions: Sequence[Decision]) -> Decision:
+    """What is done with a message at its end, from the decisions on its accepted recipients.
+
+    There only the whole message can be refused: it is, where every recipient
+    would be, and where a contradiction leaves no other way to keep the
+    promise. Recipients of whom some would be refused and some deferred are
+    deferred, since the client will come again for all. Otherwise the message
+    passes, and the MTA bounces.
+    """
+    for decision in decisions:
+        if decision.why == Why.CONTRADICTION:
+            return decision
+    for wanted in (Action.ACCEPT, Action.DEFER, Action.REJECT):
+        for decision in decisions:
+            if decision.action is wanted:
+                return decision
+    return _accept(Why.NOT_ASKED)
+
+
+def defers_unknown(rule: Rule, carried: Requirement) -> bool:
+    """Whether a rule that acts defers a recipient without a forecast."""
+    if rule.on_unknown == "auto":
+        return carried is not Requirement.REQUIRETLS
+    return rule.on_unknown == "defer"
+
+
+def _refuses_noncompliant(rule: Rule, carried: Requirement) -> bool:
+    if rule.on_noncompliant == "auto":
+        return carried is not Requirement.REQUIRETLS
+    return rule.on_noncompliant == "refuse"
+
+
+def _accept(why: Why) -> Decision:
+    return Decision(Action.ACCEPT, why)
+
+
+def _defer(enhanced: str, why: Why, text: str) -> Decision:
+    return Decision(Action.DEFER, why, SmtpReply(451, enhanced, text))
+
+
+def _refuse(rule: Rule, detail: str, why: Why, text: str) -> Decision:
+    """As the mode has it; the class of the code is that of the enhanced code, always."""
+    if rule.mode is Mode.DEFER:
+        return _defer(f"4.{detail}", why, text)
+    return Decision(Action.REJECT, why, SmtpReply(550, f"5.{detail}", text))
+
+
+def _refuse_with_grace(
+    rule: Rule, detail: str, why: Why, forecast: Forecast, domain: str, now: float
+) -> Decision:
+    """Refuse, or defer what failed only lately: a failed renewal should delay mail."""
+    text = _text(forecast, domain)
+    since = now - forecast.downgraded_at
+    if rule.mode is Mode.REJECT and forecast.downgraded_at and since < rule.downgrade_grace:
+        return _defer(
+            f"4.{detail}", Why.DOWNGRADE, _bounded(f"{text}; until recently it was otherwise")
+        )
+    return _refuse(rule, detail, why, text)
+
+
+def _text(forecast: Forecast, domain: str, *, temporary: bool = False) -> str:
+    server = forecast.mx or "its server"
+    sentence = _SENTENCES.get(forecast.reason, "delivery to {server} would fail")
+    now = " now" if temporary else ""
+    return _bounded(
+        f"REQUIRETLS cannot be honoured{now} for {domain}: {sentence.format(server=server)}"
+    )
+
+
+def _contradiction(domain: str) -> str:
+    return _bounded(f"TLS-Required: No contradicts what is required for mail to {domain}")
+
+
+def _bounded(text: str) -> str:
+    """Printable ASCII (R62); the domain comes from a stranger."""
+    safe = "".join(c if " " <= c <= "~" else "?" for c in text[:MAX_REPLY_TEXT])
+    return safe if len(text) <= MAX_REPLY_TEXT else safe[:-3] + "..."
