@@ -7,13 +7,12 @@ end with, and whether that delivery would satisfy RFC 8689 section 4.2.1.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from requiretls_milter.forecast import postfix, rfc8689, status
 from requiretls_milter.forecast.attempt import Attempt
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.postfix import Delivery
-from requiretls_milter.forecast.servers import Server, name_is_authenticated
+from requiretls_milter.forecast.servers import Server, name_is_authenticated, servers_of
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     DomainEvidence,
@@ -50,45 +49,34 @@ def judge(
     if evidence.nexthop.kind is HopKind.LOCAL:
         return LOCAL_FORECAST
     delivery = Delivery(evidence, carried, profile, trust, now)
-    result, uncertain = _deliver(delivery)
+    servers = servers_of(evidence, profile)
+    by_level, uncertain = postfix.deliver(delivery, servers)
+    # RFC 8689 section 4.2.1 governs REQUIRETLS mail only; all other goes by TLS level.
+    by_letter = by_level
+    if carried is Requirement.REQUIRETLS:
+        by_letter = rfc8689.deliver(evidence, servers, trust, now)
+    postfix_delivers = profile.name is ProfileName.POSTFIX
+    result = by_level if postfix_delivers else by_letter
     compliance = _compliance(result, asked, delivery)
     return Forecast(
         status=result.status,
         outcome=status.outcome_of(result.status),
         reason=compliance if compliance else result.reason,
-        text=_text(result, compliance, uncertain),
+        text=_text(result, compliance, uncertain and result is by_level),
         compliant=_compliant(result, asked, compliance),
         mx=result.server.host.host if result.server else "",
-        tls=result.tls if profile.name is ProfileName.POSTFIX else None,
-        rfc8689=_verdict(delivery),
+        tls=result.tls if postfix_delivers else None,
+        rfc8689=Verdict(by_letter.status, by_letter.reason),
         valid_until=min(_expiries(evidence), default=0.0),
     )
 
 
 def judge_server(server: Server, delivery: Delivery) -> Attempt:
     """What the delivery would end with if *server* were the only one."""
-    if _by_the_letter(delivery):
+    letter = delivery.profile.name is ProfileName.RFC8689
+    if letter and delivery.carried is Requirement.REQUIRETLS:
         return rfc8689.attempt(server, delivery.evidence, delivery.trust, delivery.now)
     return postfix.attempt(server, delivery)
-
-
-def _by_the_letter(delivery: Delivery) -> bool:
-    """RFC 8689 section 4.2.1 governs REQUIRETLS mail only; the rest goes by TLS level."""
-    letter = delivery.profile.name is ProfileName.RFC8689
-    return letter and delivery.carried is Requirement.REQUIRETLS
-
-
-def _deliver(delivery: Delivery) -> tuple[Attempt, bool]:
-    if _by_the_letter(delivery):
-        result = rfc8689.deliver(delivery.evidence, delivery.profile, delivery.trust, delivery.now)
-        return result, False
-    return postfix.deliver(delivery)
-
-
-def _verdict(delivery: Delivery) -> Verdict:
-    profile = replace(delivery.profile, name=ProfileName.RFC8689)
-    result, _ = _deliver(replace(delivery, profile=profile))
-    return Verdict(result.status, result.reason)
 
 
 # ---------------------------------------------------------------- compliance

@@ -24,7 +24,7 @@ from requiretls_milter.forecast.authentication import (
     tlsa_lookup_failed,
 )
 from requiretls_milter.forecast.pkix import TrustStore
-from requiretls_milter.forecast.servers import NoServer, Server, in_mta_sts_policy, servers_of
+from requiretls_milter.forecast.servers import NoServer, Server, Servers, in_mta_sts_policy
 from requiretls_milter.model import (
     DnsOutcome,
     DomainEvidence,
@@ -79,9 +79,8 @@ class NoPlan:
     why: str
 
 
-def deliver(delivery: Delivery) -> tuple[Attempt, bool]:
+def deliver(delivery: Delivery, servers: Servers) -> tuple[Attempt, bool]:
     """What the delivery ends with; and whether Postfix's random order could change it."""
-    servers = servers_of(delivery.evidence, delivery.profile)
     if isinstance(servers, NoServer):
         return Attempt(None, servers.status, servers.reason, servers.text), False
     attempts = tuple(tuple(attempt(server, delivery) for server in group) for group in servers)

@@ -13,29 +13,25 @@ from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.servers import (
     NoServer,
     Server,
+    Servers,
     in_mta_sts_policy,
     name_is_authenticated,
-    servers_of,
 )
 from requiretls_milter.model import (
     UNKNOWN_STATUS,
     DomainEvidence,
-    MtaProfile,
     ProbeStage,
     Reason,
 )
 
 
-def deliver(
-    evidence: DomainEvidence, profile: MtaProfile, trust: TrustStore, now: float
-) -> Attempt:
+def deliver(evidence: DomainEvidence, servers: Servers, trust: TrustStore, now: float) -> Attempt:
     """Try every server in order of preference; the first that satisfies takes the message.
 
     None left: something temporary at any of them keeps the message in the
     queue; else 5.7.30 if all that was missing at one of them was REQUIRETLS,
     else 5.7.10 (section 4.2.1).
     """
-    servers = servers_of(evidence, profile)
     if isinstance(servers, NoServer):
         return Attempt(None, servers.status, servers.reason, servers.text)
     attempts = [attempt(server, evidence, trust, now) for group in servers for server in group]

@@ -6,7 +6,6 @@ profiles, with the status codes that Postfix uses.
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -50,9 +49,11 @@ class NoServer:
     text: str
 
 
-def servers_of(
-    evidence: DomainEvidence, profile: MtaProfile
-) -> tuple[tuple[Server, ...], ...] | NoServer:
+Servers = tuple[tuple[Server, ...], ...] | NoServer
+"""The servers to try, in groups of equal preference; or why there is none."""
+
+
+def servers_of(evidence: DomainEvidence, profile: MtaProfile) -> Servers:
     """List the servers to try: groups of equal preference, the best group first.
 
     Within a group Postfix shuffles. All groups together may hold more servers
@@ -95,7 +96,7 @@ def _servers_at(host: HostEvidence, profile: MtaProfile) -> list[Server]:
     return [
         Server(host, address, probes.get(address, ProbeEvidence(address)))
         for address in host.addresses.addresses
-        if f"ipv{ipaddress.ip_address(address).version}" in profile.inet_protocols
+        if _protocol(address) in profile.inet_protocols
     ]
 
 
@@ -117,7 +118,7 @@ def _no_address(evidence: DomainEvidence, soft_error: bool) -> NoServer:
 
 def _without_self(
     domain: str, evidence: DomainEvidence, found: list[Server], profile: MtaProfile
-) -> tuple[tuple[Server, ...], ...] | NoServer:
+) -> Servers:
     """Drop the MTA itself and all that is no better preferred (RFC 5321 section 5.1)."""
     best_preference = evidence.hosts[0].preference
     if evidence.nexthop.port == _SMTP_PORT and evidence.nexthop.kind is HopKind.MX:
@@ -144,24 +145,28 @@ def _without_self(
 
 def _balanced(found: list[Server], limit: int) -> Iterable[Server]:
     """Keep one address family from crowding the other out (smtp_balance_inet_protocols)."""
-    versions = [ipaddress.ip_address(server.address).version for server in found]
-    v4, v6 = versions.count(4), versions.count(6)
+    protocols = [_protocol(server.address) for server in found]
+    v4, v6 = protocols.count("ipv4"), protocols.count("ipv6")
     if not v4 or not v6 or v4 + v6 <= limit:
         return found
     if v6 <= limit // 2:
-        quota = {6: v6, 4: limit - v6}
+        v4_quota = limit - v6
     elif v4 <= limit // 2:
-        quota = {4: v4, 6: limit - v4}
+        v4_quota = v4
     else:
-        first_is_v4 = versions[0] == 4
-        v4_quota = (limit + first_is_v4) // 2
-        quota = {4: v4_quota, 6: limit - v4_quota}
+        v4_quota = (limit + (protocols[0] == "ipv4")) // 2
+    quota = {"ipv4": v4_quota, "ipv6": limit - v4_quota}
     kept = []
-    for server, version in zip(found, versions, strict=True):
-        if quota[version] > 0:
-            quota[version] -= 1
+    for server, protocol in zip(found, protocols, strict=True):
+        if quota[protocol] > 0:
+            quota[protocol] -= 1
             kept.append(server)
     return kept
+
+
+def _protocol(address: str) -> str:
+    """The word of inet_protocols for an address in its canonical text form."""
+    return "ipv6" if ":" in address else "ipv4"
 
 
 def in_mta_sts_policy(evidence: DomainEvidence, host: str) -> bool | None:
