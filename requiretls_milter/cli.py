@@ -109,7 +109,7 @@ def check(
 
     config = _load(config_path)
     try:
-        parsed = checking.parse(nexthops)
+        parsed = checking.parse_all(nexthops)
     except checking.MalformedError as error:
         _fail(*error.mistakes)
     reports = checking.run(

@@ -1,0 +1,168 @@
+"""What ``check`` says of a next hop, for people: host by host, then the forecast, then why."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from requiretls_milter.report import HostReport, NextHopReport, ServerReport
+
+MIN_WIDTH = 100
+"""Columns where the output is no terminal: a table that is cut helps nobody."""
+
+SHOWN_DIGITS = 16
+"""Of a TLSA record's data: enough to tell one from another."""
+
+MAX_PATTERNS = 4
+"""Patterns of an MTA-STS policy that are shown."""
+
+_GOOD, _BAD, _UNSURE = "green", "red", "yellow"
+_OUTCOME = {
+    "deliver": ("would be delivered", _GOOD),
+    "bounce": ("would fail for good", _BAD),
+    "defer": ("would be deferred", _UNSURE),
+    "unknown": ("not known", _UNSURE),
+}
+
+
+def to_text(reports: Sequence[NextHopReport], *, width: int | None = None) -> str:
+    """The reports, one below the other; coloured where the output is a terminal."""
+    console = Console(width=width or _width(), highlight=False)
+    with console.capture() as capture:
+        for number, report in enumerate(reports):
+            if number:
+                console.print()
+            console.print(_report(report))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _width() -> int | None:
+    return MIN_WIDTH if shutil.get_terminal_size((0, 0)).columns == 0 else None
+
+
+def _report(report: NextHopReport) -> RenderableType:
+    return Group(
+        Text(report["nexthop"], "bold"),
+        Padding(Group(_domain(report), *map(_host, report["hosts"])), (0, 0, 0, 2)),
+        "",
+        Padding(_verdicts(report), (0, 0, 0, 2)),
+    )
+
+
+def _domain(report: NextHopReport) -> Text:
+    secure = report["mx_lookup_secure"]
+    text = Text("MX lookup ")
+    text.append("signed" if secure else "not signed", _GOOD if secure else _UNSURE)
+    text.append(", MTA-STS ")
+    policy = report["mta_sts"]
+    if policy is None:
+        text.append("none")
+        return text
+    text.append(policy["mode"], _GOOD if policy["mode"] == "enforce" else _UNSURE)
+    patterns = policy["mx"][:MAX_PATTERNS]
+    if len(policy["mx"]) > MAX_PATTERNS:
+        patterns.append("...")
+    text.append(f": {' '.join(patterns)}" if patterns else "")
+    return text
+
+
+def _host(host: HostReport) -> RenderableType:
+    """A host's own line, its TLSA records, and a table of its addresses."""
+    head = Text.assemble("\n", f"{host['preference']:>3}  ", (host["host"], "bold"))
+    head.append("  address " + ("signed" if host["secure"] else "not signed"))
+    if host["mta_sts_match"] is not None:
+        named = host["mta_sts_match"]
+        head.append(", ")
+        head.append("in" if named else "not in", "" if named else _BAD)
+        head.append(" the MTA-STS policy")
+    lines: list[RenderableType] = [head]
+    if host["tlsa"] is None:
+        lines.append(Text("     TLSA lookup failed", _BAD))
+    lines.extend(Text(f"     TLSA {_short(record)}") for record in host["tlsa"] or ())
+    if not host["addresses"]:
+        lines.append(Text(f"     no address: {host['status']} {host['reason']}", _BAD))
+        return Group(*lines)
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    for _ in range(5):
+        table.add_column(overflow="fold")
+    errors = []
+    for address in host["addresses"]:
+        table.add_row(
+            address["address"],
+            _starttls(address),
+            _certificate(address),
+            _requiretls(address),
+            _status(address["status"], address["reason"]),
+        )
+        error = address["certificate"]["error"]
+        if error:
+            errors.append(Text(f"     {address['address']}: certificate: {error}", _BAD))
+    return Group(*lines, Padding(table, (0, 0, 0, 5)), *errors)
+
+
+def _short(record: str) -> str:
+    usage, selector, matching, data, *remark = record.split(" ")
+    shown = data if len(data) <= SHOWN_DIGITS else data[:SHOWN_DIGITS] + "..."
+    return " ".join((usage, selector, matching, shown, *remark))
+
+
+def _starttls(server: ServerReport) -> Text:
+    word = server["starttls"]
+    if word == "offered":
+        return Text(server["tls_version"] or "TLS", _GOOD)
+    if word in ("unknown", "unreachable"):
+        return Text("not looked at" if word == "unknown" else word, _UNSURE)
+    return Text("STARTTLS " + word.replace("_", " "), _BAD)
+
+
+def _certificate(server: ServerReport) -> Text:
+    by = server["certificate"]["verified_by"]
+    if by:
+        return Text(f"verified by {by.upper()}", _GOOD)
+    return Text("not verified", _BAD) if server["certificate"]["error"] else Text()
+
+
+def _requiretls(server: ServerReport) -> Text:
+    offered = server["requiretls"]
+    if offered is None:
+        return Text()
+    return Text("REQUIRETLS", _GOOD) if offered else Text("no REQUIRETLS", _BAD)
+
+
+def _status(status: str, reason: str) -> Text:
+    return Text(f"{status} {reason}" if status != reason else status, _style(status))
+
+
+def _verdicts(report: NextHopReport) -> Table:
+    forecast, letter = report["forecast"], report["rfc8689"]
+    words, style = _OUTCOME[forecast["outcome"]]
+    said = Text.assemble((words, style), f": {forecast['reason']}")
+    if forecast["compliant"] is False:
+        said.append(" (not a delivery as RFC 8689 wants it)", _BAD)
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("Forecast", Text(forecast["status"], f"bold {style}"), said)
+    table.add_row("RFC 8689", Text(letter["status"], _style(letter["status"])), letter["reason"])
+    if forecast["tls"]:
+        table.add_row("Log", "", f"tls={forecast['tls']}")
+    table.add_row("Why", "", _sentence(forecast["text"]))
+    return table
+
+
+def _style(status: str) -> str:
+    return {"2": _GOOD, "5": _BAD}.get(status[:1], _UNSURE)
+
+
+def _sentence(text: str) -> str:
+    """The text with its full stop; a host's name stays as it is."""
+    first = text.split(" ", 1)[0]
+    return f"{text[:1].upper() + text[1:] if first.isalpha() else text}." if text else ""
