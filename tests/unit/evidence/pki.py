@@ -1,0 +1,103 @@
+"""A throw-away certificate authority."""
+
+from __future__ import annotations
+
+import datetime
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+DAY = datetime.timedelta(days=1)
+
+
+def now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate and its key, in files that ssl can load."""
+
+    certificate: x509.Certificate
+    path: Path
+
+    @property
+    def der(self) -> bytes:
+        return self.certificate.public_bytes(serialization.Encoding.DER)
+
+    def server_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.path)
+        return context
+
+
+class Authority:
+    """Issues what a test needs, faults included."""
+
+    def __init__(self, directory: Path, name: str = "Test CA") -> None:
+        self.directory = directory
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = _name(name)
+        usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+        self.certificate = (
+            _builder(self.name, self.name, self.key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(usage, critical=True)
+            .sign(self.key, hashes.SHA256())
+        )
+        self.path = directory / f"{name.replace(' ', '-')}.pem"
+        self.path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(
+        self,
+        *dns_names: str,
+        common_name: str = "server",
+        start: datetime.timedelta = -DAY,
+        end: datetime.timedelta = 30 * DAY,
+        extra_chain: int = 0,
+    ) -> Issued:
+        """Issue a certificate; *extra_chain*: how many times the CA is sent along with it."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = _builder(_name(common_name), self.name, key.public_key(), start, end)
+        if dns_names:
+            names = x509.SubjectAlternativeName([x509.DNSName(name) for name in dns_names])
+            builder = builder.add_extension(names, critical=False)
+        certificate = builder.sign(self.key, hashes.SHA256())
+        path = self.directory / f"{certificate.serial_number:x}.pem"
+        path.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+            + certificate.public_bytes(serialization.Encoding.PEM)
+            + extra_chain * self.path.read_bytes()
+        )
+        return Issued(certificate, path)
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    start: datetime.timedelta = -DAY,
+    end: datetime.timedelta = 30 * DAY,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now() + start)
+        .not_valid_after(now() + end)
+    )
