@@ -38,10 +38,9 @@ def dane_references(host: HostEvidence, evidence: DomainEvidence) -> tuple[str, 
     The TLSA base domain and, where the host came from MX records, the next-hop
     domain before and after CNAME expansion.
     """
-    references = [host.tlsa.base_domain]
     if evidence.nexthop.kind is HopKind.MX and evidence.mx.outcome is DnsOutcome.FOUND:
-        references += [evidence.mx.canonical, evidence.nexthop.host]
-    return tuple(dict.fromkeys(reference for reference in references if reference))
+        return (host.tlsa.base_domain, evidence.mx.canonical, evidence.nexthop.host)
+    return (host.tlsa.base_domain,)
 
 
 def authenticate(

@@ -193,7 +193,7 @@ def name_matches(certificate: Certificate, reference: str) -> bool:
     labels follow it; it is never part of a label (RFC 6125 section 6.4.3).
     """
     wanted = reference.lower().removesuffix(".")
-    return any(_matches(presented, wanted) for presented in certificate.names)
+    return bool(wanted) and any(_matches(presented, wanted) for presented in certificate.names)
 
 
 def _matches(presented: str, wanted: str) -> bool:

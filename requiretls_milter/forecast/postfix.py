@@ -106,7 +106,7 @@ def attempt(server: Server, delivery: Delivery) -> Attempt:
         or _with_token(session_failure(server), undecided)
         or _without_tls(server, plan.level, policy)
         or _handshake_failure(server, plan.level, undecided)
-        or _inside_tls(server, plan, delivery)
+        or _inside_tls(server, plan, policy, delivery)
     )
 
 
@@ -286,9 +286,10 @@ def _handshake_failure(server: Server, level: TlsLevel, undecided: str) -> Attem
     )
 
 
-def _inside_tls(server: Server, plan: Plan, delivery: Delivery) -> Attempt:
+def _inside_tls(
+    server: Server, plan: Plan, policy: RequiretlsPolicy, delivery: Delivery
+) -> Attempt:
     """The certificate, then the second EHLO."""
-    policy = delivery.requiretls_policy
     level, error = _session_level(server, plan, delivery)
     if profiles.must_match(level) and error:
         return _certificate_failure(server, plan.level, level, policy, error)
