@@ -15,8 +15,12 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from requiretls_milter.model import UNKNOWN_STATUS, Action, Reason, Requirement
+
+if TYPE_CHECKING:
+    from requiretls_milter.config import Config
 
 PREFIX = "requiretls_milter_"
 """Before each name where Prometheus reads it; names within the program go without."""
@@ -62,12 +66,12 @@ STATUSES = (
 )
 """Statuses that Postfix makes itself; a server's own codes are ``4.other`` and ``5.other``."""
 
+_NONCOMPLIANT = tuple(reason for reason in Reason if reason.value.startswith("noncompliant_"))
+
 _REASONS_OF: Mapping[str, tuple[Reason, ...]] = {
     "2.0.0": (
         Reason.OK,
-        Reason.NONCOMPLIANT_UNVERIFIED,
-        Reason.NONCOMPLIANT_MX_INSECURE,
-        Reason.NONCOMPLIANT_NOT_OFFERED,
+        *_NONCOMPLIANT,
         Reason.LOCAL,
     ),
     "4.3.0": (Reason.MX_NOT_IN_MTA_STS_POLICY,),
@@ -100,6 +104,11 @@ _REASONS_OF: Mapping[str, tuple[Reason, ...]] = {
     UNKNOWN_STATUS: (Reason.UNKNOWN,),
 }
 """Pairs that are known to occur, to start at 0; another pair appears when it occurs first."""
+
+
+def configured_domains(config: Config) -> tuple[str, ...]:
+    """The values of the label ``domain``: the keys of recipient and next-hop rules."""
+    return tuple(dict.fromkeys([*config.rules.recipient, *config.rules.nexthop]))
 
 
 def known_status(status: str) -> str:
@@ -298,11 +307,7 @@ _DECLARED = (
         Kind.COUNTER,
         "Deliveries forecast that the MTA makes but that RFC 8689 does not allow.",
         (_REASON,),
-        start=(
-            (Reason.NONCOMPLIANT_UNVERIFIED.value,),
-            (Reason.NONCOMPLIANT_MX_INSECURE.value,),
-            (Reason.NONCOMPLIANT_NOT_OFFERED.value,),
-        ),
+        start=tuple((reason.value,) for reason in _NONCOMPLIANT),
     ),
     Metric(
         "requirement_lost_total",

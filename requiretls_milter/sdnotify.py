@@ -25,7 +25,8 @@ class Notifier:
         if address.startswith(("/", "@")) and len(address) > 1:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
             self._socket.setblocking(False)
-        self.watchdog_interval = _watchdog_interval(environ)
+        interval = _watchdog_interval(environ)
+        self.watchdog_interval = interval if self.enabled else 0.0
         """Seconds within which the manager wants to hear from us; 0 where it does not."""
 
     @property

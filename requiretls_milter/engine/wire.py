@@ -121,8 +121,8 @@ class EvidenceReply(_Message):
 class StatusReply(_Message):
     """What an engine says of itself.
 
-    ``fingerprint`` is :func:`requiretls_milter.engine.client.fingerprint` of
-    the configuration that the engine runs with. ``uptime`` in seconds.
+    ``assessment_digest`` is that of the configuration it runs with: whoever has
+    the same may use this engine's evidence. ``uptime`` in seconds.
     """
 
     op: Literal["status"] = "status"
@@ -130,7 +130,7 @@ class StatusReply(_Message):
     version: str
     pid: int
     generation: _Id
-    fingerprint: str
+    assessment_digest: str
     uptime: float
     workers: tuple[str, ...]
     in_flight: int

@@ -1,0 +1,436 @@
+"""Evidence that is kept: the host layer and the domain layer.
+
+Many domains share few mail servers, so what was seen of a host is kept by host
+and address, and what a domain says by domain, never shared between domains
+(rule 59). What was found lives as long as its TTL, a little shortened at
+random so that what came together does not expire together. What could not be
+found out is no verdict: it stands as the last attempt for a while, so that a
+host in trouble is not asked again and again (rule 61).
+
+Each key is looked for once, however many ask at the same time (rule 60); who
+ceases to wait does not take it from the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from requiretls_milter import log
+from requiretls_milter.evidence.collector import EvidenceSource
+from requiretls_milter.evidence.mta_sts import StsRecord
+from requiretls_milter.metrics import CacheResult, Counters, Layer, MtaStsResult, ProbeResult
+from requiretls_milter.model import (
+    AddressLookup,
+    DnsOutcome,
+    MtaStsEvidence,
+    MxEvidence,
+    ProbeEvidence,
+    ProbeFailure,
+    ProbeStage,
+    TlsaEvidence,
+)
+from requiretls_milter.store import Store, StoreError, StoreKind
+
+MAX_HOST_ENTRIES = 20_000
+"""Entries of the host layer; those with a chain take some 8 KiB each."""
+
+MAX_DOMAIN_ENTRIES = 20_000
+"""Entries of the domain layer, at most some 10 KiB each."""
+
+MAX_FLIGHTS = 4_000
+"""Lookups, fetches and probes under way or waiting for their turn."""
+
+FLIGHT_DEADLINE = 180.0
+"""Seconds: each step of a flight has a limit of its own; this is for all, and for waiting."""
+
+MAX_LIFE = 86_400.0
+"""Seconds that evidence is kept at most (RFC 8767 section 4 advises a cap)."""
+
+POLICY_GRACE = 300.0
+"""Seconds after which a domain is asked whether its MTA-STS policy still is the same (R53)."""
+
+POLICY_REFRESH = 86_400.0
+"""Seconds after which a policy is fetched again, also where its id is the same (R53)."""
+
+MAX_RETRY_AFTER = 900.0
+"""Seconds to which probe.retry_after doubles while attempts fail."""
+
+JITTER = 0.1
+"""Part of a life that is cut off at random, or added to a pause."""
+
+ALWAYS = float("-inf")
+"""Of ``since``: whatever is kept will do."""
+
+_policies: TypeAdapter[MtaStsEvidence] = TypeAdapter(MtaStsEvidence)
+
+_log = log.get_logger("engine.cache")
+
+T = TypeVar("T", MxEvidence, MtaStsEvidence, AddressLookup, TlsaEvidence, ProbeEvidence)
+Evidence = MxEvidence | MtaStsEvidence | AddressLookup | TlsaEvidence | ProbeEvidence
+
+
+class LiveSource(EvidenceSource, Protocol):
+    """A source that finds out afresh each time, and can tell whether a policy has changed."""
+
+    async def mta_sts_record(self, domain: str) -> StsRecord:
+        """Look up the TXT record alone."""
+        ...
+
+
+class BusyError(Exception):
+    """More is under way than the engine takes on at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Evidence, and the end of its life on both clocks: neither may prolong it.
+
+    ``pause`` is 0 for what was found, and for a failed attempt the seconds
+    until the next one, before jitter.
+    """
+
+    value: Any
+    stored: float
+    until: float
+    monotonic_until: float
+    pause: float = 0.0
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """One layer: bounded; what was not used for the longest time goes first."""
+
+    layer: Layer
+    limit: int
+    entries: OrderedDict[Hashable, _Entry]
+
+    def put(self, key: Hashable, entry: _Entry) -> None:
+        self.entries[key] = entry
+        self.entries.move_to_end(key)
+        while len(self.entries) > self.limit:
+            self.entries.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind(Generic[T]):
+    """How evidence of one kind is looked upon."""
+
+    shelf: _Shelf
+    failed: Callable[[T], bool]
+    count: Callable[[T], None] | None = None
+    max_life: float = MAX_LIFE
+
+
+class CachedSource:
+    """Implements :class:`EvidenceSource`: keeps what another source finds.
+
+    Args:
+        source: where evidence comes from.
+        store: where MTA-STS policies are kept until their max_age.
+        retry_after: seconds between the first two attempts where one fails.
+        wall, monotonic: clocks, in seconds.
+        jitter: gives a number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        source: LiveSource,
+        *,
+        store: Store,
+        retry_after: float,
+        counters: Counters,
+        max_host_entries: int = MAX_HOST_ENTRIES,
+        max_domain_entries: int = MAX_DOMAIN_ENTRIES,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._source = source
+        self._store = store
+        self._retry_after = retry_after
+        self._counters = counters
+        self._wall = wall
+        self._monotonic = monotonic
+        self._jitter = jitter
+        self._hosts = _Shelf(Layer.HOST, max_host_entries, OrderedDict())
+        self._domains = _Shelf(Layer.DOMAIN, max_domain_entries, OrderedDict())
+        self._flights: dict[Hashable, asyncio.Task[Any]] = {}
+        self._mx: _Kind[MxEvidence] = _Kind(self._domains, _lookup_failed)
+        self._mta_sts: _Kind[MtaStsEvidence] = _Kind(
+            self._domains, lambda e: bool(e.error), self._count_mta_sts, POLICY_GRACE
+        )
+        self._addresses: _Kind[AddressLookup] = _Kind(
+            self._hosts, lambda e: e.alias_error or _lookup_failed(e)
+        )
+        self._tlsa: _Kind[TlsaEvidence] = _Kind(
+            self._hosts, lambda e: e.outcome is DnsOutcome.ERROR
+        )
+        self._probe: _Kind[ProbeEvidence] = _Kind(self._hosts, _probe_failed, self._count_probe)
+
+    # ------------------------------------------------------------ the evidence
+
+    async def mx(self, domain: str, *, since: float = ALWAYS) -> MxEvidence:
+        """The MX lookup of ``domain``."""
+        return await self._get(self._mx, ("mx", domain), lambda: self._source.mx(domain), since)
+
+    async def mta_sts(self, domain: str, *, since: float = ALWAYS) -> MtaStsEvidence:
+        """The MTA-STS policy of ``domain``; a kept one beside an error where it is not renewed."""
+        return await self._get(
+            self._mta_sts, ("mta_sts", domain), lambda: self._look_for_policy(domain), since
+        )
+
+    async def addresses(self, host: str, *, since: float = ALWAYS) -> AddressLookup:
+        """The addresses of ``host``."""
+        return await self._get(
+            self._addresses, ("addresses", host), lambda: self._source.addresses(host), since
+        )
+
+    async def tlsa(
+        self, host: str, port: int, addresses: AddressLookup, *, since: float = ALWAYS
+    ) -> TlsaEvidence:
+        """The TLSA lookup of ``host``, which depends on what its addresses looked like."""
+        key = (
+            "tlsa",
+            host,
+            port,
+            addresses.outcome,
+            addresses.secure,
+            addresses.canonical,
+            addresses.alias_secure,
+            addresses.alias_error,
+        )
+        return await self._get(
+            self._tlsa, key, lambda: self._source.tlsa(host, port, addresses), since
+        )
+
+    async def probe(
+        self, address: str, port: int, server_name: str, *, since: float = ALWAYS
+    ) -> ProbeEvidence:
+        """What one server did when we called."""
+        key = ("probe", address, port, server_name)
+        return await self._get(
+            self._probe, key, lambda: self._source.probe(address, port, server_name), since
+        )
+
+    def fresh(self) -> EvidenceSource:
+        """The same source, with nothing that was found before now."""
+        return _Fresh(self, self._monotonic())
+
+    def entries(self) -> dict[Layer, int]:
+        """How much each layer holds."""
+        return {shelf.layer: len(shelf.entries) for shelf in (self._hosts, self._domains)}
+
+    @property
+    def in_flight(self) -> int:
+        """How much is being looked for."""
+        return len(self._flights)
+
+    async def close(self) -> None:
+        """Give up what is being looked for."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
+    # ------------------------------------------------------------ how it is kept
+
+    async def _get(
+        self,
+        kind: _Kind[T],
+        key: Hashable,
+        look: Callable[[], Awaitable[T]],
+        since: float,
+    ) -> T:
+        kept = self._kept(kind.shelf, key, since)
+        if kept is not None:
+            return cast(T, kept)
+        flight = self._flights.get(key)
+        if flight is None:
+            if len(self._flights) >= MAX_FLIGHTS:
+                raise BusyError(f"{MAX_FLIGHTS} lookups are under way")
+            self._count(kind.shelf.layer, CacheResult.MISS)
+            flight = asyncio.create_task(self._fly(kind, key, look), name=str(key)[:200])
+            self._flights[key] = flight
+            flight.add_done_callback(lambda done: self._landed(key, done))
+        else:
+            self._count(kind.shelf.layer, CacheResult.JOINED)
+        # who waits may be cancelled; the flight is everybody's
+        return await asyncio.shield(flight)
+
+    def _kept(self, shelf: _Shelf, key: Hashable, since: float) -> Any | None:
+        entry = shelf.entries.get(key)
+        if entry is None or entry.stored < since:
+            return None
+        wall, monotonic = self._wall(), self._monotonic()
+        if wall >= entry.until or monotonic >= entry.monotonic_until:
+            return None
+        shelf.entries.move_to_end(key)
+        self._count(shelf.layer, CacheResult.HELD if entry.pause else CacheResult.HIT)
+        # A clock that was set back must not make others keep it for longer.
+        left = entry.monotonic_until - monotonic
+        if wall + left < entry.until - 1.0:
+            return replace(entry.value, expires=wall + left)
+        return entry.value
+
+    async def _fly(self, kind: _Kind[T], key: Hashable, look: Callable[[], Awaitable[T]]) -> T:
+        async with asyncio.timeout(FLIGHT_DEADLINE):
+            found = await look()
+        if kind.count is not None:
+            kind.count(found)
+        wall, monotonic = self._wall(), self._monotonic()
+        life = min(found.expires - wall, kind.max_life)
+        pause = 0.0
+        if kind.failed(found):
+            pause = self._pause(kind.shelf.entries.get(key), monotonic)
+            life = max(pause, life) * (1.0 + JITTER * self._jitter())
+        else:
+            life *= 1.0 - JITTER * self._jitter()
+        if life <= 0:
+            kind.shelf.entries.pop(key, None)
+            return found
+        kept = replace(found, expires=wall + life)
+        kind.shelf.put(key, _Entry(kept, monotonic, wall + life, monotonic + life, pause))
+        return kept
+
+    def _pause(self, last: _Entry | None, monotonic: float) -> float:
+        """Seconds until the next attempt: twice the last pause where that failed not long ago."""
+        most = max(MAX_RETRY_AFTER, self._retry_after)
+        if last is None or not last.pause or monotonic > last.monotonic_until + most:
+            return self._retry_after
+        return min(2 * last.pause, most)
+
+    def _landed(self, key: Hashable, flight: asyncio.Task[Any]) -> None:
+        del self._flights[key]
+        if not flight.cancelled() and (error := flight.exception()) is not None:
+            # Sources do not raise for what the network does: this is a mistake of ours.
+            _log.error("evidence_failed", key=key, error=repr(error), exc_info=error)
+
+    # ------------------------------------------------------------ MTA-STS
+
+    async def _look_for_policy(self, domain: str) -> MtaStsEvidence:
+        """Look for the policy; where there is none now, one that was found lives on (R52, R58).
+
+        RFC 8461 section 3.3: the TXT record tells whether the policy is still
+        the same, and one that can no longer be fetched, or whose record is
+        gone, applies until its max_age has passed.
+        """
+        known = await self._known_policy(domain)
+        if known is None or known.policy is None:
+            return await self._fetch_policy(domain)
+        if self._wall() < known.fetched_at + POLICY_REFRESH:
+            record = await self._source.mta_sts_record(domain)
+            if record.id == known.policy.id:
+                return replace(known, expires=min(known.expires, record.expires))
+        found = await self._fetch_policy(domain)
+        if found.policy is not None:
+            return found
+        error = found.error or "the domain has no MTA-STS record any more"
+        return replace(known, error=error, expires=min(known.expires, found.expires))
+
+    async def _fetch_policy(self, domain: str) -> MtaStsEvidence:
+        found = await self._source.mta_sts(domain)
+        policy = found.policy
+        try:
+            if policy is not None and policy.max_age:
+                await self._store.put(
+                    StoreKind.MTA_STS_POLICY,
+                    domain,
+                    _policies.dump_json(found),
+                    found.fetched_at + policy.max_age,
+                )
+            elif policy is not None:  # good for one attempt only (R49)
+                await self._store.delete(StoreKind.MTA_STS_POLICY, domain)
+        except StoreError as error:
+            _log.warning("store_failed", domain=domain, error=str(error))
+        return found
+
+    async def _known_policy(self, domain: str) -> MtaStsEvidence | None:
+        try:
+            kept = await self._store.get(StoreKind.MTA_STS_POLICY, domain, self._wall())
+            return None if kept is None else _policies.validate_json(kept)
+        except (StoreError, ValidationError) as error:
+            _log.warning("store_failed", domain=domain, error=str(error))
+            return None
+
+    # ------------------------------------------------------------ counting
+
+    def _count(self, layer: Layer, result: CacheResult) -> None:
+        self._counters.inc("cache_requests_total", (layer, result))
+
+    def _count_mta_sts(self, found: MtaStsEvidence) -> None:
+        if found.error:
+            result = MtaStsResult.FAILED
+        else:
+            result = MtaStsResult.NONE if found.policy is None else MtaStsResult.POLICY
+        self._counters.inc("mta_sts_fetches_total", (result,))
+
+    def _count_probe(self, found: ProbeEvidence) -> None:
+        if found.stage is ProbeStage.NOT_PROBED and found.failure is None:
+            return
+        self._counters.inc("probes_total", (_probe_result(found),))
+
+
+class _Fresh:
+    """Implements :class:`EvidenceSource` over a cache, as of one moment."""
+
+    def __init__(self, cache: CachedSource, since: float) -> None:
+        self._cache = cache
+        self._since = since
+
+    async def mx(self, domain: str) -> MxEvidence:
+        return await self._cache.mx(domain, since=self._since)
+
+    async def mta_sts(self, domain: str) -> MtaStsEvidence:
+        return await self._cache.mta_sts(domain, since=self._since)
+
+    async def addresses(self, host: str) -> AddressLookup:
+        return await self._cache.addresses(host, since=self._since)
+
+    async def tlsa(self, host: str, port: int, addresses: AddressLookup) -> TlsaEvidence:
+        return await self._cache.tlsa(host, port, addresses, since=self._since)
+
+    async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
+        return await self._cache.probe(address, port, server_name, since=self._since)
+
+
+_PROBE_RESULTS = {
+    ProbeStage.CONNECT: ProbeResult.CONNECT,
+    ProbeStage.BANNER: ProbeResult.BANNER,
+    ProbeStage.EHLO: ProbeResult.EHLO,
+    ProbeStage.STARTTLS: ProbeResult.STARTTLS,
+    ProbeStage.HANDSHAKE: ProbeResult.HANDSHAKE,
+    ProbeStage.EHLO_TLS: ProbeResult.EHLO_TLS,
+    ProbeStage.DONE: ProbeResult.DONE,
+}
+
+
+def _probe_result(found: ProbeEvidence) -> ProbeResult:
+    if found.failure is ProbeFailure.FORBIDDEN:
+        return ProbeResult.FORBIDDEN
+    return _PROBE_RESULTS.get(found.stage, ProbeResult.CONNECT)
+
+
+def _lookup_failed(found: MxEvidence | AddressLookup | TlsaEvidence) -> bool:
+    """Whether nothing was found out: no answer is not "no records" (R21)."""
+    return found.outcome is DnsOutcome.ERROR
+
+
+def _probe_failed(found: ProbeEvidence) -> bool:
+    """Whether to call again soon.
+
+    A 4xx reply to STARTTLS is as temporary as a lost connection. What was
+    forbidden or switched off stays so until the configuration changes.
+    """
+    if found.stage is ProbeStage.DONE:
+        return found.starttls_reply is not None and found.starttls_reply.code < 500
+    if found.stage is ProbeStage.NOT_PROBED:
+        return False
+    return found.failure is not ProbeFailure.FORBIDDEN

@@ -1,0 +1,317 @@
+"""The engine's life: its doors, its heart, and the line to the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from requiretls_milter import log
+from requiretls_milter.child import (
+    EXIT_FAILURE,
+    EXIT_OK,
+    EXIT_ORPHAN,
+    HEARTBEAT,
+    Start,
+    read_config,
+    take_log_settings,
+)
+from requiretls_milter.config import Config
+from requiretls_milter.control import ControlClosed
+from requiretls_milter.engine.assessor import Assessor
+from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.exposition import EngineCollector, Exposition, set_build_info
+from requiretls_milter.engine.server import EngineDoor, EngineState, MetricsDoor
+from requiretls_milter.evidence.collector import Collector
+from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
+from requiretls_milter.metrics import (
+    Aggregate,
+    Counters,
+    Gauges,
+    Snapshot,
+    Totals,
+    configured_domains,
+)
+from requiretls_milter.model import HopKind, NextHop, Question, Requirement
+from requiretls_milter.store import Store
+from requiretls_milter.store.memory import MemoryStore
+
+SNAPSHOT_INTERVAL = 2.0
+"""Seconds between two copies of the counters for the engine that may come after us."""
+
+RESOLVER_INTERVAL = 600.0
+"""Seconds between two looks at whether the resolver validates."""
+
+WATCH_INTERVAL = 300.0
+"""Seconds between two assessments of a configured domain, for ``domain_ready``."""
+
+WATCH_PAUSE = 1.0
+"""Seconds between the assessments of two configured domains: no burst of probes."""
+
+RETIREMENT = 60.0
+"""Seconds that what is under way under an old configuration gets to end."""
+
+SUPERVISOR = "supervisor"
+"""Under which name the supervisor's counters are added up."""
+
+_totals: TypeAdapter[Totals] = TypeAdapter(Totals)
+_snapshots: TypeAdapter[Snapshot] = TypeAdapter(Snapshot)
+
+_log = log.get_logger("engine")
+
+
+class StartError(Exception):
+    """The engine cannot run with this configuration; the text says why."""
+
+
+@dataclass(slots=True)
+class _Heart:
+    """All that goes with one configuration."""
+
+    config: Config
+    generation: int
+    collector: Collector
+    source: CachedSource
+    trust: TrustStore
+    assessor: Assessor
+
+
+def run(start: Start, snapshot: Mapping[str, Any] | None) -> int:
+    """An engine's whole life; returns its exit status.
+
+    ``snapshot`` is what the last engine told the supervisor of the counters.
+    """
+    return asyncio.run(_Engine(start, snapshot).run())
+
+
+class _Engine:
+    def __init__(self, start: Start, snapshot: Mapping[str, Any] | None) -> None:
+        self._start = start
+        self._channel = start.channel
+        self._incarnation = start.incarnation
+        self._counters = Counters(configured_domains(start.config))
+        self._gauges = Gauges()
+        self._aggregate = Aggregate()
+        if snapshot is not None:
+            self._aggregate = Aggregate.restore(_snapshots.validate_python(snapshot))
+        self._store: Store = MemoryStore()
+        self._heart: _Heart | None = None
+        self._end: asyncio.Future[int] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._told: Snapshot | None = None
+        self._reloaded = asyncio.Event()
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        self._end = loop.create_future()
+        try:
+            heart = self._heart = await self._build(self._start.config, self._start.generation)
+            door = EngineDoor(
+                heart.config.engine.socket, self._state, self._aggregate, self._cache_entries
+            )
+            await door.open()
+            http = await self._open_metrics(heart.config.metrics.listen)
+        except (StartError, OSError) as error:
+            _log.error("engine_cannot_start", error=str(error))
+            self._channel.send("failed", error=str(error))
+            return EXIT_FAILURE
+        if not heart.config.store.url.startswith("memory:"):
+            _log.warning("store_in_memory", url=heart.config.store.url)
+        loop.add_reader(self._channel, self._receive)
+        self._spawn(self._beat())
+        self._spawn(self._watch_resolver())
+        self._spawn(self._watch_domains())
+        self._channel.send("ready")
+        status = await self._end
+        loop.remove_reader(self._channel)
+        if status != EXIT_ORPHAN:
+            await self._close(door, http)
+        return status
+
+    # ------------------------------------------------------------ parts
+
+    async def _build(self, config: Config, generation: int) -> _Heart:
+        """Make what answers under a configuration; of the old one, keep what is the same."""
+        old = self._heart
+        if old is not None and old.config.assessment_digest() == config.assessment_digest():
+            collector, source, trust = old.collector, old.source, old.trust
+        else:
+            try:
+                collector = Collector(config)
+                trust = TrustStore.load(config.probe.ca_file)
+            except (TrustStoreError, ssl.SSLError, OSError, ValueError) as error:
+                raise StartError(str(error)) from error
+            source = CachedSource(
+                collector,
+                store=self._store,
+                retry_after=config.probe.retry_after,
+                counters=self._counters,
+            )
+        assessor = Assessor(config, source, trust, self._counters, self._gauges)
+        return _Heart(config, generation, collector, source, trust, assessor)
+
+    async def _open_metrics(self, listen: str) -> MetricsDoor | None:
+        if not listen:
+            return None
+        set_build_info(self._gauges)
+        collector = EngineCollector(self._sum, self._gauges, self._domains)
+        door = MetricsDoor(listen, Exposition(collector), self._refresh_gauges)
+        await door.open()
+        return door
+
+    async def _close(self, door: EngineDoor, http: MetricsDoor | None) -> None:
+        await door.close()
+        if http is not None:
+            await http.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._heart is not None:
+            await self._heart.assessor.close()
+            await self._heart.source.close()
+            await self._heart.collector.close()
+        await self._store.close()
+
+    # ------------------------------------------------------------ what the doors show
+
+    @property
+    def _now(self) -> _Heart:
+        if self._heart is None:
+            raise RuntimeError("the engine has not been built")
+        return self._heart
+
+    def _state(self) -> EngineState:
+        heart = self._now
+        return EngineState(heart.assessor, heart.generation, heart.config.assessment_digest())
+
+    def _domains(self) -> tuple[str, ...]:
+        return configured_domains(self._now.config)
+
+    def _cache_entries(self) -> dict[str, int]:
+        return {str(layer): count for layer, count in self._now.source.entries().items()}
+
+    def _refresh_gauges(self) -> None:
+        for layer, count in self._cache_entries().items():
+            self._gauges.set("cache_entries", count, (layer,))
+
+    def _sum(self) -> Totals:
+        self._aggregate.update("engine", self._incarnation, self._counters.totals())
+        return self._aggregate.totals()
+
+    # ------------------------------------------------------------ the supervisor
+
+    def _receive(self) -> None:
+        try:
+            for message in self._channel.receive():
+                self._take(message)
+        except ControlClosed:
+            _log.error("supervisor_lost")
+            self._finish(EXIT_ORPHAN)
+
+    def _finish(self, status: int) -> None:
+        if self._end is not None and not self._end.done():
+            self._end.set_result(status)
+
+    def _take(self, message: Mapping[str, Any]) -> None:
+        match message["op"]:
+            case "config":
+                self._spawn(self._reload(message))
+            case "supervisor":
+                totals = _totals.validate_python(message["totals"])
+                self._aggregate.update(SUPERVISOR, 0, totals)
+                for metric, value in message["gauges"].items():
+                    self._gauges.set(metric, float(value))
+            case "stop":
+                self._finish(EXIT_OK)
+            case other:
+                _log.error("unknown_order", op=other)
+
+    async def _reload(self, message: Mapping[str, Any]) -> None:
+        config, generation = read_config(message)
+        old = self._now
+        try:
+            heart = await self._build(config, generation)
+        except StartError as error:
+            self._tell("ack", generation=generation, error=str(error))
+            return
+        take_log_settings(config)
+        self._counters.configure(configured_domains(config))
+        self._gauges.clear("domain_ready")
+        self._heart = heart
+        self._reloaded.set()
+        self._spawn(_retire(old, heart))
+        self._tell("ack", generation=generation, error="")
+
+    def _tell(self, op: str, **values: Any) -> None:
+        try:
+            self._channel.send(op, **values)
+        except ControlClosed:
+            _log.error("supervisor_lost")
+            self._finish(EXIT_ORPHAN)
+
+    # ------------------------------------------------------------ what goes on all the time
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("engine_failed", error=repr(error), exc_info=error)
+            self._finish(EXIT_FAILURE)
+
+    async def _beat(self) -> None:
+        """Tell the supervisor that the loop turns, and what was counted."""
+        next_snapshot = 0.0
+        while True:
+            self._tell("heartbeat", well=True, problem="", transactions=0)
+            now = asyncio.get_running_loop().time()
+            if now >= next_snapshot:
+                next_snapshot = now + SNAPSHOT_INTERVAL
+                self._sum()
+                snapshot = self._aggregate.snapshot()
+                if snapshot != self._told:
+                    self._told = snapshot
+                    self._tell("snapshot", snapshot=_snapshots.dump_python(snapshot, mode="json"))
+            await asyncio.sleep(HEARTBEAT)
+
+    async def _watch_resolver(self) -> None:
+        """Keep ``resolver_validates`` true."""
+        while True:
+            validates = await self._now.collector.resolver.validates()
+            self._gauges.set("resolver_validates", float(validates))
+            await asyncio.sleep(RESOLVER_INTERVAL)
+
+    async def _watch_domains(self) -> None:
+        """Keep ``domain_ready`` true for configured domains, whether or not mail goes there."""
+        while True:
+            for domain in self._domains():
+                if domain.startswith("."):
+                    continue  # a rule for subdomains names no next hop
+                question = Question(
+                    str(NextHop(HopKind.MX, domain)),
+                    "smtp",
+                    Requirement.REQUIRETLS,
+                    Requirement.REQUIRETLS,
+                )
+                await self._now.assessor.assess(question)
+                await asyncio.sleep(WATCH_PAUSE)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._reloaded.wait(), WATCH_INTERVAL)
+            self._reloaded.clear()
+
+
+async def _retire(old: _Heart, new: _Heart) -> None:
+    """Let what is under way under the old configuration end, then close what is not shared."""
+    await old.assessor.finish(RETIREMENT)
+    await old.assessor.close()
+    if old.source is not new.source:
+        await old.source.close()
+        await old.collector.close()

@@ -1,0 +1,378 @@
+"""The engine's doors: a unix socket for workers and the command line, HTTP for Prometheus.
+
+Each is bounded in all directions: connections, bytes, requests under way, time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from aiohttp import web
+
+from requiretls_milter import __version__, log
+from requiretls_milter import nexthop as nexthops
+from requiretls_milter.engine.assessor import Assessor, BusyError
+from requiretls_milter.engine.exposition import Exposition
+from requiretls_milter.engine.wire import (
+    CountersRequest,
+    EvidenceReply,
+    EvidenceRequest,
+    ForecastReply,
+    ForecastRequest,
+    Reply,
+    Request,
+    StatusReply,
+    StatusRequest,
+    Unframer,
+    WireError,
+    decode_request,
+    encode,
+    error_reply,
+)
+from requiretls_milter.metrics import Aggregate, Gauges, MetricError
+
+MAX_CONNECTIONS = 128
+"""To the unix socket: 64 workers, and people."""
+
+MAX_CONNECTION_REQUESTS = 8192
+"""Requests of one connection under way: twice what a worker asks for at once."""
+
+MAX_UNSENT = 8 << 20
+"""Bytes that wait for a client to read; one that lets it come to this is cut off."""
+
+MAX_HTTP_CONNECTIONS = 32
+"""To the metrics endpoint: a few Prometheus servers, and people."""
+
+HTTP_CONNECTION_LIFE = 60.0
+"""Seconds that a connection to the metrics endpoint lasts at most, busy or not."""
+
+MAX_HTTP_LINE = 4096
+"""Octets of a line of an HTTP request."""
+
+_CHUNK = 1 << 16
+_UCRED = struct.Struct("3i")
+
+_log = log.get_logger("engine.server")
+
+
+@dataclass(slots=True)
+class EngineState:
+    """What the doors show, exchanged when a new configuration comes."""
+
+    assessor: Assessor
+    generation: int
+    assessment_digest: str
+
+
+class EngineDoor:
+    """The unix socket.
+
+    Args:
+        path: of the socket; only our own user (and root) may connect.
+        state: what answers at present.
+        aggregate: where workers' counters are added up.
+        cache_entries: gives the sizes of the caches.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        state: Callable[[], EngineState],
+        aggregate: Aggregate,
+        cache_entries: Callable[[], dict[str, int]],
+    ) -> None:
+        self._path = Path(path)
+        self._state = state
+        self._aggregate = aggregate
+        self._cache_entries = cache_entries
+        self._started = time.monotonic()
+        self._server: asyncio.Server | None = None
+        self._connections: set[_Connection] = set()
+
+    async def open(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the socket cannot be made; the text says why.
+        """
+        listener = listen_unix(self._path)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: _Connection(self), sock=listener)
+
+    async def close(self) -> None:
+        """Take no more connections, and cut those that are."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.abort()
+        self._path.unlink(missing_ok=True)
+
+    @property
+    def full(self) -> bool:
+        """Whether no further connection is taken."""
+        return len(self._connections) >= MAX_CONNECTIONS
+
+    def enter(self, connection: _Connection) -> None:
+        """A connection has begun."""
+        self._connections.add(connection)
+
+    def leave(self, connection: _Connection) -> None:
+        """A connection has ended."""
+        self._connections.discard(connection)
+
+    async def answer(self, request: Request, connection: _Connection) -> Reply | None:
+        """The reply to a request, where it has one."""
+        if isinstance(request, ForecastRequest):
+            state = self._state()
+            forecast = await state.assessor.assess(request.question)
+            return ForecastReply(id=request.id, generation=state.generation, forecast=forecast)
+        if isinstance(request, CountersRequest):
+            connection.worker = request.worker
+            self._aggregate.update(request.worker, request.incarnation, request.totals)
+            return None
+        if isinstance(request, EvidenceRequest):
+            return await self._evidence(request)
+        return self._status(request)
+
+    async def _evidence(self, request: EvidenceRequest) -> Reply:
+        try:
+            nexthop = nexthops.parse(request.nexthop)
+            found = await self._state().assessor.evidence(nexthop, request.refresh)
+        except nexthops.NextHopError as error:
+            return error_reply(request.id, f"next hop: {error}")
+        except BusyError as error:
+            return error_reply(request.id, f"the engine is busy: {error}")
+        except TimeoutError:
+            return error_reply(request.id, "the evidence was not gathered in time")
+        return EvidenceReply(id=request.id, evidence=found)
+
+    def _status(self, request: StatusRequest) -> StatusReply:
+        state = self._state()
+        return StatusReply(
+            id=request.id,
+            version=__version__,
+            pid=os.getpid(),
+            generation=state.generation,
+            assessment_digest=state.assessment_digest,
+            uptime=time.monotonic() - self._started,
+            workers=tuple(sorted(c.worker for c in self._connections if c.worker)),
+            in_flight=state.assessor.in_flight,
+            cache_entries=self._cache_entries(),
+        )
+
+
+class _Connection(asyncio.Protocol):
+    """One client. Requests are answered as they are done, in any order."""
+
+    def __init__(self, door: EngineDoor) -> None:
+        self._door = door
+        self._unframer = Unframer()
+        self._transport: asyncio.Transport | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.worker = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("socket")
+        if self._door.full or not _is_ours(peer):
+            _log.warning("connection_refused", full=self._door.full)
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(high=MAX_UNSENT)
+        self._door.enter(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._door.leave(self)
+        # What was asked for is still good for others; only this answer is not wanted.
+        for task in self._tasks:
+            task.cancel()
+        self._transport = None
+
+    def pause_writing(self) -> None:
+        _log.warning("connection_cut", reason="the client does not read", worker=self.worker)
+        self.abort()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for payload in self._unframer.feed(data):
+                self._take(decode_request(payload))
+        except (WireError, MetricError) as error:
+            _log.warning("connection_cut", reason=str(error), worker=self.worker)
+            self.abort()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _take(self, request: Request) -> None:
+        if len(self._tasks) >= MAX_CONNECTION_REQUESTS and not isinstance(request, CountersRequest):
+            self._send(error_reply(request.id, "too many requests under way"))
+            return
+        task = asyncio.create_task(self._answer(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, request: Request) -> None:
+        try:
+            reply = await self._door.answer(request, self)
+            if reply is not None:
+                self._send(reply)
+        except MetricError as error:
+            _log.warning("connection_cut", reason=str(error), worker=self.worker)
+            self.abort()
+        except Exception as error:  # noqa: BLE001 - one request must not end the others
+            _log.exception("request_failed", op=request.op, error=repr(error))
+            if not isinstance(request, CountersRequest):
+                self._send(error_reply(request.id, "internal error"))
+
+    def _send(self, reply: Reply) -> None:
+        if self._transport is None:
+            return
+        try:
+            self._transport.write(encode(reply))
+        except WireError as error:
+            self._transport.write(encode(error_reply(reply.id, str(error))))
+
+
+def _is_ours(peer: socket.socket) -> bool:
+    """Whether the client runs as we do, or as root. The socket's mode says the same."""
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    _, uid, _ = _UCRED.unpack(credentials)
+    return uid in (0, os.geteuid())
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """A listening unix socket with mode 0600, in the place of one that nobody listens to.
+
+    Raises:
+        OSError: somebody listens there, something else is there, or it cannot be made.
+    """
+    refuse_live_socket(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.listen(MAX_CONNECTIONS)
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"{path}: {error.strerror}") from error
+    return listener
+
+
+def refuse_live_socket(path: Path) -> None:
+    """Make sure that a path is free for a socket, or holds one that nobody listens to.
+
+    Raises:
+        OSError: somebody listens there, or what is there is no socket.
+    """
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            raise FileExistsError(f"{path} is there and no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as visitor:
+        visitor.setblocking(False)
+        try:
+            visitor.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+        except BlockingIOError:
+            pass  # its queue is full: somebody listens
+    raise FileExistsError(f"another instance listens at {path}")
+
+
+# ---------------------------------------------------------------- HTTP
+
+
+class MetricsDoor:
+    """``GET /metrics`` and ``GET /healthz``, and nothing else.
+
+    Args:
+        listen: "ADDRESS:PORT"; an IPv6 address in brackets.
+        exposition: what is shown.
+        refresh: called before each rendering, to bring gauges up to date.
+    """
+
+    def __init__(self, listen: str, exposition: Exposition, refresh: Callable[[], None]) -> None:
+        host, _, port = listen.rpartition(":")
+        self._host = host.removeprefix("[").removesuffix("]")
+        self._port = int(port)
+        self._exposition = exposition
+        self._refresh = refresh
+        self._runner: web.ServerRunner | None = None
+
+    async def open(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the address cannot be had; the text says why.
+        """
+        server = _BoundedServer(
+            self._answer,
+            access_log=None,
+            keepalive_timeout=HTTP_CONNECTION_LIFE / 2,
+            lingering_time=0,
+            max_line_size=MAX_HTTP_LINE,
+            max_field_size=MAX_HTTP_LINE,
+        )
+        self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=1.0)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port, backlog=16).start()
+        except OSError as error:
+            where = f"metrics.listen {self._host}:{self._port}"
+            raise OSError(error.errno, f"{where}: {error.strerror}") from error
+
+    @property
+    def port(self) -> int:
+        """The port that we listen at; of use where 0 was asked for."""
+        if self._runner is None:
+            return 0
+        return int(self._runner.addresses[0][1])
+
+    async def close(self) -> None:
+        """Take no more requests."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.path not in ("/metrics", "/healthz"):
+            return web.Response(status=404, text="not found\n")
+        if request.method not in ("GET", "HEAD"):
+            return web.Response(status=405, text="only GET\n", headers={"Allow": "GET, HEAD"})
+        if request.path == "/healthz":
+            return web.Response(text="ok\n")
+        self._refresh()
+        body, media_type = self._exposition.render(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": media_type})
+
+
+class _BoundedServer(web.Server):
+    """An HTTP server that bounds how many connections there are and how long each lasts."""
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if len(self.connections) > MAX_HTTP_CONNECTIONS:
+            transport.abort()
+            return
+        asyncio.get_running_loop().call_later(HTTP_CONNECTION_LIFE, transport.abort)
+
+
+def show_cache(gauges: Gauges, entries: dict[str, int]) -> None:
+    """Bring the gauge of cache entries up to date."""
+    for layer, count in entries.items():
+        gauges.set("cache_entries", count, (layer,))

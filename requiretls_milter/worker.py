@@ -1,0 +1,174 @@
+"""A worker: libmilter in a thread, and a main thread that listens to the supervisor.
+
+The main thread beats, takes new configurations, drains and stops. It obeys the
+control line alone: signals that reach the whole process group are the
+supervisor's to act on. No exception leaves either thread but as the end of the
+process, which the supervisor sees and mends.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from requiretls_milter import log
+from requiretls_milter.child import (
+    EXIT_FAILURE,
+    EXIT_OK,
+    EXIT_ORPHAN,
+    HEARTBEAT,
+    Start,
+    read_config,
+    take_log_settings,
+)
+from requiretls_milter.config import Config
+from requiretls_milter.control import Channel, ControlClosed
+from requiretls_milter.engine.client import EngineClient
+from requiretls_milter.metrics import Counters, configured_domains
+from requiretls_milter.milter import adapter
+
+CALLBACK_MARGIN = 5.0
+"""Seconds that a callback may take beyond the longest wait that is configured."""
+
+POLL = 0.1
+"""Seconds between two looks while we start or drain."""
+
+STOP_WAIT = 0.5
+"""Seconds that libmilter gets to end. It may take 5 s to notice, and there is nothing left to
+wait for: no transaction runs, or its time is over, and the kernel closes what is open."""
+
+CLOSE_WAIT = 1.0
+"""Seconds to hand the last counters over."""
+
+_log = log.get_logger("worker")
+
+
+def run(start: Start) -> int:
+    """A worker's whole life; returns its exit status."""
+    counters = Counters(configured_domains(start.config))
+    client = EngineClient(
+        start.config.engine.socket,
+        worker=start.name,
+        incarnation=start.incarnation,
+        generation=start.generation,
+        counters=counters,
+    )
+    context = adapter.WorkerContext(
+        config=start.config, source=client, counters=counters, host_name=socket.gethostname()
+    )
+    try:
+        return _Worker(start.channel, client, counters, context).run()
+    except ControlClosed:
+        # Nobody would replace us, nobody would stop us: let go of the socket at once.
+        _log.error("supervisor_lost")
+        client.close(CLOSE_WAIT)
+        return EXIT_ORPHAN
+
+
+class _Worker:
+    def __init__(
+        self,
+        channel: Channel,
+        client: EngineClient,
+        counters: Counters,
+        context: adapter.WorkerContext,
+    ) -> None:
+        self._channel = channel
+        self._client = client
+        self._counters = counters
+        self._context = context
+        self._milter = threading.Thread(target=self._serve, name="milter", daemon=True)
+        self._ready = False
+        self._drain_until: float | None = None
+        self._stop = False
+        self._next_beat = 0.0
+
+    def _serve(self) -> None:
+        try:
+            adapter.serve(self._context)
+        except BaseException as error:  # noqa: BLE001 - told, and the end of the thread says the rest
+            _log.exception("libmilter_failed", error=repr(error))
+
+    def run(self) -> int:
+        self._milter.start()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._channel, selectors.EVENT_READ)
+            while not self._stop:
+                if not self._milter.is_alive():
+                    _log.error("libmilter_ended")
+                    self._client.close(CLOSE_WAIT)
+                    return EXIT_FAILURE
+                self._beat()
+                if self._drained():
+                    break
+                busy = self._channel.unsent or not self._ready or self._drain_until is not None
+                if selector.select(POLL if busy else HEARTBEAT):
+                    for message in self._channel.receive():
+                        self._take(message)
+        return self._end()
+
+    def _beat(self) -> None:
+        """Tell the supervisor that we live, and since when we are ready."""
+        self._channel.flush()
+        if not self._ready and self._client.connected:
+            self._ready = True
+            self._channel.send("ready")
+        now = time.monotonic()
+        if now < self._next_beat:
+            return
+        self._next_beat = now + HEARTBEAT
+        longest = adapter.longest_callback()
+        limit = longest_wait(self._context.config) + CALLBACK_MARGIN
+        problem = f"a callback takes {longest:.0f} s" if longest > limit else ""
+        self._channel.send(
+            "heartbeat",
+            well=not problem,
+            problem=problem,
+            transactions=adapter.transactions_in_progress(),
+        )
+
+    def _take(self, message: Mapping[str, Any]) -> None:
+        match message["op"]:
+            case "config":
+                config, generation = read_config(message)
+                take_log_settings(config)
+                self._counters.configure(configured_domains(config))
+                self._context.config = config
+                self._client.reconfigure(generation)
+                self._channel.send("ack", generation=generation, error="")
+            case "drain":
+                adapter.stop_accepting()
+                self._drain_until = time.monotonic() + float(message["seconds"])
+                self._channel.send("draining")
+            case "stop":
+                self._stop = True
+            case other:
+                _log.error("unknown_order", op=other)
+
+    def _drained(self) -> bool:
+        """Whether we were told to drain and no transaction is left, or no time."""
+        if self._drain_until is None:
+            return False
+        left = adapter.transactions_in_progress()
+        if left and time.monotonic() < self._drain_until:
+            return False
+        if left:
+            _log.warning("transactions_cut", transactions=left)
+        return True
+
+    def _end(self) -> int:
+        adapter.stop()
+        self._client.close(CLOSE_WAIT)
+        self._milter.join(STOP_WAIT)
+        return EXIT_OK
+
+
+def longest_wait(config: Config) -> float:
+    """Seconds that a callback may wait for forecasts, by the configuration's longest."""
+    tables = [table.decide_wait for _, _, table in config.rules.tables()]
+    waits = [wait for wait in tables if wait is not None]
+    return max(config.rules.decide_wait, config.rules.tag_wait, *waits)
