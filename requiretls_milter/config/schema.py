@@ -494,7 +494,7 @@ class Probe(Section):
         PlainMail.OFF,
         description=(
             'Whether next hops of ordinary mail are assessed too, as a survey: "off", "dns" '
-            '(DNS and MTA-STS only) or "full" (with probes).'
+            '(DNS and MTA-STS only) or "full" (with probes). With "off" such mail gets no tag.'
         ),
     )
     port: Annotated[Count, Field(ge=1, le=fields.MAX_PORT)] = Field(

@@ -1,0 +1,43 @@
+# make demo and make test work on a bare Debian 12 as root: they install what is missing.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CONFIG ?= $(CURDIR)/.run/config.toml
+
+.PHONY: help demo test lint format run docs clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+demo: $(READY) ## the lab, a real MTA with the milter, real mail: forecasts beside deliveries
+	$(BIN)/python -m tests.demo
+
+test: lint ## lint, types, unit tests, and the lab with real servers
+	$(BIN)/python -m tests.lab build || [ "$${CI:-}" != true ]
+	$(BIN)/python -m pytest tests/unit tests/lab
+
+lint: $(READY) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy requiretls_milter tests
+
+format: $(READY) ## put the code into the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+run: $(READY) ## serve in the foreground; CONFIG=FILE, else sockets and state in .run
+	@[ "$(CONFIG)" != "$(CURDIR)/.run/config.toml" ] || scripts/local-config $(CURDIR)/.run
+	$(BIN)/requiretls-milter serve --config $(CONFIG)
+
+docs: $(READY) ## write docs/configuration.md anew, from the schema
+	$(BIN)/python -m requiretls_milter.config.manual > docs/configuration.md.new
+	mv docs/configuration.md.new docs/configuration.md
+
+clean: ## remove what make has made here
+	rm -rf $(VENV) .run .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+
+$(READY): pyproject.toml scripts/setup
+	@scripts/setup $(VENV)
+	@touch $@

@@ -1,0 +1,84 @@
+"""The reference manual of the configuration, made from the schema.
+
+``python -m requiretls_milter.config.manual`` prints docs/configuration.md.
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+
+from requiretls_milter.config.mistakes import tables_of
+from requiretls_milter.config.schema import Config, needs_restart
+from requiretls_milter.config.text import EXAMPLES, value_text
+
+WIDTH = 96
+
+INTRODUCTION = """\
+# Configuration
+
+<!-- Made by "make docs" from the descriptions in requiretls_milter/config/schema.py. -->
+
+One TOML file, `/etc/requiretls-milter/config.toml` unless `--config` says otherwise. Without that
+file, and for every key that it leaves out, the defaults below hold. An unknown key is an error.
+
+- `requiretls-milter config check [FILE]` tells every mistake with its key, and warns of what is
+  allowed but probably not meant.
+- `requiretls-milter config show` prints the configuration in force, `config show --defaults` this
+  manual as a commented file.
+- `requiretls-milter config explain SENDER RECIPIENT` tells which rule is in force, and from which
+  table each value comes.
+
+SIGHUP reads the file again; a file with mistakes changes nothing. Keys marked *restart* wait for
+the next start. Durations are in seconds; domains may be given in Unicode or as A-labels.
+"""
+
+
+def markdown() -> str:
+    """The manual, in Markdown."""
+    return "\n".join(_manual()) + "\n"
+
+
+def _manual() -> Iterator[str]:
+    yield INTRODUCTION
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            raise TypeError(f"[{name}] is no section")
+        yield f"## [{name}]\n"
+        yield f"{section.__doc__}\n"
+        yield from _section(name, section)
+
+
+def _section(name: str, section: type[BaseModel]) -> Iterator[str]:
+    defaults = section().model_dump(mode="json")
+    tables = tables_of(section)
+    for key, field in section.model_fields.items():
+        if key not in tables:
+            mark = " *restart*" if needs_restart(field) else ""
+            head = f"- `{key} = {value_text(defaults[key])}`{mark}: "
+            yield _item(head + str(field.description))
+    yield ""
+    for key in tables:
+        yield _item(str(section.model_fields[key].description), indent="")
+        yield f"\n```toml\n{EXAMPLES[name, key]}\n```\n"
+    for inner in {schema for schema, _ in tables.values()}:
+        yield _item(f"Keys of these tables: {_keys(inner)}.", indent="")
+        yield ""
+
+
+def _keys(section: type[BaseModel]) -> str:
+    return ", ".join(f"`{key}`" for key in section.model_fields)
+
+
+def _item(text: str, indent: str = "  ") -> str:
+    return textwrap.fill(
+        text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())
