@@ -12,10 +12,62 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, cast
 
+import dns.immutable
+import dns.rdata
+import dns.rdataclass
 import dns.rdatatype
+import dns.rdtypes.ANY.TLSA
+import dns.wire
 
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.model import AddressLookup, DnsOutcome, TlsaEvidence, TlsaRecord
+
+_HEADER = 3
+"""Octets before the association data: usage, selector, matching type (RFC 6698 section 2.1)."""
+
+_MISSING = b"\xff"
+"""Stands for an octet that a record is too short to have: no usage, selector or type is 255."""
+
+
+@dns.immutable.immutable
+class _AsItStands(dns.rdtypes.ANY.TLSA.TLSA):
+    """A TLSA record that nobody has judged yet.
+
+    dnspython (2.9 does, 2.7 did not) calls a digest of the wrong length malformed, and the
+    whole reply with it: a server with one such record would look as if its DNS
+    failed (4.7.5), where Postfix takes the others, or goes on unauthenticated.
+    """
+
+    def __init__(
+        self,
+        rdclass: dns.rdataclass.RdataClass,
+        rdtype: dns.rdatatype.RdataType,
+        usage: int,
+        selector: int,
+        mtype: int,
+        cert: bytes,
+    ) -> None:
+        dns.rdata.Rdata.__init__(self, rdclass, rdtype)
+        self.usage = usage
+        self.selector = selector
+        self.mtype = mtype
+        self.cert = cert
+
+    @classmethod
+    def from_wire_parser(
+        cls,
+        rdclass: dns.rdataclass.RdataClass,
+        rdtype: dns.rdatatype.RdataType,
+        parser: dns.wire.Parser,
+        origin: Any = None,
+    ) -> _AsItStands:
+        rdata = parser.get_remaining()
+        usage, selector, mtype = rdata[:_HEADER].ljust(_HEADER, _MISSING)
+        return cls(rdclass, rdtype, usage, selector, mtype, rdata[_HEADER:])
+
+
+# The registry has no public way to replace a class; a test watches that this one works.
+dns.rdata._rdata_classes[dns.rdataclass.IN, dns.rdatatype.TLSA] = _AsItStands
 
 
 async def find_tlsa(

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import struct
+
+import dns.message
+import dns.rdatatype
 import pytest
 
 from requiretls_milter.evidence.dns import Resolver
@@ -74,6 +78,36 @@ async def test_records_are_kept_as_they_stand(server: DnsServer, resolver: Resol
 async def test_the_port_is_part_of_the_question(server: DnsServer, resolver: Resolver) -> None:
     await find(resolver, lookup(), port=587)
     assert server.asked == [("_587._tcp.mx.test", "TLSA", False)]
+
+
+@pytest.mark.rule(36)
+async def test_r36_malformed_records_do_not_make_the_lookup_fail(
+    server: DnsServer, resolver: Resolver
+) -> None:
+    rdatas = [b"\x03\x01\x01" + DIGEST, b"\x03\x01\x01short", b"\x03\x01\x02" + DIGEST]
+    rdatas += [b"", b"\x03", b"\x03\x01\x01"]
+
+    def raw(query: dns.message.Message) -> bytes:
+        wire = dns.message.make_response(query).to_wire()
+        end = 12 + len(query.question[0].name.to_wire() or b"") + 4
+        records = b"".join(
+            struct.pack("!HHHIH", 0xC00C, dns.rdatatype.TLSA, 1, 300, len(rdata)) + rdata
+            for rdata in rdatas
+        )
+        counts = struct.pack("!HHHH", 1, len(rdatas), 0, 0)
+        return wire[:4] + counts + wire[12:end] + records
+
+    server.set("_25._tcp.mx.test", "TLSA", Scripted(raw=raw))
+    evidence = await find(resolver, lookup())
+    assert evidence.outcome is DnsOutcome.FOUND
+    assert set(evidence.records) == {
+        RECORD,
+        TlsaRecord(3, 1, 1, b"short"),
+        TlsaRecord(3, 1, 2, DIGEST),
+        TlsaRecord(255, 255, 255, b""),
+        TlsaRecord(3, 255, 255, b""),
+        TlsaRecord(3, 1, 1, b""),
+    }
 
 
 @pytest.mark.rule(27)
