@@ -1,0 +1,195 @@
+"""The milter itself, as its own processes, beside the lab's MTA."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from requiretls_milter.config import Config
+from requiretls_milter.config.text import render
+from tests.lab import addresses
+from tests.lab.errors import LabError
+from tests.lab.lab import Lab
+from tests.lab.labconfig import settings
+from tests.lab.processes import REPOSITORY, Server
+from tests.lab.roots import GID_POSTFIX
+
+METRICS = f"{addresses.MILTER}:9894"
+
+Sample = tuple[str, tuple[tuple[str, str], ...]]
+"""A metric's name and its labels."""
+
+
+class Milter:
+    """``requiretls-milter serve`` in a lab, attached to the front MTA.
+
+    with Milter(lab, rules={"mode": "reject"}) as milter:
+        accepted = lab.send("a-ok")
+        print(milter.recipient(accepted.queue_id))
+    """
+
+    def __init__(
+        self,
+        lab: Lab,
+        *,
+        transport: Mapping[str, Any] | None = None,
+        default_action: str = "tempfail",
+        **sections: Any,
+    ) -> None:
+        """Plan a milter whose configuration has these *sections* besides the lab's own."""
+        self._lab = lab
+        self._default_action = default_action
+        self._transport = transport
+        self._sections = sections
+        self.directory = lab.directory / f"milter{len(list(lab.directory.glob('milter*')))}"
+        self.directory.mkdir()
+        self.config_file = self.directory / "config.toml"
+        self.log_file = self.directory / "log"
+        self.socket_file = Path(lab.front.milter.outside) / f"{self.directory.name}.sock"
+        self.config = self.configuration()
+
+    # Set by start().
+    server: Server
+
+    def configuration(self, **sections: Any) -> Config:
+        """The configuration, with *sections* on top."""
+        merged: dict[str, Any] = {
+            "milter": {
+                "socket": f"unix:{self.socket_file}",
+                "socket_group": str(GID_POSTFIX),
+                "socket_mode": "0666",
+            },
+            "engine": {"socket": str(self.directory / "engine.sock")},
+            "metrics": {"listen": METRICS},
+            "log": {"format": "json", "level": "debug"},
+            "store": {"url": "memory:"},
+        }
+        for layer in (self._sections, sections):
+            for name, values in layer.items():
+                merged[name] = {**merged.get(name, {}), **values}
+        return settings(self._lab, self._transport, **merged)
+
+    def write(self, **sections: Any) -> None:
+        """Write the configuration file, with *sections* on top."""
+        self.config = self.configuration(**sections)
+        self.config_file.write_text(render(self.config))
+
+    def __enter__(self) -> Milter:
+        """Start it and make the MTA ask it."""
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Detach it and stop it."""
+        self.stop()
+
+    def start(self) -> None:
+        """Start it and make the MTA ask it."""
+        self.write()
+        self.launch()
+        inside = f"{self._lab.front.milter.inside}/{self.socket_file.name}"
+        self._lab.attach_milter(f"unix:{inside}", milter_default_action=self._default_action)
+
+    def launch(self) -> None:
+        """Start its processes and wait until it answers."""
+        self.server = Server(
+            "milter",
+            [
+                sys.executable,
+                "-m",
+                "requiretls_milter",
+                "serve",
+                "--config",
+                str(self.config_file),
+            ],
+            log=self.log_file,
+            environment={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            grace=20.0,
+        )
+        self.server.wait_until(self.answers, "a milter that answers")
+
+    def stop(self) -> None:
+        """Detach it from the MTA, then end it."""
+        self._lab.attach_milter("")
+        self.server.stop()
+
+    def answers(self) -> bool:
+        """Whether all of its processes are there and know each other, and metrics are served."""
+        found = len({item["process"] for item in self.events("engine_found")})
+        if not self.events("serving") or found < self.config.milter.workers:
+            return False
+        try:
+            return bool(self.metrics())
+        except OSError:
+            return False
+
+    # -- what it says ----------------------------------------------------------------------
+
+    def events(self, name: str | None = None) -> list[dict[str, Any]]:
+        """The log lines, or those of one event."""
+        return [item for item in self._lines() if name in (None, item.get("event"))]
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        for line in self.log_file.read_text(errors="replace").splitlines():
+            try:
+                item = json.loads(line)
+            except ValueError:
+                item = {"event": "not_json", "line": line}
+            if isinstance(item, dict):
+                yield item
+
+    def recipients(self, queue_id: str, count: int = 1, timeout: float = 20.0) -> list[Any]:
+        """Wait for the log lines of *count* recipients of a message."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            found = [item for item in self.events("recipient") if item.get("queue_id") == queue_id]
+            if len(found) >= count:
+                return found
+            time.sleep(0.05)
+        raise LabError(f"{queue_id}: no log line of the milter, see {self.log_file}")
+
+    def recipient(self, queue_id: str) -> dict[str, Any]:
+        """The log line of a message's only recipient."""
+        (line,) = self.recipients(queue_id)
+        return dict(line)
+
+    def metrics(self) -> dict[Sample, float]:
+        """All samples, now."""
+        with urllib.request.urlopen(f"http://{METRICS}/metrics", timeout=10) as response:
+            text = response.read().decode()
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    def await_metric(self, name: str, at_least: float, timeout: float = 10.0) -> None:
+        """Wait until a metric's sum has come to a value: workers send theirs once a second."""
+        deadline = time.monotonic() + timeout
+        while self.metric(name) < at_least:
+            if time.monotonic() > deadline:
+                raise LabError(f"{name} is {self.metric(name):g}, not yet {at_least:g}")
+            time.sleep(0.1)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the samples of one metric whose labels include these."""
+        full = f"requiretls_milter_{name}"
+        return sum(
+            value
+            for (sample, found), value in self.metrics().items()
+            if sample == full and labels.items() <= dict(found).items()
+        )
