@@ -205,8 +205,9 @@ class Milter(Section):
     socket_group: fields.OptionalGroup = Field(
         "",
         description=(
-            'Group of a unix socket, e.g. "postfix"; empty: the group that we run with. The '
-            "MTA needs write permission on the socket and search permission on its directory."
+            'Group of a unix socket, e.g. "postfix", or its number; empty: the group that we run '
+            "with. The MTA needs write permission on the socket and search permission on its "
+            "directory."
         ),
         json_schema_extra=RESTART,
     )

@@ -66,6 +66,7 @@ from requiretls_milter.milter.requirement import (
     RECEIVED,
     REQUIRE_TLS_ESMTP,
     TLS_REQUIRED,
+    Capability,
     capability,
 )
 from requiretls_milter.milter.transaction import Client, Recipient, Settings, Transaction
@@ -264,8 +265,10 @@ def _register() -> None:
     milter.set_eom_callback(_eom)
     milter.set_abort_callback(_abort)
     milter.set_close_callback(_close)
-    # What pymilter itself cannot decode (a header name in 8 bits) never gets here.
-    milter.set_exception_policy(milter.TEMPFAIL)
+    # For what pymilter itself cannot decode, such as a field's name in 8 bits, and which
+    # never gets to a callback. TEMPFAIL, its default, from an event without a reply would
+    # make libmilter ignore the rest of the message, and the MTA wait for its end.
+    milter.set_exception_policy(milter.CONTINUE)
     milter.register(NAME, negotiate=_negotiate)
 
 
@@ -334,7 +337,7 @@ def _check_address(family: str, host: str, port: int) -> None:
 def _set_permissions(path: str, group: str, mode: int) -> None:
     if group:
         try:
-            number = grp.getgrnam(group).gr_gid
+            number = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
         except KeyError:
             raise SocketError(f"cannot open {path}: there is no group {group}") from None
         os.chown(path, -1, number)
@@ -366,7 +369,7 @@ class _Connection:
         self.protocol = protocol
         self.number = next(server.numbers)
         self.mta_name = ""
-        self.capability = capability(self.settings.config.mta.carries, "")
+        self.capability: Capability | None = None
         self.trusted = False
         self.transaction: Transaction | None = None
 
@@ -504,20 +507,22 @@ def _tell_negotiated(server: _Server, actions: int, wanted: int, offered: int) -
 
 
 @_contained("connect", milter.P_NR_CONN)
-def _connect(connection: _Connection, ctx: Any, _name: str, family: int, address: Any) -> int:
+def _connect(connection: _Connection, _ctx: Any, _name: str, family: int, address: Any) -> int:
     if isinstance(address, tuple):
         connection.trusted = connection.settings.trusts(str(address[0]).removeprefix("IPv6:"))
     else:
         # A unix socket, of this host. Without any address: nobody that we know.
         connection.trusted = family == socket.AF_UNIX
-    connection.mta_name = _macro(ctx, "j")
-    connection.capability = capability(connection.settings.config.mta.carries, _macro(ctx, "v"))
     return int(milter.CONTINUE)
 
 
 @_contained("mail", milter.P_NR_MAIL)
 def _mail(connection: _Connection, ctx: Any, sender: bytes, *parameters: bytes) -> int:
     _conclude(connection, ctx)
+    if connection.capability is None:
+        # Sent with the connection, and kept: that event may not have come through.
+        connection.mta_name = _macro(ctx, "j")
+        connection.capability = capability(connection.settings.config.mta.carries, _macro(ctx, "v"))
     client = Client(
         authenticated=bool(_macro(ctx, "{auth_authen}")),
         trusted=connection.trusted,
