@@ -1,0 +1,22 @@
+"""What all tests share: rule numbers that exist, and property tests that repeat in CI."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+LAST_RULE = 63
+"""The semantic rules are R1 to R63."""
+
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark in item.iter_markers("rule"):
+            if not (mark.args and all(1 <= number <= LAST_RULE for number in mark.args)):
+                raise pytest.UsageError(f"{item.nodeid}: no such rule: {mark.args}")

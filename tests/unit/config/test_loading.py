@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from requiretls_milter import config
+from requiretls_milter.config import Config, ConfigError, loading
+
+
+def write(directory: Path, content: str | bytes) -> Path:
+    path = directory / "config.toml"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def mistakes(directory: Path, content: str | bytes) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        config.load(write(directory, content))
+    return caught.value.mistakes
+
+
+def test_without_a_file_in_the_usual_place_all_is_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "DEFAULT_PATH", tmp_path / "none.toml")
+    assert config.load() == Config()
+
+
+def test_the_file_in_the_usual_place_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "DEFAULT_PATH", write(tmp_path, "[milter]\nworkers = 3\n"))
+    assert config.load().milter.workers == 3
+
+
+def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file"):
+        config.load(tmp_path / "none.toml")
+
+
+def test_what_lies_in_the_usual_place_must_be_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "DEFAULT_PATH", tmp_path)  # a directory, also for root
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        config.load()
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
+    assert config.load(write(tmp_path, "")) == Config()
+
+
+def test_a_syntax_error_is_told_with_line_and_column(tmp_path: Path) -> None:
+    (mistake,) = mistakes(tmp_path, "[milter]\nworkers = 3 4\n")
+    assert "config.toml: no valid TOML" in mistake
+    assert "line 2, column 13" in mistake
+
+
+def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:
+    (mistake,) = mistakes(tmp_path, "[milter]\nworkers = 3\nworkers = 4\n")
+    assert "line 3" in mistake
+
+
+def test_what_is_no_utf_8_is_told_with_its_line(tmp_path: Path) -> None:
+    (mistake,) = mistakes(tmp_path, b"[milter]\nby = 'ok.example'\n# caf\xe9\n")
+    assert "line 3 is not UTF-8" in mistake
+
+
+def test_a_byte_order_mark_is_named(tmp_path: Path) -> None:
+    (mistake,) = mistakes(tmp_path, b"\xef\xbb\xbf[milter]\n")
+    assert "byte order mark" in mistake
+
+
+@pytest.mark.parametrize("value", ["[" * 5000, "x = " + "[" * 5000, "x" + ".x" * 2000 + " = 1"])
+def test_deep_nesting_is_an_error_and_no_crash(tmp_path: Path, value: str) -> None:
+    assert mistakes(tmp_path, value)
+
+
+@pytest.mark.parametrize(("over", "accepted"), [(-1, True), (0, True), (1, False)])
+def test_a_file_has_a_mebibyte_at_most(tmp_path: Path, over: int, accepted: bool) -> None:
+    content = "#" * (loading.MAX_FILE_BYTES + over)
+    if accepted:
+        assert config.load(write(tmp_path, content)) == Config()
+    else:
+        assert "larger than 1048576 bytes" in mistakes(tmp_path, content)[0]
+
+
+def test_an_endless_file_is_not_read_to_its_end() -> None:
+    with pytest.raises(ConfigError, match="larger than"):
+        config.load(Path("/dev/zero"))
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    found = mistakes(
+        tmp_path,
+        """
+        [milter]
+        workers = 0
+        sockte = "x"
+        [mta]
+        profile = "sendmail"
+        [probe]
+        ca_file = "/nonexistent/ca.pem"
+        """,
+    )
+    assert [mistake.split(":", 1)[0] for mistake in found] == [
+        "milter.workers",
+        "milter.sockte",
+        "mta.profile",
+        "probe.ca_file",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "meant"),
+    [
+        ("milter", "sockt", "milter.socket"),
+        ("mta", "tls_securty_level", "mta.tls_security_level"),
+        ("mta.transport.strict", "tls_level", "mta.transport.strict.tls_security_level"),
+        ('rules.recipient."example.org"', "mod", 'rules.recipient."example.org".mode'),
+        ("probe", "tls_security_level", "mta.tls_security_level"),
+        ("milter", "tag_wait", "rules.tag_wait"),
+        ('rules.sender."a.example"', "tag_wait", "rules.tag_wait"),
+        ("rules", "nameserver", "dns.nameservers"),
+    ],
+)
+def test_an_unknown_key_is_told_with_the_nearest_known_one(
+    tmp_path: Path, section: str, key: str, meant: str
+) -> None:
+    (mistake,) = mistakes(tmp_path, f"[{section}]\n{key} = 1\n")
+    assert mistake == f"{section}.{key}: no such key; did you mean {meant}?"
+
+
+def test_a_key_that_is_like_none_is_told_with_those_that_are_known(tmp_path: Path) -> None:
+    (mistake,) = mistakes(tmp_path, "[engine]\nxyzzy = 1\n")
+    assert mistake == "engine.xyzzy: no such key; known here: socket"
+    (mistake,) = mistakes(tmp_path, "[frobnication]\n")
+    assert mistake.startswith("frobnication: no such key; known here: milter, metrics, ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("milter.workers", '"2"', 'expected a whole number, got the text "2"'),
+        ("milter.workers", "2.0", "expected a whole number, got a number, 2.0"),
+        ("milter.workers", "true", "expected a whole number, got a boolean, true"),
+        ("milter.socket", "[]", "expected text, got a list"),
+        ("milter.by", "1979-05-27", "expected text, got a date or time"),
+        ("milter.trusted_networks", '"::1"', 'expected a list, got the text "::1"'),
+        ("dns.timeout", '"5"', 'expected a number, got the text "5"'),
+        ("dns.timeout", "inf", "expected a finite number, got a number, inf"),
+        ("dns.timeout", "nan", "expected a finite number, got a number, nan"),
+        ("dns.timeout", "0", "expected more than 0, got a number, 0"),
+        ("dns.timeout", "3601", "expected at most 3600, got a number, 3601"),
+        ("probe.enabled", "1", "expected true or false, got a number, 1"),
+        ("rules.mode", '"rejct"', 'did you mean "reject"?'),
+        ("rules.recipient", "3", "expected a table, got a number, 3"),
+        ('rules.recipient."example.org"', "3", "expected a table, got a number, 3"),
+        ("milter", "3", "expected a table, got a number, 3"),
+    ],
+)
+def test_a_wrong_value_is_told_with_what_was_expected_and_given(
+    tmp_path: Path, key: str, value: str, said: str
+) -> None:
+    (mistake,) = mistakes(tmp_path, f"{key} = {value}\n")
+    assert mistake.startswith(f"{key}: ")
+    assert said in mistake
+
+
+@pytest.mark.rule(62)
+def test_r62_what_stands_in_the_file_cannot_break_out_of_the_message(tmp_path: Path) -> None:
+    found = mistakes(tmp_path, '[rules]\n"a\\nb\\u001b[31m" = 1\nmode = "\\r\\n\\u001b[31mé"\n')
+    for mistake in found:
+        assert mistake.isascii()
+        assert mistake.isprintable()
+
+
+@pytest.mark.rule(62)
+def test_r62_a_long_value_is_told_in_part(tmp_path: Path) -> None:
+    (mistake,) = mistakes(tmp_path, f'rules.mode = "{"x" * 4000}"\n')
+    assert len(mistake) < 200
+
+
+# ---------------------------------------------------------------- files that it names
+
+
+def certificate() -> str:
+    return Path("/etc/ssl/certs/ca-certificates.crt").read_text().partition("-----END")[0] + (
+        "-----END CERTIFICATE-----\n"
+    )
+
+
+def test_a_ca_file_with_a_certificate_is_good(tmp_path: Path) -> None:
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_text("a comment\n" + certificate())
+    loaded = config.load(write(tmp_path, f'probe.ca_file = "{ca_file}"\n'))
+    assert loaded.probe.ca_file == str(ca_file)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
+        "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n",
+        "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n",
+        "-----BEGIN PRIVATE KEY-----\nMEFC\n-----END PRIVATE KEY-----\n",
+    ],
+)
+def test_a_ca_file_without_a_certificate_is_an_error(tmp_path: Path, content: str) -> None:
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_text(content)
+    (mistake,) = mistakes(tmp_path, f'probe.ca_file = "{ca_file}"\n')
+    assert mistake == f"probe.ca_file: {ca_file} holds no certificate in PEM form"
+
+
+def test_a_ca_file_that_is_a_directory_is_an_error(tmp_path: Path) -> None:
+    (mistake,) = mistakes(tmp_path, f'probe.ca_file = "{tmp_path}"\n')
+    assert "cannot be read: Is a directory" in mistake
+
+
+def test_a_relative_ca_file_is_an_error_of_its_own(tmp_path: Path) -> None:
+    (mistake,) = mistakes(tmp_path, 'probe.ca_file = "ca.pem"\n')
+    assert mistake == 'probe.ca_file: expected an absolute path, got the text "ca.pem"'
+
+
+# ---------------------------------------------------------------- keys that do not go together
+
+
+def test_two_sockets_on_one_path_are_an_error(tmp_path: Path) -> None:
+    (mistake,) = mistakes(
+        tmp_path, 'milter.socket = "unix:/run/a.sock"\nengine.socket = "/run/a.sock"\n'
+    )
+    assert mistake == "engine.socket: the same path as milter.socket"
+
+
+def test_an_override_for_a_local_transport_is_an_error(tmp_path: Path) -> None:
+    (mistake,) = mistakes(tmp_path, '[mta.transport.lmtp]\ntls_security_level = "dane"\n')
+    assert mistake.startswith("mta.transport.lmtp: lmtp is one of mta.local_transports")
+
+
+@pytest.mark.parametrize("mode", ["off", "monitor"])
+def test_require_with_a_mode_that_never_acts_is_warned_of(tmp_path: Path, mode: str) -> None:
+    loaded = config.load(
+        write(tmp_path, f'[rules.sender."bank.example"]\nrequire = true\nmode = "{mode}"\n')
+    )
+    (warning,) = config.warnings(loaded)
+    assert warning.startswith(f'rules.sender."bank.example": require = true with mode "{mode}"')
+
+
+def test_require_with_the_inherited_mode_is_warned_of(tmp_path: Path) -> None:
+    loaded = config.load(write(tmp_path, '[rules.recipient."bank.example"]\nrequire = true\n'))
+    assert len(config.warnings(loaded)) == 1
+    loaded = config.load(write(tmp_path, "[rules]\nrequire = true\n"))
+    assert [warning.split(":")[0] for warning in config.warnings(loaded)] == ["rules"]
+
+
+def test_require_with_a_mode_that_acts_is_not_warned_of(tmp_path: Path) -> None:
+    loaded = config.load(
+        write(
+            tmp_path,
+            '[rules]\nmode = "defer"\n[rules.recipient."bank.example"]\nrequire = true\n'
+            '[rules.sender."bank.example"]\nrequire = true\nmode = "reject"\n',
+        )
+    )
+    assert config.warnings(loaded) == ()
+
+
+@pytest.mark.rule(20)
+@pytest.mark.parametrize(
+    ("nameserver", "warned"),
+    [("127.0.0.1", False), ("[::1]:5353", False), ("192.0.2.53", True), ("192.0.2.53:53", True)],
+)
+def test_r20_a_resolver_on_another_host_is_warned_of(
+    tmp_path: Path, nameserver: str, warned: bool
+) -> None:
+    loaded = config.load(write(tmp_path, f'dns.nameservers = ["{nameserver}"]\n'))
+    assert bool(config.warnings(loaded)) is warned
+
+
+def test_a_milter_socket_over_tcp_and_one_for_everybody_are_warned_of(tmp_path: Path) -> None:
+    (warning,) = config.warnings(
+        config.load(write(tmp_path, 'milter.socket = "inet:8894@127.0.0.1"\n'))
+    )
+    assert "44 ms" in warning
+    (warning,) = config.warnings(config.load(write(tmp_path, 'milter.socket_mode = "0666"\n')))
+    assert "every user" in warning
+
+
+def test_the_defaults_are_not_warned_of() -> None:
+    assert config.warnings(Config()) == ()
+
+
+def test_the_configuration_imports_no_network_and_no_openssl() -> None:
+    code = (
+        "import sys, requiretls_milter.config as c; c.load(None);"
+        "print([m for m in ('aiohttp', 'asyncio', 'dns', 'ssl', 'OpenSSL', 'cryptography')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import pickle
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from requiretls_milter.config import Config, ConfigError, EnforceFor, parse
+from requiretls_milter.config.manual import markdown
+from requiretls_milter.config.mistakes import tables_of
+from requiretls_milter.config.text import EXAMPLES, render
+from requiretls_milter.model import MtaProfile, MtaSts, ProfileName, RequiretlsPolicy, TlsLevel
+
+CONTRACT = (Path(__file__).parent / "contract.toml").read_bytes()
+"""The keys and defaults that operators were promised, with an example of each table."""
+
+
+def configured(text: str) -> Config:
+    return parse(text.encode(), "test")
+
+
+def test_the_promised_configuration_is_accepted() -> None:
+    config = parse(CONTRACT, "contract.toml")
+    assert config.rules.recipient["example.org"].mode == "reject"
+    assert config.rules.nexthop[".example.net"].require is True
+    assert config.rules.nexthop[".example.net"].enforce_for is None
+    assert config.mta.transport["smtp-strict"].tls_security_level is TlsLevel.DANE_ONLY
+
+
+def test_the_promised_defaults_are_the_defaults() -> None:
+    raw = tomllib.loads(CONTRACT.decode())
+    del raw["mta"]["transport"]
+    for section in ("recipient", "nexthop", "sender"):
+        del raw["rules"][section]
+    defaults = Config().model_dump(mode="json")
+    for section, keys in raw.items():
+        for key, value in keys.items():
+            shown = defaults[section][key]
+            assert shown == value, f"{section}.{key}"
+
+
+def test_a_configuration_is_frozen() -> None:
+    config = Config()
+    with pytest.raises(ValidationError):
+        config.milter.workers = 3  # type: ignore[misc]
+
+
+def every_field(schema: type[BaseModel], above: str = "") -> Iterator[tuple[str, str]]:
+    tables = tables_of(schema)
+    for key, field in schema.model_fields.items():
+        if key in tables:
+            yield from every_field(tables[key][0], f"{above}{key}.")
+        if above:
+            yield f"{above}{key}", field.description or ""
+
+
+@pytest.mark.parametrize(("key", "description"), list(every_field(Config)))
+def test_every_key_is_described(key: str, description: str) -> None:
+    assert description.endswith((".", ")")), key
+    assert description.isascii(), key
+
+
+# ---------------------------------------------------------------- the MTA's profile
+
+
+def test_the_default_profile_is_that_of_postfix() -> None:
+    assert Config().mta.profile_for("smtp") == MtaProfile()
+
+
+def test_a_transport_has_the_profile_of_the_mta_but_for_its_overrides() -> None:
+    config = configured(
+        """
+        [mta]
+        tls_security_level = "dane"
+        mta_sts = "match"
+        mydomain = "example.org"
+        my_addresses = ["192.0.2.1"]
+        [mta.transport.strict]
+        tls_security_level = "dane-only"
+        requiretls_policy = "opportunistic"
+        insecure_mx_policy = "encrypt"
+        mx_address_limit = 0
+        mx_session_limit = 7
+        inet_protocols = ["ipv6"]
+        """
+    )
+    usual = MtaProfile(
+        tls_security_level=TlsLevel.DANE,
+        mta_sts=MtaSts.MATCH,
+        mydomain="example.org",
+        my_addresses=("192.0.2.1",),
+    )
+    assert config.mta.profile_for("smtp") == usual
+    assert config.mta.profile_for("no such transport\n") == usual
+    assert config.mta.profile_for("strict") == MtaProfile(
+        tls_security_level=TlsLevel.DANE_ONLY,
+        requiretls_policy=(("*", RequiretlsPolicy.OPPORTUNISTIC),),
+        mta_sts=MtaSts.MATCH,
+        insecure_mx_policy=TlsLevel.ENCRYPT,
+        mydomain="example.org",
+        mx_address_limit=0,
+        mx_session_limit=7,
+        inet_protocols=("ipv6",),
+        my_addresses=("192.0.2.1",),
+    )
+
+
+def test_the_profile_can_be_that_of_the_rfc() -> None:
+    assert configured('mta.profile = "rfc8689"').mta.profile_for("").name is ProfileName.RFC8689
+
+
+@pytest.mark.rule(19)
+def test_r19_postfix_s_own_policy_list_is_left_to_the_judge() -> None:
+    assert configured('mta.requiretls_policy = "default"').mta.profile_for("smtp") == MtaProfile()
+
+
+@pytest.mark.parametrize("word", list(RequiretlsPolicy))
+def test_one_policy_word_holds_for_all(word: RequiretlsPolicy) -> None:
+    profile = configured(f'mta.requiretls_policy = "{word}"').mta.profile_for("smtp")
+    assert profile.requiretls_policy == (("*", word),)
+
+
+def test_a_policy_table_keeps_its_order_and_gets_canonical_keys() -> None:
+    profile = configured(
+        'mta.requiretls_policy = { "*" = "enforce", ".Bücher.example" = "invalid", '
+        '"192.0.2.1" = "disable", "Example.org." = "opportunistic+starttls" }'
+    ).mta.profile_for("smtp")
+    assert profile.requiretls_policy == (
+        ("*", RequiretlsPolicy.ENFORCE),
+        (".xn--bcher-kva.example", RequiretlsPolicy.INVALID),
+        ("192.0.2.1", RequiretlsPolicy.DISABLE),
+        ("example.org", RequiretlsPolicy.OPPORTUNISTIC_STARTTLS),
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ('"enforced"', 'did you mean "enforce"?'),
+        ("3", '("default" is Postfix\'s own list)'),
+        ('{ "example.org" = "enforced" }', '"example.org": expected'),
+        ('{ "example.org" = 3 }', '"example.org": expected'),
+        ('{ "a b" = "enforce" }', "is no domain name"),
+        ('{ "a.example" = "enforce", "A.example" = "disable" }', '"a.example" stands there twice'),
+    ],
+)
+def test_a_policy_with_a_mistake_is_told(value: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        configured(f"mta.requiretls_policy = {value}")
+    assert str(caught.value).startswith("mta.requiretls_policy: ")
+    assert said in str(caught.value)
+
+
+def test_all_mistakes_of_a_policy_table_are_told() -> None:
+    with pytest.raises(ConfigError, match=r'"a\.example".*; "b\.example"'):
+        configured('mta.requiretls_policy = { "a.example" = "x", "b.example" = "y" }')
+
+
+# ---------------------------------------------------------------- rules
+
+
+def test_rules_of_domains_come_in_order_of_precedence() -> None:
+    config = configured(
+        '[rules.sender."a.example"]\n[rules.recipient."b.example"]\n[rules.nexthop."c.example"]\n'
+    )
+    assert [(section, pattern) for section, pattern, _ in config.rules.tables()] == [
+        ("recipient", "b.example"),
+        ("nexthop", "c.example"),
+        ("sender", "a.example"),
+    ]
+
+
+def test_every_key_of_rules_but_the_wait_for_the_tag_can_stand_in_a_rule_of_a_domain() -> None:
+    rules = set(type(Config().rules).model_fields) - {"recipient", "nexthop", "sender", "tag_wait"}
+    assert set(tables_of(type(Config().rules))["sender"][0].model_fields) == rules
+
+
+def test_what_a_rule_of_a_domain_leaves_out_is_none() -> None:
+    rule = configured('[rules.sender."a.example"]\nenforce_for = "all"').rules.sender["a.example"]
+    assert rule.enforce_for is EnforceFor.ALL
+    assert rule.mode is None
+    assert rule.require is None
+    assert rule.decide_wait is None
+
+
+# ---------------------------------------------------------------- passed on, compared, shown
+
+MODES = st.sampled_from(["off", "monitor", "defer", "reject"])
+LABEL = st.from_regex(r"[a-z][a-z0-9-]{0,10}[a-z0-9]", fullmatch=True)
+PATTERN = st.builds("{}{}.example".format, st.sampled_from(["", "."]), LABEL)
+RULE = st.fixed_dictionaries(
+    {},
+    optional={
+        "mode": MODES,
+        "require": st.booleans(),
+        "decide_wait": st.floats(0.001, 29.9),
+        "downgrade_grace": st.integers(0, 10_000_000),
+        "on_unknown": st.sampled_from(["auto", "accept", "defer"]),
+    },
+)
+CONFIG = st.fixed_dictionaries(
+    {
+        "rules": st.fixed_dictionaries(
+            {"mode": MODES},
+            optional={
+                "recipient": st.dictionaries(PATTERN, RULE, max_size=3),
+                "sender": st.dictionaries(PATTERN, RULE, max_size=3),
+            },
+        ),
+        "mta": st.fixed_dictionaries(
+            {
+                "requiretls_policy": st.one_of(
+                    st.just("default"),
+                    st.sampled_from([word.value for word in RequiretlsPolicy]),
+                    st.dictionaries(
+                        PATTERN, st.sampled_from([word.value for word in RequiretlsPolicy])
+                    ),
+                )
+            },
+            optional={
+                "transport": st.dictionaries(
+                    LABEL, st.fixed_dictionaries({}, optional={"mx_address_limit": st.just(3)})
+                ),
+                "inet_protocols": st.sampled_from([["ipv4"], ["ipv6"], ["ipv4", "ipv6"]]),
+            },
+        ),
+        "dns": st.fixed_dictionaries({"timeout": st.floats(0.001, 3600)}),
+        "store": st.fixed_dictionaries(
+            {"url": st.from_regex(r"sqlite:///[a-zA-Z0-9\"'\\é]{1,20}", fullmatch=True)}
+        ),
+    }
+)
+
+
+@given(CONFIG, st.booleans())
+def test_what_is_shown_reads_back_as_the_same(raw: dict[str, object], annotated: bool) -> None:
+    config = Config.model_validate(raw)
+    shown = render(config, annotated=annotated)
+    assert parse(shown.encode(), "shown") == config
+    assert render(config, annotated=annotated) == shown
+
+
+@given(CONFIG)
+def test_a_configuration_can_be_handed_to_another_process(raw: dict[str, object]) -> None:
+    config = Config.model_validate(raw)
+    assert Config.model_validate_json(config.model_dump_json()) == config
+    assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301 - our own
+
+
+def test_whole_seconds_are_shown_whole() -> None:
+    assert "\ntimeout = 5\n" in render(Config())
+    assert "\ntimeout = 2.5\n" in render(configured("dns.timeout = 2.5"))
+
+
+def test_the_commented_defaults_are_the_defaults() -> None:
+    shown = render(Config(), annotated=True)
+    assert parse(shown.encode(), "shown") == Config()
+    assert not any(len(line) > 100 for line in shown.splitlines())
+    assert not any(line != line.rstrip() for line in shown.splitlines())
+
+
+@pytest.mark.parametrize("example", EXAMPLES.values())
+def test_the_examples_in_the_comments_are_good(example: str) -> None:
+    assert configured(example) != Config()
+    commented = "\n".join(f"# {line}" for line in example.splitlines())
+    assert commented in render(Config(), annotated=True)
+
+
+def test_the_reference_manual_is_current() -> None:
+    path = Path(__file__).parents[3] / "docs" / "configuration.md"
+    assert path.read_text(encoding="utf-8") == markdown(), 'run "make docs"'
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ("milter.workers = 3", True),
+        ('[rules]\nmode = "reject"', True),
+        ('store.url = "memory:"', True),
+        ('mta.tls_security_level = "dane"', False),
+        ('[mta.transport.x]\ntls_security_level = "dane"', False),
+        ("dns.timeout = 4", False),
+        ("probe.port = 26", False),
+    ],
+)
+def test_configurations_assess_alike_where_mta_dns_and_probe_are_the_same(
+    change: str, same: bool
+) -> None:
+    assert (configured(change).assessment_digest() == Config().assessment_digest()) is same
+
+
+@pytest.mark.parametrize(
+    ("change", "keys"),
+    [
+        ("", ()),
+        ('[rules]\nmode = "reject"', ()),
+        ("milter.drain_timeout = 5", ()),
+        ("milter.workers = 3", ("milter.workers",)),
+        (
+            'milter.socket = "unix:/x"\nmetrics.listen = ""\nstore.url = "memory:"',
+            ("milter.socket", "metrics.listen", "store.url"),
+        ),
+    ],
+)
+def test_what_waits_for_a_restart_is_told(change: str, keys: tuple[str, ...]) -> None:
+    assert Config().changes_at_restart(configured(change)) == keys
