@@ -1,0 +1,169 @@
+"""A process that serves the real libmilter, with a forecast source that plays a script.
+
+Started by the tests as a program: libmilter can be run once in a process, and
+callbacks that kill one must not take the tests along. The script comes as JSON
+on the command line; what was counted and logged goes to files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from requiretls_milter import config, log
+from requiretls_milter.metrics import Counters
+from requiretls_milter.milter import adapter, transaction
+from requiretls_milter.model import (
+    Forecast,
+    Outcome,
+    Question,
+    Reason,
+    unknown_forecast,
+)
+
+
+def forecast(
+    status: str, reason: str, *, mx: str = "", compliant: bool | None = None, **more: Any
+) -> Forecast:
+    outcome = {"2": Outcome.DELIVER, "4": Outcome.DEFER, "5": Outcome.BOUNCE}.get(
+        status[0], Outcome.UNKNOWN
+    )
+    return Forecast(status, outcome, Reason(reason), mx=mx, compliant=compliant, **more)
+
+
+class ScriptedSource:
+    """Answers by next hop.
+
+    A script's value is a forecast's arguments, with ``after``: seconds until
+    the answer, or ``"never"``; or a word: ``raise`` (ask fails), ``exit``
+    (SystemExit), ``fail`` (the future has an exception).
+    """
+
+    def __init__(self, script: dict[str, Any], asked: Path) -> None:
+        self._script = script
+        self._asked = asked
+        self._lock = threading.Lock()
+
+    def ask(self, question: Question) -> Future[Forecast]:
+        with self._lock, self._asked.open("a") as lines:
+            print(
+                f"{os.getpid()} {question.nexthop} {question.transport} "
+                f"{question.asked} {question.carried}",
+                file=lines,
+            )
+        answer = self._script.get(question.nexthop, self._script.get("*"))
+        future: Future[Forecast] = Future()
+        if answer == "raise":
+            raise RuntimeError("the source fails")
+        if answer == "exit":
+            raise SystemExit(3)
+        if answer == "fail":
+            future.set_exception(RuntimeError("the assessment fails"))
+        elif answer is None:
+            future.set_result(unknown_forecast("not in the script"))
+        else:
+            arguments = dict(answer)
+            after = arguments.pop("after", 0)
+            result = forecast(**arguments)
+            if after == "never":
+                pass
+            elif after:
+                threading.Timer(after, future.set_result, (result,)).start()
+            else:
+                future.set_result(result)
+        return future
+
+
+def write_totals(counters: Counters, path: Path) -> None:
+    totals = counters.totals()
+    lines = [f"{name}{{{','.join(labels)}}} {value:g}" for name, labels, value in totals.counters]
+    lines += [f"{name}_count {sum(counts)}" for name, counts, _ in totals.histograms]
+    draft = path.with_suffix(".draft")
+    draft.write_text("\n".join(lines))
+    draft.replace(path)
+
+
+def serve(settings: config.Config, script: dict[str, Any], directory: Path) -> None:
+    counters = Counters([*settings.rules.recipient, *settings.rules.nexthop])
+    source = ScriptedSource(script, directory / "asked")
+    context = adapter.WorkerContext(settings, source, counters, "host.example.net")
+    thread = threading.Thread(target=adapter.serve, args=(context,), daemon=True)
+    thread.start()
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    signal.signal(signal.SIGUSR1, lambda *_: adapter.stop_accepting())
+    reload = directory / "reload.toml"
+
+    def take_new(*_: object) -> None:
+        context.config = config.parse(reload.read_bytes(), "reload.toml")
+
+    signal.signal(signal.SIGHUP, take_new)
+    pid = directory / f"ready.{os.getpid()}"
+    pid.write_text("")
+    while not stopping.wait(0.02) and thread.is_alive():
+        write_totals(counters, directory / f"totals.{os.getpid()}")
+        (directory / f"state.{os.getpid()}").write_text(
+            f"{adapter.transactions_in_progress()} {adapter.longest_callback():.3f}"
+        )
+    adapter.stop()
+    thread.join(10)
+    write_totals(counters, directory / f"totals.{os.getpid()}")
+
+
+def main() -> int:
+    directory = Path(sys.argv[1])
+    settings = config.parse((directory / "config.toml").read_bytes(), "config.toml")
+    script = json.loads((directory / "script.json").read_text())
+    log.configure(settings.log.format, settings.log.level)
+    sabotage = script.pop("sabotage", "")
+    if sabotage:
+        _sabotage(sabotage)
+    try:
+        adapter.open_socket(settings.milter)
+    except adapter.SocketError as error:
+        print(error, file=sys.stderr)
+        return 2
+    workers = script.pop("workers", 1)
+    if workers == 1:
+        serve(settings, script, directory)
+        return 0
+    children = []
+    for _ in range(workers):
+        child = os.fork()
+        if child == 0:
+            serve(settings, script, directory)
+            os._exit(0)
+        children.append(child)
+
+    def pass_on(*_: object) -> None:
+        for child in children:
+            os.kill(child, signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, pass_on)
+    for child in children:
+        while True:
+            try:
+                os.waitpid(child, 0)
+                break
+            except InterruptedError:
+                continue
+    return 0
+
+
+def _sabotage(what: str) -> None:
+    """Make a part of the program fail as a mistake of ours would."""
+
+    def broken(*_: object, **__: object) -> Any:
+        raise SystemExit(7)
+
+    setattr(transaction.Transaction, what, broken)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""Which rule is in force: the tables of [rules], over one another."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from requiretls_milter.config import Rules, RuleTable
+from requiretls_milter.model import Mode
+from requiretls_milter.rules import KEYS, OTHER_DOMAIN, Rule, RuleSet
+
+
+def ruleset(**tables: object) -> RuleSet:
+    return RuleSet(Rules.model_validate(tables))
+
+
+def test_without_tables_the_defaults_are_in_force() -> None:
+    rule = ruleset().find("a.example", "b.example", "b.example")
+    assert rule.mode is Mode.MONITOR
+    assert rule.require is False
+    assert rule.domain == OTHER_DOMAIN
+
+
+def test_recipient_goes_over_nexthop_over_sender_over_the_base() -> None:
+    rules = ruleset(
+        mode="off",
+        sender={"s.example": {"mode": "monitor", "decide_wait": 1.0, "on_temporary": "defer"}},
+        nexthop={"n.example": {"mode": "defer", "decide_wait": 2.0}},
+        recipient={"r.example": {"mode": "reject"}},
+    )
+    assert rules.find("x.example", "x.example", "x.example").mode is Mode.OFF
+    assert rules.find("s.example", "x.example", "x.example").mode is Mode.MONITOR
+    assert rules.find("s.example", "x.example", "n.example").mode is Mode.DEFER
+    rule = rules.find("s.example", "r.example", "n.example")
+    assert rule.mode is Mode.REJECT
+    assert rule.decide_wait == 2.0  # inherited from the next hop's
+    assert rule.on_temporary == "defer"  # from the sender's
+    assert rule.enforce_for == "trusted"  # from [rules]
+
+
+@pytest.mark.parametrize(
+    ("domain", "mode"),
+    [
+        ("example.org", Mode.REJECT),
+        ("a.example.org", Mode.DEFER),
+        ("b.a.example.org", Mode.OFF),
+        ("c.b.a.example.org", Mode.OFF),
+        ("notexample.org", Mode.MONITOR),
+        ("org", Mode.MONITOR),
+        ("example.org.evil.test", Mode.MONITOR),
+    ],
+)
+@pytest.mark.parametrize("section", ["recipient", "nexthop", "sender"])
+def test_the_exact_name_goes_over_its_parents_the_longest_first(
+    section: str, domain: str, mode: Mode
+) -> None:
+    tables = {
+        "example.org": {"mode": "reject"},
+        ".example.org": {"mode": "defer"},
+        ".a.example.org": {"mode": "off"},
+    }
+    rules = ruleset(**{section: tables})
+    domains = {"sender": "x.test", "recipient": "x.test", "nexthop": "x.test", section: domain}
+    assert rules.find(domains["sender"], domains["recipient"], domains["nexthop"]).mode is mode
+
+
+def test_a_shorter_parent_lends_what_the_longer_one_leaves_unset() -> None:
+    rules = ruleset(
+        recipient={
+            "a.b.example": {"mode": "reject"},
+            ".b.example": {"decide_wait": 3.0},
+            ".example": {"decide_wait": 4.0, "on_unknown": "accept"},
+        }
+    )
+    rule = rules.find("", "a.b.example", "")
+    assert (rule.mode, rule.decide_wait, rule.on_unknown) == (Mode.REJECT, 3.0, "accept")
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"require": True},
+        {"sender": {"s.example": {"require": True}}},
+        {"nexthop": {"n.example": {"require": True}}},
+        {"recipient": {"r.example": {"require": True}}},
+        {"recipient": {"r.example": {"require": False}, ".example": {"require": True}}},
+        {
+            "require": False,
+            "recipient": {"r.example": {"require": False}},
+            "sender": {"s.example": {"require": True}},
+        },
+    ],
+)
+def test_require_is_true_if_any_matching_rule_says_so(tables: dict[str, object]) -> None:
+    rules = ruleset(**tables)
+    assert rules.find("s.example", "r.example", "n.example").require is True
+    assert rules.requires
+
+
+def test_require_of_a_table_that_does_not_match_asks_nothing() -> None:
+    rules = ruleset(sender={"s.example": {"require": True}})
+    assert rules.find("t.example", "s.example", "s.example").require is False
+
+
+def test_the_null_sender_matches_no_senders_table() -> None:
+    rules = ruleset(sender={".example": {"mode": "reject"}, "example": {"mode": "reject"}})
+    assert rules.find("", "r.example", "r.example").mode is Mode.MONITOR
+
+
+def test_each_value_is_explained_by_the_table_that_it_comes_from() -> None:
+    rules = ruleset(
+        sender={"s.example": {"require": True, "mode": "defer"}},
+        nexthop={".n.example": {"decide_wait": 2.0}},
+        recipient={"r.example": {"mode": "reject", "require": False}},
+    )
+    explained = rules.explain("s.example", "r.example", "mx.n.example")
+    assert list(explained) == list(KEYS)
+    tables = {key: origin.table for key, origin in explained.items()}
+    assert tables["mode"] == 'rules.recipient."r.example"'
+    assert tables["decide_wait"] == 'rules.nexthop.".n.example"'
+    assert tables["require"] == 'rules.sender."s.example"'
+    assert tables["on_unknown"] == "rules"
+    rule = rules.find("s.example", "r.example", "mx.n.example")
+    for key, origin in explained.items():
+        assert getattr(rule, key) == origin.value
+
+
+def test_a_rule_has_every_key_of_the_configurations_tables() -> None:
+    assert set(KEYS) == set(RuleTable.model_fields)
+    assert set(KEYS) < {field.name for field in dataclasses.fields(Rule)}
+    assert set(KEYS) < set(Rules.model_fields)
+
+
+def test_the_label_of_the_metrics_is_the_recipients_or_next_hops_key() -> None:
+    rules = ruleset(
+        sender={"s.example": {"mode": "defer"}},
+        nexthop={".n.example": {"mode": "defer"}},
+        recipient={"r.example": {"mode": "reject"}},
+    )
+    assert rules.find("s.example", "r.example", "mx.n.example").domain == "r.example"
+    assert rules.find("s.example", "x.example", "mx.n.example").domain == ".n.example"
+    assert rules.find("s.example", "x.example", "x.example").domain == OTHER_DOMAIN
+
+
+@pytest.mark.parametrize(
+    ("tables", "can_refuse"),
+    [
+        ({}, False),
+        ({"mode": "off"}, False),
+        ({"mode": "defer"}, True),
+        ({"sender": {"s.example": {"mode": "reject"}}}, True),
+        ({"sender": {"s.example": {"require": True}}}, False),
+    ],
+)
+def test_it_is_known_whether_any_rule_can_refuse(
+    tables: dict[str, object], can_refuse: bool
+) -> None:
+    assert ruleset(**tables).can_refuse is can_refuse
+
+
+def test_ten_thousand_tables_are_as_quick_as_one() -> None:
+    many = {f"d{number}.example": {"mode": "reject"} for number in range(10_000)}
+    rules = ruleset(recipient=many)
+    for number in range(10_000):
+        assert rules.find("", f"d{number}.example", "").mode is Mode.REJECT
+
+
+@pytest.mark.parametrize(
+    ("enforce_for", "authenticated", "trusted", "enforced"),
+    [
+        ("authenticated", True, False, True),
+        ("authenticated", False, True, False),
+        ("authenticated", False, False, False),
+        ("trusted", True, False, True),
+        ("trusted", False, True, True),
+        ("trusted", False, False, False),
+        ("all", False, False, True),
+    ],
+)
+def test_a_rule_binds_those_for_whom_it_is_enforced(
+    enforce_for: str, authenticated: bool, trusted: bool, enforced: bool
+) -> None:
+    rule = ruleset(enforce_for=enforce_for).find("", "", "")
+    assert rule.enforced(authenticated=authenticated, trusted=trusted) is enforced
