@@ -9,6 +9,7 @@ until its max_age, the last good one beside a failed refresh) is kept by others.
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import socket
 import ssl
@@ -191,9 +192,11 @@ class _PolicyHosts(aiohttp.abc.AbstractResolver):
         allowed = [address for address in found.addresses if self._policy.allows(address)]
         if not allowed and found.addresses:
             forbidden = ", ".join(found.addresses[:3])
-            raise OSError(f"{host} has no address that may be contacted: {forbidden}")
+            raise OSError(errno.EACCES, f"{host} has no address that may be contacted: {forbidden}")
         if not allowed:
-            raise OSError(f"{host} has no address: {found.error or found.outcome}")
+            raise OSError(
+                errno.EHOSTUNREACH, f"{host} has no address: {found.error or found.outcome}"
+            )
         return [
             aiohttp.abc.ResolveResult(
                 hostname=host,
@@ -266,7 +269,7 @@ class MtaSts:
         return MtaStsEvidence(policy, fetched_at=now, expires=now + policy.max_age)
 
     def _failed(self, domain: str, error: Exception) -> MtaStsEvidence:
-        text = "timed out" if isinstance(error, TimeoutError) else error_text(error)
+        text = "timed out" if isinstance(error, TimeoutError) else _why(error)
         return MtaStsEvidence(
             error=printable(f"policy of {domain}: {text}"), expires=self._clock() + FETCH_RETRY
         )
@@ -308,6 +311,15 @@ class MtaSts:
                 if len(body) > MAX_POLICY:
                     raise PolicyError(f"the policy is longer than {MAX_POLICY} octets")
             return bytes(body)
+
+
+def _why(error: Exception) -> str:
+    """Say what went wrong, without what aiohttp wraps around it."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return error_text(error.certificate_error)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or error_text(error.os_error)
+    return error_text(error)
 
 
 def _tls_context(ca_file: str) -> ssl.SSLContext:

@@ -1,0 +1,542 @@
+"""Discovery and fetch against a real HTTPS server and a scripted resolver."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import gzip
+import ipaddress
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+from aiohttp import web
+
+from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.evidence.dns import Resolver
+from requiretls_milter.evidence.mta_sts import FETCH_RETRY, MAX_POLICY, MtaSts
+from requiretls_milter.model import MtaStsEvidence, MtaStsMode, MtaStsPolicy
+from tests.unit.evidence.dnsserver import DnsServer, Scripted, failure, found, nodata
+from tests.unit.evidence.pki import DAY, Authority, Issued
+
+NOW = 1_000_000.0
+DOMAIN = "example.test"
+HOST = "mta-sts.example.test"
+BODY = b"version: STSv1\nmode: enforce\nmx: mx.example.test\nmax_age: 86400\n"
+LOOPBACK = AddressPolicy([ipaddress.ip_network("127.0.0.0/8")])
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class PolicyHost:
+    """An HTTPS server; ``handler`` answers whatever is asked."""
+
+    port: int = 0
+    handler: Handler | None = None
+    requests: list[web.BaseRequest] = field(default_factory=list)
+    server_names: list[str | None] = field(default_factory=list)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.requests.append(request)
+        if self.handler is not None:
+            return await self.handler(request)
+        return web.Response(body=BODY, content_type="text/plain")
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    certificate: Issued, handler: Handler | None = None, context: ssl.SSLContext | None = None
+) -> AsyncIterator[PolicyHost]:
+    host = PolicyHost(handler=handler)
+    context = context or certificate.server_context()
+    context.sni_callback = lambda _, name, __: host.server_names.append(name)
+    runner = web.ServerRunner(web.Server(host.handle), shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+    await site.start()
+    host.port = runner.addresses[0][1]
+    try:
+        yield host
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture(scope="module")
+def certificate(authority: Authority) -> Issued:
+    return authority.issue(HOST)
+
+
+@pytest.fixture(autouse=True)
+def published(server: DnsServer) -> None:
+    server.set(
+        "_mta-sts.example.test", "TXT", found('_mta-sts.example.test 60 IN TXT "v=STSv1; id=7"')
+    )
+    server.set(HOST, "A", found(f"{HOST} 300 IN A 127.0.0.1"))
+    server.set(HOST, "AAAA", nodata())
+
+
+def finder(
+    server: DnsServer,
+    host: PolicyHost | None,
+    authority: Authority,
+    *,
+    policy: AddressPolicy = LOOPBACK,
+    timeout: float = 5.0,
+) -> MtaSts:
+    return MtaSts(
+        Resolver([server.address], 1.0),
+        policy,
+        str(authority.path),
+        port=host.port if host else 443,
+        timeout=timeout,
+        clock=lambda: NOW,
+    )
+
+
+async def ask(
+    server: DnsServer,
+    authority: Authority,
+    certificate: Issued,
+    handler: Handler | None = None,
+) -> MtaStsEvidence:
+    async with serving(certificate, handler) as host:
+        return await finder(server, host, authority).policy(DOMAIN)
+
+
+def assert_failed(evidence: MtaStsEvidence, why: str) -> None:
+    assert evidence.policy is None
+    assert why in evidence.error
+    assert evidence.error.isascii()
+    assert evidence.expires == NOW + FETCH_RETRY
+
+
+# ---------------------------------------------------------------- discovery
+
+
+@pytest.mark.rule(50)
+async def test_r50_a_policy_is_found_at_the_well_known_place(
+    server: DnsServer, authority: Authority, certificate: Issued
+) -> None:
+    async with serving(certificate) as host:
+        evidence = await finder(server, host, authority).policy(DOMAIN)
+    assert evidence.policy == MtaStsPolicy(MtaStsMode.ENFORCE, ("mx.example.test",), 86400, "7")
+    assert evidence.error == ""
+    assert evidence.fetched_at == NOW
+    assert evidence.expires == NOW + 86400
+    (request,) = host.requests
+    assert request.path == "/.well-known/mta-sts.txt"
+    assert request.method == "GET"
+    assert request.headers["Host"].startswith(HOST)
+    assert "Cookie" not in request.headers
+
+
+@pytest.mark.rule(46)
+@pytest.mark.parametrize("record", [nodata(), found('_mta-sts.example.test 60 IN TXT "v=spf1"')])
+async def test_r46_without_a_record_nothing_is_fetched(
+    server: DnsServer, authority: Authority, record: Scripted
+) -> None:
+    server.set("_mta-sts.example.test", "TXT", record)
+    evidence = await finder(server, None, authority).policy(DOMAIN)
+    assert evidence.policy is None
+    assert evidence.error == ""
+    assert evidence.expires > NOW
+    assert server.types_asked(HOST) == []
+
+
+@pytest.mark.rule(46)
+async def test_r46_strings_are_joined_without_spaces_and_aliases_followed(
+    server: DnsServer, authority: Authority, certificate: Issued
+) -> None:
+    server.set(
+        "_mta-sts.example.test",
+        "TXT",
+        found(
+            "_mta-sts.example.test 60 IN CNAME _mta-sts.provider.test.",
+            '_mta-sts.provider.test 60 IN TXT "v=STS" "v1; id=2016" "0831"',
+        ),
+    )
+    evidence = await ask(server, authority, certificate)
+    assert evidence.policy is not None
+    assert evidence.policy.id == "20160831"
+
+
+@pytest.mark.rule(46)
+async def test_r46_two_records_are_none_and_it_is_said(
+    server: DnsServer, authority: Authority
+) -> None:
+    server.set(
+        "_mta-sts.example.test",
+        "TXT",
+        found(
+            '_mta-sts.example.test 60 IN TXT "v=STSv1; id=1"',
+            '_mta-sts.example.test 60 IN TXT "v=STSv1; id=2"',
+        ),
+    )
+    evidence = await finder(server, None, authority).policy(DOMAIN)
+    assert evidence.policy is None
+    assert "2 MTA-STS records" in evidence.error
+
+
+async def test_a_failed_lookup_of_the_record_is_an_error(
+    server: DnsServer, authority: Authority
+) -> None:
+    server.set("_mta-sts.example.test", "TXT", failure())
+    evidence = await finder(server, None, authority).policy(DOMAIN)
+    assert evidence.policy is None
+    assert "TXT _mta-sts.example.test" in evidence.error
+    assert evidence.expires == NOW
+
+
+@pytest.mark.rule(53)
+async def test_r53_the_id_can_be_looked_up_without_a_fetch(
+    server: DnsServer, authority: Authority
+) -> None:
+    record = await finder(server, None, authority).record(DOMAIN)
+    assert record.id == "7"
+    assert record.expires == NOW + 60
+
+
+@pytest.mark.rule(54)
+async def test_r54_the_parent_domain_is_never_asked(
+    server: DnsServer, authority: Authority
+) -> None:
+    await finder(server, None, authority).policy("mail.example.test")
+    assert server.asked == [("_mta-sts.mail.example.test", "TXT", False)]
+
+
+# ---------------------------------------------------------------- the reply
+
+
+@pytest.mark.rule(50)
+@pytest.mark.parametrize("status", [201, 204, 206, 304, 400, 403, 404, 500, 503])
+async def test_r50_no_status_but_200_is_good(
+    server: DnsServer, authority: Authority, certificate: Issued, status: int
+) -> None:
+    async def handler(_: web.BaseRequest) -> web.Response:
+        return web.Response(status=status, body=BODY, content_type="text/plain")
+
+    assert_failed(await ask(server, authority, certificate, handler), f"status {status}")
+
+
+@pytest.mark.rule(50)
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_r50_a_redirect_is_never_followed(
+    server: DnsServer, authority: Authority, certificate: Issued, status: int
+) -> None:
+    async def handler(request: web.BaseRequest) -> web.Response:
+        if request.path == "/moved":
+            return web.Response(body=BODY, content_type="text/plain")
+        return web.Response(status=status, headers={"Location": "/moved"})
+
+    async with serving(certificate, handler) as host:
+        evidence = await finder(server, host, authority).policy(DOMAIN)
+    assert_failed(evidence, f"status {status}")
+    assert len(host.requests) == 1
+
+
+@pytest.mark.rule(50)
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "text/plain",
+        "TEXT/Plain",
+        "text/plain; charset=utf-8",
+        "text/plain; foo=bar; charset=latin1",
+    ],
+)
+async def test_r50_parameters_of_text_plain_are_ignored(
+    server: DnsServer, authority: Authority, certificate: Issued, content_type: str
+) -> None:
+    async def handler(_: web.BaseRequest) -> web.Response:
+        return web.Response(body=BODY, headers={"Content-Type": content_type})
+
+    assert (await ask(server, authority, certificate, handler)).policy is not None
+
+
+@pytest.mark.rule(50)
+@pytest.mark.parametrize("content_type", ["text/html", "application/octet-stream", "text", ""])
+async def test_r50_another_media_type_is_refused(
+    server: DnsServer, authority: Authority, certificate: Issued, content_type: str
+) -> None:
+    async def handler(_: web.BaseRequest) -> web.Response:
+        return web.Response(body=BODY, headers={"Content-Type": content_type})
+
+    assert_failed(await ask(server, authority, certificate, handler), "media type")
+
+
+def _padded(length: int) -> bytes:
+    return BODY + b"x: " + b"y" * (length - len(BODY) - 4) + b"\n"
+
+
+@pytest.mark.rule(50)
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize(
+    ("length", "good"), [(MAX_POLICY - 1, True), (MAX_POLICY, True), (MAX_POLICY + 1, False)]
+)
+async def test_r50_a_policy_has_at_most_64_kibibytes(
+    server: DnsServer,
+    authority: Authority,
+    certificate: Issued,
+    chunked: bool,
+    length: int,
+    good: bool,
+) -> None:
+    async def handler(_: web.BaseRequest) -> web.Response:
+        response = web.Response(body=_padded(length), content_type="text/plain")
+        if chunked:
+            response.enable_chunked_encoding()
+        return response
+
+    evidence = await ask(server, authority, certificate, handler)
+    assert (evidence.policy is not None) is good
+    if not good:
+        assert_failed(evidence, "longer than 65536 octets")
+
+
+@pytest.mark.rule(50)
+async def test_r50_a_body_without_end_is_cut_off(
+    server: DnsServer, authority: Authority, certificate: Issued
+) -> None:
+    sent = 0
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal sent
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while sent < 100_000_000:
+                await response.write(b"x" * 65_536)
+                sent += 65_536
+        return response
+
+    assert_failed(await ask(server, authority, certificate, handler), "longer than")
+    assert sent < 10_000_000
+
+
+@pytest.mark.rule(50)
+async def test_r50_a_compressed_policy_is_refused_unopened(
+    server: DnsServer, authority: Authority, certificate: Issued
+) -> None:
+    bomb = gzip.compress(b"x" * 10_000_000)
+
+    async def handler(request: web.BaseRequest) -> web.Response:
+        assert request.headers["Accept-Encoding"] == "identity"
+        return web.Response(
+            body=bomb, content_type="text/plain", headers={"Content-Encoding": "gzip"}
+        )
+
+    assert_failed(await ask(server, authority, certificate, handler), "compressed")
+
+
+@pytest.mark.rule(50)
+@pytest.mark.parametrize(
+    "headers",
+    [{"X": "y" * 10_000}, {"X" * 10_000: "y"}, {f"X-{n}": "y" for n in range(200)}],
+)
+async def test_r50_a_header_without_bounds_is_refused(
+    server: DnsServer, authority: Authority, certificate: Issued, headers: dict[str, str]
+) -> None:
+    async def handler(_: web.BaseRequest) -> web.Response:
+        return web.Response(body=BODY, content_type="text/plain", headers=headers)
+
+    assert (await ask(server, authority, certificate, handler)).policy is None
+
+
+@pytest.mark.rule(50)
+@pytest.mark.parametrize("where", ["header", "body"])
+async def test_r50_the_whole_fetch_has_a_deadline(
+    server: DnsServer, authority: Authority, certificate: Issued, where: str
+) -> None:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        if where == "body":
+            await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                if where == "body":
+                    await response.write(b"x")
+                await asyncio.sleep(0.1)
+        return response
+
+    async with serving(certificate, handler) as host:
+        started = time.monotonic()
+        evidence = await finder(server, host, authority, timeout=0.5).policy(DOMAIN)
+        assert time.monotonic() - started < 2
+    assert_failed(evidence, "timed out")
+
+
+async def test_a_policy_that_cannot_be_read_says_which_line(
+    server: DnsServer, authority: Authority, certificate: Issued
+) -> None:
+    async def handler(_: web.BaseRequest) -> web.Response:
+        return web.Response(body=BODY + b"mx: *\n", content_type="text/plain")
+
+    assert_failed(await ask(server, authority, certificate, handler), "line 5: mx")
+
+
+@pytest.mark.rule(49)
+async def test_r49_a_policy_of_no_age_is_good_for_this_attempt_only(
+    server: DnsServer, authority: Authority, certificate: Issued
+) -> None:
+    async def handler(_: web.BaseRequest) -> web.Response:
+        return web.Response(body=BODY.replace(b"86400", b"0"), content_type="text/plain")
+
+    evidence = await ask(server, authority, certificate, handler)
+    assert evidence.policy is not None
+    assert evidence.expires == NOW
+
+
+# ---------------------------------------------------------------- the certificate
+
+
+@pytest.mark.rule(51)
+@pytest.mark.parametrize("name", [HOST, "*.example.test"])
+async def test_r51_the_certificate_names_the_policy_host_or_a_wildcard_for_its_label(
+    server: DnsServer, authority: Authority, name: str
+) -> None:
+    assert (await ask(server, authority, authority.issue("other.test", name))).policy is not None
+
+
+@pytest.mark.rule(51)
+@pytest.mark.parametrize(
+    "names",
+    [(DOMAIN,), ("mta-sts.other.test",), ("*.test",), ("mta-*.example.test",), ("*.*.test",), ()],
+)
+async def test_r51_no_other_dns_name_will_do(
+    server: DnsServer, authority: Authority, names: tuple[str, ...]
+) -> None:
+    certificate = authority.issue(*names, common_name=HOST)
+    assert_failed(await ask(server, authority, certificate), "certificate")
+
+
+@pytest.mark.rule(51)
+@pytest.mark.parametrize(
+    ("start", "end"), [(-2 * DAY, -DAY), (DAY, 2 * DAY)], ids=["expired", "not yet valid"]
+)
+async def test_r51_the_certificate_is_valid_now(
+    server: DnsServer, authority: Authority, start: datetime.timedelta, end: datetime.timedelta
+) -> None:
+    certificate = authority.issue(HOST, start=start, end=end)
+    assert_failed(await ask(server, authority, certificate), "certificate")
+
+
+@pytest.mark.rule(51)
+async def test_r51_the_chain_ends_at_one_whom_we_trust(
+    server: DnsServer, authority: Authority, stranger: Authority
+) -> None:
+    assert_failed(await ask(server, authority, stranger.issue(HOST)), "certificate")
+
+
+@pytest.mark.rule(51)
+async def test_r51_the_name_is_sent_in_the_handshake(
+    server: DnsServer, authority: Authority, certificate: Issued
+) -> None:
+    async with serving(certificate) as host:
+        await finder(server, host, authority).policy(DOMAIN)
+    assert host.server_names == [HOST]
+
+
+@pytest.mark.rule(51)
+async def test_r51_no_tls_older_than_1_2_will_do(
+    server: DnsServer, authority: Authority, certificate: Issued
+) -> None:
+    context = certificate.server_context()
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.deprecated_call():
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    async with serving(certificate, context=context) as host:
+        assert_failed(await finder(server, host, authority).policy(DOMAIN), "")
+    assert host.requests == []
+
+
+# ---------------------------------------------------------------- where we go
+
+
+async def test_an_address_that_may_not_be_contacted_is_not(
+    server: DnsServer, authority: Authority, certificate: Issued
+) -> None:
+    async with serving(certificate) as host:
+        found_ = await finder(server, host, authority, policy=AddressPolicy([])).policy(DOMAIN)
+    assert_failed(found_, "may be contacted: 127.0.0.1")
+    assert host.server_names == []
+
+
+async def test_of_several_addresses_only_those_that_may_be_contacted_are_tried(
+    server: DnsServer, authority: Authority, certificate: Issued
+) -> None:
+    server.set(HOST, "A", found(f"{HOST} 300 IN A 127.0.0.2", f"{HOST} 300 IN A 127.0.0.1"))
+    only = AddressPolicy([ipaddress.ip_network("127.0.0.1/32")])
+    async with serving(certificate) as host:
+        evidence = await finder(server, host, authority, policy=only).policy(DOMAIN)
+    assert evidence.policy is not None
+
+
+@pytest.mark.parametrize("answer", [nodata(), failure()])
+async def test_a_policy_host_without_an_address_is_a_failed_fetch(
+    server: DnsServer, authority: Authority, answer: Scripted
+) -> None:
+    server.set(HOST, "A", answer)
+    assert_failed(await finder(server, None, authority).policy(DOMAIN), "has no address")
+
+
+async def test_a_policy_host_that_is_not_there_is_a_failed_fetch(
+    server: DnsServer, authority: Authority
+) -> None:
+    host = PolicyHost(port=1)
+    assert_failed(await finder(server, host, authority).policy(DOMAIN), "Connect call failed")
+
+
+async def test_a_proxy_of_the_environment_is_not_used(
+    server: DnsServer, authority: Authority, certificate: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    assert (await ask(server, authority, certificate)).policy is not None
+
+
+async def test_a_host_that_speaks_no_tls_is_a_failed_fetch(
+    server: DnsServer, authority: Authority
+) -> None:
+    async def garbage(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n" + BODY)
+        writer.close()
+
+    async with await asyncio.start_server(garbage, "127.0.0.1", 0) as plain:
+        host = PolicyHost(port=plain.sockets[0].getsockname()[1])
+        assert_failed(await finder(server, host, authority).policy(DOMAIN), "wrong version")
+
+
+async def test_fetches_at_once_are_bounded(
+    server: DnsServer,
+    authority: Authority,
+    certificate: Issued,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("requiretls_milter.evidence.mta_sts.MAX_FETCHES", 2)
+    at_once = most = 0
+
+    async def handler(_: web.BaseRequest) -> web.Response:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.1)
+        at_once -= 1
+        return web.Response(body=BODY, content_type="text/plain")
+
+    async with serving(certificate, handler) as host:
+        finder_ = finder(server, host, authority)
+        results = await asyncio.gather(*(finder_.policy(DOMAIN) for _ in range(6)))
+    assert all(result.policy is not None for result in results)
+    assert most == 2
+
+
+def test_a_trust_store_that_cannot_be_read_is_told_at_once() -> None:
+    resolver = Resolver(["127.0.0.1"], 1.0)
+    with pytest.raises(OSError, match=r"."):
+        MtaSts(resolver, LOOPBACK, "/nonexistent/ca.pem")
