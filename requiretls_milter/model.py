@@ -353,13 +353,29 @@ class MtaSts(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """How RFC 8689 is read where implementations differ (docs/forecast.md).
+
+    ``testing_policies_count``: an MTA-STS policy in mode ``testing`` confirms an
+    MX name. ``pkix_beside_unusable_tlsa``: a chain to a trusted authority is
+    enough where no TLSA record is usable. ``tlsa_vouches_for_unsigned_mx``: a
+    matching TLSA record makes up for MX records that are not signed.
+    ``every_mx``: one server that satisfies is not enough, all must.
+    """
+
+    testing_policies_count: bool = False
+    pkix_beside_unusable_tlsa: bool = False
+    tlsa_vouches_for_unsigned_mx: bool = False
+    every_mx: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class MtaProfile:
     """How the MTA behind us delivers over one transport.
 
     ``requiretls_policy`` holds pairs (pattern, policy), tried in order as
     Postfix's tables are: the exact name first, then each ``.parent``, then
-    ``*``. ``trust_testing`` and the like are choices where implementations
-    differ (docs/forecast.md).
+    ``*``.
     """
 
     name: ProfileName = ProfileName.POSTFIX
@@ -372,6 +388,7 @@ class MtaProfile:
     mx_session_limit: int = 2
     inet_protocols: tuple[str, ...] = ("ipv4", "ipv6")
     my_addresses: tuple[str, ...] = ()
+    reading: Reading = Reading()
 
 
 # ---------------------------------------------------------------- forecast

@@ -12,14 +12,15 @@ from datetime import UTC, datetime
 from typing import Literal, TypedDict
 
 from requiretls_milter.forecast import dane
-from requiretls_milter.forecast.authentication import authenticate, secure_tlsa, tlsa_lookup_failed
+from requiretls_milter.forecast.authentication import authenticate
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
-from requiretls_milter.forecast.servers import Server
+from requiretls_milter.forecast.servers import Server, secure_tlsa, tlsa_lookup_failed
 from requiretls_milter.model import (
     UNKNOWN_STATUS,
     DomainEvidence,
     Forecast,
+    HopKind,
     HostEvidence,
     MtaProfile,
     MtaStsMode,
@@ -105,13 +106,16 @@ class VerdictReport(TypedDict):
 
 
 class NextHopReport(TypedDict):
-    """One element of the array that ``check --format json`` prints."""
+    """One element of the array that ``check --format json`` prints.
+
+    ``mx_lookup_secure`` is null where the next hop names the server itself.
+    """
 
     nexthop: str
     requirement: str
     forecast: ForecastReport
     rfc8689: VerdictReport
-    mx_lookup_secure: bool
+    mx_lookup_secure: bool | None
     mta_sts: MtaStsReport | None
     hosts: list[HostReport]
 
@@ -143,7 +147,7 @@ def report(
         requirement=requirement.value,
         forecast=_forecast(forecast),
         rfc8689=_verdict(forecast),
-        mx_lookup_secure=evidence.mx.secure,
+        mx_lookup_secure=evidence.mx.secure if evidence.nexthop.kind is HopKind.MX else None,
         mta_sts=None
         if policy is None
         else MtaStsReport(
@@ -263,7 +267,9 @@ def _address(host: HostEvidence, probe: ProbeEvidence, judge_of: _PartialJudge) 
     certificate = _NO_CERTIFICATE
     if probe.chain:
         server = Server(host, probe.address, probe)
-        result = authenticate(server, judge_of.evidence, judge_of.trust, judge_of.now)
+        result = authenticate(
+            server, judge_of.evidence, judge_of.profile.reading, judge_of.trust, judge_of.now
+        )
         certificate = CertificateReport(verified_by=result.verified_by, error=result.error or None)
     return AddressReport(
         address=probe.address,

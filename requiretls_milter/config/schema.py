@@ -421,6 +421,34 @@ class Mta(Section):
             "back to one of them is a mail loop (5.4.6)."
         ),
     )
+    testing_policies_count: bool = Field(
+        False,
+        description=(
+            'An MTA-STS policy in mode "testing" confirms an MX name as one in mode "enforce" '
+            "does (RFC 8461 section 5 gives it no force)."
+        ),
+    )
+    pkix_beside_unusable_tlsa: bool = Field(
+        False,
+        description=(
+            "Where a host has TLSA records but none is usable, a certificate chain to a trusted "
+            "authority is enough; else nothing authenticates such a host."
+        ),
+    )
+    tlsa_vouches_for_unsigned_mx: bool = Field(
+        False,
+        description=(
+            "Signed TLSA records of a host make up for MX records that are not signed, as "
+            'Postfix\'s level "halfdane" has it (RFC 8689 section 2 wants the MX lookup secure).'
+        ),
+    )
+    every_mx: bool = Field(
+        False,
+        description=(
+            "Forecast success only where every server of the domain satisfies; else one is "
+            "enough, as section 4.2.1 has it. For profile rfc8689."
+        ),
+    )
     transport: Mapping[fields.TransportName, TransportOverrides] = Field(
         {},
         description=(
@@ -448,6 +476,12 @@ class Mta(Section):
             mx_session_limit=chosen("mx_session_limit"),
             inet_protocols=chosen("inet_protocols"),
             my_addresses=self.my_addresses,
+            reading=model.Reading(
+                testing_policies_count=self.testing_policies_count,
+                pkix_beside_unusable_tlsa=self.pkix_beside_unusable_tlsa,
+                tlsa_vouches_for_unsigned_mx=self.tlsa_vouches_for_unsigned_mx,
+                every_mx=self.every_mx,
+            ),
         )
 
 

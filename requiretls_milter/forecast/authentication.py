@@ -7,8 +7,8 @@ from typing import Literal
 
 from requiretls_milter.forecast import dane, pkix
 from requiretls_milter.forecast.pkix import TrustStore
-from requiretls_milter.forecast.servers import Server
-from requiretls_milter.model import DnsOutcome, DomainEvidence, HopKind, HostEvidence, TlsaRecord
+from requiretls_milter.forecast.servers import Server, secure_tlsa
+from requiretls_milter.model import DnsOutcome, DomainEvidence, HopKind, HostEvidence, Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,19 +17,6 @@ class Authentication:
 
     verified_by: Literal["dane", "pkix"] | None
     error: str = ""
-
-
-def secure_tlsa(host: HostEvidence) -> tuple[TlsaRecord, ...]:
-    """The TLSA records that DNSSEC vouches for; insecure ones are none (RFC 7672 section 2.2)."""
-    tlsa = host.tlsa
-    found = tlsa.asked and tlsa.outcome is DnsOutcome.FOUND and tlsa.secure
-    return tlsa.records if found else ()
-
-
-def tlsa_lookup_failed(host: HostEvidence) -> bool:
-    """Whether TLSA records may exist that we could not see: a temporary failure, never "none"."""
-    unknown_alias = host.addresses.alias_error and not host.addresses.secure
-    return unknown_alias or (host.tlsa.asked and host.tlsa.outcome is DnsOutcome.ERROR)
 
 
 def dane_references(host: HostEvidence, evidence: DomainEvidence) -> tuple[str, ...]:
@@ -44,23 +31,23 @@ def dane_references(host: HostEvidence, evidence: DomainEvidence) -> tuple[str, 
 
 
 def authenticate(
-    server: Server, evidence: DomainEvidence, trust: TrustStore, now: float
+    server: Server, evidence: DomainEvidence, reading: Reading, trust: TrustStore, now: float
 ) -> Authentication:
     """Verify the certificate that *server* presented, by DANE or by PKIX.
 
     A secure TLSA RRset decides alone: usable records must match (RFC 7672
-    section 2.2), and where none is usable nothing authenticates the server
-    (docs/forecast.md, choice 2). Otherwise the chain must lead to a trusted
+    section 2.2), and where none is usable nothing authenticates the server, if
+    *reading* does not allow it. Otherwise the chain must lead to a trusted
     authority and name the MX host itself, not a pattern (RFC 8689 section
     4.2.1, RFC 8461 section 4.2).
     """
     chain = server.probe.chain
     records = secure_tlsa(server.host)
-    if records:
-        usable = dane.usable(records)
-        if not usable:
-            return Authentication(None, "no TLSA record is usable")
+    usable = dane.usable(records)
+    if usable:
         error = dane.verify(chain, usable, dane_references(server.host, evidence), now)
         return Authentication(None if error else "dane", error)
+    if records and not reading.pkix_beside_unusable_tlsa:
+        return Authentication(None, "no TLSA record is usable")
     error = pkix.verify(chain, (server.host.host,), trust, now)
     return Authentication(None if error else "pkix", error)

@@ -54,7 +54,7 @@ def judge(
     # RFC 8689 section 4.2.1 governs REQUIRETLS mail only; all other goes by TLS level.
     by_letter = by_level
     if carried is Requirement.REQUIRETLS:
-        by_letter = rfc8689.deliver(evidence, servers, trust, now)
+        by_letter = rfc8689.deliver(evidence, servers, profile.reading, trust, now)
     postfix_delivers = profile.name is ProfileName.POSTFIX
     result = by_level if postfix_delivers else by_letter
     compliance = _compliance(result, asked, delivery)
@@ -75,7 +75,8 @@ def judge_server(server: Server, delivery: Delivery) -> Attempt:
     """What the delivery would end with if *server* were the only one."""
     letter = delivery.profile.name is ProfileName.RFC8689
     if letter and delivery.carried is Requirement.REQUIRETLS:
-        return rfc8689.attempt(server, delivery.evidence, delivery.trust, delivery.now)
+        reading = delivery.profile.reading
+        return rfc8689.attempt(server, delivery.evidence, reading, delivery.trust, delivery.now)
     return postfix.attempt(server, delivery)
 
 
@@ -89,7 +90,7 @@ def _compliance(result: Attempt, asked: Requirement, delivery: Delivery) -> Reas
     server = result.server
     if not result.verified:
         return Reason.NONCOMPLIANT_UNVERIFIED
-    if not name_is_authenticated(delivery.evidence, server.host.host):
+    if not name_is_authenticated(delivery.evidence, server.host, delivery.profile.reading):
         return Reason.NONCOMPLIANT_MX_INSECURE
     if server.probe.requiretls is not True:
         return Reason.NONCOMPLIANT_NOT_OFFERED

@@ -18,13 +18,16 @@ from requiretls_milter.forecast.attempt import (
     reply_status,
     session_failure,
 )
-from requiretls_milter.forecast.authentication import (
-    dane_references,
+from requiretls_milter.forecast.authentication import dane_references
+from requiretls_milter.forecast.pkix import TrustStore
+from requiretls_milter.forecast.servers import (
+    NoServer,
+    Server,
+    Servers,
+    in_mta_sts_policy,
     secure_tlsa,
     tlsa_lookup_failed,
 )
-from requiretls_milter.forecast.pkix import TrustStore
-from requiretls_milter.forecast.servers import NoServer, Server, Servers, in_mta_sts_policy
 from requiretls_milter.model import (
     DnsOutcome,
     DomainEvidence,

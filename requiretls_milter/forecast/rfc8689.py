@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from requiretls_milter.forecast import status
 from requiretls_milter.forecast.attempt import OLD_TLS, Attempt, session_failure
-from requiretls_milter.forecast.authentication import authenticate, tlsa_lookup_failed
+from requiretls_milter.forecast.authentication import authenticate
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.servers import (
     NoServer,
@@ -16,16 +16,24 @@ from requiretls_milter.forecast.servers import (
     Servers,
     in_mta_sts_policy,
     name_is_authenticated,
+    tlsa_lookup_failed,
 )
 from requiretls_milter.model import (
     UNKNOWN_STATUS,
     DomainEvidence,
     ProbeStage,
+    Reading,
     Reason,
 )
 
 
-def deliver(evidence: DomainEvidence, servers: Servers, trust: TrustStore, now: float) -> Attempt:
+def deliver(
+    evidence: DomainEvidence,
+    servers: Servers,
+    reading: Reading,
+    trust: TrustStore,
+    now: float,
+) -> Attempt:
     """Try every server in order of preference; the first that satisfies takes the message.
 
     None left: something temporary at any of them keeps the message in the
@@ -34,8 +42,10 @@ def deliver(evidence: DomainEvidence, servers: Servers, trust: TrustStore, now: 
     """
     if isinstance(servers, NoServer):
         return Attempt(None, servers.status, servers.reason, servers.text)
-    attempts = [attempt(server, evidence, trust, now) for group in servers for server in group]
-    return min(attempts, key=_rank)
+    attempts = [
+        attempt(server, evidence, reading, trust, now) for group in servers for server in group
+    ]
+    return (max if reading.every_mx else min)(attempts, key=_rank)
 
 
 def _rank(result: Attempt) -> int:
@@ -48,9 +58,11 @@ def _rank(result: Attempt) -> int:
     return 3 if result.status == status.REQUIRETLS_NEEDED else 4
 
 
-def attempt(server: Server, evidence: DomainEvidence, trust: TrustStore, now: float) -> Attempt:
+def attempt(
+    server: Server, evidence: DomainEvidence, reading: Reading, trust: TrustStore, now: float
+) -> Attempt:
     """Steps 2 to 5 of section 4.2.1 at one server."""
-    if not name_is_authenticated(evidence, server.host.host):
+    if not name_is_authenticated(evidence, server.host, reading):
         return _name_not_authenticated(server, evidence)
     if tlsa_lookup_failed(server.host):
         # RFC 7672 section 2.2: delay, rather than take the lookup for "none".
@@ -63,7 +75,7 @@ def attempt(server: Server, evidence: DomainEvidence, trust: TrustStore, now: fl
     return (
         session_failure(server)
         or _no_tls(server)
-        or _not_authenticated(server, evidence, trust, now)
+        or _not_authenticated(server, evidence, reading, trust, now)
         or _last_step(server)
     )
 
@@ -117,9 +129,9 @@ def _no_tls(server: Server) -> Attempt | None:
 
 
 def _not_authenticated(
-    server: Server, evidence: DomainEvidence, trust: TrustStore, now: float
+    server: Server, evidence: DomainEvidence, reading: Reading, trust: TrustStore, now: float
 ) -> Attempt | None:
-    result = authenticate(server, evidence, trust, now)
+    result = authenticate(server, evidence, reading, trust, now)
     if result.verified_by:
         return None
     return Attempt(

@@ -19,9 +19,14 @@ from requiretls_milter.model import (
     MtaProfile,
     MtaStsMode,
     ProbeEvidence,
+    Reading,
     Reason,
+    TlsaRecord,
 )
 from requiretls_milter.stsmatch import mta_sts_match
+
+STRICT = Reading()
+"""RFC 8689 as it stands, without any of the choices that soften it."""
 
 _SMTP_PORT = 25  # Postfix looks for itself among the MX only there
 
@@ -169,19 +174,23 @@ def _protocol(address: str) -> str:
     return "ipv6" if ":" in address else "ipv4"
 
 
-def in_mta_sts_policy(evidence: DomainEvidence, host: str) -> bool | None:
+def in_mta_sts_policy(
+    evidence: DomainEvidence, host: str, reading: Reading = STRICT
+) -> bool | None:
     """Whether the domain's policy in force names *host*; None where no policy is in force.
 
-    Only mode ``enforce`` is in force (RFC 8461 section 5); ``testing`` gives no
-    assurance (docs/forecast.md, choice 1).
+    Only mode ``enforce`` is in force (RFC 8461 section 5), if *reading* does not
+    let ``testing`` count.
     """
     policy = evidence.mta_sts.policy
-    if policy is None or policy.mode is not MtaStsMode.ENFORCE:
+    if policy is None or policy.mode is MtaStsMode.NONE:
+        return None
+    if policy.mode is MtaStsMode.TESTING and not reading.testing_policies_count:
         return None
     return mta_sts_match(policy, host)
 
 
-def name_is_authenticated(evidence: DomainEvidence, host: str) -> bool:
+def name_is_authenticated(evidence: DomainEvidence, host: HostEvidence, reading: Reading) -> bool:
     """Whether the server's name is validated as RFC 8689 section 2 wants it.
 
     By DNSSEC on the MX lookup (of an implicit MX: on the proof that there is
@@ -189,4 +198,19 @@ def name_is_authenticated(evidence: DomainEvidence, host: str) -> bool:
     """
     if evidence.nexthop.kind is not HopKind.MX:
         return True
-    return evidence.mx.secure or bool(in_mta_sts_policy(evidence, host))
+    if evidence.mx.secure or in_mta_sts_policy(evidence, host.host, reading):
+        return True
+    return reading.tlsa_vouches_for_unsigned_mx and bool(secure_tlsa(host))
+
+
+def secure_tlsa(host: HostEvidence) -> tuple[TlsaRecord, ...]:
+    """The TLSA records that DNSSEC vouches for; insecure ones are none (RFC 7672 section 2.2)."""
+    tlsa = host.tlsa
+    found = tlsa.asked and tlsa.outcome is DnsOutcome.FOUND and tlsa.secure
+    return tlsa.records if found else ()
+
+
+def tlsa_lookup_failed(host: HostEvidence) -> bool:
+    """Whether TLSA records may exist that we could not see: a temporary failure, never "none"."""
+    unknown_alias = host.addresses.alias_error and not host.addresses.secure
+    return unknown_alias or (host.tlsa.asked and host.tlsa.outcome is DnsOutcome.ERROR)

@@ -19,6 +19,7 @@ from requiretls_milter.model import (
     ProbeEvidence,
     ProbeFailure,
     ProbeStage,
+    Reading,
     Requirement,
     RequiretlsPolicy,
     TlsaRecord,
@@ -499,3 +500,39 @@ def test_r44_a_forecast_is_valid_no_longer_than_its_shortest_lived_evidence() ->
     evidence = domain(item)
     evidence = replace(evidence, mx=replace(evidence.mx, expires=NOW + 600))
     assert forecast(evidence).valid_until == NOW + 30
+
+
+# ---------------------------------------------------------------- the choices
+
+
+def letter(**choices: bool) -> MtaProfile:
+    return replace(LETTER, reading=Reading(**choices))
+
+
+def test_choice_1_a_testing_policy_counts_only_where_the_operator_says_so() -> None:
+    evidence = domain(host(), secure=False, sts=("mx1.example.org",), mode=MtaStsMode.TESTING)
+    assert forecast(evidence, letter()).status == "5.7.10"
+    assert answers(forecast(evidence, letter(testing_policies_count=True))) == OK
+
+
+def test_choice_2_pkix_beside_unusable_tlsa_counts_only_where_the_operator_says_so() -> None:
+    evidence = domain(host(TlsaRecord(3, 1, 99, b"x")))
+    assert forecast(evidence, letter()).status == "5.7.10"
+    assert answers(forecast(evidence, letter(pkix_beside_unusable_tlsa=True))) == OK
+
+
+def test_choice_3_tlsa_vouches_for_unsigned_mx_only_where_the_operator_says_so() -> None:
+    evidence = domain(host(GOOD), secure=False)
+    assert forecast(evidence, letter()).status == "5.7.10"
+    lenient = letter(tlsa_vouches_for_unsigned_mx=True)
+    assert answers(forecast(evidence, lenient)) == OK
+    assert forecast(evidence, replace(DANE, reading=lenient.reading)).compliant is True
+
+
+def test_choice_5_every_mx_must_satisfy_only_where_the_operator_says_so() -> None:
+    without = host(
+        GOOD, name="mx2.example.org", preference=20, seen=probe("192.0.2.2", requiretls=False)
+    )
+    evidence = domain(host(GOOD), without)
+    assert answers(forecast(evidence, letter())) == OK
+    assert forecast(evidence, letter(every_mx=True)).status == "5.7.30"
