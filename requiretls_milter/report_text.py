@@ -48,9 +48,11 @@ def _width() -> int | None:
 
 
 def _report(report: NextHopReport) -> RenderableType:
+    by_mx = report["mx_lookup_secure"] is not None
+    hosts = [_host(host, by_mx=by_mx) for host in report["hosts"]]
     return Group(
         Text(report["nexthop"], "bold"),
-        Padding(Group(_domain(report), *map(_host, report["hosts"])), (0, 0, 0, 2)),
+        Padding(Group(_domain(report), *hosts), (0, 0, 0, 2)),
         "",
         Padding(_verdicts(report), (0, 0, 0, 2)),
     )
@@ -58,6 +60,8 @@ def _report(report: NextHopReport) -> RenderableType:
 
 def _domain(report: NextHopReport) -> Text:
     secure = report["mx_lookup_secure"]
+    if secure is None:
+        return Text("no MX lookup: the next hop names the server")
     text = Text("MX lookup ")
     text.append("signed" if secure else "not signed", _GOOD if secure else _UNSURE)
     text.append(", MTA-STS ")
@@ -73,9 +77,10 @@ def _domain(report: NextHopReport) -> Text:
     return text
 
 
-def _host(host: HostReport) -> RenderableType:
+def _host(host: HostReport, *, by_mx: bool) -> RenderableType:
     """A host's own line, its TLSA records, and a table of its addresses."""
-    head = Text.assemble("\n", f"{host['preference']:>3}  ", (host["host"], "bold"))
+    preference = host["preference"] if by_mx else ""
+    head = Text.assemble("\n", f"{preference:>3}  ", (host["host"], "bold"))
     head.append("  address " + ("signed" if host["secure"] else "not signed"))
     if host["mta_sts_match"] is not None:
         named = host["mta_sts_match"]
