@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -40,7 +40,24 @@ CONFIG_OPTION = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class NobodyReadsError(Exception):
+    """Standard output is a pipe, and its other end is closed."""
+
+
+class _Commands(click.Group):
+    """Takes a closed pipe from click, which would end with status 1: a verdict of ours."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise NobodyReadsError from error
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="requiretls-milter", message="%(prog)s %(version)s")
 def commands() -> None:
     """Forecast whether REQUIRETLS mail (RFC 8689) can be delivered, before it is accepted."""
@@ -224,7 +241,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         return USAGE
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:
+    except NobodyReadsError:
         # what is left in the buffer would raise again when Python ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
