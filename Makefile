@@ -31,9 +31,11 @@ run: $(READY) ## serve in the foreground; CONFIG=FILE, else sockets and state in
 	@[ "$(CONFIG)" != "$(CURDIR)/.run/config.toml" ] || scripts/local-config $(CURDIR)/.run
 	$(BIN)/requiretls-milter serve --config $(CONFIG)
 
-docs: $(READY) ## write docs/configuration.md anew, from the schema
+docs: $(READY) ## write docs/configuration.md and docs/rules.md anew
 	$(BIN)/python -m requiretls_milter.config.manual > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
+	$(BIN)/python -m tests.rulebook > docs/rules.md.new
+	mv docs/rules.md.new docs/rules.md
 
 clean: ## remove what make has made here
 	rm -rf $(VENV) .run .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
