@@ -13,6 +13,9 @@ from requiretls_milter.control import Channel
 HEARTBEAT = 1.0
 """Seconds between two signs of life."""
 
+ENGINE = "engine"
+"""The engine's name; workers are called ``worker-1`` and so on."""
+
 EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_ORPHAN = 3

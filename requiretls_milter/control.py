@@ -8,8 +8,8 @@ supervisor is gone: the kernel closes it whatever the supervisor died of.
 From the supervisor: ``config`` (generation, config), ``supervisor`` (totals,
 gauges; to the engine), ``drain`` (seconds), ``stop``. From a child: ``ready``,
 ``failed`` (error: it cannot start), ``ack`` (generation, error), ``heartbeat``
-(well; problem; transactions), ``snapshot`` (of the counters; from the engine),
-``drained``.
+(well; problem; connections), ``snapshot`` (of the counters; from the engine),
+``draining`` (no new connection is taken any more).
 """
 
 from __future__ import annotations

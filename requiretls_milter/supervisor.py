@@ -10,14 +10,13 @@ children's messages and for time.
 - SIGHUP: a new configuration goes to the engine, which may refuse it; then to
   the workers. What only takes effect at a restart keeps its old value.
 - SIGTERM and SIGINT: the socket's path goes first, then no process takes a new
-  connection, then running transactions finish within ``drain_timeout``. A
+  connection, then those that are open may end within ``drain_timeout``. A
   second SIGINT ends everything at once.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import fcntl
 import gc
@@ -30,17 +29,18 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from requiretls_milter import config as configuration
 from requiretls_milter import control, log
-from requiretls_milter.child import EXIT_FAILURE, EXIT_OK, EXIT_ORPHAN, Start, take_log_settings
+from requiretls_milter.child import ENGINE, EXIT_FAILURE, EXIT_OK, Start, take_log_settings
 from requiretls_milter.config import Config, ConfigError
 from requiretls_milter.config.fields import parse_milter_socket
 from requiretls_milter.control import Channel, ControlClosed
 from requiretls_milter.metrics import Counters, Process
 from requiretls_milter.milter import adapter
 from requiretls_milter.sdnotify import Notifier
+from requiretls_milter.spawn import Child, live
 
 EXIT_CONFIG = 2
 """Exit status of a configuration that cannot be used; the unit does not restart after it."""
@@ -67,16 +67,14 @@ HEARTBEAT_LOST = 15.0
 RELOAD_TIMEOUT = 15.0
 """Seconds for a child to acknowledge a configuration; it is killed after that."""
 
+DRAIN_TIMEOUT = 2.0
+"""Seconds for all workers to take no more connections; then those who wait are refused anyway."""
+
 STOP_TIMEOUT = 10.0
-"""Seconds beyond ``drain_timeout`` for all children to end: libmilter takes up to 5."""
+"""Seconds beyond ``drain_timeout`` for all children to end."""
 
 TICK = 1.0
 """Seconds that the loop waits at most."""
-
-ENGINE = "engine"
-
-_PR_SET_PDEATHSIG = 1
-"""prctl(2)."""
 
 _log = log.get_logger("supervisor")
 
@@ -135,24 +133,6 @@ def _tell_mistakes(event: str, error: ConfigError) -> None:
 
 
 @dataclasses.dataclass(slots=True)
-class _Child:
-    """A process of ours, and what it has told us."""
-
-    name: str
-    pid: int
-    channel: Channel
-    generation: int
-    started: float
-    beat: float
-    ready: bool = False
-    connected: bool = True
-    well_since: float = 0.0
-    problem: str = ""
-    transactions: int = 0
-    draining: bool = False
-
-
-@dataclasses.dataclass(slots=True)
 class _Reload:
     """A configuration on its way to the children: to the engine first."""
 
@@ -175,7 +155,7 @@ class Supervisor:
         self._pid = os.getpid()
         self._selector = selectors.DefaultSelector()
         self._wakeup, self._wakeup_w = socket.socketpair()
-        self._children: dict[str, _Child] = {}
+        self._children: dict[str, Child] = {}
         self._due: dict[str, float] = {}
         self._deaths: deque[float] = deque()
         self._counters = Counters()
@@ -189,7 +169,8 @@ class Supervisor:
         self._status_told = ""
         self._stopping = False
         self._stop_deadline = 0.0
-        self._woken = False
+        self._refusing = False
+        self._refuse_deadline = 0.0
         self._exit: int | None = None
 
     # ------------------------------------------------------------ the loop
@@ -273,68 +254,43 @@ class Supervisor:
     # ------------------------------------------------------------ children
 
     def _spawn(self, name: str) -> None:
-        ours, theirs = control.pair()
         self._incarnation += 1
-        config, generation = self._config, self._generation
-        sys.stderr.flush()
-        pid = os.fork()
-        if pid == 0:
-            self._be_child(name, ours, theirs, config, generation)
-        theirs.close()
-        now = time.monotonic()
-        child = _Child(name, pid, ours, generation, now, now, well_since=now)
+        try:
+            child = self._fork(name)
+        except OSError as error:  # no memory, no descriptor, too many processes: for now
+            _log.error("cannot_fork", child=name, error=str(error))
+            self._due[name] = time.monotonic() + MAX_BACKOFF
+            return
         self._children[name] = child
-        self._selector.register(ours, selectors.EVENT_READ, child)
-        _log.info("started", child=name, pid=pid)
+        self._selector.register(child.channel, selectors.EVENT_READ, child)
+        _log.info("started", child=name, pid=child.pid)
         if name == ENGINE:
             self._tell_engine()
 
-    def _be_child(
-        self,
-        name: str,
-        ours: Channel,
-        theirs: socket.socket,
-        config: Config,
-        generation: int,
-    ) -> NoReturn:
-        """The life of a child, from the fork to its end; never returns."""
-        status = EXIT_FAILURE
-        try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            # The supervisor decides when we end; a terminal's Ctrl-C reaches us all.
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)
-            log.set_process(name)
+    def _fork(self, name: str) -> Child:
+        ours, theirs = control.pair()
+        generation = self._generation
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid:
+            theirs.close()
+            return Child(name, pid, ours, generation)
+        live(
+            Start(name, self._config, generation, self._incarnation, Channel(theirs)),
+            parent=self._pid,
             # Another child's line must end when the supervisor does, not when we do.
-            for child in self._children.values():
-                child.channel.close()
-            ours.close()
-            self._selector.close()
-            self._wakeup.close()
-            self._wakeup_w.close()
-            self._notifier.close()
-            _die_with_parent(self._pid)
-            _name_process(name)
-            start = Start(name, config, generation, self._incarnation, Channel(theirs))
-            if name == ENGINE:
-                # What does not serve the MTA must not keep its socket.
-                adapter.stop_accepting()
-                from requiretls_milter.engine import process
+            to_close=[
+                ours,
+                *(child.channel for child in self._children.values()),
+                self._selector,
+                self._wakeup,
+                self._wakeup_w,
+                self._notifier,
+            ],
+            snapshot=self._snapshot,
+        )
 
-                status = process.run(start, self._snapshot)
-            else:
-                from requiretls_milter import worker
-
-                status = worker.run(start)
-        except BaseException as error:  # noqa: BLE001 - told; and a child never goes on as its parent
-            _log.exception("child_failed", error=repr(error))
-        finally:
-            with contextlib.suppress(OSError, ValueError):
-                sys.stderr.flush()
-            os._exit(status)
-
-    def _hear(self, child: _Child) -> None:
+    def _hear(self, child: Child) -> None:
         try:
             child.channel.flush()
             for message in child.channel.receive():
@@ -344,18 +300,20 @@ class Supervisor:
         else:
             self._listen_for(child)
 
-    def _listen_for(self, child: _Child) -> None:
+    def _listen_for(self, child: Child) -> None:
+        if not child.connected:
+            return
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.channel.unsent else 0)
         self._selector.modify(child.channel, wanted, child)
 
-    def _hang_up(self, child: _Child) -> None:
+    def _hang_up(self, child: Child) -> None:
         """The line is dead. So is the child, or it soon will be."""
         if child.connected:
             child.connected = False
             self._selector.unregister(child.channel)
             child.channel.close()
 
-    def _send(self, child: _Child, op: str, **values: Any) -> None:
+    def _send(self, child: Child, op: str, **values: Any) -> None:
         if not child.connected:
             return
         try:
@@ -365,7 +323,7 @@ class Supervisor:
         else:
             self._listen_for(child)
 
-    def _take(self, child: _Child, message: Mapping[str, Any]) -> None:
+    def _take(self, child: Child, message: Mapping[str, Any]) -> None:
         child.beat = time.monotonic()
         match message["op"]:
             case "ready":
@@ -374,7 +332,7 @@ class Supervisor:
                 self._tell_ready()
                 self._settle_reload()
             case "heartbeat":
-                child.transactions = int(message["transactions"])
+                child.connections = int(message["connections"])
                 child.problem = str(message["problem"])
                 if message["well"]:
                     child.well_since = child.beat
@@ -403,7 +361,7 @@ class Supervisor:
                 del self._children[child.name]
                 self._died(child, os.waitstatus_to_exitcode(status))
 
-    def _died(self, child: _Child, code: int) -> None:
+    def _died(self, child: Child, code: int) -> None:
         if self._stopping or self._exit is not None:
             _log.info("ended", child=child.name, status=code)
             return
@@ -425,7 +383,7 @@ class Supervisor:
         if child.name == ENGINE and self._reload is not None and not self._reload.engine_has_it:
             self._end_reload("the engine died of it")
 
-    def _examine(self, child: _Child, now: float) -> None:
+    def _examine(self, child: Child, now: float) -> None:
         """Kill a child that is of no use any more; it is replaced like any that dies."""
         if not child.ready and now - child.started > START_TIMEOUT:
             self._kill(child, f"not ready within {START_TIMEOUT:g} s")
@@ -434,7 +392,7 @@ class Supervisor:
         elif now - child.well_since > HEARTBEAT_LOST and child.problem:
             self._kill(child, child.problem)
 
-    def _kill(self, child: _Child, reason: str) -> None:
+    def _kill(self, child: Child, reason: str) -> None:
         _log.error("killed", child=child.name, pid=child.pid, reason=reason)
         with contextlib.suppress(ProcessLookupError):
             os.kill(child.pid, signal.SIGKILL)
@@ -469,9 +427,9 @@ class Supervisor:
 
     def _status(self) -> str:
         ready = sum(child.ready for child in self._children.values())
-        transactions = sum(child.transactions for child in self._children.values())
+        connections = sum(child.connections for child in self._children.values())
         return (
-            f"{ready} of {len(self._names())} processes ready, {transactions} transactions, "
+            f"{ready} of {len(self._names())} processes ready, {connections} connections, "
             f"configuration {self._generation}"
         )
 
@@ -539,7 +497,7 @@ class Supervisor:
                 config=self._reload.config.model_dump(mode="json"),
             )
 
-    def _acknowledged(self, child: _Child, generation: int, error: str) -> None:
+    def _acknowledged(self, child: Child, generation: int, error: str) -> None:
         reload = self._reload
         if reload is None or generation != reload.generation:
             return
@@ -581,24 +539,26 @@ class Supervisor:
         """Drain: nothing new from now on, and what runs may finish."""
         self._stopping = True
         patience = self._config.milter.drain_timeout
-        self._stop_deadline = time.monotonic() + patience + STOP_TIMEOUT
-        self._notifier.stopping("finishing running transactions")
+        now = time.monotonic()
+        self._stop_deadline = now + patience + STOP_TIMEOUT
+        self._refuse_deadline = now + DRAIN_TIMEOUT
+        self._notifier.stopping("waiting for open connections")
         self._notifier.extend_timeout(patience + STOP_TIMEOUT)
         self._unlink()
-        adapter.stop_accepting()
         for child in self._workers():
             self._send(child, "drain", seconds=patience)
 
-    def _workers(self) -> list[_Child]:
+    def _workers(self) -> list[Child]:
         return [child for child in self._children.values() if child.name != ENGINE]
 
     def _go_on_stopping(self, now: float) -> None:
         """The workers end by themselves; then the engine, which has their last counters."""
         workers = self._workers()
         engine = self._children.get(ENGINE)
-        if not self._woken and workers and all(child.draining for child in workers):
-            self._woken = True
-            self._wake_listeners()
+        late = not all(child.draining for child in workers) and now < self._refuse_deadline
+        if not late and not self._refusing:
+            self._refusing = True
+            adapter.refuse_connections()
         if not workers and engine is not None and not engine.draining:
             engine.draining = True
             self._send(engine, "stop")
@@ -609,21 +569,6 @@ class Supervisor:
             _log.warning("stop_takes_too_long", children=", ".join(self._children))
             self._exit = EXIT_FAILURE
 
-    def _wake_listeners(self) -> None:
-        """Over TCP, let libmilter notice at once that its listener was replaced.
-
-        It waits on the old one, which stays open as long as it does; a caller
-        would be let in and then cut. One call of our own ends the wait.
-        """
-        where = parse_milter_socket(self._config.milter.socket)
-        if where.family == "unix":
-            return
-        family = socket.AF_INET6 if where.family == "inet6" else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as caller:
-            caller.setblocking(False)
-            with contextlib.suppress(OSError):
-                caller.connect((where.host, where.port))
-
     def _unlink(self) -> None:
         where = parse_milter_socket(self._config.milter.socket)
         if where.family == "unix":
@@ -632,9 +577,9 @@ class Supervisor:
 
     def _end(self) -> None:
         """Whatever brought us here: nobody of ours lives on, nothing of ours stays."""
+        adapter.refuse_connections()
         if not self._stopping:
             self._unlink()
-            adapter.stop_accepting()
             self._notifier.stopping("the service ends")
         for child in self._children.values():
             with contextlib.suppress(ProcessLookupError):
@@ -664,21 +609,3 @@ def _with_old(new: Config, old: Config, keys: tuple[str, ...]) -> Config:
 
 def _noted(_number: int, _frame: object) -> None:
     """A handler that does nothing: the number has been written to the wake-up socket."""
-
-
-def _die_with_parent(parent: int) -> None:
-    """Have the kernel kill us when the supervisor dies, in case that we hang.
-
-    A second line behind the control line's end, hence no error where it fails.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        _log.warning("no_parent_death_signal", error=os.strerror(ctypes.get_errno()))
-    if os.getppid() != parent:  # it died before
-        os._exit(EXIT_ORPHAN)
-
-
-def _name_process(name: str) -> None:
-    """Show in ps(1) who is who; at most 15 characters (prctl(2), PR_SET_NAME)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/comm").write_text(f"rtls-{name}"[:15])

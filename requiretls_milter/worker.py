@@ -37,10 +37,6 @@ CALLBACK_MARGIN = 5.0
 POLL = 0.1
 """Seconds between two looks while we start or drain."""
 
-STOP_WAIT = 0.5
-"""Seconds that libmilter gets to end. It may take 5 s to notice, and there is nothing left to
-wait for: no transaction runs, or its time is over, and the kernel closes what is open."""
-
 CLOSE_WAIT = 1.0
 """Seconds to hand the last counters over."""
 
@@ -128,7 +124,7 @@ class _Worker:
             "heartbeat",
             well=not problem,
             problem=problem,
-            transactions=adapter.transactions_in_progress(),
+            connections=adapter.connections_open(),
         )
 
     def _take(self, message: Mapping[str, Any]) -> None:
@@ -150,20 +146,25 @@ class _Worker:
                 _log.error("unknown_order", op=other)
 
     def _drained(self) -> bool:
-        """Whether we were told to drain and no transaction is left, or no time."""
+        """Whether we were told to drain, and no connection is left, or no time.
+
+        Not only transactions count: where events get no reply, an MTA holds
+        them back, and we learn of a message at its end.
+        """
         if self._drain_until is None:
             return False
-        left = adapter.transactions_in_progress()
+        left = adapter.connections_open()
         if left and time.monotonic() < self._drain_until:
             return False
         if left:
-            _log.warning("transactions_cut", transactions=left)
+            transactions = adapter.transactions_in_progress()
+            _log.warning("connections_cut", connections=left, transactions=transactions)
         return True
 
     def _end(self) -> int:
-        adapter.stop()
+        # libmilter's own stop waits up to 5 s for its listener. There is nothing to wait
+        # for: no connection is left, or its time is over, and the kernel closes what is open.
         self._client.close(CLOSE_WAIT)
-        self._milter.join(STOP_WAIT)
         return EXIT_OK
 
 

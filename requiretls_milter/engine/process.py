@@ -271,7 +271,7 @@ class _Engine:
         """Tell the supervisor that the loop turns, and what was counted."""
         next_snapshot = 0.0
         while True:
-            self._tell("heartbeat", well=True, problem="", transactions=0)
+            self._tell("heartbeat", well=True, problem="", connections=0)
             now = asyncio.get_running_loop().time()
             if now >= next_snapshot:
                 next_snapshot = now + SNAPSHOT_INTERVAL

@@ -149,6 +149,8 @@ class _Server:
     """Callbacks that may wait, by number: since when, on the monotonic clock."""
     transactions: set[int] = field(default_factory=set)
     """Connections in the middle of a message."""
+    connections: set[int] = field(default_factory=set)
+    """Connections that are open."""
 
     def current(self) -> Settings:
         """The settings of the configuration that is in force now."""
@@ -242,9 +244,32 @@ def stop_accepting() -> None:
         os.dup2(nobody.fileno(), _listener)
 
 
+def refuse_connections() -> None:
+    """Have the kernel refuse new connections at once; in the supervisor.
+
+    For when every other process has stopped accepting. libmilter there still
+    waits, up to 5 s, on the socket that it had, and keeps it open. It does not
+    notice this: poll(2) looks a descriptor up anew each time it is woken.
+    """
+    if _listener is None:
+        return
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(_listener)) as listener:
+        listener.shutdown(socket.SHUT_RDWR)
+
+
 def transactions_in_progress() -> int:
     """How many connections are in the middle of a message."""
     return len(_server.transactions) if _server is not None else 0
+
+
+def connections_open() -> int:
+    """How many connections the MTA holds open.
+
+    An event that gets no reply may still lie with the MTA, which sends it with
+    the next one: of a message that an MTA is receiving we may know nothing
+    until its end, but for the connection.
+    """
+    return len(_server.connections) if _server is not None else 0
 
 
 def longest_callback() -> float:
@@ -460,6 +485,7 @@ def _attach(ctx: Any, protocol: int) -> _Connection:
         raise RuntimeError("libmilter runs without serve()")
     connection = _Connection(_server, protocol)
     ctx.setpriv(connection)
+    _server.connections.add(connection.number)
     return connection
 
 
@@ -609,6 +635,7 @@ def _close(ctx: Any) -> int:
     try:
         connection = ctx.getpriv()
         if connection is not None:
+            connection.server.connections.discard(connection.number)
             _conclude(connection, ctx)
             ctx.setpriv(None)
     except BaseException:  # noqa: BLE001 - see _contained
