@@ -21,6 +21,7 @@ message are kept, and applied to its header as Postfix's cleanup(8) does.
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 from collections.abc import Iterable, Mapping, Sequence
@@ -271,7 +272,7 @@ class MilterClient:
                 self.edits.append(_edit(command, data))
                 continue
             if command == b"y":
-                return Reply("reply", data.rstrip(b"\0").decode("utf-8", "replace"))
+                return Reply("reply", _reply_text(data))
             kind = _REPLIES.get(command)
             if kind is None:
                 raise ProtocolError(f"{command!r} after {event}")
@@ -388,6 +389,18 @@ def _strings(*texts: str | bytes) -> bytes:
         (text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")) + b"\0"
         for text in texts
     )
+
+
+_VALID_REPLY = re.compile(r"([45])\d\d[ -]([45])\.\d{1,3}\.\d{1,3} [ -~\r\n]*")
+
+
+def _reply_text(data: bytes) -> str:
+    """A reply as Postfix passes it on: its classes agree, and ``%%`` is a ``%``."""
+    text = data.removesuffix(b"\0").decode("utf-8", "replace")
+    valid = _VALID_REPLY.fullmatch(text)
+    if valid is None or valid[1] != valid[2]:
+        raise ProtocolError(f"malformed reply: {text!r}")
+    return re.sub("%(.?)", r"\1", text)
 
 
 def _edit(command: bytes, data: bytes) -> Edit:

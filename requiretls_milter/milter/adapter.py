@@ -89,8 +89,8 @@ NAME = "requiretls-milter"
 BACKLOG = 128
 """Connections that wait to be accepted: a burst of as many SMTP sessions."""
 
-MAX_UNIX_PATH = 107
-"""Octets of a unix socket's path: sun_path of unix(7) less its final NUL."""
+MAX_UNIX_PATH = 106
+"""Octets of a unix socket's path that libmilter takes: one less than unix(7) does."""
 
 MAX_REPLY = 980
 """Octets of one line of a reply that libmilter takes."""

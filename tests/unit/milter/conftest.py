@@ -58,7 +58,7 @@ class MilterProcess:
     def log(self) -> list[str]:
         return (self.directory / "log").read_text().splitlines()
 
-    def events(self, event: str) -> list[dict[str, str]]:
+    def events(self, event: str) -> list[dict[str, Any]]:
         """Log lines of an event, as a mapping; the log is in JSON."""
         found = []
         for line in self.log:
@@ -68,7 +68,7 @@ class MilterProcess:
                     found.append(fields)
         return found
 
-    def wait_for_event(self, event: str, count: int = 1) -> list[dict[str, str]]:
+    def wait_for_event(self, event: str, count: int = 1) -> list[dict[str, Any]]:
         eventually(lambda: len(self.events(event)) >= count)
         return self.events(event)
 

@@ -80,13 +80,16 @@ class ScriptedSource:
         return future
 
 
-def write_totals(counters: Counters, path: Path) -> None:
+def report(counters: Counters, directory: Path) -> None:
+    """Write what was counted, and what is under way; each file appears whole."""
     totals = counters.totals()
     lines = [f"{name}{{{','.join(labels)}}} {value:g}" for name, labels, value in totals.counters]
     lines += [f"{name}_count {sum(counts)}" for name, counts, _ in totals.histograms]
-    draft = path.with_suffix(".draft")
-    draft.write_text("\n".join(lines))
-    draft.replace(path)
+    state = f"{adapter.transactions_in_progress()} {adapter.longest_callback():.3f}"
+    for name, text in (("totals", "\n".join(lines)), ("state", state)):
+        draft = directory / f"draft.{os.getpid()}"
+        draft.write_text(text)
+        draft.replace(directory / f"{name}.{os.getpid()}")
 
 
 def serve(settings: config.Config, script: dict[str, Any], directory: Path) -> None:
@@ -104,16 +107,13 @@ def serve(settings: config.Config, script: dict[str, Any], directory: Path) -> N
         context.config = config.parse(reload.read_bytes(), "reload.toml")
 
     signal.signal(signal.SIGHUP, take_new)
-    pid = directory / f"ready.{os.getpid()}"
-    pid.write_text("")
+    report(counters, directory)
+    (directory / f"ready.{os.getpid()}").write_text("")
     while not stopping.wait(0.02) and thread.is_alive():
-        write_totals(counters, directory / f"totals.{os.getpid()}")
-        (directory / f"state.{os.getpid()}").write_text(
-            f"{adapter.transactions_in_progress()} {adapter.longest_callback():.3f}"
-        )
+        report(counters, directory)
     adapter.stop()
     thread.join(10)
-    write_totals(counters, directory / f"totals.{os.getpid()}")
+    report(counters, directory)
 
 
 def main() -> int:
