@@ -29,7 +29,8 @@ PARAMETER = b"REQUIRETLS"
 TLS_REQUIRED = "tls-required"
 REQUIRE_TLS_ESMTP = "require-tls-esmtp"
 RECEIVED = "received"
-"""Names of the fields that are looked at, in lower case."""
+FIELDS = frozenset({TLS_REQUIRED, REQUIRE_TLS_ESMTP, RECEIVED})
+"""Names of the fields that are looked at, in lower case; the tag's besides."""
 
 MAX_TAG_BYTES = 1000
 """Of an earlier tag, what is looked at: ours are shorter."""

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 from requiretls_milter import nexthop, rules
 from requiretls_milter.milter import tag as tags
 from requiretls_milter.milter.requirement import (
+    FIELDS,
     NOTHING_ASKED,
     Asked,
     Capability,
@@ -71,6 +72,8 @@ class Settings:
         self.rules = rules.RuleSet(config.rules)
         self.header_name = config.milter.header_name
         self.tag_name = config.milter.header_name.lower()
+        self.fields = FIELDS | {self.tag_name}
+        """Names of the header fields that a message wants to see, in lower case."""
         self.esmtp_header = config.mta.requiretls_esmtp_header
         self.profile = config.mta.profile
         self.surveys = config.probe.plain_mail != "off"
