@@ -318,7 +318,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return error_text(error.certificate_error)
     if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or error_text(error.os_error)
+        return error_text(error.os_error)
     return error_text(error)
 
 

@@ -273,7 +273,7 @@ class _Wire:
             except TimeoutError:
                 raise
             except OSError as error:
-                raise _Ended(stage, ProbeFailure.REFUSED, error.strerror or str(error)) from error
+                raise _Ended(stage, ProbeFailure.REFUSED, error_text(error)) from error
 
     async def command(self, line: bytes, stage: ProbeStage) -> tuple[Reply, list[bytes]]:
         """Send a command and read the reply to it, within one time limit."""
@@ -335,7 +335,7 @@ class _Wire:
         except TimeoutError as error:
             raise _Ended(stage, ProbeFailure.TIMEOUT, "timed out") from error
         except OSError as error:
-            raise _Ended(stage, ProbeFailure.CLOSED, error.strerror or str(error)) from error
+            raise _Ended(stage, ProbeFailure.CLOSED, error_text(error)) from error
 
     async def _receive(self, stage: ProbeStage) -> bytes:
         """Read what the socket has; _Ended where it has come to its end."""

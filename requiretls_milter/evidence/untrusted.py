@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 MAX_TEXT = 200
 """Characters kept of a stranger's text: model.Reply says so."""
 
@@ -18,5 +20,12 @@ def printable(text: str | bytes, limit: int = MAX_TEXT) -> str:
 
 
 def error_text(error: BaseException, limit: int = MAX_TEXT) -> str:
-    """Give an exception as one printable line; its class where it says nothing."""
-    return printable(str(error).strip() or type(error).__name__, limit)
+    """Give an exception as one printable line; its class where it says nothing.
+
+    An error of the system by its own text, which asyncio hides ("Connect call failed").
+    """
+    text = str(error).strip()
+    if isinstance(error, OSError) and error.errno and error.strerror:
+        hidden = error.strerror.startswith("Connect call failed")
+        text = os.strerror(error.errno) if hidden else error.strerror
+    return printable(text or type(error).__name__, limit)

@@ -41,6 +41,8 @@ class SmtpServer:
     quit: Reply = b"221 bye\r\n"
     pause: float = 0.0
     """Seconds before the banner."""
+    piece_pause: float = 0.0
+    """Seconds before each piece of a reply."""
     host: str = "127.0.0.1"
 
     port: int = 0
@@ -84,14 +86,14 @@ class SmtpServer:
 
     async def _dialogue(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(self.pause)
-        if not await _say(writer, self.banner):
+        if not await _say(writer, self.banner, self.piece_pause):
             return
         replies = {b"EHLO": self.ehlo, b"HELO": self.helo}
         while line := await reader.readline():
             self.commands.append(line)
             verb = line.split()[0].upper()
             if verb == b"STARTTLS":
-                if not await _say(writer, self.starttls):
+                if not await _say(writer, self.starttls, self.piece_pause):
                     return
                 if self.instead_of_tls is not None:
                     await self.instead_of_tls(reader, writer)
@@ -101,13 +103,13 @@ class SmtpServer:
                 await writer.start_tls(self.tls)
                 replies = {b"EHLO": self.ehlo_tls, b"HELO": self.helo_tls}
             elif verb == b"QUIT":
-                await _say(writer, self.quit)
+                await _say(writer, self.quit, self.piece_pause)
                 return
-            elif not await _say(writer, replies[verb]):
+            elif not await _say(writer, replies[verb], self.piece_pause):
                 return
 
 
-async def _say(writer: asyncio.StreamWriter, reply: Reply) -> bool:
+async def _say(writer: asyncio.StreamWriter, reply: Reply, pause: float) -> bool:
     if reply is Close:
         return False
     if reply is Hang:
@@ -115,6 +117,8 @@ async def _say(writer: asyncio.StreamWriter, reply: Reply) -> bool:
         return False
     assert not isinstance(reply, type)
     for piece in [reply] if isinstance(reply, bytes) else reply:
+        if pause:
+            await asyncio.sleep(pause)
         writer.write(piece)
         await writer.drain()
     return True

@@ -488,7 +488,7 @@ async def test_a_policy_host_that_is_not_there_is_a_failed_fetch(
     server: DnsServer, authority: Authority
 ) -> None:
     host = PolicyHost(port=1)
-    assert_failed(await finder(server, host, authority).policy(DOMAIN), "Connect call failed")
+    assert_failed(await finder(server, host, authority).policy(DOMAIN), "refused")
 
 
 async def test_a_proxy_of_the_environment_is_not_used(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,3 +31,10 @@ def test_r62_control_and_eight_bit_characters_become_question_marks() -> None:
 
 def test_an_exception_without_text_is_told_by_its_class() -> None:
     assert error_text(ConnectionResetError()) == "ConnectionResetError"
+
+
+def test_an_error_of_the_system_is_told_by_its_own_text() -> None:
+    hidden = OSError(errno.ENETUNREACH, "Connect call failed ('192.0.2.1', 25)")
+    assert error_text(hidden) == "Network is unreachable"
+    assert error_text(OSError(errno.EACCES, "not there")) == "not there"
+    assert error_text(OSError("plain")) == "plain"

@@ -1,0 +1,480 @@
+"""Gathering: against real servers, and, where it is about choice, over a scripted source."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from requiretls_milter.config import Config
+from requiretls_milter.evidence.collector import (
+    MAX_HOSTS,
+    MAX_PROBES,
+    Collector,
+    EvidenceSource,
+    gather,
+)
+from requiretls_milter.model import (
+    AddressLookup,
+    DnsOutcome,
+    DomainEvidence,
+    HopKind,
+    MtaStsEvidence,
+    MtaStsMode,
+    MtaStsPolicy,
+    MxEvidence,
+    MxRecord,
+    NextHop,
+    ProbeEvidence,
+    ProbeFailure,
+    ProbeStage,
+    TlsaEvidence,
+    TlsaRecord,
+)
+from tests.unit.evidence.dnsserver import DnsServer, failure, found, nodata
+from tests.unit.evidence.pki import Authority, Issued
+from tests.unit.evidence.smtpserver import SmtpServer
+from tests.unit.evidence.test_mta_sts import serving
+
+NOW = 1_000_000.0
+MX = HopKind.MX
+
+
+def configured(**sections: dict[str, object]) -> Config:
+    return Config.model_validate(sections)
+
+
+# ---------------------------------------------------------------- real servers
+
+
+@pytest.fixture(scope="module")
+def certificate(authority: Authority) -> Issued:
+    return authority.issue("mx1.a.test")
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return int(unused.getsockname()[1])
+
+
+@pytest.fixture
+async def collector(
+    server: DnsServer, authority: Authority, port: int
+) -> AsyncIterator[tuple[Collector, Config]]:
+    config = configured(
+        dns={"nameservers": [server.address], "timeout": 1.0},
+        probe={
+            "port": port,
+            "ca_file": str(authority.path),
+            "allow_networks": ["127.0.0.0/8"],
+            "connect_timeout": 1.0,
+            "command_timeout": 1.0,
+            "helo": "client.example.org",
+        },
+    )
+    collector = Collector(config, clock=lambda: NOW)
+    yield collector, config
+    await collector.close()
+
+
+def publish(server: DnsServer, port: int) -> None:
+    """Two MX, the first with TLSA records, the second unsigned."""
+    server.set(
+        "a.test",
+        "MX",
+        found("a.test 300 IN MX 10 mx1.a.test.", "a.test 300 IN MX 20 mx2.a.test."),
+    )
+    for number, ad in ((1, True), (2, False)):
+        host = f"mx{number}.a.test"
+        server.set(host, "A", found(f"{host} 300 IN A 127.0.0.{number}", ad=ad))
+        server.set(host, "AAAA", nodata(ad=ad))
+    server.set(
+        f"_{port}._tcp.mx1.a.test",
+        "TLSA",
+        found(f"_{port}._tcp.mx1.a.test 300 IN TLSA 3 1 1 {'ab' * 32}"),
+    )
+    server.set("_mta-sts.a.test", "TXT", nodata())
+
+
+async def test_all_evidence_of_a_domain_is_gathered(
+    server: DnsServer, collector: tuple[Collector, Config], port: int, certificate: Issued
+) -> None:
+    source, config = collector
+    publish(server, port)
+    first = SmtpServer(tls=certificate.server_context(), host="127.0.0.1", port=port)
+    second = SmtpServer(ehlo=b"250 mx2.a.test\r\n", host="127.0.0.2", port=port)
+    async with first, second:
+        evidence = await gather(NextHop(MX, "a.test"), source, config, NOW)
+    assert evidence.nexthop == NextHop(MX, "a.test")
+    assert evidence.gathered_at == NOW
+    assert evidence.mx.secure
+    assert evidence.mta_sts == MtaStsEvidence(expires=NOW + 300)
+    one, two = evidence.hosts
+    assert (one.host, one.preference) == ("mx1.a.test", 10)
+    assert one.addresses.secure
+    assert one.tlsa.secure
+    assert one.tlsa.records == (TlsaRecord(3, 1, 1, b"\xab" * 32),)
+    assert one.probes[0].stage is ProbeStage.DONE
+    assert one.probes[0].requiretls is True
+    assert one.probes[0].chain == (certificate.der,)
+    assert first.server_names == ["mx1.a.test"]
+    assert not two.tlsa.asked
+    assert two.probes[0].stage is ProbeStage.DONE
+    assert two.probes[0].starttls_offered is False
+
+
+async def test_servers_are_probed_where_a_lookup_of_their_keys_failed(
+    server: DnsServer, collector: tuple[Collector, Config], port: int, certificate: Issued
+) -> None:
+    source, config = collector
+    publish(server, port)
+    server.set(f"_{port}._tcp.mx1.a.test", "TLSA", failure())
+    async with SmtpServer(tls=certificate.server_context(), host="127.0.0.1", port=port):
+        evidence = await gather(NextHop(MX, "a.test"), source, config, NOW)
+    one, two = evidence.hosts
+    assert one.tlsa.outcome is DnsOutcome.ERROR
+    assert one.probes[0].requiretls is True
+    assert two.probes[0].failure is ProbeFailure.REFUSED
+
+
+async def test_a_policy_and_the_mail_exchangers_are_found_side_by_side(
+    server: DnsServer, authority: Authority, port: int
+) -> None:
+    publish(server, port)
+    server.set("_mta-sts.a.test", "TXT", found('_mta-sts.a.test 60 IN TXT "v=STSv1; id=7"'))
+    server.set("mta-sts.a.test", "A", found("mta-sts.a.test 300 IN A 127.0.0.1"))
+    config = configured(
+        dns={"nameservers": [server.address]},
+        probe={
+            "enabled": False,
+            "ca_file": str(authority.path),
+            "allow_networks": ["127.0.0.0/8"],
+        },
+    )
+    async with serving(authority.issue("mta-sts.a.test")) as host:
+        source = Collector(config, policy_port=host.port, clock=lambda: NOW)
+        evidence = await gather(NextHop(MX, "a.test"), source, config, NOW)
+        record = await source.mta_sts_record("a.test")
+        await source.close()
+    assert evidence.mta_sts.policy is not None
+    assert evidence.mta_sts.policy.mode is MtaStsMode.ENFORCE
+    assert record.id == "7"
+    assert [host.probes[0].stage for host in evidence.hosts] == [ProbeStage.NOT_PROBED] * 2
+
+
+async def test_the_collector_knows_whether_its_resolver_is_trusted(
+    collector: tuple[Collector, Config],
+) -> None:
+    source, _ = collector
+    assert source.resolver.trusted
+    assert not await source.resolver.validates()
+
+
+async def test_the_collector_looks_up_the_protocols_of_every_transport(server: DnsServer) -> None:
+    config = configured(
+        dns={"nameservers": [server.address]},
+        mta={
+            "inet_protocols": ["ipv4"],
+            "transport": {"smtp6": {"inet_protocols": ["ipv6"]}},
+        },
+    )
+    source = Collector(config)
+    await source.addresses("mx.test")
+    assert sorted(server.types_asked("mx.test")) == ["A", "AAAA"]
+
+
+def test_a_collector_without_its_trust_store_is_none() -> None:
+    with pytest.raises((OSError, ssl.SSLError)):
+        Collector(configured(probe={"ca_file": "/nonexistent/ca.pem"}))
+
+
+# ---------------------------------------------------------------- which questions are put
+
+
+@dataclass
+class ScriptedSource(EvidenceSource):
+    """Gives what it is told to, and remembers what it was asked."""
+
+    records: MxEvidence = field(default_factory=lambda: MxEvidence(DnsOutcome.NODATA))
+    hosts: dict[str, AddressLookup] = field(default_factory=dict)
+    keys: dict[str, TlsaEvidence] = field(default_factory=dict)
+    pause: float = 0.0
+    asked: list[tuple[object, ...]] = field(default_factory=list)
+
+    async def mx(self, domain: str) -> MxEvidence:
+        self.asked.append(("mx", domain))
+        await asyncio.sleep(self.pause)
+        return self.records
+
+    async def mta_sts(self, domain: str) -> MtaStsEvidence:
+        self.asked.append(("mta_sts", domain))
+        await asyncio.sleep(self.pause)
+        return MtaStsEvidence(MtaStsPolicy(MtaStsMode.TESTING, ("x",), 1, "1"))
+
+    async def addresses(self, host: str) -> AddressLookup:
+        self.asked.append(("addresses", host))
+        await asyncio.sleep(self.pause)
+        return self.hosts.get(host, AddressLookup(DnsOutcome.NODATA))
+
+    async def tlsa(self, host: str, port: int, addresses: AddressLookup) -> TlsaEvidence:
+        self.asked.append(("tlsa", host, port))
+        await asyncio.sleep(self.pause)
+        return self.keys.get(host, TlsaEvidence())
+
+    async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
+        self.asked.append(("probe", address, port, server_name))
+        await asyncio.sleep(self.pause)
+        return ProbeEvidence(address, ProbeStage.DONE, ehlo_name=server_name)
+
+    def questions(self, kind: str) -> list[tuple[object, ...]]:
+        return [question[1:] for question in self.asked if question[0] == kind]
+
+
+def at(*addresses: str) -> AddressLookup:
+    return AddressLookup(DnsOutcome.FOUND, True, addresses)
+
+
+def exchangers(*records: tuple[int, str]) -> MxEvidence:
+    return MxEvidence(DnsOutcome.FOUND, True, tuple(MxRecord(*record) for record in records))
+
+
+async def ask(
+    source: ScriptedSource, nexthop: NextHop | None = None, config: Config | None = None
+) -> DomainEvidence:
+    return await gather(nexthop or NextHop(MX, "a.test"), source, config or configured(), NOW)
+
+
+def probed(evidence: DomainEvidence) -> dict[str, list[str]]:
+    return {host.host: [probe.address for probe in host.probes] for host in evidence.hosts}
+
+
+@pytest.mark.rule(24)
+@pytest.mark.parametrize("secure", [True, False])
+async def test_r24_no_mx_is_an_implicit_one(secure: bool) -> None:
+    source = ScriptedSource(MxEvidence(DnsOutcome.NODATA, secure), {"a.test": at("192.0.2.1")})
+    evidence = await ask(source)
+    assert evidence.mx.secure is secure
+    assert probed(evidence) == {"a.test": ["192.0.2.1"]}
+    assert evidence.hosts[0].preference == 0
+
+
+@pytest.mark.rule(24)
+@pytest.mark.parametrize(
+    "mx",
+    [
+        MxEvidence(DnsOutcome.NXDOMAIN, True),
+        MxEvidence(DnsOutcome.ERROR, error="MX a.test: timed out"),
+        MxEvidence(DnsOutcome.FOUND, True, null_mx=True),
+        MxEvidence(DnsOutcome.FOUND, True, error="no MX record names a host"),
+    ],
+)
+async def test_r24_but_neither_nxdomain_nor_null_mx_nor_an_error(mx: MxEvidence) -> None:
+    source = ScriptedSource(mx, {"a.test": at("192.0.2.1")})
+    evidence = await ask(source)
+    assert evidence.hosts == ()
+    assert evidence.mx == mx
+    assert source.questions("addresses") == []
+
+
+@pytest.mark.rule(54)
+async def test_r54_the_policy_domain_is_the_next_hop_domain_also_behind_an_alias() -> None:
+    source = ScriptedSource(MxEvidence(DnsOutcome.NODATA, canonical="b.test"))
+    evidence = await ask(source)
+    assert source.questions("mta_sts") == [("a.test",)]
+    assert evidence.mta_sts.policy is not None
+
+
+@pytest.mark.parametrize(
+    ("nexthop", "name"),
+    [
+        (NextHop(HopKind.HOST, "mx.a.test", 587), "mx.a.test"),
+        (NextHop(HopKind.ADDRESS, "192.0.2.1", 587), ""),
+    ],
+)
+async def test_a_host_in_brackets_is_looked_up_without_mx_and_policy(
+    nexthop: NextHop, name: str
+) -> None:
+    source = ScriptedSource(hosts={nexthop.host: at("192.0.2.1")})
+    evidence = await ask(source, nexthop)
+    assert source.questions("mx") == source.questions("mta_sts") == []
+    assert evidence.mx.outcome is DnsOutcome.NODATA
+    assert not evidence.mx.secure
+    assert evidence.mta_sts == MtaStsEvidence()
+    assert source.questions("tlsa") == [(nexthop.host, 587)]
+    assert source.questions("probe") == [("192.0.2.1", 587, name)]
+
+
+async def test_a_local_next_hop_raises_no_question() -> None:
+    source = ScriptedSource()
+    evidence = await ask(source, NextHop(HopKind.LOCAL, ""))
+    assert source.asked == []
+    assert evidence.hosts == ()
+
+
+@pytest.mark.parametrize(("nexthop_port", "port"), [(25, 2525), (587, 587)])
+async def test_the_configured_port_stands_for_25(nexthop_port: int, port: int) -> None:
+    source = ScriptedSource(exchangers((10, "mx.test")), {"mx.test": at("192.0.2.1")})
+    await ask(source, NextHop(MX, "a.test", nexthop_port), configured(probe={"port": 2525}))
+    assert source.questions("tlsa") == [("mx.test", port)]
+    assert source.questions("probe") == [("192.0.2.1", port, "mx.test")]
+
+
+@pytest.mark.rule(42)
+async def test_r42_the_server_name_is_the_base_domain_of_secure_tlsa_records() -> None:
+    record = TlsaRecord(3, 1, 1, b"x")
+    hosts = {name: at(f"192.0.2.{n}") for n, name in enumerate(["a", "b", "c", "d"])}
+    keys = {
+        "a": TlsaEvidence(True, DnsOutcome.FOUND, True, "base.test", (record,)),
+        "b": TlsaEvidence(True, DnsOutcome.FOUND, False, "base.test", (record,)),
+        "c": TlsaEvidence(True, DnsOutcome.NODATA, True, "base.test"),
+        "d": TlsaEvidence(True, DnsOutcome.ERROR, False, "base.test"),
+    }
+    source = ScriptedSource(exchangers(*((10, name) for name in hosts)), hosts, keys)
+    await ask(source)
+    assert [name for *_, name in source.questions("probe")] == ["base.test", "b", "c", "d"]
+
+
+async def test_a_host_that_is_named_twice_is_asked_for_once() -> None:
+    source = ScriptedSource(
+        exchangers((10, "mx.test"), (20, "mx.test")), {"mx.test": at("192.0.2.1")}
+    )
+    evidence = await ask(source)
+    assert [(host.host, host.preference) for host in evidence.hosts] == [
+        ("mx.test", 10),
+        ("mx.test", 20),
+    ]
+    assert source.questions("addresses") == [("mx.test",)]
+    assert len(source.questions("probe")) == 1
+    assert all(host.probes for host in evidence.hosts)
+
+
+async def test_an_address_of_two_hosts_is_probed_under_both_names() -> None:
+    source = ScriptedSource(
+        exchangers((10, "mx1.test"), (20, "mx2.test")),
+        {"mx1.test": at("192.0.2.1"), "mx2.test": at("192.0.2.1")},
+    )
+    evidence = await ask(source)
+    assert [host.probes[0].ehlo_name for host in evidence.hosts] == ["mx1.test", "mx2.test"]
+
+
+async def test_of_many_hosts_the_best_are_looked_at() -> None:
+    records = [(n, f"mx{n}.test") for n in range(100)]
+    source = ScriptedSource(exchangers(*records))
+    evidence = await ask(source)
+    assert [host.host for host in evidence.hosts] == [f"mx{n}.test" for n in range(MAX_HOSTS)]
+    assert len(source.questions("addresses")) == MAX_HOSTS
+
+
+async def test_questions_that_do_not_depend_on_each_other_are_put_at_once() -> None:
+    hosts = {f"mx{n}.test": at(f"192.0.2.{n}") for n in range(5)}
+    source = ScriptedSource(exchangers(*((10, name) for name in hosts)), hosts, pause=0.05)
+    started = time.monotonic()
+    await ask(source)
+    # MX, addresses, TLSA, probes: four steps one after the other, whatever their number.
+    assert time.monotonic() - started < 0.35
+    assert {question[0] for question in source.asked[:2]} == {"mx", "mta_sts"}
+
+
+async def test_cancelling_passes_through() -> None:
+    source = ScriptedSource(pause=5.0)
+    task = asyncio.create_task(ask(source))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+# ---------------------------------------------------------------- which addresses are probed
+
+
+def v4(first: int, count: int) -> list[str]:
+    return [f"192.0.2.{n}" for n in range(first, first + count)]
+
+
+def v6(first: int, count: int) -> list[str]:
+    return [f"2001:db8::{n:x}" for n in range(first, first + count)]
+
+
+async def chosen(
+    groups: Sequence[Sequence[str]], nexthop: NextHop | None = None, **mta: object
+) -> list[str]:
+    """Gather from one host per preference; return the addresses probed, in order."""
+    hosts = {f"mx{n}.test": at(*addresses) for n, addresses in enumerate(groups)}
+    records = exchangers(*((n, name) for n, name in enumerate(hosts)))
+    evidence = await ask(ScriptedSource(records, hosts), nexthop, configured(mta=mta))
+    return [address for addresses in probed(evidence).values() for address in addresses]
+
+
+async def test_no_more_addresses_are_probed_than_the_mta_tries() -> None:
+    addresses = v4(1, 8)
+    assert await chosen([[address] for address in addresses]) == addresses[:5]
+    assert await chosen([[a] for a in addresses], mx_address_limit=3) == addresses[:3]
+
+
+async def test_a_group_that_begins_within_the_limit_is_probed_whole() -> None:
+    # Postfix shuffles what is equal: any of the second group may be the fifth.
+    assert await chosen([v4(1, 4), v4(10, 3), v4(20, 1)]) == v4(1, 4) + v4(10, 3)
+    assert await chosen([v4(1, 5), v4(10, 3)]) == v4(1, 5)
+
+
+async def test_hosts_of_equal_preference_are_one_group() -> None:
+    hosts = {f"mx{n}.test": at(f"192.0.2.{n}") for n in range(8)}
+    source = ScriptedSource(exchangers(*((10, name) for name in hosts)), hosts)
+    assert len(source.questions("probe")) == 0
+    await ask(source)
+    assert len(source.questions("probe")) == 8
+
+
+async def test_sessions_for_one_next_hop_are_bounded() -> None:
+    assert await chosen([v4(1, 100)]) == v4(1, MAX_PROBES)
+    assert await chosen([v4(1, 100)], mx_address_limit=0) == v4(1, MAX_PROBES)
+
+
+async def test_without_a_limit_all_groups_are_probed() -> None:
+    addresses = v4(1, 9)
+    assert await chosen([[address] for address in addresses], mx_address_limit=0) == addresses
+
+
+async def test_neither_address_family_crowds_the_other_out() -> None:
+    # smtp_balance_inet_protocols: 6 and 2 become 3 and 2, and the order stays.
+    assert await chosen([v6(1, 6), v4(1, 2)]) == v6(1, 6) + v4(1, 2)
+    singles = [[address] for address in v6(1, 6) + v4(1, 2)]
+    assert await chosen(singles) == v6(1, 3) + v4(1, 2)
+    singles = [[address] for address in v6(1, 6) + v4(1, 6)]
+    assert await chosen(singles) == v6(1, 3) + v4(1, 3)
+    singles = [[address] for address in v4(1, 9) + v6(1, 1)]
+    assert await chosen(singles) == v4(1, 4) + v6(1, 1)
+
+
+async def test_every_transport_counts_for_what_is_probed() -> None:
+    singles = [[address] for address in v4(1, 4) + v6(1, 4)]
+    wide = await chosen(
+        singles,
+        mx_address_limit=1,
+        inet_protocols=["ipv4"],
+        transport={"smtp6": {"inet_protocols": ["ipv6"], "mx_address_limit": 2}},
+    )
+    assert wide == v4(1, 1) + v6(1, 2)
+
+
+async def test_the_mta_itself_and_what_is_no_better_preferred_is_not_probed() -> None:
+    groups = [v4(1, 1), v4(2, 1), v4(3, 1)]
+    own = ["192.0.2.2"]
+    assert await chosen(groups, my_addresses=own) == v4(1, 1)
+    elsewhere = NextHop(MX, "a.test", 587)
+    assert await chosen(groups, elsewhere, my_addresses=own) == v4(1, 3)
+
+
+@pytest.mark.timeout(20)
+async def test_a_domain_that_names_two_thousand_addresses_is_no_burden() -> None:
+    groups = [[f"10.{n}.0.{m}" for m in range(100)] for n in range(20)]
+    started = time.monotonic()
+    assert len(await chosen(groups)) == MAX_PROBES
+    assert time.monotonic() - started < 1.0

@@ -1,0 +1,692 @@
+"""The probe against scripted servers: real sockets, real TLS, every way of going wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import itertools
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from requiretls_milter.evidence import probe as probe_module
+from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.evidence.probe import (
+    FRESH,
+    MAX_CHAIN,
+    MAX_LINES,
+    MAX_REPLY,
+    Prober,
+    read_ehlo,
+)
+from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
+from tests.unit.evidence.pki import DAY, Authority, Issued
+from tests.unit.evidence.smtpserver import EHLO, EHLO_TLS, Close, Hang, SmtpServer
+from tests.unit.evidence.smtpserver import Reply as ScriptedReply
+
+NOW = 1_000_000.0
+RETRY_AFTER = 60.0
+NAME = "mx.example.net"
+LOOPBACK = AddressPolicy([ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")])
+
+
+@pytest.fixture(scope="module")
+def certificate(authority: Authority) -> Issued:
+    return authority.issue(NAME, extra_chain=1)
+
+
+@pytest.fixture
+def tls(certificate: Issued) -> ssl.SSLContext:
+    return certificate.server_context()
+
+
+def prober(
+    *, timeout: float = 0.6, policy: AddressPolicy = LOOPBACK, enabled: bool = True
+) -> Prober:
+    return Prober(
+        policy,
+        "client.example.org",
+        enabled=enabled,
+        connect_timeout=timeout,
+        command_timeout=timeout,
+        retry_after=RETRY_AFTER,
+        clock=lambda: NOW,
+    )
+
+
+async def seen(server: SmtpServer, *, limit: float = 2.0, name: str = NAME) -> ProbeEvidence:
+    async with server:
+        return await prober(timeout=limit).probe(server.host, server.port, name)
+
+
+def assert_ended(
+    evidence: ProbeEvidence, stage: ProbeStage, failure: ProbeFailure, reply: Reply | None = None
+) -> None:
+    assert (evidence.stage, evidence.failure, evidence.reply) == (stage, failure, reply)
+    assert evidence.requiretls is None
+    assert evidence.expires == NOW + RETRY_AFTER
+    assert evidence.error.isascii()
+
+
+# ---------------------------------------------------------------- a session as it should be
+
+
+async def test_a_session_goes_as_far_as_the_ehlo_inside_tls_and_takes_leave(
+    tls: ssl.SSLContext, certificate: Issued, authority: Authority
+) -> None:
+    server = SmtpServer(tls=tls)
+    evidence = await seen(server)
+    assert evidence.stage is ProbeStage.DONE
+    assert evidence.failure is None
+    assert evidence.starttls_offered is True
+    assert evidence.starttls_reply is None
+    assert evidence.requiretls is True
+    assert evidence.tls_version == "TLSv1.3"
+    assert evidence.ehlo_name == "mx.example.net"
+    assert evidence.error == ""
+    assert evidence.probed_at == NOW
+    assert evidence.expires == NOW + FRESH
+    assert len(evidence.chain) == 2
+    assert evidence.chain[0] == certificate.der
+    assert server.commands == [
+        b"EHLO client.example.org\r\n",
+        b"STARTTLS\r\n",
+        b"EHLO client.example.org\r\n",
+        b"QUIT\r\n",
+    ]
+
+
+@pytest.mark.rule(42)
+async def test_r42_the_server_name_that_is_given_is_sent_in_the_handshake(
+    tls: ssl.SSLContext,
+) -> None:
+    server = SmtpServer(tls=tls)
+    await seen(server, name="tlsa-base.example.net")
+    assert server.server_names == ["tlsa-base.example.net"]
+
+
+async def test_without_a_server_name_none_is_sent(tls: ssl.SSLContext) -> None:
+    server = SmtpServer(tls=tls)
+    assert (await seen(server, name="")).stage is ProbeStage.DONE
+    assert server.server_names == [None]
+
+
+async def test_an_ipv6_address_is_probed_as_well(tls: ssl.SSLContext) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this Python has no IPv6")
+    evidence = await seen(SmtpServer(tls=tls, host="::1"))
+    assert evidence.stage is ProbeStage.DONE
+
+
+@pytest.mark.parametrize(
+    ("version", "word"),
+    [
+        (ssl.TLSVersion.TLSv1, "TLSv1"),
+        (ssl.TLSVersion.TLSv1_1, "TLSv1.1"),
+        (ssl.TLSVersion.TLSv1_2, "TLSv1.2"),
+        (ssl.TLSVersion.TLSv1_3, "TLSv1.3"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+async def test_old_versions_of_tls_are_seen_and_named(
+    tls: ssl.SSLContext, version: ssl.TLSVersion, word: str
+) -> None:
+    tls.set_ciphers("ALL:@SECLEVEL=0")
+    tls.minimum_version = version
+    tls.maximum_version = version
+    evidence = await seen(SmtpServer(tls=tls))
+    assert evidence.stage is ProbeStage.DONE
+    assert evidence.tls_version == word
+    assert evidence.chain
+
+
+async def test_a_certificate_is_taken_as_it_is_whoever_issued_it(stranger: Authority) -> None:
+    certificate = stranger.issue("other.example", start=-2 * DAY, end=-DAY)
+    evidence = await seen(SmtpServer(tls=certificate.server_context()))
+    assert evidence.stage is ProbeStage.DONE
+    assert evidence.chain == (certificate.der,)
+
+
+# ---------------------------------------------------------------- what is offered
+
+
+@pytest.mark.rule(3)
+async def test_r03_requiretls_before_starttls_proves_nothing(tls: ssl.SSLContext) -> None:
+    server = SmtpServer(
+        tls=tls,
+        ehlo=b"250-mx.example.net\r\n250-REQUIRETLS\r\n250 STARTTLS\r\n",
+        ehlo_tls=b"250-mx.example.net\r\n250 SIZE\r\n",
+    )
+    assert (await seen(server)).requiretls is False
+
+
+@pytest.mark.rule(3)
+async def test_r03_without_tls_there_is_no_answer_to_requiretls() -> None:
+    evidence = await seen(SmtpServer(ehlo=b"250-mx.example.net\r\n250 REQUIRETLS\r\n"))
+    assert evidence.stage is ProbeStage.DONE
+    assert evidence.starttls_offered is False
+    assert evidence.requiretls is None
+    assert evidence.chain == ()
+    assert evidence.tls_version == ""
+
+
+@pytest.mark.rule(4)
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"250 REQUIRETLS",
+        b"250 requiretls",
+        b"250 RequireTLS",
+        b"250 REQUIRETLS ",
+        b"250 REQUIRETLS \t ",
+        b"250  REQUIRETLS",
+    ],
+)
+def test_r04_the_keyword_counts_in_any_case_and_with_blanks_around_it(line: bytes) -> None:
+    assert "REQUIRETLS" in read_ehlo([b"250-mx.example.net", line]).keywords
+
+
+@pytest.mark.rule(4)
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"250 REQUIRETLSX",
+        b"250 XREQUIRETLS",
+        b"250 REQUIRETLS-X",
+        b"250 X REQUIRETLS",
+        b"250 REQUIRE TLS",
+        b"250 REQUIRETLS\0",
+        b"250 REQUIRETLS\xff",
+        b"250",
+        b"250 ",
+        b"REQUIRETLS",
+        b"25 REQUIRETLS",
+    ],
+)
+def test_r04_the_keyword_is_matched_as_a_whole_word(line: bytes) -> None:
+    assert "REQUIRETLS" not in read_ehlo([b"250-mx.example.net", line]).keywords
+
+
+@pytest.mark.rule(4)
+def test_r04_the_first_line_holds_the_servers_name_and_no_keyword() -> None:
+    ehlo = read_ehlo([b"250-REQUIRETLS at your service", b"250 SIZE 1000"])
+    assert ehlo.name == "REQUIRETLS"
+    assert ehlo.keywords == {"SIZE"}
+
+
+@given(st.lists(st.binary(max_size=60)))
+def test_any_lines_give_printable_keywords(lines: list[bytes]) -> None:
+    ehlo = read_ehlo(lines)
+    assert all(word.isascii() and word.isprintable() for word in (ehlo.name, *ehlo.keywords))
+
+
+async def test_a_server_that_has_helo_only_offers_nothing() -> None:
+    server = SmtpServer(ehlo=b"500 5.5.1 what?\r\n", helo=b"250-mx.example.net\r\n250 STARTTLS\r\n")
+    evidence = await seen(server)
+    assert evidence.stage is ProbeStage.DONE
+    assert evidence.starttls_offered is False
+    assert evidence.ehlo_name == "mx.example.net"
+    assert server.commands[:2] == [b"EHLO client.example.org\r\n", b"HELO client.example.org\r\n"]
+
+
+async def test_a_server_that_has_helo_only_inside_tls_offers_no_requiretls(
+    tls: ssl.SSLContext,
+) -> None:
+    server = SmtpServer(
+        tls=tls, ehlo_tls=b"502 no\r\n", helo_tls=b"250-mx.example.net\r\n250 REQUIRETLS\r\n"
+    )
+    evidence = await seen(server)
+    assert evidence.stage is ProbeStage.DONE
+    assert evidence.requiretls is False
+
+
+@pytest.mark.rule(61)
+@pytest.mark.parametrize(
+    ("reply", "expected", "kept"),
+    [
+        (b"454 4.7.0 not now\r\n", Reply(454, "4.7.0", "4.7.0 not now"), RETRY_AFTER),
+        (b"502 never\r\n", Reply(502, "", "never"), FRESH),
+        (b"354 what?\r\n", Reply(354, "", "what?"), RETRY_AFTER),
+    ],
+)
+async def test_r61_a_refused_starttls_is_no_failed_handshake(
+    reply: bytes, expected: Reply, kept: float
+) -> None:
+    evidence = await seen(SmtpServer(starttls=reply))
+    assert evidence.stage is ProbeStage.DONE
+    assert evidence.failure is None
+    assert evidence.starttls_offered is True
+    assert evidence.starttls_reply == expected
+    assert evidence.requiretls is None
+    assert evidence.expires == NOW + kept
+
+
+# ---------------------------------------------------------------- failures, step by step
+
+
+async def test_nobody_listens() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        evidence = await prober().probe("127.0.0.1", port, NAME)
+    assert_ended(evidence, ProbeStage.CONNECT, ProbeFailure.REFUSED)
+    assert "refused" in evidence.error.lower()
+
+
+async def test_a_connection_that_is_not_answered_times_out() -> None:
+    with contextlib.ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):  # fill the queue of connections that nobody accepts
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        evidence = await prober(timeout=0.3).probe("127.0.0.1", listener.getsockname()[1], NAME)
+    assert_ended(evidence, ProbeStage.CONNECT, ProbeFailure.TIMEOUT)
+
+
+STEPS = {
+    "banner": ProbeStage.BANNER,
+    "ehlo": ProbeStage.EHLO,
+    "starttls": ProbeStage.STARTTLS,
+    "ehlo_tls": ProbeStage.EHLO_TLS,
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_connection_that_is_closed_is_told_by_its_step(
+    tls: ssl.SSLContext, step: str
+) -> None:
+    server = SmtpServer(tls=tls)
+    setattr(server, step, Close)
+    assert_ended(await seen(server), STEPS[step], ProbeFailure.CLOSED)
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_silence_is_told_by_its_step(tls: ssl.SSLContext, step: str) -> None:
+    server = SmtpServer(tls=tls)
+    setattr(server, step, Hang)
+    started = time.monotonic()
+    assert_ended(await seen(server, limit=0.4), STEPS[step], ProbeFailure.TIMEOUT)
+    assert time.monotonic() - started < 2.0
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_reply_that_drips_does_not_extend_the_deadline(
+    tls: ssl.SSLContext, step: str
+) -> None:
+    server = SmtpServer(tls=tls, piece_pause=0.02)
+    setattr(server, step, itertools.repeat(b"2"))
+    started = time.monotonic()
+    assert_ended(await seen(server, limit=0.6), STEPS[step], ProbeFailure.TIMEOUT)
+    assert time.monotonic() - started < 2.0
+
+
+@pytest.mark.parametrize(
+    ("step", "stage"), [("banner", ProbeStage.BANNER), ("ehlo", ProbeStage.EHLO)]
+)
+@pytest.mark.parametrize("code", [421, 554])
+async def test_a_greeting_or_a_421_that_refuses_keeps_its_code(
+    step: str, stage: ProbeStage, code: int
+) -> None:
+    reply = f"{code}-{code // 100}.3.2 go\r\n{code} {code // 100}.3.2 away\r\n".encode()
+    server = SmtpServer(helo=reply)
+    setattr(server, step, reply)
+    evidence = await seen(server)
+    enhanced = f"{code // 100}.3.2"
+    expected = Reply(code, enhanced, f"{enhanced} go {enhanced} away")
+    assert_ended(evidence, stage, ProbeFailure.REPLY, expected)
+    assert server.commands[-1] == b"QUIT\r\n"
+
+
+async def test_a_421_to_ehlo_is_not_followed_by_helo() -> None:
+    server = SmtpServer(ehlo=b"421 4.3.2 closing\r\n")
+    assert_ended(
+        await seen(server),
+        ProbeStage.EHLO,
+        ProbeFailure.REPLY,
+        Reply(421, "4.3.2", "4.3.2 closing"),
+    )
+    assert b"HELO client.example.org\r\n" not in server.commands
+
+
+async def test_an_ehlo_that_fails_inside_tls_is_told_apart(tls: ssl.SSLContext) -> None:
+    server = SmtpServer(tls=tls, ehlo_tls=b"550 5.7.1 no\r\n", helo_tls=b"550 5.7.1 no\r\n")
+    evidence = await seen(server)
+    assert_ended(evidence, ProbeStage.EHLO_TLS, ProbeFailure.REPLY, Reply(550, "5.7.1", "5.7.1 no"))
+    assert evidence.tls_version
+    assert evidence.chain
+
+
+# ---------------------------------------------------------------- the handshake
+
+
+async def _garbage(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"\x00garbage\xff" * 40)
+    await writer.drain()
+
+
+async def _close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+async def _close_after_hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(100)
+    writer.close()
+
+
+async def _alert(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(100)
+    writer.write(b"\x15\x03\x01\x00\x02\x02\x28")
+    await writer.drain()
+    await reader.read()
+
+
+async def _still_smtp(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"250 ok\r\n")
+    await writer.drain()
+
+
+@pytest.mark.rule(61)
+@pytest.mark.parametrize(
+    ("peer", "failure"),
+    [
+        (_garbage, {ProbeFailure.PROTOCOL}),
+        (_still_smtp, {ProbeFailure.PROTOCOL}),
+        (_alert, {ProbeFailure.PROTOCOL}),
+        (_close, {ProbeFailure.CLOSED}),
+        (_close_after_hello, {ProbeFailure.CLOSED}),
+    ],
+)
+async def test_r61_whatever_goes_wrong_after_ready_is_the_handshake(
+    peer: object, failure: set[ProbeFailure]
+) -> None:
+    evidence = await seen(SmtpServer(instead_of_tls=peer))  # type: ignore[arg-type]
+    assert evidence.failure in failure
+    assert_ended(evidence, ProbeStage.HANDSHAKE, next(iter(failure)))
+    assert evidence.starttls_offered is True
+    assert evidence.starttls_reply is None
+    assert evidence.tls_version == ""
+    assert evidence.error
+
+
+@pytest.mark.rule(61)
+async def test_r61_a_handshake_that_hangs_times_out() -> None:
+    async def hang(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        while await reader.read(1000):
+            pass
+
+    evidence = await seen(SmtpServer(instead_of_tls=hang), limit=0.4)
+    assert_ended(evidence, ProbeStage.HANDSHAKE, ProbeFailure.TIMEOUT)
+
+
+async def test_a_handshake_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe_module, "MAX_HANDSHAKE", 4_096)
+    record = b"\x16\x03\x03\x40\x00" + b"\x0b\x00\xff\xff" + b"\x00" * (0x4000 - 4)
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1_000):
+                writer.write(record)
+                await writer.drain()
+
+    evidence = await seen(SmtpServer(instead_of_tls=endless))
+    assert_ended(evidence, ProbeStage.HANDSHAKE, ProbeFailure.PROTOCOL)
+
+
+async def test_data_in_clear_after_ready_is_not_taken_into_the_session(
+    tls: ssl.SSLContext,
+) -> None:
+    server = SmtpServer(tls=tls, starttls=b"220 ready\r\n250-mx.example.net\r\n250 REQUIRETLS\r\n")
+    evidence = await seen(server)
+    assert_ended(evidence, ProbeStage.HANDSHAKE, ProbeFailure.PROTOCOL)
+    assert "in clear" in evidence.error
+
+
+@pytest.mark.parametrize("length", [1, MAX_CHAIN, MAX_CHAIN + 1, 100])
+async def test_a_chain_is_kept_as_far_as_a_bounded_length(
+    authority: Authority, length: int
+) -> None:
+    certificate = authority.issue(NAME, extra_chain=length - 1)
+    evidence = await seen(SmtpServer(tls=certificate.server_context()))
+    assert evidence.stage is ProbeStage.DONE
+    assert evidence.chain[0] == certificate.der
+    assert len(evidence.chain) == min(length, MAX_CHAIN)
+    cut = f"{MAX_CHAIN} of {length} certificates kept"
+    assert evidence.error == (cut if length > MAX_CHAIN else "")
+
+
+async def test_a_server_that_wants_our_certificate_closes_after_the_handshake(
+    tls: ssl.SSLContext, authority: Authority
+) -> None:
+    tls.load_verify_locations(authority.path)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    evidence = await seen(SmtpServer(tls=tls))
+    assert_ended(evidence, ProbeStage.EHLO_TLS, ProbeFailure.CLOSED)
+
+
+# ---------------------------------------------------------------- too much, or no SMTP at all
+
+
+@pytest.mark.parametrize("step", ["banner", "ehlo", "ehlo_tls"])
+async def test_ten_megabytes_of_lines_are_cut_off(tls: ssl.SSLContext, step: str) -> None:
+    sent = 0
+
+    def flood() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(160):
+            sent += 65_536
+            yield b"250-" + b"x" * 1_018 + b"\r\n" * 1 + b"250-" + b"x" * 64_506 + b"\r\n"
+
+    server = SmtpServer(tls=tls, **{step: flood()})  # type: ignore[arg-type]
+    evidence = await seen(server)
+    assert_ended(evidence, STEPS[step], ProbeFailure.PROTOCOL)
+    assert sent < 10_485_760
+
+
+@pytest.mark.parametrize("step", ["banner", "ehlo", "ehlo_tls"])
+async def test_a_line_without_end_is_cut_off(tls: ssl.SSLContext, step: str) -> None:
+    server = SmtpServer(tls=tls, **{step: itertools.repeat(b"2" * 10_000, 1_000)})  # type: ignore[arg-type]
+    assert_ended(await seen(server), STEPS[step], ProbeFailure.PROTOCOL)
+
+
+@pytest.mark.parametrize(
+    ("octets", "good"), [(MAX_REPLY - 1, True), (MAX_REPLY, True), (MAX_REPLY + 1, False)]
+)
+async def test_a_reply_has_a_bounded_length(octets: int, good: bool) -> None:
+    end = b"250 STARTTLS\r\n"
+    filler = b"250-" + b"x" * (octets - len(end) - 6) + b"\r\n"
+    evidence = await seen(SmtpServer(ehlo=filler + end, starttls=b"502 no\r\n"))
+    assert (evidence.stage is ProbeStage.DONE) is good
+
+
+@pytest.mark.parametrize(
+    ("lines", "good"), [(MAX_LINES - 1, True), (MAX_LINES, True), (MAX_LINES + 1, False)]
+)
+async def test_a_reply_has_a_bounded_number_of_lines(lines: int, good: bool) -> None:
+    reply = b"250-x\r\n" * (lines - 1) + b"250 STARTTLS\r\n"
+    evidence = await seen(SmtpServer(ehlo=reply, starttls=b"502 no\r\n"))
+    assert (evidence.stage is ProbeStage.DONE) is good
+    assert evidence.starttls_offered is (True if good else None)
+
+
+async def test_a_keyword_beyond_what_postfix_keeps_is_not_seen() -> None:
+    reply = b"250-x\r\n" + b"250-" + b"y" * 2_100 + b"\r\n250 STARTTLS\r\n"
+    assert (await seen(SmtpServer(ehlo=reply))).starttls_offered is False
+
+
+@pytest.mark.rule(62)
+async def test_r62_nul_and_eight_bit_characters_do_not_pass() -> None:
+    evidence = await seen(SmtpServer(banner=b"554 5.7.1 a\0b\x07c\xff\xfe\x1b[31m\r\n"))
+    reply = Reply(554, "5.7.1", "5.7.1 a?b?c???[31m")
+    assert_ended(evidence, ProbeStage.BANNER, ProbeFailure.REPLY, reply)
+
+
+@pytest.mark.rule(62)
+async def test_r62_a_long_text_is_cut() -> None:
+    evidence = await seen(SmtpServer(banner=b"554 " + b"x" * 1_000 + b"\r\n"))
+    assert evidence.reply == Reply(554, "", "x" * 200)
+
+
+@pytest.mark.parametrize(
+    ("banner", "stage"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", ProbeFailure.TIMEOUT),
+        (b"SSH-2.0-OpenSSH\r\n", ProbeFailure.TIMEOUT),
+        (b"\x00" * 100 + b"\r\n", ProbeFailure.TIMEOUT),
+        (b"", ProbeFailure.TIMEOUT),
+        (b"22", ProbeFailure.TIMEOUT),
+        (b"2200 x\r\n", ProbeFailure.TIMEOUT),
+    ],
+)
+async def test_what_is_no_reply_is_waited_over_as_postfix_does(
+    banner: bytes, stage: ProbeFailure
+) -> None:
+    evidence = await seen(SmtpServer(banner=[banner, b"x", b"\r\n"]), limit=0.3)
+    assert_ended(evidence, ProbeStage.BANNER, stage)
+
+
+async def test_lines_that_are_no_reply_are_passed_over(tls: ssl.SSLContext) -> None:
+    server = SmtpServer(tls=tls, banner=b"*** welcome ***\r\n220 mx.example.net\r\n")
+    assert (await seen(server)).stage is ProbeStage.DONE
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r\r\n"])
+async def test_line_endings_of_all_kinds_are_understood(tls: ssl.SSLContext, ending: bytes) -> None:
+    server = SmtpServer(
+        tls=tls,
+        banner=b"220 x" + ending,
+        ehlo=EHLO.replace(b"\r\n", ending),
+        ehlo_tls=EHLO_TLS.replace(b"\r\n", ending),
+    )
+    assert (await seen(server)).requiretls is True
+
+
+async def test_a_reply_in_single_octets_is_put_together(tls: ssl.SSLContext) -> None:
+    pieces = [EHLO[n : n + 1] for n in range(len(EHLO))]
+    assert (await seen(SmtpServer(tls=tls, ehlo=pieces))).stage is ProbeStage.DONE
+
+
+@pytest.mark.parametrize(
+    ("line", "enhanced"),
+    [
+        (b"554 5.7.1 x", "5.7.1"),
+        (b"554 5.7.1", "5.7.1"),
+        (b"554 5.123.456 x", "5.123.456"),
+        (b"554 4.7.1 x", ""),
+        (b"554 5.7 x", ""),
+        (b"554 5.7.1234 x", ""),
+        (b"554 5.7.1x", ""),
+        (b"554 x 5.7.1", ""),
+        (b"354 3.7.1 x", ""),
+        (b"554", ""),
+    ],
+)
+async def test_an_enhanced_code_counts_if_its_class_is_that_of_the_code(
+    line: bytes, enhanced: str
+) -> None:
+    evidence = await seen(SmtpServer(banner=line + b"\r\n"))
+    assert evidence.reply is not None
+    assert evidence.reply.code == int(line[:3])
+    assert evidence.reply.enhanced == enhanced
+
+
+@pytest.mark.parametrize("answer", [Close, Hang, b"", b"500 never\r\n", b"garbage"])
+async def test_nothing_that_follows_quit_matters(
+    tls: ssl.SSLContext, answer: ScriptedReply
+) -> None:
+    evidence = await seen(SmtpServer(tls=tls, quit=answer))
+    assert evidence.stage is ProbeStage.DONE
+    assert evidence.failure is None
+
+
+async def test_a_greeter_that_waits_is_waited_for(tls: ssl.SSLContext) -> None:
+    evidence = await seen(SmtpServer(tls=tls, pause=0.5), limit=1.0)
+    assert evidence.stage is ProbeStage.DONE
+
+
+# ---------------------------------------------------------------- whom we contact, and how often
+
+
+async def test_a_forbidden_address_gets_no_packet(tls: ssl.SSLContext) -> None:
+    async with SmtpServer(tls=tls) as server:
+        evidence = await prober(policy=AddressPolicy([])).probe("127.0.0.1", server.port, NAME)
+    assert evidence.stage is ProbeStage.CONNECT
+    assert evidence.failure is ProbeFailure.FORBIDDEN
+    assert "probe.allow_networks" in evidence.error
+    assert server.connections == 0
+
+
+async def test_nobody_is_contacted_where_probes_are_off(tls: ssl.SSLContext) -> None:
+    async with SmtpServer(tls=tls) as server:
+        evidence = await prober(enabled=False).probe("127.0.0.1", server.port, NAME)
+    assert evidence.stage is ProbeStage.NOT_PROBED
+    assert evidence.failure is None
+    assert server.connections == 0
+
+
+async def test_one_address_is_probed_by_one_session_at_a_time(tls: ssl.SSLContext) -> None:
+    async with SmtpServer(tls=tls, pause=0.05) as server:
+        one = prober(timeout=2.0)
+        results = await asyncio.gather(
+            *(one.probe("127.0.0.1", server.port, name) for name in ("a.test", "b.test", "c.test"))
+        )
+    assert all(result.stage is ProbeStage.DONE for result in results)
+    assert server.connections == 3
+    assert server.most_at_once == 1
+
+
+async def test_sessions_at_once_are_bounded(
+    tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_module, "MAX_SESSIONS", 2)
+    one = prober(timeout=2.0)
+    async with SmtpServer(tls=tls, host="0.0.0.0", pause=0.05) as server:
+        results = await asyncio.gather(
+            *(one.probe(f"127.0.0.{n}", server.port, NAME) for n in range(1, 7))
+        )
+    assert all(result.stage is ProbeStage.DONE for result in results)
+    assert server.most_at_once == 2
+
+
+async def test_cancelling_a_session_closes_it_and_frees_its_place() -> None:
+    one = prober(timeout=5.0)
+    async with SmtpServer(banner=Hang) as server:
+        task = asyncio.create_task(one.probe("127.0.0.1", server.port, NAME))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    async with SmtpServer(ehlo=b"250 mx\r\n") as server:
+        evidence = await asyncio.wait_for(one.probe("127.0.0.1", server.port, NAME), 2)
+    assert evidence.stage is ProbeStage.DONE
+
+
+async def test_a_shortage_of_our_own_says_nothing_of_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left(*_: object) -> socket.socket:
+        raise OSError(24, "Too many open files")
+
+    one = prober()
+    monkeypatch.setattr("requiretls_milter.evidence.probe.socket.socket", none_left)
+    evidence = await one.probe("127.0.0.1", 25, NAME)
+    assert evidence.stage is ProbeStage.NOT_PROBED
+    assert evidence.failure is None
+    assert "Too many open files" in evidence.error
+
+
+@pytest.mark.rule(62)
+async def test_r62_the_name_that_we_give_cannot_break_the_command(tls: ssl.SSLContext) -> None:
+    one = Prober(LOOPBACK, "a b\r\nRCPT", command_timeout=1.0)
+    async with SmtpServer(ehlo=b"250 mx\r\n") as server:
+        await one.probe("127.0.0.1", server.port, NAME)
+    assert server.commands[0] == b"EHLO ab??RCPT\r\n"
