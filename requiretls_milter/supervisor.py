@@ -27,9 +27,9 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from requiretls_milter import config as configuration
 from requiretls_milter import control, log
@@ -100,31 +100,31 @@ def run(config_path: Path | None) -> int:
     notifier = Notifier()
     with contextlib.ExitStack() as cleanup:
         try:
-            cleanup.enter_context(_lock(config.engine.socket))
+            lock = cleanup.enter_context(_locked(config.engine.socket))
             adapter.open_socket(config.milter)
         except (OSError, adapter.SocketError) as error:
             _log.error("cannot_start", error=str(error))
             return EXIT_FAILURE
-        return Supervisor(config_path, config, notifier).run()
+        return Supervisor(config_path, config, notifier, lock).run()
 
 
-@contextlib.contextmanager
-def _lock(engine_socket: str) -> Iterator[None]:
-    """Hold the lock that says: this engine socket has a service.
+def _locked(engine_socket: str) -> IO[bytes]:
+    """The open lock file that says: this engine socket has a service.
+
+    It stays where it is when we end: whoever removed it could remove that of a
+    successor.
 
     Raises:
         OSError: another instance holds it, or it cannot be made.
     """
     path = f"{engine_socket}.lock"
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    file = os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600), "wb")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise OSError(f"another instance runs: {path} is locked") from None
-    yield
-    # The file stays: whoever removed it could remove that of a successor.
-    os.close(descriptor)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise OSError(error.errno, f"{path}: another instance holds this lock") from error
+    return file
 
 
 def _tell_mistakes(event: str, error: ConfigError) -> None:
@@ -145,10 +145,13 @@ class _Reload:
 class Supervisor:
     """One service; :meth:`run` once."""
 
-    def __init__(self, config_path: Path | None, config: Config, notifier: Notifier) -> None:
+    def __init__(
+        self, config_path: Path | None, config: Config, notifier: Notifier, lock: IO[bytes]
+    ) -> None:
         self._path = config_path
         self._config = config
         self._notifier = notifier
+        self._lock = lock
         self._generation = 1
         self._last_generation = 1
         self._incarnation = time.time_ns() // 1_000_000
@@ -272,23 +275,24 @@ class Supervisor:
         generation = self._generation
         sys.stderr.flush()
         pid = os.fork()
-        if pid:
-            theirs.close()
-            return Child(name, pid, ours, generation)
-        live(
-            Start(name, self._config, generation, self._incarnation, Channel(theirs)),
-            parent=self._pid,
-            # Another child's line must end when the supervisor does, not when we do.
-            to_close=[
-                ours,
-                *(child.channel for child in self._children.values()),
-                self._selector,
-                self._wakeup,
-                self._wakeup_w,
-                self._notifier,
-            ],
-            snapshot=self._snapshot,
-        )
+        if pid == 0:
+            live(
+                Start(name, self._config, generation, self._incarnation, Channel(theirs)),
+                parent=self._pid,
+                # Another child's line must end when the supervisor does, not when we do.
+                to_close=[
+                    ours,
+                    *(child.channel for child in self._children.values()),
+                    self._selector,
+                    self._wakeup,
+                    self._wakeup_w,
+                    self._notifier,
+                    self._lock,
+                ],
+                snapshot=self._snapshot,
+            )
+        theirs.close()
+        return Child(name, pid, ours, generation)
 
     def _hear(self, child: Child) -> None:
         try:

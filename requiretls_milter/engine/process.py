@@ -142,8 +142,8 @@ class _Engine:
             collector, source, trust = old.collector, old.source, old.trust
         else:
             try:
-                collector = Collector(config)
                 trust = TrustStore.load(config.probe.ca_file)
+                collector = Collector(config)
             except (TrustStoreError, ssl.SSLError, OSError, ValueError) as error:
                 raise StartError(str(error)) from error
             source = CachedSource(

@@ -1,0 +1,39 @@
+"""A child alone, with the test as its supervisor: ``KIND CONFIG DESCRIPTOR [LIMIT=SECONDS…]``.
+
+Nothing here asks the kernel to kill the child with its parent, so that what is
+left is the control line.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+from requiretls_milter import config, log
+from requiretls_milter.child import Start
+from requiretls_milter.control import Channel
+
+
+def main() -> int:
+    kind, path, descriptor, *limits = sys.argv[1:]
+    settings = config.load(Path(path))
+    log.configure("json", "debug")
+    channel = Channel(socket.socket(fileno=int(descriptor)))
+    start = Start(kind, settings, 1, 7, channel)
+    if kind == "engine":
+        from requiretls_milter.engine import process
+
+        return process.run(start, None)
+    from requiretls_milter import worker
+    from requiretls_milter.milter import adapter
+
+    for limit in limits:
+        name, _, value = limit.partition("=")
+        setattr(worker, name, float(value))
+    adapter.open_socket(settings.milter)
+    return worker.run(start)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

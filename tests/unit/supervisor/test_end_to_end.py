@@ -1,0 +1,145 @@
+"""The whole way: MTA, milter, worker, engine, DNS, a real TLS session, judge, tag, metrics."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from requiretls_milter.engine import client
+from requiretls_milter.model import ProbeStage
+from tests.unit.evidence.dnsserver import found
+from tests.unit.supervisor.service import Service, eventually
+from tests.unit.supervisor.world import World, world
+
+Make = Callable[..., Service]
+
+
+@pytest.fixture(scope="module")
+def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world(tmp_path_factory.mktemp("world")) as one:
+        yield one
+
+
+def test_a_next_hop_that_keeps_requiretls_is_forecast_so(make: Make, internet: World) -> None:
+    service = make(internet.config, workers=1).start()
+    (tag,) = service.send("<bob@good.test>")
+    assert "requirement=requiretls; source=esmtp; forecast=2.0.0; reason=ok; " in tag
+
+
+def test_a_server_without_requiretls_is_a_bounce_forecast_and_refused_by_rule(
+    make: Make, internet: World
+) -> None:
+    service = make(internet.config + '[rules]\nmode = "reject"\n', workers=1).start()
+    with service.client() as session:
+        outcome = session.message(
+            "<alice@example.net>",
+            ["<bob@lacking.test>", "<bob@good.test>"],
+            parameters=["REQUIRETLS"],
+        )
+    assert outcome.rcpt[0].text.startswith("550 5.7.30 ")
+    assert outcome.rcpt[1].passed
+    assert "forecast=2.0.0" in outcome.edits[0].value
+
+
+def test_the_server_is_called_once_for_many_messages_and_both_workers(
+    make: Make, internet: World
+) -> None:
+    service = make(internet.config, workers=2).start()
+    before = internet.good.connections
+    tags = service.send("<bob@good.test>", count=8)
+    assert all("forecast=2.0.0" in tag for tag in tags)
+    assert internet.good.connections == before + 1
+
+
+def test_metrics_add_up_over_workers_their_deaths_and_that_of_the_engine(
+    make: Make, internet: World
+) -> None:
+    service = make(internet.config, workers=2).start()
+    sent = 'messages_total{action="accept",requirement="requiretls"}'
+    forecasts = 'forecasts_total{reason="ok",requirement="requiretls",status="2.0.0"}'
+
+    def shown(number: int) -> None:
+        eventually(lambda: service.metric(sent) == number, what=f"{sent} {number}")
+        assert service.metric(forecasts) == number
+        assert service.metric("forecast_wait_seconds_count") == number
+
+    assert service.metric(sent) == 0
+    service.send("<bob@good.test>", count=5)
+    shown(5)
+    for number, name in enumerate(("worker-1", "worker-2", "worker-1"), start=6):
+        service.replaced(name, service.kill(name))
+        service.send("<bob@good.test>")
+        shown(number)
+    eventually(lambda: service.metric('process_restarts_total{process="worker"}') == 3)
+    # The supervisor's copy of the engine's own counters is at most two seconds old.
+    time.sleep(2.5)
+    assessed = service.metric('assessments_total{result="deliver"}')
+    assert assessed >= 1
+    service.replaced("engine", service.kill("engine"))
+    shown(8)
+    assert service.metric('assessments_total{result="deliver"}') == assessed
+    assert service.metric('process_restarts_total{process="engine"}') == 1
+
+
+def test_a_configured_domain_is_shown_ready_without_any_mail(make: Make, internet: World) -> None:
+    rules = "".join(
+        f'[rules.recipient."{domain}"]\nmode = "monitor"\n'
+        for domain in ("good.test", "lacking.test", ".good.test")
+    )
+    service = make(internet.config + rules, workers=1).start()
+    eventually(lambda: service.metric('domain_ready{domain="good.test"}') == 1)
+    eventually(lambda: service.metric('assessments_total{result="bounce"}') == 1)
+    assert service.metric('domain_ready{domain="lacking.test"}') == 0
+
+
+def test_the_command_line_shares_the_evidence_of_the_running_engine(
+    make: Make, internet: World
+) -> None:
+    service = make(internet.config, workers=1).start()
+    path = str(service.engine_path)
+    status = client.status(path)
+    assert status.workers == ("worker-1",)
+    assert status.pid == service.children["engine"]
+    before = internet.good.connections
+    (probe,) = client.evidence(path, "good.test").hosts[0].probes
+    assert probe.stage is ProbeStage.DONE
+    assert probe.requiretls
+    assert probe.chain
+    assert client.evidence(path, "good.test").hosts[0].probes == (probe,)
+    assert internet.good.connections == before + 1
+    (again,) = client.evidence(path, "good.test", refresh=True).hosts[0].probes
+    assert internet.good.connections == before + 2
+    assert again.probed_at > probe.probed_at
+
+
+def test_a_new_ca_file_that_cannot_be_used_leaves_the_old_configuration_in_force(
+    make: Make, internet: World
+) -> None:
+    service = make(internet.config, workers=1).start()
+    broken = service.directory / "ca.pem"
+    broken.write_text("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n")
+    service.configure(internet.config.replace(str(internet.ca_file), str(broken)))
+    service.send_signal(signal.SIGHUP)
+    eventually(lambda: service.events("reload_failed"))
+    assert str(broken) in service.events("reload_failed")[0]["error"]
+    (tag,) = service.send("<bob@good.test>")
+    assert "forecast=2.0.0" in tag
+    eventually(lambda: service.metric("config_last_reload_successful") == 0)
+
+
+def test_a_reload_judges_anew(make: Make, internet: World) -> None:
+    service = make(internet.config, workers=1).start()
+    assert "forecast=2.0.0" in service.send("<bob@good.test>")[0]
+    service.configure(internet.config.replace('"dane"', '"may"'))
+    service.send_signal(signal.SIGHUP)
+    eventually(lambda: service.events("reloaded"))
+    assert "forecast=5.7.10" in service.send("<bob@good.test>")[0]
+
+
+def test_a_resolver_that_validates_is_shown(make: Make, internet: World) -> None:
+    internet.dns.set(".", "NS", found(". 300 IN NS a.root-servers.net."))
+    service = make(internet.config, workers=1).start()
+    eventually(lambda: service.metric("resolver_validates") == 1)

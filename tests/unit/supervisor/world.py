@@ -1,0 +1,83 @@
+"""A small internet on loopback: a resolver that says what the test wants, and a mail server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+
+from tests.unit.evidence.dnsserver import DnsServer, found, nodata
+from tests.unit.evidence.pki import Authority
+from tests.unit.evidence.smtpserver import EHLO_TLS, SmtpServer
+
+WITHOUT_REQUIRETLS = b"250-mx.example.net hello\r\n250 SIZE 1000\r\n"
+
+
+@dataclass
+class World:
+    """``good.test`` keeps REQUIRETLS (DANE, offered), ``lacking.test`` does not offer it."""
+
+    dns: DnsServer
+    good: SmtpServer
+    lacking: SmtpServer
+    ca_file: Path
+
+    @property
+    def config(self) -> str:
+        return f"""
+[mta]
+tls_security_level = "dane"
+[dns]
+nameservers = ["{self.dns.address}"]
+timeout = 2
+[probe]
+port = {self.good.port}
+ca_file = "{self.ca_file}"
+allow_networks = ["127.0.0.0/8"]
+"""
+
+
+@contextmanager
+def world(directory: Path) -> Iterator[World]:
+    """The servers, in a thread of their own."""
+    authority = Authority(directory)
+    issued = authority.issue("mx.good.test", "mx.lacking.test")
+    dns = DnsServer()
+    good = SmtpServer(tls=issued.server_context(), host="127.0.0.2", ehlo_tls=EHLO_TLS)
+    lacking = SmtpServer(tls=issued.server_context(), host="127.0.0.3", ehlo_tls=WITHOUT_REQUIRETLS)
+    spki = issued.certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    digest = hashlib.sha256(spki).hexdigest()
+    up, done = threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        async with dns, good:
+            lacking.port = good.port
+            async with lacking:
+                for domain, address in (("good.test", good.host), ("lacking.test", lacking.host)):
+                    host = f"mx.{domain}"
+                    dns.set(domain, "MX", found(f"{domain}. 300 IN MX 10 {host}."))
+                    dns.set(host, "A", found(f"{host}. 300 IN A {address}"))
+                    dns.set(host, "AAAA", nodata())
+                    name = f"_{good.port}._tcp.{host}"
+                    dns.set(name, "TLSA", found(f"{name}. 300 IN TLSA 3 1 1 {digest}"))
+                up.set()
+                await done.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    try:
+        assert up.wait(10)
+        yield World(dns, good, lacking, authority.path)
+    finally:
+        loop.call_soon_threadsafe(done.set)
+        thread.join(10)
+        loop.close()
