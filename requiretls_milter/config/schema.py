@@ -247,7 +247,7 @@ class Milter(Section):
     )
     by: fields.OptionalDomain = Field(
         "",
-        description="What by= of the tag says; empty: the host's name.",
+        description="What by= of the tag says; empty: the MTA's own name for itself (macro j).",
     )
 
 
