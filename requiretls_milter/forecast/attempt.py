@@ -60,14 +60,14 @@ def in_turn(groups: tuple[tuple[Attempt, ...], ...], limit: int) -> tuple[Attemp
     """What remains when servers are tried in turn; and whether their order can change it.
 
     The first success ends it, else the last failure recorded decides. Servers
-    of equal preference are tried in random order, *limit* in all: where that
-    matters, the worst that can happen is forecast.
+    of equal preference are tried in random order, *limit* in all (0: no limit):
+    where that matters, the worst that can happen is forecast.
     """
     ended: list[Attempt] = []
     remaining = [
         Attempt(None, status.NO_SERVER_LEFT, Reason.MX_NOT_IN_MTA_STS_POLICY, _NOBODY_TRIED)
     ]
-    slots = limit
+    slots = limit or sum(len(group) for group in groups)
     for group in groups:
         tried = min(slots, len(group))
         ending = [attempt for attempt in group if attempt.ends]
@@ -119,14 +119,6 @@ def session_failure(server: Server) -> Attempt | None:
             return None
         case _ if probe.reply is not None:
             return _refused_by_reply(server, probe.reply, probe.stage)
-        case _ if probe.failure is ProbeFailure.PROTOCOL:
-            return Attempt(
-                server,
-                status.PROTOCOL_ERROR,
-                Reason.SERVER_REJECTS,
-                f"{server.name} does not speak SMTP: {probe.error}",
-                ends=True,
-            )
         case _:
             return Attempt(
                 server,

@@ -152,7 +152,7 @@ def _balanced(found: list[Server], limit: int) -> Iterable[Server]:
     """Keep one address family from crowding the other out (smtp_balance_inet_protocols)."""
     protocols = [_protocol(server.address) for server in found]
     v4, v6 = protocols.count("ipv4"), protocols.count("ipv6")
-    if not v4 or not v6 or v4 + v6 <= limit:
+    if not limit or not v4 or not v6 or v4 + v6 <= limit:
         return found
     if v6 <= limit // 2:
         v4_quota = limit - v6

@@ -438,7 +438,8 @@ def test_no_more_addresses_are_tried_than_the_limit_allows() -> None:
     last = host(GOOD, name="mx1.example.org", preference=9, seen=probe("192.0.2.99"))
     evidence = domain(*failing, last)
     assert forecast(evidence).status == "5.7.10"
-    assert forecast(evidence, replace(DANE, mx_address_limit=6)).status == "2.0.0"
+    for limit in (6, 0):  # 0 is no limit
+        assert forecast(evidence, replace(DANE, mx_address_limit=limit)).status == "2.0.0"
 
 
 def test_ipv6_does_not_crowd_ipv4_out() -> None:
@@ -461,6 +462,12 @@ def test_an_address_that_was_not_probed_makes_the_forecast_unknown() -> None:
         for profile in (DANE, LETTER):
             result = forecast(domain(host(GOOD, seen=seen)), profile)
             assert (result.status, result.compliant) == ("unknown", None)
+
+
+def test_a_server_that_breaks_the_protocol_is_a_lost_connection() -> None:
+    for stage in (ProbeStage.BANNER, ProbeStage.EHLO, ProbeStage.EHLO_TLS):
+        broken = ProbeEvidence("192.0.2.1", stage, ProbeFailure.PROTOCOL, error="too long")
+        assert answers(forecast(domain(host(GOOD, seen=broken)))) == ("4.4.2", "unreachable")
 
 
 # ---------------------------------------------------------------- compliance
