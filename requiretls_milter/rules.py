@@ -113,12 +113,6 @@ class RuleSet:
     def __init__(self, rules: config.Rules) -> None:
         self._rules = rules
         self.by_domain = bool(rules.recipient or rules.nexthop or rules.sender)
-        tables = [table for _, _, table in rules.tables()]
-        modes = {rules.mode, *(table.mode for table in tables if table.mode is not None)}
-        self.can_refuse = bool(modes & {Mode.DEFER, Mode.REJECT})
-        """Whether any rule could refuse a recipient; else SMTP need not wait for our word."""
-        self.requires = rules.require or any(table.require for table in tables)
-        """Whether any rule asks for REQUIRETLS by itself."""
         self.find = functools.lru_cache(maxsize=REMEMBERED)(self._find)
         """:meth:`_find`, remembered."""
 

@@ -16,8 +16,10 @@ nothing can be said of it.
 What is told to the MTA at the negotiation, and why:
 
 - no HELO, DATA, body and unknown commands are wanted;
-- connection, MAIL, header fields and the end of the header get no reply, and
-  RCPT gets none where no rule could refuse a recipient: each saves a round trip;
+- connection, MAIL, header fields and the end of the header get no reply, which
+  saves a round trip each. RCPT gets one even where no rule could refuse: an MTA
+  keeps events without a reply until it wants one, and the assessment would not
+  begin before the end of the message;
 - the macros that are read are asked for, stage by stage, since such a list
   replaces the MTA's own (``{tls_version}`` is not among Postfix's for MAIL).
 
@@ -30,8 +32,9 @@ Log lines, with keys that stay as they are. ``queue_id`` is the MTA's;
     ``to``, ``requirement``, ``source``, ``carried``, ``nexthop``,
     ``transport``, ``tls_version`` (of the session in; empty where the MTA told
     none, which does not prove that there was none), ``forecast``, ``reason``,
-    ``compliant``, ``tls``, ``mx``, ``action``, ``why``, ``reply`` (where it is
-    not accepted), ``waited`` (seconds), ``text``.
+    ``compliant`` (``true``, ``false`` or empty), ``tls``, ``mx``, ``action``,
+    ``why``, ``reply`` (where it is not accepted), ``waited`` (seconds),
+    ``text``.
 ``event=message``
     One for a message that brought along tags of our name (``tags_removed``),
     malformed or several TLS-Required fields (``tls_required_malformed``,
@@ -97,6 +100,9 @@ ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.SETSYMLIST
 
 _NOT_WANTED = milter.P_NOHELO | milter.P_NODATA | milter.P_NOBODY | milter.P_NOUNKNOWN
 _NO_REPLY = milter.P_NR_CONN | milter.P_NR_MAIL | milter.P_NR_HDR | milter.P_NR_EOH
+
+WANTED = _NOT_WANTED | _NO_REPLY
+"""Events that we can do without, and those that we do not answer."""
 
 MACROS = (
     (milter.M_CONNECT, "j v {daemon_name}"),
@@ -488,15 +494,12 @@ def _negotiate(ctx: Any, options: list[int]) -> int:
     try:
         actions, offered = options[0], options[1]
         connection = _attach(ctx, 0)
-        wanted = _NOT_WANTED | _NO_REPLY
-        if not connection.settings.rules.can_refuse:
-            wanted |= milter.P_NR_RCPT
-        connection.protocol = wanted & offered
+        connection.protocol = WANTED & offered
         if actions & milter.SETSYMLIST:
             for stage, names in MACROS:
                 ctx.setsymlist(stage, names)
         options[:] = [actions & ACTIONS, connection.protocol, 0, 0]
-        _tell_negotiated(connection.server, actions, wanted, offered)
+        _tell_negotiated(connection.server, actions, offered)
     except BaseException:  # noqa: BLE001 - pymilter would turn on every callback without a word
         _count_failure("negotiate")
         begun = _priv(ctx)
@@ -506,19 +509,19 @@ def _negotiate(ctx: Any, options: list[int]) -> int:
     return int(milter.CONTINUE)
 
 
-def _tell_negotiated(server: _Server, actions: int, wanted: int, offered: int) -> None:
+def _tell_negotiated(server: _Server, actions: int, offered: int) -> None:
     """Log what an MTA agrees to: the first time, and when it is something else."""
-    agreed = (actions & ACTIONS, wanted & offered)
+    agreed = (actions & ACTIONS, WANTED & offered)
     if server.negotiated == agreed:
         return
-    complete = agreed == (ACTIONS, wanted)
+    complete = agreed == (ACTIONS, WANTED)
     level = _log.info if complete and server.negotiated is None else _log.warning
     level(
         "negotiated",
         actions=f"{agreed[0]:#x}",
         protocol=f"{agreed[1]:#x}",
         missing_actions=f"{ACTIONS & ~actions:#x}",
-        missing_protocol=f"{wanted & ~offered:#x}",
+        missing_protocol=f"{WANTED & ~offered:#x}",
     )
     server.negotiated = agreed
 
@@ -552,7 +555,7 @@ def _mail(connection: _Connection, ctx: Any, sender: bytes, *parameters: bytes) 
     return int(milter.CONTINUE)
 
 
-@_contained("rcpt", milter.P_NR_RCPT)
+@_contained("rcpt")
 def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes) -> int:
     message = connection.transaction
     if message is None:
@@ -794,6 +797,9 @@ def _identity(connection: _Connection, ctx: Any) -> dict[str, str]:
     return {"session": f"{os.getpid():x}.{connection.number:x}"}
 
 
+_COMPLIANT = {True: "true", False: "false", None: ""}
+
+
 def _tell_recipient(
     connection: _Connection, ctx: Any, message: Transaction, recipient: Recipient
 ) -> None:
@@ -812,7 +818,7 @@ def _tell_recipient(
         "tls_version": _macro(ctx, "{tls_version}"),
         "forecast": forecast.status,
         "reason": forecast.reason.value,
-        "compliant": forecast.compliant,
+        "compliant": _COMPLIANT[forecast.compliant],
         "tls": forecast.tls,
         "mx": forecast.mx,
         "action": decision.action.value,
@@ -822,7 +828,9 @@ def _tell_recipient(
     }
     if decision.reply is not None:
         line["reply"] = f"{decision.reply.code} {decision.reply.enhanced} {decision.reply.text}"
-    _log.info("recipient", **line)
+    # what only a survey wants to know is not worth a line for each message
+    level = _log.debug if recipient.asked.requirement is Requirement.NONE else _log.info
+    level("recipient", **line)
 
 
 def _tell_message(connection: _Connection, ctx: Any, message: Transaction, action: Action) -> None:

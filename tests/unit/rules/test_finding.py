@@ -95,7 +95,6 @@ def test_a_shorter_parent_lends_what_the_longer_one_leaves_unset() -> None:
 def test_require_is_true_if_any_matching_rule_says_so(tables: dict[str, object]) -> None:
     rules = ruleset(**tables)
     assert rules.find("s.example", "r.example", "n.example").require is True
-    assert rules.requires
 
 
 def test_require_of_a_table_that_does_not_match_asks_nothing() -> None:
@@ -141,22 +140,6 @@ def test_the_label_of_the_metrics_is_the_recipients_or_next_hops_key() -> None:
     assert rules.find("s.example", "r.example", "mx.n.example").domain == "r.example"
     assert rules.find("s.example", "x.example", "mx.n.example").domain == ".n.example"
     assert rules.find("s.example", "x.example", "x.example").domain == OTHER_DOMAIN
-
-
-@pytest.mark.parametrize(
-    ("tables", "can_refuse"),
-    [
-        ({}, False),
-        ({"mode": "off"}, False),
-        ({"mode": "defer"}, True),
-        ({"sender": {"s.example": {"mode": "reject"}}}, True),
-        ({"sender": {"s.example": {"require": True}}}, False),
-    ],
-)
-def test_it_is_known_whether_any_rule_can_refuse(
-    tables: dict[str, object], can_refuse: bool
-) -> None:
-    assert ruleset(**tables).can_refuse is can_refuse
 
 
 def test_ten_thousand_tables_are_as_quick_as_one() -> None:
