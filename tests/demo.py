@@ -152,7 +152,7 @@ def _table(rows: Sequence[Row]) -> Table:
     for name in ("asked", "forecast", "reason", "compliant", "Postfix logged", "tls=", "equal"):
         table.add_column(name, no_wrap=True)
     table.add_column("SMTP\nwaited", justify="right", no_wrap=True)
-    words = {True: "yes", False: "NO", None: "-"}
+    words = {"true": "yes", "false": "NO", "": "-"}
     for row in rows:
         forecast, delivery = row.forecast, row.delivery
         table.add_row(
@@ -160,7 +160,7 @@ def _table(rows: Sequence[Row]) -> Table:
             forecast["requirement"],
             forecast["forecast"],
             forecast["reason"],
-            words[forecast.get("compliant")],
+            words[forecast["compliant"]],
             f"{delivery.dsn} {delivery.status}",
             delivery.tls or "-",
             "yes" if row.equal else "NO",
