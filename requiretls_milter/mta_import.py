@@ -1,0 +1,508 @@
+"""``mta import``: the ``[mta]`` section that mirrors a running Postfix. Pure.
+
+:func:`mirror` makes it of what :mod:`requiretls_milter.mta_postconf` has read,
+with a warning for each setting that changes what Postfix delivers and cannot
+be said in ``[mta]``. Where nothing fits, the mirror is on the side that calls
+less secure, and a warning says so.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tomlkit
+from tomlkit.items import Table
+
+from requiretls_milter.config import Config
+from requiretls_milter.config.fields import transport as transport_name
+from requiretls_milter.milter.requirement import AUTO, Capability, capability
+from requiretls_milter.model import MtaSts, ProfileName, RequiretlsPolicy, TlsLevel
+from requiretls_milter.mta_policy import Value, examples, mirror_policy
+from requiretls_milter.mta_postconf import Postfix, Service, Settings, is_yes, split_list
+from requiretls_milter.mta_unmirrored import CLIENT, GLOBAL, shown, unmirrored
+from requiretls_milter.nexthop import NextHopError, to_alabel
+
+LOCAL_PROGRAMS = frozenset({"local", "virtual", "lmtp", "discard", "error", "pipe"})
+"""Delivery agents of Postfix that do not go over SMTP to another site."""
+
+POLICY_SERVICES = frozenset({"socketmap", "tcp"})
+"""Table types of smtp_tls_policy_maps that are a live service: what MTA-STS plug-ins speak."""
+
+MAX_LIMIT = 1000
+"""The largest smtp_mx_address_limit and smtp_mx_session_limit that ``[mta]`` takes."""
+
+SYSTEM_STORES = frozenset({"/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem"})
+"""Files that OpenSSL's own trust store is made of: as good as an empty probe.ca_file."""
+
+SMTP_PORTS = frozenset({"smtp", "25"})
+
+WIDTH = 96
+"""Characters of a comment's line."""
+
+_LEVELS = {level.value: level for level in TlsLevel if level is not TlsLevel.HALF_DANE}
+_INSECURE_MX = ("may", "encrypt", "dane")
+_APPENDS_DOMAIN = ("res_defnames", "res_dnsrch")
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """What was made of a Postfix.
+
+    ``mta`` is the section's content, plain values as TOML has them. ``hints``
+    are keys of other sections (``probe.ca_file``) that follow from Postfix's
+    settings. ``warnings`` are sentences.
+    """
+
+    mta: Mapping[str, Any]
+    hints: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    version: str
+
+
+@dataclass(slots=True)
+class _Client:
+    """How one smtp(8) delivers: the keys that a transport can override."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def mirror(postfix: Postfix) -> Mirror:
+    """Make the ``[mta]`` section; what it returns is a valid configuration."""
+    main = postfix.settings
+    base = _client(main, postfix)
+    warnings = [
+        *unmirrored(GLOBAL, main),
+        *base.warnings,
+        *unmirrored(CLIENT, main),
+        *_about_content_filters(postfix),
+    ]
+    domains, more = _local_domains(main)
+    warnings += more
+    transports, more = _transports(postfix, base)
+    warnings += more
+    warnings += (
+        f"inet_interfaces, proxy_interfaces: {shown(name)} has no address"
+        for name in postfix.unresolved
+    )
+    carries, more = _carries(main)
+    warnings += more
+    mydomain, more = _domain(main.get("mydomain", ""))
+    warnings += more
+    mta: dict[str, Any] = {
+        "profile": ProfileName.POSTFIX.value,
+        "carries": carries,
+        "mydomain": mydomain,
+        "requiretls_esmtp_header": is_yes(main, "requiretls_enable")
+        and is_yes(main, "requiretls_esmtp_header"),
+        "local_transports": _local_transports(postfix),
+        "local_domains": domains,
+        "my_addresses": list(postfix.own_addresses),
+        **base.values,
+    }
+    if transports:
+        mta["transport"] = transports
+    Config.model_validate({"mta": mta})  # a mistake here is ours, and must not look like advice
+    return Mirror(mta, _hints(main), tuple(dict.fromkeys(warnings)), postfix.version)
+
+
+# ---------------------------------------------------------------- one smtp(8)
+
+
+def _client(settings: Settings, postfix: Postfix) -> _Client:
+    client = _Client()
+    level = _tls_level(settings, client)
+    client.values["tls_security_level"] = level.value
+    if level is TlsLevel.DANE_ONLY and _no_dane(settings):
+        client.values["requiretls_policy"] = RequiretlsPolicy.INVALID.value
+    elif "smtp_requiretls_policy" in settings:
+        client.values["requiretls_policy"] = _requiretls_policy(settings, postfix, client)
+    client.values["mta_sts"] = _mta_sts(settings, postfix, client).value
+    client.values["insecure_mx_policy"] = _insecure_mx_policy(settings, client)
+    for key in ("mx_address_limit", "mx_session_limit"):
+        client.values[key] = _limit(settings, f"smtp_{key}", client)
+    client.values["inet_protocols"] = _inet_protocols(settings, postfix, client)
+    _about_names_and_trust(settings, level, client)
+    return client
+
+
+def _tls_level(settings: Settings, client: _Client) -> TlsLevel:
+    """smtp_tls_security_level, or what the obsolete parameters say (global_tls_level())."""
+    word = settings.get("smtp_tls_security_level", "").strip().lower()
+    if not word:
+        if is_yes(settings, "smtp_enforce_tls"):
+            verified = is_yes(settings, "smtp_tls_enforce_peername")
+            return TlsLevel.VERIFY if verified else TlsLevel.ENCRYPT
+        return TlsLevel.MAY if is_yes(settings, "smtp_use_tls") else TlsLevel.NONE
+    if word == "fingerprint":
+        client.warnings.append(
+            "smtp_tls_security_level = fingerprint: fingerprints are not mirrored; forecast as "
+            "encrypt, at which nothing is called verified: REQUIRETLS mail that Postfix may "
+            "deliver is forecast to bounce (5.7.10), so let no rule act on it (mode monitor)"
+        )
+        return TlsLevel.ENCRYPT
+    level = _LEVELS.get(word)
+    if level is None:
+        client.warnings.append(
+            f"smtp_tls_security_level = {shown(word)}: Postfix knows no such level and delivers "
+            "nothing; forecast as none"
+        )
+        return TlsLevel.NONE
+    problem = _no_dane(settings) if level in (TlsLevel.DANE, TlsLevel.DANE_ONLY) else ""
+    if problem and level is TlsLevel.DANE:
+        client.warnings.append(
+            f"smtp_tls_security_level = dane, but {problem}: Postfix does without DANE, as at "
+            "level may, and so does the mirror"
+        )
+        return TlsLevel.MAY
+    if problem:
+        client.warnings.append(
+            f"smtp_tls_security_level = dane-only, but {problem}: Postfix defers all mail "
+            '(4.7.5); mirrored as requiretls_policy = "invalid", which defers REQUIRETLS mail '
+            "(4.7.10)"
+        )
+    return level
+
+
+def _no_dane(settings: Settings) -> str:
+    """Why Postfix cannot do DANE whatever a domain publishes (dane_init()); "" where it can."""
+    support = settings.get("smtp_dns_support_level", "").strip().lower()
+    if support != "dnssec":
+        return "smtp_dns_support_level is not dnssec"
+    if "dns" not in split_list(settings.get("smtp_host_lookup", "dns").lower()):
+        return "smtp_host_lookup does without dns"
+    if is_yes(settings, "ignore_mx_lookup_error"):
+        return "ignore_mx_lookup_error = yes"
+    options = split_list(settings.get("smtp_dns_resolver_options", "").lower())
+    if any(word in options for word in _APPENDS_DOMAIN):
+        return "smtp_dns_resolver_options appends domains to names"
+    return ""
+
+
+def _requiretls_policy(settings: Settings, postfix: Postfix, client: _Client) -> Value:
+    if not is_yes(settings, "requiretls_enable"):
+        return RequiretlsPolicy.DISABLE.value  # smtp(8) then never looks at the requirement
+    value, warnings = mirror_policy(
+        settings["smtp_requiretls_policy"],
+        postfix.tables,
+        _domain(postfix.settings.get("mydomain", ""))[0],
+    )
+    client.warnings += (f"smtp_requiretls_policy: {text}" for text in warnings)
+    return value
+
+
+def _mta_sts(settings: Settings, postfix: Postfix, client: _Client) -> MtaSts:
+    """How MTA-STS comes into Postfix: by a policy service; static entries are only told of."""
+    maps = split_list(settings.get("smtp_tls_policy_maps", ""))
+    services = [item for item in maps if _table_type(item) in POLICY_SERVICES]
+    for item in maps:
+        if item not in services:
+            client.warnings.append(_static_policy("smtp_tls_policy_maps", item, postfix))
+    per_site = split_list(settings.get("smtp_tls_per_site", ""))
+    if not maps:  # else Postfix ignores it (smtp_tls_list_init())
+        client.warnings += (_static_policy("smtp_tls_per_site", item, postfix) for item in per_site)
+    if not services:
+        return MtaSts.OFF
+    if not is_yes(settings, "smtp_tls_enforce_sts_mx_patterns"):
+        client.warnings.append(
+            f"smtp_tls_policy_maps: {shown(services[0])} is taken for an MTA-STS policy service; "
+            "whatever else it answers, a level of its own for DANE for example, is not mirrored"
+        )
+        return MtaSts.MATCH
+    client.warnings.append(
+        f"smtp_tls_policy_maps: {shown(services[0])} is taken for an MTA-STS policy service that "
+        "sends policy attributes (policy_type=sts); if yours does not, set mta_sts = "
+        '"match"; whatever else it answers, a level of its own for DANE for example, is not '
+        "mirrored"
+    )
+    return MtaSts.MX_PATTERNS
+
+
+def _table_type(item: str) -> str:
+    return item.removeprefix("proxy:").removeprefix("debug:").partition(":")[0]
+
+
+def _static_policy(parameter: str, table: str, postfix: Postfix) -> str:
+    entries = postfix.tables.get(table)
+    what = (
+        "a table that cannot be read"
+        if entries is None
+        else f"entries for {examples(key for key, _ in entries)}"
+        if entries
+        else "a table without entries now"
+    )
+    return (
+        f"{parameter}: {shown(table)}: {what}: TLS policies by next hop are not mirrored, and "
+        "forecasts for these are made at the level of the transport"
+    )
+
+
+def _insecure_mx_policy(settings: Settings, client: _Client) -> str:
+    word = settings.get("smtp_tls_dane_insecure_mx_policy", "dane").strip().lower()
+    if word in _INSECURE_MX:
+        return word
+    client.warnings.append(
+        f"smtp_tls_dane_insecure_mx_policy = {shown(word)}: Postfix knows no such level and "
+        "delivers nothing; forecast as may"
+    )
+    return TlsLevel.MAY.value
+
+
+def _limit(settings: Settings, name: str, client: _Client) -> int:
+    default = {"smtp_mx_address_limit": 5, "smtp_mx_session_limit": 2}[name]
+    text = settings.get(name, str(default)).strip()
+    if not text.isdecimal():
+        client.warnings.append(f"{name} = {shown(text)}: no number; forecast as {default}")
+        return default
+    return min(int(text), MAX_LIMIT)
+
+
+def _inet_protocols(settings: Settings, postfix: Postfix, client: _Client) -> list[str]:
+    """inet_protocols, without those for which this host has no sockets (inet_proto_init())."""
+    words = split_list(settings.get("inet_protocols", "all").lower())
+    wanted = ("ipv4", "ipv6") if "all" in words else tuple(words)
+    known: tuple[str, ...] = ("ipv4", "ipv6")
+    usable = [name for name in known if name in wanted and name in postfix.inet_protocols]
+    if usable:
+        return usable
+    client.warnings.append(
+        f"inet_protocols = {shown(' '.join(words))}: none that this host has: Postfix delivers "
+        "nothing; forecast with ipv4"
+    )
+    return ["ipv4"]
+
+
+def _about_names_and_trust(settings: Settings, level: TlsLevel, client: _Client) -> None:
+    """Warn where certificates verify by authorities, and Postfix asks or trusts otherwise."""
+    by_authority = level in (TlsLevel.VERIFY, TlsLevel.SECURE)
+    if by_authority and not settings.get("smtp_tls_servername"):
+        client.warnings.append(
+            "smtp_tls_servername is empty: Postfix sends no SNI, our probe the MX host's name: "
+            "a server with several certificates may show another one"
+        )
+    trusts = any(settings.get(name) for name in ("smtp_tls_CAfile", "smtp_tls_CApath"))
+    if not trusts and not is_yes(settings, "tls_append_default_CA"):
+        needed = by_authority or client.values["mta_sts"] != MtaSts.OFF.value
+        if needed and not settings.get("smtp_tls_trust_anchor_file"):
+            client.warnings.append(
+                "smtp_tls_CAfile and smtp_tls_CApath are empty: Postfix trusts no authority, and "
+                "no certificate verifies at the levels verify and secure (MTA-STS too); the "
+                "forecast is made with probe.ca_file"
+            )
+    if settings.get("smtp_tls_CApath") and not settings.get("smtp_tls_CAfile"):
+        path = settings["smtp_tls_CApath"]
+        if path.rstrip("/") != "/etc/ssl/certs":
+            client.warnings.append(
+                f"smtp_tls_CApath = {shown(path)}: a directory of authorities; put them into one "
+                "file for probe.ca_file"
+            )
+    if settings.get("smtp_tcp_port", "smtp") not in SMTP_PORTS:
+        client.warnings.append(
+            f"smtp_tcp_port = {shown(settings['smtp_tcp_port'])}: the port of a next hop that "
+            "names none is probe.port here, the same for all transports"
+        )
+    support = settings.get("smtp_dns_support_level", "").strip().lower()
+    if support == "disabled" or (not support and is_yes(settings, "disable_dns_lookups")):
+        client.warnings.append(
+            "DNS lookups are disabled: Postfix looks for no MX; the forecast does"
+        )
+
+
+# ---------------------------------------------------------------- all of them
+
+
+def _transports(postfix: Postfix, base: _Client) -> tuple[dict[str, Any], list[str]]:
+    """The transports whose own settings make a difference, with that difference."""
+    found: dict[str, Any] = {}
+    warnings: list[str] = []
+    for service in postfix.running("smtp"):
+        if service.type != "unix":
+            continue
+        own = _client(service.settings, postfix)
+        told = [text for text in own.warnings if text not in base.warnings]
+        told += unmirrored(CLIENT, service.settings, postfix.settings)
+        if is_yes(postfix.settings, "tls_required_enable") and not is_yes(
+            service.settings, "tls_required_enable"
+        ):
+            told.append("tls_required_enable = no: here TLS-Required: No is not obeyed")
+        warnings += (f"transport {service.name}: {text}" for text in told)
+        differs = {key: value for key, value in own.values.items() if base.values.get(key) != value}
+        if not differs:
+            continue
+        try:
+            found[transport_name(service.name)] = differs
+        except ValueError:
+            warnings.append(f"transport {shown(service.name)}: such a name cannot be mirrored")
+    warnings += _about_lmtp(postfix)
+    return found, warnings
+
+
+def _about_lmtp(postfix: Postfix) -> Iterator[str]:
+    policy = postfix.settings.get("lmtp_requiretls_policy", "")
+    lenient = ("", "opportunistic", "disable")
+    if policy.strip().lower() not in lenient and any(postfix.running("lmtp")):
+        yield (
+            f"lmtp_requiretls_policy = {shown(policy)}: may bounce REQUIRETLS mail to LMTP "
+            "servers, which is forecast as local delivery"
+        )
+
+
+def _local_transports(postfix: Postfix) -> list[str]:
+    names = [service.name for service in postfix.services if _is_local(service)]
+    return list(dict.fromkeys(names))
+
+
+def _is_local(service: Service) -> bool:
+    if service.program not in LOCAL_PROGRAMS or service.type != "unix":
+        return False
+    try:
+        transport_name(service.name)
+    except ValueError:
+        return False
+    return True
+
+
+def _local_domains(main: Settings) -> tuple[list[str], list[str]]:
+    """Domains that are delivered here: for mail of sendmail(1), which tells no transport.
+
+    Only where no route could lead their mail elsewhere: what is local is not
+    assessed at all.
+    """
+    wanted = (
+        *split_list(main.get("mydestination", "")),
+        *split_list(main.get("virtual_mailbox_domains", "")),
+    )
+    if main.get("transport_maps", ""):
+        text = (
+            "mydestination, virtual_mailbox_domains: not mirrored, since transport_maps could "
+            "route them elsewhere: name domains that are local in local_domains"
+        )
+        return [], [text] if wanted else []
+    domains: list[str] = []
+    others: list[str] = []
+    for item in wanted:
+        try:
+            if item.startswith("."):
+                raise NextHopError("parent_domain_matches_subdomains")
+            domains.append(to_alabel(item))
+        except NextHopError:
+            others.append(item)
+    warnings = []
+    if others:
+        warnings.append(
+            f"mydestination, virtual_mailbox_domains: {examples(others)}: only names are mirrored "
+            "in local_domains, by which mail of sendmail(1) is known to be local"
+        )
+    return list(dict.fromkeys(domains)), warnings
+
+
+def _carries(main: Settings) -> tuple[str, list[str]]:
+    """What Postfix acts on; ``auto`` where macro v leads there too, so that an upgrade counts."""
+    honours_no = is_yes(main, "tls_required_enable")
+    warnings = []
+    if is_yes(main, "requiretls_enable"):
+        truth = Capability.REQUIRETLS
+        if not honours_no:
+            warnings.append(
+                "tls_required_enable = no: Postfix does not obey TLS-Required: No; it is forecast "
+                "as if it did"
+            )
+    else:
+        truth = Capability.TLS_REQUIRED if honours_no else Capability.NOTHING
+    by_macro = capability(AUTO, main.get("milter_macro_v", ""))
+    return (AUTO if by_macro is truth else truth.value), warnings
+
+
+def _domain(text: str) -> tuple[str, list[str]]:
+    try:
+        return (to_alabel(text) if text else ""), []
+    except NextHopError as error:
+        return "", [f"mydomain: {error}"]
+
+
+def _about_content_filters(postfix: Postfix) -> Iterator[str]:
+    """A filter behind the queue is the next hop of all mail, and no milter is told of it."""
+    told: dict[str, list[str]] = {}
+    for service in postfix.running("smtpd", "cleanup"):
+        value = service.settings.get("content_filter", "")
+        if value:
+            told.setdefault(value, []).append(str(service))
+    for value, services in told.items():
+        yield (
+            f"content_filter = {shown(value)} ({', '.join(services)}): mail goes there first; the "
+            "forecast is for the delivery after the filter, and keeps true only if REQUIRETLS "
+            "comes through it (requiretls_esmtp_header)"
+        )
+
+
+def _hints(main: Settings) -> dict[str, Any]:
+    hints: dict[str, Any] = {}
+    ca_file = main.get("smtp_tls_CAfile", "")
+    if ca_file and ca_file not in SYSTEM_STORES:
+        hints["ca_file"] = ca_file
+    helo = main.get("smtp_helo_name", "")
+    if helo:
+        hints["helo"] = helo
+    port = main.get("smtp_tcp_port", "smtp")
+    if port not in SMTP_PORTS and port.isdecimal():
+        hints["port"] = int(port)
+    return hints
+
+
+# ---------------------------------------------------------------- as TOML
+
+_ORDER = ("profile", "carries", "mydomain", "tls_security_level", "requiretls_policy", "mta_sts")
+
+
+def to_toml(made: Mirror) -> str:
+    """The section as TOML that ``config check`` accepts; warnings and hints as comments."""
+    document = tomlkit.document()
+    head = f"What Postfix {made.version} does, as requiretls-milter mta import found it."
+    document.add(tomlkit.comment(_ascii(head)))
+    for warning in made.warnings:
+        for line in _wrapped(f"warning: {warning}"):
+            document.add(tomlkit.comment(line))
+    document.add(tomlkit.nl())
+    document.add("mta", _table(made.mta))
+    if made.hints:
+        document.add(tomlkit.nl())
+        lines = ["Postfix's own, where the probe should do the same:", "[probe]"]
+        lines += (f"{key} = {tomlkit.item(value).as_string()}" for key, value in made.hints.items())
+        for line in lines:
+            document.add(tomlkit.comment(_ascii(line)))
+    return re.sub(r"\n{3,}", "\n\n", tomlkit.dumps(document)).rstrip("\n") + "\n"
+
+
+def _table(values: Mapping[str, Any]) -> Table:
+    """A table: plain values first, then the tables in it."""
+    table = tomlkit.table()
+    known: Sequence[str] = [key for key in _ORDER if key in values]
+    ordered = {key: values[key] for key in (*known, *(k for k in values if k not in known))}
+    for key, value in ordered.items():
+        if not isinstance(value, Mapping):
+            table.add(key, value)
+    for key, value in ordered.items():
+        if not isinstance(value, Mapping):
+            continue
+        if key == "transport":
+            inner = tomlkit.table(is_super_table=True)
+            for name, overrides in value.items():
+                inner.add(tomlkit.key(name), _table(overrides))
+            table.add(key, inner)
+        else:
+            table.add(key, _table(value))
+    return table
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(
+        _ascii(text), WIDTH, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+    )
+
+
+def _ascii(text: str) -> str:
+    return " ".join(text.split()).encode("ascii", "backslashreplace").decode("ascii")

@@ -1,0 +1,517 @@
+"""What the running Postfix is set to, as its own postconf(1) and postmap(1) tell it.
+
+All of Postfix's semantics stay with Postfix: ``postconf -x`` expands macros and
+defaults, and for each service of master.cf it is asked again with that
+service's ``-o`` settings, so that a value here is what the daemon itself sees.
+Postfix 3.11 answers in JSON; an older one in lines of ``name = value``.
+
+Only this module runs programs; what is made of it is pure
+(:mod:`requiretls_milter.mta_import`, :mod:`requiretls_milter.doctor_mta`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+TIMEOUT = 15.0
+"""Seconds for one run of postconf or postmap, which takes milliseconds."""
+
+MAX_ENTRIES = 10_000
+"""Entries of a lookup table that are mirrored: a configuration file has at most 1 MiB."""
+
+MAX_TABLE_BYTES = 4 * 1024 * 1024
+"""Of a table's file that is read directly."""
+
+SYSTEM_PATH = "/usr/sbin:/usr/local/sbin:/sbin"
+"""Where postconf lives; not on every user's PATH."""
+
+GLOBAL_PARAMETERS = (
+    *("mail_version", "mail_name", "compatibility_level", "config_directory", "queue_directory"),
+    *("mail_owner", "myhostname", "mydomain", "mydestination", "virtual_mailbox_domains"),
+    *("inet_interfaces", "proxy_interfaces", "inet_protocols"),
+    *("relayhost", "transport_maps", "sender_dependent_relayhost_maps"),
+    *("sender_dependent_default_transport_maps", "default_transport", "relay_transport"),
+    *("requiretls_enable", "requiretls_esmtp_header", "tls_required_enable"),
+    *("soft_bounce", "defer_transports", "best_mx_transport", "ignore_mx_lookup_error"),
+    *("disable_dns_lookups", "tls_append_default_CA", "tls_dane_digests", "use_srv_lookup"),
+)
+
+CLIENT_PARAMETERS = (
+    *("smtp_tls_security_level", "smtp_use_tls", "smtp_enforce_tls", "smtp_tls_enforce_peername"),
+    *("smtp_requiretls_policy", "smtp_tls_policy_maps", "smtp_tls_per_site"),
+    *("smtp_tls_enforce_sts_mx_patterns", "smtp_tls_dane_insecure_mx_policy"),
+    *("smtp_dns_support_level", "smtp_host_lookup", "smtp_dns_resolver_options"),
+    *("smtp_mx_address_limit", "smtp_mx_session_limit", "smtp_tls_CAfile", "smtp_tls_CApath"),
+    *("smtp_tls_trust_anchor_file", "smtp_tls_scert_verifydepth", "smtp_tls_servername"),
+    *("smtp_tls_verify_cert_match", "smtp_tls_secure_cert_match", "smtp_tls_wrappermode"),
+    *("smtp_tls_protocols", "smtp_tls_mandatory_protocols", "smtp_tls_ciphers"),
+    *("smtp_tls_mandatory_ciphers", "smtp_tls_exclude_ciphers"),
+    *("smtp_tls_mandatory_exclude_ciphers", "smtp_tls_force_insecure_host_tlsa_lookup"),
+    *("smtp_skip_5xx_greeting", "smtp_fallback_relay", "smtp_defer_if_no_mx_address_found"),
+    *("smtp_cname_overrides_servername", "smtp_balance_inet_protocols", "smtp_never_send_ehlo"),
+    *("smtp_dns_reply_filter", "smtp_reply_filter", "smtp_delivery_status_filter"),
+    *("smtp_discard_ehlo_keywords", "smtp_discard_ehlo_keyword_address_maps"),
+    *("smtp_tcp_port", "smtp_helo_name", "smtp_bind_address", "smtp_bind_address6"),
+    "lmtp_requiretls_policy",
+)
+
+SERVER_PARAMETERS = (
+    *("smtpd_milters", "non_smtpd_milters", "smtpd_milter_maps", "milter_default_action"),
+    *("milter_command_timeout", "milter_content_timeout", "milter_protocol", "milter_macro_v"),
+    *("milter_connect_macros", "milter_mail_macros", "milter_rcpt_macros"),
+    *("receive_override_options", "content_filter", "smtpd_tls_security_level"),
+    *("smtpd_use_tls", "smtpd_enforce_tls", "smtpd_tls_wrappermode"),
+    *("smtpd_discard_ehlo_keywords", "smtpd_tls_chain_files", "smtpd_tls_cert_file"),
+)
+
+PARAMETERS = GLOBAL_PARAMETERS + CLIENT_PARAMETERS + SERVER_PARAMETERS
+"""All that is asked for. Those that a Postfix does not know are left out of its answer."""
+
+TABLE_PARAMETERS = ("smtp_requiretls_policy", "smtp_tls_policy_maps", "smtp_tls_per_site")
+"""Parameters whose lookup tables are read."""
+
+PROGRAMS = frozenset({"smtp", "smtpd", "cleanup"})
+"""Daemons for which the settings with their own ``-o`` are asked for."""
+
+LISTABLE = frozenset({"hash", "btree", "lmdb", "cdb", "dbm", "sdbm", "texthash", "inline"})
+"""Table types that ``postmap -s`` lists."""
+
+_ADAPTER = re.compile(r"(?:proxy|debug):")
+_LIST_SEPARATORS = ", \t\r\n"
+
+Settings = Mapping[str, str]
+Entries = tuple[tuple[str, str], ...]
+
+
+class PostconfError(Exception):
+    """There is no Postfix to ask, or it gives no answer; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A line of master.cf.
+
+    ``overrides`` are its ``-o`` settings, macros not expanded; ``settings``
+    what its daemon sees, of :data:`PARAMETERS`, where it is one of
+    :data:`PROGRAMS`.
+    """
+
+    name: str
+    type: str
+    chroot: bool
+    program: str
+    overrides: Settings = field(default_factory=dict)
+    settings: Settings = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """As postconf names it."""
+        return f"{self.name}/{self.type}"
+
+
+@dataclass(frozen=True, slots=True)
+class Postfix:
+    """All that is looked at of one Postfix instance.
+
+    ``settings`` are those of main.cf. ``tables`` has the entries of each
+    ``type:name`` that could be read, in their order; None where it could not.
+    ``own_addresses`` are inet_interfaces and proxy_interfaces, ``unresolved``
+    the host names among them that have no address. ``inet_protocols`` are
+    those that this host has. ``root`` is the directory that Postfix sees as
+    ``/``.
+    """
+
+    settings: Settings
+    services: tuple[Service, ...] = ()
+    tables: Mapping[str, Entries | None] = field(default_factory=dict)
+    own_addresses: tuple[str, ...] = ()
+    unresolved: tuple[str, ...] = ()
+    inet_protocols: tuple[str, ...] = ("ipv4", "ipv6")
+    root: Path = Path("/")
+
+    @property
+    def version(self) -> str:
+        """``3.11.7``."""
+        return self.settings.get("mail_version", "")
+
+    def running(self, *programs: str) -> Iterator[Service]:
+        """The services whose daemon is one of *programs*."""
+        return (service for service in self.services if service.program in programs)
+
+
+# ---------------------------------------------------------------- what postconf writes
+
+
+def split_list(text: str) -> list[str]:
+    """Split a list of main.cf at commas and blanks, but not within balanced braces.
+
+    As mystrtokq() does it; an item in braces keeps them.
+    """
+    items: list[str] = []
+    item = ""
+    depth = 0
+    for character in text:
+        if depth == 0 and character in _LIST_SEPARATORS:
+            if item:
+                items.append(item)
+            item = ""
+            continue
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        depth = max(depth, 0)
+        item += character
+    return [*items, item] if item else items
+
+
+def without_braces(item: str) -> str:
+    """What stands within the braces of an item, blanks removed; another item as it is."""
+    if item.startswith("{") and item.endswith("}"):
+        return item[1:-1].strip()
+    return item
+
+
+def is_yes(settings: Settings, name: str) -> bool:
+    """Whether a boolean parameter is there and ``yes``."""
+    return settings.get(name, "").strip().lower() == "yes"
+
+
+def parse_json(text: str) -> dict[str, str]:
+    """The answer of ``postconf -j``: one object with one member a line."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        try:
+            item = json.loads(line)
+        except ValueError as error:
+            raise PostconfError(f"postconf -j wrote what is no JSON: {line[:80]!r}") from error
+        if not isinstance(item, dict) or not all(isinstance(v, str) for v in item.values()):
+            raise PostconfError(f"postconf -j wrote something unexpected: {line[:80]!r}")
+        found.update(item)
+    return found
+
+
+def parse_lines(text: str) -> dict[str, str]:
+    """The answer of a postconf without JSON: ``name = value`` a line."""
+    found = {}
+    for line in text.splitlines():
+        name, equals, value = line.partition("=")
+        if equals:
+            found[name.strip()] = value.strip()
+    return found
+
+
+def parse_services(lines: Iterable[str], overrides: Settings, compatible: bool) -> list[Service]:
+    """The services of ``postconf -M``, with those settings of ``postconf -P`` that are theirs.
+
+    Args:
+        lines: each a service with its eight fields.
+        overrides: by ``name/type/parameter``.
+        compatible: compatibility_level is at least 1, so that ``-`` in the
+            field chroot is no.
+    """
+    own: dict[tuple[str, str], dict[str, str]] = {}
+    for key, value in overrides.items():
+        name, kind, parameter = key.rsplit("/", 2)
+        own.setdefault((name, kind), {})[parameter] = value
+    services = []
+    for line in lines:
+        fields = line.split(None, 7)
+        if len(fields) < 8:
+            continue
+        name, kind, chroot = fields[0], fields[1], fields[4]
+        services.append(
+            Service(
+                name=name,
+                type=kind,
+                chroot=chroot == "y" or (chroot == "-" and not compatible),
+                program=PurePosixPath(fields[7].split(None, 1)[0]).name,
+                overrides=own.get((name, kind), {}),
+            )
+        )
+    return services
+
+
+def is_compatible(level: str) -> bool:
+    """Whether a compatibility_level is at least 1: then services are not chrooted by default."""
+    major = level.strip().partition(".")[0]
+    return major.isdecimal() and int(major) >= 1
+
+
+# ---------------------------------------------------------------- the programs
+
+
+class Postconf:
+    """postconf(1) and postmap(1) of one Postfix instance.
+
+    Args:
+        command: a program, or a command line such as ``chroot /srv/mta
+            /usr/sbin/postconf``: then paths are below that directory.
+        config_dir: where main.cf is; "" is Postfix's own default.
+
+    Raises:
+        PostconfError: the command line cannot be taken apart.
+    """
+
+    def __init__(self, command: str = "postconf", config_dir: str = "") -> None:
+        try:
+            self._command = shlex.split(command)
+        except ValueError as error:
+            raise PostconfError(f"{command}: no command line: {error}") from error
+        if not self._command:
+            raise PostconfError("the name of postconf is empty")
+        self._config = ["-c", config_dir] if config_dir else []
+        self._json = False
+        self.root = Path("/")
+        if PurePosixPath(self._command[0]).name == "chroot":
+            directory = next((word for word in self._command[1:] if not word.startswith("-")), "/")
+            self.root = Path(directory)
+
+    def read(self) -> Postfix:
+        """All of the instance.
+
+        Raises:
+            PostconfError: there is no Postfix, or it gives no answer.
+        """
+        self._json = self._understands_json()
+        settings = self._settings()
+        services = [self._complete(service) for service in self._services(settings)]
+        own, unresolved = self._own_addresses(settings)
+        return Postfix(
+            settings=settings,
+            services=tuple(services),
+            tables=self._tables([settings, *(service.settings for service in services)]),
+            own_addresses=own,
+            unresolved=unresolved,
+            inet_protocols=_protocols_of_host(),
+            root=self.root,
+        )
+
+    def _understands_json(self) -> bool:
+        """Whether this is Postfix 3.11 or later; also the first sign that there is one at all."""
+        asked = self._run("postconf", "-j", "mail_version")
+        return asked is not None and asked.startswith("{")
+
+    def _settings(self, overrides: Settings | None = None) -> dict[str, str]:
+        options = [
+            word for name, value in (overrides or {}).items() for word in ("-o", f"{name}={value}")
+        ]
+        return self._ask("-x", *options, *PARAMETERS)
+
+    def _services(self, settings: Settings) -> list[Service]:
+        lines = self._ask("-M").values() if self._json else self._must_run("-M").splitlines()
+        compatible = is_compatible(settings.get("compatibility_level", ""))
+        return parse_services(lines, self._ask("-P"), compatible)
+
+    def _complete(self, service: Service) -> Service:
+        """The service with what its daemon sees."""
+        if service.program not in PROGRAMS:
+            return service
+        seen = self._settings({**service.overrides, "service_name": service.name})
+        return Service(
+            service.name,
+            service.type,
+            service.chroot,
+            service.program,
+            service.overrides,
+            seen,
+        )
+
+    def _ask(self, *arguments: str) -> dict[str, str]:
+        if self._json:
+            return parse_json(self._must_run("-j", *arguments))
+        return parse_lines(self._must_run(*arguments))
+
+    def _must_run(self, *arguments: str) -> str:
+        answer = self._run("postconf", *arguments, must=True)
+        assert answer is not None  # noqa: S101 - for the type checker: it would have been raised
+        return answer
+
+    def _run(self, tool: str, *arguments: str, must: bool = False) -> str | None:
+        """What the tool writes; where it fails, None, or an error if it *must* not."""
+        command = self._tool(tool)
+        if command is None:
+            return None
+        where = os.environ.get("PATH", os.defpath) + ":" + SYSTEM_PATH
+        program = shutil.which(command[0], path=where)
+        if program is None:
+            raise PostconfError(f"no Postfix found: there is no program {command[0]}")
+        try:
+            done = subprocess.run(
+                [program, *command[1:], *self._config, *arguments],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=TIMEOUT,
+                env={**os.environ, "PATH": where, "LC_ALL": "C"},
+            )
+        except subprocess.TimeoutExpired as error:
+            raise PostconfError(f"{shlex.join(command)}: no answer in {TIMEOUT:g} s") from error
+        except OSError as error:
+            raise PostconfError(f"{shlex.join(command)}: {error.strerror}") from error
+        if done.returncode != 0:
+            if must:
+                raise PostconfError(f"{shlex.join(command)}: {_last_words(done)}")
+            return None
+        return done.stdout.decode("utf-8", "replace")
+
+    def _tool(self, name: str) -> list[str] | None:
+        """The command line with another of Postfix's programs in the place of postconf."""
+        if name == "postconf":
+            return self._command
+        for index, word in enumerate(self._command):
+            path = PurePosixPath(word)
+            if path.name == "postconf":
+                there = str(path.with_name(name)) if path.parts[1:] else name
+                return [*self._command[:index], there, *self._command[index + 1 :]]
+        return None
+
+    # ------------------------------------------------------------ tables
+
+    def _tables(self, all_settings: Sequence[Settings]) -> dict[str, Entries | None]:
+        names = dict.fromkeys(
+            item
+            for settings in all_settings
+            for parameter in TABLE_PARAMETERS
+            for item in split_list(settings.get(parameter, ""))
+            if ":" in item
+        )
+        return {name: self._table(_ADAPTER.sub("", name)) for name in names}
+
+    def _table(self, table: str) -> Entries | None:
+        kind, _, name = table.partition(":")
+        if kind == "cidr":
+            return self._cidr(name)
+        if kind not in LISTABLE:
+            return None
+        listing = self._run("postmap", "-s", table)
+        if listing is None:
+            return None
+        pairs = (line.partition("\t") for line in listing.splitlines())
+        entries = tuple((key, value.strip()) for key, tab, value in pairs if tab)
+        return entries if len(entries) <= MAX_ENTRIES else None
+
+    def _cidr(self, name: str) -> Entries | None:
+        """The rules of cidr_table(5), which postmap does not list."""
+        if name.startswith("{"):
+            return parse_cidr(without_braces(rule) for rule in split_list(without_braces(name)))
+        try:
+            with _below(self.root, name).open("rb") as file:
+                content = file.read(MAX_TABLE_BYTES + 1)
+        except OSError:
+            return None
+        if len(content) > MAX_TABLE_BYTES:
+            return None
+        return parse_cidr(_logical_lines(content.decode("utf-8", "replace")))
+
+    # ------------------------------------------------------------ addresses
+
+    def _own_addresses(self, settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """inet_interfaces and proxy_interfaces as addresses, and the names that have none."""
+        local = _addresses_of_host()
+        found: list[str] = []
+        unresolved: list[str] = []
+        for name in (
+            *split_list(settings.get("inet_interfaces", "all")),
+            *split_list(settings.get("proxy_interfaces", "")),
+        ):
+            if name == "all":
+                found += local
+            elif name == "loopback-only":
+                found += (text for text in local if ipaddress.ip_address(text).is_loopback)
+            else:
+                addresses = _resolve(name)
+                found += addresses
+                if not addresses:
+                    unresolved.append(name)
+        return tuple(dict.fromkeys(found)), tuple(unresolved)
+
+
+def parse_cidr(rules: Iterable[str]) -> Entries | None:
+    """Rules of cidr_table(5) as (pattern, result); None for more than plain patterns."""
+    entries = []
+    for rule in rules:
+        words = rule.split(None, 1)
+        if len(words) < 2 or words[0].startswith("!") or words[0].lower() in ("if", "endif"):
+            return None
+        entries.append((words[0].strip("[]"), words[1].strip()))
+    return tuple(entries)
+
+
+def _logical_lines(text: str) -> list[str]:
+    """The lines of a table's file: no comments, continuations joined, blanks made one."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if line[0].isspace() and lines:
+            lines[-1] += " " + line.strip()
+        else:
+            lines.append(" ".join(line.split()))
+    return lines
+
+
+def _below(root: Path, path: str) -> Path:
+    """A path as Postfix has it, as we see it."""
+    return root / path.lstrip("/")
+
+
+def _last_words(done: subprocess.CompletedProcess[bytes]) -> str:
+    """Why a program failed: the last line that it wrote."""
+    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    last = lines[-1] if lines else f"exit status {done.returncode}"
+    return re.sub(r"^\S*post\w+: (?:fatal: )?", "", last)[:300]
+
+
+# ---------------------------------------------------------------- this host
+
+
+def _protocols_of_host() -> tuple[str, ...]:
+    """The protocols for which the kernel gives sockets; Postfix finds out the same way."""
+    found = []
+    for name, family in (("ipv4", socket.AF_INET), ("ipv6", socket.AF_INET6)):
+        try:
+            socket.socket(family, socket.SOCK_STREAM).close()
+        except OSError:
+            continue
+        found.append(name)
+    return tuple(found)
+
+
+def _addresses_of_host() -> list[str]:
+    """The addresses of this host's interfaces, but for link-local ones, which no MX can name.
+
+    From proc(5): Python's library cannot list them.
+    """
+    v4 = re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", _proc_net("fib_trie"))
+    v6 = [bytes.fromhex(line.split()[0]) for line in _proc_net("if_inet6").splitlines()]
+    addresses: list[ipaddress.IPv4Address | ipaddress.IPv6Address] = [
+        *sorted({ipaddress.IPv4Address(text) for text in v4}),
+        *sorted({ipaddress.IPv6Address(octets) for octets in v6}),
+    ]
+    return [str(address) for address in addresses if not address.is_link_local]
+
+
+def _proc_net(name: str) -> str:
+    """A file of proc(5); empty where the kernel does not have that protocol."""
+    try:
+        return (Path("/proc/net") / name).read_text()
+    except OSError:
+        return ""
+
+
+def _resolve(name: str) -> list[str]:
+    """The addresses of a host's name, or of an address with or without brackets."""
+    bare = name.removeprefix("[").removesuffix("]")
+    try:  # takes an address for itself
+        found = socket.getaddrinfo(bare, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return list(dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found))
