@@ -341,7 +341,7 @@ _DECLARED = (
     Metric(
         "mta_sts_fetches_total",
         Kind.COUNTER,
-        "Looks at the MTA-STS policy of a domain.",
+        "Attempts to find and fetch the MTA-STS policy of a domain.",
         (("result", _values(MtaStsResult)),),
     ),
     Metric(

@@ -165,7 +165,7 @@ class CachedSource:
         self._flights: dict[Hashable, asyncio.Task[Any]] = {}
         self._mx: _Kind[MxEvidence] = _Kind(self._domains, _lookup_failed)
         self._mta_sts: _Kind[MtaStsEvidence] = _Kind(
-            self._domains, lambda e: bool(e.error), self._count_mta_sts, POLICY_GRACE
+            self._domains, lambda e: bool(e.error), max_life=POLICY_GRACE
         )
         self._addresses: _Kind[AddressLookup] = _Kind(
             self._hosts, lambda e: e.alias_error or _lookup_failed(e)
@@ -337,6 +337,7 @@ class CachedSource:
 
     async def _fetch_policy(self, domain: str) -> MtaStsEvidence:
         found = await self._source.mta_sts(domain)
+        self._count_mta_sts(found)
         policy = found.policy
         try:
             if policy is not None and policy.max_age:

@@ -1,0 +1,323 @@
+"""From a question to a forecast, in bounded time, once for all who ask."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from requiretls_milter import config
+from requiretls_milter.engine import assessor as module
+from requiretls_milter.engine.assessor import (
+    ASSESS_DEADLINE,
+    MAX_FORECAST_LIFE,
+    Assessor,
+    CachedSource,
+)
+from requiretls_milter.forecast import judge as judging
+from requiretls_milter.forecast.pkix import TrustStore
+from requiretls_milter.metrics import Counters, Gauges
+from requiretls_milter.model import (
+    DnsOutcome,
+    HopKind,
+    MxEvidence,
+    NextHop,
+    Outcome,
+    ProbeStage,
+    Question,
+    Reason,
+    Requirement,
+)
+from requiretls_milter.store.memory import MemoryStore
+from tests.unit.engine.fakesource import Clocks, FakeSource
+
+SETTINGS = """
+[mta]
+tls_security_level = "dane"
+[mta.transport."plain"]
+tls_security_level = "may"
+[rules.recipient."good.example"]
+mode = "reject"
+[rules.nexthop.".example.net"]
+mode = "defer"
+"""
+
+
+class Kit:
+    def __init__(self, text: str = SETTINGS, **options: Any) -> None:
+        self.clocks = Clocks()
+        self.source = FakeSource(self.clocks).good()
+        self.counters = Counters()
+        self.gauges = Gauges()
+        self.cache = CachedSource(
+            self.source,
+            store=MemoryStore(),
+            retry_after=60,
+            counters=self.counters,
+            wall=self.clocks.wall,
+            monotonic=self.clocks.monotonic,
+            jitter=lambda: 0.0,
+        )
+        self.assessor = Assessor(
+            config.parse(text.encode(), "test"),
+            self.cache,
+            TrustStore.load(""),
+            self.counters,
+            self.gauges,
+            wall=self.clocks.wall,
+            **options,
+        )
+
+    def results(self) -> dict[str, float]:
+        return {
+            labels[0]: value
+            for metric, labels, value in self.counters.totals().counters
+            if metric == "assessments_total"
+        }
+
+    async def close(self) -> None:
+        await self.assessor.close()
+        await self.cache.close()
+
+
+@pytest.fixture
+async def kit() -> AsyncIterator[Kit]:
+    one = Kit()
+    yield one
+    await one.close()
+
+
+def question(
+    nexthop: str = "a.example",
+    transport: str = "smtp",
+    asked: Requirement = Requirement.REQUIRETLS,
+) -> Question:
+    return Question(nexthop, transport, asked, asked)
+
+
+async def test_an_assessment_is_the_judge_s_word_on_the_evidence(kit: Kit) -> None:
+    forecast = await kit.assessor.assess(question())
+    assert forecast.status == "5.7.10"  # dane without TLSA is may: not enough for REQUIRETLS
+    assert forecast.outcome is Outcome.BOUNCE
+    assert kit.results() == {"bounce": 1}
+    ((_, counts, _),) = kit.counters.totals().histograms
+    assert sum(counts) == 1
+
+
+async def test_the_transport_decides_over_the_profile(kit: Kit) -> None:
+    none = Requirement.NONE
+    kit.source.script["tlsa"] = type(kit.source.script["tlsa"])(True, DnsOutcome.ERROR, expires=0)
+    assert (await kit.assessor.assess(question("a.example", "smtp", none))).status == "4.7.5"
+    assert (await kit.assessor.assess(question("a.example", "plain", none))).status == "2.0.0"
+
+
+async def test_a_forecast_may_be_reused_as_long_as_its_shortest_lived_evidence(kit: Kit) -> None:
+    forecast = await kit.assessor.assess(question())
+    assert forecast.valid_until == kit.clocks.wall() + 300
+    kit.clocks.pass_(100)
+    forecast = await kit.assessor.assess(question())
+    assert forecast.valid_until == kit.clocks.wall() + 200
+
+
+async def test_a_forecast_is_never_reused_for_longer_than_an_hour(kit: Kit) -> None:
+    for kind, found in list(kit.source.script.items()):
+        kit.source.script[kind] = type(found)(
+            **{
+                **{name: getattr(found, name) for name in found.__dataclass_fields__},
+                "expires": 80_000,
+            }
+        )
+    forecast = await kit.assessor.assess(question("[mx.a.example]"))
+    assert forecast.valid_until == kit.clocks.wall() + MAX_FORECAST_LIFE
+
+
+@pytest.mark.rule(61)
+async def test_r61_a_temporary_forecast_lasts_until_the_next_attempt(kit: Kit) -> None:
+    kit.source.script["mx"] = MxEvidence(DnsOutcome.ERROR, error="SERVFAIL")
+    for seconds in (60, 120):
+        forecast = await kit.assessor.assess(question())
+        assert forecast.reason is Reason.DNS_FAILURE
+        assert forecast.valid_until == kit.clocks.wall() + seconds
+        kit.clocks.pass_(seconds / 2)
+        again = await kit.assessor.assess(question())
+        assert again.valid_until == kit.clocks.wall() + seconds / 2
+        kit.clocks.pass_(seconds / 2)
+    assert kit.source.calls["mx a.example"] == 2
+
+
+@pytest.mark.rule(60)
+async def test_r60_one_domain_is_looked_at_once_for_all_who_ask(kit: Kit) -> None:
+    kit.source.gate = asyncio.Event()
+    same = [asyncio.create_task(kit.assessor.assess(question())) for _ in range(50)]
+    other = asyncio.create_task(kit.assessor.assess(question("a.example", "plain")))
+    await asyncio.sleep(0.01)
+    kit.source.gate.set()
+    forecasts = await asyncio.gather(*same)
+    await other
+    assert len(set(forecasts)) == 1
+    assert set(kit.source.calls.values()) == {1}
+    assert sum(kit.results().values()) == 2  # the two questions, not the fifty who asked
+
+
+@pytest.mark.rule(60)
+async def test_r60_who_is_cancelled_does_not_take_the_answer_from_the_others(kit: Kit) -> None:
+    kit.source.gate = asyncio.Event()
+    first, second = (asyncio.create_task(kit.assessor.assess(question())) for _ in range(2))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    kit.source.gate.set()
+    assert (await second).status == "5.7.10"
+
+
+@pytest.mark.rule(60)
+def test_r60_the_deadline_is_shorter_than_the_mta_s() -> None:
+    milter_command_timeout = 30  # Postfix's default, in seconds
+    assert milter_command_timeout > ASSESS_DEADLINE
+
+
+@pytest.mark.rule(60)
+async def test_r60_on_the_deadline_the_forecast_is_unknown_and_the_look_goes_on() -> None:
+    kit = Kit(deadline=0.05)
+    kit.source.gate = asyncio.Event()
+    started = time.monotonic()
+    forecast = await kit.assessor.assess(question())
+    assert time.monotonic() - started < 1
+    assert forecast.status == "unknown"
+    assert kit.results() == {"deadline": 1}
+    kit.source.gate.set()
+    await asyncio.sleep(0.05)
+    calls = dict(kit.source.calls)
+    assert calls["probe 192.0.2.1 mx.a.example"] == 1
+    assert (await kit.assessor.assess(question())).status == "5.7.10"
+    assert dict(kit.source.calls) == calls
+    await kit.close()
+
+
+@pytest.mark.parametrize(
+    "nexthop", ["", "[", "a..example", "a.example:port", "x" * 5000, "a b", "[1.2.3.4", "\udc80"]
+)
+async def test_a_malformed_next_hop_is_unknown_and_nobody_is_asked(kit: Kit, nexthop: str) -> None:
+    forecast = await kit.assessor.assess(question(nexthop))
+    assert forecast.status == "unknown"
+    assert kit.results() == {"malformed": 1}
+    assert not kit.source.calls
+
+
+async def test_a_mistake_of_ours_is_unknown_and_not_a_verdict(kit: Kit) -> None:
+    kit.source.error = RuntimeError("a mistake")
+    forecast = await kit.assessor.assess(question())
+    assert forecast.status == "unknown"
+    assert "a mistake" not in forecast.text
+    assert kit.results() == {"error": 1}
+    kit.source.error = None
+    assert (await kit.assessor.assess(question())).status == "5.7.10"
+
+
+async def test_beyond_what_is_looked_at_at_once_the_engine_is_busy(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_GATHERINGS", 2)
+    kit.source.gate = asyncio.Event()
+    tasks = [
+        asyncio.create_task(kit.assessor.assess(question(f"{letter}.example"))) for letter in "abc"
+    ]
+    assert (await tasks[2]).status == "unknown"
+    assert kit.results() == {"busy": 1}
+    kit.source.gate.set()
+    await asyncio.gather(*tasks)
+    assert kit.results() == {"busy": 1, "bounce": 2}
+
+
+async def test_judging_does_not_hold_the_loop_up(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+    real = judging.judge
+
+    def slow(*arguments: Any, **more: Any) -> Any:
+        threads.append(threading.get_ident())
+        time.sleep(0.3)
+        return real(*arguments, **more)
+
+    monkeypatch.setattr("requiretls_milter.engine.assessor.judge", slow)
+    assessment = asyncio.create_task(kit.assessor.assess(question()))
+    longest = 0.0
+    while not assessment.done():
+        started = time.monotonic()
+        await asyncio.sleep(0.01)
+        longest = max(longest, time.monotonic() - started)
+    assert longest < 0.2
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+async def test_questions_are_judged_in_one_thread_since_a_trust_store_bears_no_more(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set()
+    real = judging.judge
+
+    def noting(*arguments: Any, **more: Any) -> Any:
+        threads.add(threading.get_ident())
+        time.sleep(0.01)
+        return real(*arguments, **more)
+
+    monkeypatch.setattr("requiretls_milter.engine.assessor.judge", noting)
+    await asyncio.gather(*(kit.assessor.assess(question(f"{n}.example")) for n in range(10)))
+    assert len(threads) == 1
+
+
+async def test_ordinary_mail_is_surveyed_without_probes_where_the_operator_says_dns() -> None:
+    kit = Kit('[probe]\nplain_mail = "dns"\n')
+    await kit.assessor.assess(question(asked=Requirement.NONE))
+    assert kit.source.calls["mx a.example"] == 1
+    assert not [call for call in kit.source.calls if call.startswith("probe")]
+    await kit.assessor.assess(question())
+    assert [call for call in kit.source.calls if call.startswith("probe")]
+    await kit.close()
+
+
+async def test_evidence_for_the_command_line_is_that_of_the_cache_or_looked_for_anew(
+    kit: Kit,
+) -> None:
+    hop = NextHop(HopKind.MX, "a.example")
+    first = await kit.assessor.evidence(hop)
+    assert first.hosts[0].probes[0].stage is ProbeStage.DONE
+    kit.clocks.pass_(1)
+    await kit.assessor.evidence(hop)
+    assert set(kit.source.calls.values()) == {1}
+    await kit.assessor.evidence(hop, refresh=True)
+    assert set(kit.source.calls.values()) == {2}
+
+
+async def test_a_configured_domain_is_shown_ready_or_not(kit: Kit) -> None:
+    await kit.assessor.assess(question("good.example"))
+    await kit.assessor.assess(question("other.example"))
+    await kit.assessor.assess(question("good.example", asked=Requirement.NONE))
+    assert list(kit.gauges.items()) == [("domain_ready", ("good.example",), 0.0)]
+
+
+async def test_closing_ends_what_is_under_way(kit: Kit) -> None:
+    kit.source.gate = asyncio.Event()
+    task = asyncio.create_task(kit.assessor.assess(question()))
+    await asyncio.sleep(0.01)
+    assert kit.assessor.in_flight == 2
+    await kit.assessor.close()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_finishing_waits_for_what_is_under_way_but_not_for_ever(kit: Kit) -> None:
+    kit.source.gate = asyncio.Event()
+    task = asyncio.create_task(kit.assessor.assess(question()))
+    await asyncio.sleep(0.01)
+    started = time.monotonic()
+    await kit.assessor.finish(0.1)
+    assert 0.05 < time.monotonic() - started < 1
+    asyncio.get_running_loop().call_later(0.05, kit.source.gate.set)
+    await kit.assessor.finish(5)
+    assert task.done()

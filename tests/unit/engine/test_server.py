@@ -1,0 +1,550 @@
+"""The engine's doors: what is answered, and what is refused, cut off or waited for no longer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from requiretls_milter.engine import client, server
+from requiretls_milter.engine.assessor import BusyError
+from requiretls_milter.engine.client import EngineUnavailable
+from requiretls_milter.engine.exposition import EngineCollector, Exposition
+from requiretls_milter.engine.server import EngineDoor, EngineState, MetricsDoor, listen_unix
+from requiretls_milter.engine.wire import (
+    CountersRequest,
+    ErrorReply,
+    EvidenceRequest,
+    ForecastReply,
+    ForecastRequest,
+    Reply,
+    Request,
+    StatusReply,
+    StatusRequest,
+    Unframer,
+    decode_reply,
+    encode,
+    frame,
+)
+from requiretls_milter.metrics import Aggregate, Gauges, Totals
+from requiretls_milter.model import (
+    AddressLookup,
+    DnsOutcome,
+    DomainEvidence,
+    Forecast,
+    HostEvidence,
+    MxEvidence,
+    NextHop,
+    Outcome,
+    ProbeEvidence,
+    Question,
+    Reason,
+    Requirement,
+)
+
+
+class FakeAssessor:
+    """Answers after ``gate``, or raises."""
+
+    def __init__(self) -> None:
+        self.gate: asyncio.Event | None = None
+        self.error: Exception | None = None
+        self.asked: list[str] = []
+        self.chain: tuple[bytes, ...] = ()
+        self.in_flight = 0
+
+    async def assess(self, question: Question) -> Forecast:
+        self.asked.append(question.nexthop)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        return Forecast("2.0.0", Outcome.DELIVER, Reason.OK, question.nexthop)
+
+    async def evidence(self, nexthop: NextHop, refresh: bool = False) -> DomainEvidence:
+        self.asked.append(f"{nexthop} {refresh}")
+        if self.error is not None:
+            raise self.error
+        probes = (ProbeEvidence("192.0.2.1", chain=self.chain),)
+        host = HostEvidence("mx", 1, AddressLookup(DnsOutcome.FOUND), probes=probes)
+        return DomainEvidence(nexthop, MxEvidence(DnsOutcome.FOUND), hosts=(host,))
+
+
+class Door:
+    """An engine's door with nothing but a script behind it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.assessor = FakeAssessor()
+        self.generation = 1
+        self.aggregate = Aggregate()
+        self.door = EngineDoor(str(path), self._state, self.aggregate, lambda: {"host": 3})
+
+    def _state(self) -> EngineState:
+        return EngineState(self.assessor, self.generation, "digest")  # type: ignore[arg-type]
+
+    async def visit(self) -> Visitor:
+        return Visitor(*await asyncio.open_unix_connection(str(self.path)))
+
+
+class Visitor:
+    """Somebody at the door."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self._unframer = Unframer()
+        self._replies: list[Reply] = []
+
+    def send(self, *requests: Request) -> None:
+        self.writer.write(b"".join(map(encode, requests)))
+
+    async def reply(self) -> Reply:
+        while not self._replies:
+            data = await asyncio.wait_for(self.reader.read(65536), 5)
+            if not data:
+                raise EOFError
+            self._replies += map(decode_reply, self._unframer.feed(data))
+        return self._replies.pop(0)
+
+    async def is_cut(self) -> bool:
+        """Whether the connection ends, whatever still comes before."""
+        try:
+            while await asyncio.wait_for(self.reader.read(65536), 5):
+                continue
+        except ConnectionError:
+            return True
+        return True
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="rtls-") as directory:
+        yield Path(directory) / "e.sock"
+
+
+@pytest.fixture
+async def door(path: Path) -> AsyncIterator[Door]:
+    one = Door(path)
+    await one.door.open()
+    yield one
+    await one.door.close()
+
+
+def ask(number: int, nexthop: str = "a.example") -> ForecastRequest:
+    asked = Question(nexthop, "smtp", Requirement.NONE, Requirement.NONE)
+    return ForecastRequest(id=number, generation=1, question=asked)
+
+
+def count(value: float, worker: str = "worker-1") -> CountersRequest:
+    totals = Totals((("requirement_lost_total", (), value),))
+    return CountersRequest(worker=worker, incarnation=1, totals=totals)
+
+
+async def test_a_question_is_answered_with_the_generation_that_judged_it(door: Door) -> None:
+    visitor = await door.visit()
+    door.generation = 4
+    visitor.send(ask(7))
+    reply = await visitor.reply()
+    assert isinstance(reply, ForecastReply)
+    assert (reply.id, reply.generation, reply.forecast.text) == (7, 4, "a.example")
+    visitor.close()
+
+
+async def test_requests_are_answered_as_they_are_done_and_none_waits_for_another(
+    door: Door,
+) -> None:
+    door.assessor.gate = asyncio.Event()
+    visitor = await door.visit()
+    visitor.send(ask(1), StatusRequest(id=2))
+    assert (await visitor.reply()).id == 2
+    door.assessor.gate.set()
+    assert (await visitor.reply()).id == 1
+    visitor.close()
+
+
+async def test_counters_are_added_up_and_have_no_reply(door: Door) -> None:
+    visitor = await door.visit()
+    visitor.send(count(3), count(5), count(4, "worker-2"), StatusRequest(id=1))
+    reply = await visitor.reply()
+    assert isinstance(reply, StatusReply)
+    assert door.aggregate.totals().counters == (("requirement_lost_total", (), 9.0),)
+    visitor.close()
+
+
+async def test_a_status_tells_who_and_what_this_is(door: Door) -> None:
+    worker, visitor = await door.visit(), await door.visit()
+    worker.send(count(1, "worker-9"), ask(1))
+    await worker.reply()
+    visitor.send(StatusRequest(id=1))
+    reply = await visitor.reply()
+    assert isinstance(reply, StatusReply)
+    assert reply.pid == os.getpid()
+    assert reply.assessment_digest == "digest"
+    assert reply.workers == ("worker-9",)
+    assert reply.cache_entries == {"host": 3}
+    assert reply.uptime >= 0
+    worker.close()
+    visitor.close()
+
+
+async def test_evidence_is_given_for_a_next_hop_in_postfix_s_syntax(door: Door) -> None:
+    door.assessor.chain = (bytes(range(256)),)
+
+    def call(nexthop: str, refresh: bool) -> DomainEvidence:
+        return client.evidence(str(door.path), nexthop, refresh=refresh, timeout=5)
+
+    found = await asyncio.to_thread(call, "[mx.example.org]:587", True)
+    assert str(found.nexthop) == "[mx.example.org]:587"
+    assert found.hosts[0].probes[0].chain == door.assessor.chain
+    assert door.assessor.asked == ["[mx.example.org]:587 True"]
+    with pytest.raises(EngineUnavailable, match="next hop"):
+        await asyncio.to_thread(call, "a..b", False)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (BusyError("full"), "busy"),
+        (TimeoutError(), "in time"),
+        (RuntimeError("secret"), "internal error"),
+    ],
+)
+async def test_evidence_that_there_is_none_of_is_an_error_that_says_why(
+    door: Door, error: Exception, text: str
+) -> None:
+    door.assessor.error = error
+    visitor = await door.visit()
+    visitor.send(EvidenceRequest(id=1, nexthop="a.example"))
+    reply = await visitor.reply()
+    assert isinstance(reply, ErrorReply)
+    assert text in reply.error
+    assert "secret" not in reply.error
+    visitor.close()
+
+
+async def test_evidence_that_is_too_much_for_a_frame_is_an_error_not_silence(door: Door) -> None:
+    door.assessor.chain = (bytes(900_000),)
+    visitor = await door.visit()
+    visitor.send(EvidenceRequest(id=1, nexthop="a.example"))
+    reply = await visitor.reply()
+    assert isinstance(reply, ErrorReply)
+    assert "over the limit" in reply.error
+    visitor.close()
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        bytes(4),
+        b"\xff" * 100,
+        frame(b"{}"),
+        frame(b'{"op":"forecast","id":1}'),
+        frame(b"\xff"),
+        frame(b'{"op":"counters","worker":"w","incarnation":1,"totals":{"counters":[["x",[],1]]}}'),
+        encode(count(1)).replace(b"requirement_lost_total", b"requirement_lost_tota1"),
+    ],
+)
+async def test_who_sends_what_is_no_request_is_cut_off_and_nobody_else(
+    door: Door, octets: bytes
+) -> None:
+    good, bad = await door.visit(), await door.visit()
+    bad.writer.write(octets)
+    assert await bad.is_cut()
+    good.send(ask(1))
+    assert isinstance(await good.reply(), ForecastReply)
+    good.close()
+    bad.close()
+
+
+async def test_a_request_that_comes_byte_by_byte_is_understood(door: Door) -> None:
+    visitor = await door.visit()
+    for octet in encode(ask(1)):
+        visitor.writer.write(bytes([octet]))
+        await asyncio.sleep(0)
+    assert (await visitor.reply()).id == 1
+    visitor.close()
+
+
+async def test_there_is_an_end_to_how_many_may_visit(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 3)
+    inside = [await door.visit() for _ in range(3)]
+    for visitor in inside:
+        visitor.send(ask(1))
+        await visitor.reply()
+    late = await door.visit()
+    assert await late.is_cut()
+    late.close()
+    inside[0].close()
+    await asyncio.sleep(0.05)
+    late = await door.visit()
+    late.send(ask(1))
+    assert (await late.reply()).id == 1
+    for visitor in (*inside, late):
+        visitor.close()
+
+
+async def test_there_is_an_end_to_what_one_visitor_may_ask_at_once(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTION_REQUESTS", 5)
+    door.assessor.gate = asyncio.Event()
+    visitor = await door.visit()
+    visitor.send(*(ask(number) for number in range(6)))
+    reply = await visitor.reply()
+    assert isinstance(reply, ErrorReply)
+    assert reply.id == 5
+    door.assessor.gate.set()
+    assert {(await visitor.reply()).id for _ in range(5)} == {0, 1, 2, 3, 4}
+    visitor.close()
+
+
+async def test_a_visitor_who_does_not_read_is_cut_off(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_UNSENT", 100_000)
+    door.assessor.chain = (bytes(50_000),)
+    deaf = socket.socket(socket.AF_UNIX)
+    deaf.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(deaf, str(door.path))
+    requests = b"".join(encode(EvidenceRequest(id=n, nexthop="a.example")) for n in range(50))
+    await loop.sock_sendall(deaf, requests)
+    end = time.monotonic() + 5
+    while door.door._connections:
+        assert time.monotonic() < end
+        await asyncio.sleep(0.01)
+    deaf.close()
+
+
+async def test_a_visitor_who_leaves_takes_nothing_along(door: Door) -> None:
+    door.assessor.gate = asyncio.Event()
+    leaver, stayer = await door.visit(), await door.visit()
+    leaver.send(ask(1))
+    stayer.send(ask(1))
+    await asyncio.sleep(0.05)
+    leaver.close()
+    await asyncio.sleep(0.05)
+    door.assessor.gate.set()
+    assert (await stayer.reply()).id == 1
+    stayer.close()
+
+
+async def test_a_mistake_of_ours_answers_the_request_and_harms_no_other(door: Door) -> None:
+    visitor = await door.visit()
+    door.assessor.error = RuntimeError("secret")
+    visitor.send(ask(1))
+    reply = await visitor.reply()
+    assert isinstance(reply, ErrorReply)
+    assert reply.error == "internal error"
+    door.assessor.error = None
+    visitor.send(ask(2))
+    assert isinstance(await visitor.reply(), ForecastReply)
+    visitor.close()
+
+
+# ---------------------------------------------------------------- the socket
+
+
+def mode_of(path: Path) -> int | None:
+    return stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+
+
+async def test_the_socket_is_for_our_user_alone_and_goes_when_the_door_closes(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        one = Door(path)
+        await one.door.open()
+        assert mode_of(path) == 0o600
+        assert os.umask(0) == 0
+    finally:
+        os.umask(before)
+    await one.door.close()
+    assert mode_of(path) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed to knock")
+def test_another_user_is_turned_away_even_where_the_mode_lets_him_in(path: Path) -> None:
+    """Whoever loosened the mode by mistake has not opened the door."""
+
+    path.parent.chmod(0o755)
+
+    async def scenario() -> int:
+        one = Door(path)
+        await one.door.open()
+        os.chmod(path, 0o666)  # noqa: S103 - the mistake that is tried
+        program = (
+            "import socket, sys\n"
+            "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n"
+            "try:\n    sys.exit(0 if s.recv(1) == b'' else 3)\n"
+            "except ConnectionResetError:\n    sys.exit(0)\n"
+        )
+        process = await asyncio.create_subprocess_exec(
+            "/usr/bin/env", "python3", "-c", program, str(path), user=65534
+        )
+        status = await asyncio.wait_for(process.wait(), 10)
+        await one.door.close()
+        return status
+
+    assert asyncio.run(scenario()) == 0
+
+
+def test_a_socket_that_a_dead_process_left_behind_is_replaced(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    listen_unix(path).close()
+
+
+def test_a_socket_at_which_somebody_listens_is_not_taken_over(path: Path) -> None:
+    with listen_unix(path), pytest.raises(FileExistsError, match="another instance"):
+        listen_unix(path)
+
+
+def test_a_file_is_never_removed(path: Path) -> None:
+    path.write_text("precious")
+    with pytest.raises(FileExistsError, match="no socket"):
+        listen_unix(path)
+    assert path.read_text() == "precious"
+
+
+def test_a_directory_that_is_not_there_is_named(path: Path) -> None:
+    with pytest.raises(OSError, match=r"missing/e\.sock"):
+        listen_unix(path.parent / "missing" / "e.sock")
+
+
+# ---------------------------------------------------------------- HTTP
+
+
+class Web:
+    def __init__(self) -> None:
+        self.refreshed = 0
+        collector = EngineCollector(Totals, Gauges(), tuple)
+        self.door = MetricsDoor("127.0.0.1:0", Exposition(collector), self._refresh)
+
+    def _refresh(self) -> None:
+        self.refreshed += 1
+
+    async def send(self, octets: bytes, wait: float = 5) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.door.port)
+        writer.write(octets)
+        try:
+            return await asyncio.wait_for(reader.read(), wait)
+        finally:
+            writer.close()
+
+    async def get(self, path: str, *fields: str, method: str = "GET") -> bytes:
+        lines = (f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", *fields, "", "")
+        return await self.send("\r\n".join(lines).encode())
+
+
+@pytest.fixture
+async def web() -> AsyncIterator[Web]:
+    one = Web()
+    await one.door.open()
+    yield one
+    await one.door.close()
+
+
+async def test_metrics_are_shown_and_brought_up_to_date_first(web: Web) -> None:
+    reply = await web.get("/metrics")
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"Content-Type: text/plain; version=" in head
+    assert b"requiretls_milter_messages_total{" in body
+    assert web.refreshed == 1
+
+
+async def test_openmetrics_is_spoken_to_who_asks(web: Web) -> None:
+    reply = await web.get("/metrics", "Accept: application/openmetrics-text; version=1.0.0")
+    assert b"application/openmetrics-text" in reply
+    assert reply.endswith(b"# EOF\n")
+
+
+async def test_health_is_one_word(web: Web) -> None:
+    assert (await web.get("/healthz")).endswith(b"\r\n\r\nok\n")
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/metrics2", "/../metrics", "/healthz/x"])
+async def test_there_is_nothing_else(web: Web, path: str) -> None:
+    assert (await web.get(path)).startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
+async def test_nothing_can_be_changed(web: Web, method: str) -> None:
+    reply = await web.get("/metrics", "Content-Length: 0", method=method)
+    assert reply.startswith(b"HTTP/1.1 405 ")
+    assert web.refreshed == 0
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"GET /" + b"x" * 10_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 10_000 + b"\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GARBAGE\r\n\r\n",
+    ],
+    ids=["path", "field", "TLS", "garbage"],
+)
+async def test_what_is_too_long_or_no_http_is_refused(web: Web, octets: bytes) -> None:
+    reply = await web.send(octets)
+    assert reply.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
+
+
+async def test_there_is_an_end_to_how_many_scrape(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_HTTP_CONNECTIONS", 3)
+    idle = [await asyncio.open_connection("127.0.0.1", web.door.port) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    with pytest.raises((ConnectionError, AssertionError)):
+        assert (await web.get("/healthz")).endswith(b"ok\n")
+    for _, writer in idle:
+        writer.close()
+    await asyncio.sleep(0.05)
+    assert (await web.get("/healthz")).endswith(b"ok\n")
+
+
+async def test_a_visitor_who_says_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HTTP_CONNECTION_LIFE", 0.2)
+    web = Web()
+    await web.door.open()
+    started = time.monotonic()
+    with contextlib.suppress(ConnectionError):
+        await web.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
+    assert 0.1 < time.monotonic() - started < 2
+    await web.door.close()
+
+
+async def test_a_port_that_is_taken_is_named(web: Web) -> None:
+    collector = EngineCollector(Totals, Gauges(), tuple)
+    second = MetricsDoor(f"127.0.0.1:{web.door.port}", Exposition(collector), lambda: None)
+    with pytest.raises(OSError, match=f"metrics.listen 127.0.0.1:{web.door.port}"):
+        await second.open()
+    await second.close()
+
+
+async def test_an_ipv6_address_is_listened_at() -> None:
+    collector: Any = EngineCollector(Totals, Gauges(), tuple)
+    door = MetricsDoor("[::1]:0", Exposition(collector), lambda: None)
+    await door.open()
+    reader, writer = await asyncio.open_connection("::1", door.port)
+    writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert (await reader.read()).endswith(b"ok\n")
+    writer.close()
+    await door.close()
