@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 
 import pytest
 
@@ -565,6 +569,46 @@ def test_any_bytes_in_envelope_and_macros_pass(serve: Serve) -> None:
     lines = milter.wait_for_event("recipient", 2)
     assert lines[0]["forecast"] == "unknown"
     assert all(line.isascii() and line.isprintable() for line in milter.log)
+
+
+def test_a_message_that_comes_in_one_write_is_answered_in_order(serve: Serve) -> None:
+    with serve(REJECT, SCRIPT).client() as client:
+        strings = [f"<{name}@{domain}>\0".encode() for name, domain in (("b", "example.org"),) * 2]
+        client._send(b"M", b"<a@x.test>\0REQUIRETLS\0")
+        for octets in (*strings, b"<c@example.com>\0"):
+            client._macros("rcpt")
+            client._send(b"R", octets)
+        client._send(b"L", b"X-RequireTLS\0forged\0")
+        client._send(b"N")
+        client._send(b"E")
+        answers = [client._reply("rcpt") for _ in range(3)]
+        assert [answer.text or answer.kind for answer in answers] == [
+            NOT_OFFERED_REPLY,
+            NOT_OFFERED_REPLY,
+            "continue",
+        ]
+        assert client._reply("eom") == CONTINUE
+        assert [edit.kind for edit in client.edits] == ["change", "insert"]
+
+
+def test_garbage_on_the_socket_ends_its_connection_and_nothing_else(serve: Serve) -> None:
+    # All but macros: libmilter 1.0.1 itself reads beyond the end of malformed ones.
+    milter = serve(REJECT, SCRIPT)
+    random = Random(8689)  # noqa: S311 - garbage, the same each time
+    for _ in range(300):
+        with socket.socket(socket.AF_UNIX) as peer, contextlib.suppress(OSError):
+            peer.connect(milter.socket)
+            if random.random() < 0.8:
+                peer.sendall(struct.pack(">IcIII", 13, b"O", 6, 0x1FF, 0x1FFFFF))
+            for _ in range(random.randint(1, 20)):
+                data = random.randbytes(random.randint(0, 60))
+                length = len(data) + 1 if random.random() < 0.95 else random.getrandbits(32)
+                command = bytes([random.choice(b"CMRLNETBAQHUKO\xff")])
+                peer.sendall(struct.pack(">I", length) + command + data)
+    with milter.client() as client:
+        outcome = client.message(SENDER, [BOB], parameters=REQUIRETLS)
+        assert replies(outcome) == [NOT_OFFERED_REPLY]
+    eventually(lambda: milter.state() == (0, 0.0))
 
 
 @pytest.mark.rule(17)
