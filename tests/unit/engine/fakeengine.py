@@ -74,13 +74,14 @@ class FakeEngine:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(self.path))
         self._listener.listen()
-        self._run(self._accept, self._listener)
+        self._accepting = self._run(self._accept, self._listener)
         return self
 
     def stop(self) -> None:
         """As if it were killed."""
         if self._listener is not None:
             self._listener.shutdown(socket.SHUT_RDWR)
+            self._accepting.join(5)  # before the cut: it may just have let somebody in
             self._listener.close()
             self._listener = None
         self.drop()
@@ -96,10 +97,13 @@ class FakeEngine:
                 continue  # it is gone already
         self.connections = []
 
-    def _run(self, work: Callable[[socket.socket], None], argument: socket.socket) -> None:
+    def _run(
+        self, work: Callable[[socket.socket], None], argument: socket.socket
+    ) -> threading.Thread:
         thread = threading.Thread(target=work, args=(argument,))
         thread.start()
         self._threads.append(thread)
+        return thread
 
     def _accept(self, listener: socket.socket) -> None:
         while True:

@@ -27,11 +27,12 @@ PATIENCE = 20.0
 
 
 _WITH_LIMITS = """
-import json, sys
-from requiretls_milter import cli, supervisor
+import importlib, json, sys
+from requiretls_milter import cli
 for name, value in json.loads(sys.argv.pop(1)).items():
-    assert hasattr(supervisor, name), name
-    setattr(supervisor, name, value)
+    module = importlib.import_module("requiretls_milter." + name.rpartition(".")[0])
+    assert hasattr(module, name.rpartition(".")[2]), name
+    setattr(module, name.rpartition(".")[2], value)
 sys.argv[0] = "requiretls-milter"
 sys.exit(cli.main())
 """
