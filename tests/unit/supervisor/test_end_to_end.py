@@ -10,7 +10,6 @@ import pytest
 
 from requiretls_milter.engine import client
 from requiretls_milter.model import ProbeStage
-from tests.unit.evidence.dnsserver import found
 from tests.unit.supervisor.service import Service, eventually
 from tests.unit.supervisor.world import World, world
 
@@ -140,6 +139,5 @@ def test_a_reload_judges_anew(make: Make, internet: World) -> None:
 
 
 def test_a_resolver_that_validates_is_shown(make: Make, internet: World) -> None:
-    internet.dns.set(".", "NS", found(". 300 IN NS a.root-servers.net."))
     service = make(internet.config, workers=1).start()
     eventually(lambda: service.metric("resolver_validates") == 1)

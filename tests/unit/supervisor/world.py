@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 
-from tests.unit.evidence.dnsserver import DnsServer, found, nodata
+from tests.unit.evidence.dnsserver import DnsServer, failure, found, nodata
 from tests.unit.evidence.pki import Authority
 from tests.unit.evidence.smtpserver import EHLO_TLS, SmtpServer
 
@@ -43,6 +43,17 @@ allow_networks = ["127.0.0.0/8"]
 """
 
 
+def _validate(dns: DnsServer) -> None:
+    """Answer as a validating resolver does to who looks whether it is one."""
+    dns.set(".", "NS", found(". 300 IN NS a.root-servers.net."))
+    for name in ("org", "net"):
+        dns.set(name, "A", nodata())
+    for name in ("dnssec-failed.org", "rhybar.cz"):
+        dns.set(name, "A", failure())
+    for name in ("google.com", "microsoft.com"):
+        dns.set(name, "A", found(f"{name}. 300 IN A 192.0.2.1", ad=False))
+
+
 @contextmanager
 def world(directory: Path) -> Iterator[World]:
     """The servers, in a thread of their own."""
@@ -69,6 +80,7 @@ def world(directory: Path) -> Iterator[World]:
                     dns.set(host, "AAAA", nodata())
                     name = f"_{good.port}._tcp.{host}"
                     dns.set(name, "TLSA", found(f"{name}. 300 IN TLSA 3 1 1 {digest}"))
+                _validate(dns)
                 up.set()
                 await done.wait()
 
