@@ -291,24 +291,32 @@ class MtaStsEvidence:
     """MTA-STS of one policy domain.
 
     No policy and no error: the domain has none. ``error`` beside a policy: the
-    refresh failed and the cached policy still applies (section 3.3).
+    refresh failed and the cached policy still applies (section 3.3);
+    ``vanished``: it did not fail, the domain has no policy any more, and never
+    withdrew it (section 8.3).
     """
 
     policy: MtaStsPolicy | None = None
     error: str = ""
+    vanished: bool = False
     fetched_at: float = 0.0
     expires: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class DomainEvidence:
-    """All that is known of one next hop. ``hosts`` are in order of preference."""
+    """All that is known of one next hop. ``hosts`` are in order of preference.
+
+    ``downgraded_at`` is when something that it offered until then was first
+    found missing; 0 where nothing is.
+    """
 
     nexthop: NextHop
     mx: MxEvidence
     mta_sts: MtaStsEvidence = MtaStsEvidence()
     hosts: tuple[HostEvidence, ...] = ()
     gathered_at: float = 0.0
+    downgraded_at: float = 0.0
 
 
 # ---------------------------------------------------------------- MTA profile

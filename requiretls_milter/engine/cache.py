@@ -333,7 +333,12 @@ class CachedSource:
         if found.policy is not None:
             return found
         error = found.error or "the domain has no MTA-STS record any more"
-        return replace(known, error=error, expires=min(known.expires, found.expires))
+        return replace(
+            known,
+            error=error,
+            vanished=not found.error,
+            expires=min(known.expires, found.expires),
+        )
 
     async def _fetch_policy(self, domain: str) -> MtaStsEvidence:
         found = await self._source.mta_sts(domain)

@@ -68,6 +68,7 @@ def judge(
         tls=result.tls if postfix_delivers else None,
         rfc8689=Verdict(by_letter.status, by_letter.reason),
         valid_until=min(_expiries(evidence), default=0.0),
+        downgraded_at=evidence.downgraded_at,
     )
 
 

@@ -14,6 +14,7 @@ class StoreKind(enum.StrEnum):
     """What a record is; a key belongs to one kind."""
 
     MTA_STS_POLICY = "mta_sts_policy"
+    OFFERED = "offered"  # what a host or domain offered: engine/downgrades.py
 
 
 class StoreError(Exception):

@@ -1,0 +1,238 @@
+"""A feature that is gone is told once, and never invented."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from requiretls_milter.engine.downgrades import REMEMBERED, Feature, Ledger, observations
+from requiretls_milter.metrics import Counters
+from requiretls_milter.model import (
+    AddressLookup,
+    DnsOutcome,
+    DomainEvidence,
+    HopKind,
+    HostEvidence,
+    MtaStsEvidence,
+    MtaStsMode,
+    MtaStsPolicy,
+    MxEvidence,
+    NextHop,
+    ProbeEvidence,
+    ProbeFailure,
+    ProbeStage,
+    Reply,
+    TlsaEvidence,
+    TlsaRecord,
+)
+from requiretls_milter.store import StoreError, StoreKind
+from requiretls_milter.store.memory import MemoryStore
+
+DAY = 86400.0
+NOW = 1_800_000_000.0
+RECORD = TlsaRecord(3, 1, 1, bytes(32))
+POLICY = MtaStsPolicy(MtaStsMode.ENFORCE, ("mx.example.org",), 86400, "1")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a domain with one host offers; None for what cannot be found out."""
+
+    starttls: bool | None = True
+    requiretls: bool | None = True
+    tlsa: bool | None = True
+    mta_sts: bool | None = True
+
+
+def evidence(offer: Offer, domain: str = "example.org") -> DomainEvidence:
+    host = f"mx.{domain}"
+    tlsa = TlsaEvidence(True, DnsOutcome.NODATA, True, host)
+    if offer.tlsa is None:
+        tlsa = replace(tlsa, outcome=DnsOutcome.ERROR)
+    elif offer.tlsa:
+        tlsa = replace(tlsa, outcome=DnsOutcome.FOUND, records=(RECORD,))
+    if offer.starttls is None:
+        probe = ProbeEvidence("192.0.2.1", ProbeStage.CONNECT, ProbeFailure.TIMEOUT)
+    elif offer.starttls:
+        stage = ProbeStage.DONE if offer.requiretls is not None else ProbeStage.HANDSHAKE
+        probe = ProbeEvidence(
+            "192.0.2.1", stage, starttls_offered=True, requiretls=offer.requiretls
+        )
+    else:
+        probe = ProbeEvidence("192.0.2.1", ProbeStage.DONE, starttls_offered=False)
+    sts = MtaStsEvidence(POLICY if offer.mta_sts else None, "timeout" * (offer.mta_sts is None))
+    lookup = AddressLookup(DnsOutcome.FOUND, True, ("192.0.2.1",), host)
+    return DomainEvidence(
+        NextHop(HopKind.MX, domain),
+        MxEvidence(DnsOutcome.FOUND, True),
+        sts,
+        (HostEvidence(host, 10, lookup, tlsa, (probe,)),),
+    )
+
+
+@dataclass
+class World:
+    """A ledger with its counters."""
+
+    store: MemoryStore = field(default_factory=MemoryStore)
+    counters: Counters = field(default_factory=Counters)
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.store, self.counters)
+
+    def restart(self) -> None:
+        self.ledger = Ledger(self.store, self.counters)
+
+    async def sees(self, offer: Offer, day: float, domain: str = "example.org") -> float:
+        return await self.ledger.observe(evidence(offer, domain), NOW + day * DAY)
+
+    def counted(self) -> Counter[str]:
+        return Counter(
+            {
+                labels[0]: int(value)
+                for name, labels, value in self.counters.totals().counters
+                if name == "downgrades_total" and value
+            }
+        )
+
+
+@pytest.mark.parametrize("feature", list(Feature))
+async def test_what_was_offered_and_is_gone_is_counted_once(feature: Feature) -> None:
+    world = World()
+    gone = replace(Offer(), **{feature.value: False})
+    assert await world.sees(Offer(), 0) == 0
+    for day in (1, 1.5, 2):
+        assert await world.sees(gone, day) == NOW + DAY
+    expected = {feature.value: 1}
+    assert world.counted() == expected
+
+
+async def test_what_comes_back_and_goes_again_is_counted_again() -> None:
+    world = World()
+    gone = Offer(requiretls=False)
+    for day, offer in enumerate((Offer(), gone, Offer(), gone)):
+        lost = await world.sees(offer, day)
+    assert lost == NOW + 3 * DAY
+    assert world.counted() == {"requiretls": 2}
+
+
+async def test_what_was_never_offered_is_no_downgrade() -> None:
+    world = World()
+    for day in range(3):
+        assert await world.sees(Offer(False, None, False, False), day) == 0
+    assert not world.counted()
+
+
+@pytest.mark.parametrize("feature", list(Feature))
+async def test_what_cannot_be_found_out_is_no_downgrade(feature: Feature) -> None:
+    world = World()
+    await world.sees(Offer(), 0)
+    assert await world.sees(replace(Offer(), **{feature.value: None}), 1) == 0
+    assert not world.counted()
+
+
+async def test_starttls_that_is_put_off_is_no_downgrade() -> None:
+    world = World()
+    await world.sees(Offer(), 0)
+    seen = evidence(Offer())
+    (host,) = seen.hosts
+    put_off = replace(host.probes[0], requiretls=None, starttls_reply=Reply(454, "4.7.0"))
+    seen = replace(seen, hosts=(replace(host, probes=(put_off,)),))
+    assert await world.ledger.observe(seen, NOW + DAY) == 0
+    assert not world.counted()
+
+
+async def test_a_policy_that_is_withdrawn_in_mode_none_is_no_downgrade() -> None:
+    world = World()
+    await world.sees(Offer(), 0)
+    withdrawn = replace(
+        evidence(Offer()), mta_sts=MtaStsEvidence(replace(POLICY, mode=MtaStsMode.NONE))
+    )
+    assert await world.ledger.observe(withdrawn, NOW + DAY) == 0
+    assert await world.sees(Offer(mta_sts=False), 2) == 0
+    assert not world.counted()
+
+
+@pytest.mark.rule(58)
+async def test_r58_a_policy_that_vanishes_is_a_downgrade_while_it_still_applies() -> None:
+    world = World()
+    await world.sees(Offer(), 0)
+    kept = MtaStsEvidence(POLICY, "the domain has no record any more", vanished=True)
+    seen = replace(evidence(Offer()), mta_sts=kept)
+    assert await world.ledger.observe(seen, NOW + DAY) == NOW + DAY
+    assert world.counted() == {"mta_sts": 1}
+
+
+async def test_a_downgrade_outlives_a_restart_and_is_not_counted_again() -> None:
+    world = World()
+    await world.sees(Offer(), 0)
+    world.restart()
+    assert await world.sees(Offer(tlsa=False), 1) == NOW + DAY
+    world.restart()
+    assert await world.sees(Offer(tlsa=False), 2) == NOW + DAY
+    assert world.counted() == {"tlsa": 1}
+
+
+async def test_what_was_offered_long_ago_is_forgotten() -> None:
+    world = World()
+    await world.sees(Offer(), 0)
+    assert await world.sees(Offer(tlsa=False), REMEMBERED / DAY + 1) == 0
+    assert not world.counted()
+
+
+class BrokenStore(MemoryStore):
+    """A store whose disk is gone."""
+
+    async def get(self, kind: StoreKind, key: str, now: float) -> bytes | None:
+        raise StoreError("disk gone")
+
+    async def put(self, kind: StoreKind, key: str, value: bytes, keep_until: float) -> None:
+        raise StoreError("disk gone")
+
+
+async def test_a_broken_store_costs_no_more_than_memory_over_a_restart() -> None:
+    world = World(store=BrokenStore())
+    await world.sees(Offer(), 0)
+    assert await world.sees(Offer(tlsa=False), 1) == NOW + DAY
+    assert world.counted() == {"tlsa": 1}
+
+
+def test_a_host_offers_what_all_of_its_servers_offer() -> None:
+    seen = evidence(Offer())
+    (host,) = seen.hosts
+    other = ProbeEvidence("192.0.2.2", ProbeStage.DONE, starttls_offered=False)
+    seen = replace(seen, hosts=(replace(host, probes=(*host.probes, other)),))
+    starttls = [o.offered for o in observations(seen) if o.feature is Feature.STARTTLS]
+    assert starttls == [False]
+
+
+async def test_thirty_days_of_a_thousand_domains_are_counted_exactly() -> None:
+    """Losses, renewals, outages and restarts; each loss counted once, none invented."""
+    chance = random.Random(8689)  # noqa: S311 - the same days in every run
+    world = World()
+    offers = {f"d{number}.example": Offer() for number in range(1000)}
+    for domain, offer in offers.items():
+        await world.sees(offer, 0, domain)
+    expected: Counter[str] = Counter()
+    for day in range(1, 31):
+        for domain, offer in offers.items():
+            event = chance.random()
+            feature = chance.choice(("requiretls", "tlsa", "mta_sts"))
+            shown = offer
+            if event < 0.02:  # lost
+                expected[feature] += getattr(offer, feature) is True
+                offers[domain] = shown = replace(offer, **{feature: False})
+            elif event < 0.06:  # renewed
+                offers[domain] = shown = replace(offer, **{feature: True})
+            elif event < 0.11:  # a lame resolver, no HTTPS
+                shown = replace(offer, tlsa=None, mta_sts=None)
+            elif event < 0.16:  # no connection
+                shown = replace(offer, starttls=None, requiretls=None)
+            await world.sees(shown, day, domain)
+        if day % 7 == 3:
+            world.restart()
+    assert sum(expected.values()) > 300
+    assert world.counted() == expected
