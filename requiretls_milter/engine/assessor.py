@@ -19,6 +19,7 @@ from requiretls_milter import log
 from requiretls_milter import nexthop as nexthops
 from requiretls_milter.config import Config, PlainMail
 from requiretls_milter.engine.cache import BusyError, CachedSource
+from requiretls_milter.engine.downgrades import Ledger
 from requiretls_milter.evidence.collector import EvidenceSource, gather
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
@@ -65,6 +66,7 @@ class Assessor:
         source: kept evidence; may be shared with the assessor that comes after.
         trust: the certification authorities that count.
         counters, gauges: where assessments are counted and ``domain_ready`` is shown.
+        ledger: remembers what was offered; None where nothing outlives the process.
         deadline: seconds for one assessment.
         wall, monotonic: clocks, in seconds.
     """
@@ -77,6 +79,7 @@ class Assessor:
         counters: Counters,
         gauges: Gauges,
         *,
+        ledger: Ledger | None = None,
         deadline: float = ASSESS_DEADLINE,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -86,6 +89,7 @@ class Assessor:
         self._trust = trust
         self._counters = counters
         self._gauges = gauges
+        self._ledger = ledger
         self._deadline = deadline
         self._wall = wall
         self._monotonic = monotonic
@@ -223,7 +227,11 @@ class Assessor:
 
     async def _look(self, nexthop: NextHop, source: EvidenceSource) -> DomainEvidence:
         async with asyncio.timeout(GATHER_DEADLINE):
-            return await gather(nexthop, source, self._config, self._wall())
+            evidence = await gather(nexthop, source, self._config, self._wall())
+            if self._ledger is None:
+                return evidence
+            lost = await self._ledger.observe(evidence, self._wall())
+            return replace(evidence, downgraded_at=lost)
 
 
 class _WithoutProbes:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pydantic import TypeAdapter, ValidationError
 
 from requiretls_milter import log
-from requiretls_milter.forecast.servers import secure_tlsa, tlsa_lookup_failed
+from requiretls_milter.forecast.servers import secure_tlsa
 from requiretls_milter.metrics import Counters
 from requiretls_milter.model import (
     DnsOutcome,
@@ -72,6 +72,8 @@ class Record:
 
 _records = TypeAdapter(Record)
 
+_PROVEN_ABSENT = (DnsOutcome.NODATA, DnsOutcome.NXDOMAIN)
+
 
 # ---------------------------------------------------------------- reading evidence
 
@@ -97,8 +99,11 @@ def _of_policy(evidence: DomainEvidence) -> Iterator[Observation]:
 
 
 def _of_tlsa(host: HostEvidence) -> Iterator[Observation]:
-    if host.addresses.outcome is DnsOutcome.FOUND and not tlsa_lookup_failed(host):
-        yield Observation(Feature.TLSA, host.host, bool(secure_tlsa(host)))
+    """Gone is only what is proven absent: unsigned answers may be our resolver's fault."""
+    if secure_tlsa(host):
+        yield Observation(Feature.TLSA, host.host, True)
+    elif host.tlsa.asked and host.tlsa.secure and host.tlsa.outcome in _PROVEN_ABSENT:
+        yield Observation(Feature.TLSA, host.host, False)
 
 
 def _of_servers(host: HostEvidence) -> Iterator[Observation]:

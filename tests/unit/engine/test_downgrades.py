@@ -200,6 +200,18 @@ async def test_a_broken_store_costs_no_more_than_memory_over_a_restart() -> None
     assert world.counted() == {"tlsa": 1}
 
 
+async def test_a_resolver_that_no_longer_validates_is_no_downgrade() -> None:
+    world = World()
+    await world.sees(Offer(), 0)
+    seen = evidence(Offer())
+    (host,) = seen.hosts
+    unsigned = replace(
+        host, addresses=replace(host.addresses, secure=False), tlsa=TlsaEvidence(asked=False)
+    )
+    assert await world.ledger.observe(replace(seen, hosts=(unsigned,)), NOW + DAY) == 0
+    assert not world.counted()
+
+
 def test_a_host_offers_what_all_of_its_servers_offer() -> None:
     seen = evidence(Offer())
     (host,) = seen.hosts
