@@ -298,9 +298,9 @@ class MtaStsEvidence:
 
     policy: MtaStsPolicy | None = None
     error: str = ""
-    vanished: bool = False
     fetched_at: float = 0.0
     expires: float = 0.0
+    vanished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
