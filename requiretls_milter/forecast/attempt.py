@@ -56,17 +56,19 @@ def unknown(server: Server, text: str) -> Attempt:
     return Attempt(server, UNKNOWN_STATUS, Reason.UNKNOWN, text, ends=True)
 
 
-def in_turn(groups: tuple[tuple[Attempt, ...], ...], limit: int) -> tuple[Attempt, bool]:
+def in_turn(
+    groups: tuple[tuple[Attempt, ...], ...], limit: int, recorded: Attempt | None = None
+) -> tuple[Attempt, bool]:
     """What remains when servers are tried in turn; and whether their order can change it.
 
-    The first success ends it, else the last failure recorded decides. Servers
-    of equal preference are tried in random order, *limit* in all (0: no limit):
-    where that matters, the worst that can happen is forecast.
+    The first success ends it, else the last failure recorded decides; *recorded*
+    is what was before any server is tried. Servers of equal preference are tried
+    in random order, *limit* in all (0: no limit): where that matters, the worst
+    that can happen is forecast.
     """
     ended: list[Attempt] = []
-    remaining = [
-        Attempt(None, status.NO_SERVER_LEFT, Reason.MX_NOT_IN_MTA_STS_POLICY, _NOBODY_TRIED)
-    ]
+    nobody = Attempt(None, status.NO_SERVER_LEFT, Reason.MX_NOT_IN_MTA_STS_POLICY, _NOBODY_TRIED)
+    remaining = [recorded or nobody]
     slots = limit or sum(len(group) for group in groups)
     for group in groups:
         tried = min(slots, len(group))
@@ -97,12 +99,22 @@ _NOBODY_TRIED = "no server of the domain is in its MTA-STS policy"
 # ---------------------------------------------------------------- broken sessions
 
 
-def session_failure(server: Server) -> Attempt | None:
-    """The attempt that ends before or without any question of TLS; None where it does not.
+IN_CLEAR = frozenset(
+    {ProbeStage.NOT_PROBED, ProbeStage.CONNECT, ProbeStage.BANNER, ProbeStage.EHLO}
+)
+"""Stages that every delivery passes, whatever it wants of TLS."""
 
-    The handshake itself (stage HANDSHAKE) is for the profile to judge.
+
+def session_failure(server: Server, stages: frozenset[ProbeStage]) -> Attempt | None:
+    """The attempt that ends because the session broke at one of *stages*; None where it did not.
+
+    A delivery that does not want TLS never comes to the stages after EHLO, and
+    one that verifies certificates gives up before the EHLO inside TLS: so each
+    is asked for in its turn. The handshake itself is for the profile to judge.
     """
     probe = server.probe
+    if probe.stage not in stages:
+        return None
     match probe.stage:
         case ProbeStage.NOT_PROBED:
             return unknown(server, f"{server.name} has not been probed")
@@ -115,8 +127,6 @@ def session_failure(server: Server) -> Attempt | None:
                 Reason.UNREACHABLE,
                 f"no connection to {server.name}: {_failure(probe)}",
             )
-        case ProbeStage.HANDSHAKE | ProbeStage.DONE:
-            return None
         case _ if probe.reply is not None:
             return _refused_by_reply(server, probe.reply, probe.stage)
         case _:
@@ -133,12 +143,13 @@ def _failure(probe: ProbeEvidence) -> str:
 
 
 def _refused_by_reply(server: Server, reply: Reply, stage: ProbeStage) -> Attempt:
-    """A server's own 4xx or 5xx: its code, at the greeting always temporary.
+    """A server's own reply that is no 2xx: its code, a 5xx greeting taken for temporary.
 
-    smtp_skip_5xx_greeting: a 5xx greeting is another server's chance.
+    smtp_skip_5xx_greeting: a 5xx greeting is another server's chance. What is
+    neither 4xx nor 5xx breaks the protocol, and ends the delivery.
     """
     code = reply_status(reply)
-    if stage is ProbeStage.BANNER:
+    if stage is ProbeStage.BANNER and reply.code // 100 == 5:
         code = "4" + code[1:]
     return Attempt(
         server,

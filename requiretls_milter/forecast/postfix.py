@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from requiretls_milter.forecast import dane, pkix, profiles, status
 from requiretls_milter.forecast.attempt import (
+    IN_CLEAR,
     NOTHING_RECORDED,
     OLD_TLS,
     Attempt,
@@ -25,6 +26,7 @@ from requiretls_milter.forecast.servers import (
     Server,
     Servers,
     in_mta_sts_policy,
+    lookup_failure,
     secure_tlsa,
     tlsa_lookup_failed,
 )
@@ -85,9 +87,15 @@ class NoPlan:
 def deliver(delivery: Delivery, servers: Servers) -> tuple[Attempt, bool]:
     """What the delivery ends with; and whether Postfix's random order could change it."""
     if isinstance(servers, NoServer):
-        return Attempt(None, servers.status, servers.reason, servers.text), False
+        return _without_server(servers), False
     attempts = tuple(tuple(attempt(server, delivery) for server in group) for group in servers)
-    return in_turn(attempts, delivery.profile.mx_address_limit)
+    failure = lookup_failure(delivery.evidence)
+    recorded = None if failure is None else _without_server(failure)
+    return in_turn(attempts, delivery.profile.mx_address_limit, recorded)
+
+
+def _without_server(failure: NoServer) -> Attempt:
+    return Attempt(None, failure.status, failure.reason, failure.text)
 
 
 def attempt(server: Server, delivery: Delivery) -> Attempt:
@@ -106,9 +114,10 @@ def attempt(server: Server, delivery: Delivery) -> Attempt:
     return (
         _forbidden_by_policy(server, plan.level, policy)
         or _not_in_mta_sts_policy(server, delivery, undecided)
-        or _with_token(session_failure(server), undecided)
+        or _with_token(session_failure(server, IN_CLEAR), undecided)
         or _without_tls(server, plan.level, policy)
-        or _handshake_failure(server, plan.level, undecided)
+        or _with_token(session_failure(server, _AT_STARTTLS), undecided)
+        or _handshake_failure(server, plan, undecided)
         or _inside_tls(server, plan, policy, delivery)
     )
 
@@ -227,6 +236,9 @@ def _not_in_mta_sts_policy(server: Server, delivery: Delivery, undecided: str) -
 
 # ---------------------------------------------------------------- the session
 
+_AT_STARTTLS = frozenset({ProbeStage.STARTTLS})
+_AT_SECOND_EHLO = frozenset({ProbeStage.EHLO_TLS})
+
 
 def _without_tls(server: Server, level: TlsLevel, policy: RequiretlsPolicy) -> Attempt | None:
     """STARTTLS not offered, not wanted, or refused."""
@@ -269,12 +281,12 @@ def _blocked(server: Server, code: str, refused: bool, token: str) -> Attempt:
     return Attempt(server, code, Reason.STARTTLS_NOT_OFFERED, text, tls=token)
 
 
-def _handshake_failure(server: Server, level: TlsLevel, undecided: str) -> Attempt | None:
+def _handshake_failure(server: Server, plan: Plan, undecided: str) -> Attempt | None:
     """Always temporary, also under enforce; no first attempt falls back to clear text."""
     probe = server.probe
     if probe.stage is ProbeStage.HANDSHAKE:
         why = probe.error or str(probe.failure)
-    elif profiles.must_match(level) and probe.tls_version in OLD_TLS:
+    elif profiles.must_match(_session_level(plan)) and probe.tls_version in OLD_TLS:
         # smtp(8) raises OpenSSL's security level to 1 where it authenticates,
         # and OpenSSL 3 has no TLS before 1.2 there.
         why = f"it speaks no more than {probe.tls_version}"
@@ -293,12 +305,16 @@ def _inside_tls(
     server: Server, plan: Plan, policy: RequiretlsPolicy, delivery: Delivery
 ) -> Attempt:
     """The certificate, then the second EHLO."""
-    level, error = _session_level(server, plan, delivery)
-    if profiles.must_match(level) and error:
+    level = _session_level(plan)
+    error = _mismatch(server, plan, level, delivery)
+    if error:
         return _certificate_failure(server, plan.level, level, policy, error)
     matched = profiles.must_match(level)
     offered = server.probe.requiretls is True
     decided = _decided(plan.level, level)
+    broken = session_failure(server, _AT_SECOND_EHLO)
+    if broken is not None:
+        return replace(broken, tls=_token(decided, policy, "requiretls?"))
     if policy is RequiretlsPolicy.ENFORCE and not offered:
         return Attempt(
             server,
@@ -324,22 +340,35 @@ def _inside_tls(
     )
 
 
-def _session_level(server: Server, plan: Plan, delivery: Delivery) -> tuple[TlsLevel, str]:
-    """The level of the established session, and why the certificate does not match."""
-    level = plan.level
+def _session_level(plan: Plan) -> TlsLevel:
+    """The level of the session, once OpenSSL has seen the TLSA records.
+
+    Where it finds none of them usable after Postfix has accepted them, the
+    session goes on unauthenticated, the enforce check being over.
+    """
+    if (
+        plan.level in (TlsLevel.DANE, TlsLevel.HALF_DANE)
+        and plan.records
+        and not dane.usable(plan.records)
+    ):
+        return TlsLevel.ENCRYPT
+    return plan.level
+
+
+def _mismatch(server: Server, plan: Plan, level: TlsLevel, delivery: Delivery) -> str:
+    """Why the certificate does not match at *level*; the empty string where it does, or need not.
+
+    Level dane-only never goes on without a usable record.
+    """
     chain = server.probe.chain
-    if profiles.must_pkix(level):
-        return level, pkix.verify(chain, plan.references, delivery.trust, delivery.now)
     if not profiles.must_match(level):
-        return level, ""
+        return ""
+    if profiles.must_pkix(level):
+        return pkix.verify(chain, plan.references, delivery.trust, delivery.now)
     records = dane.usable(plan.records)
-    if not records and level is not TlsLevel.DANE_ONLY:
-        # OpenSSL finds none of the records usable after Postfix has accepted
-        # them: the session goes on unauthenticated, the enforce check being over.
-        return TlsLevel.ENCRYPT, ""
     if not records:
-        return level, "no TLSA record is usable"
-    return level, dane.verify(chain, records, plan.references, delivery.now)
+        return "no TLSA record is usable"
+    return dane.verify(chain, records, plan.references, delivery.now)
 
 
 def _names_the_host(server: Server, level: TlsLevel, delivery: Delivery) -> bool:

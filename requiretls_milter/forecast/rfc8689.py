@@ -7,7 +7,7 @@ of this profile.
 from __future__ import annotations
 
 from requiretls_milter.forecast import status
-from requiretls_milter.forecast.attempt import OLD_TLS, Attempt, session_failure
+from requiretls_milter.forecast.attempt import IN_CLEAR, OLD_TLS, Attempt, session_failure
 from requiretls_milter.forecast.authentication import authenticate
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.servers import (
@@ -25,6 +25,9 @@ from requiretls_milter.model import (
     Reading,
     Reason,
 )
+
+_BEFORE_TLS = IN_CLEAR | {ProbeStage.STARTTLS}
+_AT_SECOND_EHLO = frozenset({ProbeStage.EHLO_TLS})
 
 
 def deliver(
@@ -73,9 +76,10 @@ def attempt(
             f"TLSA lookup for {server.host.host} failed",
         )
     return (
-        session_failure(server)
+        session_failure(server, _BEFORE_TLS)
         or _no_tls(server)
         or _not_authenticated(server, evidence, reading, trust, now)
+        or session_failure(server, _AT_SECOND_EHLO)
         or _last_step(server)
     )
 

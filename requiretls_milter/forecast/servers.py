@@ -69,14 +69,11 @@ def servers_of(evidence: DomainEvidence, profile: MtaProfile) -> Servers:
     if failure:
         return failure
     found: list[Server] = []
-    soft_error = False
     for host in evidence.hosts:
         if host.addresses.outcome is DnsOutcome.FOUND:
             found.extend(_servers_at(host, profile))
-        elif host.addresses.outcome is DnsOutcome.ERROR:
-            soft_error = True
     if not found:
-        return _no_address(evidence, soft_error)
+        return _no_address(evidence)
     return _without_self(domain, evidence, found, profile)
 
 
@@ -105,17 +102,39 @@ def _servers_at(host: HostEvidence, profile: MtaProfile) -> list[Server]:
     ]
 
 
-def _no_address(evidence: DomainEvidence, soft_error: bool) -> NoServer:
-    """No host has an address: a failed lookup dominates "no such host"."""
+def lookup_failure(evidence: DomainEvidence) -> NoServer | None:
+    """What the lookups of the hosts' addresses leave recorded; None where all have one.
+
+    It is what remains where no server is tried. A failed lookup dominates "no
+    such host", but the last host decides how: "no such host" after a failure is
+    4.4.4 (smtp_addr_one() of Postfix).
+    """
     domain = evidence.nexthop.host
-    if soft_error:
+    outcomes = [host.addresses.outcome for host in evidence.hosts]
+    if DnsOutcome.ERROR in outcomes:
         errors = (host.addresses.error for host in evidence.hosts if host.addresses.error)
+        missed = [outcome for outcome in outcomes if outcome is not DnsOutcome.FOUND]
         code = status.DNS_FAILURE
-        # Postfix turns "no such host" after a soft error into 4.4.4: the last host decides.
-        if evidence.hosts[-1].addresses.outcome is not DnsOutcome.ERROR:
+        if missed[-1] is not DnsOutcome.ERROR:
             code = status.NO_ADDRESS_FOR_NOW
         text = f"address lookup for {domain} failed: {next(errors, 'no answer')}"
         return NoServer(code, Reason.DNS_FAILURE, text)
+    if all(outcome is DnsOutcome.FOUND for outcome in outcomes):
+        return None
+    names = [host.host for host in evidence.hosts if host.addresses.outcome != DnsOutcome.FOUND]
+    return NoServer(
+        status.NO_ADDRESS,
+        Reason.NO_SUCH_DOMAIN,
+        f"{names[-1]}, a server of {domain}, has no address",
+    )
+
+
+def _no_address(evidence: DomainEvidence) -> NoServer:
+    """No server is left: no host has an address, or none of a protocol that the MTA speaks."""
+    domain = evidence.nexthop.host
+    failure = lookup_failure(evidence)
+    if failure is not None and failure.reason is Reason.DNS_FAILURE:
+        return failure
     return NoServer(
         status.NO_ADDRESS, Reason.NO_SUCH_DOMAIN, f"no server of {domain} has an address"
     )

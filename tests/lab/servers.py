@@ -123,11 +123,8 @@ class _Session:
     async def do_helo(self, command: str) -> None:
         """HELO: nothing is offered; a 4xx to EHLO is meant for it too."""
         self.seen["helo"] = command[5:]
-        await self.say(
-            self.behaviour.ehlo
-            if self.behaviour.ehlo.startswith("4")
-            else f"250 {self.listener['name']}"
-        )
+        word = self.behaviour.ehlo_tls if self.tls else self.behaviour.ehlo
+        await self.say(word if word.startswith("4") else f"250 {self.listener['name']}")
 
     async def do_starttls(self, command: str) -> None:
         """RFC 3207, or one of the ways to break it."""

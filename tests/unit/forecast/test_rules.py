@@ -20,6 +20,7 @@ from requiretls_milter.model import (
     ProbeFailure,
     ProbeStage,
     Reading,
+    Reply,
     Requirement,
     RequiretlsPolicy,
     TlsaRecord,
@@ -42,6 +43,8 @@ from tests.unit.forecast.build import (
 OK = ("2.0.0", "ok")
 DAY = 86400
 GOOD = certificate().tlsa()
+UNUSABLE = TlsaRecord(3, 1, 99, bytes(32))
+"""A matching type that Postfix takes and OpenSSL does not."""
 
 
 def refused(address: str = "192.0.2.9") -> ProbeEvidence:
@@ -464,10 +467,90 @@ def test_an_address_that_was_not_probed_makes_the_forecast_unknown() -> None:
             assert (result.status, result.compliant) == ("unknown", None)
 
 
+def broken(
+    stage: ProbeStage, failure: ProbeFailure = ProbeFailure.CLOSED, reply: Reply | None = None
+) -> ProbeEvidence:
+    """A session that ended at *stage*, with all that a probe has seen by then."""
+    inside = stage is ProbeStage.EHLO_TLS
+    return replace(
+        probe(requiretls=None),
+        stage=stage,
+        failure=failure,
+        reply=reply,
+        starttls_offered=None if stage in (ProbeStage.BANNER, ProbeStage.EHLO) else True,
+        tls_version="TLSv1.3" if inside else "",
+        chain=certificate().chain if inside else (),
+    )
+
+
 def test_a_server_that_breaks_the_protocol_is_a_lost_connection() -> None:
-    for stage in (ProbeStage.BANNER, ProbeStage.EHLO, ProbeStage.EHLO_TLS):
-        broken = ProbeEvidence("192.0.2.1", stage, ProbeFailure.PROTOCOL, error="too long")
-        assert answers(forecast(domain(host(GOOD, seen=broken)))) == ("4.4.2", "unreachable")
+    for stage in (ProbeStage.BANNER, ProbeStage.EHLO, ProbeStage.STARTTLS, ProbeStage.EHLO_TLS):
+        seen = broken(stage, ProbeFailure.PROTOCOL)
+        assert answers(forecast(domain(host(GOOD, seen=seen)))) == ("4.4.2", "unreachable")
+
+
+def test_the_certificate_is_looked_at_before_the_second_ehlo() -> None:
+    """A server that nobody authenticated is not asked what it offers: 5.7.10, not 4.4.2."""
+    evidence = domain(host(BAD, seen=broken(ProbeStage.EHLO_TLS)))
+    for profile in (DANE, LETTER):
+        assert answers(forecast(evidence, profile)) == ("5.7.10", "certificate_not_verified")
+    assert forecast(evidence, requirement=Requirement.NONE).status == "4.7.5"
+
+
+def test_a_session_that_breaks_inside_tls_has_its_level_decided() -> None:
+    seen = broken(ProbeStage.EHLO_TLS, ProbeFailure.REPLY, Reply(421, "4.3.2", "4.3.2 bye"))
+    result = forecast(domain(host(GOOD, seen=seen)))
+    assert (*answers(result), result.tls) == ("4.3.2", "server_rejects", "dane/requiretls?")
+    seen = broken(ProbeStage.EHLO_TLS)
+    result = forecast(domain(host(UNUSABLE, seen=seen)))
+    assert (result.status, result.tls) == ("4.4.2", "dane:encrypt/requiretls?")
+
+
+@pytest.mark.parametrize("stage", [ProbeStage.STARTTLS, ProbeStage.HANDSHAKE, ProbeStage.EHLO_TLS])
+def test_an_mta_without_tls_never_comes_to_where_tls_breaks(stage: ProbeStage) -> None:
+    none = MtaProfile(tls_security_level=TlsLevel.NONE)
+    result = forecast(domain(host(seen=broken(stage))), none, Requirement.NONE)
+    assert (*answers(result), result.tls) == (*OK, "none")
+
+
+def test_a_greeting_that_is_no_reply_of_class_2_4_or_5_ends_the_delivery() -> None:
+    seen = broken(ProbeStage.BANNER, ProbeFailure.REPLY, Reply(354, "", "go ahead"))
+    hosts = (host(GOOD, seen=seen), host(GOOD, name="mx2.example.org", preference=20))
+    assert answers(forecast(domain(*hosts))) == ("5.5.0", "server_rejects")
+
+
+def test_old_tls_is_good_enough_where_no_tlsa_record_is_usable() -> None:
+    """OpenSSL's security level is raised for the session's level, not for the planned one."""
+    seen = replace(probe(), tls_version="TLSv1.1")
+    result = forecast(domain(host(UNUSABLE, seen=seen)))
+    assert (result.status, result.tls) == ("2.0.0", "dane:encrypt/requiretls:nocertmatch")
+    assert forecast(domain(host(GOOD, seen=seen))).status == "4.7.5"
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "status"),
+    [
+        ([DnsOutcome.FOUND], "4.3.0"),
+        ([DnsOutcome.FOUND, DnsOutcome.NODATA], "5.4.4"),
+        ([DnsOutcome.FOUND, DnsOutcome.NXDOMAIN], "5.4.4"),
+        ([DnsOutcome.FOUND, DnsOutcome.ERROR], "4.4.3"),
+        ([DnsOutcome.ERROR, DnsOutcome.NODATA, DnsOutcome.FOUND], "4.4.4"),
+        ([DnsOutcome.NODATA, DnsOutcome.ERROR, DnsOutcome.FOUND], "4.4.3"),
+    ],
+)
+def test_where_mta_sts_passes_over_every_server_a_failed_address_lookup_remains(
+    outcomes: list[DnsOutcome], status: str
+) -> None:
+    hosts = [
+        replace(
+            host(name=f"mx{number}.example.org", preference=number),
+            addresses=AddressLookup(outcome, addresses=("192.0.2.1",) * (outcome == "found")),
+        )
+        for number, outcome in enumerate(outcomes, start=1)
+    ]
+    new = replace(DANE, mta_sts=MtaSts.MX_PATTERNS)
+    result = forecast(domain(*hosts, sts=("elsewhere.example.org",)), new)
+    assert (result.status, result.tls) == (status, "secure?/requiretls?")
 
 
 # ---------------------------------------------------------------- compliance

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from requiretls_milter.model import (
     AddressLookup,
@@ -227,7 +228,7 @@ def _session(server: Server, host: Host) -> ProbeEvidence:
         return ProbeEvidence(address, ProbeStage.DONE, starttls_offered=False)
     reply = server.starttls_reply
     if reply in ("close", "hang"):
-        return _stopped(address, ProbeStage.STARTTLS, reply)
+        return replace(_stopped(address, ProbeStage.STARTTLS, reply), starttls_offered=True)
     if reply != "220":
         return ProbeEvidence(
             address, ProbeStage.DONE, starttls_offered=True, starttls_reply=_reply(reply)
