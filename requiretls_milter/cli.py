@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from requiretls_milter import __version__
+from requiretls_milter.commands.report import report
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
@@ -226,6 +227,9 @@ def _fail(*mistakes: str) -> NoReturn:
     for mistake in mistakes:
         click.echo(f"error: {mistake}", err=True)
     raise click.exceptions.Exit(USAGE)
+
+
+commands.add_command(report)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -105,6 +105,13 @@ class Client:
     trusted: bool = False
     capability: Capability = Capability.NOTHING
 
+    @property
+    def standing(self) -> str:
+        """For whom it counts, in a word: what ``enforce_for`` tells apart."""
+        if self.authenticated:
+            return "authenticated"
+        return "trusted" if self.trusted else "other"
+
 
 @dataclass(slots=True, eq=False)
 class Recipient:

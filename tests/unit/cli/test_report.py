@@ -1,276 +1,149 @@
+"""``report --would-have`` judges logged mail again, under stricter modes."""
+
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from requiretls_milter.model import (
-    AddressLookup,
-    DnsOutcome,
-    DomainEvidence,
-    HopKind,
-    HostEvidence,
-    MtaProfile,
-    MtaStsMode,
-    NextHop,
-    ProbeEvidence,
-    ProbeFailure,
-    ProbeStage,
-    Reply,
-    Requirement,
-)
-from requiretls_milter.report import (
-    HostReport,
-    NextHopReport,
-    exit_status,
-    report,
-    starttls_word,
-)
-from requiretls_milter.report_text import to_text
-from tests.unit.forecast.build import (
-    BAD,
-    DANE,
-    NOW,
-    certificate,
-    clear,
-    domain,
-    host,
-    probe,
-    trust,
-)
-
-IPV6 = "2001:db8::1"
+from requiretls_milter import cli
+from requiretls_milter.config import Config
+from requiretls_milter.rules import RuleSet
+from requiretls_milter.would_have import judge, read
 
 
-def reported(evidence: DomainEvidence, profile: MtaProfile = DANE) -> NextHopReport:
-    return report(
-        "example.org",
-        evidence,
-        requirement=Requirement.REQUIRETLS,
-        profile=profile,
-        trust=trust(),
-        now=NOW,
-    )
-
-
-def host_of(evidence: HostEvidence, profile: MtaProfile = DANE) -> HostReport:
-    return reported(domain(evidence), profile)["hosts"][0]
-
-
-def with_addresses(evidence: HostEvidence, *probes: ProbeEvidence) -> HostEvidence:
-    addresses = tuple(probe.address for probe in probes)
-    return replace(
-        evidence, addresses=replace(evidence.addresses, addresses=addresses), probes=probes
-    )
-
-
-@pytest.mark.parametrize(
-    ("seen", "word"),
-    [
-        (ProbeEvidence("192.0.2.1"), "unknown"),
-        (ProbeEvidence("192.0.2.1", ProbeStage.CONNECT, ProbeFailure.FORBIDDEN), "unknown"),
-        (ProbeEvidence("192.0.2.1", ProbeStage.CONNECT, ProbeFailure.REFUSED), "unreachable"),
-        (ProbeEvidence("192.0.2.1", ProbeStage.BANNER, ProbeFailure.TIMEOUT), "unreachable"),
-        (ProbeEvidence("192.0.2.1", ProbeStage.EHLO, ProbeFailure.CLOSED), "unreachable"),
-        (
-            ProbeEvidence(
-                "192.0.2.1", ProbeStage.DONE, starttls_offered=True, starttls_reply=Reply(454)
-            ),
-            "refused",
-        ),
-        (
-            ProbeEvidence(
-                "192.0.2.1", ProbeStage.STARTTLS, ProbeFailure.CLOSED, starttls_offered=True
-            ),
-            "failed",
-        ),
-        (
-            ProbeEvidence(
-                "192.0.2.1", ProbeStage.HANDSHAKE, ProbeFailure.PROTOCOL, starttls_offered=True
-            ),
-            "failed",
-        ),
-        (
-            ProbeEvidence(
-                "192.0.2.1", ProbeStage.EHLO_TLS, ProbeFailure.CLOSED, starttls_offered=True
-            ),
-            "offered",
-        ),
-        (clear(), "not_offered"),
-        (probe(), "offered"),
-    ],
-)
-def test_each_end_of_a_session_has_its_word_for_starttls(seen: ProbeEvidence, word: str) -> None:
-    assert starttls_word(seen) == word
-
-
-def test_a_server_verified_by_dane_and_one_by_a_trusted_authority() -> None:
-    by_dane = host_of(host(certificate().tlsa()))
-    assert by_dane["certificate"] == {"verified_by": "dane", "error": None}
-    by_pkix = host_of(host())
-    assert by_pkix["certificate"] == {"verified_by": "pkix", "error": None}
-    assert by_pkix["tlsa"] == []
-
-
-def test_a_certificate_that_does_not_verify_says_why() -> None:
-    found = host_of(host(BAD))["certificate"]
-    assert found["verified_by"] is None
-    assert found["error"]
-
-
-def test_nothing_is_said_of_a_certificate_that_was_not_seen() -> None:
-    found = host_of(host(certificate().tlsa(), seen=clear()))
-    assert found["certificate"] == {"verified_by": None, "error": None}
-    assert found["requiretls"] is None
-    assert found["tls_version"] is None
-
-
-@pytest.mark.rule(34)
-def test_r34_insecure_tlsa_records_are_not_shown() -> None:
-    assert host_of(host(certificate().tlsa(), tlsa_secure=False))["tlsa"] == []
-
-
-@pytest.mark.rule(21)
-def test_r21_a_tlsa_lookup_that_failed_is_null_and_never_none() -> None:
-    assert host_of(host(tlsa_outcome=DnsOutcome.ERROR))["tlsa"] is None
-
-
-@pytest.mark.rule(36)
-def test_r36_an_unusable_tlsa_record_is_marked() -> None:
-    found = host_of(host(replace(BAD, matching_type=99)))
-    assert found["tlsa"] == [f"3 1 99 {'00' * 32} (unusable)"]
-
-
-def test_a_server_s_status_is_its_own_whatever_the_others_do() -> None:
-    good = host(certificate().tlsa(), preference=20)
-    lacking = host(
-        certificate("mx2.example.org").tlsa(),
-        name="mx2.example.org",
-        seen=probe("192.0.2.2", certificate("mx2.example.org"), requiretls=False),
-    )
-    found = reported(domain(lacking, good))
-    assert [(item["status"], item["reason"]) for item in found["hosts"]] == [
-        ("5.7.30", "requiretls_not_offered"),
-        ("2.0.0", "ok"),
-    ]
-    assert found["forecast"]["status"] == "2.0.0"
-
-
-def test_ok_is_said_of_no_server_that_makes_a_noncompliant_delivery() -> None:
-    found = reported(domain(host(certificate().tlsa()), secure=False))
-    assert found["forecast"]["compliant"] is False
-    assert found["hosts"][0]["status"] == "2.0.0"
-    assert found["hosts"][0]["reason"] == "noncompliant_mx_insecure"
-    assert found["hosts"][0]["addresses"][0]["reason"] == "noncompliant_mx_insecure"
-
-
-def test_a_host_with_several_addresses_is_as_bad_as_its_worst() -> None:
-    found = host_of(
-        with_addresses(
-            host(certificate().tlsa()),
-            probe("192.0.2.1"),
-            probe("192.0.2.2", requiretls=False),
-        )
-    )
-    assert [item["status"] for item in found["addresses"]] == ["2.0.0", "5.7.30"]
-    assert found["requiretls"] in (True, False)
-    assert found["status"] == next(
-        item["status"] for item in found["addresses"] if item["requiretls"] == found["requiretls"]
-    )
-
-
-def test_an_address_that_was_not_looked_at_is_unknown_and_does_not_count() -> None:
-    found = host_of(
-        with_addresses(host(certificate().tlsa()), probe("192.0.2.1"), ProbeEvidence("192.0.2.2"))
-    )
-    assert [item["status"] for item in found["addresses"]] == ["2.0.0", "unknown"]
-    assert found["addresses"][1]["starttls"] == "unknown"
-    assert found["status"] == "2.0.0"
-
-
-def test_an_address_of_a_family_that_the_mta_does_not_use_is_unknown() -> None:
-    found = host_of(
-        with_addresses(host(certificate().tlsa()), probe(IPV6), probe("192.0.2.1")),
-        replace(DANE, inet_protocols=("ipv4",)),
-    )
-    assert [item["status"] for item in found["addresses"]] == ["unknown", "2.0.0"]
-    assert found["status"] == "2.0.0"
-
-
-@pytest.mark.parametrize(
-    ("outcome", "status", "reason"),
-    [
-        (DnsOutcome.ERROR, "4.4.3", "dns_failure"),
-        (DnsOutcome.NXDOMAIN, "5.4.4", "no_such_domain"),
-    ],
-)
-def test_a_host_without_an_address_says_so(outcome: DnsOutcome, status: str, reason: str) -> None:
-    found = host_of(replace(host(), addresses=AddressLookup(outcome), probes=()))
-    assert (found["status"], found["reason"]) == (status, reason)
-    assert found["starttls"] == "unknown"
-    assert found["addresses"] == []
-
-
-@pytest.mark.parametrize(
-    ("mode", "patterns", "matches"),
-    [
-        (MtaStsMode.ENFORCE, ("*.example.org",), True),
-        (MtaStsMode.ENFORCE, ("mx.example.net",), False),
-        (MtaStsMode.TESTING, ("mx1.example.org",), True),
-        (MtaStsMode.NONE, (), None),
-    ],
-)
-def test_an_mta_sts_policy_is_shown_and_compared(
-    mode: MtaStsMode, patterns: tuple[str, ...], matches: bool | None
-) -> None:
-    found = reported(domain(host(), sts=patterns, mode=mode))
-    assert found["mta_sts"] == {
-        "mode": mode.value,
-        "mx": list(patterns),
-        "max_age": 86400,
-        "id": "1",
+def line(form: str = "json", **fields: str) -> str:
+    """A log line of the milter's, of one recipient."""
+    values = {
+        "event": "recipient",
+        "queue_id": "4A",
+        "sender": "<s@own.example>",
+        "to": "<u@example.org>",
+        "client": "trusted",
+        "requirement": "requiretls",
+        "carried": "requiretls",
+        "nexthop": "example.org",
+        "forecast": "5.7.30",
+        "reason": "requiretls_not_offered",
+        "compliant": "",
+        "text": 'mx1 said "no", and so on',
+        **fields,
     }
-    assert found["hosts"][0]["mta_sts_match"] is matches
+    if form == "json":
+        return json.dumps(values)
+    quoted = {key: value.replace('"', '\\"') for key, value in values.items()}
+    return " ".join(f'{key}="{value}"' for key, value in quoted.items())
 
 
-def test_without_a_policy_there_is_nothing_to_match() -> None:
-    found = reported(domain(host()))
-    assert found["mta_sts"] is None
-    assert found["hosts"][0]["mta_sts_match"] is None
+def counts(*lines: str, **rules: object) -> dict[str, tuple[int, int, int]]:
+    ruleset = RuleSet(Config.model_validate({"rules": rules}).rules)
+    return {
+        verdict.mode.value: (verdict.refused, verdict.deferred, len(verdict.messages))
+        for verdict in judge(read(lines), ruleset)
+    }
 
 
-def test_of_a_named_server_there_is_no_mx_lookup() -> None:
-    evidence = replace(domain(host()), nexthop=NextHop(HopKind.HOST, "mx1.example.org"))
-    found = reported(evidence)
-    assert found["mx_lookup_secure"] is None
-    assert "no MX lookup" in to_text([found], width=100)
+@pytest.mark.parametrize("form", ["json", "logfmt"])
+def test_each_stricter_mode_is_tried(form: str) -> None:
+    assert counts(line(form)) == {"defer": (0, 1, 1), "reject": (1, 0, 1)}
+
+
+def test_a_rule_that_is_as_strict_already_is_no_news() -> None:
+    assert counts(line(), mode="defer") == {"defer": (0, 0, 0), "reject": (1, 0, 1)}
+    assert counts(line(), mode="reject") == {"defer": (0, 0, 0), "reject": (0, 0, 0)}
+    table = {"example.org": {"mode": "reject"}}
+    assert counts(line(), recipient=table)["reject"] == (0, 0, 0)
+
+
+def test_recipients_of_one_message_hit_it_once() -> None:
+    assert counts(line(), line(to="<v@example.org>"))["reject"] == (2, 0, 1)
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "status"),
+    "fields",
     [
-        (["deliver"], 0),
-        (["deliver", "defer"], 75),
-        (["deliver", "unknown"], 75),
-        (["bounce", "unknown", "deliver"], 1),
-        (["defer", "bounce"], 1),
+        {"requirement": "none", "carried": "none"},
+        {"requirement": "tls-required-no", "carried": "tls-required-no"},
+        {"forecast": "2.0.0", "reason": "ok", "compliant": "true"},
+        {"forecast": "4.4.1", "reason": "unreachable"},
+        {"forecast": "2.0.0", "reason": "local"},
+        {"sender": "<>"},
+        {"client": "other"},
     ],
+    ids=lambda fields: next(iter(fields)),
 )
-def test_the_exit_status_is_the_worst(outcomes: list[str], status: int) -> None:
-    reports = []
-    for outcome in outcomes:
-        found = reported(domain(host()))
-        found["forecast"]["outcome"] = outcome
-        reports.append(found)
-    assert exit_status(reports) == status
+def test_what_no_mode_acts_on_is_not_counted(fields: dict[str, str]) -> None:
+    assert counts(line(**fields)) == {"defer": (0, 0, 0), "reject": (0, 0, 0)}
 
 
-@pytest.mark.parametrize("width", [40, 80, 200])
-def test_the_text_fits_any_terminal(width: int) -> None:
-    found = reported(
-        domain(
-            host(certificate().tlsa()), host(BAD, name="mx2.example.org"), sts=("*.example.org",)
-        )
-    )
-    lines = to_text([found, found], width=width).splitlines()
-    assert all(len(line) <= width for line in lines)
+def test_the_rules_of_today_judge_the_mail_of_yesterday() -> None:
+    assert counts(line(client="other"), enforce_for="all")["reject"] == (1, 0, 1)
+    temporary = line(forecast="4.7.5", reason="tls_handshake_failed")
+    assert counts(temporary)["reject"] == (0, 0, 0)
+    assert counts(temporary, on_temporary="defer")["reject"] == (0, 1, 1)
+
+
+def test_lines_that_are_no_recipient_of_ours_are_passed_over() -> None:
+    garbage = [
+        "",
+        "recipient",
+        '{"event": "recipient"}',
+        '{"event": "recipient", "recipient": [',
+        "[1, 2] recipient {}",
+        line(requirement="frobnicate"),
+        line(reason="frobnicate"),
+        "recipient " + "x" * 20_000,
+    ]
+    assert counts(*garbage) == {"defer": (0, 0, 0), "reject": (0, 0, 0)}
+
+
+@given(st.text(max_size=300))
+def test_no_line_makes_it_stumble(text: str) -> None:
+    counts(text + " recipient", 'event=recipient sender="' + text)
+
+
+def test_the_command_reads_files_and_tells_domains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log"
+    log.write_text(line() + "\n" + line("logfmt", to="<w@example.net>", queue_id="4B") + "\n")
+    empty = tmp_path / "config.toml"
+    empty.write_text("")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["report", "--would-have", "--config", str(empty), str(log)])
+    assert end.value.code == 0
+    told = capsys.readouterr().out
+    assert "mode reject: 2 recipients refused, 0 deferred, 2 messages hit" in told
+    assert "  example.net: 1 refused, 0 deferred, mostly requiretls_not_offered" in told
+    with pytest.raises(SystemExit):
+        cli.main(["report", "--would-have", "--config", str(empty), "--format", "json", str(log)])
+    found = json.loads(capsys.readouterr().out)
+    assert [(item["mode"], item["refused"], item["deferred"]) for item in found] == [
+        ("defer", 0, 2),
+        ("reject", 2, 0),
+    ]
+
+
+def test_a_log_that_cannot_be_read_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "config.toml"
+    empty.write_text("")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["report", "--would-have", "--config", str(empty), str(tmp_path / "none")])
+    assert end.value.code == 2
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_without_tables_there_is_no_domain_to_report_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "config.toml"
+    empty.write_text("")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["report", "--config", str(empty)])
+    assert end.value.code == 0
+    assert "no domain has a table" in capsys.readouterr().out

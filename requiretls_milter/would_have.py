@@ -1,0 +1,194 @@
+"""What stricter modes would have done to the mail of the last days. Pure.
+
+Read from the milter's own log: each ``event=recipient`` line holds all that a
+decision depends on, so that it is made again with the rules as they are now
+and another mode.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from requiretls_milter import nexthop, rules
+from requiretls_milter.forecast.status import outcome_of
+from requiretls_milter.model import (
+    LOCAL_FORECAST,
+    Action,
+    Forecast,
+    Mode,
+    Reason,
+    Requirement,
+)
+
+STRICTER = (Mode.DEFER, Mode.REJECT)
+"""The modes that are tried, the milder first."""
+
+MAX_LINE = 16_384
+"""Characters of a log line that is looked at; our own are shorter."""
+
+MAX_DOMAINS = 10_000
+"""Domains that are counted by name; what comes after them is counted together."""
+
+OTHERS = "(others)"
+
+_PAIR = re.compile(r'([A-Za-z_]+)=(?:"((?:[^"\\]|\\.)*)"|(\S*))')
+_ESCAPED = re.compile(r"\\(.)")
+_STRENGTH = {Mode.OFF: 0, Mode.MONITOR: 1, Mode.DEFER: 2, Mode.REJECT: 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One recipient of one message, as the log tells of it."""
+
+    message: str
+    sender: str
+    recipient: str
+    client: str
+    requirement: Requirement
+    carried: Requirement
+    nexthop: str
+    forecast: Forecast
+
+
+@dataclass(slots=True)
+class Hits:
+    """What one mode would have done to a domain's mail."""
+
+    deferred: int = 0
+    refused: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class Verdicts:
+    """What one mode would have done to all of it."""
+
+    mode: Mode
+    deferred: int = 0
+    refused: int = 0
+    messages: set[str] = field(default_factory=set)
+    domains: dict[str, Hits] = field(default_factory=dict)
+
+
+# ---------------------------------------------------------------- the log
+
+
+def read(lines: Iterable[str]) -> Iterator[Seen]:
+    """The recipients in a log, logfmt or JSON; lines of others are passed over."""
+    for line in lines:
+        if len(line) <= MAX_LINE and "recipient" in line:
+            seen = _seen(_fields(line))
+            if seen is not None:
+                yield seen
+
+
+def _fields(line: str) -> Mapping[str, str]:
+    """The fields of a line; what stands before them (a journal's own prefix) does no harm."""
+    start = line.find("{")
+    if start >= 0 and line.rstrip().endswith("}"):
+        try:
+            found = json.loads(line[start:])
+        except ValueError:
+            return {}
+        if not isinstance(found, dict):
+            return {}
+        return {str(key): str(value) for key, value in found.items()}
+    return {
+        match[1]: match[3] if match[2] is None else _ESCAPED.sub(r"\1", match[2])
+        for match in _PAIR.finditer(line)
+    }
+
+
+def _seen(fields: Mapping[str, str]) -> Seen | None:
+    if fields.get("event") != "recipient":
+        return None
+    try:
+        return Seen(
+            message=fields.get("queue_id") or fields.get("session", ""),
+            sender=fields["sender"],
+            recipient=fields["to"],
+            client=fields["client"],
+            requirement=Requirement(fields["requirement"]),
+            carried=Requirement(fields["carried"]),
+            nexthop=fields["nexthop"],
+            forecast=_forecast(fields),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def _forecast(fields: Mapping[str, str]) -> Forecast:
+    reason = Reason(fields["reason"])
+    if reason is Reason.LOCAL:
+        return LOCAL_FORECAST
+    return Forecast(
+        status=fields["forecast"],
+        outcome=outcome_of(fields["forecast"]),
+        reason=reason,
+        compliant={"true": True, "false": False}.get(fields["compliant"]),
+        mx=fields.get("mx", ""),
+    )
+
+
+# ---------------------------------------------------------------- the verdicts
+
+
+def judge(seen: Iterable[Seen], ruleset: rules.RuleSet) -> tuple[Verdicts, ...]:
+    """What each stricter mode would have done, whether or not it was in force then.
+
+    Where a rule is as strict already, nothing is counted: there the mode is no news.
+    """
+    verdicts = tuple(Verdicts(mode) for mode in STRICTER)
+    for one in seen:
+        domain = _domain(one.recipient)
+        rule = ruleset.find(_domain(one.sender), domain, _host(one.nexthop))
+        for verdict in verdicts:
+            if _STRENGTH[verdict.mode] > _STRENGTH[rule.mode]:
+                _count(verdict, one, replace(rule, mode=verdict.mode), domain)
+    return verdicts
+
+
+def _count(verdict: Verdicts, one: Seen, rule: rules.Rule, domain: str) -> None:
+    decision = rules.decide(
+        rule,
+        one.forecast,
+        asked=one.requirement,
+        carried=one.carried,
+        enforced=rule.enforced(
+            authenticated=one.client == "authenticated", trusted=one.client == "trusted"
+        ),
+        null_sender=one.sender.strip() in ("", "<>"),
+        domain=domain,
+        now=0.0,
+    )
+    if decision.action is Action.ACCEPT:
+        return
+    known = domain in verdict.domains or len(verdict.domains) < MAX_DOMAINS
+    hits = verdict.domains.setdefault(domain if known else OTHERS, Hits())
+    hits.reasons[one.forecast.reason.value] += 1
+    verdict.messages.add(one.message)
+    if decision.action is Action.DEFER:
+        verdict.deferred += 1
+        hits.deferred += 1
+    else:
+        verdict.refused += 1
+        hits.refused += 1
+
+
+def _domain(address: str) -> str:
+    domain = nexthop.domain_of(address)
+    try:
+        return nexthop.to_alabel(domain) if domain else ""
+    except nexthop.NextHopError:
+        return domain.lower()
+
+
+def _host(text: str) -> str:
+    try:
+        return nexthop.parse(text).host
+    except nexthop.NextHopError:
+        return ""
