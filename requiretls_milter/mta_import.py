@@ -107,7 +107,7 @@ def mirror(postfix: Postfix) -> Mirror:
     if transports:
         mta["transport"] = transports
     Config.model_validate({"mta": mta})  # a mistake here is ours, and must not look like advice
-    return Mirror(mta, _hints(main), tuple(dict.fromkeys(warnings)), postfix.version)
+    return Mirror(mta, _hints(main), tuple(dict.fromkeys(map(_ascii, warnings))), postfix.version)
 
 
 # ---------------------------------------------------------------- one smtp(8)

@@ -513,6 +513,28 @@ class Dns(Section):
     timeout: Seconds = Field(
         5, description="Seconds for one lookup, with all tries; as long as resolvers wait by habit."
     )
+    selftest_secure: fields.OptionalDomain = Field(
+        "",
+        description=(
+            "A signed name, which must come with AD: at start and hourly it is tested whether the "
+            "resolver validates, and where it does not, nothing is called secure. Empty: the root "
+            "zone. For a resolver without the public DNS name one of your own."
+        ),
+    )
+    selftest_bogus: fields.OptionalDomain = Field(
+        "",
+        description=(
+            "A name with broken signatures, which must not be answered. Empty: public names that "
+            "are kept broken for such tests."
+        ),
+    )
+    selftest_insecure: fields.OptionalDomain = Field(
+        "",
+        description=(
+            "A name that exists and is not signed, which must come without AD. Empty: large public "
+            "domains that are not signed."
+        ),
+    )
 
 
 class Probe(Section):

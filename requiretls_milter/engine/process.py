@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -25,9 +25,11 @@ from requiretls_milter.config import Config
 from requiretls_milter.control import ControlClosed
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.downgrades import Ledger
 from requiretls_milter.engine.exposition import EngineCollector, Exposition, set_build_info
 from requiretls_milter.engine.server import EngineDoor, EngineState, MetricsDoor
 from requiretls_milter.evidence.collector import Collector
+from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
 from requiretls_milter.metrics import (
     Aggregate,
@@ -44,8 +46,8 @@ from requiretls_milter.store.memory import MemoryStore
 SNAPSHOT_INTERVAL = 2.0
 """Seconds between two copies of the counters for the engine that may come after us."""
 
-RESOLVER_INTERVAL = 600.0
-"""Seconds between two looks at whether the resolver validates."""
+RESOLVER_TICK = 10.0
+"""Seconds between two looks at whether a test of the resolver is due."""
 
 WATCH_INTERVAL = 300.0
 """Seconds between two assessments of a configured domain, for ``domain_ready``."""
@@ -76,6 +78,7 @@ class _Heart:
     config: Config
     generation: int
     collector: Collector
+    resolver: ResolverWatch
     source: CachedSource
     trust: TrustStore
     assessor: Assessor
@@ -100,9 +103,10 @@ class _Engine:
         if snapshot is not None:
             self._aggregate = Aggregate.restore(_snapshots.validate_python(snapshot))
         self._store: Store = MemoryStore()
+        self._ledger = Ledger(self._store, self._counters)
         self._heart: _Heart | None = None
         self._end: asyncio.Future[int] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._told: Snapshot | None = None
         self._reloaded = asyncio.Event()
 
@@ -139,21 +143,29 @@ class _Engine:
         """Make what answers under a configuration; of the old one, keep what is the same."""
         old = self._heart
         if old is not None and old.config.assessment_digest() == config.assessment_digest():
-            collector, source, trust = old.collector, old.source, old.trust
+            collector, resolver = old.collector, old.resolver
+            source, trust = old.source, old.trust
         else:
             try:
                 trust = TrustStore.load(config.probe.ca_file)
                 collector = Collector(config)
             except (TrustStoreError, ssl.SSLError, OSError, ValueError) as error:
                 raise StartError(str(error)) from error
-            source = CachedSource(
-                collector,
-                store=self._store,
-                retry_after=config.probe.retry_after,
-                counters=self._counters,
-            )
-        assessor = Assessor(config, source, trust, self._counters, self._gauges)
-        return _Heart(config, generation, collector, source, trust, assessor)
+            resolver = ResolverWatch(collector.resolver, config)
+            self._spawn(self._test_resolver(resolver))
+            source = self._cache(collector, config)
+        assessor = Assessor(
+            config, source, trust, self._counters, self._gauges, ledger=self._ledger
+        )
+        return _Heart(config, generation, collector, resolver, source, trust, assessor)
+
+    def _cache(self, collector: Collector, config: Config) -> CachedSource:
+        return CachedSource(
+            collector,
+            store=self._store,
+            retry_after=config.probe.retry_after,
+            counters=self._counters,
+        )
 
     async def _open_metrics(self, listen: str) -> MetricsDoor | None:
         if not listen:
@@ -256,12 +268,12 @@ class _Engine:
 
     # ------------------------------------------------------------ what goes on all the time
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("engine_failed", error=repr(error), exc_info=error)
@@ -282,12 +294,32 @@ class _Engine:
                     self._tell("snapshot", snapshot=_snapshots.dump_python(snapshot, mode="json"))
             await asyncio.sleep(HEARTBEAT)
 
+    async def _test_resolver(self, resolver: ResolverWatch) -> bool:
+        """Test whether the resolver validates; returns whether what is believed has changed."""
+        changed = await resolver.look()
+        self._gauges.set("resolver_validates", float(resolver.validates))
+        return changed
+
     async def _watch_resolver(self) -> None:
-        """Keep ``resolver_validates`` true."""
+        """Test the resolver every now and then; forget what was seen through another's eyes."""
         while True:
-            validates = await self._now.collector.resolver.validates()
-            self._gauges.set("resolver_validates", float(validates))
-            await asyncio.sleep(RESOLVER_INTERVAL)
+            await asyncio.sleep(RESOLVER_TICK)
+            resolver = self._now.resolver
+            if resolver.due() and await self._test_resolver(resolver):
+                self._forget(resolver)
+
+    def _forget(self, resolver: ResolverWatch) -> None:
+        """Begin with an empty cache where it holds what this resolver told."""
+        old = self._now
+        if old.resolver is not resolver:
+            return
+        source = self._cache(old.collector, old.config)
+        assessor = Assessor(
+            old.config, source, old.trust, self._counters, self._gauges, ledger=self._ledger
+        )
+        self._heart = replace(old, source=source, assessor=assessor)
+        self._reloaded.set()
+        self._spawn(_retire(old, self._heart))
 
     async def _watch_domains(self) -> None:
         """Keep ``domain_ready`` true for configured domains, whether or not mail goes there."""
@@ -314,4 +346,5 @@ async def _retire(old: _Heart, new: _Heart) -> None:
     await old.assessor.close()
     if old.source is not new.source:
         await old.source.close()
+    if old.collector is not new.collector:
         await old.collector.close()

@@ -90,7 +90,7 @@ class Collector(EvidenceSource):
         self.resolver = Resolver(
             config.dns.nameservers, config.dns.timeout, tuple(protocols), clock
         )
-        """The resolver; its ``trusted`` and ``validates()`` are for the gauge and the doctor."""
+        """The resolver; its ``trusted`` belongs to the self-test."""
         self._mta_sts = MtaSts(self.resolver, policy, probe.ca_file, port=policy_port, clock=clock)
         self._prober = Prober(
             policy,

@@ -174,17 +174,24 @@ class Resolver:
             ipaddress.ip_address(address).is_loopback for address, _ in self.nameservers
         )
         """Whether the AD bit of these servers is believed (RFC 7672 section 2.1.3)."""
+        self.tested = asyncio.Event()
+        """Lookups wait for it: whoever tests the resolver first clears it meanwhile."""
+        self.tested.set()
 
-    async def validates(self) -> bool:
-        """Say whether the resolver is trusted and validates: the root zone is signed.
+    async def root(self) -> Lookup:
+        """Look up the name servers of the root zone, which is signed.
 
-        Postfix probes the same name (dnssec_probe = ns:.).
+        Postfix probes the same (dnssec_probe = ns:.).
         """
         try:
             async with self._deadline():
-                return (await self._ask(dns.name.root, dns.rdatatype.NS)).secure
-        except _LookupError:
-            return False
+                answer = await self._ask(dns.name.root, dns.rdatatype.NS)
+        except _LookupError as error:
+            return Lookup(DnsOutcome.ERROR, False, "", error=f"NS .: {error}")
+        if answer.nxdomain:
+            return Lookup(DnsOutcome.NXDOMAIN, answer.secure, "", ttl=answer.ttl)
+        outcome = DnsOutcome.FOUND if answer.rdatas else DnsOutcome.NODATA
+        return Lookup(outcome, answer.secure, "", answer.rdatas, answer.ttl)
 
     async def lookup(self, name: str, rdtype: dns.rdatatype.RdataType) -> Lookup:
         """Look *name* up, absolute, without a search list; aliases are followed.
@@ -194,6 +201,7 @@ class Resolver:
         if not valid_hostname(name):
             error = f"not a domain name: {printable(name)}"
             return Lookup(DnsOutcome.NXDOMAIN, False, name, ttl=MAX_TTL, error=error)
+        await self.tested.wait()
         try:
             async with self._deadline():
                 return await self._chase(dns.name.from_text(name + "."), rdtype)

@@ -174,7 +174,7 @@ async def test_the_collector_knows_whether_its_resolver_is_trusted(
 ) -> None:
     source, _ = collector
     assert source.resolver.trusted
-    assert not await source.resolver.validates()
+    assert not (await source.resolver.root()).secure
 
 
 async def test_the_collector_looks_up_the_protocols_of_every_transport(server: DnsServer) -> None:

@@ -72,7 +72,7 @@ async def test_r20_the_ad_bit_of_a_system_resolver_elsewhere_is_ignored(
     evidence = await resolver.mx("a.test")
     assert evidence.outcome is DnsOutcome.FOUND
     assert not evidence.secure
-    assert not await resolver.validates()
+    assert not (await resolver.root()).secure
 
 
 @pytest.mark.rule(20)
@@ -96,15 +96,15 @@ def test_r20_system_resolvers_are_trusted_if_all_are_on_this_host(
 
 
 @pytest.mark.rule(20)
-async def test_r20_a_resolver_validates_if_the_root_zone_has_the_ad_bit(
+async def test_r20_the_root_zone_is_secure_where_it_has_the_ad_bit(
     server: DnsServer, resolver: Resolver
 ) -> None:
     server.set(".", "NS", found(". 300 IN NS a.root.", ad=True))
-    assert await resolver.validates()
+    assert (await resolver.root()).secure
     server.set(".", "NS", found(". 300 IN NS a.root.", ad=False))
-    assert not await resolver.validates()
+    assert not (await resolver.root()).secure
     server.set(".", "NS", failure())
-    assert not await resolver.validates()
+    assert not (await resolver.root()).secure
 
 
 async def test_queries_ask_for_dnssec_and_carry_no_search_list(
