@@ -202,14 +202,18 @@ def config_explain(
     null reverse-path.
     """
     from requiretls_milter import explain
+    from requiretls_milter.config import DEFAULT_PATH, read
+    from requiretls_milter.config.lines import key_lines
     from requiretls_milter.nexthop import NextHopError
 
     loaded = _load(config_path)
+    path = config_path or DEFAULT_PATH
+    lines = key_lines(read(path).decode()) if path.exists() else {}
     try:
         explanation = explain.explain(loaded, sender, recipient, nexthop)
     except NextHopError as error:
         _fail(str(error))
-    click.echo(explain.to_text(explanation))
+    click.echo(explain.to_text(explanation, lines))
     return 0
 
 

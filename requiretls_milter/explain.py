@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from requiretls_milter.config import Config
+from requiretls_milter.config.lines import Path, table_path
 from requiretls_milter.config.text import value_text
 from requiretls_milter.model import HopKind, Mode, NextHop
 from requiretls_milter.nexthop import domain_of, from_macros, parse, to_alabel
@@ -54,8 +55,10 @@ def _domain(text: str) -> str:
     return to_alabel(domain_of(bare) if "@" in bare else bare) if bare else ""
 
 
-def to_text(explanation: Explanation, *, width: int | None = None) -> str:
-    """The explanation for people."""
+def to_text(
+    explanation: Explanation, lines: Mapping[Path, int], *, width: int | None = None
+) -> str:
+    """The explanation for people; ``lines`` tells where in the file each key stands."""
     table = Table(box=None, pad_edge=False, show_edge=False)
     table.add_column("key", no_wrap=True)
     table.add_column("value", no_wrap=True)
@@ -63,13 +66,22 @@ def to_text(explanation: Explanation, *, width: int | None = None) -> str:
     for key, origin in explanation.values.items():
         own = origin.table != "rules"
         style = "bold" if own else ""
-        table.add_row(key, Text(value_text(origin.value), style), Text(f"[{origin.table}]", style))
+        where = _where(origin, key, lines)
+        table.add_row(key, Text(value_text(origin.value), style), Text(where, style))
     console = Console(width=width, highlight=False)
     with console.capture() as capture:
         console.print(
             Group(Text(_subject(explanation)), "", table, "", Text(_meaning(explanation)))
         )
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _where(origin: Origin, key: str, lines: Mapping[Path, int]) -> str:
+    table = f"[{origin.table}]"
+    line = lines.get((*table_path(table), key))
+    if line is not None:
+        return f"{table}, line {line}"
+    return f"{table}, default" if origin.table == "rules" else table
 
 
 def _subject(explanation: Explanation) -> str:

@@ -207,7 +207,7 @@ def explained(
     out = capsys.readouterr().out
     rows = {}
     for line in out.split("\n\n")[1].splitlines()[1:]:
-        key, value, origin = line.split()
+        key, value, origin = line.split(maxsplit=2)
         rows[key] = (value, origin)
     return rows, " ".join(out.split())
 
@@ -218,11 +218,11 @@ def test_explain_tells_which_table_each_value_comes_from(
     rows, text = explained(
         tmp_path, capsys, "bob@bank.example", "eve@a.example.org", "--nexthop", "[relay.example]"
     )
-    assert rows["mode"] == ('"reject"', '[rules.recipient.".example.org"]')
-    assert rows["on_temporary"] == ('"defer"', '[rules.nexthop."relay.example"]')
-    assert rows["require"] == ("true", '[rules.sender."bank.example"]')
-    assert rows["decide_wait"] == ("5.5", '[rules.sender."bank.example"]')
-    assert rows["enforce_for"] == ('"trusted"', "[rules]")
+    assert rows["mode"] == ('"reject"', '[rules.recipient.".example.org"], line 7')
+    assert rows["on_temporary"] == ('"defer"', '[rules.nexthop."relay.example"], line 9')
+    assert rows["require"] == ("true", '[rules.sender."bank.example"], line 11')
+    assert rows["decide_wait"] == ("5.5", '[rules.sender."bank.example"], line 12')
+    assert rows["enforce_for"] == ('"trusted"', "[rules], default")
     assert text.startswith("from bank.example to a.example.org, next hop [relay.example]")
     assert "asked for every message" in text
     assert "answered with 550, from authenticated clients and trusted networks" in text
@@ -232,7 +232,7 @@ def test_explain_takes_the_domain_of_the_recipient_for_the_next_hop(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows, text = explained(tmp_path, capsys, "bob@a.example", "eve@relay.example")
-    assert rows["on_temporary"] == ('"defer"', '[rules.nexthop."relay.example"]')
+    assert rows["on_temporary"] == ('"defer"', '[rules.nexthop."relay.example"], line 9')
     assert "next hop relay.example" in text
 
 

@@ -1,0 +1,46 @@
+"""Where in a configuration file a key stands: for people who look for it there."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+_KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"\\]*"|'[^']*')(?:\s*\.\s*[A-Za-z0-9_-]+)*)\s*=""")
+
+Path = tuple[str, ...]
+"""The names from the top of the file down to a key, in lower case."""
+
+
+def key_lines(content: str) -> Mapping[Path, int]:
+    """The line of each key of a valid TOML file, from 1.
+
+    Keys within inline tables have no line of their own. A line within a
+    multi-line text that looks like a key is taken for one.
+    """
+    lines: dict[Path, int] = {}
+    table: Path = ()
+    for number, line in enumerate(content.splitlines(), start=1):
+        if line.lstrip().startswith("["):
+            table = table_path(line.strip()) or table
+        elif match := _KEY.match(line):
+            lines.setdefault(table + _path(f"{match[1]} = 0"), number)
+    return lines
+
+
+def table_path(header: str) -> Path:
+    """The path of a table's header, ``[rules.recipient."example.org"]``; empty for no header."""
+    return _path(header)
+
+
+def _path(line: str) -> Path:
+    try:
+        found: Any = tomllib.loads(line)
+    except tomllib.TOMLDecodeError:
+        return ()
+    path = []
+    while isinstance(found, dict) and found:
+        name, found = next(iter(found.items()))
+        path.append(name.lower())
+    return tuple(path)
