@@ -19,6 +19,7 @@ from requiretls_milter.engine import client
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.evidence.collector import Collector
+from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.metrics import Counters, Gauges
 from requiretls_milter.model import DomainEvidence, NextHop, Requirement
@@ -124,7 +125,9 @@ async def _gathered_here(
     )
     assessor = Assessor(config, source, trust, counters, Gauges())
     try:
-        evidence = await asyncio.gather(*(assessor.evidence(hop) for hop in hops))
+        test = ResolverWatch(live.resolver, config).look()
+        gathered = asyncio.gather(*(assessor.evidence(hop) for hop in hops))
+        _, evidence = await asyncio.gather(test, gathered)
         return dict(zip(hops, evidence, strict=True))
     finally:
         await assessor.close()
