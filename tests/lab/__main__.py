@@ -33,7 +33,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if arguments.command == "build":
-            for recipe in (roots.DNS, roots.POSTFIX_3_11):
+            for recipe in roots.ALL:
                 print(roots.ensure(recipe))
             return 0
         if arguments.command == "up":

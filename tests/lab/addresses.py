@@ -30,6 +30,12 @@ FRONT = "127.25.0.1"
 DOWNSTREAM = "127.25.0.2"
 """A real Postfix that announces REQUIRETLS."""
 
+POSTFIX_3_7 = "127.25.0.37"
+POSTFIX_3_10 = "127.25.0.40"
+SENDMAIL_8_17 = "127.25.0.87"
+SENDMAIL_8_18 = "127.25.0.88"
+"""Further MTAs, for tests that start them."""
+
 MAILBOX = "127.25.0.3"
 """Takes what is for the lab's own sender addresses: bounces."""
 

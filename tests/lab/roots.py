@@ -67,13 +67,25 @@ class Recipe:
     """A program that must be in the finished root, as a path without the leading slash."""
 
 
-POSTFIX_3_11 = Recipe(
-    name="postfix-3.11",
-    suite="forky",
-    packages=("postfix", "libsasl2-modules", "libsasl2-modules-db", "sasl2-bin", "ca-certificates"),
-    probe="usr/lib/postfix/sbin/master",
-)
+_SASL = ("libsasl2-modules", "libsasl2-modules-db", "sasl2-bin")
+_POSTFIX = ("postfix", *_SASL, "ca-certificates")
+_MASTER = "usr/lib/postfix/sbin/master"
+_SENDMAIL = ("sendmail-bin", "sendmail-cf", "m4", "dash")
+_SENDMAIL_PROGRAM = "usr/libexec/sendmail/sendmail"
+
+POSTFIX_3_11 = Recipe("postfix-3.11", "forky", _POSTFIX, _MASTER)
 """The MTA that knows REQUIRETLS (since 3.11)."""
+
+POSTFIX_3_10 = Recipe("postfix-3.10", "trixie", _POSTFIX, _MASTER)
+"""It knows ``TLS-Required: No`` (since 3.10), but not REQUIRETLS."""
+
+POSTFIX_3_7 = Recipe("postfix-3.7", "bookworm", _POSTFIX, _MASTER)
+"""It knows neither."""
+
+SENDMAIL_8_18 = Recipe("sendmail-8.18", "trixie", _SENDMAIL, _SENDMAIL_PROGRAM)
+"""Debian compiles it with DANE."""
+
+SENDMAIL_8_17 = Recipe("sendmail-8.17", "bookworm", _SENDMAIL, _SENDMAIL_PROGRAM)
 
 DNS = Recipe(
     name="dns",
@@ -81,6 +93,8 @@ DNS = Recipe(
     packages=("knot", "unbound"),
     probe="usr/sbin/unbound",
 )
+
+ALL = (DNS, POSTFIX_3_11, POSTFIX_3_10, POSTFIX_3_7, SENDMAIL_8_18, SENDMAIL_8_17)
 
 
 def cache_home() -> Path:

@@ -112,7 +112,7 @@ def send(
         if len(refused) == len(recipients):
             raise Refused("rcpt", next(iter(refused.values())), refused)
         reply = _require(smtp.data(text), "data", refused)
-        match = re.search(r"queued as (\S+)", reply.text)
+        match = re.search(r"(?:queued as |^2\.0\.0 )(\S+)(?:$| Message accepted)", reply.text)
         return Accepted(match[1] if match else "", refused)
 
 
