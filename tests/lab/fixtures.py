@@ -12,6 +12,7 @@ import pytest
 
 from tests.lab.errors import LabUnavailable
 from tests.lab.lab import Lab
+from tests.lab.labconfig import profiles_told_apart, told_apart
 from tests.lab.scenario import load
 
 
@@ -29,7 +30,7 @@ def lab() -> Iterator[Lab]:
     The test process is in the lab's network namespace from here to the end of the session.
     Tests add scenarios of their own by ``lab.add``, with ids that no other test uses.
     """
-    lab = Lab(load().scenarios, downstream=True)
+    lab = Lab(map(told_apart, load().scenarios), profiles=profiles_told_apart(), downstream=True)
     try:
         lab.start()
     except LabUnavailable as reason:
