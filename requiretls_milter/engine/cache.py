@@ -351,6 +351,7 @@ class CachedSource:
                     domain,
                     _policies.dump_json(found),
                     found.fetched_at + policy.max_age,
+                    self._wall(),
                 )
             elif policy is not None:  # good for one attempt only (R49)
                 await self._store.delete(StoreKind.MTA_STS_POLICY, domain)

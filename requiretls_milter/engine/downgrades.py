@@ -171,7 +171,7 @@ class Ledger:
             self._tell(observed, record)
         if record is not None and before is not None and before.lost_at and not record.lost_at:
             _log.info("restored", kind=observed.feature, subject=observed.subject)
-        await self._keep(key, before, record)
+        await self._keep(key, before, record, now)
         return record.lost_at if record is not None else 0.0
 
     def _tell(self, observed: Observation, record: Record) -> None:
@@ -202,7 +202,9 @@ class Ledger:
             _log.warning("store_failed", key=key, error=str(error))
             return None
 
-    async def _keep(self, key: str, before: Record | None, record: Record | None) -> None:
+    async def _keep(
+        self, key: str, before: Record | None, record: Record | None, now: float
+    ) -> None:
         self._entries[key] = record
         self._entries.move_to_end(key)
         while len(self._entries) > self._max_entries:
@@ -214,7 +216,7 @@ class Ledger:
             elif _worth_writing(before, record):
                 keep_until = max(record.last_seen, record.lost_at) + REMEMBERED
                 await self._store.put(
-                    StoreKind.OFFERED, key, _records.dump_json(record), keep_until
+                    StoreKind.OFFERED, key, _records.dump_json(record), keep_until, now
                 )
             else:
                 # In memory too: "still offered" moves on only with what is written.

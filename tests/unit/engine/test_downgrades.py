@@ -189,7 +189,9 @@ class BrokenStore(MemoryStore):
     async def get(self, kind: StoreKind, key: str, now: float) -> bytes | None:
         raise StoreError("disk gone")
 
-    async def put(self, kind: StoreKind, key: str, value: bytes, keep_until: float) -> None:
+    async def put(
+        self, kind: StoreKind, key: str, value: bytes, keep_until: float, now: float
+    ) -> None:
         raise StoreError("disk gone")
 
 
