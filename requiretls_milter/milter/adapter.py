@@ -30,8 +30,9 @@ Log lines, with keys that stay as they are. ``queue_id`` is the MTA's;
     One for each recipient of a message for which something is asked, at the
     message's end or when it is refused: ``queue_id``/``session``, ``sender``,
     ``to``, ``client`` (``authenticated``, ``trusted`` or ``other``),
-    ``requirement``, ``source``, ``carried``, ``nexthop``, ``transport``, ``tls_version`` (of the session in; empty where the MTA told
-    none, which does not prove that there was none), ``forecast``, ``reason``,
+    ``requirement``, ``source``, ``carried``, ``nexthop``, ``transport``,
+    ``tls_version`` (of the session in; empty where the MTA told none, which
+    does not prove that there was none), ``forecast``, ``reason``,
     ``compliant`` (``true``, ``false`` or empty), ``tls``, ``mx``, ``action``,
     ``why``, ``reply`` (where it is not accepted), ``waited`` (seconds),
     ``text``.
