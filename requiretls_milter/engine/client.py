@@ -64,8 +64,9 @@ that lets a question lie for longer is stuck, and the connection is given up.
 """
 
 FIRST_BACKOFF = 0.05
-MAX_BACKOFF = 1.0
-"""Seconds between attempts to reach the engine: as long as it takes to be replaced."""
+MAX_BACKOFF = 0.25
+"""Seconds between attempts to reach the engine: each costs a system call, and whoever asks
+meanwhile gets no forecast."""
 
 OUTAGE = 3.0
 """Seconds without an engine that are worth a warning: a new one takes less to start."""

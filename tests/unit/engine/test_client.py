@@ -428,6 +428,7 @@ def test_a_new_engine_is_told_everything(engine: FakeEngine, connect: Connect) -
 def test_the_last_counts_are_shipped_at_the_end(engine: FakeEngine, connect: Connect) -> None:
     counters = Counters()
     client = connect(counters=counters)
+    eventually(lambda: engine.counted)  # the first, and the next only after a second
     counters.inc("requirement_lost_total", (), 3)
     client.close()
     eventually(

@@ -235,6 +235,12 @@ async def test_evidence_that_there_is_none_of_is_an_error_that_says_why(
     visitor.close()
 
 
+async def test_evidence_of_half_a_mebibyte_arrives_whole(door: Door) -> None:
+    door.assessor.chain = (bytes(500_000),)
+    found = await asyncio.to_thread(client.evidence, str(door.path), "a.example", timeout=5)
+    assert found.hosts[0].probes[0].chain == door.assessor.chain
+
+
 async def test_evidence_that_is_too_much_for_a_frame_is_an_error_not_silence(door: Door) -> None:
     door.assessor.chain = (bytes(900_000),)
     visitor = await door.visit()
@@ -259,13 +265,14 @@ async def test_evidence_that_is_too_much_for_a_frame_is_an_error_not_silence(doo
     ],
 )
 async def test_who_sends_what_is_no_request_is_cut_off_and_nobody_else(
-    door: Door, octets: bytes
+    door: Door, octets: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     good, bad = await door.visit(), await door.visit()
     bad.writer.write(octets)
     assert await bad.is_cut()
     good.send(ask(1))
     assert isinstance(await good.reply(), ForecastReply)
+    assert caplog.records == []  # it was foreseen: asyncio has nothing to complain of
     good.close()
     bad.close()
 
@@ -520,14 +527,45 @@ async def test_there_is_an_end_to_how_many_scrape(
     assert (await web.get("/healthz")).endswith(b"ok\n")
 
 
-async def test_a_visitor_who_says_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HTTP_CONNECTION_LIFE", 0.2)
+@pytest.mark.parametrize("drips", [False, True], ids=["silent", "a byte now and then"])
+async def test_a_visitor_who_does_not_come_to_the_point_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch, drips: bool
+) -> None:
+    monkeypatch.setattr(server, "HTTP_CONNECTION_LIFE", 0.3)
     web = Web()
     await web.door.open()
+    reader, writer = await asyncio.open_connection("127.0.0.1", web.door.port)
     started = time.monotonic()
+    writer.write(b"GET /metrics HTTP/1.1\r\nX: ")
+    while not reader.at_eof():
+        if drips:
+            writer.write(b"x")
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            await asyncio.wait_for(reader.read(100), 0.02)
+        assert time.monotonic() - started < 3
+    writer.close()
+    await web.door.close()
+
+
+async def test_a_connection_ends_after_a_while_however_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "HTTP_CONNECTION_LIFE", 0.4)
+    web = Web()
+    await web.door.open()
+    reader, writer = await asyncio.open_connection("127.0.0.1", web.door.port)
+    started = time.monotonic()
+    answered = 0
     with contextlib.suppress(ConnectionError):
-        await web.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
-    assert 0.1 < time.monotonic() - started < 2
+        while True:
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            if not await asyncio.wait_for(reader.read(1000), 5):
+                break
+            answered += 1
+            assert time.monotonic() - started < 3
+            await asyncio.sleep(0.02)
+    assert answered > 1
+    writer.close()
     await web.door.close()
 
 

@@ -265,7 +265,7 @@ def shown(aggregate: Aggregate) -> float:
 
 def test_totals_are_cumulative_and_their_order_does_not_matter() -> None:
     aggregate = Aggregate()
-    for value in (1, 5, 3, 5):
+    for value in (1, 5, 3):
         aggregate.update("worker-1", 1, lost(value))
     assert shown(aggregate) == 5
 
@@ -328,6 +328,15 @@ def test_an_engine_that_takes_over_shows_what_the_last_one_showed(
         whole.update(process, incarnation, lost(value))
         second.update(process, incarnation, lost(value))
     assert sorted(second.totals().counters) == sorted(whole.totals().counters)
+
+
+def test_an_engine_that_takes_over_knows_which_lives_are_a_sum_already() -> None:
+    first = Aggregate()
+    for incarnation in range(10):
+        first.update("worker-1", incarnation, lost(1))
+    second = Aggregate.restore(first.snapshot())
+    second.update("worker-1", 2, lost(1))
+    assert shown(second) == 10
 
 
 @pytest.mark.parametrize(
