@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -194,6 +195,7 @@ class Sendmail:
         mail = self.root / "etc/mail"
         (mail / "local-host-names").write_text("".join(f"{name}\n" for name in local_domains))
         self.compile()
+        run([_PROGRAM, "-bi"], root=self.root)
         table = "".join(f"{key}\t{value}\n" for key, value in (mailertable or {}).items())
         run(
             ["/usr/libexec/sendmail/makemap", "hash", "/etc/mail/mailertable.db"],
@@ -233,7 +235,15 @@ class Sendmail:
 
     def flush(self) -> None:
         """Run the queue once; return when that is done."""
-        run([_PROGRAM, "-q", "-v"], root=self.root, timeout=60)
+        # Its exit status is that of the mail: it is not 0 where a message bounces.
+        subprocess.run(
+            ["chroot", str(self.root), _PROGRAM, "-q"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=60,
+            check=False,
+        )
 
     def mailbox(self, user: str = LOCAL_USER) -> str:
         """A local user's mail."""
@@ -277,7 +287,9 @@ class Sendmail:
         for name, path in (("server.pem", self._certificate), ("ca.pem", self._ca_file)):
             shutil.copyfile(path, self.root / "etc/mail" / name)
             (self.root / "etc/mail" / name).chmod(0o600)
-        (self.root / "etc/mail/aliases").touch()
+        (self.root / "etc/mail/aliases").write_text(
+            f"mailer-daemon: postmaster\npostmaster: {LOCAL_USER}\nroot: {LOCAL_USER}\n"
+        )
 
     def _replace(self, name: str, text: str) -> None:
         """Write a file anew: what is there is a hard link into the cache."""
