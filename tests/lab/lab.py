@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import secrets
+import smtplib
 import socket
 import sys
 import time
@@ -395,6 +396,22 @@ class Lab:
             sender=submission.SENDER if wanted.sender is None else wanted.sender,
             parameters=("REQUIRETLS",) if wanted.requiretls else (),
             slow=wanted.slow,
+        )
+
+    def session(
+        self, *, authenticated: bool = False, tls: bool = True, source: str = ""
+    ) -> contextlib.AbstractContextManager[smtplib.SMTP]:
+        """An SMTP session with the front MTA that is ready for MAIL.
+
+        By port 25, or *authenticated* by port 587; *source* is the client's own address.
+        """
+        return submission.session(
+            addresses.FRONT,
+            ca_file=self.ca_file,
+            port=587 if authenticated else 25,
+            credentials=self.credentials if authenticated else None,
+            tls=tls,
+            source=source,
         )
 
     def deliveries(

@@ -143,6 +143,19 @@ class Milter:
         """The log lines, or those of one event."""
         return [item for item in self._lines() if name in (None, item.get("event"))]
 
+    def wait(
+        self, name: str, count: int = 1, timeout: float = 10.0, **values: Any
+    ) -> list[dict[str, Any]]:
+        """Wait for *count* log lines of one event whose keys have these *values*."""
+        deadline = time.monotonic() + timeout
+        while True:
+            found = [item for item in self.events(name) if values.items() <= item.items()]
+            if len(found) >= count:
+                return found
+            if time.monotonic() > deadline:
+                raise LabError(f"{len(found)} of {count} {name} {values}, see {self.log_file}")
+            time.sleep(0.05)
+
     def _lines(self) -> Iterator[dict[str, Any]]:
         for line in self.log_file.read_text(errors="replace").splitlines():
             try:

@@ -6,7 +6,8 @@ import re
 import smtplib
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +88,49 @@ def send(
     *slow* seconds pass between MAIL and DATA.  smtplib's own sendmail() is too helpful here: it
     hides the queue ID and gives up where one recipient's refusal is the point.
     """
-    with _connect(address, port, timeout) as smtp:
+    with session(
+        address, ca_file=ca_file, port=port, credentials=credentials, tls=tls, timeout=timeout
+    ) as smtp:
+        return transact(smtp, recipients, text, sender=sender, parameters=parameters, slow=slow)
+
+
+def transact(
+    smtp: smtplib.SMTP,
+    recipients: Sequence[str],
+    text: str,
+    *,
+    sender: str = SENDER,
+    parameters: Sequence[str] = (),
+    slow: float = 0.0,
+) -> Accepted:
+    """Send one message in an open session; as for :func:`send`."""
+    _require(smtp.docmd("MAIL", f"FROM:<{sender}> {' '.join(parameters)}".rstrip()), "mail")
+    time.sleep(slow)
+    refused = {}
+    for recipient in recipients:
+        reply = _reply(smtp.docmd("RCPT", f"TO:<{recipient}>"))
+        if reply.code != 250:
+            refused[recipient] = reply
+    if len(refused) == len(recipients):
+        raise Refused("rcpt", next(iter(refused.values())), refused)
+    reply = _require(smtp.data(text), "data", refused)
+    match = re.search(r"(?:queued as |^2\.0\.0 )(\S+)(?:$| Message accepted)", reply.text)
+    return Accepted(match[1] if match else "", refused)
+
+
+@contextmanager
+def session(
+    address: str,
+    *,
+    ca_file: Path,
+    port: int = 25,
+    credentials: Credentials | None = None,
+    tls: bool = True,
+    source: str = "",
+    timeout: float = 120.0,
+) -> Iterator[smtplib.SMTP]:
+    """An SMTP session that is ready for MAIL; *source* is the client's own address."""
+    with _connect(address, port, source, timeout) as smtp:
         _require(smtp.ehlo(), "ehlo")
         if tls:
             context = ssl.create_default_context(cafile=str(ca_file))
@@ -102,23 +145,18 @@ def send(
                 smtp.login(credentials.user, credentials.password)
             except smtplib.SMTPResponseException as error:
                 raise _refused("auth", error) from error
-        _require(smtp.docmd("MAIL", f"FROM:<{sender}> {' '.join(parameters)}".rstrip()), "mail")
-        time.sleep(slow)
-        refused = {}
-        for recipient in recipients:
-            reply = _reply(smtp.docmd("RCPT", f"TO:<{recipient}>"))
-            if reply.code != 250:
-                refused[recipient] = reply
-        if len(refused) == len(recipients):
-            raise Refused("rcpt", next(iter(refused.values())), refused)
-        reply = _require(smtp.data(text), "data", refused)
-        match = re.search(r"(?:queued as |^2\.0\.0 )(\S+)(?:$| Message accepted)", reply.text)
-        return Accepted(match[1] if match else "", refused)
+        yield smtp
 
 
-def _connect(address: str, port: int, timeout: float) -> smtplib.SMTP:
+def _connect(address: str, port: int, source: str, timeout: float) -> smtplib.SMTP:
     try:
-        return smtplib.SMTP(address, port, local_hostname="client.sender.test", timeout=timeout)
+        return smtplib.SMTP(
+            address,
+            port,
+            local_hostname="client.sender.test",
+            timeout=timeout,
+            source_address=(source, 0) if source else None,
+        )
     except smtplib.SMTPResponseException as error:
         raise _refused("connect", error) from error
 
