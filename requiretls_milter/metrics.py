@@ -454,12 +454,15 @@ class Counters:
         self._lock = threading.Lock()
         self._domains = frozenset(domains)
         self._values: dict[tuple[str, tuple[str, ...]], float] = {}
+        self._checked: set[tuple[str, tuple[str, ...]]] = set()  # what counts as it is given
         self._buckets: dict[str, list[int]] = {}
         self._sums: dict[str, float] = {}
 
     def configure(self, domains: Iterable[str]) -> None:
         """Take the configured domains of a new configuration; what was counted stays."""
-        self._domains = frozenset(domains)
+        with self._lock:
+            self._domains = frozenset(domains)
+            self._checked.clear()
 
     def inc(self, metric: str, labels: tuple[str, ...] = (), by: float = 1.0) -> None:
         """Add ``by`` to a counter. ``labels`` in the order of the declaration.
@@ -467,11 +470,15 @@ class Counters:
         Raises:
             MetricError: there is no such counter or label value, or ``by`` is negative.
         """
-        declared = _declared(metric, Kind.COUNTER)
         if not by >= 0:
             raise MetricError(f"{metric} cannot fall: {by!r}")
-        key = (metric, declared.checked(labels, self._domains))
+        key = (metric, labels)
         with self._lock:
+            if key not in self._checked:
+                given = key
+                key = (metric, _declared(metric, Kind.COUNTER).checked(labels, self._domains))
+                if key == given:
+                    self._checked.add(key)
             self._values[key] = self._values.get(key, 0.0) + by
 
     def observe(self, metric: str, value: float) -> None:
