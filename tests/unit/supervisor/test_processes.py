@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.unit.supervisor.service import Service, alive, eventually
 
@@ -89,3 +91,26 @@ def test_after_a_kill_of_all_a_new_service_starts_on_the_same_socket(make: Make)
     service.start(ready=False)
     eventually(lambda: len(service.events("serving")) == 2)
     assert service.send()
+
+
+def test_no_process_holds_what_is_another_s(make: Make) -> None:
+    """The engine must not keep the milter's socket, nor a child the line of another."""
+    service = make().start()
+
+    def sockets(pid: int) -> set[str]:
+        links = {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+        return {link for link in links if link.startswith("socket:")}
+
+    table = Path("/proc/net/unix").read_text()
+    (inode,) = {
+        line.split()[6]
+        for line in table.splitlines()
+        if line.endswith(str(service.socket_path)) and line.split()[5] == "01"  # it listens
+    }
+    listener = f"socket:[{inode}]"
+    held = {name: sockets(pid) for name, pid in service.children.items()}
+    held["supervisor"] = sockets(service.pid)
+    assert listener not in held["engine"]
+    for one, other in itertools.combinations(held, 2):
+        expected = set() if "engine" in (one, other) else {listener}
+        assert held[one] & held[other] == expected, (one, other)
