@@ -123,7 +123,8 @@ class Postfix:
     """All that is looked at of one Postfix instance.
 
     ``settings`` are those of main.cf. ``tables`` has the entries of each
-    ``type:name`` that could be read, in their order; None where it could not.
+    ``type:name`` that could be read, of cidr tables in their order; None where
+    it could not.
     ``own_addresses`` are inet_interfaces and proxy_interfaces, ``unresolved``
     the host names among them that have no address. ``inet_protocols`` are
     those that this host has. ``root`` is the directory that Postfix sees as
@@ -395,7 +396,8 @@ class Postconf:
         if listing is None:
             return None
         pairs = (line.partition("\t") for line in listing.splitlines())
-        entries = tuple((key, value.strip()) for key, tab, value in pairs if tab)
+        # In a fixed order: that of a hash table differs from run to run, and has no meaning.
+        entries = tuple(sorted((key, value.strip()) for key, tab, value in pairs if tab))
         return entries if len(entries) <= MAX_ENTRIES else None
 
     def _cidr(self, name: str) -> Entries | None:

@@ -151,9 +151,7 @@ class Postfix:
             grace=5.0,
         )
         try:
-            self._server.wait_until(
-                lambda: accepts(self.address, 25) and accepts(self.address, 587), "accepting mail"
-            )
+            self._server.wait_until(self._started, "accepting mail")
         except LabError as error:
             self.log.read()
             raise LabError("\n".join([str(error), *self.log.lines[-20:]])) from error
@@ -180,6 +178,12 @@ class Postfix:
             if not old & (self._processes("trivial-rewrite") | self._processes("smtpd")):
                 return
             time.sleep(0.01)
+
+    def _started(self) -> bool:
+        """Whether it accepts connections, and survives a SIGHUP: master minds signals last."""
+        if not (accepts(self.address, 25) and accepts(self.address, 587)):
+            return False
+        return any(self.log.grep(r"postfix/master\[\d+\]: daemon started "))
 
     def _reloads(self) -> int:
         return sum(1 for _ in self.log.grep(r"postfix/master\[\d+\]: reload "))

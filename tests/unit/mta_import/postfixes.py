@@ -1,0 +1,183 @@
+"""Postfix instances as postconf would tell of them, without any Postfix."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from requiretls_milter.mta_postconf import Entries, Postfix, Service
+
+_OWN = (
+    "inline:{{example.org=opportunistic}, {.example.org=opportunistic}, {localhost=opportunistic}}"
+)
+_ADDRESSES = "cidr:{{0.0.0.0/0 opportunistic}, {::/0 opportunistic}}"
+
+DEFAULT_POLICY = f"{_OWN}, {_ADDRESSES}, enforce"
+"""``postconf -x smtp_requiretls_policy`` of Postfix 3.11 with mydomain = example.org."""
+
+DEFAULT_TABLES: dict[str, Entries | None] = {
+    _OWN: (
+        ("example.org", "opportunistic"),
+        (".example.org", "opportunistic"),
+        ("localhost", "opportunistic"),
+    ),
+    _ADDRESSES: (
+        ("0.0.0.0/0", "opportunistic"),
+        ("::/0", "opportunistic"),
+    ),
+}
+
+DEFAULTS_3_11 = {
+    "mail_version": "3.11.7",
+    "mail_name": "Postfix",
+    "milter_macro_v": "Postfix 3.11.7",
+    "compatibility_level": "3.11",
+    "queue_directory": "/var/spool/postfix",
+    "mail_owner": "postfix",
+    "myhostname": "mta.example.org",
+    "mydomain": "example.org",
+    "mydestination": "mta.example.org, localhost.example.org, localhost",
+    "virtual_mailbox_domains": "",
+    "inet_protocols": "all",
+    "relayhost": "",
+    "transport_maps": "",
+    "sender_dependent_relayhost_maps": "",
+    "sender_dependent_default_transport_maps": "",
+    "requiretls_enable": "yes",
+    "requiretls_esmtp_header": "yes",
+    "tls_required_enable": "yes",
+    "soft_bounce": "no",
+    "defer_transports": "",
+    "best_mx_transport": "",
+    "ignore_mx_lookup_error": "no",
+    "disable_dns_lookups": "no",
+    "tls_append_default_CA": "no",
+    "tls_dane_digests": "sha512 sha256",
+    "use_srv_lookup": "",
+    "smtp_tls_security_level": "may",
+    "smtp_use_tls": "no",
+    "smtp_enforce_tls": "no",
+    "smtp_tls_enforce_peername": "yes",
+    "smtp_requiretls_policy": DEFAULT_POLICY,
+    "smtp_tls_policy_maps": "",
+    "smtp_tls_per_site": "",
+    "smtp_tls_enforce_sts_mx_patterns": "yes",
+    "smtp_tls_dane_insecure_mx_policy": "dane",
+    "smtp_dns_support_level": "",
+    "smtp_host_lookup": "dns",
+    "smtp_dns_resolver_options": "",
+    "smtp_mx_address_limit": "5",
+    "smtp_mx_session_limit": "2",
+    "smtp_tls_CAfile": "",
+    "smtp_tls_CApath": "/etc/ssl/certs",
+    "smtp_tls_trust_anchor_file": "",
+    "smtp_tls_scert_verifydepth": "9",
+    "smtp_tls_servername": "",
+    "smtp_tls_verify_cert_match": "hostname",
+    "smtp_tls_secure_cert_match": "nexthop, dot-nexthop",
+    "smtp_tls_wrappermode": "no",
+    "smtp_tls_protocols": ">=TLSv1",
+    "smtp_tls_mandatory_protocols": ">=TLSv1",
+    "smtp_tls_ciphers": "medium",
+    "smtp_tls_mandatory_ciphers": "medium",
+    "smtp_tls_exclude_ciphers": "",
+    "smtp_tls_mandatory_exclude_ciphers": "",
+    "smtp_tls_force_insecure_host_tlsa_lookup": "no",
+    "smtp_skip_5xx_greeting": "yes",
+    "smtp_fallback_relay": "",
+    "smtp_defer_if_no_mx_address_found": "no",
+    "smtp_cname_overrides_servername": "no",
+    "smtp_balance_inet_protocols": "yes",
+    "smtp_never_send_ehlo": "no",
+    "smtp_dns_reply_filter": "",
+    "smtp_reply_filter": "",
+    "smtp_delivery_status_filter": "",
+    "smtp_discard_ehlo_keywords": "",
+    "smtp_discard_ehlo_keyword_address_maps": "",
+    "smtp_tcp_port": "smtp",
+    "smtp_helo_name": "mta.example.org",
+    "smtp_bind_address": "",
+    "smtp_bind_address6": "",
+    "lmtp_requiretls_policy": "opportunistic",
+    "smtpd_milters": "unix:requiretls-milter/milter.sock",
+    "non_smtpd_milters": "unix:requiretls-milter/milter.sock",
+    "smtpd_milter_maps": "",
+    "milter_default_action": "shutdown",
+    "milter_command_timeout": "30s",
+    "milter_content_timeout": "300s",
+    "milter_protocol": "6",
+    "milter_connect_macros": "j {daemon_name} {daemon_addr} v _",
+    "milter_mail_macros": "i {auth_type} {auth_authen} {auth_author} {mail_addr}",
+    "milter_rcpt_macros": "i {rcpt_addr} {rcpt_host} {rcpt_mailer}",
+    "receive_override_options": "",
+    "content_filter": "",
+    "smtpd_tls_security_level": "may",
+    "smtpd_use_tls": "no",
+    "smtpd_enforce_tls": "no",
+    "smtpd_tls_wrappermode": "no",
+    "smtpd_discard_ehlo_keywords": "",
+    "smtpd_tls_chain_files": "/etc/ssl/mta.pem",
+    "smtpd_tls_cert_file": "",
+}
+"""What Debian's Postfix 3.11 says right after its installation, with TLS and a milter."""
+
+NEW_IN_3_11 = frozenset(
+    {
+        "requiretls_enable",
+        "requiretls_esmtp_header",
+        "tls_required_enable",
+        "smtp_requiretls_policy",
+        "lmtp_requiretls_policy",
+        "smtp_tls_enforce_sts_mx_patterns",
+        "use_srv_lookup",
+    }
+)
+
+
+def service(
+    program: str,
+    name: str = "",
+    kind: str = "unix",
+    *,
+    chroot: bool = False,
+    main: dict[str, str] | None = None,
+    **overrides: str,
+) -> Service:
+    """A line of master.cf with *overrides* as ``-o``."""
+    settings = {**DEFAULTS_3_11, **(main or {}), **overrides}
+    return Service(name or program, kind, chroot, program, overrides, settings)
+
+
+def postfix(*services: Service, **main: str) -> Postfix:
+    """A Postfix 3.11 with these settings in main.cf; without services those of a usual one."""
+    usual = (
+        service("smtpd", "smtp", "inet", main=main),
+        service("cleanup", main=main),
+        service("smtp", main=main),
+        service("smtp", "relay", main=main),
+        service("error", "retry"),
+        service("local"),
+        service("bounce", "defer"),
+        service("pipe", "maildrop"),
+        service("lmtp", "dovecot-lmtp"),
+    )
+    return Postfix(
+        settings={**DEFAULTS_3_11, **main},
+        services=services or usual,
+        tables=DEFAULT_TABLES,
+        own_addresses=("127.0.0.1", "192.0.2.25"),
+    )
+
+
+def older(made: Postfix) -> Postfix:
+    """The same as a Postfix 3.7, which knows fewer parameters."""
+
+    def known(settings: object) -> dict[str, str]:
+        assert isinstance(settings, dict)
+        kept = {name: value for name, value in settings.items() if name not in NEW_IN_3_11}
+        return {**kept, "mail_version": "3.7.11", "milter_macro_v": "Postfix 3.7.11"}
+
+    return replace(
+        made,
+        settings=known(made.settings),
+        services=tuple(replace(one, settings=known(one.settings)) for one in made.services),
+    )

@@ -1,0 +1,145 @@
+"""How postconf is run and how its answers are read."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from requiretls_milter import mta_postconf
+from requiretls_milter.mta_postconf import (
+    Postconf,
+    PostconfError,
+    is_compatible,
+    parse_cidr,
+    parse_json,
+    parse_lines,
+    parse_services,
+    split_list,
+    without_braces,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("", []),
+        (" , ", []),
+        ("a, b\tc\nd", ["a", "b", "c", "d"]),
+        ("inline:{ {a = b}, c=d } enforce", ["inline:{ {a = b}, c=d }", "enforce"]),
+        ("{ unix:m.sock, default_action=accept }", ["{ unix:m.sock, default_action=accept }"]),
+        ("a} b", ["a}", "b"]),
+        ("a{b c", ["a{b c"]),
+    ],
+)
+def test_lists_are_split_as_postfix_does(text: str, items: list[str]) -> None:
+    assert split_list(text) == items
+
+
+@given(st.text(alphabet="a,{} \n:", max_size=40))
+def test_splitting_loses_nothing_but_separators(text: str) -> None:
+    kept = "".join("".join(split_list(text)).split()).replace(",", "")
+    assert kept == "".join(text.split()).replace(",", "")
+
+
+def test_braces_are_taken_off_once() -> None:
+    assert without_braces("{ {a b} }") == "{a b}"
+    assert without_braces("{a") == "{a"
+
+
+def test_json_is_one_object_a_line() -> None:
+    assert parse_json('{"a": "b"}\n\n{"c": "\\"d\\""}\n') == {"a": "b", "c": '"d"'}
+
+
+@pytest.mark.parametrize("text", ["a = b", '["a"]', '{"a": 1}', '{"a":'])
+def test_json_that_is_none_is_an_error(text: str) -> None:
+    with pytest.raises(PostconfError, match=r"JSON|unexpected"):
+        parse_json(text)
+
+
+def test_lines_are_split_at_the_first_equals_sign() -> None:
+    assert parse_lines("a = b = c\nempty =\nnonsense\n") == {"a": "b = c", "empty": ""}
+
+
+def test_services_have_their_own_settings_and_their_daemon() -> None:
+    lines = [
+        "127.0.0.1:10025 inet n - y - - smtpd -o a=b",
+        "smtp       unix  -       -       -       -       -       /opt/postfix/smtp -v",
+        "too short",
+    ]
+    overrides = {"127.0.0.1:10025/inet/a": "b", "other/unix/c": "d"}
+    first, second = parse_services(lines, overrides, compatible=True)
+    assert (str(first), first.chroot, first.program, first.overrides) == (
+        "127.0.0.1:10025/inet",
+        True,
+        "smtpd",
+        {"a": "b"},
+    )
+    assert (second.program, second.chroot, second.overrides) == ("smtp", False, {})
+    _, second = parse_services(lines, overrides, compatible=False)
+    assert second.chroot
+
+
+@pytest.mark.parametrize(
+    ("level", "compatible"), [("", False), ("0", False), ("1", True), ("3.11", True), ("x", False)]
+)
+def test_services_are_chrooted_by_default_below_compatibility_level_1(
+    level: str, compatible: bool
+) -> None:
+    assert is_compatible(level) is compatible
+
+
+def test_cidr_rules_are_pattern_and_result() -> None:
+    rules = ["0.0.0.0/0   enforce", "[::1]\topportunistic"]
+    assert parse_cidr(rules) == (("0.0.0.0/0", "enforce"), ("::1", "opportunistic"))
+
+
+@pytest.mark.parametrize("rule", ["!10.0.0.0/8 enforce", "if 10.0.0.0/8", "endif", "10.0.0.1"])
+def test_cidr_rules_beyond_that_are_not_read(rule: str) -> None:
+    assert parse_cidr(["192.0.2.1 enforce", rule]) is None
+
+
+# ---------------------------------------------------------------- the program
+
+
+def program(directory: Path, text: str) -> Path:
+    path = directory / "postconf"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def test_no_program_is_no_postfix(tmp_path: Path) -> None:
+    with pytest.raises(PostconfError, match="no Postfix found: there is no program"):
+        Postconf(str(tmp_path / "postconf")).read()
+
+
+def test_the_last_words_of_a_program_that_fails_are_told(tmp_path: Path) -> None:
+    path = program(tmp_path, "echo 'postconf: fatal: open /x/main.cf: no such file' >&2; exit 1")
+    with pytest.raises(PostconfError, match=r"postconf: open /x/main\.cf: no such file$"):
+        Postconf(str(path)).read()
+
+
+def test_a_program_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mta_postconf, "TIMEOUT", 0.2)
+    with pytest.raises(PostconfError, match=r"no answer in 0\.2 s"):
+        Postconf(str(program(tmp_path, "exec sleep 60"))).read()
+
+
+def test_a_program_that_is_no_postconf_is_told(tmp_path: Path) -> None:
+    with pytest.raises(PostconfError, match=r"unexpected|no JSON"):
+        Postconf(str(program(tmp_path, "echo '{\"a\": 1}'"))).read()
+
+
+@pytest.mark.parametrize("command", ["", "  ", "a 'b"])
+def test_a_command_line_that_cannot_be_taken_apart_is_told(command: str) -> None:
+    with pytest.raises(PostconfError):
+        Postconf(command)
+
+
+def test_the_root_of_a_chroot_is_known() -> None:
+    assert Postconf("chroot --userspec=x /srv/mta /usr/sbin/postconf").root == Path("/srv/mta")
+    assert Postconf("/usr/sbin/postconf").root == Path("/")
