@@ -1,0 +1,261 @@
+"""kill -9 under load: what was accepted is delivered once or bounced, whoever died meanwhile.
+
+Clients hand messages to the real Postfix without a pause, while worker, engine and supervisor are
+killed in turn (the supervisor is started again by the test, as systemd does). Then both sides are
+counted: what the MTA accepted, and what its log and the servers at the other end say of it.
+
+``CRASH_KILLS`` is how many are killed: 10 if nothing is said, 200 in ``make test-long``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import smtplib
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.lab.errors import LabError
+from tests.lab.lab import Lab
+from tests.lab.labconfig import all_transports
+from tests.lab.milter import Milter
+from tests.lab.scenario import Domain, Mx, Scenario, Server
+from tests.lab.submission import SENDER, Refused, message, transact
+
+pytestmark = pytest.mark.lab
+
+KILLS = int(os.environ.get("CRASH_KILLS", "10"))
+
+VICTIMS = ("worker-1", "engine", "supervisor")
+"""In turn. Two deaths a service's life: five within ten seconds would end it, as they should."""
+
+CLIENTS = 4
+"""SMTP clients at once."""
+
+A_SESSION = 5
+"""Messages that a client sends before it calls anew."""
+
+BETWEEN = 0.5
+"""Seconds of load before the next kill, all processes being there."""
+
+BACK = 20.0
+"""Seconds for what was killed to be there again: on a busy machine."""
+
+GOOD = Scenario("crash-good", domains=(Domain(mx=(Mx(),)),))
+LACKING = Scenario("crash-lacking", domains=(Domain(mx=(Mx(server=Server(requiretls="none")),)),))
+REFUSED = Scenario("crash-refused", domains=(Domain(mx=(Mx(server=Server(requiretls="none")),)),))
+"""The last one by a rule of ours, at RCPT; where no forecast is to be had Postfix bounces it."""
+
+SCENARIOS = (GOOD, LACKING, REFUSED)
+
+BODY = "".join(f"line {number} of what must arrive as it was sent\n" for number in range(40))
+
+
+@dataclass
+class Ledger:
+    """What the clients were told."""
+
+    accepted: dict[str, tuple[str, Scenario]] = field(default_factory=dict)
+    """Subject to queue ID and scenario."""
+    refused: Counter[tuple[str, str, int, str]] = field(default_factory=Counter)
+    """(Scenario, stage, code, enhanced code) of what was not accepted."""
+    not_accepted: set[str] = field(default_factory=set)
+    lost: list[str] = field(default_factory=list)
+    """Connections that broke off without an answer: Postfix must not let it come to that."""
+
+
+def load(lab: Lab, number: int, ledger: Ledger, end: threading.Event) -> None:
+    """One client: message after message, until *end*."""
+    sent = 0
+    while not end.is_set():
+        try:
+            with lab.session() as smtp:
+                for _ in range(A_SESSION):
+                    one(lab, smtp, f"crash-{number}-{sent}", SCENARIOS[sent % 3], ledger)
+                    sent += 1
+        except Refused as error:  # STARTTLS, or a banner: nothing of a message was said
+            ledger.refused["", error.stage, error.reply.code, error.reply.text[:5]] += 1
+            end.wait(0.05)
+        except (OSError, smtplib.SMTPException) as error:
+            ledger.lost.append(repr(error))
+            end.wait(0.05)
+
+
+def one(lab: Lab, smtp: smtplib.SMTP, subject: str, scenario: Scenario, ledger: Ledger) -> None:
+    recipients = lab.recipients(scenario)
+    text = message(subject, recipients, body=BODY)
+    try:
+        accepted = transact(smtp, recipients, text, parameters=("REQUIRETLS",))
+    except Refused as error:
+        reply = error.reply
+        ledger.refused[scenario.id, error.stage, reply.code, reply.text.split(" ")[0]] += 1
+        ledger.not_accepted.add(subject)
+        smtp.rset()
+        return
+    ledger.accepted[subject] = accepted.queue_id, scenario
+
+
+class Service(Milter):
+    """The milter, by its processes."""
+
+    def pid(self, name: str) -> int:
+        """Of the supervisor or one of its children; 0 where there is none."""
+        supervisor = next(iter(children(self.server.pid).values()), 0)
+        return supervisor if name == "supervisor" else children(supervisor).get(f"rtls-{name}", 0)
+
+    def ready(self) -> set[int]:
+        """The pids of those that said so."""
+        return {int(line["pid"]) for line in self.events("ready")}
+
+    def whole(self) -> bool:
+        """Whether engine and workers are there and ready."""
+        pids = {self.pid(name) for name in ("engine", "worker-1", "worker-2")}
+        return 0 not in pids and pids <= self.ready()
+
+    def strike(self, name: str) -> None:
+        """Kill -9, and wait until all is well again; the supervisor we start anew ourselves."""
+        pid = self.pid(name)
+        os.kill(pid, signal.SIGKILL)
+        if name == "supervisor":
+            deadline = time.monotonic() + BACK
+            while self.server.running():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            self.launch()
+        deadline = time.monotonic() + BACK
+        while self.pid(name) == pid or not self.whole():
+            assert time.monotonic() < deadline, f"{name} did not come back: {self.log_file}"
+            time.sleep(0.05)
+
+
+def children(pid: int) -> dict[str, int]:
+    """Name to pid."""
+    found = {}
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found[Path(f"/proc/{text}/comm").read_text().strip()] = int(text)
+    return found
+
+
+@pytest.fixture(scope="module")
+def service(lab: Lab) -> Iterator[Service]:
+    lab.add(SCENARIOS)
+    state = lab.directory / "crash.db"
+    refuse = {"crash-refused.sig.test": {"mode": "reject"}}
+    running = Service(
+        lab,
+        transport=all_transports(),
+        store={"url": f"sqlite://{state}"},
+        rules={"recipient": refuse},
+        log={"level": "info"},
+    )
+    with running:
+        yield running
+
+
+def sound(path: Path) -> str:
+    """What SQLite says of its file; ``ok`` also where there is none yet."""
+    if not path.exists():
+        return "ok"
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as state:
+        return str(state.execute("PRAGMA integrity_check").fetchone()[0])
+
+
+@pytest.mark.timeout(120 + 15 * KILLS)
+def test_under_kill_9_each_accepted_message_is_delivered_once_or_bounced(
+    lab: Lab, service: Service
+) -> None:
+    ledger, end = Ledger(), threading.Event()
+    clients = [
+        threading.Thread(target=load, args=(lab, number, ledger, end)) for number in range(CLIENTS)
+    ]
+    for client in clients:
+        client.start()
+    try:
+        for number in range(KILLS):
+            time.sleep(BETWEEN)
+            service.strike(VICTIMS[number % len(VICTIMS)])
+            assert sound(lab.directory / "crash.db") == "ok"
+        time.sleep(BETWEEN)
+    finally:
+        end.set()
+        for client in clients:
+            client.join(60)
+    assert not any(client.is_alive() for client in clients)
+    print(f"{KILLS} kills, {len(ledger.accepted)} accepted, refused: {dict(ledger.refused)}")
+
+    assert len(ledger.accepted) > 5 * KILLS, "there was no load"
+    assert ledger.lost == []
+    # Temporary where nobody could be asked; for good only by the rule, and with its code.
+    by_rule = (REFUSED.id, "rcpt", 550, "5.7.30")
+    assert [kind for kind in ledger.refused if kind[2] // 100 != 4] == [by_rule]
+
+    assert outcomes(lab, ledger) == []
+    assert at_the_other_end(lab, ledger) == []
+
+
+def outcomes(lab: Lab, ledger: Ledger) -> list[str]:
+    """What Postfix's log says otherwise than it should: one end for each message, and the right."""
+    wrong = []
+    for subject, (queue_id, scenario) in ledger.accepted.items():
+        try:
+            found = lab.deliveries(queue_id)
+        except LabError as error:
+            wrong.append(f"{subject}: {error}")
+            continue
+        expected = ("sent", "2.0.0") if scenario is GOOD else ("bounced", "5.7.30")
+        if [(item.status, item.dsn) for item in found] != [expected]:
+            wrong.append(f"{subject}: {found}")
+    return wrong
+
+
+def at_the_other_end(lab: Lab, ledger: Ledger) -> list[str]:
+    """What servers and mailbox got otherwise than they should."""
+    (host,) = lab.hosts(GOOD)
+    good = {subject for subject, (_, item) in ledger.accepted.items() if item is GOOD}
+    bounced = set(ledger.accepted) - good
+    deadline = time.monotonic() + 30
+    while True:
+        got = [text for item in lab.sessions(host.address) for text in item.messages]
+        back = [text for text in lab.mailbox() if re.search(r"^Subject: crash-\d", text, re.M)]
+        if (len(got) >= len(good) and len(back) >= len(bounced)) or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    wrong = differences("delivered", Counter(map(subject_of, got)), good)
+    wrong += differences("bounced", Counter(map(subject_of, back)), bounced)
+    for text in got:
+        header, _, body = text.partition("\n\n")
+        tags = re.findall(r"^X-RequireTLS: requirement=requiretls; ", header, re.M)
+        if body.rstrip("\n") != BODY.rstrip("\n") or len(tags) != 1:
+            wrong.append(f"altered: {text}")
+        if f"From: <{SENDER}>\n" not in header:
+            wrong.append(f"altered: {header}")
+    # Nothing was called secure that was not, and nothing delivered where it was lacking.
+    for scenario in (LACKING, REFUSED):
+        (host,) = lab.hosts(scenario)
+        wrong += [f"{scenario.id}: {item}" for item in lab.sessions(host.address) if item.messages]
+    return wrong
+
+
+def subject_of(text: str) -> str:
+    found = re.findall(r"^Subject: (crash-\d+-\d+)$", text, re.M)
+    return str(found[-1]) if found else text
+
+
+def differences(what: str, got: Counter[str], expected: set[str]) -> list[str]:
+    """More or less than once."""
+    return [
+        f"{subject}: {what} {got[subject]} times instead of {int(subject in expected)}"
+        for subject in sorted(got.keys() | expected)
+        if got[subject] != int(subject in expected)
+    ]
