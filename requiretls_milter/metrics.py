@@ -189,6 +189,34 @@ class CacheResult(enum.StrEnum):
     MISS = "miss"
     JOINED = "joined"  # somebody else was asking already
     HELD = "held"  # the last attempt failed a moment ago: no new one is made
+    STORED = "stored"  # it was not here, but the store had it
+
+
+class RefreshResult(enum.StrEnum):
+    """What came of fetching an MTA-STS policy anew that was kept."""
+
+    RENEWED = "renewed"
+    FAILED = "failed"
+    VANISHED = "vanished"  # the domain has none any more, and never withdrew it
+
+
+class StoreOperation(enum.StrEnum):
+    """What a store was to do when it failed."""
+
+    OPEN = "open"
+    READ = "read"
+    WRITE = "write"
+    LIST = "list"
+    CLAIM = "claim"
+    DECODE = "decode"  # it gave something that we never wrote
+
+
+class FleetResult(enum.StrEnum):
+    """Who of a fleet found out what several wanted to know."""
+
+    OURS = "ours"
+    THEIRS = "theirs"
+    IN_VAIN = "in_vain"  # we waited for another's result, and then looked ourselves
 
 
 class Process(enum.StrEnum):
@@ -345,6 +373,12 @@ _DECLARED = (
         (("result", _values(MtaStsResult)),),
     ),
     Metric(
+        "mta_sts_refreshes_total",
+        Kind.COUNTER,
+        "Attempts to fetch anew an MTA-STS policy that is kept, by what came of them.",
+        (("result", _values(RefreshResult)),),
+    ),
+    Metric(
         "cache_requests_total",
         Kind.COUNTER,
         "Requests to a cache, by what it had.",
@@ -353,7 +387,11 @@ _DECLARED = (
             (Layer.FORECAST.value, CacheResult.HIT.value),
             (Layer.FORECAST.value, CacheResult.MISS.value),
             (Layer.FORECAST.value, CacheResult.JOINED.value),
-            *itertools.product((Layer.HOST.value, Layer.DOMAIN.value), _values(CacheResult)),
+            *itertools.product(
+                (Layer.HOST.value, Layer.DOMAIN.value),
+                (word for word in _values(CacheResult) if word != CacheResult.STORED.value),
+            ),
+            (Layer.HOST.value, CacheResult.STORED.value),
         ),
     ),
     Metric(
@@ -367,6 +405,33 @@ _DECLARED = (
         Kind.COUNTER,
         "Times that a domain or host ceased to offer what it had offered.",
         (("kind", DOWNGRADES),),
+    ),
+    Metric(
+        "store_up",
+        Kind.GAUGE,
+        "1 where the store is read and written, 0 where memory stands in for it.",
+    ),
+    Metric(
+        "store_errors_total",
+        Kind.COUNTER,
+        "Operations that the store failed; memory stood in.",
+        (("operation", _values(StoreOperation)),),
+    ),
+    Metric(
+        "store_damaged_total",
+        Kind.COUNTER,
+        "Damaged files of the store that were set aside; it began with an empty one.",
+    ),
+    Metric(
+        "store_evicted_total",
+        Kind.COUNTER,
+        "Records that had to make room before their time was over.",
+    ),
+    Metric(
+        "fleet_flights_total",
+        Kind.COUNTER,
+        "Probes and policy fetches that were agreed upon in a fleet, by who made them.",
+        (("result", _values(FleetResult)),),
     ),
     Metric(
         "domain_ready",

@@ -56,6 +56,10 @@ class StoreDataError(StoreError):
     """One record that is not as we write them; the others may be well."""
 
 
+class StoreUnwritableError(StoreError):
+    """It is there and can be read, but will not be written: it is full, or read-only."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """A value, when it was written, and until when it is good."""
@@ -151,9 +155,10 @@ Change = tuple[StoreKind, str, Record | None]
 class Backend(Protocol):
     """Where records are kept, without any stand-in: each operation may fail.
 
-    All raise :class:`StoreError` where they cannot do what they should, and
-    :class:`StoreDataError` where only this one record is to blame. Deadlines
-    are seconds; whoever calls keeps them.
+    All raise :class:`StoreError` where they cannot do what they should:
+    :class:`StoreDataError` where only this one record is to blame,
+    :class:`StoreUnwritableError` where it can still be read. Deadlines are
+    seconds; whoever calls keeps them.
     """
 
     shared: bool

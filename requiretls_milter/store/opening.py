@@ -1,0 +1,58 @@
+"""Which store a URL names."""
+
+from __future__ import annotations
+
+from requiretls_milter.config.fields import parse_store_url
+from requiretls_milter.metrics import Counters, Gauges
+from requiretls_milter.store import MAX_BYTES, MAX_RECORDS, Backend, Store, StoreError
+from requiretls_milter.store.memory import MemoryStore
+from requiretls_milter.store.steady import SteadyStore
+
+DEFAULT_PREFIX = "requiretls-milter:"
+
+
+def open_store(
+    url: str,
+    counters: Counters,
+    gauges: Gauges,
+    *,
+    max_records: int = MAX_RECORDS,
+    max_bytes: int = MAX_BYTES,
+    key_prefix: str = DEFAULT_PREFIX,
+) -> Store:
+    """The store at ``store.url``; nothing is read or written before :meth:`Store.start`.
+
+    Args:
+        url: as in the configuration.
+        counters, gauges: where failures are counted, and ``store_up`` is shown.
+        max_records, max_bytes: bounds of what is kept in memory or in a file;
+            Redis has bounds of its own (maxmemory).
+        key_prefix: of the keys in Redis.
+
+    Raises:
+        StoreError: there can be none, whatever happens: no such kind of store,
+            or the extra ``redis`` is not installed.
+    """
+    try:
+        where = parse_store_url(url)
+    except ValueError as error:
+        raise StoreError(f"store.url: {error}") from error
+    backend: Backend
+    if where.kind == "memory":
+        gauges.set("store_up", 1.0)
+        return MemoryStore(max_records, max_bytes)
+    if where.kind == "sqlite":
+        # Each kind of store is imported where it is used: redis-py need not be there.
+        from requiretls_milter.store.sqlite import SqliteBackend
+
+        backend = SqliteBackend(where.path, counters, max_records=max_records, max_bytes=max_bytes)
+    else:
+        try:
+            from requiretls_milter.store.redis import RedisBackend
+        except ImportError as error:
+            raise StoreError(
+                f'store.url: Redis needs the extra "redis" (pip install '
+                f"requiretls-milter[redis]): {error}"
+            ) from error
+        backend = RedisBackend(url, prefix=key_prefix)
+    return SteadyStore(backend, counters, gauges)

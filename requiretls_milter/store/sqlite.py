@@ -1,0 +1,520 @@
+"""One file on this host: ``sqlite:///PATH``.
+
+All of SQLite runs in a thread of its own, so that a slow disk holds nobody up.
+The file is ours alone: whatever is wrong with it, that of another program is
+never written to, a damaged one is set aside under a name with the time and
+nothing of it is deleted (but the oldest of several such), and the service goes
+on with an empty one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import glob
+import os
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from requiretls_milter import log
+from requiretls_milter.metrics import Counters
+from requiretls_milter.store import (
+    MAX_BYTES,
+    MAX_LISTED,
+    MAX_RECORDS,
+    Change,
+    Record,
+    StoreError,
+    StoreKind,
+    StoreUnwritableError,
+    size,
+)
+
+APPLICATION_ID = 0x52544C53
+"""``RTLS``, in the header of the file: so we know ours from another program's."""
+
+MIGRATIONS = (
+    (
+        """
+        CREATE TABLE record (
+            kind TEXT NOT NULL,
+            key TEXT NOT NULL,
+            value BLOB NOT NULL,
+            written REAL NOT NULL,
+            keep_until REAL NOT NULL,
+            used REAL NOT NULL,
+            octets INTEGER NOT NULL,
+            PRIMARY KEY (kind, key)
+        ) STRICT
+        """,
+        "CREATE INDEX record_keep_until ON record (keep_until)",
+        "CREATE INDEX record_used ON record (kind, used)",
+    ),
+)
+"""The statements that lead from each version of the schema (user_version) to the next."""
+
+BUSY_WAIT = 0.5
+"""Seconds that we wait for another process that has locked the file."""
+
+MAX_QUEUED = 64
+"""Operations that wait for the disk; more are refused at once."""
+
+SWEEP_INTERVAL = 60.0
+"""Seconds between two looks for records whose time is over."""
+
+SWEEP_GRACE = 86_400.0
+"""Seconds for which they stay all the same: a clock that runs ahead for an hour loses nothing."""
+
+USED_STEP = 3_600.0
+"""Seconds after which it is worth noting that a record was used again."""
+
+MAX_NOTED = 10_000
+"""Uses that are noted, until something is written."""
+
+EVICTED = 8
+"""Records that go at once where there is no room: it is not worth while for one."""
+
+MAX_DAMAGED = 3
+"""Damaged files that are kept."""
+
+WAL_LIMIT = 4 << 20
+"""Octets to which the write-ahead log shrinks again after having grown."""
+
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_UNWRITABLE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY)
+
+_log = log.get_logger("store")
+
+T = TypeVar("T")
+
+
+class _Damaged(Exception):
+    """The file is no database, or not as we made it; the text says how that shows."""
+
+
+@dataclass(slots=True)
+class _Total:
+    """What there is of one kind."""
+
+    records: int = 0
+    octets: int = 0
+
+
+class SqliteBackend:
+    """Implements :class:`requiretls_milter.store.Backend`.
+
+    Args:
+        path: of the file; it is made where there is none, its directory is not.
+        counters: where damaged files and evictions are counted.
+        max_records: records of all kinds; then the least used of the kind
+            that has most of them go.
+        max_bytes: octets of all records, likewise.
+        wall: a clock.
+    """
+
+    shared = False
+    open_deadline = 10.0
+    read_deadline = 1.0
+    write_deadline = 5.0
+
+    def __init__(
+        self,
+        path: str,
+        counters: Counters,
+        *,
+        max_records: int = MAX_RECORDS,
+        max_bytes: int = MAX_BYTES,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.name = f"sqlite://{path}"
+        self._file = _File(path, counters, max_records, max_bytes, wall)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._slots = threading.BoundedSemaphore(MAX_QUEUED)
+
+    async def open(self) -> None:
+        """Open the file, or see whether it still is the one that we have open."""
+        await self._run(self._file.open)
+
+    async def get(self, kind: StoreKind, key: str, now: float) -> Record | None:
+        """The record as it is, also where its time is over."""
+        return await self._run(lambda: self._file.get(kind, key, now))
+
+    async def write(self, changes: Sequence[Change]) -> None:
+        """Make all changes, or none."""
+        await self._run(lambda: self._file.write(changes))
+
+    async def listing(self, kind: StoreKind) -> list[tuple[str, Record]]:
+        """Keys of a kind, the most used ones, with records that lack their values."""
+        return await self._run(lambda: self._file.listing(kind))
+
+    async def claim(self, kind: StoreKind, key: str, seconds: float) -> str | None:
+        """The file is this engine's alone: always granted."""
+        return ""
+
+    async def release(self, kind: StoreKind, key: str, token: str) -> None:
+        """Nobody waits."""
+
+    async def close(self) -> None:
+        """Close the file; whoever hangs on a disk that does not answer is left to it."""
+        try:
+            await self._run(self._file.close)
+        finally:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if not self._slots.acquire(blocking=False):
+            raise StoreError(f"the disk does not answer: {MAX_QUEUED} operations wait for it")
+        future = self._thread.submit(work)
+        future.add_done_callback(lambda _: self._slots.release())
+        return await asyncio.wrap_future(future)
+
+
+class _File:
+    """The file, as its thread sees it. Every method may raise StoreError."""
+
+    def __init__(
+        self,
+        path: str,
+        counters: Counters,
+        max_records: int,
+        max_bytes: int,
+        wall: Callable[[], float],
+    ) -> None:
+        self._path = Path(path)
+        self._counters = counters
+        self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._wall = wall
+        self._db: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] = (0, 0)
+        self._totals: dict[str, _Total] = {}
+        self._used: dict[tuple[StoreKind, str], float] = {}
+        self._swept = 0.0
+
+    # ------------------------------------------------------------ opening
+
+    def open(self) -> None:
+        """Open the file, or see whether it still is the one that we have open."""
+        with self._errors():
+            self._ready()
+
+    def close(self) -> None:
+        """Close the file; SQLite puts the write-ahead log into it."""
+        with self._errors():
+            self._close()
+
+    def _close(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
+            db.close()
+
+    def _ready(self) -> sqlite3.Connection:
+        if self._db is not None and self._identity() != self._opened:
+            self._close()  # somebody removed the file, or put another one in its place
+        if self._db is None:
+            self._prepare()
+            try:
+                self._db = self._connect()
+            except _Damaged as error:
+                self._set_aside(str(error))
+                self._prepare()
+                self._db = self._connect()
+            self._opened = self._identity()
+            self._count_all(self._db)
+        return self._db
+
+    def _identity(self) -> tuple[int, int]:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return (0, 0)
+        return (found.st_dev, found.st_ino)
+
+    def _prepare(self) -> None:
+        """Make the file where there is none, and see that it is ours and nobody else's."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            descriptor = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            raise StoreError(f"{self._path}: {error.strerror}") from error
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise StoreError(f"{self._path} is no file")
+            if found.st_uid != os.geteuid():
+                raise StoreError(f"{self._path} belongs to uid {found.st_uid}, not to us")
+            if stat.S_IMODE(found.st_mode) != 0o600:
+                os.fchmod(descriptor, 0o600)
+        except OSError as error:
+            raise StoreError(f"{self._path}: {error.strerror}") from error
+        finally:
+            os.close(descriptor)
+
+    def _connect(self) -> sqlite3.Connection:
+        """Open a file that is there, look whether it is sound, and bring its schema up to date."""
+        db = sqlite3.connect(self._path, timeout=BUSY_WAIT, isolation_level=None)
+        try:
+            # The file is ours as long as we run: a second engine must not count what it holds,
+            # and no memory is shared, in which a truncated file would mean SIGBUS.
+            db.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()
+            version = self._examine(db)
+            db.execute("PRAGMA journal_mode = WAL").fetchone()
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}").fetchone()
+            _migrate(db, version)
+            try:
+                db.execute(
+                    "SELECT kind, key, value, written, keep_until, used, octets FROM record LIMIT 0"
+                )
+            except sqlite3.OperationalError as error:
+                raise _Damaged(f"not our schema: {error}") from error
+        except sqlite3.DatabaseError as error:
+            db.close()
+            if _code(error) in _DAMAGED:
+                raise _Damaged(str(error)) from error
+            raise
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _examine(self, db: sqlite3.Connection) -> int:
+        """The version of the schema, of a file that is sound and ours."""
+        db.execute("PRAGMA trusted_schema = OFF")
+        db.execute("PRAGMA cell_size_check = ON")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application != APPLICATION_ID and (application or version or tables):
+            raise StoreError(f"{self._path} is a database of another program")
+        if version > len(MIGRATIONS):
+            raise StoreError(
+                f"{self._path} was written by a later version of this program "
+                f"(schema {version}, we know {len(MIGRATIONS)})"
+            )
+        (result,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        if result != "ok":
+            raise _Damaged(str(result).replace("\n", " "))
+        return int(version)
+
+    def _set_aside(self, why: str) -> None:
+        """Rename the damaged file; its log first, which must never meet the new file."""
+        self._db = None
+        stamp = datetime.fromtimestamp(self._wall(), UTC).strftime("%Y%m%dT%H%M%SZ")
+        aside = f"{self._path}.damaged-{stamp}"
+        number = 1
+        while os.path.lexists(aside):
+            number += 1
+            aside = f"{self._path}.damaged-{stamp}-{number}"
+        try:
+            for suffix in ("-wal", "-shm", "-journal", ""):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(f"{self._path}{suffix}", f"{aside}{suffix}")
+            self._forget_oldest()
+        except OSError as error:
+            raise StoreError(f"{self._path} is damaged and cannot be renamed: {error}") from error
+        self._counters.inc("store_damaged_total")
+        _log.error("store_damaged", file=str(self._path), set_aside=aside, why=why)
+
+    def _forget_oldest(self) -> None:
+        files = [
+            path
+            for path in self._path.parent.glob(f"{glob.escape(self._path.name)}.damaged-*")
+            if not path.name.endswith(("-wal", "-shm", "-journal"))
+        ]
+        files.sort(key=lambda path: path.name)
+        for path in files[:-MAX_DAMAGED]:
+            for suffix in ("-wal", "-shm", "-journal", ""):
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+    # ------------------------------------------------------------ records
+
+    def get(self, kind: StoreKind, key: str, now: float) -> Record | None:
+        """The record as it is, also where its time is over."""
+        with self._errors():
+            found = self._open_now().execute(
+                "SELECT value, written, keep_until, used FROM record WHERE kind = ? AND key = ?",
+                (kind.value, key),
+            )
+            row = found.fetchone()
+            if row is None:
+                return None
+            value, written, keep_until, used = row
+            if abs(now - used) > USED_STEP and len(self._used) < MAX_NOTED:
+                self._used[kind, key] = now
+            return Record(value, written, keep_until)
+
+    def listing(self, kind: StoreKind) -> list[tuple[str, Record]]:
+        """Keys of a kind, the most used ones, with records that lack their values."""
+        with self._errors():
+            rows = self._open_now().execute(
+                "SELECT key, written, keep_until FROM record WHERE kind = ? "
+                "ORDER BY used DESC LIMIT ?",
+                (kind.value, MAX_LISTED),
+            )
+            return [(key, Record(b"", written, until)) for key, written, until in rows]
+
+    def write(self, changes: Sequence[Change]) -> None:
+        """Make all changes, or none."""
+        with self._errors(writing=True):
+            db = self._ready()
+            db.execute("BEGIN IMMEDIATE")
+            for kind, key, record in changes:
+                self._replace(db, kind, key, record)
+            for (kind, key), used in self._used.items():
+                db.execute(
+                    "UPDATE record SET used = ? WHERE kind = ? AND key = ?",
+                    (used, kind.value, key),
+                )
+            evicted = self._make_room(db)
+            db.execute("COMMIT")
+            self._used.clear()
+            if evicted:
+                self._counters.inc("store_evicted_total", by=evicted)
+
+    def _open_now(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise StoreError(f"{self._path} is not open")
+        return self._db
+
+    def _replace(
+        self, db: sqlite3.Connection, kind: StoreKind, key: str, record: Record | None
+    ) -> None:
+        gone = db.execute(
+            "DELETE FROM record WHERE kind = ? AND key = ? RETURNING octets", (kind.value, key)
+        ).fetchall()
+        self._gone(kind.value, gone)
+        if record is None:
+            return
+        octets = size(key, record.value)
+        times = (record.written, record.keep_until, record.written)
+        db.execute(
+            "INSERT INTO record (kind, key, value, written, keep_until, used, octets) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (kind.value, key, record.value, *times, octets),
+        )
+        totals = self._totals.setdefault(kind.value, _Total())
+        totals.records += 1
+        totals.octets += octets
+
+    # ------------------------------------------------------------ bounds
+
+    def _count_all(self, db: sqlite3.Connection) -> None:
+        rows = db.execute("SELECT kind, count(*), sum(octets) FROM record GROUP BY kind")
+        self._totals = {kind: _Total(records, octets) for kind, records, octets in rows}
+
+    def _gone(self, kind: str, octets: Sequence[tuple[int]]) -> None:
+        if octets:
+            totals = self._totals[kind]
+            totals.records -= len(octets)
+            totals.octets -= sum(one for (one,) in octets)
+
+    def _make_room(self, db: sqlite3.Connection) -> int:
+        """Sweep, and let the least used go where there is too much; returns how many.
+
+        They go from the kind that has most: a flood of one kind costs the
+        others nothing.
+        """
+        now = self._wall()
+        if not 0 <= now - self._swept < SWEEP_INTERVAL:
+            self._swept = now
+            self._sweep(db, now - SWEEP_GRACE)
+        evicted = 0
+        while True:
+            totals = self._totals.values()
+            records = sum(total.records for total in totals) - self._max_records
+            octets = sum(total.octets for total in totals) - self._max_bytes
+            if records <= 0 and octets <= 0:
+                return evicted
+            if evicted == 0:
+                self._sweep(db, now)
+            kind = max(
+                self._totals,
+                key=lambda one: (
+                    self._totals[one].records if records > 0 else self._totals[one].octets
+                ),
+            )
+            gone = db.execute(
+                "DELETE FROM record WHERE rowid IN (SELECT rowid FROM record WHERE kind = ? "
+                "ORDER BY used LIMIT ?) RETURNING octets",
+                (kind, max(records, EVICTED)),
+            ).fetchall()
+            self._gone(kind, gone)
+            evicted += len(gone)
+
+    def _sweep(self, db: sqlite3.Connection, until: float) -> None:
+        for kind, octets in db.execute(
+            "DELETE FROM record WHERE keep_until <= ? RETURNING kind, octets", (until,)
+        ).fetchall():
+            self._gone(kind, [(octets,)])
+
+    # ------------------------------------------------------------ errors
+
+    @contextmanager
+    def _errors(self, *, writing: bool = False) -> Iterator[None]:
+        """Make of SQLite's errors ours, and of the connection what can still be used."""
+        try:
+            yield
+        except _Damaged as error:
+            self._close()
+            self._set_aside(str(error))
+            raise StoreError(f"{self._path} was damaged: {error}") from error
+        except sqlite3.DatabaseError as error:
+            code = _code(error)
+            text = f"{self._path}: {error}"
+            if code in _DAMAGED:
+                with contextlib.suppress(sqlite3.Error):
+                    self._close()
+                self._set_aside(str(error))
+                raise StoreError(f"{self._path} was damaged: {error}") from error
+            if writing and code in _UNWRITABLE and self._rolled_back():
+                raise StoreUnwritableError(text) from error
+            with contextlib.suppress(sqlite3.Error):
+                self._close()
+            raise StoreError(text) from error
+
+    def _rolled_back(self) -> bool:
+        """Whether the connection is as before the transaction."""
+        if self._db is None:
+            return False
+        try:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            self._count_all(self._db)
+        except sqlite3.Error:
+            return False
+        return True
+
+
+def _migrate(db: sqlite3.Connection, version: int) -> None:
+    """Bring the schema from a version to the last one: all the way, or not at all."""
+    if version == len(MIGRATIONS):
+        return
+    db.execute("BEGIN EXCLUSIVE")
+    try:
+        for statements in MIGRATIONS[version:]:
+            for statement in statements:
+                db.execute(statement)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    if version:
+        _log.info("store_migrated", before=version, after=len(MIGRATIONS))
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 where the error is not from SQLite itself."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

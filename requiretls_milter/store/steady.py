@@ -1,0 +1,329 @@
+"""A store that does not fail: what its backend cannot do now, memory does until it can.
+
+Nobody waits for the backend to write: what is put is held in memory and written
+by a task of our own, many records at a time. Who reads waits for the read
+deadline at most, and only once: after a failure memory answers at once, until
+the task has found the backend well again and has written what came meanwhile.
+
+What the backend does not have (it was evicted, or flushed, or the file is a new
+one), memory may still have: it is as good as its time says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from requiretls_milter import log
+from requiretls_milter.metrics import Counters, Gauges, StoreOperation
+from requiretls_milter.store import (
+    LONGEST,
+    MAX_KEY,
+    MAX_VALUE,
+    Backend,
+    Change,
+    Record,
+    StoreDataError,
+    StoreError,
+    StoreKind,
+    StoreUnwritableError,
+    alive,
+)
+from requiretls_milter.store.memory import MemoryStore
+
+MIRROR_RECORDS = 50_000
+"""Records that memory holds beside a backend, of all kinds."""
+
+MIRROR_BYTES = 16 << 20
+"""Octets of these."""
+
+MAX_PENDING = 10_000
+"""Changes that wait to be written; the oldest are given up then, and stay in memory only."""
+
+BATCH = 200
+"""Changes that are written at once."""
+
+FIRST_PAUSE = 1.0
+"""Seconds after a failure until the backend is tried again, the first time."""
+
+LAST_PAUSE = 30.0
+"""Seconds to which that pause doubles."""
+
+JITTER = 0.2
+"""Part of a pause that is added at random: a fleet should not come back all at once."""
+
+START_WAIT = 5.0
+"""Seconds that the start of the engine waits for the store at most."""
+
+CLOSE_WAIT = 2.0
+"""Seconds that the end of the engine waits for the last records to be written."""
+
+_log = log.get_logger("store")
+
+T = TypeVar("T")
+
+
+class SteadyStore:
+    """Implements :class:`requiretls_milter.store.Store`; no operation raises StoreError.
+
+    Args:
+        backend: where records are kept.
+        counters, gauges: where failures are counted, and ``store_up`` is shown.
+        memory: what stands in.
+        first_pause, last_pause: seconds between two tries to come back.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        counters: Counters,
+        gauges: Gauges,
+        *,
+        memory: MemoryStore | None = None,
+        first_pause: float = FIRST_PAUSE,
+        last_pause: float = LAST_PAUSE,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._backend = backend
+        self._counters = counters
+        self._gauges = gauges
+        self._memory = memory or MemoryStore(MIRROR_RECORDS, MIRROR_BYTES)
+        self._first_pause = first_pause
+        self._last_pause = last_pause
+        self._jitter = jitter
+        self._pending: OrderedDict[tuple[StoreKind, str], Record | None] = OrderedDict()
+        self._readable = False
+        self._down_since: float | None = None
+        self._up_since = 0.0
+        self._pause = 0.0
+        self._work: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._tried = asyncio.Event()
+
+    @property
+    def shared(self) -> bool:
+        """Whether the backend is a fleet's."""
+        return self._backend.shared
+
+    @property
+    def up(self) -> bool:
+        """Whether the backend is read, and was written when it was written last."""
+        return self._readable and self._down_since is None
+
+    @property
+    def pending(self) -> int:
+        """Changes that wait to be written."""
+        return len(self._pending)
+
+    # ------------------------------------------------------------ its life
+
+    async def start(self) -> None:
+        """Open the backend, or have it opened as soon as that works."""
+        self._gauges.set("store_up", 0.0)
+        self._wake.set()
+        self._work = asyncio.create_task(self._run(), name="store")
+        try:
+            async with asyncio.timeout(START_WAIT):
+                await self._tried.wait()
+        except TimeoutError:
+            _log.warning("store_slow", store=self._backend.name, seconds=START_WAIT)
+
+    async def close(self) -> None:
+        """Write what is left to write, if that takes no longer than :data:`CLOSE_WAIT`."""
+        if self._work is not None:
+            self._work.cancel()
+            await asyncio.gather(self._work, return_exceptions=True)
+        try:
+            async with asyncio.timeout(CLOSE_WAIT):
+                if self._readable:
+                    await self._write_all()
+                await self._backend.close()
+        except (StoreError, TimeoutError) as error:
+            self._count(StoreOperation.WRITE)
+            _log.warning(
+                "store_not_closed",
+                store=self._backend.name,
+                error=str(error) or type(error).__name__,
+                unwritten=len(self._pending),
+            )
+
+    # ------------------------------------------------------------ records
+
+    async def get(self, kind: StoreKind, key: str, now: float) -> bytes | None:
+        """The record, unless there is none or its time is over."""
+        if not self._readable or (kind, key) in self._pending:
+            return await self._memory.get(kind, key, now)
+        try:
+            record = await self._bounded(
+                self._backend.get(kind, key, now), self._backend.read_deadline
+            )
+        except StoreDataError as error:
+            self._count(StoreOperation.DECODE)
+            _log.warning("store_record_bad", store=self._backend.name, error=str(error))
+        except StoreError as error:
+            self._failed(StoreOperation.READ, error)
+        else:
+            if record is not None and alive(record, now):
+                self._memory.keep(kind, key, record)
+                return record.value
+        return await self._memory.get(kind, key, now)
+
+    async def put(
+        self, kind: StoreKind, key: str, value: bytes, keep_until: float, now: float
+    ) -> None:
+        """Keep a record in the place of an earlier one; not one that is too long, or over."""
+        record = Record(value, now, min(keep_until, now + LONGEST))
+        if len(value) > MAX_VALUE or len(key) > MAX_KEY or not key.isascii():
+            self._count(StoreOperation.WRITE)
+            _log.warning("store_record_long", kind=kind, key=key[:100], octets=len(value))
+            record = Record(b"", now, now)
+        if not alive(record, now):
+            await self.delete(kind, key)
+            return
+        self._memory.keep(kind, key, record)
+        self._change(kind, key, record)
+
+    async def delete(self, kind: StoreKind, key: str) -> None:
+        """Forget a record; there may be none."""
+        await self._memory.delete(kind, key)
+        self._change(kind, key, None)
+
+    def _change(self, kind: StoreKind, key: str, record: Record | None) -> None:
+        self._pending.pop((kind, key), None)
+        self._pending[kind, key] = record
+        if len(self._pending) > MAX_PENDING:
+            self._pending.popitem(last=False)
+            self._counters.inc("store_evicted_total")
+        self._wake.set()
+
+    async def listing(self, kind: StoreKind, now: float) -> list[tuple[str, float]]:
+        """The keys of a kind whose time is not over, each with when it was written."""
+        if self._readable:
+            try:
+                listed = await self._bounded(
+                    self._backend.listing(kind), self._backend.open_deadline
+                )
+            except StoreError as error:
+                # Much is asked for: that this took too long says little of the rest.
+                self._count(StoreOperation.LIST)
+                _log.warning("store_not_listed", store=self._backend.name, error=str(error))
+            else:
+                return [(key, record.written) for key, record in listed if alive(record, now)]
+        return await self._memory.listing(kind, now)
+
+    # ------------------------------------------------------------ claims
+
+    async def claim(self, kind: StoreKind, key: str, seconds: float) -> str | None:
+        """See :meth:`Store.claim`; granted where the fleet cannot be asked."""
+        if not self._readable or not self.shared:
+            return ""
+        try:
+            return await self._bounded(
+                self._backend.claim(kind, key, seconds), self._backend.read_deadline
+            )
+        except StoreError as error:
+            self._failed(StoreOperation.CLAIM, error)
+            return ""
+
+    async def release(self, kind: StoreKind, key: str, token: str) -> None:
+        """See :meth:`Store.release`. Where it fails the claim ends by itself."""
+        if not token or not self._readable:
+            return
+        try:
+            if (kind, key) in self._pending:
+                await self._write([(kind, key, self._pending[kind, key])])
+            await self._bounded(
+                self._backend.release(kind, key, token), self._backend.write_deadline
+            )
+        except StoreError as error:
+            self._failed(StoreOperation.CLAIM, error)
+
+    # ------------------------------------------------------------ writing, and coming back
+
+    async def _run(self) -> None:
+        """Open, write, and where that fails try again; the life of a task."""
+        while True:
+            await self._wake.wait()
+            if self._down_since is not None:
+                await asyncio.sleep(self._pause * (1.0 + JITTER * self._jitter()))
+            await self._try()
+            self._tried.set()
+
+    async def _try(self) -> None:
+        operation = StoreOperation.OPEN
+        try:
+            if not self.up:
+                await self._bounded(self._backend.open(), self._backend.open_deadline)
+                self._readable = True
+            operation = StoreOperation.WRITE
+            await self._write_all()
+        except StoreError as error:
+            if self._down_since is not None:
+                self._back_off()
+            self._failed(operation, error)
+            return
+        if self._readable:  # a read may have failed while we wrote
+            self._wake.clear()
+            self._is_up()
+
+    async def _write_all(self) -> None:
+        while self._pending:
+            batch = [
+                (kind, key, record)
+                for ((kind, key), record), _ in zip(
+                    self._pending.items(), range(BATCH), strict=False
+                )
+            ]
+            await self._write(batch)
+
+    async def _write(self, batch: list[Change]) -> None:
+        await self._bounded(self._backend.write(batch), self._backend.write_deadline)
+        for kind, key, record in batch:
+            # It may have been changed again while it was written.
+            if self._pending.get((kind, key), self) is record:
+                del self._pending[kind, key]
+
+    async def _bounded(self, work: Awaitable[T], seconds: float) -> T:
+        try:
+            async with asyncio.timeout(seconds):
+                return await work
+        except TimeoutError as error:
+            raise StoreError(f"no answer within {seconds:g} s") from error
+        except StoreError:
+            raise
+        except Exception as error:
+            _log.exception("store_failed", store=self._backend.name, error=repr(error))
+            raise StoreError(f"a mistake of ours: {error!r}") from error
+
+    def _failed(self, operation: StoreOperation, error: StoreError) -> None:
+        self._count(operation)
+        if not isinstance(error, StoreUnwritableError):
+            self._readable = False
+        self._wake.set()
+        if self._down_since is not None:
+            return
+        self._down_since = time.monotonic()
+        if self._down_since - self._up_since > self._last_pause:
+            self._pause = 0.0
+        self._back_off()
+        self._gauges.set("store_up", 0.0)
+        _log.warning("store_lost", store=self._backend.name, operation=operation, error=str(error))
+
+    def _back_off(self) -> None:
+        self._pause = min(max(2 * self._pause, self._first_pause), self._last_pause)
+
+    def _is_up(self) -> None:
+        if self._down_since is not None:
+            seconds = time.monotonic() - self._down_since
+            _log.info("store_back", store=self._backend.name, seconds=round(seconds, 3))
+        if self._down_since is not None or not self._up_since:
+            self._up_since = time.monotonic()
+            self._down_since = None
+            self._gauges.set("store_up", 1.0)
+
+    def _count(self, operation: StoreOperation) -> None:
+        self._counters.inc("store_errors_total", (operation,))
