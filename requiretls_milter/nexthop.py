@@ -62,8 +62,8 @@ class NextHopError(ValueError):
 
 def _shown(text: str) -> str:
     """Of hostile text, what fits into a message: printable ASCII, at most 60 characters."""
-    shown = text if len(text) <= 60 else text[:57] + "..."
-    return shown.encode("unicode_escape").decode("ascii")
+    shown = text[:61].encode("unicode_escape").decode("ascii")
+    return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
 @functools.lru_cache(maxsize=4096)
@@ -150,7 +150,10 @@ def parse(text: str) -> NextHop:
     if colon and _is_address(stripped):
         raise NextHopError(f"{_shown(text)} is an address: write [{_shown(stripped)}]")
     port = _port(rest) if colon else SMTP_PORT
-    return NextHop(HopKind.MX, to_alabel(host), port)
+    domain = to_alabel(host)
+    if colon and domain == "inet":
+        raise NextHopError(f'{_shown(text)}: "inet:" is no domain with a port, nor one without')
+    return NextHop(HopKind.MX, domain, port)
 
 
 def _bracketed(text: str) -> NextHop:

@@ -50,8 +50,8 @@ def one_of(words: list[str]) -> str:
 
 def quoted(text: str) -> str:
     """Text from the file as it may stand in a message: bounded, ASCII, in quotes."""
-    shown = text if len(text) <= 60 else text[:57] + "..."
-    return f'"{shown.encode("unicode_escape").decode("ascii")}"'
+    shown = text[:61].encode("unicode_escape").decode("ascii")
+    return f'"{shown if len(shown) <= 60 else shown[:57] + "..."}"'
 
 
 def given(value: object) -> str:

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ValidationError
 from requiretls_milter.config.fields import given, quoted
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+MAX_MISTAKE = 1000
+"""Characters of one mistake: a table with many wrong entries is one."""
+
 _ENTRY = "*"
 """Stands in a path of the schema for the key that an operator chooses (a domain, a transport)."""
 
@@ -19,12 +22,24 @@ _ENTRY = "*"
 class ConfigError(Exception):
     """A configuration that cannot be used.
 
-    ``mistakes`` holds every one of them, in the order of the file's schema.
+    ``mistakes`` holds every one of them, in the order of the file's schema, each on one
+    line of printable ASCII whatever the file held.
     """
 
     def __init__(self, mistakes: tuple[str, ...]) -> None:
-        super().__init__("\n".join(mistakes))
-        self.mistakes = mistakes
+        self.mistakes = tuple(map(_one_line, mistakes))
+        super().__init__("\n".join(self.mistakes))
+
+
+def _one_line(text: str) -> str:
+    shown = text if text.isascii() and text.isprintable() else _escaped(text)
+    return shown if len(shown) <= MAX_MISTAKE else shown[: MAX_MISTAKE - 3] + "..."
+
+
+def _escaped(text: str) -> str:
+    return "".join(
+        c if " " <= c <= "~" else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 def dotted(path: tuple[str | int, ...]) -> str:

@@ -29,6 +29,7 @@ import dns.message
 import dns.name
 import dns.nameserver
 import dns.rdata
+import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 
@@ -63,6 +64,17 @@ MAX_NAME = 253
 
 MAX_LABEL = 63
 """Characters of a label (RFC 1035 section 2.3.4)."""
+
+_READ = (
+    *(dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.CNAME, dns.rdatatype.MX),
+    *(dns.rdatatype.NS, dns.rdatatype.SOA, dns.rdatatype.TLSA, dns.rdatatype.TXT),
+)
+"""Record types whose content is read. dnspython loads the class of a type when it meets the first
+record of it: were that one of class ANY, as a hostile server may send, the type would be opaque
+in class IN too, until the process ends. So they are loaded before any reply."""
+
+for _rdtype in _READ:
+    cast(Any, dns.rdata.get_rdata_class)(dns.rdataclass.IN, _rdtype)
 
 _LABEL_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-_")
 
@@ -275,7 +287,12 @@ class Resolver:
         # R28: a broken denial of one family must not void the signed other.
         best = next((one for one in found if one.secure), found[0])
         ttl = min(one.ttl for one in lookups if one.outcome is not DnsOutcome.ERROR)
-        addresses = [cast(Any, rdata).address for one in found for rdata in one.rdatas]
+        # dnspython has its own text for IPv4-mapped addresses.
+        addresses = [
+            str(ipaddress.ip_address(cast(Any, rdata).address))
+            for one in found
+            for rdata in one.rdatas
+        ]
         result = AddressLookup(
             outcome=DnsOutcome.FOUND,
             secure=best.secure,

@@ -7,13 +7,13 @@ gives, so that a verified chain can be kept and judged again later.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import hashlib
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import crypto
 
@@ -22,6 +22,13 @@ _NO_CHECK_TIME = 0x200000
 _PARTIAL_CHAIN = int(crypto.X509StoreFlags.PARTIAL_CHAIN)
 
 CACHED_CERTIFICATES = 8192
+
+MAX_SHOWN = 200
+"""Characters of what a certificate says that are shown to people."""
+
+_DER_LONG_FORM = 0x80  # X.690 section 8.1.3.5
+_DER_VERSION = 0xA0  # the first field of a TBSCertificate, left out where it is 1
+_DER_BEFORE_KEY = 5  # serial number, signature, issuer, validity, subject (RFC 5280 section 4.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,6 @@ class Certificate:
     not_before: float
     not_after: float
     server_auth: bool
-    spki: bytes
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,12 +71,54 @@ def parse(der: bytes) -> Certificate:
             not_before=_epoch(certificate.not_valid_before_utc),
             not_after=_epoch(certificate.not_valid_after_utc),
             server_auth=_may_serve_tls(certificate),
-            spki=certificate.public_key().public_bytes(
-                Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-            ),
         )
     except Exception as error:
-        raise MalformedCertificateError(f"unreadable certificate: {error}") from error
+        raise MalformedCertificateError(shown(f"unreadable certificate: {error}")) from error
+
+
+def shown(text: str) -> str:
+    """Text from a certificate as it may stand in a log line: printable ASCII, bounded (R62)."""
+    return "".join(c if " " <= c <= "~" else "?" for c in text[:MAX_SHOWN])
+
+
+@functools.lru_cache(maxsize=CACHED_CERTIFICATES)
+def public_key_info(der: bytes) -> bytes:
+    """Cut the SubjectPublicKeyInfo out of a DER certificate, octet by octet as it stands there.
+
+    What TLSA selector SPKI(1) is about (RFC 6698 section 2.1.2). A key that is read and
+    written again need not be the same (RSASSA-PSS), nor need we know its algorithm.
+
+    Raises:
+        MalformedCertificateError: it is not where it should be.
+    """
+    begin, _ = _der_contents(der, 0)
+    position, _ = _der_contents(der, begin)
+    fields = _DER_BEFORE_KEY + (der[position : position + 1] == bytes([_DER_VERSION]))
+    for _ in range(fields):
+        _, position = _der_contents(der, position)
+    _, end = _der_contents(der, position)
+    return der[position:end]
+
+
+def is_one_value(der: bytes) -> bool:
+    """Whether *der* is one value with nothing behind it, as far as its outermost length says."""
+    try:
+        return _der_contents(der, 0)[1] == len(der)
+    except MalformedCertificateError:
+        return False
+
+
+def _der_contents(der: bytes, start: int) -> tuple[int, int]:
+    """Where the contents of the value at *start* begin and end (X.690 section 8.1)."""
+    length = der[start + 1] if start + 1 < len(der) else _DER_LONG_FORM
+    begin = start + 2
+    if length >= _DER_LONG_FORM:
+        octets = length - _DER_LONG_FORM
+        begin += octets
+        length = int.from_bytes(der[start + 2 : begin], "big") if octets else len(der)
+    if begin + length > len(der):
+        raise MalformedCertificateError("unreadable certificate: cut short")
+    return begin, begin + length
 
 
 def _epoch(moment: datetime.datetime) -> float:
@@ -145,8 +193,10 @@ def build_path(chain: tuple[bytes, ...], store: crypto.X509Store) -> Path:
         certificates = [parse(_der(certificate)) for certificate in verified]
     except crypto.X509StoreContextError as error:
         return Path(error=_words(str(error.args[0])))
-    except (crypto.Error, MalformedCertificateError, ValueError) as error:
-        return Path(error=f"unreadable certificate: {error}")
+    except MalformedCertificateError as error:
+        return Path(error=str(error))
+    except (crypto.Error, ValueError):
+        return Path(error="unreadable certificate")
     if not all(certificate.server_auth for certificate in certificates):
         return Path(error="certificate is not meant for a TLS server")
     return Path(
@@ -156,10 +206,14 @@ def build_path(chain: tuple[bytes, ...], store: crypto.X509Store) -> Path:
 
 
 def anchored_store(anchors: tuple[bytes, ...]) -> crypto.X509Store:
-    """Make a store that trusts just *anchors*, be they roots or not (RFC 7672 section 3.1.2)."""
+    """Make a store that trusts just *anchors*, be they roots or not (RFC 7672 section 3.1.2).
+
+    One that OpenSSL cannot read anchors nothing.
+    """
     store = crypto.X509Store()
     for der in anchors:
-        store.add_cert(_x509(der))
+        with contextlib.suppress(crypto.Error):
+            store.add_cert(_x509(der))
     store.set_flags(_NO_CHECK_TIME | _PARTIAL_CHAIN)
     return store
 

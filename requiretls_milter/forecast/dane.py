@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_der_public_key
+from OpenSSL import crypto
 
 from requiretls_milter.forecast import certificate, pkix
 from requiretls_milter.forecast.certificate import MalformedCertificateError, Path
@@ -49,13 +48,15 @@ def _is_usable(record: TlsaRecord) -> bool:
         return False
     if record.matching_type != FULL:
         return _DIGEST_LENGTHS.get(record.matching_type) == len(record.data)
-    # Full(0): the data itself must be what the selector names.
+    # Full(0): the data itself must be what the selector names, to OpenSSL (dane_tlsa_add()).
+    if not certificate.is_one_value(record.data):
+        return False
     try:
         if record.selector == CERTIFICATE:
-            x509.load_der_x509_certificate(record.data).public_key()
+            crypto.load_certificate(crypto.FILETYPE_ASN1, record.data).get_pubkey()
         else:
-            load_der_public_key(record.data)
-    except Exception:  # noqa: BLE001 - whatever foreign bytes make the parser raise
+            crypto.load_publickey(crypto.FILETYPE_ASN1, record.data)
+    except (crypto.Error, ValueError):
         return False
     return True
 
@@ -103,7 +104,7 @@ def _strongest(records: tuple[TlsaRecord, ...]) -> list[TlsaRecord]:
 
 def _selects(record: TlsaRecord, der: bytes) -> bool:
     try:
-        selected = der if record.selector == CERTIFICATE else certificate.parse(der).spki
+        selected = der if record.selector == CERTIFICATE else certificate.public_key_info(der)
     except MalformedCertificateError:
         return False
     return certificate.digest(selected, record.matching_type) == record.data

@@ -82,4 +82,5 @@ def verify(
 
 def name_mismatch(leaf: certificate.Certificate) -> str:
     """Say which names a certificate does have, bounded."""
-    return "certificate is for " + (", ".join(leaf.names[:3])[:200] or "no name at all")
+    names = ", ".join(leaf.names[:3]) or "no name at all"
+    return certificate.shown(f"certificate is for {names}")
