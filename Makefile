@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONFIG ?= $(CURDIR)/.run/config.toml
+SECONDS ?= 60
 
-.PHONY: help demo test lint format run docs clean
+.PHONY: help demo test fuzz lint format run docs clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -17,6 +18,9 @@ demo: $(READY) ## the lab, a real MTA with the milter, real mail: forecasts besi
 test: lint ## lint, types, unit tests, and the lab with real servers
 	$(BIN)/python -m tests.lab build || [ "$${CI:-}" != true ]
 	$(BIN)/python -m pytest tests/unit tests/lab
+
+fuzz: $(READY) ## every parser of foreign bytes below a fuzzer; SECONDS=N for each
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check .
@@ -38,7 +42,7 @@ docs: $(READY) ## write docs/configuration.md and docs/rules.md anew
 	mv docs/rules.md.new docs/rules.md
 
 clean: ## remove what make has made here
-	rm -rf $(VENV) .run .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .run .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 
 $(READY): pyproject.toml scripts/setup
 	@scripts/setup $(VENV)

@@ -1,0 +1,1 @@
+"""The targets; each function's docstring says how it reads its input."""

@@ -1,0 +1,136 @@
+"""TLSA records and certificates, of which anybody may publish or present any."""
+
+from __future__ import annotations
+
+import contextlib
+
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+
+from requiretls_milter.evidence import tlsa
+from requiretls_milter.forecast import certificate as certificates
+from requiretls_milter.forecast import dane, pkix
+from requiretls_milter.model import TlsaRecord
+from tests.fuzz import expect, inputs
+from tests.fuzz.identity import NAME, identity
+
+MAX_ERROR = 300
+"""Characters of what is said of a certificate."""
+
+_NOW = 1.8e9
+_DIGEST_LENGTHS = {1: 32, 2: 64}
+
+
+def tlsa_rdata(data: bytes) -> None:
+    """The rdata of a TLSA record (RFC 6698 section 2.1), of any length."""
+    rdata = dns.rdata.from_wire(dns.rdataclass.IN, dns.rdatatype.TLSA, data, 0, len(data))
+    assert type(rdata) is tlsa._AsItStands, "dnspython judges TLSA records again"
+    assert rdata.cert == data[3:]
+    if len(data) >= 3:
+        assert rdata.to_wire() == data
+    else:
+        assert 255 in (rdata.usage, rdata.selector, rdata.mtype)
+    record = TlsaRecord(rdata.usage, rdata.selector, rdata.mtype, bytes(rdata.cert))
+    _check_usable((record,))
+
+
+def _check_usable(records: tuple[TlsaRecord, ...]) -> tuple[TlsaRecord, ...]:
+    usable = dane.usable(records)
+    accepted = dane.postfix_accepts(records)
+    assert set(usable) <= set(accepted) <= set(records)
+    for record in usable:
+        assert record.usage in (2, 3), "RFC 7672 section 3.1.3"
+        assert record.selector in (0, 1)
+        assert record.matching_type in (0, 1, 2)
+        assert _DIGEST_LENGTHS.get(record.matching_type, len(record.data)) == len(record.data)
+    return usable
+
+
+def tlsa_match(data: bytes) -> None:
+    """Records, each behind two octets of length, held against a good chain."""
+    records = tuple(
+        TlsaRecord(part[0], part[1], part[2], _association(part))
+        for part in inputs.parts(data)
+        if len(part) >= 3
+    )
+    usable = _check_usable(records)
+    chain = identity().chain
+    error = dane.verify(chain, usable, (NAME,), _NOW)
+    expect.one_line(error, MAX_ERROR)
+    assert dane.verify(chain, usable[::-1], (NAME,), _NOW) == error, "the order matters"
+    if not usable:
+        assert error
+    for record in usable:
+        # What matches by itself matches beside others of its usage, selector and type.
+        alike = [
+            other
+            for other in usable
+            if (other.usage, other.selector, other.matching_type)
+            == (record.usage, record.selector, record.matching_type)
+        ]
+        if not dane.verify(chain, (record,), (NAME,), _NOW):
+            assert not dane.verify(chain, tuple(alike), (NAME,), _NOW)
+
+
+def _association(part: bytes) -> bytes:
+    """An octet after the three stands for something of the chain; else what follows counts."""
+    rest = part[3:]
+    if len(rest) == 1 and rest[0] < 4:
+        der = identity().chain[rest[0] & 1]
+        selected = certificates.public_key_info(der) if part[1] == 1 else der
+        with contextlib.suppress(ValueError):
+            return certificates.digest(selected, part[2])
+    return rest
+
+
+# ---------------------------------------------------------------- certificates
+
+
+def certificate(data: bytes) -> None:
+    """A certificate, DER."""
+    try:
+        found = certificates.parse(data)
+    except certificates.MalformedCertificateError as error:
+        expect.one_line(str(error), MAX_ERROR)
+    else:
+        _check_names(found)
+        expect.one_line(pkix.name_mismatch(found), MAX_ERROR)
+    _check_usable((TlsaRecord(3, 0, 0, data), TlsaRecord(2, 0, 0, data), TlsaRecord(3, 1, 0, data)))
+    _check_chain((data,))
+
+
+def _check_names(found: certificates.Certificate) -> None:
+    assert not certificates.name_matches(found, "")
+    for name in found.names:
+        assert name == name.lower()
+        if name.count("*") > 1:
+            continue
+        if name.startswith("*."):
+            parent = name[2:]
+            assert not certificates.name_matches(found, parent) or parent in found.names
+            assert certificates.name_matches(found, "mx." + parent) or parent.count(".") < 1
+        elif name and not name.startswith(".") and not name.endswith("."):
+            assert certificates.name_matches(found, name)
+
+
+def certificate_chain(data: bytes) -> None:
+    """A chain: certificates as DER, each behind two octets of length."""
+    _check_chain(tuple(inputs.parts(data)))
+
+
+def _check_chain(chain: tuple[bytes, ...]) -> None:
+    error = pkix.verify(chain, (NAME,), identity().trust, _NOW)
+    expect.one_line(error, MAX_ERROR)
+    records = tuple(
+        TlsaRecord(usage, selector, 1, certificates.digest(der, 1))
+        for der in chain
+        for usage, selector in ((2, 0), (3, 0), (2, 1))
+    )
+    expect.one_line(dane.verify(chain, records, (NAME,), _NOW), MAX_ERROR)
+    if chain:
+        leaf = (TlsaRecord(3, 0, 1, certificates.digest(chain[0], 1)),)
+        # DANE-EE looks at nothing but the digest (RFC 7672 section 3.1.1).
+        assert dane.verify(chain, leaf, (), _NOW) == ""
+    if not error:
+        assert chain[0] in identity().chain, "somebody else's certificate was verified"

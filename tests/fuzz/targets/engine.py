@@ -1,0 +1,62 @@
+"""What comes in at the engine's door, and at the workers' side of it."""
+
+from __future__ import annotations
+
+from requiretls_milter.engine import wire
+from tests.fuzz import expect
+
+
+def wire_request(data: bytes) -> None:
+    """A frame's content, in the direction of the engine."""
+    try:
+        request = wire.decode_request(data)
+    except wire.WireError as error:
+        expect_error(error)
+        return
+    assert wire.decode_request(wire.encode(request)[4:]) == request
+
+
+def wire_reply(data: bytes) -> None:
+    """A frame's content, in the direction of a worker."""
+    try:
+        reply = wire.decode_reply(data)
+    except wire.WireError as error:
+        expect_error(error)
+        return
+    assert wire.decode_reply(wire.encode(reply)[4:]) == reply
+
+
+def expect_error(error: wire.WireError) -> None:
+    """Its text fits into an error reply, which can be sent."""
+    assert len(str(error)) <= wire.MAX_ERROR
+    wire.encode(wire.error_reply(0, str(error)))
+
+
+def wire_frames(data: bytes) -> None:
+    """A stream: an octet that says in which pieces it comes, then its octets."""
+    step, stream = (data[0] or 1) if data else 1, data[1:]
+    limit = 1000
+    at_once, error = _frames([stream], limit)
+    in_pieces, same_error = _frames(
+        [stream[i : i + step] for i in range(0, len(stream), step)], limit
+    )
+    assert error == same_error
+    # Frames before a bad length in the same piece go down with it: the connection ends.
+    assert in_pieces[: len(at_once)] == at_once
+    assert error or in_pieces == at_once
+
+
+def _frames(pieces: list[bytes], limit: int) -> tuple[list[bytes], str]:
+    unframer = wire.Unframer(limit)
+    found: list[bytes] = []
+    for piece in pieces:
+        try:
+            found += unframer.feed(piece)
+        except wire.WireError as error:
+            expect.one_line(str(error), wire.MAX_ERROR)
+            return found, str(error)
+        assert unframer.pending < limit + 4
+    for frame in found:
+        assert 0 < len(frame) <= limit
+        assert wire.Unframer().feed(wire.frame(frame)) == [frame]
+    return found, ""

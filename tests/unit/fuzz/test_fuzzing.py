@@ -1,0 +1,53 @@
+"""Every parser of foreign bytes keeps its promises: on the corpus, and for 30 s of fuzzing."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz import runs
+from tests.fuzz.table import CORPUS, TARGETS
+
+SECONDS = 30.0
+"""Of fuzzing in all, shared among the targets; ``make fuzz`` takes longer."""
+
+
+@pytest.mark.parametrize(
+    ("target", "seed"),
+    [(name, seed) for name, target in TARGETS.items() for seed in target.seeds()],
+    ids=lambda value: value.name if isinstance(value, Path) else value,
+)
+def test_the_corpus_holds_no_input_that_breaks_a_promise(target: str, seed: Path) -> None:
+    TARGETS[target].load()(seed.read_bytes())
+
+
+def test_every_target_has_seeds_and_every_corpus_its_target() -> None:
+    assert {path.name for path in CORPUS.iterdir()} == set(TARGETS)
+    assert all(len(target.seeds()) >= 3 for target in TARGETS.values())
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, runs.Outcome]:
+    """All targets, fuzzed for their share of the time, as many at once as there are cores."""
+    reason = runs.available()
+    if reason and os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+    share = SECONDS / len(TARGETS)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(lambda target: runs.fuzz(target, share), TARGETS.values())
+        return {outcome.target: outcome for outcome in found}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("target", TARGETS)
+def test_fuzzing_finds_nothing(target: str, outcomes: dict[str, runs.Outcome]) -> None:
+    outcome = outcomes[target]
+    crashes = "".join(f"\npython -m tests.fuzz {target} --replay {c}" for c in outcome.crashes)
+    assert not outcome.failed, f"{crashes}\n{outcome.output[-6000:]}"
+    assert outcome.executions > 0
+    assert outcome.branches > 0, "nothing is counted: the fuzzer is blind"
