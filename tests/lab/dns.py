@@ -68,6 +68,10 @@ class Dns:
         )
         self._knot.wait_until(self._zones_answer, "answering for its zones")
         (self._directory / "unbound/unbound.conf").write_text(self._unbound_configuration())
+        self.start_resolver()
+
+    def start_resolver(self) -> None:
+        """Start Unbound; a test that stopped it does so again."""
         self._unbound = Server(
             "unbound",
             ["/usr/sbin/unbound", "-d", "-p", "-c", f"{self._inside}/unbound/unbound.conf"],
@@ -95,6 +99,12 @@ class Dns:
         )
         assert self._unbound is not None
         self._unbound.wait_until(self._validates, "validating again")
+
+    @property
+    def resolver(self) -> Server:
+        """The running Unbound, e.g. to stop it or to hold it up by SIGSTOP."""
+        assert self._unbound is not None
+        return self._unbound
 
     def stop(self) -> None:
         """Stop both servers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 import urllib.request
@@ -20,7 +21,7 @@ from tests.lab import addresses
 from tests.lab.errors import LabError
 from tests.lab.lab import Lab
 from tests.lab.labconfig import settings
-from tests.lab.processes import REPOSITORY, Server
+from tests.lab.processes import REPOSITORY, Server, children
 from tests.lab.roots import GID_POSTFIX
 
 METRICS = f"{addresses.MILTER}:9894"
@@ -43,11 +44,15 @@ class Milter:
         *,
         transport: Mapping[str, Any] | None = None,
         default_action: str = "tempfail",
+        postfix: Mapping[str, str] | None = None,
         **sections: Any,
     ) -> None:
-        """Plan a milter whose configuration has these *sections* besides the lab's own."""
+        """Plan a milter whose configuration has these *sections* besides the lab's own.
+
+        *postfix* goes to the front MTA's main.cf with it, e.g. ``milter_command_timeout``.
+        """
         self._lab = lab
-        self._default_action = default_action
+        self._postfix = {"milter_default_action": default_action, **(postfix or {})}
         self._transport = transport
         self._sections = sections
         self.directory = lab.directory / f"milter{len(list(lab.directory.glob('milter*')))}"
@@ -102,7 +107,7 @@ class Milter:
         self.write()
         self.launch()
         inside = f"{self._lab.front.milter.inside}/{self.socket_file.name}"
-        self._lab.attach_milter(f"unix:{inside}", milter_default_action=self._default_action)
+        self._lab.attach_milter(f"unix:{inside}", **self._postfix)
 
     def launch(self) -> None:
         """Start its processes and wait until it answers."""
@@ -136,6 +141,29 @@ class Milter:
             return bool(self.metrics())
         except OSError:
             return False
+
+    # -- its processes ---------------------------------------------------------------------
+
+    def pids(self) -> dict[str, int]:
+        """Its processes by name: ``supervisor``, ``engine``, ``worker-1``..."""
+        supervisor = self.server.main_pid
+        found = {
+            name.removeprefix("rtls-"): pid
+            for pid, name in children(supervisor).items()
+            if name.startswith("rtls-")
+        }
+        return {"supervisor": supervisor, **found}
+
+    def send_signal(self, number: signal.Signals, *names: str) -> list[int]:
+        """Send a signal to processes of these names, ``workers`` for all of them."""
+        pids = [
+            pid
+            for name, pid in self.pids().items()
+            if name in names or ("workers" in names and name.startswith("worker-"))
+        ]
+        for pid in pids:
+            os.kill(pid, number)
+        return pids
 
     # -- what it says ----------------------------------------------------------------------
 

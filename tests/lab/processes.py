@@ -61,6 +61,11 @@ class Server:
         """The keeper's process number: the root of this server's process tree."""
         return self._keeper.pid
 
+    @property
+    def main_pid(self) -> int:
+        """The process number of the server itself, which its keeper started first."""
+        return min(children(self.pid))
+
     def running(self) -> bool:
         """Whether it still runs."""
         return self._keeper.poll() is None
@@ -96,6 +101,31 @@ class Server:
             return self.log.read_text(errors="replace")[-2000:].strip()
         except OSError:
             return ""
+
+
+def children(pid: int) -> dict[int, str]:
+    """The living children of a process, and the names that ps(1) has for them."""
+    found = {}
+    for path in Path("/proc").iterdir():
+        if not path.name.isdigit():
+            continue
+        try:
+            name, _, rest = (path / "stat").read_text().partition(" (")[2].rpartition(") ")
+        except OSError:
+            continue
+        state, parent = rest.split(" ", 2)[:2]
+        if int(parent) == pid and state != "Z":
+            found[int(path.name)] = name
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process, and not only its exit status."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(") ")[2][0] != "Z"
 
 
 def accepts(address: str, port: int) -> bool:
