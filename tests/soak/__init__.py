@@ -1,0 +1,1 @@
+"""Endurance: many messages through the real service, and nothing of it grows."""
