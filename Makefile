@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 CONFIG ?= $(CURDIR)/.run/config.toml
 SECONDS ?= 60
 
-.PHONY: help demo test fuzz lint format run docs clean
+.PHONY: help demo test fuzz lint format run bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -34,6 +34,9 @@ format: $(READY) ## put the code into the project's style
 run: $(READY) ## serve in the foreground; CONFIG=FILE, else sockets and state in .run
 	@[ "$(CONFIG)" != "$(CURDIR)/.run/config.toml" ] || scripts/local-config $(CURDIR)/.run
 	$(BIN)/requiretls-milter serve --config $(CONFIG)
+
+bench: $(READY) ## what the milter costs, beside a plain one; ARGS="--quick --json ROW…"
+	$(BIN)/python -m tests.bench $(ARGS)
 
 docs: $(READY) ## write docs/configuration.md and docs/rules.md anew
 	$(BIN)/python -m requiretls_milter.config.manual > docs/configuration.md.new

@@ -1,0 +1,1 @@
+"""``make bench``: what the milter costs, beside a milter that does next to nothing."""

@@ -1,0 +1,93 @@
+"""``make bench``: print what the milter costs.
+
+.venv/bin/python -m tests.bench [--quick] [--json] [plain] [asked] [judge] [assess]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench import machine, mail
+from tests.bench.assess import assessed
+from tests.bench.judge import judged
+from tests.bench.rows import FULL, QUICK, Effort, Row
+
+ROWS: Mapping[str, Callable[[Effort], Row]] = {
+    "plain": mail.plain,
+    "asked": mail.asked,
+    "judge": judged,
+    "assess": assessed,
+}
+"""In the order in which they are run; the lab's network namespace comes last."""
+
+WIDTH = 110
+"""Columns where the output is no terminal."""
+
+
+@click.command(help="Measure what the milter costs; all rows unless some are named.")
+@click.option("--quick", is_flag=True, help="Only show that it works: the figures mean nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.argument("rows", nargs=-1, type=click.Choice(list(ROWS)))
+def main(quick: bool, as_json: bool, rows: Sequence[str]) -> None:
+    """Run the rows and print them as they come, or all together as JSON."""
+    facts = machine.facts()
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    if not as_json:
+        console.print(_facts(facts), soft_wrap=True)
+    effort = QUICK if quick else FULL
+    found = []
+    for name in ROWS:
+        if rows and name not in rows:
+            continue
+        row = ROWS[name](effort)
+        found.append(row)
+        if not as_json:
+            show(console, row)
+    if as_json:
+        print(json.dumps({"machine": facts, "quick": quick, "rows": list(map(_plain, found))}))
+    sys.exit(0)
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    return (
+        f"{facts['cores']} cores ({facts['processor']}), Python {facts['python']}, "
+        f"Linux {facts['kernel']}, load average before: {facts['load_before']}"
+    )
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    data = asdict(row)
+    return {key: data[key] for key in ("name", "title", "notes", "data", "skipped")}
+
+
+def show(console: Console, row: Row) -> None:
+    """Print a row as a table."""
+    console.print()
+    if row.skipped:
+        console.print(f"{row.name}: not measured: {row.skipped}", soft_wrap=True)
+        return
+    table = Table(
+        title=f"{row.name}: {row.title}", title_justify="left", title_style="bold", box=None
+    )
+    for position, column in enumerate(row.columns):
+        text = position == 0 or column == "milter"
+        table.add_column(column, justify="left" if text else "right", no_wrap=True)
+    for line in row.lines:
+        table.add_row(*line)
+    console.print(table)
+    for note in row.notes:
+        console.print(f"  {note}", soft_wrap=True, style="dim")
+
+
+if __name__ == "__main__":
+    main()
