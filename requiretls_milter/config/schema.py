@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -130,6 +131,21 @@ def _protocols(value: object) -> tuple[InetProtocol, ...]:
 
 InetProtocols = Annotated[tuple[InetProtocol, ...], BeforeValidator(_protocols)]
 
+_ENVID_MARK = re.compile("(?:[A-Za-z0-9][A-Za-z0-9_-]{0,31})?", re.ASCII)
+
+
+def _envid_mark(value: object) -> str:
+    """A word that is one token to Sendmail, and itself in xtext (RFC 3461 section 4)."""
+    if not isinstance(value, str) or not _ENVID_MARK.fullmatch(value):
+        raise ValueError(
+            "expected a word of at most 32 letters, digits, '-' and '_', "
+            f"or an empty text, got {fields.given(value)}"
+        )
+    return value
+
+
+EnvidMark = Annotated[str, BeforeValidator(_envid_mark)]
+
 DEFAULT_POLICY: Final = "default"
 _policy_word = word(model.RequiretlsPolicy)
 
@@ -248,6 +264,33 @@ class Milter(Section):
     by: fields.OptionalDomain = Field(
         "",
         description="What by= of the tag says; empty: the MTA's own name for itself (macro j).",
+    )
+    tag_leaving: Flag = Field(
+        True,
+        description=(
+            "Whether a message gets its tag, if a recipient is not local. false for an MTA that "
+            "cannot remove a header field on the way out of the site (Sendmail): the tag tells of "
+            "your rules."
+        ),
+    )
+    headers_only_bounces: Flag = Field(
+        False,
+        description=(
+            "Give a message for which REQUIRETLS is asked the parameter RET=HDRS (RFC 8689 section "
+            "5), so that a bounce of it returns no body, here and at later hops, whatever its "
+            "sender said. Off by default: it sets the sender anew, as it was in MAIL, and so "
+            "undoes what a milter before this one made of it (SRS, BATV). Never for the null "
+            "sender."
+        ),
+    )
+    envid_mark: EnvidMark = Field(
+        "",
+        description=(
+            'A word, such as "REQUIRETLS", that is put at the end of the ENVID of a message with '
+            "route=requiretls, together with RET=HDRS: how a ruleset of Sendmail knows that the "
+            "message has to go over verified TLS. Empty: none. The mark goes along to the next "
+            "server. It sets the sender anew, as headers_only_bounces does."
+        ),
     )
 
 

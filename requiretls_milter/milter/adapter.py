@@ -99,6 +99,9 @@ MAX_LOGGED_RECIPIENTS = 1000
 ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.SETSYMLIST
 """What we do to messages."""
 
+ENVELOPE_ACTIONS = milter.CHGFROM
+"""What we do besides, where the configuration wants the envelope changed."""
+
 _NOT_WANTED = milter.P_NOHELO | milter.P_NODATA | milter.P_NOBODY | milter.P_NOUNKNOWN
 _NO_REPLY = milter.P_NR_CONN | milter.P_NR_MAIL | milter.P_NR_HDR | milter.P_NR_EOH
 
@@ -282,7 +285,7 @@ def longest_callback() -> float:
 
 
 def _register() -> None:
-    milter.set_flags(ACTIONS)
+    milter.set_flags(ACTIONS | ENVELOPE_ACTIONS)
     milter.set_connect_callback(_connect)
     milter.set_envfrom_callback(_mail)
     milter.set_envrcpt_callback(_rcpt)
@@ -382,6 +385,7 @@ class _Connection:
         "mta_name",
         "number",
         "protocol",
+        "sender",
         "server",
         "settings",
         "transaction",
@@ -397,6 +401,7 @@ class _Connection:
         self.mta_name = ""
         self.capability: Capability | None = None
         self.trusted = False
+        self.sender = b""
         self.transaction: Transaction | None = None
 
     def begin(self, transaction: Transaction) -> None:
@@ -499,8 +504,9 @@ def _negotiate(ctx: Any, options: list[int]) -> int:
         if actions & milter.SETSYMLIST:
             for stage, names in MACROS:
                 ctx.setsymlist(stage, names)
-        options[:] = [actions & ACTIONS, connection.protocol, 0, 0]
-        _tell_negotiated(connection.server, actions, offered)
+        wanted = _actions(connection.settings)
+        options[:] = [actions & wanted, connection.protocol, 0, 0]
+        _tell_negotiated(connection.server, wanted, actions, offered)
     except BaseException:  # noqa: BLE001 - pymilter would turn on every callback without a word
         _count_failure("negotiate")
         begun = _priv(ctx)
@@ -510,18 +516,25 @@ def _negotiate(ctx: Any, options: list[int]) -> int:
     return int(milter.CONTINUE)
 
 
-def _tell_negotiated(server: _Server, actions: int, offered: int) -> None:
+def _actions(settings: Settings) -> int:
+    """What we do to messages with this configuration."""
+    options = settings.config.milter
+    changes = bool(options.envid_mark) or options.headers_only_bounces
+    return int(ACTIONS | (ENVELOPE_ACTIONS if changes else 0))
+
+
+def _tell_negotiated(server: _Server, wanted: int, actions: int, offered: int) -> None:
     """Log what an MTA agrees to: the first time, and when it is something else."""
-    agreed = (actions & ACTIONS, WANTED & offered)
+    agreed = (actions & wanted, WANTED & offered)
     if server.negotiated == agreed:
         return
-    complete = agreed == (ACTIONS, WANTED)
+    complete = agreed == (wanted, WANTED)
     level = _log.info if complete and server.negotiated is None else _log.warning
     level(
         "negotiated",
         actions=f"{agreed[0]:#x}",
         protocol=f"{agreed[1]:#x}",
-        missing_actions=f"{ACTIONS & ~actions:#x}",
+        missing_actions=f"{wanted & ~actions:#x}",
         missing_protocol=f"{WANTED & ~offered:#x}",
     )
     server.negotiated = agreed
@@ -551,7 +564,9 @@ def _mail(connection: _Connection, ctx: Any, sender: bytes, *parameters: bytes) 
         authenticated=bool(_macro(ctx, "{auth_authen}")),
         trusted=connection.trusted,
         capability=connection.capability,
+        postfix=_macro(ctx, "v").startswith("Postfix "),
     )
+    connection.sender = sender
     connection.begin(Transaction(connection.settings, client, _text(sender), parameters))
     return int(milter.CONTINUE)
 
@@ -620,6 +635,7 @@ def _eom(connection: _Connection, ctx: Any) -> int:
         answer = _refuse(ctx, decision.reply)
     else:
         _write_tag(connection, ctx, message)
+        _change_sender(connection, ctx, message)
         answer = int(milter.CONTINUE)
     with _apart("eom"):
         _finish(connection, ctx, message, decision)
@@ -726,9 +742,20 @@ def _write_tag(connection: _Connection, ctx: Any, message: Transaction) -> None:
     for number in range(message.findings.tags, 0, -1):
         ctx.chgheader(settings.header_name, number, None)
     tag = message.tag()
-    if tag is not None:
+    if tag is not None and (settings.config.milter.tag_leaving or not message.leaves):
         by = settings.config.milter.by or connection.mta_name or connection.server.context.host_name
         ctx.addheader(settings.header_name, tag.value(by), 0)
+
+
+def _change_sender(connection: _Connection, ctx: Any, message: Transaction) -> None:
+    """Give the sender new ESMTP parameters, where the configuration wants that.
+
+    pymilter takes the sender as text only. One that is no UTF-8 raises: the
+    message is then treated as one that we cannot judge.
+    """
+    parameters = message.new_parameters()
+    if parameters:
+        ctx.chgfrom(connection.sender.decode("utf-8"), parameters)
 
 
 def _conclude(connection: _Connection, ctx: Any) -> None:

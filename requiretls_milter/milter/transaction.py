@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from requiretls_milter import nexthop, rules
+from requiretls_milter.milter import envelope
 from requiretls_milter.milter import tag as tags
 from requiretls_milter.milter.requirement import (
     FIELDS,
@@ -98,12 +99,14 @@ class Settings:
 class Client:
     """Who hands us mail, and what the MTA that does acts on.
 
-    ``authenticated`` by SASL, ``trusted`` by its address.
+    ``authenticated`` by SASL, ``trusted`` by its address. ``postfix``: it says
+    that it is one.
     """
 
     authenticated: bool = False
     trusted: bool = False
     capability: Capability = Capability.NOTHING
+    postfix: bool = False
 
     @property
     def standing(self) -> str:
@@ -383,6 +386,31 @@ class Transaction:
     def all_refused(self) -> bool:
         """Whether it came to its end at RCPT: it had recipients, and all are gone."""
         return bool(self.recipients) and all(recipient.gone for recipient in self.recipients)
+
+    def new_parameters(self) -> str:
+        """ESMTP parameters for the sender in place of its own, once all is decided; "": none.
+
+        A null reverse-path is never changed (RFC 8689 section 5).
+        """
+        options = self.settings.config.milter
+        if self.null_sender or not (options.envid_mark or options.headers_only_bounces):
+            return ""
+        tag = self.tag()
+        if tag is None or tag.requirement is not Requirement.REQUIRETLS:
+            return ""
+        # A mark binds all recipients of a message, as a route does.
+        mark = options.envid_mark if tag.route is tags.Route.REQUIRETLS else ""
+        headers_only = options.headers_only_bounces and not envelope.is_headers_only(
+            self.parameters
+        )
+        if not (mark or headers_only):
+            return ""
+        return envelope.new_parameters(self.parameters, mark=mark, keeps=self.client.postfix)
+
+    @property
+    def leaves(self) -> bool:
+        """Whether it has a recipient to whom the MTA does not deliver itself."""
+        return any(not recipient.local for recipient in self.accepted)
 
     def tag(self) -> tags.Tag | None:
         """The tag, once all is decided; None where the message gets none."""
