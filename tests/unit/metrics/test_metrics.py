@@ -34,6 +34,8 @@ from requiretls_milter.metrics import (
 )
 from requiretls_milter.model import Action, Reason, Requirement
 
+ORACLE = Path(__file__).parents[2] / "data" / "oracle" / "scenarios.json"
+
 NAMES = (
     "messages_total{requirement,action}",
     "recipients_total{requirement,action}",
@@ -122,7 +124,7 @@ def test_every_known_combination_starts_at_zero() -> None:
 
 
 def test_what_the_oracle_records_is_among_what_starts_at_zero() -> None:
-    scenarios = json.loads(Path("tests/data/oracle/scenarios.json").read_text())["scenarios"]
+    scenarios = json.loads(ORACLE.read_text())["scenarios"]
     known = {status for _, status, _ in METRICS["forecasts_total"].combinations()}
     for scenario in scenarios:
         for expected in scenario["expected"]:

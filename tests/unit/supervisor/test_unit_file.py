@@ -12,7 +12,7 @@ import pytest
 from requiretls_milter import supervisor
 from requiretls_milter.config import Config
 
-UNIT = Path("systemd/requiretls-milter.service")
+UNIT = Path(__file__).parents[3] / "systemd" / "requiretls-milter.service"
 
 
 @pytest.fixture(scope="module")
