@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from requiretls_milter import __version__
+from requiretls_milter.commands.doctor import doctor
 from requiretls_milter.commands.mta import mta
 from requiretls_milter.commands.report import report
 
@@ -234,6 +235,7 @@ def _fail(*mistakes: str) -> NoReturn:
     raise click.exceptions.Exit(USAGE)
 
 
+commands.add_command(doctor)
 commands.add_command(mta)
 commands.add_command(report)
 

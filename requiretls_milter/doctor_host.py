@@ -1,0 +1,426 @@
+"""What the doctor finds on this host: sockets, the running service, the resolver, the world."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import stat
+import struct
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import dns.exception
+import dns.resolver
+
+from requiretls_milter import __version__
+from requiretls_milter.config import Config
+from requiretls_milter.config.fields import parse_milter_socket, split_address
+from requiretls_milter.doctor import Finding, error, ok, warning
+from requiretls_milter.doctor_mta import Attachment, path_of
+from requiretls_milter.engine import client
+from requiretls_milter.evidence.dns import DNS_PORT, Resolver
+from requiretls_milter.evidence.selftest import TEST_TIMEOUT, SelfTest, SelfTestResult, Verdict
+from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
+from requiretls_milter.metrics import PREFIX
+from requiretls_milter.model import TlsLevel
+from requiretls_milter.mta_import import SYSTEM_STORES, Mirror
+from requiretls_milter.mta_postconf import Postfix
+from requiretls_milter.nexthop import KNOWN_PORTS
+
+ANSWER_TIMEOUT = 5.0
+"""Seconds for an answer of our own processes, which answer in milliseconds."""
+
+MAX_METRICS_BYTES = 4 * 1024 * 1024
+"""Of the metrics that are read: thousands of domains fit."""
+
+MAX_BANNER = 512
+"""Octets of a reply line (RFC 5321 section 4.5.3.1.5)."""
+
+NEGOTIATION = struct.pack("!IcIII", 13, b"O", 6, 0x1FF, 0x1FFFFF)
+"""What an MTA says first to a milter, as Postfix 3.11 does: version, actions, protocol."""
+
+NEGOTIATED = b"O"
+"""The command by which a milter answers it."""
+
+
+# ---------------------------------------------------------------- the milter's socket
+
+
+def milter_answers(config: Config) -> Finding:
+    """Whether a milter answers where our configuration says that we listen."""
+    where = config.milter.socket
+    try:
+        answer = _negotiate(config)
+    except TimeoutError:
+        return error(
+            "milter",
+            f"{where}: somebody listens, but does not answer as a milter in {ANSWER_TIMEOUT:g} s",
+            "Restart the service, and look into its log.",
+        )
+    except OSError as problem:
+        advice = {
+            errno.EACCES: "Run doctor as root, or as a user who may use the socket.",
+            errno.ENOENT: "Start the service: requiretls-milter serve.",
+        }.get(problem.errno or 0, "Start the service: requiretls-milter serve.")
+        return error("milter", f"{where}: {problem.strerror or problem}", advice)
+    if answer != NEGOTIATED:
+        return error(
+            "milter",
+            f"{where}: what answers there is no milter",
+            "See who listens there, and give the milter a socket of its own.",
+        )
+    return ok("milter", f"the milter answers on {where}")
+
+
+def _negotiate(config: Config) -> bytes:
+    """The command that comes back on the first message of the milter protocol."""
+    parsed = parse_milter_socket(config.milter.socket)
+    if parsed.family == "unix":
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        target: str | tuple[str, int] = parsed.path
+    else:
+        family = socket.AF_INET6 if parsed.family == "inet6" else socket.AF_INET
+        connection = socket.socket(family, socket.SOCK_STREAM)
+        target = (parsed.host, parsed.port)
+    with connection:
+        connection.settimeout(ANSWER_TIMEOUT)
+        connection.connect(target)
+        connection.sendall(NEGOTIATION)
+        answer = b""
+        while len(answer) < 5:
+            chunk = connection.recv(5 - len(answer))
+            if not chunk:
+                break
+            answer += chunk
+        return answer[4:5]
+
+
+def socket_permissions(
+    config: Config, postfix: Postfix, attachments: list[Attachment]
+) -> Iterator[Finding]:
+    """Whether Postfix's user may use the socket, which root may always."""
+    parsed = parse_milter_socket(config.milter.socket)
+    if parsed.family != "unix" or not os.path.exists(parsed.path):
+        return
+    owner = postfix.settings.get("mail_owner", "postfix")
+    identity = _identity(owner, postfix.root)
+    if identity is None:
+        yield warning(
+            "socket_permissions",
+            f"mail_owner = {owner}: there is no such user; who may use the socket is not known",
+            "Correct mail_owner.",
+        )
+        return
+    seen: set[str] = set()
+    for one in attachments:
+        for ours in one.ours:
+            path = path_of(ours.name.partition(":")[2], one.service, postfix)
+            top = postfix.root
+            if one.service.chroot:
+                top = path_of("", one.service, postfix)
+            closed = _closed_to(path, top, *identity)
+            if closed and closed not in seen:
+                seen.add(closed)
+                yield error(
+                    "socket_permissions",
+                    f"Postfix's user {owner} may not use the socket: {closed}",
+                    'Set milter.socket_group = "postfix" and socket_mode = "0660", and let that '
+                    "group search the directory (docs/attach.md).",
+                )
+    if not seen and any(one.ours for one in attachments):
+        yield ok("socket_permissions", f"Postfix's user {owner} may use the socket")
+
+
+def _closed_to(path: Path, top: Path, uid: int, gids: frozenset[int]) -> str:
+    """What keeps a user from *path*, looking from *top* down; "" where nothing does."""
+    try:
+        relative = path.relative_to(top)
+        steps = [top.joinpath(*relative.parts[:n]) for n in range(1, len(relative.parts))]
+    except ValueError:
+        steps = []
+    try:
+        for directory in steps:
+            if not _may(directory.stat(), uid, gids, 0o1):
+                return f"no search permission on {directory}"
+        if not _may(path.stat(), uid, gids, 0o2):
+            mode = stat.S_IMODE(path.stat().st_mode)
+            return f"no write permission on {path} (mode {mode:04o})"
+    except OSError as problem:
+        return f"{problem.filename}: {problem.strerror}"
+    return ""
+
+
+def _may(status: os.stat_result, uid: int, gids: frozenset[int], bit: int) -> bool:
+    """Whether the permissions of a file give *bit* (4 read, 2 write, 1 search) to a user."""
+    if uid == 0:
+        return True
+    shift = 6 if status.st_uid == uid else 3 if status.st_gid in gids else 0
+    return bool(status.st_mode >> shift & bit)
+
+
+def _identity(user: str, root: Path) -> tuple[int, frozenset[int]] | None:
+    """Number and groups of a user, by the passwd(5) and group(5) that Postfix sees."""
+    for fields in _colon_file(root / "etc/passwd", 4):
+        if fields[0] == user:
+            uid, gid = int(fields[2]), int(fields[3])
+            break
+    else:
+        return None
+    groups = {gid}
+    for fields in _colon_file(root / "etc/group", 4):
+        if user in fields[3].split(","):
+            groups.add(int(fields[2]))
+    return uid, frozenset(groups)
+
+
+def _colon_file(path: Path, at_least: int) -> Iterator[list[str]]:
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return
+    for line in text.splitlines():
+        fields = line.split(":")
+        if len(fields) >= at_least and fields[2].isdecimal():
+            yield fields
+
+
+# ---------------------------------------------------------------- the running service
+
+
+def service(config: Config) -> Iterator[Finding]:
+    """Whether the engine answers, is ours, and runs with this configuration."""
+    try:
+        status = client.status(config.engine.socket, ANSWER_TIMEOUT)
+    except client.EngineUnavailable as problem:
+        yield error(
+            "service",
+            f"no engine answers on {config.engine.socket}: {problem}",
+            "Start the service: requiretls-milter serve; look into its log.",
+        )
+        return
+    if status.version != __version__:
+        yield warning(
+            "service",
+            f"the running service is version {status.version}, this program {__version__}",
+            "Restart the service.",
+        )
+    if status.assessment_digest != config.assessment_digest():
+        yield warning(
+            "service",
+            "the running service has another [mta], [dns] or [probe] than this configuration",
+            "Reload it (SIGHUP), or name the file that it runs with by --config.",
+        )
+    if len(status.workers) < config.milter.workers:
+        yield warning(
+            "service",
+            f"{len(status.workers)} of {config.milter.workers} workers are connected to the engine",
+            "Look into the service's log: a worker that does not come up says why.",
+        )
+    yield ok("service", f"the service runs (process {status.pid}, version {status.version})")
+
+
+def metrics(config: Config) -> Finding:
+    """Whether the metrics can be read."""
+    listen = config.metrics.listen
+    if not listen:
+        return ok("metrics", "metrics are switched off (metrics.listen is empty)")
+    url = f"http://{listen}/metrics"
+    advice = "Start the service; see that nobody else uses that port (metrics.listen)."
+    try:
+        # no proxy: it is a socket of this host
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(url, timeout=ANSWER_TIMEOUT) as response:
+            text = response.read(MAX_METRICS_BYTES).decode("utf-8", "replace")
+    except urllib.error.HTTPError as problem:
+        return error("metrics", f"{url}: status {problem.code}", advice)
+    except (OSError, ValueError) as problem:
+        reason = getattr(problem, "reason", problem)
+        return error("metrics", f"{url}: {reason}", advice)
+    if f"{PREFIX}build_info" not in text:
+        return error("metrics", f"{url}: what answers there are not our metrics", advice)
+    return ok("metrics", f"metrics are served on {url}")
+
+
+# ---------------------------------------------------------------- trust
+
+
+def authorities(config: Config, postfix: Postfix | None, made: Mirror | None) -> Iterator[Finding]:
+    """Whether the certification authorities can be read, and are those of the MTA."""
+    path = config.probe.ca_file
+    try:
+        TrustStore.load(path)
+    except TrustStoreError as problem:
+        yield error("ca_file", str(problem), "Correct probe.ca_file.")
+        return
+    what = path or "the system's trust store"
+    if path and not os.stat(path).st_mode & stat.S_IROTH:
+        yield warning(
+            "ca_file",
+            f"{path} can be read by us, but not by everybody: by the service perhaps not",
+            f"chmod o+r {path}, or see that the service's user may read it.",
+        )
+    if made is None or postfix is None:
+        yield ok("ca_file", f"certificates are verified with {what}")
+        return
+    theirs = made.hints.get("ca_file", "")
+    if _same_store(path, theirs, postfix.root):
+        yield ok("ca_file", f"certificates are verified with {what}, in Postfix too")
+        return
+    yield warning(
+        "ca_file",
+        f"probe.ca_file is {path or 'empty'}, smtp_tls_CAfile is "
+        f"{theirs or 'empty or the system store'}: a certificate that one of them trusts the other "
+        "may not",
+        f'Set probe.ca_file = "{theirs}".' if theirs else "Let both name the same file.",
+    )
+
+
+def _same_store(ours: str, theirs: str, root: Path) -> bool:
+    """Whether two files of authorities are the same, or say the same; "" is the system's."""
+    if not theirs or not ours:
+        return (ours in SYSTEM_STORES or not ours) and not theirs
+    try:
+        return Path(ours).read_bytes() == (root / theirs.lstrip("/")).read_bytes()
+    except OSError:
+        return False
+
+
+def resolvers(config: Config, postfix: Postfix | None, made: Mirror | None) -> Iterator[Finding]:
+    """Whether our resolver is trusted and validates; and Postfix's, where that is another."""
+    ours = Resolver(config.dns.nameservers, _test_timeout(config))
+    names = _names(ours.nameservers)
+    if not ours.trusted:
+        yield error(
+            "resolver_trusted",
+            f"{names} (/etc/resolv.conf) is not on this host: its AD bit is not believed, and "
+            "nothing is called secure",
+            "Run a validating resolver such as Unbound on this host, and name it in "
+            "dns.nameservers.",
+        )
+    else:
+        yield ok("resolver_trusted", f"{names}: the path to it counts as trusted")
+    yield _tested("resolver", names, _self_test(config, ours))
+    if postfix is None or made is None:
+        return
+    for service, path in _resolv_confs(postfix):
+        servers = _nameservers(path)
+        if not servers:
+            yield warning(
+                "mta_resolver",
+                f"{path}, which {service} reads, names no resolver",
+                "Copy /etc/resolv.conf there, as Postfix's init script does for a chroot.",
+            )
+        elif set(servers) != set(ours.nameservers):
+            theirs = Resolver([_named(*server) for server in servers], _test_timeout(config))
+            yield warning(
+                "mta_resolver",
+                f"{service} asks {_names(servers)} ({path}), we ask {names}: they may be told "
+                "different things",
+                "Let both ask the same resolver.",
+            )
+            if _wants_dane(made):
+                yield _tested("mta_resolver", _names(servers), _self_test(config, theirs))
+
+
+def _test_timeout(config: Config) -> float:
+    """Seconds for one lookup of a test."""
+    return min(config.dns.timeout, TEST_TIMEOUT)
+
+
+def _self_test(config: Config, resolver: Resolver) -> SelfTestResult:
+    resolver.trusted = True  # to see the AD bit; whether it is believed is another question
+    return asyncio.run(SelfTest.of(config).run(resolver))
+
+
+def _tested(check: str, names: str, result: SelfTestResult) -> Finding:
+    why = "; ".join(result.problems)
+    if result.verdict is Verdict.PASSED:
+        return ok(check, f"{names} validates DNSSEC" + (f" ({why})" if why else ""))
+    if result.verdict is Verdict.FAILED:
+        return error(
+            check,
+            f"{names} does not validate DNSSEC: {why}",
+            "Switch validation on (Unbound: auto-trust-anchor-file, and no val-permissive-mode), "
+            "or ask another resolver.",
+        )
+    return warning(
+        check,
+        f"whether {names} validates cannot be seen: {why}",
+        "See that it answers; without the public DNS set dns.selftest_secure, selftest_bogus and "
+        "selftest_insecure to names of your own.",
+    )
+
+
+def _wants_dane(made: Mirror) -> bool:
+    mta = Config.model_validate({"mta": made.mta}).mta
+    levels = {mta.profile_for(name).tls_security_level for name in ("", *mta.transport)}
+    return bool(levels & {TlsLevel.DANE, TlsLevel.DANE_ONLY})
+
+
+def _resolv_confs(postfix: Postfix) -> Iterator[tuple[str, Path]]:
+    """The resolv.conf(5) that smtp(8) reads, with a service that does: of the chroot or not."""
+    told: set[Path] = set()
+    for one in postfix.running("smtp"):
+        root = postfix.root
+        if one.chroot:
+            root /= postfix.settings.get("queue_directory", "").lstrip("/")
+        path = root / "etc/resolv.conf"
+        if path not in told:
+            told.add(path)
+            yield str(one), path
+
+
+def _nameservers(path: Path) -> tuple[tuple[str, int], ...]:
+    try:
+        read = dns.resolver.Resolver(str(path), configure=True)
+    except (OSError, dns.exception.DNSException):
+        return ()
+    return tuple((str(address), DNS_PORT) for address in read.nameservers)
+
+
+def _names(servers: tuple[tuple[str, int], ...]) -> str:
+    return ", ".join(_named(*server) for server in servers)
+
+
+def _named(address: str, port: int) -> str:
+    if port == DNS_PORT:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+# ---------------------------------------------------------------- the world outside
+
+
+def outside(target: str, config: Config) -> Finding:
+    """Whether an SMTP server elsewhere can be reached; *target* is ``HOST`` or ``HOST:PORT``."""
+    if not target:
+        return ok("outside", "port 25 outside was not tried (--outside HOST names a server)")
+    host, port = _host_and_port(target)
+    advice = (
+        "Many networks let nobody out on port 25: ask whoever runs yours. Without it every probe "
+        "fails, and forecasts are temporary (4.4.1)."
+    )
+    try:
+        with socket.create_connection((host, port), config.probe.connect_timeout) as connection:
+            connection.settimeout(config.probe.command_timeout)
+            banner = connection.recv(MAX_BANNER)
+    except (OSError, UnicodeError) as problem:
+        reason = getattr(problem, "strerror", None) or problem
+        return error("outside", f"{host}:{port} cannot be reached: {reason}", advice)
+    text = banner.split(b"\n")[0].decode("ascii", "replace").strip()
+    if not banner.startswith(b"220"):
+        return error("outside", f"{host}:{port} does not greet as a mail server: {text}", advice)
+    return ok("outside", f"{host}:{port} greets: {text}")
+
+
+def _host_and_port(target: str) -> tuple[str, int]:
+    smtp = KNOWN_PORTS["smtp"]
+    try:
+        return split_address(target, smtp)
+    except ValueError:
+        host, colon, port = target.rpartition(":")
+        return (host, int(port)) if colon and port.isdecimal() else (target, smtp)

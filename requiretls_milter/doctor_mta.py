@@ -1,0 +1,622 @@
+"""What the doctor finds in Postfix's settings, beside our configuration. No I/O but realpath(3)."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from requiretls_milter import config as configuration
+from requiretls_milter.config import Config
+from requiretls_milter.config.fields import MilterSocket, parse_milter_socket
+from requiretls_milter.config.mistakes import dotted
+from requiretls_milter.config.text import value_text
+from requiretls_milter.doctor import Finding, error, ok, warning
+from requiretls_milter.forecast.profiles import must_match, requiretls_policy
+from requiretls_milter.milter.requirement import AUTO, Capability, capability
+from requiretls_milter.model import Mode, MtaProfile, MtaSts, ProfileName, RequiretlsPolicy
+from requiretls_milter.mta_import import Mirror
+from requiretls_milter.mta_postconf import (
+    Postfix,
+    Service,
+    Settings,
+    is_yes,
+    split_list,
+    without_braces,
+)
+from requiretls_milter.mta_unmirrored import shown
+
+OURS = "requiretls"
+"""What the name of our socket has in it, most likely: to find one that is misspelt."""
+
+PROTOCOL = 6
+"""Of milters: since this version they choose their macros and skip replies."""
+
+SEE_IMPORT = "Take over what requiretls-milter mta import writes (docs/mta-import.md)."
+
+_TIME = re.compile(r"\s*([0-9]+)\s*([smhdw]?)\s*", re.IGNORECASE)
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_ANY_ADDRESS = ("0.0.0.0", "::")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+DEFAULT_ACTIONS = {
+    "accept": (
+        "while we are down, mail is accepted unseen: without forecast and tag, forged tags stay "
+        "in it, and no rule is kept"
+    ),
+    "tempfail": (
+        "while we are down, MAIL is answered 451 4.7.1 for the rest of each session, and STARTTLS "
+        "454 4.3.0: a client that goes on in clear cannot ask for REQUIRETLS; mail of sendmail(1) "
+        "waits in the maildrop queue"
+    ),
+    "shutdown": (
+        "while we are down, clients are sent away with 421 4.7.1 and come again; mail of "
+        "sendmail(1) waits in the maildrop queue"
+    ),
+    "quarantine": (
+        "while we are down, mail is accepted unseen and put on hold until somebody releases it"
+    ),
+    "reject": "while we are down, mail is refused for good (550): it bounces",
+}
+"""What each milter_default_action does, found by experiment (Postfix 3.11.7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A milter in a list of Postfix's: its name, with what overrides milter_* for it alone."""
+
+    name: str
+    overrides: dict[str, str] = field(default_factory=dict)
+
+    def setting(self, settings: Settings, name: str) -> str:
+        """A milter_* parameter as it is for this milter; *name* without ``milter_``."""
+        return self.overrides.get(name, settings.get(f"milter_{name}", "")).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A service of Postfix and how it asks us: not at all, once, or more often."""
+
+    service: Service
+    parameter: str
+    ours: tuple[Asked, ...]
+    others: tuple[Asked, ...]
+
+
+def examine(config: Config, postfix: Postfix, made: Mirror) -> Iterator[Finding]:
+    """Everything that can be told from settings alone."""
+    attachments = list(attached(config, postfix))
+    yield from _attachment(config, postfix, attachments)
+    yield from _local_mail(config, postfix, attachments)
+    yield from _time_limits(config, attachments)
+    yield from _default_action(config, attachments)
+    yield from _macros(config, postfix, attachments)
+    yield from _requirement_in(postfix, attachments)
+    yield from _requirement_out(postfix, made)
+    yield from differences(config, postfix, made)
+
+
+# ---------------------------------------------------------------- who asks us
+
+
+def milters(text: str) -> list[Asked]:
+    """A list of milters as smtpd_milters has it: names, or ``{ name, parameter=value ... }``."""
+    found = []
+    for item in split_list(text):
+        words = split_list(without_braces(item)) if item.startswith("{") else [item]
+        if not words:
+            continue
+        pairs = (word.strip("{} ").partition("=") for word in words[1:])
+        overrides = {name.strip(): value.strip() for name, equals, value in pairs if equals}
+        found.append(Asked(words[0], overrides))
+    return found
+
+
+def attached(config: Config, postfix: Postfix) -> Iterator[Attachment]:
+    """Each service that can ask milters, with those that it does ask."""
+    socket = parse_milter_socket(config.milter.socket)
+    for service in postfix.running("smtpd", "cleanup"):
+        parameter = "smtpd_milters" if service.program == "smtpd" else "non_smtpd_milters"
+        text = service.settings.get(parameter, "")
+        off = "no_milters" in split_list(service.settings.get("receive_override_options", ""))
+        if off or text.strip().upper() == "DISABLE":
+            text = ""
+        asked = milters(text)
+        ours = tuple(one for one in asked if is_ours(one.name, service, postfix, socket))
+        others = tuple(one for one in asked if one not in ours)
+        yield Attachment(service, parameter, ours, others)
+
+
+def is_ours(name: str, service: Service, postfix: Postfix, socket: MilterSocket) -> bool:
+    """Whether a milter's *name*, as *service* sees it, is where we listen."""
+    family, _, rest = name.partition(":")
+    if family in ("unix", "local"):
+        if socket.family != "unix":
+            return False
+        path = path_of(rest, service, postfix)
+        return os.path.realpath(path) == os.path.realpath(socket.path)
+    if family != "inet" or socket.family == "unix":
+        return False
+    host, _, port = rest.rpartition(":")
+    host = host.strip("[]").lower()
+    same = (
+        host == socket.host
+        or (socket.host in _ANY_ADDRESS)
+        or (host in _LOOPBACK and socket.host in _LOOPBACK)
+    )
+    return same and port == str(socket.port)
+
+
+def path_of(path: str, service: Service, postfix: Postfix) -> Path:
+    """The unix socket that *service* opens for *path*, as we see it.
+
+    A relative path counts from the queue directory, and so does an absolute
+    one where the service is chrooted.
+    """
+    queue = postfix.root / postfix.settings.get("queue_directory", "").lstrip("/")
+    if not path.startswith("/") or service.chroot:
+        return queue / path.lstrip("/")
+    return postfix.root / path.lstrip("/")
+
+
+def name_for(config: Config, service: Service, postfix: Postfix) -> str:
+    """What has to stand in main.cf for *service* to find us; "" where it cannot."""
+    socket = parse_milter_socket(config.milter.socket)
+    if socket.family != "unix":
+        host = f"[{socket.host}]" if ":" in socket.host else socket.host
+        return f"inet:{host}:{socket.port}"
+    queue = postfix.root / postfix.settings.get("queue_directory", "").lstrip("/")
+    path = Path(socket.path)
+    if path.is_relative_to(queue):
+        return f"unix:{path.relative_to(queue)}"
+    if service.chroot or not path.is_relative_to(postfix.root):
+        return ""
+    return f"unix:/{path.relative_to(postfix.root)}"
+
+
+def is_inner(service: Service) -> bool:
+    """Whether an smtpd listens for this host only, as one behind a content filter does."""
+    host = service.name.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _attachment(
+    config: Config, postfix: Postfix, attachments: Sequence[Attachment]
+) -> Iterator[Finding]:
+    servers = [one for one in attachments if one.service.program == "smtpd"]
+    asking = [one for one in servers if one.ours]
+    for one in attachments:
+        yield from _misspelt(config, postfix, one)
+    if not servers:
+        yield warning(
+            "attached",
+            "Postfix has no smtpd service: only mail of sendmail(1) can come in",
+            "Nothing, if that is meant.",
+        )
+    elif not asking:
+        yield error(
+            "attached",
+            "No smtpd service of Postfix asks this milter: no mail is forecast or tagged",
+            _how_to_attach(config, postfix, servers[0].service),
+        )
+    else:
+        names = ", ".join(str(one.service) for one in asking)
+        yield ok("attached", f"Postfix asks this milter on {names}")
+        for one in servers:
+            if one.ours or (is_inner(one.service) and not _looks_like_ours(one)):
+                continue
+            yield warning(
+                "attached",
+                f"Postfix does not ask this milter on {one.service}: mail that comes in there is "
+                "not forecast, and forged tags stay in it",
+                _how_to_attach(config, postfix, one.service),
+            )
+    for one in attachments:
+        if len(one.ours) > 1:
+            yield warning(
+                "attached_twice",
+                f"{one.parameter} of {one.service} has this milter {len(one.ours)} times",
+                "Name it once.",
+            )
+    filtered = [one for one in asking if one.service.settings.get("content_filter")]
+    again = [one for one in asking if is_inner(one.service) and one not in filtered]
+    if filtered and again:
+        yield warning(
+            "attached_twice",
+            f"Mail comes in on {filtered[0].service}, goes through a content filter, and comes in "
+            f"again on {again[0].service}: this milter is asked both times",
+            f"For {again[0].service} set -o smtpd_milters= in master.cf, or ask it only there.",
+        )
+    for one in servers:
+        maps = one.service.settings.get("smtpd_milter_maps", "")
+        if maps:
+            yield warning(
+                "attached_by_client",
+                f"smtpd_milter_maps = {shown(maps)} on {one.service}: for the clients in it other "
+                "milters are asked",
+                "See that this milter is among theirs too.",
+            )
+
+
+def _looks_like_ours(one: Attachment) -> bool:
+    return any(OURS in other.name.lower() for other in one.others)
+
+
+def _misspelt(config: Config, postfix: Postfix, one: Attachment) -> Iterator[Finding]:
+    """A milter that is called as we are, but is looked for where nobody listens."""
+    if one.ours:
+        return
+    for other in one.others:
+        if OURS not in other.name.lower():
+            continue
+        where = other.name
+        if where.startswith(("unix:", "local:")):
+            where = str(path_of(where.partition(":")[2], one.service, postfix))
+        chrooted = " (it is chrooted)" if one.service.chroot else ""
+        yield error(
+            "socket_name",
+            f"{one.parameter} of {one.service} is {other.name}: that is {where}{chrooted}; the "
+            f"milter listens on {config.milter.socket}",
+            _how_to_attach(config, postfix, one.service),
+        )
+
+
+def _how_to_attach(config: Config, postfix: Postfix, service: Service) -> str:
+    parameter = "smtpd_milters" if service.program == "smtpd" else "non_smtpd_milters"
+    name = name_for(config, service, postfix)
+    if name:
+        return f"In main.cf (or as -o of {service} in master.cf): {parameter} = {name}"
+    queue = postfix.settings.get("queue_directory", "/var/spool/postfix")
+    return (
+        f"{service} sees nothing outside {queue}: set milter.socket = "
+        f'"unix:{queue}/requiretls-milter/milter.sock" and {parameter} = '
+        "unix:requiretls-milter/milter.sock"
+    )
+
+
+def _local_mail(
+    config: Config, postfix: Postfix, attachments: Sequence[Attachment]
+) -> Iterator[Finding]:
+    for one in attachments:
+        if one.service.program != "cleanup":
+            continue
+        if one.ours:
+            yield ok(
+                "local_mail",
+                f"Mail of sendmail(1) is seen ({one.service}); Postfix tells no next hop for it, "
+                "and its recipients' domains are taken",
+            )
+        else:
+            yield warning(
+                "local_mail",
+                f"Mail of sendmail(1) is not seen: non_smtpd_milters of {one.service} is "
+                f"{shown(one.service.settings.get('non_smtpd_milters', '')) or 'empty'}",
+                "non_smtpd_milters = $smtpd_milters in main.cf, if users of this host send mail: "
+                "sendmail -O requiretls=yes asks for REQUIRETLS.",
+            )
+
+
+# ---------------------------------------------------------------- how we are asked
+
+
+def seconds(text: str) -> int | None:
+    """A time of Postfix's in seconds: ``30s``, ``5m``; None where it is none."""
+    match = _TIME.fullmatch(text)
+    return int(match[1]) * _UNITS[match[2].lower()] if match else None
+
+
+def acts(config: Config) -> bool:
+    """Whether any rule may defer or refuse mail."""
+    modes = [config.rules.mode, *(table.mode for _, _, table in config.rules.tables())]
+    return any(mode in (Mode.DEFER, Mode.REJECT) for mode in modes)
+
+
+def _longest_decision(config: Config) -> float:
+    tables = (table.decide_wait for _, _, table in config.rules.tables())
+    return max([config.rules.decide_wait, *(wait for wait in tables if wait is not None)])
+
+
+def _values(attachments: Sequence[Attachment], name: str) -> dict[str, list[str]]:
+    """The values of a milter_* parameter that are in force for us, with who has them."""
+    found: dict[str, list[str]] = {}
+    for one in attachments:
+        for ours in one.ours:
+            value = ours.setting(one.service.settings, name)
+            found.setdefault(value, []).append(str(one.service))
+    return found
+
+
+def _time_limits(config: Config, attachments: Sequence[Attachment]) -> Iterator[Finding]:
+    limits = (
+        ("command_timeout", "rules.decide_wait", _longest_decision(config)),
+        ("content_timeout", "rules.tag_wait", config.rules.tag_wait),
+    )
+    for name, key, wait in limits:
+        for value, services in _values(attachments, name).items():
+            limit = seconds(value)
+            where = ", ".join(services)
+            if limit is None:
+                yield error(
+                    name,
+                    f"milter_{name} = {shown(value)} on {where}: no time that Postfix knows",
+                    f"Set milter_{name} = {'30s' if name == 'command_timeout' else '300s'}.",
+                )
+            elif limit <= wait:
+                yield error(
+                    name,
+                    f"milter_{name} = {shown(value)} on {where} is not above {key} = {wait:g} s: "
+                    "Postfix gives the milter up before it has decided",
+                    f"Raise milter_{name}, or lower {key}.",
+                )
+            else:
+                yield ok(name, f"milter_{name} = {shown(value)} is above {key} = {wait:g} s")
+
+
+def _default_action(config: Config, attachments: Sequence[Attachment]) -> Iterator[Finding]:
+    for value, services in _values(attachments, "default_action").items():
+        action = value.lower()
+        where = ", ".join(services)
+        what = DEFAULT_ACTIONS.get(action)
+        text = f"milter_default_action = {shown(value)} on {where}: {what}"
+        if what is None:
+            yield error(
+                "default_action",
+                f"milter_default_action = {shown(value)} on {where}: Postfix knows no such action",
+                "Set milter_default_action = tempfail (Postfix 3.11: shutdown).",
+            )
+        elif action == "reject":
+            yield error("default_action", text, "Set tempfail, or shutdown in Postfix 3.11.")
+        elif action == "accept" and acts(config):
+            yield warning(
+                "default_action",
+                f"{text}, though rules of yours defer or refuse mail",
+                "Set tempfail, or shutdown in Postfix 3.11, if the rules have to be kept.",
+            )
+        elif action == "tempfail":
+            yield warning(
+                "default_action",
+                text,
+                "Nothing, if that is meant; Postfix 3.11 has shutdown, which leaves no client in "
+                "a session without STARTTLS.",
+            )
+        elif action == "quarantine":
+            yield warning("default_action", text, "Nothing, if somebody looks at the hold queue.")
+        else:
+            yield ok("default_action", text)
+
+
+def _macros(
+    config: Config, postfix: Postfix, attachments: Sequence[Attachment]
+) -> Iterator[Finding]:
+    for value, services in _values(attachments, "protocol").items():
+        where = ", ".join(services)
+        versions = [int(word) for word in split_list(value) if word.isdecimal()]
+        if max(versions, default=0) >= PROTOCOL:
+            yield ok(
+                "protocol",
+                f"milter_protocol = {shown(value)}: the milter is asked at connection, MAIL, RCPT, "
+                "header and end of message, and chooses its macros itself; milter_*_macros do not "
+                "matter",
+            )
+        else:
+            yield warning(
+                "protocol",
+                f"milter_protocol = {shown(value)} on {where}: too old for the milter to choose "
+                "its macros; whether transport, next hop and authentication are told depends on "
+                "milter_*_macros",
+                "Leave milter_protocol at its default, 6.",
+            )
+    told = capability(AUTO, postfix.settings.get("milter_macro_v", ""))
+    truth = _capability(postfix)
+    if config.mta.carries == AUTO and told is not truth:
+        yield warning(
+            "carries",
+            f"mta.carries = auto: by macro v ({shown(postfix.settings.get('milter_macro_v', ''))}) "
+            f"Postfix would carry {told.value}, by its settings it carries {truth.value}",
+            f'Set mta.carries = "{truth.value}".',
+        )
+
+
+def _capability(postfix: Postfix) -> Capability:
+    if is_yes(postfix.settings, "requiretls_enable"):
+        return Capability.REQUIRETLS
+    if is_yes(postfix.settings, "tls_required_enable"):
+        return Capability.TLS_REQUIRED
+    return Capability.NOTHING
+
+
+# ---------------------------------------------------------------- what Postfix does with REQUIRETLS
+
+
+def _requirement_in(postfix: Postfix, attachments: Sequence[Attachment]) -> Iterator[Finding]:
+    main = postfix.settings
+    if "requiretls_enable" not in main:
+        yield warning(
+            "requiretls",
+            f"Postfix {shown(postfix.version)} does not know REQUIRETLS: it refuses the parameter "
+            "(555), and delivers as if nothing were asked",
+            "Postfix 3.11 or later; until then only rules with require = true ask, and the milter "
+            "alone keeps them (mode defer or reject).",
+        )
+        return
+    if not is_yes(main, "requiretls_enable"):
+        yield warning(
+            "requiretls",
+            "requiretls_enable = no: Postfix refuses REQUIRETLS (555) and obeys none",
+            "Set requiretls_enable = yes, its default.",
+        )
+        return
+    yield ok("requiretls", f"Postfix {shown(postfix.version)} announces and obeys REQUIRETLS")
+    for one in attachments:
+        if one.service.program != "smtpd" or is_inner(one.service):
+            continue
+        why = _without_starttls(one.service.settings)
+        if why:
+            yield warning(
+                "starttls",
+                f"{one.service} offers no TLS ({why}): nobody can ask for REQUIRETLS there",
+                "Set smtpd_tls_security_level = may with a certificate (smtpd_tls_chain_files).",
+            )
+        words = split_list(one.service.settings.get("smtpd_discard_ehlo_keywords", "").lower())
+        hidden = [word for word in ("starttls", "requiretls") if word in words]
+        if hidden:
+            yield warning(
+                "starttls",
+                f"{one.service} does not announce {' and '.join(hidden)} "
+                "(smtpd_discard_ehlo_keywords): nobody asks for REQUIRETLS there",
+                "Take them out of smtpd_discard_ehlo_keywords.",
+            )
+
+
+def _without_starttls(settings: Settings) -> str:
+    """Why an smtpd has no TLS; "" where it has."""
+    level = settings.get("smtpd_tls_security_level", "").strip().lower()
+    obsolete = any(is_yes(settings, name) for name in ("smtpd_use_tls", "smtpd_enforce_tls"))
+    if level == "none" or (not level and not obsolete):
+        return f"smtpd_tls_security_level = {level}" if level else "no smtpd_tls_security_level"
+    certificates = ("smtpd_tls_chain_files", "smtpd_tls_cert_file", "smtpd_tls_eccert_file")
+    if not any(settings.get(name, "none") not in ("", "none") for name in certificates):
+        return "no certificate"
+    return ""
+
+
+def _requirement_out(postfix: Postfix, made: Mirror) -> Iterator[Finding]:
+    """Whether Postfix can deliver any REQUIRETLS mail at all, as it is."""
+    if not is_yes(postfix.settings, "requiretls_enable"):
+        return
+    transport = postfix.settings.get("default_transport", "smtp").partition(":")[0] or "smtp"
+    mta = Config.model_validate({"mta": made.mta}).mta
+    profile = mta.profile_for(transport)
+    elsewhere = requiretls_policy(profile, "a-domain-elsewhere.invalid")
+    level = profile.tls_security_level
+    verifies = must_match(level) or profile.mta_sts is not MtaSts.OFF
+    if elsewhere is RequiretlsPolicy.ENFORCE and not verifies:
+        yield warning(
+            "level",
+            f"At smtp_tls_security_level = {level} Postfix verifies no certificate: it bounces "
+            "every REQUIRETLS message for other sites (5.7.10)",
+            "Set smtp_tls_security_level = dane and smtp_dns_support_level = dnssec, with a "
+            "resolver on this host that validates; add an MTA-STS policy service.",
+        )
+    elif elsewhere is RequiretlsPolicy.INVALID:
+        yield error(
+            "level",
+            "smtp_requiretls_policy holds a word that Postfix does not know: it defers every "
+            "REQUIRETLS message (4.7.10)",
+            "Correct smtp_requiretls_policy.",
+        )
+    else:
+        yield ok(
+            "level",
+            f"REQUIRETLS mail for other sites is delivered at level {level} with policy "
+            f"{elsewhere.value}",
+        )
+
+
+# ---------------------------------------------------------------- [mta] and what it should be
+
+_AT_LEAST = ("local_transports", "local_domains", "my_addresses")
+"""Keys of which the configuration may have more than Postfix tells of."""
+
+
+def differences(config: Config, postfix: Postfix, made: Mirror) -> Iterator[Finding]:
+    """Where ``[mta]`` does not say what Postfix does, and what no ``[mta]`` could say."""
+    if config.mta.profile is not ProfileName.POSTFIX:
+        yield warning(
+            "mta",
+            f'mta.profile = "{config.mta.profile}", but there is a Postfix: it is not forecast',
+            'Set mta.profile = "postfix", if this Postfix is the one that asks us.',
+        )
+        return
+    found = list(_different(config.mta, postfix, made))
+    if not found:
+        yield ok("mta", "[mta] says what Postfix does")
+    for text in found:
+        yield warning("mta", text, SEE_IMPORT)
+    for text in made.warnings:
+        yield warning(
+            "not_mirrored", f"[mta] cannot say: {text}", "docs/mta-import.md says what follows."
+        )
+
+
+def _different(mta: configuration.Mta, postfix: Postfix, made: Mirror) -> Iterator[str]:
+    """A sentence for each key that is not what it should be."""
+    should = Config.model_validate({"mta": made.mta}).mta
+    version = postfix.settings.get("milter_macro_v", "")
+    if capability(mta.carries.value, version) is not capability(should.carries.value, version):
+        yield _sentence("mta.carries", mta.carries.value, should.carries.value)
+    plain_has, plain_should = mta.model_dump(mode="json"), should.model_dump(mode="json")
+    for key in ("mydomain", "requiretls_esmtp_header"):
+        if plain_has[key] != plain_should[key]:
+            yield _sentence(f"mta.{key}", plain_has[key], plain_should[key])
+    for key in _AT_LEAST:
+        lacking = [item for item in plain_should[key] if item not in plain_has[key]]
+        if lacking:
+            yield f"mta.{key} lacks {value_text(lacking)}"
+    # A key that the mirror does not have is one that this Postfix does not have.
+    keys = [key for key in configuration.TransportOverrides.model_fields if key in made.mta]
+    has, wanted = mta.profile_for(""), should.profile_for("")
+    differing = [key for key in keys if _value(has, key) != _value(wanted, key)]
+    for key in differing:
+        yield _sentence(f"mta.{key}", _shown(has, key), _shown(wanted, key))
+    for service in postfix.running("smtp"):
+        if service.type == "unix":
+            yield from _different_transport(service.name, mta, should, keys, differing)
+    known = {service.name for service in postfix.services}
+    for name in mta.transport:
+        if name not in known:
+            yield f"{dotted(('mta', 'transport', name))}: Postfix has no transport of that name"
+
+
+def _different_transport(
+    name: str,
+    mta: configuration.Mta,
+    should: configuration.Mta,
+    keys: Sequence[str],
+    differing: Sequence[str],
+) -> Iterator[str]:
+    """The keys of a transport that differ, where those of [mta] itself do not account for it."""
+    has, wanted = mta.profile_for(name), should.profile_for(name)
+    base_has, base_wanted = mta.profile_for(""), should.profile_for("")
+    for key in keys:
+        if _value(has, key) == _value(wanted, key):
+            continue
+        inherited = all(
+            _value(own, key) == _value(base, key)
+            for own, base in ((has, base_has), (wanted, base_wanted))
+        )
+        if key not in differing or not inherited:
+            where = dotted(("mta", "transport", name, key))
+            yield _sentence(where, _shown(has, key), _shown(wanted, key))
+
+
+def _sentence(key: str, has: Any, should: Any) -> str:
+    return f"{key} is {value_text(has)}, but in Postfix it is {value_text(should)}"
+
+
+def _value(profile: MtaProfile, key: str) -> object:
+    """A key's value, such that two that mean the same are equal."""
+    pairs = profile.requiretls_policy
+    if key != "requiretls_policy" or pairs is None:
+        return getattr(profile, key)
+    # The order means nothing, and no match is enforce.
+    return frozenset(pair for pair in pairs if pair != ("*", RequiretlsPolicy.ENFORCE))
+
+
+def _shown(profile: MtaProfile, key: str) -> Any:
+    """A key's value as TOML would have it."""
+    value = getattr(profile, key)
+    if key == "requiretls_policy":
+        if value is None:
+            return "default"
+        if [pattern for pattern, _ in value] == ["*"]:
+            return value[0][1].value
+        return {pattern: policy.value for pattern, policy in value}
+    return list(value) if isinstance(value, tuple) else value
