@@ -94,7 +94,15 @@ DNS = Recipe(
     probe="usr/sbin/unbound",
 )
 
-ALL = (DNS, POSTFIX_3_11, POSTFIX_3_10, POSTFIX_3_7, SENDMAIL_8_18, SENDMAIL_8_17)
+REDIS = Recipe(
+    name="redis",
+    suite="trixie",
+    packages=("redis-server", "redis-tools", "valkey-server", "valkey-tools"),
+    probe="usr/bin/valkey-server",
+)
+"""Redis 8 and Valkey 8: stores of a fleet."""
+
+ALL = (DNS, REDIS, POSTFIX_3_11, POSTFIX_3_10, POSTFIX_3_7, SENDMAIL_8_18, SENDMAIL_8_17)
 
 
 def cache_home() -> Path:
