@@ -16,6 +16,7 @@ import click
 
 from requiretls_milter import __version__
 from requiretls_milter.commands.doctor import doctor
+from requiretls_milter.commands.export import export
 from requiretls_milter.commands.mta import mta
 from requiretls_milter.commands.report import report
 
@@ -236,6 +237,7 @@ def _fail(*mistakes: str) -> NoReturn:
 
 
 commands.add_command(doctor)
+commands.add_command(export)
 commands.add_command(mta)
 commands.add_command(report)
 
