@@ -117,7 +117,7 @@ MACROS = (
 )
 """What is read at each stage. The list of a stage replaces the MTA's own."""
 
-_log = get_logger(__name__)
+_log = get_logger("milter.adapter")
 
 
 class SocketError(Exception):
