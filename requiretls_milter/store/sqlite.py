@@ -81,7 +81,7 @@ MAX_NOTED = 10_000
 """Uses that are noted, until something is written."""
 
 EVICTED = 8
-"""Records that go at once where there is no room: it is not worth while for one."""
+"""Records that go at once, if there are many and no room: for one it is not worth while."""
 
 MAX_DAMAGED = 3
 """Damaged files that are kept."""
@@ -428,28 +428,28 @@ class _File:
         if not 0 <= now - self._swept < SWEEP_INTERVAL:
             self._swept = now
             self._sweep(db, now - SWEEP_GRACE)
-        evicted = 0
+        evicted, swept = 0, False
         while True:
             totals = self._totals.values()
             records = sum(total.records for total in totals) - self._max_records
             octets = sum(total.octets for total in totals) - self._max_bytes
             if records <= 0 and octets <= 0:
                 return evicted
-            if evicted == 0:
+            if not swept:
+                swept = True
                 self._sweep(db, now)
-            kind = max(
-                self._totals,
-                key=lambda one: (
-                    self._totals[one].records if records > 0 else self._totals[one].octets
-                ),
-            )
+                continue
+            measure = _records_of if records > 0 else _octets_of
+            kind, most = max(self._totals.items(), key=lambda one: measure(one[1]))
             gone = db.execute(
                 "DELETE FROM record WHERE rowid IN (SELECT rowid FROM record WHERE kind = ? "
                 "ORDER BY used LIMIT ?) RETURNING octets",
-                (kind, max(records, EVICTED)),
+                (kind, max(records, min(EVICTED, most.records // 20), 1)),
             ).fetchall()
             self._gone(kind, gone)
             evicted += len(gone)
+            if not gone:
+                self._count_all(db)
 
     def _sweep(self, db: sqlite3.Connection, until: float) -> None:
         for kind, octets in db.execute(
@@ -493,6 +493,14 @@ class _File:
         except sqlite3.Error:
             return False
         return True
+
+
+def _records_of(total: _Total) -> int:
+    return total.records
+
+
+def _octets_of(total: _Total) -> int:
+    return total.octets
 
 
 def _migrate(db: sqlite3.Connection, version: int) -> None:

@@ -1,0 +1,71 @@
+"""What the tests of stores share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from requiretls_milter.metrics import Counters, Gauges
+from requiretls_milter.store import Backend, Record, StoreKind
+from requiretls_milter.store.steady import SteadyStore
+
+POLICY = StoreKind.MTA_STS_POLICY
+PROBE = StoreKind.PROBE
+OFFERED = StoreKind.OFFERED
+
+PATIENCE = 10.0
+"""Seconds until a test gives up to wait for what must happen."""
+
+
+def record(value: bytes = b"x", life: float = 1000.0, written: float | None = None) -> Record:
+    written = time.time() if written is None else written
+    return Record(value, written, written + life)
+
+
+def counted(counters: Counters, metric: str, *labels: str) -> float:
+    found = {(name, ls): value for name, ls, value in counters.totals().counters}
+    return found.get((metric, labels), 0.0)
+
+
+def steady(backend: Backend, **options: Any) -> tuple[SteadyStore, Counters, Gauges]:
+    """A store that is quick to come back."""
+    counters, gauges = Counters(), Gauges()
+    options = {"first_pause": 0.05, "last_pause": 0.1, **options}
+    return SteadyStore(backend, counters, gauges, **options), counters, gauges
+
+
+async def until(condition: Callable[[], bool], what: str = "") -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"in vain: {what}"
+        await asyncio.sleep(0.005)
+
+
+@dataclass
+class Disk:
+    """A mounted file system."""
+
+    path: Path
+
+    def fill(self) -> None:
+        """Leave not one block free."""
+        with (self.path / "filler").open("ab", buffering=0) as filler:
+            for size in (65536, 4096, 1):
+                while True:
+                    try:
+                        filler.write(b"\0" * size)
+                    except OSError:
+                        break
+
+    def empty(self) -> None:
+        os.unlink(self.path / "filler")
+
+    def read_only(self, yes: bool) -> None:
+        option = "remount,ro" if yes else "remount,rw"
+        subprocess.run(["mount", "-o", option, self.path], check=True)
