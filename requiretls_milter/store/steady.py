@@ -91,7 +91,7 @@ class SteadyStore:
         self._backend = backend
         self._counters = counters
         self._gauges = gauges
-        self._memory = memory or MemoryStore(MIRROR_RECORDS, MIRROR_BYTES)
+        self._memory = MemoryStore(MIRROR_RECORDS, MIRROR_BYTES) if memory is None else memory
         self._first_pause = first_pause
         self._last_pause = last_pause
         self._jitter = jitter
@@ -155,7 +155,10 @@ class SteadyStore:
 
     async def get(self, kind: StoreKind, key: str, now: float) -> bytes | None:
         """The record, unless there is none or its time is over."""
-        if not self._readable or (kind, key) in self._pending:
+        if (kind, key) in self._pending:
+            waiting = self._pending[kind, key]
+            return waiting.value if waiting is not None and alive(waiting, now) else None
+        if not self._readable:
             return await self._memory.get(kind, key, now)
         try:
             record = await self._bounded(
