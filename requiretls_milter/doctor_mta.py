@@ -54,13 +54,13 @@ DEFAULT_ACTIONS = {
         "waits in the maildrop queue"
     ),
     "shutdown": (
-        "while we are down, clients are sent away with 421 4.7.1 and come again; mail of "
-        "sendmail(1) waits in the maildrop queue"
+        "while we are down, clients are sent away with 421 and come again; mail of sendmail(1) "
+        "waits in the maildrop queue"
     ),
     "quarantine": (
         "while we are down, mail is accepted unseen and put on hold until somebody releases it"
     ),
-    "reject": "while we are down, mail is refused for good (550): it bounces",
+    "reject": "while we are down, clients are greeted with 554, for good: their mail bounces",
 }
 """What each milter_default_action does, found by experiment (Postfix 3.11.7)."""
 

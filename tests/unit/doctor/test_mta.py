@@ -1,0 +1,441 @@
+"""What the doctor reads from Postfix's settings."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from requiretls_milter.config import Config
+from requiretls_milter.doctor import Finding, Severity
+from requiretls_milter.doctor_mta import (
+    DEFAULT_ACTIONS,
+    Asked,
+    attached,
+    examine,
+    milters,
+    name_for,
+    path_of,
+    seconds,
+)
+from requiretls_milter.mta_import import mirror
+from requiretls_milter.mta_postconf import Postfix
+from tests.unit.mta_import.postfixes import older, postfix, service
+
+QUEUE = "/var/spool/postfix"
+SOCKET = f"unix:{QUEUE}/requiretls-milter/milter.sock"
+NAME = "unix:requiretls-milter/milter.sock"
+
+
+def configured(**sections: dict[str, Any]) -> Config:
+    return Config.model_validate({"milter": {"socket": SOCKET}, **sections})
+
+
+def matching(made: Postfix, **sections: dict[str, Any]) -> Config:
+    """A configuration whose [mta] is what mta import writes."""
+    return configured(mta=dict(mirror(made).mta), **sections)
+
+
+def found(config: Config, made: Postfix, check: str) -> list[Finding]:
+    return [one for one in examine(config, made, mirror(made)) if one.check == check]
+
+
+def one(config: Config, made: Postfix, check: str) -> Finding:
+    (finding,) = found(config, made, check)
+    return finding
+
+
+DANE = {"smtp_tls_security_level": "dane", "smtp_dns_support_level": "dnssec"}
+
+
+def test_a_good_installation_has_no_fault() -> None:
+    made = postfix(**DANE)
+    findings = list(examine(matching(made), made, mirror(made)))
+    assert [finding for finding in findings if finding.severity is not Severity.OK] == []
+    assert {finding.check for finding in findings} == {
+        "attached",
+        "local_mail",
+        "command_timeout",
+        "content_timeout",
+        "default_action",
+        "protocol",
+        "requiretls",
+        "level",
+        "mta",
+    }
+
+
+# ---------------------------------------------------------------- who asks us
+
+
+def test_a_list_of_milters_is_read_with_its_overrides() -> None:
+    text = "inet:localhost:8891, { unix:m.sock, default_action=accept { command_timeout = 5s } } {}"
+    assert milters(text) == [
+        Asked("inet:localhost:8891"),
+        Asked("unix:m.sock", {"default_action": "accept", "command_timeout": "5s"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("chroot", "path", "seen"),
+    [
+        (False, "m/m.sock", f"{QUEUE}/m/m.sock"),
+        (True, "m/m.sock", f"{QUEUE}/m/m.sock"),
+        (False, "/run/m.sock", "/run/m.sock"),
+        (True, "/m/m.sock", f"{QUEUE}/m/m.sock"),
+    ],
+)
+def test_a_socket_is_looked_for_as_postfix_does(chroot: bool, path: str, seen: str) -> None:
+    smtpd = service("smtpd", "smtp", "inet", chroot=chroot)
+    assert path_of(path, smtpd, postfix(smtpd)) == Path(seen)
+    inside = replace(postfix(smtpd), root=Path("/srv/mta"))
+    assert path_of(path, smtpd, inside) == Path("/srv/mta" + seen)
+
+
+@pytest.mark.parametrize(
+    ("socket", "name", "chroot", "ours"),
+    [
+        (SOCKET, NAME, True, True),
+        (SOCKET, NAME, False, True),
+        (SOCKET, f"unix:{QUEUE}/requiretls-milter/milter.sock", False, True),
+        (SOCKET, f"unix:{QUEUE}/requiretls-milter/milter.sock", True, False),
+        (SOCKET, "unix:/requiretls-milter/milter.sock", True, True),
+        (SOCKET, "local:requiretls-milter/milter.sock", True, True),
+        (SOCKET, "inet:localhost:8894", True, False),
+        ("unix:/run/requiretls-milter/milter.sock", NAME, False, False),
+        ("inet:8894@127.0.0.1", "inet:127.0.0.1:8894", True, True),
+        ("inet:8894@127.0.0.1", "inet:localhost:8894", True, True),
+        ("inet:8894@0.0.0.0", "inet:192.0.2.1:8894", True, True),
+        ("inet6:8894@::1", "inet:[::1]:8894", True, True),
+        ("inet:8894@127.0.0.1", "inet:127.0.0.1:8895", True, False),
+        ("inet:8894@127.0.0.1", "inet:192.0.2.1:8894", True, False),
+        ("inet:8894@127.0.0.1", NAME, True, False),
+    ],
+)
+def test_our_socket_is_recognised(socket: str, name: str, chroot: bool, ours: bool) -> None:
+    smtpd = service("smtpd", "smtp", "inet", chroot=chroot, smtpd_milters=name)
+    config = Config.model_validate({"milter": {"socket": socket}})
+    (attachment,) = attached(config, postfix(smtpd))
+    assert bool(attachment.ours) is ours
+
+
+def test_a_socket_is_the_same_behind_a_symbolic_link(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    os.symlink(tmp_path / "run", tmp_path / "var-run")
+    config = Config.model_validate({"milter": {"socket": f"unix:{tmp_path}/run/m.sock"}})
+    smtpd = service("smtpd", "smtp", "inet", smtpd_milters=f"unix:{tmp_path}/var-run/m.sock")
+    (attachment,) = attached(config, postfix(smtpd))
+    assert attachment.ours
+
+
+def test_a_postfix_that_does_not_ask_us_is_an_error_with_the_line_to_add() -> None:
+    smtpd = service("smtpd", "smtp", "inet", chroot=True, smtpd_milters="inet:localhost:8891")
+    finding = one(configured(), postfix(smtpd), "attached")
+    assert finding.severity is Severity.ERROR
+    assert f"smtpd_milters = {NAME}" in finding.advice
+
+
+def test_a_socket_that_a_chroot_cannot_see_is_told_where_to_go() -> None:
+    smtpd = service("smtpd", "smtp", "inet", chroot=True, smtpd_milters="")
+    finding = one(Config(), postfix(smtpd), "attached")
+    assert f'milter.socket = "unix:{QUEUE}/requiretls-milter/milter.sock"' in finding.advice
+    assert name_for(Config(), replace(smtpd, chroot=False), postfix()) == (
+        "unix:/run/requiretls-milter/milter.sock"
+    )
+
+
+def test_a_name_that_is_nearly_ours_is_an_error_that_tells_both_places() -> None:
+    smtpd = service(
+        "smtpd",
+        "smtp",
+        "inet",
+        chroot=True,
+        smtpd_milters="unix:/run/requiretls-milter/milter.sock",
+    )
+    finding = one(Config(), postfix(smtpd), "socket_name")
+    assert finding.severity is Severity.ERROR
+    assert f"{QUEUE}/run/requiretls-milter/milter.sock (it is chrooted)" in finding.found
+    assert "unix:/run/requiretls-milter/milter.sock" in finding.found
+
+
+def test_a_service_that_does_not_ask_us_is_a_warning_an_inner_one_is_none() -> None:
+    made = postfix(
+        service("smtpd", "smtp", "inet"),
+        service("smtpd", "submission", "inet", smtpd_milters=""),
+        service("smtpd", "127.0.0.1:10026", "inet", smtpd_milters=""),
+        service("smtpd", "[::1]:10027", "inet", receive_override_options="no_milters"),
+    )
+    findings = found(configured(), made, "attached")
+    assert [finding.severity for finding in findings] == [Severity.OK, Severity.WARNING]
+    assert "submission/inet" in findings[1].found
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"receive_override_options": "no_milters, no_header_body_checks"},
+        {"smtpd_milters": "disable"},
+    ],
+)
+def test_milters_that_are_switched_off_are_not_asked(settings: dict[str, Any]) -> None:
+    made = postfix(service("smtpd", "smtp", "inet", **settings))
+    assert one(configured(), made, "attached").severity is Severity.ERROR
+
+
+def test_a_milter_named_twice_and_one_on_both_sides_of_a_filter_are_told() -> None:
+    twice = service("smtpd", "smtp", "inet", smtpd_milters=f"{NAME} {NAME}")
+    assert "2 times" in one(configured(), postfix(twice), "attached_twice").found
+    made = postfix(
+        service("smtpd", "smtp", "inet", content_filter="scan:[127.0.0.1]:10025"),
+        service("smtpd", "127.0.0.1:10026", "inet"),
+    )
+    finding = one(configured(), made, "attached_twice")
+    assert "127.0.0.1:10026/inet" in finding.advice
+
+
+def test_milters_by_client_are_told() -> None:
+    made = postfix(service("smtpd", "smtp", "inet", smtpd_milter_maps="cidr:/etc/postfix/m"))
+    assert "cidr:/etc/postfix/m" in one(configured(), made, "attached_by_client").found
+
+
+def test_mail_of_sendmail_that_is_not_seen_is_told() -> None:
+    made = postfix(service("smtpd", "smtp", "inet"), service("cleanup", non_smtpd_milters=""))
+    finding = one(configured(), made, "local_mail")
+    assert finding.severity is Severity.WARNING
+    assert "non_smtpd_milters = $smtpd_milters" in finding.advice
+
+
+def test_a_postfix_that_takes_no_mail_is_told() -> None:
+    made = postfix(service("cleanup"))
+    assert one(configured(), made, "attached").severity is Severity.WARNING
+
+
+# ---------------------------------------------------------------- how we are asked
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [("30s", 30), ("30", 30), ("2m", 120), ("1H", 3600), ("1d", 86_400), ("1w", 604_800)],
+)
+def test_times_are_read_as_postfix_writes_them(text: str, limit: int) -> None:
+    assert seconds(text) == limit
+
+
+@pytest.mark.parametrize("text", ["", "x", "30 s s", "-1", "1.5s"])
+def test_what_is_no_time_is_none(text: str) -> None:
+    assert seconds(text) is None
+
+
+@pytest.mark.parametrize(
+    ("timeout", "wait", "severity"),
+    [
+        ("30s", 10, Severity.OK),
+        ("11s", 10, Severity.OK),
+        ("10s", 10, Severity.ERROR),
+        ("9s", 10, Severity.ERROR),
+        ("soon", 10, Severity.ERROR),
+    ],
+)
+def test_postfix_has_to_wait_longer_than_we_decide(
+    timeout: str, wait: float, severity: Severity
+) -> None:
+    made = postfix(service("smtpd", "smtp", "inet", milter_command_timeout=timeout))
+    config = configured(rules={"decide_wait": wait})
+    assert one(config, made, "command_timeout").severity is severity
+
+
+def test_the_longest_wait_of_any_rule_counts() -> None:
+    made = postfix(service("smtpd", "smtp", "inet", milter_command_timeout="15s"))
+    config = configured(rules={"recipient": {"example.org": {"decide_wait": 20}}})
+    finding = one(config, made, "command_timeout")
+    assert finding.severity is Severity.ERROR
+    assert "20 s" in finding.found
+
+
+def test_the_end_of_a_message_has_a_limit_of_its_own() -> None:
+    made = postfix(service("smtpd", "smtp", "inet", milter_content_timeout="2s"))
+    assert one(configured(), made, "content_timeout").severity is Severity.ERROR
+
+
+def test_what_is_set_for_this_milter_alone_counts() -> None:
+    name = f"{{ {NAME}, command_timeout=5s, default_action=accept, protocol=2 }}"
+    made = postfix(service("smtpd", "smtp", "inet", smtpd_milters=name))
+    config = configured(rules={"mode": "reject"})
+    assert one(config, made, "command_timeout").severity is Severity.ERROR
+    assert "= accept on smtp/inet" in one(config, made, "default_action").found
+    assert one(config, made, "protocol").severity is Severity.WARNING
+
+
+@pytest.mark.parametrize(
+    ("action", "mode", "severity"),
+    [
+        ("shutdown", "reject", Severity.OK),
+        ("tempfail", "monitor", Severity.WARNING),
+        ("accept", "monitor", Severity.OK),
+        ("accept", "reject", Severity.WARNING),
+        ("accept", "defer", Severity.WARNING),
+        ("quarantine", "monitor", Severity.WARNING),
+        ("reject", "monitor", Severity.ERROR),
+        ("vanish", "monitor", Severity.ERROR),
+    ],
+)
+def test_what_happens_while_we_are_down_is_explained(
+    action: str, mode: str, severity: Severity
+) -> None:
+    made = postfix(service("smtpd", "smtp", "inet", milter_default_action=action))
+    finding = one(configured(rules={"mode": mode}), made, "default_action")
+    assert finding.severity is severity
+    assert DEFAULT_ACTIONS.get(action, "no such action") in finding.found
+
+
+def test_services_with_another_default_action_are_told_apart() -> None:
+    made = postfix(
+        service("smtpd", "smtp", "inet"),
+        service("smtpd", "submission", "inet", milter_default_action="tempfail"),
+    )
+    assert len(found(configured(), made, "default_action")) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "carries", "told"),
+    [
+        ({}, "auto", False),
+        ({"milter_macro_v": "Mailer"}, "auto", True),
+        ({"requiretls_enable": "no"}, "auto", True),
+        ({"requiretls_enable": "no"}, "tls-required", False),
+        ({"requiretls_enable": "no", "tls_required_enable": "no"}, "auto", True),
+    ],
+)
+def test_what_auto_would_believe_is_compared_with_what_postfix_does(
+    settings: dict[str, str], carries: str, told: bool
+) -> None:
+    made = postfix(**settings)
+    findings = found(configured(mta={"carries": carries}), made, "carries")
+    assert bool(findings) is told
+
+
+# ---------------------------------------------------------------- REQUIRETLS in and out
+
+
+def test_an_older_postfix_is_told() -> None:
+    made = older(postfix())
+    finding = one(matching(made), made, "requiretls")
+    assert finding.severity is Severity.WARNING
+    assert "3.7.11 does not know REQUIRETLS" in finding.found
+    assert found(matching(made), made, "level") == []
+
+
+def test_requiretls_switched_off_is_told() -> None:
+    made = postfix(requiretls_enable="no")
+    assert one(matching(made), made, "requiretls").severity is Severity.WARNING
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"smtpd_tls_security_level": ""},
+        {"smtpd_tls_security_level": "none"},
+        {"smtpd_tls_chain_files": ""},
+        {"smtpd_discard_ehlo_keywords": "chunking, STARTTLS"},
+        {"smtpd_discard_ehlo_keywords": "requiretls"},
+    ],
+)
+def test_a_service_where_requiretls_cannot_be_asked_is_told(settings: dict[str, Any]) -> None:
+    made = postfix(service("smtpd", "smtp", "inet", **settings))
+    assert one(configured(), made, "starttls").severity is Severity.WARNING
+    inner = postfix(service("smtpd", "127.0.0.1:10025", "inet", **settings))
+    assert found(configured(), inner, "starttls") == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "severity"),
+    [
+        (DANE, Severity.OK),
+        ({"smtp_tls_security_level": "dane"}, Severity.WARNING),  # without DNSSEC
+        ({"smtp_tls_security_level": "encrypt"}, Severity.WARNING),
+        ({"smtp_tls_policy_maps": "socketmap:inet:127.0.0.1:8461:postfix"}, Severity.OK),
+        ({"smtp_requiretls_policy": "opportunistic"}, Severity.OK),
+        ({"smtp_requiretls_policy": "nonsense"}, Severity.ERROR),
+    ],
+)
+def test_a_postfix_that_can_deliver_no_requiretls_mail_is_told(
+    settings: dict[str, str], severity: Severity
+) -> None:
+    made = postfix(**settings)
+    assert one(matching(made), made, "level").severity is severity
+
+
+def test_the_level_of_the_default_transport_counts() -> None:
+    made = postfix(
+        service("smtp"),
+        service("smtp", "out", smtp_tls_security_level="secure"),
+        default_transport="out:",
+    )
+    assert one(matching(made), made, "level").severity is Severity.OK
+
+
+# ---------------------------------------------------------------- [mta]
+
+
+def different(config: Config, made: Postfix) -> list[str]:
+    return [one.found for one in found(config, made, "mta") if one.severity is Severity.WARNING]
+
+
+def test_each_key_that_differs_is_named_with_both_values() -> None:
+    made = postfix(smtp_mx_address_limit="7", mydomain="example.net", **DANE)
+    config = configured(mta={**mirror(postfix()).mta, "my_addresses": ["192.0.2.25"]})
+    assert different(config, made) == [
+        'mta.mydomain is "example.org", but in Postfix it is "example.net"',
+        'mta.my_addresses lacks ["127.0.0.1"]',
+        'mta.tls_security_level is "may", but in Postfix it is "dane"',
+        'mta.requiretls_policy is "default", but in Postfix it is '
+        '{"example.org" = "opportunistic", ".example.org" = "opportunistic", '
+        'localhost = "opportunistic", "*" = "enforce"}',
+        "mta.mx_address_limit is 5, but in Postfix it is 7",
+    ]
+
+
+def test_what_means_the_same_does_not_differ() -> None:
+    made = postfix(smtp_requiretls_policy="enforce")
+    for policy in ("enforce", {"*": "enforce"}, {}):
+        config = configured(mta={**mirror(made).mta, "requiretls_policy": policy})
+        assert different(config, made) == []
+    more = {"my_addresses": ["127.0.0.1", "192.0.2.25", "192.0.2.99"], "carries": "requiretls"}
+    assert different(configured(mta={**mirror(made).mta, **more}), made) == []
+
+
+def test_what_an_older_postfix_does_not_have_is_not_compared() -> None:
+    made = older(postfix())
+    assert different(matching(made), made) == []
+
+
+def test_a_transport_that_differs_is_named() -> None:
+    strict = service("smtp", "strict", smtp_tls_security_level="secure")
+    made = postfix(service("smtpd", "smtp", "inet"), service("smtp"), strict)
+    config = configured(mta={**mirror(postfix()).mta, "transport": {"gone": {}}})
+    assert different(config, made) == [
+        'mta.transport.strict.tls_security_level is "may", but in Postfix it is "secure"',
+        "mta.transport.gone: Postfix has no transport of that name",
+    ]
+
+
+def test_a_difference_of_mta_itself_is_not_told_again_for_each_transport() -> None:
+    made = postfix(**DANE)
+    config = configured(mta=dict(mirror(postfix()).mta))
+    assert len(different(config, made)) == 1
+
+
+def test_what_cannot_be_mirrored_is_told_too() -> None:
+    made = postfix(relayhost="[relay.example]:587")
+    (finding,) = found(matching(made), made, "not_mirrored")
+    assert "relayhost" in finding.found
+
+
+def test_another_profile_beside_a_postfix_is_told() -> None:
+    made = postfix()
+    assert (
+        'mta.profile = "rfc8689"' in one(configured(mta={"profile": "rfc8689"}), made, "mta").found
+    )
