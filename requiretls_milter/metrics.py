@@ -219,6 +219,30 @@ class FleetResult(enum.StrEnum):
     IN_VAIN = "in_vain"  # we waited for another's result, and then looked ourselves
 
 
+class OutboundService(enum.StrEnum):
+    """What the engine needs of the world outside."""
+
+    SMTP = "smtp"
+    DNS = "dns"
+
+
+class Bound(enum.StrEnum):
+    """What is limited so that no stranger can make it grow (docs/reliability.md)."""
+
+    GATHERINGS = "gatherings"
+    FLIGHTS = "flights"
+    PROBES = "probes"
+    LOOKUPS = "lookups"
+    FETCHES = "fetches"
+    HOST_CACHE = "host_cache"
+    DOMAIN_CACHE = "domain_cache"
+    FORECAST_CACHE = "forecast_cache"
+    QUESTIONS = "questions"
+    ENGINE_CONNECTIONS = "engine_connections"
+    ENGINE_REQUESTS = "engine_requests"
+    METRICS_CONNECTIONS = "metrics_connections"
+
+
 class Process(enum.StrEnum):
     """What the supervisor restarts."""
 
@@ -443,6 +467,18 @@ _DECLARED = (
         "resolver_validates",
         Kind.GAUGE,
         "1 where the resolver was seen to validate DNSSEC.",
+    ),
+    Metric(
+        "outbound_reachable",
+        Kind.GAUGE,
+        "0 where many servers, or many names, fail at once and none succeeds: it is we.",
+        (("service", _values(OutboundService)),),
+    ),
+    Metric(
+        "saturated_total",
+        Kind.COUNTER,
+        "Times that a bound was met: somebody waited, was refused, or made room.",
+        (("bound", _values(Bound)),),
     ),
     Metric(
         "callback_errors_total",

@@ -23,7 +23,13 @@ from requiretls_milter.engine.downgrades import Ledger
 from requiretls_milter.evidence.collector import EvidenceSource, gather
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
-from requiretls_milter.metrics import AssessmentResult, Counters, Gauges, configured_domains
+from requiretls_milter.metrics import (
+    AssessmentResult,
+    Bound,
+    Counters,
+    Gauges,
+    configured_domains,
+)
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     AddressLookup,
@@ -175,6 +181,8 @@ class Assessor:
         except Exception as error:  # noqa: BLE001 - a mistake of ours is no verdict on a domain
             _log.exception("assessment_failed", nexthop=question.nexthop, error=repr(error))
             return unknown_forecast("internal error"), AssessmentResult.ERROR
+        if excuse := self._source.outbound.excuse(evidence, forecast):
+            return unknown_forecast(excuse), AssessmentResult.UNKNOWN
         self._show_ready(nexthop, question, forecast)
         return forecast, AssessmentResult(forecast.outcome.value)
 
@@ -212,6 +220,7 @@ class Assessor:
         gathering = self._gatherings.get(key)
         if gathering is None:
             if len(self._gatherings) >= MAX_GATHERINGS:
+                self._counters.inc("saturated_total", (Bound.GATHERINGS,))
                 raise BusyError(f"{MAX_GATHERINGS} next hops are looked at")
             source: EvidenceSource = self._source if probes else _WithoutProbes(self._source)
             gathering = asyncio.create_task(self._look(nexthop, source), name=str(nexthop))

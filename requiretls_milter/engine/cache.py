@@ -24,9 +24,18 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from requiretls_milter import log
+from requiretls_milter.engine.outage import Outbound
 from requiretls_milter.evidence.collector import EvidenceSource
 from requiretls_milter.evidence.mta_sts import StsRecord
-from requiretls_milter.metrics import CacheResult, Counters, Layer, MtaStsResult, ProbeResult
+from requiretls_milter.metrics import (
+    Bound,
+    CacheResult,
+    Counters,
+    Layer,
+    MtaStsResult,
+    OutboundService,
+    ProbeResult,
+)
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -110,13 +119,22 @@ class _Shelf:
 
     layer: Layer
     limit: int
+    bound: Bound
     entries: OrderedDict[Hashable, _Entry]
 
-    def put(self, key: Hashable, entry: _Entry) -> None:
+    def put(self, key: Hashable, entry: _Entry) -> bool:
+        """Put it there; returns whether another had to make room."""
         self.entries[key] = entry
         self.entries.move_to_end(key)
+        full = len(self.entries) > self.limit
         while len(self.entries) > self.limit:
             self.entries.popitem(last=False)
+        return full
+
+    def forget_failures(self) -> None:
+        """Nothing is known of failed attempts any more: they may be made again at once."""
+        for key in [key for key, entry in self.entries.items() if entry.pause]:
+            del self.entries[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +154,7 @@ class CachedSource:
         source: where evidence comes from.
         store: where MTA-STS policies are kept until their max_age.
         retry_after: seconds between the first two attempts where one fails.
+        outbound: is told what failed and what did not, and says whether it was we.
         wall, monotonic: clocks, in seconds.
         jitter: gives a number from 0 to 1.
     """
@@ -147,6 +166,7 @@ class CachedSource:
         store: Store,
         retry_after: float,
         counters: Counters,
+        outbound: Outbound | None = None,
         max_host_entries: int = MAX_HOST_ENTRIES,
         max_domain_entries: int = MAX_DOMAIN_ENTRIES,
         wall: Callable[[], float] = time.time,
@@ -160,8 +180,10 @@ class CachedSource:
         self._wall = wall
         self._monotonic = monotonic
         self._jitter = jitter
-        self._hosts = _Shelf(Layer.HOST, max_host_entries, OrderedDict())
-        self._domains = _Shelf(Layer.DOMAIN, max_domain_entries, OrderedDict())
+        self.outbound = outbound if outbound is not None else Outbound(monotonic=monotonic)
+        """Whether we reach anything at all."""
+        self._hosts = _Shelf(Layer.HOST, max_host_entries, Bound.HOST_CACHE, OrderedDict())
+        self._domains = _Shelf(Layer.DOMAIN, max_domain_entries, Bound.DOMAIN_CACHE, OrderedDict())
         self._flights: dict[Hashable, asyncio.Task[Any]] = {}
         self._mx: _Kind[MxEvidence] = _Kind(self._domains, _lookup_failed)
         self._mta_sts: _Kind[MtaStsEvidence] = _Kind(
@@ -179,7 +201,13 @@ class CachedSource:
 
     async def mx(self, domain: str, *, since: float = ALWAYS) -> MxEvidence:
         """The MX lookup of ``domain``."""
-        return await self._get(self._mx, ("mx", domain), lambda: self._source.mx(domain), since)
+
+        async def look() -> MxEvidence:
+            found = await self._source.mx(domain)
+            self._heard(self.outbound.saw_lookup(domain, found))
+            return found
+
+        return await self._get(self._mx, ("mx", domain), look, since)
 
     async def mta_sts(self, domain: str, *, since: float = ALWAYS) -> MtaStsEvidence:
         """The MTA-STS policy of ``domain``; a kept one beside an error where it is not renewed."""
@@ -189,9 +217,13 @@ class CachedSource:
 
     async def addresses(self, host: str, *, since: float = ALWAYS) -> AddressLookup:
         """The addresses of ``host``."""
-        return await self._get(
-            self._addresses, ("addresses", host), lambda: self._source.addresses(host), since
-        )
+
+        async def look() -> AddressLookup:
+            found = await self._source.addresses(host)
+            self._heard(self.outbound.saw_lookup(host, found))
+            return found
+
+        return await self._get(self._addresses, ("addresses", host), look, since)
 
     async def tlsa(
         self, host: str, port: int, addresses: AddressLookup, *, since: float = ALWAYS
@@ -215,10 +247,13 @@ class CachedSource:
         self, address: str, port: int, server_name: str, *, since: float = ALWAYS
     ) -> ProbeEvidence:
         """What one server did when we called."""
-        key = ("probe", address, port, server_name)
-        return await self._get(
-            self._probe, key, lambda: self._source.probe(address, port, server_name), since
-        )
+
+        async def look() -> ProbeEvidence:
+            found = await self._source.probe(address, port, server_name)
+            self._heard(self.outbound.saw_probe(found))
+            return found
+
+        return await self._get(self._probe, ("probe", address, port, server_name), look, since)
 
     def fresh(self) -> EvidenceSource:
         """The same source, with nothing that was found before now."""
@@ -255,6 +290,7 @@ class CachedSource:
         flight = self._flights.get(key)
         if flight is None:
             if len(self._flights) >= MAX_FLIGHTS:
+                self._counters.inc("saturated_total", (Bound.FLIGHTS,))
                 raise BusyError(f"{MAX_FLIGHTS} lookups are under way")
             self._count(kind.shelf.layer, CacheResult.MISS)
             flight = asyncio.create_task(self._fly(kind, key, look), name=str(key)[:200])
@@ -297,15 +333,28 @@ class CachedSource:
             kind.shelf.entries.pop(key, None)
             return found
         kept = replace(found, expires=wall + life)
-        kind.shelf.put(key, _Entry(kept, monotonic, wall + life, monotonic + life, pause))
+        if kind.shelf.put(key, _Entry(kept, monotonic, wall + life, monotonic + life, pause)):
+            self._counters.inc("saturated_total", (kind.shelf.bound,))
         return kept
 
     def _pause(self, last: _Entry | None, monotonic: float) -> float:
-        """Seconds until the next attempt: twice the last pause where that failed not long ago."""
+        """Seconds until the next attempt: twice the last pause where that failed not long ago.
+
+        While it is we who reach nobody, failures are not theirs, and the first
+        success must not be long in coming.
+        """
+        if any(map(self.outbound.out, OutboundService)):
+            return self._retry_after
         most = max(MAX_RETRY_AFTER, self._retry_after)
         if last is None or not last.pause or monotonic > last.monotonic_until + most:
             return self._retry_after
         return min(2 * last.pause, most)
+
+    def _heard(self, back: bool) -> None:
+        """What failed while nobody could be reached is looked at anew, once somebody can."""
+        if back:
+            self._hosts.forget_failures()
+            self._domains.forget_failures()
 
     def _landed(self, key: Hashable, flight: asyncio.Task[Any]) -> None:
         del self._flights[key]

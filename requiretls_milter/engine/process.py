@@ -27,6 +27,7 @@ from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.downgrades import Ledger
 from requiretls_milter.engine.exposition import EngineCollector, Exposition, set_build_info
+from requiretls_milter.engine.outage import Outbound
 from requiretls_milter.engine.server import EngineDoor, EngineState, MetricsDoor
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.selftest import ResolverWatch
@@ -99,6 +100,7 @@ class _Engine:
         self._incarnation = start.incarnation
         self._counters = Counters(configured_domains(start.config))
         self._gauges = Gauges()
+        self._outbound = Outbound(self._gauges)
         self._aggregate = Aggregate()
         if snapshot is not None:
             self._aggregate = Aggregate.restore(_snapshots.validate_python(snapshot))
@@ -165,6 +167,7 @@ class _Engine:
             store=self._store,
             retry_after=config.probe.retry_after,
             counters=self._counters,
+            outbound=self._outbound,
         )
 
     async def _open_metrics(self, listen: str) -> MetricsDoor | None:

@@ -59,6 +59,8 @@ NAMES = (
     "fleet_flights_total{result}",
     "domain_ready{domain}",
     "resolver_validates",
+    "outbound_reachable{service}",
+    "saturated_total{bound}",
     "callback_errors_total{stage}",
     "process_restarts_total{process}",
     "config_last_reload_successful",
