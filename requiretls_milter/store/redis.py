@@ -227,5 +227,5 @@ def _errors() -> Iterator[None]:
         if isinstance(error, _UNWRITABLE) or text.startswith(_UNWRITABLE_WORDS):
             raise StoreUnwritableError(text) from error
         raise StoreError(text) from error
-    except (exceptions.RedisError, OSError, ValueError, EOFError) as error:
+    except (exceptions.RedisError, OSError, ValueError, EOFError, RecursionError) as error:
         raise StoreError(str(error) or type(error).__name__) from error

@@ -304,7 +304,8 @@ class SteadyStore:
 
     def _failed(self, operation: StoreOperation, error: StoreError) -> None:
         self._count(operation)
-        if not isinstance(error, StoreUnwritableError):
+        writing = operation in (StoreOperation.WRITE, StoreOperation.CLAIM)
+        if not (writing and isinstance(error, StoreUnwritableError)):
             self._readable = False
         self._wake.set()
         if self._down_since is not None:

@@ -22,11 +22,12 @@ def free_port() -> int:
 class RedisServer:
     """One server on loopback, that keeps nothing on disk."""
 
-    def __init__(self, root: Path, flavour: str, *options: str) -> None:
+    def __init__(self, root: Path, flavour: str, *, certificate: Path | None = None) -> None:
         self._root = root
         self._flavour = flavour
-        self._options = options
+        self._certificate = certificate
         self.port = free_port()
+        self.tls_port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -35,6 +36,8 @@ class RedisServer:
 
     def __enter__(self) -> RedisServer:
         self._home = Path(tempfile.mkdtemp(prefix="redis-", dir=self._root / "tmp"))
+        if self._certificate is not None:
+            shutil.copy(self._certificate, self._home / "tls.pem")
         self.start()
         return self
 
@@ -44,11 +47,14 @@ class RedisServer:
 
     def start(self) -> None:
         program = f"/usr/bin/{self._flavour}-server"
-        options = ("--port", str(self.port), "--bind", "127.0.0.1", "--save", "")
         home = "/" + str(self._home.relative_to(self._root))
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", home]
+        if self._certificate is not None:
+            options += ["--tls-port", str(self.tls_port), "--tls-auth-clients", "no"]
+            options += ["--tls-cert-file", "tls.pem", "--tls-key-file", "tls.pem"]
         with (self._home / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["chroot", self._root, program, *options, "--dir", home, *self._options],
+                ["chroot", self._root, program, *options],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "LC_ALL": "C"},
                 stdout=log,

@@ -538,8 +538,8 @@ async def test_a_slow_disk_holds_up_no_assessment(path: Path) -> None:
         assert await store.get(POLICY, str(number), time.time()) == b"x"
         await store.get(POLICY, f"other{number}", time.time())
         longest = max(longest, time.monotonic() - before)
-    assert longest < 0.3
-    assert time.monotonic() - started < 1.0
+    assert longest < 1
+    assert time.monotonic() - started < 3  # and not 100 times the deadline
     assert counted(counters, "store_errors_total", "read") <= 2
     gate.set()
     await asyncio.wrap_future(stuck)
