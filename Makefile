@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 CONFIG ?= $(CURDIR)/.run/config.toml
 SECONDS ?= 60
 
-.PHONY: help demo test fuzz lint format run bench docs clean
+.PHONY: help demo test test-long fuzz lint format run bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -15,9 +15,15 @@ help: ## this list
 demo: $(READY) ## the lab, a real MTA with the milter, real mail: forecasts beside deliveries
 	$(BIN)/python -m tests.demo
 
-test: lint ## lint, types, unit tests, and the lab with real servers
+test: lint ## lint, types, unit tests, the lab with real servers, a soak
 	$(BIN)/python -m tests.lab build || [ "$${CI:-}" != true ]
-	$(BIN)/python -m pytest tests/unit tests/lab
+	$(BIN)/python -m pytest tests/unit tests/lab tests/soak
+
+test-long: $(READY) ## 200 kills under load, 200,000 messages with faults, ten minutes of each fuzzer
+	$(BIN)/python -m tests.lab build || [ "$${CI:-}" != true ]
+	CRASH_KILLS=200 $(BIN)/python -m pytest tests/lab/test_crash.py
+	SOAK_MESSAGES=200000 $(BIN)/python -m pytest tests/soak
+	$(BIN)/python -m tests.fuzz --seconds 600
 
 fuzz: $(READY) ## every parser of foreign bytes below a fuzzer; SECONDS=N for each
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
