@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import configparser
+import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,7 +14,14 @@ import pytest
 from requiretls_milter import supervisor
 from requiretls_milter.config import Config
 
-UNIT = Path(__file__).parents[3] / "systemd" / "requiretls-milter.service"
+SYSTEMD = Path(__file__).parents[3] / "systemd"
+UNIT = SYSTEMD / "requiretls-milter.service"
+VARIANTS = sorted((SYSTEMD / "variants").glob("*.conf"))
+
+EXPOSURE = 1.5
+"""What ``systemd-analyze security`` may find at most, of 10."""
+
+analyze = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 
 
 @pytest.fixture(scope="module")
@@ -23,16 +32,77 @@ def service() -> configparser.SectionProxy:
     return parser["Service"]
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
-def test_systemd_understands_every_line(tmp_path: Path) -> None:
-    copy = tmp_path / UNIT.name
-    text = UNIT.read_text().replace("ExecStart=/usr/bin/requiretls-milter", "ExecStart=/bin/true")
-    copy.write_text(text)
+@pytest.fixture(params=[None, *VARIANTS], ids=lambda path: path.stem if path else "plain")
+def installed(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The unit as it is installed, alone or with a variant beside it."""
+    unit = tmp_path / UNIT.name
+    text = UNIT.read_text()
+    # systemd-analyze wants the program to be there.
+    assert "ExecStart=/usr/bin/requiretls-milter serve\n" in text
+    unit.write_text(text.replace("ExecStart=/usr/bin/requiretls-milter", "ExecStart=/bin/true"))
+    if request.param is not None:
+        drop_ins = tmp_path / f"{UNIT.name}.d"
+        drop_ins.mkdir()
+        (drop_ins / request.param.name).write_text(request.param.read_text())
+    return unit
+
+
+@analyze
+def test_systemd_understands_every_line(installed: Path) -> None:
     result = subprocess.run(
-        ["systemd-analyze", "verify", str(copy)], capture_output=True, text=True, check=False
+        ["systemd-analyze", "verify", str(installed)], capture_output=True, text=True, check=False
     )
+    assert str(installed.parent) not in result.stderr, result.stderr
     assert UNIT.name not in result.stderr, result.stderr
     assert result.returncode == 0
+
+
+@analyze
+def test_the_service_is_exposed_no_more_than_it_needs(installed: Path) -> None:
+    result = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", str(installed)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = re.search(r"Overall exposure level for .*: ([0-9.]+)", result.stdout)
+    assert found is not None, result.stdout + result.stderr
+    assert float(found[1]) < EXPOSURE, result.stdout
+
+
+@pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="no systemd here")
+def test_the_user_is_made_as_the_unit_names_him(
+    service: configparser.SectionProxy, tmp_path: Path
+) -> None:
+    (tmp_path / "etc").mkdir()
+    (file,) = (SYSTEMD / "sysusers.d").glob("*.conf")
+    subprocess.run(["systemd-sysusers", f"--root={tmp_path}", "--inline", *lines(file)], check=True)
+    users = (tmp_path / "etc/passwd").read_text()
+    assert re.search(rf"^{service['User']}:", users, re.M)
+    assert re.search(rf"^{service['Group']}:", (tmp_path / "etc/group").read_text(), re.M)
+
+
+@pytest.mark.skipif(shutil.which("systemd-tmpfiles") is None, reason="no systemd here")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+def test_a_chrooted_postfix_gets_a_directory_of_its_own(
+    service: configparser.SectionProxy, tmp_path: Path
+) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text(f"{service['User']}:x:7777:7777::/:/bin/false\n")
+    (tmp_path / "etc/group").write_text(f"{service['Group']}:x:7777:\npostfix:x:7778:\n")
+    (file,) = (SYSTEMD / "tmpfiles.d").glob("*.conf")
+    subprocess.run(["systemd-tmpfiles", f"--root={tmp_path}", "--create", str(file)], check=True)
+    (path,) = re.findall(r"^ReadWritePaths=(\S+)$", chroot(), re.M)
+    made = (tmp_path / path.removeprefix("/")).stat()
+    assert (made.st_uid, made.st_gid, made.st_mode & 0o7777) == (7777, 7778, 0o2750)
+
+
+def chroot() -> str:
+    return (SYSTEMD / "variants/postfix-chroot.conf").read_text()
+
+
+def lines(file: Path) -> list[str]:
+    return [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
 
 
 def test_the_time_to_stop_is_what_draining_takes_by_default(
