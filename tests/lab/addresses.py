@@ -32,6 +32,7 @@ DOWNSTREAM = "127.25.0.2"
 
 POSTFIX_3_7 = "127.25.0.37"
 POSTFIX_3_10 = "127.25.0.40"
+POSTFIX_3_11 = "127.25.0.41"
 SENDMAIL_8_17 = "127.25.0.87"
 SENDMAIL_8_18 = "127.25.0.88"
 """Further MTAs, for tests that start them."""

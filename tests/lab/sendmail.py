@@ -154,13 +154,21 @@ class Sendmail:
     """One instance."""
 
     def __init__(
-        self, root: Path, name: str, address: str, *, certificate: Path, ca_file: Path
+        self,
+        root: Path,
+        name: str,
+        address: str,
+        *,
+        host: str,
+        certificate: Path,
+        ca_file: Path,
     ) -> None:
-        """Plan an instance that calls itself *name* and listens at *address*:25.
+        """Plan an instance that calls itself *host* and listens at *address*:25.
 
         From here on ``stop`` must be called, also if it is never started.
         """
         self.name = name
+        self.host = host
         self.address = address
         self._origin = root
         self._run = runs.make(root)
@@ -173,6 +181,7 @@ class Sendmail:
         self._ca_file = ca_file
         self._features = ""
         self._rulesets = ""
+        self._installed: list[Path] = []
         self._server: Server | None = None
         self._syslog: Syslog | None = None
 
@@ -182,10 +191,8 @@ class Sendmail:
         self._rulesets += rulesets
 
     def install(self, path: Path) -> None:
-        """Put a file into ``/etc/mail``, as an operator does with a recipe."""
-        directory = self.root / "etc/mail"
-        directory.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, directory / path.name)
+        """Have a file in ``/etc/mail``, as an operator puts a recipe there."""
+        self._installed.append(path)
 
     def start(
         self, local_domains: Sequence[str] = (), mailertable: Mapping[str, str] | None = None
@@ -193,6 +200,8 @@ class Sendmail:
         """Make the instance's files, compile its configuration, and start it."""
         self._make_root()
         mail = self.root / "etc/mail"
+        for path in self._installed:
+            shutil.copyfile(path, mail / path.name)
         (mail / "local-host-names").write_text("".join(f"{name}\n" for name in local_domains))
         self.compile()
         run([_PROGRAM, "-bi"], root=self.root)
@@ -219,7 +228,7 @@ class Sendmail:
         """Make sendmail.cf of sendmail.mc; return what m4 had to complain of."""
         mail = self.root / "etc/mail"
         text = (
-            _MC.replace("@NAME@", self.name)
+            _MC.replace("@NAME@", self.host)
             .replace("@ADDRESS@", self.address)
             .replace("@SLOWEST@", SLOWEST)
             .replace("@FEATURES@", self._features)

@@ -1,0 +1,369 @@
+"""The recipes of ``docs/recipes`` put to work: an MTA with the milter, as an operator sets them up.
+
+What the pages show are files beside them.  They are read here as they stand there; only paths are
+those of the lab, and the domains of the rules are a test's own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from tests.lab import addresses, netns, roots, submission
+from tests.lab.errors import LabError
+from tests.lab.lab import MYDOMAIN, Lab, Session
+from tests.lab.milter import Milter
+from tests.lab.postfix import RESOLV_CONF, TIMEOUTS, Postfix
+from tests.lab.processes import REPOSITORY
+from tests.lab.scenario import Domain, Message, Mx, Scenario, Server
+from tests.lab.sendmail import Sendmail
+
+RECIPES = REPOSITORY / "docs" / "recipes"
+
+LOCAL_DOMAIN = "mine.test"
+"""The domain of whose recipients the MTA delivers the mail itself."""
+
+LOCAL_RECIPIENT = f"alice@{LOCAL_DOMAIN}"
+
+_Mta = TypeVar("_Mta", Postfix, Sendmail)
+
+
+@dataclass(frozen=True)
+class Version:
+    """An MTA that the lab can run, and where it then listens."""
+
+    name: str
+    root: roots.Recipe
+    address: str
+
+
+POSTFIX = {
+    item.name: item
+    for item in (
+        Version("postfix-3.7", roots.POSTFIX_3_7, addresses.POSTFIX_3_7),
+        Version("postfix-3.10", roots.POSTFIX_3_10, addresses.POSTFIX_3_10),
+        Version("postfix-3.11", roots.POSTFIX_3_11, addresses.POSTFIX_3_11),
+    )
+}
+
+SENDMAIL = {
+    item.name: item
+    for item in (
+        Version("sendmail-8.17", roots.SENDMAIL_8_17, addresses.SENDMAIL_8_17),
+        Version("sendmail-8.18", roots.SENDMAIL_8_18, addresses.SENDMAIL_8_18),
+    )
+}
+
+
+def scenario(name: str, *mx: Mx, zone: str = "sig", **more: Any) -> Scenario:
+    """A domain that ordinary mail goes to; its own server unless *mx* says otherwise."""
+    domain = Domain(zone=zone, mx=mx or (Mx(),), **more)  # type: ignore[arg-type]
+    return Scenario(
+        name, profile="may/opportunistic", message=Message(requiretls=False), domains=(domain,)
+    )
+
+
+def server(pref: int = 10, tlsa: Sequence[str] = ("3 1 1 match",), **behaviour: Any) -> Mx:
+    """An MX host whose server behaves so."""
+    return Mx(pref=pref, tlsa=tuple(tlsa), server=Server(**behaviour))
+
+
+# ---------------------------------------------------------------- reading recipes
+
+
+def text(name: str) -> str:
+    """A file of a recipe."""
+    return (RECIPES / name).read_text(encoding="utf-8")
+
+
+def parameters(name: str) -> dict[str, str]:
+    """The parameters of a recipe's main.cf."""
+    pairs = (line.partition("=") for line in text(name).splitlines() if line and line[0] != "#")
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def sections(name: str) -> dict[str, dict[str, Any]]:
+    """A recipe's config.toml, but for what the lab has its own of."""
+    read = tomllib.loads(text(name))
+    read.pop("dns", None)
+    for key in ("socket", "socket_group"):
+        read["milter"].pop(key, None)
+    read["mta"].pop("mydomain", None)
+    return read
+
+
+# ---------------------------------------------------------------- the milter
+
+
+class RecipeMilter(Milter):
+    """The milter, at the socket that an MTA of ours calls."""
+
+    def __init__(self, lab: Lab, socket_file: Path, **sections: Any) -> None:
+        """Plan it; *sections* are those of its configuration."""
+        super().__init__(lab, **sections)
+        self.socket_file = socket_file
+        self.config = self.configuration()
+
+    def start(self) -> None:
+        """Start it; the MTA knows it by its own configuration."""
+        self.write()
+        self.launch()
+
+    def stop(self) -> None:
+        """Stop it."""
+        self.server.stop()
+
+
+# ---------------------------------------------------------------- a site
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A message at a scripted server, and the session that it came in."""
+
+    session: Session
+    text: str
+
+    @property
+    def tags(self) -> list[str]:
+        """Its header fields of the tag's name."""
+        return fields(self.text, "X-RequireTLS")
+
+
+def fields(message: str, name: str) -> list[str]:
+    """The values of the header fields of that *name*, unfolded, in order."""
+    header = message.replace("\r\n", "\n").partition("\n\n")[0]
+    unfolded = re.sub(r"\n[ \t]+", " ", header)
+    return re.findall(rf"(?im)^{re.escape(name)}[ \t]*:[ \t]*(.*?)[ \t]*$", unfolded)
+
+
+@dataclass
+class Site(Generic[_Mta]):
+    """An MTA with the milter."""
+
+    lab: Lab
+    mta: _Mta
+    milter: RecipeMilter
+
+    def send(
+        self,
+        *recipients: str,
+        sender: str = submission.SENDER,
+        headers: Sequence[str] = (),
+        parameters: Sequence[str] = (),
+        subject: str = "test",
+        body: str = "hello\n",
+        tls: bool = True,
+    ) -> submission.Accepted:
+        """Hand a message to the MTA by SMTP, as a client that it trusts."""
+        return submission.send(
+            self.mta.address,
+            recipients,
+            submission.message(subject, recipients, headers=headers, body=body),
+            ca_file=self.lab.ca_file,
+            sender=sender,
+            parameters=parameters,
+            tls=tls,
+        )
+
+    def refusal(self, *recipients: str, **message: Any) -> submission.Refused:
+        """As ``send``, of a message that is refused."""
+        try:
+            self.send(*recipients, **message)
+        except submission.Refused as refused:
+            return refused
+        raise LabError(f"mail to {recipients} was accepted")
+
+    def address(self, scenario: Scenario, number: int = 0) -> str:
+        """Where an MX host of *scenario* listens."""
+        return self.lab.hosts(scenario)[number].address
+
+    def rcpt(self, scenario: Scenario) -> str:
+        """The recipient at *scenario*."""
+        (recipient,) = self.lab.recipients(scenario)
+        return recipient
+
+    def arrival(self, scenario: Scenario, subject: str, timeout: float = 15.0) -> Arrival:
+        """Wait for a message at one of the servers of *scenario*."""
+        return self._arrival([host.address for host in self.lab.hosts(scenario)], subject, timeout)
+
+    def _arrival(self, places: Sequence[str], subject: str, timeout: float) -> Arrival:
+        deadline = time.monotonic() + timeout
+        while True:
+            for session in self.lab.sessions():
+                for message in session.messages:
+                    if session.address in places and f"Subject: {subject}\n" in message:
+                        return Arrival(session, message)
+            if time.monotonic() > deadline:
+                raise LabError(f"{subject!r} did not arrive at {', '.join(places)}")
+            time.sleep(0.05)
+
+    def bounce(self, scenario: Scenario, subject: str, timeout: float = 15.0) -> Arrival:
+        """Wait for the bounce of a message, sent from an address at *scenario*."""
+        places = [host.address for host in self.lab.hosts(scenario)]
+        deadline = time.monotonic() + timeout
+        while True:
+            for session in self.lab.sessions():
+                for message in session.messages:
+                    if (
+                        session.address in places
+                        and "multipart/report" in message
+                        and f"Subject: {subject}\n" in message
+                    ):
+                        return Arrival(session, message)
+            if time.monotonic() > deadline:
+                raise LabError(f"no bounce of {subject!r} arrived at {', '.join(places)}")
+            time.sleep(0.05)
+
+    def saw_no_mail(self, scenario: Scenario) -> bool:
+        """Whether the servers of *scenario* were contacted, and heard no MAIL."""
+        places = [host.address for host in self.lab.hosts(scenario)]
+        seen = [session for session in self.lab.sessions() if session.address in places]
+        return bool(seen) and not any(session.mail for session in seen if session.helo == self.name)
+
+    @property
+    def name(self) -> str:
+        """What the MTA calls itself in EHLO."""
+        return host_name(self.mta.name)
+
+
+def host_name(name: str) -> str:
+    """The name of the MTA *name*."""
+    return f"{name.replace('.', '')}.{MYDOMAIN}"
+
+
+def _root(version: Version) -> Path:
+    with netns.outside():
+        root = roots.ensure(version.root)
+    resolv = root / "etc/resolv.conf"
+    if not resolv.exists() or resolv.read_text() != RESOLV_CONF:
+        new = resolv.with_name(f"resolv.conf.{os.getpid()}")
+        new.write_text(RESOLV_CONF)
+        new.replace(resolv)
+    return root
+
+
+@contextmanager
+def postfix(
+    lab: Lab,
+    version: Version,
+    recipe: str,
+    *,
+    main: Mapping[str, str] | None = None,
+    **changes: Any,
+) -> Iterator[Site[Postfix]]:
+    """A Postfix set up by *recipe*, with *main* on top of its main.cf.
+
+    *changes* are sections of the milter's configuration that go over the recipe's.
+    """
+    name = host_name(version.name)
+    mta = Postfix(
+        _root(version),
+        version.name,
+        version.address,
+        certificate=lab.world.pki.issue(name).path,
+        ca_file=lab.ca_file,
+    )
+    try:
+        etc = mta.inside("etc") + "/"
+        mta.configure(
+            {
+                "myhostname": name,
+                "mydomain": MYDOMAIN,
+                "smtp_tls_loglevel": "1",
+                "virtual_mailbox_domains": LOCAL_DOMAIN,
+                "virtual_mailbox_maps": "static:inbox/",
+                "virtual_mailbox_base": mta.inside("mail"),
+                "virtual_uid_maps": f"static:{roots.UID_POSTFIX}",
+                "virtual_gid_maps": f"static:{roots.GID_POSTFIX}",
+                "virtual_minimum_uid": "1",
+                **TIMEOUTS,
+                **{
+                    key: value.replace("/etc/postfix/", etc)
+                    for key, value in {**parameters(f"{recipe}/main.cf"), **(main or {})}.items()
+                },
+            },
+            text(f"{recipe}/master.cf") if (RECIPES / recipe / "master.cf").exists() else "",
+        )
+        umask = os.umask(0o022)
+        try:
+            mta.start()
+            for path in sorted((RECIPES / recipe).glob("*_checks")):
+                install(mta, path.name, path.read_text(encoding="utf-8"))
+            directory = mta.queue_directory / "requiretls-milter"
+            directory.mkdir()
+        finally:
+            os.umask(umask)
+        milter = RecipeMilter(
+            lab, directory / "milter.sock", **merged(sections(f"{recipe}/config.toml"), changes)
+        )
+        with milter:
+            yield Site(lab, mta, milter)
+    finally:
+        mta.stop()
+
+
+def install(mta: Postfix, name: str, content: str) -> None:
+    """Put a table into Postfix's ``/etc/postfix``.
+
+    Postfix waits for a file that was changed just now; so it was changed a minute ago.
+    """
+    path = mta.directory / "etc" / name
+    path.write_text(content, encoding="utf-8")
+    past = time.time() - 60
+    os.utime(path, (past, past))
+
+
+@contextmanager
+def sendmail(
+    lab: Lab,
+    version: Version,
+    *,
+    features: str = "",
+    mailertable: Mapping[str, str] | None = None,
+    **changes: Any,
+) -> Iterator[Site[Sendmail]]:
+    """A Sendmail set up by the recipe, with *features* in its sendmail.mc besides.
+
+    *changes* are sections of the milter's configuration that go over the recipe's.
+    """
+    name = host_name(version.name)
+    mta = Sendmail(
+        _root(version),
+        version.name,
+        version.address,
+        host=name,
+        certificate=lab.world.pki.issue(name).path,
+        ca_file=lab.ca_file,
+    )
+    try:
+        mta.configure(features, "include(`/etc/mail/requiretls.m4')dnl\n")
+        mta.install(RECIPES / "sendmail/requiretls.m4")
+        umask = os.umask(0o022)
+        try:
+            mta.start([LOCAL_DOMAIN], mailertable)
+        finally:
+            os.umask(umask)
+        milter = RecipeMilter(
+            lab,
+            mta.milter.outside / "milter.sock",
+            **merged(sections("sendmail/config.toml"), changes),
+        )
+        with milter:
+            yield Site(lab, mta, milter)
+    finally:
+        mta.stop()
+
+
+def merged(
+    base: Mapping[str, Mapping[str, Any]], changes: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """*base* with the keys of *changes* in its sections."""
+    return {name: {**base.get(name, {}), **changes.get(name, {})} for name in {**base, **changes}}
