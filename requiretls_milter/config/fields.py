@@ -34,6 +34,7 @@ _TRANSPORT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", re.ASCII)
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_KEY_PREFIX = re.compile(r"[!-~]{1,100}", re.ASCII)
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,76}", re.ASCII)  # RFC 5322 section 3.6.8: no colon
 
 
@@ -319,6 +320,15 @@ def store_url(text: str) -> str:
     return text
 
 
+def key_prefix(text: str) -> str:
+    """What stands before each key in Redis: 1 to 100 printable ASCII characters without space."""
+    if not _KEY_PREFIX.fullmatch(text):
+        raise ValueError(
+            f"expected 1 to 100 printable ASCII characters without space, got {given(text)}"
+        )
+    return text
+
+
 def file_mode(text: str) -> str:
     """Permissions in octal, as chmod takes them: three digits, or four with a leading 0."""
     if not _MODE.fullmatch(text):
@@ -345,6 +355,7 @@ OptionalListen = Annotated[Text, AfterValidator(optional(listen_address))]
 MilterSocketText = Annotated[Text, AfterValidator(milter_socket)]
 UnixPath = Annotated[Text, AfterValidator(unix_path)]
 OptionalPath = Annotated[Text, AfterValidator(optional(absolute_path))]
+KeyPrefix = Annotated[Text, AfterValidator(key_prefix)]
 StoreUrlText = Annotated[Text, AfterValidator(store_url)]
 FileMode = Annotated[Text, AfterValidator(file_mode)]
 Network = Annotated[IpNetwork, PlainValidator(network), PlainSerializer(str)]

@@ -797,8 +797,34 @@ class Store(Section):
     url: fields.StoreUrlText = Field(
         "sqlite:///var/lib/requiretls-milter/state.db",
         description=(
-            '"sqlite:///PATH" (this host), "redis://HOST:PORT/DB" or "rediss://..." (a fleet; '
-            'Redis or Valkey, extra "redis"), or "memory:" (nothing is kept).'
+            '"sqlite:///PATH" (a file of this host; it is made, its directory is not), '
+            '"redis://HOST:PORT/DB" or "rediss://..." (a fleet; Redis or Valkey, extra "redis"), '
+            'or "memory:" (nothing is kept). Where it fails memory stands in for it.'
+        ),
+        json_schema_extra=RESTART,
+    )
+    max_records: Annotated[Count, Field(ge=1_000, le=10_000_000)] = Field(
+        100_000,
+        description=(
+            "Records in memory or in the file; the least used of the kind that has most go "
+            "first. About as many domains and servers as mail of a large site goes to in a month. "
+            "Redis has a bound of its own (maxmemory)."
+        ),
+        json_schema_extra=RESTART,
+    )
+    max_bytes: Annotated[Count, Field(ge=1 << 20, le=1 << 40)] = Field(
+        67_108_864,
+        description=(
+            "Octets of these records, likewise; the file may take two to three times as much. "
+            "64 MiB: some 10,000 certificate chains."
+        ),
+        json_schema_extra=RESTART,
+    )
+    key_prefix: fields.KeyPrefix = Field(
+        "requiretls-milter:",
+        description=(
+            "Before our keys in Redis. Milters that share what they know have the same one; "
+            "it is all that an access list need allow."
         ),
         json_schema_extra=RESTART,
     )

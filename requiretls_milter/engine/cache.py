@@ -16,30 +16,43 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import zlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
-
 from requiretls_milter import log
 from requiretls_milter.engine.outage import Outbound
+from requiretls_milter.engine.records import (
+    KeptPolicy,
+    RecordError,
+    Scopes,
+    decode_policy,
+    decode_probe,
+    encode_policy,
+    encode_probe,
+    worth_keeping,
+)
 from requiretls_milter.evidence.collector import EvidenceSource
 from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.metrics import (
     Bound,
     CacheResult,
     Counters,
+    FleetResult,
     Layer,
     MtaStsResult,
     OutboundService,
     ProbeResult,
+    RefreshResult,
+    StoreOperation,
 )
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
     MtaStsEvidence,
+    MtaStsMode,
     MxEvidence,
     ProbeEvidence,
     ProbeFailure,
@@ -69,6 +82,33 @@ POLICY_GRACE = 300.0
 POLICY_REFRESH = 86_400.0
 """Seconds after which a policy is fetched again, also where its id is the same (R53)."""
 
+POLICY_IDLE = 30 * 86_400.0
+"""Seconds for which a policy is kept fresh that no mail has asked for; then it ends by its max_age.
+
+Mail that goes out once a month finds the policy in force; a domain of long ago is left alone.
+"""
+
+REFRESHES = 4
+"""Policies that are fetched anew at once in the background."""
+
+MAX_REFRESHES = 1_000
+"""Policies that are fetched anew in one go; the oldest first, the others in the next."""
+
+FIRST_REFRESH_PAUSE = 600.0
+LAST_REFRESH_PAUSE = 6 * 3600.0
+"""Seconds between attempts to fetch a policy anew in the background while they fail; doubling.
+Mail that needs it tries more often (RFC 8461 section 3.3: not within five minutes)."""
+
+CLAIM_LIFE = 30.0
+"""Seconds for which a fleet believes that one of it is at work: most sessions take a few."""
+
+FLEET_WAIT = 8.0
+"""Seconds that the others wait for what it finds: postscreen keeps a client waiting for six."""
+
+FIRST_FLEET_LOOK = 0.05
+LAST_FLEET_LOOK = 0.5
+"""Seconds between two looks at whether it has found it."""
+
 MAX_RETRY_AFTER = 900.0
 """Seconds to which probe.retry_after doubles while attempts fail."""
 
@@ -77,8 +117,6 @@ JITTER = 0.1
 
 ALWAYS = float("-inf")
 """Of ``since``: whatever is kept will do."""
-
-_policies: TypeAdapter[MtaStsEvidence] = TypeAdapter(MtaStsEvidence)
 
 _log = log.get_logger("engine.cache")
 
@@ -143,7 +181,6 @@ class _Kind(Generic[T]):
 
     shelf: _Shelf
     failed: Callable[[T], bool]
-    count: Callable[[T], None] | None = None
     max_life: float = MAX_LIFE
 
 
@@ -152,7 +189,9 @@ class CachedSource:
 
     Args:
         source: where evidence comes from.
-        store: where MTA-STS policies are kept until their max_age.
+        store: where MTA-STS policies are kept until their max_age, and sessions as
+            long as they are fresh; where it is a fleet's, what others found is used.
+        scopes: what separates these from those of another configuration.
         retry_after: seconds between the first two attempts where one fails.
         outbound: is told what failed and what did not, and says whether it was we.
         wall, monotonic: clocks, in seconds.
@@ -166,6 +205,7 @@ class CachedSource:
         store: Store,
         retry_after: float,
         counters: Counters,
+        scopes: Scopes = Scopes(),  # noqa: B008 - frozen
         outbound: Outbound | None = None,
         max_host_entries: int = MAX_HOST_ENTRIES,
         max_domain_entries: int = MAX_DOMAIN_ENTRIES,
@@ -177,6 +217,7 @@ class CachedSource:
         self._store = store
         self._retry_after = retry_after
         self._counters = counters
+        self._scopes = scopes
         self._wall = wall
         self._monotonic = monotonic
         self._jitter = jitter
@@ -184,7 +225,7 @@ class CachedSource:
         """Whether we reach anything at all."""
         self._hosts = _Shelf(Layer.HOST, max_host_entries, Bound.HOST_CACHE, OrderedDict())
         self._domains = _Shelf(Layer.DOMAIN, max_domain_entries, Bound.DOMAIN_CACHE, OrderedDict())
-        self._flights: dict[Hashable, asyncio.Task[Any]] = {}
+        self._flights: dict[tuple[Hashable, bool], asyncio.Task[Any]] = {}
         self._mx: _Kind[MxEvidence] = _Kind(self._domains, _lookup_failed)
         self._mta_sts: _Kind[MtaStsEvidence] = _Kind(
             self._domains, lambda e: bool(e.error), max_life=POLICY_GRACE
@@ -195,7 +236,9 @@ class CachedSource:
         self._tlsa: _Kind[TlsaEvidence] = _Kind(
             self._hosts, lambda e: e.outcome is DnsOutcome.ERROR
         )
-        self._probe: _Kind[ProbeEvidence] = _Kind(self._hosts, _probe_failed, self._count_probe)
+        self._probe: _Kind[ProbeEvidence] = _Kind(self._hosts, _probe_failed)
+        self._asked: OrderedDict[str, float] = OrderedDict()
+        self._refresh_pauses: dict[str, tuple[float, float]] = {}
 
     # ------------------------------------------------------------ the evidence
 
@@ -211,6 +254,10 @@ class CachedSource:
 
     async def mta_sts(self, domain: str, *, since: float = ALWAYS) -> MtaStsEvidence:
         """The MTA-STS policy of ``domain``; a kept one beside an error where it is not renewed."""
+        self._asked[domain] = self._wall()
+        self._asked.move_to_end(domain)
+        while len(self._asked) > self._domains.limit:
+            self._asked.popitem(last=False)
         return await self._get(
             self._mta_sts, ("mta_sts", domain), lambda: self._look_for_policy(domain), since
         )
@@ -248,11 +295,25 @@ class CachedSource:
     ) -> ProbeEvidence:
         """What one server did when we called."""
 
-        async def look() -> ProbeEvidence:
+        async def call() -> ProbeEvidence:
             found = await self._source.probe(address, port, server_name)
+            self._count_probe(found)
             self._heard(self.outbound.saw_probe(found))
+            await self._keep_probe(record, found)
             return found
 
+        async def look() -> ProbeEvidence:
+            if since > ALWAYS:
+                return await call()
+            stored = await self._stored_probe(record, address)
+            if stored is not None:
+                self._count(Layer.HOST, CacheResult.STORED)
+                return stored
+            return await self._agreed(
+                StoreKind.PROBE, record, lambda: self._stored_probe(record, address), call
+            )
+
+        record = f"{address} {port} {server_name}{self._scopes.probe}"
         return await self._get(self._probe, ("probe", address, port, server_name), look, since)
 
     def fresh(self) -> EvidenceSource:
@@ -287,15 +348,19 @@ class CachedSource:
         kept = self._kept(kind.shelf, key, since)
         if kept is not None:
             return cast(T, kept)
-        flight = self._flights.get(key)
+        # A fresh look must not be given what another one takes from the store.
+        fresh = since > ALWAYS
+        flight = self._flights.get((key, True))
+        if flight is None and not fresh:
+            flight = self._flights.get((key, False))
         if flight is None:
             if len(self._flights) >= MAX_FLIGHTS:
                 self._counters.inc("saturated_total", (Bound.FLIGHTS,))
                 raise BusyError(f"{MAX_FLIGHTS} lookups are under way")
             self._count(kind.shelf.layer, CacheResult.MISS)
             flight = asyncio.create_task(self._fly(kind, key, look), name=str(key)[:200])
-            self._flights[key] = flight
-            flight.add_done_callback(lambda done: self._landed(key, done))
+            self._flights[key, fresh] = flight
+            flight.add_done_callback(lambda done: self._landed(key, fresh, done))
         else:
             self._count(kind.shelf.layer, CacheResult.JOINED)
         # who waits may be cancelled; the flight is everybody's
@@ -319,8 +384,6 @@ class CachedSource:
     async def _fly(self, kind: _Kind[T], key: Hashable, look: Callable[[], Awaitable[T]]) -> T:
         async with asyncio.timeout(FLIGHT_DEADLINE):
             found = await look()
-        if kind.count is not None:
-            kind.count(found)
         wall, monotonic = self._wall(), self._monotonic()
         life = min(found.expires - wall, kind.max_life)
         pause = 0.0
@@ -333,7 +396,9 @@ class CachedSource:
             kind.shelf.entries.pop(key, None)
             return found
         kept = replace(found, expires=wall + life)
-        if kind.shelf.put(key, _Entry(kept, monotonic, wall + life, monotonic + life, pause)):
+        stored = monotonic - _age(found, wall)
+        entry = _Entry(kept, stored, wall + life, monotonic + life, pause)
+        if kind.shelf.put(key, entry):
             self._counters.inc("saturated_total", (kind.shelf.bound,))
         return kept
 
@@ -356,65 +421,254 @@ class CachedSource:
             self._hosts.forget_failures()
             self._domains.forget_failures()
 
-    def _landed(self, key: Hashable, flight: asyncio.Task[Any]) -> None:
-        del self._flights[key]
+    def _landed(self, key: Hashable, fresh: bool, flight: asyncio.Task[Any]) -> None:
+        del self._flights[key, fresh]
         if not flight.cancelled() and (error := flight.exception()) is not None:
             # Sources do not raise for what the network does: this is a mistake of ours.
             _log.error("evidence_failed", key=key, error=repr(error), exc_info=error)
 
+    # ------------------------------------------------------------ the store, and the fleet
+
+    async def _agreed(
+        self,
+        kind: StoreKind,
+        key: str,
+        find: Callable[[], Awaitable[T | None]],
+        look: Callable[[], Awaitable[T]],
+    ) -> T:
+        """Look, unless another of the fleet does so at this moment: then wait for what it finds.
+
+        Args:
+            kind, key: the record that ``look`` may put into the store.
+            find: gives what is in the store; None where that is not good enough.
+            look: finds out.
+        """
+        if not self._store.shared:
+            return await look()
+        token = await self._store.claim(kind, key, CLAIM_LIFE)
+        result = FleetResult.OURS
+        found: T | None = None
+        if token is not None:
+            found = await find()  # another may have ended just before we came
+        else:
+            ends = asyncio.get_running_loop().time() + self._fleet_wait()
+            pause = FIRST_FLEET_LOOK
+            while token is None and asyncio.get_running_loop().time() < ends:
+                await asyncio.sleep(pause)
+                pause = min(1.5 * pause, LAST_FLEET_LOOK)
+                token = await self._store.claim(kind, key, CLAIM_LIFE)
+                if (found := await find()) is not None:
+                    break
+            if token is None:
+                result = FleetResult.IN_VAIN
+        try:
+            if found is not None:
+                result = FleetResult.THEIRS
+                return found
+            return await look()
+        finally:
+            self._counters.inc("fleet_flights_total", (result,))
+            if token:
+                await self._store.release(kind, key, token)
+
+    def _fleet_wait(self) -> float:
+        return FLEET_WAIT * (1.0 + JITTER * self._jitter())
+
+    async def _stored_probe(self, key: str, address: str) -> ProbeEvidence | None:
+        now = self._wall()
+        value = await self._read(StoreKind.PROBE, key)
+        if value is None:
+            return None
+        try:
+            found = decode_probe(value, address, now)
+        except RecordError as error:
+            self._bad_record(StoreKind.PROBE, key, error)
+            return None
+        return found if found.expires > now else None
+
+    async def _keep_probe(self, key: str, found: ProbeEvidence) -> None:
+        if worth_keeping(found):
+            await self._write(StoreKind.PROBE, key, encode_probe(found), found.expires)
+
+    async def _read(self, kind: StoreKind, key: str) -> bytes | None:
+        try:
+            return await self._store.get(kind, key, self._wall())
+        except StoreError as error:
+            _log.warning("store_failed", kind=kind, key=key, error=str(error))
+            return None
+
+    async def _write(
+        self, kind: StoreKind, key: str, value: bytes | None, keep_until: float
+    ) -> None:
+        try:
+            if value is None:
+                await self._store.delete(kind, key)
+            else:
+                await self._store.put(kind, key, value, keep_until, self._wall())
+        except StoreError as error:
+            _log.warning("store_failed", kind=kind, key=key, error=str(error))
+
+    def _bad_record(self, kind: StoreKind, key: str, error: RecordError) -> None:
+        self._counters.inc("store_errors_total", (StoreOperation.DECODE,))
+        _log.warning("store_record_bad", kind=kind, key=key, error=str(error))
+
     # ------------------------------------------------------------ MTA-STS
 
-    async def _look_for_policy(self, domain: str) -> MtaStsEvidence:
+    async def _look_for_policy(self, domain: str, *, renew: bool = False) -> MtaStsEvidence:
         """Look for the policy; where there is none now, one that was found lives on (R52, R58).
 
         RFC 8461 section 3.3: the TXT record tells whether the policy is still
         the same, and one that can no longer be fetched, or whose record is
-        gone, applies until its max_age has passed.
+        gone, applies until its max_age has passed. With ``renew`` it is fetched
+        whatever the record tells.
         """
         known = await self._known_policy(domain)
-        if known is None or known.policy is None:
-            return await self._fetch_policy(domain)
-        if self._wall() < known.fetched_at + POLICY_REFRESH:
+        if known is None:
+            return await self._fetch_policy(domain, None)
+        evidence = known.evidence
+        if not renew and self._wall() < evidence.fetched_at + POLICY_REFRESH:
             record = await self._source.mta_sts_record(domain)
             if record.id == known.policy.id:
-                return replace(known, expires=min(known.expires, record.expires))
-        found = await self._fetch_policy(domain)
+                return replace(evidence, expires=min(evidence.expires, record.expires))
+        found = await self._fetch_policy(domain, known)
         if found.policy is not None:
+            self._counters.inc("mta_sts_refreshes_total", (RefreshResult.RENEWED,))
             return found
         error = found.error or "the domain has no MTA-STS record any more"
+        self._tell_not_renewed(domain, known, error, vanished=not found.error)
         return replace(
-            known,
+            evidence,
             error=error,
             vanished=not found.error,
-            expires=min(known.expires, found.expires),
+            expires=min(evidence.expires, found.expires),
         )
 
-    async def _fetch_policy(self, domain: str) -> MtaStsEvidence:
-        found = await self._source.mta_sts(domain)
-        self._count_mta_sts(found)
-        policy = found.policy
-        try:
-            if policy is not None and policy.max_age:
-                await self._store.put(
-                    StoreKind.MTA_STS_POLICY,
-                    domain,
-                    _policies.dump_json(found),
-                    found.fetched_at + policy.max_age,
-                    self._wall(),
-                )
-            elif policy is not None:  # good for one attempt only (R49)
-                await self._store.delete(StoreKind.MTA_STS_POLICY, domain)
-        except StoreError as error:
-            _log.warning("store_failed", domain=domain, error=str(error))
-        return found
+    def _tell_not_renewed(
+        self, domain: str, known: KeptPolicy, error: str, *, vanished: bool
+    ) -> None:
+        result = RefreshResult.VANISHED if vanished else RefreshResult.FAILED
+        self._counters.inc("mta_sts_refreshes_total", (result,))
+        # RFC 8461 section 3.3: one that asks for nothing need not alarm anybody.
+        tell = _log.info if known.policy.mode is MtaStsMode.NONE else _log.warning
+        tell(
+            "policy_not_renewed",
+            domain=domain,
+            error=error,
+            mode=known.policy.mode,
+            applies_until=round(known.evidence.expires),
+        )
 
-    async def _known_policy(self, domain: str) -> MtaStsEvidence | None:
-        try:
-            kept = await self._store.get(StoreKind.MTA_STS_POLICY, domain, self._wall())
-            return None if kept is None else _policies.validate_json(kept)
-        except (StoreError, ValidationError) as error:
-            _log.warning("store_failed", domain=domain, error=str(error))
+    async def _fetch_policy(self, domain: str, known: KeptPolicy | None) -> MtaStsEvidence:
+        """Find and fetch the policy; one that another of the fleet fetches now will do."""
+
+        async def look() -> MtaStsEvidence:
+            found = await self._source.mta_sts(domain)
+            self._count_mta_sts(found)
+            await self._keep_policy(domain, found, known)
+            return found
+
+        async def find() -> MtaStsEvidence | None:
+            newer = await self._known_policy(domain)
+            if newer is None or (
+                known is not None and newer.evidence.fetched_at <= known.evidence.fetched_at
+            ):
+                return None
+            return newer.evidence
+
+        if self._store.shared:
+            record = await self._source.mta_sts_record(domain)
+            if not record.id:  # there is nothing to fetch, and nothing to agree upon
+                return await look()
+        return await self._agreed(StoreKind.MTA_STS_POLICY, self._policy_key(domain), find, look)
+
+    async def _keep_policy(
+        self, domain: str, found: MtaStsEvidence, known: KeptPolicy | None
+    ) -> None:
+        policy = found.policy
+        if policy is None:
+            return
+        value = None
+        if policy.max_age:  # 0: good for one attempt only (R49)
+            before = known.asked_at if known is not None else self._wall()
+            asked_at = self._asked.get(domain, before)
+            value = encode_policy(policy, found.fetched_at, asked_at)
+        await self._write(
+            StoreKind.MTA_STS_POLICY,
+            self._policy_key(domain),
+            value,
+            found.fetched_at + policy.max_age,
+        )
+
+    async def _known_policy(self, domain: str) -> KeptPolicy | None:
+        key, now = self._policy_key(domain), self._wall()
+        value = await self._read(StoreKind.MTA_STS_POLICY, key)
+        if value is None:
             return None
+        try:
+            known = decode_policy(value, now)
+        except RecordError as error:
+            self._bad_record(StoreKind.MTA_STS_POLICY, key, error)
+            return None
+        return known if known.evidence.expires > now else None
+
+    def _policy_key(self, domain: str) -> str:
+        return domain + self._scopes.policy
+
+    async def refresh_policies(self) -> None:
+        """Fetch anew the policies that were fetched a day ago, needed or not (R53).
+
+        Not all at the same hour: each domain has its own part of :data:`JITTER`.
+        """
+        try:
+            listed = await self._store.listing(StoreKind.MTA_STS_POLICY, self._wall())
+        except StoreError as error:
+            _log.warning("store_failed", kind=StoreKind.MTA_STS_POLICY, error=str(error))
+            return
+        written = {
+            domain: when
+            for domain, scope, when in ((*_split(key), when) for key, when in listed)
+            if scope == self._scopes.policy
+        }
+        self._refresh_pauses = {
+            domain: pause for domain, pause in self._refresh_pauses.items() if domain in written
+        }
+        due = sorted(
+            (when, domain)
+            for domain, when in written.items()
+            if self._wall() >= when + POLICY_REFRESH * (1.0 - JITTER * _spread(domain))
+            and self._monotonic() >= self._refresh_pauses.get(domain, (0.0, 0.0))[1]
+        )
+        slots = asyncio.Semaphore(REFRESHES)
+
+        async def refresh(domain: str) -> None:
+            async with slots:
+                await self._refresh(domain)
+
+        async with asyncio.TaskGroup() as tasks:
+            for _, domain in due[:MAX_REFRESHES]:
+                tasks.create_task(refresh(domain))
+
+    async def _refresh(self, domain: str) -> None:
+        known = await self._known_policy(domain)
+        if known is None:
+            return
+        idle = self._wall() - self._asked.get(domain, known.asked_at) > POLICY_IDLE
+        if not idle:
+            try:
+                found = await self._get(
+                    self._mta_sts,
+                    ("mta_sts", domain),
+                    lambda: self._look_for_policy(domain, renew=True),
+                    self._monotonic(),
+                )
+            except Exception:  # noqa: BLE001 - too much is under way, or the flight has told it
+                return
+            if not found.error:
+                self._refresh_pauses.pop(domain, None)
+                return
+        last = self._refresh_pauses.get(domain, (0.0, 0.0))[0]
+        pause = min(max(2 * last, FIRST_REFRESH_PAUSE), LAST_REFRESH_PAUSE)
+        self._refresh_pauses[domain] = (pause, self._monotonic() + pause)
 
     # ------------------------------------------------------------ counting
 
@@ -472,6 +726,22 @@ def _probe_result(found: ProbeEvidence) -> ProbeResult:
     if found.failure is ProbeFailure.FORBIDDEN:
         return ProbeResult.FORBIDDEN
     return _PROBE_RESULTS.get(found.stage, ProbeResult.CONNECT)
+
+
+def _split(key: str) -> tuple[str, str]:
+    """The domain and the scope of a policy's key."""
+    domain, mark, scope = key.partition("#")
+    return domain, mark + scope
+
+
+def _spread(domain: str) -> float:
+    """A number from 0 to 1 that is always the same for a domain."""
+    return zlib.crc32(domain.encode()) / 0xFFFFFFFF
+
+
+def _age(found: Evidence, now: float) -> float:
+    """Seconds since it was found out; a session may have been held by another, or before us."""
+    return max(0.0, now - found.probed_at) if isinstance(found, ProbeEvidence) else 0.0
 
 
 def _lookup_failed(found: MxEvidence | AddressLookup | TlsaEvidence) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import ssl
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.downgrades import Ledger
 from requiretls_milter.engine.exposition import EngineCollector, Exposition, set_build_info
 from requiretls_milter.engine.outage import Outbound
+from requiretls_milter.engine.records import Scopes
 from requiretls_milter.engine.server import EngineDoor, EngineState, MetricsDoor
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.selftest import ResolverWatch
@@ -41,8 +43,8 @@ from requiretls_milter.metrics import (
     configured_domains,
 )
 from requiretls_milter.model import HopKind, NextHop, Question, Requirement
-from requiretls_milter.store import Store
-from requiretls_milter.store.memory import MemoryStore
+from requiretls_milter.store import Store, StoreError
+from requiretls_milter.store.opening import open_store
 
 SNAPSHOT_INTERVAL = 2.0
 """Seconds between two copies of the counters for the engine that may come after us."""
@@ -55,6 +57,12 @@ WATCH_INTERVAL = 300.0
 
 WATCH_PAUSE = 1.0
 """Seconds between the assessments of two configured domains: no burst of probes."""
+
+REFRESH_INTERVAL = 600.0
+"""Seconds between two looks for MTA-STS policies that are to be fetched anew, at most."""
+
+REFRESH_JITTER = 0.5
+"""Part of these that is left out at random: the milters of a fleet look at different times."""
 
 RETIREMENT = 60.0
 """Seconds that what is under way under an old configuration gets to end."""
@@ -104,8 +112,8 @@ class _Engine:
         self._aggregate = Aggregate()
         if snapshot is not None:
             self._aggregate = Aggregate.restore(_snapshots.validate_python(snapshot))
-        self._store: Store = MemoryStore()
-        self._ledger = Ledger(self._store, self._counters)
+        self._store: Store
+        self._ledger: Ledger
         self._heart: _Heart | None = None
         self._end: asyncio.Future[int] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
@@ -116,6 +124,7 @@ class _Engine:
         loop = asyncio.get_running_loop()
         self._end = loop.create_future()
         try:
+            await self._open_store(self._start.config)
             heart = self._heart = await self._build(self._start.config, self._start.generation)
             door = EngineDoor(
                 heart.config.engine.socket, self._state, self._aggregate, self._cache_entries
@@ -126,12 +135,11 @@ class _Engine:
             _log.error("engine_cannot_start", error=str(error))
             self._channel.send("failed", error=str(error))
             return EXIT_FAILURE
-        if not heart.config.store.url.startswith("memory:"):
-            _log.warning("store_in_memory", url=heart.config.store.url)
         loop.add_reader(self._channel, self._receive)
         self._spawn(self._beat())
         self._spawn(self._watch_resolver())
         self._spawn(self._watch_domains())
+        self._spawn(self._refresh_policies())
         self._channel.send("ready")
         status = await self._end
         loop.remove_reader(self._channel)
@@ -140,6 +148,22 @@ class _Engine:
         return status
 
     # ------------------------------------------------------------ parts
+
+    async def _open_store(self, config: Config) -> None:
+        """Open what outlives us; where it cannot be opened now, memory stands in for it."""
+        try:
+            self._store = open_store(
+                config.store.url,
+                self._counters,
+                self._gauges,
+                max_records=config.store.max_records,
+                max_bytes=config.store.max_bytes,
+                key_prefix=config.store.key_prefix,
+            )
+        except StoreError as error:
+            raise StartError(str(error)) from error
+        await self._store.start()
+        self._ledger = Ledger(self._store, self._counters)
 
     async def _build(self, config: Config, generation: int) -> _Heart:
         """Make what answers under a configuration; of the old one, keep what is the same."""
@@ -167,6 +191,7 @@ class _Engine:
             store=self._store,
             retry_after=config.probe.retry_after,
             counters=self._counters,
+            scopes=Scopes.of(config),
             outbound=self._outbound,
         )
 
@@ -341,6 +366,12 @@ class _Engine:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._reloaded.wait(), WATCH_INTERVAL)
             self._reloaded.clear()
+
+    async def _refresh_policies(self) -> None:
+        """Keep MTA-STS policies fresh, so that one does not end before mail needs it (R53)."""
+        while True:
+            await asyncio.sleep(REFRESH_INTERVAL * (1.0 - REFRESH_JITTER * random.random()))  # noqa: S311
+            await self._now.source.refresh_policies()
 
 
 async def _retire(old: _Heart, new: _Heart) -> None:
