@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,9 @@ class Service:
         inet: bool = False,
         workers: int = 2,
         limits: Mapping[str, float] | None = None,
+        below: Sequence[str] = (),
     ) -> None:
+        """*below*: a command that runs the one that follows it, such as prlimit(1)."""
         self.directory = Path(tempfile.mkdtemp(prefix="rtls-"))
         self.metrics_port = free_port()
         self.milter_port = free_port() if inet else 0
@@ -97,6 +99,7 @@ class Service:
         self.config_path = self.directory / "config.toml"
         self.workers = workers
         self._limits = limits or {}
+        self._below = below
         self.manager = Manager(self.directory)
         self._environ = {
             **os.environ,
@@ -136,7 +139,7 @@ format = "json"
             if self._limits:
                 program = ["-c", _WITH_LIMITS, json.dumps(self._limits)]
             self.process = subprocess.Popen(
-                [sys.executable, *program, "serve", "--config", self.config_path],
+                [*self._below, sys.executable, *program, "serve", "--config", self.config_path],
                 stdout=log,
                 stderr=log,
                 env=self._environ,
