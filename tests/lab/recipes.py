@@ -85,8 +85,12 @@ def text(name: str) -> str:
 
 def parameters(name: str) -> dict[str, str]:
     """The parameters of a recipe's main.cf."""
-    pairs = (line.partition("=") for line in text(name).splitlines() if line and line[0] != "#")
-    return {key.strip(): value.strip() for key, _, value in pairs}
+    found: dict[str, str] = {}
+    for line in re.sub(r"\n[ \t]+", " ", text(name)).splitlines():
+        if line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            found[key.strip()] = value.strip()
+    return found
 
 
 def sections(name: str) -> dict[str, dict[str, Any]]:
@@ -102,12 +106,20 @@ def sections(name: str) -> dict[str, dict[str, Any]]:
 # ---------------------------------------------------------------- the milter
 
 
+_PATIENCE: Mapping[str, Mapping[str, Any]] = {
+    "dns": {"timeout": 15},
+    "probe": {"connect_timeout": 10, "command_timeout": 10},
+    "rules": {"decide_wait": 25, "tag_wait": 25},
+}
+"""Seconds, for a machine that is busy with other tests: here no server is meant to be slow."""
+
+
 class RecipeMilter(Milter):
     """The milter, at the socket that an MTA of ours calls."""
 
     def __init__(self, lab: Lab, socket_file: Path, **sections: Any) -> None:
         """Plan it; *sections* are those of its configuration."""
-        super().__init__(lab, **sections)
+        super().__init__(lab, **merged(_PATIENCE, sections))
         self.socket_file = socket_file
         self.config = self.configuration()
 
@@ -364,6 +376,14 @@ def sendmail(
 
 def merged(
     base: Mapping[str, Mapping[str, Any]], changes: Mapping[str, Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Any]:
     """*base* with the keys of *changes* in its sections."""
     return {name: {**base.get(name, {}), **changes.get(name, {})} for name in {**base, **changes}}
+
+
+def mailbox(mta: Postfix) -> list[str]:
+    """What was delivered to the local recipients of a Postfix."""
+    return [
+        path.read_text(encoding="utf-8", errors="replace")
+        for path in sorted((mta.directory / "mail").glob("**/new/*"))
+    ]
