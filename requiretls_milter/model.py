@@ -218,7 +218,8 @@ class ProbeFailure(enum.StrEnum):
     TIMEOUT = "timeout"
     CLOSED = "closed"
     REPLY = "reply"  # a 4xx or 5xx reply: see ``reply``
-    PROTOCOL = "protocol"  # bytes that are no SMTP or no TLS, or too many of them
+    PROTOCOL = "protocol"  # bytes that are no SMTP or no TLS, or a line without end
+    LIMIT = "limit"  # more than we read: what an MTA makes of it is not known
     FORBIDDEN = "forbidden"  # an address that we may not contact: probe.allow_networks
 
 

@@ -293,16 +293,16 @@ def starttls_word(probe: ProbeEvidence) -> Starttls:
         case ProbeStage.NOT_PROBED:
             return "unknown"
         case ProbeStage.CONNECT | ProbeStage.BANNER | ProbeStage.EHLO:
-            return "unknown" if _forbidden(probe) else "unreachable"
+            return "unknown" if _says_nothing(probe) else "unreachable"
         case ProbeStage.STARTTLS | ProbeStage.HANDSHAKE:
             return "failed"
         case ProbeStage.EHLO_TLS | ProbeStage.DONE:
             return "offered" if probe.starttls_offered else "not_offered"
 
 
-def _forbidden(probe: ProbeEvidence) -> bool:
-    """We may not look there, which says nothing of the server."""
-    return probe.failure is ProbeFailure.FORBIDDEN
+def _says_nothing(probe: ProbeEvidence) -> bool:
+    """We may not look there, or not for so long, which says nothing of the server."""
+    return probe.failure in (ProbeFailure.FORBIDDEN, ProbeFailure.LIMIT)
 
 
 def _tlsa(record: TlsaRecord) -> str:

@@ -27,13 +27,16 @@ from requiretls_milter.evidence.untrusted import error_text, printable
 from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
 
 MAX_LINE = 2_048
-"""Octets of a reply line that are read; the rest is skipped (Postfix: line_length_limit)."""
+"""Octets of a reply line that are kept (Postfix: line_length_limit)."""
+
+MAX_LINE_READ = 2 * MAX_LINE
+"""Octets of a line with its end: Postfix skips as much as it keeps, then it stops listening."""
 
 MAX_KEPT = 2_048
 """Octets of a reply that are kept; lines that begin later are skipped (as Postfix does)."""
 
-MAX_LINES = 100
-"""Lines of a reply."""
+MAX_LINES = 1_000
+"""Lines of a reply; Postfix has no limit."""
 
 MAX_REPLY = 65_536
 """Octets of a reply."""
@@ -344,7 +347,7 @@ class _Wire:
             raise _Ended(stage, ProbeFailure.CLOSED, "connection closed by the server")
         self._received += len(data)
         if self._received > MAX_SESSION:
-            raise _Ended(stage, ProbeFailure.PROTOCOL, f"more than {MAX_SESSION} octets")
+            raise _Ended(stage, ProbeFailure.LIMIT, f"more than {MAX_SESSION} octets")
         return data
 
     async def _send(self, data: bytes) -> None:
@@ -402,18 +405,25 @@ class _Wire:
                 kept += len(line) + 1
             if _CODE.match(line) and line[3:4] != b"-":
                 return _reply(line, lines), lines
-        raise _Ended(stage, ProbeFailure.PROTOCOL, f"reply of more than {MAX_LINES} lines")
+        raise _Ended(stage, ProbeFailure.LIMIT, f"reply of more than {MAX_LINES} lines")
 
     async def _read_line(self, stage: ProbeStage, limit: int) -> tuple[bytes, int]:
-        """Read a line; return at most MAX_LINE octets of it, and how many it took."""
+        """Read a line; return at most MAX_LINE octets of it, and how many it took.
+
+        *limit* is what the reply may still have. An MTA would read on beyond
+        it, but not beyond a line that is too long: to Postfix it is the end of
+        the connection.
+        """
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)
-            if searched >= limit:
+            if searched >= MAX_LINE_READ:
                 break
             await self._fill(stage)
-        if end < 0 or end >= limit:
-            raise _Ended(stage, ProbeFailure.PROTOCOL, f"reply of more than {MAX_REPLY} octets")
+        if end < 0 or end >= MAX_LINE_READ:
+            raise _Ended(stage, ProbeFailure.PROTOCOL, f"line of more than {MAX_LINE_READ} octets")
+        if end >= limit:
+            raise _Ended(stage, ProbeFailure.LIMIT, f"reply of more than {MAX_REPLY} octets")
         line = bytes(self._buffer[: min(end, MAX_LINE)]).rstrip(b"\r")
         del self._buffer[: end + 1]
         return line, end + 1

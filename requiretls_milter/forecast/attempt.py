@@ -127,6 +127,8 @@ def session_failure(server: Server, stages: frozenset[ProbeStage]) -> Attempt | 
                 Reason.UNREACHABLE,
                 f"no connection to {server.name}: {_failure(probe)}",
             )
+        case _ if probe.failure is ProbeFailure.LIMIT:
+            return unknown(server, f"{server.name} says too much at {probe.stage}: {probe.error}")
         case _ if probe.reply is not None:
             return _refused_by_reply(server, probe.reply, probe.stage)
         case _:

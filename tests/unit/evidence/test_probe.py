@@ -20,6 +20,7 @@ from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.probe import (
     FRESH,
     MAX_CHAIN,
+    MAX_LINE_READ,
     MAX_LINES,
     MAX_REPLY,
     Prober,
@@ -484,11 +485,11 @@ async def test_ten_megabytes_of_lines_are_cut_off(tls: ssl.SSLContext, step: str
         nonlocal sent
         for _ in range(160):
             sent += 65_536
-            yield b"250-" + b"x" * 1_018 + b"\r\n" * 1 + b"250-" + b"x" * 64_506 + b"\r\n"
+            yield (b"250-" + b"x" * 1_018 + b"\r\n") * 64
 
     server = SmtpServer(tls=tls, **{step: flood()})  # type: ignore[arg-type]
     evidence = await seen(server)
-    assert_ended(evidence, STEPS[step], ProbeFailure.PROTOCOL)
+    assert_ended(evidence, STEPS[step], ProbeFailure.LIMIT)
     assert sent < 10_485_760
 
 
@@ -499,22 +500,40 @@ async def test_a_line_without_end_is_cut_off(tls: ssl.SSLContext, step: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("octets", "good"),
+    [(MAX_LINE_READ - 1, True), (MAX_LINE_READ, True), (MAX_LINE_READ + 1, False)],
+)
+async def test_a_line_may_be_as_long_as_postfix_lets_it_be(octets: int, good: bool) -> None:
+    """Beyond that it hears no more of the server, and the connection is lost."""
+    line = b"250-" + b"x" * (octets - 6) + b"\r\n"
+    assert len(line) == octets
+    evidence = await seen(SmtpServer(ehlo=line + b"250 x\r\n"))
+    assert evidence.stage is (ProbeStage.DONE if good else ProbeStage.EHLO)
+    assert evidence.failure is (None if good else ProbeFailure.PROTOCOL)
+
+
+@pytest.mark.parametrize(
     ("octets", "good"), [(MAX_REPLY - 1, True), (MAX_REPLY, True), (MAX_REPLY + 1, False)]
 )
 async def test_a_reply_has_a_bounded_length(octets: int, good: bool) -> None:
-    end = b"250 STARTTLS\r\n"
-    filler = b"250-" + b"x" * (octets - len(end) - 6) + b"\r\n"
-    evidence = await seen(SmtpServer(ehlo=filler + end, starttls=b"502 no\r\n"))
-    assert (evidence.stage is ProbeStage.DONE) is good
+    begin, end = b"250-x\r\n250-STARTTLS\r\n", b"250 y\r\n"
+    full, rest = divmod(octets - len(begin + end), 1_000)
+    lines = [1_000] * (full - 1) + [1_000 + rest]
+    filler = b"".join(b"250-" + b"x" * (size - 6) + b"\r\n" for size in lines)
+    assert len(begin + filler + end) == octets
+    evidence = await seen(SmtpServer(ehlo=begin + filler + end, starttls=b"502 no\r\n"))
+    assert evidence.stage is (ProbeStage.DONE if good else ProbeStage.EHLO)
+    assert evidence.failure is (None if good else ProbeFailure.LIMIT)
 
 
 @pytest.mark.parametrize(
     ("lines", "good"), [(MAX_LINES - 1, True), (MAX_LINES, True), (MAX_LINES + 1, False)]
 )
 async def test_a_reply_has_a_bounded_number_of_lines(lines: int, good: bool) -> None:
-    reply = b"250-x\r\n" * (lines - 1) + b"250 STARTTLS\r\n"
+    reply = b"250-x\r\n250-STARTTLS\r\n" + b"250-x\r\n" * (lines - 3) + b"250 x\r\n"
     evidence = await seen(SmtpServer(ehlo=reply, starttls=b"502 no\r\n"))
-    assert (evidence.stage is ProbeStage.DONE) is good
+    assert evidence.stage is (ProbeStage.DONE if good else ProbeStage.EHLO)
+    assert evidence.failure is (None if good else ProbeFailure.LIMIT)
     assert evidence.starttls_offered is (True if good else None)
 
 

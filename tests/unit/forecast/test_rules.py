@@ -489,6 +489,14 @@ def test_a_server_that_breaks_the_protocol_is_a_lost_connection() -> None:
         assert answers(forecast(domain(host(GOOD, seen=seen)))) == ("4.4.2", "unreachable")
 
 
+def test_a_server_that_says_more_than_we_read_is_not_judged() -> None:
+    """An MTA would read on; what it would find then is not known."""
+    for stage in (ProbeStage.BANNER, ProbeStage.EHLO, ProbeStage.EHLO_TLS):
+        evidence = domain(host(GOOD, seen=broken(stage, ProbeFailure.LIMIT)))
+        for profile in (DANE, LETTER):
+            assert answers(forecast(evidence, profile)) == ("unknown", "unknown")
+
+
 def test_the_certificate_is_looked_at_before_the_second_ehlo() -> None:
     """A server that nobody authenticated is not asked what it offers: 5.7.10, not 4.4.2."""
     evidence = domain(host(BAD, seen=broken(ProbeStage.EHLO_TLS)))
