@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from requiretls_milter import log
 from requiretls_milter.forecast.servers import secure_tlsa
-from requiretls_milter.metrics import Counters
+from requiretls_milter.metrics import Counters, StoreOperation
 from requiretls_milter.model import (
     DnsOutcome,
     DomainEvidence,
@@ -29,7 +29,7 @@ from requiretls_milter.model import (
     ProbeEvidence,
     ProbeStage,
 )
-from requiretls_milter.store import Store, StoreError, StoreKind
+from requiretls_milter.store import CLOCK_SKEW, Store, StoreError, StoreKind
 
 REMEMBERED = 30 * 86400.0
 """Seconds for which it is remembered what was offered, or lost, and not seen since."""
@@ -197,10 +197,19 @@ class Ledger:
     async def _load(self, key: str, now: float) -> Record | None:
         try:
             kept = await self._store.get(StoreKind.OFFERED, key, now)
-            return None if kept is None else _records.validate_json(kept)
-        except (StoreError, ValidationError) as error:
+            record = None if kept is None else _records.validate_json(kept)
+        except StoreError as error:
             _log.warning("store_failed", key=key, error=str(error))
             return None
+        except ValidationError as error:
+            self._counters.inc("store_errors_total", (StoreOperation.DECODE,))
+            _log.warning("store_record_bad", key=key, error=str(error))
+            return None
+        if record is not None and not _possible(record, now):
+            self._counters.inc("store_errors_total", (StoreOperation.DECODE,))
+            _log.warning("store_record_bad", key=key, error="times that cannot be")
+            return None
+        return record
 
     async def _keep(
         self, key: str, before: Record | None, record: Record | None, now: float
@@ -223,6 +232,12 @@ class Ledger:
                 self._entries[key] = before
         except StoreError as error:
             _log.warning("store_failed", key=key, error=str(error))
+
+
+def _possible(record: Record, now: float) -> bool:
+    """Whether nothing in a record lies ahead: mail would be deferred until then."""
+    latest = now + CLOCK_SKEW
+    return 0 <= record.first_seen <= record.last_seen <= latest and 0 <= record.lost_at <= latest
 
 
 def _worth_writing(before: Record | None, record: Record) -> bool:
