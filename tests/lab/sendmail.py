@@ -149,6 +149,17 @@ class SendmailLog:
                 )
             time.sleep(0.02)
 
+    def wait_for_end(self, queue_id: str, timeout: float = 30.0) -> Delivery:
+        """Wait until the only recipient of *queue_id* is served or given up."""
+        deadline = time.monotonic() + timeout
+        while True:
+            for item in self.deliveries(queue_id):
+                if item.status != "deferred":
+                    return item
+            if time.monotonic() > deadline:
+                raise LabError(f"{queue_id} is still queued: " + "\n".join(self.of(queue_id)))
+            time.sleep(0.02)
+
 
 class Sendmail:
     """One instance."""
