@@ -15,9 +15,11 @@ nothing can be said of it.
 
 What is told to the MTA at the negotiation, and why:
 
-- no HELO, DATA, body and unknown commands are wanted;
-- connection, MAIL, header fields and the end of the header get no reply, which
-  saves a round trip each. RCPT gets one even where no rule could refuse: an MTA
+- no HELO, DATA, body and unknown commands are wanted, nor the end of the header:
+  Postfix and Sendmail read a message to its end before they tell of its header,
+  and the end of the message comes at once;
+- connection, MAIL and header fields get no reply, which saves a round trip
+  each. RCPT gets one even where no rule could refuse: an MTA
   keeps events without a reply until it wants one, and the assessment would not
   begin before the end of the message;
 - the macros that are read are asked for, stage by stage, since such a list
@@ -66,7 +68,7 @@ import milter
 
 from requiretls_milter.config.fields import parse_milter_socket
 from requiretls_milter.log import get_logger
-from requiretls_milter.milter.requirement import Capability, capability
+from requiretls_milter.milter.requirement import capability
 from requiretls_milter.milter.transaction import Client, Recipient, Settings, Transaction
 from requiretls_milter.model import (
     Action,
@@ -102,17 +104,21 @@ ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.SETSYMLIST
 ENVELOPE_ACTIONS = milter.CHGFROM
 """What we do besides, where the configuration wants the envelope changed."""
 
-_NOT_WANTED = milter.P_NOHELO | milter.P_NODATA | milter.P_NOBODY | milter.P_NOUNKNOWN
-_NO_REPLY = milter.P_NR_CONN | milter.P_NR_MAIL | milter.P_NR_HDR | milter.P_NR_EOH
+_NOT_WANTED = (
+    milter.P_NOHELO | milter.P_NODATA | milter.P_NOEOH | milter.P_NOBODY | milter.P_NOUNKNOWN
+)
+_NO_REPLY = milter.P_NR_CONN | milter.P_NR_MAIL | milter.P_NR_HDR
 
 WANTED = _NOT_WANTED | _NO_REPLY
 """Events that we can do without, and those that we do not answer."""
+
+_CONTINUE = int(milter.CONTINUE)
+_NOREPLY = int(milter.NOREPLY)
 
 MACROS = (
     (milter.M_CONNECT, "j v {daemon_name}"),
     (milter.M_ENVFROM, "i {auth_authen} {tls_version}"),
     (milter.M_ENVRCPT, "i {rcpt_mailer} {rcpt_host}"),
-    (milter.M_EOH, "i"),
     (milter.M_EOM, "i"),
 )
 """What is read at each stage. The list of a stage replaces the MTA's own."""
@@ -290,7 +296,6 @@ def _register() -> None:
     milter.set_envfrom_callback(_mail)
     milter.set_envrcpt_callback(_rcpt)
     milter.set_header_callback(_header)
-    milter.set_eoh_callback(_eoh)
     milter.set_eom_callback(_eom)
     milter.set_abort_callback(_abort)
     milter.set_close_callback(_close)
@@ -380,8 +385,9 @@ class _Connection:
     """What is known of a connection with the MTA; libmilter keeps it for us."""
 
     __slots__ = (
-        "capability",
+        "client",
         "counters",
+        "header_answer",
         "mta_name",
         "number",
         "protocol",
@@ -396,13 +402,19 @@ class _Connection:
         self.server = server
         self.settings = server.current()
         self.counters = server.context.counters
-        self.protocol = protocol
+        self.header_answer = _CONTINUE
+        self.agree(protocol)
         self.number = next(server.numbers)
         self.mta_name = ""
-        self.capability: Capability | None = None
+        self.client: Client | None = None
         self.trusted = False
         self.sender = b""
         self.transaction: Transaction | None = None
+
+    def agree(self, protocol: int) -> None:
+        """Take what was agreed on with the MTA."""
+        self.protocol = protocol
+        self.header_answer = _NOREPLY if protocol & milter.P_NR_HDR else _CONTINUE
 
     def begin(self, transaction: Transaction) -> None:
         self.transaction = transaction
@@ -437,10 +449,10 @@ def _contained(stage: str, no_reply: int = 0) -> Callable[[Callback], Callback]:
                 if no_reply:
                     connection = _priv(ctx)
                     if connection is not None and connection.protocol & no_reply:
-                        return int(milter.NOREPLY)
+                        return _NOREPLY
                 return answer
             if connection.protocol & no_reply and answer == milter.CONTINUE:
-                return int(milter.NOREPLY)
+                return _NOREPLY
             return answer
 
         return callback
@@ -483,7 +495,7 @@ def _failed(stage: str, ctx: Any) -> int:
         if stage in ("rcpt", "eom") and message is not None and message.doubt_defers():
             ctx.setreply("451", "4.3.0", "REQUIRETLS cannot be judged now")
             return int(milter.TEMPFAIL)
-    return int(milter.CONTINUE)
+    return _CONTINUE
 
 
 def _attach(ctx: Any, protocol: int) -> _Connection:
@@ -500,7 +512,7 @@ def _negotiate(ctx: Any, options: list[int]) -> int:
     try:
         actions, offered = options[0], options[1]
         connection = _attach(ctx, 0)
-        connection.protocol = WANTED & offered
+        connection.agree(WANTED & offered)
         if actions & milter.SETSYMLIST:
             for stage, names in MACROS:
                 ctx.setsymlist(stage, names)
@@ -511,9 +523,9 @@ def _negotiate(ctx: Any, options: list[int]) -> int:
         _count_failure("negotiate")
         begun = _priv(ctx)
         if begun is not None:
-            begun.protocol = 0
+            begun.agree(0)
         return int(milter.ALL_OPTS)
-    return int(milter.CONTINUE)
+    return _CONTINUE
 
 
 def _actions(settings: Settings) -> int:
@@ -550,43 +562,49 @@ def _connect(connection: _Connection, _ctx: Any, _name: str, family: int, addres
     else:
         # A unix socket, of this host. Without any address: nobody that we know.
         connection.trusted = family == socket.AF_UNIX
-    return int(milter.CONTINUE)
+    return _CONTINUE
 
 
 @_contained("mail", milter.P_NR_MAIL)
 def _mail(connection: _Connection, ctx: Any, sender: bytes, *parameters: bytes) -> int:
     _conclude(connection, ctx)
-    if connection.capability is None:
-        # Sent with the connection, and kept: that event may not have come through.
-        connection.mta_name = _macro(ctx, "j")
-        connection.capability = capability(connection.settings.config.mta.carries, _macro(ctx, "v"))
-    client = Client(
-        authenticated=bool(_macro(ctx, "{auth_authen}")),
-        trusted=connection.trusted,
-        capability=connection.capability,
-        postfix=_macro(ctx, "v").startswith("Postfix "),
-    )
+    authenticated = bool(_macro(ctx, "{auth_authen}"))
+    client = connection.client
+    if client is None or client.authenticated is not authenticated:
+        client = connection.client = _client(connection, ctx, authenticated)
     connection.sender = sender
     connection.begin(Transaction(connection.settings, client, _text(sender), parameters))
-    return int(milter.CONTINUE)
+    return _CONTINUE
+
+
+def _client(connection: _Connection, ctx: Any, authenticated: bool) -> Client:
+    # Sent with the connection, and kept: that event may not have come through.
+    connection.mta_name = _macro(ctx, "j")
+    version = _macro(ctx, "v")
+    return Client(
+        authenticated=authenticated,
+        trusted=connection.trusted,
+        capability=capability(connection.settings.config.mta.carries, version),
+        postfix=version.startswith("Postfix "),
+    )
 
 
 @_contained("rcpt")
 def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes) -> int:
     message = connection.transaction
     if message is None:
-        return int(milter.CONTINUE)
+        return _CONTINUE
     recipient = message.add_recipient(
         _text(address), _macro(ctx, "{rcpt_mailer}"), _macro(ctx, "{rcpt_host}")
     )
     _ask(connection, recipient, "rcpt")
     if not message.can_act(recipient) or recipient.rule is None:
-        return int(milter.CONTINUE)
+        return _CONTINUE
     with _waiting(connection):
         forecast = _answer(connection, recipient, recipient.rule.decide_wait, "rcpt")
     decision = message.decide_at_rcpt(recipient, forecast, time.time())
     if decision.reply is None:
-        return int(milter.CONTINUE)
+        return _CONTINUE
     answer = _refuse(ctx, decision.reply)
     with _apart("rcpt"):
         _count_recipient(connection, recipient)
@@ -596,35 +614,35 @@ def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes
 
 def _header(ctx: Any, name: str, value: bytes) -> int:
     """The event that comes most often: not by way of _contained, and the name is tested first."""
-    answer = int(milter.CONTINUE)
+    answer = _CONTINUE
     try:
-        connection = ctx.getpriv()
+        connection: _Connection | None = ctx.getpriv()
         if connection is None:
             return answer
-        if connection.protocol & milter.P_NR_HDR:
-            answer = milter.NOREPLY
+        answer = connection.header_answer
+        settings = connection.settings
+        if name[:1] not in settings.initials:
+            return answer
         key = name.lower().rstrip()  # RFC 5322 section 4.5.3: blanks before the colon
-        if key in connection.settings.fields and connection.transaction is not None:
+        if key in settings.fields and connection.transaction is not None:
             connection.transaction.add_field(key, value)
     except BaseException:  # noqa: BLE001 - see _contained
         _count_failure("header")
     return answer
 
 
-@_contained("eoh", milter.P_NR_EOH)
-def _eoh(connection: _Connection, _ctx: Any) -> int:
-    message = connection.transaction
-    if message is not None:
-        for recipient in message.end_of_header():
-            _ask(connection, recipient, "eoh")
-    return int(milter.CONTINUE)
-
-
 @_contained("eom")
 def _eom(connection: _Connection, ctx: Any) -> int:
     message = connection.transaction
     if message is None:
-        return int(milter.CONTINUE)
+        return _CONTINUE
+    if message.ordinary:
+        connection.end()
+        _count_ordinary(connection, message)
+        return _CONTINUE
+    with _apart("eoh"):
+        for recipient in message.end_of_header():
+            _ask(connection, recipient, "eoh")
     with _waiting(connection):
         deadline = time.monotonic() + message.patience()
         for recipient in message.undecided():
@@ -636,7 +654,7 @@ def _eom(connection: _Connection, ctx: Any) -> int:
     else:
         _write_tag(connection, ctx, message)
         _change_sender(connection, ctx, message)
-        answer = int(milter.CONTINUE)
+        answer = _CONTINUE
     with _apart("eom"):
         _finish(connection, ctx, message, decision)
     return answer
@@ -645,7 +663,7 @@ def _eom(connection: _Connection, ctx: Any) -> int:
 @_contained("abort")
 def _abort(connection: _Connection, ctx: Any) -> int:
     _conclude(connection, ctx)
-    return int(milter.CONTINUE)
+    return _CONTINUE
 
 
 def _close(ctx: Any) -> int:
@@ -658,7 +676,7 @@ def _close(ctx: Any) -> int:
             ctx.setpriv(None)
     except BaseException:  # noqa: BLE001 - see _contained
         _count_failure("close")
-    return int(milter.CONTINUE)
+    return _CONTINUE
 
 
 # ---------------------------------------------------------------- what callbacks do
@@ -787,6 +805,16 @@ def _finish(connection: _Connection, ctx: Any, message: Transaction, decision: D
 
 
 # ---------------------------------------------------------------- counting, telling
+
+
+_ORDINARY = (Requirement.NONE, Action.ACCEPT)
+
+
+def _count_ordinary(connection: _Connection, message: Transaction) -> None:
+    """Of mail that asks nothing there is nothing to tell, and no need to look at each recipient."""
+    if connection.settings.counts_plain and message.recipients:
+        connection.counters.inc("messages_total", _ORDINARY)
+        connection.counters.inc("recipients_total", _ORDINARY, len(message.recipients))
 
 
 def _count_message(connection: _Connection, message: Transaction, action: Action) -> None:

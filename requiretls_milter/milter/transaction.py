@@ -75,6 +75,10 @@ class Settings:
         self.tag_name = config.milter.header_name.lower()
         self.fields = FIELDS | {self.tag_name}
         """Names of the header fields that a message wants to see, in lower case."""
+        self.initials = frozenset(name[0] for name in self.fields) | frozenset(
+            name[0].upper() for name in self.fields
+        )
+        """First characters of these names: most fields need not be looked at any further."""
         self.esmtp_header = config.mta.requiretls_esmtp_header
         self.profile = config.mta.profile
         self.surveys = config.probe.plain_mail != "off"
@@ -293,6 +297,17 @@ class Transaction:
         return Question(hop, recipient.mailer, asked.requirement, asked.carried)
 
     # ------------------------------------------------------------ decisions
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether it passes as it came: nothing is asked, and there is nothing to remove or tell.
+
+        Known when its header is. No rule has been looked up for such a message.
+        """
+        settings = self.settings
+        return (
+            settings.simple and not self.esmtp and not settings.debug and self.findings.unremarkable
+        )
 
     def undecided(self) -> list[Recipient]:
         """The recipients on whom the end of the message still has to decide."""

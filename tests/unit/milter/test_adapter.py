@@ -74,12 +74,12 @@ def test_only_wanted_events_and_replies_are_negotiated_and_only_needed_macros(
         assert client.protocol == (
             milterclient.NO_HELO
             | milterclient.NO_DATA
+            | milterclient.NO_EOH
             | milterclient.NO_BODY
             | milterclient.NO_UNKNOWN
             | milterclient.NR_CONNECT
             | milterclient.NR_MAIL
             | milterclient.NR_HEADER
-            | milterclient.NR_EOH
         )
         assert client.actions == 0x01 | 0x10 | 0x100  # add, change fields; macro lists
         assert client.macro_lists["mail"].split() == ["i", "{auth_authen}", "{tls_version}"]
@@ -579,7 +579,6 @@ def test_a_message_that_comes_in_one_write_is_answered_in_order(serve: Serve) ->
             client._macros("rcpt")
             client._send(b"R", octets)
         client._send(b"L", b"X-RequireTLS\0forged\0")
-        client._send(b"N")
         client._send(b"E")
         answers = [client._reply("rcpt") for _ in range(3)]
         assert [answer.text or answer.kind for answer in answers] == [

@@ -73,6 +73,55 @@ def test_plain_mail_costs_no_rule_no_next_hop_and_no_question() -> None:
     assert transaction.counts
 
 
+def test_plain_mail_is_ordinary_as_long_as_its_header_has_nothing_of_interest() -> None:
+    fields = [
+        ("received", b" from a by b; with (requiretls)"),
+        ("tls-required", b" No"),
+        ("tls-required", b" yes"),
+        ("require-tls-esmtp", b"yes"),
+        ("x-requiretls", b" forged"),
+    ]
+    for name, value in fields:
+        transaction = message(settings(), requiretls=False)
+        rcpt(transaction)
+        transaction.add_field("received", b" from a by b")
+        assert transaction.ordinary
+        transaction.add_field(name, value)
+        assert not transaction.ordinary, name
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"rules": {"require": True}},
+        {"rules": {"honour_lost": True}},
+        {"rules": {"recipient": {"example.net": {"mode": "off"}}}},
+        {"probe": {"plain_mail": "dns"}},
+        {"log": {"level": "debug"}},
+    ],
+)
+def test_no_mail_is_ordinary_where_somebody_may_want_to_know_more(
+    sections: dict[str, Any],
+) -> None:
+    transaction = message(settings(**sections), requiretls=False)
+    rcpt(transaction)
+    assert not transaction.ordinary
+
+
+def test_mail_that_asks_is_never_ordinary() -> None:
+    transaction = message(settings())
+    rcpt(transaction)
+    assert not transaction.ordinary
+
+
+def test_first_characters_let_every_field_through_that_is_looked_at() -> None:
+    found = settings(milter={"header_name": "Path-Of-Mail"})
+    for name in ("Received", "tls-required", "REQUIRE-TLS-ESMTP", "path-of-mail", "Path-of-mail"):
+        assert name[:1] in found.initials
+    assert "Subject"[:1] not in found.initials
+    assert ""[:1] not in found.initials
+
+
 def test_a_survey_asks_for_plain_mail_too() -> None:
     transaction = message(settings(probe={"plain_mail": "dns"}), requiretls=False)
     recipient = rcpt(transaction)
