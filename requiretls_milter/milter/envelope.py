@@ -68,12 +68,11 @@ def new_parameters(parameters: Iterable[bytes], *, mark: str, keeps: bool) -> st
     """
     given = _given(parameters)
     envid = given.get("ENVID", "")
-    new = []
+    new = [HEADERS_ONLY]
     if mark:
         new.append(f"ENVID={marked(envid, mark)}")
     elif envid and not keeps:
         new.append(f"ENVID={envid}")
     if not keeps:
         new += [f"{name}={given[name]}" for name in _KEPT if name in given]
-    # At the end: a Sendmail that gives no receipts stops reading there.
-    return " ".join([*new, HEADERS_ONLY])
+    return " ".join(new)
