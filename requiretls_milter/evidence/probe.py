@@ -73,7 +73,8 @@ CIPHERS = b"ALL:!aNULL:!eNULL:@SECLEVEL=0"
 
 _CODE = re.compile(rb"[0-9]{3}(?=[ -]|$)")
 _ENHANCED = re.compile(rb" +([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
-_WORDS = re.compile(rb"[ \t=]+")
+_KEYWORD = re.compile(rb"[- ]*[^- ]+[- ]?[ =]*(?P<word>[^ =]*)")
+_UNPRINTABLE = re.compile(rb"[^ -~]")
 
 
 class _Ended(Exception):
@@ -196,10 +197,10 @@ class _Session:
         wire = self._wire
         await wire.connect(port)
         try:
-            greeting, _ = await wire.reply(ProbeStage.BANNER)
+            greeting, lines = await wire.reply(ProbeStage.BANNER)
             if greeting.code // 100 != 2:
                 raise _Ended(ProbeStage.BANNER, ProbeFailure.REPLY, reply=greeting)
-            ehlo = await self._hello(ProbeStage.EHLO)
+            ehlo = await self._hello(ProbeStage.EHLO, extended=not _is_masked(lines))
             offered = "STARTTLS" in ehlo.keywords
             self.evidence = replace(self.evidence, starttls_offered=offered, ehlo_name=ehlo.name)
             if offered and await self._starttls():
@@ -216,15 +217,17 @@ class _Session:
             raise
         await wire.quit()
 
-    async def _hello(self, stage: ProbeStage) -> _Ehlo:
+    async def _hello(self, stage: ProbeStage, *, extended: bool = True) -> _Ehlo:
         """Say EHLO, and HELO where that is refused: such a server has no keywords.
 
         421 ends the session at once (Postfix's smtp_helo(); RFC 5321 section 3.8).
         """
-        reply, lines = await self._wire.command(b"EHLO " + self._helo, stage)
-        if reply.code // 100 == 2:
-            return read_ehlo(lines)
-        if reply.code != 421:
+        reply: Reply | None = None
+        if extended:
+            reply, lines = await self._wire.command(b"EHLO " + self._helo, stage)
+            if reply.code // 100 == 2:
+                return read_ehlo(lines)
+        if reply is None or reply.code != 421:
             reply, lines = await self._wire.command(b"HELO " + self._helo, stage)
             if reply.code // 100 == 2:
                 return _Ehlo(read_ehlo(lines).name, frozenset())
@@ -300,11 +303,11 @@ class _Wire:
         """Do the handshake.
 
         What came in clear after the reply to STARTTLS was put there by someone
-        who wants it taken for part of the protected dialogue (CVE-2011-0411).
+        who wants it taken for part of the protected dialogue (CVE-2011-0411): it
+        is forgotten, as Postfix does.
         """
         stage = ProbeStage.HANDSHAKE
-        if self._buffer:
-            raise _Ended(stage, ProbeFailure.PROTOCOL, "data in clear after the reply to STARTTLS")
+        self._buffer.clear()
         limit = self._received + MAX_HANDSHAKE
         async with self._limits(stage):
             while True:
@@ -402,7 +405,7 @@ class _Wire:
             taken += octets
             if kept < MAX_KEPT:
                 lines.append(line)
-                kept += len(line) + 1
+                kept += len(line) + bool(kept)  # with what stands between two lines
             if _CODE.match(line) and line[3:4] != b"-":
                 return _reply(line, lines), lines
         raise _Ended(stage, ProbeFailure.LIMIT, f"reply of more than {MAX_LINES} lines")
@@ -426,22 +429,32 @@ class _Wire:
             raise _Ended(stage, ProbeFailure.LIMIT, f"reply of more than {MAX_REPLY} octets")
         line = bytes(self._buffer[: min(end, MAX_LINE)]).rstrip(b"\r")
         del self._buffer[: end + 1]
-        return line, end + 1
+        # To Postfix a line ends at NUL, and what cannot be printed is "?".
+        return _UNPRINTABLE.sub(b"?", line.partition(b"\0")[0]), end + 1
 
 
 def read_ehlo(lines: list[bytes]) -> _Ehlo:
     """Read the name and the keywords of a reply to EHLO (RFC 5321 section 4.1.1.1).
 
-    A keyword is the first word of a line but the first, in any case; a word
-    ends at a blank or, as some servers write it, at "=" (smtp_helo() of Postfix).
+    A keyword is the first word behind the code, in any case, on a line but the
+    first; a word ends at a blank or, as some servers write it, at "=". As
+    smtp_helo() of Postfix has it, whatever stands in the place of the code.
     """
-    words: list[str] = []
+    words = []
     for line in lines:
-        if _CODE.match(line):
-            found = [word for word in _WORDS.split(line[4:].lstrip(b" -")) if word]
-            if found:
-                words.append(printable(found[0]))
+        found = _KEYWORD.match(line)
+        if found and found["word"]:
+            words.append(printable(found["word"]))
     return _Ehlo(words[0] if words else "", frozenset(word.upper() for word in words[1:]))
+
+
+def _is_masked(greeting: list[bytes]) -> bool:
+    """Whether a greeting is all stars, as a Cisco PIX in between leaves it.
+
+    Postfix says HELO then (smtp_pix_workarounds = disable_esmtp): behind such a
+    box nothing is extended.
+    """
+    return not b"".join(greeting).strip(b"20 *")
 
 
 def _reply(last: bytes, lines: list[bytes]) -> Reply:
