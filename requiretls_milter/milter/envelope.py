@@ -68,11 +68,12 @@ def new_parameters(parameters: Iterable[bytes], *, mark: str, keeps: bool) -> st
     """
     given = _given(parameters)
     envid = given.get("ENVID", "")
-    new = [HEADERS_ONLY]
+    # The mark first: of what a Sendmail with PrivacyOptions=noreceipts is given it takes one.
+    new = []
     if mark:
         new.append(f"ENVID={marked(envid, mark)}")
     elif envid and not keeps:
         new.append(f"ENVID={envid}")
     if not keeps:
         new += [f"{name}={given[name]}" for name in _KEPT if name in given]
-    return " ".join(new)
+    return " ".join([*new, HEADERS_ONLY])

@@ -1,4 +1,4 @@
-"""The recipe for Sendmail with DANE, which Debian's 8.18 has."""
+"""The recipe for Sendmail with DANE, which Debian's 8.18 has, and without receipts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def site(lab: Lab) -> Iterator[Site[Sendmail]]:
     site = recipes.sendmail(
         lab,
         SENDMAIL["sendmail-8.18"],
-        features="define(`confDANE', `true')dnl\n",
+        features=("define(`confDANE', `true')dnl\ndefine(`confPRIVACY_FLAGS', `noreceipts')dnl\n"),
         mta={"tls_security_level": "dane"},
         rules={
             "recipient": {
@@ -56,6 +56,14 @@ def test_a_certificate_that_tlsa_records_name_is_enough(site: Site[Sendmail]) ->
     assert "ENVID=REQUIRETLS" in mail.split()
     line = site.milter.recipient(sent.queue_id)
     assert (line["forecast"], line["compliant"]) == ("2.0.0", "true")
+
+
+def test_the_mark_holds_where_sendmail_gives_no_receipts(site: Site[Sendmail]) -> None:
+    refused = site.refusal(site.rcpt(DANE_ONLY), parameters=["RET=FULL"])
+    assert (refused.stage, refused.reply.code) == ("mail", 504)
+    site.send(site.rcpt(DANE_ONLY), parameters=["BODY=8BITMIME"], subject="no receipts")
+    (mail,) = site.arrival(DANE_ONLY, "no receipts").session.mail
+    assert "ENVID=REQUIRETLS" in mail.split()
 
 
 @pytest.mark.parametrize(

@@ -97,11 +97,11 @@ def test_a_message_with_a_local_recipient_returns_no_body_either() -> None:
 
 
 def test_a_message_with_route_requiretls_is_marked_and_returns_no_body() -> None:
-    assert asked(envid_mark=MARK) == "RET=HDRS ENVID=abc.REQUIRETLS"
+    assert asked(envid_mark=MARK) == "ENVID=abc.REQUIRETLS RET=HDRS"
 
 
 def test_a_message_without_an_identifier_has_the_mark_alone() -> None:
-    assert asked((b"REQUIRETLS",), envid_mark=MARK) == "RET=HDRS ENVID=REQUIRETLS"
+    assert asked((b"REQUIRETLS",), envid_mark=MARK) == "ENVID=REQUIRETLS RET=HDRS"
 
 
 def test_a_message_with_a_recipient_who_asks_nothing_is_not_marked() -> None:
@@ -112,10 +112,10 @@ def test_sendmail_gets_again_what_it_would_forget() -> None:
     sent = (b"SIZE=100", b"body=8BITMIME", b"RET=FULL", b"ENVID=abc", b"AUTH=a@x", b"BY=120;R")
     rules = {"require": True}
     assert asked(sent, client=OTHER, rules=rules, envid_mark=MARK) == (
-        "RET=HDRS ENVID=abc.REQUIRETLS BODY=8BITMIME BY=120;R"
+        "ENVID=abc.REQUIRETLS BODY=8BITMIME BY=120;R RET=HDRS"
     )
     assert asked(sent, client=OTHER, rules=rules, headers_only_bounces=True) == (
-        "RET=HDRS ENVID=abc BODY=8BITMIME BY=120;R"
+        "ENVID=abc BODY=8BITMIME BY=120;R RET=HDRS"
     )
 
 
@@ -136,7 +136,8 @@ def test_the_mark_counts_for_more_than_a_long_identifier(length: int, kept: bool
 def test_no_parameter_of_a_client_adds_one_of_its_own(sent: list[bytes], keeps: bool) -> None:
     words = envelope.new_parameters(sent, mark=MARK, keeps=keeps).split(" ")
     names = [word.partition("=")[0] for word in words]
-    assert names[0] == "RET"
+    assert names[0] == "ENVID"
+    assert names[-1] == "RET"
     assert names.count("ENVID") == 1
     assert len(set(names)) == len(names)
     assert set(names) <= {"RET", "ENVID", "BODY", "BY"}
@@ -179,7 +180,7 @@ def test_sendmail_is_told_the_mark_and_no_tag_leaves(serve: Serve) -> None:
     outcome = client.message(
         SENDER, [BOB], parameters=("ENVID=a",), fields=[("X-RequireTLS", " forged")]
     )
-    assert senders(outcome) == [f"{SENDER} RET=HDRS ENVID=a.REQUIRETLS"]
+    assert senders(outcome) == [f"{SENDER} ENVID=a.REQUIRETLS RET=HDRS"]
     assert [edit for edit in outcome.edits if edit.kind != "e"] == [
         Edit("change", "X-RequireTLS", "", 1)
     ]
