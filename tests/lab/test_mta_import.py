@@ -18,7 +18,7 @@ from requiretls_milter.config import Config
 from requiretls_milter.model import MtaSts, Requirement
 from requiretls_milter.mta_import import Mirror, mirror
 from requiretls_milter.mta_postconf import Postconf, PostconfError
-from tests.lab import addresses, netns, roots
+from tests.lab import addresses, netns, roots, runs
 from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
 from tests.lab.lab import MYDOMAIN, Lab
@@ -209,37 +209,57 @@ def test_answers_in_lines_say_the_same_as_answers_in_json(
     assert front.mirror() == by_json
 
 
-POSTFIX_3_7 = roots.Recipe(
-    name="postfix-3.7", suite="bookworm", packages=("postfix",), probe="usr/sbin/postconf"
-)
+OLDER = """\
+compatibility_level = 3.6
+mydomain = example.org
+myhostname = mta.example.org
+smtp_tls_security_level = dane
+smtp_dns_support_level = dnssec
+smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8461:postfix
+smtp_tls_CApath = /etc/ssl/certs
+inet_interfaces = loopback-only
+"""
+
+OLDER_SERVICES = """\
+smtp inet n - y - - smtpd
+smtp unix - - y - - smtp
+local unix - n n - - local
+strict unix - - y - - smtp
+  -o smtp_tls_security_level=dane-only
+"""
+
+
+def mirror_of_older(recipe: roots.Recipe) -> Mirror:
+    """The mirror of a Postfix that is not even running, by its own postconf."""
+    try:
+        with netns.outside():
+            root = roots.ensure(recipe)
+    except LabUnavailable as reason:
+        unavailable(reason)
+    directory = runs.make(root)
+    try:
+        (directory.outside / "main.cf").write_text(OLDER)
+        (directory.outside / "master.cf").write_text(OLDER_SERVICES)
+        postconf = Postconf(f"chroot {root} /usr/sbin/postconf", directory.inside)
+        assert not postconf._understands_json()
+        return mirror(postconf.read())
+    finally:
+        directory.remove()
+
+
+def test_postfix_3_10_is_mirrored_too(lab: Lab) -> None:
+    made = mirror_of_older(roots.POSTFIX_3_10)
+    assert made.version.startswith("3.10.")
+    assert made.mta["tls_security_level"] == "dane"
+    assert made.mta["carries"] == "auto"
+    assert made.mta["requiretls_esmtp_header"] is False
+    assert "requiretls_policy" not in made.mta
+    # Postfix 3.10.5 brought smtp_tls_enforce_sts_mx_patterns.
+    assert made.mta["mta_sts"] == "mx-patterns"
 
 
 def test_postfix_3_7_is_mirrored_too(lab: Lab) -> None:
-    try:
-        with netns.outside():
-            root = roots.ensure(POSTFIX_3_7)
-    except LabUnavailable as reason:
-        unavailable(reason)
-    etc = root / "lab" / f"import{os.getpid()}"
-    etc.mkdir(parents=True)
-    try:
-        (etc / "main.cf").write_text(
-            "compatibility_level = 3.6\nmydomain = example.org\nmyhostname = mta.example.org\n"
-            "smtp_tls_security_level = dane\nsmtp_dns_support_level = dnssec\n"
-            "smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8461:postfix\n"
-            "smtp_tls_CApath = /etc/ssl/certs\ninet_interfaces = loopback-only\n"
-        )
-        (etc / "master.cf").write_text(
-            "smtp inet n - y - - smtpd\nsmtp unix - - y - - smtp\nlocal unix - n n - - local\n"
-            "strict unix - - y - - smtp\n  -o smtp_tls_security_level=dane-only\n"
-        )
-        postconf = Postconf(f"chroot {root} /usr/sbin/postconf", f"/lab/{etc.name}")
-        assert not postconf._understands_json()
-        made = mirror(postconf.read())
-    finally:
-        for path in etc.iterdir():
-            path.unlink()
-        etc.rmdir()
+    made = mirror_of_older(roots.POSTFIX_3_7)
     assert made.version.startswith("3.7.")
     assert made.mta["tls_security_level"] == "dane"
     assert made.mta["mta_sts"] == "match"
