@@ -5,8 +5,8 @@
  *   load answer SOCKET SCRIPT
  *
  * "send" holds CONNECTIONS connections at once, each with MESSAGES messages one after the other,
- * then a new one in its place. Messages that end within SECONDS after WARMUP seconds are counted.
- * It prints one JSON object. An answer that was not recorded is an error: exit status 1.
+ * then a new one in its place. Messages that end within SECONDS after WARMUP seconds are counted;
+ * after that, those that are under way come to their end. It prints one JSON object. An answer that was not recorded is an error: exit status 1.
  *
  * "answer" is a milter that does nothing at all: what "send" reaches with it is the most that it
  * can measure of anything else.
@@ -202,7 +202,7 @@ static int go_on(struct connection *c, unsigned messages, uint64_t from, uint64_
         if (counted == MAX_LATENCIES) die("too many messages");
         latencies[counted++] = (uint32_t)((at - c->began) / 10);
     }
-    if (c->sent < messages) {
+    if (c->sent < messages && at < until) {
         begin_message(c);
         return 0;
     }
@@ -251,7 +251,7 @@ static int send_all(const char *path, char **words) {
     struct sockaddr_un address;
     struct epoll_event events[MAX_CONNECTIONS];
     struct rusage usage;
-    unsigned count = (unsigned)atoi(words[0]), messages = (unsigned)atoi(words[1]);
+    unsigned count = (unsigned)atoi(words[0]), open = count, messages = (unsigned)atoi(words[1]);
     double warmup = atof(words[2]), seconds = atof(words[3]);
     int epoll = epoll_create1(EPOLL_CLOEXEC);
     uint64_t start, from, until;
@@ -264,7 +264,7 @@ static int send_all(const char *path, char **words) {
     from = start + (uint64_t)(warmup * 1e9);
     until = from + (uint64_t)(seconds * 1e9);
     for (unsigned i = 0; i < count; i++) open_connection(&connections[i], &address, epoll);
-    while (now() < until) {
+    while (open > 0) {
         int ready = epoll_wait(epoll, events, MAX_CONNECTIONS, 100);
         if (ready < 0 && errno != EINTR) die("epoll_wait");
         for (int i = 0; i < ready; i++) {
@@ -273,7 +273,9 @@ static int send_all(const char *path, char **words) {
                 errno = 0;
                 die("the milter closed a connection");
             }
-            if (take_packets(c, messages, from, until)) open_connection(c, &address, epoll);
+            if (!take_packets(c, messages, from, until)) continue;
+            if (now() < until) open_connection(c, &address, epoll);
+            else open--;
         }
     }
     getrusage(RUSAGE_SELF, &usage);

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -105,8 +106,7 @@ def measure(load: Load, subject: Subject, connections: int, effort: Effort) -> M
         warmup=effort.warmup,
     )
     spent = cpu_seconds(pids) - before
-    # messages that were under way at the end may have been changed already
-    if not 0 <= run.edits - run.all * subject.edits <= connections * subject.edits:
+    if run.edits != run.all * subject.edits:
         raise WrongWorkError(f"{subject.name}: {run.edits} edits of {run.all} messages")
     if not run.messages:
         raise WrongWorkError(f"{subject.name}: not one message in {effort.seconds} s")
@@ -124,21 +124,22 @@ def _figures(measured: Sequence[Measured]) -> dict[str, Figure]:
 
 
 def compare(
-    load: Load, ours: Subject, theirs: Subject, connections: int, effort: Effort, directory: Path
+    load: Load, subjects: Sequence[Subject], connections: int, effort: Effort, directory: Path
 ) -> dict[str, Any]:
-    """Both in turn; and, less often, the load alone with somebody who only answers."""
-    runs: dict[str, list[Measured]] = {"ours": [], "baseline": []}
+    """All in turn, the baseline last; less often, the load with somebody who only answers."""
+    *ours, theirs = subjects
+    runs: dict[str, list[Measured]] = {subject.name: [] for subject in subjects}
     ceilings: list[Run] = []
     for number_of_run in range(effort.runs):
-        runs["ours"].append(measure(load, ours, connections, effort))
-        runs["baseline"].append(measure(load, theirs, connections, effort))
+        for subject in subjects:
+            runs[subject.name].append(measure(load, subject, connections, effort))
         if number_of_run % max(1, effort.runs // MAX_CEILING_RUNS) == 0:
             path = directory / "ceiling.sock"
-            with load.answering(path, ours.script):
+            with load.answering(path, ours[0].script):
                 ceilings.append(
                     load.send(
                         str(path),
-                        ours.script,
+                        ours[0].script,
                         connections=connections,
                         seconds=effort.seconds / 2,
                         warmup=effort.warmup,
@@ -149,10 +150,15 @@ def compare(
         "connections": connections,
         "runs": effort.runs,
         "seconds": effort.seconds,
-        **{name: {key: asdict(one) for key, one in some.items()} for name, some in found.items()},
-        "ratio": {
-            key: asdict(ratio(found["ours"][key], found["baseline"][key]))
-            for key in ("rate", "p99_ms", "cpu_us")
+        "milters": {
+            name: {key: asdict(one) for key, one in some.items()} for name, some in found.items()
+        },
+        "ratios": {
+            subject.name: {
+                key: asdict(ratio(found[subject.name][key], found[theirs.name][key]))
+                for key in ("rate", "p99_ms", "cpu_us")
+            }
+            for subject in ours
         },
         "ceiling": asdict(figure(each.rate for each in ceilings)),
     }
@@ -162,27 +168,16 @@ COLUMNS = ("connections", "milter", "messages/s", "p50 ms", "p99 ms", "CPU µs",
 
 
 def _lines(data: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    for name in ("ours", "baseline"):
-        some = data[name]
-        yield (
-            str(data["connections"]),
-            name,
-            *(number(some[key]["median"]) for key in ("rate", "p50_ms", "p99_ms", "cpu_us")),
-            f"{100 * some['load_cpu']['median']:.0f} %",
-        )
-    ratios = data["ratio"]
-    yield (
-        str(data["connections"]),
-        "ratio",
-        *("" if key is None else _ratio(ratios[key]) for key in ("rate", None, "p99_ms", "cpu_us")),
-        "",
-    )
-    yield (
-        str(data["connections"]),
-        "nothing but replies, in C",
-        number(data["ceiling"]["median"]),
-        *("",) * 4,
-    )
+    connections = str(data["connections"])
+    for name, some in data["milters"].items():
+        medians = (some[key]["median"] for key in ("rate", "p50_ms", "p99_ms", "cpu_us"))
+        load = f"{100 * some['load_cpu']['median']:.0f} %"
+        yield connections, name, *map(number, medians), load
+    for name, ratios in data["ratios"].items():
+        rate, p99, cpu = (_ratio(ratios[key]) for key in ("rate", "p99_ms", "cpu_us"))
+        yield connections, f"{name} : baseline", rate, "", p99, cpu, ""
+    ceiling = number(data["ceiling"]["median"])
+    yield connections, "nothing but replies, in C", ceiling, "", "", "", ""
 
 
 def _ratio(found: dict[str, float]) -> str:
@@ -217,22 +212,51 @@ def plain(effort: Effort) -> Row:
         tempfile.TemporaryDirectory(prefix="rtls-") as name,
         baseline(Path(name)) as theirs,
         service(NO_RESOLVER) as milter,
+        service(NO_RESOLVER) as held,
     ):
+        pin(held)
         directory = Path(name)
-        ours = Subject(
-            "ours",
-            str(milter.socket_path),
-            lambda: [milter.pid, *milter.family],
-            directory / "ours",
-            0,
+        subjects = (
+            _subject("ours", milter, directory, 0),
+            _subject("ours, pinned", held, directory, 0),
+            theirs,
         )
-        record(ours.socket, PLAIN, ours.script)
-        record(theirs.socket, PLAIN, theirs.script)
-        data = [
-            compare(load, ours, theirs, connections, effort, directory)
-            for connections in CONNECTIONS
-        ]
-    return _row("plain", "mail that asks nothing, default configuration", data, effort)
+        data = _compared(load, subjects, PLAIN, effort, directory)
+    return _row(
+        "plain",
+        "mail that asks nothing, default configuration",
+        data,
+        effort,
+        ("pinned: each worker held to one core from outside; the service does not do that",),
+    )
+
+
+def _subject(name: str, milter: Service, directory: Path, edits: int) -> Subject:
+    return Subject(
+        name,
+        str(milter.socket_path),
+        lambda: [milter.pid, *milter.family],
+        directory / f"{name}.script",
+        edits,
+    )
+
+
+def _compared(
+    load: Load, subjects: Sequence[Subject], mail: Mail, effort: Effort, directory: Path
+) -> list[dict[str, Any]]:
+    for subject in subjects:
+        record(subject.socket, mail, subject.script)
+    return [compare(load, subjects, connections, effort, directory) for connections in CONNECTIONS]
+
+
+def pin(milter: Service) -> None:
+    """Hold each worker, with the threads that it has, to one core; new threads inherit that."""
+    cores = sorted(os.sched_getaffinity(0))
+    workers = sorted(pid for name, pid in milter.children.items() if name.startswith("worker"))
+    for position, pid in enumerate(workers):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                os.sched_setaffinity(int(thread), {cores[position % len(cores)]})
 
 
 # ---------------------------------------------------------------- asked
@@ -294,19 +318,8 @@ def asked(effort: Effort) -> Row:
         service(config) as milter,
     ):
         directory = Path(name)
-        ours = Subject(
-            "ours",
-            str(milter.socket_path),
-            lambda: [milter.pid, *milter.family],
-            directory / "ours",
-            1,
-        )
-        record(ours.socket, requiretls, ours.script)
-        record(theirs.socket, requiretls, theirs.script)
-        data = [
-            compare(load, ours, theirs, connections, effort, directory)
-            for connections in CONNECTIONS
-        ]
+        subjects = (_subject("ours", milter, directory, 1), theirs)
+        data = _compared(load, subjects, requiretls, effort, directory)
         forecasts = _forecasts(milter)
     return _row(
         "asked",

@@ -23,7 +23,7 @@ class Effort:
     quick: bool
 
 
-FULL = Effort(runs=9, seconds=1.5, warmup=0.3, domains=1000, window=200, quick=False)
+FULL = Effort(runs=7, seconds=1.5, warmup=0.3, domains=1000, window=200, quick=False)
 """Some three minutes in all."""
 
 QUICK = Effort(runs=1, seconds=0.2, warmup=0.05, domains=20, window=5, quick=True)

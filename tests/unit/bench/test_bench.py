@@ -40,12 +40,13 @@ def test_quick_run_measures_every_row_that_needs_no_lab() -> None:
     for name in ("plain", "asked"):
         assert [data["connections"] for data in rows[name]["data"]] == [1, 8]
         for data in rows[name]["data"]:
-            for subject in ("ours", "baseline"):
-                measured = data[subject]
+            pinned = ["ours, pinned"] if name == "plain" else []
+            assert list(data["milters"]) == ["ours", *pinned, "baseline"]
+            for measured in data["milters"].values():
                 assert measured["rate"]["median"] > 0
                 assert 0 < measured["p50_ms"]["median"] <= measured["p99_ms"]["median"]
                 assert 0 < measured["cpu_us"]["median"] < 100_000
-            assert data["ratio"]["rate"]["ratio"] > 0
+            assert data["ratios"]["ours"]["rate"]["ratio"] > 0
     assert all(case["median"] > 0 for case in rows["judge"]["data"])
 
 
@@ -67,7 +68,7 @@ def test_every_message_that_is_counted_went_the_whole_way_through_the_milter(
         record(milter.socket, PLAIN, milter.script)
         run = Load().send(milter.socket, milter.script, connections=3, seconds=0.3, warmup=0.1)
     assert 0 < run.messages <= run.all
-    assert run.all <= run.edits <= run.all + 3
+    assert run.edits == run.all
     assert run.all // MESSAGES <= run.connections <= run.all // MESSAGES + 3
 
 
