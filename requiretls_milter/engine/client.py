@@ -38,7 +38,7 @@ from requiretls_milter.engine.wire import (
     decode_reply,
     encode,
 )
-from requiretls_milter.metrics import CacheResult, Counters, Layer, Totals
+from requiretls_milter.metrics import Bound, CacheResult, Counters, Layer, Totals
 from requiretls_milter.model import (
     UNKNOWN_STATUS,
     DomainEvidence,
@@ -187,6 +187,7 @@ class EngineClient:
                 self._pending[self._asked[question]].futures.append(future)
             elif len(self._pending) >= MAX_IN_FLIGHT:
                 answer = unknown_forecast("too many questions are under way")
+                self._counters.inc("saturated_total", (Bound.QUESTIONS,))
             else:
                 self._next_id += 1
                 deadline = self._monotonic() + self._answer_timeout
@@ -393,6 +394,7 @@ class EngineClient:
         self._hot.move_to_end(question)
         while len(self._hot) > self._max_hot:
             self._hot.popitem(last=False)
+            self._counters.inc("saturated_total", (Bound.FORECAST_CACHE,))
 
     def _overdue(self) -> bool:
         with self._lock:

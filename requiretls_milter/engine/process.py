@@ -127,7 +127,11 @@ class _Engine:
             await self._open_store(self._start.config)
             heart = self._heart = await self._build(self._start.config, self._start.generation)
             door = EngineDoor(
-                heart.config.engine.socket, self._state, self._aggregate, self._cache_entries
+                heart.config.engine.socket,
+                self._state,
+                self._aggregate,
+                self._cache_entries,
+                self._counters,
             )
             await door.open()
             http = await self._open_metrics(heart.config.metrics.listen)
@@ -174,7 +178,7 @@ class _Engine:
         else:
             try:
                 trust = TrustStore.load(config.probe.ca_file)
-                collector = Collector(config)
+                collector = Collector(config, full=self._full)
             except (TrustStoreError, ssl.SSLError, OSError, ValueError) as error:
                 raise StartError(str(error)) from error
             resolver = ResolverWatch(collector.resolver, config)
@@ -195,12 +199,15 @@ class _Engine:
             outbound=self._outbound,
         )
 
+    def _full(self, bound: str) -> None:
+        self._counters.inc("saturated_total", (bound,))
+
     async def _open_metrics(self, listen: str) -> MetricsDoor | None:
         if not listen:
             return None
         set_build_info(self._gauges)
         collector = EngineCollector(self._sum, self._gauges, self._domains)
-        door = MetricsDoor(listen, Exposition(collector), self._refresh_gauges)
+        door = MetricsDoor(listen, Exposition(collector), self._refresh_gauges, self._counters)
         await door.open()
         return door
 

@@ -38,7 +38,7 @@ from requiretls_milter.engine.wire import (
     encode,
     error_reply,
 )
-from requiretls_milter.metrics import Aggregate, Gauges, MetricError
+from requiretls_milter.metrics import Aggregate, Bound, Counters, Gauges, MetricError
 
 MAX_CONNECTIONS = 128
 """To the unix socket: 64 workers, and people."""
@@ -81,6 +81,7 @@ class EngineDoor:
         state: what answers at present.
         aggregate: where workers' counters are added up.
         cache_entries: gives the sizes of the caches.
+        counters: where it is counted that somebody is turned away.
     """
 
     def __init__(
@@ -89,11 +90,13 @@ class EngineDoor:
         state: Callable[[], EngineState],
         aggregate: Aggregate,
         cache_entries: Callable[[], dict[str, int]],
+        counters: Counters | None = None,
     ) -> None:
         self._path = Path(path)
         self._state = state
         self._aggregate = aggregate
         self._cache_entries = cache_entries
+        self._counters = counters if counters is not None else Counters()
         self._started = time.monotonic()
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
@@ -120,6 +123,10 @@ class EngineDoor:
     def full(self) -> bool:
         """Whether no further connection is taken."""
         return len(self._connections) >= MAX_CONNECTIONS
+
+    def saturated(self, bound: Bound) -> None:
+        """Somebody was turned away."""
+        self._counters.inc("saturated_total", (bound,))
 
     def enter(self, connection: _Connection) -> None:
         """A connection has begun."""
@@ -185,6 +192,8 @@ class _Connection(asyncio.Protocol):
         peer = transport.get_extra_info("socket")
         if self._door.full or not _is_ours(peer):
             _log.warning("connection_refused", full=self._door.full)
+            if self._door.full:
+                self._door.saturated(Bound.ENGINE_CONNECTIONS)
             transport.abort()
             return
         transport.set_write_buffer_limits(high=MAX_UNSENT)
@@ -216,6 +225,7 @@ class _Connection(asyncio.Protocol):
 
     def _take(self, request: Request) -> None:
         if len(self._tasks) >= MAX_CONNECTION_REQUESTS and not isinstance(request, CountersRequest):
+            self._door.saturated(Bound.ENGINE_REQUESTS)
             self._send(error_reply(request.id, "too many requests under way"))
             return
         task = asyncio.create_task(self._answer(request))
@@ -305,14 +315,22 @@ class MetricsDoor:
         listen: "ADDRESS:PORT"; an IPv6 address in brackets.
         exposition: what is shown.
         refresh: called before each rendering, to bring gauges up to date.
+        counters: where it is counted that somebody is turned away.
     """
 
-    def __init__(self, listen: str, exposition: Exposition, refresh: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        listen: str,
+        exposition: Exposition,
+        refresh: Callable[[], None],
+        counters: Counters | None = None,
+    ) -> None:
         host, _, port = listen.rpartition(":")
         self._host = host.removeprefix("[").removesuffix("]")
         self._port = int(port)
         self._exposition = exposition
         self._refresh = refresh
+        self._counters = counters if counters is not None else Counters()
         self._runner: web.ServerRunner | None = None
 
     async def open(self) -> None:
@@ -329,6 +347,7 @@ class MetricsDoor:
             max_line_size=MAX_HTTP_LINE,
             max_field_size=MAX_HTTP_LINE,
         )
+        server.full = lambda: self._counters.inc("saturated_total", (Bound.METRICS_CONNECTIONS,))
         self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
         try:
@@ -364,9 +383,13 @@ class MetricsDoor:
 class _BoundedServer(web.Server):
     """An HTTP server that bounds how many connections there are and how long each lasts."""
 
+    full: Callable[[], None]
+    """Called when one too many is turned away."""
+
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         if len(self.connections) > MAX_HTTP_CONNECTIONS:
+            self.full()
             transport.abort()
             return
         asyncio.get_running_loop().call_later(HTTP_CONNECTION_LIFE, transport.abort)

@@ -73,6 +73,7 @@ class EvidenceSource(Protocol):
 class Collector(EvidenceSource):
     """The live source: each question goes out to the network.
 
+    *full* is told ``lookups``, ``fetches`` or ``probes`` when one has to wait for others.
     Raises OSError or ssl.SSLError where ``probe.ca_file`` cannot be read.
     """
 
@@ -82,16 +83,28 @@ class Collector(EvidenceSource):
         *,
         policy_port: int = HTTPS_PORT,
         clock: Callable[[], float] = time.time,
+        full: Callable[[str], None] = lambda _: None,
     ) -> None:
         probe = config.probe
         policy = AddressPolicy(probe.allow_networks)
         protocols = {name for profile in _profiles(config) for name in profile.inet_protocols}
         self._clock = clock
         self.resolver = Resolver(
-            config.dns.nameservers, config.dns.timeout, tuple(protocols), clock
+            config.dns.nameservers,
+            config.dns.timeout,
+            tuple(protocols),
+            clock,
+            full=lambda: full("lookups"),
         )
         """The resolver; its ``trusted`` belongs to the self-test."""
-        self._mta_sts = MtaSts(self.resolver, policy, probe.ca_file, port=policy_port, clock=clock)
+        self._mta_sts = MtaSts(
+            self.resolver,
+            policy,
+            probe.ca_file,
+            port=policy_port,
+            clock=clock,
+            full=lambda: full("fetches"),
+        )
         self._prober = Prober(
             policy,
             probe.helo or socket.gethostname(),
@@ -100,6 +113,7 @@ class Collector(EvidenceSource):
             command_timeout=probe.command_timeout,
             retry_after=probe.retry_after,
             clock=clock,
+            full=lambda: full("probes"),
         )
 
     async def mx(self, domain: str) -> MxEvidence:

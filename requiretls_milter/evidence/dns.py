@@ -33,6 +33,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 
+from requiretls_milter.evidence.slots import Slots, nobody
 from requiretls_milter.evidence.untrusted import error_text, printable
 from requiretls_milter.model import AddressLookup, DnsOutcome, MxEvidence, MxRecord
 
@@ -162,6 +163,7 @@ class Resolver:
 
     *nameservers* as :func:`parse_nameserver` reads them, empty for those of
     ``/etc/resolv.conf``. *timeout*: seconds for one lookup, aliases included.
+    *full* is called when a lookup has to wait for others.
     """
 
     def __init__(
@@ -170,11 +172,12 @@ class Resolver:
         timeout: float,
         inet_protocols: Sequence[str] = ("ipv4", "ipv6"),
         clock: Callable[[], float] = time.time,
+        full: Callable[[], None] = nobody,
     ) -> None:
         self._stub = _stub(nameservers, timeout)
         self._timeout = timeout
         self._clock = clock
-        self._slots = asyncio.Semaphore(MAX_LOOKUPS)
+        self._slots = Slots(MAX_LOOKUPS, full)
         self._address_types = tuple(
             rdtype
             for protocol, rdtype in (("ipv4", dns.rdatatype.A), ("ipv6", dns.rdatatype.AAAA))

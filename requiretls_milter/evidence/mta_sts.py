@@ -8,7 +8,6 @@ until its max_age, the last good one beside a failed refresh) is kept by others.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import re
 import socket
@@ -24,6 +23,7 @@ import dns.rdatatype
 
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.dns import Resolver, address_literal
+from requiretls_milter.evidence.slots import Slots, nobody
 from requiretls_milter.evidence.untrusted import error_text, printable
 from requiretls_milter.model import DnsOutcome, MtaStsEvidence, MtaStsMode, MtaStsPolicy
 
@@ -216,6 +216,8 @@ class _PolicyHosts(aiohttp.abc.AbstractResolver):
 class MtaSts:
     """Finds policies. *ca_file*: whom to trust, "" for the system's store.
 
+    *full* is called when a fetch has to wait for others.
+
     Raises OSError or ssl.SSLError where *ca_file* cannot be read.
     """
 
@@ -228,6 +230,7 @@ class MtaSts:
         port: int = HTTPS_PORT,
         timeout: float = FETCH_TIMEOUT,
         clock: Callable[[], float] = time.time,
+        full: Callable[[], None] = nobody,
     ) -> None:
         self._resolver = resolver
         self._hosts = _PolicyHosts(resolver, policy)
@@ -235,7 +238,7 @@ class MtaSts:
         self._port = port
         self._timeout = timeout
         self._clock = clock
-        self._slots = asyncio.Semaphore(MAX_FETCHES)
+        self._slots = Slots(MAX_FETCHES, full)
 
     async def record(self, domain: str) -> StsRecord:
         """Look up ``_mta-sts.DOMAIN`` (section 3.1); aliases are followed. Never raises."""

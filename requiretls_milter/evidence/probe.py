@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from OpenSSL import SSL, crypto
 
 from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.evidence.slots import Slots, nobody
 from requiretls_milter.evidence.untrusted import error_text, printable
 from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
 
@@ -108,7 +109,7 @@ class Prober:
     *helo*: the name given in EHLO. Times in seconds: *connect_timeout* for the
     connection, *command_timeout* for each reply (a greeter such as postscreen
     takes 6 s) and for the handshake, *retry_after* until a failed session may
-    be tried again.
+    be tried again. *full* is called when a session has to wait for others.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Prober:
         command_timeout: float = 15.0,
         retry_after: float = 60.0,
         clock: Callable[[], float] = time.time,
+        full: Callable[[], None] = nobody,
     ) -> None:
         self._policy = policy
         self._helo = printable(helo).replace(" ", "").encode("ascii")
@@ -130,7 +132,7 @@ class Prober:
         self._retry_after = retry_after
         self._clock = clock
         self._tls = _tls_context()
-        self._slots = asyncio.Semaphore(MAX_SESSIONS)
+        self._slots = Slots(MAX_SESSIONS, full)
         self._busy: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:

@@ -1,0 +1,65 @@
+"""docs/reliability.md: each fault has its test, and what it names is there."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+from pathlib import Path
+
+import pytest
+
+from requiretls_milter.metrics import METRICS
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "reliability.md"
+
+LEAST = 40
+"""Faults that the matrix must have."""
+
+ROWS = [
+    tuple(cell.strip() for cell in line.strip("|").split("|"))
+    for line in PAGE.read_text(encoding="utf-8").splitlines()
+    if re.search(r"\| `tests/\S+::\w+` \|$", line)
+]
+
+
+@functools.cache
+def functions(path: Path) -> frozenset[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, kinds))
+
+
+@functools.cache
+def program() -> str:
+    return "".join(path.read_text() for path in (ROOT / "requiretls_milter").rglob("*.py"))
+
+
+CLAIMS = re.findall(
+    r"^\| (.*) \| `(tests/\S+)::(\w+)` \|$",
+    (ROOT / "docs" / "security.md").read_text(encoding="utf-8"),
+    re.M,
+)
+
+
+@pytest.mark.parametrize(("claim", "path", "name"), CLAIMS)
+def test_each_claim_of_security_has_a_test_that_exists(claim: str, path: str, name: str) -> None:
+    assert name in functions(ROOT / path), f"{claim}: {path}::{name}"
+
+
+def test_there_are_enough_faults_and_each_is_there_once() -> None:
+    faults = [row[0] for row in ROWS]
+    assert len(faults) >= LEAST
+    assert len(set(faults)) == len(faults)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_each_fault_has_a_test_that_exists(row: tuple[str, ...]) -> None:
+    fault, _, _, metric, log, test = row
+    path, _, name = test.strip("`").partition("::")
+    assert name in functions(ROOT / path), f"{fault}: {test}"
+    for named in re.findall(r"`(\w+)`", metric):
+        assert named in METRICS, f"{fault}: {named}"
+    for event in re.findall(r"`(\w+)`", log):
+        assert f'"{event}"' in program(), f"{fault}: {event}"
