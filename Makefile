@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 CONFIG ?= $(CURDIR)/.run/config.toml
 SECONDS ?= 60
 
-.PHONY: help demo test test-long fuzz lint format run bench docs clean
+.PHONY: help demo test test-long fuzz lint format run bench docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -49,6 +49,9 @@ docs: $(READY) ## write docs/configuration.md and docs/rules.md anew
 	mv docs/configuration.md.new docs/configuration.md
 	$(BIN)/python -m tests.rulebook > docs/rules.md.new
 	mv docs/rules.md.new docs/rules.md
+
+lock: $(READY) ## write requirements.lock anew: the deployed set, with digests
+	scripts/lock $(VENV)
 
 clean: ## remove what make has made here
 	rm -rf $(VENV) .run .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
