@@ -45,14 +45,14 @@ DEFAULTS = {
     "milter_default_action": "shutdown",
 }
 
-SLOWEST_REPLY = 5.5
+SLOWEST_REPLY = 6.5
 """Seconds that any reply of Postfix may take here: one timeout of the milter, and some work."""
 
-TAG_WAIT = 1.0
-DECIDE_WAIT = 1.0
+TAG_WAIT = 2.0
+DECIDE_WAIT = 2.0
 """Seconds that the end of a message, or RCPT, may wait for us."""
 
-PROMPT = 0.9
+PROMPT = 1.8
 """Seconds, more than those that it may wait, that a reply takes on a busy machine."""
 
 
