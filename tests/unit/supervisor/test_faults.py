@@ -148,6 +148,27 @@ def test_a_worker_that_can_start_no_thread_goes_on(make: Make) -> None:
     assert service.children["worker-1"] == worker
 
 
+# ---------------------------------------------------------------- the world outside
+
+
+def test_without_a_resolver_it_is_we_and_mail_goes_on(make: Make) -> None:
+    service = make(workers=1).start()
+    assert service.metric('outbound_reachable{service="dns"}') == 1
+    numbers = iter(range(100))
+
+    def one_more() -> bool:
+        (tag,) = service.send(f"<bob@example-{next(numbers)}.org>")
+        assert re.search(r"forecast=(unknown|4\.4\.3);", tag)
+        return service.metric('outbound_reachable{service="dns"}') == 0
+
+    eventually(one_more)
+    (tag,) = service.send(f"<bob@example-{next(numbers)}.org>")
+    assert "forecast=unknown; reason=unknown" in tag
+    assert service.metric('outbound_reachable{service="smtp"}') == 1
+    (told,) = service.events("outbound_unreachable")
+    assert (told["service"], told["level"]) == ("dns", "error")
+
+
 # ---------------------------------------------------------------- signals
 
 
