@@ -46,7 +46,7 @@ A_SESSION = 5
 """Messages that a client sends before it calls anew."""
 
 PACE = 0.05
-"""Seconds between two messages of a client: what the lab's scripted servers keep up with for long."""
+"""Seconds between two messages of a client: the lab's scripted servers must keep up with them."""
 
 BETWEEN = 0.5
 """Seconds of load before the next kill, all processes being there."""
