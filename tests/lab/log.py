@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ class MailLog:
     def __init__(self, path: Path) -> None:
         """*path* need not exist yet."""
         self.path = path
+        self._reading = threading.Lock()
         self._position = 0
         self._rest = ""
         self._deliveries: dict[str, list[Delivery]] = {}
@@ -81,7 +83,11 @@ class MailLog:
         """All lines read so far."""
 
     def read(self) -> None:
-        """Take in what was written since the last time."""
+        """Take in what was written since the last time; from any thread."""
+        with self._reading:
+            self._read()
+
+    def _read(self) -> None:
         try:
             with self.path.open(encoding="utf-8", errors="replace") as file:
                 file.seek(self._position)
