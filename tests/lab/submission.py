@@ -113,7 +113,7 @@ def transact(
             refused[recipient] = reply
     if len(refused) == len(recipients):
         raise Refused("rcpt", next(iter(refused.values())), refused)
-    reply = _require(smtp.data(text), "data", refused)
+    reply = _require(smtp.data(re.sub("\r?\n", "\r\n", text).encode()), "data", refused)
     match = re.search(r"(?:queued as |^2\.0\.0 )(\S+)(?:$| Message accepted)", reply.text)
     return Accepted(match[1] if match else "", refused)
 
