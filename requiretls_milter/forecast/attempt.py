@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from requiretls_milter.forecast import status
-from requiretls_milter.forecast.servers import Server
+from requiretls_milter.forecast.servers import Server, Sharing, sharings
 from requiretls_milter.model import (
     UNKNOWN_STATUS,
     ProbeEvidence,
@@ -46,6 +46,11 @@ class Attempt:
         return self.status == status.SUCCESS
 
     @property
+    def family(self) -> str:
+        """The word of inet_protocols for the server's address; "" where there is no server."""
+        return self.server.family if self.server else ""
+
+    @property
     def recorded_failure(self) -> bool:
         """Whether this is what remains if no later server does better."""
         return not self.ends and self.status != NOTHING_RECORDED
@@ -66,31 +71,88 @@ def in_turn(
     in random order, *limit* in all (0: no limit): where that matters, the worst
     that can happen is forecast.
     """
-    ended: list[Attempt] = []
     nobody = Attempt(None, status.NO_SERVER_LEFT, Reason.MX_NOT_IN_MTA_STS_POLICY, _NOBODY_TRIED)
-    remaining = [recorded or nobody]
-    slots = limit or sum(len(group) for group in groups)
-    for group in groups:
-        tried = min(slots, len(group))
-        ending = [attempt for attempt in group if attempt.ends]
-        failing = [attempt for attempt in group if attempt.recorded_failure]
-        passed_over = [attempt for attempt in group if attempt.status == NOTHING_RECORDED]
-        if tried:
-            ended += ending
-        if ending and tried > len(group) - len(ending):
-            remaining = []  # no choice of servers avoids one that ends it
-            break
-        if passed_over and tried:
-            remaining = [replace(attempt, tls=passed_over[-1].tls) for attempt in remaining]
-        if failing and tried:
-            unchanged = remaining if tried <= len(passed_over) else []
-            remaining = unchanged + failing
-        slots -= tried
-    outcomes = ended + remaining
+    outcomes = [
+        outcome
+        for sharing in sharings([[attempt.family for attempt in group] for group in groups], limit)
+        for outcome in _outcomes(groups, sharing, recorded or nobody)
+    ]
     worst = status.worst_of(attempt.status for attempt in outcomes)
     # Of those that are equally bad the last, which is Postfix's own where order is fixed.
     chosen = [attempt for attempt in outcomes if attempt.status == worst][-1]
     return chosen, len({attempt.status for attempt in outcomes}) > 1
+
+
+def _outcomes(
+    groups: tuple[tuple[Attempt, ...], ...], sharing: Sharing, recorded: Attempt
+) -> list[Attempt]:
+    """All that can be the last word, whatever the order within each group."""
+    ended: list[Attempt] = []
+    remaining = [recorded]
+    left = [share.slots for share in sharing.shares]
+    first = sharing.first
+    for group in groups:
+        draws = []
+        for number, share in enumerate(sharing.shares):
+            members = [attempt for attempt in group if attempt.family in share.families]
+            draws.append(_Draw(members, min(left[number], len(members))))
+            left[number] -= draws[-1].count
+        ended += _may_end(draws, first)
+        if not all(draw.may_avoid_an_end for draw in draws):
+            return ended
+        passed_over = [attempt for draw in draws for attempt in draw.passed_over]
+        if passed_over:
+            remaining = [replace(attempt, tls=passed_over[-1].tls) for attempt in remaining]
+        silent = all(draw.may_be_silent for draw in draws)
+        failing = _may_be_last(draws, first)
+        if failing or not silent:
+            remaining = (remaining if silent else []) + failing
+        first = ""
+    return ended + remaining
+
+
+class _Draw:
+    """So many of some servers are tried; which ones is random."""
+
+    def __init__(self, members: list[Attempt], count: int) -> None:
+        self.count = count
+        drawn = members if count else []
+        self.ending = [attempt for attempt in drawn if attempt.ends]
+        self.failing = [attempt for attempt in drawn if attempt.recorded_failure]
+        self.passed_over = [attempt for attempt in drawn if attempt.status == NOTHING_RECORDED]
+        self.may_avoid_an_end = count <= len(self.failing) + len(self.passed_over)
+        self.may_be_silent = count <= len(self.passed_over)
+
+
+def _may_end(draws: list[_Draw], first: str) -> list[Attempt]:
+    """The attempts that may end it: each, but behind one of family *first* that does not."""
+    before = [
+        attempt
+        for draw in draws
+        for attempt in (*draw.failing, *draw.passed_over)
+        if attempt.family == first
+    ]
+    return [
+        attempt
+        for draw in draws
+        for attempt in draw.ending
+        if not first or attempt.family == first or before
+    ]
+
+
+def _may_be_last(draws: list[_Draw], first: str) -> list[Attempt]:
+    """The failures that may be the last one recorded where nothing ends it.
+
+    The only one of family *first* is tried before all others: they have to be
+    passed over then.
+    """
+    last = []
+    for draw in draws:
+        others_silent = all(other.may_be_silent for other in draws if other is not draw)
+        for attempt in draw.failing:
+            if attempt.family != first or draw.count > 1 or others_silent:
+                last.append(attempt)
+    return last
 
 
 _NOBODY_TRIED = "no server of the domain is in its MTA-STS policy"

@@ -239,6 +239,19 @@ def _words(text: str) -> str:
 # ---------------------------------------------------------------- names
 
 
+@functools.lru_cache(maxsize=CACHED_CERTIFICATES)
+def name_error(der: bytes, references: tuple[str, ...]) -> str:
+    """Say which names a certificate has where none matches; the empty string where one does.
+
+    Raises:
+        MalformedCertificateError: it cannot be read.
+    """
+    leaf = parse(der)
+    if any(name_matches(leaf, reference) for reference in references):
+        return ""
+    return shown("certificate is for " + (", ".join(leaf.names[:3]) or "no name at all"))
+
+
 def name_matches(certificate: Certificate, reference: str) -> bool:
     """Whether *certificate* names *reference*, as OpenSSL's X509_check_host() has it for Postfix.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from OpenSSL import crypto
 
-from requiretls_milter.forecast import certificate, pkix
+from requiretls_milter.forecast import certificate
 from requiretls_milter.forecast.certificate import MalformedCertificateError, Path
 from requiretls_milter.model import TlsaRecord
 
@@ -144,9 +144,4 @@ def verify(
     if found.anchored is None:
         return "no TLSA record matches the certificate"
     error = found.anchored.error_at(now)
-    if error:
-        return error
-    leaf = certificate.parse(chain[0])
-    if not any(certificate.name_matches(leaf, reference) for reference in references):
-        return pkix.name_mismatch(leaf)
-    return ""
+    return error or certificate.name_error(chain[0], references)

@@ -12,7 +12,12 @@ from requiretls_milter.forecast import postfix, rfc8689, status
 from requiretls_milter.forecast.attempt import Attempt
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.postfix import Delivery
-from requiretls_milter.forecast.servers import Server, name_is_authenticated, servers_of
+from requiretls_milter.forecast.servers import (
+    Server,
+    name_is_authenticated,
+    servers_of,
+    within_reach,
+)
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     DomainEvidence,
@@ -54,7 +59,8 @@ def judge(
     # RFC 8689 section 4.2.1 governs REQUIRETLS mail only; all other goes by TLS level.
     by_letter = by_level
     if carried is Requirement.REQUIRETLS:
-        by_letter = rfc8689.deliver(evidence, servers, profile.reading, trust, now)
+        reached = within_reach(servers, profile.mx_address_limit)
+        by_letter = rfc8689.deliver(evidence, reached, profile.reading, trust, now)
     postfix_delivers = profile.name is ProfileName.POSTFIX
     result = by_level if postfix_delivers else by_letter
     compliance = _compliance(result, asked, delivery)

@@ -72,15 +72,4 @@ def verify(
     if not chain:
         return "no certificate presented"
     error = trust.path(chain).error_at(now)
-    if error:
-        return error
-    leaf = certificate.parse(chain[0])
-    if not any(certificate.name_matches(leaf, reference) for reference in references):
-        return name_mismatch(leaf)
-    return ""
-
-
-def name_mismatch(leaf: certificate.Certificate) -> str:
-    """Say which names a certificate does have, bounded."""
-    names = ", ".join(leaf.names[:3]) or "no name at all"
-    return certificate.shown(f"certificate is for {names}")
+    return error or certificate.name_error(chain[0], references)

@@ -7,7 +7,7 @@ profiles, with the status codes that Postfix uses.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from requiretls_milter.forecast import status
@@ -43,6 +43,16 @@ class Server:
     def name(self) -> str:
         """The server as logs and replies call it: ``host[address]``."""
         return f"{self.host.host}[{self.address}]"
+
+    @property
+    def family(self) -> str:
+        """The word of inet_protocols for its address."""
+        return family_of(self.address)
+
+
+def family_of(address: str) -> str:
+    """The word of inet_protocols for an address in its canonical text form."""
+    return "ipv6" if ":" in address else "ipv4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +108,7 @@ def _servers_at(host: HostEvidence, profile: MtaProfile) -> list[Server]:
     return [
         Server(host, address, probes.get(address, ProbeEvidence(address)))
         for address in host.addresses.addresses
-        if _protocol(address) in profile.inet_protocols
+        if family_of(address) in profile.inet_protocols
     ]
 
 
@@ -160,37 +170,73 @@ def _without_self(
                     Reason.MAIL_LOOP,
                     f"the primary server of {domain} is not to be found",
                 )
-    balanced = _balanced(found, profile.mx_address_limit)
     return tuple(
         tuple(group)
-        for _, group in itertools.groupby(balanced, key=lambda server: server.host.preference)
+        for _, group in itertools.groupby(found, key=lambda server: server.host.preference)
     )
 
 
-def _balanced(found: list[Server], limit: int) -> Iterable[Server]:
-    """Keep one address family from crowding the other out (smtp_balance_inet_protocols)."""
-    protocols = [_protocol(server.address) for server in found]
-    v4, v6 = protocols.count("ipv4"), protocols.count("ipv6")
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How many servers of some address families are tried."""
+
+    families: frozenset[str]
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How the servers that may be tried are shared; in one where ``first`` is tried first."""
+
+    shares: tuple[Share, ...]
+    first: str = ""
+
+
+def sharings(groups: Sequence[Sequence[str]], limit: int) -> list[Sharing]:
+    """The ways in which *limit* (0: none) may be shared by IPv4 and IPv6: one, or two.
+
+    *groups* has the family of each server. Where there are more servers than may
+    be tried, and of both families, neither crowds the other out
+    (smtp_balance_inet_protocols). Where both have more than half, the odd one
+    is for the family of the first server, which is random where the best group
+    has both.
+    """
+    everyone = [family for group in groups for family in group]
+    v4, v6 = everyone.count("ipv4"), everyone.count("ipv6")
     if not limit or not v4 or not v6 or v4 + v6 <= limit:
-        return found
+        return [Sharing((Share(_FAMILIES, limit or len(everyone)),))]
     if v6 <= limit // 2:
-        v4_quota = limit - v6
-    elif v4 <= limit // 2:
-        v4_quota = v4
-    else:
-        v4_quota = (limit + (protocols[0] == "ipv4")) // 2
-    quota = {"ipv4": v4_quota, "ipv6": limit - v4_quota}
-    kept = []
-    for server, protocol in zip(found, protocols, strict=True):
-        if quota[protocol] > 0:
-            quota[protocol] -= 1
-            kept.append(server)
-    return kept
+        return [_shared(limit - v6, limit)]
+    if v4 <= limit // 2:
+        return [_shared(v4, limit)]
+    return [
+        _shared((limit + (family == "ipv4")) // 2, limit, family)
+        for family in sorted(set(groups[0]))
+    ]
 
 
-def _protocol(address: str) -> str:
-    """The word of inet_protocols for an address in its canonical text form."""
-    return "ipv6" if ":" in address else "ipv4"
+def _shared(v4: int, limit: int, first: str = "") -> Sharing:
+    shares = Share(frozenset({"ipv4"}), v4), Share(frozenset({"ipv6"}), limit - v4)
+    return Sharing(shares, first)
+
+
+_FAMILIES = frozenset({"ipv4", "ipv6"})
+
+
+def within_reach(servers: Servers, limit: int) -> Servers:
+    """Leave out the servers that no order within the groups lets the MTA try."""
+    if isinstance(servers, NoServer) or sum(map(len, servers)) <= limit:
+        return servers
+    kept: set[Server] = set()
+    for sharing in sharings([[server.family for server in group] for group in servers], limit):
+        for share in sharing.shares:
+            left = share.slots
+            for group in servers:
+                members = [server for server in group if server.family in share.families]
+                kept.update(members if left > 0 else ())
+                left -= len(members)
+    reached = (tuple(server for server in group if server in kept) for group in servers)
+    return tuple(group for group in reached if group)
 
 
 def in_mta_sts_policy(

@@ -95,7 +95,7 @@ def certificate(data: bytes) -> None:
         expect.one_line(str(error), MAX_ERROR)
     else:
         _check_names(found)
-        expect.one_line(pkix.name_mismatch(found), MAX_ERROR)
+        expect.one_line(certificates.name_error(data, ()), MAX_ERROR)
     _check_usable((TlsaRecord(3, 0, 0, data), TlsaRecord(2, 0, 0, data), TlsaRecord(3, 1, 0, data)))
     _check_chain((data,))
 

@@ -17,7 +17,7 @@ from OpenSSL import crypto
 
 from requiretls_milter import config, nexthop
 from requiretls_milter.evidence.dns import Resolver
-from requiretls_milter.forecast import certificate, dane, pkix
+from requiretls_milter.forecast import certificate, dane
 from requiretls_milter.model import TlsaRecord
 from tests.fuzz import expect
 from tests.unit.evidence.dnsserver import DnsServer, found
@@ -61,7 +61,7 @@ def test_an_issuer_that_cannot_be_read_anchors_nothing_and_harms_nothing(
 
 def test_names_of_a_certificate_are_told_as_printable_text() -> None:
     der = self_signed(ec.generate_private_key(ec.SECP256R1()), "a\r\n\x1b[31mb\x00")
-    text = pkix.name_mismatch(certificate.parse(der))
+    text = certificate.name_error(der, ())
     expect.one_line(text, certificate.MAX_SHOWN)
     assert text == "certificate is for a???[31mb?"
 
