@@ -15,7 +15,7 @@ from tests.lab import recipes
 from tests.lab.lab import Lab
 from tests.lab.postfix import Postfix
 from tests.lab.processes import REPOSITORY
-from tests.lab.recipes import LOCAL_RECIPIENT, POSTFIX, Site, scenario, server
+from tests.lab.recipes import LOCAL_DOMAIN, LOCAL_RECIPIENT, POSTFIX, Site, scenario, server
 from tests.lab.scenario import Scenario
 
 pytestmark = pytest.mark.lab
@@ -29,7 +29,13 @@ DOMAINS = (
     LENIENT := scenario("new-lenient", server(requiretls="none")),
     BOUNCING := scenario("new-bouncing", server(requiretls="none")),
     BACK := scenario("new-back", server(tlsa=[], starttls="none")),
+    RULED := scenario("new-ruled"),
+    MISMATCH := scenario("new-mismatch", server(tlsa=["3 1 1 bad"])),
+    CONTRADICTED := scenario("new-contradicted"),
 )
+
+ALIAS = f"alias@{LOCAL_DOMAIN}"
+"""A virtual alias for a recipient elsewhere."""
 
 
 def domain(item: Scenario) -> str:
@@ -41,8 +47,13 @@ def site(lab: Lab) -> Iterator[Site[Postfix]]:
     lab.add(DOMAINS)
     watched = {domain(item): {"mode": "monitor"} for item in (LENIENT, BOUNCING)}
     protected = {domain(PROTECTED): {"mode": "defer", "enforce_for": "authenticated"}}
+    ruled = {domain(item): {"require": True} for item in (RULED, CONTRADICTED)}
     site = recipes.postfix(
-        lab, POSTFIX["postfix-3.11"], RECIPE, rules={"recipient": {**watched, **protected}}
+        lab,
+        POSTFIX["postfix-3.11"],
+        RECIPE,
+        main={"virtual_alias_maps": f"inline:{{ {{ {ALIAS} = u@{domain(NOT_OFFERED)} }} }}"},
+        rules={"recipient": {**watched, **protected, **ruled}},
     )
     with site as running:
         # exported as an operator does; and the rest of the list is lenient, to tell them apart
@@ -163,6 +174,35 @@ def test_the_tag_tells_those_within_the_site_and_no_one_else(site: Site[Postfix]
 
     site.send(site.rcpt(GOOD), parameters=["REQUIRETLS"], subject="leaving")
     assert site.arrival(GOOD, "leaving").tags == []
+
+
+def test_a_rule_is_kept_by_the_milter_and_not_passed_on(site: Site[Postfix]) -> None:
+    sent = site.send(site.rcpt(RULED), subject="ruled")
+    line = site.milter.recipient(sent.queue_id)
+    assert (line["source"], line["carried"], line["compliant"]) == ("rule", "none", "true")
+    arrival = site.arrival(RULED, "ruled")
+    assert arrival.session.tls == "TLSv1.3"
+    assert not any("REQUIRETLS" in command for command in arrival.session.mail)
+
+
+@pytest.mark.rule(13)
+def test_r13_no_is_obeyed_and_refused_where_a_rule_asks(site: Site[Postfix]) -> None:
+    headers = ["TLS-Required: No"]
+    sent = site.send(site.rcpt(MISMATCH), headers=headers)
+    (delivery,) = site.mta.log.wait(sent.queue_id)
+    assert (delivery.status, delivery.tls) == ("sent", "may")
+    refused = site.refusal(site.rcpt(CONTRADICTED), headers=headers)
+    assert (refused.stage, refused.reply.code) == ("data", 550)
+    assert refused.reply.text.startswith("5.7.10 TLS-Required: No contradicts")
+
+
+def test_an_alias_that_leaves_looks_local_and_is_not_refused(site: Site[Postfix]) -> None:
+    sent = site.send(ALIAS, parameters=["REQUIRETLS"])
+    line = site.milter.recipient(sent.queue_id)
+    assert (line["nexthop"], line["reason"]) == ("local", "local")
+    (delivery,) = site.mta.log.wait(sent.queue_id)
+    assert (delivery.to, delivery.orig_to) == (site.rcpt(NOT_OFFERED), ALIAS)
+    assert (delivery.status, delivery.dsn) == ("bounced", "5.7.30")
 
 
 def test_outside_tls_the_parameter_is_refused(site: Site[Postfix]) -> None:

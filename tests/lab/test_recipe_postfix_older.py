@@ -164,8 +164,17 @@ def test_what_a_rule_asks_goes_over_the_strict_transport_verified(site: Site[Pos
     assert (delivery.transport, delivery.status, delivery.dsn) == ("smtp-strict", "sent", "2.0.0")
     assert delivery.relay.endswith(f"[{site.address(GOOD)}]:25")
     assert connection(site, "smtp-strict", GOOD).startswith("Verified TLS connection")
-    assert site.arrival(GOOD, name).session.tls == "TLSv1.3"
+    arrival = site.arrival(GOOD, name)
+    assert arrival.session.tls == "TLSv1.3"
+    assert not any("REQUIRETLS" in command for command in arrival.session.mail)
     assert site.milter.recipient(sent.queue_id)["source"] == "rule"
+
+
+def test_the_header_field_of_a_front_mta_counts_as_well(site: Site[Postfix]) -> None:
+    sent = site.send(site.rcpt(BYSTANDER), headers=["Require-TLS-ESMTP: yes"])
+    assert site.milter.recipient(sent.queue_id)["source"] == "require-tls-esmtp"
+    (delivery,) = site.mta.log.wait(sent.queue_id)
+    assert (delivery.transport, delivery.status) == ("smtp-strict", "deferred")
 
 
 def test_the_strict_transport_sends_nothing_in_clear(site: Site[Postfix]) -> None:
@@ -294,6 +303,19 @@ def test_r13_no_lifts_dane_on_the_optional_transport(site: Site[Postfix]) -> Non
     assert arrival.session.tls == "TLSv1.3"
     assert "TLS-Required: No\n" in arrival.text
     assert arrival.tags == []
+
+
+@pytest.mark.rule(13)
+def test_r13_by_itself_only_postfix_3_10_obeys_no(site: Site[Postfix]) -> None:
+    checks = site.mta.inside("etc/milter_header_checks")
+    site.mta.reload(parameters={"milter_header_checks": ""})
+    try:
+        sent = site.send(site.rcpt(MISMATCH), headers=["TLS-Required: No"])
+        (delivery,) = site.mta.log.wait(sent.queue_id)
+        obeys = site.mta.name == "postfix-3.10"
+        assert (delivery.transport, delivery.status) == ("smtp", "sent" if obeys else "deferred")
+    finally:
+        site.mta.reload(parameters={"milter_header_checks": f"regexp:{checks}"})
 
 
 def test_no_moves_no_local_recipient(site: Site[Postfix]) -> None:

@@ -5,6 +5,7 @@ docs/recipes/sendmail.md explains it; its files are what runs here.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -41,6 +42,9 @@ DOMAINS = (
     LATER := scenario("sm-later", server(rcpt_reply={"u": "451 4.2.0 later"})),
     BYSTANDER := scenario("sm-bystander", CLEAR),
     BACK := scenario("sm-back", CLEAR),
+    SAME := scenario("sm-same", CLEAR),
+    UNSIGNED := scenario("sm-unsigned", server(tlsa=[]), zone="uns"),
+    WATCHED_UNSIGNED := scenario("sm-watchedunsigned", server(tlsa=[]), zone="uns"),
 )
 
 WATCHED = {"require": True, "mode": "monitor"}
@@ -54,9 +58,9 @@ def domain(item: Scenario) -> str:
 def rules() -> dict[str, object]:
     """The recipe's rules, for the domains of the tests."""
     recipe = recipes.sections("sendmail/config.toml")["rules"]["recipient"]
-    watched = (TRAP, WRONG_NAME, UNTRUSTED, BROKEN, CN_ONLY, SECOND)
+    watched = (TRAP, WRONG_NAME, UNTRUSTED, BROKEN, CN_ONLY, SECOND, SAME, WATCHED_UNSIGNED)
     return {
-        **{domain(item): recipe["bank.example"] for item in (GOOD, NOT_OFFERED)},
+        **{domain(item): recipe["bank.example"] for item in (GOOD, NOT_OFFERED, UNSIGNED)},
         **{domain(item): recipe["partner.example"] for item in (ENOUGH, DEFERRED)},
         **{domain(item): WATCHED for item in watched},
         "relayed.test": recipe["bank.example"],
@@ -142,6 +146,15 @@ def test_what_would_not_be_verified_is_deferred_at_rcpt(site: Site[Sendmail]) ->
     assert refused.reply.text.startswith("4.7.4 REQUIRETLS cannot be honoured now")
 
 
+def test_an_mx_that_nobody_vouches_for_is_refused_at_rcpt(site: Site[Sendmail]) -> None:
+    refused = site.refusal(site.rcpt(UNSIGNED))
+    assert (refused.stage, refused.reply.code) == ("rcpt", 550)
+    assert refused.reply.text == (
+        f"5.7.10 <{site.rcpt(UNSIGNED)}>... REQUIRETLS cannot be honoured for "
+        f"{domain(UNSIGNED)}: its MX is secured neither by DNSSEC nor by MTA-STS"
+    )
+
+
 def test_of_two_recipients_only_the_one_that_cannot_have_it_is_refused(
     site: Site[Sendmail],
 ) -> None:
@@ -182,6 +195,7 @@ def test_what_a_rule_asks_goes_marked_over_verified_tls(site: Site[Sendmail]) ->
     assert arrival.session.tls == "TLSv1.3"
     words = mail_words(arrival)
     assert words[0] == "From:<s@sender.test>"
+    assert not any(word.upper() == "REQUIRETLS" for word in words)
     assert words[2:] == ["BODY=8BITMIME", "ENVID=abc.REQUIRETLS", "RET=HDRS"]
 
 
@@ -258,6 +272,28 @@ def test_other_mail_to_the_same_server_goes_on(site: Site[Sendmail]) -> None:
     (delivery,) = site.mta.log.wait(sent.queue_id)
     assert delivery.status == "sent"
     assert site.arrival(BYSTANDER, name).session.tls is None
+
+
+def test_the_ruleset_does_not_ask_who_vouches_for_an_mx(site: Site[Sendmail]) -> None:
+    """That is for the forecast: here, in mode monitor, it is told and nothing more."""
+    sent = site.send(site.rcpt(WATCHED_UNSIGNED))
+    assert site.milter.recipient(sent.queue_id)["reason"] == "noncompliant_mx_insecure"
+    (delivery,) = site.mta.log.wait(sent.queue_id)
+    assert delivery.status == "sent"
+
+
+def test_a_bounce_to_the_refused_server_itself_goes_to_the_postmaster(
+    site: Site[Sendmail],
+) -> None:
+    """The process that was refused there remembers it, and sends the bounce."""
+    sent = site.send(site.rcpt(SAME), sender=site.rcpt(SAME))
+    site.mta.log.wait(sent.queue_id)
+    told = f"<{site.rcpt(SAME)}>\n    (reason: 550 5.7.10 "
+    deadline = time.monotonic() + 15
+    while told not in site.mta.mailbox():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert site.saw_no_mail(SAME)
 
 
 def test_the_mark_outlives_the_queue_and_binds_only_its_message(site: Site[Sendmail]) -> None:

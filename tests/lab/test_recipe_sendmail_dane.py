@@ -19,6 +19,7 @@ DOMAINS = (
     MISMATCH := scenario("smd-mismatch", server(tlsa=["3 1 1 bad"])),
     STRIPPED := scenario("smd-stripped", server(starttls="none")),
     JUDGED := scenario("smd-judged", server(tlsa=["3 1 1 bad"])),
+    FREE := scenario("smd-free", server(tlsa=["3 1 1 bad"])),
 )
 
 
@@ -84,3 +85,14 @@ def test_it_is_deferred_at_rcpt_where_a_rule_says_so(site: Site[Sendmail]) -> No
     refused = site.refusal(site.rcpt(JUDGED))
     assert (refused.stage, refused.reply.code) == ("rcpt", 451)
     assert refused.reply.text.startswith("4.7.5 REQUIRETLS cannot be honoured now")
+
+
+@pytest.mark.rule(13)
+def test_r13_no_does_not_lift_dane_here(site: Site[Sendmail]) -> None:
+    """Sendmail does not know the field: it is read and told, but not obeyed."""
+    sent = site.send(site.rcpt(FREE), headers=["TLS-Required: No"])
+    line = site.milter.recipient(sent.queue_id)
+    assert (line["requirement"], line["carried"]) == ("tls-required-no", "none")
+    (delivery,) = site.mta.log.wait(sent.queue_id)
+    assert delivery.status == "deferred"
+    assert line["forecast"] == "4.7.5"
