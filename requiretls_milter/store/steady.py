@@ -136,7 +136,7 @@ class SteadyStore:
         """Write what is left to write, if that takes no longer than :data:`CLOSE_WAIT`."""
         if self._work is not None:
             self._work.cancel()
-            await asyncio.gather(self._work, return_exceptions=True)
+            await asyncio.wait({self._work}, timeout=CLOSE_WAIT)
         try:
             async with asyncio.timeout(CLOSE_WAIT):
                 if self._readable:
@@ -291,9 +291,11 @@ class SteadyStore:
                 del self._pending[kind, key]
 
     async def _bounded(self, work: Awaitable[T], seconds: float) -> T:
+        task = asyncio.current_task()
+        before = task.cancelling() if task is not None else 0
         try:
             async with asyncio.timeout(seconds):
-                return await work
+                result = await work
         except TimeoutError as error:
             raise StoreError(f"no answer within {seconds:g} s") from error
         except StoreError:
@@ -301,6 +303,11 @@ class SteadyStore:
         except Exception as error:
             _log.exception("store_failed", store=self._backend.name, error=repr(error))
             raise StoreError(f"a mistake of ours: {error!r}") from error
+        if task is not None and task.cancelling() > before:
+            # A client library may take a cancellation for its own (asyncio.wait_for does so,
+            # before Python 3.12); ours must end what it was meant for.
+            raise asyncio.CancelledError
+        return result
 
     def _failed(self, operation: StoreOperation, error: StoreError) -> None:
         self._count(operation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -39,6 +40,7 @@ class Backend:
         self.records: dict[tuple[StoreKind, str], Record] = {}
         self.fails: dict[str, Exception] = {}
         self.hangs: set[str] = set()
+        self.swallows: set[str] = set()
         self.calls: list[str] = []
         self.batches: list[int] = []
         self.claims: set[tuple[StoreKind, str]] = set()
@@ -48,6 +50,9 @@ class Backend:
         await asyncio.sleep(0)
         if operation in self.hangs:
             await asyncio.sleep(3600)
+        if operation in self.swallows:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
         if operation in self.fails:
             raise self.fails[operation]
 
@@ -361,6 +366,25 @@ async def test_the_end_writes_what_is_left_to_write() -> None:
     await kit.store.close()
     assert len(kit.backend.records) == 300
     assert kit.backend.calls[-1] == "close"
+
+
+async def test_a_cancellation_that_a_client_library_swallows_is_carried_out() -> None:
+    kit = Kit()
+    await kit.store.start()
+    await kit.settled()
+    kit.backend.write_deadline = 60
+    kit.backend.swallows |= {"write", "get"}
+    await kit.put("a")
+    await until(lambda: "write" in kit.backend.calls)
+    reader = asyncio.create_task(kit.get("b"))
+    await until(lambda: "get" in kit.backend.calls)
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    started = time.monotonic()
+    kit.backend.swallows.clear()
+    await kit.store.close()
+    assert time.monotonic() - started < 1
 
 
 @pytest.mark.parametrize("how", ["hangs", "fails"])
