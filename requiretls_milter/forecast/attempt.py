@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from requiretls_milter.forecast import status
@@ -61,6 +62,27 @@ def unknown(server: Server, text: str) -> Attempt:
     return Attempt(server, UNKNOWN_STATUS, Reason.UNKNOWN, text, ends=True)
 
 
+def order_is_fixed(groups: Sequence[Sequence[object]], limit: int) -> bool:
+    """Whether there is nothing to shuffle and nobody to leave out."""
+    return (not limit or len(groups) <= limit) and all(len(group) == 1 for group in groups)
+
+
+def in_order(attempts: Iterable[Attempt], recorded: Attempt | None = None) -> Attempt:
+    """What remains when servers are tried in this order: as :func:`in_turn`, where that is fixed.
+
+    No attempt is made once one has ended it.
+    """
+    remaining = recorded or _NOBODY_TRIED
+    for attempt in attempts:
+        if attempt.ends:
+            return attempt
+        if attempt.status == NOTHING_RECORDED:
+            remaining = replace(remaining, tls=attempt.tls)
+        else:
+            remaining = attempt
+    return remaining
+
+
 def in_turn(
     groups: tuple[tuple[Attempt, ...], ...], limit: int, recorded: Attempt | None = None
 ) -> tuple[Attempt, bool]:
@@ -71,11 +93,12 @@ def in_turn(
     in random order, *limit* in all (0: no limit): where that matters, the worst
     that can happen is forecast.
     """
-    nobody = Attempt(None, status.NO_SERVER_LEFT, Reason.MX_NOT_IN_MTA_STS_POLICY, _NOBODY_TRIED)
+    if order_is_fixed(groups, limit):
+        return in_order((attempt for (attempt,) in groups), recorded), False
     outcomes = [
         outcome
         for sharing in sharings([[attempt.family for attempt in group] for group in groups], limit)
-        for outcome in _outcomes(groups, sharing, recorded or nobody)
+        for outcome in _outcomes(groups, sharing, recorded or _NOBODY_TRIED)
     ]
     worst = status.worst_of(attempt.status for attempt in outcomes)
     # Of those that are equally bad the last, which is Postfix's own where order is fixed.
@@ -146,16 +169,21 @@ def _may_be_last(draws: list[_Draw], first: str) -> list[Attempt]:
     The only one of family *first* is tried before all others: they have to be
     passed over then.
     """
-    last = []
+    last: list[Attempt] = []
     for draw in draws:
-        others_silent = all(other.may_be_silent for other in draws if other is not draw)
-        for attempt in draw.failing:
-            if attempt.family != first or draw.count > 1 or others_silent:
-                last.append(attempt)
+        any_order = draw.count > 1 or all(
+            other.may_be_silent for other in draws if other is not draw
+        )
+        last += [attempt for attempt in draw.failing if any_order or attempt.family != first]
     return last
 
 
-_NOBODY_TRIED = "no server of the domain is in its MTA-STS policy"
+_NOBODY_TRIED = Attempt(
+    None,
+    status.NO_SERVER_LEFT,
+    Reason.MX_NOT_IN_MTA_STS_POLICY,
+    "no server of the domain is in its MTA-STS policy",
+)
 
 
 # ---------------------------------------------------------------- broken sessions

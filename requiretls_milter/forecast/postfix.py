@@ -15,7 +15,9 @@ from requiretls_milter.forecast.attempt import (
     NOTHING_RECORDED,
     OLD_TLS,
     Attempt,
+    in_order,
     in_turn,
+    order_is_fixed,
     reply_status,
     session_failure,
 )
@@ -88,10 +90,13 @@ def deliver(delivery: Delivery, servers: Servers) -> tuple[Attempt, bool]:
     """What the delivery ends with; and whether Postfix's random order could change it."""
     if isinstance(servers, NoServer):
         return _without_server(servers), False
-    attempts = tuple(tuple(attempt(server, delivery) for server in group) for group in servers)
     failure = lookup_failure(delivery.evidence)
     recorded = None if failure is None else _without_server(failure)
-    return in_turn(attempts, delivery.profile.mx_address_limit, recorded)
+    limit = delivery.profile.mx_address_limit
+    if order_is_fixed(servers, limit):
+        return in_order((attempt(server, delivery) for (server,) in servers), recorded), False
+    attempts = tuple(tuple(attempt(server, delivery) for server in group) for group in servers)
+    return in_turn(attempts, limit, recorded)
 
 
 def _without_server(failure: NoServer) -> Attempt:

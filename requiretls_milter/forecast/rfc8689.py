@@ -6,6 +6,8 @@ of this profile.
 
 from __future__ import annotations
 
+import itertools
+
 from requiretls_milter.forecast import status
 from requiretls_milter.forecast.attempt import IN_CLEAR, OLD_TLS, Attempt, session_failure
 from requiretls_milter.forecast.authentication import authenticate
@@ -45,9 +47,11 @@ def deliver(
     """
     if isinstance(servers, NoServer):
         return Attempt(None, servers.status, servers.reason, servers.text)
-    attempts = [
-        attempt(server, evidence, reading, trust, now) for group in servers for server in group
-    ]
+    attempts: list[Attempt] = []
+    for server in itertools.chain.from_iterable(servers):
+        attempts.append(attempt(server, evidence, reading, trust, now))
+        if attempts[-1].delivered and not reading.every_mx:
+            return attempts[-1]
     return (max if reading.every_mx else min)(attempts, key=_rank)
 
 
