@@ -340,6 +340,7 @@ def sendmail(
     *,
     features: str = "",
     mailertable: Mapping[str, str] | None = None,
+    aliases: Mapping[str, str] | None = None,
     **changes: Any,
 ) -> Iterator[Site[Sendmail]]:
     """A Sendmail set up by the recipe, with *features* in its sendmail.mc besides.
@@ -360,7 +361,7 @@ def sendmail(
         mta.install(RECIPES / "sendmail/requiretls.m4")
         umask = os.umask(0o022)
         try:
-            mta.start([LOCAL_DOMAIN], mailertable)
+            mta.start([LOCAL_DOMAIN], mailertable, aliases)
         finally:
             os.umask(umask)
         milter = RecipeMilter(

@@ -29,6 +29,8 @@ _LINKED = ("bin", "sbin", "lib", "lib64", "usr", "etc")
 LOCAL_USER = "alice"
 """Who has a mailbox."""
 
+_ALIASES = {"mailer-daemon": "postmaster", "postmaster": LOCAL_USER, "root": LOCAL_USER}
+
 _MC = """\
 divert(-1)
 define(`_USE_ETC_MAIL_')
@@ -206,7 +208,10 @@ class Sendmail:
         self._installed.append(path)
 
     def start(
-        self, local_domains: Sequence[str] = (), mailertable: Mapping[str, str] | None = None
+        self,
+        local_domains: Sequence[str] = (),
+        mailertable: Mapping[str, str] | None = None,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         """Make the instance's files, compile its configuration, and start it."""
         self._make_root()
@@ -214,6 +219,9 @@ class Sendmail:
         for path in self._installed:
             shutil.copyfile(path, mail / path.name)
         (mail / "local-host-names").write_text("".join(f"{name}\n" for name in local_domains))
+        (mail / "aliases").write_text(
+            "".join(f"{key}: {value}\n" for key, value in {**_ALIASES, **(aliases or {})}.items())
+        )
         self.compile()
         run([_PROGRAM, "-bi"], root=self.root)
         table = "".join(f"{key}\t{value}\n" for key, value in (mailertable or {}).items())
@@ -307,9 +315,6 @@ class Sendmail:
         for name, path in (("server.pem", self._certificate), ("ca.pem", self._ca_file)):
             shutil.copyfile(path, self.root / "etc/mail" / name)
             (self.root / "etc/mail" / name).chmod(0o600)
-        (self.root / "etc/mail/aliases").write_text(
-            f"mailer-daemon: postmaster\npostmaster: {LOCAL_USER}\nroot: {LOCAL_USER}\n"
-        )
 
     def _replace(self, name: str, text: str) -> None:
         """Write a file anew: what is there is a hard link into the cache."""

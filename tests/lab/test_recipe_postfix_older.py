@@ -13,7 +13,7 @@ from tests.lab import recipes
 from tests.lab.lab import Lab
 from tests.lab.policyservice import PolicyService
 from tests.lab.postfix import Postfix
-from tests.lab.recipes import LOCAL_RECIPIENT, POSTFIX, Site, scenario, server
+from tests.lab.recipes import LOCAL_DOMAIN, LOCAL_RECIPIENT, POSTFIX, Site, scenario, server
 from tests.lab.scenario import Domain, Message, Mx, Scenario, Sts, Zone
 
 pytestmark = pytest.mark.lab
@@ -54,6 +54,9 @@ DOMAINS = (
     FORGED := scenario("old-forged", CLEAR),
 )
 
+ALIAS = f"alias@{LOCAL_DOMAIN}"
+"""A virtual alias for a recipient elsewhere."""
+
 WATCHED = {"require": True, "mode": "monitor"}
 """Accepted whatever the forecast: what then happens is the doing of the transport."""
 
@@ -83,7 +86,10 @@ def site(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Site[Postfix]]:
         lab,
         POSTFIX[request.param],
         RECIPE,
-        main={"smtp_tls_security_level": "dane"},
+        main={
+            "smtp_tls_security_level": "dane",
+            "virtual_alias_maps": f"inline:{{ {{ {ALIAS} = u@{domain(BYSTANDER)} }} }}",
+        },
         rules={"recipient": rules()},
     )
     with site as running:
@@ -219,6 +225,15 @@ def test_a_recipient_who_asks_nothing_keeps_the_message_on_its_way(
     assert deliveries[site.rcpt(BESIDE)].transport == "smtp"
     assert deliveries[beside].transport == ("virtual" if other == "local" else "smtp")
     assert not list(site.mta.log.grep(f"{sent.queue_id}: milter-header-filter"))
+
+
+def test_an_alias_that_leaves_looks_local_and_keeps_its_way(site: Site[Postfix]) -> None:
+    sent = site.send(ALIAS, headers=["Require-TLS-ESMTP: yes"])
+    line = site.milter.recipient(sent.queue_id)
+    assert (line["nexthop"], line["reason"]) == ("local", "local")
+    (delivery,) = site.mta.log.wait(sent.queue_id)
+    assert (delivery.to, delivery.orig_to) == (site.rcpt(BYSTANDER), ALIAS)
+    assert (delivery.transport, delivery.status) == ("smtp", "sent")
 
 
 def test_a_local_recipient_alone_is_delivered_here(site: Site[Postfix]) -> None:

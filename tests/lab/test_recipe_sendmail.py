@@ -13,6 +13,7 @@ import pytest
 from tests.lab import recipes
 from tests.lab.lab import Lab
 from tests.lab.recipes import (
+    LOCAL_DOMAIN,
     LOCAL_RECIPIENT,
     SENDMAIL,
     Arrival,
@@ -75,6 +76,7 @@ def site(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Site[Sendmail]]:
         lab,
         SENDMAIL[request.param],
         mailertable={"relayed.test": f"esmtp:[mx1.{domain(GOOD)}]"},
+        aliases={"leaver": f"u@{domain(BYSTANDER)}"},
         rules={"recipient": rules()},
     )
     with site as running:
@@ -170,6 +172,15 @@ def test_the_milter_is_told_of_local_recipients_by_their_mailer(site: Site[Sendm
     assert (line["transport"], line["nexthop"]) == ("local", "local")
 
 
+def test_an_alias_that_leaves_looks_local_and_is_not_marked(site: Site[Sendmail]) -> None:
+    sent = site.send(f"leaver@{LOCAL_DOMAIN}", headers=["Require-TLS-ESMTP: yes"])
+    line = site.milter.recipient(sent.queue_id)
+    assert (line["nexthop"], line["reason"]) == ("local", "local")
+    (delivery,) = site.mta.log.wait(sent.queue_id)
+    assert (delivery.mailer, delivery.status) == ("esmtp", "sent")
+    assert site.address(BYSTANDER) in delivery.relay
+
+
 def test_a_mailertable_entry_is_the_next_hop_that_is_judged(site: Site[Sendmail]) -> None:
     name = subject(site, "relayed")
     sent = site.send("u@relayed.test", subject=name)
@@ -197,6 +208,14 @@ def test_what_a_rule_asks_goes_marked_over_verified_tls(site: Site[Sendmail]) ->
     assert words[0] == "From:<s@sender.test>"
     assert not any(word.upper() == "REQUIRETLS" for word in words)
     assert words[2:] == ["BODY=8BITMIME", "ENVID=abc.REQUIRETLS", "RET=HDRS"]
+
+
+@pytest.mark.rule(13)
+def test_r13_no_does_not_undo_what_a_rule_asks(site: Site[Sendmail]) -> None:
+    name = subject(site, "both")
+    sent = site.send(site.rcpt(GOOD), headers=["TLS-Required: No"], subject=name)
+    assert site.milter.recipient(sent.queue_id)["source"] == "rule"
+    assert "ENVID=REQUIRETLS" in mail_words(site.arrival(GOOD, name))
 
 
 def test_the_header_field_of_a_front_mta_counts_as_well(site: Site[Sendmail]) -> None:
