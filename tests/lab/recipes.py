@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from tests.lab import addresses, netns, roots, submission
-from tests.lab.errors import LabError
+from tests.lab.errors import LabError, LabUnavailable
+from tests.lab.fixtures import unavailable
 from tests.lab.lab import MYDOMAIN, Lab, Session
 from tests.lab.milter import Milter
 from tests.lab.postfix import RESOLV_CONF, TIMEOUTS, Postfix
@@ -117,10 +118,13 @@ _PATIENCE: Mapping[str, Mapping[str, Any]] = {
 class RecipeMilter(Milter):
     """The milter, at the socket that an MTA of ours calls."""
 
-    def __init__(self, lab: Lab, socket_file: Path, **sections: Any) -> None:
-        """Plan it; *sections* are those of its configuration."""
+    def __init__(self, lab: Lab, directory: Path, **sections: Any) -> None:
+        """Plan it; *directory* is that of the socket, *sections* are those of its configuration."""
         super().__init__(lab, **merged(_PATIENCE, sections))
-        self.socket_file = socket_file
+        # By a short path: that of a unix socket has 107 bytes, and a cache may be anywhere.
+        link = self.directory / "mta"
+        link.symlink_to(directory)
+        self.socket_file = link / "milter.sock"
         self.config = self.configuration()
 
     def start(self) -> None:
@@ -252,8 +256,11 @@ def host_name(name: str) -> str:
 
 
 def _root(version: Version) -> Path:
-    with netns.outside():
-        root = roots.ensure(version.root)
+    try:
+        with netns.outside():
+            root = roots.ensure(version.root)
+    except LabUnavailable as reason:
+        unavailable(reason)
     resolv = root / "etc/resolv.conf"
     if not resolv.exists() or resolv.read_text() != RESOLV_CONF:
         new = resolv.with_name(f"resolv.conf.{os.getpid()}")
@@ -313,9 +320,7 @@ def postfix(
             directory.mkdir()
         finally:
             os.umask(umask)
-        milter = RecipeMilter(
-            lab, directory / "milter.sock", **merged(sections(f"{recipe}/config.toml"), changes)
-        )
+        milter = RecipeMilter(lab, directory, **merged(sections(f"{recipe}/config.toml"), changes))
         with milter:
             yield Site(lab, mta, milter)
     finally:
@@ -366,7 +371,7 @@ def sendmail(
             os.umask(umask)
         milter = RecipeMilter(
             lab,
-            mta.milter.outside / "milter.sock",
+            mta.milter.outside,
             **merged(sections("sendmail/config.toml"), changes),
         )
         with milter:
