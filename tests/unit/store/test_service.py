@@ -75,6 +75,7 @@ def test_neither_a_restart_nor_a_killed_engine_has_a_server_called_again(
         kinds = {kind for (kind,) in db.execute("SELECT kind FROM record")}
         assert kinds == {"probe", "offered"}
     service.start()
+    eventually(lambda: service.accepts, what="it serves again")
     assert_good(service)
     assert internet.good.connections == before + 1
     assert service.metric("store_up") == 1
