@@ -104,7 +104,7 @@ def test_nothing_outlives_the_lab(
     assert len(before) > 5
     assert len(mine) >= 4
     process.send_signal(end)
-    process.wait(30)
+    process.wait(90)
     deadline = time.monotonic() + 10
     while (_marked(mark) or mine & _chrooted()) and time.monotonic() < deadline:
         time.sleep(0.05)
