@@ -74,11 +74,10 @@ def test_neither_a_restart_nor_a_killed_engine_has_a_server_called_again(
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         kinds = {kind for (kind,) in db.execute("SELECT kind FROM record")}
         assert kinds == {"probe", "offered"}
-    service.start()
-    eventually(lambda: service.accepts, what="it serves again")
-    assert_good(service)
+    again = make(f"sqlite://{path}").start()
+    assert_good(again)
     assert internet.good.connections == before + 1
-    assert service.metric("store_up") == 1
+    assert again.metric("store_up") == 1
 
 
 def test_with_a_damaged_file_mail_goes_on_and_the_service_says_so(
