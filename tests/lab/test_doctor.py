@@ -154,7 +154,10 @@ def test_a_socket_that_postfix_may_not_use_is_an_error_and_postfix_says_so_too(
     assert "no write permission" in found
     with pytest.raises(smtplib.SMTPConnectError):
         smtplib.SMTP(addresses.FRONT, 25)
-    assert any(lab.front.log.grep(f"{milter.socket_file.name}: Permission denied"))
+    lab.front.server.wait_until(
+        lambda: any(lab.front.log.grep(f"{milter.socket_file.name}: Permission denied")),
+        "telling that it may not use the socket",
+    )
     milter.socket_file.chmod(0o660)
 
 
