@@ -34,6 +34,15 @@ _TRANSPORT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", re.ASCII)
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_REDIS_URL = re.compile(
+    r"rediss?://"
+    r"(?:[!-.0->A-~]*@)?"  # user and password, percent-encoded: no slash, question mark or at sign
+    r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])"
+    r"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
+    r"(?:/[0-9]{0,5})?"
+    r"(?:\?[!-~]+)?",
+    re.ASCII,
+)
 _KEY_PREFIX = re.compile(r"[!-~]{1,100}", re.ASCII)
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,76}", re.ASCII)  # RFC 5322 section 3.6.8: no colon
 
@@ -306,7 +315,7 @@ def parse_store_url(text: str) -> StoreUrl:
         return StoreUrl("memory")
     if text.startswith("sqlite://"):
         return StoreUrl("sqlite", absolute_path(text.removeprefix("sqlite://")))
-    if re.fullmatch(r"rediss?://[!-~]+", text):
+    if _REDIS_URL.fullmatch(text):
         return StoreUrl("redis")
     raise ValueError(
         'expected "memory:", "sqlite:///ABSOLUTE/PATH", "redis://HOST:PORT/DB" or '

@@ -302,6 +302,7 @@ def test_what_is_no_network_is_refused(value: str) -> None:
         ("sqlite:///var/lib/x/state.db", ("sqlite", "/var/lib/x/state.db")),
         ("redis://127.0.0.1:6379/0", ("redis", "")),
         ("rediss://:secret@valkey.example/1", ("redis", "")),
+        ("rediss://us%40er:se%2Fcret@[2001:db8::1]:65535?ssl_ca_certs=/etc/ca.pem", ("redis", "")),
     ],
 )
 def test_stores_are_named_by_url(url: str, parsed: tuple[str, str]) -> None:
@@ -310,10 +311,33 @@ def test_stores_are_named_by_url(url: str, parsed: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "memory", "sqlite://state.db", "sqlite:", "redis://", "file:/x"]
+    "url",
+    [
+        *("", "memory", "sqlite://state.db", "sqlite:", "redis://", "file:/x"),
+        *("redis://host:65536/0", "redis://host:port/0", "redis://host/x", "redis:///0"),
+        *("redis://user:a/b@host/0", "redis://a@b@host/0", "redis://ho st/0"),
+    ],
 )
 def test_what_names_no_store_is_refused(url: str) -> None:
     assert refused("store.url", f'"{url}"').startswith("store.url: expected")
+
+
+def test_the_bounds_of_a_store_are_numbers_that_make_sense() -> None:
+    assert accepted("store.max_records", "1000") == 1000
+    assert accepted("store.max_bytes", "1048576") == 1_048_576
+    for key, value in [
+        ("store.max_records", "999"),
+        ("store.max_records", "1.5"),
+        ("store.max_bytes", "1048575"),
+        ("store.max_bytes", '"64M"'),
+    ]:
+        assert refused(key, value).startswith(f"{key}: ")
+
+
+@pytest.mark.parametrize("prefix", ["", "a b", "a\u00e9", "x" * 101])
+def test_a_prefix_of_keys_is_short_and_plain(prefix: str) -> None:
+    assert "printable ASCII" in refused("store.key_prefix", f'"{prefix}"')
+    assert accepted("store.key_prefix", '"milter[1]:"') == "milter[1]:"
 
 
 # ---------------------------------------------------------------- whatever comes
@@ -332,6 +356,7 @@ PARSERS: list[Callable[[str], object]] = [
     fields.address,
     fields.network,
     fields.store_url,
+    fields.key_prefix,
     fields.file_mode,
 ]
 

@@ -1,0 +1,52 @@
+"""Which store a URL opens."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from requiretls_milter.metrics import Counters, Gauges
+from requiretls_milter.store import Store, StoreError
+from requiretls_milter.store.memory import MemoryStore
+from requiretls_milter.store.opening import open_store
+from requiretls_milter.store.steady import SteadyStore
+
+
+def opened(url: str) -> Store:
+    return open_store(url, Counters(), Gauges())
+
+
+def test_each_url_has_its_store() -> None:
+    assert isinstance(opened("memory:"), MemoryStore)
+    for url, shared in {
+        "sqlite:///var/lib/x/state.db": False,
+        "sqlite:////var/lib/x/state.db": False,
+        "redis://:secret@127.0.0.1:6379/0": True,
+        "rediss://valkey.example/1?ssl_ca_certs=/etc/ca.pem": True,
+    }.items():
+        store = opened(url)
+        assert isinstance(store, SteadyStore)
+        assert store.shared is shared
+
+
+def test_memory_is_always_up() -> None:
+    gauges = Gauges()
+    open_store("memory:", Counters(), gauges)
+    assert list(gauges.items()) == [("store_up", (), 1.0)]
+
+
+@pytest.mark.parametrize("url", ["sqlite://relative.db", "file:/x", "redis://host:99999/0", ""])
+def test_what_names_no_store_is_no_store(url: str) -> None:
+    with pytest.raises(StoreError, match=r"^store\.url: "):
+        opened(url)
+
+
+def test_without_the_extra_redis_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.delitem(sys.modules, "requiretls_milter.store.redis", raising=False)
+    assert isinstance(opened("sqlite:///x"), SteadyStore)
+    with pytest.raises(StoreError, match=r"pip install requiretls-milter\[redis\]"):
+        opened("redis://127.0.0.1:6379/0")
