@@ -245,8 +245,10 @@ def decide(
     if forecast.reason is Reason.LOCAL:
         return _accept(Why.LOCAL)
     if carried is Requirement.TLS_REQUIRED_NO:
-        # The MTA would ignore DANE and MTA-STS for it: no delivery can keep the promise.
-        return _refuse(rule, "7.10", Why.CONTRADICTION, _contradiction(domain))
+        # The MTA would ignore DANE and MTA-STS for it: no delivery can keep the promise,
+        # and none that comes later could, so that it is refused in mode defer too.
+        reply = SmtpReply(550, "5.7.10", _contradiction(domain))
+        return Decision(Action.REJECT, Why.CONTRADICTION, reply)
 
     if forecast.status == UNKNOWN_STATUS or forecast.outcome is Outcome.UNKNOWN:
         if defers_unknown(rule, carried):

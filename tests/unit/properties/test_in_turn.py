@@ -86,10 +86,8 @@ def tried(order: tuple[Attempt, ...], limit: int, recorded: Attempt) -> Attempt:
     for one in balanced(order, limit):
         if one.ends:
             return one
-        if one.status == NOTHING_RECORDED:
-            remaining = replace(remaining, tls=one.tls)
-        else:
-            remaining = one
+        passed_over = one.status == NOTHING_RECORDED
+        remaining = replace(remaining, tls=one.tls) if passed_over else one
     return remaining
 
 
