@@ -79,7 +79,7 @@ def test_with_the_supervisor_killed_nobody_keeps_the_socket(make: Make) -> None:
     assert len(family) == 3
     service.send_signal(signal.SIGKILL)
     service.wait()
-    eventually(lambda: not any(map(alive, family)), wait=3)
+    eventually(lambda: not any(map(alive, family)))
     assert not service.accepts
 
 
