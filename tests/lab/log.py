@@ -117,8 +117,9 @@ class MailLog:
             if len({(item.to, item.orig_to) for item in found}) >= recipients:
                 return found
             if time.monotonic() > deadline:
+                told = "\n".join(self.grep(f"{queue_id}: ")) or "the log does not name it"
                 raise LabError(
-                    f"{queue_id}: {len(found)} of {recipients} deliveries after {timeout} s"
+                    f"{queue_id}: {len(found)} of {recipients} deliveries after {timeout} s\n{told}"
                 )
             time.sleep(0.05)
 

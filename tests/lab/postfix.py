@@ -169,15 +169,20 @@ class Postfix:
             self._parameters |= parameters
             self._write_configuration()
         reloads = self._reloads()
-        old = self._processes("trivial-rewrite") | self._processes("smtpd")
+        old = self._reloaded_services()
         self.server.hangup()
         self.server.wait_until(lambda: self._reloads() > reloads, "reloading")
         # Idle services end by themselves once master has reread its configuration.
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
-            if not old & (self._processes("trivial-rewrite") | self._processes("smtpd")):
+            if not old & self._reloaded_services():
                 return
             time.sleep(0.01)
+
+    def _reloaded_services(self) -> set[int]:
+        """The services that mail which comes now should find with the new configuration."""
+        names = ("smtpd", "trivial-rewrite", "cleanup", "qmgr")
+        return {pid for name in names for pid in self._processes(name)}
 
     def _started(self) -> bool:
         """Whether it accepts connections, and survives a SIGHUP: master minds signals last."""

@@ -253,7 +253,9 @@ def whole(lab: Lab, where: Scenario, name: str, tagged: bool, asks: bool = True)
         ]
         if found:
             break
-        assert time.monotonic() < deadline, f"{name} never came to {domain(where)}"
+        if time.monotonic() > deadline:
+            told = "\n".join([*lab.front.log.grep(""), ""][-40:])
+            pytest.fail(f"{name} never came to {domain(where)}:\n{told}")
         time.sleep(0.05)
     assert len(found) == 1
     head, _, body = found[0].partition("\n\n")
