@@ -14,6 +14,8 @@ import hashlib
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import crypto
 
@@ -36,7 +38,8 @@ class Certificate:
     """What is read from one certificate.
 
     ``dns_ids`` and ``cn_ids`` are lower-case (RFC 6125 section 6.4); times are
-    seconds since the epoch.
+    seconds since the epoch. ``server_auth`` is about its extended key usage,
+    ``key_for_tls`` about its key usage.
     """
 
     dns_ids: tuple[str, ...]
@@ -44,6 +47,8 @@ class Certificate:
     not_before: float
     not_after: float
     server_auth: bool
+    key_for_tls: bool
+    self_issued: bool
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,6 +76,8 @@ def parse(der: bytes) -> Certificate:
             not_before=_epoch(certificate.not_valid_before_utc),
             not_after=_epoch(certificate.not_valid_after_utc),
             server_auth=_may_serve_tls(certificate),
+            key_for_tls=_key_may_serve_tls(certificate),
+            self_issued=certificate.subject == certificate.issuer,
         )
     except Exception as error:
         raise MalformedCertificateError(shown(f"unreadable certificate: {error}")) from error
@@ -148,6 +155,15 @@ def _may_serve_tls(certificate: x509.Certificate) -> bool:
     return ExtendedKeyUsageOID.SERVER_AUTH in extended
 
 
+def _key_may_serve_tls(certificate: x509.Certificate) -> bool:
+    """The same of the key usage: one of those that TLS handshakes need (KU_TLS of OpenSSL)."""
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return usage.digital_signature or usage.key_encipherment or usage.key_agreement
+
+
 def digest(data: bytes, matching_type: int) -> bytes:
     """Apply a TLSA matching type (RFC 6698 section 2.1.3): 0 full, 1 SHA-256, 2 SHA-512."""
     match matching_type:
@@ -166,11 +182,15 @@ def digest(data: bytes, matching_type: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A chain from the leaf to a trust anchor, valid between two times; or why there is none."""
+    """A chain from the leaf to a trust anchor, valid between two times; or why there is none.
+
+    ``length`` counts its certificates.
+    """
 
     error: str = ""
     not_before: float = 0.0
     not_after: float = 0.0
+    length: int = 0
 
     def error_at(self, now: float) -> str:
         """Why the path does not hold at *now*; empty where it does."""
@@ -183,8 +203,17 @@ class Path:
         return ""
 
 
-def build_path(chain: tuple[bytes, ...], store: crypto.X509Store) -> Path:
-    """Validate *chain* (DER, leaf first) against the trust anchors in *store*, dates aside."""
+def build_path(
+    chain: tuple[bytes, ...], store: crypto.X509Store, *, anchor_has_dates: bool = True
+) -> Path:
+    """Validate *chain* (DER, leaf first) against the trust anchors in *store*, dates aside.
+
+    Args:
+        chain: as presented.
+        store: the trust anchors.
+        anchor_has_dates: False where an anchor that is no self-signed root is a
+            name and a key, whose own dates do not matter (RFC 5280 section 6.1).
+    """
     try:
         leaf, *others = (_x509(der) for der in chain)
         context = crypto.X509StoreContext(store, leaf, others)
@@ -197,12 +226,41 @@ def build_path(chain: tuple[bytes, ...], store: crypto.X509Store) -> Path:
         return Path(error=str(error))
     except (crypto.Error, ValueError):
         return Path(error="unreadable certificate")
-    if not all(certificate.server_auth for certificate in certificates):
+    if not certificates[0].key_for_tls or not all(
+        certificate.server_auth for certificate in certificates
+    ):
         return Path(error="certificate is not meant for a TLS server")
+    dated = certificates
+    if not anchor_has_dates and not certificates[-1].self_issued:
+        dated = certificates[:-1]
     return Path(
-        not_before=max(certificate.not_before for certificate in certificates),
-        not_after=min(certificate.not_after for certificate in certificates),
+        not_before=max(certificate.not_before for certificate in dated),
+        not_after=min(certificate.not_after for certificate in dated),
+        length=len(certificates),
     )
+
+
+def signs(key: bytes, der: bytes) -> bool:
+    """Whether *key* (a SubjectPublicKeyInfo) made the signature of a certificate."""
+    try:
+        public, certificate = load_der_public_key(key), x509.load_der_x509_certificate(der)
+        signature, signed = certificate.signature, certificate.tbs_certificate_bytes
+        scheme = certificate.signature_algorithm_parameters
+        match public:
+            case rsa.RSAPublicKey() if isinstance(scheme, padding.AsymmetricPadding):
+                hash_algorithm = certificate.signature_hash_algorithm
+                if hash_algorithm is None:
+                    return False
+                public.verify(signature, signed, scheme, hash_algorithm)
+            case ec.EllipticCurvePublicKey() if isinstance(scheme, ec.ECDSA):
+                public.verify(signature, signed, scheme)
+            case ed25519.Ed25519PublicKey() | ed448.Ed448PublicKey():
+                public.verify(signature, signed)
+            case _:
+                return False
+    except Exception:  # noqa: BLE001 - whatever foreign bytes make the parsers raise
+        return False
+    return True
 
 
 def anchored_store(anchors: tuple[bytes, ...]) -> crypto.X509Store:

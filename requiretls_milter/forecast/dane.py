@@ -78,14 +78,26 @@ def match(chain: tuple[bytes, ...], records: tuple[TlsaRecord, ...]) -> Match:
     """Compare *chain* (DER, leaf first) with the *usable* records."""
     compared = _strongest(records)
     end_entity = any(record.usage == DANE_EE and _selects(record, chain[0]) for record in compared)
-    anchors = [
+    authorities = [record for record in compared if record.usage == DANE_TA]
+    anchors = dict.fromkeys(
         der
-        for record in compared
-        if record.usage == DANE_TA
+        for record in authorities
         for der in _anchor_candidates(record, chain)
         if _selects(record, der)
-    ]
-    return Match(end_entity, _anchored_path(chain, tuple(dict.fromkeys(anchors))))
+    )
+    paths = [_path_to(anchor, chain, anchor_has_dates=False) for anchor in anchors]
+    if not anchors:
+        # A key alone may be the anchor, which has issued the last certificate sent.
+        signed = {
+            der: None
+            for record in authorities
+            if (record.selector, record.matching_type) == (SPKI, FULL)
+            for der in chain
+            if certificate.signs(record.data, der)
+        }
+        paths = [_path_to(last, chain, anchor_has_dates=True) for last in signed]
+    # The nearest anchor decides: OpenSSL looks no further up once a record matches.
+    return Match(end_entity, min(paths, key=_preferred, default=None))
 
 
 def _strongest(records: tuple[TlsaRecord, ...]) -> list[TlsaRecord]:
@@ -111,17 +123,24 @@ def _selects(record: TlsaRecord, der: bytes) -> bool:
 
 
 def _anchor_candidates(record: TlsaRecord, chain: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """The issuers that the server sent; ``2 0 0`` brings the certificate itself (section 3.1.2)."""
-    issuers = chain[1:]
-    if record.selector == CERTIFICATE and record.matching_type == FULL:
-        return (*issuers, record.data)
-    return issuers
+    """The issuers that the server sent; ``2 0 0`` brings the certificate itself (section 3.1.2).
+
+    The server's own certificate is never one, self-signed or not: OpenSSL compares
+    it with DANE-EE(3) records alone.
+    """
+    issuers = [der for der in chain[1:] if der != chain[0]]
+    if record.selector == CERTIFICATE and record.matching_type == FULL and record.data != chain[0]:
+        issuers.append(record.data)
+    return tuple(issuers)
 
 
-def _anchored_path(chain: tuple[bytes, ...], anchors: tuple[bytes, ...]) -> Path | None:
-    if not anchors:
-        return None
-    return certificate.build_path(chain, certificate.anchored_store(anchors))
+def _path_to(anchor: bytes, chain: tuple[bytes, ...], *, anchor_has_dates: bool) -> Path:
+    store = certificate.anchored_store((anchor,))
+    return certificate.build_path(chain, store, anchor_has_dates=anchor_has_dates)
+
+
+def _preferred(path: Path) -> tuple[bool, int]:
+    return bool(path.error), path.length
 
 
 def verify(
