@@ -68,9 +68,9 @@ NO_RECORDS = st.binary(max_size=40).filter(lambda text: not text.startswith(b"v=
 
 
 @pytest.mark.rule(46)
-@given(records(), st.lists(NO_RECORDS, max_size=3), st.randoms())
+@given(records(), st.lists(NO_RECORDS, max_size=3))
 def test_r46_a_record_of_the_grammar_has_the_id_that_it_was_given(
-    record: Text, others: list[bytes], random: object
+    record: Text, others: list[bytes]
 ) -> None:
     assert re.fullmatch(STS_TEXT_RECORD, record.text)
     assert read_record([record.text.encode("latin-1"), *others]) == record.id

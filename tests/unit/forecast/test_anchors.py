@@ -1,0 +1,79 @@
+"""Which certificates a DANE-TA(2) record makes an anchor, and what is asked of them."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from requiretls_milter.forecast import dane
+from requiretls_milter.model import TlsaRecord
+from tests.unit.forecast.build import NOW
+from tests.unit.properties.chains import HOST, Make, issue, spki
+
+ROOT = Make("Root", 3, ca=True)
+MIDDLE = Make("Middle", 2, ca=True)
+LEAF = Make(HOST, 1, (HOST,), ca=False, use="server")
+
+
+def error(chain: tuple[bytes, ...], *records: TlsaRecord) -> str:
+    usable = dane.usable(records)
+    assert usable == records
+    return dane.verify(chain, usable, (HOST,), NOW)
+
+
+def sha256(der: bytes) -> TlsaRecord:
+    return TlsaRecord(2, 0, 1, hashlib.sha256(der).digest())
+
+
+@pytest.mark.rule(38)
+def test_r38_a_server_is_not_its_own_authority() -> None:
+    """OpenSSL compares the server's own certificate with DANE-EE(3) records alone."""
+    own = issue(Make(HOST, 1, (HOST,), ca=True), None)
+    for record in (TlsaRecord(2, 0, 0, own), sha256(own), TlsaRecord(2, 1, 1, bytes(32))):
+        assert error((own,), record)
+        assert error((own, own), record)
+    assert error((own,), TlsaRecord(3, 0, 0, own)) == ""
+
+
+@pytest.mark.rule(38)
+@pytest.mark.parametrize("valid", ["past", "future"])
+def test_r38_an_anchor_below_a_root_is_a_name_and_a_key_without_dates(valid: str) -> None:
+    middle = Make("Middle", 2, ca=True, valid=valid)
+    chain = (issue(LEAF, middle), issue(middle, ROOT), issue(ROOT, None))
+    assert error(chain, sha256(chain[1])) == ""
+    assert error(chain[:2], TlsaRecord(2, 0, 0, chain[1])) == ""
+    assert error(chain, sha256(chain[2])), "on the way to the root its dates count"
+
+
+@pytest.mark.rule(38)
+def test_r38_a_root_has_to_be_valid_now() -> None:
+    root = Make("Root", 3, ca=True, valid="past")
+    chain = (issue(LEAF, root), issue(root, None))
+    assert error(chain, sha256(chain[1])) == "certificate has expired"
+
+
+@pytest.mark.rule(38)
+def test_r38_the_nearest_anchor_is_enough() -> None:
+    root = Make("Root", 3, ca=True, valid="past")
+    chain = (issue(LEAF, MIDDLE), issue(MIDDLE, root), issue(root, None))
+    records = (sha256(chain[1]), sha256(chain[2]))
+    assert error(chain, *records) == error(chain, *records[::-1]) == ""
+
+
+@pytest.mark.rule(38)
+def test_r38_a_key_alone_anchors_what_it_has_signed() -> None:
+    leaf, middle = issue(LEAF, MIDDLE), issue(MIDDLE, ROOT)
+    assert error((leaf,), TlsaRecord(2, 1, 0, spki(2))) == ""
+    assert error((leaf, middle), TlsaRecord(2, 1, 0, spki(3))) == ""
+    assert error((leaf,), TlsaRecord(2, 1, 0, spki(3)))
+    assert error((issue(LEAF, MIDDLE, True),), TlsaRecord(2, 1, 0, spki(2))), "forged"
+    digest = TlsaRecord(2, 1, 1, hashlib.sha256(spki(2)).digest())
+    assert error((leaf,), digest), "no digest can check a signature"
+
+
+def test_a_key_that_is_not_for_tls_serves_no_tls() -> None:
+    for usage, good in ((("digital_signature",), True), (("crl_sign",), False)):
+        leaf = Make(HOST, 1, (HOST,), ca=False, key_usage=usage)
+        chain = (issue(leaf, ROOT), issue(ROOT, None))
+        assert (error(chain, sha256(chain[1])) == "") is good
