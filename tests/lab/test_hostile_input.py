@@ -282,15 +282,18 @@ def test_r62_what_a_sender_writes_stays_on_its_line_of_the_log(lab: Lab, milter:
 def test_a_next_hop_that_cannot_be_understood_is_unknown_and_not_a_failure(
     lab: Lab, milter: Milter
 ) -> None:
-    broken = place("nexthop")
-    lab.add([broken])
-    lab.world.transport[at(broken)[2:]] = ("dane/enforce", "[not a host..")
+    hops = [(place("dots"), "[two..dots.test]"), (place("hyphen"), "[-hyphen.test]")]
+    lab.add(where for where, _ in hops)
+    for where, hop in hops:
+        lab.world.transport[at(where)[2:]] = ("dane/enforce", hop)
     lab.update()
-    with lab.session() as smtp:
-        queue_id = transmit(smtp, b"Subject: x", at(broken), "REQUIRETLS")
-    line = milter.recipient(queue_id)
-    assert (line["forecast"], line["nexthop"]) == ("unknown", "[not a host..")
-    assert line["text"]
+    for where, hop in hops:
+        with lab.session() as smtp:
+            queue_id = transmit(smtp, b"Subject: x", at(where), "REQUIRETLS")
+        line = milter.recipient(queue_id)
+        assert (line["forecast"], line["nexthop"]) == ("unknown", hop)
+        assert line["text"]
+        assert lab.deliveries(queue_id)[0].dsn != "2.0.0"
 
 
 # ---------------------------------------------------------------- odd servers
