@@ -423,9 +423,11 @@ class Lab:
     def sessions(self, address: str | None = None) -> list[Session]:
         """What the scripted servers saw, in the order in which sessions ended."""
         try:
-            lines = (self.directory / "sessions.jsonl").read_text().splitlines()
+            written = (self.directory / "sessions.jsonl").read_text()
         except FileNotFoundError:
             return []
+        # The last line may still be on its way.
+        lines = written[: written.rfind("\n") + 1].splitlines()
         everything = (_session(json.loads(line)) for line in lines)
         return [item for item in everything if address in (None, item.address)]
 
