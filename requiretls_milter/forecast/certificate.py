@@ -14,6 +14,8 @@ import hashlib
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -49,6 +51,7 @@ class Certificate:
     server_auth: bool
     key_for_tls: bool
     self_issued: bool
+    weak_signature: bool
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,6 +81,7 @@ def parse(der: bytes) -> Certificate:
             server_auth=_may_serve_tls(certificate),
             key_for_tls=_key_may_serve_tls(certificate),
             self_issued=certificate.subject == certificate.issuer,
+            weak_signature=_is_weakly_signed(certificate),
         )
     except Exception as error:
         raise MalformedCertificateError(shown(f"unreadable certificate: {error}")) from error
@@ -164,6 +168,19 @@ def _key_may_serve_tls(certificate: x509.Certificate) -> bool:
     return usage.digital_signature or usage.key_encipherment or usage.key_agreement
 
 
+def _is_weakly_signed(certificate: x509.Certificate) -> bool:
+    """By MD5 or SHA-1: less than the 80 bits of OpenSSL's security level 1 (since its 3.0).
+
+    smtp(8) sets that level where it authenticates. An algorithm that we do not
+    know is none of the old ones.
+    """
+    try:
+        algorithm = certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        return False
+    return isinstance(algorithm, hashes.MD5 | hashes.SHA1)
+
+
 def digest(data: bytes, matching_type: int) -> bytes:
     """Apply a TLSA matching type (RFC 6698 section 2.1.3): 0 full, 1 SHA-256, 2 SHA-512."""
     match matching_type:
@@ -230,6 +247,8 @@ def build_path(
         certificate.server_auth for certificate in certificates
     ):
         return Path(error="certificate is not meant for a TLS server")
+    if any(certificate.weak_signature for certificate in certificates[:-1]):
+        return Path(error="certificate is signed by a digest that is too weak")
     dated = certificates
     if not anchor_has_dates and not certificates[-1].self_issued:
         dated = certificates[:-1]
@@ -241,7 +260,10 @@ def build_path(
 
 
 def signs(key: bytes, der: bytes) -> bool:
-    """Whether *key* (a SubjectPublicKeyInfo) made the signature of a certificate."""
+    """Whether *key* (a SubjectPublicKeyInfo) made the signature of a certificate.
+
+    Not one by SHA-1 or older, which the library does not verify any more.
+    """
     try:
         public, certificate = load_der_public_key(key), x509.load_der_x509_certificate(der)
         signature, signed = certificate.signature, certificate.tbs_certificate_bytes
