@@ -58,7 +58,12 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "X509_verify_cert": (_INT, (_POINTER,)),
     "X509_verify_cert_error_string": (_TEXT, (ctypes.c_long,)),
     "d2i_X509": (_POINTER, (_POINTER, ctypes.POINTER(_TEXT), ctypes.c_long)),
+    "i2d_X509": (_INT, (_POINTER, ctypes.POINTER(_TEXT))),
     "X509_free": (None, (_POINTER,)),
+    "X509_sign": (_INT, (_POINTER, _POINTER, _POINTER)),
+    "EVP_sha1": (_POINTER, ()),
+    "d2i_AutoPrivateKey": (_POINTER, (_POINTER, ctypes.POINTER(_TEXT), ctypes.c_long)),
+    "EVP_PKEY_free": (None, (_POINTER,)),
     "OPENSSL_sk_new_null": (_POINTER, ()),
     "OPENSSL_sk_push": (_INT, (_POINTER, _POINTER)),
     "OPENSSL_sk_free": (None, (_POINTER,)),
@@ -185,3 +190,21 @@ def _verify(
         ssl.X509_STORE_CTX_free(context)
         ssl.X509_STORE_free(store)
         ssl.OPENSSL_sk_free(stack)
+
+
+def signed_by_sha1(der: bytes, key: bytes) -> bytes:
+    """The certificate *der* with another signature: by *key* (DER), and by SHA-1.
+
+    Which the library cryptography makes no more, and servers still present.
+    """
+    ssl = _library()
+    private = ssl.d2i_AutoPrivateKey(None, ctypes.byref(_TEXT(key)), len(key))
+    try:
+        with _certificates([der]) as (certificate,):
+            assert ssl.X509_sign(certificate, private, ssl.EVP_sha1()) > 0
+            length = ssl.i2d_X509(certificate, None)
+            buffer = ctypes.create_string_buffer(length)
+            ssl.i2d_X509(certificate, ctypes.byref(ctypes.cast(buffer, _TEXT)))
+            return buffer.raw
+    finally:
+        ssl.EVP_PKEY_free(private)

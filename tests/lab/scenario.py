@@ -43,6 +43,8 @@ class Server:
     data_reply: str = "250"
     latency: float = 0.0
     """Not recorded: seconds to wait before each answer."""
+    security_level: int | None = None
+    """Not recorded: OpenSSL's, for a certificate that it would not present by default."""
 
 
 @dataclass(frozen=True)

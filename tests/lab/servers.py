@@ -145,6 +145,8 @@ class _Session:
             # TLS 1.1 needs security level 0 in OpenSSL 3 (its signatures use SHA-1).
             context.set_ciphers("ALL:@SECLEVEL=0")
             _tls_1_1_only(context)
+        if self.behaviour.security_level is not None:
+            context.set_ciphers(f"DEFAULT:@SECLEVEL={self.behaviour.security_level}")
         context.load_cert_chain(self.listener["pem"])
         await self.writer.start_tls(context, ssl_handshake_timeout=IDLE)
         self.tls = self.writer.get_extra_info("ssl_object").version()

@@ -77,3 +77,12 @@ def test_a_key_that_is_not_for_tls_serves_no_tls() -> None:
         leaf = Make(HOST, 1, (HOST,), ca=False, key_usage=usage)
         chain = (issue(leaf, ROOT), issue(ROOT, None))
         assert (error(chain, sha256(chain[1])) == "") is good
+
+
+def test_a_signature_by_sha1_proves_nothing_but_what_an_anchor_says_of_itself() -> None:
+    """OpenSSL's security level 1, at which smtp(8) authenticates, wants 80 bits."""
+    root = issue(ROOT, None, sha1=True)
+    leaf, weak = issue(LEAF, ROOT), issue(LEAF, ROOT, sha1=True)
+    assert error((leaf, root), sha256(root)) == ""
+    assert error((weak, root), sha256(root)) == "certificate is signed by a digest that is too weak"
+    assert error((weak, root), TlsaRecord(3, 0, 0, weak)) == "", "no signature is looked at"

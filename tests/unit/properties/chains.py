@@ -9,12 +9,18 @@ from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import strategies as st
 
 from requiretls_milter.model import TlsaRecord
+from tests import openssl
 from tests.unit.forecast import build
 
 HOST, DOMAIN = "mx.example.org", "example.org"
@@ -40,10 +46,22 @@ KEY_USES = (
 )
 
 
+RSA, ED25519 = 101, 102
+"""Numbers of keys that are of another kind than all others."""
+
+
 @functools.cache
-def key(number: int) -> ec.EllipticCurvePrivateKey:
+def key(
+    number: int,
+) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey:
     """One of a few keys."""
-    return ec.generate_private_key(ec.SECP256R1())
+    match number:
+        case 101:
+            return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        case 102:
+            return ed25519.Ed25519PrivateKey.generate()
+        case _:
+            return ec.generate_private_key(ec.SECP256R1())
 
 
 @dataclass(frozen=True)
@@ -62,11 +80,15 @@ class Make:
     path_length: int | None = None
     key_usage: tuple[str, ...] | None = None
     use: str = ""
+    other_names: tuple[x509.GeneralName, ...] = ()
 
 
 @functools.lru_cache(maxsize=2000)
-def issue(make: Make, issuer: Make | None, forged: bool = False) -> bytes:
-    """Make a certificate (DER), by *issuer* or by itself; *forged*: by a key that is another's."""
+def issue(make: Make, issuer: Make | None, forged: bool = False, sha1: bool = False) -> bytes:
+    """Make a certificate (DER), by *issuer* or by itself.
+
+    *forged*: signed by a key that is another's; *sha1*: signed by that.
+    """
     by = issuer or make
     begin, end = VALIDITIES[make.valid]
     builder = (
@@ -78,8 +100,8 @@ def issue(make: Make, issuer: Make | None, forged: bool = False) -> bytes:
         .not_valid_before(begin)
         .not_valid_after(end)
     )
-    if make.names:
-        names = [x509.DNSName(name) for name in make.names]
+    names = [*(x509.DNSName(name) for name in make.names), *make.other_names]
+    if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     if make.ca is not None:
         length = make.path_length if make.ca else None
@@ -92,7 +114,12 @@ def issue(make: Make, issuer: Make | None, forged: bool = False) -> bytes:
     if make.use:
         builder = builder.add_extension(x509.ExtendedKeyUsage(USES[make.use]), critical=False)
     signer = key(99 if forged else by.key)
-    return builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.DER)
+    algorithm = None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    der = builder.sign(signer, algorithm).public_bytes(Encoding.DER)
+    if not sha1:
+        return der
+    private = signer.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    return openssl.signed_by_sha1(der, private)
 
 
 def _name(text: str) -> x509.Name:
@@ -169,8 +196,9 @@ def chains(draw: st.DrawFn) -> Chain:
     """A chain of up to four certificates, and what of it a server sends, in what order."""
     makes = [draw(leaves), *(draw(issuers(2 + i)) for i in range(draw(st.integers(0, 3))))]
     forged = draw(mostly(-1, *range(len(makes))))
+    weak = draw(mostly(-1, *range(len(makes))))
     made = tuple(
-        issue(make, makes[i + 1] if i + 1 < len(makes) else None, forged == i)
+        issue(make, makes[i + 1] if i + 1 < len(makes) else None, forged == i, weak == i)
         for i, make in enumerate(makes)
     )
     sent = list(made[1:])
