@@ -92,7 +92,7 @@ def _fields(line: str) -> Mapping[str, str]:
     if start >= 0 and line.rstrip().endswith("}"):
         try:
             found = json.loads(line[start:])
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         if not isinstance(found, dict):
             return {}
