@@ -54,6 +54,9 @@ TARGETS = {
     target.name: target
     for target in (
         Target("mail_parameters", "message", (b"REQUIRETLS", b"SIZE=", b"SMTPUTF8", b" ")),
+        Target(
+            "bounce_parameters", "message", (b"RET=", b"HDRS", b"ENVID=", b"BODY=", b"BY=", b" ")
+        ),
         Target("tls_required", "message", (b"No", b"\r\n\t", b"(")),
         Target(
             "header_fields",
@@ -128,6 +131,16 @@ TARGETS = {
             longest=16384,
         ),
         Target("wire_frames", "engine", (b"\x00\x00\x00",)),
+        Target(
+            "kept_record",
+            "engine",
+            (b'"policy":', b'"found":', b'"mode":"enforce"', b'"mx":[', b'"v":1', b'"chain":['),
+        ),
+        Target(
+            "log_lines",
+            "logs",
+            (b"event=recipient ", b'"event":"recipient"', b"sender=", b"to=", b"reason=", b"\n"),
+        ),
         Target(
             "configuration",
             "settings",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from requiretls_milter.engine import wire
+from requiretls_milter.engine import records, wire
+from requiretls_milter.evidence.mta_sts import MAX_AGE, read_record
+from requiretls_milter.evidence.probe import FRESH
+from requiretls_milter.evidence.untrusted import MAX_TEXT
+from requiretls_milter.store import CLOCK_SKEW
 from tests.fuzz import expect
 
 
@@ -60,3 +64,29 @@ def _frames(pieces: list[bytes], limit: int) -> tuple[list[bytes], str]:
         assert 0 < len(frame) <= limit
         assert wire.Unframer().feed(wire.frame(frame)) == [frame]
     return found, ""
+
+
+_NOW = 1.8e9
+_ADDRESS = "192.0.2.1"
+
+
+def kept_record(data: bytes) -> None:
+    """What a store gives back, as a policy and as a session."""
+    try:
+        kept = records.decode_policy(data, _NOW)
+    except records.RecordError:
+        pass
+    else:
+        again = records.encode_policy(kept.policy, kept.evidence.fetched_at, kept.asked_at)
+        assert records.decode_policy(again, _NOW) == kept
+        assert kept.evidence.expires <= _NOW + CLOCK_SKEW + MAX_AGE
+        assert read_record([f"v=STSv1; id={kept.policy.id}".encode()]) == kept.policy.id
+    try:
+        found = records.decode_probe(data, _ADDRESS, _NOW)
+    except records.RecordError:
+        return
+    assert found.address == _ADDRESS
+    assert records.worth_keeping(found)
+    assert found.expires <= _NOW + CLOCK_SKEW + FRESH
+    assert records.decode_probe(records.encode_probe(found), _ADDRESS, _NOW) == found
+    expect.one_line(found.error, MAX_TEXT)

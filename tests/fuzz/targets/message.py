@@ -10,6 +10,7 @@ from typing import TypeVar
 from requiretls_milter.config import Config
 from requiretls_milter.engine import wire
 from requiretls_milter.forecast.status import outcome_of
+from requiretls_milter.milter import envelope
 from requiretls_milter.milter import tag as tags
 from requiretls_milter.milter.requirement import (
     Capability,
@@ -46,6 +47,25 @@ def mail_parameters(data: bytes) -> None:
     found = asks_requiretls(parameters)
     assert found == any(parameter.lower() == b"requiretls" for parameter in parameters)
     assert found == asks_requiretls(reversed(parameters))
+
+
+def bounce_parameters(data: bytes) -> None:
+    """MAIL parameters, separated by blanks; an octet before them says what is configured."""
+    choices, parameters = data[:1], data[1:].split(b" ")
+    flags = choices[0] if choices else 0
+    mark, keeps = ("REQUIRETLS", "")[flags & 1], bool(flags & 2)
+    text = envelope.new_parameters(parameters, mark=mark, keeps=keeps)
+    expect.one_line(text, len(data) + 2 * envelope.MAX_ENVID)
+    names = [parameter.partition("=")[0] for parameter in text.split(" ")]
+    assert names[-1] == "RET"
+    assert len(names) == len(set(names))
+    assert set(names) <= {"ENVID", "RET"} | (set() if keeps else {"BODY", "BY"})
+    if mark:
+        (envid,) = (p for p in text.split(" ") if p.startswith("ENVID="))
+        assert envid.lower().endswith(mark.lower())
+    again = [parameter.encode() for parameter in text.split(" ")]
+    assert envelope.new_parameters(again, mark=mark, keeps=keeps) == text, "a hop that marks twice"
+    assert envelope.is_headers_only(again)
 
 
 def tls_required(data: bytes) -> None:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from OpenSSL import crypto
 
-from requiretls_milter import config, nexthop
+from requiretls_milter import config, nexthop, would_have
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.forecast import certificate, dane
 from requiretls_milter.model import TlsaRecord
@@ -142,6 +142,11 @@ def test_each_mistake_of_a_configuration_is_one_line_of_printable_text(content: 
     for mistake in error.value.mistakes:
         expect.one_line(mistake, 1000)
     assert str(error.value).count("\n") == len(error.value.mistakes) - 1
+
+
+def test_a_log_line_of_others_may_be_nested_as_deep_as_it_likes() -> None:
+    line = '{"recipient":' + "[" * 5000 + "]" * 5000 + "}"
+    assert list(would_have.read([line])) == []
 
 
 # ---------------------------------------------------------------- DNS
