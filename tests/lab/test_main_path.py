@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import idna
 import pytest
 
 from tests.lab import labconfig, submission
@@ -662,6 +663,35 @@ def test_a_virtual_alias_that_leaves_by_smtp_looks_local(lab: Lab, milter: Milte
     assert (line["forecast"], line["why"]) == ("2.0.0", "mode")
     (delivery,) = lab.deliveries(sent.queue_id)
     assert (delivery.orig_to, delivery.dsn) == ("alias@mine.test", "5.7.30")
+
+
+@pytest.mark.rule(54)
+def test_r54_an_internationalized_domain_is_looked_up_as_a_labels(lab: Lab, milter: Milter) -> None:
+    name = "gr\N{LATIN SMALL LETTER U WITH DIAERESIS}n"
+    where = Scenario(idna.encode(name).decode(), domains=(Domain(mx=(Mx(server=NOREQ),)),))
+    lab.add([where])
+    # Postfix looks a transport up by the name as it was typed
+    lab.world.transport[f"{name}.sig.test"] = (where.profile, "")
+    lab.update()
+    with lab.session() as smtp:
+        for command in (
+            f"MAIL FROM:<{SENDER}> SMTPUTF8 REQUIRETLS",
+            f"RCPT TO:<{name}@{name}.sig.test>",
+            "DATA",
+        ):
+            smtp.send(f"{command}\r\n".encode())
+            code, text = smtp.getreply()
+            assert code in (250, 354), text
+        smtp.send(b"Subject: x\r\n\r\nbody\r\n.\r\n")
+        code, text = smtp.getreply()
+    assert code == 250
+    queue_id = text.decode().split()[-1]
+    line = milter.recipient(queue_id)
+    assert line["nexthop"] == domain(where) == "xn--grn-ioa.sig.test"
+    (delivery,) = lab.deliveries(queue_id)
+    assert (
+        (line["forecast"], line["tls"]) == (delivery.dsn, delivery.tls) == ("5.7.30", delivery.tls)
+    )
 
 
 # ---------------------------------------------------------------- log and metrics
