@@ -253,9 +253,13 @@ def _refused_by_reply(server: Server, reply: Reply, stage: ProbeStage) -> Attemp
 
 
 def reply_status(reply: Reply) -> str:
-    """The enhanced status code of a reply, or x.0.0 by the class of its code."""
-    enhanced = reply.enhanced
-    if status.is_enhanced(enhanced) and enhanced[0] == str(reply.code)[0]:
-        return enhanced
+    """The enhanced status code of a refusal, or x.0.0 by the class of its code.
+
+    What is no refusal is a protocol error where it ends a session: never a success.
+    """
     klass = reply.code // 100
-    return f"{klass}.0.0" if klass in (4, 5) else status.PROTOCOL_ERROR
+    if klass not in (4, 5):
+        return status.PROTOCOL_ERROR
+    enhanced = reply.enhanced
+    same_class = status.is_enhanced(enhanced) and enhanced.startswith(f"{klass}.")
+    return enhanced if same_class else f"{klass}.0.0"

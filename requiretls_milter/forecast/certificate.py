@@ -345,7 +345,7 @@ def name_matches(certificate: Certificate, reference: str) -> bool:
 
 def _matches(presented: str, wanted: str) -> bool:
     if wanted.startswith("."):
-        return len(presented) > len(wanted) and presented.endswith(wanted)
+        return presented.endswith(wanted)
     if presented == wanted:
         return True
     if not presented.startswith("*."):

@@ -1,4 +1,4 @@
-"""What fuzzing has found, one test for each mistake; the inputs are in the corpus."""
+"""What fuzzing and property tests have found, one test for each mistake."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from OpenSSL import crypto
 from requiretls_milter import config, nexthop, would_have
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.forecast import certificate, dane
-from requiretls_milter.model import TlsaRecord
+from requiretls_milter.model import Reply, TlsaRecord
 from tests.fuzz import expect
 from tests.unit.evidence.dnsserver import DnsServer, found
 from tests.unit.forecast import build
@@ -102,6 +102,19 @@ def test_a_full_record_that_openssl_would_not_take_is_not_usable(
     assert dane.usable((TlsaRecord(3, selector, 0, data),))
     changed = {"trailing": data + b"\0", "cut": data[:-1], "empty": b""}[change]
     assert dane.usable((TlsaRecord(3, selector, 0, changed),)) == ()
+
+
+@pytest.mark.parametrize("code", [220, 250, 0, 7, 354, 999])
+def test_a_session_that_ended_by_a_refusal_that_is_none_is_never_a_success(code: int) -> None:
+    reply = Reply(code, "2.0.0")
+    assert reply_status(reply) == status.PROTOCOL_ERROR
+
+
+def test_a_name_with_a_dot_in_front_is_for_the_same_reference_as_openssl_has_it() -> None:
+    der = self_signed(ec.generate_private_key(ec.SECP256R1()), ".example.org")
+    read = certificate.parse(der)
+    assert certificate.name_matches(read, ".example.org")
+    assert not certificate.name_matches(read, "mx.example.org")
 
 
 # ---------------------------------------------------------------- names and texts
