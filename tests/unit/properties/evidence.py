@@ -229,14 +229,14 @@ def nearly_good_hosts(draw: st.DrawFn, name: str) -> HostEvidence:
         draw(mostly(shown, about)).tlsa(*draw(usages)) for _ in range(draw(mostly(1, 0, 2)))
     )
     if not draw(st.integers(0, 4)):
-        records += (draw(st.sampled_from(tlsa_records())),)
+        records = (*draw(st.sampled_from((records, ()))), draw(st.sampled_from(tlsa_records())))
     secure = draw(mostly(True, False))
     found = tuple(
         draw(st.lists(st.sampled_from(ADDRESSES[:4]), min_size=1, max_size=2, unique=True))
     )
     tlsa = TlsaEvidence(
         asked=secure,
-        outcome=DnsOutcome.FOUND if records else DnsOutcome.NODATA,
+        outcome=draw(mostly(DnsOutcome.FOUND if records else DnsOutcome.NODATA, DnsOutcome.ERROR)),
         secure=draw(mostly(True, False)),
         base_domain=name,
         records=records,
@@ -252,7 +252,8 @@ def nearly_good_hosts(draw: st.DrawFn, name: str) -> HostEvidence:
         )
         for address in found
     )
-    lookup = AddressLookup(DnsOutcome.FOUND, secure, found, canonical=name)
+    unknown = not draw(st.integers(0, 9))
+    lookup = AddressLookup(DnsOutcome.FOUND, secure, found, canonical=name, alias_error=unknown)
     return HostEvidence(name, draw(st.sampled_from((10, 20))), lookup, tlsa, probed)
 
 
@@ -279,14 +280,14 @@ readings = st.builds(Reading, *(st.booleans() for _ in dataclasses.fields(Readin
 mta_profiles = st.builds(
     MtaProfile,
     name=st.sampled_from(ProfileName),
-    tls_security_level=st.sampled_from(TlsLevel),
+    tls_security_level=mostly(TlsLevel.DANE, *TlsLevel),
     requiretls_policy=requiretls_policies,
-    mta_sts=st.sampled_from(MtaSts),
+    mta_sts=mostly(MtaSts.OFF, *MtaSts),
     insecure_mx_policy=st.sampled_from((TlsLevel.DANE, TlsLevel.ENCRYPT, TlsLevel.MAY)),
     mydomain=st.sampled_from(("", "example.org", "sender.example")),
-    mx_address_limit=st.sampled_from((0, 1, 2, 5)),
-    inet_protocols=st.sampled_from((("ipv4",), ("ipv6",), ("ipv4", "ipv6"))),
-    my_addresses=st.sampled_from(((), (OWN_ADDRESS,))),
+    mx_address_limit=mostly(5, 0, 1, 2),
+    inet_protocols=mostly(("ipv4", "ipv6"), ("ipv4",), ("ipv6",)),
+    my_addresses=mostly((), (OWN_ADDRESS,)),
     reading=st.just(Reading()) | readings,
 )
 requirements = st.sampled_from(Requirement)

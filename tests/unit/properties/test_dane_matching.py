@@ -88,3 +88,27 @@ def test_r06_a_chain_leads_to_a_trusted_authority_where_openssl_says_so(chain: C
     verdict = openssl.pkix(chain.presented, (root,), (HOST,))
     error = pkix.verify(chain.presented, (HOST,), trusting(root), build.NOW)
     assert (error == "") == (verdict.error == ""), (error, verdict.error)
+
+
+LABELS = ("mx", "MX", "*", "m*", "*x", "www", "example", "org", "xn--bcher-kva", "", "a.b")
+names = st.lists(st.sampled_from(LABELS), min_size=1, max_size=4).map(".".join)
+references = st.builds(
+    "{}{}".format,
+    st.sampled_from(("", "", ".")),
+    st.lists(st.sampled_from(("mx", "www", "example", "org")), min_size=2, max_size=4).map(
+        ".".join
+    ),
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(names.filter(bool), max_size=3), names.filter(bool), references)
+def test_a_certificate_names_what_openssl_says_it_does(
+    dns_names: list[str], common_name: str, reference: str
+) -> None:
+    root = chains.Make("Root", 3, ca=True)
+    leaf = chains.issue(chains.Make(common_name, 1, tuple(dns_names), use="server"), root)
+    authority = chains.issue(root, None)
+    error = pkix.verify((leaf,), (reference,), trusting(authority), build.NOW)
+    verdict = openssl.pkix((leaf,), (authority,), (reference,))
+    assert (error == "") == (verdict.error == ""), (error, verdict.error)

@@ -114,6 +114,23 @@ before = st.none() | st.sampled_from(("5.4.4", "4.4.3", "4.4.4")).map(
     2,
     None,
 )
+@example(  # the only one of the family that goes first cannot be the last one of its group
+    (
+        (attempt(1, "5.7.30", False), attempt(2, "4.7.5", False, V6)),
+        (attempt(3, "", False), attempt(4, "4.4.1", False, V6)),
+    ),
+    3,
+    None,
+)
+@example(  # but that of the next group may be
+    (
+        (attempt(1, "4.4.1", False), attempt(2, "4.4.1", False, V6)),
+        (attempt(3, "5.7.30", False), attempt(4, "4.4.1", False, V6)),
+        (attempt(5, "", False), attempt(6, "", False, V6)),
+    ),
+    5,
+    None,
+)
 def test_r11_what_is_certain_holds_in_every_order_and_else_the_worst_is_told(
     groups: Groups, limit: int, recorded: Attempt | None
 ) -> None:
