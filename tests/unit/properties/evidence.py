@@ -56,6 +56,18 @@ def presented() -> dict[tuple[bytes, ...], tuple[str, str]]:
     return {**chains, (): ("", "none"), (b"0\x03\x02\x01\x05",): ("", "garbage")}
 
 
+UNUSABLE = (
+    TlsaRecord(1, 1, 1, bytes(32)),
+    TlsaRecord(4, 1, 1, bytes(32)),
+    TlsaRecord(3, 1, 1, b"short"),
+    TlsaRecord(3, 1, 99, bytes(32)),
+    TlsaRecord(3, 9, 1, bytes(32)),
+    TlsaRecord(3, 1, 255, bytes(32)),
+    TlsaRecord(3, 0, 0, b"garbage"),
+    TlsaRecord(2, 1, 1, b""),
+)
+
+
 @functools.cache
 def tlsa_records() -> tuple[TlsaRecord, ...]:
     """Records that match something, that match nothing, and that nobody can use."""
@@ -66,17 +78,7 @@ def tlsa_records() -> tuple[TlsaRecord, ...]:
         for usage in (2, 3)
         for selector, matching in ((1, 1), (0, 1), (1, 2), (0, 0), (1, 0))
     ]
-    unusable = [
-        TlsaRecord(1, 1, 1, bytes(32)),
-        TlsaRecord(4, 1, 1, bytes(32)),
-        TlsaRecord(3, 1, 1, b"short"),
-        TlsaRecord(3, 1, 99, bytes(32)),
-        TlsaRecord(3, 9, 1, bytes(32)),
-        TlsaRecord(3, 1, 255, bytes(32)),
-        TlsaRecord(3, 0, 0, b"garbage"),
-        TlsaRecord(2, 1, 1, b""),
-    ]
-    return (*matching, build.BAD, *unusable)
+    return (*matching, build.BAD, *UNUSABLE)
 
 
 outcomes = st.sampled_from(DnsOutcome)
@@ -215,7 +217,7 @@ def domains(draw: st.DrawFn, chaotic: bool = False) -> DomainEvidence:
 
 def mostly(usual: Any, *others: Any) -> st.SearchStrategy[Any]:
     """*usual*, and now and then something else."""
-    return st.sampled_from((usual,) * 4 + others)
+    return st.sampled_from((usual,) * 12 + others)
 
 
 @st.composite
@@ -228,8 +230,11 @@ def nearly_good_hosts(draw: st.DrawFn, name: str) -> HostEvidence:
     records = tuple(
         draw(mostly(shown, about)).tlsa(*draw(usages)) for _ in range(draw(mostly(1, 0, 2)))
     )
-    if not draw(st.integers(0, 4)):
-        records = (*draw(st.sampled_from((records, ()))), draw(st.sampled_from(tlsa_records())))
+    match draw(mostly("as they are", "one more", "none usable", "none usable")):
+        case "one more":
+            records = (*records, draw(st.sampled_from(tlsa_records())))
+        case "none usable":
+            records = (draw(st.sampled_from(UNUSABLE)),)
     secure = draw(mostly(True, False))
     found = tuple(
         draw(st.lists(st.sampled_from(ADDRESSES[:4]), min_size=1, max_size=2, unique=True))
@@ -248,7 +253,7 @@ def nearly_good_hosts(draw: st.DrawFn, name: str) -> HostEvidence:
             starttls_offered=True,
             tls_version=draw(mostly("TLSv1.3", "TLSv1.2", "TLSv1.1")),
             chain=shown.chain,
-            requiretls=draw(mostly(True, False)),
+            requiretls=draw(mostly(True, False, False, False)),
         )
         for address in found
     )
@@ -265,7 +270,7 @@ def nearly_good(draw: st.DrawFn) -> DomainEvidence:
         (draw(nearly_good_hosts(name)) for name in names), key=lambda host: host.preference
     )
     records = tuple(MxRecord(host.preference, host.host) for host in found)
-    secure = draw(mostly(True, False, False))
+    secure = draw(st.booleans())
     return DomainEvidence(
         NextHop(HopKind.MX, DOMAIN),
         MxEvidence(DnsOutcome.FOUND, secure, records, canonical=DOMAIN),

@@ -91,7 +91,10 @@ def test_r06_a_chain_leads_to_a_trusted_authority_where_openssl_says_so(chain: C
 
 
 LABELS = ("mx", "MX", "*", "m*", "*x", "www", "example", "org", "xn--bcher-kva", "", "a.b")
-names = st.lists(st.sampled_from(LABELS), min_size=1, max_size=4).map(".".join)
+names = st.one_of(
+    st.lists(st.sampled_from(LABELS), min_size=1, max_size=4).map(".".join),
+    st.sampled_from(("*.org", "*.example.org", "*.mx.example.org", ".example.org", "*")),
+)
 references = st.builds(
     "{}{}".format,
     st.sampled_from(("", "", ".")),

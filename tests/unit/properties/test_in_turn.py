@@ -124,9 +124,9 @@ before = st.none() | st.sampled_from(("5.4.4", "4.4.3", "4.4.4")).map(
 )
 @example(  # but that of the next group may be
     (
-        (attempt(1, "4.4.1", False), attempt(2, "4.4.1", False, V6)),
+        (attempt(1, "4.4.1", False),),
         (attempt(3, "5.7.30", False), attempt(4, "4.4.1", False, V6)),
-        (attempt(5, "", False), attempt(6, "", False, V6)),
+        (attempt(5, "", False), attempt(6, "", False, V6), attempt(7, "", False, V6)),
     ),
     5,
     None,
