@@ -47,6 +47,9 @@ _SUITES = frozenset(
 )
 """What tells Debian's archive from the other archives in a machine's sources."""
 
+_FOR_SCRIPTS = ("perl", "libperl", "debconf", "systemd", "udev")
+"""Packages (by how their names begin) that only maintainer scripts want, and none is run."""
+
 APT_TIMEOUT = 900
 """Seconds that one apt-get may take; a slow mirror should fail, not hang a test run."""
 
@@ -94,6 +97,18 @@ DNS = Recipe(
     probe="usr/sbin/unbound",
 )
 
+SYSTEMD = Recipe(
+    name="systemd-252",
+    suite="bookworm",
+    packages=(
+        *("base-files", "coreutils", "dash", "diffutils", "findutils", "grep", "sed"),
+        *("systemd", "systemd-container", "python3", "libmilter1.0.1"),
+        *_POSTFIX,
+    ),
+    probe="usr/lib/systemd/systemd",
+)
+"""A Debian 12 that boots in a container, with what the service needs, and a Postfix."""
+
 REDIS = Recipe(
     name="redis",
     suite="trixie",
@@ -102,7 +117,7 @@ REDIS = Recipe(
 )
 """Redis 8 and Valkey 8: stores of a fleet."""
 
-ALL = (DNS, REDIS, POSTFIX_3_11, POSTFIX_3_10, POSTFIX_3_7, SENDMAIL_8_18, SENDMAIL_8_17)
+ALL = (DNS, REDIS, SYSTEMD, POSTFIX_3_11, POSTFIX_3_10, POSTFIX_3_7, SENDMAIL_8_18, SENDMAIL_8_17)
 
 
 def cache_home() -> Path:
@@ -165,7 +180,7 @@ def _build_in(recipe: Recipe, home: Path, root: Path) -> None:
         new = Path(scratch) / "root"
         new.mkdir(mode=0o755)
         debs = _download(recipe, Path(scratch) / "apt")
-        _unpack(debs, new)
+        _unpack(recipe, debs, new)
         _furnish(new)
         if not (new / recipe.probe).exists():
             raise LabUnavailable(f"root {recipe.name}: no /{recipe.probe} after unpacking")
@@ -284,14 +299,15 @@ def _keyring(path: Path) -> Path | None:
     return path
 
 
-def _unpack(debs: list[Path], root: Path) -> None:
+def _unpack(recipe: Recipe, debs: list[Path], root: Path) -> None:
     # Debian's merged /usr: a package that still ships /lib/... must end up in /usr/lib.
     for name in ("bin", "sbin", "lib", "lib64"):
         (root / "usr" / name).mkdir(parents=True, exist_ok=True)
         (root / name).symlink_to(f"usr/{name}")
     for deb in debs:
-        if deb.name.startswith(("perl", "libperl", "debconf_", "systemd_", "udev_")):
-            continue  # only maintainer scripts want them, and none is run
+        name = deb.name.partition("_")[0]
+        if name.startswith(_FOR_SCRIPTS) and name not in recipe.packages:
+            continue
         listing = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE)
         with listing:
             tar = subprocess.run(

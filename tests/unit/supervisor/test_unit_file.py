@@ -38,8 +38,8 @@ def installed(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     unit = tmp_path / UNIT.name
     text = UNIT.read_text()
     # systemd-analyze wants the program to be there.
-    assert "ExecStart=/usr/bin/requiretls-milter serve\n" in text
-    unit.write_text(text.replace("ExecStart=/usr/bin/requiretls-milter", "ExecStart=/bin/true"))
+    assert "ExecStart=/usr/local/bin/requiretls-milter serve\n" in text
+    unit.write_text(text.replace("=/usr/local/bin/requiretls-milter ", "=/bin/true "))
     if request.param is not None:
         drop_ins = tmp_path / f"{UNIT.name}.d"
         drop_ins.mkdir()

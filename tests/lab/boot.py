@@ -1,0 +1,125 @@
+"""Boots a Debian 12 with the service's unit in a container, by systemd-nspawn.
+
+The root is only read: what is written goes to memory.  The container has a network of its own,
+and nothing of the machine's systemd takes part, which there need not be.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.lab import inside, roots, runs
+from tests.lab.errors import LabError, LabUnavailable
+
+REPOSITORY = Path(__file__).parents[2]
+SYSTEMD = REPOSITORY / "systemd"
+DEADLINE = 150.0
+"""Seconds from boot to halt."""
+
+_HOME = "/opt/requiretls-milter"
+
+_PROGRAM = f"""\
+#!/usr/bin/python3
+import sys
+sys.path[:0] = ["{_HOME}/source", "{_HOME}/site-packages"]
+from requiretls_milter.cli import main
+main()
+"""
+
+_TRIAL = """\
+[Unit]
+After=network.target systemd-journald.service
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/python3 /trial/inside.py
+StandardOutput=file:/trial/output
+StandardError=inherit
+ExecStopPost=/usr/bin/systemctl --no-block --force exit
+"""
+
+
+def boot(config: str, drop_ins: Mapping[str, str]) -> dict[str, Any]:
+    """Run inside.py there, with *config* and *drop_ins* of the unit by file name.
+
+    Returns its report, and what it printed as "output".  Raises LabUnavailable where no container
+    can be booted, and LabError where there is no report.
+    """
+    if sys.version_info[:2] != (3, 11):
+        raise LabUnavailable("Debian 12 has Python 3.11, and what is installed here is for another")
+    root = roots.ensure(roots.SYSTEMD)
+    run = runs.make_temporary()
+    try:
+        trial = run.outside / "trial"
+        trial.mkdir()
+        (trial / "inside.py").write_text(Path(inside.__file__).read_text())
+        files = run.outside / "files"
+        files.mkdir()
+        binds = {
+            **_written(files, config, drop_ins),
+            f"{_HOME}/source/requiretls_milter": REPOSITORY / "requiretls_milter",
+            f"{_HOME}/site-packages": Path(sysconfig.get_path("platlib")),
+            "/trial": trial,
+        }
+        console = _console(root, binds, machine=run.outside.name)
+        output = trial / "output"
+        printed = output.read_text() if output.exists() else ""
+        report = trial / "report.json"
+        if not report.exists():
+            raise LabError(f"{console[-2000:]}\n{printed}")
+        return {**json.loads(report.read_text()), "output": printed}
+    finally:
+        run.remove()
+
+
+def _written(files: Path, config: str, drop_ins: Mapping[str, str]) -> dict[str, Path]:
+    """The files that an installation has, by their place there."""
+    unit = f"/etc/systemd/system/{inside.UNIT}"
+    texts = {
+        unit: (SYSTEMD / inside.UNIT).read_text(),
+        **{f"{unit}.d/{name}": text for name, text in drop_ins.items()},
+        "/etc/systemd/system/trial.service": _TRIAL,
+        "/usr/local/bin/requiretls-milter": _PROGRAM,
+        str(inside.CONFIG): config,
+    }
+    for folder in ("sysusers.d", "tmpfiles.d"):
+        for file in (SYSTEMD / folder).iterdir():
+            texts[f"/usr/lib/{folder}/{file.name}"] = file.read_text()
+    written = {}
+    for number, (place, text) in enumerate(texts.items()):
+        written[place] = files / str(number)
+        written[place].write_text(text)
+        written[place].chmod(0o755)
+    return written
+
+
+def _console(root: Path, binds: Mapping[str, Path], machine: str) -> str:
+    """What the container says from boot to halt; its programs are the root's own."""
+    libraries = root / "usr/lib" / str(sysconfig.get_config_var("MULTIARCH"))
+    loader = next(root.glob("usr/lib*/ld-linux-*.so.*"))
+    command = [
+        *(str(loader), "--library-path", f"{libraries}:{libraries}/systemd"),
+        *(f"{root}/usr/bin/systemd-nspawn", "--quiet", "--register=no", "--keep-unit"),
+        *("--private-network", "--volatile=overlay", f"--directory={root}"),
+        f"--machine={machine}",
+        *(f"--bind={here}:{place}" for place, here in binds.items()),
+        *("--boot", "systemd.unit=trial.service", "systemd.firstboot=off"),
+        "systemd.mask=systemd-networkd-wait-online.service",  # there is no network to wait for
+    ]
+    console = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=DEADLINE,
+    ).stdout
+    if "Welcome to" not in console:
+        raise LabUnavailable(f"no container can be booted: {console.strip()[-300:]}")
+    return console

@@ -1,0 +1,109 @@
+"""The unit under a real systemd: a Debian 12 is booted, with a chrooted Postfix in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.lab import boot, inside
+from tests.lab.errors import LabUnavailable
+from tests.lab.fixtures import unavailable
+
+CONFIG = """\
+[milter]
+socket = "unix:/var/spool/postfix/requiretls-milter/milter.sock"
+socket_group = "postfix"
+"""
+
+VARIANT = "postfix-chroot.conf"
+
+Report = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    """What happened there, from boot to halt."""
+    drop_ins = {
+        VARIANT: (boot.SYSTEMD / "variants" / VARIANT).read_text(),
+        "watchdog.conf": "[Service]\nWatchdogSec=2\n",  # the unit's own half minute is long
+    }
+    try:
+        return boot.boot(CONFIG, drop_ins)
+    except LabUnavailable as reason:
+        unavailable(reason)
+        raise
+
+
+def test_systemd_starts_it_and_hears_that_it_is_ready(report: Report) -> None:
+    assert report["started"]["status"] == 0, report["journal"]
+    running = report["running"]
+    assert (running["ActiveState"], running["SubState"]) == ("active", "running")
+    assert running["StatusText"].startswith("3 of 3 processes ready")
+
+
+def test_every_process_runs_without_rights_as_the_user_of_sysusers(report: Report) -> None:
+    assert report["running"]["User"] == "requiretls-milter"
+    processes = report["processes"]
+    assert set(processes) == {"requiretls-milt", "rtls-engine", "rtls-worker-1", "rtls-worker-2"}
+    for name, kernel in processes.items():
+        assert "0" not in kernel["Uid"].split(), name
+        assert kernel["CapEff"] == kernel["CapBnd"] == "0" * 16, name
+        assert kernel["NoNewPrivs"] == "1", name
+        assert kernel["Seccomp"] == "2", name
+
+
+def test_the_socket_is_where_a_chrooted_postfix_looks_and_its_groups(report: Report) -> None:
+    assert report["socket"] == ["requiretls-milter", "postfix", "0o660"]
+    assert report["postfix"]["status"] == 0, report["postfix"]["output"]
+
+
+def test_postfix_has_its_mail_tagged(report: Report) -> None:
+    assert "\nX-RequireTLS: requirement=tls-required-no; " in report["first message"]
+
+
+def test_a_reload_ends_when_the_new_configuration_holds(report: Report) -> None:
+    assert report["reload"]["status"] == 0, report["reload"]["output"]
+    assert "event=reloaded component=supervisor generation=2" in report["journal"]
+
+
+def test_a_reload_of_a_bad_configuration_fails_and_the_old_one_stays(report: Report) -> None:
+    assert report["reload of nonsense"]["status"] != 0
+    assert "milter.socket: expected text, got a number, 7" in report["journal"]
+    assert report["after reloads"]["ActiveState"] == "active"
+    assert report["after reloads"]["StatusText"].endswith("configuration 2")
+    assert report["after reloads"]["MainPID"] == report["running"]["MainPID"]
+
+
+@pytest.mark.parametrize(
+    ("how", "restarts", "said"),
+    [
+        ("killed", "1", "Main process exited, code=killed, status=9/KILL"),
+        ("stopped dead", "2", "Watchdog timeout (limit 2s)!"),
+    ],
+)
+def test_systemd_starts_it_again(report: Report, how: str, restarts: str, said: str) -> None:
+    assert said in report["journal"]
+    assert report[how]["NRestarts"] == restarts
+    assert report[how]["ActiveState"] == "active"
+    assert "\nX-RequireTLS: " in report[f"message after {how}"]
+
+
+def test_it_stops_and_leaves_nothing_behind(report: Report) -> None:
+    assert report["stop"]["status"] == 0, report["stop"]["output"]
+    assert report["stopped"]["ActiveState"] == "inactive"
+    assert report["stopped"]["Result"] == "success"
+    assert report["processes left"] == {}
+    assert report["socket left"] is False
+
+
+def test_without_it_mail_goes_as_milter_default_action_says(report: Report) -> None:
+    message = report["message without us"]
+    assert "Subject: without\n" in message
+    assert "X-RequireTLS" not in message
+    assert "connect to Milter service unix:requiretls-milter/milter.sock" in report["mail log"]
+
+
+def test_the_trial_ended_by_itself(report: Report) -> None:
+    assert report["output"] == ""
+    assert inside.UNIT in report["journal"]
