@@ -227,20 +227,28 @@ class OutboundService(enum.StrEnum):
 
 
 class Bound(enum.StrEnum):
-    """What is limited so that no stranger can make it grow (docs/reliability.md)."""
+    """What is limited so that no stranger can make it grow: the keys of [limits], and two more."""
 
+    CALLBACKS = "callbacks"
+    QUESTIONS = "questions"
+    FORECAST_CACHE = "forecast_cache"
     GATHERINGS = "gatherings"
     FLIGHTS = "flights"
     PROBES = "probes"
+    PROBES_PER_HOST = "probes_per_host"
+    PROBES_PER_MINUTE = "probes_per_minute"
     LOOKUPS = "lookups"
     FETCHES = "fetches"
+    ASSESSMENT_TIMEOUT = "assessment_timeout"
+    GATHERING_TIMEOUT = "gathering_timeout"
+    FLIGHT_TIMEOUT = "flight_timeout"
+    FETCH_TIMEOUT = "fetch_timeout"
     HOST_CACHE = "host_cache"
     DOMAIN_CACHE = "domain_cache"
-    FORECAST_CACHE = "forecast_cache"
-    QUESTIONS = "questions"
+    STORE_QUEUE = "store_queue"
+    METRICS_CONNECTIONS = "metrics_connections"
     ENGINE_CONNECTIONS = "engine_connections"
     ENGINE_REQUESTS = "engine_requests"
-    METRICS_CONNECTIONS = "metrics_connections"
 
 
 class Process(enum.StrEnum):

@@ -52,6 +52,7 @@ def run(start: Start) -> int:
         incarnation=start.incarnation,
         generation=start.generation,
         counters=counters,
+        limits=start.config.limits,
     )
     context = adapter.WorkerContext(
         config=start.config, source=client, counters=counters, host_name=socket.gethostname()
@@ -134,7 +135,7 @@ class _Worker:
                 take_log_settings(config)
                 self._counters.configure(configured_domains(config))
                 self._context.config = config
-                self._client.reconfigure(generation)
+                self._client.reconfigure(generation, config.limits)
                 self._channel.send("ack", generation=generation, error="")
             case "drain":
                 adapter.stop_accepting()

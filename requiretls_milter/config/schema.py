@@ -844,6 +844,145 @@ class Config(Section):
     store: Store = Store()
 
     def assessment_digest(self) -> str:
+class Limits(Section):
+    """How much is done at once, and for how long: nothing that a stranger causes grows beyond it.
+
+    Each limit that is met counts in saturated_total, under the name of its key. One that is met
+    all day wants a look at who causes it before it wants to be raised.
+    """
+
+    callbacks: Annotated[Count, Field(ge=1, le=10_000)] = Field(
+        200,
+        description=(
+            "Callbacks of one worker that wait for a forecast at the same time; a further one "
+            "does not wait, its forecast is unknown. Each holds a thread: those of two workers "
+            "fit into the 512 that the systemd unit allows (TasksMax), and a Postfix has 100 "
+            "smtpd processes by default."
+        ),
+    )
+    questions: Annotated[Count, Field(ge=16, le=100_000)] = Field(
+        4_096,
+        description=(
+            "Questions of one worker that the engine has not answered; the forecast of a further "
+            "one is unknown. The engine takes twice as many of one connection."
+        ),
+        json_schema_extra=RESTART,
+    )
+    forecast_cache: Annotated[Count, Field(ge=100, le=1_000_000)] = Field(
+        10_000,
+        description="Forecasts that one worker keeps, some 10 MiB; the least used makes room.",
+    )
+    gatherings: Annotated[Count, Field(ge=1, le=100_000)] = Field(
+        500,
+        description=(
+            "Next hops that the engine looks at at once, each with up to 16 sessions to wait for; "
+            "the forecast of a further one is unknown."
+        ),
+    )
+    flights: Annotated[Count, Field(ge=1, le=1_000_000)] = Field(
+        4_000,
+        description=(
+            "Lookups, fetches and sessions under way or waiting for their turn: eight for each "
+            "gathering. Who needs a further one gets an unknown forecast."
+        ),
+    )
+    probes: Annotated[Count, Field(ge=1, le=10_000)] = Field(
+        40,
+        description=(
+            "SMTP sessions at once, to all servers together; further ones wait their turn. A "
+            "burst of handshakes must not starve the engine; a session of 0.3 s makes 40 some "
+            "hundred new servers a second (docs/benchmarks.md)."
+        ),
+    )
+    probes_per_host: Annotated[Count, Field(ge=1, le=100)] = Field(
+        1,
+        description=(
+            "SMTP sessions at once to one address; further ones wait their turn. One: servers "
+            "count connections of a stranger, and the MTA wants to have its own."
+        ),
+    )
+    probes_per_minute: Annotated[Count, Field(ge=1, le=1_000_000)] = Field(
+        6_000,
+        description=(
+            "SMTP sessions that begin within any minute; further ones wait their turn. A hundred "
+            "a second, about what 40 at once come to: it only holds back where servers answer "
+            "faster, or where probes was raised. Lower it where a firewall or provider counts "
+            "connections to port 25."
+        ),
+    )
+    lookups: Annotated[Count, Field(ge=1, le=10_000)] = Field(
+        64,
+        description=(
+            "DNS lookups at once; further ones wait their turn. What one resolver answers without "
+            "dropping, and a socket each."
+        ),
+    )
+    fetches: Annotated[Count, Field(ge=1, le=1_000)] = Field(
+        20,
+        description=(
+            "MTA-STS policies that are fetched at once; further ones wait their turn. Policies "
+            "are kept for weeks, so that few are fetched at the same time but at first."
+        ),
+    )
+    assessment_timeout: Wait = Field(
+        25,
+        description=(
+            "Seconds after which the engine answers a question with unknown; what it is about "
+            "goes on being looked at. The waits of [rules] may be shorter; no MTA waits longer."
+        ),
+    )
+    gathering_timeout: Seconds = Field(
+        300,
+        description=(
+            "Seconds for all evidence of one next hop, also when nobody waits for it any more: 16 "
+            "sessions with silent servers, one after the other where they share an address."
+        ),
+    )
+    flight_timeout: Seconds = Field(
+        180,
+        description=(
+            "Seconds for one lookup, fetch or session, with the time that it waits for its turn; "
+            "each step has a limit of its own besides (dns.timeout, probe.command_timeout)."
+        ),
+    )
+    fetch_timeout: Annotated[float, Field(strict=True, gt=0, le=60, allow_inf_nan=False)] = Field(
+        30,
+        description=(
+            "Seconds for fetching one MTA-STS policy; RFC 8461 section 3.3 suggests a minute at "
+            "most."
+        ),
+    )
+    host_cache: Annotated[Count, Field(ge=100, le=10_000_000)] = Field(
+        20_000,
+        description=(
+            "Entries of evidence by host and address that the engine keeps in memory, some 8 KiB "
+            "each with a certificate chain; the least used makes room."
+        ),
+    )
+    domain_cache: Annotated[Count, Field(ge=100, le=10_000_000)] = Field(
+        20_000,
+        description=(
+            "Entries of evidence by domain, up to 10 KiB each; the least used makes room."
+        ),
+    )
+    store_queue: Annotated[Count, Field(ge=1, le=1_000_000)] = Field(
+        10_000,
+        description=(
+            "Changes that wait for a store that is slow or gone, up to 10 KiB each; the oldest is "
+            "given up then, and stays in memory only."
+        ),
+        json_schema_extra=RESTART,
+    )
+    metrics_connections: Annotated[Count, Field(ge=1, le=1_000)] = Field(
+        32,
+        description=(
+            "Connections to the metrics endpoint: a few Prometheus servers, and people; a further "
+            "one is refused."
+        ),
+        json_schema_extra=RESTART,
+    )
+
+
         """A digest of all that an assessment depends on: [mta], [dns] and [probe].
 
         Two processes with the same digest give the same forecast for the same
@@ -856,6 +995,7 @@ class Config(Section):
         """The dotted keys that differ in *new* and only take effect at a restart."""
         changed = []
         for section in type(self).model_fields:
+    limits: Limits = Limits()
             old_values, new_values = getattr(self, section), getattr(new, section)
             for key, field in type(old_values).model_fields.items():
                 differs = getattr(old_values, key) != getattr(new_values, key)

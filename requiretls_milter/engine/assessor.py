@@ -49,15 +49,6 @@ from requiretls_milter.model import (
 
 __all__ = ["Assessor", "BusyError", "CachedSource"]
 
-ASSESS_DEADLINE = 25.0
-"""Seconds for one assessment: less than Postfix's milter_command_timeout of 30 s (rule 60)."""
-
-GATHER_DEADLINE = 300.0
-"""Seconds for which evidence is gathered at most, also when nobody waits any more."""
-
-MAX_GATHERINGS = 500
-"""Next hops of which evidence is gathered at once."""
-
 MAX_FORECAST_LIFE = 3600.0
 """Seconds that a forecast may be reused at most."""
 
@@ -73,7 +64,6 @@ class Assessor:
         trust: the certification authorities that count.
         counters, gauges: where assessments are counted and ``domain_ready`` is shown.
         ledger: remembers what was offered; None where nothing outlives the process.
-        deadline: seconds for one assessment.
         wall, monotonic: clocks, in seconds.
     """
 
@@ -86,7 +76,6 @@ class Assessor:
         gauges: Gauges,
         *,
         ledger: Ledger | None = None,
-        deadline: float = ASSESS_DEADLINE,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -96,7 +85,6 @@ class Assessor:
         self._counters = counters
         self._gauges = gauges
         self._ledger = ledger
-        self._deadline = deadline
         self._wall = wall
         self._monotonic = monotonic
         self._gatherings: dict[tuple[NextHop, bool], asyncio.Task[DomainEvidence]] = {}
@@ -129,7 +117,7 @@ class Assessor:
 
         Raises:
             BusyError: too much is under way.
-            TimeoutError: it took longer than :data:`GATHER_DEADLINE`.
+            TimeoutError: it took longer than ``limits.gathering_timeout``.
         """
         if refresh:
             return await self._look(nexthop, self._source.fresh())
@@ -169,12 +157,16 @@ class Assessor:
             return LOCAL_FORECAST, AssessmentResult.DELIVER
         plain = question.asked is Requirement.NONE
         probes = not (plain and self._config.probe.plain_mail is PlainMail.DNS)
+        limits = self._config.limits
         try:
-            async with asyncio.timeout(self._deadline):
+            # Less than Postfix's milter_command_timeout of 30 s (rule 60).
+            async with asyncio.timeout(limits.assessment_timeout) as patience:
                 evidence = await asyncio.shield(self._gathering(nexthop, probes=probes))
                 forecast = await self._judge(evidence, question)
         except TimeoutError:
-            text = f"not known within {self._deadline:g} s"
+            if patience.expired():  # else something that it is made of took too long
+                self._counters.inc("saturated_total", (Bound.ASSESSMENT_TIMEOUT,))
+            text = f"not known within {limits.assessment_timeout:g} s"
             return unknown_forecast(text), AssessmentResult.DEADLINE
         except BusyError as error:
             return unknown_forecast(f"the engine is busy: {error}"), AssessmentResult.BUSY
@@ -219,9 +211,9 @@ class Assessor:
         key = (nexthop, probes)
         gathering = self._gatherings.get(key)
         if gathering is None:
-            if len(self._gatherings) >= MAX_GATHERINGS:
+            if len(self._gatherings) >= self._config.limits.gatherings:
                 self._counters.inc("saturated_total", (Bound.GATHERINGS,))
-                raise BusyError(f"{MAX_GATHERINGS} next hops are looked at")
+                raise BusyError(f"{len(self._gatherings)} next hops are looked at")
             source: EvidenceSource = self._source if probes else _WithoutProbes(self._source)
             gathering = asyncio.create_task(self._look(nexthop, source), name=str(nexthop))
             self._gatherings[key] = gathering
@@ -235,12 +227,20 @@ class Assessor:
             _log.info("gathering_failed", nexthop=str(key[0]), error=repr(error))
 
     async def _look(self, nexthop: NextHop, source: EvidenceSource) -> DomainEvidence:
-        async with asyncio.timeout(GATHER_DEADLINE):
-            evidence = await gather(nexthop, source, self._config, self._wall())
-            if self._ledger is None:
-                return evidence
-            lost = await self._ledger.observe(evidence, self._wall())
-            return replace(evidence, downgraded_at=lost)
+        try:
+            async with asyncio.timeout(self._config.limits.gathering_timeout) as patience:
+                return await self._gather(nexthop, source)
+        except TimeoutError:
+            if patience.expired():
+                self._counters.inc("saturated_total", (Bound.GATHERING_TIMEOUT,))
+            raise
+
+    async def _gather(self, nexthop: NextHop, source: EvidenceSource) -> DomainEvidence:
+        evidence = await gather(nexthop, source, self._config, self._wall())
+        if self._ledger is None:
+            return evidence
+        lost = await self._ledger.observe(evidence, self._wall())
+        return replace(evidence, downgraded_at=lost)
 
 
 class _WithoutProbes:

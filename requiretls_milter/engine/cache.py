@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from requiretls_milter import log
+from requiretls_milter.config import Limits
 from requiretls_milter.engine.outage import Outbound
 from requiretls_milter.engine.records import (
     KeptPolicy,
@@ -60,18 +61,6 @@ from requiretls_milter.model import (
     TlsaEvidence,
 )
 from requiretls_milter.store import Store, StoreError, StoreKind
-
-MAX_HOST_ENTRIES = 20_000
-"""Entries of the host layer; those with a chain take some 8 KiB each."""
-
-MAX_DOMAIN_ENTRIES = 20_000
-"""Entries of the domain layer, at most some 10 KiB each."""
-
-MAX_FLIGHTS = 4_000
-"""Lookups, fetches and probes under way or waiting for their turn."""
-
-FLIGHT_DEADLINE = 180.0
-"""Seconds: each step of a flight has a limit of its own; this is for all, and for waiting."""
 
 MAX_LIFE = 86_400.0
 """Seconds that evidence is kept at most (RFC 8767 section 4 advises a cap)."""
@@ -194,6 +183,8 @@ class CachedSource:
         scopes: what separates these from those of another configuration.
         retry_after: seconds between the first two attempts where one fails.
         outbound: is told what failed and what did not, and says whether it was we.
+        limits: how many entries are kept and how many flights are under way, and for
+            how long.
         wall, monotonic: clocks, in seconds.
         jitter: gives a number from 0 to 1.
     """
@@ -207,8 +198,7 @@ class CachedSource:
         counters: Counters,
         scopes: Scopes = Scopes(),  # noqa: B008 - frozen
         outbound: Outbound | None = None,
-        max_host_entries: int = MAX_HOST_ENTRIES,
-        max_domain_entries: int = MAX_DOMAIN_ENTRIES,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
@@ -223,8 +213,9 @@ class CachedSource:
         self._jitter = jitter
         self.outbound = outbound if outbound is not None else Outbound(monotonic=monotonic)
         """Whether we reach anything at all."""
-        self._hosts = _Shelf(Layer.HOST, max_host_entries, Bound.HOST_CACHE, OrderedDict())
-        self._domains = _Shelf(Layer.DOMAIN, max_domain_entries, Bound.DOMAIN_CACHE, OrderedDict())
+        self._limits = limits
+        self._hosts = _Shelf(Layer.HOST, limits.host_cache, Bound.HOST_CACHE, OrderedDict())
+        self._domains = _Shelf(Layer.DOMAIN, limits.domain_cache, Bound.DOMAIN_CACHE, OrderedDict())
         self._flights: dict[tuple[Hashable, bool], asyncio.Task[Any]] = {}
         self._mx: _Kind[MxEvidence] = _Kind(self._domains, _lookup_failed)
         self._mta_sts: _Kind[MtaStsEvidence] = _Kind(
@@ -354,9 +345,9 @@ class CachedSource:
         if flight is None and not fresh:
             flight = self._flights.get((key, False))
         if flight is None:
-            if len(self._flights) >= MAX_FLIGHTS:
+            if len(self._flights) >= self._limits.flights:
                 self._counters.inc("saturated_total", (Bound.FLIGHTS,))
-                raise BusyError(f"{MAX_FLIGHTS} lookups are under way")
+                raise BusyError(f"{len(self._flights)} lookups are under way")
             self._count(kind.shelf.layer, CacheResult.MISS)
             flight = asyncio.create_task(self._fly(kind, key, look), name=str(key)[:200])
             self._flights[key, fresh] = flight
@@ -382,8 +373,13 @@ class CachedSource:
         return entry.value
 
     async def _fly(self, kind: _Kind[T], key: Hashable, look: Callable[[], Awaitable[T]]) -> T:
-        async with asyncio.timeout(FLIGHT_DEADLINE):
-            found = await look()
+        try:
+            async with asyncio.timeout(self._limits.flight_timeout) as patience:
+                found = await look()
+        except TimeoutError:
+            if patience.expired():
+                self._counters.inc("saturated_total", (Bound.FLIGHT_TIMEOUT,))
+            raise
         wall, monotonic = self._wall(), self._monotonic()
         life = min(found.expires - wall, kind.max_life)
         pause = 0.0
@@ -423,7 +419,11 @@ class CachedSource:
 
     def _landed(self, key: Hashable, fresh: bool, flight: asyncio.Task[Any]) -> None:
         del self._flights[key, fresh]
-        if not flight.cancelled() and (error := flight.exception()) is not None:
+        if flight.cancelled() or (error := flight.exception()) is None:
+            return
+        if isinstance(error, TimeoutError):
+            _log.warning("evidence_late", key=key, seconds=self._limits.flight_timeout)
+        else:
             # Sources do not raise for what the network does: this is a mistake of ours.
             _log.error("evidence_failed", key=key, error=repr(error), exc_info=error)
 

@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from requiretls_milter import log
+from requiretls_milter.config import Limits
 from requiretls_milter.engine.wire import (
     CountersRequest,
     ErrorReply,
@@ -47,17 +48,11 @@ from requiretls_milter.model import (
     unknown_forecast,
 )
 
-MAX_HOT = 10_000
-"""Forecasts kept in a worker: about 10 MiB."""
-
 MAX_HOT_LIFE = 3600.0
 """Seconds for which a forecast is kept at most, whatever it says itself."""
 
-MAX_IN_FLIGHT = 4096
-"""Questions of one worker that the engine has not answered."""
-
-ANSWER_TIMEOUT = 35.0
-"""Seconds for an answer: the engine's own deadline, and time to answer many at once.
+ANSWER_MARGIN = 10.0
+"""Seconds for an answer beyond the engine's own deadline: time to answer many at once.
 
 Nobody waits that long: who waits, waits with a deadline of his own. An engine
 that lets a question lie for longer is stuck, and the connection is given up.
@@ -126,8 +121,8 @@ class EngineClient:
         incarnation: int = 0,
         generation: int = 0,
         counters: Counters | None = None,
-        max_hot: int = MAX_HOT,
-        answer_timeout: float = ANSWER_TIMEOUT,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        answer_timeout: float | None = None,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -136,7 +131,7 @@ class EngineClient:
         self._incarnation = incarnation
         self._generation = generation
         self._counters = counters if counters is not None else Counters()
-        self._max_hot = max_hot
+        self._limits = limits
         self._answer_timeout = answer_timeout
         self._wall = wall
         self._monotonic = monotonic
@@ -185,12 +180,12 @@ class EngineClient:
             elif question in self._asked:
                 result = CacheResult.JOINED
                 self._pending[self._asked[question]].futures.append(future)
-            elif len(self._pending) >= MAX_IN_FLIGHT:
+            elif len(self._pending) >= self._limits.questions:
                 answer = unknown_forecast("too many questions are under way")
                 self._counters.inc("saturated_total", (Bound.QUESTIONS,))
             else:
                 self._next_id += 1
-                deadline = self._monotonic() + self._answer_timeout
+                deadline = self._monotonic() + self._answer_within()
                 self._pending[self._next_id] = _Pending(question, deadline, [future])
                 self._asked[question] = self._next_id
                 self._unsent.append(self._next_id)
@@ -201,10 +196,11 @@ class EngineClient:
             self._wake()
         return future
 
-    def reconfigure(self, generation: int) -> None:
+    def reconfigure(self, generation: int, limits: Limits) -> None:
         """Go over to a new configuration: what was judged under the old one is forgotten."""
         with self._lock:
             self._generation = generation
+            self._limits = limits
             self._hot.clear()
 
     def close(self, timeout: float = 1.0) -> None:
@@ -212,6 +208,11 @@ class EngineClient:
         self._closing.set()
         self._wake()
         self._thread.join(timeout)
+
+    def _answer_within(self) -> float:
+        if self._answer_timeout is not None:
+            return self._answer_timeout
+        return self._limits.assessment_timeout + ANSWER_MARGIN
 
     def _recall(self, question: Question) -> Forecast | None:
         hot = self._hot.get(question)
@@ -392,7 +393,7 @@ class EngineClient:
             return
         self._hot[question] = _Hot(forecast, self._wall() + life, self._monotonic() + life)
         self._hot.move_to_end(question)
-        while len(self._hot) > self._max_hot:
+        while len(self._hot) > self._limits.forecast_cache:
             self._hot.popitem(last=False)
             self._counters.inc("saturated_total", (Bound.FORECAST_CACHE,))
 

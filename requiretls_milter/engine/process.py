@@ -132,9 +132,10 @@ class _Engine:
                 self._aggregate,
                 self._cache_entries,
                 self._counters,
+                max_requests=2 * heart.config.limits.questions,
             )
             await door.open()
-            http = await self._open_metrics(heart.config.metrics.listen)
+            http = await self._open_metrics(heart.config)
         except (StartError, OSError) as error:
             _log.error("engine_cannot_start", error=str(error))
             self._channel.send("failed", error=str(error))
@@ -163,6 +164,7 @@ class _Engine:
                 max_records=config.store.max_records,
                 max_bytes=config.store.max_bytes,
                 key_prefix=config.store.key_prefix,
+                max_pending=config.limits.store_queue,
             )
         except StoreError as error:
             raise StartError(str(error)) from error
@@ -172,7 +174,7 @@ class _Engine:
     async def _build(self, config: Config, generation: int) -> _Heart:
         """Make what answers under a configuration; of the old one, keep what is the same."""
         old = self._heart
-        if old is not None and old.config.assessment_digest() == config.assessment_digest():
+        if old is not None and _look_alike(old.config, config):
             collector, resolver = old.collector, old.resolver
             source, trust = old.source, old.trust
         else:
@@ -197,17 +199,25 @@ class _Engine:
             counters=self._counters,
             scopes=Scopes.of(config),
             outbound=self._outbound,
+            limits=config.limits,
         )
 
     def _full(self, bound: str) -> None:
         self._counters.inc("saturated_total", (bound,))
 
-    async def _open_metrics(self, listen: str) -> MetricsDoor | None:
+    async def _open_metrics(self, config: Config) -> MetricsDoor | None:
+        listen = config.metrics.listen
         if not listen:
             return None
         set_build_info(self._gauges)
         collector = EngineCollector(self._sum, self._gauges, self._domains)
-        door = MetricsDoor(listen, Exposition(collector), self._refresh_gauges, self._counters)
+        door = MetricsDoor(
+            listen,
+            Exposition(collector),
+            self._refresh_gauges,
+            self._counters,
+            max_connections=config.limits.metrics_connections,
+        )
         await door.open()
         return door
 
@@ -379,6 +389,11 @@ class _Engine:
         while True:
             await asyncio.sleep(REFRESH_INTERVAL * (1.0 - REFRESH_JITTER * random.random()))  # noqa: S311
             await self._now.source.refresh_policies()
+
+
+def _look_alike(old: Config, new: Config) -> bool:
+    """Whether two configurations find out the same, and go about it in the same way."""
+    return old.assessment_digest() == new.assessment_digest() and old.limits == new.limits
 
 
 async def _retire(old: _Heart, new: _Heart) -> None:

@@ -43,14 +43,8 @@ from requiretls_milter.metrics import Aggregate, Bound, Counters, Gauges, Metric
 MAX_CONNECTIONS = 128
 """To the unix socket: 64 workers, and people."""
 
-MAX_CONNECTION_REQUESTS = 8192
-"""Requests of one connection under way: twice what a worker asks for at once."""
-
 MAX_UNSENT = 8 << 20
 """Bytes that wait for a client to read; one that lets it come to this is cut off."""
-
-MAX_HTTP_CONNECTIONS = 32
-"""To the metrics endpoint: a few Prometheus servers, and people."""
 
 HTTP_CONNECTION_LIFE = 60.0
 """Seconds that a connection to the metrics endpoint lasts at most, busy or not."""
@@ -82,6 +76,7 @@ class EngineDoor:
         aggregate: where workers' counters are added up.
         cache_entries: gives the sizes of the caches.
         counters: where it is counted that somebody is turned away.
+        max_requests: of one connection under way: twice what a worker asks for at once.
     """
 
     def __init__(
@@ -91,7 +86,10 @@ class EngineDoor:
         aggregate: Aggregate,
         cache_entries: Callable[[], dict[str, int]],
         counters: Counters | None = None,
+        *,
+        max_requests: int = 8_192,
     ) -> None:
+        self.max_requests = max_requests
         self._path = Path(path)
         self._state = state
         self._aggregate = aggregate
@@ -224,7 +222,8 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _take(self, request: Request) -> None:
-        if len(self._tasks) >= MAX_CONNECTION_REQUESTS and not isinstance(request, CountersRequest):
+        full = len(self._tasks) >= self._door.max_requests
+        if full and not isinstance(request, CountersRequest):
             self._door.saturated(Bound.ENGINE_REQUESTS)
             self._send(error_reply(request.id, "too many requests under way"))
             return
@@ -316,6 +315,7 @@ class MetricsDoor:
         exposition: what is shown.
         refresh: called before each rendering, to bring gauges up to date.
         counters: where it is counted that somebody is turned away.
+        max_connections: at once; a further one is refused.
     """
 
     def __init__(
@@ -324,7 +324,10 @@ class MetricsDoor:
         exposition: Exposition,
         refresh: Callable[[], None],
         counters: Counters | None = None,
+        *,
+        max_connections: int = 32,
     ) -> None:
+        self._max_connections = max_connections
         host, _, port = listen.rpartition(":")
         self._host = host.removeprefix("[").removesuffix("]")
         self._port = int(port)
@@ -347,6 +350,7 @@ class MetricsDoor:
             max_line_size=MAX_HTTP_LINE,
             max_field_size=MAX_HTTP_LINE,
         )
+        server.limit = self._max_connections
         server.full = lambda: self._counters.inc("saturated_total", (Bound.METRICS_CONNECTIONS,))
         self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -383,12 +387,15 @@ class MetricsDoor:
 class _BoundedServer(web.Server):
     """An HTTP server that bounds how many connections there are and how long each lasts."""
 
+    limit: int
+    """Connections at once."""
+
     full: Callable[[], None]
     """Called when one too many is turned away."""
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        if len(self.connections) > MAX_HTTP_CONNECTIONS:
+        if len(self.connections) > self.limit:
             self.full()
             transport.abort()
             return

@@ -19,6 +19,7 @@ from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.dns import MAX_TTL, Resolver, address_literal
 from requiretls_milter.evidence.mta_sts import HTTPS_PORT, MtaSts, StsRecord
 from requiretls_milter.evidence.probe import Prober
+from requiretls_milter.evidence.slots import Full, nobody
 from requiretls_milter.evidence.tlsa import find_tlsa
 from requiretls_milter.model import (
     AddressLookup,
@@ -73,7 +74,7 @@ class EvidenceSource(Protocol):
 class Collector(EvidenceSource):
     """The live source: each question goes out to the network.
 
-    *full* is told ``lookups``, ``fetches`` or ``probes`` when one has to wait for others.
+    *full* is told the key of ``[limits]`` whenever one of these limits is met.
     Raises OSError or ssl.SSLError where ``probe.ca_file`` cannot be read.
     """
 
@@ -83,9 +84,9 @@ class Collector(EvidenceSource):
         *,
         policy_port: int = HTTPS_PORT,
         clock: Callable[[], float] = time.time,
-        full: Callable[[str], None] = lambda _: None,
+        full: Full = nobody,
     ) -> None:
-        probe = config.probe
+        probe, limits = config.probe, config.limits
         policy = AddressPolicy(probe.allow_networks)
         protocols = {name for profile in _profiles(config) for name in profile.inet_protocols}
         self._clock = clock
@@ -94,7 +95,8 @@ class Collector(EvidenceSource):
             config.dns.timeout,
             tuple(protocols),
             clock,
-            full=lambda: full("lookups"),
+            lookups=limits.lookups,
+            full=full,
         )
         """The resolver; its ``trusted`` belongs to the self-test."""
         self._mta_sts = MtaSts(
@@ -102,8 +104,10 @@ class Collector(EvidenceSource):
             policy,
             probe.ca_file,
             port=policy_port,
+            timeout=limits.fetch_timeout,
+            fetches=limits.fetches,
             clock=clock,
-            full=lambda: full("fetches"),
+            full=full,
         )
         self._prober = Prober(
             policy,
@@ -112,8 +116,11 @@ class Collector(EvidenceSource):
             connect_timeout=probe.connect_timeout,
             command_timeout=probe.command_timeout,
             retry_after=probe.retry_after,
+            sessions=limits.probes,
+            per_host=limits.probes_per_host,
+            per_minute=limits.probes_per_minute,
             clock=clock,
-            full=lambda: full("probes"),
+            full=full,
         )
 
     async def mx(self, domain: str) -> MxEvidence:
@@ -151,12 +158,16 @@ async def gather(
 
     Servers are probed also where one profile would not even connect, but only
     those that an MTA of this configuration could try. *now* becomes
-    ``gathered_at``.
+    ``gathered_at``. Raises what *source* raises.
     """
-    async with asyncio.TaskGroup() as tasks:
-        policy = tasks.create_task(_mta_sts(nexthop, source))
-        mx = await _mx(nexthop, source, now)
-        hosts = await _hosts(nexthop, mx, source, config)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            policy = tasks.create_task(_mta_sts(nexthop, source))
+            mx = await _mx(nexthop, source, now)
+            hosts = await _hosts(nexthop, mx, source, config)
+    except ExceptionGroup as several:
+        # A source that is too busy, or a mistake of ours: one of them tells it.
+        raise several.exceptions[0] from several
     return DomainEvidence(nexthop, mx, policy.result(), hosts, now)
 
 

@@ -33,7 +33,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 
-from requiretls_milter.evidence.slots import Slots, nobody
+from requiretls_milter.evidence.slots import Full, Slots, nobody
 from requiretls_milter.evidence.untrusted import error_text, printable
 from requiretls_milter.model import AddressLookup, DnsOutcome, MxEvidence, MxRecord
 
@@ -48,9 +48,6 @@ MAX_TTL = 86_400
 
 PARTIAL_TTL = 60
 """Seconds that an answer is kept where one of A and AAAA failed."""
-
-MAX_LOOKUPS = 64
-"""Lookups at work at once; the others wait. One costs a socket and 0.3 ms of CPU a query."""
 
 ATTEMPT_TIMEOUT = 2.0
 """Seconds until a query is sent again, or to the next server (dnspython's own default)."""
@@ -163,7 +160,8 @@ class Resolver:
 
     *nameservers* as :func:`parse_nameserver` reads them, empty for those of
     ``/etc/resolv.conf``. *timeout*: seconds for one lookup, aliases included.
-    *full* is called when a lookup has to wait for others.
+    *lookups*: how many are at work at once; one costs a socket and 0.3 ms of CPU
+    a query. *full* is told ``lookups`` when one has to wait for others.
     """
 
     def __init__(
@@ -172,12 +170,14 @@ class Resolver:
         timeout: float,
         inet_protocols: Sequence[str] = ("ipv4", "ipv6"),
         clock: Callable[[], float] = time.time,
-        full: Callable[[], None] = nobody,
+        *,
+        lookups: int = 64,
+        full: Full = nobody,
     ) -> None:
         self._stub = _stub(nameservers, timeout)
         self._timeout = timeout
         self._clock = clock
-        self._slots = Slots(MAX_LOOKUPS, full)
+        self._slots = Slots(lookups, "lookups", full)
         self._address_types = tuple(
             rdtype
             for protocol, rdtype in (("ipv4", dns.rdatatype.A), ("ipv6", dns.rdatatype.AAAA))

@@ -23,7 +23,7 @@ import dns.rdatatype
 
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.dns import Resolver, address_literal
-from requiretls_milter.evidence.slots import Slots, nobody
+from requiretls_milter.evidence.slots import Full, Slots, nobody
 from requiretls_milter.evidence.untrusted import error_text, printable
 from requiretls_milter.model import DnsOutcome, MtaStsEvidence, MtaStsMode, MtaStsPolicy
 
@@ -35,12 +35,6 @@ MAX_HEADER_LINE = 8_190
 
 MAX_HEADERS = 64
 """Fields of the HTTP header, at most MAX_HEADER_LINE octets each."""
-
-FETCH_TIMEOUT = 30.0
-"""Seconds for one fetch, name lookup included (section 3.3 suggests a minute at most)."""
-
-MAX_FETCHES = 20
-"""Fetches at work at once; the others wait."""
 
 FETCH_RETRY = 300.0
 """Seconds until a fetch that failed may be tried again for the same id (section 3.3)."""
@@ -216,7 +210,9 @@ class _PolicyHosts(aiohttp.abc.AbstractResolver):
 class MtaSts:
     """Finds policies. *ca_file*: whom to trust, "" for the system's store.
 
-    *full* is called when a fetch has to wait for others.
+    *timeout*: seconds for one fetch, name lookup included (section 3.3 suggests a
+    minute at most). *fetches*: how many are at work at once. *full* is told
+    ``fetches`` when one has to wait for others, ``fetch_timeout`` when it took too long.
 
     Raises OSError or ssl.SSLError where *ca_file* cannot be read.
     """
@@ -228,9 +224,10 @@ class MtaSts:
         ca_file: str = "",
         *,
         port: int = HTTPS_PORT,
-        timeout: float = FETCH_TIMEOUT,
+        timeout: float = 30.0,
+        fetches: int = 20,
         clock: Callable[[], float] = time.time,
-        full: Callable[[], None] = nobody,
+        full: Full = nobody,
     ) -> None:
         self._resolver = resolver
         self._hosts = _PolicyHosts(resolver, policy)
@@ -238,7 +235,8 @@ class MtaSts:
         self._port = port
         self._timeout = timeout
         self._clock = clock
-        self._slots = Slots(MAX_FETCHES, full)
+        self._full = full
+        self._slots = Slots(fetches, "fetches", full)
 
     async def record(self, domain: str) -> StsRecord:
         """Look up ``_mta-sts.DOMAIN`` (section 3.1); aliases are followed. Never raises."""
@@ -272,7 +270,10 @@ class MtaSts:
         return MtaStsEvidence(policy, fetched_at=now, expires=now + policy.max_age)
 
     def _failed(self, domain: str, error: Exception) -> MtaStsEvidence:
-        text = "timed out" if isinstance(error, TimeoutError) else _why(error)
+        text = _why(error)
+        if isinstance(error, TimeoutError):
+            self._full("fetch_timeout")
+            text = "timed out"
         return MtaStsEvidence(
             error=printable(f"policy of {domain}: {text}"), expires=self._clock() + FETCH_RETRY
         )

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from OpenSSL import SSL, crypto
 
 from requiretls_milter.evidence.addresses import AddressPolicy
-from requiretls_milter.evidence.slots import Slots, nobody
+from requiretls_milter.evidence.slots import Full, Pace, Slots, nobody
 from requiretls_milter.evidence.untrusted import error_text, printable
 from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
 
@@ -53,10 +53,6 @@ MAX_CHAIN = 10
 
 MAX_CHAIN_OCTETS = 262_144
 """Octets of certificates kept."""
-
-MAX_SESSIONS = 40
-"""Sessions at once; with one address at most one. A session of some 0.3 s over the internet
-makes that about a hundred new servers a second (docs/benchmarks.md)."""
 
 FRESH = 3_600.0
 """Seconds that a completed session is good evidence."""
@@ -110,7 +106,9 @@ class Prober:
     *helo*: the name given in EHLO. Times in seconds: *connect_timeout* for the
     connection, *command_timeout* for each reply (a greeter such as postscreen
     takes 6 s) and for the handshake, *retry_after* until a failed session may
-    be tried again. *full* is called when a session has to wait for others.
+    be tried again. *sessions* at once, *per_host* of them with one address, and
+    *per_minute* that begin within a minute: *full* is told ``probes``,
+    ``probes_per_host`` or ``probes_per_minute`` when one has to wait its turn.
     """
 
     def __init__(
@@ -122,8 +120,11 @@ class Prober:
         connect_timeout: float = 10.0,
         command_timeout: float = 15.0,
         retry_after: float = 60.0,
+        sessions: int = 40,
+        per_host: int = 1,
+        per_minute: int = 6_000,
         clock: Callable[[], float] = time.time,
-        full: Callable[[], None] = nobody,
+        full: Full = nobody,
     ) -> None:
         self._policy = policy
         self._helo = printable(helo).replace(" ", "").encode("ascii")
@@ -133,8 +134,11 @@ class Prober:
         self._retry_after = retry_after
         self._clock = clock
         self._tls = _tls_context()
-        self._slots = Slots(MAX_SESSIONS, full)
-        self._busy: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._full = full
+        self._pace = Pace(per_minute, "probes_per_minute", full)
+        self._slots = Slots(sessions, "probes", full)
+        self._per_host = per_host
+        self._busy: weakref.WeakValueDictionary[str, Slots] = weakref.WeakValueDictionary()
 
     async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
         """Hold a session with *address*; *server_name* is sent as SNI, "" sends none.
@@ -152,9 +156,11 @@ class Prober:
                 failure=ProbeFailure.FORBIDDEN,
                 error="not a global address, and not in probe.allow_networks",
             )
-        busy = self._busy.setdefault(address, asyncio.Lock())
-        async with busy, self._slots:
-            return await self._session(address, port, server_name)
+        places = Slots(self._per_host, "probes_per_host", self._full)
+        async with self._busy.setdefault(address, places):
+            await self._pace.start()
+            async with self._slots:
+                return await self._session(address, port, server_name)
 
     async def _session(self, address: str, port: int, server_name: str) -> ProbeEvidence:
         try:

@@ -68,6 +68,7 @@ import milter
 
 from requiretls_milter.config.fields import parse_milter_socket
 from requiretls_milter.log import get_logger
+from requiretls_milter.metrics import Bound
 from requiretls_milter.milter.requirement import capability
 from requiretls_milter.milter.transaction import Client, Recipient, Settings, Transaction
 from requiretls_milter.model import (
@@ -713,6 +714,11 @@ def _answer(
     pending = recipient.pending
     if pending is None:
         return unknown_forecast("the assessment could not be started")
+    # Each callback that waits holds a thread of libmilter's.
+    limits = connection.settings.config.limits
+    if len(connection.server.running) > limits.callbacks and not pending.done():
+        connection.counters.inc("saturated_total", (Bound.CALLBACKS,))
+        return unknown_forecast("too many callbacks wait for a forecast")
     forecast = unknown_forecast("the assessment failed")
     started = time.monotonic()
     with _apart(stage):

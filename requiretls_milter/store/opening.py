@@ -6,7 +6,7 @@ from requiretls_milter.config.fields import parse_store_url
 from requiretls_milter.metrics import Counters, Gauges
 from requiretls_milter.store import MAX_BYTES, MAX_RECORDS, Backend, Store, StoreError
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.store.steady import SteadyStore
+from requiretls_milter.store.steady import MAX_PENDING, SteadyStore
 
 DEFAULT_PREFIX = "requiretls-milter:"
 
@@ -19,6 +19,7 @@ def open_store(
     max_records: int = MAX_RECORDS,
     max_bytes: int = MAX_BYTES,
     key_prefix: str = DEFAULT_PREFIX,
+    max_pending: int = MAX_PENDING,
 ) -> Store:
     """The store at ``store.url``; nothing is read or written before :meth:`Store.start`.
 
@@ -28,6 +29,7 @@ def open_store(
         max_records, max_bytes: bounds of what is kept in memory or in a file;
             Redis has bounds of its own (maxmemory).
         key_prefix: of the keys in Redis.
+        max_pending: changes that wait for a store that is slow or gone.
 
     Raises:
         StoreError: there can be none, whatever happens: no such kind of store,
@@ -55,4 +57,4 @@ def open_store(
                 f"requiretls-milter[redis]): {error}"
             ) from error
         backend = RedisBackend(url, prefix=key_prefix)
-    return SteadyStore(backend, counters, gauges)
+    return SteadyStore(backend, counters, gauges, max_pending=max_pending)

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from requiretls_milter import log
-from requiretls_milter.metrics import Counters, Gauges, StoreOperation
+from requiretls_milter.metrics import Bound, Counters, Gauges, StoreOperation
 from requiretls_milter.store import (
     LONGEST,
     MAX_KEY,
@@ -42,7 +42,8 @@ MIRROR_BYTES = 16 << 20
 """Octets of these."""
 
 MAX_PENDING = 10_000
-"""Changes that wait to be written; the oldest are given up then, and stay in memory only."""
+"""Changes that wait to be written, where the configuration says nothing else; the oldest are
+given up then, and stay in memory only."""
 
 BATCH = 200
 """Changes that are written at once."""
@@ -74,6 +75,7 @@ class SteadyStore:
         backend: where records are kept.
         counters, gauges: where failures are counted, and ``store_up`` is shown.
         memory: what stands in.
+        max_pending: changes that wait to be written.
         first_pause, last_pause: seconds between two tries to come back.
     """
 
@@ -84,6 +86,7 @@ class SteadyStore:
         gauges: Gauges,
         *,
         memory: MemoryStore | None = None,
+        max_pending: int = MAX_PENDING,
         first_pause: float = FIRST_PAUSE,
         last_pause: float = LAST_PAUSE,
         jitter: Callable[[], float] = random.random,
@@ -92,6 +95,7 @@ class SteadyStore:
         self._counters = counters
         self._gauges = gauges
         self._memory = MemoryStore(MIRROR_RECORDS, MIRROR_BYTES) if memory is None else memory
+        self._max_pending = max_pending
         self._first_pause = first_pause
         self._last_pause = last_pause
         self._jitter = jitter
@@ -198,8 +202,9 @@ class SteadyStore:
     def _change(self, kind: StoreKind, key: str, record: Record | None) -> None:
         self._pending.pop((kind, key), None)
         self._pending[kind, key] = record
-        if len(self._pending) > MAX_PENDING:
+        if len(self._pending) > self._max_pending:
             self._pending.popitem(last=False)
+            self._counters.inc("saturated_total", (Bound.STORE_QUEUE,))
             self._counters.inc("store_evicted_total")
         self._wake.set()
 

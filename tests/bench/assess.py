@@ -26,10 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from requiretls_milter import log
-from requiretls_milter.engine.assessor import MAX_GATHERINGS
+from requiretls_milter.config import Limits
 from requiretls_milter.engine.client import EngineClient
-from requiretls_milter.evidence.dns import MAX_LOOKUPS
-from requiretls_milter.evidence.probe import MAX_SESSIONS
 from requiretls_milter.model import Forecast, Question, Requirement
 from tests.bench.figures import figure
 from tests.bench.machine import cpu_seconds
@@ -101,9 +99,8 @@ def measured(lab: Lab, scenarios: Sequence[Scenario], effort: Effort) -> Row:
         "engine_cpu_share": engine_cpu / seconds,
         "lab_cpu_share": lab_cpu / seconds,
         "limits": {
-            "MAX_GATHERINGS": MAX_GATHERINGS,
-            "MAX_LOOKUPS": MAX_LOOKUPS,
-            "MAX_SESSIONS": MAX_SESSIONS,
+            key: getattr(Limits(), key)
+            for key in ("gatherings", "lookups", "probes", "probes_per_minute")
         },
     }
     return _row(data, effort.runs)

@@ -74,7 +74,9 @@ async def assess(lab: Lab, asked: Sequence[Question]) -> dict[Question, Forecast
         live, store=MemoryStore(), retry_after=config.probe.retry_after, counters=counters
     )
     trust = TrustStore.load(config.probe.ca_file)
-    assessor = Assessor(config, source, trust, counters, Gauges(), deadline=60)
+    patient = config.limits.model_copy(update={"assessment_timeout": 60.0})
+    config = config.model_copy(update={"limits": patient})
+    assessor = Assessor(config, source, trust, counters, Gauges())
     try:
         found = await asyncio.gather(*map(assessor.assess, asked))
     finally:

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from requiretls_milter import config
-from requiretls_milter.engine import assessor as module
+from requiretls_milter import nexthop as nexthops
 from requiretls_milter.engine.assessor import (
-    ASSESS_DEADLINE,
     MAX_FORECAST_LIFE,
     Assessor,
     CachedSource,
@@ -48,7 +47,9 @@ mode = "defer"
 
 
 class Kit:
-    def __init__(self, text: str = SETTINGS, **options: Any) -> None:
+    def __init__(
+        self, text: str = SETTINGS, *, limits: config.Limits | None = None, **options: Any
+    ) -> None:
         self.clocks = Clocks()
         self.source = FakeSource(self.clocks).good()
         self.counters = Counters()
@@ -61,6 +62,7 @@ class Kit:
             wall=self.clocks.wall,
             monotonic=self.clocks.monotonic,
             jitter=lambda: 0.0,
+            limits=config.Limits() if limits is None else limits,
         )
         self.assessor = Assessor(
             config.parse(text.encode(), "test"),
@@ -73,10 +75,16 @@ class Kit:
         )
 
     def results(self) -> dict[str, float]:
+        return self._counted("assessments_total")
+
+    def saturated(self) -> dict[str, float]:
+        return self._counted("saturated_total")
+
+    def _counted(self, wanted: str) -> dict[str, float]:
         return {
             labels[0]: value
             for metric, labels, value in self.counters.totals().counters
-            if metric == "assessments_total"
+            if metric == wanted
         }
 
     async def close(self) -> None:
@@ -178,18 +186,21 @@ async def test_r60_who_is_cancelled_does_not_take_the_answer_from_the_others(kit
 @pytest.mark.rule(60)
 def test_r60_the_deadline_is_shorter_than_the_mta_s() -> None:
     milter_command_timeout = 30  # Postfix's default, in seconds
-    assert milter_command_timeout > ASSESS_DEADLINE
+    assert milter_command_timeout > config.Limits().assessment_timeout
+    with pytest.raises(config.ConfigError, match=r"limits\.assessment_timeout: expected less"):
+        config.parse(b"limits.assessment_timeout = 30", "test")
 
 
 @pytest.mark.rule(60)
 async def test_r60_on_the_deadline_the_forecast_is_unknown_and_the_look_goes_on() -> None:
-    kit = Kit(deadline=0.05)
+    kit = Kit(SETTINGS + "[limits]\nassessment_timeout = 0.05")
     kit.source.gate = asyncio.Event()
     started = time.monotonic()
     forecast = await kit.assessor.assess(question())
     assert time.monotonic() - started < 1
     assert forecast.status == "unknown"
     assert kit.results() == {"deadline": 1}
+    assert kit.saturated() == {"assessment_timeout": 1}
     kit.source.gate.set()
     await asyncio.sleep(0.05)
     calls = dict(kit.source.calls)
@@ -219,10 +230,8 @@ async def test_a_mistake_of_ours_is_unknown_and_not_a_verdict(kit: Kit) -> None:
     assert (await kit.assessor.assess(question())).status == "5.7.10"
 
 
-async def test_beyond_what_is_looked_at_at_once_the_engine_is_busy(
-    kit: Kit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_GATHERINGS", 2)
+async def test_beyond_what_is_looked_at_at_once_the_engine_is_busy() -> None:
+    kit = Kit(SETTINGS + "[limits]\ngatherings = 2")
     kit.source.gate = asyncio.Event()
     tasks = [
         asyncio.create_task(kit.assessor.assess(question(f"{letter}.example"))) for letter in "abc"
@@ -232,6 +241,40 @@ async def test_beyond_what_is_looked_at_at_once_the_engine_is_busy(
     kit.source.gate.set()
     await asyncio.gather(*tasks)
     assert kit.results() == {"busy": 1, "bounce": 2}
+    assert kit.saturated() == {"gatherings": 1}
+    await kit.close()
+
+
+async def test_beyond_what_is_under_way_at_once_the_engine_is_busy_and_not_mistaken() -> None:
+    """Lookups refused deep within a gathering are back-pressure, not a mistake of ours."""
+    kit = Kit(limits=config.Limits(flights=1))
+    kit.source.gate = asyncio.Event()
+    forecast = await kit.assessor.assess(question())
+    assert forecast.status == "unknown"
+    assert "busy" in forecast.text
+    assert kit.results() == {"busy": 1}
+    assert kit.saturated()["flights"] >= 1
+    await kit.close()
+
+
+async def test_evidence_is_not_gathered_for_ever() -> None:
+    kit = Kit(SETTINGS + "[limits]\ngathering_timeout = 0.05")
+    kit.source.gate = asyncio.Event()
+    with pytest.raises(TimeoutError):
+        await kit.assessor.evidence(nexthops.parse("a.example"))
+    assert kit.assessor.in_flight == 0
+    assert kit.saturated() == {"gathering_timeout": 1}
+    await kit.close()
+
+
+async def test_a_lookup_that_never_ends_is_unknown_and_counted_once() -> None:
+    kit = Kit(limits=config.Limits(flight_timeout=0.05))
+    kit.source.gate = asyncio.Event()
+    forecast = await kit.assessor.assess(question())
+    assert forecast.status == "unknown"
+    assert kit.results() == {"deadline": 1}
+    assert set(kit.saturated()) == {"flight_timeout"}
+    await kit.close()
 
 
 async def test_judging_does_not_hold_the_loop_up(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,9 @@
-"""Each bound that is met is seen: somebody waited, was turned away, or made room."""
+"""Each bound is a key of [limits], and each that is met is seen: who waited, who was refused.
+
+That a bound holds with another value than its default, and is counted, is shown
+where it is kept: test_assessor, test_cache, test_client, test_server here,
+evidence/test_dns, test_mta_sts, test_probe, store/test_steady, milter/test_adapter.
+"""
 
 from __future__ import annotations
 
@@ -8,52 +13,105 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.engine import assessor, cache, client, server
+from requiretls_milter.config import Config, Limits
 from requiretls_milter.engine.cache import BusyError
-from requiretls_milter.evidence import dns, mta_sts, probe
-from requiretls_milter.evidence.slots import Slots
+from requiretls_milter.engine.process import _look_alike
+from requiretls_milter.engine.server import MAX_CONNECTIONS
+from requiretls_milter.evidence.collector import Collector
+from requiretls_milter.evidence.slots import Pace, Slots
 from requiretls_milter.metrics import Bound
 from tests.unit.engine.test_cache import Kit
 
 PAGE = Path(__file__).parents[3] / "docs" / "reliability.md"
 
-LIMITS = {
-    Bound.GATHERINGS: assessor.MAX_GATHERINGS,
-    Bound.FLIGHTS: cache.MAX_FLIGHTS,
-    Bound.PROBES: probe.MAX_SESSIONS,
-    Bound.LOOKUPS: dns.MAX_LOOKUPS,
-    Bound.FETCHES: mta_sts.MAX_FETCHES,
-    Bound.HOST_CACHE: cache.MAX_HOST_ENTRIES,
-    Bound.DOMAIN_CACHE: cache.MAX_DOMAIN_ENTRIES,
-    Bound.FORECAST_CACHE: client.MAX_HOT,
-    Bound.QUESTIONS: client.MAX_IN_FLIGHT,
-    Bound.ENGINE_CONNECTIONS: server.MAX_CONNECTIONS,
-    Bound.ENGINE_REQUESTS: server.MAX_CONNECTION_REQUESTS,
-    Bound.METRICS_CONNECTIONS: server.MAX_HTTP_CONNECTIONS,
+CONSTANT = {
+    Bound.ENGINE_CONNECTIONS: MAX_CONNECTIONS,
+    Bound.ENGINE_REQUESTS: 2 * Limits().questions,
 }
+"""What no operator has a reason to touch: it follows from milter.workers and limits.questions."""
+
+
+def test_each_setting_is_a_bound_that_is_counted_and_but_for_two_the_reverse() -> None:
+    assert set(Limits.model_fields) == set(Bound) - set(CONSTANT)
 
 
 @pytest.mark.parametrize("bound", Bound)
 def test_each_bound_is_documented_with_its_value(bound: Bound) -> None:
-    row = re.search(rf"^\| `{bound}` \| ([0-9,]+) \|", PAGE.read_text(encoding="utf-8"), re.M)
+    row = re.search(rf"^\| `{bound}` \| ([0-9,]+)(?: s)? \|", PAGE.read_text("utf-8"), re.M)
     assert row is not None, bound
-    assert int(row[1].replace(",", "")) == LIMITS[bound]
+    value = CONSTANT[bound] if bound in CONSTANT else getattr(Limits(), bound)
+    assert int(row[1].replace(",", "")) == value
+
+
+def test_a_collector_keeps_the_limits_of_its_configuration() -> None:
+    limits = Limits(
+        lookups=3, fetches=4, fetch_timeout=5, probes=6, probes_per_host=7, probes_per_minute=8
+    )
+    made = Collector(Config(limits=limits))
+    prober, policies = made._prober, made._mta_sts
+    assert made.resolver._slots._value == 3
+    assert (policies._slots._value, policies._timeout) == (4, 5)
+    assert (prober._slots._value, prober._per_host, prober._pace._limit) == (6, 7, 8)
+
+
+def test_other_limits_want_another_collector() -> None:
+    assert _look_alike(Config(), Config())
+    assert not _look_alike(Config(), Config(limits=Limits(probes=41)))
 
 
 async def test_who_waits_for_a_place_is_told_of() -> None:
-    waited = []
-    slots = Slots(2, lambda: waited.append(1))
-    async with slots, slots:
+    waited: list[str] = []
+    places = Slots(2, "probes", waited.append)
+    async with places, places:
         assert not waited
-        third = asyncio.create_task(slots.acquire())
+        third = asyncio.create_task(places.acquire())
         await asyncio.sleep(0)
-        assert waited == [1]
+        assert waited == ["probes"]
         assert not third.done()
     assert await third
 
 
+class Hours:
+    """A clock that goes on when somebody sleeps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        self._sleep = asyncio.sleep
+        monkeypatch.setattr("requiretls_milter.evidence.slots.asyncio.sleep", self._go_on)
+
+    async def _go_on(self, seconds: float) -> None:
+        self.now += seconds
+        await self._sleep(0)
+
+
+async def test_in_no_minute_do_more_begin_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Hours(monkeypatch)
+    waited: list[str] = []
+    pace = Pace(5, "probes_per_minute", waited.append, monotonic=lambda: clock.now)
+    starts: list[float] = []
+    for _ in range(23):
+        await pace.start()
+        starts.append(clock.now)
+        clock.now += 7  # each takes a while
+    assert all(starts[n + 5] - starts[n] >= 60 for n in range(len(starts) - 5))
+    assert starts[-1] - starts[0] < 5 * 60  # and no slower than that
+    assert waited
+
+
+async def test_who_gives_up_waiting_takes_nobodys_turn() -> None:
+    pace = Pace(1, "probes_per_minute")
+    await pace.start()
+    waiting = [asyncio.create_task(pace.start()) for _ in range(3)]
+    await asyncio.sleep(0)
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    pace._started.clear()  # the minute is over
+    await asyncio.wait_for(pace.start(), 1)
+
+
 async def test_one_entry_too_many_in_a_cache_is_counted() -> None:
-    kit = Kit(max_host_entries=2, max_domain_entries=2)
+    kit = Kit(limits=Limits().model_copy(update={"host_cache": 2, "domain_cache": 2}))
     for number in range(3):
         await kit.cache.mx(f"d{number}.example")
         await kit.cache.addresses(f"h{number}.example")
@@ -61,9 +119,8 @@ async def test_one_entry_too_many_in_a_cache_is_counted() -> None:
     assert kit.count("saturated_total", "host_cache") == 1
 
 
-async def test_one_flight_too_many_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "MAX_FLIGHTS", 0)
-    kit = Kit()
+async def test_one_flight_too_many_is_counted() -> None:
+    kit = Kit(limits=Limits().model_copy(update={"flights": 0}))
     with pytest.raises(BusyError):
         await kit.cache.mx("a.example")
     assert kit.count("saturated_total", "flights") == 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from requiretls_milter.engine import cache as module
+from requiretls_milter.config import Limits
 from requiretls_milter.engine.cache import (
     JITTER,
     MAX_LIFE,
@@ -172,7 +172,7 @@ async def test_evidence_is_kept_apart_by_all_that_it_depends_on(kit: Kit) -> Non
 
 
 async def test_each_layer_is_bounded_and_the_least_used_goes_first() -> None:
-    kit = Kit(max_host_entries=2, max_domain_entries=3)
+    kit = Kit(limits=Limits().model_copy(update={"host_cache": 2, "domain_cache": 3}))
     for name in ("a", "b", "c", "a", "d"):
         await kit.cache.mx(name)
         await kit.cache.addresses(name)
@@ -365,20 +365,17 @@ async def test_a_mistake_that_nobody_waits_for_is_told_all_the_same(
     assert "evidence_failed" in captured.out + captured.err
 
 
-async def test_a_flight_that_never_lands_is_ended(
-    kit: Kit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "FLIGHT_DEADLINE", 0.05)
+async def test_a_flight_that_never_lands_is_ended() -> None:
+    kit = Kit(limits=Limits(flight_timeout=0.05))
     kit.source.gate = asyncio.Event()
     with pytest.raises(TimeoutError):
         await kit.cache.mx("a")
     assert kit.cache.in_flight == 0
+    assert kit.count("saturated_total", "flight_timeout") == 1
 
 
-async def test_there_is_an_end_to_how_much_is_under_way(
-    kit: Kit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_FLIGHTS", 3)
+async def test_there_is_an_end_to_how_much_is_under_way() -> None:
+    kit = Kit(limits=Limits(flights=3))
     kit.source.gate = asyncio.Event()
     tasks = [asyncio.create_task(kit.cache.mx(f"{number}")) for number in range(3)]
     await asyncio.sleep(0)

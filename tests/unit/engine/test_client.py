@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from requiretls_milter.config import Limits
 from requiretls_milter.engine import client as module
 from requiretls_milter.engine.client import EngineClient, EngineUnavailable
 from requiretls_milter.engine.wire import ForecastReply, encode, error_reply, frame
@@ -196,7 +197,7 @@ def test_a_clock_set_forward_ends_an_answer_s_life(engine: FakeEngine, connect: 
 def test_no_more_answers_are_kept_than_allowed_and_the_least_used_goes_first(
     engine: FakeEngine, connect: Connect
 ) -> None:
-    client = connect(max_hot=3)
+    client = connect(limits=Limits().model_copy(update={"forecast_cache": 3}))
     for name in ("a", "b", "c", "a", "d"):
         soon(client.ask(question(name)))
     asked = len(engine.asked)
@@ -237,7 +238,7 @@ def test_a_new_configuration_forgets_what_was_judged_under_the_old_one(
 ) -> None:
     client = connect(generation=1)
     soon(client.ask(question()))
-    client.reconfigure(2)
+    client.reconfigure(2, Limits())
     soon(client.ask(question()))
     assert len(engine.asked) == 2
     assert [asked.generation for asked in engine.questions] == [1, 2]
@@ -359,14 +360,15 @@ def test_asking_takes_no_time_whatever_the_engine_does(
 
 
 def test_there_is_an_end_to_how_many_questions_are_under_way(
-    engine: FakeEngine, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    engine: FakeEngine, connect: Connect
 ) -> None:
-    monkeypatch.setattr(module, "MAX_IN_FLIGHT", 10)
     engine.behaviour = is_silent
-    client = connect()
-    futures = [client.ask(question(f"{number}")) for number in range(11)]
-    assert unknown(at_once(futures[10]))
-    assert not any(future.done() for future in futures[:10])
+    counters = Counters()
+    client = connect(limits=Limits(questions=16), counters=counters)
+    futures = [client.ask(question(f"{number}")) for number in range(17)]
+    assert unknown(at_once(futures[16]))
+    assert not any(future.done() for future in futures[:16])
+    assert ("saturated_total", ("questions",), 1.0) in counters.totals().counters
 
 
 def test_many_threads_may_ask_at_once(engine: FakeEngine, connect: Connect) -> None:

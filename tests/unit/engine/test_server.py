@@ -35,7 +35,7 @@ from requiretls_milter.engine.wire import (
     encode,
     frame,
 )
-from requiretls_milter.metrics import Aggregate, Gauges, Totals
+from requiretls_milter.metrics import Aggregate, Counters, Gauges, Totals
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -306,10 +306,8 @@ async def test_there_is_an_end_to_how_many_may_visit(
         visitor.close()
 
 
-async def test_there_is_an_end_to_what_one_visitor_may_ask_at_once(
-    door: Door, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "MAX_CONNECTION_REQUESTS", 5)
+async def test_there_is_an_end_to_what_one_visitor_may_ask_at_once(door: Door) -> None:
+    door.door.max_requests = 5
     door.assessor.gate = asyncio.Event()
     visitor = await door.visit()
     visitor.send(*(ask(number) for number in range(6)))
@@ -438,10 +436,13 @@ def test_a_directory_that_is_not_there_is_named(path: Path) -> None:
 
 
 class Web:
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         self.refreshed = 0
+        self.counters = Counters()
         collector = EngineCollector(Totals, Gauges(), tuple)
-        self.door = MetricsDoor("127.0.0.1:0", Exposition(collector), self._refresh)
+        self.door = MetricsDoor(
+            "127.0.0.1:0", Exposition(collector), self._refresh, self.counters, **options
+        )
 
     def _refresh(self) -> None:
         self.refreshed += 1
@@ -513,18 +514,19 @@ async def test_what_is_too_long_or_no_http_is_refused(web: Web, octets: bytes) -
     assert reply.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
 
 
-async def test_there_is_an_end_to_how_many_scrape(
-    web: Web, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "MAX_HTTP_CONNECTIONS", 3)
+async def test_there_is_an_end_to_how_many_scrape() -> None:
+    web = Web(max_connections=3)
+    await web.door.open()
     idle = [await asyncio.open_connection("127.0.0.1", web.door.port) for _ in range(3)]
     await asyncio.sleep(0.05)
     with pytest.raises((ConnectionError, AssertionError)):
         assert (await web.get("/healthz")).endswith(b"ok\n")
+    assert ("saturated_total", ("metrics_connections",), 1.0) in web.counters.totals().counters
     for _, writer in idle:
         writer.close()
     await asyncio.sleep(0.05)
     assert (await web.get("/healthz")).endswith(b"ok\n")
+    await web.door.close()
 
 
 @pytest.mark.parametrize("drips", [False, True], ids=["silent", "a byte now and then"])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 import dns.flags
 import dns.message
@@ -39,8 +40,8 @@ def resolver(server: DnsServer) -> Resolver:
     return Resolver([server.address], 1.0, clock=lambda: NOW)
 
 
-def impatient(server: DnsServer, timeout: float = 0.3) -> Resolver:
-    return Resolver([server.address], timeout, clock=lambda: NOW)
+def impatient(server: DnsServer, timeout: float = 0.3, **limits: Any) -> Resolver:
+    return Resolver([server.address], timeout, clock=lambda: NOW, **limits)
 
 
 # ---------------------------------------------------------------- who is believed
@@ -760,28 +761,24 @@ async def test_the_whole_chase_has_one_deadline(server: DnsServer) -> None:
     assert time.monotonic() - started < 1.0
 
 
-async def test_lookups_at_once_are_bounded(
-    server: DnsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("requiretls_milter.evidence.dns.MAX_LOOKUPS", 2)
+async def test_lookups_at_once_are_bounded(server: DnsServer) -> None:
+    met: list[str] = []
     server.set("slow.test", "MX", SILENT)
     server.set("a.test", "MX", found("a.test 300 IN MX 10 mx.a.test."))
-    resolver = impatient(server, 0.4)
+    resolver = impatient(server, 0.4, lookups=2, full=met.append)
     slow = [asyncio.create_task(resolver.mx("slow.test")) for _ in range(2)]
     await asyncio.sleep(0.05)
     started = time.monotonic()
     evidence = await resolver.mx("a.test")
     assert evidence.outcome is DnsOutcome.FOUND
     assert time.monotonic() - started > 0.2
+    assert met == ["lookups"]
     await asyncio.gather(*slow)
 
 
-async def test_cancelling_a_lookup_frees_its_place(
-    server: DnsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("requiretls_milter.evidence.dns.MAX_LOOKUPS", 1)
+async def test_cancelling_a_lookup_frees_its_place(server: DnsServer) -> None:
     server.set("slow.test", "MX", SILENT)
-    resolver = impatient(server, 5.0)
+    resolver = impatient(server, 5.0, lookups=1)
     task = asyncio.create_task(resolver.mx("slow.test"))
     await asyncio.sleep(0.05)
     task.cancel()

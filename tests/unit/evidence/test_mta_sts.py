@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -86,6 +87,7 @@ def finder(
     *,
     policy: AddressPolicy = LOOPBACK,
     timeout: float = 5.0,
+    **limits: Any,
 ) -> MtaSts:
     return MtaSts(
         Resolver([server.address], 1.0),
@@ -94,6 +96,7 @@ def finder(
         port=host.port if host else 443,
         timeout=timeout,
         clock=lambda: NOW,
+        **limits,
     )
 
 
@@ -364,8 +367,11 @@ async def test_r50_the_whole_fetch_has_a_deadline(
 
     async with serving(certificate, handler) as host:
         started = time.monotonic()
-        evidence = await finder(server, host, authority, timeout=0.5).policy(DOMAIN)
+        met: list[str] = []
+        found = finder(server, host, authority, timeout=0.5, full=met.append)
+        evidence = await found.policy(DOMAIN)
         assert time.monotonic() - started < 2
+    assert met == ["fetch_timeout"]
     assert_failed(evidence, "timed out")
 
 
@@ -516,9 +522,8 @@ async def test_fetches_at_once_are_bounded(
     server: DnsServer,
     authority: Authority,
     certificate: Issued,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("requiretls_milter.evidence.mta_sts.MAX_FETCHES", 2)
+    met: list[str] = []
     at_once = most = 0
 
     async def handler(_: web.BaseRequest) -> web.Response:
@@ -530,10 +535,11 @@ async def test_fetches_at_once_are_bounded(
         return web.Response(body=BODY, content_type="text/plain")
 
     async with serving(certificate, handler) as host:
-        finder_ = finder(server, host, authority)
+        finder_ = finder(server, host, authority, fetches=2, full=met.append)
         results = await asyncio.gather(*(finder_.policy(DOMAIN) for _ in range(6)))
     assert all(result.policy is not None for result in results)
     assert most == 2
+    assert met == ["fetches"] * 4
 
 
 def test_a_trust_store_that_cannot_be_read_is_told_at_once() -> None:

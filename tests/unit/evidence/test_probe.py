@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -48,7 +49,11 @@ def tls(certificate: Issued) -> ssl.SSLContext:
 
 
 def prober(
-    *, timeout: float = 0.6, policy: AddressPolicy = LOOPBACK, enabled: bool = True
+    *,
+    timeout: float = 0.6,
+    policy: AddressPolicy = LOOPBACK,
+    enabled: bool = True,
+    **limits: Any,
 ) -> Prober:
     return Prober(
         policy,
@@ -58,6 +63,7 @@ def prober(
         command_timeout=timeout,
         retry_after=RETRY_AFTER,
         clock=lambda: NOW,
+        **limits,
     )
 
 
@@ -692,17 +698,41 @@ async def test_one_address_is_probed_by_one_session_at_a_time(tls: ssl.SSLContex
     assert server.most_at_once == 1
 
 
-async def test_sessions_at_once_are_bounded(
-    tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(probe_module, "MAX_SESSIONS", 2)
-    one = prober(timeout=2.0)
+async def test_sessions_with_one_address_are_bounded(tls: ssl.SSLContext) -> None:
+    met: list[str] = []
+    one = prober(timeout=2.0, per_host=2, full=met.append)
+    async with SmtpServer(tls=tls, pause=0.05) as server:
+        await asyncio.gather(*(one.probe("127.0.0.1", server.port, f"{n}.test") for n in range(5)))
+    assert server.connections == 5
+    assert server.most_at_once == 2
+    assert met == ["probes_per_host"] * 3
+
+
+async def test_sessions_that_begin_within_a_minute_are_bounded() -> None:
+    met: list[str] = []
+    one = prober(per_minute=3, full=met.append)
+    async with SmtpServer(ehlo=b"250 mx\r\n", host="0.0.0.0") as server:
+        calls = [
+            asyncio.create_task(one.probe(f"127.0.0.{n}", server.port, NAME)) for n in range(1, 6)
+        ]
+        done, waiting = await asyncio.wait(calls, timeout=0.5)
+        assert len(done) == 3
+        assert server.connections == 3
+        assert met == ["probes_per_minute"] * 2
+        for call in waiting:
+            call.cancel()
+
+
+async def test_sessions_at_once_are_bounded(tls: ssl.SSLContext) -> None:
+    met: list[str] = []
+    one = prober(timeout=2.0, sessions=2, full=met.append)
     async with SmtpServer(tls=tls, host="0.0.0.0", pause=0.05) as server:
         results = await asyncio.gather(
             *(one.probe(f"127.0.0.{n}", server.port, NAME) for n in range(1, 7))
         )
     assert all(result.stage is ProbeStage.DONE for result in results)
     assert server.most_at_once == 2
+    assert met == ["probes"] * 4
 
 
 async def test_cancelling_a_session_closes_it_and_frees_its_place() -> None:

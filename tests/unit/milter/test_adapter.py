@@ -683,6 +683,37 @@ def test_one_connection_that_waits_holds_up_no_other(serve: Serve) -> None:
         eventually(lambda: milter.state() == (1, 0.0))
 
 
+def test_only_so_many_callbacks_wait_and_a_further_one_has_its_answer_at_once(
+    serve: Serve,
+) -> None:
+    """Each that waits holds a thread of libmilter's, and strangers decide how many there are."""
+    milter = serve(f"{REJECT}decide_wait = 2.0\n[limits]\ncallbacks = 2\n", SCRIPT)
+    clients = [milter.client(SENDMAIL) for _ in range(4)]
+    try:
+        for client in clients:
+            client.mail(SENDER, "REQUIRETLS")
+        waiting = [
+            threading.Thread(target=client.rcpt, args=("<a@never.test>",)) for client in clients[:2]
+        ]
+        for thread in waiting:
+            thread.start()
+            eventually(lambda: len(milter.asked) == waiting.index(thread) + 1)  # noqa: B023
+        time.sleep(0.1)
+        started = time.monotonic()
+        late = clients[2].rcpt("<a@never.test>")
+        known = clients[3].rcpt(BOB)  # nobody has to wait for what is known
+        assert time.monotonic() - started < 1.0
+        assert all(thread.is_alive() for thread in waiting)
+        assert late.text.startswith("451 4.7.0")
+        assert known.text.startswith("550 5.7.30")
+        for thread in waiting:
+            thread.join()
+        assert milter.totals()["saturated_total{callbacks}"] == 1
+    finally:
+        for client in clients:
+            client.close()
+
+
 # ---------------------------------------------------------------- failures of ours
 
 

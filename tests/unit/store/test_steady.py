@@ -223,13 +223,14 @@ async def test_a_change_made_while_it_is_written_is_written_too(kit: Kit) -> Non
     assert kit.backend.records[POLICY, "a"].value == b"2"
 
 
-async def test_changes_that_wait_are_bounded(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_PENDING", 10)
+async def test_changes_that_wait_are_bounded(kit: Kit) -> None:
+    kit.store._max_pending = 10
     kit.backend.fails["write"] = StoreError("gone")
     for number in range(25):
         await kit.put(str(number))
     assert kit.store.pending == 10
     assert counted(kit.counters, "store_evicted_total") == 15
+    assert counted(kit.counters, "saturated_total", "store_queue") == 15
     kit.backend.fails.clear()
     await kit.settled()
     assert set(kit.backend.records) == {(POLICY, str(number)) for number in range(15, 25)}
