@@ -830,20 +830,6 @@ class Store(Section):
     )
 
 
-class Config(Section):
-    """The whole configuration."""
-
-    milter: Milter = Milter()
-    metrics: Metrics = Metrics()
-    engine: Engine = Engine()
-    log: Log = Log()
-    mta: Mta = Mta()
-    dns: Dns = Dns()
-    probe: Probe = Probe()
-    rules: Rules = Rules()
-    store: Store = Store()
-
-    def assessment_digest(self) -> str:
 class Limits(Section):
     """How much is done at once, and for how long: nothing that a stranger causes grows beyond it.
 
@@ -983,6 +969,21 @@ class Limits(Section):
     )
 
 
+class Config(Section):
+    """The whole configuration."""
+
+    milter: Milter = Milter()
+    metrics: Metrics = Metrics()
+    engine: Engine = Engine()
+    log: Log = Log()
+    mta: Mta = Mta()
+    dns: Dns = Dns()
+    probe: Probe = Probe()
+    rules: Rules = Rules()
+    store: Store = Store()
+    limits: Limits = Limits()
+
+    def assessment_digest(self) -> str:
         """A digest of all that an assessment depends on: [mta], [dns] and [probe].
 
         Two processes with the same digest give the same forecast for the same
@@ -995,7 +996,6 @@ class Limits(Section):
         """The dotted keys that differ in *new* and only take effect at a restart."""
         changed = []
         for section in type(self).model_fields:
-    limits: Limits = Limits()
             old_values, new_values = getattr(self, section), getattr(new, section)
             for key, field in type(old_values).model_fields.items():
                 differs = getattr(old_values, key) != getattr(new_values, key)
