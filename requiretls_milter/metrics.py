@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from requiretls_milter.model import UNKNOWN_STATUS, Action, Reason, Requirement
+from requiretls_milter.model import UNKNOWN_STATUS, Action, Reason, Requirement, Source
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
@@ -337,6 +337,12 @@ _DECLARED = (
         Kind.COUNTER,
         "Messages, counted at their end or when refused; aborted ones are not.",
         (_REQUIREMENT, _ACTION),
+    ),
+    Metric(
+        "requirement_sources_total",
+        Kind.COUNTER,
+        "The same messages, by where what they ask was found: the source that won.",
+        (("source", _values(Source)),),
     ),
     Metric(
         "recipients_total",

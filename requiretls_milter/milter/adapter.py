@@ -42,8 +42,8 @@ Log lines, with keys that stay as they are. ``queue_id`` is the MTA's;
     One for a message that brought along tags of our name (``tags_removed``),
     malformed or several TLS-Required fields (``tls_required_malformed``,
     ``tls_required_fields``) or the trace of a lost requirement (``lost``);
-    for any other message at level debug. ``requirement``, ``action``,
-    ``recipients``, ``route``.
+    for any other message at level debug. ``requirement``, ``source``,
+    ``action``, ``recipients``, ``route``.
 ``event=negotiated``, ``event=callback_failed``, ``event=listening``
     What the MTA agreed to, once; a mistake of ours, with ``stage``; the socket.
 """
@@ -77,6 +77,7 @@ from requiretls_milter.model import (
     Forecast,
     Requirement,
     SmtpReply,
+    Source,
     unknown_forecast,
 )
 
@@ -814,12 +815,14 @@ def _finish(connection: _Connection, ctx: Any, message: Transaction, decision: D
 
 
 _ORDINARY = (Requirement.NONE, Action.ACCEPT)
+_NO_SOURCE = (Source.NONE,)
 
 
 def _count_ordinary(connection: _Connection, message: Transaction) -> None:
     """Of mail that asks nothing there is nothing to tell, and no need to look at each recipient."""
     if connection.settings.counts_plain and message.recipients:
         connection.counters.inc("messages_total", _ORDINARY)
+        connection.counters.inc("requirement_sources_total", _NO_SOURCE)
         connection.counters.inc("recipients_total", _ORDINARY, len(message.recipients))
 
 
@@ -827,6 +830,7 @@ def _count_message(connection: _Connection, message: Transaction, action: Action
     if not message.counts:
         return
     connection.counters.inc("messages_total", (message.requirement, action))
+    connection.counters.inc("requirement_sources_total", (message.source,))
     if message.lost:
         connection.counters.inc("requirement_lost_total")
 
@@ -909,6 +913,7 @@ def _tell_message(connection: _Connection, ctx: Any, message: Transaction, actio
         **_identity(connection, ctx),
         sender=message.sender,
         requirement=message.requirement.value,
+        source=message.source.value,
         action=action.value,
         recipients=len(message.recipients),
         route=tag.route.value if tag is not None else None,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from requiretls_milter.model import (
@@ -96,6 +96,15 @@ def strongest(requirements: Sequence[Requirement]) -> Requirement:
     return max(requirements, key=_STRENGTH.index, default=Requirement.NONE)
 
 
+def winning(source_of: Iterable[tuple[Requirement, Source]], requirement: Requirement) -> Source:
+    """Where ``requirement`` was found: of several sources, the one that goes over the others."""
+    return max(
+        (source for asked, source in source_of if asked is requirement),
+        key=_PRECEDENCE.index,
+        default=Source.NONE,
+    )
+
+
 def severity(status: str) -> int:
     """The rank of a status among several: 5.7.x, other 5, 4.7.x, other 4, unknown, 2.0.0."""
     if status.startswith("5."):
@@ -108,9 +117,7 @@ def severity(status: str) -> int:
 def aggregate(recipients: Sequence[Tagged]) -> Tag:
     """What is said of a message with these accepted recipients; at least one."""
     requirement = strongest([recipient.requirement for recipient in recipients])
-    source = max(
-        (r.source for r in recipients if r.requirement is requirement), key=_PRECEDENCE.index
-    )
+    source = winning([(r.requirement, r.source) for r in recipients], requirement)
     route = _route(recipients)
     if len({recipient.nexthop for recipient in recipients}) > 1:
         return Tag(requirement, source, WITHHELD, Reason.WITHHELD, route)

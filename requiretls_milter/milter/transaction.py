@@ -52,6 +52,7 @@ from requiretls_milter.model import (
     ProfileName,
     Question,
     Requirement,
+    Source,
     unknown_forecast,
 )
 
@@ -388,6 +389,17 @@ class Transaction:
     def requirement(self) -> Requirement:
         """What is asked for the message: the most that is asked for any recipient."""
         return tags.strongest([recipient.asked.requirement for recipient in self.recipients])
+
+    @property
+    def source(self) -> Source:
+        """Where :attr:`requirement` was found."""
+        return tags.winning(
+            [
+                (recipient.asked.requirement, recipient.asked.source)
+                for recipient in self.recipients
+            ],
+            self.requirement,
+        )
 
     @property
     def counts(self) -> bool:

@@ -716,6 +716,9 @@ def test_log_and_metrics_tell_the_same(lab: Lab, milter: Milter) -> None:
     for action in ("accept", "defer", "reject"):
         told = sum(item["action"] == action for item in messages)
         assert milter.metric("messages_total", action=action) == told > 0, action
+    for source in ("esmtp", "require-tls-esmtp", "rule", "tls-required", "none"):
+        told = sum(item["source"] == source for item in messages)
+        assert milter.metric("requirement_sources_total", source=source) == told > 0, source
     assert milter.metric("forecast_wait_seconds_count") > 0
     assert milter.metric("callback_errors_total") == 0
     assert milter.metric("process_restarts_total") == 0

@@ -35,9 +35,11 @@ from requiretls_milter.metrics import (
 from requiretls_milter.model import Action, Reason, Requirement
 
 ORACLE = Path(__file__).parents[2] / "data" / "oracle" / "scenarios.json"
+MANUAL = Path(__file__).parents[3] / "docs" / "metrics.md"
 
 NAMES = (
     "messages_total{requirement,action}",
+    "requirement_sources_total{source}",
     "recipients_total{requirement,action}",
     "forecasts_total{requirement,status,reason}",
     "domain_forecasts_total{domain,status}",
@@ -97,6 +99,16 @@ def test_all_metrics_of_the_contract_are_declared_and_no_other() -> None:
     assert declared == set(NAMES)
 
 
+def test_the_manual_has_every_metric_with_its_labels_and_no_other() -> None:
+    told = set()
+    for row in MANUAL.read_text().splitlines():
+        if row.startswith("| `"):
+            name, labels = row.split("|")[1:3]
+            words = re.findall(r"`(\w+)`", labels)
+            told.add(name.strip(" `") + ("{" + ",".join(words) + "}" if words else ""))
+    assert told == set(NAMES)
+
+
 def test_every_metric_shows_from_the_first_scrape_on() -> None:
     gauges = Gauges()
     set_build_info(gauges)
@@ -116,6 +128,8 @@ def test_every_known_combination_starts_at_zero() -> None:
         labels = f'{{action="{action}",requirement="{requirement}"}}'
         assert found[f"requiretls_milter_messages_total{labels}"] == 0
         assert found[f"requiretls_milter_recipients_total{labels}"] == 0
+    for source in ("esmtp", "require-tls-esmtp", "rule", "tls-required", "none"):
+        assert found[f'requiretls_milter_requirement_sources_total{{source="{source}"}}'] == 0
     for domain, status in itertools.product(("example.org", ".example.net", OTHER), STATUSES):
         labels = f'{{domain="{domain}",status="{status}"}}'
         assert found[f"requiretls_milter_domain_forecasts_total{labels}"] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import struct
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -339,6 +341,58 @@ def test_a_message_all_of_whose_recipients_are_refused_is_counted_once_as_refuse
     eventually(lambda: milter.totals().get("messages_total{requiretls,accept}") == 1)
     assert milter.totals()["messages_total{requiretls,reject}"] == 1
     assert milter.totals()["recipients_total{requiretls,reject}"] == 2
+
+
+@pytest.mark.parametrize(
+    ("parameters", "fields", "sender", "source"),
+    [
+        (REQUIRETLS, [], SENDER, "esmtp"),
+        (REQUIRETLS, [("Require-TLS-ESMTP", " yes")], "<a@bank.example>", "esmtp"),
+        ((), [("Require-TLS-ESMTP", " yes")], "<a@bank.example>", "require-tls-esmtp"),
+        ((), [], "<a@bank.example>", "rule"),
+        ((), [("TLS-Required", " No")], SENDER, "tls-required"),
+        ((), [], SENDER, "none"),
+    ],
+)
+def test_the_source_that_won_is_the_same_in_tag_log_and_metrics(
+    serve: Serve, parameters: tuple[str, ...], fields: list[Any], sender: str, source: str
+) -> None:
+    config = '[rules.sender."bank.example"]\nrequire = true\n[log]\nlevel = "debug"\n'
+    milter = serve(config + 'format = "json"\n', SCRIPT)
+    with milter.client() as client:
+        outcome = client.message(
+            sender, [BOB, "<c@example.com>"], parameters=parameters, fields=fields
+        )
+    said = [re.findall(r"; source=([\w-]+);", tag) for tag in tags(outcome)]
+    assert said == ([] if source == "none" else [[source]])
+    (line,) = milter.wait_for_event("message")
+    assert line["source"] == source
+    assert {line["source"] for line in milter.events("recipient")} <= {source}
+    eventually(lambda: milter.totals().get(f"requirement_sources_total{{{source}}}") == 1)
+    assert sum_of(milter, "requirement_sources_total") == 1
+
+
+def test_sources_are_counted_for_the_messages_that_are_counted_and_no_others(serve: Serve) -> None:
+    """A refused one once, an aborted one not, nothing where a rule says off."""
+    off = '[rules.recipient."example.net"]\nmode = "off"\n'
+    milter = serve(REJECT + off, SCRIPT)
+    with milter.client() as client:
+        client.message(SENDER, [BOB, BOB], parameters=REQUIRETLS)  # refused at RCPT
+        client.message(SENDER, [BOB], fields=[("Require-TLS-ESMTP", " yes")])  # at its end
+        client.message(SENDER, ["<d@example.net>"], parameters=REQUIRETLS)  # mode off
+        client.mail(SENDER, "REQUIRETLS")
+        client.rcpt("<c@example.com>")
+        client.abort()
+        client.message(SENDER, ["<c@example.com>"])
+    eventually(lambda: milter.totals().get("requirement_sources_total{none}") == 1)
+    assert milter.totals()["requirement_sources_total{esmtp}"] == 1
+    assert milter.totals()["requirement_sources_total{require-tls-esmtp}"] == 1
+    assert sum_of(milter, "requirement_sources_total") == sum_of(milter, "messages_total") == 3
+
+
+def sum_of(milter: MilterProcess, name: str) -> float:
+    """Over all labels."""
+    return sum(value for key, value in milter.totals().items() if key.startswith(name + "{"))
 
 
 def test_what_is_known_only_from_the_header_is_refused_at_the_end(serve: Serve) -> None:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from requiretls_milter.milter.tag import Route, Tag, Tagged, aggregate, severity, strongest
@@ -119,6 +120,45 @@ def test_the_most_that_is_asked_stands_with_its_strongest_source() -> None:
     tag = aggregate([tagged(REQUIRETLS, Source.RULE), tagged(REQUIRETLS, Source.ESMTP)])
     assert tag.source is Source.ESMTP
     assert strongest([]) is NONE
+
+
+asked = st.sampled_from(
+    [
+        (REQUIRETLS, Source.ESMTP),
+        (REQUIRETLS, Source.RULE),
+        (NO, Source.TLS_REQUIRED),
+        (NONE, Source.NONE),
+    ]
+)
+hops = st.sampled_from(["a.example", "b.example", "[mx.c.example]:587", "local"])
+ends = st.sampled_from(
+    [
+        None,
+        LOCAL_FORECAST,
+        Forecast("2.0.0", Outcome.DELIVER, Reason.OK, compliant=True, mx="mx.secret.example"),
+        Forecast("5.7.30", Outcome.BOUNCE, Reason.REQUIRETLS_NOT_OFFERED, mx="mx.secret.example"),
+    ]
+)
+mixes = st.lists(st.tuples(asked, hops, ends), min_size=2, max_size=6)
+
+
+@given(mixes, st.data())
+def test_of_a_mix_the_tag_tells_what_is_asked_and_not_of_whom(
+    mix: list[tuple[tuple[Requirement, Source], str, Forecast | None]], data: st.DataObject
+) -> None:
+    """Other recipients, other next hops, other forecasts, more of them, in any order: one tag."""
+    recipients = [Tagged(*what, hop, hop == "local", end) for what, hop, end in mix]
+    assume(len({recipient.nexthop for recipient in recipients}) > 1)
+    tag = aggregate(recipients)
+    assert (tag.forecast, tag.reason) == ("withheld", Reason.WITHHELD)
+
+    def another(one: Tagged, number: int) -> Tagged:
+        hop = "local" if one.local else f"other{number}.example"
+        return replace(one, nexthop=hop, forecast=data.draw(ends))
+
+    others = [another(one, number) for number, one in enumerate(recipients * 2)]
+    assert aggregate(data.draw(st.permutations(others))) == tag
+    assert "example" not in tag.value("m")
 
 
 @pytest.mark.rule(62)

@@ -306,6 +306,18 @@ def test_tls_required_no_against_a_rule_refuses_the_message_on_an_mta_that_honou
         assert second.asked.requirement is NO
 
 
+def test_a_message_has_the_source_of_what_is_asked_of_the_recipient_who_has_the_most() -> None:
+    rules = {"recipient": {"bank.example": {"require": True}}}
+    transaction = message(settings(rules=rules), requiretls=False)
+    rcpt(transaction)
+    assert (transaction.requirement, transaction.source) == (NONE, Source.NONE)
+    transaction.add_field("tls-required", b"No")
+    transaction.end_of_header()
+    assert (transaction.requirement, transaction.source) == (NO, Source.TLS_REQUIRED)
+    rcpt(transaction, "b@bank.example")
+    assert (transaction.requirement, transaction.source) == (REQUIRETLS, Source.RULE)
+
+
 @pytest.mark.rule(17)
 @pytest.mark.parametrize("honoured", [False, True])
 def test_r17_a_lost_requirement_is_asked_only_where_a_rule_honours_it(honoured: bool) -> None:

@@ -63,6 +63,7 @@ def test_metrics_add_up_over_workers_their_deaths_and_that_of_the_engine(
     def shown(number: int) -> None:
         eventually(lambda: service.metric(sent) == number, what=f"{sent} {number}")
         assert service.metric(forecasts) == number
+        assert service.metric('requirement_sources_total{source="esmtp"}') == number
         assert service.metric("forecast_wait_seconds_count") == number
 
     assert service.metric(sent) == 0
