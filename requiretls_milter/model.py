@@ -353,6 +353,14 @@ class RequiretlsPolicy(enum.StrEnum):
     INVALID = "invalid"  # a word that Postfix does not know: 4.7.10
 
 
+class AddressPreference(enum.StrEnum):
+    """smtp_address_preference: which address family comes first among servers of one preference."""
+
+    ANY = "any"
+    IPV4 = "ipv4"
+    IPV6 = "ipv6"
+
+
 class MtaSts(enum.StrEnum):
     """How the MTA applies MTA-STS."""
 
@@ -396,6 +404,7 @@ class MtaProfile:
     mx_address_limit: int = 5
     mx_session_limit: int = 2
     inet_protocols: tuple[str, ...] = ("ipv4", "ipv6")
+    address_preference: AddressPreference = AddressPreference.ANY
     my_addresses: tuple[str, ...] = ()
     reading: Reading = Reading()
 

@@ -20,7 +20,13 @@ from tomlkit.items import Table
 from requiretls_milter.config import Config
 from requiretls_milter.config.fields import transport as transport_name
 from requiretls_milter.milter.requirement import AUTO, Capability, capability
-from requiretls_milter.model import MtaSts, ProfileName, RequiretlsPolicy, TlsLevel
+from requiretls_milter.model import (
+    AddressPreference,
+    MtaSts,
+    ProfileName,
+    RequiretlsPolicy,
+    TlsLevel,
+)
 from requiretls_milter.mta_policy import Value, examples, mirror_policy
 from requiretls_milter.mta_postconf import Postfix, Service, Settings, is_yes, split_list
 from requiretls_milter.mta_unmirrored import CLIENT, GLOBAL, shown, unmirrored
@@ -126,6 +132,7 @@ def _client(settings: Settings, postfix: Postfix) -> _Client:
     for key in ("mx_address_limit", "mx_session_limit"):
         client.values[key] = _limit(settings, f"smtp_{key}", client)
     client.values["inet_protocols"] = _inet_protocols(settings, postfix, client)
+    client.values["address_preference"] = _address_preference(settings, client)
     _about_names_and_trust(settings, level, client)
     return client
 
@@ -274,6 +281,17 @@ def _inet_protocols(settings: Settings, postfix: Postfix, client: _Client) -> li
         "nothing; forecast with ipv4"
     )
     return ["ipv4"]
+
+
+def _address_preference(settings: Settings, client: _Client) -> str:
+    word = settings.get("smtp_address_preference", "").strip().lower() or AddressPreference.ANY
+    if word in tuple(AddressPreference):
+        return str(word)
+    client.warnings.append(
+        f"smtp_address_preference = {shown(word)}: Postfix knows no such word and delivers "
+        "nothing; forecast as any"
+    )
+    return AddressPreference.ANY.value
 
 
 def _about_names_and_trust(settings: Settings, level: TlsLevel, client: _Client) -> None:

@@ -113,6 +113,9 @@ _INSECURE_MX_LEVEL = word(
 ConfigurableLevel = Annotated[model.TlsLevel, BeforeValidator(_CONFIGURABLE_LEVEL)]
 InsecureMxLevel = Annotated[model.TlsLevel, BeforeValidator(_INSECURE_MX_LEVEL)]
 MtaStsWord = Annotated[model.MtaSts, BeforeValidator(word(model.MtaSts))]
+AddressPreferenceWord = Annotated[
+    model.AddressPreference, BeforeValidator(word(model.AddressPreference))
+]
 ProfileWord = Annotated[model.ProfileName, BeforeValidator(word(model.ProfileName))]
 ModeWord = Annotated[model.Mode, BeforeValidator(word(model.Mode))]
 
@@ -379,6 +382,9 @@ class Mta(Section):
         ),
     )
     mydomain: fields.OptionalDomain = Field(
+    address_preference: AddressPreferenceWord | None = Field(
+        None, description="smtp_address_preference of this transport."
+    )
         "",
         description=(
             "Postfix's mydomain: its default policy exempts this domain and its subdomains. "
@@ -464,6 +470,13 @@ class Mta(Section):
             "back to one of them is a mail loop (5.4.6)."
         ),
     )
+    address_preference: AddressPreferenceWord = Field(
+        model.AddressPreference.ANY,
+        description=(
+            'smtp_address_preference: "any" (among servers of equal preference chance decides), '
+            '"ipv4" or "ipv6" (they come first).'
+        ),
+    )
     testing_policies_count: bool = Field(
         False,
         description=(
@@ -539,6 +552,7 @@ def _policy_pairs(
     return tuple(policy.items())
 
 
+            address_preference=chosen("address_preference"),
 # ---------------------------------------------------------------- finding out
 
 

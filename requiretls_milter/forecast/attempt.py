@@ -70,6 +70,9 @@ def order_is_fixed(groups: Sequence[Sequence[object]], limit: int) -> bool:
 def in_order(attempts: Iterable[Attempt], recorded: Attempt | None = None) -> Attempt:
     """What remains when servers are tried in this order: as :func:`in_turn`, where that is fixed.
 
+    The first success ends it, else the last failure recorded decides; *recorded*
+    is what was before any server is tried.
+
     No attempt is made once one has ended it.
     """
     remaining = recorded or _NOBODY_TRIED
@@ -85,25 +88,19 @@ def in_order(attempts: Iterable[Attempt], recorded: Attempt | None = None) -> At
 
 def in_turn(
     groups: tuple[tuple[Attempt, ...], ...], limit: int, recorded: Attempt | None = None
-) -> tuple[Attempt, bool]:
-    """What remains when servers are tried in turn; and whether their order can change it.
+) -> tuple[Attempt, ...]:
+    """All that can remain when servers are tried in turn, those of a group in random order.
 
-    The first success ends it, else the last failure recorded decides; *recorded*
-    is what was before any server is tried. Servers of equal preference are tried
-    in random order, *limit* in all (0: no limit): where that matters, the worst
-    that can happen is forecast.
+    At most *limit* servers are tried in all (0: no limit). More than one where
+    their order can change what remains.
     """
     if order_is_fixed(groups, limit):
-        return in_order((attempt for (attempt,) in groups), recorded), False
-    outcomes = [
+        return (in_order((attempt for (attempt,) in groups), recorded),)
+    return tuple(
         outcome
         for sharing in sharings([[attempt.family for attempt in group] for group in groups], limit)
         for outcome in _outcomes(groups, sharing, recorded or _NOBODY_TRIED)
-    ]
-    worst = status.worst_of(attempt.status for attempt in outcomes)
-    # Of those that are equally bad the last, which is Postfix's own where order is fixed.
-    chosen = [attempt for attempt in outcomes if attempt.status == worst][-1]
-    return chosen, len({attempt.status for attempt in outcomes}) > 1
+    )
 
 
 def _outcomes(

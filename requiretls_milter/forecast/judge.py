@@ -6,7 +6,7 @@ end with, and whether that delivery would satisfy RFC 8689 section 4.2.1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from requiretls_milter.forecast import postfix, rfc8689, status
 from requiretls_milter.forecast.attempt import Attempt
@@ -55,7 +55,8 @@ def judge(
         return LOCAL_FORECAST
     delivery = Delivery(evidence, carried, profile, trust, now)
     servers = servers_of(evidence, profile)
-    by_level, uncertain = postfix.deliver(delivery, servers)
+    possible = postfix.deliver(delivery, servers)
+    by_level = possible[0] if len(possible) == 1 else _worst(possible, asked, delivery)
     # RFC 8689 section 4.2.1 governs REQUIRETLS mail only; all other goes by TLS level.
     by_letter = by_level
     if carried is Requirement.REQUIRETLS:
@@ -64,11 +65,12 @@ def judge(
     postfix_delivers = profile.name is ProfileName.POSTFIX
     result = by_level if postfix_delivers else by_letter
     compliance = _compliance(result, asked, delivery)
+    uncertain = result is by_level and not _alike(possible, asked, delivery)
     return Forecast(
         status=result.status,
         outcome=status.outcome_of(result.status),
         reason=compliance if compliance else result.reason,
-        text=_text(result, compliance, uncertain and result is by_level),
+        text=_text(result, compliance, uncertain),
         compliant=_compliant(result, asked, compliance),
         mx=result.server.host.host if result.server else "",
         tls=result.tls if postfix_delivers else None,
@@ -85,6 +87,27 @@ def judge_server(server: Server, delivery: Delivery) -> Attempt:
         reading = delivery.profile.reading
         return rfc8689.attempt(server, delivery.evidence, reading, delivery.trust, delivery.now)
     return postfix.attempt(server, delivery)
+
+
+# ---------------------------------------------------------------- what the dice decide
+
+
+def _worst(possible: Sequence[Attempt], asked: Requirement, delivery: Delivery) -> Attempt:
+    """The worst that can happen: of deliveries one that does not satisfy, if there is one."""
+    worst = status.worst_of(attempt.status for attempt in possible)
+    equal = [attempt for attempt in possible if attempt.status == worst]
+    lacking = [attempt for attempt in equal if _compliance(attempt, asked, delivery)]
+    return (lacking or equal)[-1]
+
+
+def _alike(possible: Sequence[Attempt], asked: Requirement, delivery: Delivery) -> bool:
+    """Whether all that can happen would be reported alike, token and compliance included."""
+    if len(possible) == 1:
+        return True
+    told = {
+        (attempt.status, attempt.tls, _compliance(attempt, asked, delivery)) for attempt in possible
+    }
+    return len(told) == 1
 
 
 # ---------------------------------------------------------------- compliance

@@ -86,15 +86,15 @@ class NoPlan:
     why: str
 
 
-def deliver(delivery: Delivery, servers: Servers) -> tuple[Attempt, bool]:
-    """What the delivery ends with; and whether Postfix's random order could change it."""
+def deliver(delivery: Delivery, servers: Servers) -> tuple[Attempt, ...]:
+    """What the delivery may end with: more than one attempt where Postfix's dice decide."""
     if isinstance(servers, NoServer):
-        return _without_server(servers), False
+        return (_without_server(servers),)
     failure = lookup_failure(delivery.evidence)
     recorded = None if failure is None else _without_server(failure)
     limit = delivery.profile.mx_address_limit
     if order_is_fixed(servers, limit):
-        return in_order((attempt(server, delivery) for (server,) in servers), recorded), False
+        return (in_order((attempt(server, delivery) for (server,) in servers), recorded),)
     attempts = tuple(tuple(attempt(server, delivery) for server in group) for group in servers)
     return in_turn(attempts, limit, recorded)
 

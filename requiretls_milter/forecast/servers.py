@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from requiretls_milter.forecast import status
 from requiretls_milter.model import (
+    AddressPreference,
     DnsOutcome,
     DomainEvidence,
     HopKind,
@@ -70,6 +71,9 @@ Servers = tuple[tuple[Server, ...], ...] | NoServer
 
 def servers_of(evidence: DomainEvidence, profile: MtaProfile) -> Servers:
     """List the servers to try: groups of equal preference, the best group first.
+
+    Where the MTA prefers an address family (smtp_address_preference), its servers
+    are a group of their own.
 
     Within a group Postfix shuffles. All groups together may hold more servers
     than ``profile.mx_address_limit`` allows: only so many are tried.
@@ -153,27 +157,37 @@ def _no_address(evidence: DomainEvidence) -> NoServer:
 def _without_self(
     domain: str, evidence: DomainEvidence, found: list[Server], profile: MtaProfile
 ) -> Servers:
-    """Drop the MTA itself and all that is no better preferred (RFC 5321 section 5.1)."""
+    """Drop the MTA itself and all that is no better preferred (RFC 5321 section 5.1).
+
+    A host that is looked up without MX records is not dropped by address: one
+    that is the MTA's own makes a loop of all.
+    """
     best_preference = evidence.hosts[0].preference
-    if evidence.nexthop.port == _SMTP_PORT and evidence.nexthop.kind is HopKind.MX:
-        own = [s.host.preference for s in found if s.address in profile.my_addresses]
-        if own and evidence.mx.outcome is DnsOutcome.FOUND:
-            best_found = found[0].host.preference
-            found = [server for server in found if server.host.preference < own[0]]
-            if not found and best_preference == best_found:
-                return NoServer(
-                    status.MAIL_LOOP, Reason.MAIL_LOOP, f"mail for {domain} loops back to this MTA"
-                )
-            if not found:
-                return NoServer(
-                    status.NO_ADDRESS_FOR_NOW,
-                    Reason.MAIL_LOOP,
-                    f"the primary server of {domain} is not to be found",
-                )
-    return tuple(
-        tuple(group)
-        for _, group in itertools.groupby(found, key=lambda server: server.host.preference)
-    )
+    own = [s.host.preference for s in found if s.address in profile.my_addresses]
+    if own and evidence.nexthop.port == _SMTP_PORT:
+        has_mx = evidence.nexthop.kind is HopKind.MX and evidence.mx.outcome is DnsOutcome.FOUND
+        best_found = found[0].host.preference
+        found = [server for server in found if has_mx and server.host.preference < own[0]]
+        if not found and (not has_mx or best_preference == best_found):
+            return NoServer(
+                status.MAIL_LOOP, Reason.MAIL_LOOP, f"mail for {domain} loops back to this MTA"
+            )
+        if not found:
+            return NoServer(
+                status.NO_ADDRESS_FOR_NOW,
+                Reason.MAIL_LOOP,
+                f"the primary server of {domain} is not to be found",
+            )
+    return _grouped(found, profile.address_preference)
+
+
+def _grouped(found: list[Server], preferred: AddressPreference) -> tuple[tuple[Server, ...], ...]:
+    """Group servers that Postfix shuffles: of one preference, and family if one is preferred."""
+
+    def rank(server: Server) -> tuple[int, bool]:
+        return server.host.preference, preferred not in (AddressPreference.ANY, server.family)
+
+    return tuple(tuple(group) for _, group in itertools.groupby(sorted(found, key=rank), key=rank))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import pytest
 
 from requiretls_milter.model import (
     AddressLookup,
+    AddressPreference,
     DnsOutcome,
     HopKind,
     MtaProfile,
@@ -431,6 +432,63 @@ def test_among_equals_one_that_satisfies_decides_whatever_the_order() -> None:
         result = forecast(domain(*order))
         assert answers(result) == OK
         assert "random" not in result.text
+
+
+OPPORTUNISTIC = replace(DANE, requiretls_policy=(("*", RequiretlsPolicy.OPPORTUNISTIC),))
+
+
+def test_among_equals_that_deliver_one_that_does_not_satisfy_is_forecast() -> None:
+    lacking = host(GOOD, name="mx2.example.org", seen=probe("192.0.2.2", requiretls=False))
+    for order in ((host(GOOD), lacking), (lacking, host(GOOD))):
+        result = forecast(domain(*order), OPPORTUNISTIC)
+        assert answers(result) == ("2.0.0", "noncompliant_not_offered")
+        assert result.compliant is False
+        assert "random order" in result.text
+
+
+def test_equals_that_fail_alike_with_another_token_are_told_to_differ() -> None:
+    lacking = host(GOOD, name="mx2.example.org", seen=probe("192.0.2.2", requiretls=False))
+    in_clear = host(GOOD, seen=clear())
+    result = forecast(domain(lacking, in_clear))
+    assert result.status == "5.7.30"
+    assert "random order" in result.text
+    assert "random order" not in forecast(domain(lacking, lacking)).text
+
+
+@pytest.mark.parametrize(
+    ("preference", "status", "certain"),
+    [("any", "5.7.30", False), ("ipv4", "4.4.1", True), ("ipv6", "5.7.30", True)],
+)
+def test_a_preferred_address_family_comes_first(
+    preference: str, status: str, certain: bool
+) -> None:
+    dual = host(GOOD)
+    dual = replace(
+        dual,
+        addresses=replace(dual.addresses, addresses=("2001:db8::1", "192.0.2.1")),
+        probes=(refused("2001:db8::1"), probe("192.0.2.1", requiretls=False)),
+    )
+    profile = replace(DANE, address_preference=AddressPreference(preference))
+    result = forecast(domain(dual), profile)
+    assert result.status == status
+    assert ("random order" not in result.text) is certain
+
+
+@pytest.mark.parametrize("kind", [HopKind.MX, HopKind.HOST, HopKind.ADDRESS])
+def test_a_host_without_mx_records_that_is_the_mta_itself_is_a_loop(kind: HopKind) -> None:
+    """Also where it has other addresses; and only at port 25 does Postfix look for itself."""
+    profile = replace(DANE, my_addresses=("192.0.2.1",))
+    dual = host(GOOD, preference=0)
+    dual = replace(
+        dual,
+        addresses=replace(dual.addresses, addresses=("192.0.2.1", "192.0.2.2")),
+        probes=(probe("192.0.2.1"), probe("192.0.2.2")),
+    )
+    evidence = replace(domain(dual), nexthop=NextHop(kind, "example.org"))
+    evidence = replace(evidence, mx=MxEvidence(DnsOutcome.NODATA, True))
+    assert answers(forecast(evidence, profile)) == ("5.4.6", "mail_loop")
+    elsewhere = replace(evidence, nexthop=NextHop(kind, "example.org", 587))
+    assert forecast(elsewhere, profile).status == "2.0.0"
 
 
 def test_no_more_addresses_are_tried_than_the_limit_allows() -> None:

@@ -45,6 +45,7 @@ def test_an_installed_postfix_is_mirrored_without_a_warning() -> None:
         "mx_address_limit": 5,
         "mx_session_limit": 2,
         "inet_protocols": ["ipv4", "ipv6"],
+        "address_preference": "any",
         "local_transports": ["retry", "local", "maildrop", "dovecot-lmtp"],
         "local_domains": ["mta.example.org", "localhost.example.org", "localhost"],
         "my_addresses": ["127.0.0.1", "192.0.2.25"],
@@ -291,6 +292,19 @@ def test_limits_are_numbers(value: str, limit: int) -> None:
     made = mirror(postfix(smtp_mx_address_limit=value))
     assert made.mta["mx_address_limit"] == limit
     assert warned(made, "smtp_mx_address_limit = x") is (value == "x")
+
+
+@pytest.mark.parametrize(
+    ("value", "preference"), [("ipv6", "ipv6"), ("IPv4", "ipv4"), ("", "any"), ("ipv5", "any")]
+)
+def test_the_preferred_address_family_is_mirrored_for_each_transport(
+    value: str, preference: str
+) -> None:
+    preferring = service("smtp", "smtp6", smtp_address_preference=value)
+    made = mirror(postfix(service("smtp"), preferring))
+    assert mta_of(made).profile_for("smtp6").address_preference == preference
+    assert mta_of(made).profile_for("smtp").address_preference == "any"
+    assert warned(made, "smtp_address_preference = ipv5") is (value == "ipv5")
 
 
 # ---------------------------------------------------------------- what cannot be mirrored
