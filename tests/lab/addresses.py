@@ -46,5 +46,15 @@ MILTER = "127.25.0.9"
 FIRST_MX = ipaddress.IPv4Address("127.1.0.1")
 """Scripted servers have addresses from here on, one each."""
 
+FIRST_MX6 = ipaddress.IPv6Address("fd25::1:1")
+"""Their IPv6 addresses, in a namespace of the lab's own."""
+
+FIRST_MAPPED = ipaddress.IPv4Address("127.6.0.1")
+"""Elsewhere nobody may give the loopback an IPv6 address: there they have IPv4-mapped ones
+(RFC 4291 section 2.5.5.2), ``::ffff:127.6.0.1``, which clients call by IPv6's sockets."""
+
+NETWORKS = ("127.0.0.0/8", "fd25::/64", "::ffff:127.0.0.0/104")
+"""All of these, but for those without a route."""
+
 NO_ROUTE = "255.255.255.255"
 """connect(2) refuses it with ENETUNREACH, in any namespace, before a packet is sent."""

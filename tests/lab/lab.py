@@ -173,7 +173,7 @@ class Lab:
         self.directory = own.outside
 
         at = time.monotonic()
-        self.world = World(Pki(self.directory / "pki"))
+        self.world = World(Pki(self.directory / "pki"), mapped=not self.isolated)
         (self.directory / "pki").chmod(0o755)
         self.world.add(self._planned)
         self._step("world", at)
@@ -226,6 +226,9 @@ class Lab:
 
     def _write_servers(self) -> None:
         self._generation += 1
+        for host in self.world.hosts.values():
+            if host.address6 and self.isolated:
+                netns.add_address(host.address6)
         config = {
             "generation": self._generation,
             "record": str(self.directory / "sessions.jsonl"),
@@ -341,6 +344,11 @@ class Lab:
         self._await_servers()
         if self._want_front:
             self.front.reload(self._tables())
+
+    def add_transports(self, profiles: Mapping[str, Mapping[str, str]], **parameters: str) -> None:
+        """Give the front MTA an smtp(8) for each of *profiles*; *parameters* go to main.cf."""
+        self.front.configure({}, profile_services(profiles, self.front.inside("etc/tls_policy")))
+        self.front.reload(self._tables(), parameters)
 
     def attach_milter(self, socket_name: str, **parameters: str) -> None:
         """Make the front MTA ask the milter at *socket_name*, as Postfix sees it ("" = none).

@@ -24,6 +24,12 @@ def transport_overrides(profile: Mapping[str, str], style: str | None) -> dict[s
         overrides["requiretls_policy"] = word if word in known else "invalid"
     if "smtp_tls_dane_insecure_mx_policy" in profile:
         overrides["insecure_mx_policy"] = profile["smtp_tls_dane_insecure_mx_policy"]
+    if "inet_protocols" in profile:
+        overrides["inet_protocols"] = profile["inet_protocols"].split()
+    if "smtp_mx_address_limit" in profile:
+        overrides["mx_address_limit"] = int(profile["smtp_mx_address_limit"])
+    if "smtp_address_preference" in profile:
+        overrides["address_preference"] = profile["smtp_address_preference"]
     if "smtp_tls_policy_maps" in profile:
         overrides["mta_sts"] = "mx-patterns" if style == "new" else "match"
     return overrides
@@ -45,7 +51,7 @@ def settings(lab: Lab, transport: Mapping[str, Any] | None = None, **sections: A
         "dns": {"nameservers": [lab.resolver], "timeout": 4},
         "probe": {
             "ca_file": str(lab.ca_file),
-            "allow_networks": ["127.0.0.0/8"],
+            "allow_networks": list(addresses.NETWORKS),
             "connect_timeout": 4,
             "command_timeout": 4,
             "helo": f"probe.{MYDOMAIN}",
@@ -76,11 +82,16 @@ def profiles_told_apart() -> dict[str, Mapping[str, str]]:
 
 def all_transports() -> dict[str, dict[str, Any]]:
     """``[mta.transport]`` for all of these profiles, by the names in master.cf."""
+    return transports(profiles_told_apart())
+
+
+def transports(profiles: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Any]]:
+    """``[mta.transport]`` for *profiles*, by the names in master.cf."""
     return {
         transport_name(name): transport_overrides(
             parameters, name.rpartition("/")[2] if name.endswith(STYLES) else None
         )
-        for name, parameters in profiles_told_apart().items()
+        for name, parameters in profiles.items()
     }
 
 

@@ -24,6 +24,7 @@ ENVIRONMENT = "REQUIRETLS_LAB_NETNS"
 _CLONE_NEWNET = 0x40000000
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
+_SIOCSIFADDR = 0x8916
 _IFF_UP = 0x1
 _THREAD_NAMESPACE = "/proc/thread-self/ns/net"
 
@@ -100,6 +101,21 @@ def outside() -> Iterator[None]:
     finally:
         _call("setns", inside, _CLONE_NEWNET)
         os.close(inside)
+
+
+def add_address(address: str) -> None:
+    """``ip -6 address add ADDRESS/128 dev lo``; one that is there already is no error.
+
+    Of 127.0.0.0/8 all addresses are there by themselves, of IPv6 only ::1.
+    """
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as control:
+        request = socket.inet_pton(socket.AF_INET6, address) + struct.pack(
+            "Ii", 128, socket.if_nametoindex("lo")
+        )
+        try:
+            fcntl.ioctl(control, _SIOCSIFADDR, request)
+        except FileExistsError:
+            return
 
 
 def _call(name: str, *arguments: int) -> None:

@@ -161,11 +161,13 @@ class Postfix:
     ) -> None:
         """Change tables or main.cf parameters; return when mail that comes now sees the new ones.
 
+        With *parameters*, be they none, master.cf is written anew too.
+
         A service that is busy finishes what it does with the old ones.
         """
         if tables is not None:
             self._write_tables(tables)
-        if parameters:
+        if parameters is not None:
             self._parameters |= parameters
             self._write_configuration()
         reloads = self._reloads()
@@ -333,7 +335,8 @@ def _random_source(root: Path) -> str:
 def profile_services(profiles: Mapping[str, Mapping[str, str]], tls_policy: str) -> str:
     """One smtp(8) service of master.cf for each profile, with its parameters as ``-o``.
 
-    *tls_policy* stands for the policy table of the profiles that use one.
+    *tls_policy* stands for the policy table of the profiles that use one; a policy service
+    stands for itself.
     """
     lines = []
     for profile, parameters in profiles.items():
@@ -341,7 +344,7 @@ def profile_services(profiles: Mapping[str, Mapping[str, str]], tls_policy: str)
         lines.append(f"{name} unix - - n - - smtp")
         lines.append(f"  -o syslog_name=postfix/{name}")
         for key, value in parameters.items():
-            if key == "smtp_tls_policy_maps":
+            if key == "smtp_tls_policy_maps" and value.startswith("texthash:"):
                 value = f"texthash:{tls_policy}"
             lines.append(f"  -o {{ {key} = {value} }}")
     return "\n".join(lines) + "\n"

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 ORACLE = Path(__file__).resolve().parents[1] / "data" / "oracle" / "scenarios.json"
 
 Zone = Literal["sig", "uns", "bogus", "lame", "dead", "sender"]
-Kind = Literal["mx", "implicit", "nullmx", "nxdomain", "nodata", "cname", "literal"]
+Kind = Literal["mx", "implicit", "nullmx", "nxdomain", "nodata", "cname", "literal", "literal6"]
 
 _T = TypeVar("_T")
 
@@ -45,6 +45,8 @@ class Server:
     """Not recorded: seconds to wait before each answer."""
     security_level: int | None = None
     """Not recorded: OpenSSL's, for a certificate that it would not present by default."""
+    name: str = ""
+    """Not recorded: what it calls itself, if not by the name of its host."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,16 @@ class Mx:
     alias: Zone | None = None
     tlsa_at: Literal["rname", "qname"] = "rname"
     host: Literal["normal", "nx", "noaddr", "self", "literal"] = "normal"
-    addr: Literal["listen", "refused", "blackhole", "noroute", "downstream"] = "listen"
-    """``downstream``, not recorded: the lab's second Postfix, whatever *server* says."""
+    addr: Literal["listen", "refused", "blackhole", "noroute", "downstream", "none"] = "listen"
+    """``downstream``, not recorded: the lab's second Postfix, whatever *server* says.
+    ``none``, not recorded: no IPv4 address."""
     server: Server = field(default_factory=Server)
+    addr6: Literal["none", "listen", "refused"] = "none"
+    """Not recorded: whether there is an IPv6 address too, and what is behind it."""
+    server6: Server | None = None
+    """Not recorded: what is there if it is not the same server."""
+    more: tuple[Server, ...] = ()
+    """Not recorded: servers behind further IPv4 addresses of this host."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ does so with COUNT scenarios at random, and ends with status 1 where one differs
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -28,7 +28,7 @@ PATIENCE = 29.0
 PROBE = {
     "plain_mail": "full",
     # The lab's address without a route is asked for its error too.
-    "allow_networks": ["127.0.0.0/8", f"{addresses.NO_ROUTE}/32"],
+    "allow_networks": [*addresses.NETWORKS, f"{addresses.NO_ROUTE}/32"],
 }
 """``[probe]``: find out whatever can be found out."""
 
@@ -41,8 +41,12 @@ AT_ONCE = 400
 
 def knowing_all(lab: Lab, **sections: Any) -> Milter:
     """A milter that mirrors each of the lab's transports, and waits for the slowest server."""
+    return mirroring(lab, labconfig.all_transports(), **sections)
+
+
+def mirroring(lab: Lab, transports: Mapping[str, Any], **sections: Any) -> Milter:
+    """A milter that knows *transports*, and waits for the slowest server."""
     rules = {"tag_wait": PATIENCE}
-    transports = labconfig.all_transports()
     return Milter(lab, transport=transports, probe=PROBE, rules=rules, **sections)
 
 

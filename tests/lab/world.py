@@ -17,13 +17,15 @@ from cryptography.hazmat.primitives import serialization
 
 from tests.lab import addresses
 from tests.lab.pki import Certificate, Pki, spki
-from tests.lab.scenario import Domain, Mx, Scenario, Sts
+from tests.lab.scenario import Domain, Mx, Scenario, Server, Sts
 
 _DER = serialization.Encoding.DER
 
 TTL = 300
 
 DOWNSTREAM_NAME = "downstream.sig.test"
+
+_MAPPED = "::ffff:"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Host:
     """What the MX record names (the domain itself for ``implicit``)."""
     address: str
     certificate: Certificate | None
+    address6: str = ""
 
 
 @dataclass
@@ -43,6 +46,8 @@ class World:
     """Everything that the scenarios added so far need."""
 
     pki: Pki
+    mapped: bool = False
+    """Whether IPv6 addresses are IPv4-mapped ones (``addresses.FIRST_MAPPED``)."""
     records: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Zone name (``sig.test``) to lines of its zone file, names absolute."""
     listeners: list[dict[str, Any]] = field(default_factory=list)
@@ -60,9 +65,12 @@ class World:
     downstream: Certificate | None = None
 
     _next_address: ipaddress.IPv4Address = addresses.FIRST_MX
+    _next_address6: ipaddress.IPv6Address = addresses.FIRST_MX6
 
     def __post_init__(self) -> None:
         """Name what every lab has."""
+        if self.mapped:
+            self._next_address6 = ipaddress.IPv6Address(f"::ffff:{addresses.FIRST_MAPPED}")
         self.downstream = self.pki.issue(DOWNSTREAM_NAME)
         self._address_record(DOWNSTREAM_NAME, addresses.DOWNSTREAM)
         self._address_record("mta.sender.test", addresses.FRONT)
@@ -102,8 +110,11 @@ class World:
         ]
 
     def _domain_part(self, scenario: Scenario, domain: Domain) -> str:
-        if domain.kind == "literal":
-            return f"[{self.hosts[_host_name(scenario, domain, 1)].address}]"
+        host = self.hosts.get(_host_name(scenario, domain, 1))
+        if host and domain.kind == "literal":
+            return f"[{host.address}]"
+        if host and domain.kind == "literal6":
+            return f"[IPv6:{host.address6}]"
         return scenario.domain_name(domain)
 
     def _add_domain(self, scenario: Scenario, domain: Domain) -> None:
@@ -123,8 +134,10 @@ class World:
             f"@MX{number}@": self._mx_name(scenario, domain, number)
             for number in range(1, len(domain.mx) + 1)
         } | {"@DOM@": name}
+        for number, host in enumerate(self._hosts_of_domain(scenario, name), start=1):
+            substitutes[f"@ADDR6{number}@"] = host.address6
         nexthop = _substitute(domain.nexthop or "", substitutes)
-        if domain.kind == "literal":
+        if domain.kind in ("literal", "literal6"):
             for local in scenario.message.rcpts:
                 address = f"{local}@{self._domain_part(scenario, domain)}"
                 self.transport[address] = (scenario.profile, nexthop)
@@ -133,6 +146,9 @@ class World:
         if domain.sts is not None:
             patterns = [_substitute(item, substitutes) for item in domain.sts.patterns]
             self._add_sts(name, nexthop, domain.sts, patterns)
+
+    def _hosts_of_domain(self, scenario: Scenario, name: str) -> list[Host]:
+        return [host for host in self.hosts_of(scenario) if host.domain == name]
 
     def _mx_name(self, scenario: Scenario, domain: Domain, number: int) -> str:
         """The name that the MX record has for this host."""
@@ -157,8 +173,9 @@ class World:
             certificate = self.downstream
         else:
             certificate = self.pki.issue(host, mx.server.cert, chain=mx.server.chain, names=names)
+        address6 = "" if mx.addr6 == "none" else self._address6()
         self.hosts[host] = Host(
-            scenario.id, scenario.domain_name(domain), host, address, certificate
+            scenario.id, scenario.domain_name(domain), host, address, certificate, address6
         )
         mx_name = self._mx_name(scenario, domain, number)
         if domain.kind in ("mx", "cname"):
@@ -166,7 +183,7 @@ class World:
         if mx_name != host and mx.alias:
             self._record(mx_name, f"CNAME {host}.")
         if mx.host in ("normal", "self"):
-            self._address_record(host, address)
+            self._address_records(host, mx, address, address6)
         elif mx.host == "noaddr":
             self._record(host, 'TXT "no address"')
         if mx.host not in ("nx", "literal"):
@@ -174,18 +191,44 @@ class World:
             at = mx_name if mx.tlsa_at == "qname" else host
             self._add_tlsa(at, f"{number}.{scenario.label(domain)}", mx, certificate)
         if mx.addr == "listen" and mx.host != "self":
-            assert certificate is not None
-            self.listeners.append(
-                {
-                    "address": address,
-                    "port": 25,
-                    "name": host,
-                    "pem": str(certificate.path),
-                    "server": asdict(mx.server),
-                }
-            )
+            self._listen(address, host, names, mx.server, mx, certificate)
         elif mx.addr == "blackhole":
             self.blackholes.append(address)
+        if mx.addr6 == "listen":
+            self._listen(address6, host, names, mx.server6 or mx.server, mx, certificate)
+
+    def _address_records(self, host: str, mx: Mx, address: str, address6: str) -> None:
+        if mx.addr != "none":
+            self._address_record(host, address)
+        if address6:
+            self._record(host, f"AAAA {address6}")
+        for server in mx.more:
+            further = self._address_of(mx)
+            self._address_record(host, further)
+            self._listen(further, host, [host], server, mx, self.hosts[host].certificate)
+
+    def _listen(
+        self,
+        address: str,
+        name: str,
+        names: list[str],
+        server: Server,
+        mx: Mx,
+        certificate: Certificate | None,
+    ) -> None:
+        """Let *server* listen there, with the host's certificate if it wants no other."""
+        if (server.cert, server.chain) != (mx.server.cert, mx.server.chain):
+            certificate = self.pki.issue(name, server.cert, chain=server.chain, names=names)
+        assert certificate is not None
+        self.listeners.append(
+            {
+                "address": address.removeprefix(_MAPPED),
+                "port": 25,
+                "name": server.name or name,
+                "pem": str(certificate.path),
+                "server": asdict(server),
+            }
+        )
 
     def _address_of(self, mx: Mx) -> str:
         if mx.host == "self":
@@ -200,6 +243,11 @@ class World:
         address = str(self._next_address)
         self._next_address += 1
         return address
+
+    def _address6(self) -> str:
+        self._next_address6 += 1
+        mapped = self._next_address6.ipv4_mapped
+        return f"{_MAPPED}{mapped}" if mapped else str(self._next_address6)
 
     def _add_tlsa(self, host: str, unique: str, mx: Mx, certificate: Certificate | None) -> None:
         owner = f"_25._tcp.{host}"
