@@ -35,7 +35,6 @@ from requiretls_milter.metrics import (
 from requiretls_milter.model import Action, Reason, Requirement
 
 ORACLE = Path(__file__).parents[2] / "data" / "oracle" / "scenarios.json"
-MANUAL = Path(__file__).parents[3] / "docs" / "metrics.md"
 
 NAMES = (
     "messages_total{requirement,action}",
@@ -97,16 +96,6 @@ def test_all_metrics_of_the_contract_are_declared_and_no_other() -> None:
         for metric in METRICS.values()
     }
     assert declared == set(NAMES)
-
-
-def test_the_manual_has_every_metric_with_its_labels_and_no_other() -> None:
-    told = set()
-    for row in MANUAL.read_text().splitlines():
-        if row.startswith("| `"):
-            name, labels = row.split("|")[1:3]
-            words = re.findall(r"`(\w+)`", labels)
-            told.add(name.strip(" `") + ("{" + ",".join(words) + "}" if words else ""))
-    assert told == set(NAMES)
 
 
 def test_every_metric_shows_from_the_first_scrape_on() -> None:
