@@ -156,6 +156,13 @@ def config_check(file: Path | None) -> int:
     from requiretls_milter.config import DEFAULT_PATH, warnings
 
     loaded = _load(file)
+    if loaded.metrics.tls_certificate:
+        from requiretls_milter.engine.scrape import CertificateError, tls_context
+
+        try:
+            tls_context(loaded.metrics)
+        except CertificateError as error:
+            _fail(str(error))
     for warning in warnings(loaded):
         click.echo(f"warning: {warning}", err=True)
     if file is None and not DEFAULT_PATH.exists():

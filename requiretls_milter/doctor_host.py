@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import socket
+import ssl
 import stat
 import struct
 import urllib.error
@@ -228,11 +230,27 @@ def metrics(config: Config) -> Finding:
     listen = config.metrics.listen
     if not listen:
         return ok("metrics", "metrics are switched off (metrics.listen is empty)")
-    url = f"http://{listen}/metrics"
+    tls = bool(config.metrics.tls_certificate)
+    url = f"{'https' if tls else 'http'}://{listen}/metrics"
     advice = "Start the service; see that nobody else uses that port (metrics.listen)."
+    if tls:
+        try:
+            presented = _presented(listen)
+        except OSError as problem:
+            return error("metrics", f"{url}: {problem}", advice)
+        if presented != _first_certificate(config.metrics.tls_certificate):
+            return error(
+                "metrics",
+                f"{url}: the certificate there is not that of {config.metrics.tls_certificate}",
+                "If it was renewed: reload the service (SIGHUP), and look into its log.",
+            )
+        if config.metrics.tls_client_ca:
+            return ok("metrics", f"metrics are served on {url}, to who has a client certificate")
     try:
         # no proxy: it is a socket of this host
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=_anybody())
+        )
         with opener.open(url, timeout=ANSWER_TIMEOUT) as response:
             text = response.read(MAX_METRICS_BYTES).decode("utf-8", "replace")
     except urllib.error.HTTPError as problem:
@@ -243,6 +261,37 @@ def metrics(config: Config) -> Finding:
     if f"{PREFIX}build_info" not in text:
         return error("metrics", f"{url}: what answers there are not our metrics", advice)
     return ok("metrics", f"metrics are served on {url}")
+
+
+def _anybody() -> ssl.SSLContext:
+    """TLS without verification: whose certificate it is we see by comparing it with our file."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _presented(listen: str) -> bytes | None:
+    """The certificate that is shown at an address; OSError where there is none."""
+    address = split_address(listen)
+    with (
+        socket.create_connection(address, timeout=ANSWER_TIMEOUT) as connection,
+        _anybody().wrap_socket(connection) as shown,
+    ):
+        return shown.getpeercert(binary_form=True)
+
+
+def _first_certificate(path: str) -> bytes:
+    """The first certificate of a PEM file, which is the server's own; b"" where there is none."""
+    try:
+        found = re.search(
+            "-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----",
+            Path(path).read_text(encoding="ascii", errors="replace"),
+            re.DOTALL,
+        )
+        return ssl.PEM_cert_to_DER_cert(found[0]) if found else b""
+    except (OSError, ValueError):
+        return b""
 
 
 # ---------------------------------------------------------------- trust

@@ -22,11 +22,15 @@ DEFAULT_PATH = Path("/etc/requiretls-milter/config.toml")
 MAX_FILE_BYTES = 1024 * 1024
 """Of the configuration, so that a wrong path (a log, a device) is a clear error."""
 
-MAX_CA_FILE_BYTES = 16 * 1024 * 1024
-"""Of probe.ca_file; Debian's whole bundle has 0.2 MiB."""
+MAX_PEM_FILE_BYTES = 16 * 1024 * 1024
+"""Of probe.ca_file and the like; Debian's whole bundle has 0.2 MiB."""
 
 _CERTIFICATE = re.compile(
     rb"-----BEGIN (?P<label>(?:TRUSTED |X509 )?CERTIFICATE)-----(?P<body>[A-Za-z0-9+/=\s]+)"
+    rb"-----END (?P=label)-----"
+)
+_KEY = re.compile(
+    rb"-----BEGIN (?P<label>(?:RSA |EC )?PRIVATE KEY)-----(?P<body>[A-Za-z0-9+/=\s]+)"
     rb"-----END (?P=label)-----"
 )
 _DER_SEQUENCE = 0x30
@@ -73,7 +77,10 @@ def parse(content: bytes, name: str) -> Config:
         mistakes = explain(error, Config)
     else:
         mistakes = _contradictions(config)
-    mistakes += _ca_file_mistakes(raw)
+    for section, key in (("probe", "ca_file"), ("metrics", "tls_client_ca")):
+        mistakes += _pem_mistakes(raw, section, key, _CERTIFICATE)
+    mistakes += _pem_mistakes(raw, "metrics", "tls_certificate", _CERTIFICATE)
+    mistakes += _pem_mistakes(raw, "metrics", "tls_key", _KEY, "key without a passphrase")
     if mistakes:
         raise ConfigError(mistakes)
     return config
@@ -109,6 +116,12 @@ def _contradictions(config: Config) -> tuple[str, ...]:
     found = []
     if fields.parse_milter_socket(config.milter.socket).path == config.engine.socket:
         found.append("engine.socket: the same path as milter.socket")
+    metrics = config.metrics
+    if bool(metrics.tls_certificate) is not bool(metrics.tls_key):
+        missing = "tls_key" if metrics.tls_certificate else "tls_certificate"
+        found.append(f"metrics.{missing}: a certificate and its key go together; it is empty")
+    elif metrics.tls_client_ca and not metrics.tls_certificate:
+        found.append("metrics.tls_client_ca: wants TLS; metrics.tls_certificate is empty")
     found.extend(
         f"{dotted(('mta', 'transport', name))}: {name} is one of mta.local_transports, whose "
         "mail is never assessed"
@@ -118,24 +131,27 @@ def _contradictions(config: Config) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _ca_file_mistakes(raw: dict[str, Any]) -> tuple[str, ...]:
-    """Whether probe.ca_file is there; of the unvalidated file, to tell this with all else."""
-    probe = raw.get("probe")
-    path = probe.get("ca_file") if isinstance(probe, dict) else None
+def _pem_mistakes(
+    raw: dict[str, Any], section: str, key: str, block: re.Pattern[bytes], what: str = "certificate"
+) -> tuple[str, ...]:
+    """Whether a file is there; of the unvalidated configuration, to tell this with all else."""
+    table = raw.get(section)
+    path = table.get(key) if isinstance(table, dict) else None
     if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
         return ()
+    where = f"{section}.{key}: {path}"
     try:
-        content = _read(Path(path), MAX_CA_FILE_BYTES)
+        content = _read(Path(path), MAX_PEM_FILE_BYTES)
     except OSError as error:
-        return (f"probe.ca_file: {path} cannot be read: {error.strerror or error}",)
-    if len(content) > MAX_CA_FILE_BYTES:
-        return (f"probe.ca_file: {path} is larger than {MAX_CA_FILE_BYTES} bytes",)
-    if not any(map(_is_certificate, _CERTIFICATE.finditer(content))):
-        return (f"probe.ca_file: {path} holds no certificate in PEM form",)
+        return (f"{where} cannot be read: {error.strerror or error}",)
+    if len(content) > MAX_PEM_FILE_BYTES:
+        return (f"{where} is larger than {MAX_PEM_FILE_BYTES} bytes",)
+    if not any(map(_is_der, block.finditer(content))):
+        return (f"{where} holds no {what} in PEM form",)
     return ()
 
 
-def _is_certificate(block: re.Match[bytes]) -> bool:
+def _is_der(block: re.Match[bytes]) -> bool:
     """Whether a PEM block holds DER at all. Its content is judged by who loads it."""
     try:
         der = base64.b64decode(b"".join(block["body"].split()), validate=True)
@@ -164,6 +180,14 @@ def warnings(config: Config) -> tuple[str, ...]:
             f"milter.socket_mode: {config.milter.socket_mode} lets every user of this host call "
             "the milter; socket_group with 0660 lets the MTA only"
         )
+    metrics = config.metrics
+    if metrics.listen and not metrics.tls_certificate:
+        address, _ = fields.split_address(metrics.listen)
+        if not ipaddress.ip_address(address).is_loopback:
+            found.append(
+                f"metrics.listen: {address} is not only this host's, and whoever reaches it reads "
+                "the metrics, in clear; tls_certificate with tls_client_ca lets your own in only"
+            )
     for index, text in enumerate(config.dns.nameservers):
         address, _ = fields.split_address(text, fields.DNS_PORT)
         if not ipaddress.ip_address(address).is_loopback:

@@ -304,9 +304,30 @@ class Metrics(Section):
         "127.0.0.1:9894",
         description=(
             "ADDRESS:PORT of the endpoint /metrics; empty: none. It has no access control of its "
-            "own, therefore only this host by default."
+            "own but tls_client_ca, therefore only this host by default."
         ),
         json_schema_extra=RESTART,
+    )
+    tls_certificate: fields.OptionalPath = Field(
+        "",
+        description=(
+            "File with the endpoint's certificate and its chain (PEM): it then speaks TLS, 1.2 or "
+            "later, and nothing else. Empty: HTTP in clear. Read again at SIGHUP."
+        ),
+    )
+    tls_key: fields.OptionalPath = Field(
+        "",
+        description=(
+            "File with the key of that certificate (PEM, without a passphrase); the same file "
+            "where it holds both. Our user has to be able to read it."
+        ),
+    )
+    tls_client_ca: fields.OptionalPath = Field(
+        "",
+        description=(
+            "File of CA certificates (PEM): only clients with a certificate of one of these are "
+            "answered. Empty: whoever comes."
+        ),
     )
 
 
@@ -361,6 +382,9 @@ class TransportOverrides(Section):
     inet_protocols: InetProtocols | None = Field(
         None, description="inet_protocols of this transport."
     )
+    address_preference: AddressPreferenceWord | None = Field(
+        None, description="smtp_address_preference of this transport."
+    )
 
 
 class Mta(Section):
@@ -382,9 +406,6 @@ class Mta(Section):
         ),
     )
     mydomain: fields.OptionalDomain = Field(
-    address_preference: AddressPreferenceWord | None = Field(
-        None, description="smtp_address_preference of this transport."
-    )
         "",
         description=(
             "Postfix's mydomain: its default policy exempts this domain and its subdomains. "
@@ -449,6 +470,13 @@ class Mta(Section):
             "forecast over an address that the MTA never tries is worth nothing."
         ),
     )
+    address_preference: AddressPreferenceWord = Field(
+        model.AddressPreference.ANY,
+        description=(
+            'smtp_address_preference: "any" (among servers of equal preference chance decides), '
+            '"ipv4" or "ipv6" (they come first).'
+        ),
+    )
     local_transports: Annotated[tuple[fields.TransportName, ...], as_list] = Field(
         ("local", "virtual", "lmtp", "discard", "error", "retry"),
         description=(
@@ -468,13 +496,6 @@ class Mta(Section):
         description=(
             "inet_interfaces and proxy_interfaces: the MTA's own addresses. An MX that leads "
             "back to one of them is a mail loop (5.4.6)."
-        ),
-    )
-    address_preference: AddressPreferenceWord = Field(
-        model.AddressPreference.ANY,
-        description=(
-            'smtp_address_preference: "any" (among servers of equal preference chance decides), '
-            '"ipv4" or "ipv6" (they come first).'
         ),
     )
     testing_policies_count: bool = Field(
@@ -531,6 +552,7 @@ class Mta(Section):
             mx_address_limit=chosen("mx_address_limit"),
             mx_session_limit=chosen("mx_session_limit"),
             inet_protocols=chosen("inet_protocols"),
+            address_preference=chosen("address_preference"),
             my_addresses=self.my_addresses,
             reading=model.Reading(
                 testing_policies_count=self.testing_policies_count,
@@ -552,7 +574,6 @@ def _policy_pairs(
     return tuple(policy.items())
 
 
-            address_preference=chosen("address_preference"),
 # ---------------------------------------------------------------- finding out
 
 

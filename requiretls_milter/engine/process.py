@@ -30,7 +30,8 @@ from requiretls_milter.engine.downgrades import Ledger
 from requiretls_milter.engine.exposition import EngineCollector, Exposition, set_build_info
 from requiretls_milter.engine.outage import Outbound
 from requiretls_milter.engine.records import Scopes
-from requiretls_milter.engine.server import EngineDoor, EngineState, MetricsDoor
+from requiretls_milter.engine.scrape import CertificateError, MetricsDoor, tls_context
+from requiretls_milter.engine.server import EngineDoor, EngineState
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
@@ -115,6 +116,7 @@ class _Engine:
         self._store: Store
         self._ledger: Ledger
         self._heart: _Heart | None = None
+        self._http: MetricsDoor | None = None
         self._end: asyncio.Future[int] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
         self._told: Snapshot | None = None
@@ -135,8 +137,8 @@ class _Engine:
                 max_requests=2 * heart.config.limits.questions,
             )
             await door.open()
-            http = await self._open_metrics(heart.config)
-        except (StartError, OSError) as error:
+            await self._open_metrics(heart.config)
+        except (StartError, CertificateError, OSError) as error:
             _log.error("engine_cannot_start", error=str(error))
             self._channel.send("failed", error=str(error))
             return EXIT_FAILURE
@@ -149,7 +151,7 @@ class _Engine:
         status = await self._end
         loop.remove_reader(self._channel)
         if status != EXIT_ORPHAN:
-            await self._close(door, http)
+            await self._close(door)
         return status
 
     # ------------------------------------------------------------ parts
@@ -205,26 +207,26 @@ class _Engine:
     def _full(self, bound: str) -> None:
         self._counters.inc("saturated_total", (bound,))
 
-    async def _open_metrics(self, config: Config) -> MetricsDoor | None:
+    async def _open_metrics(self, config: Config) -> None:
         listen = config.metrics.listen
         if not listen:
-            return None
+            return
         set_build_info(self._gauges)
         collector = EngineCollector(self._sum, self._gauges, self._domains)
-        door = MetricsDoor(
+        self._http = MetricsDoor(
             listen,
             Exposition(collector),
             self._refresh_gauges,
             self._counters,
             max_connections=config.limits.metrics_connections,
+            tls=tls_context(config.metrics),
         )
-        await door.open()
-        return door
+        await self._http.open()
 
-    async def _close(self, door: EngineDoor, http: MetricsDoor | None) -> None:
+    async def _close(self, door: EngineDoor) -> None:
         await door.close()
-        if http is not None:
-            await http.close()
+        if self._http is not None:
+            await self._http.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -292,14 +294,17 @@ class _Engine:
         config, generation = read_config(message)
         old = self._now
         try:
+            tls = tls_context(config.metrics)
             heart = await self._build(config, generation)
-        except StartError as error:
+        except (StartError, CertificateError) as error:
             self._tell("ack", generation=generation, error=str(error))
             return
         take_log_settings(config)
         self._counters.configure(configured_domains(config))
         self._gauges.clear("domain_ready")
         self._heart = heart
+        if self._http is not None:
+            self._http.tls = tls
         self._reloaded.set()
         self._spawn(_retire(old, heart))
         self._tell("ack", generation=generation, error="")

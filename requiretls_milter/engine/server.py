@@ -1,6 +1,6 @@
-"""The engine's doors: a unix socket for workers and the command line, HTTP for Prometheus.
+"""The engine's door for workers and the command line: a unix socket.
 
-Each is bounded in all directions: connections, bytes, requests under way, time.
+Bounded in all directions: connections, bytes, requests under way.
 """
 
 from __future__ import annotations
@@ -16,12 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from aiohttp import web
-
 from requiretls_milter import __version__, log
 from requiretls_milter import nexthop as nexthops
 from requiretls_milter.engine.assessor import Assessor, BusyError
-from requiretls_milter.engine.exposition import Exposition
 from requiretls_milter.engine.wire import (
     CountersRequest,
     EvidenceReply,
@@ -38,19 +35,13 @@ from requiretls_milter.engine.wire import (
     encode,
     error_reply,
 )
-from requiretls_milter.metrics import Aggregate, Bound, Counters, Gauges, MetricError
+from requiretls_milter.metrics import Aggregate, Bound, Counters, MetricError
 
 MAX_CONNECTIONS = 128
 """To the unix socket: 64 workers, and people."""
 
 MAX_UNSENT = 8 << 20
 """Bytes that wait for a client to read; one that lets it come to this is cut off."""
-
-HTTP_CONNECTION_LIFE = 60.0
-"""Seconds that a connection to the metrics endpoint lasts at most, busy or not."""
-
-MAX_HTTP_LINE = 4096
-"""Octets of a line of an HTTP request."""
 
 _CHUNK = 1 << 16
 _UCRED = struct.Struct("3i")
@@ -302,107 +293,3 @@ def refuse_live_socket(path: Path) -> None:
         except BlockingIOError:
             pass  # its queue is full: somebody listens
     raise FileExistsError(f"another instance listens at {path}")
-
-
-# ---------------------------------------------------------------- HTTP
-
-
-class MetricsDoor:
-    """``GET /metrics`` and ``GET /healthz``, and nothing else.
-
-    Args:
-        listen: "ADDRESS:PORT"; an IPv6 address in brackets.
-        exposition: what is shown.
-        refresh: called before each rendering, to bring gauges up to date.
-        counters: where it is counted that somebody is turned away.
-        max_connections: at once; a further one is refused.
-    """
-
-    def __init__(
-        self,
-        listen: str,
-        exposition: Exposition,
-        refresh: Callable[[], None],
-        counters: Counters | None = None,
-        *,
-        max_connections: int = 32,
-    ) -> None:
-        self._max_connections = max_connections
-        host, _, port = listen.rpartition(":")
-        self._host = host.removeprefix("[").removesuffix("]")
-        self._port = int(port)
-        self._exposition = exposition
-        self._refresh = refresh
-        self._counters = counters if counters is not None else Counters()
-        self._runner: web.ServerRunner | None = None
-
-    async def open(self) -> None:
-        """Listen.
-
-        Raises:
-            OSError: the address cannot be had; the text says why.
-        """
-        server = _BoundedServer(
-            self._answer,
-            access_log=None,
-            keepalive_timeout=HTTP_CONNECTION_LIFE / 2,
-            lingering_time=0,
-            max_line_size=MAX_HTTP_LINE,
-            max_field_size=MAX_HTTP_LINE,
-        )
-        server.limit = self._max_connections
-        server.full = lambda: self._counters.inc("saturated_total", (Bound.METRICS_CONNECTIONS,))
-        self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=1.0)
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, self._host, self._port, backlog=16).start()
-        except OSError as error:
-            where = f"metrics.listen {self._host}:{self._port}"
-            raise OSError(error.errno, f"{where}: {error.strerror}") from error
-
-    @property
-    def port(self) -> int:
-        """The port that we listen at; of use where 0 was asked for."""
-        if self._runner is None:
-            return 0
-        return int(self._runner.addresses[0][1])
-
-    async def close(self) -> None:
-        """Take no more requests."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path not in ("/metrics", "/healthz"):
-            return web.Response(status=404, text="not found\n")
-        if request.method not in ("GET", "HEAD"):
-            return web.Response(status=405, text="only GET\n", headers={"Allow": "GET, HEAD"})
-        if request.path == "/healthz":
-            return web.Response(text="ok\n")
-        self._refresh()
-        body, media_type = self._exposition.render(request.headers.get("Accept", ""))
-        return web.Response(body=body, headers={"Content-Type": media_type})
-
-
-class _BoundedServer(web.Server):
-    """An HTTP server that bounds how many connections there are and how long each lasts."""
-
-    limit: int
-    """Connections at once."""
-
-    full: Callable[[], None]
-    """Called when one too many is turned away."""
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        if len(self.connections) > self.limit:
-            self.full()
-            transport.abort()
-            return
-        asyncio.get_running_loop().call_later(HTTP_CONNECTION_LIFE, transport.abort)
-
-
-def show_cache(gauges: Gauges, entries: dict[str, int]) -> None:
-    """Bring the gauge of cache entries up to date."""
-    for layer, count in entries.items():
-        gauges.set("cache_entries", count, (layer,))

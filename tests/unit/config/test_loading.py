@@ -227,7 +227,65 @@ def test_a_relative_ca_file_is_an_error_of_its_own(tmp_path: Path) -> None:
     assert mistake == 'probe.ca_file: expected an absolute path, got the text "ca.pem"'
 
 
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("tls_certificate", "certificate"),
+        ("tls_key", "key without a passphrase"),
+        ("tls_client_ca", "certificate"),
+    ],
+)
+def test_files_of_the_metrics_endpoint_must_hold_what_they_should(
+    tmp_path: Path, key: str, what: str
+) -> None:
+    both = tmp_path / "both.pem"
+    both.write_text(
+        certificate() + "-----BEGIN EC PRIVATE KEY-----\nMEFC\n-----END EC PRIVATE KEY-----\n"
+    )
+    files = dict.fromkeys(("tls_certificate", "tls_key", "tls_client_ca"), both)
+
+    def written() -> str:
+        return "[metrics]\n" + "\n".join(f'{name} = "{path}"' for name, path in files.items())
+
+    assert getattr(config.load(write(tmp_path, written())).metrics, key) == str(both)
+    files[key] = tmp_path / "missing.pem"
+    (mistake,) = mistakes(tmp_path, written())
+    assert mistake == f"metrics.{key}: {files[key]} cannot be read: No such file or directory"
+    files[key] = tmp_path / "empty.pem"
+    files[key].write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\nMEFC\n")
+    (mistake,) = mistakes(tmp_path, written())
+    assert mistake == f"metrics.{key}: {files[key]} holds no {what} in PEM form"
+
+
 # ---------------------------------------------------------------- keys that do not go together
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [("tls_certificate", "tls_key"), ("tls_key", "tls_certificate")],
+)
+def test_a_certificate_without_its_key_is_an_error(
+    tmp_path: Path, given: str, missing: str
+) -> None:
+    file = tmp_path / "both.pem"
+    file.write_text(
+        certificate() + "-----BEGIN PRIVATE KEY-----\nMEFC\n-----END PRIVATE KEY-----\n"
+    )
+    (mistake,) = mistakes(tmp_path, f'metrics.{given} = "{file}"\n')
+    assert mistake == f"metrics.{missing}: a certificate and its key go together; it is empty"
+
+
+def test_client_certificates_without_tls_are_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text(certificate())
+    (mistake,) = mistakes(tmp_path, f'metrics.tls_client_ca = "{file}"\n')
+    assert mistake == "metrics.tls_client_ca: wants TLS; metrics.tls_certificate is empty"
+
+
+def test_metrics_for_everybody_in_clear_are_warned_of(tmp_path: Path) -> None:
+    loaded = config.load(write(tmp_path, 'metrics.listen = "192.0.2.1:9894"\n'))
+    (warning,) = config.warnings(loaded)
+    assert warning.startswith("metrics.listen: 192.0.2.1 is not only this host's")
 
 
 def test_two_sockets_on_one_path_are_an_error(tmp_path: Path) -> None:

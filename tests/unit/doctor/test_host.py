@@ -23,8 +23,12 @@ from requiretls_milter.cli import commands
 from requiretls_milter.config import Config
 from requiretls_milter.doctor import Finding, Severity
 from requiretls_milter.doctor_mta import attached
+from requiretls_milter.engine.exposition import EngineCollector, Exposition
+from requiretls_milter.engine.scrape import MetricsDoor, tls_context
+from requiretls_milter.metrics import Gauges, Totals
 from requiretls_milter.mta_import import mirror
 from tests.unit.evidence.dnsserver import DnsServer, failure, found
+from tests.unit.evidence.pki import Authority
 from tests.unit.mta_import.postfixes import postfix, service
 
 
@@ -194,6 +198,52 @@ def test_metrics_that_are_ours_are_good() -> None:
 def test_metrics_of_somebody_else_are_an_error(status: int, body: bytes) -> None:
     with web(status, body) as config:
         assert host.metrics(config).severity is Severity.ERROR
+
+
+@pytest.mark.parametrize("with_clients", [False, True], ids=["anybody", "client certificates"])
+def test_over_tls_the_certificate_must_be_that_of_the_file(
+    tmp_path: Path, with_clients: bool
+) -> None:
+    authority = Authority(tmp_path)
+    first, renewed = authority.issue("m.example"), authority.issue("m.example")
+    file = tmp_path / "metrics.pem"
+    file.write_bytes(first.path.read_bytes())
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        port = server.getsockname()[1]
+    settings = {
+        "listen": f"127.0.0.1:{port}",
+        "tls_certificate": str(file),
+        "tls_key": str(file),
+        "tls_client_ca": str(authority.path) if with_clients else "",
+    }
+    config = configured(metrics=settings)
+    assert host.metrics(config).severity is Severity.ERROR  # nobody is there
+    up, done = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        shown = Exposition(EngineCollector(Totals, Gauges(), tuple))
+        door = MetricsDoor(
+            config.metrics.listen, shown, lambda: None, tls=tls_context(config.metrics)
+        )
+        await door.open()
+        up.set()
+        await asyncio.to_thread(done.wait)
+        await door.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        assert up.wait(10)
+        finding = host.metrics(config)
+        assert finding.severity is Severity.OK
+        assert ("client certificate" in finding.found) is with_clients
+        file.write_bytes(renewed.path.read_bytes())
+        finding = host.metrics(config)
+        assert finding.severity is Severity.ERROR
+        assert "is not that of" in finding.found
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_metrics_that_are_not_there_are_an_error_switched_off_ones_are_none() -> None:

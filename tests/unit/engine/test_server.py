@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import stat
@@ -11,15 +10,13 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from requiretls_milter.engine import client, server
 from requiretls_milter.engine.assessor import BusyError
 from requiretls_milter.engine.client import EngineUnavailable
-from requiretls_milter.engine.exposition import EngineCollector, Exposition
-from requiretls_milter.engine.server import EngineDoor, EngineState, MetricsDoor, listen_unix
+from requiretls_milter.engine.server import EngineDoor, EngineState, listen_unix
 from requiretls_milter.engine.wire import (
     CountersRequest,
     ErrorReply,
@@ -35,7 +32,7 @@ from requiretls_milter.engine.wire import (
     encode,
     frame,
 )
-from requiretls_milter.metrics import Aggregate, Counters, Gauges, Totals
+from requiretls_milter.metrics import Aggregate, Totals
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -430,161 +427,3 @@ def test_a_file_is_never_removed(path: Path) -> None:
 def test_a_directory_that_is_not_there_is_named(path: Path) -> None:
     with pytest.raises(OSError, match=r"missing/e\.sock"):
         listen_unix(path.parent / "missing" / "e.sock")
-
-
-# ---------------------------------------------------------------- HTTP
-
-
-class Web:
-    def __init__(self, **options: Any) -> None:
-        self.refreshed = 0
-        self.counters = Counters()
-        collector = EngineCollector(Totals, Gauges(), tuple)
-        self.door = MetricsDoor(
-            "127.0.0.1:0", Exposition(collector), self._refresh, self.counters, **options
-        )
-
-    def _refresh(self) -> None:
-        self.refreshed += 1
-
-    async def send(self, octets: bytes, wait: float = 5) -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.door.port)
-        writer.write(octets)
-        try:
-            return await asyncio.wait_for(reader.read(), wait)
-        finally:
-            writer.close()
-
-    async def get(self, path: str, *fields: str, method: str = "GET") -> bytes:
-        lines = (f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", *fields, "", "")
-        return await self.send("\r\n".join(lines).encode())
-
-
-@pytest.fixture
-async def web() -> AsyncIterator[Web]:
-    one = Web()
-    await one.door.open()
-    yield one
-    await one.door.close()
-
-
-async def test_metrics_are_shown_and_brought_up_to_date_first(web: Web) -> None:
-    reply = await web.get("/metrics")
-    head, _, body = reply.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200 ")
-    assert b"Content-Type: text/plain; version=" in head
-    assert b"requiretls_milter_messages_total{" in body
-    assert web.refreshed == 1
-
-
-async def test_openmetrics_is_spoken_to_who_asks(web: Web) -> None:
-    reply = await web.get("/metrics", "Accept: application/openmetrics-text; version=1.0.0")
-    assert b"application/openmetrics-text" in reply
-    assert reply.endswith(b"# EOF\n")
-
-
-async def test_health_is_one_word(web: Web) -> None:
-    assert (await web.get("/healthz")).endswith(b"\r\n\r\nok\n")
-
-
-@pytest.mark.parametrize("path", ["/", "/metrics/", "/metrics2", "/../metrics", "/healthz/x"])
-async def test_there_is_nothing_else(web: Web, path: str) -> None:
-    assert (await web.get(path)).startswith(b"HTTP/1.1 404 ")
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
-async def test_nothing_can_be_changed(web: Web, method: str) -> None:
-    reply = await web.get("/metrics", "Content-Length: 0", method=method)
-    assert reply.startswith(b"HTTP/1.1 405 ")
-    assert web.refreshed == 0
-
-
-@pytest.mark.parametrize(
-    "octets",
-    [
-        b"GET /" + b"x" * 10_000 + b" HTTP/1.1\r\n\r\n",
-        b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 10_000 + b"\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"GARBAGE\r\n\r\n",
-    ],
-    ids=["path", "field", "TLS", "garbage"],
-)
-async def test_what_is_too_long_or_no_http_is_refused(web: Web, octets: bytes) -> None:
-    reply = await web.send(octets)
-    assert reply.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
-
-
-async def test_there_is_an_end_to_how_many_scrape() -> None:
-    web = Web(max_connections=3)
-    await web.door.open()
-    idle = [await asyncio.open_connection("127.0.0.1", web.door.port) for _ in range(3)]
-    await asyncio.sleep(0.05)
-    with pytest.raises((ConnectionError, AssertionError)):
-        assert (await web.get("/healthz")).endswith(b"ok\n")
-    assert ("saturated_total", ("metrics_connections",), 1.0) in web.counters.totals().counters
-    for _, writer in idle:
-        writer.close()
-    await asyncio.sleep(0.05)
-    assert (await web.get("/healthz")).endswith(b"ok\n")
-    await web.door.close()
-
-
-@pytest.mark.parametrize("drips", [False, True], ids=["silent", "a byte now and then"])
-async def test_a_visitor_who_does_not_come_to_the_point_is_cut_off(
-    monkeypatch: pytest.MonkeyPatch, drips: bool
-) -> None:
-    monkeypatch.setattr(server, "HTTP_CONNECTION_LIFE", 0.3)
-    web = Web()
-    await web.door.open()
-    reader, writer = await asyncio.open_connection("127.0.0.1", web.door.port)
-    started = time.monotonic()
-    writer.write(b"GET /metrics HTTP/1.1\r\nX: ")
-    while not reader.at_eof():
-        if drips:
-            writer.write(b"x")
-        with contextlib.suppress(TimeoutError, ConnectionError):
-            await asyncio.wait_for(reader.read(100), 0.02)
-        assert time.monotonic() - started < 3
-    writer.close()
-    await web.door.close()
-
-
-async def test_a_connection_ends_after_a_while_however_busy(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(server, "HTTP_CONNECTION_LIFE", 0.4)
-    web = Web()
-    await web.door.open()
-    reader, writer = await asyncio.open_connection("127.0.0.1", web.door.port)
-    started = time.monotonic()
-    answered = 0
-    with contextlib.suppress(ConnectionError):
-        while True:
-            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-            if not await asyncio.wait_for(reader.read(1000), 5):
-                break
-            answered += 1
-            assert time.monotonic() - started < 3
-            await asyncio.sleep(0.02)
-    assert answered > 1
-    writer.close()
-    await web.door.close()
-
-
-async def test_a_port_that_is_taken_is_named(web: Web) -> None:
-    collector = EngineCollector(Totals, Gauges(), tuple)
-    second = MetricsDoor(f"127.0.0.1:{web.door.port}", Exposition(collector), lambda: None)
-    with pytest.raises(OSError, match=f"metrics.listen 127.0.0.1:{web.door.port}"):
-        await second.open()
-    await second.close()
-
-
-async def test_an_ipv6_address_is_listened_at() -> None:
-    collector: Any = EngineCollector(Totals, Gauges(), tuple)
-    door = MetricsDoor("[::1]:0", Exposition(collector), lambda: None)
-    await door.open()
-    reader, writer = await asyncio.open_connection("::1", door.port)
-    writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
-    assert (await reader.read()).endswith(b"ok\n")
-    writer.close()
-    await door.close()

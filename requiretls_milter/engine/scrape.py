@@ -1,0 +1,259 @@
+"""The engine's door for Prometheus: HTTP, or HTTPS where a certificate is configured.
+
+Bounded in all directions: connections, from the moment they are accepted on
+(a TLS handshake that never ends counts too), octets of a request, and how long
+a connection lasts, whatever goes on in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from requiretls_milter import log
+from requiretls_milter.engine.exposition import Exposition
+from requiretls_milter.metrics import Bound, Counters
+
+if TYPE_CHECKING:
+    from requiretls_milter.config import Metrics
+
+CONNECTION_LIFE = 60.0
+"""Seconds that a connection lasts at most, busy or not."""
+
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds for the TLS handshake."""
+
+MAX_LINE = 4096
+"""Octets of a line of an HTTP request."""
+
+MAX_FIELDS = 64
+"""Lines of the header of an HTTP request."""
+
+BACKLOG = 16
+"""Connections that wait to be accepted."""
+
+PAUSE = 1.0
+"""Seconds until we accept again where we cannot: there is no descriptor left."""
+
+_log = log.get_logger("engine.scrape")
+
+
+class CertificateError(Exception):
+    """The certificate of the metrics endpoint cannot be used; the text names the key and why."""
+
+
+def tls_context(metrics: Metrics) -> ssl.SSLContext | None:
+    """What the endpoint speaks TLS with, from the files of this moment; None: it does not.
+
+    Raises:
+        CertificateError: a file cannot be read, is not what it should be, or
+            the key is not that of the certificate.
+    """
+    if not metrics.tls_certificate:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _readable("tls_certificate", metrics.tls_certificate)
+    _readable("tls_key", metrics.tls_key)
+    try:
+        context.load_cert_chain(metrics.tls_certificate, metrics.tls_key, _no_passphrase)
+    except (ssl.SSLError, OSError, ValueError) as error:
+        raise CertificateError(
+            f"metrics.tls_certificate {metrics.tls_certificate} and metrics.tls_key "
+            f"{metrics.tls_key} are no certificate with its key: {_why(error)}"
+        ) from error
+    if metrics.tls_client_ca:
+        _readable("tls_client_ca", metrics.tls_client_ca)
+        try:
+            context.load_verify_locations(cafile=metrics.tls_client_ca)
+        except (ssl.SSLError, OSError, ValueError) as error:
+            raise CertificateError(
+                f"metrics.tls_client_ca: {metrics.tls_client_ca} holds no certificates: "
+                f"{_why(error)}"
+            ) from error
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _readable(key: str, path: str) -> None:
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise CertificateError(
+            f"metrics.{key}: {path} cannot be read: {error.strerror or error}"
+        ) from error
+
+
+def _no_passphrase() -> str:
+    """Instead of OpenSSL's question at a terminal, where nobody sits."""
+    raise ValueError("the key has a passphrase")
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower().replace("_", " ")
+    return str(error)
+
+
+class MetricsDoor:
+    """``GET /metrics`` and ``GET /healthz``, and nothing else.
+
+    Args:
+        listen: "ADDRESS:PORT"; an IPv6 address in brackets.
+        exposition: what is shown.
+        refresh: called before each rendering, to bring gauges up to date.
+        counters: where it is counted that somebody is turned away.
+        max_connections: at once; a further one is refused.
+        tls: with what to speak TLS; None for HTTP in clear. May be replaced at
+            any time: connections that begin later use the new one.
+    """
+
+    def __init__(
+        self,
+        listen: str,
+        exposition: Exposition,
+        refresh: Callable[[], None],
+        counters: Counters | None = None,
+        *,
+        max_connections: int = 32,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        host, _, port = listen.rpartition(":")
+        self._address = (host.removeprefix("[").removesuffix("]"), int(port))
+        self._exposition = exposition
+        self._refresh = refresh
+        self._counters = counters if counters is not None else Counters()
+        self._max_connections = max_connections
+        self.tls = tls
+        self._listener: socket.socket | None = None
+        self._server: _Server
+        self._accepting: asyncio.Task[None] | None = None
+        self._visits: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the address cannot be had; the text says why.
+        """
+        host, port = self._address
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            self._listener = socket.create_server(self._address, family=family, backlog=BACKLOG)
+        except OSError as error:
+            where = f"metrics.listen {host}:{port}"
+            # create_server() adds the address to the text; ours names the key.
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise OSError(error.errno, f"{where}: {reason}") from error
+        self._listener.setblocking(False)
+        self._server = _Server(
+            self._answer,
+            access_log=None,
+            keepalive_timeout=CONNECTION_LIFE / 2,
+            lingering_time=0,
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_LINE,
+            max_headers=MAX_FIELDS,
+        )
+        self._accepting = asyncio.create_task(self._accept(self._listener), name="metrics")
+
+    @property
+    def port(self) -> int:
+        """The port that we listen at; of use where 0 was asked for."""
+        return int(self._listener.getsockname()[1]) if self._listener is not None else 0
+
+    @property
+    def connections(self) -> int:
+        """How many there are, those in their handshake included."""
+        return len(self._visits)
+
+    async def close(self) -> None:
+        """Take no more requests, and cut those that are open."""
+        tasks = [*self._visits]
+        if self._accepting is not None:
+            tasks.append(self._accepting)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._listener is not None:
+            self._listener.close()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError as error:  # out of descriptors; or the visitor has left already
+                _log.warning("metrics_not_accepted", error=str(error))
+                await asyncio.sleep(PAUSE)
+                continue
+            if len(self._visits) >= self._max_connections:
+                self._counters.inc("saturated_total", (Bound.METRICS_CONNECTIONS,))
+                connection.close()
+                continue
+            visit = asyncio.create_task(self._receive(connection))
+            self._visits.add(visit)
+            visit.add_done_callback(self._visits.discard)
+
+    async def _receive(self, connection: socket.socket) -> None:
+        """One connection, from its first octet to its last."""
+        tls = self.tls
+        transport: asyncio.Transport | None = None
+        try:
+            async with asyncio.timeout(CONNECTION_LIFE):
+                transport, handler = await asyncio.get_running_loop().connect_accepted_socket(
+                    self._server,
+                    connection,
+                    ssl=tls,
+                    ssl_handshake_timeout=HANDSHAKE_TIMEOUT if tls is not None else None,
+                )
+                await self._server.ended(handler)
+        except TimeoutError:
+            _log.debug("metrics_cut", seconds=CONNECTION_LIFE)
+        except OSError as error:  # HTTP in clear, an old version, no client certificate...
+            _log.debug("metrics_handshake_failed", error=str(error))
+        finally:
+            if transport is not None:
+                transport.abort()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.path not in ("/metrics", "/healthz"):
+            return web.Response(status=404, text="not found\n")
+        if request.method not in ("GET", "HEAD"):
+            return web.Response(status=405, text="only GET\n", headers={"Allow": "GET, HEAD"})
+        if request.path == "/healthz":
+            return web.Response(text="ok\n")
+        self._refresh()
+        body, media_type = self._exposition.render(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": media_type})
+
+
+class _Server(web.Server):
+    """An HTTP server that tells when a connection has ended."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._ends: dict[web.RequestHandler, asyncio.Event] = {}
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._ends[handler] = asyncio.Event()
+
+    def connection_lost(
+        self, handler: web.RequestHandler, exc: BaseException | None = None
+    ) -> None:
+        super().connection_lost(handler, exc)
+        if (end := self._ends.pop(handler, None)) is not None:
+            end.set()
+
+    async def ended(self, handler: web.RequestHandler) -> None:
+        """Wait until a connection has."""
+        if (end := self._ends.get(handler)) is not None:
+            await end.wait()

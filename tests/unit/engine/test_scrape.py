@@ -1,0 +1,404 @@
+"""The door for Prometheus: what it shows, to whom, and how much anybody can make of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+import warnings
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from requiretls_milter.config import Metrics
+from requiretls_milter.engine import scrape
+from requiretls_milter.engine.exposition import EngineCollector, Exposition
+from requiretls_milter.engine.scrape import CertificateError, MetricsDoor, tls_context
+from requiretls_milter.metrics import Counters, Gauges, Totals
+from tests.unit.evidence.pki import Authority, Issued
+from tests.unit.store.kit import until
+
+
+class Web:
+    def __init__(self, **options: Any) -> None:
+        self.refreshed = 0
+        self.counters = Counters()
+        collector = EngineCollector(Totals, Gauges(), tuple)
+        self.door = MetricsDoor(
+            "127.0.0.1:0", Exposition(collector), self._refresh, self.counters, **options
+        )
+
+    def _refresh(self) -> None:
+        self.refreshed += 1
+
+    async def send(self, octets: bytes, wait: float = 5) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.door.port)
+        writer.write(octets)
+        try:
+            return await asyncio.wait_for(reader.read(), wait)
+        finally:
+            writer.close()
+
+    async def get(self, path: str, *fields: str, method: str = "GET") -> bytes:
+        lines = (f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", *fields, "", "")
+        return await self.send("\r\n".join(lines).encode())
+
+
+@pytest.fixture
+async def web() -> AsyncIterator[Web]:
+    one = Web()
+    await one.door.open()
+    yield one
+    await one.door.close()
+
+
+async def test_metrics_are_shown_and_brought_up_to_date_first(web: Web) -> None:
+    reply = await web.get("/metrics")
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"Content-Type: text/plain; version=" in head
+    assert b"requiretls_milter_messages_total{" in body
+    assert web.refreshed == 1
+
+
+async def test_openmetrics_is_spoken_to_who_asks(web: Web) -> None:
+    reply = await web.get("/metrics", "Accept: application/openmetrics-text; version=1.0.0")
+    assert b"application/openmetrics-text" in reply
+    assert reply.endswith(b"# EOF\n")
+
+
+async def test_health_is_one_word(web: Web) -> None:
+    assert (await web.get("/healthz")).endswith(b"\r\n\r\nok\n")
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/metrics2", "/../metrics", "/healthz/x"])
+async def test_there_is_nothing_else(web: Web, path: str) -> None:
+    assert (await web.get(path)).startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
+async def test_nothing_can_be_changed(web: Web, method: str) -> None:
+    reply = await web.get("/metrics", "Content-Length: 0", method=method)
+    assert reply.startswith(b"HTTP/1.1 405 ")
+    assert web.refreshed == 0
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"GET /" + b"x" * 10_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 10_000 + b"\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GARBAGE\r\n\r\n",
+    ],
+    ids=["path", "field", "TLS", "garbage"],
+)
+async def test_what_is_too_long_or_no_http_is_refused(web: Web, octets: bytes) -> None:
+    reply = await web.send(octets)
+    assert reply.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
+
+
+async def test_there_is_an_end_to_how_many_scrape() -> None:
+    web = Web(max_connections=3)
+    await web.door.open()
+    idle = [await asyncio.open_connection("127.0.0.1", web.door.port) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    with pytest.raises((ConnectionError, AssertionError)):
+        assert (await web.get("/healthz")).endswith(b"ok\n")
+    assert ("saturated_total", ("metrics_connections",), 1.0) in web.counters.totals().counters
+    for _, writer in idle:
+        writer.close()
+    await asyncio.sleep(0.05)
+    assert (await web.get("/healthz")).endswith(b"ok\n")
+    await web.door.close()
+
+
+@pytest.mark.parametrize("drips", [False, True], ids=["silent", "a byte now and then"])
+async def test_a_visitor_who_does_not_come_to_the_point_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch, drips: bool
+) -> None:
+    monkeypatch.setattr(scrape, "CONNECTION_LIFE", 0.3)
+    web = Web()
+    await web.door.open()
+    reader, writer = await asyncio.open_connection("127.0.0.1", web.door.port)
+    started = time.monotonic()
+    writer.write(b"GET /metrics HTTP/1.1\r\nX: ")
+    while not reader.at_eof():
+        if drips:
+            writer.write(b"x")
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            await asyncio.wait_for(reader.read(100), 0.02)
+        assert time.monotonic() - started < 3
+    writer.close()
+    await web.door.close()
+
+
+async def test_a_connection_ends_after_a_while_however_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scrape, "CONNECTION_LIFE", 0.4)
+    web = Web()
+    await web.door.open()
+    reader, writer = await asyncio.open_connection("127.0.0.1", web.door.port)
+    started = time.monotonic()
+    answered = 0
+    with contextlib.suppress(ConnectionError):
+        while True:
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            if not await asyncio.wait_for(reader.read(1000), 5):
+                break
+            answered += 1
+            assert time.monotonic() - started < 3
+            await asyncio.sleep(0.02)
+    assert answered > 1
+    writer.close()
+    await web.door.close()
+
+
+async def test_a_port_that_is_taken_is_named(web: Web) -> None:
+    collector = EngineCollector(Totals, Gauges(), tuple)
+    second = MetricsDoor(f"127.0.0.1:{web.door.port}", Exposition(collector), lambda: None)
+    with pytest.raises(OSError, match=f"metrics.listen 127.0.0.1:{web.door.port}"):
+        await second.open()
+    await second.close()
+
+
+async def test_an_ipv6_address_is_listened_at() -> None:
+    collector: Any = EngineCollector(Totals, Gauges(), tuple)
+    door = MetricsDoor("[::1]:0", Exposition(collector), lambda: None)
+    await door.open()
+    reader, writer = await asyncio.open_connection("::1", door.port)
+    writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert (await reader.read()).endswith(b"ok\n")
+    writer.close()
+    await door.close()
+
+
+# ---------------------------------------------------------------- more than anybody needs
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"GET /" + b"x" * (1 << 20) + b" HTTP/1.1\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nX: " + b"x" * (1 << 20) + b"\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\n" + b"X: y\r\n" * 200_000 + b"\r\n",
+    ],
+    ids=["path", "field", "fields"],
+)
+async def test_a_mebibyte_of_request_is_cut_off(web: Web, octets: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", web.door.port)
+    writer.write(octets)
+    reply = b""
+    with contextlib.suppress(ConnectionError):  # cut while we still send
+        reply = await asyncio.wait_for(reader.read(), 5)
+    assert reply == b"" or reply.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
+    assert web.refreshed == 0
+    writer.close()
+    await until_nobody_is_left(web)
+    assert (await web.get("/healthz")).endswith(b"ok\n")
+
+
+async def test_a_visitor_who_does_not_read_is_cut_off_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scrape, "CONNECTION_LIFE", 0.5)
+    web = Web()
+    await web.door.open()
+    reader, writer = await asyncio.open_connection("127.0.0.1", web.door.port, limit=1)
+    started = time.monotonic()
+    request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+    writer.write(request * 200)  # some ten megabytes of answers, more than sockets hold
+    await asyncio.sleep(0.2)
+    assert web.door.connections == 1
+    await until_nobody_is_left(web)
+    assert time.monotonic() - started < 3
+    assert web.refreshed < 200  # nothing is rendered that nobody takes
+    del reader
+    writer.close()
+    await web.door.close()
+
+
+async def until_nobody_is_left(web: Web) -> None:
+    await until(lambda: web.door.connections == 0)
+
+
+async def test_without_descriptors_it_accepts_again_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scrape, "PAUSE", 0.05)
+    web = Web()
+    await web.door.open()
+    loop = asyncio.get_running_loop()
+    accept, failures = loop.sock_accept, iter([OSError(24, "Too many open files")])
+
+    async def short_of_descriptors(listener: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return await accept(listener)
+
+    monkeypatch.setattr(loop, "sock_accept", short_of_descriptors)
+    for _ in range(3):
+        assert (await web.get("/healthz")).endswith(b"ok\n")
+    await web.door.close()
+
+
+# ---------------------------------------------------------------- TLS
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+def configured(issued: Issued, **more: str) -> Metrics:
+    return Metrics(tls_certificate=str(issued.path), tls_key=str(issued.path), **more)
+
+
+def client_context(authority: Authority) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(authority.path))
+
+
+@contextlib.asynccontextmanager
+async def serving(metrics: Metrics, **options: Any) -> AsyncIterator[Web]:
+    web = Web(tls=tls_context(metrics), **options)
+    await web.door.open()
+    yield web
+    await web.door.close()
+
+
+async def fetch(web: Web, context: ssl.SSLContext) -> tuple[bytes, ssl.SSLObject]:
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", web.door.port, ssl=context, server_hostname="metrics.example.org"
+    )
+    try:
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return await asyncio.wait_for(reader.read(), 5), writer.get_extra_info("ssl_object")
+    finally:
+        writer.close()
+
+
+async def test_metrics_are_served_over_tls_to_who_verifies_the_certificate(
+    authority: Authority,
+) -> None:
+    async with serving(configured(authority.issue("metrics.example.org"))) as web:
+        reply, tls = await fetch(web, client_context(authority))
+        assert reply.startswith(b"HTTP/1.1 200 ")
+        assert b"requiretls_milter_messages_total{" in reply
+        assert tls.version() == "TLSv1.3"
+
+
+async def test_a_client_in_clear_learns_nothing_on_the_tls_port(authority: Authority) -> None:
+    async with serving(configured(authority.issue("metrics.example.org"))) as web:
+        reply = b""
+        with contextlib.suppress(ConnectionError):
+            reply = await web.get("/metrics")
+        assert b"HTTP" not in reply
+        assert b"requiretls" not in reply
+        assert web.refreshed == 0
+        await until_nobody_is_left(web)
+
+
+@pytest.mark.parametrize(
+    ("version", "spoken"),
+    [(ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True)],
+    ids=["1.1", "1.2"],
+)
+async def test_tls_is_at_least_1_2(
+    authority: Authority, version: ssl.TLSVersion, spoken: bool
+) -> None:
+    context = client_context(authority)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that is what is tried
+        context.minimum_version = context.maximum_version = version
+    async with serving(configured(authority.issue("metrics.example.org"))) as web:
+        assert web.door.tls is not None
+        assert web.door.tls.minimum_version is ssl.TLSVersion.TLSv1_2
+        if spoken:
+            assert (await fetch(web, context))[1].version() == "TLSv1.2"
+        else:
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await fetch(web, context)
+            assert web.refreshed == 0
+
+
+async def test_with_a_client_ca_only_its_clients_are_answered(
+    authority: Authority, tmp_path: Path
+) -> None:
+    other = Authority(tmp_path, "Other CA")
+    settings = configured(authority.issue("metrics.example.org"), tls_client_ca=str(authority.path))
+    async with serving(settings) as web:
+        for stranger in (None, other.issue("prometheus.example.org")):
+            context = client_context(authority)
+            if stranger is not None:
+                context.load_cert_chain(stranger.path)
+            reply = b""
+            with contextlib.suppress(ssl.SSLError, ConnectionError):
+                reply, _ = await fetch(web, context)
+            assert reply == b""
+        assert web.refreshed == 0
+        ours = client_context(authority)
+        ours.load_cert_chain(authority.issue("prometheus.example.org").path)
+        assert (await fetch(web, ours))[0].startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_handshake_that_never_ends_counts_as_a_connection_and_is_cut_off(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrape, "HANDSHAKE_TIMEOUT", 0.5)
+    settings = configured(authority.issue("metrics.example.org"))
+    async with serving(settings, max_connections=2) as web:
+        silent = [await asyncio.open_connection("127.0.0.1", web.door.port) for _ in range(2)]
+        await until(lambda: web.door.connections == 2)
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await fetch(web, client_context(authority))
+        assert ("saturated_total", ("metrics_connections",), 1.0) in web.counters.totals().counters
+        await until_nobody_is_left(web)
+        assert (await fetch(web, client_context(authority)))[0].startswith(b"HTTP/1.1 200 ")
+        for _, writer in silent:
+            writer.close()
+
+
+async def test_a_new_certificate_is_for_connections_that_begin_then(authority: Authority) -> None:
+    first, second = (authority.issue("metrics.example.org") for _ in range(2))
+    async with serving(configured(first)) as web:
+        assert (await fetch(web, client_context(authority)))[1].getpeercert(True) == first.der
+        web.door.tls = tls_context(configured(second))
+        assert (await fetch(web, client_context(authority)))[1].getpeercert(True) == second.der
+
+
+def test_a_certificate_that_cannot_be_used_is_told_by_key_and_file(
+    authority: Authority, tmp_path: Path
+) -> None:
+    one, other = authority.issue("a.example"), authority.issue("b.example")
+    missing = str(tmp_path / "missing.pem")
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    wrong = {
+        r"metrics\.tls_certificate: .*missing\.pem cannot be read: No such file": Metrics(
+            tls_certificate=missing, tls_key=str(one.path)
+        ),
+        r"metrics\.tls_key: .*missing\.pem cannot be read: No such file": Metrics(
+            tls_certificate=str(one.path), tls_key=missing
+        ),
+        "are no certificate with its key: key values mismatch": Metrics(
+            tls_certificate=str(one.path), tls_key=str(other.path)
+        ),
+        "are no certificate with its key: ": Metrics(
+            tls_certificate=str(empty), tls_key=str(one.path)
+        ),
+        r"metrics\.tls_client_ca: .*empty\.pem holds no certificates": configured(
+            one, tls_client_ca=str(empty)
+        ),
+    }
+    for said, metrics in wrong.items():
+        with pytest.raises(CertificateError, match=said):
+            tls_context(metrics)
+
+
+def test_without_a_certificate_there_is_no_tls() -> None:
+    assert tls_context(Metrics()) is None
