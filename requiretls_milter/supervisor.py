@@ -39,6 +39,7 @@ from requiretls_milter.config.fields import parse_milter_socket
 from requiretls_milter.control import Channel, ControlClosed
 from requiretls_milter.metrics import Counters, Process
 from requiretls_milter.milter import adapter
+from requiretls_milter.milter.listener import SocketError
 from requiretls_milter.sdnotify import Notifier
 from requiretls_milter.spawn import Child, live
 
@@ -102,7 +103,7 @@ def run(config_path: Path | None) -> int:
         try:
             lock = cleanup.enter_context(_locked(config.engine.socket))
             adapter.open_socket(config.milter)
-        except (OSError, adapter.SocketError) as error:
+        except (OSError, SocketError) as error:
             _log.error("cannot_start", error=str(error))
             return EXIT_FAILURE
         return Supervisor(config_path, config, notifier, lock).run()

@@ -25,43 +25,22 @@ What is told to the MTA at the negotiation, and why:
 - the macros that are read are asked for, stage by stage, since such a list
   replaces the MTA's own (``{tls_version}`` is not among Postfix's for MAIL).
 
-Log lines, with keys that stay as they are. ``queue_id`` is the MTA's;
-``session`` stands in its place where there is none yet.
-
-``event=recipient``
-    One for each recipient of a message for which something is asked, at the
-    message's end or when it is refused: ``queue_id``/``session``, ``sender``,
-    ``to``, ``client`` (``authenticated``, ``trusted`` or ``other``),
-    ``requirement``, ``source``, ``carried``, ``nexthop``, ``transport``,
-    ``tls_version`` (of the session in; empty where the MTA told none, which
-    does not prove that there was none), ``forecast``, ``reason``,
-    ``compliant`` (``true``, ``false`` or empty), ``tls``, ``mx``, ``action``,
-    ``why``, ``reply`` (where it is not accepted), ``waited`` (seconds),
-    ``text``.
-``event=message``
-    One for a message that brought along tags of our name (``tags_removed``),
-    malformed or several TLS-Required fields (``tls_required_malformed``,
-    ``tls_required_fields``) or the trace of a lost requirement (``lost``);
-    for any other message at level debug. ``requirement``, ``source``,
-    ``action``, ``recipients``, ``route``.
-``event=negotiated``, ``event=callback_failed``, ``event=listening``
-    What the MTA agreed to, once; a mistake of ours, with ``stage``; the socket.
+Log lines, with keys that stay as they are: ``event=negotiated`` (what the MTA agreed
+to, once), ``event=callback_failed`` (a mistake of ours, with ``stage``),
+``event=listening`` (the socket). What becomes of messages is in :mod:`.account`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import grp
 import itertools
 import os
 import socket
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import milter
@@ -69,15 +48,21 @@ import milter
 from requiretls_milter.config.fields import parse_milter_socket
 from requiretls_milter.log import get_logger
 from requiretls_milter.metrics import Bound
+from requiretls_milter.milter import account
+from requiretls_milter.milter.listener import (
+    SocketError,
+    check_address,
+    clear_path,
+    listening,
+    set_permissions,
+)
 from requiretls_milter.milter.requirement import capability
 from requiretls_milter.milter.transaction import Client, Recipient, Settings, Transaction
 from requiretls_milter.model import (
     Action,
     Decision,
     Forecast,
-    Requirement,
     SmtpReply,
-    Source,
     unknown_forecast,
 )
 
@@ -91,14 +76,8 @@ NAME = "requiretls-milter"
 BACKLOG = 128
 """Connections that wait to be accepted: a burst of as many SMTP sessions."""
 
-MAX_UNIX_PATH = 106
-"""Octets of a unix socket's path that libmilter takes: one less than unix(7) does."""
-
 MAX_REPLY = 980
 """Octets of one line of a reply that libmilter takes."""
-
-MAX_LOGGED_RECIPIENTS = 1000
-"""Lines of one message: Postfix's smtpd_recipient_limit."""
 
 ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.SETSYMLIST
 """What we do to messages."""
@@ -126,10 +105,6 @@ MACROS = (
 """What is read at each stage. The list of a stage replaces the MTA's own."""
 
 _log = get_logger("milter.adapter")
-
-
-class SocketError(Exception):
-    """The milter's socket cannot be opened; the text says which and why."""
 
 
 @dataclass(slots=True)
@@ -194,25 +169,25 @@ def open_socket(milter_config: config.Milter) -> None:
     where = milter_config.socket
     parsed = parse_milter_socket(where)
     if parsed.family == "unix":
-        _clear_path(parsed.path)
+        clear_path(parsed.path)
     else:
-        _check_address(parsed.family, parsed.host, parsed.port)
+        check_address(parsed.family, parsed.host, parsed.port)
     _register()
-    before = _listening()
+    before = listening()
     mask = os.umask(0o177)  # until group and mode are set, nobody else gets in
     try:
         milter.setconn(where)
         milter.setbacklog(BACKLOG)
         milter.opensocket(False)
         if parsed.family == "unix":
-            _set_permissions(
+            set_permissions(
                 parsed.path, milter_config.socket_group, int(milter_config.socket_mode, 8)
             )
     except (milter.error, OSError) as error:
         raise SocketError(f"cannot open {where}: {error}") from error
     finally:
         os.umask(mask)
-    opened = _listening() - before
+    opened = listening() - before
     if len(opened) != 1:
         raise SocketError(f"cannot open {where}: libmilter opened {len(opened)} sockets")
     _listener = opened.pop()
@@ -306,78 +281,6 @@ def _register() -> None:
     # make libmilter ignore the rest of the message, and the MTA wait for its end.
     milter.set_exception_policy(milter.CONTINUE)
     milter.register(NAME, negotiate=_negotiate)
-
-
-def _listening() -> set[int]:
-    """Descriptors of this process on which a socket listens."""
-    found = set()
-    for entry in Path("/proc/self/fd").iterdir():
-        descriptor = int(entry.name)
-        with contextlib.suppress(OSError):  # closed meanwhile, or no socket
-            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-                continue
-            with socket.socket(fileno=os.dup(descriptor)) as copy:
-                if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    found.add(descriptor)
-    return found
-
-
-def _clear_path(path: str) -> None:
-    """Make way for a unix socket, or say why there is none."""
-    if len(os.fsencode(path)) > MAX_UNIX_PATH:
-        raise SocketError(f"cannot open {path}: a socket's path has at most {MAX_UNIX_PATH} bytes")
-    directory = os.path.dirname(path)
-    if not os.path.isdir(directory):
-        raise SocketError(f"cannot open {path}: there is no directory {directory}")
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise SocketError(f"cannot open {path}: {error.strerror}") from error
-    if not stat.S_ISSOCK(mode):
-        raise SocketError(f"cannot open {path}: something that is no socket stands there")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-        caller.setblocking(False)
-        try:
-            caller.connect(path)
-        except ConnectionRefusedError:
-            pass  # nobody listens: left behind
-        except FileNotFoundError:
-            return
-        except BlockingIOError:
-            raise SocketError(f"cannot open {path}: another process listens there") from None
-        except OSError as error:
-            raise SocketError(f"cannot open {path}: {error.strerror}") from error
-        else:
-            raise SocketError(f"cannot open {path}: another process listens there")
-    try:
-        os.unlink(path)
-    except OSError as error:
-        raise SocketError(
-            f"cannot open {path}: a socket left behind cannot be removed: {error.strerror}"
-        ) from error
-
-
-def _check_address(family: str, host: str, port: int) -> None:
-    """Bind once, since libmilter would not say what is wrong."""
-    kind = socket.AF_INET6 if family == "inet6" else socket.AF_INET
-    try:
-        with socket.socket(kind, socket.SOCK_STREAM) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind((host, port))
-    except OSError as error:
-        raise SocketError(f"cannot open {family}:{port}@{host}: {error.strerror}") from error
-
-
-def _set_permissions(path: str, group: str, mode: int) -> None:
-    if group:
-        try:
-            number = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
-        except KeyError:
-            raise SocketError(f"cannot open {path}: there is no group {group}") from None
-        os.chown(path, -1, number)
-    os.chmod(path, mode)
 
 
 # ---------------------------------------------------------------- one connection
@@ -609,7 +512,7 @@ def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes
         return _CONTINUE
     answer = _refuse(ctx, decision.reply)
     with _apart("rcpt"):
-        _count_recipient(connection, recipient)
+        account.count_recipient(connection.counters, message, recipient)
         _tell_recipient(connection, ctx, message, recipient)
     return answer
 
@@ -640,7 +543,7 @@ def _eom(connection: _Connection, ctx: Any) -> int:
         return _CONTINUE
     if message.ordinary:
         connection.end()
-        _count_ordinary(connection, message)
+        account.count_ordinary(connection.counters, message)
         return _CONTINUE
     with _apart("eoh"):
         for recipient in message.end_of_header():
@@ -792,8 +695,8 @@ def _conclude(connection: _Connection, ctx: Any) -> None:
         decisions = [r.decision for r in message.recipients if r.decision is not None]
         permanent = all(decision.action is Action.REJECT for decision in decisions)
         action = Action.REJECT if permanent else Action.DEFER
-        _count_message(connection, message, action)
-        _tell_message(connection, ctx, message, action)
+        account.count_message(connection.counters, message, action)
+        account.tell_message(_identity(connection, ctx), message, action)
     connection.end()
 
 
@@ -801,59 +704,21 @@ def _finish(connection: _Connection, ctx: Any, message: Transaction, decision: D
     """The message came to its end: count and tell."""
     connection.end()
     for recipient in message.accepted:
-        _count_recipient(connection, recipient)
-    _count_message(connection, message, decision.action)
+        account.count_recipient(connection.counters, message, recipient)
+    account.count_message(connection.counters, message, decision.action)
     told = 0
     for recipient in message.accepted:
-        if recipient.assessed and told < MAX_LOGGED_RECIPIENTS:
+        if recipient.assessed and told < account.MAX_LOGGED_RECIPIENTS:
             _tell_recipient(connection, ctx, message, recipient)
             told += 1
-    _tell_message(connection, ctx, message, decision.action)
+    account.tell_message(_identity(connection, ctx), message, decision.action)
 
 
-# ---------------------------------------------------------------- counting, telling
-
-
-_ORDINARY = (Requirement.NONE, Action.ACCEPT)
-_NO_SOURCE = (Source.NONE,)
-
-
-def _count_ordinary(connection: _Connection, message: Transaction) -> None:
-    """Of mail that asks nothing there is nothing to tell, and no need to look at each recipient."""
-    if connection.settings.counts_plain and message.recipients:
-        connection.counters.inc("messages_total", _ORDINARY)
-        connection.counters.inc("requirement_sources_total", _NO_SOURCE)
-        connection.counters.inc("recipients_total", _ORDINARY, len(message.recipients))
-
-
-def _count_message(connection: _Connection, message: Transaction, action: Action) -> None:
-    if not message.counts:
-        return
-    connection.counters.inc("messages_total", (message.requirement, action))
-    connection.counters.inc("requirement_sources_total", (message.source,))
-    if message.lost:
-        connection.counters.inc("requirement_lost_total")
-
-
-def _count_recipient(connection: _Connection, recipient: Recipient) -> None:
-    """A recipient's decision is final."""
-    counters = connection.counters
-    if recipient.rule is None:
-        if connection.settings.counts_plain:
-            counters.inc("recipients_total", (Requirement.NONE, Action.ACCEPT))
-        return
-    if not recipient.counts:
-        return
-    asked = recipient.asked.requirement
-    action = recipient.decision.action if recipient.decision is not None else Action.ACCEPT
-    counters.inc("recipients_total", (asked, action))
-    forecast = recipient.forecast
-    if forecast is None or not recipient.assessed:
-        return
-    counters.inc("forecasts_total", (asked, forecast.status, forecast.reason))
-    counters.inc("domain_forecasts_total", (recipient.rule.domain, forecast.status))
-    if forecast.compliant is False and action is Action.ACCEPT:
-        counters.inc("noncompliant_deliveries_total", (forecast.reason,))
+def _tell_recipient(
+    connection: _Connection, ctx: Any, message: Transaction, recipient: Recipient
+) -> None:
+    tls_version = _macro(ctx, "{tls_version}")
+    account.tell_recipient(_identity(connection, ctx), tls_version, message, recipient)
 
 
 def _identity(connection: _Connection, ctx: Any) -> dict[str, str]:
@@ -861,64 +726,3 @@ def _identity(connection: _Connection, ctx: Any) -> dict[str, str]:
     if queue_id:
         return {"queue_id": queue_id}
     return {"session": f"{os.getpid():x}.{connection.number:x}"}
-
-
-_COMPLIANT = {True: "true", False: "false", None: ""}
-
-
-def _tell_recipient(
-    connection: _Connection, ctx: Any, message: Transaction, recipient: Recipient
-) -> None:
-    forecast, decision = recipient.forecast, recipient.decision
-    if forecast is None or decision is None:
-        return
-    line: dict[str, Any] = {
-        **_identity(connection, ctx),
-        "sender": message.sender,
-        "to": recipient.address,
-        "client": message.client.standing,
-        "requirement": recipient.asked.requirement.value,
-        "source": recipient.asked.source.value,
-        "carried": recipient.asked.carried.value,
-        "nexthop": recipient.nexthop_text,
-        "transport": recipient.mailer,
-        "tls_version": _macro(ctx, "{tls_version}"),
-        "forecast": forecast.status,
-        "reason": forecast.reason.value,
-        "compliant": _COMPLIANT[forecast.compliant],
-        "tls": forecast.tls,
-        "mx": forecast.mx,
-        "action": decision.action.value,
-        "why": str(decision.why),
-        "waited": round(recipient.waited, 3),
-        "text": forecast.text,
-    }
-    if decision.reply is not None:
-        line["reply"] = f"{decision.reply.code} {decision.reply.enhanced} {decision.reply.text}"
-    # what only a survey wants to know is not worth a line for each message
-    level = _log.debug if recipient.asked.requirement is Requirement.NONE else _log.info
-    level("recipient", **line)
-
-
-def _tell_message(connection: _Connection, ctx: Any, message: Transaction, action: Action) -> None:
-    findings = message.findings
-    several = findings.tls_required_no + findings.tls_required_malformed
-    remarkable = findings.tags or findings.tls_required_malformed or several > 1 or message.lost
-    if not remarkable and not connection.settings.debug:
-        return
-    level = _log.info if remarkable else _log.debug
-    tag = message.tag()
-    level(
-        "message",
-        **_identity(connection, ctx),
-        sender=message.sender,
-        requirement=message.requirement.value,
-        source=message.source.value,
-        action=action.value,
-        recipients=len(message.recipients),
-        route=tag.route.value if tag is not None else None,
-        tags_removed=findings.tags,
-        tls_required_fields=several,
-        tls_required_malformed=findings.tls_required_malformed,
-        lost=message.lost,
-    )

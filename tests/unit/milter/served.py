@@ -19,6 +19,7 @@ from typing import Any
 from requiretls_milter import config, log
 from requiretls_milter.metrics import Counters
 from requiretls_milter.milter import adapter, transaction
+from requiretls_milter.milter.listener import SocketError
 from requiretls_milter.model import (
     Forecast,
     Outcome,
@@ -126,7 +127,7 @@ def main() -> int:
         _sabotage(sabotage)
     try:
         adapter.open_socket(settings.milter)
-    except adapter.SocketError as error:
+    except SocketError as error:
         print(error, file=sys.stderr)
         return 2
     workers = script.pop("workers", 1)

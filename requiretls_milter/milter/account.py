@@ -1,0 +1,148 @@
+"""What became of a message, in metrics and log lines.
+
+Log lines, with keys that stay as they are. ``queue_id`` is the MTA's;
+``session`` stands in its place where there is none yet.
+
+``event=recipient``
+    One for each recipient of a message for which something is asked, at the
+    message's end or when it is refused: ``queue_id``/``session``, ``sender``,
+    ``to``, ``client`` (``authenticated``, ``trusted`` or ``other``),
+    ``requirement``, ``source``, ``carried``, ``nexthop``, ``transport``,
+    ``tls_version`` (of the session in; empty where the MTA told none, which
+    does not prove that there was none), ``forecast``, ``reason``,
+    ``compliant`` (``true``, ``false`` or empty), ``tls``, ``mx``, ``action``,
+    ``why``, ``reply`` (where it is not accepted), ``waited`` (seconds),
+    ``text``.
+``event=message``
+    One for a message that brought along tags of our name (``tags_removed``),
+    malformed or several TLS-Required fields (``tls_required_malformed``,
+    ``tls_required_fields``) or the trace of a lost requirement (``lost``);
+    for any other message at level debug. ``requirement``, ``source``,
+    ``action``, ``recipients``, ``route``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from requiretls_milter.log import get_logger
+from requiretls_milter.milter.transaction import Recipient, Transaction
+from requiretls_milter.model import Action, Requirement, Source
+
+if TYPE_CHECKING:
+    from requiretls_milter.metrics import Counters
+
+MAX_LOGGED_RECIPIENTS = 1000
+"""Lines of one message: Postfix's smtpd_recipient_limit."""
+
+_log = get_logger("milter.account")
+
+_ORDINARY = (Requirement.NONE, Action.ACCEPT)
+_NO_SOURCE = (Source.NONE,)
+
+
+def count_ordinary(counters: Counters, message: Transaction) -> None:
+    """Count a message that asks nothing: there is no need to look at each recipient."""
+    if message.settings.counts_plain and message.recipients:
+        counters.inc("messages_total", _ORDINARY)
+        counters.inc("requirement_sources_total", _NO_SOURCE)
+        counters.inc("recipients_total", _ORDINARY, len(message.recipients))
+
+
+def count_message(counters: Counters, message: Transaction, action: Action) -> None:
+    """Count a message that is over, by what was done with it."""
+    if not message.counts:
+        return
+    counters.inc("messages_total", (message.requirement, action))
+    counters.inc("requirement_sources_total", (message.source,))
+    if message.lost:
+        counters.inc("requirement_lost_total")
+
+
+def count_recipient(counters: Counters, message: Transaction, recipient: Recipient) -> None:
+    """Count a recipient whose decision is final."""
+    if recipient.rule is None:
+        if message.settings.counts_plain:
+            counters.inc("recipients_total", (Requirement.NONE, Action.ACCEPT))
+        return
+    if not recipient.counts:
+        return
+    asked = recipient.asked.requirement
+    action = recipient.decision.action if recipient.decision is not None else Action.ACCEPT
+    counters.inc("recipients_total", (asked, action))
+    forecast = recipient.forecast
+    if forecast is None or not recipient.assessed:
+        return
+    counters.inc("forecasts_total", (asked, forecast.status, forecast.reason))
+    counters.inc("domain_forecasts_total", (recipient.rule.domain, forecast.status))
+    if forecast.compliant is False and action is Action.ACCEPT:
+        counters.inc("noncompliant_deliveries_total", (forecast.reason,))
+
+
+_COMPLIANT = {True: "true", False: "false", None: ""}
+
+
+def tell_recipient(
+    identity: Mapping[str, str], tls_version: str, message: Transaction, recipient: Recipient
+) -> None:
+    """Log a recipient whose decision is final.
+
+    Args:
+        identity: the message's ``queue_id``, or ``session`` where it has none yet.
+        tls_version: of the session in which the message came; "" where the MTA told none.
+    """
+    forecast, decision = recipient.forecast, recipient.decision
+    if forecast is None or decision is None:
+        return
+    line: dict[str, Any] = {
+        **identity,
+        "sender": message.sender,
+        "to": recipient.address,
+        "client": message.client.standing,
+        "requirement": recipient.asked.requirement.value,
+        "source": recipient.asked.source.value,
+        "carried": recipient.asked.carried.value,
+        "nexthop": recipient.nexthop_text,
+        "transport": recipient.mailer,
+        "tls_version": tls_version,
+        "forecast": forecast.status,
+        "reason": forecast.reason.value,
+        "compliant": _COMPLIANT[forecast.compliant],
+        "tls": forecast.tls,
+        "mx": forecast.mx,
+        "action": decision.action.value,
+        "why": str(decision.why),
+        "waited": round(recipient.waited, 3),
+        "text": forecast.text,
+    }
+    if decision.reply is not None:
+        line["reply"] = f"{decision.reply.code} {decision.reply.enhanced} {decision.reply.text}"
+    # what only a survey wants to know is not worth a line for each message
+    level = _log.debug if recipient.asked.requirement is Requirement.NONE else _log.info
+    level("recipient", **line)
+
+
+def tell_message(identity: Mapping[str, str], message: Transaction, action: Action) -> None:
+    """Log a message that is over, if there is something remarkable in it."""
+    findings = message.findings
+    several = findings.tls_required_no + findings.tls_required_malformed
+    remarkable = findings.tags or findings.tls_required_malformed or several > 1 or message.lost
+    if not remarkable and not message.settings.debug:
+        return
+    level = _log.info if remarkable else _log.debug
+    tag = message.tag()
+    level(
+        "message",
+        **identity,
+        sender=message.sender,
+        requirement=message.requirement.value,
+        source=message.source.value,
+        action=action.value,
+        recipients=len(message.recipients),
+        route=tag.route.value if tag is not None else None,
+        tags_removed=findings.tags,
+        tls_required_fields=several,
+        tls_required_malformed=findings.tls_required_malformed,
+        lost=message.lost,
+    )

@@ -1,0 +1,107 @@
+"""The file and address of the milter's socket, around what libmilter itself does with it.
+
+libmilter takes over a socket that another process listens on, without a word, and does not say
+why it cannot open one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import socket
+import stat
+from pathlib import Path
+
+MAX_UNIX_PATH = 106
+"""Octets of a unix socket's path that libmilter takes: one less than unix(7) does."""
+
+
+class SocketError(Exception):
+    """The milter's socket cannot be opened; the text says which and why."""
+
+
+def listening() -> set[int]:
+    """Descriptors of this process on which a socket listens."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        descriptor = int(entry.name)
+        with contextlib.suppress(OSError):  # closed meanwhile, or no socket
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(descriptor)) as copy:
+                if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    found.add(descriptor)
+    return found
+
+
+def clear_path(path: str) -> None:
+    """Make way for a unix socket: one that a dead process left behind is removed.
+
+    Raises:
+        SocketError: something else stands there, or somebody listens.
+    """
+    if len(os.fsencode(path)) > MAX_UNIX_PATH:
+        raise SocketError(f"cannot open {path}: a socket's path has at most {MAX_UNIX_PATH} bytes")
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        raise SocketError(f"cannot open {path}: there is no directory {directory}")
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SocketError(f"cannot open {path}: {error.strerror}") from error
+    if not stat.S_ISSOCK(mode):
+        raise SocketError(f"cannot open {path}: something that is no socket stands there")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        caller.setblocking(False)
+        try:
+            caller.connect(path)
+        except ConnectionRefusedError:
+            pass  # nobody listens: left behind
+        except FileNotFoundError:
+            return
+        except BlockingIOError:
+            raise SocketError(f"cannot open {path}: another process listens there") from None
+        except OSError as error:
+            raise SocketError(f"cannot open {path}: {error.strerror}") from error
+        else:
+            raise SocketError(f"cannot open {path}: another process listens there")
+    try:
+        os.unlink(path)
+    except OSError as error:
+        raise SocketError(
+            f"cannot open {path}: a socket left behind cannot be removed: {error.strerror}"
+        ) from error
+
+
+def check_address(family: str, host: str, port: int) -> None:
+    """Bind once, since libmilter would not say what is wrong.
+
+    Raises:
+        SocketError: the address cannot be bound; with the reason.
+    """
+    kind = socket.AF_INET6 if family == "inet6" else socket.AF_INET
+    try:
+        with socket.socket(kind, socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((host, port))
+    except OSError as error:
+        raise SocketError(f"cannot open {family}:{port}@{host}: {error.strerror}") from error
+
+
+def set_permissions(path: str, group: str, mode: int) -> None:
+    """Give a unix socket its *group* (a name or number; "": as it is) and *mode*.
+
+    Raises:
+        SocketError: there is no such group.
+        OSError: it may not be changed.
+    """
+    if group:
+        try:
+            number = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+        except KeyError:
+            raise SocketError(f"cannot open {path}: there is no group {group}") from None
+        os.chown(path, -1, number)
+    os.chmod(path, mode)
