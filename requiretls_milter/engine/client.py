@@ -30,6 +30,7 @@ from requiretls_milter.engine.wire import (
     EvidenceRequest,
     ForecastReply,
     ForecastRequest,
+    ForgetReply,
     Reply,
     Request,
     StatusReply,
@@ -283,6 +284,8 @@ class EngineClient:
             self._next_ship = 0.0
             with self._lock:
                 self._connected = True
+                # Another engine may trust other things, and could not tell us.
+                self._hot.clear()
             _log.info("engine_found", socket=self._path)
             unframer = Unframer()
             with selectors.DefaultSelector() as selector:
@@ -374,6 +377,9 @@ class EngineClient:
             self._answer(reply.id, reply.forecast, reply.generation)
         elif isinstance(reply, ErrorReply):
             self._answer(reply.id, unknown_forecast(reply.error))
+        elif isinstance(reply, ForgetReply):
+            with self._lock:
+                self._hot.clear()
         else:
             raise WireError(f"nobody asked for {reply.op}")
 

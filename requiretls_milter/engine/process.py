@@ -116,6 +116,8 @@ class _Engine:
         self._store: Store
         self._ledger: Ledger
         self._heart: _Heart | None = None
+        self._trust = 0
+        self._door: EngineDoor | None = None
         self._http: MetricsDoor | None = None
         self._end: asyncio.Future[int] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
@@ -128,7 +130,7 @@ class _Engine:
         try:
             await self._open_store(self._start.config)
             heart = self._heart = await self._build(self._start.config, self._start.generation)
-            door = EngineDoor(
+            door = self._door = EngineDoor(
                 heart.config.engine.socket,
                 self._state,
                 self._aggregate,
@@ -246,7 +248,9 @@ class _Engine:
 
     def _state(self) -> EngineState:
         heart = self._now
-        return EngineState(heart.assessor, heart.generation, heart.config.assessment_digest())
+        return EngineState(
+            heart.assessor, heart.generation, heart.config.assessment_digest(), self._trust
+        )
 
     def _domains(self) -> tuple[str, ...]:
         return configured_domains(self._now.config)
@@ -359,7 +363,7 @@ class _Engine:
                 self._forget(resolver)
 
     def _forget(self, resolver: ResolverWatch) -> None:
-        """Begin with an empty cache where it holds what this resolver told."""
+        """Begin with an empty cache where it holds what this resolver told, the workers too."""
         old = self._now
         if old.resolver is not resolver:
             return
@@ -368,6 +372,9 @@ class _Engine:
             old.config, source, old.trust, self._counters, self._gauges, ledger=self._ledger
         )
         self._heart = replace(old, source=source, assessor=assessor)
+        self._trust += 1
+        if self._door is not None:
+            self._door.forget()
         self._reloaded.set()
         self._spawn(_retire(old, self._heart))
 

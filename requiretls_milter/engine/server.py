@@ -20,12 +20,13 @@ from requiretls_milter import __version__, log
 from requiretls_milter import nexthop as nexthops
 from requiretls_milter.engine.assessor import Assessor, BusyError
 from requiretls_milter.engine.wire import (
+    Answer,
     CountersRequest,
     EvidenceReply,
     EvidenceRequest,
     ForecastReply,
     ForecastRequest,
-    Reply,
+    ForgetReply,
     Request,
     StatusReply,
     StatusRequest,
@@ -36,6 +37,7 @@ from requiretls_milter.engine.wire import (
     error_reply,
 )
 from requiretls_milter.metrics import Aggregate, Bound, Counters, MetricError
+from requiretls_milter.model import unknown_forecast
 
 MAX_CONNECTIONS = 128
 """To the unix socket: 64 workers, and people."""
@@ -43,7 +45,10 @@ MAX_CONNECTIONS = 128
 MAX_UNSENT = 8 << 20
 """Bytes that wait for a client to read; one that lets it come to this is cut off."""
 
-_CHUNK = 1 << 16
+SECOND_LOOK = 5.0
+"""Seconds for a question whose answer was overtaken by a change of what is trusted: less than the
+client waits beyond the assessment's own deadline."""
+
 _UCRED = struct.Struct("3i")
 
 _log = log.get_logger("engine.server")
@@ -51,11 +56,15 @@ _log = log.get_logger("engine.server")
 
 @dataclass(slots=True)
 class EngineState:
-    """What the doors show, exchanged when a new configuration comes."""
+    """What the doors show, exchanged when a new configuration comes.
+
+    ``trust`` changes whenever what was judged before is not to be believed any more.
+    """
 
     assessor: Assessor
     generation: int
     assessment_digest: str
+    trust: int = 0
 
 
 class EngineDoor:
@@ -125,12 +134,19 @@ class EngineDoor:
         """A connection has ended."""
         self._connections.discard(connection)
 
-    async def answer(self, request: Request, connection: _Connection) -> Reply | None:
+    def forget(self) -> None:
+        """What was judged until now is not to be believed any more: tell all who may have kept it.
+
+        Of forecasts that are under way :attr:`EngineState.trust` tells it.
+        """
+        for connection in self._connections:
+            connection.forget()
+
+    async def answer(self, request: Request, connection: _Connection) -> Answer | None:
         """The reply to a request, where it has one."""
         if isinstance(request, ForecastRequest):
-            state = self._state()
-            forecast = await state.assessor.assess(request.question)
-            return ForecastReply(id=request.id, generation=state.generation, forecast=forecast)
+            connection.keeps_forecasts = True
+            return await self._forecast(request)
         if isinstance(request, CountersRequest):
             connection.worker = request.worker
             self._aggregate.update(request.worker, request.incarnation, request.totals)
@@ -139,7 +155,23 @@ class EngineDoor:
             return await self._evidence(request)
         return self._status(request)
 
-    async def _evidence(self, request: EvidenceRequest) -> Reply:
+    async def _forecast(self, request: ForecastRequest) -> Answer:
+        state = self._state()
+        forecast = await state.assessor.assess(request.question)
+        now = self._state()
+        if now.trust != state.trust:
+            # Judged by what was believed a moment ago. Not to be said, nor looked up at leisure.
+            state = now
+            try:
+                async with asyncio.timeout(SECOND_LOOK):
+                    forecast = await state.assessor.assess(request.question)
+            except TimeoutError:
+                forecast = unknown_forecast("what is trusted has changed, and nothing is known yet")
+            if self._state().trust != state.trust:
+                forecast = unknown_forecast("what is trusted changes all the time")
+        return ForecastReply(id=request.id, generation=state.generation, forecast=forecast)
+
+    async def _evidence(self, request: EvidenceRequest) -> Answer:
         try:
             nexthop = nexthops.parse(request.nexthop)
             found = await self._state().assessor.evidence(nexthop, request.refresh)
@@ -175,6 +207,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.worker = ""
+        self.keeps_forecasts = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)
@@ -207,6 +240,11 @@ class _Connection(asyncio.Protocol):
             _log.warning("connection_cut", reason=str(error), worker=self.worker)
             self.abort()
 
+    def forget(self) -> None:
+        """Tell the client, if it may have kept forecasts; a command line has no use for it."""
+        if self.keeps_forecasts and self._transport is not None:
+            self._transport.write(encode(ForgetReply()))
+
     def abort(self) -> None:
         """End the connection at once."""
         if self._transport is not None:
@@ -235,7 +273,7 @@ class _Connection(asyncio.Protocol):
             if not isinstance(request, CountersRequest):
                 self._send(error_reply(request.id, "internal error"))
 
-    def _send(self, reply: Reply) -> None:
+    def _send(self, reply: Answer) -> None:
         if self._transport is None:
             return
         try:

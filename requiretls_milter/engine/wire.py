@@ -110,6 +110,16 @@ class ForecastReply(_Message):
     forecast: Forecast
 
 
+class ForgetReply(_Message):
+    """Nobody has asked: what was judged before this message is not to be believed any more.
+
+    Goes to those who ask for forecasts. What follows it on a connection was
+    judged afterwards.
+    """
+
+    op: Literal["forget"] = "forget"
+
+
 class EvidenceReply(_Message):
     """All that the engine knows of a next hop."""
 
@@ -146,7 +156,8 @@ class ErrorReply(_Message):
 
 
 Request = ForecastRequest | CountersRequest | EvidenceRequest | StatusRequest
-Reply = ForecastReply | EvidenceReply | StatusReply | ErrorReply
+Answer = ForecastReply | EvidenceReply | StatusReply | ErrorReply
+Reply = Answer | ForgetReply
 
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="op")])
 _REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="op")])

@@ -17,7 +17,7 @@ import pytest
 from requiretls_milter.config import Limits
 from requiretls_milter.engine import client as module
 from requiretls_milter.engine.client import EngineClient, EngineUnavailable
-from requiretls_milter.engine.wire import ForecastReply, encode, error_reply, frame
+from requiretls_milter.engine.wire import ForecastReply, ForgetReply, encode, error_reply, frame
 from requiretls_milter.metrics import Counters
 from requiretls_milter.model import Forecast, Outcome, Question, Requirement
 from tests.unit.engine.fakeengine import FakeEngine, answers, forecast, is_silent, says
@@ -242,6 +242,31 @@ def test_a_new_configuration_forgets_what_was_judged_under_the_old_one(
     soon(client.ask(question()))
     assert len(engine.asked) == 2
     assert [asked.generation for asked in engine.questions] == [1, 2]
+
+
+def test_at_the_engines_word_all_that_was_judged_is_forgotten(
+    engine: FakeEngine, connect: Connect
+) -> None:
+    client = connect()
+    for name in ("a", "b"):
+        soon(client.ask(question(name)))
+    engine.connections[0].sendall(encode(ForgetReply()))
+    eventually(lambda: not client._hot)
+    for name in ("a", "b"):
+        soon(client.ask(question(name)))
+    assert engine.asked == ["a", "b", "a", "b"]
+
+
+def test_of_what_another_engine_has_judged_nothing_is_kept(
+    engine: FakeEngine, connect: Connect
+) -> None:
+    """It may have trusted what this one does not, and cannot take its word back."""
+    client = connect()
+    soon(client.ask(question()))
+    engine.drop()
+    eventually(lambda: engine.accepted == 2 and client.connected)
+    soon(client.ask(question()))
+    assert len(engine.asked) == 2
 
 
 def test_an_answer_judged_under_another_configuration_is_given_but_not_kept(

@@ -57,6 +57,7 @@ class FakeAssessor:
         self.error: Exception | None = None
         self.asked: list[str] = []
         self.chain: tuple[bytes, ...] = ()
+        self.text = ""
         self.in_flight = 0
 
     async def assess(self, question: Question) -> Forecast:
@@ -65,7 +66,8 @@ class FakeAssessor:
             await self.gate.wait()
         if self.error is not None:
             raise self.error
-        return Forecast("2.0.0", Outcome.DELIVER, Reason.OK, question.nexthop)
+        text = self.text or question.nexthop
+        return Forecast("2.0.0", Outcome.DELIVER, Reason.OK, text)
 
     async def evidence(self, nexthop: NextHop, refresh: bool = False) -> DomainEvidence:
         self.asked.append(f"{nexthop} {refresh}")
@@ -83,11 +85,17 @@ class Door:
         self.path = path
         self.assessor = FakeAssessor()
         self.generation = 1
+        self.trust = 0
         self.aggregate = Aggregate()
         self.door = EngineDoor(str(path), self._state, self.aggregate, lambda: {"host": 3})
 
     def _state(self) -> EngineState:
-        return EngineState(self.assessor, self.generation, "digest")  # type: ignore[arg-type]
+        return EngineState(
+            self.assessor,  # type: ignore[arg-type]
+            self.generation,
+            "digest",
+            self.trust,
+        )
 
     async def visit(self) -> Visitor:
         return Visitor(*await asyncio.open_unix_connection(str(self.path)))
@@ -105,7 +113,7 @@ class Visitor:
     def send(self, *requests: Request) -> None:
         self.writer.write(b"".join(map(encode, requests)))
 
-    async def reply(self) -> Reply:
+    async def reply(self) -> Any:
         while not self._replies:
             data = await asyncio.wait_for(self.reader.read(65536), 5)
             if not data:
@@ -332,6 +340,55 @@ async def test_a_visitor_who_does_not_read_is_cut_off(
         assert time.monotonic() < end
         await asyncio.sleep(0.01)
     deaf.close()
+
+
+async def test_who_keeps_forecasts_is_told_when_they_are_not_to_be_believed(door: Door) -> None:
+    worker, person = await door.visit(), await door.visit()
+    worker.send(ask(1))
+    assert (await worker.reply()).op == "forecast"
+    person.send(StatusRequest(id=1))
+    assert (await person.reply()).op == "status"
+    door.door.forget()
+    assert (await worker.reply()).op == "forget"
+    person.send(StatusRequest(id=2))
+    assert (await person.reply()).op == "status"  # and no word that nobody asked for
+    worker.close()
+    person.close()
+
+
+async def test_what_was_judged_before_a_change_of_trust_is_not_said_after_it(door: Door) -> None:
+    worker = await door.visit()
+    door.assessor.gate = asyncio.Event()
+    worker.send(ask(1))
+    await asyncio.sleep(0.05)
+    after, gate = FakeAssessor(), door.assessor.gate
+    after.text = "after"
+    door.assessor, door.trust = after, 1
+    door.door.forget()
+    gate.set()
+    assert (await worker.reply()).op == "forget"
+    reply = await worker.reply()
+    assert isinstance(reply, ForecastReply)
+    assert reply.forecast.text == "after"
+    worker.close()
+
+
+async def test_where_nothing_is_known_yet_after_a_change_of_trust_it_is_unknown(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "SECOND_LOOK", 0.1)
+    worker = await door.visit()
+    door.assessor.gate = asyncio.Event()
+    worker.send(ask(1))
+    await asyncio.sleep(0.05)
+    after, gate = FakeAssessor(), door.assessor.gate
+    after.gate = asyncio.Event()
+    door.assessor, door.trust = after, 1
+    gate.set()
+    reply = await worker.reply()
+    assert isinstance(reply, ForecastReply)
+    assert reply.forecast.status == "unknown"
+    worker.close()
 
 
 async def test_a_visitor_who_leaves_takes_nothing_along(door: Door) -> None:

@@ -20,6 +20,7 @@ from requiretls_milter.engine.wire import (
     EvidenceRequest,
     ForecastReply,
     ForecastRequest,
+    ForgetReply,
     StatusReply,
     StatusRequest,
     Unframer,
@@ -138,6 +139,7 @@ def test_a_request_comes_out_as_it_went_in(request_: wire.Request) -> None:
             cache_entries={"host": 1},
         ),
         ErrorReply(id=4, error="busy"),
+        ForgetReply(),
     ],
     ids=lambda one: one.op,
 )

@@ -38,18 +38,20 @@ def test_r20_what_was_kept_from_a_resolver_is_forgotten_when_it_is_found_to_lie(
         '[dns]\nselftest_secure = "signed.test"\nselftest_bogus = "bogus.test"\n'
         'selftest_insecure = "unsigned.test"\n'
     )
-    service = make(internet.config.replace("[dns]\n", names), workers=1, limits=OFTEN).start()
+    service = make(internet.config.replace("[dns]\n", names), limits=OFTEN).start()
 
     def forecast(status: str) -> bool:
         (tag,) = service.send("<bob@good.test>")
         return f"forecast={status}; " in tag
 
     eventually(lambda: service.metric("resolver_validates") == 1)
-    assert forecast("2.0.0")
+    assert all("forecast=2.0.0; " in tag for tag in service.send("<bob@good.test>", count=8))
     internet.dns.set("unsigned.test", "A", LIE)
     eventually(lambda: service.metric("resolver_validates") == 0)
-    # Every record has a TTL of 300 s: only what is looked up anew can be called insecure.
-    eventually(lambda: forecast("5.7.10"))
+    # Every record has a TTL of 300 s, in the engine as in the forecasts that both workers keep:
+    # only what is looked up anew can be called insecure.
+    eventually(lambda: forecast("5.7.10"), wait=2)
+    assert all("forecast=5.7.10; " in tag for tag in service.send("<bob@good.test>", count=8))
     internet.dns.set("unsigned.test", "A", HONEST)
     eventually(lambda: service.metric("resolver_validates") == 1)
     eventually(lambda: forecast("2.0.0"))
