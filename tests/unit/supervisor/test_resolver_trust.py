@@ -14,7 +14,6 @@ OFTEN = {
     "engine.process.RESOLVER_TICK": 0.05,
     "evidence.selftest.PASSED_INTERVAL": 0.2,
     "evidence.selftest.FAILED_INTERVAL": 0.2,
-    "engine.client.MAX_HOT_LIFE": 0.1,
 }
 
 HONEST = found("unsigned.test. 60 IN A 192.0.2.1", ad=False)
