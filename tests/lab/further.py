@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from tests.lab import addresses
 from tests.lab.labconfig import told_apart
 from tests.lab.scenario import Domain, Message, Mx, Scenario, Server, Sts, Zone, load
 
@@ -99,6 +100,9 @@ def _names(made: _Collection) -> None:
     made.add("host-nx-lame", Mx(host="nx"), Mx(pref=20, zone="lame"))
     made.add("host-good-self", Mx(), Mx(pref=20, host="self"))
     made.add("host-nx-self", Mx(host="nx"), Mx(pref=20, host="self"))
+    made.add("self-implicit", Mx(host="self"), kind="implicit")
+    made.add("self-brackets", Mx(host="self"), nexthop="[@MX1@]")
+    made.add("self-address", Mx(tlsa=()), nexthop=f"[{addresses.FRONT}]")
     made.add("brackets", Mx(zone="uns", tlsa=()), zone="uns", nexthop="[@MX1@]")
     made.add("route", zone="uns", nexthop="@DOM@")
 

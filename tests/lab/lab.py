@@ -338,12 +338,16 @@ class Lab:
 
     def update(self) -> None:
         """Make the servers what ``world`` now says; for a test that changed it by hand."""
-        self._write_servers()
-        self.servers.hangup()
+        self.update_servers()
         self.dns.update(self.world.records)
-        self._await_servers()
         if self._want_front:
             self.front.reload(self._tables())
+
+    def update_servers(self) -> None:
+        """The same for the scripted servers alone: DNS and MTA keep what they know of them."""
+        self._write_servers()
+        self.servers.hangup()
+        self._await_servers()
 
     def add_transports(self, profiles: Mapping[str, Mapping[str, str]], **parameters: str) -> None:
         """Give the front MTA an smtp(8) for each of *profiles*; *parameters* go to main.cf."""

@@ -210,9 +210,10 @@ class Postfix:
                     continue
         return found
 
-    def flush(self) -> None:
-        """Try deferred mail again now."""
-        run(["/usr/sbin/postqueue", "-c", self.inside("etc"), "-f"], root=self.root)
+    def flush(self, queue_id: str = "") -> None:
+        """Try deferred mail again now: all of it, or one message."""
+        what = ["-i", queue_id] if queue_id else ["-f"]
+        run(["/usr/sbin/postqueue", "-c", self.inside("etc"), *what], root=self.root)
 
     def sendmail(self, arguments: Sequence[str], message: str) -> None:
         """Submit *message* by sendmail(1), as a local user would: by pickup(8), not by SMTP."""

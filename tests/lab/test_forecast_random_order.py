@@ -6,25 +6,21 @@ dice. The forecast is the worst of what can happen, and says where it can be oth
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from requiretls_milter.evidence.collector import Collector, gather
 from requiretls_milter.forecast import postfix, status
-from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.servers import servers_of
-from requiretls_milter.nexthop import parse
+from tests.lab import afresh
 from tests.lab.lab import Lab
 from tests.lab.labconfig import transports
 from tests.lab.milter import Milter
 from tests.lab.postfix import transport_name
 from tests.lab.scenario import Domain, Message, Mx, Scenario, Server
 from tests.lab.sweep import PATIENCE, mirroring
-from tests.unit.forecast.worlds import requirement_of
 
 pytestmark = pytest.mark.lab
 
@@ -136,20 +132,10 @@ def throw(lab: Lab, milter: Milter, scenario: Scenario) -> tuple[dict[str, Any],
     return lines[0], ends
 
 
-async def admitted(lab: Lab, milter: Milter, scenario: Scenario) -> set[Any]:
-    """What the judge holds to be possible, with evidence that is gathered now."""
-    config = milter.config
-    source = Collector(config)
-    try:
-        domain = scenario.domain_name(scenario.domains[0])
-        evidence = await gather(parse(domain), source, config, time.time())
-    finally:
-        await source.close()
-    profile = config.mta.profile_for(transport_name(scenario.profile))
-    trust = TrustStore.load(config.probe.ca_file)
-    requirement = requirement_of(scenario)
-    delivery = postfix.Delivery(evidence, requirement, profile, trust, time.time())
-    possible = postfix.deliver(delivery, servers_of(evidence, profile))
+async def admitted(milter: Milter, scenario: Scenario) -> set[Any]:
+    """What the judge holds to be possible."""
+    delivery = await afresh.delivery(milter.config, scenario)
+    possible = postfix.deliver(delivery, servers_of(delivery.evidence, delivery.profile))
     return {(attempt.status, attempt.tls) for attempt in possible}
 
 
@@ -171,7 +157,7 @@ async def test_r11_what_happens_is_what_was_held_possible_and_no_worse_than_fore
     line, ends = throw(lab, milter, scenario)
     assert "random order" in line["text"]
     assert len(ends) > 1
-    assert ends == await admitted(lab, milter, scenario)
+    assert ends == await admitted(milter, scenario)
     assert (line["forecast"], line["tls"]) in ends
     assert status.severity(line["forecast"]) == max(status.severity(code) for code, _ in ends)
 

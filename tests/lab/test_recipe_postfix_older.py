@@ -279,7 +279,7 @@ def test_a_policy_service_and_certificates_do_as_well_as_dane(site: Site[Postfix
     )
     site.mta.reload()
     try:
-        with PolicyService(site.lab.world.tls_policy) as service:
+        with PolicyService(site.lab.world.tls_policy.get) as service:
             name = subject(site, "sts")
             sent = site.send(site.rcpt(STS), subject=name)
             (delivery,) = site.mta.log.wait(sent.queue_id)

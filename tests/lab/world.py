@@ -9,7 +9,7 @@ import hashlib
 import ipaddress
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -110,11 +110,10 @@ class World:
         ]
 
     def _domain_part(self, scenario: Scenario, domain: Domain) -> str:
-        host = self.hosts.get(_host_name(scenario, domain, 1))
-        if host and domain.kind == "literal":
-            return f"[{host.address}]"
-        if host and domain.kind == "literal6":
-            return f"[IPv6:{host.address6}]"
+        if domain.kind == "literal":
+            return f"[{self.hosts[_host_name(scenario, domain, 1)].address}]"
+        if domain.kind == "literal6":
+            return f"[IPv6:{self.hosts[_host_name(scenario, domain, 1)].address6}]"
         return scenario.domain_name(domain)
 
     def _add_domain(self, scenario: Scenario, domain: Domain) -> None:
@@ -295,19 +294,11 @@ class World:
         return f"{usage} {selector} {matching} {data.hex()}"
 
     def _add_sts(self, domain: str, nexthop: str, sts: Sts, patterns: list[str]) -> None:
-        # Postfix's "match" has .example.org where RFC 8461 §3.2 has *.example.org.
-        match = ":".join(item.removeprefix("*") for item in patterns)
-        entry = f"secure match={match} servername=hostname"
-        if sts.style == "new":
-            entry += f" policy_type=sts policy_domain={domain} policy_ttl={sts.max_age}"
-            policy = ["version: STSv1", f"mode: {sts.mode}"]
-            policy += [f"mx: {item}" for item in patterns] + [f"max_age: {sts.max_age}"]
-            entry += "".join(f" {{ policy_string = {line} }}" for line in policy)
-            entry += "".join(f" mx_host_pattern={item}" for item in patterns)
-        self.tls_policy[nexthop or domain] = entry
-        policy_host = f"mta-sts.{domain}"
         lines = ["version: STSv1", f"mode: {sts.mode}", *(f"mx: {item}" for item in patterns)]
-        body = "".join(f"{line}\r\n" for line in [*lines, f"max_age: {sts.max_age}"])
+        lines.append(f"max_age: {sts.max_age}")
+        self.tls_policy[nexthop or domain] = policy_entry(sts.style, domain, lines)
+        policy_host = f"mta-sts.{domain}"
+        body = "".join(f"{line}\r\n" for line in lines)
         kind = sts.https if sts.https in ("wrongname", "expired", "selfsigned", "untrusted") else ""
         self.policies[policy_host] = {
             "body": body,
@@ -326,6 +317,23 @@ class World:
 
     def _address_record(self, name: str, address: str) -> None:
         self._record(name, f"A {address}")
+
+
+def policy_entry(style: str, domain: str, lines: Sequence[str]) -> str:
+    """What a policy service makes of a policy in mode ``enforce``, whose *lines* these are.
+
+    *style*: ``old`` is what all of them say, ``new`` what Postfix 3.10.5 brought.
+    """
+    fields = [line.split(": ", maxsplit=1) for line in lines]
+    patterns = [value for key, value in fields if key == "mx"]
+    # Postfix's "match" has .example.org where RFC 8461 §3.2 has *.example.org.
+    match = ":".join(item.removeprefix("*") for item in patterns)
+    entry = f"secure match={match} servername=hostname"
+    if style == "new":
+        entry += f" policy_type=sts policy_domain={domain} policy_ttl={dict(fields)['max_age']}"
+        entry += "".join(f" {{ policy_string = {line} }}" for line in lines)
+        entry += "".join(f" mx_host_pattern={item}" for item in patterns)
+    return entry
 
 
 def _host_name(scenario: Scenario, domain: Domain, number: int) -> str:
