@@ -24,7 +24,9 @@ class TrustStore:
     the same path. Used from one thread at a time.
     """
 
-    def __init__(self, store: crypto.X509Store) -> None:
+    def __init__(self, store: crypto.X509Store, owner: object = None) -> None:
+        """Take *store*; *owner* is what OpenSSL would free it with."""
+        self._owner = owner
         certificate.ignore_dates(store)
         self.path = functools.lru_cache(maxsize=CACHED_PATHS)(functools.partial(_path, store))
         """Find the path from a chain (DER, leaf first) to a trusted authority."""
@@ -42,7 +44,8 @@ class TrustStore:
             store = context.get_cert_store()
             if store is None:
                 raise TrustStoreError("OpenSSL has no default trust store")
-            return cls(store)
+            # pyOpenSSL only borrows the store: with its context it would be gone.
+            return cls(store, owner=context)
         try:
             pem = FilePath(ca_file).read_bytes()
         except OSError as error:
