@@ -34,6 +34,7 @@ DOMAINS = (
     NOT_OFFERED := scenario("sm-notoffered", server(requiretls="none")),
     ENOUGH := scenario("sm-enough", server(requiretls="none")),
     DEFERRED := scenario("sm-deferred", CLEAR),
+    NO_TLS := scenario("sm-notls", CLEAR),
     TRAP := scenario("sm-trap", CLEAR),
     WRONG_NAME := scenario("sm-wrongname", server(cert="wrongname")),
     UNTRUSTED := scenario("sm-untrusted", server(tlsa=[], cert="untrusted")),
@@ -61,7 +62,7 @@ def rules() -> dict[str, object]:
     recipe = recipes.sections("sendmail/config.toml")["rules"]["recipient"]
     watched = (TRAP, WRONG_NAME, UNTRUSTED, BROKEN, CN_ONLY, SECOND, SAME, WATCHED_UNSIGNED)
     return {
-        **{domain(item): recipe["bank.example"] for item in (GOOD, NOT_OFFERED, UNSIGNED)},
+        **{domain(item): recipe["bank.example"] for item in (GOOD, NOT_OFFERED, NO_TLS, UNSIGNED)},
         **{domain(item): recipe["partner.example"] for item in (ENOUGH, DEFERRED)},
         **{domain(item): WATCHED for item in watched},
         "relayed.test": recipe["bank.example"],
@@ -142,8 +143,12 @@ def test_a_refusal_at_rcpt_is_seen_by_the_client(site: Site[Sendmail]) -> None:
     )
 
 
-def test_what_would_not_be_verified_is_deferred_at_rcpt(site: Site[Sendmail]) -> None:
-    refused = site.refusal(site.rcpt(DEFERRED))
+@pytest.mark.parametrize("item", [DEFERRED, NO_TLS], ids=["mode defer", "mode reject"])
+def test_what_would_not_be_verified_is_deferred_at_rcpt(
+    site: Site[Sendmail], item: Scenario
+) -> None:
+    """Accepted, it would be a bounce at once, by the ruleset."""
+    refused = site.refusal(site.rcpt(item))
     assert (refused.stage, refused.reply.code) == ("rcpt", 451)
     assert refused.reply.text.startswith("4.7.4 REQUIRETLS cannot be honoured now")
 
