@@ -553,7 +553,7 @@ def _different(mta: configuration.Mta, postfix: Postfix, made: Mirror) -> Iterat
     if capability(mta.carries.value, version) is not capability(should.carries.value, version):
         yield _sentence("mta.carries", mta.carries.value, should.carries.value)
     plain_has, plain_should = mta.model_dump(mode="json"), should.model_dump(mode="json")
-    for key in ("mydomain", "requiretls_esmtp_header"):
+    for key in ("mydomain", "myhostname", "requiretls_esmtp_header"):
         if plain_has[key] != plain_should[key]:
             yield _sentence(f"mta.{key}", plain_has[key], plain_should[key])
     for key in _AT_LEAST:

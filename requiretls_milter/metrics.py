@@ -51,6 +51,7 @@ STATUSES = (
     "4.4.2",
     "4.4.3",
     "4.4.4",
+    "4.4.6",
     "4.7.0",
     "4.7.4",
     "4.7.5",
@@ -78,7 +79,8 @@ _REASONS_OF: Mapping[str, tuple[Reason, ...]] = {
     "4.4.1": (Reason.UNREACHABLE,),
     "4.4.2": (Reason.UNREACHABLE,),
     "4.4.3": (Reason.DNS_FAILURE,),
-    "4.4.4": (Reason.DNS_FAILURE,),
+    "4.4.4": (Reason.DNS_FAILURE, Reason.MAIL_LOOP),
+    "4.4.6": (Reason.MAIL_LOOP,),
     "4.7.0": (Reason.STARTTLS_REFUSED,),
     "4.7.4": (Reason.STARTTLS_NOT_OFFERED,),
     "4.7.5": (

@@ -401,6 +401,7 @@ class MtaProfile:
     mta_sts: MtaSts = MtaSts.OFF
     insecure_mx_policy: TlsLevel = TlsLevel.DANE
     mydomain: str = ""
+    myhostname: str = ""
     mx_address_limit: int = 5
     mx_session_limit: int = 2
     inet_protocols: tuple[str, ...] = ("ipv4", "ipv6")

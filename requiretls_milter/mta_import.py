@@ -97,12 +97,15 @@ def mirror(postfix: Postfix) -> Mirror:
     )
     carries, more = _carries(main)
     warnings += more
-    mydomain, more = _domain(main.get("mydomain", ""))
+    mydomain, more = _domain(main, "mydomain")
+    warnings += more
+    myhostname, more = _domain(main, "myhostname")
     warnings += more
     mta: dict[str, Any] = {
         "profile": ProfileName.POSTFIX.value,
         "carries": carries,
         "mydomain": mydomain,
+        "myhostname": myhostname,
         "requiretls_esmtp_header": is_yes(main, "requiretls_enable")
         and is_yes(main, "requiretls_esmtp_header"),
         "local_transports": _local_transports(postfix),
@@ -196,7 +199,7 @@ def _requiretls_policy(settings: Settings, postfix: Postfix, client: _Client) ->
     value, warnings = mirror_policy(
         settings["smtp_requiretls_policy"],
         postfix.tables,
-        _domain(postfix.settings.get("mydomain", ""))[0],
+        _domain(postfix.settings, "mydomain")[0],
     )
     client.warnings += (f"smtp_requiretls_policy: {text}" for text in warnings)
     return value
@@ -435,11 +438,12 @@ def _carries(main: Settings) -> tuple[str, list[str]]:
     return (AUTO if by_macro is truth else truth.value), warnings
 
 
-def _domain(text: str) -> tuple[str, list[str]]:
+def _domain(settings: Settings, name: str) -> tuple[str, list[str]]:
+    text = settings.get(name, "")
     try:
         return (to_alabel(text) if text else ""), []
     except NextHopError as error:
-        return "", [f"mydomain: {error}"]
+        return "", [f"{name}: {error}"]
 
 
 def _about_content_filters(postfix: Postfix) -> Iterator[str]:

@@ -412,6 +412,14 @@ class Mta(Section):
             "Empty: none is exempt."
         ),
     )
+    myhostname: fields.OptionalDomain = Field(
+        "",
+        description=(
+            "Postfix's myhostname: a server on port 25 that calls itself so in its EHLO reply is "
+            "the MTA itself, and a mail loop (5.4.6; 4.4.6 where a better MX was tried before). "
+            "Empty: no server is known by its name."
+        ),
+    )
     tls_security_level: ConfigurableLevel = Field(
         model.TlsLevel.MAY,
         description=(
@@ -549,6 +557,7 @@ class Mta(Section):
             mta_sts=chosen("mta_sts"),
             insecure_mx_policy=chosen("insecure_mx_policy"),
             mydomain=self.mydomain,
+            myhostname=self.myhostname,
             mx_address_limit=chosen("mx_address_limit"),
             mx_session_limit=chosen("mx_session_limit"),
             inet_protocols=chosen("inet_protocols"),

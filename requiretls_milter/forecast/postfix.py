@@ -24,6 +24,7 @@ from requiretls_milter.forecast.attempt import (
 from requiretls_milter.forecast.authentication import dane_references
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.servers import (
+    SMTP_PORT,
     NoServer,
     Server,
     Servers,
@@ -120,6 +121,7 @@ def attempt(server: Server, delivery: Delivery) -> Attempt:
         _forbidden_by_policy(server, plan.level, policy)
         or _not_in_mta_sts_policy(server, delivery, undecided)
         or _with_token(session_failure(server, IN_CLEAR), undecided)
+        or _with_token(_is_the_mta(server, delivery), undecided)
         or _without_tls(server, plan.level, policy)
         or _with_token(session_failure(server, _AT_STARTTLS), undecided)
         or _handshake_failure(server, plan, undecided)
@@ -240,6 +242,23 @@ def _not_in_mta_sts_policy(server: Server, delivery: Delivery, undecided: str) -
 
 
 # ---------------------------------------------------------------- the session
+
+
+def _is_the_mta(server: Server, delivery: Delivery) -> Attempt | None:
+    """A server that says EHLO by the MTA's own name: a loop, if nothing better was tried before."""
+    name = delivery.profile.myhostname
+    if not name or server.probe.ehlo_name.lower() != name:
+        return None
+    if delivery.evidence.nexthop.port != SMTP_PORT:
+        return None
+    return Attempt(
+        server,
+        status.MAIL_LOOP if server.best else status.MAIL_LOOP_FOR_NOW,
+        Reason.MAIL_LOOP,
+        f"{server.name} calls itself {name}, as this MTA does",
+        ends=server.best,
+    )
+
 
 _AT_STARTTLS = frozenset({ProbeStage.STARTTLS})
 _AT_SECOND_EHLO = frozenset({ProbeStage.EHLO_TLS})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from requiretls_milter.forecast import status
 from requiretls_milter.model import (
@@ -29,16 +29,21 @@ from requiretls_milter.stsmatch import mta_sts_match
 STRICT = Reading()
 """RFC 8689 as it stands, without any of the choices that soften it."""
 
-_SMTP_PORT = 25  # Postfix looks for itself among the MX only there
+SMTP_PORT = 25
+"""Only there does Postfix look for itself (SMTP_MISC_FLAG_LOOP_DETECT)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One address of one host, with what the probe saw there."""
+    """One address of one host, with what the probe saw there.
+
+    ``best``: no server that is tried is better preferred.
+    """
 
     host: HostEvidence
     address: str
     probe: ProbeEvidence
+    best: bool = True
 
     @property
     def name(self) -> str:
@@ -164,7 +169,7 @@ def _without_self(
     """
     best_preference = evidence.hosts[0].preference
     own = [s.host.preference for s in found if s.address in profile.my_addresses]
-    if own and evidence.nexthop.port == _SMTP_PORT:
+    if own and evidence.nexthop.port == SMTP_PORT:
         has_mx = evidence.nexthop.kind is HopKind.MX and evidence.mx.outcome is DnsOutcome.FOUND
         best_found = found[0].host.preference
         found = [server for server in found if has_mx and server.host.preference < own[0]]
@@ -187,7 +192,12 @@ def _grouped(found: list[Server], preferred: AddressPreference) -> tuple[tuple[S
     def rank(server: Server) -> tuple[int, bool]:
         return server.host.preference, preferred not in (AddressPreference.ANY, server.family)
 
-    return tuple(tuple(group) for _, group in itertools.groupby(sorted(found, key=rank), key=rank))
+    best = found[0].host.preference if found else 0
+    servers = (
+        server if server.host.preference == best else replace(server, best=False)
+        for server in sorted(found, key=rank)
+    )
+    return tuple(tuple(group) for _, group in itertools.groupby(servers, key=rank))
 
 
 @dataclass(frozen=True, slots=True)

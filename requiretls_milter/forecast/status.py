@@ -12,6 +12,7 @@ NULL_MX = "5.1.0"  # a domain that takes no mail, as Postfix says it (RFC 7505 w
 NO_ADDRESS = "5.4.4"  # no such domain, or no server with an address
 NO_ADDRESS_FOR_NOW = "4.4.4"
 MAIL_LOOP = "5.4.6"
+MAIL_LOOP_FOR_NOW = "4.4.6"  # at a server that is not the best one
 DNS_FAILURE = "4.4.3"
 CONNECT_FAILURE = "4.4.1"
 LOST_CONNECTION = "4.4.2"

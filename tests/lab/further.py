@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from tests.lab import addresses
+from tests.lab.lab import MYDOMAIN
 from tests.lab.labconfig import told_apart
 from tests.lab.scenario import Domain, Message, Mx, Scenario, Server, Sts, Zone, load
 
@@ -72,6 +73,7 @@ def further() -> tuple[Scenario, ...]:
     """Every word of the vocabulary that no recorded scenario has, and how they meet."""
     made = _Collection("x")
     _names(made)
+    _own_name(made)
     _addresses(made)
     _tlsa(made)
     _dialogues(made)
@@ -105,6 +107,26 @@ def _names(made: _Collection) -> None:
     made.add("self-address", Mx(tlsa=()), nexthop=f"[{addresses.FRONT}]")
     made.add("brackets", Mx(zone="uns", tlsa=()), zone="uns", nexthop="[@MX1@]")
     made.add("route", zone="uns", nexthop="@DOM@")
+
+
+def _own_name(made: _Collection) -> None:
+    """Servers that call themselves by the MTA's own name: a loop, at the best of them."""
+    own = Mx(server=Server(name=f"mta.{MYDOMAIN}"))
+    second = replace(own, pref=20)
+    made.add("own", own)
+    made.add("own-case", Mx(server=Server(name=f"MTA.{MYDOMAIN.title()}")))
+    made.add("own-clear", Mx(server=Server(name=f"mta.{MYDOMAIN}", starttls="none")))
+    made.add("own-subdomain", Mx(server=Server(name=f"mta.{MYDOMAIN}.example")))
+    made.add("own-good", own, Mx(pref=20))
+    made.add("own-brackets", own, nexthop="[@MX1@]")
+    made.add("own-implicit", own, kind="implicit")
+    made.add("own-ordinary", own, message=ORDINARY)
+    made.add("own-may", own, profile="may/enforce")
+    made.add("noreq-own", Mx(server=NO_REQUIRETLS), second)
+    made.add("refused-own", Mx(addr="refused"), second)
+    made.add("nx-own", Mx(host="nx"), second)
+    made.add("own-own", Mx(server=NO_REQUIRETLS), second, replace(own, pref=30))
+    made.add("noreq-own-noreq", Mx(server=NO_REQUIRETLS), second, Mx(pref=30, server=NO_HANDSHAKE))
 
 
 def _addresses(made: _Collection) -> None:

@@ -45,6 +45,7 @@ def settings(lab: Lab, transport: Mapping[str, Any] | None = None, **sections: A
     data: dict[str, Any] = {
         "mta": {
             "mydomain": MYDOMAIN,
+            "myhostname": f"mta.{MYDOMAIN}",
             "my_addresses": [addresses.FRONT],
             "transport": dict(transport or {}),
         },

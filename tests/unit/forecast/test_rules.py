@@ -491,6 +491,25 @@ def test_a_host_without_mx_records_that_is_the_mta_itself_is_a_loop(kind: HopKin
     assert forecast(elsewhere, profile).status == "2.0.0"
 
 
+def test_a_server_that_says_ehlo_by_the_mtas_own_name_is_a_loop() -> None:
+    """The best one ends it; another one is passed over, and its failure counts like any."""
+    profile = replace(DANE, myhostname="mta.example.net")
+    own = replace(probe(), ehlo_name="MTA.example.net")
+    lacking = probe("192.0.2.2", requiretls=False)
+    looping = domain(host(GOOD, seen=own), host(GOOD, name="mx2.example.org", preference=20))
+    assert answers(forecast(looping, profile)) == ("5.4.6", "mail_loop")
+    assert answers(forecast(looping)) == OK, "a name that is not known is nobody's"
+    elsewhere = replace(looping, nexthop=NextHop(HopKind.MX, "example.org", 587))
+    assert answers(forecast(elsewhere, profile)) == OK
+    behind = domain(
+        host(GOOD, name="mx2.example.org", seen=lacking), host(GOOD, seen=own, preference=20)
+    )
+    assert answers(forecast(behind, profile)) == ("4.4.6", "mail_loop")
+    last = host(GOOD, name="mx3.example.org", seen=replace(lacking, address="192.0.2.3"))
+    between = domain(*behind.hosts, replace(last, preference=30))
+    assert forecast(between, profile).status == "5.7.30"
+
+
 def test_no_more_addresses_are_tried_than_the_limit_allows() -> None:
     failing = [
         host(BAD, name=f"mx{n}.example.org", preference=n, seen=probe(f"192.0.2.{n}"))

@@ -37,6 +37,7 @@ def test_an_installed_postfix_is_mirrored_without_a_warning() -> None:
         "profile": "postfix",
         "carries": "auto",
         "mydomain": "example.org",
+        "myhostname": "mta.example.org",
         "tls_security_level": "may",
         "requiretls_policy": "default",
         "mta_sts": "off",
