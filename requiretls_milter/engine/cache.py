@@ -29,10 +29,13 @@ from requiretls_milter.engine.records import (
     KeptPolicy,
     RecordError,
     Scopes,
+    decode_attempt,
     decode_policy,
     decode_probe,
+    encode_attempt,
     encode_policy,
     encode_probe,
+    worth_a_pause,
     worth_keeping,
 )
 from requiretls_milter.evidence.collector import EvidenceSource
@@ -182,6 +185,7 @@ class CachedSource:
             long as they are fresh; where it is a fleet's, what others found is used.
         scopes: what separates these from those of another configuration.
         retry_after: seconds between the first two attempts where one fails.
+        node: who we are among those with the same store: calls that failed are each one's own.
         outbound: is told what failed and what did not, and says whether it was we.
         limits: how many entries are kept and how many flights are under way, and for
             how long.
@@ -197,6 +201,7 @@ class CachedSource:
         retry_after: float,
         counters: Counters,
         scopes: Scopes = Scopes(),  # noqa: B008 - frozen
+        node: str = "",
         outbound: Outbound | None = None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         wall: Callable[[], float] = time.time,
@@ -227,7 +232,9 @@ class CachedSource:
         self._tlsa: _Kind[TlsaEvidence] = _Kind(
             self._hosts, lambda e: e.outcome is DnsOutcome.ERROR
         )
-        self._probe: _Kind[ProbeEvidence] = _Kind(self._hosts, _probe_failed)
+        self._probe: _Kind[ProbeEvidence] = _Kind(self._hosts, worth_a_pause)
+        self._node = node
+        self._remember_until = monotonic() + self._longest_pause
         self._asked: OrderedDict[str, float] = OrderedDict()
         self._refresh_pauses: dict[str, tuple[float, float]] = {}
 
@@ -296,6 +303,9 @@ class CachedSource:
         async def look() -> ProbeEvidence:
             if since > ALWAYS:
                 return await call()
+            held = await self._held_attempt(key, record, address)
+            if held is not None:
+                return held
             stored = await self._stored_probe(record, address)
             if stored is not None:
                 self._count(Layer.HOST, CacheResult.STORED)
@@ -304,8 +314,15 @@ class CachedSource:
                 StoreKind.PROBE, record, lambda: self._stored_probe(record, address), call
             )
 
+        key = ("probe", address, port, server_name)
         record = f"{address} {port} {server_name}{self._scopes.probe}"
-        return await self._get(self._probe, ("probe", address, port, server_name), look, since)
+        return await self._get(
+            self._probe,
+            key,
+            look,
+            since,
+            lambda found, pause: self._keep_attempt(record, found, pause),
+        )
 
     def fresh(self) -> EvidenceSource:
         """The same source, with nothing that was found before now."""
@@ -335,6 +352,7 @@ class CachedSource:
         key: Hashable,
         look: Callable[[], Awaitable[T]],
         since: float,
+        note: Callable[[T, float], Awaitable[None]] | None = None,
     ) -> T:
         kept = self._kept(kind.shelf, key, since)
         if kept is not None:
@@ -349,7 +367,7 @@ class CachedSource:
                 self._counters.inc("saturated_total", (Bound.FLIGHTS,))
                 raise BusyError(f"{len(self._flights)} lookups are under way")
             self._count(kind.shelf.layer, CacheResult.MISS)
-            flight = asyncio.create_task(self._fly(kind, key, look), name=str(key)[:200])
+            flight = asyncio.create_task(self._fly(kind, key, look, note), name=str(key)[:200])
             self._flights[key, fresh] = flight
             flight.add_done_callback(lambda done: self._landed(key, fresh, done))
         else:
@@ -372,7 +390,14 @@ class CachedSource:
             return replace(entry.value, expires=wall + left)
         return entry.value
 
-    async def _fly(self, kind: _Kind[T], key: Hashable, look: Callable[[], Awaitable[T]]) -> T:
+    async def _fly(
+        self,
+        kind: _Kind[T],
+        key: Hashable,
+        look: Callable[[], Awaitable[T]],
+        note: Callable[[T, float], Awaitable[None]] | None,
+    ) -> T:
+        """Find out and keep it; *note* is told of pauses that begin, and (0) of their end."""
         try:
             async with asyncio.timeout(self._limits.flight_timeout) as patience:
                 found = await look()
@@ -381,10 +406,14 @@ class CachedSource:
                 self._counters.inc("saturated_total", (Bound.FLIGHT_TIMEOUT,))
             raise
         wall, monotonic = self._wall(), self._monotonic()
+        last = kind.shelf.entries.get(key)
+        held = last is not None and last.value is found
+        if held:
+            return found  # a call that failed before we were started: its pause goes on
         life = min(found.expires - wall, kind.max_life)
         pause = 0.0
         if kind.failed(found):
-            pause = self._pause(kind.shelf.entries.get(key), monotonic)
+            pause = self._pause(last, monotonic)
             life = max(pause, life) * (1.0 + JITTER * self._jitter())
         else:
             life *= 1.0 - JITTER * self._jitter()
@@ -396,6 +425,8 @@ class CachedSource:
         entry = _Entry(kept, stored, wall + life, monotonic + life, pause)
         if kind.shelf.put(key, entry):
             self._counters.inc("saturated_total", (kind.shelf.bound,))
+        if note is not None and (pause or (last is not None and last.pause)):
+            await note(kept, pause)
         return kept
 
     def _pause(self, last: _Entry | None, monotonic: float) -> float:
@@ -406,14 +437,19 @@ class CachedSource:
         """
         if any(map(self.outbound.out, OutboundService)):
             return self._retry_after
-        most = max(MAX_RETRY_AFTER, self._retry_after)
+        most = self._longest_pause
         if last is None or not last.pause or monotonic > last.monotonic_until + most:
             return self._retry_after
         return min(2 * last.pause, most)
 
+    @property
+    def _longest_pause(self) -> float:
+        return max(MAX_RETRY_AFTER, self._retry_after)
+
     def _heard(self, back: bool) -> None:
         """What failed while nobody could be reached is looked at anew, once somebody can."""
         if back:
+            self._remember_until = self._monotonic()
             self._hosts.forget_failures()
             self._domains.forget_failures()
 
@@ -489,6 +525,49 @@ class CachedSource:
     async def _keep_probe(self, key: str, found: ProbeEvidence) -> None:
         if worth_keeping(found):
             await self._write(StoreKind.PROBE, key, encode_probe(found), found.expires)
+
+    async def _held_attempt(self, key: Hashable, record: str, address: str) -> ProbeEvidence | None:
+        """What failed before we were started, while there is to be no other attempt.
+
+        It takes its place on the shelf also where its time is over, so that the
+        next pause is twice as long. After a while nothing of it can matter.
+        """
+        if key in self._hosts.entries or self._monotonic() >= self._remember_until:
+            return None
+        wall, monotonic = self._wall(), self._monotonic()
+        value = await self._read(StoreKind.ATTEMPT, self._attempt_key(record))
+        if value is None:
+            return None
+        try:
+            kept = decode_attempt(value, address, wall, self._longest_pause)
+        except RecordError as error:
+            self._bad_record(StoreKind.ATTEMPT, record, error)
+            return None
+        found, left = kept.found, kept.found.expires - wall
+        entry = _Entry(found, monotonic, found.expires, monotonic + left, kept.pause)
+        self._hosts.put(key, entry)
+        if left <= 0:
+            return None
+        self._count(Layer.HOST, CacheResult.HELD)
+        return found
+
+    async def _keep_attempt(self, record: str, found: ProbeEvidence, pause: float) -> None:
+        """Remember over a restart that a call failed, or that a later one did not (pause 0).
+
+        Not while it is we who reach nobody: the first success is to end all pauses.
+        """
+        if not pause:
+            await self._write(StoreKind.ATTEMPT, self._attempt_key(record), None, 0.0)
+        elif not self.outbound.out(OutboundService.SMTP):
+            await self._write(
+                StoreKind.ATTEMPT,
+                self._attempt_key(record),
+                encode_attempt(found, pause),
+                found.expires + self._longest_pause,
+            )
+
+    def _attempt_key(self, record: str) -> str:
+        return f"{record}@{self._node}"
 
     async def _read(self, kind: StoreKind, key: str) -> bytes | None:
         try:
@@ -747,16 +826,3 @@ def _age(found: Evidence, now: float) -> float:
 def _lookup_failed(found: MxEvidence | AddressLookup | TlsaEvidence) -> bool:
     """Whether nothing was found out: no answer is not "no records" (R21)."""
     return found.outcome is DnsOutcome.ERROR
-
-
-def _probe_failed(found: ProbeEvidence) -> bool:
-    """Whether to call again soon.
-
-    A 4xx reply to STARTTLS is as temporary as a lost connection. What was
-    forbidden or switched off stays so until the configuration changes.
-    """
-    if found.stage is ProbeStage.DONE:
-        return found.starttls_reply is not None and found.starttls_reply.code < 500
-    if found.stage is ProbeStage.NOT_PROBED:
-        return False
-    return found.failure is not ProbeFailure.FORBIDDEN

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 import ssl
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
@@ -202,6 +203,7 @@ class _Engine:
             retry_after=config.probe.retry_after,
             counters=self._counters,
             scopes=Scopes.of(config),
+            node=socket.gethostname(),
             outbound=self._outbound,
             limits=config.limits,
         )

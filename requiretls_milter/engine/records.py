@@ -6,9 +6,9 @@ model, is out of bounds, or says of itself that it is good for longer than it
 could be, is no record (:class:`RecordError`), and the engine looks afresh.
 
 What is kept is what costs others something to find out: sessions with servers
-(but only those that told what the server can do; a temporary failure is no
-knowledge), and MTA-STS policies, which must outlive what an attacker can take
-away (RFC 8461 section 3.3). DNS is not kept: its answers are asked for again in
+(a temporary failure is no knowledge, and kept apart, only so that a restart does
+not call again at once), and MTA-STS policies, which must outlive what an attacker
+can take away (RFC 8461 section 3.3). DNS is not kept: its answers are asked for again in
 no time, and whether they are secure is for each process to see for itself.
 """
 
@@ -28,6 +28,7 @@ from requiretls_milter.model import (
     MtaStsEvidence,
     MtaStsPolicy,
     ProbeEvidence,
+    ProbeFailure,
     ProbeStage,
     Reply,
 )
@@ -62,6 +63,22 @@ class _Policy(_Record):
 
 class _Probe(_Record):
     found: ProbeEvidence
+
+
+class _Attempt(_Record):
+    found: ProbeEvidence
+    pause: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAttempt:
+    """A session that failed; until ``found.expires`` there is to be no other one.
+
+    ``pause``: the seconds that this was, before jitter: the next one doubles it.
+    """
+
+    found: ProbeEvidence
+    pause: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +154,51 @@ def decode_probe(value: bytes, address: str, now: float) -> ProbeEvidence:
         raise RecordError(_first_mistake(error)) from error
     if found.address != address or not worth_keeping(found):
         raise RecordError("not the session that it should be")
+    _require_ours(found, now)
+    return replace(found, expires=min(found.expires, found.probed_at + FRESH))
+
+
+def worth_a_pause(found: ProbeEvidence) -> bool:
+    """Whether a session failed in a way that may pass: nobody is to call again at once.
+
+    A 4xx reply to STARTTLS is as temporary as a lost connection. What was
+    forbidden or switched off stays so until the configuration changes.
+    """
+    if found.stage is ProbeStage.DONE:
+        return found.starttls_reply is not None and found.starttls_reply.code < 500
+    if found.stage is ProbeStage.NOT_PROBED:
+        return False
+    return found.failure is not ProbeFailure.FORBIDDEN
+
+
+def encode_attempt(found: ProbeEvidence, pause: float) -> bytes:
+    """A session that failed as bytes; *pause* as in :class:`KeptAttempt`."""
+    return _Attempt(found=found, pause=pause).model_dump_json().encode()
+
+
+def decode_attempt(value: bytes, address: str, now: float, longest: float) -> KeptAttempt:
+    """Bytes as a session with *address* that failed, with a pause of *longest* seconds at most.
+
+    Raises:
+        RecordError: they are none, or it is none that we would have kept.
+    """
+    try:
+        kept = _Attempt.model_validate_json(value)
+    except ValidationError as error:
+        raise RecordError(_first_mistake(error)) from error
+    found, pause = kept.found, kept.pause
+    if found.address != address or not worth_a_pause(found):
+        raise RecordError("not the session that it should be")
+    if not 0 < pause <= longest:
+        raise RecordError("a pause that we would not have made")
+    _require_ours(found, now)
+    return KeptAttempt(
+        replace(found, expires=min(found.expires, found.probed_at + 2 * pause)), pause
+    )
+
+
+def _require_ours(found: ProbeEvidence, now: float) -> None:
+    """Make sure that a session may be one that was held, and says no more than we keep."""
     texts = [found.ehlo_name, found.error]
     for reply in (found.reply, found.starttls_reply):
         if reply is not None:
@@ -146,7 +208,6 @@ def decode_probe(value: bytes, address: str, now: float) -> ProbeEvidence:
     if len(found.chain) > MAX_CHAIN:
         raise RecordError(f"more than {MAX_CHAIN} certificates")
     _require_past(found.probed_at, now)
-    return replace(found, expires=min(found.expires, found.probed_at + FRESH))
 
 
 def _reply_texts(reply: Reply) -> list[str]:

@@ -46,6 +46,7 @@ class StoreKind(enum.StrEnum):
     MTA_STS_POLICY = "mta_sts_policy"
     OFFERED = "offered"  # what a host or domain offered: engine/downgrades.py
     PROBE = "probe"  # what a server did when it was called
+    ATTEMPT = "attempt"  # a call of ours that failed, and when the next one may be
 
 
 class StoreError(Exception):

@@ -68,10 +68,11 @@ def _frames(pieces: list[bytes], limit: int) -> tuple[list[bytes], str]:
 
 _NOW = 1.8e9
 _ADDRESS = "192.0.2.1"
+_LONGEST = 900.0
 
 
 def kept_record(data: bytes) -> None:
-    """What a store gives back, as a policy and as a session."""
+    """What a store gives back, as a policy, as a session that failed, and as one that did not."""
     try:
         kept = records.decode_policy(data, _NOW)
     except records.RecordError:
@@ -81,6 +82,14 @@ def kept_record(data: bytes) -> None:
         assert records.decode_policy(again, _NOW) == kept
         assert kept.evidence.expires <= _NOW + CLOCK_SKEW + MAX_AGE
         assert read_record([f"v=STSv1; id={kept.policy.id}".encode()]) == kept.policy.id
+    try:
+        attempt = records.decode_attempt(data, _ADDRESS, _NOW, _LONGEST)
+    except records.RecordError:
+        pass
+    else:
+        assert records.worth_a_pause(attempt.found)
+        assert attempt.found.expires <= _NOW + CLOCK_SKEW + 2 * _LONGEST
+        expect.one_line(attempt.found.error, MAX_TEXT)
     try:
         found = records.decode_probe(data, _ADDRESS, _NOW)
     except records.RecordError:

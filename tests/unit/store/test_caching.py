@@ -20,10 +20,11 @@ from requiretls_milter.engine.cache import (
     POLICY_REFRESH,
     CachedSource,
 )
-from requiretls_milter.engine.records import Scopes
+from requiretls_milter.engine.outage import LEAST
+from requiretls_milter.engine.records import Scopes, encode_attempt
 from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.evidence.probe import FRESH
-from requiretls_milter.metrics import Counters
+from requiretls_milter.metrics import Counters, OutboundService
 from requiretls_milter.model import (
     MtaStsEvidence,
     MtaStsMode,
@@ -33,6 +34,7 @@ from requiretls_milter.model import (
     ProbeStage,
     Reply,
 )
+from requiretls_milter.store import StoreKind
 from requiretls_milter.store.memory import MemoryStore
 from tests.unit.engine.fakesource import Clocks, FakeSource
 from tests.unit.store.kit import POLICY, PROBE, counted
@@ -40,6 +42,7 @@ from tests.unit.store.kit import POLICY, PROBE, counted
 SESSION = ProbeEvidence("", ProbeStage.DONE, starttls_offered=True, requiretls=True, expires=FRESH)
 RULES = MtaStsPolicy(MtaStsMode.ENFORCE, ("mx.a.example",), 7 * 86400, "id1")
 DAY = 86_400.0
+ATTEMPT = StoreKind.ATTEMPT
 NONE = Scopes()
 
 
@@ -47,7 +50,11 @@ class Engine:
     """One engine's cache over a scripted source; several may have one store and one time."""
 
     def __init__(
-        self, store: MemoryStore, clocks: Clocks | None = None, scopes: Scopes = NONE
+        self,
+        store: MemoryStore,
+        clocks: Clocks | None = None,
+        scopes: Scopes = NONE,
+        node: str = "",
     ) -> None:
         self.store = store
         self.clocks = clocks or Clocks()
@@ -60,6 +67,7 @@ class Engine:
             retry_after=60,
             counters=self.counters,
             scopes=scopes,
+            node=node,
             wall=self.clocks.wall,
             monotonic=self.clocks.monotonic,
             jitter=lambda: 0.0,
@@ -117,6 +125,92 @@ async def test_after_a_restart_no_server_is_called_again_while_what_it_did_is_fr
     assert after.sessions == 1
 
 
+FAILED = ProbeEvidence("", ProbeStage.CONNECT, failure=ProbeFailure.REFUSED, expires=60)
+
+
+@pytest.mark.rule(61)
+async def test_r61_a_restart_is_no_reason_to_call_a_server_again_that_has_just_failed(
+    engine: Engine,
+) -> None:
+    """Else a service that comes up again and again knocks as often at every server in trouble."""
+    engine.source.script["probe"] = FAILED
+    before = await engine.probe()
+    for _ in range(5):
+        engine.clocks.pass_(10)
+        engine = engine.restarted()
+        engine.source.script["probe"] = FAILED
+        after = await engine.probe()
+        assert (after.stage, after.failure) == (before.stage, before.failure)
+        assert after.expires == before.expires  # not one second more for it
+        assert engine.sessions == 0
+    assert counted(engine.counters, "cache_requests_total", "host", "held") == 1
+    engine.clocks.pass_(11)
+    again = await engine.probe()
+    assert engine.sessions == 1
+    assert again.expires == engine.clocks.wall() + 120  # twice as long as before the restarts
+
+
+@pytest.mark.rule(61)
+async def test_r61_a_pause_goes_on_doubling_over_a_restart(engine: Engine) -> None:
+    engine.source.script["probe"] = FAILED
+    await engine.probe()
+    engine.clocks.pass_(300)
+    engine = engine.restarted()
+    engine.source.script["probe"] = FAILED
+    found = await engine.probe()
+    assert engine.sessions == 1
+    assert found.expires == engine.clocks.wall() + 120
+
+
+async def test_after_a_success_nothing_of_the_failure_is_left(engine: Engine) -> None:
+    engine.source.script["probe"] = FAILED
+    await engine.probe()
+    engine.clocks.pass_(61)
+    engine.source.script["probe"] = SESSION
+    good = await engine.probe()
+    assert await engine.store.listing(ATTEMPT, engine.clocks.wall()) == []
+    engine = engine.restarted()
+    assert await engine.probe() == good
+    assert engine.sessions == 0
+
+
+async def test_whoever_asks_for_a_fresh_look_is_not_held_back_by_a_failure_of_before(
+    engine: Engine,
+) -> None:
+    engine.source.script["probe"] = FAILED
+    await engine.probe()
+    engine = engine.restarted()
+    assert (await engine.probe(since=0.0)).stage is ProbeStage.DONE
+    assert engine.sessions == 1
+
+
+async def test_in_a_fleet_a_failure_is_its_own_affair(engine: Engine) -> None:
+    """The network of one milter may be to blame."""
+    engine.source.script["probe"] = FAILED
+    await engine.probe()
+    other = Engine(engine.store, node="other.example.net")
+    assert (await other.probe()).stage is ProbeStage.DONE
+
+
+async def test_while_it_is_we_who_reach_nobody_no_failure_outlives_us(engine: Engine) -> None:
+    engine.source.script["probe"] = replace(FAILED, failure=ProbeFailure.TIMEOUT)
+    for number in range(LEAST):
+        await engine.cache.probe(f"198.{number}.100.1", 25, "mx.a.example")
+    assert engine.cache.outbound.out(OutboundService.SMTP)
+    await engine.probe()
+    engine = engine.restarted()
+    assert (await engine.probe()).stage is ProbeStage.DONE
+
+
+async def test_a_failure_from_a_store_that_cannot_be_true_is_none(engine: Engine) -> None:
+    now = engine.clocks.wall()
+    failed = replace(FAILED, address="192.0.2.1", probed_at=now, expires=now + 10**9)
+    value = encode_attempt(failed, 10**9)
+    await engine.store.put(ATTEMPT, "192.0.2.1 25 mx.a.example@", value, now + 1000, now)
+    assert (await engine.probe()).stage is ProbeStage.DONE
+    assert counted(engine.counters, "store_errors_total", "decode") == 1
+
+
 @pytest.mark.rule(61)
 async def test_r61_no_restart_makes_evidence_live_longer(engine: Engine) -> None:
     before = await engine.probe()
@@ -150,12 +244,12 @@ async def test_r61_a_clock_set_back_over_a_restart_has_the_server_called_again(
     ],
 )
 @pytest.mark.rule(61)
-async def test_r61_what_is_no_verdict_does_not_outlive_the_process(
+async def test_r61_what_is_no_verdict_is_not_kept_as_one(
     engine: Engine, found: ProbeEvidence
 ) -> None:
     engine.source.script["probe"] = found
     await engine.probe()
-    assert len(engine.store) == 0
+    assert await engine.store.listing(PROBE, engine.clocks.wall()) == []
 
 
 async def test_a_fresh_look_takes_nothing_from_the_store_and_gives_it_what_it_finds(

@@ -16,10 +16,13 @@ from requiretls_milter.engine.downgrades import Ledger
 from requiretls_milter.engine.records import (
     RecordError,
     Scopes,
+    decode_attempt,
     decode_policy,
     decode_probe,
+    encode_attempt,
     encode_policy,
     encode_probe,
+    worth_a_pause,
     worth_keeping,
 )
 from requiretls_milter.evidence.probe import FRESH, MAX_CHAIN, MAX_CHAIN_OCTETS
@@ -211,6 +214,62 @@ def test_the_largest_session_that_is_kept_comes_back() -> None:
     assert decode_probe(encode_probe(found), ADDRESS, NOW) == found
 
 
+# ---------------------------------------------------------------- sessions that failed
+
+FAILED = ProbeEvidence(
+    ADDRESS,
+    ProbeStage.HANDSHAKE,
+    ProbeFailure.PROTOCOL,
+    starttls_offered=True,
+    error="unknown ca",
+    probed_at=NOW - 30,
+    expires=NOW + 30,
+)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        FAILED,
+        replace(FAILED, stage=ProbeStage.CONNECT, failure=ProbeFailure.TIMEOUT, error=""),
+        replace(FAILED, stage=ProbeStage.BANNER, failure=ProbeFailure.REPLY, reply=Reply(421)),
+        replace(PROBE, starttls_reply=Reply(454, "4.7.0"), probed_at=NOW - 30, expires=NOW + 30),
+    ],
+)
+def test_a_failed_session_comes_back_with_its_pause(found: ProbeEvidence) -> None:
+    assert worth_a_pause(found)
+    kept = decode_attempt(encode_attempt(found, 120.0), ADDRESS, NOW, 900.0)
+    assert (kept.found, kept.pause) == (found, 120.0)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("found.address", "192.0.2.2"),
+        ("found.stage", "done"),
+        ("found.stage", "not_probed"),
+        ("found.failure", "forbidden"),
+        ("found.error", "\r\n250 fine"),
+        ("found.probed_at", NOW + CLOCK_SKEW + 1),
+        ("pause", 0),
+        ("pause", -1.0),
+        ("pause", 901.0),
+        ("pause", "60"),
+        ("surprise", 1),
+    ],
+)
+def test_a_failed_session_that_we_would_not_have_kept_is_none(path: str, value: Any) -> None:
+    with pytest.raises(RecordError):
+        decode_attempt(changed(encode_attempt(FAILED, 60.0), path, value), ADDRESS, NOW, 900.0)
+
+
+@pytest.mark.rule(61)
+def test_r61_a_failed_session_holds_back_no_longer_than_it_may_whatever_the_record_says() -> None:
+    found = replace(FAILED, expires=NOW + 1e9)
+    kept = decode_attempt(encode_attempt(found, 60.0), ADDRESS, NOW, 900.0)
+    assert kept.found.expires == FAILED.probed_at + 120
+
+
 # ---------------------------------------------------------------- whatever comes
 
 
@@ -220,6 +279,8 @@ def test_no_bytes_do_more_than_be_refused(wire: bytes) -> None:
         decode_policy(wire, NOW)
     with pytest.raises(RecordError):
         decode_probe(wire, ADDRESS, NOW)
+    with pytest.raises(RecordError):
+        decode_attempt(wire, ADDRESS, NOW, 900.0)
 
 
 @given(st.data())
