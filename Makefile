@@ -50,7 +50,7 @@ docs: $(READY) ## write docs/configuration.md and docs/rules.md anew
 	$(BIN)/python -m tests.rulebook > docs/rules.md.new
 	mv docs/rules.md.new docs/rules.md
 
-lock: $(READY) ## write requirements.lock anew: the deployed set, with digests
+lock: $(READY) ## write the lock files anew: the deployed set and what builds it, with digests
 	scripts/lock $(VENV)
 
 clean: ## remove what make has made here

@@ -89,8 +89,12 @@ class Service:
         workers: int = 2,
         limits: Mapping[str, float] | None = None,
         below: Sequence[str] = (),
+        program: Sequence[str] = (sys.executable, "-m", "requiretls_milter"),
     ) -> None:
-        """*below*: a command that runs the one that follows it, such as prlimit(1)."""
+        """*below*: a command that runs the one that follows it, such as prlimit(1).
+
+        *program*: the command line's beginning, up to ``serve``.
+        """
         self.directory = Path(tempfile.mkdtemp(prefix="rtls-"))
         self.metrics_port = free_port()
         self.milter_port = free_port() if inet else 0
@@ -100,6 +104,7 @@ class Service:
         self.workers = workers
         self._limits = limits or {}
         self._below = below
+        self._program = program
         self.manager = Manager(self.directory)
         self._environ = {
             **os.environ,
@@ -135,11 +140,11 @@ format = "json"
 
     def start(self, *, ready: bool = True) -> Service:
         with (self.directory / "log").open("ab") as log:
-            program = ["-m", "requiretls_milter"]
+            program = self._program
             if self._limits:
-                program = ["-c", _WITH_LIMITS, json.dumps(self._limits)]
+                program = (sys.executable, "-c", _WITH_LIMITS, json.dumps(self._limits))
             self.process = subprocess.Popen(
-                [*self._below, sys.executable, *program, "serve", "--config", self.config_path],
+                [*self._below, *program, "serve", "--config", self.config_path],
                 stdout=log,
                 stderr=log,
                 env=self._environ,
