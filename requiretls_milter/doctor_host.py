@@ -406,7 +406,9 @@ def _tested(check: str, names: str, result: SelfTestResult) -> Finding:
 
 def _wants_dane(made: Mirror) -> bool:
     mta = Config.model_validate({"mta": made.mta}).mta
-    levels = {mta.profile_for(name).tls_security_level for name in ("", *mta.transport)}
+    profiles = [mta.profile_for(name) for name in ("", *mta.transport)]
+    levels = {profile.tls_security_level for profile in profiles}
+    levels |= {policy.level for profile in profiles for _, policy in profile.tls_policy}
     return bool(levels & {TlsLevel.DANE, TlsLevel.DANE_ONLY})
 
 

@@ -387,17 +387,35 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsPolicy:
+    """What smtp_tls_policy_maps says of a next hop.
+
+    ``match`` are the names that a certificate must have, as Postfix writes them
+    (``nexthop``, ``dot-nexthop``, ``hostname``, ``example.org``,
+    ``.example.org``); empty: those of its level.
+    """
+
+    level: TlsLevel
+    match: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """An entry's value, as Postfix writes it."""
+        return f"{self.level} match={':'.join(self.match)}" if self.match else str(self.level)
+
+
+@dataclass(frozen=True, slots=True)
 class MtaProfile:
     """How the MTA behind us delivers over one transport.
 
     ``requiretls_policy`` holds pairs (pattern, policy), tried in order as
     Postfix's tables are: the exact name first, then each ``.parent``, then
-    ``*``.
+    ``*``. So does ``tls_policy``, without ``*``.
     """
 
     name: ProfileName = ProfileName.POSTFIX
     tls_security_level: TlsLevel = TlsLevel.MAY
     requiretls_policy: tuple[tuple[str, RequiretlsPolicy], ...] | None = None
+    tls_policy: tuple[tuple[str, TlsPolicy], ...] = ()
     mta_sts: MtaSts = MtaSts.OFF
     insecure_mx_policy: TlsLevel = TlsLevel.DANE
     mydomain: str = ""

@@ -17,6 +17,7 @@ from typing import Any
 import tomlkit
 from tomlkit.items import Table
 
+from requiretls_milter import tlspolicy
 from requiretls_milter.config import Config
 from requiretls_milter.config.fields import transport as transport_name
 from requiretls_milter.milter.requirement import AUTO, Capability, capability
@@ -29,14 +30,12 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.mta_policy import Value, examples, mirror_policy
 from requiretls_milter.mta_postconf import Postfix, Service, Settings, is_yes, split_list
+from requiretls_milter.mta_tlspolicy import mirror_mta_sts, mirror_policies
 from requiretls_milter.mta_unmirrored import CLIENT, GLOBAL, shown, unmirrored
 from requiretls_milter.nexthop import NextHopError, to_alabel
 
 LOCAL_PROGRAMS = frozenset({"local", "virtual", "lmtp", "discard", "error", "pipe"})
 """Delivery agents of Postfix that do not go over SMTP to another site."""
-
-POLICY_SERVICES = frozenset({"socketmap", "tcp"})
-"""Table types of smtp_tls_policy_maps that are a live service: what MTA-STS plug-ins speak."""
 
 MAX_LIMIT = 1000
 """The largest smtp_mx_address_limit and smtp_mx_session_limit that ``[mta]`` takes."""
@@ -111,7 +110,7 @@ def mirror(postfix: Postfix) -> Mirror:
         "local_transports": _local_transports(postfix),
         "local_domains": domains,
         "my_addresses": list(postfix.own_addresses),
-        **base.values,
+        **{key: value for key, value in base.values.items() if value != {}},
     }
     if transports:
         mta["transport"] = transports
@@ -130,7 +129,13 @@ def _client(settings: Settings, postfix: Postfix) -> _Client:
         client.values["requiretls_policy"] = RequiretlsPolicy.INVALID.value
     elif "smtp_requiretls_policy" in settings:
         client.values["requiretls_policy"] = _requiretls_policy(settings, postfix, client)
-    client.values["mta_sts"] = _mta_sts(settings, postfix, client).value
+    client.values["tls_policy"], warnings = mirror_policies(
+        settings, postfix.tables, _no_dane(settings)
+    )
+    client.warnings += warnings
+    mta_sts, warnings = mirror_mta_sts(settings)
+    client.values["mta_sts"] = mta_sts.value
+    client.warnings += warnings
     client.values["insecure_mx_policy"] = _insecure_mx_policy(settings, client)
     for key in ("mx_address_limit", "mx_session_limit"):
         client.values[key] = _limit(settings, f"smtp_{key}", client)
@@ -205,52 +210,6 @@ def _requiretls_policy(settings: Settings, postfix: Postfix, client: _Client) ->
     return value
 
 
-def _mta_sts(settings: Settings, postfix: Postfix, client: _Client) -> MtaSts:
-    """How MTA-STS comes into Postfix: by a policy service; static entries are only told of."""
-    maps = split_list(settings.get("smtp_tls_policy_maps", ""))
-    services = [item for item in maps if _table_type(item) in POLICY_SERVICES]
-    for item in maps:
-        if item not in services:
-            client.warnings.append(_static_policy("smtp_tls_policy_maps", item, postfix))
-    per_site = split_list(settings.get("smtp_tls_per_site", ""))
-    if not maps:  # else Postfix ignores it (smtp_tls_list_init())
-        client.warnings += (_static_policy("smtp_tls_per_site", item, postfix) for item in per_site)
-    if not services:
-        return MtaSts.OFF
-    if not is_yes(settings, "smtp_tls_enforce_sts_mx_patterns"):
-        client.warnings.append(
-            f"smtp_tls_policy_maps: {shown(services[0])} is taken for an MTA-STS policy service; "
-            "whatever else it answers, a level of its own for DANE for example, is not mirrored"
-        )
-        return MtaSts.MATCH
-    client.warnings.append(
-        f"smtp_tls_policy_maps: {shown(services[0])} is taken for an MTA-STS policy service that "
-        "sends policy attributes (policy_type=sts); if yours does not, set mta_sts = "
-        '"match"; whatever else it answers, a level of its own for DANE for example, is not '
-        "mirrored"
-    )
-    return MtaSts.MX_PATTERNS
-
-
-def _table_type(item: str) -> str:
-    return item.removeprefix("proxy:").removeprefix("debug:").partition(":")[0]
-
-
-def _static_policy(parameter: str, table: str, postfix: Postfix) -> str:
-    entries = postfix.tables.get(table)
-    what = (
-        "a table that cannot be read"
-        if entries is None
-        else f"entries for {examples(key for key, _ in entries)}"
-        if entries
-        else "a table without entries now"
-    )
-    return (
-        f"{parameter}: {shown(table)}: {what}: TLS policies by next hop are not mirrored, and "
-        "forecasts for these are made at the level of the transport"
-    )
-
-
 def _insecure_mx_policy(settings: Settings, client: _Client) -> str:
     word = settings.get("smtp_tls_dane_insecure_mx_policy", "dane").strip().lower()
     if word in _INSECURE_MX:
@@ -299,7 +258,11 @@ def _address_preference(settings: Settings, client: _Client) -> str:
 
 def _about_names_and_trust(settings: Settings, level: TlsLevel, client: _Client) -> None:
     """Warn where certificates verify by authorities, and Postfix asks or trusts otherwise."""
-    by_authority = level in (TlsLevel.VERIFY, TlsLevel.SECURE)
+    levels = [
+        level,
+        *(tlspolicy.parse(entry).level for entry in client.values["tls_policy"].values()),
+    ]
+    by_authority = not {TlsLevel.VERIFY, TlsLevel.SECURE}.isdisjoint(levels)
     if by_authority and not settings.get("smtp_tls_servername"):
         client.warnings.append(
             "smtp_tls_servername is empty: Postfix sends no SNI, our probe the MX host's name: "

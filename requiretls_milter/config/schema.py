@@ -14,11 +14,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
-from requiretls_milter import model
+from requiretls_milter import model, tlspolicy
 from requiretls_milter.config import fields
 from requiretls_milter.config.fields import (
     MILTER_COMMAND_TIMEOUT,
@@ -180,6 +180,32 @@ def _requiretls_policy(value: object) -> Any:
 RequiretlsPolicyField = Annotated[
     Literal["default"] | model.RequiretlsPolicy | Mapping[str, model.RequiretlsPolicy],
     BeforeValidator(_requiretls_policy),
+]
+
+
+def _tls_policy(value: object) -> dict[str, model.TlsPolicy]:
+    """A table of next hops and entries as smtp_tls_policy_maps has them."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected a table, got {fields.given(value)}")
+    table: dict[str, model.TlsPolicy] = {}
+    wrong = []
+    for name, entry in value.items():
+        try:
+            key = tlspolicy.key(name)
+            if key in table:
+                raise ValueError(f'"{key}" stands there twice')
+            if not isinstance(entry, str):
+                raise ValueError(f"expected text, got {fields.given(entry)}")
+            table[key] = tlspolicy.parse(entry)
+        except ValueError as error:
+            wrong.append(f'"{name}": {error}')
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return table
+
+
+TlsPolicyField = Annotated[
+    Mapping[str, Annotated[model.TlsPolicy, PlainSerializer(str)]], BeforeValidator(_tls_policy)
 ]
 
 
@@ -369,6 +395,9 @@ class TransportOverrides(Section):
     requiretls_policy: RequiretlsPolicyField | None = Field(
         None, description="smtp_requiretls_policy of this transport."
     )
+    tls_policy: TlsPolicyField | None = Field(
+        None, description="smtp_tls_policy_maps of this transport: a whole table, {} for none."
+    )
     mta_sts: MtaStsWord | None = Field(None, description="MTA-STS over this transport.")
     insecure_mx_policy: InsecureMxLevel | None = Field(
         None, description="smtp_tls_dane_insecure_mx_policy of this transport."
@@ -437,6 +466,16 @@ class Mta(Section):
             'As in Postfix\'s tables the name itself comes first, then its parents as ".parent", '
             'then "*"; no match is enforce. "invalid" stands for a word that Postfix does not '
             "know (it then defers with 4.7.10)."
+        ),
+    )
+    tls_policy: TlsPolicyField = Field(
+        {},
+        description=(
+            "The static tables of smtp_tls_policy_maps, by next hop: a level, and the names to "
+            'match where it is verify or secure. { "example.org" = "dane-only", ".example.net" = '
+            '"encrypt", "[mail.example.com]:587" = "secure match=example.com:.example.com" }. As '
+            'in Postfix a domain\'s own name comes first, then its parents as ".parent"; an entry '
+            "for the name comes before MTA-STS, one for a parent after it."
         ),
     )
     mta_sts: MtaStsWord = Field(
@@ -554,6 +593,7 @@ class Mta(Section):
             name=self.profile,
             tls_security_level=chosen("tls_security_level"),
             requiretls_policy=_policy_pairs(chosen("requiretls_policy")),
+            tls_policy=tuple(chosen("tls_policy").items()),
             mta_sts=chosen("mta_sts"),
             insecure_mx_policy=chosen("insecure_mx_policy"),
             mydomain=self.mydomain,

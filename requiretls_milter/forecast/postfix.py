@@ -40,12 +40,14 @@ from requiretls_milter.model import (
     MtaProfile,
     MtaSts,
     MtaStsMode,
+    MtaStsPolicy,
     ProbeStage,
     Reason,
     Requirement,
     RequiretlsPolicy,
     TlsaRecord,
     TlsLevel,
+    TlsPolicy,
 )
 
 
@@ -65,6 +67,26 @@ class Delivery:
         if self.carried is not Requirement.REQUIRETLS:
             return RequiretlsPolicy.DISABLE
         return profiles.requiretls_policy(self.profile, self.evidence.nexthop.host)
+
+    @property
+    def tls_policy(self) -> TlsPolicy | None:
+        """The static entry of smtp_tls_policy_maps that applies, if one does.
+
+        The policy service that applies MTA-STS is asked for the domain's own name:
+        an entry for that name comes before it, one for a parent after it.
+        """
+        if not self.profile.tls_policy:
+            return None
+        found, by_name = profiles.tls_policy(self.profile, self.evidence.nexthop)
+        return found if by_name or self.mta_sts_policy is None else None
+
+    @property
+    def mta_sts_policy(self) -> MtaStsPolicy | None:
+        """The MTA-STS policy that a policy service would answer with."""
+        policy = self.evidence.mta_sts.policy
+        if self.profile.mta_sts is MtaSts.OFF or policy is None:
+            return None
+        return policy if policy.mode is MtaStsMode.ENFORCE else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,28 +157,35 @@ def attempt(server: Server, delivery: Delivery) -> Attempt:
 def plan_for(server: Server, delivery: Delivery) -> Plan | NoPlan:
     """The TLS level for *server*, after DANE and MTA-STS have had their say."""
     profile = delivery.profile
-    level = profile.tls_security_level
-    domain = delivery.evidence.nexthop.host
     if delivery.carried is Requirement.TLS_REQUIRED_NO:
-        # RFC 8689 section 4.2.2: as if there were neither DANE nor MTA-STS.
-        return Plan(profiles.at_most_may(level))
-    policy = delivery.evidence.mta_sts.policy
-    if (
-        profile.mta_sts is not MtaSts.OFF
-        and policy is not None
-        and policy.mode is MtaStsMode.ENFORCE
-    ):
+        # RFC 8689 section 4.2.2: as if there were neither DANE nor MTA-STS, nor any table.
+        return Plan(profiles.at_most_may(profile.tls_security_level))
+    entry, policy = delivery.tls_policy, delivery.mta_sts_policy
+    if entry is None and policy is not None:
         # A policy table's "secure" replaces the level, DANE included.
         if profile.mta_sts is MtaSts.MX_PATTERNS:
             return Plan(TlsLevel.SECURE, (server.host.host,))
         return Plan(TlsLevel.SECURE, tuple(_match_pattern(pattern) for pattern in policy.mx))
+    level = profile.tls_security_level if entry is None else entry.level
     if profiles.uses_dane(level):
-        return _dane_plan(server, delivery)
-    if level is TlsLevel.VERIFY:
-        return Plan(level, (server.host.host,))
-    if level is TlsLevel.SECURE:
-        return Plan(level, (domain, "." + domain))
+        return _dane_plan(server, delivery, level)
+    if profiles.must_pkix(level):
+        match = () if entry is None else entry.match
+        return Plan(level, _references(match or _MATCH[level], server, delivery.evidence))
     return Plan(level)
+
+
+_MATCH = {TlsLevel.VERIFY: ("hostname",), TlsLevel.SECURE: ("nexthop", "dot-nexthop")}
+"""smtp_tls_verify_cert_match and smtp_tls_secure_cert_match."""
+
+
+def _references(
+    match: tuple[str, ...], server: Server, evidence: DomainEvidence
+) -> tuple[str, ...]:
+    """The names that ``match=`` stands for (postconf(5), smtp_tls_verify_cert_match)."""
+    domain = evidence.nexthop.host
+    names = {"hostname": server.host.host, "nexthop": domain, "dot-nexthop": "." + domain}
+    return tuple(names.get(word, word) for word in match)
 
 
 def _match_pattern(pattern: str) -> str:
@@ -164,9 +193,9 @@ def _match_pattern(pattern: str) -> str:
     return pattern[1:] if pattern.startswith("*.") else pattern
 
 
-def _dane_plan(server: Server, delivery: Delivery) -> Plan | NoPlan:
+def _dane_plan(server: Server, delivery: Delivery, configured: TlsLevel) -> Plan | NoPlan:
     profile = delivery.profile
-    only = profile.tls_security_level is TlsLevel.DANE_ONLY
+    only = configured is TlsLevel.DANE_ONLY
     mx = delivery.evidence.mx
     unsigned_mx = (
         delivery.evidence.nexthop.kind is HopKind.MX
@@ -189,7 +218,7 @@ def _dane_plan(server: Server, delivery: Delivery) -> Plan | NoPlan:
         return fall_back(TlsLevel.ENCRYPT, f"no TLSA record of {server.host.host} is usable")
     if unsigned_mx and profile.insecure_mx_policy is TlsLevel.ENCRYPT:
         return fall_back(TlsLevel.ENCRYPT, "the MX records are not signed")
-    level = TlsLevel.HALF_DANE if unsigned_mx else profile.tls_security_level
+    level = TlsLevel.HALF_DANE if unsigned_mx else configured
     return Plan(level, dane_references(server.host, delivery.evidence), records)
 
 
@@ -228,6 +257,7 @@ def _not_in_mta_sts_policy(server: Server, delivery: Delivery, undecided: str) -
     """New-style MTA-STS passes a server over and leaves the recorded failure as it is."""
     if (
         delivery.profile.mta_sts is not MtaSts.MX_PATTERNS
+        or delivery.tls_policy is not None
         or delivery.carried is Requirement.TLS_REQUIRED_NO
         or in_mta_sts_policy(delivery.evidence, server.host.host) is not False
     ):

@@ -5,7 +5,14 @@ from __future__ import annotations
 import functools
 import ipaddress
 
-from requiretls_milter.model import MtaProfile, RequiretlsPolicy, TlsLevel
+from requiretls_milter.model import (
+    HopKind,
+    MtaProfile,
+    NextHop,
+    RequiretlsPolicy,
+    TlsLevel,
+    TlsPolicy,
+)
 
 _STRENGTH = {
     TlsLevel.NONE: 0,
@@ -75,6 +82,24 @@ def requiretls_policy(profile: MtaProfile, domain: str) -> RequiretlsPolicy:
         if key in table:
             return table[key]
     return table.get("*", RequiretlsPolicy.ENFORCE)
+
+
+@functools.lru_cache(maxsize=4096)
+def tls_policy(profile: MtaProfile, nexthop: NextHop) -> tuple[TlsPolicy | None, bool]:
+    """What the static entries of smtp_tls_policy_maps say for *nexthop*, and if by its own name.
+
+    A domain is sought by its name, then by each ``.parent``; any other next hop
+    (``[host]``, with a port) by its own name only (tls_policy_lookup()).
+    """
+    table = dict(profile.tls_policy)
+    own = str(nexthop)
+    if own in table:
+        return table[own], True
+    if nexthop.kind is HopKind.MX and own == nexthop.host:
+        for key in _lookup_keys(own)[1:]:
+            if key in table:
+                return table[key], False
+    return None, False
 
 
 def _default_policy(mydomain: str, domain: str) -> RequiretlsPolicy:

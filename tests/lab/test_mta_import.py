@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter import check
+from requiretls_milter import check, tlspolicy
 from requiretls_milter.config import Config
 from requiretls_milter.model import MtaSts, Requirement
 from requiretls_milter.mta_import import Mirror, mirror
@@ -151,7 +151,7 @@ def test_each_recorded_profile_is_what_the_lab_configures_by_hand(front: Front) 
     recorded = load().profiles
     for name, profile in recorded.items():
         transport = transport_name(name)
-        # Where Postfix hears of MTA-STS by a static table, nothing can be mirrored.
+        # Where Postfix hears of MTA-STS by a static table, its entries are mirrored.
         overrides = {**transport_overrides(profile, None), "mta_sts": MtaSts.OFF}
         by_hand = settings(front.lab, {transport: overrides}).mta.profile_for(transport)
         mirrored = mta.profile_for(transport)
@@ -160,13 +160,20 @@ def test_each_recorded_profile_is_what_the_lab_configures_by_hand(front: Front) 
         assert mirrored.insecure_mx_policy is by_hand.insecure_mx_policy, name
         assert mirrored.mta_sts is by_hand.mta_sts, name
         assert mirrored.mydomain == by_hand.mydomain, name
+        if "smtp_tls_policy_maps" in profile:
+            table = dict(mirrored.tls_policy)
+            assert table == {
+                tlspolicy.key(key): tlspolicy.parse(tlspolicy.as_mirrored(entry)[0])
+                for key, entry in front.lab.world.tls_policy.items()
+            }, name
+            assert {str(entry.level) for entry in table.values()} == {"secure"}
 
 
 def test_what_a_recorded_profile_does_otherwise_is_told(front: Front) -> None:
     told = "\n".join(front.mirror().warnings)
     assert "transport dane-enforce-soft5xx-no: smtp_skip_5xx_greeting = no" in told
     assert "transport sts-enforce: smtp_tls_policy_maps: texthash:" in told
-    assert "entries for " in told
+    assert "mirrored without mx_host_pattern, policy_domain, policy_type: " in told
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda item: item.id)
