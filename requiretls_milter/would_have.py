@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from requiretls_milter import nexthop, rules
@@ -18,10 +18,12 @@ from requiretls_milter.forecast.status import outcome_of
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     Action,
+    Decision,
     Forecast,
     Mode,
     Reason,
     Requirement,
+    Source,
 )
 
 STRICTER = (Mode.DEFER, Mode.REJECT)
@@ -33,7 +35,16 @@ MAX_LINE = 16_384
 MAX_DOMAINS = 10_000
 """Domains that are counted by name; what comes after them is counted together."""
 
+MAX_MESSAGES = 1000
+"""Messages of a domain that are told by their queue ID; all are counted."""
+
+MAX_OPEN = 1000
+"""Messages that wait for lines of further recipients; then the oldest is decided."""
+
 OTHERS = "(others)"
+
+_NOW = 2_000_000_000.0
+"""The moment of every decision, in seconds: only how long ago a downgrade was matters."""
 
 _PAIR = re.compile(r'([A-Za-z_]+)=(?:"((?:[^"\\]|\\.)*)"|(\S*))')
 _ESCAPED = re.compile(r"\\(.)")
@@ -49,6 +60,7 @@ class Seen:
     recipient: str
     client: str
     requirement: Requirement
+    source: Source
     carried: Requirement
     nexthop: str
     forecast: Forecast
@@ -56,11 +68,12 @@ class Seen:
 
 @dataclass(slots=True)
 class Hits:
-    """What one mode would have done to a domain's mail."""
+    """What one mode would have done to a domain's mail; ``messages`` by queue ID, in order."""
 
     deferred: int = 0
     refused: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    messages: dict[str, None] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -113,6 +126,7 @@ def _seen(fields: Mapping[str, str]) -> Seen | None:
             recipient=fields["to"],
             client=fields["client"],
             requirement=Requirement(fields["requirement"]),
+            source=Source(fields["source"]),
             carried=Requirement(fields["carried"]),
             nexthop=fields["nexthop"],
             forecast=_forecast(fields),
@@ -131,10 +145,47 @@ def _forecast(fields: Mapping[str, str]) -> Forecast:
         reason=reason,
         compliant={"true": True, "false": False}.get(fields["compliant"]),
         mx=fields.get("mx", ""),
+        downgraded_at=_NOW - float(fields["downgraded"]) if "downgraded" in fields else 0.0,
     )
 
 
 # ---------------------------------------------------------------- the verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A recipient, and the rule that is in force for it now."""
+
+    seen: Seen
+    rule: rules.Rule
+    domain: str
+
+    @property
+    def at_rcpt(self) -> bool:
+        """Whether it is decided at RCPT: what asks is known there."""
+        if self.seen.carried is Requirement.TLS_REQUIRED_NO:
+            return False
+        return self.seen.source is Source.ESMTP or self.rule.require
+
+    def decide(self, mode: Mode) -> Decision:
+        """What would be done with it in *mode*, or in its rule's own if that is stricter."""
+        one, rule = self.seen, self.rule
+        return rules.decide(
+            replace(rule, mode=mode) if self.is_news(mode) else rule,
+            one.forecast,
+            asked=one.requirement,
+            carried=one.carried,
+            enforced=rule.enforced(
+                authenticated=one.client == "authenticated", trusted=one.client == "trusted"
+            ),
+            null_sender=one.sender.strip() in ("", "<>"),
+            domain=self.domain,
+            now=_NOW,
+        )
+
+    def is_news(self, mode: Mode) -> bool:
+        """Whether *mode* is stricter than the one that its rule has."""
+        return _STRENGTH[mode] > _STRENGTH[self.rule.mode]
 
 
 def judge(seen: Iterable[Seen], ruleset: rules.RuleSet) -> tuple[Verdicts, ...]:
@@ -143,35 +194,43 @@ def judge(seen: Iterable[Seen], ruleset: rules.RuleSet) -> tuple[Verdicts, ...]:
     Where a rule is as strict already, nothing is counted: there the mode is no news.
     """
     verdicts = tuple(Verdicts(mode) for mode in STRICTER)
+    unfinished: OrderedDict[str, list[_Case]] = OrderedDict()
     for one in seen:
         domain = _domain(one.recipient)
         rule = ruleset.find(_domain(one.sender), domain, _host(one.nexthop))
-        for verdict in verdicts:
-            if _STRENGTH[verdict.mode] > _STRENGTH[rule.mode]:
-                _count(verdict, one, replace(rule, mode=verdict.mode), domain)
+        case = _Case(one, rule, domain)
+        if case.at_rcpt:
+            for verdict in verdicts:
+                _count(verdict, case, case.decide(verdict.mode).action)
+            continue
+        unfinished.setdefault(one.message, []).append(case)
+        if len(unfinished) > MAX_OPEN:
+            _, cases = unfinished.popitem(last=False)
+            _decide_together(verdicts, cases)
+    for cases in unfinished.values():
+        _decide_together(verdicts, cases)
     return verdicts
 
 
-def _count(verdict: Verdicts, one: Seen, rule: rules.Rule, domain: str) -> None:
-    decision = rules.decide(
-        rule,
-        one.forecast,
-        asked=one.requirement,
-        carried=one.carried,
-        enforced=rule.enforced(
-            authenticated=one.client == "authenticated", trusted=one.client == "trusted"
-        ),
-        null_sender=one.sender.strip() in ("", "<>"),
-        domain=domain,
-        now=0.0,
-    )
-    if decision.action is Action.ACCEPT:
+def _decide_together(verdicts: Iterable[Verdicts], cases: Sequence[_Case]) -> None:
+    """The end of a message: all recipients that it still has are refused, or none is."""
+    for verdict in verdicts:
+        decision = rules.decide_message([case.decide(verdict.mode) for case in cases])
+        for case in cases:
+            _count(verdict, case, decision.action)
+
+
+def _count(verdict: Verdicts, case: _Case, action: Action) -> None:
+    if action is Action.ACCEPT or not case.is_news(verdict.mode):
         return
+    one, domain = case.seen, case.domain
     known = domain in verdict.domains or len(verdict.domains) < MAX_DOMAINS
     hits = verdict.domains.setdefault(domain if known else OTHERS, Hits())
     hits.reasons[one.forecast.reason.value] += 1
     verdict.messages.add(one.message)
-    if decision.action is Action.DEFER:
+    if len(hits.messages) < MAX_MESSAGES:
+        hits.messages[one.message] = None
+    if action is Action.DEFER:
         verdict.deferred += 1
         hits.deferred += 1
     else:

@@ -20,6 +20,9 @@ UNIT = "requiretls-milter"
 SHOWN = 20
 """Domains that are shown of each mode."""
 
+SHOWN_MESSAGES = 5
+"""Messages that are shown of each domain; JSON has more."""
+
 
 @click.command()
 @click.option(
@@ -166,9 +169,15 @@ def _text(verdicts: Sequence[Verdicts]) -> str:
                 f"  {domain or '(no domain)'}: {hits.refused} refused, {hits.deferred} deferred, "
                 f"mostly {reason}"
             )
+            lines.append(f"    {_first(list(hits.messages))}")
         if len(worst) > SHOWN:
             lines.append(f"  and {len(worst) - SHOWN} domains more")
     return "\n".join(lines)
+
+
+def _first(messages: Sequence[str]) -> str:
+    shown = " ".join(messages[:SHOWN_MESSAGES])
+    return f"{shown} and more" if len(messages) > SHOWN_MESSAGES else shown
 
 
 def _json(verdicts: Sequence[Verdicts]) -> str:
@@ -184,6 +193,7 @@ def _json(verdicts: Sequence[Verdicts]) -> str:
                         "refused": hits.refused,
                         "deferred": hits.deferred,
                         "reasons": dict(hits.reasons),
+                        "messages": list(hits.messages),
                     }
                     for domain, hits in sorted(verdict.domains.items())
                 },

@@ -12,7 +12,8 @@ Log lines, with keys that stay as they are. ``queue_id`` is the MTA's;
     does not prove that there was none), ``forecast``, ``reason``,
     ``compliant`` (``true``, ``false`` or empty), ``tls``, ``mx``, ``action``,
     ``why``, ``reply`` (where it is not accepted), ``waited`` (seconds),
-    ``text``.
+    ``text``, ``downgraded`` (seconds since the next hop ceased to offer
+    something, where it did).
 ``event=message``
     One for a message that brought along tags of our name (``tags_removed``),
     malformed or several TLS-Required fields (``tls_required_malformed``,
@@ -116,6 +117,8 @@ def tell_recipient(
         "waited": round(recipient.waited, 3),
         "text": forecast.text,
     }
+    if recipient.downgraded:
+        line["downgraded"] = round(recipient.downgraded)
     if decision.reply is not None:
         line["reply"] = f"{decision.reply.code} {decision.reply.enhanced} {decision.reply.text}"
     # what only a survey wants to know is not worth a line for each message

@@ -129,7 +129,8 @@ class Recipient:
     are the fields that follow it. ``nexthop`` is None too where the MTA named
     one that cannot be understood: ``nexthop_text`` has its text, and
     ``nexthop_error`` says why. ``gone``: refused at RCPT. ``waited``: seconds
-    that SMTP waited for its forecast.
+    that SMTP waited for its forecast. ``downgraded``: seconds since its next hop
+    ceased to offer something; 0.0 where it did not.
     """
 
     address: str
@@ -147,6 +148,7 @@ class Recipient:
     decision: Decision | None = None
     gone: bool = False
     waited: float = 0.0
+    downgraded: float = 0.0
 
     @property
     def local(self) -> bool:
@@ -341,6 +343,8 @@ class Transaction:
                 LOCAL_FORECAST if recipient.local else unknown_forecast(recipient.nexthop_error)
             )
         recipient.forecast = forecast
+        lost_at = forecast.downgraded_at
+        recipient.downgraded = max(1.0, now - lost_at) if lost_at else 0.0
         recipient.decision = rules.decide(
             rule,
             forecast,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from requiretls_milter import cli
 from requiretls_milter.config import Config
 from requiretls_milter.rules import RuleSet
-from requiretls_milter.would_have import judge, read
+from requiretls_milter.would_have import MAX_MESSAGES, MAX_OPEN, judge, read
 
 
 def line(form: str = "json", **fields: str) -> str:
@@ -24,6 +24,7 @@ def line(form: str = "json", **fields: str) -> str:
         "to": "<u@example.org>",
         "client": "trusted",
         "requirement": "requiretls",
+        "source": "esmtp",
         "carried": "requiretls",
         "nexthop": "example.org",
         "forecast": "5.7.30",
@@ -86,6 +87,48 @@ def test_the_rules_of_today_judge_the_mail_of_yesterday() -> None:
     assert counts(temporary, on_temporary="defer")["reject"] == (0, 1, 1)
 
 
+FIELD = {"source": "require-tls-esmtp"}
+
+
+def test_what_the_header_asks_is_decided_for_all_recipients_of_a_message() -> None:
+    """At the end of a message: all are refused, or it passes and the MTA bounces."""
+    good = {"to": "<v@example.net>", "forecast": "2.0.0", "reason": "ok", "compliant": "true"}
+    alone = line(**FIELD)
+    assert counts(alone, line(**FIELD, to="<w@example.org>"))["reject"] == (2, 0, 1)
+    assert counts(alone, line(**FIELD, **good))["reject"] == (0, 0, 0)
+    assert counts(alone, line(**FIELD, **good, queue_id="4B"))["reject"] == (1, 0, 1)
+    # the parameter is known at RCPT: there each recipient is decided by itself
+    assert counts(line(), line(**good))["reject"] == (1, 0, 1)
+    # so is a rule that asks, whatever the header says besides
+    assert counts(alone, line(**FIELD, **good), require=True)["reject"] == (1, 0, 1)
+
+
+def test_a_contradiction_refuses_the_whole_message() -> None:
+    contradicted = line(source="rule", carried="tls-required-no", forecast="2.0.0", reason="ok")
+    beside = line(
+        requirement="tls-required-no",
+        source="tls-required",
+        carried="tls-required-no",
+        forecast="2.0.0",
+        reason="ok",
+        to="<v@example.net>",
+    )
+    assert counts(contradicted, beside)["defer"] == (2, 0, 1)
+    assert counts(beside)["defer"] == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("downgraded", "expected"), [("86400", (0, 1, 1)), ("864000", (1, 0, 1))])
+def test_within_the_grace_of_a_downgrade_a_refusal_is_a_deferral(
+    downgraded: str, expected: tuple[int, int, int]
+) -> None:
+    assert counts(line(downgraded=downgraded))["reject"] == expected
+
+
+def test_messages_whose_further_recipients_may_come_are_bounded() -> None:
+    log = [line(**FIELD, queue_id=str(number)) for number in range(MAX_OPEN + 10)]
+    assert counts(*log)["reject"] == (MAX_OPEN + 10, 0, MAX_OPEN + 10)
+
+
 def test_lines_that_are_no_recipient_of_ours_are_passed_over() -> None:
     garbage = [
         "",
@@ -117,7 +160,7 @@ def test_the_command_reads_files_and_tells_domains(
     assert end.value.code == 0
     told = capsys.readouterr().out
     assert "mode reject: 2 recipients refused, 0 deferred, 2 messages hit" in told
-    assert "  example.net: 1 refused, 0 deferred, mostly requiretls_not_offered" in told
+    assert "  example.net: 1 refused, 0 deferred, mostly requiretls_not_offered\n    4B\n" in told
     with pytest.raises(SystemExit):
         cli.main(["report", "--would-have", "--config", str(empty), "--format", "json", str(log)])
     found = json.loads(capsys.readouterr().out)
@@ -125,6 +168,25 @@ def test_the_command_reads_files_and_tells_domains(
         ("defer", 0, 2),
         ("reject", 2, 0),
     ]
+    assert found[1]["domains"]["example.org"]["messages"] == ["4A"]
+
+
+def test_of_many_messages_the_first_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log"
+    log.write_text("".join(f"{line(queue_id=f'4{number:04}')}\n" for number in range(1200)))
+    empty = tmp_path / "config.toml"
+    empty.write_text("")
+    told = []
+    for form in ("text", "json"):
+        with pytest.raises(SystemExit):
+            cli.main(["report", "--would-have", "--config", str(empty), "--format", form, str(log)])
+        told.append(capsys.readouterr().out)
+    assert "\n    40000 40001 40002 40003 40004 and more\n" in told[0]
+    (rejected,) = [mode for mode in json.loads(told[1]) if mode["mode"] == "reject"]
+    assert rejected["messages"] == 1200
+    assert len(rejected["domains"]["example.org"]["messages"]) == MAX_MESSAGES
 
 
 def test_a_log_that_cannot_be_read_is_told(
