@@ -330,7 +330,7 @@ def _refuse_with_grace(
     since = now - forecast.downgraded_at
     if rule.mode is Mode.REJECT and forecast.downgraded_at and since < rule.downgrade_grace:
         return _defer(
-            f"4.{detail}", Why.DOWNGRADE, _bounded(f"{text}; until recently it was otherwise")
+            f"4.{detail}", Why.DOWNGRADE, _bounded(f"{text}; until recently more was offered there")
         )
     return _refuse(rule, detail, why, text)
 

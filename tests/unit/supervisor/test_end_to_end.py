@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from requiretls_milter.engine import client
+from requiretls_milter.metrics import DOWNGRADES
 from requiretls_milter.model import ProbeStage
+from tests.unit.evidence.dnsserver import failure
+from tests.unit.evidence.smtpserver import EHLO_TLS, Close
 from tests.unit.supervisor.service import Service, eventually
-from tests.unit.supervisor.world import World, world
+from tests.unit.supervisor.world import WITHOUT_REQUIRETLS, World, world
 
 Make = Callable[..., Service]
 
@@ -82,6 +85,78 @@ def test_metrics_add_up_over_workers_their_deaths_and_that_of_the_engine(
     shown(8)
     assert service.metric('assessments_total{result="deliver"}') == assessed
     assert service.metric('process_restarts_total{process="engine"}') == 1
+
+
+RENEWING = "<bob@renewing.test>"
+
+
+def test_what_is_lost_is_deferred_for_its_grace_and_told_then_refused(
+    make: Make, internet: World
+) -> None:
+    """Of a server that offered REQUIRETLS until now: 451, in any worker, and counted once."""
+    rules = '[rules]\nmode = "reject"\ndowngrade_grace = 10\n'
+    service = make(internet.config + rules, workers=2).start()
+    assert "forecast=2.0.0" in service.send(RENEWING)[0]
+    refused = "7.30 REQUIRETLS cannot be honoured for renewing.test: mx.renewing.test does not"
+    internet.renewing.ehlo_tls = WITHOUT_REQUIRETLS
+    try:
+        look_again(service)
+        assert rcpt(service, RENEWING) == (
+            f"451 4.{refused} offer REQUIRETLS; until recently more was offered there"
+        )
+        (told,) = service.events("downgrade")
+        assert (told["kind"], told["subject"]) == ("requiretls", "mx.renewing.test")
+        for _ in range(4):  # looked at again and again
+            look_again(service)
+            assert rcpt(service, RENEWING).startswith(f"451 4.{refused}")
+        eventually(lambda: service.metric('downgrades_total{kind="requiretls"}') == 1)
+        lines = [line for line in service.events("recipient") if line["why"] == "downgrade"]
+        assert all(1 <= line["downgraded"] <= 10 for line in lines)
+        eventually(lambda: rcpt(service, RENEWING).startswith(f"550 5.{refused}"), wait=40)
+        assert len(service.events("downgrade")) == 1
+    finally:
+        internet.renewing.ehlo_tls = EHLO_TLS
+    look_again(service)
+    assert rcpt(service, RENEWING) == "continue"
+    assert [line["kind"] for line in service.events("restored")] == ["requiretls"]
+
+
+def test_what_cannot_be_reached_is_not_lost(make: Make, internet: World) -> None:
+    """A server that hangs up, and a resolver that fails: deferred by the MTA, no downgrade."""
+    service = make(internet.config + '[rules]\nmode = "reject"\n', workers=1).start()
+    assert "forecast=2.0.0" in service.send(RENEWING)[0]
+    records = internet.dns.script.copy()
+    internet.renewing.banner = Close
+    try:
+        look_again(service)
+        assert "forecast=4.4.2" in service.send(RENEWING)[0]
+        for name, kind in records:
+            if name.endswith("renewing.test") and kind in ("MX", "TLSA"):
+                internet.dns.set(name, kind, failure())
+        look_again(service)
+        assert "dns_failure" in service.send(RENEWING)[0]
+    finally:
+        internet.renewing.banner = b"220 mx.example.net ESMTP\r\n"
+        internet.dns.script.update(records)
+    assert service.events("downgrade") == []
+    for kind in DOWNGRADES:
+        assert service.metric(f'downgrades_total{{kind="{kind}"}}') == 0
+
+
+def look_again(service: Service) -> None:
+    """What is known of a server lives for an hour; this is `check --refresh`.
+
+    The forecast that a worker keeps lives as long as the records: a second.
+    """
+    client.evidence(str(service.engine_path), "renewing.test", refresh=True)
+    time.sleep(1.1)
+
+
+def rcpt(service: Service, recipient: str) -> str:
+    """The answer to a recipient of a message that asks REQUIRETLS."""
+    with service.client() as session:
+        outcome = session.message("<alice@example.net>", [recipient], parameters=["REQUIRETLS"])
+    return outcome.rcpt[0].text or outcome.rcpt[0].kind
 
 
 def test_a_configured_domain_is_shown_ready_without_any_mail(make: Make, internet: World) -> None:

@@ -21,11 +21,15 @@ WITHOUT_REQUIRETLS = b"250-mx.example.net hello\r\n250 SIZE 1000\r\n"
 
 @dataclass
 class World:
-    """``good.test`` keeps REQUIRETLS (DANE, offered), ``lacking.test`` does not offer it."""
+    """``good.test`` keeps REQUIRETLS (DANE, offered), ``lacking.test`` does not offer it.
+
+    ``renewing.test`` keeps it too, and what is known of it lives for a second.
+    """
 
     dns: DnsServer
     good: SmtpServer
     lacking: SmtpServer
+    renewing: SmtpServer
     ca_file: Path
 
     @property
@@ -62,6 +66,7 @@ def world(directory: Path) -> Iterator[World]:
     dns = DnsServer()
     good = SmtpServer(tls=issued.server_context(), host="127.0.0.2", ehlo_tls=EHLO_TLS)
     lacking = SmtpServer(tls=issued.server_context(), host="127.0.0.3", ehlo_tls=WITHOUT_REQUIRETLS)
+    renewing = SmtpServer(tls=issued.server_context(), host="127.0.0.4", ehlo_tls=EHLO_TLS)
     spki = issued.certificate.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -71,15 +76,19 @@ def world(directory: Path) -> Iterator[World]:
 
     async def serve() -> None:
         async with dns, good:
-            lacking.port = good.port
-            async with lacking:
-                for domain, address in (("good.test", good.host), ("lacking.test", lacking.host)):
+            lacking.port = renewing.port = good.port
+            async with lacking, renewing:
+                for domain, ttl, server in (
+                    ("good.test", 300, good),
+                    ("lacking.test", 300, lacking),
+                    ("renewing.test", 1, renewing),
+                ):
                     host = f"mx.{domain}"
-                    dns.set(domain, "MX", found(f"{domain}. 300 IN MX 10 {host}."))
-                    dns.set(host, "A", found(f"{host}. 300 IN A {address}"))
+                    dns.set(domain, "MX", found(f"{domain}. {ttl} IN MX 10 {host}."))
+                    dns.set(host, "A", found(f"{host}. {ttl} IN A {server.host}"))
                     dns.set(host, "AAAA", nodata())
                     name = f"_{good.port}._tcp.{host}"
-                    dns.set(name, "TLSA", found(f"{name}. 300 IN TLSA 3 1 1 {digest}"))
+                    dns.set(name, "TLSA", found(f"{name}. {ttl} IN TLSA 3 1 1 {digest}"))
                 _validate(dns)
                 up.set()
                 await done.wait()
@@ -88,7 +97,7 @@ def world(directory: Path) -> Iterator[World]:
     thread.start()
     try:
         assert up.wait(10)
-        yield World(dns, good, lacking, authority.path)
+        yield World(dns, good, lacking, renewing, authority.path)
     finally:
         loop.call_soon_threadsafe(done.set)
         thread.join(10)
