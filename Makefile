@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 CONFIG ?= $(CURDIR)/.run/config.toml
 SECONDS ?= 60
 
-.PHONY: help demo test test-long fuzz lint format run bench docs lock clean
+.PHONY: help demo test test-long fuzz lint format run bench docs lock audit clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -52,6 +52,9 @@ docs: $(READY) ## write docs/configuration.md and docs/rules.md anew
 
 lock: $(READY) ## write the lock files anew: the deployed set and what builds it, with digests
 	scripts/lock $(VENV)
+
+audit: $(READY) ## known vulnerabilities of what is locked; exit 69 where no database answers
+	$(BIN)/python scripts/audit $(BIN)/pip-audit
 
 clean: ## remove what make has made here
 	rm -rf $(VENV) .run .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
