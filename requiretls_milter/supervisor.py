@@ -116,15 +116,24 @@ def _locked(engine_socket: str) -> IO[bytes]:
     successor.
 
     Raises:
-        OSError: another instance holds it, or it cannot be made.
+        SocketError: another instance holds it, or it cannot be made.
     """
     path = f"{engine_socket}.lock"
-    file = os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600), "wb")
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        raise SocketError(
+            f"there is no directory {directory} for the engine's socket (engine.socket): make it, "
+            "with systemd's RuntimeDirectory= or install -d"
+        )
+    try:
+        file = os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600), "wb")
+    except OSError as error:
+        raise SocketError(f"cannot open {path}: {error.strerror}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.close()
-        raise OSError(error.errno, f"{path}: another instance holds this lock") from error
+        raise SocketError(f"{path}: another instance holds this lock") from error
     return file
 
 

@@ -172,7 +172,9 @@ def test_a_directory_that_is_missing_is_named(make: Make) -> None:
     service.config_path.write_text(text.replace("e.sock", "missing/e.sock"))
     service.start(ready=False)
     assert service.wait() == 1
-    assert "missing/e.sock" in service.events("cannot_start")[0]["error"]
+    (line,) = service.events("cannot_start")
+    assert "there is no directory" in line["error"]
+    assert "/missing for the engine's socket (engine.socket)" in line["error"]
 
 
 def test_the_engine_socket_is_for_our_own_user_alone(make: Make) -> None:
