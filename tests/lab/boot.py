@@ -44,14 +44,21 @@ ExecStopPost=/usr/bin/systemctl --no-block --force exit
 """
 
 
+def why_not() -> str:
+    """Why no container can be booted on this machine at all; "" where it can."""
+    if sys.version_info[:2] != (3, 11):
+        return "Debian 12 has Python 3.11, and what is installed here is for another"
+    command = ["unshare", "--mount", "--pid", "--fork", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    tried = subprocess.run(command, capture_output=True, text=True)
+    return f"no namespaces: {tried.stderr.strip()}" if tried.returncode != 0 else ""
+
+
 def boot(config: str, drop_ins: Mapping[str, str]) -> dict[str, Any]:
     """Run inside.py there, with *config* and *drop_ins* of the unit by file name.
 
-    Returns its report, and what it printed as "output".  Raises LabUnavailable where no container
-    can be booted, and LabError where there is no report.
+    Returns its report, and what it printed as "output".  Raises LabUnavailable where it did not
+    boot, and LabError where there is no report.
     """
-    if sys.version_info[:2] != (3, 11):
-        raise LabUnavailable("Debian 12 has Python 3.11, and what is installed here is for another")
     root = roots.ensure(roots.SYSTEMD)
     run = runs.make_temporary()
     try:
@@ -121,5 +128,5 @@ def _console(root: Path, binds: Mapping[str, Path], machine: str) -> str:
         timeout=DEADLINE,
     ).stdout
     if "Welcome to" not in console:
-        raise LabUnavailable(f"no container can be booted: {console.strip()[-300:]}")
+        raise LabUnavailable(f"the container does not boot: {console.strip()[-300:]}")
     return console
