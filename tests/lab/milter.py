@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -65,6 +65,9 @@ class Milter:
     # Set by start().
     server: Server
 
+    program: Sequence[str] = (sys.executable, "-m", "requiretls_milter")
+    """What is started, up to the command."""
+
     def configuration(self, **sections: Any) -> Config:
         """The configuration, with *sections* on top."""
         merged: dict[str, Any] = {
@@ -113,14 +116,7 @@ class Milter:
         """Start its processes and wait until it answers."""
         self.server = Server(
             "milter",
-            [
-                sys.executable,
-                "-m",
-                "requiretls_milter",
-                "serve",
-                "--config",
-                str(self.config_file),
-            ],
+            [*self.program, "serve", "--config", str(self.config_file)],
             log=self.log_file,
             environment={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             grace=20.0,

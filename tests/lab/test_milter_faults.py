@@ -15,9 +15,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,7 +123,9 @@ def start(lab: Lab) -> Iterator[Start]:
     with contextlib.ExitStack() as stack:
         seen: set[int] = set()
 
-        def started(default_action: str = "tempfail", workers: int = 2) -> Milter:
+        def started(
+            default_action: str = "tempfail", workers: int = 2, program: Sequence[str] = ()
+        ) -> Milter:
             milter = Milter(
                 lab,
                 transport=labconfig.all_transports(),
@@ -132,6 +135,7 @@ def start(lab: Lab) -> Iterator[Start]:
                 mta={"inet_protocols": ["ipv4"]},
                 rules={"tag_wait": TAG_WAIT, "decide_wait": DECIDE_WAIT, "recipient": RULES},
             )
+            milter.program = program or milter.program
             milter.start()
             stack.callback(milter.stop)
             seen.update(milter.pids().values())
@@ -330,6 +334,67 @@ def test_a_worker_killed_in_mid_message_leaves_it_to_milter_default_action(
     assert {item["signal"] for item in died} == {"SIGKILL"}
     milter.await_metric("process_restarts_total", 2)
     assert milter.metric("process_restarts_total", process="worker") == 2
+
+
+CALLBACKS = ("negotiate", "connect", "mail", "rcpt", "header", "eom", "abort", "close")
+
+DEADLY = """
+import os, pathlib, signal, sys
+from requiretls_milter import cli
+from requiretls_milter.milter import adapter
+
+name, flag = "_" + sys.argv.pop(1), pathlib.Path(sys.argv.pop(1))
+callback = getattr(adapter, name)
+
+def deadly(*arguments):
+    try:
+        flag.unlink()
+    except FileNotFoundError:
+        return callback(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr(adapter, name, deadly)
+sys.argv[0] = "requiretls-milter"
+sys.exit(cli.main())
+"""
+"""The program with one callback in which its worker dies, once, where a file is."""
+
+
+@pytest.mark.parametrize("callback", CALLBACKS)
+def test_a_worker_killed_within_a_callback_loses_and_doubles_nothing(
+    lab: Lab, start: Start, tmp_path: Path, callback: str
+) -> None:
+    flag = tmp_path / "die"
+    milter = start(program=(sys.executable, "-c", DEADLY, callback, str(flag)))
+    before = milter.pids()
+    flag.touch()
+    name = f"within {callback}"
+    try:
+        with sending(lab, GOOD, name) as sent:
+            if callback == "abort":
+                sent.envelope("REQUIRETLS")
+                sent.say("RSET")
+            reply = sent.say(f"MAIL FROM:<{SENDER}> REQUIRETLS")
+            if reply.code == 250:
+                reply = sent.say(f"RCPT TO:<{at(GOOD)}>")
+            if reply.code == 250:
+                reply = sent.all()
+        assert sent.slowest < SLOWEST_REPLY
+    except Refused as refused:  # there was nobody at the milter's end from the start
+        reply = refused.reply
+    deadline = time.monotonic() + 10
+    while flag.exists():  # the end of the connection comes when Postfix has time for it
+        assert time.monotonic() < deadline, "the callback never came"
+        time.sleep(0.02)
+    # Once the message is accepted there is nothing left that could go wrong with it.
+    assert reply.code == 250 if callback == "close" else 400 <= reply.code < 500, reply
+    if reply.code != 250:
+        assert again(lab, GOOD, name, "REQUIRETLS").code == 250
+    whole(lab, GOOD, name, tagged=True)
+    milter.await_metric("process_restarts_total", 1)
+    (died,) = milter.events("died")
+    assert (died["signal"], before[died["child"]]) == ("SIGKILL", died["pid"])
+    back(milter, [died["pid"]])
 
 
 def test_the_other_worker_goes_on_where_one_is_killed(lab: Lab, start: Start) -> None:
