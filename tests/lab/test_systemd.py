@@ -28,8 +28,8 @@ def report() -> Report:
         VARIANT: (boot.SYSTEMD / "variants" / VARIANT).read_text(),
         "watchdog.conf": "[Service]\nWatchdogSec=2\n",  # the unit's own half minute is long
     }
-    if reason := boot.why_not():
-        pytest.skip(reason)
+    if impossible := boot.why_not():
+        pytest.skip(impossible)
     try:
         return boot.boot(CONFIG, drop_ins)
     except LabUnavailable as reason:
