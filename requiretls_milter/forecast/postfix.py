@@ -112,18 +112,25 @@ class NoPlan:
 def deliver(delivery: Delivery, servers: Servers) -> tuple[Attempt, ...]:
     """What the delivery may end with: more than one attempt where Postfix's dice decide."""
     if isinstance(servers, NoServer):
-        return (_without_server(servers),)
-    failure = lookup_failure(delivery.evidence)
-    recorded = None if failure is None else _without_server(failure)
+        return _without_server(servers)
+    failure = lookup_failure(delivery.evidence, delivery.profile)
+    before: tuple[Attempt | None, ...] = (None,)
+    if failure is not None:
+        before = _without_server(failure)
     limit = delivery.profile.mx_address_limit
     if order_is_fixed(servers, limit):
-        return (in_order((attempt(server, delivery) for (server,) in servers), recorded),)
+        return tuple(
+            in_order((attempt(server, delivery) for (server,) in servers), recorded)
+            for recorded in before
+        )
     attempts = tuple(tuple(attempt(server, delivery) for server in group) for group in servers)
-    return in_turn(attempts, limit, recorded)
+    return tuple(ended for recorded in before for ended in in_turn(attempts, limit, recorded))
 
 
-def _without_server(failure: NoServer) -> Attempt:
-    return Attempt(None, failure.status, failure.reason, failure.text)
+def _without_server(failure: NoServer) -> tuple[Attempt, ...]:
+    """What a delivery without any server ends with: one of two where equals decide."""
+    codes = filter(None, (failure.status, failure.otherwise))
+    return tuple(Attempt(None, code, failure.reason, failure.text) for code in codes)
 
 
 def attempt(server: Server, delivery: Delivery) -> Attempt:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from requiretls_milter.forecast import status
 from requiretls_milter.model import (
@@ -63,11 +63,15 @@ def family_of(address: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NoServer:
-    """Why a next hop has no server to try."""
+    """Why a next hop has no server to try.
+
+    ``otherwise`` is the status that it has instead where the order of equals is other.
+    """
 
     status: str
     reason: Reason
     text: str
+    otherwise: str = ""
 
 
 Servers = tuple[tuple[Server, ...], ...] | NoServer
@@ -90,9 +94,10 @@ def servers_of(evidence: DomainEvidence, profile: MtaProfile) -> Servers:
     found: list[Server] = []
     for host in evidence.hosts:
         if host.addresses.outcome is DnsOutcome.FOUND:
-            found.extend(_servers_at(host, profile))
+            best = not found or host.preference == found[0].host.preference
+            found.extend(_servers_at(host, profile, best))
     if not found:
-        return _no_address(evidence)
+        return _no_address(evidence, profile)
     return _without_self(domain, evidence, found, profile)
 
 
@@ -112,46 +117,60 @@ def _mx_failure(evidence: DomainEvidence) -> NoServer | None:
     return None
 
 
-def _servers_at(host: HostEvidence, profile: MtaProfile) -> list[Server]:
+def _servers_at(host: HostEvidence, profile: MtaProfile, best: bool) -> list[Server]:
     probes = {probe.address: probe for probe in host.probes}
     return [
-        Server(host, address, probes.get(address, ProbeEvidence(address)))
+        Server(host, address, probes.get(address) or ProbeEvidence(address), best)
         for address in host.addresses.addresses
         if family_of(address) in profile.inet_protocols
     ]
 
 
-def lookup_failure(evidence: DomainEvidence) -> NoServer | None:
+def _lookup(host: HostEvidence, profile: MtaProfile) -> DnsOutcome:
+    """What the address lookup of *host* comes to for an MTA that asks only for its protocols."""
+    found = host.addresses
+    if found.outcome is not DnsOutcome.FOUND:
+        return found.outcome
+    for address in found.addresses:
+        if family_of(address) in profile.inet_protocols:
+            return DnsOutcome.FOUND
+    return DnsOutcome.ERROR if found.error else DnsOutcome.NODATA
+
+
+def lookup_failure(evidence: DomainEvidence, profile: MtaProfile) -> NoServer | None:
     """What the lookups of the hosts' addresses leave recorded; None where all have one.
 
     It is what remains where no server is tried. A failed lookup dominates "no
     such host", but the last host decides how: "no such host" after a failure is
-    4.4.4 (smtp_addr_one() of Postfix).
+    4.4.4 (smtp_addr_one() of Postfix). Hosts of equal preference are looked up
+    as DNS has them, in any order.
     """
     domain = evidence.nexthop.host
-    outcomes = [host.addresses.outcome for host in evidence.hosts]
-    if DnsOutcome.ERROR in outcomes:
-        errors = (host.addresses.error for host in evidence.hosts if host.addresses.error)
-        missed = [outcome for outcome in outcomes if outcome is not DnsOutcome.FOUND]
-        code = status.DNS_FAILURE
-        if missed[-1] is not DnsOutcome.ERROR:
-            code = status.NO_ADDRESS_FOR_NOW
-        text = f"address lookup for {domain} failed: {next(errors, 'no answer')}"
-        return NoServer(code, Reason.DNS_FAILURE, text)
-    if all(outcome is DnsOutcome.FOUND for outcome in outcomes):
+    outcomes = ((host, _lookup(host, profile)) for host in evidence.hosts)
+    missed = [(host, outcome) for host, outcome in outcomes if outcome is not DnsOutcome.FOUND]
+    if not missed:
         return None
-    names = [host.host for host in evidence.hosts if host.addresses.outcome != DnsOutcome.FOUND]
+    errors = [host.addresses.error for host, outcome in missed if outcome is DnsOutcome.ERROR]
+    if not errors:
+        text = f"{missed[-1][0].host}, a server of {domain}, has no address"
+        return NoServer(status.NO_ADDRESS, Reason.NO_SUCH_DOMAIN, text)
+    last = [
+        outcome is DnsOutcome.ERROR
+        for host, outcome in missed
+        if host.preference == missed[-1][0].preference
+    ]
     return NoServer(
-        status.NO_ADDRESS,
-        Reason.NO_SUCH_DOMAIN,
-        f"{names[-1]}, a server of {domain}, has no address",
+        status.DNS_FAILURE if any(last) else status.NO_ADDRESS_FOR_NOW,
+        Reason.DNS_FAILURE,
+        f"address lookup for {domain} failed: {next(filter(None, errors), 'no answer')}",
+        otherwise=status.NO_ADDRESS_FOR_NOW if any(last) and not all(last) else "",
     )
 
 
-def _no_address(evidence: DomainEvidence) -> NoServer:
+def _no_address(evidence: DomainEvidence, profile: MtaProfile) -> NoServer:
     """No server is left: no host has an address, or none of a protocol that the MTA speaks."""
     domain = evidence.nexthop.host
-    failure = lookup_failure(evidence)
+    failure = lookup_failure(evidence, profile)
     if failure is not None and failure.reason is Reason.DNS_FAILURE:
         return failure
     return NoServer(
@@ -190,14 +209,10 @@ def _grouped(found: list[Server], preferred: AddressPreference) -> tuple[tuple[S
     """Group servers that Postfix shuffles: of one preference, and family if one is preferred."""
 
     def rank(server: Server) -> tuple[int, bool]:
-        return server.host.preference, preferred not in (AddressPreference.ANY, server.family)
+        second = preferred is not AddressPreference.ANY and server.family != preferred
+        return server.host.preference, second
 
-    best = found[0].host.preference if found else 0
-    servers = (
-        server if server.host.preference == best else replace(server, best=False)
-        for server in sorted(found, key=rank)
-    )
-    return tuple(tuple(group) for _, group in itertools.groupby(servers, key=rank))
+    return tuple(tuple(group) for _, group in itertools.groupby(sorted(found, key=rank), key=rank))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ them through the lab's Postfix and asks afterwards whether it did what was forec
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -314,6 +314,41 @@ def _random_hosts(dice: random.Random, zone: Zone, number: int) -> Iterator[Mx]:
             addr=_mostly(dice, "listen", "listen", "refused"),
             server=_random_server(dice),
         )
+
+
+def in_any_order(
+    seed: int, count: int, profiles: Sequence[str], recipients: tuple[str, ...]
+) -> tuple[Scenario, ...]:
+    """*count* scenarios whose MX hosts are of equal preference, or have several addresses.
+
+    What becomes of them chance may decide, recipient by recipient.
+    """
+    made = _Collection(f"o{seed}")
+    zones: tuple[Zone, ...] = ("sig", "sig", "uns")
+    dice = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
+    for number in range(count):
+        zone = dice.choice(zones)
+        hosts = tuple(
+            replace(
+                host,
+                pref=dice.choice((10, 10, 20)),
+                addr=dice.choice(("listen", "listen", "refused", "none")),
+                addr6=dice.choice(("none", "listen", "refused")),
+                server6=_random_server(dice) if dice.random() < 0.5 else None,
+                more=(_random_server(dice),) if dice.random() < 0.2 else (),
+            )
+            for host in _random_hosts(dice, zone, dice.choice((1, 2, 3, 4)))
+        )
+        message = _mostly(dice, Message(), ORDINARY, TLS_OPTIONAL)
+        made.add(
+            str(number),
+            *hosts,
+            profile=dice.choice(profiles),
+            message=replace(message, rcpts=recipients),
+            zone=zone,
+            kind="implicit" if len(hosts) == 1 and dice.random() < 0.3 else "mx",
+        )
+    return tuple(made.scenarios)
 
 
 def _random_server(dice: random.Random) -> Server:

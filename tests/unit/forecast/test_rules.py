@@ -11,6 +11,7 @@ from requiretls_milter.model import (
     AddressPreference,
     DnsOutcome,
     HopKind,
+    HostEvidence,
     MtaProfile,
     MtaSts,
     MtaStsMode,
@@ -489,6 +490,46 @@ def test_a_host_without_mx_records_that_is_the_mta_itself_is_a_loop(kind: HopKin
     assert answers(forecast(evidence, profile)) == ("5.4.6", "mail_loop")
     elsewhere = replace(evidence, nexthop=NextHop(kind, "example.org", 587))
     assert forecast(elsewhere, profile).status == "2.0.0"
+
+
+def unresolved(outcome: DnsOutcome, preference: int = 10) -> HostEvidence:
+    """A host of which there is no address."""
+    error = "SERVFAIL" if outcome is DnsOutcome.ERROR else ""
+    return HostEvidence(f"{outcome}.example.org", preference, AddressLookup(outcome, error=error))
+
+
+ERROR, NODATA = DnsOutcome.ERROR, DnsOutcome.NODATA
+
+
+@pytest.mark.parametrize(
+    ("hosts", "status", "certain"),
+    [
+        ((unresolved(NODATA), unresolved(NODATA)), "5.4.4", True),
+        ((unresolved(ERROR), unresolved(ERROR)), "4.4.3", True),
+        ((unresolved(NODATA), unresolved(ERROR, 20)), "4.4.3", True),
+        ((unresolved(ERROR), unresolved(NODATA, 20)), "4.4.4", True),
+        ((unresolved(ERROR), unresolved(NODATA)), "4.4.3", False),
+        ((unresolved(NODATA), unresolved(ERROR)), "4.4.3", False),
+        ((unresolved(ERROR), unresolved(NODATA, 20), unresolved(ERROR, 20)), "4.4.3", False),
+    ],
+)
+def test_the_host_that_is_looked_up_last_decides_how_a_failed_lookup_is_told(
+    hosts: tuple[HostEvidence, ...], status: str, certain: bool
+) -> None:
+    result = forecast(domain(*hosts))
+    assert result.status == status
+    assert ("random order" not in result.text) is certain
+
+
+@pytest.mark.parametrize(("error", "status"), [("A: SERVFAIL", "4.4.3"), ("", "5.4.4")])
+def test_only_lookups_of_a_protocol_that_the_transport_speaks_count(
+    error: str, status: str
+) -> None:
+    """The engine asks for both families where some other transport speaks both."""
+    found = AddressLookup(DnsOutcome.FOUND, True, ("2001:db8::1",), "mx1.example.org", error=error)
+    evidence = domain(replace(host(GOOD, seen=probe("2001:db8::1")), addresses=found))
+    assert forecast(evidence).status == "2.0.0"
+    assert forecast(evidence, replace(DANE, inet_protocols=("ipv4",))).status == status
 
 
 def test_a_server_that_says_ehlo_by_the_mtas_own_name_is_a_loop() -> None:
