@@ -695,7 +695,7 @@ class Probe(Section):
         "",
         description=(
             "File of trusted CA certificates (PEM) for probes and MTA-STS; empty: the system's "
-            "store. It should hold what the MTA trusts (smtp_tls_CAfile)."
+            "store. It should hold what the MTA trusts (smtp_tls_CAfile). Read again at SIGHUP."
         ),
     )
     allow_networks: Annotated[tuple[fields.Network, ...], as_list] = Field(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import random
 import socket
 import ssl
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -92,6 +94,7 @@ class _Heart:
     resolver: ResolverWatch
     source: CachedSource
     trust: TrustStore
+    authorities: bytes
     assessor: Assessor
 
 
@@ -179,7 +182,9 @@ class _Engine:
     async def _build(self, config: Config, generation: int) -> _Heart:
         """Make what answers under a configuration; of the old one, keep what is the same."""
         old = self._heart
-        if old is not None and _look_alike(old.config, config):
+        authorities = _authorities(config.probe.ca_file)
+        same = old is not None and _look_alike(old.config, config)
+        if old is not None and same and old.authorities == authorities:
             collector, resolver = old.collector, old.resolver
             source, trust = old.source, old.trust
         else:
@@ -194,7 +199,7 @@ class _Engine:
         assessor = Assessor(
             config, source, trust, self._counters, self._gauges, ledger=self._ledger
         )
-        return _Heart(config, generation, collector, resolver, source, trust, assessor)
+        return _Heart(config, generation, collector, resolver, source, trust, authorities, assessor)
 
     def _cache(self, collector: Collector, config: Config) -> CachedSource:
         return CachedSource(
@@ -403,6 +408,19 @@ class _Engine:
         while True:
             await asyncio.sleep(REFRESH_INTERVAL * (1.0 - REFRESH_JITTER * random.random()))  # noqa: S311
             await self._now.source.refresh_policies()
+
+
+def _authorities(ca_file: str) -> bytes:
+    """A digest of the authorities as they stand in their file now; empty where there is none.
+
+    A file of the same name may hold others at the next reload: who was taken off must not vouch
+    for anything until the service is started anew.
+    """
+    path = ca_file or ssl.get_default_verify_paths().cafile
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).digest() if path else b""
+    except OSError:
+        return b""  # whoever loads it says why
 
 
 def _look_alike(old: Config, new: Config) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from requiretls_milter.engine import client
 from requiretls_milter.metrics import DOWNGRADES
 from requiretls_milter.model import ProbeStage
 from tests.unit.evidence.dnsserver import failure
+from tests.unit.evidence.pki import Authority
 from tests.unit.evidence.smtpserver import EHLO_TLS, Close
 from tests.unit.supervisor.service import Service, eventually
 from tests.unit.supervisor.world import WITHOUT_REQUIRETLS, World, world
@@ -203,6 +205,36 @@ def test_a_new_ca_file_that_cannot_be_used_leaves_the_old_configuration_in_force
     (tag,) = service.send("<bob@good.test>")
     assert "forecast=2.0.0" in tag
     eventually(lambda: service.metric("config_last_reload_successful") == 0)
+
+
+def test_a_reload_reads_the_authorities_again(make: Make, internet: World, tmp_path: Path) -> None:
+    """One that was taken off the file vouches for nothing from then on."""
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(internet.ca_file.read_bytes())
+    pkix = internet.config.replace('"dane"', '"secure"').replace(
+        str(internet.ca_file), str(ca_file)
+    )
+    service = make(pkix, workers=1).start()
+    assert "forecast=2.0.0; reason=ok" in service.send("<bob@good.test>")[0]
+    ca_file.write_bytes(Authority(tmp_path, "Another CA").path.read_bytes())
+    service.send_signal(signal.SIGHUP)
+    eventually(lambda: service.events("reloaded"))
+    (tag,) = service.send("<bob@good.test>")
+    assert "forecast=5.7.10; reason=certificate_not_verified" in tag
+
+
+def test_a_reload_takes_new_limits_and_tells_which_wait_for_a_restart(
+    make: Make, internet: World
+) -> None:
+    service = make(internet.config, workers=1).start()
+    assert "forecast=2.0.0" in service.send("<bob@good.test>")[0]
+    assert service.metric('cache_entries{layer="host"}') > 0
+    service.configure(internet.config + "[limits]\nprobes = 3\nquestions = 99\n")
+    service.send_signal(signal.SIGHUP)
+    eventually(lambda: service.events("reloaded"))
+    assert [line["key"] for line in service.events("needs_restart")] == ["limits.questions"]
+    assert service.metric('cache_entries{layer="host"}') == 0  # another engine's heart
+    assert "forecast=2.0.0" in service.send("<bob@good.test>")[0]
 
 
 def test_a_reload_judges_anew(make: Make, internet: World) -> None:
