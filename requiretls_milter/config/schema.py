@@ -972,11 +972,11 @@ class Limits(Section):
         ),
     )
     probes_per_minute: Annotated[Count, Field(ge=1, le=1_000_000)] = Field(
-        6_000,
+        12_000,
         description=(
-            "SMTP sessions that begin within any minute; further ones wait their turn. A hundred "
-            "a second, about what 40 at once come to: it only holds back where servers answer "
-            "faster, or where probes was raised. Lower it where a firewall or provider counts "
+            "SMTP sessions that begin within any minute; further ones wait their turn. More than "
+            "40 at once come to over the internet: it only holds back where servers answer at "
+            "once, or where probes was raised. Lower it where a firewall or provider counts "
             "connections to port 25."
         ),
     )

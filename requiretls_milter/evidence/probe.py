@@ -122,7 +122,7 @@ class Prober:
         retry_after: float = 60.0,
         sessions: int = 40,
         per_host: int = 1,
-        per_minute: int = 6_000,
+        per_minute: int = 12_000,
         clock: Callable[[], float] = time.time,
         full: Full = nobody,
     ) -> None:
