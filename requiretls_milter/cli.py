@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from requiretls_milter import __version__
+from requiretls_milter.commands.audit import audit
 from requiretls_milter.commands.doctor import doctor
 from requiretls_milter.commands.export import export
 from requiretls_milter.commands.mta import mta
@@ -243,6 +244,7 @@ def _fail(*mistakes: str) -> NoReturn:
     raise click.exceptions.Exit(USAGE)
 
 
+commands.add_command(audit)
 commands.add_command(doctor)
 commands.add_command(export)
 commands.add_command(mta)

@@ -7,13 +7,11 @@ and another mode.
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from requiretls_milter import nexthop, rules
+from requiretls_milter import loglines, nexthop, rules
 from requiretls_milter.forecast.status import outcome_of
 from requiretls_milter.model import (
     LOCAL_FORECAST,
@@ -29,9 +27,6 @@ from requiretls_milter.model import (
 STRICTER = (Mode.DEFER, Mode.REJECT)
 """The modes that are tried, the milder first."""
 
-MAX_LINE = 16_384
-"""Characters of a log line that is looked at; our own are shorter."""
-
 MAX_DOMAINS = 10_000
 """Domains that are counted by name; what comes after them is counted together."""
 
@@ -46,8 +41,6 @@ OTHERS = "(others)"
 _NOW = 2_000_000_000.0
 """The moment of every decision, in seconds: only how long ago a downgrade was matters."""
 
-_PAIR = re.compile(r'([A-Za-z_]+)=(?:"((?:[^"\\]|\\.)*)"|(\S*))')
-_ESCAPED = re.compile(r"\\(.)")
 _STRENGTH = {Mode.OFF: 0, Mode.MONITOR: 1, Mode.DEFER: 2, Mode.REJECT: 3}
 
 
@@ -93,32 +86,13 @@ class Verdicts:
 def read(lines: Iterable[str]) -> Iterator[Seen]:
     """The recipients in a log, logfmt or JSON; lines of others are passed over."""
     for line in lines:
-        if len(line) <= MAX_LINE and "recipient" in line:
-            seen = _seen(_fields(line))
-            if seen is not None:
-                yield seen
-
-
-def _fields(line: str) -> Mapping[str, str]:
-    """The fields of a line; what stands before them (a journal's own prefix) does no harm."""
-    start = line.find("{")
-    if start >= 0 and line.rstrip().endswith("}"):
-        try:
-            found = json.loads(line[start:])
-        except (ValueError, RecursionError):
-            return {}
-        if not isinstance(found, dict):
-            return {}
-        return {str(key): str(value) for key, value in found.items()}
-    return {
-        match[1]: match[3] if match[2] is None else _ESCAPED.sub(r"\1", match[2])
-        for match in _PAIR.finditer(line)
-    }
+        fields = loglines.recipient(line)
+        seen = _seen(fields) if fields is not None else None
+        if seen is not None:
+            yield seen
 
 
 def _seen(fields: Mapping[str, str]) -> Seen | None:
-    if fields.get("event") != "recipient":
-        return None
     try:
         return Seen(
             message=fields.get("queue_id") or fields.get("session", ""),

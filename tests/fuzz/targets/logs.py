@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from requiretls_milter import would_have
+from requiretls_milter import audit, would_have
 from requiretls_milter.config import Config
 from requiretls_milter.rules import RuleSet
 from tests.fuzz import inputs
@@ -19,6 +19,8 @@ def log_lines(data: bytes) -> None:
     lines = inputs.text(data).split("\n")
     seen = list(would_have.read(lines))
     assert len(seen) <= len(lines)
+    audited = audit.audit(lines)
+    assert audited.results.total() + audited.waiting <= len(lines)
     for verdict in would_have.judge(seen, _RULES):
         assert verdict.deferred + verdict.refused <= len(seen)
         assert sum(hits.deferred for hits in verdict.domains.values()) == verdict.deferred
