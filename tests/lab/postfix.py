@@ -210,6 +210,11 @@ class Postfix:
                     continue
         return found
 
+    def defaults(self) -> dict[str, str]:
+        """Every parameter that this Postfix knows, with its default."""
+        lines = run(["/usr/sbin/postconf", "-c", self.inside("etc"), "-d"], root=self.root)
+        return dict(line.split(" =", 1) for line in lines.splitlines() if " =" in line)
+
     def flush(self, queue_id: str = "") -> None:
         """Try deferred mail again now: all of it, or one message."""
         what = ["-i", queue_id] if queue_id else ["-f"]

@@ -21,7 +21,7 @@ from tests.lab.postfix import RESOLV_CONF, SLOWEST, Shared
 from tests.lab.processes import Server, accepts, run
 from tests.lab.syslog import Syslog
 
-_PROGRAM = "/usr/libexec/sendmail/sendmail"
+PROGRAM = "/usr/libexec/sendmail/sendmail"
 
 _LINKED = ("bin", "sbin", "lib", "lib64", "usr", "etc")
 """What a copy of the root has of it."""
@@ -223,7 +223,7 @@ class Sendmail:
             "".join(f"{key}: {value}\n" for key, value in {**_ALIASES, **(aliases or {})}.items())
         )
         self.compile()
-        run([_PROGRAM, "-bi"], root=self.root)
+        run([PROGRAM, "-bi"], root=self.root)
         table = "".join(f"{key}\t{value}\n" for key, value in (mailertable or {}).items())
         run(
             ["/usr/libexec/sendmail/makemap", "hash", "/etc/mail/mailertable.db"],
@@ -233,7 +233,7 @@ class Sendmail:
         self._syslog = Syslog(self.root / "dev/log", self.log.path)
         self._server = Server(
             f"sendmail-{self.name}",
-            [_PROGRAM, "-bD", "-q1h", "-C/etc/mail/sendmail.cf"],
+            [PROGRAM, "-bD", "-q1h", "-C/etc/mail/sendmail.cf"],
             log=self.root / "var/log/sendmail.out",
             root=self.root,
             grace=5.0,
@@ -259,13 +259,13 @@ class Sendmail:
 
     def rewrite(self, ruleset: str, text: str) -> str:
         """What *ruleset* makes of *text* (``sendmail -bt``)."""
-        return run([_PROGRAM, "-bt"], root=self.root, text=f"{ruleset} {text}\n")
+        return run([PROGRAM, "-bt"], root=self.root, text=f"{ruleset} {text}\n")
 
     def flush(self) -> None:
         """Run the queue once; return when that is done."""
         # Its exit status is that of the mail: it is not 0 where a message bounces.
         subprocess.run(
-            ["chroot", str(self.root), _PROGRAM, "-q"],
+            ["chroot", str(self.root), PROGRAM, "-q"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

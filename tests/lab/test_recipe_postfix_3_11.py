@@ -32,6 +32,8 @@ DOMAINS = (
     RULED := scenario("new-ruled"),
     MISMATCH := scenario("new-mismatch", server(tlsa=["3 1 1 bad"])),
     CONTRADICTED := scenario("new-contradicted"),
+    RELAY := scenario("new-relay"),
+    RELAYED := scenario("new-relayed", server(tlsa=[], starttls="none")),
 )
 
 ALIAS = f"alias@{LOCAL_DOMAIN}"
@@ -194,6 +196,25 @@ def test_r13_no_is_obeyed_and_refused_where_a_rule_asks(site: Site[Postfix]) -> 
     refused = site.refusal(site.rcpt(CONTRADICTED), headers=headers)
     assert (refused.stage, refused.reply.code) == ("data", 550)
     assert refused.reply.text.startswith("5.7.10 TLS-Required: No contradicts")
+
+
+def test_the_relayhost_is_the_next_hop_that_is_judged(site: Site[Postfix]) -> None:
+    (able,), (unable,) = site.lab.hosts(RELAY), site.lab.hosts(NOT_OFFERED)
+    try:
+        site.mta.reload(parameters={"relayhost": f"[{able.name}]"})
+        sent = site.send(site.rcpt(RELAYED), parameters=["REQUIRETLS"], subject="relayed")
+        (delivery,) = site.mta.log.wait(sent.queue_id)
+        assert (delivery.status, delivery.tls) == ("sent", "dane/requiretls")
+        assert delivery.relay == f"{able.name}[{able.address}]:25"
+        assert site.arrival(RELAY, "relayed").session.tls == "TLSv1.3"
+        assert site.milter.recipient(sent.queue_id)["nexthop"] == f"[{able.name}]"
+
+        site.mta.reload(parameters={"relayhost": f"[{unable.name}]"})
+        refused = site.refusal(site.rcpt(RELAYED), parameters=["REQUIRETLS"])
+        assert (refused.stage, refused.reply.code) == ("rcpt", 550)
+        assert refused.reply.text.endswith(f"{unable.name} does not offer REQUIRETLS")
+    finally:
+        site.mta.reload(parameters={"relayhost": ""})
 
 
 def test_an_alias_that_leaves_looks_local_and_is_not_refused(site: Site[Postfix]) -> None:

@@ -47,6 +47,7 @@ DOMAINS = (
     BOUNCING := scenario("old-bouncing", server(rcpt_reply={"u": "550 5.1.1 no such user"})),
     RELAY := scenario("old-relay"),
     RELAYED := scenario("old-relayed", CLEAR),
+    SECOND := scenario("old-second", CLEAR, server(pref=20)),
     PLAIN_RELAYED := scenario("old-plainrelayed", CLEAR),
     STS := unsigned("old-sts", "sig", Sts("old", ("@MX1@",))),
     NO_STS := unsigned("old-nosts", "sig"),
@@ -64,7 +65,7 @@ WATCHED = {"require": True, "mode": "monitor"}
 def rules() -> dict[str, dict[str, object]]:
     """The recipe's rule for the domains of the tests."""
     rule = recipes.sections(f"{RECIPE}/config.toml")["rules"]["recipient"]["bank.example"]
-    as_it_stands = (GOOD, NOT_KNOWN, REFUSED, BESIDE, RELAYED)
+    as_it_stands = (GOOD, NOT_KNOWN, REFUSED, BESIDE, RELAYED, SECOND)
     demanding = {key: value for key, value in rule.items() if key != "on_noncompliant"}
     return {
         **{domain(item): rule for item in as_it_stands},
@@ -194,6 +195,20 @@ def test_the_strict_transport_sends_nothing_in_clear(site: Site[Postfix]) -> Non
     assert site.saw_no_mail(TRAP)
 
 
+def test_the_next_server_is_tried_where_the_first_one_has_no_tls(site: Site[Postfix]) -> None:
+    name = subject(site, "second")
+    sent = site.send(site.rcpt(SECOND), subject=name)
+    (delivery,) = site.mta.log.wait(sent.queue_id)
+    assert (delivery.transport, delivery.status) == ("smtp-strict", "sent")
+    arrival = site.arrival(SECOND, name)
+    assert (arrival.session.address, arrival.session.tls) == (site.address(SECOND, 1), "TLSv1.3")
+
+
+def test_there_is_no_table_of_policies_for_requiretls(site: Site[Postfix]) -> None:
+    assert "smtp_tls_policy_maps" in site.mta.defaults()
+    assert "smtp_requiretls_policy" not in site.mta.defaults()
+
+
 def test_the_tag_does_not_leave(site: Site[Postfix]) -> None:
     name = subject(site, "tag")
     sent = site.send(site.rcpt(GOOD), subject=name)
@@ -213,17 +228,20 @@ def test_r63_a_forged_tag_chooses_no_route(site: Site[Postfix]) -> None:
     assert site.arrival(FORGED, name).tags == []
 
 
-@pytest.mark.parametrize("other", ["local", "bystander"])
+@pytest.mark.parametrize("others", [["local"], ["bystander"], ["local", "bystander"]])
 def test_a_recipient_who_asks_nothing_keeps_the_message_on_its_way(
-    site: Site[Postfix], other: str
+    site: Site[Postfix], others: list[str]
 ) -> None:
-    """FILTER would move both: the local one into a bounce, the bystander into a delay."""
-    beside = LOCAL_RECIPIENT if other == "local" else site.rcpt(BYSTANDER)
-    sent = site.send(site.rcpt(BESIDE), beside)
-    deliveries = {item.to: item for item in site.mta.log.wait(sent.queue_id, recipients=2)}
-    assert {item.status for item in deliveries.values()} == {"sent"}
-    assert deliveries[site.rcpt(BESIDE)].transport == "smtp"
-    assert deliveries[beside].transport == ("virtual" if other == "local" else "smtp")
+    """FILTER would move all: the local one into a bounce, the bystander into a delay."""
+    ways = {site.rcpt(BESIDE): "smtp"}
+    if "local" in others:
+        ways[LOCAL_RECIPIENT] = "virtual"
+    if "bystander" in others:
+        ways[site.rcpt(BYSTANDER)] = "smtp"
+    sent = site.send(*ways)
+    deliveries = site.mta.log.wait(sent.queue_id, recipients=len(ways))
+    assert {item.status for item in deliveries} == {"sent"}
+    assert {item.to: item.transport for item in deliveries} == ways
     assert not list(site.mta.log.grep(f"{sent.queue_id}: milter-header-filter"))
 
 

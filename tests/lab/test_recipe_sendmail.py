@@ -23,7 +23,7 @@ from tests.lab.recipes import (
     server,
 )
 from tests.lab.scenario import Scenario
-from tests.lab.sendmail import Sendmail
+from tests.lab.sendmail import PROGRAM, Sendmail
 
 pytestmark = pytest.mark.lab
 
@@ -114,6 +114,13 @@ def test_the_parameter_is_refused_before_the_milter_hears_of_it(site: Site[Sendm
         555,
         "5.5.4 REQUIRETLS parameter unrecognized",
     )
+
+
+def test_sendmail_has_nothing_of_requiretls(site: Site[Sendmail]) -> None:
+    """No parameter, no option, no table: not even the word."""
+    program = (site.mta.root / PROGRAM.lstrip("/")).read_bytes()
+    assert b"STARTTLS" in program
+    assert b"requiretls" not in program.lower()
 
 
 def test_tls_required_no_is_read_and_told_in_the_tag(site: Site[Sendmail]) -> None:

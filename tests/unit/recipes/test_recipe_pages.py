@@ -22,9 +22,6 @@ LAB = ROOT / "tests" / "lab"
 PAGES = [DOCS / "mtas.md", *sorted(RECIPES.glob("*.md"))]
 FILES = sorted(path for path in RECIPES.glob("*/*") if path.is_file())
 
-WITHOUT_TEST = frozenset({"not concerned", "no such table"})
-"""What a cell may say without a number."""
-
 _SHOWN = re.compile(r"^\[`([^`]+)`\]\(\1\):\n\n```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -123,7 +120,7 @@ def cells() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("row", "cell"), cells())
 def test_each_cell_names_a_test(row: str, cell: str) -> None:
     numbers = [int(number) for number in re.findall(r"\[(\d+)\]", cell)]
-    assert numbers or cell in WITHOUT_TEST, row
+    assert numbers, row
     assert set(numbers) <= set(listed()), row
 
 
