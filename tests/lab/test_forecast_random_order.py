@@ -129,21 +129,20 @@ def milter(lab: Lab) -> Iterator[Milter]:
         yield running
 
 
-def throw(lab: Lab, milter: Milter, scenario: Scenario) -> tuple[dict[str, Any], set[Any]]:
-    """Send it: the milter's line for a recipient, and how Postfix's deliveries ended."""
-    return result(lab, milter, scenario, lab.send(scenario, authenticated=True).queue_id)
+@pytest.fixture(scope="module")
+def sent(lab: Lab, milter: Milter) -> dict[str, str]:
+    """Everything, sent at once: scenario to queue id."""
+    scenarios = (*CERTAIN, *UNCERTAIN, *RANDOM)
+    return {item.id: lab.send(item, authenticated=True).queue_id for item in scenarios}
 
 
-def result(
-    lab: Lab, milter: Milter, scenario: Scenario, queue_id: str
-) -> tuple[dict[str, Any], set[Any]]:
-    """The same for a message that was sent before."""
+def thrown(lab: Lab, milter: Milter, scenario: Scenario, queue_id: str) -> tuple[Any, set[Any]]:
+    """The milter's line for each of the recipients, and how Postfix's deliveries ended."""
     throws = len(scenario.message.rcpts)
     lines = milter.recipients(queue_id, throws, timeout=2 * PATIENCE)
     told = {(line["forecast"], line["tls"], line["compliant"], line["text"]) for line in lines}
     assert len(told) == 1, "one domain, one forecast"
-    ends = {(item.dsn, item.tls) for item in lab.deliveries(queue_id, throws)}
-    return lines[0], ends
+    return lines[0], {(item.dsn, item.tls) for item in lab.deliveries(queue_id, throws)}
 
 
 async def admitted(milter: Milter, scenario: Scenario) -> set[Any]:
@@ -156,9 +155,9 @@ async def admitted(milter: Milter, scenario: Scenario) -> set[Any]:
 @pytest.mark.rule(11)
 @pytest.mark.parametrize("scenario", CERTAIN, ids=lambda item: item.id)
 def test_r11_what_is_called_certain_comes_true_whatever_the_order(
-    lab: Lab, milter: Milter, scenario: Scenario
+    lab: Lab, milter: Milter, sent: dict[str, str], scenario: Scenario
 ) -> None:
-    line, ends = throw(lab, milter, scenario)
+    line, ends = thrown(lab, milter, scenario, sent[scenario.id])
     assert "random order" not in line["text"]
     assert ends == {(line["forecast"], line["tls"])}
 
@@ -166,9 +165,9 @@ def test_r11_what_is_called_certain_comes_true_whatever_the_order(
 @pytest.mark.rule(11)
 @pytest.mark.parametrize("scenario", UNCERTAIN, ids=lambda item: item.id)
 async def test_r11_what_happens_is_what_was_held_possible_and_no_worse_than_forecast(
-    lab: Lab, milter: Milter, scenario: Scenario
+    lab: Lab, milter: Milter, sent: dict[str, str], scenario: Scenario
 ) -> None:
-    line, ends = throw(lab, milter, scenario)
+    line, ends = thrown(lab, milter, scenario, sent[scenario.id])
     assert "random order" in line["text"]
     assert len(ends) > 1
     assert ends == await admitted(milter, scenario)
@@ -177,11 +176,12 @@ async def test_r11_what_happens_is_what_was_held_possible_and_no_worse_than_fore
 
 
 @pytest.mark.rule(11)
-async def test_r11_so_it_is_with_servers_at_random(lab: Lab, milter: Milter) -> None:
+async def test_r11_so_it_is_with_servers_at_random(
+    lab: Lab, milter: Milter, sent: dict[str, str]
+) -> None:
     different = []
-    sent = [lab.send(scenario, authenticated=True).queue_id for scenario in RANDOM]
-    for scenario, queue_id in zip(RANDOM, sent, strict=True):
-        line, ends = result(lab, milter, scenario, queue_id)
+    for scenario in RANDOM:
+        line, ends = thrown(lab, milter, scenario, sent[scenario.id])
         told = (line["forecast"], line["tls"] or None)
         possible = await admitted(milter, scenario)
         certain = "random order" not in line["text"]
@@ -191,10 +191,10 @@ async def test_r11_so_it_is_with_servers_at_random(lab: Lab, milter: Milter) -> 
 
 
 def test_among_deliveries_the_one_that_does_not_satisfy_is_forecast(
-    lab: Lab, milter: Milter
+    lab: Lab, milter: Milter, sent: dict[str, str]
 ) -> None:
     scenario = lab.world.scenarios["dice-opportunistic"]
-    line, ends = throw(lab, milter, scenario)
+    line, ends = thrown(lab, milter, scenario, sent[scenario.id])
     assert line["forecast"] == "2.0.0"
     assert line["compliant"] == "false"
     assert ("2.0.0", "dane/requiretls") in ends, "though one server satisfies"
