@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, Group
@@ -22,12 +22,15 @@ class Explanation:
     """The rule for one sender, recipient and next hop, value by value.
 
     Domains are A-labels; ``sender`` is "" for the null reverse-path.
+    ``matching`` has the tables that match with the keys that they set, the one
+    that goes over all first; ``[rules]``, the last, is left out.
     """
 
     sender: str
     recipient: str
     nexthop: NextHop
     values: Mapping[str, Origin]
+    matching: Sequence[Mapping[str, Origin]]
 
 
 def explain(config: Config, sender: str, recipient: str, nexthop: str | None) -> Explanation:
@@ -46,8 +49,12 @@ def explain(config: Config, sender: str, recipient: str, nexthop: str | None) ->
     recipient_domain = _domain(recipient)
     hop = parse(nexthop) if nexthop else from_macros("", "", recipient_domain, config.mta)
     host = "" if hop.kind is HopKind.LOCAL else hop.host
-    values = RuleSet(config.rules).explain(sender_domain, recipient_domain, host)
-    return Explanation(sender_domain, recipient_domain, hop, values)
+    ruleset = RuleSet(config.rules)
+    values = ruleset.explain(sender_domain, recipient_domain, host)
+    *matching, _ = ruleset.matching(sender_domain, recipient_domain, host)
+    return Explanation(
+        sender_domain, recipient_domain, hop, values, [table for table in matching if table]
+    )
 
 
 def _domain(text: str) -> str:
@@ -73,6 +80,8 @@ def to_text(
         console.print(
             Group(Text(_subject(explanation)), "", table, "", Text(_meaning(explanation)))
         )
+        for line in _precedence(explanation, lines):
+            console.print(line, markup=False, soft_wrap=True)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
@@ -82,6 +91,28 @@ def _where(origin: Origin, key: str, lines: Mapping[Path, int]) -> str:
     if line is not None:
         return f"{table}, line {line}"
     return f"{table}, default" if origin.table == "rules" else table
+
+
+def _precedence(explanation: Explanation, lines: Mapping[Path, int]) -> Iterator[str]:
+    """Why the values are from where they are: which tables match, and what gives way."""
+    yield ""
+    if not explanation.matching:
+        yield "No table by domain matches: [rules] holds."
+        return
+    yield "These tables match; each goes over those below it, the last one over [rules]:"
+    for table in explanation.matching:
+        name = next(iter(table.values())).table
+        line = f"  [{name}]"
+        ceding = [
+            f"{key} = {value_text(origin.value)}" + _at(lines.get((*table_path(f"[{name}]"), key)))
+            for key, origin in table.items()
+            if origin.value != explanation.values[key].value
+        ]
+        yield line + (f", but {', '.join(ceding)} gives way" if ceding else "")
+
+
+def _at(line: int | None) -> str:
+    return f" (line {line})" if line is not None else ""
 
 
 def _subject(explanation: Explanation) -> str:

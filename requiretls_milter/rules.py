@@ -125,6 +125,20 @@ class RuleSet:
                     if pattern in tables:
                         yield section, pattern
 
+    def matching(self, sender: str, recipient: str, nexthop: str) -> list[dict[str, Origin]]:
+        """Of each table that matches, the keys that it sets; the one that goes over all first.
+
+        The last one is ``[rules]``, which has every key. Arguments as for :meth:`explain`.
+        """
+        found = []
+        for section, pattern in self._matching(sender, recipient, nexthop):
+            table = getattr(self._rules, section)[pattern]
+            name = f'rules.{section}."{pattern}"'
+            values = {key: getattr(table, key) for key in KEYS}
+            found.append({k: Origin(v, name) for k, v in values.items() if v is not None})
+        found.append({key: Origin(getattr(self._rules, key), "rules") for key in KEYS})
+        return found
+
     def explain(self, sender: str, recipient: str, nexthop: str) -> dict[str, Origin]:
         """Each key of the rule for these domains, with its origin.
 
@@ -133,18 +147,10 @@ class RuleSet:
             recipient: domain of the recipient, as an A-label.
             nexthop: host of the next hop, an A-label or an address; "" for a local one.
         """
-        matching = [
-            (f'rules.{section}."{pattern}"', getattr(self._rules, section)[pattern])
-            for section, pattern in self._matching(sender, recipient, nexthop)
-        ]
+        matching = self.matching(sender, recipient, nexthop)
         explained = {}
         for key in KEYS:
-            origins = [
-                Origin(getattr(table, key), name)
-                for name, table in matching
-                if getattr(table, key) is not None
-            ]
-            origins.append(Origin(getattr(self._rules, key), "rules"))
+            origins = [table[key] for table in matching if key in table]
             if key == "require":
                 explained[key] = next((o for o in origins if o.value), origins[0])
             else:

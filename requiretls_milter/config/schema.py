@@ -775,8 +775,9 @@ class Rules(Section):
     require: Flag = Field(
         False,
         description=(
-            "Ask for REQUIRETLS on behalf of the sender, whatever the message says. The MTA does "
-            "not know of it, therefore only modes defer and reject keep the promise."
+            "Ask for REQUIRETLS on behalf of the sender, whatever the message says. True in any "
+            "table that matches is enough: no narrower one takes it back. The MTA does not know "
+            "of it, therefore only modes defer and reject keep the promise."
         ),
     )
     honour_lost: Flag = Field(

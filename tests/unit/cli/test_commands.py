@@ -228,6 +228,36 @@ def test_explain_tells_which_table_each_value_comes_from(
     assert "answered with 550, from authenticated clients and trusted networks" in text
 
 
+PRECEDENCE = """
+[rules.recipient.".example.org"]
+mode = "monitor"
+require = false
+[rules.recipient."a.example.org"]
+mode = "reject"
+[rules.sender."bank.example"]
+mode = "off"
+require = true
+"""
+
+
+def test_explain_tells_which_tables_match_and_which_of_their_values_give_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(PRECEDENCE)
+    arguments = ("config", "explain", "--config", str(path), "bob@bank.example")
+    assert call(*arguments, "eve@a.example.org") == 0
+    assert capsys.readouterr().out.endswith(
+        "These tables match; each goes over those below it, the last one over [rules]:\n"
+        '  [rules.recipient."a.example.org"]\n'
+        '  [rules.recipient.".example.org"], but mode = "monitor" (line 3), '
+        "require = false (line 4) gives way\n"
+        '  [rules.sender."bank.example"], but mode = "off" (line 8) gives way\n'
+    )
+    assert call("config", "explain", "--config", str(path), "x@y.example", "z@y.example") == 0
+    assert capsys.readouterr().out.endswith("No table by domain matches: [rules] holds.\n")
+
+
 def test_explain_takes_the_domain_of_the_recipient_for_the_next_hop(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
