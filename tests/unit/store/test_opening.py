@@ -30,6 +30,12 @@ def test_each_url_has_its_store() -> None:
         assert store.shared is shared
 
 
+def test_a_store_has_the_queue_that_is_configured() -> None:
+    store = open_store("sqlite:///x", Counters(), Gauges(), max_pending=7)
+    assert isinstance(store, SteadyStore)
+    assert store._max_pending == 7
+
+
 def test_memory_is_always_up() -> None:
     gauges = Gauges()
     open_store("memory:", Counters(), gauges)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,10 +13,10 @@ import pytest
 from requiretls_milter.engine import client
 from requiretls_milter.metrics import DOWNGRADES
 from requiretls_milter.model import ProbeStage
-from tests.unit.evidence.dnsserver import failure
+from tests.unit.evidence.dnsserver import SILENT, failure
 from tests.unit.evidence.pki import Authority
 from tests.unit.evidence.smtpserver import EHLO_TLS, Close
-from tests.unit.supervisor.service import Service, eventually
+from tests.unit.supervisor.service import MACROS, Service, eventually
 from tests.unit.supervisor.world import WITHOUT_REQUIRETLS, World, world
 
 Make = Callable[..., Service]
@@ -161,6 +162,28 @@ def rcpt(service: Service, recipient: str) -> str:
     return outcome.rcpt[0].text or outcome.rcpt[0].kind
 
 
+@pytest.mark.parametrize("form", ["logfmt", "json"])
+def test_the_log_of_a_service_that_only_looks_tells_whom_a_stricter_mode_would_hit(
+    make: Make, internet: World, form: str
+) -> None:
+    service = make(internet.config, workers=2)
+    written = service.config_path.read_text()
+    service.config_path.write_text(written.replace('format = "json"', f'format = "{form}"'))
+    service.start()
+    for recipient in ("<bob@good.test>", "<eve@lacking.test>", "<eva@lacking.test>"):
+        service.send(recipient)
+    told = service.report("--would-have", str(service.directory / "log"))
+    rejected = {mode["mode"]: mode for mode in told}["reject"]
+    assert rejected["domains"] == {
+        "lacking.test": {
+            "refused": 2,
+            "deferred": 0,
+            "reasons": {"requiretls_not_offered": 2},
+            "messages": [MACROS["i"]],  # that of each message here
+        }
+    }
+
+
 def test_a_configured_domain_is_shown_ready_without_any_mail(make: Make, internet: World) -> None:
     rules = "".join(
         f'[rules.recipient."{domain}"]\nmode = "monitor"\n'
@@ -221,6 +244,22 @@ def test_a_reload_reads_the_authorities_again(make: Make, internet: World, tmp_p
     eventually(lambda: service.events("reloaded"))
     (tag,) = service.send("<bob@good.test>")
     assert "forecast=5.7.10; reason=certificate_not_verified" in tag
+
+
+def test_the_engine_keeps_the_limits_of_the_configuration(make: Make, internet: World) -> None:
+    limits = "[limits]\nmetrics_connections = 1\ngatherings = 1\n"
+    service = make(internet.config + limits, workers=1).start()
+    with socket.create_connection(("127.0.0.1", service.metrics_port)), pytest.raises(OSError):
+        service.http()
+    eventually(lambda: service.metric('saturated_total{bound="metrics_connections"}') >= 1)
+    internet.dns.set("one.test", "MX", SILENT)
+    internet.dns.set("two.test", "MX", SILENT)
+    service.send("<bob@one.test>")
+    with service.client() as client:  # while the first one is still being looked at
+        client.mail("<alice@example.net>", "REQUIRETLS")
+        client.rcpt("<bob@one.test>")
+        client.rcpt("<bob@two.test>")
+    eventually(lambda: service.metric('saturated_total{bound="gatherings"}') >= 1)
 
 
 def test_a_reload_takes_new_limits_and_tells_which_wait_for_a_restart(
