@@ -220,6 +220,12 @@ format = "json"
 
     # ------------------------------------------------------------ what it says
 
+    def report(self, *arguments: str) -> Any:
+        """What the command ``report`` tells, as JSON."""
+        command = [sys.executable, "-m", "requiretls_milter", "report", *arguments]
+        command += ["--config", str(self.config_path), "--format", "json"]
+        return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
     @property
     def log_text(self) -> str:
         return (self.directory / "log").read_text()
