@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 from collections import Counter
@@ -176,6 +177,26 @@ async def test_a_downgrade_outlives_a_restart_and_is_not_counted_again() -> None
     world.restart()
     assert await world.sees(Offer(tlsa=False), 2) == NOW + DAY
     assert world.counted() == {"tlsa": 1}
+
+
+class SlowStore(MemoryStore):
+    """A store that takes its time to answer, as any that is not memory does."""
+
+    async def get(self, kind: StoreKind, key: str, now: float) -> bytes | None:
+        found = await super().get(kind, key, now)
+        await asyncio.sleep(0.01)
+        return found
+
+
+async def test_domains_that_share_a_host_and_are_looked_at_at_once_count_its_loss_once() -> None:
+    world = World(store=SlowStore())
+    await world.sees(Offer(), 0)
+    world.restart()  # nothing is in memory: both ask the store
+    gone = evidence(Offer(requiretls=False))
+    other = replace(gone, nexthop=NextHop(HopKind.MX, "other.example"))
+    looks = [world.ledger.observe(seen, NOW + DAY + n) for n, seen in enumerate((gone, other))]
+    assert await asyncio.gather(*looks) == [NOW + DAY, NOW + DAY]
+    assert world.counted() == {"requiretls": 1}
 
 
 async def test_what_was_offered_long_ago_is_forgotten() -> None:
