@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from requiretls_milter.model import (
     AddressLookup,
+    AddressPreference,
     DnsOutcome,
     DomainEvidence,
     HopKind,
@@ -41,6 +42,7 @@ DOMAIN = "example.org"
 HOSTS = ("mx1.example.org", "mx2.example.org", "mx.example.net")
 ADDRESSES = ("192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2", "192.0.2.9")
 OWN_ADDRESS = "192.0.2.9"
+OWN_NAME = "mta.sender.example"
 TIMES = (0.0, build.NOW - 10, build.NOW + 60, build.NOW + 3600)
 
 
@@ -92,6 +94,11 @@ replies = st.builds(
 )
 
 
+def mostly(usual: Any, *others: Any) -> st.SearchStrategy[Any]:
+    """*usual*, and now and then something else."""
+    return st.sampled_from((usual,) * 12 + others)
+
+
 @st.composite
 def sessions(draw: st.DrawFn, address: str) -> ProbeEvidence:
     """A session as a probe tells it."""
@@ -104,6 +111,7 @@ def sessions(draw: st.DrawFn, address: str) -> ProbeEvidence:
             seen["reply"] = draw(replies)
     if order.index(stage) > order.index(ProbeStage.EHLO):
         seen["starttls_offered"] = stage is not ProbeStage.DONE or draw(st.booleans())
+        seen["ehlo_name"] = draw(mostly("mx1.example.org", OWN_NAME.upper()))
     if stage is ProbeStage.DONE and seen["starttls_offered"] and draw(st.integers(0, 4)) == 0:
         seen["starttls_reply"] = draw(replies.filter(lambda reply: reply.code // 100 in (4, 5)))
     elif seen.get("starttls_offered") and stage in (ProbeStage.DONE, ProbeStage.EHLO_TLS):
@@ -215,11 +223,6 @@ def domains(draw: st.DrawFn, chaotic: bool = False) -> DomainEvidence:
     return DomainEvidence(hop, mx, sts, tuple(found), build.NOW)
 
 
-def mostly(usual: Any, *others: Any) -> st.SearchStrategy[Any]:
-    """*usual*, and now and then something else."""
-    return st.sampled_from((usual,) * 12 + others)
-
-
 @st.composite
 def nearly_good_hosts(draw: st.DrawFn, name: str) -> HostEvidence:
     """A host with which nothing is wrong, or little."""
@@ -292,6 +295,8 @@ mta_profiles = st.builds(
     mydomain=st.sampled_from(("", "example.org", "sender.example")),
     mx_address_limit=mostly(5, 0, 1, 2),
     inet_protocols=mostly(("ipv4", "ipv6"), ("ipv4",), ("ipv6",)),
+    address_preference=mostly(*AddressPreference),
+    myhostname=mostly("", OWN_NAME),
     my_addresses=mostly((), (OWN_ADDRESS,)),
     reading=st.just(Reading()) | readings,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,14 @@ from hypothesis import strategies as st
 from requiretls_milter.engine import wire
 from requiretls_milter.forecast import certificate, status
 from requiretls_milter.forecast.judge import judge
-from requiretls_milter.forecast.servers import NoServer, Server, servers_of, within_reach
+from requiretls_milter.forecast.postfix import Delivery, deliver
+from requiretls_milter.forecast.servers import (
+    SMTP_PORT,
+    NoServer,
+    Server,
+    servers_of,
+    within_reach,
+)
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     UNKNOWN_STATUS,
@@ -231,6 +239,25 @@ def lookup_failed(server: Server) -> bool:
     return (addresses.alias_error and not addresses.secure) or (
         tlsa.asked and tlsa.outcome is DnsOutcome.ERROR
     )
+
+
+@settings(max_examples=500)
+@given(likely_domains, strategies.requirements, strategies.mta_profiles)
+def test_postfix_never_delivers_to_itself(
+    evidence: DomainEvidence, requirement: Requirement, profile: MtaProfile
+) -> None:
+    """Neither to an address of its own nor to a server of its own name, at the port of SMTP."""
+    profile = replace(profile, name=ProfileName.POSTFIX)
+    servers = servers_of(evidence, profile)
+    if isinstance(servers, NoServer) or evidence.nexthop.port != SMTP_PORT:
+        return
+    delivery = Delivery(evidence, requirement, profile, build.trust(), build.NOW)
+    for ended in deliver(delivery, servers):
+        if ended.delivered:
+            assert ended.server is not None
+            assert ended.server.address not in profile.my_addresses
+            name = ended.server.probe.ehlo_name.lower()
+            assert not profile.myhostname or name != profile.myhostname
 
 
 @pytest.mark.rule(6)
