@@ -27,8 +27,19 @@ _PARTIAL_CHAIN = int(crypto.X509StoreFlags.PARTIAL_CHAIN)
 
 CACHED_CERTIFICATES = 8192
 
+WEAK_KEY = "certificate has a key that is too weak"
+
 MAX_SHOWN = 200
 """Characters of what a certificate says that are shown to people."""
+
+MIN_RSA_BITS = 1024
+"""Bits of an RSA or DSA key that make 80 bits of security (NIST SP 800-57 part 1, table 2)."""
+
+MIN_EC_BITS = 160
+"""The same of a key on an elliptic curve."""
+
+_RSA_PSS = 912  # EVP_PKEY_RSA_PSS: NID_rsassaPss of OpenSSL's obj_mac.h; pyOpenSSL does not name it
+_FACTORED_KEYS = (crypto.TYPE_RSA, _RSA_PSS, crypto.TYPE_DSA)
 
 _DER_LONG_FORM = 0x80  # X.690 section 8.1.3.5
 _DER_VERSION = 0xA0  # the first field of a TBSCertificate, left out where it is 1
@@ -181,6 +192,20 @@ def _is_weakly_signed(certificate: x509.Certificate) -> bool:
     return isinstance(algorithm, hashes.MD5 | hashes.SHA1)
 
 
+@functools.lru_cache(maxsize=CACHED_CERTIFICATES)
+def has_weak_key(der: bytes) -> bool:
+    """Whether the key of a certificate has less than the 80 bits of OpenSSL's security level 1.
+
+    smtp(8) sets that level where it authenticates. A key that cannot be read is
+    no better.
+    """
+    try:
+        key = _x509(der).get_pubkey()
+    except (crypto.Error, ValueError):
+        return True
+    return key.bits() < (MIN_RSA_BITS if key.type() in _FACTORED_KEYS else MIN_EC_BITS)
+
+
 def digest(data: bytes, matching_type: int) -> bytes:
     """Apply a TLSA matching type (RFC 6698 section 2.1.3): 0 full, 1 SHA-256, 2 SHA-512."""
     match matching_type:
@@ -235,8 +260,8 @@ def build_path(
         leaf, *others = (_x509(der) for der in chain)
         context = crypto.X509StoreContext(store, leaf, others)
         context.verify_certificate()
-        verified = context.get_verified_chain()
-        certificates = [parse(_der(certificate)) for certificate in verified]
+        ders = [_der(certificate) for certificate in context.get_verified_chain()]
+        certificates = [parse(der) for der in ders]
     except crypto.X509StoreContextError as error:
         return Path(error=_words(str(error.args[0])))
     except MalformedCertificateError as error:
@@ -249,6 +274,8 @@ def build_path(
         return Path(error="certificate is not meant for a TLS server")
     if any(certificate.weak_signature for certificate in certificates[:-1]):
         return Path(error="certificate is signed by a digest that is too weak")
+    if any(map(has_weak_key, ders)):
+        return Path(error=WEAK_KEY)
     dated = certificates
     if not anchor_has_dates and not certificates[-1].self_issued:
         dated = certificates[:-1]

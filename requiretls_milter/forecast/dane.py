@@ -159,7 +159,7 @@ def verify(
         return "no certificate presented"
     found = match(chain, records)
     if found.end_entity:
-        return ""
+        return certificate.WEAK_KEY if certificate.has_weak_key(chain[0]) else ""
     if found.anchored is None:
         return "no TLSA record matches the certificate"
     error = found.anchored.error_at(now)

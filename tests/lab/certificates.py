@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from requiretls_milter.forecast.certificate import public_key_info
-from tests.unit.properties.chains import ED25519, RSA, Make, issue, key
+from tests.unit.properties.chains import ED25519, RSA, WEAK, Make, issue, key
 
 _SIGNS = ("key_cert_sign", "crl_sign")
 ROOT = Make("Cross-check root", 3, ca=True, key_usage=_SIGNS)
@@ -100,6 +100,10 @@ CASES = (
     case("ta-stranger", "2 0 1 2", sent=(-1, 1, 2)),
     case("ta-sha1", "2 0 1 2", sha1=True),
     case("ee-sha1", "3 1 1 0", sha1=True),
+    case("ee-weak-key", "3 1 1 0", key=WEAK),
+    case("ta-weak-key", "2 0 1 2", key=WEAK),
+    case("ta-weak-issuer-key", "2 0 1 2", issuers=(replace(MIDDLE, key=WEAK), ROOT)),
+    case("ta-weak-anchor-key", "2 0 1 1", issuers=(replace(MIDDLE, key=WEAK), ROOT)),
     # names, which count for authorities only
     case("name-domain", "2 0 1 2", names=("{domain}",)),
     case("name-wildcard", "2 0 1 2", names=("*.{domain}",)),
@@ -141,6 +145,7 @@ CASES = (
     case("pkix-unsent", sent=()),
     case("pkix-selfsigned", issuers=(), sent=()),
     case("pkix-expired", valid="past"),
+    case("pkix-weak-key", key=WEAK),
     case("pkix-stranger", issuers=(replace(ROOT, subject="Unknown", key=60),), sent=(1,)),
 )
 

@@ -9,7 +9,7 @@ import pytest
 from requiretls_milter.forecast import dane
 from requiretls_milter.model import TlsaRecord
 from tests.unit.forecast.build import NOW
-from tests.unit.properties.chains import HOST, Make, issue, spki
+from tests.unit.properties.chains import HOST, WEAK, Make, issue, spki
 
 ROOT = Make("Root", 3, ca=True)
 MIDDLE = Make("Middle", 2, ca=True)
@@ -86,3 +86,16 @@ def test_a_signature_by_sha1_proves_nothing_but_what_an_anchor_says_of_itself() 
     assert error((leaf, root), sha256(root)) == ""
     assert error((weak, root), sha256(root)) == "certificate is signed by a digest that is too weak"
     assert error((weak, root), TlsaRecord(3, 0, 0, weak)) == "", "no signature is looked at"
+
+
+def test_a_key_of_less_than_80_bits_proves_nothing() -> None:
+    """OpenSSL's security level 1 again: whoever wants to has the private key of such a server."""
+    too_weak = "certificate has a key that is too weak"
+    root = issue(ROOT, None)
+    leaf = issue(Make(HOST, WEAK, (HOST,), ca=False), ROOT)
+    assert error((leaf, root), TlsaRecord(3, 0, 0, leaf)) == too_weak
+    assert error((leaf, root), sha256(root)) == too_weak
+    middle = Make("Middle", WEAK, ca=True)
+    chain = (issue(LEAF, middle), issue(middle, ROOT), root)
+    assert error(chain, sha256(root)) == error(chain, sha256(chain[1])) == too_weak
+    assert error(chain, TlsaRecord(3, 0, 0, chain[0])) == "", "nobody's signature is looked at"

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import strategies as st
@@ -46,8 +47,31 @@ KEY_USES = (
 )
 
 
-RSA, ED25519 = 101, 102
+RSA, ED25519, WEAK = 101, 102, 103
 """Numbers of keys that are of another kind than all others."""
+
+WEAK_PEM = b"""\
+-----BEGIN PRIVATE KEY-----
+MIIB5AIBADANBgkqhkiG9w0BAQEFAASCAc4wggHKAgEAAmEA1pxUbMILDVQNQAFx
+TJ4lK66LhZf/xOooc3j3CfjVO/YlZtzImj+Hr4P6zVRJkyXgilh5jIOZ9ZfmPHp4
+2xwyCQv0ryVNxmbDeMFxYFnZZdiuFgpb/7vGksKN7TKdFOLnAgMBAAECYFdgoPMC
+8jMEBL0JmVKjlOi7ES1cXJOU7tFM7/AMcu0N496Eh9xdf2YTqzqMVcRmh82LS1MZ
+6PH4UnJWV/sMaLVa/cVFt+JdZ+9ChURvpeRT4il7H7sCwf85Y0sxmmNiOQIxAOzu
+e7l9nZRIqh0wB6akDL/th2JXgr0AdYMoADXT/c92EG7wF6QUqmcU8ZtzoYT9WwIx
+AOfh959qEkGAnxRMRYnQnYpmcHHBeQZ9ZQvJRfbUn1O1TYnPGskPObOVt16B1+Qq
+ZQIwZkg92UHFOTJ1XcxSQToo1uIvw+CLbBQ6prgp/xLZSypoxbuYORlCxuVfuAAf
+Bk5pAjEAl3v5xv0GnCAozJvfOd89bDLr9oTMSb8VihOdT1ksFQV2eDcCaqM1sOp3
+9pegsIA5AjAole5eqcFda+BMkND9MuJk94QHn4+oP5zwWTZ+ptYQkFg6ACgZ5g1L
+v4KcsJNCrtI=
+-----END PRIVATE KEY-----
+"""
+"""An RSA key of 768 bits, which the library reads but does not make."""
+
+
+def _weak_key() -> rsa.RSAPrivateKey:
+    found = load_pem_private_key(WEAK_PEM, None)
+    assert isinstance(found, rsa.RSAPrivateKey)
+    return found
 
 
 @functools.cache
@@ -60,6 +84,8 @@ def key(
             return rsa.generate_private_key(public_exponent=65537, key_size=2048)
         case 102:
             return ed25519.Ed25519PrivateKey.generate()
+        case 103:
+            return _weak_key()
         case _:
             return ec.generate_private_key(ec.SECP256R1())
 
