@@ -54,11 +54,15 @@ class Feature(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One feature of one host or domain. ``offered`` None: given up in good order."""
+    """One feature of one host or domain. ``offered`` None: given up in good order.
+
+    ``at`` is when it was found out, in seconds since the epoch; 0.0: just now.
+    """
 
     feature: Feature
     subject: str
     offered: bool | None
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +112,12 @@ def _of_tlsa(host: HostEvidence) -> Iterator[Observation]:
 
 def _of_servers(host: HostEvidence) -> Iterator[Observation]:
     """A host offers what each of its servers offers that let itself be asked."""
+    at = max((probe.probed_at for probe in host.probes), default=0.0)
     starttls = [_starttls(probe) for probe in host.probes]
     if known := [offered for offered in starttls if offered is not None]:
-        yield Observation(Feature.STARTTLS, host.host, all(known))
+        yield Observation(Feature.STARTTLS, host.host, all(known), at)
     if said := [probe.requiretls for probe in host.probes if probe.requiretls is not None]:
-        yield Observation(Feature.REQUIRETLS, host.host, all(said))
+        yield Observation(Feature.REQUIRETLS, host.host, all(said), at)
 
 
 def _starttls(probe: ProbeEvidence) -> bool | None:
@@ -126,15 +131,21 @@ def _starttls(probe: ProbeEvidence) -> bool | None:
 # ---------------------------------------------------------------- remembering
 
 
-def after(record: Record | None, offered: bool | None, now: float) -> Record | None:
-    """What is known once a feature was looked for at *now*; None where nothing is."""
+def after(record: Record | None, offered: bool | None, at: float, now: float) -> Record | None:
+    """What is known once a feature was looked for at *at*; None where nothing is.
+
+    Who looked earlier may come later, with evidence that was kept: it changes
+    nothing, unless it is the clock that went back.
+    """
     if offered is None:
         return None
-    if offered:
-        return Record(now if record is None else record.first_seen, now)
-    if record is None or record.lost_at:
+    if record is None:
+        return Record(at, at) if offered else None
+    if at < max(record.last_seen, record.lost_at) <= now:
         return record
-    return replace(record, lost_at=now)
+    if offered:
+        return Record(record.first_seen, at)
+    return record if record.lost_at else replace(record, lost_at=at)
 
 
 class Ledger:
@@ -166,7 +177,7 @@ class Ledger:
     async def _note(self, observed: Observation, now: float) -> float:
         key = f"{observed.feature} {observed.subject}"
         before = await self._known(key, now)
-        record = after(before, observed.offered, now)
+        record = after(before, observed.offered, min(observed.at or now, now), now)
         if record is not None and record.lost_at and (before is None or not before.lost_at):
             self._tell(observed, record)
         if record is not None and before is not None and before.lost_at and not record.lost_at:

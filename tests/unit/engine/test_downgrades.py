@@ -199,6 +199,37 @@ async def test_domains_that_share_a_host_and_are_looked_at_at_once_count_its_los
     assert world.counted() == {"requiretls": 1}
 
 
+async def test_a_look_from_before_the_loss_restores_nothing() -> None:
+    """A domain's look may last, with evidence of a host of which another has found out more."""
+    world = World()
+    old, gone, back = (
+        at(evidence(Offer(requiretls=offered)), NOW + hour * 3600)
+        for hour, offered in enumerate((True, False, True))
+    )
+    await world.ledger.observe(old, NOW)
+    assert await world.ledger.observe(gone, NOW + 3600.5) == NOW + 3600
+    assert await world.ledger.observe(old, NOW + 3601) == NOW + 3600
+    assert await world.ledger.observe(gone, NOW + 3602) == NOW + 3600
+    assert world.counted() == {"requiretls": 1}
+    assert await world.ledger.observe(back, NOW + 7200) == 0
+    assert await world.ledger.observe(gone, NOW + 7201) == 0
+    assert world.counted() == {"requiretls": 1}
+
+
+async def test_a_clock_that_goes_back_hides_no_loss() -> None:
+    world = World()
+    await world.sees(Offer(), 1)
+    assert await world.sees(Offer(tlsa=False), 0) == NOW
+    assert world.counted() == {"tlsa": 1}
+
+
+def at(seen: DomainEvidence, moment: float) -> DomainEvidence:
+    """The same, found out at that moment."""
+    (host,) = seen.hosts
+    probes = tuple(replace(probe, probed_at=moment) for probe in host.probes)
+    return replace(seen, hosts=(replace(host, probes=probes),))
+
+
 async def test_what_was_offered_long_ago_is_forgotten() -> None:
     world = World()
     await world.sees(Offer(), 0)
