@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from requiretls_milter.log import printable
-
 if TYPE_CHECKING:
     from requiretls_milter.audit import Audit
 
@@ -73,6 +71,7 @@ def _lines(logs: Sequence[Path]) -> Iterator[str]:
 
 def _text(found: Audit) -> str:
     from requiretls_milter.audit import Result
+    from requiretls_milter.log import printable
 
     results = found.results
     lines = [
