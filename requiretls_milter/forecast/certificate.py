@@ -51,12 +51,13 @@ class Certificate:
     """What is read from one certificate.
 
     ``dns_ids`` and ``cn_ids`` are lower-case (RFC 6125 section 6.4); times are
-    seconds since the epoch. ``server_auth`` is about its extended key usage,
+    seconds since the epoch. ``subject`` is DER. ``server_auth`` is about its extended key usage,
     ``key_for_tls`` about its key usage.
     """
 
     dns_ids: tuple[str, ...]
     cn_ids: tuple[str, ...]
+    subject: bytes
     not_before: float
     not_after: float
     server_auth: bool
@@ -87,6 +88,7 @@ def parse(der: bytes) -> Certificate:
         return Certificate(
             dns_ids=_dns_ids(certificate),
             cn_ids=_cn_ids(certificate),
+            subject=certificate.subject.public_bytes(),
             not_before=_epoch(certificate.not_valid_before_utc),
             not_after=_epoch(certificate.not_valid_after_utc),
             server_auth=_may_serve_tls(certificate),
@@ -310,6 +312,33 @@ def signs(key: bytes, der: bytes) -> bool:
     except Exception:  # noqa: BLE001 - whatever foreign bytes make the parsers raise
         return False
     return True
+
+
+def without_former(chain: tuple[bytes, ...], now: float) -> tuple[bytes, ...]:
+    """*chain* without issuers that are not valid at *now* where a renewed one is there too.
+
+    OpenSSL takes the valid one of several with the same name and key; without
+    dates it would take the first.
+    """
+    valid = {_identity(der) for der in chain[1:] if _is_valid(der, now)} - {b""}
+    issuers = (der for der in chain[1:] if _is_valid(der, now) or _identity(der) not in valid)
+    return (chain[0], *issuers)
+
+
+def _is_valid(der: bytes, now: float) -> bool:
+    try:
+        found = parse(der)
+    except MalformedCertificateError:
+        return False
+    return found.not_before <= now <= found.not_after
+
+
+def _identity(der: bytes) -> bytes:
+    """Name and key of a certificate; empty where it cannot be read."""
+    try:
+        return parse(der).subject + public_key_info(der)
+    except MalformedCertificateError:
+        return b""
 
 
 def anchored_store(anchors: tuple[bytes, ...]) -> crypto.X509Store:

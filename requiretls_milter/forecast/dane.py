@@ -157,7 +157,7 @@ def verify(
     """
     if not chain:
         return "no certificate presented"
-    found = match(chain, records)
+    found = match(certificate.without_former(chain, now), records)
     if found.end_entity:
         return certificate.WEAK_KEY if certificate.has_weak_key(chain[0]) else ""
     if found.anchored is None:

@@ -28,7 +28,8 @@ class Case:
     chain follow the leaf, by number, the leaf being 0 and -1 a stranger's.
     ``tlsa``: usage, selector and matching type, and what it is about: a number in
     the chain, with ``wrong``, ``short`` or ``garbage`` behind it. ``sha1``: the
-    leaf's signature is by that.
+    leaf's signature is by that. ``former``: an earlier certificate of the leaf's
+    issuer, which is in the chain the number after the last.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Case:
     sent: tuple[int, ...]
     tlsa: tuple[str, ...]
     sha1: bool
+    former: Make | None
 
 
 def case(
@@ -45,10 +47,11 @@ def case(
     issuers: tuple[Make, ...] = (MIDDLE, ROOT),
     sent: tuple[int, ...] = (1, 2),
     sha1: bool = False,
+    former: Make | None = None,
     **leaf: object,
 ) -> Case:
     """A case whose leaf has these changes."""
-    return Case(id, replace(LEAF, **leaf), issuers, sent, tlsa, sha1)  # type: ignore[arg-type]
+    return Case(id, replace(LEAF, **leaf), issuers, sent, tlsa, sha1, former)  # type: ignore[arg-type]
 
 
 OLD_MIDDLE = replace(MIDDLE, valid="past")
@@ -90,6 +93,9 @@ CASES = (
     case("ta-expired", "2 0 1 2", valid="past"),
     case("ta-issuer-expired", "2 0 1 2", issuers=(OLD_MIDDLE, ROOT)),
     case("ta-expired-issuer", "2 0 1 1", issuers=(OLD_MIDDLE, ROOT)),
+    case("ta-renewed-issuer", "2 0 1 2", former=OLD_MIDDLE, sent=(3, 1, 2)),
+    case("ta-renewed-anchor", "2 1 1 1", former=OLD_MIDDLE, sent=(3, 1, 2)),
+    case("ta-former-anchor", "2 0 1 3", former=OLD_MIDDLE, sent=(3, 1, 2)),
     case("ta-not-ca", "2 0 1 2", issuers=(replace(MIDDLE, ca=False), ROOT)),
     case("ta-path-length", "2 0 1 2", issuers=(MIDDLE, replace(ROOT, path_length=0))),
     case("ta-client", "2 0 1 2", use="client"),
@@ -146,6 +152,7 @@ CASES = (
     case("pkix-selfsigned", issuers=(), sent=()),
     case("pkix-expired", valid="past"),
     case("pkix-weak-key", key=WEAK),
+    case("pkix-renewed-issuer", former=OLD_MIDDLE, sent=(3, 1)),
     case("pkix-stranger", issuers=(replace(ROOT, subject="Unknown", key=60),), sent=(1,)),
 )
 
@@ -172,6 +179,8 @@ def make(one: Case, host: str, domain: str) -> Made:
         issue(item, makes[i + 1] if i + 1 < len(makes) else None, sha1=one.sha1 and i == 0)
         for i, item in enumerate(makes)
     ]
+    if one.former is not None:
+        ders.append(issue(one.former, one.issuers[1]))
     stranger = issue(Make("Stranger", 50, ca=True), None)
     shown = [ders[0], *(stranger if number < 0 else ders[number] for number in one.sent)]
     return Made(_private(leaf.key) + _pem(shown), tuple(_record(words, ders) for words in one.tlsa))
@@ -182,8 +191,8 @@ def _private(number: int) -> bytes:
 
 
 def trusted() -> bytes:
-    """The root that clients trust, as PEM."""
-    return _pem([issue(ROOT, None)])
+    """The root that clients trust, and before it what it was until it was renewed, as PEM."""
+    return _pem([issue(replace(ROOT, valid="past"), None), issue(ROOT, None)])
 
 
 def _pem(ders: Sequence[bytes]) -> bytes:

@@ -54,6 +54,19 @@ def test_r38_a_root_has_to_be_valid_now() -> None:
 
 
 @pytest.mark.rule(38)
+def test_r38_an_issuer_that_was_renewed_is_good_beside_what_it_was() -> None:
+    """OpenSSL takes the valid one, in whatever order they are sent."""
+    former = Make("Middle", 2, ca=True, valid="past")
+    leaf, root = issue(LEAF, MIDDLE), issue(ROOT, None)
+    both = (issue(former, ROOT), issue(MIDDLE, ROOT))
+    for sent in (both, both[::-1]):
+        assert error((leaf, *sent, root), sha256(root)) == ""
+        assert error((leaf, *sent, root), sha256(both[0])), "it is not the one that is taken"
+    assert error((leaf, both[0], root), sha256(root)) == "certificate has expired"
+    assert error((leaf, both[0], root), sha256(both[0])) == ""
+
+
+@pytest.mark.rule(38)
 def test_r38_the_nearest_anchor_is_enough() -> None:
     root = Make("Root", 3, ca=True, valid="past")
     chain = (issue(LEAF, MIDDLE), issue(MIDDLE, root), issue(root, None))

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
+from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError, verify
 from tests.unit.evidence.pki import Authority
+from tests.unit.forecast import build
+from tests.unit.properties.chains import HOST, Make, issue
 
 VERIFY = """
 import gc, sys
@@ -55,3 +60,22 @@ def test_a_file_that_anchors_nothing_is_told(
         path.write_text(content)
     with pytest.raises(TrustStoreError, match=said):
         TrustStore.load(str(path))
+
+
+def test_an_authority_that_was_renewed_is_good_beside_what_it_was(tmp_path: Path) -> None:
+    """With the same key, as the operator's own authority is renewed; in whatever order."""
+    root, middle = Make("Root", 3, ca=True), Make("Middle", 2, ca=True)
+    leaf = issue(Make(HOST, 1, (HOST,), ca=False), middle)
+    roots = [issue(replace(root, valid="past"), None), issue(root, None)]
+    issuers = [issue(replace(middle, valid="past"), root), issue(middle, root)]
+    for listed in (roots, roots[::-1]):
+        path = tmp_path / "ca.pem"
+        path.write_bytes(b"".join(map(_pem, listed)))
+        trust = TrustStore.load(str(path))
+        for sent in (issuers, issuers[::-1]):
+            assert verify((leaf, *sent), (HOST,), trust, build.NOW) == ""
+        assert verify((leaf, issuers[0]), (HOST,), trust, build.NOW) == "certificate has expired"
+
+
+def _pem(der: bytes) -> bytes:
+    return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
