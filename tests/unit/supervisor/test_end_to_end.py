@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import time
@@ -33,6 +34,18 @@ def test_a_next_hop_that_keeps_requiretls_is_forecast_so(make: Make, internet: W
     service = make(internet.config, workers=1).start()
     (tag,) = service.send("<bob@good.test>")
     assert "requirement=requiretls; source=esmtp; forecast=2.0.0; reason=ok; " in tag
+
+
+def test_without_a_ca_file_the_systems_authorities_count(make: Make, internet: World) -> None:
+    """As it is by default; OpenSSL is told of another system."""
+    config = internet.config.replace(f'ca_file = "{internet.ca_file}"', "")
+    config = config.replace('"dane"', '"secure"')
+    ours = {"SSL_CERT_FILE": str(internet.ca_file)}
+    service = make(config, workers=1, environ=ours).start()
+    assert "forecast=2.0.0; reason=ok" in service.send("<bob@good.test>")[0]
+    service = make(config, workers=1, environ={"SSL_CERT_FILE": os.devnull}).start()
+    assert "forecast=5.7.10; reason=certificate" in service.send("<bob@good.test>")[0]
+    assert service.metric('process_restarts_total{process="engine"}') == 0
 
 
 def test_a_server_without_requiretls_is_a_bounce_forecast_and_refused_by_rule(
