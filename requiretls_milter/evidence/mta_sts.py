@@ -314,7 +314,19 @@ class MtaSts:
                 body += chunk
                 if len(body) > MAX_POLICY:
                     raise PolicyError(f"the policy is longer than {MAX_POLICY} octets")
+            if not _tells_its_end(response) and not body.endswith(b"\n"):
+                raise PolicyError("the policy may have been cut short")
             return bytes(body)
+
+
+def _tells_its_end(response: aiohttp.ClientResponse) -> bool:
+    """Whether a body cut short would show (RFC 9112 sections 6.3 and 9.8).
+
+    Otherwise it ends with the connection, which anybody on the path can end: asyncio does
+    not say whether TLS was closed. Whole lines may be cut then, which makes a policy
+    stricter; but ``mx.example.com`` must not become ``mx.example.co``.
+    """
+    return response.content_length is not None or "Transfer-Encoding" in response.headers
 
 
 def _why(error: Exception) -> str:

@@ -320,6 +320,46 @@ async def test_r50_a_body_without_end_is_cut_off(
     assert sent < 10_000_000
 
 
+@contextlib.asynccontextmanager
+async def saying(certificate: Issued, answer: bytes) -> AsyncIterator[PolicyHost]:
+    """An HTTPS server whose every connection ends, without TLS's own end, after *answer*."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n" + answer)
+        await writer.drain()
+        writer.transport.abort()
+
+    context = certificate.server_context()
+    async with await asyncio.start_server(talk, "127.0.0.1", 0, ssl=context) as tcp:
+        yield PolicyHost(port=tcp.sockets[0].getsockname()[1])
+
+
+@pytest.mark.rule(50)
+@pytest.mark.parametrize(
+    ("answer", "good"),
+    [
+        (b"Content-Length: 64\r\n\r\n" + BODY, True),
+        (b"Content-Length: 64\r\n\r\n" + BODY[:-4], False),
+        (b"Transfer-Encoding: chunked\r\n\r\n40\r\n" + BODY + b"\r\n0\r\n\r\n", True),
+        (b"Transfer-Encoding: chunked\r\n\r\n40\r\n" + BODY + b"\r\n", False),
+        (b"Connection: close\r\n\r\n" + BODY, True),
+        (b"Connection: close\r\n\r\n" + BODY[:-1], False),
+        (b"Connection: close\r\n\r\n" + BODY[:-4], False),
+    ],
+)
+async def test_r50_a_policy_cut_short_on_the_way_is_refused(
+    server: DnsServer, authority: Authority, certificate: Issued, answer: bytes, good: bool
+) -> None:
+    """Whoever ends a connection must not make ``max_age: 86400`` a matter of 86 seconds."""
+    assert len(BODY) == 64
+    async with saying(certificate, answer) as host:
+        found = await finder(server, host, authority).policy(DOMAIN)
+    assert (found.policy is not None) is good
+    if not good:
+        assert found.expires == NOW + FETCH_RETRY
+
+
 @pytest.mark.rule(50)
 async def test_r50_a_compressed_policy_is_refused_unopened(
     server: DnsServer, authority: Authority, certificate: Issued
