@@ -319,8 +319,13 @@ def parse_store_url(text: str) -> StoreUrl:
         return StoreUrl("redis")
     raise ValueError(
         'expected "memory:", "sqlite:///ABSOLUTE/PATH", "redis://HOST:PORT/DB" or '
-        f'"rediss://HOST:PORT/DB" (TLS), got {given(text)}'
+        f'"rediss://HOST:PORT/DB" (TLS), got {given(_without_password(text))}'
     )
+
+
+def _without_password(url: str) -> str:
+    """What of a URL may stand in a log: neither user, password nor query."""
+    return re.sub("//.*@", "//...@", url.partition("?")[0], flags=re.DOTALL)
 
 
 def store_url(text: str) -> str:

@@ -322,6 +322,20 @@ def test_what_names_no_store_is_refused(url: str) -> None:
     assert refused("store.url", f'"{url}"').startswith("store.url: expected")
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("redis://:geheim@host:99999/0", "rediss://us:ge/geheim@host", "redis://a@geheim@host/0"),
+        *("redis://host/x?password=geheim", "redis:// geheim@host?x@y/0"),
+    ],
+)
+def test_a_password_in_a_url_that_is_refused_is_not_shown(url: str) -> None:
+    """What is wrong with a configuration is logged."""
+    said = refused("store.url", f'"{url}"')
+    assert "geheim" not in said
+    assert 'got the text "redis' in said
+
+
 def test_the_bounds_of_a_store_are_numbers_that_make_sense() -> None:
     assert accepted("store.max_records", "1000") == 1000
     assert accepted("store.max_bytes", "1048576") == 1_048_576
