@@ -199,7 +199,7 @@ class Transaction:
 
     def add_recipient(self, address: str, mailer: str, host: str) -> Recipient:
         """A recipient. ``mailer`` and ``host`` are macros ``{rcpt_mailer}``, ``{rcpt_host}``."""
-        recipient = Recipient(address[:MAX_ADDRESS], mailer, host)
+        recipient = Recipient(_kept(address), mailer, host)
         self.recipients.append(recipient)
         if self.esmtp or not self.settings.simple:
             self._look_at(recipient)
@@ -466,9 +466,17 @@ class Transaction:
         )
 
 
+def _kept(address: str) -> str:
+    """What is kept of an address; of one beyond all reason the domain too: rules are by it."""
+    if len(address) <= MAX_ADDRESS:
+        return address
+    local, at, domain = address.rpartition("@")
+    return local[: MAX_ADDRESS // 2] + at + domain[: MAX_ADDRESS // 2 - 1]
+
+
 def _domain(address: str) -> str:
     """The domain of an envelope address as an A-label; as typed where it is none."""
-    domain = nexthop.domain_of(address[:MAX_ADDRESS])
+    domain = nexthop.domain_of(_kept(address))
     try:
         return nexthop.to_alabel(domain) if domain else ""
     except nexthop.NextHopError:

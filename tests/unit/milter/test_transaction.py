@@ -141,6 +141,19 @@ def test_a_rule_asks_on_behalf_of_the_sender_and_the_mta_carries_nothing_of_it()
     assert recipient.asked.source is Source.RULE
 
 
+@pytest.mark.parametrize("length", [64, 1200, 60_000])
+def test_no_rule_is_evaded_by_an_address_of_any_length(length: int) -> None:
+    """``bob+anything`` may be as long as an SMTP line; Postfix takes 2,048 octets."""
+    box = "bob+" + "a" * length
+    chosen = settings(rules={"recipient": {"bank.example": {"require": True}}})
+    recipient = rcpt(message(chosen, requiretls=False), f"{box}@bank.example")
+    assert recipient.asked.source is Source.RULE
+    assert len(recipient.address) <= 1000
+    chosen = settings(rules={"sender": {"bank.example": {"require": True}}})
+    recipient = rcpt(message(chosen, requiretls=False, sender=f"<{box}@bank.example>"))
+    assert recipient.asked.source is Source.RULE
+
+
 def test_mode_off_asks_nothing_tags_nothing_counts_nothing() -> None:
     transaction = message(settings(rules={"mode": "off"}))
     assert rcpt(transaction).question is None
