@@ -21,6 +21,7 @@ from requiretls_milter.config import Config, PlainMail
 from requiretls_milter.engine.cache import BusyError, CachedSource
 from requiretls_milter.engine.downgrades import Ledger
 from requiretls_milter.evidence.collector import EvidenceSource, gather
+from requiretls_milter.forecast import certificate
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.metrics import (
@@ -181,19 +182,23 @@ class Assessor:
     async def _judge(self, evidence: DomainEvidence, question: Question) -> Forecast:
         now = self._wall()
         profile = self._config.mta.profile_for(question.transport)
-        forecast = await asyncio.get_running_loop().run_in_executor(
-            self._judges,
-            lambda: judge(
+
+        def work() -> Forecast:
+            forecast = judge(
                 evidence,
                 asked=question.asked,
                 carried=question.carried,
                 profile=profile,
                 trust=self._trust,
                 now=now,
-            ),
-        )
-        # The judge says when the evidence ends (R44).
-        return replace(forecast, valid_until=min(forecast.valid_until, now + MAX_FORECAST_LIFE))
+            )
+            # The judge says when the evidence ends (R44); its certificates may end before.
+            chains = (probe.chain for host in evidence.hosts for probe in host.probes)
+            changes = (certificate.next_change(chain, now) for chain in chains)
+            ends = min(forecast.valid_until, now + MAX_FORECAST_LIFE, *changes)
+            return replace(forecast, valid_until=ends)
+
+        return await asyncio.get_running_loop().run_in_executor(self._judges, work)
 
     def _show_ready(self, nexthop: NextHop, question: Question, forecast: Forecast) -> None:
         domain = nexthop.host

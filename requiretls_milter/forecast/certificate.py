@@ -11,6 +11,7 @@ import contextlib
 import datetime
 import functools
 import hashlib
+import math
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -331,6 +332,16 @@ def _is_valid(der: bytes, now: float) -> bool:
     except MalformedCertificateError:
         return False
     return found.not_before <= now <= found.not_after
+
+
+def next_change(chain: tuple[bytes, ...], now: float) -> float:
+    """When the first certificate of *chain* begins or ceases to be valid; infinity for never."""
+    moments = [math.inf]
+    for der in chain:
+        with contextlib.suppress(MalformedCertificateError):
+            found = parse(der)
+            moments += (found.not_before, found.not_after)
+    return min(moment for moment in moments if moment > now)
 
 
 def _identity(der: bytes) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.memory import MemoryStore
 from tests.unit.engine.fakesource import Clocks, FakeSource
+from tests.unit.properties.chains import VALIDITIES, Make, issue
 
 SETTINGS = """
 [mta]
@@ -141,6 +143,16 @@ async def test_a_forecast_is_never_reused_for_longer_than_an_hour(kit: Kit) -> N
         )
     forecast = await kit.assessor.assess(question("[mx.a.example]"))
     assert forecast.valid_until == kit.clocks.wall() + MAX_FORECAST_LIFE
+
+
+async def test_a_forecast_is_not_reused_when_a_certificate_has_expired(kit: Kit) -> None:
+    begin, end = (moment.timestamp() for moment in VALIDITIES["now"])
+    kit.clocks.wall_time = begin - 20
+    chain = (issue(Make("mx.a.example", 1), None),)
+    kit.source.script["probe"] = replace(kit.source.script["probe"], chain=chain)
+    for moment, change in ((begin - 20, begin), (begin, begin + 280), (end - 50, end)):
+        kit.clocks.pass_(moment - kit.clocks.wall_time)
+        assert (await kit.assessor.assess(question())).valid_until == change
 
 
 @pytest.mark.rule(61)
