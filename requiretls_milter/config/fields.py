@@ -24,6 +24,9 @@ MAX_UNIX_PATH = 107
 MAX_PATH = 4095
 """Bytes of a path: PATH_MAX of Linux, less the final NUL."""
 
+MAX_ACCOUNT = 2**32 - 2
+"""The largest number of a user or group; the next one stands for "as it is" in chown(2)."""
+
 MILTER_COMMAND_TIMEOUT = 30
 """Seconds: Postfix's default of milter_command_timeout, after which it gives the milter up."""
 
@@ -31,7 +34,7 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _TRANSPORT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
-_GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", re.ASCII)
+_ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", re.ASCII)
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _REDIS_URL = re.compile(
@@ -124,9 +127,20 @@ def transport(text: str) -> str:
 
 
 def group(text: str) -> str:
-    """The name of a group of the system."""
-    if not _GROUP.fullmatch(text):
-        raise ValueError(f"expected the name of a group, got {given(text)}")
+    """The name of a group of the system, or a number."""
+    return _account(text, "group")
+
+
+def user(text: str) -> str:
+    """The name of a user of the system, or a number."""
+    return _account(text, "user")
+
+
+def _account(text: str, what: str) -> str:
+    if not _ACCOUNT.fullmatch(text):
+        raise ValueError(f"expected the name of a {what}, got {given(text)}")
+    if text.isdecimal() and int(text) > MAX_ACCOUNT:
+        raise ValueError(f"expected a {what}'s number of at most {MAX_ACCOUNT}, got {text}")
     return text
 
 
@@ -361,6 +375,7 @@ Seconds = Annotated[float, Field(strict=True, gt=0, le=3600, allow_inf_nan=False
 DomainPattern = Annotated[Text, AfterValidator(domain_pattern)]
 OptionalDomain = Annotated[Text, AfterValidator(optional(to_alabel))]
 TransportName = Annotated[Text, AfterValidator(transport)]
+OptionalUser = Annotated[Text, AfterValidator(optional(user))]
 OptionalGroup = Annotated[Text, AfterValidator(optional(group))]
 FieldName = Annotated[Text, AfterValidator(field_name)]
 Address = Annotated[Text, AfterValidator(address)]

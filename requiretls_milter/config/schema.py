@@ -247,6 +247,14 @@ class Milter(Section):
         ),
         json_schema_extra=RESTART,
     )
+    socket_owner: fields.OptionalUser = Field(
+        "",
+        description=(
+            "Owner of a unix socket, a user's name or number; empty: the user that we run as. Only "
+            "root may give a socket away."
+        ),
+        json_schema_extra=RESTART,
+    )
     socket_group: fields.OptionalGroup = Field(
         "",
         description=(

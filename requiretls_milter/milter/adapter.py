@@ -181,7 +181,10 @@ def open_socket(milter_config: config.Milter) -> None:
         milter.opensocket(False)
         if parsed.family == "unix":
             set_permissions(
-                parsed.path, milter_config.socket_group, int(milter_config.socket_mode, 8)
+                parsed.path,
+                owner=milter_config.socket_owner,
+                group=milter_config.socket_group,
+                mode=int(milter_config.socket_mode, 8),
             )
     except (milter.error, OSError) as error:
         raise SocketError(f"cannot open {where}: {error}") from error

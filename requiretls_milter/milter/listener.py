@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import grp
 import os
+import pwd
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 MAX_UNIX_PATH = 106
@@ -91,17 +93,27 @@ def check_address(family: str, host: str, port: int) -> None:
         raise SocketError(f"cannot open {family}:{port}@{host}: {error.strerror}") from error
 
 
-def set_permissions(path: str, group: str, mode: int) -> None:
-    """Give a unix socket its *group* (a name or number; "": as it is) and *mode*.
+def set_permissions(path: str, *, owner: str, group: str, mode: int) -> None:
+    """Give a unix socket its *owner* and *group* (names or numbers; "": as they are) and *mode*.
 
     Raises:
-        SocketError: there is no such group.
+        SocketError: there is no such user or group.
         OSError: it may not be changed.
     """
-    if group:
-        try:
-            number = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
-        except KeyError:
-            raise SocketError(f"cannot open {path}: there is no group {group}") from None
-        os.chown(path, -1, number)
+    try:
+        user_id = _number(owner, lambda name: pwd.getpwnam(name).pw_uid)
+    except KeyError:
+        raise SocketError(f"cannot open {path}: there is no user {owner}") from None
+    try:
+        group_id = _number(group, lambda name: grp.getgrnam(name).gr_gid)
+    except KeyError:
+        raise SocketError(f"cannot open {path}: there is no group {group}") from None
     os.chmod(path, mode)
+    os.chown(path, user_id, group_id)
+
+
+def _number(name: str, look_up: Callable[[str], int]) -> int:
+    """The number that chown(2) takes; -1 leaves as it is."""
+    if not name:
+        return -1
+    return int(name) if name.isdecimal() else look_up(name)

@@ -129,6 +129,14 @@ def test_what_is_no_octal_is_no_permission(value: str) -> None:
 # ---------------------------------------------------------------- names
 
 
+@pytest.mark.parametrize("key", ["milter.socket_owner", "milter.socket_group"])
+def test_an_account_is_a_name_or_a_number_that_a_system_can_have(key: str) -> None:
+    for value in ("postfix", "0", "4294967294", ""):
+        assert accepted(key, f'"{value}"') == value
+    assert "at most 4294967294" in refused(key, '"4294967295"')
+    assert "expected the name of a" in refused(key, '"no such"')
+
+
 @pytest.mark.parametrize(
     ("given", "canonical"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -62,6 +63,22 @@ def test_the_socket_belongs_to_the_configured_group(serve: Serve) -> None:
     milter = serve(f'socket_group = "{group.gr_name}"')
     assert isinstance(milter.socket, str)
     assert os.stat(milter.socket).st_gid == group.gr_gid
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+@pytest.mark.parametrize("by_number", [False, True])
+def test_the_socket_belongs_to_the_configured_user(serve: Serve, by_number: bool) -> None:
+    user = next(entry for entry in pwd.getpwall() if entry.pw_uid != os.geteuid())
+    milter = serve(f'socket_owner = "{user.pw_uid if by_number else user.pw_name}"')
+    assert isinstance(milter.socket, str)
+    status = os.stat(milter.socket)
+    assert (status.st_uid, status.st_gid) == (user.pw_uid, os.getegid())
+    assert works(milter)
+
+
+def test_a_user_that_does_not_exist_is_told(serve: Serve) -> None:
+    milter = serve('socket_owner = "no-such-user"', expect_failure=True)
+    assert "there is no user no-such-user" in refusal(milter)
 
 
 def test_a_group_that_does_not_exist_is_told(serve: Serve) -> None:
