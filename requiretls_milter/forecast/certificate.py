@@ -36,6 +36,9 @@ MAX_SHOWN = 200
 MIN_RSA_BITS = 1024
 """Bits of an RSA or DSA key that make 80 bits of security (NIST SP 800-57 part 1, table 2)."""
 
+MAX_RSA_EXPONENT = 64
+"""Bits of a public exponent: of a longer one a hundred signatures would take a second."""
+
 MIN_EC_BITS = 160
 """The same of a key on an elliptic curve."""
 
@@ -52,13 +55,14 @@ class Certificate:
     """What is read from one certificate.
 
     ``dns_ids`` and ``cn_ids`` are lower-case (RFC 6125 section 6.4); times are
-    seconds since the epoch. ``subject`` is DER. ``server_auth`` is about its extended key usage,
-    ``key_for_tls`` about its key usage.
+    seconds since the epoch. ``subject`` and ``issuer`` are DER. ``server_auth`` is about
+    its extended key usage, ``key_for_tls`` about its key usage.
     """
 
     dns_ids: tuple[str, ...]
     cn_ids: tuple[str, ...]
     subject: bytes
+    issuer: bytes
     not_before: float
     not_after: float
     server_auth: bool
@@ -90,6 +94,7 @@ def parse(der: bytes) -> Certificate:
             dns_ids=_dns_ids(certificate),
             cn_ids=_cn_ids(certificate),
             subject=certificate.subject.public_bytes(),
+            issuer=certificate.issuer.public_bytes(),
             not_before=_epoch(certificate.not_valid_before_utc),
             not_after=_epoch(certificate.not_valid_after_utc),
             server_auth=_may_serve_tls(certificate),
@@ -262,7 +267,6 @@ def build_path(
     try:
         leaf, *others = (_x509(der) for der in chain)
         context = crypto.X509StoreContext(store, leaf, others)
-        context.verify_certificate()
         ders = [_der(certificate) for certificate in context.get_verified_chain()]
         certificates = [parse(der) for der in ders]
     except crypto.X509StoreContextError as error:
@@ -300,6 +304,8 @@ def signs(key: bytes, der: bytes) -> bool:
         scheme = certificate.signature_algorithm_parameters
         match public:
             case rsa.RSAPublicKey() if isinstance(scheme, padding.AsymmetricPadding):
+                if public.public_numbers().e.bit_length() > MAX_RSA_EXPONENT:
+                    return False
                 hash_algorithm = certificate.signature_hash_algorithm
                 if hash_algorithm is None:
                     return False
@@ -348,6 +354,28 @@ def _identity(der: bytes) -> bytes:
     """Name and key of a certificate; empty where it cannot be read."""
     try:
         return parse(der).subject + public_key_info(der)
+    except MalformedCertificateError:
+        return b""
+
+
+def last_sent(chain: tuple[bytes, ...]) -> bytes:
+    """The certificate that is reached from the leaf by the names of issuers, as far as sent."""
+    last = chain[0]
+    left = list(chain[1:])
+    with contextlib.suppress(MalformedCertificateError):
+        while not parse(last).self_issued:
+            issuer = parse(last).issuer
+            found = next((der for der in left if _subject(der) == issuer), None)
+            if found is None:
+                break
+            left.remove(found)
+            last = found
+    return last
+
+
+def _subject(der: bytes) -> bytes:
+    try:
+        return parse(der).subject
     except MalformedCertificateError:
         return b""
 

@@ -87,15 +87,11 @@ def match(chain: tuple[bytes, ...], records: tuple[TlsaRecord, ...]) -> Match:
     )
     paths = [_path_to(anchor, chain, anchor_has_dates=False) for anchor in anchors]
     if not anchors:
-        # A key alone may be the anchor, which has issued the last certificate sent.
-        signed = {
-            der: None
-            for record in authorities
-            if (record.selector, record.matching_type) == (SPKI, FULL)
-            for der in chain
-            if certificate.signs(record.data, der)
-        }
-        paths = [_path_to(last, chain, anchor_has_dates=True) for last in signed]
+        # A key alone may be the anchor, which has issued the last certificate of those sent.
+        last = certificate.last_sent(chain)
+        keys = (r.data for r in authorities if (r.selector, r.matching_type) == (SPKI, FULL))
+        if any(certificate.signs(key, last) for key in keys):
+            paths = [_path_to(last, chain, anchor_has_dates=True)]
     # The nearest anchor decides: OpenSSL looks no further up once a record matches.
     return Match(end_entity, min(paths, key=_preferred, default=None))
 

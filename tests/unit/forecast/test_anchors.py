@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
+import time
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
 
 from requiretls_milter.forecast import dane
 from requiretls_milter.model import TlsaRecord
@@ -83,6 +90,40 @@ def test_r38_a_key_alone_anchors_what_it_has_signed() -> None:
     assert error((issue(LEAF, MIDDLE, True),), TlsaRecord(2, 1, 0, spki(2))), "forged"
     digest = TlsaRecord(2, 1, 1, hashlib.sha256(spki(2)).digest())
     assert error((leaf,), digest), "no digest can check a signature"
+
+
+def test_a_hundred_keys_that_take_long_hold_nobody_up() -> None:
+    """The judge has one thread: with exponents as long as these each try takes 7 ms."""
+    signer = rsa.generate_private_key(65_537, 3072)
+    modulus = signer.public_key().public_numbers().n
+    hostile = []
+    for number in range(80):  # more do not fit into a DNS message
+        key = rsa.RSAPublicNumbers(2**3070 + 2 * number + 1, modulus - 2 * number).public_key()
+        data = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        hostile.append(TlsaRecord(2, 1, 0, data))
+    chain = tuple(_signed_by(signer, number) for number in range(10))
+    began = time.process_time()
+    assert error(chain, *hostile) == "no TLSA record matches the certificate"
+    assert time.process_time() - began < 0.5
+
+
+def _signed_by(signer: rsa.RSAPrivateKey, number: int) -> bytes:
+    moment = datetime.datetime.fromtimestamp(NOW, datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(_name(number))
+        .issuer_name(_name(number + 1))
+        .public_key(signer.public_key())
+        .serial_number(number + 1)
+        .not_valid_before(moment)
+        .not_valid_after(moment)
+        .sign(signer, hashes.SHA256())
+        .public_bytes(Encoding.DER)
+    )
+
+
+def _name(number: int) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"name {number}")])
 
 
 def test_a_key_that_is_not_for_tls_serves_no_tls() -> None:
