@@ -238,10 +238,18 @@ class Site(Generic[_Mta]):
                 raise LabError(f"no bounce of {subject!r} arrived at {', '.join(places)}")
             time.sleep(0.05)
 
-    def saw_no_mail(self, scenario: Scenario) -> bool:
-        """Whether the servers of *scenario* were contacted, and heard no MAIL."""
+    def saw_no_mail(self, scenario: Scenario, timeout: float = 15.0) -> bool:
+        """Whether the servers of *scenario* were contacted, and heard no MAIL.
+
+        A session is told when it is over: an answer that was made of it may come before.
+        """
         places = [host.address for host in self.lab.hosts(scenario)]
-        seen = [session for session in self.lab.sessions() if session.address in places]
+        deadline = time.monotonic() + timeout
+        while True:
+            seen = [session for session in self.lab.sessions() if session.address in places]
+            if seen or time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
         return bool(seen) and not any(session.mail for session in seen if session.helo == self.name)
 
     @property
