@@ -601,13 +601,13 @@ def _sentence(key: str, has: Any, should: Any) -> str:
     return f"{key} is {value_text(has)}, but in Postfix it is {value_text(should)}"
 
 
-def _value(profile: MtaProfile, key: str) -> object:
+def _value(profile: MtaProfile, key: str) -> Any:
     """A key's value, such that two that mean the same are equal."""
-    pairs = profile.requiretls_policy
-    if key != "requiretls_policy" or pairs is None:
-        return getattr(profile, key)
-    # The order means nothing, and no match is enforce.
-    return frozenset(pair for pair in pairs if pair != ("*", RequiretlsPolicy.ENFORCE))
+    value = getattr(profile, key)
+    if value is None or key not in ("requiretls_policy", "tls_policy"):
+        return value
+    # The order means nothing, and no match of a REQUIRETLS policy is enforce.
+    return frozenset(pair for pair in value if pair != ("*", RequiretlsPolicy.ENFORCE))
 
 
 def _shown(profile: MtaProfile, key: str) -> Any:
@@ -619,4 +619,6 @@ def _shown(profile: MtaProfile, key: str) -> Any:
         if [pattern for pattern, _ in value] == ["*"]:
             return value[0][1].value
         return {pattern: policy.value for pattern, policy in value}
+    if key == "tls_policy":
+        return {name: str(policy) for name, policy in value}
     return list(value) if isinstance(value, tuple) else value

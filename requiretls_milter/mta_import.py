@@ -110,7 +110,7 @@ def mirror(postfix: Postfix) -> Mirror:
         "local_transports": _local_transports(postfix),
         "local_domains": domains,
         "my_addresses": list(postfix.own_addresses),
-        **{key: value for key, value in base.values.items() if value != {}},
+        **base.values,
     }
     if transports:
         mta["transport"] = transports
@@ -452,7 +452,7 @@ def to_toml(made: Mirror) -> str:
         for line in _wrapped(f"warning: {warning}"):
             document.add(tomlkit.comment(line))
     document.add(tomlkit.nl())
-    document.add("mta", _table(made.mta))
+    document.add("mta", _table({key: value for key, value in made.mta.items() if value != {}}))
     if made.hints:
         document.add(tomlkit.nl())
         lines = ["Postfix's own, where the probe should do the same:", "[probe]"]

@@ -398,6 +398,23 @@ def test_each_key_that_differs_is_named_with_both_values() -> None:
     ]
 
 
+def test_a_tls_policy_that_differs_is_named() -> None:
+    static = {"smtp_tls_policy_maps": "hash:/etc/postfix/tls"}
+    table = {"hash:/etc/postfix/tls": (("a.example", "encrypt"), ("b.example", "may"))}
+    base = postfix(**static)
+    made = replace(base, tables={**base.tables, **table})
+    has = {**mirror(postfix()).mta, "tls_policy": {"b.example": "may"}}
+    assert different(configured(mta=has), made) == [
+        'mta.tls_policy is {"b.example" = "may"}, but in Postfix it is '
+        '{"a.example" = "encrypt", "b.example" = "may"}'
+    ]
+    has["tls_policy"] = {"b.example": "may", "a.example": "encrypt"}
+    assert different(configured(mta=has), made) == []
+    assert different(configured(mta=has), postfix()) == [
+        'mta.tls_policy is {"b.example" = "may", "a.example" = "encrypt"}, but in Postfix it is {}'
+    ]
+
+
 def test_what_means_the_same_does_not_differ() -> None:
     made = postfix(smtp_requiretls_policy="enforce")
     for policy in ("enforce", {"*": "enforce"}, {}):

@@ -41,6 +41,7 @@ def test_an_installed_postfix_is_mirrored_without_a_warning() -> None:
         "myhostname": "mta.example.org",
         "tls_security_level": "may",
         "requiretls_policy": "default",
+        "tls_policy": {},
         "mta_sts": "off",
         "insecure_mx_policy": "dane",
         "requiretls_esmtp_header": True,
@@ -52,6 +53,10 @@ def test_an_installed_postfix_is_mirrored_without_a_warning() -> None:
         "local_domains": ["mta.example.org", "localhost.example.org", "localhost"],
         "my_addresses": ["127.0.0.1", "192.0.2.25"],
     }
+
+
+def test_what_says_nothing_is_not_written() -> None:
+    assert "tls_policy" not in tomllib.loads(to_toml(mirror(postfix())))["mta"]
 
 
 def test_the_same_settings_always_give_the_same_text() -> None:
