@@ -22,11 +22,20 @@ class Authentication:
 def dane_references(host: HostEvidence, evidence: DomainEvidence) -> tuple[str, ...]:
     """Reference identifiers for DANE-TA(2) (RFC 7672 section 3.2.2).
 
-    The TLSA base domain and, where the host came from MX records, the next-hop
-    domain before and after CNAME expansion.
+    The TLSA base domain and, where the host came from signed MX records, the
+    next-hop domain before and after CNAME expansion.
     """
+    return postfix_dane_references(host, evidence) if evidence.mx.secure else _base_domain(host)
+
+
+def postfix_dane_references(host: HostEvidence, evidence: DomainEvidence) -> tuple[str, ...]:
+    """The same as Postfix has it: whatever DNSSEC says of the MX records (dane_init())."""
     if evidence.nexthop.kind is HopKind.MX and evidence.mx.outcome is DnsOutcome.FOUND:
-        return (host.tlsa.base_domain, evidence.mx.canonical, evidence.nexthop.host)
+        return (*_base_domain(host), evidence.mx.canonical, evidence.nexthop.host)
+    return _base_domain(host)
+
+
+def _base_domain(host: HostEvidence) -> tuple[str, ...]:
     return (host.tlsa.base_domain,)
 
 

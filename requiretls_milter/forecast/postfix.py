@@ -21,7 +21,7 @@ from requiretls_milter.forecast.attempt import (
     reply_status,
     session_failure,
 )
-from requiretls_milter.forecast.authentication import dane_references
+from requiretls_milter.forecast.authentication import dane_references, postfix_dane_references
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.servers import (
     SMTP_PORT,
@@ -226,7 +226,7 @@ def _dane_plan(server: Server, delivery: Delivery, configured: TlsLevel) -> Plan
     if unsigned_mx and profile.insecure_mx_policy is TlsLevel.ENCRYPT:
         return fall_back(TlsLevel.ENCRYPT, "the MX records are not signed")
     level = TlsLevel.HALF_DANE if unsigned_mx else configured
-    return Plan(level, dane_references(server.host, delivery.evidence), records)
+    return Plan(level, postfix_dane_references(server.host, delivery.evidence), records)
 
 
 def _forbidden_by_policy(
@@ -433,15 +433,20 @@ def _mismatch(server: Server, plan: Plan, level: TlsLevel, delivery: Delivery) -
 
 
 def _names_the_host(server: Server, level: TlsLevel, delivery: Delivery) -> bool:
-    """Whether a PKIX certificate names the MX host itself, not only a pattern or the domain.
+    """Whether the certificate names the MX host itself, not only a pattern or the domain.
 
     RFC 8689 section 4.2.1 step 4, RFC 8461 section 4.2. With DANE the TLSA
-    records speak for the host.
+    records speak for the host; where the MX records are not signed, only for its
+    own name (RFC 7672 section 3.2.2), and Postfix takes the domain's too.
     """
-    if not profiles.must_pkix(level):
-        return True
-    host = server.host.host
-    return not pkix.verify(server.probe.chain, (host,), delivery.trust, delivery.now)
+    chain, host = server.probe.chain, server.host
+    if profiles.must_pkix(level):
+        return not pkix.verify(chain, (host.host,), delivery.trust, delivery.now)
+    if level is TlsLevel.HALF_DANE:
+        records = dane.usable(secure_tlsa(host))
+        references = dane_references(host, delivery.evidence)
+        return not dane.verify(chain, records, references, delivery.now)
+    return True
 
 
 def _certificate_failure(

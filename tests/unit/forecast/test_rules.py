@@ -327,6 +327,27 @@ def test_r39_reference_names_of_dane_ta(name: str, matches: bool) -> None:
 
 
 @pytest.mark.rule(39)
+@pytest.mark.parametrize("name", ["example.org", "expanded.example.net"])
+def test_r39_with_unsigned_mx_records_only_the_host_s_name_proves_anything(name: str) -> None:
+    """Postfix delivers; but whoever writes the MX records may be the one with that certificate."""
+    for presented, good in ((certificate(name), False), (certificate("mx1.example.org"), True)):
+        seen = probe(presented=presented)
+        evidence = domain(
+            host(presented.tlsa(2), seen=seen), secure=False, sts=("mx1.example.org",)
+        )
+        evidence = replace(evidence, mx=replace(evidence.mx, canonical="expanded.example.net"))
+        result = forecast(evidence)
+        assert result.tls == "halfdane/requiretls"
+        assert result.rfc8689 is not None
+        if good:
+            assert answers(result) == OK
+            assert result.rfc8689.status == "2.0.0"
+        else:
+            assert answers(result) == ("2.0.0", "noncompliant_unverified")
+            assert result.rfc8689.reason == "certificate_not_verified"
+
+
+@pytest.mark.rule(39)
 def test_r39_without_mx_records_only_the_base_domain_counts() -> None:
     presented = certificate("example.org")
     own = host(presented.tlsa(2), seen=probe(presented=presented))
