@@ -22,21 +22,26 @@ class Authentication:
 def dane_references(host: HostEvidence, evidence: DomainEvidence) -> tuple[str, ...]:
     """Reference identifiers for DANE-TA(2) (RFC 7672 section 3.2.2).
 
-    The TLSA base domain and, where the host came from signed MX records, the
-    next-hop domain before and after CNAME expansion.
+    The TLSA base domain. Besides it, where the host came from signed MX records,
+    the next-hop domain before and after CNAME expansion; where there are none,
+    the next hop's own name, which may be an alias of the base domain.
     """
-    return postfix_dane_references(host, evidence) if evidence.mx.secure else _base_domain(host)
+    if not _has_mx_records(evidence):
+        return (host.tlsa.base_domain, host.host)
+    if not evidence.mx.secure:
+        return (host.tlsa.base_domain,)
+    return postfix_dane_references(host, evidence)
 
 
 def postfix_dane_references(host: HostEvidence, evidence: DomainEvidence) -> tuple[str, ...]:
-    """The same as Postfix has it: whatever DNSSEC says of the MX records (dane_init())."""
-    if evidence.nexthop.kind is HopKind.MX and evidence.mx.outcome is DnsOutcome.FOUND:
-        return (*_base_domain(host), evidence.mx.canonical, evidence.nexthop.host)
-    return _base_domain(host)
-
-
-def _base_domain(host: HostEvidence) -> tuple[str, ...]:
+    """The same as Postfix has it (dane_init()): MX records, signed or not, or the base domain."""
+    if _has_mx_records(evidence):
+        return (host.tlsa.base_domain, evidence.mx.canonical, evidence.nexthop.host)
     return (host.tlsa.base_domain,)
+
+
+def _has_mx_records(evidence: DomainEvidence) -> bool:
+    return evidence.nexthop.kind is HopKind.MX and evidence.mx.outcome is DnsOutcome.FOUND
 
 
 def authenticate(

@@ -355,6 +355,19 @@ def test_r39_without_mx_records_only_the_base_domain_counts() -> None:
     assert forecast(evidence).status == "5.7.10"
 
 
+@pytest.mark.rule(39)
+def test_r39_without_mx_records_the_alias_of_the_base_domain_counts_by_the_rfc() -> None:
+    """RFC 7672 section 3.2.2; Postfix has no name but that of the base domain."""
+    presented = certificate("alias.example.org")
+    own = host(presented.tlsa(2), name="alias.example.org", seen=probe(presented=presented))
+    own = replace(own, tlsa=replace(own.tlsa, base_domain="mx1.example.org"))
+    evidence = replace(domain(own), nexthop=NextHop(HopKind.HOST, "alias.example.org"))
+    result = forecast(evidence)
+    assert result.status == "5.7.10"
+    assert result.rfc8689 is not None
+    assert result.rfc8689.status == "2.0.0"
+
+
 @pytest.mark.rule(40)
 def test_r40_end_entity_and_trust_anchor_records_are_alternatives_in_any_order() -> None:
     wrong_anchor = TlsaRecord(2, 1, 1, bytes(32))
