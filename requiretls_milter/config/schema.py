@@ -1034,14 +1034,15 @@ class Limits(Section):
     host_cache: Annotated[Count, Field(ge=100, le=10_000_000)] = Field(
         20_000,
         description=(
-            "Entries of evidence by host and address that the engine keeps in memory, some 8 KiB "
-            "each with a certificate chain; the least used makes room."
+            "Entries of evidence by host and address that the engine keeps in memory, with their "
+            "certificate chains 8 KiB each on average at most; the least used makes room."
         ),
     )
     domain_cache: Annotated[Count, Field(ge=100, le=10_000_000)] = Field(
         20_000,
         description=(
-            "Entries of evidence by domain, up to 10 KiB each; the least used makes room."
+            "Entries of evidence by domain, 8 KiB each on average at most; the least used makes "
+            "room."
         ),
     )
     store_queue: Annotated[Count, Field(ge=1, le=1_000_000)] = Field(

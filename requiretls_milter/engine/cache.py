@@ -63,7 +63,7 @@ from requiretls_milter.model import (
     ProbeStage,
     TlsaEvidence,
 )
-from requiretls_milter.store import Store, StoreError, StoreKind
+from requiretls_milter.store import OVERHEAD, Store, StoreError, StoreKind
 
 MAX_LIFE = 86_400.0
 """Seconds that evidence is kept at most (RFC 8767 section 4 advises a cap)."""
@@ -103,6 +103,9 @@ LAST_FLEET_LOOK = 0.5
 
 MAX_RETRY_AFTER = 900.0
 """Seconds to which probe.retry_after doubles while attempts fail."""
+
+ENTRY_OCTETS = 8_192
+"""Octets that an entry has on average at most: a usual chain has half of it."""
 
 JITTER = 0.1
 """Part of a life that is cut off at random, or added to a pause."""
@@ -151,20 +154,30 @@ class _Shelf:
     limit: int
     bound: Bound
     entries: OrderedDict[Hashable, _Entry]
+    octets: int = 0
+    """Of what servers and zones fill at will; all entries together have so many each."""
 
     def put(self, key: Hashable, entry: _Entry) -> bool:
         """Put it there; returns whether another had to make room."""
+        self.drop(key)
         self.entries[key] = entry
-        self.entries.move_to_end(key)
-        full = len(self.entries) > self.limit
-        while len(self.entries) > self.limit:
-            self.entries.popitem(last=False)
+        self.octets += _octets(entry.value)
+        full = False
+        while len(self.entries) > self.limit or self.octets > self.limit * ENTRY_OCTETS:
+            full = True
+            self.drop(next(iter(self.entries)))
         return full
+
+    def drop(self, key: Hashable) -> None:
+        """Forget an entry; there may be none."""
+        entry = self.entries.pop(key, None)
+        if entry is not None:
+            self.octets -= _octets(entry.value)
 
     def forget_failures(self) -> None:
         """Nothing is known of failed attempts any more: they may be made again at once."""
         for key in [key for key, entry in self.entries.items() if entry.pause]:
-            del self.entries[key]
+            self.drop(key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,7 +431,7 @@ class CachedSource:
         else:
             life *= 1.0 - JITTER * self._jitter()
         if life <= 0:
-            kind.shelf.entries.pop(key, None)
+            kind.shelf.drop(key)
             return found
         kept = replace(found, expires=wall + life)
         stored = monotonic - _age(found, wall)
@@ -816,6 +829,17 @@ def _split(key: str) -> tuple[str, str]:
 def _spread(domain: str) -> float:
     """A number from 0 to 1 that is always the same for a domain."""
     return zlib.crc32(domain.encode()) / 0xFFFFFFFF
+
+
+def _octets(found: Evidence) -> int:
+    """Octets of what a stranger may make as large as a message lets him."""
+    if isinstance(found, ProbeEvidence):
+        return sum(map(len, found.chain))
+    if isinstance(found, TlsaEvidence):
+        return sum(len(record.data) for record in found.records)
+    if isinstance(found, MtaStsEvidence) and found.policy is not None:
+        return sum(len(pattern) + OVERHEAD for pattern in found.policy.mx)
+    return 0
 
 
 def _age(found: Evidence, now: float) -> float:

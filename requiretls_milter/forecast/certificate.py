@@ -12,7 +12,9 @@ import datetime
 import functools
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -22,11 +24,20 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import crypto
 
+from requiretls_milter.model import TlsaRecord
+
 # X509_V_FLAG_NO_CHECK_TIME of OpenSSL's x509_vfy.h; pyOpenSSL does not name it.
 _NO_CHECK_TIME = 0x200000
 _PARTIAL_CHAIN = int(crypto.X509StoreFlags.PARTIAL_CHAIN)
 
 CACHED_CERTIFICATES = 8192
+
+MAX_CACHED_OCTETS = 16_384
+"""Octets of chains and records about which a result is kept: four times what is usual.
+
+They are kept with it. What a server sends or a zone holds may be six times as large, and
+whoever wants to can have us look at thousands of them.
+"""
 
 WEAK_KEY = "certificate has a key that is too weak"
 
@@ -48,6 +59,35 @@ _FACTORED_KEYS = (crypto.TYPE_RSA, _RSA_PSS, crypto.TYPE_DSA)
 _DER_LONG_FORM = 0x80  # X.690 section 8.1.3.5
 _DER_VERSION = 0xA0  # the first field of a TBSCertificate, left out where it is 1
 _DER_BEFORE_KEY = 5  # serial number, signature, issuer, validity, subject (RFC 5280 section 4.1)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def remembered(most: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Keep the *most* recent results of a pure function, but none about much data."""
+
+    def wrap(function: Callable[P, R]) -> Callable[P, R]:
+        remembering: Any = functools.lru_cache(maxsize=most)(function)
+
+        @functools.wraps(function)
+        def call(*arguments: P.args, **named: P.kwargs) -> R:
+            if _octets(arguments) > MAX_CACHED_OCTETS:
+                return function(*arguments, **named)
+            return cast(R, remembering(*arguments, **named))
+
+        return call
+
+    return wrap
+
+
+def _octets(value: object) -> int:
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value, TlsaRecord):
+        return len(value.data)
+    return sum(map(_octets, value)) if isinstance(value, tuple) else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +120,7 @@ class MalformedCertificateError(ValueError):
     """Bytes that are no certificate, or one that cannot be evaluated."""
 
 
-@functools.lru_cache(maxsize=CACHED_CERTIFICATES)
+@remembered(CACHED_CERTIFICATES)
 def parse(der: bytes) -> Certificate:
     """Read a DER certificate.
 
@@ -111,7 +151,7 @@ def shown(text: str) -> str:
     return "".join(c if " " <= c <= "~" else "?" for c in text[:MAX_SHOWN])
 
 
-@functools.lru_cache(maxsize=CACHED_CERTIFICATES)
+@remembered(CACHED_CERTIFICATES)
 def public_key_info(der: bytes) -> bytes:
     """Cut the SubjectPublicKeyInfo out of a DER certificate, octet by octet as it stands there.
 
@@ -200,7 +240,7 @@ def _is_weakly_signed(certificate: x509.Certificate) -> bool:
     return isinstance(algorithm, hashes.MD5 | hashes.SHA1)
 
 
-@functools.lru_cache(maxsize=CACHED_CERTIFICATES)
+@remembered(CACHED_CERTIFICATES)
 def has_weak_key(der: bytes) -> bool:
     """Whether the key of a certificate has less than the 80 bits of OpenSSL's security level 1.
 
@@ -414,7 +454,7 @@ def _words(text: str) -> str:
 # ---------------------------------------------------------------- names
 
 
-@functools.lru_cache(maxsize=CACHED_CERTIFICATES)
+@remembered(CACHED_CERTIFICATES)
 def name_error(der: bytes, references: tuple[str, ...]) -> str:
     """Say which names a certificate has where none matches; the empty string where one does.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 from OpenSSL import crypto
 
 from requiretls_milter.forecast import certificate
-from requiretls_milter.forecast.certificate import MalformedCertificateError, Path
+from requiretls_milter.forecast.certificate import MalformedCertificateError, Path, remembered
 from requiretls_milter.model import TlsaRecord
 
 DANE_TA = 2
@@ -24,7 +23,7 @@ _STRENGTH = {1: 1, 2: 2}  # SHA-512 before SHA-256, as in Postfix's tls_dane_dig
 CACHED_MATCHES = 8192
 
 
-@functools.lru_cache(maxsize=CACHED_MATCHES)
+@remembered(CACHED_MATCHES)
 def postfix_accepts(records: tuple[TlsaRecord, ...]) -> tuple[TlsaRecord, ...]:
     """The records that pass Postfix's own parser, before OpenSSL sees them.
 
@@ -37,7 +36,7 @@ def postfix_accepts(records: tuple[TlsaRecord, ...]) -> tuple[TlsaRecord, ...]:
     )
 
 
-@functools.lru_cache(maxsize=CACHED_MATCHES)
+@remembered(CACHED_MATCHES)
 def usable(records: tuple[TlsaRecord, ...]) -> tuple[TlsaRecord, ...]:
     """The records that can match anything at all (RFC 7672 section 2.2, RFC 6698 section 2.1)."""
     return tuple(record for record in postfix_accepts(records) if _is_usable(record))
@@ -73,7 +72,7 @@ class Match:
     anchored: Path | None
 
 
-@functools.lru_cache(maxsize=CACHED_MATCHES)
+@remembered(CACHED_MATCHES)
 def match(chain: tuple[bytes, ...], records: tuple[TlsaRecord, ...]) -> Match:
     """Compare *chain* (DER, leaf first) with the *usable* records."""
     compared = _strongest(records)

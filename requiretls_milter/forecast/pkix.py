@@ -9,7 +9,7 @@ from pathlib import Path as FilePath
 from OpenSSL import SSL, crypto
 
 from requiretls_milter.forecast import certificate
-from requiretls_milter.forecast.certificate import Path
+from requiretls_milter.forecast.certificate import Path, remembered
 
 CACHED_PATHS = 4096
 
@@ -32,7 +32,7 @@ class TrustStore:
         self._owners = owners
         self._dated = dated
         certificate.ignore_dates(store)
-        self.path = functools.lru_cache(maxsize=CACHED_PATHS)(functools.partial(_path, store))
+        self.path = remembered(CACHED_PATHS)(functools.partial(_path, store))
         """Find the path from a chain (DER, leaf first) to a trusted authority."""
 
     def path_at(self, chain: tuple[bytes, ...], now: float) -> Path:

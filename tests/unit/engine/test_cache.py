@@ -33,6 +33,7 @@ from requiretls_milter.model import (
     ProbeStage,
     Reply,
     TlsaEvidence,
+    TlsaRecord,
 )
 from requiretls_milter.store import StoreError, StoreKind
 from requiretls_milter.store.memory import MemoryStore
@@ -182,6 +183,29 @@ async def test_each_layer_is_bounded_and_the_least_used_goes_first() -> None:
     assert sum(kit.source.calls.values()) == before
     await kit.cache.mx("b")
     assert sum(kit.source.calls.values()) == before + 1
+
+
+async def test_servers_and_zones_that_say_much_cannot_fill_the_memory() -> None:
+    """A chain may have 100 KiB; all entries of a layer together have 8 KiB each at most."""
+    kit = Kit(limits=Limits().model_copy(update={"host_cache": 100, "domain_cache": 100}))
+    script = kit.source.script
+    script["probe"] = replace(script["probe"], chain=(bytes(60_000), bytes(40_000)))
+    script["tlsa"] = replace(script["tlsa"], records=(TlsaRecord(3, 0, 0, bytes(60_000)),))
+    patterns = tuple(f"{number}.example" for number in range(1000))
+    script["mta_sts"] = MtaStsEvidence(
+        MtaStsPolicy(MtaStsMode.ENFORCE, patterns, 86_400, "1"), expires=86_400
+    )
+    for number in range(90):
+        name = f"{number}.example"
+        await kit.cache.probe("192.0.2.1", 25, name)
+        await kit.cache.tlsa(name, 25, ADDRESSES)
+        await kit.cache.mta_sts(name)
+    assert kit.cache.entries() == {Layer.HOST: 10, Layer.DOMAIN: 5}
+    assert kit.count("saturated_total", "host_cache") == 170
+    script["probe"] = replace(script["probe"], chain=(bytes(4_000),))
+    for number in range(95):
+        await kit.cache.probe("192.0.2.2", 25, f"{number}.example")
+    assert kit.cache.entries()[Layer.HOST] >= 95
 
 
 # ---------------------------------------------------------------- temporary failures
