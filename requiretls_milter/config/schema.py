@@ -640,9 +640,9 @@ class Dns(Section):
     nameservers: Annotated[tuple[fields.Nameserver, ...], as_list] = Field(
         (),
         description=(
-            'Resolvers, "ADDRESS" or "ADDRESS:PORT"; empty: those of /etc/resolv.conf. They must '
-            "validate DNSSEC, and the path to them must be trusted (best: on this host), as their "
-            "AD bit is believed (RFC 7672 section 2.1.3)."
+            'Resolvers, "ADDRESS" or "ADDRESS:PORT"; empty: those of /etc/resolv.conf, which is '
+            "read at start and reload. They must validate DNSSEC, and the path to them must be "
+            "trusted (best: on this host), as their AD bit is believed (RFC 7672 section 2.1.3)."
         ),
     )
     timeout: Seconds = Field(

@@ -183,8 +183,13 @@ class _Engine:
         """Make what answers under a configuration; of the old one, keep what is the same."""
         old = self._heart
         authorities = _authorities(config.probe.ca_file)
-        same = old is not None and _look_alike(old.config, config)
-        if old is not None and same and old.authorities == authorities:
+        if (
+            old is not None
+            and _look_alike(old.config, config)
+            # Beside the configuration, files of the system may have changed.
+            and old.authorities == authorities
+            and old.collector.resolver.is_current()
+        ):
             collector, resolver = old.collector, old.resolver
             source, trust = old.source, old.trust
         else:

@@ -185,6 +185,7 @@ class Resolver:
         )
         servers = cast(list[dns.nameserver.Do53Nameserver], self._stub.nameservers)
         self.nameservers: tuple[tuple[str, int], ...] = tuple((s.address, s.port) for s in servers)
+        self._of_system = not nameservers
         self.trusted: bool = bool(nameservers) or all(
             ipaddress.ip_address(address).is_loopback for address, _ in self.nameservers
         )
@@ -192,6 +193,10 @@ class Resolver:
         self.tested = asyncio.Event()
         """Lookups wait for it: whoever tests the resolver first clears it meanwhile."""
         self.tested.set()
+
+    def is_current(self) -> bool:
+        """Whether ``/etc/resolv.conf``, if it is what counts, still names the same servers."""
+        return not self._of_system or self.nameservers == tuple(_system_nameservers())
 
     async def root(self) -> Lookup:
         """Look up the name servers of the root zone, which is signed.

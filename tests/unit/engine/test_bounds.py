@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from requiretls_milter.child import Start
 from requiretls_milter.config import Config, Limits
+from requiretls_milter.control import pair
 from requiretls_milter.engine.cache import BusyError
-from requiretls_milter.engine.process import _look_alike
+from requiretls_milter.engine.process import _Engine, _look_alike
 from requiretls_milter.engine.server import MAX_CONNECTIONS
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.slots import Pace, Slots
@@ -57,6 +59,27 @@ def test_a_collector_keeps_the_limits_of_its_configuration() -> None:
 def test_other_limits_want_another_collector() -> None:
     assert _look_alike(Config(), Config())
     assert not _look_alike(Config(), Config(limits=Limits(probes=41)))
+
+
+async def test_other_resolvers_of_the_system_want_another_collector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At a reload, also where nothing of the configuration has changed."""
+    named = [[("127.0.0.1", 9)]]
+    monkeypatch.setattr("requiretls_milter.evidence.dns._system_nameservers", lambda: named[-1])
+    config = Config.model_validate({"store": {"url": "memory:"}, "dns": {"timeout": 0.1}})
+    channel, theirs = pair()
+    engine = _Engine(Start("engine", config, 1, 1, channel), None)
+    await engine._open_store(config)
+    engine._heart = await engine._build(config, 1)
+    assert (await engine._build(config, 2)).source is engine._heart.source
+    named.append([("127.0.0.2", 9)])
+    heart = await engine._build(config, 3)
+    assert heart.source is not engine._heart.source
+    assert heart.collector.resolver.nameservers == (("127.0.0.2", 9),)
+    await asyncio.gather(*engine._tasks)
+    channel.close()
+    theirs.close()
 
 
 async def test_who_waits_for_a_place_is_told_of() -> None:

@@ -76,6 +76,19 @@ async def test_r20_the_ad_bit_of_a_system_resolver_elsewhere_is_ignored(
     assert not (await resolver.root()).secure
 
 
+def test_a_system_that_asks_others_by_now_is_told_from_one_that_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """/etc/resolv.conf is read once; at a reload it is compared."""
+    here, elsewhere = [("127.0.0.1", 53)], [("192.0.2.53", 53)]
+    monkeypatch.setattr("requiretls_milter.evidence.dns._system_nameservers", lambda: here)
+    of_system, configured = Resolver([], 1.0), Resolver(["127.0.0.1"], 1.0)
+    assert of_system.is_current()
+    monkeypatch.setattr("requiretls_milter.evidence.dns._system_nameservers", lambda: elsewhere)
+    assert not of_system.is_current()
+    assert configured.is_current()
+
+
 @pytest.mark.rule(20)
 @pytest.mark.parametrize(
     ("addresses", "trusted"),
