@@ -268,6 +268,12 @@ class _Connection(asyncio.Protocol):
         except MetricError as error:
             _log.warning("connection_cut", reason=str(error), worker=self.worker)
             self.abort()
+        except asyncio.CancelledError:
+            # Where the client is still there it is not we who are cancelled, but what we waited
+            # for: a reload has given it up.
+            if not isinstance(request, CountersRequest):
+                self._send(error_reply(request.id, "given up: the configuration has changed"))
+            raise
         except Exception as error:  # noqa: BLE001 - one request must not end the others
             _log.exception("request_failed", op=request.op, error=repr(error))
             if not isinstance(request, CountersRequest):

@@ -55,7 +55,7 @@ class FakeAssessor:
 
     def __init__(self) -> None:
         self.gate: asyncio.Event | None = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.asked: list[str] = []
         self.chain: tuple[bytes, ...] = ()
         self.text = ""
@@ -403,6 +403,20 @@ async def test_a_visitor_who_leaves_takes_nothing_along(door: Door) -> None:
     door.assessor.gate.set()
     assert (await stayer.reply()).id == 1
     stayer.close()
+
+
+async def test_what_a_reload_gives_up_is_answered_and_nobody_waits_for_it(door: Door) -> None:
+    door.assessor.error = asyncio.CancelledError()
+    visitor = await door.visit()
+    visitor.send(EvidenceRequest(id=1, nexthop="example.org", refresh=True), ask(2))
+    for number in (1, 2):
+        reply = await visitor.reply()
+        assert (reply.op, reply.id) == ("error", number)
+        assert "configuration has changed" in reply.error
+    door.assessor.error = None
+    visitor.send(ask(3))
+    assert (await visitor.reply()).op == "forecast"
+    visitor.close()
 
 
 async def test_a_mistake_of_ours_answers_the_request_and_harms_no_other(door: Door) -> None:
