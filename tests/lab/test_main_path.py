@@ -234,6 +234,45 @@ def test_r08_tls_required_that_does_not_say_exactly_no_asks_nothing(
     assert delivery.dsn == "4.7.5"
 
 
+@pytest.mark.rule(8)
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("TLS-Required:No", "tls-required:\tnO", "TLS-Required: No ", "TLS-Required: No\t"),
+        *("TLS-Required:\n No", "TLS-Required: No\n ", "TLS-Required: N\n o"),
+        *("TLS-Required : No", "TLS-Required\t: No", "TLS-Required:\x0bNo", "TLS-Required: No\x0b"),
+        *("TLS-Required: No\n\t\n ", "TLS-Required: =?us-ascii?Q?No?=", "TLS-Required: No\x00x"),
+    ],
+)
+def test_r08_tls_required_says_no_to_the_milter_where_it_does_to_postfix(
+    lab: Lab, milter: Milter, field: str
+) -> None:
+    sent = send(lab, at(WRONG), asks=(), headers=[field])
+    (delivery,) = lab.deliveries(sent.queue_id)
+    told = [line for line in milter.events("recipient") if line.get("queue_id") == sent.queue_id]
+    said_no = any(line["requirement"] == "tls-required-no" for line in told)
+    assert said_no is (delivery.dsn == "2.0.0")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("Require-TLS-ESMTP:yes", "require-tls-esmtp:\tYES", "Require-TLS-ESMTP: yes "),
+        *("Require-TLS-ESMTP : yes", "Require-TLS-ESMTP:\n yes", "Require-TLS-ESMTP: yes\n "),
+        *("Require-TLS-ESMTP: y", "Require-TLS-ESMTP: yes (or no)", "Require-TLS-ESMTP: yes\x00x"),
+        *("Require-TLS-ESMTP: no\nRequire-TLS-ESMTP: yes", "Require-TLS-ESMTP:\x0byes"),
+    ],
+)
+def test_the_field_of_postfix_asks_the_milter_where_it_asks_postfix(
+    lab: Lab, milter: Milter, field: str
+) -> None:
+    sent = send(lab, at(WRONG), asks=(), headers=[field])
+    (delivery,) = lab.deliveries(sent.queue_id)
+    told = [line for line in milter.events("recipient") if line.get("queue_id") == sent.queue_id]
+    asked = any(line["requirement"] == "requiretls" for line in told)
+    assert asked is (delivery.dsn == "5.7.10")
+
+
 @pytest.mark.rule(9)
 def test_r09_of_several_tls_required_fields_one_that_says_no_is_enough_for_postfix(
     lab: Lab, milter: Milter
