@@ -98,8 +98,8 @@ _NOREPLY = int(milter.NOREPLY)
 
 MACROS = (
     (milter.M_CONNECT, "j v {daemon_name}"),
-    (milter.M_ENVFROM, "i {auth_authen} {tls_version}"),
-    (milter.M_ENVRCPT, "i {rcpt_mailer} {rcpt_host}"),
+    (milter.M_ENVFROM, "i {auth_authen} {tls_version} {mail_addr}"),
+    (milter.M_ENVRCPT, "i {rcpt_mailer} {rcpt_host} {rcpt_addr}"),
     (milter.M_EOM, "i"),
 )
 """What is read at each stage. The list of a stage replaces the MTA's own."""
@@ -481,7 +481,8 @@ def _mail(connection: _Connection, ctx: Any, sender: bytes, *parameters: bytes) 
     if client is None or client.authenticated is not authenticated:
         client = connection.client = _client(connection, ctx, authenticated)
     connection.sender = sender
-    connection.begin(Transaction(connection.settings, client, _text(sender), parameters))
+    resolved = _resolved(connection, ctx, client, "{mail_addr}")
+    connection.begin(Transaction(connection.settings, client, _text(sender), parameters, resolved))
     return _CONTINUE
 
 
@@ -503,7 +504,10 @@ def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes
     if message is None:
         return _CONTINUE
     recipient = message.add_recipient(
-        _text(address), _macro(ctx, "{rcpt_mailer}"), _macro(ctx, "{rcpt_host}")
+        _text(address),
+        _macro(ctx, "{rcpt_mailer}"),
+        _macro(ctx, "{rcpt_host}"),
+        _resolved(connection, ctx, message.client, "{rcpt_addr}"),
     )
     _ask(connection, recipient, "rcpt")
     if not message.can_act(recipient) or recipient.rule is None:
@@ -597,6 +601,18 @@ def _macro(ctx: Any, name: str) -> str:
     except UnicodeDecodeError:
         return ""
     return value if value is not None else ""
+
+
+def _resolved(connection: _Connection, ctx: Any, client: Client, macro: str) -> str:
+    """An address as the MTA understands it, where a rule may want to know its domain.
+
+    Of Postfix alone, which knows ``example.org!bob`` and ``bob%example.org``; a
+    ruleset of Sendmail's may have made anything of an address.
+    """
+    if connection.settings.simple or not client.postfix:
+        return ""
+    address = _macro(ctx, macro)
+    return address if "@" in address else ""
 
 
 def _text(octets: bytes) -> str:

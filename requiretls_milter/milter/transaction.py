@@ -126,9 +126,11 @@ class Recipient:
     """One recipient that the MTA accepted, and what became of it.
 
     ``rule`` is None until somebody wants to know (see :class:`Settings`), as
-    are the fields that follow it. ``nexthop`` is None too where the MTA named
-    one that cannot be understood: ``nexthop_text`` has its text, and
-    ``nexthop_error`` says why. ``gone``: refused at RCPT. ``waited``: seconds
+    are the fields that follow it. ``resolved`` is the address as the MTA
+    understands it ("" where it does not say): ``example.org!bob`` is
+    ``bob@example.org`` to Postfix, and rules are by domain. ``nexthop`` is None
+    too where the MTA named one that cannot be understood: ``nexthop_text`` has
+    its text, and ``nexthop_error`` says why. ``gone``: refused at RCPT. ``waited``: seconds
     that SMTP waited for its forecast. ``downgraded``: seconds since its next hop
     ceased to offer something; 0.0 where it did not.
     """
@@ -136,6 +138,7 @@ class Recipient:
     address: str
     mailer: str
     host: str
+    resolved: str = ""
     rule: rules.Rule | None = None
     domain: str = ""
     nexthop: NextHop | None = None
@@ -177,12 +180,14 @@ class Transaction:
         client: who sends it.
         sender: the reverse-path as the MTA hands it over, with or without ``<>``.
         parameters: of MAIL, in any number and length.
+        resolved: the reverse-path as the MTA understands it; see :class:`Recipient`.
     """
 
     settings: Settings
     client: Client
     sender: str
     parameters: Sequence[bytes] = ()
+    resolved: str = ""
     recipients: list[Recipient] = field(default_factory=list)
     findings: HeaderFindings = field(init=False)
     esmtp: bool = field(init=False)
@@ -193,13 +198,14 @@ class Transaction:
         self.findings = HeaderFindings(self.settings.tag_name)
         self.esmtp = asks_requiretls(self.parameters)
         self.null_sender = self.sender.strip() in NULL_SENDERS
-        self.sender_domain = _domain(self.sender) if self.settings.rules.by_domain else ""
+        by_domain = self.settings.rules.by_domain
+        self.sender_domain = _domain(self.resolved or self.sender) if by_domain else ""
 
     # ------------------------------------------------------------ RCPT
 
-    def add_recipient(self, address: str, mailer: str, host: str) -> Recipient:
+    def add_recipient(self, address: str, mailer: str, host: str, resolved: str = "") -> Recipient:
         """A recipient. ``mailer`` and ``host`` are macros ``{rcpt_mailer}``, ``{rcpt_host}``."""
-        recipient = Recipient(_kept(address), mailer, host)
+        recipient = Recipient(_kept(address), mailer, host, _kept(resolved))
         self.recipients.append(recipient)
         if self.esmtp or not self.settings.simple:
             self._look_at(recipient)
@@ -274,7 +280,7 @@ class Transaction:
         return True
 
     def _find_rule(self, recipient: Recipient) -> rules.Rule:
-        recipient.domain = _domain(recipient.address)
+        recipient.domain = _domain(recipient.resolved or recipient.address)
         try:
             recipient.nexthop = nexthop.from_macros(
                 recipient.mailer, recipient.host, recipient.domain, self.settings.config.mta

@@ -296,6 +296,20 @@ def test_r10_the_parameter_wins_over_tls_required_no(lab: Lab, milter: Milter) -
     assert delivery.dsn == "5.7.10"
 
 
+@pytest.mark.parametrize(
+    "form", ["{domain}!{user}", "@relay.test:{user}@{domain}", "{user}@{domain}."]
+)
+def test_no_rule_is_evaded_by_another_way_to_write_an_address(
+    lab: Lab, milter: Milter, form: str
+) -> None:
+    user, domain_part = at(REQUIRED).split("@")
+    sent = send(lab, form.format(user=user, domain=domain_part), asks=())
+    (delivery,) = lab.deliveries(sent.queue_id)
+    assert delivery.to == at(REQUIRED)
+    line = milter.recipient(sent.queue_id)
+    assert (line["requirement"], line["source"]) == ("requiretls", "rule")
+
+
 def test_the_parameter_wins_over_a_rule_too(lab: Lab, milter: Milter) -> None:
     sent = send(lab, at(REQUIRED))
     line = milter.recipient(sent.queue_id)

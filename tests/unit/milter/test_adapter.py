@@ -84,8 +84,10 @@ def test_only_wanted_events_and_replies_are_negotiated_and_only_needed_macros(
             | milterclient.NR_HEADER
         )
         assert client.actions == 0x01 | 0x10 | 0x100  # add, change fields; macro lists
-        assert client.macro_lists["mail"].split() == ["i", "{auth_authen}", "{tls_version}"]
-        assert client.macro_lists["rcpt"].split() == ["i", "{rcpt_mailer}", "{rcpt_host}"]
+        mail = ["i", "{auth_authen}", "{tls_version}", "{mail_addr}"]
+        assert client.macro_lists["mail"].split() == mail
+        rcpt = ["i", "{rcpt_mailer}", "{rcpt_host}", "{rcpt_addr}"]
+        assert client.macro_lists["rcpt"].split() == rcpt
         assert "v" in client.macro_lists["connect"].split()
 
 

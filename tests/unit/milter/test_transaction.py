@@ -154,6 +154,21 @@ def test_no_rule_is_evaded_by_an_address_of_any_length(length: int) -> None:
     assert recipient.asked.source is Source.RULE
 
 
+@pytest.mark.parametrize("address", ["bank.example!bob", "bob%bank.example@mx.test"])
+def test_no_rule_is_evaded_by_a_route_in_the_address(address: str) -> None:
+    """To Postfix both are ``bob@bank.example``, and it says so."""
+    table = {"bank.example": {"require": True}}
+    transaction = message(settings(rules={"recipient": table}), requiretls=False)
+    understood = "bob@bank.example"
+    recipient = transaction.add_recipient(f"<{address}>", "smtp", "bank.example", understood)
+    assert recipient.asked.source is Source.RULE
+    assert recipient.address == f"<{address}>"
+    sends = Transaction(
+        settings(rules={"sender": table}), OURS, f"<{address}>", (), resolved=understood
+    )
+    assert rcpt(sends).asked.source is Source.RULE
+
+
 def test_mode_off_asks_nothing_tags_nothing_counts_nothing() -> None:
     transaction = message(settings(rules={"mode": "off"}))
     assert rcpt(transaction).question is None
