@@ -85,13 +85,14 @@ def test_the_public_key_is_what_stands_in_the_certificate_octet_by_octet() -> No
         assert dane.verify((der,), (record,), (), build.NOW) == ""
 
 
-def test_the_key_of_an_algorithm_that_we_do_not_know_is_compared_all_the_same() -> None:
+def test_the_key_of_an_algorithm_that_we_do_not_know_is_compared_and_proves_nothing() -> None:
     der = build.certificate().chain[0]
     known = bytes.fromhex("06082a8648ce3d030107")  # OID prime256v1
     assert der.count(known) == 1
     strange = der.replace(known, bytes.fromhex("06082a8648ce3d03017f"))
     record = TlsaRecord(3, 1, 1, certificate.digest(certificate.public_key_info(strange), 1))
-    assert dane.verify((strange,), (record,), (), build.NOW) == ""
+    assert dane.match((strange,), (record,)).end_entity
+    assert dane.verify((strange,), (record,), (), build.NOW) == certificate.WEAK_KEY
 
 
 @pytest.mark.parametrize("selector", [0, 1])
