@@ -19,6 +19,7 @@ from requiretls_milter.commands.audit import audit
 from requiretls_milter.commands.doctor import doctor
 from requiretls_milter.commands.export import export
 from requiretls_milter.commands.mta import mta
+from requiretls_milter.commands.options import CONFIG_OPTION, FORMAT_OPTION
 from requiretls_milter.commands.report import report
 
 if TYPE_CHECKING:
@@ -35,14 +36,6 @@ INTERRUPTED = 130
 
 BROKEN_PIPE = 141
 """Exit status: nobody reads our output any more (128 + SIGPIPE)."""
-
-CONFIG_OPTION = click.option(
-    "--config",
-    "config_path",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Configuration file; else /etc/requiretls-milter/config.toml, or all defaults.",
-)
 
 
 class NobodyReadsError(Exception):
@@ -97,14 +90,7 @@ def serve(config_path: Path | None) -> int:
     show_default=True,
     help="The MTA's transport, for the overrides of [mta.transport.NAME].",
 )
-@click.option(
-    "--format",
-    "output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="For people, or for scripts.",
-)
+@FORMAT_OPTION
 @click.option("--refresh", is_flag=True, help="Look again, whatever a running service knows.")
 def check(
     nexthops: tuple[str, ...],

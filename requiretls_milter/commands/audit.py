@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from requiretls_milter.commands.options import FORMAT_OPTION
+
 if TYPE_CHECKING:
     from requiretls_milter.audit import Audit
 
@@ -25,14 +27,7 @@ MAX_SAID = 200
 @click.argument(
     "logs", metavar="LOGFILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-@click.option(
-    "--format",
-    "output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="For people, or for scripts.",
-)
+@FORMAT_OPTION
 def audit(logs: Sequence[Path], output: str) -> int:
     """Compare the forecasts in logs with what Postfix then did.
 

@@ -7,16 +7,11 @@ from pathlib import Path
 import click
 
 from requiretls_milter.commands.mta import CONFIG_DIR_OPTION, POSTCONF_OPTION
+from requiretls_milter.commands.options import CONFIG_OPTION, FORMAT_OPTION
 
 
 @click.command()
-@click.option(
-    "--config",
-    "config_path",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Configuration file; else /etc/requiretls-milter/config.toml, or all defaults.",
-)
+@CONFIG_OPTION
 @CONFIG_DIR_OPTION
 @POSTCONF_OPTION
 @click.option(
@@ -25,14 +20,7 @@ from requiretls_milter.commands.mta import CONFIG_DIR_OPTION, POSTCONF_OPTION
     default="",
     help="A mail server elsewhere, to see whether port 25 can be reached.",
 )
-@click.option(
-    "--format",
-    "output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="For people, or for scripts.",
-)
+@FORMAT_OPTION
 def doctor(
     config_path: Path | None, config_dir: str, postconf: str, outside: str, output: str
 ) -> int:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from requiretls_milter.commands.options import CONFIG_OPTION
+
 
 @click.group()
 def export() -> None:
@@ -13,13 +15,7 @@ def export() -> None:
 
 
 @export.command("postfix-requiretls-policy")
-@click.option(
-    "--config",
-    "config_path",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Configuration file; else /etc/requiretls-milter/config.toml, or all defaults.",
-)
+@CONFIG_OPTION
 def postfix_requiretls_policy(config_path: Path | None) -> int:
     """Write a table for Postfix's smtp_requiretls_policy.
 

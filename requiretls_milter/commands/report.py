@@ -11,6 +11,8 @@ from typing import IO, TYPE_CHECKING, NoReturn
 
 import click
 
+from requiretls_milter.commands.options import CONFIG_OPTION, FORMAT_OPTION
+
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
     from requiretls_milter.would_have import Verdicts
@@ -38,21 +40,8 @@ SHOWN_MESSAGES = 5
     show_default=True,
     help="How far back, where the log is the journal's.",
 )
-@click.option(
-    "--config",
-    "config_path",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Configuration file; else /etc/requiretls-milter/config.toml, or all defaults.",
-)
-@click.option(
-    "--format",
-    "output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="For people, or for scripts.",
-)
+@CONFIG_OPTION
+@FORMAT_OPTION
 def report(
     would_have: bool,
     logs: Sequence[Path],
