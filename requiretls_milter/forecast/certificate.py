@@ -53,6 +53,9 @@ MAX_RSA_EXPONENT = 64
 MIN_EC_BITS = 160
 """The same of a key on an elliptic curve."""
 
+_WITH_TWO_ISSUERS = 3
+"""Certificates of the shortest chain in which an issuer can stand twice."""
+
 _RSA_PSS = 912  # EVP_PKEY_RSA_PSS: NID_rsassaPss of OpenSSL's obj_mac.h; pyOpenSSL does not name it
 _FACTORED_KEYS = (crypto.TYPE_RSA, _RSA_PSS, crypto.TYPE_DSA)
 
@@ -367,6 +370,8 @@ def without_former(chain: tuple[bytes, ...], now: float) -> tuple[bytes, ...]:
     OpenSSL takes the valid one of several with the same name and key; without
     dates it would take the first.
     """
+    if len(chain) < _WITH_TWO_ISSUERS:
+        return chain
     valid = {_identity(der) for der in chain[1:] if _is_valid(der, now)} - {b""}
     issuers = (der for der in chain[1:] if _is_valid(der, now) or _identity(der) not in valid)
     return (chain[0], *issuers)
