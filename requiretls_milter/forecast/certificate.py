@@ -68,17 +68,32 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class _TooMuchError(Exception):
+    """A result that is not kept, since functools.lru_cache keeps no exception."""
+
+    def __init__(self, result: object) -> None:
+        super().__init__()
+        self.result = result
+
+
 def remembered(most: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Keep the *most* recent results of a pure function, but none about much data."""
 
     def wrap(function: Callable[P, R]) -> Callable[P, R]:
-        remembering: Any = functools.lru_cache(maxsize=most)(function)
+        def computed(*arguments: P.args, **named: P.kwargs) -> R:
+            result = function(*arguments, **named)
+            if _octets(arguments) > MAX_CACHED_OCTETS:
+                raise _TooMuchError(result)
+            return result
+
+        kept: Any = functools.lru_cache(maxsize=most)(computed)
 
         @functools.wraps(function)
         def call(*arguments: P.args, **named: P.kwargs) -> R:
-            if _octets(arguments) > MAX_CACHED_OCTETS:
-                return function(*arguments, **named)
-            return cast(R, remembering(*arguments, **named))
+            try:
+                return cast(R, kept(*arguments, **named))
+            except _TooMuchError as much:
+                return cast(R, much.result)
 
         return call
 
