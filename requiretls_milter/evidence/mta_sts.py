@@ -21,6 +21,7 @@ import aiohttp
 import aiohttp.abc
 import dns.rdatatype
 
+from requiretls_milter import log
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.dns import Resolver, address_literal
 from requiretls_milter.evidence.slots import Full, Slots, nobody
@@ -58,6 +59,8 @@ _POLICY_MX = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.?"
 )
 
+_log = log.get_logger("evidence.mta_sts")
+
 
 class PolicyError(ValueError):
     """A record, a policy or a reply that is not as RFC 8461 has it; the text says what is wrong."""
@@ -67,7 +70,7 @@ class PolicyError(ValueError):
 class StsRecord:
     """The TXT record of a domain: ``id`` is empty where it has none that is valid.
 
-    ``error``: it could not be looked up, or there is something that is no valid record.
+    ``error``: it could not be looked up.
     """
 
     id: str = ""
@@ -239,7 +242,11 @@ class MtaSts:
         self._slots = Slots(fetches, "fetches", full)
 
     async def record(self, domain: str) -> StsRecord:
-        """Look up ``_mta-sts.DOMAIN`` (section 3.1); aliases are followed. Never raises."""
+        """Look up ``_mta-sts.DOMAIN`` (section 3.1); aliases are followed. Never raises.
+
+        Several records, or one that is not valid, are none: that is no failure of ours
+        that another attempt would mend.
+        """
         found = await self._resolver.lookup(f"_mta-sts.{domain}", dns.rdatatype.TXT)
         expires = self._clock() + found.ttl
         if found.outcome is DnsOutcome.ERROR:
@@ -249,7 +256,8 @@ class MtaSts:
                 b"".join(rdata.strings) for rdata in cast(Iterable[Any], found.rdatas)
             )
         except PolicyError as error:
-            return StsRecord(error=str(error), expires=expires)
+            _log.info("mta_sts_record_invalid", domain=domain, error=str(error))
+            return StsRecord(expires=expires)
         return StsRecord(policy_id, expires=expires)
 
     async def policy(self, domain: str) -> MtaStsEvidence:
