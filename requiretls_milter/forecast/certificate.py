@@ -91,9 +91,10 @@ def remembered(most: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @functools.wraps(function)
         def call(*arguments: P.args, **named: P.kwargs) -> R:
             try:
-                return cast(R, kept(*arguments, **named))
+                result: R = kept(*arguments, **named)
             except _TooMuchError as much:
-                return cast(R, much.result)
+                result = cast(R, much.result)
+            return result
 
         return call
 

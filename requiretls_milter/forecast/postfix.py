@@ -347,7 +347,7 @@ def _handshake_failure(server: Server, plan: Plan, undecided: str) -> Attempt | 
     probe = server.probe
     if probe.stage is ProbeStage.HANDSHAKE:
         why = probe.error or str(probe.failure)
-    elif profiles.must_match(_session_level(plan)) and probe.tls_version in OLD_TLS:
+    elif probe.tls_version in OLD_TLS and profiles.must_match(_session_level(plan)):
         # smtp(8) raises OpenSSL's security level to 1 where it authenticates,
         # and OpenSSL 3 has no TLS before 1.2 there.
         why = f"it speaks no more than {probe.tls_version}"
