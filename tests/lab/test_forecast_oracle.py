@@ -6,16 +6,22 @@ Every recorded scenario, every word of the vocabulary that none of them has, and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from requiretls_milter.config.text import render
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.metrics import Counters, Gauges
-from requiretls_milter.model import Forecast, Question
+from requiretls_milter.model import Forecast, Question, Requirement
 from requiretls_milter.nexthop import parse
 from requiretls_milter.store.memory import MemoryStore
 from tests.lab import labconfig
@@ -95,6 +101,46 @@ async def test_every_recorded_scenario_is_forecast_from_live_evidence(lab: Lab) 
         ours = [(item.status, item.outcome.value, item.tls or "") for item in forecasts]
         made.append((scenario, ours, expected(scenario)))
     assert len(made) == len(load().scenarios) - len(NOT_KNOWABLE) - len(SETTINGS_NOT_MIRRORED)
+    assert differences(made) == []
+
+
+# ---------------------------------------------------------------- the command
+
+
+def checked(
+    lab: Lab, asked: Sequence[Question], directory: Path
+) -> dict[Question, Mapping[str, Any]]:
+    """What ``check`` says of all of them: a command for each transport and requirement."""
+    groups: dict[tuple[str, Requirement], list[Question]] = {}
+    for question in asked:
+        groups.setdefault((question.transport, question.asked), []).append(question)
+    found: dict[Question, Mapping[str, Any]] = {}
+    for (transport, requirement), questions in groups.items():
+        mta = labconfig.all_transports()[transport]
+        path = directory / f"{transport}.toml"
+        path.write_text(render(labconfig.settings(lab, probe=PROBE, mta=mta)))
+        options = ["--config", str(path), "--requirement", requirement.value, "--format", "json"]
+        done = subprocess.run(
+            [sys.executable, "-m", "requiretls_milter", "check", *options]
+            + [question.nexthop for question in questions],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode in (0, 1, 75), done.stderr
+        for question, report in zip(questions, json.loads(done.stdout), strict=True):
+            found[question] = report["forecast"]
+    return found
+
+
+def test_every_recorded_scenario_is_forecast_by_check(lab: Lab, tmp_path: Path) -> None:
+    asked = {item.id: list(questions(lab, item)) for item in RECORDED}
+    found = checked(lab, list(dict.fromkeys(q for each in asked.values() for q in each)), tmp_path)
+    made = []
+    for scenario in RECORDED:
+        forecasts = [found[question] for question in asked[scenario.id]]
+        ours = [(item["status"], item["outcome"], item["tls"] or "") for item in forecasts]
+        made.append((scenario, ours, expected(scenario)))
     assert differences(made) == []
 
 
