@@ -134,8 +134,9 @@ class MxEvidence:
     the CNAME chain, which owns the records. ``null_mx`` is a single MX "." (RFC
     7505); ``null_among`` says that "." stood beside other records: it is not
     among ``records`` (Postfix takes such a set for a null MX all the same).
-    FOUND without records is a set of which no host name is usable. ``expires``
-    is the end of the shortest TTL on the path.
+    FOUND without records is a set of which no host name is usable. ``partial``
+    says that there were more records than are kept: the best are, while Postfix
+    keeps what comes first. ``expires`` is the end of the shortest TTL on the path.
     """
 
     outcome: DnsOutcome
@@ -146,6 +147,7 @@ class MxEvidence:
     canonical: str = ""
     error: str = ""
     expires: float = 0.0
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ class AddressLookup:
     and AAAA is enough). ``alias_secure`` says whether the CNAME at the
     original name validates (RFC 7672 section 2.2.2), None where the name is no
     alias or the question did not arise; ``alias_error`` that this could not be
-    found out.
+    found out. ``partial``: there were more addresses than are kept.
     """
 
     outcome: DnsOutcome
@@ -168,6 +170,7 @@ class AddressLookup:
     alias_error: bool = False
     error: str = ""
     expires: float = 0.0
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +190,7 @@ class TlsaEvidence:
     ``base_domain`` is the TLSA base domain at which the records were found or
     last sought (RFC 7672 section 2.2.3). ``asked`` is False where the lookup
     is not to be made, since the address RRset is insecure (section 2.2.2).
+    ``partial``: there were more records than are kept.
     """
 
     asked: bool = False
@@ -196,6 +200,7 @@ class TlsaEvidence:
     records: tuple[TlsaRecord, ...] = ()
     error: str = ""
     expires: float = 0.0
+    partial: bool = False
 
 
 class ProbeStage(enum.StrEnum):
@@ -267,6 +272,11 @@ class HostEvidence:
     addresses: AddressLookup
     tlsa: TlsaEvidence = TlsaEvidence()
     probes: tuple[ProbeEvidence, ...] = ()
+
+    @property
+    def partial(self) -> bool:
+        """Whether there are more addresses or TLSA records than are kept."""
+        return self.addresses.partial or self.tlsa.partial
 
 
 class MtaStsMode(enum.StrEnum):

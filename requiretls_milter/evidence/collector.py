@@ -264,6 +264,7 @@ def _addresses_to_probe(
     candidates = [
         (number, host.preference, address)
         for number, host in enumerate(hosts)
+        if not host.partial  # whatever a few of its addresses do, nobody can say what the MTA sees
         for address in host.addresses.addresses
     ]
     possible: set[tuple[int, str]] = set()

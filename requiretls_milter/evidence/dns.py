@@ -41,7 +41,8 @@ MAX_CNAMES = 10
 """Aliases followed from the name that was asked (Postfix's dns_lookup_x() follows 10)."""
 
 MAX_RECORDS = 100
-"""Records kept of one lookup (Postfix: dns_rr_list_limit)."""
+"""Records kept of one lookup (Postfix: dns_rr_list_limit). Of more Postfix keeps those that
+come first in the reply: as resolvers rotate a set, chance decides which."""
 
 MAX_TTL = 86_400
 """Seconds that an answer is kept at most, whatever its TTL (RFC 8767 section 4 advises a cap)."""
@@ -127,8 +128,9 @@ class Lookup:
 
     ``secure``: each answer on the path had the AD bit of a resolver that we
     trust. ``canonical`` is the name at the end of the CNAME chain. ``rdatas``
-    are at most :data:`MAX_RECORDS`. ``ttl``, in seconds, is the shortest on the
-    path, of a negative answer by its SOA (RFC 2308 section 5).
+    are at most :data:`MAX_RECORDS`; ``partial`` says that there were more. ``ttl``,
+    in seconds, is the shortest on the path, of a negative answer by its SOA (RFC
+    2308 section 5).
     """
 
     outcome: DnsOutcome
@@ -137,6 +139,7 @@ class Lookup:
     rdatas: tuple[dns.rdata.Rdata, ...] = ()
     ttl: int = 0
     error: str = ""
+    partial: bool = False
 
 
 class _LookupError(Exception):
@@ -153,6 +156,7 @@ class _Answer:
     aliases: int
     rdatas: tuple[dns.rdata.Rdata, ...]
     ttl: int
+    partial: bool
 
 
 class Resolver:
@@ -242,6 +246,7 @@ class Resolver:
             canonical=found.canonical,
             error=found.error,
             expires=self._expires(found.ttl),
+            partial=found.partial,
         )
         if found.outcome is not DnsOutcome.FOUND:
             return evidence
@@ -296,18 +301,19 @@ class Resolver:
         best = next((one for one in found if one.secure), found[0])
         ttl = min(one.ttl for one in lookups if one.outcome is not DnsOutcome.ERROR)
         # dnspython has its own text for IPv4-mapped addresses.
-        addresses = [
+        addresses = dict.fromkeys(
             str(ipaddress.ip_address(cast(Any, rdata).address))
             for one in found
             for rdata in one.rdatas
-        ]
+        )
         result = AddressLookup(
             outcome=DnsOutcome.FOUND,
             secure=best.secure,
-            addresses=tuple(dict.fromkeys(addresses))[:MAX_RECORDS],
+            addresses=tuple(addresses)[:MAX_RECORDS],
             canonical=best.canonical,
             error=error,
             expires=self._expires(min(ttl, PARTIAL_TTL) if failed else ttl),
+            partial=len(addresses) > MAX_RECORDS or any(one.partial for one in found),
         )
         if result.secure or result.canonical == host.lower():
             return result
@@ -377,7 +383,9 @@ class Resolver:
             return Lookup(DnsOutcome.NXDOMAIN, secure, canonical, ttl=ttl)
         if not answer.rdatas:
             return Lookup(DnsOutcome.NODATA, secure, canonical, ttl=ttl)
-        return Lookup(DnsOutcome.FOUND, secure, canonical, answer.rdatas, ttl)
+        return Lookup(
+            DnsOutcome.FOUND, secure, canonical, answer.rdatas, ttl, partial=answer.partial
+        )
 
     async def _ask(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> _Answer:
         """Put one question to the servers; raise _LookupError unless one answers it."""
@@ -409,6 +417,7 @@ class Resolver:
             aliases=len(chain.cnames),
             rdatas=rdatas[:MAX_RECORDS],
             ttl=min(max(ttl, 0), MAX_TTL),
+            partial=len(rdatas) > MAX_RECORDS,
         )
 
 

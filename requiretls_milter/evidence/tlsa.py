@@ -129,4 +129,5 @@ async def _ask(
         ),
         error=found.error,
         expires=clock() + found.ttl,
+        partial=found.partial,
     )

@@ -20,6 +20,7 @@ from requiretls_milter.forecast.attempt import (
     order_is_fixed,
     reply_status,
     session_failure,
+    unknown,
 )
 from requiretls_milter.forecast.authentication import dane_references, postfix_dane_references
 from requiretls_milter.forecast.pkix import TrustStore
@@ -135,6 +136,8 @@ def _without_server(failure: NoServer) -> tuple[Attempt, ...]:
 
 def attempt(server: Server, delivery: Delivery) -> Attempt:
     """What the delivery would end with if *server* were the only one."""
+    if server.unseen:
+        return unknown(server, server.unseen)
     policy = delivery.requiretls_policy
     plan = plan_for(server, delivery)
     if isinstance(plan, NoPlan):

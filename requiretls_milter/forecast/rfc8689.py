@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 
 from requiretls_milter.forecast import status
-from requiretls_milter.forecast.attempt import IN_CLEAR, OLD_TLS, Attempt, session_failure
+from requiretls_milter.forecast.attempt import IN_CLEAR, OLD_TLS, Attempt, session_failure, unknown
 from requiretls_milter.forecast.authentication import authenticate
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.servers import (
@@ -69,6 +69,8 @@ def attempt(
     server: Server, evidence: DomainEvidence, reading: Reading, trust: TrustStore, now: float
 ) -> Attempt:
     """Steps 2 to 5 of section 4.2.1 at one server."""
+    if server.unseen:
+        return unknown(server, server.unseen)
     if not name_is_authenticated(evidence, server.host, reading):
         return _name_not_authenticated(server, evidence)
     if tlsa_lookup_failed(server.host):

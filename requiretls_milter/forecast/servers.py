@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from requiretls_milter.forecast import status
 from requiretls_milter.model import (
+    AddressLookup,
     AddressPreference,
     DnsOutcome,
     DomainEvidence,
@@ -37,13 +38,16 @@ SMTP_PORT = 25
 class Server:
     """One address of one host, with what the probe saw there.
 
-    ``best``: no server that is tried is better preferred.
+    ``best``: no server that is tried is better preferred. ``unseen``, if not empty,
+    says why nothing is known of the server: it stands for all that the MTA may try
+    in its place.
     """
 
     host: HostEvidence
     address: str
     probe: ProbeEvidence
     best: bool = True
+    unseen: str = ""
 
     @property
     def name(self) -> str:
@@ -91,11 +95,12 @@ def servers_of(evidence: DomainEvidence, profile: MtaProfile) -> Servers:
     failure = _mx_failure(evidence)
     if failure:
         return failure
-    found: list[Server] = []
+    found = _unseen_at_any_preference(evidence)
     for host in evidence.hosts:
         if host.addresses.outcome is DnsOutcome.FOUND:
             best = not found or host.preference == found[0].host.preference
             found.extend(_servers_at(host, profile, best))
+    found.extend(_beyond(evidence))
     if not found:
         return _no_address(evidence, profile)
     return _without_self(domain, evidence, found, profile)
@@ -117,7 +122,39 @@ def _mx_failure(evidence: DomainEvidence) -> NoServer | None:
     return None
 
 
+def _unseen(host: str, preference: int, why: str) -> Server:
+    missing = HostEvidence(host, preference, AddressLookup(DnsOutcome.NODATA))
+    return Server(missing, "", ProbeEvidence(""), unseen=why)
+
+
+def _unseen_at_any_preference(evidence: DomainEvidence) -> list[Server]:
+    """What Postfix tries first of a set of MX records that it keeps by chance.
+
+    It keeps dns_rr_list_limit of them, as they come: it may never see the best.
+    """
+    if not evidence.mx.partial:
+        return []
+    domain = evidence.nexthop.host
+    why = f"{domain} has more MX records than an MTA looks at: which, chance decides"
+    return [_unseen("", _BEST_OF_ALL, why)]
+
+
+_BEST_OF_ALL = -1
+"""A preference that no MX record can have."""
+
+
+def _beyond(evidence: DomainEvidence) -> list[Server]:
+    """The MX hosts after those that evidence was gathered of."""
+    beyond = evidence.mx.records[len(evidence.hosts) :]
+    domain, number = evidence.nexthop.host, len(evidence.hosts)
+    why = f"only {number} of the {len(evidence.mx.records)} MX hosts of {domain} were looked at"
+    return [_unseen(record.host, record.preference, why) for record in beyond[:1]]
+
+
 def _servers_at(host: HostEvidence, profile: MtaProfile, best: bool) -> list[Server]:
+    if host.partial:
+        why = f"{host.host} has more addresses or TLSA records than an MTA looks at"
+        return [_unseen(host.host, host.preference, why)]
     probes = {probe.address: probe for probe in host.probes}
     return [
         Server(host, address, probes.get(address) or ProbeEvidence(address), best)

@@ -7,7 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -469,6 +469,15 @@ async def test_the_mta_itself_and_what_is_no_better_preferred_is_not_probed() ->
     assert await chosen(groups, my_addresses=own) == v4(1, 1)
     elsewhere = NextHop(MX, "a.test", 587)
     assert await chosen(groups, elsewhere, my_addresses=own) == v4(1, 3)
+
+
+async def test_nobody_calls_a_host_of_which_it_is_not_known_what_the_mta_sees() -> None:
+    many = replace(at(*v4(1, 100)), partial=True)
+    hosts = {"many.test": many, "mx.test": at("198.51.100.1")}
+    source = ScriptedSource(exchangers((10, "many.test"), (20, "mx.test")), hosts)
+    evidence = await ask(source)
+    assert not evidence.hosts[0].probes
+    assert [question[0] for question in source.questions("probe")] == ["198.51.100.1"]
 
 
 @pytest.mark.timeout(20)

@@ -20,7 +20,8 @@ from requiretls_milter.evidence.dns import (
     parse_nameserver,
     valid_hostname,
 )
-from requiretls_milter.model import DnsOutcome, MxRecord
+from requiretls_milter.evidence.tlsa import find_tlsa
+from requiretls_milter.model import AddressLookup, DnsOutcome, MxRecord
 from tests.unit.evidence.dnsserver import (
     SILENT,
     DnsServer,
@@ -480,6 +481,26 @@ async def test_of_thousands_of_mail_exchangers_the_best_are_kept(
     evidence = await resolver.mx("a.test")
     assert len(evidence.records) == MAX_RECORDS
     assert evidence.records[0] == MxRecord(65_000 - 3_999, "m")
+    assert evidence.partial
+
+
+@pytest.mark.parametrize(("count", "partial"), [(MAX_RECORDS, False), (MAX_RECORDS + 1, True)])
+async def test_it_is_told_where_there_are_more_records_than_are_kept(
+    server: DnsServer, resolver: Resolver, count: int, partial: bool
+) -> None:
+    server.set("a.test", "MX", found(*(f"a.test 60 IN MX {n} mx{n}.test." for n in range(count))))
+    assert (await resolver.mx("a.test")).partial is partial
+    tlsa = [f"_25._tcp.mx.test 60 IN TLSA 3 1 1 {n:064x}" for n in range(count)]
+    server.set("_25._tcp.mx.test", "TLSA", found(*tlsa))
+    secure = AddressLookup(DnsOutcome.FOUND, True, ("192.0.2.1",), canonical="mx.test")
+    assert (await find_tlsa(resolver, "mx.test", 25, secure)).partial is partial
+    # of both families together
+    half = count // 2
+    v4 = [f"mx.test 60 IN A 192.0.2.{n}" for n in range(half)]
+    v6 = [f"mx.test 60 IN AAAA 2001:db8::{n:x}" for n in range(count - half)]
+    server.set("mx.test", "A", found(*v4))
+    server.set("mx.test", "AAAA", found(*v6))
+    assert (await resolver.addresses("mx.test")).partial is partial
 
 
 # ---------------------------------------------------------------- aliases

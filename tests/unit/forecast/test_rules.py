@@ -16,6 +16,7 @@ from requiretls_milter.model import (
     MtaSts,
     MtaStsMode,
     MxEvidence,
+    MxRecord,
     NextHop,
     Outcome,
     ProbeEvidence,
@@ -617,6 +618,56 @@ def test_an_address_that_was_not_probed_makes_the_forecast_unknown() -> None:
         for profile in (DANE, LETTER):
             result = forecast(domain(host(GOOD, seen=seen)), profile)
             assert (result.status, result.compliant) == ("unknown", None)
+
+
+BEHIND = [MxRecord(50, f"behind{n}.example.org") for n in range(3)]
+
+
+@pytest.mark.parametrize("profile", [DANE, LETTER])
+def test_hosts_that_nobody_looked_at_matter_only_where_the_mta_comes_to_them(
+    profile: MtaProfile,
+) -> None:
+    def of(first: HostEvidence) -> str:
+        evidence = domain(first)
+        records = (*evidence.mx.records, *BEHIND)
+        return forecast(replace(evidence, mx=replace(evidence.mx, records=records)), profile).status
+
+    assert of(host(GOOD)) == "2.0.0"
+    for first in (host(GOOD, seen=refused()), host(BAD), NO_ADDRESS):
+        assert of(first) == "unknown"
+
+
+NO_ADDRESS = HostEvidence("mx1.example.org", 10, AddressLookup(DnsOutcome.NXDOMAIN))
+
+
+def test_hosts_that_nobody_looked_at_do_not_matter_behind_the_last_that_is_tried() -> None:
+    evidence = domain(host(BAD))
+    evidence = replace(evidence, mx=replace(evidence.mx, records=(*evidence.mx.records, *BEHIND)))
+    assert forecast(evidence, replace(DANE, mx_address_limit=1)).status == "5.7.10"
+
+
+def test_which_of_too_many_mx_records_postfix_keeps_nobody_can_say() -> None:
+    """It may keep others than the best, and one that does not satisfy instead of one that does."""
+    evidence = domain(host(GOOD))
+    evidence = replace(evidence, mx=replace(evidence.mx, partial=True))
+    result = forecast(evidence)
+    assert answers(result) == ("unknown", "unknown")
+    assert (result.mx, result.compliant) == ("", None)
+    assert "more MX records" in result.text
+    # A client that knows all of them tries the best first.
+    assert forecast(evidence, LETTER).status == "2.0.0"
+
+
+@pytest.mark.parametrize("profile", [DANE, LETTER])
+@pytest.mark.parametrize("what", ["addresses", "tlsa"])
+def test_of_a_host_with_too_many_records_nobody_can_say_which_are_seen(
+    profile: MtaProfile, what: str
+) -> None:
+    good = host(GOOD)
+    many = replace(good, **{what: replace(getattr(good, what), partial=True)})
+    assert answers(forecast(domain(many), profile)) == ("unknown", "unknown")
+    better = host(GOOD, preference=1, name="mx1.example.org", seen=probe("192.0.2.7"))
+    assert answers(forecast(domain(better, many), profile)) == OK
 
 
 def broken(
