@@ -6,7 +6,8 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,8 @@ class Visit:
     helo: str = ""
     told: int = 0
     """Octets that were sent, or are on their way."""
+    message: bytes = b""
+    """What was taken after DATA; lines end with LF, and have no dot that SMTP put before them."""
 
 
 @dataclass
@@ -38,6 +41,10 @@ class HostileServer:
     ehlo: Words = EHLO
     starttls: bytes = b"220 go ahead\r\n"
     ehlo_tls: Words = EHLO_TLS
+    instead_of_tls: Callable[[socket.socket], None] | None = None
+    """What is done after the reply to STARTTLS, in the place of all that follows."""
+    pause: float = 0.0
+    """Seconds after each piece of a reply that comes in pieces."""
     visits: list[Visit] = field(default_factory=list)
 
     def __enter__(self) -> HostileServer:
@@ -77,6 +84,8 @@ class HostileServer:
         for piece in [words] if isinstance(words, bytes) else words:
             visit.told += len(piece)
             client.sendall(piece)
+            if piece is not words:
+                time.sleep(self.pause)
 
     def _converse(self, client: socket.socket, visit: Visit, stack: contextlib.ExitStack) -> None:
         self._say(client, self.greeting, visit)
@@ -89,6 +98,9 @@ class HostileServer:
                 self._say(client, self.ehlo_tls if inside else self.ehlo, visit)
             elif verb == b"STARTTLS":
                 self._say(client, self.starttls, visit)
+                if self.instead_of_tls is not None:
+                    self.instead_of_tls(client)
+                    return
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                 context.load_cert_chain(self.pem)
                 client = stack.enter_context(context.wrap_socket(client, server_side=True))
@@ -96,8 +108,8 @@ class HostileServer:
                 inside = True
             elif verb == b"DATA":
                 self._say(client, b"354 go ahead\r\n", visit)
-                while lines.readline() not in (b".\r\n", b""):
-                    pass
+                while (text := lines.readline()) not in (b".\r\n", b""):
+                    visit.message += text.removeprefix(b".").replace(b"\r\n", b"\n")
                 self._say(client, b"250 2.0.0 taken\r\n", visit)
             elif verb == b"QUIT":
                 self._say(client, b"221 2.0.0 bye\r\n", visit)

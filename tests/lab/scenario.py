@@ -82,7 +82,9 @@ class Sts:
     max_age: int = 86400
     https: str = "ok"
     """``ok``, a status such as ``404``, ``redirect``, ``hang``, ``close``, ``garbage``, ``big``,
-    or one of the bad certificates ``wrongname``, ``expired``, ``selfsigned``, ``untrusted``."""
+    ``one-too-many``, ``endless``, ``slow-header``, ``slow-body``, ``html``, ``empty``, ``binary``,
+    ``gzip``, ``long-header``, or one of the bad certificates ``wrongname``, ``expired``,
+    ``selfsigned``, ``untrusted``."""
 
 
 @dataclass(frozen=True)

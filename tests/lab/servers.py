@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import os
 import re
@@ -22,7 +23,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -342,28 +343,56 @@ class Servers:
             if how == "hang":
                 await asyncio.wait_for(reader.read(), IDLE)
                 return
-            status, headers, body = "200 OK", "Content-Type: text/plain", ""
-            if path != "/.well-known/mta-sts.txt" or policy is None:
-                status = "404 Not Found"
-            elif how == "redirect":
-                status, headers = "302 Found", f"Location: https://{host and host[1]}/elsewhere"
-            elif how.isdigit():
-                status = f"{how} Scripted"
-            elif how == "garbage":
-                body = "\x00this is no policy\r\n"
-            elif how == "big":
-                body = policy["body"] + "x: " + "y" * 1_000_000 + "\r\n"
-            else:
-                body = policy["body"]
-            writer.write(
-                f"HTTP/1.1 {status}\r\n{headers}\r\nContent-Length: {len(body)}\r\n"
-                f"Connection: close\r\n\r\n{body}".encode("latin-1")
-            )
-            await writer.drain()
+            if path == "/elsewhere":  # whoever follows a redirect finds a policy
+                how = "ok"
+            elif path != "/.well-known/mta-sts.txt" or policy is None:
+                how = "404"
+            for piece in _policy_answer(how, policy["body"].encode() if policy else b""):
+                writer.write(piece)
+                await writer.drain()
+                if how.startswith("slow"):
+                    await asyncio.sleep(0.5)
         except (OSError, EOFError, IndexError, ValueError):
             pass
         finally:
             await _close(writer)
+
+
+def _policy_answer(how: str, policy: bytes) -> Iterator[bytes]:
+    """The policy host's answer as ``scenario.Sts.https`` words it, in pieces."""
+    status, kind, more, body = "200 OK", "text/plain", "", policy
+    if how == "redirect":
+        status, more, body = "302 Found", "Location: /elsewhere\r\n", b""
+    elif how.isdigit():
+        status, body = f"{how} Scripted", b""
+    elif how == "garbage":
+        body = b"\x00this is no policy\r\n"
+    elif how == "binary":
+        body = bytes(range(256)) + policy
+    elif how == "empty":
+        body = b""
+    elif how == "big":
+        body = policy + b"x: " + b"y" * 1_000_000 + b"\r\n"
+    elif how == "one-too-many":
+        body = policy + b"x: " + b"y" * (65_537 - len(policy) - 5) + b"\r\n"
+    elif how == "html":
+        kind = "text/html"
+    elif how == "gzip":
+        more, body = "Content-Encoding: gzip\r\n", gzip.compress(policy + b"\n" * 10_000_000)
+    elif how == "long-header":
+        more = f"X: {'y' * 1_000_000}\r\n"
+    length = "" if how == "endless" else f"Content-Length: {len(body)}\r\n"
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{more}{length}Connection: close\r\n\r\n"
+    answer = head.encode() + body
+    if how == "slow-header":
+        yield from (answer[at : at + 1] for at in range(len(answer)))
+    elif how == "slow-body":
+        yield head.encode()
+        yield from (body[at : at + 1] for at in range(len(body)))
+    else:
+        yield answer
+    if how == "endless":
+        yield from (b"x: " + b"y" * 60_000 + b"\r\n" for _ in range(2_000))
 
 
 def _bind(

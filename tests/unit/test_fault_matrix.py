@@ -64,7 +64,7 @@ def test_each_fault_has_a_test_that_exists(row: tuple[str, ...]) -> None:
     fault, _, _, metric, log, test = row
     path, _, name = test.strip("`").partition("::")
     assert name in functions(ROOT / path), f"{fault}: {test}"
-    for named in re.findall(r"`(\w+)`", metric):
+    for named in re.findall(r"`(\w+)", metric):
         assert named in METRICS, f"{fault}: {named}"
     for event in re.findall(r"`(\w+)`", log):
         assert f'"{event}"' in program(), f"{fault}: {event}"
