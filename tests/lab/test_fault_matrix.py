@@ -31,6 +31,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from OpenSSL import SSL
 
+from tests.faultmatrix import ROWS
 from tests.lab.hostile import EHLO_TLS, HostileServer
 from tests.lab.lab import Lab
 from tests.lab.labconfig import transport_overrides
@@ -45,8 +46,6 @@ from tests.lab.submission import Reply, message, transact
 from tests.lab.sweep import PROBE
 
 pytestmark = pytest.mark.lab
-
-PAGE = REPOSITORY / "docs" / "reliability.md"
 
 PARALLEL = 16
 """Faults at once."""
@@ -76,31 +75,6 @@ NAMESERVER = "127.53.0.9"
 
 BODY = "".join(f".line {number} of what must arrive as it was sent\n" for number in range(300))
 
-
-# ---------------------------------------------------------------- the page
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the matrix."""
-
-    section: str
-    fault: str
-    mail: str
-    reply: str
-    metric: str
-    line: str
-
-
-def rows() -> Iterator[Row]:
-    section = ""
-    for line in PAGE.read_text(encoding="utf-8").splitlines():
-        section = line.removeprefix("### ") if line.startswith("### ") else section
-        if re.search(r"\| `tests/\S+::\w+` \|$", line):
-            yield Row(section, *(cell.strip() for cell in line.strip("|").split("|")[:5]))
-
-
-ROWS = {row.fault: row for row in rows()}
 
 SECTIONS = ("DNS", "HTTPS (MTA-STS)", "SMTP servers")
 """Those of which each fault is met here."""

@@ -10,18 +10,10 @@ from pathlib import Path
 import pytest
 
 from requiretls_milter.metrics import METRICS
-
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "reliability.md"
+from tests.faultmatrix import ROOT, Row, rows
 
 LEAST = 40
 """Faults that the matrix must have."""
-
-ROWS = [
-    tuple(cell.strip() for cell in line.strip("|").split("|"))
-    for line in PAGE.read_text(encoding="utf-8").splitlines()
-    if re.search(r"\| `tests/\S+::\w+` \|$", line)
-]
 
 
 @functools.cache
@@ -54,17 +46,15 @@ def test_no_claim_of_security_is_without_a_test() -> None:
 
 
 def test_there_are_enough_faults_and_each_is_there_once() -> None:
-    faults = [row[0] for row in ROWS]
-    assert len(faults) >= LEAST
-    assert len(set(faults)) == len(faults)
+    faults = [row.fault for row in rows()]
+    assert len(faults) == len(set(faults)) >= LEAST
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_each_fault_has_a_test_that_exists(row: tuple[str, ...]) -> None:
-    fault, _, _, metric, log, test = row
-    path, _, name = test.strip("`").partition("::")
-    assert name in functions(ROOT / path), f"{fault}: {test}"
-    for named in re.findall(r"`(\w+)", metric):
-        assert named in METRICS, f"{fault}: {named}"
-    for event in re.findall(r"`(\w+)`", log):
-        assert f'"{event}"' in program(), f"{fault}: {event}"
+@pytest.mark.parametrize("row", list(rows()), ids=lambda row: row.fault)
+def test_each_fault_has_a_test_that_exists(row: Row) -> None:
+    path, _, name = row.test.partition("::")
+    assert name in functions(ROOT / path), row
+    for named in re.findall(r"`(\w+)", row.metric):
+        assert named in METRICS, row
+    for event in re.findall(r"`(\w+)`", row.line):
+        assert f'"{event}"' in program(), row

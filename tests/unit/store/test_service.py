@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from tests.faultmatrix import ROWS
+from tests.unit.store.kit import Disk
 from tests.unit.store.redisserver import RedisServer
 from tests.unit.supervisor.service import Service, eventually
 from tests.unit.supervisor.world import World, world
 
 Make = Callable[[str], Service]
+
+IN_TIME = 4.0
+"""Seconds for a message: ``rules.tag_wait`` is two, and the machine has other things to do."""
 
 
 @pytest.fixture(scope="module")
@@ -80,32 +90,6 @@ def test_neither_a_restart_nor_a_killed_engine_has_a_server_called_again(
     assert again.metric("store_up") == 1
 
 
-def test_with_a_damaged_file_mail_goes_on_and_the_service_says_so(
-    make: Make, internet: World, tmp_path: Path
-) -> None:
-    path = tmp_path / "state.db"
-    path.write_bytes(b"\0" * 20_000)
-    service = make(f"sqlite://{path}").start()
-    assert_good(service)
-    assert service.metric("store_damaged_total") == 1
-    assert service.metric("store_up") == 1
-    (told,) = service.events("store_damaged")
-    assert Path(told["set_aside"]).read_bytes() == b"\0" * 20_000
-
-
-def test_without_its_directory_mail_goes_on_until_it_is_there(
-    make: Make, internet: World, tmp_path: Path
-) -> None:
-    path = tmp_path / "later" / "state.db"
-    service = make(f"sqlite://{path}").start()
-    assert_good(service)
-    assert service.metric("store_up") == 0
-    assert service.metric('store_errors_total{operation="open"}') >= 1
-    path.parent.mkdir()
-    eventually(lambda: service.metric("store_up") == 1, what="store_up", wait=40)
-    kept(service, path)
-
-
 def test_two_services_on_one_redis_call_a_server_once(
     make: Make, internet: World, redis: RedisServer
 ) -> None:
@@ -129,20 +113,194 @@ def test_two_services_on_one_redis_call_a_server_once(
     assert flights == [1, 1, 0]
 
 
-def test_with_a_redis_that_hangs_mail_goes_on(
-    make: Make, internet: World, redis: RedisServer
-) -> None:
-    service = make(redis.url).start()
-    redis.hang()
-    assert_good(service)
-    assert service.metric("store_up") == 0
-    redis.go_on()
-    eventually(lambda: service.metric("store_up") == 1, what="store_up", wait=40)
-    assert [event["event"] for event in service.events("store_back")] == ["store_back"]
-
-
 def test_a_password_of_the_store_is_told_to_nobody(make: Make, redis: RedisServer) -> None:
     service = make(f"redis://:s3cret@127.0.0.1:{redis.port}/0").start()
     eventually(lambda: service.metric("store_up") == 0)
     assert "store_lost" in service.log_text
     assert "s3cret" not in service.log_text
+
+
+# ---------------------------------------------------------------- what goes wrong with it
+
+
+@dataclass
+class Store:
+    """What a fault may need: the services, a small disk of our own, a real Redis."""
+
+    make: Make
+    directory: Path
+    request: pytest.FixtureRequest
+
+    @cached_property
+    def disk(self) -> Disk:
+        return cast(Disk, self.request.getfixturevalue("disk"))
+
+    @cached_property
+    def redis(self) -> RedisServer:
+        server = RedisServer(self.request.getfixturevalue("redis_root"), "redis")
+        self.request.addfinalizer(lambda: server.__exit__())
+        return server.__enter__()
+
+    def in_file(self, path: Path | None = None) -> Service:
+        return self.make(f"sqlite://{path or self.directory / 'state.db'}").start()
+
+
+def disk_full(store: Store) -> Service:
+    disk = store.disk
+    service = store.in_file(disk.path / "state.db")
+    disk.fill()
+    return service
+
+
+def read_only(store: Store) -> Service:
+    disk = store.disk
+    disk.read_only(True)
+    store.request.addfinalizer(lambda: disk.read_only(False))
+    return store.in_file(disk.path / "state.db")
+
+
+def locked(store: Store) -> Service:
+    database = sqlite3.connect(store.directory / "state.db", isolation_level=None)
+    store.request.addfinalizer(database.close)
+    database.execute("BEGIN EXCLUSIVE")
+    return store.in_file()
+
+
+def damaged(store: Store) -> Service:
+    (store.directory / "state.db").write_bytes(b"\0" * 20_000)
+    return store.in_file()
+
+
+def no_directory(store: Store) -> Service:
+    return store.in_file(store.directory / "later" / "state.db")
+
+
+def redis_refuses(store: Store) -> Service:
+    redis = store.redis
+    redis.stop()
+    return store.make(redis.url).start()
+
+
+def redis_hangs(store: Store) -> Service:
+    redis = store.redis
+    service = store.make(redis.url).start()
+    redis.hang()
+    return service
+
+
+def redis_wrong_type(store: Store) -> Service:
+    redis = store.redis
+    first = store.make(redis.url).start()
+    assert_good(first)
+    eventually(redis.keys, what="what the first one keeps")
+    assert first.stop() == 0
+    every = "for _, key in ipairs(redis.call('KEYS', '*')) do "
+    redis.command("EVAL", f"{every} redis.call('DEL', key) redis.call('LPUSH', key, 'x') end", "0")
+    return store.make(redis.url).start()
+
+
+def redis_full(store: Store) -> Service:
+    redis = store.redis
+    service = store.make(redis.url).start()
+    redis.run([["CONFIG", "SET", "maxmemory-policy", "noeviction"]])
+    redis.run([["CONFIG", "SET", "maxmemory", "1"]])
+    return service
+
+
+def redis_evicts(store: Store) -> Service:
+    redis = store.redis
+    service = store.make(redis.url).start()
+    assert_good(service)
+    redis.run([["FLUSHALL"]])
+    service.replaced("engine", service.kill("engine"))
+    service.replaced("worker-1", service.kill("worker-1"))
+    return service
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row of the matrix, and what counts it: a series, from what value on (0: just that)."""
+
+    row: str
+    happens: Callable[[Store], Service]
+    series: str
+    value: float
+
+
+FAULTS = (
+    Fault("disk full", disk_full, "store_up", 0),
+    Fault("read-only at first", read_only, "store_up", 0),
+    Fault("locked", locked, "store_up", 0),
+    Fault("no directory yet", no_directory, "store_up", 0),
+    Fault("damaged", damaged, "store_damaged_total", 1),
+    Fault("Redis refuses", redis_refuses, "store_up", 0),
+    Fault("Redis hangs", redis_hangs, 'store_errors_total{operation="read"}', 1),
+    Fault(
+        "Redis has a key of another type",
+        redis_wrong_type,
+        'store_errors_total{operation="decode"}',
+        1,
+    ),
+    Fault("Redis is full", redis_full, 'store_errors_total{operation="write"}', 1),
+    Fault("Redis evicts", redis_evicts, 'cache_requests_total{layer="host",result="miss"}', 1),
+)
+
+OF_THE_STORE_ALONE = {
+    "damage that shows while running",
+    "a slow disk",
+    "the clock is set back",
+    "the clock is set forward",
+    "the clock is set back over a restart",
+}
+"""Rows that are tested where the disk and the clock can be played with."""
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.row)
+def test_mail_meets_each_fault_of_the_store_and_is_forecast_as_ever(
+    make: Make, internet: World, tmp_path: Path, request: pytest.FixtureRequest, fault: Fault
+) -> None:
+    row = ROWS[fault.row]
+    service = fault.happens(Store(make, tmp_path, request))
+    began = time.monotonic()
+    assert_good(service)
+    assert time.monotonic() - began < IN_TIME
+    name = fault.series.partition("{")[0]
+    assert f"`{name}`" in row.metric
+    eventually(lambda: counts(service, fault), what=fault.series)
+    for event in re.findall(r"`(\w+)`", row.line):
+        eventually(lambda: service.events(event), what=event)  # noqa: B023 - called at once
+    # and again: memory has it
+    assert_good(service)
+    assert service.metric('callback_errors_total{stage="eom"}') == 0
+
+
+def counts(service: Service, fault: Fault) -> bool:
+    value = service.metric(fault.series)
+    return value >= fault.value if fault.value else value == 0
+
+
+def test_no_fault_of_the_store_is_left_out() -> None:
+    mine = {row.fault for row in ROWS.values() if row.section == "The store"}
+    assert mine == {fault.row for fault in FAULTS} | OF_THE_STORE_ALONE
+
+
+@pytest.mark.parametrize("happens", [no_directory, redis_hangs], ids=["directory", "redis"])
+def test_the_store_is_taken_up_again_when_it_is_there(
+    make: Make,
+    internet: World,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    happens: Callable[[Store], Service],
+) -> None:
+    store = Store(make, tmp_path, request)
+    service = happens(store)
+    assert_good(service)
+    eventually(lambda: service.metric("store_up") == 0, what="store_up")
+    if happens is redis_hangs:
+        store.redis.go_on()
+    else:
+        (tmp_path / "later").mkdir()
+    eventually(lambda: service.metric("store_up") == 1, what="store_up", wait=40)
+    eventually(lambda: service.events("store_back"), what="store_back")
+    if happens is no_directory:
+        kept(service, tmp_path / "later" / "state.db")
