@@ -37,7 +37,7 @@ _TRIAL = """\
 After=network.target systemd-journald.service
 [Service]
 Type=oneshot
-ExecStart=/usr/bin/python3 /trial/inside.py
+ExecStart=/usr/bin/python3 /trial/inside.py @MTA@
 StandardOutput=file:/trial/output
 StandardError=inherit
 ExecStopPost=/usr/bin/systemctl --no-block --force exit
@@ -53,13 +53,18 @@ def why_not() -> str:
     return f"no namespaces: {tried.stderr.strip()}" if tried.returncode != 0 else ""
 
 
-def boot(config: str, drop_ins: Mapping[str, str]) -> dict[str, Any]:
+_ROOTS = {"postfix": roots.SYSTEMD_POSTFIX, "sendmail": roots.SYSTEMD_SENDMAIL}
+
+
+def boot(mta: str, config: str, drop_ins: Mapping[str, str]) -> dict[str, Any]:
     """Run inside.py there, with *config* and *drop_ins* of the unit by file name.
+
+    *mta* is ``postfix`` or ``sendmail``.
 
     Returns its report, and what it printed as "output".  Raises LabUnavailable where it did not
     boot, and LabError where there is no report.
     """
-    root = roots.ensure(roots.SYSTEMD)
+    root = roots.ensure(_ROOTS[mta])
     run = runs.make_temporary()
     try:
         trial = run.outside / "trial"
@@ -68,7 +73,7 @@ def boot(config: str, drop_ins: Mapping[str, str]) -> dict[str, Any]:
         files = run.outside / "files"
         files.mkdir()
         binds = {
-            **_written(files, config, drop_ins),
+            **_written(files, mta, config, drop_ins),
             f"{_HOME}/source/requiretls_milter": REPOSITORY / "requiretls_milter",
             f"{_HOME}/site-packages": Path(sysconfig.get_path("platlib")),
             "/trial": trial,
@@ -84,17 +89,17 @@ def boot(config: str, drop_ins: Mapping[str, str]) -> dict[str, Any]:
         run.remove()
 
 
-def _written(files: Path, config: str, drop_ins: Mapping[str, str]) -> dict[str, Path]:
+def _written(files: Path, mta: str, config: str, drop_ins: Mapping[str, str]) -> dict[str, Path]:
     """The files that an installation has, by their place there."""
     unit = f"/etc/systemd/system/{inside.UNIT}"
     texts = {
         unit: (SYSTEMD / inside.UNIT).read_text(),
         **{f"{unit}.d/{name}": text for name, text in drop_ins.items()},
-        "/etc/systemd/system/trial.service": _TRIAL,
+        "/etc/systemd/system/trial.service": _TRIAL.replace("@MTA@", mta),
         "/usr/local/bin/requiretls-milter": _PROGRAM,
         str(inside.CONFIG): config,
     }
-    for folder in ("sysusers.d", "tmpfiles.d"):
+    for folder in ("sysusers.d", "tmpfiles.d") if mta == "postfix" else ("sysusers.d",):
         for file in (SYSTEMD / folder).iterdir():
             texts[f"/usr/lib/{folder}/{file.name}"] = file.read_text()
     written = {}

@@ -1,6 +1,6 @@
 """What test_systemd.py has done inside a Debian that was booted, and what came of it.
 
-It runs there as a unit, in the place of a shell's user: it starts the service and a Postfix, sends
+It runs there as a unit, in the place of a shell's user: it starts the service and an MTA, sends
 messages, and writes what it saw to ``report.json`` beside itself.  Standard library only.
 """
 
@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import shutil
 import smtplib
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 UNIT = "requiretls-milter.service"
 CONFIG = Path("/etc/requiretls-milter/config.toml")
-SOCKET = Path("/var/spool/postfix/requiretls-milter/milter.sock")
-MAILBOX = Path("/var/spool/mailboxes/someone")
 FIELDS = ("Uid", "Groups", "NoNewPrivs", "Seccomp", "CapEff", "CapBnd")
 PATIENCE = 20.0
 """Seconds for a change to be seen."""
@@ -34,6 +35,16 @@ Text.
 """
 
 report: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Mta:
+    """How one is started here, where it looks for the milter, and where it puts its mail."""
+
+    start: Callable[[], None]
+    socket: Path
+    mailbox: Path
+    log: Path
 
 
 def run(*command: str) -> dict[str, Any]:
@@ -66,15 +77,18 @@ def processes() -> dict[str, dict[str, str]]:
     return found
 
 
-def send(subject: str) -> str:
-    """Hand a message to Postfix, and return what ends up in the mailbox."""
-    before = MAILBOX.stat().st_size if MAILBOX.exists() else 0
+def send(mta: Mta, subject: str) -> str:
+    """Hand a message to the MTA, and return what ends up in the mailbox, or the refusal."""
+    before = mta.mailbox.stat().st_size if mta.mailbox.exists() else 0
     with smtplib.SMTP("127.0.0.1", 25, timeout=PATIENCE) as client:
-        client.sendmail(
-            "sender@example.org", ["someone@example.org"], MESSAGE.format(subject=subject)
-        )
-    until(lambda: MAILBOX.exists() and MAILBOX.read_text()[before:].endswith("Text.\n\n"))
-    return MAILBOX.read_text()[before:] if MAILBOX.exists() else ""
+        try:
+            client.sendmail(
+                "sender@example.org", ["someone@example.org"], MESSAGE.format(subject=subject)
+            )
+        except smtplib.SMTPResponseException as refusal:
+            return f"{refusal.smtp_code} {refusal.smtp_error!r}"
+    until(lambda: mta.mailbox.exists() and mta.mailbox.read_text()[before:].endswith("Text.\n\n"))
+    return mta.mailbox.read_text()[before:] if mta.mailbox.exists() else ""
 
 
 def start_postfix() -> None:
@@ -105,22 +119,95 @@ def start_postfix() -> None:
     )
     Path("/var/spool/mailboxes").mkdir(parents=True)
     shutil.chown("/var/spool/mailboxes", "nobody", "nogroup")
-    report["postfix"] = run("postfix", "start")
+    report["mta"] = run("postfix", "start")
 
 
-def trial() -> None:
+def start_sendmail() -> None:
+    """By a unit of its name, which the variant has wait for us; with the filter of README.md."""
+    for folder, mode in (
+        ("/var/spool/mqueue", 0o700),
+        ("/var/mail", 0o1777),
+        ("/var/lib/sendmail/host_status", 0o755),
+        ("/run/sendmail/mta", 0o755),
+    ):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        Path(folder).chmod(mode)
+    with Path("/etc/passwd").open("a") as users:
+        users.write("someone:x:1001:8::/var/mail:/bin/sh\n")
+    mail = Path("/etc/mail")
+    (mail / "local-host-names").write_text("example.org\n")
+    (mail / "aliases").write_text("postmaster: someone\nmailer-daemon: someone\n")
+    (mail / "service.switch").write_text("hosts files\naliases files\n")  # there is no DNS
+    (mail / "sendmail.mc").write_text(SENDMAIL_MC)
+    run("sh", "-c", "m4 /etc/mail/sendmail.mc >/etc/mail/sendmail.cf")
+    run(SENDMAIL, "-bi")
+    Path("/run/systemd/system/sendmail.service").write_text(
+        f"[Service]\nExecStart={SENDMAIL} -bD -q1h -C/etc/mail/sendmail.cf\n"
+    )
+    run("systemctl", "daemon-reload")
+    run("systemctl", "stop", UNIT)
+    report["mta"] = run("systemctl", "start", UNIT, "sendmail.service")
+    show = ("systemctl", "show", "--value", "-p", "ActiveEnterTimestampMonotonic")
+    report["begun"] = [int(run(*show, unit)["output"]) for unit in (UNIT, "sendmail.service")]
+    until(listening)
+
+
+def listening() -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", 25)) == 0
+
+
+SENDMAIL = "/usr/libexec/sendmail/sendmail"
+SENDMAIL_MC = """\
+divert(-1)
+define(`_USE_ETC_MAIL_')
+divert(0)dnl
+include(`/usr/share/sendmail/cf/m4/cf.m4')dnl
+OSTYPE(`debian')dnl
+define(`confDOMAIN_NAME', `mail.example.net')dnl
+define(`confTO_IDENT', `0s')dnl
+define(`confSERVICE_SWITCH_FILE', `/etc/mail/service.switch')dnl
+FEATURE(`no_default_msa')dnl
+DAEMON_OPTIONS(`Name=MTA, Family=inet, Addr=127.0.0.1, Port=smtp')dnl
+FEATURE(`use_cw_file')dnl
+FEATURE(`accept_unresolvable_domains')dnl
+FEATURE(`local_lmtp', `/usr/libexec/sendmail/mail.local')dnl
+INPUT_MAIL_FILTER(`requiretls', `S=unix:/run/requiretls-milter/milter.sock, F=T, T=S:5s;R:5s')dnl
+MAILER(`local')dnl
+MAILER(`smtp')dnl
+"""
+
+
+MTAS = {
+    "postfix": Mta(
+        start_postfix,
+        Path("/var/spool/postfix/requiretls-milter/milter.sock"),
+        Path("/var/spool/mailboxes/someone"),
+        Path("/var/log/postfix.log"),
+    ),
+    "sendmail": Mta(
+        start_sendmail,
+        Path("/run/requiretls-milter/milter.sock"),
+        Path("/var/mail/someone"),
+        Path("/var/log/mail.log"),
+    ),
+}
+
+
+def trial(mta: Mta) -> None:
     report["started"] = run("systemctl", "start", UNIT)
     report["running"] = properties()
     report["processes"] = processes()
-    if SOCKET.exists():
-        status = SOCKET.stat()
-        report["socket"] = [SOCKET.owner(), SOCKET.group(), oct(status.st_mode & 0o777)]
+    if mta.socket.exists():
+        status = mta.socket.stat()
+        report["socket"] = [mta.socket.owner(), mta.socket.group(), oct(status.st_mode & 0o777)]
 
-    start_postfix()
-    report["first message"] = send("first")
+    mta.start()
+    report["before reloads"] = properties()
+    report["first message"] = send(mta, "first")
 
     report["reload"] = run("systemctl", "reload", UNIT)
-    until(lambda: "event=reloaded" in journal())
+    until(lambda: "event=reloaded" in journal(UNIT))
     good = CONFIG.read_text()
     CONFIG.write_text("[milter]\nsocket = 7\n")
     report["reload of nonsense"] = run("systemctl", "reload", UNIT)
@@ -133,24 +220,24 @@ def trial() -> None:
         until(lambda: properties()["NRestarts"] != restarts)  # noqa: B023 # called at once
         until(lambda: properties()["ActiveState"] == "active")
         report[how] = properties()
-        report[f"message after {how}"] = send(how)
+        report[f"message after {how}"] = send(mta, how)
 
     report["stop"] = run("systemctl", "stop", UNIT)
     report["stopped"] = properties()
     report["processes left"] = processes()
-    report["socket left"] = SOCKET.exists()
-    report["message without us"] = send("without")
+    report["socket left"] = mta.socket.exists()
+    report["message without us"] = send(mta, "without")
 
 
-def journal() -> str:
-    return str(run("journalctl", "--no-pager", "-o", "cat", "-u", UNIT)["output"])
+def journal(unit: str) -> str:
+    return str(run("journalctl", "--no-pager", "-o", "cat", "-u", unit)["output"])
 
 
 if __name__ == "__main__":
     try:
-        trial()
+        trial(tried := MTAS[sys.argv[1]])
     finally:
-        report["journal"] = journal()
-        log = Path("/var/log/postfix.log")
-        report["mail log"] = log.read_text() if log.exists() else ""
+        report["journal"] = journal(UNIT)
+        log = tried.log
+        report["mail log"] = log.read_text() if log.exists() else journal("sendmail.service")
         (HERE / "report.json").write_text(json.dumps(report, indent=1))

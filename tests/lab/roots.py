@@ -97,17 +97,17 @@ DNS = Recipe(
     probe="usr/sbin/unbound",
 )
 
-SYSTEMD = Recipe(
-    name="systemd-252",
-    suite="bookworm",
-    packages=(
-        *("base-files", "coreutils", "dash", "diffutils", "findutils", "grep", "sed"),
-        *("systemd", "systemd-container", "python3", "libmilter1.0.1"),
-        *_POSTFIX,
-    ),
-    probe="usr/lib/systemd/systemd",
+_BOOTS = (
+    *("base-files", "coreutils", "dash", "diffutils", "findutils", "grep", "sed"),
+    *("systemd", "systemd-container", "python3", "libmilter1.0.1"),
 )
+_INIT = "usr/lib/systemd/systemd"
+
+SYSTEMD_POSTFIX = Recipe("systemd-252-postfix", "bookworm", (*_BOOTS, *_POSTFIX), _INIT)
 """A Debian 12 that boots in a container, with what the service needs, and a Postfix."""
+
+SYSTEMD_SENDMAIL = Recipe("systemd-252-sendmail", "bookworm", (*_BOOTS, *_SENDMAIL), _INIT)
+"""The same with a Sendmail: Debian does not let one have both."""
 
 REDIS = Recipe(
     name="redis",
@@ -117,7 +117,10 @@ REDIS = Recipe(
 )
 """Redis 8 and Valkey 8: stores of a fleet."""
 
-ALL = (DNS, REDIS, SYSTEMD, POSTFIX_3_11, POSTFIX_3_10, POSTFIX_3_7, SENDMAIL_8_18, SENDMAIL_8_17)
+ALL = (
+    *(DNS, REDIS, SYSTEMD_POSTFIX, SYSTEMD_SENDMAIL),
+    *(POSTFIX_3_11, POSTFIX_3_10, POSTFIX_3_7, SENDMAIL_8_18, SENDMAIL_8_17),
+)
 
 
 def cache_home() -> Path:
