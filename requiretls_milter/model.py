@@ -244,8 +244,9 @@ class ProbeEvidence:
     ``stage`` DONE without ``starttls_offered`` is a server that has no
     STARTTLS; with ``starttls_reply`` set, one that offered and refused it
     (4xx or 5xx). ``chain`` holds the presented certificates as DER, leaf
-    first. ``requiretls`` is the keyword of the EHLO reply inside TLS, the only
-    one that counts (RFC 8689 section 2); None where there was no such reply.
+    first; ``chain_cut`` says that there were more. ``requiretls`` is the
+    keyword of the EHLO reply inside TLS, the only one that counts (RFC 8689
+    section 2); None where there was no such reply.
     """
 
     address: str
@@ -261,6 +262,7 @@ class ProbeEvidence:
     error: str = ""
     probed_at: float = 0.0
     expires: float = 0.0
+    chain_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

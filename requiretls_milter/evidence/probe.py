@@ -48,8 +48,9 @@ MAX_HANDSHAKE = 262_144
 MAX_SESSION = 1_048_576
 """Octets that a server may send in a session."""
 
-MAX_CHAIN = 10
-"""Certificates kept of a chain (Postfix: smtp_tls_scert_verifydepth = 9, and the leaf)."""
+MAX_CHAIN = 20
+"""Certificates kept of a chain: more than a path may have that an MTA verifies
+(``forecast.certificate.MAX_INTERMEDIATES``)."""
 
 MAX_CHAIN_OCTETS = 262_144
 """Octets of certificates kept."""
@@ -254,8 +255,12 @@ class _Session:
             connection.set_tlsext_host_name(self._server_name.encode("ascii"))
         await self._wire.start_tls(connection)
         version = connection.get_protocol_version_name()
-        chain, cut = _presented(connection)
-        self.evidence = replace(self.evidence, tls_version=version, chain=chain, error=cut)
+        chain, of = _presented(connection)
+        cut = len(chain) < of
+        error = f"{len(chain)} of {of} certificates kept" if cut else ""
+        self.evidence = replace(
+            self.evidence, tls_version=version, chain=chain, chain_cut=cut, error=error
+        )
         return True
 
 
@@ -478,8 +483,8 @@ def _reply(last: bytes, lines: list[bytes]) -> Reply:
     )
 
 
-def _presented(connection: SSL.Connection) -> tuple[tuple[bytes, ...], str]:
-    """Take the chain as it was presented, leaf first, as DER; say so where it was cut."""
+def _presented(connection: SSL.Connection) -> tuple[tuple[bytes, ...], int]:
+    """Take the chain as presented, leaf first, as DER, and how many certificates it had."""
     certificates = connection.get_peer_cert_chain() or []
     chain: list[bytes] = []
     octets = 0
@@ -489,10 +494,7 @@ def _presented(connection: SSL.Connection) -> tuple[tuple[bytes, ...], str]:
         if octets > MAX_CHAIN_OCTETS:
             break
         chain.append(der)
-    cut = ""
-    if len(chain) < len(certificates):
-        cut = f"{len(chain)} of {len(certificates)} certificates kept"
-    return tuple(chain), cut
+    return tuple(chain), len(certificates)
 
 
 def _ssl_text(error: Exception) -> str:

@@ -56,6 +56,10 @@ MIN_EC_BITS = 160
 _WITH_TWO_ISSUERS = 3
 """Certificates of the shortest chain in which an issuer can stand twice."""
 
+MAX_INTERMEDIATES = 10
+"""Certificates between the server's own and the trust anchor (Postfix sets OpenSSL's depth to
+smtp_tls_scert_verifydepth + 1, which is 10)."""
+
 _RSA_PSS = 912  # EVP_PKEY_RSA_PSS: NID_rsassaPss of OpenSSL's obj_mac.h; pyOpenSSL does not name it
 _FACTORED_KEYS = (crypto.TYPE_RSA, _RSA_PSS, crypto.TYPE_DSA)
 
@@ -334,6 +338,8 @@ def build_path(
         return Path(error=str(error))
     except (crypto.Error, ValueError):
         return Path(error="unreadable certificate")
+    if len(certificates) > MAX_INTERMEDIATES + 2:
+        return Path(error="certificate chain is too long")
     if not certificates[0].key_for_tls or not all(
         certificate.server_auth for certificate in certificates
     ):

@@ -371,6 +371,8 @@ def _inside_tls(
     """The certificate, then the second EHLO."""
     level = _session_level(plan)
     error = _mismatch(server, plan, level, delivery)
+    if error and server.probe.chain_cut:
+        return unknown(server, f"{server.name} presented more certificates than we keep: {error}")
     if error:
         return _certificate_failure(server, plan.level, level, policy, error)
     matched = profiles.must_match(level)

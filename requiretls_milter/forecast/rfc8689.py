@@ -144,6 +144,9 @@ def _not_authenticated(
     result = authenticate(server, evidence, reading, trust, now)
     if result.verified_by:
         return None
+    if server.probe.chain_cut:
+        why = f"{server.name} presented more certificates than we keep: {result.error}"
+        return unknown(server, why)
     return Attempt(
         server,
         status.ENCRYPTION_NEEDED,

@@ -64,13 +64,27 @@ class Pki:
         self.ca_file.write_bytes(self.authority.pem)
 
     def issue(
-        self, name: str, kind: str = "match", *, chain: bool = True, names: Sequence[str] = ()
+        self,
+        name: str,
+        kind: str = "match",
+        *,
+        chain: bool = True,
+        names: Sequence[str] = (),
+        intermediates: int = 0,
     ) -> Certificate:
-        """Issue a certificate of *kind* for host *name* (and *names*), with a key of its own."""
+        """Issue a certificate of *kind* for host *name* (and *names*), with a key of its own.
+
+        Between it and the authority there are so many *intermediates*, which are in the file, as
+        is the authority with *chain*.
+        """
         if kind not in KINDS:
             raise ValueError(f"no such kind of certificate: {kind}")
         key = ec.generate_private_key(ec.SECP256R1())
-        issuer = self.stranger if kind == "untrusted" else self.authority
+        root = issuer = self.stranger if kind == "untrusted" else self.authority
+        between: list[Authority] = []
+        for number in range(intermediates):
+            issuer = _authority(f"Lab CA {number + 1} of {intermediates}", issuer)
+            between.insert(0, issuer)
         subject = "wrong.name.invalid" if kind == "wrongname" else name
         others = () if kind == "wrongname" else names
         now = datetime.datetime.now(datetime.UTC)
@@ -100,8 +114,9 @@ class Pki:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         ) + certificate.public_bytes(serialization.Encoding.PEM)
+        pem += b"".join(authority.pem for authority in between)
         if chain and kind != "selfsigned":
-            pem += issuer.pem
+            pem += root.pem
         digest = hashlib.sha256(spki(key.public_key())).hexdigest()[:12]
         path = self._directory / f"{name[:80]}.{digest}.pem"
         path.touch(mode=0o600)
@@ -134,7 +149,8 @@ def _builder(
     )
 
 
-def _authority(name: str) -> Authority:
+def _authority(name: str, issuer: Authority | None = None) -> Authority:
+    """One that *issuer* vouches for, or nobody but itself."""
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.datetime.now(datetime.UTC)
     # keyUsage and the key identifiers: Python 3.13 verifies strictly (VERIFY_X509_STRICT).
@@ -149,12 +165,14 @@ def _authority(name: str) -> Authority:
         encipher_only=False,
         decipher_only=False,
     )
-    certificate = (
+    builder = (
         _builder(name, key, now - 20 * _DAY, now + 60 * _DAY)
-        .issuer_name(_name(name))
+        .issuer_name(issuer.certificate.subject if issuer else _name(name))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
     )
-    return Authority(certificate, key)
+    if issuer is not None:
+        issuers = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
+        builder = builder.add_extension(issuers, critical=False)
+    return Authority(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)

@@ -498,6 +498,7 @@ async def test_a_chain_is_kept_as_far_as_a_bounded_length(
     assert len(evidence.chain) == min(length, MAX_CHAIN)
     cut = f"{MAX_CHAIN} of {length} certificates kept"
     assert evidence.error == (cut if length > MAX_CHAIN else "")
+    assert evidence.chain_cut is (length > MAX_CHAIN)
 
 
 async def test_a_server_that_wants_our_certificate_closes_after_the_handshake(

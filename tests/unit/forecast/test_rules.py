@@ -670,6 +670,17 @@ def test_of_a_host_with_too_many_records_nobody_can_say_which_are_seen(
     assert answers(forecast(domain(better, many), profile)) == OK
 
 
+@pytest.mark.parametrize("profile", [DANE, LETTER])
+def test_a_chain_that_was_cut_proves_what_it_proves_and_disproves_nothing(
+    profile: MtaProfile,
+) -> None:
+    cut = replace(probe(), chain_cut=True)
+    assert answers(forecast(domain(host(GOOD, seen=cut)), profile)) == OK
+    result = forecast(domain(host(BAD, seen=cut)), profile)
+    assert answers(result) == ("unknown", "unknown")
+    assert "more certificates than we keep" in result.text
+
+
 def broken(
     stage: ProbeStage, failure: ProbeFailure = ProbeFailure.CLOSED, reply: Reply | None = None
 ) -> ProbeEvidence:
