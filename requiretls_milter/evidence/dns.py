@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import socket
 import string
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -100,6 +101,31 @@ def address_literal(name: str) -> str | None:
     except ValueError:
         return None
     return None if "%" in name else str(ip)
+
+
+def mail_exchanger(name: str) -> str | None:
+    """Return the host that an MX record names: host name or address; None where it is neither.
+
+    As with Postfix, an address is also what the C library takes for one: 0x7f.1 and
+    0177.0.0.1 are 127.0.0.1.
+    """
+    literal = address_literal(name)
+    if literal is not None:
+        return literal
+    if not valid_hostname(name) and not _four_octets(name):
+        return None
+    try:
+        return str(ipaddress.IPv4Address(socket.inet_aton(name)))
+    except OSError:
+        return name if valid_hostname(name) else None
+
+
+def _four_octets(name: str) -> bool:
+    """Say whether Postfix's valid_ipv4_hostaddr() takes *name*: it does not mind leading zeros."""
+    fields = name.split(".")
+    return len(fields) == 4 and all(
+        field.isascii() and field.isdigit() and int(field) <= 255 for field in fields
+    )
 
 
 def parse_nameserver(text: str) -> tuple[str, int]:
@@ -256,9 +282,8 @@ class Resolver:
             if rdata.exchange == dns.name.root:
                 nulls += 1
                 continue
-            host = name_text(rdata.exchange)
-            host = address_literal(host) or host
-            if valid_hostname(host) or address_literal(host):
+            host = mail_exchanger(name_text(rdata.exchange))
+            if host is not None:
                 records.add((rdata.preference, host))
         # RFC 7505 section 3: a null MX stands alone. Beside others it says
         # nothing that a sender could obey.

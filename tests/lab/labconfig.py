@@ -46,7 +46,7 @@ def settings(lab: Lab, transport: Mapping[str, Any] | None = None, **sections: A
         "mta": {
             "mydomain": MYDOMAIN,
             "myhostname": f"mta.{MYDOMAIN}",
-            "my_addresses": [addresses.FRONT],
+            "my_addresses": [addresses.FRONT, "127.0.0.1"],  # inet_interfaces = loopback-only
             "transport": dict(transport or {}),
         },
         "dns": {"nameservers": [lab.resolver], "timeout": 4},

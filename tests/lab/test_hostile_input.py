@@ -300,6 +300,80 @@ def test_a_next_hop_that_cannot_be_understood_is_unknown_and_not_a_failure(
     assert line["text"]
 
 
+# ---------------------------------------------------------------- odd MX records
+
+ODD_EXCHANGES: Mapping[str, str] = {
+    # what an MX record names, as in a zone file; @ for the domain
+    "underscore": "_mx.@",
+    "hyphen-first": "-mx.@",
+    "hyphen-last": "mx-.@",
+    "hyphens": "m--x.@",
+    "number": "12345.@",
+    "numbers": "1.2.3",
+    "number-last": "mx.123",
+    "no-address": "1.2.3.456",
+    "address": "127.1.0.1",
+    "address-short": "127.1",
+    "address-hexadecimal": "0x7f.1",
+    "address-octal": "0177.0.0.1",
+    "address-one-number": "0x7f000001",
+    "address-zeros": "00127.000.000.001",
+    "address-in-brackets": r"\091127.0.0.1\093",
+    "dot-in-label": r"a\046b.@",
+    "blank": r"a\032b.@",
+    "nul": r"m\000x.@",
+    "eight-bit": r"m\255x.@",
+    "at": r"m\064x.@",
+    "slash": r"a\047b.@",
+    "percent": r"a\037b.@",
+    "quote": r"a\034b.@",
+    "backslash": r"a\092b.@",
+    "comma": r"a\044b.@",
+    "colon": r"a\058b.@",
+    "long-label": "l" * 63 + ".@",
+    "many-labels": "a." * 60 + "@",
+    "upper": "MX.@",
+    "a-label": "xn--bcher-kva.@",
+    "one-label": "singlelabel",
+    "top": "test",
+}
+
+
+def test_odd_names_of_mail_exchangers_are_to_us_what_they_are_to_postfix(
+    lab: Lab, milter: Milter
+) -> None:
+    """Each alone, and each as the better one beside one that is good."""
+    (good,) = lab.hosts(GOOD)
+    (tlsa,) = (
+        line.partition(" TLSA ")[2]
+        for line in lab.world.records["sig.test"]
+        if line.startswith(f"_25._tcp.{good.name}. ")
+    )
+    places = {}
+    for name, exchange in ODD_EXCHANGES.items():
+        alone = Scenario(f"odd-mx-{name}", domains=(Domain(kind="nodata"),))
+        beside = place(f"mx-too-{name}", Mx(pref=20))
+        lab.world.add([alone, beside])
+        places[name] = [alone, beside]
+        for scenario in places[name]:
+            owner = at(scenario)[2:]
+            host = exchange.replace("@", owner)
+            lab.world.records["sig.test"].append(f"{owner}. 300 MX 10 {host}.")
+            if host.endswith(owner):
+                lab.world.records["sig.test"] += [
+                    f"{host}. 300 A {good.address}",
+                    f"_25._tcp.{host}. 300 TLSA {tlsa}",
+                ]
+    lab.update()
+    everywhere = [scenario for both in places.values() for scenario in both]
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        made = list(pool.map(lambda scenario: send(lab, milter, scenario), everywhere))
+    assert differences(made) == []
+    # some are hosts, some are none, and some lead back to the MTA
+    endings = [next(iter(done.values()))[0] for _, _, done in made]
+    assert min(map(endings.count, ("2.0.0", "5.4.4", "5.4.6"))) > 4
+
+
 # ---------------------------------------------------------------- odd servers
 
 

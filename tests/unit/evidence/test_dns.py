@@ -17,6 +17,7 @@ from requiretls_milter.evidence.dns import (
     MAX_TTL,
     PARTIAL_TTL,
     Resolver,
+    mail_exchanger,
     parse_nameserver,
     valid_hostname,
 )
@@ -482,6 +483,31 @@ async def test_of_thousands_of_mail_exchangers_the_best_are_kept(
     assert len(evidence.records) == MAX_RECORDS
     assert evidence.records[0] == MxRecord(65_000 - 3_999, "m")
     assert evidence.partial
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("mx.example.org", "mx.example.org"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:DB8::1", "2001:db8::1"),
+        ("0x7f.1", "127.0.0.1"),
+        ("0xC0000201", "192.0.2.1"),
+        ("0300.0.2.1", None),  # more than 255, as Postfix reads it
+        ("0177.0.0.1", "127.0.0.1"),
+        ("0.0.0.256", None),
+        ("127.1", None),
+        ("1.2.3", None),
+        ("1.2.3.4.5", None),
+        ("1.2.3.\u0664", None),
+        ("1.2.3.4 x", None),
+        ("0x7g.1", "0x7g.1"),
+        ("a b", None),
+        ("", None),
+    ],
+)
+def test_an_exchange_is_a_host_an_address_or_nothing(name: str, host: str | None) -> None:
+    assert mail_exchanger(name) == host
 
 
 @pytest.mark.parametrize(("count", "partial"), [(MAX_RECORDS, False), (MAX_RECORDS + 1, True)])
