@@ -246,7 +246,9 @@ class ProbeEvidence:
     (4xx or 5xx). ``chain`` holds the presented certificates as DER, leaf
     first; ``chain_cut`` says that there were more. ``requiretls`` is the
     keyword of the EHLO reply inside TLS, the only one that counts (RFC 8689
-    section 2); None where there was no such reply.
+    section 2); None where there was no such reply. ``only_opportunistic``: TLS
+    came about only as with an MTA that verifies nobody; ``error`` says why not
+    otherwise.
     """
 
     address: str
@@ -263,6 +265,7 @@ class ProbeEvidence:
     probed_at: float = 0.0
     expires: float = 0.0
     chain_cut: bool = False
+    only_opportunistic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

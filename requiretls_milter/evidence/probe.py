@@ -5,8 +5,9 @@ what the MTA will see; where it differs, it is stricter about how much a server
 may say and how long it may take. No mail is offered, no name is verified: what
 the certificates are worth is for the forecast to say.
 
-The TLS side is permissive on purpose (TLS 1.0 to 1.3, security level 0): a
-server that is too old must be seen to be too old, not taken for a broken one.
+TLS is begun as smtp(8) begins it where it verifies the server. Where that comes to
+nothing a second session shows what the server does for an MTA that verifies nobody:
+one that is too old, or has no certificate, is not to be taken for a broken one.
 """
 
 from __future__ import annotations
@@ -67,8 +68,11 @@ COMMANDS = 5
 READ_SIZE = 16_384
 """Octets read from a socket at once: a TLS record."""
 
-CIPHERS = b"ALL:!aNULL:!eNULL:@SECLEVEL=0"
-"""All that authenticates: an anonymous suite would show no certificate."""
+AUTHENTICATING = b"ALL:!aNULL:!eNULL:@SECLEVEL=1"
+"""What smtp(8) wants where it verifies the server (TLS_MUST_MATCH in its tls_client.c)."""
+
+OPPORTUNISTIC = b"ALL:!eNULL:@SECLEVEL=0"
+"""What it makes do with where it does not: old TLS, weak keys, servers without a certificate."""
 
 _CODE = re.compile(rb"[0-9]{3}(?=[ -]|$)")
 _ENHANCED = re.compile(rb" +([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
@@ -134,7 +138,8 @@ class Prober:
         self._command_timeout = command_timeout
         self._retry_after = retry_after
         self._clock = clock
-        self._tls = _tls_context()
+        self._authenticating = _tls_context(AUTHENTICATING)
+        self._opportunistic = _tls_context(OPPORTUNISTIC)
         self._full = full
         self._pace = Pace(per_minute, "probes_per_minute", full)
         self._slots = Slots(sessions, "probes", full)
@@ -159,17 +164,30 @@ class Prober:
             )
         places = Slots(self._per_host, "probes_per_host", self._full)
         async with self._busy.setdefault(address, places):
-            await self._pace.start()
-            async with self._slots:
-                return await self._session(address, port, server_name)
+            found = await self._session(address, port, server_name, self._authenticating)
+            if found.stage is not ProbeStage.HANDSHAKE or found.failure is ProbeFailure.TIMEOUT:
+                return found
+            other = await self._session(address, port, server_name, self._opportunistic)
+        if not other.tls_version:
+            return found
+        return replace(other, only_opportunistic=True, error=other.error or found.error)
 
-    async def _session(self, address: str, port: int, server_name: str) -> ProbeEvidence:
+    async def _session(
+        self, address: str, port: int, server_name: str, context: SSL.Context
+    ) -> ProbeEvidence:
+        await self._pace.start()
+        async with self._slots:
+            return await self._dialogue(address, port, server_name, context)
+
+    async def _dialogue(
+        self, address: str, port: int, server_name: str, context: SSL.Context
+    ) -> ProbeEvidence:
         try:
             wire = _Wire(address, self._connect_timeout, self._command_timeout)
         except OSError as error:  # out of descriptors, no IPv6: says nothing of the server
             now = self._clock()
             return ProbeEvidence(address, error=error_text(error), probed_at=now, expires=now)
-        session = _Session(wire, address, self._helo, server_name, self._tls)
+        session = _Session(wire, address, self._helo, server_name, context)
         try:
             await session.run(port)
         except _Ended as ended:
@@ -507,11 +525,11 @@ def _ssl_text(error: Exception) -> str:
     return error_text(error)
 
 
-def _tls_context() -> SSL.Context:
-    """Set up the client's side: whatever a server can do is to be seen."""
+def _tls_context(ciphers: bytes) -> SSL.Context:
+    """Set up the client's side: whatever a server can do with *ciphers* is to be seen."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_VERSION)
-    context.set_cipher_list(CIPHERS)
+    context.set_cipher_list(ciphers)
     context.set_options(SSL.OP_ALL | SSL.OP_LEGACY_SERVER_CONNECT | SSL.OP_NO_RENEGOTIATION)
     # No Python callback: it would need memory that is writable and executable,
     # which the hardened unit denies.

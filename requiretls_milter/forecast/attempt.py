@@ -23,6 +23,15 @@ OLD_TLS = frozenset({"SSLv3", "TLSv1", "TLSv1.0", "TLSv1.1"})
 """Versions that do not count as TLS where it matters (RFC 8996)."""
 
 
+def tls_weakness(probe: ProbeEvidence) -> str:
+    """Why its TLS is none for an MTA that verifies the server; the empty string where it is."""
+    if probe.tls_version in OLD_TLS:
+        return f"it speaks no more than {probe.tls_version}"
+    if probe.only_opportunistic:
+        return probe.error or "no TLS that authenticates"
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """How the attempt at one server ends.

@@ -13,13 +13,13 @@ from requiretls_milter.forecast import dane, pkix, profiles, status
 from requiretls_milter.forecast.attempt import (
     IN_CLEAR,
     NOTHING_RECORDED,
-    OLD_TLS,
     Attempt,
     in_order,
     in_turn,
     order_is_fixed,
     reply_status,
     session_failure,
+    tls_weakness,
     unknown,
 )
 from requiretls_milter.forecast.authentication import dane_references, postfix_dane_references
@@ -350,10 +350,9 @@ def _handshake_failure(server: Server, plan: Plan, undecided: str) -> Attempt | 
     probe = server.probe
     if probe.stage is ProbeStage.HANDSHAKE:
         why = probe.error or str(probe.failure)
-    elif probe.tls_version in OLD_TLS and profiles.must_match(_session_level(plan)):
-        # smtp(8) raises OpenSSL's security level to 1 where it authenticates,
-        # and OpenSSL 3 has no TLS before 1.2 there.
-        why = f"it speaks no more than {probe.tls_version}"
+    elif tls_weakness(probe) and profiles.must_match(_session_level(plan)):
+        # smtp(8) raises OpenSSL's security level to 1 where it authenticates.
+        why = tls_weakness(probe)
     else:
         return None
     return Attempt(

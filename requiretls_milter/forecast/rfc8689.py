@@ -9,7 +9,13 @@ from __future__ import annotations
 import itertools
 
 from requiretls_milter.forecast import status
-from requiretls_milter.forecast.attempt import IN_CLEAR, OLD_TLS, Attempt, session_failure, unknown
+from requiretls_milter.forecast.attempt import (
+    IN_CLEAR,
+    Attempt,
+    session_failure,
+    tls_weakness,
+    unknown,
+)
 from requiretls_milter.forecast.authentication import authenticate
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.servers import (
@@ -129,10 +135,11 @@ def _no_tls(server: Server) -> Attempt | None:
         reason = Reason.TLS_HANDSHAKE_FAILED
         why = probe.error or str(probe.failure)
         text = f"TLS handshake with {server.name} failed: {why}"
-    elif probe.tls_version in OLD_TLS:
-        # Section 4.2.1 refers to RFC 7525, whose successor forbids them (RFC 9325).
+    elif tls_weakness(probe):
+        # Section 4.2.1 refers to RFC 7525, whose successor is RFC 9325: no TLS before 1.2,
+        # no suite and no key of less than 112 bits.
         reason = Reason.TLS_HANDSHAKE_FAILED
-        text = f"{server.name} speaks no more than {probe.tls_version}"
+        text = f"TLS handshake with {server.name} failed: {tls_weakness(probe)}"
     else:
         return None
     return Attempt(server, status.ENCRYPTION_NEEDED, reason, text)

@@ -43,6 +43,8 @@ class HostileServer:
     ehlo_tls: Words = EHLO_TLS
     instead_of_tls: Callable[[socket.socket], None] | None = None
     """What is done after the reply to STARTTLS, in the place of all that follows."""
+    configure: Callable[[ssl.SSLContext], None] | None = None
+    """Changes the TLS that the server speaks, before the certificate is loaded."""
     pause: float = 0.0
     """Seconds after each piece of a reply that comes in pieces."""
     visits: list[Visit] = field(default_factory=list)
@@ -102,6 +104,8 @@ class HostileServer:
                     self.instead_of_tls(client)
                     return
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                if self.configure is not None:
+                    self.configure(context)
                 context.load_cert_chain(self.pem)
                 client = stack.enter_context(context.wrap_socket(client, server_side=True))
                 lines = stack.enter_context(client.makefile("rb"))

@@ -147,10 +147,39 @@ async def test_old_versions_of_tls_are_seen_and_named(
     tls.set_ciphers("ALL:@SECLEVEL=0")
     tls.minimum_version = version
     tls.maximum_version = version
-    evidence = await seen(SmtpServer(tls=tls))
+    server = SmtpServer(tls=tls)
+    evidence = await seen(server)
     assert evidence.stage is ProbeStage.DONE
     assert evidence.tls_version == word
     assert evidence.chain
+    old = version < ssl.TLSVersion.TLSv1_2
+    assert evidence.only_opportunistic is old
+    assert server.connections == (2 if old else 1)
+    assert bool(evidence.error) is old
+
+
+async def test_a_server_without_a_certificate_is_seen_as_an_mta_sees_it_that_verifies_nobody() -> (
+    None
+):
+    anonymous = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    anonymous.maximum_version = ssl.TLSVersion.TLSv1_2
+    anonymous.set_ciphers("aNULL:@SECLEVEL=0")
+    server = SmtpServer(tls=anonymous)
+    evidence = await seen(server)
+    assert (evidence.stage, evidence.requiretls) == (ProbeStage.DONE, True)
+    assert evidence.only_opportunistic
+    assert (evidence.tls_version, evidence.chain) == ("TLSv1.2", ())
+    assert evidence.error
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("peer", ["_garbage", "_close", "_alert"])
+async def test_where_a_second_handshake_fails_too_the_first_is_told(peer: str) -> None:
+    server = SmtpServer(instead_of_tls=globals()[peer])
+    evidence = await seen(server)
+    assert evidence.stage is ProbeStage.HANDSHAKE
+    assert not evidence.only_opportunistic
+    assert server.connections == 2
 
 
 async def test_a_certificate_is_taken_as_it_is_whoever_issued_it(stranger: Authority) -> None:
@@ -460,8 +489,10 @@ async def test_r61_a_handshake_that_hangs_times_out() -> None:
         while await reader.read(1000):
             pass
 
-    evidence = await seen(SmtpServer(instead_of_tls=hang), limit=0.4)
+    server = SmtpServer(instead_of_tls=hang)
+    evidence = await seen(server, limit=0.4)
     assert_ended(evidence, ProbeStage.HANDSHAKE, ProbeFailure.TIMEOUT)
+    assert server.connections == 1
 
 
 async def test_a_handshake_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -741,6 +741,25 @@ def test_a_greeting_that_is_no_reply_of_class_2_4_or_5_ends_the_delivery() -> No
     assert answers(forecast(domain(*hosts))) == ("5.5.0", "server_rejects")
 
 
+def test_tls_that_authenticates_nobody_is_none_where_the_server_is_to_be_verified() -> None:
+    weak = replace(probe(), only_opportunistic=True, error="dh key too small")
+    dane = forecast(domain(host(GOOD, seen=weak)))
+    assert answers(dane) == ("4.7.5", "tls_handshake_failed")
+    assert dane.text.endswith("failed: dh key too small")
+    assert answers(forecast(domain(host(GOOD, seen=weak)), LETTER)) == (
+        "5.7.10",
+        "tls_handshake_failed",
+    )
+    # at level may it is as good as any, also without a certificate
+    nobody = replace(weak, chain=())
+    for seen in (weak, nobody):
+        result = forecast(domain(host(seen=seen)), MAY, Requirement.NONE)
+        assert (result.status, result.tls) == ("2.0.0", "may")
+
+
+MAY = MtaProfile(tls_security_level=TlsLevel.MAY)
+
+
 def test_old_tls_is_good_enough_where_no_tlsa_record_is_usable() -> None:
     """OpenSSL's security level is raised for the session's level, not for the planned one."""
     seen = replace(probe(), tls_version="TLSv1.1")
