@@ -350,8 +350,7 @@ def _handshake_failure(server: Server, plan: Plan, undecided: str) -> Attempt | 
     probe = server.probe
     if probe.stage is ProbeStage.HANDSHAKE:
         why = probe.error or str(probe.failure)
-    elif tls_weakness(probe) and profiles.must_match(_session_level(plan)):
-        # smtp(8) raises OpenSSL's security level to 1 where it authenticates.
+    elif tls_weakness(probe) and _is_particular(plan, anonymous=not probe.chain):
         why = tls_weakness(probe)
     else:
         return None
@@ -362,6 +361,15 @@ def _handshake_failure(server: Server, plan: Plan, undecided: str) -> Attempt | 
         f"TLS handshake with {server.name} failed: {why}",
         tls=undecided,
     )
+
+
+def _is_particular(plan: Plan, *, anonymous: bool) -> bool:
+    """Whether smtp(8) does without TLS that authenticates nobody, *anonymous* or only weak.
+
+    It raises OpenSSL's security level where the session authenticates, and leaves
+    anonymous suites out wherever that was planned.
+    """
+    return profiles.must_match(plan.level if anonymous else _session_level(plan))
 
 
 def _inside_tls(

@@ -1,7 +1,7 @@
 """Odd keys, certificates, suites and groups: the forecast is what the real Postfix makes of them.
 
-Each server is met four ways: by DANE-EE, by DANE-TA, by a certification authority (MTA-STS), and at
-level ``may``, where Postfix verifies nobody and makes do with TLS that it would not have otherwise.
+Each server is met in several ways: by DANE-EE, by DANE-TA, by a certification authority (MTA-STS),
+and where Postfix verifies nobody and makes do with TLS that it would not have otherwise.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ WAYS = {
     "ta": ("dane/enforce", Domain(mx=(Mx(addr="refused", tlsa=("2 1 1 ca",)),))),
     "authority": ("sts/enforce", Domain(zone="uns", sts=Sts(), mx=(UNSIGNED,))),
     "may": ("may/disable", Domain(mx=(SIGNED,))),
+    # a record that nobody can use: no authentication, though it was planned
+    "unusable": ("dane/enforce", Domain(mx=(Mx(addr="refused", tlsa=("3 1 9 match",)),))),
 }
 
 KEYS: dict[str, Callable[[], Any]] = {

@@ -766,6 +766,9 @@ def test_old_tls_is_good_enough_where_no_tlsa_record_is_usable() -> None:
     result = forecast(domain(host(UNUSABLE, seen=seen)))
     assert (result.status, result.tls) == ("2.0.0", "dane:encrypt/requiretls:nocertmatch")
     assert forecast(domain(host(GOOD, seen=seen))).status == "4.7.5"
+    # Anonymous suites are left out by the planned level, though.
+    anonymous = replace(probe(), only_opportunistic=True, chain=())
+    assert forecast(domain(host(UNUSABLE, seen=anonymous))).status == "4.7.5"
 
 
 @pytest.mark.parametrize(
