@@ -139,8 +139,8 @@ def report(
         trust: the certification authorities that count.
         now: seconds since the epoch.
     """
-    judge_of = _PartialJudge(evidence, requirement, profile, trust, now)
-    forecast = judge_of.forecast(*evidence.hosts)
+    judge_of = _Judge(evidence, requirement, profile, trust, now)
+    forecast = judge_of.forecast(evidence)
     policy = evidence.mta_sts.policy
     return NextHopReport(
         nexthop=given,
@@ -196,8 +196,8 @@ def _time(seconds: float) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _PartialJudge:
-    """Forecasts the delivery to a part of the servers, as if the others did not exist."""
+class _Judge:
+    """Forecasts the delivery, or that to a single host as if the others did not exist."""
 
     evidence: DomainEvidence
     requirement: Requirement
@@ -205,9 +205,15 @@ class _PartialJudge:
     trust: TrustStore
     now: float
 
-    def forecast(self, *hosts: HostEvidence) -> Forecast:
+    def forecast_of(self, host: HostEvidence) -> Forecast:
+        mx = self.evidence.mx
+        own = tuple(record for record in mx.records if record.host == host.host)
+        alone = replace(mx, records=own[:1], partial=False)
+        return self.forecast(replace(self.evidence, mx=alone, hosts=(host,)))
+
+    def forecast(self, evidence: DomainEvidence) -> Forecast:
         return judge(
-            replace(self.evidence, hosts=hosts),
+            evidence,
             asked=self.requirement,
             carried=self.requirement,
             profile=self.profile,
@@ -216,7 +222,7 @@ class _PartialJudge:
         )
 
 
-def _host(host: HostEvidence, judge_of: _PartialJudge) -> HostReport:
+def _host(host: HostEvidence, judge_of: _Judge) -> HostReport:
     probes = {probe.address: probe for probe in host.probes}
     addresses = [
         _address(host, probes.get(address, ProbeEvidence(address)), judge_of)
@@ -225,7 +231,7 @@ def _host(host: HostEvidence, judge_of: _PartialJudge) -> HostReport:
     # Of addresses that the MTA would never come to nothing is known: they do not count.
     known = [address for address in addresses if address["status"] != UNKNOWN_STATUS]
     tried = tuple(address["address"] for address in known or addresses)
-    forecast = judge_of.forecast(_only(host, tried))
+    forecast = judge_of.forecast_of(_only(host, tried))
     decisive = next(
         (address for address in known if address["status"] == forecast.status),
         next(iter(known or addresses), None),
@@ -258,11 +264,11 @@ def _only(host: HostEvidence, addresses: tuple[str, ...]) -> HostEvidence:
     )
 
 
-def _address(host: HostEvidence, probe: ProbeEvidence, judge_of: _PartialJudge) -> AddressReport:
+def _address(host: HostEvidence, probe: ProbeEvidence, judge_of: _Judge) -> AddressReport:
     status, reason = UNKNOWN_STATUS, Reason.UNKNOWN
     family = f"ipv{ipaddress.ip_address(probe.address).version}"
     if family in judge_of.profile.inet_protocols:
-        forecast = judge_of.forecast(_only(host, (probe.address,)))
+        forecast = judge_of.forecast_of(_only(host, (probe.address,)))
         status, reason = forecast.status, forecast.reason
     certificate = _NO_CERTIFICATE
     if probe.chain:
