@@ -75,13 +75,13 @@ def to_text(
         style = "bold" if own else ""
         where = _where(origin, key, lines)
         table.add_row(key, Text(value_text(origin.value), style), Text(where, style))
-    console = Console(width=width, highlight=False)
+    console = Console(width=width, highlight=False, markup=False, emoji=False)
     with console.capture() as capture:
         console.print(
             Group(Text(_subject(explanation)), "", table, "", Text(_meaning(explanation)))
         )
         for line in _precedence(explanation, lines):
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 

@@ -403,7 +403,7 @@ _DECLARED = (
     Metric(
         "probes_total",
         Kind.COUNTER,
-        "SMTP sessions made to look at a server, by the step at which they ended.",
+        "Looks at a server by SMTP, by the step at which the session ended.",
         (("result", _values(ProbeResult)),),
     ),
     Metric(

@@ -239,16 +239,16 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ProbeEvidence:
-    """One SMTP session with one address, up to the EHLO inside TLS.
+    """An SMTP session with one address, up to the EHLO inside TLS.
 
     ``stage`` DONE without ``starttls_offered`` is a server that has no
     STARTTLS; with ``starttls_reply`` set, one that offered and refused it
     (4xx or 5xx). ``chain`` holds the presented certificates as DER, leaf
     first; ``chain_cut`` says that there were more. ``requiretls`` is the
     keyword of the EHLO reply inside TLS, the only one that counts (RFC 8689
-    section 2); None where there was no such reply. ``only_opportunistic``: TLS
-    came about only as with an MTA that verifies nobody; ``error`` says why not
-    otherwise.
+    section 2); None where there was no such reply. ``only_opportunistic``, if not
+    empty: TLS came about in a second session, begun as by an MTA that verifies
+    nobody; this is why the first one failed.
     """
 
     address: str
@@ -265,7 +265,7 @@ class ProbeEvidence:
     probed_at: float = 0.0
     expires: float = 0.0
     chain_cut: bool = False
-    only_opportunistic: bool = False
+    only_opportunistic: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,8 +280,8 @@ class HostEvidence:
 
     @property
     def partial(self) -> bool:
-        """Whether there are more addresses or TLSA records than are kept."""
-        return self.addresses.partial or self.tlsa.partial
+        """Whether there are more addresses or signed TLSA records than are kept."""
+        return self.addresses.partial or (self.tlsa.partial and self.tlsa.secure)
 
 
 class MtaStsMode(enum.StrEnum):

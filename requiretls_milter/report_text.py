@@ -34,7 +34,8 @@ _OUTCOME = {
 
 def to_text(reports: Sequence[NextHopReport], *, width: int | None = None) -> str:
     """The reports, one below the other; coloured where the output is a terminal."""
-    console = Console(width=width or _width(), highlight=False)
+    # What servers say is text, whatever brackets and colons are in it.
+    console = Console(width=width or _width(), highlight=False, markup=False, emoji=False)
     with console.capture() as capture:
         for number, report in enumerate(reports):
             if number:

@@ -77,6 +77,9 @@ STOP_TIMEOUT = 10.0
 TICK = 1.0
 """Seconds that the loop waits at most."""
 
+SIGNALS_NOTED = 2
+"""Of one kind, until the loop acts on them: a second SIGINT ends the waiting, no third does."""
+
 _log = log.get_logger("supervisor")
 
 
@@ -168,6 +171,7 @@ class Supervisor:
         self._pid = os.getpid()
         self._selector = selectors.DefaultSelector()
         self._wakeup, self._wakeup_w = socket.socketpair()
+        self._signals: list[int] = []
         self._children: dict[str, Child] = {}
         self._due: dict[str, float] = {}
         self._deaths: deque[float] = deque()
@@ -208,9 +212,10 @@ class Supervisor:
     def _turn(self) -> None:
         for key, _ in self._selector.select(self._patience()):
             if key.fileobj is self._wakeup:
-                self._act_on_signals()
+                self._wakeup.recv(4096)
             elif isinstance(key.fileobj, Channel):
                 self._hear(key.data)
+        self._act_on_signals()
         self._reap()
         now = time.monotonic()
         if self._stopping:
@@ -238,19 +243,24 @@ class Supervisor:
     # ------------------------------------------------------------ signals
 
     def _take_signals(self) -> None:
-        """Have signals written to a socket, so that the loop is the only one to act on them."""
+        """Have signals noted, and the loop woken by a socket: it is the only one to act on them.
+
+        The socket alone would lose what comes when it is full: a SIGTERM behind a storm of others.
+        """
         self._wakeup.setblocking(False)
         self._wakeup_w.setblocking(False)
         signal.set_wakeup_fd(self._wakeup_w.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, _noted)
+            signal.signal(number, self._note)
         self._selector.register(self._wakeup, selectors.EVENT_READ)
 
+    def _note(self, number: int, _frame: object) -> None:
+        """Note a signal."""
+        if self._signals.count(number) < SIGNALS_NOTED:
+            self._signals.append(number)
+
     def _act_on_signals(self) -> None:
-        try:
-            numbers = self._wakeup.recv(4096)
-        except BlockingIOError:
-            return
+        numbers, self._signals = self._signals, []
         for number in numbers:
             match number:
                 case signal.SIGHUP if self._stopping:
@@ -619,7 +629,3 @@ def _with_old(new: Config, old: Config, keys: tuple[str, ...]) -> Config:
             for section, values in sections.items()
         }
     )
-
-
-def _noted(_number: int, _frame: object) -> None:
-    """A handler that does nothing: the number has been written to the wake-up socket."""

@@ -1020,7 +1020,8 @@ class Limits(Section):
     flight_timeout: Seconds = Field(
         180,
         description=(
-            "Seconds for one lookup, fetch or session, with the time that it waits for its turn; "
+            "Seconds for one lookup, fetch or look at a server (a session, or two where TLS fails in "
+            "the first), with the time that it waits for its turn; "
             "each step has a limit of its own besides (dns.timeout, probe.command_timeout)."
         ),
     )

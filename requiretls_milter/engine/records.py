@@ -139,7 +139,7 @@ def worth_keeping(found: ProbeEvidence) -> bool:
 
 def encode_probe(found: ProbeEvidence) -> bytes:
     """A session as bytes."""
-    return _Probe(found=found).model_dump_json().encode()
+    return _Probe(found=found).model_dump_json(exclude_defaults=True).encode()
 
 
 def decode_probe(value: bytes, address: str, now: float) -> ProbeEvidence:
@@ -173,7 +173,7 @@ def worth_a_pause(found: ProbeEvidence) -> bool:
 
 def encode_attempt(found: ProbeEvidence, pause: float) -> bytes:
     """A session that failed as bytes; *pause* as in :class:`KeptAttempt`."""
-    return _Attempt(found=found, pause=pause).model_dump_json().encode()
+    return _Attempt(found=found, pause=pause).model_dump_json(exclude_defaults=True).encode()
 
 
 def decode_attempt(value: bytes, address: str, now: float, longest: float) -> KeptAttempt:

@@ -82,11 +82,12 @@ _LABEL_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-_")
 def valid_hostname(name: str) -> bool:
     """Say whether *name* may be a host or domain name, as Postfix's valid_hostname() has it.
 
-    Letters, digits, hyphens inside labels, and underscores; not digits and dots alone.
+    Letters, digits, hyphens inside labels, and underscores; not digits and dots alone. The
+    first label may be a wildcard.
     """
     if not name or len(name) > MAX_NAME:
         return False
-    for label in name.split("."):
+    for label in name.removeprefix("*.").split("."):
         if not 1 <= len(label) <= MAX_LABEL or not _LABEL_CHARACTERS.issuperset(label):
             return False
         if label.startswith("-") or label.endswith("-"):
@@ -109,9 +110,8 @@ def mail_exchanger(name: str) -> str | None:
     As with Postfix, an address is also what the C library takes for one: 0x7f.1 and
     0177.0.0.1 are 127.0.0.1.
     """
-    literal = address_literal(name)
-    if literal is not None:
-        return literal
+    if ":" in name:
+        return address_literal(name)
     if not valid_hostname(name) and not _four_octets(name):
         return None
     try:
@@ -121,11 +121,15 @@ def mail_exchanger(name: str) -> str | None:
 
 
 def _four_octets(name: str) -> bool:
-    """Say whether Postfix's valid_ipv4_hostaddr() takes *name*: it does not mind leading zeros."""
+    """Say whether Postfix's valid_ipv4_hostaddr() takes *name*.
+
+    It minds neither leading zeros nor 0.0.0.0, but any other address of 0.0.0.0/8.
+    """
     fields = name.split(".")
-    return len(fields) == 4 and all(
-        field.isascii() and field.isdigit() and int(field) <= 255 for field in fields
-    )
+    if len(fields) != 4 or not all(field.isascii() and field.isdigit() for field in fields):
+        return False
+    octets = [int(field) for field in fields]
+    return max(octets) <= 255 and (octets[0] > 0 or not any(octets))
 
 
 def parse_nameserver(text: str) -> tuple[str, int]:
@@ -154,7 +158,7 @@ class Lookup:
 
     ``secure``: each answer on the path had the AD bit of a resolver that we
     trust. ``canonical`` is the name at the end of the CNAME chain. ``rdatas``
-    are at most :data:`MAX_RECORDS`; ``partial`` says that there were more. ``ttl``,
+    are at most :data:`MAX_RECORDS`, but for TXT; ``partial`` says that there were more. ``ttl``,
     in seconds, is the shortest on the path, of a negative answer by its SOA (RFC
     2308 section 5).
     """
@@ -430,6 +434,8 @@ class Resolver:
         if rdtype == dns.rdatatype.MX:
             # Sorted first: of a set beyond all reason the best are kept.
             rdatas = tuple(sorted(rdatas, key=_preference))
+        # Of texts none is left out: RFC 8461 section 3.1 counts those that are MTA-STS records.
+        kept = len(rdatas) if rdtype == dns.rdatatype.TXT else MAX_RECORDS
         nxdomain = response.rcode() == dns.rcode.NXDOMAIN
         if rdatas or nxdomain or not chain.cnames:
             ttl = chain.minimum_ttl
@@ -440,9 +446,9 @@ class Resolver:
             secure=self.trusted and bool(response.flags & dns.flags.AD),
             canonical=chain.canonical_name,
             aliases=len(chain.cnames),
-            rdatas=rdatas[:MAX_RECORDS],
+            rdatas=rdatas[:kept],
             ttl=min(max(ttl, 0), MAX_TTL),
-            partial=len(rdatas) > MAX_RECORDS,
+            partial=len(rdatas) > kept,
         )
 
 

@@ -252,8 +252,6 @@ class MtaSts:
         if found.outcome is DnsOutcome.ERROR:
             return StsRecord(error=found.error, expires=expires)
         try:
-            if found.partial:
-                raise PolicyError("more TXT records than anybody counts")
             policy_id = read_record(
                 b"".join(rdata.strings) for rdata in cast(Iterable[Any], found.rdatas)
             )

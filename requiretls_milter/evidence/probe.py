@@ -1,4 +1,4 @@
-"""One SMTP session with one server, as far as the EHLO inside TLS, and QUIT.
+"""An SMTP session with one server, as far as the EHLO inside TLS, and QUIT.
 
 The session is held as Postfix's smtp(8) holds it, so that what is seen here is
 what the MTA will see; where it differs, it is stricter about how much a server
@@ -147,7 +147,7 @@ class Prober:
         self._busy: weakref.WeakValueDictionary[str, Slots] = weakref.WeakValueDictionary()
 
     async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
-        """Hold a session with *address*; *server_name* is sent as SNI, "" sends none.
+        """Hold a session with *address*, or two; *server_name* is sent as SNI, "" sends none.
 
         Never raises for what the network does.
         """
@@ -164,22 +164,24 @@ class Prober:
             )
         places = Slots(self._per_host, "probes_per_host", self._full)
         async with self._busy.setdefault(address, places):
-            found = await self._session(address, port, server_name, self._authenticating)
+            found = await self._in_turn(address, port, server_name, self._authenticating)
             if found.stage is not ProbeStage.HANDSHAKE or found.failure is ProbeFailure.TIMEOUT:
                 return found
-            other = await self._session(address, port, server_name, self._opportunistic)
+            other = await self._in_turn(address, port, server_name, self._opportunistic)
         if not other.tls_version:
             return found
-        return replace(other, only_opportunistic=True, error=other.error or found.error)
+        # It may have been chance that made the first one fail: that is looked at again soon.
+        expires = min(found.expires, other.expires)
+        return replace(other, only_opportunistic=found.error or "failed", expires=expires)
 
-    async def _session(
+    async def _in_turn(
         self, address: str, port: int, server_name: str, context: SSL.Context
     ) -> ProbeEvidence:
         await self._pace.start()
         async with self._slots:
-            return await self._dialogue(address, port, server_name, context)
+            return await self._session(address, port, server_name, context)
 
-    async def _dialogue(
+    async def _session(
         self, address: str, port: int, server_name: str, context: SSL.Context
     ) -> ProbeEvidence:
         try:
@@ -273,12 +275,8 @@ class _Session:
             connection.set_tlsext_host_name(self._server_name.encode("ascii"))
         await self._wire.start_tls(connection)
         version = connection.get_protocol_version_name()
-        chain, of = _presented(connection)
-        cut = len(chain) < of
-        error = f"{len(chain)} of {of} certificates kept" if cut else ""
-        self.evidence = replace(
-            self.evidence, tls_version=version, chain=chain, chain_cut=cut, error=error
-        )
+        chain, cut = _presented(connection)
+        self.evidence = replace(self.evidence, tls_version=version, chain=chain, chain_cut=cut)
         return True
 
 
@@ -501,8 +499,8 @@ def _reply(last: bytes, lines: list[bytes]) -> Reply:
     )
 
 
-def _presented(connection: SSL.Connection) -> tuple[tuple[bytes, ...], int]:
-    """Take the chain as presented, leaf first, as DER, and how many certificates it had."""
+def _presented(connection: SSL.Connection) -> tuple[tuple[bytes, ...], bool]:
+    """Take the chain as presented, leaf first, as DER; and whether that is not all of it."""
     certificates = connection.get_peer_cert_chain() or []
     chain: list[bytes] = []
     octets = 0
@@ -512,7 +510,7 @@ def _presented(connection: SSL.Connection) -> tuple[tuple[bytes, ...], int]:
         if octets > MAX_CHAIN_OCTETS:
             break
         chain.append(der)
-    return tuple(chain), len(certificates)
+    return tuple(chain), len(chain) < len(certificates)
 
 
 def _ssl_text(error: Exception) -> str:

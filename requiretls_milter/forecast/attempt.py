@@ -27,9 +27,7 @@ def tls_weakness(probe: ProbeEvidence) -> str:
     """Why its TLS is none for an MTA that verifies the server; the empty string where it is."""
     if probe.tls_version in OLD_TLS:
         return f"it speaks no more than {probe.tls_version}"
-    if probe.only_opportunistic:
-        return probe.error or "no TLS that authenticates"
-    return ""
+    return probe.only_opportunistic
 
 
 @dataclass(frozen=True, slots=True)

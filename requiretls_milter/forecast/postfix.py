@@ -42,6 +42,7 @@ from requiretls_milter.model import (
     MtaSts,
     MtaStsMode,
     MtaStsPolicy,
+    ProbeEvidence,
     ProbeStage,
     Reason,
     Requirement,
@@ -119,6 +120,9 @@ def deliver(delivery: Delivery, servers: Servers) -> tuple[Attempt, ...]:
     if failure is not None:
         before = _without_server(failure)
     limit = delivery.profile.mx_address_limit
+    shared = limit > 1 and len(delivery.profile.inet_protocols) > 1
+    if shared and any(server.unseen for group in servers for server in group):
+        return _beside_unseen(servers, delivery)
     if order_is_fixed(servers, limit):
         return tuple(
             in_order((attempt(server, delivery) for (server,) in servers), recorded)
@@ -126,6 +130,21 @@ def deliver(delivery: Delivery, servers: Servers) -> tuple[Attempt, ...]:
         )
     attempts = tuple(tuple(attempt(server, delivery) for server in group) for group in servers)
     return tuple(ended for recorded in before for ended in in_turn(attempts, limit, recorded))
+
+
+def _beside_unseen(
+    servers: tuple[tuple[Server, ...], ...], delivery: Delivery
+) -> tuple[Attempt, ...]:
+    """The same where servers are unseen, and those that are tried are shared by two families.
+
+    Of which family the unseen ones are nobody knows, nor whom they leave no room for
+    (smtp_balance_inet_protocols): only that one of the best group comes first.
+    """
+    first = tuple(attempt(server, delivery) for server in servers[0])
+    if all(possible.ends for possible in first):
+        return first
+    (unseen, *_) = (server for group in servers for server in group if server.unseen)
+    return (unknown(unseen, unseen.unseen),)
 
 
 def _without_server(failure: NoServer) -> tuple[Attempt, ...]:
@@ -350,7 +369,7 @@ def _handshake_failure(server: Server, plan: Plan, undecided: str) -> Attempt | 
     probe = server.probe
     if probe.stage is ProbeStage.HANDSHAKE:
         why = probe.error or str(probe.failure)
-    elif tls_weakness(probe) and _is_particular(plan, anonymous=not probe.chain):
+    elif tls_weakness(probe) and _refuses_weak_tls(plan, probe):
         why = tls_weakness(probe)
     else:
         return None
@@ -363,12 +382,13 @@ def _handshake_failure(server: Server, plan: Plan, undecided: str) -> Attempt | 
     )
 
 
-def _is_particular(plan: Plan, *, anonymous: bool) -> bool:
-    """Whether smtp(8) does without TLS that authenticates nobody, *anonymous* or only weak.
+def _refuses_weak_tls(plan: Plan, probe: ProbeEvidence) -> bool:
+    """Whether smtp(8) offers less than it takes for TLS with this server.
 
-    It raises OpenSSL's security level where the session authenticates, and leaves
-    anonymous suites out wherever that was planned.
+    It raises OpenSSL's security level where the session authenticates; anonymous
+    suites it leaves out wherever that was planned.
     """
+    anonymous = not probe.chain
     return profiles.must_match(plan.level if anonymous else _session_level(plan))
 
 

@@ -56,7 +56,7 @@ class Server:
 
     @property
     def family(self) -> str:
-        """The word of inet_protocols for its address."""
+        """The word of inet_protocols for its address; of an unseen server it says nothing."""
         return family_of(self.address)
 
 
@@ -115,7 +115,7 @@ def _mx_failure(evidence: DomainEvidence) -> NoServer | None:
         return NoServer(
             status.DNS_FAILURE, Reason.DNS_FAILURE, f"MX lookup of {domain} failed: {mx.error}"
         )
-    if mx.null_mx or mx.null_among:
+    if mx.null_mx or (mx.null_among and not mx.partial):
         return NoServer(status.NULL_MX, Reason.NULL_MX, f"{domain} accepts no mail (null MX)")
     if mx.outcome is DnsOutcome.NXDOMAIN:
         return NoServer(status.NO_ADDRESS, Reason.NO_SUCH_DOMAIN, f"{domain} does not exist")
@@ -223,11 +223,10 @@ def _without_self(
     A host that is looked up without MX records is not dropped by address: one
     that is the MTA's own makes a loop of all.
     """
-    best_preference = evidence.hosts[0].preference
     own = [s.host.preference for s in found if s.address in profile.my_addresses]
     if own and evidence.nexthop.port == SMTP_PORT:
         has_mx = evidence.nexthop.kind is HopKind.MX and evidence.mx.outcome is DnsOutcome.FOUND
-        best_found = found[0].host.preference
+        best_preference, best_found = evidence.hosts[0].preference, found[0].host.preference
         found = [server for server in found if has_mx and server.host.preference < own[0]]
         if not found and (not has_mx or best_preference == best_found):
             return NoServer(
@@ -246,8 +245,8 @@ def _grouped(found: list[Server], preferred: AddressPreference) -> tuple[tuple[S
     """Group servers that Postfix shuffles: of one preference, and family if one is preferred."""
 
     def rank(server: Server) -> tuple[int, bool]:
-        second = preferred is not AddressPreference.ANY and server.family != preferred
-        return server.host.preference, second
+        differs = preferred is not AddressPreference.ANY and server.family != preferred
+        return server.host.preference, differs and not server.unseen
 
     return tuple(tuple(group) for _, group in itertools.groupby(sorted(found, key=rank), key=rank))
 

@@ -336,6 +336,7 @@ ODD_EXCHANGES: Mapping[str, str] = {
     "a-label": "xn--bcher-kva.@",
     "one-label": "singlelabel",
     "top": "test",
+    "wildcard": r"\042.@",
 }
 
 

@@ -260,6 +260,19 @@ async def test_text_tells_host_by_host_then_both_verdicts_then_why(world: World)
         position = done.out.index(part, position) + len(part)
 
 
+MARKUP = "no [/] [green]2.0.0 all well[/] [link=http://evil.example]see[/link] :smile:"
+
+
+@pytest.mark.rule(62)
+async def test_r62_what_a_server_says_is_no_markup_of_the_terminal(world: World) -> None:
+    server = await world.server("mx.markup.test", banner=f"554 {MARKUP}\r\n".encode())
+    world.mx("markup.test", "mx.markup.test")
+    config = world.config(f"probe.port = {server.port}")
+    done = await command("check", "markup.test", "--config", config)
+    assert done.status == 75
+    assert MARKUP in " ".join(done.out.split())
+
+
 async def test_text_for_a_pipe_is_plain_and_fits(world: World) -> None:
     done = await command("check", await good(world), "--config", world.config())
     assert "\x1b" not in done.out

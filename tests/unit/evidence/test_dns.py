@@ -301,7 +301,8 @@ async def test_r22_a_name_that_is_none_does_not_exist_and_is_not_asked_for(
 
 
 @pytest.mark.parametrize(
-    "name", ["a.test", "A.TEST", "_25._tcp.a.test", "xn--bcher-kva.test", "a" * 63 + ".test", "1a"]
+    "name",
+    ["a.test", "A.TEST", "_25._tcp.a.test", "xn--bcher-kva.test", "a" * 63 + ".test", "1a", "*.a"],
 )
 def test_letters_digits_hyphens_and_underscores_make_a_host_name(name: str) -> None:
     assert valid_hostname(name)
@@ -319,7 +320,10 @@ def test_letters_digits_hyphens_and_underscores_make_a_host_name(name: str) -> N
         "a-.test",
         "b\u00fccher.test",
         "a\\.test",
-        "*.test",
+        "*",
+        "*test",
+        "*.",
+        "a.*.test",
         "127.0.0.1",
         "a/b.test",
     ],
@@ -496,6 +500,12 @@ async def test_of_thousands_of_mail_exchangers_the_best_are_kept(
         ("0300.0.2.1", None),  # more than 255, as Postfix reads it
         ("0177.0.0.1", "127.0.0.1"),
         ("0.0.0.256", None),
+        ("0.0.0.0", "0.0.0.0"),
+        ("0.1.2.3", None),
+        ("000.1.2.3", None),
+        ("*.example.org", "*.example.org"),
+        ("a.*.org", None),
+        ("*", None),
         ("127.1", None),
         ("1.2.3", None),
         ("1.2.3.4.5", None),

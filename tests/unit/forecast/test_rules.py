@@ -658,6 +658,35 @@ def test_which_of_too_many_mx_records_postfix_keeps_nobody_can_say() -> None:
     assert forecast(evidence, LETTER).status == "2.0.0"
 
 
+def test_a_null_mx_among_too_many_records_may_never_be_seen() -> None:
+    evidence = domain(host(GOOD))
+    among = replace(evidence, mx=replace(evidence.mx, null_among=True))
+    assert forecast(among).status == "5.1.0"
+    assert forecast(replace(among, mx=replace(among.mx, partial=True))).status == "unknown"
+    # nor is any host, where none of those that are kept can be one
+    nobody = replace(evidence, mx=MxEvidence(DnsOutcome.FOUND, partial=True), hosts=())
+    assert forecast(nobody).status == "unknown"
+
+
+IPV6_FIRST = replace(DANE, address_preference=AddressPreference.IPV6)
+
+
+def test_an_unseen_server_may_be_of_either_family() -> None:
+    """It may come first among its equals, and take places that the limit leaves to others."""
+    good6 = host(GOOD, seen=probe("2001:db8::1"))
+    many = replace(good6, host="mx2.example.org", addresses=replace(good6.addresses, partial=True))
+    for profile in (DANE, IPV6_FIRST, replace(DANE, mx_address_limit=0)):
+        assert forecast(domain(good6, many), profile).status == "unknown"
+    five = [f"192.0.2.{number}" for number in range(1, 6)]
+    best = replace(
+        host(GOOD),
+        addresses=AddressLookup(DnsOutcome.FOUND, True, tuple(five), canonical="mx1.example.org"),
+        probes=(*map(refused, five[:4]), probe(five[4])),
+    )
+    assert answers(forecast(domain(best))) == OK
+    assert forecast(domain(best, replace(many, preference=20))).status == "unknown"
+
+
 @pytest.mark.parametrize("profile", [DANE, LETTER])
 @pytest.mark.parametrize("what", ["addresses", "tlsa"])
 def test_of_a_host_with_too_many_records_nobody_can_say_which_are_seen(
@@ -742,7 +771,7 @@ def test_a_greeting_that_is_no_reply_of_class_2_4_or_5_ends_the_delivery() -> No
 
 
 def test_tls_that_authenticates_nobody_is_none_where_the_server_is_to_be_verified() -> None:
-    weak = replace(probe(), only_opportunistic=True, error="dh key too small")
+    weak = replace(probe(), only_opportunistic="dh key too small")
     dane = forecast(domain(host(GOOD, seen=weak)))
     assert answers(dane) == ("4.7.5", "tls_handshake_failed")
     assert dane.text.endswith("failed: dh key too small")
@@ -767,7 +796,7 @@ def test_old_tls_is_good_enough_where_no_tlsa_record_is_usable() -> None:
     assert (result.status, result.tls) == ("2.0.0", "dane:encrypt/requiretls:nocertmatch")
     assert forecast(domain(host(GOOD, seen=seen))).status == "4.7.5"
     # Anonymous suites are left out by the planned level, though.
-    anonymous = replace(probe(), only_opportunistic=True, chain=())
+    anonymous = replace(probe(), only_opportunistic="handshake failure", chain=())
     assert forecast(domain(host(UNUSABLE, seen=anonymous))).status == "4.7.5"
 
 

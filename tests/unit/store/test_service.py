@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,9 +21,6 @@ from tests.unit.supervisor.service import Service, eventually
 from tests.unit.supervisor.world import World, world
 
 Make = Callable[[str], Service]
-
-IN_TIME = 4.0
-"""Seconds for a message: ``rules.tag_wait`` is two, and the machine has other things to do."""
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +126,7 @@ class Store:
     make: Make
     directory: Path
     request: pytest.FixtureRequest
+    flavour: str = "redis"
 
     @cached_property
     def disk(self) -> Disk:
@@ -137,7 +134,7 @@ class Store:
 
     @cached_property
     def redis(self) -> RedisServer:
-        server = RedisServer(self.request.getfixturevalue("redis_root"), "redis")
+        server = RedisServer(self.request.getfixturevalue("redis_root"), self.flavour)
         self.request.addfinalizer(lambda: server.__exit__())
         return server.__enter__()
 
@@ -211,15 +208,22 @@ def redis_evicts(store: Store) -> Service:
     redis = store.redis
     service = store.make(redis.url).start()
     assert_good(service)
+    for process in ("engine", "worker-1"):
+        service.replaced(process, service.kill(process))
+    assert_good(service)
+    eventually(lambda: service.metric(STORED) == 1, what=STORED)
     redis.run([["FLUSHALL"]])
-    service.replaced("engine", service.kill("engine"))
-    service.replaced("worker-1", service.kill("worker-1"))
+    for process in ("engine", "worker-1"):
+        service.replaced(process, service.kill(process))
     return service
+
+
+STORED = 'cache_requests_total{layer="host",result="stored"}'
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A row of the matrix, and what counts it: a series, from what value on (0: just that)."""
+    """A row of the matrix, and what shows it: a series, and its value or what it comes to."""
 
     row: str
     happens: Callable[[Store], Service]
@@ -242,7 +246,7 @@ FAULTS = (
         1,
     ),
     Fault("Redis is full", redis_full, 'store_errors_total{operation="write"}', 1),
-    Fault("Redis evicts", redis_evicts, 'cache_requests_total{layer="host",result="miss"}', 1),
+    Fault("Redis evicts", redis_evicts, STORED, 0),  # of the engine that came after it
 )
 
 OF_THE_STORE_ALONE = {
@@ -261,9 +265,7 @@ def test_mail_meets_each_fault_of_the_store_and_is_forecast_as_ever(
 ) -> None:
     row = ROWS[fault.row]
     service = fault.happens(Store(make, tmp_path, request))
-    began = time.monotonic()
     assert_good(service)
-    assert time.monotonic() - began < IN_TIME
     name = fault.series.partition("{")[0]
     assert f"`{name}`" in row.metric
     eventually(lambda: counts(service, fault), what=fault.series)
@@ -284,7 +286,7 @@ def test_no_fault_of_the_store_is_left_out() -> None:
     assert mine == {fault.row for fault in FAULTS} | OF_THE_STORE_ALONE
 
 
-@pytest.mark.parametrize("happens", [no_directory, redis_hangs], ids=["directory", "redis"])
+@pytest.mark.parametrize("happens", [no_directory, redis_hangs], ids=["directory", "valkey"])
 def test_the_store_is_taken_up_again_when_it_is_there(
     make: Make,
     internet: World,
@@ -292,7 +294,7 @@ def test_the_store_is_taken_up_again_when_it_is_there(
     request: pytest.FixtureRequest,
     happens: Callable[[Store], Service],
 ) -> None:
-    store = Store(make, tmp_path, request)
+    store = Store(make, tmp_path, request, flavour="valkey")
     service = happens(store)
     assert_good(service)
     eventually(lambda: service.metric("store_up") == 0, what="store_up")

@@ -245,6 +245,19 @@ def test_a_storm_of_sighup_ends_with_the_last_configuration(make: Make) -> None:
     assert 1 <= len(service.events("reloaded")) <= 201
 
 
+def test_sigterm_behind_a_storm_of_sighup_is_not_lost(make: Make) -> None:
+    """While the supervisor reads a large configuration it cannot act on any signal."""
+    service = make().start()
+    rules = (f'[rules.recipient."d{number}.example"]\nmode = "off"\n' for number in range(20_000))
+    service.configure(QUIET + "".join(rules))
+    for _ in range(700):  # a socket pair holds 278
+        service.send_signal(signal.SIGHUP)
+        time.sleep(0.0003)
+    service.send_signal(signal.SIGTERM)
+    assert service.wait() == 0
+    assert [event["signal"] for event in service.events("stopping")] == ["SIGTERM"]
+
+
 def test_a_storm_of_sighup_with_a_bad_file_changes_nothing(make: Make) -> None:
     service = make().start()
     family = service.children
