@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ def _manual() -> Iterator[str]:
         if not (isinstance(section, type) and issubclass(section, BaseModel)):
             raise TypeError(f"[{name}] is no section")
         yield f"## [{name}]\n"
-        yield f"{section.__doc__}\n"
+        yield f"{inspect.getdoc(section)}\n"
         yield from _section(name, section)
 
 

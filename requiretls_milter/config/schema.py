@@ -242,8 +242,8 @@ class Milter(Section):
         description=(
             "Where the MTA finds us: unix:/PATH, inet:PORT@HOST or inet6:PORT@HOST. For a "
             "chrooted Postfix: unix:/var/spool/postfix/requiretls-milter/milter.sock, which "
-            "main.cf names unix:requiretls-milter/milter.sock. Over TCP each tagged message "
-            "takes about 44 ms longer (Nagle and delayed ACK; libmilter sets no TCP_NODELAY)."
+            "main.cf names unix:requiretls-milter/milter.sock. Over TCP whoever reaches the "
+            "address can call the milter, every user of this host included."
         ),
         json_schema_extra=RESTART,
     )
