@@ -172,8 +172,8 @@ def warnings(config: Config) -> tuple[str, ...]:
     socket = fields.parse_milter_socket(config.milter.socket)
     if socket.family != "unix":
         found.append(
-            "milter.socket: over TCP whoever reaches the address can call the milter, every user of "
-            "this host included; a unix socket with socket_group and 0660 lets the MTA only"
+            "milter.socket: over TCP whoever reaches the address can call the milter, every user "
+            "of this host included; a unix socket with socket_group and 0660 lets the MTA only"
         )
     elif int(config.milter.socket_mode, 8) & 0o002:
         found.append(
