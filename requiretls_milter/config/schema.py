@@ -1021,8 +1021,8 @@ class Limits(Section):
         180,
         description=(
             "Seconds for one lookup, fetch or look at a server (a session, or two where TLS fails "
-            "in the first), with the time that it waits for its turn; each step has a limit of its own "
-            "besides (dns.timeout, probe.command_timeout)."
+            "in the first), with the time that it waits for its turn; each step has a limit of its "
+            "own besides (dns.timeout, probe.command_timeout)."
         ),
     )
     fetch_timeout: Annotated[float, Field(strict=True, gt=0, le=60, allow_inf_nan=False)] = Field(

@@ -1,10 +1,12 @@
 """kill -9 under load: what was accepted is delivered once or bounced, whoever died meanwhile.
 
 Clients hand messages to the real Postfix without a pause, while worker, engine and supervisor are
-killed in turn (the supervisor is started again by the test, as systemd does). Then both sides are
-counted: what the MTA accepted, and what its log and the servers at the other end say of it.
+killed in turn (the supervisor is started again by the test, as systemd does), and the store with
+them: SQLite's file is the engine's, Redis is killed as the others are. Then both sides are counted:
+what the MTA accepted, and what its log and the servers at the other end say of it.
 
-``CRASH_KILLS`` is how many are killed: 10 if nothing is said, 200 in ``make test-long``.
+``CRASH_KILLS`` is how many are killed with either store: 10 if nothing is said, 200 in
+``make test-long``.
 """
 
 from __future__ import annotations
@@ -29,14 +31,19 @@ from tests.lab.errors import LabError
 from tests.lab.lab import Lab
 from tests.lab.labconfig import all_transports
 from tests.lab.milter import Milter
+from tests.lab.roots import REDIS, ensure
 from tests.lab.scenario import Domain, Mx, Scenario, Server
 from tests.lab.submission import SENDER, Refused, message, transact
+from tests.unit.store.redisserver import RedisServer
 
 pytestmark = pytest.mark.lab
 
 KILLS = int(os.environ.get("CRASH_KILLS", "10"))
 
-VICTIMS = ("worker-1", "engine", "supervisor")
+VICTIMS = {
+    "sqlite": ("worker-1", "engine", "supervisor"),
+    "redis": ("worker-1", "engine", "redis", "supervisor"),
+}
 """In turn. Two deaths a service's life: five within ten seconds would end it, as they should."""
 
 CLIENTS = 4
@@ -63,7 +70,16 @@ LACKING = Scenario("crash-lacking", domains=(Domain(mx=(Mx(server=Server(require
 REFUSED = Scenario("crash-refused", domains=(Domain(mx=(Mx(server=Server(requiretls="none")),)),))
 """The last one by a rule of ours, at RCPT; where no forecast is to be had Postfix bounces it."""
 
-SCENARIOS = (GOOD, LACKING, REFUSED)
+TROUBLED = Scenario(
+    "crash-troubled",
+    domains=tuple(
+        Domain(suffix=f"d{number}", mx=(Mx(server=Server(handshake="close")),))
+        for number in range(60)
+    ),
+)
+"""Deferred by a rule of ours: each attempt that fails is kept, so that the store is always busy."""
+
+SCENARIOS = (GOOD, LACKING, REFUSED, TROUBLED)
 
 BODY = "".join(f"line {number} of what must arrive as it was sent\n" for number in range(40))
 
@@ -72,6 +88,8 @@ BODY = "".join(f"line {number} of what must arrive as it was sent\n" for number 
 class Ledger:
     """What the clients were told."""
 
+    name: str
+    """What the subjects of its messages begin with."""
     accepted: dict[str, tuple[str, Scenario]] = field(default_factory=dict)
     """Subject to queue ID and scenario."""
     refused: Counter[tuple[str, str, int, str]] = field(default_factory=Counter)
@@ -88,7 +106,8 @@ def load(lab: Lab, number: int, ledger: Ledger, end: threading.Event) -> None:
         try:
             with lab.session() as smtp:
                 for _ in range(A_SESSION):
-                    one(lab, smtp, f"crash-{number}-{sent}", SCENARIOS[sent % 3], ledger)
+                    scenario = SCENARIOS[sent % len(SCENARIOS)]
+                    one(lab, smtp, f"{ledger.name}-{number}-{sent}", scenario, sent, ledger)
                     sent += 1
                     end.wait(PACE)
         except Refused as error:  # STARTTLS, or a banner: nothing of a message was said
@@ -99,8 +118,11 @@ def load(lab: Lab, number: int, ledger: Ledger, end: threading.Event) -> None:
             end.wait(0.05)
 
 
-def one(lab: Lab, smtp: smtplib.SMTP, subject: str, scenario: Scenario, ledger: Ledger) -> None:
-    recipients = lab.recipients(scenario)
+def one(
+    lab: Lab, smtp: smtplib.SMTP, subject: str, scenario: Scenario, turn: int, ledger: Ledger
+) -> None:
+    everybody = lab.recipients(scenario)
+    recipients = [everybody[turn // len(SCENARIOS) % len(everybody)]]
     text = message(subject, recipients, body=BODY)
     try:
         accepted = transact(smtp, recipients, text, parameters=("REQUIRETLS",))
@@ -114,7 +136,13 @@ def one(lab: Lab, smtp: smtplib.SMTP, subject: str, scenario: Scenario, ledger: 
 
 
 class Service(Milter):
-    """The milter, by its processes."""
+    """The milter, by its processes, and its store."""
+
+    redis: RedisServer | None = None
+
+    @property
+    def store(self) -> str:
+        return "sqlite" if self.redis is None else "redis"
 
     def pid(self, name: str) -> int:
         """Of the supervisor or one of its children; 0 where there is none."""
@@ -132,6 +160,11 @@ class Service(Milter):
 
     def strike(self, name: str) -> None:
         """Kill -9, and wait until all is well again; the supervisor we start anew ourselves."""
+        if name == "redis":
+            assert self.redis is not None
+            self.redis.stop()
+            self.redis.start()
+            return
         pid = self.pid(name)
         os.kill(pid, signal.SIGKILL)
         if name == "supervisor":
@@ -157,18 +190,30 @@ def children(pid: int) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def service(lab: Lab) -> Iterator[Service]:
+def places(lab: Lab) -> None:
     lab.add(SCENARIOS)
-    state = lab.directory / "crash.db"
-    refuse = {"crash-refused.sig.test": {"mode": "reject"}}
-    running = Service(
-        lab,
-        transport=all_transports(),
-        store={"url": f"sqlite://{state}"},
-        rules={"recipient": refuse},
-        log={"level": "info"},
-    )
-    with running:
+
+
+@pytest.fixture(params=VICTIMS)
+def service(lab: Lab, places: None, request: pytest.FixtureRequest) -> Iterator[Service]:
+    defer = {"mode": "reject", "on_temporary": "defer", "on_unknown": "defer"}
+    rules = {name.partition("@")[2]: defer for name in lab.recipients(TROUBLED)}
+    with contextlib.ExitStack() as stack:
+        redis = None
+        url = f"sqlite://{lab.directory / 'crash.db'}"
+        if request.param == "redis":
+            redis = stack.enter_context(RedisServer(ensure(REDIS), "valkey"))
+            url = redis.url
+        running = Service(
+            lab,
+            transport=all_transports(),
+            store={"url": url},
+            probe={"retry_after": 1},
+            rules={"recipient": {**rules, "crash-refused.sig.test": {"mode": "reject"}}},
+            log={"level": "info"},
+        )
+        running.redis = redis
+        stack.enter_context(running)
         yield running
 
 
@@ -196,7 +241,8 @@ def sound(service: Service, state: Path) -> str:
 def test_under_kill_9_each_accepted_message_is_delivered_once_or_bounced(
     lab: Lab, service: Service
 ) -> None:
-    ledger, end = Ledger(), threading.Event()
+    ledger, end = Ledger(f"crash-{service.store}"), threading.Event()
+    victims = VICTIMS[service.store]
     clients = [
         threading.Thread(target=load, args=(lab, number, ledger, end)) for number in range(CLIENTS)
     ]
@@ -205,16 +251,19 @@ def test_under_kill_9_each_accepted_message_is_delivered_once_or_bounced(
     try:
         for number in range(KILLS):
             time.sleep(BETWEEN)
-            service.strike(VICTIMS[number % len(VICTIMS)])
-            assert sound(service, lab.directory / "crash.db") == "ok"
+            service.strike(victims[number % len(victims)])
+            if service.redis is None:
+                assert sound(service, lab.directory / "crash.db") == "ok"
         time.sleep(BETWEEN)
     finally:
         end.set()
         for client in clients:
             client.join(60)
     assert not any(client.is_alive() for client in clients)
-    assert (lab.directory / "crash.db").stat().st_size > 0
     assert service.events("store_damaged") == []
+    assert service.events("store_record_bad") == []
+    if service.redis is None:  # which forgets what it had
+        assert service.metric("cache_requests_total", result="stored") > 0
     print(f"{KILLS} kills, {len(ledger.accepted)} accepted, refused: {dict(ledger.refused)}")
 
     assert len(ledger.accepted) > 5 * KILLS, "there was no load"
@@ -247,7 +296,7 @@ def at_the_other_end(lab: Lab, ledger: Ledger) -> list[str]:
     (host,) = lab.hosts(GOOD)
     good = {subject for subject, (_, item) in ledger.accepted.items() if item is GOOD}
     bounced = set(ledger.accepted) - good
-    got, back = await_all(lab, host.address, len(good), len(bounced))
+    got, back = await_all(lab, host.address, ledger.name, len(good), len(bounced))
     wrong = differences("delivered", Counter(map(subject_of, got)), good)
     wrong += differences("bounced", Counter(map(subject_of, back)), bounced)
     for text in got:
@@ -264,7 +313,9 @@ def at_the_other_end(lab: Lab, ledger: Ledger) -> list[str]:
     return wrong
 
 
-def await_all(lab: Lab, address: str, good: int, bounced: int) -> tuple[list[str], list[str]]:
+def await_all(
+    lab: Lab, address: str, name: str, good: int, bounced: int
+) -> tuple[list[str], list[str]]:
     """The messages at the good server and the bounces: all of them, or those that came at last.
 
     Thousands of bounces take a while. One that is deferred waits for the queue manager's next
@@ -272,8 +323,11 @@ def await_all(lab: Lab, address: str, good: int, bounced: int) -> tuple[list[str
     """
     most, since, flushed = -1, time.monotonic(), 0.0
     while True:
-        got = [text for item in lab.sessions(address) for text in item.messages]
-        back = [text for text in lab.mailbox() if re.search(r"^Subject: crash-\d", text, re.M)]
+        mine = re.compile(rf"^Subject: {name}-\d", re.M)
+        got = [
+            text for item in lab.sessions(address) for text in item.messages if mine.search(text)
+        ]
+        back = [text for text in lab.mailbox() if mine.search(text)]
         now = time.monotonic()
         if len(got) + len(back) > most:
             most, since = len(got) + len(back), now
@@ -289,7 +343,7 @@ def await_all(lab: Lab, address: str, good: int, bounced: int) -> tuple[list[str
 
 
 def subject_of(text: str) -> str:
-    found = re.findall(r"^Subject: (crash-\d+-\d+)$", text, re.M)
+    found = re.findall(r"^Subject: (crash-\w+-\d+-\d+)$", text, re.M)
     return str(found[-1]) if found else text
 
 
