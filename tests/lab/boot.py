@@ -16,6 +16,7 @@ from typing import Any
 
 from tests.lab import inside, roots, runs
 from tests.lab.errors import LabError, LabUnavailable
+from tests.lab.pki import Pki
 
 REPOSITORY = Path(__file__).parents[2]
 SYSTEMD = REPOSITORY / "systemd"
@@ -70,6 +71,8 @@ def boot(mta: str, config: str, drop_ins: Mapping[str, str]) -> dict[str, Any]:
         trial = run.outside / "trial"
         trial.mkdir()
         (trial / "inside.py").write_text(Path(inside.__file__).read_text())
+        pem = Pki(run.outside / "pki").issue("127.0.0.1").path
+        (trial / "server.pem").write_bytes(pem.read_bytes())
         files = run.outside / "files"
         files.mkdir()
         binds = {

@@ -10,9 +10,12 @@ import json
 import shutil
 import smtplib
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,6 +181,29 @@ MAILER(`smtp')dnl
 """
 
 
+PORT = 2525
+
+
+def next_hop() -> None:
+    """A server that speaks TLS, for the engine to look at: once."""
+    with socket.create_server(("127.0.0.1", PORT)) as listener:
+        client, _ = listener.accept()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(HERE / "server.pem")
+    client.sendall(b"220 mx ESMTP\r\n")
+    lines = client.makefile("rb")
+    lines.readline()
+    client.sendall(b"250-mx\r\n250 STARTTLS\r\n")
+    lines.readline()
+    client.sendall(b"220 ready\r\n")
+    with context.wrap_socket(client, server_side=True) as inside:
+        lines = inside.makefile("rb")
+        lines.readline()
+        inside.sendall(b"250-mx\r\n250 REQUIRETLS\r\n")
+        lines.readline()
+        inside.sendall(b"221 bye\r\n")
+
+
 MTAS = {
     "postfix": Mta(
         start_postfix,
@@ -201,6 +227,11 @@ def trial(mta: Mta) -> None:
     if mta.socket.exists():
         status = mta.socket.stat()
         report["socket"] = [mta.socket.owner(), mta.socket.group(), oct(status.st_mode & 0o777)]
+
+    threading.Thread(target=next_hop, daemon=True).start()
+    report["check"] = run("requiretls-milter", "check", f"[127.0.0.1]:{PORT}", "--format", "json")
+    with urllib.request.urlopen("http://127.0.0.1:9894/metrics", timeout=10) as reply:
+        report["metrics"] = reply.read().decode()
 
     mta.start()
     report["before reloads"] = properties()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,13 +11,19 @@ from tests.lab import boot, inside
 from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
 
-CHROOTED = """\
+HERE = """\
+[probe]
+allow_networks = ["127.0.0.1/32"]
+"""
+
+CHROOTED = f"""\
 [milter]
 socket = "unix:/var/spool/postfix/requiretls-milter/milter.sock"
 socket_group = "postfix"
-"""
 
-VARIANTS = {"postfix": ("postfix-chroot.conf", CHROOTED), "sendmail": ("sendmail.conf", "")}
+{HERE}"""
+
+VARIANTS = {"postfix": ("postfix-chroot.conf", CHROOTED), "sendmail": ("sendmail.conf", HERE)}
 """MTA to the drop-in and the configuration that docs/systemd.md has for it."""
 
 Report = dict[str, Any]
@@ -60,6 +67,14 @@ def test_every_process_runs_without_rights_as_the_user_of_sysusers(report: Repor
         assert kernel["CapEff"] == kernel["CapBnd"] == "0" * 16, name
         assert kernel["NoNewPrivs"] == "1", name
         assert kernel["Seccomp"] == "2", name
+
+
+def test_the_engine_speaks_tls_within_its_bounds(report: Report) -> None:
+    """System calls are filtered, and no memory is both writable and executable."""
+    (found,) = json.loads(report["check"]["output"])
+    (server,) = found["hosts"][0]["addresses"]
+    assert (server["tls_version"], server["requiretls"]) == ("TLSv1.3", True)
+    assert '\nrequiretls_milter_probes_total{result="done"} 1.0\n' in report["metrics"]
 
 
 def test_the_socket_is_where_the_mta_looks_and_for_it_alone(report: Report, mta: str) -> None:
