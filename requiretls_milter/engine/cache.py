@@ -18,13 +18,13 @@ import random
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from requiretls_milter import log
 from requiretls_milter.config import Limits
-from requiretls_milter.engine.outage import Outbound
+from requiretls_milter.engine.outage import Outbound, Server, Watch, Whom, could_not_connect
 from requiretls_milter.engine.records import (
     KeptPolicy,
     RecordError,
@@ -103,6 +103,11 @@ LAST_FLEET_LOOK = 0.5
 
 MAX_RETRY_AFTER = 900.0
 """Seconds to which probe.retry_after doubles while attempts fail."""
+
+LEAST_ASKING_PAUSE = 60.0
+MOST_ASKING_PAUSE = 300.0
+"""Seconds between two times that those who answered lately are asked whether it is we who reach
+nobody: probe.retry_after, but that it must neither burden them nor let an outage go on for long."""
 
 ENTRY_OCTETS = 8_192
 """Octets that an entry has on average at most: a usual chain has half of it."""
@@ -309,8 +314,15 @@ class CachedSource:
         async def call() -> ProbeEvidence:
             found = await self._source.probe(address, port, server_name)
             self._count_probe(found)
-            self._heard(self.outbound.saw_probe(found))
+            self._heard(self.outbound.saw_probe(found, port, server_name))
             await self._keep_probe(record, found)
+            return found
+
+        async def stored() -> ProbeEvidence | None:
+            found = await self._stored_probe(record, address)
+            if found is not None:
+                seconds_ago = _age(found, self._wall())
+                self.outbound.knows_probe(found, port, server_name, seconds_ago)
             return found
 
         async def look() -> ProbeEvidence:
@@ -319,13 +331,11 @@ class CachedSource:
             held = await self._held_attempt(key, record, address)
             if held is not None:
                 return held
-            stored = await self._stored_probe(record, address)
-            if stored is not None:
+            kept = await stored()
+            if kept is not None:
                 self._count(Layer.HOST, CacheResult.STORED)
-                return stored
-            return await self._agreed(
-                StoreKind.PROBE, record, lambda: self._stored_probe(record, address), call
-            )
+                return kept
+            return await self._agreed(StoreKind.PROBE, record, stored, call)
 
         key = ("probe", address, port, server_name)
         record = f"{address} {port} {server_name}{self._scopes.probe}"
@@ -468,13 +478,55 @@ class CachedSource:
 
     def _landed(self, key: Hashable, fresh: bool, flight: asyncio.Task[Any]) -> None:
         del self._flights[key, fresh]
-        if flight.cancelled() or (error := flight.exception()) is None:
-            return
+        if not flight.cancelled() and (error := flight.exception()) is not None:
+            self._tell_lost(key, error)
+
+    def _tell_lost(self, key: Hashable, error: BaseException) -> None:
         if isinstance(error, TimeoutError):
             _log.warning("evidence_late", key=key, seconds=self._limits.flight_timeout)
         else:
             # Sources do not raise for what the network does: this is a mistake of ours.
             _log.error("evidence_failed", key=key, error=repr(error), exc_info=error)
+
+    # ------------------------------------------------------------ is it we?
+
+    async def ask_again(self) -> None:
+        """Where it seems that we reach nobody, ask some who answered lately; else do nothing.
+
+        To be awaited every few seconds, once at a time.
+        """
+        pace = min(max(self._retry_after, LEAST_ASKING_PAUSE), MOST_ASKING_PAUSE)
+        async with asyncio.TaskGroup() as tasks:
+            for watch, whom in self.outbound.doubts(pace):
+                tasks.create_task(self._ask_again(watch, whom))
+
+    async def _ask_again(self, watch: Watch, whom: Sequence[Whom]) -> None:
+        errors = await asyncio.gather(*map(self._error_of, whom))
+        silent = {who: error for who, error in zip(whom, errors, strict=True) if error is not None}
+        self.outbound.asked(watch, silent)
+
+    async def _error_of(self, who: Whom) -> str | None:
+        """Ask one past all that is kept; returns why it could not be reached, None if not so.
+
+        What is kept of it stands: that it cannot be reached now may be our fault.
+        """
+        try:
+            async with asyncio.timeout(self._limits.flight_timeout):
+                if isinstance(who, Server):
+                    return await self._call_again(who)
+                look = self._source.mx if who.is_domain else self._source.addresses
+                found = await look(who.name)
+        except Exception as error:  # noqa: BLE001 - whatever it is must not end the others' asking
+            self._tell_lost(("again", who), error)
+            return None
+        self._heard(self.outbound.saw_lookup(who.name, found))
+        return found.error if _lookup_failed(found) else None
+
+    async def _call_again(self, who: Server) -> str | None:
+        found = await self._source.probe(who.address, who.port, who.server_name)
+        self._count_probe(found)
+        self._heard(self.outbound.saw_probe(found, who.port, who.server_name))
+        return found.error if could_not_connect(found) else None
 
     # ------------------------------------------------------------ the store, and the fleet
 

@@ -56,6 +56,9 @@ SNAPSHOT_INTERVAL = 2.0
 RESOLVER_TICK = 10.0
 """Seconds between two looks at whether a test of the resolver is due."""
 
+ASKING_TICK = 5.0
+"""Seconds between two looks at whether it is in doubt that we reach anybody."""
+
 WATCH_INTERVAL = 300.0
 """Seconds between two assessments of a configured domain, for ``domain_ready``."""
 
@@ -151,6 +154,7 @@ class _Engine:
         loop.add_reader(self._channel, self._receive)
         self._spawn(self._beat())
         self._spawn(self._watch_resolver())
+        self._spawn(self._watch_outbound())
         self._spawn(self._watch_domains())
         self._spawn(self._refresh_policies())
         self._channel.send("ready")
@@ -389,6 +393,12 @@ class _Engine:
             self._door.forget()
         self._reloaded.set()
         self._spawn(_retire(old, self._heart))
+
+    async def _watch_outbound(self) -> None:
+        """Find out whether it is they who are away, or we, and when we are back."""
+        while True:
+            await asyncio.sleep(ASKING_TICK)
+            await self._now.source.ask_again()
 
     async def _watch_domains(self) -> None:
         """Keep ``domain_ready`` true for configured domains, whether or not mail goes there."""

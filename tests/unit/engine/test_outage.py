@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 
 import pytest
@@ -12,8 +12,18 @@ from structlog.testing import capture_logs
 
 from requiretls_milter import config
 from requiretls_milter.engine.assessor import Assessor
-from requiretls_milter.engine.cache import CachedSource
-from requiretls_milter.engine.outage import LEAST, WITHIN, Outbound, Watch
+from requiretls_milter.engine.cache import LEAST_ASKING_PAUSE, CachedSource
+from requiretls_milter.engine.outage import (
+    ASKED,
+    KNOWN,
+    KNOWN_FOR,
+    LEAST,
+    SETTLED,
+    WITHIN,
+    Outbound,
+    Server,
+    Watch,
+)
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.metrics import Counters, Gauges, OutboundService
 from requiretls_milter.model import (
@@ -43,22 +53,26 @@ TLSA = TlsaEvidence(
 )
 """So that the MTA would connect at all."""
 
+NO_IPV6 = replace(NO_ROUTE, error="Network is unreachable")
 NO_ANSWER = MxEvidence(DnsOutcome.ERROR, error="timed out")
+RETRY = 60.0
+DAY = 86_400.0
 
 
 class Kit:
     """Cache and assessor over a scripted world in which each domain has a network of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: MemoryStore | None = None) -> None:
         self.clocks = Clocks()
+        self.store = store or MemoryStore()
         self.source = FakeSource(self.clocks).good()
         self.source.script["tlsa"] = TLSA
         self.gauges = Gauges()
         self.outbound = Outbound(self.gauges, monotonic=self.clocks.monotonic)
         self.cache = CachedSource(
             self.source,
-            store=MemoryStore(),
-            retry_after=60,
+            store=self.store,
+            retry_after=RETRY,
             counters=Counters(),
             outbound=self.outbound,
             wall=self.clocks.wall,
@@ -91,12 +105,44 @@ class Kit:
             )
         )
 
+    def restarted(self) -> Kit:
+        """Another process in the same world, after this one's end."""
+        again = Kit(self.store)
+        again.source.script = self.source.script
+        return again
+
+    async def ask_all(self, numbers: Iterable[int]) -> list[Forecast]:
+        return [await self.ask(number) for number in numbers]
+
+    def servers(self, numbers: Iterable[int], does: ProbeEvidence) -> None:
+        """What the servers of some domains do from now on; without this, what all others do."""
+        for number in numbers:
+            self.source.script[f"probe 8.8.{number}.1 "] = does
+
+    def dual_stack(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            both = (f"8.8.{number}.1", ipv6(number))
+            self.source.script[f"addresses mx.d{number}.example-{number}.net"] = AddressLookup(
+                DnsOutcome.FOUND, True, both, expires=300
+            )
+
+    def ipv6_servers(self, numbers: Iterable[int], does: ProbeEvidence) -> None:
+        for number in numbers:
+            self.source.script[f"probe {ipv6(number)} "] = does
+
+    def sessions(self, numbers: Iterable[int]) -> int:
+        return sum(self.source.calls[f"probe 8.8.{number}.1 "] for number in numbers)
+
     def shown(self, service: OutboundService) -> float:
         return next(
             value
             for metric, labels, value in self.gauges.items()
             if (metric, labels) == ("outbound_reachable", (service,))
         )
+
+
+def ipv6(number: int) -> str:
+    return f"2606:4700:{number + 1:x}::1"
 
 
 @pytest.fixture
@@ -110,55 +156,165 @@ async def kit() -> AsyncIterator[Kit]:
 # ---------------------------------------------------------------- the watch
 
 
-def test_it_is_we_where_many_fail_and_none_succeeds() -> None:
-    watch = Watch()
-    begun = [watch.failure(f"network {number}", 100.0) for number in range(LEAST + 2)]
+def who(number: int) -> Server:
+    return Server(f"8.8.{number}.1", 25, "")
+
+
+class Watched(Watch):
+    """With a network of its own for each number."""
+
+    def __init__(self, settled: tuple[float, ...] = (0.0,)) -> None:
+        super().__init__(OutboundService.SMTP, settled)
+
+    def fails(self, number: int, now: float, family: int = 0) -> bool:
+        return self.failure(f"network {number}", who(number), now, family)
+
+    def answers(self, number: int, now: float = 100.0, family: int = 0) -> bool:
+        return self.success(f"network {number}", who(number), now, family)
+
+
+def test_it_is_we_where_many_fail_and_nobody_has_ever_answered() -> None:
+    watch = Watched()
+    begun = [watch.fails(number, 100.0) for number in range(LEAST + 2)]
     assert begun == [False] * (LEAST - 1) + [True, False, False]
     assert watch.out
 
 
 def test_it_is_they_where_few_fail_however_often() -> None:
-    watch = Watch()
+    watch = Watched()
     for moment in range(1000):
-        assert not watch.failure(f"network {moment % (LEAST - 1)}", 100.0 + moment)
+        assert not watch.fails(moment % (LEAST - 1), 100.0 + moment)
     assert not watch.out
 
 
 def test_it_is_they_where_one_succeeds_in_between() -> None:
-    watch = Watch()
+    watch = Watched()
     for number in range(100):
-        assert not watch.failure(f"network {number}", 100.0)
+        assert not watch.fails(number, 100.0)
         if number % (LEAST - 1) == 0:
-            assert not watch.success()
+            assert not watch.answers(1000)
     assert not watch.out
+    assert not watch.whom(100.0, RETRY)
 
 
 def test_failures_of_long_ago_do_not_count() -> None:
-    watch = Watch()
+    watch = Watched()
     for number in range(LEAST - 1):
-        watch.failure(f"network {number}", 100.0)
-    assert not watch.failure("network x", 100.0 + WITHIN + 1)
+        watch.fails(number, 100.0)
+    assert not watch.fails(1000, 100.0 + WITHIN + 1)
     assert not watch.out
 
 
 def test_one_success_is_the_end_of_an_outage() -> None:
-    watch = Watch()
+    watch = Watched()
     for number in range(LEAST):
-        watch.failure(f"network {number}", 100.0)
-    assert watch.success()
+        watch.fails(number, 100.0)
+    assert watch.answers(0)
     assert not watch.out
-    assert not watch.success()
+    assert not watch.answers(0)
 
 
-@given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=300))
-def test_the_watch_remembers_no_more_than_it_takes(events: list[tuple[int, bool]]) -> None:
-    watch = Watch()
-    for moment, (who, well) in enumerate(events):
-        if well:
-            watch.success()
+def doubted() -> Watched:
+    """Five networks answered, and then as many others failed."""
+    watch = Watched()
+    for number in range(LEAST):
+        watch.answers(number)
+    for number in range(10, 10 + LEAST):
+        assert not watch.fails(number, 100.0)
+    return watch
+
+
+def test_whoever_answered_lately_is_asked_before_it_is_we() -> None:
+    watch = doubted()
+    assert not watch.out
+    whom = watch.whom(100.0, RETRY)
+    assert set(whom) < {who(number) for number in range(LEAST)}
+    assert len(whom) == ASKED
+    assert watch.asked(dict.fromkeys(whom, "timed out"))
+    assert watch.out
+
+
+def test_one_answer_will_do() -> None:
+    watch = doubted()
+    whom = watch.whom(100.0, RETRY)
+    watch.answers(0)
+    assert not watch.asked(dict.fromkeys(whom[1:], "timed out"))
+    assert not watch.out
+    assert not watch.whom(100.0 + RETRY, RETRY), "the failures are forgotten"
+
+
+def test_where_nobody_could_be_asked_nothing_was_learnt() -> None:
+    watch = doubted()
+    watch.whom(100.0, RETRY)
+    assert not watch.asked({})
+    assert not watch.out
+    assert watch.whom(100.0 + RETRY, RETRY)
+
+
+def test_nobody_is_asked_without_need_nor_often_nor_always_the_same() -> None:
+    watch = doubted()
+    first = watch.whom(100.0, RETRY)
+    watch.asked(dict.fromkeys(first, "timed out"))
+    assert not watch.whom(100.0 + RETRY - 1, RETRY)
+    second = watch.whom(100.0 + RETRY, RETRY)
+    assert set(first) | set(second) == {who(number) for number in range(LEAST)}
+
+
+def test_an_answer_of_long_ago_is_none() -> None:
+    watch = Watched()
+    watch.answers(0, 100.0)
+    now = 100.0 + KNOWN_FOR + 1
+    assert [watch.fails(number, now) for number in range(10, 10 + LEAST)][-1]
+
+
+def test_in_an_outage_that_was_there_before_us_those_who_failed_are_asked() -> None:
+    watch = Watched()
+    for number in range(LEAST):
+        watch.fails(number, 100.0)
+    assert len(watch.whom(100.0, RETRY)) == ASKED
+
+
+def test_failures_of_ipv6_wait_for_what_ipv4_servers_say() -> None:
+    watch = Watched((0.0, SETTLED))
+    for number in range(20):
+        assert not watch.fails(number, 100.0, family=1)
+    watch.answers(0, 101.0)
+    for number in range(20):
+        assert not watch.fails(number, 100.0 + SETTLED, family=1)
+    assert not watch.out
+
+
+def test_where_there_is_no_ipv4_failures_of_ipv6_are_an_outage_after_a_minute() -> None:
+    watch = Watched((0.0, SETTLED))
+    for number in range(20):
+        assert not watch.fails(number, 100.0 + number, family=1)
+    assert watch.fails(0, 100.0 + SETTLED, family=1)
+
+
+def test_of_both_families_some_are_asked() -> None:
+    watch = Watched((0.0, SETTLED))
+    watch.answers(0, family=0)
+    for number in range(1, KNOWN):
+        watch.answers(number, family=1)
+    for number in range(10, 10 + LEAST):
+        watch.fails(number, 100.0)
+    assert who(0) in watch.whom(100.0, RETRY)
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.sampled_from(["fails", "answers", "asked"]))))
+def test_the_watch_remembers_no_more_than_it_takes(events: list[tuple[int, str]]) -> None:
+    watch = Watched((0.0, SETTLED))
+    for moment, (number, event) in enumerate(events):
+        family = number % 2
+        if event == "fails":
+            watch.fails(number, float(moment), family)
+        elif event == "answers":
+            watch.answers(number, float(moment), family)
         else:
-            watch.failure(str(who), float(moment))
-        assert len(watch._failed) < LEAST
+            assert len(watch.whom(float(moment), 1.0)) <= ASKED
+        for each in watch._families:
+            assert len(each.failed) <= LEAST
+            assert len(each.known) <= KNOWN
 
 
 # ---------------------------------------------------------------- servers
@@ -229,27 +385,189 @@ async def test_what_somebody_answered_is_no_outage_of_ours(
 async def test_servers_of_one_network_are_one_operator(kit: Kit) -> None:
     for number in range(LEAST + 3):
         found = replace(TIMED_OUT, address=f"8.8.8.{number}")
-        kit.outbound.saw_probe(found)
-        kit.outbound.saw_probe(replace(found, address=f"2606:4700::{number + 1}"))
+        kit.outbound.saw_probe(found, 25, "")
+        kit.outbound.saw_probe(replace(found, address=f"2606:4700::{number + 1}"), 25, "")
     assert not kit.outbound.out(OutboundService.SMTP)
 
 
 async def test_a_relay_of_our_own_says_nothing_of_the_internet(kit: Kit) -> None:
     inside = ProbeEvidence("10.0.0.1", ProbeStage.DONE)
     for number in range(LEAST):
-        kit.outbound.saw_probe(replace(TIMED_OUT, address=f"8.8.{number}.1"))
-        kit.outbound.saw_probe(inside)
+        kit.outbound.saw_probe(replace(TIMED_OUT, address=f"8.8.{number}.1"), 25, "")
+        kit.outbound.saw_probe(inside, 25, "")
     assert kit.outbound.out(OutboundService.SMTP)
 
 
 async def test_what_is_known_of_a_server_stands_in_an_outage(kit: Kit) -> None:
     before = await kit.ask(0)
     kit.answer(probe=TIMED_OUT)
-    for number in range(1, LEAST + 1):
-        await kit.ask(number)
+    await kit.ask_all(range(1, LEAST + 1))
+    await kit.cache.ask_again()
     assert kit.outbound.out(OutboundService.SMTP)
     after = await kit.ask(0)
     assert (after.status, after.outcome) == (before.status, before.outcome)
+
+
+# ---------------------------------------------------------------- nobody who is well is called
+
+GOOD = range(10)
+DEAD = range(10, 10 + LEAST)
+
+
+async def test_dead_servers_beside_good_ones_that_are_kept_are_no_outage(kit: Kit) -> None:
+    """Failures are tried again after a minute, successes after an hour."""
+    kit.servers(DEAD, TIMED_OUT)
+    with capture_logs() as lines:
+        await kit.ask_all(GOOD)
+        for _ in range(40):
+            found = await kit.ask_all(DEAD)
+            await kit.cache.ask_again()
+            assert {item.status for item in found} == {"4.4.1"}
+            assert not any("from here" in item.text for item in await kit.ask_all(GOOD))
+            assert kit.shown(OutboundService.SMTP) == 1
+            kit.clocks.pass_(61)
+    assert lines == []
+
+
+async def test_to_find_out_puts_little_load_on_those_who_are_asked(kit: Kit) -> None:
+    kit.servers(DEAD, TIMED_OUT)
+    await kit.ask_all(GOOD)
+    before = kit.sessions(GOOD)
+    ends = kit.clocks.monotonic() + 3000  # less than the good ones are kept
+    while kit.clocks.monotonic() < ends:
+        for number in DEAD:
+            await kit.cache.fresh().probe(f"8.8.{number}.1", 25, "")
+        await kit.cache.ask_again()
+        kit.clocks.pass_(5)
+    calls = [kit.sessions([number]) - 1 for number in GOOD]
+    assert 0 < kit.sessions(GOOD) - before <= ASKED * 3000 / LEAST_ASKING_PAUSE
+    assert max(calls) <= 1.5 * sum(calls) / KNOWN
+
+
+async def test_whoever_is_asked_is_called_past_all_that_is_kept(kit: Kit) -> None:
+    await kit.ask_all(GOOD)
+    kit.answer(probe=TIMED_OUT)
+    await kit.ask_all(DEAD)
+    before = kit.sessions(GOOD)
+    await kit.cache.ask_again()
+    assert kit.sessions(GOOD) == before + ASKED
+    await kit.ask_all(GOOD)
+    assert kit.sessions(GOOD) == before + ASKED, "and what is kept stands"
+
+
+async def test_an_outage_is_declared_when_nobody_answers_who_did_before(kit: Kit) -> None:
+    await kit.ask_all(GOOD)
+    kit.answer(probe=NO_ROUTE)
+    with capture_logs() as lines:
+        assert {item.status for item in await kit.ask_all(DEAD)} == {"4.4.1"}
+        assert kit.shown(OutboundService.SMTP) == 1
+        await kit.cache.ask_again()
+    assert [(line["event"], line["error"]) for line in lines] == [
+        ("outbound_unreachable", "No route to host")
+    ]
+    assert kit.shown(OutboundService.SMTP) == 0
+    assert {item.outcome for item in await kit.ask_all(DEAD)} == {Outcome.UNKNOWN}
+
+
+async def test_an_outage_ends_by_itself_while_all_successes_are_kept(kit: Kit) -> None:
+    good = kit.source.script["probe"]
+    await kit.ask_all(GOOD)
+    kit.answer(probe=TIMED_OUT)
+    await kit.ask_all(DEAD)
+    await kit.cache.ask_again()
+    for _ in range(10):
+        kit.clocks.pass_(LEAST_ASKING_PAUSE)
+        await kit.cache.ask_again()
+        assert kit.shown(OutboundService.SMTP) == 0
+    kit.answer(probe=good)
+    kit.clocks.pass_(LEAST_ASKING_PAUSE - 1)
+    await kit.cache.ask_again()
+    assert kit.shown(OutboundService.SMTP) == 0, "not yet"
+    kit.clocks.pass_(1)
+    await kit.cache.ask_again()
+    assert kit.shown(OutboundService.SMTP) == 1
+    assert Outcome.UNKNOWN not in {item.outcome for item in await kit.ask_all(DEAD)}
+
+
+async def test_an_outage_that_was_there_before_us_ends_by_itself(kit: Kit) -> None:
+    good = kit.source.script["probe"]
+    kit.answer(probe=TIMED_OUT)
+    await kit.ask_all(DEAD)
+    kit.answer(probe=good)
+    await kit.cache.ask_again()
+    assert kit.shown(OutboundService.SMTP) == 1
+
+
+async def test_without_any_doubt_nobody_is_asked(kit: Kit) -> None:
+    await kit.ask_all(GOOD)
+    before = kit.source.calls.total()
+    await kit.cache.ask_again()
+    assert kit.source.calls.total() == before
+
+
+async def test_those_whom_another_process_reached_are_asked_after_a_restart(kit: Kit) -> None:
+    kit.servers(DEAD, TIMED_OUT)
+    await kit.ask_all(GOOD)
+    again = kit.restarted()
+    await again.ask_all(GOOD)
+    assert again.sessions(GOOD) == 0
+    await again.ask_all(DEAD)
+    await again.cache.ask_again()
+    assert again.sessions(GOOD) == ASKED
+    assert again.shown(OutboundService.SMTP) == 1
+
+
+async def test_a_mistake_while_asking_declares_nothing_and_is_told(kit: Kit) -> None:
+    await kit.ask_all(GOOD)
+    kit.answer(probe=TIMED_OUT)
+    await kit.ask_all(DEAD)
+    kit.source.error = ZeroDivisionError()
+    with capture_logs() as lines:
+        await kit.cache.ask_again()
+    assert [line["event"] for line in lines] == ["evidence_failed"] * ASKED
+    assert kit.shown(OutboundService.SMTP) == 1
+    kit.source.error = None
+    kit.clocks.pass_(LEAST_ASKING_PAUSE)
+    await kit.cache.ask_again()
+    assert kit.shown(OutboundService.SMTP) == 0
+
+
+# ---------------------------------------------------------------- IPv6 alone
+
+
+async def test_a_host_without_ipv6_is_not_cut_off(kit: Kit) -> None:
+    everybody = range(20)
+    kit.dual_stack(everybody)
+    kit.ipv6_servers(everybody, NO_IPV6)
+    for number in everybody:  # told at once, while IPv4 servers take their time
+        kit.outbound.saw_probe(replace(NO_IPV6, address=ipv6(number)), 25, "")
+    with capture_logs() as lines:
+        for _ in range(40):
+            found = await kit.ask_all(everybody)
+            await kit.cache.ask_again()
+            assert not any("from here" in item.text for item in found)
+            assert kit.shown(OutboundService.SMTP) == 1
+            kit.clocks.pass_(61)
+    assert lines == []
+    assert kit.sessions(everybody) == 20, "nor does anybody have to be asked"
+
+
+async def test_an_outage_of_ipv6_alone_is_none_and_soon_not_even_asked_about(kit: Kit) -> None:
+    everybody = range(20)
+    kit.dual_stack(everybody)
+    await kit.ask_all(everybody)
+    kit.ipv6_servers(everybody, NO_IPV6)
+    asked = []
+    for _ in range(40):
+        for number in everybody:
+            await kit.cache.fresh().probe(ipv6(number), 25, "")
+        before = kit.sessions(everybody)
+        await kit.cache.ask_again()
+        asked.append(kit.sessions(everybody) - before)
+        assert kit.shown(OutboundService.SMTP) == 1
+        kit.clocks.pass_(61)
+    assert 0 < sum(asked) <= ASKED * KNOWN
+    assert not any(asked[len(asked) // 2 :]), "nobody is left who ever answered over IPv6"
 
 
 # ---------------------------------------------------------------- the resolver
@@ -282,3 +600,53 @@ async def test_names_of_one_zone_fail_together(kit: Kit) -> None:
     for number in range(20):
         kit.outbound.saw_lookup(f"d{number}.broken.example", NO_ANSWER)
     assert not kit.outbound.out(OutboundService.DNS)
+
+
+async def test_dead_zones_beside_good_ones_that_are_kept_are_no_outage(kit: Kit) -> None:
+    kit.source.script["mx"] = MxEvidence(DnsOutcome.FOUND, True, expires=DAY)
+    for number in DEAD:
+        kit.source.script[f"mx d{number}.example-{number}.net"] = NO_ANSWER
+    for number in GOOD:
+        await kit.cache.mx(f"d{number}.example-{number}.net")
+    for _ in range(40):
+        assert {item.status for item in await kit.ask_all(DEAD)} == {"4.4.3"}
+        await kit.cache.ask_again()
+        assert kit.shown(OutboundService.DNS) == 1
+        kit.clocks.pass_(61)
+
+
+async def test_the_resolver_is_gone_when_no_name_is_answered_that_was_before(kit: Kit) -> None:
+    good = MxEvidence(DnsOutcome.FOUND, True, expires=DAY)
+    kit.answer(mx=good)
+    names = [f"d{number}.example-{number}.net" for number in GOOD]
+    for name in names:
+        await kit.cache.mx(name)
+    kit.answer(mx=NO_ANSWER)
+    await kit.ask_all(DEAD)
+    assert kit.shown(OutboundService.DNS) == 1
+    await kit.cache.ask_again()
+    assert kit.shown(OutboundService.DNS) == 0
+    assert {item.outcome for item in await kit.ask_all(DEAD)} == {Outcome.UNKNOWN}
+    kit.answer(mx=good)
+    kit.clocks.pass_(LEAST_ASKING_PAUSE)
+    await kit.cache.ask_again()
+    assert kit.shown(OutboundService.DNS) == 1
+    assert sum(kit.source.calls[f"mx {name}"] for name in names) > len(names)
+
+
+async def test_a_name_is_asked_for_what_it_was_asked_before(kit: Kit) -> None:
+    await kit.cache.addresses("mx.example.net")
+    kit.answer(mx=NO_ANSWER)
+    await kit.ask_all(DEAD)
+    await kit.cache.ask_again()
+    assert kit.source.calls["addresses mx.example.net"] == 2
+    assert kit.source.calls["mx mx.example.net"] == 0
+    assert kit.shown(OutboundService.DNS) == 1
+
+
+@pytest.mark.parametrize("name", ["192.0.2.1", "2001:db8::1", "no domain", ""])
+async def test_what_no_resolver_is_asked_is_no_answer_of_it(kit: Kit, name: str) -> None:
+    for number in range(LEAST):
+        kit.outbound.saw_lookup(f"d{number}.example-{number}.net", NO_ANSWER)
+        kit.outbound.saw_lookup(name, AddressLookup(DnsOutcome.NXDOMAIN))
+    assert kit.outbound.out(OutboundService.DNS)
