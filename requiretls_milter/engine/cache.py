@@ -192,6 +192,8 @@ class _Kind(Generic[T]):
     shelf: _Shelf
     failed: Callable[[T], bool]
     max_life: float = MAX_LIFE
+    ends: Callable[[T], float] = lambda _: float("inf")
+    """Seconds since the epoch after which nobody may rely on it, whatever else is known."""
 
 
 class CachedSource:
@@ -242,7 +244,7 @@ class CachedSource:
         self._flights: dict[tuple[Hashable, bool], asyncio.Task[Any]] = {}
         self._mx: _Kind[MxEvidence] = _Kind(self._domains, _lookup_failed)
         self._mta_sts: _Kind[MtaStsEvidence] = _Kind(
-            self._domains, lambda e: bool(e.error), max_life=POLICY_GRACE
+            self._domains, lambda e: bool(e.error), max_life=POLICY_GRACE, ends=_policy_ends
         )
         self._addresses: _Kind[AddressLookup] = _Kind(
             self._hosts, lambda e: e.alias_error or _lookup_failed(e)
@@ -440,6 +442,8 @@ class CachedSource:
             life = max(pause, life) * (1.0 + JITTER * self._jitter())
         else:
             life *= 1.0 - JITTER * self._jitter()
+        # A pause holds attempts back; it makes nothing good for longer than it is.
+        life = min(life, kind.ends(found) - wall)
         if life <= 0:
             kind.shelf.drop(key)
             return found
@@ -881,6 +885,11 @@ def _split(key: str) -> tuple[str, str]:
 def _spread(domain: str) -> float:
     """A number from 0 to 1 that is always the same for a domain."""
     return zlib.crc32(domain.encode()) / 0xFFFFFFFF
+
+
+def _policy_ends(found: MtaStsEvidence) -> float:
+    """When the max_age of the policy has passed, renewed or not (RFC 8461 section 3.3, R52)."""
+    return found.fetched_at + found.policy.max_age if found.policy is not None else float("inf")
 
 
 def _octets(found: Evidence) -> int:

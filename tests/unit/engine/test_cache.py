@@ -512,6 +512,26 @@ async def test_r52_a_policy_that_cannot_be_fetched_any_more_applies_until_max_ag
 
 
 @pytest.mark.rule(52)
+async def test_r52_a_policy_that_cannot_be_renewed_ends_with_its_max_age_to_the_second(
+    kit: Kit,
+) -> None:
+    """However long the pause until the next attempt would be."""
+    kit.random = 1.0
+    publish(kit)
+    first = await kit.cache.mta_sts("a")
+    ends = first.fetched_at + POLICY.max_age
+    kit.source.script["record"] = StsRecord(error="SERVFAIL")
+    kit.source.script["mta_sts"] = MtaStsEvidence(error="SERVFAIL")
+    for left in (100, 70, 1):  # the pause goes on doubling
+        kit.clocks.pass_(ends - left - kit.clocks.wall())
+        found = await kit.cache.mta_sts("a")
+        assert found.policy == POLICY
+        assert found.expires <= ends
+    kit.clocks.pass_(1)
+    assert (await kit.cache.mta_sts("a")).policy is None
+
+
+@pytest.mark.rule(52)
 @pytest.mark.rule(58)
 async def test_r58_a_policy_whose_record_has_vanished_applies_with_a_warning(kit: Kit) -> None:
     publish(kit)
