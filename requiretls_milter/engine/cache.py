@@ -63,7 +63,7 @@ from requiretls_milter.model import (
     ProbeStage,
     TlsaEvidence,
 )
-from requiretls_milter.store import OVERHEAD, Store, StoreError, StoreKind
+from requiretls_milter.store import OVERHEAD, Listed, Store, StoreError, StoreKind
 
 MAX_LIFE = 86_400.0
 """Seconds that evidence is kept at most (RFC 8767 section 4 advises a cap)."""
@@ -72,7 +72,17 @@ POLICY_GRACE = 300.0
 """Seconds after which a domain is asked whether its MTA-STS policy still is the same (R53)."""
 
 POLICY_REFRESH = 86_400.0
-"""Seconds after which a policy is fetched again, also where its id is the same (R53)."""
+"""Seconds after which a policy is fetched again at most, also where its id is the same (R53)."""
+
+REFRESH_PART = 0.5
+"""Part of its max_age after which it is, where that is sooner: there is time left to try again."""
+
+REFRESH_INTERVAL = 600.0
+"""Seconds between two looks for MTA-STS policies that are to be fetched anew, at most."""
+
+SHORT_LIVED = 2 * REFRESH_INTERVAL
+"""Seconds of max_age below which a policy is fetched on demand alone: half over at one look, it may
+be at its end by the next, and whoever publishes it wants mail to ask anew."""
 
 POLICY_IDLE = 30 * 86_400.0
 """Seconds for which a policy is kept fresh that no mail has asked for; then it ends by its max_age.
@@ -84,7 +94,7 @@ REFRESHES = 4
 """Policies that are fetched anew at once in the background."""
 
 MAX_REFRESHES = 1_000
-"""Policies that are fetched anew in one go; the oldest first, the others in the next."""
+"""Policies that are fetched anew in one go; those that end first, the others in the next."""
 
 FIRST_REFRESH_PAUSE = 600.0
 LAST_REFRESH_PAUSE = 6 * 3600.0
@@ -674,7 +684,8 @@ class CachedSource:
         if known is None:
             return await self._fetch_policy(domain, None)
         evidence = known.evidence
-        if not renew and self._wall() < evidence.fetched_at + POLICY_REFRESH:
+        refresh_after = _refresh_after(known.policy.max_age)
+        if not renew and self._wall() < evidence.fetched_at + refresh_after:
             record = await self._source.mta_sts_record(domain)
             if record.id == known.policy.id:
                 return replace(evidence, expires=min(evidence.expires, record.expires))
@@ -763,9 +774,10 @@ class CachedSource:
         return domain + self._scopes.policy
 
     async def refresh_policies(self) -> None:
-        """Fetch anew the policies that were fetched a day ago, needed or not (R53).
+        """Fetch anew, needed or not, policies of a day ago and those that are half over (R53).
 
-        Not all at the same hour: each domain has its own part of :data:`JITTER`.
+        To be awaited each :data:`REFRESH_INTERVAL` at least. Not all at the same
+        hour: each domain has its own part of :data:`JITTER`.
         """
         try:
             listed = await self._store.listing(StoreKind.MTA_STS_POLICY, self._wall())
@@ -773,17 +785,18 @@ class CachedSource:
             _log.warning("store_failed", kind=StoreKind.MTA_STS_POLICY, error=str(error))
             return
         written = {
-            domain: when
-            for domain, scope, when in ((*_split(key), when) for key, when in listed)
+            domain: one
+            for one in listed
+            for domain, scope in [_split(one.key)]
             if scope == self._scopes.policy
         }
         self._refresh_pauses = {
             domain: pause for domain, pause in self._refresh_pauses.items() if domain in written
         }
         due = sorted(
-            (when, domain)
-            for domain, when in written.items()
-            if self._wall() >= when + POLICY_REFRESH * (1.0 - JITTER * _spread(domain))
+            (one.keep_until, domain)
+            for domain, one in written.items()
+            if self._wall() >= _refresh_due(domain, one)
             and self._monotonic() >= self._refresh_pauses.get(domain, (0.0, 0.0))[1]
         )
         slots = asyncio.Semaphore(REFRESHES)
@@ -885,6 +898,19 @@ def _split(key: str) -> tuple[str, str]:
 def _spread(domain: str) -> float:
     """A number from 0 to 1 that is always the same for a domain."""
     return zlib.crc32(domain.encode()) / 0xFFFFFFFF
+
+
+def _refresh_after(max_age: float) -> float:
+    """Seconds after which a policy is fetched anew that was fetched with this max_age."""
+    return min(POLICY_REFRESH, REFRESH_PART * max_age)
+
+
+def _refresh_due(domain: str, policy: Listed) -> float:
+    """When the background is to fetch it anew: well before its end, or never."""
+    max_age = policy.keep_until - policy.written
+    if max_age < SHORT_LIVED:
+        return policy.keep_until
+    return policy.written + _refresh_after(max_age) * (1.0 - JITTER * _spread(domain))
 
 
 def _policy_ends(found: MtaStsEvidence) -> float:

@@ -28,7 +28,7 @@ from requiretls_milter.child import (
 from requiretls_milter.config import Config
 from requiretls_milter.control import ControlClosed
 from requiretls_milter.engine.assessor import Assessor
-from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.cache import REFRESH_INTERVAL, CachedSource
 from requiretls_milter.engine.downgrades import Ledger
 from requiretls_milter.engine.exposition import EngineCollector, Exposition, set_build_info
 from requiretls_milter.engine.outage import Outbound
@@ -65,11 +65,8 @@ WATCH_INTERVAL = 300.0
 WATCH_PAUSE = 1.0
 """Seconds between the assessments of two configured domains: no burst of probes."""
 
-REFRESH_INTERVAL = 600.0
-"""Seconds between two looks for MTA-STS policies that are to be fetched anew, at most."""
-
 REFRESH_JITTER = 0.5
-"""Part of these that is left out at random: the milters of a fleet look at different times."""
+"""Part of REFRESH_INTERVAL left out at random: a fleet's milters look at different times."""
 
 RETIREMENT = 60.0
 """Seconds that what is under way under an old configuration gets to end."""

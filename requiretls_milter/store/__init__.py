@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 MAX_KEY = 1_024
 """Octets of a key: a name, an address and a port take at most some 600."""
@@ -85,6 +85,14 @@ def size(key: str, value: bytes) -> int:
     return len(key) + len(value) + OVERHEAD
 
 
+class Listed(NamedTuple):
+    """A key, when its record was written, and until when it is good."""
+
+    key: str
+    written: float
+    keep_until: float
+
+
 class Store(Protocol):
     """Keeps records."""
 
@@ -123,8 +131,8 @@ class Store(Protocol):
         """
         ...
 
-    async def listing(self, kind: StoreKind, now: float) -> list[tuple[str, float]]:
-        """The keys of a kind whose time is not over, each with when it was written.
+    async def listing(self, kind: StoreKind, now: float) -> list[Listed]:
+        """What there is of a kind whose time is not over.
 
         Raises:
             StoreError: it cannot be read.

@@ -8,6 +8,7 @@ from requiretls_milter.store import (
     MAX_BYTES,
     MAX_LISTED,
     MAX_RECORDS,
+    Listed,
     Record,
     StoreKind,
     alive,
@@ -78,10 +79,10 @@ class MemoryStore:
         if record is not None:
             self._bytes -= size(key, record.value)
 
-    async def listing(self, kind: StoreKind, now: float) -> list[tuple[str, float]]:
-        """The keys of a kind whose time is not over, each with when it was written."""
+    async def listing(self, kind: StoreKind, now: float) -> list[Listed]:
+        """What there is of a kind whose time is not over."""
         found = (
-            (key, record.written)
+            Listed(key, record.written, record.keep_until)
             for (its_kind, key), record in self._records.items()
             if its_kind is kind and alive(record, now)
         )

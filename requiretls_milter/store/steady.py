@@ -26,6 +26,7 @@ from requiretls_milter.store import (
     MAX_VALUE,
     Backend,
     Change,
+    Listed,
     Record,
     StoreDataError,
     StoreError,
@@ -208,8 +209,8 @@ class SteadyStore:
             self._counters.inc("store_evicted_total")
         self._wake.set()
 
-    async def listing(self, kind: StoreKind, now: float) -> list[tuple[str, float]]:
-        """The keys of a kind whose time is not over, each with when it was written."""
+    async def listing(self, kind: StoreKind, now: float) -> list[Listed]:
+        """What there is of a kind whose time is not over."""
         if self._readable:
             try:
                 listed = await self._bounded(
@@ -220,7 +221,11 @@ class SteadyStore:
                 self._count(StoreOperation.LIST)
                 _log.warning("store_not_listed", store=self._backend.name, error=str(error))
             else:
-                return [(key, record.written) for key, record in listed if alive(record, now)]
+                return [
+                    Listed(key, record.written, record.keep_until)
+                    for key, record in listed
+                    if alive(record, now)
+                ]
         return await self._memory.listing(kind, now)
 
     # ------------------------------------------------------------ claims

@@ -18,6 +18,9 @@ from requiretls_milter.engine.cache import (
     POLICY_GRACE,
     POLICY_IDLE,
     POLICY_REFRESH,
+    REFRESH_INTERVAL,
+    REFRESH_PART,
+    SHORT_LIVED,
     CachedSource,
 )
 from requiretls_milter.engine.outage import LEAST
@@ -401,6 +404,53 @@ async def test_r53_not_all_policies_are_fetched_anew_at_the_same_hour(engine: En
     assert done[0] < 5
     assert done[-1] == 200
     assert all(5 < later - earlier < 50 for earlier, later in itertools.pairwise(done))
+
+
+@pytest.mark.parametrize("max_age", [SHORT_LIVED, 3600, DAY / 2, DAY, 1.5 * DAY, 30 * DAY])
+@pytest.mark.rule(53)
+async def test_r53_every_policy_is_fetched_anew_well_before_its_end(
+    engine: Engine, max_age: float
+) -> None:
+    """And not much more often than that takes: there is time left to try again."""
+    engine.publish(replace(RULES, max_age=int(max_age)))
+    domains = [f"d{number}.example" for number in range(30)]
+    for domain in domains:
+        await engine.cache.mta_sts(domain)
+    begun = engine.clocks.wall()
+    left = []
+    while engine.clocks.wall() < begun + 3 * max(min(max_age, DAY), 2 * REFRESH_INTERVAL):
+        engine.clocks.pass_(REFRESH_INTERVAL)
+        listed = await engine.store.listing(POLICY, engine.clocks.wall())
+        assert len(listed) == len(domains)
+        left += [one.keep_until - engine.clocks.wall() for one in listed]
+        await engine.cache.refresh_policies()
+    period = min(DAY, REFRESH_PART * max_age)
+    assert min(left) >= max_age - period - REFRESH_INTERVAL
+    most = (engine.clocks.wall() - begun) / (period * (1 - JITTER)) + 1
+    assert engine.fetches <= most * len(domains)
+
+
+async def test_a_policy_of_some_minutes_is_fetched_when_mail_needs_it(engine: Engine) -> None:
+    engine.publish(replace(RULES, max_age=int(SHORT_LIVED) - 1))
+    await engine.cache.mta_sts("a.example")
+    engine.clocks.pass_(SHORT_LIVED - 100)
+    await engine.cache.refresh_policies()
+    assert engine.fetches == 1
+    await engine.cache.mta_sts("a.example")  # the same id, and it is half over
+    assert engine.fetches == 2
+
+
+async def test_policies_that_end_first_are_fetched_anew_first(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_REFRESHES", 1)
+    for days in (9, 3, 6):
+        engine.publish(replace(RULES, max_age=days * 86400))
+        await engine.cache.mta_sts(f"days-{days}.example")
+    engine.clocks.pass_(DAY)
+    for days in (3, 6, 9):
+        await engine.cache.refresh_policies()
+        assert engine.source.calls[f"mta_sts days-{days}.example"] == 2
 
 
 async def test_a_policy_that_no_mail_has_asked_for_in_a_month_is_left_to_its_max_age(

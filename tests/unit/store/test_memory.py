@@ -57,7 +57,7 @@ async def test_kinds_are_kept_apart_and_listed_apart() -> None:
     await store.put(KIND, "a", b"policy", 100, 10)
     await store.put(StoreKind.PROBE, "a", b"probe", 100, 20)
     await store.put(KIND, "over", b"", 50, 10)
-    assert await store.listing(KIND, 60) == [("a", 10)]
+    assert await store.listing(KIND, 60) == [("a", 10, 100)]
     assert await store.get(StoreKind.PROBE, "a", 60) == b"probe"
 
 

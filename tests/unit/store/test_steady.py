@@ -300,10 +300,10 @@ async def test_keys_are_listed_from_the_backend_or_else_from_memory(kit: Kit) ->
     kit.backend.records[POLICY, "theirs"] = Record(b"", NOW - 5, NOW + 100)
     kit.backend.records[POLICY, "over"] = Record(b"", NOW - 5, NOW)
     kit.backend.records[PROBE, "probe"] = Record(b"", NOW - 5, NOW + 100)
-    assert await kit.store.listing(POLICY, NOW) == [("theirs", NOW - 5)]
+    assert await kit.store.listing(POLICY, NOW) == [("theirs", NOW - 5, NOW + 100)]
     await kit.put("ours")
     kit.backend.fails["listing"] = StoreError("too many")
-    assert await kit.store.listing(POLICY, NOW) == [("ours", NOW)]
+    assert [one[:2] for one in await kit.store.listing(POLICY, NOW)] == [("ours", NOW)]
     assert kit.errors("list") == 1
     assert kit.store.up  # that much was asked for says nothing of the rest
 
