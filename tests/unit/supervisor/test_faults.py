@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from requiretls_milter.engine.outage import LEAST
 from tests.milterclient import MilterClient
+from tests.unit.evidence.dnsserver import failure
 from tests.unit.supervisor.conftest import QUIET
 from tests.unit.supervisor.service import MACROS, Service, alive, eventually
 from tests.unit.supervisor.world import World, world
@@ -167,6 +169,48 @@ def test_without_a_resolver_it_is_we_and_mail_goes_on(make: Make) -> None:
     assert service.metric('outbound_reachable{service="smtp"}') == 1
     (told,) = service.events("outbound_unreachable")
     assert (told["service"], told["level"]) == ("dns", "error")
+
+
+def test_dead_zones_are_no_outage_and_one_ends_without_any_mail(
+    make: Make, internet: World
+) -> None:
+    config = internet.config.replace("[probe]\n", "[probe]\nretry_after = 1\n")
+    often = {"engine.process.ASKING_TICK": 0.05, "engine.cache.LEAST_ASKING_PAUSE": 0.2}
+    service = make(config, limits=often, workers=1).start()
+    zones = iter(f"example-{number}.org" for number in range(100))
+    well = [("good.test", "MX"), ("mx.good.test", "A"), ("mx.good.test", "AAAA")]
+
+    def reachable() -> bool:
+        return service.metric('outbound_reachable{service="dns"}') == 1
+
+    def one_more_fails() -> None:
+        zone = next(zones)
+        internet.dns.set(zone, "MX", failure())
+        service.send(f"<bob@{zone}>")
+
+    def times_asked() -> int:
+        return sum((name, kind) in well for name, kind, _ in internet.dns.asked)
+
+    assert "forecast=2.0.0; " in service.send("<bob@good.test>")[0]
+    before = times_asked()
+    for _ in range(2 * LEAST):
+        one_more_fails()
+    eventually(lambda: times_asked() > before)  # which it would not be by mail, for 300 s
+    assert reachable()
+
+    answers = {one: internet.dns.script[one] for one in well}
+    for name, kind in well:
+        internet.dns.set(name, kind, failure())
+
+    def out() -> bool:
+        one_more_fails()
+        return not reachable()
+
+    eventually(out)
+    for (name, kind), answer in answers.items():
+        internet.dns.set(name, kind, answer)
+    eventually(reachable)
+    assert len(service.events("outbound_unreachable")) == 1
 
 
 # ---------------------------------------------------------------- signals
