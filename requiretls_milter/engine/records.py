@@ -1,7 +1,7 @@
 """What the engine keeps in the store, as bytes and back.
 
-A file may be damaged in ways that no checksum shows, and a Redis may be written
-by others: nothing that comes back is believed unseen. What does not fit the
+A store's digests show damage, but not who wrote: a Redis may be written by
+others, so that nothing that comes back is believed unseen. What does not fit the
 model, is out of bounds, or says of itself that it is good for longer than it
 could be, is no record (:class:`RecordError`), and the engine looks afresh.
 

@@ -11,6 +11,8 @@ good for longer (:func:`alive`).
 from __future__ import annotations
 
 import enum
+import hashlib
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -29,6 +31,9 @@ MAX_BYTES = 64 << 20
 
 MAX_LISTED = 100_000
 """Keys that are listed at once."""
+
+DIGEST = 16
+"""Octets of a record's digest."""
 
 OVERHEAD = 128
 """Octets that a record takes beside its key and value, roughly, wherever it is kept."""
@@ -78,6 +83,20 @@ def alive(record: Record, now: float) -> bool:
     """
     from_past = record.written <= now + CLOCK_SKEW
     return from_past and now < record.keep_until and now < record.written + LONGEST
+
+
+def digest(kind: StoreKind, key: str, record: Record) -> bytes:
+    """What is kept beside a record, of :data:`DIGEST` octets, so that damage to it shows.
+
+    One flipped bit can make another name of a name, or another time of a time,
+    that is as good to look at. It is of use against damage only: whoever can
+    write records can write digests.
+    """
+    times = struct.pack("<dd", record.written, record.keep_until)
+    hashed = hashlib.blake2b(times, digest_size=DIGEST)
+    hashed.update(f"{kind.value}\0{key}\0".encode())
+    hashed.update(record.value)
+    return hashed.digest()
 
 
 def size(key: str, value: bytes) -> int:
@@ -185,7 +204,7 @@ class Backend(Protocol):
         ...
 
     async def get(self, kind: StoreKind, key: str, now: float) -> Record | None:
-        """The record as it is, also where its time is over."""
+        """The record as it was written, also where its time is over."""
         ...
 
     async def write(self, changes: Sequence[Change]) -> None:
@@ -193,7 +212,11 @@ class Backend(Protocol):
         ...
 
     async def listing(self, kind: StoreKind) -> list[tuple[str, Record]]:
-        """Keys of a kind with records that may lack their values; :data:`MAX_LISTED` at most."""
+        """Keys of a kind with records that may lack their values; :data:`MAX_LISTED` at most.
+
+        Without its value nobody can tell whether a record is undamaged: what is
+        listed is worth a look, and not more.
+        """
         ...
 
     async def claim(self, kind: StoreKind, key: str, seconds: float) -> str | None:

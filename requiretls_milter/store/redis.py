@@ -2,8 +2,9 @@
 
 Each record is a string under PREFIX KIND ``:`` KEY that Redis forgets by itself
 when its time is over; its first line tells, in our own words, when that is, so
-that a Redis with another idea of time makes nothing live longer. Claims are
-short-lived keys beside them: who holds one calls the server, the others wait.
+that a Redis with another idea of time makes nothing live longer, and what the
+digest of all of it is. Claims are short-lived keys beside them: who holds one
+calls the server, the others wait.
 
 Only plain commands are used (GETRANGE, SET, DEL, SCAN, and EVAL to give a claim
 up), so that anything that speaks the protocol will do. Whoever may write to it
@@ -27,6 +28,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from requiretls_milter.store import (
+    DIGEST,
     LONGEST,
     MAX_LISTED,
     MAX_VALUE,
@@ -36,6 +38,7 @@ from requiretls_milter.store import (
     StoreError,
     StoreKind,
     StoreUnwritableError,
+    digest,
 )
 
 MAX_CONNECTIONS = 16
@@ -50,11 +53,17 @@ HEALTH_CHECK = 30.0
 SCAN_COUNT = 1_000
 """Keys that Redis looks at for one SCAN."""
 
-HEADER = re.compile(rb"RTLS1 (\d{1,12}(?:\.\d{1,6})?) (\d{1,12}(?:\.\d{1,6})?)\n")
-"""The first line of a record: when it was written and until when it is good."""
+_TIME = rb"(\d{1,12}(?:\.\d{1,6})?)"
 
-MAX_HEADER = 64
+HEADER = re.compile(rb"RTLS2 %b %b ([0-9a-f]{%d})\n" % (_TIME, _TIME, 2 * DIGEST))
+"""The first line of a record: when it was written, until when it is good, and its digest."""
+
+MAX_HEADER = 96
 """Octets of that line."""
+
+FORMER = b"RTLS1 "
+"""How records began that had no digest. They are none any more, and no damage either: in a
+fleet whose milters are upgraded one after the other some write them still."""
 
 RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
@@ -130,7 +139,7 @@ class RedisBackend:
         """The record as it is; never more of it than we would have written."""
         with _errors():
             wire = await self._client.getrange(self._key(kind, key), 0, MAX_HEADER + MAX_VALUE)
-        return _decode(cast(bytes, wire), f"{kind}:{key}") if wire else None
+        return _decode(kind, key, cast(bytes, wire))
 
     async def write(self, changes: Sequence[Change]) -> None:
         """Make changes, in one round trip; some may have been made where it fails."""
@@ -142,7 +151,8 @@ class RedisBackend:
                 pipeline.delete(name)
             else:
                 life = min(record.keep_until - now, LONGEST)
-                pipeline.set(name, _encode(record), px=max(1, math.floor(life * 1000)))
+                wire = _encode(kind, key, record)
+                pipeline.set(name, wire, px=max(1, math.floor(life * 1000)))
         with _errors():
             results = await pipeline.execute(raise_on_error=False)
             for result in results:
@@ -191,19 +201,26 @@ class RedisBackend:
             await self._client.aclose(close_connection_pool=True)
 
 
-def _encode(record: Record) -> bytes:
-    head = f"RTLS1 {record.written:.3f} {record.keep_until:.3f}\n"
-    return head.encode("ascii") + record.value
+def _encode(kind: StoreKind, key: str, record: Record) -> bytes:
+    # The digest is that of the record as it will be read: with milliseconds.
+    kept = Record(record.value, round(record.written, 3), round(record.keep_until, 3))
+    fits = digest(kind, key, kept).hex()
+    return f"RTLS2 {kept.written:.3f} {kept.keep_until:.3f} {fits}\n".encode("ascii") + kept.value
 
 
-def _decode(wire: bytes, what: str) -> Record:
+def _decode(kind: StoreKind, key: str, wire: bytes) -> Record | None:
+    if not wire or wire.startswith(FORMER):
+        return None
     head = HEADER.match(wire)
     if head is None:
-        raise StoreDataError(f"{what} is no record of ours")
+        raise StoreDataError(f"{kind}:{key} is no record of ours")
     value = wire[head.end() :]
     if len(value) > MAX_VALUE:
-        raise StoreDataError(f"{what} is longer than {MAX_VALUE} octets")
-    return Record(value, float(head[1]), float(head[2]))
+        raise StoreDataError(f"{kind}:{key} is longer than {MAX_VALUE} octets")
+    record = Record(value, float(head[1]), float(head[2]))
+    if head[3] != digest(kind, key, record).hex().encode("ascii"):
+        raise StoreDataError(f"{kind}:{key} is damaged: not what its digest says")
+    return record
 
 
 _UNWRITABLE = (

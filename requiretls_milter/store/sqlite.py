@@ -33,9 +33,11 @@ from requiretls_milter.store import (
     MAX_RECORDS,
     Change,
     Record,
+    StoreDataError,
     StoreError,
     StoreKind,
     StoreUnwritableError,
+    digest,
     size,
 )
 
@@ -58,6 +60,11 @@ MIGRATIONS = (
         """,
         "CREATE INDEX record_keep_until ON record (keep_until)",
         "CREATE INDEX record_used ON record (kind, used)",
+    ),
+    (
+        # Of what was written without a digest nobody can tell whether it is undamaged.
+        "DELETE FROM record",
+        "ALTER TABLE record ADD COLUMN digest BLOB NOT NULL DEFAULT x''",
     ),
 )
 """The statements that lead from each version of the schema (user_version) to the next."""
@@ -273,7 +280,8 @@ class _File:
             _migrate(db, version)
             try:
                 db.execute(
-                    "SELECT kind, key, value, written, keep_until, used, octets FROM record LIMIT 0"
+                    "SELECT kind, key, value, written, keep_until, used, octets, digest "
+                    "FROM record LIMIT 0"
                 )
             except sqlite3.OperationalError as error:
                 raise _Damaged(f"not our schema: {error}") from error
@@ -342,16 +350,18 @@ class _File:
         """The record as it is, also where its time is over."""
         with self._errors():
             found = self._open_now().execute(
-                "SELECT value, written, keep_until, used FROM record WHERE kind = ? AND key = ?",
+                "SELECT value, written, keep_until, digest, used "
+                "FROM record WHERE kind = ? AND key = ?",
                 (kind.value, key),
             )
             row = found.fetchone()
             if row is None:
                 return None
-            value, written, keep_until, used = row
+            *columns, used = row
+            record = _undamaged(kind, key, *columns)
             if abs(now - used) > USED_STEP and len(self._used) < MAX_NOTED:
                 self._used[kind, key] = now
-            return Record(value, written, keep_until)
+            return record
 
     def listing(self, kind: StoreKind) -> list[tuple[str, Record]]:
         """Keys of a kind, the most used ones, with records that lack their values."""
@@ -398,9 +408,9 @@ class _File:
         octets = size(key, record.value)
         times = (record.written, record.keep_until, record.written)
         db.execute(
-            "INSERT INTO record (kind, key, value, written, keep_until, used, octets) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (kind.value, key, record.value, *times, octets),
+            "INSERT INTO record (kind, key, value, written, keep_until, used, octets, digest) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (kind.value, key, record.value, *times, octets, digest(kind, key, record)),
         )
         totals = self._totals.setdefault(kind.value, _Total())
         totals.records += 1
@@ -493,6 +503,17 @@ class _File:
         except sqlite3.Error:
             return False
         return True
+
+
+def _undamaged(
+    kind: StoreKind, key: str, value: object, written: object, until: object, kept: object
+) -> Record:
+    """The record in some columns, which may hold anything where a page was damaged."""
+    if isinstance(value, bytes) and isinstance(written, float) and isinstance(until, float):
+        record = Record(value, written, until)
+        if kept == digest(kind, key, record):
+            return record
+    raise StoreDataError(f"{kind}:{key} is damaged: not what its digest says")
 
 
 def _records_of(total: _Total) -> int:

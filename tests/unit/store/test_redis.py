@@ -15,11 +15,14 @@ from structlog.typing import EventDict
 
 from requiretls_milter.metrics import Counters
 from requiretls_milter.store import (
+    DIGEST,
     MAX_VALUE,
     Record,
     StoreDataError,
     StoreError,
+    StoreKind,
     StoreUnwritableError,
+    digest,
 )
 from requiretls_milter.store.redis import RedisBackend
 from requiretls_milter.store.steady import SteadyStore
@@ -61,6 +64,13 @@ async def put(store: SteadyStore, key: str, value: bytes = b"x", life: float = 1
 
 async def get(store: SteadyStore, key: str) -> bytes | None:
     return await store.get(POLICY, key, time.time())
+
+
+def wire(key: str, times: str, value: bytes = b"x") -> bytes:
+    """A policy as it is in Redis; *times* are two, in seconds."""
+    written, until = map(float, times.split())
+    fits = digest(POLICY, key, Record(value, written, until)).hex()
+    return f"RTLS2 {times} {fits}\n".encode() + value
 
 
 # ---------------------------------------------------------------- what is kept
@@ -300,24 +310,78 @@ async def test_a_key_of_another_type_is_no_record_and_is_replaced(
 
 
 @pytest.mark.parametrize(
-    "wire",
+    "octets",
     [
         b"garbage",
         b"\xff\xfe\x00\x01",
         b'{"policy": {}}',
-        b"RTLS1 1 2",
-        b"RTLS1 -1 2\nx",
-        b"RTLS1 nan inf\nx",
-        b"RTLS1 1e99 1e99\nx",
+        b"RTLS2 1 2",
         b"RTLS2 1 2\nx",
-        b"RTLS1 1 2\n" + b"x" * (MAX_VALUE + 1),
+        wire("a", "1 2")[: -len("\nx")],
+        wire("a", "-1 2"),
+        wire("a", "nan inf"),
+        wire("a", "1e99 1e99"),
+        wire("a", "1 2").replace(b"RTLS2", b"RTLS3"),
+        wire("a", "1 2", b"x" * (MAX_VALUE + 1)),
     ],
 )
-async def test_what_we_never_wrote_is_no_record(redis: RedisServer, wire: bytes) -> None:
-    redis.command("SET", "test:mta_sts_policy:a", wire)
+async def test_what_we_never_wrote_is_no_record(redis: RedisServer, octets: bytes) -> None:
+    redis.command("SET", "test:mta_sts_policy:a", octets)
     async with connected(redis.url) as backend:
         with pytest.raises(StoreDataError):
             await backend.get(POLICY, "a", 0)
+
+
+@pytest.mark.parametrize("times", ["1 2", "999999999999.999999 999999999999.999999"])
+async def test_the_form_of_a_record_is_known(redis: RedisServer, times: str) -> None:
+    """Others of the fleet wrote it, maybe with another version."""
+    longest = wire("a", times, b"x" * MAX_VALUE)
+    redis.command("SET", "test:mta_sts_policy:a", longest)
+    written, until = map(float, times.split())
+    async with connected(redis.url) as backend:
+        found = await backend.get(POLICY, "a", 0)
+        assert found == Record(b"x" * MAX_VALUE, written, until)
+        assert await backend.listing(POLICY) == [("a", Record(b"", written, until))]
+
+
+async def test_whichever_octet_of_a_record_is_damaged_it_is_none(redis: RedisServer) -> None:
+    async with connected(redis.url) as backend:
+        await backend.write([(POLICY, "a", record(b'{"mx":["mx.a.example"]}'))])
+        clean = redis.command("GET", "test:mta_sts_policy:a").encode("latin-1")
+        assert len(clean) > 2 * DIGEST
+        for at in range(len(clean)):
+            damaged = bytearray(clean)
+            damaged[at] ^= 1 << at % 8
+            redis.command("SET", "test:mta_sts_policy:a", bytes(damaged))
+            with pytest.raises(StoreDataError):
+                await backend.get(POLICY, "a", 0)
+
+
+@pytest.mark.parametrize("name", ["test:mta_sts_policy:e", "test:probe:a"])
+async def test_a_record_under_the_name_of_another_is_none(redis: RedisServer, name: str) -> None:
+    async with connected(redis.url) as backend:
+        await backend.write([(POLICY, "a", record())])
+        redis.command("RENAME", "test:mta_sts_policy:a", name)
+        _, kind, key = name.split(":")
+        with pytest.raises(StoreDataError, match="is damaged"):
+            await backend.get(StoreKind(kind), key, 0)
+
+
+async def test_records_of_the_former_form_are_none_and_no_damage_either(
+    redis: RedisServer, logged: list[EventDict]
+) -> None:
+    now = time.time()
+    former = f"RTLS1 {now:.3f} {now + 1000:.3f}\nx"
+    redis.command("SET", "test:mta_sts_policy:a", former)
+    async with started(redis) as (store, counters):
+        assert await get(store, "a") is None
+        assert await store.listing(POLICY, now) == []
+        assert not counters.totals().counters
+        assert redis.command("GET", "test:mta_sts_policy:a") == former  # others may read it
+        await put(store, "a", b"1")
+        await settled(store)
+        assert await get(store, "a") == b"1"
+    assert logged == []
 
 
 async def test_of_a_huge_value_no_more_is_read_than_we_would_have_written(
@@ -342,7 +406,7 @@ async def test_r61_a_record_from_the_future_or_of_a_wrong_redis_clock_is_not_goo
         "over": f"{now - 3600:.0f} {now - 60:.0f}",
         "ancient": f"1 {now + 60:.0f}",
     }.items():
-        redis.command("SET", f"test:mta_sts_policy:{key}", f"RTLS1 {times}\nx")
+        redis.command("SET", f"test:mta_sts_policy:{key}", wire(key, times))
     async with started(redis) as (store, _):
         for key in ("future", "over", "ancient"):
             assert await get(store, key) is None

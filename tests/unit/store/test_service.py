@@ -168,6 +168,22 @@ def damaged(store: Store) -> Service:
     return store.in_file()
 
 
+def flipped_bit(store: Store) -> Service:
+    path = store.directory / "state.db"
+    first = store.in_file()
+    assert_good(first)
+    kept(first, path)
+    assert first.stop() == 0
+    with closing(sqlite3.connect(path)) as db:
+        # One bit, and a session that is as good to look at as it was.
+        session = (
+            "UPDATE record SET value = CAST(replace(value, ?, ?) AS BLOB) WHERE kind = 'probe'"
+        )
+        assert db.execute(session, ("TLSv1.3", "TLSv1.2")).rowcount == 1
+        db.commit()
+    return store.in_file()
+
+
 def no_directory(store: Store) -> Service:
     return store.in_file(store.directory / "later" / "state.db")
 
@@ -193,6 +209,18 @@ def redis_wrong_type(store: Store) -> Service:
     assert first.stop() == 0
     every = "for _, key in ipairs(redis.call('KEYS', '*')) do "
     redis.command("EVAL", f"{every} redis.call('DEL', key) redis.call('LPUSH', key, 'x') end", "0")
+    return store.make(redis.url).start()
+
+
+def redis_flipped_bit(store: Store) -> Service:
+    redis = store.redis
+    first = store.make(redis.url).start()
+    assert_good(first)
+    eventually(redis.keys, what="what the first one keeps")
+    assert first.stop() == 0
+    every = "for _, key in ipairs(redis.call('KEYS', '*')) do "
+    other = "string.gsub(redis.call('GET', key), 'TLSv1%.3', 'TLSv1.2')"
+    redis.command("EVAL", f"{every} redis.call('SET', key, ({other})) end", "0")
     return store.make(redis.url).start()
 
 
@@ -237,6 +265,7 @@ FAULTS = (
     Fault("locked", locked, "store_up", 0),
     Fault("no directory yet", no_directory, "store_up", 0),
     Fault("damaged", damaged, "store_damaged_total", 1),
+    Fault("a flipped bit", flipped_bit, 'store_errors_total{operation="decode"}', 1),
     Fault("Redis refuses", redis_refuses, "store_up", 0),
     Fault("Redis hangs", redis_hangs, 'store_errors_total{operation="read"}', 1),
     Fault(
@@ -245,6 +274,7 @@ FAULTS = (
         'store_errors_total{operation="decode"}',
         1,
     ),
+    Fault("a flipped bit in Redis", redis_flipped_bit, 'store_errors_total{operation="decode"}', 1),
     Fault("Redis is full", redis_full, 'store_errors_total{operation="write"}', 1),
     Fault("Redis evicts", redis_evicts, STORED, 0),  # of the engine that came after it
 )

@@ -12,6 +12,7 @@ import signal
 import socket
 import sqlite3
 import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -25,7 +26,15 @@ import pytest
 from structlog.typing import EventDict
 
 from requiretls_milter.metrics import Counters
-from requiretls_milter.store import MAX_VALUE, StoreError, StoreUnwritableError, size
+from requiretls_milter.store import (
+    MAX_VALUE,
+    Record,
+    StoreDataError,
+    StoreError,
+    StoreKind,
+    StoreUnwritableError,
+    size,
+)
 from requiretls_milter.store import sqlite as module
 from requiretls_milter.store.sqlite import (
     APPLICATION_ID,
@@ -124,6 +133,24 @@ async def test_it_is_one_file_with_a_write_ahead_log_and_our_mark(path: Path) ->
 
 
 # ---------------------------------------------------------------- schema
+
+
+async def test_of_a_file_without_digests_nothing_is_kept(
+    path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[EventDict]
+) -> None:
+    with looking(path) as db:
+        for statement in MIGRATIONS[0]:
+            db.execute(statement)
+        db.execute("INSERT INTO record VALUES ('mta_sts_policy', 'a', x'78', 1, 9e9, 1, 130)")
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute("PRAGMA user_version = 1")
+    counters = Counters()
+    async with opened(path, counters=counters) as backend:
+        assert await keys(backend) == set()
+        await backend.write([(POLICY, "a", kept := record())])
+        assert await backend.get(POLICY, "a", kept.written) == kept
+    assert counted(counters, "store_damaged_total") == 0
+    assert [entry["event"] for entry in logged] == ["store_migrated"]
 
 
 async def test_an_older_schema_is_migrated_and_nothing_is_lost(
@@ -282,6 +309,91 @@ async def test_damage_that_shows_while_the_service_runs_costs_what_was_kept_and_
         "store_lost",
         "store_back",
     ]
+
+
+LETTER = 4
+"""The bit between "a" and "e"."""
+
+
+def flip(octets: bytes, at: int, bits: int = LETTER) -> bytes:
+    """The same with one octet changed."""
+    return octets[:at] + bytes([octets[at] ^ bits]) + octets[at + 1 :]
+
+
+def flip_bits(path: Path, at: int, bits: int = LETTER) -> None:
+    """As a bad disk would do it."""
+    path.write_bytes(flip(path.read_bytes(), at, bits))
+
+
+def assert_sqlite_sees_nothing(path: Path) -> None:
+    with looking(path) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+CLEAN = Record(b'{"mode":"enforce","mx":["mx.a.example"]}', 1_000_000.0, 4_000_000_000.0)
+
+
+@pytest.mark.parametrize("column", ["value", "written", "keep_until", "digest"])
+async def test_a_flipped_bit_that_sqlite_does_not_see_makes_a_record_none(
+    path: Path, column: str
+) -> None:
+    async with opened(path) as backend:
+        await backend.write([(POLICY, "a.example", CLEAN), (POLICY, "other.example", CLEAN)])
+    with looking(path) as db:
+        select = f"SELECT {column} FROM record WHERE key = 'a.example'"  # noqa: S608 - a column
+        (kept,) = db.execute(select).fetchone()
+        damaged: object
+        if isinstance(kept, float):
+            (damaged,) = struct.unpack("<d", flip(struct.pack("<d", kept), 5))
+        elif column == "value":
+            damaged = flip(kept, kept.index(b"a.example"))
+            assert b"mx.e.example" in damaged
+        else:
+            damaged = flip(kept, 7)
+        update = f"UPDATE record SET {column} = ? WHERE key = 'a.example'"  # noqa: S608
+        db.execute(update, (damaged,))
+    assert_sqlite_sees_nothing(path)
+    counters = Counters()
+    async with opened(path, counters=counters) as backend:
+        with pytest.raises(StoreDataError, match=r"^mta_sts_policy:a\.example is damaged"):
+            await backend.get(POLICY, "a.example", CLEAN.written)
+        assert await backend.get(POLICY, "other.example", CLEAN.written) == CLEAN
+    assert counted(counters, "store_damaged_total") == 0  # it is one record, and not the file
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "key"),
+    [
+        ("UPDATE record SET key = 'e.example'", POLICY, "e.example"),
+        ("UPDATE record SET kind = 'probe'", PROBE, "a.example"),
+    ],
+)
+async def test_a_record_under_the_name_of_another_is_none(
+    path: Path, change: str, kind: StoreKind, key: str
+) -> None:
+    async with opened(path) as backend:
+        await backend.write([(POLICY, "a.example", CLEAN)])
+    with looking(path) as db:
+        db.execute(change)
+    assert_sqlite_sees_nothing(path)
+    async with opened(path) as backend:
+        assert await backend.get(POLICY, "a.example", CLEAN.written) is None
+        with pytest.raises(StoreDataError):
+            await backend.get(kind, key, CLEAN.written)
+
+
+@pytest.mark.parametrize("where", [b"first", b"in the middle", b"last"])
+async def test_a_flipped_bit_on_any_page_of_a_long_record_is_found(
+    path: Path, where: bytes
+) -> None:
+    long = Record(b"first" + bytes(50_000) + b"in the middle" + bytes(50_000) + b"last", 1.0, 9e9)
+    async with opened(path) as backend:
+        await backend.write([(PROBE, "a.example", long)])
+    flip_bits(path, path.read_bytes().index(where))
+    assert_sqlite_sees_nothing(path)
+    async with opened(path) as backend:
+        with pytest.raises(StoreDataError):
+            await backend.get(PROBE, "a.example", 1.0)
 
 
 async def test_a_damaged_log_costs_at_most_what_was_in_it(path: Path) -> None:
