@@ -96,8 +96,13 @@ MAX_DAMAGED = 3
 WAL_LIMIT = 4 << 20
 """Octets to which the write-ahead log shrinks again after having grown."""
 
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# A record takes the place of an earlier one that is deleted first: where there is one all
+# the same, index and table are not of one mind.
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT)
 _UNWRITABLE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY)
+
+_NO_TEXT = "SQLite says what is wrong in octets that are no text"
+"""What a UnicodeDecodeError means: a message that quotes a damaged name cannot be made text."""
 
 _log = log.get_logger("store")
 
@@ -269,6 +274,7 @@ class _File:
     def _connect(self) -> sqlite3.Connection:
         """Open a file that is there, look whether it is sound, and bring its schema up to date."""
         db = sqlite3.connect(self._path, timeout=BUSY_WAIT, isolation_level=None)
+        db.text_factory = _text
         try:
             # The file is ours as long as we run: a second engine must not count what it holds,
             # and no memory is shared, in which a truncated file would mean SIGBUS.
@@ -290,6 +296,9 @@ class _File:
             if _code(error) in _DAMAGED:
                 raise _Damaged(str(error)) from error
             raise
+        except UnicodeDecodeError as error:
+            db.close()
+            raise _Damaged(_NO_TEXT) from error
         except BaseException:
             db.close()
             raise
@@ -478,6 +487,11 @@ class _File:
             self._close()
             self._set_aside(str(error))
             raise StoreError(f"{self._path} was damaged: {error}") from error
+        except UnicodeDecodeError as error:
+            with contextlib.suppress(sqlite3.Error):
+                self._close()
+            self._set_aside(_NO_TEXT)
+            raise StoreError(f"{self._path} was damaged: {_NO_TEXT}") from error
         except sqlite3.DatabaseError as error:
             code = _code(error)
             text = f"{self._path}: {error}"
@@ -503,6 +517,11 @@ class _File:
         except sqlite3.Error:
             return False
         return True
+
+
+def _text(octets: bytes) -> str:
+    """A key, or what else is text: damaged octets are no reason to read nothing at all."""
+    return octets.decode("ascii", "replace")
 
 
 def _undamaged(

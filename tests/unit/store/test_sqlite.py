@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import sqlite3
@@ -394,6 +395,72 @@ async def test_a_flipped_bit_on_any_page_of_a_long_record_is_found(
     async with opened(path) as backend:
         with pytest.raises(StoreDataError):
             await backend.get(PROBE, "a.example", 1.0)
+
+
+async def test_whichever_bit_of_the_file_flips_what_is_read_is_what_was_written_or_nothing(
+    path: Path,
+) -> None:
+    written = {(POLICY, f"{name}.example"): record(name.encode() * 300) for name in "abcdefg"}
+    written[PROBE, "long.example"] = record(os.urandom(9000))
+    changes = [(kind, key, kept) for (kind, key), kept in written.items()]
+    async with opened(path) as backend:
+        await backend.write(changes)
+    clean = path.read_bytes()
+    chance = random.Random(8689)  # noqa: S311 - the same ones each time
+    used = [at for at, octet in enumerate(clean) if octet]  # most of the rest is not in use
+    found = {"as written": 0, "nothing": 0}
+    for _ in range(200):
+        path.write_bytes(clean)
+        flip_bits(path, at := chance.choice(used), bits := 1 << chance.randrange(8))
+        with contextlib.suppress(StoreError):
+            async with opened(path) as backend:
+                for (kind, key), kept in written.items():
+                    read = None
+                    with contextlib.suppress(StoreError):
+                        read = await backend.get(kind, key, kept.written)
+                    assert read in (kept, None), (at, bits)
+                    found["nothing" if read is None else "as written"] += 1
+                with contextlib.suppress(StoreError):  # where the damage shows now
+                    await backend.write(changes)
+                await backend.open()
+                await backend.write(changes)  # and nothing of it is left in the way
+    assert min(found.values()) > 100
+
+
+async def test_damage_that_quotes_itself_in_octets_that_are_no_text_is_damage(path: Path) -> None:
+    await fill(path, 1)
+    content = path.read_bytes()
+    flip_bits(path, content.index(b"CREATE INDEX record_keep_until") + len(b"CREATE IN"), 0x80)
+    counters = Counters()
+    async with opened(path, counters=counters) as backend:
+        assert await keys(backend) == set()
+    assert counted(counters, "store_damaged_total") == 1
+
+
+async def test_a_damaged_key_is_no_reason_to_list_nothing(path: Path) -> None:
+    async with opened(path) as backend:
+        await backend.write([(POLICY, "a.example", CLEAN), (POLICY, "other.example", CLEAN)])
+    with looking(path) as db:
+        db.execute("UPDATE record SET key = CAST(x'e12e' AS TEXT) WHERE key = 'a.example'")
+    async with opened(path) as backend:
+        assert await keys(backend) == {"\ufffd.", "other.example"}
+
+
+async def test_an_index_that_is_out_of_order_is_damage(path: Path) -> None:
+    """Nothing is wrong with the file when it is opened, but it could never be written to again."""
+    changes = [(POLICY, f"d{number}.example", record()) for number in range(6)]
+    async with opened(path) as backend:
+        await backend.write([*changes, (PROBE, "d.example", record())])
+    fourth = path.read_bytes().index(b"mta_sts_policyd3.example\x04")  # and its row
+    flip_bits(path, fourth + len("mta_s"), 8)
+    counters = Counters()
+    async with opened(path, counters=counters) as backend:
+        with pytest.raises(StoreError, match="UNIQUE"):
+            await backend.write(changes)
+        assert counted(counters, "store_damaged_total") == 1
+        await backend.open()
+        await backend.write(changes)
+        assert await keys(backend) == {key for _, key, _ in changes}
 
 
 async def test_a_damaged_log_costs_at_most_what_was_in_it(path: Path) -> None:
