@@ -70,6 +70,10 @@ class MemoryStore:
         while len(self._records) > self._max_records or self._bytes > self._max_bytes:
             self._forget(*next(iter(self._records)))
 
+    def record(self, kind: StoreKind, key: str) -> Record | None:
+        """The record as it is, also where its time is over; this is no use of it."""
+        return self._records.get((kind, key))
+
     async def delete(self, kind: StoreKind, key: str) -> None:
         """Forget a record; there may be none."""
         self._forget(kind, key)

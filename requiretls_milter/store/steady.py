@@ -6,7 +6,8 @@ deadline at most, and only once: after a failure memory answers at once, until
 the task has found the backend well again and has written what came meanwhile.
 
 What the backend does not have (it was evicted, or flushed, or the file is a new
-one), memory may still have: it is as good as its time says.
+one), memory may still have: it is as good as its time says. What the backend has
+and is damaged is replaced by what memory has, or removed.
 """
 
 from __future__ import annotations
@@ -172,6 +173,8 @@ class SteadyStore:
         except StoreDataError as error:
             self._count(StoreOperation.DECODE)
             _log.warning("store_record_bad", store=self._backend.name, error=str(error))
+            if (kind, key) not in self._pending:  # unless somebody was quicker to replace it
+                self._change(kind, key, self._memory.record(kind, key))
         except StoreError as error:
             self._failed(StoreOperation.READ, error)
         else:

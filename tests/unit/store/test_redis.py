@@ -367,6 +367,19 @@ async def test_a_record_under_the_name_of_another_is_none(redis: RedisServer, na
             await backend.get(StoreKind(kind), key, 0)
 
 
+async def test_a_damaged_record_is_counted_told_and_removed(
+    redis: RedisServer, logged: list[EventDict]
+) -> None:
+    now = time.time()
+    redis.command("SET", "test:mta_sts_policy:a", wire("e", f"{now:.3f} {now + 100:.3f}"))
+    async with started(redis) as (store, counters):
+        assert await get(store, "a") is None
+        await settled(store)
+        assert redis.keys() == set()
+        assert counted(counters, "store_errors_total", "decode") == 1
+    assert [entry["event"] for entry in logged] == ["store_record_bad"]
+
+
 async def test_records_of_the_former_form_are_none_and_no_damage_either(
     redis: RedisServer, logged: list[EventDict]
 ) -> None:

@@ -246,6 +246,41 @@ async def test_a_record_that_is_not_ours_is_no_record_and_breaks_nothing(
     assert [entry["event"] for entry in logged] == ["store_record_bad"]
 
 
+async def test_a_bad_record_is_removed_and_told_once(kit: Kit, logged: list[EventDict]) -> None:
+    kit.backend.records[POLICY, "a"] = Record(b"damaged", NOW, NOW + 100)
+    kit.backend.fails["get"] = StoreDataError("damaged")
+    assert await kit.get("a") is None
+    del kit.backend.fails["get"]
+    assert await kit.get("a") is None  # not removed yet, but not read again either
+    await kit.settled()
+    assert kit.backend.records == {}
+    assert kit.errors("decode") == 1
+    assert [entry["event"] for entry in logged] == ["store_record_bad"]
+
+
+async def test_a_bad_record_is_replaced_by_what_memory_has(kit: Kit) -> None:
+    await kit.put("a", b"1")
+    await kit.settled()
+    kit.backend.records[POLICY, "a"] = Record(b"damaged", NOW, NOW + 100)
+    kit.backend.fails["get"] = StoreDataError("damaged")
+    assert await kit.get("a") == b"1"
+    await kit.settled()
+    assert kit.backend.records[POLICY, "a"] == Record(b"1", NOW, NOW + 100)
+
+
+async def test_what_came_while_a_bad_record_was_read_is_not_removed(kit: Kit) -> None:
+    kit.store._memory = MemoryStore(max_records=0)  # it is in nobody's memory
+    kit.backend.fails["get"] = StoreDataError("damaged")
+    await kit.settled()
+    reader = asyncio.create_task(kit.get("a"))
+    while "get" not in kit.backend.calls:
+        await asyncio.sleep(0)
+    await kit.put("a", b"new")
+    assert await reader is None
+    await kit.settled()
+    assert kit.backend.records[POLICY, "a"].value == b"new"
+
+
 async def test_what_the_backend_has_lost_memory_still_knows_as_long_as_it_is_good(
     kit: Kit,
 ) -> None:
