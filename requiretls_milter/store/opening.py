@@ -42,7 +42,7 @@ def open_store(
     backend: Backend
     if where.kind == "memory":
         gauges.set("store_up", 1.0)
-        return MemoryStore(max_records, max_bytes)
+        return MemoryStore(max_records, max_bytes, counters)
     if where.kind == "sqlite":
         # Each kind of store is imported where it is used: redis-py need not be there.
         from requiretls_milter.store.sqlite import SqliteBackend

@@ -179,7 +179,7 @@ class SteadyStore:
             self._failed(StoreOperation.READ, error)
         else:
             if record is not None and alive(record, now):
-                self._memory.keep(kind, key, record)
+                self._memory.keep(kind, key, record, now)
                 return record.value
         return await self._memory.get(kind, key, now)
 
@@ -195,7 +195,7 @@ class SteadyStore:
         if not alive(record, now):
             await self.delete(kind, key)
             return
-        self._memory.keep(kind, key, record)
+        self._memory.keep(kind, key, record, now)
         self._change(kind, key, record)
 
     async def delete(self, kind: StoreKind, key: str) -> None:

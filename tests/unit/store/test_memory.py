@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from requiretls_milter.metrics import Counters
 from requiretls_milter.store import CLOCK_SKEW, LONGEST, OVERHEAD, Record, StoreKind, alive
-from requiretls_milter.store.memory import MemoryStore
+from requiretls_milter.store.memory import SWEEP_INTERVAL, MemoryStore
+from tests.unit.store.kit import OFFERED, PROBE, counted
 
 KIND = StoreKind.MTA_STS_POLICY
 
@@ -50,6 +52,56 @@ async def test_the_octets_are_bounded_too() -> None:
     await store.put(KIND, "e", b"x" * 1000, 100, 0)  # more than there is room for
     assert len(store) == 0
     assert store.octets == 0
+
+
+async def test_a_flood_of_one_kind_costs_the_others_nothing() -> None:
+    store = MemoryStore(max_records=100)
+    await store.put(KIND, "policy", b"x", 1000, 0)
+    for number in range(40):
+        await store.put(OFFERED, f"{number}", b"x", 1000, 0)
+    for number in range(500):
+        await store.put(PROBE, f"{number}", b"x", 1000, 1)
+    assert await store.get(KIND, "policy", 1) == b"x"
+    assert len(await store.listing(OFFERED, 1)) == 40
+    assert [key for key, _ in await store.listing(PROBE, 1)] == [str(n) for n in range(441, 500)]
+
+
+async def test_where_octets_are_short_the_kind_that_takes_most_of_them_makes_room() -> None:
+    store = MemoryStore(max_bytes=20_000)
+    for number in range(50):  # most records, but not most octets
+        await store.put(OFFERED, f"{number}", b"x", 1000, 0)
+    for number in range(50):
+        await store.put(PROBE, f"{number}", b"x" * 1000, 1000, 0)
+    assert len(await store.listing(OFFERED, 0)) == 50
+    assert 5 < len(await store.listing(PROBE, 0)) < 50
+    assert store.octets <= 20_000
+
+
+async def test_what_has_to_go_before_its_time_is_counted() -> None:
+    store = MemoryStore(max_records=10, counters=(counters := Counters()))
+    for number in range(10):
+        await store.put(KIND, f"{number}", b"x", 1000, 0)
+    assert counted(counters, "store_evicted_total") == 0
+    for number in range(10, 15):
+        await store.put(KIND, f"{number}", b"x", 1000, 0)
+    assert counted(counters, "store_evicted_total") == 5
+
+
+async def test_what_is_over_goes_before_what_is_good_and_is_not_counted() -> None:
+    store = MemoryStore(max_records=100, counters=(counters := Counters()))
+    for number in range(50):
+        await store.put(KIND, f"good{number}", b"x", 10_000, 0)
+    for number in range(50):
+        await store.put(KIND, f"over{number}", b"x", 500, 100)
+    await store.put(KIND, "new", b"x", 10_000, 500)
+    assert len(store) == 51
+    assert await store.get(KIND, "good0", 500) == b"x"
+    # A clock that was set back does not end the sweeping.
+    for number in range(49):
+        await store.put(KIND, f"short{number}", b"x", 300, 100)
+    await store.put(KIND, "newer", b"x", 10_000, 500 - 2 * SWEEP_INTERVAL)
+    assert len(store) == 52
+    assert counted(counters, "store_evicted_total") == 0
 
 
 async def test_kinds_are_kept_apart_and_listed_apart() -> None:

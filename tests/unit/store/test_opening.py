@@ -11,6 +11,7 @@ from requiretls_milter.store import Store, StoreError
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.store.opening import open_store
 from requiretls_milter.store.steady import SteadyStore
+from tests.unit.store.kit import POLICY, counted
 
 
 def opened(url: str) -> Store:
@@ -34,6 +35,14 @@ def test_a_store_has_the_queue_that_is_configured() -> None:
     store = open_store("sqlite:///x", Counters(), Gauges(), max_pending=7)
     assert isinstance(store, SteadyStore)
     assert store._max_pending == 7
+
+
+async def test_what_memory_has_no_room_for_is_counted() -> None:
+    counters = Counters()
+    store = open_store("memory:", counters, Gauges(), max_records=1)
+    for key in ("a", "b", "c"):
+        await store.put(POLICY, key, b"x", 100, 0)
+    assert counted(counters, "store_evicted_total") == 2
 
 
 def test_memory_is_always_up() -> None:
