@@ -108,8 +108,11 @@ def set_permissions(path: str, *, owner: str, group: str, mode: int) -> None:
         group_id = _number(group, lambda name: grp.getgrnam(name).gr_gid)
     except KeyError:
         raise SocketError(f"cannot open {path}: there is no group {group}") from None
+    # The group comes before the mode, which would let another one in meanwhile; the owner
+    # comes last, since a file that was given away is not ours to change.
+    os.chown(path, -1, group_id)
     os.chmod(path, mode)
-    os.chown(path, user_id, group_id)
+    os.chown(path, user_id, -1)
 
 
 def _number(name: str, look_up: Callable[[str], int]) -> int:

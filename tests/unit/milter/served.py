@@ -10,11 +10,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
+
+import milter as libmilter
 
 from requiretls_milter import config, log
 from requiretls_milter.metrics import Counters
@@ -125,6 +129,8 @@ def main() -> int:
     sabotage = script.pop("sabotage", "")
     if sabotage:
         _sabotage(sabotage)
+    if script.pop("watch_socket", False):
+        _watch_socket(settings.milter.socket.removeprefix("unix:"), directory / "steps")
     try:
         adapter.open_socket(settings.milter)
     except SocketError as error:
@@ -155,6 +161,23 @@ def main() -> int:
             except InterruptedError:
                 continue
     return 0
+
+
+def _watch_socket(path: str, steps: Path) -> None:
+    """Note mode and group of the socket as libmilter makes it, and after each change of them."""
+
+    def noting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any) -> Any:
+            result = function(*arguments)
+            status = os.stat(path)
+            with steps.open("a") as lines:
+                print(f"{stat.S_IMODE(status.st_mode):o} {status.st_gid}", file=lines)
+            return result
+
+        return step
+
+    for module, name in ((libmilter, "opensocket"), (os, "chmod"), (os, "chown")):
+        setattr(module, name, noting(getattr(module, name)))
 
 
 def _sabotage(what: str) -> None:

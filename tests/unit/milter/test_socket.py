@@ -57,6 +57,37 @@ def test_the_socket_has_the_configured_mode_whatever_the_umask(
     assert works(milter)
 
 
+def steps(milter: MilterProcess) -> list[tuple[int, int]]:
+    """Mode and group of the socket from the moment at which it is made, step by step."""
+    lines = (milter.directory / "steps").read_text().splitlines()
+    return [(int(mode, 8), int(group)) for mode, group in map(str.split, lines)]
+
+
+def test_the_socket_is_open_to_nobody_before_it_has_its_mode(serve: Serve) -> None:
+    before = os.umask(0)
+    try:
+        milter = serve('socket_mode = "0666"', watch_socket=True)
+    finally:
+        os.umask(before)
+    modes = [mode for mode, _ in steps(milter)]
+    assert modes[0] == 0o600
+    assert set(modes) == {0o600, 0o666}
+    assert modes == sorted(modes)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+def test_the_socket_is_open_to_no_other_group_before_it_has_its_own(serve: Serve) -> None:
+    group = next(entry for entry in grp.getgrall() if entry.gr_gid != os.getegid())
+    user = next(entry for entry in pwd.getpwall() if entry.pw_uid != os.geteuid())
+    milter = serve(
+        f'socket_group = "{group.gr_name}"\nsocket_owner = "{user.pw_name}"', watch_socket=True
+    )
+    passed = steps(milter)
+    assert passed[0] == (0o600, os.getegid())
+    assert passed[-1] == (0o660, group.gr_gid)
+    assert (0o660, os.getegid()) not in passed
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
 def test_the_socket_belongs_to_the_configured_group(serve: Serve) -> None:
     group = next(entry for entry in grp.getgrall() if entry.gr_gid != os.getegid())
