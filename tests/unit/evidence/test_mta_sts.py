@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import dns.message
+import dns.rrset
 import pytest
 import structlog
 from aiohttp import web
@@ -529,14 +531,61 @@ async def test_an_address_that_may_not_be_contacted_is_not(
     assert host.server_names == []
 
 
+ALLOWED, PRIVATE = "127.0.0.1", "127.0.0.2"
+ONLY_ALLOWED = AddressPolicy([ipaddress.ip_network(f"{ALLOWED}/32")])
+
+
+@contextlib.asynccontextmanager
+async def private(port: int) -> AsyncIterator[list[str]]:
+    """Listens where nobody may go, at the policy host's port, and tells who came."""
+    came: list[str] = []
+
+    async def note(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append(writer.get_extra_info("peername")[0])
+        writer.close()
+
+    async with await asyncio.start_server(note, PRIVATE, port):
+        yield came
+
+
+@pytest.mark.parametrize("addresses", [(PRIVATE, ALLOWED), (ALLOWED, PRIVATE)])
 async def test_of_several_addresses_only_those_that_may_be_contacted_are_tried(
+    server: DnsServer, authority: Authority, certificate: Issued, addresses: tuple[str, str]
+) -> None:
+    server.set(HOST, "A", found(*(f"{HOST} 300 IN A {address}" for address in addresses)))
+    async with serving(certificate) as host, private(host.port) as came:
+        evidence = await finder(server, host, authority, policy=ONLY_ALLOWED).policy(DOMAIN)
+    assert evidence.policy is not None
+    assert came == []
+    # Nor where it is the only one at which somebody listens.
+    async with private(host.port) as came:
+        assert_failed(
+            await finder(server, host, authority, policy=ONLY_ALLOWED).policy(DOMAIN), "refused"
+        )
+    assert came == []
+
+
+async def test_what_dns_says_when_we_connect_is_what_was_judged(
     server: DnsServer, authority: Authority, certificate: Issued
 ) -> None:
-    server.set(HOST, "A", found(f"{HOST} 300 IN A 127.0.0.2", f"{HOST} 300 IN A 127.0.0.1"))
-    only = AddressPolicy([ipaddress.ip_network("127.0.0.1/32")])
-    async with serving(certificate) as host:
-        evidence = await finder(server, host, authority, policy=only).policy(DOMAIN)
-    assert evidence.policy is not None
+    """DNS rebinding: an address that we may contact for who judges, ours for who connects."""
+    said: list[str] = []
+
+    def rebinding(query: dns.message.Message) -> bytes:
+        said.append(PRIVATE if said else ALLOWED)
+        response = dns.message.make_response(query, recursion_available=True)
+        name = query.question[0].name
+        response.answer.append(dns.rrset.from_text(name, 0, "IN", "A", said[-1]))
+        return response.to_wire()
+
+    server.set(HOST, "A", Scripted(raw=rebinding))
+    async with serving(certificate) as host, private(host.port) as came:
+        one = finder(server, host, authority, policy=ONLY_ALLOWED)
+        assert (await one.policy(DOMAIN)).policy is not None
+        assert_failed(await one.policy(DOMAIN), f"may be contacted: {PRIVATE}")
+    assert said == [ALLOWED, PRIVATE]
+    assert len(host.requests) == 1
+    assert came == []
 
 
 @pytest.mark.parametrize("answer", [nodata(), failure()])
