@@ -63,7 +63,7 @@ async def test_a_flood_of_one_kind_costs_the_others_nothing() -> None:
         await store.put(PROBE, f"{number}", b"x", 1000, 1)
     assert await store.get(KIND, "policy", 1) == b"x"
     assert len(await store.listing(OFFERED, 1)) == 40
-    assert [key for key, _ in await store.listing(PROBE, 1)] == [str(n) for n in range(441, 500)]
+    assert [one.key for one in await store.listing(PROBE, 1)] == [str(n) for n in range(441, 500)]
 
 
 async def test_where_octets_are_short_the_kind_that_takes_most_of_them_makes_room() -> None:
