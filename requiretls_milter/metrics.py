@@ -229,7 +229,7 @@ class OutboundService(enum.StrEnum):
 
 
 class Bound(enum.StrEnum):
-    """What is limited so that no stranger can make it grow: the keys of [limits], and two more."""
+    """What is limited so that no stranger can make it grow: the keys of [limits], and some more."""
 
     CALLBACKS = "callbacks"
     QUESTIONS = "questions"
@@ -251,6 +251,8 @@ class Bound(enum.StrEnum):
     METRICS_CONNECTIONS = "metrics_connections"
     ENGINE_CONNECTIONS = "engine_connections"
     ENGINE_REQUESTS = "engine_requests"
+    HOSTS = "hosts"
+    SESSIONS = "sessions"
 
 
 class Process(enum.StrEnum):

@@ -20,7 +20,7 @@ from requiretls_milter import nexthop as nexthops
 from requiretls_milter.config import Config, PlainMail
 from requiretls_milter.engine.cache import BusyError, CachedSource
 from requiretls_milter.engine.downgrades import Ledger
-from requiretls_milter.evidence.collector import EvidenceSource, gather
+from requiretls_milter.evidence.collector import EvidenceSource, bounds_met, gather
 from requiretls_milter.forecast import certificate
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
@@ -242,6 +242,8 @@ class Assessor:
 
     async def _gather(self, nexthop: NextHop, source: EvidenceSource) -> DomainEvidence:
         evidence = await gather(nexthop, source, self._config, self._wall())
+        for bound in bounds_met(evidence):
+            self._counters.inc("saturated_total", (bound,))
         if self._ledger is None:
             return evidence
         lost = await self._ledger.observe(evidence, self._wall())

@@ -171,6 +171,14 @@ async def gather(
     return DomainEvidence(nexthop, mx, policy.result(), hosts, now)
 
 
+def bounds_met(evidence: DomainEvidence) -> tuple[str, ...]:
+    """Name the bounds that left something out: ``hosts``, ``sessions``."""
+    unseen = len(evidence.mx.records) - len(evidence.hosts)
+    sessions = sum(len(host.probes) for host in evidence.hosts)
+    met = {"hosts": evidence.mx.partial or unseen > 0, "sessions": sessions >= MAX_PROBES}
+    return tuple(name for name, is_met in met.items() if is_met)
+
+
 async def _mx(nexthop: NextHop, source: EvidenceSource, now: float) -> MxEvidence:
     """Look up the MX; of other kinds of next hop there is none to look up."""
     if nexthop.kind is HopKind.MX:

@@ -169,6 +169,14 @@ async def test_r61_a_temporary_forecast_lasts_until_the_next_attempt(kit: Kit) -
     assert kit.source.calls["mx a.example"] == 2
 
 
+async def test_a_domain_with_more_hosts_than_are_looked_at_counts_as_such(kit: Kit) -> None:
+    assert kit.saturated() == {}
+    kit.source.script["mx"] = replace(kit.source.script["mx"], partial=True)
+    forecast = await kit.assessor.assess(question())
+    assert forecast.status == "unknown"
+    assert kit.saturated() == {"hosts": 1}
+
+
 @pytest.mark.rule(60)
 async def test_r60_one_domain_is_looked_at_once_for_all_who_ask(kit: Kit) -> None:
     kit.source.gate = asyncio.Event()

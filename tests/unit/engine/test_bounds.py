@@ -19,7 +19,7 @@ from requiretls_milter.control import pair
 from requiretls_milter.engine.cache import BusyError
 from requiretls_milter.engine.process import _Engine, _look_alike
 from requiretls_milter.engine.server import MAX_CONNECTIONS
-from requiretls_milter.evidence.collector import Collector
+from requiretls_milter.evidence.collector import MAX_HOSTS, MAX_PROBES, Collector
 from requiretls_milter.evidence.slots import Pace, Slots
 from requiretls_milter.metrics import Bound
 from tests.unit.engine.test_cache import Kit
@@ -29,11 +29,13 @@ PAGE = Path(__file__).parents[3] / "docs" / "reliability.md"
 CONSTANT = {
     Bound.ENGINE_CONNECTIONS: MAX_CONNECTIONS,
     Bound.ENGINE_REQUESTS: 2 * Limits().questions,
+    Bound.HOSTS: MAX_HOSTS,
+    Bound.SESSIONS: MAX_PROBES,
 }
-"""What no operator has a reason to touch: it follows from milter.workers and limits.questions."""
+"""What no operator has a reason to touch: it follows from other settings, or from what MTAs do."""
 
 
-def test_each_setting_is_a_bound_that_is_counted_and_but_for_two_the_reverse() -> None:
+def test_each_setting_is_a_bound_that_is_counted_and_but_for_some_the_reverse() -> None:
     assert set(Limits.model_fields) == set(Bound) - set(CONSTANT)
 
 

@@ -17,6 +17,7 @@ from requiretls_milter.evidence.collector import (
     MAX_PROBES,
     Collector,
     EvidenceSource,
+    bounds_met,
     gather,
 )
 from requiretls_milter.model import (
@@ -370,6 +371,20 @@ async def test_of_many_hosts_the_best_are_looked_at() -> None:
     evidence = await ask(source)
     assert [host.host for host in evidence.hosts] == [f"mx{n}.test" for n in range(MAX_HOSTS)]
     assert len(source.questions("addresses")) == MAX_HOSTS
+
+
+async def test_what_the_bounds_left_out_is_told() -> None:
+    async def met(hosts: int, addresses: int = 1) -> tuple[str, ...]:
+        records = [(n, f"mx{n}.test") for n in range(hosts)]
+        found = {name: at(*v4(1, addresses)) for _, name in records[:1]}
+        return bounds_met(await ask(ScriptedSource(exchangers(*records), found)))
+
+    assert await met(MAX_HOSTS) == ()
+    assert await met(MAX_HOSTS + 1) == ("hosts",)
+    assert await met(1, MAX_PROBES - 1) == ()
+    assert await met(1, MAX_PROBES + 1) == ("sessions",)
+    partial = replace(exchangers((10, "mx.test")), partial=True)
+    assert bounds_met(await ask(ScriptedSource(partial))) == ("hosts",)
 
 
 async def test_questions_that_do_not_depend_on_each_other_are_put_at_once() -> None:
