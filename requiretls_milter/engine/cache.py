@@ -80,9 +80,10 @@ REFRESH_PART = 0.5
 REFRESH_INTERVAL = 600.0
 """Seconds between two looks for MTA-STS policies that are to be fetched anew, at most."""
 
-SHORT_LIVED = 2 * REFRESH_INTERVAL
-"""Seconds of max_age below which a policy is fetched on demand alone: half over at one look, it may
-be at its end by the next, and whoever publishes it wants mail to ask anew."""
+SHORT_LIVED = 4 * REFRESH_INTERVAL
+"""Seconds of max_age below which a policy is fetched on demand alone: half over at one look, which
+may take as long as it is to the next, it may be at its end by then; and whoever publishes it wants
+mail to ask anew."""
 
 POLICY_IDLE = 30 * 86_400.0
 """Seconds for which a policy is kept fresh that no mail has asked for; then it ends by its max_age.
@@ -690,6 +691,8 @@ class CachedSource:
             if record.id == known.policy.id:
                 return replace(evidence, expires=min(evidence.expires, record.expires))
         found = await self._fetch_policy(domain, known)
+        if found.policy is None and self._wall() >= evidence.expires:
+            return found  # it came to its end while we looked
         if found.policy is not None:
             self._counters.inc("mta_sts_refreshes_total", (RefreshResult.RENEWED,))
             return found
@@ -801,9 +804,12 @@ class CachedSource:
         )
         slots = asyncio.Semaphore(REFRESHES)
 
+        until = self._monotonic() + REFRESH_INTERVAL
+
         async def refresh(domain: str) -> None:
             async with slots:
-                await self._refresh(domain)
+                if self._monotonic() < until:  # hosts that hang must not hold up the next look
+                    await self._refresh(domain)
 
         async with asyncio.TaskGroup() as tasks:
             for _, domain in due[:MAX_REFRESHES]:

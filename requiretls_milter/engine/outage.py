@@ -154,7 +154,8 @@ class Watch:
         self.service = service
         self._families = [_Family(seconds) for seconds in settled]
         self._next = float("-inf")
-        self._asking = False
+        self._asking = 0
+        """How many are being asked of whom nobody has answered since."""
         self.out = False
         """Whether it is we."""
 
@@ -178,7 +179,7 @@ class Watch:
         for each in self._families:
             each.failed.clear()
         self.know(whose, who, now, family)
-        self._asking = False
+        self._asking = 0
         ended, self.out = self.out, False
         return ended
 
@@ -201,20 +202,21 @@ class Watch:
         for people, whose in chosen:
             people.move_to_end(whose)
         self._next = now + pace
-        self._asking = bool(chosen)
+        self._asking = len(chosen)
         return tuple(people[whose][1] for people, whose in chosen)
 
     def asked(self, silent: Mapping[Whom, str]) -> bool:
         """Those who were to be asked have been; returns whether an outage begins with it.
 
-        Who did not answer while others did is not asked any more.
+        It does where all were silent: who refused is there, or somebody is for
+        him. Who did not answer while others did is not asked any more.
 
         Args:
             silent: who could not be reached, and why.
         """
         if self._asking:
-            self._asking = False
-            begins = bool(silent) and not self.out
+            begins = len(silent) == self._asking and not self.out
+            self._asking = 0
             self.out = self.out or begins
             return begins
         for each in self._families:

@@ -201,6 +201,8 @@ class _Engine:
                 raise StartError(str(error)) from error
             resolver = ResolverWatch(collector.resolver, config)
             self._spawn(self._test_resolver(resolver))
+            # Whom others were allowed to call, and by which way, says nothing any more.
+            self._outbound = Outbound(self._gauges)
             source = self._cache(collector, config)
         assessor = Assessor(
             config, source, trust, self._counters, self._gauges, ledger=self._ledger

@@ -133,13 +133,14 @@ def worth_keeping(found: ProbeEvidence) -> bool:
     return (
         found.stage is ProbeStage.DONE
         and found.failure is None
+        and not found.only_opportunistic
         and (refused is None or refused.code >= 500)
     )
 
 
 def encode_probe(found: ProbeEvidence) -> bytes:
     """A session as bytes."""
-    return _Probe(found=found).model_dump_json(exclude_defaults=True).encode()
+    return _Probe(found=found).model_dump_json().encode()
 
 
 def decode_probe(value: bytes, address: str, now: float) -> ProbeEvidence:
@@ -161,9 +162,12 @@ def decode_probe(value: bytes, address: str, now: float) -> ProbeEvidence:
 def worth_a_pause(found: ProbeEvidence) -> bool:
     """Whether a session failed in a way that may pass: nobody is to call again at once.
 
-    A 4xx reply to STARTTLS is as temporary as a lost connection. What was
+    A 4xx reply to STARTTLS is as temporary as a lost connection, and so may a
+    first handshake be that failed where a second one did not. What was
     forbidden or switched off stays so until the configuration changes.
     """
+    if found.only_opportunistic:
+        return True
     if found.stage is ProbeStage.DONE:
         return found.starttls_reply is not None and found.starttls_reply.code < 500
     if found.stage is ProbeStage.NOT_PROBED:
@@ -173,7 +177,7 @@ def worth_a_pause(found: ProbeEvidence) -> bool:
 
 def encode_attempt(found: ProbeEvidence, pause: float) -> bytes:
     """A session that failed as bytes; *pause* as in :class:`KeptAttempt`."""
-    return _Attempt(found=found, pause=pause).model_dump_json(exclude_defaults=True).encode()
+    return _Attempt(found=found, pause=pause).model_dump_json().encode()
 
 
 def decode_attempt(value: bytes, address: str, now: float, longest: float) -> KeptAttempt:
@@ -199,7 +203,7 @@ def decode_attempt(value: bytes, address: str, now: float, longest: float) -> Ke
 
 def _require_ours(found: ProbeEvidence, now: float) -> None:
     """Make sure that a session may be one that was held, and says no more than we keep."""
-    texts = [found.ehlo_name, found.error]
+    texts = [found.ehlo_name, found.error, found.only_opportunistic]
     for reply in (found.reply, found.starttls_reply):
         if reply is not None:
             texts += _reply_texts(reply)

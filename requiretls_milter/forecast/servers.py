@@ -299,10 +299,13 @@ _FAMILIES = frozenset({"ipv4", "ipv6"})
 
 
 def within_reach(servers: Servers, limit: int) -> Servers:
-    """Leave out the servers that no order within the groups lets the MTA try."""
+    """Leave out the servers that no order within the groups lets the MTA try.
+
+    Unseen ones stay, since they may be of the family that has its share left.
+    """
     if isinstance(servers, NoServer) or sum(map(len, servers)) <= limit:
         return servers
-    kept: set[Server] = set()
+    kept = {server for group in servers for server in group if server.unseen and limit > 1}
     for sharing in sharings([[server.family for server in group] for group in servers], limit):
         for share in sharing.shares:
             left = share.slots

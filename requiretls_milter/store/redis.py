@@ -61,9 +61,9 @@ HEADER = re.compile(rb"RTLS2 %b %b ([0-9a-f]{%d})\n" % (_TIME, _TIME, 2 * DIGEST
 MAX_HEADER = 96
 """Octets of that line."""
 
-FORMER = b"RTLS1 "
-"""How records began that had no digest. They are none any more, and no damage either: in a
-fleet whose milters are upgraded one after the other some write them still."""
+OTHER_FORM = re.compile(rb"RTLS(?!2 )\d+ ")
+"""How a record of another version begins. It is none for us, and no damage either: in a fleet
+whose milters are upgraded one after the other some write them."""
 
 RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
@@ -209,7 +209,7 @@ def _encode(kind: StoreKind, key: str, record: Record) -> bytes:
 
 
 def _decode(kind: StoreKind, key: str, wire: bytes) -> Record | None:
-    if not wire or wire.startswith(FORMER):
+    if not wire or OTHER_FORM.match(wire):
         return None
     head = HEADER.match(wire)
     if head is None:

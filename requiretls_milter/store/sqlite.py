@@ -380,7 +380,12 @@ class _File:
                 "ORDER BY used DESC LIMIT ?",
                 (kind.value, MAX_LISTED),
             )
-            return [(key, Record(b"", written, until)) for key, written, until in rows]
+            # They have no digest of their own: what no time can be is damage, and passed over.
+            return [
+                (key, Record(b"", written, until))
+                for key, written, until in rows
+                if isinstance(written, float) and isinstance(until, float)
+            ]
 
     def write(self, changes: Sequence[Change]) -> None:
         """Make all changes, or none."""

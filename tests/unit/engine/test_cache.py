@@ -234,6 +234,11 @@ FAILURES: list[tuple[str, Any, Callable[[CachedSource], Awaitable[Any]]]] = [
         ProbeEvidence("", ProbeStage.DONE, starttls_reply=Reply(454)),
         lambda c: c.probe("192.0.2.1", 25, "a"),
     ),
+    (
+        "probe",
+        ProbeEvidence("", ProbeStage.DONE, only_opportunistic="handshake failure"),
+        lambda c: c.probe("192.0.2.1", 25, "a"),
+    ),
 ]
 
 
@@ -529,6 +534,30 @@ async def test_r52_a_policy_that_cannot_be_renewed_ends_with_its_max_age_to_the_
         assert found.expires <= ends
     kit.clocks.pass_(1)
     assert (await kit.cache.mta_sts("a")).policy is None
+
+
+@pytest.mark.rule(52)
+async def test_r52_a_policy_that_ends_while_it_is_fetched_anew_is_not_served(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(kit)
+    first = await kit.cache.mta_sts("a")
+    kit.source.script["record"] = StsRecord(error="SERVFAIL")
+    fetch = kit.source.mta_sts
+
+    async def slow(domain: str) -> MtaStsEvidence:
+        kit.clocks.pass_(30)
+        return await fetch(domain)
+
+    monkeypatch.setattr(kit.source, "mta_sts", slow)
+    kit.source.script["mta_sts"] = MtaStsEvidence(error="timed out", expires=300)
+    kit.clocks.pass_(first.fetched_at + POLICY.max_age - 1 - kit.clocks.wall())
+    found = await kit.cache.mta_sts("a")
+    assert (found.policy, found.error) == (None, "timed out")
+    before = kit.source.calls["mta_sts a"]
+    kit.clocks.pass_(200)
+    assert (await kit.cache.mta_sts("a")).policy is None
+    assert kit.source.calls["mta_sts a"] == before  # no fetch for five minutes
 
 
 @pytest.mark.rule(52)

@@ -243,6 +243,13 @@ def test_one_answer_will_do() -> None:
     assert not watch.whom(100.0 + RETRY, RETRY), "the failures are forgotten"
 
 
+def test_one_who_refused_is_there_or_somebody_is_for_him() -> None:
+    watch = doubted()
+    whom = watch.whom(100.0, RETRY)
+    assert not watch.asked(dict.fromkeys(whom[1:], "timed out"))
+    assert not watch.out
+
+
 def test_where_nobody_could_be_asked_nothing_was_learnt() -> None:
     watch = doubted()
     watch.whom(100.0, RETRY)

@@ -677,6 +677,21 @@ def test_an_unseen_server_may_be_of_either_family() -> None:
     many = replace(good6, host="mx2.example.org", addresses=replace(good6.addresses, partial=True))
     for profile in (DANE, IPV6_FIRST, replace(DANE, mx_address_limit=0)):
         assert forecast(domain(good6, many), profile).status == "unknown"
+    lacking = [probe(f"192.0.2.{number}", requiretls=False) for number in range(1, 6)]
+    worse = replace(
+        host(GOOD),
+        addresses=AddressLookup(
+            DnsOutcome.FOUND,
+            True,
+            tuple(seen.address for seen in lacking),
+            canonical="mx1.example.org",
+        ),
+        probes=tuple(lacking),
+    )
+    for profile in (DANE, LETTER):
+        assert forecast(domain(worse), profile).status == "5.7.30"
+        behind = domain(worse, replace(many, preference=20))
+        assert forecast(behind, profile).status == "unknown"
     five = [f"192.0.2.{number}" for number in range(1, 6)]
     best = replace(
         host(GOOD),

@@ -143,12 +143,7 @@ def test_r61_a_policy_lives_until_its_max_age_whatever_else_the_record_says() ->
         PROBE,
         replace(PROBE, starttls_offered=False, tls_version="", chain=(), requiretls=None),
         replace(PROBE, starttls_reply=Reply(554, "5.7.0", "no TLS for you"), requiretls=None),
-        replace(
-            PROBE,
-            requiretls=False,
-            chain_cut=True,
-            only_opportunistic="tls alert handshake failure",
-        ),
+        replace(PROBE, requiretls=False, chain_cut=True),
     ],
 )
 def test_a_session_comes_back_as_it_was_held(found: ProbeEvidence) -> None:
@@ -167,6 +162,7 @@ def test_a_session_comes_back_as_it_was_held(found: ProbeEvidence) -> None:
         ProbeEvidence(ADDRESS, ProbeStage.EHLO_TLS, ProbeFailure.CLOSED),
         replace(PROBE, starttls_reply=Reply(454, "4.7.0", "not now")),
         replace(PROBE, failure=ProbeFailure.CLOSED),
+        replace(PROBE, only_opportunistic="tls alert handshake failure"),
     ],
 )
 @pytest.mark.rule(61)
@@ -191,6 +187,8 @@ def test_r61_a_temporary_result_is_neither_kept_nor_taken(found: ProbeEvidence) 
         ("found.ehlo_name", "x" * 201),
         ("found.error", "\x1b[2J"),
         ("found.error", "\u202e"),
+        ("found.only_opportunistic", "\x1b]0;title\x07"),
+        ("found.only_opportunistic", "x" * 50_000),
         ("found.tls_version", "T" * 21),
         ("found.starttls_reply", {"code": 554, "enhanced": "5.7.0\n", "text": ""}),
         ("found.starttls_reply", {"code": 99999, "enhanced": "", "text": ""}),
@@ -239,6 +237,7 @@ FAILED = ProbeEvidence(
         replace(FAILED, stage=ProbeStage.CONNECT, failure=ProbeFailure.TIMEOUT, error=""),
         replace(FAILED, stage=ProbeStage.BANNER, failure=ProbeFailure.REPLY, reply=Reply(421)),
         replace(PROBE, starttls_reply=Reply(454, "4.7.0"), probed_at=NOW - 30, expires=NOW + 30),
+        replace(PROBE, only_opportunistic="alert", probed_at=NOW - 30, expires=NOW + 30),
     ],
 )
 def test_a_failed_session_comes_back_with_its_pause(found: ProbeEvidence) -> None:

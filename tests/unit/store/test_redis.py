@@ -321,7 +321,6 @@ async def test_a_key_of_another_type_is_no_record_and_is_replaced(
         wire("a", "-1 2"),
         wire("a", "nan inf"),
         wire("a", "1e99 1e99"),
-        wire("a", "1 2").replace(b"RTLS2", b"RTLS3"),
         wire("a", "1 2", b"x" * (MAX_VALUE + 1)),
     ],
 )
@@ -380,17 +379,18 @@ async def test_a_damaged_record_is_counted_told_and_removed(
     assert [entry["event"] for entry in logged] == ["store_record_bad"]
 
 
-async def test_records_of_the_former_form_are_none_and_no_damage_either(
-    redis: RedisServer, logged: list[EventDict]
+@pytest.mark.parametrize("form", ["RTLS1", "RTLS3", "RTLS10"])
+async def test_records_of_another_version_are_none_and_no_damage_either(
+    redis: RedisServer, logged: list[EventDict], form: str
 ) -> None:
     now = time.time()
-    former = f"RTLS1 {now:.3f} {now + 1000:.3f}\nx"
-    redis.command("SET", "test:mta_sts_policy:a", former)
+    other = f"{form} {now:.3f} {now + 1000:.3f}\nx"
+    redis.command("SET", "test:mta_sts_policy:a", other)
     async with started(redis) as (store, counters):
         assert await get(store, "a") is None
         assert await store.listing(POLICY, now) == []
         assert not counters.totals().counters
-        assert redis.command("GET", "test:mta_sts_policy:a") == former  # others may read it
+        assert redis.command("GET", "test:mta_sts_policy:a") == other  # others may read it
         await put(store, "a", b"1")
         await settled(store)
         assert await get(store, "a") == b"1"
