@@ -222,6 +222,14 @@ class Milter:
                 raise LabError(f"{name} is {self.metric(name):g}, not yet {at_least:g}")
             time.sleep(0.1)
 
+    def await_gauge(self, name: str, value: float, timeout: float = 10.0, **labels: str) -> None:
+        """Wait until a gauge is *value*."""
+        deadline = time.monotonic() + timeout
+        while self.metric(name, **labels) != value:
+            if time.monotonic() > deadline:
+                raise LabError(f"{name} is not {value:g}")
+            time.sleep(0.1)
+
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples of one metric whose labels include these."""
         full = f"requiretls_milter_{name}"

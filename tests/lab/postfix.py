@@ -220,6 +220,10 @@ class Postfix:
         what = ["-i", queue_id] if queue_id else ["-f"]
         run(["/usr/sbin/postqueue", "-c", self.inside("etc"), *what], root=self.root)
 
+    def discard(self, queue_id: str) -> None:
+        """Take a message out of the queue, as an operator does with one that goes nowhere."""
+        run(["/usr/sbin/postsuper", "-c", self.inside("etc"), "-d", queue_id], root=self.root)
+
     def sendmail(self, arguments: Sequence[str], message: str) -> None:
         """Submit *message* by sendmail(1), as a local user would: by pickup(8), not by SMTP."""
         run(

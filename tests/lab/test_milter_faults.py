@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from requiretls_milter.engine.outage import LEAST
 from tests.lab import labconfig
 from tests.lab.lab import Lab
 from tests.lab.milter import Milter
@@ -679,6 +680,43 @@ def test_without_a_resolver_nothing_is_forecast_that_is_not_known(
     for where in here:
         whole(lab, where, f"resolver {how}", tagged=True)
         whole(lab, where, f"resolver {how}, again", tagged=True)
+
+
+def test_with_port_25_blocked_no_domain_is_judged(lab: Lab) -> None:
+    """Servers of five networks, to which no packet comes through; then one that is there."""
+    blocked = [place(f"blocked{number}") for number in range(LEAST)]
+    lab.world.add(blocked)
+    for number, where in enumerate(blocked):
+        (host,) = lab.hosts(where)
+        records = lab.world.records["sig.test"]
+        records[records.index(f"{host.name}. 300 A {host.address}")] = (
+            f"{host.name}. 300 A 127.61.{number}.1"
+        )
+        lab.world.blackholes.append(f"127.61.{number}.1")
+    lab.update()
+
+    def ask(where: Scenario) -> tuple[str, str]:
+        accepted = lab.send(where)
+        line = milter.recipient(accepted.queue_id)
+        lab.deliveries(accepted.queue_id)
+        if where is not GOOD:
+            lab.front.discard(accepted.queue_id)
+        return line["forecast"], line["reason"]
+
+    # Without a rule for any domain: those that have one are looked at all the time.
+    waiting = {"tag_wait": 10}
+    with Milter(lab, transport=labconfig.all_transports(), rules=waiting) as milter:
+        with ThreadPoolExecutor(LEAST) as pool:
+            assert {status for status, _ in pool.map(ask, blocked)} <= {"unknown", "4.4.1"}
+        (told,) = milter.wait("outbound_unreachable")
+        assert (told["service"], told["level"]) == ("smtp", "error")
+        milter.await_gauge("outbound_reachable", 0, service="smtp")
+        assert ask(blocked[0]) == ("unknown", "unknown")
+        assert milter.metric("downgrades_total") == 0
+        # The first server that answers ends it.
+        assert ask(GOOD) == ("2.0.0", "ok")
+        milter.wait("outbound_reachable")
+        milter.await_gauge("outbound_reachable", 1, service="smtp")
 
 
 # ---------------------------------------------------------------- stop, reload, a second instance
