@@ -145,10 +145,12 @@ _BEST_OF_ALL = -1
 
 def _beyond(evidence: DomainEvidence) -> list[Server]:
     """The MX hosts after those that evidence was gathered of."""
-    beyond = evidence.mx.records[len(evidence.hosts) :]
-    domain, number = evidence.nexthop.host, len(evidence.hosts)
-    why = f"only {number} of the {len(evidence.mx.records)} MX hosts of {domain} were looked at"
-    return [_unseen(record.host, record.preference, why) for record in beyond[:1]]
+    number, of = len(evidence.hosts), len(evidence.mx.records)
+    if number >= of:
+        return []
+    first = evidence.mx.records[number]
+    why = f"only {number} of the {of} MX hosts of {evidence.nexthop.host} were looked at"
+    return [_unseen(first.host, first.preference, why)]
 
 
 def _servers_at(host: HostEvidence, profile: MtaProfile, best: bool) -> list[Server]:
