@@ -132,6 +132,7 @@ ALWAYS = float("-inf")
 _log = log.get_logger("engine.cache")
 
 T = TypeVar("T", MxEvidence, MtaStsEvidence, AddressLookup, TlsaEvidence, ProbeEvidence)
+L = TypeVar("L", MxEvidence, AddressLookup)
 Evidence = MxEvidence | MtaStsEvidence | AddressLookup | TlsaEvidence | ProbeEvidence
 
 
@@ -273,13 +274,9 @@ class CachedSource:
 
     async def mx(self, domain: str, *, since: float = ALWAYS) -> MxEvidence:
         """The MX lookup of ``domain``."""
-
-        async def look() -> MxEvidence:
-            found = await self._source.mx(domain)
-            self._heard(self.outbound.saw_lookup(domain, found))
-            return found
-
-        return await self._get(self._mx, ("mx", domain), look, since)
+        return await self._get(
+            self._mx, ("mx", domain), lambda: self._look_up(self._source.mx, domain), since
+        )
 
     async def mta_sts(self, domain: str, *, since: float = ALWAYS) -> MtaStsEvidence:
         """The MTA-STS policy of ``domain``; a kept one beside an error where it is not renewed."""
@@ -293,13 +290,12 @@ class CachedSource:
 
     async def addresses(self, host: str, *, since: float = ALWAYS) -> AddressLookup:
         """The addresses of ``host``."""
-
-        async def look() -> AddressLookup:
-            found = await self._source.addresses(host)
-            self._heard(self.outbound.saw_lookup(host, found))
-            return found
-
-        return await self._get(self._addresses, ("addresses", host), look, since)
+        return await self._get(
+            self._addresses,
+            ("addresses", host),
+            lambda: self._look_up(self._source.addresses, host),
+            since,
+        )
 
     async def tlsa(
         self, host: str, port: int, addresses: AddressLookup, *, since: float = ALWAYS
@@ -325,9 +321,7 @@ class CachedSource:
         """What one server did when we called."""
 
         async def call() -> ProbeEvidence:
-            found = await self._source.probe(address, port, server_name)
-            self._count_probe(found)
-            self._heard(self.outbound.saw_probe(found, port, server_name))
+            found = await self._call(address, port, server_name)
             await self._keep_probe(record, found)
             return found
 
@@ -528,20 +522,32 @@ class CachedSource:
         try:
             async with asyncio.timeout(self._limits.flight_timeout):
                 if isinstance(who, Server):
-                    return await self._call_again(who)
-                look = self._source.mx if who.is_domain else self._source.addresses
-                found = await look(who.name)
+                    called = await self._call(who.address, who.port, who.server_name)
+                    return called.error if could_not_connect(called) else None
+                found: MxEvidence | AddressLookup
+                if who.is_domain:
+                    found = await self._look_up(self._source.mx, who.name)
+                else:
+                    found = await self._look_up(self._source.addresses, who.name)
+                return found.error if _lookup_failed(found) else None
         except Exception as error:  # noqa: BLE001 - whatever it is must not end the others' asking
             self._tell_lost(("again", who), error)
             return None
-        self._heard(self.outbound.saw_lookup(who.name, found))
-        return found.error if _lookup_failed(found) else None
 
-    async def _call_again(self, who: Server) -> str | None:
-        found = await self._source.probe(who.address, who.port, who.server_name)
+    # ------------------------------------------------------------ what the network says
+
+    async def _look_up(self, look: Callable[[str], Awaitable[L]], name: str) -> L:
+        """Ask the resolver, and take note of whether it answers."""
+        found = await look(name)
+        self._heard(self.outbound.saw_lookup(name, found))
+        return found
+
+    async def _call(self, address: str, port: int, server_name: str) -> ProbeEvidence:
+        """Call a server, and take note of whether it answers."""
+        found = await self._source.probe(address, port, server_name)
         self._count_probe(found)
-        self._heard(self.outbound.saw_probe(found, who.port, who.server_name))
-        return found.error if could_not_connect(found) else None
+        self._heard(self.outbound.saw_probe(found, port, server_name))
+        return found
 
     # ------------------------------------------------------------ the store, and the fleet
 
@@ -803,7 +809,6 @@ class CachedSource:
             and self._monotonic() >= self._refresh_pauses.get(domain, (0.0, 0.0))[1]
         )
         slots = asyncio.Semaphore(REFRESHES)
-
         until = self._monotonic() + REFRESH_INTERVAL
 
         async def refresh(domain: str) -> None:
