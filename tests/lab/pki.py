@@ -14,6 +14,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _DAY = datetime.timedelta(days=1)
@@ -21,7 +22,7 @@ _DAY = datetime.timedelta(days=1)
 KINDS = ("match", "wrongname", "expired", "selfsigned", "untrusted", "cnonly")
 
 
-def spki(key: ec.EllipticCurvePublicKey) -> bytes:
+def spki(key: PublicKeyTypes) -> bytes:
     """The SubjectPublicKeyInfo of *key*, DER: what TLSA selector 1 is about (RFC 6698 §2.1.2)."""
     return key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo

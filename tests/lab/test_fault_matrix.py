@@ -28,7 +28,6 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from OpenSSL import SSL
 
 from tests.faultmatrix import ROWS
@@ -40,10 +39,10 @@ from tests.lab.milter import Milter
 from tests.lab.pki import spki
 from tests.lab.policyservice import PORT, PolicyService
 from tests.lab.postfix import transport_name
-from tests.lab.processes import REPOSITORY
 from tests.lab.scenario import Domain, Mx, Scenario, Server, Sts
 from tests.lab.submission import Reply, message, transact
 from tests.lab.sweep import PROBE
+from tests.unit.evidence.pki import RSA_16384, with_a_mebibyte
 
 pytestmark = pytest.mark.lab
 
@@ -238,44 +237,15 @@ def _pem(lab: Lab, fault: Fault) -> Path:
     if fault.name == "chain-100":
         path.write_bytes(own + lab.ca_file.read_bytes() * 98)
     elif fault.name == "mebibyte":
-        path.write_bytes(_with_a_mebibyte(own, lab))
+        path.write_bytes(with_a_mebibyte(own, lab.world.pki.authority.key))
     else:
         return host.certificate.path
     return path
 
 
-RSA_16384 = REPOSITORY / "tests/data/rsa16384.pem"
-
-
-def _with_a_mebibyte(pem: bytes, lab: Lab) -> bytes:
-    """The same certificate with an extension of 1 MiB."""
-    key = serialization.load_pem_private_key(pem, None)
-    small = x509.load_pem_x509_certificate(pem)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(small.subject)
-        .issuer_name(small.issuer)
-        .public_key(small.public_key())
-        .serial_number(small.serial_number)
-        .not_valid_before(small.not_valid_before_utc)
-        .not_valid_after(small.not_valid_after_utc)
-        .add_extension(
-            x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"x" * 2**20),
-            critical=False,
-        )
-    )
-    big = builder.sign(lab.world.pki.authority.key, hashes.SHA256())
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    return private + big.public_bytes(serialization.Encoding.PEM)
-
-
 def _rsa_16384_in_dns(lab: Lab, scenario: Scenario) -> None:
     certificate = x509.load_pem_x509_certificate(RSA_16384.read_bytes())
-    digest = hashlib.sha256(spki(certificate.public_key())).hexdigest()  # type: ignore[arg-type]
+    digest = hashlib.sha256(spki(certificate.public_key())).hexdigest()
     (host,) = lab.hosts(scenario)
     lab.world.records["sig.test"].append(f"_25._tcp.{host.name}. 300 TLSA 3 1 1 {digest}")
 

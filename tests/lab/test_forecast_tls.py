@@ -26,7 +26,7 @@ from tests.lab.hostile import HostileServer
 from tests.lab.lab import Lab
 from tests.lab.labconfig import told_apart
 from tests.lab.milter import Milter
-from tests.lab.pki import Authority
+from tests.lab.pki import Authority, spki
 from tests.lab.scenario import Domain, Mx, Scenario, Sts
 from tests.lab.sweep import differences, knowing_all, send
 
@@ -176,10 +176,7 @@ def milter(lab: Lab) -> Iterator[Milter]:
             path = lab.directory / f"{scenario.id}.pem"
             path.write_bytes(server.pem(host.name, key, lab.world.pki.authority))
             if way == "ee":
-                public = key.public_key().public_bytes(
-                    serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-                )
-                digest = hashlib.sha256(public).hexdigest()
+                digest = hashlib.sha256(spki(key.public_key())).hexdigest()
                 record = f"_25._tcp.{host.name}. 300 TLSA 3 1 1 {digest}"
                 lab.world.records["sig.test"].append(record)
             stack.enter_context(HostileServer(host.address, path, configure=server.configure))

@@ -15,6 +15,10 @@ from cryptography.x509.oid import NameOID
 DAY = datetime.timedelta(days=1)
 
 
+RSA_16384 = Path(__file__).parents[2] / "data/rsa16384.pem"
+"""A key of 16,384 bits and its certificate: making one takes a minute, and nobody trusts it."""
+
+
 def now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
@@ -109,3 +113,29 @@ def _builder(
         .not_valid_before(now() + start)
         .not_valid_after(now() + end)
     )
+
+
+def with_a_mebibyte(pem: bytes, issuer: ec.EllipticCurvePrivateKey) -> bytes:
+    """The same certificate, with its key, and with an extension of 1 MiB."""
+    key = serialization.load_pem_private_key(pem, None)
+    small = x509.load_pem_x509_certificate(pem)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(small.subject)
+        .issuer_name(small.issuer)
+        .public_key(small.public_key())
+        .serial_number(small.serial_number)
+        .not_valid_before(small.not_valid_before_utc)
+        .not_valid_after(small.not_valid_after_utc)
+        .add_extension(
+            x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"x" * 2**20),
+            critical=False,
+        )
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    big = builder.sign(issuer, hashes.SHA256())
+    return private + big.public_bytes(serialization.Encoding.PEM)

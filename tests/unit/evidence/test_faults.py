@@ -12,22 +12,16 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
 from requiretls_milter.model import ProbeFailure, ProbeStage
 from tests.unit.evidence.dnsserver import DnsServer, found, nodata
-from tests.unit.evidence.pki import Authority, Issued
+from tests.unit.evidence.pki import RSA_16384, Authority, Issued, with_a_mebibyte
 from tests.unit.evidence.smtpserver import EHLO_TLS, SmtpServer
 from tests.unit.evidence.test_mta_sts import BODY, HOST, ask
 from tests.unit.evidence.test_probe import NAME, assert_ended, prober, seen
 
 ROOT = Path(__file__).parents[3]
-
-RSA_16384 = ROOT / "tests/data/rsa16384.pem"
-"""A key of 16,384 bits and its certificate: making one takes a minute, and nobody trusts it."""
 
 PATIENCE = 10.0
 """Seconds for one signature with such a key, on a machine that has other things to do."""
@@ -60,30 +54,8 @@ async def stalls(until: asyncio.Event) -> float:
 async def test_a_certificate_of_a_mebibyte_is_no_handshake(
     authority: Authority, tmp_path: Path
 ) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    small = authority.issue(NAME).certificate
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(small.subject)
-        .issuer_name(small.issuer)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(small.not_valid_before_utc)
-        .not_valid_after(small.not_valid_after_utc)
-        .add_extension(
-            x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"x" * 2**20),
-            critical=False,
-        )
-    )
     path = tmp_path / "big.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + builder.sign(authority.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    )
+    path.write_bytes(with_a_mebibyte(authority.issue(NAME).path.read_bytes(), authority.key))
     evidence = await seen(SmtpServer(tls=context(path)))
     assert_ended(evidence, ProbeStage.HANDSHAKE, ProbeFailure.PROTOCOL)
     assert evidence.chain == ()

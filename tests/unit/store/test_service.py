@@ -202,25 +202,23 @@ def redis_hangs(store: Store) -> Service:
 
 
 def redis_wrong_type(store: Store) -> Service:
-    redis = store.redis
-    first = store.make(redis.url).start()
-    assert_good(first)
-    eventually(redis.keys, what="what the first one keeps")
-    assert first.stop() == 0
-    every = "for _, key in ipairs(redis.call('KEYS', '*')) do "
-    redis.command("EVAL", f"{every} redis.call('DEL', key) redis.call('LPUSH', key, 'x') end", "0")
-    return store.make(redis.url).start()
+    return redis_changed(store, "redis.call('DEL', key) redis.call('LPUSH', key, 'x')")
 
 
 def redis_flipped_bit(store: Store) -> Service:
+    other = "string.gsub(redis.call('GET', key), 'TLSv1%.3', 'TLSv1.2')"
+    return redis_changed(store, f"redis.call('SET', key, ({other}))")
+
+
+def redis_changed(store: Store, change: str) -> Service:
+    """A second service, after *change* (Lua) was made to each ``key`` that a first one kept."""
     redis = store.redis
     first = store.make(redis.url).start()
     assert_good(first)
     eventually(redis.keys, what="what the first one keeps")
     assert first.stop() == 0
-    every = "for _, key in ipairs(redis.call('KEYS', '*')) do "
-    other = "string.gsub(redis.call('GET', key), 'TLSv1%.3', 'TLSv1.2')"
-    redis.command("EVAL", f"{every} redis.call('SET', key, ({other})) end", "0")
+    every = "for _, key in ipairs(redis.call('KEYS', '*')) do"
+    redis.command("EVAL", f"{every} {change} end", "0")
     return store.make(redis.url).start()
 
 
