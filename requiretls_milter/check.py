@@ -23,10 +23,10 @@ from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.metrics import Counters, Gauges
 from requiretls_milter.model import DomainEvidence, NextHop, Requirement
-from requiretls_milter.nexthop import NextHopError, parse
 from requiretls_milter.report import NextHopReport, exit_status, report
 from requiretls_milter.report_text import to_text
 from requiretls_milter.store.memory import MemoryStore
+from requiretls_milter.syntax.nexthop import NextHopError, parse
 
 __all__ = ["Asked", "MalformedError", "exit_status", "parse_all", "run", "to_json", "to_text"]
 

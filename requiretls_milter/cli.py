@@ -201,7 +201,7 @@ def config_explain(
     from requiretls_milter import explain
     from requiretls_milter.config import DEFAULT_PATH, read
     from requiretls_milter.config.lines import key_lines
-    from requiretls_milter.nexthop import NextHopError
+    from requiretls_milter.syntax.nexthop import NextHopError
 
     loaded = _load(config_path)
     path = config_path or DEFAULT_PATH

@@ -31,7 +31,7 @@ from requiretls_milter.metrics import PREFIX
 from requiretls_milter.model import TlsLevel
 from requiretls_milter.mta_import import SYSTEM_STORES, Mirror
 from requiretls_milter.mta_postconf import Postfix
-from requiretls_milter.nexthop import KNOWN_PORTS
+from requiretls_milter.syntax.nexthop import KNOWN_PORTS
 
 ANSWER_TIMEOUT = 5.0
 """Seconds for an answer of our own processes, which answer in milliseconds."""

@@ -13,8 +13,8 @@ from requiretls_milter.config import Config
 from requiretls_milter.config.lines import Path, table_path
 from requiretls_milter.config.text import value_text
 from requiretls_milter.model import HopKind, Mode, NextHop
-from requiretls_milter.nexthop import domain_of, from_macros, parse, to_alabel
 from requiretls_milter.rules import Origin, RuleSet
+from requiretls_milter.syntax.nexthop import domain_of, from_macros, parse, to_alabel
 
 
 @dataclass(frozen=True, slots=True)

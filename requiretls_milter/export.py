@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from requiretls_milter.config import Config
 from requiretls_milter.model import Mode, RequiretlsPolicy
-from requiretls_milter.nexthop import patterns
 from requiretls_milter.rules import RuleSet
+from requiretls_milter.syntax.nexthop import patterns
 
 TABLE = "/etc/postfix/requiretls_policy"
 """Where the documentation puts the table."""

@@ -17,7 +17,6 @@ from typing import Any
 import tomlkit
 from tomlkit.items import Table
 
-from requiretls_milter import tlspolicy
 from requiretls_milter.config import Config
 from requiretls_milter.config.fields import transport as transport_name
 from requiretls_milter.milter.requirement import AUTO, Capability, capability
@@ -32,7 +31,8 @@ from requiretls_milter.mta_policy import Value, examples, mirror_policy
 from requiretls_milter.mta_postconf import Postfix, Service, Settings, is_yes, split_list
 from requiretls_milter.mta_tlspolicy import mirror_mta_sts, mirror_policies
 from requiretls_milter.mta_unmirrored import CLIENT, GLOBAL, shown, unmirrored
-from requiretls_milter.nexthop import NextHopError, to_alabel
+from requiretls_milter.syntax import tlspolicy
+from requiretls_milter.syntax.nexthop import NextHopError, to_alabel
 
 LOCAL_PROGRAMS = frozenset({"local", "virtual", "lmtp", "discard", "error", "pipe"})
 """Delivery agents of Postfix that do not go over SMTP to another site."""

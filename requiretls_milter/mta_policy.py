@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from requiretls_milter.config.fields import policy_pattern
 from requiretls_milter.model import RequiretlsPolicy
 from requiretls_milter.mta_postconf import Entries, split_list, without_braces
-from requiretls_milter.nexthop import patterns
+from requiretls_milter.syntax.nexthop import patterns
 
 ANY = "*"
 DEFAULT = "default"

@@ -31,7 +31,7 @@ from requiretls_milter.model import (
     Requirement,
     SmtpReply,
 )
-from requiretls_milter.nexthop import patterns
+from requiretls_milter.syntax.nexthop import patterns
 
 if TYPE_CHECKING:
     from requiretls_milter import config

@@ -11,8 +11,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from requiretls_milter import loglines, nexthop, rules
-from requiretls_milter.forecast.status import outcome_of
+from requiretls_milter import loglines, rules
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     Action,
@@ -23,6 +22,8 @@ from requiretls_milter.model import (
     Requirement,
     Source,
 )
+from requiretls_milter.syntax import nexthop
+from requiretls_milter.syntax.status import outcome_of
 
 STRICTER = (Mode.DEFER, Mode.REJECT)
 """The modes that are tried, the milder first."""

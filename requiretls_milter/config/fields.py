@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
-from requiretls_milter.nexthop import MAX_PORT, to_alabel
+from requiretls_milter.syntax.nexthop import MAX_PORT, to_alabel
 
 MAX_UNIX_PATH = 107
 """Bytes of a path of a unix socket: sun_path of unix(7), less the final NUL."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
-from requiretls_milter import model, tlspolicy
+from requiretls_milter import model
 from requiretls_milter.config import fields
 from requiretls_milter.config.fields import (
     MILTER_COMMAND_TIMEOUT,
@@ -29,6 +29,7 @@ from requiretls_milter.config.fields import (
     as_list,
     word,
 )
+from requiretls_milter.syntax import tlspolicy
 
 RESTART: JsonDict = {"restart": True}
 """Marks a field that only takes effect when the service is started anew."""

@@ -16,7 +16,6 @@ from dataclasses import replace
 from typing import Any
 
 from requiretls_milter import log
-from requiretls_milter import nexthop as nexthops
 from requiretls_milter.config import Config, PlainMail
 from requiretls_milter.engine.cache import BusyError, CachedSource
 from requiretls_milter.engine.downgrades import Ledger
@@ -47,6 +46,7 @@ from requiretls_milter.model import (
     TlsaEvidence,
     unknown_forecast,
 )
+from requiretls_milter.syntax import nexthop as nexthops
 
 __all__ = ["Assessor", "BusyError", "CachedSource"]
 

@@ -23,7 +23,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from requiretls_milter.config import Config
 from requiretls_milter.evidence.mta_sts import PolicyError, read_policy, read_record
 from requiretls_milter.evidence.probe import FRESH, MAX_CHAIN
-from requiretls_milter.evidence.untrusted import printable
 from requiretls_milter.model import (
     MtaStsEvidence,
     MtaStsPolicy,
@@ -33,6 +32,7 @@ from requiretls_milter.model import (
     Reply,
 )
 from requiretls_milter.store import CLOCK_SKEW
+from requiretls_milter.syntax.text import printable
 
 MAX_TLS_VERSION = 20
 """Characters of the name of a TLS version."""

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import cast
 
 from requiretls_milter import __version__, log
-from requiretls_milter import nexthop as nexthops
 from requiretls_milter.engine.assessor import Assessor, BusyError
 from requiretls_milter.engine.wire import (
     Answer,
@@ -38,6 +37,7 @@ from requiretls_milter.engine.wire import (
 )
 from requiretls_milter.metrics import Aggregate, Bound, Counters, MetricError
 from requiretls_milter.model import unknown_forecast
+from requiretls_milter.syntax import nexthop as nexthops
 
 MAX_CONNECTIONS = 128
 """To the unix socket: 64 workers, and people."""

@@ -35,8 +35,8 @@ import dns.rdatatype
 import dns.resolver
 
 from requiretls_milter.evidence.slots import Full, Slots, nobody
-from requiretls_milter.evidence.untrusted import error_text, printable
 from requiretls_milter.model import AddressLookup, DnsOutcome, MxEvidence, MxRecord
+from requiretls_milter.syntax.text import error_text, printable
 
 MAX_CNAMES = 10
 """Aliases followed from the name that was asked (Postfix's dns_lookup_x() follows 10)."""

@@ -25,8 +25,8 @@ from OpenSSL import SSL, crypto
 
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.slots import Full, Pace, Slots, nobody
-from requiretls_milter.evidence.untrusted import error_text, printable
 from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
+from requiretls_milter.syntax.text import error_text, printable
 
 MAX_LINE = 2_048
 """Octets of a reply line that are kept (Postfix: line_length_limit)."""

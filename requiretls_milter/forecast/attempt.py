@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from requiretls_milter.forecast import status
 from requiretls_milter.forecast.servers import Server, Sharing, sharings
 from requiretls_milter.model import (
     UNKNOWN_STATUS,
@@ -15,6 +14,7 @@ from requiretls_milter.model import (
     Reason,
     Reply,
 )
+from requiretls_milter.syntax import status
 
 NOTHING_RECORDED = ""
 """The status of a server that is passed over without a word (new-style MTA-STS)."""

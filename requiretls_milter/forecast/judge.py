@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from requiretls_milter.forecast import postfix, rfc8689, status
+from requiretls_milter.forecast import postfix, rfc8689
 from requiretls_milter.forecast.attempt import Attempt
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.postfix import Delivery
@@ -29,6 +29,7 @@ from requiretls_milter.model import (
     Requirement,
     Verdict,
 )
+from requiretls_milter.syntax import status
 
 
 def judge(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from requiretls_milter.forecast import dane, pkix, profiles, status
+from requiretls_milter.forecast import dane, pkix, profiles
 from requiretls_milter.forecast.attempt import (
     IN_CLEAR,
     NOTHING_RECORDED,
@@ -51,6 +51,7 @@ from requiretls_milter.model import (
     TlsLevel,
     TlsPolicy,
 )
+from requiretls_milter.syntax import status
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 
-from requiretls_milter.forecast import status
 from requiretls_milter.forecast.attempt import (
     IN_CLEAR,
     Attempt,
@@ -33,6 +32,7 @@ from requiretls_milter.model import (
     Reading,
     Reason,
 )
+from requiretls_milter.syntax import status
 
 _BEFORE_TLS = IN_CLEAR | {ProbeStage.STARTTLS}
 _AT_SECOND_EHLO = frozenset({ProbeStage.EHLO_TLS})

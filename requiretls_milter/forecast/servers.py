@@ -10,7 +10,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from requiretls_milter.forecast import status
 from requiretls_milter.model import (
     AddressLookup,
     AddressPreference,
@@ -26,6 +25,7 @@ from requiretls_milter.model import (
     TlsaRecord,
 )
 from requiretls_milter.stsmatch import mta_sts_match
+from requiretls_milter.syntax import status
 
 STRICT = Reading()
 """RFC 8689 as it stands, without any of the choices that soften it."""

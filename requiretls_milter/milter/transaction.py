@@ -28,7 +28,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from requiretls_milter import nexthop, rules
+from requiretls_milter import rules
 from requiretls_milter.milter import envelope
 from requiretls_milter.milter import tag as tags
 from requiretls_milter.milter.requirement import (
@@ -55,6 +55,7 @@ from requiretls_milter.model import (
     Source,
     unknown_forecast,
 )
+from requiretls_milter.syntax import nexthop
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config

@@ -10,7 +10,7 @@ from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.postfix import Delivery
 from requiretls_milter.model import Forecast
-from requiretls_milter.nexthop import parse
+from requiretls_milter.syntax.nexthop import parse
 from tests.lab.postfix import transport_name
 from tests.lab.scenario import Scenario
 from tests.unit.forecast.worlds import requirement_of

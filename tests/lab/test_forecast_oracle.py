@@ -22,8 +22,8 @@ from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.metrics import Counters, Gauges
 from requiretls_milter.model import Forecast, Question, Requirement
-from requiretls_milter.nexthop import parse
 from requiretls_milter.store.memory import MemoryStore
+from requiretls_milter.syntax.nexthop import parse
 from tests.lab import labconfig
 from tests.lab.further import at_random, further
 from tests.lab.lab import Lab

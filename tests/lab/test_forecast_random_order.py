@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from requiretls_milter.forecast import postfix, status
+from requiretls_milter.forecast import postfix
 from requiretls_milter.forecast.servers import servers_of
+from requiretls_milter.syntax import status
 from tests.lab import afresh
 from tests.lab.further import in_any_order
 from tests.lab.lab import Lab

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from requiretls_milter import tlspolicy
 from requiretls_milter.model import TlsLevel, TlsPolicy
-from requiretls_milter.nexthop import NextHopError
+from requiretls_milter.syntax import tlspolicy
+from requiretls_milter.syntax.nexthop import NextHopError
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from requiretls_milter.evidence import dns as lookups
 from requiretls_milter.evidence.addresses import AddressPolicy, is_global
 from requiretls_milter.evidence.mta_sts import MtaSts
 from requiretls_milter.evidence.tlsa import find_tlsa
-from requiretls_milter.evidence.untrusted import MAX_TEXT
 from requiretls_milter.model import DnsOutcome
+from requiretls_milter.syntax.text import MAX_TEXT
 from tests.fuzz import expect, inputs
 
 HOST = "a.example"

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from requiretls_milter.config import Config
 from requiretls_milter.engine import wire
-from requiretls_milter.forecast.status import outcome_of
 from requiretls_milter.milter import envelope
 from requiretls_milter.milter import tag as tags
 from requiretls_milter.milter.requirement import (
@@ -31,6 +30,7 @@ from requiretls_milter.model import (
     Source,
 )
 from requiretls_milter.rules import MAX_REPLY_TEXT
+from requiretls_milter.syntax.status import outcome_of
 from tests.fuzz import expect, inputs
 
 _TAG = re.compile(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from requiretls_milter import nexthop
 from requiretls_milter.config import Config
 from requiretls_milter.evidence.dns import address_literal, valid_hostname
 from requiretls_milter.model import HopKind, NextHop
+from requiretls_milter.syntax import nexthop
 from tests.fuzz import expect, inputs
 
 MAX_ERROR = 400

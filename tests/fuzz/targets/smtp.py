@@ -15,8 +15,6 @@ from OpenSSL import SSL
 from requiretls_milter.engine import wire
 from requiretls_milter.evidence import probe
 from requiretls_milter.evidence.addresses import AddressPolicy
-from requiretls_milter.evidence.untrusted import MAX_TEXT
-from requiretls_milter.forecast.status import is_enhanced
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -30,6 +28,8 @@ from requiretls_milter.model import (
     ProbeStage,
     Reply,
 )
+from requiretls_milter.syntax.status import is_enhanced
+from requiretls_milter.syntax.text import MAX_TEXT
 from tests.fuzz import expect
 from tests.fuzz.identity import NAME, identity
 

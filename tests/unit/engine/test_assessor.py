@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from requiretls_milter import config
-from requiretls_milter import nexthop as nexthops
 from requiretls_milter.engine.assessor import (
     MAX_FORECAST_LIFE,
     Assessor,
@@ -33,6 +32,7 @@ from requiretls_milter.model import (
     Requirement,
 )
 from requiretls_milter.store.memory import MemoryStore
+from requiretls_milter.syntax import nexthop as nexthops
 from tests.unit.engine.fakesource import Clocks, FakeSource
 from tests.unit.properties.chains import VALIDITIES, Make, issue
 

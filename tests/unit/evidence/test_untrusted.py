@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requiretls_milter.evidence.untrusted import MAX_TEXT, error_text, printable
+from requiretls_milter.syntax.text import MAX_TEXT, error_text, printable
 
 
 @pytest.mark.rule(62)

@@ -4,10 +4,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from requiretls_milter import nexthop
 from requiretls_milter.config import Mta
 from requiretls_milter.model import HopKind, NextHop
-from requiretls_milter.nexthop import LOCAL, NextHopError, from_macros, parse, patterns, to_alabel
+from requiretls_milter.syntax import nexthop
+from requiretls_milter.syntax.nexthop import (
+    LOCAL,
+    NextHopError,
+    from_macros,
+    parse,
+    patterns,
+    to_alabel,
+)
 
 MX, HOST, ADDRESS = HopKind.MX, HopKind.HOST, HopKind.ADDRESS
 MTA = Mta()

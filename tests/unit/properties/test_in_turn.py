@@ -10,7 +10,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from requiretls_milter.forecast import status
 from requiretls_milter.forecast.attempt import NOTHING_RECORDED, Attempt, in_turn
 from requiretls_milter.forecast.servers import NoServer, Server, within_reach
 from requiretls_milter.model import (
@@ -21,6 +20,7 @@ from requiretls_milter.model import (
     ProbeEvidence,
     Reason,
 )
+from requiretls_milter.syntax import status
 
 FAILURES = ("5.7.30", "5.7.10", "4.7.5", "4.4.1", "4.4.2")
 ENDS = (status.SUCCESS, UNKNOWN_STATUS, "5.5.1")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from requiretls_milter.engine import wire
-from requiretls_milter.forecast import certificate, status
+from requiretls_milter.forecast import certificate
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.postfix import Delivery, deliver
 from requiretls_milter.forecast.servers import (
@@ -38,6 +38,7 @@ from requiretls_milter.model import (
     Requirement,
     TlsaRecord,
 )
+from requiretls_milter.syntax import status
 from tests.unit.forecast import build
 from tests.unit.properties import evidence as strategies
 

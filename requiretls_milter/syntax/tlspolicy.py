@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from requiretls_milter import nexthop
 from requiretls_milter.model import TlsLevel, TlsPolicy
+from requiretls_milter.syntax import nexthop
 
 MAX_MATCHES = 100
 """Names in one entry; Postfix has no limit of its own."""
