@@ -14,6 +14,7 @@ from typing import Literal, TypedDict
 from requiretls_milter.forecast import dane
 from requiretls_milter.forecast.authentication import authenticate
 from requiretls_milter.forecast.judge import judge
+from requiretls_milter.forecast.mta_sts import mta_sts_match
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.servers import Server, secure_tlsa, tlsa_lookup_failed
 from requiretls_milter.model import (
@@ -32,7 +33,6 @@ from requiretls_milter.model import (
     Requirement,
     TlsaRecord,
 )
-from requiretls_milter.stsmatch import mta_sts_match
 
 Starttls = Literal["offered", "not_offered", "refused", "failed", "unreachable", "unknown"]
 

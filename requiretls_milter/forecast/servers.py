@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from requiretls_milter.forecast.mta_sts import mta_sts_match
 from requiretls_milter.model import (
     AddressLookup,
     AddressPreference,
@@ -24,7 +25,6 @@ from requiretls_milter.model import (
     Reason,
     TlsaRecord,
 )
-from requiretls_milter.stsmatch import mta_sts_match
 from requiretls_milter.syntax import status
 
 STRICT = Reading()

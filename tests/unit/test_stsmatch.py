@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from requiretls_milter.forecast.mta_sts import mta_sts_match
 from requiretls_milter.model import MtaStsMode, MtaStsPolicy
-from requiretls_milter.stsmatch import mta_sts_match
 
 POLICY = MtaStsPolicy(
     MtaStsMode.ENFORCE, ("mail.example.com", "*.example.net", "MX.Example.org."), 86400, "1"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from requiretls_milter.evidence.mta_sts import MAX_AGE, PolicyError, read_policy, read_record
+from requiretls_milter.forecast.mta_sts import mta_sts_match
 from requiretls_milter.model import MtaStsMode, MtaStsPolicy
-from requiretls_milter.stsmatch import mta_sts_match
 from requiretls_milter.syntax.text import MAX_TEXT
 from tests.fuzz import expect
 
