@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from requiretls_milter import log
 from requiretls_milter.config import Config
 from requiretls_milter.engine import client
 from requiretls_milter.engine.assessor import Assessor
@@ -21,12 +20,13 @@ from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.forecast.pkix import TrustStore
-from requiretls_milter.metrics import Counters, Gauges
 from requiretls_milter.model import DomainEvidence, NextHop, Requirement
 from requiretls_milter.report import NextHopReport, exit_status, report
 from requiretls_milter.report_text import to_text
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.syntax.nexthop import NextHopError, parse
+from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.metrics import Counters, Gauges
 
 __all__ = ["Asked", "MalformedError", "exit_status", "parse_all", "run", "to_json", "to_text"]
 

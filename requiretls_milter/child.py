@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from requiretls_milter import log
 from requiretls_milter.config import Config
 from requiretls_milter.control import Channel
+from requiretls_milter.telemetry import log
 
 HEARTBEAT = 1.0
 """Seconds between two signs of life."""

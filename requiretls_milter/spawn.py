@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from requiretls_milter import log
 from requiretls_milter.child import ENGINE, EXIT_FAILURE, EXIT_ORPHAN, Start
 from requiretls_milter.control import Channel
 from requiretls_milter.milter import adapter
+from requiretls_milter.telemetry import log
 
 MAX_COMM = 15
 """Characters of a process' name in ps(1): PR_SET_NAME of prctl(2)."""

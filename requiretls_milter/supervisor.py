@@ -32,16 +32,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from requiretls_milter import config as configuration
-from requiretls_milter import control, log
+from requiretls_milter import control
 from requiretls_milter.child import ENGINE, EXIT_FAILURE, EXIT_OK, Start, take_log_settings
 from requiretls_milter.config import Config, ConfigError
 from requiretls_milter.config.fields import parse_milter_socket
 from requiretls_milter.control import Channel, ControlClosed
-from requiretls_milter.metrics import Counters, Process
 from requiretls_milter.milter import adapter
 from requiretls_milter.milter.listener import SocketError
 from requiretls_milter.sdnotify import Notifier
 from requiretls_milter.spawn import Child, live
+from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.metrics import Counters, Process
 
 EXIT_CONFIG = 2
 """Exit status of a configuration that cannot be used; the unit does not restart after it."""

@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from requiretls_milter import log
 from requiretls_milter.child import (
     EXIT_FAILURE,
     EXIT_OK,
@@ -28,8 +27,9 @@ from requiretls_milter.child import (
 from requiretls_milter.config import Config
 from requiretls_milter.control import Channel, ControlClosed
 from requiretls_milter.engine.client import EngineClient
-from requiretls_milter.metrics import Counters, configured_domains
 from requiretls_milter.milter import adapter
+from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.metrics import Counters, configured_domains
 
 CALLBACK_MARGIN = 5.0
 """Seconds that a callback may take beyond the longest wait that is configured."""

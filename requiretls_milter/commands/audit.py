@@ -66,7 +66,7 @@ def _lines(logs: Sequence[Path]) -> Iterator[str]:
 
 def _text(found: Audit) -> str:
     from requiretls_milter.audit import Result
-    from requiretls_milter.log import printable
+    from requiretls_milter.telemetry.log import printable
 
     results = found.results
     lines = [

@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from requiretls_milter import log
 from requiretls_milter.config import Config, PlainMail
 from requiretls_milter.engine.cache import BusyError, CachedSource
 from requiretls_milter.engine.downgrades import Ledger
@@ -23,13 +22,6 @@ from requiretls_milter.evidence.collector import EvidenceSource, bounds_met, gat
 from requiretls_milter.forecast import certificate
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
-from requiretls_milter.metrics import (
-    AssessmentResult,
-    Bound,
-    Counters,
-    Gauges,
-    configured_domains,
-)
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     AddressLookup,
@@ -47,6 +39,14 @@ from requiretls_milter.model import (
     unknown_forecast,
 )
 from requiretls_milter.syntax import nexthop as nexthops
+from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.metrics import (
+    AssessmentResult,
+    Bound,
+    Counters,
+    Gauges,
+    configured_domains,
+)
 
 __all__ = ["Assessor", "BusyError", "CachedSource"]
 

@@ -22,7 +22,6 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from requiretls_milter import log
 from requiretls_milter.config import Limits
 from requiretls_milter.engine.outage import Outbound, Server, Watch, Whom, could_not_connect
 from requiretls_milter.engine.records import (
@@ -40,18 +39,6 @@ from requiretls_milter.engine.records import (
 )
 from requiretls_milter.evidence.collector import EvidenceSource
 from requiretls_milter.evidence.mta_sts import StsRecord
-from requiretls_milter.metrics import (
-    Bound,
-    CacheResult,
-    Counters,
-    FleetResult,
-    Layer,
-    MtaStsResult,
-    OutboundService,
-    ProbeResult,
-    RefreshResult,
-    StoreOperation,
-)
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -64,6 +51,19 @@ from requiretls_milter.model import (
     TlsaEvidence,
 )
 from requiretls_milter.store import OVERHEAD, Listed, Store, StoreError, StoreKind
+from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.metrics import (
+    Bound,
+    CacheResult,
+    Counters,
+    FleetResult,
+    Layer,
+    MtaStsResult,
+    OutboundService,
+    ProbeResult,
+    RefreshResult,
+    StoreOperation,
+)
 
 MAX_LIFE = 86_400.0
 """Seconds that evidence is kept at most (RFC 8767 section 4 advises a cap)."""

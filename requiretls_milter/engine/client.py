@@ -21,7 +21,6 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from requiretls_milter import log
 from requiretls_milter.config import Limits
 from requiretls_milter.engine.wire import (
     CountersRequest,
@@ -40,7 +39,6 @@ from requiretls_milter.engine.wire import (
     decode_reply,
     encode,
 )
-from requiretls_milter.metrics import Bound, CacheResult, Counters, Layer, Totals
 from requiretls_milter.model import (
     UNKNOWN_STATUS,
     DomainEvidence,
@@ -48,6 +46,8 @@ from requiretls_milter.model import (
     Question,
     unknown_forecast,
 )
+from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.metrics import Bound, CacheResult, Counters, Layer, Totals
 
 MAX_HOT_LIFE = 3600.0
 """Seconds for which a forecast is kept at most, whatever it says itself."""

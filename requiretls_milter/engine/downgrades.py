@@ -17,9 +17,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter, ValidationError
 
-from requiretls_milter import log
 from requiretls_milter.forecast.servers import secure_tlsa
-from requiretls_milter.metrics import Counters, StoreOperation
 from requiretls_milter.model import (
     DnsOutcome,
     DomainEvidence,
@@ -30,6 +28,8 @@ from requiretls_milter.model import (
     ProbeStage,
 )
 from requiretls_milter.store import CLOCK_SKEW, Store, StoreError, StoreKind
+from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.metrics import Counters, StoreOperation
 
 REMEMBERED = 30 * 86400.0
 """Seconds for which it is remembered what was offered, or lost, and not seen since."""

@@ -33,10 +33,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from requiretls_milter import log
 from requiretls_milter.evidence.addresses import is_global
 from requiretls_milter.evidence.dns import address_literal, valid_hostname
-from requiretls_milter.metrics import Gauges, OutboundService
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -49,6 +47,8 @@ from requiretls_milter.model import (
     ProbeStage,
     Reason,
 )
+from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.metrics import Gauges, OutboundService
 
 LEAST = 5
 """Networks, or domains, that must have failed: that so many different operators fail at once, and

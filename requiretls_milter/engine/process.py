@@ -15,7 +15,6 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from requiretls_milter import log
 from requiretls_milter.child import (
     EXIT_FAILURE,
     EXIT_OK,
@@ -38,7 +37,11 @@ from requiretls_milter.engine.server import EngineDoor, EngineState
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
-from requiretls_milter.metrics import (
+from requiretls_milter.model import HopKind, NextHop, Question, Requirement
+from requiretls_milter.store import Store, StoreError
+from requiretls_milter.store.opening import open_store
+from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.metrics import (
     Aggregate,
     Counters,
     Gauges,
@@ -46,9 +49,6 @@ from requiretls_milter.metrics import (
     Totals,
     configured_domains,
 )
-from requiretls_milter.model import HopKind, NextHop, Question, Requirement
-from requiretls_milter.store import Store, StoreError
-from requiretls_milter.store.opening import open_store
 
 SNAPSHOT_INTERVAL = 2.0
 """Seconds between two copies of the counters for the engine that may come after us."""

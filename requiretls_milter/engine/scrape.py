@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from requiretls_milter import log
 from requiretls_milter.engine.exposition import Exposition
-from requiretls_milter.metrics import Bound, Counters
+from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.metrics import Bound, Counters
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Metrics

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from requiretls_milter import __version__, log
+from requiretls_milter import __version__
 from requiretls_milter.engine.assessor import Assessor, BusyError
 from requiretls_milter.engine.wire import (
     Answer,
@@ -35,9 +35,10 @@ from requiretls_milter.engine.wire import (
     encode,
     error_reply,
 )
-from requiretls_milter.metrics import Aggregate, Bound, Counters, MetricError
 from requiretls_milter.model import unknown_forecast
 from requiretls_milter.syntax import nexthop as nexthops
+from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.metrics import Aggregate, Bound, Counters, MetricError
 
 MAX_CONNECTIONS = 128
 """To the unix socket: 64 workers, and people."""

@@ -21,12 +21,12 @@ import aiohttp
 import aiohttp.abc
 import dns.rdatatype
 
-from requiretls_milter import log
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.dns import Resolver, address_literal
 from requiretls_milter.evidence.slots import Full, Slots, nobody
 from requiretls_milter.model import DnsOutcome, MtaStsEvidence, MtaStsMode, MtaStsPolicy
 from requiretls_milter.syntax.text import error_text, printable
+from requiretls_milter.telemetry import log
 
 MAX_POLICY = 65_536
 """Octets of a policy (RFC 8461 section 3.3 suggests 64 kilobytes)."""

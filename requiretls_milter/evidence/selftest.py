@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 
 import dns.rdatatype
 
-from requiretls_milter import log
 from requiretls_milter.evidence.dns import Lookup, Resolver
 from requiretls_milter.model import DnsOutcome
+from requiretls_milter.telemetry import log
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config

@@ -27,12 +27,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from requiretls_milter.log import get_logger
 from requiretls_milter.milter.transaction import Recipient, Transaction
 from requiretls_milter.model import Action, Requirement, Source
+from requiretls_milter.telemetry.log import get_logger
 
 if TYPE_CHECKING:
-    from requiretls_milter.metrics import Counters
+    from requiretls_milter.telemetry.metrics import Counters
 
 MAX_LOGGED_RECIPIENTS = 1000
 """Lines of one message: Postfix's smtpd_recipient_limit."""

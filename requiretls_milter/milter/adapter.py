@@ -46,8 +46,6 @@ from typing import TYPE_CHECKING, Any
 import milter
 
 from requiretls_milter.config.fields import parse_milter_socket
-from requiretls_milter.log import get_logger
-from requiretls_milter.metrics import Bound
 from requiretls_milter.milter import account
 from requiretls_milter.milter.listener import (
     SocketError,
@@ -65,11 +63,13 @@ from requiretls_milter.model import (
     SmtpReply,
     unknown_forecast,
 )
+from requiretls_milter.telemetry.log import get_logger
+from requiretls_milter.telemetry.metrics import Bound
 
 if TYPE_CHECKING:
     from requiretls_milter import config
-    from requiretls_milter.metrics import Counters
     from requiretls_milter.source import ForecastSource
+    from requiretls_milter.telemetry.metrics import Counters
 
 NAME = "requiretls-milter"
 

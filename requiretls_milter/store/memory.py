@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from requiretls_milter.metrics import Counters
 from requiretls_milter.store import (
     MAX_BYTES,
     MAX_LISTED,
@@ -15,6 +14,7 @@ from requiretls_milter.store import (
     alive,
     size,
 )
+from requiretls_milter.telemetry.metrics import Counters
 
 SWEEP_INTERVAL = 60.0
 """Seconds between two looks at all records for those whose time is over, where room is needed."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from requiretls_milter.config.fields import parse_store_url
-from requiretls_milter.metrics import Counters, Gauges
 from requiretls_milter.store import MAX_BYTES, MAX_RECORDS, Backend, Store, StoreError
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.store.steady import MAX_PENDING, SteadyStore
+from requiretls_milter.telemetry.metrics import Counters, Gauges
 
 DEFAULT_PREFIX = "requiretls-milter:"
 

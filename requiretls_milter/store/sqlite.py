@@ -25,8 +25,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from requiretls_milter import log
-from requiretls_milter.metrics import Counters
 from requiretls_milter.store import (
     MAX_BYTES,
     MAX_LISTED,
@@ -40,6 +38,8 @@ from requiretls_milter.store import (
     digest,
     size,
 )
+from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.metrics import Counters
 
 APPLICATION_ID = 0x52544C53
 """``RTLS``, in the header of the file: so we know ours from another program's."""

@@ -19,8 +19,6 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from requiretls_milter import log
-from requiretls_milter.metrics import Bound, Counters, Gauges, StoreOperation
 from requiretls_milter.store import (
     LONGEST,
     MAX_KEY,
@@ -36,6 +34,8 @@ from requiretls_milter.store import (
     alive,
 )
 from requiretls_milter.store.memory import MemoryStore
+from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.metrics import Bound, Counters, Gauges, StoreOperation
 
 MIRROR_RECORDS = 50_000
 """Records that memory holds beside a backend, of all kinds."""

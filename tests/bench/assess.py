@@ -25,10 +25,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from requiretls_milter import log
 from requiretls_milter.config import Limits
 from requiretls_milter.engine.client import EngineClient
 from requiretls_milter.model import Forecast, Question, Requirement
+from requiretls_milter.telemetry import log
 from tests.bench.figures import figure
 from tests.bench.machine import cpu_seconds
 from tests.bench.rows import Effort, Row, number

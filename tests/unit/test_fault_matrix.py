@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.metrics import METRICS
+from requiretls_milter.telemetry.metrics import METRICS
 from tests.faultmatrix import ROOT, Row, rows
 
 LEAST = 40

@@ -15,8 +15,8 @@ from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.server import EngineDoor, EngineState
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.forecast.pkix import TrustStore
-from requiretls_milter.metrics import Aggregate, Counters, Gauges
 from requiretls_milter.store.memory import MemoryStore
+from requiretls_milter.telemetry.metrics import Aggregate, Counters, Gauges
 from tests.unit.cli.world import World, command, start
 
 NO_REQUIRETLS = b"250 mx.test\r\n"

@@ -10,7 +10,6 @@ import pytest
 
 from requiretls_milter import config
 from requiretls_milter.config import Config
-from requiretls_milter.metrics import METRICS
 from requiretls_milter.milter.tag import Route, Tag
 from requiretls_milter.model import Reason, Requirement, Source
 from requiretls_milter.report import (
@@ -20,6 +19,7 @@ from requiretls_milter.report import (
     MtaStsReport,
     NextHopReport,
 )
+from requiretls_milter.telemetry.metrics import METRICS
 
 ROOT = Path(__file__).parents[3]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]

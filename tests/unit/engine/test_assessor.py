@@ -19,7 +19,6 @@ from requiretls_milter.engine.assessor import (
 )
 from requiretls_milter.forecast import judge as judging
 from requiretls_milter.forecast.pkix import TrustStore
-from requiretls_milter.metrics import Counters, Gauges
 from requiretls_milter.model import (
     DnsOutcome,
     HopKind,
@@ -33,6 +32,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.syntax import nexthop as nexthops
+from requiretls_milter.telemetry.metrics import Counters, Gauges
 from tests.unit.engine.fakesource import Clocks, FakeSource
 from tests.unit.properties.chains import VALIDITIES, Make, issue
 

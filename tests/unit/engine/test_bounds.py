@@ -21,7 +21,7 @@ from requiretls_milter.engine.process import _Engine, _look_alike
 from requiretls_milter.engine.server import MAX_CONNECTIONS
 from requiretls_milter.evidence.collector import MAX_HOSTS, MAX_PROBES, Collector
 from requiretls_milter.evidence.slots import Pace, Slots
-from requiretls_milter.metrics import Bound
+from requiretls_milter.telemetry.metrics import Bound
 from tests.unit.engine.test_cache import Kit
 
 PAGE = Path(__file__).parents[3] / "docs" / "reliability.md"

@@ -20,7 +20,6 @@ from requiretls_milter.engine.cache import (
     CachedSource,
 )
 from requiretls_milter.evidence.mta_sts import StsRecord
-from requiretls_milter.metrics import Counters, Layer
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -37,6 +36,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store import StoreError, StoreKind
 from requiretls_milter.store.memory import MemoryStore
+from requiretls_milter.telemetry.metrics import Counters, Layer
 from tests.unit.engine.fakesource import Clocks, FakeSource
 
 RETRY = 60.0

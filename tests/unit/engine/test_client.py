@@ -18,8 +18,8 @@ from requiretls_milter.config import Limits
 from requiretls_milter.engine import client as module
 from requiretls_milter.engine.client import EngineClient, EngineUnavailable
 from requiretls_milter.engine.wire import ForecastReply, ForgetReply, encode, error_reply, frame
-from requiretls_milter.metrics import Counters
 from requiretls_milter.model import Forecast, Outcome, Question, Requirement
+from requiretls_milter.telemetry.metrics import Counters
 from tests.unit.engine.fakeengine import FakeEngine, answers, forecast, is_silent, says
 from tests.unit.supervisor.service import eventually
 

@@ -10,9 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from requiretls_milter import log
 from requiretls_milter.engine.downgrades import REMEMBERED, Feature, Ledger, observations
-from requiretls_milter.metrics import Counters
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -33,6 +31,8 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store import StoreError, StoreKind
 from requiretls_milter.store.memory import MemoryStore
+from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.metrics import Counters
 
 DAY = 86400.0
 NOW = 1_800_000_000.0

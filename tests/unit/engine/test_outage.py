@@ -25,7 +25,6 @@ from requiretls_milter.engine.outage import (
     Watch,
 )
 from requiretls_milter.forecast.pkix import TrustStore
-from requiretls_milter.metrics import Counters, Gauges, OutboundService
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -41,6 +40,7 @@ from requiretls_milter.model import (
     TlsaRecord,
 )
 from requiretls_milter.store.memory import MemoryStore
+from requiretls_milter.telemetry.metrics import Counters, Gauges, OutboundService
 from tests.unit.engine.fakesource import Clocks, FakeSource
 
 TIMED_OUT = ProbeEvidence("", ProbeStage.CONNECT, ProbeFailure.TIMEOUT, error="timed out")

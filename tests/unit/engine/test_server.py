@@ -33,7 +33,6 @@ from requiretls_milter.engine.wire import (
     encode,
     frame,
 )
-from requiretls_milter.metrics import Aggregate, Totals
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -48,6 +47,7 @@ from requiretls_milter.model import (
     Reason,
     Requirement,
 )
+from requiretls_milter.telemetry.metrics import Aggregate, Totals
 
 
 class FakeAssessor:

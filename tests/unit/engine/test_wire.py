@@ -31,7 +31,6 @@ from requiretls_milter.engine.wire import (
     error_reply,
     frame,
 )
-from requiretls_milter.metrics import Totals
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -57,6 +56,7 @@ from requiretls_milter.model import (
     TlsaRecord,
     Verdict,
 )
+from requiretls_milter.telemetry.metrics import Totals
 
 QUESTION = Question("example.org", "smtp", Requirement.REQUIRETLS, Requirement.NONE)
 FORECAST = Forecast(

@@ -16,7 +16,8 @@ from pydantic import TypeAdapter
 
 from requiretls_milter import config
 from requiretls_milter.engine.exposition import EngineCollector, Exposition, set_build_info
-from requiretls_milter.metrics import (
+from requiretls_milter.model import Action, Reason, Requirement
+from requiretls_milter.telemetry.metrics import (
     INCARNATIONS,
     MAX_PROCESSES,
     METRICS,
@@ -32,7 +33,6 @@ from requiretls_milter.metrics import (
     configured_domains,
     known_status,
 )
-from requiretls_milter.model import Action, Reason, Requirement
 
 ORACLE = Path(__file__).parents[2] / "data" / "oracle" / "scenarios.json"
 

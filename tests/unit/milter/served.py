@@ -20,8 +20,7 @@ from typing import Any
 
 import milter as libmilter
 
-from requiretls_milter import config, log
-from requiretls_milter.metrics import Counters
+from requiretls_milter import config
 from requiretls_milter.milter import adapter, transaction
 from requiretls_milter.milter.listener import SocketError
 from requiretls_milter.model import (
@@ -31,6 +30,8 @@ from requiretls_milter.model import (
     Reason,
     unknown_forecast,
 )
+from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.metrics import Counters
 
 
 def forecast(

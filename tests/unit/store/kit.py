@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from requiretls_milter.metrics import Counters, Gauges
 from requiretls_milter.store import Backend, Record, StoreKind
 from requiretls_milter.store.steady import SteadyStore
+from requiretls_milter.telemetry.metrics import Counters, Gauges
 
 POLICY = StoreKind.MTA_STS_POLICY
 PROBE = StoreKind.PROBE

@@ -27,7 +27,6 @@ from requiretls_milter.engine.outage import LEAST
 from requiretls_milter.engine.records import Scopes, encode_attempt
 from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.evidence.probe import FRESH
-from requiretls_milter.metrics import Counters, OutboundService
 from requiretls_milter.model import (
     MtaStsEvidence,
     MtaStsMode,
@@ -39,6 +38,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store import StoreKind
 from requiretls_milter.store.memory import MemoryStore
+from requiretls_milter.telemetry.metrics import Counters, OutboundService
 from tests.unit.engine.fakesource import Clocks, FakeSource
 from tests.unit.store.kit import POLICY, PROBE, counted
 

@@ -17,7 +17,6 @@ from requiretls_milter.engine.cache import POLICY_GRACE, POLICY_REFRESH, CachedS
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.evidence.probe import Prober
-from requiretls_milter.metrics import Counters
 from requiretls_milter.model import (
     MtaStsEvidence,
     MtaStsMode,
@@ -27,6 +26,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.redis import RedisBackend
 from requiretls_milter.store.steady import SteadyStore
+from requiretls_milter.telemetry.metrics import Counters
 from tests.unit.engine.fakesource import Clocks, FakeSource
 from tests.unit.evidence.pki import Authority
 from tests.unit.evidence.smtpserver import Close, SmtpServer

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from requiretls_milter.metrics import Counters, Gauges
 from requiretls_milter.store import Store, StoreError
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.store.opening import open_store
 from requiretls_milter.store.steady import SteadyStore
+from requiretls_milter.telemetry.metrics import Counters, Gauges
 from tests.unit.store.kit import POLICY, counted
 
 

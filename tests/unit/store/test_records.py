@@ -26,7 +26,6 @@ from requiretls_milter.engine.records import (
     worth_keeping,
 )
 from requiretls_milter.evidence.probe import FRESH, MAX_CHAIN, MAX_CHAIN_OCTETS
-from requiretls_milter.metrics import Counters
 from requiretls_milter.model import (
     DnsOutcome,
     DomainEvidence,
@@ -43,6 +42,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store import CLOCK_SKEW
 from requiretls_milter.store.memory import MemoryStore
+from requiretls_milter.telemetry.metrics import Counters
 from tests.unit.store.kit import OFFERED, counted
 
 NOW = 1_000_000.0

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from structlog.typing import EventDict
 
-from requiretls_milter.metrics import Counters
 from requiretls_milter.store import (
     DIGEST,
     MAX_VALUE,
@@ -26,6 +25,7 @@ from requiretls_milter.store import (
 )
 from requiretls_milter.store.redis import RedisBackend
 from requiretls_milter.store.steady import SteadyStore
+from requiretls_milter.telemetry.metrics import Counters
 from tests.unit.evidence.pki import Authority
 from tests.unit.store.kit import OFFERED, POLICY, PROBE, counted, record, steady, until
 from tests.unit.store.redisserver import RedisServer

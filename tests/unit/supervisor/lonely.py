@@ -10,9 +10,10 @@ import socket
 import sys
 from pathlib import Path
 
-from requiretls_milter import config, log
+from requiretls_milter import config
 from requiretls_milter.child import Start
 from requiretls_milter.control import Channel
+from requiretls_milter.telemetry import log
 
 
 def main() -> int:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from requiretls_milter.engine import client
-from requiretls_milter.metrics import DOWNGRADES
 from requiretls_milter.model import ProbeStage
+from requiretls_milter.telemetry.metrics import DOWNGRADES
 from tests.unit.evidence.dnsserver import SILENT, failure
 from tests.unit.evidence.pki import Authority
 from tests.unit.evidence.smtpserver import EHLO_TLS, Close

@@ -16,7 +16,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requiretls_milter import log
+from requiretls_milter.telemetry import log
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +161,7 @@ def test_unknown_words_are_refused() -> None:
 
 PROGRAM = """
 import os, sys
-from requiretls_milter import log
+from requiretls_milter.telemetry import log
 status = os.fstat(2)
 if sys.argv[1] == "journal":
     os.environ["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
@@ -199,7 +199,7 @@ def test_anything_else_than_the_journal_gets_the_time(how: str) -> None:
 def test_a_log_that_cannot_be_written_does_not_end_what_we_do(tmp_path: Path) -> None:
     program = """
 import os, sys
-from requiretls_milter import log
+from requiretls_milter.telemetry import log
 log.configure()
 os.close(2)
 log.get_logger("x").info("into the void")
