@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from requiretls_milter.config import Config
-from requiretls_milter.engine import client
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.forecast.pkix import TrustStore
+from requiretls_milter.ipc import client
 from requiretls_milter.model import DomainEvidence, NextHop, Requirement
 from requiretls_milter.report import NextHopReport, exit_status, report
 from requiretls_milter.report_text import to_text

@@ -23,10 +23,10 @@ from requiretls_milter.config import Config
 from requiretls_milter.config.fields import parse_milter_socket, split_address
 from requiretls_milter.doctor import Finding, error, ok, warning
 from requiretls_milter.doctor_mta import Attachment, path_of
-from requiretls_milter.engine import client
 from requiretls_milter.evidence.dns import DNS_PORT, Resolver
 from requiretls_milter.evidence.selftest import TEST_TIMEOUT, SelfTest, SelfTestResult, Verdict
 from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
+from requiretls_milter.ipc import client
 from requiretls_milter.model import TlsLevel
 from requiretls_milter.mta_import import SYSTEM_STORES, Mirror
 from requiretls_milter.mta_postconf import Postfix

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from requiretls_milter.child import ENGINE, EXIT_FAILURE, EXIT_ORPHAN, Start
-from requiretls_milter.control import Channel
+from requiretls_milter.ipc.child import ENGINE, EXIT_FAILURE, EXIT_ORPHAN, Start
+from requiretls_milter.ipc.control import Channel
 from requiretls_milter.milter import adapter
 from requiretls_milter.telemetry import log
 

@@ -32,11 +32,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from requiretls_milter import config as configuration
-from requiretls_milter import control
-from requiretls_milter.child import ENGINE, EXIT_FAILURE, EXIT_OK, Start, take_log_settings
 from requiretls_milter.config import Config, ConfigError
 from requiretls_milter.config.fields import parse_milter_socket
-from requiretls_milter.control import Channel, ControlClosed
+from requiretls_milter.ipc import control
+from requiretls_milter.ipc.child import ENGINE, EXIT_FAILURE, EXIT_OK, Start, take_log_settings
+from requiretls_milter.ipc.control import Channel, ControlClosed
 from requiretls_milter.milter import adapter
 from requiretls_milter.milter.listener import SocketError
 from requiretls_milter.sdnotify import Notifier

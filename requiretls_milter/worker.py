@@ -15,7 +15,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from requiretls_milter.child import (
+from requiretls_milter.config import Config
+from requiretls_milter.ipc.child import (
     EXIT_FAILURE,
     EXIT_OK,
     EXIT_ORPHAN,
@@ -24,9 +25,8 @@ from requiretls_milter.child import (
     read_config,
     take_log_settings,
 )
-from requiretls_milter.config import Config
-from requiretls_milter.control import Channel, ControlClosed
-from requiretls_milter.engine.client import EngineClient
+from requiretls_milter.ipc.client import EngineClient
+from requiretls_milter.ipc.control import Channel, ControlClosed
 from requiretls_milter.milter import adapter
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.metrics import Counters, configured_domains

@@ -15,17 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from requiretls_milter.child import (
-    EXIT_FAILURE,
-    EXIT_OK,
-    EXIT_ORPHAN,
-    HEARTBEAT,
-    Start,
-    read_config,
-    take_log_settings,
-)
 from requiretls_milter.config import Config
-from requiretls_milter.control import ControlClosed
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import REFRESH_INTERVAL, CachedSource
 from requiretls_milter.engine.downgrades import Ledger
@@ -37,6 +27,16 @@ from requiretls_milter.engine.server import EngineDoor, EngineState
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
+from requiretls_milter.ipc.child import (
+    EXIT_FAILURE,
+    EXIT_OK,
+    EXIT_ORPHAN,
+    HEARTBEAT,
+    Start,
+    read_config,
+    take_log_settings,
+)
+from requiretls_milter.ipc.control import ControlClosed
 from requiretls_milter.model import HopKind, NextHop, Question, Requirement
 from requiretls_milter.store import Store, StoreError
 from requiretls_milter.store.opening import open_store

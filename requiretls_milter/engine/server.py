@@ -18,7 +18,7 @@ from typing import cast
 
 from requiretls_milter import __version__
 from requiretls_milter.engine.assessor import Assessor, BusyError
-from requiretls_milter.engine.wire import (
+from requiretls_milter.ipc.wire import (
     Answer,
     CountersRequest,
     EvidenceReply,

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from requiretls_milter.config import Limits
-from requiretls_milter.engine.client import EngineClient
+from requiretls_milter.ipc.client import EngineClient
 from requiretls_milter.model import Forecast, Question, Requirement
 from requiretls_milter.telemetry import log
 from tests.bench.figures import figure

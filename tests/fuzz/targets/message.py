@@ -8,7 +8,7 @@ import re
 from typing import TypeVar
 
 from requiretls_milter.config import Config
-from requiretls_milter.engine import wire
+from requiretls_milter.ipc import wire
 from requiretls_milter.milter import envelope
 from requiretls_milter.milter import tag as tags
 from requiretls_milter.milter.requirement import (

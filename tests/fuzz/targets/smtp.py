@@ -12,9 +12,9 @@ from unittest import mock
 
 from OpenSSL import SSL
 
-from requiretls_milter.engine import wire
 from requiretls_milter.evidence import probe
 from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.ipc import wire
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from requiretls_milter.engine.wire import (
+from requiretls_milter.ipc.wire import (
     CountersRequest,
     ForecastReply,
     ForecastRequest,

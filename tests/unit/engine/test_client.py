@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from requiretls_milter.config import Limits
-from requiretls_milter.engine import client as module
-from requiretls_milter.engine.client import EngineClient, EngineUnavailable
-from requiretls_milter.engine.wire import ForecastReply, ForgetReply, encode, error_reply, frame
+from requiretls_milter.ipc import client as module
+from requiretls_milter.ipc.client import EngineClient, EngineUnavailable
+from requiretls_milter.ipc.wire import ForecastReply, ForgetReply, encode, error_reply, frame
 from requiretls_milter.model import Forecast, Outcome, Question, Requirement
 from requiretls_milter.telemetry.metrics import Counters
 from tests.unit.engine.fakeengine import FakeEngine, answers, forecast, is_silent, says

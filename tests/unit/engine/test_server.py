@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from requiretls_milter.engine import client, server
+from requiretls_milter.engine import server
 from requiretls_milter.engine.assessor import BusyError
-from requiretls_milter.engine.client import EngineUnavailable
 from requiretls_milter.engine.server import EngineDoor, EngineState, listen_unix
-from requiretls_milter.engine.wire import (
+from requiretls_milter.ipc import client
+from requiretls_milter.ipc.client import EngineUnavailable
+from requiretls_milter.ipc.wire import (
     CountersRequest,
     ErrorReply,
     EvidenceRequest,

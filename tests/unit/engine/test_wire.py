@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requiretls_milter.engine import wire
-from requiretls_milter.engine.wire import (
+from requiretls_milter.ipc import wire
+from requiretls_milter.ipc.wire import (
     MAX_ERROR,
     MAX_FRAME,
     CountersRequest,

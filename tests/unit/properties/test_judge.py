@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from requiretls_milter.engine import wire
 from requiretls_milter.forecast import certificate
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.postfix import Delivery, deliver
@@ -21,6 +20,7 @@ from requiretls_milter.forecast.servers import (
     servers_of,
     within_reach,
 )
+from requiretls_milter.ipc import wire
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     UNKNOWN_STATUS,

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from requiretls_milter import config
-from requiretls_milter.child import Start
-from requiretls_milter.control import Channel
+from requiretls_milter.ipc.child import Start
+from requiretls_milter.ipc.control import Channel
 from requiretls_milter.telemetry import log
 
 

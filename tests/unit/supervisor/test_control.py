@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from requiretls_milter import config, control
-from requiretls_milter.child import EXIT_ORPHAN
-from requiretls_milter.control import Channel, ControlClosed
+from requiretls_milter import config
+from requiretls_milter.ipc import control
+from requiretls_milter.ipc.child import EXIT_ORPHAN
+from requiretls_milter.ipc.control import Channel, ControlClosed
 from tests.unit.supervisor.conftest import QUIET
 from tests.unit.supervisor.service import Service, eventually
 

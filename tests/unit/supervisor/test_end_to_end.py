@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.engine import client
+from requiretls_milter.ipc import client
 from requiretls_milter.model import ProbeStage
 from requiretls_milter.telemetry.metrics import DOWNGRADES
 from tests.unit.evidence.dnsserver import SILENT, failure

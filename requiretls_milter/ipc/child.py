@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from requiretls_milter.config import Config
-from requiretls_milter.control import Channel
+from requiretls_milter.ipc.control import Channel
 from requiretls_milter.telemetry import log
 
 HEARTBEAT = 1.0

@@ -19,7 +19,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from requiretls_milter.engine.wire import Unframer, WireError, frame
+from requiretls_milter.ipc.wire import Unframer, WireError, frame
 
 MAX_MESSAGE = 32 << 20
 """Bytes of a message: a configuration with 100,000 rules takes a quarter of it."""

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from requiretls_milter.config import Limits
-from requiretls_milter.engine.wire import (
+from requiretls_milter.ipc.wire import (
     CountersRequest,
     ErrorReply,
     EvidenceReply,
