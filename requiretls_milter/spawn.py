@@ -92,7 +92,7 @@ def live(
 
             status = process.run(start, snapshot)
         else:
-            from requiretls_milter import worker
+            from requiretls_milter.milter import process as worker
 
             status = worker.run(start)
     except BaseException as error:  # noqa: BLE001 - told; a child never goes on as its parent

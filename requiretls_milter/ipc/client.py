@@ -100,7 +100,7 @@ class _Hot:
 
 
 class EngineClient:
-    """Implements :class:`requiretls_milter.source.ForecastSource` over the engine's socket.
+    """Implements :class:`requiretls_milter.milter.source.ForecastSource` over the engine's socket.
 
     To be made after the fork, since it starts a thread.
 
@@ -166,7 +166,7 @@ class EngineClient:
             return self._connected
 
     def ask(self, question: Question) -> Future[Forecast]:
-        """See :class:`requiretls_milter.source.ForecastSource`."""
+        """See :class:`requiretls_milter.milter.source.ForecastSource`."""
         future: Future[Forecast] = Future()
         answer: Forecast | None
         result = CacheResult.MISS

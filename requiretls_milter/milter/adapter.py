@@ -68,7 +68,7 @@ from requiretls_milter.telemetry.metrics import Bound
 
 if TYPE_CHECKING:
     from requiretls_milter import config
-    from requiretls_milter.source import ForecastSource
+    from requiretls_milter.milter.source import ForecastSource
     from requiretls_milter.telemetry.metrics import Counters
 
 NAME = "requiretls-milter"

@@ -26,8 +26,8 @@ def main() -> int:
         from requiretls_milter.engine import process
 
         return process.run(start, None)
-    from requiretls_milter import worker
     from requiretls_milter.milter import adapter
+    from requiretls_milter.milter import process as worker
 
     for limit in limits:
         name, _, value = limit.partition("=")
