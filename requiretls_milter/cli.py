@@ -68,7 +68,7 @@ def serve(config_path: Path | None) -> int:
 
     SIGHUP reads the configuration again; a bad one changes nothing.
     """
-    from requiretls_milter.supervisor import run
+    from requiretls_milter.service.supervisor import run
 
     return run(config_path)
 

@@ -251,7 +251,7 @@ def test_an_engine_told_to_stop_ends_well_and_takes_its_socket_along(
 def test_a_worker_does_not_know_the_network() -> None:
     """What reads hostile SMTP needs none of it, and libmilter's threads could not bear it."""
     program = (
-        "import sys; import requiretls_milter.supervisor, requiretls_milter.milter.process;"
+        "import sys; import requiretls_milter.service.supervisor, requiretls_milter.milter.process;"
         "print(*sys.modules)"
     )
     modules = subprocess.run(

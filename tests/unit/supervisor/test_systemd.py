@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.sdnotify import MAX_STATUS, Notifier
+from requiretls_milter.service.sdnotify import MAX_STATUS, Notifier
 from tests.unit.supervisor.service import Service, alive, eventually
 
 Make = Callable[..., Service]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter import supervisor
 from requiretls_milter.config import Config
+from requiretls_milter.service import supervisor
 
 SYSTEMD = Path(__file__).parents[3] / "systemd"
 UNIT = SYSTEMD / "requiretls-milter.service"

@@ -39,8 +39,8 @@ from requiretls_milter.ipc.child import ENGINE, EXIT_FAILURE, EXIT_OK, Start, ta
 from requiretls_milter.ipc.control import Channel, ControlClosed
 from requiretls_milter.milter import adapter
 from requiretls_milter.milter.listener import SocketError
-from requiretls_milter.sdnotify import Notifier
-from requiretls_milter.spawn import Child, live
+from requiretls_milter.service.sdnotify import Notifier
+from requiretls_milter.service.spawn import Child, live
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.metrics import Counters, Process
 

@@ -1,0 +1,1 @@
+"""The supervisor: it starts, watches, reloads and stops the engine and the workers."""
