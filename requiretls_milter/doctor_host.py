@@ -27,9 +27,9 @@ from requiretls_milter.evidence.dns import DNS_PORT, Resolver
 from requiretls_milter.evidence.selftest import TEST_TIMEOUT, SelfTest, SelfTestResult, Verdict
 from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
 from requiretls_milter.ipc import client
+from requiretls_milter.mirror.postconf import Postfix
+from requiretls_milter.mirror.section import SYSTEM_STORES, Mirror
 from requiretls_milter.model import TlsLevel
-from requiretls_milter.mta_import import SYSTEM_STORES, Mirror
-from requiretls_milter.mta_postconf import Postfix
 from requiretls_milter.syntax.nexthop import KNOWN_PORTS
 from requiretls_milter.telemetry.metrics import PREFIX
 

@@ -18,9 +18,7 @@ from requiretls_milter.config.text import value_text
 from requiretls_milter.doctor import Finding, error, ok, warning
 from requiretls_milter.forecast.profiles import must_match, requiretls_policy
 from requiretls_milter.milter.requirement import AUTO, Capability, capability
-from requiretls_milter.model import Mode, MtaProfile, MtaSts, ProfileName, RequiretlsPolicy
-from requiretls_milter.mta_import import Mirror
-from requiretls_milter.mta_postconf import (
+from requiretls_milter.mirror.postconf import (
     Postfix,
     Service,
     Settings,
@@ -28,7 +26,9 @@ from requiretls_milter.mta_postconf import (
     split_list,
     without_braces,
 )
-from requiretls_milter.mta_unmirrored import shown
+from requiretls_milter.mirror.section import Mirror
+from requiretls_milter.mirror.unmirrored import shown
+from requiretls_milter.model import Mode, MtaProfile, MtaSts, ProfileName, RequiretlsPolicy
 
 OURS = "requiretls"
 """What the name of our socket has in it, most likely: to find one that is misspelt."""

@@ -6,9 +6,9 @@ from requiretls_milter import doctor_host as host
 from requiretls_milter import doctor_mta as mta
 from requiretls_milter.config import Config, warnings
 from requiretls_milter.doctor import Finding, ok, warning
+from requiretls_milter.mirror.postconf import Postconf, PostconfError, Postfix
+from requiretls_milter.mirror.section import Mirror, mirror
 from requiretls_milter.model import ProfileName
-from requiretls_milter.mta_import import Mirror, mirror
-from requiretls_milter.mta_postconf import Postconf, PostconfError, Postfix
 
 
 def run(config: Config, *, postconf: str, config_dir: str, outside: str) -> list[Finding]:

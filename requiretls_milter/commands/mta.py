@@ -41,8 +41,8 @@ def mta_import(config_dir: str, postconf: str) -> int:
     \b
     Exit status: 0, or 2 where there is no Postfix.
     """
-    from requiretls_milter.mta_import import mirror, to_toml
-    from requiretls_milter.mta_postconf import Postconf, PostconfError
+    from requiretls_milter.mirror.postconf import Postconf, PostconfError
+    from requiretls_milter.mirror.section import mirror, to_toml
 
     try:
         made = mirror(Postconf(postconf, config_dir).read())

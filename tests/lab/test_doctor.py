@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from requiretls_milter.doctor_mta import DEFAULT_ACTIONS
-from requiretls_milter.mta_import import mirror
-from requiretls_milter.mta_postconf import Postconf
+from requiretls_milter.mirror.postconf import Postconf
+from requiretls_milter.mirror.section import mirror
 from tests.lab import addresses
 from tests.lab.lab import Lab
 from tests.lab.milter import Milter

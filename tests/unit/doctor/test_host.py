@@ -25,7 +25,7 @@ from requiretls_milter.doctor import Finding, Severity
 from requiretls_milter.doctor_mta import attached
 from requiretls_milter.engine.exposition import EngineCollector, Exposition
 from requiretls_milter.engine.scrape import MetricsDoor, tls_context
-from requiretls_milter.mta_import import mirror
+from requiretls_milter.mirror.section import mirror
 from requiretls_milter.telemetry.metrics import Gauges, Totals
 from tests.unit.evidence.dnsserver import DnsServer, failure, found
 from tests.unit.evidence.pki import Authority

@@ -21,8 +21,8 @@ from requiretls_milter.doctor_mta import (
     path_of,
     seconds,
 )
-from requiretls_milter.mta_import import mirror
-from requiretls_milter.mta_postconf import Postfix
+from requiretls_milter.mirror.postconf import Postfix
+from requiretls_milter.mirror.section import mirror
 from tests.unit.mta_import.postfixes import older, postfix, service
 
 QUEUE = "/var/spool/postfix"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from requiretls_milter import cli, export
 from requiretls_milter.config import Config
-from requiretls_milter.mta_policy import mirror_policy
+from requiretls_milter.mirror.requiretls_policy import mirror_policy
 from requiretls_milter.rules import RuleSet
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from requiretls_milter.mta_postconf import Entries, Postfix, Service
+from requiretls_milter.mirror.postconf import Entries, Postfix, Service
 
 _OWN = (
     "inline:{{example.org=opportunistic}, {.example.org=opportunistic}, {localhost=opportunistic}}"

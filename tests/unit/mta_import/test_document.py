@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from requiretls_milter.config import Mta
-from requiretls_milter.mta_unmirrored import CLIENT, GLOBAL, Unmirrored
+from requiretls_milter.mirror.unmirrored import CLIENT, GLOBAL, Unmirrored
 
 PAGE = (Path(__file__).parents[3] / "docs" / "mta-import.md").read_text(encoding="utf-8")
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from requiretls_milter import config
 from requiretls_milter.config import Config
+from requiretls_milter.mirror.postconf import PARAMETERS, Postfix
+from requiretls_milter.mirror.section import Mirror, mirror, to_toml
+from requiretls_milter.mirror.unmirrored import CLIENT, GLOBAL
 from requiretls_milter.model import TlsLevel, TlsPolicy
-from requiretls_milter.mta_import import Mirror, mirror, to_toml
-from requiretls_milter.mta_postconf import PARAMETERS, Postfix
-from requiretls_milter.mta_unmirrored import CLIENT, GLOBAL
 from tests.unit.mta_import.postfixes import DEFAULTS_3_11, older, postfix, service
 
 

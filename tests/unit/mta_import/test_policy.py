@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from requiretls_milter.config import Config
 from requiretls_milter.forecast.profiles import requiretls_policy
+from requiretls_milter.mirror.postconf import Entries
+from requiretls_milter.mirror.requiretls_policy import mirror_policy
 from requiretls_milter.model import RequiretlsPolicy
-from requiretls_milter.mta_policy import mirror_policy
-from requiretls_milter.mta_postconf import Entries
 from tests.unit.mta_import.postfixes import DEFAULT_POLICY, DEFAULT_TABLES
 
 

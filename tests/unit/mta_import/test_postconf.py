@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requiretls_milter import mta_postconf
-from requiretls_milter.mta_postconf import (
+from requiretls_milter.mirror import postconf as mta_postconf
+from requiretls_milter.mirror.postconf import (
     Postconf,
     PostconfError,
     is_compatible,

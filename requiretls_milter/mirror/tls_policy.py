@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from requiretls_milter.mirror.postconf import Entries, Settings, is_yes, split_list
+from requiretls_milter.mirror.requiretls_policy import examples
+from requiretls_milter.mirror.unmirrored import shown
 from requiretls_milter.model import MtaSts, TlsLevel
-from requiretls_milter.mta_policy import examples
-from requiretls_milter.mta_postconf import Entries, Settings, is_yes, split_list
-from requiretls_milter.mta_unmirrored import shown
 from requiretls_milter.syntax import tlspolicy
 
 POLICY_SERVICES = frozenset({"socketmap", "tcp"})

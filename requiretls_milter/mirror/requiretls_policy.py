@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from requiretls_milter.config.fields import policy_pattern
+from requiretls_milter.mirror.postconf import Entries, split_list, without_braces
 from requiretls_milter.model import RequiretlsPolicy
-from requiretls_milter.mta_postconf import Entries, split_list, without_braces
 from requiretls_milter.syntax.nexthop import patterns
 
 ANY = "*"

@@ -1,6 +1,6 @@
 """``mta import``: the ``[mta]`` section that mirrors a running Postfix. Pure.
 
-:func:`mirror` makes it of what :mod:`requiretls_milter.mta_postconf` has read,
+:func:`mirror` makes it of what :mod:`requiretls_milter.mirror.postconf` has read,
 with a warning for each setting that changes what Postfix delivers and cannot
 be said in ``[mta]``. Where nothing fits, the mirror is on the side that calls
 less secure, and a warning says so.
@@ -20,6 +20,10 @@ from tomlkit.items import Table
 from requiretls_milter.config import Config
 from requiretls_milter.config.fields import transport as transport_name
 from requiretls_milter.milter.requirement import AUTO, Capability, capability
+from requiretls_milter.mirror.postconf import Postfix, Service, Settings, is_yes, split_list
+from requiretls_milter.mirror.requiretls_policy import Value, examples, mirror_policy
+from requiretls_milter.mirror.tls_policy import mirror_mta_sts, mirror_policies
+from requiretls_milter.mirror.unmirrored import CLIENT, GLOBAL, shown, unmirrored
 from requiretls_milter.model import (
     AddressPreference,
     MtaSts,
@@ -27,10 +31,6 @@ from requiretls_milter.model import (
     RequiretlsPolicy,
     TlsLevel,
 )
-from requiretls_milter.mta_policy import Value, examples, mirror_policy
-from requiretls_milter.mta_postconf import Postfix, Service, Settings, is_yes, split_list
-from requiretls_milter.mta_tlspolicy import mirror_mta_sts, mirror_policies
-from requiretls_milter.mta_unmirrored import CLIENT, GLOBAL, shown, unmirrored
 from requiretls_milter.syntax import tlspolicy
 from requiretls_milter.syntax.nexthop import NextHopError, to_alabel
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from requiretls_milter.mta_postconf import Settings, split_list
+from requiretls_milter.mirror.postconf import Settings, split_list
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""The [mta] section that mirrors a Postfix: read from postconf, compared, written."""
