@@ -112,8 +112,8 @@ def check(
       75  would be deferred, or is unknown
       2   wrong usage, configuration or next hop
     """
-    from requiretls_milter import check as checking
     from requiretls_milter.model import Requirement
+    from requiretls_milter.reports import assess as checking
 
     config = _load(config_path)
     try:
@@ -198,9 +198,9 @@ def config_explain(
     SENDER and RECIPIENT are addresses or domains; a SENDER of '' or '<>' is the
     null reverse-path.
     """
-    from requiretls_milter import explain
     from requiretls_milter.config import DEFAULT_PATH, read
     from requiretls_milter.config.lines import key_lines
+    from requiretls_milter.reports import explain
     from requiretls_milter.syntax.nexthop import NextHopError
 
     loaded = _load(config_path)

@@ -14,7 +14,7 @@ import click
 from requiretls_milter.commands.options import FORMAT_OPTION
 
 if TYPE_CHECKING:
-    from requiretls_milter.audit import Audit
+    from requiretls_milter.reports.audit import Audit
 
 SHOWN = 20
 """Differences that are shown; JSON has more."""
@@ -40,7 +40,7 @@ def audit(logs: Sequence[Path], output: str) -> int:
     Exit status: 0 where all are equal, 1 where one is different, 2 where a log
     cannot be read.
     """
-    from requiretls_milter import audit as auditing
+    from requiretls_milter.reports import audit as auditing
 
     try:
         found = auditing.audit(_lines(logs))
@@ -65,7 +65,7 @@ def _lines(logs: Sequence[Path]) -> Iterator[str]:
 
 
 def _text(found: Audit) -> str:
-    from requiretls_milter.audit import Result
+    from requiretls_milter.reports.audit import Result
     from requiretls_milter.telemetry.log import printable
 
     results = found.results
@@ -90,7 +90,7 @@ def _text(found: Audit) -> str:
 
 
 def _json(found: Audit) -> str:
-    from requiretls_milter.audit import Result
+    from requiretls_milter.reports.audit import Result
 
     return json.dumps(
         {

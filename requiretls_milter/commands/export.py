@@ -26,8 +26,8 @@ def postfix_requiretls_policy(config_path: Path | None) -> int:
     \b
     Exit status: 0, or 2 where the configuration is not good.
     """
-    from requiretls_milter import export as exporting
     from requiretls_milter.config import ConfigError, load
+    from requiretls_milter.reports import export as exporting
 
     try:
         table = exporting.postfix_requiretls_policy(load(config_path))

@@ -15,7 +15,7 @@ from requiretls_milter.commands.options import CONFIG_OPTION, FORMAT_OPTION
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
-    from requiretls_milter.would_have import Verdicts
+    from requiretls_milter.reports.would_have import Verdicts
 
 UNIT = "requiretls-milter"
 
@@ -88,8 +88,8 @@ def _fail(*mistakes: str) -> NoReturn:
 
 
 def _ready(loaded: Config, output: str) -> str:
-    from requiretls_milter import check
     from requiretls_milter.model import Requirement
+    from requiretls_milter.reports import assess as check
 
     tables = (*loaded.rules.recipient, *loaded.rules.nexthop)
     domains = sorted({name for name in tables if not name.startswith(".")})
@@ -113,8 +113,8 @@ def _ready(loaded: Config, output: str) -> str:
 
 
 def _would_have(loaded: Config, logs: Sequence[Path], days: int, output: str) -> str:
+    from requiretls_milter.reports.would_have import judge, read
     from requiretls_milter.rules import RuleSet
-    from requiretls_milter.would_have import judge, read
 
     verdicts = judge(read(_lines(logs, days)), RuleSet(loaded.rules))
     return _json(verdicts) if output == "json" else _text(verdicts)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter import check
 from requiretls_milter.config import Config
 from requiretls_milter.mirror.postconf import Postconf, PostconfError
 from requiretls_milter.mirror.section import Mirror, mirror
 from requiretls_milter.model import MtaSts, Requirement
+from requiretls_milter.reports import assess as check
 from requiretls_milter.syntax import tlspolicy
 from tests.lab import addresses, netns, roots, runs
 from tests.lab.errors import LabUnavailable

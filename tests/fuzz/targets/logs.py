@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from requiretls_milter import audit, would_have
 from requiretls_milter.config import Config
+from requiretls_milter.reports import audit, would_have
 from requiretls_milter.rules import RuleSet
 from tests.fuzz import inputs
 

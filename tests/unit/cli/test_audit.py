@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from requiretls_milter import cli
-from requiretls_milter.audit import MAX_EARLY, MAX_TOLD, Audit, Result, audit
+from requiretls_milter.reports.audit import MAX_EARLY, MAX_TOLD, Audit, Result, audit
 
 ID = "4dBGwW2XvVz1Kb"
 

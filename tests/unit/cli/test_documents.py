@@ -12,7 +12,7 @@ from requiretls_milter import config
 from requiretls_milter.config import Config
 from requiretls_milter.milter.tag import Route, Tag
 from requiretls_milter.model import Reason, Requirement, Source
-from requiretls_milter.report import (
+from requiretls_milter.reports.check import (
     AddressReport,
     ForecastReport,
     HostReport,

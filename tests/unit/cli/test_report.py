@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from requiretls_milter import cli
 from requiretls_milter.config import Config
+from requiretls_milter.reports.would_have import MAX_MESSAGES, MAX_OPEN, judge, read
 from requiretls_milter.rules import RuleSet
-from requiretls_milter.would_have import MAX_MESSAGES, MAX_OPEN, judge, read
 
 
 def line(form: str = "json", **fields: str) -> str:

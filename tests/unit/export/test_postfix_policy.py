@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requiretls_milter import cli, export
+from requiretls_milter import cli
 from requiretls_milter.config import Config
 from requiretls_milter.mirror.requiretls_policy import mirror_policy
+from requiretls_milter.reports import export
 from requiretls_milter.rules import RuleSet
 
 

@@ -15,11 +15,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from OpenSSL import crypto
 
-from requiretls_milter import config, would_have
+from requiretls_milter import config
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.forecast import certificate, dane
 from requiretls_milter.forecast.attempt import reply_status
 from requiretls_milter.model import Reply, TlsaRecord
+from requiretls_milter.reports import would_have
 from requiretls_milter.syntax import nexthop, status
 from tests.fuzz import expect
 from tests.unit.evidence.dnsserver import DnsServer, found

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from requiretls_milter.report import HostReport, NextHopReport, ServerReport
+    from requiretls_milter.reports.check import HostReport, NextHopReport, ServerReport
 
 MIN_WIDTH = 100
 """Columns where the output is no terminal: a table that is cut helps nobody."""

@@ -1,6 +1,6 @@
 """The milter's own log lines, read back. Pure.
 
-Either format of :mod:`requiretls_milter.telemetry.log`, and whatever a journal or syslog puts before it.
+Either format of :mod:`requiretls_milter.telemetry.log`, behind whatever a journal or syslog writes.
 """
 
 from __future__ import annotations

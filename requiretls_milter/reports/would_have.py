@@ -11,7 +11,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from requiretls_milter import loglines, rules
+from requiretls_milter import rules
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     Action,
@@ -22,6 +22,7 @@ from requiretls_milter.model import (
     Requirement,
     Source,
 )
+from requiretls_milter.reports import loglines
 from requiretls_milter.syntax import nexthop
 from requiretls_milter.syntax.status import outcome_of
 

@@ -21,8 +21,8 @@ from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.ipc import client
 from requiretls_milter.model import DomainEvidence, NextHop, Requirement
-from requiretls_milter.report import NextHopReport, exit_status, report
-from requiretls_milter.report_text import to_text
+from requiretls_milter.reports.check import NextHopReport, exit_status, report
+from requiretls_milter.reports.check_text import to_text
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.syntax.nexthop import NextHopError, parse
 from requiretls_milter.telemetry import log

@@ -12,8 +12,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from requiretls_milter import loglines
 from requiretls_milter.model import UNKNOWN_STATUS, Action, Reason
+from requiretls_milter.reports import loglines
 
 MAX_WAITING = 200_000
 """Forecasts without a delivery attempt that are kept, some 100 MiB; the oldest makes room."""
