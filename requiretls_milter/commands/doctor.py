@@ -35,8 +35,8 @@ def doctor(
       2  wrong usage or configuration
     """
     from requiretls_milter.config import ConfigError, load
-    from requiretls_milter.doctor import exit_status, to_json, to_text
-    from requiretls_milter.doctor_run import run
+    from requiretls_milter.doctor.finding import exit_status, to_json, to_text
+    from requiretls_milter.doctor.round import run
 
     try:
         config = load(config_path)

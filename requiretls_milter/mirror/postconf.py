@@ -6,7 +6,7 @@ service's ``-o`` settings, so that a value here is what the daemon itself sees.
 Postfix 3.11 answers in JSON; an older one in lines of ``name = value``.
 
 Only this module runs programs; what is made of it is pure
-(:mod:`requiretls_milter.mirror.section`, :mod:`requiretls_milter.doctor_mta`).
+(:mod:`requiretls_milter.mirror.section`, :mod:`requiretls_milter.doctor.mta`).
 """
 
 from __future__ import annotations

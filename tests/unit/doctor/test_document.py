@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.doctor_mta import DEFAULT_ACTIONS
+from requiretls_milter.doctor.mta import DEFAULT_ACTIONS
 from requiretls_milter.evidence.selftest import BOGUS_NAMES, INSECURE_NAMES
 
 ROOT = Path(__file__).parents[3]

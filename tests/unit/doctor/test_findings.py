@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from requiretls_milter.doctor import error, exit_status, ok, to_json, to_text, warning
+from requiretls_milter.doctor.finding import error, exit_status, ok, to_json, to_text, warning
 
 FINE = ok("mta", "all is well")
 ODD = warning("level", "something is odd", "Look at it.")

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from requiretls_milter import doctor_host as host
 from requiretls_milter.cli import commands
 from requiretls_milter.config import Config
-from requiretls_milter.doctor import Finding, Severity
-from requiretls_milter.doctor_mta import attached
+from requiretls_milter.doctor import host
+from requiretls_milter.doctor.finding import Finding, Severity
+from requiretls_milter.doctor.mta import attached
 from requiretls_milter.engine.exposition import EngineCollector, Exposition
 from requiretls_milter.engine.scrape import MetricsDoor, tls_context
 from requiretls_milter.mirror.section import mirror

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from requiretls_milter.config import Config
-from requiretls_milter.doctor import Finding, Severity
-from requiretls_milter.doctor_mta import (
+from requiretls_milter.doctor.finding import Finding, Severity
+from requiretls_milter.doctor.mta import (
     DEFAULT_ACTIONS,
     Asked,
     attached,

@@ -1,8 +1,8 @@
 """``doctor``: what of this installation is right, what is not, and what to do about it.
 
-The findings come from two places: :mod:`requiretls_milter.doctor_mta` compares
+The findings come from two places: :mod:`requiretls_milter.doctor.mta` compares
 the configuration with the Postfix that asks us, without I/O of its own, and
-:mod:`requiretls_milter.doctor_host` looks at this host: sockets, the running
+:mod:`requiretls_milter.doctor.host` looks at this host: sockets, the running
 service, the resolver, the world outside.
 """
 

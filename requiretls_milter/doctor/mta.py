@@ -15,7 +15,7 @@ from requiretls_milter.config import Config
 from requiretls_milter.config.fields import MilterSocket, parse_milter_socket
 from requiretls_milter.config.mistakes import dotted
 from requiretls_milter.config.text import value_text
-from requiretls_milter.doctor import Finding, error, ok, warning
+from requiretls_milter.doctor.finding import Finding, error, ok, warning
 from requiretls_milter.forecast.profiles import must_match, requiretls_policy
 from requiretls_milter.milter.requirement import AUTO, Capability, capability
 from requiretls_milter.mirror.postconf import (

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from requiretls_milter import doctor_host as host
-from requiretls_milter import doctor_mta as mta
 from requiretls_milter.config import Config, warnings
-from requiretls_milter.doctor import Finding, ok, warning
+from requiretls_milter.doctor import host, mta
+from requiretls_milter.doctor.finding import Finding, ok, warning
 from requiretls_milter.mirror.postconf import Postconf, PostconfError, Postfix
 from requiretls_milter.mirror.section import Mirror, mirror
 from requiretls_milter.model import ProfileName

@@ -21,8 +21,8 @@ import dns.resolver
 from requiretls_milter import __version__
 from requiretls_milter.config import Config
 from requiretls_milter.config.fields import parse_milter_socket, split_address
-from requiretls_milter.doctor import Finding, error, ok, warning
-from requiretls_milter.doctor_mta import Attachment, path_of
+from requiretls_milter.doctor.finding import Finding, error, ok, warning
+from requiretls_milter.doctor.mta import Attachment, path_of
 from requiretls_milter.evidence.dns import DNS_PORT, Resolver
 from requiretls_milter.evidence.selftest import TEST_TIMEOUT, SelfTest, SelfTestResult, Verdict
 from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError

@@ -1,0 +1,1 @@
+"""The doctor's findings: this host and its MTA beside the configuration."""
