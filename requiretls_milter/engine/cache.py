@@ -50,7 +50,7 @@ from requiretls_milter.model import (
     ProbeStage,
     TlsaEvidence,
 )
-from requiretls_milter.store import OVERHEAD, Listed, Store, StoreError, StoreKind
+from requiretls_milter.store.base import OVERHEAD, Listed, Store, StoreError, StoreKind
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.metrics import (
     Bound,

@@ -27,7 +27,7 @@ from requiretls_milter.model import (
     ProbeEvidence,
     ProbeStage,
 )
-from requiretls_milter.store import CLOCK_SKEW, Store, StoreError, StoreKind
+from requiretls_milter.store.base import CLOCK_SKEW, Store, StoreError, StoreKind
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.metrics import Counters, StoreOperation
 

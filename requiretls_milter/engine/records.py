@@ -31,7 +31,7 @@ from requiretls_milter.model import (
     ProbeStage,
     Reply,
 )
-from requiretls_milter.store import CLOCK_SKEW
+from requiretls_milter.store.base import CLOCK_SKEW
 from requiretls_milter.syntax.text import printable
 
 MAX_TLS_VERSION = 20

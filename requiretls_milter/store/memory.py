@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from requiretls_milter.store import (
+from requiretls_milter.store.base import (
     MAX_BYTES,
     MAX_LISTED,
     MAX_RECORDS,
@@ -21,7 +21,7 @@ SWEEP_INTERVAL = 60.0
 
 
 class MemoryStore:
-    """Implements :class:`requiretls_milter.store.Store`.
+    """Implements :class:`requiretls_milter.store.base.Store`.
 
     Args:
         max_records: records of all kinds; then what is over goes, and after it

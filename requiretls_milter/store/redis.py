@@ -27,7 +27,7 @@ from redis import exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from requiretls_milter.store import (
+from requiretls_milter.store.base import (
     DIGEST,
     LONGEST,
     MAX_LISTED,
@@ -75,7 +75,7 @@ _GLOB = re.compile(r"([\\*?\[\]^-])")
 
 
 class RedisBackend:
-    """Implements :class:`requiretls_milter.store.Backend`.
+    """Implements :class:`requiretls_milter.store.base.Backend`.
 
     Args:
         url: as redis-py reads it (``rediss://`` verifies certificate and name;

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from requiretls_milter.store import (
+from requiretls_milter.store.base import (
     MAX_BYTES,
     MAX_LISTED,
     MAX_RECORDS,
@@ -122,7 +122,7 @@ class _Total:
 
 
 class SqliteBackend:
-    """Implements :class:`requiretls_milter.store.Backend`.
+    """Implements :class:`requiretls_milter.store.base.Backend`.
 
     Args:
         path: of the file; it is made where there is none, its directory is not.

@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from requiretls_milter.store import (
+from requiretls_milter.store.base import (
     LONGEST,
     MAX_KEY,
     MAX_VALUE,
@@ -71,7 +71,7 @@ T = TypeVar("T")
 
 
 class SteadyStore:
-    """Implements :class:`requiretls_milter.store.Store`; no operation raises StoreError.
+    """Implements :class:`requiretls_milter.store.base.Store`; no operation raises StoreError.
 
     Args:
         backend: where records are kept.

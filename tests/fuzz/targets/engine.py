@@ -6,7 +6,7 @@ from requiretls_milter.engine import records
 from requiretls_milter.evidence.mta_sts import MAX_AGE, read_record
 from requiretls_milter.evidence.probe import FRESH
 from requiretls_milter.ipc import wire
-from requiretls_milter.store import CLOCK_SKEW
+from requiretls_milter.store.base import CLOCK_SKEW
 from requiretls_milter.syntax.text import MAX_TEXT
 from tests.fuzz import expect
 

@@ -34,7 +34,7 @@ from requiretls_milter.model import (
     TlsaEvidence,
     TlsaRecord,
 )
-from requiretls_milter.store import StoreError, StoreKind
+from requiretls_milter.store.base import StoreError, StoreKind
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.metrics import Counters, Layer
 from tests.unit.engine.fakesource import Clocks, FakeSource

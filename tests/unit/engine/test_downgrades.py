@@ -29,7 +29,7 @@ from requiretls_milter.model import (
     TlsaEvidence,
     TlsaRecord,
 )
-from requiretls_milter.store import StoreError, StoreKind
+from requiretls_milter.store.base import StoreError, StoreKind
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.metrics import Counters

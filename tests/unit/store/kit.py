@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from requiretls_milter.store import Backend, Record, StoreKind
+from requiretls_milter.store.base import Backend, Record, StoreKind
 from requiretls_milter.store.steady import SteadyStore
 from requiretls_milter.telemetry.metrics import Counters, Gauges
 

@@ -36,7 +36,7 @@ from requiretls_milter.model import (
     ProbeStage,
     Reply,
 )
-from requiretls_milter.store import StoreKind
+from requiretls_milter.store.base import StoreKind
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.metrics import Counters, OutboundService
 from tests.unit.engine.fakesource import Clocks, FakeSource

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from requiretls_milter.store import CLOCK_SKEW, LONGEST, OVERHEAD, Record, StoreKind, alive
+from requiretls_milter.store.base import CLOCK_SKEW, LONGEST, OVERHEAD, Record, StoreKind, alive
 from requiretls_milter.store.memory import SWEEP_INTERVAL, MemoryStore
 from requiretls_milter.telemetry.metrics import Counters
 from tests.unit.store.kit import OFFERED, PROBE, counted

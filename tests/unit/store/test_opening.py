@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from requiretls_milter.store import Store, StoreError
+from requiretls_milter.store.base import Store, StoreError
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.store.opening import open_store
 from requiretls_milter.store.steady import SteadyStore

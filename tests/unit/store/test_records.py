@@ -40,7 +40,7 @@ from requiretls_milter.model import (
     ProbeStage,
     Reply,
 )
-from requiretls_milter.store import CLOCK_SKEW
+from requiretls_milter.store.base import CLOCK_SKEW
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.metrics import Counters
 from tests.unit.store.kit import OFFERED, counted

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from structlog.typing import EventDict
 
-from requiretls_milter.store import (
+from requiretls_milter.store.base import (
     DIGEST,
     MAX_VALUE,
     Record,

@@ -26,7 +26,8 @@ from typing import Any
 import pytest
 from structlog.typing import EventDict
 
-from requiretls_milter.store import (
+from requiretls_milter.store import sqlite as module
+from requiretls_milter.store.base import (
     MAX_VALUE,
     Record,
     StoreDataError,
@@ -35,7 +36,6 @@ from requiretls_milter.store import (
     StoreUnwritableError,
     size,
 )
-from requiretls_milter.store import sqlite as module
 from requiretls_milter.store.sqlite import (
     APPLICATION_ID,
     MAX_DAMAGED,
@@ -467,7 +467,7 @@ async def test_a_damaged_log_costs_at_most_what_was_in_it(path: Path) -> None:
     script = f"""
 import asyncio, os, signal
 from requiretls_milter.telemetry.metrics import Counters
-from requiretls_milter.store import Record, StoreKind
+from requiretls_milter.store.base import Record, StoreKind
 from requiretls_milter.store.sqlite import SqliteBackend
 async def main():
     backend = SqliteBackend({str(path)!r}, Counters())
@@ -642,7 +642,7 @@ async def test_a_limit_on_the_size_of_files_is_as_a_full_disk(path: Path) -> Non
     script = f"""
 import asyncio, resource, time
 from requiretls_milter.telemetry.metrics import Counters, Gauges
-from requiretls_milter.store import StoreKind
+from requiretls_milter.store.base import StoreKind
 from requiretls_milter.store.sqlite import SqliteBackend
 from requiretls_milter.store.steady import SteadyStore
 KIND = StoreKind.MTA_STS_POLICY
@@ -832,7 +832,7 @@ async def test_the_file_and_its_log_do_not_grow_without_end(path: Path) -> None:
 WRITER = """
 import asyncio, sys, time
 from requiretls_milter.telemetry.metrics import Counters
-from requiretls_milter.store import Record, StoreKind
+from requiretls_milter.store.base import Record, StoreKind
 from requiretls_milter.store.sqlite import SqliteBackend
 async def main(path, first):
     backend = SqliteBackend(path, Counters(), max_bytes=4 << 20)

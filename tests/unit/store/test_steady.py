@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from structlog.typing import EventDict
 
-from requiretls_milter.store import (
+from requiretls_milter.store import steady as module
+from requiretls_milter.store.base import (
     LONGEST,
     MAX_KEY,
     MAX_VALUE,
@@ -22,7 +23,6 @@ from requiretls_milter.store import (
     StoreKind,
     StoreUnwritableError,
 )
-from requiretls_milter.store import steady as module
 from requiretls_milter.store.memory import MemoryStore
 from tests.unit.store.kit import POLICY, PROBE, counted, steady, until
 
