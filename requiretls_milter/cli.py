@@ -16,10 +16,10 @@ import click
 
 from requiretls_milter import __version__
 from requiretls_milter.commands.audit import audit
+from requiretls_milter.commands.common import CONFIG_OPTION, FORMAT_OPTION
 from requiretls_milter.commands.doctor import doctor
 from requiretls_milter.commands.export import export
 from requiretls_milter.commands.mta import mta
-from requiretls_milter.commands.options import CONFIG_OPTION, FORMAT_OPTION
 from requiretls_milter.commands.report import report
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from requiretls_milter.commands.options import FORMAT_OPTION
+from requiretls_milter.commands.common import FORMAT_OPTION
 
 if TYPE_CHECKING:
     from requiretls_milter.reports.audit import Audit

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from requiretls_milter.commands.common import CONFIG_OPTION, FORMAT_OPTION
 from requiretls_milter.commands.mta import CONFIG_DIR_OPTION, POSTCONF_OPTION
-from requiretls_milter.commands.options import CONFIG_OPTION, FORMAT_OPTION
 
 
 @click.command()

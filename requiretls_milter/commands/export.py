@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from requiretls_milter.commands.options import CONFIG_OPTION
+from requiretls_milter.commands.common import CONFIG_OPTION
 
 
 @click.group()

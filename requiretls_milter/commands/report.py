@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, NoReturn
 
 import click
 
-from requiretls_milter.commands.options import CONFIG_OPTION, FORMAT_OPTION
+from requiretls_milter.commands.common import CONFIG_OPTION, FORMAT_OPTION
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
