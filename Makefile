@@ -17,7 +17,7 @@ demo: $(READY) ## the lab, a real MTA with the milter, real mail: forecasts besi
 
 test: lint ## lint, types, unit tests, the lab with real servers, a soak
 	$(BIN)/python -m tests.lab build || [ "$${CI:-}" != true ]
-	$(BIN)/python -m pytest tests/unit tests/lab tests/soak
+	$(BIN)/python -m pytest tests/unit tests/project tests/service tests/lab tests/soak
 
 test-long: $(READY) ## 200 kills under load, 200,000 messages with faults, ten minutes of each fuzzer
 	$(BIN)/python -m tests.lab build || [ "$${CI:-}" != true ]

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 from hypothesis import settings
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from tests.support.authority import Authority
+from tests.support.stores import Disk
 
 LAST_RULE = 63
 """The semantic rules are R1 to R63."""
@@ -34,3 +41,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark in item.iter_markers("rule"):
             if not (mark.args and all(1 <= number <= LAST_RULE for number in mark.args)):
                 raise pytest.UsageError(f"{item.nodeid}: no such rule: {mark.args}")
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+def logged() -> Iterator[list[EventDict]]:
+    with capture_logs() as entries:
+        yield entries
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """A file system of its own, of 512 KiB."""
+    where = tmp_path / "disk"
+    where.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting takes root")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k,mode=0700", "tmpfs", where],
+        capture_output=True,
+        text=True,
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no mounts here: {mounted.stderr.strip()}")
+    try:
+        yield Disk(where)
+    finally:
+        subprocess.run(["umount", "--lazy", where], check=True)

@@ -22,7 +22,7 @@ from tests.lab.errors import LabUnavailable
 from tests.lab.lab import Lab
 from tests.lab.log import Delivery
 from tests.lab.milter import Milter, Sample
-from tests.lab.scenario import Domain, Mx, Scenario, Server, load
+from tests.support.scenario import Domain, Mx, Scenario, Server, load
 
 SHOWN = (
     "a-ok",

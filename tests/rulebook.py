@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from tests.support.paths import REPOSITORY
+
 RULES = REPOSITORY / "tests" / "data" / "rules.toml"
 PAGE = REPOSITORY / "docs" / "rules.md"
 

@@ -34,10 +34,10 @@ from tests.bench.machine import cpu_seconds
 from tests.bench.rows import Effort, Row, number
 from tests.lab.errors import LabUnavailable
 from tests.lab.lab import Lab
-from tests.lab.processes import REPOSITORY
 from tests.lab.processes import Server as Process
-from tests.lab.scenario import Domain, Mx, Scenario, Server
-from tests.unit.supervisor.service import Service
+from tests.support.paths import REPOSITORY
+from tests.support.scenario import Domain, Mx, Scenario, Server
+from tests.support.service import Service
 
 LATENCY = 0.05
 """Seconds for every answer, of DNS and of SMTP."""

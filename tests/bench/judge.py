@@ -22,7 +22,7 @@ from requiretls_milter.model import (
 )
 from tests.bench.figures import figure
 from tests.bench.rows import Effort, Row, number
-from tests.unit.forecast import build
+from tests.support import build
 
 GOAL = 20_000.0
 """Forecasts a second."""

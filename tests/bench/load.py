@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.milterclient import MilterClient, ProtocolError
+from tests.support.milterclient import MilterClient, ProtocolError
 
 MESSAGES = 10
 """Messages a connection, as the design has it for the baseline."""

@@ -24,10 +24,10 @@ from tests.bench.figures import Figure, figure, ratio
 from tests.bench.load import PLAIN, Load, Mail, Run, record
 from tests.bench.machine import cpu_seconds
 from tests.bench.rows import Effort, Row, number
-from tests.unit.cli.world import World
-from tests.unit.evidence.dnsserver import DnsServer
-from tests.unit.evidence.pki import Authority
-from tests.unit.supervisor.service import Service
+from tests.support.authority import Authority
+from tests.support.cliworld import World
+from tests.support.dnsserver import DnsServer
+from tests.support.service import Service
 
 CONNECTIONS = (1, 8)
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from requiretls_milter.forecast.pkix import TrustStore
-from tests.lab.pki import Pki
+from tests.support.pki import Pki
 
 NAME = "mx1.example.org"
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.fuzz.table import Target
+from tests.support.paths import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 WORK = REPOSITORY / ".fuzz"
 """Of a run: the inputs that reached new code, and what crashed."""
 

@@ -15,7 +15,7 @@ from tests.lab import roots
 from tests.lab.errors import LabError, LabUnavailable
 from tests.lab.lab import Lab
 from tests.lab.oracle import replay
-from tests.lab.scenario import load
+from tests.support.scenario import load
 
 
 def main() -> int:

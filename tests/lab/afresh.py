@@ -12,8 +12,8 @@ from requiretls_milter.forecast.postfix import Delivery
 from requiretls_milter.model import Forecast
 from requiretls_milter.syntax.nexthop import parse
 from tests.lab.postfix import transport_name
-from tests.lab.scenario import Scenario
-from tests.unit.forecast.worlds import requirement_of
+from tests.support.scenario import Scenario
+from tests.support.worlds import requirement_of
 
 
 async def delivery(config: Config, scenario: Scenario) -> Delivery:

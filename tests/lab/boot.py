@@ -16,9 +16,9 @@ from typing import Any
 
 from tests.lab import inside, roots, runs
 from tests.lab.errors import LabError, LabUnavailable
-from tests.lab.pki import Pki
+from tests.support.paths import REPOSITORY
+from tests.support.pki import Pki
 
-REPOSITORY = Path(__file__).parents[2]
 SYSTEMD = REPOSITORY / "systemd"
 DEADLINE = 150.0
 """Seconds from boot to halt."""

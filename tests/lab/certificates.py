@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from requiretls_milter.forecast.certificate import public_key_info
-from tests.unit.properties.chains import ED25519, RSA, WEAK, Make, issue, key
+from tests.support.chains import ED25519, RSA, WEAK, Make, issue, key
 
 _SIGNS = ("key_cert_sign", "crl_sign")
 ROOT = Make("Cross-check root", 3, ca=True, key_usage=_SIGNS)

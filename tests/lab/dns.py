@@ -27,10 +27,10 @@ import dns.query
 import dns.rcode
 import dns.rdatatype
 
-from tests.lab import addresses
 from tests.lab.errors import LabError
 from tests.lab.processes import Server, run
-from tests.lab.world import TTL
+from tests.support import addresses
+from tests.support.world import TTL
 
 _SIGNED = (".", "test", "sig.test", "bogus.test")
 _UNSIGNED = ("uns.test", "sender.test", "lame-server.test", "dead-server.test")

@@ -13,7 +13,7 @@ import pytest
 from tests.lab.errors import LabUnavailable
 from tests.lab.lab import Lab
 from tests.lab.labconfig import profiles_told_apart, told_apart
-from tests.lab.scenario import load
+from tests.support.scenario import load
 
 
 def unavailable(reason: LabUnavailable) -> None:

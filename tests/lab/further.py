@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from tests.lab import addresses
 from tests.lab.lab import MYDOMAIN
 from tests.lab.labconfig import told_apart
-from tests.lab.scenario import Domain, Message, Mx, Scenario, Server, Sts, Zone, load
+from tests.support import addresses
+from tests.support.scenario import Domain, Message, Mx, Scenario, Server, Sts, Zone, load
 
 ORDINARY = Message(requiretls=False)
 TLS_OPTIONAL = Message(requiretls=False, tls_required_no=True)

@@ -24,11 +24,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.lab import addresses, netns, roots, runs, submission
+from tests.lab import netns, roots, runs, submission
 from tests.lab.dns import Dns
 from tests.lab.errors import LabError, LabUnavailable
 from tests.lab.log import Delivery
-from tests.lab.pki import Pki
 from tests.lab.postfix import (
     RESOLV_CONF,
     TIMEOUTS,
@@ -36,9 +35,12 @@ from tests.lab.postfix import (
     Tables,
     profile_services,
 )
-from tests.lab.processes import REPOSITORY, Server
-from tests.lab.scenario import Scenario, load
-from tests.lab.world import Host, World
+from tests.lab.processes import Server
+from tests.support import addresses
+from tests.support.paths import REPOSITORY
+from tests.support.pki import Pki
+from tests.support.scenario import Scenario, load
+from tests.support.world import Host, World
 
 MYDOMAIN = "sender.test"
 

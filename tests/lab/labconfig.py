@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from requiretls_milter.config import Config
-from tests.lab import addresses
 from tests.lab.lab import MYDOMAIN, Lab
 from tests.lab.postfix import transport_name
-from tests.lab.scenario import Scenario, load
+from tests.support import addresses
+from tests.support.scenario import Scenario, load
 
 STYLES = ("old", "new")
 

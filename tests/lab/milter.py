@@ -17,12 +17,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from requiretls_milter.config import Config
 from requiretls_milter.config.text import render
-from tests.lab import addresses
 from tests.lab.errors import LabError
 from tests.lab.lab import Lab
 from tests.lab.labconfig import settings
-from tests.lab.processes import REPOSITORY, Server, children
+from tests.lab.processes import Server, children
 from tests.lab.roots import GID_POSTFIX
+from tests.support import addresses
+from tests.support.paths import REPOSITORY
 
 METRICS = f"{addresses.MILTER}:9894"
 

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from tests.lab import addresses, submission
+from tests.lab import submission
 from tests.lab.errors import LabError
 from tests.lab.lab import Lab
 from tests.lab.log import Delivery
-from tests.lab.scenario import Expected, Scenario
+from tests.support import addresses
+from tests.support.scenario import Expected, Scenario
 
 PARALLEL = 24
 """Sessions to the MTA at once."""

@@ -14,11 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.lab import addresses, runs
+from tests.lab import runs
 from tests.lab.errors import LabError
 from tests.lab.log import MailLog
 from tests.lab.processes import Server, accepts, run
 from tests.lab.roots import GID_POSTDROP, GID_POSTFIX, UID_POSTFIX
+from tests.support import addresses
 
 _QUEUES = (
     *("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming"),

@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.lab.errors import LabError
+from tests.support.paths import REPOSITORY
 
 _KEEPER = str(Path(__file__).with_name("keeper.py"))
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Server:

@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from tests.lab import addresses, netns, roots, submission
+from tests.lab import netns, roots, submission
 from tests.lab.errors import LabError, LabUnavailable
 from tests.lab.fixtures import unavailable
 from tests.lab.lab import MYDOMAIN, Lab, Session
 from tests.lab.milter import Milter
 from tests.lab.postfix import RESOLV_CONF, TIMEOUTS, Postfix
-from tests.lab.processes import REPOSITORY
-from tests.lab.scenario import Domain, Message, Mx, Scenario, Server
 from tests.lab.sendmail import Sendmail
+from tests.support import addresses
+from tests.support.paths import REPOSITORY
+from tests.support.scenario import Domain, Message, Mx, Scenario, Server
 
 RECIPES = REPOSITORY / "docs" / "recipes"
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.lab.scenario import Server
+from tests.support.scenario import Server
 
 IDLE = 60
 """Seconds after which a session is given up: a server under test must not hang us either."""

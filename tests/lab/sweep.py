@@ -13,11 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from tests.lab import addresses, labconfig
+from tests.lab import labconfig
 from tests.lab.further import at_random
 from tests.lab.lab import Lab
 from tests.lab.milter import Milter
-from tests.lab.scenario import Scenario
+from tests.support import addresses
+from tests.support.scenario import Scenario
 
 PARALLEL = 24
 """SMTP sessions at once."""

@@ -14,8 +14,8 @@ from tests.lab.lab import Lab
 from tests.lab.labconfig import told_apart
 from tests.lab.milter import Milter
 from tests.lab.postfix import transport_name
-from tests.lab.scenario import Scenario, load
 from tests.lab.sweep import knowing_all, mirroring, send
+from tests.support.scenario import Scenario, load
 from tests.unit.forecast.test_oracle import NOT_KNOWABLE, SETTINGS_NOT_MIRRORED
 
 pytestmark = pytest.mark.lab

@@ -32,9 +32,9 @@ from tests.lab.lab import Lab
 from tests.lab.labconfig import all_transports
 from tests.lab.milter import Milter
 from tests.lab.roots import REDIS, ensure
-from tests.lab.scenario import Domain, Mx, Scenario, Server
 from tests.lab.submission import SENDER, Refused, message, transact
-from tests.unit.store.redisserver import RedisServer
+from tests.support.redisserver import RedisServer
+from tests.support.scenario import Domain, Mx, Scenario, Server
 
 pytestmark = pytest.mark.lab
 

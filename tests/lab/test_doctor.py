@@ -16,12 +16,12 @@ import pytest
 from requiretls_milter.doctor.mta import DEFAULT_ACTIONS
 from requiretls_milter.mirror.postconf import Postconf
 from requiretls_milter.mirror.section import mirror
-from tests.lab import addresses
 from tests.lab.lab import Lab
 from tests.lab.milter import Milter
-from tests.lab.processes import REPOSITORY
 from tests.lab.submission import SENDER
 from tests.lab.test_resolver_selftest import NAMES, liar, no_ad
+from tests.support import addresses
+from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.lab
 

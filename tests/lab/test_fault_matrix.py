@@ -30,19 +30,19 @@ import pytest
 from cryptography import x509
 from OpenSSL import SSL
 
-from tests.faultmatrix import ROWS
 from tests.lab.hostile import EHLO_TLS, HostileServer
 from tests.lab.lab import Lab
 from tests.lab.labconfig import transport_overrides
 from tests.lab.log import Delivery
 from tests.lab.milter import Milter
-from tests.lab.pki import spki
 from tests.lab.policyservice import PORT, PolicyService
 from tests.lab.postfix import transport_name
-from tests.lab.scenario import Domain, Mx, Scenario, Server, Sts
 from tests.lab.submission import Reply, message, transact
 from tests.lab.sweep import PROBE
-from tests.unit.evidence.pki import RSA_16384, with_a_mebibyte
+from tests.support.authority import RSA_16384, with_a_mebibyte
+from tests.support.faultmatrix import ROWS
+from tests.support.pki import spki
+from tests.support.scenario import Domain, Mx, Scenario, Server, Sts
 
 pytestmark = pytest.mark.lab
 

@@ -17,8 +17,8 @@ from tests.lab.hostile import HostileServer
 from tests.lab.lab import Lab
 from tests.lab.labconfig import told_apart
 from tests.lab.milter import Milter
-from tests.lab.scenario import Domain, Mx, Scenario, Sts
 from tests.lab.sweep import knowing_all, send
+from tests.support.scenario import Domain, Mx, Scenario, Sts
 
 pytestmark = pytest.mark.lab
 

@@ -10,8 +10,8 @@ import pytest
 from tests.lab.lab import Lab
 from tests.lab.labconfig import transports
 from tests.lab.milter import Milter
-from tests.lab.scenario import Domain, Message, Mx, Scenario, Server
 from tests.lab.sweep import differences, mirroring, send
+from tests.support.scenario import Domain, Message, Mx, Scenario, Server
 
 pytestmark = pytest.mark.lab
 

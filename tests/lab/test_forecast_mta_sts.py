@@ -16,8 +16,8 @@ from tests.lab.lab import Lab
 from tests.lab.labconfig import STYLES, transports
 from tests.lab.milter import Milter
 from tests.lab.policyservice import PORT, LivePolicies, OutOfOrder, PolicyService
-from tests.lab.scenario import Domain, Message, Mx, Scenario, Server, Sts
 from tests.lab.sweep import mirroring, send, sweep
+from tests.support.scenario import Domain, Message, Mx, Scenario, Server, Sts
 
 pytestmark = pytest.mark.lab
 

@@ -30,10 +30,10 @@ from tests.lab.lab import Lab
 from tests.lab.labconfig import told_apart
 from tests.lab.milter import Milter
 from tests.lab.postfix import transport_name
-from tests.lab.scenario import Scenario, load
 from tests.lab.sweep import PROBE, differences, knowing_all, send, sweep
+from tests.support.scenario import Scenario, load
+from tests.support.worlds import requirement_of
 from tests.unit.forecast.test_oracle import NOT_KNOWABLE, SETTINGS_NOT_MIRRORED
-from tests.unit.forecast.worlds import requirement_of
 
 pytestmark = pytest.mark.lab
 

@@ -26,9 +26,9 @@ from tests.lab.hostile import HostileServer
 from tests.lab.lab import Lab
 from tests.lab.labconfig import told_apart
 from tests.lab.milter import Milter
-from tests.lab.pki import Authority, spki
-from tests.lab.scenario import Domain, Mx, Scenario, Sts
 from tests.lab.sweep import differences, knowing_all, send
+from tests.support.pki import Authority, spki
+from tests.support.scenario import Domain, Mx, Scenario, Sts
 
 pytestmark = pytest.mark.lab
 

@@ -12,8 +12,8 @@ from tests.lab.lab import Lab
 from tests.lab.labconfig import transports
 from tests.lab.milter import Milter
 from tests.lab.postfix import transport_name
-from tests.lab.scenario import Domain, Message, Mx, Scenario, Server
 from tests.lab.sweep import mirroring, sweep
+from tests.support.scenario import Domain, Message, Mx, Scenario, Server
 
 pytestmark = pytest.mark.lab
 

@@ -22,11 +22,11 @@ from tests.lab.hostile import HostileServer
 from tests.lab.lab import MYDOMAIN, Lab
 from tests.lab.milter import Milter
 from tests.lab.postfix import transport_name
-from tests.lab.processes import REPOSITORY
-from tests.lab.scenario import Domain, Mx, Scenario, Server
 from tests.lab.submission import SENDER
 from tests.lab.sweep import differences, knowing_all, send
-from tests.milterclient import MilterClient
+from tests.support.milterclient import MilterClient
+from tests.support.paths import REPOSITORY
+from tests.support.scenario import Domain, Mx, Scenario, Server
 
 pytestmark = pytest.mark.lab
 

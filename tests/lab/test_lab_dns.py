@@ -9,7 +9,7 @@ import pytest
 from tests.lab.dns import query
 from tests.lab.errors import LabError
 from tests.lab.lab import Lab
-from tests.lab.scenario import Domain, Mx, Scenario
+from tests.support.scenario import Domain, Mx, Scenario
 
 pytestmark = pytest.mark.lab
 

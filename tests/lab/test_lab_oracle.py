@@ -8,7 +8,7 @@ import pytest
 
 from tests.lab.lab import Lab
 from tests.lab.oracle import replay
-from tests.lab.scenario import load
+from tests.support.scenario import load
 
 pytestmark = pytest.mark.lab
 

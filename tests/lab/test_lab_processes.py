@@ -15,7 +15,7 @@ import pytest
 from tests.lab import netns, roots
 from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
-from tests.lab.processes import REPOSITORY
+from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.lab
 

@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from tests.lab import addresses, submission
+from tests.lab import submission
 from tests.lab.dns import query
 from tests.lab.lab import Lab
-from tests.lab.scenario import Domain, Message, Mx, Scenario, Server, Sts
+from tests.support import addresses
+from tests.support.scenario import Domain, Message, Mx, Scenario, Server, Sts
 
 pytestmark = pytest.mark.lab
 

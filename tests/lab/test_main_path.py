@@ -14,8 +14,8 @@ import pytest
 from tests.lab import labconfig, submission
 from tests.lab.lab import MYDOMAIN, Lab
 from tests.lab.milter import Milter
-from tests.lab.scenario import Domain, Mx, Scenario, Server
 from tests.lab.submission import SENDER, Accepted, Refused, message
+from tests.support.scenario import Domain, Mx, Scenario, Server
 
 pytestmark = pytest.mark.lab
 

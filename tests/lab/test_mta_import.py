@@ -19,14 +19,15 @@ from requiretls_milter.mirror.section import Mirror, mirror
 from requiretls_milter.model import MtaSts, Requirement
 from requiretls_milter.reports import assess as check
 from requiretls_milter.syntax import tlspolicy
-from tests.lab import addresses, netns, roots, runs
+from tests.lab import netns, roots, runs
 from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
 from tests.lab.lab import MYDOMAIN, Lab
 from tests.lab.labconfig import settings, transport_overrides
 from tests.lab.postfix import profile_services, transport_name
-from tests.lab.processes import REPOSITORY
-from tests.lab.scenario import Domain, Mx, Scenario, Server, load
+from tests.support import addresses
+from tests.support.paths import REPOSITORY
+from tests.support.scenario import Domain, Mx, Scenario, Server, load
 
 pytestmark = pytest.mark.lab
 

@@ -14,9 +14,9 @@ import pytest
 from tests.lab import recipes
 from tests.lab.lab import Lab
 from tests.lab.postfix import Postfix
-from tests.lab.processes import REPOSITORY
 from tests.lab.recipes import LOCAL_DOMAIN, LOCAL_RECIPIENT, POSTFIX, Site, scenario, server
-from tests.lab.scenario import Scenario
+from tests.support.paths import REPOSITORY
+from tests.support.scenario import Scenario
 
 pytestmark = pytest.mark.lab
 

@@ -14,7 +14,7 @@ from tests.lab.lab import Lab
 from tests.lab.policyservice import PolicyService
 from tests.lab.postfix import Postfix
 from tests.lab.recipes import LOCAL_DOMAIN, LOCAL_RECIPIENT, POSTFIX, Site, scenario, server
-from tests.lab.scenario import Domain, Message, Mx, Scenario, Sts, Zone
+from tests.support.scenario import Domain, Message, Mx, Scenario, Sts, Zone
 
 pytestmark = pytest.mark.lab
 

@@ -22,8 +22,8 @@ from tests.lab.recipes import (
     scenario,
     server,
 )
-from tests.lab.scenario import Scenario
 from tests.lab.sendmail import PROGRAM, Sendmail
+from tests.support.scenario import Scenario
 
 pytestmark = pytest.mark.lab
 

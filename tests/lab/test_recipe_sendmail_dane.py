@@ -9,8 +9,8 @@ import pytest
 from tests.lab import recipes
 from tests.lab.lab import Lab
 from tests.lab.recipes import SENDMAIL, Site, scenario, server
-from tests.lab.scenario import Scenario
 from tests.lab.sendmail import Sendmail
+from tests.support.scenario import Scenario
 
 pytestmark = pytest.mark.lab
 

@@ -23,12 +23,12 @@ import pytest
 
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.selftest import SelfTest, Verdict
-from tests.lab import addresses
 from tests.lab.lab import Lab
 from tests.lab.labconfig import profile_settings
 from tests.lab.milter import Milter
 from tests.lab.postfix import transport_name
-from tests.lab.processes import REPOSITORY
+from tests.support import addresses
+from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.lab
 

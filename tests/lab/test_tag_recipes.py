@@ -10,8 +10,8 @@ import pytest
 from tests.lab.lab import MYDOMAIN, Lab
 from tests.lab.milter import Milter
 from tests.lab.postfix import transport_name
-from tests.lab.processes import REPOSITORY
-from tests.lab.scenario import Domain, Message, Mx, Scenario, Server
+from tests.support.paths import REPOSITORY
+from tests.support.scenario import Domain, Message, Mx, Scenario, Server
 
 pytestmark = pytest.mark.lab
 

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.milterclient import MilterClient
-from tests.unit.evidence.dnsserver import SILENT, Scripted, failure, found
-from tests.unit.evidence.smtpserver import Close, Hang, SmtpServer
-from tests.unit.supervisor.service import MACROS, Service, eventually
-from tests.unit.supervisor.world import World, world
+from tests.support.dnsserver import SILENT, Scripted, failure, found
+from tests.support.milterclient import MilterClient
+from tests.support.service import MACROS, Service, eventually
+from tests.support.serviceworld import World, world
+from tests.support.smtpserver import Close, Hang, SmtpServer
 
 MESSAGES = int(os.environ.get("SOAK_MESSAGES", "10000"))
 

@@ -15,6 +15,7 @@ from requiretls_milter.config.manual import markdown
 from requiretls_milter.config.mistakes import tables_of
 from requiretls_milter.config.text import EXAMPLES, render
 from requiretls_milter.model import MtaProfile, MtaSts, ProfileName, RequiretlsPolicy, TlsLevel
+from tests.support.paths import REPOSITORY
 
 CONTRACT = (Path(__file__).parent / "contract.toml").read_bytes()
 """The keys and defaults that operators were promised, with an example of each table."""
@@ -272,7 +273,7 @@ def test_the_examples_in_the_comments_are_good(example: str) -> None:
 
 
 def test_the_reference_manual_is_current() -> None:
-    path = Path(__file__).parents[3] / "docs" / "configuration.md"
+    path = REPOSITORY / "docs" / "configuration.md"
     assert path.read_text(encoding="utf-8") == markdown(), 'run "make docs"'
 
 

@@ -27,9 +27,9 @@ from requiretls_milter.engine.exposition import EngineCollector, Exposition
 from requiretls_milter.engine.scrape import MetricsDoor, tls_context
 from requiretls_milter.mirror.section import mirror
 from requiretls_milter.telemetry.metrics import Gauges, Totals
-from tests.unit.evidence.dnsserver import DnsServer, failure, found
-from tests.unit.evidence.pki import Authority
-from tests.unit.mta_import.postfixes import postfix, service
+from tests.support.authority import Authority
+from tests.support.dnsserver import DnsServer, failure, found
+from tests.support.postfixes import postfix, service
 
 
 def configured(**sections: dict[str, Any]) -> Config:

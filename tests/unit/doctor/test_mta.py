@@ -23,7 +23,7 @@ from requiretls_milter.doctor.mta import (
 )
 from requiretls_milter.mirror.postconf import Postfix
 from requiretls_milter.mirror.section import mirror
-from tests.unit.mta_import.postfixes import older, postfix, service
+from tests.support.postfixes import older, postfix, service
 
 QUEUE = "/var/spool/postfix"
 SOCKET = f"unix:{QUEUE}/requiretls-milter/milter.sock"

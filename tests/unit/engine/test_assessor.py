@@ -33,8 +33,8 @@ from requiretls_milter.model import (
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.syntax import nexthop as nexthops
 from requiretls_milter.telemetry.metrics import Counters, Gauges
-from tests.unit.engine.fakesource import Clocks, FakeSource
-from tests.unit.properties.chains import VALIDITIES, Make, issue
+from tests.support.chains import VALIDITIES, Make, issue
+from tests.support.fakesource import Clocks, FakeSource
 
 SETTINGS = """
 [mta]

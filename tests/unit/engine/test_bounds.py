@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from pathlib import Path
 
 import pytest
 
@@ -22,9 +21,10 @@ from requiretls_milter.evidence.slots import Pace, Slots
 from requiretls_milter.ipc.child import Start
 from requiretls_milter.ipc.control import pair
 from requiretls_milter.telemetry.metrics import Bound
+from tests.support.paths import REPOSITORY
 from tests.unit.engine.test_cache import Kit
 
-PAGE = Path(__file__).parents[3] / "docs" / "reliability.md"
+PAGE = REPOSITORY / "docs" / "reliability.md"
 
 CONSTANT = {
     Bound.ENGINE_CONNECTIONS: MAX_CONNECTIONS,

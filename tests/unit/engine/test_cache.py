@@ -37,7 +37,7 @@ from requiretls_milter.model import (
 from requiretls_milter.store.base import StoreError, StoreKind
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.metrics import Counters, Layer
-from tests.unit.engine.fakesource import Clocks, FakeSource
+from tests.support.fakesource import Clocks, FakeSource
 
 RETRY = 60.0
 ADDRESSES = AddressLookup(DnsOutcome.FOUND, True, ("192.0.2.1",), "mx.a.example")

@@ -41,7 +41,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.metrics import Counters, Gauges, OutboundService
-from tests.unit.engine.fakesource import Clocks, FakeSource
+from tests.support.fakesource import Clocks, FakeSource
 
 TIMED_OUT = ProbeEvidence("", ProbeStage.CONNECT, ProbeFailure.TIMEOUT, error="timed out")
 NO_ROUTE = ProbeEvidence("", ProbeStage.CONNECT, ProbeFailure.REFUSED, error="No route to host")

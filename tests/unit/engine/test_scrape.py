@@ -18,8 +18,8 @@ from requiretls_milter.engine import scrape
 from requiretls_milter.engine.exposition import EngineCollector, Exposition
 from requiretls_milter.engine.scrape import CertificateError, MetricsDoor, tls_context
 from requiretls_milter.telemetry.metrics import Counters, Gauges, Totals
-from tests.unit.evidence.pki import Authority, Issued
-from tests.unit.store.kit import until
+from tests.support.authority import Authority, Issued
+from tests.support.stores import until
 
 
 class Web:

@@ -5,13 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.evidence.dnsserver import DnsServer
-from tests.unit.evidence.pki import Authority
-
-
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("pki"))
+from tests.support.authority import Authority
+from tests.support.dnsserver import DnsServer
 
 
 @pytest.fixture

@@ -37,9 +37,9 @@ from requiretls_milter.model import (
     TlsaEvidence,
     TlsaRecord,
 )
-from tests.unit.evidence.dnsserver import DnsServer, failure, found, nodata
-from tests.unit.evidence.pki import Authority, Issued
-from tests.unit.evidence.smtpserver import SmtpServer
+from tests.support.authority import Authority, Issued
+from tests.support.dnsserver import DnsServer, failure, found, nodata
+from tests.support.smtpserver import SmtpServer
 from tests.unit.evidence.test_mta_sts import serving
 
 NOW = 1_000_000.0

@@ -23,7 +23,7 @@ from requiretls_milter.evidence.dns import (
 )
 from requiretls_milter.evidence.tlsa import find_tlsa
 from requiretls_milter.model import AddressLookup, DnsOutcome, MxRecord
-from tests.unit.evidence.dnsserver import (
+from tests.support.dnsserver import (
     SILENT,
     DnsServer,
     Scripted,

@@ -15,13 +15,12 @@ from aiohttp import web
 from OpenSSL import SSL
 
 from requiretls_milter.model import ProbeFailure, ProbeStage
-from tests.unit.evidence.dnsserver import DnsServer, found, nodata
-from tests.unit.evidence.pki import RSA_16384, Authority, Issued, with_a_mebibyte
-from tests.unit.evidence.smtpserver import EHLO_TLS, SmtpServer
+from tests.support.authority import RSA_16384, Authority, Issued, with_a_mebibyte
+from tests.support.dnsserver import DnsServer, found, nodata
+from tests.support.paths import REPOSITORY
+from tests.support.smtpserver import EHLO_TLS, SmtpServer
 from tests.unit.evidence.test_mta_sts import BODY, HOST, ask
 from tests.unit.evidence.test_probe import NAME, assert_ended, prober, seen
-
-ROOT = Path(__file__).parents[3]
 
 PATIENCE = 10.0
 """Seconds for one signature with such a key, on a machine that has other things to do."""
@@ -63,7 +62,7 @@ async def test_a_certificate_of_a_mebibyte_is_no_handshake(
 
 SERVING = """
 import asyncio, ssl, sys
-from tests.unit.evidence.smtpserver import SmtpServer
+from tests.support.smtpserver import SmtpServer
 
 async def main():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -79,7 +78,7 @@ asyncio.run(main())
 
 async def test_a_key_of_16384_bits_holds_nobody_up() -> None:
     server = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SERVING, RSA_16384, stdout=asyncio.subprocess.PIPE, cwd=ROOT
+        sys.executable, "-c", SERVING, RSA_16384, stdout=asyncio.subprocess.PIPE, cwd=REPOSITORY
     )
     over = asyncio.Event()
     try:

@@ -23,8 +23,8 @@ from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.mta_sts import FETCH_RETRY, MAX_POLICY, MtaSts
 from requiretls_milter.model import MtaStsEvidence, MtaStsMode, MtaStsPolicy
-from tests.unit.evidence.dnsserver import DnsServer, Scripted, failure, found, nodata
-from tests.unit.evidence.pki import DAY, Authority, Issued
+from tests.support.authority import DAY, Authority, Issued
+from tests.support.dnsserver import DnsServer, Scripted, failure, found, nodata
 
 NOW = 1_000_000.0
 DOMAIN = "example.test"

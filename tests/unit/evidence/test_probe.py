@@ -28,9 +28,9 @@ from requiretls_milter.evidence.probe import (
     read_ehlo,
 )
 from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
-from tests.unit.evidence.pki import DAY, Authority, Issued
-from tests.unit.evidence.smtpserver import EHLO, EHLO_TLS, Close, Hang, SmtpServer
-from tests.unit.evidence.smtpserver import Reply as ScriptedReply
+from tests.support.authority import DAY, Authority, Issued
+from tests.support.smtpserver import EHLO, EHLO_TLS, Close, Hang, SmtpServer
+from tests.support.smtpserver import Reply as ScriptedReply
 
 NOW = 1_000_000.0
 RETRY_AFTER = 60.0

@@ -20,7 +20,7 @@ from requiretls_milter.evidence.selftest import (
     Verdict,
 )
 from requiretls_milter.model import DnsOutcome
-from tests.unit.evidence.dnsserver import (
+from tests.support.dnsserver import (
     SILENT,
     DnsServer,
     Scripted,

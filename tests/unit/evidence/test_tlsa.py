@@ -9,7 +9,7 @@ import pytest
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.tlsa import find_tlsa
 from requiretls_milter.model import AddressLookup, DnsOutcome, TlsaEvidence, TlsaRecord
-from tests.unit.evidence.dnsserver import (
+from tests.support.dnsserver import (
     DnsServer,
     Scripted,
     failure,

@@ -15,8 +15,8 @@ from cryptography.x509.oid import NameOID
 
 from requiretls_milter.forecast import dane
 from requiretls_milter.model import TlsaRecord
-from tests.unit.forecast.build import NOW
-from tests.unit.properties.chains import HOST, WEAK, Make, issue, spki
+from tests.support.build import NOW
+from tests.support.chains import HOST, WEAK, Make, issue, spki
 
 ROOT = Make("Root", 3, ca=True)
 MIDDLE = Make("Middle", 2, ca=True)

@@ -14,10 +14,10 @@ import pytest
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import Forecast, Outcome
-from tests.lab.pki import Pki
-from tests.lab.scenario import Scenario, load
-from tests.lab.world import World
-from tests.unit.forecast.worlds import evidence_of, profile_of, requirement_of
+from tests.support.pki import Pki
+from tests.support.scenario import Scenario, load
+from tests.support.world import World
+from tests.support.worlds import evidence_of, profile_of, requirement_of
 
 RECORDED = load()
 

@@ -17,7 +17,7 @@ from requiretls_milter.model import (
     TlsLevel,
     TlsPolicy,
 )
-from tests.unit.forecast.build import (
+from tests.support.build import (
     BAD,
     certificate,
     clear,

@@ -12,9 +12,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError, verify
-from tests.unit.evidence.pki import Authority
-from tests.unit.forecast import build
-from tests.unit.properties.chains import HOST, Make, issue
+from tests.support import build
+from tests.support.authority import Authority
+from tests.support.chains import HOST, Make, issue
 
 VERIFY = """
 import gc, sys

@@ -7,7 +7,7 @@ import pytest
 from requiretls_milter.store.base import CLOCK_SKEW, LONGEST, OVERHEAD, Record, StoreKind, alive
 from requiretls_milter.store.memory import SWEEP_INTERVAL, MemoryStore
 from requiretls_milter.telemetry.metrics import Counters
-from tests.unit.store.kit import OFFERED, PROBE, counted
+from tests.support.stores import OFFERED, PROBE, counted
 
 KIND = StoreKind.MTA_STS_POLICY
 

@@ -11,7 +11,7 @@ from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.store.opening import open_store
 from requiretls_milter.store.steady import SteadyStore
 from requiretls_milter.telemetry.metrics import Counters, Gauges
-from tests.unit.store.kit import POLICY, counted
+from tests.support.stores import POLICY, counted
 
 
 def opened(url: str) -> Store:

@@ -47,7 +47,7 @@ from requiretls_milter.store.sqlite import (
     SqliteBackend,
 )
 from requiretls_milter.telemetry.metrics import Counters
-from tests.unit.store.kit import OFFERED, POLICY, PROBE, Disk, counted, record, steady, until
+from tests.support.stores import OFFERED, POLICY, PROBE, Disk, counted, record, steady, until
 
 
 @pytest.fixture

@@ -1,0 +1,109 @@
+"""The benchmark itself: it runs, measures what it says, and notices when it does not."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bench.figures import figure, ratio
+from tests.bench.load import FIELDS, MESSAGES, PLAIN, Load, record
+from tests.bench.mail import baseline
+from tests.support.milterclient import ProtocolError
+from tests.support.paths import REPOSITORY
+
+
+def bench(*arguments: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench", *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_quick_run_measures_every_row_that_needs_no_lab() -> None:
+    found = json.loads(bench("--quick", "--json", "plain", "asked", "judge"))
+    assert found["quick"]
+    assert found["machine"]["cores"] >= 1
+    rows = {row["name"]: row for row in found["rows"]}
+    assert list(rows) == ["plain", "asked", "judge"]
+    for name in ("plain", "asked"):
+        assert [data["connections"] for data in rows[name]["data"]] == [1, 8]
+        for data in rows[name]["data"]:
+            pinned = ["ours, pinned"] if name == "plain" else []
+            assert list(data["milters"]) == ["ours", *pinned, "baseline"]
+            for measured in data["milters"].values():
+                assert measured["rate"]["median"] > 0
+                assert 0 < measured["p50_ms"]["median"] <= measured["p99_ms"]["median"]
+                assert 0 < measured["cpu_us"]["median"] < 100_000
+            assert data["ratios"]["ours"]["rate"]["ratio"] > 0
+    assert all(case["median"] > 0 for case in rows["judge"]["data"])
+
+
+def test_tables_name_what_was_measured_and_on_what() -> None:
+    out = bench("--quick", "judge")
+    assert f"Python {sys.version.split()[0]}" in out
+    assert "forecasts/s" in out
+    assert "by the letter of RFC 8689" in out
+
+
+def test_a_message_has_25_fields_and_each_connection_10_messages() -> None:
+    assert (len(FIELDS), MESSAGES) == (25, 10)
+
+
+def test_every_message_that_is_counted_went_the_whole_way_through_the_milter(
+    tmp_path: Path,
+) -> None:
+    with baseline(tmp_path) as milter:
+        record(milter.socket, PLAIN, milter.script)
+        run = Load().send(milter.socket, milter.script, connections=3, seconds=0.3, warmup=0.1)
+    assert 0 < run.messages <= run.all
+    assert run.edits == run.all
+    assert run.all // MESSAGES <= run.connections <= run.all // MESSAGES + 3
+
+
+def test_an_answer_other_than_the_recorded_one_ends_the_run(tmp_path: Path) -> None:
+    with baseline(tmp_path) as milter:
+        record(milter.socket, PLAIN, milter.script)
+        script = milter.script.read_bytes()
+        length = struct.unpack(">I", script[:4])[0]
+        # what the milter agreed to comes after what the MTA offers, and ends with the flags
+        changed = bytearray(script)
+        changed[4 + length + 4 + 4 + 1 + 11] ^= 1
+        milter.script.write_bytes(changed)
+        with pytest.raises(ProtocolError, match="negotiation other than recorded"):
+            Load().send(milter.socket, milter.script, connections=1, seconds=0.1, warmup=0.0)
+
+
+def test_the_load_is_faster_than_what_it_measures(tmp_path: Path) -> None:
+    load = Load()
+    with baseline(tmp_path) as milter:
+        record(milter.socket, PLAIN, milter.script)
+        measured = load.send(milter.socket, milter.script, connections=8, seconds=0.3, warmup=0.1)
+    with load.answering(tmp_path / "answers.sock", milter.script):
+        socket = str(tmp_path / "answers.sock")
+        most = load.send(socket, milter.script, connections=8, seconds=0.3, warmup=0.1)
+    # of processor time, which other things that the machine does leave alone
+    spent = measured.load_cpu / measured.rate
+    assert measured.load_cpu < 0.5
+    assert spent < 1e-4
+    assert most.edits == 0
+    assert most.messages > 0
+
+
+def test_figures_are_medians_and_ratios_come_from_neighbouring_runs() -> None:
+    ours, theirs = figure([10.0, 20.0, 30.0]), figure([5.0, 10.0, 10.0])
+    assert (ours.median, ours.low, ours.high) == (20.0, 15.0, 25.0)
+    assert figure([7.0]).low == 7.0
+    found = ratio(ours, theirs)
+    assert found.ratio == 2.0
+    assert (found.low, found.high) == (2.0, 2.5)

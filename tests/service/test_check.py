@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from requiretls_milter import config as configuration
+from requiretls_milter.engine.assessor import Assessor
+from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.server import EngineDoor, EngineState
+from requiretls_milter.evidence.collector import Collector
+from requiretls_milter.forecast.pkix import TrustStore
+from requiretls_milter.store.memory import MemoryStore
+from requiretls_milter.telemetry.metrics import Aggregate, Counters, Gauges
+from tests.support.cliworld import World, command, start
+
+NO_REQUIRETLS = b"250 mx.test\r\n"
+
+
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+async def good(world: World) -> str:
+    server = await world.server("mx.good.test")
+    return f"[mx.good.test]:{server.port}"
+
+
+async def bad(world: World) -> str:
+    server = await world.server("mx.bad.test", ehlo_tls=NO_REQUIRETLS)
+    return f"[mx.bad.test]:{server.port}"
+
+
+def down(world: World) -> str:
+    port = closed_port()
+    world.down("mx.down.test", port)
+    return f"[mx.down.test]:{port}"
+
+
+# ---------------------------------------------------------------- exit status
+
+
+async def test_a_delivery_that_would_be_made_is_status_0(world: World) -> None:
+    done = await command("check", await good(world), "--config", world.config())
+    assert done.status == 0, done
+    assert done.err == ""
+
+
+async def test_a_delivery_that_would_fail_for_good_is_status_1(world: World) -> None:
+    done = await command("check", await bad(world), "--config", world.config())
+    assert done.status == 1, done
+
+
+async def test_a_delivery_that_would_be_deferred_is_status_75(world: World) -> None:
+    done = await command("check", down(world), "--config", world.config())
+    assert done.status == 75, done
+
+
+async def test_what_is_not_known_is_status_75(world: World) -> None:
+    config = world.config("probe.enabled = false")
+    done = await command("check", await good(world), "--config", config, "--format", "json")
+    assert done.status == 75, done
+    assert done.json[0]["forecast"]["outcome"] == "unknown"
+
+
+async def test_the_worst_of_several_is_the_status(world: World) -> None:
+    config = world.config()
+    fine, wrong, away = await good(world), await bad(world), down(world)
+    assert (await command("check", fine, away, "--config", config)).status == 75
+    assert (await command("check", away, wrong, fine, "--config", config)).status == 1
+
+
+async def test_a_noncompliant_delivery_is_status_0(world: World) -> None:
+    # the MX is unsigned, the host's TLSA records are not: Postfix delivers, the RFC would not
+    server = await world.server("mx.half.test")
+    world.mx("half.test", "mx.half.test")
+    world.dns.script["half.test", "MX"].ad = False
+    config = world.config(f"probe.port = {server.port}")
+    done = await command("check", "half.test", "--config", config, "--format", "json")
+    assert done.status == 0, done
+    (report,) = done.json
+    assert report["forecast"]["compliant"] is False
+    assert report["forecast"]["reason"] == "noncompliant_mx_insecure"
+    assert report["rfc8689"] == {"status": "5.7.10", "reason": "mx_lookup_insecure"}
+
+
+async def test_a_malformed_next_hop_is_status_2_and_nothing_is_asked(world: World) -> None:
+    done = await command("check", "good.test", "[a", "b..c", "--config", world.config())
+    assert done.status == 2
+    assert done.out == ""
+    assert len(done.err.splitlines()) == 2
+    assert world.dns.asked == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check"],
+        ["check", "a.test", "--format", "xml"],
+        ["check", "a.test", "--requirement", "maybe"],
+        ["check", "a.test", "--config", "/nonexistent.toml"],
+        ["check", "--frobnicate", "a.test"],
+    ],
+)
+async def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
+    done = await command(*arguments)
+    assert done.status == 2
+    assert done.out == ""
+    assert done.err
+
+
+async def test_ctrl_c_is_no_verdict(world: World) -> None:
+    connected = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    world.address("mx.slow.test", "127.0.0.1")
+    config = world.config(timeout=60)
+    process = await start("check", f"[mx.slow.test]:{port}", "--config", config)
+    await connected.wait()
+    process.send_signal(signal.SIGINT)
+    out, _ = await process.communicate()
+    server.close()
+    assert process.returncode == 130
+    assert out == b""
+
+
+# ---------------------------------------------------------------- JSON
+
+
+async def test_json_has_the_promised_keys_and_nothing_else(world: World) -> None:
+    server = await world.server("mx.good.test")
+    world.mx("good.test", "mx.good.test")
+    config = world.config(f"probe.port = {server.port}")
+    done = await command("check", "Good.TEST", "--config", config, "--format", "json")
+    (report,) = done.json
+    valid_until = report["forecast"].pop("valid_until")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", valid_until)
+    (record,) = report["hosts"][0].pop("tlsa")
+    assert re.fullmatch(r"3 1 1 [0-9a-f]{64}", record)
+    seen = {
+        "starttls": "offered",
+        "tls_version": "TLSv1.3",
+        "certificate": {"verified_by": "dane", "error": None},
+        "requiretls": True,
+        "status": "2.0.0",
+        "reason": "ok",
+    }
+    assert report == {
+        "nexthop": "Good.TEST",
+        "requirement": "requiretls",
+        "forecast": {
+            "status": "2.0.0",
+            "outcome": "deliver",
+            "compliant": True,
+            "reason": "ok",
+            "text": "mx.good.test[127.0.0.1] would take the message over TLS verified at level "
+            "dane",
+            "mx": "mx.good.test",
+            "tls": "dane/requiretls",
+        },
+        "rfc8689": {"status": "2.0.0", "reason": "ok"},
+        "mx_lookup_secure": True,
+        "mta_sts": None,
+        "hosts": [
+            {
+                "host": "mx.good.test",
+                "preference": 10,
+                "secure": True,
+                "mta_sts_match": None,
+                **seen,
+                "addresses": [{"address": "127.0.0.1", **seen}],
+            }
+        ],
+    }
+
+
+async def test_json_has_an_object_for_each_next_hop_in_order(world: World) -> None:
+    fine, wrong = await good(world), await bad(world)
+    config = world.config()
+    asked = [wrong, fine, wrong]
+    done = await command("check", *asked, "--config", config, "--format", "json")
+    assert [report["nexthop"] for report in done.json] == asked
+    assert [report["forecast"]["status"] for report in done.json] == ["5.7.30", "2.0.0", "5.7.30"]
+
+
+async def test_the_requirement_is_taken_as_carried(world: World) -> None:
+    wrong = await bad(world)
+    config = world.config()
+    for requirement, status in (("none", 0), ("tls-required-no", 0), ("requiretls", 1)):
+        done = await command(
+            *("check", wrong, "--config", config),
+            *("--requirement", requirement, "--format", "json"),
+        )
+        assert done.status == status, done
+        assert done.json[0]["requirement"] == requirement
+
+
+async def test_the_transport_decides_how_it_is_judged(world: World) -> None:
+    wrong = await bad(world)
+    config = world.config('[mta.transport.lax]\nrequiretls_policy = "opportunistic"')
+    assert (await command("check", wrong, "--config", config)).status == 1
+    assert (await command("check", wrong, "--config", config, "--transport", "lax")).status == 0
+
+
+async def test_all_servers_are_looked_at_also_where_the_mta_would_not_connect(
+    world: World,
+) -> None:
+    server = await world.server("mx.good.test")
+    config = world.config('mta.tls_security_level = "may"'.replace("mta.", "mta.transport.may."))
+    done = await command(
+        *("check", f"[mx.good.test]:{server.port}", "--config", config),
+        *("--transport", "may", "--format", "json"),
+    )
+    (report,) = done.json
+    assert report["forecast"]["reason"] == "tls_level_does_not_verify"
+    assert report["rfc8689"] == {"status": "2.0.0", "reason": "ok"}
+    assert report["hosts"][0]["requiretls"] is True
+
+
+# ---------------------------------------------------------------- text
+
+
+async def test_text_tells_host_by_host_then_both_verdicts_then_why(world: World) -> None:
+    server = await world.server("mx1.mixed.test", ehlo_tls=NO_REQUIRETLS)
+    world.down("mx2.mixed.test", server.port, "127.0.0.9")
+    world.mx("mixed.test", "mx1.mixed.test", "mx2.mixed.test")
+    config = world.config(f"probe.port = {server.port}")
+    done = await command("check", "mixed.test", "--config", config)
+    assert done.status == 75
+    parts = [
+        "mixed.test",
+        "MX lookup signed, MTA-STS none",
+        "10  mx1.mixed.test  address signed",
+        "TLSA 3 1 1 ",
+        "127.0.0.1  TLSv1.3  verified by DANE  no REQUIRETLS  5.7.30 requiretls_not_offered",
+        "20  mx2.mixed.test  address signed",
+        "127.0.0.9  unreachable",
+        "Forecast  4.4.1  would be deferred: unreachable",
+        "RFC 8689  4.4.1  unreachable",
+        "Why",
+        "No connection to mx2.mixed.test[127.0.0.9]",
+    ]
+    position = 0
+    for part in parts:
+        assert part in done.out[position:], done.out
+        position = done.out.index(part, position) + len(part)
+
+
+MARKUP = "no [/] [green]2.0.0 all well[/] [link=http://evil.example]see[/link] :smile:"
+
+
+@pytest.mark.rule(62)
+async def test_r62_what_a_server_says_is_no_markup_of_the_terminal(world: World) -> None:
+    server = await world.server("mx.markup.test", banner=f"554 {MARKUP}\r\n".encode())
+    world.mx("markup.test", "mx.markup.test")
+    config = world.config(f"probe.port = {server.port}")
+    done = await command("check", "markup.test", "--config", config)
+    assert done.status == 75
+    assert MARKUP in " ".join(done.out.split())
+
+
+async def test_text_for_a_pipe_is_plain_and_fits(world: World) -> None:
+    done = await command("check", await good(world), "--config", world.config())
+    assert "\x1b" not in done.out
+    assert all(len(line) <= 100 and line == line.rstrip() for line in done.out.splitlines())
+
+
+# ---------------------------------------------------------------- the engine of a running service
+
+
+class Warm:
+    """The engine's door of a running service, with its own view of the world."""
+
+    def __init__(self, config: configuration.Config) -> None:
+        trust = TrustStore.load(config.probe.ca_file)
+        self.source = CachedSource(
+            Collector(config), store=MemoryStore(), retry_after=60, counters=Counters()
+        )
+        self.assessor = Assessor(config, self.source, trust, Counters(), Gauges())
+        state = EngineState(self.assessor, 1, config.assessment_digest())
+        self.door = EngineDoor(config.engine.socket, lambda: state, Aggregate(), dict)
+
+    async def __aenter__(self) -> Warm:
+        await self.door.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.door.close()
+        await self.assessor.close()
+        await self.source.close()
+
+
+async def test_a_running_engine_with_the_same_settings_is_asked(world: World) -> None:
+    server = await world.server("mx.good.test")
+    hop = f"[mx.good.test]:{server.port}"
+    path = world.config("milter.workers = 4")
+    async with Warm(configuration.load(Path(path))):
+        for _ in range(2):
+            done = await command("check", hop, "--config", path, "--format", "json")
+            assert done.status == 0, done
+            assert done.json[0]["nexthop"] == hop
+        assert server.connections == 1  # the second time it was known
+        await command("check", hop, "--config", path, "--refresh")
+        assert server.connections == 2
+
+
+async def test_an_engine_that_looks_at_the_world_otherwise_is_not_asked(world: World) -> None:
+    server = await world.server("mx.good.test")
+    hop = f"[mx.good.test]:{server.port}"
+    theirs = world.config("mta.mx_session_limit = 1", name="theirs.toml")
+    async with Warm(configuration.load(Path(theirs))):
+        for _ in range(2):
+            done = await command("check", hop, "--config", world.config())
+            assert done.status == 0, done
+        assert server.connections == 2
+
+
+async def test_a_socket_where_nobody_answers_does_not_hold_us_up(world: World) -> None:
+    fine = await good(world)
+    path = world.config()
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(str(world.directory / "engine.sock"))
+        mute.listen()
+        began = time.monotonic()
+        done = await command("check", fine, "--config", path)
+    assert done.status == 0, done
+    assert time.monotonic() - began < 10

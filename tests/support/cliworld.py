@@ -1,0 +1,122 @@
+"""A small world for ``check``: a scripted resolver, scripted SMTP servers, and a configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from tests.support.authority import Authority, Issued
+from tests.support.dnsserver import DnsServer, found, nodata
+from tests.support.paths import REPOSITORY
+from tests.support.smtpserver import SmtpServer
+
+PROGRAM = (sys.executable, "-m", "requiretls_milter")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command ended with."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+async def start(*arguments: str) -> asyncio.subprocess.Process:
+    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    return await asyncio.create_subprocess_exec(
+        *PROGRAM,
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=REPOSITORY,
+        env=environment,
+    )
+
+
+async def command(*arguments: str) -> Done:
+    """Run the program as a user would."""
+    process = await start(*arguments)
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return Done(process.returncode, out.decode(), err.decode())
+
+
+class World:
+    """Domains below ``test``, each with a host or more; see :meth:`domain`."""
+
+    def __init__(self, directory: Path, dns: DnsServer, authority: Authority) -> None:
+        self.directory = directory
+        self.dns = dns
+        self.authority = authority
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> World:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def server(self, name: str, *, host: str = "127.0.0.1", **replies: Any) -> SmtpServer:
+        """A server with a certificate for *name*, signed addresses and a matching TLSA record."""
+        issued = self.authority.issue(name)
+        server = SmtpServer(tls=issued.server_context(), host=host, **replies)
+        await self._stack.enter_async_context(server)
+        self.address(name, host)
+        self.tlsa(name, server.port, issued)
+        return server
+
+    def down(self, name: str, port: int, host: str = "127.0.0.1") -> None:
+        """A host with a TLSA record, where nobody listens."""
+        self.address(name, host)
+        self.tlsa(name, port, self.authority.issue(name))
+
+    def address(self, name: str, address: str) -> None:
+        self.dns.set(name, "A", found(f"{name}. 300 IN A {address}"))
+        self.dns.set(name, "AAAA", nodata())
+
+    def tlsa(self, name: str, port: int, issued: Issued) -> None:
+        key = issued.certificate.public_key().public_bytes(
+            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+        )
+        digest = hashlib.sha256(key).hexdigest()
+        owner = f"_{port}._tcp.{name}"
+        self.dns.set(owner, "TLSA", found(f"{owner}. 300 IN TLSA 3 1 1 {digest}"))
+
+    def mx(self, domain: str, *hosts: str) -> None:
+        lines = [f"{domain}. 300 IN MX {10 * (i + 1)} {host}." for i, host in enumerate(hosts)]
+        self.dns.set(domain, "MX", found(*lines))
+        self.dns.set(f"_mta-sts.{domain}", "TXT", nodata())
+
+    def config(self, *more: str, name: str = "config.toml", timeout: float = 3) -> str:
+        """Write a configuration and return its path."""
+        path = self.directory / name
+        path.write_text(
+            "\n".join(
+                (
+                    f'engine.socket = "{self.directory}/engine.sock"',
+                    f'dns.nameservers = ["{self.dns.address}"]',
+                    "dns.timeout = 2",
+                    'mta.tls_security_level = "dane"',
+                    f'probe.ca_file = "{self.authority.path}"',
+                    'probe.allow_networks = ["127.0.0.0/8"]',
+                    f"probe.command_timeout = {timeout}",
+                    *more,
+                )
+            )
+        )
+        return str(path)

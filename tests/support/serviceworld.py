@@ -1,0 +1,104 @@
+"""A small internet on loopback: a resolver that says what the test wants, and a mail server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+
+from tests.support.authority import Authority
+from tests.support.dnsserver import DnsServer, failure, found, nodata
+from tests.support.smtpserver import EHLO_TLS, SmtpServer
+
+WITHOUT_REQUIRETLS = b"250-mx.example.net hello\r\n250 SIZE 1000\r\n"
+
+
+@dataclass
+class World:
+    """``good.test`` keeps REQUIRETLS (DANE, offered), ``lacking.test`` does not offer it.
+
+    ``renewing.test`` keeps it too, and what is known of it lives for a second.
+    """
+
+    dns: DnsServer
+    good: SmtpServer
+    lacking: SmtpServer
+    renewing: SmtpServer
+    ca_file: Path
+
+    @property
+    def config(self) -> str:
+        return f"""
+[mta]
+tls_security_level = "dane"
+[dns]
+nameservers = ["{self.dns.address}"]
+timeout = 2
+[probe]
+port = {self.good.port}
+ca_file = "{self.ca_file}"
+allow_networks = ["127.0.0.0/8"]
+"""
+
+
+def _validate(dns: DnsServer) -> None:
+    """Answer as a validating resolver does to who looks whether it is one."""
+    dns.set(".", "NS", found(". 300 IN NS a.root-servers.net."))
+    for name in ("org", "net"):
+        dns.set(name, "A", nodata())
+    for name in ("dnssec-failed.org", "rhybar.cz"):
+        dns.set(name, "A", failure())
+    for name in ("google.com", "microsoft.com"):
+        dns.set(name, "A", found(f"{name}. 300 IN A 192.0.2.1", ad=False))
+
+
+@contextmanager
+def world(directory: Path) -> Iterator[World]:
+    """The servers, in a thread of their own."""
+    authority = Authority(directory)
+    issued = authority.issue("mx.good.test", "mx.lacking.test")
+    dns = DnsServer()
+    good = SmtpServer(tls=issued.server_context(), host="127.0.0.2", ehlo_tls=EHLO_TLS)
+    lacking = SmtpServer(tls=issued.server_context(), host="127.0.0.3", ehlo_tls=WITHOUT_REQUIRETLS)
+    renewing = SmtpServer(tls=issued.server_context(), host="127.0.0.4", ehlo_tls=EHLO_TLS)
+    spki = issued.certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    digest = hashlib.sha256(spki).hexdigest()
+    up, done = threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        async with dns, good:
+            lacking.port = renewing.port = good.port
+            async with lacking, renewing:
+                for domain, ttl, server in (
+                    ("good.test", 300, good),
+                    ("lacking.test", 300, lacking),
+                    ("renewing.test", 1, renewing),
+                ):
+                    host = f"mx.{domain}"
+                    dns.set(domain, "MX", found(f"{domain}. {ttl} IN MX 10 {host}."))
+                    dns.set(host, "A", found(f"{host}. {ttl} IN A {server.host}"))
+                    dns.set(host, "AAAA", nodata())
+                    name = f"_{good.port}._tcp.{host}"
+                    dns.set(name, "TLSA", found(f"{name}. {ttl} IN TLSA 3 1 1 {digest}"))
+                _validate(dns)
+                up.set()
+                await done.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    try:
+        assert up.wait(10)
+        yield World(dns, good, lacking, renewing, authority.path)
+    finally:
+        loop.call_soon_threadsafe(done.set)
+        thread.join(10)
+        loop.close()

@@ -1,0 +1,472 @@
+"""The [mta] section that mirrors a Postfix, and what is said where it cannot."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from requiretls_milter import config
+from requiretls_milter.config import Config
+from requiretls_milter.mirror.postconf import PARAMETERS, Postfix
+from requiretls_milter.mirror.section import Mirror, mirror, to_toml
+from requiretls_milter.mirror.unmirrored import CLIENT, GLOBAL
+from requiretls_milter.model import TlsLevel, TlsPolicy
+from tests.support.postfixes import DEFAULTS_3_11, older, postfix, service
+
+
+def warned(made: Mirror, *words: str) -> bool:
+    """Whether one warning has all these words."""
+    return any(all(word in warning for word in words) for warning in made.warnings)
+
+
+def mta_of(made: Mirror) -> config.Mta:
+    return config.parse(to_toml(made).encode(), "mirror").mta
+
+
+# ---------------------------------------------------------------- as it is installed
+
+
+def test_an_installed_postfix_is_mirrored_without_a_warning() -> None:
+    made = mirror(postfix())
+    assert made.warnings == ()
+    assert made.mta == {
+        "profile": "postfix",
+        "carries": "auto",
+        "mydomain": "example.org",
+        "myhostname": "mta.example.org",
+        "tls_security_level": "may",
+        "requiretls_policy": "default",
+        "tls_policy": {},
+        "mta_sts": "off",
+        "insecure_mx_policy": "dane",
+        "requiretls_esmtp_header": True,
+        "mx_address_limit": 5,
+        "mx_session_limit": 2,
+        "inet_protocols": ["ipv4", "ipv6"],
+        "address_preference": "any",
+        "local_transports": ["retry", "local", "maildrop", "dovecot-lmtp"],
+        "local_domains": ["mta.example.org", "localhost.example.org", "localhost"],
+        "my_addresses": ["127.0.0.1", "192.0.2.25"],
+    }
+
+
+def test_what_says_nothing_is_not_written() -> None:
+    assert "tls_policy" not in tomllib.loads(to_toml(mirror(postfix())))["mta"]
+
+
+def test_the_same_settings_always_give_the_same_text() -> None:
+    assert to_toml(mirror(postfix())) == to_toml(mirror(postfix()))
+
+
+def test_an_older_postfix_has_no_policy_and_obeys_no_header_field() -> None:
+    made = mirror(older(postfix()))
+    assert made.version == "3.7.11"
+    assert made.mta["carries"] == "auto"
+    assert made.mta["requiretls_esmtp_header"] is False
+    assert "requiretls_policy" not in made.mta
+
+
+# ---------------------------------------------------------------- the TLS level
+
+
+@pytest.mark.parametrize("level", ["none", "may", "encrypt", "verify", "secure", "MAY"])
+def test_a_level_that_needs_no_dns_is_taken_as_it_is(level: str) -> None:
+    assert mirror(postfix(smtp_tls_security_level=level)).mta["tls_security_level"] == level.lower()
+
+
+@pytest.mark.parametrize("level", ["dane", "dane-only"])
+def test_dane_with_dnssec_is_dane(level: str) -> None:
+    made = mirror(postfix(smtp_tls_security_level=level, smtp_dns_support_level="dnssec"))
+    assert (made.mta["tls_security_level"], made.warnings) == (level, ())
+
+
+WITHOUT_DANE = [
+    {"smtp_dns_support_level": ""},
+    {"smtp_dns_support_level": "enabled"},
+    {"smtp_dns_support_level": "dnssec", "smtp_host_lookup": "native"},
+    {"smtp_dns_support_level": "dnssec", "ignore_mx_lookup_error": "yes"},
+    {"smtp_dns_support_level": "dnssec", "smtp_dns_resolver_options": "res_defnames"},
+]
+
+
+@pytest.mark.parametrize("settings", WITHOUT_DANE)
+def test_dane_that_postfix_cannot_do_is_may(settings: dict[str, str]) -> None:
+    made = mirror(postfix(smtp_tls_security_level="dane", **settings))
+    assert made.mta["tls_security_level"] == "may"
+    assert warned(made, "smtp_tls_security_level = dane, but", "so does the mirror")
+
+
+@pytest.mark.parametrize("settings", WITHOUT_DANE)
+def test_dane_only_that_postfix_cannot_do_defers(settings: dict[str, str]) -> None:
+    made = mirror(postfix(smtp_tls_security_level="dane-only", **settings))
+    assert made.mta["requiretls_policy"] == "invalid"
+    assert warned(made, "dane-only, but", "4.7.5")
+
+
+@pytest.mark.parametrize(
+    ("settings", "level"),
+    [
+        ({}, "none"),
+        ({"smtp_use_tls": "yes"}, "may"),
+        ({"smtp_use_tls": "no", "smtp_enforce_tls": "yes"}, "verify"),
+        ({"smtp_enforce_tls": "yes", "smtp_tls_enforce_peername": "no"}, "encrypt"),
+    ],
+)
+def test_without_a_level_the_obsolete_parameters_decide(
+    settings: dict[str, str], level: str
+) -> None:
+    made = mirror(postfix(smtp_tls_security_level="", **settings))
+    assert made.mta["tls_security_level"] == level
+
+
+def test_fingerprints_are_never_called_verified() -> None:
+    made = mirror(postfix(smtp_tls_security_level="fingerprint"))
+    assert made.mta["tls_security_level"] == "encrypt"
+    assert warned(made, "fingerprint", "not mirrored")
+
+
+def test_a_level_that_postfix_does_not_know_is_told() -> None:
+    made = mirror(postfix(smtp_tls_security_level="best"))
+    assert made.mta["tls_security_level"] == "none"
+    assert warned(made, "smtp_tls_security_level = best", "delivers nothing")
+
+
+# ---------------------------------------------------------------- MTA-STS and policy tables
+
+PLUGIN = "socketmap:inet:127.0.0.1:8461:postfix"
+
+
+@pytest.mark.parametrize("maps", [PLUGIN, f"proxy:{PLUGIN}", "tcp:127.0.0.1:8461"])
+def test_a_policy_service_is_mta_sts(maps: str) -> None:
+    made = mirror(postfix(smtp_tls_policy_maps=maps, smtp_tls_CAfile="/etc/ssl/ca.pem"))
+    assert made.mta["mta_sts"] == "mx-patterns"
+    assert warned(made, "policy_type=sts", 'set mta_sts = "match"')
+
+
+def test_a_policy_service_is_matched_in_the_old_way_where_postfix_does_so() -> None:
+    main = {"smtp_tls_policy_maps": PLUGIN, "smtp_tls_enforce_sts_mx_patterns": "no"}
+    assert mirror(postfix(**main)).mta["mta_sts"] == "match"
+    made = mirror(older(postfix(smtp_tls_policy_maps=PLUGIN)))
+    assert made.mta["mta_sts"] == "match"
+
+
+ABLE = {"smtp_dns_support_level": "dnssec", "smtp_tls_CAfile": "/etc/ssl/ca.pem"}
+"""Settings that DANE and the levels verify and secure need."""
+
+
+def with_tables(
+    *tables: dict[str, str], maps: str = "TABLES", main: dict[str, str] = ABLE
+) -> Postfix:
+    """A Postfix with static *tables* in smtp_tls_policy_maps, in order."""
+    named = {f"hash:/etc/postfix/{n}": tuple(table.items()) for n, table in enumerate(tables, 1)}
+    base = postfix(smtp_tls_policy_maps=maps.replace("TABLES", ", ".join(named)), **main)
+    return replace(base, tables={**base.tables, **named})
+
+
+def test_static_policies_are_one_table_in_which_the_first_decides() -> None:
+    first = {"a.example": "encrypt", "[b.example]:587": "verify, match=x.example:hostname"}
+    second = {"A.example": "none", ".example": "secure connection_reuse=yes"}
+    made = mirror(with_tables(first, second))
+    assert made.mta["tls_policy"] == {
+        "a.example": "encrypt",
+        "[b.example]:587": "verify match=x.example:hostname",
+        ".example": "secure",
+    }
+    assert made.mta["mta_sts"] == "off"
+    assert not warned(made, "smtp_tls_policy_maps")
+    assert dict(mta_of(made).profile_for("").tls_policy) == {
+        "a.example": TlsPolicy(TlsLevel.ENCRYPT),
+        "[b.example]:587": TlsPolicy(TlsLevel.VERIFY, ("x.example", "hostname")),
+        ".example": TlsPolicy(TlsLevel.SECURE),
+    }
+
+
+def test_a_transport_without_the_tables_is_told_apart() -> None:
+    strict = service("smtp", "smtp-strict", main=ABLE, smtp_tls_policy_maps="")
+    base = with_tables({"a.example": "encrypt"})
+    made = mirror(replace(base, services=(*base.services, strict)))
+    assert made.mta["transport"]["smtp-strict"] == {"tls_policy": {}}
+    mta = mta_of(made)
+    assert mta.profile_for("smtp-strict").tls_policy == ()
+    assert mta.profile_for("smtp").tls_policy != ()
+
+
+def test_what_an_entry_says_beyond_its_level_is_told_by_name() -> None:
+    table = {"a.example": "encrypt protocols=>=TLSv1.3 ciphers=high", "b.example": "none x=y"}
+    made = mirror(with_tables(table))
+    assert made.mta["tls_policy"] == {"a.example": "encrypt", "b.example": "none"}
+    assert warned(made, "hash:/etc/postfix/1", "without ciphers, protocols", "a.example")
+    assert len(made.warnings) == 1
+
+
+def test_entries_that_cannot_be_mirrored_are_told_by_name() -> None:
+    bad = {f"{letter}.example": "fingerprint match=AA:BB" for letter in "abcdefg"}
+    made = mirror(with_tables({**bad, "good.example": "dane"}))
+    assert made.mta["tls_policy"] == {"good.example": "dane"}
+    assert warned(made, "hash:/etc/postfix/1", "a.example", "and 2 more", "fingerprint")
+    unreadable = postfix(smtp_tls_policy_maps="hash:/etc/postfix/policy")
+    assert warned(mirror(unreadable), "hash:/etc/postfix/policy", "cannot be read")
+
+
+def test_a_static_table_behind_a_service_is_told_of() -> None:
+    table = {"a.example": "encrypt"}
+    behind = mirror(with_tables(table, maps=f"{PLUGIN} TABLES"))
+    assert warned(behind, "stands behind a policy service")
+    before = mirror(with_tables(table, maps=f"TABLES {PLUGIN}"))
+    assert not warned(before, "stands behind a policy service")
+    assert before.mta["tls_policy"] == behind.mta["tls_policy"] == table
+
+
+def test_entries_for_dane_are_weaker_where_postfix_cannot_do_it() -> None:
+    table = {"a.example": "dane", "b.example": "dane-only"}
+    made = mirror(with_tables(table, main={"smtp_dns_support_level": "enabled"}))
+    assert made.mta["tls_policy"] == {"a.example": "may"}
+    assert warned(made, "level dane", "smtp_dns_support_level", "a.example")
+    assert warned(made, "not mirrored", "dane-only", "b.example")
+
+
+def test_per_site_policies_count_only_without_policy_maps() -> None:
+    per_site = {"smtp_tls_per_site": "hash:/etc/postfix/site"}
+    assert warned(mirror(postfix(**per_site)), "smtp_tls_per_site")
+    both = {**per_site, "smtp_tls_policy_maps": PLUGIN}
+    assert not warned(mirror(postfix(**both)), "smtp_tls_per_site")
+
+
+# ---------------------------------------------------------------- what the MTA carries
+
+
+@pytest.mark.parametrize(
+    ("requiretls", "tls_required", "carries"),
+    [
+        ("yes", "yes", "auto"),
+        ("no", "yes", "tls-required"),
+        ("no", "no", "nothing"),
+        ("yes", "no", "auto"),
+    ],
+)
+def test_what_postfix_obeys_is_what_it_carries(
+    requiretls: str, tls_required: str, carries: str
+) -> None:
+    made = mirror(postfix(requiretls_enable=requiretls, tls_required_enable=tls_required))
+    assert made.mta["carries"] == carries
+    told = warned(made, "tls_required_enable = no")
+    assert told is (carries == "auto" and tls_required == "no")
+
+
+def test_a_macro_v_that_says_nothing_is_made_up_for() -> None:
+    assert mirror(postfix(milter_macro_v="Mailer 1")).mta["carries"] == "requiretls"
+
+
+def test_a_postfix_with_requiretls_switched_off_never_enforces_it() -> None:
+    made = mirror(postfix(requiretls_enable="no"))
+    assert made.mta["requiretls_policy"] == "disable"
+    assert made.mta["requiretls_esmtp_header"] is False
+
+
+def test_the_header_field_is_obeyed_only_where_both_parameters_say_so() -> None:
+    assert mirror(postfix(requiretls_esmtp_header="no")).mta["requiretls_esmtp_header"] is False
+
+
+# ---------------------------------------------------------------- transports
+
+
+def test_a_transport_has_the_keys_that_differ() -> None:
+    strict = service(
+        "smtp", "smtp-strict", smtp_tls_security_level="secure", smtp_mx_address_limit="0"
+    )
+    made = mirror(postfix(service("smtp"), strict, service("smtp", "relay")))
+    assert made.mta["transport"] == {
+        "smtp-strict": {"tls_security_level": "secure", "mx_address_limit": 0}
+    }
+    mta = mta_of(made)
+    assert mta.profile_for("smtp-strict").mx_address_limit == 0
+    assert mta.profile_for("smtp").mx_address_limit == 5
+
+
+def test_the_transport_smtp_itself_may_differ_from_main_cf() -> None:
+    made = mirror(postfix(service("smtp", smtp_tls_security_level="encrypt")))
+    assert made.mta["tls_security_level"] == "may"
+    assert made.mta["transport"] == {"smtp": {"tls_security_level": "encrypt"}}
+
+
+def test_a_transport_that_never_enforces_is_disabled() -> None:
+    made = mirror(postfix(service("smtp", "inner", requiretls_enable="no")))
+    assert made.mta["transport"] == {"inner": {"requiretls_policy": "disable"}}
+
+
+def test_an_smtp_service_that_is_no_transport_is_left_out() -> None:
+    made = mirror(postfix(service("smtp", "10025", "inet", smtp_tls_security_level="none")))
+    assert "transport" not in made.mta
+
+
+def test_warnings_of_a_transport_name_it_and_are_not_repeated_for_others() -> None:
+    odd = service("smtp", "odd", smtp_tls_wrappermode="yes", tls_required_enable="no")
+    made = mirror(postfix(service("smtp"), odd))
+    assert [text.split(":")[0] for text in made.warnings] == ["transport odd"] * 2
+    made = mirror(postfix(smtp_tls_wrappermode="yes"))
+    assert len(made.warnings) == 1
+
+
+def test_lmtp_is_local_and_told_only_where_it_may_bounce() -> None:
+    assert "dovecot-lmtp" in mirror(postfix()).mta["local_transports"]
+    assert warned(mirror(postfix(lmtp_requiretls_policy="enforce")), "lmtp_requiretls_policy")
+
+
+# ---------------------------------------------------------------- domains, addresses, protocols
+
+
+def test_local_domains_are_left_out_where_routes_could_lead_elsewhere() -> None:
+    made = mirror(postfix(transport_maps="hash:/etc/postfix/transport"))
+    assert made.mta["local_domains"] == []
+    assert warned(made, "transport_maps could route them elsewhere")
+
+
+def test_only_names_of_domains_are_local_domains() -> None:
+    made = mirror(
+        postfix(
+            mydestination="a.example, hash:/etc/postfix/domains, /etc/postfix/more, .b.example",
+            virtual_mailbox_domains="a.example c.example",
+        )
+    )
+    assert made.mta["local_domains"] == ["a.example", "c.example"]
+    assert warned(made, "hash:/etc/postfix/domains, /etc/postfix/more, .b.example")
+
+
+def test_names_of_interfaces_without_an_address_are_told() -> None:
+    made = mirror(replace(postfix(), unresolved=("nat.example.org",)))
+    assert warned(made, "nat.example.org has no address")
+
+
+@pytest.mark.parametrize(
+    ("setting", "host", "protocols"),
+    [
+        ("all", ("ipv4", "ipv6"), ["ipv4", "ipv6"]),
+        ("all", ("ipv4",), ["ipv4"]),
+        ("ipv6, ipv4", ("ipv4", "ipv6"), ["ipv4", "ipv6"]),
+        ("ipv6", ("ipv4", "ipv6"), ["ipv6"]),
+        ("ipv6", ("ipv4",), ["ipv4"]),
+    ],
+)
+def test_protocols_are_those_that_postfix_wants_and_the_host_has(
+    setting: str, host: tuple[str, ...], protocols: list[str]
+) -> None:
+    made = mirror(replace(postfix(inet_protocols=setting), inet_protocols=host))
+    assert made.mta["inet_protocols"] == protocols
+
+
+@pytest.mark.parametrize(("value", "limit"), [("0", 0), ("7", 7), ("99999", 1000), ("x", 5)])
+def test_limits_are_numbers(value: str, limit: int) -> None:
+    made = mirror(postfix(smtp_mx_address_limit=value))
+    assert made.mta["mx_address_limit"] == limit
+    assert warned(made, "smtp_mx_address_limit = x") is (value == "x")
+
+
+@pytest.mark.parametrize(
+    ("value", "preference"), [("ipv6", "ipv6"), ("IPv4", "ipv4"), ("", "any"), ("ipv5", "any")]
+)
+def test_the_preferred_address_family_is_mirrored_for_each_transport(
+    value: str, preference: str
+) -> None:
+    preferring = service("smtp", "smtp6", smtp_address_preference=value)
+    made = mirror(postfix(service("smtp"), preferring))
+    assert mta_of(made).profile_for("smtp6").address_preference == preference
+    assert mta_of(made).profile_for("smtp").address_preference == "any"
+    assert warned(made, "smtp_address_preference = ipv5") is (value == "ipv5")
+
+
+# ---------------------------------------------------------------- what cannot be mirrored
+
+
+def test_every_parameter_that_is_told_of_is_asked_for() -> None:
+    assert {one.name for one in (*CLIENT, *GLOBAL)} <= set(PARAMETERS)
+
+
+@pytest.mark.parametrize("parameter", [*CLIENT, *GLOBAL], ids=lambda one: one.name)
+def test_a_setting_that_would_change_a_forecast_is_told(parameter: Any) -> None:
+    value = (
+        next(iter(parameter.words))
+        if parameter.words
+        else {"yes": "no", "no": "yes"}.get(DEFAULTS_3_11[parameter.name], "5something")
+    )
+    made = mirror(postfix(**{parameter.name: value}))
+    assert warned(made, f"{parameter.name} = {value}: ")
+
+
+def test_hostile_text_in_a_setting_stays_a_comment() -> None:
+    made = mirror(postfix(relayhost='x\n[rules]\nmode = "off"\t\x1b[2J' + "y" * 999))
+    text = to_toml(made)
+    assert text.isascii()
+    assert "\x1b" not in text
+    assert set(tomllib.loads(text)) == {"mta"}
+    assert max(map(len, text.splitlines())) < 200
+
+
+def test_verifying_without_sni_or_authorities_is_told() -> None:
+    made = mirror(postfix(smtp_tls_security_level="secure", smtp_tls_CApath=""))
+    assert warned(made, "smtp_tls_servername is empty")
+    assert warned(made, "Postfix trusts no authority")
+    good = {"smtp_tls_servername": "hostname", "smtp_tls_CAfile": "/etc/ssl/ca.pem"}
+    assert mirror(postfix(smtp_tls_security_level="secure", **good)).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"smtp_dns_support_level": "disabled"}, True),
+        ({"disable_dns_lookups": "yes"}, True),
+        ({"smtp_dns_support_level": "enabled", "disable_dns_lookups": "yes"}, False),
+    ],
+)
+def test_a_postfix_without_dns_is_told(settings: dict[str, str], told: bool) -> None:
+    assert warned(mirror(postfix(**settings)), "DNS lookups are disabled") is told
+
+
+def test_a_content_filter_is_told_with_the_services_that_use_it() -> None:
+    made = mirror(
+        postfix(service("smtpd", "smtp", "inet", content_filter="smtp-amavis:[127.0.0.1]:10024"))
+    )
+    assert warned(made, "content_filter = smtp-amavis:[127.0.0.1]:10024 (smtp/inet)")
+
+
+# ---------------------------------------------------------------- as TOML
+
+
+def test_hints_for_the_probe_are_comments() -> None:
+    made = mirror(postfix(smtp_tls_CAfile="/etc/ssl/partners.pem", smtp_tcp_port="2525"))
+    assert made.hints == {
+        "ca_file": "/etc/ssl/partners.pem",
+        "helo": "mta.example.org",
+        "port": 2525,
+    }
+    text = to_toml(made)
+    assert '# [probe]\n# ca_file = "/etc/ssl/partners.pem"\n' in text
+    assert set(tomllib.loads(text)) == {"mta"}
+
+
+def test_the_systems_own_store_needs_no_hint() -> None:
+    path = "/etc/ssl/certs/ca-certificates.crt"
+    assert "ca_file" not in mirror(postfix(smtp_tls_CAfile=path)).hints
+
+
+VALUES = st.sampled_from(["", "yes", "no", "dane", "hash:x", "socketmap:x", "3", "ü {", "a, b"])
+
+
+@given(st.dictionaries(st.sampled_from(PARAMETERS), VALUES, max_size=12))
+def test_whatever_postfix_is_set_to_the_text_is_a_valid_configuration(
+    main: dict[str, str],
+) -> None:
+    strict = service("smtp", "strict", main=main, smtp_tls_security_level="dane-only")
+    made = mirror(postfix(strict, service("local"), **main))
+    text = to_toml(made)
+    assert text.isascii()
+    read = config.parse(text.encode(), "mirror")
+    assert read == Config.model_validate({"mta": made.mta})
+
+
+def test_no_settings_at_all_are_mirrored_too() -> None:
+    assert mirror(Postfix({})).mta["tls_security_level"] == "none"
