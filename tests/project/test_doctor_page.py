@@ -11,7 +11,9 @@ from requiretls_milter.evidence.selftest import BOGUS_NAMES, INSECURE_NAMES
 from tests.support.paths import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "doctor.md").read_text(encoding="utf-8")
-CODE = "".join(path.read_text() for path in (REPOSITORY / "requiretls_milter").glob("doctor_*.py"))
+CODE = "".join(
+    path.read_text() for path in (REPOSITORY / "requiretls_milter" / "doctor").glob("*.py")
+)
 
 
 def test_each_check_is_in_the_table_and_no_other() -> None:
