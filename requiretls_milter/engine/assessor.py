@@ -40,7 +40,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.syntax import nexthop as nexthops
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import (
+from requiretls_milter.telemetry.catalogue import (
     AssessmentResult,
     Bound,
     Counters,

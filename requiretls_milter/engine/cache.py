@@ -52,7 +52,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.base import OVERHEAD, Listed, Store, StoreError, StoreKind
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import (
+from requiretls_milter.telemetry.catalogue import (
     Bound,
     CacheResult,
     Counters,

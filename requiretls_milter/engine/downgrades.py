@@ -29,7 +29,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.base import CLOCK_SKEW, Store, StoreError, StoreKind
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Counters, StoreOperation
+from requiretls_milter.telemetry.catalogue import Counters, StoreOperation
 
 REMEMBERED = 30 * 86400.0
 """Seconds for which it is remembered what was offered, or lost, and not seen since."""

@@ -21,7 +21,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from requiretls_milter import __version__
-from requiretls_milter.telemetry.metrics import METRICS, PREFIX, Gauges, Kind, Metric, Totals
+from requiretls_milter.telemetry.catalogue import METRICS, PREFIX, Gauges, Kind, Metric, Totals
 
 
 class EngineCollector(Collector):

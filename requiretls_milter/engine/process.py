@@ -41,7 +41,7 @@ from requiretls_milter.model import HopKind, NextHop, Question, Requirement
 from requiretls_milter.store.base import Store, StoreError
 from requiretls_milter.store.opening import open_store
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import (
+from requiretls_milter.telemetry.catalogue import (
     Aggregate,
     Counters,
     Gauges,

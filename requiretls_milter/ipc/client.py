@@ -47,7 +47,7 @@ from requiretls_milter.model import (
     unknown_forecast,
 )
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Bound, CacheResult, Counters, Layer, Totals
+from requiretls_milter.telemetry.catalogue import Bound, CacheResult, Counters, Layer, Totals
 
 MAX_HOT_LIFE = 3600.0
 """Seconds for which a forecast is kept at most, whatever it says itself."""

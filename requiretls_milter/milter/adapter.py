@@ -63,13 +63,13 @@ from requiretls_milter.model import (
     SmtpReply,
     unknown_forecast,
 )
+from requiretls_milter.telemetry.catalogue import Bound
 from requiretls_milter.telemetry.log import get_logger
-from requiretls_milter.telemetry.metrics import Bound
 
 if TYPE_CHECKING:
     from requiretls_milter import config
     from requiretls_milter.milter.source import ForecastSource
-    from requiretls_milter.telemetry.metrics import Counters
+    from requiretls_milter.telemetry.catalogue import Counters
 
 NAME = "requiretls-milter"
 

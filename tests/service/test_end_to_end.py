@@ -14,7 +14,7 @@ import pytest
 
 from requiretls_milter.ipc import client
 from requiretls_milter.model import ProbeStage
-from requiretls_milter.telemetry.metrics import DOWNGRADES
+from requiretls_milter.telemetry.catalogue import DOWNGRADES
 from tests.support.authority import Authority
 from tests.support.dnsserver import SILENT, failure
 from tests.support.service import MACROS, Service, eventually

@@ -32,7 +32,7 @@ from requiretls_milter.model import (
 from requiretls_milter.store.base import StoreError, StoreKind
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.catalogue import Counters
 
 DAY = 86400.0
 NOW = 1_800_000_000.0

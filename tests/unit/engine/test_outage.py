@@ -40,7 +40,7 @@ from requiretls_milter.model import (
     TlsaRecord,
 )
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.telemetry.metrics import Counters, Gauges, OutboundService
+from requiretls_milter.telemetry.catalogue import Counters, Gauges, OutboundService
 from tests.support.fakesource import Clocks, FakeSource
 
 TIMED_OUT = ProbeEvidence("", ProbeStage.CONNECT, ProbeFailure.TIMEOUT, error="timed out")

@@ -48,7 +48,7 @@ from requiretls_milter.model import (
     Reason,
     Requirement,
 )
-from requiretls_milter.telemetry.metrics import Aggregate, Totals
+from requiretls_milter.telemetry.catalogue import Aggregate, Totals
 
 
 class FakeAssessor:

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from requiretls_milter import config
 from requiretls_milter.engine.exposition import EngineCollector, Exposition, set_build_info
 from requiretls_milter.model import Action, Reason, Requirement
-from requiretls_milter.telemetry.metrics import (
+from requiretls_milter.telemetry.catalogue import (
     INCARNATIONS,
     MAX_PROCESSES,
     METRICS,
