@@ -31,7 +31,8 @@ from requiretls_milter.model import (
     Requirement,
     SmtpReply,
 )
-from requiretls_milter.syntax.nexthop import patterns
+from requiretls_milter.syntax.names import patterns
+from requiretls_milter.syntax.text import bounded, printable
 
 if TYPE_CHECKING:
     from requiretls_milter import config
@@ -356,5 +357,4 @@ def _contradiction(domain: str) -> str:
 
 def _bounded(text: str) -> str:
     """Printable ASCII (R62); the domain comes from a stranger."""
-    safe = "".join(c if " " <= c <= "~" else "?" for c in text[:MAX_REPLY_TEXT])
-    return safe if len(text) <= MAX_REPLY_TEXT else safe[:-3] + "..."
+    return bounded(printable(text, MAX_REPLY_TEXT + 1), MAX_REPLY_TEXT)

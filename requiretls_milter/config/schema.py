@@ -29,7 +29,7 @@ from requiretls_milter.config.fields import (
     as_list,
     word,
 )
-from requiretls_milter.syntax import tlspolicy
+from requiretls_milter.syntax import endpoint, tlspolicy
 
 RESTART: JsonDict = {"restart": True}
 """Marks a field that only takes effect when the service is started anew."""
@@ -690,7 +690,7 @@ class Probe(Section):
             '(DNS and MTA-STS only) or "full" (with probes). With "off" such mail gets no tag.'
         ),
     )
-    port: Annotated[Count, Field(ge=1, le=fields.MAX_PORT)] = Field(
+    port: Annotated[Count, Field(ge=1, le=endpoint.MAX_PORT)] = Field(
         25, description="Port of a next hop that names none."
     )
     helo: fields.OptionalDomain = Field(

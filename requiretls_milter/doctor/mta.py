@@ -12,7 +12,6 @@ from typing import Any
 
 from requiretls_milter import config as configuration
 from requiretls_milter.config import Config
-from requiretls_milter.config.fields import MilterSocket, parse_milter_socket
 from requiretls_milter.config.mistakes import dotted
 from requiretls_milter.config.text import value_text
 from requiretls_milter.doctor.finding import Finding, error, ok, warning
@@ -29,6 +28,7 @@ from requiretls_milter.mirror.postconf import (
 from requiretls_milter.mirror.section import Mirror
 from requiretls_milter.mirror.unmirrored import shown
 from requiretls_milter.model import Mode, MtaProfile, MtaSts, ProfileName, RequiretlsPolicy
+from requiretls_milter.syntax.endpoint import MilterSocket, parse_milter_socket
 
 OURS = "requiretls"
 """What the name of our socket has in it, most likely: to find one that is misspelt."""

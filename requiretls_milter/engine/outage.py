@@ -34,7 +34,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from requiretls_milter.evidence.addresses import is_global
-from requiretls_milter.evidence.dns import address_literal, valid_hostname
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -47,6 +46,7 @@ from requiretls_milter.model import (
     ProbeStage,
     Reason,
 )
+from requiretls_milter.syntax.names import address_literal, valid_hostname
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.metrics import Gauges, OutboundService
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from requiretls_milter.evidence.addresses import AddressPolicy
-from requiretls_milter.evidence.dns import MAX_TTL, Resolver, address_literal
+from requiretls_milter.evidence.dns import MAX_TTL, Resolver
 from requiretls_milter.evidence.mta_sts import HTTPS_PORT, MtaSts, StsRecord
 from requiretls_milter.evidence.probe import Prober
 from requiretls_milter.evidence.slots import Full, nobody
@@ -34,6 +34,8 @@ from requiretls_milter.model import (
     ProbeEvidence,
     TlsaEvidence,
 )
+from requiretls_milter.syntax.endpoint import SMTP_PORT
+from requiretls_milter.syntax.names import address_literal
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
@@ -43,8 +45,6 @@ MAX_HOSTS = 20
 
 MAX_PROBES = 16
 """Sessions for one next hop; Postfix tries 5 addresses by default."""
-
-SMTP_PORT = 25
 
 
 class EvidenceSource(Protocol):

@@ -56,6 +56,7 @@ from requiretls_milter.model import (
     unknown_forecast,
 )
 from requiretls_milter.syntax import nexthop
+from requiretls_milter.syntax.names import envelope_domain
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
@@ -199,8 +200,8 @@ class Transaction:
         self.findings = HeaderFindings(self.settings.tag_name)
         self.esmtp = asks_requiretls(self.parameters)
         self.null_sender = self.sender.strip() in NULL_SENDERS
-        by_domain = self.settings.rules.by_domain
-        self.sender_domain = _domain(self.resolved or self.sender) if by_domain else ""
+        sender = _kept(self.resolved or self.sender)
+        self.sender_domain = envelope_domain(sender) if self.settings.rules.by_domain else ""
 
     # ------------------------------------------------------------ RCPT
 
@@ -281,7 +282,7 @@ class Transaction:
         return True
 
     def _find_rule(self, recipient: Recipient) -> rules.Rule:
-        recipient.domain = _domain(recipient.resolved or recipient.address)
+        recipient.domain = envelope_domain(recipient.resolved or recipient.address)
         try:
             recipient.nexthop = nexthop.from_macros(
                 recipient.mailer, recipient.host, recipient.domain, self.settings.config.mta
@@ -479,12 +480,3 @@ def _kept(address: str) -> str:
         return address
     local, at, domain = address.rpartition("@")
     return local[: MAX_ADDRESS // 2] + at + domain[: MAX_ADDRESS // 2 - 1]
-
-
-def _domain(address: str) -> str:
-    """The domain of an envelope address as an A-label; as typed where it is none."""
-    domain = nexthop.domain_of(_kept(address))
-    try:
-        return nexthop.to_alabel(domain) if domain else ""
-    except nexthop.NextHopError:
-        return domain.lower()

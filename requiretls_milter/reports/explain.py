@@ -14,7 +14,8 @@ from requiretls_milter.config.lines import Path, table_path
 from requiretls_milter.config.text import value_text
 from requiretls_milter.model import HopKind, Mode, NextHop
 from requiretls_milter.rules import Origin, RuleSet
-from requiretls_milter.syntax.nexthop import domain_of, from_macros, parse, to_alabel
+from requiretls_milter.syntax.names import domain_of, to_alabel
+from requiretls_milter.syntax.nexthop import from_macros, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ def explain(config: Config, sender: str, recipient: str, nexthop: str | None) ->
         nexthop: in Postfix's syntax; None is the recipient's domain.
 
     Raises:
-        NextHopError: one of them is malformed.
+        DomainNameError: an address or a domain is malformed.
+        NextHopError: the next hop is.
     """
     sender_domain = _domain(sender)
     recipient_domain = _domain(recipient)

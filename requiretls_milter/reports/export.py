@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from requiretls_milter.config import Config
 from requiretls_milter.model import Mode, RequiretlsPolicy
 from requiretls_milter.rules import RuleSet
-from requiretls_milter.syntax.nexthop import patterns
+from requiretls_milter.syntax.names import patterns
 
 TABLE = "/etc/postfix/requiretls_policy"
 """Where the documentation puts the table."""
@@ -73,8 +73,7 @@ def _weaker(config: Config, found: Mapping[str, RequiretlsPolicy]) -> list[str]:
         return []
     weaker = []
     for pattern in found:
-        name = f"x{pattern}" if pattern.startswith(".") else pattern
-        key = next((key for key in (*patterns(name), "*") if key in policy), None)
+        key = next((key for key in (*patterns(pattern), "*") if key in policy), None)
         if key is not None and policy[key] is not RequiretlsPolicy.ENFORCE:
             weaker.append(
                 f'mta.requiretls_policy."{key}" is {policy[key].value}, the rule for {pattern} '

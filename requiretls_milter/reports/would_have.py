@@ -24,6 +24,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.reports import loglines
 from requiretls_milter.syntax import nexthop
+from requiretls_milter.syntax.names import envelope_domain
 from requiretls_milter.syntax.status import outcome_of
 
 STRICTER = (Mode.DEFER, Mode.REJECT)
@@ -172,8 +173,8 @@ def judge(seen: Iterable[Seen], ruleset: rules.RuleSet) -> tuple[Verdicts, ...]:
     verdicts = tuple(Verdicts(mode) for mode in STRICTER)
     unfinished: OrderedDict[str, list[_Case]] = OrderedDict()
     for one in seen:
-        domain = _domain(one.recipient)
-        rule = ruleset.find(_domain(one.sender), domain, _host(one.nexthop))
+        domain = envelope_domain(one.recipient)
+        rule = ruleset.find(envelope_domain(one.sender), domain, _host(one.nexthop))
         case = _Case(one, rule, domain)
         if case.at_rcpt:
             for verdict in verdicts:
@@ -212,14 +213,6 @@ def _count(verdict: Verdicts, case: _Case, action: Action) -> None:
     else:
         verdict.refused += 1
         hits.refused += 1
-
-
-def _domain(address: str) -> str:
-    domain = nexthop.domain_of(address)
-    try:
-        return nexthop.to_alabel(domain) if domain else ""
-    except nexthop.NextHopError:
-        return domain.lower()
 
 
 def _host(text: str) -> str:
