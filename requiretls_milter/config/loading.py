@@ -166,11 +166,11 @@ def _is_der(block: re.Match[bytes]) -> bool:
 def warnings(config: Config) -> tuple[str, ...]:
     """What is allowed, but probably not meant or costly; a sentence for each."""
     found = []
-    if config.rules.require and config.rules.mode in (Mode.OFF, Mode.MONITOR):
+    if config.rules.require and not config.rules.mode.acts:
         found.append(_promise("rules", config.rules.mode))
     for section, pattern, table in config.rules.tables():
         mode = table.mode or config.rules.mode
-        if table.require and mode in (Mode.OFF, Mode.MONITOR):
+        if table.require and not mode.acts:
             found.append(_promise(dotted(("rules", section, pattern)), mode))
     socket = parse_milter_socket(config.milter.socket)
     if socket.family != "unix":

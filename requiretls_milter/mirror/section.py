@@ -19,13 +19,14 @@ from tomlkit.items import Table
 
 from requiretls_milter.config import Config
 from requiretls_milter.config.fields import transport as transport_name
-from requiretls_milter.milter.requirement import AUTO, Capability, capability
+from requiretls_milter.milter.requirement import capability
 from requiretls_milter.mirror.postconf import Postfix, Service, Settings, is_yes, split_list
 from requiretls_milter.mirror.requiretls_policy import Value, examples, mirror_policy
 from requiretls_milter.mirror.tls_policy import mirror_mta_sts, mirror_policies
 from requiretls_milter.mirror.unmirrored import CLIENT, GLOBAL, shown, unmirrored
 from requiretls_milter.model import (
     AddressPreference,
+    Capability,
     MtaSts,
     ProfileName,
     RequiretlsPolicy,
@@ -398,8 +399,8 @@ def _carries(main: Settings) -> tuple[str, list[str]]:
             )
     else:
         truth = Capability.TLS_REQUIRED if honours_no else Capability.NOTHING
-    by_macro = capability(AUTO, main.get("milter_macro_v", ""))
-    return (AUTO if by_macro is truth else truth.value), warnings
+    by_macro = capability(Capability.AUTO, main.get("milter_macro_v", ""))
+    return (Capability.AUTO if by_macro is truth else truth).value, warnings
 
 
 def _domain(settings: Settings, name: str) -> tuple[str, list[str]]:

@@ -12,7 +12,7 @@ from rich.text import Text
 from requiretls_milter.config import Config
 from requiretls_milter.config.lines import Path, table_path
 from requiretls_milter.config.text import value_text
-from requiretls_milter.model import HopKind, Mode, NextHop
+from requiretls_milter.model import EnforceFor, HopKind, Mode, NextHop
 from requiretls_milter.rules import Origin, RuleSet
 from requiretls_milter.syntax.names import domain_of, to_alabel
 from requiretls_milter.syntax.nexthop import from_macros, parse
@@ -130,7 +130,7 @@ def _subject(explanation: Explanation) -> str:
 def _meaning(explanation: Explanation) -> str:
     """What it comes to, in a sentence or two."""
     values = {key: origin.value for key, origin in explanation.values.items()}
-    mode = values["mode"]
+    mode: Mode = values["mode"]
     asked = (
         "REQUIRETLS is asked for every message"
         if values["require"]
@@ -138,7 +138,7 @@ def _meaning(explanation: Explanation) -> str:
     )
     if explanation.nexthop.kind is HopKind.LOCAL:
         return "Local delivery: nothing is assessed and nothing refused."
-    if not explanation.sender and mode in (Mode.DEFER, Mode.REJECT):
+    if not explanation.sender and mode.acts:
         return f"{asked}; mail of the null sender is tagged and counted, but never refused."
     what = {
         Mode.OFF: "no tag is written and nothing is counted",
@@ -147,14 +147,14 @@ def _meaning(explanation: Explanation) -> str:
         Mode.REJECT: "a delivery that would fail for good is answered with 550",
     }[mode]
     whom = {
-        "all": "from anyone",
-        "trusted": "from authenticated clients and trusted networks",
-        "authenticated": "from authenticated clients",
+        EnforceFor.ALL: "from anyone",
+        EnforceFor.TRUSTED: "from authenticated clients and trusted networks",
+        EnforceFor.AUTHENTICATED: "from authenticated clients",
     }[values["enforce_for"]]
-    acts = f", {whom}" if mode in (Mode.DEFER, Mode.REJECT) else ""
+    acts = f", {whom}" if mode.acts else ""
     warning = (
         " The MTA does not know of what a rule asks: in this mode nobody keeps it."
-        if values["require"] and mode in (Mode.OFF, Mode.MONITOR)
+        if values["require"] and not mode.acts
         else ""
     )
     return f"{asked}; {what}{acts}.{warning}"

@@ -43,7 +43,7 @@ def postfix_requiretls_policy(config: Config) -> PolicyTable:
     warnings: list[str] = []
     for section, pattern, table in config.rules.tables():
         if section == "sender":
-            if table.require or table.mode in (Mode.DEFER, Mode.REJECT):
+            if table.require or (table.mode is not None and table.mode.acts):
                 warnings.append(
                     f'rules.sender."{pattern}": Postfix has no policy by sender; left out'
                 )
@@ -53,7 +53,7 @@ def postfix_requiretls_policy(config: Config) -> PolicyTable:
         if _protects(rules, recipient=name if section == "recipient" else "", nexthop=name):
             found[pattern] = RequiretlsPolicy.ENFORCE
     base = config.rules
-    if base.require or base.mode in (Mode.DEFER, Mode.REJECT):
+    if base.require or base.mode.acts:
         warnings.append('[rules] protects every domain: let the list of main.cf end with "enforce"')
     warnings += _weaker(config, found)
     return PolicyTable(dict(sorted(found.items(), key=_by_domain)), tuple(warnings))
@@ -61,7 +61,7 @@ def postfix_requiretls_policy(config: Config) -> PolicyTable:
 
 def _protects(rules: RuleSet, *, recipient: str, nexthop: str) -> bool:
     rule = rules.find("", recipient, nexthop)
-    return rule.mode is not Mode.OFF and (rule.acts or rule.require)
+    return rule.mode is not Mode.OFF and (rule.mode.acts or rule.require)
 
 
 def _weaker(config: Config, found: Mapping[str, RequiretlsPolicy]) -> list[str]:

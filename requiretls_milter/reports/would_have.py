@@ -21,10 +21,11 @@ from requiretls_milter.model import (
     Reason,
     Requirement,
     Source,
+    Standing,
 )
 from requiretls_milter.reports import loglines
 from requiretls_milter.syntax import nexthop
-from requiretls_milter.syntax.names import envelope_domain
+from requiretls_milter.syntax.names import envelope_domain, is_null_sender
 from requiretls_milter.syntax.status import outcome_of
 
 STRICTER = (Mode.DEFER, Mode.REJECT)
@@ -54,7 +55,7 @@ class Seen:
     message: str
     sender: str
     recipient: str
-    client: str
+    client: Standing
     requirement: Requirement
     source: Source
     carried: Requirement
@@ -101,7 +102,7 @@ def _seen(fields: Mapping[str, str]) -> Seen | None:
             message=fields.get("queue_id") or fields.get("session", ""),
             sender=fields["sender"],
             recipient=fields["to"],
-            client=fields["client"],
+            client=Standing(fields["client"]),
             requirement=Requirement(fields["requirement"]),
             source=Source(fields["source"]),
             carried=Requirement(fields["carried"]),
@@ -152,10 +153,8 @@ class _Case:
             one.forecast,
             asked=one.requirement,
             carried=one.carried,
-            enforced=rule.enforced(
-                authenticated=one.client == "authenticated", trusted=one.client == "trusted"
-            ),
-            null_sender=one.sender.strip() in ("", "<>"),
+            standing=one.client,
+            null_sender=is_null_sender(one.sender),
             domain=self.domain,
             now=_NOW,
         )

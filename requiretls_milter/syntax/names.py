@@ -136,6 +136,11 @@ def domain_of(address: str) -> str:
     return bare.rpartition("@")[2] if "@" in bare else ""
 
 
+def is_null_sender(reverse_path: str) -> bool:
+    """Whether it is the null reverse-path; Postfix hands its own bounces over with "" (R7)."""
+    return reverse_path.strip() in ("", "<>")
+
+
 def envelope_domain(address: str) -> str:
     """The domain of an envelope address as rules know it: an A-label, "" if it has none.
 

@@ -25,7 +25,34 @@ TLS_NOT_OFFERED = "4.7.4"
 TLS_NOT_ESTABLISHED = "4.7.5"
 MTA_POLICY_INVALID = "4.7.10"  # smtp_requiretls_policy holds a word that Postfix does not know
 
-_ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})")
+OTHER_TEMPORARY = "4.other"
+OTHER_PERMANENT = "5.other"
+
+STATUSES = (
+    SUCCESS,
+    NO_SERVER_LEFT,
+    CONNECT_FAILURE,
+    LOST_CONNECTION,
+    DNS_FAILURE,
+    NO_ADDRESS_FOR_NOW,
+    MAIL_LOOP_FOR_NOW,
+    POLICY_TEMPORARY,
+    TLS_NOT_OFFERED,
+    TLS_NOT_ESTABLISHED,
+    MTA_POLICY_INVALID,
+    OTHER_TEMPORARY,
+    NULL_MX,
+    NO_ADDRESS,
+    MAIL_LOOP,
+    ENCRYPTION_NEEDED,
+    REQUIRETLS_NEEDED,
+    OTHER_PERMANENT,
+    UNKNOWN_STATUS,
+)
+"""The closed set that metrics count by: the statuses that Postfix itself gives to a delivery, and
+one for all other codes of each class, which servers choose."""
+
+_ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
 
 
 def is_enhanced(text: str) -> bool:
@@ -44,6 +71,22 @@ def outcome_of(status: str) -> Outcome:
             return Outcome.BOUNCE
         case _:
             return Outcome.UNKNOWN
+
+
+def known_status(status: str) -> str:
+    """Fold *status*, which a server may have chosen, into one of :data:`STATUSES`."""
+    if status in STATUSES:
+        return status
+    if status.startswith("4."):
+        return OTHER_TEMPORARY
+    if status.startswith("5."):
+        return OTHER_PERMANENT
+    return SUCCESS if status.startswith("2.") else UNKNOWN_STATUS
+
+
+def as_temporary(status: str) -> str:
+    """The temporary status that says the same: 4.7.30 of 5.7.30 (RFC 3463 section 2)."""
+    return f"4.{status.partition('.')[2]}"
 
 
 def severity(status: str) -> int:

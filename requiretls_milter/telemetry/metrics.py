@@ -18,6 +18,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from requiretls_milter.model import UNKNOWN_STATUS, Action, Reason, Requirement, Source
+from requiretls_milter.syntax.status import (
+    OTHER_PERMANENT,
+    OTHER_TEMPORARY,
+    STATUSES,
+    known_status,
+)
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
@@ -41,31 +47,6 @@ class MetricError(ValueError):
 # ---------------------------------------------------------------- closed sets
 
 OTHER = "other"
-OTHER_TEMPORARY = "4.other"
-OTHER_PERMANENT = "5.other"
-
-STATUSES = (
-    "2.0.0",
-    "4.3.0",
-    "4.4.1",
-    "4.4.2",
-    "4.4.3",
-    "4.4.4",
-    "4.4.6",
-    "4.7.0",
-    "4.7.4",
-    "4.7.5",
-    "4.7.10",
-    OTHER_TEMPORARY,
-    "5.1.0",
-    "5.4.4",
-    "5.4.6",
-    "5.7.10",
-    "5.7.30",
-    OTHER_PERMANENT,
-    UNKNOWN_STATUS,
-)
-"""Statuses that Postfix makes itself; a server's own codes are ``4.other`` and ``5.other``."""
 
 _NONCOMPLIANT = tuple(reason for reason in Reason if reason.value.startswith("noncompliant_"))
 
@@ -111,17 +92,6 @@ _REASONS_OF: Mapping[str, tuple[Reason, ...]] = {
 def configured_domains(config: Config) -> tuple[str, ...]:
     """The values of the label ``domain``: the keys of recipient and next-hop rules."""
     return tuple(dict.fromkeys([*config.rules.recipient, *config.rules.nexthop]))
-
-
-def known_status(status: str) -> str:
-    """``status`` as a label: one of :data:`STATUSES`, whatever a server sent."""
-    if status in STATUSES:
-        return status
-    if status.startswith("4."):
-        return OTHER_TEMPORARY
-    if status.startswith("5."):
-        return OTHER_PERMANENT
-    return "2.0.0" if status.startswith("2.") else UNKNOWN_STATUS
 
 
 STAGES = (

@@ -16,12 +16,12 @@ from pydantic import TypeAdapter
 from requiretls_milter import config
 from requiretls_milter.engine.exposition import EngineCollector, Exposition, set_build_info
 from requiretls_milter.model import Action, Reason, Requirement
+from requiretls_milter.syntax.status import STATUSES, known_status
 from requiretls_milter.telemetry.metrics import (
     INCARNATIONS,
     MAX_PROCESSES,
     METRICS,
     OTHER,
-    STATUSES,
     Aggregate,
     Counters,
     Gauges,
@@ -30,7 +30,6 @@ from requiretls_milter.telemetry.metrics import (
     Snapshot,
     Totals,
     configured_domains,
-    known_status,
 )
 from tests.support.paths import ORACLE
 
