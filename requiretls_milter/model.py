@@ -220,6 +220,7 @@ class ProbeFailure(enum.StrEnum):
     """What ended a session before DONE."""
 
     REFUSED = "refused"
+    UNREACHABLE = "unreachable"  # our own kernel has no way there: no route, or a local filter
     TIMEOUT = "timeout"
     CLOSED = "closed"
     REPLY = "reply"  # a 4xx or 5xx reply: see ``reply``

@@ -629,6 +629,8 @@ class CachedSource:
         except RecordError as error:
             self._bad_record(StoreKind.ATTEMPT, record, error)
             return None
+        if kept is None:
+            return None
         found, left = kept.found, kept.found.expires - wall
         entry = _Entry(found, monotonic, found.expires, monotonic + left, kept.pause)
         self._hosts.put(key, entry)

@@ -205,6 +205,19 @@ async def test_while_it_is_we_who_reach_nobody_no_failure_outlives_us(engine: En
     assert (await engine.probe()).stage is ProbeStage.DONE
 
 
+async def test_a_failure_of_an_earlier_version_is_dropped_without_complaint(
+    engine: Engine, logged: list[EventDict]
+) -> None:
+    """An upgrade is no damage, and it does not tell a refusal from a network without a way."""
+    now = engine.clocks.wall()
+    failed = replace(FAILED, address="192.0.2.1", probed_at=now, expires=now + 60)
+    value = encode_attempt(failed, 60.0).replace(b'"v":2', b'"v":1')
+    await engine.store.put(ATTEMPT, "192.0.2.1 25 mx.a.example@", value, now + 1000, now)
+    assert (await engine.probe()).stage is ProbeStage.DONE
+    assert counted(engine.counters, "store_errors_total", "decode") == 0
+    assert logged == []
+
+
 async def test_a_failure_from_a_store_that_cannot_be_true_is_none(engine: Engine) -> None:
     now = engine.clocks.wall()
     failed = replace(FAILED, address="192.0.2.1", probed_at=now, expires=now + 10**9)

@@ -44,7 +44,7 @@ from requiretls_milter.telemetry.metrics import Counters, Gauges, OutboundServic
 from tests.support.fakesource import Clocks, FakeSource
 
 TIMED_OUT = ProbeEvidence("", ProbeStage.CONNECT, ProbeFailure.TIMEOUT, error="timed out")
-NO_ROUTE = ProbeEvidence("", ProbeStage.CONNECT, ProbeFailure.REFUSED, error="No route to host")
+NO_ROUTE = ProbeEvidence("", ProbeStage.CONNECT, ProbeFailure.UNREACHABLE, error="No route to host")
 REFUSED = ProbeEvidence("", ProbeStage.CONNECT, ProbeFailure.REFUSED, error="Connection refused")
 HANGS = ProbeEvidence("", ProbeStage.BANNER, ProbeFailure.TIMEOUT, error="timed out")
 FORBIDDEN = ProbeEvidence("", ProbeStage.CONNECT, ProbeFailure.FORBIDDEN)
