@@ -73,6 +73,7 @@ class Kit:
             self.counters,
             self.gauges,
             wall=self.clocks.wall,
+            monotonic=self.clocks.monotonic,
             **options,
         )
 

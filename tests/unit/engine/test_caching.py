@@ -275,7 +275,7 @@ async def test_a_fresh_look_takes_nothing_from_the_store_and_gives_it_what_it_fi
     engine.clocks.pass_(1)
     after = engine.restarted()
     after.source.script["probe"] = replace(SESSION, requiretls=False)
-    assert (await after.cache.fresh().probe("192.0.2.1", 25, "mx.a.example")).requiretls is False
+    assert (await after.probe(since=after.clocks.monotonic())).requiretls is False
     assert (await after.restarted().probe()).requiretls is False
 
 
@@ -285,21 +285,18 @@ async def test_a_fresh_look_is_not_given_what_another_takes_from_the_store(
     await engine.probe()
     engine.clocks.pass_(100)
     after = engine.restarted()
-    fresh = after.cache.fresh()
-    taken, looked = await asyncio.gather(
-        after.probe(), fresh.probe("192.0.2.1", 25, "mx.a.example")
-    )
+    taken, looked = await asyncio.gather(after.probe(), after.probe(since=after.clocks.monotonic()))
     assert (taken.probed_at, looked.probed_at) == (
         engine.clocks.wall_time - 100,
         engine.clocks.wall_time,
     )
     third = after.restarted()
-    fresh = third.cache.fresh()
+    since = third.clocks.monotonic()
     await third.probe()  # taken from the store, and held
-    await fresh.probe("192.0.2.1", 25, "mx.a.example")
+    await third.probe(since=since)
     assert third.sessions == 0  # another process had looked at this very moment
     third.clocks.pass_(1)
-    await third.cache.fresh().probe("192.0.2.1", 25, "mx.a.example")
+    await third.probe(since=third.clocks.monotonic())
     assert third.sessions == 1
 
 

@@ -443,7 +443,7 @@ async def test_to_find_out_puts_little_load_on_those_who_are_asked(kit: Kit) -> 
     ends = kit.clocks.monotonic() + 3000  # less than the good ones are kept
     while kit.clocks.monotonic() < ends:
         for number in DEAD:
-            await kit.cache.fresh().probe(f"8.8.{number}.1", 25, "")
+            await kit.cache.probe(f"8.8.{number}.1", 25, "", since=kit.clocks.monotonic())
         await kit.cache.ask_again()
         kit.clocks.pass_(5)
     calls = [kit.sessions([number]) - 1 for number in GOOD]
@@ -567,7 +567,7 @@ async def test_an_outage_of_ipv6_alone_is_none_and_soon_not_even_asked_about(kit
     asked = []
     for _ in range(40):
         for number in everybody:
-            await kit.cache.fresh().probe(ipv6(number), 25, "")
+            await kit.cache.probe(ipv6(number), 25, "", since=kit.clocks.monotonic())
         before = kit.sessions(everybody)
         await kit.cache.ask_again()
         asked.append(kit.sessions(everybody) - before)

@@ -13,6 +13,7 @@ import pytest
 
 from requiretls_milter.config import Config
 from requiretls_milter.evidence.collector import (
+    ANY_AGE,
     MAX_HOSTS,
     MAX_PROBES,
     Collector,
@@ -209,27 +210,31 @@ class ScriptedSource(EvidenceSource):
     pause: float = 0.0
     asked: list[tuple[object, ...]] = field(default_factory=list)
 
-    async def mx(self, domain: str) -> MxEvidence:
+    async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
         self.asked.append(("mx", domain))
         await asyncio.sleep(self.pause)
         return self.records
 
-    async def mta_sts(self, domain: str) -> MtaStsEvidence:
+    async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         self.asked.append(("mta_sts", domain))
         await asyncio.sleep(self.pause)
         return MtaStsEvidence(MtaStsPolicy(MtaStsMode.TESTING, ("x",), 1, "1"))
 
-    async def addresses(self, host: str) -> AddressLookup:
+    async def addresses(self, host: str, *, since: float = ANY_AGE) -> AddressLookup:
         self.asked.append(("addresses", host))
         await asyncio.sleep(self.pause)
         return self.hosts.get(host, AddressLookup(DnsOutcome.NODATA))
 
-    async def tlsa(self, host: str, port: int, addresses: AddressLookup) -> TlsaEvidence:
+    async def tlsa(
+        self, host: str, port: int, addresses: AddressLookup, *, since: float = ANY_AGE
+    ) -> TlsaEvidence:
         self.asked.append(("tlsa", host, port))
         await asyncio.sleep(self.pause)
         return self.keys.get(host, TlsaEvidence())
 
-    async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
+    async def probe(
+        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+    ) -> ProbeEvidence:
         self.asked.append(("probe", address, port, server_name))
         await asyncio.sleep(self.pause)
         return ProbeEvidence(address, ProbeStage.DONE, ehlo_name=server_name)
