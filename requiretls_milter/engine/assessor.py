@@ -18,7 +18,7 @@ from typing import Any
 from requiretls_milter.config import Config, PlainMail
 from requiretls_milter.engine.cache import BusyError, CachedSource
 from requiretls_milter.engine.downgrades import Ledger
-from requiretls_milter.evidence.collector import ANY_AGE, bounds_met, gather
+from requiretls_milter.evidence.gathering import ANY_AGE, bounds_met, gather
 from requiretls_milter.forecast import certificate
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore

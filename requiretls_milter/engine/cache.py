@@ -37,7 +37,7 @@ from requiretls_milter.engine.records import (
     worth_a_pause,
     worth_keeping,
 )
-from requiretls_milter.evidence.collector import ANY_AGE, EvidenceSource
+from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource
 from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.model import (
     AddressLookup,

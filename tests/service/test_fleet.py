@@ -15,7 +15,7 @@ import pytest
 from requiretls_milter.engine import cache as module
 from requiretls_milter.engine.cache import POLICY_GRACE, POLICY_REFRESH, CachedSource
 from requiretls_milter.evidence.addresses import AddressPolicy
-from requiretls_milter.evidence.collector import ANY_AGE
+from requiretls_milter.evidence.gathering import ANY_AGE
 from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.evidence.probe import Prober
 from requiretls_milter.model import (

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from requiretls_milter.evidence.collector import ANY_AGE
+from requiretls_milter.evidence.gathering import ANY_AGE
 from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.model import (
     AddressLookup,
