@@ -136,7 +136,6 @@ def serve(tmp_path: Path) -> Callable[..., SmtpServer]:
 Serve = Callable[..., SmtpServer]
 
 
-@pytest.mark.rule(60)
 async def test_r60_two_engines_on_one_redis_make_one_probe(
     redis: RedisServer, serve: Serve
 ) -> None:
@@ -242,7 +241,6 @@ async def test_a_fresh_look_asks_nobody_and_tells_everybody(
 # ---------------------------------------------------------------- policies
 
 
-@pytest.mark.rule(60)
 async def test_r60_a_policy_is_fetched_once_for_a_fleet(redis: RedisServer) -> None:
     async with fleet(redis, 5) as five:
         for engine in five.engines:
@@ -258,7 +256,6 @@ async def test_r60_a_policy_is_fetched_once_for_a_fleet(redis: RedisServer) -> N
         assert five.fetches == 2
 
 
-@pytest.mark.rule(52)
 async def test_r52_a_policy_that_one_has_fetched_applies_for_all_until_max_age(
     redis: RedisServer,
 ) -> None:
@@ -282,7 +279,6 @@ async def test_a_domain_without_a_policy_is_nothing_to_agree_upon(redis: RedisSe
         assert two.flights("ours") == two.flights("theirs") == 0
 
 
-@pytest.mark.rule(53)
 async def test_r53_a_fleet_fetches_each_policy_anew_once_a_day(redis: RedisServer) -> None:
     domains = [f"d{number}.example" for number in range(10)]
     async with fleet(redis, 3) as three:

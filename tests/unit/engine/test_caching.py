@@ -131,7 +131,6 @@ async def test_after_a_restart_no_server_is_called_again_while_what_it_did_is_fr
 FAILED = ProbeEvidence("", ProbeStage.CONNECT, failure=ProbeFailure.REFUSED, expires=60)
 
 
-@pytest.mark.rule(61)
 async def test_r61_a_restart_is_no_reason_to_call_a_server_again_that_has_just_failed(
     engine: Engine,
 ) -> None:
@@ -153,7 +152,6 @@ async def test_r61_a_restart_is_no_reason_to_call_a_server_again_that_has_just_f
     assert again.expires == engine.clocks.wall() + 120  # twice as long as before the restarts
 
 
-@pytest.mark.rule(61)
 async def test_r61_a_pause_goes_on_doubling_over_a_restart(engine: Engine) -> None:
     engine.source.script["probe"] = FAILED
     await engine.probe()
@@ -227,7 +225,6 @@ async def test_a_failure_from_a_store_that_cannot_be_true_is_none(engine: Engine
     assert counted(engine.counters, "store_errors_total", "decode") == 1
 
 
-@pytest.mark.rule(61)
 async def test_r61_no_restart_makes_evidence_live_longer(engine: Engine) -> None:
     before = await engine.probe()
     for _ in range(5):
@@ -240,7 +237,6 @@ async def test_r61_no_restart_makes_evidence_live_longer(engine: Engine) -> None
     assert engine.sessions == 1
 
 
-@pytest.mark.rule(61)
 async def test_r61_a_clock_set_back_over_a_restart_has_the_server_called_again(
     engine: Engine,
 ) -> None:
@@ -259,7 +255,6 @@ async def test_r61_a_clock_set_back_over_a_restart_has_the_server_called_again(
         ProbeEvidence("", error="probe.enabled is false", expires=FRESH),
     ],
 )
-@pytest.mark.rule(61)
 async def test_r61_what_is_no_verdict_is_not_kept_as_one(
     engine: Engine, found: ProbeEvidence
 ) -> None:
@@ -334,7 +329,6 @@ async def test_what_another_configuration_found_is_not_taken(engine: Engine) -> 
 # ---------------------------------------------------------------- policies
 
 
-@pytest.mark.rule(52)
 async def test_r52_a_policy_outlives_restarts_while_dns_and_https_are_gone(
     engine: Engine, logged: list[EventDict]
 ) -> None:
@@ -355,7 +349,6 @@ async def test_r52_a_policy_outlives_restarts_while_dns_and_https_are_gone(
     assert (await engine.restarted().cache.mta_sts("a.example")).policy is None
 
 
-@pytest.mark.rule(52)
 async def test_r52_a_policy_of_mode_none_that_is_not_renewed_alarms_nobody(
     engine: Engine, logged: list[EventDict]
 ) -> None:
@@ -367,7 +360,6 @@ async def test_r52_a_policy_of_mode_none_that_is_not_renewed_alarms_nobody(
     assert [entry["log_level"] for entry in logged] == ["info"]
 
 
-@pytest.mark.rule(58)
 async def test_r58_a_policy_that_vanishes_is_kept_told_and_counted(
     engine: Engine, logged: list[EventDict]
 ) -> None:
@@ -384,7 +376,6 @@ async def test_r58_a_policy_that_vanishes_is_kept_told_and_counted(
 # ---------------------------------------------------------------- refreshing
 
 
-@pytest.mark.rule(53)
 async def test_r53_a_policy_is_fetched_anew_each_day_without_any_mail(engine: Engine) -> None:
     engine.publish(replace(RULES, max_age=2 * 86400))
     await engine.cache.mta_sts("a.example")
@@ -399,7 +390,6 @@ async def test_r53_a_policy_is_fetched_anew_each_day_without_any_mail(engine: En
     assert (await engine.store.get(POLICY, "a.example", engine.clocks.wall())) is not None
 
 
-@pytest.mark.rule(53)
 async def test_r53_not_all_policies_are_fetched_anew_at_the_same_hour(engine: Engine) -> None:
     engine.publish()
     domains = [f"d{number}.example" for number in range(200)]
@@ -417,7 +407,6 @@ async def test_r53_not_all_policies_are_fetched_anew_at_the_same_hour(engine: En
 
 
 @pytest.mark.parametrize("max_age", [SHORT_LIVED, 3600, DAY / 2, DAY, 1.5 * DAY, 30 * DAY])
-@pytest.mark.rule(53)
 async def test_r53_every_policy_is_fetched_anew_well_before_its_end(
     engine: Engine, max_age: float
 ) -> None:

@@ -127,7 +127,6 @@ def test_a_policy_that_nobody_can_have_published_is_none(path: str, value: Any) 
         decode_policy(changed(encode_policy(POLICY, NOW, NOW), path, value), NOW)
 
 
-@pytest.mark.rule(61)
 def test_r61_a_policy_lives_until_its_max_age_whatever_else_the_record_says() -> None:
     kept = decode_policy(encode_policy(POLICY, NOW - 80_000, NOW + 1e9), NOW)
     assert kept.evidence.expires == NOW + 6400
@@ -165,7 +164,6 @@ def test_a_session_comes_back_as_it_was_held(found: ProbeEvidence) -> None:
         replace(PROBE, only_opportunistic="tls alert handshake failure"),
     ],
 )
-@pytest.mark.rule(61)
 def test_r61_a_temporary_result_is_neither_kept_nor_taken(found: ProbeEvidence) -> None:
     assert not worth_keeping(found)
     with pytest.raises(RecordError):
@@ -203,7 +201,6 @@ def test_a_session_that_we_would_not_have_kept_is_none(path: str, value: Any) ->
         decode_probe(changed(encode_probe(PROBE), path, value), ADDRESS, NOW)
 
 
-@pytest.mark.rule(61)
 def test_r61_a_session_is_good_for_an_hour_whatever_the_record_says() -> None:
     found = replace(PROBE, expires=NOW + 1e9)
     assert decode_probe(encode_probe(found), ADDRESS, NOW).expires == PROBE.probed_at + FRESH
@@ -292,7 +289,6 @@ EARLIER_ATTEMPT = (
 )
 
 
-@pytest.mark.rule(52)
 def test_r52_a_policy_of_an_earlier_version_is_read() -> None:
     """An upgrade must not take away what an attacker cannot."""
     assert decode_policy(EARLIER_POLICY, NOW).policy == POLICY
@@ -308,7 +304,6 @@ def test_a_failed_session_of_an_earlier_version_is_dropped_and_not_misread() -> 
     assert decode_attempt(EARLIER_ATTEMPT, ADDRESS, NOW, 900.0) is None
 
 
-@pytest.mark.rule(61)
 def test_r61_a_failed_session_holds_back_no_longer_than_it_may_whatever_the_record_says() -> None:
     found = replace(FAILED, expires=NOW + 1e9)
     kept = decode_attempt(encode_attempt(found, 60.0), ADDRESS, NOW, 900.0)

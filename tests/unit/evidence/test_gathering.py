@@ -107,7 +107,6 @@ def probed(evidence: DomainEvidence) -> dict[str, list[str]]:
     return {host.host: [probe.address for probe in host.probes] for host in evidence.hosts}
 
 
-@pytest.mark.rule(24)
 @pytest.mark.parametrize("secure", [True, False])
 async def test_r24_no_mx_is_an_implicit_one(secure: bool) -> None:
     source = ScriptedSource(MxEvidence(DnsOutcome.NODATA, secure), {"a.test": at("192.0.2.1")})
@@ -117,7 +116,6 @@ async def test_r24_no_mx_is_an_implicit_one(secure: bool) -> None:
     assert evidence.hosts[0].preference == 0
 
 
-@pytest.mark.rule(24)
 @pytest.mark.parametrize(
     "mx",
     [
@@ -135,7 +133,6 @@ async def test_r24_but_neither_nxdomain_nor_null_mx_nor_an_error(mx: MxEvidence)
     assert source.questions("addresses") == []
 
 
-@pytest.mark.rule(54)
 async def test_r54_the_policy_domain_is_the_next_hop_domain_also_behind_an_alias() -> None:
     source = ScriptedSource(MxEvidence(DnsOutcome.NODATA, canonical="b.test"))
     evidence = await ask(source)
@@ -178,7 +175,6 @@ async def test_the_configured_port_stands_for_25(nexthop_port: int, port: int) -
     assert source.questions("probe") == [("192.0.2.1", port, "mx.test")]
 
 
-@pytest.mark.rule(42)
 async def test_r42_the_server_name_is_the_base_domain_of_secure_tlsa_records() -> None:
     record = TlsaRecord(3, 1, 1, b"x")
     hosts = {name: at(f"192.0.2.{n}") for n, name in enumerate(["a", "b", "c", "d"])}

@@ -124,7 +124,6 @@ def test_limits_hold_to_the_octet() -> None:
 # ---------------------------------------------------------------- IDNA
 
 
-@pytest.mark.rule(54)
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -138,7 +137,7 @@ def test_limits_hold_to_the_octet() -> None:
         ("\uff45xample.org", "example.org"),
     ],
 )
-def test_names_become_a_labels_by_uts46_without_transition(text: str, expected: str) -> None:
+def test_r54_names_become_a_labels_by_uts46_without_transition(text: str, expected: str) -> None:
     assert to_alabel(text) == expected
 
 
@@ -222,7 +221,6 @@ def test_macros_name_the_next_hop_and_of_a_list_the_first(
     assert from_macros(mailer, host, domain, MTA) == expected
 
 
-@pytest.mark.rule(19)
 @pytest.mark.parametrize(
     ("mailer", "host", "domain"),
     [
@@ -235,7 +233,7 @@ def test_macros_name_the_next_hop_and_of_a_list_the_first(
         ("", "", ""),
     ],
 )
-def test_local_transports_and_addresses_without_a_domain_are_local(
+def test_r19_local_transports_and_addresses_without_a_domain_are_local(
     mailer: str, host: str, domain: str
 ) -> None:
     assert from_macros(mailer, host, domain, MTA) == LOCAL
