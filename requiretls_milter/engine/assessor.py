@@ -35,13 +35,8 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.syntax import nexthop as nexthops
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import (
-    AssessmentResult,
-    Bound,
-    Counters,
-    Gauges,
-    configured_domains,
-)
+from requiretls_milter.telemetry.counting import Counters, Gauges
+from requiretls_milter.telemetry.labels import AssessmentResult, Bound, configured_domains
 
 __all__ = ["Assessor", "BusyError", "CachedSource"]
 

@@ -52,10 +52,10 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.base import OVERHEAD, Listed, Store, StoreError, StoreKind
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import (
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import (
     Bound,
     CacheResult,
-    Counters,
     FleetResult,
     Layer,
     MtaStsResult,

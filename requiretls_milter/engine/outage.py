@@ -46,7 +46,8 @@ from requiretls_milter.model import (
     Reason,
 )
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Gauges, OutboundService
+from requiretls_milter.telemetry.counting import Gauges
+from requiretls_milter.telemetry.labels import OutboundService
 
 LEAST = 5
 """Networks, or domains, that must have failed: that so many different operators fail at once, and

@@ -27,7 +27,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.redis import RedisBackend
 from requiretls_milter.store.steady import SteadyStore
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.counting import Counters
 from tests.support.authority import Authority
 from tests.support.fakesource import Clocks, FakeSource
 from tests.support.redisserver import RedisServer

@@ -36,7 +36,8 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.base import StoreError, StoreKind
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.telemetry.metrics import Counters, Layer
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import Layer
 from tests.support.fakesource import Clocks, FakeSource
 
 RETRY = 60.0

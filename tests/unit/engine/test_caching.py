@@ -38,7 +38,8 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.base import StoreKind
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.telemetry.metrics import Counters, OutboundService
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import OutboundService
 from tests.support.fakesource import Clocks, FakeSource
 from tests.support.stores import POLICY, PROBE, counted
 
