@@ -12,10 +12,11 @@ from rich.text import Text
 from requiretls_milter.config import Config
 from requiretls_milter.config.lines import Path, table_path
 from requiretls_milter.config.text import value_text
+from requiretls_milter.milter.hop import from_macros
 from requiretls_milter.model import EnforceFor, HopKind, Mode, NextHop
 from requiretls_milter.rules import Origin, RuleSet
 from requiretls_milter.syntax.names import domain_of, to_alabel
-from requiretls_milter.syntax.nexthop import from_macros, parse
+from requiretls_milter.syntax.nexthop import parse
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,7 @@ TLS_NOT_OFFERED = "4.7.4"
 TLS_NOT_ESTABLISHED = "4.7.5"
 MTA_POLICY_INVALID = "4.7.10"  # smtp_requiretls_policy holds a word that Postfix does not know
 
-OTHER_TEMPORARY = "4.other"
-OTHER_PERMANENT = "5.other"
-
-STATUSES = (
+FORECAST_STATUSES = (
     SUCCESS,
     NO_SERVER_LEFT,
     CONNECT_FAILURE,
@@ -40,17 +37,13 @@ STATUSES = (
     TLS_NOT_OFFERED,
     TLS_NOT_ESTABLISHED,
     MTA_POLICY_INVALID,
-    OTHER_TEMPORARY,
     NULL_MX,
     NO_ADDRESS,
     MAIL_LOOP,
     ENCRYPTION_NEEDED,
     REQUIRETLS_NEEDED,
-    OTHER_PERMANENT,
-    UNKNOWN_STATUS,
 )
-"""The closed set that metrics count by: the statuses that Postfix itself gives to a delivery, and
-one for all other codes of each class, which servers choose."""
+"""Statuses that an MTA gives by itself; any other one was chosen by the server it talked to."""
 
 _ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
 
@@ -71,17 +64,6 @@ def outcome_of(status: str) -> Outcome:
             return Outcome.BOUNCE
         case _:
             return Outcome.UNKNOWN
-
-
-def known_status(status: str) -> str:
-    """Fold *status*, which a server may have chosen, into one of :data:`STATUSES`."""
-    if status in STATUSES:
-        return status
-    if status.startswith("4."):
-        return OTHER_TEMPORARY
-    if status.startswith("5."):
-        return OTHER_PERMANENT
-    return SUCCESS if status.startswith("2.") else UNKNOWN_STATUS
 
 
 def as_temporary(status: str) -> str:

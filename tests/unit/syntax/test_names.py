@@ -34,7 +34,6 @@ def test_limits_hold_to_the_octet() -> None:
         to_alabel(name + "b")
 
 
-@pytest.mark.rule(54)
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -48,7 +47,7 @@ def test_limits_hold_to_the_octet() -> None:
         ("\uff45xample.org", "example.org"),
     ],
 )
-def test_names_become_a_labels_by_uts46_without_transition(text: str, expected: str) -> None:
+def test_r54_names_become_a_labels_by_uts46_without_transition(text: str, expected: str) -> None:
     assert to_alabel(text) == expected
 
 
