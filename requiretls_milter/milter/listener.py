@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 
 import milter
 
-from requiretls_milter.config.fields import parse_milter_socket
 from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.syntax.endpoint import parse_milter_socket
 from requiretls_milter.telemetry.log import get_logger
 
 if TYPE_CHECKING:

@@ -29,7 +29,6 @@ from typing import IO, Any
 
 from requiretls_milter import config as configuration
 from requiretls_milter.config import Config, ConfigError
-from requiretls_milter.config.fields import parse_milter_socket
 from requiretls_milter.ipc.child import ENGINE, EXIT_FAILURE, take_log_settings
 from requiretls_milter.milter import adapter
 from requiretls_milter.milter.listener import Listener, SocketError
@@ -40,6 +39,7 @@ from requiretls_milter.service.restarts import DEATHS_WITHIN, Restarts
 from requiretls_milter.service.sdnotify import Notifier
 from requiretls_milter.service.signals import Signals
 from requiretls_milter.service.spawn import Child
+from requiretls_milter.syntax.endpoint import parse_milter_socket
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Process

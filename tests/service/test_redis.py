@@ -410,7 +410,6 @@ async def test_of_a_huge_value_no_more_is_read_than_we_would_have_written(
     assert int(sent.partition(":")[2]) < 1_000_000
 
 
-@pytest.mark.rule(61)
 async def test_r61_a_record_from_the_future_or_of_a_wrong_redis_clock_is_not_good(
     redis: RedisServer,
 ) -> None:

@@ -348,7 +348,6 @@ def named(address: str) -> Config:
     )
 
 
-@pytest.mark.rule(20)
 @pytest.mark.parametrize(
     ("answers", "severity"),
     [
@@ -368,7 +367,6 @@ def test_r20_a_resolver_that_does_not_validate_is_an_error(
     ]
 
 
-@pytest.mark.rule(20)
 def test_r20_a_resolver_on_an_untrusted_path_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "requiretls_milter.evidence.dns._system_nameservers", lambda: [("192.0.2.53", 53)]

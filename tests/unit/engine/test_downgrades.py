@@ -160,7 +160,6 @@ async def test_a_policy_that_is_withdrawn_in_mode_none_is_no_downgrade() -> None
     assert not world.counted()
 
 
-@pytest.mark.rule(58)
 async def test_r58_a_policy_that_vanishes_is_a_downgrade_while_it_still_applies() -> None:
     world = World()
     await world.sees(Offer(), 0)

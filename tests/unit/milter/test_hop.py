@@ -37,7 +37,6 @@ def test_macros_name_the_next_hop_and_of_a_list_the_first(
     assert from_macros(mailer, host, domain, MTA) == expected
 
 
-@pytest.mark.rule(19)
 @pytest.mark.parametrize(
     ("mailer", "host", "domain"),
     [

@@ -12,7 +12,6 @@ from requiretls_milter.telemetry.catalogue import MetricError
 from requiretls_milter.telemetry.counting import Counters, Totals
 
 
-@pytest.mark.rule(62)
 def test_r62_a_domain_that_is_not_configured_never_becomes_a_label() -> None:
     counters = Counters(("example.org",))
     for number in range(1000):

@@ -10,7 +10,6 @@ from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import configured_domains, status_label
 
 
-@pytest.mark.rule(62)
 @pytest.mark.parametrize(
     ("status", "label"),
     [
@@ -26,7 +25,9 @@ from requiretls_milter.telemetry.labels import configured_domains, status_label
         ("9.9.9", "unknown"),
     ],
 )
-def test_a_status_outside_the_list_counts_as_other_of_its_class(status: str, label: str) -> None:
+def test_r62_a_status_outside_the_list_counts_as_other_of_its_class(
+    status: str, label: str
+) -> None:
     assert status_label(status) == label
     counters = Counters()
     counters.inc("forecasts_total", ("none", status, Reason.SERVER_REJECTS))
