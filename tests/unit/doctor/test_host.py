@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from requiretls_milter.cli import commands
 from requiretls_milter.config import Config
 from requiretls_milter.doctor import host
 from requiretls_milter.doctor.finding import Finding, Severity
@@ -443,29 +441,3 @@ def test_a_server_outside_has_to_greet(greeting: bytes, severity: Severity) -> N
 def test_a_server_outside_that_cannot_be_reached_is_an_error(target: str) -> None:
     config = configured(probe={"connect_timeout": 2})
     assert host.outside(target, config).severity is Severity.ERROR
-
-
-# ---------------------------------------------------------------- the command
-
-
-def test_without_postfix_the_rest_is_looked_at(tmp_path: Path) -> None:
-    path = tmp_path / "config.toml"
-    path.write_text(
-        f'[milter]\nsocket = "unix:{tmp_path}/m.sock"\n[engine]\nsocket = "{tmp_path}/e.sock"\n'
-        '[metrics]\nlisten = ""\n[dns]\nnameservers = ["127.0.0.1:1"]\ntimeout = 0.1\n'
-    )
-    arguments = ["doctor", "--config", str(path), "--postconf", str(tmp_path / "postconf")]
-    done = CliRunner().invoke(commands, arguments, standalone_mode=False)
-    assert done.exception is None
-    assert done.return_value == 1
-    assert "nothing of the MTA could be looked at" in done.output
-    assert "no engine answers" in done.output
-    assert done.output.rstrip().endswith("2 errors, 2 warnings")
-
-
-def test_a_bad_configuration_is_usage(tmp_path: Path) -> None:
-    path = tmp_path / "config.toml"
-    path.write_text("[nonsense]\n")
-    done = CliRunner().invoke(commands, ["doctor", "--config", str(path)])
-    assert done.exit_code == 2
-    assert "nonsense" in done.output
