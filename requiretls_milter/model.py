@@ -75,6 +75,15 @@ UNKNOWN_STATUS = "unknown"
 # ---------------------------------------------------------------- next hop
 
 
+class Feature(enum.StrEnum):
+    """What a domain or host may offer, and later no longer offer: a downgrade."""
+
+    STARTTLS = "starttls"
+    REQUIRETLS = "requiretls"
+    TLSA = "tlsa"
+    MTA_STS = "mta_sts"
+
+
 class HopKind(enum.StrEnum):
     """How the MTA finds the servers of a next hop."""
 
@@ -220,6 +229,7 @@ class ProbeFailure(enum.StrEnum):
     """What ended a session before DONE."""
 
     REFUSED = "refused"
+    UNREACHABLE = "unreachable"  # our own kernel has no way there: no route, or a local filter
     TIMEOUT = "timeout"
     CLOSED = "closed"
     REPLY = "reply"  # a 4xx or 5xx reply: see ``reply``

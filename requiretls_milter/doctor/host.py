@@ -31,7 +31,7 @@ from requiretls_milter.mirror.postconf import Postfix
 from requiretls_milter.mirror.section import SYSTEM_STORES, Mirror
 from requiretls_milter.model import TlsLevel
 from requiretls_milter.syntax.nexthop import KNOWN_PORTS
-from requiretls_milter.telemetry.metrics import PREFIX
+from requiretls_milter.telemetry.catalogue import PREFIX
 
 ANSWER_TIMEOUT = 5.0
 """Seconds for an answer of our own processes, which answer in milliseconds."""

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from requiretls_milter import rules
-from requiretls_milter.milter import envelope
+from requiretls_milter.milter import envelope, hop
 from requiretls_milter.milter import tag as tags
 from requiretls_milter.milter.requirement import (
     FIELDS,
@@ -283,7 +283,7 @@ class Transaction:
     def _find_rule(self, recipient: Recipient) -> rules.Rule:
         recipient.domain = _domain(recipient.resolved or recipient.address)
         try:
-            recipient.nexthop = nexthop.from_macros(
+            recipient.nexthop = hop.from_macros(
                 recipient.mailer, recipient.host, recipient.domain, self.settings.config.mta
             )
             recipient.nexthop_text = str(recipient.nexthop)
@@ -300,11 +300,11 @@ class Transaction:
             return None
         if asked.requirement is Requirement.NONE and not self.settings.surveys:
             return None
-        hop = str(recipient.nexthop)
+        target = str(recipient.nexthop)
         if self.null_sender and self.settings.profile is ProfileName.RFC8689:
             # RFC 8689 sections 4.2.1 and 5: what is asked of a bounce stops no delivery (R7)
-            return Question(hop, recipient.mailer, Requirement.NONE, Requirement.NONE)
-        return Question(hop, recipient.mailer, asked.requirement, asked.carried)
+            return Question(target, recipient.mailer, Requirement.NONE, Requirement.NONE)
+        return Question(target, recipient.mailer, asked.requirement, asked.carried)
 
     # ------------------------------------------------------------ decisions
 

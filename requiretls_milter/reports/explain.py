@@ -12,9 +12,10 @@ from rich.text import Text
 from requiretls_milter.config import Config
 from requiretls_milter.config.lines import Path, table_path
 from requiretls_milter.config.text import value_text
+from requiretls_milter.milter.hop import from_macros
 from requiretls_milter.model import HopKind, Mode, NextHop
 from requiretls_milter.rules import Origin, RuleSet
-from requiretls_milter.syntax.nexthop import domain_of, from_macros, parse, to_alabel
+from requiretls_milter.syntax.nexthop import domain_of, parse, to_alabel
 
 
 @dataclass(frozen=True, slots=True)

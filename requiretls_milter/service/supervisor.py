@@ -42,7 +42,8 @@ from requiretls_milter.milter.listener import SocketError
 from requiretls_milter.service.sdnotify import Notifier
 from requiretls_milter.service.spawn import Child, live
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Counters, Process
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import Process
 
 EXIT_CONFIG = 2
 """Exit status of a configuration that cannot be used; the unit does not restart after it."""

@@ -19,14 +19,10 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import idna
 
 from requiretls_milter.model import HopKind, NextHop
-
-if TYPE_CHECKING:
-    from requiretls_milter.config import Mta
 
 MAX_DOMAIN = 253
 """Octets of a domain name in text form (RFC 1035 section 2.3.4)."""
@@ -130,8 +126,7 @@ def parse(text: str) -> NextHop:
     """One next hop in Postfix's syntax, or as Sendmail's mailertable and macros have it.
 
     Raises:
-        NextHopError: it is none. A list of next hops is an error here too;
-            see :func:`from_macros`.
+        NextHopError: it is none. A list of next hops is an error here too.
     """
     if len(text) > MAX_TEXT:
         raise NextHopError(f"a next hop of {len(text)} characters: at most {MAX_TEXT}")
@@ -237,41 +232,3 @@ def domain_of(address: str) -> str:
     if bare.startswith("<") and bare.endswith(">"):
         bare = bare[1:-1]
     return bare.rpartition("@")[2] if "@" in bare else ""
-
-
-def from_macros(mailer: str, host: str, recipient_domain: str, mta: Mta) -> NextHop:
-    """The next hop of a recipient, from what the MTA tells of it at RCPT.
-
-    Of a list of next hops (Postfix 3.5: ``a.example, b.example``) the first
-    one stands for all: the MTA uses the others only when it fails. Where the
-    MTA tells nothing (mail of Postfix's pickup service), the recipient's
-    domain is the next hop, or the address in ``user@[192.0.2.1]``. An address
-    without a domain is local.
-
-    The MTA computes both macros before it expands virtual aliases: an alias
-    that leaves by SMTP looks local.
-
-    Args:
-        mailer: macro ``{rcpt_mailer}``, a transport's or mailer's name; may be "".
-        host: macro ``{rcpt_host}``; may be "".
-        recipient_domain: as typed, may be "".
-        mta: the configuration's ``[mta]``.
-
-    Raises:
-        NextHopError: the host, or the domain in its place, is no next hop.
-    """
-    if mailer and mailer in mta.local_transports:
-        return LOCAL
-    if not recipient_domain and not host:
-        return LOCAL
-    if recipient_domain and mta.local_domains:
-        try:
-            name = to_alabel(recipient_domain)
-        except NextHopError:
-            name = ""  # an address literal, say: the host decides
-        if name and any(pattern in mta.local_domains for pattern in patterns(name)):
-            return LOCAL
-    target = _LIST.split(host.strip(), maxsplit=1)[0] if host else recipient_domain
-    if target.startswith("unix:"):  # lmtp(8) over a unix socket, whatever the transport's name
-        return LOCAL
-    return parse(target)

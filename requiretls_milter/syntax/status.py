@@ -25,6 +25,26 @@ TLS_NOT_OFFERED = "4.7.4"
 TLS_NOT_ESTABLISHED = "4.7.5"
 MTA_POLICY_INVALID = "4.7.10"  # smtp_requiretls_policy holds a word that Postfix does not know
 
+FORECAST_STATUSES = (
+    SUCCESS,
+    NO_SERVER_LEFT,
+    CONNECT_FAILURE,
+    LOST_CONNECTION,
+    DNS_FAILURE,
+    NO_ADDRESS_FOR_NOW,
+    MAIL_LOOP_FOR_NOW,
+    POLICY_TEMPORARY,
+    TLS_NOT_OFFERED,
+    TLS_NOT_ESTABLISHED,
+    MTA_POLICY_INVALID,
+    NULL_MX,
+    NO_ADDRESS,
+    MAIL_LOOP,
+    ENCRYPTION_NEEDED,
+    REQUIRETLS_NEEDED,
+)
+"""Statuses that an MTA gives by itself; any other one was chosen by the server it talked to."""
+
 _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})")
 
 

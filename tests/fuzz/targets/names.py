@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from requiretls_milter.config import Config
 from requiretls_milter.evidence.dns import address_literal, valid_hostname
+from requiretls_milter.milter import hop
 from requiretls_milter.model import HopKind, NextHop
 from requiretls_milter.syntax import nexthop
 from tests.fuzz import expect, inputs
@@ -66,7 +67,7 @@ def macros(data: bytes) -> None:
     assert domain in address
     assert "@" not in domain
     try:
-        found = nexthop.from_macros(mailer, host, domain, _MTA)
+        found = hop.from_macros(mailer, host, domain, _MTA)
     except nexthop.NextHopError as error:
         expect.one_line(str(error), MAX_ERROR)
         return

@@ -242,7 +242,6 @@ def test_numbers_have_bounds(key: str, value: str, good: bool) -> None:
         assert "expected" in refused(key, value)
 
 
-@pytest.mark.rule(60)
 @pytest.mark.parametrize("key", ["rules.decide_wait", "rules.tag_wait"])
 @pytest.mark.parametrize("value", ["30", "30.5", "3600"])
 def test_r60_smtp_waits_less_than_milter_command_timeout(key: str, value: str) -> None:

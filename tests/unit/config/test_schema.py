@@ -115,7 +115,6 @@ def test_the_profile_can_be_that_of_the_rfc() -> None:
     assert configured('mta.profile = "rfc8689"').mta.profile_for("").name is ProfileName.RFC8689
 
 
-@pytest.mark.rule(19)
 def test_r19_postfix_s_own_policy_list_is_left_to_the_judge() -> None:
     assert configured('mta.requiretls_policy = "default"').mta.profile_for("smtp") == MtaProfile()
 

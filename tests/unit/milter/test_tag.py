@@ -161,7 +161,6 @@ def test_of_a_mix_the_tag_tells_what_is_asked_and_not_of_whom(
     assert "example" not in tag.value("m")
 
 
-@pytest.mark.rule(62)
 @given(st.text(), st.text())
 def test_r62_the_value_is_one_line_of_tokens_whatever_comes_from_outside(
     status: str, by: str

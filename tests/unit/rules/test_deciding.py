@@ -148,7 +148,6 @@ def test_mail_that_does_not_ask_requiretls_is_never_acted_on(
     assert decided(chosen, result, asked=asked, carried=asked).action is ACCEPT
 
 
-@pytest.mark.rule(7)
 @pytest.mark.parametrize("mode", ["defer", "reject"])
 @pytest.mark.parametrize("carried", [REQUIRETLS, NO, NONE])
 @pytest.mark.parametrize("result", ALL)
@@ -168,7 +167,6 @@ def test_a_stranger_is_never_refused_or_deferred(mode: str, result: Forecast) ->
     assert (decision.action, decision.why) == (ACCEPT, Why.NOT_ENFORCED)
 
 
-@pytest.mark.rule(19)
 @pytest.mark.parametrize("mode", ["defer", "reject"])
 @pytest.mark.parametrize("carried", [REQUIRETLS, NO, NONE])
 def test_r19_local_recipients_are_accepted(mode: str, carried: Requirement) -> None:
@@ -253,7 +251,6 @@ def test_tls_required_no_against_a_rule_is_refused_since_nothing_else_keeps_the_
     assert decided(rule("monitor"), result, carried=NO).action is ACCEPT
 
 
-@pytest.mark.rule(58)
 @pytest.mark.parametrize(
     ("ago", "code"),
     [
@@ -305,7 +302,6 @@ EVERY = list(
 )
 
 
-@pytest.mark.rule(62)
 @pytest.mark.parametrize("carried", [REQUIRETLS, NO, NONE])
 def test_r62_every_reply_has_one_class_and_is_one_bounded_line_of_printable_ascii(
     carried: Requirement,

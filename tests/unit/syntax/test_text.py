@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from requiretls_milter.syntax.text import MAX_TEXT, error_text, printable
 
 
-@pytest.mark.rule(62)
 @given(st.text() | st.binary())
 def test_r62_nothing_but_printable_ascii_of_bounded_length_passes(text: str | bytes) -> None:
     result = printable(text)
@@ -17,13 +16,11 @@ def test_r62_nothing_but_printable_ascii_of_bounded_length_passes(text: str | by
     assert all(" " <= c <= "~" for c in result)
 
 
-@pytest.mark.rule(62)
 @pytest.mark.parametrize("length", [MAX_TEXT - 1, MAX_TEXT, MAX_TEXT + 1])
 def test_r62_text_is_cut_at_the_limit(length: int) -> None:
     assert len(printable("x" * length)) == min(length, MAX_TEXT)
 
 
-@pytest.mark.rule(62)
 def test_r62_control_and_eight_bit_characters_become_question_marks() -> None:
     assert printable("a\r\nb\0c\x7fd\u00e9e\u202ef") == "a??b?c?d?e?f"
     assert printable(b"a\xff\x00b") == "a??b"
