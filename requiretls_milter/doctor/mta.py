@@ -27,7 +27,7 @@ from requiretls_milter.mirror.postconf import (
     without_braces,
 )
 from requiretls_milter.mirror.section import Mirror
-from requiretls_milter.mirror.unmirrored import shown
+from requiretls_milter.mirror.wording import shown
 from requiretls_milter.model import Mode, MtaProfile, MtaSts, ProfileName, RequiretlsPolicy
 
 OURS = "requiretls"
