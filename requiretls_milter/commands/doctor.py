@@ -40,7 +40,7 @@ def doctor(
       2  wrong usage or configuration
     """
     from requiretls_milter.doctor.finding import exit_status, to_json, to_text
-    from requiretls_milter.doctor.round import run
+    from requiretls_milter.doctor.run import run
 
     config = load_or_fail(config_path)
     findings = run(config, postconf=postconf, config_dir=config_dir, outside=outside)

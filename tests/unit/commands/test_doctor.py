@@ -10,7 +10,7 @@ import pytest
 from tests.support.commandline import call
 
 
-def test_without_postfix_the_rest_is_looked_at(
+def test_without_postfix_the_rest_is_checked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "config.toml"
@@ -21,7 +21,7 @@ def test_without_postfix_the_rest_is_looked_at(
     arguments = ("doctor", "--config", path, "--postconf", tmp_path / "postconf")
     status, out, _ = call(capsys, *arguments)
     assert status == 1
-    assert "nothing of the MTA could be looked at" in out
+    assert "the MTA could not be examined" in out
     assert "no engine answers" in out
     assert out.rstrip().endswith("2 errors, 2 warnings")
     status, out, _ = call(capsys, *arguments, "--format", "json")
