@@ -80,6 +80,7 @@ def explain(sender: str, recipient: str, config_path: Path | None, nexthop: str 
     from requiretls_milter.config import DEFAULT_PATH, read
     from requiretls_milter.config.lines import key_lines
     from requiretls_milter.reports import explain as explaining
+    from requiretls_milter.syntax.names import DomainNameError
     from requiretls_milter.syntax.nexthop import NextHopError
 
     loaded = load_or_fail(config_path)
@@ -87,7 +88,7 @@ def explain(sender: str, recipient: str, config_path: Path | None, nexthop: str 
     lines = key_lines(read(path).decode()) if path.exists() else {}
     try:
         explanation = explaining.explain(loaded, sender, recipient, nexthop)
-    except NextHopError as error:
+    except (DomainNameError, NextHopError) as error:
         fail(str(error))
     click.echo(explaining.to_text(explanation, lines))
     return 0

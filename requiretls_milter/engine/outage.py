@@ -32,7 +32,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from requiretls_milter.evidence.addresses import is_global
-from requiretls_milter.evidence.dns import address_literal, valid_hostname
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -45,6 +44,7 @@ from requiretls_milter.model import (
     ProbeStage,
     Reason,
 )
+from requiretls_milter.syntax.names import address_literal, valid_hostname
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Gauges
 from requiretls_milter.telemetry.labels import OutboundService

@@ -45,7 +45,6 @@ from typing import TYPE_CHECKING, Any
 
 import milter
 
-from requiretls_milter.config.fields import parse_milter_socket
 from requiretls_milter.milter import account
 from requiretls_milter.milter.listener import (
     SocketError,
@@ -63,6 +62,8 @@ from requiretls_milter.model import (
     SmtpReply,
     unknown_forecast,
 )
+from requiretls_milter.syntax.endpoint import parse_milter_socket
+from requiretls_milter.syntax.text import printable
 from requiretls_milter.telemetry.labels import Bound, Stage
 from requiretls_milter.telemetry.log import get_logger
 
@@ -673,7 +674,7 @@ def _refuse(ctx: Any, reply: SmtpReply) -> int:
     """
     kind = reply.code // 100
     enhanced = reply.enhanced if reply.enhanced.startswith(f"{kind}.") else f"{kind}.7.0"
-    text = "".join(c if " " <= c <= "~" else "?" for c in reply.text)[: MAX_REPLY // 2]
+    text = printable(reply.text, MAX_REPLY // 2)
     ctx.setreply(str(reply.code), enhanced, text.replace("%", "%%"))
     return int(milter.REJECT if kind == 5 else milter.TEMPFAIL)
 

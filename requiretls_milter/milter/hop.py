@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 from requiretls_milter.model import NextHop
-from requiretls_milter.syntax.nexthop import LOCAL, NextHopError, parse, patterns, to_alabel
+from requiretls_milter.syntax.names import DomainNameError, patterns, to_alabel
+from requiretls_milter.syntax.nexthop import LOCAL, parse
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Mta
@@ -45,7 +46,7 @@ def from_macros(mailer: str, host: str, recipient_domain: str, mta: Mta) -> Next
     if recipient_domain and mta.local_domains:
         try:
             name = to_alabel(recipient_domain)
-        except NextHopError:
+        except DomainNameError:
             name = ""  # an address literal, for example: the host decides
         if name and any(pattern in mta.local_domains for pattern in patterns(name)):
             return LOCAL

@@ -10,14 +10,14 @@ later table never overrides what an earlier table decides.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from requiretls_milter.config.fields import policy_pattern
 from requiretls_milter.mirror.postconf import Entries, split_list, split_table, without_braces
 from requiretls_milter.mirror.wording import examples
 from requiretls_milter.model import RequiretlsPolicy
-from requiretls_milter.syntax.nexthop import patterns
+from requiretls_milter.syntax.names import patterns
 
 ANY = "*"
 DEFAULT = "default"
@@ -94,14 +94,8 @@ class _Merged:
         try:
             return ipaddress.ip_address(pattern).version in self.networks or pattern in self.names
         except ValueError:
-            return any(key in self.names for key in _chain(pattern))
-
-
-def _chain(pattern: str) -> Iterable[str]:
-    """List the keys that Postfix would have found in an earlier table than that of *pattern*."""
-    if not pattern.startswith("."):
-        return patterns(pattern)
-    return (parent for parent in patterns("x" + pattern) if parent.startswith("."))
+            # the keys that Postfix would have found in an earlier table than this pattern's
+            return any(key in self.names for key in patterns(pattern))
 
 
 def action(text: str) -> RequiretlsPolicy:

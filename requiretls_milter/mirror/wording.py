@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from requiretls_milter.syntax.text import escape, escaped
+
 MAX_SHOWN = 120
 """Characters of a value that are shown: one or two lines of a comment."""
 
@@ -16,13 +18,12 @@ MAX_NAMED = 5
 
 def shown(value: str) -> str:
     """Return a value as it may stand in a comment: one line of printable ASCII, bounded."""
-    text = " ".join(value.split()).encode("unicode_escape").decode("ascii")
-    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
+    return escaped(" ".join(value.split()), MAX_SHOWN)
 
 
 def examples(names: Iterable[str]) -> str:
     """List the first of many names as they may stand in a comment, and how many more there are."""
-    listed = [name.encode("unicode_escape").decode("ascii")[:MAX_NAME] for name in names]
+    listed = [escape(name)[:MAX_NAME] for name in names]
     more = len(listed) - MAX_NAMED
     first = ", ".join(listed[:MAX_NAMED])
     return f"{first} and {more} more" if more > 0 else first

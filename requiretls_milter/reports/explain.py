@@ -13,9 +13,10 @@ from requiretls_milter.config import Config
 from requiretls_milter.config.lines import Path, table_path
 from requiretls_milter.config.text import value_text
 from requiretls_milter.milter.hop import from_macros
-from requiretls_milter.model import HopKind, Mode, NextHop
+from requiretls_milter.model import EnforceFor, HopKind, Mode, NextHop
 from requiretls_milter.rules import Origin, RuleSet
-from requiretls_milter.syntax.nexthop import domain_of, parse, to_alabel
+from requiretls_milter.syntax.names import domain_of, to_alabel
+from requiretls_milter.syntax.nexthop import parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ def explain(config: Config, sender: str, recipient: str, nexthop: str | None) ->
         nexthop: in Postfix's syntax; None stands for the recipient's domain.
 
     Raises:
-        NextHopError: one of them is malformed.
+        DomainNameError: an address or a domain is malformed.
+        NextHopError: the next hop is malformed.
     """
     sender_domain = _domain(sender)
     recipient_domain = _domain(recipient)
@@ -135,7 +137,7 @@ def _subject(explanation: Explanation) -> str:
 def _meaning(explanation: Explanation) -> str:
     """Say in a sentence or two what the rule does to the message."""
     values = {key: origin.value for key, origin in explanation.values.items()}
-    mode = values["mode"]
+    mode: Mode = values["mode"]
     required = (
         "REQUIRETLS is required for every message"
         if values["require"]
@@ -143,7 +145,7 @@ def _meaning(explanation: Explanation) -> str:
     )
     if explanation.nexthop.kind is HopKind.LOCAL:
         return "Local delivery: nothing is assessed and nothing refused."
-    if not explanation.sender and mode in (Mode.DEFER, Mode.REJECT):
+    if not explanation.sender and mode.acts:
         return f"{required}; mail of the null sender is tagged and counted, but never refused."
     effect = {
         Mode.OFF: "no tag is written and nothing is counted",
@@ -152,14 +154,14 @@ def _meaning(explanation: Explanation) -> str:
         Mode.REJECT: "a delivery that would fail for good is answered with 550",
     }[mode]
     clients = {
-        "all": "from anyone",
-        "trusted": "from authenticated clients and trusted networks",
-        "authenticated": "from authenticated clients",
+        EnforceFor.ALL: "from anyone",
+        EnforceFor.TRUSTED: "from authenticated clients and trusted networks",
+        EnforceFor.AUTHENTICATED: "from authenticated clients",
     }[values["enforce_for"]]
-    acts = f", {clients}" if mode in (Mode.DEFER, Mode.REJECT) else ""
+    acts = f", {clients}" if mode.acts else ""
     warning = (
         " The MTA does not know what a rule requires: in this mode the requirement is not kept."
-        if values["require"] and mode in (Mode.OFF, Mode.MONITOR)
+        if values["require"] and not mode.acts
         else ""
     )
     return f"{required}; {effect}{acts}.{warning}"

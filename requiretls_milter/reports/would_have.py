@@ -21,9 +21,11 @@ from requiretls_milter.model import (
     Reason,
     Requirement,
     Source,
+    Standing,
 )
 from requiretls_milter.reports import loglines
 from requiretls_milter.syntax import nexthop
+from requiretls_milter.syntax.names import envelope_domain, is_null_sender
 from requiretls_milter.syntax.status import outcome_of
 
 STRICTER = (Mode.DEFER, Mode.REJECT)
@@ -54,7 +56,7 @@ class LoggedRecipient:
     message: str
     sender: str
     recipient: str
-    client: str
+    client: Standing
     requirement: Requirement
     source: Source
     carried: Requirement
@@ -101,7 +103,7 @@ def _recipient(fields: Mapping[str, str]) -> LoggedRecipient | None:
             message=fields.get("queue_id") or fields.get("session", ""),
             sender=fields["sender"],
             recipient=fields["to"],
-            client=fields["client"],
+            client=Standing(fields["client"]),
             requirement=Requirement(fields["requirement"]),
             source=Source(fields["source"]),
             carried=Requirement(fields["carried"]),
@@ -152,10 +154,8 @@ class _Case:
             one.forecast,
             asked=one.requirement,
             carried=one.carried,
-            enforced=rule.enforced(
-                authenticated=one.client == "authenticated", trusted=one.client == "trusted"
-            ),
-            null_sender=one.sender.strip() in ("", "<>"),
+            standing=one.client,
+            null_sender=is_null_sender(one.sender),
             domain=self.domain,
             now=_NOW,
         )
@@ -173,8 +173,8 @@ def replay(recipients: Iterable[LoggedRecipient], ruleset: rules.RuleSet) -> tup
     tallies = tuple(Tally(mode) for mode in STRICTER)
     unfinished: OrderedDict[str, list[_Case]] = OrderedDict()
     for one in recipients:
-        domain = _domain(one.recipient)
-        rule = ruleset.find(_domain(one.sender), domain, _host(one.nexthop))
+        domain = envelope_domain(one.recipient)
+        rule = ruleset.find(envelope_domain(one.sender), domain, _host(one.nexthop))
         case = _Case(one, rule, domain)
         if case.at_rcpt:
             for tally in tallies:
@@ -213,14 +213,6 @@ def _count(tally: Tally, case: _Case, action: Action) -> None:
     else:
         tally.refused += 1
         by_domain.refused += 1
-
-
-def _domain(address: str) -> str:
-    domain = nexthop.domain_of(address)
-    try:
-        return nexthop.to_alabel(domain) if domain else ""
-    except nexthop.NextHopError:
-        return domain.lower()
 
 
 def _host(text: str) -> str:

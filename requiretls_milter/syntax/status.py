@@ -45,7 +45,7 @@ FORECAST_STATUSES = (
 )
 """Statuses that an MTA gives by itself; any other one was chosen by the server it talked to."""
 
-_ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})")
+_ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
 
 
 def is_enhanced(text: str) -> bool:
@@ -64,6 +64,11 @@ def outcome_of(status: str) -> Outcome:
             return Outcome.BOUNCE
         case _:
             return Outcome.UNKNOWN
+
+
+def as_temporary(status: str) -> str:
+    """The temporary status that says the same: 4.7.30 of 5.7.30 (RFC 3463 section 2)."""
+    return f"4.{status.partition('.')[2]}"
 
 
 def severity(status: str) -> int:
