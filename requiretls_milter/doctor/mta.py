@@ -324,17 +324,6 @@ def seconds(text: str) -> int | None:
     return int(match[1]) * _UNITS[match[2].lower()] if match else None
 
 
-def acts(config: Config) -> bool:
-    """Whether any rule may defer or refuse mail."""
-    modes = [config.rules.mode, *(table.mode for _, _, table in config.rules.tables())]
-    return any(mode.acts for mode in modes if mode is not None)
-
-
-def _longest_decision(config: Config) -> float:
-    tables = (table.decide_wait for _, _, table in config.rules.tables())
-    return max([config.rules.decide_wait, *(wait for wait in tables if wait is not None)])
-
-
 def _values(attachments: Sequence[Attachment], name: str) -> dict[str, list[str]]:
     """Collect the values of a milter_* parameter that apply to this milter, with their services."""
     found: dict[str, list[str]] = {}
@@ -347,7 +336,7 @@ def _values(attachments: Sequence[Attachment], name: str) -> dict[str, list[str]
 
 def _time_limits(config: Config, attachments: Sequence[Attachment]) -> Iterator[Finding]:
     limits = (
-        ("command_timeout", "rules.decide_wait", _longest_decision(config)),
+        ("command_timeout", "rules.decide_wait", config.rules.longest_decide_wait),
         ("content_timeout", "rules.tag_wait", config.rules.tag_wait),
     )
     for name, key, wait in limits:
@@ -385,7 +374,7 @@ def _default_action(config: Config, attachments: Sequence[Attachment]) -> Iterat
             )
         elif action == "reject":
             yield error("default_action", text, "Set tempfail, or shutdown in Postfix 3.11.")
-        elif action == "accept" and acts(config):
+        elif action == "accept" and config.rules.acts:
             yield warning(
                 "default_action",
                 f"{text}, although your rules defer or refuse mail",
