@@ -151,7 +151,7 @@ def _meaning(explanation: Explanation) -> str:
         Mode.OFF: "no tag is written and nothing is counted",
         Mode.MONITOR: "the message is tagged and counted, and always accepted",
         Mode.DEFER: "a delivery that would fail is answered with 451",
-        Mode.REJECT: "a delivery that would fail for good is answered with 550",
+        Mode.REJECT: "a delivery that would fail permanently is answered with 550",
     }[mode]
     clients = {
         EnforceFor.ALL: "from anyone",
