@@ -179,7 +179,5 @@ class _Worker:
 
 
 def longest_wait(config: Config) -> float:
-    """Seconds that a callback may wait for forecasts: the longest that is configured."""
-    tables = [table.decide_wait for _, _, table in config.rules.tables()]
-    waits = [wait for wait in tables if wait is not None]
-    return max(config.rules.decide_wait, config.rules.tag_wait, *waits)
+    """Seconds that a callback may wait for forecasts, by the configuration's longest."""
+    return max(config.rules.longest_decide_wait, config.rules.tag_wait)
