@@ -20,10 +20,11 @@ from requiretls_milter.config.text import render
 from tests.lab.errors import LabError
 from tests.lab.lab import Lab
 from tests.lab.labconfig import settings
-from tests.lab.processes import Server, children
+from tests.lab.processes import Server
 from tests.lab.roots import GID_POSTFIX
 from tests.support import addresses
 from tests.support.paths import REPOSITORY
+from tests.support.processes import children
 
 METRICS = f"{addresses.MILTER}:9894"
 

@@ -27,9 +27,9 @@ from requiretls_milter.engine.outage import LEAST
 from tests.lab import labconfig
 from tests.lab.lab import Lab
 from tests.lab.milter import Milter
-from tests.lab.processes import alive
 from tests.lab.submission import SENDER, Refused, Reply, message
 from tests.support.paths import REPOSITORY
+from tests.support.processes import alive
 from tests.support.scenario import Domain, Mx, Scenario, Server, Sts
 
 pytestmark = pytest.mark.lab
