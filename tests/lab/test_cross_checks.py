@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.evidence.collector import Collector, gather
+from requiretls_milter.evidence.collector import Collector
+from requiretls_milter.evidence.gathering import gather
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (

@@ -16,7 +16,8 @@ from requiretls_milter.engine.server import EngineDoor, EngineState
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.telemetry.metrics import Aggregate, Counters, Gauges
+from requiretls_milter.telemetry.aggregate import Aggregate
+from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.support.cliworld import World, command, start
 
 NO_REQUIRETLS = b"250 mx.test\r\n"

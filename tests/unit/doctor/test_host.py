@@ -26,7 +26,7 @@ from requiretls_milter.doctor.mta import attached
 from requiretls_milter.engine.exposition import EngineCollector, Exposition
 from requiretls_milter.engine.scrape import MetricsDoor, tls_context
 from requiretls_milter.mirror.section import mirror
-from requiretls_milter.telemetry.metrics import Gauges, Totals
+from requiretls_milter.telemetry.counting import Gauges, Totals
 from tests.support.authority import Authority
 from tests.support.dnsserver import DnsServer, failure, found
 from tests.support.postfixes import postfix, service

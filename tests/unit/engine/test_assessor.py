@@ -32,7 +32,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.syntax import nexthop as nexthops
-from requiretls_milter.telemetry.metrics import Counters, Gauges
+from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.support.chains import VALIDITIES, Make, issue
 from tests.support.fakesource import Clocks, FakeSource
 
@@ -73,6 +73,7 @@ class Kit:
             self.counters,
             self.gauges,
             wall=self.clocks.wall,
+            monotonic=self.clocks.monotonic,
             **options,
         )
 

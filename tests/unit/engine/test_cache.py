@@ -36,7 +36,8 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.base import StoreError, StoreKind
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.telemetry.metrics import Counters, Layer
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import Layer
 from tests.support.fakesource import Clocks, FakeSource
 
 RETRY = 60.0
@@ -423,9 +424,9 @@ async def test_closing_ends_what_is_under_way(kit: Kit) -> None:
 async def test_a_fresh_look_takes_nothing_from_before_and_is_kept_for_all(kit: Kit) -> None:
     await kit.cache.mx("a")
     kit.clocks.pass_(1)
-    fresh = kit.cache.fresh()
-    await fresh.mx("a")
-    await fresh.mx("a")
+    since = kit.clocks.monotonic()
+    await kit.cache.mx("a", since=since)
+    await kit.cache.mx("a", since=since)
     assert kit.source.calls["mx a"] == 2
     await kit.cache.mx("a")
     assert kit.source.calls["mx a"] == 2
@@ -435,15 +436,16 @@ async def test_a_fresh_look_does_not_wait_for_the_pause_after_a_failure(kit: Kit
     kit.source.script["probe"] = ProbeEvidence("", ProbeStage.CONNECT, ProbeFailure.REFUSED)
     await kit.cache.probe("192.0.2.1", 25, "a")
     kit.clocks.pass_(1)
-    await kit.cache.fresh().probe("192.0.2.1", 25, "a")
+    await kit.cache.probe("192.0.2.1", 25, "a", since=kit.clocks.monotonic())
     assert kit.source.calls["probe 192.0.2.1 a"] == 2
 
 
 async def test_a_fresh_look_covers_every_kind(kit: Kit) -> None:
-    fresh = kit.cache.fresh()
-    assert await fresh.mta_sts("a") == await kit.cache.mta_sts("a")
-    assert await fresh.addresses("a") == await kit.cache.addresses("a")
-    assert await fresh.tlsa("a", 25, ADDRESSES) == await kit.cache.tlsa("a", 25, ADDRESSES)
+    cache, since = kit.cache, kit.clocks.monotonic()
+    assert await cache.mta_sts("a", since=since) == await cache.mta_sts("a")
+    assert await cache.addresses("a", since=since) == await cache.addresses("a")
+    fresh = await cache.tlsa("a", 25, ADDRESSES, since=since)
+    assert fresh == await cache.tlsa("a", 25, ADDRESSES)
 
 
 # ---------------------------------------------------------------- MTA-STS
@@ -618,7 +620,7 @@ async def test_a_store_that_fails_is_a_store_that_knows_nothing(kit: Kit) -> Non
     publish(kit)
     for store in (Broken(), Garbled()):
         kit.cache._store = store
-        assert (await kit.cache.fresh().mta_sts("a")).policy == POLICY
+        assert (await kit.cache.mta_sts("a", since=kit.clocks.monotonic())).policy == POLICY
         kit.clocks.pass_(POLICY_GRACE)
 
 

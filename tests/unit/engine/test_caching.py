@@ -38,7 +38,8 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.base import StoreKind
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.telemetry.metrics import Counters, OutboundService
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import OutboundService
 from tests.support.fakesource import Clocks, FakeSource
 from tests.support.stores import POLICY, PROBE, counted
 
@@ -203,6 +204,19 @@ async def test_while_it_is_we_who_reach_nobody_no_failure_outlives_us(engine: En
     assert (await engine.probe()).stage is ProbeStage.DONE
 
 
+async def test_a_failure_of_an_earlier_version_is_dropped_without_complaint(
+    engine: Engine, logged: list[EventDict]
+) -> None:
+    """An upgrade is no damage, and it does not tell a refusal from a network without a way."""
+    now = engine.clocks.wall()
+    failed = replace(FAILED, address="192.0.2.1", probed_at=now, expires=now + 60)
+    value = encode_attempt(failed, 60.0).replace(b'"v":2', b'"v":1')
+    await engine.store.put(ATTEMPT, "192.0.2.1 25 mx.a.example@", value, now + 1000, now)
+    assert (await engine.probe()).stage is ProbeStage.DONE
+    assert counted(engine.counters, "store_errors_total", "decode") == 0
+    assert logged == []
+
+
 async def test_a_failure_from_a_store_that_cannot_be_true_is_none(engine: Engine) -> None:
     now = engine.clocks.wall()
     failed = replace(FAILED, address="192.0.2.1", probed_at=now, expires=now + 10**9)
@@ -257,7 +271,7 @@ async def test_a_fresh_look_takes_nothing_from_the_store_and_gives_it_what_it_fi
     engine.clocks.pass_(1)
     after = engine.restarted()
     after.source.script["probe"] = replace(SESSION, requiretls=False)
-    assert (await after.cache.fresh().probe("192.0.2.1", 25, "mx.a.example")).requiretls is False
+    assert (await after.probe(since=after.clocks.monotonic())).requiretls is False
     assert (await after.restarted().probe()).requiretls is False
 
 
@@ -267,21 +281,18 @@ async def test_a_fresh_look_is_not_given_what_another_takes_from_the_store(
     await engine.probe()
     engine.clocks.pass_(100)
     after = engine.restarted()
-    fresh = after.cache.fresh()
-    taken, looked = await asyncio.gather(
-        after.probe(), fresh.probe("192.0.2.1", 25, "mx.a.example")
-    )
+    taken, looked = await asyncio.gather(after.probe(), after.probe(since=after.clocks.monotonic()))
     assert (taken.probed_at, looked.probed_at) == (
         engine.clocks.wall_time - 100,
         engine.clocks.wall_time,
     )
     third = after.restarted()
-    fresh = third.cache.fresh()
+    since = third.clocks.monotonic()
     await third.probe()  # taken from the store, and held
-    await fresh.probe("192.0.2.1", 25, "mx.a.example")
+    await third.probe(since=since)
     assert third.sessions == 0  # another process had looked at this very moment
     third.clocks.pass_(1)
-    await third.cache.fresh().probe("192.0.2.1", 25, "mx.a.example")
+    await third.probe(since=third.clocks.monotonic())
     assert third.sessions == 1
 
 

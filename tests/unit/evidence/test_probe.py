@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import itertools
+import os
 import socket
 import ssl
 import time
@@ -338,6 +339,19 @@ async def test_nobody_listens() -> None:
         evidence = await prober().probe("127.0.0.1", port, NAME)
     assert_ended(evidence, ProbeStage.CONNECT, ProbeFailure.REFUSED)
     assert "refused" in evidence.error.lower()
+
+
+@pytest.mark.parametrize("number", sorted(probe_module.UNREACHABLE))
+async def test_no_way_to_a_server_is_no_refusal_of_it(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_socket: socket.socket, address: object) -> None:
+        raise OSError(number, f"Connect call failed {address}")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", fail)
+    evidence = await prober().probe("127.0.0.1", 9, NAME)
+    assert_ended(evidence, ProbeStage.CONNECT, ProbeFailure.UNREACHABLE)
+    assert evidence.error == os.strerror(number)
 
 
 async def test_a_connection_that_is_not_answered_times_out() -> None:

@@ -19,7 +19,7 @@ from requiretls_milter.ipc import client as module
 from requiretls_milter.ipc.client import EngineClient, EngineUnavailable
 from requiretls_milter.ipc.wire import ForecastReply, ForgetReply, encode, error_reply, frame
 from requiretls_milter.model import Forecast, Outcome, Question, Requirement
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.counting import Counters
 from tests.support.fakeengine import FakeEngine, answers, forecast, is_silent, says
 from tests.support.waiting import eventually
 
