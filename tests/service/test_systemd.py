@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from requiretls_milter.service.sdnotify import MAX_STATUS, Notifier
-from tests.support.service import Service, alive, eventually
+from tests.support.processes import alive
+from tests.support.service import Service
+from tests.support.waiting import eventually
 
 Make = Callable[..., Service]
 

@@ -19,7 +19,7 @@ from requiretls_milter.engine.exposition import EngineCollector, Exposition
 from requiretls_milter.engine.scrape import CertificateError, MetricsDoor, tls_context
 from requiretls_milter.telemetry.counting import Counters, Gauges, Totals
 from tests.support.authority import Authority, Issued
-from tests.support.stores import until
+from tests.support.waiting import until
 
 
 class Web:
