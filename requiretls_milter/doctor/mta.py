@@ -34,7 +34,7 @@ from requiretls_milter.model import (
     ProfileName,
     RequiretlsPolicy,
 )
-from requiretls_milter.syntax.endpoint import MilterSocket, parse_milter_socket
+from requiretls_milter.syntax.endpoint import MilterSocket
 
 OURS = "requiretls"
 """What the name of our socket has in it, most likely: to find one that is misspelt."""
@@ -124,7 +124,7 @@ def milters(text: str) -> list[Asked]:
 
 def attached(config: Config, postfix: Postfix) -> Iterator[Attachment]:
     """Each service that can ask milters, with those that it does ask."""
-    socket = parse_milter_socket(config.milter.socket)
+    socket = config.milter.socket
     for service in postfix.running("smtpd", "cleanup"):
         parameter = "smtpd_milters" if service.program == "smtpd" else "non_smtpd_milters"
         text = service.settings.get(parameter, "")
@@ -171,7 +171,7 @@ def path_of(path: str, service: Service, postfix: Postfix) -> Path:
 
 def name_for(config: Config, service: Service, postfix: Postfix) -> str:
     """What has to stand in main.cf for *service* to find us; "" where it cannot."""
-    socket = parse_milter_socket(config.milter.socket)
+    socket = config.milter.socket
     if socket.family != "unix":
         host = f"[{socket.host}]" if ":" in socket.host else socket.host
         return f"inet:{host}:{socket.port}"

@@ -62,7 +62,6 @@ from requiretls_milter.model import (
     SmtpReply,
     unknown_forecast,
 )
-from requiretls_milter.syntax.endpoint import parse_milter_socket
 from requiretls_milter.syntax.text import printable
 from requiretls_milter.telemetry.labels import Bound, Stage
 from requiretls_milter.telemetry.log import get_logger
@@ -168,21 +167,20 @@ def open_socket(milter_config: config.Milter) -> None:
     """
     global _listener
     where = milter_config.socket
-    parsed = parse_milter_socket(where)
-    if parsed.family == "unix":
-        clear_path(parsed.path)
+    if where.family == "unix":
+        clear_path(where.path)
     else:
-        check_address(parsed.family, parsed.host, parsed.port)
+        check_address(where.family, where.host, where.port)
     _register()
     before = listening()
     mask = os.umask(0o177)  # until group and mode are set, nobody else gets in
     try:
-        milter.setconn(where)
+        milter.setconn(str(where))
         milter.setbacklog(BACKLOG)
         milter.opensocket(False)
-        if parsed.family == "unix":
+        if where.family == "unix":
             set_permissions(
-                parsed.path,
+                where.path,
                 owner=milter_config.socket_owner,
                 group=milter_config.socket_group,
                 mode=int(milter_config.socket_mode, 8),
@@ -197,10 +195,10 @@ def open_socket(milter_config: config.Milter) -> None:
     _listener = opened.pop()
     # Several workers wait on it: one that comes too late must not block in accept(2).
     os.set_blocking(_listener, False)
-    if parsed.family != "unix":
+    if where.family != "unix":
         with socket.socket(fileno=os.dup(_listener)) as listener:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    _log.info("listening", socket=where)
+    _log.info("listening", socket=str(where))
 
 
 def serve(context: WorkerContext) -> None:

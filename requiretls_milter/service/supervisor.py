@@ -40,7 +40,6 @@ from requiretls_milter.milter import adapter
 from requiretls_milter.milter.listener import SocketError
 from requiretls_milter.service.sdnotify import Notifier
 from requiretls_milter.service.spawn import Child, live
-from requiretls_milter.syntax.endpoint import parse_milter_socket
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Process
@@ -449,7 +448,9 @@ class Supervisor:
         if self._all_ready and not self._was_ready:
             self._was_ready = True
             self._notifier.ready(self._status())
-            _log.info("serving", socket=self._config.milter.socket, workers=len(self._names()) - 1)
+            _log.info(
+                "serving", socket=str(self._config.milter.socket), workers=len(self._names()) - 1
+            )
 
     def _status(self) -> str:
         ready = sum(child.ready for child in self._children.values())
@@ -596,7 +597,7 @@ class Supervisor:
             self._exit = EXIT_FAILURE
 
     def _unlink(self) -> None:
-        where = parse_milter_socket(self._config.milter.socket)
+        where = self._config.milter.socket
         if where.family == "unix":
             with contextlib.suppress(OSError):
                 os.unlink(where.path)

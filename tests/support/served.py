@@ -131,7 +131,7 @@ def main() -> int:
     if sabotage:
         _sabotage(sabotage)
     if script.pop("watch_socket", False):
-        _watch_socket(settings.milter.socket.removeprefix("unix:"), directory / "steps")
+        _watch_socket(settings.milter.socket.path, directory / "steps")
     try:
         adapter.open_socket(settings.milter)
     except SocketError as error:
