@@ -58,7 +58,7 @@ audit: $(READY) ## known vulnerabilities of what is locked; exit 69 where no dat
 	$(BIN)/python scripts/audit $(BIN)/pip-audit
 
 clean: ## remove what make has made here
-	rm -rf $(VENV) .run .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .run .fuzz .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis *.egg-info
 
 $(READY): pyproject.toml scripts/setup
 	@scripts/setup $(VENV)
