@@ -26,7 +26,7 @@ from requiretls_milter.doctor.mta import Attachment, path_of
 from requiretls_milter.evidence.dns import DNS_PORT, Resolver
 from requiretls_milter.evidence.selftest import TEST_TIMEOUT, SelfTest, SelfTestResult, Verdict
 from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
-from requiretls_milter.ipc import client
+from requiretls_milter.ipc import query
 from requiretls_milter.mirror.postconf import Postfix
 from requiretls_milter.mirror.section import SYSTEM_STORES, Mirror
 from requiretls_milter.model import TlsLevel
@@ -196,8 +196,8 @@ def _colon_file(path: Path, at_least: int) -> Iterator[list[str]]:
 def service(config: Config) -> Iterator[Finding]:
     """Whether the engine answers, is ours, and runs with this configuration."""
     try:
-        status = client.status(config.engine.socket, ANSWER_TIMEOUT)
-    except client.EngineUnavailable as problem:
+        status = query.status(config.engine.socket, ANSWER_TIMEOUT)
+    except query.EngineUnavailable as problem:
         yield error(
             "service",
             f"no engine answers on {config.engine.socket}: {problem}",

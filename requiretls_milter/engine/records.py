@@ -22,9 +22,10 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from requiretls_milter.config import Config
+from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.mta_sts import PolicyError, read_policy, read_record
 from requiretls_milter.evidence.probe import FRESH, MAX_CHAIN
 from requiretls_milter.model import (
@@ -36,46 +37,36 @@ from requiretls_milter.model import (
     Reply,
 )
 from requiretls_milter.store.base import CLOCK_SKEW
+from requiretls_milter.syntax.strict import StrictModel, first_mistake
 from requiretls_milter.syntax.text import printable
 
 MAX_TLS_VERSION = 20
 """Characters of the name of a TLS version."""
 
 
-class RecordError(ValueError):
+class RecordError(RequiretlsMilterError, ValueError):
     """Bytes that are no record of ours, or one that cannot be true; the text says why."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(
-        strict=True,
-        extra="forbid",
-        frozen=True,
-        allow_inf_nan=False,
-        ser_json_bytes="base64",
-        val_json_bytes="base64",
-    )
-
-
-class _Policy(_Record):
+class _Policy(StrictModel):
     v: Literal[1] = 1
     policy: MtaStsPolicy
     fetched_at: float
     asked_at: float
 
 
-class _Probe(_Record):
+class _Probe(StrictModel):
     v: Literal[1] = 1
     found: ProbeEvidence
 
 
-class _Attempt(_Record):
+class _Attempt(StrictModel):
     v: Literal[2] = 2
     found: ProbeEvidence
     pause: float
 
 
-class _EarlierAttempt(_Record):
+class _EarlierAttempt(StrictModel):
     """Version 1 did not tell a network that cannot be reached from a server that refuses."""
 
     v: Literal[1]
@@ -122,7 +113,7 @@ def decode_policy(value: bytes, now: float) -> KeptPolicy:
     try:
         kept = _Policy.model_validate_json(value)
     except ValidationError as error:
-        raise RecordError(_first_mistake(error)) from error
+        raise RecordError(first_mistake(error, "record")) from error
     policy = kept.policy
     lines = [f"mode: {policy.mode}", f"max_age: {policy.max_age}"]
     lines += [f"mx: {pattern}" for pattern in policy.mx]
@@ -169,7 +160,7 @@ def decode_probe(value: bytes, address: str, now: float) -> ProbeEvidence:
     try:
         found = _Probe.model_validate_json(value).found
     except ValidationError as error:
-        raise RecordError(_first_mistake(error)) from error
+        raise RecordError(first_mistake(error, "record")) from error
     if found.address != address or not worth_keeping(found):
         raise RecordError("not the session that it should be")
     _require_ours(found, now)
@@ -208,7 +199,7 @@ def decode_attempt(value: bytes, address: str, now: float, longest: float) -> Ke
     try:
         kept = _attempts.validate_json(value)
     except ValidationError as error:
-        raise RecordError(_first_mistake(error)) from error
+        raise RecordError(first_mistake(error, "record")) from error
     if isinstance(kept, _EarlierAttempt):
         return None
     found, pause = kept.found, kept.pause
@@ -244,12 +235,6 @@ def _reply_texts(reply: Reply) -> list[str]:
 def _require_past(time: float, now: float) -> None:
     if not 0 <= time <= now + CLOCK_SKEW:
         raise RecordError("written under another clock")
-
-
-def _first_mistake(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(map(str, first["loc"])) or "record"
-    return printable(f"{place}: {first['msg']}")
 
 
 # ---------------------------------------------------------------- scopes

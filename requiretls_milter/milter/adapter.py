@@ -46,11 +46,11 @@ from typing import TYPE_CHECKING, Any
 import milter
 
 from requiretls_milter.config.fields import parse_milter_socket
+from requiretls_milter.ipc.unixsocket import SocketError, clear_path
 from requiretls_milter.milter import account
 from requiretls_milter.milter.listener import (
-    SocketError,
+    MAX_UNIX_PATH,
     check_address,
-    clear_path,
     listening,
     set_permissions,
 )
@@ -169,7 +169,7 @@ def open_socket(milter_config: config.Milter) -> None:
     where = milter_config.socket
     parsed = parse_milter_socket(where)
     if parsed.family == "unix":
-        clear_path(parsed.path)
+        clear_path(parsed.path, MAX_UNIX_PATH)
     else:
         check_address(parsed.family, parsed.host, parsed.port)
     _register()

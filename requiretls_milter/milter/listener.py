@@ -15,12 +15,10 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from requiretls_milter.ipc.unixsocket import SocketError
+
 MAX_UNIX_PATH = 106
 """Octets of a unix socket's path that libmilter takes: one less than unix(7) does."""
-
-
-class SocketError(Exception):
-    """The milter's socket cannot be opened; the text says which and why."""
 
 
 def listening() -> set[int]:
@@ -35,47 +33,6 @@ def listening() -> set[int]:
                 if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     found.add(descriptor)
     return found
-
-
-def clear_path(path: str) -> None:
-    """Make way for a unix socket: one that a dead process left behind is removed.
-
-    Raises:
-        SocketError: something else stands there, or somebody listens.
-    """
-    if len(os.fsencode(path)) > MAX_UNIX_PATH:
-        raise SocketError(f"cannot open {path}: a socket's path has at most {MAX_UNIX_PATH} bytes")
-    directory = os.path.dirname(path)
-    if not os.path.isdir(directory):
-        raise SocketError(f"cannot open {path}: there is no directory {directory}")
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise SocketError(f"cannot open {path}: {error.strerror}") from error
-    if not stat.S_ISSOCK(mode):
-        raise SocketError(f"cannot open {path}: something that is no socket stands there")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-        caller.setblocking(False)
-        try:
-            caller.connect(path)
-        except ConnectionRefusedError:
-            pass  # nobody listens: left behind
-        except FileNotFoundError:
-            return
-        except BlockingIOError:
-            raise SocketError(f"cannot open {path}: another process listens there") from None
-        except OSError as error:
-            raise SocketError(f"cannot open {path}: {error.strerror}") from error
-        else:
-            raise SocketError(f"cannot open {path}: another process listens there")
-    try:
-        os.unlink(path)
-    except OSError as error:
-        raise SocketError(
-            f"cannot open {path}: a socket left behind cannot be removed: {error.strerror}"
-        ) from error
 
 
 def check_address(family: str, host: str, port: int) -> None:

@@ -37,8 +37,8 @@ from requiretls_milter.config.fields import parse_milter_socket
 from requiretls_milter.ipc import control
 from requiretls_milter.ipc.child import ENGINE, EXIT_FAILURE, EXIT_OK, Start, take_log_settings
 from requiretls_milter.ipc.control import Channel, ControlClosed
+from requiretls_milter.ipc.unixsocket import SocketError
 from requiretls_milter.milter import adapter
-from requiretls_milter.milter.listener import SocketError
 from requiretls_milter.service.sdnotify import Notifier
 from requiretls_milter.service.spawn import Child, live
 from requiretls_milter.telemetry import log
