@@ -46,13 +46,8 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.syntax import nexthop as nexthops
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import (
-    AssessmentResult,
-    Bound,
-    Counters,
-    Gauges,
-    configured_domains,
-)
+from requiretls_milter.telemetry.counting import Counters, Gauges
+from requiretls_milter.telemetry.labels import AssessmentResult, Bound, configured_domains
 
 MAX_FORECAST_LIFE = 3600.0
 """Seconds that a forecast may be reused at most."""

@@ -16,7 +16,7 @@ from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.shelf import Entry
 from requiretls_milter.model import ProbeEvidence
 from requiretls_milter.store.base import StoreKind
-from requiretls_milter.telemetry.metrics import OutboundService
+from requiretls_milter.telemetry.labels import OutboundService
 
 MAX_RETRY_AFTER = 900.0
 """Seconds to which probe.retry_after doubles while attempts fail."""

@@ -48,7 +48,8 @@ from requiretls_milter.model import (
     TlsaEvidence,
 )
 from requiretls_milter.store.base import Store, StoreKind
-from requiretls_milter.telemetry.metrics import Bound, CacheResult, Counters, Layer
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import Bound, CacheResult, Layer
 
 MAX_LIFE = 86_400.0
 """Seconds that evidence is kept at most (RFC 8767 section 4 advises a cap)."""

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from requiretls_milter.store.base import Store, StoreKind
-from requiretls_milter.telemetry.metrics import Counters, FleetResult
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import FleetResult
 
 CLAIM_LIFE = 30.0
 """Seconds for which a claim is valid: most sessions take a few."""

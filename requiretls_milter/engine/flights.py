@@ -13,7 +13,8 @@ from typing import Any, TypeVar, cast
 from requiretls_milter.engine.shelf import Shelf
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Bound, CacheResult, Counters
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import Bound, CacheResult
 
 _log = log.get_logger("engine.cache")
 

@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from requiretls_milter.bounded import BoundedMap
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.evidence.addresses import is_global
-from requiretls_milter.evidence.dns import address_literal, valid_hostname
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -42,8 +41,10 @@ from requiretls_milter.model import (
     ProbeStage,
     Reason,
 )
+from requiretls_milter.syntax.names import address_literal, valid_hostname
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Gauges, OutboundService
+from requiretls_milter.telemetry.counting import Gauges
+from requiretls_milter.telemetry.labels import OutboundService
 
 MIN_FAILED = 5
 """Networks, or zones, that must have failed. That so many different operators fail at once, and

@@ -24,7 +24,7 @@ from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
 from requiretls_milter.store.base import Store
-from requiretls_milter.telemetry.metrics import Counters, Gauges
+from requiretls_milter.telemetry.counting import Counters, Gauges
 
 RETIREMENT = 60.0
 """Seconds that what is under way under an old configuration gets to end."""

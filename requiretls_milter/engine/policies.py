@@ -23,7 +23,8 @@ from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.model import MtaStsEvidence, MtaStsMode, MtaStsPolicy
 from requiretls_milter.store.base import Listed, StoreKind
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Counters, MtaStsResult, RefreshResult
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import MtaStsResult, RefreshResult
 
 POLICY_GRACE = 300.0
 """Seconds after which a domain is asked whether its MTA-STS policy still is the same (R53)."""

@@ -29,7 +29,8 @@ from requiretls_milter.model import (
     ProbeFailure,
     ProbeStage,
 )
-from requiretls_milter.telemetry.metrics import Counters, ProbeResult
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import ProbeResult
 
 MIN_RECHECK_INTERVAL = 60.0
 MAX_RECHECK_INTERVAL = 300.0

@@ -12,7 +12,8 @@ from typing import TypeVar
 from requiretls_milter.engine.records import RecordError
 from requiretls_milter.store.base import Listed, Store, StoreError, StoreKind
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Counters, StoreOperation
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import StoreOperation
 
 _log = log.get_logger("engine.cache")
 

@@ -15,7 +15,8 @@ from requiretls_milter.model import (
     TlsaEvidence,
 )
 from requiretls_milter.store.base import OVERHEAD
-from requiretls_milter.telemetry.metrics import Bound, CacheResult, Counters, Layer
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import Bound, CacheResult, Layer
 
 ENTRY_OCTETS = 8_192
 """Octets that an entry may have on average; a typical chain uses half of it."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from requiretls_milter.evidence.dns import MAX_TTL, address_literal
+from requiretls_milter.evidence.dns import MAX_TTL
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -28,6 +28,8 @@ from requiretls_milter.model import (
     ProbeEvidence,
     TlsaEvidence,
 )
+from requiretls_milter.syntax.endpoint import SMTP_PORT
+from requiretls_milter.syntax.names import address_literal
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
@@ -37,9 +39,6 @@ MAX_HOSTS = 20
 
 MAX_PROBES = 16
 """Sessions for one next hop; Postfix tries 5 addresses by default."""
-
-SMTP_PORT = 25
-
 
 ANY_AGE = float("-inf")
 """The value of ``since`` that accepts evidence of any age."""

@@ -16,7 +16,7 @@ from pydantic_core import PydanticSerializationError
 from requiretls_milter.ipc.framing import WireError, frame
 from requiretls_milter.model import DomainEvidence, Forecast, Question
 from requiretls_milter.syntax.strict import StrictModel, first_mistake
-from requiretls_milter.telemetry.metrics import Totals
+from requiretls_milter.telemetry.counting import Totals
 
 VERSION = 1
 """Of the format. Processes of one service are forks of one program, but the command line is not."""

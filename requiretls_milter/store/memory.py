@@ -13,7 +13,7 @@ from requiretls_milter.store.base import (
     alive,
     size,
 )
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.counting import Counters
 
 SWEEP_INTERVAL = 60.0
 """Seconds between two sweeps for records whose time is over, when room is needed."""

@@ -14,7 +14,7 @@ import pytest
 from requiretls_milter.config import Limits
 from requiretls_milter.engine.server import MAX_CONNECTIONS
 from requiretls_milter.evidence.gathering import MAX_HOSTS, MAX_PROBES
-from requiretls_milter.telemetry.metrics import Bound
+from requiretls_milter.telemetry.labels import Bound
 from tests.support.paths import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "reliability.md"

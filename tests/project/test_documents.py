@@ -19,7 +19,7 @@ from requiretls_milter.reports.check import (
     MtaStsReport,
     NextHopReport,
 )
-from requiretls_milter.telemetry.metrics import METRICS
+from requiretls_milter.telemetry.catalogue import METRICS
 from tests.support.paths import REPOSITORY
 
 PAGES = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")]

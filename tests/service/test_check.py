@@ -16,7 +16,7 @@ from requiretls_milter.engine.server import EngineServer
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.telemetry.metrics import Counters, Gauges
+from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.support.cliworld import World, command, start
 from tests.support.engineview import SetEngine
 

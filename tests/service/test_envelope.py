@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from requiretls_milter.config import Config
 from requiretls_milter.milter import envelope
-from requiretls_milter.milter.requirement import Capability
 from requiretls_milter.milter.transaction import Client, Settings, Transaction
+from requiretls_milter.model import Capability
 from tests.support.milterclient import Edit, Outcome
 from tests.support.milterprocess import POSTFIX_3_11, SENDMAIL, MilterProcess
 

@@ -19,7 +19,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.base import Store
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.counting import Counters
 from tests.support.fakesource import Clocks, FakeSource
 from tests.support.stores import counted
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.server import EngineState
-from requiretls_milter.telemetry.metrics import Aggregate, Counters
+from requiretls_milter.telemetry.aggregate import Aggregate
+from requiretls_milter.telemetry.counting import Counters
 
 
 @dataclass

@@ -33,10 +33,10 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.syntax import nexthop as nexthops
-from requiretls_milter.telemetry.metrics import Counters, Gauges
+from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.support.chains import VALIDITIES, Make, issue
 from tests.support.fakesource import Clocks, FakeSource
-from tests.support.stores import until
+from tests.support.waiting import until
 
 SETTINGS = """
 [mta]

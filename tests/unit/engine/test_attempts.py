@@ -25,7 +25,7 @@ from requiretls_milter.model import (
     TlsaEvidence,
 )
 from requiretls_milter.store.base import StoreKind
-from requiretls_milter.telemetry.metrics import OutboundService
+from requiretls_milter.telemetry.labels import OutboundService
 from tests.support.cachekit import ADDRESSES, RETRY_AFTER, CacheKit
 
 SESSION = ProbeEvidence("", ProbeStage.DONE, starttls_offered=True, requiretls=True, expires=FRESH)

@@ -22,7 +22,7 @@ from requiretls_milter.model import (
     Reply,
 )
 from requiretls_milter.store.base import StoreKind
-from requiretls_milter.telemetry.metrics import Layer
+from requiretls_milter.telemetry.labels import Layer
 from tests.support.cachekit import ADDRESSES, DAY, RETRY_AFTER, CacheKit
 from tests.support.stores import PROBE
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from requiretls_milter.engine.downgrades import REMEMBERED, DowngradeTracker, Feature, observations
+from requiretls_milter.engine.downgrades import REMEMBERED, DowngradeTracker, observations
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
     DomainEvidence,
+    Feature,
     HopKind,
     HostEvidence,
     MtaStsEvidence,
@@ -33,7 +34,7 @@ from requiretls_milter.model import (
 from requiretls_milter.store.base import StoreError, StoreKind
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.counting import Counters
 
 DAY = 86400.0
 NOW = 1_800_000_000.0

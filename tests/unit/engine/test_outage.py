@@ -41,7 +41,8 @@ from requiretls_milter.model import (
     TlsaRecord,
 )
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.telemetry.metrics import Counters, Gauges, OutboundService
+from requiretls_milter.telemetry.counting import Counters, Gauges
+from requiretls_milter.telemetry.labels import OutboundService
 from tests.support.fakesource import Clocks, FakeSource
 
 TIMED_OUT = ProbeEvidence("", ProbeStage.CONNECT, ProbeFailure.TIMEOUT, error="timed out")

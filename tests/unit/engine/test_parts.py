@@ -10,7 +10,7 @@ import pytest
 from requiretls_milter.config import Config, Limits
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError, finds_the_same
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.telemetry.metrics import Counters, Gauges
+from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.support.authority import Authority
 
 CONFIG = Config.model_validate({"dns": {"nameservers": ["127.0.0.1:9"], "timeout": 0.1}})

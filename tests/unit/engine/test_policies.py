@@ -32,7 +32,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.base import StoreKind
 from tests.support.cachekit import DAY, POLICY, RETRY_AFTER, CacheKit
-from tests.support.stores import until
+from tests.support.waiting import until
 
 SESSION = ProbeEvidence("", ProbeStage.DONE, starttls_offered=True, requiretls=True, expires=FRESH)
 ATTEMPT = StoreKind.ATTEMPT

@@ -43,7 +43,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.base import CLOCK_SKEW
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.counting import Counters
 from tests.support.stores import OFFERED, counted
 
 NOW = 1_000_000.0

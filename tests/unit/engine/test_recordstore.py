@@ -19,7 +19,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.base import Listed, StoreError, StoreKind
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.counting import Counters
 from tests.support.cachekit import POLICY, RETRY_AFTER, CacheKit
 from tests.support.stores import PROBE
 

@@ -46,9 +46,9 @@ from requiretls_milter.model import (
     Reason,
     Requirement,
 )
-from requiretls_milter.telemetry.metrics import Totals
+from requiretls_milter.telemetry.counting import Totals
 from tests.support.engineview import SetEngine
-from tests.support.stores import until
+from tests.support.waiting import until
 
 
 class FakeAssessor:

@@ -15,7 +15,7 @@ from requiretls_milter.model import (
     MxEvidence,
     TlsaRecord,
 )
-from requiretls_milter.telemetry.metrics import Layer
+from requiretls_milter.telemetry.labels import Layer
 from tests.support.cachekit import ADDRESSES, CacheKit, limited
 
 

@@ -13,7 +13,6 @@ from requiretls_milter.forecast import certificate
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.postfix import Delivery, deliver
 from requiretls_milter.forecast.servers import (
-    SMTP_PORT,
     NoServer,
     Server,
     servers_of,
@@ -38,6 +37,7 @@ from requiretls_milter.model import (
     TlsaRecord,
 )
 from requiretls_milter.syntax import status
+from requiretls_milter.syntax.endpoint import SMTP_PORT
 from tests.support import build, strategies
 
 TOKEN = re.compile(

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from requiretls_milter.milter.requirement import (
     NOTHING_ASKED,
     Asked,
-    Capability,
     HeaderFindings,
     asks_requiretls,
     capability,
@@ -15,7 +14,7 @@ from requiretls_milter.milter.requirement import (
     is_tls_required_no,
     resolve,
 )
-from requiretls_milter.model import ProfileName, Requirement, Source
+from requiretls_milter.model import Capability, ProfileName, Requirement, Source
 
 POSTFIX, RFC8689 = ProfileName.POSTFIX, ProfileName.RFC8689
 REQUIRETLS, NO, NONE = Requirement.REQUIRETLS, Requirement.TLS_REQUIRED_NO, Requirement.NONE
@@ -227,7 +226,7 @@ def test_what_is_asked_and_what_the_mta_carries_are_told_apart(
 def test_what_an_mta_carries_is_read_from_its_version_unless_configured(
     carries: str, version: str, able: Capability
 ) -> None:
-    assert capability(carries, version) is able
+    assert capability(Capability(carries), version) is able
 
 
 # ---------------------------------------------------------------- a requirement that got lost

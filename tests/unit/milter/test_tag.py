@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from requiretls_milter.milter.tag import Route, Tag, Tagged, aggregate, severity, strongest
+from requiretls_milter.milter.tag import Route, Tag, Tagged, aggregate, strongest
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     Forecast,
@@ -16,6 +16,7 @@ from requiretls_milter.model import (
     Requirement,
     Source,
 )
+from requiretls_milter.syntax.status import severity
 
 REQUIRETLS, NO, NONE = Requirement.REQUIRETLS, Requirement.TLS_REQUIRED_NO, Requirement.NONE
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from requiretls_milter.config import Config
-from requiretls_milter.milter.requirement import Capability
 from requiretls_milter.milter.transaction import Client, Recipient, Settings, Transaction
 from requiretls_milter.model import (
     Action,
+    Capability,
     Forecast,
     Outcome,
     Question,

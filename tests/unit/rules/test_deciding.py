@@ -17,6 +17,7 @@ from requiretls_milter.model import (
     Reason,
     Requirement,
     SmtpReply,
+    Standing,
     unknown_forecast,
 )
 from requiretls_milter.rules import (
@@ -46,7 +47,7 @@ def decided(chosen: Rule, result: Forecast, **more: Any) -> Decision:
     arguments: dict[str, Any] = {
         "asked": REQUIRETLS,
         "carried": REQUIRETLS,
-        "enforced": True,
+        "standing": Standing.TRUSTED,
         "null_sender": False,
         "domain": "example.org",
         "now": NOW,
@@ -163,7 +164,7 @@ def test_r07_the_null_sender_is_never_refused_or_deferred(
 @pytest.mark.parametrize("result", ALL)
 def test_a_stranger_is_never_refused_or_deferred(mode: str, result: Forecast) -> None:
     chosen = rule(mode, on_temporary="defer", on_unknown="defer", on_noncompliant="refuse")
-    decision = decided(chosen, result, enforced=False, carried=NONE)
+    decision = decided(chosen, result, standing=Standing.OTHER, carried=NONE)
     assert (decision.action, decision.why) == (ACCEPT, Why.NOT_ENFORCED)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from requiretls_milter.store.base import CLOCK_SKEW, LONGEST, OVERHEAD, Record, StoreKind, alive
 from requiretls_milter.store.memory import SWEEP_INTERVAL, MemoryStore
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.counting import Counters
 from tests.support.stores import OFFERED, PROBE, counted
 
 KIND = StoreKind.MTA_STS_POLICY

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requiretls_milter.syntax.text import MAX_TEXT, error_text, printable
+from requiretls_milter.syntax.text import (
+    MAX_QUOTED,
+    MAX_TEXT,
+    bounded,
+    error_text,
+    escape,
+    escaped,
+    one_line,
+    printable,
+    quoted,
+    visible,
+)
 
 
 @given(st.text() | st.binary())
@@ -35,3 +46,28 @@ def test_an_error_of_the_system_is_told_by_its_own_text() -> None:
     assert error_text(hidden) == "Network is unreachable"
     assert error_text(OSError(errno.EACCES, "not there")) == "not there"
     assert error_text(OSError("plain")) == "plain"
+
+
+@given(st.text())
+def test_r62_any_text_becomes_one_line_of_printable_ascii(text: str) -> None:
+    for shown in (escape(text), escaped(text), quoted(text), visible(text), one_line(text)):
+        assert all(" " <= c <= "~" for c in shown)
+    assert len(escaped(text)) <= MAX_QUOTED
+    assert quoted(text) == f'"{escaped(text)}"'
+    assert escape(text).encode().decode("unicode_escape") == text
+
+
+@given(st.text(), st.integers(3, 80))
+def test_a_long_text_is_cut_and_says_so(text: str, limit: int) -> None:
+    assert len(bounded(text, limit)) <= limit
+    assert bounded(text, limit) == text or bounded(text, limit).endswith("...")
+    assert escaped(text, limit) == bounded(escape(text), limit)
+
+
+def test_what_is_escaped_can_be_told_from_what_was_there() -> None:
+    assert escape("a\\n\n\x1b\u00e9\u2603") == r"a\\n\n\x1b\xe9\u2603"
+    assert visible("a\\n\n\x1b\u00e9\u2603") == r"a\n\n\x1b\xe9\u2603"
+
+
+def test_blanks_and_line_ends_become_one_blank() -> None:
+    assert one_line(" a\r\n\t b\x1b[2J\u2603 ") == r"a b?[2J\u2603"
