@@ -29,7 +29,7 @@ doubles (R61). So a server in trouble is not called again and again, and a lame 
 taken for "no records".
 
 **Two clocks.** Everything that is kept ends on the wall clock, which TTLs, certificates and other
-hosts go by, and on the monotonic clock, which nobody can set back. Neither may prolong a life
+hosts go by, and on the monotonic clock, which cannot be set back. Neither may prolong a life
 (:class:`requiretls_milter.clocks.Life`).
 
 **The store and the fleet.** Sessions and policies are stored, so that a restart calls no server

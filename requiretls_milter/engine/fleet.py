@@ -33,11 +33,11 @@ T = TypeVar("T")
 
 
 class Fleet:
-    """Agrees with the other engines on the same store who does what.
+    """Agrees with the other engines on the same store which of them does the work.
 
     Args:
         store: which may be shared.
-        counters: where it is counted who did the work.
+        counters: where it is counted which engine did the work.
         jitter: gives a number from 0 to 1.
     """
 

@@ -91,7 +91,7 @@ class Policies:
     Args:
         source: where policies come from.
         records: where they are stored.
-        fleet: agrees with other engines who fetches a policy.
+        fleet: agrees with other engines on which of them fetches a policy.
         counters: where fetches and refreshes are counted.
         clocks: by which policies age.
         scope: separates policies that other authorities vouched for.

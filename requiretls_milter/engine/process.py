@@ -80,7 +80,7 @@ class _Engine:
     """Implements :class:`~requiretls_milter.engine.server.EngineView`."""
 
     def __init__(self, start: Start, snapshot: Mapping[str, Any] | None) -> None:
-        self._start = start
+        self._initial = start
         self._channel = start.channel
         self._incarnation = start.incarnation
         self.counters = Counters(configured_domains(start.config))
@@ -96,16 +96,16 @@ class _Engine:
         self._metrics_server: MetricsServer | None = None
         self._end: asyncio.Future[int] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
-        self._told: Snapshot | None = None
+        self._sent_snapshot: Snapshot | None = None
         self._reloaded = asyncio.Event()
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         self._end = loop.create_future()
         try:
-            await self._open_store(self._start.config)
-            parts = self._built = self._builder.build(self._start.config, self._start.generation)
-            self._spawn(self._test_resolver(parts.resolver))
+            await self._open_store(self._initial.config)
+            parts = self._built = self._builder.build(self._initial.config, self._initial.generation)
+            self._start_task(self._test_resolver(parts.resolver))
             server = self._server = EngineServer(
                 parts.config.engine.socket,
                 self,
@@ -118,16 +118,16 @@ class _Engine:
             self._channel.send("failed", error=str(error))
             return EXIT_FAILURE
         loop.add_reader(self._channel, self._receive)
-        self._spawn(self._beat())
-        self._spawn(self._watch_resolver())
-        self._spawn(self._watch_reachability())
-        self._spawn(self._watch_domains())
-        self._spawn(self._refresh_policies())
+        self._start_task(self._send_heartbeats())
+        self._start_task(self._watch_resolver())
+        self._start_task(self._watch_reachability())
+        self._start_task(self._watch_domains())
+        self._start_task(self._refresh_policies())
         self._channel.send("ready")
         status = await self._end
         loop.remove_reader(self._channel)
         if status != EXIT_ORPHAN:
-            await self._close(server)
+            await self._close_all(server)
         return status
 
     # ------------------------------------------------------------ parts
@@ -154,7 +154,7 @@ class _Engine:
         if listen is None:
             return
         set_build_info(self._gauges)
-        collector = EngineCollector(self._sum, self._gauges, self._domains)
+        collector = EngineCollector(self._sum_counters, self._gauges, self._domains)
         self._metrics_server = MetricsServer(
             listen,
             Exposition(collector),
@@ -165,7 +165,7 @@ class _Engine:
         )
         await self._metrics_server.open()
 
-    async def _close(self, server: EngineServer) -> None:
+    async def _close_all(self, server: EngineServer) -> None:
         await server.close()
         if self._metrics_server is not None:
             await self._metrics_server.close()
@@ -202,7 +202,7 @@ class _Engine:
         for layer, count in self.cache_entries().items():
             self._gauges.set("cache_entries", count, (layer,))
 
-    def _sum(self) -> Totals:
+    def _sum_counters(self) -> Totals:
         self.aggregate.update("engine", self._incarnation, self.counters.totals())
         return self.aggregate.totals()
 
@@ -211,26 +211,26 @@ class _Engine:
     def _receive(self) -> None:
         try:
             for message in self._channel.receive():
-                self._take(message)
+                self._handle(message)
         except ControlClosed:
             _log.error("supervisor_lost")
-            self._finish(EXIT_ORPHAN)
+            self._end_with(EXIT_ORPHAN)
 
-    def _finish(self, status: int) -> None:
+    def _end_with(self, status: int) -> None:
         if self._end is not None and not self._end.done():
             self._end.set_result(status)
 
-    def _take(self, message: Mapping[str, Any]) -> None:
+    def _handle(self, message: Mapping[str, Any]) -> None:
         match message["op"]:
             case "config":
-                self._spawn(self._reload(message))
+                self._start_task(self._reload(message))
             case "supervisor":
                 totals = _totals.validate_python(message["totals"])
                 self.aggregate.update(SUPERVISOR, 0, totals)
                 for metric, value in message["gauges"].items():
                     self._gauges.set(metric, float(value))
             case "stop":
-                self._finish(EXIT_OK)
+                self._end_with(EXIT_OK)
             case other:
                 _log.error("unknown_order", op=other)
 
@@ -241,53 +241,53 @@ class _Engine:
             tls = tls_context(config.metrics)
             parts = self._builder.build(config, generation, old)
         except (StartError, CertificateError) as error:
-            self._tell("ack", generation=generation, error=str(error))
+            self._send("ack", generation=generation, error=str(error))
             return
         take_log_settings(config)
         self.counters.configure(configured_domains(config))
         self._gauges.clear("domain_ready")
         self._built = parts
         if parts.resolver is not old.resolver:
-            self._spawn(self._test_resolver(parts.resolver))
+            self._start_task(self._test_resolver(parts.resolver))
         if self._metrics_server is not None:
             self._metrics_server.tls = tls
         self._reloaded.set()
-        self._spawn(old.retire(parts))
-        self._tell("ack", generation=generation, error="")
+        self._start_task(old.retire(parts))
+        self._send("ack", generation=generation, error="")
 
-    def _tell(self, op: str, **values: Any) -> None:
+    def _send(self, op: str, **values: Any) -> None:
         try:
             self._channel.send(op, **values)
         except ControlClosed:
             _log.error("supervisor_lost")
-            self._finish(EXIT_ORPHAN)
+            self._end_with(EXIT_ORPHAN)
 
     # ------------------------------------------------------------ background tasks
 
-    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
+    def _start_task(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._task_ended)
 
-    def _ended(self, task: asyncio.Task[object]) -> None:
+    def _task_ended(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("engine_failed", error=repr(error), exc_info=error)
-            self._finish(EXIT_FAILURE)
+            self._end_with(EXIT_FAILURE)
 
-    async def _beat(self) -> None:
+    async def _send_heartbeats(self) -> None:
         """Send the supervisor heartbeats, which show that the loop turns, and the counters."""
         next_snapshot = 0.0
         while True:
-            self._tell("heartbeat", well=True, problem="", connections=0)
+            self._send("heartbeat", well=True, problem="", connections=0)
             now = asyncio.get_running_loop().time()
             if now >= next_snapshot:
                 next_snapshot = now + SNAPSHOT_INTERVAL
-                self._sum()
+                self._sum_counters()
                 snapshot = self.aggregate.snapshot()
-                if snapshot != self._told:
-                    self._told = snapshot
-                    self._tell("snapshot", snapshot=_snapshots.dump_python(snapshot, mode="json"))
+                if snapshot != self._sent_snapshot:
+                    self._sent_snapshot = snapshot
+                    self._send("snapshot", snapshot=_snapshots.dump_python(snapshot, mode="json"))
             await asyncio.sleep(HEARTBEAT)
 
     async def _test_resolver(self, resolver: ResolverWatch) -> bool:
@@ -314,7 +314,7 @@ class _Engine:
         if self._server is not None:
             self._server.void_forecasts()
         self._reloaded.set()
-        self._spawn(old.retire(self._built))
+        self._start_task(old.retire(self._built))
 
     async def _watch_reachability(self) -> None:
         """Find out whether an outage is our own, and when it has ended."""

@@ -115,7 +115,7 @@ class MetricsServer:
         listen: ``metrics.listen``; port 0: one that the kernel chooses.
         exposition: renders the metrics.
         refresh: called before each rendering, to bring gauges up to date.
-        counters: where it is counted that a client is turned away.
+        counters: count clients that are turned away.
         max_connections: at once; a further one is refused.
         tls: the settings for TLS; None for HTTP in clear. They may be replaced at
             any time: connections that begin later use the new ones.

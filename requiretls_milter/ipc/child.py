@@ -19,7 +19,7 @@ ENGINE = "engine"
 EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_ORPHAN = 3
-"""Exit status of a child whose supervisor is gone: for whoever debugs it, no process reads it."""
+"""Exit status of a child whose supervisor is gone. No process reads it; it helps with debugging."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,24 +225,24 @@ class EngineClient:
 
     def _run(self) -> None:
         backoff = FIRST_BACKOFF
-        alone_since = self._monotonic()
-        told = False
+        unreachable_since = self._monotonic()
+        warned = False
         while not self._closing.is_set():
             try:
                 reason = self._session()
             except Exception as error:  # noqa: BLE001 - the thread must live, come what may
                 _log.exception("engine_client_error", error=repr(error))
                 reason = "internal error"
-            if self._lose(reason):
+            if self._disconnected(reason):
                 backoff = FIRST_BACKOFF
-                alone_since = self._monotonic()
-                told = False
+                unreachable_since = self._monotonic()
+                warned = False
             if self._closing.is_set():
                 break
             # Once for each outage; an engine that starts or is being replaced is none.
-            if not told and self._monotonic() - alone_since > OUTAGE:
+            if not warned and self._monotonic() - unreachable_since > OUTAGE:
                 _log.warning("engine_unreachable", reason=reason, socket=self._path)
-                told = True
+                warned = True
             self._pause(backoff * random.uniform(0.75, 1.25))  # noqa: S311 - spreads workers
             backoff = min(2 * backoff, MAX_BACKOFF)
         self._wakeup_r.close()
@@ -262,7 +262,7 @@ class EngineClient:
                 pass
 
     def _session(self) -> str:
-        """One connection, from its start to its end; returns why it ended."""
+        """Hold one connection to its end; returns why it ended."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.setblocking(False)
             try:
@@ -283,20 +283,20 @@ class EngineClient:
                 selector.register(self._wakeup_r, selectors.EVENT_READ)
                 selector.register(connection, selectors.EVENT_READ)
                 while True:
-                    reason = self._turn(connection, selector, unframer)
+                    reason = self._exchange(connection, selector, unframer)
                     if reason:
                         return reason
 
-    def _turn(
+    def _exchange(
         self,
         connection: socket.socket,
         selector: selectors.BaseSelector,
         unframer: Unframer,
     ) -> str:
-        """One turn of the loop: send, wait, receive; returns why it was the last, or ""."""
+        """Send, wait and receive once; returns why the connection ended, or ""."""
         closing = self._closing.is_set()
-        self._take_questions()
-        self._take_counters(at_once=closing)
+        self._queue_questions()
+        self._queue_counters(at_once=closing)
         try:
             while self._out:
                 del self._out[: connection.send(self._out)]
@@ -308,7 +308,7 @@ class EngineClient:
             return "closed"
         if len(self._out) > MAX_UNSENT:
             return "the engine does not read"
-        if self._overdue():
+        if self._is_overdue():
             return "the engine does not answer"
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
         selector.modify(connection, events)
@@ -322,7 +322,7 @@ class EngineClient:
                     if not data:
                         return "the engine closed the connection"
                     for payload in unframer.feed(data):
-                        self._take_reply(decode_reply(payload))
+                        self._handle_reply(decode_reply(payload))
                 except BlockingIOError:
                     continue
                 except WireError as error:
@@ -331,7 +331,7 @@ class EngineClient:
                     return f"cannot receive: {os.strerror(error.errno or 0)}"
         return ""
 
-    def _take_questions(self) -> None:
+    def _queue_questions(self) -> None:
         with self._lock:
             requests = [
                 ForecastRequest(
@@ -349,7 +349,7 @@ class EngineClient:
             except WireError as error:
                 self._answer(request.id, unknown_forecast(f"cannot be asked: {error}"))
 
-    def _take_counters(self, *, at_once: bool) -> None:
+    def _queue_counters(self, *, at_once: bool) -> None:
         now = self._monotonic()
         if not at_once and now < self._next_ship:
             return
@@ -363,7 +363,7 @@ class EngineClient:
                 CountersRequest(worker=self._worker, incarnation=self._incarnation, totals=piece)
             )
 
-    def _take_reply(self, reply: Reply) -> None:
+    def _handle_reply(self, reply: Reply) -> None:
         if isinstance(reply, ForecastReply):
             self._answer(reply.id, reply.forecast, reply.generation)
         elif isinstance(reply, ErrorReply):
@@ -381,10 +381,10 @@ class EngineClient:
                 return  # the engine answers twice, or makes numbers up
             self._numbers.pop(pending.question, None)
             if generation == self._generation:
-                self._keep(pending.question, forecast)
+                self._keep_forecast(pending.question, forecast)
         _resolve(pending, forecast)
 
-    def _keep(self, question: Question, forecast: Forecast) -> None:
+    def _keep_forecast(self, question: Question, forecast: Forecast) -> None:
         wall, monotonic = self._wall(), self._monotonic()
         seconds = min(forecast.valid_until - wall, MAX_FORECAST_LIFE)
         if forecast.status == UNKNOWN_STATUS or seconds <= 0:
@@ -393,12 +393,12 @@ class EngineClient:
         if evicted:
             self._counters.inc("saturated_total", (Bound.FORECAST_CACHE,), evicted)
 
-    def _overdue(self) -> bool:
+    def _is_overdue(self) -> bool:
         with self._lock:
             oldest = next(iter(self._pending.values()), None)
         return oldest is not None and self._monotonic() >= oldest.deadline
 
-    def _lose(self, reason: str) -> bool:
+    def _disconnected(self, reason: str) -> bool:
         """Answer all pending questions: there is no connection. Returns whether there was one."""
         with self._lock:
             had = self._connected

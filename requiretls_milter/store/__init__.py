@@ -27,7 +27,7 @@ two times, when it was written and until when it is good. Every reader applies t
 them (:func:`~requiretls_milter.store.base.alive`): a clock that was set back, and a record that
 seems to come from the future, make nothing live longer.
 
-In a fleet several engines share one Redis. A *claim* says which of them is calling a server or
+In a fleet several engines share one Redis. A *claim* says which engine is calling a server or
 fetching a policy at the moment; the others wait for its record
 (:mod:`requiretls_milter.engine.fleet`).
 
