@@ -9,25 +9,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from requiretls_milter.forecast import dane, pkix, profiles
+from requiretls_milter.forecast import dane, pkix, profiles, sentences
 from requiretls_milter.forecast.attempt import (
     IN_CLEAR,
     NOTHING_RECORDED,
-    Attempt,
-    in_order,
-    in_turn,
-    order_is_fixed,
+    DeliveryAttempt,
+    possible_results,
     reply_status,
+    result_in_order,
     session_failure,
     tls_weakness,
     unknown,
 )
 from requiretls_milter.forecast.authentication import dane_references, postfix_dane_references
 from requiretls_milter.forecast.pkix import TrustStore
+from requiretls_milter.forecast.reach import MailServer, has_mx_records, is_order_fixed
 from requiretls_milter.forecast.servers import (
-    SMTP_PORT,
     NoServer,
-    Server,
     Servers,
     in_mta_sts_policy,
     lookup_failure,
@@ -35,9 +33,7 @@ from requiretls_milter.forecast.servers import (
     tlsa_lookup_failed,
 )
 from requiretls_milter.model import (
-    DnsOutcome,
     DomainEvidence,
-    HopKind,
     MtaProfile,
     MtaSts,
     MtaStsMode,
@@ -52,6 +48,7 @@ from requiretls_milter.model import (
     TlsPolicy,
 )
 from requiretls_milter.syntax import status
+from requiretls_milter.syntax.nexthop import SMTP_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,56 +109,40 @@ class NoPlan:
     why: str
 
 
-def deliver(delivery: Delivery, servers: Servers) -> tuple[Attempt, ...]:
-    """What the delivery may end with: more than one attempt where Postfix's dice decide."""
+def deliver(delivery: Delivery, servers: Servers) -> tuple[DeliveryAttempt, ...]:
+    """List what the delivery may end with: several results if servers are in random order."""
     if isinstance(servers, NoServer):
         return _without_server(servers)
     failure = lookup_failure(delivery.evidence, delivery.profile)
-    before: tuple[Attempt | None, ...] = (None,)
+    before: tuple[DeliveryAttempt | None, ...] = (None,)
     if failure is not None:
         before = _without_server(failure)
     limit = delivery.profile.mx_address_limit
-    shared = limit > 1 and len(delivery.profile.inet_protocols) > 1
-    if shared and any(server.unseen for group in servers for server in group):
-        return _beside_unseen(servers, delivery)
-    if order_is_fixed(servers, limit):
+    if is_order_fixed(servers, limit):
         return tuple(
-            in_order((attempt(server, delivery) for (server,) in servers), recorded)
+            result_in_order((attempt(server, delivery) for (server,) in servers), recorded)
             for recorded in before
         )
     attempts = tuple(tuple(attempt(server, delivery) for server in group) for group in servers)
-    return tuple(ended for recorded in before for ended in in_turn(attempts, limit, recorded))
+    return tuple(
+        result for recorded in before for result in possible_results(attempts, limit, recorded)
+    )
 
 
-def _beside_unseen(
-    servers: tuple[tuple[Server, ...], ...], delivery: Delivery
-) -> tuple[Attempt, ...]:
-    """The same where servers are unseen, and those that are tried are shared by two families.
-
-    Of which family the unseen ones are nobody knows, nor whom they leave no room for
-    (smtp_balance_inet_protocols): only that one of the best group comes first.
-    """
-    first = tuple(attempt(server, delivery) for server in servers[0])
-    if all(possible.ends for possible in first):
-        return first
-    (unseen, *_) = (server for group in servers for server in group if server.unseen)
-    return (unknown(unseen, unseen.unseen),)
-
-
-def _without_server(failure: NoServer) -> tuple[Attempt, ...]:
+def _without_server(failure: NoServer) -> tuple[DeliveryAttempt, ...]:
     """What a delivery without any server ends with: one of two where equals decide."""
     codes = filter(None, (failure.status, failure.otherwise))
-    return tuple(Attempt(None, code, failure.reason, failure.text) for code in codes)
+    return tuple(DeliveryAttempt(None, code, failure.reason, failure.text) for code in codes)
 
 
-def attempt(server: Server, delivery: Delivery) -> Attempt:
+def attempt(server: MailServer, delivery: Delivery) -> DeliveryAttempt:
     """What the delivery would end with if *server* were the only one."""
     if server.unseen:
-        return unknown(server, server.unseen)
+        return unknown(server, server.unseen.why)
     policy = delivery.requiretls_policy
     plan = plan_for(server, delivery)
     if isinstance(plan, NoPlan):
-        return Attempt(
+        return DeliveryAttempt(
             server,
             status.TLS_NOT_ESTABLISHED,
             Reason.POLICY_LOOKUP_FAILED,
@@ -184,7 +165,7 @@ def attempt(server: Server, delivery: Delivery) -> Attempt:
 # ---------------------------------------------------------------- before connecting
 
 
-def plan_for(server: Server, delivery: Delivery) -> Plan | NoPlan:
+def plan_for(server: MailServer, delivery: Delivery) -> Plan | NoPlan:
     """The TLS level for *server*, after DANE and MTA-STS have had their say."""
     profile = delivery.profile
     if delivery.carried is Requirement.TLS_REQUIRED_NO:
@@ -210,7 +191,7 @@ _MATCH = {TlsLevel.VERIFY: ("hostname",), TlsLevel.SECURE: ("nexthop", "dot-next
 
 
 def _references(
-    match: tuple[str, ...], server: Server, evidence: DomainEvidence
+    match: tuple[str, ...], server: MailServer, evidence: DomainEvidence
 ) -> tuple[str, ...]:
     """The names that ``match=`` stands for (postconf(5), smtp_tls_verify_cert_match)."""
     domain = evidence.nexthop.host
@@ -223,15 +204,10 @@ def _match_pattern(pattern: str) -> str:
     return pattern[1:] if pattern.startswith("*.") else pattern
 
 
-def _dane_plan(server: Server, delivery: Delivery, configured: TlsLevel) -> Plan | NoPlan:
+def _dane_plan(server: MailServer, delivery: Delivery, configured: TlsLevel) -> Plan | NoPlan:
     profile = delivery.profile
     only = configured is TlsLevel.DANE_ONLY
-    mx = delivery.evidence.mx
-    unsigned_mx = (
-        delivery.evidence.nexthop.kind is HopKind.MX
-        and mx.outcome is DnsOutcome.FOUND
-        and not mx.secure
-    )
+    unsigned_mx = has_mx_records(delivery.evidence) and not delivery.evidence.mx.secure
 
     def fall_back(level: TlsLevel, why: str) -> Plan | NoPlan:
         return NoPlan(f"level dane-only, but {why}") if only else Plan(level)
@@ -239,7 +215,7 @@ def _dane_plan(server: Server, delivery: Delivery, configured: TlsLevel) -> Plan
     if unsigned_mx and (only or profile.insecure_mx_policy in (TlsLevel.NONE, TlsLevel.MAY)):
         return fall_back(TlsLevel.MAY, "the MX records are not signed")
     if tlsa_lookup_failed(server.host):
-        return NoPlan(f"TLSA lookup for {server.host.host} failed")
+        return NoPlan(sentences.tlsa_lookup_failed(server))
     found = secure_tlsa(server.host)
     if not found:
         return fall_back(TlsLevel.MAY, f"{server.host.host} has no secure TLSA records")
@@ -253,10 +229,10 @@ def _dane_plan(server: Server, delivery: Delivery, configured: TlsLevel) -> Plan
 
 
 def _forbidden_by_policy(
-    server: Server, level: TlsLevel, policy: RequiretlsPolicy
-) -> Attempt | None:
+    server: MailServer, level: TlsLevel, policy: RequiretlsPolicy
+) -> DeliveryAttempt | None:
     if policy is RequiretlsPolicy.INVALID:
-        return Attempt(
+        return DeliveryAttempt(
             server,
             status.MTA_POLICY_INVALID,
             Reason.MTA_POLICY_INVALID,
@@ -264,7 +240,7 @@ def _forbidden_by_policy(
             tls=f"{level}?",
         )
     if policy is RequiretlsPolicy.ENFORCE and not profiles.must_match(level):
-        return Attempt(
+        return DeliveryAttempt(
             server,
             status.ENCRYPTION_NEEDED,
             Reason.TLS_LEVEL_DOES_NOT_VERIFY,
@@ -273,7 +249,7 @@ def _forbidden_by_policy(
             tls=f"{level}?/!requiretls:nocertmatch",
         )
     if policy is RequiretlsPolicy.OPPORTUNISTIC_STARTTLS and level is TlsLevel.NONE:
-        return Attempt(
+        return DeliveryAttempt(
             server,
             status.ENCRYPTION_NEEDED,
             Reason.TLS_LEVEL_DOES_NOT_VERIFY,
@@ -283,7 +259,9 @@ def _forbidden_by_policy(
     return None
 
 
-def _not_in_mta_sts_policy(server: Server, delivery: Delivery, undecided: str) -> Attempt | None:
+def _not_in_mta_sts_policy(
+    server: MailServer, delivery: Delivery, undecided: str
+) -> DeliveryAttempt | None:
     """New-style MTA-STS passes a server over and leaves the recorded failure as it is."""
     if (
         delivery.profile.mta_sts is not MtaSts.MX_PATTERNS
@@ -292,7 +270,7 @@ def _not_in_mta_sts_policy(server: Server, delivery: Delivery, undecided: str) -
         or in_mta_sts_policy(delivery.evidence, server.host.host) is not False
     ):
         return None
-    return Attempt(
+    return DeliveryAttempt(
         server,
         NOTHING_RECORDED,
         Reason.MX_NOT_IN_MTA_STS_POLICY,
@@ -304,14 +282,14 @@ def _not_in_mta_sts_policy(server: Server, delivery: Delivery, undecided: str) -
 # ---------------------------------------------------------------- the session
 
 
-def _is_the_mta(server: Server, delivery: Delivery) -> Attempt | None:
+def _is_the_mta(server: MailServer, delivery: Delivery) -> DeliveryAttempt | None:
     """A server that says EHLO by the MTA's own name: a loop, if nothing better was tried before."""
     name = delivery.profile.myhostname
     if not name or server.probe.ehlo_name.lower() != name:
         return None
     if delivery.evidence.nexthop.port != SMTP_PORT:
         return None
-    return Attempt(
+    return DeliveryAttempt(
         server,
         status.MAIL_LOOP if server.best else status.MAIL_LOOP_FOR_NOW,
         Reason.MAIL_LOOP,
@@ -324,7 +302,9 @@ _AT_STARTTLS = frozenset({ProbeStage.STARTTLS})
 _AT_SECOND_EHLO = frozenset({ProbeStage.EHLO_TLS})
 
 
-def _without_tls(server: Server, level: TlsLevel, policy: RequiretlsPolicy) -> Attempt | None:
+def _without_tls(
+    server: MailServer, level: TlsLevel, policy: RequiretlsPolicy
+) -> DeliveryAttempt | None:
     """STARTTLS not offered, not wanted, or refused."""
     refusal = server.probe.starttls_reply
     offered = bool(server.probe.starttls_offered)
@@ -345,7 +325,7 @@ def _without_tls(server: Server, level: TlsLevel, policy: RequiretlsPolicy) -> A
         return replace(_blocked(server, code, sent, blocked), ends=code.startswith("5"))
     if required:
         return _blocked(server, status.TLS_NOT_OFFERED, sent, blocked)
-    return Attempt(
+    return DeliveryAttempt(
         server,
         status.SUCCESS,
         Reason.OK,
@@ -355,30 +335,29 @@ def _without_tls(server: Server, level: TlsLevel, policy: RequiretlsPolicy) -> A
     )
 
 
-def _blocked(server: Server, code: str, refused: bool, token: str) -> Attempt:
+def _blocked(server: MailServer, code: str, refused: bool, token: str) -> DeliveryAttempt:
     if refused:
-        reply = server.probe.starttls_reply
-        said = f": {reply.code} {reply.text}" if reply else ""
-        text = f"{server.name} offers STARTTLS but refuses it{said}"
-        return Attempt(server, code, Reason.STARTTLS_REFUSED, text, tls=token)
-    text = f"{server.name} does not offer STARTTLS"
-    return Attempt(server, code, Reason.STARTTLS_NOT_OFFERED, text, tls=token)
+        text = sentences.starttls_refused(server)
+        return DeliveryAttempt(server, code, Reason.STARTTLS_REFUSED, text, tls=token)
+    text = sentences.starttls_not_offered(server)
+    return DeliveryAttempt(server, code, Reason.STARTTLS_NOT_OFFERED, text, tls=token)
 
 
-def _handshake_failure(server: Server, plan: Plan, undecided: str) -> Attempt | None:
+def _handshake_failure(server: MailServer, plan: Plan, undecided: str) -> DeliveryAttempt | None:
     """Always temporary, also under enforce; no first attempt falls back to clear text."""
     probe = server.probe
+    weakness = tls_weakness(probe)
     if probe.stage is ProbeStage.HANDSHAKE:
-        why = probe.error or str(probe.failure)
-    elif tls_weakness(probe) and _refuses_weak_tls(plan, probe):
-        why = tls_weakness(probe)
+        why = sentences.failure_of(probe)
+    elif weakness is not None and _refuses_weak_tls(plan, probe):
+        why = weakness
     else:
         return None
-    return Attempt(
+    return DeliveryAttempt(
         server,
         status.TLS_NOT_ESTABLISHED,
         Reason.TLS_HANDSHAKE_FAILED,
-        f"TLS handshake with {server.name} failed: {why}",
+        sentences.handshake_failed(server, why),
         tls=undecided,
     )
 
@@ -394,15 +373,15 @@ def _refuses_weak_tls(plan: Plan, probe: ProbeEvidence) -> bool:
 
 
 def _inside_tls(
-    server: Server, plan: Plan, policy: RequiretlsPolicy, delivery: Delivery
-) -> Attempt:
+    server: MailServer, plan: Plan, policy: RequiretlsPolicy, delivery: Delivery
+) -> DeliveryAttempt:
     """The certificate, then the second EHLO."""
     level = _session_level(plan)
-    error = _mismatch(server, plan, level, delivery)
-    if error and server.probe.chain_cut:
-        return unknown(server, f"{server.name} presented more certificates than we keep: {error}")
-    if error:
-        return _certificate_failure(server, plan.level, level, policy, error)
+    mismatch = _mismatch(server, plan, level, delivery)
+    if mismatch is not None and server.probe.chain_cut:
+        return unknown(server, sentences.chain_cut(server, mismatch))
+    if mismatch is not None:
+        return _certificate_failure(server, plan.level, level, policy, mismatch)
     matched = profiles.must_match(level)
     offered = server.probe.requiretls is True
     decided = _decided(plan.level, level)
@@ -410,18 +389,18 @@ def _inside_tls(
     if broken is not None:
         return replace(broken, tls=_token(decided, policy, "requiretls?"))
     if policy is RequiretlsPolicy.ENFORCE and not offered:
-        return Attempt(
+        return DeliveryAttempt(
             server,
             status.REQUIRETLS_NEEDED,
             Reason.REQUIRETLS_NOT_OFFERED,
-            f"{server.name} does not offer REQUIRETLS",
+            sentences.requiretls_not_offered(server),
             tls=f"{decided}/!requiretls:none",
         )
     if not offered:
         feature = "requiretls:none"
     else:
         feature = "requiretls" if matched else "requiretls:nocertmatch"
-    return Attempt(
+    return DeliveryAttempt(
         server,
         status.SUCCESS,
         Reason.OK,
@@ -449,23 +428,23 @@ def _session_level(plan: Plan) -> TlsLevel:
     return plan.level
 
 
-def _mismatch(server: Server, plan: Plan, level: TlsLevel, delivery: Delivery) -> str:
-    """Why the certificate does not match at *level*; the empty string where it does, or need not.
+def _mismatch(server: MailServer, plan: Plan, level: TlsLevel, delivery: Delivery) -> str | None:
+    """Say why the certificate does not match at *level*; None if it does, or need not.
 
     Level dane-only never goes on without a usable record.
     """
     chain = server.probe.chain
     if not profiles.must_match(level):
-        return ""
+        return None
     if profiles.must_pkix(level):
-        return pkix.verify(chain, plan.references, delivery.trust, delivery.now)
+        return pkix.mismatch(chain, plan.references, delivery.trust, delivery.now)
     records = dane.usable(plan.records)
     if not records:
         return "no TLSA record is usable"
-    return dane.verify(chain, records, plan.references, delivery.now)
+    return dane.mismatch(chain, records, plan.references, delivery.now)
 
 
-def _names_the_host(server: Server, level: TlsLevel, delivery: Delivery) -> bool:
+def _names_the_host(server: MailServer, level: TlsLevel, delivery: Delivery) -> bool:
     """Whether the certificate names the MX host itself, not only a pattern or the domain.
 
     RFC 8689 section 4.2.1 step 4, RFC 8461 section 4.2. With DANE the TLSA
@@ -474,24 +453,24 @@ def _names_the_host(server: Server, level: TlsLevel, delivery: Delivery) -> bool
     """
     chain, host = server.probe.chain, server.host
     if profiles.must_pkix(level):
-        return not pkix.verify(chain, (host.host,), delivery.trust, delivery.now)
+        return pkix.mismatch(chain, (host.host,), delivery.trust, delivery.now) is None
     if level is TlsLevel.HALF_DANE:
         records = dane.usable(secure_tlsa(host))
         references = dane_references(host, delivery.evidence)
-        return not dane.verify(chain, records, references, delivery.now)
+        return dane.mismatch(chain, records, references, delivery.now) is None
     return True
 
 
 def _certificate_failure(
-    server: Server, planned: TlsLevel, level: TlsLevel, policy: RequiretlsPolicy, error: str
-) -> Attempt:
+    server: MailServer, planned: TlsLevel, level: TlsLevel, policy: RequiretlsPolicy, mismatch: str
+) -> DeliveryAttempt:
     enforced = policy is RequiretlsPolicy.ENFORCE
     feature = "!requiretls:nocertmatch" if enforced else "requiretls:nocertmatch"
-    return Attempt(
+    return DeliveryAttempt(
         server,
         status.ENCRYPTION_NEEDED if enforced else status.TLS_NOT_ESTABLISHED,
         Reason.CERTIFICATE_NOT_VERIFIED,
-        f"certificate of {server.name} is not verified: {error}",
+        sentences.certificate_not_verified(server, mismatch),
         tls=_token("!" + _decided(planned, level), policy, feature),
     )
 
@@ -508,5 +487,5 @@ def _token(level: str, policy: RequiretlsPolicy, feature: str) -> str:
     return f"{level}/{feature}" if profiles.takes_part(policy) else level
 
 
-def _with_token(result: Attempt | None, token: str) -> Attempt | None:
+def _with_token(result: DeliveryAttempt | None, token: str) -> DeliveryAttempt | None:
     return None if result is None else replace(result, tls=token)
