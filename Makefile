@@ -44,11 +44,11 @@ run: $(READY) ## serve in the foreground; CONFIG=FILE, else sockets and state in
 bench: $(READY) ## what the milter costs, beside a plain one; ARGS="--quick --json ROW…"
 	$(BIN)/python -m tests.bench $(ARGS)
 
-docs: $(READY) ## write docs/configuration.md and docs/rules.md anew
+docs: $(READY) ## write docs/configuration.md and docs/conformance.md anew
 	$(BIN)/python -m requiretls_milter.config.manual > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
-	$(BIN)/python -m tests.rulebook > docs/rules.md.new
-	mv docs/rules.md.new docs/rules.md
+	$(BIN)/python -m tests.conformance > docs/conformance.md.new
+	mv docs/conformance.md.new docs/conformance.md
 
 lock: $(READY) ## write the lock files anew: the deployed set and what builds it, with digests
 	scripts/lock $(VENV)

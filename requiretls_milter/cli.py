@@ -201,6 +201,7 @@ def config_explain(
     from requiretls_milter.config import DEFAULT_PATH, read
     from requiretls_milter.config.lines import key_lines
     from requiretls_milter.reports import explain
+    from requiretls_milter.syntax.names import DomainNameError
     from requiretls_milter.syntax.nexthop import NextHopError
 
     loaded = _load(config_path)
@@ -208,7 +209,7 @@ def config_explain(
     lines = key_lines(read(path).decode()) if path.exists() else {}
     try:
         explanation = explain.explain(loaded, sender, recipient, nexthop)
-    except NextHopError as error:
+    except (DomainNameError, NextHopError) as error:
         _fail(str(error))
     click.echo(explain.to_text(explanation, lines))
     return 0

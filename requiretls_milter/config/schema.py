@@ -29,7 +29,7 @@ from requiretls_milter.config.fields import (
     as_list,
     word,
 )
-from requiretls_milter.syntax import tlspolicy
+from requiretls_milter.syntax import endpoint, tlspolicy
 
 RESTART: JsonDict = {"restart": True}
 """Marks a field that only takes effect when the service is started anew."""
@@ -40,52 +40,12 @@ def needs_restart(field: FieldInfo) -> bool:
     return field.json_schema_extra == RESTART
 
 
-class Carries(enum.StrEnum):
-    """What the MTA behind us acts on by itself."""
-
-    AUTO = "auto"
-    REQUIRETLS = "requiretls"
-    TLS_REQUIRED = "tls-required"
-    NOTHING = "nothing"
-
-
 class PlainMail(enum.StrEnum):
     """How much is found out about the next hops of mail for which nothing is asked."""
 
     OFF = "off"
     DNS = "dns"
     FULL = "full"
-
-
-class EnforceFor(enum.StrEnum):
-    """Whose mail may be deferred or refused."""
-
-    AUTHENTICATED = "authenticated"
-    TRUSTED = "trusted"
-    ALL = "all"
-
-
-class OnTemporary(enum.StrEnum):
-    """What mode reject does with a temporary 4.7.x."""
-
-    ACCEPT = "accept"
-    DEFER = "defer"
-
-
-class OnUnknown(enum.StrEnum):
-    """What modes defer and reject do without a forecast."""
-
-    AUTO = "auto"
-    ACCEPT = "accept"
-    DEFER = "defer"
-
-
-class OnNoncompliant(enum.StrEnum):
-    """What modes defer and reject do with a delivery that RFC 8689 would not make."""
-
-    AUTO = "auto"
-    ACCEPT = "accept"
-    REFUSE = "refuse"
 
 
 class LogFormat(enum.StrEnum):
@@ -118,7 +78,7 @@ AddressPreferenceWord = Annotated[
     model.AddressPreference, BeforeValidator(word(model.AddressPreference))
 ]
 ProfileWord = Annotated[model.ProfileName, BeforeValidator(word(model.ProfileName))]
-ModeWord = Annotated[model.Mode, BeforeValidator(word(model.Mode))]
+CapabilityWord = Annotated[model.Capability, BeforeValidator(word(model.Capability))]
 
 
 def _protocols(value: object) -> tuple[InetProtocol, ...]:
@@ -435,8 +395,8 @@ class Mta(Section):
             "RFC demands (for Sendmail and other MTAs that do not implement REQUIRETLS)."
         ),
     )
-    carries: Annotated[Carries, BeforeValidator(word(Carries))] = Field(
-        Carries.AUTO,
+    carries: CapabilityWord = Field(
+        model.Capability.AUTO,
         description=(
             "What the MTA acts on by itself: requiretls (Postfix 3.11 and later), tls-required "
             "(only the header field TLS-Required: No; Postfix 3.10), nothing, or auto: decided "
@@ -690,7 +650,7 @@ class Probe(Section):
             '(DNS and MTA-STS only) or "full" (with probes). With "off" such mail gets no tag.'
         ),
     )
-    port: Annotated[Count, Field(ge=1, le=fields.MAX_PORT)] = Field(
+    port: Annotated[Count, Field(ge=1, le=endpoint.MAX_PORT)] = Field(
         25, description="Port of a next hop that names none."
     )
     helo: fields.OptionalDomain = Field(
@@ -738,10 +698,11 @@ class Probe(Section):
 
 Grace = Annotated[float, Field(strict=True, ge=0, le=31_536_000, allow_inf_nan=False)]
 
-EnforceForWord = Annotated[EnforceFor, BeforeValidator(word(EnforceFor))]
-OnTemporaryWord = Annotated[OnTemporary, BeforeValidator(word(OnTemporary))]
-OnUnknownWord = Annotated[OnUnknown, BeforeValidator(word(OnUnknown))]
-OnNoncompliantWord = Annotated[OnNoncompliant, BeforeValidator(word(OnNoncompliant))]
+ModeWord = Annotated[model.Mode, BeforeValidator(word(model.Mode))]
+EnforceForWord = Annotated[model.EnforceFor, BeforeValidator(word(model.EnforceFor))]
+OnTemporaryWord = Annotated[model.OnTemporary, BeforeValidator(word(model.OnTemporary))]
+OnUnknownWord = Annotated[model.OnUnknown, BeforeValidator(word(model.OnUnknown))]
+OnNoncompliantWord = Annotated[model.OnNoncompliant, BeforeValidator(word(model.OnNoncompliant))]
 
 
 class RuleTable(Section):
@@ -797,7 +758,7 @@ class Rules(Section):
         ),
     )
     enforce_for: EnforceForWord = Field(
-        EnforceFor.TRUSTED,
+        model.EnforceFor.TRUSTED,
         description=(
             'Whose mail may be deferred or refused: "authenticated" (SASL), "trusted" (also '
             'milter.trusted_networks) or "all". A stranger who may ask learns our forecasts.'
@@ -819,21 +780,21 @@ class Rules(Section):
         ),
     )
     on_temporary: OnTemporaryWord = Field(
-        OnTemporary.ACCEPT,
+        model.OnTemporary.ACCEPT,
         description=(
             'What mode reject does with a temporary 4.7.x: "accept" (the MTA queues and tries '
             'again) or "defer" (the client does).'
         ),
     )
     on_unknown: OnUnknownWord = Field(
-        OnUnknown.AUTO,
+        model.OnUnknown.AUTO,
         description=(
             'What modes defer and reject do without a forecast: "accept", "defer", or "auto": '
             "accept where the MTA itself keeps the requirement, else defer."
         ),
     )
     on_noncompliant: OnNoncompliantWord = Field(
-        OnNoncompliant.AUTO,
+        model.OnNoncompliant.AUTO,
         description=(
             "What modes defer and reject do where the MTA would deliver, but not as RFC 8689 "
             'wants: "accept", "refuse", or "auto": accept where the MTA itself keeps the '

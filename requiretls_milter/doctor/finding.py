@@ -14,6 +14,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
+from requiretls_milter.syntax.text import one_line
+
 WIDTH = 96
 """Characters of a line of text."""
 
@@ -68,9 +70,9 @@ def to_text(findings: Sequence[Finding]) -> str:
     """The findings for people, in the order in which things were looked at."""
     lines: list[str] = []
     for finding in findings:
-        lines += _wrapped(f"{finding.severity.value:8} ", _ascii(finding.found))
+        lines += _wrapped(f"{finding.severity.value:8} ", one_line(finding.found))
         if finding.advice:
-            lines += _wrapped(" " * 9 + "-> ", _ascii(finding.advice))
+            lines += _wrapped(" " * 9 + "-> ", one_line(finding.advice))
     counts = [
         _count(sum(one.severity is severity for one in findings), severity.value)
         for severity in (Severity.ERROR, Severity.WARNING)
@@ -92,12 +94,6 @@ def _wrapped(head: str, text: str) -> list[str]:
         break_on_hyphens=False,
         break_long_words=False,
     )
-
-
-def _ascii(text: str) -> str:
-    """One line that any terminal shows: names in it come from files and from the network."""
-    shown = " ".join(text.split()).encode("ascii", "backslashreplace").decode("ascii")
-    return "".join(character if character.isprintable() else "?" for character in shown)
 
 
 def _count(number: int, word: str) -> str:

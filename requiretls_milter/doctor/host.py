@@ -20,18 +20,18 @@ import dns.resolver
 
 from requiretls_milter import __version__
 from requiretls_milter.config import Config
-from requiretls_milter.config.fields import parse_milter_socket, split_address
 from requiretls_milter.doctor.finding import Finding, error, ok, warning
 from requiretls_milter.doctor.mta import Attachment, path_of
-from requiretls_milter.evidence.dns import DNS_PORT, Resolver
+from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.selftest import TEST_TIMEOUT, SelfTest, SelfTestResult, Verdict
 from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
 from requiretls_milter.ipc import client
 from requiretls_milter.mirror.postconf import Postfix
 from requiretls_milter.mirror.section import SYSTEM_STORES, Mirror
 from requiretls_milter.model import TlsLevel
+from requiretls_milter.syntax.endpoint import DNS_PORT, parse_endpoint, parse_milter_socket
 from requiretls_milter.syntax.nexthop import KNOWN_PORTS
-from requiretls_milter.telemetry.metrics import PREFIX
+from requiretls_milter.telemetry.catalogue import PREFIX
 
 ANSWER_TIMEOUT = 5.0
 """Seconds for an answer of our own processes, which answer in milliseconds."""
@@ -273,7 +273,7 @@ def _anybody() -> ssl.SSLContext:
 
 def _presented(listen: str) -> bytes | None:
     """The certificate that is shown at an address; OSError where there is none."""
-    address = split_address(listen)
+    address = parse_endpoint(listen)
     with (
         socket.create_connection(address, timeout=ANSWER_TIMEOUT) as connection,
         _anybody().wrap_socket(connection) as shown,
@@ -471,7 +471,7 @@ def outside(target: str, config: Config) -> Finding:
 def _host_and_port(target: str) -> tuple[str, int]:
     smtp = KNOWN_PORTS["smtp"]
     try:
-        return split_address(target, smtp)
+        return parse_endpoint(target, smtp)
     except ValueError:
         host, colon, port = target.rpartition(":")
         return (host, int(port)) if colon and port.isdecimal() else (target, smtp)

@@ -12,12 +12,11 @@ from typing import Any
 
 from requiretls_milter import config as configuration
 from requiretls_milter.config import Config
-from requiretls_milter.config.fields import MilterSocket, parse_milter_socket
 from requiretls_milter.config.mistakes import dotted
 from requiretls_milter.config.text import value_text
 from requiretls_milter.doctor.finding import Finding, error, ok, warning
 from requiretls_milter.forecast.profiles import must_match, requiretls_policy
-from requiretls_milter.milter.requirement import AUTO, Capability, capability
+from requiretls_milter.milter.requirement import capability
 from requiretls_milter.mirror.postconf import (
     Postfix,
     Service,
@@ -28,7 +27,14 @@ from requiretls_milter.mirror.postconf import (
 )
 from requiretls_milter.mirror.section import Mirror
 from requiretls_milter.mirror.unmirrored import shown
-from requiretls_milter.model import Mode, MtaProfile, MtaSts, ProfileName, RequiretlsPolicy
+from requiretls_milter.model import (
+    Capability,
+    MtaProfile,
+    MtaSts,
+    ProfileName,
+    RequiretlsPolicy,
+)
+from requiretls_milter.syntax.endpoint import MilterSocket, parse_milter_socket
 
 OURS = "requiretls"
 """What the name of our socket has in it, most likely: to find one that is misspelt."""
@@ -315,7 +321,7 @@ def seconds(text: str) -> int | None:
 def acts(config: Config) -> bool:
     """Whether any rule may defer or refuse mail."""
     modes = [config.rules.mode, *(table.mode for _, _, table in config.rules.tables())]
-    return any(mode in (Mode.DEFER, Mode.REJECT) for mode in modes)
+    return any(mode.acts for mode in modes if mode is not None)
 
 
 def _longest_decision(config: Config) -> float:
@@ -413,9 +419,9 @@ def _macros(
                 "milter_*_macros",
                 "Leave milter_protocol at its default, 6.",
             )
-    told = capability(AUTO, postfix.settings.get("milter_macro_v", ""))
+    told = capability(Capability.AUTO, postfix.settings.get("milter_macro_v", ""))
     truth = _capability(postfix)
-    if config.mta.carries == AUTO and told is not truth:
+    if config.mta.carries is Capability.AUTO and told is not truth:
         yield warning(
             "carries",
             f"mta.carries = auto: by macro v ({shown(postfix.settings.get('milter_macro_v', ''))}) "
@@ -550,7 +556,7 @@ def _different(mta: configuration.Mta, postfix: Postfix, made: Mirror) -> Iterat
     """A sentence for each key that is not what it should be."""
     should = Config.model_validate({"mta": made.mta}).mta
     version = postfix.settings.get("milter_macro_v", "")
-    if capability(mta.carries.value, version) is not capability(should.carries.value, version):
+    if capability(mta.carries, version) is not capability(should.carries, version):
         yield _sentence("mta.carries", mta.carries.value, should.carries.value)
     plain_has, plain_should = mta.model_dump(mode="json"), should.model_dump(mode="json")
     for key in ("mydomain", "myhostname", "requiretls_esmtp_header"):

@@ -18,7 +18,8 @@ from aiohttp import web
 
 from requiretls_milter.engine.exposition import Exposition
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Bound, Counters
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import Bound
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Metrics

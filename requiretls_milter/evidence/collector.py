@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.dns import Resolver
-from requiretls_milter.evidence.gathering import EvidenceSource, profiles_of
+from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource, profiles_of
 from requiretls_milter.evidence.mta_sts import HTTPS_PORT, MtaSts, StsRecord
 from requiretls_milter.evidence.probe import Prober
 from requiretls_milter.evidence.slots import Full, nobody
@@ -78,7 +78,7 @@ class Collector(EvidenceSource):
             full=full,
         )
 
-    async def mx(self, domain: str) -> MxEvidence:
+    async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
         """See :meth:`Resolver.mx`."""
         return await self.resolver.mx(domain)
 
@@ -86,19 +86,23 @@ class Collector(EvidenceSource):
         """Look up the TXT record alone: whether a policy that is kept is still the current one."""
         return await self._mta_sts.record(domain)
 
-    async def mta_sts(self, domain: str) -> MtaStsEvidence:
+    async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         """See :meth:`MtaSts.policy`."""
         return await self._mta_sts.policy(domain)
 
-    async def addresses(self, host: str) -> AddressLookup:
+    async def addresses(self, host: str, *, since: float = ANY_AGE) -> AddressLookup:
         """See :meth:`Resolver.addresses`."""
         return await self.resolver.addresses(host)
 
-    async def tlsa(self, host: str, port: int, addresses: AddressLookup) -> TlsaEvidence:
+    async def tlsa(
+        self, host: str, port: int, addresses: AddressLookup, *, since: float = ANY_AGE
+    ) -> TlsaEvidence:
         """See :func:`find_tlsa`."""
         return await find_tlsa(self.resolver, host, port, addresses, self._clock)
 
-    async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
+    async def probe(
+        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+    ) -> ProbeEvidence:
         """See :meth:`Prober.probe`."""
         return await self._prober.probe(address, port, server_name)
 

@@ -16,8 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import socket
-import string
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +34,8 @@ import dns.resolver
 
 from requiretls_milter.evidence.slots import Full, Slots, nobody
 from requiretls_milter.model import AddressLookup, DnsOutcome, MxEvidence, MxRecord
+from requiretls_milter.syntax.endpoint import DNS_PORT
+from requiretls_milter.syntax.names import address_literal, mail_exchanger, valid_hostname
 from requiretls_milter.syntax.text import error_text, printable
 
 MAX_CNAMES = 10
@@ -57,14 +57,6 @@ ATTEMPT_TIMEOUT = 2.0
 UDP_PAYLOAD = 1232
 """Octets offered by EDNS0, so that no answer is fragmented (DNS flag day 2020)."""
 
-DNS_PORT = 53
-
-MAX_NAME = 253
-"""Characters of a domain name in text, without the trailing dot (RFC 1035 section 2.3.4)."""
-
-MAX_LABEL = 63
-"""Characters of a label (RFC 1035 section 2.3.4)."""
-
 _READ = (
     *(dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.CNAME, dns.rdatatype.MX),
     *(dns.rdatatype.NS, dns.rdatatype.SOA, dns.rdatatype.TLSA, dns.rdatatype.TXT),
@@ -75,61 +67,6 @@ in class IN too, until the process ends. So they are loaded before any reply."""
 
 for _rdtype in _READ:
     cast(Any, dns.rdata.get_rdata_class)(dns.rdataclass.IN, _rdtype)
-
-_LABEL_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-_")
-
-
-def valid_hostname(name: str) -> bool:
-    """Say whether *name* may be a host or domain name, as Postfix's valid_hostname() has it.
-
-    Letters, digits, hyphens inside labels, and underscores; not digits and dots alone. The
-    first label may be a wildcard.
-    """
-    if not name or len(name) > MAX_NAME:
-        return False
-    for label in name.removeprefix("*.").split("."):
-        if not 1 <= len(label) <= MAX_LABEL or not _LABEL_CHARACTERS.issuperset(label):
-            return False
-        if label.startswith("-") or label.endswith("-"):
-            return False
-    return not set(name) <= set(string.digits + ".")
-
-
-def address_literal(name: str) -> str | None:
-    """Return the address, in canonical text, where a name is one; else None."""
-    try:
-        ip = ipaddress.ip_address(name)
-    except ValueError:
-        return None
-    return None if "%" in name else str(ip)
-
-
-def mail_exchanger(name: str) -> str | None:
-    """Return the host that an MX record names: host name or address; None where it is neither.
-
-    As with Postfix, an address is also what the C library takes for one: 0x7f.1 and
-    0177.0.0.1 are 127.0.0.1.
-    """
-    if ":" in name:
-        return address_literal(name)
-    if not valid_hostname(name) and not _four_octets(name):
-        return None
-    try:
-        return str(ipaddress.IPv4Address(socket.inet_aton(name)))
-    except OSError:
-        return name if valid_hostname(name) else None
-
-
-def _four_octets(name: str) -> bool:
-    """Say whether Postfix's valid_ipv4_hostaddr() takes *name*.
-
-    It minds neither leading zeros nor 0.0.0.0, but any other address of 0.0.0.0/8.
-    """
-    fields = name.split(".")
-    if len(fields) != 4 or not all(field.isascii() and field.isdigit() for field in fields):
-        return False
-    octets = [int(field) for field in fields]
-    return max(octets) <= 255 and (octets[0] > 0 or not any(octets))
 
 
 def parse_nameserver(text: str) -> tuple[str, int]:

@@ -9,11 +9,12 @@ their answers depend on each other and otherwise all at once.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from requiretls_milter.evidence.dns import MAX_TTL, address_literal
+from requiretls_milter.evidence.dns import MAX_TTL
 from requiretls_milter.forecast import reach
 from requiretls_milter.model import (
     AddressLookup,
@@ -28,7 +29,8 @@ from requiretls_milter.model import (
     ProbeEvidence,
     TlsaEvidence,
 )
-from requiretls_milter.syntax.nexthop import SMTP_PORT
+from requiretls_milter.syntax.endpoint import SMTP_PORT
+from requiretls_milter.syntax.names import address_literal
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
@@ -39,45 +41,63 @@ MAX_HOSTS = 20
 MAX_PROBES = 16
 """Sessions for one next hop; Postfix tries 5 addresses by default."""
 
+ANY_AGE = float("-inf")
+"""The value of ``since`` that accepts evidence of any age."""
+
 
 class EvidenceSource(Protocol):
-    """Where evidence comes from. None of these raises for what the network does."""
+    """Where evidence comes from. None of these methods raises for what the network does.
 
-    async def mx(self, domain: str) -> MxEvidence:
+    A source may keep what it found. ``since`` is a time on :func:`time.monotonic`: evidence
+    that was found before it is found anew.
+    """
+
+    async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
         """Look up the MX records of a domain."""
         ...
 
-    async def mta_sts(self, domain: str) -> MtaStsEvidence:
+    async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         """Find the MTA-STS policy of a domain."""
         ...
 
-    async def addresses(self, host: str) -> AddressLookup:
+    async def addresses(self, host: str, *, since: float = ANY_AGE) -> AddressLookup:
         """Look up the addresses of a host."""
         ...
 
-    async def tlsa(self, host: str, port: int, addresses: AddressLookup) -> TlsaEvidence:
+    async def tlsa(
+        self, host: str, port: int, addresses: AddressLookup, *, since: float = ANY_AGE
+    ) -> TlsaEvidence:
         """Look up the TLSA records of a host whose addresses are known."""
         ...
 
-    async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
+    async def probe(
+        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+    ) -> ProbeEvidence:
         """Hold an SMTP session with an address; *server_name* is the SNI, "" for none."""
         ...
 
 
 async def gather(
-    nexthop: NextHop, source: EvidenceSource, config: Config, now: float
+    nexthop: NextHop,
+    source: EvidenceSource,
+    config: Config,
+    now: float,
+    *,
+    probes: bool = True,
+    since: float = ANY_AGE,
 ) -> DomainEvidence:
     """Gather the evidence of *nexthop*, complete enough for any profile to judge.
 
     Servers are probed also where one profile would not even connect, but only
-    those that an MTA of this configuration could try. *now* becomes
-    ``gathered_at``. Raises what *source* raises.
+    those that an MTA of this configuration could try; with *probes* false, no
+    server is. *now* becomes ``gathered_at``, and *since* goes to *source*.
+    Raises what *source* raises.
     """
     try:
         async with asyncio.TaskGroup() as tasks:
-            policy = tasks.create_task(_mta_sts(nexthop, source))
-            mx = await _mx(nexthop, source, now)
-            hosts = await _hosts(nexthop, mx, source, config)
+            policy = tasks.create_task(_mta_sts(nexthop, source, since))
+            mx = await _mx(nexthop, source, now, since)
+            hosts = await _hosts(nexthop, mx, source, config, probes=probes, since=since)
     except ExceptionGroup as several:
         # A source that is too busy, or a mistake of ours: one of them tells it.
         raise several.exceptions[0] from several
@@ -92,20 +112,20 @@ def bounds_met(evidence: DomainEvidence) -> tuple[str, ...]:
     return tuple(name for name, is_met in met.items() if is_met)
 
 
-async def _mx(nexthop: NextHop, source: EvidenceSource, now: float) -> MxEvidence:
+async def _mx(nexthop: NextHop, source: EvidenceSource, now: float, since: float) -> MxEvidence:
     """Look up the MX; of other kinds of next hop there is none to look up."""
     if nexthop.kind is HopKind.MX:
-        return await source.mx(nexthop.host)
+        return await source.mx(nexthop.host, since=since)
     return MxEvidence(DnsOutcome.NODATA, canonical=nexthop.host, expires=now + MAX_TTL)
 
 
-async def _mta_sts(nexthop: NextHop, source: EvidenceSource) -> MtaStsEvidence:
+async def _mta_sts(nexthop: NextHop, source: EvidenceSource, since: float) -> MtaStsEvidence:
     """Find the policy of the next-hop domain (RFC 8461 section 3.4).
 
     A host in brackets is no policy domain: its operator named the server.
     """
     if nexthop.kind is HopKind.MX:
-        return await source.mta_sts(nexthop.host)
+        return await source.mta_sts(nexthop.host, since=since)
     return MtaStsEvidence()
 
 
@@ -123,13 +143,24 @@ def _host_names(nexthop: NextHop, mx: MxEvidence) -> Sequence[tuple[int, str]]:
 
 
 async def _hosts(
-    nexthop: NextHop, mx: MxEvidence, source: EvidenceSource, config: Config
+    nexthop: NextHop,
+    mx: MxEvidence,
+    source: EvidenceSource,
+    config: Config,
+    *,
+    probes: bool,
+    since: float,
 ) -> tuple[HostEvidence, ...]:
     port = config.probe.port if nexthop.port == SMTP_PORT else nexthop.port
 
     async def look_up(host: str) -> tuple[AddressLookup, TlsaEvidence]:
-        addresses = await source.addresses(host)
-        return addresses, await source.tlsa(host, port, addresses)
+        addresses = await source.addresses(host, since=since)
+        return addresses, await source.tlsa(host, port, addresses, since=since)
+
+    async def probe(address: str, server_name: str) -> ProbeEvidence:
+        if not probes:
+            return ProbeEvidence(address, error="probe.plain_mail is dns")
+        return await source.probe(address, port, server_name, since=since)
 
     listed = _host_names(nexthop, mx)
     names = tuple(dict.fromkeys(host for _, host in listed))
@@ -141,19 +172,12 @@ async def _hosts(
             (address, _server_name(host)) for host, addresses in wanted for address in addresses
         )
     )
-    probes = dict(
-        zip(
-            questions,
-            await asyncio.gather(
-                *(source.probe(address, port, name) for address, name in questions)
-            ),
-            strict=True,
-        )
-    )
+    found_probes = await asyncio.gather(*itertools.starmap(probe, questions))
+    seen = dict(zip(questions, found_probes, strict=True))
     return tuple(
         replace(
             host,
-            probes=tuple(probes[address, _server_name(host)] for address in addresses),
+            probes=tuple(seen[address, _server_name(host)] for address in addresses),
         )
         for host, addresses in wanted
     )

@@ -48,7 +48,7 @@ from requiretls_milter.model import (
     TlsPolicy,
 )
 from requiretls_milter.syntax import status
-from requiretls_milter.syntax.nexthop import SMTP_PORT
+from requiretls_milter.syntax.endpoint import SMTP_PORT
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ from requiretls_milter.model import (
     MtaProfile,
     ProbeEvidence,
 )
-from requiretls_milter.syntax.nexthop import SMTP_PORT
+from requiretls_milter.syntax.endpoint import SMTP_PORT
 
 IPV4, IPV6 = "ipv4", "ipv6"
 """The address families, by their words in inet_protocols."""

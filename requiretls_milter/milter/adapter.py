@@ -45,7 +45,6 @@ from typing import TYPE_CHECKING, Any
 
 import milter
 
-from requiretls_milter.config.fields import parse_milter_socket
 from requiretls_milter.milter import account
 from requiretls_milter.milter.listener import (
     SocketError,
@@ -63,13 +62,15 @@ from requiretls_milter.model import (
     SmtpReply,
     unknown_forecast,
 )
+from requiretls_milter.syntax.endpoint import parse_milter_socket
+from requiretls_milter.syntax.text import printable
+from requiretls_milter.telemetry.labels import Bound, Stage
 from requiretls_milter.telemetry.log import get_logger
-from requiretls_milter.telemetry.metrics import Bound
 
 if TYPE_CHECKING:
     from requiretls_milter import config
     from requiretls_milter.milter.source import ForecastSource
-    from requiretls_milter.telemetry.metrics import Counters
+    from requiretls_milter.telemetry.counting import Counters
 
 NAME = "requiretls-milter"
 
@@ -336,7 +337,7 @@ class _Connection:
 Callback = Callable[..., int]
 
 
-def _contained(stage: str, no_reply: int = 0) -> Callable[[Callback], Callback]:
+def _contained(stage: Stage, no_reply: int = 0) -> Callable[[Callback], Callback]:
     """Make a callback of a function of (connection, ctx, …) that returns an answer.
 
     Args:
@@ -376,7 +377,7 @@ def _priv(ctx: Any) -> _Connection | None:
     return connection
 
 
-def _count_failure(stage: str) -> None:
+def _count_failure(stage: Stage) -> None:
     """Count and log the exception that is being handled."""
     with contextlib.suppress(BaseException):
         if _server is not None:
@@ -386,7 +387,7 @@ def _count_failure(stage: str) -> None:
 
 
 @contextlib.contextmanager
-def _apart(stage: str) -> Iterator[None]:
+def _apart(stage: Stage) -> Iterator[None]:
     """Around a part of a callback whose failure must not change the answer."""
     try:
         yield
@@ -394,13 +395,13 @@ def _apart(stage: str) -> Iterator[None]:
         _count_failure(stage)
 
 
-def _failed(stage: str, ctx: Any) -> int:
+def _failed(stage: Stage, ctx: Any) -> int:
     """Count and log an exception of ours; what is answered in its place."""
     connection = _priv(ctx)
     _count_failure(stage)
     with contextlib.suppress(BaseException):
         message = connection.transaction if connection is not None else None
-        if stage in ("rcpt", "eom") and message is not None and message.doubt_defers():
+        if stage in (Stage.RCPT, Stage.EOM) and message is not None and message.doubt_defers():
             ctx.setreply("451", "4.3.0", "REQUIRETLS cannot be judged now")
             return int(milter.TEMPFAIL)
     return _CONTINUE
@@ -428,7 +429,7 @@ def _negotiate(ctx: Any, options: list[int]) -> int:
         options[:] = [actions & wanted, connection.protocol, 0, 0]
         _tell_negotiated(connection.server, wanted, actions, offered)
     except BaseException:  # noqa: BLE001 - pymilter would turn on every callback without a word
-        _count_failure("negotiate")
+        _count_failure(Stage.NEGOTIATE)
         begun = _priv(ctx)
         if begun is not None:
             begun.agree(0)
@@ -463,7 +464,7 @@ def _tell_negotiated(server: _Server, wanted: int, actions: int, offered: int) -
 # ---------------------------------------------------------------- callbacks
 
 
-@_contained("connect", milter.P_NR_CONN)
+@_contained(Stage.CONNECT, milter.P_NR_CONN)
 def _connect(connection: _Connection, _ctx: Any, _name: str, family: int, address: Any) -> int:
     if isinstance(address, tuple):
         connection.trusted = connection.settings.trusts(str(address[0]).removeprefix("IPv6:"))
@@ -473,7 +474,7 @@ def _connect(connection: _Connection, _ctx: Any, _name: str, family: int, addres
     return _CONTINUE
 
 
-@_contained("mail", milter.P_NR_MAIL)
+@_contained(Stage.MAIL, milter.P_NR_MAIL)
 def _mail(connection: _Connection, ctx: Any, sender: bytes, *parameters: bytes) -> int:
     _conclude(connection, ctx)
     authenticated = bool(_macro(ctx, "{auth_authen}"))
@@ -498,7 +499,7 @@ def _client(connection: _Connection, ctx: Any, authenticated: bool) -> Client:
     )
 
 
-@_contained("rcpt")
+@_contained(Stage.RCPT)
 def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes) -> int:
     message = connection.transaction
     if message is None:
@@ -509,16 +510,16 @@ def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes
         _macro(ctx, "{rcpt_host}"),
         _resolved(connection, ctx, message.client, "{rcpt_addr}"),
     )
-    _ask(connection, recipient, "rcpt")
+    _ask(connection, recipient, Stage.RCPT)
     if not message.can_act(recipient) or recipient.rule is None:
         return _CONTINUE
     with _waiting(connection):
-        forecast = _answer(connection, recipient, recipient.rule.decide_wait, "rcpt")
+        forecast = _answer(connection, recipient, recipient.rule.decide_wait, Stage.RCPT)
     decision = message.decide_at_rcpt(recipient, forecast, time.time())
     if decision.reply is None:
         return _CONTINUE
     answer = _refuse(ctx, decision.reply)
-    with _apart("rcpt"):
+    with _apart(Stage.RCPT):
         account.count_recipient(connection.counters, message, recipient)
         _tell_recipient(connection, ctx, message, recipient)
     return answer
@@ -539,11 +540,11 @@ def _header(ctx: Any, name: str, value: bytes) -> int:
         if key in settings.fields and connection.transaction is not None:
             connection.transaction.add_field(key, value)
     except BaseException:  # noqa: BLE001 - see _contained
-        _count_failure("header")
+        _count_failure(Stage.HEADER)
     return answer
 
 
-@_contained("eom")
+@_contained(Stage.EOM)
 def _eom(connection: _Connection, ctx: Any) -> int:
     message = connection.transaction
     if message is None:
@@ -552,13 +553,13 @@ def _eom(connection: _Connection, ctx: Any) -> int:
         connection.end()
         account.count_ordinary(connection.counters, message)
         return _CONTINUE
-    with _apart("eoh"):
+    with _apart(Stage.EOH):
         for recipient in message.end_of_header():
-            _ask(connection, recipient, "eoh")
+            _ask(connection, recipient, Stage.EOH)
     with _waiting(connection):
         deadline = time.monotonic() + message.patience()
         for recipient in message.undecided():
-            forecast = _answer(connection, recipient, deadline - time.monotonic(), "eom")
+            forecast = _answer(connection, recipient, deadline - time.monotonic(), Stage.EOM)
             message.decide(recipient, forecast, time.time())
     decision = message.decide_message()
     if decision.reply is not None:
@@ -567,12 +568,12 @@ def _eom(connection: _Connection, ctx: Any) -> int:
         _write_tag(connection, ctx, message)
         _change_sender(connection, ctx, message)
         answer = _CONTINUE
-    with _apart("eom"):
+    with _apart(Stage.EOM):
         _finish(connection, ctx, message, decision)
     return answer
 
 
-@_contained("abort")
+@_contained(Stage.ABORT)
 def _abort(connection: _Connection, ctx: Any) -> int:
     _conclude(connection, ctx)
     return _CONTINUE
@@ -587,7 +588,7 @@ def _close(ctx: Any) -> int:
             _conclude(connection, ctx)
             ctx.setpriv(None)
     except BaseException:  # noqa: BLE001 - see _contained
-        _count_failure("close")
+        _count_failure(Stage.CLOSE)
     return _CONTINUE
 
 
@@ -620,7 +621,7 @@ def _text(octets: bytes) -> str:
     return octets.decode("utf-8", "backslashreplace")
 
 
-def _ask(connection: _Connection, recipient: Recipient, stage: str) -> None:
+def _ask(connection: _Connection, recipient: Recipient, stage: Stage) -> None:
     """Start the assessment, so that it runs while the message comes in."""
     if recipient.question is None:
         return
@@ -629,7 +630,7 @@ def _ask(connection: _Connection, recipient: Recipient, stage: str) -> None:
 
 
 def _answer(
-    connection: _Connection, recipient: Recipient, patience: float, stage: str
+    connection: _Connection, recipient: Recipient, patience: float, stage: Stage
 ) -> Forecast | None:
     """The forecast, if it comes within ``patience`` seconds; None where none is asked for."""
     if recipient.question is None:
@@ -673,7 +674,7 @@ def _refuse(ctx: Any, reply: SmtpReply) -> int:
     """
     kind = reply.code // 100
     enhanced = reply.enhanced if reply.enhanced.startswith(f"{kind}.") else f"{kind}.7.0"
-    text = "".join(c if " " <= c <= "~" else "?" for c in reply.text)[: MAX_REPLY // 2]
+    text = printable(reply.text, MAX_REPLY // 2)
     ctx.setreply(str(reply.code), enhanced, text.replace("%", "%%"))
     return int(milter.REJECT if kind == 5 else milter.TEMPFAIL)
 

@@ -29,7 +29,8 @@ from requiretls_milter.ipc.client import EngineClient
 from requiretls_milter.ipc.control import Channel, ControlClosed
 from requiretls_milter.milter import adapter
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Counters, configured_domains
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import configured_domains
 
 CALLBACK_MARGIN = 5.0
 """Seconds that a callback may take beyond the longest wait that is configured."""

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from requiretls_milter.config.fields import policy_pattern
 from requiretls_milter.mirror.postconf import Entries, split_list, without_braces
 from requiretls_milter.model import RequiretlsPolicy
-from requiretls_milter.syntax.nexthop import patterns
+from requiretls_milter.syntax.names import patterns
+from requiretls_milter.syntax.text import MAX_QUOTED, escape
 
 ANY = "*"
 DEFAULT = "default"
@@ -92,14 +93,8 @@ class _Merged:
         try:
             return ipaddress.ip_address(pattern).version in self.networks or pattern in self.names
         except ValueError:
-            return any(key in self.names for key in _chain(pattern))
-
-
-def _chain(pattern: str) -> Iterable[str]:
-    """The keys that Postfix would have found before it came to *pattern* in a later table."""
-    if not pattern.startswith("."):
-        return patterns(pattern)
-    return (parent for parent in patterns("x" + pattern) if parent.startswith("."))
+            # what Postfix would have found before it came to the pattern in a later table
+            return any(key in self.names for key in patterns(pattern))
 
 
 def action(text: str) -> RequiretlsPolicy:
@@ -109,7 +104,7 @@ def action(text: str) -> RequiretlsPolicy:
 
 def examples(names: Iterable[str]) -> str:
     """A few of many names, as they may stand in a comment."""
-    listed = [name.encode("unicode_escape").decode("ascii")[:60] for name in names]
+    listed = [escape(name)[:MAX_QUOTED] for name in names]
     more = len(listed) - MAX_NAMED
     shown = ", ".join(listed[:MAX_NAMED])
     return f"{shown} and {more} more" if more > 0 else shown

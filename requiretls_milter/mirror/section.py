@@ -19,20 +19,22 @@ from tomlkit.items import Table
 
 from requiretls_milter.config import Config
 from requiretls_milter.config.fields import transport as transport_name
-from requiretls_milter.milter.requirement import AUTO, Capability, capability
+from requiretls_milter.milter.requirement import capability
 from requiretls_milter.mirror.postconf import Postfix, Service, Settings, is_yes, split_list
 from requiretls_milter.mirror.requiretls_policy import Value, examples, mirror_policy
 from requiretls_milter.mirror.tls_policy import mirror_mta_sts, mirror_policies
 from requiretls_milter.mirror.unmirrored import CLIENT, GLOBAL, shown, unmirrored
 from requiretls_milter.model import (
     AddressPreference,
+    Capability,
     MtaSts,
     ProfileName,
     RequiretlsPolicy,
     TlsLevel,
 )
 from requiretls_milter.syntax import tlspolicy
-from requiretls_milter.syntax.nexthop import NextHopError, to_alabel
+from requiretls_milter.syntax.names import DomainNameError, to_alabel
+from requiretls_milter.syntax.text import one_line
 
 LOCAL_PROGRAMS = frozenset({"local", "virtual", "lmtp", "discard", "error", "pipe"})
 """Delivery agents of Postfix that do not go over SMTP to another site."""
@@ -115,7 +117,7 @@ def mirror(postfix: Postfix) -> Mirror:
     if transports:
         mta["transport"] = transports
     Config.model_validate({"mta": mta})  # a mistake here is ours, and must not look like advice
-    return Mirror(mta, _hints(main), tuple(dict.fromkeys(map(_ascii, warnings))), postfix.version)
+    return Mirror(mta, _hints(main), tuple(dict.fromkeys(map(one_line, warnings))), postfix.version)
 
 
 # ---------------------------------------------------------------- one smtp(8)
@@ -371,9 +373,9 @@ def _local_domains(main: Settings) -> tuple[list[str], list[str]]:
     for item in wanted:
         try:
             if item.startswith("."):
-                raise NextHopError("parent_domain_matches_subdomains")
+                raise DomainNameError("parent_domain_matches_subdomains")
             domains.append(to_alabel(item))
-        except NextHopError:
+        except DomainNameError:
             others.append(item)
     warnings = []
     if others:
@@ -397,15 +399,15 @@ def _carries(main: Settings) -> tuple[str, list[str]]:
             )
     else:
         truth = Capability.TLS_REQUIRED if honours_no else Capability.NOTHING
-    by_macro = capability(AUTO, main.get("milter_macro_v", ""))
-    return (AUTO if by_macro is truth else truth.value), warnings
+    by_macro = capability(Capability.AUTO, main.get("milter_macro_v", ""))
+    return (Capability.AUTO if by_macro is truth else truth).value, warnings
 
 
 def _domain(settings: Settings, name: str) -> tuple[str, list[str]]:
     text = settings.get(name, "")
     try:
         return (to_alabel(text) if text else ""), []
-    except NextHopError as error:
+    except DomainNameError as error:
         return "", [f"{name}: {error}"]
 
 
@@ -447,7 +449,7 @@ def to_toml(made: Mirror) -> str:
     """The section as TOML that ``config check`` accepts; warnings and hints as comments."""
     document = tomlkit.document()
     head = f"What Postfix {made.version} does, as requiretls-milter mta import found it."
-    document.add(tomlkit.comment(_ascii(head)))
+    document.add(tomlkit.comment(one_line(head)))
     for warning in made.warnings:
         for line in _wrapped(f"warning: {warning}"):
             document.add(tomlkit.comment(line))
@@ -458,7 +460,7 @@ def to_toml(made: Mirror) -> str:
         lines = ["Postfix's own, where the probe should do the same:", "[probe]"]
         lines += (f"{key} = {tomlkit.item(value).as_string()}" for key, value in made.hints.items())
         for line in lines:
-            document.add(tomlkit.comment(_ascii(line)))
+            document.add(tomlkit.comment(one_line(line)))
     return re.sub(r"\n{3,}", "\n\n", tomlkit.dumps(document)).rstrip("\n") + "\n"
 
 
@@ -485,9 +487,9 @@ def _table(values: Mapping[str, Any]) -> Table:
 
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(
-        _ascii(text), WIDTH, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+        one_line(text),
+        WIDTH,
+        subsequent_indent="  ",
+        break_on_hyphens=False,
+        break_long_words=False,
     )
-
-
-def _ascii(text: str) -> str:
-    return " ".join(text.split()).encode("ascii", "backslashreplace").decode("ascii")

@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from requiretls_milter.mirror.postconf import Settings, split_list
+from requiretls_milter.syntax.text import escaped
+
+MAX_SHOWN = 120
+"""Characters of a value of Postfix that are shown: a comment of one or two lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,5 +201,4 @@ def unmirrored(
 
 def shown(value: str) -> str:
     """A value as it may stand in a comment: one line, printable ASCII, bounded."""
-    text = " ".join(value.split()).encode("unicode_escape").decode("ascii")
-    return text if len(text) <= 120 else text[:117] + "..."
+    return escaped(" ".join(value.split()), MAX_SHOWN)

@@ -26,7 +26,7 @@ from requiretls_milter.reports.check_text import to_text
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.syntax.nexthop import NextHopError, parse
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Counters, Gauges
+from requiretls_milter.telemetry.counting import Counters, Gauges
 
 __all__ = ["Asked", "MalformedError", "exit_status", "parse_all", "run", "to_json", "to_text"]
 

@@ -12,9 +12,11 @@ from rich.text import Text
 from requiretls_milter.config import Config
 from requiretls_milter.config.lines import Path, table_path
 from requiretls_milter.config.text import value_text
-from requiretls_milter.model import HopKind, Mode, NextHop
+from requiretls_milter.milter.hop import from_macros
+from requiretls_milter.model import EnforceFor, HopKind, Mode, NextHop
 from requiretls_milter.rules import Origin, RuleSet
-from requiretls_milter.syntax.nexthop import domain_of, from_macros, parse, to_alabel
+from requiretls_milter.syntax.names import domain_of, to_alabel
+from requiretls_milter.syntax.nexthop import parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ def explain(config: Config, sender: str, recipient: str, nexthop: str | None) ->
         nexthop: in Postfix's syntax; None is the recipient's domain.
 
     Raises:
-        NextHopError: one of them is malformed.
+        DomainNameError: an address or a domain is malformed.
+        NextHopError: the next hop is.
     """
     sender_domain = _domain(sender)
     recipient_domain = _domain(recipient)
@@ -128,7 +131,7 @@ def _subject(explanation: Explanation) -> str:
 def _meaning(explanation: Explanation) -> str:
     """What it comes to, in a sentence or two."""
     values = {key: origin.value for key, origin in explanation.values.items()}
-    mode = values["mode"]
+    mode: Mode = values["mode"]
     asked = (
         "REQUIRETLS is asked for every message"
         if values["require"]
@@ -136,7 +139,7 @@ def _meaning(explanation: Explanation) -> str:
     )
     if explanation.nexthop.kind is HopKind.LOCAL:
         return "Local delivery: nothing is assessed and nothing refused."
-    if not explanation.sender and mode in (Mode.DEFER, Mode.REJECT):
+    if not explanation.sender and mode.acts:
         return f"{asked}; mail of the null sender is tagged and counted, but never refused."
     what = {
         Mode.OFF: "no tag is written and nothing is counted",
@@ -145,14 +148,14 @@ def _meaning(explanation: Explanation) -> str:
         Mode.REJECT: "a delivery that would fail for good is answered with 550",
     }[mode]
     whom = {
-        "all": "from anyone",
-        "trusted": "from authenticated clients and trusted networks",
-        "authenticated": "from authenticated clients",
+        EnforceFor.ALL: "from anyone",
+        EnforceFor.TRUSTED: "from authenticated clients and trusted networks",
+        EnforceFor.AUTHENTICATED: "from authenticated clients",
     }[values["enforce_for"]]
-    acts = f", {whom}" if mode in (Mode.DEFER, Mode.REJECT) else ""
+    acts = f", {whom}" if mode.acts else ""
     warning = (
         " The MTA does not know of what a rule asks: in this mode nobody keeps it."
-        if values["require"] and mode in (Mode.OFF, Mode.MONITOR)
+        if values["require"] and not mode.acts
         else ""
     )
     return f"{asked}; {what}{acts}.{warning}"

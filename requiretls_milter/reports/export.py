@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from requiretls_milter.config import Config
 from requiretls_milter.model import Mode, RequiretlsPolicy
 from requiretls_milter.rules import RuleSet
-from requiretls_milter.syntax.nexthop import patterns
+from requiretls_milter.syntax.names import patterns
 
 TABLE = "/etc/postfix/requiretls_policy"
 """Where the documentation puts the table."""
@@ -43,7 +43,7 @@ def postfix_requiretls_policy(config: Config) -> PolicyTable:
     warnings: list[str] = []
     for section, pattern, table in config.rules.tables():
         if section == "sender":
-            if table.require or table.mode in (Mode.DEFER, Mode.REJECT):
+            if table.require or (table.mode is not None and table.mode.acts):
                 warnings.append(
                     f'rules.sender."{pattern}": Postfix has no policy by sender; left out'
                 )
@@ -53,7 +53,7 @@ def postfix_requiretls_policy(config: Config) -> PolicyTable:
         if _protects(rules, recipient=name if section == "recipient" else "", nexthop=name):
             found[pattern] = RequiretlsPolicy.ENFORCE
     base = config.rules
-    if base.require or base.mode in (Mode.DEFER, Mode.REJECT):
+    if base.require or base.mode.acts:
         warnings.append('[rules] protects every domain: let the list of main.cf end with "enforce"')
     warnings += _weaker(config, found)
     return PolicyTable(dict(sorted(found.items(), key=_by_domain)), tuple(warnings))
@@ -61,7 +61,7 @@ def postfix_requiretls_policy(config: Config) -> PolicyTable:
 
 def _protects(rules: RuleSet, *, recipient: str, nexthop: str) -> bool:
     rule = rules.find("", recipient, nexthop)
-    return rule.mode is not Mode.OFF and (rule.acts or rule.require)
+    return rule.mode is not Mode.OFF and (rule.mode.acts or rule.require)
 
 
 def _weaker(config: Config, found: Mapping[str, RequiretlsPolicy]) -> list[str]:
@@ -73,8 +73,7 @@ def _weaker(config: Config, found: Mapping[str, RequiretlsPolicy]) -> list[str]:
         return []
     weaker = []
     for pattern in found:
-        name = f"x{pattern}" if pattern.startswith(".") else pattern
-        key = next((key for key in (*patterns(name), "*") if key in policy), None)
+        key = next((key for key in (*patterns(pattern), "*") if key in policy), None)
         if key is not None and policy[key] is not RequiretlsPolicy.ENFORCE:
             weaker.append(
                 f'mta.requiretls_policy."{key}" is {policy[key].value}, the rule for {pattern} '

@@ -21,9 +21,11 @@ from requiretls_milter.model import (
     Reason,
     Requirement,
     Source,
+    Standing,
 )
 from requiretls_milter.reports import loglines
 from requiretls_milter.syntax import nexthop
+from requiretls_milter.syntax.names import envelope_domain, is_null_sender
 from requiretls_milter.syntax.status import outcome_of
 
 STRICTER = (Mode.DEFER, Mode.REJECT)
@@ -53,7 +55,7 @@ class Seen:
     message: str
     sender: str
     recipient: str
-    client: str
+    client: Standing
     requirement: Requirement
     source: Source
     carried: Requirement
@@ -100,7 +102,7 @@ def _seen(fields: Mapping[str, str]) -> Seen | None:
             message=fields.get("queue_id") or fields.get("session", ""),
             sender=fields["sender"],
             recipient=fields["to"],
-            client=fields["client"],
+            client=Standing(fields["client"]),
             requirement=Requirement(fields["requirement"]),
             source=Source(fields["source"]),
             carried=Requirement(fields["carried"]),
@@ -151,10 +153,8 @@ class _Case:
             one.forecast,
             asked=one.requirement,
             carried=one.carried,
-            enforced=rule.enforced(
-                authenticated=one.client == "authenticated", trusted=one.client == "trusted"
-            ),
-            null_sender=one.sender.strip() in ("", "<>"),
+            standing=one.client,
+            null_sender=is_null_sender(one.sender),
             domain=self.domain,
             now=_NOW,
         )
@@ -172,8 +172,8 @@ def judge(seen: Iterable[Seen], ruleset: rules.RuleSet) -> tuple[Verdicts, ...]:
     verdicts = tuple(Verdicts(mode) for mode in STRICTER)
     unfinished: OrderedDict[str, list[_Case]] = OrderedDict()
     for one in seen:
-        domain = _domain(one.recipient)
-        rule = ruleset.find(_domain(one.sender), domain, _host(one.nexthop))
+        domain = envelope_domain(one.recipient)
+        rule = ruleset.find(envelope_domain(one.sender), domain, _host(one.nexthop))
         case = _Case(one, rule, domain)
         if case.at_rcpt:
             for verdict in verdicts:
@@ -212,14 +212,6 @@ def _count(verdict: Verdicts, case: _Case, action: Action) -> None:
     else:
         verdict.refused += 1
         hits.refused += 1
-
-
-def _domain(address: str) -> str:
-    domain = nexthop.domain_of(address)
-    try:
-        return nexthop.to_alabel(domain) if domain else ""
-    except nexthop.NextHopError:
-        return domain.lower()
 
 
 def _host(text: str) -> str:

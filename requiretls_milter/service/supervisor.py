@@ -33,7 +33,6 @@ from typing import IO, Any
 
 from requiretls_milter import config as configuration
 from requiretls_milter.config import Config, ConfigError
-from requiretls_milter.config.fields import parse_milter_socket
 from requiretls_milter.ipc import control
 from requiretls_milter.ipc.child import ENGINE, EXIT_FAILURE, EXIT_OK, Start, take_log_settings
 from requiretls_milter.ipc.control import Channel, ControlClosed
@@ -41,8 +40,10 @@ from requiretls_milter.milter import adapter
 from requiretls_milter.milter.listener import SocketError
 from requiretls_milter.service.sdnotify import Notifier
 from requiretls_milter.service.spawn import Child, live
+from requiretls_milter.syntax.endpoint import parse_milter_socket
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Counters, Process
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import Process
 
 EXIT_CONFIG = 2
 """Exit status of a configuration that cannot be used; the unit does not restart after it."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from requiretls_milter.config.fields import parse_store_url
 from requiretls_milter.store.base import MAX_BYTES, MAX_RECORDS, Backend, Store, StoreError
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.store.steady import MAX_PENDING, SteadyStore
-from requiretls_milter.telemetry.metrics import Counters, Gauges
+from requiretls_milter.syntax.endpoint import parse_store_url
+from requiretls_milter.telemetry.counting import Counters, Gauges
 
 DEFAULT_PREFIX = "requiretls-milter:"
 

@@ -222,7 +222,6 @@ def test_what_a_rule_asks_goes_marked_over_verified_tls(site: Site[Sendmail]) ->
     assert words[2:] == ["BODY=8BITMIME", "ENVID=abc.REQUIRETLS", "RET=HDRS"]
 
 
-@pytest.mark.rule(13)
 def test_r13_no_does_not_undo_what_a_rule_asks(site: Site[Sendmail]) -> None:
     name = subject(site, "both")
     sent = site.send(site.rcpt(GOOD), headers=["TLS-Required: No"], subject=name)
@@ -377,7 +376,6 @@ def test_a_recipient_who_asks_nothing_keeps_the_message_unmarked(
     assert not any("ENVID" in word for word in mail_words(site.arrival(GOOD, name)))
 
 
-@pytest.mark.rule(7)
 def test_r07_mail_of_the_null_sender_goes_unmarked(site: Site[Sendmail]) -> None:
     name = subject(site, "null sender")
     sent = site.send(site.rcpt(TRAP), sender="", subject=name)

@@ -117,18 +117,15 @@ def run(test: SelfTest, nameserver: str) -> tuple[Verdict, tuple[str, ...]]:
 NAMED = SelfTest("sig.test", ("bogus.test",), ("uns.test",))
 
 
-@pytest.mark.rule(20)
 def test_r20_the_real_unbound_passes(lab: Lab) -> None:
     assert run(NAMED, lab.resolver) == (Verdict.PASSED, ())
 
 
-@pytest.mark.rule(20)
 def test_r20_it_passes_by_its_root_zone_where_public_names_cannot_be_seen(lab: Lab) -> None:
     verdict, _ = run(SelfTest(), lab.resolver)
     assert verdict is Verdict.PASSED
 
 
-@pytest.mark.rule(20)
 @pytest.mark.parametrize(
     ("lie", "name"),
     [(no_ad, "sig.test"), (no_servfail, "bogus.test"), (always_ad, "uns.test")],
@@ -141,7 +138,6 @@ def test_r20_each_lie_is_found_out(lab: Lab, lie: Lie, name: str) -> None:
     assert name in problem
 
 
-@pytest.mark.rule(20)
 @pytest.mark.parametrize("lie", LIES)
 def test_r20_a_service_with_a_lying_resolver_calls_nothing_secure(lab: Lab, lie: Lie) -> None:
     scenario = lab.world.scenarios["a-ok"]
@@ -201,7 +197,6 @@ def check(lab: Lab, directory: Path, nameserver: str) -> tuple[int, str, bool]:
     return done.returncode, report["forecast"]["status"], report["mx_lookup_secure"]
 
 
-@pytest.mark.rule(20)
 def test_r20_check_tests_the_resolver_too(lab: Lab, tmp_path: Path) -> None:
     assert check(lab, tmp_path, lab.resolver) == (0, "2.0.0", True)
     for lie in LIES:

@@ -22,7 +22,7 @@ from requiretls_milter.forecast.attempt import reply_status
 from requiretls_milter.forecast.der import MalformedCertificateError, public_key_info
 from requiretls_milter.model import Reply, TlsaRecord
 from requiretls_milter.reports import would_have
-from requiretls_milter.syntax import nexthop, status
+from requiretls_milter.syntax import names, nexthop, status
 from requiretls_milter.syntax.text import MAX_TEXT
 from tests.fuzz import expect
 from tests.support import build
@@ -140,8 +140,8 @@ def test_the_domain_inet_without_a_port_is_one() -> None:
 
 @pytest.mark.parametrize("text", ["\U0001f600" * 50 + "..", "é" * 1000, "*" * 59 + "é.a"])
 def test_a_bad_name_is_told_in_sixty_characters_escapes_and_all(text: str) -> None:
-    for parse in (nexthop.to_alabel, nexthop.parse):
-        with pytest.raises(nexthop.NextHopError) as error:
+    for parse in (names.to_alabel, nexthop.parse):
+        with pytest.raises((names.DomainNameError, nexthop.NextHopError)) as error:
             parse(text)
         expect.one_line(str(error.value), 200)
 

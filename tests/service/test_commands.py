@@ -267,7 +267,6 @@ def test_explain_takes_the_domain_of_the_recipient_for_the_next_hop(
     assert "next hop relay.example" in text
 
 
-@pytest.mark.rule(7)
 @pytest.mark.parametrize("sender", ["", "<>"])
 def test_r07_explain_says_that_the_null_sender_is_never_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], sender: str
@@ -277,7 +276,6 @@ def test_r07_explain_says_that_the_null_sender_is_never_refused(
     assert "never refused" in text
 
 
-@pytest.mark.rule(19)
 def test_r19_explain_says_that_local_mail_is_not_assessed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

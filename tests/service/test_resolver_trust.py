@@ -29,7 +29,6 @@ def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield one
 
 
-@pytest.mark.rule(20)
 def test_r20_what_was_kept_from_a_resolver_is_forgotten_when_it_is_found_to_lie(
     make: Callable[..., Service], internet: World
 ) -> None:

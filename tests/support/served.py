@@ -31,7 +31,7 @@ from requiretls_milter.model import (
     unknown_forecast,
 )
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.counting import Counters
 
 
 def forecast(

@@ -13,7 +13,7 @@ from typing import Any
 
 from requiretls_milter.store.base import Backend, Record, StoreKind
 from requiretls_milter.store.steady import SteadyStore
-from requiretls_milter.telemetry.metrics import Counters, Gauges
+from requiretls_milter.telemetry.counting import Counters, Gauges
 
 POLICY = StoreKind.MTA_STS_POLICY
 PROBE = StoreKind.PROBE

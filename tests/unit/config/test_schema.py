@@ -10,11 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from requiretls_milter.config import Config, ConfigError, EnforceFor, parse
+from requiretls_milter.config import Config, ConfigError, parse
 from requiretls_milter.config.manual import markdown
 from requiretls_milter.config.mistakes import tables_of
 from requiretls_milter.config.text import EXAMPLES, render
-from requiretls_milter.model import MtaProfile, MtaSts, ProfileName, RequiretlsPolicy, TlsLevel
+from requiretls_milter.model import (
+    EnforceFor,
+    MtaProfile,
+    MtaSts,
+    ProfileName,
+    RequiretlsPolicy,
+    TlsLevel,
+)
 from tests.support.paths import REPOSITORY
 
 CONTRACT = (Path(__file__).parent / "contract.toml").read_bytes()
@@ -115,7 +122,6 @@ def test_the_profile_can_be_that_of_the_rfc() -> None:
     assert configured('mta.profile = "rfc8689"').mta.profile_for("").name is ProfileName.RFC8689
 
 
-@pytest.mark.rule(19)
 def test_r19_postfix_s_own_policy_list_is_left_to_the_judge() -> None:
     assert configured('mta.requiretls_policy = "default"').mta.profile_for("smtp") == MtaProfile()
 

@@ -26,7 +26,7 @@ from requiretls_milter.doctor.mta import attached
 from requiretls_milter.engine.exposition import EngineCollector, Exposition
 from requiretls_milter.engine.scrape import MetricsDoor, tls_context
 from requiretls_milter.mirror.section import mirror
-from requiretls_milter.telemetry.metrics import Gauges, Totals
+from requiretls_milter.telemetry.counting import Gauges, Totals
 from tests.support.authority import Authority
 from tests.support.dnsserver import DnsServer, failure, found
 from tests.support.postfixes import postfix, service
@@ -348,7 +348,6 @@ def named(address: str) -> Config:
     )
 
 
-@pytest.mark.rule(20)
 @pytest.mark.parametrize(
     ("answers", "severity"),
     [
@@ -368,7 +367,6 @@ def test_r20_a_resolver_that_does_not_validate_is_an_error(
     ]
 
 
-@pytest.mark.rule(20)
 def test_r20_a_resolver_on_an_untrusted_path_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "requiretls_milter.evidence.dns._system_nameservers", lambda: [("192.0.2.53", 53)]

@@ -21,7 +21,7 @@ from requiretls_milter.evidence.gathering import MAX_HOSTS, MAX_PROBES
 from requiretls_milter.evidence.slots import Pace, Slots
 from requiretls_milter.ipc.child import Start
 from requiretls_milter.ipc.control import pair
-from requiretls_milter.telemetry.metrics import Bound
+from requiretls_milter.telemetry.labels import Bound
 from tests.support.paths import REPOSITORY
 from tests.unit.engine.test_cache import Kit
 

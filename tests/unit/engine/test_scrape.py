@@ -17,7 +17,7 @@ from requiretls_milter.config import Metrics
 from requiretls_milter.engine import scrape
 from requiretls_milter.engine.exposition import EngineCollector, Exposition
 from requiretls_milter.engine.scrape import CertificateError, MetricsDoor, tls_context
-from requiretls_milter.telemetry.metrics import Counters, Gauges, Totals
+from requiretls_milter.telemetry.counting import Counters, Gauges, Totals
 from tests.support.authority import Authority, Issued
 from tests.support.stores import until
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from requiretls_milter.config import Config
 from requiretls_milter.evidence.gathering import (
+    ANY_AGE,
     MAX_HOSTS,
     MAX_PROBES,
     EvidenceSource,
@@ -60,27 +61,31 @@ class ScriptedSource(EvidenceSource):
     pause: float = 0.0
     asked: list[tuple[object, ...]] = field(default_factory=list)
 
-    async def mx(self, domain: str) -> MxEvidence:
+    async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
         self.asked.append(("mx", domain))
         await asyncio.sleep(self.pause)
         return self.records
 
-    async def mta_sts(self, domain: str) -> MtaStsEvidence:
+    async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         self.asked.append(("mta_sts", domain))
         await asyncio.sleep(self.pause)
         return MtaStsEvidence(MtaStsPolicy(MtaStsMode.TESTING, ("x",), 1, "1"))
 
-    async def addresses(self, host: str) -> AddressLookup:
+    async def addresses(self, host: str, *, since: float = ANY_AGE) -> AddressLookup:
         self.asked.append(("addresses", host))
         await asyncio.sleep(self.pause)
         return self.hosts.get(host, AddressLookup(DnsOutcome.NODATA))
 
-    async def tlsa(self, host: str, port: int, addresses: AddressLookup) -> TlsaEvidence:
+    async def tlsa(
+        self, host: str, port: int, addresses: AddressLookup, *, since: float = ANY_AGE
+    ) -> TlsaEvidence:
         self.asked.append(("tlsa", host, port))
         await asyncio.sleep(self.pause)
         return self.keys.get(host, TlsaEvidence())
 
-    async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
+    async def probe(
+        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+    ) -> ProbeEvidence:
         self.asked.append(("probe", address, port, server_name))
         await asyncio.sleep(self.pause)
         return ProbeEvidence(address, ProbeStage.DONE, ehlo_name=server_name)
@@ -107,7 +112,6 @@ def probed(evidence: DomainEvidence) -> dict[str, list[str]]:
     return {host.host: [probe.address for probe in host.probes] for host in evidence.hosts}
 
 
-@pytest.mark.rule(24)
 @pytest.mark.parametrize("secure", [True, False])
 async def test_r24_no_mx_is_an_implicit_one(secure: bool) -> None:
     source = ScriptedSource(MxEvidence(DnsOutcome.NODATA, secure), {"a.test": at("192.0.2.1")})
@@ -117,7 +121,6 @@ async def test_r24_no_mx_is_an_implicit_one(secure: bool) -> None:
     assert evidence.hosts[0].preference == 0
 
 
-@pytest.mark.rule(24)
 @pytest.mark.parametrize(
     "mx",
     [
@@ -135,7 +138,6 @@ async def test_r24_but_neither_nxdomain_nor_null_mx_nor_an_error(mx: MxEvidence)
     assert source.questions("addresses") == []
 
 
-@pytest.mark.rule(54)
 async def test_r54_the_policy_domain_is_the_next_hop_domain_also_behind_an_alias() -> None:
     source = ScriptedSource(MxEvidence(DnsOutcome.NODATA, canonical="b.test"))
     evidence = await ask(source)
@@ -178,7 +180,6 @@ async def test_the_configured_port_stands_for_25(nexthop_port: int, port: int) -
     assert source.questions("probe") == [("192.0.2.1", port, "mx.test")]
 
 
-@pytest.mark.rule(42)
 async def test_r42_the_server_name_is_the_base_domain_of_secure_tlsa_records() -> None:
     record = TlsaRecord(3, 1, 1, b"x")
     hosts = {name: at(f"192.0.2.{n}") for n, name in enumerate(["a", "b", "c", "d"])}
@@ -390,3 +391,44 @@ async def test_a_domain_that_names_two_thousand_addresses_is_no_burden() -> None
     started = time.monotonic()
     assert len(await chosen(groups)) == MAX_PROBES
     assert time.monotonic() - started < 5.0
+
+
+async def test_without_probes_servers_are_named_and_not_called() -> None:
+    source = ScriptedSource(exchangers((10, "mx.test")), {"mx.test": at("192.0.2.1")})
+    found = await gather(NextHop(MX, "a.test"), source, configured(), NOW, probes=False)
+    assert source.questions("probe") == []
+    (probe,) = found.hosts[0].probes
+    assert (probe.address, probe.stage) == ("192.0.2.1", ProbeStage.NOT_PROBED)
+
+
+async def test_how_old_evidence_may_be_is_said_in_each_question() -> None:
+    told: list[float] = []
+
+    class Dated(ScriptedSource):
+        async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
+            told.append(since)
+            return await super().mx(domain)
+
+        async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
+            told.append(since)
+            return await super().mta_sts(domain)
+
+        async def addresses(self, host: str, *, since: float = ANY_AGE) -> AddressLookup:
+            told.append(since)
+            return await super().addresses(host)
+
+        async def tlsa(
+            self, host: str, port: int, addresses: AddressLookup, *, since: float = ANY_AGE
+        ) -> TlsaEvidence:
+            told.append(since)
+            return await super().tlsa(host, port, addresses)
+
+        async def probe(
+            self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+        ) -> ProbeEvidence:
+            told.append(since)
+            return await super().probe(address, port, server_name)
+
+    source = Dated(exchangers((10, "mx.test")), {"mx.test": at("192.0.2.1")})
+    await gather(NextHop(MX, "a.test"), source, configured(), NOW, since=7.0)
+    assert told == [7.0] * 5

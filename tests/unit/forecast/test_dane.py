@@ -22,7 +22,6 @@ def cases(draw: st.DrawFn) -> tuple[Chain, tuple[TlsaRecord, ...]]:
     return chain, draw(chains.record_sets(chain))
 
 
-@pytest.mark.rule(38)
 @settings(max_examples=400)
 @given(cases())
 def test_r38_a_chain_matches_its_tlsa_records_where_openssl_says_so(
@@ -42,7 +41,6 @@ def test_r38_a_chain_matches_its_tlsa_records_where_openssl_says_so(
         assert (mismatch is None) == (verdict.error == ""), (mismatch, verdict.error)
 
 
-@pytest.mark.rule(40)
 @given(cases())
 def test_r40_the_order_of_the_records_does_not_matter(
     case: tuple[Chain, tuple[TlsaRecord, ...]],

@@ -87,7 +87,6 @@ def _pem(der: bytes) -> bytes:
 
 
 @pytest.mark.usefixtures("openssl_to_compare_with")
-@pytest.mark.rule(6)
 @settings(max_examples=300)
 @given(chains.chains())
 def test_r06_a_chain_leads_to_a_trusted_authority_where_openssl_says_so(chain: Chain) -> None:

@@ -10,7 +10,7 @@ from requiretls_milter.store.base import Store, StoreError
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.store.opening import open_store
 from requiretls_milter.store.steady import SteadyStore
-from requiretls_milter.telemetry.metrics import Counters, Gauges
+from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.support.stores import POLICY, counted
 
 
