@@ -98,7 +98,7 @@ def _of_tlsa(host: HostEvidence) -> Iterator[Observation]:
     """Gone is only what is proven absent: unsigned answers may be our resolver's fault."""
     if secure_tlsa(host):
         yield Observation(Feature.TLSA, host.host, True)
-    elif host.tlsa.asked and host.tlsa.secure and host.tlsa.outcome in _PROVEN_ABSENT:
+    elif host.tlsa.queried and host.tlsa.secure and host.tlsa.outcome in _PROVEN_ABSENT:
         yield Observation(Feature.TLSA, host.host, False)
 
 

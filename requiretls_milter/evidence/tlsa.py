@@ -91,7 +91,7 @@ async def find_tlsa(
     if not addresses.secure:
         if addresses.alias_error:
             return TlsaEvidence(
-                asked=True,
+                queried=True,
                 outcome=DnsOutcome.ERROR,
                 base_domain=host,
                 error=addresses.error,
@@ -119,7 +119,7 @@ async def _ask(
     """Look up ``_PORT._tcp.BASE``; aliases of that name leave the base domain as it is (R31)."""
     found = await resolver.lookup(f"_{port}._tcp.{base_domain}", dns.rdatatype.TLSA)
     return TlsaEvidence(
-        asked=True,
+        queried=True,
         outcome=found.outcome,
         secure=found.secure,
         base_domain=base_domain,

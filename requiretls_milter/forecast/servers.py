@@ -183,11 +183,11 @@ def name_is_authenticated(evidence: DomainEvidence, host: HostEvidence, reading:
 def secure_tlsa(host: HostEvidence) -> tuple[TlsaRecord, ...]:
     """The TLSA records that DNSSEC vouches for; insecure ones are none (RFC 7672 section 2.2)."""
     tlsa = host.tlsa
-    found = tlsa.asked and tlsa.outcome is DnsOutcome.FOUND and tlsa.secure
+    found = tlsa.queried and tlsa.outcome is DnsOutcome.FOUND and tlsa.secure
     return tlsa.records if found else ()
 
 
 def tlsa_lookup_failed(host: HostEvidence) -> bool:
     """Whether TLSA records may exist that we could not see: a temporary failure, never "none"."""
     unknown_alias = host.addresses.alias_error and not host.addresses.secure
-    return unknown_alias or (host.tlsa.asked and host.tlsa.outcome is DnsOutcome.ERROR)
+    return unknown_alias or (host.tlsa.queried and host.tlsa.outcome is DnsOutcome.ERROR)

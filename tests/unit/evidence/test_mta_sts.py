@@ -21,7 +21,7 @@ from aiohttp import web
 
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.dns import Resolver
-from requiretls_milter.evidence.mta_sts import FETCH_RETRY, MAX_POLICY, MtaSts
+from requiretls_milter.evidence.mta_sts import FETCH_RETRY, MAX_POLICY, MtaStsFetcher
 from requiretls_milter.model import MtaStsEvidence, MtaStsMode, MtaStsPolicy
 from tests.support.authority import DAY, Authority, Issued
 from tests.support.dnsserver import DnsServer, Scripted, failure, found, nodata
@@ -91,8 +91,8 @@ def finder(
     policy: AddressPolicy = LOOPBACK,
     timeout: float = 5.0,
     **limits: Any,
-) -> MtaSts:
-    return MtaSts(
+) -> MtaStsFetcher:
+    return MtaStsFetcher(
         Resolver([server.address], 1.0),
         policy,
         str(authority.path),
@@ -627,4 +627,4 @@ async def test_fetches_at_once_are_bounded(
 def test_a_trust_store_that_cannot_be_read_is_told_at_once() -> None:
     resolver = Resolver(["127.0.0.1"], 1.0)
     with pytest.raises(OSError, match=r"."):
-        MtaSts(resolver, LOOPBACK, "/nonexistent/ca.pem")
+        MtaStsFetcher(resolver, LOOPBACK, "/nonexistent/ca.pem")

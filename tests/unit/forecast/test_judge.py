@@ -138,7 +138,7 @@ def name_is_proven(evidence: DomainEvidence, server: MailServer, reading: Readin
 
 def secure_records(server: MailServer) -> tuple[TlsaRecord, ...]:
     tlsa = server.host.tlsa
-    usable = tlsa.asked and tlsa.secure and tlsa.outcome is DnsOutcome.FOUND
+    usable = tlsa.queried and tlsa.secure and tlsa.outcome is DnsOutcome.FOUND
     return tlsa.records if usable else ()
 
 
@@ -232,7 +232,7 @@ def takes_it(
 def lookup_failed(server: MailServer) -> bool:
     addresses, tlsa = server.host.addresses, server.host.tlsa
     return (addresses.alias_error and not addresses.secure) or (
-        tlsa.asked and tlsa.outcome is DnsOutcome.ERROR
+        tlsa.queried and tlsa.outcome is DnsOutcome.ERROR
     )
 
 
