@@ -269,15 +269,15 @@ def _possible_last_failures(draws: list[_Draw], first: str) -> list[DeliveryAtte
 IN_CLEAR = frozenset(
     {ProbeStage.NOT_PROBED, ProbeStage.CONNECT, ProbeStage.BANNER, ProbeStage.EHLO}
 )
-"""Stages that every delivery passes, whatever it wants of TLS."""
+"""Stages that every delivery passes, with or without TLS."""
 
 
 def session_failure(server: MailServer, stages: frozenset[ProbeStage]) -> DeliveryAttempt | None:
-    """The attempt that ends because the session broke at one of *stages*; None where it did not.
+    """Make the attempt that ends since the session broke at one of *stages*; None if it did not.
 
-    A delivery that does not want TLS never comes to the stages after EHLO, and
-    one that verifies certificates gives up before the EHLO inside TLS: so each
-    is asked for in its turn. The handshake itself is for the profile to judge.
+    A delivery without TLS never comes to the stages after EHLO, and one that verifies
+    certificates gives up before the EHLO inside TLS. So profiles ask for the stages in
+    turn. They judge the handshake itself.
     """
     probe = server.probe
     if probe.stage not in stages:
@@ -309,10 +309,11 @@ def session_failure(server: MailServer, stages: frozenset[ProbeStage]) -> Delive
 
 
 def _refused_by_reply(server: MailServer, reply: Reply, stage: ProbeStage) -> DeliveryAttempt:
-    """A server's own reply that is no 2xx: its code, a 5xx greeting taken for temporary.
+    """Fail with a server's own refusal.
 
-    smtp_skip_5xx_greeting: a 5xx greeting is another server's chance. What is
-    neither 4xx nor 5xx breaks the protocol, and ends the delivery.
+    After a 5xx greeting the next server is tried (smtp_skip_5xx_greeting): it counts as
+    temporary. A reply that is neither 2xx, 4xx nor 5xx breaks the protocol and ends the
+    delivery.
     """
     code = reply_status(reply)
     if stage is ProbeStage.BANNER and reply.code // 100 == 5:
@@ -327,9 +328,9 @@ def _refused_by_reply(server: MailServer, reply: Reply, stage: ProbeStage) -> De
 
 
 def reply_status(reply: Reply) -> str:
-    """The enhanced status code of a refusal, or x.0.0 by the class of its code.
+    """Return the enhanced status code of a refusal, or x.0.0 by the class of its code.
 
-    What is no refusal is a protocol error where it ends a session: never a success.
+    A reply that ends a session without being a refusal is a protocol error, never a success.
     """
     klass = reply.code // 100
     if klass not in (4, 5):

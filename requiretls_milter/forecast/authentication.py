@@ -1,4 +1,4 @@
-"""Whether a server proved to be the host that DNS or MTA-STS names (RFC 8689 section 4.2.1)."""
+"""Whether a server proves to be the host that DNS or MTA-STS names (RFC 8689 section 4.2.1)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Authentication:
 
 
 def dane_references(host: HostEvidence, evidence: DomainEvidence) -> tuple[str, ...]:
-    """Reference identifiers for DANE-TA(2) (RFC 7672 section 3.2.2).
+    """List the reference identifiers for DANE-TA(2) (RFC 7672 section 3.2.2, R39).
 
-    The TLSA base domain. Besides it, where the host came from signed MX records,
-    the next-hop domain before and after CNAME expansion; where there are none,
-    the next hop's own name, which may be an alias of the base domain.
+    They are the TLSA base domain and, if the host comes from signed MX records, the
+    next-hop domain before and after CNAME expansion. If there are no MX records, they
+    are the base domain and the next hop's own name, which may be an alias of it.
     """
     if not has_mx_records(evidence):
         return (host.tlsa.base_domain, host.host)
@@ -35,7 +35,7 @@ def dane_references(host: HostEvidence, evidence: DomainEvidence) -> tuple[str, 
 
 
 def postfix_dane_references(host: HostEvidence, evidence: DomainEvidence) -> tuple[str, ...]:
-    """The same as Postfix has it (dane_init()): MX records, signed or not, or the base domain."""
+    """List them as Postfix does (dane_init()), whether the MX records are signed or not."""
     if has_mx_records(evidence):
         return (host.tlsa.base_domain, evidence.mx.canonical, evidence.nexthop.host)
     return (host.tlsa.base_domain,)
@@ -44,11 +44,11 @@ def postfix_dane_references(host: HostEvidence, evidence: DomainEvidence) -> tup
 def authenticate(
     server: MailServer, evidence: DomainEvidence, reading: Reading, trust: TrustStore, now: float
 ) -> Authentication:
-    """Verify the certificate that *server* presented, by DANE or by PKIX.
+    """Verify the certificate that *server* presented, by DANE or by PKIX (R6).
 
     A secure TLSA RRset decides alone: usable records must match (RFC 7672
-    section 2.2), and where none is usable nothing authenticates the server, if
-    *reading* does not allow it. Otherwise the chain must lead to a trusted
+    section 2.2). If none is usable, nothing authenticates the server, unless
+    *reading* allows PKIX then. Without TLSA records the chain must lead to a trusted
     authority and name the MX host itself, not a pattern (RFC 8689 section
     4.2.1, RFC 8461 section 4.2).
     """

@@ -1,8 +1,8 @@
 """How Postfix 3.11 delivers: the dialect that tests/data/oracle records.
 
-The order of the questions is smtp(8)'s own, and the last failure recorded
-decides. Where Postfix is laxer than RFC 8689 the forecast follows Postfix, and
-``compliant`` says so (docs/forecast.md).
+Questions are in the order of smtp(8), and the last failure recorded decides. If
+Postfix is laxer than RFC 8689, the forecast follows Postfix, and ``compliant`` says
+that the delivery does not satisfy the RFC (docs/forecast.md).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from requiretls_milter.syntax.endpoint import SMTP_PORT
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message on its way: the evidence and all that decides what smtp(8) does with it."""
+    """One delivery: the evidence, and all that decides what smtp(8) makes of it."""
 
     evidence: DomainEvidence
     carried: Requirement
@@ -63,7 +63,7 @@ class Delivery:
 
     @property
     def requiretls_policy(self) -> RequiretlsPolicy:
-        """What smtp_requiretls_policy makes of this message."""
+        """The smtp_requiretls_policy for this message: disable if it carries no REQUIRETLS."""
         if self.carried is not Requirement.REQUIRETLS:
             return RequiretlsPolicy.DISABLE
         return profiles.requiretls_policy(self.profile, self.evidence.nexthop.host)
@@ -72,8 +72,8 @@ class Delivery:
     def tls_policy(self) -> TlsPolicy | None:
         """The static entry of smtp_tls_policy_maps that applies, if one does.
 
-        The policy service that applies MTA-STS is asked for the domain's own name:
-        an entry for that name comes before it, one for a parent after it.
+        Postfix asks the policy service that applies MTA-STS for the domain's own name:
+        an entry for that name comes before the service, one for a parent after it.
         """
         if not self.profile.tls_policy:
             return None
@@ -82,7 +82,7 @@ class Delivery:
 
     @property
     def mta_sts_policy(self) -> MtaStsPolicy | None:
-        """The MTA-STS policy that a policy service would answer with."""
+        """The MTA-STS policy that a policy service would answer with: none but enforce (R57)."""
         policy = self.evidence.mta_sts.policy
         if self.profile.mta_sts is MtaSts.OFF or policy is None:
             return None
@@ -93,8 +93,10 @@ class Delivery:
 class Plan:
     """The TLS policy for one server, made before connecting (smtp_tls_policy.c).
 
-    ``references`` are the names that the certificate must match, ``records``
-    the TLSA records that it must.
+    Attributes:
+        level: Postfix's TLS security level.
+        references: the names one of which the certificate must have.
+        records: the TLSA records one of which must match.
     """
 
     level: TlsLevel
@@ -104,7 +106,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class NoPlan:
-    """A TLS policy that could not be made: the server is passed over for now."""
+    """Why no TLS policy could be made: the attempt at the server fails for now."""
 
     why: str
 
@@ -130,13 +132,17 @@ def deliver(delivery: Delivery, servers: Servers) -> tuple[DeliveryAttempt, ...]
 
 
 def _without_server(failure: NoServer) -> tuple[DeliveryAttempt, ...]:
-    """What a delivery without any server ends with: one of two where equals decide."""
+    """List what a delivery without any server may end with: two codes if hosts are in any order."""
     codes = filter(None, (failure.status, failure.otherwise))
     return tuple(DeliveryAttempt(None, code, failure.reason, failure.text) for code in codes)
 
 
 def attempt(server: MailServer, delivery: Delivery) -> DeliveryAttempt:
-    """What the delivery would end with if *server* were the only one."""
+    """Say what the delivery would end with if *server* were the only one.
+
+    The questions are asked in the order of smtp(8): the first one that ends the attempt
+    decides.
+    """
     if server.unseen:
         return unknown(server, server.unseen.why)
     policy = delivery.requiretls_policy
@@ -166,10 +172,10 @@ def attempt(server: MailServer, delivery: Delivery) -> DeliveryAttempt:
 
 
 def plan_for(server: MailServer, delivery: Delivery) -> Plan | NoPlan:
-    """The TLS level for *server*, after DANE and MTA-STS have had their say."""
+    """Choose the TLS level for *server*, from the configured level, DANE and MTA-STS."""
     profile = delivery.profile
     if delivery.carried is Requirement.TLS_REQUIRED_NO:
-        # RFC 8689 section 4.2.2: as if there were neither DANE nor MTA-STS, nor any table.
+        # RFC 8689 section 4.2.2: as if there were neither DANE nor MTA-STS, nor any table (R13).
         return Plan(profiles.at_most_may(profile.tls_security_level))
     entry, policy = delivery.tls_policy, delivery.mta_sts_policy
     if entry is None and policy is not None:
@@ -193,14 +199,14 @@ _MATCH = {TlsLevel.VERIFY: ("hostname",), TlsLevel.SECURE: ("nexthop", "dot-next
 def _references(
     match: tuple[str, ...], server: MailServer, evidence: DomainEvidence
 ) -> tuple[str, ...]:
-    """The names that ``match=`` stands for (postconf(5), smtp_tls_verify_cert_match)."""
+    """List the names that ``match=`` stands for (postconf(5), smtp_tls_verify_cert_match)."""
     domain = evidence.nexthop.host
     names = {"hostname": server.host.host, "nexthop": domain, "dot-nexthop": "." + domain}
     return tuple(names.get(word, word) for word in match)
 
 
 def _match_pattern(pattern: str) -> str:
-    """A policy's ``*.example.org`` as policy services put it into ``match=``."""
+    """Write a policy's ``*.example.org`` as policy services put it into ``match=``."""
     return pattern[1:] if pattern.startswith("*.") else pattern
 
 
@@ -212,6 +218,7 @@ def _dane_plan(server: MailServer, delivery: Delivery, configured: TlsLevel) -> 
     def fall_back(level: TlsLevel, why: str) -> Plan | NoPlan:
         return NoPlan(f"level dane-only, but {why}") if only else Plan(level)
 
+    # RFC 7672 section 2.2.1: with an unsigned MX RRset, DANE guarantees nothing (R23).
     if unsigned_mx and (only or profile.insecure_mx_policy in (TlsLevel.NONE, TlsLevel.MAY)):
         return fall_back(TlsLevel.MAY, "the MX records are not signed")
     if tlsa_lookup_failed(server.host):
@@ -219,6 +226,8 @@ def _dane_plan(server: MailServer, delivery: Delivery, configured: TlsLevel) -> 
     found = secure_tlsa(server.host)
     if not found:
         return fall_back(TlsLevel.MAY, f"{server.host.host} has no secure TLSA records")
+    # Secure records make TLS mandatory, with authentication if one is usable (RFC 7672
+    # section 2.2, R32, R33).
     records = dane.postfix_accepts(found)
     if not records:
         return fall_back(TlsLevel.ENCRYPT, f"no TLSA record of {server.host.host} is usable")
@@ -262,7 +271,11 @@ def _forbidden_by_policy(
 def _not_in_mta_sts_policy(
     server: MailServer, delivery: Delivery, undecided: str
 ) -> DeliveryAttempt | None:
-    """New-style MTA-STS passes a server over and leaves the recorded failure as it is."""
+    """Pass a server over that the policy does not name (RFC 8461 section 5, R57).
+
+    That is smtp_tls_enforce_sts_mx_patterns. The failure that is recorded so far stays: if
+    no server was tried, the delivery fails for now.
+    """
     if (
         delivery.profile.mta_sts is not MtaSts.MX_PATTERNS
         or delivery.tls_policy is not None
@@ -283,7 +296,7 @@ def _not_in_mta_sts_policy(
 
 
 def _is_the_mta(server: MailServer, delivery: Delivery) -> DeliveryAttempt | None:
-    """A server that says EHLO by the MTA's own name: a loop, if nothing better was tried before."""
+    """Fail at a server that says EHLO by the MTA's own name: a mail loop if it is the best one."""
     name = delivery.profile.myhostname
     if not name or server.probe.ehlo_name.lower() != name:
         return None
@@ -305,7 +318,7 @@ _AT_SECOND_EHLO = frozenset({ProbeStage.EHLO_TLS})
 def _without_tls(
     server: MailServer, level: TlsLevel, policy: RequiretlsPolicy
 ) -> DeliveryAttempt | None:
-    """STARTTLS not offered, not wanted, or refused."""
+    """Deliver in clear, or fail, if TLS is not offered, not wanted, or refused."""
     refusal = server.probe.starttls_reply
     offered = bool(server.probe.starttls_offered)
     if offered and refusal is None and profiles.uses_tls(level):
@@ -344,7 +357,11 @@ def _blocked(server: MailServer, code: str, refused: bool, token: str) -> Delive
 
 
 def _handshake_failure(server: MailServer, plan: Plan, undecided: str) -> DeliveryAttempt | None:
-    """Always temporary, also under enforce; no first attempt falls back to clear text."""
+    """Fail for now if the handshake fails, also under enforce (R61).
+
+    No first attempt falls back to clear text, not even for a message with
+    ``TLS-Required: No``: the server demands TLS by offering it (RFC 8689 section 8.4, R18).
+    """
     probe = server.probe
     weakness = tls_weakness(probe)
     if probe.stage is ProbeStage.HANDSHAKE:
@@ -363,10 +380,10 @@ def _handshake_failure(server: MailServer, plan: Plan, undecided: str) -> Delive
 
 
 def _refuses_weak_tls(plan: Plan, probe: ProbeEvidence) -> bool:
-    """Whether smtp(8) offers less than it takes for TLS with this server.
+    """Say whether smtp(8) refuses TLS that only an MTA without verification would take.
 
-    It raises OpenSSL's security level where the session authenticates; anonymous
-    suites it leaves out wherever that was planned.
+    It raises OpenSSL's security level if the session authenticates the server. It leaves
+    anonymous suites out if that was planned, even if the session does not do it.
     """
     anonymous = not probe.chain
     return profiles.must_match(plan.level if anonymous else _session_level(plan))
@@ -375,7 +392,7 @@ def _refuses_weak_tls(plan: Plan, probe: ProbeEvidence) -> bool:
 def _inside_tls(
     server: MailServer, plan: Plan, policy: RequiretlsPolicy, delivery: Delivery
 ) -> DeliveryAttempt:
-    """The certificate, then the second EHLO."""
+    """Judge the certificate, then the EHLO reply inside TLS (RFC 8689 section 4.2.1)."""
     level = _session_level(plan)
     mismatch = _mismatch(server, plan, level, delivery)
     if mismatch is not None and server.probe.chain_cut:
@@ -414,10 +431,10 @@ def _inside_tls(
 
 
 def _session_level(plan: Plan) -> TlsLevel:
-    """The level of the session, once OpenSSL has seen the TLSA records.
+    """Return the level of the session, once OpenSSL has read the TLSA records.
 
-    Where it finds none of them usable after Postfix has accepted them, the
-    session goes on unauthenticated, the enforce check being over.
+    If OpenSSL can use none of those that Postfix has accepted, the session goes on
+    unauthenticated (RFC 7672 section 2.2, R33): the check of enforce is over by then.
     """
     if (
         plan.level in (TlsLevel.DANE, TlsLevel.HALF_DANE)
@@ -445,11 +462,11 @@ def _mismatch(server: MailServer, plan: Plan, level: TlsLevel, delivery: Deliver
 
 
 def _names_the_host(server: MailServer, level: TlsLevel, delivery: Delivery) -> bool:
-    """Whether the certificate names the MX host itself, not only a pattern or the domain.
+    """Say whether the certificate names the MX host itself, not only a pattern or the domain.
 
-    RFC 8689 section 4.2.1 step 4, RFC 8461 section 4.2. With DANE the TLSA
-    records speak for the host; where the MX records are not signed, only for its
-    own name (RFC 7672 section 3.2.2), and Postfix takes the domain's too.
+    RFC 8689 section 4.2.1 step 4 and RFC 8461 section 4.2 demand it (R56). With DANE the
+    TLSA records stand for the host. If the MX records are not signed, they stand for its own
+    name alone (RFC 7672 section 3.2.2), while Postfix accepts the domain's name too.
     """
     chain, host = server.probe.chain, server.host
     if profiles.must_pkix(level):
@@ -464,6 +481,7 @@ def _names_the_host(server: MailServer, level: TlsLevel, delivery: Delivery) -> 
 def _certificate_failure(
     server: MailServer, planned: TlsLevel, level: TlsLevel, policy: RequiretlsPolicy, mismatch: str
 ) -> DeliveryAttempt:
+    # RFC 7672 section 2.2: a mismatch delays ordinary mail; under REQUIRETLS it is 5.7.10 (R43).
     enforced = policy is RequiretlsPolicy.ENFORCE
     feature = "!requiretls:nocertmatch" if enforced else "requiretls:nocertmatch"
     return DeliveryAttempt(
@@ -483,7 +501,7 @@ def _decided(planned: TlsLevel, final: TlsLevel) -> str:
 
 
 def _token(level: str, policy: RequiretlsPolicy, feature: str) -> str:
-    """The word behind ``tls=``; REQUIRETLS shows only where the policy takes part."""
+    """Write the word after ``tls=``; REQUIRETLS shows only if the policy takes part."""
     return f"{level}/{feature}" if profiles.takes_part(policy) else level
 
 

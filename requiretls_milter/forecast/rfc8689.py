@@ -1,7 +1,7 @@
-"""What a client does that follows RFC 8689 section 4.2.1 to the letter.
+"""How a client delivers that follows RFC 8689 section 4.2.1 to the letter.
 
-For messages that are to be delivered with REQUIRETLS; all others are no matter
-of this profile.
+This profile is about messages with REQUIRETLS alone; all other mail goes by
+Postfix's rules in both profiles.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def deliver(
     trust: TrustStore,
     now: float,
 ) -> DeliveryAttempt:
-    """Try every server in order of preference; the first that satisfies takes the message.
+    """Try every server in order of preference; the first that satisfies takes the message (R11).
 
-    None left: something temporary at any of them keeps the message in the
-    queue; else 5.7.30 if all that was missing at one of them was REQUIRETLS,
-    else 5.7.10 (section 4.2.1).
+    If none satisfies, a temporary failure at any of them keeps the message in the
+    queue. Otherwise it fails: with 5.7.30 if one of them lacked nothing but REQUIRETLS,
+    else with 5.7.10 (section 4.2.1).
     """
     if isinstance(servers, NoServer):
         return DeliveryAttempt(None, servers.status, servers.reason, servers.text)
@@ -63,6 +63,7 @@ def deliver(
 
 
 def _rank(result: DeliveryAttempt) -> int:
+    """Rank a result: of several failures the lowest one is reported."""
     if result.delivered:
         return 0
     if result.status == UNKNOWN_STATUS:
@@ -75,13 +76,18 @@ def _rank(result: DeliveryAttempt) -> int:
 def attempt(
     server: MailServer, evidence: DomainEvidence, reading: Reading, trust: TrustStore, now: float
 ) -> DeliveryAttempt:
-    """Steps 2 to 5 of section 4.2.1 at one server."""
+    """Go through steps 2 to 5 of section 4.2.1 at one server.
+
+    The codes are those of section 4.2.1 (R12). A failed TLSA lookup comes before
+    all that MTA-STS confirms: a success of MTA-STS never overrides DANE (RFC 8461
+    section 2, R45).
+    """
     if server.unseen:
         return unknown(server, server.unseen.why)
     if not name_is_authenticated(evidence, server.host, reading):
         return _name_not_authenticated(server, evidence)
     if tlsa_lookup_failed(server.host):
-        # RFC 7672 section 2.2: delay, rather than take the lookup for "none".
+        # RFC 7672 section 2.2: a failed lookup is a reason to delay, not "no records" (R21).
         return DeliveryAttempt(
             server,
             status.TLS_NOT_ESTABLISHED,
@@ -100,7 +106,7 @@ def attempt(
 def _name_not_authenticated(server: MailServer, evidence: DomainEvidence) -> DeliveryAttempt:
     domain = evidence.nexthop.host
     if in_mta_sts_policy(evidence, server.host.host) is False:
-        # RFC 8461 section 5.1: the policy may have changed; no permanent failure from it.
+        # RFC 8461 section 5.1: the policy may have changed, so that it never fails mail (R57).
         return DeliveryAttempt(
             server,
             status.POLICY_TEMPORARY,

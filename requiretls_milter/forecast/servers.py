@@ -58,6 +58,9 @@ def servers_of(evidence: DomainEvidence, profile: MtaProfile) -> Servers:
 
     All groups together may hold more servers than ``profile.mx_address_limit``
     allows: only so many are tried.
+
+    A failed MX lookup defers the domain (R23). NXDOMAIN, a null MX and a domain that is
+    its own server are three different outcomes (RFC 7672 section 2.2.2, R24).
     """
     failure = _mx_failure(evidence)
     if failure:
@@ -88,7 +91,7 @@ def _mx_failure(evidence: DomainEvidence) -> NoServer | None:
 
 
 def _lookup(host: HostEvidence, profile: MtaProfile) -> DnsOutcome:
-    """What the address lookup of *host* comes to for an MTA that asks only for its protocols."""
+    """Say how the address lookup of *host* ends for an MTA that looks up its protocols only."""
     found = host.addresses
     if found.outcome is not DnsOutcome.FOUND:
         return found.outcome
@@ -99,12 +102,12 @@ def _lookup(host: HostEvidence, profile: MtaProfile) -> DnsOutcome:
 
 
 def lookup_failure(evidence: DomainEvidence, profile: MtaProfile) -> NoServer | None:
-    """What the lookups of the hosts' addresses leave recorded; None where all have one.
+    """Say which failure the address lookups leave recorded; None if each host has an address.
 
-    It is what remains where no server is tried. A failed lookup dominates "no
-    such host", but the last host decides how: "no such host" after a failure is
-    4.4.4 (smtp_addr_one() of Postfix). Hosts of equal preference are looked up
-    as DNS has them, in any order.
+    A delivery ends with it if no server is tried. A failed lookup counts more than
+    "no such host", but the last host decides how: "no such host" after a failure is
+    4.4.4 (smtp_addr_one() of Postfix). Hosts of equal preference are looked up in the
+    order of the DNS reply, that is in any order.
     """
     domain = evidence.nexthop.host
     outcomes = ((host, _lookup(host, profile)) for host in evidence.hosts)
@@ -129,7 +132,7 @@ def lookup_failure(evidence: DomainEvidence, profile: MtaProfile) -> NoServer | 
 
 
 def _no_address(evidence: DomainEvidence, profile: MtaProfile) -> NoServer:
-    """No server is left: no host has an address, or none of a protocol that the MTA speaks."""
+    """Say what Postfix says if no host has an address of a protocol that it speaks."""
     domain = evidence.nexthop.host
     failure = lookup_failure(evidence, profile)
     if failure is not None and failure.reason is Reason.DNS_FAILURE:
@@ -154,10 +157,10 @@ def _loop(evidence: DomainEvidence, found: Sequence[MailServer]) -> NoServer:
 def in_mta_sts_policy(
     evidence: DomainEvidence, host: str, reading: Reading = STRICT
 ) -> bool | None:
-    """Whether the domain's policy in force names *host*; None where no policy is in force.
+    """Say whether the domain's policy in force names *host*; None if no policy is in force.
 
-    Only mode ``enforce`` is in force (RFC 8461 section 5), if *reading* does not
-    let ``testing`` count.
+    A policy is in force in mode ``enforce`` alone (RFC 8461 section 5, R57), unless
+    *reading* lets mode ``testing`` count.
     """
     policy = evidence.mta_sts.policy
     if policy is None or policy.mode is MtaStsMode.NONE:
@@ -168,10 +171,11 @@ def in_mta_sts_policy(
 
 
 def name_is_authenticated(evidence: DomainEvidence, host: HostEvidence, reading: Reading) -> bool:
-    """Whether the server's name is validated as RFC 8689 section 2 wants it.
+    """Say whether the server's name is validated as RFC 8689 section 2 demands (R5).
 
-    By DNSSEC on the MX lookup (of an implicit MX: on the proof that there is
-    none) or by MTA-STS. A next hop that names the host itself needs neither.
+    DNSSEC validates it if the MX lookup is secure (without MX records: if the proof that
+    there are none is, R24), MTA-STS if the policy names the host. A next hop that names the
+    host itself needs neither.
     """
     if evidence.nexthop.kind is not HopKind.MX:
         return True
@@ -181,13 +185,19 @@ def name_is_authenticated(evidence: DomainEvidence, host: HostEvidence, reading:
 
 
 def secure_tlsa(host: HostEvidence) -> tuple[TlsaRecord, ...]:
-    """The TLSA records that DNSSEC vouches for; insecure ones are none (RFC 7672 section 2.2)."""
+    """List the TLSA records that DNSSEC vouches for.
+
+    Insecure records count as none (RFC 7672 section 2.2, R34).
+    """
     tlsa = host.tlsa
     found = tlsa.queried and tlsa.outcome is DnsOutcome.FOUND and tlsa.secure
     return tlsa.records if found else ()
 
 
 def tlsa_lookup_failed(host: HostEvidence) -> bool:
-    """Whether TLSA records may exist that we could not see: a temporary failure, never "none"."""
+    """Say whether TLSA records may exist that could not be seen (RFC 7672 section 2.1.2).
+
+    That is a temporary failure of this host, and never "no records" (R21).
+    """
     unknown_alias = host.addresses.alias_error and not host.addresses.secure
     return unknown_alias or (host.tlsa.queried and host.tlsa.outcome is DnsOutcome.ERROR)
