@@ -23,7 +23,12 @@ from requiretls_milter.config import Config
 from requiretls_milter.doctor.finding import Finding, error, ok, warning
 from requiretls_milter.doctor.mta import Attachment, path_of
 from requiretls_milter.evidence.dns import Resolver
-from requiretls_milter.evidence.selftest import TEST_TIMEOUT, SelfTest, SelfTestResult, Verdict
+from requiretls_milter.evidence.selftest import (
+    TEST_TIMEOUT,
+    SelfTest,
+    SelfTestOutcome,
+    SelfTestResult,
+)
 from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
 from requiretls_milter.ipc import query
 from requiretls_milter.mirror.postconf import Postfix
@@ -389,9 +394,9 @@ def _self_test(config: Config, resolver: Resolver) -> SelfTestResult:
 
 def _tested(check: str, names: str, result: SelfTestResult) -> Finding:
     why = "; ".join(result.problems)
-    if result.verdict is Verdict.PASSED:
+    if result.outcome is SelfTestOutcome.PASSED:
         return ok(check, f"{names} validates DNSSEC" + (f" ({why})" if why else ""))
-    if result.verdict is Verdict.FAILED:
+    if result.outcome is SelfTestOutcome.FAILED:
         return error(
             check,
             f"{names} does not validate DNSSEC: {why}",

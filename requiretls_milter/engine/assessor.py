@@ -192,7 +192,7 @@ class Assessor:
             )
             # The judge says when the evidence ends (R44); its certificates may end earlier.
             chains = (probe.chain for host in evidence.hosts for probe in host.probes)
-            changes = (certificate.next_change(chain, now) for chain in chains)
+            changes = (certificate.next_validity_change(chain, now) for chain in chains)
             ends = min(forecast.valid_until, now + MAX_FORECAST_LIFE, *changes)
             return replace(forecast, valid_until=ends)
 

@@ -100,7 +100,7 @@ def _of_tlsa(host: HostEvidence) -> Iterator[Observation]:
     """Only proven absence is a loss: unsigned answers may be our resolver's fault."""
     if secure_tlsa(host):
         yield Observation(Feature.TLSA, host.host, True)
-    elif host.tlsa.asked and host.tlsa.secure and host.tlsa.outcome in _PROVEN_ABSENT:
+    elif host.tlsa.queried and host.tlsa.secure and host.tlsa.outcome in _PROVEN_ABSENT:
         yield Observation(Feature.TLSA, host.host, False)
 
 

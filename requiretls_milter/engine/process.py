@@ -104,7 +104,9 @@ class _Engine:
         self._end = loop.create_future()
         try:
             await self._open_store(self._initial.config)
-            parts = self._built = self._builder.build(self._initial.config, self._initial.generation)
+            parts = self._built = self._builder.build(
+                self._initial.config, self._initial.generation
+            )
             self._start_task(self._test_resolver(parts.resolver))
             server = self._server = EngineServer(
                 parts.config.engine.socket,

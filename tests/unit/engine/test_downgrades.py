@@ -263,7 +263,7 @@ async def test_a_resolver_that_no_longer_validates_is_no_downgrade() -> None:
     seen = evidence(Offer())
     (host,) = seen.hosts
     unsigned = replace(
-        host, addresses=replace(host.addresses, secure=False), tlsa=TlsaEvidence(asked=False)
+        host, addresses=replace(host.addresses, secure=False), tlsa=TlsaEvidence(queried=False)
     )
     assert await world.tracker.observe(replace(seen, hosts=(unsigned,)), NOW + DAY) == 0
     assert not world.counted()

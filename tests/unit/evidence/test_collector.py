@@ -111,7 +111,7 @@ async def test_all_evidence_of_a_domain_is_gathered(
     assert one.probes[0].requiretls is True
     assert one.probes[0].chain == (certificate.der,)
     assert first.server_names == ["mx1.a.test"]
-    assert not two.tlsa.asked
+    assert not two.tlsa.queried
     assert two.probes[0].stage is ProbeStage.DONE
     assert two.probes[0].starttls_offered is False
 
