@@ -160,7 +160,7 @@ def _is_der(block: re.Match[bytes]) -> bool:
 
 def warnings(config: Config) -> tuple[str, ...]:
     """What is allowed, but probably not meant or costly; a sentence for each."""
-    found = []
+    found = list(config.removed)
     if config.rules.require and not config.rules.mode.acts:
         found.append(_promise("rules", config.rules.mode))
     for section, pattern, table in config.rules.tables():

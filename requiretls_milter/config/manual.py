@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from requiretls_milter.config.mistakes import tables_of
+from requiretls_milter.config.removed import REMOVED
 from requiretls_milter.config.schema import Config, needs_restart
 from requiretls_milter.config.text import EXAMPLES, value_text
 
@@ -37,6 +38,13 @@ SIGHUP reads the file again; a file with mistakes changes nothing. Keys marked *
 the next start. Durations are in seconds; domains may be given in Unicode or as A-labels.
 """
 
+REMOVED_KEYS = """\
+## Removed keys
+
+A file that has one of these keys is accepted for this release, as if the key were not there, and
+`config check` and `serve` warn of it. The next release refuses it.
+"""
+
 
 def markdown() -> str:
     """The manual, in Markdown."""
@@ -52,6 +60,9 @@ def _manual() -> Iterator[str]:
         yield f"## [{name}]\n"
         yield f"{inspect.getdoc(section)}\n"
         yield from _section(name, section)
+    yield REMOVED_KEYS
+    for path, why in REMOVED.items():
+        yield _item(f"- `{'.'.join(path)}`: {why}.")
 
 
 def _section(name: str, section: type[BaseModel]) -> Iterator[str]:

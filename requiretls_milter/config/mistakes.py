@@ -16,8 +16,8 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 MAX_MISTAKE = 1000
 """Characters of one mistake: a table with many wrong entries is one."""
 
-_ENTRY = "*"
-"""Stands in a path of the schema for the key that an operator chooses (a domain, a transport)."""
+ANY_NAME = "*"
+"""Stands in a path of the schema for a name that the operator chooses (a domain, a transport)."""
 
 
 class ConfigError(Exception):
@@ -65,7 +65,7 @@ def known_keys(schema: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator
         yield (*above, key)
         if key in tables:
             inner, keyed = tables[key]
-            yield from known_keys(inner, (*above, key, _ENTRY) if keyed else (*above, key))
+            yield from known_keys(inner, (*above, key, ANY_NAME) if keyed else (*above, key))
 
 
 def _nearest(path: tuple[str, ...], schema: type[BaseModel]) -> str:
@@ -77,7 +77,7 @@ def _nearest(path: tuple[str, ...], schema: type[BaseModel]) -> str:
         if step in tables:
             here, keyed = tables[step]
             if keyed and index + 1 < len(path) - 1:
-                generic[index + 1] = _ENTRY
+                generic[index + 1] = ANY_NAME
     above, last = tuple(generic[:-1]), path[-1]
     keys = list(known_keys(schema))
     siblings = [key[-1] for key in keys if key[:-1] == above]
@@ -89,7 +89,7 @@ def _nearest(path: tuple[str, ...], schema: type[BaseModel]) -> str:
         names = difflib.get_close_matches(last, sorted({key[-1] for key in keys}), n=1)
         elsewhere = [key for key in keys if names and key[-1] == names[0]]
     if elsewhere:
-        return f"did you mean {dotted(elsewhere[0])}?".replace(f'"{_ENTRY}"', "NAME")
+        return f"did you mean {dotted(elsewhere[0])}?".replace(f'"{ANY_NAME}"', "NAME")
     return f"known here: {', '.join(siblings)}"
 
 

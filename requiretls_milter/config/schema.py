@@ -12,9 +12,18 @@ import enum
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PlainSerializer,
+    PrivateAttr,
+    model_validator,
+)
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
@@ -29,6 +38,7 @@ from requiretls_milter.config.fields import (
     as_list,
     word,
 )
+from requiretls_milter.config.removed import without_removed
 from requiretls_milter.syntax import endpoint, tlspolicy
 
 RESTART: JsonDict = {"restart": True}
@@ -374,9 +384,6 @@ class TransportOverrides(Section):
     mx_address_limit: Annotated[Count, Field(ge=0, le=1000)] | None = Field(
         None, description="smtp_mx_address_limit of this transport."
     )
-    mx_session_limit: Annotated[Count, Field(ge=0, le=1000)] | None = Field(
-        None, description="smtp_mx_session_limit of this transport."
-    )
     inet_protocols: InetProtocols | None = Field(
         None, description="inet_protocols of this transport."
     )
@@ -472,13 +479,6 @@ class Mta(Section):
     mx_address_limit: Annotated[Count, Field(ge=0, le=1000)] = Field(
         5, description="smtp_mx_address_limit: how many addresses are tried; 0: all."
     )
-    mx_session_limit: Annotated[Count, Field(ge=0, le=1000)] = Field(
-        2,
-        description=(
-            "smtp_mx_session_limit: after how many sessions that reached MAIL no further server "
-            "is tried; 0: no limit."
-        ),
-    )
     inet_protocols: InetProtocols = Field(
         ("ipv4", "ipv6"),
         description=(
@@ -568,7 +568,6 @@ class Mta(Section):
             mydomain=self.mydomain,
             myhostname=self.myhostname,
             mx_address_limit=chosen("mx_address_limit"),
-            mx_session_limit=chosen("mx_session_limit"),
             inet_protocols=chosen("inet_protocols"),
             address_preference=chosen("address_preference"),
             my_addresses=self.my_addresses,
@@ -1039,6 +1038,23 @@ class Config(Section):
     rules: Rules = Rules()
     store: Store = Store()
     limits: Limits = Limits()
+
+    _removed: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """A warning for each key of the file that is accepted, but has no effect any more."""
+        return self._removed
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _let_removed_pass(cls, raw: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(raw, dict):
+            return handler(raw)
+        kept, warnings = without_removed(raw)
+        config = handler(kept)
+        config._removed = warnings
+        return config
 
     def assessment_digest(self) -> str:
         """A digest of all that an assessment depends on: [mta], [dns] and [probe].

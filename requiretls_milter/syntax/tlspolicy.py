@@ -7,6 +7,7 @@ Of the attributes only ``match`` has a say in a forecast that we can make.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from requiretls_milter.model import TlsLevel, TlsPolicy
 from requiretls_milter.syntax import names, nexthop
@@ -26,7 +27,11 @@ _NOT_MIRRORED = frozenset(
         *("policy_type", "policy_domain", "mx_host_pattern", "policy_failure"),
     }
 )
-_LEVELS = {level.value: level for level in TlsLevel if level is not TlsLevel.HALF_DANE}
+LEVELS: Mapping[str, TlsLevel] = {
+    level.value: level for level in TlsLevel if level is not TlsLevel.HALF_DANE
+}
+"""The levels that can be configured, by Postfix's word for each."""
+
 _TOKEN = re.compile(r"\{([^{}]*)\}|([^\s,]+)")
 """A word, or ``{ name = value }``, in which the value may have blanks."""
 _BLANK = re.compile(r"[\s,]")
@@ -44,9 +49,9 @@ def parse(text: str) -> TlsPolicy:
         TlsPolicyError: it is none that we know.
     """
     word, *attributes = _tokens(text) or [""]
-    level = _LEVELS.get(word.lower())
+    level = LEVELS.get(word.lower())
     if level is None:
-        raise TlsPolicyError(f"expected a level, one of {', '.join(_LEVELS)}, got {word[:40]!r}")
+        raise TlsPolicyError(f"expected a level, one of {', '.join(LEVELS)}, got {word[:40]!r}")
     if level is TlsLevel.NONE:
         return TlsPolicy(level)  # Postfix ignores the rest (tls_policy_lookup_one())
     match: list[str] = []

@@ -93,7 +93,6 @@ def test_a_transport_has_the_profile_of_the_mta_but_for_its_overrides() -> None:
         requiretls_policy = "opportunistic"
         insecure_mx_policy = "encrypt"
         mx_address_limit = 0
-        mx_session_limit = 7
         inet_protocols = ["ipv6"]
         """
     )
@@ -112,7 +111,6 @@ def test_a_transport_has_the_profile_of_the_mta_but_for_its_overrides() -> None:
         insecure_mx_policy=TlsLevel.ENCRYPT,
         mydomain="example.org",
         mx_address_limit=0,
-        mx_session_limit=7,
         inet_protocols=("ipv6",),
         my_addresses=("192.0.2.1",),
     )
