@@ -18,6 +18,7 @@ from requiretls_milter.config.schema import Config, needs_restart
 from requiretls_milter.config.text import EXAMPLES, value_text
 
 WIDTH = 96
+"""Characters of a line of text."""
 
 INTRODUCTION = """\
 # Configuration
@@ -29,13 +30,14 @@ file, and for every key that it leaves out, the defaults below hold. An unknown 
 
 - `requiretls-milter config check [FILE]` tells every mistake with its key, and warns of what is
   allowed but probably not meant.
-- `requiretls-milter config show` prints the configuration in force, `config show --defaults` this
-  manual as a commented file.
+- `requiretls-milter config show` prints the configuration in force, `config show --defaults` prints
+  this manual as a commented file.
 - `requiretls-milter config explain SENDER RECIPIENT` tells which rule is in force, and from which
   table each value comes.
 
-SIGHUP reads the file again; a file with mistakes changes nothing. Keys marked *restart* wait for
-the next start. Durations are in seconds; domains may be given in Unicode or as A-labels.
+At SIGHUP the service reads the file again; a file with mistakes changes nothing. A change of a key
+that is marked *restart* takes effect at the next start. Durations are in seconds. Domains may be
+given in Unicode or as A-labels.
 """
 
 REMOVED_KEYS = """\

@@ -1,4 +1,8 @@
-"""Mistakes in a configuration, each as one sentence with the key that it is about."""
+"""Mistakes in a configuration, each as one sentence that begins with the key that it is about.
+
+The schema says what is allowed. This module makes plain sentences of what pydantic found, and for
+an unknown key it looks for the key that was probably meant.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +14,26 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from requiretls_milter.config.fields import given
+from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.syntax.text import bounded, quoted, visible
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 MAX_MISTAKE = 1000
-"""Characters of one mistake: a table with many wrong entries is one."""
+"""Characters of one mistake: all the wrong entries of a table make one mistake together."""
 
 ANY_NAME = "*"
 """Stands in a path of the schema for a name that the operator chooses (a domain, a transport)."""
 
 
-class ConfigError(Exception):
+class ConfigError(RequiretlsMilterError):
     """A configuration that cannot be used.
 
-    ``mistakes`` holds every one of them, in the order of the file's schema, each on one
-    line of printable ASCII whatever the file held.
+    Conclude: nothing can be started with this file; a service that runs goes on with the
+    configuration that it has.
+
+    Attributes:
+        mistakes: all of them, in the order of the schema, each on one line of printable ASCII
+            whatever the file holds.
     """
 
     def __init__(self, mistakes: tuple[str, ...]) -> None:
@@ -45,7 +54,7 @@ def dotted(path: tuple[str | int, ...]) -> str:
 
 
 def tables_of(schema: type[BaseModel]) -> Mapping[str, tuple[type[BaseModel], bool]]:
-    """The fields of *schema* that are tables: (their schema, whether keyed by the operator)."""
+    """The fields of *schema* that are tables: (their schema, whether the operator names them)."""
     found: dict[str, tuple[type[BaseModel], bool]] = {}
     for key, field in schema.model_fields.items():
         kind = field.annotation
@@ -59,7 +68,7 @@ def tables_of(schema: type[BaseModel]) -> Mapping[str, tuple[type[BaseModel], bo
 
 
 def known_keys(schema: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Every key of *schema* with its path; ``*`` for names that the operator chooses."""
+    """Yield the path of every key of *schema*; ``*`` for a name that the operator chooses."""
     tables = tables_of(schema)
     for key in schema.model_fields:
         yield (*above, key)
@@ -69,7 +78,7 @@ def known_keys(schema: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator
 
 
 def _nearest(path: tuple[str, ...], schema: type[BaseModel]) -> str:
-    """The known key that was probably meant, in full; else those known in its place."""
+    """The known key that was probably meant, in full; else the keys that are known there."""
     generic = list(path)
     here: type[BaseModel] = schema
     for index, step in enumerate(path[:-1]):
@@ -115,7 +124,7 @@ _BOUND = {
 
 
 def _sentence(error: Any) -> str:
-    """What is wrong, of one error of pydantic's."""
+    """What is wrong, as a sentence, from one error of pydantic."""
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind]}, got {given(value)}"
@@ -130,7 +139,7 @@ def _sentence(error: Any) -> str:
 
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> tuple[str, ...]:
-    """Every mistake that *error* tells of, each as ``key: what is wrong``."""
+    """Every mistake in *error*, each as ``key: what is wrong``."""
     mistakes = []
     for item in error.errors(include_url=False):
         # pydantic marks a mistake in a key of a table by a last step "[key]"

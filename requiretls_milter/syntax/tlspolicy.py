@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.model import TlsLevel, TlsPolicy
 from requiretls_milter.syntax import names, nexthop
 
@@ -38,8 +39,12 @@ _BLANK = re.compile(r"[\s,]")
 _NAME = re.compile(r"\.?[!-9;-~]+", re.ASCII)
 
 
-class TlsPolicyError(ValueError):
-    """An entry that Postfix would not take, or that cannot be mirrored; the text says why."""
+class TlsPolicyError(RequiretlsMilterError, ValueError):
+    """An entry that Postfix would not accept, or that cannot be mirrored; the message says which.
+
+    Conclude: a forecast has to be made without this entry, so that no rule should act on mail for
+    its next hop; in the configuration the entry is a mistake.
+    """
 
 
 def parse(text: str) -> TlsPolicy:

@@ -151,7 +151,7 @@ def test_a_policy_table_keeps_its_order_and_gets_canonical_keys() -> None:
         ('{ "example.org" = "enforced" }', '"example.org": expected'),
         ('{ "example.org" = 3 }', '"example.org": expected'),
         ('{ "a b" = "enforce" }', "is no domain name"),
-        ('{ "a.example" = "enforce", "A.example" = "disable" }', '"a.example" stands there twice'),
+        ('{ "a.example" = "enforce", "A.example" = "disable" }', '"a.example" is given twice'),
     ],
 )
 def test_a_policy_with_a_mistake_is_told(value: str, said: str) -> None:
