@@ -201,6 +201,6 @@ def warnings(config: Config) -> tuple[str, ...]:
 
 def _promise(key: str, mode: Mode) -> str:
     return (
-        f'{key}: require = true with mode "{mode}" is a promise that nothing keeps: the MTA does not '
-        'know of it; use "defer" or "reject"'
+        f'{key}: require = true with mode "{mode}" is a promise that nothing keeps: the MTA does '
+        'not know of it; use "defer" or "reject"'
     )
