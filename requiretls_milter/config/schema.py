@@ -735,6 +735,18 @@ class Rules(Section):
             for pattern, table in tables.items():
                 yield section, pattern, table
 
+    @property
+    def acts(self) -> bool:
+        """Whether any rule may defer or refuse mail."""
+        modes = (table.mode for _, _, table in self.tables())
+        return self.mode.acts or any(mode is not None and mode.acts for mode in modes)
+
+    @property
+    def longest_decide_wait(self) -> float:
+        """The largest ``decide_wait`` of any rule, in seconds."""
+        waits = (table.decide_wait for _, _, table in self.tables())
+        return max([self.decide_wait, *(wait for wait in waits if wait is not None)])
+
 
 # ---------------------------------------------------------------- store, limits
 

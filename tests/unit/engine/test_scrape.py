@@ -20,7 +20,7 @@ from requiretls_milter.engine.scrape import CertificateError, MetricsDoor, tls_c
 from requiretls_milter.syntax.endpoint import Endpoint
 from requiretls_milter.telemetry.counting import Counters, Gauges, Totals
 from tests.support.authority import Authority, Issued
-from tests.support.stores import until
+from tests.support.waiting import until
 
 
 class Web:
