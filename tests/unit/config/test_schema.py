@@ -150,7 +150,7 @@ def test_a_policy_table_keeps_its_order_and_gets_canonical_keys() -> None:
         ("3", '("default" is Postfix\'s own list)'),
         ('{ "example.org" = "enforced" }', '"example.org": expected'),
         ('{ "example.org" = 3 }', '"example.org": expected'),
-        ('{ "a b" = "enforce" }', "is no domain name"),
+        ('{ "a b" = "enforce" }', "is not a domain name"),
         ('{ "a.example" = "enforce", "A.example" = "disable" }', '"a.example" is given twice'),
     ],
 )
