@@ -842,6 +842,12 @@ class Rules(Section):
             for pattern, table in tables.items():
                 yield section, pattern, table
 
+    @property
+    def longest_decide_wait(self) -> float:
+        """The longest ``decide_wait`` of all rules: what RCPT may wait for, in seconds."""
+        waits = (table.decide_wait for _, _, table in self.tables())
+        return max([self.decide_wait, *(wait for wait in waits if wait is not None)])
+
 
 # ---------------------------------------------------------------- store, and all of it
 

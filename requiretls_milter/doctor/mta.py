@@ -324,11 +324,6 @@ def acts(config: Config) -> bool:
     return any(mode.acts for mode in modes if mode is not None)
 
 
-def _longest_decision(config: Config) -> float:
-    tables = (table.decide_wait for _, _, table in config.rules.tables())
-    return max([config.rules.decide_wait, *(wait for wait in tables if wait is not None)])
-
-
 def _values(attachments: Sequence[Attachment], name: str) -> dict[str, list[str]]:
     """The values of a milter_* parameter that are in force for us, with who has them."""
     found: dict[str, list[str]] = {}
@@ -341,7 +336,7 @@ def _values(attachments: Sequence[Attachment], name: str) -> dict[str, list[str]
 
 def _time_limits(config: Config, attachments: Sequence[Attachment]) -> Iterator[Finding]:
     limits = (
-        ("command_timeout", "rules.decide_wait", _longest_decision(config)),
+        ("command_timeout", "rules.decide_wait", config.rules.longest_decide_wait),
         ("content_timeout", "rules.tag_wait", config.rules.tag_wait),
     )
     for name, key, wait in limits:

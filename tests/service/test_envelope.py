@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from requiretls_milter.config import Config
 from requiretls_milter.milter import envelope
-from requiretls_milter.milter.transaction import Client, Settings, Transaction
+from requiretls_milter.milter.transaction import Settings, SmtpClient, Transaction
 from requiretls_milter.model import Capability
 from tests.support.milterclient import Edit, Outcome
 from tests.support.milterprocess import POSTFIX_3_11, SENDMAIL, MilterProcess
 
 Serve = Callable[..., MilterProcess]
 
-POSTFIX = Client(trusted=True, capability=Capability.REQUIRETLS, postfix=True)
-OTHER = Client(trusted=True, capability=Capability.NOTHING)
+POSTFIX = SmtpClient(trusted=True, capability=Capability.REQUIRETLS, postfix=True)
+OTHER = SmtpClient(trusted=True, capability=Capability.NOTHING)
 
 SENDER = "<a@x.test>"
 BOB = "<bob@example.org>"
@@ -38,7 +38,7 @@ REQUIRE = {"rules": {"require": True}}
 def asked(
     parameters: tuple[bytes, ...] = FULL,
     *,
-    client: Client = POSTFIX,
+    client: SmtpClient = POSTFIX,
     sender: str = SENDER,
     local: bool = False,
     rules: dict[str, Any] | None = None,
