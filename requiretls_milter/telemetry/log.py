@@ -79,7 +79,7 @@ def configure(format: str = "logfmt", level: str = "info") -> None:
     ours: list[Any] = [structlog.stdlib.add_log_level, _add_process]
     if not journal:
         ours.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
-    finish: list[Any] = [structlog.processors.format_exc_info, _printable]
+    finish: list[Any] = [structlog.processors.format_exc_info, printable_event]
     if format == "json":
         render: Any = structlog.processors.JSONRenderer()
     else:
@@ -187,7 +187,8 @@ def _add_library(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMap
     return event
 
 
-def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def printable_event(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Make every key and value of an event printable and bounded (R62); a structlog processor."""
     safe: dict[str, Any] = {}
     for key, value in list(event.items())[:MAX_KEYS]:
         name = printable(key, 64).replace(" ", "_").replace("=", "_") or "_"

@@ -24,8 +24,8 @@ from tests.support.milterprocess import (
     POSTFIX_3_11,
     SENDMAIL,
     MilterProcess,
-    eventually,
 )
+from tests.support.service import alive, eventually
 
 Serve = Callable[..., MilterProcess]
 
@@ -892,8 +892,9 @@ def test_two_forked_workers_serve_one_socket_and_one_survives_the_other(serve: S
     asked = (milter.directory / "asked").read_text().splitlines()
     workers = {line.split()[0] for line in asked}
     assert workers == {str(pid) for pid in milter.pids()}
-    os.kill(milter.pids()[0], signal.SIGKILL)
-    time.sleep(0.1)
+    killed = milter.pids()[0]
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: not alive(killed))
     for number in range(20):
         assert send(number) == NOT_OFFERED_REPLY
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.milterclient import CONTINUE
-from tests.support.milterprocess import MilterProcess, eventually
+from tests.support.milterprocess import MilterProcess
+from tests.support.service import eventually
 
 Serve = Callable[..., MilterProcess]
 

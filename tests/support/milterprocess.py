@@ -6,12 +6,13 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.support.milterclient import MilterClient
+from tests.support.service import alive, eventually
 
 POSTFIX_3_11 = {
     "j": "mta.example.net",
@@ -74,14 +75,20 @@ class MilterProcess:
         return [line.split(" ", 1)[1] for line in lines]
 
     def totals(self) -> dict[str, float]:
-        """What was counted in all workers, after what is under way has been written."""
-        time.sleep(0.06)
+        """What was counted in all workers, as of now or later."""
+        now = time.time_ns()
+        eventually(lambda: all(self._written_since(now, pid) for pid in self.pids()))
         summed: dict[str, float] = {}
         for path in self.directory.glob("totals.*[0-9]"):
             for line in path.read_text().splitlines():
                 name, value = line.rsplit(" ", 1)
                 summed[name] = summed.get(name, 0.0) + float(value)
         return summed
+
+    def _written_since(self, moment: int, pid: int) -> bool:
+        """Whether a worker has written its totals anew, or is dead and never will."""
+        path = self.directory / f"totals.{pid}"
+        return path.stat().st_mtime_ns > moment or not alive(pid)
 
     def pids(self) -> list[int]:
         return [int(path.suffix[1:]) for path in self.directory.glob("ready.*")]
@@ -95,11 +102,3 @@ class MilterProcess:
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)
-
-
-def eventually(condition: Callable[[], bool], wait: float = 10.0) -> None:
-    """Until ``condition`` holds; fails after ``wait`` seconds."""
-    end = time.monotonic() + wait
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
