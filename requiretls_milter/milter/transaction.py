@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from requiretls_milter import rules
+from requiretls_milter.config import LogLevel, PlainMail
 from requiretls_milter.milter import envelope, hop
 from requiretls_milter.milter import tag as tags
 from requiretls_milter.milter.requirement import (
@@ -82,12 +83,12 @@ class Settings:
         """First characters of these names, in both cases: they sort out most fields at once."""
         self.esmtp_header = config.mta.requiretls_esmtp_header
         self.profile = config.mta.profile
-        self.surveys = config.probe.plain_mail != "off"
+        self.surveys = config.probe.plain_mail is not PlainMail.OFF
         base = config.rules
         self.simple = not (self.rules.by_domain or base.require or base.honour_lost or self.surveys)
         """Whether mail that asks nothing needs no rule looked up, since one rule holds for all."""
         self.counts_plain = base.mode is not Mode.OFF
-        self.debug = config.log.level == "debug"
+        self.debug = config.log.level is LogLevel.DEBUG
 
     def trusts(self, address: str) -> bool:
         """Whether a client's address is in ``milter.trusted_networks``."""
