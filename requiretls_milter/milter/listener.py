@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING
 import milter
 
 from requiretls_milter.errors import RequiretlsMilterError
-from requiretls_milter.syntax.endpoint import parse_milter_socket
 from requiretls_milter.telemetry.log import get_logger
 
 if TYPE_CHECKING:
@@ -73,20 +72,19 @@ class Listener:
             SocketError: it cannot be opened.
         """
         where = milter_config.socket
-        parsed = parse_milter_socket(where)
-        if parsed.family == "unix":
-            clear_path(parsed.path)
+        if where.family == "unix":
+            clear_path(where.path)
         else:
-            check_address(parsed.family, parsed.host, parsed.port)
+            check_address(where.family, where.host, where.port)
         before = listening()
         mask = os.umask(0o177)  # only our own user, until group and mode are set
         try:
-            milter.setconn(where)
+            milter.setconn(str(where))
             milter.setbacklog(BACKLOG)
             milter.opensocket(False)
-            if parsed.family == "unix":
+            if where.family == "unix":
                 set_permissions(
-                    parsed.path,
+                    where.path,
                     owner=milter_config.socket_owner,
                     group=milter_config.socket_group,
                     mode=int(milter_config.socket_mode, 8),
@@ -102,10 +100,10 @@ class Listener:
         # All workers wait for the same connection and one gets it; the others must not
         # block in accept(2).
         os.set_blocking(descriptor, False)
-        if parsed.family != "unix":
+        if where.family != "unix":
             with socket.socket(fileno=os.dup(descriptor)) as listener:
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _log.info("listening", socket=where)
+        _log.info("listening", socket=str(where))
         return cls(descriptor)
 
     def stop_accepting(self) -> None:

@@ -39,7 +39,6 @@ from requiretls_milter.service.restarts import DEATHS_WITHIN, Restarts
 from requiretls_milter.service.sdnotify import Notifier
 from requiretls_milter.service.signals import Signals
 from requiretls_milter.service.spawn import Child
-from requiretls_milter.syntax.endpoint import parse_milter_socket
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Process
@@ -326,7 +325,7 @@ class Supervisor:
             self._was_ready = True
             self._notifier.ready(self._reload.status())
             milter = self._reload.config.milter
-            _log.info("serving", socket=milter.socket, workers=milter.workers)
+            _log.info("serving", socket=str(milter.socket), workers=milter.workers)
 
     def _feed_watchdog(self, now: float) -> None:
         interval = self._notifier.watchdog_interval
@@ -355,7 +354,7 @@ class Supervisor:
         self._notifier.extend_timeout(self._drain.longest)
 
     def _unlink(self) -> None:
-        where = parse_milter_socket(self._reload.config.milter.socket)
+        where = self._reload.config.milter.socket
         if where.family == "unix":
             with contextlib.suppress(OSError):
                 os.unlink(where.path)

@@ -135,6 +135,6 @@ def test_the_directories_are_those_of_the_default_configuration(
     service: configparser.SectionProxy,
 ) -> None:
     config = Config()
-    assert config.milter.socket == f"unix:/run/{service['RuntimeDirectory']}/milter.sock"
+    assert str(config.milter.socket) == f"unix:/run/{service['RuntimeDirectory']}/milter.sock"
     assert config.engine.socket == f"/run/{service['RuntimeDirectory']}/engine.sock"
-    assert config.store.url == f"sqlite:///var/lib/{service['StateDirectory']}/state.db"
+    assert str(config.store.url) == f"sqlite:///var/lib/{service['StateDirectory']}/state.db"

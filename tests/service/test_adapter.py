@@ -19,13 +19,9 @@ import pytest
 
 from tests.support import milterclient
 from tests.support.milterclient import CONTINUE, Edit, Outcome, edited
-from tests.support.milterprocess import (
-    POSTFIX_3_10,
-    POSTFIX_3_11,
-    SENDMAIL,
-    MilterProcess,
-)
-from tests.support.service import alive, eventually
+from tests.support.milterprocess import POSTFIX_3_10, POSTFIX_3_11, SENDMAIL, MilterProcess
+from tests.support.processes import alive
+from tests.support.waiting import eventually
 
 Serve = Callable[..., MilterProcess]
 

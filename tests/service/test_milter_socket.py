@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import stat
 import tempfile
 import time
@@ -18,7 +17,8 @@ import pytest
 
 from tests.support.milterclient import CONTINUE
 from tests.support.milterprocess import MilterProcess
-from tests.support.service import eventually
+from tests.support.processes import free_port
+from tests.support.waiting import eventually
 
 Serve = Callable[..., MilterProcess]
 
@@ -27,13 +27,6 @@ def refusal(milter: MilterProcess) -> str:
     """What a milter says that did not start."""
     assert milter.process.returncode == 2
     return milter.log[-1]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def works(milter: MilterProcess) -> bool:

@@ -7,7 +7,9 @@ import signal
 from collections.abc import Callable
 
 from tests.service.conftest import QUIET
-from tests.support.service import Service, eventually, free_port
+from tests.support.processes import free_port
+from tests.support.service import Service
+from tests.support.waiting import eventually
 
 Make = Callable[..., Service]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.milterclient import MilterClient
-from tests.support.service import alive, eventually
+from tests.support.processes import Process, alive
+from tests.support.waiting import eventually
 
 POSTFIX_3_11 = {
     "j": "mta.example.net",
@@ -23,9 +23,6 @@ POSTFIX_3_11 = {
 POSTFIX_3_10 = {**POSTFIX_3_11, "v": "Postfix 3.10.2"}
 SENDMAIL = {**POSTFIX_3_11, "v": "8.18.2"}
 
-READY_WAIT = 20.0
-"""Seconds that a process gets to start on a busy machine."""
-
 
 @dataclass
 class MilterProcess:
@@ -33,7 +30,7 @@ class MilterProcess:
 
     directory: Path
     socket: str | tuple[str, int]
-    process: subprocess.Popen[bytes]
+    process: Process
 
     def client(
         self,

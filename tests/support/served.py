@@ -133,7 +133,7 @@ def main() -> int:
     if sabotage:
         _sabotage(sabotage)
     if script.pop("watch_socket", False):
-        _watch_socket(settings.milter.socket.removeprefix("unix:"), directory / "steps")
+        _watch_socket(settings.milter.socket.path, directory / "steps")
     try:
         listener = adapter.listen(settings.milter)
     except SocketError as error:
