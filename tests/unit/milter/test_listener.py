@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from requiretls_milter.ipc.unixsocket import SocketError
 from requiretls_milter.milter.listener import (
     Listener,
-    SocketError,
     check_address,
-    clear_path,
     listening,
     set_permissions,
 )
@@ -37,61 +36,6 @@ def connects(path: Path) -> bool:
         except ConnectionRefusedError:
             return False
         return True
-
-
-# ---------------------------------------------------------------- the path
-
-
-def test_a_path_at_which_nothing_stands_is_clear(tmp_path: Path) -> None:
-    clear_path(str(tmp_path / "m.sock"))
-
-
-def test_a_socket_on_which_no_process_listens_is_removed(tmp_path: Path) -> None:
-    path = tmp_path / "m.sock"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
-        dead.bind(str(path))
-    assert stat.S_ISSOCK(path.stat().st_mode)
-    clear_path(str(path))
-    assert not path.exists()
-
-
-@pytest.mark.usefixtures("served")
-def test_a_socket_on_which_a_process_listens_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "m.sock"
-    with pytest.raises(SocketError, match="another process listens there"):
-        clear_path(str(path))
-    assert connects(path)
-
-
-def test_a_socket_whose_queue_is_full_is_one_on_which_a_process_listens(
-    tmp_path: Path, served: socket.socket
-) -> None:
-    path = tmp_path / "m.sock"
-    served.listen(0)
-    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as other:
-        for caller in (one, other):
-            caller.setblocking(False)
-            try:
-                caller.connect(str(path))
-            except BlockingIOError:
-                break
-        with pytest.raises(SocketError, match="another process listens there"):
-            clear_path(str(path))
-
-
-def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "m.sock"
-    path.write_text("precious")
-    with pytest.raises(SocketError, match="no socket stands there"):
-        clear_path(str(path))
-    assert path.read_text() == "precious"
-
-
-def test_a_missing_directory_and_an_overlong_path_are_named(tmp_path: Path) -> None:
-    with pytest.raises(SocketError, match=f"there is no directory {tmp_path}/missing"):
-        clear_path(f"{tmp_path}/missing/m.sock")
-    with pytest.raises(SocketError, match="at most 106 bytes"):
-        clear_path("/" + "d" * 106)
 
 
 # ---------------------------------------------------------------- address, permissions
