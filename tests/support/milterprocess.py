@@ -73,14 +73,17 @@ class MilterProcess:
 
     def totals(self) -> dict[str, float]:
         """What was counted in all workers, as of now or later."""
-        now = time.time_ns()
-        eventually(lambda: all(self._written_since(now, pid) for pid in self.pids()))
+        for _ in range(2):  # what is written first may have been counted before
+            self._await_totals(time.time_ns())
         summed: dict[str, float] = {}
         for path in self.directory.glob("totals.*[0-9]"):
             for line in path.read_text().splitlines():
                 name, value = line.rsplit(" ", 1)
                 summed[name] = summed.get(name, 0.0) + float(value)
         return summed
+
+    def _await_totals(self, moment: int) -> None:
+        eventually(lambda: all(self._written_since(moment, pid) for pid in self.pids()))
 
     def _written_since(self, moment: int, pid: int) -> bool:
         """Whether a worker has written its totals anew, or is dead and never will."""

@@ -47,7 +47,7 @@ class Family:
 
     def close(self) -> None:
         for child in self._made:
-            child.forget()
+            child.disconnect()
         for end in self._sockets:
             end.close()
         self.selector.close()

@@ -28,34 +28,34 @@ def test_workers_drain_first_and_the_engine_stops_last(family: Make) -> None:
     drain = Drain(5.0, one.children, listener, 100.0)
     for name in ("worker-1", "worker-2"):
         assert one.told(name) == [{"op": "drain", "seconds": 5.0}]
-    assert drain.go_on(100.0) is None
+    assert drain.step(100.0) is None
     for name in ("worker-1", "worker-2"):
         one.children.remove(one[name])
-    assert drain.go_on(101.0) is None
-    assert drain.go_on(101.1) is None
+    assert drain.step(101.0) is None
+    assert drain.step(101.1) is None
     assert one.told("engine") == [{"op": "stop"}], "once"
     one.children.remove(one["engine"])
-    assert drain.go_on(102.0) == EXIT_OK
+    assert drain.step(102.0) == EXIT_OK
 
 
 def test_connections_are_refused_once_every_worker_has_stopped_accepting(family: Make) -> None:
     one, listener = family(workers=2), Socket()
     drain = Drain(5.0, one.children, listener, 100.0)
     one["worker-1"].draining = True
-    drain.go_on(100.5)
+    drain.step(100.5)
     assert listener.refusals == 0, "worker-2 might be about to accept one"
     one["worker-2"].draining = True
-    drain.go_on(100.6)
-    drain.go_on(100.7)
+    drain.step(100.6)
+    drain.step(100.7)
     assert listener.refusals == 1
 
 
 def test_a_worker_that_does_not_answer_holds_the_refusal_up_for_two_seconds(family: Make) -> None:
     one, listener = family(workers=1), Socket()
     drain = Drain(5.0, one.children, listener, 100.0)
-    drain.go_on(100.0 + DRAIN_TIMEOUT - 0.1)
+    drain.step(100.0 + DRAIN_TIMEOUT - 0.1)
     assert listener.refusals == 0
-    drain.go_on(100.0 + DRAIN_TIMEOUT)
+    drain.step(100.0 + DRAIN_TIMEOUT)
     assert listener.refusals == 1
 
 
@@ -63,5 +63,5 @@ def test_a_drain_that_takes_too_long_is_a_failure(family: Make) -> None:
     one = family(workers=1)
     drain = Drain(5.0, one.children, Socket(), 100.0)
     assert drain.longest == 5.0 + STOP_TIMEOUT
-    assert drain.go_on(100.0 + drain.longest) is None
-    assert drain.go_on(100.0 + drain.longest + 0.1) == EXIT_FAILURE
+    assert drain.step(100.0 + drain.longest) is None
+    assert drain.step(100.0 + drain.longest + 0.1) == EXIT_FAILURE

@@ -53,8 +53,8 @@ class Kit:
 
     def begin(self, by: str = "new.example", more: str = "") -> None:
         self.write(by, more)
-        self.reloader.want()
-        self.reloader.go_on(100.0)
+        self.reloader.request()
+        self.reloader.step(100.0)
 
     def acknowledge(self, name: str, error: str = "") -> None:
         (message,) = self.family.told(name)
@@ -115,23 +115,23 @@ def test_a_reload_waits_until_all_children_are_ready(kit: Kit) -> None:
     kit.begin()
     assert kit.family.told("engine") == []
     kit.family["worker-1"].ready = True
-    kit.reloader.go_on(101.0)
+    kit.reloader.step(101.0)
     assert len(kit.family.told("engine")) == 1
 
 
 def test_of_many_signals_while_one_reload_runs_one_more_reload_comes(kit: Kit) -> None:
     kit.begin()
     for _ in range(10):
-        kit.reloader.want()
-        kit.reloader.go_on(100.1)
+        kit.reloader.request()
+        kit.reloader.step(100.1)
     for name in ("engine", "worker-1", "worker-2"):
         kit.acknowledge(name)
     kit.write("last.example")
-    kit.reloader.go_on(101.0)
+    kit.reloader.step(101.0)
     for name in ("engine", "worker-1", "worker-2"):
         kit.acknowledge(name)
     assert (kit.by, kit.reloader.generation) == ("last.example", 3)
-    kit.reloader.go_on(102.0)
+    kit.reloader.step(102.0)
     assert kit.family.told("engine") == []
 
 
@@ -139,9 +139,9 @@ def test_an_engine_that_does_not_answer_is_killed_and_taken_to_have_died_of_it(
     kit: Kit, logged: list[EventDict]
 ) -> None:
     kit.begin()
-    kit.reloader.go_on(100.0 + RELOAD_TIMEOUT - 0.1)
+    kit.reloader.step(100.0 + RELOAD_TIMEOUT - 0.1)
     assert kit.killed == []
-    kit.reloader.go_on(100.0 + RELOAD_TIMEOUT)
+    kit.reloader.step(100.0 + RELOAD_TIMEOUT)
     assert kit.killed == [("engine", "no answer to configuration 2")]
     kit.family.children.remove(kit.family["engine"])
     kit.reloader.engine_died()
@@ -155,7 +155,7 @@ def test_a_worker_that_does_not_answer_is_killed_and_its_successor_has_the_new_o
     kit.begin()
     kit.acknowledge("engine")
     kit.acknowledge("worker-1")
-    kit.reloader.go_on(100.0 + RELOAD_TIMEOUT)
+    kit.reloader.step(100.0 + RELOAD_TIMEOUT)
     assert kit.killed == [("worker-2", "no answer to configuration 2")]
     kit.family.children.remove(kit.family["worker-2"])
     kit.family.add("worker-2", kit.reloader.generation, ready=False)

@@ -36,7 +36,7 @@ def test_once_the_line_has_ended_nothing_is_sent_or_received_and_nothing_raises(
     assert child.receive() == [{"op": "ready"}], "what was sent before the end is heard"
     assert child.receive() == []
     child.send("stop")
-    child.forget()
+    child.disconnect()
     assert child.receive() == []
     watched = [key.data for key in one.selector.get_map().values()]
     assert child not in watched
