@@ -29,7 +29,7 @@ from requiretls_milter.ipc import client
 from requiretls_milter.mirror.postconf import Postfix
 from requiretls_milter.mirror.section import SYSTEM_STORES, Mirror
 from requiretls_milter.model import TlsLevel
-from requiretls_milter.syntax.endpoint import DNS_PORT, parse_endpoint, parse_milter_socket
+from requiretls_milter.syntax.endpoint import DNS_PORT, Endpoint, Nameserver, parse_endpoint
 from requiretls_milter.syntax.nexthop import KNOWN_PORTS
 from requiretls_milter.telemetry.catalogue import PREFIX
 
@@ -80,7 +80,7 @@ def milter_answers(config: Config) -> Finding:
 
 def _negotiate(config: Config) -> bytes:
     """Send the first message of the milter protocol and return the command of the answer."""
-    parsed = parse_milter_socket(config.milter.socket)
+    parsed = config.milter.socket
     if parsed.family == "unix":
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         target: str | tuple[str, int] = parsed.path
@@ -105,7 +105,7 @@ def socket_permissions(
     config: Config, postfix: Postfix, attachments: list[Attachment]
 ) -> Iterator[Finding]:
     """Check that Postfix's user may use the socket; root always may."""
-    parsed = parse_milter_socket(config.milter.socket)
+    parsed = config.milter.socket
     if parsed.family != "unix" or not os.path.exists(parsed.path):
         return
     owner = postfix.settings.get("mail_owner", "postfix")
@@ -228,7 +228,7 @@ def service(config: Config) -> Iterator[Finding]:
 def metrics(config: Config) -> Finding:
     """Check that the metrics can be read, over TLS with the configured certificate."""
     listen = config.metrics.listen
-    if not listen:
+    if listen is None:
         return ok("metrics", "metrics are switched off (metrics.listen is empty)")
     tls = bool(config.metrics.tls_certificate)
     url = f"{'https' if tls else 'http'}://{listen}/metrics"
@@ -271,11 +271,10 @@ def _unverified() -> ssl.SSLContext:
     return context
 
 
-def _presented(listen: str) -> bytes | None:
+def _presented(listen: Endpoint) -> bytes | None:
     """Return the certificate that the server at an address presents; raises OSError."""
-    address = parse_endpoint(listen)
     with (
-        socket.create_connection(address, timeout=ANSWER_TIMEOUT) as connection,
+        socket.create_connection(listen, timeout=ANSWER_TIMEOUT) as connection,
         _unverified().wrap_socket(connection) as tls,
     ):
         return tls.getpeercert(binary_form=True)
@@ -367,7 +366,7 @@ def resolvers(config: Config, postfix: Postfix | None, made: Mirror | None) -> I
                 "Copy /etc/resolv.conf there, as Postfix's init script does for a chroot.",
             )
         elif set(servers) != set(ours.nameservers):
-            theirs = Resolver([_named(*server) for server in servers], _test_timeout(config))
+            theirs = Resolver(servers, _test_timeout(config))
             yield warning(
                 "mta_resolver",
                 f"{service} of Postfix uses resolver {_names(servers)} ({path}), this program uses "
@@ -428,22 +427,16 @@ def _resolv_confs(postfix: Postfix) -> Iterator[tuple[str, Path]]:
             yield str(one), path
 
 
-def _nameservers(path: Path) -> tuple[tuple[str, int], ...]:
+def _nameservers(path: Path) -> tuple[Nameserver, ...]:
     try:
         read = dns.resolver.Resolver(str(path), configure=True)
     except (OSError, dns.exception.DNSException):
         return ()
-    return tuple((str(address), DNS_PORT) for address in read.nameservers)
+    return tuple(Nameserver(str(address), DNS_PORT) for address in read.nameservers)
 
 
-def _names(servers: tuple[tuple[str, int], ...]) -> str:
-    return ", ".join(_named(*server) for server in servers)
-
-
-def _named(address: str, port: int) -> str:
-    if port == DNS_PORT:
-        return address
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+def _names(servers: tuple[Nameserver, ...]) -> str:
+    return ", ".join(map(str, servers))
 
 
 # ---------------------------------------------------------------- port 25

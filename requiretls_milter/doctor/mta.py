@@ -39,7 +39,7 @@ from requiretls_milter.model import (
     ProfileName,
     RequiretlsPolicy,
 )
-from requiretls_milter.syntax.endpoint import MilterSocket, parse_milter_socket
+from requiretls_milter.syntax.endpoint import MilterSocket
 
 OURS = "requiretls"
 """A part of the name of the milter's socket, most likely: finds a name that is misspelt."""
@@ -129,7 +129,7 @@ def milters(text: str) -> list[ListedMilter]:
 
 def attached(config: Config, postfix: Postfix) -> Iterator[Attachment]:
     """Find each service that can call milters, with those that it does call."""
-    socket = parse_milter_socket(config.milter.socket)
+    socket = config.milter.socket
     for service in postfix.running("smtpd", "cleanup"):
         parameter = "smtpd_milters" if service.program == "smtpd" else "non_smtpd_milters"
         text = service.settings.get(parameter, "")
@@ -176,7 +176,7 @@ def path_of(path: str, service: Service, postfix: Postfix) -> Path:
 
 def name_for(config: Config, service: Service, postfix: Postfix) -> str:
     """Return the name in main.cf by which *service* finds this milter; "" if none does."""
-    socket = parse_milter_socket(config.milter.socket)
+    socket = config.milter.socket
     if socket.family != "unix":
         host = f"[{socket.host}]" if ":" in socket.host else socket.host
         return f"inet:{host}:{socket.port}"

@@ -220,6 +220,7 @@ def test_over_tls_the_certificate_must_be_that_of_the_file(
 
     async def serve() -> None:
         shown = Exposition(EngineCollector(Totals, Gauges(), tuple))
+        assert config.metrics.listen is not None
         door = MetricsDoor(
             config.metrics.listen, shown, lambda: None, tls=tls_context(config.metrics)
         )
