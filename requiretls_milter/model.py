@@ -446,7 +446,6 @@ class MtaProfile:
     mydomain: str = ""
     myhostname: str = ""
     mx_address_limit: int = 5
-    mx_session_limit: int = 2
     inet_protocols: tuple[str, ...] = ("ipv4", "ipv6")
     address_preference: AddressPreference = AddressPreference.ANY
     my_addresses: tuple[str, ...] = ()

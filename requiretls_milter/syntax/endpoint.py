@@ -12,6 +12,7 @@ import re
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.syntax.names import is_address, to_alabel
 from requiretls_milter.syntax.text import quoted
 
@@ -42,10 +43,10 @@ _REDIS_URL = re.compile(
 )
 
 
-class EndpointError(ValueError):
-    """Text that names no place of the kind that was expected; the message tells a person why.
+class EndpointError(RequiretlsMilterError, ValueError):
+    """Text that is not an endpoint of the expected kind; the message says what was expected.
 
-    To conclude: the configuration, or the option of a command, holds a mistake.
+    Conclude: the configuration, or an argument of a command, has a mistake.
     """
 
 

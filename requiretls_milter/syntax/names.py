@@ -24,6 +24,7 @@ from collections.abc import Iterator
 
 import idna
 
+from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.syntax.text import escaped, quoted
 
 MAX_NAME = 253
@@ -38,11 +39,10 @@ MAX_TEXT = 1024
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?", re.ASCII)
 
 
-class DomainNameError(ValueError):
-    """Text that is no domain name; the message tells a person what is wrong with it.
+class DomainNameError(RequiretlsMilterError, ValueError):
+    """Text that is not a domain name; the message says what is wrong with it.
 
-    To conclude: there is nothing to look up. What was given may still be an address, or no name of
-    DNS at all.
+    Conclude: DNS has nothing to say about it. It may still be an address.
     """
 
 

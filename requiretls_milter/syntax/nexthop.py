@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 import socket
 
+from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.model import HopKind, NextHop
 from requiretls_milter.syntax.endpoint import MAX_PORT, SMTP_PORT, port_number
 from requiretls_milter.syntax.names import (
@@ -38,10 +39,11 @@ _FURTHER_HOSTS = re.compile(r"[A-Za-z0-9_.:\[\]-]+", re.ASCII)
 _UNUSABLE = re.compile(r"[\x00-\x20\x7f]")
 
 
-class NextHopError(ValueError):
-    """Text that is no next hop; the message tells a person what is wrong with it.
+class NextHopError(RequiretlsMilterError, ValueError):
+    """Text that is not a next hop; the message says what is wrong with it.
 
-    To conclude: nothing can be forecast for it. Of a recipient the forecast is unknown.
+    Conclude: there is nothing to look up. The forecast of a recipient with this next hop is
+    unknown; an argument of a command has a mistake.
     """
 
 

@@ -7,7 +7,9 @@ Of the attributes only ``match`` has a say in a forecast that we can make.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
+from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.model import TlsLevel, TlsPolicy
 from requiretls_milter.syntax import names, nexthop
 
@@ -26,15 +28,23 @@ _NOT_MIRRORED = frozenset(
         *("policy_type", "policy_domain", "mx_host_pattern", "policy_failure"),
     }
 )
-_LEVELS = {level.value: level for level in TlsLevel if level is not TlsLevel.HALF_DANE}
+LEVELS: Mapping[str, TlsLevel] = {
+    level.value: level for level in TlsLevel if level is not TlsLevel.HALF_DANE
+}
+"""The levels that can be configured, by Postfix's word for each."""
+
 _TOKEN = re.compile(r"\{([^{}]*)\}|([^\s,]+)")
 """A word, or ``{ name = value }``, in which the value may have blanks."""
 _BLANK = re.compile(r"[\s,]")
 _NAME = re.compile(r"\.?[!-9;-~]+", re.ASCII)
 
 
-class TlsPolicyError(ValueError):
-    """An entry that Postfix would not take, or that cannot be mirrored; the text says why."""
+class TlsPolicyError(RequiretlsMilterError, ValueError):
+    """An entry that Postfix would not accept, or that cannot be mirrored; the message says which.
+
+    Conclude: a forecast has to be made without this entry, so that no rule should act on mail for
+    its next hop; in the configuration the entry is a mistake.
+    """
 
 
 def parse(text: str) -> TlsPolicy:
@@ -44,9 +54,9 @@ def parse(text: str) -> TlsPolicy:
         TlsPolicyError: it is none that we know.
     """
     word, *attributes = _tokens(text) or [""]
-    level = _LEVELS.get(word.lower())
+    level = LEVELS.get(word.lower())
     if level is None:
-        raise TlsPolicyError(f"expected a level, one of {', '.join(_LEVELS)}, got {word[:40]!r}")
+        raise TlsPolicyError(f"expected a level, one of {', '.join(LEVELS)}, got {word[:40]!r}")
     if level is TlsLevel.NONE:
         return TlsPolicy(level)  # Postfix ignores the rest (tls_policy_lookup_one())
     match: list[str] = []

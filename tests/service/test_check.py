@@ -321,7 +321,7 @@ async def test_a_running_engine_with_the_same_settings_is_asked(world: World) ->
 async def test_an_engine_with_other_settings_is_not_asked(world: World) -> None:
     server = await world.server("mx.good.test")
     hop = f"[mx.good.test]:{server.port}"
-    theirs = world.config("mta.mx_session_limit = 1", name="theirs.toml")
+    theirs = world.config("mta.mx_address_limit = 1", name="theirs.toml")
     async with Warm(configuration.load(Path(theirs))):
         for _ in range(2):
             done = await command("check", hop, "--config", world.config())

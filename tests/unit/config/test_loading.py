@@ -55,7 +55,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
 
 def test_a_syntax_error_is_told_with_line_and_column(tmp_path: Path) -> None:
     (mistake,) = mistakes(tmp_path, "[milter]\nworkers = 3 4\n")
-    assert "config.toml: no valid TOML" in mistake
+    assert "config.toml: not valid TOML" in mistake
     assert "line 2, column 13" in mistake
 
 
@@ -270,27 +270,27 @@ def test_a_certificate_without_its_key_is_an_error(
         certificate() + "-----BEGIN PRIVATE KEY-----\nMEFC\n-----END PRIVATE KEY-----\n"
     )
     (mistake,) = mistakes(tmp_path, f'metrics.{given} = "{file}"\n')
-    assert mistake == f"metrics.{missing}: a certificate and its key go together; it is empty"
+    assert mistake == f"metrics.{missing}: empty, but a certificate and its key are needed together"
 
 
 def test_client_certificates_without_tls_are_an_error(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_text(certificate())
     (mistake,) = mistakes(tmp_path, f'metrics.tls_client_ca = "{file}"\n')
-    assert mistake == "metrics.tls_client_ca: wants TLS; metrics.tls_certificate is empty"
+    assert mistake == "metrics.tls_client_ca: needs TLS, but metrics.tls_certificate is empty"
 
 
 def test_metrics_for_everybody_in_clear_are_warned_of(tmp_path: Path) -> None:
     loaded = config.load(write(tmp_path, 'metrics.listen = "192.0.2.1:9894"\n'))
     (warning,) = config.warnings(loaded)
-    assert warning.startswith("metrics.listen: 192.0.2.1 is not only this host's")
+    assert warning.startswith("metrics.listen: 192.0.2.1 can be reached from other hosts")
 
 
 def test_two_sockets_on_one_path_are_an_error(tmp_path: Path) -> None:
     (mistake,) = mistakes(
         tmp_path, 'milter.socket = "unix:/run/a.sock"\nengine.socket = "/run/a.sock"\n'
     )
-    assert mistake == "engine.socket: the same path as milter.socket"
+    assert mistake == "engine.socket: this is the path of milter.socket too"
 
 
 def test_an_override_for_a_local_transport_is_an_error(tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_a_milter_socket_over_tcp_and_one_for_everybody_are_warned_of(tmp_path: 
     (warning,) = config.warnings(
         config.load(write(tmp_path, 'milter.socket = "inet:8894@127.0.0.1"\n'))
     )
-    assert "over TCP whoever reaches the address" in warning
+    assert "over TCP everyone who can reach the address" in warning
     (warning,) = config.warnings(config.load(write(tmp_path, 'milter.socket_mode = "0666"\n')))
     assert "every user" in warning
 

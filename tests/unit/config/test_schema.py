@@ -93,7 +93,6 @@ def test_a_transport_has_the_profile_of_the_mta_but_for_its_overrides() -> None:
         requiretls_policy = "opportunistic"
         insecure_mx_policy = "encrypt"
         mx_address_limit = 0
-        mx_session_limit = 7
         inet_protocols = ["ipv6"]
         """
     )
@@ -112,7 +111,6 @@ def test_a_transport_has_the_profile_of_the_mta_but_for_its_overrides() -> None:
         insecure_mx_policy=TlsLevel.ENCRYPT,
         mydomain="example.org",
         mx_address_limit=0,
-        mx_session_limit=7,
         inet_protocols=("ipv6",),
         my_addresses=("192.0.2.1",),
     )
@@ -153,7 +151,7 @@ def test_a_policy_table_keeps_its_order_and_gets_canonical_keys() -> None:
         ('{ "example.org" = "enforced" }', '"example.org": expected'),
         ('{ "example.org" = 3 }', '"example.org": expected'),
         ('{ "a b" = "enforce" }', "is no domain name"),
-        ('{ "a.example" = "enforce", "A.example" = "disable" }', '"a.example" stands there twice'),
+        ('{ "a.example" = "enforce", "A.example" = "disable" }', '"a.example" is given twice'),
     ],
 )
 def test_a_policy_with_a_mistake_is_told(value: str, said: str) -> None:
