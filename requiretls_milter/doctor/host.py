@@ -23,9 +23,14 @@ from requiretls_milter.config import Config
 from requiretls_milter.doctor.finding import Finding, error, ok, warning
 from requiretls_milter.doctor.mta import Attachment, path_of
 from requiretls_milter.evidence.dns import Resolver
-from requiretls_milter.evidence.selftest import TEST_TIMEOUT, SelfTest, SelfTestResult, Verdict
+from requiretls_milter.evidence.selftest import (
+    TEST_TIMEOUT,
+    SelfTest,
+    SelfTestOutcome,
+    SelfTestResult,
+)
 from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
-from requiretls_milter.ipc import client
+from requiretls_milter.ipc import query
 from requiretls_milter.mirror.postconf import Postfix
 from requiretls_milter.mirror.section import SYSTEM_STORES, Mirror
 from requiretls_milter.model import TlsLevel
@@ -194,8 +199,8 @@ def _colon_file(path: Path, at_least: int) -> Iterator[list[str]]:
 def service(config: Config) -> Iterator[Finding]:
     """Check that the engine answers, has this version, and runs with this configuration."""
     try:
-        status = client.status(config.engine.socket, ANSWER_TIMEOUT)
-    except client.EngineUnavailable as problem:
+        status = query.status(config.engine.socket, ANSWER_TIMEOUT)
+    except query.EngineUnavailable as problem:
         yield error(
             "service",
             f"no engine answers on {config.engine.socket}: {problem}",
@@ -387,9 +392,9 @@ def _self_test(config: Config, resolver: Resolver) -> SelfTestResult:
 
 def _tested(check: str, names: str, result: SelfTestResult) -> Finding:
     why = "; ".join(result.problems)
-    if result.verdict is Verdict.PASSED:
+    if result.outcome is SelfTestOutcome.PASSED:
         return ok(check, f"{names} validates DNSSEC" + (f" ({why})" if why else ""))
-    if result.verdict is Verdict.FAILED:
+    if result.outcome is SelfTestOutcome.FAILED:
         return error(
             check,
             f"{names} does not validate DNSSEC: {why}",

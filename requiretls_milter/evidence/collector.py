@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource, profiles_of
-from requiretls_milter.evidence.mta_sts import HTTPS_PORT, MtaSts, StsRecord
+from requiretls_milter.evidence.mta_sts import HTTPS_PORT, MtaStsFetcher, StsRecord
 from requiretls_milter.evidence.probe import Prober
 from requiretls_milter.evidence.slots import Full, nobody
 from requiretls_milter.evidence.tlsa import find_tlsa
@@ -54,7 +54,7 @@ class Collector(EvidenceSource):
             full=full,
         )
         """The resolver; its ``trusted`` belongs to the self-test."""
-        self._mta_sts = MtaSts(
+        self._mta_sts = MtaStsFetcher(
             self.resolver,
             policy,
             probe.ca_file,
@@ -87,7 +87,7 @@ class Collector(EvidenceSource):
         return await self._mta_sts.record(domain)
 
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
-        """See :meth:`MtaSts.policy`."""
+        """See :meth:`MtaStsFetcher.policy`."""
         return await self._mta_sts.policy(domain)
 
     async def addresses(self, host: str, *, since: float = ANY_AGE) -> AddressLookup:

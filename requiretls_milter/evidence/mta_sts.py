@@ -211,7 +211,7 @@ class _PolicyHosts(aiohttp.abc.AbstractResolver):
         """Nothing is held open."""
 
 
-class MtaSts:
+class MtaStsFetcher:
     """Finds policies. *ca_file*: whom to trust, "" for the system's store.
 
     *timeout*: seconds for one fetch, name lookup included (section 3.3 suggests a

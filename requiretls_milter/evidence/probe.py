@@ -52,7 +52,7 @@ MAX_SESSION = 1_048_576
 
 MAX_CHAIN = 20
 """Certificates kept of a chain: more than a path may have that an MTA verifies
-(``forecast.certificate.MAX_INTERMEDIATES``)."""
+(``forecast.path.MAX_INTERMEDIATES``)."""
 
 MAX_CHAIN_OCTETS = 262_144
 """Octets of certificates kept."""

@@ -30,8 +30,9 @@ from typing import IO, Any
 from requiretls_milter import config as configuration
 from requiretls_milter.config import Config, ConfigError
 from requiretls_milter.ipc.child import ENGINE, EXIT_FAILURE, take_log_settings
+from requiretls_milter.ipc.unixsocket import SocketError
 from requiretls_milter.milter import adapter
-from requiretls_milter.milter.listener import Listener, SocketError
+from requiretls_milter.milter.listener import Listener
 from requiretls_milter.service.children import Children
 from requiretls_milter.service.drain import Drain
 from requiretls_milter.service.reload import Reloader

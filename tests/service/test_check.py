@@ -12,13 +12,13 @@ import pytest
 from requiretls_milter import config as configuration
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
-from requiretls_milter.engine.server import EngineDoor, EngineState
+from requiretls_milter.engine.server import EngineServer
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.telemetry.aggregate import Aggregate
 from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.support.cliworld import World, command, start
+from tests.support.engineview import SetEngine
 
 NO_REQUIRETLS = b"250 mx.test\r\n"
 
@@ -287,19 +287,17 @@ class Warm:
 
     def __init__(self, config: configuration.Config) -> None:
         trust = TrustStore.load(config.probe.ca_file)
-        self.source = CachedSource(
-            Collector(config), store=MemoryStore(), retry_after=60, counters=Counters()
-        )
+        self.source = CachedSource(Collector(config), MemoryStore(), config, Counters())
         self.assessor = Assessor(config, self.source, trust, Counters(), Gauges())
-        state = EngineState(self.assessor, 1, config.assessment_digest())
-        self.door = EngineDoor(config.engine.socket, lambda: state, Aggregate(), dict)
+        engine = SetEngine(self.assessor, assessment_digest=config.assessment_digest())
+        self.server = EngineServer(config.engine.socket, engine)
 
     async def __aenter__(self) -> Warm:
-        await self.door.open()
+        await self.server.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.door.close()
+        await self.server.close()
         await self.assessor.close()
         await self.source.close()
 

@@ -218,7 +218,7 @@ def test_an_engine_refuses_a_socket_at_which_another_one_listens(
     second.config_path.write_text(
         second.config_path.read_text().replace(str(second.engine_path), str(service.engine_path))
     )
-    assert "another instance" in lonely("engine", second).hear("failed")["error"]
+    assert "another process listens there" in lonely("engine", second).hear("failed")["error"]
 
 
 def test_an_engine_acknowledges_a_configuration_and_refuses_one_that_it_cannot_use(

@@ -22,7 +22,7 @@ from requiretls_milter.doctor import host
 from requiretls_milter.doctor.finding import Finding, Severity
 from requiretls_milter.doctor.mta import attached
 from requiretls_milter.engine.exposition import EngineCollector, Exposition
-from requiretls_milter.engine.scrape import MetricsDoor, tls_context
+from requiretls_milter.engine.scrape import MetricsServer, tls_context
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.mirror.section import mirror
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
@@ -223,13 +223,13 @@ def test_over_tls_the_certificate_must_be_that_of_the_file(
     async def serve() -> None:
         shown = Exposition(EngineCollector(Totals, Gauges(), tuple))
         assert config.metrics.listen is not None
-        door = MetricsDoor(
+        server = MetricsServer(
             config.metrics.listen, shown, lambda: None, tls=tls_context(config.metrics)
         )
-        await door.open()
+        await server.open()
         up.set()
         await asyncio.to_thread(done.wait)
-        await door.close()
+        await server.close()
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()

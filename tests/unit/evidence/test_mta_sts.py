@@ -21,7 +21,7 @@ from aiohttp import web
 
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.dns import Resolver
-from requiretls_milter.evidence.mta_sts import FETCH_RETRY, MAX_POLICY, MtaSts
+from requiretls_milter.evidence.mta_sts import FETCH_RETRY, MAX_POLICY, MtaStsFetcher
 from requiretls_milter.model import MtaStsEvidence, MtaStsMode, MtaStsPolicy
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
 from tests.support.authority import DAY, Authority, Issued
@@ -92,8 +92,8 @@ def finder(
     policy: AddressPolicy = LOOPBACK,
     timeout: float = 5.0,
     **limits: Any,
-) -> MtaSts:
-    return MtaSts(
+) -> MtaStsFetcher:
+    return MtaStsFetcher(
         Resolver([server.nameserver], 1.0),
         policy,
         str(authority.path),
@@ -628,4 +628,4 @@ async def test_fetches_at_once_are_bounded(
 def test_a_trust_store_that_cannot_be_read_is_told_at_once() -> None:
     resolver = Resolver([Nameserver("127.0.0.1", DNS_PORT)], 1.0)
     with pytest.raises(OSError, match=r"."):
-        MtaSts(resolver, LOOPBACK, "/nonexistent/ca.pem")
+        MtaStsFetcher(resolver, LOOPBACK, "/nonexistent/ca.pem")
