@@ -126,9 +126,7 @@ def socket_permissions(
     for one in attachments:
         for ours in one.ours:
             path = path_of(ours.name.partition(":")[2], one.service, postfix)
-            top = postfix.root
-            if one.service.chroot:
-                top = path_of("", one.service, postfix)
+            top = postfix.queue if one.service.chroot else postfix.root
             closed = _closed_to(path, top, *identity)
             if closed and closed not in seen:
                 seen.add(closed)
@@ -423,10 +421,7 @@ def _resolv_confs(postfix: Postfix) -> Iterator[tuple[str, Path]]:
     """Find each resolv.conf(5) that an smtp(8) reads, in a chroot or not, with its service."""
     seen: set[Path] = set()
     for one in postfix.running("smtp"):
-        root = postfix.root
-        if one.chroot:
-            root /= postfix.settings.get("queue_directory", "").lstrip("/")
-        path = root / "etc/resolv.conf"
+        path = (postfix.queue if one.chroot else postfix.root) / "etc/resolv.conf"
         if path not in seen:
             seen.add(path)
             yield str(one), path

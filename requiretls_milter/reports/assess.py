@@ -85,7 +85,7 @@ def run(
     Args:
         given: the next hops; each may occur more than once.
         config: the configuration in force.
-        requirement: what the message asks for; the MTA is taken to act on it.
+        requirement: what the message asks for; the MTA is assumed to act on it.
         transport: the MTA's transport, whose overrides in ``[mta.transport]`` apply.
         refresh: probe again, whatever a running engine already knows.
 

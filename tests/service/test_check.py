@@ -283,7 +283,7 @@ async def test_text_for_a_pipe_is_plain_and_fits(world: World) -> None:
 
 
 class Warm:
-    """The engine's door of a running service, with its own view of the world."""
+    """The engine of a running service, with a configuration of its own."""
 
     def __init__(self, config: configuration.Config) -> None:
         trust = TrustStore.load(config.probe.ca_file)
@@ -316,7 +316,7 @@ async def test_a_running_engine_with_the_same_settings_is_asked(world: World) ->
         assert server.connections == 2
 
 
-async def test_an_engine_that_looks_at_the_world_otherwise_is_not_asked(world: World) -> None:
+async def test_an_engine_with_other_settings_is_not_asked(world: World) -> None:
     server = await world.server("mx.good.test")
     hop = f"[mx.good.test]:{server.port}"
     theirs = world.config("mta.mx_address_limit = 1", name="theirs.toml")
@@ -327,7 +327,7 @@ async def test_an_engine_that_looks_at_the_world_otherwise_is_not_asked(world: W
         assert server.connections == 2
 
 
-async def test_a_socket_where_nobody_answers_does_not_hold_us_up(world: World) -> None:
+async def test_an_engine_that_does_not_answer_delays_little(world: World) -> None:
     fine = await good(world)
     path = world.config()
     with socket.socket(socket.AF_UNIX) as mute:
