@@ -31,10 +31,11 @@ fuzz: $(READY) ## every parser of foreign bytes below a fuzzer; SECONDS=N for ea
 mutate: $(READY) ## do tests notice a change in the pure parts? ARGS="--sample 80 --seed 1 MODULE…"
 	$(BIN)/python -m tests.mutation $(ARGS)
 
-lint: $(READY) ## style and types
+lint: $(READY) ## style, types and the walls between the packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy requiretls_milter tests
+	$(BIN)/lint-imports --no-logo
 
 format: $(READY) ## put the code into the project's style
 	$(BIN)/ruff check --fix .
@@ -47,11 +48,11 @@ run: $(READY) ## serve in the foreground; CONFIG=FILE, else sockets and state in
 bench: $(READY) ## what the milter costs, beside a plain one; ARGS="--quick --json ROW…"
 	$(BIN)/python -m tests.bench $(ARGS)
 
-docs: $(READY) ## write docs/configuration.md and docs/rules.md anew
+docs: $(READY) ## write docs/configuration.md and docs/conformance.md anew
 	$(BIN)/python -m requiretls_milter.config.manual > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
-	$(BIN)/python -m tests.rulebook > docs/rules.md.new
-	mv docs/rules.md.new docs/rules.md
+	$(BIN)/python -m tests.conformance > docs/conformance.md.new
+	mv docs/conformance.md.new docs/conformance.md
 
 lock: $(READY) ## write the lock files anew: the deployed set and what builds it, with digests
 	scripts/lock $(VENV)
@@ -60,7 +61,7 @@ audit: $(READY) ## known vulnerabilities of what is locked; exit 69 where no dat
 	$(BIN)/python scripts/audit $(BIN)/pip-audit
 
 clean: ## remove what make has made here
-	rm -rf $(VENV) .run .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .run .fuzz .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis *.egg-info
 
 $(READY): pyproject.toml scripts/setup
 	@scripts/setup $(VENV)

@@ -75,6 +75,15 @@ UNKNOWN_STATUS = "unknown"
 # ---------------------------------------------------------------- next hop
 
 
+class Feature(enum.StrEnum):
+    """What a domain or host may offer, and later no longer offer: a downgrade."""
+
+    STARTTLS = "starttls"
+    REQUIRETLS = "requiretls"
+    TLSA = "tlsa"
+    MTA_STS = "mta_sts"
+
+
 class HopKind(enum.StrEnum):
     """How the MTA finds the servers of a next hop."""
 
@@ -220,6 +229,7 @@ class ProbeFailure(enum.StrEnum):
     """What ended a session before DONE."""
 
     REFUSED = "refused"
+    UNREACHABLE = "unreachable"  # our own kernel has no way there: no route, or a local filter
     TIMEOUT = "timeout"
     CLOSED = "closed"
     REPLY = "reply"  # a 4xx or 5xx reply: see ``reply``
@@ -515,12 +525,69 @@ class Question:
 
 
 class Mode(enum.StrEnum):
-    """What a rule does with a forecast."""
+    """What a rule does with a forecast: the key ``mode`` of ``[rules]``."""
 
     OFF = "off"
     MONITOR = "monitor"
     DEFER = "defer"
     REJECT = "reject"
+
+    @property
+    def acts(self) -> bool:
+        """Whether the rule may defer or refuse mail at all."""
+        return self in (Mode.DEFER, Mode.REJECT)
+
+
+class EnforceFor(enum.StrEnum):
+    """Whose mail a rule may defer or refuse."""
+
+    AUTHENTICATED = "authenticated"
+    TRUSTED = "trusted"
+    ALL = "all"
+
+
+class OnTemporary(enum.StrEnum):
+    """What mode reject does with a temporary failure of TLS, 4.7.x."""
+
+    ACCEPT = "accept"
+    DEFER = "defer"
+
+
+class OnUnknown(enum.StrEnum):
+    """What modes defer and reject do without a forecast."""
+
+    AUTO = "auto"  # accept if the MTA itself keeps the requirement, else defer
+    ACCEPT = "accept"
+    DEFER = "defer"
+
+
+class OnNoncompliant(enum.StrEnum):
+    """What modes defer and reject do with a delivery that RFC 8689 would not make."""
+
+    AUTO = "auto"  # accept if the MTA itself keeps the requirement, else refuse
+    ACCEPT = "accept"
+    REFUSE = "refuse"
+
+
+class Capability(enum.StrEnum):
+    """What an MTA acts on by itself: the key ``carries`` of ``[mta]``.
+
+    AUTO stands in the configuration only: the version that the MTA tells decides, and makes one of
+    the other three of it.
+    """
+
+    AUTO = "auto"
+    REQUIRETLS = "requiretls"
+    TLS_REQUIRED = "tls-required"
+    NOTHING = "nothing"
+
+
+class Standing(enum.StrEnum):
+    """What a client is to us; ``client=`` of the log."""
+
+    AUTHENTICATED = "authenticated"  # by SASL
+    TRUSTED = "trusted"  # by its address: milter.trusted_networks
+    OTHER = "other"
 
 
 class Action(enum.StrEnum):

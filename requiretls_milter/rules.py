@@ -14,6 +14,7 @@ milter, a network or a clock.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import functools
 from collections.abc import Iterator, Sequence
@@ -24,14 +25,21 @@ from requiretls_milter.model import (
     UNKNOWN_STATUS,
     Action,
     Decision,
+    EnforceFor,
     Forecast,
     Mode,
+    OnNoncompliant,
+    OnTemporary,
+    OnUnknown,
     Outcome,
     Reason,
     Requirement,
     SmtpReply,
+    Standing,
 )
-from requiretls_milter.syntax.nexthop import patterns
+from requiretls_milter.syntax import status
+from requiretls_milter.syntax.names import patterns
+from requiretls_milter.syntax.text import bounded, printable
 
 if TYPE_CHECKING:
     from requiretls_milter import config
@@ -44,20 +52,6 @@ OTHER_DOMAIN = "other"
 
 MAX_REPLY_TEXT = 400
 """Characters of a reply's text: RFC 5321 section 4.5.3.1.5 allows 512 octets a line."""
-
-KEYS = (
-    "mode",
-    "require",
-    "honour_lost",
-    "enforce_for",
-    "decide_wait",
-    "on_temporary",
-    "on_unknown",
-    "on_noncompliant",
-    "downgrade_grace",
-)
-"""What a rule has, each as the key of the configuration."""
-
 
 # ---------------------------------------------------------------- finding the rule
 
@@ -74,29 +68,31 @@ class Rule:
     mode: Mode
     require: bool
     honour_lost: bool
-    enforce_for: config.EnforceFor
+    enforce_for: EnforceFor
     decide_wait: float
-    on_temporary: config.OnTemporary
-    on_unknown: config.OnUnknown
-    on_noncompliant: config.OnNoncompliant
+    on_temporary: OnTemporary
+    on_unknown: OnUnknown
+    on_noncompliant: OnNoncompliant
     downgrade_grace: float
     domain: str = OTHER_DOMAIN
 
-    @property
-    def acts(self) -> bool:
-        """Whether the mode defers or refuses at all."""
-        return self.mode in (Mode.DEFER, Mode.REJECT)
+    def binds(self, standing: Standing) -> bool:
+        """Whether ``enforce_for`` includes such a client: a stranger must not learn a forecast."""
+        match self.enforce_for:
+            case EnforceFor.ALL:
+                return True
+            case EnforceFor.TRUSTED:
+                return standing is not Standing.OTHER
+            case EnforceFor.AUTHENTICATED:
+                return standing is Standing.AUTHENTICATED
 
-    def enforced(self, *, authenticated: bool, trusted: bool) -> bool:
-        """Whether it binds this client: a stranger is to learn no forecast from us.
 
-        Args:
-            authenticated: by SASL.
-            trusted: its address is in ``milter.trusted_networks``.
-        """
-        if self.enforce_for == "all" or authenticated:
-            return True
-        return self.enforce_for == "trusted" and trusted
+# A further key of [rules] is added in three places: here as a field of Rule, and in config/schema
+# as fields of Rules (with default and description) and of RuleTable (None: inherited). Everything
+# else follows: KEYS, the search, `config explain`, the manual. tests/unit/rules/test_finding.py
+# shows that the three agree.
+KEYS = tuple(field.name for field in dataclasses.fields(Rule) if field.name != "domain")
+"""What a rule has, each as the key of the configuration, in the order of ``[rules]``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +207,36 @@ _SENTENCES: dict[Reason, str] = {
     Reason.UNKNOWN: "what its servers offer could not be found out in time",
 }
 
-PERMANENT = ("5.7.10", "5.7.30")
+PERMANENT = (status.ENCRYPTION_NEEDED, status.REQUIRETLS_NEEDED)
 """The permanent failures of REQUIRETLS itself (RFC 8689 section 4.2.1); others are the MTA's."""
 
 _NOT_OFFERED = frozenset({Reason.NONCOMPLIANT_NOT_OFFERED, Reason.REQUIRETLS_NOT_OFFERED})
+
+
+def exemption(
+    rule: Rule, *, asked: Requirement, standing: Standing, null_sender: bool, local: bool
+) -> Why | None:
+    """Why *rule* accepts a recipient whatever is forecast; None if the forecast decides.
+
+    The one answer to "may we act?": :func:`decide` begins with it, and a transaction asks it
+    before it waits for a forecast.
+
+    Args:
+        rule: the rule in force.
+        asked: for this recipient.
+        standing: of the client that sends.
+        null_sender: the reverse-path is empty (R7).
+        local: the MTA delivers without SMTP (R19).
+    """
+    if not rule.mode.acts:
+        return Why.MODE
+    if asked is not Requirement.REQUIRETLS:
+        return Why.NOT_ASKED
+    if null_sender:
+        return Why.NULL_SENDER
+    if not rule.binds(standing):
+        return Why.NOT_ENFORCED
+    return Why.LOCAL if local else None
 
 
 def decide(
@@ -223,42 +245,37 @@ def decide(
     *,
     asked: Requirement,
     carried: Requirement,
-    enforced: bool,
+    standing: Standing,
     null_sender: bool,
     domain: str,
     now: float,
 ) -> Decision:
-    """What is done with one recipient.
+    """Decide on one recipient.
 
     Args:
         rule: the rule in force.
         forecast: of its next hop.
         asked: for this recipient.
         carried: what the MTA will act on.
-        enforced: the rule binds this client (:meth:`Rule.enforced`).
+        standing: of the client that sends.
         null_sender: the reverse-path is empty.
         domain: the recipient's, for the text of the reply.
         now: seconds since the epoch, for ``downgrade_grace``.
     """
-    if not rule.acts:
-        return _accept(Why.MODE)
-    if asked is not Requirement.REQUIRETLS:
-        return _accept(Why.NOT_ASKED)
-    if null_sender:
-        return _accept(Why.NULL_SENDER)
-    if not enforced:
-        return _accept(Why.NOT_ENFORCED)
-    if forecast.reason is Reason.LOCAL:
-        return _accept(Why.LOCAL)
+    local = forecast.reason is Reason.LOCAL
+    exempt = exemption(rule, asked=asked, standing=standing, null_sender=null_sender, local=local)
+    if exempt is not None:
+        return _accept(exempt)
     if carried is Requirement.TLS_REQUIRED_NO:
-        # The MTA would ignore DANE and MTA-STS for it: no delivery can keep the promise,
-        # and none that comes later could, so that it is refused in mode defer too.
-        reply = SmtpReply(550, "5.7.10", _contradiction(domain))
+        # The MTA would ignore DANE and MTA-STS for it: no delivery can keep the promise, now or
+        # later, so that mode defer refuses it too.
+        reply = SmtpReply(550, status.ENCRYPTION_NEEDED, _contradiction(domain))
         return Decision(Action.REJECT, Why.CONTRADICTION, reply)
 
     if forecast.status == UNKNOWN_STATUS or forecast.outcome is Outcome.UNKNOWN:
         if defers_unknown(rule, carried):
-            return _defer("4.7.0", Why.UNKNOWN, _text(forecast, domain, temporary=True))
+            text = _text(forecast, domain, temporary=True)
+            return _defer(status.POLICY_TEMPORARY, Why.UNKNOWN, text)
         return _accept(Why.UNKNOWN)
 
     if forecast.outcome is Outcome.DELIVER:
@@ -266,16 +283,16 @@ def decide(
             return _accept(Why.WILL_DELIVER)
         if not _refuses_noncompliant(rule, carried):
             return _accept(Why.NONCOMPLIANT)
-        detail = "7.30" if forecast.reason in _NOT_OFFERED else "7.10"
-        return _refuse_with_grace(rule, detail, Why.NONCOMPLIANT, forecast, domain, now)
+        not_offered = forecast.reason in _NOT_OFFERED
+        enhanced = status.REQUIRETLS_NEEDED if not_offered else status.ENCRYPTION_NEEDED
+        return _refuse_with_grace(rule, enhanced, Why.NONCOMPLIANT, forecast, domain, now)
 
     if forecast.reason is Reason.SERVER_REJECTS:
         return _accept(Why.LEFT_TO_MTA)
     if forecast.status in PERMANENT:
-        detail = forecast.status.partition(".")[2]
-        return _refuse_with_grace(rule, detail, Why.WILL_FAIL, forecast, domain, now)
+        return _refuse_with_grace(rule, forecast.status, Why.WILL_FAIL, forecast, domain, now)
     if forecast.status.startswith("4.7."):
-        if rule.mode is Mode.REJECT and rule.on_temporary == "accept":
+        if rule.mode is Mode.REJECT and rule.on_temporary is OnTemporary.ACCEPT:
             return _accept(Why.TEMPORARY)
         return _defer(forecast.status, Why.TEMPORARY, _text(forecast, domain, temporary=True))
     return _accept(Why.LEFT_TO_MTA)
@@ -302,15 +319,15 @@ def decide_message(decisions: Sequence[Decision]) -> Decision:
 
 def defers_unknown(rule: Rule, carried: Requirement) -> bool:
     """Whether a rule that acts defers a recipient without a forecast."""
-    if rule.on_unknown == "auto":
+    if rule.on_unknown is OnUnknown.AUTO:
         return carried is not Requirement.REQUIRETLS
-    return rule.on_unknown == "defer"
+    return rule.on_unknown is OnUnknown.DEFER
 
 
 def _refuses_noncompliant(rule: Rule, carried: Requirement) -> bool:
-    if rule.on_noncompliant == "auto":
+    if rule.on_noncompliant is OnNoncompliant.AUTO:
         return carried is not Requirement.REQUIRETLS
-    return rule.on_noncompliant == "refuse"
+    return rule.on_noncompliant is OnNoncompliant.REFUSE
 
 
 def _accept(why: Why) -> Decision:
@@ -321,24 +338,26 @@ def _defer(enhanced: str, why: Why, text: str) -> Decision:
     return Decision(Action.DEFER, why, SmtpReply(451, enhanced, text))
 
 
-def _refuse(rule: Rule, detail: str, why: Why, text: str) -> Decision:
-    """As the mode has it; the class of the code is that of the enhanced code, always."""
+def _refuse(rule: Rule, enhanced: str, why: Why, text: str) -> Decision:
+    """Refuse with *enhanced*, 5.x.x; mode defer says the same with 4.x.x.
+
+    The code always has the class of the enhanced code.
+    """
     if rule.mode is Mode.DEFER:
-        return _defer(f"4.{detail}", why, text)
-    return Decision(Action.REJECT, why, SmtpReply(550, f"5.{detail}", text))
+        return _defer(status.as_temporary(enhanced), why, text)
+    return Decision(Action.REJECT, why, SmtpReply(550, enhanced, text))
 
 
 def _refuse_with_grace(
-    rule: Rule, detail: str, why: Why, forecast: Forecast, domain: str, now: float
+    rule: Rule, enhanced: str, why: Why, forecast: Forecast, domain: str, now: float
 ) -> Decision:
     """Refuse, or defer what failed only lately: a failed renewal should delay mail."""
     text = _text(forecast, domain)
     since = now - forecast.downgraded_at
     if rule.mode is Mode.REJECT and forecast.downgraded_at and since < rule.downgrade_grace:
-        return _defer(
-            f"4.{detail}", Why.DOWNGRADE, _bounded(f"{text}; until recently more was offered there")
-        )
-    return _refuse(rule, detail, why, text)
+        text = _bounded(f"{text}; until recently more was offered there")
+        return _defer(status.as_temporary(enhanced), Why.DOWNGRADE, text)
+    return _refuse(rule, enhanced, why, text)
 
 
 def _text(forecast: Forecast, domain: str, *, temporary: bool = False) -> str:
@@ -356,5 +375,4 @@ def _contradiction(domain: str) -> str:
 
 def _bounded(text: str) -> str:
     """Printable ASCII (R62); the domain comes from a stranger."""
-    safe = "".join(c if " " <= c <= "~" else "?" for c in text[:MAX_REPLY_TEXT])
-    return safe if len(text) <= MAX_REPLY_TEXT else safe[:-3] + "..."
+    return bounded(printable(text, MAX_REPLY_TEXT + 1), MAX_REPLY_TEXT)

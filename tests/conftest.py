@@ -1,4 +1,4 @@
-"""What all tests share: rule numbers that exist, and property tests that repeat in CI."""
+"""What all tests share: the clause that a test's name tells, and property tests that repeat."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from hypothesis import settings
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
+from tests.conformance import clauses_of
 from tests.support.authority import Authority
 from tests.support.stores import Disk
-
-LAST_RULE = 63
-"""The semantic rules are R1 to R63."""
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
@@ -36,11 +34,13 @@ def logging_as_at_the_start() -> Iterator[None]:
     logging.root.setLevel(level)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        for mark in item.iter_markers("rule"):
-            if not (mark.args and all(1 <= number <= LAST_RULE for number in mark.args)):
-                raise pytest.UsageError(f"{item.nodeid}: no such rule: {mark.args}")
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the test with the clauses that its name tells, so that name and mark cannot part."""
+    try:
+        for number in clauses_of(item.name.partition("[")[0]):
+            item.add_marker(pytest.mark.clause(number=number))
+    except LookupError as error:
+        raise pytest.UsageError(f"{item.nodeid}: {error}") from None
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,8 @@ whose field descriptions are the reference manual (docs/configuration.md).
 from requiretls_milter.config.loading import DEFAULT_PATH, load, parse, read, warnings
 from requiretls_milter.config.mistakes import ConfigError
 from requiretls_milter.config.schema import (
-    Carries,
     Config,
     Dns,
-    EnforceFor,
     Engine,
     Limits,
     Log,
@@ -19,9 +17,6 @@ from requiretls_milter.config.schema import (
     Metrics,
     Milter,
     Mta,
-    OnNoncompliant,
-    OnTemporary,
-    OnUnknown,
     PlainMail,
     Probe,
     Rules,
@@ -32,11 +27,9 @@ from requiretls_milter.config.schema import (
 
 __all__ = [
     "DEFAULT_PATH",
-    "Carries",
     "Config",
     "ConfigError",
     "Dns",
-    "EnforceFor",
     "Engine",
     "Limits",
     "Log",
@@ -45,9 +38,6 @@ __all__ = [
     "Metrics",
     "Milter",
     "Mta",
-    "OnNoncompliant",
-    "OnTemporary",
-    "OnUnknown",
     "PlainMail",
     "Probe",
     "RuleTable",

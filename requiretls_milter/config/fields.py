@@ -11,18 +11,24 @@ import enum
 import ipaddress
 import re
 from collections.abc import Callable, Container
-from pathlib import PurePosixPath
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
-from requiretls_milter.syntax.nexthop import MAX_PORT, to_alabel
-
-MAX_UNIX_PATH = 107
-"""Bytes of a path of a unix socket: sun_path of unix(7), less the final NUL."""
-
-MAX_PATH = 4095
-"""Bytes of a path: PATH_MAX of Linux, less the final NUL."""
+from requiretls_milter.syntax.endpoint import (
+    Endpoint,
+    MilterSocket,
+    Nameserver,
+    StoreUrl,
+    absolute_path,
+    parse_endpoint,
+    parse_milter_socket,
+    parse_nameserver,
+    parse_store_url,
+    unix_path,
+)
+from requiretls_milter.syntax.names import is_address, to_alabel
+from requiretls_milter.syntax.text import quoted
 
 MAX_ACCOUNT = 2**32 - 2
 """The largest number of a user or group; the next one stands for "as it is" in chown(2)."""
@@ -36,16 +42,6 @@ IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 _TRANSPORT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", re.ASCII)
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
-_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
-_REDIS_URL = re.compile(
-    r"rediss?://"
-    r"(?:[!-.0->A-~]*@)?"  # user and password, percent-encoded: no slash, question mark or at sign
-    r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])"
-    r"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
-    r"(?:/[0-9]{0,5})?"
-    r"(?:\?[!-~]+)?",
-    re.ASCII,
-)
 _KEY_PREFIX = re.compile(r"[!-~]{1,100}", re.ASCII)
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,76}", re.ASCII)  # RFC 5322 section 3.6.8: no colon
 
@@ -59,12 +55,6 @@ def one_of(words: list[str]) -> str:
     """A sentence's list of the words that are known: ``"a", "b" or "c"``."""
     listed = [quoted(word) for word in words]
     return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} or {listed[-1]}"
-
-
-def quoted(text: str) -> str:
-    """Text from the file as it may stand in a message: bounded, ASCII, in quotes."""
-    shown = text[:61].encode("unicode_escape").decode("ascii")
-    return f'"{shown if len(shown) <= 60 else shown[:57] + "..."}"'
 
 
 def given(value: object) -> str:
@@ -108,10 +98,7 @@ def policy_pattern(text: str) -> str:
     """A key of a REQUIRETLS policy table: a domain pattern, ``*``, or an address."""
     if text == "*":
         return text
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        return domain_pattern(text)
+    return address(text) if is_address(text) else domain_pattern(text)
 
 
 def optional(parse: Callable[[str], str]) -> Callable[[str], str]:
@@ -180,115 +167,6 @@ def field_name(text: str) -> str:
 # ---------------------------------------------------------------- sockets, addresses
 
 
-class MilterSocket(NamedTuple):
-    """Where the milter listens, taken apart; *path* for ``unix``, *host* and *port* else."""
-
-    family: str
-    path: str = ""
-    host: str = ""
-    port: int = 0
-
-
-def port_number(text: str) -> int:
-    """A TCP port, 1 to 65535."""
-    number = int(text) if _PORT.fullmatch(text) else 0
-    if not 1 <= number <= MAX_PORT:
-        raise ValueError(f"expected a port from 1 to {MAX_PORT}, got {given(text)}")
-    return number
-
-
-def absolute_path(text: str) -> str:
-    """An absolute path."""
-    if not text.startswith("/") or "\0" in text or len(text.encode()) > MAX_PATH:
-        raise ValueError(f"expected an absolute path, got {given(text)}")
-    return str(PurePosixPath(text))
-
-
-def unix_path(text: str) -> str:
-    """An absolute path that fits into the address of a unix socket."""
-    path = absolute_path(text)
-    if len(path.encode()) > MAX_UNIX_PATH:
-        raise ValueError(f"the path of a unix socket has at most {MAX_UNIX_PATH} bytes")
-    return path
-
-
-def parse_milter_socket(text: str) -> MilterSocket:
-    """Take a milter socket apart, as libmilter's smfi_setconn and Postfix write it."""
-    family, _, rest = text.partition(":")
-    if family in ("unix", "local"):
-        if not rest.startswith("/"):
-            raise ValueError(
-                "expected unix:/ABSOLUTE/PATH (a path relative to the queue directory is for "
-                f"Postfix's main.cf only), got {given(text)}"
-            )
-        return MilterSocket("unix", path=unix_path(rest))
-    port, at, host = rest.partition("@")
-    if family not in ("inet", "inet6") or not at or not host:
-        raise ValueError(
-            f"expected unix:/PATH, inet:PORT@HOST or inet6:PORT@HOST, got {given(text)}"
-        )
-    number = port_number(port)
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    try:
-        address = ipaddress.ip_address(bare)
-    except ValueError:
-        return MilterSocket(family, host=to_alabel(host), port=number)
-    if (address.version == 6) != (family == "inet6"):
-        raise ValueError(f"{bare} is an IPv{address.version} address, but the family is {family}")
-    return MilterSocket(family, host=str(address), port=number)
-
-
-def milter_socket(text: str) -> str:
-    """The canonical form of a milter socket, which libmilter takes as it is."""
-    parsed = parse_milter_socket(text)
-    if parsed.family == "unix":
-        return f"unix:{parsed.path}"
-    host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
-    return f"{parsed.family}:{parsed.port}@{host}"
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def split_address(text: str, default_port: int = 0) -> tuple[str, int]:
-    """``ADDRESS``, ``ADDRESS:PORT`` or ``[ADDRESS]:PORT`` as (address, port).
-
-    Without a default port the port has to be there.
-    """
-    alone = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    if default_port and _is_address(alone):
-        return address(alone), default_port
-    host, _, port = text.rpartition(":")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not _is_address(bare) or (":" in bare and bare == host):
-        wanted = "ADDRESS, ADDRESS:PORT" if default_port else "ADDRESS:PORT"
-        raise ValueError(f"expected {wanted} or [IPV6ADDRESS]:PORT, got {given(text)}")
-    return address(bare), port_number(port)
-
-
-def _join_address(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def listen_address(text: str) -> str:
-    """``ADDRESS:PORT`` in canonical form."""
-    return _join_address(*split_address(text))
-
-
-DNS_PORT = 53
-
-
-def nameserver(text: str) -> str:
-    """``ADDRESS`` or ``ADDRESS:PORT`` of a resolver, in canonical form."""
-    address, port = split_address(text, DNS_PORT)
-    return address if port == DNS_PORT else _join_address(address, port)
-
-
 def address(text: str) -> str:
     """An IP address in canonical form."""
     try:
@@ -313,41 +191,6 @@ def network(value: object) -> IpNetwork:
         raise ValueError(f'"{value}" has host bits set; did you mean "{loose}"?') from None
 
 
-# ---------------------------------------------------------------- the store
-
-
-class StoreUrl(NamedTuple):
-    """Where state is kept: *kind* is ``memory``, ``sqlite`` or ``redis``; *path* for sqlite."""
-
-    kind: str
-    path: str = ""
-
-
-def parse_store_url(text: str) -> StoreUrl:
-    """Take the URL of a store apart."""
-    if text == "memory:":
-        return StoreUrl("memory")
-    if text.startswith("sqlite://"):
-        return StoreUrl("sqlite", absolute_path(text.removeprefix("sqlite://")))
-    if _REDIS_URL.fullmatch(text):
-        return StoreUrl("redis")
-    raise ValueError(
-        'expected "memory:", "sqlite:///ABSOLUTE/PATH", "redis://HOST:PORT/DB" or '
-        f'"rediss://HOST:PORT/DB" (TLS), got {given(_without_password(text))}'
-    )
-
-
-def _without_password(url: str) -> str:
-    """What of a URL may stand in a log: neither user, password nor query."""
-    return re.sub("//.*@", "//...@", url.partition("?")[0], flags=re.DOTALL)
-
-
-def store_url(text: str) -> str:
-    """The URL of a store, as given, known to be well formed."""
-    parse_store_url(text)
-    return text
-
-
 def key_prefix(text: str) -> str:
     """What stands before each key in Redis: 1 to 100 printable ASCII characters without space."""
     if not _KEY_PREFIX.fullmatch(text):
@@ -366,7 +209,10 @@ def file_mode(text: str) -> str:
 
 # ---------------------------------------------------------------- as types of pydantic
 
-Text = Annotated[str, Field(strict=True, max_length=4096)]
+MAX_TEXT = 4096
+"""Characters of a text in the file: as many as a path has."""
+
+Text = Annotated[str, Field(strict=True, max_length=MAX_TEXT)]
 Flag = Annotated[bool, Field(strict=True)]
 Count = Annotated[int, Field(strict=True)]
 Seconds = Annotated[float, Field(strict=True, gt=0, le=3600, allow_inf_nan=False)]
@@ -379,15 +225,55 @@ OptionalUser = Annotated[Text, AfterValidator(optional(user))]
 OptionalGroup = Annotated[Text, AfterValidator(optional(group))]
 FieldName = Annotated[Text, AfterValidator(field_name)]
 Address = Annotated[Text, AfterValidator(address)]
-Nameserver = Annotated[Text, AfterValidator(nameserver)]
-OptionalListen = Annotated[Text, AfterValidator(optional(listen_address))]
-MilterSocketText = Annotated[Text, AfterValidator(milter_socket)]
 UnixPath = Annotated[Text, AfterValidator(unix_path)]
 OptionalPath = Annotated[Text, AfterValidator(optional(absolute_path))]
 KeyPrefix = Annotated[Text, AfterValidator(key_prefix)]
-StoreUrlText = Annotated[Text, AfterValidator(store_url)]
 FileMode = Annotated[Text, AfterValidator(file_mode)]
 Network = Annotated[IpNetwork, PlainValidator(network), PlainSerializer(str)]
+
+ParsedT = TypeVar("ParsedT")
+
+
+def parsed(kind: type[ParsedT], parse: Callable[[str], ParsedT]) -> Callable[[object], ParsedT]:
+    """A validator that parses a text of the file once: the configuration holds a *kind*.
+
+    A value that has been parsed already is taken as it is. With ``PlainSerializer(str)`` beside
+    the validator the value is written as text again, which reads back as the same.
+    """
+
+    def validate(value: object) -> ParsedT:
+        if isinstance(value, kind):
+            return value
+        if not isinstance(value, str):
+            raise ValueError(f"expected text, got {given(value)}")
+        if len(value) > MAX_TEXT:
+            raise ValueError(f"at most {MAX_TEXT} characters, got {len(value)}")
+        return parse(value)
+
+    return validate
+
+
+def or_none(validate: Callable[[object], ParsedT]) -> Callable[[object], ParsedT | None]:
+    """A validator that makes None of the empty text, which stands for "not set"."""
+    return lambda value: None if value is None or value == "" else validate(value)
+
+
+MilterSocketField = Annotated[
+    MilterSocket,
+    PlainValidator(parsed(MilterSocket, parse_milter_socket)),
+    PlainSerializer(str),
+]
+NameserverField = Annotated[
+    Nameserver, PlainValidator(parsed(Nameserver, parse_nameserver)), PlainSerializer(str)
+]
+StoreUrlField = Annotated[
+    StoreUrl, PlainValidator(parsed(StoreUrl, parse_store_url)), PlainSerializer(str)
+]
+OptionalEndpoint = Annotated[
+    Endpoint | None,
+    PlainValidator(or_none(parsed(Endpoint, parse_endpoint))),
+    PlainSerializer(lambda endpoint: "" if endpoint is None else str(endpoint)),
+]
 
 
 def wait(value: float) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import re
 import tomllib
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from requiretls_milter.config import fields
 from requiretls_milter.config.mistakes import ConfigError, dotted, explain
 from requiretls_milter.config.schema import Config
 from requiretls_milter.model import Mode
@@ -114,7 +112,7 @@ def _toml(content: bytes, name: str) -> dict[str, Any]:
 def _contradictions(config: Config) -> tuple[str, ...]:
     """What each key for itself allows, but not together."""
     found = []
-    if fields.parse_milter_socket(config.milter.socket).path == config.engine.socket:
+    if config.milter.socket.path == config.engine.socket:
         found.append("engine.socket: the same path as milter.socket")
     metrics = config.metrics
     if bool(metrics.tls_certificate) is not bool(metrics.tls_key):
@@ -163,14 +161,13 @@ def _is_der(block: re.Match[bytes]) -> bool:
 def warnings(config: Config) -> tuple[str, ...]:
     """What is allowed, but probably not meant or costly; a sentence for each."""
     found = []
-    if config.rules.require and config.rules.mode in (Mode.OFF, Mode.MONITOR):
+    if config.rules.require and not config.rules.mode.acts:
         found.append(_promise("rules", config.rules.mode))
     for section, pattern, table in config.rules.tables():
         mode = table.mode or config.rules.mode
-        if table.require and mode in (Mode.OFF, Mode.MONITOR):
+        if table.require and not mode.acts:
             found.append(_promise(dotted(("rules", section, pattern)), mode))
-    socket = fields.parse_milter_socket(config.milter.socket)
-    if socket.family != "unix":
+    if config.milter.socket.family != "unix":
         found.append(
             "milter.socket: over TCP whoever reaches the address can call the milter, every user "
             "of this host included; a unix socket with socket_group and 0660 lets the MTA only"
@@ -181,19 +178,17 @@ def warnings(config: Config) -> tuple[str, ...]:
             "the milter; socket_group with 0660 lets the MTA only"
         )
     metrics = config.metrics
-    if metrics.listen and not metrics.tls_certificate:
-        address, _ = fields.split_address(metrics.listen)
-        if not ipaddress.ip_address(address).is_loopback:
+    listen = metrics.listen
+    if listen is not None and not listen.is_loopback and not metrics.tls_certificate:
+        found.append(
+            f"metrics.listen: {listen.address} is not only this host's, and whoever reaches it "
+            "reads the metrics, in clear; tls_certificate with tls_client_ca lets your own in only"
+        )
+    for index, nameserver in enumerate(config.dns.nameservers):
+        if not nameserver.is_loopback:
             found.append(
-                f"metrics.listen: {address} is not only this host's, and whoever reaches it reads "
-                "the metrics, in clear; tls_certificate with tls_client_ca lets your own in only"
-            )
-    for index, text in enumerate(config.dns.nameservers):
-        address, _ = fields.split_address(text, fields.DNS_PORT)
-        if not ipaddress.ip_address(address).is_loopback:
-            found.append(
-                f"dns.nameservers[{index}]: {address} is not on this host; whoever is on the "
-                "path to it can forge DNSSEC's AD bit"
+                f"dns.nameservers[{index}]: {nameserver.address} is not on this host; whoever is "
+                "on the path to it can forge DNSSEC's AD bit"
             )
     return tuple(found)
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from requiretls_milter.config.fields import given, quoted
+from requiretls_milter.config.fields import given
+from requiretls_milter.syntax.text import bounded, quoted, visible
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 MAX_MISTAKE = 1000
@@ -27,19 +28,8 @@ class ConfigError(Exception):
     """
 
     def __init__(self, mistakes: tuple[str, ...]) -> None:
-        self.mistakes = tuple(map(_one_line, mistakes))
+        self.mistakes = tuple(bounded(visible(text), MAX_MISTAKE) for text in mistakes)
         super().__init__("\n".join(self.mistakes))
-
-
-def _one_line(text: str) -> str:
-    shown = text if text.isascii() and text.isprintable() else _escaped(text)
-    return shown if len(shown) <= MAX_MISTAKE else shown[: MAX_MISTAKE - 3] + "..."
-
-
-def _escaped(text: str) -> str:
-    return "".join(
-        c if " " <= c <= "~" else c.encode("unicode_escape").decode("ascii") for c in text
-    )
 
 
 def dotted(path: tuple[str | int, ...]) -> str:

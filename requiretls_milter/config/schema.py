@@ -29,7 +29,7 @@ from requiretls_milter.config.fields import (
     as_list,
     word,
 )
-from requiretls_milter.syntax import tlspolicy
+from requiretls_milter.syntax import endpoint, tlspolicy
 
 RESTART: JsonDict = {"restart": True}
 """Marks a field that only takes effect when the service is started anew."""
@@ -40,52 +40,12 @@ def needs_restart(field: FieldInfo) -> bool:
     return field.json_schema_extra == RESTART
 
 
-class Carries(enum.StrEnum):
-    """What the MTA behind us acts on by itself."""
-
-    AUTO = "auto"
-    REQUIRETLS = "requiretls"
-    TLS_REQUIRED = "tls-required"
-    NOTHING = "nothing"
-
-
 class PlainMail(enum.StrEnum):
     """How much is found out about the next hops of mail for which nothing is asked."""
 
     OFF = "off"
     DNS = "dns"
     FULL = "full"
-
-
-class EnforceFor(enum.StrEnum):
-    """Whose mail may be deferred or refused."""
-
-    AUTHENTICATED = "authenticated"
-    TRUSTED = "trusted"
-    ALL = "all"
-
-
-class OnTemporary(enum.StrEnum):
-    """What mode reject does with a temporary 4.7.x."""
-
-    ACCEPT = "accept"
-    DEFER = "defer"
-
-
-class OnUnknown(enum.StrEnum):
-    """What modes defer and reject do without a forecast."""
-
-    AUTO = "auto"
-    ACCEPT = "accept"
-    DEFER = "defer"
-
-
-class OnNoncompliant(enum.StrEnum):
-    """What modes defer and reject do with a delivery that RFC 8689 would not make."""
-
-    AUTO = "auto"
-    ACCEPT = "accept"
-    REFUSE = "refuse"
 
 
 class LogFormat(enum.StrEnum):
@@ -118,7 +78,7 @@ AddressPreferenceWord = Annotated[
     model.AddressPreference, BeforeValidator(word(model.AddressPreference))
 ]
 ProfileWord = Annotated[model.ProfileName, BeforeValidator(word(model.ProfileName))]
-ModeWord = Annotated[model.Mode, BeforeValidator(word(model.Mode))]
+CapabilityWord = Annotated[model.Capability, BeforeValidator(word(model.Capability))]
 
 
 def _protocols(value: object) -> tuple[InetProtocol, ...]:
@@ -238,8 +198,8 @@ class Section(BaseModel):
 class Milter(Section):
     """The side that faces the MTA: where it listens, with how many processes."""
 
-    socket: fields.MilterSocketText = Field(
-        "unix:/run/requiretls-milter/milter.sock",
+    socket: fields.MilterSocketField = Field(
+        endpoint.parse_milter_socket("unix:/run/requiretls-milter/milter.sock"),
         description=(
             "Where the MTA finds us: unix:/PATH, inet:PORT@HOST or inet6:PORT@HOST. For a "
             "chrooted Postfix: unix:/var/spool/postfix/requiretls-milter/milter.sock, which "
@@ -335,8 +295,8 @@ class Milter(Section):
 class Metrics(Section):
     """Numbers for Prometheus."""
 
-    listen: fields.OptionalListen = Field(
-        "127.0.0.1:9894",
+    listen: fields.OptionalEndpoint = Field(
+        endpoint.parse_endpoint("127.0.0.1:9894"),
         description=(
             "ADDRESS:PORT of the endpoint /metrics; empty: none. It has no access control of its "
             "own but tls_client_ca, therefore only this host by default."
@@ -435,8 +395,8 @@ class Mta(Section):
             "RFC demands (for Sendmail and other MTAs that do not implement REQUIRETLS)."
         ),
     )
-    carries: Annotated[Carries, BeforeValidator(word(Carries))] = Field(
-        Carries.AUTO,
+    carries: CapabilityWord = Field(
+        model.Capability.AUTO,
         description=(
             "What the MTA acts on by itself: requiretls (Postfix 3.11 and later), tls-required "
             "(only the header field TLS-Required: No; Postfix 3.10), nothing, or auto: decided "
@@ -638,7 +598,7 @@ def _policy_pairs(
 class Dns(Section):
     """The resolver, whose word on DNSSEC we take."""
 
-    nameservers: Annotated[tuple[fields.Nameserver, ...], as_list] = Field(
+    nameservers: Annotated[tuple[fields.NameserverField, ...], as_list] = Field(
         (),
         description=(
             'Resolvers, "ADDRESS" or "ADDRESS:PORT"; empty: those of /etc/resolv.conf, which is '
@@ -690,7 +650,7 @@ class Probe(Section):
             '(DNS and MTA-STS only) or "full" (with probes). With "off" such mail gets no tag.'
         ),
     )
-    port: Annotated[Count, Field(ge=1, le=fields.MAX_PORT)] = Field(
+    port: Annotated[Count, Field(ge=1, le=endpoint.MAX_PORT)] = Field(
         25, description="Port of a next hop that names none."
     )
     helo: fields.OptionalDomain = Field(
@@ -738,10 +698,11 @@ class Probe(Section):
 
 Grace = Annotated[float, Field(strict=True, ge=0, le=31_536_000, allow_inf_nan=False)]
 
-EnforceForWord = Annotated[EnforceFor, BeforeValidator(word(EnforceFor))]
-OnTemporaryWord = Annotated[OnTemporary, BeforeValidator(word(OnTemporary))]
-OnUnknownWord = Annotated[OnUnknown, BeforeValidator(word(OnUnknown))]
-OnNoncompliantWord = Annotated[OnNoncompliant, BeforeValidator(word(OnNoncompliant))]
+ModeWord = Annotated[model.Mode, BeforeValidator(word(model.Mode))]
+EnforceForWord = Annotated[model.EnforceFor, BeforeValidator(word(model.EnforceFor))]
+OnTemporaryWord = Annotated[model.OnTemporary, BeforeValidator(word(model.OnTemporary))]
+OnUnknownWord = Annotated[model.OnUnknown, BeforeValidator(word(model.OnUnknown))]
+OnNoncompliantWord = Annotated[model.OnNoncompliant, BeforeValidator(word(model.OnNoncompliant))]
 
 
 class RuleTable(Section):
@@ -797,7 +758,7 @@ class Rules(Section):
         ),
     )
     enforce_for: EnforceForWord = Field(
-        EnforceFor.TRUSTED,
+        model.EnforceFor.TRUSTED,
         description=(
             'Whose mail may be deferred or refused: "authenticated" (SASL), "trusted" (also '
             'milter.trusted_networks) or "all". A stranger who may ask learns our forecasts.'
@@ -819,21 +780,21 @@ class Rules(Section):
         ),
     )
     on_temporary: OnTemporaryWord = Field(
-        OnTemporary.ACCEPT,
+        model.OnTemporary.ACCEPT,
         description=(
             'What mode reject does with a temporary 4.7.x: "accept" (the MTA queues and tries '
             'again) or "defer" (the client does).'
         ),
     )
     on_unknown: OnUnknownWord = Field(
-        OnUnknown.AUTO,
+        model.OnUnknown.AUTO,
         description=(
             'What modes defer and reject do without a forecast: "accept", "defer", or "auto": '
             "accept where the MTA itself keeps the requirement, else defer."
         ),
     )
     on_noncompliant: OnNoncompliantWord = Field(
-        OnNoncompliant.AUTO,
+        model.OnNoncompliant.AUTO,
         description=(
             "What modes defer and reject do where the MTA would deliver, but not as RFC 8689 "
             'wants: "accept", "refuse", or "auto": accept where the MTA itself keeps the '
@@ -881,6 +842,18 @@ class Rules(Section):
             for pattern, table in tables.items():
                 yield section, pattern, table
 
+    @property
+    def acts(self) -> bool:
+        """Whether any rule may defer or refuse mail."""
+        modes = (table.mode for _, _, table in self.tables())
+        return self.mode.acts or any(mode is not None and mode.acts for mode in modes)
+
+    @property
+    def longest_decide_wait(self) -> float:
+        """The largest ``decide_wait`` of any rule, in seconds."""
+        waits = (table.decide_wait for _, _, table in self.tables())
+        return max([self.decide_wait, *(wait for wait in waits if wait is not None)])
+
 
 # ---------------------------------------------------------------- store, and all of it
 
@@ -888,8 +861,8 @@ class Rules(Section):
 class Store(Section):
     """What has to outlive a restart: policies, evidence, last known good."""
 
-    url: fields.StoreUrlText = Field(
-        "sqlite:///var/lib/requiretls-milter/state.db",
+    url: fields.StoreUrlField = Field(
+        endpoint.parse_store_url("sqlite:///var/lib/requiretls-milter/state.db"),
         description=(
             '"sqlite:///PATH" (a file of this host; it is made, its directory is not), '
             '"redis://HOST:PORT/DB" or "rediss://..." (a fleet; Redis or Valkey, extra "redis"), '

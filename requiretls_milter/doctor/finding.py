@@ -1,10 +1,4 @@
-"""``doctor``: what of this installation is right, what is not, and what to do about it.
-
-The findings come from two places: :mod:`requiretls_milter.doctor.mta` compares
-the configuration with the Postfix that asks us, without I/O of its own, and
-:mod:`requiretls_milter.doctor.host` looks at this host: sockets, the running
-service, the resolver, the world outside.
-"""
+"""A finding of ``doctor``: a sentence, its severity and an advice; how findings are printed."""
 
 from __future__ import annotations
 
@@ -14,11 +8,13 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
+from requiretls_milter.syntax.text import one_line
+
 WIDTH = 96
-"""Characters of a line of text."""
+"""Characters of a line of the text."""
 
 FAILED = 1
-"""Exit status where there is an error."""
+"""Exit status if there is an error."""
 
 
 class Severity(enum.StrEnum):
@@ -31,10 +27,10 @@ class Severity(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
-    ``check`` is a word for scripts; ``found`` a sentence; ``advice`` says what
-    to do, and is empty where nothing is.
+    ``check`` is a word for scripts, ``found`` a sentence. ``advice`` says what
+    to do; it is empty if there is nothing to do.
     """
 
     check: str
@@ -44,33 +40,33 @@ class Finding:
 
 
 def ok(check: str, found: str) -> Finding:
-    """A finding that needs no action."""
+    """Make a finding that needs no action."""
     return Finding(check, Severity.OK, found)
 
 
 def warning(check: str, found: str, advice: str) -> Finding:
-    """Something that will surprise somebody, or may."""
+    """Make a finding of something that will or may surprise the operator or a user."""
     return Finding(check, Severity.WARNING, found, advice)
 
 
 def error(check: str, found: str, advice: str) -> Finding:
-    """Something that keeps us from doing our work, or makes what we say wrong."""
+    """Make a finding of something that stops the milter from working, or makes forecasts wrong."""
     return Finding(check, Severity.ERROR, found, advice)
 
 
 def exit_status(findings: Iterable[Finding]) -> int:
-    """0, or :data:`FAILED` where there is an error."""
+    """Return 0, or :data:`FAILED` if there is an error."""
     failed = any(finding.severity is Severity.ERROR for finding in findings)
     return FAILED if failed else 0
 
 
 def to_text(findings: Sequence[Finding]) -> str:
-    """The findings for people, in the order in which things were looked at."""
+    """Print the findings for people, in the order of the checks."""
     lines: list[str] = []
     for finding in findings:
-        lines += _wrapped(f"{finding.severity.value:8} ", _ascii(finding.found))
+        lines += _wrapped(f"{finding.severity.value:8} ", one_line(finding.found))
         if finding.advice:
-            lines += _wrapped(" " * 9 + "-> ", _ascii(finding.advice))
+            lines += _wrapped(" " * 9 + "-> ", one_line(finding.advice))
     counts = [
         _count(sum(one.severity is severity for one in findings), severity.value)
         for severity in (Severity.ERROR, Severity.WARNING)
@@ -79,7 +75,7 @@ def to_text(findings: Sequence[Finding]) -> str:
 
 
 def to_json(findings: Sequence[Finding]) -> str:
-    """The findings for scripts: one array."""
+    """Print the findings for scripts: one array."""
     return json.dumps([asdict(finding) for finding in findings], indent=2)
 
 
@@ -92,12 +88,6 @@ def _wrapped(head: str, text: str) -> list[str]:
         break_on_hyphens=False,
         break_long_words=False,
     )
-
-
-def _ascii(text: str) -> str:
-    """One line that any terminal shows: names in it come from files and from the network."""
-    shown = " ".join(text.split()).encode("ascii", "backslashreplace").decode("ascii")
-    return "".join(character if character.isprintable() else "?" for character in shown)
 
 
 def _count(number: int, word: str) -> str:

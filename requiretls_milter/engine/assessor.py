@@ -18,35 +18,25 @@ from typing import Any
 from requiretls_milter.config import Config, PlainMail
 from requiretls_milter.engine.cache import BusyError, CachedSource
 from requiretls_milter.engine.downgrades import Ledger
-from requiretls_milter.evidence.collector import EvidenceSource, bounds_met, gather
+from requiretls_milter.evidence.gathering import ANY_AGE, bounds_met, gather
 from requiretls_milter.forecast import certificate
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
     LOCAL_FORECAST,
-    AddressLookup,
     DomainEvidence,
     Forecast,
     HopKind,
-    MtaStsEvidence,
-    MxEvidence,
     NextHop,
     Outcome,
-    ProbeEvidence,
     Question,
     Requirement,
-    TlsaEvidence,
     unknown_forecast,
 )
 from requiretls_milter.syntax import nexthop as nexthops
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import (
-    AssessmentResult,
-    Bound,
-    Counters,
-    Gauges,
-    configured_domains,
-)
+from requiretls_milter.telemetry.counting import Counters, Gauges
+from requiretls_milter.telemetry.labels import AssessmentResult, Bound, configured_domains
 
 __all__ = ["Assessor", "BusyError", "CachedSource"]
 
@@ -121,7 +111,7 @@ class Assessor:
             TimeoutError: it took longer than ``limits.gathering_timeout``.
         """
         if refresh:
-            return await self._look(nexthop, self._source.fresh())
+            return await self._look(nexthop, probes=True, since=self._monotonic())
         return await asyncio.shield(self._gathering(nexthop, probes=True))
 
     async def finish(self, patience: float) -> None:
@@ -219,8 +209,7 @@ class Assessor:
             if len(self._gatherings) >= self._config.limits.gatherings:
                 self._counters.inc("saturated_total", (Bound.GATHERINGS,))
                 raise BusyError(f"{len(self._gatherings)} next hops are looked at")
-            source: EvidenceSource = self._source if probes else _WithoutProbes(self._source)
-            gathering = asyncio.create_task(self._look(nexthop, source), name=str(nexthop))
+            gathering = asyncio.create_task(self._look(nexthop, probes=probes), name=str(nexthop))
             self._gatherings[key] = gathering
             gathering.add_done_callback(lambda done: self._gathered(key, done))
         return gathering
@@ -231,42 +220,24 @@ class Assessor:
             # Whoever still waits gets it too, and answers for it.
             _log.info("gathering_failed", nexthop=str(key[0]), error=repr(error))
 
-    async def _look(self, nexthop: NextHop, source: EvidenceSource) -> DomainEvidence:
+    async def _look(
+        self, nexthop: NextHop, *, probes: bool, since: float = ANY_AGE
+    ) -> DomainEvidence:
         try:
             async with asyncio.timeout(self._config.limits.gathering_timeout) as patience:
-                return await self._gather(nexthop, source)
+                return await self._gather(nexthop, probes=probes, since=since)
         except TimeoutError:
             if patience.expired():
                 self._counters.inc("saturated_total", (Bound.GATHERING_TIMEOUT,))
             raise
 
-    async def _gather(self, nexthop: NextHop, source: EvidenceSource) -> DomainEvidence:
-        evidence = await gather(nexthop, source, self._config, self._wall())
+    async def _gather(self, nexthop: NextHop, *, probes: bool, since: float) -> DomainEvidence:
+        evidence = await gather(
+            nexthop, self._source, self._config, self._wall(), probes=probes, since=since
+        )
         for bound in bounds_met(evidence):
             self._counters.inc("saturated_total", (bound,))
         if self._ledger is None:
             return evidence
         lost = await self._ledger.observe(evidence, self._wall())
         return replace(evidence, downgraded_at=lost)
-
-
-class _WithoutProbes:
-    """Implements :class:`EvidenceSource`: DNS and MTA-STS, but no server is called."""
-
-    def __init__(self, source: EvidenceSource) -> None:
-        self._source = source
-
-    async def mx(self, domain: str) -> MxEvidence:
-        return await self._source.mx(domain)
-
-    async def mta_sts(self, domain: str) -> MtaStsEvidence:
-        return await self._source.mta_sts(domain)
-
-    async def addresses(self, host: str) -> AddressLookup:
-        return await self._source.addresses(host)
-
-    async def tlsa(self, host: str, port: int, addresses: AddressLookup) -> TlsaEvidence:
-        return await self._source.tlsa(host, port, addresses)
-
-    async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
-        return ProbeEvidence(address, error="probe.plain_mail is dns")

@@ -37,7 +37,7 @@ from requiretls_milter.engine.records import (
     worth_a_pause,
     worth_keeping,
 )
-from requiretls_milter.evidence.collector import EvidenceSource
+from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource
 from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.model import (
     AddressLookup,
@@ -52,10 +52,10 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.base import OVERHEAD, Listed, Store, StoreError, StoreKind
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import (
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import (
     Bound,
     CacheResult,
-    Counters,
     FleetResult,
     Layer,
     MtaStsResult,
@@ -125,9 +125,6 @@ ENTRY_OCTETS = 8_192
 
 JITTER = 0.1
 """Part of a life that is cut off at random, or added to a pause."""
-
-ALWAYS = float("-inf")
-"""Of ``since``: whatever is kept will do."""
 
 _log = log.get_logger("engine.cache")
 
@@ -272,13 +269,13 @@ class CachedSource:
 
     # ------------------------------------------------------------ the evidence
 
-    async def mx(self, domain: str, *, since: float = ALWAYS) -> MxEvidence:
+    async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
         """The MX lookup of ``domain``."""
         return await self._get(
             self._mx, ("mx", domain), lambda: self._look_up(self._source.mx, domain), since
         )
 
-    async def mta_sts(self, domain: str, *, since: float = ALWAYS) -> MtaStsEvidence:
+    async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         """The MTA-STS policy of ``domain``; a kept one beside an error where it is not renewed."""
         self._asked[domain] = self._wall()
         self._asked.move_to_end(domain)
@@ -288,7 +285,7 @@ class CachedSource:
             self._mta_sts, ("mta_sts", domain), lambda: self._look_for_policy(domain), since
         )
 
-    async def addresses(self, host: str, *, since: float = ALWAYS) -> AddressLookup:
+    async def addresses(self, host: str, *, since: float = ANY_AGE) -> AddressLookup:
         """The addresses of ``host``."""
         return await self._get(
             self._addresses,
@@ -298,7 +295,7 @@ class CachedSource:
         )
 
     async def tlsa(
-        self, host: str, port: int, addresses: AddressLookup, *, since: float = ALWAYS
+        self, host: str, port: int, addresses: AddressLookup, *, since: float = ANY_AGE
     ) -> TlsaEvidence:
         """The TLSA lookup of ``host``, which depends on what its addresses looked like."""
         key = (
@@ -316,7 +313,7 @@ class CachedSource:
         )
 
     async def probe(
-        self, address: str, port: int, server_name: str, *, since: float = ALWAYS
+        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
     ) -> ProbeEvidence:
         """What one server did when we called."""
 
@@ -333,7 +330,7 @@ class CachedSource:
             return found
 
         async def look() -> ProbeEvidence:
-            if since > ALWAYS:
+            if since > ANY_AGE:
                 return await call()
             held = await self._held_attempt(key, record, address)
             if held is not None:
@@ -353,10 +350,6 @@ class CachedSource:
             since,
             lambda found, pause: self._keep_attempt(record, found, pause),
         )
-
-    def fresh(self) -> EvidenceSource:
-        """The same source, with nothing that was found before now."""
-        return _Fresh(self, self._monotonic())
 
     def entries(self) -> dict[Layer, int]:
         """How much each layer holds."""
@@ -388,7 +381,7 @@ class CachedSource:
         if kept is not None:
             return cast(T, kept)
         # A fresh look must not be given what another one takes from the store.
-        fresh = since > ALWAYS
+        fresh = since > ANY_AGE
         flight = self._flights.get((key, True))
         if flight is None and not fresh:
             flight = self._flights.get((key, False))
@@ -629,6 +622,8 @@ class CachedSource:
         except RecordError as error:
             self._bad_record(StoreKind.ATTEMPT, record, error)
             return None
+        if kept is None:
+            return None
         found, left = kept.found, kept.found.expires - wall
         entry = _Entry(found, monotonic, found.expires, monotonic + left, kept.pause)
         self._hosts.put(key, entry)
@@ -858,29 +853,6 @@ class CachedSource:
         if found.stage is ProbeStage.NOT_PROBED and found.failure is None:
             return
         self._counters.inc("probes_total", (_probe_result(found),))
-
-
-class _Fresh:
-    """Implements :class:`EvidenceSource` over a cache, as of one moment."""
-
-    def __init__(self, cache: CachedSource, since: float) -> None:
-        self._cache = cache
-        self._since = since
-
-    async def mx(self, domain: str) -> MxEvidence:
-        return await self._cache.mx(domain, since=self._since)
-
-    async def mta_sts(self, domain: str) -> MtaStsEvidence:
-        return await self._cache.mta_sts(domain, since=self._since)
-
-    async def addresses(self, host: str) -> AddressLookup:
-        return await self._cache.addresses(host, since=self._since)
-
-    async def tlsa(self, host: str, port: int, addresses: AddressLookup) -> TlsaEvidence:
-        return await self._cache.tlsa(host, port, addresses, since=self._since)
-
-    async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
-        return await self._cache.probe(address, port, server_name, since=self._since)
 
 
 _PROBE_RESULTS = {

@@ -10,7 +10,6 @@ network down) is no change.
 
 from __future__ import annotations
 
-import enum
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from requiretls_milter.forecast.servers import secure_tlsa
 from requiretls_milter.model import (
     DnsOutcome,
     DomainEvidence,
+    Feature,
     HopKind,
     HostEvidence,
     MtaStsMode,
@@ -29,7 +29,8 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.base import CLOCK_SKEW, Store, StoreError, StoreKind
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Counters, StoreOperation
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import StoreOperation
 
 REMEMBERED = 30 * 86400.0
 """Seconds for which it is remembered what was offered, or lost, and not seen since."""
@@ -41,15 +42,6 @@ MAX_ENTRIES = 50_000
 """Features of hosts and domains that are held in memory; the store holds all."""
 
 _log = log.get_logger("engine.downgrades")
-
-
-class Feature(enum.StrEnum):
-    """What may be lost; the label ``kind`` of ``downgrades_total``."""
-
-    STARTTLS = "starttls"
-    REQUIRETLS = "requiretls"
-    TLSA = "tlsa"
-    MTA_STS = "mta_sts"
 
 
 @dataclass(frozen=True, slots=True)

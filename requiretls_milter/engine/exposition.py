@@ -21,7 +21,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from requiretls_milter import __version__
-from requiretls_milter.telemetry.metrics import METRICS, PREFIX, Gauges, Kind, Metric, Totals
+from requiretls_milter.telemetry.catalogue import METRICS, PREFIX, Metric, MetricKind
+from requiretls_milter.telemetry.counting import Gauges, Totals
 
 
 class EngineCollector(Collector):
@@ -54,7 +55,7 @@ class EngineCollector(Collector):
         histograms = {name: (counts, total) for name, counts, total in totals.histograms}
         domains = tuple(self._domains())
         for metric in METRICS.values():
-            if metric.kind is Kind.HISTOGRAM:
+            if metric.kind is MetricKind.HISTOGRAM:
                 empty = ((0,) * (len(metric.buckets) + 1), 0.0)
                 yield _histogram(metric, *histograms.get(metric.name, empty))
             else:
@@ -68,7 +69,7 @@ class EngineCollector(Collector):
 def _simple(
     metric: Metric, values: dict[tuple[str, ...], float], domains: tuple[str, ...]
 ) -> Family:
-    kind = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
+    kind = CounterMetricFamily if metric.kind is MetricKind.COUNTER else GaugeMetricFamily
     family = kind(PREFIX + metric.name, metric.help, labels=metric.label_names)
     start = dict.fromkeys(metric.combinations(domains), 0.0)
     for labels, value in (start | values).items():

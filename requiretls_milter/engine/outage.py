@@ -24,17 +24,14 @@ neither as reached nor as unreachable.
 from __future__ import annotations
 
 import enum
-import errno
 import ipaddress
 import itertools
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from requiretls_milter.evidence.addresses import is_global
-from requiretls_milter.evidence.dns import address_literal, valid_hostname
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -47,8 +44,10 @@ from requiretls_milter.model import (
     ProbeStage,
     Reason,
 )
+from requiretls_milter.syntax.names import address_literal, valid_hostname
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Gauges, OutboundService
+from requiretls_milter.telemetry.counting import Gauges
+from requiretls_milter.telemetry.labels import OutboundService
 
 LEAST = 5
 """Networks, or domains, that must have failed: that so many different operators fail at once, and
@@ -77,12 +76,6 @@ NETWORK_V6 = 48
 
 ZONE_LABELS = 2
 """Last labels of a name that stand for its zone: names of one operator fail together."""
-
-UNREACHABLE = frozenset(
-    os.strerror(number)
-    for number in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EACCES, errno.EPERM)
-)
-"""What the kernel says where no packet could go out, or a filter of ours stopped it."""
 
 _log = log.get_logger("engine.outage")
 
@@ -402,9 +395,10 @@ _OF_SESSIONS = frozenset(
 
 def could_not_connect(found: ProbeEvidence) -> bool:
     """Whether nobody at all answered."""
-    if found.stage is not ProbeStage.CONNECT:
-        return False
-    return found.failure is ProbeFailure.TIMEOUT or found.error in UNREACHABLE
+    return found.stage is ProbeStage.CONNECT and found.failure in (
+        ProbeFailure.TIMEOUT,
+        ProbeFailure.UNREACHABLE,
+    )
 
 
 def _tried(found: ProbeEvidence) -> bool:

@@ -41,14 +41,9 @@ from requiretls_milter.model import HopKind, NextHop, Question, Requirement
 from requiretls_milter.store.base import Store, StoreError
 from requiretls_milter.store.opening import open_store
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import (
-    Aggregate,
-    Counters,
-    Gauges,
-    Snapshot,
-    Totals,
-    configured_domains,
-)
+from requiretls_milter.telemetry.aggregate import Aggregate, Snapshot
+from requiretls_milter.telemetry.counting import Counters, Gauges, Totals
+from requiretls_milter.telemetry.labels import configured_domains
 
 SNAPSHOT_INTERVAL = 2.0
 """Seconds between two copies of the counters for the engine that may come after us."""
@@ -226,7 +221,7 @@ class _Engine:
 
     async def _open_metrics(self, config: Config) -> None:
         listen = config.metrics.listen
-        if not listen:
+        if listen is None:
             return
         set_build_info(self._gauges)
         collector = EngineCollector(self._sum, self._gauges, self._domains)

@@ -10,15 +10,19 @@ What is kept is what costs others something to find out: sessions with servers
 not call again at once), and MTA-STS policies, which must outlive what an attacker
 can take away (RFC 8461 section 3.3). DNS is not kept: its answers are asked for again in
 no time, and whether they are secure is for each process to see for itself.
+
+Each kind of record has a version of its own (``v``): a change to one kind does not
+cost the others. A record of an earlier version is read if it still says what it
+said then; otherwise it is dropped without complaint, as if there were none.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from requiretls_milter.config import Config
 from requiretls_milter.evidence.mta_sts import PolicyError, read_policy, read_record
@@ -52,22 +56,35 @@ class _Record(BaseModel):
         val_json_bytes="base64",
     )
 
-    v: Literal[1] = 1
-
 
 class _Policy(_Record):
+    v: Literal[1] = 1
     policy: MtaStsPolicy
     fetched_at: float
     asked_at: float
 
 
 class _Probe(_Record):
+    v: Literal[1] = 1
     found: ProbeEvidence
 
 
 class _Attempt(_Record):
+    v: Literal[2] = 2
     found: ProbeEvidence
     pause: float
+
+
+class _EarlierAttempt(_Record):
+    """Version 1 did not tell a network that cannot be reached from a server that refuses."""
+
+    v: Literal[1]
+    found: ProbeEvidence
+    pause: float
+
+
+_AnyAttempt = _Attempt | _EarlierAttempt
+_attempts: TypeAdapter[_AnyAttempt] = TypeAdapter(Annotated[_AnyAttempt, Field(discriminator="v")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,16 +197,20 @@ def encode_attempt(found: ProbeEvidence, pause: float) -> bytes:
     return _Attempt(found=found, pause=pause).model_dump_json().encode()
 
 
-def decode_attempt(value: bytes, address: str, now: float, longest: float) -> KeptAttempt:
+def decode_attempt(value: bytes, address: str, now: float, longest: float) -> KeptAttempt | None:
     """Bytes as a session with *address* that failed, with a pause of *longest* seconds at most.
+
+    None for a record of an earlier version: how that session failed is not known well enough.
 
     Raises:
         RecordError: they are none, or it is none that we would have kept.
     """
     try:
-        kept = _Attempt.model_validate_json(value)
+        kept = _attempts.validate_json(value)
     except ValidationError as error:
         raise RecordError(_first_mistake(error)) from error
+    if isinstance(kept, _EarlierAttempt):
+        return None
     found, pause = kept.found, kept.pause
     if found.address != address or not worth_a_pause(found):
         raise RecordError("not the session that it should be")

@@ -38,7 +38,10 @@ from requiretls_milter.ipc.wire import (
 from requiretls_milter.model import unknown_forecast
 from requiretls_milter.syntax import nexthop as nexthops
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Aggregate, Bound, Counters, MetricError
+from requiretls_milter.telemetry.aggregate import Aggregate
+from requiretls_milter.telemetry.catalogue import MetricError
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import Bound
 
 MAX_CONNECTIONS = 128
 """To the unix socket: 64 workers, and people."""

@@ -1,74 +1,29 @@
-"""Gather all evidence of a next hop, in two phases: what DNS says, then what servers do.
-
-:class:`EvidenceSource` is the seam: :class:`Collector` finds out afresh each
-time, and whoever keeps evidence wraps it. :func:`gather` puts the questions, in
-the order in which their answers depend on each other and otherwise all at once.
-"""
+"""The live source of evidence: each question goes out to the network."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from requiretls_milter.evidence.addresses import AddressPolicy
-from requiretls_milter.evidence.dns import MAX_TTL, Resolver, address_literal
+from requiretls_milter.evidence.dns import Resolver
+from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource, profiles_of
 from requiretls_milter.evidence.mta_sts import HTTPS_PORT, MtaSts, StsRecord
 from requiretls_milter.evidence.probe import Prober
 from requiretls_milter.evidence.slots import Full, nobody
 from requiretls_milter.evidence.tlsa import find_tlsa
 from requiretls_milter.model import (
     AddressLookup,
-    DnsOutcome,
-    DomainEvidence,
-    HopKind,
-    HostEvidence,
-    MtaProfile,
     MtaStsEvidence,
     MxEvidence,
-    NextHop,
     ProbeEvidence,
     TlsaEvidence,
 )
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
-
-MAX_HOSTS = 20
-"""MX hosts that are looked at: with them come at least as many lookups and sessions."""
-
-MAX_PROBES = 16
-"""Sessions for one next hop; Postfix tries 5 addresses by default."""
-
-SMTP_PORT = 25
-
-
-class EvidenceSource(Protocol):
-    """Where evidence comes from. None of these raises for what the network does."""
-
-    async def mx(self, domain: str) -> MxEvidence:
-        """Look up the MX records of a domain."""
-        ...
-
-    async def mta_sts(self, domain: str) -> MtaStsEvidence:
-        """Find the MTA-STS policy of a domain."""
-        ...
-
-    async def addresses(self, host: str) -> AddressLookup:
-        """Look up the addresses of a host."""
-        ...
-
-    async def tlsa(self, host: str, port: int, addresses: AddressLookup) -> TlsaEvidence:
-        """Look up the TLSA records of a host whose addresses are known."""
-        ...
-
-    async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
-        """Hold an SMTP session with an address; *server_name* is the SNI, "" for none."""
-        ...
 
 
 class Collector(EvidenceSource):
@@ -88,7 +43,7 @@ class Collector(EvidenceSource):
     ) -> None:
         probe, limits = config.probe, config.limits
         policy = AddressPolicy(probe.allow_networks)
-        protocols = {name for profile in _profiles(config) for name in profile.inet_protocols}
+        protocols = {name for profile in profiles_of(config) for name in profile.inet_protocols}
         self._clock = clock
         self.resolver = Resolver(
             config.dns.nameservers,
@@ -123,7 +78,7 @@ class Collector(EvidenceSource):
             full=full,
         )
 
-    async def mx(self, domain: str) -> MxEvidence:
+    async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
         """See :meth:`Resolver.mx`."""
         return await self.resolver.mx(domain)
 
@@ -131,207 +86,25 @@ class Collector(EvidenceSource):
         """Look up the TXT record alone: whether a policy that is kept is still the current one."""
         return await self._mta_sts.record(domain)
 
-    async def mta_sts(self, domain: str) -> MtaStsEvidence:
+    async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         """See :meth:`MtaSts.policy`."""
         return await self._mta_sts.policy(domain)
 
-    async def addresses(self, host: str) -> AddressLookup:
+    async def addresses(self, host: str, *, since: float = ANY_AGE) -> AddressLookup:
         """See :meth:`Resolver.addresses`."""
         return await self.resolver.addresses(host)
 
-    async def tlsa(self, host: str, port: int, addresses: AddressLookup) -> TlsaEvidence:
+    async def tlsa(
+        self, host: str, port: int, addresses: AddressLookup, *, since: float = ANY_AGE
+    ) -> TlsaEvidence:
         """See :func:`find_tlsa`."""
         return await find_tlsa(self.resolver, host, port, addresses, self._clock)
 
-    async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
+    async def probe(
+        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+    ) -> ProbeEvidence:
         """See :meth:`Prober.probe`."""
         return await self._prober.probe(address, port, server_name)
 
     async def close(self) -> None:
         """End; nothing is held open between two questions."""
-
-
-async def gather(
-    nexthop: NextHop, source: EvidenceSource, config: Config, now: float
-) -> DomainEvidence:
-    """Gather the evidence of *nexthop*, complete enough for any profile to judge.
-
-    Servers are probed also where one profile would not even connect, but only
-    those that an MTA of this configuration could try. *now* becomes
-    ``gathered_at``. Raises what *source* raises.
-    """
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            policy = tasks.create_task(_mta_sts(nexthop, source))
-            mx = await _mx(nexthop, source, now)
-            hosts = await _hosts(nexthop, mx, source, config)
-    except ExceptionGroup as several:
-        # A source that is too busy, or a mistake of ours: one of them tells it.
-        raise several.exceptions[0] from several
-    return DomainEvidence(nexthop, mx, policy.result(), hosts, now)
-
-
-def bounds_met(evidence: DomainEvidence) -> tuple[str, ...]:
-    """Name the bounds that left something out: ``hosts``, ``sessions``."""
-    unseen = len(evidence.mx.records) - len(evidence.hosts)
-    sessions = sum(len(host.probes) for host in evidence.hosts)
-    met = {"hosts": evidence.mx.partial or unseen > 0, "sessions": sessions >= MAX_PROBES}
-    return tuple(name for name, is_met in met.items() if is_met)
-
-
-async def _mx(nexthop: NextHop, source: EvidenceSource, now: float) -> MxEvidence:
-    """Look up the MX; of other kinds of next hop there is none to look up."""
-    if nexthop.kind is HopKind.MX:
-        return await source.mx(nexthop.host)
-    return MxEvidence(DnsOutcome.NODATA, canonical=nexthop.host, expires=now + MAX_TTL)
-
-
-async def _mta_sts(nexthop: NextHop, source: EvidenceSource) -> MtaStsEvidence:
-    """Find the policy of the next-hop domain (RFC 8461 section 3.4).
-
-    A host in brackets is no policy domain: its operator named the server.
-    """
-    if nexthop.kind is HopKind.MX:
-        return await source.mta_sts(nexthop.host)
-    return MtaStsEvidence()
-
-
-def _host_names(nexthop: NextHop, mx: MxEvidence) -> Sequence[tuple[int, str]]:
-    """List preference and name of the hosts to look at (RFC 5321 section 5.1).
-
-    No MX is an implicit one (R24), but only where that is an answer: neither
-    a failed lookup nor a domain that does not exist.
-    """
-    if nexthop.kind is HopKind.LOCAL or mx.null_mx:
-        return ()
-    if nexthop.kind is not HopKind.MX or mx.outcome is DnsOutcome.NODATA:
-        return ((0, nexthop.host),)
-    return tuple((record.preference, record.host) for record in mx.records[:MAX_HOSTS])
-
-
-async def _hosts(
-    nexthop: NextHop, mx: MxEvidence, source: EvidenceSource, config: Config
-) -> tuple[HostEvidence, ...]:
-    port = config.probe.port if nexthop.port == SMTP_PORT else nexthop.port
-
-    async def look_up(host: str) -> tuple[AddressLookup, TlsaEvidence]:
-        addresses = await source.addresses(host)
-        return addresses, await source.tlsa(host, port, addresses)
-
-    listed = _host_names(nexthop, mx)
-    names = tuple(dict.fromkeys(host for _, host in listed))
-    found = dict(zip(names, await asyncio.gather(*map(look_up, names)), strict=True))
-    hosts = tuple(HostEvidence(host, preference, *found[host]) for preference, host in listed)
-    wanted = _addresses_to_probe(hosts, _profiles(config), nexthop)
-    questions = tuple(
-        dict.fromkeys(
-            (address, _server_name(host)) for host, addresses in wanted for address in addresses
-        )
-    )
-    probes = dict(
-        zip(
-            questions,
-            await asyncio.gather(
-                *(source.probe(address, port, name) for address, name in questions)
-            ),
-            strict=True,
-        )
-    )
-    return tuple(
-        replace(
-            host,
-            probes=tuple(probes[address, _server_name(host)] for address in addresses),
-        )
-        for host, addresses in wanted
-    )
-
-
-def _server_name(host: HostEvidence) -> str:
-    """Choose the SNI: the TLSA base domain (RFC 7672 section 8.1), else the MX host's name.
-
-    RFC 8461 section 7.1 wants the latter. An address is no name (RFC 6066 section 3).
-    """
-    tlsa = host.tlsa
-    if tlsa.outcome is DnsOutcome.FOUND and tlsa.secure and tlsa.records:
-        return tlsa.base_domain
-    return "" if address_literal(host.host) else host.host
-
-
-# ---------------------------------------------------------------- which servers may be tried
-
-
-def _profiles(config: Config) -> tuple[MtaProfile, ...]:
-    """List how the MTA delivers, over whichever transport."""
-    return tuple(config.mta.profile_for(transport) for transport in ("", *config.mta.transport))
-
-
-def _addresses_to_probe(
-    hosts: Sequence[HostEvidence], profiles: Iterable[MtaProfile], nexthop: NextHop
-) -> list[tuple[HostEvidence, tuple[str, ...]]]:
-    """Choose, for each host, the addresses that the MTA could try over some transport."""
-    candidates = [
-        (number, host.preference, address)
-        for number, host in enumerate(hosts)
-        if not host.partial  # whatever a few of its addresses do, nobody can say what the MTA sees
-        for address in host.addresses.addresses
-    ]
-    possible: set[tuple[int, str]] = set()
-    for profile in profiles:
-        possible |= _could_try(candidates, profile, nexthop)
-    chosen = [
-        (number, address) for number, _, address in candidates if (number, address) in possible
-    ]
-    chosen = chosen[:MAX_PROBES]
-    return [
-        (host, tuple(address for number, address in chosen if number == index))
-        for index, host in enumerate(hosts)
-    ]
-
-
-def _could_try(
-    candidates: Sequence[tuple[int, int, str]], profile: MtaProfile, nexthop: NextHop
-) -> set[tuple[int, str]]:
-    """Say which of the candidates Postfix could try (smtp_domain_addr() in smtp_addr.c).
-
-    It drops itself and whatever is no better preferred, shuffles what is equal,
-    and takes the first ``mx_address_limit``: so all of a group may be tried if
-    the groups before it leave room. Where both families together are too many,
-    each gets its share (smtp_balance_inet_protocols).
-    """
-    usable = [one for one in candidates if f"ipv{_version(one[2])}" in profile.inet_protocols]
-    if nexthop.kind is HopKind.MX and nexthop.port == SMTP_PORT:
-        own = min((pref for _, pref, addr in usable if addr in profile.my_addresses), default=None)
-        usable = [one for one in usable if own is None or one[1] < own]
-    limit = profile.mx_address_limit or len(usable)
-    share = _shares(usable, limit)
-    possible: set[tuple[int, str]] = set()
-    before = {4: 0, 6: 0}
-    for _, group in itertools.groupby(usable, key=lambda one: one[1]):
-        members = [(number, address, _version(address)) for number, _, address in group]
-        for number, address, version in members:
-            if before[version] < share[version] if share else sum(before.values()) < limit:
-                possible.add((number, address))
-        for _, _, version in members:
-            before[version] += 1
-    return possible
-
-
-def _shares(usable: Sequence[tuple[int, int, str]], limit: int) -> dict[int, int] | None:
-    """Share *limit* between IPv4 and IPv6, by smtp_balance_inet_proto(); None: no need to.
-
-    Where both have more than half, the odd one goes to whichever the shuffle
-    puts first: here to both.
-    """
-    versions = [_version(address) for _, _, address in usable]
-    v4, v6 = versions.count(4), versions.count(6)
-    if not v4 or not v6 or v4 + v6 <= limit:
-        return None
-    if v6 <= limit // 2:
-        return {6: v6, 4: limit - v6}
-    if v4 <= limit // 2:
-        return {4: v4, 6: limit - v4}
-    return dict.fromkeys((4, 6), (limit + 1) // 2)
-
-
-def _version(address: str) -> int:
-    return 6 if ":" in address else 4

@@ -16,8 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import socket
-import string
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +34,8 @@ import dns.resolver
 
 from requiretls_milter.evidence.slots import Full, Slots, nobody
 from requiretls_milter.model import AddressLookup, DnsOutcome, MxEvidence, MxRecord
+from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
+from requiretls_milter.syntax.names import address_literal, mail_exchanger, valid_hostname
 from requiretls_milter.syntax.text import error_text, printable
 
 MAX_CNAMES = 10
@@ -57,14 +57,6 @@ ATTEMPT_TIMEOUT = 2.0
 UDP_PAYLOAD = 1232
 """Octets offered by EDNS0, so that no answer is fragmented (DNS flag day 2020)."""
 
-DNS_PORT = 53
-
-MAX_NAME = 253
-"""Characters of a domain name in text, without the trailing dot (RFC 1035 section 2.3.4)."""
-
-MAX_LABEL = 63
-"""Characters of a label (RFC 1035 section 2.3.4)."""
-
 _READ = (
     *(dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.CNAME, dns.rdatatype.MX),
     *(dns.rdatatype.NS, dns.rdatatype.SOA, dns.rdatatype.TLSA, dns.rdatatype.TXT),
@@ -75,81 +67,6 @@ in class IN too, until the process ends. So they are loaded before any reply."""
 
 for _rdtype in _READ:
     cast(Any, dns.rdata.get_rdata_class)(dns.rdataclass.IN, _rdtype)
-
-_LABEL_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-_")
-
-
-def valid_hostname(name: str) -> bool:
-    """Say whether *name* may be a host or domain name, as Postfix's valid_hostname() has it.
-
-    Letters, digits, hyphens inside labels, and underscores; not digits and dots alone. The
-    first label may be a wildcard.
-    """
-    if not name or len(name) > MAX_NAME:
-        return False
-    for label in name.removeprefix("*.").split("."):
-        if not 1 <= len(label) <= MAX_LABEL or not _LABEL_CHARACTERS.issuperset(label):
-            return False
-        if label.startswith("-") or label.endswith("-"):
-            return False
-    return not set(name) <= set(string.digits + ".")
-
-
-def address_literal(name: str) -> str | None:
-    """Return the address, in canonical text, where a name is one; else None."""
-    try:
-        ip = ipaddress.ip_address(name)
-    except ValueError:
-        return None
-    return None if "%" in name else str(ip)
-
-
-def mail_exchanger(name: str) -> str | None:
-    """Return the host that an MX record names: host name or address; None where it is neither.
-
-    As with Postfix, an address is also what the C library takes for one: 0x7f.1 and
-    0177.0.0.1 are 127.0.0.1.
-    """
-    if ":" in name:
-        return address_literal(name)
-    if not valid_hostname(name) and not _four_octets(name):
-        return None
-    try:
-        return str(ipaddress.IPv4Address(socket.inet_aton(name)))
-    except OSError:
-        return name if valid_hostname(name) else None
-
-
-def _four_octets(name: str) -> bool:
-    """Say whether Postfix's valid_ipv4_hostaddr() takes *name*.
-
-    It minds neither leading zeros nor 0.0.0.0, but any other address of 0.0.0.0/8.
-    """
-    fields = name.split(".")
-    if len(fields) != 4 or not all(field.isascii() and field.isdigit() for field in fields):
-        return False
-    octets = [int(field) for field in fields]
-    return max(octets) <= 255 and (octets[0] > 0 or not any(octets))
-
-
-def parse_nameserver(text: str) -> tuple[str, int]:
-    """Split ``ADDRESS``, ``ADDRESS:PORT``, ``[IPV6]`` or ``[IPV6]:PORT``.
-
-    Raises ValueError where *text* is none of these.
-    """
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if not bracket or not (rest == "" or rest.startswith(":")):
-            raise ValueError(f"not an address or address:port: {text!r}")
-        port = rest[1:] if rest else str(DNS_PORT)
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    else:
-        host, port = text, str(DNS_PORT)
-    address = str(ipaddress.ip_address(host))
-    if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65_535:
-        raise ValueError(f"not a port: {text!r}")
-    return address, int(port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +109,7 @@ class _Answer:
 class Resolver:
     """The stub resolver that all evidence comes through.
 
-    *nameservers* as :func:`parse_nameserver` reads them, empty for those of
+    *nameservers*: those of ``dns.nameservers``; empty for those of
     ``/etc/resolv.conf``. *timeout*: seconds for one lookup, aliases included.
     *lookups*: how many are at work at once; one costs a socket and 0.3 ms of CPU
     a query. *full* is told ``lookups`` when one has to wait for others.
@@ -200,7 +117,7 @@ class Resolver:
 
     def __init__(
         self,
-        nameservers: Sequence[str],
+        nameservers: Sequence[Nameserver],
         timeout: float,
         inet_protocols: Sequence[str] = ("ipv4", "ipv6"),
         clock: Callable[[], float] = time.time,
@@ -218,11 +135,9 @@ class Resolver:
             if protocol in inet_protocols
         )
         servers = cast(list[dns.nameserver.Do53Nameserver], self._stub.nameservers)
-        self.nameservers: tuple[tuple[str, int], ...] = tuple((s.address, s.port) for s in servers)
+        self.nameservers = tuple(Nameserver(s.address, s.port) for s in servers)
         self._of_system = not nameservers
-        self.trusted: bool = bool(nameservers) or all(
-            ipaddress.ip_address(address).is_loopback for address, _ in self.nameservers
-        )
+        self.trusted: bool = bool(nameservers) or all(s.is_loopback for s in self.nameservers)
         """Whether the AD bit of these servers is believed (RFC 7672 section 2.1.3)."""
         self.tested = asyncio.Event()
         """Lookups wait for it: whoever tests the resolver first clears it meanwhile."""
@@ -476,13 +391,10 @@ def _servers_said(error: dns.resolver.NoNameservers) -> str:
     return "; ".join(dict.fromkeys(said)) or "no server answered"
 
 
-def _stub(nameservers: Sequence[str], timeout: float) -> dns.asyncresolver.Resolver:
+def _stub(nameservers: Sequence[Nameserver], timeout: float) -> dns.asyncresolver.Resolver:
     """Set up dnspython: EDNS0 with DO, AD wanted, no search list, no cache of its own."""
     stub = dns.asyncresolver.Resolver(configure=False)
-    if nameservers:
-        servers = [parse_nameserver(text) for text in nameservers]
-    else:
-        servers = _system_nameservers()
+    servers = nameservers or _system_nameservers()
     stub.nameservers = [dns.nameserver.Do53Nameserver(*server) for server in servers]
     stub.search = []
     stub.domain = dns.name.root
@@ -493,10 +405,10 @@ def _stub(nameservers: Sequence[str], timeout: float) -> dns.asyncresolver.Resol
     return stub
 
 
-def _system_nameservers() -> list[tuple[str, int]]:
+def _system_nameservers() -> list[Nameserver]:
     """Read ``/etc/resolv.conf``; a resolver on this host where it names none, as libc does."""
     try:
         addresses = dns.resolver.Resolver(configure=True).nameservers
     except dns.resolver.NoResolverConfiguration:
         addresses = []
-    return [(str(address), DNS_PORT) for address in addresses] or [("127.0.0.1", DNS_PORT)]
+    return [Nameserver(str(address), DNS_PORT) for address in addresses or ["127.0.0.1"]]

@@ -22,9 +22,10 @@ import aiohttp.abc
 import dns.rdatatype
 
 from requiretls_milter.evidence.addresses import AddressPolicy
-from requiretls_milter.evidence.dns import Resolver, address_literal
+from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.slots import Full, Slots, nobody
 from requiretls_milter.model import DnsOutcome, MtaStsEvidence, MtaStsMode, MtaStsPolicy
+from requiretls_milter.syntax.names import address_literal
 from requiretls_milter.syntax.text import error_text, printable
 from requiretls_milter.telemetry import log
 

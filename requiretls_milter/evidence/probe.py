@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import re
 import socket
 import time
@@ -73,6 +74,11 @@ AUTHENTICATING = b"ALL:!aNULL:!eNULL:@SECLEVEL=1"
 
 OPPORTUNISTIC = b"ALL:!eNULL:@SECLEVEL=0"
 """What it makes do with where it does not: old TLS, weak keys, servers without a certificate."""
+
+UNREACHABLE = frozenset(
+    {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EACCES, errno.EPERM}
+)
+"""Errors of connect(2) that mean that no packet reached a server: no route, or a local filter."""
 
 _CODE = re.compile(rb"[0-9]{3}(?=[ -]|$)")
 _ENHANCED = re.compile(rb" +([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
@@ -309,7 +315,9 @@ class _Wire:
             except TimeoutError:
                 raise
             except OSError as error:
-                raise _Ended(stage, ProbeFailure.REFUSED, error_text(error)) from error
+                unreachable = error.errno in UNREACHABLE
+                failure = ProbeFailure.UNREACHABLE if unreachable else ProbeFailure.REFUSED
+                raise _Ended(stage, failure, error_text(error)) from error
 
     async def command(self, line: bytes, stage: ProbeStage) -> tuple[Reply, list[bytes]]:
         """Send a command and read the reply to it, within one time limit."""

@@ -25,6 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import crypto
 
 from requiretls_milter.model import TlsaRecord
+from requiretls_milter.syntax.text import printable
 
 # X509_V_FLAG_NO_CHECK_TIME of OpenSSL's x509_vfy.h; pyOpenSSL does not name it.
 _NO_CHECK_TIME = 0x200000
@@ -166,12 +167,9 @@ def parse(der: bytes) -> Certificate:
             weak_signature=_is_weakly_signed(certificate),
         )
     except Exception as error:
-        raise MalformedCertificateError(shown(f"unreadable certificate: {error}")) from error
-
-
-def shown(text: str) -> str:
-    """Text from a certificate as it may stand in a log line: printable ASCII, bounded (R62)."""
-    return "".join(c if " " <= c <= "~" else "?" for c in text[:MAX_SHOWN])
+        raise MalformedCertificateError(
+            printable(f"unreadable certificate: {error}", MAX_SHOWN)
+        ) from error
 
 
 @remembered(CACHED_CERTIFICATES)
@@ -491,7 +489,9 @@ def name_error(der: bytes, references: tuple[str, ...]) -> str:
     leaf = parse(der)
     if any(name_matches(leaf, reference) for reference in references):
         return ""
-    return shown("certificate is for " + (", ".join(leaf.names[:3]) or "no name at all"))
+    return printable(
+        "certificate is for " + (", ".join(leaf.names[:3]) or "no name at all"), MAX_SHOWN
+    )
 
 
 def name_matches(certificate: Certificate, reference: str) -> bool:

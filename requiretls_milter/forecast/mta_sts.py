@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 from requiretls_milter.model import MtaStsPolicy
+from requiretls_milter.syntax.names import is_address
 
 
 def mta_sts_match(policy: MtaStsPolicy, host: str) -> bool:
@@ -15,7 +14,7 @@ def mta_sts_match(policy: MtaStsPolicy, host: str) -> bool:
     never matches. The mode of the policy plays no part.
     """
     name = _normal(host)
-    if not name or _is_address(name):
+    if not name or is_address(name):
         return False
     label, _, parent = name.partition(".")
     for pattern in policy.mx:
@@ -30,11 +29,3 @@ def mta_sts_match(policy: MtaStsPolicy, host: str) -> bool:
 
 def _normal(name: str) -> str:
     return name.lower().removesuffix(".")
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -25,7 +25,6 @@ from requiretls_milter.forecast.attempt import (
 from requiretls_milter.forecast.authentication import dane_references, postfix_dane_references
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.servers import (
-    SMTP_PORT,
     NoServer,
     Server,
     Servers,
@@ -52,6 +51,7 @@ from requiretls_milter.model import (
     TlsPolicy,
 )
 from requiretls_milter.syntax import status
+from requiretls_milter.syntax.endpoint import SMTP_PORT
 
 
 @dataclass(frozen=True, slots=True)

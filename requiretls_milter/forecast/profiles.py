@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import ipaddress
+import itertools
 
 from requiretls_milter.model import (
     HopKind,
@@ -13,6 +13,7 @@ from requiretls_milter.model import (
     TlsLevel,
     TlsPolicy,
 )
+from requiretls_milter.syntax.names import is_address, patterns
 
 _STRENGTH = {
     TlsLevel.NONE: 0,
@@ -78,7 +79,7 @@ def requiretls_policy(profile: MtaProfile, domain: str) -> RequiretlsPolicy:
     if profile.requiretls_policy is None:
         return _default_policy(profile.mydomain, domain)
     table = dict(profile.requiretls_policy)
-    for key in _lookup_keys(domain):
+    for key in patterns(domain):
         if key in table:
             return table[key]
     return table.get("*", RequiretlsPolicy.ENFORCE)
@@ -96,28 +97,13 @@ def tls_policy(profile: MtaProfile, nexthop: NextHop) -> tuple[TlsPolicy | None,
     if own in table:
         return table[own], True
     if nexthop.kind is HopKind.MX and own == nexthop.host:
-        for key in _lookup_keys(own)[1:]:
+        for key in itertools.islice(patterns(own), 1, None):
             if key in table:
                 return table[key], False
     return None, False
 
 
 def _default_policy(mydomain: str, domain: str) -> RequiretlsPolicy:
-    exempt = domain == "localhost" or _is_address(domain)
+    exempt = domain == "localhost" or is_address(domain)
     own = bool(mydomain) and (domain == mydomain or domain.endswith("." + mydomain))
     return RequiretlsPolicy.OPPORTUNISTIC if exempt or own else RequiretlsPolicy.ENFORCE
-
-
-def _lookup_keys(domain: str) -> list[str]:
-    if _is_address(domain):
-        return [domain]
-    labels = domain.split(".")
-    return [domain, *("." + ".".join(labels[i:]) for i in range(1, len(labels)))]
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

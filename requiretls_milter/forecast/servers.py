@@ -26,11 +26,11 @@ from requiretls_milter.model import (
     TlsaRecord,
 )
 from requiretls_milter.syntax import status
+from requiretls_milter.syntax.endpoint import SMTP_PORT
 
 STRICT = Reading()
 """RFC 8689 as it stands, without any of the choices that soften it."""
 
-SMTP_PORT = 25
 """Only there does Postfix look for itself (SMTP_MISC_FLAG_LOOP_DETECT)."""
 
 

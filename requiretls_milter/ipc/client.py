@@ -47,7 +47,8 @@ from requiretls_milter.model import (
     unknown_forecast,
 )
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Bound, CacheResult, Counters, Layer, Totals
+from requiretls_milter.telemetry.counting import Counters, Totals
+from requiretls_milter.telemetry.labels import Bound, CacheResult, Layer
 
 MAX_HOT_LIFE = 3600.0
 """Seconds for which a forecast is kept at most, whatever it says itself."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from requiretls_milter.model import DomainEvidence, Forecast, Question
-from requiretls_milter.telemetry.metrics import Totals
+from requiretls_milter.telemetry.counting import Totals
 
 VERSION = 1
 """Of the format. Processes of one service are forks of one program, but the command line is not."""

@@ -32,7 +32,7 @@ from requiretls_milter.model import Action, Requirement, Source
 from requiretls_milter.telemetry.log import get_logger
 
 if TYPE_CHECKING:
-    from requiretls_milter.telemetry.metrics import Counters
+    from requiretls_milter.telemetry.counting import Counters
 
 MAX_LOGGED_RECIPIENTS = 1000
 """Lines of one message: Postfix's smtpd_recipient_limit."""

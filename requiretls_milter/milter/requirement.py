@@ -16,12 +16,11 @@ Header fields come from strangers: they are compared as bytes and never decoded.
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from requiretls_milter.model import ProfileName, Requirement, Source
+from requiretls_milter.model import Capability, ProfileName, Requirement, Source
 
 PARAMETER = b"REQUIRETLS"
 """RFC 8689 section 2 item 4: no value is associated with it."""
@@ -44,27 +43,15 @@ _TAG_REQUIRETLS = re.compile(rb"(?:^|[\s;])requirement\s*=\s*requiretls(?:[\s;]|
 _POSTFIX_VERSION = re.compile(r"Postfix (\d{1,4})\.(\d{1,4})", re.ASCII)
 
 
-class Capability(enum.StrEnum):
-    """What an MTA acts on itself; the values of ``mta.carries``, ``auto`` resolved."""
-
-    REQUIRETLS = "requiretls"
-    TLS_REQUIRED = "tls-required"
-    NOTHING = "nothing"
-
-
-AUTO = "auto"
-"""The value of ``mta.carries`` that :func:`capability` resolves."""
-
-
-def capability(carries: str, mta_version: str) -> Capability:
+def capability(carries: Capability, mta_version: str) -> Capability:
     """``mta.carries``, where ``auto`` is read from macro ``v``.
 
     Postfix honours ``TLS-Required: No`` since 3.10 and REQUIRETLS since 3.11.
     Sendmail, and an MTA that does not say what it is, are taken to do neither:
     then the milter is the enforcement.
     """
-    if carries != AUTO:
-        return Capability(carries)
+    if carries is not Capability.AUTO:
+        return carries
     postfix = _POSTFIX_VERSION.match(mta_version)
     if postfix is None:
         return Capability.NOTHING

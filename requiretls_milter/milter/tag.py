@@ -25,6 +25,7 @@ from requiretls_milter.model import (
     Requirement,
     Source,
 )
+from requiretls_milter.syntax.status import severity
 
 MAX_BY = 255
 """Characters of ``by=``: a domain name and a bit (RFC 1035 section 2.3.4)."""
@@ -103,15 +104,6 @@ def winning(source_of: Iterable[tuple[Requirement, Source]], requirement: Requir
         key=_PRECEDENCE.index,
         default=Source.NONE,
     )
-
-
-def severity(status: str) -> int:
-    """The rank of a status among several: 5.7.x, other 5, 4.7.x, other 4, unknown, 2.0.0."""
-    if status.startswith("5."):
-        return 5 if status.startswith("5.7.") else 4
-    if status.startswith("4."):
-        return 3 if status.startswith("4.7.") else 2
-    return 1 if status == UNKNOWN_STATUS else 0
 
 
 def aggregate(recipients: Sequence[Tagged]) -> Tag:

@@ -29,13 +29,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from requiretls_milter import rules
-from requiretls_milter.milter import envelope
+from requiretls_milter.milter import envelope, hop
 from requiretls_milter.milter import tag as tags
 from requiretls_milter.milter.requirement import (
     FIELDS,
     NOTHING_ASKED,
     Asked,
-    Capability,
     HeaderFindings,
     asks_requiretls,
     is_lost,
@@ -44,6 +43,7 @@ from requiretls_milter.milter.requirement import (
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     Action,
+    Capability,
     Decision,
     Forecast,
     HopKind,
@@ -53,18 +53,17 @@ from requiretls_milter.model import (
     Question,
     Requirement,
     Source,
+    Standing,
     unknown_forecast,
 )
 from requiretls_milter.syntax import nexthop
+from requiretls_milter.syntax.names import envelope_domain, is_null_sender
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
 
 MAX_ADDRESS = 1000
 """Characters of an envelope address that are kept; RFC 5321 section 4.5.3.1 allows 320."""
-
-NULL_SENDERS = frozenset({"", "<>"})
-"""The null reverse-path; the empty string is how Postfix hands over its own bounces (R7)."""
 
 
 class Settings:
@@ -115,11 +114,11 @@ class Client:
     postfix: bool = False
 
     @property
-    def standing(self) -> str:
-        """For whom it counts, in a word: what ``enforce_for`` tells apart."""
+    def standing(self) -> Standing:
+        """What ``enforce_for`` tells apart."""
         if self.authenticated:
-            return "authenticated"
-        return "trusted" if self.trusted else "other"
+            return Standing.AUTHENTICATED
+        return Standing.TRUSTED if self.trusted else Standing.OTHER
 
 
 @dataclass(slots=True, eq=False)
@@ -198,9 +197,9 @@ class Transaction:
     def __post_init__(self) -> None:
         self.findings = HeaderFindings(self.settings.tag_name)
         self.esmtp = asks_requiretls(self.parameters)
-        self.null_sender = self.sender.strip() in NULL_SENDERS
-        by_domain = self.settings.rules.by_domain
-        self.sender_domain = _domain(self.resolved or self.sender) if by_domain else ""
+        self.null_sender = is_null_sender(self.sender)
+        sender = _kept(self.resolved or self.sender)
+        self.sender_domain = envelope_domain(sender) if self.settings.rules.by_domain else ""
 
     # ------------------------------------------------------------ RCPT
 
@@ -215,14 +214,16 @@ class Transaction:
     def can_act(self, recipient: Recipient) -> bool:
         """Whether a forecast could lead to anything but acceptance of this recipient."""
         rule = recipient.rule
-        return (
-            rule is not None
-            and rule.acts
-            and recipient.asked.requirement is Requirement.REQUIRETLS
-            and not recipient.local
-            and not self.null_sender
-            and self._enforced(rule)
+        if rule is None:
+            return False
+        exempt = rules.exemption(
+            rule,
+            asked=recipient.asked.requirement,
+            standing=self.client.standing,
+            null_sender=self.null_sender,
+            local=recipient.local,
         )
+        return exempt is None
 
     def decide_at_rcpt(
         self, recipient: Recipient, forecast: Forecast | None, now: float
@@ -281,9 +282,9 @@ class Transaction:
         return True
 
     def _find_rule(self, recipient: Recipient) -> rules.Rule:
-        recipient.domain = _domain(recipient.resolved or recipient.address)
+        recipient.domain = envelope_domain(recipient.resolved or recipient.address)
         try:
-            recipient.nexthop = nexthop.from_macros(
+            recipient.nexthop = hop.from_macros(
                 recipient.mailer, recipient.host, recipient.domain, self.settings.config.mta
             )
             recipient.nexthop_text = str(recipient.nexthop)
@@ -300,11 +301,11 @@ class Transaction:
             return None
         if asked.requirement is Requirement.NONE and not self.settings.surveys:
             return None
-        hop = str(recipient.nexthop)
+        target = str(recipient.nexthop)
         if self.null_sender and self.settings.profile is ProfileName.RFC8689:
             # RFC 8689 sections 4.2.1 and 5: what is asked of a bounce stops no delivery (R7)
-            return Question(hop, recipient.mailer, Requirement.NONE, Requirement.NONE)
-        return Question(hop, recipient.mailer, asked.requirement, asked.carried)
+            return Question(target, recipient.mailer, Requirement.NONE, Requirement.NONE)
+        return Question(target, recipient.mailer, asked.requirement, asked.carried)
 
     # ------------------------------------------------------------ decisions
 
@@ -357,7 +358,7 @@ class Transaction:
             forecast,
             asked=recipient.asked.requirement,
             carried=recipient.asked.carried,
-            enforced=self._enforced(rule),
+            standing=self.client.standing,
             null_sender=self.null_sender,
             domain=recipient.domain or recipient.address,
             now=now,
@@ -390,9 +391,6 @@ class Transaction:
             and rules.defers_unknown(recipient.rule, recipient.asked.carried)
             for recipient in self.accepted
         )
-
-    def _enforced(self, rule: rules.Rule) -> bool:
-        return rule.enforced(authenticated=self.client.authenticated, trusted=self.client.trusted)
 
     # ------------------------------------------------------------ what is told
 
@@ -479,12 +477,3 @@ def _kept(address: str) -> str:
         return address
     local, at, domain = address.rpartition("@")
     return local[: MAX_ADDRESS // 2] + at + domain[: MAX_ADDRESS // 2 - 1]
-
-
-def _domain(address: str) -> str:
-    """The domain of an envelope address as an A-label; as typed where it is none."""
-    domain = nexthop.domain_of(_kept(address))
-    try:
-        return nexthop.to_alabel(domain) if domain else ""
-    except nexthop.NextHopError:
-        return domain.lower()

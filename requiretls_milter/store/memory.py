@@ -14,7 +14,7 @@ from requiretls_milter.store.base import (
     alive,
     size,
 )
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.counting import Counters
 
 SWEEP_INTERVAL = 60.0
 """Seconds between two looks at all records for those whose time is over, where room is needed."""

@@ -39,7 +39,7 @@ from requiretls_milter.store.base import (
     size,
 )
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.counting import Counters
 
 APPLICATION_ID = 0x52544C53
 """``RTLS``, in the header of the file: so we know ours from another program's."""

@@ -35,7 +35,8 @@ from requiretls_milter.store.base import (
 )
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Bound, Counters, Gauges, StoreOperation
+from requiretls_milter.telemetry.counting import Counters, Gauges
+from requiretls_milter.telemetry.labels import Bound, StoreOperation
 
 MIRROR_RECORDS = 50_000
 """Records that memory holds beside a backend, of all kinds."""

@@ -25,7 +25,27 @@ TLS_NOT_OFFERED = "4.7.4"
 TLS_NOT_ESTABLISHED = "4.7.5"
 MTA_POLICY_INVALID = "4.7.10"  # smtp_requiretls_policy holds a word that Postfix does not know
 
-_ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})")
+FORECAST_STATUSES = (
+    SUCCESS,
+    NO_SERVER_LEFT,
+    CONNECT_FAILURE,
+    LOST_CONNECTION,
+    DNS_FAILURE,
+    NO_ADDRESS_FOR_NOW,
+    MAIL_LOOP_FOR_NOW,
+    POLICY_TEMPORARY,
+    TLS_NOT_OFFERED,
+    TLS_NOT_ESTABLISHED,
+    MTA_POLICY_INVALID,
+    NULL_MX,
+    NO_ADDRESS,
+    MAIL_LOOP,
+    ENCRYPTION_NEEDED,
+    REQUIRETLS_NEEDED,
+)
+"""Statuses that an MTA gives by itself; any other one was chosen by the server it talked to."""
+
+_ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
 
 
 def is_enhanced(text: str) -> bool:
@@ -44,6 +64,11 @@ def outcome_of(status: str) -> Outcome:
             return Outcome.BOUNCE
         case _:
             return Outcome.UNKNOWN
+
+
+def as_temporary(status: str) -> str:
+    """The temporary status that says the same: 4.7.30 of 5.7.30 (RFC 3463 section 2)."""
+    return f"4.{status.partition('.')[2]}"
 
 
 def severity(status: str) -> int:

@@ -1,28 +1,82 @@
-"""Text that a stranger wrote, made fit for a log line, a header field or a reply."""
+"""Text of strangers made fit for a log line, a header field, a reply or a message on a terminal.
+
+Everything that a client, a server or a configuration file wrote passes through one of two families
+before anybody sees it (R62). Both give printable US-ASCII on one line, so that the text cannot
+break out of the place that it is put in. They differ in what becomes of the other characters:
+
+- :func:`printable` replaces each by ``?``, as Postfix does. The length stays, what was written is
+  lost: for header fields, replies and log values that other programs read.
+- :func:`escape`, :func:`escaped`, :func:`quoted` and :func:`visible` write each as Python does
+  (``\\n``, ``\\xe9``, ``\\u2603``), so that a person can tell what was there.
+"""
 
 from __future__ import annotations
 
 import os
 
 MAX_TEXT = 200
-"""Characters kept of a stranger's text: model.Reply says so."""
+"""Characters that :func:`printable` keeps by default: those that :class:`model.Reply` has."""
+
+MAX_QUOTED = 60
+"""Characters that :func:`escaped` and :func:`quoted` keep: as many as a sentence has room for."""
+
+_CUT = "..."
+"""The end of a text that was cut."""
+
+
+def bounded(text: str, limit: int) -> str:
+    """Cut *text* to *limit* characters; ``...`` at its end says that something is missing."""
+    return text if len(text) <= limit else text[: limit - len(_CUT)] + _CUT
 
 
 def printable(text: str | bytes, limit: int = MAX_TEXT) -> str:
-    """Replace all but printable US-ASCII by ``?`` and cut to *limit* characters.
+    """Replace all but printable US-ASCII by ``?`` and cut to *limit* characters (R62).
 
-    Postfix does the same to the replies of servers (printable()). Without CR,
-    LF, NUL and 8-bit characters the text cannot break out of where it is put.
+    Postfix does the same to the replies of servers (printable()). Octets are read as Latin-1, one
+    character each.
     """
     if isinstance(text, bytes):
         text = text[:limit].decode("latin-1")
     return "".join(c if " " <= c <= "~" else "?" for c in text[:limit])
 
 
-def error_text(error: BaseException, limit: int = MAX_TEXT) -> str:
-    """Give an exception as one printable line; its class where it says nothing.
+def escape(text: str) -> str:
+    """Write *text* in printable US-ASCII from which it can be told: backslashes are doubled."""
+    return text.encode("unicode_escape").decode("ascii")
 
-    An error of the system by its own text, which asyncio hides ("Connect call failed").
+
+def escaped(text: str, limit: int = MAX_QUOTED) -> str:
+    """:func:`escape` *text* and cut the result to *limit* characters, with ``...`` at its end."""
+    return bounded(escape(text[: limit + 1]), limit)
+
+
+def quoted(text: str, limit: int = MAX_QUOTED) -> str:
+    """:func:`escaped` in double quotes, which count extra."""
+    return f'"{escaped(text, limit)}"'
+
+
+def visible(text: str) -> str:
+    """Escape what is not printable US-ASCII, but leave backslashes as they are.
+
+    For a sentence that may hold parts that have been escaped already.
+    """
+    return "".join(c if " " <= c <= "~" else escape(c) for c in text)
+
+
+def one_line(text: str) -> str:
+    """Write *text* as one line for a terminal or a comment: blanks and line ends become one blank.
+
+    Characters outside US-ASCII are escaped; control characters become ``?``.
+    """
+    ascii_text = " ".join(text.split()).encode("ascii", "backslashreplace")
+    return printable(ascii_text, len(ascii_text))
+
+
+def error_text(error: BaseException, limit: int = MAX_TEXT) -> str:
+    """Give an exception as one printable line; the name of its class if it has no text.
+
+    An error of the operating system is given by the system's own text, which asyncio hides
+    ("Connect call failed").
     """
     text = str(error).strip()
     if isinstance(error, OSError) and error.errno and error.strerror:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from requiretls_milter.model import TlsLevel, TlsPolicy
-from requiretls_milter.syntax import nexthop
+from requiretls_milter.syntax import names, nexthop
 
 MAX_MATCHES = 100
 """Names in one entry; Postfix has no limit of its own."""
@@ -104,5 +104,5 @@ def key(text: str) -> str:
         ValueError: it is neither.
     """
     if text.startswith("."):
-        return "." + nexthop.to_alabel(text[1:])
+        return "." + names.to_alabel(text[1:])
     return str(nexthop.parse(text))

@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 import structlog
 
+from requiretls_milter.syntax.text import bounded, escape
+
 MAX_VALUE = 1000
 """Characters of one value; a traceback keeps its end."""
 
@@ -116,12 +118,8 @@ def stderr_is_journal() -> bool:
 def printable(value: object, limit: int = MAX_VALUE) -> str:
     """``value`` as printable ASCII on one line, at most ``limit`` characters."""
     text = value if isinstance(value, str) else str(value)
-    if len(text) > limit:
-        text = text[: limit - 3] + "..."
-    if text.isascii() and text.isprintable():
-        return text
-    escaped = text.encode("unicode_escape").decode("ascii")
-    return escaped if len(escaped) <= limit else escaped[: limit - 3] + "..."
+    text = bounded(text, limit)
+    return text if text.isascii() and text.isprintable() else bounded(escape(text), limit)
 
 
 class _Stderr:

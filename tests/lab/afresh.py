@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from requiretls_milter.config import Config
-from requiretls_milter.evidence.collector import Collector, gather
+from requiretls_milter.evidence.collector import Collector
+from requiretls_milter.evidence.gathering import gather
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.postfix import Delivery

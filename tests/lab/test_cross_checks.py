@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.evidence.collector import Collector, gather
+from requiretls_milter.evidence.collector import Collector
+from requiretls_milter.evidence.gathering import gather
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
@@ -252,7 +253,6 @@ PARTIAL_WILDCARD = "name-partial"
 and s_client has no option to."""
 
 
-@pytest.mark.rule(6)
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", [one.id for one in CASES])
 def test_r06_the_certificate_is_worth_what_posttls_finger_says(
@@ -266,7 +266,6 @@ def test_r06_the_certificate_is_worth_what_posttls_finger_says(
         assert ours(world, name, level) == said
 
 
-@pytest.mark.rule(38)
 @pytest.mark.parametrize("name", [one.id for one in CASES if one.id not in WITHOUT_DANE])
 def test_r38_tlsa_records_match_where_openssl_says_so(world: World, name: str) -> None:
     said = world.s_client[name, "dane"]
@@ -276,7 +275,6 @@ def test_r38_tlsa_records_match_where_openssl_says_so(world: World, name: str) -
         assert ours(world, name, "dane") == said
 
 
-@pytest.mark.rule(6)
 @pytest.mark.parametrize("name", [one.id for one in CASES])
 def test_r06_a_chain_and_a_name_are_worth_what_openssl_says(world: World, name: str) -> None:
     said = world.s_client[name, "verify"]

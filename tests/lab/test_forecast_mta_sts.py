@@ -156,7 +156,6 @@ def milter(lab: Lab, live: dict[str, LivePolicies]) -> Iterator[Milter]:
         yield running
 
 
-@pytest.mark.rule(57)
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("kind", MESSAGES)
 def test_r57_a_policy_that_a_live_service_fetches_is_forecast(
@@ -174,7 +173,6 @@ def test_r57_a_policy_that_a_live_service_fetches_is_forecast(
     assert (fetched & with_policy) == (set() if kind == "optional" else with_policy)
 
 
-@pytest.mark.rule(56)
 @pytest.mark.parametrize("style", STYLES)
 def test_r56_compliant_is_what_the_policy_confirms_and_the_certificate_names(
     lab: Lab, milter: Milter, style: str

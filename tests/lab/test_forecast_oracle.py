@@ -23,7 +23,7 @@ from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import Forecast, Question, Requirement
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.syntax.nexthop import parse
-from requiretls_milter.telemetry.metrics import Counters, Gauges
+from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.lab import labconfig
 from tests.lab.further import at_random, further
 from tests.lab.lab import Lab

@@ -153,7 +153,6 @@ async def admitted(milter: Milter, scenario: Scenario) -> set[Any]:
     return {(attempt.status, attempt.tls) for attempt in possible}
 
 
-@pytest.mark.rule(11)
 @pytest.mark.parametrize("scenario", CERTAIN, ids=lambda item: item.id)
 def test_r11_what_is_called_certain_comes_true_whatever_the_order(
     lab: Lab, milter: Milter, sent: dict[str, str], scenario: Scenario
@@ -163,7 +162,6 @@ def test_r11_what_is_called_certain_comes_true_whatever_the_order(
     assert ends == {(line["forecast"], line["tls"])}
 
 
-@pytest.mark.rule(11)
 @pytest.mark.parametrize("scenario", UNCERTAIN, ids=lambda item: item.id)
 async def test_r11_what_happens_is_what_was_held_possible_and_no_worse_than_forecast(
     lab: Lab, milter: Milter, sent: dict[str, str], scenario: Scenario
@@ -176,7 +174,6 @@ async def test_r11_what_happens_is_what_was_held_possible_and_no_worse_than_fore
     assert status.severity(line["forecast"]) == max(status.severity(code) for code, _ in ends)
 
 
-@pytest.mark.rule(11)
 async def test_r11_so_it_is_with_servers_at_random(
     lab: Lab, milter: Milter, sent: dict[str, str]
 ) -> None:

@@ -146,7 +146,6 @@ TLS_REQUIRED = {name: place(f"no-{name}", Mx(tlsa=("3 1 1 bad",))) for name in O
 """One domain each: what is deferred once is not tried again at once."""
 
 
-@pytest.mark.rule(8)
 def test_r08_odd_tls_required_fields_count_where_they_do_for_postfix(
     lab: Lab, milter: Milter
 ) -> None:
@@ -262,7 +261,6 @@ def test_a_message_of_two_thousand_fields_is_tagged_in_no_time(lab: Lab, milter:
     assert text.count("X-Number: ") == 500
 
 
-@pytest.mark.rule(62)
 def test_r62_what_a_sender_writes_stays_on_its_line_of_the_log(lab: Lab, milter: Milter) -> None:
     """JSON, one object a line: nothing that was sent above broke one."""
     odd = '<"a\\"b c%s{}=x"@sender.test>'
@@ -443,7 +441,6 @@ ODD_SERVERS: Mapping[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.rule(4)
 def test_r04_odd_servers_are_forecast_as_postfix_finds_them(lab: Lab, milter: Milter) -> None:
     places = {name: place(name, Mx(addr="refused")) for name in ODD_SERVERS}
     lab.add(places.values())

@@ -104,7 +104,6 @@ def test_of_two_recipients_only_the_one_that_cannot_have_it_is_refused(
     assert (delivery.to, delivery.status) == (site.rcpt(GOOD), "sent")
 
 
-@pytest.mark.rule(14)
 def test_r14_ret_full_is_disregarded_at_every_hop(site: Site[Postfix]) -> None:
     parameters = ["RET=FULL", "ENVID=abc"]
     site.send(site.rcpt(GOOD), parameters=["REQUIRETLS", *parameters], subject="forced")
@@ -128,8 +127,6 @@ def mail_commands(site: Site[Postfix], subject: str) -> list[list[str]]:
     return [session.mail[place].split()]
 
 
-@pytest.mark.rule(14)
-@pytest.mark.rule(15)
 def test_r14_r15_its_bounce_has_no_body_and_goes_in_clear_if_need_be(site: Site[Postfix]) -> None:
     sent = site.send(
         site.rcpt(BOUNCING),
@@ -187,7 +184,6 @@ def test_a_rule_is_kept_by_the_milter_and_not_passed_on(site: Site[Postfix]) -> 
     assert not any("REQUIRETLS" in command for command in arrival.session.mail)
 
 
-@pytest.mark.rule(13)
 def test_r13_no_is_obeyed_and_refused_where_a_rule_asks(site: Site[Postfix]) -> None:
     headers = ["TLS-Required: No"]
     sent = site.send(site.rcpt(MISMATCH), headers=headers)

@@ -143,7 +143,6 @@ def test_a_next_hop_without_requiretls_is_enough_where_the_rule_says_so(
     assert refused.reply.text.startswith("4.7.30 ")
 
 
-@pytest.mark.rule(13)
 def test_r13_no_and_a_rule_refused_where_the_mta_would_obey_no(site: Site[Postfix]) -> None:
     """Postfix 3.10 obeys the field on every transport: nothing else keeps the promise."""
     name, headers = subject(site, "both"), ["TLS-Required: No"]
@@ -218,7 +217,6 @@ def test_the_tag_does_not_leave(site: Site[Postfix]) -> None:
     assert site.arrival(GOOD, name).tags == []
 
 
-@pytest.mark.rule(63)
 def test_r63_a_forged_tag_chooses_no_route(site: Site[Postfix]) -> None:
     forged = "X-RequireTLS: requirement=requiretls; source=esmtp; route=requiretls; by=x"
     name = subject(site, "forged")
@@ -260,7 +258,6 @@ def test_a_local_recipient_alone_is_delivered_here(site: Site[Postfix]) -> None:
     assert (delivery.transport, delivery.status) == ("virtual", "sent")
 
 
-@pytest.mark.rule(14)
 def test_r14_a_bounce_of_what_a_rule_asks_has_no_body(site: Site[Postfix]) -> None:
     name = subject(site, "bounce")
     sent = site.send(site.rcpt(BOUNCING), sender=site.rcpt(BACK), subject=name, body="SECRET\n")
@@ -322,7 +319,6 @@ def test_a_policy_service_and_certificates_do_as_well_as_dane(site: Site[Postfix
 # ---------------------------------------------------------------- route=tls-optional
 
 
-@pytest.mark.rule(13)
 def test_r13_no_lifts_dane_on_the_optional_transport(site: Site[Postfix]) -> None:
     sent = site.send(site.rcpt(MISMATCH))
     (delivery,) = site.mta.log.wait(sent.queue_id)
@@ -341,7 +337,6 @@ def test_r13_no_lifts_dane_on_the_optional_transport(site: Site[Postfix]) -> Non
     assert arrival.tags == []
 
 
-@pytest.mark.rule(13)
 def test_r13_by_itself_only_postfix_3_10_obeys_no(site: Site[Postfix]) -> None:
     checks = site.mta.inside("etc/milter_header_checks")
     site.mta.reload(parameters={"milter_header_checks": ""})

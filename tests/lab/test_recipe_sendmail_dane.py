@@ -87,7 +87,6 @@ def test_it_is_deferred_at_rcpt_where_a_rule_says_so(site: Site[Sendmail]) -> No
     assert refused.reply.text.startswith("4.7.5 REQUIRETLS cannot be honoured now")
 
 
-@pytest.mark.rule(13)
 def test_r13_no_does_not_lift_dane_here(site: Site[Sendmail]) -> None:
     """Sendmail does not know the field: it is read and told, but not obeyed."""
     sent = site.send(site.rcpt(FREE), headers=["TLS-Required: No"])

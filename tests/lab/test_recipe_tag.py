@@ -83,7 +83,6 @@ def local_message(site: AnySite, subject: str) -> str:
     return message
 
 
-@pytest.mark.rule(63)
 @pytest.mark.parametrize("kind", FORGED)
 def test_r63_fields_of_the_tags_name_are_removed(delivered: Callable[..., str], kind: str) -> None:
     message = delivered(f"forged {kind}", FORGED[kind])
@@ -94,7 +93,6 @@ def test_r63_fields_of_the_tags_name_are_removed(delivered: Callable[..., str], 
     assert message.replace("\r", "").rstrip().endswith("\n\nX-RequireTLS: b")
 
 
-@pytest.mark.rule(63)
 @pytest.mark.parametrize("kind", ["one", "many", "among others"])
 def test_r63_one_tag_of_ours_takes_their_place_at_the_top(
     site: AnySite, delivered: Callable[..., str], kind: str
@@ -109,7 +107,6 @@ def test_r63_one_tag_of_ours_takes_their_place_at_the_top(
     assert names.index("x-requiretls") < names.index("subject")
 
 
-@pytest.mark.rule(63)
 def test_r63_none_leaves_the_site(site: AnySite) -> None:
     subject = f"leaving {site.mta.name}"
     site.send(

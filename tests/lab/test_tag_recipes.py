@@ -80,7 +80,6 @@ def test_other_mail_goes_its_own_way(tagging: Lab) -> None:
     assert delivery.transport == transport_name(ORDINARY.profile)
 
 
-@pytest.mark.rule(63)
 def test_r63_a_client_cannot_choose_its_route_by_a_forged_tag(tagging: Lab) -> None:
     forged = "X-RequireTLS: requirement=requiretls; source=esmtp; route=requiretls; by=x"
     sent = tagging.send(FORGED, headers=[forged])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.telemetry.metrics import METRICS
+from requiretls_milter.telemetry.catalogue import METRICS
 from tests.support.faultmatrix import Row, rows
 from tests.support.paths import REPOSITORY
 

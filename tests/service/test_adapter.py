@@ -19,13 +19,8 @@ import pytest
 
 from tests.support import milterclient
 from tests.support.milterclient import CONTINUE, Edit, Outcome, edited
-from tests.support.milterprocess import (
-    POSTFIX_3_10,
-    POSTFIX_3_11,
-    SENDMAIL,
-    MilterProcess,
-    eventually,
-)
+from tests.support.milterprocess import POSTFIX_3_10, POSTFIX_3_11, SENDMAIL, MilterProcess
+from tests.support.waiting import eventually
 
 Serve = Callable[..., MilterProcess]
 
@@ -191,7 +186,6 @@ def test_local_and_remote_recipients_make_a_mixed_route(serve: Serve) -> None:
         assert "forecast=withheld; reason=withheld; route=mixed;" in edit.value
 
 
-@pytest.mark.rule(2)
 def test_r02_the_parameter_is_honoured_without_a_tls_macro_and_the_lack_of_it_logged(
     serve: Serve,
 ) -> None:
@@ -204,7 +198,6 @@ def test_r02_the_parameter_is_honoured_without_a_tls_macro_and_the_lack_of_it_lo
     assert [line["tls_version"] for line in lines] == ["", "TLSv1.3"]
 
 
-@pytest.mark.rule(16)
 def test_r16_submission_is_handled_as_relay_is(serve: Serve) -> None:
     milter = serve(REJECT, SCRIPT)
     macros = {**POSTFIX_3_11, "{auth_authen}": "alice", "{daemon_name}": "submission"}
@@ -261,7 +254,6 @@ FORGED = [
 ]
 
 
-@pytest.mark.rule(63)
 @pytest.mark.parametrize("parameters", [(), REQUIRETLS])
 def test_r63_forged_tags_are_removed_whatever_their_number_case_and_folding(
     serve: Serve, parameters: tuple[str, ...]
@@ -284,7 +276,6 @@ def test_r63_forged_tags_are_removed_whatever_their_number_case_and_folding(
     assert line["tags_removed"] == len(FORGED)
 
 
-@pytest.mark.rule(63)
 @pytest.mark.parametrize("config", ['[rules]\nmode = "off"\n', "", REJECT])
 def test_r63_forged_tags_are_removed_in_every_mode(serve: Serve, config: str) -> None:
     with serve(config, SCRIPT).client() as client:
@@ -292,7 +283,6 @@ def test_r63_forged_tags_are_removed_in_every_mode(serve: Serve, config: str) ->
         assert [edit.value for edit in outcome.edits] == ["", ""]
 
 
-@pytest.mark.rule(63)
 def test_r63_five_thousand_forged_tags_are_removed(serve: Serve) -> None:
     with serve().client() as client:
         fields = [("X-RequireTLS", " f")] * 5000
@@ -426,7 +416,6 @@ def test_tls_required_no_against_a_rule_is_refused_at_the_end(serve: Serve) -> N
         assert outcome.end.text.startswith("550 5.7.10 TLS-Required: No contradicts")
 
 
-@pytest.mark.rule(7)
 @pytest.mark.parametrize("sender", ["<>", ""])
 def test_r07_the_null_sender_is_tagged_and_never_refused(serve: Serve, sender: str) -> None:
     with serve(REJECT, SCRIPT).client() as client:
@@ -500,7 +489,6 @@ def test_a_noncompliant_delivery_that_is_accepted_is_counted(serve: Serve) -> No
     eventually(lambda: milter.totals().get(name) == 1)
 
 
-@pytest.mark.rule(62)
 def test_r62_percent_signs_in_a_reply_arrive_as_they_are(serve: Serve) -> None:
     with serve(f'{DEFER}on_unknown = "defer"\n').client() as client:
         client.mail(SENDER, "REQUIRETLS")
@@ -569,7 +557,6 @@ def test_a_connection_that_breaks_off_in_a_message_is_over(serve: Serve) -> None
 # ---------------------------------------------------------------- hostile input
 
 
-@pytest.mark.rule(1)
 def test_r01_a_parameter_of_ten_kilobytes_asks_nothing_and_harms_nothing(serve: Serve) -> None:
     with serve("", SCRIPT).client() as client:
         huge = client.message(SENDER, [BOB], parameters=["REQUIRETLS" + "x" * 10_000, "A=" * 5000])
@@ -666,7 +653,6 @@ def test_garbage_on_the_socket_ends_its_connection_and_nothing_else(serve: Serve
     eventually(lambda: milter.state() == (0, 0.0))
 
 
-@pytest.mark.rule(17)
 def test_r17_a_lost_requirement_is_counted_and_logged(serve: Serve) -> None:
     milter = serve("", SCRIPT)
     with milter.client() as client:

@@ -16,7 +16,8 @@ from requiretls_milter.engine.server import EngineDoor, EngineState
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.telemetry.metrics import Aggregate, Counters, Gauges
+from requiretls_milter.telemetry.aggregate import Aggregate
+from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.support.cliworld import World, command, start
 
 NO_REQUIRETLS = b"250 mx.test\r\n"
@@ -263,7 +264,6 @@ async def test_text_tells_host_by_host_then_both_verdicts_then_why(world: World)
 MARKUP = "no [/] [green]2.0.0 all well[/] [link=http://evil.example]see[/link] :smile:"
 
 
-@pytest.mark.rule(62)
 async def test_r62_what_a_server_says_is_no_markup_of_the_terminal(world: World) -> None:
     server = await world.server("mx.markup.test", banner=f"554 {MARKUP}\r\n".encode())
     world.mx("markup.test", "mx.markup.test")

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from requiretls_milter.ipc import client
-from requiretls_milter.model import ProbeStage
-from requiretls_milter.telemetry.metrics import DOWNGRADES
+from requiretls_milter.model import Feature, ProbeStage
 from tests.support.authority import Authority
 from tests.support.dnsserver import SILENT, failure
-from tests.support.service import MACROS, Service, eventually
+from tests.support.service import MACROS, Service
 from tests.support.serviceworld import WITHOUT_REQUIRETLS, World, world
 from tests.support.smtpserver import EHLO_TLS, Close
+from tests.support.waiting import eventually
 
 Make = Callable[..., Service]
 
@@ -156,7 +156,7 @@ def test_what_cannot_be_reached_is_not_lost(make: Make, internet: World) -> None
         internet.renewing.banner = b"220 mx.example.net ESMTP\r\n"
         internet.dns.script.update(records)
     assert service.events("downgrade") == []
-    for kind in DOWNGRADES:
+    for kind in Feature:
         assert service.metric(f'downgrades_total{{kind="{kind}"}}') == 0
 
 

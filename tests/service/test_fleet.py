@@ -15,6 +15,7 @@ import pytest
 from requiretls_milter.engine import cache as module
 from requiretls_milter.engine.cache import POLICY_GRACE, POLICY_REFRESH, CachedSource
 from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.evidence.gathering import ANY_AGE
 from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.evidence.probe import Prober
 from requiretls_milter.model import (
@@ -26,12 +27,13 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.redis import RedisBackend
 from requiretls_milter.store.steady import SteadyStore
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.counting import Counters
 from tests.support.authority import Authority
 from tests.support.fakesource import Clocks, FakeSource
 from tests.support.redisserver import RedisServer
 from tests.support.smtpserver import Close, SmtpServer
-from tests.support.stores import PROBE, counted, steady, until
+from tests.support.stores import PROBE, counted, steady
+from tests.support.waiting import until
 
 RULES = MtaStsPolicy(MtaStsMode.ENFORCE, ("mx.a.example",), 7 * 86400, "id1")
 
@@ -46,10 +48,12 @@ class Source(FakeSource):
             AddressPolicy((ip_network("127.0.0.0/8"),)), "milter.example", command_timeout=5
         )
 
-    async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
+    async def probe(
+        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+    ) -> ProbeEvidence:
         return await self._prober.probe(address, port, server_name)
 
-    async def mta_sts(self, domain: str) -> MtaStsEvidence:
+    async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         await asyncio.sleep(0.2)
         return await super().mta_sts(domain)
 
@@ -133,7 +137,6 @@ def serve(tmp_path: Path) -> Callable[..., SmtpServer]:
 Serve = Callable[..., SmtpServer]
 
 
-@pytest.mark.rule(60)
 async def test_r60_two_engines_on_one_redis_make_one_probe(
     redis: RedisServer, serve: Serve
 ) -> None:
@@ -228,7 +231,7 @@ async def test_a_fresh_look_asks_nobody_and_tells_everybody(
         await two.probe(server)
         one, other = two.engines
         two.pass_(1)
-        await one.cache.fresh().probe("127.0.0.1", server.port, "mx.test")
+        await one.cache.probe("127.0.0.1", server.port, "mx.test", since=one.clocks.monotonic())
         assert server.connections == 2
         async with fleet(redis, 1) as later:
             (found,) = await later.probe(server)
@@ -239,7 +242,6 @@ async def test_a_fresh_look_asks_nobody_and_tells_everybody(
 # ---------------------------------------------------------------- policies
 
 
-@pytest.mark.rule(60)
 async def test_r60_a_policy_is_fetched_once_for_a_fleet(redis: RedisServer) -> None:
     async with fleet(redis, 5) as five:
         for engine in five.engines:
@@ -255,7 +257,6 @@ async def test_r60_a_policy_is_fetched_once_for_a_fleet(redis: RedisServer) -> N
         assert five.fetches == 2
 
 
-@pytest.mark.rule(52)
 async def test_r52_a_policy_that_one_has_fetched_applies_for_all_until_max_age(
     redis: RedisServer,
 ) -> None:
@@ -279,7 +280,6 @@ async def test_a_domain_without_a_policy_is_nothing_to_agree_upon(redis: RedisSe
         assert two.flights("ours") == two.flights("theirs") == 0
 
 
-@pytest.mark.rule(53)
 async def test_r53_a_fleet_fetches_each_policy_anew_once_a_day(redis: RedisServer) -> None:
     domains = [f"d{number}.example" for number in range(10)]
     async with fleet(redis, 3) as three:

@@ -25,11 +25,12 @@ from requiretls_milter.store.base import (
 )
 from requiretls_milter.store.redis import RedisBackend
 from requiretls_milter.store.steady import SteadyStore
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.counting import Counters
 from tests.support.authority import Authority
 from tests.support.paths import REPOSITORY
 from tests.support.redisserver import RedisServer
-from tests.support.stores import OFFERED, POLICY, PROBE, counted, record, steady, until
+from tests.support.stores import OFFERED, POLICY, PROBE, counted, record, steady
+from tests.support.waiting import until
 
 PREFIX = "test:"
 
@@ -410,7 +411,6 @@ async def test_of_a_huge_value_no_more_is_read_than_we_would_have_written(
     assert int(sent.partition(":")[2]) < 1_000_000
 
 
-@pytest.mark.rule(61)
 async def test_r61_a_record_from_the_future_or_of_a_wrong_redis_clock_is_not_good(
     redis: RedisServer,
 ) -> None:

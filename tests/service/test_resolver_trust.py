@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.dnsserver import failure, found
-from tests.support.service import Service, eventually
+from tests.support.service import Service
 from tests.support.serviceworld import World, world
+from tests.support.waiting import eventually
 
 OFTEN = {
     "engine.process.RESOLVER_TICK": 0.05,
@@ -29,7 +30,6 @@ def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield one
 
 
-@pytest.mark.rule(20)
 def test_r20_what_was_kept_from_a_resolver_is_forgotten_when_it_is_found_to_lie(
     make: Callable[..., Service], internet: World
 ) -> None:

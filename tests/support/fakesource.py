@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+from requiretls_milter.evidence.gathering import ANY_AGE
 from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.model import (
     AddressLookup,
@@ -70,13 +71,13 @@ class FakeSource:
         found = self.script.get(f"{kind} {key}", self.script[kind])
         return replace(found, expires=self._clocks.wall() + found.expires)
 
-    async def mx(self, domain: str) -> MxEvidence:
+    async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
         found: MxEvidence = await self._say("mx", domain)
         if found.outcome is DnsOutcome.FOUND and not found.records:
             return replace(found, records=(MxRecord(10, f"mx.{domain}"),), canonical=domain)
         return found
 
-    async def mta_sts(self, domain: str) -> MtaStsEvidence:
+    async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         found: MtaStsEvidence = await self._say("mta_sts", domain)
         return replace(found, fetched_at=self._clocks.wall())
 
@@ -84,14 +85,18 @@ class FakeSource:
         found: StsRecord = await self._say("record", domain)
         return found
 
-    async def addresses(self, host: str) -> AddressLookup:
+    async def addresses(self, host: str, *, since: float = ANY_AGE) -> AddressLookup:
         found: AddressLookup = await self._say("addresses", host)
         return replace(found, canonical=host)
 
-    async def tlsa(self, host: str, port: int, addresses: AddressLookup) -> TlsaEvidence:
+    async def tlsa(
+        self, host: str, port: int, addresses: AddressLookup, *, since: float = ANY_AGE
+    ) -> TlsaEvidence:
         found: TlsaEvidence = await self._say("tlsa", f"{host}:{port}")
         return found
 
-    async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
+    async def probe(
+        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+    ) -> ProbeEvidence:
         found: ProbeEvidence = await self._say("probe", f"{address} {server_name}")
         return replace(found, address=address, probed_at=self._clocks.wall())

@@ -19,6 +19,8 @@ from requiretls_milter.evidence.addresses import AddressPolicy, is_global
 from requiretls_milter.evidence.mta_sts import MtaSts
 from requiretls_milter.evidence.tlsa import find_tlsa
 from requiretls_milter.model import DnsOutcome
+from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
+from requiretls_milter.syntax.names import address_literal, valid_hostname
 from requiretls_milter.syntax.text import MAX_TEXT
 from tests.fuzz import expect, inputs
 
@@ -73,6 +75,9 @@ class _Server(dns.nameserver.Nameserver):
         return response
 
 
+_NAMESERVER = Nameserver("192.0.2.53", DNS_PORT)
+
+
 def dns_answer(data: bytes) -> None:
     """Replies, each behind two octets of length; the first octet of all says what is asked."""
     _EVENTS.run_until_complete(_look_up(data))
@@ -81,7 +86,7 @@ def dns_answer(data: bytes) -> None:
 async def _look_up(data: bytes) -> None:
     kind, replies = data[0] if data else 0, inputs.parts(data[1:]) or [b""]
     server = _Server(replies)
-    resolver = lookups.Resolver(["192.0.2.53"], 5.0, clock=lambda: _CLOCK)
+    resolver = lookups.Resolver([_NAMESERVER], 5.0, clock=lambda: _CLOCK)
     resolver._stub.nameservers = [server]
     match kind % 5:
         case 0:
@@ -90,7 +95,7 @@ async def _look_up(data: bytes) -> None:
             assert len(mx.records) <= lookups.MAX_RECORDS
             assert mx.outcome is DnsOutcome.FOUND or not mx.records
             for record in mx.records:
-                assert lookups.valid_hostname(record.host) or lookups.address_literal(record.host)
+                assert valid_hostname(record.host) or address_literal(record.host)
             assert list(mx.records) == sorted(mx.records, key=lambda r: (r.preference, r.host))
             assert not (mx.null_mx and mx.records)
         case 1:
@@ -98,10 +103,10 @@ async def _look_up(data: bytes) -> None:
             # Of A and AAAA one is enough: not every reply that was had needs the AD bit.
             _check_end(False, found.expires, found.error, server)
             assert (found.outcome is DnsOutcome.FOUND) == bool(found.addresses)
-            assert found.outcome is not DnsOutcome.FOUND or lookups.valid_hostname(found.canonical)
+            assert found.outcome is not DnsOutcome.FOUND or valid_hostname(found.canonical)
             policy = AddressPolicy(())
             for address in found.addresses:
-                assert lookups.address_literal(address) == address
+                assert address_literal(address) == address
                 assert policy.allows(address) == is_global(ipaddress.ip_address(address))
             tlsa = await find_tlsa(resolver, HOST, 25, found, lambda: _CLOCK)
             if not found.secure and not found.alias_secure and not found.alias_error:
@@ -124,7 +129,7 @@ async def _look_up(data: bytes) -> None:
 @functools.cache
 def _mta_sts() -> MtaSts:
     """One for all: it loads the trust store, which takes longer than all else."""
-    nobody = lookups.Resolver(["192.0.2.53"], 5.0)
+    nobody = lookups.Resolver([_NAMESERVER], 5.0)
     return MtaSts(nobody, AddressPolicy(()), clock=lambda: _CLOCK)
 
 
@@ -133,7 +138,7 @@ def _check_lookup(found: lookups.Lookup, server: _Server) -> None:
     assert (found.outcome is DnsOutcome.FOUND) == bool(found.rdatas)
     texts = all(rdata.rdtype == dns.rdatatype.TXT for rdata in found.rdatas)
     assert texts or len(found.rdatas) <= lookups.MAX_RECORDS
-    assert lookups.valid_hostname(found.canonical)
+    assert valid_hostname(found.canonical)
 
 
 def _check_end(secure: bool, expires: float, error: str, server: _Server) -> None:

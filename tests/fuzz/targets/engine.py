@@ -88,9 +88,10 @@ def kept_record(data: bytes) -> None:
     except records.RecordError:
         pass
     else:
-        assert records.worth_a_pause(attempt.found)
-        assert attempt.found.expires <= _NOW + CLOCK_SKEW + 2 * _LONGEST
-        expect.one_line(attempt.found.error, MAX_TEXT)
+        if attempt is not None:
+            assert records.worth_a_pause(attempt.found)
+            assert attempt.found.expires <= _NOW + CLOCK_SKEW + 2 * _LONGEST
+            expect.one_line(attempt.found.error, MAX_TEXT)
     try:
         found = records.decode_probe(data, _ADDRESS, _NOW)
     except records.RecordError:

@@ -12,7 +12,6 @@ from requiretls_milter.ipc import wire
 from requiretls_milter.milter import envelope
 from requiretls_milter.milter import tag as tags
 from requiretls_milter.milter.requirement import (
-    Capability,
     HeaderFindings,
     asks_requiretls,
     is_lost,
@@ -22,6 +21,7 @@ from requiretls_milter.milter.requirement import (
 from requiretls_milter.milter.transaction import Client, Settings, Transaction
 from requiretls_milter.model import (
     Action,
+    Capability,
     Decision,
     Forecast,
     ProfileName,
@@ -37,6 +37,9 @@ _TAG = re.compile(
     r"requirement=(?P<requirement>[a-z-]+); source=[a-z-]+; forecast=[^;\s]+; reason=[a-z0-9_]+; "
     r"route=[a-z-]+; by=[^;\s]+"
 )
+_TOLD = tuple(one for one in Capability if one is not Capability.AUTO)
+"""What an MTA can turn out to act on."""
+
 MAX_TAG = 700
 """Characters of a tag: two free words of 255, and closed sets."""
 
@@ -100,7 +103,7 @@ def header_fields(data: bytes) -> None:
         ProfileName.POSTFIX
     )
     for esmtp, rule, capability, header, profile in itertools.product(
-        (False, True), (False, True), Capability, (False, True), ProfileName
+        (False, True), (False, True), _TOLD, (False, True), ProfileName
     ):
         asked = resolve(
             findings,
@@ -180,7 +183,7 @@ def transaction(data: bytes) -> None:
     client = Client(
         authenticated=bool(flags & 1),
         trusted=bool(flags & 2),
-        capability=_pick(Capability, flags >> 2),
+        capability=_TOLD[(flags >> 2) % len(_TOLD)],
     )
     message = Transaction(_SETTINGS, client, inputs.text(sender), parameters.split(b"\0"))
     for part in recipients[:20]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from requiretls_milter.config import Config
-from requiretls_milter.evidence.dns import address_literal, valid_hostname
+from requiretls_milter.milter import hop
 from requiretls_milter.model import HopKind, NextHop
-from requiretls_milter.syntax import nexthop
+from requiretls_milter.syntax import names, nexthop
+from requiretls_milter.syntax.endpoint import MAX_PORT
+from requiretls_milter.syntax.names import address_literal, valid_hostname
 from tests.fuzz import expect, inputs
 
 MAX_ERROR = 400
@@ -30,8 +32,8 @@ def _parse(text: str) -> None:
 
 def _check(found: NextHop) -> None:
     assert found.kind is not HopKind.LOCAL
-    assert 1 <= found.port <= nexthop.MAX_PORT
-    expect.one_line(str(found), nexthop.MAX_DOMAIN + len("[]:65535"))
+    assert 1 <= found.port <= MAX_PORT
+    expect.one_line(str(found), names.MAX_NAME + len("[]:65535"))
     assert nexthop.parse(str(found)) == found, "its text says something else"
     if found.kind is HopKind.ADDRESS:
         assert address_literal(found.host) == found.host
@@ -43,8 +45,8 @@ def domain_name(data: bytes) -> None:
     """A domain name, in UTF-8."""
     text = data.decode("utf-8", "replace")
     try:
-        name = nexthop.to_alabel(text)
-    except nexthop.NextHopError as error:
+        name = names.to_alabel(text)
+    except names.DomainNameError as error:
         expect.one_line(str(error), MAX_ERROR)
         # A wildcard is a host to Postfix, but no next hop.
         known = text.startswith("*.") or not valid_hostname(text)
@@ -52,21 +54,21 @@ def domain_name(data: bytes) -> None:
         return
     assert valid_hostname(name)
     assert name == name.lower()
-    assert nexthop.to_alabel(name) == name
-    assert nexthop.to_alabel(f"{name}.") == name
-    assert nexthop.to_alabel(name.upper()) == name
-    *_, last = nexthop.patterns(name)
+    assert names.to_alabel(name) == name
+    assert names.to_alabel(f"{name}.") == name
+    assert names.to_alabel(name.upper()) == name
+    *_, last = names.patterns(name)
     assert name.endswith(last)
 
 
 def macros(data: bytes) -> None:
     """Mailer, host and an envelope address, separated by NUL."""
     mailer, host, address = (inputs.text(part) for part in [*data.split(b"\0"), b"", b""][:3])
-    domain = nexthop.domain_of(address)
+    domain = names.domain_of(address)
     assert domain in address
     assert "@" not in domain
     try:
-        found = nexthop.from_macros(mailer, host, domain, _MTA)
+        found = hop.from_macros(mailer, host, domain, _MTA)
     except nexthop.NextHopError as error:
         expect.one_line(str(error), MAX_ERROR)
         return

@@ -170,7 +170,6 @@ def test_a_wrong_value_is_told_with_what_was_expected_and_given(
     assert said in mistake
 
 
-@pytest.mark.rule(62)
 def test_r62_what_stands_in_the_file_cannot_break_out_of_the_message(tmp_path: Path) -> None:
     found = mistakes(tmp_path, '[rules]\n"a\\nb\\u001b[31m" = 1\nmode = "\\r\\n\\u001b[31mé"\n')
     for mistake in found:
@@ -178,7 +177,6 @@ def test_r62_what_stands_in_the_file_cannot_break_out_of_the_message(tmp_path: P
         assert mistake.isprintable()
 
 
-@pytest.mark.rule(62)
 def test_r62_a_long_value_is_told_in_part(tmp_path: Path) -> None:
     (mistake,) = mistakes(tmp_path, f'rules.mode = "{"x" * 4000}"\n')
     assert len(mistake) < 200
@@ -327,7 +325,6 @@ def test_require_with_a_mode_that_acts_is_not_warned_of(tmp_path: Path) -> None:
     assert config.warnings(loaded) == ()
 
 
-@pytest.mark.rule(20)
 @pytest.mark.parametrize(
     ("nameserver", "warned"),
     [("127.0.0.1", False), ("[::1]:5353", False), ("192.0.2.53", True), ("192.0.2.53:53", True)],

@@ -10,11 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from requiretls_milter.config import Config, ConfigError, EnforceFor, parse
+from requiretls_milter.config import Config, ConfigError, parse
 from requiretls_milter.config.manual import markdown
 from requiretls_milter.config.mistakes import tables_of
 from requiretls_milter.config.text import EXAMPLES, render
-from requiretls_milter.model import MtaProfile, MtaSts, ProfileName, RequiretlsPolicy, TlsLevel
+from requiretls_milter.model import (
+    EnforceFor,
+    MtaProfile,
+    MtaSts,
+    ProfileName,
+    RequiretlsPolicy,
+    TlsLevel,
+)
 from tests.support.paths import REPOSITORY
 
 CONTRACT = (Path(__file__).parent / "contract.toml").read_bytes()
@@ -115,7 +122,6 @@ def test_the_profile_can_be_that_of_the_rfc() -> None:
     assert configured('mta.profile = "rfc8689"').mta.profile_for("").name is ProfileName.RFC8689
 
 
-@pytest.mark.rule(19)
 def test_r19_postfix_s_own_policy_list_is_left_to_the_judge() -> None:
     assert configured('mta.requiretls_policy = "default"').mta.profile_for("smtp") == MtaProfile()
 
@@ -187,6 +193,27 @@ def test_what_a_rule_of_a_domain_leaves_out_is_none() -> None:
     assert rule.mode is None
     assert rule.require is None
     assert rule.decide_wait is None
+
+
+@pytest.mark.parametrize(
+    ("text", "acts"),
+    [
+        ("", False),
+        ('rules.mode = "off"', False),
+        ('rules.mode = "defer"', True),
+        ('[rules.sender."a.example"]\nmode = "reject"', True),
+        ('[rules.sender."a.example"]\nrequire = true', False),
+    ],
+)
+def test_rules_act_if_any_of_them_does(text: str, acts: bool) -> None:
+    assert configured(text).rules.acts is acts
+
+
+def test_the_longest_wait_is_that_of_any_rule() -> None:
+    table = '[rules.nexthop."a.example"]\ndecide_wait = {}\n'
+    assert configured("rules.decide_wait = 7").rules.longest_decide_wait == 7
+    assert configured("rules.decide_wait = 7\n" + table.format(3)).rules.longest_decide_wait == 7
+    assert configured("rules.decide_wait = 7\n" + table.format(9)).rules.longest_decide_wait == 9
 
 
 # ---------------------------------------------------------------- passed on, compared, shown

@@ -16,11 +16,12 @@ from requiretls_milter.config import Config, Limits
 from requiretls_milter.engine.cache import BusyError
 from requiretls_milter.engine.process import _Engine, _look_alike
 from requiretls_milter.engine.server import MAX_CONNECTIONS
-from requiretls_milter.evidence.collector import MAX_HOSTS, MAX_PROBES, Collector
+from requiretls_milter.evidence.collector import Collector
+from requiretls_milter.evidence.gathering import MAX_HOSTS, MAX_PROBES
 from requiretls_milter.evidence.slots import Pace, Slots
 from requiretls_milter.ipc.child import Start
 from requiretls_milter.ipc.control import pair
-from requiretls_milter.telemetry.metrics import Bound
+from requiretls_milter.telemetry.labels import Bound
 from tests.support.paths import REPOSITORY
 from tests.unit.engine.test_cache import Kit
 

@@ -36,7 +36,8 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.base import StoreError, StoreKind
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.telemetry.metrics import Counters, Layer
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import Layer
 from tests.support.fakesource import Clocks, FakeSource
 
 RETRY = 60.0
@@ -85,7 +86,6 @@ async def test_what_was_found_is_kept_for_its_ttl_and_no_longer(kit: Kit) -> Non
     assert kit.count("cache_requests_total", "domain", "miss") == 2
 
 
-@pytest.mark.rule(61)
 async def test_r61_expiry_has_jitter_which_only_shortens(kit: Kit) -> None:
     kit.random = 1.0
     found = await kit.cache.mx("a.example")
@@ -113,7 +113,6 @@ async def test_nothing_is_kept_for_longer_than_a_day(kit: Kit) -> None:
     assert found.expires == kit.clocks.wall() + MAX_LIFE
 
 
-@pytest.mark.rule(61)
 async def test_r61_a_clock_that_goes_backwards_does_not_extend_life(kit: Kit) -> None:
     found = await kit.cache.mx("a.example")
     kit.clocks.wall_time -= 10_000
@@ -138,7 +137,6 @@ async def test_a_clock_that_jumps_ahead_ends_life(kit: Kit) -> None:
 # ---------------------------------------------------------------- layers
 
 
-@pytest.mark.rule(59)
 async def test_r59_domains_that_share_a_host_share_its_evidence_and_no_policy(kit: Kit) -> None:
     policy = MtaStsPolicy(MtaStsMode.ENFORCE, ("mx.example",), 86400, "1")
     kit.source.script["mta_sts a.example"] = MtaStsEvidence(policy, expires=86400)
@@ -242,7 +240,6 @@ FAILURES: list[tuple[str, Any, Callable[[CachedSource], Awaitable[Any]]]] = [
 ]
 
 
-@pytest.mark.rule(61)
 @pytest.mark.parametrize(("kind", "failure", "ask"), FAILURES)
 async def test_r61_a_failed_attempt_stands_for_retry_after_and_is_not_repeated(
     kit: Kit, kind: str, failure: Any, ask: Callable[[CachedSource], Awaitable[Any]]
@@ -261,7 +258,6 @@ async def test_r61_a_failed_attempt_stands_for_retry_after_and_is_not_repeated(
     assert kit.count("cache_requests_total", layer, "held") == 20
 
 
-@pytest.mark.rule(61)
 async def test_r61_the_pause_doubles_to_fifteen_minutes(kit: Kit) -> None:
     kit.source.script["mx"] = MxEvidence(DnsOutcome.ERROR)
     pauses = []
@@ -319,7 +315,6 @@ async def test_what_a_server_answers_for_good_is_no_failed_attempt(
     assert found.expires == kit.clocks.wall() + 3600
 
 
-@pytest.mark.rule(21)
 async def test_r21_an_error_after_good_evidence_is_the_evidence_and_not_hidden(kit: Kit) -> None:
     await kit.cache.tlsa("a", 25, ADDRESSES)
     kit.clocks.pass_(301)
@@ -330,7 +325,6 @@ async def test_r21_an_error_after_good_evidence_is_the_evidence_and_not_hidden(k
 # ---------------------------------------------------------------- single flight
 
 
-@pytest.mark.rule(60)
 async def test_r60_what_many_want_at_once_is_looked_for_once(kit: Kit) -> None:
     kit.source.gate = asyncio.Event()
     tasks = [asyncio.create_task(kit.cache.probe("192.0.2.1", 25, "a")) for _ in range(100)]
@@ -345,7 +339,6 @@ async def test_r60_what_many_want_at_once_is_looked_for_once(kit: Kit) -> None:
     assert kit.cache.in_flight == 0
 
 
-@pytest.mark.rule(60)
 async def test_r60_who_is_cancelled_does_not_take_the_flight_from_the_others(kit: Kit) -> None:
     kit.source.gate = asyncio.Event()
     first, second = (asyncio.create_task(kit.cache.mx("a")) for _ in range(2))
@@ -431,9 +424,9 @@ async def test_closing_ends_what_is_under_way(kit: Kit) -> None:
 async def test_a_fresh_look_takes_nothing_from_before_and_is_kept_for_all(kit: Kit) -> None:
     await kit.cache.mx("a")
     kit.clocks.pass_(1)
-    fresh = kit.cache.fresh()
-    await fresh.mx("a")
-    await fresh.mx("a")
+    since = kit.clocks.monotonic()
+    await kit.cache.mx("a", since=since)
+    await kit.cache.mx("a", since=since)
     assert kit.source.calls["mx a"] == 2
     await kit.cache.mx("a")
     assert kit.source.calls["mx a"] == 2
@@ -443,15 +436,16 @@ async def test_a_fresh_look_does_not_wait_for_the_pause_after_a_failure(kit: Kit
     kit.source.script["probe"] = ProbeEvidence("", ProbeStage.CONNECT, ProbeFailure.REFUSED)
     await kit.cache.probe("192.0.2.1", 25, "a")
     kit.clocks.pass_(1)
-    await kit.cache.fresh().probe("192.0.2.1", 25, "a")
+    await kit.cache.probe("192.0.2.1", 25, "a", since=kit.clocks.monotonic())
     assert kit.source.calls["probe 192.0.2.1 a"] == 2
 
 
 async def test_a_fresh_look_covers_every_kind(kit: Kit) -> None:
-    fresh = kit.cache.fresh()
-    assert await fresh.mta_sts("a") == await kit.cache.mta_sts("a")
-    assert await fresh.addresses("a") == await kit.cache.addresses("a")
-    assert await fresh.tlsa("a", 25, ADDRESSES) == await kit.cache.tlsa("a", 25, ADDRESSES)
+    cache, since = kit.cache, kit.clocks.monotonic()
+    assert await cache.mta_sts("a", since=since) == await cache.mta_sts("a")
+    assert await cache.addresses("a", since=since) == await cache.addresses("a")
+    fresh = await cache.tlsa("a", 25, ADDRESSES, since=since)
+    assert fresh == await cache.tlsa("a", 25, ADDRESSES)
 
 
 # ---------------------------------------------------------------- MTA-STS
@@ -465,7 +459,6 @@ def publish(kit: Kit, policy: MtaStsPolicy = POLICY) -> None:
     kit.source.script["record"] = StsRecord(policy.id, expires=300)
 
 
-@pytest.mark.rule(53)
 async def test_r53_a_policy_is_revalidated_by_its_id_after_a_short_grace(kit: Kit) -> None:
     publish(kit)
     first = await kit.cache.mta_sts("a")
@@ -479,7 +472,6 @@ async def test_r53_a_policy_is_revalidated_by_its_id_after_a_short_grace(kit: Ki
     assert kit.count("mta_sts_fetches_total", "policy") == 1
 
 
-@pytest.mark.rule(53)
 async def test_r53_a_new_id_fetches_the_new_policy(kit: Kit) -> None:
     publish(kit)
     await kit.cache.mta_sts("a")
@@ -490,7 +482,6 @@ async def test_r53_a_new_id_fetches_the_new_policy(kit: Kit) -> None:
     assert kit.source.calls["mta_sts a"] == 2
 
 
-@pytest.mark.rule(53)
 async def test_r53_a_policy_is_fetched_anew_each_day_whatever_its_id(kit: Kit) -> None:
     publish(kit)
     await kit.cache.mta_sts("a")
@@ -499,7 +490,6 @@ async def test_r53_a_policy_is_fetched_anew_each_day_whatever_its_id(kit: Kit) -
     assert kit.source.calls["mta_sts a"] == 2
 
 
-@pytest.mark.rule(52)
 async def test_r52_a_policy_that_cannot_be_fetched_any_more_applies_until_max_age(
     kit: Kit,
 ) -> None:
@@ -516,7 +506,6 @@ async def test_r52_a_policy_that_cannot_be_fetched_any_more_applies_until_max_ag
     assert (await kit.cache.mta_sts("a")).policy is None
 
 
-@pytest.mark.rule(52)
 async def test_r52_a_policy_that_cannot_be_renewed_ends_with_its_max_age_to_the_second(
     kit: Kit,
 ) -> None:
@@ -536,7 +525,6 @@ async def test_r52_a_policy_that_cannot_be_renewed_ends_with_its_max_age_to_the_
     assert (await kit.cache.mta_sts("a")).policy is None
 
 
-@pytest.mark.rule(52)
 async def test_r52_a_policy_that_ends_while_it_is_fetched_anew_is_not_served(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -560,9 +548,7 @@ async def test_r52_a_policy_that_ends_while_it_is_fetched_anew_is_not_served(
     assert kit.source.calls["mta_sts a"] == before  # no fetch for five minutes
 
 
-@pytest.mark.rule(52)
-@pytest.mark.rule(58)
-async def test_r58_a_policy_whose_record_has_vanished_applies_with_a_warning(kit: Kit) -> None:
+async def test_r52_r58_a_policy_whose_record_has_vanished_applies_with_a_warning(kit: Kit) -> None:
     publish(kit)
     await kit.cache.mta_sts("a")
     kit.source.script["record"] = StsRecord(expires=300)
@@ -573,7 +559,6 @@ async def test_r58_a_policy_whose_record_has_vanished_applies_with_a_warning(kit
     assert "no MTA-STS record any more" in found.error
 
 
-@pytest.mark.rule(52)
 async def test_r52_a_record_that_cannot_be_looked_up_does_not_end_a_policy(kit: Kit) -> None:
     publish(kit)
     await kit.cache.mta_sts("a")
@@ -583,7 +568,6 @@ async def test_r52_a_record_that_cannot_be_looked_up_does_not_end_a_policy(kit: 
     assert (await kit.cache.mta_sts("a")).policy == POLICY
 
 
-@pytest.mark.rule(49)
 async def test_r49_a_policy_with_max_age_zero_is_for_this_attempt_only(kit: Kit) -> None:
     publish(kit)
     await kit.cache.mta_sts("a")
@@ -636,7 +620,7 @@ async def test_a_store_that_fails_is_a_store_that_knows_nothing(kit: Kit) -> Non
     publish(kit)
     for store in (Broken(), Garbled()):
         kit.cache._store = store
-        assert (await kit.cache.fresh().mta_sts("a")).policy == POLICY
+        assert (await kit.cache.mta_sts("a", since=kit.clocks.monotonic())).policy == POLICY
         kit.clocks.pass_(POLICY_GRACE)
 
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from requiretls_milter.engine.downgrades import REMEMBERED, Feature, Ledger, observations
+from requiretls_milter.engine.downgrades import REMEMBERED, Ledger, observations
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
     DomainEvidence,
+    Feature,
     HopKind,
     HostEvidence,
     MtaStsEvidence,
@@ -32,7 +33,7 @@ from requiretls_milter.model import (
 from requiretls_milter.store.base import StoreError, StoreKind
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.counting import Counters
 
 DAY = 86400.0
 NOW = 1_800_000_000.0
@@ -159,7 +160,6 @@ async def test_a_policy_that_is_withdrawn_in_mode_none_is_no_downgrade() -> None
     assert not world.counted()
 
 
-@pytest.mark.rule(58)
 async def test_r58_a_policy_that_vanishes_is_a_downgrade_while_it_still_applies() -> None:
     world = World()
     await world.sees(Offer(), 0)

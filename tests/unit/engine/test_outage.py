@@ -40,11 +40,12 @@ from requiretls_milter.model import (
     TlsaRecord,
 )
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.telemetry.metrics import Counters, Gauges, OutboundService
+from requiretls_milter.telemetry.counting import Counters, Gauges
+from requiretls_milter.telemetry.labels import OutboundService
 from tests.support.fakesource import Clocks, FakeSource
 
 TIMED_OUT = ProbeEvidence("", ProbeStage.CONNECT, ProbeFailure.TIMEOUT, error="timed out")
-NO_ROUTE = ProbeEvidence("", ProbeStage.CONNECT, ProbeFailure.REFUSED, error="No route to host")
+NO_ROUTE = ProbeEvidence("", ProbeStage.CONNECT, ProbeFailure.UNREACHABLE, error="No route to host")
 REFUSED = ProbeEvidence("", ProbeStage.CONNECT, ProbeFailure.REFUSED, error="Connection refused")
 HANGS = ProbeEvidence("", ProbeStage.BANNER, ProbeFailure.TIMEOUT, error="timed out")
 FORBIDDEN = ProbeEvidence("", ProbeStage.CONNECT, ProbeFailure.FORBIDDEN)
@@ -443,7 +444,7 @@ async def test_to_find_out_puts_little_load_on_those_who_are_asked(kit: Kit) -> 
     ends = kit.clocks.monotonic() + 3000  # less than the good ones are kept
     while kit.clocks.monotonic() < ends:
         for number in DEAD:
-            await kit.cache.fresh().probe(f"8.8.{number}.1", 25, "")
+            await kit.cache.probe(f"8.8.{number}.1", 25, "", since=kit.clocks.monotonic())
         await kit.cache.ask_again()
         kit.clocks.pass_(5)
     calls = [kit.sessions([number]) - 1 for number in GOOD]
@@ -567,7 +568,7 @@ async def test_an_outage_of_ipv6_alone_is_none_and_soon_not_even_asked_about(kit
     asked = []
     for _ in range(40):
         for number in everybody:
-            await kit.cache.fresh().probe(ipv6(number), 25, "")
+            await kit.cache.probe(ipv6(number), 25, "", since=kit.clocks.monotonic())
         before = kit.sessions(everybody)
         await kit.cache.ask_again()
         asked.append(kit.sessions(everybody) - before)

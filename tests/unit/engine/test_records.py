@@ -42,7 +42,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.base import CLOCK_SKEW
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.counting import Counters
 from tests.support.stores import OFFERED, counted
 
 NOW = 1_000_000.0
@@ -127,7 +127,6 @@ def test_a_policy_that_nobody_can_have_published_is_none(path: str, value: Any) 
         decode_policy(changed(encode_policy(POLICY, NOW, NOW), path, value), NOW)
 
 
-@pytest.mark.rule(61)
 def test_r61_a_policy_lives_until_its_max_age_whatever_else_the_record_says() -> None:
     kept = decode_policy(encode_policy(POLICY, NOW - 80_000, NOW + 1e9), NOW)
     assert kept.evidence.expires == NOW + 6400
@@ -165,7 +164,6 @@ def test_a_session_comes_back_as_it_was_held(found: ProbeEvidence) -> None:
         replace(PROBE, only_opportunistic="tls alert handshake failure"),
     ],
 )
-@pytest.mark.rule(61)
 def test_r61_a_temporary_result_is_neither_kept_nor_taken(found: ProbeEvidence) -> None:
     assert not worth_keeping(found)
     with pytest.raises(RecordError):
@@ -203,7 +201,6 @@ def test_a_session_that_we_would_not_have_kept_is_none(path: str, value: Any) ->
         decode_probe(changed(encode_probe(PROBE), path, value), ADDRESS, NOW)
 
 
-@pytest.mark.rule(61)
 def test_r61_a_session_is_good_for_an_hour_whatever_the_record_says() -> None:
     found = replace(PROBE, expires=NOW + 1e9)
     assert decode_probe(encode_probe(found), ADDRESS, NOW).expires == PROBE.probed_at + FRESH
@@ -235,6 +232,7 @@ FAILED = ProbeEvidence(
     [
         FAILED,
         replace(FAILED, stage=ProbeStage.CONNECT, failure=ProbeFailure.TIMEOUT, error=""),
+        replace(FAILED, stage=ProbeStage.CONNECT, failure=ProbeFailure.UNREACHABLE),
         replace(FAILED, stage=ProbeStage.BANNER, failure=ProbeFailure.REPLY, reply=Reply(421)),
         replace(PROBE, starttls_reply=Reply(454, "4.7.0"), probed_at=NOW - 30, expires=NOW + 30),
         replace(PROBE, only_opportunistic="alert", probed_at=NOW - 30, expires=NOW + 30),
@@ -243,6 +241,7 @@ FAILED = ProbeEvidence(
 def test_a_failed_session_comes_back_with_its_pause(found: ProbeEvidence) -> None:
     assert worth_a_pause(found)
     kept = decode_attempt(encode_attempt(found, 120.0), ADDRESS, NOW, 900.0)
+    assert kept is not None
     assert (kept.found, kept.pause) == (found, 120.0)
 
 
@@ -260,6 +259,9 @@ def test_a_failed_session_comes_back_with_its_pause(found: ProbeEvidence) -> Non
         ("pause", 901.0),
         ("pause", "60"),
         ("surprise", 1),
+        ("v", 0),
+        ("v", 3),
+        ("v", "2"),
     ],
 )
 def test_a_failed_session_that_we_would_not_have_kept_is_none(path: str, value: Any) -> None:
@@ -267,10 +269,45 @@ def test_a_failed_session_that_we_would_not_have_kept_is_none(path: str, value: 
         decode_attempt(changed(encode_attempt(FAILED, 60.0), path, value), ADDRESS, NOW, 900.0)
 
 
-@pytest.mark.rule(61)
+# ---------------------------------------------------------------- records of earlier versions
+
+EARLIER_POLICY = (
+    b'{"v":1,"policy":{"mode":"enforce","mx":["mx.example.net","*.example.net"],'
+    b'"max_age":86400,"id":"20260101a"},"fetched_at":999950.0,"asked_at":999990.0}'
+)
+EARLIER_PROBE = (
+    b'{"v":1,"found":{"address":"192.0.2.1","stage":"done","failure":null,"reply":null,'
+    b'"starttls_offered":true,"starttls_reply":null,"tls_version":"TLSv1.3",'
+    b'"chain":["MIIBAA=="],"requiretls":true,"ehlo_name":"mx.example.net","error":"",'
+    b'"probed_at":999900.0,"expires":1003000.0,"chain_cut":false,"only_opportunistic":""}}'
+)
+EARLIER_ATTEMPT = (
+    b'{"v":1,"found":{"address":"192.0.2.1","stage":"connect","failure":"refused",'
+    b'"reply":null,"starttls_offered":null,"starttls_reply":null,"tls_version":"","chain":[],'
+    b'"requiretls":null,"ehlo_name":"","error":"No route to host","probed_at":999970.0,'
+    b'"expires":1000030.0,"chain_cut":false,"only_opportunistic":""},"pause":60.0}'
+)
+
+
+def test_r52_a_policy_of_an_earlier_version_is_read() -> None:
+    """An upgrade must not take away what an attacker cannot."""
+    assert decode_policy(EARLIER_POLICY, NOW).policy == POLICY
+
+
+def test_a_session_of_an_earlier_version_is_read() -> None:
+    """What went to its end means the same as ever."""
+    assert decode_probe(EARLIER_PROBE, ADDRESS, NOW) == replace(PROBE, chain=(b"0\x82\x01\x00",))
+
+
+def test_a_failed_session_of_an_earlier_version_is_dropped_and_not_misread() -> None:
+    """It calls "refused" what may have been our own network."""
+    assert decode_attempt(EARLIER_ATTEMPT, ADDRESS, NOW, 900.0) is None
+
+
 def test_r61_a_failed_session_holds_back_no_longer_than_it_may_whatever_the_record_says() -> None:
     found = replace(FAILED, expires=NOW + 1e9)
     kept = decode_attempt(encode_attempt(found, 60.0), ADDRESS, NOW, 900.0)
+    assert kept is not None
     assert kept.found.expires == FAILED.probed_at + 120
 
 

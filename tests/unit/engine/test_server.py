@@ -48,7 +48,8 @@ from requiretls_milter.model import (
     Reason,
     Requirement,
 )
-from requiretls_milter.telemetry.metrics import Aggregate, Totals
+from requiretls_milter.telemetry.aggregate import Aggregate
+from requiretls_milter.telemetry.counting import Totals
 
 
 class FakeAssessor:

@@ -23,6 +23,7 @@ from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.mta_sts import FETCH_RETRY, MAX_POLICY, MtaSts
 from requiretls_milter.model import MtaStsEvidence, MtaStsMode, MtaStsPolicy
+from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
 from tests.support.authority import DAY, Authority, Issued
 from tests.support.dnsserver import DnsServer, Scripted, failure, found, nodata
 
@@ -93,7 +94,7 @@ def finder(
     **limits: Any,
 ) -> MtaSts:
     return MtaSts(
-        Resolver([server.address], 1.0),
+        Resolver([server.nameserver], 1.0),
         policy,
         str(authority.path),
         port=host.port if host else 443,
@@ -123,7 +124,6 @@ def assert_failed(evidence: MtaStsEvidence, why: str) -> None:
 # ---------------------------------------------------------------- discovery
 
 
-@pytest.mark.rule(50)
 async def test_r50_a_policy_is_found_at_the_well_known_place(
     server: DnsServer, authority: Authority, certificate: Issued
 ) -> None:
@@ -140,7 +140,6 @@ async def test_r50_a_policy_is_found_at_the_well_known_place(
     assert "Cookie" not in request.headers
 
 
-@pytest.mark.rule(46)
 @pytest.mark.parametrize("record", [nodata(), found('_mta-sts.example.test 60 IN TXT "v=spf1"')])
 async def test_r46_without_a_record_nothing_is_fetched(
     server: DnsServer, authority: Authority, record: Scripted
@@ -153,7 +152,6 @@ async def test_r46_without_a_record_nothing_is_fetched(
     assert server.types_asked(HOST) == []
 
 
-@pytest.mark.rule(46)
 async def test_r46_strings_are_joined_without_spaces_and_aliases_followed(
     server: DnsServer, authority: Authority, certificate: Issued
 ) -> None:
@@ -170,7 +168,6 @@ async def test_r46_strings_are_joined_without_spaces_and_aliases_followed(
     assert evidence.policy.id == "20160831"
 
 
-@pytest.mark.rule(46)
 async def test_r46_two_records_are_none_and_it_is_said(
     server: DnsServer, authority: Authority
 ) -> None:
@@ -189,7 +186,6 @@ async def test_r46_two_records_are_none_and_it_is_said(
     assert [line["error"] for line in told] == ["2 MTA-STS records instead of one"]
 
 
-@pytest.mark.rule(46)
 async def test_r46_other_texts_do_not_matter_however_many_there_are(
     server: DnsServer, authority: Authority
 ) -> None:
@@ -213,7 +209,6 @@ async def test_a_failed_lookup_of_the_record_is_an_error(
     assert evidence.expires == NOW
 
 
-@pytest.mark.rule(53)
 async def test_r53_the_id_can_be_looked_up_without_a_fetch(
     server: DnsServer, authority: Authority
 ) -> None:
@@ -222,7 +217,6 @@ async def test_r53_the_id_can_be_looked_up_without_a_fetch(
     assert record.expires == NOW + 60
 
 
-@pytest.mark.rule(54)
 async def test_r54_the_parent_domain_is_never_asked(
     server: DnsServer, authority: Authority
 ) -> None:
@@ -233,7 +227,6 @@ async def test_r54_the_parent_domain_is_never_asked(
 # ---------------------------------------------------------------- the reply
 
 
-@pytest.mark.rule(50)
 @pytest.mark.parametrize("status", [201, 204, 206, 304, 400, 403, 404, 500, 503])
 async def test_r50_no_status_but_200_is_good(
     server: DnsServer, authority: Authority, certificate: Issued, status: int
@@ -244,7 +237,6 @@ async def test_r50_no_status_but_200_is_good(
     assert_failed(await ask(server, authority, certificate, handler), f"status {status}")
 
 
-@pytest.mark.rule(50)
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_r50_a_redirect_is_never_followed(
     server: DnsServer, authority: Authority, certificate: Issued, status: int
@@ -260,7 +252,6 @@ async def test_r50_a_redirect_is_never_followed(
     assert len(host.requests) == 1
 
 
-@pytest.mark.rule(50)
 @pytest.mark.parametrize(
     "content_type",
     [
@@ -279,7 +270,6 @@ async def test_r50_parameters_of_text_plain_are_ignored(
     assert (await ask(server, authority, certificate, handler)).policy is not None
 
 
-@pytest.mark.rule(50)
 @pytest.mark.parametrize("content_type", ["text/html", "application/octet-stream", "text", ""])
 async def test_r50_another_media_type_is_refused(
     server: DnsServer, authority: Authority, certificate: Issued, content_type: str
@@ -294,7 +284,6 @@ def _padded(length: int) -> bytes:
     return BODY + b"x: " + b"y" * (length - len(BODY) - 4) + b"\n"
 
 
-@pytest.mark.rule(50)
 @pytest.mark.parametrize("chunked", [True, False])
 @pytest.mark.parametrize(
     ("length", "good"), [(MAX_POLICY - 1, True), (MAX_POLICY, True), (MAX_POLICY + 1, False)]
@@ -319,7 +308,6 @@ async def test_r50_a_policy_has_at_most_64_kibibytes(
         assert_failed(evidence, "longer than 65536 octets")
 
 
-@pytest.mark.rule(50)
 async def test_r50_a_body_without_end_is_cut_off(
     server: DnsServer, authority: Authority, certificate: Issued
 ) -> None:
@@ -354,7 +342,6 @@ async def saying(certificate: Issued, answer: bytes) -> AsyncIterator[PolicyHost
         yield PolicyHost(port=tcp.sockets[0].getsockname()[1])
 
 
-@pytest.mark.rule(50)
 @pytest.mark.parametrize(
     ("answer", "good"),
     [
@@ -379,7 +366,6 @@ async def test_r50_a_policy_cut_short_on_the_way_is_refused(
         assert found.expires == NOW + FETCH_RETRY
 
 
-@pytest.mark.rule(50)
 async def test_r50_a_compressed_policy_is_refused_unopened(
     server: DnsServer, authority: Authority, certificate: Issued
 ) -> None:
@@ -394,7 +380,6 @@ async def test_r50_a_compressed_policy_is_refused_unopened(
     assert_failed(await ask(server, authority, certificate, handler), "compressed")
 
 
-@pytest.mark.rule(50)
 @pytest.mark.parametrize(
     "headers",
     [{"X": "y" * 10_000}, {"X" * 10_000: "y"}, {f"X-{n}": "y" for n in range(200)}],
@@ -408,7 +393,6 @@ async def test_r50_a_header_without_bounds_is_refused(
     assert (await ask(server, authority, certificate, handler)).policy is None
 
 
-@pytest.mark.rule(50)
 @pytest.mark.parametrize("where", ["header", "body"])
 async def test_r50_the_whole_fetch_has_a_deadline(
     server: DnsServer, authority: Authority, certificate: Issued, where: str
@@ -443,7 +427,6 @@ async def test_a_policy_that_cannot_be_read_says_which_line(
     assert_failed(await ask(server, authority, certificate, handler), "line 5: mx")
 
 
-@pytest.mark.rule(49)
 async def test_r49_a_policy_of_no_age_is_good_for_this_attempt_only(
     server: DnsServer, authority: Authority, certificate: Issued
 ) -> None:
@@ -458,7 +441,6 @@ async def test_r49_a_policy_of_no_age_is_good_for_this_attempt_only(
 # ---------------------------------------------------------------- the certificate
 
 
-@pytest.mark.rule(51)
 @pytest.mark.parametrize("name", [HOST, "*.example.test"])
 async def test_r51_the_certificate_names_the_policy_host_or_a_wildcard_for_its_label(
     server: DnsServer, authority: Authority, name: str
@@ -466,7 +448,6 @@ async def test_r51_the_certificate_names_the_policy_host_or_a_wildcard_for_its_l
     assert (await ask(server, authority, authority.issue("other.test", name))).policy is not None
 
 
-@pytest.mark.rule(51)
 @pytest.mark.parametrize(
     "names",
     [(DOMAIN,), ("mta-sts.other.test",), ("*.test",), ("mta-*.example.test",), ("*.*.test",), ()],
@@ -478,7 +459,6 @@ async def test_r51_no_other_dns_name_will_do(
     assert_failed(await ask(server, authority, certificate), "certificate")
 
 
-@pytest.mark.rule(51)
 @pytest.mark.parametrize(
     ("start", "end"), [(-2 * DAY, -DAY), (DAY, 2 * DAY)], ids=["expired", "not yet valid"]
 )
@@ -489,14 +469,12 @@ async def test_r51_the_certificate_is_valid_now(
     assert_failed(await ask(server, authority, certificate), "certificate")
 
 
-@pytest.mark.rule(51)
 async def test_r51_the_chain_ends_at_one_whom_we_trust(
     server: DnsServer, authority: Authority, stranger: Authority
 ) -> None:
     assert_failed(await ask(server, authority, stranger.issue(HOST)), "certificate")
 
 
-@pytest.mark.rule(51)
 async def test_r51_the_name_is_sent_in_the_handshake(
     server: DnsServer, authority: Authority, certificate: Issued
 ) -> None:
@@ -505,7 +483,6 @@ async def test_r51_the_name_is_sent_in_the_handshake(
     assert host.server_names == [HOST]
 
 
-@pytest.mark.rule(51)
 async def test_r51_no_tls_older_than_1_2_will_do(
     server: DnsServer, authority: Authority, certificate: Issued
 ) -> None:
@@ -649,6 +626,6 @@ async def test_fetches_at_once_are_bounded(
 
 
 def test_a_trust_store_that_cannot_be_read_is_told_at_once() -> None:
-    resolver = Resolver(["127.0.0.1"], 1.0)
+    resolver = Resolver([Nameserver("127.0.0.1", DNS_PORT)], 1.0)
     with pytest.raises(OSError, match=r"."):
         MtaSts(resolver, LOOPBACK, "/nonexistent/ca.pem")

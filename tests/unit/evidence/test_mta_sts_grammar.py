@@ -67,7 +67,6 @@ def records(draw: st.DrawFn) -> Text:
 NO_RECORDS = st.binary(max_size=40).filter(lambda text: not text.startswith(b"v=STSv1"))
 
 
-@pytest.mark.rule(46)
 @given(records(), st.lists(NO_RECORDS, max_size=3))
 def test_r46_a_record_of_the_grammar_has_the_id_that_it_was_given(
     record: Text, others: list[bytes]
@@ -101,7 +100,6 @@ BREAK_RECORD: dict[str, Callable[[str], str]] = {
 }
 
 
-@pytest.mark.rule(46)
 @pytest.mark.parametrize("how", BREAK_RECORD)
 @settings(max_examples=10)
 @given(record=records())
@@ -111,13 +109,11 @@ def test_r46_a_record_that_breaks_the_grammar_is_never_one(record: Text, how: st
     assert found_in([broken.encode("latin-1")]) == ""
 
 
-@pytest.mark.rule(46)
 @given(records(), records())
 def test_r46_two_records_are_none(one: Text, other: Text) -> None:
     assert found_in([one.text.encode("latin-1"), other.text.encode("latin-1")]) == ""
 
 
-@pytest.mark.rule(46)
 @given(records().map(lambda record: record.text), st.data())
 def test_r46_whatever_is_done_to_a_record_it_is_read_as_the_grammar_has_it(
     text: str, data: st.DataObject
@@ -256,7 +252,6 @@ def policies(draw: st.DrawFn, modes: tuple[MtaStsMode, ...] = tuple(MtaStsMode))
     return Body(tuple(fields), delimiters, tuple(ends), policy)
 
 
-@pytest.mark.rule(48)
 @given(policies())
 def test_r48_a_policy_of_the_grammar_means_what_it_was_made_of(body: Body) -> None:
     assert re.fullmatch(POLICY, body.text)
@@ -307,7 +302,6 @@ BREAK_POLICY: dict[str, Callable[[Body], str]] = {
 }
 
 
-@pytest.mark.rule(48)
 @pytest.mark.parametrize("how", BREAK_POLICY)
 @settings(max_examples=10)
 @given(body=policies((MtaStsMode.ENFORCE, MtaStsMode.TESTING)))
@@ -316,7 +310,6 @@ def test_r48_a_policy_that_breaks_the_grammar_is_refused(body: Body, how: str) -
         read_policy(BREAK_POLICY[how](body).encode(), "1")
 
 
-@pytest.mark.rule(48)
 @given(
     policies(), st.integers(0), st.sampled_from([b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\x80"])
 )
@@ -327,7 +320,6 @@ def test_r48_what_is_no_utf_8_is_refused(body: Body, where: int, octets: bytes) 
         read_policy(encoded[:position] + octets + encoded[position:], "1")
 
 
-@pytest.mark.rule(48)
 @given(policies(), st.data())
 def test_r48_whatever_is_done_to_a_policy_it_is_read_as_the_grammar_has_it(
     body: Body, data: st.DataObject

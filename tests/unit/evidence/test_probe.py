@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import itertools
+import os
 import socket
 import ssl
 import time
@@ -109,7 +110,6 @@ async def test_a_session_goes_as_far_as_the_ehlo_inside_tls_and_takes_leave(
     ]
 
 
-@pytest.mark.rule(42)
 async def test_r42_the_server_name_that_is_given_is_sent_in_the_handshake(
     tls: ssl.SSLContext,
 ) -> None:
@@ -196,7 +196,6 @@ async def test_a_certificate_is_taken_as_it_is_whoever_issued_it(stranger: Autho
 # ---------------------------------------------------------------- what is offered
 
 
-@pytest.mark.rule(3)
 async def test_r03_requiretls_before_starttls_proves_nothing(tls: ssl.SSLContext) -> None:
     server = SmtpServer(
         tls=tls,
@@ -206,7 +205,6 @@ async def test_r03_requiretls_before_starttls_proves_nothing(tls: ssl.SSLContext
     assert (await seen(server)).requiretls is False
 
 
-@pytest.mark.rule(3)
 async def test_r03_without_tls_there_is_no_answer_to_requiretls() -> None:
     evidence = await seen(SmtpServer(ehlo=b"250-mx.example.net\r\n250 REQUIRETLS\r\n"))
     assert evidence.stage is ProbeStage.DONE
@@ -216,7 +214,6 @@ async def test_r03_without_tls_there_is_no_answer_to_requiretls() -> None:
     assert evidence.tls_version == ""
 
 
-@pytest.mark.rule(4)
 @pytest.mark.parametrize(
     "line",
     [
@@ -232,7 +229,6 @@ def test_r04_the_keyword_counts_in_any_case_and_with_blanks_around_it(line: byte
     assert "REQUIRETLS" in read_ehlo([b"250-mx.example.net", line]).keywords
 
 
-@pytest.mark.rule(4)
 @pytest.mark.parametrize(
     "line",
     [
@@ -254,7 +250,6 @@ def test_r04_the_keyword_is_matched_as_a_whole_word(line: bytes) -> None:
     assert "REQUIRETLS" not in read_ehlo([b"250-mx.example.net", line]).keywords
 
 
-@pytest.mark.rule(4)
 @pytest.mark.parametrize(
     ("reply", "offered"),
     [
@@ -282,7 +277,6 @@ async def test_behind_a_box_that_masks_the_greeting_nothing_is_extended(greeting
     assert server.commands[0].startswith(b"HELO ")
 
 
-@pytest.mark.rule(4)
 def test_r04_the_first_line_holds_the_servers_name_and_no_keyword() -> None:
     ehlo = read_ehlo([b"250-REQUIRETLS at your service", b"250 SIZE 1000"])
     assert ehlo.name == "REQUIRETLS"
@@ -315,7 +309,6 @@ async def test_a_server_that_has_helo_only_inside_tls_offers_no_requiretls(
     assert evidence.requiretls is False
 
 
-@pytest.mark.rule(61)
 @pytest.mark.parametrize(
     ("reply", "expected", "kept"),
     [
@@ -346,6 +339,19 @@ async def test_nobody_listens() -> None:
         evidence = await prober().probe("127.0.0.1", port, NAME)
     assert_ended(evidence, ProbeStage.CONNECT, ProbeFailure.REFUSED)
     assert "refused" in evidence.error.lower()
+
+
+@pytest.mark.parametrize("number", sorted(probe_module.UNREACHABLE))
+async def test_no_way_to_a_server_is_no_refusal_of_it(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_socket: socket.socket, address: object) -> None:
+        raise OSError(number, f"Connect call failed {address}")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", fail)
+    evidence = await prober().probe("127.0.0.1", 9, NAME)
+    assert_ended(evidence, ProbeStage.CONNECT, ProbeFailure.UNREACHABLE)
+    assert evidence.error == os.strerror(number)
 
 
 async def test_a_connection_that_is_not_answered_times_out() -> None:
@@ -470,7 +476,6 @@ async def _still_smtp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     await writer.drain()
 
 
-@pytest.mark.rule(61)
 @pytest.mark.parametrize(
     ("peer", "failure"),
     [
@@ -492,7 +497,6 @@ async def test_r61_whatever_goes_wrong_after_ready_is_the_handshake(
     assert evidence.error
 
 
-@pytest.mark.rule(61)
 async def test_r61_a_handshake_that_hangs_times_out() -> None:
     evidence = await seen(SmtpServer(instead_of_tls=_hang), limit=0.4)
     assert_ended(evidence, ProbeStage.HANDSHAKE, ProbeFailure.TIMEOUT)
@@ -610,14 +614,12 @@ async def test_a_keyword_beyond_what_postfix_keeps_is_not_seen() -> None:
     assert (await seen(SmtpServer(ehlo=reply))).starttls_offered is False
 
 
-@pytest.mark.rule(62)
 async def test_r62_nul_and_eight_bit_characters_do_not_pass() -> None:
     evidence = await seen(SmtpServer(banner=b"554 5.7.1 ab\x07c\xff\xfe\x1b[31m\0and\r\n"))
     reply = Reply(554, "5.7.1", "5.7.1 ab?c???[31m")
     assert_ended(evidence, ProbeStage.BANNER, ProbeFailure.REPLY, reply)
 
 
-@pytest.mark.rule(62)
 async def test_r62_a_long_text_is_cut() -> None:
     evidence = await seen(SmtpServer(banner=b"554 " + b"x" * 1_000 + b"\r\n"))
     assert evidence.reply == Reply(554, "", "x" * 200)
@@ -795,7 +797,6 @@ async def test_a_shortage_of_our_own_says_nothing_of_the_server(
     assert "Too many open files" in evidence.error
 
 
-@pytest.mark.rule(62)
 async def test_r62_the_name_that_we_give_cannot_break_the_command(tls: ssl.SSLContext) -> None:
     one = Prober(LOOPBACK, "a b\r\nRCPT", command_timeout=1.0)
     async with SmtpServer(ehlo=b"250 mx\r\n") as server:

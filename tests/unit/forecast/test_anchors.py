@@ -33,7 +33,6 @@ def sha256(der: bytes) -> TlsaRecord:
     return TlsaRecord(2, 0, 1, hashlib.sha256(der).digest())
 
 
-@pytest.mark.rule(38)
 def test_r38_a_server_is_not_its_own_authority() -> None:
     """OpenSSL compares the server's own certificate with DANE-EE(3) records alone."""
     own = issue(Make(HOST, 1, (HOST,), ca=True), None)
@@ -43,7 +42,6 @@ def test_r38_a_server_is_not_its_own_authority() -> None:
     assert error((own,), TlsaRecord(3, 0, 0, own)) == ""
 
 
-@pytest.mark.rule(38)
 @pytest.mark.parametrize("valid", ["past", "future"])
 def test_r38_an_anchor_below_a_root_is_a_name_and_a_key_without_dates(valid: str) -> None:
     middle = Make("Middle", 2, ca=True, valid=valid)
@@ -53,14 +51,12 @@ def test_r38_an_anchor_below_a_root_is_a_name_and_a_key_without_dates(valid: str
     assert error(chain, sha256(chain[2])), "on the way to the root its dates count"
 
 
-@pytest.mark.rule(38)
 def test_r38_a_root_has_to_be_valid_now() -> None:
     root = Make("Root", 3, ca=True, valid="past")
     chain = (issue(LEAF, root), issue(root, None))
     assert error(chain, sha256(chain[1])) == "certificate has expired"
 
 
-@pytest.mark.rule(38)
 def test_r38_an_issuer_that_was_renewed_is_good_beside_what_it_was() -> None:
     """OpenSSL takes the valid one, in whatever order they are sent."""
     former = Make("Middle", 2, ca=True, valid="past")
@@ -73,7 +69,6 @@ def test_r38_an_issuer_that_was_renewed_is_good_beside_what_it_was() -> None:
     assert error((leaf, both[0], root), sha256(both[0])) == ""
 
 
-@pytest.mark.rule(38)
 def test_r38_the_nearest_anchor_is_enough() -> None:
     root = Make("Root", 3, ca=True, valid="past")
     chain = (issue(LEAF, MIDDLE), issue(MIDDLE, root), issue(root, None))
@@ -81,7 +76,6 @@ def test_r38_the_nearest_anchor_is_enough() -> None:
     assert error(chain, *records) == error(chain, *records[::-1]) == ""
 
 
-@pytest.mark.rule(38)
 def test_r38_a_key_alone_anchors_what_it_has_signed() -> None:
     leaf, middle = issue(LEAF, MIDDLE), issue(MIDDLE, ROOT)
     assert error((leaf,), TlsaRecord(2, 1, 0, spki(2))) == ""

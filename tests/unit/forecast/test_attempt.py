@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -97,7 +96,6 @@ before = st.none() | st.sampled_from(("5.4.4", "4.4.3", "4.4.4")).map(
 )
 
 
-@pytest.mark.rule(11)
 @given(group_lists(), st.integers(0, 7), before)
 @example(((attempt(1, "2.0.0", True), attempt(2, "5.7.30", False)),), 1, None)
 @example(((attempt(1, "", False), attempt(2, "5.7.30", False)),), 1, None)

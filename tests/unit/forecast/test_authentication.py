@@ -109,7 +109,6 @@ def test_a_path_is_valid_while_all_its_certificates_are(
         assert holds or says(result, words)
 
 
-@pytest.mark.rule(37)
 @pytest.mark.parametrize("valid", ["now", "past", "future"])
 def test_r37_dane_ee_has_no_dates(valid: str) -> None:
     leaf = issue(Make(HOST, 1, (), valid=valid), None)
@@ -161,7 +160,6 @@ def test_every_usable_form_of_a_record_proves_what_it_matches_and_nothing_else(
     assert not proves(shown.chain, replace(other, usage=usage))
 
 
-@pytest.mark.rule(41)
 @pytest.mark.parametrize("usage", [2, 3])
 def test_r41_the_stronger_digest_decides_within_its_usage_and_selector_alone(usage: int) -> None:
     shown = certificate()
@@ -330,7 +328,6 @@ def test_a_weak_key_or_signature_anywhere_in_a_path_proves_nothing() -> None:
 # ---------------------------------------------------------------- names
 
 
-@pytest.mark.rule(6)
 @pytest.mark.parametrize(
     ("names", "subject", "good"),
     [

@@ -57,13 +57,11 @@ def refused(address: str = "192.0.2.9") -> ProbeEvidence:
 # ---------------------------------------------------------------- RFC 8689
 
 
-@pytest.mark.rule(3)
 def test_r03_requiretls_counts_only_in_the_ehlo_inside_tls() -> None:
     seen = probe(requiretls=False)
     assert answers(forecast(domain(host(GOOD, seen=seen))))[0] == "5.7.30"
 
 
-@pytest.mark.rule(5)
 @pytest.mark.parametrize(
     ("secure", "sts", "expected"),
     [
@@ -80,13 +78,11 @@ def test_r05_the_mx_name_is_authenticated_by_dnssec_or_by_mta_sts(
     assert answers(forecast(evidence, LETTER)) == expected
 
 
-@pytest.mark.rule(5)
-def test_mta_sts_in_testing_mode_authenticates_nothing() -> None:
+def test_r05_mta_sts_in_testing_mode_authenticates_nothing() -> None:
     evidence = domain(host(), secure=False, sts=("mx1.example.org",), mode=MtaStsMode.TESTING)
     assert answers(forecast(evidence, LETTER)) == ("5.7.10", "mx_lookup_insecure")
 
 
-@pytest.mark.rule(6)
 @pytest.mark.parametrize("kind", ["selfsigned", "untrusted", "expired", "wrongname"])
 def test_r06_encrypted_but_unverified_is_never_enough(kind: str) -> None:
     seen = probe(presented=certificate("mx1.example.org", kind))
@@ -94,7 +90,6 @@ def test_r06_encrypted_but_unverified_is_never_enough(kind: str) -> None:
     assert answers(result) == ("5.7.10", "certificate_not_verified")
 
 
-@pytest.mark.rule(6)
 def test_r06_a_certificate_verified_by_pkix_or_by_dane_is_enough() -> None:
     selfsigned = certificate("mx1.example.org", "selfsigned")
     assert answers(forecast(domain(host()), LETTER)) == OK
@@ -102,7 +97,6 @@ def test_r06_a_certificate_verified_by_pkix_or_by_dane_is_enough() -> None:
     assert answers(forecast(domain(by_dane), LETTER)) == OK
 
 
-@pytest.mark.rule(11)
 def test_r11_every_mx_is_tried_and_one_that_satisfies_is_enough() -> None:
     bad = host(BAD, name="mx2.example.org", preference=5, seen=probe("192.0.2.2"))
     for profile in (DANE, LETTER):
@@ -110,7 +104,6 @@ def test_r11_every_mx_is_tried_and_one_that_satisfies_is_enough() -> None:
         assert (answers(result), result.mx) == (OK, "mx1.example.org")
 
 
-@pytest.mark.rule(12)
 @pytest.mark.parametrize("profile", [DANE, LETTER], ids=["postfix", "rfc8689"])
 def test_r12_a_missing_capability_is_5730_and_missing_authentication_5710(
     profile: MtaProfile,
@@ -120,14 +113,12 @@ def test_r12_a_missing_capability_is_5730_and_missing_authentication_5710(
     assert forecast(domain(host(BAD)), profile).status == "5.7.10"
 
 
-@pytest.mark.rule(12)
 def test_r12_no_starttls_is_5710_by_the_letter_and_5730_for_postfix() -> None:
     evidence = domain(host(GOOD, seen=clear()))
     assert answers(forecast(evidence, LETTER)) == ("5.7.10", "starttls_not_offered")
     assert answers(forecast(evidence, DANE)) == ("5.7.30", "starttls_not_offered")
 
 
-@pytest.mark.rule(13)
 def test_r13_tls_required_no_ignores_dane_and_mta_sts() -> None:
     mismatch = domain(host(BAD), sts=("other.example.net",))
     for profile in (DANE, replace(DANE, mta_sts=MtaSts.MX_PATTERNS), LETTER):
@@ -137,7 +128,6 @@ def test_r13_tls_required_no_ignores_dane_and_mta_sts() -> None:
     assert answers(forecast(in_clear, DANE, Requirement.TLS_REQUIRED_NO)) == OK
 
 
-@pytest.mark.rule(18)
 def test_r18_a_server_that_needs_starttls_wins_over_tls_required_no() -> None:
     broken = ProbeEvidence(
         "192.0.2.1", ProbeStage.HANDSHAKE, ProbeFailure.CLOSED, starttls_offered=True
@@ -146,7 +136,6 @@ def test_r18_a_server_that_needs_starttls_wins_over_tls_required_no() -> None:
     assert answers(result) == ("4.7.5", "tls_handshake_failed")
 
 
-@pytest.mark.rule(19)
 @pytest.mark.parametrize(
     "nexthop",
     [
@@ -165,8 +154,7 @@ def test_r19_own_domains_localhost_and_addresses_are_opportunistic_by_default(
     assert result.compliant is False
 
 
-@pytest.mark.rule(19)
-def test_a_policy_table_is_searched_as_postfix_does() -> None:
+def test_r19_a_policy_table_is_searched_as_postfix_does() -> None:
     table = (
         ("example.org", RequiretlsPolicy.ENFORCE),
         (".example.org", RequiretlsPolicy.OPPORTUNISTIC),
@@ -184,14 +172,12 @@ def test_a_policy_table_is_searched_as_postfix_does() -> None:
 # ---------------------------------------------------------------- DANE
 
 
-@pytest.mark.rule(21)
 @pytest.mark.parametrize("profile", [DANE, LETTER], ids=["postfix", "rfc8689"])
 def test_r21_a_failed_tlsa_lookup_is_temporary_and_never_no_records(profile: MtaProfile) -> None:
     result = forecast(domain(host(tlsa_outcome=DnsOutcome.ERROR)), profile)
     assert answers(result) == ("4.7.5", "policy_lookup_failed")
 
 
-@pytest.mark.rule(23)
 def test_r23_unsigned_mx_gives_no_dane_guarantee_and_bogus_mx_defers() -> None:
     result = forecast(domain(host(GOOD), secure=False))
     assert answers(result) == ("2.0.0", "noncompliant_mx_insecure")
@@ -199,7 +185,6 @@ def test_r23_unsigned_mx_gives_no_dane_guarantee_and_bogus_mx_defers() -> None:
     assert answers(forecast(bogus)) == ("4.4.3", "dns_failure")
 
 
-@pytest.mark.rule(24)
 @pytest.mark.parametrize(("secure", "compliant"), [(True, True), (False, False)])
 def test_r24_an_implicit_mx_is_authenticated_only_by_a_signed_denial(
     secure: bool, compliant: bool
@@ -211,7 +196,6 @@ def test_r24_an_implicit_mx_is_authenticated_only_by_a_signed_denial(
     assert forecast(evidence, LETTER).status == ("2.0.0" if secure else "5.7.10")
 
 
-@pytest.mark.rule(24)
 def test_r24_no_such_domain_and_null_mx_are_different_outcomes() -> None:
     gone = replace(domain(), mx=MxEvidence(DnsOutcome.NXDOMAIN))
     null = replace(domain(), mx=MxEvidence(DnsOutcome.FOUND, True, null_mx=True))
@@ -219,7 +203,6 @@ def test_r24_no_such_domain_and_null_mx_are_different_outcomes() -> None:
     assert answers(forecast(null)) == ("5.1.0", "null_mx")
 
 
-@pytest.mark.rule(32)
 @pytest.mark.parametrize("profile", [DANE, LETTER], ids=["postfix", "rfc8689"])
 def test_r32_a_tlsa_mismatch_does_not_fall_back_to_a_good_pkix_certificate(
     profile: MtaProfile,
@@ -228,7 +211,6 @@ def test_r32_a_tlsa_mismatch_does_not_fall_back_to_a_good_pkix_certificate(
     assert answers(result) == ("5.7.10", "certificate_not_verified")
 
 
-@pytest.mark.rule(33)
 @pytest.mark.parametrize("record", [TlsaRecord(3, 1, 99, b"x"), TlsaRecord(0, 1, 1, bytes(32))])
 def test_r33_unusable_records_demand_tls_but_authenticate_nobody(record: TlsaRecord) -> None:
     in_clear = domain(host(record, seen=clear()))
@@ -239,21 +221,18 @@ def test_r33_unusable_records_demand_tls_but_authenticate_nobody(record: TlsaRec
     )
 
 
-@pytest.mark.rule(34)
 def test_r34_insecure_tlsa_is_as_good_as_none() -> None:
     evidence = domain(host(BAD, tlsa_secure=False))
     assert answers(forecast(evidence, DANE, Requirement.NONE)) == OK
     assert answers(forecast(evidence, LETTER)) == OK
 
 
-@pytest.mark.rule(35)
 @pytest.mark.parametrize("usage", [0, 1])
 def test_r35_certificate_usages_0_and_1_are_unusable(usage: int) -> None:
     result = forecast(domain(host(certificate().tlsa(usage))))
     assert (result.status, result.tls) == ("5.7.10", "encrypt?/!requiretls:nocertmatch")
 
 
-@pytest.mark.rule(36)
 @pytest.mark.parametrize(
     "record",
     [
@@ -274,7 +253,6 @@ def test_r36_malformed_or_unknown_tlsa_records_are_unusable(record: TlsaRecord) 
     assert answers(beside_a_good_one) == OK
 
 
-@pytest.mark.rule(37)
 @pytest.mark.parametrize("kind", ["expired", "wrongname", "selfsigned", "untrusted"])
 def test_r37_dane_ee_looks_neither_at_the_name_nor_at_dates_nor_at_the_chain(kind: str) -> None:
     presented = certificate("mx1.example.org", kind, chain=False)
@@ -286,7 +264,6 @@ def test_r37_dane_ee_looks_neither_at_the_name_nor_at_dates_nor_at_the_chain(kin
             assert answers(forecast(evidence)) == OK
 
 
-@pytest.mark.rule(38)
 def test_r38_dane_ta_needs_the_authority_in_the_chain_or_in_dns_and_no_public_root() -> None:
     stranger = certificate("mx1.example.org", "untrusted")
     anchor = stranger.chain[1]
@@ -299,7 +276,6 @@ def test_r38_dane_ta_needs_the_authority_in_the_chain_or_in_dns_and_no_public_ro
     assert forecast(domain(host(by_digest, seen=alone))).status == "5.7.10"
 
 
-@pytest.mark.rule(38)
 def test_r38_dane_ta_checks_dates_and_names() -> None:
     for kind in ("expired", "wrongname"):
         presented = certificate("mx1.example.org", kind)
@@ -310,7 +286,6 @@ def test_r38_dane_ta_checks_dates_and_names() -> None:
     assert forecast(good, now=NOW + 40 * DAY).status == "5.7.10"
 
 
-@pytest.mark.rule(39)
 @pytest.mark.parametrize(
     ("name", "matches"),
     [
@@ -327,7 +302,6 @@ def test_r39_reference_names_of_dane_ta(name: str, matches: bool) -> None:
     assert (forecast(evidence).status == "2.0.0") is matches
 
 
-@pytest.mark.rule(39)
 @pytest.mark.parametrize("name", ["example.org", "expanded.example.net"])
 def test_r39_with_unsigned_mx_records_only_the_host_s_name_proves_anything(name: str) -> None:
     """Postfix delivers; but whoever writes the MX records may be the one with that certificate."""
@@ -348,7 +322,6 @@ def test_r39_with_unsigned_mx_records_only_the_host_s_name_proves_anything(name:
             assert result.rfc8689.reason == "certificate_not_verified"
 
 
-@pytest.mark.rule(39)
 def test_r39_without_mx_records_only_the_base_domain_counts() -> None:
     presented = certificate("example.org")
     own = host(presented.tlsa(2), seen=probe(presented=presented))
@@ -356,7 +329,6 @@ def test_r39_without_mx_records_only_the_base_domain_counts() -> None:
     assert forecast(evidence).status == "5.7.10"
 
 
-@pytest.mark.rule(39)
 def test_r39_without_mx_records_the_alias_of_the_base_domain_counts_by_the_rfc() -> None:
     """RFC 7672 section 3.2.2; Postfix has no name but that of the base domain."""
     presented = certificate("alias.example.org")
@@ -369,7 +341,6 @@ def test_r39_without_mx_records_the_alias_of_the_base_domain_counts_by_the_rfc()
     assert result.rfc8689.status == "2.0.0"
 
 
-@pytest.mark.rule(40)
 def test_r40_end_entity_and_trust_anchor_records_are_alternatives_in_any_order() -> None:
     wrong_anchor = TlsaRecord(2, 1, 1, bytes(32))
     for records in ((GOOD, wrong_anchor), (wrong_anchor, GOOD)):
@@ -378,7 +349,6 @@ def test_r40_end_entity_and_trust_anchor_records_are_alternatives_in_any_order()
         assert answers(forecast(domain(host(*records)))) == OK
 
 
-@pytest.mark.rule(41)
 def test_r41_only_the_strongest_digest_of_a_usage_and_selector_counts() -> None:
     stale = TlsaRecord(3, 1, 2, bytes(64))
     assert forecast(domain(host(GOOD, stale))).status == "5.7.10"
@@ -388,7 +358,6 @@ def test_r41_only_the_strongest_digest_of_a_usage_and_selector_counts() -> None:
     assert forecast(domain(host(full, stale))).status == "2.0.0"
 
 
-@pytest.mark.rule(43)
 def test_r43_a_dane_mismatch_delays_ordinary_mail_and_fails_requiretls_at_the_last_mx() -> None:
     mismatch = host(BAD)
     assert forecast(domain(mismatch), DANE, Requirement.NONE).status == "4.7.5"
@@ -400,7 +369,6 @@ def test_r43_a_dane_mismatch_delays_ordinary_mail_and_fails_requiretls_at_the_la
 # ---------------------------------------------------------------- MTA-STS
 
 
-@pytest.mark.rule(45)
 def test_r45_an_mta_sts_success_never_overrides_a_dane_failure() -> None:
     sts = ("mx1.example.org",)
     assert forecast(domain(host(BAD), sts=sts), LETTER).status == "5.7.10"
@@ -408,7 +376,6 @@ def test_r45_an_mta_sts_success_never_overrides_a_dane_failure() -> None:
     assert forecast(failed, LETTER).status == "4.7.5"
 
 
-@pytest.mark.rule(56)
 def test_r56_a_certificate_for_the_pattern_only_is_delivered_but_not_compliant() -> None:
     by_pattern = certificate("other.example.org")
     evidence = domain(host(seen=probe(presented=by_pattern)), secure=False, sts=("*.example.org",))
@@ -418,7 +385,6 @@ def test_r56_a_certificate_for_the_pattern_only_is_delivered_but_not_compliant()
     assert answers(new_style) == ("5.7.10", "certificate_not_verified")
 
 
-@pytest.mark.rule(57)
 def test_r57_in_enforce_mode_other_mx_are_skipped_and_none_left_is_temporary() -> None:
     profile = replace(DANE, mta_sts=MtaSts.MX_PATTERNS)
     foreign = host(name="mx.example.net", preference=5, seen=probe("192.0.2.5"))
@@ -429,7 +395,6 @@ def test_r57_in_enforce_mode_other_mx_are_skipped_and_none_left_is_temporary() -
     assert forecast(none_left, LETTER).outcome is Outcome.DEFER
 
 
-@pytest.mark.rule(57)
 @pytest.mark.parametrize("mode", [MtaStsMode.TESTING, MtaStsMode.NONE])
 def test_r57_testing_and_none_never_block(mode: MtaStsMode) -> None:
     evidence = domain(host(seen=clear(), secure=False), sts=("other.example.net",), mode=mode)
@@ -438,7 +403,6 @@ def test_r57_testing_and_none_never_block(mode: MtaStsMode) -> None:
         assert answers(result) == OK
 
 
-@pytest.mark.rule(61)
 def test_r61_a_failed_handshake_is_temporary_and_a_refused_starttls_is_not() -> None:
     broken = ProbeEvidence(
         "192.0.2.1", ProbeStage.HANDSHAKE, ProbeFailure.CLOSED, starttls_offered=True
@@ -870,7 +834,6 @@ def test_the_forecast_says_what_the_letter_would_say_beside_it() -> None:
     assert (result.rfc8689.status, result.rfc8689.reason) == ("5.7.10", "mx_lookup_insecure")
 
 
-@pytest.mark.rule(44)
 def test_r44_a_forecast_is_valid_no_longer_than_its_shortest_lived_evidence() -> None:
     seen = replace(probe(), expires=NOW + 30)
     item = host(GOOD, seen=seen)

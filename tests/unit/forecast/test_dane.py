@@ -37,7 +37,6 @@ def cases(draw: st.DrawFn) -> tuple[Chain, tuple[TlsaRecord, ...]]:
     return chain, draw(chains.record_sets(chain))
 
 
-@pytest.mark.rule(38)
 @settings(max_examples=400)
 @given(cases())
 def test_r38_a_chain_matches_its_tlsa_records_where_openssl_says_so(
@@ -57,7 +56,6 @@ def test_r38_a_chain_matches_its_tlsa_records_where_openssl_says_so(
         assert (error == "") == (verdict.error == ""), (error, verdict.error)
 
 
-@pytest.mark.rule(40)
 @given(cases())
 def test_r40_the_order_of_the_records_does_not_matter(
     case: tuple[Chain, tuple[TlsaRecord, ...]],
@@ -78,7 +76,6 @@ def trusting(authority: bytes) -> TrustStore:
         return TrustStore.load(file.name)
 
 
-@pytest.mark.rule(6)
 @settings(max_examples=300)
 @given(chains.chains())
 def test_r06_a_chain_leads_to_a_trusted_authority_where_openssl_says_so(chain: Chain) -> None:

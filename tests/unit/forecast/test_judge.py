@@ -6,7 +6,6 @@ import hashlib
 import re
 from dataclasses import replace
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +13,6 @@ from requiretls_milter.forecast import certificate
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.postfix import Delivery, deliver
 from requiretls_milter.forecast.servers import (
-    SMTP_PORT,
     NoServer,
     Server,
     servers_of,
@@ -39,6 +37,7 @@ from requiretls_milter.model import (
     TlsaRecord,
 )
 from requiretls_milter.syntax import status
+from requiretls_milter.syntax.endpoint import SMTP_PORT
 from tests.support import build, strategies
 
 TOKEN = re.compile(
@@ -260,7 +259,6 @@ def test_postfix_never_delivers_to_itself(
             assert not profile.myhostname or name != profile.myhostname
 
 
-@pytest.mark.rule(6)
 @settings(max_examples=500)
 @given(all_domains, strategies.requirements, strategies.mta_profiles)
 def test_r06_compliant_is_only_what_a_server_does_that_proved_its_name_and_key(
@@ -280,7 +278,6 @@ def test_r06_compliant_is_only_what_a_server_does_that_proved_its_name_and_key(
     )
 
 
-@pytest.mark.rule(11)
 @settings(max_examples=500)
 @given(likely_domains, strategies.mta_profiles)
 def test_r11_by_the_letter_a_message_is_delivered_where_a_server_satisfies_and_only_there(

@@ -64,7 +64,6 @@ def at(number: int, seen: HostEvidence) -> HostEvidence:
     )
 
 
-@pytest.mark.rule(12)
 @pytest.mark.parametrize(("milder", "graver"), PAIRS, ids=lambda pair: pair[0])
 @pytest.mark.parametrize("turned", [False, True])
 def test_r12_of_two_servers_the_milder_failure_decides_in_either_order(

@@ -109,7 +109,6 @@ def test_an_entry_for_the_name_comes_before_mta_sts_and_one_for_a_parent_after_i
     assert token(evidence, profile(sts=MtaSts.MX_PATTERNS, own=ENCRYPT)) == "2.0.0 encrypt"
 
 
-@pytest.mark.rule(13)
 def test_r13_tls_required_no_looks_into_no_table() -> None:
     evidence = domain(host(seen=clear()))
     by = profile(own=ENCRYPT)

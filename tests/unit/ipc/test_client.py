@@ -19,9 +19,9 @@ from requiretls_milter.ipc import client as module
 from requiretls_milter.ipc.client import EngineClient, EngineUnavailable
 from requiretls_milter.ipc.wire import ForecastReply, ForgetReply, encode, error_reply, frame
 from requiretls_milter.model import Forecast, Outcome, Question, Requirement
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.counting import Counters
 from tests.support.fakeengine import FakeEngine, answers, forecast, is_silent, says
-from tests.support.service import eventually
+from tests.support.waiting import eventually
 
 
 def question(nexthop: str = "example.org", transport: str = "smtp") -> Question:
@@ -153,7 +153,6 @@ def test_unknown_is_never_kept(engine: FakeEngine, connect: Connect) -> None:
     assert len(engine.asked) == 2
 
 
-@pytest.mark.rule(59)
 def test_r59_questions_that_differ_in_anything_are_different_questions(
     engine: FakeEngine, connect: Connect
 ) -> None:
@@ -170,7 +169,6 @@ def test_r59_questions_that_differ_in_anything_are_different_questions(
     assert len(engine.asked) == 5
 
 
-@pytest.mark.rule(61)
 def test_r61_a_clock_set_back_does_not_make_an_answer_live_longer(
     engine: FakeEngine, connect: Connect
 ) -> None:
@@ -207,7 +205,6 @@ def test_no_more_answers_are_kept_than_allowed_and_the_least_used_goes_first(
     assert len(engine.asked) == asked + 1
 
 
-@pytest.mark.rule(60)
 def test_r60_the_same_question_is_put_once_however_many_ask(
     engine: FakeEngine, connect: Connect
 ) -> None:
@@ -220,7 +217,6 @@ def test_r60_the_same_question_is_put_once_however_many_ask(
     assert len(engine.asked) == 1
 
 
-@pytest.mark.rule(60)
 def test_r60_who_cancels_does_not_take_the_answer_from_the_others(
     engine: FakeEngine, connect: Connect
 ) -> None:

@@ -56,7 +56,7 @@ from requiretls_milter.model import (
     TlsaRecord,
     Verdict,
 )
-from requiretls_milter.telemetry.metrics import Totals
+from requiretls_milter.telemetry.counting import Totals
 
 QUESTION = Question("example.org", "smtp", Requirement.REQUIRETLS, Requirement.NONE)
 FORECAST = Forecast(

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from requiretls_milter.config import Config
-from requiretls_milter.milter.requirement import Capability
 from requiretls_milter.milter.tag import Route, Tag, Tagged, aggregate, winning
 from requiretls_milter.milter.transaction import Client, Recipient, Settings, Transaction
 from requiretls_milter.model import (
     Action,
+    Capability,
     Forecast,
     Outcome,
     Question,
@@ -401,14 +401,12 @@ def test_sendmail_is_given_again_what_it_would_forget_and_postfix_is_not() -> No
 # ---------------------------------------------------------------- the tag
 
 
-@pytest.mark.rule(62)
 @pytest.mark.parametrize("length", [254, 255, 256, 1000])
 def test_r62_the_name_in_the_tag_has_255_characters_at_most(length: int) -> None:
     tag = Tag(REQUIRETLS, Source.ESMTP, "2.0.0", Reason.OK, Route.REQUIRETLS)
     assert tag.value("x" * length).endswith("; by=" + "x" * min(length, 255))
 
 
-@pytest.mark.rule(62)
 def test_r62_what_is_no_token_is_an_underscore_and_nothing_is_unknown() -> None:
     tag = Tag(REQUIRETLS, Source.ESMTP, "", Reason.OK, Route.REQUIRETLS)
     assert tag.value("mail_1.a-b:[::1]; x\n\xe4").endswith("; by=mail_1.a-b:[::1]__x__")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from requiretls_milter.milter.tag import Route, Tag, Tagged, aggregate, severity, strongest
+from requiretls_milter.milter.tag import Route, Tag, Tagged, aggregate, strongest
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     Forecast,
@@ -16,6 +16,7 @@ from requiretls_milter.model import (
     Requirement,
     Source,
 )
+from requiretls_milter.syntax.status import severity
 
 REQUIRETLS, NO, NONE = Requirement.REQUIRETLS, Requirement.TLS_REQUIRED_NO, Requirement.NONE
 
@@ -161,7 +162,6 @@ def test_of_a_mix_the_tag_tells_what_is_asked_and_not_of_whom(
     assert "example" not in tag.value("m")
 
 
-@pytest.mark.rule(62)
 @given(st.text(), st.text())
 def test_r62_the_value_is_one_line_of_tokens_whatever_comes_from_outside(
     status: str, by: str

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from requiretls_milter.config import Config
-from requiretls_milter.milter.requirement import Capability
 from requiretls_milter.milter.transaction import Client, Recipient, Settings, Transaction
 from requiretls_milter.model import (
     Action,
+    Capability,
     Forecast,
     Outcome,
     Question,
@@ -209,7 +209,6 @@ def test_a_question_that_the_header_changes_is_asked_and_decided_anew() -> None:
     assert transaction.undecided() == [recipient]
 
 
-@pytest.mark.rule(7)
 @pytest.mark.parametrize("sender", ["<>", "", " <> "])
 def test_r07_the_null_sender_is_forecast_by_postfixs_profile_and_delivers_by_the_rfcs(
     sender: str,
@@ -221,7 +220,6 @@ def test_r07_the_null_sender_is_forecast_by_postfixs_profile_and_delivers_by_the
     assert rfc.asked.requirement is REQUIRETLS
 
 
-@pytest.mark.rule(7)
 def test_r07_the_null_sender_is_tagged_and_never_refused() -> None:
     transaction = message(settings(rules={"mode": "reject"}), sender="<>")
     recipient = rcpt(transaction)
@@ -346,7 +344,6 @@ def test_a_message_has_the_source_of_what_is_asked_of_the_recipient_who_has_the_
     assert (transaction.requirement, transaction.source) == (REQUIRETLS, Source.RULE)
 
 
-@pytest.mark.rule(17)
 @pytest.mark.parametrize("honoured", [False, True])
 def test_r17_a_lost_requirement_is_asked_only_where_a_rule_honours_it(honoured: bool) -> None:
     transaction = message(settings(rules={"honour_lost": honoured}), requiretls=False)

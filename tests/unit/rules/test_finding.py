@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from requiretls_milter.config import Rules, RuleTable
-from requiretls_milter.model import Mode
+from requiretls_milter.model import Mode, Standing
 from requiretls_milter.rules import KEYS, OTHER_DOMAIN, Rule, RuleSet
 
 
@@ -150,19 +150,21 @@ def test_ten_thousand_tables_are_as_quick_as_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("enforce_for", "authenticated", "trusted", "enforced"),
+    ("enforce_for", "standing", "bound"),
     [
-        ("authenticated", True, False, True),
-        ("authenticated", False, True, False),
-        ("authenticated", False, False, False),
-        ("trusted", True, False, True),
-        ("trusted", False, True, True),
-        ("trusted", False, False, False),
-        ("all", False, False, True),
+        ("authenticated", "authenticated", True),
+        ("authenticated", "trusted", False),
+        ("authenticated", "other", False),
+        ("trusted", "authenticated", True),
+        ("trusted", "trusted", True),
+        ("trusted", "other", False),
+        ("all", "authenticated", True),
+        ("all", "trusted", True),
+        ("all", "other", True),
     ],
 )
 def test_a_rule_binds_those_for_whom_it_is_enforced(
-    enforce_for: str, authenticated: bool, trusted: bool, enforced: bool
+    enforce_for: str, standing: str, bound: bool
 ) -> None:
     rule = ruleset(enforce_for=enforce_for).find("", "", "")
-    assert rule.enforced(authenticated=authenticated, trusted=trusted) is enforced
+    assert rule.binds(Standing(standing)) is bound

@@ -15,6 +15,7 @@ from requiretls_milter.model import (
     Reason,
     Requirement,
     SmtpReply,
+    Standing,
     unknown_forecast,
 )
 from requiretls_milter.rules import RuleSet, Why, decide, decide_message
@@ -31,7 +32,7 @@ def decision(forecast: Forecast, *, carried: Requirement = NONE, **keys: Any) ->
         forecast,
         asked=REQUIRETLS,
         carried=carried,
-        enforced=True,
+        standing=Standing.TRUSTED,
         null_sender=False,
         domain="example.org",
         now=NOW,
@@ -147,7 +148,6 @@ def test_r58_mode_defer_says_of_a_downgrade_what_it_says_of_any_failure() -> Non
 # ---------------------------------------------------------------- how long a reply is
 
 
-@pytest.mark.rule(62)
 @pytest.mark.parametrize("length", [399, 400, 401, 5000])
 def test_r62_a_reply_has_400_characters_at_most_and_shows_where_it_was_cut(
     length: int,
@@ -162,7 +162,7 @@ def test_r62_a_reply_has_400_characters_at_most_and_shows_where_it_was_cut(
         fails(Reason.STARTTLS_NOT_OFFERED),
         asked=REQUIRETLS,
         carried=REQUIRETLS,
-        enforced=True,
+        standing=Standing.TRUSTED,
         null_sender=False,
         domain=domain,
         now=NOW,
@@ -173,7 +173,6 @@ def test_r62_a_reply_has_400_characters_at_most_and_shows_where_it_was_cut(
     assert found.text == (whole if length <= 400 else whole[:397] + "...")
 
 
-@pytest.mark.rule(62)
 def test_r62_of_what_a_stranger_typed_only_printable_ascii_is_repeated() -> None:
     """From the blank to the tilde."""
     rule = RuleSet(Rules.model_validate({"mode": "reject"})).find("", "", "")
@@ -182,7 +181,7 @@ def test_r62_of_what_a_stranger_typed_only_printable_ascii_is_repeated() -> None
         fails(Reason.STARTTLS_NOT_OFFERED),
         asked=REQUIRETLS,
         carried=REQUIRETLS,
-        enforced=True,
+        standing=Standing.TRUSTED,
         null_sender=False,
         domain="a b~\x1f\x7f\xe4.test",
         now=NOW,

@@ -6,7 +6,7 @@ import pytest
 
 from requiretls_milter.store.base import CLOCK_SKEW, LONGEST, OVERHEAD, Record, StoreKind, alive
 from requiretls_milter.store.memory import SWEEP_INTERVAL, MemoryStore
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.counting import Counters
 from tests.support.stores import OFFERED, PROBE, counted
 
 KIND = StoreKind.MTA_STS_POLICY
@@ -134,7 +134,6 @@ async def test_in_a_process_everything_may_be_claimed() -> None:
         (Record(b"", 1000, float("inf")), 1000 + LONGEST, False),
     ],
 )
-@pytest.mark.rule(61)
 def test_r61_no_time_in_a_record_makes_it_live_longer(
     record: Record, now: float, good: bool
 ) -> None:

@@ -46,8 +46,9 @@ from requiretls_milter.store.sqlite import (
     USED_STEP,
     SqliteBackend,
 )
-from requiretls_milter.telemetry.metrics import Counters
-from tests.support.stores import OFFERED, POLICY, PROBE, Disk, counted, record, steady, until
+from requiretls_milter.telemetry.counting import Counters
+from tests.support.stores import OFFERED, POLICY, PROBE, Disk, counted, record, steady
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -466,7 +467,7 @@ async def test_an_index_that_is_out_of_order_is_damage(path: Path) -> None:
 async def test_a_damaged_log_costs_at_most_what_was_in_it(path: Path) -> None:
     script = f"""
 import asyncio, os, signal
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.counting import (Counters)
 from requiretls_milter.store.base import Record, StoreKind
 from requiretls_milter.store.sqlite import SqliteBackend
 async def main():
@@ -641,7 +642,7 @@ async def test_a_limit_on_the_size_of_files_is_as_a_full_disk(path: Path) -> Non
     """Where no file system can be mounted, this is what shows it; and ulimit -f does exist."""
     script = f"""
 import asyncio, resource, time
-from requiretls_milter.telemetry.metrics import Counters, Gauges
+from requiretls_milter.telemetry.counting import (Counters, Gauges)
 from requiretls_milter.store.base import StoreKind
 from requiretls_milter.store.sqlite import SqliteBackend
 from requiretls_milter.store.steady import SteadyStore
@@ -831,7 +832,7 @@ async def test_the_file_and_its_log_do_not_grow_without_end(path: Path) -> None:
 
 WRITER = """
 import asyncio, sys, time
-from requiretls_milter.telemetry.metrics import Counters
+from requiretls_milter.telemetry.counting import (Counters)
 from requiretls_milter.store.base import Record, StoreKind
 from requiretls_milter.store.sqlite import SqliteBackend
 async def main(path, first):

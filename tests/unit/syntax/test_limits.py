@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from requiretls_milter.syntax import tlspolicy
-from requiretls_milter.syntax.nexthop import NextHopError, domain_of, parse, patterns, to_alabel
+from requiretls_milter.syntax.names import DomainNameError, domain_of, patterns, to_alabel
+from requiretls_milter.syntax.nexthop import NextHopError, parse
 from requiretls_milter.syntax.text import error_text, printable
 
 
@@ -20,9 +21,9 @@ def test_a_next_hop_has_1024_characters_at_most() -> None:
     assert parse("a.example".ljust(1024)).host == "a.example"
     assert "1025 characters: at most 1024" in told("a.example".ljust(1025))
     assert "at most 63" in told("x" * 1024)
-    with pytest.raises(NextHopError, match="at most 63"):
+    with pytest.raises(DomainNameError, match="at most 63"):
         to_alabel("x" * 1024)
-    with pytest.raises(NextHopError, match="1025 characters"):
+    with pytest.raises(DomainNameError, match="1025 characters"):
         to_alabel("x" * 1025)
 
 
@@ -30,7 +31,7 @@ def test_a_next_hop_has_1024_characters_at_most() -> None:
 def test_of_hostile_text_60_characters_are_shown(length: int) -> None:
     text = "[".ljust(length, "x")
     shown = text if length <= 60 else text[:57] + "..."
-    assert told(text).startswith(shown + " ")
+    assert told(text).startswith(f'"{shown}" ')
 
 
 @pytest.mark.parametrize("character", ["\n", "\x7f", "\N{LATIN SMALL LETTER E WITH ACUTE}", "\\"])
@@ -68,7 +69,6 @@ def test_of_a_policy_that_is_not_understood_40_characters_are_shown(entry: str) 
     assert "x" * 30 in shown
 
 
-@pytest.mark.rule(62)
 def test_r62_of_any_text_200_characters_are_kept_from_the_blank_to_the_tilde() -> None:
     assert printable(" ~\x1f\x7f") == " ~??"
     assert printable(b" ~\x1f\x7f") == " ~??"

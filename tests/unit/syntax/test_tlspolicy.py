@@ -6,6 +6,7 @@ import pytest
 
 from requiretls_milter.model import TlsLevel, TlsPolicy
 from requiretls_milter.syntax import tlspolicy
+from requiretls_milter.syntax.names import DomainNameError
 from requiretls_milter.syntax.nexthop import NextHopError
 
 
@@ -84,5 +85,5 @@ def test_keys_have_one_form(text: str, key: str) -> None:
 
 @pytest.mark.parametrize("text", ["", ".", "a b", "a.example, b.example", "[", "*"])
 def test_what_is_no_next_hop_is_no_key(text: str) -> None:
-    with pytest.raises(NextHopError):
+    with pytest.raises((NextHopError, DomainNameError)):
         tlspolicy.key(text)

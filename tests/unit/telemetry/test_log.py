@@ -83,7 +83,6 @@ def test_a_logger_made_before_follows_a_new_configuration(
     assert "event=yes" in line
 
 
-@pytest.mark.rule(62)
 @given(st.text() | st.binary(), st.text(min_size=1, max_size=30))
 def test_r62_any_value_and_any_key_give_one_printable_bounded_line(value: object, key: str) -> None:
     event = log._printable(None, "info", {"event": "x", key: value, "other": value})
@@ -96,7 +95,6 @@ def test_r62_any_value_and_any_key_give_one_printable_bounded_line(value: object
         assert len(str(text)) <= log.MAX_VALUE
 
 
-@pytest.mark.rule(62)
 @pytest.mark.parametrize("format_", ["json", "logfmt"])
 def test_r62_a_stranger_cannot_write_a_line_of_his_own(
     format_: str, capsys: pytest.CaptureFixture[str]

@@ -1,0 +1,234 @@
+"""Where something listens or is kept: ADDRESS:PORT, a milter's socket, the URL of a store.
+
+Each notation is read once, by a function that returns a value of its own type, and ``str()`` of
+that value is the canonical text, which reads back as the same value. All of them raise
+:class:`EndpointError` for text that is none of theirs.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from requiretls_milter.syntax.names import is_address, to_alabel
+from requiretls_milter.syntax.text import quoted
+
+SMTP_PORT = 25
+"""RFC 5321 section 4.5.4.2."""
+
+DNS_PORT = 53
+"""RFC 1035 section 4.2."""
+
+MAX_PORT = 65535
+"""A port has 16 bits (RFC 9293 section 3.1)."""
+
+MAX_PATH = 4095
+"""Bytes of a path: PATH_MAX of Linux, less the final NUL."""
+
+MAX_UNIX_PATH = 107
+"""Bytes of the path of a unix socket: sun_path of unix(7), less the final NUL."""
+
+_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_REDIS_URL = re.compile(
+    r"rediss?://"
+    r"(?:[!-.0->A-~]*@)?"  # user and password, percent-encoded: no slash, question mark or at sign
+    r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])"
+    r"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
+    r"(?:/[0-9]{0,5})?"
+    r"(?:\?[!-~]+)?",
+    re.ASCII,
+)
+
+
+class EndpointError(ValueError):
+    """Text that names no place of the kind that was expected; the message tells a person why.
+
+    To conclude: the configuration, or the option of a command, holds a mistake.
+    """
+
+
+# ---------------------------------------------------------------- ports and paths
+
+
+def port_number(text: str) -> int | None:
+    """The TCP or UDP port that *text* is, 1 to 65535 in decimal digits; None if it is none."""
+    number = int(text) if _PORT.fullmatch(text) else 0
+    return number if 1 <= number <= MAX_PORT else None
+
+
+def absolute_path(text: str) -> str:
+    """An absolute path, without doubled slashes and dots; raises EndpointError."""
+    if not text.startswith("/") or "\0" in text or len(text.encode(errors="replace")) > MAX_PATH:
+        raise EndpointError(f"expected an absolute path, got the text {quoted(text)}")
+    return str(PurePosixPath(text))
+
+
+def unix_path(text: str) -> str:
+    """An absolute path that fits into the address of a unix socket; raises EndpointError."""
+    path = absolute_path(text)
+    if len(path.encode(errors="replace")) > MAX_UNIX_PATH:
+        raise EndpointError(f"the path of a unix socket has at most {MAX_UNIX_PATH} bytes")
+    return path
+
+
+def _port(text: str) -> int:
+    port = port_number(text)
+    if port is None:
+        raise EndpointError(f"expected a port from 1 to {MAX_PORT}, got the text {quoted(text)}")
+    return port
+
+
+def _without_brackets(text: str) -> str:
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
+
+
+def _in_brackets(host: str) -> str:
+    """*host* as it stands beside a port."""
+    return f"[{host}]" if ":" in host else host
+
+
+# ---------------------------------------------------------------- ADDRESS:PORT
+
+
+class Endpoint(NamedTuple):
+    """An IP address, in :mod:`ipaddress`' form, and a port."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        """``192.0.2.1:53`` or ``[2001:db8::1]:53``."""
+        return f"{_in_brackets(self.address)}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this host reaches it."""
+        return ipaddress.ip_address(self.address).is_loopback
+
+
+def parse_endpoint(text: str, default_port: int = 0) -> Endpoint:
+    """Read ``ADDRESS:PORT``, an IPv6 address in brackets.
+
+    Args:
+        text: what was configured.
+        default_port: the port if *text* is an address alone, with or without brackets; 0: the port
+            has to be there.
+
+    Raises:
+        EndpointError: it is none.
+    """
+    alone = _without_brackets(text)
+    if default_port and is_address(alone):
+        return Endpoint(str(ipaddress.ip_address(alone)), default_port)
+    host, _, port = text.rpartition(":")
+    bare = _without_brackets(host)
+    if not is_address(bare) or (":" in bare and bare == host):
+        wanted = "ADDRESS, ADDRESS:PORT" if default_port else "ADDRESS:PORT"
+        raise EndpointError(f"expected {wanted} or [IPV6ADDRESS]:PORT, got the text {quoted(text)}")
+    return Endpoint(str(ipaddress.ip_address(bare)), _port(port))
+
+
+class Nameserver(Endpoint):
+    """A resolver: an endpoint whose usual port need not be told."""
+
+    def __str__(self) -> str:
+        """``192.0.2.1``, or ``192.0.2.1:5353`` at another port than 53."""
+        return self.address if self.port == DNS_PORT else super().__str__()
+
+
+def parse_nameserver(text: str) -> Nameserver:
+    """Read ``ADDRESS`` or ``ADDRESS:PORT`` of a resolver; raises EndpointError."""
+    return Nameserver(*parse_endpoint(text, DNS_PORT))
+
+
+# ---------------------------------------------------------------- a milter's socket
+
+
+class MilterSocket(NamedTuple):
+    """Where the milter listens: *path* for family ``unix``, else *host* and *port*."""
+
+    family: str
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+    def __str__(self) -> str:
+        """The form that libmilter takes (smfi_setconn), and Postfix in main.cf."""
+        if self.family == "unix":
+            return f"unix:{self.path}"
+        return f"{self.family}:{self.port}@{_in_brackets(self.host)}"
+
+
+def parse_milter_socket(text: str) -> MilterSocket:
+    """Read a milter's socket, as libmilter's smfi_setconn has it.
+
+    Raises:
+        EndpointError: it is none, or one relative to a directory that is not known here.
+        DomainNameError: the host of an inet socket is no name.
+    """
+    family, _, rest = text.partition(":")
+    if family in ("unix", "local"):
+        if not rest.startswith("/"):
+            raise EndpointError(
+                "expected unix:/ABSOLUTE/PATH (a path relative to the queue directory is for "
+                f"Postfix's main.cf only), got the text {quoted(text)}"
+            )
+        return MilterSocket("unix", path=unix_path(rest))
+    port, at, host = rest.partition("@")
+    if family not in ("inet", "inet6") or not at or not host:
+        raise EndpointError(
+            f"expected unix:/PATH, inet:PORT@HOST or inet6:PORT@HOST, got the text {quoted(text)}"
+        )
+    number = _port(port)
+    bare = _without_brackets(host)
+    if not is_address(bare):
+        return MilterSocket(family, host=to_alabel(host), port=number)
+    address = ipaddress.ip_address(bare)
+    if (address.version == 6) != (family == "inet6"):
+        raise EndpointError(
+            f"{bare} is an IPv{address.version} address, but the family is {family}"
+        )
+    return MilterSocket(family, host=str(address), port=number)
+
+
+# ---------------------------------------------------------------- the store
+
+
+class StoreUrl(NamedTuple):
+    """Where state is kept: *kind* is ``memory``, ``sqlite`` or ``redis``.
+
+    *path* is the file of sqlite; *text* the URL as it was given, with the password of a Redis.
+    """
+
+    kind: str
+    text: str
+    path: str = ""
+
+    def __str__(self) -> str:
+        """The URL as it was given."""
+        return self.text
+
+
+def parse_store_url(text: str) -> StoreUrl:
+    """Read the URL of a store.
+
+    Raises:
+        EndpointError: it is none; the message holds neither user nor password.
+    """
+    if text == "memory:":
+        return StoreUrl("memory", text)
+    if text.startswith("sqlite://"):
+        return StoreUrl("sqlite", text, absolute_path(text.removeprefix("sqlite://")))
+    if _REDIS_URL.fullmatch(text):
+        return StoreUrl("redis", text)
+    raise EndpointError(
+        'expected "memory:", "sqlite:///ABSOLUTE/PATH", "redis://HOST:PORT/DB" or '
+        f'"rediss://HOST:PORT/DB" (TLS), got the text {quoted(_without_password(text))}'
+    )
+
+
+def _without_password(url: str) -> str:
+    """What of a URL may stand in a log: neither user, password nor query."""
+    return re.sub("//.*@", "//...@", url.partition("?")[0], flags=re.DOTALL)

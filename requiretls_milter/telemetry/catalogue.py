@@ -1,0 +1,380 @@
+"""Every metric, declared once: name, kind, help text and labels.
+
+To add a metric, add a :class:`Metric` to ``_DECLARED`` (and a set of label values
+to :mod:`.labels`), count it where it happens, and describe it in docs/metrics.md.
+:class:`.counting.Counters` and :class:`.counting.Gauges` refuse what is not declared here.
+
+Names, labels and label values are a contract: dashboards and alerts rely on them.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.model import (
+    UNKNOWN_STATUS,
+    Action,
+    Feature,
+    Reason,
+    Requirement,
+    Source,
+)
+from requiretls_milter.syntax import status as codes
+from requiretls_milter.telemetry.labels import (
+    OTHER,
+    OTHER_PERMANENT,
+    OTHER_TEMPORARY,
+    STATUSES,
+    AssessmentResult,
+    Bound,
+    CacheResult,
+    FleetResult,
+    Layer,
+    MtaStsResult,
+    OutboundService,
+    ProbeResult,
+    Process,
+    RefreshResult,
+    Stage,
+    StoreOperation,
+    status_label,
+)
+
+PREFIX = "requiretls_milter_"
+"""Comes before each name when Prometheus reads it; names within the program have none."""
+
+
+class MetricKind(enum.StrEnum):
+    """A metric type of Prometheus."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class MetricError(RequiretlsMilterError, ValueError):
+    """A metric or label value that is not declared.
+
+    In this process it is a fault of the program. In totals that another process
+    sent it means that the message is not to be trusted: drop its connection.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One declaration.
+
+    Attributes:
+        labels: pairs (name, closed set of values); the set of the label ``domain`` is
+            None, since it is that of the configured domains, and ``other``.
+        start: combinations of label values that start at 0, if not all of them do.
+        buckets: of a histogram, the upper bounds in seconds.
+    """
+
+    name: str
+    kind: MetricKind
+    help: str
+    labels: tuple[tuple[str, tuple[str, ...] | None], ...] = ()
+    start: tuple[tuple[str, ...], ...] | None = None
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The label names, in the order in which values are given."""
+        return tuple(name for name, _ in self.labels)
+
+    def combinations(self, domains: Iterable[str] = ()) -> Iterator[tuple[str, ...]]:
+        """Yield the label values that are shown from the start, with value 0."""
+        if self.start is not None:
+            yield from self.start
+            return
+        configured = (*dict.fromkeys(domains), OTHER)
+        yield from itertools.product(
+            *(configured if values is None else values for _, values in self.labels)
+        )
+
+    def checked(self, labels: tuple[str, ...], domains: frozenset[str]) -> tuple[str, ...]:
+        """The label values under which ``labels`` are counted.
+
+        A status or a domain may come from a stranger; one that is not in the set
+        is counted as "other" (R62). Any other stray value is a fault of the program.
+
+        Raises:
+            MetricError: a stray value, or not as many values as the metric has labels.
+        """
+        if len(labels) != len(self.labels):
+            raise MetricError(f"{self.name} has the labels {self.label_names}, not {labels!r}")
+        counted = []
+        for (name, values), value in zip(self.labels, labels, strict=True):
+            if values is None:
+                counted.append(str(value) if value in domains else OTHER)
+            elif values is STATUSES:
+                counted.append(status_label(value))
+            elif value in values:
+                counted.append(str(value))
+            else:
+                raise MetricError(f"{self.name}: {name} is never {value!r}")
+        return tuple(counted)
+
+
+def _values(words: type[enum.StrEnum]) -> tuple[str, ...]:
+    return tuple(word.value for word in words)
+
+
+_NONCOMPLIANT = tuple(reason for reason in Reason if reason.value.startswith("noncompliant_"))
+
+_REASONS_OF: Mapping[str, tuple[Reason, ...]] = {
+    codes.SUCCESS: (
+        Reason.OK,
+        *_NONCOMPLIANT,
+        Reason.LOCAL,
+    ),
+    codes.NO_SERVER_LEFT: (Reason.MX_NOT_IN_MTA_STS_POLICY,),
+    codes.CONNECT_FAILURE: (Reason.UNREACHABLE,),
+    codes.LOST_CONNECTION: (Reason.UNREACHABLE,),
+    codes.DNS_FAILURE: (Reason.DNS_FAILURE,),
+    codes.NO_ADDRESS_FOR_NOW: (Reason.DNS_FAILURE, Reason.MAIL_LOOP),
+    codes.MAIL_LOOP_FOR_NOW: (Reason.MAIL_LOOP,),
+    codes.POLICY_TEMPORARY: (Reason.STARTTLS_REFUSED,),
+    codes.TLS_NOT_OFFERED: (Reason.STARTTLS_NOT_OFFERED,),
+    codes.TLS_NOT_ESTABLISHED: (
+        Reason.TLS_HANDSHAKE_FAILED,
+        Reason.CERTIFICATE_NOT_VERIFIED,
+        Reason.POLICY_LOOKUP_FAILED,
+        Reason.TLS_LEVEL_DOES_NOT_VERIFY,
+    ),
+    codes.MTA_POLICY_INVALID: (Reason.MTA_POLICY_INVALID,),
+    OTHER_TEMPORARY: (Reason.SERVER_REJECTS,),
+    codes.NULL_MX: (Reason.NULL_MX,),
+    codes.NO_ADDRESS: (Reason.NO_SUCH_DOMAIN,),
+    codes.MAIL_LOOP: (Reason.MAIL_LOOP,),
+    codes.ENCRYPTION_NEEDED: (
+        Reason.STARTTLS_REFUSED,
+        Reason.TLS_HANDSHAKE_FAILED,
+        Reason.CERTIFICATE_NOT_VERIFIED,
+        Reason.TLS_LEVEL_DOES_NOT_VERIFY,
+        Reason.MX_LOOKUP_INSECURE,
+    ),
+    codes.REQUIRETLS_NEEDED: (Reason.STARTTLS_NOT_OFFERED, Reason.REQUIRETLS_NOT_OFFERED),
+    OTHER_PERMANENT: (Reason.SERVER_REJECTS,),
+    UNKNOWN_STATUS: (Reason.UNKNOWN,),
+}
+"""Pairs that are known to occur and start at 0; any other pair appears when it first occurs."""
+
+_REQUIREMENT = ("requirement", _values(Requirement))
+_ACTION = ("action", _values(Action))
+_STATUS = ("status", STATUSES)
+_REASON = ("reason", _values(Reason))
+_DOMAIN = ("domain", None)
+
+_DECLARED = (
+    Metric(
+        "messages_total",
+        MetricKind.COUNTER,
+        "Messages that reached their end or were refused; aborted messages do not count.",
+        (_REQUIREMENT, _ACTION),
+    ),
+    Metric(
+        "requirement_sources_total",
+        MetricKind.COUNTER,
+        "The same messages, by the place where their requirement was found.",
+        (("source", _values(Source)),),
+    ),
+    Metric(
+        "recipients_total",
+        MetricKind.COUNTER,
+        "Recipients, by requirement and by what was done with each.",
+        (_REQUIREMENT, _ACTION),
+    ),
+    Metric(
+        "forecasts_total",
+        MetricKind.COUNTER,
+        "Forecasts, counted once for each recipient when its decision is final.",
+        (_REQUIREMENT, _STATUS, _REASON),
+        start=tuple(
+            (requirement.value, status, reason.value)
+            for requirement in Requirement
+            for status, reasons in _REASONS_OF.items()
+            for reason in reasons
+        ),
+    ),
+    Metric(
+        "domain_forecasts_total",
+        MetricKind.COUNTER,
+        "Forecasts by configured recipient or next-hop domain; all other domains are other.",
+        (_DOMAIN, _STATUS),
+    ),
+    Metric(
+        "noncompliant_deliveries_total",
+        MetricKind.COUNTER,
+        "Recipients accepted although the forecast delivery violates RFC 8689.",
+        (_REASON,),
+        start=tuple((reason.value,) for reason in _NONCOMPLIANT),
+    ),
+    Metric(
+        "requirement_lost_total",
+        MetricKind.COUNTER,
+        "Messages that carried a requirement earlier on their path and no longer do.",
+    ),
+    Metric(
+        "forecast_wait_seconds",
+        MetricKind.HISTOGRAM,
+        "Time that SMTP waited for a forecast.",
+        buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0),
+    ),
+    Metric(
+        "assessments_total",
+        MetricKind.COUNTER,
+        "Questions that the engine answered, by result.",
+        (("result", _values(AssessmentResult)),),
+    ),
+    Metric(
+        "assessment_seconds",
+        MetricKind.HISTOGRAM,
+        "Time that the engine took to answer a question.",
+        buckets=(0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0),
+    ),
+    Metric(
+        "probes_total",
+        MetricKind.COUNTER,
+        "SMTP probes of mail servers, by the step at which the session ended.",
+        (("result", _values(ProbeResult)),),
+    ),
+    Metric(
+        "mta_sts_fetches_total",
+        MetricKind.COUNTER,
+        "Lookups of the MTA-STS policy of a domain, by result.",
+        (("result", _values(MtaStsResult)),),
+    ),
+    Metric(
+        "mta_sts_refreshes_total",
+        MetricKind.COUNTER,
+        "Attempts to fetch a cached MTA-STS policy again, by result.",
+        (("result", _values(RefreshResult)),),
+    ),
+    Metric(
+        "cache_requests_total",
+        MetricKind.COUNTER,
+        "Cache requests, by what the cache had.",
+        (("layer", _values(Layer)), ("result", _values(CacheResult))),
+        start=(
+            (Layer.FORECAST.value, CacheResult.HIT.value),
+            (Layer.FORECAST.value, CacheResult.MISS.value),
+            (Layer.FORECAST.value, CacheResult.JOINED.value),
+            *itertools.product(
+                (Layer.HOST.value, Layer.DOMAIN.value),
+                (word for word in _values(CacheResult) if word != CacheResult.STORED.value),
+            ),
+            (Layer.HOST.value, CacheResult.STORED.value),
+        ),
+    ),
+    Metric(
+        "cache_entries",
+        MetricKind.GAUGE,
+        "Entries in the engine's caches.",
+        (("layer", (Layer.HOST.value, Layer.DOMAIN.value)),),
+    ),
+    Metric(
+        "downgrades_total",
+        MetricKind.COUNTER,
+        "Times that a domain or host stopped offering a feature that it had offered.",
+        (("kind", _values(Feature)),),
+    ),
+    Metric(
+        "store_up",
+        MetricKind.GAUGE,
+        "1 while the store works, 0 while memory stands in for it.",
+    ),
+    Metric(
+        "store_errors_total",
+        MetricKind.COUNTER,
+        "Store operations that failed; memory stood in for the store.",
+        (("operation", _values(StoreOperation)),),
+    ),
+    Metric(
+        "store_damaged_total",
+        MetricKind.COUNTER,
+        "Store files that were set aside as damaged and replaced by an empty one.",
+    ),
+    Metric(
+        "store_evicted_total",
+        MetricKind.COUNTER,
+        "Records removed before their end of life to make room in the store.",
+    ),
+    Metric(
+        "fleet_flights_total",
+        MetricKind.COUNTER,
+        "Probes and policy fetches coordinated in a fleet, by the engine that made them.",
+        (("result", _values(FleetResult)),),
+    ),
+    Metric(
+        "domain_ready",
+        MetricKind.GAUGE,
+        "1 if REQUIRETLS mail to the configured domain would be delivered now.",
+        (_DOMAIN,),
+    ),
+    Metric(
+        "resolver_validates",
+        MetricKind.GAUGE,
+        "1 if the resolver passed the DNSSEC self-test.",
+    ),
+    Metric(
+        "outbound_reachable",
+        MetricKind.GAUGE,
+        "0 while our own network or resolver appears to be down.",
+        (("service", _values(OutboundService)),),
+    ),
+    Metric(
+        "saturated_total",
+        MetricKind.COUNTER,
+        "Times that a limit was reached: work waited, was refused, or an old entry was dropped.",
+        (("bound", _values(Bound)),),
+    ),
+    Metric(
+        "callback_errors_total",
+        MetricKind.COUNTER,
+        "Exceptions caught in a milter callback; each is a fault of this program.",
+        (("stage", _values(Stage)),),
+    ),
+    Metric(
+        "process_restarts_total",
+        MetricKind.COUNTER,
+        "Processes that died and were replaced.",
+        (("process", _values(Process)),),
+    ),
+    Metric(
+        "config_last_reload_successful",
+        MetricKind.GAUGE,
+        "1 if the last attempt to load the configuration succeeded.",
+    ),
+    Metric(
+        "config_last_reload_success_timestamp_seconds",
+        MetricKind.GAUGE,
+        "Unix time at which the configuration was last loaded successfully.",
+    ),
+    Metric(
+        "build_info",
+        MetricKind.GAUGE,
+        "Always 1; the labels hold the versions.",
+        (("version", ()), ("python", ()), ("pymilter", ()), ("openssl", ())),
+    ),
+)
+
+METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _DECLARED}
+"""The catalogue, by name without the prefix."""
+
+
+def declared(name: str, kind: MetricKind) -> Metric:
+    """Look a declaration up.
+
+    Raises:
+        MetricError: no metric of this kind has this name.
+    """
+    metric = METRICS.get(name)
+    if metric is None or metric.kind is not kind:
+        raise MetricError(f"no {kind} is named {name!r}")
+    return metric

@@ -1,0 +1,135 @@
+"""Counting within one process: counters and histograms from any thread, gauges.
+
+Everything here is plain Python. libmilter's threads may run nothing else, and
+a worker needs no metrics library: it hands its cumulative :class:`Totals` to the
+engine, which adds them up (:mod:`requiretls_milter.telemetry.aggregate`).
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from requiretls_milter.telemetry.catalogue import MetricError, MetricKind, declared
+
+CounterTotal = tuple[str, tuple[str, ...], float]
+"""(metric, label values, value)."""
+
+HistogramTotal = tuple[str, tuple[int, ...], float]
+"""(metric, observations in each bucket and above the last one, sum of the values)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """All that a process has counted since it started, or a part of it."""
+
+    counters: tuple[CounterTotal, ...] = ()
+    histograms: tuple[HistogramTotal, ...] = ()
+
+    def pieces(self, size: int) -> Iterator[Totals]:
+        """Cut into parts of at most ``size`` counters; the first part has the histograms."""
+        yield Totals(self.counters[:size], self.histograms)
+        for start in range(size, len(self.counters), size):
+            yield Totals(self.counters[start : start + size])
+
+
+class Counters:
+    """The counters and histograms of one process; safe to use from any thread.
+
+    Args:
+        domains: the values of a ``domain`` label that are counted apart.
+    """
+
+    def __init__(self, domains: Iterable[str] = ()) -> None:
+        self._lock = threading.Lock()
+        self._domains = frozenset(domains)
+        self._values: dict[tuple[str, tuple[str, ...]], float] = {}
+        self._checked: set[tuple[str, tuple[str, ...]]] = set()  # keys that need no folding
+        self._buckets: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = {}
+
+    def configure(self, domains: Iterable[str]) -> None:
+        """Use the domains of a new configuration; existing counts stay."""
+        with self._lock:
+            self._domains = frozenset(domains)
+            self._checked.clear()
+
+    def inc(self, metric: str, labels: tuple[str, ...] = (), by: float = 1.0) -> None:
+        """Add to a counter.
+
+        Args:
+            metric: the counter's name, without the prefix.
+            labels: the label values, in the order of the declaration.
+            by: how much, at least 0.
+
+        Raises:
+            MetricError: no such counter or label value, or ``by`` is negative.
+        """
+        if not by >= 0:
+            raise MetricError(f"{metric} cannot fall: {by!r}")
+        key = (metric, labels)
+        with self._lock:
+            if key not in self._checked:
+                given = key
+                key = (metric, declared(metric, MetricKind.COUNTER).checked(labels, self._domains))
+                if key == given:
+                    self._checked.add(key)
+            self._values[key] = self._values.get(key, 0.0) + by
+
+    def observe(self, metric: str, value: float) -> None:
+        """Put a duration into a histogram.
+
+        Args:
+            metric: the histogram's name, without the prefix.
+            value: seconds; a negative value counts as 0.
+
+        Raises:
+            MetricError: no such histogram.
+        """
+        bounds = declared(metric, MetricKind.HISTOGRAM).buckets
+        seconds = value if value >= 0 else 0.0
+        with self._lock:
+            counts = self._buckets.setdefault(metric, [0] * (len(bounds) + 1))
+            counts[bisect_left(bounds, seconds)] += 1
+            self._sums[metric] = self._sums.get(metric, 0.0) + seconds
+
+    def totals(self) -> Totals:
+        """Everything counted so far."""
+        with self._lock:
+            return Totals(
+                tuple((metric, labels, value) for (metric, labels), value in self._values.items()),
+                tuple(
+                    (metric, tuple(counts), self._sums[metric])
+                    for metric, counts in self._buckets.items()
+                ),
+            )
+
+
+class Gauges:
+    """Current values. Only the engine has any; not for use from several threads."""
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[str, tuple[str, ...]], float] = {}
+
+    def set(self, metric: str, value: float, labels: tuple[str, ...] = ()) -> None:
+        """Give a gauge a value.
+
+        Raises:
+            MetricError: no such gauge, or it has other labels.
+        """
+        gauge = declared(metric, MetricKind.GAUGE)
+        if len(labels) != len(gauge.labels):
+            raise MetricError(f"{metric} has the labels {gauge.label_names}, not {labels!r}")
+        self._values[metric, labels] = value
+
+    def clear(self, metric: str) -> None:
+        """Forget a gauge's values, such as those of domains that are no longer configured."""
+        for key in [key for key in self._values if key[0] == metric]:
+            del self._values[key]
+
+    def items(self) -> Iterator[tuple[str, tuple[str, ...], float]]:
+        """Yield every value that was set, as (metric, label values, value)."""
+        for (metric, labels), value in self._values.items():
+            yield metric, labels, value

@@ -1,0 +1,177 @@
+"""The values of labels: closed sets, so that no stranger can create a time series.
+
+A set whose concept belongs to a lower layer is taken from there: requirements,
+actions, reasons and features from :mod:`requiretls_milter.model`, statuses from
+:mod:`requiretls_milter.syntax.status`. The sets below belong to modules that lie
+above this one, which count with them; each docstring says what is counted.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from requiretls_milter.model import UNKNOWN_STATUS
+from requiretls_milter.syntax.status import FORECAST_STATUSES, SUCCESS
+
+if TYPE_CHECKING:
+    from requiretls_milter.config import Config
+
+OTHER = "other"
+"""A domain for which no rule is configured."""
+
+OTHER_TEMPORARY = "4.other"
+OTHER_PERMANENT = "5.other"
+
+STATUSES = (*FORECAST_STATUSES, OTHER_TEMPORARY, OTHER_PERMANENT, UNKNOWN_STATUS)
+"""The label ``status``: codes that servers choose are ``4.other`` and ``5.other``."""
+
+
+def status_label(status: str) -> str:
+    """One of :data:`STATUSES` for any status, including what a hostile server sent (R62)."""
+    if status in STATUSES:
+        return status
+    if status.startswith("4."):
+        return OTHER_TEMPORARY
+    if status.startswith("5."):
+        return OTHER_PERMANENT
+    return SUCCESS if status.startswith("2.") else UNKNOWN_STATUS
+
+
+def configured_domains(config: Config) -> tuple[str, ...]:
+    """The label ``domain``: the keys of recipient and next-hop rules; :data:`OTHER` besides."""
+    return tuple(dict.fromkeys([*config.rules.recipient, *config.rules.nexthop]))
+
+
+class Stage(enum.StrEnum):
+    """The libmilter callback, or the part of one, in which an exception was caught."""
+
+    NEGOTIATE = "negotiate"
+    CONNECT = "connect"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    HEADER = "header"
+    EOH = "eoh"  # no callback: the header, judged at the end of the message
+    EOM = "eom"
+    ABORT = "abort"
+    CLOSE = "close"
+
+
+class AssessmentResult(enum.StrEnum):
+    """How the engine answered a question: the forecast's outcome, or why there is none."""
+
+    DELIVER = "deliver"
+    BOUNCE = "bounce"
+    DEFER = "defer"
+    UNKNOWN = "unknown"
+    MALFORMED = "malformed"  # not a next hop in Postfix's syntax
+    DEADLINE = "deadline"
+    BUSY = "busy"  # more questions than the engine takes on at once
+    ERROR = "error"  # a fault of this program
+
+
+class ProbeResult(enum.StrEnum):
+    """How a probe's SMTP session ended: at which step it failed, or well."""
+
+    DONE = "done"
+    CONNECT = "connect_failed"
+    BANNER = "banner_failed"
+    EHLO = "ehlo_failed"
+    STARTTLS = "starttls_failed"
+    HANDSHAKE = "handshake_failed"
+    EHLO_TLS = "ehlo_tls_failed"
+    FORBIDDEN = "forbidden"
+
+
+class MtaStsResult(enum.StrEnum):
+    """What a lookup of a domain's MTA-STS policy found."""
+
+    POLICY = "policy"
+    NONE = "none"
+    FAILED = "failed"
+
+
+class Layer(enum.StrEnum):
+    """A cache: forecasts in the workers, evidence by host and by domain in the engine."""
+
+    FORECAST = "forecast"
+    HOST = "host"
+    DOMAIN = "domain"
+
+
+class CacheResult(enum.StrEnum):
+    """What a cache had."""
+
+    HIT = "hit"
+    MISS = "miss"
+    JOINED = "joined"  # the same question was in progress already
+    HELD = "held"  # the last attempt failed a moment ago: no new one is made
+    STORED = "stored"  # the cache did not have it, but the store did
+
+
+class RefreshResult(enum.StrEnum):
+    """What became of a cached MTA-STS policy that was fetched again."""
+
+    RENEWED = "renewed"
+    FAILED = "failed"
+    VANISHED = "vanished"  # the domain publishes none any more, and never withdrew it
+
+
+class StoreOperation(enum.StrEnum):
+    """The operation that a store failed."""
+
+    OPEN = "open"
+    READ = "read"
+    WRITE = "write"
+    LIST = "list"
+    CLAIM = "claim"
+    DECODE = "decode"  # the store returned something that this program never wrote
+
+
+class FleetResult(enum.StrEnum):
+    """Which engine of a fleet made a probe or fetch that several wanted."""
+
+    OURS = "ours"
+    THEIRS = "theirs"
+    IN_VAIN = "in_vain"  # this engine waited for another one's result, then made its own
+
+
+class OutboundService(enum.StrEnum):
+    """What the engine needs to reach outside of this host."""
+
+    SMTP = "smtp"
+    DNS = "dns"
+
+
+class Bound(enum.StrEnum):
+    """A limit on work or memory that strangers can cause: the keys of [limits], and some more."""
+
+    CALLBACKS = "callbacks"
+    QUESTIONS = "questions"
+    FORECAST_CACHE = "forecast_cache"
+    GATHERINGS = "gatherings"
+    FLIGHTS = "flights"
+    PROBES = "probes"
+    PROBES_PER_HOST = "probes_per_host"
+    PROBES_PER_MINUTE = "probes_per_minute"
+    LOOKUPS = "lookups"
+    FETCHES = "fetches"
+    ASSESSMENT_TIMEOUT = "assessment_timeout"
+    GATHERING_TIMEOUT = "gathering_timeout"
+    FLIGHT_TIMEOUT = "flight_timeout"
+    FETCH_TIMEOUT = "fetch_timeout"
+    HOST_CACHE = "host_cache"
+    DOMAIN_CACHE = "domain_cache"
+    STORE_QUEUE = "store_queue"
+    METRICS_CONNECTIONS = "metrics_connections"
+    ENGINE_CONNECTIONS = "engine_connections"
+    ENGINE_REQUESTS = "engine_requests"
+    HOSTS = "hosts"
+    SESSIONS = "sessions"
+
+
+class Process(enum.StrEnum):
+    """A kind of process that the supervisor replaces."""
+
+    ENGINE = "engine"
+    WORKER = "worker"
