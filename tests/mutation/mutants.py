@@ -3,7 +3,7 @@
 What is changed, and into what, is mutmut's (https://mutmut.readthedocs.io): its operators are
 plain functions from a node of LibCST to nodes, typed, and released every month. Its own runner
 takes no sample, and leaves out module constants, class bodies and every function under a decorator,
-such as ``@property``: a third of what is to be tested here. Cosmic Ray, kept as well, changes the
+such as ``@property``: a fifth of what is to be tested here. Cosmic Ray, kept as well, changes the
 source tree in place, and turns each comparison into all seven others, most of which mean the same.
 """
 
