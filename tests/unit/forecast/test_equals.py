@@ -28,7 +28,7 @@ PASSING_OVER = MtaProfile(tls_security_level=TlsLevel.MAY, mta_sts=MtaSts.MX_PAT
 
 
 def server(number: int, word: str, preference: int) -> HostEvidence:
-    kind, family = word
+    kind, family = word[0], word[1]
     address = f"192.0.2.{number}" if family == "4" else f"2001:db8::{number}"
     name = f"{'other' if kind == '~' else 'mx'}{number}.example.org"
     seen = probe(address, certificate(name))
@@ -43,7 +43,7 @@ def server(number: int, word: str, preference: int) -> HostEvidence:
 
 def ends(groups: str, limit: int) -> tuple[str, bool]:
     """The status of ordinary mail for *groups*, best first, and whether chance has a say."""
-    hosts = []
+    hosts: list[HostEvidence] = []
     for preference, group in enumerate(groups.split("|")):
         for word in group.split():
             hosts.append(server(len(hosts) + 1, word, preference))
