@@ -16,6 +16,10 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
 from requiretls_milter.syntax.endpoint import (
+    Endpoint,
+    MilterSocket,
+    Nameserver,
+    StoreUrl,
     absolute_path,
     parse_endpoint,
     parse_milter_socket,
@@ -95,11 +99,6 @@ def policy_pattern(text: str) -> str:
     if text == "*":
         return text
     return address(text) if is_address(text) else domain_pattern(text)
-
-
-def canonical(parse: Callable[[str], object]) -> Callable[[str], str]:
-    """A parser that gives what *parse* makes of a text as text again."""
-    return lambda text: str(parse(text))
 
 
 def optional(parse: Callable[[str], str]) -> Callable[[str], str]:
@@ -210,7 +209,10 @@ def file_mode(text: str) -> str:
 
 # ---------------------------------------------------------------- as types of pydantic
 
-Text = Annotated[str, Field(strict=True, max_length=4096)]
+MAX_TEXT = 4096
+"""Characters of a text in the file: as many as a path has."""
+
+Text = Annotated[str, Field(strict=True, max_length=MAX_TEXT)]
 Flag = Annotated[bool, Field(strict=True)]
 Count = Annotated[int, Field(strict=True)]
 Seconds = Annotated[float, Field(strict=True, gt=0, le=3600, allow_inf_nan=False)]
@@ -223,15 +225,55 @@ OptionalUser = Annotated[Text, AfterValidator(optional(user))]
 OptionalGroup = Annotated[Text, AfterValidator(optional(group))]
 FieldName = Annotated[Text, AfterValidator(field_name)]
 Address = Annotated[Text, AfterValidator(address)]
-Nameserver = Annotated[Text, AfterValidator(canonical(parse_nameserver))]
-OptionalListen = Annotated[Text, AfterValidator(optional(canonical(parse_endpoint)))]
-MilterSocketText = Annotated[Text, AfterValidator(canonical(parse_milter_socket))]
 UnixPath = Annotated[Text, AfterValidator(unix_path)]
 OptionalPath = Annotated[Text, AfterValidator(optional(absolute_path))]
 KeyPrefix = Annotated[Text, AfterValidator(key_prefix)]
-StoreUrlText = Annotated[Text, AfterValidator(canonical(parse_store_url))]
 FileMode = Annotated[Text, AfterValidator(file_mode)]
 Network = Annotated[IpNetwork, PlainValidator(network), PlainSerializer(str)]
+
+ParsedT = TypeVar("ParsedT")
+
+
+def parsed(kind: type[ParsedT], parse: Callable[[str], ParsedT]) -> Callable[[object], ParsedT]:
+    """A validator that parses a text of the file once: the configuration holds a *kind*.
+
+    A value that has been parsed already is taken as it is. With ``PlainSerializer(str)`` beside
+    the validator the value is written as text again, which reads back as the same.
+    """
+
+    def validate(value: object) -> ParsedT:
+        if isinstance(value, kind):
+            return value
+        if not isinstance(value, str):
+            raise ValueError(f"expected text, got {given(value)}")
+        if len(value) > MAX_TEXT:
+            raise ValueError(f"at most {MAX_TEXT} characters, got {len(value)}")
+        return parse(value)
+
+    return validate
+
+
+def or_none(validate: Callable[[object], ParsedT]) -> Callable[[object], ParsedT | None]:
+    """A validator that makes None of the empty text, which stands for "not set"."""
+    return lambda value: None if value is None or value == "" else validate(value)
+
+
+MilterSocketField = Annotated[
+    MilterSocket,
+    PlainValidator(parsed(MilterSocket, parse_milter_socket)),
+    PlainSerializer(str),
+]
+NameserverField = Annotated[
+    Nameserver, PlainValidator(parsed(Nameserver, parse_nameserver)), PlainSerializer(str)
+]
+StoreUrlField = Annotated[
+    StoreUrl, PlainValidator(parsed(StoreUrl, parse_store_url)), PlainSerializer(str)
+]
+OptionalEndpoint = Annotated[
+    Endpoint | None,
+    PlainValidator(or_none(parsed(Endpoint, parse_endpoint))),
+    PlainSerializer(lambda endpoint: "" if endpoint is None else str(endpoint)),
+]
 
 
 def wait(value: float) -> float:

@@ -14,11 +14,6 @@ from pydantic import ValidationError
 from requiretls_milter.config.mistakes import ConfigError, dotted, explain
 from requiretls_milter.config.schema import Config
 from requiretls_milter.model import Mode
-from requiretls_milter.syntax.endpoint import (
-    parse_endpoint,
-    parse_milter_socket,
-    parse_nameserver,
-)
 
 DEFAULT_PATH = Path("/etc/requiretls-milter/config.toml")
 
@@ -117,7 +112,7 @@ def _toml(content: bytes, name: str) -> dict[str, Any]:
 def _contradictions(config: Config) -> tuple[str, ...]:
     """What each key for itself allows, but not together."""
     found = []
-    if parse_milter_socket(config.milter.socket).path == config.engine.socket:
+    if config.milter.socket.path == config.engine.socket:
         found.append("engine.socket: the same path as milter.socket")
     metrics = config.metrics
     if bool(metrics.tls_certificate) is not bool(metrics.tls_key):
@@ -172,8 +167,7 @@ def warnings(config: Config) -> tuple[str, ...]:
         mode = table.mode or config.rules.mode
         if table.require and not mode.acts:
             found.append(_promise(dotted(("rules", section, pattern)), mode))
-    socket = parse_milter_socket(config.milter.socket)
-    if socket.family != "unix":
+    if config.milter.socket.family != "unix":
         found.append(
             "milter.socket: over TCP whoever reaches the address can call the milter, every user "
             "of this host included; a unix socket with socket_group and 0660 lets the MTA only"
@@ -184,16 +178,13 @@ def warnings(config: Config) -> tuple[str, ...]:
             "the milter; socket_group with 0660 lets the MTA only"
         )
     metrics = config.metrics
-    if metrics.listen and not metrics.tls_certificate:
-        listen = parse_endpoint(metrics.listen)
-        if not listen.is_loopback:
-            found.append(
-                f"metrics.listen: {listen.address} is not only this host's, and whoever reaches "
-                "it reads the metrics, in clear; tls_certificate with tls_client_ca lets your own "
-                "in only"
-            )
-    for index, text in enumerate(config.dns.nameservers):
-        nameserver = parse_nameserver(text)
+    listen = metrics.listen
+    if listen is not None and not listen.is_loopback and not metrics.tls_certificate:
+        found.append(
+            f"metrics.listen: {listen.address} is not only this host's, and whoever reaches it "
+            "reads the metrics, in clear; tls_certificate with tls_client_ca lets your own in only"
+        )
+    for index, nameserver in enumerate(config.dns.nameservers):
         if not nameserver.is_loopback:
             found.append(
                 f"dns.nameservers[{index}]: {nameserver.address} is not on this host; whoever is "

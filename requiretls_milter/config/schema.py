@@ -198,8 +198,8 @@ class Section(BaseModel):
 class Milter(Section):
     """The side that faces the MTA: where it listens, with how many processes."""
 
-    socket: fields.MilterSocketText = Field(
-        "unix:/run/requiretls-milter/milter.sock",
+    socket: fields.MilterSocketField = Field(
+        endpoint.parse_milter_socket("unix:/run/requiretls-milter/milter.sock"),
         description=(
             "Where the MTA finds us: unix:/PATH, inet:PORT@HOST or inet6:PORT@HOST. For a "
             "chrooted Postfix: unix:/var/spool/postfix/requiretls-milter/milter.sock, which "
@@ -295,8 +295,8 @@ class Milter(Section):
 class Metrics(Section):
     """Numbers for Prometheus."""
 
-    listen: fields.OptionalListen = Field(
-        "127.0.0.1:9894",
+    listen: fields.OptionalEndpoint = Field(
+        endpoint.parse_endpoint("127.0.0.1:9894"),
         description=(
             "ADDRESS:PORT of the endpoint /metrics; empty: none. It has no access control of its "
             "own but tls_client_ca, therefore only this host by default."
@@ -598,7 +598,7 @@ def _policy_pairs(
 class Dns(Section):
     """The resolver, whose word on DNSSEC we take."""
 
-    nameservers: Annotated[tuple[fields.Nameserver, ...], as_list] = Field(
+    nameservers: Annotated[tuple[fields.NameserverField, ...], as_list] = Field(
         (),
         description=(
             'Resolvers, "ADDRESS" or "ADDRESS:PORT"; empty: those of /etc/resolv.conf, which is '
@@ -842,6 +842,18 @@ class Rules(Section):
             for pattern, table in tables.items():
                 yield section, pattern, table
 
+    @property
+    def acts(self) -> bool:
+        """Whether any rule may defer or refuse mail."""
+        modes = (table.mode for _, _, table in self.tables())
+        return self.mode.acts or any(mode is not None and mode.acts for mode in modes)
+
+    @property
+    def longest_decide_wait(self) -> float:
+        """The largest ``decide_wait`` of any rule, in seconds."""
+        waits = (table.decide_wait for _, _, table in self.tables())
+        return max([self.decide_wait, *(wait for wait in waits if wait is not None)])
+
 
 # ---------------------------------------------------------------- store, and all of it
 
@@ -849,8 +861,8 @@ class Rules(Section):
 class Store(Section):
     """What has to outlive a restart: policies, evidence, last known good."""
 
-    url: fields.StoreUrlText = Field(
-        "sqlite:///var/lib/requiretls-milter/state.db",
+    url: fields.StoreUrlField = Field(
+        endpoint.parse_store_url("sqlite:///var/lib/requiretls-milter/state.db"),
         description=(
             '"sqlite:///PATH" (a file of this host; it is made, its directory is not), '
             '"redis://HOST:PORT/DB" or "rediss://..." (a fleet; Redis or Valkey, extra "redis"), '

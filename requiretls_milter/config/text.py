@@ -56,7 +56,9 @@ def _section(section: BaseModel, path: tuple[str, ...], annotated: bool) -> Tabl
     if annotated:
         _comment(table, str(type(section).__doc__))
         table.add(tomlkit.nl())
-    plain = section.model_dump(mode="json", exclude_none=True)
+    plain = {
+        key: value for key, value in section.model_dump(mode="json").items() if value is not None
+    }
     keyed = {key for key, (_, by_operator) in tables_of(type(section)).items() if by_operator}
     for key, field in type(section).model_fields.items():
         if key in keyed or key not in plain:

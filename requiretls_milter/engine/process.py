@@ -221,7 +221,7 @@ class _Engine:
 
     async def _open_metrics(self, config: Config) -> None:
         listen = config.metrics.listen
-        if not listen:
+        if listen is None:
             return
         set_build_info(self._gauges)
         collector = EngineCollector(self._sum, self._gauges, self._domains)

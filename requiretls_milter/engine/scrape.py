@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from requiretls_milter.engine.exposition import Exposition
+from requiretls_milter.syntax.endpoint import Endpoint
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Bound
@@ -107,7 +108,7 @@ class MetricsDoor:
     """``GET /metrics`` and ``GET /healthz``, and nothing else.
 
     Args:
-        listen: "ADDRESS:PORT"; an IPv6 address in brackets.
+        listen: ``metrics.listen``; port 0: one that the kernel chooses.
         exposition: what is shown.
         refresh: called before each rendering, to bring gauges up to date.
         counters: where it is counted that somebody is turned away.
@@ -118,7 +119,7 @@ class MetricsDoor:
 
     def __init__(
         self,
-        listen: str,
+        listen: Endpoint,
         exposition: Exposition,
         refresh: Callable[[], None],
         counters: Counters | None = None,
@@ -126,8 +127,7 @@ class MetricsDoor:
         max_connections: int = 32,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        host, _, port = listen.rpartition(":")
-        self._address = (host.removeprefix("[").removesuffix("]"), int(port))
+        self._address = listen
         self._exposition = exposition
         self._refresh = refresh
         self._counters = counters if counters is not None else Counters()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from requiretls_milter.store.base import MAX_BYTES, MAX_RECORDS, Backend, Store, StoreError
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.store.steady import MAX_PENDING, SteadyStore
-from requiretls_milter.syntax.endpoint import parse_store_url
+from requiretls_milter.syntax.endpoint import StoreUrl
 from requiretls_milter.telemetry.counting import Counters, Gauges
 
 DEFAULT_PREFIX = "requiretls-milter:"
 
 
 def open_store(
-    url: str,
+    where: StoreUrl,
     counters: Counters,
     gauges: Gauges,
     *,
@@ -24,7 +24,7 @@ def open_store(
     """The store at ``store.url``; nothing is read or written before :meth:`Store.start`.
 
     Args:
-        url: as in the configuration.
+        where: ``store.url``.
         counters, gauges: where failures are counted, and ``store_up`` is shown.
         max_records, max_bytes: bounds of what is kept in memory or in a file;
             Redis has bounds of its own (maxmemory).
@@ -35,10 +35,6 @@ def open_store(
         StoreError: there can be none, whatever happens: no such kind of store,
             or the extra ``redis`` is not installed.
     """
-    try:
-        where = parse_store_url(url)
-    except ValueError as error:
-        raise StoreError(f"store.url: {error}") from error
     backend: Backend
     if where.kind == "memory":
         gauges.set("store_up", 1.0)
@@ -56,5 +52,5 @@ def open_store(
                 f'store.url: Redis needs the extra "redis" (pip install '
                 f"requiretls-milter[redis]): {error}"
             ) from error
-        backend = RedisBackend(url, prefix=key_prefix)
+        backend = RedisBackend(str(where), prefix=key_prefix)
     return SteadyStore(backend, counters, gauges, max_pending=max_pending)

@@ -16,13 +16,13 @@ import shutil
 import struct
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.support.milterclient import MilterClient, ProtocolError
+from tests.support.processes import Process
 
 MESSAGES = 10
 """Messages a connection, as the design has it for the baseline."""
@@ -255,13 +255,11 @@ class Load:
     @contextlib.contextmanager
     def answering(self, socket_path: Path, script: Path) -> Iterator[None]:
         """A milter in C that only answers: the most that the load can measure."""
-        process = subprocess.Popen([self._program, "answer", socket_path, script])
+        process = Process(
+            [self._program, "answer", socket_path, script], socket_path.with_suffix(".log")
+        )
         try:
-            deadline = time.monotonic() + 10
-            while not socket_path.exists():
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise ProtocolError("the answering program does not listen")
-                time.sleep(0.01)
+            process.wait_until(socket_path.exists, "listening")
             yield
         finally:
             process.kill()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -27,6 +26,7 @@ from tests.bench.rows import Effort, Row, number
 from tests.support.authority import Authority
 from tests.support.cliworld import World
 from tests.support.dnsserver import DnsServer
+from tests.support.processes import Process
 from tests.support.service import Service
 
 CONNECTIONS = (1, 8)
@@ -72,13 +72,10 @@ class Measured:
 def baseline(directory: Path) -> Iterator[Subject]:
     """The milter that anybody would write, in one process."""
     path = directory / "baseline.sock"
-    process = subprocess.Popen([sys.executable, "-m", "tests.bench.baseline", str(path)])
+    command = [sys.executable, "-m", "tests.bench.baseline", str(path)]
+    process = Process(command, directory / "baseline.log")
     try:
-        deadline = time.monotonic() + 20
-        while not path.exists():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise WrongWorkError("the baseline does not listen")
-            time.sleep(0.02)
+        process.wait_until(path.exists, "listening")
         yield Subject("baseline", str(path), lambda: [process.pid], directory / "baseline", 1)
     finally:
         process.kill()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.errors import LabError
+from tests.support.waiting import eventually
 
 _DELIVERY = re.compile(
     r" (?P<service>\S+)\[\d+\]: (?P<queue_id>[0-9A-Za-z]+): to=<(?P<to>[^>]*)>, (?P<rest>.*)$"
@@ -111,17 +110,16 @@ class MailLog:
 
     def wait(self, queue_id: str, recipients: int = 1, timeout: float = 60.0) -> list[Delivery]:
         """Wait until *recipients* different recipients of *queue_id* have a delivery line."""
-        deadline = time.monotonic() + timeout
-        while True:
-            found = self.deliveries(queue_id)
-            if len({(item.to, item.orig_to) for item in found}) >= recipients:
-                return found
-            if time.monotonic() > deadline:
-                told = "\n".join(self.grep(f"{queue_id}: ")) or "the log does not name it"
-                raise LabError(
-                    f"{queue_id}: {len(found)} of {recipients} deliveries after {timeout} s\n{told}"
-                )
-            time.sleep(0.05)
+
+        def served() -> int:
+            return len({(item.to, item.orig_to) for item in self.deliveries(queue_id)})
+
+        def told() -> str:
+            lines = "\n".join(self.grep(f"{queue_id}: ")) or "the log does not name it"
+            return f"{queue_id}: {served()} of {recipients} deliveries\n{lines}"
+
+        eventually(lambda: served() >= recipients, told, wait=timeout)
+        return self.deliveries(queue_id)
 
     def removed(self, queue_id: str) -> bool:
         """Whether the queue has let go of *queue_id*."""

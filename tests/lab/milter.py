@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +16,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from requiretls_milter.config import Config
 from requiretls_milter.config.text import render
-from tests.lab.errors import LabError
 from tests.lab.lab import Lab
 from tests.lab.labconfig import settings
-from tests.lab.processes import Server, children
+from tests.lab.processes import Server
 from tests.lab.roots import GID_POSTFIX
 from tests.support import addresses
 from tests.support.paths import REPOSITORY
+from tests.support.processes import children
+from tests.support.waiting import eventually
 
 METRICS = f"{addresses.MILTER}:9894"
 
@@ -172,14 +172,16 @@ class Milter:
         self, name: str, count: int = 1, timeout: float = 10.0, **values: Any
     ) -> list[dict[str, Any]]:
         """Wait for *count* log lines of one event whose keys have these *values*."""
-        deadline = time.monotonic() + timeout
-        while True:
-            found = [item for item in self.events(name) if values.items() <= item.items()]
-            if len(found) >= count:
-                return found
-            if time.monotonic() > deadline:
-                raise LabError(f"{len(found)} of {count} {name} {values}, see {self.log_file}")
-            time.sleep(0.05)
+
+        def found() -> list[dict[str, Any]]:
+            return [item for item in self.events(name) if values.items() <= item.items()]
+
+        eventually(
+            lambda: len(found()) >= count,
+            lambda: f"{len(found())} of {count} {name} {values}, see {self.log_file}",
+            wait=timeout,
+        )
+        return found()
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         for line in self.log_file.read_text(errors="replace").splitlines():
@@ -192,13 +194,7 @@ class Milter:
 
     def recipients(self, queue_id: str, count: int = 1, timeout: float = 20.0) -> list[Any]:
         """Wait for the log lines of *count* recipients of a message."""
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            found = [item for item in self.events("recipient") if item.get("queue_id") == queue_id]
-            if len(found) >= count:
-                return found
-            time.sleep(0.05)
-        raise LabError(f"{queue_id}: no log line of the milter, see {self.log_file}")
+        return self.wait("recipient", count, timeout, queue_id=queue_id)
 
     def recipient(self, queue_id: str) -> dict[str, Any]:
         """The log line of a message's only recipient."""
@@ -215,21 +211,21 @@ class Milter:
             for sample in family.samples
         }
 
-    def await_metric(self, name: str, at_least: float, timeout: float = 10.0) -> None:
+    def await_metric(
+        self, name: str, at_least: float, timeout: float = 10.0, **labels: str
+    ) -> None:
         """Wait until a metric's sum has come to a value: workers send theirs once a second."""
-        deadline = time.monotonic() + timeout
-        while self.metric(name) < at_least:
-            if time.monotonic() > deadline:
-                raise LabError(f"{name} is {self.metric(name):g}, not yet {at_least:g}")
-            time.sleep(0.1)
+        eventually(
+            lambda: self.metric(name, **labels) >= at_least,
+            lambda: f"{name} is {self.metric(name, **labels):g}, not yet {at_least:g}",
+            wait=timeout,
+        )
 
     def await_gauge(self, name: str, value: float, timeout: float = 10.0, **labels: str) -> None:
         """Wait until a gauge is *value*."""
-        deadline = time.monotonic() + timeout
-        while self.metric(name, **labels) != value:
-            if time.monotonic() > deadline:
-                raise LabError(f"{name} is not {value:g}")
-            time.sleep(0.1)
+        eventually(
+            lambda: self.metric(name, **labels) == value, f"{name} is {value:g}", wait=timeout
+        )
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples of one metric whose labels include these."""

@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tests.lab import submission
-from tests.lab.errors import LabError
 from tests.lab.lab import Lab
 from tests.lab.log import Delivery
 from tests.support import addresses
 from tests.support.scenario import Expected, Scenario
+from tests.support.waiting import NotInTime
 
 PARALLEL = 24
 """Sessions to the MTA at once."""
@@ -52,7 +52,7 @@ def replay(lab: Lab, scenarios: Sequence[Scenario], *, timeout: float = 90.0) ->
         try:
             left = max(0.1, deadline - time.monotonic())
             deliveries.append(lab.deliveries(queue_id, recipients, left))
-        except LabError:
+        except NotInTime:
             deliveries.append(lab.front.log.deliveries(queue_id))
     return [
         _compare(lab, scenario, found, began)

@@ -6,6 +6,7 @@ root's ``/lab``, so that several instances can share a root and nothing is left 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from tests.lab.log import MailLog
 from tests.lab.processes import Server, accepts, run
 from tests.lab.roots import GID_POSTDROP, GID_POSTFIX, UID_POSTFIX
 from tests.support import addresses
+from tests.support.waiting import NotInTime, eventually
 
 _QUEUES = (
     *("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming"),
@@ -176,11 +178,8 @@ class Postfix:
         self.server.hangup()
         self.server.wait_until(lambda: self._reloads() > reloads, "reloading")
         # Idle services end by themselves once master has reread its configuration.
-        deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline:
-            if not old & self._reloaded_services():
-                return
-            time.sleep(0.01)
+        with contextlib.suppress(NotInTime):  # one that is busy ends when it is done
+            eventually(lambda: not old & self._reloaded_services(), wait=_PATIENCE)
 
     def _reloaded_services(self) -> set[int]:
         """The services that mail which comes now should find with the new configuration."""

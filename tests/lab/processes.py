@@ -7,12 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.lab.errors import LabError
 from tests.support.paths import REPOSITORY
+from tests.support.processes import Ended, Process, children
+from tests.support.waiting import NotInTime
 
 _KEEPER = str(Path(__file__).with_name("keeper.py"))
 
@@ -35,25 +36,21 @@ class Server:
         *log* takes what it prints; *grace* is how long it may take to stop.
         """
         self.name = name
-        self.log = log
         self._grace = grace
-        with log.open("ab") as output:
-            self._keeper = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-I",
-                    _KEEPER,
-                    str(os.getpid()),
-                    str(root) if root else "",
-                    str(grace),
-                    *command,
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=REPOSITORY,
-                env=dict(environment) if environment is not None else None,
-            )
+        self._keeper = Process(
+            [
+                sys.executable,
+                "-I",
+                _KEEPER,
+                str(os.getpid()),
+                str(root) if root else "",
+                str(grace),
+                *command,
+            ],
+            log,
+            cwd=REPOSITORY,
+            env=dict(environment) if environment is not None else None,
+        )
 
     @property
     def pid(self) -> int:
@@ -67,7 +64,7 @@ class Server:
 
     def running(self) -> bool:
         """Whether it still runs."""
-        return self._keeper.poll() is None
+        return self._keeper.running
 
     def hangup(self) -> None:
         """Make the server reread its configuration."""
@@ -75,7 +72,7 @@ class Server:
 
     def stop(self) -> None:
         """Stop it, and return when no process of it is left."""
-        if self._keeper.poll() is None:
+        if self._keeper.running:
             self._keeper.terminate()
         try:
             self._keeper.wait(self._grace + 10)
@@ -86,45 +83,10 @@ class Server:
 
     def wait_until(self, ready: Callable[[], bool], what: str, timeout: float = 15.0) -> None:
         """Wait for *ready*; a server that ends meanwhile is an error told with its last words."""
-        deadline = time.monotonic() + timeout
-        while not ready():
-            if not self.running():
-                raise LabError(f"{self.name} ended instead of being {what}: {self.last_words()}")
-            if time.monotonic() > deadline:
-                raise LabError(f"{self.name} not {what} after {timeout} s: {self.last_words()}")
-            time.sleep(0.01)
-
-    def last_words(self) -> str:
-        """The end of what it printed."""
         try:
-            return self.log.read_text(errors="replace")[-2000:].strip()
-        except OSError:
-            return ""
-
-
-def children(pid: int) -> dict[int, str]:
-    """The living children of a process, and the names that ps(1) has for them."""
-    found = {}
-    for path in Path("/proc").iterdir():
-        if not path.name.isdigit():
-            continue
-        try:
-            name, _, rest = (path / "stat").read_text().partition(" (")[2].rpartition(") ")
-        except OSError:
-            continue
-        state, parent = rest.split(" ", 2)[:2]
-        if int(parent) == pid and state != "Z":
-            found[int(path.name)] = name
-    return found
-
-
-def alive(pid: int) -> bool:
-    """Whether there is such a process, and not only its exit status."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(") ")[2][0] != "Z"
+            self._keeper.wait_until(ready, what, timeout)
+        except (Ended, NotInTime) as error:
+            raise LabError(f"{self.name}: {error}") from None
 
 
 def accepts(address: str, port: int) -> bool:

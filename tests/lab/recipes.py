@@ -10,7 +10,7 @@ import os
 import re
 import time
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from tests.lab.sendmail import Sendmail
 from tests.support import addresses
 from tests.support.paths import REPOSITORY
 from tests.support.scenario import Domain, Message, Mx, Scenario, Server
+from tests.support.waiting import eventually
 
 RECIPES = REPOSITORY / "docs" / "recipes"
 
@@ -212,32 +213,35 @@ class Site(Generic[_Mta]):
         return self._arrival([host.address for host in self.lab.hosts(scenario)], subject, timeout)
 
     def _arrival(self, places: Sequence[str], subject: str, timeout: float) -> Arrival:
-        deadline = time.monotonic() + timeout
-        while True:
-            for session in self.lab.sessions():
-                for message in session.messages:
-                    if session.address in places and f"Subject: {subject}\n" in message:
-                        return Arrival(session, message)
-            if time.monotonic() > deadline:
-                raise LabError(f"{subject!r} did not arrive at {', '.join(places)}")
-            time.sleep(0.05)
+        return self._message(places, lambda text: f"Subject: {subject}\n" in text, subject, timeout)
+
+    def _message(
+        self, places: Sequence[str], wanted: Callable[[str], bool], name: str, timeout: float
+    ) -> Arrival:
+        """Wait for the first *wanted* message at one of *places*."""
+
+        def arrived() -> list[Arrival]:
+            return [
+                Arrival(session, message)
+                for session in self.lab.sessions()
+                if session.address in places
+                for message in session.messages
+                if wanted(message)
+            ]
+
+        found: list[Arrival] = eventually(
+            arrived, f"{name!r} arrives at {', '.join(places)}", wait=timeout
+        )
+        return found[0]
 
     def bounce(self, scenario: Scenario, subject: str, timeout: float = 15.0) -> Arrival:
         """Wait for the bounce of a message, sent from an address at *scenario*."""
         places = [host.address for host in self.lab.hosts(scenario)]
-        deadline = time.monotonic() + timeout
-        while True:
-            for session in self.lab.sessions():
-                for message in session.messages:
-                    if (
-                        session.address in places
-                        and "multipart/report" in message
-                        and f"Subject: {subject}\n" in message
-                    ):
-                        return Arrival(session, message)
-            if time.monotonic() > deadline:
-                raise LabError(f"no bounce of {subject!r} arrived at {', '.join(places)}")
-            time.sleep(0.05)
+
+        def wanted(message: str) -> bool:
+            return "multipart/report" in message and f"Subject: {subject}\n" in message
+
+        return self._message(places, wanted, f"the bounce of {subject}", timeout)
 
     def saw_no_mail(self, scenario: Scenario, timeout: float = 15.0) -> bool:
         """Whether the servers of *scenario* were contacted, and heard no MAIL.
@@ -245,13 +249,12 @@ class Site(Generic[_Mta]):
         A session is told when it is over: an answer that was made of it may come before.
         """
         places = [host.address for host in self.lab.hosts(scenario)]
-        deadline = time.monotonic() + timeout
-        while True:
-            seen = [session for session in self.lab.sessions() if session.address in places]
-            if seen or time.monotonic() > deadline:
-                break
-            time.sleep(0.05)
-        return bool(seen) and not any(session.mail for session in seen if session.helo == self.name)
+        seen: list[Session] = eventually(
+            lambda: [session for session in self.lab.sessions() if session.address in places],
+            "a session is over",
+            wait=timeout,
+        )
+        return not any(session.mail for session in seen if session.helo == self.name)
 
     @property
     def name(self) -> str:

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.lab.errors import LabError
 from tests.lab.postfix import RESOLV_CONF, SLOWEST, Shared
 from tests.lab.processes import Server, accepts, run
 from tests.lab.syslog import Syslog
+from tests.support.waiting import eventually
 
 PROGRAM = "/usr/libexec/sendmail/sendmail"
 
@@ -139,28 +139,28 @@ class SendmailLog:
 
     def wait(self, queue_id: str, recipients: int = 1, timeout: float = 30.0) -> list[Delivery]:
         """Wait until *recipients* different recipients of *queue_id* have a delivery."""
-        deadline = time.monotonic() + timeout
-        while True:
-            found = self.deliveries(queue_id)
-            if len({item.to for item in found}) >= recipients:
-                return found
-            if time.monotonic() > deadline:
-                raise LabError(
-                    f"{queue_id}: {len(found)} of {recipients} deliveries after {timeout} s: "
-                    + "\n".join(self.of(queue_id))
-                )
-            time.sleep(0.02)
+
+        def served() -> int:
+            return len({item.to for item in self.deliveries(queue_id)})
+
+        def told() -> str:
+            lines = "\n".join(self.of(queue_id))
+            return f"{queue_id}: {served()} of {recipients} deliveries: {lines}"
+
+        eventually(lambda: served() >= recipients, told, wait=timeout)
+        return self.deliveries(queue_id)
 
     def wait_for_end(self, queue_id: str, timeout: float = 30.0) -> Delivery:
         """Wait until the only recipient of *queue_id* is served or given up."""
-        deadline = time.monotonic() + timeout
-        while True:
-            for item in self.deliveries(queue_id):
-                if item.status != "deferred":
-                    return item
-            if time.monotonic() > deadline:
-                raise LabError(f"{queue_id} is still queued: " + "\n".join(self.of(queue_id)))
-            time.sleep(0.02)
+
+        def ends() -> list[Delivery]:
+            return [item for item in self.deliveries(queue_id) if item.status != "deferred"]
+
+        def told() -> str:
+            return f"{queue_id} has left the queue: " + "\n".join(self.of(queue_id))
+
+        found: list[Delivery] = eventually(ends, told, wait=timeout)
+        return found[0]
 
 
 class Sendmail:

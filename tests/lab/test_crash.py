@@ -27,7 +27,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.errors import LabError
 from tests.lab.lab import Lab
 from tests.lab.labconfig import all_transports
 from tests.lab.milter import Milter
@@ -35,6 +34,7 @@ from tests.lab.roots import REDIS, ensure
 from tests.lab.submission import SENDER, Refused, message, transact
 from tests.support.redisserver import RedisServer
 from tests.support.scenario import Domain, Mx, Scenario, Server
+from tests.support.waiting import NotInTime, eventually
 
 pytestmark = pytest.mark.lab
 
@@ -168,15 +168,13 @@ class Service(Milter):
         pid = self.pid(name)
         os.kill(pid, signal.SIGKILL)
         if name == "supervisor":
-            deadline = time.monotonic() + BACK
-            while self.server.running():
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            eventually(lambda: not self.server.running(), wait=BACK)
             self.launch()
-        deadline = time.monotonic() + BACK
-        while self.pid(name) == pid or not self.whole():
-            assert time.monotonic() < deadline, f"{name} did not come back: {self.log_file}"
-            time.sleep(0.05)
+        eventually(
+            lambda: self.pid(name) != pid and self.whole(),
+            f"{name} is back: {self.log_file}",
+            wait=BACK,
+        )
 
 
 def children(pid: int) -> dict[str, int]:
@@ -282,7 +280,7 @@ def outcomes(lab: Lab, ledger: Ledger) -> list[str]:
     for subject, (queue_id, scenario) in ledger.accepted.items():
         try:
             found = lab.deliveries(queue_id)
-        except LabError as error:
+        except NotInTime as error:
             wrong.append(f"{subject}: {error}")
             continue
         expected = ("sent", "2.0.0") if scenario is GOOD else ("bounced", "5.7.30")

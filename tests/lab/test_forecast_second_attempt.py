@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass
 import pytest
 
 from tests.lab import afresh
-from tests.lab.errors import LabError
 from tests.lab.lab import Lab
 from tests.lab.labconfig import transports
 from tests.lab.log import Delivery
 from tests.lab.milter import Milter
 from tests.lab.sweep import mirroring
 from tests.support.scenario import Domain, Message, Mx, Scenario, Server
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.lab
 
@@ -55,12 +55,10 @@ def again(lab: Lab, queue_id: str) -> Delivery:
     """Let Postfix try one message again: how that ends."""
     before = len(lab.deliveries(queue_id))
     lab.front.flush(queue_id)
-    deadline = time.monotonic() + 20
-    while len(found := lab.front.log.deliveries(queue_id)) == before:
-        if time.monotonic() > deadline:
-            raise LabError(f"{queue_id} was not tried again")
-        time.sleep(0.02)
-    return found[-1]
+    eventually(
+        lambda: len(lab.front.log.deliveries(queue_id)) > before, f"{queue_id} is tried again"
+    )
+    return lab.front.log.deliveries(queue_id)[-1]
 
 
 # ---------------------------------------------------------------- servers that have changed

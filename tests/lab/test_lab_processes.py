@@ -16,6 +16,7 @@ from tests.lab import netns, roots
 from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
 from tests.support.paths import REPOSITORY
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.lab
 
@@ -96,20 +97,17 @@ def test_nothing_outlives_the_lab(
 ) -> None:
     process, mark = running
     before = set(_marked(mark))
-    mine: set[int] = set()
-    patience = time.monotonic() + 10
-    while len(mine) < 4 and time.monotonic() < patience:
-        # knotd, unbound, master and at least one child of it
-        mine = {pid for pid in _chrooted() if _namespace(pid) == _namespace(process.pid)}
+
+    def inside() -> set[int]:
+        return {pid for pid in _chrooted() if _namespace(pid) == _namespace(process.pid)}
+
     assert len(before) > 5
-    assert len(mine) >= 4
+    eventually(lambda: len(inside()) >= 4, "knotd, unbound, master and at least one child of it")
+    mine = inside()
     process.send_signal(end)
     process.wait(90)
-    deadline = time.monotonic() + 10
-    while (_marked(mark) or mine & _chrooted()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert _marked(mark) == []
-    assert mine & _chrooted() == set()
+    eventually(lambda: not _marked(mark), lambda: f"{_marked(mark)} end")
+    eventually(lambda: not mine & _chrooted(), lambda: f"{mine & _chrooted()} end")
 
 
 def _namespace(pid: int) -> str:

@@ -13,6 +13,7 @@ from tests.lab.dns import query
 from tests.lab.lab import Lab
 from tests.support import addresses
 from tests.support.scenario import Domain, Message, Mx, Scenario, Server, Sts
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.lab
 
@@ -108,11 +109,8 @@ def test_downstream_postfix_takes_requiretls_mail(lab: Lab) -> None:
     accepted = lab.send(scenario, authenticated=True)
     (delivery,) = lab.deliveries(accepted.queue_id)
     assert (delivery.dsn, delivery.tls) == ("2.0.0", "dane/requiretls")
-    deadline = time.monotonic() + 10
     inbox = lab.downstream.directory / "mail/inbox/new"
-    while not (inbox.is_dir() and list(inbox.iterdir())) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    (message,) = inbox.iterdir()
+    (message,) = eventually(lambda: list(inbox.glob("*")), "the message is in the inbox")
     # RFC 8689 has no trace field; Postfix keeps the requirement in a header field of its own.
     assert "Require-TLS-ESMTP: yes" in message.read_text()
 
@@ -125,10 +123,7 @@ def test_bounces_reach_the_senders_mailbox(lab: Lab) -> None:
     )
     lab.add([scenario])
     lab.deliveries(lab.send(scenario).queue_id)
-    deadline = time.monotonic() + 10
-    while not any("bounce-me@" in text for text in lab.mailbox()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(lambda: any("bounce-me@" in text for text in lab.mailbox()), wait=10)
     (bounce,) = (text for text in lab.mailbox() if "bounce-me@" in text)
     assert "Status: 5.7.30" in bounce
 

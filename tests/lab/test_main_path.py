@@ -16,6 +16,7 @@ from tests.lab.lab import MYDOMAIN, Lab
 from tests.lab.milter import Milter
 from tests.lab.submission import SENDER, Accepted, Refused, message
 from tests.support.scenario import Domain, Mx, Scenario, Server
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.lab
 
@@ -119,15 +120,17 @@ def send(
 def delivered(lab: Lab, where: Scenario, queue_id: str, recipients: int = 1) -> str:
     """The message as its server got it."""
     lab.deliveries(queue_id, recipients)
-    deadline = time.monotonic() + 10
-    while True:
-        for host in lab.hosts(where):
-            for session in lab.sessions(host.address):
-                for text in session.messages:
-                    if f" id {queue_id}" in text:
-                        return text
-        assert time.monotonic() < deadline, f"{queue_id} never came to {domain(where)}"
-        time.sleep(0.05)
+    found: list[str] = eventually(
+        lambda: [
+            text
+            for host in lab.hosts(where)
+            for session in lab.sessions(host.address)
+            for text in session.messages
+            if f" id {queue_id}" in text
+        ],
+        f"{queue_id} comes to {domain(where)}",
+    )
+    return found[0]
 
 
 def tags(text: str) -> list[str]:
@@ -417,11 +420,9 @@ def test_r16_the_tag_survives_submission_and_the_next_hop(lab: Lab) -> None:
     (delivery,) = lab.deliveries(sent.queue_id)
     assert (delivery.dsn, delivery.tls) == ("2.0.0", "dane/requiretls")
     inbox = lab.downstream.directory / "mail/inbox/new"
-    deadline = time.monotonic() + 10
-    while not (found := [p.read_text() for p in inbox.glob("*") if "X-Test: r16" in p.read_text()]):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    (text,) = found
+    (text,) = eventually(
+        lambda: [p.read_text() for p in inbox.glob("*") if "X-Test: r16" in p.read_text()]
+    )
     assert tags(text) == [FULFILLED]
     assert "Require-TLS-ESMTP: yes" in text
 
@@ -658,19 +659,15 @@ def test_mail_of_local_users_comes_by_way_of_non_smtpd_milters(
     lab.front.sendmail(
         ["-f", SENDER, *options, at(GOOD, "local")], message(subject, ["x"]).replace("\r", "")
     )
-    deadline = time.monotonic() + 20
     (host,) = lab.hosts(GOOD)
-    while True:
-        found = [
+    found = eventually(
+        lambda: [
             text
             for session in lab.sessions(host.address)
             for text in session.messages
             if f"Subject: {subject}" in text
         ]
-        if found:
-            break
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    )
     expected = tag("requiretls", "require-tls-esmtp", "2.0.0", "ok")
     assert tags(found[0]) == ([expected] if asks else [])
     lines = [item for item in milter.events("recipient") if "local@" in item["to"]]

@@ -27,10 +27,11 @@ from requiretls_milter.engine.outage import LEAST
 from tests.lab import labconfig
 from tests.lab.lab import Lab
 from tests.lab.milter import Milter
-from tests.lab.processes import alive
 from tests.lab.submission import SENDER, Refused, Reply, message
 from tests.support.paths import REPOSITORY
+from tests.support.processes import alive
 from tests.support.scenario import Domain, Mx, Scenario, Server, Sts
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.lab
 
@@ -204,7 +205,7 @@ class Sending:
         """The first half of the message."""
         text = self.quoted()
         self.smtp.send(text[: len(text) // 2])
-        time.sleep(0.1)  # let it arrive
+        time.sleep(0.1)  # let it arrive: Postfix does not say when it has read it
 
     def rest(self) -> Reply:
         text = self.quoted()
@@ -248,21 +249,20 @@ def turned_away(lab: Lab) -> bool:
 
 def whole(lab: Lab, where: Scenario, name: str, tagged: bool, asks: bool = True) -> None:
     """The server got the message once, and as it was sent."""
-    deadline = time.monotonic() + 20
     (host,) = lab.hosts(where)
-    while True:
-        found = [
+
+    def arrived() -> list[str]:
+        return [
             text
             for session in lab.sessions(host.address)
             for text in session.messages
             if f"\nSubject: {name}\n" in text
         ]
-        if found:
-            break
-        if time.monotonic() > deadline:
-            told = "\n".join([*lab.front.log.grep(""), ""][-40:])
-            pytest.fail(f"{name} never came to {domain(where)}:\n{told}")
-        time.sleep(0.05)
+
+    def told() -> str:
+        return "\n".join([f"{name} at {domain(where)}:", *lab.front.log.grep("")][-40:])
+
+    found = eventually(arrived, told)
     assert len(found) == 1
     head, _, body = found[0].partition("\n\n")
     assert body.rstrip("\n") == BODY.rstrip("\n")
@@ -281,16 +281,15 @@ def whole(lab: Lab, where: Scenario, name: str, tagged: bool, asks: bool = True)
 def back(milter: Milter, gone: list[int]) -> None:
     """What died has been replaced, and all are ready."""
     workers = {f"worker-{number + 1}" for number in range(milter.config.milter.workers)}
-    deadline = time.monotonic() + 15
-    while True:
+
+    def whole_again() -> bool:
         pids = milter.pids()
         ready = {item["pid"] for item in milter.events("ready")} | {pids["supervisor"]}
         now = set(pids.values())
         whole_family = pids.keys() == workers | {"supervisor", "engine"}
-        if whole_family and not now & set(gone) and now <= ready:
-            return
-        assert time.monotonic() < deadline, (pids, gone)
-        time.sleep(0.05)
+        return whole_family and not now & set(gone) and now <= ready
+
+    eventually(whole_again, lambda: f"all in the place of {gone}: {milter.pids()}")
 
 
 # ---------------------------------------------------------------- processes are killed
@@ -384,10 +383,8 @@ def test_a_worker_killed_within_a_callback_loses_and_doubles_nothing(
         assert sent.slowest < SLOWEST_REPLY
     except Refused as refused:  # there was nobody at the milter's end from the start
         reply = refused.reply
-    deadline = time.monotonic() + 10
-    while flag.exists():  # the end of the connection comes when Postfix has time for it
-        assert time.monotonic() < deadline, "the callback never came"
-        time.sleep(0.02)
+    # the end of the connection comes when Postfix has time for it
+    eventually(lambda: not flag.exists(), "the callback has come", wait=10)
     # Once the message is accepted there is nothing left that could go wrong with it.
     assert reply.code == 250 if callback == "close" else 400 <= reply.code < 500, reply
     if reply.code != 250:
@@ -467,10 +464,7 @@ def test_with_the_supervisor_killed_nobody_keeps_the_socket(
         # The lab's keeper would end what outlives the supervisor: not before we have seen it.
         os.kill(keeper, signal.SIGSTOP)
         milter.send_signal(signal.SIGKILL, "supervisor")
-        deadline = time.monotonic() + 5
-        while any(map(alive, family.values())):
-            assert time.monotonic() < deadline, "orphans"
-            time.sleep(0.02)
+        eventually(lambda: not any(map(alive, family.values())), "no orphans", wait=5)
 
     try:
         with sending(lab, GOOD, name) as sent:
@@ -498,12 +492,13 @@ def test_five_deaths_in_ten_seconds_end_the_service_and_close_its_socket(
     lab: Lab, start: Start
 ) -> None:
     milter = start("accept")
-    deadline = time.monotonic() + 20
-    while milter.server.running():
-        assert time.monotonic() < deadline
+
+    def dead() -> bool:
         with contextlib.suppress(ProcessLookupError, ValueError):
             milter.send_signal(signal.SIGKILL, "worker-1")
-        time.sleep(0.1)
+        return not milter.server.running()
+
+    eventually(dead)
     assert milter.events("crash_loop")
     assert len(milter.events("died")) == 5
     assert not milter.socket_file.exists()
@@ -602,10 +597,7 @@ def test_a_next_hop_that_hangs_makes_nobody_wait_longer_than_configured(
     lines = milter.wait("recipient", 2, to=f"<{at(HANGING)}>")
     assert {item["forecast"] for item in lines} == {"unknown"}
     # what the probe found out meanwhile the next message is told at once
-    deadline = time.monotonic() + 10
-    while milter.metric("probes_total") < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    milter.await_metric("probes_total", 3)
     with sending(lab, HANGING, "hanging still") as sent:
         sent.envelope("REQUIRETLS")
         assert sent.all().code == 250
@@ -666,10 +658,7 @@ def test_without_a_resolver_nothing_is_forecast_that_is_not_known(
         known = milter.wait("recipient", 2, to=f"<{at(KNOWN)}>")
         assert [item["forecast"] for item in known] == ["2.0.0", "2.0.0"], known[-1]["text"]
         # once the lookups have failed, that is the forecast, and nobody waits for it
-        deadline = time.monotonic() + 10
-        while milter.metric("assessments_total", result="defer") < len(here):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        milter.await_metric("assessments_total", len(here), result="defer")
         sent = send_all(f"resolver {how}, again")
         assert max(item.slowest for item in sent) < PROMPT
         assert said(2) == {("4.4.3", "dns_failure")}
@@ -732,17 +721,11 @@ def test_sigterm_lets_a_message_finish_and_takes_no_new_one(lab: Lab, start: Sta
     with sending(lab, GOOD, "drained") as sent:
         sent.envelope("REQUIRETLS")
         os.kill(family["supervisor"], signal.SIGTERM)
-        deadline = time.monotonic() + 5
-        while milter.socket_file.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        eventually(lambda: not milter.socket_file.exists(), wait=5)
         # nothing new: Postfix finds no socket
         assert turned_away(lab)
         assert sent.all().code == 250
-    deadline = time.monotonic() + 10
-    while any(map(alive, family.values())):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(lambda: not any(map(alive, family.values())), wait=10)
     whole(lab, GOOD, "drained", tagged=True)
     assert milter.events("stopped")
     assert not milter.events("connections_cut")
@@ -779,10 +762,7 @@ def test_a_reload_changes_rules_between_two_messages_and_a_bad_file_changes_none
     with sending(lab, RELOADED, "reload 4") as sent:
         sent.envelope("REQUIRETLS")
     assert sent.replies[-1].code == 550
-    deadline = time.monotonic() + 5
-    while milter.metric("config_last_reload_successful") != 0:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    milter.await_gauge("config_last_reload_successful", 0)
 
     reload(good, "reloaded")
     assert again(lab, RELOADED, "reload 5", "REQUIRETLS").code == 250

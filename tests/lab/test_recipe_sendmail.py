@@ -5,7 +5,6 @@ docs/recipes/sendmail.md explains it; its files are what runs here.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -24,6 +23,7 @@ from tests.lab.recipes import (
 )
 from tests.lab.sendmail import PROGRAM, Sendmail
 from tests.support.scenario import Scenario
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.lab
 
@@ -319,10 +319,7 @@ def test_a_bounce_to_the_refused_server_itself_goes_to_the_postmaster(
     sent = site.send(site.rcpt(SAME), sender=site.rcpt(SAME))
     site.mta.log.wait(sent.queue_id)
     told = f"<{site.rcpt(SAME)}>\n    (reason: 550 5.7.10 "
-    deadline = time.monotonic() + 15
-    while told not in site.mta.mailbox():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(lambda: told in site.mta.mailbox(), wait=15)
     assert site.saw_no_mail(SAME)
 
 

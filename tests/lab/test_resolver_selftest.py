@@ -23,6 +23,7 @@ import pytest
 
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.selftest import SelfTest, Verdict
+from requiretls_milter.syntax.endpoint import parse_nameserver
 from tests.lab.lab import Lab
 from tests.lab.labconfig import profile_settings
 from tests.lab.milter import Milter
@@ -110,7 +111,7 @@ def liar(lie: Lie) -> Iterator[str]:
 
 
 def run(test: SelfTest, nameserver: str) -> tuple[Verdict, tuple[str, ...]]:
-    result = asyncio.run(test.run(Resolver([nameserver], 10)))
+    result = asyncio.run(test.run(Resolver([parse_nameserver(nameserver)], 10)))
     return result.verdict, result.problems
 
 
@@ -210,6 +211,6 @@ def test_a_resolver_that_does_not_answer_is_not_convicted(lab: Lab) -> None:
 
     began = time.monotonic()
     with liar(silent) as address:
-        result = asyncio.run(NAMED.run(Resolver([address], 1)))
+        result = asyncio.run(NAMED.run(Resolver([parse_nameserver(address)], 1)))
     assert result.verdict is Verdict.UNDECIDED
     assert time.monotonic() - began < 10

@@ -172,7 +172,7 @@ def test_a_log_line_of_others_may_be_nested_as_deep_as_it_likes() -> None:
 async def test_addresses_have_one_text_form() -> None:
     async with DnsServer() as server:
         server.set("a.test", "AAAA", found("a.test 300 IN AAAA ::ffff:192.0.2.1"))
-        evidence = await Resolver([server.address], 1.0).addresses("a.test")
+        evidence = await Resolver([server.nameserver], 1.0).addresses("a.test")
     assert evidence.addresses == (str(ipaddress.ip_address("::ffff:192.0.2.1")),)
 
 

@@ -7,9 +7,7 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,11 @@ from tests.lab.roots import REDIS, ensure
 from tests.support.authority import Authority
 from tests.support.cliworld import World
 from tests.support.dnsserver import DnsServer
-from tests.support.milterprocess import READY_WAIT, MilterProcess
+from tests.support.milterprocess import MilterProcess
+from tests.support.processes import Process
 from tests.support.redisserver import RedisServer
 from tests.support.service import Service
+from tests.support.waiting import PATIENCE
 
 QUIET = """
 [dns]
@@ -70,13 +70,11 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., MilterProcess]]:
             text += '\n[log]\nformat = "json"\n'
         (directory / "config.toml").write_text(text)
         (directory / "script.json").write_text(json.dumps({**(script or {}), **more}))
-        with (directory / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.served", str(directory)],
-                stderr=log,
-                stdout=log,
-                env={**os.environ, "PYTHONFAULTHANDLER": "1"},
-            )
+        process = Process(
+            [sys.executable, "-m", "tests.support.served", str(directory)],
+            directory / "log",
+            env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+        )
         address: str | tuple[str, int] = where.removeprefix("unix:")
         inet = re.fullmatch(r"inet:(\d+)@(.*)", where)
         if inet:
@@ -84,14 +82,10 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., MilterProcess]]:
         milter = MilterProcess(directory, address, process)
         started.append(milter)
         if expect_failure:
-            process.wait(READY_WAIT)
+            process.wait(PATIENCE)
             return milter
         workers = more.get("workers", 1)
-        end = time.monotonic() + READY_WAIT
-        while len(milter.pids()) < workers:
-            assert process.poll() is None, (directory / "log").read_text()
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        process.wait_until(lambda: len(milter.pids()) >= workers)
         return milter
 
     yield start

@@ -19,13 +19,8 @@ import pytest
 
 from tests.support import milterclient
 from tests.support.milterclient import CONTINUE, Edit, Outcome, edited
-from tests.support.milterprocess import (
-    POSTFIX_3_10,
-    POSTFIX_3_11,
-    SENDMAIL,
-    MilterProcess,
-    eventually,
-)
+from tests.support.milterprocess import POSTFIX_3_10, POSTFIX_3_11, SENDMAIL, MilterProcess
+from tests.support.waiting import eventually
 
 Serve = Callable[..., MilterProcess]
 

@@ -19,7 +19,8 @@ from requiretls_milter.ipc import control
 from requiretls_milter.ipc.child import EXIT_ORPHAN
 from requiretls_milter.ipc.control import Channel, ControlClosed
 from tests.service.conftest import QUIET
-from tests.support.service import Service, eventually
+from tests.support.service import Service
+from tests.support.waiting import eventually
 
 Make = Callable[..., Service]
 

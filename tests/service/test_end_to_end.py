@@ -16,9 +16,10 @@ from requiretls_milter.ipc import client
 from requiretls_milter.model import Feature, ProbeStage
 from tests.support.authority import Authority
 from tests.support.dnsserver import SILENT, failure
-from tests.support.service import MACROS, Service, eventually
+from tests.support.service import MACROS, Service
 from tests.support.serviceworld import WITHOUT_REQUIRETLS, World, world
 from tests.support.smtpserver import EHLO_TLS, Close
+from tests.support.waiting import eventually
 
 Make = Callable[..., Service]
 

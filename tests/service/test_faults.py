@@ -21,8 +21,10 @@ from requiretls_milter.engine.outage import LEAST
 from tests.service.conftest import QUIET
 from tests.support.dnsserver import failure
 from tests.support.milterclient import MilterClient
-from tests.support.service import MACROS, Service, alive, eventually
+from tests.support.processes import alive
+from tests.support.service import MACROS, Service
 from tests.support.serviceworld import World, world
+from tests.support.waiting import eventually
 
 Make = Callable[..., Service]
 

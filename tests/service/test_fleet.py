@@ -32,7 +32,8 @@ from tests.support.authority import Authority
 from tests.support.fakesource import Clocks, FakeSource
 from tests.support.redisserver import RedisServer
 from tests.support.smtpserver import Close, SmtpServer
-from tests.support.stores import PROBE, counted, steady, until
+from tests.support.stores import PROBE, counted, steady
+from tests.support.waiting import until
 
 RULES = MtaStsPolicy(MtaStsMode.ENFORCE, ("mx.a.example",), 7 * 86400, "id1")
 

@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import stat
 import tempfile
 import time
@@ -17,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.milterclient import CONTINUE
-from tests.support.milterprocess import MilterProcess, eventually
+from tests.support.milterprocess import MilterProcess
+from tests.support.processes import free_port
+from tests.support.waiting import eventually
 
 Serve = Callable[..., MilterProcess]
 
@@ -26,13 +27,6 @@ def refusal(milter: MilterProcess) -> str:
     """What a milter says that did not start."""
     assert milter.process.returncode == 2
     return milter.log[-1]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def works(milter: MilterProcess) -> bool:

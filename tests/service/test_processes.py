@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.service import Service, alive, eventually
+from tests.support.processes import alive
+from tests.support.service import Service
+from tests.support.waiting import eventually
 
 Make = Callable[..., Service]
 

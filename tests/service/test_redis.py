@@ -29,7 +29,8 @@ from requiretls_milter.telemetry.counting import Counters
 from tests.support.authority import Authority
 from tests.support.paths import REPOSITORY
 from tests.support.redisserver import RedisServer
-from tests.support.stores import OFFERED, POLICY, PROBE, counted, record, steady, until
+from tests.support.stores import OFFERED, POLICY, PROBE, counted, record, steady
+from tests.support.waiting import until
 
 PREFIX = "test:"
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.dnsserver import failure, found
-from tests.support.service import Service, eventually
+from tests.support.service import Service
 from tests.support.serviceworld import World, world
+from tests.support.waiting import eventually
 
 OFTEN = {
     "engine.process.RESOLVER_TICK": 0.05,

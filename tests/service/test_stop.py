@@ -13,7 +13,9 @@ import pytest
 
 from tests.service.conftest import QUIET
 from tests.support.milterclient import ProtocolError
-from tests.support.service import Service, alive, eventually
+from tests.support.processes import alive
+from tests.support.service import Service
+from tests.support.waiting import eventually
 
 Make = Callable[..., Service]
 

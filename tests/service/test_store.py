@@ -16,9 +16,10 @@ import pytest
 
 from tests.support.faultmatrix import ROWS
 from tests.support.redisserver import RedisServer
-from tests.support.service import Service, eventually
+from tests.support.service import Service
 from tests.support.serviceworld import World, world
 from tests.support.stores import Disk
+from tests.support.waiting import eventually
 
 Make = Callable[[str], Service]
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from requiretls_milter.service.sdnotify import MAX_STATUS, Notifier
-from tests.support.service import Service, alive, eventually
+from tests.support.processes import alive
+from tests.support.service import Service
+from tests.support.waiting import eventually
 
 Make = Callable[..., Service]
 
@@ -50,7 +52,7 @@ def test_the_watchdog_is_fed_while_all_are_well(make: Make) -> None:
     assert 5 <= fed(service, 1) <= 15
 
 
-QUICK = {"child.HEARTBEAT": 0.1, "supervisor.HEARTBEAT_FRESH": 0.3}
+QUICK = {"ipc.child.HEARTBEAT": 0.1, "service.spawn.HEARTBEAT_FRESH": 0.3}
 
 
 def test_the_watchdog_is_not_fed_while_a_child_gives_no_sign_of_life(make: Make) -> None:
@@ -64,7 +66,7 @@ def test_the_watchdog_is_not_fed_while_a_child_gives_no_sign_of_life(make: Make)
 
 
 def test_a_child_without_a_sign_of_life_is_killed_and_replaced(make: Make) -> None:
-    service = make(workers=1, limits={**QUICK, "supervisor.HEARTBEAT_LOST": 1.0}).start()
+    service = make(workers=1, limits={**QUICK, "service.spawn.HEARTBEAT_LOST": 1.0}).start()
     for name, pid in service.children.items():
         os.kill(pid, signal.SIGSTOP)
         service.replaced(name, pid)
@@ -74,7 +76,7 @@ def test_a_child_without_a_sign_of_life_is_killed_and_replaced(make: Make) -> No
 
 
 def test_a_child_that_does_not_become_ready_is_killed(make: Make) -> None:
-    service = make(workers=1, limits={"supervisor.START_TIMEOUT": 0.01})
+    service = make(workers=1, limits={"service.spawn.START_TIMEOUT": 0.01})
     service.start(ready=False)
     eventually(lambda: service.events("killed"))
     assert "not ready" in service.events("killed")[0]["reason"]

@@ -22,9 +22,10 @@ import pytest
 
 from tests.support.dnsserver import SILENT, Scripted, failure, found
 from tests.support.milterclient import MilterClient
-from tests.support.service import MACROS, Service, eventually
+from tests.support.service import MACROS, Service
 from tests.support.serviceworld import World, world
 from tests.support.smtpserver import Close, Hang, SmtpServer
+from tests.support.waiting import eventually
 
 MESSAGES = int(os.environ.get("SOAK_MESSAGES", "10000"))
 

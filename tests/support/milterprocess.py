@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.support.milterclient import MilterClient
+from tests.support.processes import Process
+from tests.support.waiting import eventually
 
 POSTFIX_3_11 = {
     "j": "mta.example.net",
@@ -22,9 +23,6 @@ POSTFIX_3_11 = {
 POSTFIX_3_10 = {**POSTFIX_3_11, "v": "Postfix 3.10.2"}
 SENDMAIL = {**POSTFIX_3_11, "v": "8.18.2"}
 
-READY_WAIT = 20.0
-"""Seconds that a process gets to start on a busy machine."""
-
 
 @dataclass
 class MilterProcess:
@@ -32,7 +30,7 @@ class MilterProcess:
 
     directory: Path
     socket: str | tuple[str, int]
-    process: subprocess.Popen[bytes]
+    process: Process
 
     def client(
         self,
@@ -95,11 +93,3 @@ class MilterProcess:
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)
-
-
-def eventually(condition: Callable[[], bool], wait: float = 10.0) -> None:
-    """Until ``condition`` holds; fails after ``wait`` seconds."""
-    end = time.monotonic() + wait
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)

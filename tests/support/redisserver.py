@@ -6,17 +6,11 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.support.processes import Process, free_port
 
 
 class RedisServer:
@@ -28,7 +22,7 @@ class RedisServer:
         self._certificate = certificate
         self.port = free_port()
         self.tls_port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     @property
     def url(self) -> str:
@@ -52,19 +46,12 @@ class RedisServer:
         if self._certificate is not None:
             options += ["--tls-port", str(self.tls_port), "--tls-auth-clients", "no"]
             options += ["--tls-cert-file", "tls.pem", "--tls-key-file", "tls.pem"]
-        with (self._home / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                ["chroot", self._root, program, *options],
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, "LC_ALL": "C"},
-                stdout=log,
-                stderr=log,
-            )
-        deadline = time.monotonic() + 10
-        while not self._answers():
-            assert self._process.poll() is None, (self._home / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        self._process = Process(
+            ["chroot", self._root, program, *options],
+            self._home / "log",
+            env={**os.environ, "LC_ALL": "C"},
+        )
+        self._process.wait_until(self._answers)
 
     def _answers(self) -> bool:
         try:

@@ -11,20 +11,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.support.milterclient import MilterClient
+from tests.support.processes import Process, alive, free_port
+from tests.support.waiting import PATIENCE, eventually
 
 MACROS = {"j": "mta.example.net", "v": "Postfix 3.11.7", "i": "4XyZ1", "{daemon_name}": "smtpd"}
-
-PATIENCE = 20.0
-"""Seconds that anything may take on a busy machine before a test calls it broken."""
-
 
 _WITH_LIMITS = """
 import importlib, json, sys
@@ -37,21 +34,6 @@ sys.argv[0] = "requiretls-milter"
 sys.exit(cli.main())
 """
 """The same program with shorter limits: waiting for the real ones proves nothing more."""
-
-
-def eventually(condition: Callable[[], Any], wait: float = PATIENCE, what: str = "") -> Any:
-    """The condition's value, as soon as it is true; fails after ``wait`` seconds."""
-    end = time.monotonic() + wait
-    while not (value := condition()):
-        assert time.monotonic() < end, f"it did not come about: {what or condition}"
-        time.sleep(0.02)
-    return value
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Manager:
@@ -112,7 +94,7 @@ class Service:
             "PYTHONFAULTHANDLER": "1",
             **(environ or {}),
         }
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
         self.configure(config)
 
     # ------------------------------------------------------------ its life
@@ -139,20 +121,17 @@ format = "json"
 """)
 
     def start(self, *, ready: bool = True) -> Service:
-        with (self.directory / "log").open("ab") as log:
-            program = self._program
-            if self._limits:
-                program = (sys.executable, "-c", _WITH_LIMITS, json.dumps(self._limits))
-            self.process = subprocess.Popen(
-                [*self._below, *program, "serve", "--config", self.config_path],
-                stdout=log,
-                stderr=log,
-                env=self._environ,
-                start_new_session=True,
-            )
+        program = self._program
+        if self._limits:
+            program = (sys.executable, "-c", _WITH_LIMITS, json.dumps(self._limits))
+        self.process = Process(
+            [*self._below, *program, "serve", "--config", self.config_path],
+            self.directory / "log",
+            env=self._environ,
+            start_new_session=True,
+        )
         if ready:
-            eventually(lambda: "READY=1" in self.manager.messages or self.poll(), what="READY")
-            assert self.poll() is None, self.log_text
+            self.process.wait_until(lambda: "READY=1" in self.manager.messages)
         return self
 
     def poll(self) -> int | None:
@@ -296,9 +275,3 @@ def _read(path: str) -> str:
         return Path(path).read_text()
     except (FileNotFoundError, ProcessLookupError):
         return ""
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that only waits to be reaped does not."""
-    status = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return bool(status) and status[0] != "Z"

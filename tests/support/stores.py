@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,6 @@ from requiretls_milter.telemetry.counting import Counters, Gauges
 POLICY = StoreKind.MTA_STS_POLICY
 PROBE = StoreKind.PROBE
 OFFERED = StoreKind.OFFERED
-
-PATIENCE = 10.0
-"""Seconds until a test gives up to wait for what must happen."""
 
 
 def record(value: bytes = b"x", life: float = 1000.0, written: float | None = None) -> Record:
@@ -38,13 +33,6 @@ def steady(backend: Backend, **options: Any) -> tuple[SteadyStore, Counters, Gau
     counters, gauges = Counters(), Gauges()
     options = {"first_pause": 0.05, "last_pause": 0.1, **options}
     return SteadyStore(backend, counters, gauges, **options), counters, gauges
-
-
-async def until(condition: Callable[[], bool], what: str = "") -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"in vain: {what}"
-        await asyncio.sleep(0.005)
 
 
 @dataclass

@@ -195,6 +195,27 @@ def test_what_a_rule_of_a_domain_leaves_out_is_none() -> None:
     assert rule.decide_wait is None
 
 
+@pytest.mark.parametrize(
+    ("text", "acts"),
+    [
+        ("", False),
+        ('rules.mode = "off"', False),
+        ('rules.mode = "defer"', True),
+        ('[rules.sender."a.example"]\nmode = "reject"', True),
+        ('[rules.sender."a.example"]\nrequire = true', False),
+    ],
+)
+def test_rules_act_if_any_of_them_does(text: str, acts: bool) -> None:
+    assert configured(text).rules.acts is acts
+
+
+def test_the_longest_wait_is_that_of_any_rule() -> None:
+    table = '[rules.nexthop."a.example"]\ndecide_wait = {}\n'
+    assert configured("rules.decide_wait = 7").rules.longest_decide_wait == 7
+    assert configured("rules.decide_wait = 7\n" + table.format(3)).rules.longest_decide_wait == 7
+    assert configured("rules.decide_wait = 7\n" + table.format(9)).rules.longest_decide_wait == 9
+
+
 # ---------------------------------------------------------------- passed on, compared, shown
 
 MODES = st.sampled_from(["off", "monitor", "defer", "reject"])

@@ -17,9 +17,10 @@ from requiretls_milter.config import Metrics
 from requiretls_milter.engine import scrape
 from requiretls_milter.engine.exposition import EngineCollector, Exposition
 from requiretls_milter.engine.scrape import CertificateError, MetricsDoor, tls_context
+from requiretls_milter.syntax.endpoint import Endpoint
 from requiretls_milter.telemetry.counting import Counters, Gauges, Totals
 from tests.support.authority import Authority, Issued
-from tests.support.stores import until
+from tests.support.waiting import until
 
 
 class Web:
@@ -28,7 +29,7 @@ class Web:
         self.counters = Counters()
         collector = EngineCollector(Totals, Gauges(), tuple)
         self.door = MetricsDoor(
-            "127.0.0.1:0", Exposition(collector), self._refresh, self.counters, **options
+            Endpoint("127.0.0.1", 0), Exposition(collector), self._refresh, self.counters, **options
         )
 
     def _refresh(self) -> None:
@@ -160,7 +161,7 @@ async def test_a_connection_ends_after_a_while_however_busy(
 
 async def test_a_port_that_is_taken_is_named(web: Web) -> None:
     collector = EngineCollector(Totals, Gauges(), tuple)
-    second = MetricsDoor(f"127.0.0.1:{web.door.port}", Exposition(collector), lambda: None)
+    second = MetricsDoor(Endpoint("127.0.0.1", web.door.port), Exposition(collector), lambda: None)
     with pytest.raises(OSError, match=f"metrics.listen 127.0.0.1:{web.door.port}"):
         await second.open()
     await second.close()
@@ -168,7 +169,7 @@ async def test_a_port_that_is_taken_is_named(web: Web) -> None:
 
 async def test_an_ipv6_address_is_listened_at() -> None:
     collector: Any = EngineCollector(Totals, Gauges(), tuple)
-    door = MetricsDoor("[::1]:0", Exposition(collector), lambda: None)
+    door = MetricsDoor(Endpoint("::1", 0), Exposition(collector), lambda: None)
     await door.open()
     reader, writer = await asyncio.open_connection("::1", door.port)
     writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")

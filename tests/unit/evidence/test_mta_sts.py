@@ -23,6 +23,7 @@ from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.mta_sts import FETCH_RETRY, MAX_POLICY, MtaSts
 from requiretls_milter.model import MtaStsEvidence, MtaStsMode, MtaStsPolicy
+from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
 from tests.support.authority import DAY, Authority, Issued
 from tests.support.dnsserver import DnsServer, Scripted, failure, found, nodata
 
@@ -93,7 +94,7 @@ def finder(
     **limits: Any,
 ) -> MtaSts:
     return MtaSts(
-        Resolver([server.address], 1.0),
+        Resolver([server.nameserver], 1.0),
         policy,
         str(authority.path),
         port=host.port if host else 443,
@@ -625,6 +626,6 @@ async def test_fetches_at_once_are_bounded(
 
 
 def test_a_trust_store_that_cannot_be_read_is_told_at_once() -> None:
-    resolver = Resolver(["127.0.0.1"], 1.0)
+    resolver = Resolver([Nameserver("127.0.0.1", DNS_PORT)], 1.0)
     with pytest.raises(OSError, match=r"."):
         MtaSts(resolver, LOOPBACK, "/nonexistent/ca.pem")

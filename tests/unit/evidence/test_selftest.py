@@ -55,7 +55,7 @@ async def server() -> AsyncIterator[DnsServer]:
 
 @pytest.fixture
 def resolver(server: DnsServer) -> Resolver:
-    return Resolver([server.address], 0.5)
+    return Resolver([server.nameserver], 0.5)
 
 
 def configured(server: DnsServer, **keys: object) -> Config:

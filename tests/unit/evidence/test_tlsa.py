@@ -25,7 +25,7 @@ RECORD = TlsaRecord(3, 1, 1, DIGEST)
 
 @pytest.fixture
 def resolver(server: DnsServer) -> Resolver:
-    return Resolver([server.address], 1.0, clock=lambda: NOW)
+    return Resolver([server.nameserver], 1.0, clock=lambda: NOW)
 
 
 def lookup(

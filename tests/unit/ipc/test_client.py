@@ -21,7 +21,7 @@ from requiretls_milter.ipc.wire import ForecastReply, ForgetReply, encode, error
 from requiretls_milter.model import Forecast, Outcome, Question, Requirement
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.fakeengine import FakeEngine, answers, forecast, is_silent, says
-from tests.support.service import eventually
+from tests.support.waiting import eventually
 
 
 def question(nexthop: str = "example.org", transport: str = "smtp") -> Question:

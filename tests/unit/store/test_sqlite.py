@@ -47,7 +47,8 @@ from requiretls_milter.store.sqlite import (
     SqliteBackend,
 )
 from requiretls_milter.telemetry.counting import Counters
-from tests.support.stores import OFFERED, POLICY, PROBE, Disk, counted, record, steady, until
+from tests.support.stores import OFFERED, POLICY, PROBE, Disk, counted, record, steady
+from tests.support.waiting import until
 
 
 @pytest.fixture

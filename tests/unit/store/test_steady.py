@@ -24,7 +24,8 @@ from requiretls_milter.store.base import (
     StoreUnwritableError,
 )
 from requiretls_milter.store.memory import MemoryStore
-from tests.support.stores import POLICY, PROBE, counted, steady, until
+from tests.support.stores import POLICY, PROBE, counted, steady
+from tests.support.waiting import until
 
 NOW = 1_000_000.0
 
