@@ -28,10 +28,11 @@ test-long: $(READY) ## 200 kills under load, 200,000 messages with faults, ten m
 fuzz: $(READY) ## every parser of foreign bytes below a fuzzer; SECONDS=N for each
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
-lint: $(READY) ## style and types
+lint: $(READY) ## style, types and the walls between the packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy requiretls_milter tests
+	$(BIN)/lint-imports --no-logo
 
 format: $(READY) ## put the code into the project's style
 	$(BIN)/ruff check --fix .
@@ -57,7 +58,7 @@ audit: $(READY) ## known vulnerabilities of what is locked; exit 69 where no dat
 	$(BIN)/python scripts/audit $(BIN)/pip-audit
 
 clean: ## remove what make has made here
-	rm -rf $(VENV) .run .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .run .fuzz .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis *.egg-info
 
 $(READY): pyproject.toml scripts/setup
 	@scripts/setup $(VENV)
