@@ -1,4 +1,4 @@
-"""A path for a listening unix socket: cleared if nobody listens there, refused if in use.
+"""A path for a listening unix socket: cleared if no process listens there, refused if in use.
 
 bind(2) fails on a socket file that a dead process left behind, and libmilter takes the place
 of a socket on which another process listens without a word. Both of our listening sockets, the

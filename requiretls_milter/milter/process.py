@@ -53,12 +53,11 @@ def run(start: Start, listener: Listener) -> int:
     """
     counters = Counters(configured_domains(start.config))
     client = EngineClient(
-        start.config.engine.socket,
+        start.config,
+        generation=start.generation,
         worker=start.name,
         incarnation=start.incarnation,
-        generation=start.generation,
         counters=counters,
-        limits=start.config.limits,
     )
     context = adapter.WorkerContext(
         config=start.config, forecasts=client, counters=counters, host_name=socket.gethostname()
@@ -144,7 +143,7 @@ class _Worker:
                 take_log_settings(config)
                 self._counters.configure(configured_domains(config))
                 self._context.config = config
-                self._client.reconfigure(generation, config.limits)
+                self._client.reconfigure(config, generation)
                 self._channel.send("ack", generation=generation, error="")
             case "drain":
                 self._listener.stop_accepting()
