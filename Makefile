@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 CONFIG ?= $(CURDIR)/.run/config.toml
 SECONDS ?= 60
 
-.PHONY: help demo test test-long fuzz lint format run bench docs lock audit clean
+.PHONY: help demo test test-long fuzz mutate lint format run bench docs lock audit clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -27,6 +27,9 @@ test-long: $(READY) ## 200 kills under load, 200,000 messages with faults, ten m
 
 fuzz: $(READY) ## every parser of foreign bytes below a fuzzer; SECONDS=N for each
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+mutate: $(READY) ## do tests notice a change in the pure parts? ARGS="--sample 80 --seed 1 MODULE…"
+	$(BIN)/python -m tests.mutation $(ARGS)
 
 lint: $(READY) ## style, types and the walls between the packages
 	$(BIN)/ruff check .

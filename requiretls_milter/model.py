@@ -197,12 +197,12 @@ class TlsaEvidence:
     """The TLSA lookup of one host.
 
     ``base_domain`` is the TLSA base domain at which the records were found or
-    last sought (RFC 7672 section 2.2.3). ``asked`` is False where the lookup
-    is not to be made, since the address RRset is insecure (section 2.2.2).
+    last sought (RFC 7672 section 2.2.3). ``queried`` is False if no lookup
+    is to be made, since the address RRset is insecure (section 2.2.2).
     ``partial``: there were more records than are kept.
     """
 
-    asked: bool = False
+    queried: bool = False
     outcome: DnsOutcome = DnsOutcome.NODATA
     secure: bool = False
     base_domain: str = ""

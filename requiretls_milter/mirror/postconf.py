@@ -146,6 +146,11 @@ class Postfix:
         """The version, such as ``3.11.7``."""
         return self.settings.get("mail_version", "")
 
+    @property
+    def queue(self) -> Path:
+        """The queue directory as this program sees it; services in a chroot see it as ``/``."""
+        return _below(self.root, self.settings.get("queue_directory", ""))
+
     def running(self, *programs: str) -> Iterator[Service]:
         """Find the services whose daemon is one of *programs*."""
         return (service for service in self.services if service.program in programs)
