@@ -9,7 +9,7 @@ import pytest
 
 from requiretls_milter.config import Config
 from requiretls_milter.milter.tag import Route, Tag, Tagged, aggregate, winning
-from requiretls_milter.milter.transaction import SmtpClient, Recipient, Settings, Transaction
+from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
 from requiretls_milter.model import (
     Action,
     Capability,
@@ -321,7 +321,9 @@ def test_a_tag_is_for_mail_that_asks_and_counts() -> None:
         (SmtpClient(), "other"),
     ],
 )
-def test_a_client_is_known_by_its_login_before_its_address(client: SmtpClient, standing: str) -> None:
+def test_a_client_is_known_by_its_login_before_its_address(
+    client: SmtpClient, standing: str
+) -> None:
     assert client.standing == standing
 
 
