@@ -7,7 +7,7 @@ CONFIG ?= $(CURDIR)/.run/config.toml
 SECONDS ?= 60
 PYTEST := $(BIN)/python -m pytest --durations=25
 
-.PHONY: help demo test unit service lab roots test-long fuzz lint format run bench docs lock audit clean
+.PHONY: help demo test unit service lab roots test-long fuzz mutate lint format run bench docs lock audit clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -38,7 +38,10 @@ test-long: $(READY) roots ## 200 kills under load, 200,000 messages with faults,
 fuzz: $(READY) ## every parser of foreign bytes below a fuzzer; SECONDS=N for each
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
-lint: $(READY) ## style, types, and the walls between modules
+mutate: $(READY) ## do tests notice a change in the pure parts? ARGS="--sample 80 --seed 1 MODULE…"
+	$(BIN)/python -m tests.mutation $(ARGS)
+
+lint: $(READY) ## style, types and the walls between the packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy requiretls_milter tests
@@ -68,7 +71,7 @@ audit: $(READY) ## known vulnerabilities of what is locked; exit 69 where no dat
 	$(BIN)/python scripts/audit $(BIN)/pip-audit
 
 clean: ## remove what make has made here
-	rm -rf $(VENV) .run .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .run .fuzz .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis *.egg-info
 
 $(READY): pyproject.toml scripts/setup
 	@scripts/setup $(VENV)

@@ -1,17 +1,24 @@
-"""Options that several commands have."""
+"""What several commands share: options, errors, loading the configuration."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from requiretls_milter.config import Config
+
+USAGE = 2
+"""Exit status: a wrong command line, configuration or next hop, or a log that cannot be read."""
 
 CONFIG_OPTION = click.option(
     "--config",
     "config_path",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Configuration file; else /etc/requiretls-milter/config.toml, or all defaults.",
+    help="Configuration file. By default /etc/requiretls-milter/config.toml, if it exists.",
 )
 
 FORMAT_OPTION = click.option(
@@ -20,5 +27,61 @@ FORMAT_OPTION = click.option(
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="For people, or for scripts.",
+    help="Text for people or JSON for scripts.",
 )
+
+POSTCONF_OPTION = click.option(
+    "--postconf",
+    metavar="COMMAND",
+    default="postconf",
+    show_default=True,
+    help=(
+        "Postfix's postconf: a program, or a command line such as "
+        "'chroot /srv/mta /usr/sbin/postconf'."
+    ),
+)
+
+CONFIG_DIR_OPTION = click.option(
+    "--config-dir",
+    metavar="DIR",
+    default="",
+    help="Directory of main.cf and master.cf. By default Postfix's own.",
+)
+
+DAYS_OPTION = click.option(
+    "--days",
+    type=click.IntRange(1, 3660),
+    default=7,
+    show_default=True,
+    help="How many days of the journal to read.",
+)
+
+
+# ---------------------------------------------------------------- errors
+
+
+def fail(*mistakes: str) -> NoReturn:
+    """Print each mistake as an error and end with status :data:`USAGE`."""
+    for mistake in mistakes:
+        click.echo(f"error: {mistake}", err=True)
+    raise click.exceptions.Exit(USAGE)
+
+
+def warn(*warnings: str) -> None:
+    """Print each warning to standard error."""
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+def load_or_fail(path: Path | None) -> Config:
+    """Load the configuration; print every mistake in it and end if there are any.
+
+    Args:
+        path: the file, or None for the default one.
+    """
+    from requiretls_milter.config import ConfigError, load
+
+    try:
+        return load(path)
+    except ConfigError as error:
+        fail(*error.mistakes)

@@ -1,1 +1,15 @@
-"""The doctor's findings: this host and its MTA beside the configuration."""
+"""``doctor``: what is wrong with an installation, and what to do about it.
+
+Each check yields findings: a sentence, a severity and, unless all is well, an advice.
+
+- :mod:`~requiretls_milter.doctor.mta` compares the configuration with the settings of the Postfix
+  beside it: whether Postfix calls the milter, waits long enough for it, and delivers as ``[mta]``
+  says. It reads nothing but those settings.
+- :mod:`~requiretls_milter.doctor.host` tests this host: the milter's socket, the running service,
+  its metrics, the resolver, the certification authorities, port 25.
+- :mod:`~requiretls_milter.doctor.run` runs all checks in order.
+- :mod:`~requiretls_milter.doctor.finding` is a finding, and prints findings.
+
+The names of the checks and the severities are a contract with scripts (docs/doctor.md). Nothing is
+changed, and no mail is sent.
+"""

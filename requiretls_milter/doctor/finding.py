@@ -1,10 +1,4 @@
-"""``doctor``: what of this installation is right, what is not, and what to do about it.
-
-The findings come from two places: :mod:`requiretls_milter.doctor.mta` compares
-the configuration with the Postfix that asks us, without I/O of its own, and
-:mod:`requiretls_milter.doctor.host` looks at this host: sockets, the running
-service, the resolver, the world outside.
-"""
+"""A finding of ``doctor``: a sentence, its severity and an advice; how findings are printed."""
 
 from __future__ import annotations
 
@@ -14,13 +8,10 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from requiretls_milter.syntax.text import one_line
-
-WIDTH = 96
-"""Characters of a line of text."""
+from requiretls_milter.syntax.text import LINE_WIDTH, one_line
 
 FAILED = 1
-"""Exit status where there is an error."""
+"""Exit status if there is an error."""
 
 
 class Severity(enum.StrEnum):
@@ -33,10 +24,10 @@ class Severity(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
-    ``check`` is a word for scripts; ``found`` a sentence; ``advice`` says what
-    to do, and is empty where nothing is.
+    ``check`` is a word for scripts, ``found`` a sentence. ``advice`` says what
+    to do; it is empty if there is nothing to do.
     """
 
     check: str
@@ -46,28 +37,28 @@ class Finding:
 
 
 def ok(check: str, found: str) -> Finding:
-    """A finding that needs no action."""
+    """Make a finding that needs no action."""
     return Finding(check, Severity.OK, found)
 
 
 def warning(check: str, found: str, advice: str) -> Finding:
-    """Something that will surprise somebody, or may."""
+    """Make a finding of something that will or may surprise the operator or a user."""
     return Finding(check, Severity.WARNING, found, advice)
 
 
 def error(check: str, found: str, advice: str) -> Finding:
-    """Something that keeps us from doing our work, or makes what we say wrong."""
+    """Make a finding of something that stops the milter from working, or makes forecasts wrong."""
     return Finding(check, Severity.ERROR, found, advice)
 
 
 def exit_status(findings: Iterable[Finding]) -> int:
-    """0, or :data:`FAILED` where there is an error."""
+    """Return 0, or :data:`FAILED` if there is an error."""
     failed = any(finding.severity is Severity.ERROR for finding in findings)
     return FAILED if failed else 0
 
 
 def to_text(findings: Sequence[Finding]) -> str:
-    """The findings for people, in the order in which things were looked at."""
+    """Print the findings for people, in the order of the checks."""
     lines: list[str] = []
     for finding in findings:
         lines += _wrapped(f"{finding.severity.value:8} ", one_line(finding.found))
@@ -81,14 +72,14 @@ def to_text(findings: Sequence[Finding]) -> str:
 
 
 def to_json(findings: Sequence[Finding]) -> str:
-    """The findings for scripts: one array."""
+    """Print the findings for scripts: one array."""
     return json.dumps([asdict(finding) for finding in findings], indent=2)
 
 
 def _wrapped(head: str, text: str) -> list[str]:
     return textwrap.wrap(
         text,
-        WIDTH,
+        LINE_WIDTH,
         initial_indent=head,
         subsequent_indent=" " * len(head),
         break_on_hyphens=False,

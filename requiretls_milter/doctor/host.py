@@ -1,4 +1,4 @@
-"""What the doctor finds on this host: sockets, the running service, the resolver, the world."""
+"""Checks of this host: sockets, the running service, trust, the resolver, port 25."""
 
 from __future__ import annotations
 
@@ -23,45 +23,50 @@ from requiretls_milter.config import Config
 from requiretls_milter.doctor.finding import Finding, error, ok, warning
 from requiretls_milter.doctor.mta import Attachment, path_of
 from requiretls_milter.evidence.dns import Resolver
-from requiretls_milter.evidence.selftest import TEST_TIMEOUT, SelfTest, SelfTestResult, Verdict
+from requiretls_milter.evidence.selftest import (
+    TEST_TIMEOUT,
+    SelfTest,
+    SelfTestOutcome,
+    SelfTestResult,
+)
 from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
-from requiretls_milter.ipc import client
+from requiretls_milter.ipc import query
 from requiretls_milter.mirror.postconf import Postfix
 from requiretls_milter.mirror.section import SYSTEM_STORES, Mirror
 from requiretls_milter.model import TlsLevel
-from requiretls_milter.syntax.endpoint import DNS_PORT, parse_endpoint, parse_milter_socket
+from requiretls_milter.syntax.endpoint import DNS_PORT, Endpoint, Nameserver, parse_endpoint
 from requiretls_milter.syntax.nexthop import KNOWN_PORTS
 from requiretls_milter.telemetry.catalogue import PREFIX
 
 ANSWER_TIMEOUT = 5.0
-"""Seconds for an answer of our own processes, which answer in milliseconds."""
+"""Seconds for an answer of this program's own processes, which answer in milliseconds."""
 
 MAX_METRICS_BYTES = 4 * 1024 * 1024
-"""Of the metrics that are read: thousands of domains fit."""
+"""Size of the metrics that are read, enough for thousands of domains."""
 
 MAX_BANNER = 512
 """Octets of a reply line (RFC 5321 section 4.5.3.1.5)."""
 
 NEGOTIATION = struct.pack("!IcIII", 13, b"O", 6, 0x1FF, 0x1FFFFF)
-"""What an MTA says first to a milter, as Postfix 3.11 does: version, actions, protocol."""
+"""The first message of an MTA to a milter, as Postfix 3.11 sends it: version, actions, protocol."""
 
 NEGOTIATED = b"O"
-"""The command by which a milter answers it."""
+"""The command of the milter's answer to it."""
 
 
 # ---------------------------------------------------------------- the milter's socket
 
 
 def milter_answers(config: Config) -> Finding:
-    """Whether a milter answers where our configuration says that we listen."""
+    """Check that a milter answers on the configured socket."""
     where = config.milter.socket
     try:
         answer = _negotiate(config)
     except TimeoutError:
         return error(
             "milter",
-            f"{where}: somebody listens, but does not answer as a milter in {ANSWER_TIMEOUT:g} s",
-            "Restart the service, and look into its log.",
+            f"{where}: the listener does not answer as a milter within {ANSWER_TIMEOUT:g} s",
+            "Restart the service, and see its log.",
         )
     except OSError as problem:
         advice = {
@@ -72,15 +77,15 @@ def milter_answers(config: Config) -> Finding:
     if answer != NEGOTIATED:
         return error(
             "milter",
-            f"{where}: what answers there is no milter",
-            "See who listens there, and give the milter a socket of its own.",
+            f"{where}: the listener is no milter",
+            "Find out which program listens there, and give the milter a socket of its own.",
         )
     return ok("milter", f"the milter answers on {where}")
 
 
 def _negotiate(config: Config) -> bytes:
-    """The command that comes back on the first message of the milter protocol."""
-    parsed = parse_milter_socket(config.milter.socket)
+    """Send the first message of the milter protocol and return the command of the answer."""
+    parsed = config.milter.socket
     if parsed.family == "unix":
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         target: str | tuple[str, int] = parsed.path
@@ -104,8 +109,8 @@ def _negotiate(config: Config) -> bytes:
 def socket_permissions(
     config: Config, postfix: Postfix, attachments: list[Attachment]
 ) -> Iterator[Finding]:
-    """Whether Postfix's user may use the socket, which root may always."""
-    parsed = parse_milter_socket(config.milter.socket)
+    """Check that Postfix's user may use the socket; root always may."""
+    parsed = config.milter.socket
     if parsed.family != "unix" or not os.path.exists(parsed.path):
         return
     owner = postfix.settings.get("mail_owner", "postfix")
@@ -113,7 +118,7 @@ def socket_permissions(
     if identity is None:
         yield warning(
             "socket_permissions",
-            f"mail_owner = {owner}: there is no such user; who may use the socket is not known",
+            f"mail_owner = {owner}: there is no such user; its access to the socket is unknown",
             "Correct mail_owner.",
         )
         return
@@ -121,9 +126,7 @@ def socket_permissions(
     for one in attachments:
         for ours in one.ours:
             path = path_of(ours.name.partition(":")[2], one.service, postfix)
-            top = postfix.root
-            if one.service.chroot:
-                top = path_of("", one.service, postfix)
+            top = postfix.queue if one.service.chroot else postfix.root
             closed = _closed_to(path, top, *identity)
             if closed and closed not in seen:
                 seen.add(closed)
@@ -138,7 +141,7 @@ def socket_permissions(
 
 
 def _closed_to(path: Path, top: Path, uid: int, gids: frozenset[int]) -> str:
-    """What keeps a user from *path*, looking from *top* down; "" where nothing does."""
+    """Say what keeps a user from *path*, from directory *top* down; "" if nothing does."""
     try:
         relative = path.relative_to(top)
         steps = [top.joinpath(*relative.parts[:n]) for n in range(1, len(relative.parts))]
@@ -165,7 +168,7 @@ def _may(status: os.stat_result, uid: int, gids: frozenset[int], bit: int) -> bo
 
 
 def _identity(user: str, root: Path) -> tuple[int, frozenset[int]] | None:
-    """Number and groups of a user, by the passwd(5) and group(5) that Postfix sees."""
+    """Look up a user's number and groups in the passwd(5) and group(5) that Postfix sees."""
     for fields in _colon_file(root / "etc/passwd", 4):
         if fields[0] == user:
             uid, gid = int(fields[2]), int(fields[3])
@@ -194,14 +197,14 @@ def _colon_file(path: Path, at_least: int) -> Iterator[list[str]]:
 
 
 def service(config: Config) -> Iterator[Finding]:
-    """Whether the engine answers, is ours, and runs with this configuration."""
+    """Check that the engine answers, has this version, and runs with this configuration."""
     try:
-        status = client.status(config.engine.socket, ANSWER_TIMEOUT)
-    except client.EngineUnavailable as problem:
+        status = query.status(config.engine.socket, ANSWER_TIMEOUT)
+    except query.EngineUnavailable as problem:
         yield error(
             "service",
             f"no engine answers on {config.engine.socket}: {problem}",
-            "Start the service: requiretls-milter serve; look into its log.",
+            "Start the service: requiretls-milter serve; see its log.",
         )
         return
     if status.version != __version__:
@@ -220,19 +223,19 @@ def service(config: Config) -> Iterator[Finding]:
         yield warning(
             "service",
             f"{len(status.workers)} of {config.milter.workers} workers are connected to the engine",
-            "Look into the service's log: a worker that does not come up says why.",
+            "See the service's log: a worker that cannot start says why.",
         )
     yield ok("service", f"the service runs (process {status.pid}, version {status.version})")
 
 
 def metrics(config: Config) -> Finding:
-    """Whether the metrics can be read."""
+    """Check that the metrics can be read, over TLS with the configured certificate."""
     listen = config.metrics.listen
-    if not listen:
+    if listen is None:
         return ok("metrics", "metrics are switched off (metrics.listen is empty)")
     tls = bool(config.metrics.tls_certificate)
     url = f"{'https' if tls else 'http'}://{listen}/metrics"
-    advice = "Start the service; see that nobody else uses that port (metrics.listen)."
+    advice = "Start the service; make sure that no other program uses that port (metrics.listen)."
     if tls:
         try:
             presented = _presented(listen)
@@ -242,14 +245,14 @@ def metrics(config: Config) -> Finding:
             return error(
                 "metrics",
                 f"{url}: the certificate there is not that of {config.metrics.tls_certificate}",
-                "If it was renewed: reload the service (SIGHUP), and look into its log.",
+                "If it was renewed: reload the service (SIGHUP), and see its log.",
             )
         if config.metrics.tls_client_ca:
-            return ok("metrics", f"metrics are served on {url}, to who has a client certificate")
+            return ok("metrics", f"metrics are served on {url} to those with a client certificate")
     try:
         # no proxy: it is a socket of this host
         opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=_anybody())
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=_unverified())
         )
         with opener.open(url, timeout=ANSWER_TIMEOUT) as response:
             text = response.read(MAX_METRICS_BYTES).decode("utf-8", "replace")
@@ -259,30 +262,29 @@ def metrics(config: Config) -> Finding:
         reason = getattr(problem, "reason", problem)
         return error("metrics", f"{url}: {reason}", advice)
     if f"{PREFIX}build_info" not in text:
-        return error("metrics", f"{url}: what answers there are not our metrics", advice)
+        return error("metrics", f"{url}: the answer there is not this program's metrics", advice)
     return ok("metrics", f"metrics are served on {url}")
 
 
-def _anybody() -> ssl.SSLContext:
-    """TLS without verification: whose certificate it is we see by comparing it with our file."""
+def _unverified() -> ssl.SSLContext:
+    """Make a context that verifies nothing: the certificate is compared with the file instead."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
 
 
-def _presented(listen: str) -> bytes | None:
-    """The certificate that is shown at an address; OSError where there is none."""
-    address = parse_endpoint(listen)
+def _presented(listen: Endpoint) -> bytes | None:
+    """Return the certificate that the server at an address presents; raises OSError."""
     with (
-        socket.create_connection(address, timeout=ANSWER_TIMEOUT) as connection,
-        _anybody().wrap_socket(connection) as shown,
+        socket.create_connection(listen, timeout=ANSWER_TIMEOUT) as connection,
+        _unverified().wrap_socket(connection) as tls,
     ):
-        return shown.getpeercert(binary_form=True)
+        return tls.getpeercert(binary_form=True)
 
 
 def _first_certificate(path: str) -> bytes:
-    """The first certificate of a PEM file, which is the server's own; b"" where there is none."""
+    """Return the first certificate of a PEM file, the server's own; b"" if there is none."""
     try:
         found = re.search(
             "-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----",
@@ -294,11 +296,11 @@ def _first_certificate(path: str) -> bytes:
         return b""
 
 
-# ---------------------------------------------------------------- trust
+# ---------------------------------------------------------------- certification authorities
 
 
 def authorities(config: Config, postfix: Postfix | None, made: Mirror | None) -> Iterator[Finding]:
-    """Whether the certification authorities can be read, and are those of the MTA."""
+    """Check that the certification authorities can be read, and are the same as Postfix's."""
     path = config.probe.ca_file
     try:
         TrustStore.load(path)
@@ -309,8 +311,8 @@ def authorities(config: Config, postfix: Postfix | None, made: Mirror | None) ->
     if path and not os.stat(path).st_mode & stat.S_IROTH:
         yield warning(
             "ca_file",
-            f"{path} can be read by us, but not by everybody: by the service perhaps not",
-            f"chmod o+r {path}, or see that the service's user may read it.",
+            f"{path} is not readable by all users, so the service may not be able to read it",
+            f"chmod o+r {path}, or make sure that the service's user may read it.",
         )
     if made is None or postfix is None:
         yield ok("ca_file", f"certificates are verified with {what}")
@@ -322,14 +324,14 @@ def authorities(config: Config, postfix: Postfix | None, made: Mirror | None) ->
     yield warning(
         "ca_file",
         f"probe.ca_file is {path or 'empty'}, smtp_tls_CAfile is "
-        f"{theirs or 'empty or the system store'}: a certificate that one of them trusts the other "
-        "may not",
+        f"{theirs or 'empty or the system store'}: one may trust a certificate that the other "
+        "does not",
         f'Set probe.ca_file = "{theirs}".' if theirs else "Let both name the same file.",
     )
 
 
 def _same_store(ours: str, theirs: str, root: Path) -> bool:
-    """Whether two files of authorities are the same, or say the same; "" is the system's."""
+    """Whether two files of authorities have the same content; "" stands for the system's."""
     if not theirs or not ours:
         return (ours in SYSTEM_STORES or not ours) and not theirs
     try:
@@ -338,15 +340,18 @@ def _same_store(ours: str, theirs: str, root: Path) -> bool:
         return False
 
 
+# ---------------------------------------------------------------- resolvers
+
+
 def resolvers(config: Config, postfix: Postfix | None, made: Mirror | None) -> Iterator[Finding]:
-    """Whether our resolver is trusted and validates; and Postfix's, where that is another."""
+    """Check that the resolver is trusted and validates, and so does Postfix's if it is another."""
     ours = Resolver(config.dns.nameservers, _test_timeout(config))
     names = _names(ours.nameservers)
     if not ours.trusted:
         yield error(
             "resolver_trusted",
-            f"{names} (/etc/resolv.conf) is not on this host: its AD bit is not believed, and "
-            "nothing is called secure",
+            f"{names} (/etc/resolv.conf) is not on this host: its AD bit is not trusted, and "
+            "nothing counts as secure",
             "Run a validating resolver such as Unbound on this host, and name it in "
             "dns.nameservers.",
         )
@@ -364,43 +369,43 @@ def resolvers(config: Config, postfix: Postfix | None, made: Mirror | None) -> I
                 "Copy /etc/resolv.conf there, as Postfix's init script does for a chroot.",
             )
         elif set(servers) != set(ours.nameservers):
-            theirs = Resolver([_named(*server) for server in servers], _test_timeout(config))
+            theirs = Resolver(servers, _test_timeout(config))
             yield warning(
                 "mta_resolver",
-                f"{service} asks {_names(servers)} ({path}), we ask {names}: they may be told "
-                "different things",
-                "Let both ask the same resolver.",
+                f"{service} of Postfix uses resolver {_names(servers)} ({path}), this program uses "
+                f"{names}: their answers may differ",
+                "Let both use the same resolver.",
             )
             if _wants_dane(made):
                 yield _tested("mta_resolver", _names(servers), _self_test(config, theirs))
 
 
 def _test_timeout(config: Config) -> float:
-    """Seconds for one lookup of a test."""
+    """Return the limit for one lookup of a test, in seconds."""
     return min(config.dns.timeout, TEST_TIMEOUT)
 
 
 def _self_test(config: Config, resolver: Resolver) -> SelfTestResult:
-    resolver.trusted = True  # to see the AD bit; whether it is believed is another question
+    resolver.trusted = True  # so that the AD bit is reported; whether it counts is another check
     return asyncio.run(SelfTest.of(config).run(resolver))
 
 
 def _tested(check: str, names: str, result: SelfTestResult) -> Finding:
     why = "; ".join(result.problems)
-    if result.verdict is Verdict.PASSED:
+    if result.outcome is SelfTestOutcome.PASSED:
         return ok(check, f"{names} validates DNSSEC" + (f" ({why})" if why else ""))
-    if result.verdict is Verdict.FAILED:
+    if result.outcome is SelfTestOutcome.FAILED:
         return error(
             check,
             f"{names} does not validate DNSSEC: {why}",
             "Switch validation on (Unbound: auto-trust-anchor-file, and no val-permissive-mode), "
-            "or ask another resolver.",
+            "or use another resolver.",
         )
     return warning(
         check,
-        f"whether {names} validates cannot be seen: {why}",
-        "See that it answers; without the public DNS set dns.selftest_secure, selftest_bogus and "
-        "selftest_insecure to names of your own.",
+        f"whether {names} validates cannot be tested: {why}",
+        "Make sure that it answers; without the public DNS set dns.selftest_secure, "
+        "selftest_bogus and selftest_insecure to names of your own.",
     )
 
 
@@ -413,47 +418,43 @@ def _wants_dane(made: Mirror) -> bool:
 
 
 def _resolv_confs(postfix: Postfix) -> Iterator[tuple[str, Path]]:
-    """The resolv.conf(5) that smtp(8) reads, with a service that does: of the chroot or not."""
-    told: set[Path] = set()
+    """Find each resolv.conf(5) that an smtp(8) reads, in a chroot or not, with its service."""
+    seen: set[Path] = set()
     for one in postfix.running("smtp"):
-        root = postfix.root
-        if one.chroot:
-            root /= postfix.settings.get("queue_directory", "").lstrip("/")
-        path = root / "etc/resolv.conf"
-        if path not in told:
-            told.add(path)
+        path = (postfix.queue if one.chroot else postfix.root) / "etc/resolv.conf"
+        if path not in seen:
+            seen.add(path)
             yield str(one), path
 
 
-def _nameservers(path: Path) -> tuple[tuple[str, int], ...]:
+def _nameservers(path: Path) -> tuple[Nameserver, ...]:
     try:
         read = dns.resolver.Resolver(str(path), configure=True)
     except (OSError, dns.exception.DNSException):
         return ()
-    return tuple((str(address), DNS_PORT) for address in read.nameservers)
+    return tuple(Nameserver(str(address), DNS_PORT) for address in read.nameservers)
 
 
-def _names(servers: tuple[tuple[str, int], ...]) -> str:
-    return ", ".join(_named(*server) for server in servers)
+def _names(servers: tuple[Nameserver, ...]) -> str:
+    return ", ".join(map(str, servers))
 
 
-def _named(address: str, port: int) -> str:
-    if port == DNS_PORT:
-        return address
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-# ---------------------------------------------------------------- the world outside
+# ---------------------------------------------------------------- port 25
 
 
 def outside(target: str, config: Config) -> Finding:
-    """Whether an SMTP server elsewhere can be reached; *target* is ``HOST`` or ``HOST:PORT``."""
+    """Check that an SMTP server on another network can be reached.
+
+    Args:
+        target: ``HOST`` or ``HOST:PORT``; "" for none.
+        config: the configuration with the probe's limits.
+    """
     if not target:
         return ok("outside", "port 25 outside was not tried (--outside HOST names a server)")
     host, port = _host_and_port(target)
     advice = (
-        "Many networks let nobody out on port 25: ask whoever runs yours. Without it every probe "
-        "fails, and forecasts are temporary (4.4.1)."
+        "Many networks block port 25: ask the operator of yours. Without it every probe fails, and "
+        "all forecasts are temporary failures (4.4.1)."
     )
     try:
         with socket.create_connection((host, port), config.probe.connect_timeout) as connection:

@@ -1,4 +1,9 @@
-"""What the doctor finds in Postfix's settings, beside our configuration. No I/O but realpath(3)."""
+"""Checks of Postfix's settings against the configuration. No I/O but realpath(3).
+
+Three questions: Does Postfix call this milter for all mail, on the socket where it listens? Does
+Postfix wait long enough for it, and what happens to mail while it is down? Does ``[mta]`` say how
+this Postfix delivers?
+"""
 
 from __future__ import annotations
 
@@ -26,7 +31,7 @@ from requiretls_milter.mirror.postconf import (
     without_braces,
 )
 from requiretls_milter.mirror.section import Mirror
-from requiretls_milter.mirror.unmirrored import shown
+from requiretls_milter.mirror.wording import shown
 from requiretls_milter.model import (
     Capability,
     MtaProfile,
@@ -34,15 +39,15 @@ from requiretls_milter.model import (
     ProfileName,
     RequiretlsPolicy,
 )
-from requiretls_milter.syntax.endpoint import MilterSocket, parse_milter_socket
+from requiretls_milter.syntax.endpoint import MilterSocket
 
 OURS = "requiretls"
-"""What the name of our socket has in it, most likely: to find one that is misspelt."""
+"""A part of the name of the milter's socket, most likely: finds a name that is misspelt."""
 
 PROTOCOL = 6
-"""Of milters: since this version they choose their macros and skip replies."""
+"""Version of the milter protocol since which milters choose their macros and skip replies."""
 
-SEE_IMPORT = "Take over what requiretls-milter mta import writes (docs/mta-import.md)."
+SEE_IMPORT = "Use the output of requiretls-milter mta import (docs/mta-import.md)."
 
 _TIME = re.compile(r"\s*([0-9]+)\s*([smhdw]?)\s*", re.IGNORECASE)
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -51,50 +56,50 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 DEFAULT_ACTIONS = {
     "accept": (
-        "while we are down, mail is accepted unseen: without forecast and tag, forged tags stay "
-        "in it, and no rule is kept"
+        "while the milter is down, mail is accepted unseen: it has no forecast and no tag, forged "
+        "tags stay in it, and no rule applies"
     ),
     "tempfail": (
-        "while we are down, MAIL is answered 451 4.7.1 for the rest of each session, and STARTTLS "
-        "454 4.3.0: a client that goes on in clear cannot ask for REQUIRETLS; mail of sendmail(1) "
-        "waits in the maildrop queue"
+        "while the milter is down, MAIL is answered 451 4.7.1 for the rest of each session, and "
+        "STARTTLS 454 4.3.0: a client that goes on without TLS cannot request REQUIRETLS; mail of "
+        "sendmail(1) waits in the maildrop queue"
     ),
     "shutdown": (
-        "while we are down, clients are sent away with 421 and come again; mail of sendmail(1) "
+        "while the milter is down, clients are refused with 421 and try again; mail of sendmail(1) "
         "waits in the maildrop queue"
     ),
     "quarantine": (
-        "while we are down, mail is accepted unseen and put on hold until somebody releases it"
+        "while the milter is down, mail is accepted unseen and put on hold until it is released"
     ),
-    "reject": "while we are down, clients are greeted with 554, for good: their mail bounces",
+    "reject": "while the milter is down, clients are greeted with 554: their mail bounces",
 }
-"""What each milter_default_action does, found by experiment (Postfix 3.11.7)."""
+"""The effect of each milter_default_action, measured with Postfix 3.11.7."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A milter in a list of Postfix's: its name, with what overrides milter_* for it alone."""
+class ListedMilter:
+    """A milter in a list of Postfix: its name, and what overrides milter_* for it alone."""
 
     name: str
     overrides: dict[str, str] = field(default_factory=dict)
 
     def setting(self, settings: Settings, name: str) -> str:
-        """A milter_* parameter as it is for this milter; *name* without ``milter_``."""
+        """Return the value of ``milter_NAME`` that applies to this milter."""
         return self.overrides.get(name, settings.get(f"milter_{name}", "")).strip()
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A service of Postfix and how it asks us: not at all, once, or more often."""
+    """A service of Postfix, the entries of its list that are this milter, and the other entries."""
 
     service: Service
     parameter: str
-    ours: tuple[Asked, ...]
-    others: tuple[Asked, ...]
+    ours: tuple[ListedMilter, ...]
+    others: tuple[ListedMilter, ...]
 
 
 def examine(config: Config, postfix: Postfix, made: Mirror) -> Iterator[Finding]:
-    """Everything that can be told from settings alone."""
+    """Run all checks of the settings."""
     attachments = list(attached(config, postfix))
     yield from _attachment(config, postfix, attachments)
     yield from _local_mail(config, postfix, attachments)
@@ -106,11 +111,11 @@ def examine(config: Config, postfix: Postfix, made: Mirror) -> Iterator[Finding]
     yield from differences(config, postfix, made)
 
 
-# ---------------------------------------------------------------- who asks us
+# ---------------------------------------------------------------- which services call the milter
 
 
-def milters(text: str) -> list[Asked]:
-    """A list of milters as smtpd_milters has it: names, or ``{ name, parameter=value ... }``."""
+def milters(text: str) -> list[ListedMilter]:
+    """Parse a list as in smtpd_milters: names, or ``{ name, parameter=value ... }``."""
     found = []
     for item in split_list(text):
         words = split_list(without_braces(item)) if item.startswith("{") else [item]
@@ -118,27 +123,27 @@ def milters(text: str) -> list[Asked]:
             continue
         pairs = (word.strip("{} ").partition("=") for word in words[1:])
         overrides = {name.strip(): value.strip() for name, equals, value in pairs if equals}
-        found.append(Asked(words[0], overrides))
+        found.append(ListedMilter(words[0], overrides))
     return found
 
 
 def attached(config: Config, postfix: Postfix) -> Iterator[Attachment]:
-    """Each service that can ask milters, with those that it does ask."""
-    socket = parse_milter_socket(config.milter.socket)
+    """Find each service that can call milters, with those that it does call."""
+    socket = config.milter.socket
     for service in postfix.running("smtpd", "cleanup"):
         parameter = "smtpd_milters" if service.program == "smtpd" else "non_smtpd_milters"
         text = service.settings.get(parameter, "")
         off = "no_milters" in split_list(service.settings.get("receive_override_options", ""))
         if off or text.strip().upper() == "DISABLE":
             text = ""
-        asked = milters(text)
-        ours = tuple(one for one in asked if is_ours(one.name, service, postfix, socket))
-        others = tuple(one for one in asked if one not in ours)
+        listed = milters(text)
+        ours = tuple(one for one in listed if is_ours(one.name, service, postfix, socket))
+        others = tuple(one for one in listed if one not in ours)
         yield Attachment(service, parameter, ours, others)
 
 
 def is_ours(name: str, service: Service, postfix: Postfix, socket: MilterSocket) -> bool:
-    """Whether a milter's *name*, as *service* sees it, is where we listen."""
+    """Whether a milter's *name*, as *service* sees it, is the socket on which this one listens."""
     family, _, rest = name.partition(":")
     if family in ("unix", "local"):
         if socket.family != "unix":
@@ -158,34 +163,32 @@ def is_ours(name: str, service: Service, postfix: Postfix, socket: MilterSocket)
 
 
 def path_of(path: str, service: Service, postfix: Postfix) -> Path:
-    """The unix socket that *service* opens for *path*, as we see it.
+    """Return the file that *service* opens as *path*, as this program sees it.
 
-    A relative path counts from the queue directory, and so does an absolute
-    one where the service is chrooted.
+    A relative path counts from the queue directory. So does an absolute one if
+    the service is chrooted.
     """
-    queue = postfix.root / postfix.settings.get("queue_directory", "").lstrip("/")
     if not path.startswith("/") or service.chroot:
-        return queue / path.lstrip("/")
+        return postfix.queue / path.lstrip("/")
     return postfix.root / path.lstrip("/")
 
 
 def name_for(config: Config, service: Service, postfix: Postfix) -> str:
-    """What has to stand in main.cf for *service* to find us; "" where it cannot."""
-    socket = parse_milter_socket(config.milter.socket)
+    """Return the name in main.cf by which *service* finds this milter; "" if none does."""
+    socket = config.milter.socket
     if socket.family != "unix":
         host = f"[{socket.host}]" if ":" in socket.host else socket.host
         return f"inet:{host}:{socket.port}"
-    queue = postfix.root / postfix.settings.get("queue_directory", "").lstrip("/")
     path = Path(socket.path)
-    if path.is_relative_to(queue):
-        return f"unix:{path.relative_to(queue)}"
+    if path.is_relative_to(postfix.queue):
+        return f"unix:{path.relative_to(postfix.queue)}"
     if service.chroot or not path.is_relative_to(postfix.root):
         return ""
     return f"unix:/{path.relative_to(postfix.root)}"
 
 
 def is_inner(service: Service) -> bool:
-    """Whether an smtpd listens for this host only, as one behind a content filter does."""
+    """Whether an smtpd listens on the loopback only, as one behind a content filter does."""
     host = service.name.rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -196,58 +199,76 @@ def is_inner(service: Service) -> bool:
 def _attachment(
     config: Config, postfix: Postfix, attachments: Sequence[Attachment]
 ) -> Iterator[Finding]:
-    servers = [one for one in attachments if one.service.program == "smtpd"]
-    asking = [one for one in servers if one.ours]
     for one in attachments:
         yield from _misspelt(config, postfix, one)
+    servers = [one for one in attachments if one.service.program == "smtpd"]
+    calling = [one for one in servers if one.ours]
     if not servers:
         yield warning(
             "attached",
             "Postfix has no smtpd service: only mail of sendmail(1) can come in",
-            "Nothing, if that is meant.",
+            "Nothing, if that is intended.",
         )
-    elif not asking:
+    elif not calling:
         yield error(
             "attached",
-            "No smtpd service of Postfix asks this milter: no mail is forecast or tagged",
+            "No smtpd service of Postfix calls this milter: no mail is forecast or tagged",
             _how_to_attach(config, postfix, servers[0].service),
         )
     else:
-        names = ", ".join(str(one.service) for one in asking)
-        yield ok("attached", f"Postfix asks this milter on {names}")
-        for one in servers:
-            if one.ours or (is_inner(one.service) and not _looks_like_ours(one)):
-                continue
-            yield warning(
-                "attached",
-                f"Postfix does not ask this milter on {one.service}: mail that comes in there is "
-                "not forecast, and forged tags stay in it",
-                _how_to_attach(config, postfix, one.service),
-            )
+        names = ", ".join(str(one.service) for one in calling)
+        yield ok("attached", f"Postfix calls this milter on {names}")
+        yield from _missing(config, postfix, servers)
+    yield from _called_twice(attachments, calling)
+    yield from _by_client(servers)
+
+
+def _missing(config: Config, postfix: Postfix, servers: Sequence[Attachment]) -> Iterator[Finding]:
+    """Find services that do not call the milter, though others do; inner ones need not."""
+    for one in servers:
+        if one.ours or (is_inner(one.service) and not _looks_like_ours(one)):
+            continue
+        yield warning(
+            "attached",
+            f"Postfix does not call this milter on {one.service}: mail that comes in there is not "
+            "forecast, and forged tags stay in it",
+            _how_to_attach(config, postfix, one.service),
+        )
+
+
+def _called_twice(
+    attachments: Sequence[Attachment], calling: Sequence[Attachment]
+) -> Iterator[Finding]:
+    """Find a milter that is listed more than once, or called on both sides of a content filter."""
     for one in attachments:
         if len(one.ours) > 1:
             yield warning(
                 "attached_twice",
-                f"{one.parameter} of {one.service} has this milter {len(one.ours)} times",
-                "Name it once.",
+                f"{one.parameter} of {one.service} lists this milter {len(one.ours)} times",
+                "List it once.",
             )
-    filtered = [one for one in asking if one.service.settings.get("content_filter")]
-    again = [one for one in asking if is_inner(one.service) and one not in filtered]
+    filtered = [one for one in calling if one.service.settings.get("content_filter")]
+    again = [one for one in calling if is_inner(one.service) and one not in filtered]
     if filtered and again:
         yield warning(
             "attached_twice",
             f"Mail comes in on {filtered[0].service}, goes through a content filter, and comes in "
-            f"again on {again[0].service}: this milter is asked both times",
-            f"For {again[0].service} set -o smtpd_milters= in master.cf, or ask it only there.",
+            f"again on {again[0].service}: this milter is called both times",
+            f"For {again[0].service} set -o smtpd_milters= in master.cf, or list the milter only "
+            "there.",
         )
+
+
+def _by_client(servers: Sequence[Attachment]) -> Iterator[Finding]:
+    """Find services that call other milters for some clients."""
     for one in servers:
         maps = one.service.settings.get("smtpd_milter_maps", "")
         if maps:
             yield warning(
                 "attached_by_client",
-                f"smtpd_milter_maps = {shown(maps)} on {one.service}: for the clients in it other "
-                "milters are asked",
-                "See that this milter is among theirs too.",
+                f"smtpd_milter_maps = {shown(maps)} on {one.service}: other milters are called for "
+                "the clients in it",
+                "Make sure that this milter is among them too.",
             )
 
 
@@ -256,7 +277,7 @@ def _looks_like_ours(one: Attachment) -> bool:
 
 
 def _misspelt(config: Config, postfix: Postfix, one: Attachment) -> Iterator[Finding]:
-    """A milter that is called as we are, but is looked for where nobody listens."""
+    """Find a listed milter that has this one's name, but not its socket."""
     if one.ours:
         return
     for other in one.others:
@@ -268,7 +289,7 @@ def _misspelt(config: Config, postfix: Postfix, one: Attachment) -> Iterator[Fin
         chrooted = " (it is chrooted)" if one.service.chroot else ""
         yield error(
             "socket_name",
-            f"{one.parameter} of {one.service} is {other.name}: that is {where}{chrooted}; the "
+            f"{one.parameter} of {one.service} is {other.name}: that is {where}{chrooted}; this "
             f"milter listens on {config.milter.socket}",
             _how_to_attach(config, postfix, one.service),
         )
@@ -296,8 +317,8 @@ def _local_mail(
         if one.ours:
             yield ok(
                 "local_mail",
-                f"Mail of sendmail(1) is seen ({one.service}); Postfix tells no next hop for it, "
-                "and its recipients' domains are taken",
+                f"Mail of sendmail(1) is seen ({one.service}); Postfix sends no next hop for it, "
+                "so the recipient's domain is forecast",
             )
         else:
             yield warning(
@@ -305,32 +326,21 @@ def _local_mail(
                 f"Mail of sendmail(1) is not seen: non_smtpd_milters of {one.service} is "
                 f"{shown(one.service.settings.get('non_smtpd_milters', '')) or 'empty'}",
                 "non_smtpd_milters = $smtpd_milters in main.cf, if users of this host send mail: "
-                "sendmail -O requiretls=yes asks for REQUIRETLS.",
+                "sendmail -O requiretls=yes requests REQUIRETLS.",
             )
 
 
-# ---------------------------------------------------------------- how we are asked
+# ---------------------------------------------------------------- how the milter is called
 
 
 def seconds(text: str) -> int | None:
-    """A time of Postfix's in seconds: ``30s``, ``5m``; None where it is none."""
+    """Parse a time of Postfix, such as ``30s`` or ``5m``, as seconds; None if it is none."""
     match = _TIME.fullmatch(text)
     return int(match[1]) * _UNITS[match[2].lower()] if match else None
 
 
-def acts(config: Config) -> bool:
-    """Whether any rule may defer or refuse mail."""
-    modes = [config.rules.mode, *(table.mode for _, _, table in config.rules.tables())]
-    return any(mode.acts for mode in modes if mode is not None)
-
-
-def _longest_decision(config: Config) -> float:
-    tables = (table.decide_wait for _, _, table in config.rules.tables())
-    return max([config.rules.decide_wait, *(wait for wait in tables if wait is not None)])
-
-
 def _values(attachments: Sequence[Attachment], name: str) -> dict[str, list[str]]:
-    """The values of a milter_* parameter that are in force for us, with who has them."""
+    """Collect the values of a milter_* parameter that apply to this milter, with their services."""
     found: dict[str, list[str]] = {}
     for one in attachments:
         for ours in one.ours:
@@ -341,7 +351,7 @@ def _values(attachments: Sequence[Attachment], name: str) -> dict[str, list[str]
 
 def _time_limits(config: Config, attachments: Sequence[Attachment]) -> Iterator[Finding]:
     limits = (
-        ("command_timeout", "rules.decide_wait", _longest_decision(config)),
+        ("command_timeout", "rules.decide_wait", config.rules.longest_decide_wait),
         ("content_timeout", "rules.tag_wait", config.rules.tag_wait),
     )
     for name, key, wait in limits:
@@ -358,7 +368,7 @@ def _time_limits(config: Config, attachments: Sequence[Attachment]) -> Iterator[
                 yield error(
                     name,
                     f"milter_{name} = {shown(value)} on {where} is not above {key} = {wait:g} s: "
-                    "Postfix gives the milter up before it has decided",
+                    "Postfix gives up on the milter before it has decided",
                     f"Raise milter_{name}, or lower {key}.",
                 )
             else:
@@ -374,26 +384,26 @@ def _default_action(config: Config, attachments: Sequence[Attachment]) -> Iterat
         if what is None:
             yield error(
                 "default_action",
-                f"milter_default_action = {shown(value)} on {where}: Postfix knows no such action",
+                f"milter_default_action = {shown(value)} on {where}: Postfix has no such action",
                 "Set milter_default_action = tempfail (Postfix 3.11: shutdown).",
             )
         elif action == "reject":
             yield error("default_action", text, "Set tempfail, or shutdown in Postfix 3.11.")
-        elif action == "accept" and acts(config):
+        elif action == "accept" and config.rules.acts:
             yield warning(
                 "default_action",
-                f"{text}, though rules of yours defer or refuse mail",
-                "Set tempfail, or shutdown in Postfix 3.11, if the rules have to be kept.",
+                f"{text}, although your rules defer or refuse mail",
+                "Set tempfail, or shutdown in Postfix 3.11, if the rules must always apply.",
             )
         elif action == "tempfail":
             yield warning(
                 "default_action",
                 text,
-                "Nothing, if that is meant; Postfix 3.11 has shutdown, which leaves no client in "
-                "a session without STARTTLS.",
+                "Nothing, if that is intended; Postfix 3.11 has shutdown, which leaves no client "
+                "in a session without STARTTLS.",
             )
         elif action == "quarantine":
-            yield warning("default_action", text, "Nothing, if somebody looks at the hold queue.")
+            yield warning("default_action", text, "Nothing, if the hold queue is watched.")
         else:
             yield ok("default_action", text)
 
@@ -407,15 +417,15 @@ def _macros(
         if max(versions, default=0) >= PROTOCOL:
             yield ok(
                 "protocol",
-                f"milter_protocol = {shown(value)}: the milter is asked at connection, MAIL, RCPT, "
-                "header and end of message, and chooses its macros itself; milter_*_macros do not "
-                "matter",
+                f"milter_protocol = {shown(value)}: the milter is called at connection, MAIL, "
+                "RCPT, header and end of message, and chooses its macros itself; milter_*_macros "
+                "do not matter",
             )
         else:
             yield warning(
                 "protocol",
                 f"milter_protocol = {shown(value)} on {where}: too old for the milter to choose "
-                "its macros; whether transport, next hop and authentication are told depends on "
+                "its macros; whether it learns transport, next hop and authentication depends on "
                 "milter_*_macros",
                 "Leave milter_protocol at its default, 6.",
             )
@@ -447,9 +457,9 @@ def _requirement_in(postfix: Postfix, attachments: Sequence[Attachment]) -> Iter
         yield warning(
             "requiretls",
             f"Postfix {shown(postfix.version)} does not know REQUIRETLS: it refuses the parameter "
-            "(555), and delivers as if nothing were asked",
-            "Postfix 3.11 or later; until then only rules with require = true ask, and the milter "
-            "alone keeps them (mode defer or reject).",
+            "(555), and delivers as if nothing were required",
+            "Use Postfix 3.11 or later; until then only rules with require = true require "
+            "REQUIRETLS, and only the milter enforces them (mode defer or reject).",
         )
         return
     if not is_yes(main, "requiretls_enable"):
@@ -467,7 +477,7 @@ def _requirement_in(postfix: Postfix, attachments: Sequence[Attachment]) -> Iter
         if why:
             yield warning(
                 "starttls",
-                f"{one.service} offers no TLS ({why}): nobody can ask for REQUIRETLS there",
+                f"{one.service} offers no TLS ({why}): no client can request REQUIRETLS there",
                 "Set smtpd_tls_security_level = may with a certificate (smtpd_tls_chain_files).",
             )
         words = split_list(one.service.settings.get("smtpd_discard_ehlo_keywords", "").lower())
@@ -476,13 +486,13 @@ def _requirement_in(postfix: Postfix, attachments: Sequence[Attachment]) -> Iter
             yield warning(
                 "starttls",
                 f"{one.service} does not announce {' and '.join(hidden)} "
-                "(smtpd_discard_ehlo_keywords): nobody asks for REQUIRETLS there",
-                "Take them out of smtpd_discard_ehlo_keywords.",
+                "(smtpd_discard_ehlo_keywords): no client requests REQUIRETLS there",
+                "Remove them from smtpd_discard_ehlo_keywords.",
             )
 
 
 def _without_starttls(settings: Settings) -> str:
-    """Why an smtpd has no TLS; "" where it has."""
+    """Say why an smtpd offers no TLS; "" if it does."""
     level = settings.get("smtpd_tls_security_level", "").strip().lower()
     obsolete = any(is_yes(settings, name) for name in ("smtpd_use_tls", "smtpd_enforce_tls"))
     if level == "none" or (not level and not obsolete):
@@ -494,7 +504,7 @@ def _without_starttls(settings: Settings) -> str:
 
 
 def _requirement_out(postfix: Postfix, made: Mirror) -> Iterator[Finding]:
-    """Whether Postfix can deliver any REQUIRETLS mail at all, as it is."""
+    """Check that Postfix can deliver any REQUIRETLS mail at all."""
     if not is_yes(postfix.settings, "requiretls_enable"):
         return
     transport = postfix.settings.get("default_transport", "smtp").partition(":")[0] or "smtp"
@@ -514,7 +524,7 @@ def _requirement_out(postfix: Postfix, made: Mirror) -> Iterator[Finding]:
     elif elsewhere is RequiretlsPolicy.INVALID:
         yield error(
             "level",
-            "smtp_requiretls_policy holds a word that Postfix does not know: it defers every "
+            "smtp_requiretls_policy has a word that Postfix does not know: it defers every "
             "REQUIRETLS message (4.7.10)",
             "Correct smtp_requiretls_policy.",
         )
@@ -526,34 +536,34 @@ def _requirement_out(postfix: Postfix, made: Mirror) -> Iterator[Finding]:
         )
 
 
-# ---------------------------------------------------------------- [mta] and what it should be
+# ---------------------------------------------------------------- [mta]
 
 _AT_LEAST = ("local_transports", "local_domains", "my_addresses")
-"""Keys of which the configuration may have more than Postfix tells of."""
+"""Lists to which the configuration may add more than Postfix has."""
 
 
 def differences(config: Config, postfix: Postfix, made: Mirror) -> Iterator[Finding]:
-    """Where ``[mta]`` does not say what Postfix does, and what no ``[mta]`` could say."""
+    """Compare ``[mta]`` with the mirror of Postfix; warn of what ``[mta]`` cannot express."""
     if config.mta.profile is not ProfileName.POSTFIX:
         yield warning(
             "mta",
             f'mta.profile = "{config.mta.profile}", but there is a Postfix: it is not forecast',
-            'Set mta.profile = "postfix", if this Postfix is the one that asks us.',
+            'Set mta.profile = "postfix", if this Postfix is the one that calls the milter.',
         )
         return
     found = list(_different(config.mta, postfix, made))
     if not found:
-        yield ok("mta", "[mta] says what Postfix does")
+        yield ok("mta", "[mta] agrees with Postfix")
     for text in found:
         yield warning("mta", text, SEE_IMPORT)
     for text in made.warnings:
         yield warning(
-            "not_mirrored", f"[mta] cannot say: {text}", "docs/mta-import.md says what follows."
+            "not_mirrored", f"not in [mta]: {text}", "See docs/mta-import.md for the consequences."
         )
 
 
 def _different(mta: configuration.Mta, postfix: Postfix, made: Mirror) -> Iterator[str]:
-    """A sentence for each key that is not what it should be."""
+    """Write a sentence for each key that differs from the mirror."""
     should = Config.model_validate({"mta": made.mta}).mta
     version = postfix.settings.get("milter_macro_v", "")
     if capability(mta.carries, version) is not capability(should.carries, version):
@@ -566,7 +576,7 @@ def _different(mta: configuration.Mta, postfix: Postfix, made: Mirror) -> Iterat
         lacking = [item for item in plain_should[key] if item not in plain_has[key]]
         if lacking:
             yield f"mta.{key} lacks {value_text(lacking)}"
-    # A key that the mirror does not have is one that this Postfix does not have.
+    # The mirror lacks keys of settings that this Postfix does not have.
     keys = [key for key in configuration.TransportOverrides.model_fields if key in made.mta]
     has, wanted = mta.profile_for(""), should.profile_for("")
     differing = [key for key in keys if _value(has, key) != _value(wanted, key)]
@@ -588,7 +598,7 @@ def _different_transport(
     keys: Sequence[str],
     differing: Sequence[str],
 ) -> Iterator[str]:
-    """The keys of a transport that differ, where those of [mta] itself do not account for it."""
+    """Write a sentence for each key of a transport that differs for a reason of its own."""
     has, wanted = mta.profile_for(name), should.profile_for(name)
     base_has, base_wanted = mta.profile_for(""), should.profile_for("")
     for key in keys:
@@ -608,16 +618,16 @@ def _sentence(key: str, has: Any, should: Any) -> str:
 
 
 def _value(profile: MtaProfile, key: str) -> Any:
-    """A key's value, such that two that mean the same are equal."""
+    """Return a key's value in a form that is equal for all values with the same meaning."""
     value = getattr(profile, key)
     if value is None or key not in ("requiretls_policy", "tls_policy"):
         return value
-    # The order means nothing, and no match of a REQUIRETLS policy is enforce.
+    # The order has no meaning, and a REQUIRETLS policy without a match is enforce.
     return frozenset(pair for pair in value if pair != ("*", RequiretlsPolicy.ENFORCE))
 
 
 def _shown(profile: MtaProfile, key: str) -> Any:
-    """A key's value as TOML would have it."""
+    """Return a key's value as it stands in TOML."""
     value = getattr(profile, key)
     if key == "requiretls_policy":
         if value is None:

@@ -32,11 +32,13 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 
-from requiretls_milter.evidence.slots import Full, Slots, nobody
+from requiretls_milter.evidence.slots import Slots
 from requiretls_milter.model import AddressLookup, DnsOutcome, MxEvidence, MxRecord
-from requiretls_milter.syntax.endpoint import DNS_PORT
+from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
 from requiretls_milter.syntax.names import address_literal, mail_exchanger, valid_hostname
 from requiretls_milter.syntax.text import error_text, printable
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import Bound
 
 MAX_CNAMES = 10
 """Aliases followed from the name that was asked (Postfix's dns_lookup_x() follows 10)."""
@@ -67,26 +69,6 @@ in class IN too, until the process ends. So they are loaded before any reply."""
 
 for _rdtype in _READ:
     cast(Any, dns.rdata.get_rdata_class)(dns.rdataclass.IN, _rdtype)
-
-
-def parse_nameserver(text: str) -> tuple[str, int]:
-    """Split ``ADDRESS``, ``ADDRESS:PORT``, ``[IPV6]`` or ``[IPV6]:PORT``.
-
-    Raises ValueError where *text* is none of these.
-    """
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if not bracket or not (rest == "" or rest.startswith(":")):
-            raise ValueError(f"not an address or address:port: {text!r}")
-        port = rest[1:] if rest else str(DNS_PORT)
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    else:
-        host, port = text, str(DNS_PORT)
-    address = str(ipaddress.ip_address(host))
-    if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65_535:
-        raise ValueError(f"not a port: {text!r}")
-    return address, int(port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,37 +111,35 @@ class _Answer:
 class Resolver:
     """The stub resolver that all evidence comes through.
 
-    *nameservers* as :func:`parse_nameserver` reads them, empty for those of
+    *nameservers*: those of ``dns.nameservers``; empty for those of
     ``/etc/resolv.conf``. *timeout*: seconds for one lookup, aliases included.
     *lookups*: how many are at work at once; one costs a socket and 0.3 ms of CPU
-    a query. *full* is told ``lookups`` when one has to wait for others.
+    a query. A lookup that has to wait for others is counted under ``lookups``.
     """
 
     def __init__(
         self,
-        nameservers: Sequence[str],
+        nameservers: Sequence[Nameserver],
         timeout: float,
         inet_protocols: Sequence[str] = ("ipv4", "ipv6"),
         clock: Callable[[], float] = time.time,
         *,
         lookups: int = 64,
-        full: Full = nobody,
+        counters: Counters | None = None,
     ) -> None:
         self._stub = _stub(nameservers, timeout)
         self._timeout = timeout
         self._clock = clock
-        self._slots = Slots(lookups, "lookups", full)
+        self._slots = Slots(lookups, Bound.LOOKUPS, Counters() if counters is None else counters)
         self._address_types = tuple(
             rdtype
             for protocol, rdtype in (("ipv4", dns.rdatatype.A), ("ipv6", dns.rdatatype.AAAA))
             if protocol in inet_protocols
         )
         servers = cast(list[dns.nameserver.Do53Nameserver], self._stub.nameservers)
-        self.nameservers: tuple[tuple[str, int], ...] = tuple((s.address, s.port) for s in servers)
+        self.nameservers = tuple(Nameserver(s.address, s.port) for s in servers)
         self._of_system = not nameservers
-        self.trusted: bool = bool(nameservers) or all(
-            ipaddress.ip_address(address).is_loopback for address, _ in self.nameservers
-        )
+        self.trusted: bool = bool(nameservers) or all(s.is_loopback for s in self.nameservers)
         """Whether the AD bit of these servers is believed (RFC 7672 section 2.1.3)."""
         self.tested = asyncio.Event()
         """Lookups wait for it: whoever tests the resolver first clears it meanwhile."""
@@ -413,13 +393,10 @@ def _servers_said(error: dns.resolver.NoNameservers) -> str:
     return "; ".join(dict.fromkeys(said)) or "no server answered"
 
 
-def _stub(nameservers: Sequence[str], timeout: float) -> dns.asyncresolver.Resolver:
+def _stub(nameservers: Sequence[Nameserver], timeout: float) -> dns.asyncresolver.Resolver:
     """Set up dnspython: EDNS0 with DO, AD wanted, no search list, no cache of its own."""
     stub = dns.asyncresolver.Resolver(configure=False)
-    if nameservers:
-        servers = [parse_nameserver(text) for text in nameservers]
-    else:
-        servers = _system_nameservers()
+    servers = nameservers or _system_nameservers()
     stub.nameservers = [dns.nameserver.Do53Nameserver(*server) for server in servers]
     stub.search = []
     stub.domain = dns.name.root
@@ -430,10 +407,10 @@ def _stub(nameservers: Sequence[str], timeout: float) -> dns.asyncresolver.Resol
     return stub
 
 
-def _system_nameservers() -> list[tuple[str, int]]:
+def _system_nameservers() -> list[Nameserver]:
     """Read ``/etc/resolv.conf``; a resolver on this host where it names none, as libc does."""
     try:
         addresses = dns.resolver.Resolver(configure=True).nameservers
     except dns.resolver.NoResolverConfiguration:
         addresses = []
-    return [(str(address), DNS_PORT) for address in addresses] or [("127.0.0.1", DNS_PORT)]
+    return [Nameserver(str(address), DNS_PORT) for address in addresses or ["127.0.0.1"]]

@@ -1,33 +1,22 @@
-"""libmilter's callbacks: the only place that knows pymilter.
+"""libmilter's callbacks: one SMTP event in, one answer out.
 
-One process has one libmilter, hence one context. The supervisor opens the
-socket and forks; each worker serves it::
+This module and :mod:`.listener` are the only ones that know pymilter. A process
+has one libmilter. The supervisor registers the callbacks and opens the socket
+before it forks; each worker then answers::
 
-    open_socket(config.milter)          # before the fork
-    serve(WorkerContext(…))             # in a thread of the worker; blocks
-    stop_accepting(); stop()            # from the worker's main thread
+    listener = adapter.listen(config.milter)    # supervisor, before the fork
+    adapter.serve(WorkerContext(...))           # worker, in a thread; blocks
+    listener.stop_accepting()                   # worker, from its main thread
 
-Each callback is plain Python: libmilter moves a connection between threads of
-its own, on which neither thread-local state nor the GIL's C interface works as
-elsewhere. No exception leaves a callback, whatever it derives from: it is
-counted and logged, and the mail goes on, unless a rule wants it deferred where
-nothing can be said of it.
+A callback is plain Python: libmilter moves a connection between threads of its
+own, on which neither thread-local state nor the GIL's C interface works as
+elsewhere. No exception leaves a callback, whatever its class: it is counted and
+logged, and the mail goes on, unless a rule demands that a message be deferred
+when it cannot be judged.
 
-What is told to the MTA at the negotiation, and why:
-
-- no HELO, DATA, body and unknown commands are wanted, nor the end of the header:
-  Postfix and Sendmail read a message to its end before they tell of its header,
-  and the end of the message comes at once;
-- connection, MAIL and header fields get no reply, which saves a round trip
-  each. RCPT gets one even where no rule could refuse: an MTA
-  keeps events without a reply until it wants one, and the assessment would not
-  begin before the end of the message;
-- the macros that are read are asked for, stage by stage, since such a list
-  replaces the MTA's own (``{tls_version}`` is not among Postfix's for MAIL).
-
-Log lines, with keys that stay as they are: ``event=negotiated`` (what the MTA agreed
-to, once), ``event=callback_failed`` (a mistake of ours, with ``stage``),
-``event=listening`` (the socket). What becomes of messages is in :mod:`.account`.
+Log lines, with keys that stay as they are: ``event=negotiated`` (what the MTA
+agreed to, once), ``event=callback_failed`` (a fault of this program, with
+``stage``). What becomes of messages is logged by :mod:`.account`.
 """
 
 from __future__ import annotations
@@ -37,7 +26,6 @@ import functools
 import itertools
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -46,15 +34,9 @@ from typing import TYPE_CHECKING, Any
 import milter
 
 from requiretls_milter.milter import account
-from requiretls_milter.milter.listener import (
-    SocketError,
-    check_address,
-    clear_path,
-    listening,
-    set_permissions,
-)
+from requiretls_milter.milter.listener import Listener
 from requiretls_milter.milter.requirement import capability
-from requiretls_milter.milter.transaction import Client, Recipient, Settings, Transaction
+from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
 from requiretls_milter.model import (
     Action,
     Decision,
@@ -62,7 +44,6 @@ from requiretls_milter.model import (
     SmtpReply,
     unknown_forecast,
 )
-from requiretls_milter.syntax.endpoint import parse_milter_socket
 from requiretls_milter.syntax.text import printable
 from requiretls_milter.telemetry.labels import Bound, Stage
 from requiretls_milter.telemetry.log import get_logger
@@ -74,25 +55,49 @@ if TYPE_CHECKING:
 
 NAME = "requiretls-milter"
 
-BACKLOG = 128
-"""Connections that wait to be accepted: a burst of as many SMTP sessions."""
-
 MAX_REPLY = 980
 """Octets of one line of a reply that libmilter takes."""
 
 ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.SETSYMLIST
-"""What we do to messages."""
+"""What this milter does to messages."""
 
 ENVELOPE_ACTIONS = milter.CHGFROM
-"""What we do besides, where the configuration wants the envelope changed."""
+"""What it does besides if the configuration wants the envelope changed."""
 
+# What we tell the MTA at the negotiation, and why.
+#
+# - Events to skip (P_NO*). An event costs a message on the socket and, unless
+#   its reply is waived too, a round trip. HELO, DATA, the body and unknown
+#   commands tell us nothing. The end of the header would be the natural moment to
+#   settle what the message asks, but Postfix and Sendmail read a message to its
+#   end before they tell of its header, so that the end of the message follows at
+#   once, and its callback can do both.
+#
+# - Replies to waive (P_NR_*). We never refuse at connection, MAIL or a header
+#   field, so the MTA need not wait for an answer: a message of 30 fields saves
+#   30 round trips. The price: after such an event, libmilter takes TEMPFAIL as
+#   "ignore the rest of the message" while the MTA waits for an answer at its end.
+#   Hence _contained answers NOREPLY even when the callback failed, and _register
+#   sets pymilter's own answer to exceptions, which is TEMPFAIL, to CONTINUE.
+#
+# - RCPT keeps its reply even if no rule can refuse. An MTA holds events without
+#   a reply back until it needs one: without this reply the first we hear of a
+#   message might be its end, and the assessment, which is to overlap with DATA,
+#   would begin when it should be done.
+#
+# - Macros (SETSYMLIST). Each stage lists what its callback reads. A list replaces
+#   the MTA's own for that stage, so that nothing here depends on the
+#   administrator's milter_*_macros; {tls_version} is not among Postfix's for MAIL.
+#
+# An MTA may offer less (an old Sendmail, a proxy). Then we take what it offers:
+# events that come all the same are answered, replies that are wanted are given.
 _NOT_WANTED = (
     milter.P_NOHELO | milter.P_NODATA | milter.P_NOEOH | milter.P_NOBODY | milter.P_NOUNKNOWN
 )
 _NO_REPLY = milter.P_NR_CONN | milter.P_NR_MAIL | milter.P_NR_HDR
 
 WANTED = _NOT_WANTED | _NO_REPLY
-"""Events that we can do without, and those that we do not answer."""
+"""Protocol flags: events to skip, events sent without a reply."""
 
 _CONTINUE = int(milter.CONTINUE)
 _NOREPLY = int(milter.NOREPLY)
@@ -103,7 +108,7 @@ MACROS = (
     (milter.M_ENVRCPT, "i {rcpt_mailer} {rcpt_host} {rcpt_addr}"),
     (milter.M_EOM, "i"),
 )
-"""What is read at each stage. The list of a stage replaces the MTA's own."""
+"""The macros that are read, by stage."""
 
 _log = get_logger("milter.adapter")
 
@@ -112,12 +117,15 @@ _log = get_logger("milter.adapter")
 class WorkerContext:
     """What a worker serves with.
 
-    ``config`` may be replaced at any time: connections that begin later use
-    the new one.
+    Attributes:
+        config: may be replaced at any time; connections that begin later use the new one.
+        forecasts: answers questions about next hops.
+        counters: this process' counters.
+        host_name: for ``by=`` of the tag if neither the configuration nor the MTA has a name.
     """
 
     config: config.Config
-    source: ForecastSource
+    forecasts: ForecastSource
     counters: Counters
     host_name: str
 
@@ -126,19 +134,25 @@ class WorkerContext:
 
 
 @dataclass(slots=True)
-class _Server:
-    """The state of this process."""
+class _Serving:
+    """What this process is serving.
+
+    Attributes:
+        negotiated: actions and protocol flags that the last MTA agreed to.
+        numbers: gives each connection its number.
+        running: callbacks that may be waiting for a forecast, by connection: since when,
+            on the monotonic clock.
+        transactions: connections in the middle of a message.
+        connections: connections that are open.
+    """
 
     context: WorkerContext
     settings: Settings
     negotiated: tuple[int, int] | None = None
     numbers: Iterator[int] = field(default_factory=itertools.count)
     running: dict[int, float] = field(default_factory=dict)
-    """Callbacks that may wait, by number: since when, on the monotonic clock."""
     transactions: set[int] = field(default_factory=set)
-    """Connections in the middle of a message."""
     connections: set[int] = field(default_factory=set)
-    """Connections that are open."""
 
     def current(self) -> Settings:
         """The settings of the configuration that is in force now."""
@@ -147,127 +161,59 @@ class _Server:
         return self.settings
 
 
-_server: _Server | None = None
-_listener: int | None = None
-"""File descriptor of libmilter's listening socket."""
-_stopping = threading.Event()
+_serving: _Serving | None = None
+"""None until :func:`serve`. Global because libmilter is: it has one set of callbacks in a
+process and hands them nothing but their connection's data, which a new connection lacks."""
 
 
-def open_socket(milter_config: config.Milter) -> None:
-    """Open the socket on which the MTA calls; before the fork.
+def listen(milter_config: config.Milter) -> Listener:
+    """Register the callbacks and open the socket on which the MTA calls.
 
-    The socket of a unix path gets its group and mode before anybody can
-    connect; a socket that a dead process left behind is removed, one on which
-    somebody listens is not (libmilter would take it over in silence). TCP
-    sockets get TCP_NODELAY, which accepted connections inherit: libmilter does
-    not set it, and Nagle's algorithm with delayed acknowledgements costs
-    40 ms for each message that is changed.
+    To be called once, before any fork and before :func:`serve`.
 
     Raises:
-        SocketError: it cannot be opened.
+        SocketError: the socket cannot be opened.
     """
-    global _listener
-    where = milter_config.socket
-    parsed = parse_milter_socket(where)
-    if parsed.family == "unix":
-        clear_path(parsed.path)
-    else:
-        check_address(parsed.family, parsed.host, parsed.port)
     _register()
-    before = listening()
-    mask = os.umask(0o177)  # until group and mode are set, nobody else gets in
-    try:
-        milter.setconn(where)
-        milter.setbacklog(BACKLOG)
-        milter.opensocket(False)
-        if parsed.family == "unix":
-            set_permissions(
-                parsed.path,
-                owner=milter_config.socket_owner,
-                group=milter_config.socket_group,
-                mode=int(milter_config.socket_mode, 8),
-            )
-    except (milter.error, OSError) as error:
-        raise SocketError(f"cannot open {where}: {error}") from error
-    finally:
-        os.umask(mask)
-    opened = listening() - before
-    if len(opened) != 1:
-        raise SocketError(f"cannot open {where}: libmilter opened {len(opened)} sockets")
-    _listener = opened.pop()
-    # Several workers wait on it: one that comes too late must not block in accept(2).
-    os.set_blocking(_listener, False)
-    if parsed.family != "unix":
-        with socket.socket(fileno=os.dup(_listener)) as listener:
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    _log.info("listening", socket=where)
+    return Listener.open(milter_config)
 
 
 def serve(context: WorkerContext) -> None:
-    """Answer the MTA until :func:`stop`; blocks.
+    """Answer the MTA for as long as the process lives; blocks.
 
-    Runs in a thread of its own, so that the main one gets the signals.
+    Runs in a thread of its own, for three reasons. The main thread has to hear the
+    supervisor (reload, drain, stop) and to tell it that the worker lives, while
+    libmilter's main loop returns only when all is over. Python runs signal handlers
+    in the main thread alone, between two of its instructions: a main thread inside
+    a C loop would never come to them. And libmilter's own way to stop waits up to 5 s
+    for its listener and then cuts the sessions that are open; a worker ends
+    by ending its process, when its sessions are over or their time is.
     """
-    global _server
-    _server = _Server(context, Settings(context.config))
-    _stopping.clear()
+    global _serving
+    _serving = _Serving(context, Settings(context.config))
     milter.main()
-
-
-def stop() -> None:
-    """End :func:`serve`: libmilter cuts what is open and takes up to 5 s."""
-    _stopping.set()
-    milter.stop()
-
-
-def stop_accepting() -> None:
-    """Take no new connection in this process; those that are open go on.
-
-    libmilter has no call for it: its listening descriptor is replaced by one
-    that nobody can reach. Within 5 s libmilter notices.
-    """
-    if _listener is None:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as nobody:
-        nobody.bind("")  # an abstract address that the kernel chooses, unix(7)
-        nobody.listen(1)
-        nobody.setblocking(False)
-        os.dup2(nobody.fileno(), _listener)
-
-
-def refuse_connections() -> None:
-    """Have the kernel refuse new connections at once; in the supervisor.
-
-    For when every other process has stopped accepting. libmilter there still
-    waits, up to 5 s, on the socket that it had, and keeps it open. It does not
-    notice this: poll(2) looks a descriptor up anew each time it is woken.
-    """
-    if _listener is None:
-        return
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(_listener)) as listener:
-        listener.shutdown(socket.SHUT_RDWR)
 
 
 def transactions_in_progress() -> int:
     """How many connections are in the middle of a message."""
-    return len(_server.transactions) if _server is not None else 0
+    return len(_serving.transactions) if _serving is not None else 0
 
 
 def connections_open() -> int:
     """How many connections the MTA holds open.
 
-    An event that gets no reply may still lie with the MTA, which sends it with
-    the next one: of a message that an MTA is receiving we may know nothing
-    until its end, but for the connection.
+    An MTA may hold an event that needs no reply back, and send it with the next
+    one. Of a message that an MTA is receiving we may therefore know nothing until
+    its end, except for the connection.
     """
-    return len(_server.connections) if _server is not None else 0
+    return len(_serving.connections) if _serving is not None else 0
 
 
 def longest_callback() -> float:
     """Seconds since the oldest callback began that has not returned; 0.0 if there is none."""
-    if _server is None or not _server.running:
+    if _serving is None or not _serving.running:
         return 0.0
-    started = list(_server.running.values())
+    started = list(_serving.running.values())
     return max(0.0, time.monotonic() - min(started)) if started else 0.0
 
 
@@ -280,9 +226,8 @@ def _register() -> None:
     milter.set_eom_callback(_eom)
     milter.set_abort_callback(_abort)
     milter.set_close_callback(_close)
-    # For what pymilter itself cannot decode, such as a field's name in 8 bits, and which
-    # never gets to a callback. TEMPFAIL, its default, from an event without a reply would
-    # make libmilter ignore the rest of the message, and the MTA wait for its end.
+    # For events that pymilter itself cannot decode, such as a field's name in 8 bits,
+    # and that never reach a callback.
     milter.set_exception_policy(milter.CONTINUE)
     milter.register(NAME, negotiate=_negotiate)
 
@@ -291,7 +236,7 @@ def _register() -> None:
 
 
 class _Connection:
-    """What is known of a connection with the MTA; libmilter keeps it for us."""
+    """What is known of one connection with the MTA; libmilter keeps it for us."""
 
     __slots__ = (
         "client",
@@ -301,48 +246,50 @@ class _Connection:
         "number",
         "protocol",
         "sender",
-        "server",
+        "serving",
         "settings",
         "transaction",
         "trusted",
     )
 
-    def __init__(self, server: _Server, protocol: int) -> None:
-        self.server = server
-        self.settings = server.current()
-        self.counters = server.context.counters
+    def __init__(self, serving: _Serving, protocol: int) -> None:
+        self.serving = serving
+        self.settings = serving.current()
+        self.counters = serving.context.counters
         self.header_answer = _CONTINUE
         self.agree(protocol)
-        self.number = next(server.numbers)
+        self.number = next(serving.numbers)
         self.mta_name = ""
-        self.client: Client | None = None
+        self.client: SmtpClient | None = None
         self.trusted = False
         self.sender = b""
         self.transaction: Transaction | None = None
 
     def agree(self, protocol: int) -> None:
-        """Take what was agreed on with the MTA."""
+        """Note the protocol flags that were agreed on with the MTA."""
         self.protocol = protocol
         self.header_answer = _NOREPLY if protocol & milter.P_NR_HDR else _CONTINUE
 
     def begin(self, transaction: Transaction) -> None:
+        """Start a message."""
         self.transaction = transaction
-        self.server.transactions.add(self.number)
+        self.serving.transactions.add(self.number)
 
     def end(self) -> None:
+        """Forget the message."""
         self.transaction = None
-        self.server.transactions.discard(self.number)
+        self.serving.transactions.discard(self.number)
 
 
 Callback = Callable[..., int]
 
 
 def _contained(stage: Stage, no_reply: int = 0) -> Callable[[Callback], Callback]:
-    """Make a callback of a function of (connection, ctx, …) that returns an answer.
+    """Make a callback of a function of (connection, ctx, ...) that returns an answer.
 
     Args:
-        stage: the callback's name, a label of ``callback_errors_total``.
-        no_reply: the protocol flag by which the MTA waits for no answer.
+        stage: under which its exceptions are counted.
+        no_reply: the protocol flag with which the MTA waits for no answer.
     """
 
     def wrap(function: Callback) -> Callback:
@@ -380,15 +327,15 @@ def _priv(ctx: Any) -> _Connection | None:
 def _count_failure(stage: Stage) -> None:
     """Count and log the exception that is being handled."""
     with contextlib.suppress(BaseException):
-        if _server is not None:
-            _server.context.counters.inc("callback_errors_total", (stage,))
+        if _serving is not None:
+            _serving.context.counters.inc("callback_errors_total", (stage,))
     with contextlib.suppress(BaseException):
         _log.exception("callback_failed", stage=stage)
 
 
 @contextlib.contextmanager
 def _apart(stage: Stage) -> Iterator[None]:
-    """Around a part of a callback whose failure must not change the answer."""
+    """Contain the exceptions of a part of a callback whose failure must not change the answer."""
     try:
         yield
     except BaseException:  # noqa: BLE001 - see _contained
@@ -396,7 +343,7 @@ def _apart(stage: Stage) -> Iterator[None]:
 
 
 def _failed(stage: Stage, ctx: Any) -> int:
-    """Count and log an exception of ours; what is answered in its place."""
+    """Count and log an exception; return the answer to give in place of the callback's."""
     connection = _priv(ctx)
     _count_failure(stage)
     with contextlib.suppress(BaseException):
@@ -408,11 +355,11 @@ def _failed(stage: Stage, ctx: Any) -> int:
 
 
 def _attach(ctx: Any, protocol: int) -> _Connection:
-    if _server is None:
-        raise RuntimeError("libmilter runs without serve()")
-    connection = _Connection(_server, protocol)
+    if _serving is None:
+        raise RuntimeError("libmilter calls before serve() was called")
+    connection = _Connection(_serving, protocol)
     ctx.setpriv(connection)
-    _server.connections.add(connection.number)
+    _serving.connections.add(connection.number)
     return connection
 
 
@@ -427,8 +374,8 @@ def _negotiate(ctx: Any, options: list[int]) -> int:
                 ctx.setsymlist(stage, names)
         wanted = _actions(connection.settings)
         options[:] = [actions & wanted, connection.protocol, 0, 0]
-        _tell_negotiated(connection.server, wanted, actions, offered)
-    except BaseException:  # noqa: BLE001 - pymilter would turn on every callback without a word
+        _log_negotiated(connection.serving, wanted, actions, offered)
+    except BaseException:  # noqa: BLE001 - pymilter would silently negotiate every callback
         _count_failure(Stage.NEGOTIATE)
         begun = _priv(ctx)
         if begun is not None:
@@ -438,19 +385,19 @@ def _negotiate(ctx: Any, options: list[int]) -> int:
 
 
 def _actions(settings: Settings) -> int:
-    """What we do to messages with this configuration."""
+    """The milter actions that this configuration needs."""
     options = settings.config.milter
     changes = bool(options.envid_mark) or options.headers_only_bounces
     return int(ACTIONS | (ENVELOPE_ACTIONS if changes else 0))
 
 
-def _tell_negotiated(server: _Server, wanted: int, actions: int, offered: int) -> None:
-    """Log what an MTA agrees to: the first time, and when it is something else."""
+def _log_negotiated(serving: _Serving, wanted: int, actions: int, offered: int) -> None:
+    """Log what an MTA agrees to, once and whenever it changes; at level warning if it lacks any."""
     agreed = (actions & wanted, WANTED & offered)
-    if server.negotiated == agreed:
+    if serving.negotiated == agreed:
         return
     complete = agreed == (wanted, WANTED)
-    level = _log.info if complete and server.negotiated is None else _log.warning
+    level = _log.info if complete and serving.negotiated is None else _log.warning
     level(
         "negotiated",
         actions=f"{agreed[0]:#x}",
@@ -458,7 +405,7 @@ def _tell_negotiated(server: _Server, wanted: int, actions: int, offered: int) -
         missing_actions=f"{wanted & ~actions:#x}",
         missing_protocol=f"{WANTED & ~offered:#x}",
     )
-    server.negotiated = agreed
+    serving.negotiated = agreed
 
 
 # ---------------------------------------------------------------- callbacks
@@ -469,7 +416,7 @@ def _connect(connection: _Connection, _ctx: Any, _name: str, family: int, addres
     if isinstance(address, tuple):
         connection.trusted = connection.settings.trusts(str(address[0]).removeprefix("IPv6:"))
     else:
-        # A unix socket, of this host. Without any address: nobody that we know.
+        # A unix socket belongs to this host. A client without any address is not trusted.
         connection.trusted = family == socket.AF_UNIX
     return _CONTINUE
 
@@ -487,11 +434,11 @@ def _mail(connection: _Connection, ctx: Any, sender: bytes, *parameters: bytes) 
     return _CONTINUE
 
 
-def _client(connection: _Connection, ctx: Any, authenticated: bool) -> Client:
-    # Sent with the connection, and kept: that event may not have come through.
+def _client(connection: _Connection, ctx: Any, authenticated: bool) -> SmtpClient:
+    # Sent with the connection and kept by libmilter; the connect callback may have failed.
     connection.mta_name = _macro(ctx, "j")
     version = _macro(ctx, "v")
-    return Client(
+    return SmtpClient(
         authenticated=authenticated,
         trusted=connection.trusted,
         capability=capability(connection.settings.config.mta.carries, version),
@@ -521,12 +468,15 @@ def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes
     answer = _refuse(ctx, decision.reply)
     with _apart(Stage.RCPT):
         account.count_recipient(connection.counters, message, recipient)
-        _tell_recipient(connection, ctx, message, recipient)
+        _log_recipient(connection, ctx, message, recipient)
     return answer
 
 
 def _header(ctx: Any, name: str, value: bytes) -> int:
-    """The event that comes most often: not by way of _contained, and the name is tested first."""
+    """Take a header field.
+
+    The most frequent event: it is not wrapped in _contained, and tests the name first.
+    """
     answer = _CONTINUE
     try:
         connection: _Connection | None = ctx.getpriv()
@@ -580,11 +530,11 @@ def _abort(connection: _Connection, ctx: Any) -> int:
 
 
 def _close(ctx: Any) -> int:
-    # Not by way of _contained: a connection that never was shall not begin here.
+    # Not wrapped in _contained, which would create a connection that never began.
     try:
         connection = ctx.getpriv()
         if connection is not None:
-            connection.server.connections.discard(connection.number)
+            connection.serving.connections.discard(connection.number)
             _conclude(connection, ctx)
             ctx.setpriv(None)
     except BaseException:  # noqa: BLE001 - see _contained
@@ -596,7 +546,7 @@ def _close(ctx: Any) -> int:
 
 
 def _macro(ctx: Any, name: str) -> str:
-    """A macro's value; "" where the MTA did not send it, or sent bytes that are no UTF-8."""
+    """A macro's value; "" if the MTA did not send it, or sent bytes that are not UTF-8."""
     try:
         value = ctx.getsymval(name)
     except UnicodeDecodeError:
@@ -604,11 +554,11 @@ def _macro(ctx: Any, name: str) -> str:
     return value if value is not None else ""
 
 
-def _resolved(connection: _Connection, ctx: Any, client: Client, macro: str) -> str:
-    """An address as the MTA understands it, where a rule may want to know its domain.
+def _resolved(connection: _Connection, ctx: Any, client: SmtpClient, macro: str) -> str:
+    """An envelope address as the MTA understands it; "" if no rule needs its domain.
 
-    Of Postfix alone, which knows ``example.org!bob`` and ``bob%example.org``; a
-    ruleset of Sendmail's may have made anything of an address.
+    Only Postfix is asked, which rewrites ``example.org!bob`` and ``bob%example.org``
+    to standard form; Sendmail's rulesets may turn an address into anything.
     """
     if connection.settings.simple or not client.postfix:
         return ""
@@ -617,32 +567,32 @@ def _resolved(connection: _Connection, ctx: Any, client: Client, macro: str) -> 
 
 
 def _text(octets: bytes) -> str:
-    """An envelope address as text without surrogates, whatever bytes it has."""
+    """An envelope address as text without surrogates, whatever its bytes."""
     return octets.decode("utf-8", "backslashreplace")
 
 
 def _ask(connection: _Connection, recipient: Recipient, stage: Stage) -> None:
-    """Start the assessment, so that it runs while the message comes in."""
+    """Start the assessment, which then runs while the message comes in."""
     if recipient.question is None:
         return
-    with _apart(stage):  # if it fails the forecast is unknown, and the rule decides
-        recipient.pending = connection.server.context.source.ask(recipient.question)
+    with _apart(stage):  # on failure the forecast is unknown, and the rule decides
+        recipient.pending = connection.serving.context.forecasts.ask(recipient.question)
 
 
 def _answer(
     connection: _Connection, recipient: Recipient, patience: float, stage: Stage
 ) -> Forecast | None:
-    """The forecast, if it comes within ``patience`` seconds; None where none is asked for."""
+    """The forecast, unknown if it takes more than ``patience`` seconds; None without a question."""
     if recipient.question is None:
         return None
     pending = recipient.pending
     if pending is None:
         return unknown_forecast("the assessment could not be started")
-    # Each callback that waits holds a thread of libmilter's.
+    # Each callback that waits holds one of libmilter's threads.
     limits = connection.settings.config.limits
-    if len(connection.server.running) > limits.callbacks and not pending.done():
+    if len(connection.serving.running) > limits.callbacks and not pending.done():
         connection.counters.inc("saturated_total", (Bound.CALLBACKS,))
-        return unknown_forecast("too many callbacks wait for a forecast")
+        return unknown_forecast("too many callbacks are waiting for a forecast")
     forecast = unknown_forecast("the assessment failed")
     started = time.monotonic()
     with _apart(stage):
@@ -657,8 +607,8 @@ def _answer(
 
 @contextlib.contextmanager
 def _waiting(connection: _Connection) -> Iterator[None]:
-    """Mark a callback that may wait, for the watchdog."""
-    running = connection.server.running
+    """Note that a callback may be waiting, for the watchdog."""
+    running = connection.serving.running
     running[connection.number] = time.monotonic()
     try:
         yield
@@ -667,10 +617,10 @@ def _waiting(connection: _Connection) -> Iterator[None]:
 
 
 def _refuse(ctx: Any, reply: SmtpReply) -> int:
-    """Answer with ``reply``.
+    """Answer with ``reply``, as printable ASCII of bounded length (R62).
 
-    The class of the code and of the enhanced code are one: a mismatch makes
-    Postfix drop the milter for the whole SMTP session.
+    Code and enhanced code have the same class: a mismatch makes Postfix drop the
+    milter for the whole SMTP session.
     """
     kind = reply.code // 100
     enhanced = reply.enhanced if reply.enhanced.startswith(f"{kind}.") else f"{kind}.7.0"
@@ -680,26 +630,27 @@ def _refuse(ctx: Any, reply: SmtpReply) -> int:
 
 
 def _write_tag(connection: _Connection, ctx: Any, message: Transaction) -> None:
-    """Remove what bears our name, then put ours at the top.
+    """Remove incoming copies of our own header field, then add ours at the top (R63).
 
-    Deletions first: until something is inserted above it, the MTA's own
-    Received field is not counted. From the last copy to the first one, since
-    each deletion changes the number of those that follow.
+    Deletions come first: until something is inserted above it, the MTA's own
+    Received field is not counted. They go from the last copy to the first, since
+    each deletion changes the numbers of the copies that follow it.
     """
     settings = connection.settings
     for number in range(message.findings.tags, 0, -1):
         ctx.chgheader(settings.header_name, number, None)
     tag = message.tag()
     if tag is not None and (settings.config.milter.tag_leaving or not message.leaves):
-        by = settings.config.milter.by or connection.mta_name or connection.server.context.host_name
+        own_name = connection.serving.context.host_name
+        by = settings.config.milter.by or connection.mta_name or own_name
         ctx.addheader(settings.header_name, tag.value(by), 0)
 
 
 def _change_sender(connection: _Connection, ctx: Any, message: Transaction) -> None:
-    """Give the sender new ESMTP parameters, where the configuration wants that.
+    """Give the sender new ESMTP parameters if the configuration asks for it (R14).
 
-    pymilter takes the sender as text only. One that is no UTF-8 raises: the
-    message is then treated as one that we cannot judge.
+    pymilter takes the sender as text only. A sender that is not UTF-8 raises: the
+    message is then treated as one that cannot be judged.
     """
     parameters = message.new_parameters()
     if parameters:
@@ -707,7 +658,7 @@ def _change_sender(connection: _Connection, ctx: Any, message: Transaction) -> N
 
 
 def _conclude(connection: _Connection, ctx: Any) -> None:
-    """A message ends before its end: aborted, or refused recipient by recipient."""
+    """Close a message that did not reach its end: aborted, or refused at every recipient."""
     message = connection.transaction
     if message is None:
         return
@@ -716,29 +667,29 @@ def _conclude(connection: _Connection, ctx: Any) -> None:
         permanent = all(decision.action is Action.REJECT for decision in decisions)
         action = Action.REJECT if permanent else Action.DEFER
         account.count_message(connection.counters, message, action)
-        account.tell_message(_identity(connection, ctx), message, action)
+        account.log_message(_identity(connection, ctx), message, action)
     connection.end()
 
 
 def _finish(connection: _Connection, ctx: Any, message: Transaction, decision: Decision) -> None:
-    """The message came to its end: count and tell."""
+    """Count and log a message that reached its end."""
     connection.end()
     for recipient in message.accepted:
         account.count_recipient(connection.counters, message, recipient)
     account.count_message(connection.counters, message, decision.action)
-    told = 0
+    logged = 0
     for recipient in message.accepted:
-        if recipient.assessed and told < account.MAX_LOGGED_RECIPIENTS:
-            _tell_recipient(connection, ctx, message, recipient)
-            told += 1
-    account.tell_message(_identity(connection, ctx), message, decision.action)
+        if recipient.assessed and logged < account.MAX_LOGGED_RECIPIENTS:
+            _log_recipient(connection, ctx, message, recipient)
+            logged += 1
+    account.log_message(_identity(connection, ctx), message, decision.action)
 
 
-def _tell_recipient(
+def _log_recipient(
     connection: _Connection, ctx: Any, message: Transaction, recipient: Recipient
 ) -> None:
     tls_version = _macro(ctx, "{tls_version}")
-    account.tell_recipient(_identity(connection, ctx), tls_version, message, recipient)
+    account.log_recipient(_identity(connection, ctx), tls_version, message, recipient)
 
 
 def _identity(connection: _Connection, ctx: Any) -> dict[str, str]:

@@ -1,7 +1,14 @@
-"""The file and address of the milter's socket, around what libmilter itself does with it.
+"""The milter's listening socket.
 
-libmilter takes over a socket that another process listens on, without a word, and does not say
-why it cannot open one.
+libmilter opens the socket itself, and does so carelessly: it takes over a unix socket on
+which another process listens, does not say why it cannot open one, and has no call to
+stop accepting. This module does what is missing around it. With :mod:`.adapter` it is the
+only one that knows pymilter.
+
+The supervisor opens the socket before it forks; engine and workers inherit it. Each worker
+accepts from it, the engine lets go of it.
+
+Log line, with keys that stay as they are: ``event=listening``.
 """
 
 from __future__ import annotations
@@ -14,21 +21,114 @@ import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import milter
+
+from requiretls_milter.ipc.unixsocket import SocketError, clear_path
+from requiretls_milter.telemetry.log import get_logger
+
+if TYPE_CHECKING:
+    from requiretls_milter import config
+
+BACKLOG = 128
+"""Connections that wait to be accepted: a burst of as many SMTP sessions."""
 
 MAX_UNIX_PATH = 106
 """Octets of a unix socket's path that libmilter takes: one less than unix(7) does."""
 
+_log = get_logger("milter.listener")
 
-class SocketError(Exception):
-    """The milter's socket cannot be opened; the text says which and why."""
+
+class Listener:
+    """The listening socket, as one process has it.
+
+    The file descriptor belongs to libmilter, which never tells it: it is the one
+    that appeared when libmilter opened the socket.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    @classmethod
+    def open(cls, milter_config: config.Milter) -> Listener:
+        """Have libmilter open the socket. Its callbacks must be registered.
+
+        A unix socket gets its group and mode before any client can connect. One
+        that a dead process left behind is removed; one on which a process listens is
+        not. TCP sockets get TCP_NODELAY, which accepted connections inherit:
+        libmilter does not set it, and Nagle's algorithm with delayed acknowledgements
+        costs 40 ms for each message that is changed.
+
+        Raises:
+            SocketError: it cannot be opened.
+        """
+        where = milter_config.socket
+        if where.family == "unix":
+            clear_path(where.path, MAX_UNIX_PATH)
+        else:
+            check_address(where.family, where.host, where.port)
+        before = listening()
+        mask = os.umask(0o177)  # only our own user, until group and mode are set
+        try:
+            milter.setconn(str(where))
+            milter.setbacklog(BACKLOG)
+            milter.opensocket(False)
+            if where.family == "unix":
+                set_permissions(
+                    where.path,
+                    owner=milter_config.socket_owner,
+                    group=milter_config.socket_group,
+                    mode=int(milter_config.socket_mode, 8),
+                )
+        except (milter.error, OSError) as error:
+            raise SocketError(f"cannot open {where}: {error}") from error
+        finally:
+            os.umask(mask)
+        opened = listening() - before
+        if len(opened) != 1:
+            raise SocketError(f"cannot open {where}: libmilter opened {len(opened)} sockets")
+        descriptor = opened.pop()
+        # All workers wait for the same connection and one gets it; the others must not
+        # block in accept(2).
+        os.set_blocking(descriptor, False)
+        if where.family != "unix":
+            with socket.socket(fileno=os.dup(descriptor)) as listener:
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _log.info("listening", socket=str(where))
+        return cls(descriptor)
+
+    def stop_accepting(self) -> None:
+        """Take no new connection in this process; open ones go on.
+
+        libmilter has no call for this. Its descriptor is replaced by a socket that
+        no client can reach; within 5 s libmilter notices.
+        """
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as unreachable:
+            unreachable.bind("")  # an abstract address that the kernel chooses, unix(7)
+            unreachable.listen(1)
+            unreachable.setblocking(False)
+            os.dup2(unreachable.fileno(), self._descriptor)
+
+    def refuse_connections(self) -> None:
+        """Have the kernel refuse new connections at once, for all processes.
+
+        For the supervisor, when every worker has stopped accepting. libmilter in a
+        worker still polls, for up to 5 s, the socket that it had, and thereby keeps
+        it open; a client that connected now would wait for an answer in vain.
+        libmilter does not notice the shutdown: poll(2) looks a descriptor up anew
+        each time that it is woken.
+        """
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._descriptor)) as copy:
+            copy.shutdown(socket.SHUT_RDWR)
 
 
 def listening() -> set[int]:
-    """Descriptors of this process on which a socket listens."""
+    """File descriptors of this process that are listening sockets."""
     found = set()
     for entry in Path("/proc/self/fd").iterdir():
         descriptor = int(entry.name)
-        with contextlib.suppress(OSError):  # closed meanwhile, or no socket
+        with contextlib.suppress(OSError):  # closed meanwhile, or not a socket
             if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
                 continue
             with socket.socket(fileno=os.dup(descriptor)) as copy:
@@ -37,52 +137,11 @@ def listening() -> set[int]:
     return found
 
 
-def clear_path(path: str) -> None:
-    """Make way for a unix socket: one that a dead process left behind is removed.
-
-    Raises:
-        SocketError: something else stands there, or somebody listens.
-    """
-    if len(os.fsencode(path)) > MAX_UNIX_PATH:
-        raise SocketError(f"cannot open {path}: a socket's path has at most {MAX_UNIX_PATH} bytes")
-    directory = os.path.dirname(path)
-    if not os.path.isdir(directory):
-        raise SocketError(f"cannot open {path}: there is no directory {directory}")
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise SocketError(f"cannot open {path}: {error.strerror}") from error
-    if not stat.S_ISSOCK(mode):
-        raise SocketError(f"cannot open {path}: something that is no socket stands there")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-        caller.setblocking(False)
-        try:
-            caller.connect(path)
-        except ConnectionRefusedError:
-            pass  # nobody listens: left behind
-        except FileNotFoundError:
-            return
-        except BlockingIOError:
-            raise SocketError(f"cannot open {path}: another process listens there") from None
-        except OSError as error:
-            raise SocketError(f"cannot open {path}: {error.strerror}") from error
-        else:
-            raise SocketError(f"cannot open {path}: another process listens there")
-    try:
-        os.unlink(path)
-    except OSError as error:
-        raise SocketError(
-            f"cannot open {path}: a socket left behind cannot be removed: {error.strerror}"
-        ) from error
-
-
 def check_address(family: str, host: str, port: int) -> None:
-    """Bind once, since libmilter would not say what is wrong.
+    """Bind an address for a moment, since libmilter would not say what is wrong with it.
 
     Raises:
-        SocketError: the address cannot be bound; with the reason.
+        SocketError: the address cannot be bound; the text says why.
     """
     kind = socket.AF_INET6 if family == "inet6" else socket.AF_INET
     try:
@@ -94,11 +153,17 @@ def check_address(family: str, host: str, port: int) -> None:
 
 
 def set_permissions(path: str, *, owner: str, group: str, mode: int) -> None:
-    """Give a unix socket its *owner* and *group* (names or numbers; "": as they are) and *mode*.
+    """Give a unix socket its owner, group and mode.
+
+    Args:
+        path: the socket.
+        owner: a user's name or number; "" leaves it as it is.
+        group: a group's name or number; "" leaves it as it is.
+        mode: permission bits.
 
     Raises:
         SocketError: there is no such user or group.
-        OSError: it may not be changed.
+        OSError: the process may not change them.
     """
     try:
         user_id = _number(owner, lambda name: pwd.getpwnam(name).pw_uid)
@@ -108,15 +173,15 @@ def set_permissions(path: str, *, owner: str, group: str, mode: int) -> None:
         group_id = _number(group, lambda name: grp.getgrnam(name).gr_gid)
     except KeyError:
         raise SocketError(f"cannot open {path}: there is no group {group}") from None
-    # The group comes before the mode, which would let another one in meanwhile; the owner
-    # comes last, since a file that was given away is not ours to change.
+    # The group comes before the mode, which would let the old group in meanwhile. The owner
+    # comes last, since a file that was given away can no longer be changed.
     os.chown(path, -1, group_id)
     os.chmod(path, mode)
     os.chown(path, user_id, -1)
 
 
 def _number(name: str, look_up: Callable[[str], int]) -> int:
-    """The number that chown(2) takes; -1 leaves as it is."""
+    """The number that chown(2) takes; -1 changes nothing."""
     if not name:
         return -1
     return int(name) if name.isdecimal() else look_up(name)

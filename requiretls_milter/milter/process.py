@@ -1,9 +1,9 @@
-"""A worker: libmilter in a thread, and a main thread that listens to the supervisor.
+"""The worker process: libmilter in a thread, and a main thread that hears the supervisor.
 
-The main thread beats, takes new configurations, drains and stops. It obeys the
-control line alone: signals that reach the whole process group are the
-supervisor's to act on. No exception leaves either thread but as the end of the
-process, which the supervisor sees and mends.
+The main thread sends heartbeats, takes new configurations, drains and stops. It
+obeys the control line alone: signals that reach the whole process group are for
+the supervisor to act on. An exception in either thread ends the process; the
+supervisor notices and starts another one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from requiretls_milter.config import Config
 from requiretls_milter.ipc.child import (
     EXIT_FAILURE,
     EXIT_OK,
@@ -28,6 +27,7 @@ from requiretls_milter.ipc.child import (
 from requiretls_milter.ipc.client import EngineClient
 from requiretls_milter.ipc.control import Channel, ControlClosed
 from requiretls_milter.milter import adapter
+from requiretls_milter.milter.listener import Listener
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import configured_domains
@@ -36,32 +36,36 @@ CALLBACK_MARGIN = 5.0
 """Seconds that a callback may take beyond the longest wait that is configured."""
 
 POLL = 0.1
-"""Seconds between two looks while we start or drain."""
+"""Seconds between two checks while the worker starts or drains."""
 
 CLOSE_WAIT = 1.0
-"""Seconds to hand the last counters over."""
+"""Seconds to hand the last counters over to the engine."""
 
 _log = log.get_logger("worker")
 
 
-def run(start: Start) -> int:
-    """A worker's whole life; returns its exit status."""
+def run(start: Start, listener: Listener) -> int:
+    """Live a worker's whole life; return its exit status.
+
+    Args:
+        start: what the supervisor gives to each child.
+        listener: the socket on which the MTA calls.
+    """
     counters = Counters(configured_domains(start.config))
     client = EngineClient(
-        start.config.engine.socket,
+        start.config,
+        generation=start.generation,
         worker=start.name,
         incarnation=start.incarnation,
-        generation=start.generation,
         counters=counters,
-        limits=start.config.limits,
     )
     context = adapter.WorkerContext(
-        config=start.config, source=client, counters=counters, host_name=socket.gethostname()
+        config=start.config, forecasts=client, counters=counters, host_name=socket.gethostname()
     )
     try:
-        return _Worker(start.channel, client, counters, context).run()
+        return _Worker(start.channel, client, counters, context, listener).run()
     except ControlClosed:
-        # Nobody would replace us, nobody would stop us: let go of the socket at once.
+        # Without a supervisor nothing replaces or stops this process: end, and free the socket.
         _log.error("supervisor_lost")
         client.close(CLOSE_WAIT)
         return EXIT_ORPHAN
@@ -74,8 +78,10 @@ class _Worker:
         client: EngineClient,
         counters: Counters,
         context: adapter.WorkerContext,
+        listener: Listener,
     ) -> None:
         self._channel = channel
+        self._listener = listener
         self._client = client
         self._counters = counters
         self._context = context
@@ -88,7 +94,7 @@ class _Worker:
     def _serve(self) -> None:
         try:
             adapter.serve(self._context)
-        except BaseException as error:  # noqa: BLE001 - told, and the end of the thread says the rest
+        except BaseException as error:  # noqa: BLE001 - logged; run() sees that the thread has ended
             _log.exception("libmilter_failed", error=repr(error))
 
     def run(self) -> int:
@@ -110,7 +116,7 @@ class _Worker:
         return self._end()
 
     def _beat(self) -> None:
-        """Tell the supervisor that we live, and since when we are ready."""
+        """Tell the supervisor that the worker is ready, alive, and whether it is well."""
         self._channel.flush()
         if not self._ready and self._client.connected:
             self._ready = True
@@ -120,7 +126,8 @@ class _Worker:
             return
         self._next_beat = now + HEARTBEAT
         longest = adapter.longest_callback()
-        limit = longest_wait(self._context.config) + CALLBACK_MARGIN
+        rules = self._context.config.rules
+        limit = max(rules.longest_decide_wait, rules.tag_wait) + CALLBACK_MARGIN
         problem = f"a callback takes {longest:.0f} s" if longest > limit else ""
         self._channel.send(
             "heartbeat",
@@ -136,10 +143,10 @@ class _Worker:
                 take_log_settings(config)
                 self._counters.configure(configured_domains(config))
                 self._context.config = config
-                self._client.reconfigure(generation, config.limits)
+                self._client.reconfigure(config, generation)
                 self._channel.send("ack", generation=generation, error="")
             case "drain":
-                adapter.stop_accepting()
+                self._listener.stop_accepting()
                 self._drain_until = time.monotonic() + float(message["seconds"])
                 self._channel.send("draining")
             case "stop":
@@ -148,10 +155,10 @@ class _Worker:
                 _log.error("unknown_order", op=other)
 
     def _drained(self) -> bool:
-        """Whether we were told to drain, and no connection is left, or no time.
+        """Whether the worker was told to drain, and no connection or no time is left.
 
-        Not only transactions count: where events get no reply, an MTA holds
-        them back, and we learn of a message at its end.
+        Open connections count, not only transactions: an MTA holds back events that
+        get no reply, so that we may learn of a message only at its end.
         """
         if self._drain_until is None:
             return False
@@ -164,14 +171,7 @@ class _Worker:
         return True
 
     def _end(self) -> int:
-        # libmilter's own stop waits up to 5 s for its listener. There is nothing to wait
-        # for: no connection is left, or its time is over, and the kernel closes what is open.
+        # libmilter's own stop would wait up to 5 s for its listener. There is nothing to wait
+        # for: no connection is left, or its time is over; the kernel closes what is open.
         self._client.close(CLOSE_WAIT)
         return EXIT_OK
-
-
-def longest_wait(config: Config) -> float:
-    """Seconds that a callback may wait for forecasts, by the configuration's longest."""
-    tables = [table.decide_wait for _, _, table in config.rules.tables()]
-    waits = [wait for wait in tables if wait is not None]
-    return max(config.rules.decide_wait, config.rules.tag_wait, *waits)

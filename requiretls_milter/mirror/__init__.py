@@ -1,1 +1,17 @@
-"""The [mta] section that mirrors a Postfix: read from postconf, compared, written."""
+"""How Postfix delivers, written as the ``[mta]`` section of this program's configuration.
+
+A forecast predicts what *this* Postfix will do, so ``[mta]`` has to say what Postfix is set to.
+This package reads the settings and makes the section from them:
+
+- :mod:`~requiretls_milter.mirror.postconf` runs postconf(1) and postmap(1), and nothing else here
+  does. Macros, defaults and the ``-o`` settings of master.cf are expanded by Postfix itself.
+- :mod:`~requiretls_milter.mirror.section` makes the section: one profile for main.cf, and one for
+  each smtp(8) of master.cf that differs from it.
+- :mod:`~requiretls_milter.mirror.requiretls_policy` and
+  :mod:`~requiretls_milter.mirror.tls_policy` translate the two kinds of lookup tables.
+- :mod:`~requiretls_milter.mirror.unmirrored` lists the settings that change what Postfix delivers
+  and have no key in ``[mta]``: each becomes a warning.
+
+If no key fits exactly, the mirror takes the less secure value, and a warning says so. The command
+``mta import`` prints the section, ``doctor`` compares it with the configuration.
+"""

@@ -1,11 +1,11 @@
-"""What the running Postfix is set to, as its own postconf(1) and postmap(1) tell it.
+"""Read the settings of a Postfix with its own postconf(1) and postmap(1).
 
-All of Postfix's semantics stay with Postfix: ``postconf -x`` expands macros and
-defaults, and for each service of master.cf it is asked again with that
-service's ``-o`` settings, so that a value here is what the daemon itself sees.
-Postfix 3.11 answers in JSON; an older one in lines of ``name = value``.
+Postfix itself interprets its settings: ``postconf -x`` expands macros and
+defaults, and runs once more for each service of master.cf with that service's
+``-o`` settings, so that a value here is what the daemon itself sees. Postfix
+3.11 answers in JSON, an older one in lines of ``name = value``.
 
-Only this module runs programs; what is made of it is pure
+Only this module runs programs; what is made of its result is pure
 (:mod:`requiretls_milter.mirror.section`, :mod:`requiretls_milter.doctor.mta`).
 """
 
@@ -20,8 +20,10 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+
+from requiretls_milter.errors import RequiretlsMilterError
 
 TIMEOUT = 15.0
 """Seconds for one run of postconf or postmap, which takes milliseconds."""
@@ -30,10 +32,10 @@ MAX_ENTRIES = 10_000
 """Entries of a lookup table that are mirrored: a configuration file has at most 1 MiB."""
 
 MAX_TABLE_BYTES = 4 * 1024 * 1024
-"""Of a table's file that is read directly."""
+"""Size of a table's file that is read directly."""
 
 SYSTEM_PATH = "/usr/sbin:/usr/local/sbin:/sbin"
-"""Where postconf lives; not on every user's PATH."""
+"""Where postconf is installed; not on every user's PATH."""
 
 GLOBAL_PARAMETERS = (
     *("mail_version", "mail_name", "compatibility_level", "config_directory", "queue_directory"),
@@ -51,7 +53,7 @@ CLIENT_PARAMETERS = (
     *("smtp_requiretls_policy", "smtp_tls_policy_maps", "smtp_tls_per_site"),
     *("smtp_tls_enforce_sts_mx_patterns", "smtp_tls_dane_insecure_mx_policy"),
     *("smtp_dns_support_level", "smtp_host_lookup", "smtp_dns_resolver_options"),
-    *("smtp_mx_address_limit", "smtp_mx_session_limit", "smtp_tls_CAfile", "smtp_tls_CApath"),
+    *("smtp_mx_address_limit", "smtp_tls_CAfile", "smtp_tls_CApath"),
     "smtp_address_preference",
     *("smtp_tls_trust_anchor_file", "smtp_tls_scert_verifydepth", "smtp_tls_servername"),
     *("smtp_tls_verify_cert_match", "smtp_tls_secure_cert_match", "smtp_tls_wrappermode"),
@@ -76,35 +78,35 @@ SERVER_PARAMETERS = (
 )
 
 PARAMETERS = GLOBAL_PARAMETERS + CLIENT_PARAMETERS + SERVER_PARAMETERS
-"""All that is asked for. Those that a Postfix does not know are left out of its answer."""
+"""All parameters that are read. A Postfix that does not know one leaves it out of its answer."""
 
 TABLE_PARAMETERS = ("smtp_requiretls_policy", "smtp_tls_policy_maps", "smtp_tls_per_site")
 """Parameters whose lookup tables are read."""
 
 PROGRAMS = frozenset({"smtp", "smtpd", "cleanup"})
-"""Daemons for which the settings with their own ``-o`` are asked for."""
+"""Daemons whose settings are read with their own ``-o``."""
 
 LISTABLE = frozenset({"hash", "btree", "lmdb", "cdb", "dbm", "sdbm", "texthash", "inline"})
 """Table types that ``postmap -s`` lists."""
 
-_ADAPTER = re.compile(r"(?:proxy|debug):")
+_ADAPTERS = re.compile(r"(?:(?:proxy|debug):)*")
 _LIST_SEPARATORS = ", \t\r\n"
 
 Settings = Mapping[str, str]
 Entries = tuple[tuple[str, str], ...]
 
 
-class PostconfError(Exception):
-    """There is no Postfix to ask, or it gives no answer; the text says why."""
+class PostconfError(RequiretlsMilterError):
+    """Nothing is known of any Postfix: it is not there or does not answer; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
     """A line of master.cf.
 
-    ``overrides`` are its ``-o`` settings, macros not expanded; ``settings``
-    what its daemon sees, of :data:`PARAMETERS`, where it is one of
-    :data:`PROGRAMS`.
+    ``overrides`` are its ``-o`` settings, macros not expanded. ``settings`` are
+    those of :data:`PARAMETERS` as its daemon sees them; they are empty if the
+    daemon is none of :data:`PROGRAMS`.
     """
 
     name: str
@@ -115,21 +117,20 @@ class Service:
     settings: Settings = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """As postconf names it."""
+        """Return the name that postconf uses: ``smtp/inet``."""
         return f"{self.name}/{self.type}"
 
 
 @dataclass(frozen=True, slots=True)
 class Postfix:
-    """All that is looked at of one Postfix instance.
+    """All that is read of one Postfix instance.
 
     ``settings`` are those of main.cf. ``tables`` has the entries of each
-    ``type:name`` that could be read, of cidr tables in their order; None where
-    it could not.
-    ``own_addresses`` are inet_interfaces and proxy_interfaces, ``unresolved``
-    the host names among them that have no address. ``inet_protocols`` are
-    those that this host has. ``root`` is the directory that Postfix sees as
-    ``/``.
+    ``type:name``, those of a cidr table in their order; None if the table
+    cannot be read. ``own_addresses`` are inet_interfaces and proxy_interfaces,
+    ``unresolved`` the host names among them that have no address.
+    ``inet_protocols`` are those that this host has. ``root`` is the directory
+    that Postfix sees as ``/``.
     """
 
     settings: Settings
@@ -142,11 +143,16 @@ class Postfix:
 
     @property
     def version(self) -> str:
-        """``3.11.7``."""
+        """The version, such as ``3.11.7``."""
         return self.settings.get("mail_version", "")
 
+    @property
+    def queue(self) -> Path:
+        """The queue directory as this program sees it; services in a chroot see it as ``/``."""
+        return _below(self.root, self.settings.get("queue_directory", ""))
+
     def running(self, *programs: str) -> Iterator[Service]:
-        """The services whose daemon is one of *programs*."""
+        """Find the services whose daemon is one of *programs*."""
         return (service for service in self.services if service.program in programs)
 
 
@@ -156,7 +162,7 @@ class Postfix:
 def split_list(text: str) -> list[str]:
     """Split a list of main.cf at commas and blanks, but not within balanced braces.
 
-    As mystrtokq() does it; an item in braces keeps them.
+    This is what Postfix's mystrtokq() does. An item in braces keeps them.
     """
     items: list[str] = []
     item = ""
@@ -174,19 +180,29 @@ def split_list(text: str) -> list[str]:
 
 
 def without_braces(item: str) -> str:
-    """What stands within the braces of an item, blanks removed; another item as it is."""
+    """Return the content of an item in braces, stripped; any other item as it is."""
     if item.startswith("{") and item.endswith("}"):
         return item[1:-1].strip()
     return item
 
 
+def split_table(item: str) -> tuple[str, str]:
+    """Split ``type:name``, without the adapters ``proxy:`` and ``debug:`` in front of it."""
+    kind, _, name = _ADAPTERS.sub("", item, count=1).partition(":")
+    return kind, name
+
+
 def is_yes(settings: Settings, name: str) -> bool:
-    """Whether a boolean parameter is there and ``yes``."""
+    """Whether a boolean parameter exists and is ``yes``."""
     return settings.get(name, "").strip().lower() == "yes"
 
 
 def parse_json(text: str) -> dict[str, str]:
-    """The answer of ``postconf -j``: one object with one member a line."""
+    """Parse the answer of ``postconf -j``: each line is an object with one member.
+
+    Raises:
+        PostconfError: it is anything else.
+    """
     found: dict[str, str] = {}
     for line in text.splitlines():
         if not line.strip():
@@ -194,15 +210,15 @@ def parse_json(text: str) -> dict[str, str]:
         try:
             item = json.loads(line)
         except ValueError as error:
-            raise PostconfError(f"postconf -j wrote what is no JSON: {line[:80]!r}") from error
+            raise PostconfError(f"the answer of postconf -j is no JSON: {line[:80]!r}") from error
         if not isinstance(item, dict) or not all(isinstance(v, str) for v in item.values()):
-            raise PostconfError(f"postconf -j wrote something unexpected: {line[:80]!r}")
+            raise PostconfError(f"the answer of postconf -j is unexpected: {line[:80]!r}")
         found.update(item)
     return found
 
 
 def parse_lines(text: str) -> dict[str, str]:
-    """The answer of a postconf without JSON: ``name = value`` a line."""
+    """Parse the answer of a postconf without JSON: each line is ``name = value``."""
     found = {}
     for line in text.splitlines():
         name, equals, value = line.partition("=")
@@ -212,13 +228,13 @@ def parse_lines(text: str) -> dict[str, str]:
 
 
 def parse_services(lines: Iterable[str], overrides: Settings, compatible: bool) -> list[Service]:
-    """The services of ``postconf -M``, with those settings of ``postconf -P`` that are theirs.
+    """Parse the services of ``postconf -M``, each with its settings of ``postconf -P``.
 
     Args:
-        lines: each a service with its eight fields.
-        overrides: by ``name/type/parameter``.
-        compatible: compatibility_level is at least 1, so that ``-`` in the
-            field chroot is no.
+        lines: the services, each with its eight fields.
+        overrides: the settings, by ``name/type/parameter``.
+        compatible: whether compatibility_level is at least 1, so that ``-`` in
+            the field chroot means no.
     """
     own: dict[tuple[str, str], dict[str, str]] = {}
     for key, value in overrides.items():
@@ -243,7 +259,7 @@ def parse_services(lines: Iterable[str], overrides: Settings, compatible: bool) 
 
 
 def is_compatible(level: str) -> bool:
-    """Whether a compatibility_level is at least 1: then services are not chrooted by default."""
+    """Whether a compatibility_level is at least 1, so that services are not chrooted by default."""
     major = level.strip().partition(".")[0]
     return major.isdecimal() and int(major) >= 1
 
@@ -256,18 +272,18 @@ class Postconf:
 
     Args:
         command: a program, or a command line such as ``chroot /srv/mta
-            /usr/sbin/postconf``: then paths are below that directory.
-        config_dir: where main.cf is; "" is Postfix's own default.
+            /usr/sbin/postconf``; paths of Postfix are then below that directory.
+        config_dir: the directory of main.cf; "" is Postfix's own default.
 
     Raises:
-        PostconfError: the command line cannot be taken apart.
+        PostconfError: the command line cannot be parsed.
     """
 
     def __init__(self, command: str = "postconf", config_dir: str = "") -> None:
         try:
             self._command = shlex.split(command)
         except ValueError as error:
-            raise PostconfError(f"{command}: no command line: {error}") from error
+            raise PostconfError(f"{command}: not a command line: {error}") from error
         if not self._command:
             raise PostconfError("the name of postconf is empty")
         self._config = ["-c", config_dir] if config_dir else []
@@ -278,12 +294,12 @@ class Postconf:
             self.root = Path(directory)
 
     def read(self) -> Postfix:
-        """All of the instance.
+        """Read everything that is needed of the instance.
 
         Raises:
-            PostconfError: there is no Postfix, or it gives no answer.
+            PostconfError: there is no Postfix, or it does not answer.
         """
-        self._json = self._understands_json()
+        self._json = self.understands_json()
         settings = self._settings()
         services = [self._complete(service) for service in self._services(settings)]
         own, unresolved = self._own_addresses(settings)
@@ -297,57 +313,59 @@ class Postconf:
             root=self.root,
         )
 
-    def _understands_json(self) -> bool:
-        """Whether this is Postfix 3.11 or later; also the first sign that there is one at all."""
-        asked = self._run("postconf", "-j", "mail_version")
-        return asked is not None and asked.startswith("{")
+    def understands_json(self) -> bool:
+        """Whether this is Postfix 3.11 or later.
+
+        Raises:
+            PostconfError: there is no Postfix, or it does not answer.
+        """
+        answer = _output_if_done(self._run(self._command, "-j", "mail_version"))
+        return answer is not None and answer.startswith("{")
 
     def _settings(self, overrides: Settings | None = None) -> dict[str, str]:
         options = [
             word for name, value in (overrides or {}).items() for word in ("-o", f"{name}={value}")
         ]
-        return self._ask("-x", *options, *PARAMETERS)
+        return self._values("-x", *options, *PARAMETERS)
 
     def _services(self, settings: Settings) -> list[Service]:
-        lines = self._ask("-M").values() if self._json else self._must_run("-M").splitlines()
+        lines = self._values("-M").values() if self._json else self._output("-M").splitlines()
         compatible = is_compatible(settings.get("compatibility_level", ""))
-        return parse_services(lines, self._ask("-P"), compatible)
+        return parse_services(lines, self._values("-P"), compatible)
 
     def _complete(self, service: Service) -> Service:
-        """The service with what its daemon sees."""
+        """Return the service with the settings that its daemon sees."""
         if service.program not in PROGRAMS:
             return service
-        seen = self._settings({**service.overrides, "service_name": service.name})
-        return Service(
-            service.name,
-            service.type,
-            service.chroot,
-            service.program,
-            service.overrides,
-            seen,
-        )
+        overrides = {**service.overrides, "service_name": service.name}
+        return replace(service, settings=self._settings(overrides))
 
-    def _ask(self, *arguments: str) -> dict[str, str]:
+    def _values(self, *arguments: str) -> dict[str, str]:
+        """Run postconf for a list of names with values."""
         if self._json:
-            return parse_json(self._must_run("-j", *arguments))
-        return parse_lines(self._must_run(*arguments))
+            return parse_json(self._output("-j", *arguments))
+        return parse_lines(self._output(*arguments))
 
-    def _must_run(self, *arguments: str) -> str:
-        answer = self._run("postconf", *arguments, must=True)
-        assert answer is not None  # noqa: S101 - for the type checker: it would have been raised
-        return answer
+    def _output(self, *arguments: str) -> str:
+        """Run postconf, which must succeed."""
+        done = self._run(self._command, *arguments)
+        output = _output_if_done(done)
+        if output is None:
+            raise PostconfError(f"{shlex.join(self._command)}: {_last_words(done)}")
+        return output
 
-    def _run(self, tool: str, *arguments: str, must: bool = False) -> str | None:
-        """What the tool writes; where it fails, None, or an error if it *must* not."""
-        command = self._tool(tool)
-        if command is None:
-            return None
+    def _run(self, command: Sequence[str], *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        """Run postconf or postmap to its end, which may be a failure.
+
+        Raises:
+            PostconfError: it cannot be run, or takes too long.
+        """
         where = os.environ.get("PATH", os.defpath) + ":" + SYSTEM_PATH
         program = shutil.which(command[0], path=where)
         if program is None:
             raise PostconfError(f"no Postfix found: there is no program {command[0]}")
         try:
-            done = subprocess.run(
+            return subprocess.run(
                 [program, *command[1:], *self._config, *arguments],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -358,21 +376,14 @@ class Postconf:
             raise PostconfError(f"{shlex.join(command)}: no answer in {TIMEOUT:g} s") from error
         except OSError as error:
             raise PostconfError(f"{shlex.join(command)}: {error.strerror}") from error
-        if done.returncode != 0:
-            if must:
-                raise PostconfError(f"{shlex.join(command)}: {_last_words(done)}")
-            return None
-        return done.stdout.decode("utf-8", "replace")
 
-    def _tool(self, name: str) -> list[str] | None:
-        """The command line with another of Postfix's programs in the place of postconf."""
-        if name == "postconf":
-            return self._command
+    def _postmap(self) -> list[str] | None:
+        """Return the command line with postmap in the place of postconf; None if that is absent."""
         for index, word in enumerate(self._command):
             path = PurePosixPath(word)
             if path.name == "postconf":
-                there = str(path.with_name(name)) if path.parts[1:] else name
-                return [*self._command[:index], there, *self._command[index + 1 :]]
+                program = str(path.with_name("postmap")) if path.parts[1:] else "postmap"
+                return [*self._command[:index], program, *self._command[index + 1 :]]
         return None
 
     # ------------------------------------------------------------ tables
@@ -385,24 +396,27 @@ class Postconf:
             for item in split_list(settings.get(parameter, ""))
             if ":" in item
         )
-        return {name: self._table(_ADAPTER.sub("", name)) for name in names}
+        return {name: self._table(*split_table(name)) for name in names}
 
-    def _table(self, table: str) -> Entries | None:
-        kind, _, name = table.partition(":")
+    def _table(self, kind: str, name: str) -> Entries | None:
+        """Read the entries of a table; None if that is not possible."""
         if kind == "cidr":
             return self._cidr(name)
         if kind not in LISTABLE:
             return None
-        listing = self._run("postmap", "-s", table)
+        command = self._postmap()
+        if command is None:
+            return None
+        listing = _output_if_done(self._run(command, "-s", f"{kind}:{name}"))
         if listing is None:
             return None
         pairs = (line.partition("\t") for line in listing.splitlines())
-        # In a fixed order: that of a hash table differs from run to run, and has no meaning.
+        # Sorted: the order of a hash table has no meaning and differs from run to run.
         entries = tuple(sorted((key, value.strip()) for key, tab, value in pairs if tab))
         return entries if len(entries) <= MAX_ENTRIES else None
 
     def _cidr(self, name: str) -> Entries | None:
-        """The rules of cidr_table(5), which postmap does not list."""
+        """Read the rules of a cidr_table(5), which postmap does not list."""
         if name.startswith("{"):
             return parse_cidr(without_braces(rule) for rule in split_list(without_braces(name)))
         try:
@@ -417,7 +431,7 @@ class Postconf:
     # ------------------------------------------------------------ addresses
 
     def _own_addresses(self, settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """inet_interfaces and proxy_interfaces as addresses, and the names that have none."""
+        """Return inet_interfaces and proxy_interfaces as addresses, and the names without any."""
         local = _addresses_of_host()
         found: list[str] = []
         unresolved: list[str] = []
@@ -438,7 +452,7 @@ class Postconf:
 
 
 def parse_cidr(rules: Iterable[str]) -> Entries | None:
-    """Rules of cidr_table(5) as (pattern, result); None for more than plain patterns."""
+    """Parse rules of cidr_table(5) as (pattern, result); None if there is more than patterns."""
     entries = []
     for rule in rules:
         words = rule.split(None, 1)
@@ -449,7 +463,7 @@ def parse_cidr(rules: Iterable[str]) -> Entries | None:
 
 
 def _logical_lines(text: str) -> list[str]:
-    """The lines of a table's file: no comments, continuations joined, blanks made one."""
+    """Split a table's file into lines: no comments, continuations joined, one blank for many."""
     lines: list[str] = []
     for line in text.splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
@@ -462,12 +476,17 @@ def _logical_lines(text: str) -> list[str]:
 
 
 def _below(root: Path, path: str) -> Path:
-    """A path as Postfix has it, as we see it."""
+    """Return the path in this program's view of a path in Postfix's view."""
     return root / path.lstrip("/")
 
 
+def _output_if_done(done: subprocess.CompletedProcess[bytes]) -> str | None:
+    """Return what a program wrote; None if it failed."""
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+
+
 def _last_words(done: subprocess.CompletedProcess[bytes]) -> str:
-    """Why a program failed: the last line that it wrote."""
+    """Say why a program failed: the last line that it wrote."""
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
     last = lines[-1] if lines else f"exit status {done.returncode}"
     return re.sub(r"^\S*post\w+: (?:fatal: )?", "", last)[:300]
@@ -477,7 +496,7 @@ def _last_words(done: subprocess.CompletedProcess[bytes]) -> str:
 
 
 def _protocols_of_host() -> tuple[str, ...]:
-    """The protocols for which the kernel gives sockets; Postfix finds out the same way."""
+    """Find the protocols for which the kernel opens sockets, as Postfix does it."""
     found = []
     for name, family in (("ipv4", socket.AF_INET), ("ipv6", socket.AF_INET6)):
         try:
@@ -489,9 +508,9 @@ def _protocols_of_host() -> tuple[str, ...]:
 
 
 def _addresses_of_host() -> list[str]:
-    """The addresses of this host's interfaces, but for link-local ones, which no MX can name.
+    """List the addresses of this host's interfaces without link-local ones, which no MX can name.
 
-    From proc(5): Python's library cannot list them.
+    They come from proc(5), because Python's library cannot list them.
     """
     v4 = re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", _proc_net("fib_trie"))
     v6 = [bytes.fromhex(line.split()[0]) for line in _proc_net("if_inet6").splitlines()]
@@ -503,7 +522,7 @@ def _addresses_of_host() -> list[str]:
 
 
 def _proc_net(name: str) -> str:
-    """A file of proc(5); empty where the kernel does not have that protocol."""
+    """Read a file of proc(5); it is empty if the kernel does not have that protocol."""
     try:
         return (Path("/proc/net") / name).read_text()
     except OSError:
@@ -511,9 +530,9 @@ def _proc_net(name: str) -> str:
 
 
 def _resolve(name: str) -> list[str]:
-    """The addresses of a host's name, or of an address with or without brackets."""
+    """Resolve a host name; an address, with or without brackets, resolves to itself."""
     bare = name.removeprefix("[").removesuffix("]")
-    try:  # takes an address for itself
+    try:
         found = socket.getaddrinfo(bare, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return []

@@ -1,23 +1,23 @@
-"""smtp_requiretls_policy of Postfix as the ``requiretls_policy`` of ``[mta]``. Pure.
+"""Translate Postfix's smtp_requiretls_policy into ``requiretls_policy`` of ``[mta]``. Pure.
 
-Postfix goes through a list of actions and lookup tables; the first that says
-something decides (smtp_reqtls_policy_eval() in smtp_reqtls_policy.c). Ours is
-one table. Both look for the name, then for its parents as ``.parent``, so that
-a list of tables becomes one table, if what an earlier table decides is never
-overruled by a later one's more specific name.
+Postfix goes through a list of actions and lookup tables; the first one with a
+result decides (smtp_reqtls_policy_eval() in smtp_reqtls_policy.c). ``[mta]``
+has one table. Both look up the name, then its parents as ``.parent``. So a list
+of tables can be merged into one table, provided that a more specific name of a
+later table never overrides what an earlier table decides.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from requiretls_milter.config.fields import policy_pattern
-from requiretls_milter.mirror.postconf import Entries, split_list, without_braces
+from requiretls_milter.mirror.postconf import Entries, split_list, split_table, without_braces
+from requiretls_milter.mirror.wording import examples
 from requiretls_milter.model import RequiretlsPolicy
 from requiretls_milter.syntax.names import patterns
-from requiretls_milter.syntax.text import MAX_QUOTED, escape
 
 ANY = "*"
 DEFAULT = "default"
@@ -26,19 +26,20 @@ ACTIONS = {
     policy.value: policy for policy in RequiretlsPolicy if policy is not RequiretlsPolicy.INVALID
 }
 
-MAX_NAMED = 5
-"""Names that a warning gives as examples."""
-
 Value = str | Mapping[str, str]
-"""As it stands in TOML: a word, or a table of them."""
+"""The value in TOML: a word, or a table of words."""
+
+MAX_ITEM = 100
+"""Characters of an item of the list that are shown in a warning."""
 
 
 @dataclass(slots=True)
 class _Merged:
-    """The list as far as it was read.
+    """The list as far as it has been read.
 
-    ``names`` are patterns and single addresses; ``networks`` what is said of
-    all addresses of IPv4 and of IPv6.
+    ``names`` has the policies of patterns and single addresses, ``networks``
+    those of all IPv4 and of all IPv6 addresses. ``complete`` is false once
+    something in the list could not be read.
     """
 
     names: dict[str, RequiretlsPolicy] = field(default_factory=dict)
@@ -47,26 +48,26 @@ class _Merged:
     complete: bool = True
 
     def add_table(self, table: str, entries: Entries) -> None:
-        """Take a table in that Postfix searches by name and ``.parent``."""
+        """Merge a table that Postfix searches by name and ``.parent``."""
         new: dict[str, RequiretlsPolicy] = {}
-        never = []
+        unused = []
         for key, result in entries:
             try:
-                if not key.isascii():  # Postfix asks in A-label form
+                if not key.isascii():  # Postfix looks up A-labels
                     raise ValueError
                 pattern = policy_pattern(key)
             except ValueError:
                 pattern = ANY
-            if pattern == ANY:  # no special key in Postfix: just no name of a domain
-                never.append(key)
+            if pattern == ANY:  # no special key in Postfix, and no domain name
+                unused.append(key)
             elif not self._decided(pattern):
                 new[pattern] = action(result)
-        if never:
-            self.warnings.append(f"{table}: Postfix never looks for {examples(never)}")
+        if unused:
+            self.warnings.append(f"{table}: Postfix never looks up {examples(unused)}")
         self.names.update(new)
 
     def add_cidr(self, table: str, entries: Entries) -> None:
-        """Take a table of networks in: single addresses, and what is said of all of them."""
+        """Merge a table of networks: its single addresses, and entries for all addresses."""
         others = []
         for pattern, result in entries:
             try:
@@ -84,41 +85,33 @@ class _Merged:
             self.incomplete(f"{table}: networks are not mirrored: {examples(others)}")
 
     def incomplete(self, warning: str) -> None:
-        """Note that Postfix knows more than we do."""
+        """Note that Postfix reads an entry that is not mirrored."""
         self.complete = False
         self.warnings.append(warning)
 
     def _decided(self, pattern: str) -> bool:
-        """Whether an earlier table has said all that there is to say of *pattern*."""
+        """Whether an earlier table decides for every name that *pattern* matches."""
         try:
             return ipaddress.ip_address(pattern).version in self.networks or pattern in self.names
         except ValueError:
-            # what Postfix would have found before it came to the pattern in a later table
+            # the keys that Postfix would have found in an earlier table than this pattern's
             return any(key in self.names for key in patterns(pattern))
 
 
 def action(text: str) -> RequiretlsPolicy:
-    """An action of the list, or the result of a table: one word, in any case."""
+    """Parse an action of the list or a result of a table: one word in any case."""
     return ACTIONS.get(text.strip().lower(), RequiretlsPolicy.INVALID)
-
-
-def examples(names: Iterable[str]) -> str:
-    """A few of many names, as they may stand in a comment."""
-    listed = [escape(name)[:MAX_QUOTED] for name in names]
-    more = len(listed) - MAX_NAMED
-    shown = ", ".join(listed[:MAX_NAMED])
-    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def mirror_policy(
     text: str, tables: Mapping[str, Entries | None], mydomain: str
 ) -> tuple[Value, tuple[str, ...]]:
-    """What ``requiretls_policy`` has to be, and what it cannot say.
+    """Return the value of ``requiretls_policy``, and warnings of what it cannot express.
 
     Args:
         text: smtp_requiretls_policy, macros expanded.
-        tables: the entries of each table in it, None where it cannot be read.
-        mydomain: that of ``[mta]``, which the value ``default`` refers to.
+        tables: the entries of each table in it; None if the table cannot be read.
+        mydomain: that of ``[mta]``, to which the value ``default`` refers.
     """
     merged = _Merged()
     fallback = RequiretlsPolicy.ENFORCE  # no match (smtp_reqtls_policy.c)
@@ -126,19 +119,21 @@ def mirror_policy(
         if ":" not in item:
             fallback = action(item)
             if fallback is RequiretlsPolicy.INVALID:
-                merged.warnings.append(f"Postfix knows no {item}: it defers with 4.7.10")
+                merged.warnings.append(
+                    f"Postfix does not know {item[:MAX_ITEM]}: it defers with 4.7.10"
+                )
             break
-        kind, _, name = item.removeprefix("proxy:").removeprefix("debug:").partition(":")
+        kind, name = split_table(item)
         if kind == "static":
             fallback = action(without_braces(name))
             break
         entries = tables.get(item)
         if entries is None:
-            merged.incomplete(f"{item[:100]}: such a table cannot be read: taken for empty")
+            merged.incomplete(f"{item[:MAX_ITEM]}: such a table cannot be read: mirrored as empty")
         elif kind == "cidr":
-            merged.add_cidr(item[:100], entries)
+            merged.add_cidr(item[:MAX_ITEM], entries)
         else:
-            merged.add_table(item[:100], entries)
+            merged.add_table(item[:MAX_ITEM], entries)
     return _value(merged, fallback, mydomain.lower()), tuple(merged.warnings)
 
 
@@ -156,7 +151,7 @@ def _value(merged: _Merged, fallback: RequiretlsPolicy, mydomain: str) -> Value:
         if policy is not fallback:
             merged.warnings.append(
                 f"a next hop that is an IPv{version} address: {policy.value} in Postfix, but "
-                f"{fallback.value} here: a table of [mta] has no key for all addresses"
+                f"{fallback.value} in the mirror: [mta] has no key for all addresses"
             )
     if not merged.names:
         return fallback.value

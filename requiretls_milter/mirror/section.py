@@ -1,9 +1,9 @@
 """``mta import``: the ``[mta]`` section that mirrors a running Postfix. Pure.
 
-:func:`mirror` makes it of what :mod:`requiretls_milter.mirror.postconf` has read,
-with a warning for each setting that changes what Postfix delivers and cannot
-be said in ``[mta]``. Where nothing fits, the mirror is on the side that calls
-less secure, and a warning says so.
+:func:`mirror` makes it from what :mod:`requiretls_milter.mirror.postconf` has
+read, with a warning for each setting that changes what Postfix delivers and has
+no key in ``[mta]``. If no key fits exactly, the mirror takes the less secure
+value, and a warning says so.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from requiretls_milter.config import Config
 from requiretls_milter.config.fields import transport as transport_name
 from requiretls_milter.milter.requirement import capability
 from requiretls_milter.mirror.postconf import Postfix, Service, Settings, is_yes, split_list
-from requiretls_milter.mirror.requiretls_policy import Value, examples, mirror_policy
+from requiretls_milter.mirror.requiretls_policy import Value, mirror_policy
 from requiretls_milter.mirror.tls_policy import mirror_mta_sts, mirror_policies
-from requiretls_milter.mirror.unmirrored import CLIENT, GLOBAL, shown, unmirrored
+from requiretls_milter.mirror.unmirrored import CLIENT, GLOBAL, unmirrored
+from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.model import (
     AddressPreference,
     Capability,
@@ -34,34 +35,34 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.syntax import tlspolicy
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
-from requiretls_milter.syntax.text import one_line
+from requiretls_milter.syntax.text import LINE_WIDTH, one_line
 
 LOCAL_PROGRAMS = frozenset({"local", "virtual", "lmtp", "discard", "error", "pipe"})
-"""Delivery agents of Postfix that do not go over SMTP to another site."""
+"""Delivery agents of Postfix that do not deliver by SMTP to another site."""
+
+DEFAULT_ADDRESS_LIMIT = 5
+"""smtp_mx_address_limit of a Postfix that does not set it."""
 
 MAX_LIMIT = 1000
-"""The largest smtp_mx_address_limit and smtp_mx_session_limit that ``[mta]`` takes."""
+"""The largest smtp_mx_address_limit that ``[mta]`` takes."""
 
 SYSTEM_STORES = frozenset({"/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem"})
-"""Files that OpenSSL's own trust store is made of: as good as an empty probe.ca_file."""
+"""Files with the authorities of OpenSSL's own trust store: the same as an empty probe.ca_file."""
 
 SMTP_PORTS = frozenset({"smtp", "25"})
 
-WIDTH = 96
-"""Characters of a comment's line."""
 
-_LEVELS = {level.value: level for level in TlsLevel if level is not TlsLevel.HALF_DANE}
 _INSECURE_MX = ("may", "encrypt", "dane")
 _APPENDS_DOMAIN = ("res_defnames", "res_dnsrch")
 
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """What was made of a Postfix.
+    """A Postfix as configuration.
 
-    ``mta`` is the section's content, plain values as TOML has them. ``hints``
-    are keys of other sections (``probe.ca_file``) that follow from Postfix's
-    settings. ``warnings`` are sentences.
+    ``mta`` is the content of the section in plain values of TOML. ``hints`` are
+    keys of ``[probe]`` that follow from Postfix's settings. ``warnings`` are
+    sentences.
     """
 
     mta: Mapping[str, Any]
@@ -72,21 +73,21 @@ class Mirror:
 
 @dataclass(slots=True)
 class _Client:
-    """How one smtp(8) delivers: the keys that a transport can override."""
+    """How one smtp(8) delivers: the keys that a transport can override, and warnings."""
 
     values: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
 def mirror(postfix: Postfix) -> Mirror:
-    """Make the ``[mta]`` section; what it returns is a valid configuration."""
+    """Make the ``[mta]`` section; it is always a valid configuration."""
     main = postfix.settings
     base = _client(main, postfix)
     warnings = [
         *unmirrored(GLOBAL, main),
         *base.warnings,
         *unmirrored(CLIENT, main),
-        *_about_content_filters(postfix),
+        *_content_filter_warnings(postfix),
     ]
     domains, more = _local_domains(main)
     warnings += more
@@ -116,7 +117,7 @@ def mirror(postfix: Postfix) -> Mirror:
     }
     if transports:
         mta["transport"] = transports
-    Config.model_validate({"mta": mta})  # a mistake here is ours, and must not look like advice
+    Config.model_validate({"mta": mta})  # a mistake here is an internal error, not advice
     return Mirror(mta, _hints(main), tuple(dict.fromkeys(map(one_line, warnings))), postfix.version)
 
 
@@ -139,16 +140,15 @@ def _client(settings: Settings, postfix: Postfix) -> _Client:
     client.values["mta_sts"] = mta_sts.value
     client.warnings += warnings
     client.values["insecure_mx_policy"] = _insecure_mx_policy(settings, client)
-    for key in ("mx_address_limit", "mx_session_limit"):
-        client.values[key] = _limit(settings, f"smtp_{key}", client)
+    client.values["mx_address_limit"] = _address_limit(settings, client)
     client.values["inet_protocols"] = _inet_protocols(settings, postfix, client)
     client.values["address_preference"] = _address_preference(settings, client)
-    _about_names_and_trust(settings, level, client)
+    _warn_of_names_and_trust(settings, level, client)
     return client
 
 
 def _tls_level(settings: Settings, client: _Client) -> TlsLevel:
-    """smtp_tls_security_level, or what the obsolete parameters say (global_tls_level())."""
+    """Mirror smtp_tls_security_level, or the obsolete parameters (global_tls_level())."""
     word = settings.get("smtp_tls_security_level", "").strip().lower()
     if not word:
         if is_yes(settings, "smtp_enforce_tls"):
@@ -158,21 +158,21 @@ def _tls_level(settings: Settings, client: _Client) -> TlsLevel:
     if word == "fingerprint":
         client.warnings.append(
             "smtp_tls_security_level = fingerprint: fingerprints are not mirrored; forecast as "
-            "encrypt, at which nothing is called verified: REQUIRETLS mail that Postfix may "
-            "deliver is forecast to bounce (5.7.10), so let no rule act on it (mode monitor)"
+            "encrypt, a level that verifies nothing: REQUIRETLS mail that Postfix may deliver is "
+            "forecast to bounce (5.7.10), so let no rule act on it (mode monitor)"
         )
         return TlsLevel.ENCRYPT
-    level = _LEVELS.get(word)
+    level = tlspolicy.LEVELS.get(word)
     if level is None:
         client.warnings.append(
-            f"smtp_tls_security_level = {shown(word)}: Postfix knows no such level and delivers "
-            "nothing; forecast as none"
+            f"smtp_tls_security_level = {shown(word)}: Postfix does not know this level and "
+            "delivers nothing; forecast as none"
         )
         return TlsLevel.NONE
     problem = _no_dane(settings) if level in (TlsLevel.DANE, TlsLevel.DANE_ONLY) else ""
     if problem and level is TlsLevel.DANE:
         client.warnings.append(
-            f"smtp_tls_security_level = dane, but {problem}: Postfix does without DANE, as at "
+            f"smtp_tls_security_level = dane, but {problem}: Postfix delivers without DANE, as at "
             "level may, and so does the mirror"
         )
         return TlsLevel.MAY
@@ -186,12 +186,12 @@ def _tls_level(settings: Settings, client: _Client) -> TlsLevel:
 
 
 def _no_dane(settings: Settings) -> str:
-    """Why Postfix cannot do DANE whatever a domain publishes (dane_init()); "" where it can."""
+    """Say why Postfix cannot do DANE for any domain (dane_init()); "" if it can."""
     support = settings.get("smtp_dns_support_level", "").strip().lower()
     if support != "dnssec":
         return "smtp_dns_support_level is not dnssec"
     if "dns" not in split_list(settings.get("smtp_host_lookup", "dns").lower()):
-        return "smtp_host_lookup does without dns"
+        return "smtp_host_lookup does not include dns"
     if is_yes(settings, "ignore_mx_lookup_error"):
         return "ignore_mx_lookup_error = yes"
     options = split_list(settings.get("smtp_dns_resolver_options", "").lower())
@@ -202,7 +202,7 @@ def _no_dane(settings: Settings) -> str:
 
 def _requiretls_policy(settings: Settings, postfix: Postfix, client: _Client) -> Value:
     if not is_yes(settings, "requiretls_enable"):
-        return RequiretlsPolicy.DISABLE.value  # smtp(8) then never looks at the requirement
+        return RequiretlsPolicy.DISABLE.value  # smtp(8) then ignores the requirement
     value, warnings = mirror_policy(
         settings["smtp_requiretls_policy"],
         postfix.tables,
@@ -217,23 +217,25 @@ def _insecure_mx_policy(settings: Settings, client: _Client) -> str:
     if word in _INSECURE_MX:
         return word
     client.warnings.append(
-        f"smtp_tls_dane_insecure_mx_policy = {shown(word)}: Postfix knows no such level and "
-        "delivers nothing; forecast as may"
+        f"smtp_tls_dane_insecure_mx_policy = {shown(word)}: Postfix does not know this "
+        "level and delivers nothing; forecast as may"
     )
     return TlsLevel.MAY.value
 
 
-def _limit(settings: Settings, name: str, client: _Client) -> int:
-    default = {"smtp_mx_address_limit": 5, "smtp_mx_session_limit": 2}[name]
-    text = settings.get(name, str(default)).strip()
+def _address_limit(settings: Settings, client: _Client) -> int:
+    text = settings.get("smtp_mx_address_limit", str(DEFAULT_ADDRESS_LIMIT)).strip()
     if not text.isdecimal():
-        client.warnings.append(f"{name} = {shown(text)}: no number; forecast as {default}")
-        return default
+        client.warnings.append(
+            f"smtp_mx_address_limit = {shown(text)}: not a number; forecast as "
+            f"{DEFAULT_ADDRESS_LIMIT}"
+        )
+        return DEFAULT_ADDRESS_LIMIT
     return min(int(text), MAX_LIMIT)
 
 
 def _inet_protocols(settings: Settings, postfix: Postfix, client: _Client) -> list[str]:
-    """inet_protocols, without those for which this host has no sockets (inet_proto_init())."""
+    """Mirror inet_protocols without those that this host does not have (inet_proto_init())."""
     words = split_list(settings.get("inet_protocols", "all").lower())
     wanted = ("ipv4", "ipv6") if "all" in words else tuple(words)
     known: tuple[str, ...] = ("ipv4", "ipv6")
@@ -241,8 +243,8 @@ def _inet_protocols(settings: Settings, postfix: Postfix, client: _Client) -> li
     if usable:
         return usable
     client.warnings.append(
-        f"inet_protocols = {shown(' '.join(words))}: none that this host has: Postfix delivers "
-        "nothing; forecast with ipv4"
+        f"inet_protocols = {shown(' '.join(words))}: this host has none of them: Postfix "
+        "delivers nothing; forecast with ipv4"
     )
     return ["ipv4"]
 
@@ -252,14 +254,14 @@ def _address_preference(settings: Settings, client: _Client) -> str:
     if word in tuple(AddressPreference):
         return str(word)
     client.warnings.append(
-        f"smtp_address_preference = {shown(word)}: Postfix knows no such word and delivers "
-        "nothing; forecast as any"
+        f"smtp_address_preference = {shown(word)}: Postfix does not know this word and "
+        "delivers nothing; forecast as any"
     )
     return AddressPreference.ANY.value
 
 
-def _about_names_and_trust(settings: Settings, level: TlsLevel, client: _Client) -> None:
-    """Warn where certificates verify by authorities, and Postfix asks or trusts otherwise."""
+def _warn_of_names_and_trust(settings: Settings, level: TlsLevel, client: _Client) -> None:
+    """Warn if Postfix verifies certificates with other names or authorities than the probe."""
     levels = [
         level,
         *(tlspolicy.parse(entry).level for entry in client.values["tls_policy"].values()),
@@ -267,8 +269,8 @@ def _about_names_and_trust(settings: Settings, level: TlsLevel, client: _Client)
     by_authority = not {TlsLevel.VERIFY, TlsLevel.SECURE}.isdisjoint(levels)
     if by_authority and not settings.get("smtp_tls_servername"):
         client.warnings.append(
-            "smtp_tls_servername is empty: Postfix sends no SNI, our probe the MX host's name: "
-            "a server with several certificates may show another one"
+            "smtp_tls_servername is empty: Postfix sends no SNI, the probe sends the MX host's "
+            "name: a server with several certificates may present another one"
         )
     trusts = any(settings.get(name) for name in ("smtp_tls_CAfile", "smtp_tls_CApath"))
     if not trusts and not is_yes(settings, "tls_append_default_CA"):
@@ -276,8 +278,8 @@ def _about_names_and_trust(settings: Settings, level: TlsLevel, client: _Client)
         if needed and not settings.get("smtp_tls_trust_anchor_file"):
             client.warnings.append(
                 "smtp_tls_CAfile and smtp_tls_CApath are empty: Postfix trusts no authority, and "
-                "no certificate verifies at the levels verify and secure (MTA-STS too); the "
-                "forecast is made with probe.ca_file"
+                "no certificate verifies at the levels verify and secure (also for MTA-STS); the "
+                "forecast uses probe.ca_file"
             )
     if settings.get("smtp_tls_CApath") and not settings.get("smtp_tls_CAfile"):
         path = settings["smtp_tls_CApath"]
@@ -294,28 +296,28 @@ def _about_names_and_trust(settings: Settings, level: TlsLevel, client: _Client)
     support = settings.get("smtp_dns_support_level", "").strip().lower()
     if support == "disabled" or (not support and is_yes(settings, "disable_dns_lookups")):
         client.warnings.append(
-            "DNS lookups are disabled: Postfix looks for no MX; the forecast does"
+            "DNS lookups are disabled: Postfix looks up no MX records; the forecast does"
         )
 
 
-# ---------------------------------------------------------------- all of them
+# ---------------------------------------------------------------- the whole instance
 
 
 def _transports(postfix: Postfix, base: _Client) -> tuple[dict[str, Any], list[str]]:
-    """The transports whose own settings make a difference, with that difference."""
+    """Mirror each transport that differs from main.cf, with the keys that differ."""
     found: dict[str, Any] = {}
     warnings: list[str] = []
     for service in postfix.running("smtp"):
         if service.type != "unix":
             continue
         own = _client(service.settings, postfix)
-        told = [text for text in own.warnings if text not in base.warnings]
-        told += unmirrored(CLIENT, service.settings, postfix.settings)
+        new = [text for text in own.warnings if text not in base.warnings]
+        new += unmirrored(CLIENT, service.settings, postfix.settings)
         if is_yes(postfix.settings, "tls_required_enable") and not is_yes(
             service.settings, "tls_required_enable"
         ):
-            told.append("tls_required_enable = no: here TLS-Required: No is not obeyed")
-        warnings += (f"transport {service.name}: {text}" for text in told)
+            new.append("tls_required_enable = no: TLS-Required: No is not obeyed here")
+        warnings += (f"transport {service.name}: {text}" for text in new)
         differs = {key: value for key, value in own.values.items() if base.values.get(key) != value}
         if not differs:
             continue
@@ -323,11 +325,11 @@ def _transports(postfix: Postfix, base: _Client) -> tuple[dict[str, Any], list[s
             found[transport_name(service.name)] = differs
         except ValueError:
             warnings.append(f"transport {shown(service.name)}: such a name cannot be mirrored")
-    warnings += _about_lmtp(postfix)
+    warnings += _lmtp_warnings(postfix)
     return found, warnings
 
 
-def _about_lmtp(postfix: Postfix) -> Iterator[str]:
+def _lmtp_warnings(postfix: Postfix) -> Iterator[str]:
     policy = postfix.settings.get("lmtp_requiretls_policy", "")
     lenient = ("", "opportunistic", "disable")
     if policy.strip().lower() not in lenient and any(postfix.running("lmtp")):
@@ -353,10 +355,10 @@ def _is_local(service: Service) -> bool:
 
 
 def _local_domains(main: Settings) -> tuple[list[str], list[str]]:
-    """Domains that are delivered here: for mail of sendmail(1), which tells no transport.
+    """Mirror the domains that are delivered here, for mail of sendmail(1), which has no transport.
 
-    Only where no route could lead their mail elsewhere: what is local is not
-    assessed at all.
+    There are none if transport_maps could route their mail elsewhere: local
+    mail is not assessed at all.
     """
     wanted = (
         *split_list(main.get("mydestination", "")),
@@ -365,7 +367,7 @@ def _local_domains(main: Settings) -> tuple[list[str], list[str]]:
     if main.get("transport_maps", ""):
         text = (
             "mydestination, virtual_mailbox_domains: not mirrored, since transport_maps could "
-            "route them elsewhere: name domains that are local in local_domains"
+            "route them elsewhere: list the domains that are local in local_domains"
         )
         return [], [text] if wanted else []
     domains: list[str] = []
@@ -387,15 +389,15 @@ def _local_domains(main: Settings) -> tuple[list[str], list[str]]:
 
 
 def _carries(main: Settings) -> tuple[str, list[str]]:
-    """What Postfix acts on; ``auto`` where macro v leads there too, so that an upgrade counts."""
+    """Mirror what Postfix acts on: ``auto`` if macro v implies the same, so that upgrades count."""
     honours_no = is_yes(main, "tls_required_enable")
     warnings = []
     if is_yes(main, "requiretls_enable"):
         truth = Capability.REQUIRETLS
         if not honours_no:
             warnings.append(
-                "tls_required_enable = no: Postfix does not obey TLS-Required: No; it is forecast "
-                "as if it did"
+                "tls_required_enable = no: Postfix does not obey TLS-Required: No; forecast as if "
+                "it did"
             )
     else:
         truth = Capability.TLS_REQUIRED if honours_no else Capability.NOTHING
@@ -411,18 +413,18 @@ def _domain(settings: Settings, name: str) -> tuple[str, list[str]]:
         return "", [f"{name}: {error}"]
 
 
-def _about_content_filters(postfix: Postfix) -> Iterator[str]:
-    """A filter behind the queue is the next hop of all mail, and no milter is told of it."""
-    told: dict[str, list[str]] = {}
+def _content_filter_warnings(postfix: Postfix) -> Iterator[str]:
+    """Warn of filters after the queue: each is the next hop of all mail, and no milter sees it."""
+    filters: dict[str, list[str]] = {}
     for service in postfix.running("smtpd", "cleanup"):
         value = service.settings.get("content_filter", "")
         if value:
-            told.setdefault(value, []).append(str(service))
-    for value, services in told.items():
+            filters.setdefault(value, []).append(str(service))
+    for value, services in filters.items():
         yield (
             f"content_filter = {shown(value)} ({', '.join(services)}): mail goes there first; the "
-            "forecast is for the delivery after the filter, and keeps true only if REQUIRETLS "
-            "comes through it (requiretls_esmtp_header)"
+            "forecast is for the delivery after the filter, and holds only if the filter keeps "
+            "REQUIRETLS (requiretls_esmtp_header)"
         )
 
 
@@ -446,9 +448,9 @@ _ORDER = ("profile", "carries", "mydomain", "tls_security_level", "requiretls_po
 
 
 def to_toml(made: Mirror) -> str:
-    """The section as TOML that ``config check`` accepts; warnings and hints as comments."""
+    """Write the section as TOML that ``config check`` accepts, warnings and hints as comments."""
     document = tomlkit.document()
-    head = f"What Postfix {made.version} does, as requiretls-milter mta import found it."
+    head = f"How Postfix {made.version} delivers, read by requiretls-milter mta import."
     document.add(tomlkit.comment(one_line(head)))
     for warning in made.warnings:
         for line in _wrapped(f"warning: {warning}"):
@@ -457,7 +459,7 @@ def to_toml(made: Mirror) -> str:
     document.add("mta", _table({key: value for key, value in made.mta.items() if value != {}}))
     if made.hints:
         document.add(tomlkit.nl())
-        lines = ["Postfix's own, where the probe should do the same:", "[probe]"]
+        lines = ["Settings of Postfix that the probe should share:", "[probe]"]
         lines += (f"{key} = {tomlkit.item(value).as_string()}" for key, value in made.hints.items())
         for line in lines:
             document.add(tomlkit.comment(one_line(line)))
@@ -465,7 +467,7 @@ def to_toml(made: Mirror) -> str:
 
 
 def _table(values: Mapping[str, Any]) -> Table:
-    """A table: plain values first, then the tables in it."""
+    """Write a table: plain values first, then the tables in it."""
     table = tomlkit.table()
     known: Sequence[str] = [key for key in _ORDER if key in values]
     ordered = {key: values[key] for key in (*known, *(k for k in values if k not in known))}
@@ -488,7 +490,7 @@ def _table(values: Mapping[str, Any]) -> Table:
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(
         one_line(text),
-        WIDTH,
+        LINE_WIDTH,
         subsequent_indent="  ",
         break_on_hyphens=False,
         break_long_words=False,

@@ -1,21 +1,20 @@
-"""smtp_tls_policy_maps as the ``tls_policy`` and ``mta_sts`` of ``[mta]``. Pure.
+"""Translate smtp_tls_policy_maps into ``tls_policy`` and ``mta_sts`` of ``[mta]``. Pure.
 
-Postfix asks each table in turn for the next hop, then for its parents. Static tables become one;
-a service that answers by MTA-STS is mirrored by what it stands for.
+Postfix looks up the next hop, then its parents, in each table in turn. Static tables are merged
+into one. A policy service that answers by MTA-STS becomes ``mta_sts``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from requiretls_milter.mirror.postconf import Entries, Settings, is_yes, split_list
-from requiretls_milter.mirror.requiretls_policy import examples
-from requiretls_milter.mirror.unmirrored import shown
+from requiretls_milter.mirror.postconf import Entries, Settings, is_yes, split_list, split_table
+from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.model import MtaSts, TlsLevel
 from requiretls_milter.syntax import tlspolicy
 
 POLICY_SERVICES = frozenset({"socketmap", "tcp"})
-"""Table types of smtp_tls_policy_maps that are a live service: what MTA-STS plug-ins speak."""
+"""Table types of smtp_tls_policy_maps that are a live service, as MTA-STS plug-ins are."""
 
 _MAPS = "smtp_tls_policy_maps"
 _NO_RULE = "forecast without these entries, so let no rule act on mail to them (mode monitor)"
@@ -24,12 +23,12 @@ _NO_RULE = "forecast without these entries, so let no rule act on mail to them (
 def mirror_policies(
     settings: Settings, tables: Mapping[str, Entries | None], no_dane: str
 ) -> tuple[dict[str, str], list[str]]:
-    """What ``tls_policy`` has to be, and what it cannot say.
+    """Return the value of ``tls_policy``, and warnings of what it cannot express.
 
     Args:
-        settings: of one smtp(8).
-        tables: the entries of each table, None where it cannot be read.
-        no_dane: why this Postfix cannot do DANE; "" where it can.
+        settings: those of one smtp(8).
+        tables: the entries of each table; None if the table cannot be read.
+        no_dane: why this Postfix cannot do DANE; "" if it can.
     """
     merged: dict[str, str] = {}
     warnings: list[str] = []
@@ -42,35 +41,33 @@ def mirror_policies(
         elif entries is None:
             warnings.append(
                 f"{_MAPS}: {shown(item)}: a table that cannot be read: its TLS policies are not "
-                "mirrored, and forecasts are made without them"
+                "mirrored, and forecasts ignore them"
             )
         else:
-            new, told = _mirrored(entries, no_dane)
-            merged = {**new, **merged}  # the first table that has a key decides
-            warnings += (f"{_MAPS}: {shown(item)}: {text}" for text in told)
+            new, problems = _mirrored(entries, no_dane)
+            merged = {**new, **merged}  # the first table with a key decides
+            warnings += (f"{_MAPS}: {shown(item)}: {text}" for text in problems)
             if behind_service and new:
                 warnings.append(
-                    f"{_MAPS}: {shown(item)} stands behind a policy service: here an entry for a "
-                    "domain's own name comes before MTA-STS, in Postfix after it"
+                    f"{_MAPS}: {shown(item)} comes after a policy service: in a forecast an entry "
+                    "for a domain's own name goes before MTA-STS, in Postfix after it"
                 )
     if not maps:  # else Postfix ignores it (smtp_tls_list_init())
         warnings += (
             f"smtp_tls_per_site: {shown(item)}: this obsolete table is not mirrored, and "
-            f"forecasts are made without it: use {_MAPS}"
+            f"forecasts ignore it: use {_MAPS}"
             for item in split_list(settings.get("smtp_tls_per_site", ""))
         )
     return merged, warnings
 
 
 def mirror_mta_sts(settings: Settings) -> tuple[MtaSts, list[str]]:
-    """What ``mta_sts`` has to be: how MTA-STS comes into Postfix, by a policy service."""
+    """Return the value of ``mta_sts``, and warnings: Postfix gets MTA-STS from a policy service."""
     services = [item for item in split_list(settings.get(_MAPS, "")) if _is_service(item)]
     if not services:
         return MtaSts.OFF, []
     taken = f"{_MAPS}: {shown(services[0])} is taken for an MTA-STS policy service"
-    else_unknown = (
-        "whatever else it answers, a level of its own for DANE for example, is not mirrored"
-    )
+    else_unknown = "anything else that it answers, such as a level for DANE, is not mirrored"
     if not is_yes(settings, "smtp_tls_enforce_sts_mx_patterns"):
         return MtaSts.MATCH, [f"{taken}; {else_unknown}"]
     return MtaSts.MX_PATTERNS, [
@@ -80,12 +77,11 @@ def mirror_mta_sts(settings: Settings) -> tuple[MtaSts, list[str]]:
 
 
 def _is_service(item: str) -> bool:
-    kind = item.removeprefix("proxy:").removeprefix("debug:").partition(":")[0]
-    return kind in POLICY_SERVICES
+    return split_table(item)[0] in POLICY_SERVICES
 
 
 def _mirrored(entries: Entries, no_dane: str) -> tuple[dict[str, str], list[str]]:
-    """The entries that can be mirrored, and what is to be said of the others, by name."""
+    """Return the entries that can be mirrored, and warnings that name the others."""
     mirrored: dict[str, str] = {}
     without: dict[str, tuple[str, ...]] = {}
     weaker: list[str] = []
@@ -109,13 +105,13 @@ def _mirrored(entries: Entries, no_dane: str) -> tuple[dict[str, str], list[str]
     if without:
         attributes = ", ".join(sorted(set().union(*without.values())))
         warnings.append(
-            f"mirrored without {attributes}: {examples(without)}: what these change of a TLS "
-            "session no forecast knows"
+            f"mirrored without {attributes}: {examples(without)}: no forecast knows what these "
+            "change of a TLS session"
         )
     if weaker:
         warnings.append(
-            f"level dane, but {no_dane}: Postfix does without DANE, as at level may, and so does "
-            f"the mirror: {examples(weaker)}"
+            f"level dane, but {no_dane}: Postfix delivers without DANE, as at level may, and so "
+            f"does the mirror: {examples(weaker)}"
         )
     if not_at_all:
         why = shown(next(iter(not_at_all.values())))

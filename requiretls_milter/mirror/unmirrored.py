@@ -1,7 +1,7 @@
-"""Settings of Postfix that change what it delivers and that ``[mta]`` cannot say. Pure.
+"""Settings of Postfix that change what it delivers and have no key in ``[mta]``. Pure.
 
-Each has a value at which it does no harm, and a sentence of what a forecast
-then gets wrong. docs/mta-import.md lists them from here.
+Each has values at which forecasts stay right, and a sentence that says what a
+forecast gets wrong otherwise. docs/mta-import.md lists them all.
 """
 
 from __future__ import annotations
@@ -10,20 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from requiretls_milter.mirror.postconf import Settings, split_list
-from requiretls_milter.syntax.text import escaped
-
-MAX_SHOWN = 120
-"""Characters of a value of Postfix that are shown: a comment of one or two lines."""
+from requiretls_milter.mirror.wording import shown
 
 
 @dataclass(frozen=True, slots=True)
 class Unmirrored:
-    """A parameter that the forecast does not know.
+    """A parameter that forecasts do not know.
 
-    ``harmless``: the values with which it needs not, in lower case, blanks
-    made one; the empty one is always among them for a parameter that this
-    Postfix does not have. ``words``: the value is a list, and only these words
-    in it matter.
+    ``harmless`` are the values at which they need not, in lower case with one
+    blank for many. The empty value is always harmless: a Postfix may not have
+    the parameter. If ``words`` are given, the value is a list, and only these
+    words in it matter.
     """
 
     name: str
@@ -39,16 +36,16 @@ class Unmirrored:
 
 
 def _yes(name: str, why: str) -> Unmirrored:
-    """A boolean that does harm where it is yes."""
+    """Describe a boolean that matters if it is yes."""
     return Unmirrored(name, why, frozenset({"no"}))
 
 
 def _no(name: str, why: str) -> Unmirrored:
-    """A boolean that does harm where it is no."""
+    """Describe a boolean that matters if it is no."""
     return Unmirrored(name, why, frozenset({"yes"}))
 
 
-_HANDSHAKE = "a handshake may fail for Postfix and not for our probe, or the reverse"
+_HANDSHAKE = "a handshake may fail for Postfix and not for the probe, or the reverse"
 
 CLIENT: tuple[Unmirrored, ...] = (
     _no(
@@ -57,11 +54,11 @@ CLIENT: tuple[Unmirrored, ...] = (
     ),
     Unmirrored(
         "smtp_fallback_relay",
-        "where every server fails, Postfix tries this relay; the forecast is without it",
+        "if every server fails, Postfix tries this relay; the forecast does not",
     ),
     Unmirrored(
         "smtp_tls_trust_anchor_file",
-        "at the levels verify and secure (MTA-STS too) only these anchors count in Postfix",
+        "at the levels verify and secure (also for MTA-STS) Postfix trusts these anchors only",
     ),
     Unmirrored(
         "smtp_tls_scert_verifydepth",
@@ -80,11 +77,11 @@ CLIENT: tuple[Unmirrored, ...] = (
     ),
     _yes(
         "smtp_tls_wrappermode",
-        "Postfix begins with TLS; the probe says STARTTLS",
+        "Postfix starts with TLS; the probe sends STARTTLS",
     ),
     Unmirrored(
         "smtp_tls_servername",
-        "Postfix sends this name as SNI where DANE is not in force, our probe the MX host's name",
+        "without DANE, Postfix sends this name as SNI; the probe sends the MX host's name",
         frozenset({"hostname"}),
     ),
     *(
@@ -101,7 +98,7 @@ CLIENT: tuple[Unmirrored, ...] = (
     ),
     _yes(
         "smtp_tls_force_insecure_host_tlsa_lookup",
-        "Postfix asks for TLSA records of unsigned hosts too",
+        "Postfix also looks up TLSA records of unsigned hosts",
     ),
     _yes(
         "smtp_defer_if_no_mx_address_found",
@@ -113,26 +110,26 @@ CLIENT: tuple[Unmirrored, ...] = (
     ),
     _no(
         "smtp_balance_inet_protocols",
-        "Postfix may try other addresses of a host with many than the forecast",
+        "Postfix may try other addresses of a host with many addresses than the forecast",
     ),
-    _yes("smtp_never_send_ehlo", "Postfix never says STARTTLS"),
-    Unmirrored("smtp_dns_reply_filter", "Postfix drops or changes some of what DNS answers"),
-    Unmirrored("smtp_reply_filter", "Postfix changes what servers reply, STARTTLS perhaps"),
+    _yes("smtp_never_send_ehlo", "Postfix never sends STARTTLS"),
+    Unmirrored("smtp_dns_reply_filter", "Postfix drops or changes some DNS records"),
+    Unmirrored("smtp_reply_filter", "Postfix changes servers' replies, possibly to STARTTLS"),
     Unmirrored(
         "smtp_delivery_status_filter",
-        "Postfix reports other status codes than those that are forecast",
+        "Postfix reports other status codes than the forecast",
     ),
     Unmirrored(
         "smtp_discard_ehlo_keywords",
-        "Postfix does as if servers did not offer it",
+        "Postfix acts as if servers did not offer it",
         words=frozenset({"starttls", "requiretls"}),
     ),
     Unmirrored(
         "smtp_discard_ehlo_keyword_address_maps",
-        "Postfix ignores what some servers offer, STARTTLS or REQUIRETLS perhaps",
+        "Postfix ignores what some servers offer, possibly STARTTLS or REQUIRETLS",
     ),
     *(
-        Unmirrored(name, "Postfix calls from this address, our probe from another, perhaps")
+        Unmirrored(name, "Postfix connects from this address, the probe possibly from another")
         for name in ("smtp_bind_address", "smtp_bind_address6")
     ),
     Unmirrored(
@@ -142,63 +139,58 @@ CLIENT: tuple[Unmirrored, ...] = (
     ),
     _yes(
         "ignore_mx_lookup_error",
-        "after a failed MX lookup Postfix goes to the domain's address; the forecast is 4.4.3",
+        "after a failed MX lookup Postfix tries the domain's own address; the forecast is 4.4.3",
     ),
-    _yes("soft_bounce", "Postfix defers whatever is forecast to bounce: the class is 4, not 5"),
+    _yes("soft_bounce", "Postfix defers what is forecast to bounce: the class is 4, not 5"),
     Unmirrored(
         "tls_dane_digests",
         "Postfix uses other digests of TLSA records",
         frozenset({"sha512 sha256", "sha512, sha256"}),
     ),
 )
-"""What smtp(8) acts on, in main.cf or as ``-o`` of one transport."""
+"""Parameters of smtp(8), in main.cf or as ``-o`` of one transport."""
 
 GLOBAL: tuple[Unmirrored, ...] = (
     Unmirrored(
         "relayhost",
-        "a smart host: forecasts are for that hop, not for what it does next; mail of "
-        "sendmail(1) comes without a next hop and is forecast for the recipient's domain; "
-        "ask check for the relay, in brackets where it has them",
+        "a smart host: forecasts are for that hop, not for its own deliveries; mail of "
+        "sendmail(1) has no next hop and is forecast for the recipient's domain; check the "
+        "relay with the command check, in brackets if it has them here",
     ),
     Unmirrored(
         "transport_maps",
-        "routes: where mail goes to a smart host, forecasts are for that hop; mail of "
-        "sendmail(1) comes without a next hop and is forecast for the recipient's domain",
+        "routes: if mail goes to a smart host, forecasts are for that hop; mail of "
+        "sendmail(1) has no next hop and is forecast for the recipient's domain",
     ),
     *(
         Unmirrored(
             name,
             "routes by sender: a smart host's own deliveries are not forecast, and mail of "
-            "sendmail(1) comes without a next hop",
+            "sendmail(1) has no next hop",
         )
         for name in ("sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps")
     ),
     Unmirrored(
         "best_mx_transport",
-        "where this host is the best MX, Postfix delivers; the forecast is a mail loop",
+        "if this host is the best MX, Postfix delivers; the forecast is a mail loop",
     ),
     Unmirrored("defer_transports", "Postfix defers all mail over these transports"),
 )
-"""What the queue manager and the resolver of addresses act on; of main.cf only."""
+"""Parameters of the queue manager and of address resolution, in main.cf only."""
 
 
 def unmirrored(
     known: tuple[Unmirrored, ...], settings: Settings, main: Settings | None = None
 ) -> Iterator[str]:
-    """A sentence for each setting that could make a forecast wrong.
+    """Write a sentence for each setting that could make a forecast wrong.
 
     Args:
-        known: what to look for.
-        settings: what the daemon sees.
-        main: what has been told already, of main.cf.
+        known: the parameters to look for.
+        settings: the settings that the daemon sees.
+        main: settings of main.cf that are already reported; equal ones are skipped.
     """
     for parameter in known:
         value = settings.get(parameter.name, "")
-        told = main is not None and main.get(parameter.name, "") == value
-        if not told and parameter.matters(value):
+        reported = main is not None and main.get(parameter.name, "") == value
+        if not reported and parameter.matters(value):
             yield f"{parameter.name} = {shown(value)}: {parameter.why}"
-
-
-def shown(value: str) -> str:
-    """A value as it may stand in a comment: one line, printable ASCII, bounded."""
-    return escaped(" ".join(value.split()), MAX_SHOWN)

@@ -1,1 +1,17 @@
-"""What the commands find out and print: check, audit, report, explain, export."""
+"""What the commands find out and how they word it: ``check``, ``audit``, ``report`` and others.
+
+- ``check``: :mod:`~requiretls_milter.reports.assess` gets the evidence, from a running engine or
+  by gathering it; :mod:`~requiretls_milter.reports.check` makes the JSON object of a next hop from
+  it; :mod:`~requiretls_milter.reports.check_text` prints that object for people.
+- ``report`` without options runs the same for each configured domain.
+- ``report --would-have``: :mod:`~requiretls_milter.reports.would_have` decides logged mail again
+  under stricter modes.
+- ``audit``: :mod:`~requiretls_milter.reports.audit` compares logged forecasts with logged
+  deliveries.
+- ``config explain``: :mod:`~requiretls_milter.reports.explain` shows which table of ``[rules]``
+  each value comes from.
+- ``export``: :mod:`~requiretls_milter.reports.export` writes the rules as lookup tables of Postfix.
+
+Everything here is pure but for ``assess``. :mod:`~requiretls_milter.reports.loglines` reads the
+milter's own log lines for both ``would_have`` and ``audit``.
+"""

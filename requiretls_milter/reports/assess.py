@@ -1,7 +1,8 @@
 """``check``: from next hops on the command line to reports.
 
-The evidence comes from the engine of a running service, where one runs with
-the same ``[mta]``, ``[dns]`` and ``[probe]``; else it is gathered here.
+The evidence comes from the engine of a running service if its ``[mta]``,
+``[dns]`` and ``[probe]`` are the same as in this configuration. Otherwise it is
+gathered here.
 """
 
 from __future__ import annotations
@@ -16,29 +17,30 @@ from dataclasses import dataclass
 from requiretls_milter.config import Config
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.forecast.pkix import TrustStore
-from requiretls_milter.ipc import client
+from requiretls_milter.ipc import query
 from requiretls_milter.model import DomainEvidence, NextHop, Requirement
-from requiretls_milter.reports.check import NextHopReport, exit_status, report
+from requiretls_milter.reports.check import NextHopReport, exit_status, next_hop_report
 from requiretls_milter.reports.check_text import to_text
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.syntax.nexthop import NextHopError, parse
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters, Gauges
 
-__all__ = ["Asked", "MalformedError", "exit_status", "parse_all", "run", "to_json", "to_text"]
+__all__ = ["GivenHop", "MalformedError", "exit_status", "parse_all", "run", "to_json", "to_text"]
 
 STATUS_TIMEOUT = 2.0
-"""Seconds that a running engine has to say who it is: it does so at once, or is in trouble."""
+"""Seconds for a running engine's status, which a healthy engine sends in milliseconds."""
 
 MAX_AT_ONCE = 16
-"""Next hops that the running engine is asked for at the same time."""
+"""Next hops for which the running engine is queried at the same time."""
 
 
-class MalformedError(ValueError):
-    """Next hops that are none; ``mistakes`` has a sentence for each."""
+class MalformedError(RequiretlsMilterError):
+    """The command line is wrong: ``mistakes`` has a sentence for each text that is no next hop."""
 
     def __init__(self, mistakes: Sequence[str]) -> None:
         super().__init__("; ".join(mistakes))
@@ -46,48 +48,59 @@ class MalformedError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A next hop as given, and what it means."""
+class GivenHop:
+    """A next hop as it stands on the command line, and parsed."""
 
     given: str
     nexthop: NextHop
 
 
-def parse_all(texts: Sequence[str]) -> tuple[Asked, ...]:
-    """Parse all; raises :class:`MalformedError` where any is no next hop."""
-    asked, mistakes = [], []
+def parse_all(texts: Sequence[str]) -> tuple[GivenHop, ...]:
+    """Parse all *texts*.
+
+    Raises:
+        MalformedError: at least one is no next hop.
+    """
+    given, mistakes = [], []
     for text in texts:
         try:
-            asked.append(Asked(text, parse(text)))
+            given.append(GivenHop(text, parse(text)))
         except NextHopError as error:
             mistakes.append(str(error))
     if mistakes:
         raise MalformedError(mistakes)
-    return tuple(asked)
+    return tuple(given)
 
 
 def run(
-    asked: Sequence[Asked],
+    given: Sequence[GivenHop],
     config: Config,
     requirement: Requirement,
     *,
     transport: str,
     refresh: bool,
 ) -> list[NextHopReport]:
-    """Assess each; takes as long as the slowest server's time-outs.
+    """Assess each next hop; this takes as long as the time-outs of the slowest server.
+
+    Args:
+        given: the next hops; each may occur more than once.
+        config: the configuration in force.
+        requirement: what the message asks for; the MTA is assumed to act on it.
+        transport: the MTA's transport, whose overrides in ``[mta.transport]`` apply.
+        refresh: probe again, whatever a running engine already knows.
 
     Raises:
         TrustStoreError: ``probe.ca_file`` cannot be used.
     """
     trust = TrustStore.load(config.probe.ca_file)
     log.configure(config.log.format.value, "warning")
-    hops = list(dict.fromkeys(one.nexthop for one in asked))
+    hops = list(dict.fromkeys(one.nexthop for one in given))
     found = _from_engine(hops, config, refresh)
     if found is None:
         found = asyncio.run(_gathered_here(hops, config, trust))
     now = time.time()
     return [
-        report(
+        next_hop_report(
             one.given,
             found[one.nexthop],
             requirement=requirement,
@@ -95,34 +108,32 @@ def run(
             trust=trust,
             now=now,
         )
-        for one in asked
+        for one in given
     ]
 
 
 def _from_engine(
     hops: Sequence[NextHop], config: Config, refresh: bool
 ) -> dict[NextHop, DomainEvidence] | None:
-    """The evidence of a running engine that looks at the world as we would; None: there is none."""
+    """Get the evidence of a running engine; None without one that assesses as this config does."""
     path = config.engine.socket
     try:
-        if client.status(path, STATUS_TIMEOUT).assessment_digest != config.assessment_digest():
+        if query.status(path, STATUS_TIMEOUT).assessment_digest != config.assessment_digest():
             return None
         with ThreadPoolExecutor(MAX_AT_ONCE) as pool:
-            answers = pool.map(lambda hop: client.evidence(path, str(hop), refresh=refresh), hops)
+            answers = pool.map(lambda hop: query.evidence(path, str(hop), refresh=refresh), hops)
             return dict(zip(hops, answers, strict=True))
-    except client.EngineUnavailable:
+    except query.EngineUnavailable:
         return None
 
 
 async def _gathered_here(
     hops: Sequence[NextHop], config: Config, trust: TrustStore
 ) -> dict[NextHop, DomainEvidence]:
-    """Look for ourselves: hosts that several next hops share are looked at once."""
+    """Gather the evidence in this process; hosts that several next hops share are probed once."""
     counters = Counters()
     live = Collector(config)
-    source = CachedSource(
-        live, store=MemoryStore(), retry_after=config.probe.retry_after, counters=counters
-    )
+    source = CachedSource(live, MemoryStore(), config, counters)
     assessor = Assessor(config, source, trust, counters, Gauges())
     try:
         test = ResolverWatch(live.resolver, config).look()
@@ -136,5 +147,5 @@ async def _gathered_here(
 
 
 def to_json(reports: Sequence[NextHopReport]) -> str:
-    """One array, an object for each next hop, in order; ASCII, for any terminal and script."""
+    """Return one array with an object for each next hop, in order, in ASCII."""
     return json.dumps(reports, indent=2)

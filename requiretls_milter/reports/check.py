@@ -1,6 +1,6 @@
-"""What ``check`` says of a next hop: evidence and forecast as one JSON object. Pure.
+"""What ``check`` reports on a next hop: evidence and forecast as one JSON object. Pure.
 
-The keys and words are a contract with others' scripts (docs/check.md).
+The keys and words are a contract with other people's scripts (docs/check.md).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from requiretls_milter.forecast.authentication import authenticate
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.mta_sts import mta_sts_match
 from requiretls_milter.forecast.pkix import TrustStore
-from requiretls_milter.forecast.servers import Server, secure_tlsa, tlsa_lookup_failed
+from requiretls_milter.forecast.reach import MailServer
+from requiretls_milter.forecast.servers import secure_tlsa, tlsa_lookup_failed
 from requiretls_milter.model import (
     UNKNOWN_STATUS,
     DomainEvidence,
@@ -45,7 +46,7 @@ class CertificateReport(TypedDict):
 
 
 class ServerReport(TypedDict):
-    """What was seen of a server, and what a delivery to it alone would end with."""
+    """What was observed of a server, and how a delivery to it alone would end."""
 
     starttls: Starttls
     tls_version: str | None
@@ -62,10 +63,10 @@ class AddressReport(ServerReport):
 
 
 class HostReport(ServerReport):
-    """One MX host; what it shares with :class:`ServerReport` is that of its decisive address.
+    """One MX host; the keys of :class:`ServerReport` are those of its decisive address.
 
-    ``secure``: its address lookup is. ``tlsa``: its secure TLSA records in
-    presentation form; null where the lookup failed.
+    ``secure`` is about the address lookup. ``tlsa`` has the secure TLSA records
+    in presentation form, or null if the lookup failed.
     """
 
     host: str
@@ -86,7 +87,7 @@ class MtaStsReport(TypedDict):
 
 
 class ForecastReport(TypedDict):
-    """What the MTA's delivery would end with."""
+    """How the MTA's delivery would end."""
 
     status: str
     outcome: str
@@ -98,8 +99,8 @@ class ForecastReport(TypedDict):
     valid_until: str | None
 
 
-class VerdictReport(TypedDict):
-    """What the profile ``rfc8689`` says of the same evidence."""
+class Rfc8689Report(TypedDict):
+    """How a delivery strictly by RFC 8689 would end with the same evidence."""
 
     status: str
     reason: str
@@ -108,19 +109,19 @@ class VerdictReport(TypedDict):
 class NextHopReport(TypedDict):
     """One element of the array that ``check --format json`` prints.
 
-    ``mx_lookup_secure`` is null where the next hop names the server itself.
+    ``mx_lookup_secure`` is null if the next hop names the server itself.
     """
 
     nexthop: str
     requirement: str
     forecast: ForecastReport
-    rfc8689: VerdictReport
+    rfc8689: Rfc8689Report
     mx_lookup_secure: bool | None
     mta_sts: MtaStsReport | None
     hosts: list[HostReport]
 
 
-def report(
+def next_hop_report(
     given: str,
     evidence: DomainEvidence,
     *,
@@ -129,43 +130,43 @@ def report(
     trust: TrustStore,
     now: float,
 ) -> NextHopReport:
-    """Judge *evidence* and say everything about it.
+    """Judge *evidence* and report it together with the forecast.
 
     Args:
-        given: the next hop as it was asked for.
+        given: the next hop as it stands on the command line.
         evidence: what is known of it.
-        requirement: what the message asks for, and the MTA carries.
+        requirement: what the message asks for and the MTA acts on.
         profile: how the MTA delivers.
         trust: the certification authorities that count.
         now: seconds since the epoch.
     """
-    judge_of = _Judge(evidence, requirement, profile, trust, now)
-    forecast = judge_of.forecast(evidence)
+    deliveries = _Deliveries(evidence, requirement, profile, trust, now)
+    forecast = deliveries.forecast(evidence)
     policy = evidence.mta_sts.policy
     return NextHopReport(
         nexthop=given,
         requirement=requirement.value,
-        forecast=_forecast(forecast),
-        rfc8689=_verdict(forecast),
+        forecast=_forecast_report(forecast),
+        rfc8689=_rfc8689_report(forecast),
         mx_lookup_secure=evidence.mx.secure if evidence.nexthop.kind is HopKind.MX else None,
         mta_sts=None
         if policy is None
         else MtaStsReport(
             mode=policy.mode.value, mx=list(policy.mx), max_age=policy.max_age, id=policy.id
         ),
-        hosts=[_host(host, judge_of) for host in evidence.hosts],
+        hosts=[_host_report(host, deliveries) for host in evidence.hosts],
     )
 
 
 def exit_status(reports: Iterable[NextHopReport]) -> int:
-    """The worst of several: 1 (fails for good) over 75 (temporary or unknown) over 0."""
+    """Return the worst of several: 1 (permanent failure) over 75 (temporary or unknown) over 0."""
     outcomes = {report["forecast"]["outcome"] for report in reports}
     if Outcome.BOUNCE in outcomes:
         return 1
     return 75 if outcomes - {Outcome.DELIVER} else 0
 
 
-def _forecast(forecast: Forecast) -> ForecastReport:
+def _forecast_report(forecast: Forecast) -> ForecastReport:
     return ForecastReport(
         status=forecast.status,
         outcome=forecast.outcome.value,
@@ -178,15 +179,15 @@ def _forecast(forecast: Forecast) -> ForecastReport:
     )
 
 
-def _verdict(forecast: Forecast) -> VerdictReport:
+def _rfc8689_report(forecast: Forecast) -> Rfc8689Report:
     verdict = forecast.rfc8689
     if verdict is None:
-        return VerdictReport(status=forecast.status, reason=forecast.reason.value)
-    return VerdictReport(status=verdict.status, reason=verdict.reason.value)
+        return Rfc8689Report(status=forecast.status, reason=forecast.reason.value)
+    return Rfc8689Report(status=verdict.status, reason=verdict.reason.value)
 
 
 def _time(seconds: float) -> str | None:
-    """RFC 3339 in UTC; None where there is no end (0)."""
+    """Format a time as RFC 3339 in UTC; None for 0, which means no end."""
     if not seconds:
         return None
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -196,8 +197,8 @@ def _time(seconds: float) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Judge:
-    """Forecasts the delivery, or that to a single host as if the others did not exist."""
+class _Deliveries:
+    """Forecasts the delivery to the next hop, or to one of its hosts as if it were the only one."""
 
     evidence: DomainEvidence
     requirement: Requirement
@@ -205,7 +206,7 @@ class _Judge:
     trust: TrustStore
     now: float
 
-    def forecast_of(self, host: HostEvidence) -> Forecast:
+    def forecast_to(self, host: HostEvidence) -> Forecast:
         mx = self.evidence.mx
         own = tuple(record for record in mx.records if record.host == host.host)
         alone = replace(mx, records=own[:1], partial=False)
@@ -222,21 +223,21 @@ class _Judge:
         )
 
 
-def _host(host: HostEvidence, judge_of: _Judge) -> HostReport:
+def _host_report(host: HostEvidence, deliveries: _Deliveries) -> HostReport:
     probes = {probe.address: probe for probe in host.probes}
     addresses = [
-        _address(host, probes.get(address, ProbeEvidence(address)), judge_of)
+        _address_report(host, probes.get(address, ProbeEvidence(address)), deliveries)
         for address in host.addresses.addresses
     ]
-    # Of addresses that the MTA would never come to nothing is known: they do not count.
+    # Nothing is known of addresses that the MTA would never try: they do not count.
     known = [address for address in addresses if address["status"] != UNKNOWN_STATUS]
     tried = tuple(address["address"] for address in known or addresses)
-    forecast = judge_of.forecast_of(_only(host, tried))
+    forecast = deliveries.forecast_to(_only(host, tried))
     decisive = next(
         (address for address in known if address["status"] == forecast.status),
         next(iter(known or addresses), None),
     )
-    policy = judge_of.evidence.mta_sts.policy
+    policy = deliveries.evidence.mta_sts.policy
     return HostReport(
         host=host.host,
         preference=host.preference,
@@ -256,7 +257,7 @@ def _host(host: HostEvidence, judge_of: _Judge) -> HostReport:
 
 
 def _only(host: HostEvidence, addresses: tuple[str, ...]) -> HostEvidence:
-    """A host that has only these of its addresses."""
+    """Return the host with only *addresses* of its addresses."""
     return replace(
         host,
         addresses=replace(host.addresses, addresses=addresses),
@@ -264,19 +265,24 @@ def _only(host: HostEvidence, addresses: tuple[str, ...]) -> HostEvidence:
     )
 
 
-def _address(host: HostEvidence, probe: ProbeEvidence, judge_of: _Judge) -> AddressReport:
+def _address_report(
+    host: HostEvidence, probe: ProbeEvidence, deliveries: _Deliveries
+) -> AddressReport:
     status, reason = UNKNOWN_STATUS, Reason.UNKNOWN
     family = f"ipv{ipaddress.ip_address(probe.address).version}"
-    if family in judge_of.profile.inet_protocols:
-        forecast = judge_of.forecast_of(_only(host, (probe.address,)))
+    if family in deliveries.profile.inet_protocols:
+        forecast = deliveries.forecast_to(_only(host, (probe.address,)))
         status, reason = forecast.status, forecast.reason
     certificate = _NO_CERTIFICATE
     if probe.chain:
-        server = Server(host, probe.address, probe)
         result = authenticate(
-            server, judge_of.evidence, judge_of.profile.reading, judge_of.trust, judge_of.now
+            MailServer(host, probe.address, probe),
+            deliveries.evidence,
+            deliveries.profile.reading,
+            deliveries.trust,
+            deliveries.now,
         )
-        certificate = CertificateReport(verified_by=result.verified_by, error=result.error or None)
+        certificate = CertificateReport(verified_by=result.verified_by, error=result.mismatch)
     return AddressReport(
         address=probe.address,
         starttls=starttls_word(probe),
@@ -292,26 +298,26 @@ _NO_CERTIFICATE = CertificateReport(verified_by=None, error=None)
 
 
 def starttls_word(probe: ProbeEvidence) -> Starttls:
-    """What came of STARTTLS at an address."""
+    """Say in one word what happened to STARTTLS at an address."""
     if probe.starttls_reply is not None:
         return "refused"
     match probe.stage:
         case ProbeStage.NOT_PROBED:
             return "unknown"
         case ProbeStage.CONNECT | ProbeStage.BANNER | ProbeStage.EHLO:
-            return "unknown" if _says_nothing(probe) else "unreachable"
+            return "unknown" if _not_attempted(probe) else "unreachable"
         case ProbeStage.STARTTLS | ProbeStage.HANDSHAKE:
             return "failed"
         case ProbeStage.EHLO_TLS | ProbeStage.DONE:
             return "offered" if probe.starttls_offered else "not_offered"
 
 
-def _says_nothing(probe: ProbeEvidence) -> bool:
-    """We may not look there, or not for so long, which says nothing of the server."""
+def _not_attempted(probe: ProbeEvidence) -> bool:
+    """Whether our own limits ended the probe, so that it says nothing about the server."""
     return probe.failure in (ProbeFailure.FORBIDDEN, ProbeFailure.LIMIT)
 
 
 def _tlsa(record: TlsaRecord) -> str:
-    """A record in presentation form (RFC 6698 section 2.2), with a remark if it is of no use."""
+    """Write a record in presentation form (RFC 6698 section 2.2), marked if it is unusable."""
     text = f"{record.usage} {record.selector} {record.matching_type} {record.data.hex()}"
     return text if dane.usable((record,)) else f"{text} (unusable)"

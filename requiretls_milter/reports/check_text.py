@@ -1,4 +1,4 @@
-"""What ``check`` says of a next hop, for people: host by host, then the forecast, then why."""
+"""What ``check`` reports on a next hop, as text: host by host, then forecast and reason. Pure."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from requiretls_milter.reports.check import HostReport, NextHopReport, ServerReport
 
 MIN_WIDTH = 100
-"""Columns where the output is no terminal: a table that is cut helps nobody."""
+"""Columns if the output is no terminal: enough that no table is cut."""
 
 SHOWN_DIGITS = 16
-"""Of a TLSA record's data: enough to tell one from another."""
+"""Hexadecimal digits shown of a TLSA record's data: enough to tell records apart."""
 
 MAX_PATTERNS = 4
 """Patterns of an MTA-STS policy that are shown."""
@@ -26,15 +26,15 @@ MAX_PATTERNS = 4
 _GOOD, _BAD, _UNSURE = "green", "red", "yellow"
 _OUTCOME = {
     "deliver": ("would be delivered", _GOOD),
-    "bounce": ("would fail for good", _BAD),
+    "bounce": ("would fail permanently", _BAD),
     "defer": ("would be deferred", _UNSURE),
-    "unknown": ("not known", _UNSURE),
+    "unknown": ("unknown", _UNSURE),
 }
 
 
 def to_text(reports: Sequence[NextHopReport], *, width: int | None = None) -> str:
-    """The reports, one below the other; coloured where the output is a terminal."""
-    # What servers say is text, whatever brackets and colons are in it.
+    """Print the reports one below the other, in colour if the output is a terminal."""
+    # What servers said is plain text: brackets and colons in it are no markup (R62).
     console = Console(width=width or _width(), highlight=False, markup=False, emoji=False)
     with console.capture() as capture:
         for number, report in enumerate(reports):
@@ -55,7 +55,7 @@ def _report(report: NextHopReport) -> RenderableType:
         Text(report["nexthop"], "bold"),
         Padding(Group(_domain(report), *hosts), (0, 0, 0, 2)),
         "",
-        Padding(_verdicts(report), (0, 0, 0, 2)),
+        Padding(_forecasts(report), (0, 0, 0, 2)),
     )
 
 
@@ -79,7 +79,7 @@ def _domain(report: NextHopReport) -> Text:
 
 
 def _host(host: HostReport, *, by_mx: bool) -> RenderableType:
-    """A host's own line, its TLSA records, and a table of its addresses."""
+    """Show the host's own line, its TLSA records and a table of its addresses."""
     preference = host["preference"] if by_mx else ""
     head = Text.assemble("\n", f"{preference:>3}  ", (host["host"], "bold"))
     head.append("  address " + ("signed" if host["secure"] else "not signed"))
@@ -124,7 +124,7 @@ def _starttls(server: ServerReport) -> Text:
     if word == "offered":
         return Text(server["tls_version"] or "TLS", _GOOD)
     if word in ("unknown", "unreachable"):
-        return Text("not looked at" if word == "unknown" else word, _UNSURE)
+        return Text("not probed" if word == "unknown" else word, _UNSURE)
     return Text("STARTTLS " + word.replace("_", " "), _BAD)
 
 
@@ -146,18 +146,18 @@ def _status(status: str, reason: str) -> Text:
     return Text(f"{status} {reason}" if status != reason else status, _style(status))
 
 
-def _verdicts(report: NextHopReport) -> Table:
-    forecast, letter = report["forecast"], report["rfc8689"]
+def _forecasts(report: NextHopReport) -> Table:
+    forecast, strict = report["forecast"], report["rfc8689"]
     words, style = _OUTCOME[forecast["outcome"]]
     said = Text.assemble((words, style), f": {forecast['reason']}")
     if forecast["compliant"] is False:
-        said.append(" (not a delivery as RFC 8689 wants it)", _BAD)
+        said.append(" (not a delivery as RFC 8689 requires it)", _BAD)
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("Forecast", Text(forecast["status"], f"bold {style}"), said)
-    table.add_row("RFC 8689", Text(letter["status"], _style(letter["status"])), letter["reason"])
+    table.add_row("RFC 8689", Text(strict["status"], _style(strict["status"])), strict["reason"])
     if forecast["tls"]:
         table.add_row("Log", "", f"tls={forecast['tls']}")
     table.add_row("Why", "", _sentence(forecast["text"]))
@@ -169,6 +169,6 @@ def _style(status: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    """The text with its full stop; a host's name stays as it is."""
+    """Capitalise the text and end it with a full stop; a leading host name stays as it is."""
     first = text.split(" ", 1)[0]
     return f"{text[:1].upper() + text[1:] if first.isalpha() else text}." if text else ""

@@ -1,4 +1,4 @@
-"""Which rule is in force for a message, and why: ``config explain``."""
+"""``config explain``: the rule in force for a message, and the table that sets each value. Pure."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Explanation:
     """The rule for one sender, recipient and next hop, value by value.
 
     Domains are A-labels; ``sender`` is "" for the null reverse-path.
-    ``matching`` has the tables that match with the keys that they set, the one
-    that goes over all first; ``[rules]``, the last, is left out.
+    ``matching`` has each table that matches, with the keys that it sets, the
+    strongest table first; ``[rules]``, the weakest, is left out.
     """
 
     sender: str
@@ -36,17 +36,17 @@ class Explanation:
 
 
 def explain(config: Config, sender: str, recipient: str, nexthop: str | None) -> Explanation:
-    """Find the rule.
+    """Find the rule and the table that each value comes from.
 
     Args:
-        config: whose rules count.
+        config: the configuration with the rules.
         sender: an address or a domain; "" or "<>" is the null reverse-path.
         recipient: an address or a domain.
-        nexthop: in Postfix's syntax; None is the recipient's domain.
+        nexthop: in Postfix's syntax; None stands for the recipient's domain.
 
     Raises:
         DomainNameError: an address or a domain is malformed.
-        NextHopError: the next hop is.
+        NextHopError: the next hop is malformed.
     """
     sender_domain = _domain(sender)
     recipient_domain = _domain(recipient)
@@ -68,7 +68,13 @@ def _domain(text: str) -> str:
 def to_text(
     explanation: Explanation, lines: Mapping[Path, int], *, width: int | None = None
 ) -> str:
-    """The explanation for people; ``lines`` tells where in the file each key stands."""
+    """Word the explanation for people.
+
+    Args:
+        explanation: the rule and the tables that match.
+        lines: the line of each key in the configuration file.
+        width: columns of the output; None is the terminal's width.
+    """
     table = Table(box=None, pad_edge=False, show_edge=False)
     table.add_column("key", no_wrap=True)
     table.add_column("value", no_wrap=True)
@@ -97,21 +103,21 @@ def _where(origin: Origin, key: str, lines: Mapping[Path, int]) -> str:
 
 
 def _precedence(explanation: Explanation, lines: Mapping[Path, int]) -> Iterator[str]:
-    """Why the values are from where they are: which tables match, and what gives way."""
+    """List the tables that match, with those of their values that a stronger table overrides."""
     yield ""
     if not explanation.matching:
-        yield "No table by domain matches: [rules] holds."
+        yield "No table by domain matches: [rules] applies."
         return
-    yield "These tables match; each goes over those below it, the last one over [rules]:"
+    yield "These tables match; each overrides those below it, the last one overrides [rules]:"
     for table in explanation.matching:
         name = next(iter(table.values())).table
         line = f"  [{name}]"
-        ceding = [
+        overridden = [
             f"{key} = {value_text(origin.value)}" + _at(lines.get((*table_path(f"[{name}]"), key)))
             for key, origin in table.items()
             if origin.value != explanation.values[key].value
         ]
-        yield line + (f", but {', '.join(ceding)} gives way" if ceding else "")
+        yield line + (f", overridden: {', '.join(overridden)}" if overridden else "")
 
 
 def _at(line: int | None) -> str:
@@ -129,33 +135,33 @@ def _subject(explanation: Explanation) -> str:
 
 
 def _meaning(explanation: Explanation) -> str:
-    """What it comes to, in a sentence or two."""
+    """Say in a sentence or two what the rule does to the message."""
     values = {key: origin.value for key, origin in explanation.values.items()}
     mode: Mode = values["mode"]
-    asked = (
-        "REQUIRETLS is asked for every message"
+    required = (
+        "REQUIRETLS is required for every message"
         if values["require"]
-        else "REQUIRETLS is asked only where the sender asks for it"
+        else "REQUIRETLS is required only if the sender requires it"
     )
     if explanation.nexthop.kind is HopKind.LOCAL:
         return "Local delivery: nothing is assessed and nothing refused."
     if not explanation.sender and mode.acts:
-        return f"{asked}; mail of the null sender is tagged and counted, but never refused."
-    what = {
+        return f"{required}; mail of the null sender is tagged and counted, but never refused."
+    effect = {
         Mode.OFF: "no tag is written and nothing is counted",
         Mode.MONITOR: "the message is tagged and counted, and always accepted",
         Mode.DEFER: "a delivery that would fail is answered with 451",
-        Mode.REJECT: "a delivery that would fail for good is answered with 550",
+        Mode.REJECT: "a delivery that would fail permanently is answered with 550",
     }[mode]
-    whom = {
+    clients = {
         EnforceFor.ALL: "from anyone",
         EnforceFor.TRUSTED: "from authenticated clients and trusted networks",
         EnforceFor.AUTHENTICATED: "from authenticated clients",
     }[values["enforce_for"]]
-    acts = f", {whom}" if mode.acts else ""
+    acts = f", {clients}" if mode.acts else ""
     warning = (
-        " The MTA does not know of what a rule asks: in this mode nobody keeps it."
+        " The MTA does not know what a rule requires: in this mode the requirement is not kept."
         if values["require"] and not mode.acts
         else ""
     )
-    return f"{asked}; {what}{acts}.{warning}"
+    return f"{required}; {effect}{acts}.{warning}"

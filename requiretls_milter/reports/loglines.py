@@ -1,6 +1,7 @@
-"""The milter's own log lines, read back. Pure.
+"""Parse the milter's own log lines. Pure.
 
-Either format of :mod:`requiretls_milter.telemetry.log`, behind whatever a journal or syslog writes.
+Both formats of :mod:`requiretls_milter.telemetry.log` are understood, after whatever prefix the
+journal or syslog puts before a line.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import re
 from collections.abc import Mapping
 
 MAX_LINE = 16_384
-"""Characters of a log line that is looked at; our own are shorter."""
+"""Characters of a line that is parsed; the milter's own are shorter."""
 
 _PAIR = re.compile(r'([A-Za-z_]+)=(?:"((?:[^"\\]|\\.)*)"|(\S*))')
 _ESCAPED = re.compile(r"\\(.)")
 
 
-def recipient(line: str) -> Mapping[str, str] | None:
-    """The fields of an ``event=recipient`` line; None where it is none, or too long."""
+def recipient_fields(line: str) -> Mapping[str, str] | None:
+    """Return the fields of an ``event=recipient`` line, or None for any other line."""
     if len(line) > MAX_LINE or "recipient" not in line:
         return None
     fields = _fields(line)
@@ -25,7 +26,7 @@ def recipient(line: str) -> Mapping[str, str] | None:
 
 
 def _fields(line: str) -> Mapping[str, str]:
-    """The fields of a line; what stands before them (a journal's own prefix) does no harm."""
+    """Return the fields of a line in either format; a prefix is skipped."""
     start = line.find("{")
     if start >= 0 and line.rstrip().endswith("}"):
         try:

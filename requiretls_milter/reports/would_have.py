@@ -1,17 +1,18 @@
 """What stricter modes would have done to the mail of the last days. Pure.
 
-Read from the milter's own log: each ``event=recipient`` line holds all that a
-decision depends on, so that it is made again with the rules as they are now
-and another mode.
+Each ``event=recipient`` line of the milter's log holds everything that a
+decision depends on. The decision is made again with the present rules in a
+stricter mode.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from requiretls_milter import rules
+from requiretls_milter.bounded import BoundedMap
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     Action,
@@ -29,28 +30,29 @@ from requiretls_milter.syntax.names import envelope_domain, is_null_sender
 from requiretls_milter.syntax.status import outcome_of
 
 STRICTER = (Mode.DEFER, Mode.REJECT)
-"""The modes that are tried, the milder first."""
+"""The modes that are tried, the weaker one first."""
 
 MAX_DOMAINS = 10_000
-"""Domains that are counted by name; what comes after them is counted together."""
+"""Domains that are counted by name; further ones are counted together as :data:`OTHERS`."""
 
 MAX_MESSAGES = 1000
-"""Messages of a domain that are told by their queue ID; all are counted."""
+"""Messages of a domain that are listed by their queue ID; all are counted."""
 
 MAX_OPEN = 1000
-"""Messages that wait for lines of further recipients; then the oldest is decided."""
+"""Messages that may have lines of further recipients; beyond it the oldest is decided."""
 
 OTHERS = "(others)"
+"""The name under which domains beyond :data:`MAX_DOMAINS` are counted."""
 
 _NOW = 2_000_000_000.0
-"""The moment of every decision, in seconds: only how long ago a downgrade was matters."""
+"""Time of every decision, seconds since the epoch: only the age of a downgrade matters."""
 
 _STRENGTH = {Mode.OFF: 0, Mode.MONITOR: 1, Mode.DEFER: 2, Mode.REJECT: 3}
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One recipient of one message, as the log tells of it."""
+class LoggedRecipient:
+    """One recipient of one message, as the milter logged it."""
 
     message: str
     sender: str
@@ -64,7 +66,7 @@ class Seen:
 
 
 @dataclass(slots=True)
-class Hits:
+class DomainTally:
     """What one mode would have done to a domain's mail; ``messages`` by queue ID, in order."""
 
     deferred: int = 0
@@ -74,31 +76,31 @@ class Hits:
 
 
 @dataclass(slots=True)
-class Verdicts:
-    """What one mode would have done to all of it."""
+class Tally:
+    """What one mode would have done to all logged mail; both counts are of recipients."""
 
     mode: Mode
     deferred: int = 0
     refused: int = 0
     messages: set[str] = field(default_factory=set)
-    domains: dict[str, Hits] = field(default_factory=dict)
+    domains: dict[str, DomainTally] = field(default_factory=dict)
 
 
 # ---------------------------------------------------------------- the log
 
 
-def read(lines: Iterable[str]) -> Iterator[Seen]:
-    """The recipients in a log, logfmt or JSON; lines of others are passed over."""
+def read(lines: Iterable[str]) -> Iterator[LoggedRecipient]:
+    """Find the recipients in a log in either format; other lines are skipped."""
     for line in lines:
-        fields = loglines.recipient(line)
-        seen = _seen(fields) if fields is not None else None
-        if seen is not None:
-            yield seen
+        fields = loglines.recipient_fields(line)
+        recipient = _recipient(fields) if fields is not None else None
+        if recipient is not None:
+            yield recipient
 
 
-def _seen(fields: Mapping[str, str]) -> Seen | None:
+def _recipient(fields: Mapping[str, str]) -> LoggedRecipient | None:
     try:
-        return Seen(
+        return LoggedRecipient(
             message=fields.get("queue_id") or fields.get("session", ""),
             sender=fields["sender"],
             recipient=fields["to"],
@@ -127,29 +129,29 @@ def _forecast(fields: Mapping[str, str]) -> Forecast:
     )
 
 
-# ---------------------------------------------------------------- the verdicts
+# ---------------------------------------------------------------- the decisions
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """A recipient, and the rule that is in force for it now."""
+    """A recipient and the rule that is now in force for it."""
 
-    seen: Seen
+    logged: LoggedRecipient
     rule: rules.Rule
     domain: str
 
     @property
     def at_rcpt(self) -> bool:
-        """Whether it is decided at RCPT: what asks is known there."""
-        if self.seen.carried is Requirement.TLS_REQUIRED_NO:
+        """Whether it is decided at RCPT, because what requires REQUIRETLS is known there."""
+        if self.logged.carried is Requirement.TLS_REQUIRED_NO:
             return False
-        return self.seen.source is Source.ESMTP or self.rule.require
+        return self.logged.source is Source.ESMTP or self.rule.require
 
     def decide(self, mode: Mode) -> Decision:
-        """What would be done with it in *mode*, or in its rule's own if that is stricter."""
-        one, rule = self.seen, self.rule
+        """Decide in *mode*, or in the rule's own mode if that is stricter."""
+        one, rule = self.logged, self.rule
         return rules.decide(
-            replace(rule, mode=mode) if self.is_news(mode) else rule,
+            replace(rule, mode=mode) if self.is_stricter(mode) else rule,
             one.forecast,
             asked=one.requirement,
             carried=one.carried,
@@ -159,59 +161,62 @@ class _Case:
             now=_NOW,
         )
 
-    def is_news(self, mode: Mode) -> bool:
-        """Whether *mode* is stricter than the one that its rule has."""
+    def is_stricter(self, mode: Mode) -> bool:
+        """Whether *mode* is stricter than that of the rule."""
         return _STRENGTH[mode] > _STRENGTH[self.rule.mode]
 
 
-def judge(seen: Iterable[Seen], ruleset: rules.RuleSet) -> tuple[Verdicts, ...]:
-    """What each stricter mode would have done, whether or not it was in force then.
+def replay(recipients: Iterable[LoggedRecipient], ruleset: rules.RuleSet) -> tuple[Tally, ...]:
+    """Decide all *recipients* again in each stricter mode, whatever mode was in force then.
 
-    Where a rule is as strict already, nothing is counted: there the mode is no news.
+    A recipient whose rule is already as strict is not counted: the mode would change nothing.
     """
-    verdicts = tuple(Verdicts(mode) for mode in STRICTER)
-    unfinished: OrderedDict[str, list[_Case]] = OrderedDict()
-    for one in seen:
+    tallies = tuple(Tally(mode) for mode in STRICTER)
+    unfinished: BoundedMap[str, list[_Case]] = BoundedMap(MAX_OPEN)
+    for one in recipients:
         domain = envelope_domain(one.recipient)
         rule = ruleset.find(envelope_domain(one.sender), domain, _host(one.nexthop))
         case = _Case(one, rule, domain)
         if case.at_rcpt:
-            for verdict in verdicts:
-                _count(verdict, case, case.decide(verdict.mode).action)
+            for tally in tallies:
+                _count(tally, case, case.decide(tally.mode).action)
             continue
-        unfinished.setdefault(one.message, []).append(case)
-        if len(unfinished) > MAX_OPEN:
-            _, cases = unfinished.popitem(last=False)
-            _decide_together(verdicts, cases)
-    for cases in unfinished.values():
-        _decide_together(verdicts, cases)
-    return verdicts
+        cases = unfinished.get(one.message)
+        if cases is not None:
+            cases.append(case)
+            continue
+        if len(unfinished) == MAX_OPEN:
+            _decide_together(tallies, unfinished.pop_oldest()[1])
+        unfinished.put(one.message, [case])
+    while len(unfinished) > 0:
+        _decide_together(tallies, unfinished.pop_oldest()[1])
+    return tallies
 
 
-def _decide_together(verdicts: Iterable[Verdicts], cases: Sequence[_Case]) -> None:
-    """The end of a message: all recipients that it still has are refused, or none is."""
-    for verdict in verdicts:
-        decision = rules.decide_message([case.decide(verdict.mode) for case in cases])
+def _decide_together(tallies: Iterable[Tally], cases: Sequence[_Case]) -> None:
+    """Decide at the end of a message: all its remaining recipients are refused, or none is."""
+    for tally in tallies:
+        decision = rules.decide_message([case.decide(tally.mode) for case in cases])
         for case in cases:
-            _count(verdict, case, decision.action)
+            _count(tally, case, decision.action)
 
 
-def _count(verdict: Verdicts, case: _Case, action: Action) -> None:
-    if action is Action.ACCEPT or not case.is_news(verdict.mode):
+def _count(tally: Tally, case: _Case, action: Action) -> None:
+    if action is Action.ACCEPT or not case.is_stricter(tally.mode):
         return
-    one, domain = case.seen, case.domain
-    known = domain in verdict.domains or len(verdict.domains) < MAX_DOMAINS
-    hits = verdict.domains.setdefault(domain if known else OTHERS, Hits())
-    hits.reasons[one.forecast.reason.value] += 1
-    verdict.messages.add(one.message)
-    if len(hits.messages) < MAX_MESSAGES:
-        hits.messages[one.message] = None
+    one, domain = case.logged, case.domain
+    known = domain in tally.domains or len(tally.domains) < MAX_DOMAINS
+    by_domain = tally.domains.setdefault(domain if known else OTHERS, DomainTally())
+    by_domain.reasons[one.forecast.reason.value] += 1
+    tally.messages.add(one.message)
+    if len(by_domain.messages) < MAX_MESSAGES:
+        by_domain.messages[one.message] = None
     if action is Action.DEFER:
-        verdict.deferred += 1
-        hits.deferred += 1
+        tally.deferred += 1
+        by_domain.deferred += 1
     else:
-        verdict.refused += 1
-        hits.refused += 1
+        tally.refused += 1
+        by_domain.refused += 1
 
 
 def _host(text: str) -> str:

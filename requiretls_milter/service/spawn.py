@@ -1,22 +1,37 @@
-"""A child of the supervisor, from both sides of the fork."""
+"""A child process. :class:`Child` is the supervisor's side of the fork, :func:`run_child` its own.
+
+The two sides talk over a :class:`.control.Channel`, a socket pair made before the
+fork. Its end is how each side learns that the other one is gone.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import os
+import selectors
 import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
+from requiretls_milter.config import Config
+from requiretls_milter.ipc import control
 from requiretls_milter.ipc.child import ENGINE, EXIT_FAILURE, EXIT_ORPHAN, Start
-from requiretls_milter.ipc.control import Channel
-from requiretls_milter.milter import adapter
+from requiretls_milter.ipc.control import Channel, ControlClosed
+from requiretls_milter.milter.listener import Listener
 from requiretls_milter.telemetry import log
+
+START_TIMEOUT = 60.0
+"""Seconds for a child to become ready: imports from a slow disk take a few."""
+
+HEARTBEAT_FRESH = 5.0
+"""Seconds since a child's last message within which it counts as healthy."""
+
+HEARTBEAT_LOST = 15.0
+"""Seconds without a message, or with a stuck callback, after which a child is killed."""
 
 MAX_COMM = 15
 """Characters of a process' name in ps(1): PR_SET_NAME of prctl(2)."""
@@ -27,56 +42,208 @@ _PR_SET_PDEATHSIG = 1
 _log = log.get_logger("child")
 
 
-@dataclass(slots=True)
-class Child:
-    """What the supervisor knows of a process, and what that has told it.
-
-    ``generation`` is the configuration that it has acknowledged; times are of
-    the monotonic clock.
-    """
-
-    name: str
-    pid: int
-    channel: Channel
-    generation: int
-    started: float = field(default_factory=time.monotonic)
-    beat: float = field(default_factory=time.monotonic)
-    well_since: float = field(default_factory=time.monotonic)
-    problem: str = ""
-    ready: bool = False
-    connected: bool = True
-    draining: bool = False
-    connections: int = 0
-
-
 class Closable(Protocol):
-    """Something of the supervisor's that a child has no use for."""
+    """Something of the supervisor's for which a child has no use."""
 
     def close(self) -> object:
         """Close it."""
         ...
 
 
-def live(
+class Child:
+    """A running child: it knows how to start, to be talked to, to be judged and to end.
+
+    Attributes:
+        name: ``engine``, ``worker-1`` and so on.
+        pid: its process id.
+        generation: the configuration that it started with or has acknowledged.
+        ready: whether it serves.
+        draining: whether it has confirmed that it takes no new connection, or, the
+            engine, was told to stop.
+        connections: how many connections the MTA has open to it, by its last heartbeat.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pid: int,
+        channel: Channel,
+        generation: int,
+        selector: selectors.BaseSelector,
+    ) -> None:
+        self.name = name
+        self.pid = pid
+        self.generation = generation
+        self.ready = False
+        self.draining = False
+        self.connections = 0
+        self._channel = channel
+        self._selector = selector
+        self._connected = True
+        # Times are of the monotonic clock.
+        self._started = self._heard = self._well = time.monotonic()
+        self._problem = ""
+        selector.register(channel, selectors.EVENT_READ, self)
+
+    # ------------------------------------------------------------ start
+
+    @classmethod
+    def start(
+        cls,
+        name: str,
+        config: Config,
+        generation: int,
+        incarnation: int,
+        *,
+        selector: selectors.BaseSelector,
+        listener: Listener,
+        to_close: Iterable[Closable],
+        snapshot: Mapping[str, Any] | None,
+    ) -> Child:
+        """Fork; returns in the supervisor only.
+
+        Args:
+            name: ``engine``, or a worker's name.
+            config: the configuration in force.
+            generation: its number.
+            incarnation: which life of a child this is; grows over all children.
+            selector: on which the supervisor waits.
+            listener: the milter's socket.
+            to_close: what the child inherits and must not keep.
+            snapshot: what the last engine had counted, for the next one.
+
+        Raises:
+            OSError: no memory, no descriptor or too many processes.
+        """
+        parent = os.getpid()
+        ours, theirs = control.pair()
+        sys.stderr.flush()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        if pid == 0:
+            run_child(
+                Start(name, config, generation, incarnation, Channel(theirs)),
+                parent=parent,
+                to_close=[ours, *to_close],
+                listener=listener,
+                snapshot=snapshot,
+            )
+        theirs.close()
+        return cls(name, pid, ours, generation, selector)
+
+    # ------------------------------------------------------------ the control line
+
+    def send(self, op: str, **values: Any) -> None:
+        """Send a message; without effect once the line is closed."""
+        if not self._connected:
+            return
+        try:
+            self._channel.send(op, **values)
+        except ControlClosed:
+            self.disconnect()
+        else:
+            self._watch()
+
+    def receive(self) -> list[Mapping[str, Any]]:
+        """The messages that have come in; none once the line is closed."""
+        if not self._connected:
+            return []
+        try:
+            self._channel.flush()
+            messages = self._channel.receive()
+        except ControlClosed:
+            self.disconnect()
+            return []
+        self._watch()
+        if messages:
+            self._heard = time.monotonic()
+        return messages
+
+    def disconnect(self) -> None:
+        """Close the line. The child is dead too, or soon will be."""
+        if self._connected:
+            self._connected = False
+            self._selector.unregister(self._channel)
+            self._channel.close()
+
+    def close(self) -> None:
+        """Close only the inherited end of the line: in a sibling, which has no selector."""
+        self._channel.close()
+
+    def _watch(self) -> None:
+        """Have the selector wait for what is left to do on this line."""
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._channel.unsent else 0)
+        self._selector.modify(self._channel, wanted, self)
+
+    # ------------------------------------------------------------ health
+
+    def note_heartbeat(self, message: Mapping[str, Any]) -> None:
+        """Take what a child says of itself every second."""
+        self.connections = int(message["connections"])
+        self._problem = str(message["problem"])
+        if message["well"]:
+            self._well = self._heard
+
+    def is_healthy(self, now: float) -> bool:
+        """Whether it was heard of lately and has no problem; for the watchdog."""
+        return now - self._heard < HEARTBEAT_FRESH and not self._problem
+
+    def reason_to_kill(self, now: float) -> str:
+        """Why this child is of no use any more; "" if it is."""
+        if not self.ready and now - self._started > START_TIMEOUT:
+            return f"not ready within {START_TIMEOUT:g} s"
+        if self.ready and now - self._heard > HEARTBEAT_LOST:
+            return f"no heartbeat for {now - self._heard:.0f} s"
+        if self._problem and now - self._well > HEARTBEAT_LOST:
+            return self._problem
+        return ""
+
+    # ------------------------------------------------------------ end
+
+    def kill(self) -> None:
+        """End it at once; :meth:`reap` tells when it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        # One kill is enough: no reason to kill it again until it is reaped.
+        self._started = self._heard = self._well = time.monotonic()
+
+    def reap(self) -> int | None:
+        """Its exit code if it has ended, negative for a signal; None while it lives."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+
+    def wait(self) -> None:
+        """Wait until it has ended, for a child that was killed."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+def run_child(
     start: Start,
     *,
     parent: int,
     to_close: Iterable[Closable],
+    listener: Listener,
     snapshot: Mapping[str, Any] | None,
 ) -> NoReturn:
-    """The life of a child, from the fork to its end.
+    """Run the child's side, from the fork to the end of the process.
 
     Args:
-        start: how it begins.
+        start: what a child is given.
         parent: pid of the supervisor.
-        to_close: what was inherited and is the supervisor's.
+        to_close: what was inherited and belongs to the supervisor.
+        listener: the milter's socket.
         snapshot: what the last engine had counted; for an engine.
     """
     status = EXIT_FAILURE
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        # The supervisor decides when we end; a terminal's Ctrl-C reaches us all.
+        # A terminal's Ctrl-C reaches all processes; the supervisor decides when a child ends.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         log.set_process(start.name)
@@ -84,18 +251,18 @@ def live(
             inherited.close()
         _die_with_parent(parent)
         _name_process(start.name)
-        # Each imports what it needs: a worker must not know the network.
+        # Each child imports only what it needs: a worker must not know the network.
         if start.name == ENGINE:
-            # What does not serve the MTA must not keep its socket.
-            adapter.stop_accepting()
+            # What does not serve the MTA must not keep its socket open.
+            listener.stop_accepting()
             from requiretls_milter.engine import process
 
             status = process.run(start, snapshot)
         else:
             from requiretls_milter.milter import process as worker
 
-            status = worker.run(start)
-    except BaseException as error:  # noqa: BLE001 - told; a child never goes on as its parent
+            status = worker.run(start, listener)
+    except BaseException as error:  # noqa: BLE001 - logged; a child never goes on as its parent
         _log.exception("child_failed", error=repr(error))
     finally:
         with contextlib.suppress(OSError, ValueError):
@@ -104,18 +271,19 @@ def live(
 
 
 def _die_with_parent(parent: int) -> None:
-    """Have the kernel kill us when the supervisor dies, in case that we hang.
+    """Have the kernel kill this process when the supervisor dies, in case that it hangs.
 
-    A second line behind the control line's end, hence no error where it fails.
+    The control line's end is the usual way to learn of that death; this is the second
+    one, so that its failure is only logged.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         _log.warning("no_parent_death_signal", error=os.strerror(ctypes.get_errno()))
-    if os.getppid() != parent:  # it died before
+    if os.getppid() != parent:  # it died before the call
         os._exit(EXIT_ORPHAN)
 
 
 def _name_process(name: str) -> None:
-    """Show in ps(1) who is who."""
+    """Give the process a name in ps(1)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_text(f"rtls-{name}"[:MAX_COMM])

@@ -1,18 +1,18 @@
-"""Which store a URL names."""
+"""Opening the store that a URL names."""
 
 from __future__ import annotations
 
 from requiretls_milter.store.base import MAX_BYTES, MAX_RECORDS, Backend, Store, StoreError
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.store.steady import MAX_PENDING, SteadyStore
-from requiretls_milter.syntax.endpoint import parse_store_url
+from requiretls_milter.syntax.endpoint import StoreUrl
 from requiretls_milter.telemetry.counting import Counters, Gauges
 
 DEFAULT_PREFIX = "requiretls-milter:"
 
 
 def open_store(
-    url: str,
+    where: StoreUrl,
     counters: Counters,
     gauges: Gauges,
     *,
@@ -21,10 +21,10 @@ def open_store(
     key_prefix: str = DEFAULT_PREFIX,
     max_pending: int = MAX_PENDING,
 ) -> Store:
-    """The store at ``store.url``; nothing is read or written before :meth:`Store.start`.
+    """Make the store at ``store.url``; nothing is read or written before :meth:`Store.start`.
 
     Args:
-        url: as in the configuration.
+        where: ``store.url``.
         counters, gauges: where failures are counted, and ``store_up`` is shown.
         max_records, max_bytes: bounds of what is kept in memory or in a file;
             Redis has bounds of its own (maxmemory).
@@ -32,19 +32,15 @@ def open_store(
         max_pending: changes that wait for a store that is slow or gone.
 
     Raises:
-        StoreError: there can be none, whatever happens: no such kind of store,
-            or the extra ``redis`` is not installed.
+        StoreError: there can never be one: the URL names no kind of store, or the extra
+            ``redis`` is not installed.
     """
-    try:
-        where = parse_store_url(url)
-    except ValueError as error:
-        raise StoreError(f"store.url: {error}") from error
     backend: Backend
     if where.kind == "memory":
         gauges.set("store_up", 1.0)
         return MemoryStore(max_records, max_bytes, counters)
     if where.kind == "sqlite":
-        # Each kind of store is imported where it is used: redis-py need not be there.
+        # Each kind of store is imported only when it is used: redis-py need not be installed.
         from requiretls_milter.store.sqlite import SqliteBackend
 
         backend = SqliteBackend(where.path, counters, max_records=max_records, max_bytes=max_bytes)
@@ -56,5 +52,5 @@ def open_store(
                 f'store.url: Redis needs the extra "redis" (pip install '
                 f"requiretls-milter[redis]): {error}"
             ) from error
-        backend = RedisBackend(url, prefix=key_prefix)
+        backend = RedisBackend(str(where), prefix=key_prefix)
     return SteadyStore(backend, counters, gauges, max_pending=max_pending)

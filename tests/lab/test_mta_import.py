@@ -213,8 +213,8 @@ def test_answers_in_lines_say_the_same_as_answers_in_json(
     front: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by_json = front.mirror()
-    assert Postconf(front.command, front.config_dir)._understands_json()
-    monkeypatch.setattr(Postconf, "_understands_json", lambda self: False)
+    assert Postconf(front.command, front.config_dir).understands_json()
+    monkeypatch.setattr(Postconf, "understands_json", lambda self: False)
     assert front.mirror() == by_json
 
 
@@ -250,7 +250,7 @@ def mirror_of_older(recipe: roots.Recipe) -> Mirror:
         (directory.outside / "main.cf").write_text(OLDER)
         (directory.outside / "master.cf").write_text(OLDER_SERVICES)
         postconf = Postconf(f"chroot {root} /usr/sbin/postconf", directory.inside)
-        assert not postconf._understands_json()
+        assert not postconf.understands_json()
         return mirror(postconf.read())
     finally:
         directory.remove()

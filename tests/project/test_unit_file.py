@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from requiretls_milter.config import Config
-from requiretls_milter.service import supervisor
+from requiretls_milter.service import drain, restarts, spawn, supervisor
 from tests.support.paths import REPOSITORY
 
 SYSTEMD = REPOSITORY / "systemd"
@@ -109,15 +109,15 @@ def lines(file: Path) -> list[str]:
 def test_the_time_to_stop_is_what_draining_takes_by_default(
     service: configparser.SectionProxy,
 ) -> None:
-    drain = Config().milter.drain_timeout
-    assert int(service["TimeoutStopSec"]) >= drain + supervisor.STOP_TIMEOUT
+    patience = Config().milter.drain_timeout
+    assert int(service["TimeoutStopSec"]) >= patience + drain.STOP_TIMEOUT
 
 
 def test_the_watchdog_leaves_time_to_replace_a_single_process(
     service: configparser.SectionProxy,
 ) -> None:
-    kill, back = supervisor.HEARTBEAT_LOST, supervisor.MAX_BACKOFF
-    assert int(service["WatchdogSec"]) > kill + back + supervisor.HEARTBEAT_FRESH
+    kill, back = spawn.HEARTBEAT_LOST, restarts.MAX_BACKOFF
+    assert int(service["WatchdogSec"]) > kill + back + spawn.HEARTBEAT_FRESH
 
 
 def test_a_bad_configuration_is_not_tried_again(service: configparser.SectionProxy) -> None:
@@ -135,6 +135,6 @@ def test_the_directories_are_those_of_the_default_configuration(
     service: configparser.SectionProxy,
 ) -> None:
     config = Config()
-    assert config.milter.socket == f"unix:/run/{service['RuntimeDirectory']}/milter.sock"
+    assert str(config.milter.socket) == f"unix:/run/{service['RuntimeDirectory']}/milter.sock"
     assert config.engine.socket == f"/run/{service['RuntimeDirectory']}/engine.sock"
-    assert config.store.url == f"sqlite:///var/lib/{service['StateDirectory']}/state.db"
+    assert str(config.store.url) == f"sqlite:///var/lib/{service['StateDirectory']}/state.db"

@@ -32,8 +32,7 @@ def main() -> int:
     for limit in limits:
         name, _, value = limit.partition("=")
         setattr(worker, name, float(value))
-    adapter.open_socket(settings.milter)
-    return worker.run(start)
+    return worker.run(start, adapter.listen(settings.milter))
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def test_systemd_is_told_of_the_reload(make: Make) -> None:
 def test_a_worker_that_does_not_take_the_configuration_is_replaced_by_one_that_has_it(
     make: Make,
 ) -> None:
-    service = make(workers=1, limits={"supervisor.RELOAD_TIMEOUT": 0.5}).start()
+    service = make(workers=1, limits={"service.reload.RELOAD_TIMEOUT": 0.5}).start()
     pid = service.children["worker-1"]
     os.kill(pid, signal.SIGSTOP)
     service.configure(QUIET, milter='by = "new.example.net"')

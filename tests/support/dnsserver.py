@@ -19,6 +19,8 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
+from requiretls_milter.syntax.endpoint import Nameserver
+
 
 @dataclass
 class Scripted:
@@ -79,6 +81,7 @@ class DnsServer:
             lambda: _Datagrams(self), local_addr=(self.host, port)
         )
         self.address = f"{self.host}:{port}"
+        self.nameserver = Nameserver(self.host, port)
         return self
 
     async def __aexit__(self, *_: object) -> None:

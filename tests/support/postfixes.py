@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from requiretls_milter import config
 from requiretls_milter.mirror.postconf import Entries, Postfix, Service
+from requiretls_milter.mirror.section import Mirror, to_toml
 
 _OWN = (
     "inline:{{example.org=opportunistic}, {.example.org=opportunistic}, {localhost=opportunistic}}"
@@ -66,7 +68,6 @@ DEFAULTS_3_11 = {
     "smtp_host_lookup": "dns",
     "smtp_dns_resolver_options": "",
     "smtp_mx_address_limit": "5",
-    "smtp_mx_session_limit": "2",
     "smtp_address_preference": "any",
     "smtp_tls_CAfile": "",
     "smtp_tls_CApath": "/etc/ssl/certs",
@@ -182,3 +183,15 @@ def older(made: Postfix) -> Postfix:
         settings=known(made.settings),
         services=tuple(replace(one, settings=known(one.settings)) for one in made.services),
     )
+
+
+# ---------------------------------------------------------------- what a mirror says
+
+
+def warned(made: Mirror, *words: str) -> bool:
+    """Whether one warning has all these words."""
+    return any(all(word in warning for word in words) for warning in made.warnings)
+
+
+def mta_of(made: Mirror) -> config.Mta:
+    return config.parse(to_toml(made).encode(), "mirror").mta

@@ -16,13 +16,14 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import milter as libmilter
 
 from requiretls_milter import config
+from requiretls_milter.ipc.unixsocket import SocketError
 from requiretls_milter.milter import adapter, transaction
-from requiretls_milter.milter.listener import SocketError
+from requiretls_milter.milter.listener import Listener
 from requiretls_milter.model import (
     Forecast,
     Outcome,
@@ -98,7 +99,10 @@ def report(counters: Counters, directory: Path) -> None:
         draft.replace(directory / f"{name}.{os.getpid()}")
 
 
-def serve(settings: config.Config, script: dict[str, Any], directory: Path) -> None:
+def serve(
+    settings: config.Config, script: dict[str, Any], directory: Path, listener: Listener
+) -> NoReturn:
+    """Serve until SIGTERM; ends as a worker does, with the process and all that is open."""
     counters = Counters([*settings.rules.recipient, *settings.rules.nexthop])
     source = ScriptedSource(script, directory / "asked")
     context = adapter.WorkerContext(settings, source, counters, "host.example.net")
@@ -106,7 +110,7 @@ def serve(settings: config.Config, script: dict[str, Any], directory: Path) -> N
     thread.start()
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    signal.signal(signal.SIGUSR1, lambda *_: adapter.stop_accepting())
+    signal.signal(signal.SIGUSR1, lambda *_: listener.stop_accepting())
     reload = directory / "reload.toml"
 
     def take_new(*_: object) -> None:
@@ -117,9 +121,8 @@ def serve(settings: config.Config, script: dict[str, Any], directory: Path) -> N
     (directory / f"ready.{os.getpid()}").write_text("")
     while not stopping.wait(0.02) and thread.is_alive():
         report(counters, directory)
-    adapter.stop()
-    thread.join(10)
     report(counters, directory)
+    os._exit(0)
 
 
 def main() -> int:
@@ -131,22 +134,20 @@ def main() -> int:
     if sabotage:
         _sabotage(sabotage)
     if script.pop("watch_socket", False):
-        _watch_socket(settings.milter.socket.removeprefix("unix:"), directory / "steps")
+        _watch_socket(settings.milter.socket.path, directory / "steps")
     try:
-        adapter.open_socket(settings.milter)
+        listener = adapter.listen(settings.milter)
     except SocketError as error:
         print(error, file=sys.stderr)
         return 2
     workers = script.pop("workers", 1)
     if workers == 1:
-        serve(settings, script, directory)
-        return 0
+        serve(settings, script, directory, listener)
     children = []
     for _ in range(workers):
         child = os.fork()
         if child == 0:
-            serve(settings, script, directory)
-            os._exit(0)
+            serve(settings, script, directory, listener)
         children.append(child)
 
     def pass_on(*_: object) -> None:

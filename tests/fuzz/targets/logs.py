@@ -21,7 +21,7 @@ def log_lines(data: bytes) -> None:
     assert len(seen) <= len(lines)
     audited = audit.audit(lines)
     assert audited.results.total() + audited.waiting <= len(lines)
-    for verdict in would_have.judge(seen, _RULES):
+    for verdict in would_have.replay(seen, _RULES):
         assert verdict.deferred + verdict.refused <= len(seen)
         assert sum(hits.deferred for hits in verdict.domains.values()) == verdict.deferred
         assert sum(hits.refused for hits in verdict.domains.values()) == verdict.refused

@@ -1,4 +1,4 @@
-"""``report --would-have`` judges logged mail again, under stricter modes."""
+"""``report``: what it prints, and its exit statuses."""
 
 from __future__ import annotations
 
@@ -6,164 +6,24 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from requiretls_milter import cli
-from requiretls_milter.config import Config
-from requiretls_milter.reports.would_have import MAX_MESSAGES, MAX_OPEN, judge, read
-from requiretls_milter.rules import RuleSet
-
-
-def line(form: str = "json", **fields: str) -> str:
-    """A log line of the milter's, of one recipient."""
-    values = {
-        "event": "recipient",
-        "queue_id": "4A",
-        "sender": "<s@own.example>",
-        "to": "<u@example.org>",
-        "client": "trusted",
-        "requirement": "requiretls",
-        "source": "esmtp",
-        "carried": "requiretls",
-        "nexthop": "example.org",
-        "forecast": "5.7.30",
-        "reason": "requiretls_not_offered",
-        "compliant": "",
-        "text": 'mx1 said "no", and so on',
-        **fields,
-    }
-    if form == "json":
-        return json.dumps(values)
-    quoted = {key: value.replace('"', '\\"') for key, value in values.items()}
-    return " ".join(f'{key}="{value}"' for key, value in quoted.items())
-
-
-def counts(*lines: str, **rules: object) -> dict[str, tuple[int, int, int]]:
-    ruleset = RuleSet(Config.model_validate({"rules": rules}).rules)
-    return {
-        verdict.mode.value: (verdict.refused, verdict.deferred, len(verdict.messages))
-        for verdict in judge(read(lines), ruleset)
-    }
-
-
-@pytest.mark.parametrize("form", ["json", "logfmt"])
-def test_each_stricter_mode_is_tried(form: str) -> None:
-    assert counts(line(form)) == {"defer": (0, 1, 1), "reject": (1, 0, 1)}
-
-
-def test_a_rule_that_is_as_strict_already_is_no_news() -> None:
-    assert counts(line(), mode="defer") == {"defer": (0, 0, 0), "reject": (1, 0, 1)}
-    assert counts(line(), mode="reject") == {"defer": (0, 0, 0), "reject": (0, 0, 0)}
-    table = {"example.org": {"mode": "reject"}}
-    assert counts(line(), recipient=table)["reject"] == (0, 0, 0)
-
-
-def test_recipients_of_one_message_hit_it_once() -> None:
-    assert counts(line(), line(to="<v@example.org>"))["reject"] == (2, 0, 1)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"requirement": "none", "carried": "none"},
-        {"requirement": "tls-required-no", "carried": "tls-required-no"},
-        {"forecast": "2.0.0", "reason": "ok", "compliant": "true"},
-        {"forecast": "4.4.1", "reason": "unreachable"},
-        {"forecast": "2.0.0", "reason": "local"},
-        {"sender": "<>"},
-        {"client": "other"},
-    ],
-    ids=lambda fields: next(iter(fields)),
-)
-def test_what_no_mode_acts_on_is_not_counted(fields: dict[str, str]) -> None:
-    assert counts(line(**fields)) == {"defer": (0, 0, 0), "reject": (0, 0, 0)}
-
-
-def test_the_rules_of_today_judge_the_mail_of_yesterday() -> None:
-    assert counts(line(client="other"), enforce_for="all")["reject"] == (1, 0, 1)
-    temporary = line(forecast="4.7.5", reason="tls_handshake_failed")
-    assert counts(temporary)["reject"] == (0, 0, 0)
-    assert counts(temporary, on_temporary="defer")["reject"] == (0, 1, 1)
-
-
-FIELD = {"source": "require-tls-esmtp"}
-
-
-def test_what_the_header_asks_is_decided_for_all_recipients_of_a_message() -> None:
-    """At the end of a message: all are refused, or it passes and the MTA bounces."""
-    good = {"to": "<v@example.net>", "forecast": "2.0.0", "reason": "ok", "compliant": "true"}
-    alone = line(**FIELD)
-    assert counts(alone, line(**FIELD, to="<w@example.org>"))["reject"] == (2, 0, 1)
-    assert counts(alone, line(**FIELD, **good))["reject"] == (0, 0, 0)
-    assert counts(alone, line(**FIELD, **good, queue_id="4B"))["reject"] == (1, 0, 1)
-    # the parameter is known at RCPT: there each recipient is decided by itself
-    assert counts(line(), line(**good))["reject"] == (1, 0, 1)
-    # so is a rule that asks, whatever the header says besides
-    assert counts(alone, line(**FIELD, **good), require=True)["reject"] == (1, 0, 1)
-
-
-def test_a_contradiction_refuses_the_whole_message() -> None:
-    contradicted = line(source="rule", carried="tls-required-no", forecast="2.0.0", reason="ok")
-    beside = line(
-        requirement="tls-required-no",
-        source="tls-required",
-        carried="tls-required-no",
-        forecast="2.0.0",
-        reason="ok",
-        to="<v@example.net>",
-    )
-    assert counts(contradicted, beside)["defer"] == (2, 0, 1)
-    assert counts(beside)["defer"] == (0, 0, 0)
-
-
-@pytest.mark.parametrize(("downgraded", "expected"), [("86400", (0, 1, 1)), ("864000", (1, 0, 1))])
-def test_within_the_grace_of_a_downgrade_a_refusal_is_a_deferral(
-    downgraded: str, expected: tuple[int, int, int]
-) -> None:
-    assert counts(line(downgraded=downgraded))["reject"] == expected
-
-
-def test_messages_whose_further_recipients_may_come_are_bounded() -> None:
-    log = [line(**FIELD, queue_id=str(number)) for number in range(MAX_OPEN + 10)]
-    assert counts(*log)["reject"] == (MAX_OPEN + 10, 0, MAX_OPEN + 10)
-
-
-def test_lines_that_are_no_recipient_of_ours_are_passed_over() -> None:
-    garbage = [
-        "",
-        "recipient",
-        '{"event": "recipient"}',
-        '{"event": "recipient", "recipient": [',
-        "[1, 2] recipient {}",
-        line(requirement="frobnicate"),
-        line(reason="frobnicate"),
-        "recipient " + "x" * 20_000,
-    ]
-    assert counts(*garbage) == {"defer": (0, 0, 0), "reject": (0, 0, 0)}
-
-
-@given(st.text(max_size=300))
-def test_no_line_makes_it_stumble(text: str) -> None:
-    counts(text + " recipient", 'event=recipient sender="' + text)
+from requiretls_milter.commands.logs import UNIT
+from requiretls_milter.reports.would_have import MAX_MESSAGES
+from tests.support.commandline import call
+from tests.support.milterlogs import recipient_line as line
 
 
 def test_the_command_reads_files_and_tells_domains(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    defaults: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "log"
     log.write_text(line() + "\n" + line("logfmt", to="<w@example.net>", queue_id="4B") + "\n")
-    empty = tmp_path / "config.toml"
-    empty.write_text("")
-    with pytest.raises(SystemExit) as end:
-        cli.main(["report", "--would-have", "--config", str(empty), str(log)])
-    assert end.value.code == 0
-    told = capsys.readouterr().out
+    status, told, _ = call(capsys, "report", "--would-have", "--config", defaults, log)
+    assert status == 0
     assert "mode reject: 2 recipients refused, 0 deferred, 2 messages hit" in told
     assert "  example.net: 1 refused, 0 deferred, mostly requiretls_not_offered\n    4B\n" in told
-    with pytest.raises(SystemExit):
-        cli.main(["report", "--would-have", "--config", str(empty), "--format", "json", str(log)])
-    found = json.loads(capsys.readouterr().out)
+    arguments = ("report", "--would-have", "--config", defaults, "--format", "json", log)
+    found = json.loads(call(capsys, *arguments).out)
     assert [(item["mode"], item["refused"], item["deferred"]) for item in found] == [
         ("defer", 0, 2),
         ("reject", 2, 0),
@@ -172,40 +32,46 @@ def test_the_command_reads_files_and_tells_domains(
 
 
 def test_of_many_messages_the_first_are_shown(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    defaults: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "log"
     log.write_text("".join(f"{line(queue_id=f'4{number:04}')}\n" for number in range(1200)))
-    empty = tmp_path / "config.toml"
-    empty.write_text("")
-    told = []
-    for form in ("text", "json"):
-        with pytest.raises(SystemExit):
-            cli.main(["report", "--would-have", "--config", str(empty), "--format", form, str(log)])
-        told.append(capsys.readouterr().out)
-    assert "\n    40000 40001 40002 40003 40004 and more\n" in told[0]
-    (rejected,) = [mode for mode in json.loads(told[1]) if mode["mode"] == "reject"]
+    arguments = ("report", "--would-have", "--config", defaults, log)
+    assert "\n    40000 40001 40002 40003 40004 and more\n" in call(capsys, *arguments).out
+    told = json.loads(call(capsys, *arguments, "--format", "json").out)
+    (rejected,) = [mode for mode in told if mode["mode"] == "reject"]
     assert rejected["messages"] == 1200
     assert len(rejected["domains"]["example.org"]["messages"]) == MAX_MESSAGES
 
 
 def test_a_log_that_cannot_be_read_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    defaults: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    empty = tmp_path / "config.toml"
-    empty.write_text("")
-    with pytest.raises(SystemExit) as end:
-        cli.main(["report", "--would-have", "--config", str(empty), str(tmp_path / "none")])
-    assert end.value.code == 2
-    assert "No such file" in capsys.readouterr().err
+    arguments = ("report", "--would-have", "--config", defaults, tmp_path / "none")
+    status, told, error = call(capsys, *arguments)
+    assert (status, told) == (2, "")
+    assert "No such file" in error
+
+
+def test_without_a_log_the_journal_of_the_unit_is_read(
+    defaults: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = tmp_path / "journalctl"
+    program.write_text(f"#!/bin/sh\necho \"$@\" >{tmp_path}/arguments\necho '{line()}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    status, told, _ = call(capsys, "report", "--would-have", "--config", defaults, "--days", 3)
+    assert status == 0
+    assert "mode reject: 1 recipients refused" in told
+    assert (tmp_path / "arguments").read_text().startswith(f"--unit {UNIT} --since -3d ")
 
 
 def test_without_tables_there_is_no_domain_to_report_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    defaults: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    empty = tmp_path / "config.toml"
-    empty.write_text("")
-    with pytest.raises(SystemExit) as end:
-        cli.main(["report", "--config", str(empty)])
-    assert end.value.code == 0
-    assert "no domain has a table" in capsys.readouterr().out
+    status, told, _ = call(capsys, "report", "--config", defaults)
+    assert status == 0
+    assert "no domain has a table" in told

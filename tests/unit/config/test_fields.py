@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from requiretls_milter.config import Config, ConfigError, fields, parse
-from requiretls_milter.syntax.endpoint import parse_store_url
+from requiretls_milter.syntax.endpoint import StoreUrl
 
 
 def accepted(key: str, value: str) -> object:
@@ -42,7 +42,7 @@ def refused(key: str, value: str) -> str:
     ],
 )
 def test_milter_sockets_get_one_form(given: str, canonical: str) -> None:
-    assert accepted("milter.socket", f'"{given}"') == canonical
+    assert str(accepted("milter.socket", f'"{given}"')) == canonical
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_milter_sockets_get_one_form(given: str, canonical: str) -> None:
         ("inet:smtp@127.0.0.1", "expected a port"),
         ("inet:8894@::1", "the family is inet"),
         ("inet6:8894@127.0.0.1", "the family is inet6"),
-        ("inet:8894@a b", "no domain name"),
+        ("inet:8894@a b", "not a domain name"),
         ("tcp:8894@127.0.0.1", "expected unix:/PATH"),
     ],
 )
@@ -73,7 +73,7 @@ def test_the_path_of_a_unix_socket_has_107_bytes_at_most(length: int, good: bool
     path = "/" + "a" * (length - 1)
     for key, value in (("milter.socket", f"unix:{path}"), ("engine.socket", path)):
         if good:
-            assert accepted(key, f'"{value}"') == value
+            assert str(accepted(key, f'"{value}"')) == value
         else:
             assert "at most 107 bytes" in refused(key, f'"{value}"')
 
@@ -88,7 +88,7 @@ def test_the_path_of_a_unix_socket_has_107_bytes_at_most(length: int, good: bool
     ],
 )
 def test_the_metrics_endpoint_is_an_address_and_a_port(given: str, canonical: str) -> None:
-    assert accepted("metrics.listen", f'"{given}"') == canonical
+    assert str(accepted("metrics.listen", f'"{given}"') or "") == canonical
 
 
 @pytest.mark.parametrize("value", ["9894", ":9894", "localhost:9894", "::1:9894", "1.2.3.4"])
@@ -109,7 +109,9 @@ def test_what_is_no_address_and_port_is_no_metrics_endpoint(value: str) -> None:
     ],
 )
 def test_resolvers_get_one_form(given: str, canonical: str) -> None:
-    assert accepted("dns.nameservers", f'["{given}"]') == (canonical,)
+    found = accepted("dns.nameservers", f'["{given}"]')
+    assert isinstance(found, tuple)
+    assert [str(one) for one in found] == [canonical]
 
 
 @pytest.mark.parametrize("value", ["", "localhost", "1.2.3", "1.2.3.4:", "1.2.3.4:0", "[::1]x"])
@@ -222,8 +224,8 @@ def test_what_is_no_service_of_master_cf_is_no_transport(name: str) -> None:
         ("probe.port", "65536", False),
         ("mta.mx_address_limit", "-1", False),
         ("mta.mx_address_limit", "0", True),
-        ("mta.mx_session_limit", "1000", True),
-        ("mta.mx_session_limit", "1001", False),
+        ("mta.mx_address_limit", "1000", True),
+        ("mta.mx_address_limit", "1001", False),
         ("dns.timeout", "0", False),
         ("dns.timeout", "0.001", True),
         ("dns.timeout", "3600", True),
@@ -314,9 +316,9 @@ def test_what_is_no_network_is_refused(value: str) -> None:
     ],
 )
 def test_stores_are_named_by_url(url: str, parsed: tuple[str, str]) -> None:
-    assert accepted("store.url", f'"{url}"') == url
-    found = parse_store_url(url)
-    assert (found.kind, found.path) == parsed
+    found = accepted("store.url", f'"{url}"')
+    assert isinstance(found, StoreUrl)
+    assert (str(found), found.kind, found.path) == (url, *parsed)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the doctor reads from Postfix's settings."""
+"""Checks of Postfix's settings against the configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from requiretls_milter.config import Config
 from requiretls_milter.doctor.finding import Finding, Severity
 from requiretls_milter.doctor.mta import (
     DEFAULT_ACTIONS,
-    Asked,
+    ListedMilter,
     attached,
     examine,
     milters,
@@ -68,14 +68,14 @@ def test_a_good_installation_has_no_fault() -> None:
     }
 
 
-# ---------------------------------------------------------------- who asks us
+# ---------------------------------------------------------------- which services call the milter
 
 
 def test_a_list_of_milters_is_read_with_its_overrides() -> None:
     text = "inet:localhost:8891, { unix:m.sock, default_action=accept { command_timeout = 5s } } {}"
     assert milters(text) == [
-        Asked("inet:localhost:8891"),
-        Asked("unix:m.sock", {"default_action": "accept", "command_timeout": "5s"}),
+        ListedMilter("inet:localhost:8891"),
+        ListedMilter("unix:m.sock", {"default_action": "accept", "command_timeout": "5s"}),
     ]
 
 
@@ -131,7 +131,7 @@ def test_a_socket_is_the_same_behind_a_symbolic_link(tmp_path: Path) -> None:
     assert attachment.ours
 
 
-def test_a_postfix_that_does_not_ask_us_is_an_error_with_the_line_to_add() -> None:
+def test_a_postfix_that_does_not_call_the_milter_is_an_error_with_the_line_to_add() -> None:
     smtpd = service("smtpd", "smtp", "inet", chroot=True, smtpd_milters="inet:localhost:8891")
     finding = one(configured(), postfix(smtpd), "attached")
     assert finding.severity is Severity.ERROR
@@ -161,7 +161,7 @@ def test_a_name_that_is_nearly_ours_is_an_error_that_tells_both_places() -> None
     assert "unix:/run/requiretls-milter/milter.sock" in finding.found
 
 
-def test_a_service_that_does_not_ask_us_is_a_warning_an_inner_one_is_none() -> None:
+def test_a_service_that_does_not_call_the_milter_is_a_warning_an_inner_one_is_none() -> None:
     made = postfix(
         service("smtpd", "smtp", "inet"),
         service("smtpd", "submission", "inet", smtpd_milters=""),
@@ -180,7 +180,7 @@ def test_a_service_that_does_not_ask_us_is_a_warning_an_inner_one_is_none() -> N
         {"smtpd_milters": "disable"},
     ],
 )
-def test_milters_that_are_switched_off_are_not_asked(settings: dict[str, Any]) -> None:
+def test_milters_that_are_switched_off_are_not_called(settings: dict[str, Any]) -> None:
     made = postfix(service("smtpd", "smtp", "inet", **settings))
     assert one(configured(), made, "attached").severity is Severity.ERROR
 
@@ -213,7 +213,7 @@ def test_a_postfix_that_takes_no_mail_is_told() -> None:
     assert one(configured(), made, "attached").severity is Severity.WARNING
 
 
-# ---------------------------------------------------------------- how we are asked
+# ---------------------------------------------------------------- how the milter is called
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_what_is_set_for_this_milter_alone_counts() -> None:
         ("vanish", "monitor", Severity.ERROR),
     ],
 )
-def test_what_happens_while_we_are_down_is_explained(
+def test_what_happens_while_the_milter_is_down_is_explained(
     action: str, mode: str, severity: Severity
 ) -> None:
     made = postfix(service("smtpd", "smtp", "inet", milter_default_action=action))
@@ -343,7 +343,7 @@ def test_requiretls_switched_off_is_told() -> None:
         {"smtpd_discard_ehlo_keywords": "requiretls"},
     ],
 )
-def test_a_service_where_requiretls_cannot_be_asked_is_told(settings: dict[str, Any]) -> None:
+def test_a_service_where_requiretls_cannot_be_requested_is_told(settings: dict[str, Any]) -> None:
     made = postfix(service("smtpd", "smtp", "inet", **settings))
     assert one(configured(), made, "starttls").severity is Severity.WARNING
     inner = postfix(service("smtpd", "127.0.0.1:10025", "inet", **settings))

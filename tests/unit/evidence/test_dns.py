@@ -20,6 +20,8 @@ from requiretls_milter.evidence.dns import (
 )
 from requiretls_milter.evidence.tlsa import find_tlsa
 from requiretls_milter.model import AddressLookup, DnsOutcome, MxRecord
+from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
+from requiretls_milter.telemetry.counting import Counters
 from tests.support.dnsserver import (
     SILENT,
     DnsServer,
@@ -30,17 +32,18 @@ from tests.support.dnsserver import (
     nxdomain,
     soa,
 )
+from tests.support.stores import saturated
 
 NOW = 1_000_000.0
 
 
 @pytest.fixture
 def resolver(server: DnsServer) -> Resolver:
-    return Resolver([server.address], 1.0, clock=lambda: NOW)
+    return Resolver([server.nameserver], 1.0, clock=lambda: NOW)
 
 
 def impatient(server: DnsServer, timeout: float = 0.3, **limits: Any) -> Resolver:
-    return Resolver([server.address], timeout, clock=lambda: NOW, **limits)
+    return Resolver([server.nameserver], timeout, clock=lambda: NOW, **limits)
 
 
 # ---------------------------------------------------------------- who is believed
@@ -66,7 +69,7 @@ async def test_r20_the_ad_bit_of_a_system_resolver_elsewhere_is_ignored(
     resolver = Resolver([], 1.0)
     assert not resolver.trusted
     # The packets go to the scripted server all the same.
-    resolver._stub.nameservers = Resolver([server.address], 1.0)._stub.nameservers
+    resolver._stub.nameservers = Resolver([server.nameserver], 1.0)._stub.nameservers
     evidence = await resolver.mx("a.test")
     assert evidence.outcome is DnsOutcome.FOUND
     assert not evidence.secure
@@ -79,7 +82,7 @@ def test_a_system_that_asks_others_by_now_is_told_from_one_that_does_not(
     """/etc/resolv.conf is read once; at a reload it is compared."""
     here, elsewhere = [("127.0.0.1", 53)], [("192.0.2.53", 53)]
     monkeypatch.setattr("requiretls_milter.evidence.dns._system_nameservers", lambda: here)
-    of_system, configured = Resolver([], 1.0), Resolver(["127.0.0.1"], 1.0)
+    of_system, configured = Resolver([], 1.0), Resolver([Nameserver("127.0.0.1", DNS_PORT)], 1.0)
     assert of_system.is_current()
     monkeypatch.setattr("requiretls_milter.evidence.dns._system_nameservers", lambda: elsewhere)
     assert not of_system.is_current()
@@ -163,7 +166,7 @@ async def test_r21_silence_is_an_error_within_one_deadline(server: DnsServer) ->
 
 
 async def test_r21_a_server_that_is_not_there_is_an_error() -> None:
-    evidence = await Resolver(["127.0.0.1:1"], 0.3).mx("a.test")
+    evidence = await Resolver([Nameserver("127.0.0.1", 1)], 0.3).mx("a.test")
     assert evidence.outcome is DnsOutcome.ERROR
 
 
@@ -208,7 +211,7 @@ async def test_r21_the_next_server_is_asked_where_one_fails(server: DnsServer) -
     async with DnsServer() as broken:
         broken.set("a.test", "MX", failure())
         server.set("a.test", "MX", found("a.test 300 IN MX 10 mx.a.test."))
-        evidence = await Resolver([broken.address, server.address], 1.0).mx("a.test")
+        evidence = await Resolver([broken.nameserver, server.nameserver], 1.0).mx("a.test")
     assert evidence.outcome is DnsOutcome.FOUND
 
 
@@ -603,7 +606,7 @@ async def test_only_the_protocols_of_the_mta_are_asked_for(
 ) -> None:
     server.set("mx.test", "A", found("mx.test 300 IN A 192.0.2.1"))
     server.set("mx.test", "AAAA", found("mx.test 300 IN AAAA 2001:db8::1"))
-    result = await Resolver([server.address], 1.0, protocols).addresses("mx.test")
+    result = await Resolver([server.nameserver], 1.0, protocols).addresses("mx.test")
     assert result.addresses == addresses
     assert sorted(server.types_asked("mx.test")) == asked
 
@@ -622,7 +625,7 @@ async def test_an_address_stands_for_itself_without_a_query_and_insecurely(
 async def test_an_address_of_a_protocol_that_the_mta_lacks_is_no_address(
     server: DnsServer,
 ) -> None:
-    result = await Resolver([server.address], 1.0, ["ipv4"]).addresses("2001:db8::1")
+    result = await Resolver([server.nameserver], 1.0, ["ipv4"]).addresses("2001:db8::1")
     assert result.outcome is DnsOutcome.NODATA
     assert result.addresses == ()
 
@@ -694,17 +697,17 @@ async def test_the_whole_chase_has_one_deadline(server: DnsServer) -> None:
 
 
 async def test_lookups_at_once_are_bounded(server: DnsServer) -> None:
-    met: list[str] = []
+    counters = Counters()
     server.set("slow.test", "MX", SILENT)
     server.set("a.test", "MX", found("a.test 300 IN MX 10 mx.a.test."))
-    resolver = impatient(server, 0.4, lookups=2, full=met.append)
+    resolver = impatient(server, 0.4, lookups=2, counters=counters)
     slow = [asyncio.create_task(resolver.mx("slow.test")) for _ in range(2)]
     await asyncio.sleep(0.05)
     started = time.monotonic()
     evidence = await resolver.mx("a.test")
     assert evidence.outcome is DnsOutcome.FOUND
     assert time.monotonic() - started > 0.2
-    assert met == ["lookups"]
+    assert saturated(counters) == {"lookups": 1}
     await asyncio.gather(*slow)
 
 

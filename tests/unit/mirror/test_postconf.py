@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requiretls_milter.mirror import postconf as mta_postconf
+from requiretls_milter.mirror import postconf
 from requiretls_milter.mirror.postconf import (
     Postconf,
     PostconfError,
@@ -19,6 +19,7 @@ from requiretls_milter.mirror.postconf import (
     parse_lines,
     parse_services,
     split_list,
+    split_table,
     without_braces,
 )
 
@@ -48,6 +49,18 @@ def test_splitting_loses_nothing_but_separators(text: str) -> None:
 def test_braces_are_taken_off_once() -> None:
     assert without_braces("{ {a b} }") == "{a b}"
     assert without_braces("{a") == "{a"
+
+
+@pytest.mark.parametrize(
+    ("item", "kind", "name"),
+    [
+        ("hash:/etc/postfix/tls", "hash", "/etc/postfix/tls"),
+        ("proxy:hash:/etc/debug:x", "hash", "/etc/debug:x"),
+        ("debug:proxy:socketmap:inet:h:1:x", "socketmap", "inet:h:1:x"),
+    ],
+)
+def test_the_type_of_a_table_is_behind_its_adapters(item: str, kind: str, name: str) -> None:
+    assert split_table(item) == (kind, name)
 
 
 def test_json_is_one_object_a_line() -> None:
@@ -124,7 +137,7 @@ def test_the_last_words_of_a_program_that_fails_are_told(tmp_path: Path) -> None
 
 
 def test_a_program_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mta_postconf, "TIMEOUT", 0.2)
+    monkeypatch.setattr(postconf, "TIMEOUT", 0.2)
     with pytest.raises(PostconfError, match=r"no answer in 0\.2 s"):
         Postconf(str(program(tmp_path, "exec sleep 60"))).read()
 

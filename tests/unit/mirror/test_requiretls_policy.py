@@ -98,13 +98,13 @@ def test_a_list_with_an_unread_table_is_never_called_postfixs_own() -> None:
     assert isinstance(value, dict)
 
 
-def test_keys_that_postfix_never_looks_for_are_told_and_left_out() -> None:
+def test_keys_that_postfix_never_looks_up_are_told_and_left_out() -> None:
     tables: dict[str, Entries | None] = {
         "hash:a": (("*", "disable"), ("bücher.example", "disable"), ("a.example:25", "disable"))
     }
     value, (warning,) = mirror_policy("hash:a", tables, "example.org")
     assert value == "enforce"
-    assert "never looks for *, b\\xfccher.example, a.example:25" in warning
+    assert "never looks up *, b\\xfccher.example, a.example:25" in warning
 
 
 def test_addresses_and_networks() -> None:
@@ -121,7 +121,7 @@ def test_addresses_and_networks() -> None:
     value, warnings = mirror_policy("hash:a cidr:b", tables, "example.org")
     assert value == {"192.0.2.1": "disable", "192.0.2.2": "disable", "*": "enforce"}
     assert "networks are not mirrored: 10.0.0.0/8" in warnings[0]
-    assert "IPv4 address: opportunistic in Postfix, but enforce here" in warnings[1]
+    assert "IPv4 address: opportunistic in Postfix, but enforce in the mirror" in warnings[1]
 
 
 # ---------------------------------------------------------------- against Postfix's own search

@@ -109,6 +109,12 @@ def test_a_store_keeps_its_url_as_it_was_given() -> None:
     assert parse_store_url("sqlite:///var/./x//state.db").path == "/var/x/state.db"
 
 
+@pytest.mark.parametrize("url", ["sqlite://relative.db", "file:/x", "redis://host:99999/0", ""])
+def test_what_names_no_store_is_no_store(url: str) -> None:
+    with pytest.raises(EndpointError, match="expected"):
+        parse_store_url(url)
+
+
 PARSERS: list[Callable[[str], object]] = [
     absolute_path,
     unix_path,

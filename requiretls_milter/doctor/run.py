@@ -1,4 +1,4 @@
-"""The doctor's round: everything that is looked at, in order."""
+"""Run all checks, in order."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from requiretls_milter.model import ProfileName
 
 
 def run(config: Config, *, postconf: str, config_dir: str, outside: str) -> list[Finding]:
-    """Look at everything; takes as long as DNS and the server outside take.
+    """Run all checks; this takes as long as DNS and the server outside take.
 
     Args:
-        config: what the service should run with.
-        postconf, config_dir: see :class:`Postconf`.
-        outside: a mail server elsewhere, or "".
+        config: the configuration that the service should run with.
+        postconf: the command line of postconf, see :class:`Postconf`.
+        config_dir: the directory of main.cf, or "", see :class:`Postconf`.
+        outside: a mail server on another network, or "".
     """
     findings: list[Finding] = []
-    postfix, made = _postfix(config, findings, postconf, config_dir)
-    if postfix is not None and made is not None:
-        findings += mta.examine(config, postfix, made)
+    postfix, mirrored = _postfix(config, findings, postconf, config_dir)
+    if postfix is not None and mirrored is not None:
+        findings += mta.examine(config, postfix, mirrored)
         findings += host.socket_permissions(config, postfix, list(mta.attached(config, postfix)))
     findings.append(host.milter_answers(config))
     findings += host.service(config)
     findings.append(host.metrics(config))
-    findings += host.resolvers(config, postfix, made)
-    findings += host.authorities(config, postfix, made)
+    findings += host.resolvers(config, postfix, mirrored)
+    findings += host.authorities(config, postfix, mirrored)
     findings.append(host.outside(outside, config))
     findings += (
         warning("configuration", text, "See docs/configuration.md.") for text in warnings(config)
@@ -38,7 +39,7 @@ def run(config: Config, *, postconf: str, config_dir: str, outside: str) -> list
 def _postfix(
     config: Config, findings: list[Finding], postconf: str, config_dir: str
 ) -> tuple[Postfix, Mirror] | tuple[None, None]:
-    """The Postfix beside us, with its mirror; where there is none, a finding says so."""
+    """Read the Postfix of this host and mirror it; if there is none, add a finding that says so."""
     try:
         postfix = Postconf(postconf, config_dir).read()
     except PostconfError as problem:
@@ -46,13 +47,13 @@ def _postfix(
             findings.append(
                 warning(
                     "postfix",
-                    f"nothing of the MTA could be looked at: {problem}",
-                    "Run doctor on the MTA's host; --postconf and --config-dir say where Postfix "
-                    "is.",
+                    f"the MTA could not be examined: {problem}",
+                    "Run doctor on the MTA's host, or name its Postfix by --postconf and "
+                    "--config-dir.",
                 )
             )
         else:
-            findings.append(ok("postfix", f"no Postfix is looked at: {problem}"))
+            findings.append(ok("postfix", f"no Postfix is examined: {problem}"))
         return None, None
     findings.append(ok("postfix", f"Postfix {postfix.version}"))
     return postfix, mirror(postfix)

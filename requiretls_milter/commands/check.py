@@ -1,0 +1,73 @@
+"""``check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from requiretls_milter.commands.common import CONFIG_OPTION, FORMAT_OPTION, fail, load_or_fail
+
+
+@click.command()
+@click.argument("nexthops", metavar="NEXTHOP...", nargs=-1, required=True)
+@CONFIG_OPTION
+@click.option(
+    "--requirement",
+    type=click.Choice(["requiretls", "tls-required-no", "none"]),
+    default="requiretls",
+    show_default=True,
+    help="What the message asks for. The MTA is assumed to act on it.",
+)
+@click.option(
+    "--transport",
+    metavar="NAME",
+    default="smtp",
+    show_default=True,
+    help="The MTA's transport. [mta.transport.NAME] applies, if it exists.",
+)
+@FORMAT_OPTION
+@click.option(
+    "--refresh",
+    is_flag=True,
+    help="Probe again instead of using what a running service already knows.",
+)
+def check(
+    nexthops: tuple[str, ...],
+    config_path: Path | None,
+    requirement: str,
+    transport: str,
+    output: str,
+    refresh: bool,
+) -> int:
+    """Assess next hops now: evidence by server, and forecast.
+
+    NEXTHOP is written as in Postfix: example.org, [mx.example.org] or
+    [192.0.2.1], each optionally with :PORT.
+
+    \b
+    Exit status; the worst of several next hops counts (1 over 75 over 0):
+      0   would be delivered (perhaps not as RFC 8689 requires: see the output)
+      1   would fail permanently
+      75  would be deferred, or the forecast is unknown
+      2   wrong usage, configuration or next hop
+    """
+    from requiretls_milter.forecast.pkix import TrustStoreError
+    from requiretls_milter.model import Requirement
+    from requiretls_milter.reports import assess
+
+    config = load_or_fail(config_path)
+    try:
+        reports = assess.run(
+            assess.parse_all(nexthops),
+            config,
+            Requirement(requirement),
+            transport=transport,
+            refresh=refresh,
+        )
+    except assess.MalformedError as error:
+        fail(*error.mistakes)
+    except TrustStoreError as error:
+        fail(str(error))
+    click.echo(assess.to_json(reports) if output == "json" else assess.to_text(reports))
+    return assess.exit_status(reports)

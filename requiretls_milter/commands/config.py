@@ -1,0 +1,96 @@
+"""``config check``, ``config show`` and ``config explain``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from requiretls_milter.commands.common import CONFIG_OPTION, fail, load_or_fail, warn
+
+
+@click.group()
+def config() -> None:
+    """Check, show and explain the configuration."""
+
+
+@config.command()
+@click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
+def check(file: Path | None) -> int:
+    """Read a configuration and list every mistake in it.
+
+    \b
+    Exit status: 0 if there is none (there may be warnings), else 2.
+    """
+    from requiretls_milter.config import DEFAULT_PATH, warnings
+
+    loaded = load_or_fail(file)
+    if loaded.metrics.tls_certificate:
+        from requiretls_milter.engine.scrape import CertificateError, tls_context
+
+        try:
+            tls_context(loaded.metrics)
+        except CertificateError as error:
+            fail(str(error))
+    warn(*warnings(loaded))
+    if file is None and not DEFAULT_PATH.exists():
+        click.echo(f"{DEFAULT_PATH} does not exist: all defaults")
+    else:
+        click.echo(f"{file or DEFAULT_PATH}: good")
+    return 0
+
+
+@config.command()
+@CONFIG_OPTION
+@click.option(
+    "--defaults", is_flag=True, help="Write every key with its default and its meaning instead."
+)
+def show(config_path: Path | None, defaults: bool) -> int:
+    """Write the configuration in force as TOML, with every key.
+
+    The output includes the password in store.url, if any.
+    """
+    from requiretls_milter.config import Config
+    from requiretls_milter.config.text import render
+
+    if defaults:
+        if config_path is not None:
+            raise click.UsageError("--defaults shows no file: leave --config out")
+        click.echo(render(Config(), annotated=True), nl=False)
+    else:
+        click.echo(render(load_or_fail(config_path)), nl=False)
+    return 0
+
+
+@config.command()
+@click.argument("sender")
+@click.argument("recipient")
+@CONFIG_OPTION
+@click.option(
+    "--nexthop",
+    metavar="NEXTHOP",
+    help="Next hop of the recipient's mail. By default the recipient's domain.",
+)
+def explain(sender: str, recipient: str, config_path: Path | None, nexthop: str | None) -> int:
+    """Show the rule in force for a message, value by value.
+
+    Each value is shown with the table that it comes from.
+
+    SENDER and RECIPIENT are addresses or domains. A SENDER of '' or '<>' is
+    the null reverse-path.
+    """
+    from requiretls_milter.config import DEFAULT_PATH, read
+    from requiretls_milter.config.lines import key_lines
+    from requiretls_milter.reports import explain as explaining
+    from requiretls_milter.syntax.names import DomainNameError
+    from requiretls_milter.syntax.nexthop import NextHopError
+
+    loaded = load_or_fail(config_path)
+    path = config_path or DEFAULT_PATH
+    lines = key_lines(read(path).decode()) if path.exists() else {}
+    try:
+        explanation = explaining.explain(loaded, sender, recipient, nexthop)
+    except (DomainNameError, NextHopError) as error:
+        fail(str(error))
+    click.echo(explaining.to_text(explanation, lines))
+    return 0

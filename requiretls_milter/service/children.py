@@ -1,0 +1,62 @@
+"""The children of one service, those that live now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from requiretls_milter.ipc.child import ENGINE
+from requiretls_milter.service.spawn import Child
+
+
+class Children:
+    """The engine and the workers, by name.
+
+    Args:
+        workers: how many workers the service has; fixed until it is restarted.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.names = (ENGINE, *(f"worker-{number}" for number in range(1, workers + 1)))
+        """All that a whole service has."""
+        self._living: dict[str, Child] = {}
+
+    def __iter__(self) -> Iterator[Child]:
+        """Those that live, in a copy: the caller may remove some."""
+        return iter(list(self._living.values()))
+
+    def __bool__(self) -> bool:
+        """Whether any lives."""
+        return bool(self._living)
+
+    def add(self, child: Child) -> None:
+        """Note a child that was started."""
+        self._living[child.name] = child
+
+    def remove(self, child: Child) -> None:
+        """Forget a child that has ended."""
+        del self._living[child.name]
+
+    @property
+    def engine(self) -> Child | None:
+        """The engine, unless it is being replaced."""
+        return self._living.get(ENGINE)
+
+    @property
+    def workers(self) -> list[Child]:
+        """The workers that live."""
+        return [child for child in self if child.name != ENGINE]
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether the service is whole: every child lives and serves."""
+        return all(name in self._living and self._living[name].ready for name in self.names)
+
+    def is_healthy(self, now: float) -> bool:
+        """Whether the service is whole and no child is silent or stuck."""
+        return self.all_ready and all(child.is_healthy(now) for child in self)
+
+    def summary(self) -> str:
+        """A line for people: how many are ready, and how many connections they have."""
+        ready = sum(child.ready for child in self)
+        connections = sum(child.connections for child in self)
+        return f"{ready} of {len(self.names)} processes ready, {connections} connections"

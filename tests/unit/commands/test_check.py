@@ -1,0 +1,32 @@
+"""``check``: mistakes that end it before anything is probed.
+
+What it does with servers: tests/service/test_check.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
+from tests.support.commandline import call
+
+
+def test_each_malformed_next_hop_is_told(
+    defaults: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = call(capsys, "check", "good.test", "[a", "b..c", "--config", defaults)
+    assert (done.status, done.out) == (2, "")
+    assert [line.partition(":")[0] for line in done.err.splitlines()] == ["error", "error"]
+
+
+def test_authorities_that_cannot_be_used_are_told(
+    defaults: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> TrustStore:
+        raise TrustStoreError("no certificate in it")
+
+    monkeypatch.setattr(TrustStore, "load", refuse)
+    done = call(capsys, "check", "good.test", "--config", defaults)
+    assert (done.status, done.out, done.err) == (2, "", "error: no certificate in it\n")

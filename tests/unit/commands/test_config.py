@@ -1,0 +1,218 @@
+"""``config check``, ``config show`` and ``config explain``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from requiretls_milter import config as configuration
+from requiretls_milter.config import loading
+from tests.support.commandline import call
+
+# ---------------------------------------------------------------- config check
+
+
+def test_config_check_of_a_good_file_is_status_0(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[rules]\nmode = "reject"\n')
+    captured = call(capsys, "config", "check", str(path))
+    assert captured.status == 0
+    assert captured.out == f"{path}: good\n"
+    assert captured.err == ""
+
+
+def test_config_check_tells_every_mistake_and_is_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('rules.mode = "x"\nmilter.workers = 0\nmilter.sockt = ""\n')
+    captured = call(capsys, "config", "check", str(path))
+    assert captured.status == 2
+    assert captured.out == ""
+    assert [line.split(":")[1].strip() for line in captured.err.splitlines()] == [
+        "milter.workers",
+        "milter.sockt",
+        "rules.mode",
+    ]
+
+
+def test_config_check_warns_of_a_promise_that_is_not_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("rules.require = true\n")
+    done = call(capsys, "config", "check", path)
+    assert done.status == 0
+    assert done.err.startswith("warning: rules: require = true with mode")
+
+
+def test_config_check_without_a_file_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = tmp_path / "none.toml"
+    monkeypatch.setattr(loading, "DEFAULT_PATH", absent)
+    monkeypatch.setattr(configuration, "DEFAULT_PATH", absent)
+    done = call(capsys, "config", "check")
+    assert done.status == 0
+    assert done.out == f"{absent} does not exist: all defaults\n"
+
+
+# ---------------------------------------------------------------- config show
+
+
+@pytest.mark.parametrize("defaults", [True, False])
+def test_config_check_accepts_what_config_show_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], defaults: bool
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[rules.recipient."example.org"]\nmode = "reject"\n')
+    arguments = ["--defaults"] if defaults else ["--config", str(path)]
+    status, shown, _ = call(capsys, "config", "show", *arguments)
+    assert status == 0
+    assert ('"example.org"]\nmode = "reject"' in shown.replace("# ", "")) or not defaults
+    path.write_text(shown)
+    assert call(capsys, "config", "check", path).status == 0
+
+
+def test_the_defaults_are_of_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    done = call(capsys, "config", "show", "--defaults", "--config", "x.toml")
+    assert done.status == 2
+    assert "leave --config out" in done.err
+
+
+# ---------------------------------------------------------------- config explain
+
+RULES = """
+[mta]
+local_domains = ["here.example"]
+[rules]
+tag_wait = 3
+[rules.recipient.".example.org"]
+mode = "reject"
+[rules.nexthop."relay.example"]
+on_temporary = "defer"
+[rules.sender."bank.example"]
+require = true
+decide_wait = 5.5
+[rules.sender."quiet.example"]
+mode = "off"
+"""
+
+
+def explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[dict[str, tuple[str, str]], str]:
+    """The rows of the table as key: (value, from), and all of the text."""
+    path = tmp_path / "config.toml"
+    path.write_text(RULES)
+    status, out, _ = call(capsys, "config", "explain", *arguments, "--config", path)
+    assert status == 0
+    rows = {}
+    for line in out.split("\n\n")[1].splitlines()[1:]:
+        key, value, origin = line.split(maxsplit=2)
+        rows[key] = (value, origin)
+    return rows, " ".join(out.split())
+
+
+def test_explain_tells_which_table_each_value_comes_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, text = explained(
+        tmp_path, capsys, "bob@bank.example", "eve@a.example.org", "--nexthop", "[relay.example]"
+    )
+    assert rows["mode"] == ('"reject"', '[rules.recipient.".example.org"], line 7')
+    assert rows["on_temporary"] == ('"defer"', '[rules.nexthop."relay.example"], line 9')
+    assert rows["require"] == ("true", '[rules.sender."bank.example"], line 11')
+    assert rows["decide_wait"] == ("5.5", '[rules.sender."bank.example"], line 12')
+    assert rows["enforce_for"] == ('"trusted"', "[rules], default")
+    assert text.startswith("from bank.example to a.example.org, next hop [relay.example]")
+    assert "required for every message" in text
+    assert "answered with 550, from authenticated clients and trusted networks" in text
+
+
+PRECEDENCE = """
+[rules.recipient.".example.org"]
+mode = "monitor"
+require = false
+[rules.recipient."a.example.org"]
+mode = "reject"
+[rules.sender."bank.example"]
+mode = "off"
+require = true
+"""
+
+
+def test_explain_tells_which_tables_match_and_which_of_their_values_are_overridden(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(PRECEDENCE)
+    arguments = ("config", "explain", "--config", path)
+    done = call(capsys, *arguments, "bob@bank.example", "eve@a.example.org")
+    assert done.status == 0
+    assert done.out.endswith(
+        "These tables match; each overrides those below it, the last one overrides [rules]:\n"
+        '  [rules.recipient."a.example.org"]\n'
+        '  [rules.recipient.".example.org"], overridden: mode = "monitor" (line 3), '
+        "require = false (line 4)\n"
+        '  [rules.sender."bank.example"], overridden: mode = "off" (line 8)\n'
+    )
+    done = call(capsys, *arguments, "x@y.example", "z@y.example")
+    assert done.status == 0
+    assert done.out.endswith("No table by domain matches: [rules] applies.\n")
+
+
+def test_explain_takes_the_domain_of_the_recipient_for_the_next_hop(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, text = explained(tmp_path, capsys, "bob@a.example", "eve@relay.example")
+    assert rows["on_temporary"] == ('"defer"', '[rules.nexthop."relay.example"], line 9')
+    assert "next hop relay.example" in text
+
+
+@pytest.mark.parametrize("sender", ["", "<>"])
+def test_r07_explain_says_that_the_null_sender_is_never_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], sender: str
+) -> None:
+    _, text = explained(tmp_path, capsys, sender, "eve@a.example.org")
+    assert text.startswith("from the null sender to a.example.org")
+    assert "never refused" in text
+
+
+def test_r19_explain_says_that_local_mail_is_not_assessed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, text = explained(tmp_path, capsys, "bob@bank.example", "eve@here.example")
+    assert "Local delivery: nothing is assessed" in text
+
+
+def test_explain_warns_if_what_a_rule_requires_is_not_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, text = explained(tmp_path, capsys, "bob@bank.example", "eve@b.example")
+    assert "always accepted" in text
+    assert "the requirement is not kept" in text
+    _, text = explained(tmp_path, capsys, "bob@quiet.example", "eve@b.example")
+    assert "no tag is written" in text
+    assert "the requirement is not kept" not in text
+
+
+def test_explain_takes_domains_and_unicode(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, text = explained(tmp_path, capsys, "<bob@Bücher.example>", "b.example")
+    assert text.startswith("from xn--bcher-kva.example to b.example")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["a..b", "c.example"], ["a.example", "b c"], ["a.example", "b", "--nexthop", "["]]
+)
+def test_what_is_no_address_is_status_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = call(capsys, "config", "explain", *arguments)
+    assert done.status == 2
+    assert done.err.startswith("error: ")

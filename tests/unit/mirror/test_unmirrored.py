@@ -1,0 +1,42 @@
+"""Each setting that changes a delivery and has no key leads to a warning."""
+
+from __future__ import annotations
+
+import pytest
+
+from requiretls_milter.mirror.postconf import PARAMETERS
+from requiretls_milter.mirror.section import mirror
+from requiretls_milter.mirror.unmirrored import CLIENT, GLOBAL, Unmirrored
+from tests.support.postfixes import DEFAULTS_3_11, postfix, warned
+
+
+def test_every_parameter_that_is_told_of_is_asked_for() -> None:
+    assert {one.name for one in (*CLIENT, *GLOBAL)} <= set(PARAMETERS)
+
+
+@pytest.mark.parametrize("parameter", [*CLIENT, *GLOBAL], ids=lambda one: one.name)
+def test_a_setting_that_would_change_a_forecast_is_told(parameter: Unmirrored) -> None:
+    value = (
+        next(iter(parameter.words))
+        if parameter.words
+        else {"yes": "no", "no": "yes"}.get(DEFAULTS_3_11[parameter.name], "5something")
+    )
+    made = mirror(postfix(**{parameter.name: value}))
+    assert warned(made, f"{parameter.name} = {value}: ")
+
+
+@pytest.mark.parametrize("parameter", [*CLIENT, *GLOBAL], ids=lambda one: one.name)
+def test_a_parameter_that_postfix_does_not_have_does_not_matter(parameter: Unmirrored) -> None:
+    assert not parameter.matters("")
+
+
+def test_a_list_matters_by_its_words() -> None:
+    keywords = Unmirrored("x", "why", words=frozenset({"starttls"}))
+    assert keywords.matters("chunking, STARTTLS")
+    assert not keywords.matters("chunking")
+
+
+def test_case_and_blanks_do_not_matter() -> None:
+    digests = Unmirrored("x", "why", frozenset({"sha512 sha256"}))
+    assert not digests.matters(" SHA512   sha256 ")
+    assert digests.matters("sha256 sha512")

@@ -1,0 +1,116 @@
+"""``audit`` compares the forecasts in logs with what Postfix then did."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from requiretls_milter.reports.audit import MAX_DIFFERENCES, MAX_EARLY, Audit, Result, audit
+from tests.support.milterlogs import delivery_line, forecast_line
+
+
+def result(*lines: str) -> str:
+    """How the only recipient in *lines* compares."""
+    found = audit(lines)
+    assert found.results.total() + found.waiting == 1
+    return next(iter(found.results)).value if found.results else "waiting"
+
+
+@pytest.mark.parametrize("form", ["logfmt", "json"])
+@pytest.mark.parametrize(
+    ("forecast", "delivery", "expected"),
+    [
+        (("2.0.0", "ok", "dane/requiretls"), ("2.0.0", "dane/requiretls"), "equal"),
+        (("2.0.0",), ("2.6.0",), "equal"),  # what a success is called is the server's affair
+        (("5.7.30", "requiretls_not_offered"), ("5.7.30",), "equal"),
+        (("4.7.5", "tls_handshake_failed", "dane?"), ("4.7.5", "dane?"), "equal"),
+        (("5.7.30", "requiretls_not_offered"), ("5.7.10",), "different"),
+        (("2.0.0", "ok", "dane"), ("2.0.0", "may:none"), "different"),
+        (("2.0.0", "ok", "dane"), ("2.0.0",), "equal"),  # no such word before 3.11
+        (("2.0.0",), ("4.4.1",), "different"),
+        (("5.7.30", "requiretls_not_offered"), ("2.0.0",), "different"),
+        (("unknown", "unknown"), ("2.0.0",), "unknown"),
+    ],
+)
+def test_status_and_token_are_compared(
+    form: str, forecast: tuple[str, ...], delivery: tuple[str, ...], expected: str
+) -> None:
+    assert result(forecast_line(*forecast, form=form), delivery_line(*delivery)) == expected
+
+
+@pytest.mark.parametrize("command", ["MAIL FROM", "RCPT TO", "DATA", "end of DATA"])
+def test_a_refusal_that_no_forecast_knows_is_no_difference(command: str) -> None:
+    said = f"host mx1[192.0.2.1] said: 550 5.1.1 no (in reply to {command} command)"
+    assert result(forecast_line("2.0.0"), delivery_line("5.1.1", said=said)) == "later"
+    failure = forecast_line("5.7.30", "requiretls_not_offered")
+    assert result(failure, delivery_line("5.1.1", said=said)) == "different"
+
+
+def test_a_reply_to_ehlo_or_starttls_is_what_a_forecast_knows() -> None:
+    said = "host mx1[192.0.2.1] said: 454 4.7.0 no (in reply to STARTTLS command)"
+    assert result(forecast_line("2.0.0"), delivery_line("4.7.0", said=said)) == "different"
+
+
+def test_the_first_attempt_counts() -> None:
+    lines = (forecast_line("4.4.1", "unreachable"), delivery_line("4.4.1"), delivery_line("2.0.0"))
+    assert result(*lines) == "equal"
+
+
+def test_mail_that_waits_for_a_next_hop_in_trouble_was_not_tried() -> None:
+    suspended = "delivery temporarily suspended: connect to mx1[192.0.2.1]:25: refused"
+    forecast = forecast_line("4.4.1", "unreachable")
+    assert result(forecast, delivery_line("4.4.1", said=suspended)) == "waiting"
+    assert (
+        result(forecast, delivery_line("4.4.1", said=suspended), delivery_line("4.4.1")) == "equal"
+    )
+
+
+def test_the_recipient_is_the_one_that_the_milter_saw() -> None:
+    alias = delivery_line("2.0.0", to="v@elsewhere.example", extra="orig_to=<U@Example.org>, ")
+    assert result(forecast_line("2.0.0"), alias) == "equal"
+    assert audit([forecast_line("2.0.0"), delivery_line("2.0.0", to="v@example.org")]).waiting == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        forecast_line("5.7.30", "requiretls_not_offered", action="reject"),
+        forecast_line("5.7.30", "requiretls_not_offered", action="defer"),
+        forecast_line("2.0.0", "local"),
+        forecast_line("2.0.0", event="message"),
+        forecast_line("2.0.0", queue_id=""),
+        "event=recipient",
+    ],
+    ids=["refused", "deferred", "local", "no-recipient", "no-id", "nothing"],
+)
+def test_what_has_no_delivery_to_compare_is_passed_over(line: str) -> None:
+    assert audit([line, delivery_line("2.0.0")]) == Audit()
+
+
+def test_lines_of_two_programs_may_cross() -> None:
+    assert result(delivery_line("2.0.0"), forecast_line("2.0.0")) == "equal"
+
+
+def test_what_is_kept_is_bounded() -> None:
+    others = (delivery_line("2.0.0", to=f"u{n}@example.org") for n in range(MAX_EARLY))
+    assert result(delivery_line("2.0.0"), *others, forecast_line("2.0.0")) == "waiting"
+    many = audit(
+        line
+        for n in range(MAX_DIFFERENCES + 5)
+        for line in (
+            forecast_line("2.0.0", to=f"<u{n}@example.org>"),
+            delivery_line("4.4.1", to=f"u{n}@example.org"),
+        )
+    )
+    assert many.results[Result.DIFFERENT] == MAX_DIFFERENCES + 5
+    assert len(many.differences) == MAX_DIFFERENCES
+
+
+@given(
+    st.lists(
+        st.text() | st.sampled_from((forecast_line("2.0.0"), delivery_line("2.0.0"))), max_size=6
+    )
+)
+def test_no_line_raises_anything(lines: list[str]) -> None:
+    audit(lines)

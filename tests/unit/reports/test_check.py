@@ -1,0 +1,205 @@
+"""What ``check`` reports on a next hop, from evidence alone."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from requiretls_milter.model import (
+    AddressLookup,
+    DnsOutcome,
+    DomainEvidence,
+    HopKind,
+    HostEvidence,
+    MtaProfile,
+    MtaStsMode,
+    MxEvidence,
+    NextHop,
+    ProbeEvidence,
+    ProbeFailure,
+    ProbeStage,
+    Reply,
+    Requirement,
+)
+from requiretls_milter.reports.check import (
+    NextHopReport,
+    exit_status,
+    next_hop_report,
+    starttls_word,
+)
+from tests.support import build
+from tests.support.build import clear, domain, host, probe, replace
+
+DANE_RECORD = build.certificate().tlsa(3, 1, 1)
+
+
+def reported(evidence: DomainEvidence, profile: MtaProfile = build.DANE) -> NextHopReport:
+    return next_hop_report(
+        "Example.ORG",
+        evidence,
+        requirement=Requirement.REQUIRETLS,
+        profile=profile,
+        trust=build.trust(),
+        now=build.NOW,
+    )
+
+
+def test_the_next_hop_stays_as_given() -> None:
+    report = reported(domain(host(DANE_RECORD)))
+    assert (report["nexthop"], report["requirement"]) == ("Example.ORG", "requiretls")
+
+
+def test_the_forecast_stands_beside_that_of_rfc_8689() -> None:
+    report = reported(domain(host(DANE_RECORD), secure=False))
+    assert report["forecast"]["status"] == "2.0.0"
+    assert report["forecast"]["compliant"] is False
+    assert report["rfc8689"] == {"status": "5.7.10", "reason": "mx_lookup_insecure"}
+    only = reported(domain(host(DANE_RECORD), secure=False), build.LETTER)
+    assert only["forecast"]["status"] == only["rfc8689"]["status"] == "5.7.10"
+
+
+def test_a_time_is_rfc_3339_in_utc_and_no_end_is_null() -> None:
+    evidence = domain(host(DANE_RECORD))
+    assert reported(evidence)["forecast"]["valid_until"] is None
+    seen = replace(probe(), expires=1_700_000_000.9)
+    found = reported(domain(host(DANE_RECORD, seen=seen)))["forecast"]["valid_until"]
+    assert found == "2023-11-14T22:13:20Z"
+
+
+def test_without_an_mx_lookup_its_security_is_null() -> None:
+    evidence = domain(host(DANE_RECORD))
+    alone = replace(evidence, nexthop=NextHop(HopKind.HOST, "mx1.example.org"))
+    assert reported(alone)["mx_lookup_secure"] is None
+    assert reported(evidence)["mx_lookup_secure"] is True
+    assert reported(domain(host(), secure=False))["mx_lookup_secure"] is False
+
+
+@pytest.mark.parametrize(
+    ("patterns", "mode", "match"),
+    [
+        (None, MtaStsMode.ENFORCE, None),
+        (("mx1.example.org",), MtaStsMode.ENFORCE, True),
+        (("*.example.net",), MtaStsMode.ENFORCE, False),
+        (("*.example.org",), MtaStsMode.TESTING, True),
+        (("*.example.org",), MtaStsMode.NONE, None),
+    ],
+)
+def test_a_host_is_matched_against_the_mta_sts_policy(
+    patterns: tuple[str, ...] | None, mode: MtaStsMode, match: bool | None
+) -> None:
+    report = reported(domain(host(), sts=patterns, mode=mode))
+    (found,) = report["hosts"]
+    assert found["mta_sts_match"] is match
+    policy = report["mta_sts"]
+    assert (policy and policy["mx"]) == (list(patterns) if patterns else None)
+
+
+def test_tlsa_records_are_in_presentation_form_and_useless_ones_marked() -> None:
+    useless = replace(DANE_RECORD, usage=0)
+    (found,) = reported(domain(host(DANE_RECORD, useless)))["hosts"]
+    digest = DANE_RECORD.data.hex()
+    assert found["tlsa"] == [f"3 1 1 {digest}", f"0 1 1 {digest} (unusable)"]
+
+
+def test_tlsa_records_that_are_not_secure_are_none_and_a_failed_lookup_is_null() -> None:
+    (insecure,) = reported(domain(host(DANE_RECORD, tlsa_secure=False)))["hosts"]
+    assert insecure["tlsa"] == []
+    (failed,) = reported(domain(host(tlsa_outcome=DnsOutcome.ERROR)))["hosts"]
+    assert failed["tlsa"] is None
+
+
+@pytest.mark.parametrize(
+    ("host_evidence", "by", "error"),
+    [
+        (host(DANE_RECORD), "dane", False),
+        (host(), "pkix", False),
+        (host(build.BAD), None, True),
+        (host(seen=clear()), None, False),
+    ],
+)
+def test_the_certificate_says_what_verified_it(
+    host_evidence: HostEvidence, by: str | None, error: bool
+) -> None:
+    (found,) = reported(domain(host_evidence))["hosts"]
+    assert found["certificate"]["verified_by"] == by
+    assert bool(found["certificate"]["error"]) is error
+
+
+def test_a_host_is_judged_as_if_it_were_the_only_one() -> None:
+    good, bad = host(DANE_RECORD), host(name="mx2.example.org", preference=20, seen=clear())
+    report = reported(domain(good, bad))
+    assert [found["status"][0] for found in report["hosts"]] == ["2", "5"]
+    assert report["forecast"]["status"] == "2.0.0"
+
+
+def two_addresses(first: ProbeEvidence, second: ProbeEvidence) -> HostEvidence:
+    both = AddressLookup(DnsOutcome.FOUND, True, (first.address, second.address))
+    return replace(host(DANE_RECORD), addresses=both, probes=(first, second))
+
+
+def test_a_host_has_the_values_of_the_address_that_decides() -> None:
+    good, bad = probe("192.0.2.2"), probe("192.0.2.1", requiretls=False)
+    (found,) = reported(domain(two_addresses(bad, good)))["hosts"]
+    assert (found["status"], found["requiretls"]) == ("2.0.0", True)
+    assert [one["status"] for one in found["addresses"]] == ["5.7.30", "2.0.0"]
+
+
+def test_an_address_that_the_mta_never_tries_is_unknown_and_does_not_count() -> None:
+    v4 = replace(build.DANE, inet_protocols=("ipv4",))
+    evidence = domain(two_addresses(probe("2001:db8::1", requiretls=False), probe("192.0.2.2")))
+    (found,) = reported(evidence, v4)["hosts"]
+    assert [one["status"] for one in found["addresses"]] == ["unknown", "2.0.0"]
+    assert found["status"] == "2.0.0"
+
+
+def test_a_host_without_addresses_is_unknown_in_all_it_shows() -> None:
+    nowhere = AddressLookup(DnsOutcome.NODATA, True, ())
+    (found,) = reported(domain(replace(host(), addresses=nowhere, probes=())))["hosts"]
+    assert (found["starttls"], found["tls_version"], found["addresses"]) == ("unknown", None, [])
+    assert found["status"][0] in "45"
+
+
+def test_a_domain_without_hosts_has_none() -> None:
+    nothing = replace(domain(), mx=MxEvidence(DnsOutcome.NXDOMAIN, True, ()))
+    assert reported(nothing)["hosts"] == []
+
+
+@pytest.mark.parametrize(
+    ("seen", "word"),
+    [
+        (probe(), "offered"),
+        (clear(), "not_offered"),
+        (replace(clear(), starttls_reply=Reply(454)), "refused"),
+        (ProbeEvidence("192.0.2.1"), "unknown"),
+        (ProbeEvidence("192.0.2.1", ProbeStage.CONNECT, ProbeFailure.REFUSED), "unreachable"),
+        (ProbeEvidence("192.0.2.1", ProbeStage.BANNER, ProbeFailure.TIMEOUT), "unreachable"),
+        (ProbeEvidence("192.0.2.1", ProbeStage.EHLO, ProbeFailure.CLOSED), "unreachable"),
+        (ProbeEvidence("192.0.2.1", ProbeStage.CONNECT, ProbeFailure.FORBIDDEN), "unknown"),
+        (ProbeEvidence("192.0.2.1", ProbeStage.EHLO, ProbeFailure.LIMIT), "unknown"),
+        (ProbeEvidence("192.0.2.1", ProbeStage.STARTTLS, ProbeFailure.CLOSED), "failed"),
+        (ProbeEvidence("192.0.2.1", ProbeStage.HANDSHAKE, ProbeFailure.PROTOCOL), "failed"),
+        (
+            ProbeEvidence("192.0.2.1", ProbeStage.EHLO_TLS, starttls_offered=True),
+            "offered",
+        ),
+    ],
+)
+def test_starttls_is_one_word(seen: ProbeEvidence, word: str) -> None:
+    assert starttls_word(seen) == word
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "status"),
+    [
+        ([], 0),
+        (["deliver"], 0),
+        (["deliver", "defer"], 75),
+        (["deliver", "unknown"], 75),
+        (["unknown", "bounce", "deliver"], 1),
+        (["defer", "bounce"], 1),
+    ],
+)
+def test_the_worst_outcome_is_the_exit_status(outcomes: list[str], status: int) -> None:
+    reports = [cast(NextHopReport, {"forecast": {"outcome": outcome}}) for outcome in outcomes]
+    assert exit_status(reports) == status

@@ -1,0 +1,99 @@
+"""What ``check`` prints for people."""
+
+from __future__ import annotations
+
+from requiretls_milter.model import (
+    AddressLookup,
+    DnsOutcome,
+    DomainEvidence,
+    HopKind,
+    MtaStsMode,
+    NextHop,
+    Requirement,
+)
+from requiretls_milter.reports.check import next_hop_report
+from requiretls_milter.reports.check_text import MAX_PATTERNS, to_text
+from tests.support import build
+from tests.support.build import clear, domain, host, probe, replace
+
+DANE_RECORD = build.certificate().tlsa(3, 1, 1)
+
+
+def lines(*evidence: DomainEvidence) -> list[str]:
+    """The text with single blanks, without empty lines."""
+    reports = [
+        next_hop_report(
+            str(one.nexthop),
+            one,
+            requirement=Requirement.REQUIRETLS,
+            profile=build.DANE,
+            trust=build.trust(),
+            now=build.NOW,
+        )
+        for one in evidence
+    ]
+    return [" ".join(line.split()) for line in to_text(reports, width=120).splitlines() if line]
+
+
+def test_a_good_domain_is_shown_host_by_host_then_the_forecast() -> None:
+    assert lines(domain(host(DANE_RECORD)))[:7] == [
+        "example.org",
+        "MX lookup signed, MTA-STS none",
+        "10 mx1.example.org address signed",
+        f"TLSA 3 1 1 {DANE_RECORD.data.hex()[:16]}...",
+        "192.0.2.1 TLSv1.3 verified by DANE REQUIRETLS 2.0.0 ok",
+        "Forecast 2.0.0 would be delivered: ok",
+        "RFC 8689 2.0.0 ok",
+    ]
+
+
+def test_each_next_hop_has_its_part() -> None:
+    text = lines(domain(host()), replace(domain(host()), nexthop=NextHop(HopKind.HOST, "b.test")))
+    assert [line for line in text if line in ("example.org", "[b.test]")] == [
+        "example.org",
+        "[b.test]",
+    ]
+
+
+def test_what_is_wrong_is_said_in_words() -> None:
+    text = lines(domain(host(seen=clear()), secure=False, sts=("mx2.example.org",)))
+    assert "MX lookup not signed, MTA-STS enforce: mx2.example.org" in text
+    assert "10 mx1.example.org address signed, not in the MTA-STS policy" in text
+    assert any("STARTTLS not offered" in line for line in text)
+    assert any("would fail permanently: " in line for line in text)
+
+
+def test_a_certificate_that_does_not_verify_says_why() -> None:
+    text = lines(domain(host(build.BAD)))
+    assert any("not verified" in line for line in text)
+    assert any(line.startswith("192.0.2.1: certificate: ") for line in text)
+
+
+def test_a_delivery_against_rfc_8689_is_marked() -> None:
+    text = lines(domain(host(DANE_RECORD), secure=False))
+    assert any(line.endswith("(not a delivery as RFC 8689 requires it)") for line in text)
+
+
+def test_a_host_without_an_address_or_a_tlsa_lookup_says_so() -> None:
+    failed = host(tlsa_outcome=DnsOutcome.ERROR)
+    nowhere = replace(failed, addresses=AddressLookup(DnsOutcome.NODATA, True, ()), probes=())
+    assert "TLSA lookup failed" in lines(domain(failed))
+    assert any(line.startswith("no address: ") for line in lines(domain(nowhere)))
+
+
+def test_of_a_long_policy_the_first_patterns_are_shown() -> None:
+    patterns = tuple(f"mx{number}.example.org" for number in range(MAX_PATTERNS + 1))
+    text = lines(domain(host(), sts=patterns, mode=MtaStsMode.TESTING))
+    shown = " ".join(patterns[:MAX_PATTERNS])
+    assert f"MX lookup signed, MTA-STS testing: {shown} ..." in text
+
+
+def test_r62_brackets_and_colons_are_no_markup() -> None:
+    seen = replace(probe(), tls_version="[red]TLS[/] :smile:")
+    assert any("[red]TLS[/] :smile:" in line for line in lines(domain(host(seen=seen))))
+
+
+def test_the_reason_is_a_sentence_whose_host_names_stay() -> None:
+    why = [line for line in lines(domain(host(DANE_RECORD))) if line.startswith("Why ")]
+    assert why[0].startswith("Why mx1.example.org[192.0.2.1] would take ")
+    assert lines(domain(host(seen=clear())))[-1].endswith(".")
