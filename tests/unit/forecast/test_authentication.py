@@ -244,6 +244,15 @@ def test_what_cannot_be_read_proves_nothing_and_is_said_to_be_unreadable(
     assert says(judged(chain, TlsaRecord(3, 1, 1, bytes(32))), "no TLSA record matches")
 
 
+def test_a_certificate_that_is_cut_short_has_no_key_to_match() -> None:
+    leaf = issue(LEAF, ROOT)
+    for length in (0, 1, 2, 3, 4, 40, len(leaf) - 1):
+        for usage in (2, 3):
+            result = judged((leaf[:length],), record(spki(1), usage, 1))
+            assert says(result, "no TLSA record matches"), length
+    assert proves((leaf,), record(spki(1), 3, 1))
+
+
 def test_beside_an_issuer_that_cannot_be_read_a_matching_record_proves_the_server() -> None:
     leaf, middle, root = issue(LEAF, MIDDLE), issue(MIDDLE, ROOT), issue(ROOT, None)
     chain = (leaf, b"no certificate", middle)
