@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -251,6 +252,13 @@ def test_a_certificate_that_is_cut_short_has_no_key_to_match() -> None:
             result = judged((leaf[:length],), record(spki(1), usage, 1))
             assert says(result, "no TLSA record matches"), length
     assert proves((leaf,), record(spki(1), 3, 1))
+
+
+def test_what_cannot_be_read_anchors_nothing_though_a_record_matches_it() -> None:
+    garbage = b"no certificate"
+    chain = (issue(LEAF, ROOT), garbage)
+    matches = TlsaRecord(2, 0, 1, hashlib.sha256(garbage).digest())
+    assert says(judged(chain, matches), "unreadable certificate")
 
 
 def test_beside_an_issuer_that_cannot_be_read_a_matching_record_proves_the_server() -> None:
