@@ -9,7 +9,7 @@ import pytest
 
 from requiretls_milter.config import Config
 from requiretls_milter.milter.tag import Route, Tag, Tagged, aggregate, winning
-from requiretls_milter.milter.transaction import Client, Recipient, Settings, Transaction
+from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
 from requiretls_milter.model import (
     Action,
     Capability,
@@ -22,8 +22,8 @@ from requiretls_milter.model import (
 )
 
 REQUIRETLS, NO, NONE = Requirement.REQUIRETLS, Requirement.TLS_REQUIRED_NO, Requirement.NONE
-OURS = Client(trusted=True, capability=Capability.REQUIRETLS)
-STRANGER = Client(capability=Capability.REQUIRETLS)
+OURS = SmtpClient(trusted=True, capability=Capability.REQUIRETLS)
+STRANGER = SmtpClient(capability=Capability.REQUIRETLS)
 NOT_OFFERED = Forecast("5.7.30", Outcome.BOUNCE, Reason.REQUIRETLS_NOT_OFFERED, mx="mx.example.org")
 GOOD = Forecast("2.0.0", Outcome.DELIVER, Reason.OK, compliant=True)
 NOW = 1_800_000_000.0
@@ -36,7 +36,7 @@ def settings(**tables: Any) -> Settings:
 def message(
     chosen: Settings,
     *parameters: bytes,
-    client: Client = OURS,
+    client: SmtpClient = OURS,
     sender: str = "<a@x.test>",
 ) -> Transaction:
     return Transaction(chosen, client, sender, parameters)
@@ -315,13 +315,15 @@ def test_a_tag_is_for_mail_that_asks_and_counts() -> None:
 @pytest.mark.parametrize(
     ("client", "standing"),
     [
-        (Client(authenticated=True), "authenticated"),
-        (Client(authenticated=True, trusted=True), "authenticated"),
-        (Client(trusted=True), "trusted"),
-        (Client(), "other"),
+        (SmtpClient(authenticated=True), "authenticated"),
+        (SmtpClient(authenticated=True, trusted=True), "authenticated"),
+        (SmtpClient(trusted=True), "trusted"),
+        (SmtpClient(), "other"),
     ],
 )
-def test_a_client_is_known_by_its_login_before_its_address(client: Client, standing: str) -> None:
+def test_a_client_is_known_by_its_login_before_its_address(
+    client: SmtpClient, standing: str
+) -> None:
     assert client.standing == standing
 
 
@@ -393,7 +395,7 @@ def test_what_has_headers_only_bounces_already_is_not_changed_for_them() -> None
 def test_sendmail_is_given_again_what_it_would_forget_and_postfix_is_not() -> None:
     chosen = settings(**MARKING)
     for postfix in (True, False):
-        client = Client(trusted=True, capability=Capability.NOTHING, postfix=postfix)
+        client = SmtpClient(trusted=True, capability=Capability.NOTHING, postfix=postfix)
         found = parameters(message(chosen, b"REQUIRETLS", b"BODY=8BITMIME", client=client))
         assert ("BODY=8BITMIME" in found) is not postfix
 
