@@ -64,7 +64,7 @@ def test_a_policy_has_100_names_to_match_at_most() -> None:
 def test_of_a_policy_that_is_not_understood_40_characters_are_shown(entry: str) -> None:
     with pytest.raises(tlspolicy.TlsPolicyError) as caught:
         tlspolicy.parse(entry.format("x" * 500))
-    shown = str(caught.value).split("'")[-2]
+    shown = str(caught.value).split('"')[-2]
     assert len(shown) == 40
     assert "x" * 30 in shown
 
