@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from requiretls_milter.evidence.dns import MAX_TTL
+from requiretls_milter.forecast import reach
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from requiretls_milter.config import Config
 
 MAX_HOSTS = 20
-"""MX hosts that are looked at: with them come at least as many lookups and sessions."""
+"""MX hosts that evidence is gathered for: each costs at least two lookups and a session."""
 
 MAX_PROBES = 16
 """Sessions for one next hop; Postfix tries 5 addresses by default."""
@@ -165,7 +166,7 @@ async def _hosts(
     names = tuple(dict.fromkeys(host for _, host in listed))
     found = dict(zip(names, await asyncio.gather(*map(look_up, names)), strict=True))
     hosts = tuple(HostEvidence(host, preference, *found[host]) for preference, host in listed)
-    wanted = _addresses_to_probe(hosts, profiles_of(config), nexthop)
+    wanted = _addresses_to_probe(nexthop, mx, hosts, profiles_of(config))
     questions = tuple(
         dict.fromkeys(
             (address, _server_name(host)) for host, addresses in wanted for address in addresses
@@ -202,72 +203,31 @@ def profiles_of(config: Config) -> tuple[MtaProfile, ...]:
 
 
 def _addresses_to_probe(
-    hosts: Sequence[HostEvidence], profiles: Iterable[MtaProfile], nexthop: NextHop
+    nexthop: NextHop,
+    mx: MxEvidence,
+    hosts: tuple[HostEvidence, ...],
+    profiles: Iterable[MtaProfile],
 ) -> list[tuple[HostEvidence, tuple[str, ...]]]:
-    """Choose, for each host, the addresses that the MTA could try over some transport."""
-    candidates = [
-        (number, host.preference, address)
-        for number, host in enumerate(hosts)
-        if not host.partial  # whatever a few of its addresses do, nobody can say what the MTA sees
-        for address in host.addresses.addresses
-    ]
-    possible: set[tuple[int, str]] = set()
-    for profile in profiles:
-        possible |= _could_try(candidates, profile, nexthop)
+    """Choose, for each host, the addresses that the MTA may try over some transport.
+
+    The judge asks :mod:`~requiretls_milter.forecast.reach` in the same way: what it
+    may need is probed, and nothing else.
+    """
+    known = DomainEvidence(nexthop, mx, hosts=hosts)
+    within_reach = {
+        (server.host.preference, server.host.host, server.address)
+        for profile in profiles
+        for group in reach.within_reach(reach.candidates(known, profile), profile.mx_address_limit)
+        for server in group
+    }
     chosen = [
-        (number, address) for number, _, address in candidates if (number, address) in possible
+        (number, address)
+        for number, host in enumerate(hosts)
+        for address in host.addresses.addresses
+        if (host.preference, host.host, address) in within_reach
     ]
     chosen = chosen[:MAX_PROBES]
     return [
         (host, tuple(address for number, address in chosen if number == index))
         for index, host in enumerate(hosts)
     ]
-
-
-def _could_try(
-    candidates: Sequence[tuple[int, int, str]], profile: MtaProfile, nexthop: NextHop
-) -> set[tuple[int, str]]:
-    """Say which of the candidates Postfix could try (smtp_domain_addr() in smtp_addr.c).
-
-    It drops itself and whatever is no better preferred, shuffles what is equal,
-    and takes the first ``mx_address_limit``: so all of a group may be tried if
-    the groups before it leave room. Where both families together are too many,
-    each gets its share (smtp_balance_inet_protocols).
-    """
-    usable = [one for one in candidates if f"ipv{_version(one[2])}" in profile.inet_protocols]
-    if nexthop.kind is HopKind.MX and nexthop.port == SMTP_PORT:
-        own = min((pref for _, pref, addr in usable if addr in profile.my_addresses), default=None)
-        usable = [one for one in usable if own is None or one[1] < own]
-    limit = profile.mx_address_limit or len(usable)
-    share = _shares(usable, limit)
-    possible: set[tuple[int, str]] = set()
-    before = {4: 0, 6: 0}
-    for _, group in itertools.groupby(usable, key=lambda one: one[1]):
-        members = [(number, address, _version(address)) for number, _, address in group]
-        for number, address, version in members:
-            if before[version] < share[version] if share else sum(before.values()) < limit:
-                possible.add((number, address))
-        for _, _, version in members:
-            before[version] += 1
-    return possible
-
-
-def _shares(usable: Sequence[tuple[int, int, str]], limit: int) -> dict[int, int] | None:
-    """Share *limit* between IPv4 and IPv6, by smtp_balance_inet_proto(); None: no need to.
-
-    Where both have more than half, the odd one goes to whichever the shuffle
-    puts first: here to both.
-    """
-    versions = [_version(address) for _, _, address in usable]
-    v4, v6 = versions.count(4), versions.count(6)
-    if not v4 or not v6 or v4 + v6 <= limit:
-        return None
-    if v6 <= limit // 2:
-        return {6: v6, 4: limit - v6}
-    if v4 <= limit // 2:
-        return {4: v4, 6: limit - v4}
-    return dict.fromkeys((4, 6), (limit + 1) // 2)
-
-
-def _version(address: str) -> int:
-    return 6 if ":" in address else 4

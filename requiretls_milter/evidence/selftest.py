@@ -53,7 +53,7 @@ _A = dns.rdatatype.A
 _log = log.get_logger("evidence.selftest")
 
 
-class Verdict(enum.StrEnum):
+class SelfTestOutcome(enum.StrEnum):
     """What a self-test came to."""
 
     PASSED = "passed"
@@ -65,7 +65,7 @@ class Verdict(enum.StrEnum):
 class SelfTestResult:
     """The verdict, and a sentence for each thing that is wrong or could not be seen."""
 
-    verdict: Verdict
+    outcome: SelfTestOutcome
     problems: tuple[str, ...] = ()
 
 
@@ -102,26 +102,26 @@ class SelfTest:
             _best(_insecure(name, found[name]) for name in self.insecure),
         )
         problems = tuple(check.problem for check in checks if check.problem)
-        if any(check.verdict is Verdict.FAILED for check in checks):
-            return SelfTestResult(Verdict.FAILED, problems)
+        if any(check.outcome is SelfTestOutcome.FAILED for check in checks):
+            return SelfTestResult(SelfTestOutcome.FAILED, problems)
         # That a bogus or unsigned name cannot be seen does not count against a resolver that
         # has shown to validate; but nothing has been shown without the signed one.
-        return SelfTestResult(checks[0].verdict, problems)
+        return SelfTestResult(checks[0].outcome, problems)
 
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    verdict: Verdict
+    outcome: SelfTestOutcome
     problem: str = ""
 
 
-_PASSED = _Check(Verdict.PASSED)
-_RANK = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.UNDECIDED: 2}
+_PASSED = _Check(SelfTestOutcome.PASSED)
+_RANK = {SelfTestOutcome.PASSED: 0, SelfTestOutcome.FAILED: 1, SelfTestOutcome.UNDECIDED: 2}
 
 
 def _best(checks: Iterable[_Check]) -> _Check:
     """Of the names of one kind: the one that is as it should be, else the one that convicts."""
-    listed = sorted(checks, key=lambda check: _RANK[check.verdict])
+    listed = sorted(checks, key=lambda check: _RANK[check.outcome])
     return listed[0]
 
 
@@ -133,27 +133,31 @@ def _secure(name: str, answer: Lookup) -> _Check:
     if answer.secure:
         return _PASSED
     if answer.outcome is DnsOutcome.ERROR:
-        return _Check(Verdict.UNDECIDED, f"the signed name {name}: {answer.error}")
+        return _Check(SelfTestOutcome.UNDECIDED, f"the signed name {name}: {answer.error}")
     if name == ROOT and answer.outcome is not DnsOutcome.FOUND:
-        return _Check(Verdict.UNDECIDED, "this resolver knows no root zone")
-    return _Check(Verdict.FAILED, f"the signed name {name} came without AD")
+        return _Check(SelfTestOutcome.UNDECIDED, "this resolver knows no root zone")
+    return _Check(SelfTestOutcome.FAILED, f"the signed name {name} came without AD")
 
 
 def _bogus(name: str, answer: Lookup) -> _Check:
     if answer.outcome is DnsOutcome.ERROR:
         return _PASSED
     if answer.outcome is DnsOutcome.NXDOMAIN:
-        return _Check(Verdict.UNDECIDED, f"the name {name}, which should be bogus, does not exist")
-    return _Check(Verdict.FAILED, f"the bogus name {name} came as if its signatures were right")
+        return _Check(
+            SelfTestOutcome.UNDECIDED, f"the name {name}, which should be bogus, does not exist"
+        )
+    return _Check(
+        SelfTestOutcome.FAILED, f"the bogus name {name} came as if its signatures were right"
+    )
 
 
 def _insecure(name: str, answer: Lookup) -> _Check:
     if answer.outcome is DnsOutcome.ERROR:
-        return _Check(Verdict.UNDECIDED, f"the unsigned name {name}: {answer.error}")
+        return _Check(SelfTestOutcome.UNDECIDED, f"the unsigned name {name}: {answer.error}")
     if answer.outcome is DnsOutcome.NXDOMAIN:
-        return _Check(Verdict.UNDECIDED, f"the unsigned name {name} does not exist")
+        return _Check(SelfTestOutcome.UNDECIDED, f"the unsigned name {name} does not exist")
     if answer.secure:
-        return _Check(Verdict.FAILED, f"the unsigned name {name} came with AD")
+        return _Check(SelfTestOutcome.FAILED, f"the unsigned name {name} came with AD")
     return _PASSED
 
 
@@ -203,11 +207,11 @@ class ResolverWatch:
         before = self._resolver.trusted
         try:
             result = await self._test.run(self._asked)
-            if result.verdict is Verdict.UNDECIDED:
+            if result.outcome is SelfTestOutcome.UNDECIDED:
                 # Nothing was learnt: what is believed stays as it is.
                 _log.info("resolver_not_tested", nameservers=self._servers(), why=_joined(result))
                 return False
-            passed = result.verdict is Verdict.PASSED
+            passed = result.outcome is SelfTestOutcome.PASSED
             self._resolver.trusted = self._path_trusted and passed
         finally:
             self._resolver.tested.set()

@@ -91,7 +91,7 @@ async def find_tlsa(
     if not addresses.secure:
         if addresses.alias_error:
             return TlsaEvidence(
-                asked=True,
+                queried=True,
                 outcome=DnsOutcome.ERROR,
                 base_domain=host,
                 error=addresses.error,
@@ -99,13 +99,13 @@ async def find_tlsa(
             )
         if not addresses.alias_secure:
             return TlsaEvidence(expires=addresses.expires)
-        return await _ask(resolver, host, port, clock)
-    evidence = await _ask(resolver, addresses.canonical, port, clock)
+        return await _query(resolver, host, port, clock)
+    evidence = await _query(resolver, addresses.canonical, port, clock)
     if not is_alias or evidence.outcome is DnsOutcome.ERROR or _has_secure_records(evidence):
         return evidence
     # Between the two stands no name: those in the middle of a chain are never
     # base domains (section 2.2.3, last paragraph).
-    second = await _ask(resolver, host, port, clock)
+    second = await _query(resolver, host, port, clock)
     return replace(second, expires=min(evidence.expires, second.expires))
 
 
@@ -113,13 +113,13 @@ def _has_secure_records(evidence: TlsaEvidence) -> bool:
     return evidence.secure and bool(evidence.records)
 
 
-async def _ask(
+async def _query(
     resolver: Resolver, base_domain: str, port: int, clock: Callable[[], float]
 ) -> TlsaEvidence:
     """Look up ``_PORT._tcp.BASE``; aliases of that name leave the base domain as it is (R31)."""
     found = await resolver.lookup(f"_{port}._tcp.{base_domain}", dns.rdatatype.TLSA)
     return TlsaEvidence(
-        asked=True,
+        queried=True,
         outcome=found.outcome,
         secure=found.secure,
         base_domain=base_domain,

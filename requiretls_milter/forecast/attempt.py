@@ -1,11 +1,45 @@
-"""What becomes of one message at one server, and of a message at several servers in turn."""
+"""What becomes of one message at one server, and of a message at several servers in turn.
+
+Postfix records how the attempt at a server failed and goes on to the next one; the
+first attempt that *ends* the delivery decides, else the last failure recorded. That
+is :func:`result_in_order`. But Postfix shuffles servers of equal preference and may
+have more servers than it is allowed to try, so that a delivery may have several
+results. :func:`possible_results` finds them all without going through all orders.
+
+A worked example
+----------------
+An MX host with two addresses, A (IPv4) and B (IPv6). A fails for now ("4.4.1"); B
+takes the message, which ends the delivery::
+
+    groups = ((A, B),)      one group, since both are of one preference
+
+With ``limit`` 1 (smtp_mx_address_limit) one of them is tried:
+
+1. :func:`~requiretls_milter.forecast.reach.sharings` gives one slot to both families.
+2. ``_Draw([A, B], 1)``: of A and B one is tried. ``ending`` is [B], ``failing`` [A].
+3. ``_possible_ends`` is [B]: B may be the one, and B ends it.
+4. ``can_go_on``: the one slot may go to A, so it may also be that nothing ends it.
+5. ``_possible_last_failures`` is [A]: then A's failure is what is recorded.
+
+The results are (B, A): "2.0.0" or "4.4.1", as chance decides. With ``limit`` 2 both
+are tried: step 4 says that two slots cannot both go to the one attempt that does not
+end it, and the only result is B.
+
+``first`` matters if both families have more than half of the limit. With limit 3, two
+IPv4 servers A, C and two IPv6 servers B, D, the family of the very first server has two
+slots, the other family has one. Say that all four fail. If IPv6 goes first, then B, D
+and either A or C are tried, beginning with B or D, else in any order: each of the
+four can be the last one recorded. But if D were the only IPv6 server of the best
+group, it would be tried before all others of the group and not be the last one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from requiretls_milter.forecast.servers import Server, Sharing, sharings
+from requiretls_milter.forecast import sentences
+from requiretls_milter.forecast.reach import MailServer, Sharing, is_order_fixed, sharings
 from requiretls_milter.model import (
     UNKNOWN_STATUS,
     ProbeEvidence,
@@ -17,29 +51,35 @@ from requiretls_milter.model import (
 from requiretls_milter.syntax import status
 
 NOTHING_RECORDED = ""
-"""The status of a server that is passed over without a word (new-style MTA-STS)."""
+"""The status of an attempt that records nothing: new-style MTA-STS passes the server over."""
 
 OLD_TLS = frozenset({"SSLv3", "TLSv1", "TLSv1.0", "TLSv1.1"})
-"""Versions that do not count as TLS where it matters (RFC 8996)."""
+"""Versions that do not count as TLS if the server has to be verified (RFC 8996)."""
 
 
-def tls_weakness(probe: ProbeEvidence) -> str:
-    """Why its TLS is none for an MTA that verifies the server; the empty string where it is."""
+def tls_weakness(probe: ProbeEvidence) -> str | None:
+    """Say why an MTA that verifies the server would not take its TLS; None if it would."""
     if probe.tls_version in OLD_TLS:
         return f"it speaks no more than {probe.tls_version}"
-    return probe.only_opportunistic
+    return probe.only_opportunistic or None
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class DeliveryAttempt:
     """How the attempt at one server ends.
 
-    ``ends``: no further server is tried. ``verified``: the MTA itself made sure
-    that the server is the MX host. ``requiretls_sent``: MAIL carries the
-    parameter. ``tls`` is Postfix's token for its log.
+    Attributes:
+        server: the server; None if the delivery ends before any server is tried.
+        status: the enhanced status code, UNKNOWN_STATUS or NOTHING_RECORDED.
+        reason: what decided.
+        text: the same as a sentence for people.
+        tls: the token that Postfix logs after ``tls=``; None if it logs none.
+        ends: no further server is tried.
+        verified: the MTA itself made sure that the server is the MX host.
+        requiretls_sent: the MAIL command carries the parameter REQUIRETLS.
     """
 
-    server: Server | None
+    server: MailServer | None
     status: str
     reason: Reason
     text: str = ""
@@ -54,140 +94,173 @@ class Attempt:
         return self.status == status.SUCCESS
 
     @property
-    def family(self) -> str:
-        """The word of inet_protocols for the server's address; "" where there is no server."""
-        return self.server.family if self.server else ""
+    def families(self) -> frozenset[str]:
+        """The address families that the server may be of; empty if there is no server."""
+        return self.server.families if self.server else frozenset()
 
     @property
-    def recorded_failure(self) -> bool:
-        """Whether this is what remains if no later server does better."""
-        return not self.ends and self.status != NOTHING_RECORDED
+    def is_passed_over(self) -> bool:
+        """Whether the attempt neither ends the delivery nor records anything."""
+        return self.status == NOTHING_RECORDED
+
+    @property
+    def is_recorded_failure(self) -> bool:
+        """Whether the delivery ends with this failure if no later attempt changes it."""
+        return not self.ends and not self.is_passed_over
 
 
-def unknown(server: Server, text: str) -> Attempt:
-    """The attempt that evidence does not cover: it may end in any way."""
-    return Attempt(server, UNKNOWN_STATUS, Reason.UNKNOWN, text, ends=True)
+AttemptGroups = tuple[tuple[DeliveryAttempt, ...], ...]
+"""The attempts at servers in groups that Postfix shuffles, the best group first."""
 
 
-def order_is_fixed(groups: Sequence[Sequence[object]], limit: int) -> bool:
-    """Whether there is nothing to shuffle and nobody to leave out."""
-    return (not limit or len(groups) <= limit) and all(len(group) == 1 for group in groups)
+def unknown(server: MailServer, text: str) -> DeliveryAttempt:
+    """Make the attempt that evidence does not cover: it may end in any way."""
+    return DeliveryAttempt(server, UNKNOWN_STATUS, Reason.UNKNOWN, text, ends=True)
 
 
-def in_order(attempts: Iterable[Attempt], recorded: Attempt | None = None) -> Attempt:
-    """What remains when servers are tried in this order: as :func:`in_turn`, where that is fixed.
-
-    The first success ends it, else the last failure recorded decides; *recorded*
-    is what was before any server is tried.
-
-    No attempt is made once one has ended it.
-    """
-    remaining = recorded or _NOBODY_TRIED
-    for attempt in attempts:
-        if attempt.ends:
-            return attempt
-        if attempt.status == NOTHING_RECORDED:
-            remaining = replace(remaining, tls=attempt.tls)
-        else:
-            remaining = attempt
-    return remaining
-
-
-def in_turn(
-    groups: tuple[tuple[Attempt, ...], ...], limit: int, recorded: Attempt | None = None
-) -> tuple[Attempt, ...]:
-    """All that can remain when servers are tried in turn, those of a group in random order.
-
-    At most *limit* servers are tried in all (0: no limit). More than one where
-    their order can change what remains.
-    """
-    if order_is_fixed(groups, limit):
-        return (in_order((attempt for (attempt,) in groups), recorded),)
-    return tuple(
-        outcome
-        for sharing in sharings([[attempt.family for attempt in group] for group in groups], limit)
-        for outcome in _outcomes(groups, sharing, recorded or _NOBODY_TRIED)
-    )
-
-
-def _outcomes(
-    groups: tuple[tuple[Attempt, ...], ...], sharing: Sharing, recorded: Attempt
-) -> list[Attempt]:
-    """All that can be the last word, whatever the order within each group."""
-    ended: list[Attempt] = []
-    remaining = [recorded]
-    left = [share.slots for share in sharing.shares]
-    first = sharing.first
-    for group in groups:
-        draws = []
-        for number, share in enumerate(sharing.shares):
-            members = [attempt for attempt in group if attempt.family in share.families]
-            draws.append(_Draw(members, min(left[number], len(members))))
-            left[number] -= draws[-1].count
-        ended += _may_end(draws, first)
-        if not all(draw.may_avoid_an_end for draw in draws):
-            return ended
-        passed_over = [attempt for draw in draws for attempt in draw.passed_over]
-        if passed_over:
-            remaining = [replace(attempt, tls=passed_over[-1].tls) for attempt in remaining]
-        silent = all(draw.may_be_silent for draw in draws)
-        failing = _may_be_last(draws, first)
-        if failing or not silent:
-            remaining = (remaining if silent else []) + failing
-        first = ""
-    return ended + remaining
-
-
-class _Draw:
-    """So many of some servers are tried; which ones is random."""
-
-    def __init__(self, members: list[Attempt], count: int) -> None:
-        self.count = count
-        drawn = members if count else []
-        self.ending = [attempt for attempt in drawn if attempt.ends]
-        self.failing = [attempt for attempt in drawn if attempt.recorded_failure]
-        self.passed_over = [attempt for attempt in drawn if attempt.status == NOTHING_RECORDED]
-        self.may_avoid_an_end = count <= len(self.failing) + len(self.passed_over)
-        self.may_be_silent = count <= len(self.passed_over)
-
-
-def _may_end(draws: list[_Draw], first: str) -> list[Attempt]:
-    """The attempts that may end it: each, but behind one of family *first* that does not."""
-    before = [
-        attempt
-        for draw in draws
-        for attempt in (*draw.failing, *draw.passed_over)
-        if attempt.family == first
-    ]
-    return [
-        attempt
-        for draw in draws
-        for attempt in draw.ending
-        if not first or attempt.family == first or before
-    ]
-
-
-def _may_be_last(draws: list[_Draw], first: str) -> list[Attempt]:
-    """The failures that may be the last one recorded where nothing ends it.
-
-    The only one of family *first* is tried before all others: they have to be
-    passed over then.
-    """
-    last: list[Attempt] = []
-    for draw in draws:
-        any_order = draw.count > 1 or all(
-            other.may_be_silent for other in draws if other is not draw
-        )
-        last += [attempt for attempt in draw.failing if any_order or attempt.family != first]
-    return last
-
-
-_NOBODY_TRIED = Attempt(
+_NO_SERVER_TRIED = DeliveryAttempt(
     None,
     status.NO_SERVER_LEFT,
     Reason.MX_NOT_IN_MTA_STS_POLICY,
     "no server of the domain is in its MTA-STS policy",
 )
+
+
+# ---------------------------------------------------------------- several servers in turn
+
+
+def result_in_order(
+    attempts: Iterable[DeliveryAttempt], recorded: DeliveryAttempt | None = None
+) -> DeliveryAttempt:
+    """Return what the delivery ends with if servers are tried in this order (R11).
+
+    No further attempt is taken from *attempts* once one has ended the delivery.
+
+    Args:
+        attempts: one for each server.
+        recorded: the failure that is recorded before any server is tried, if one is.
+    """
+    last = recorded or _NO_SERVER_TRIED
+    for attempt in attempts:
+        if attempt.ends:
+            return attempt
+        # A server that is passed over leaves the failure, but Postfix logs its token.
+        last = replace(last, tls=attempt.tls) if attempt.is_passed_over else attempt
+    return last
+
+
+def possible_results(
+    groups: AttemptGroups, limit: int, recorded: DeliveryAttempt | None = None
+) -> tuple[DeliveryAttempt, ...]:
+    """List all that the delivery can end with if servers of a group are tried in random order.
+
+    Args:
+        groups: the attempts at all servers.
+        limit: how many servers are tried at most; 0 for no limit.
+        recorded: the failure that is recorded before any server is tried, if one is.
+    """
+    if is_order_fixed(groups, limit):
+        return (result_in_order((attempt for (attempt,) in groups), recorded),)
+    ways = sharings(groups, limit)
+    if ways is None:
+        return _results_beside_unseen(groups)
+    return tuple(
+        result for way in ways for result in _results(groups, way, recorded or _NO_SERVER_TRIED)
+    )
+
+
+def _results_beside_unseen(groups: AttemptGroups) -> tuple[DeliveryAttempt, ...]:
+    """List the results if unseen servers, of unknown number and family, take slots of others.
+
+    All that is certain is that a server of the best group is tried first.
+    """
+    if all(attempt.ends for attempt in groups[0]):
+        return groups[0]
+    unseen = (attempt for group in groups for attempt in group if len(attempt.families) > 1)
+    return (next(unseen),)
+
+
+class _Draw:
+    """*count* of some attempts are made; chance decides which."""
+
+    def __init__(self, attempts: list[DeliveryAttempt], count: int) -> None:
+        self.count = count
+        possible = attempts if count else []
+        self.ending = [attempt for attempt in possible if attempt.ends]
+        self.failing = [attempt for attempt in possible if attempt.is_recorded_failure]
+        self.passed_over = [attempt for attempt in possible if attempt.is_passed_over]
+        self.can_go_on = count <= len(self.failing) + len(self.passed_over)
+        """It may be that none of the attempts that are made ends the delivery."""
+        self.can_record_nothing = count <= len(self.passed_over)
+        """It may be that all servers that are tried are passed over."""
+
+
+def _results(
+    groups: AttemptGroups, sharing: Sharing, recorded: DeliveryAttempt
+) -> list[DeliveryAttempt]:
+    """List the results for one way of sharing the limit, group by group.
+
+    ``ends`` collects the attempts that may end the delivery in the groups so far.
+    ``last`` holds what may be recorded if none of them does.
+    """
+    ends: list[DeliveryAttempt] = []
+    last = [recorded]
+    left = [share.slots for share in sharing.shares]
+    first = sharing.first
+    for group in groups:
+        draws = []
+        for number, share in enumerate(sharing.shares):
+            sharers = [attempt for attempt in group if attempt.families <= share.families]
+            draws.append(_Draw(sharers, min(left[number], len(sharers))))
+            left[number] -= draws[-1].count
+        ends += _possible_ends(draws, first)
+        if not all(draw.can_go_on for draw in draws):
+            return ends
+        passed_over = [attempt for draw in draws for attempt in draw.passed_over]
+        if passed_over:
+            last = [replace(attempt, tls=passed_over[-1].tls) for attempt in last]
+        failures = _possible_last_failures(draws, first)
+        if all(draw.can_record_nothing for draw in draws):
+            last += failures
+        else:
+            last = failures
+        first = ""  # only the very first server's family is known
+    return ends + last
+
+
+def _possible_ends(draws: list[_Draw], first: str) -> list[DeliveryAttempt]:
+    """List the attempts that may end the delivery in this group.
+
+    If *first* is set, a server of that family goes first. An attempt of the other
+    family can only end the delivery if one of family *first* may not have ended it.
+    """
+    first_may_go_on = any(
+        first in attempt.families
+        for draw in draws
+        for attempt in (*draw.failing, *draw.passed_over)
+    )
+    return [
+        attempt
+        for draw in draws
+        for attempt in draw.ending
+        if not first or first in attempt.families or first_may_go_on
+    ]
+
+
+def _possible_last_failures(draws: list[_Draw], first: str) -> list[DeliveryAttempt]:
+    """List the failures that may be the last one recorded in this group.
+
+    If *first* is set, a server of that family goes first. If it is the only one of its
+    family, it is the last one recorded only if all others may be passed over.
+    """
+    failures: list[DeliveryAttempt] = []
+    for draw in draws:
+        others_may_be_silent = all(other.can_record_nothing for other in draws if other is not draw)
+        any_may_be_last = draw.count > 1 or others_may_be_silent
+        failures += [
+            attempt for attempt in draw.failing if any_may_be_last or first not in attempt.families
+        ]
+    return failures
 
 
 # ---------------------------------------------------------------- broken sessions
@@ -196,15 +269,15 @@ _NOBODY_TRIED = Attempt(
 IN_CLEAR = frozenset(
     {ProbeStage.NOT_PROBED, ProbeStage.CONNECT, ProbeStage.BANNER, ProbeStage.EHLO}
 )
-"""Stages that every delivery passes, whatever it wants of TLS."""
+"""Stages that every delivery passes, with or without TLS."""
 
 
-def session_failure(server: Server, stages: frozenset[ProbeStage]) -> Attempt | None:
-    """The attempt that ends because the session broke at one of *stages*; None where it did not.
+def session_failure(server: MailServer, stages: frozenset[ProbeStage]) -> DeliveryAttempt | None:
+    """Make the attempt that ends since the session broke at one of *stages*; None if it did not.
 
-    A delivery that does not want TLS never comes to the stages after EHLO, and
-    one that verifies certificates gives up before the EHLO inside TLS: so each
-    is asked for in its turn. The handshake itself is for the profile to judge.
+    A delivery without TLS never comes to the stages after EHLO, and one that verifies
+    certificates gives up before the EHLO inside TLS. So profiles ask for the stages in
+    turn. They judge the handshake itself.
     """
     probe = server.probe
     if probe.stage not in stages:
@@ -215,39 +288,37 @@ def session_failure(server: Server, stages: frozenset[ProbeStage]) -> Attempt | 
         case ProbeStage.CONNECT if probe.failure is ProbeFailure.FORBIDDEN:
             return unknown(server, f"{server.name} may not be probed: probe.allow_networks")
         case ProbeStage.CONNECT:
-            return Attempt(
+            return DeliveryAttempt(
                 server,
                 status.CONNECT_FAILURE,
                 Reason.UNREACHABLE,
-                f"no connection to {server.name}: {_failure(probe)}",
+                f"no connection to {server.name}: {sentences.failure_of(probe)}",
             )
         case _ if probe.failure is ProbeFailure.LIMIT:
             return unknown(server, f"{server.name} says too much at {probe.stage}: {probe.error}")
         case _ if probe.reply is not None:
             return _refused_by_reply(server, probe.reply, probe.stage)
         case _:
-            return Attempt(
+            return DeliveryAttempt(
                 server,
                 status.LOST_CONNECTION,
                 Reason.UNREACHABLE,
-                f"lost connection with {server.name} at {probe.stage}: {_failure(probe)}",
+                f"lost connection with {server.name} at {probe.stage}: "
+                + sentences.failure_of(probe),
             )
 
 
-def _failure(probe: ProbeEvidence) -> str:
-    return probe.error or str(probe.failure)
+def _refused_by_reply(server: MailServer, reply: Reply, stage: ProbeStage) -> DeliveryAttempt:
+    """Fail with a server's own refusal.
 
-
-def _refused_by_reply(server: Server, reply: Reply, stage: ProbeStage) -> Attempt:
-    """A server's own reply that is no 2xx: its code, a 5xx greeting taken for temporary.
-
-    smtp_skip_5xx_greeting: a 5xx greeting is another server's chance. What is
-    neither 4xx nor 5xx breaks the protocol, and ends the delivery.
+    After a 5xx greeting the next server is tried (smtp_skip_5xx_greeting): it counts as
+    temporary. A reply that is neither 2xx, 4xx nor 5xx breaks the protocol and ends the
+    delivery.
     """
     code = reply_status(reply)
     if stage is ProbeStage.BANNER and reply.code // 100 == 5:
         code = "4" + code[1:]
-    return Attempt(
+    return DeliveryAttempt(
         server,
         code,
         Reason.SERVER_REJECTS,
@@ -257,9 +328,9 @@ def _refused_by_reply(server: Server, reply: Reply, stage: ProbeStage) -> Attemp
 
 
 def reply_status(reply: Reply) -> str:
-    """The enhanced status code of a refusal, or x.0.0 by the class of its code.
+    """Return the enhanced status code of a refusal, or x.0.0 by the class of its code.
 
-    What is no refusal is a protocol error where it ends a session: never a success.
+    A reply that ends a session without being a refusal is a protocol error, never a success.
     """
     klass = reply.code // 100
     if klass not in (4, 5):

@@ -1,4 +1,4 @@
-"""Whether a server proved to be the host that DNS or MTA-STS names (RFC 8689 section 4.2.1)."""
+"""Whether a server proves to be the host that DNS or MTA-STS names (RFC 8689 section 4.2.1)."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from typing import Literal
 
 from requiretls_milter.forecast import dane, pkix
 from requiretls_milter.forecast.pkix import TrustStore
-from requiretls_milter.forecast.servers import Server, secure_tlsa
-from requiretls_milter.model import DnsOutcome, DomainEvidence, HopKind, HostEvidence, Reading
+from requiretls_milter.forecast.reach import MailServer, has_mx_records
+from requiretls_milter.forecast.servers import secure_tlsa
+from requiretls_milter.model import DomainEvidence, HostEvidence, Reading
 
 
 @dataclass(frozen=True, slots=True)
 class Authentication:
-    """How the presented certificate was verified, or why it was not."""
+    """By what the presented certificate was verified, or why it was not (``mismatch``)."""
 
     verified_by: Literal["dane", "pkix"] | None
-    error: str = ""
+    mismatch: str | None = None
 
 
 def dane_references(host: HostEvidence, evidence: DomainEvidence) -> tuple[str, ...]:
-    """Reference identifiers for DANE-TA(2) (RFC 7672 section 3.2.2).
+    """List the reference identifiers for DANE-TA(2) (RFC 7672 section 3.2.2, R39).
 
-    The TLSA base domain. Besides it, where the host came from signed MX records,
-    the next-hop domain before and after CNAME expansion; where there are none,
-    the next hop's own name, which may be an alias of the base domain.
+    They are the TLSA base domain and, if the host comes from signed MX records, the
+    next-hop domain before and after CNAME expansion. If there are no MX records, they
+    are the base domain and the next hop's own name, which may be an alias of it.
     """
-    if not _has_mx_records(evidence):
+    if not has_mx_records(evidence):
         return (host.tlsa.base_domain, host.host)
     if not evidence.mx.secure:
         return (host.tlsa.base_domain,)
@@ -34,34 +35,30 @@ def dane_references(host: HostEvidence, evidence: DomainEvidence) -> tuple[str, 
 
 
 def postfix_dane_references(host: HostEvidence, evidence: DomainEvidence) -> tuple[str, ...]:
-    """The same as Postfix has it (dane_init()): MX records, signed or not, or the base domain."""
-    if _has_mx_records(evidence):
+    """List them as Postfix does (dane_init()), whether the MX records are signed or not."""
+    if has_mx_records(evidence):
         return (host.tlsa.base_domain, evidence.mx.canonical, evidence.nexthop.host)
     return (host.tlsa.base_domain,)
 
 
-def _has_mx_records(evidence: DomainEvidence) -> bool:
-    return evidence.nexthop.kind is HopKind.MX and evidence.mx.outcome is DnsOutcome.FOUND
-
-
 def authenticate(
-    server: Server, evidence: DomainEvidence, reading: Reading, trust: TrustStore, now: float
+    server: MailServer, evidence: DomainEvidence, reading: Reading, trust: TrustStore, now: float
 ) -> Authentication:
-    """Verify the certificate that *server* presented, by DANE or by PKIX.
+    """Verify the certificate that *server* presented, by DANE or by PKIX (R6).
 
     A secure TLSA RRset decides alone: usable records must match (RFC 7672
-    section 2.2), and where none is usable nothing authenticates the server, if
-    *reading* does not allow it. Otherwise the chain must lead to a trusted
+    section 2.2). If none is usable, nothing authenticates the server, unless
+    *reading* allows PKIX then. Without TLSA records the chain must lead to a trusted
     authority and name the MX host itself, not a pattern (RFC 8689 section
     4.2.1, RFC 8461 section 4.2).
     """
     chain = server.probe.chain
     records = secure_tlsa(server.host)
     usable = dane.usable(records)
-    if usable:
-        error = dane.verify(chain, usable, dane_references(server.host, evidence), now)
-        return Authentication(None if error else "dane", error)
-    if records and not reading.pkix_beside_unusable_tlsa:
+    if usable:  # R32: no fallback to PKIX
+        mismatch = dane.mismatch(chain, usable, dane_references(server.host, evidence), now)
+        return Authentication("dane") if mismatch is None else Authentication(None, mismatch)
+    if records and not reading.pkix_beside_unusable_tlsa:  # R33
         return Authentication(None, "no TLSA record is usable")
-    error = pkix.verify(chain, (server.host.host,), trust, now)
-    return Authentication(None if error else "pkix", error)
+    mismatch = pkix.mismatch(chain, (server.host.host,), trust, now)  # R56: the MX host's name
+    return Authentication("pkix") if mismatch is None else Authentication(None, mismatch)

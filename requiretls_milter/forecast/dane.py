@@ -1,13 +1,31 @@
-"""DANE for SMTP: which TLSA records are usable, and whether a chain matches them (RFC 7672)."""
+"""DANE for SMTP: which TLSA records are usable, and whether a chain matches them.
+
+A TLSA record (RFC 6698 section 2.1) says which certificate or key a server
+presents. Its *usage* says what of the chain it is about: DANE-EE(3) the server's
+own certificate, DANE-TA(2) an authority above it. Its *selector* says what is
+compared, the certificate or its public key (SPKI), and its *matching type* how:
+in full or by a digest. The other usages, PKIX-TA(0) and PKIX-EE(1), do not apply
+to SMTP (RFC 7672 section 3.1.3).
+
+The records must come from a signed zone: that is the caller's to see to
+(:func:`requiretls_milter.forecast.servers.secure_tlsa`).
+"""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from OpenSSL import crypto
 
-from requiretls_milter.forecast import certificate
-from requiretls_milter.forecast.certificate import MalformedCertificateError, Path, remembered
+from requiretls_milter.forecast import certificate, path
+from requiretls_milter.forecast.der import (
+    MalformedCertificateError,
+    is_one_value,
+    public_key_info,
+)
+from requiretls_milter.forecast.memo import cached_if_small
+from requiretls_milter.forecast.path import CertificatePath
 from requiretls_milter.model import TlsaRecord
 
 DANE_TA = 2
@@ -23,11 +41,11 @@ _STRENGTH = {1: 1, 2: 2}  # SHA-512 before SHA-256, as in Postfix's tls_dane_dig
 CACHED_MATCHES = 8192
 
 
-@remembered(CACHED_MATCHES)
+@cached_if_small(CACHED_MATCHES)
 def postfix_accepts(records: tuple[TlsaRecord, ...]) -> tuple[TlsaRecord, ...]:
-    """The records that pass Postfix's own parser, before OpenSSL sees them.
+    """List the records that pass Postfix's own parser, before OpenSSL sees them.
 
-    Certificate usages 0 and 1 do not apply to SMTP (RFC 7672 section 3.1.3).
+    Certificate usages 0 and 1 do not apply to SMTP (RFC 7672 section 3.1.3, R35).
     """
     return tuple(
         record
@@ -36,9 +54,9 @@ def postfix_accepts(records: tuple[TlsaRecord, ...]) -> tuple[TlsaRecord, ...]:
     )
 
 
-@remembered(CACHED_MATCHES)
+@cached_if_small(CACHED_MATCHES)
 def usable(records: tuple[TlsaRecord, ...]) -> tuple[TlsaRecord, ...]:
-    """The records that can match anything at all (RFC 7672 section 2.2, RFC 6698 section 2.1)."""
+    """List the records that can match at all (RFC 7672 section 2.2, RFC 6698 section 2.1, R36)."""
     return tuple(record for record in postfix_accepts(records) if _is_usable(record))
 
 
@@ -47,12 +65,12 @@ def _is_usable(record: TlsaRecord) -> bool:
         return False
     if record.matching_type != FULL:
         return _DIGEST_LENGTHS.get(record.matching_type) == len(record.data)
-    # Full(0): the data itself must be what the selector names, to OpenSSL (dane_tlsa_add()).
-    if not certificate.is_one_value(record.data):
+    # Full(0): OpenSSL must be able to read what the selector names (dane_tlsa_add()).
+    if not is_one_value(record.data):
         return False
     try:
         if record.selector == CERTIFICATE:
-            crypto.load_certificate(crypto.FILETYPE_ASN1, record.data).get_pubkey()
+            certificate.load(record.data).get_pubkey()
         else:
             crypto.load_publickey(crypto.FILETYPE_ASN1, record.data)
     except (crypto.Error, ValueError):
@@ -64,17 +82,22 @@ def _is_usable(record: TlsaRecord) -> bool:
 class Match:
     """How a chain relates to a TLSA RRset, dates and names aside.
 
-    ``end_entity``: a DANE-EE(3) record matches the leaf. ``anchored``: the path
-    to a certificate that a DANE-TA(2) record matches; None where there is none.
+    Attributes:
+        end_entity: a DANE-EE(3) record matches the leaf.
+        anchored: the path to the certificate that a DANE-TA(2) record matches;
+            None if no such record matches.
     """
 
     end_entity: bool
-    anchored: Path | None
+    anchored: CertificatePath | None
 
 
-@remembered(CACHED_MATCHES)
+@cached_if_small(CACHED_MATCHES)
 def match(chain: tuple[bytes, ...], records: tuple[TlsaRecord, ...]) -> Match:
-    """Compare *chain* (DER, leaf first) with the *usable* records."""
+    """Compare *chain* (DER, leaf first) with *records*, all of them usable.
+
+    Records of both usages are alternatives, in any order (R40).
+    """
     compared = _strongest(records)
     end_entity = any(record.usage == DANE_EE and _selects(record, chain[0]) for record in compared)
     authorities = [record for record in compared if record.usage == DANE_TA]
@@ -86,17 +109,18 @@ def match(chain: tuple[bytes, ...], records: tuple[TlsaRecord, ...]) -> Match:
     )
     paths = [_path_to(anchor, chain, anchor_has_dates=False) for anchor in anchors]
     if not anchors:
-        # A key alone may be the anchor, which has issued the last certificate of those sent.
-        last = certificate.last_sent(chain)
+        # "2 1 0" holds a key alone: it anchors the chain if it has signed the topmost
+        # certificate that was sent.
+        top = path.top_of_chain(chain)
         keys = (r.data for r in authorities if (r.selector, r.matching_type) == (SPKI, FULL))
-        if any(certificate.signs(key, last) for key in keys):
-            paths = [_path_to(last, chain, anchor_has_dates=True)]
+        if any(path.signs(key, top) for key in keys):
+            paths = [_path_to(top, chain, anchor_has_dates=True)]
     # The nearest anchor decides: OpenSSL looks no further up once a record matches.
-    return Match(end_entity, min(paths, key=_preferred, default=None))
+    return Match(end_entity, min(paths, key=_valid_and_short, default=None))
 
 
 def _strongest(records: tuple[TlsaRecord, ...]) -> list[TlsaRecord]:
-    """Digest agility: per usage and selector only the strongest digest (RFC 7671 section 9)."""
+    """Keep, of each usage and selector, only the strongest digest (RFC 7671 section 9, R41)."""
     best: dict[tuple[int, int], int] = {}
     for record in records:
         key = (record.usage, record.selector)
@@ -111,17 +135,31 @@ def _strongest(records: tuple[TlsaRecord, ...]) -> list[TlsaRecord]:
 
 def _selects(record: TlsaRecord, der: bytes) -> bool:
     try:
-        selected = der if record.selector == CERTIFICATE else certificate.public_key_info(der)
+        selected = der if record.selector == CERTIFICATE else public_key_info(der)
     except MalformedCertificateError:
         return False
-    return certificate.digest(selected, record.matching_type) == record.data
+    return digest(selected, record.matching_type) == record.data
+
+
+def digest(data: bytes, matching_type: int) -> bytes:
+    """Apply a TLSA matching type (RFC 6698 section 2.1.3): 0 full, 1 SHA-256, 2 SHA-512."""
+    match matching_type:
+        case 0:
+            return data
+        case 1:
+            return hashlib.sha256(data).digest()
+        case 2:
+            return hashlib.sha512(data).digest()
+        case _:
+            raise ValueError(f"unknown TLSA matching type {matching_type}")
 
 
 def _anchor_candidates(record: TlsaRecord, chain: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """The issuers that the server sent; ``2 0 0`` brings the certificate itself (section 3.1.2).
+    """List the certificates that a DANE-TA(2) record may be about (RFC 7672 section 3.1.2).
 
-    The server's own certificate is never one, self-signed or not: OpenSSL compares
-    it with DANE-EE(3) records alone.
+    They are the issuers that the server sent, and the certificate that a record
+    ``2 0 0`` holds itself. The server's own certificate is never one of them,
+    self-signed or not: OpenSSL compares it with DANE-EE(3) records alone.
     """
     issuers = [der for der in chain[1:] if der != chain[0]]
     if record.selector == CERTIFICATE and record.matching_type == FULL and record.data != chain[0]:
@@ -129,33 +167,36 @@ def _anchor_candidates(record: TlsaRecord, chain: tuple[bytes, ...]) -> tuple[by
     return tuple(issuers)
 
 
-def _path_to(anchor: bytes, chain: tuple[bytes, ...], *, anchor_has_dates: bool) -> Path:
-    store = certificate.anchored_store((anchor,))
-    return certificate.build_path(chain, store, anchor_has_dates=anchor_has_dates)
+def _path_to(anchor: bytes, chain: tuple[bytes, ...], *, anchor_has_dates: bool) -> CertificatePath:
+    store = path.store_anchored_by((anchor,))
+    return path.build_path(chain, store, anchor_has_dates=anchor_has_dates)
 
 
-def _preferred(path: Path) -> tuple[bool, int]:
-    return bool(path.error), path.length
+def _valid_and_short(candidate: CertificatePath) -> tuple[bool, int]:
+    return candidate.flaw is not None, candidate.length
 
 
-def verify(
+def mismatch(
     chain: tuple[bytes, ...],
     records: tuple[TlsaRecord, ...],
     references: tuple[str, ...],
     now: float,
-) -> str:
-    """Say why *chain* does not match the usable TLSA *records*; the empty string where it does.
+) -> str | None:
+    """Say why *chain* does not match the TLSA *records*; None if it matches.
 
-    DANE-EE(3) and DANE-TA(2) are alternatives. DANE-EE checks neither name nor
-    dates (RFC 7672 section 3.1.1); DANE-TA both, with *references* the TLSA base
-    domain and the next-hop domain (section 3.2.2).
+    Args:
+        chain: DER certificates as presented, leaf first.
+        records: the usable ones of the RRset.
+        references: the names that DANE-TA(2) accepts in the leaf (section 3.2.2).
+        now: the time of the check, seconds since the epoch.
     """
     if not chain:
         return "no certificate presented"
-    found = match(certificate.without_former(chain, now), records)
+    found = match(path.without_superseded_issuers(chain, now), records)
     if found.end_entity:
-        return certificate.WEAK_KEY if certificate.has_weak_key(chain[0]) else ""
+        # RFC 7672 section 3.1.1: neither name nor dates nor chain (R37). OpenSSL's key check stays.
+        return certificate.WEAK_KEY if certificate.has_weak_key(chain[0]) else None
     if found.anchored is None:
         return "no TLSA record matches the certificate"
-    error = found.anchored.error_at(now)
-    return error or certificate.name_error(chain[0], references)
+    # Section 3.1.2: dates and name both count (R38).
+    return found.anchored.flaw_at(now) or certificate.name_mismatch(chain[0], references)

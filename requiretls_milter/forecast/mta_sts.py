@@ -7,11 +7,11 @@ from requiretls_milter.syntax.names import is_address
 
 
 def mta_sts_match(policy: MtaStsPolicy, host: str) -> bool:
-    """Say whether *host*, the name that the MX record gives, matches a pattern of *policy*.
+    """Say whether *host*, the name that the MX record gives, matches a pattern of *policy* (R55).
 
     Case does not matter, nor does a trailing dot. ``*.example.net`` stands for
-    exactly one label before ``example.net``. An address in the place of a name
-    never matches. The mode of the policy plays no part.
+    exactly one label before ``example.net``. An address never matches. The mode of the
+    policy plays no part.
     """
     name = _normal(host)
     if not name or is_address(name):

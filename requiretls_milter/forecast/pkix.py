@@ -1,52 +1,69 @@
-"""Certificates that are verified by a chain to a certification authority we trust."""
+"""PKIX: a chain that leads to a certification authority that the operator trusts."""
 
 from __future__ import annotations
 
 import datetime
-import functools
-from pathlib import Path as FilePath
+from pathlib import Path
 
 from OpenSSL import SSL, crypto
 
-from requiretls_milter.forecast import certificate
-from requiretls_milter.forecast.certificate import Path, remembered
+from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.forecast import path
+from requiretls_milter.forecast.certificate import name_mismatch
+from requiretls_milter.forecast.memo import cached_if_small
+from requiretls_milter.forecast.path import CertificatePath
 
 CACHED_PATHS = 4096
 
 
-class TrustStoreError(Exception):
-    """A trust store that cannot be used; the message names the file and says why."""
+class TrustStoreError(RequiretlsMilterError):
+    """A trust store that cannot be used; the text names the file and says why.
+
+    The catcher concludes that no certificate can be verified with this
+    configuration: it refuses the configuration, it does not go on without a store.
+    """
 
 
 class TrustStore:
     """The certification authorities that count, loaded once (about 8 ms).
 
-    Immutable in effect: verified paths are kept, since the same chain gives
-    the same path. Used from one thread at a time.
+    It never changes: verified paths are kept, since the same chain gives the
+    same path. Use it from one thread at a time.
     """
 
     def __init__(
         self, store: crypto.X509Store, dated: crypto.X509Store, owners: object = None
     ) -> None:
-        """Take the same authorities twice; *owners* is what OpenSSL would free them with."""
+        """Take the same authorities twice.
+
+        Args:
+            store: will no longer check dates.
+            dated: goes on checking dates.
+            owners: objects without which OpenSSL would free the stores; kept alive.
+        """
         self._owners = owners
         self._dated = dated
-        certificate.ignore_dates(store)
-        self.path = remembered(CACHED_PATHS)(functools.partial(_path, store))
+        path.ignore_dates(store)
+
+        @cached_if_small(CACHED_PATHS)
+        def undated_path(chain: tuple[bytes, ...]) -> CertificatePath:
+            return path.build_path(chain, store)
+
+        self.path = undated_path
         """Find the path from a chain (DER, leaf first) to a trusted authority."""
 
-    def path_at(self, chain: tuple[bytes, ...], now: float) -> Path:
-        """Find a path that holds at *now*, where :attr:`path` may have come by another.
+    def path_at(self, chain: tuple[bytes, ...], now: float) -> CertificatePath:
+        """Find a path that holds at *now*, even if :attr:`path` found another one.
 
-        Of several certificates of one authority, of which one has been renewed,
-        OpenSSL takes one that is valid; without dates it takes the first.
+        If an authority was renewed and both its certificates are at hand, OpenSSL
+        takes the valid one; without its check of dates it takes the first.
         """
         self._dated.set_time(datetime.datetime.fromtimestamp(now, datetime.UTC))
-        return certificate.build_path(chain, self._dated)
+        return path.build_path(chain, self._dated)
 
     @classmethod
     def load(cls, ca_file: str = "") -> TrustStore:
-        """Load a PEM file of authorities, or the system's store where *ca_file* is empty.
+        """Load a PEM file of authorities, or the system's store if *ca_file* is empty.
 
         Raises:
             TrustStoreError: the file cannot be read or holds no certificate.
@@ -58,7 +75,7 @@ class TrustStore:
 
 
 def _of_system() -> tuple[crypto.X509Store, SSL.Context]:
-    """The system's store; pyOpenSSL only borrows it: without its context it would be gone."""
+    """Open the system's store, with the context that owns it and must outlive it."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_default_verify_paths()
     store = context.get_cert_store()
@@ -69,7 +86,7 @@ def _of_system() -> tuple[crypto.X509Store, SSL.Context]:
 
 def _of_file(ca_file: str) -> crypto.X509Store:
     try:
-        pem = FilePath(ca_file).read_bytes()
+        pem = Path(ca_file).read_bytes()
     except OSError as error:
         raise TrustStoreError(f"{ca_file}: {error.strerror}") from error
     if b"-----BEGIN CERTIFICATE-----" not in pem:
@@ -82,22 +99,24 @@ def _of_file(ca_file: str) -> crypto.X509Store:
     return store
 
 
-def _path(store: crypto.X509Store, chain: tuple[bytes, ...]) -> Path:
-    return certificate.build_path(chain, store)
-
-
-def verify(
+def mismatch(
     chain: tuple[bytes, ...], references: tuple[str, ...], trust: TrustStore, now: float
-) -> str:
-    """Say why *chain* does not prove one of *references*; the empty string where it does.
+) -> str | None:
+    """Say why *chain* does not prove one of *references*; None if it does.
 
-    A name that does not match is told only where the path itself holds, as
-    Postfix tells "trusted" from "matching".
+    The path comes before the name, as Postfix tells "trusted" from "matching".
+
+    Args:
+        chain: DER certificates as presented, leaf first.
+        references: the names one of which the leaf must have; ".example.org"
+            stands for all subdomains.
+        trust: the authorities to which the chain may lead.
+        now: the time of the check, seconds since the epoch.
     """
     if not chain:
         return "no certificate presented"
-    path = trust.path(chain)
-    error = path.error_at(now)
-    if error and not path.error:
-        error = trust.path_at(chain, now).error_at(now)
-    return error or certificate.name_error(chain[0], references)
+    undated = trust.path(chain)
+    flaw = undated.flaw_at(now)
+    if flaw is not None and undated.flaw is None:
+        flaw = trust.path_at(chain, now).flaw_at(now)
+    return flaw or name_mismatch(chain[0], references)

@@ -1,32 +1,31 @@
 """How Postfix 3.11 delivers: the dialect that tests/data/oracle records.
 
-The order of the questions is smtp(8)'s own, and the last failure recorded
-decides. Where Postfix is laxer than RFC 8689 the forecast follows Postfix, and
-``compliant`` says so (docs/forecast.md).
+Questions are in the order of smtp(8), and the last failure recorded decides. If
+Postfix is laxer than RFC 8689, the forecast follows Postfix, and ``compliant`` says
+that the delivery does not satisfy the RFC (docs/forecast.md).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from requiretls_milter.forecast import dane, pkix, profiles
+from requiretls_milter.forecast import dane, pkix, profiles, sentences
 from requiretls_milter.forecast.attempt import (
     IN_CLEAR,
     NOTHING_RECORDED,
-    Attempt,
-    in_order,
-    in_turn,
-    order_is_fixed,
+    DeliveryAttempt,
+    possible_results,
     reply_status,
+    result_in_order,
     session_failure,
     tls_weakness,
     unknown,
 )
 from requiretls_milter.forecast.authentication import dane_references, postfix_dane_references
 from requiretls_milter.forecast.pkix import TrustStore
+from requiretls_milter.forecast.reach import MailServer, has_mx_records, is_order_fixed
 from requiretls_milter.forecast.servers import (
     NoServer,
-    Server,
     Servers,
     in_mta_sts_policy,
     lookup_failure,
@@ -34,9 +33,7 @@ from requiretls_milter.forecast.servers import (
     tlsa_lookup_failed,
 )
 from requiretls_milter.model import (
-    DnsOutcome,
     DomainEvidence,
-    HopKind,
     MtaProfile,
     MtaSts,
     MtaStsMode,
@@ -56,7 +53,7 @@ from requiretls_milter.syntax.endpoint import SMTP_PORT
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message on its way: the evidence and all that decides what smtp(8) does with it."""
+    """One delivery: the evidence, and all that decides what smtp(8) makes of it."""
 
     evidence: DomainEvidence
     carried: Requirement
@@ -66,7 +63,7 @@ class Delivery:
 
     @property
     def requiretls_policy(self) -> RequiretlsPolicy:
-        """What smtp_requiretls_policy makes of this message."""
+        """The smtp_requiretls_policy for this message: disable if it carries no REQUIRETLS."""
         if self.carried is not Requirement.REQUIRETLS:
             return RequiretlsPolicy.DISABLE
         return profiles.requiretls_policy(self.profile, self.evidence.nexthop.host)
@@ -75,8 +72,8 @@ class Delivery:
     def tls_policy(self) -> TlsPolicy | None:
         """The static entry of smtp_tls_policy_maps that applies, if one does.
 
-        The policy service that applies MTA-STS is asked for the domain's own name:
-        an entry for that name comes before it, one for a parent after it.
+        Postfix asks the policy service that applies MTA-STS for the domain's own name:
+        an entry for that name comes before the service, one for a parent after it.
         """
         if not self.profile.tls_policy:
             return None
@@ -85,7 +82,7 @@ class Delivery:
 
     @property
     def mta_sts_policy(self) -> MtaStsPolicy | None:
-        """The MTA-STS policy that a policy service would answer with."""
+        """The MTA-STS policy that a policy service would answer with: none but enforce (R57)."""
         policy = self.evidence.mta_sts.policy
         if self.profile.mta_sts is MtaSts.OFF or policy is None:
             return None
@@ -96,8 +93,10 @@ class Delivery:
 class Plan:
     """The TLS policy for one server, made before connecting (smtp_tls_policy.c).
 
-    ``references`` are the names that the certificate must match, ``records``
-    the TLSA records that it must.
+    Attributes:
+        level: Postfix's TLS security level.
+        references: the names one of which the certificate must have.
+        records: the TLSA records one of which must match.
     """
 
     level: TlsLevel
@@ -107,61 +106,49 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class NoPlan:
-    """A TLS policy that could not be made: the server is passed over for now."""
+    """Why no TLS policy could be made: the attempt at the server fails for now."""
 
     why: str
 
 
-def deliver(delivery: Delivery, servers: Servers) -> tuple[Attempt, ...]:
-    """What the delivery may end with: more than one attempt where Postfix's dice decide."""
+def deliver(delivery: Delivery, servers: Servers) -> tuple[DeliveryAttempt, ...]:
+    """List what the delivery may end with: several results if servers are in random order."""
     if isinstance(servers, NoServer):
         return _without_server(servers)
     failure = lookup_failure(delivery.evidence, delivery.profile)
-    before: tuple[Attempt | None, ...] = (None,)
+    before: tuple[DeliveryAttempt | None, ...] = (None,)
     if failure is not None:
         before = _without_server(failure)
     limit = delivery.profile.mx_address_limit
-    shared = limit > 1 and len(delivery.profile.inet_protocols) > 1
-    if shared and any(server.unseen for group in servers for server in group):
-        return _beside_unseen(servers, delivery)
-    if order_is_fixed(servers, limit):
+    if is_order_fixed(servers, limit):
         return tuple(
-            in_order((attempt(server, delivery) for (server,) in servers), recorded)
+            result_in_order((attempt(server, delivery) for (server,) in servers), recorded)
             for recorded in before
         )
     attempts = tuple(tuple(attempt(server, delivery) for server in group) for group in servers)
-    return tuple(ended for recorded in before for ended in in_turn(attempts, limit, recorded))
+    return tuple(
+        result for recorded in before for result in possible_results(attempts, limit, recorded)
+    )
 
 
-def _beside_unseen(
-    servers: tuple[tuple[Server, ...], ...], delivery: Delivery
-) -> tuple[Attempt, ...]:
-    """The same where servers are unseen, and those that are tried are shared by two families.
-
-    Of which family the unseen ones are nobody knows, nor whom they leave no room for
-    (smtp_balance_inet_protocols): only that one of the best group comes first.
-    """
-    first = tuple(attempt(server, delivery) for server in servers[0])
-    if all(possible.ends for possible in first):
-        return first
-    (unseen, *_) = (server for group in servers for server in group if server.unseen)
-    return (unknown(unseen, unseen.unseen),)
-
-
-def _without_server(failure: NoServer) -> tuple[Attempt, ...]:
-    """What a delivery without any server ends with: one of two where equals decide."""
+def _without_server(failure: NoServer) -> tuple[DeliveryAttempt, ...]:
+    """List what a delivery without any server may end with: two codes if hosts are in any order."""
     codes = filter(None, (failure.status, failure.otherwise))
-    return tuple(Attempt(None, code, failure.reason, failure.text) for code in codes)
+    return tuple(DeliveryAttempt(None, code, failure.reason, failure.text) for code in codes)
 
 
-def attempt(server: Server, delivery: Delivery) -> Attempt:
-    """What the delivery would end with if *server* were the only one."""
+def attempt(server: MailServer, delivery: Delivery) -> DeliveryAttempt:
+    """Say what the delivery would end with if *server* were the only one.
+
+    The questions are asked in the order of smtp(8): the first one that ends the attempt
+    decides.
+    """
     if server.unseen:
-        return unknown(server, server.unseen)
+        return unknown(server, server.unseen.why)
     policy = delivery.requiretls_policy
     plan = plan_for(server, delivery)
     if isinstance(plan, NoPlan):
-        return Attempt(
+        return DeliveryAttempt(
             server,
             status.TLS_NOT_ESTABLISHED,
             Reason.POLICY_LOOKUP_FAILED,
@@ -184,11 +171,11 @@ def attempt(server: Server, delivery: Delivery) -> Attempt:
 # ---------------------------------------------------------------- before connecting
 
 
-def plan_for(server: Server, delivery: Delivery) -> Plan | NoPlan:
-    """The TLS level for *server*, after DANE and MTA-STS have had their say."""
+def plan_for(server: MailServer, delivery: Delivery) -> Plan | NoPlan:
+    """Choose the TLS level for *server*, from the configured level, DANE and MTA-STS."""
     profile = delivery.profile
     if delivery.carried is Requirement.TLS_REQUIRED_NO:
-        # RFC 8689 section 4.2.2: as if there were neither DANE nor MTA-STS, nor any table.
+        # RFC 8689 section 4.2.2: as if there were neither DANE nor MTA-STS, nor any table (R13).
         return Plan(profiles.at_most_may(profile.tls_security_level))
     entry, policy = delivery.tls_policy, delivery.mta_sts_policy
     if entry is None and policy is not None:
@@ -210,39 +197,37 @@ _MATCH = {TlsLevel.VERIFY: ("hostname",), TlsLevel.SECURE: ("nexthop", "dot-next
 
 
 def _references(
-    match: tuple[str, ...], server: Server, evidence: DomainEvidence
+    match: tuple[str, ...], server: MailServer, evidence: DomainEvidence
 ) -> tuple[str, ...]:
-    """The names that ``match=`` stands for (postconf(5), smtp_tls_verify_cert_match)."""
+    """List the names that ``match=`` stands for (postconf(5), smtp_tls_verify_cert_match)."""
     domain = evidence.nexthop.host
     names = {"hostname": server.host.host, "nexthop": domain, "dot-nexthop": "." + domain}
     return tuple(names.get(word, word) for word in match)
 
 
 def _match_pattern(pattern: str) -> str:
-    """A policy's ``*.example.org`` as policy services put it into ``match=``."""
+    """Write a policy's ``*.example.org`` as policy services put it into ``match=``."""
     return pattern[1:] if pattern.startswith("*.") else pattern
 
 
-def _dane_plan(server: Server, delivery: Delivery, configured: TlsLevel) -> Plan | NoPlan:
+def _dane_plan(server: MailServer, delivery: Delivery, configured: TlsLevel) -> Plan | NoPlan:
     profile = delivery.profile
     only = configured is TlsLevel.DANE_ONLY
-    mx = delivery.evidence.mx
-    unsigned_mx = (
-        delivery.evidence.nexthop.kind is HopKind.MX
-        and mx.outcome is DnsOutcome.FOUND
-        and not mx.secure
-    )
+    unsigned_mx = has_mx_records(delivery.evidence) and not delivery.evidence.mx.secure
 
     def fall_back(level: TlsLevel, why: str) -> Plan | NoPlan:
         return NoPlan(f"level dane-only, but {why}") if only else Plan(level)
 
+    # RFC 7672 section 2.2.1: with an unsigned MX RRset, DANE guarantees nothing (R23).
     if unsigned_mx and (only or profile.insecure_mx_policy in (TlsLevel.NONE, TlsLevel.MAY)):
         return fall_back(TlsLevel.MAY, "the MX records are not signed")
     if tlsa_lookup_failed(server.host):
-        return NoPlan(f"TLSA lookup for {server.host.host} failed")
+        return NoPlan(sentences.tlsa_lookup_failed(server))
     found = secure_tlsa(server.host)
     if not found:
         return fall_back(TlsLevel.MAY, f"{server.host.host} has no secure TLSA records")
+    # Secure records make TLS mandatory, with authentication if one is usable (RFC 7672
+    # section 2.2, R32, R33).
     records = dane.postfix_accepts(found)
     if not records:
         return fall_back(TlsLevel.ENCRYPT, f"no TLSA record of {server.host.host} is usable")
@@ -253,10 +238,10 @@ def _dane_plan(server: Server, delivery: Delivery, configured: TlsLevel) -> Plan
 
 
 def _forbidden_by_policy(
-    server: Server, level: TlsLevel, policy: RequiretlsPolicy
-) -> Attempt | None:
+    server: MailServer, level: TlsLevel, policy: RequiretlsPolicy
+) -> DeliveryAttempt | None:
     if policy is RequiretlsPolicy.INVALID:
-        return Attempt(
+        return DeliveryAttempt(
             server,
             status.MTA_POLICY_INVALID,
             Reason.MTA_POLICY_INVALID,
@@ -264,7 +249,7 @@ def _forbidden_by_policy(
             tls=f"{level}?",
         )
     if policy is RequiretlsPolicy.ENFORCE and not profiles.must_match(level):
-        return Attempt(
+        return DeliveryAttempt(
             server,
             status.ENCRYPTION_NEEDED,
             Reason.TLS_LEVEL_DOES_NOT_VERIFY,
@@ -273,7 +258,7 @@ def _forbidden_by_policy(
             tls=f"{level}?/!requiretls:nocertmatch",
         )
     if policy is RequiretlsPolicy.OPPORTUNISTIC_STARTTLS and level is TlsLevel.NONE:
-        return Attempt(
+        return DeliveryAttempt(
             server,
             status.ENCRYPTION_NEEDED,
             Reason.TLS_LEVEL_DOES_NOT_VERIFY,
@@ -283,8 +268,14 @@ def _forbidden_by_policy(
     return None
 
 
-def _not_in_mta_sts_policy(server: Server, delivery: Delivery, undecided: str) -> Attempt | None:
-    """New-style MTA-STS passes a server over and leaves the recorded failure as it is."""
+def _not_in_mta_sts_policy(
+    server: MailServer, delivery: Delivery, undecided: str
+) -> DeliveryAttempt | None:
+    """Pass a server over that the policy does not name (RFC 8461 section 5, R57).
+
+    That is smtp_tls_enforce_sts_mx_patterns. The failure that is recorded so far stays: if
+    no server was tried, the delivery fails for now.
+    """
     if (
         delivery.profile.mta_sts is not MtaSts.MX_PATTERNS
         or delivery.tls_policy is not None
@@ -292,7 +283,7 @@ def _not_in_mta_sts_policy(server: Server, delivery: Delivery, undecided: str) -
         or in_mta_sts_policy(delivery.evidence, server.host.host) is not False
     ):
         return None
-    return Attempt(
+    return DeliveryAttempt(
         server,
         NOTHING_RECORDED,
         Reason.MX_NOT_IN_MTA_STS_POLICY,
@@ -304,14 +295,14 @@ def _not_in_mta_sts_policy(server: Server, delivery: Delivery, undecided: str) -
 # ---------------------------------------------------------------- the session
 
 
-def _is_the_mta(server: Server, delivery: Delivery) -> Attempt | None:
-    """A server that says EHLO by the MTA's own name: a loop, if nothing better was tried before."""
+def _is_the_mta(server: MailServer, delivery: Delivery) -> DeliveryAttempt | None:
+    """Fail at a server that says EHLO by the MTA's own name: a mail loop if it is the best one."""
     name = delivery.profile.myhostname
     if not name or server.probe.ehlo_name.lower() != name:
         return None
     if delivery.evidence.nexthop.port != SMTP_PORT:
         return None
-    return Attempt(
+    return DeliveryAttempt(
         server,
         status.MAIL_LOOP if server.best else status.MAIL_LOOP_FOR_NOW,
         Reason.MAIL_LOOP,
@@ -324,8 +315,10 @@ _AT_STARTTLS = frozenset({ProbeStage.STARTTLS})
 _AT_SECOND_EHLO = frozenset({ProbeStage.EHLO_TLS})
 
 
-def _without_tls(server: Server, level: TlsLevel, policy: RequiretlsPolicy) -> Attempt | None:
-    """STARTTLS not offered, not wanted, or refused."""
+def _without_tls(
+    server: MailServer, level: TlsLevel, policy: RequiretlsPolicy
+) -> DeliveryAttempt | None:
+    """Deliver in clear, or fail, if TLS is not offered, not wanted, or refused."""
     refusal = server.probe.starttls_reply
     offered = bool(server.probe.starttls_offered)
     if offered and refusal is None and profiles.uses_tls(level):
@@ -345,7 +338,7 @@ def _without_tls(server: Server, level: TlsLevel, policy: RequiretlsPolicy) -> A
         return replace(_blocked(server, code, sent, blocked), ends=code.startswith("5"))
     if required:
         return _blocked(server, status.TLS_NOT_OFFERED, sent, blocked)
-    return Attempt(
+    return DeliveryAttempt(
         server,
         status.SUCCESS,
         Reason.OK,
@@ -355,54 +348,57 @@ def _without_tls(server: Server, level: TlsLevel, policy: RequiretlsPolicy) -> A
     )
 
 
-def _blocked(server: Server, code: str, refused: bool, token: str) -> Attempt:
+def _blocked(server: MailServer, code: str, refused: bool, token: str) -> DeliveryAttempt:
     if refused:
-        reply = server.probe.starttls_reply
-        said = f": {reply.code} {reply.text}" if reply else ""
-        text = f"{server.name} offers STARTTLS but refuses it{said}"
-        return Attempt(server, code, Reason.STARTTLS_REFUSED, text, tls=token)
-    text = f"{server.name} does not offer STARTTLS"
-    return Attempt(server, code, Reason.STARTTLS_NOT_OFFERED, text, tls=token)
+        text = sentences.starttls_refused(server)
+        return DeliveryAttempt(server, code, Reason.STARTTLS_REFUSED, text, tls=token)
+    text = sentences.starttls_not_offered(server)
+    return DeliveryAttempt(server, code, Reason.STARTTLS_NOT_OFFERED, text, tls=token)
 
 
-def _handshake_failure(server: Server, plan: Plan, undecided: str) -> Attempt | None:
-    """Always temporary, also under enforce; no first attempt falls back to clear text."""
+def _handshake_failure(server: MailServer, plan: Plan, undecided: str) -> DeliveryAttempt | None:
+    """Fail for now if the handshake fails, also under enforce (R61).
+
+    No first attempt falls back to clear text, not even for a message with
+    ``TLS-Required: No``: the server demands TLS by offering it (RFC 8689 section 8.4, R18).
+    """
     probe = server.probe
+    weakness = tls_weakness(probe)
     if probe.stage is ProbeStage.HANDSHAKE:
-        why = probe.error or str(probe.failure)
-    elif tls_weakness(probe) and _refuses_weak_tls(plan, probe):
-        why = tls_weakness(probe)
+        why = sentences.failure_of(probe)
+    elif weakness is not None and _refuses_weak_tls(plan, probe):
+        why = weakness
     else:
         return None
-    return Attempt(
+    return DeliveryAttempt(
         server,
         status.TLS_NOT_ESTABLISHED,
         Reason.TLS_HANDSHAKE_FAILED,
-        f"TLS handshake with {server.name} failed: {why}",
+        sentences.handshake_failed(server, why),
         tls=undecided,
     )
 
 
 def _refuses_weak_tls(plan: Plan, probe: ProbeEvidence) -> bool:
-    """Whether smtp(8) offers less than it takes for TLS with this server.
+    """Say whether smtp(8) refuses TLS that only an MTA without verification would take.
 
-    It raises OpenSSL's security level where the session authenticates; anonymous
-    suites it leaves out wherever that was planned.
+    It raises OpenSSL's security level if the session authenticates the server. It leaves
+    anonymous suites out if that was planned, even if the session does not do it.
     """
     anonymous = not probe.chain
     return profiles.must_match(plan.level if anonymous else _session_level(plan))
 
 
 def _inside_tls(
-    server: Server, plan: Plan, policy: RequiretlsPolicy, delivery: Delivery
-) -> Attempt:
-    """The certificate, then the second EHLO."""
+    server: MailServer, plan: Plan, policy: RequiretlsPolicy, delivery: Delivery
+) -> DeliveryAttempt:
+    """Judge the certificate, then the EHLO reply inside TLS (RFC 8689 section 4.2.1)."""
     level = _session_level(plan)
-    error = _mismatch(server, plan, level, delivery)
-    if error and server.probe.chain_cut:
-        return unknown(server, f"{server.name} presented more certificates than we keep: {error}")
-    if error:
-        return _certificate_failure(server, plan.level, level, policy, error)
+    mismatch = _mismatch(server, plan, level, delivery)
+    if mismatch is not None and server.probe.chain_cut:
+        return unknown(server, sentences.chain_cut(server, mismatch))
+    if mismatch is not None:
+        return _certificate_failure(server, plan.level, level, policy, mismatch)
     matched = profiles.must_match(level)
     offered = server.probe.requiretls is True
     decided = _decided(plan.level, level)
@@ -410,18 +406,18 @@ def _inside_tls(
     if broken is not None:
         return replace(broken, tls=_token(decided, policy, "requiretls?"))
     if policy is RequiretlsPolicy.ENFORCE and not offered:
-        return Attempt(
+        return DeliveryAttempt(
             server,
             status.REQUIRETLS_NEEDED,
             Reason.REQUIRETLS_NOT_OFFERED,
-            f"{server.name} does not offer REQUIRETLS",
+            sentences.requiretls_not_offered(server),
             tls=f"{decided}/!requiretls:none",
         )
     if not offered:
         feature = "requiretls:none"
     else:
         feature = "requiretls" if matched else "requiretls:nocertmatch"
-    return Attempt(
+    return DeliveryAttempt(
         server,
         status.SUCCESS,
         Reason.OK,
@@ -435,10 +431,10 @@ def _inside_tls(
 
 
 def _session_level(plan: Plan) -> TlsLevel:
-    """The level of the session, once OpenSSL has seen the TLSA records.
+    """Return the level of the session, once OpenSSL has read the TLSA records.
 
-    Where it finds none of them usable after Postfix has accepted them, the
-    session goes on unauthenticated, the enforce check being over.
+    If OpenSSL can use none of those that Postfix has accepted, the session goes on
+    unauthenticated (RFC 7672 section 2.2, R33): the check of enforce is over by then.
     """
     if (
         plan.level in (TlsLevel.DANE, TlsLevel.HALF_DANE)
@@ -449,49 +445,50 @@ def _session_level(plan: Plan) -> TlsLevel:
     return plan.level
 
 
-def _mismatch(server: Server, plan: Plan, level: TlsLevel, delivery: Delivery) -> str:
-    """Why the certificate does not match at *level*; the empty string where it does, or need not.
+def _mismatch(server: MailServer, plan: Plan, level: TlsLevel, delivery: Delivery) -> str | None:
+    """Say why the certificate does not match at *level*; None if it does, or need not.
 
     Level dane-only never goes on without a usable record.
     """
     chain = server.probe.chain
     if not profiles.must_match(level):
-        return ""
+        return None
     if profiles.must_pkix(level):
-        return pkix.verify(chain, plan.references, delivery.trust, delivery.now)
+        return pkix.mismatch(chain, plan.references, delivery.trust, delivery.now)
     records = dane.usable(plan.records)
     if not records:
         return "no TLSA record is usable"
-    return dane.verify(chain, records, plan.references, delivery.now)
+    return dane.mismatch(chain, records, plan.references, delivery.now)
 
 
-def _names_the_host(server: Server, level: TlsLevel, delivery: Delivery) -> bool:
-    """Whether the certificate names the MX host itself, not only a pattern or the domain.
+def _names_the_host(server: MailServer, level: TlsLevel, delivery: Delivery) -> bool:
+    """Say whether the certificate names the MX host itself, not only a pattern or the domain.
 
-    RFC 8689 section 4.2.1 step 4, RFC 8461 section 4.2. With DANE the TLSA
-    records speak for the host; where the MX records are not signed, only for its
-    own name (RFC 7672 section 3.2.2), and Postfix takes the domain's too.
+    RFC 8689 section 4.2.1 step 4 and RFC 8461 section 4.2 demand it (R56). With DANE the
+    TLSA records stand for the host. If the MX records are not signed, they stand for its own
+    name alone (RFC 7672 section 3.2.2), while Postfix accepts the domain's name too.
     """
     chain, host = server.probe.chain, server.host
     if profiles.must_pkix(level):
-        return not pkix.verify(chain, (host.host,), delivery.trust, delivery.now)
+        return pkix.mismatch(chain, (host.host,), delivery.trust, delivery.now) is None
     if level is TlsLevel.HALF_DANE:
         records = dane.usable(secure_tlsa(host))
         references = dane_references(host, delivery.evidence)
-        return not dane.verify(chain, records, references, delivery.now)
+        return dane.mismatch(chain, records, references, delivery.now) is None
     return True
 
 
 def _certificate_failure(
-    server: Server, planned: TlsLevel, level: TlsLevel, policy: RequiretlsPolicy, error: str
-) -> Attempt:
+    server: MailServer, planned: TlsLevel, level: TlsLevel, policy: RequiretlsPolicy, mismatch: str
+) -> DeliveryAttempt:
+    # RFC 7672 section 2.2: a mismatch delays ordinary mail; under REQUIRETLS it is 5.7.10 (R43).
     enforced = policy is RequiretlsPolicy.ENFORCE
     feature = "!requiretls:nocertmatch" if enforced else "requiretls:nocertmatch"
-    return Attempt(
+    return DeliveryAttempt(
         server,
         status.ENCRYPTION_NEEDED if enforced else status.TLS_NOT_ESTABLISHED,
         Reason.CERTIFICATE_NOT_VERIFIED,
-        f"certificate of {server.name} is not verified: {error}",
+        sentences.certificate_not_verified(server, mismatch),
         tls=_token("!" + _decided(planned, level), policy, feature),
     )
 
@@ -504,9 +501,9 @@ def _decided(planned: TlsLevel, final: TlsLevel) -> str:
 
 
 def _token(level: str, policy: RequiretlsPolicy, feature: str) -> str:
-    """The word behind ``tls=``; REQUIRETLS shows only where the policy takes part."""
+    """Write the word after ``tls=``; REQUIRETLS shows only if the policy takes part."""
     return f"{level}/{feature}" if profiles.takes_part(policy) else level
 
 
-def _with_token(result: Attempt | None, token: str) -> Attempt | None:
+def _with_token(result: DeliveryAttempt | None, token: str) -> DeliveryAttempt | None:
     return None if result is None else replace(result, tls=token)

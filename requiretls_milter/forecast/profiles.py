@@ -1,4 +1,4 @@
-"""What an MTA profile means: Postfix's TLS levels and its smtp_requiretls_policy."""
+"""What an MTA profile means: Postfix's TLS levels, smtp_requiretls_policy and the policy tables."""
 
 from __future__ import annotations
 
@@ -28,53 +28,52 @@ _STRENGTH = {
 
 
 def uses_tls(level: TlsLevel) -> bool:
-    """Whether STARTTLS is sent where it is offered."""
+    """Say whether STARTTLS is sent if it is offered."""
     return level is not TlsLevel.NONE
 
 
 def requires_tls(level: TlsLevel) -> bool:
-    """Whether there is no delivery in clear (Postfix: above ``may``)."""
+    """Say whether mail is never delivered in clear (Postfix: above ``may``)."""
     return _STRENGTH[level] > _STRENGTH[TlsLevel.MAY]
 
 
 def must_match(level: TlsLevel) -> bool:
-    """Whether the server's certificate has to match (Postfix: above ``encrypt``)."""
+    """Say whether the server's certificate has to match (Postfix: above ``encrypt``)."""
     return _STRENGTH[level] > _STRENGTH[TlsLevel.ENCRYPT]
 
 
 def must_pkix(level: TlsLevel) -> bool:
-    """Whether a chain to a trusted authority is what makes the certificate match."""
+    """Say whether the certificate has to match by a chain to a trusted authority."""
     return level in (TlsLevel.VERIFY, TlsLevel.SECURE)
 
 
 def uses_dane(level: TlsLevel) -> bool:
-    """Whether TLSA records are looked up at this configured level."""
+    """Say whether TLSA records are looked up at this configured level."""
     return level in (TlsLevel.DANE, TlsLevel.DANE_ONLY)
 
 
 def at_most_may(level: TlsLevel) -> TlsLevel:
-    """The level where ``TLS-Required: No`` is honoured (RFC 8689 section 4.2.2)."""
+    """Lower *level* as ``TLS-Required: No`` demands (RFC 8689 section 4.2.2, R13)."""
     return TlsLevel.MAY if _STRENGTH[level] > _STRENGTH[TlsLevel.MAY] else level
 
 
 def requires_starttls(policy: RequiretlsPolicy) -> bool:
-    """Whether the policy insists on TLS whatever the level says."""
+    """Say whether the policy insists on TLS at every level."""
     return policy in (RequiretlsPolicy.ENFORCE, RequiretlsPolicy.OPPORTUNISTIC_STARTTLS)
 
 
 def takes_part(policy: RequiretlsPolicy) -> bool:
-    """Whether the sender's REQUIRETLS has any effect (and shows in Postfix's ``tls=``)."""
+    """Say whether the sender's REQUIRETLS has any effect, and shows in Postfix's ``tls=``."""
     return policy not in (RequiretlsPolicy.DISABLE, RequiretlsPolicy.INVALID)
 
 
 @functools.lru_cache(maxsize=4096)
 def requiretls_policy(profile: MtaProfile, domain: str) -> RequiretlsPolicy:
-    """What smtp_requiretls_policy says for a next-hop *domain* (or address).
+    """Look up what smtp_requiretls_policy says for a next-hop *domain* (or address).
 
-    The default of Postfix 3.11 exempts $mydomain and its subdomains,
-    ``localhost`` and addresses. A table is searched as Postfix searches one:
-    the name, then each ``.parent``, then ``*``; addresses match exactly. No
-    match: enforce.
+    The default of Postfix 3.11 exempts $mydomain and its subdomains, ``localhost`` and
+    addresses (R19). A table is searched as Postfix searches one: the name, then each
+    ``.parent``, then ``*``; addresses match exactly. Without a match it is enforce.
     """
     if profile.requiretls_policy is None:
         return _default_policy(profile.mydomain, domain)
@@ -87,9 +86,9 @@ def requiretls_policy(profile: MtaProfile, domain: str) -> RequiretlsPolicy:
 
 @functools.lru_cache(maxsize=4096)
 def tls_policy(profile: MtaProfile, nexthop: NextHop) -> tuple[TlsPolicy | None, bool]:
-    """What the static entries of smtp_tls_policy_maps say for *nexthop*, and if by its own name.
+    """Look up the static entry of smtp_tls_policy_maps for *nexthop*, and whether it is its own.
 
-    A domain is sought by its name, then by each ``.parent``; any other next hop
+    A domain is looked up by its name, then by each ``.parent``; any other next hop
     (``[host]``, with a port) by its own name only (tls_policy_lookup()).
     """
     table = dict(profile.tls_policy)

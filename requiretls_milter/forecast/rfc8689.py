@@ -1,25 +1,26 @@
-"""What a client does that follows RFC 8689 section 4.2.1 to the letter.
+"""How a client delivers that follows RFC 8689 section 4.2.1 to the letter.
 
-For messages that are to be delivered with REQUIRETLS; all others are no matter
-of this profile.
+This profile is about messages with REQUIRETLS alone; all other mail goes by
+Postfix's rules in both profiles.
 """
 
 from __future__ import annotations
 
 import itertools
 
+from requiretls_milter.forecast import sentences
 from requiretls_milter.forecast.attempt import (
     IN_CLEAR,
-    Attempt,
+    DeliveryAttempt,
     session_failure,
     tls_weakness,
     unknown,
 )
 from requiretls_milter.forecast.authentication import authenticate
 from requiretls_milter.forecast.pkix import TrustStore
+from requiretls_milter.forecast.reach import MailServer
 from requiretls_milter.forecast.servers import (
     NoServer,
-    Server,
     Servers,
     in_mta_sts_policy,
     name_is_authenticated,
@@ -44,16 +45,16 @@ def deliver(
     reading: Reading,
     trust: TrustStore,
     now: float,
-) -> Attempt:
-    """Try every server in order of preference; the first that satisfies takes the message.
+) -> DeliveryAttempt:
+    """Try every server in order of preference; the first that satisfies takes the message (R11).
 
-    None left: something temporary at any of them keeps the message in the
-    queue; else 5.7.30 if all that was missing at one of them was REQUIRETLS,
-    else 5.7.10 (section 4.2.1).
+    If none satisfies, a temporary failure at any of them keeps the message in the
+    queue. Otherwise it fails: with 5.7.30 if one of them lacked nothing but REQUIRETLS,
+    else with 5.7.10 (section 4.2.1).
     """
     if isinstance(servers, NoServer):
-        return Attempt(None, servers.status, servers.reason, servers.text)
-    attempts: list[Attempt] = []
+        return DeliveryAttempt(None, servers.status, servers.reason, servers.text)
+    attempts: list[DeliveryAttempt] = []
     for server in itertools.chain.from_iterable(servers):
         attempts.append(attempt(server, evidence, reading, trust, now))
         if attempts[-1].delivered and not reading.every_mx:
@@ -61,7 +62,8 @@ def deliver(
     return (max if reading.every_mx else min)(attempts, key=_rank)
 
 
-def _rank(result: Attempt) -> int:
+def _rank(result: DeliveryAttempt) -> int:
+    """Rank a result: of several failures the lowest one is reported."""
     if result.delivered:
         return 0
     if result.status == UNKNOWN_STATUS:
@@ -72,20 +74,25 @@ def _rank(result: Attempt) -> int:
 
 
 def attempt(
-    server: Server, evidence: DomainEvidence, reading: Reading, trust: TrustStore, now: float
-) -> Attempt:
-    """Steps 2 to 5 of section 4.2.1 at one server."""
+    server: MailServer, evidence: DomainEvidence, reading: Reading, trust: TrustStore, now: float
+) -> DeliveryAttempt:
+    """Go through steps 2 to 5 of section 4.2.1 at one server.
+
+    The codes are those of section 4.2.1 (R12). A failed TLSA lookup comes before
+    all that MTA-STS confirms: a success of MTA-STS never overrides DANE (RFC 8461
+    section 2, R45).
+    """
     if server.unseen:
-        return unknown(server, server.unseen)
+        return unknown(server, server.unseen.why)
     if not name_is_authenticated(evidence, server.host, reading):
         return _name_not_authenticated(server, evidence)
     if tlsa_lookup_failed(server.host):
-        # RFC 7672 section 2.2: delay, rather than take the lookup for "none".
-        return Attempt(
+        # RFC 7672 section 2.2: a failed lookup is a reason to delay, not "no records" (R21).
+        return DeliveryAttempt(
             server,
             status.TLS_NOT_ESTABLISHED,
             Reason.POLICY_LOOKUP_FAILED,
-            f"TLSA lookup for {server.host.host} failed",
+            sentences.tlsa_lookup_failed(server),
         )
     return (
         session_failure(server, _BEFORE_TLS)
@@ -96,25 +103,25 @@ def attempt(
     )
 
 
-def _name_not_authenticated(server: Server, evidence: DomainEvidence) -> Attempt:
+def _name_not_authenticated(server: MailServer, evidence: DomainEvidence) -> DeliveryAttempt:
     domain = evidence.nexthop.host
     if in_mta_sts_policy(evidence, server.host.host) is False:
-        # RFC 8461 section 5.1: the policy may have changed; no permanent failure from it.
-        return Attempt(
+        # RFC 8461 section 5.1: the policy may have changed, so that it never fails mail (R57).
+        return DeliveryAttempt(
             server,
             status.POLICY_TEMPORARY,
             Reason.MX_NOT_IN_MTA_STS_POLICY,
             f"{server.host.host} is not in the MTA-STS policy of {domain}",
         )
     if evidence.mta_sts.error:
-        return Attempt(
+        return DeliveryAttempt(
             server,
             status.POLICY_TEMPORARY,
             Reason.POLICY_LOOKUP_FAILED,
             f"MX records of {domain} are not signed, and its MTA-STS policy could not be had: "
             f"{evidence.mta_sts.error}",
         )
-    return Attempt(
+    return DeliveryAttempt(
         server,
         status.ENCRYPTION_NEEDED,
         Reason.MX_LOOKUP_INSECURE,
@@ -122,55 +129,51 @@ def _name_not_authenticated(server: Server, evidence: DomainEvidence) -> Attempt
     )
 
 
-def _no_tls(server: Server) -> Attempt | None:
+def _no_tls(server: MailServer) -> DeliveryAttempt | None:
     probe = server.probe
+    weakness = tls_weakness(probe)
     if probe.starttls_reply is not None:
-        reply = probe.starttls_reply
-        reason = Reason.STARTTLS_REFUSED
-        text = f"{server.name} offers STARTTLS but refuses it: {reply.code} {reply.text}"
+        reason, text = Reason.STARTTLS_REFUSED, sentences.starttls_refused(server)
     elif not probe.starttls_offered:
-        reason = Reason.STARTTLS_NOT_OFFERED
-        text = f"{server.name} does not offer STARTTLS"
+        reason, text = Reason.STARTTLS_NOT_OFFERED, sentences.starttls_not_offered(server)
     elif probe.stage is ProbeStage.HANDSHAKE:
         reason = Reason.TLS_HANDSHAKE_FAILED
-        why = probe.error or str(probe.failure)
-        text = f"TLS handshake with {server.name} failed: {why}"
-    elif tls_weakness(probe):
+        text = sentences.handshake_failed(server, sentences.failure_of(probe))
+    elif weakness is not None:
         # Section 4.2.1 refers to RFC 7525, whose successor is RFC 9325: no TLS before 1.2,
         # no suite and no key of less than 112 bits.
         reason = Reason.TLS_HANDSHAKE_FAILED
-        text = f"TLS handshake with {server.name} failed: {tls_weakness(probe)}"
+        text = sentences.handshake_failed(server, weakness)
     else:
         return None
-    return Attempt(server, status.ENCRYPTION_NEEDED, reason, text)
+    return DeliveryAttempt(server, status.ENCRYPTION_NEEDED, reason, text)
 
 
 def _not_authenticated(
-    server: Server, evidence: DomainEvidence, reading: Reading, trust: TrustStore, now: float
-) -> Attempt | None:
+    server: MailServer, evidence: DomainEvidence, reading: Reading, trust: TrustStore, now: float
+) -> DeliveryAttempt | None:
     result = authenticate(server, evidence, reading, trust, now)
-    if result.verified_by:
+    if result.mismatch is None:
         return None
     if server.probe.chain_cut:
-        why = f"{server.name} presented more certificates than we keep: {result.error}"
-        return unknown(server, why)
-    return Attempt(
+        return unknown(server, sentences.chain_cut(server, result.mismatch))
+    return DeliveryAttempt(
         server,
         status.ENCRYPTION_NEEDED,
         Reason.CERTIFICATE_NOT_VERIFIED,
-        f"certificate of {server.name} is not verified: {result.error}",
+        sentences.certificate_not_verified(server, result.mismatch),
     )
 
 
-def _last_step(server: Server) -> Attempt:
+def _last_step(server: MailServer) -> DeliveryAttempt:
     if server.probe.requiretls is not True:
-        return Attempt(
+        return DeliveryAttempt(
             server,
             status.REQUIRETLS_NEEDED,
             Reason.REQUIRETLS_NOT_OFFERED,
-            f"{server.name} does not offer REQUIRETLS",
+            sentences.requiretls_not_offered(server),
         )
-    return Attempt(
+    return DeliveryAttempt(
         server,
         status.SUCCESS,
         Reason.OK,

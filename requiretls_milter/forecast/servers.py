@@ -1,75 +1,46 @@
-"""From domain evidence to the servers that an MTA would try, in its order.
+"""The DNS part of a delivery, before any question of TLS.
 
-The DNS part of a delivery, before any question of TLS: the same for all
-profiles, with the status codes that Postfix uses.
+Which servers there are to try, or why there is none, with the status codes that
+Postfix uses; and what DNSSEC and MTA-STS say of a server's name and keys. It is the
+same for all profiles.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from requiretls_milter.forecast import reach
 from requiretls_milter.forecast.mta_sts import mta_sts_match
+from requiretls_milter.forecast.reach import (
+    MailServer,
+    ServerGroups,
+    family_of,
+    has_mx_records,
+)
 from requiretls_milter.model import (
-    AddressLookup,
-    AddressPreference,
     DnsOutcome,
     DomainEvidence,
     HopKind,
     HostEvidence,
     MtaProfile,
     MtaStsMode,
-    ProbeEvidence,
     Reading,
     Reason,
     TlsaRecord,
 )
 from requiretls_milter.syntax import status
-from requiretls_milter.syntax.endpoint import SMTP_PORT
 
 STRICT = Reading()
 """RFC 8689 as it stands, without any of the choices that soften it."""
-
-"""Only there does Postfix look for itself (SMTP_MISC_FLAG_LOOP_DETECT)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """One address of one host, with what the probe saw there.
-
-    ``best``: no server that is tried is better preferred. ``unseen``, if not empty,
-    says why nothing is known of the server: it stands for all that the MTA may try
-    in its place.
-    """
-
-    host: HostEvidence
-    address: str
-    probe: ProbeEvidence
-    best: bool = True
-    unseen: str = ""
-
-    @property
-    def name(self) -> str:
-        """The server as logs and replies call it: ``host[address]``."""
-        return f"{self.host.host}[{self.address}]"
-
-    @property
-    def family(self) -> str:
-        """The word of inet_protocols for its address; of an unseen server it says nothing."""
-        return family_of(self.address)
-
-
-def family_of(address: str) -> str:
-    """The word of inet_protocols for an address in its canonical text form."""
-    return "ipv6" if ":" in address else "ipv4"
 
 
 @dataclass(frozen=True, slots=True)
 class NoServer:
     """Why a next hop has no server to try.
 
-    ``otherwise`` is the status that it has instead where the order of equals is other.
+    ``otherwise``, if set, is the status that the delivery ends with if Postfix
+    happens to look up hosts of equal preference in another order.
     """
 
     status: str
@@ -78,32 +49,29 @@ class NoServer:
     otherwise: str = ""
 
 
-Servers = tuple[tuple[Server, ...], ...] | NoServer
-"""The servers to try, in groups of equal preference; or why there is none."""
+Servers = ServerGroups | NoServer
+"""The servers to try, in groups that Postfix shuffles; or why there is none."""
 
 
 def servers_of(evidence: DomainEvidence, profile: MtaProfile) -> Servers:
-    """List the servers to try: groups of equal preference, the best group first.
+    """List the servers to try, in groups that Postfix shuffles; or say why there is none.
 
-    Where the MTA prefers an address family (smtp_address_preference), its servers
-    are a group of their own.
+    All groups together may hold more servers than ``profile.mx_address_limit``
+    allows: only so many are tried.
 
-    Within a group Postfix shuffles. All groups together may hold more servers
-    than ``profile.mx_address_limit`` allows: only so many are tried.
+    A failed MX lookup defers the domain (R23). NXDOMAIN, a null MX and a domain that is
+    its own server are three different outcomes (RFC 7672 section 2.2.2, R24).
     """
-    domain = evidence.nexthop.host
     failure = _mx_failure(evidence)
     if failure:
         return failure
-    found = _unseen_at_any_preference(evidence)
-    for host in evidence.hosts:
-        if host.addresses.outcome is DnsOutcome.FOUND:
-            best = not found or host.preference == found[0].host.preference
-            found.extend(_servers_at(host, profile, best))
-    found.extend(_beyond(evidence))
+    found = reach.servers_found(evidence, profile)
     if not found:
         return _no_address(evidence, profile)
-    return _without_self(domain, evidence, found, profile)
+    left = reach.without_self(found, evidence, profile)
+    if not left:
+        return _loop(evidence, found)
+    return reach.in_groups(left, profile.address_preference)
 
 
 def _mx_failure(evidence: DomainEvidence) -> NoServer | None:
@@ -122,51 +90,8 @@ def _mx_failure(evidence: DomainEvidence) -> NoServer | None:
     return None
 
 
-def _unseen(host: str, preference: int, why: str) -> Server:
-    missing = HostEvidence(host, preference, AddressLookup(DnsOutcome.NODATA))
-    return Server(missing, "", ProbeEvidence(""), unseen=why)
-
-
-def _unseen_at_any_preference(evidence: DomainEvidence) -> list[Server]:
-    """What Postfix tries first of a set of MX records that it keeps by chance.
-
-    It keeps dns_rr_list_limit of them, as they come: it may never see the best.
-    """
-    if not evidence.mx.partial:
-        return []
-    domain = evidence.nexthop.host
-    why = f"{domain} has more MX records than an MTA looks at: which, chance decides"
-    return [_unseen("", _BEST_OF_ALL, why)]
-
-
-_BEST_OF_ALL = -1
-"""A preference that no MX record can have."""
-
-
-def _beyond(evidence: DomainEvidence) -> list[Server]:
-    """The MX hosts after those that evidence was gathered of."""
-    number, of = len(evidence.hosts), len(evidence.mx.records)
-    if number >= of:
-        return []
-    first = evidence.mx.records[number]
-    why = f"only {number} of the {of} MX hosts of {evidence.nexthop.host} were looked at"
-    return [_unseen(first.host, first.preference, why)]
-
-
-def _servers_at(host: HostEvidence, profile: MtaProfile, best: bool) -> list[Server]:
-    if host.partial:
-        why = f"{host.host} has more addresses or TLSA records than an MTA looks at"
-        return [_unseen(host.host, host.preference, why)]
-    probes = {probe.address: probe for probe in host.probes}
-    return [
-        Server(host, address, probes.get(address) or ProbeEvidence(address), best)
-        for address in host.addresses.addresses
-        if family_of(address) in profile.inet_protocols
-    ]
-
-
 def _lookup(host: HostEvidence, profile: MtaProfile) -> DnsOutcome:
-    """What the address lookup of *host* comes to for an MTA that asks only for its protocols."""
+    """Say how the address lookup of *host* ends for an MTA that looks up its protocols only."""
     found = host.addresses
     if found.outcome is not DnsOutcome.FOUND:
         return found.outcome
@@ -177,12 +102,12 @@ def _lookup(host: HostEvidence, profile: MtaProfile) -> DnsOutcome:
 
 
 def lookup_failure(evidence: DomainEvidence, profile: MtaProfile) -> NoServer | None:
-    """What the lookups of the hosts' addresses leave recorded; None where all have one.
+    """Say which failure the address lookups leave recorded; None if each host has an address.
 
-    It is what remains where no server is tried. A failed lookup dominates "no
-    such host", but the last host decides how: "no such host" after a failure is
-    4.4.4 (smtp_addr_one() of Postfix). Hosts of equal preference are looked up
-    as DNS has them, in any order.
+    A delivery ends with it if no server is tried. A failed lookup counts more than
+    "no such host", but the last host decides how: "no such host" after a failure is
+    4.4.4 (smtp_addr_one() of Postfix). Hosts of equal preference are looked up in the
+    order of the DNS reply, that is in any order.
     """
     domain = evidence.nexthop.host
     outcomes = ((host, _lookup(host, profile)) for host in evidence.hosts)
@@ -207,7 +132,7 @@ def lookup_failure(evidence: DomainEvidence, profile: MtaProfile) -> NoServer | 
 
 
 def _no_address(evidence: DomainEvidence, profile: MtaProfile) -> NoServer:
-    """No server is left: no host has an address, or none of a protocol that the MTA speaks."""
+    """Say what Postfix says if no host has an address of a protocol that it speaks."""
     domain = evidence.nexthop.host
     failure = lookup_failure(evidence, profile)
     if failure is not None and failure.reason is Reason.DNS_FAILURE:
@@ -217,115 +142,25 @@ def _no_address(evidence: DomainEvidence, profile: MtaProfile) -> NoServer:
     )
 
 
-def _without_self(
-    domain: str, evidence: DomainEvidence, found: list[Server], profile: MtaProfile
-) -> Servers:
-    """Drop the MTA itself and all that is no better preferred (RFC 5321 section 5.1).
-
-    A host that is looked up without MX records is not dropped by address: one
-    that is the MTA's own makes a loop of all.
-    """
-    own = [s.host.preference for s in found if s.address in profile.my_addresses]
-    if own and evidence.nexthop.port == SMTP_PORT:
-        has_mx = evidence.nexthop.kind is HopKind.MX and evidence.mx.outcome is DnsOutcome.FOUND
-        best_preference, best_found = evidence.hosts[0].preference, found[0].host.preference
-        found = [server for server in found if has_mx and server.host.preference < own[0]]
-        if not found and (not has_mx or best_preference == best_found):
-            return NoServer(
-                status.MAIL_LOOP, Reason.MAIL_LOOP, f"mail for {domain} loops back to this MTA"
-            )
-        if not found:
-            return NoServer(
-                status.NO_ADDRESS_FOR_NOW,
-                Reason.MAIL_LOOP,
-                f"the primary server of {domain} is not to be found",
-            )
-    return _grouped(found, profile.address_preference)
-
-
-def _grouped(found: list[Server], preferred: AddressPreference) -> tuple[tuple[Server, ...], ...]:
-    """Group servers that Postfix shuffles: of one preference, and family if one is preferred."""
-
-    def rank(server: Server) -> tuple[int, bool]:
-        differs = preferred is not AddressPreference.ANY and server.family != preferred
-        return server.host.preference, differs and not server.unseen
-
-    return tuple(tuple(group) for _, group in itertools.groupby(sorted(found, key=rank), key=rank))
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """How many servers of some address families are tried."""
-
-    families: frozenset[str]
-    slots: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sharing:
-    """How the servers that may be tried are shared; in one where ``first`` is tried first."""
-
-    shares: tuple[Share, ...]
-    first: str = ""
-
-
-def sharings(groups: Sequence[Sequence[str]], limit: int) -> list[Sharing]:
-    """The ways in which *limit* (0: none) may be shared by IPv4 and IPv6: one, or two.
-
-    *groups* has the family of each server. Where there are more servers than may
-    be tried, and of both families, neither crowds the other out
-    (smtp_balance_inet_protocols). Where both have more than half, the odd one
-    is for the family of the first server, which is random where the best group
-    has both.
-    """
-    everyone = [family for group in groups for family in group]
-    v4, v6 = everyone.count("ipv4"), everyone.count("ipv6")
-    if not limit or not v4 or not v6 or v4 + v6 <= limit:
-        return [Sharing((Share(_FAMILIES, limit or len(everyone)),))]
-    if v6 <= limit // 2:
-        return [_shared(limit - v6, limit)]
-    if v4 <= limit // 2:
-        return [_shared(v4, limit)]
-    return [
-        _shared((limit + (family == "ipv4")) // 2, limit, family)
-        for family in sorted(set(groups[0]))
-    ]
-
-
-def _shared(v4: int, limit: int, first: str = "") -> Sharing:
-    shares = Share(frozenset({"ipv4"}), v4), Share(frozenset({"ipv6"}), limit - v4)
-    return Sharing(shares, first)
-
-
-_FAMILIES = frozenset({"ipv4", "ipv6"})
-
-
-def within_reach(servers: Servers, limit: int) -> Servers:
-    """Leave out the servers that no order within the groups lets the MTA try.
-
-    Unseen ones stay, since they may be of the family that has its share left.
-    """
-    if isinstance(servers, NoServer) or sum(map(len, servers)) <= limit:
-        return servers
-    kept = {server for group in servers for server in group if server.unseen and limit > 1}
-    for sharing in sharings([[server.family for server in group] for group in servers], limit):
-        for share in sharing.shares:
-            left = share.slots
-            for group in servers:
-                members = [server for server in group if server.family in share.families]
-                kept.update(members if left > 0 else ())
-                left -= len(members)
-    reached = (tuple(server for server in group if server in kept) for group in servers)
-    return tuple(group for group in reached if group)
+def _loop(evidence: DomainEvidence, found: Sequence[MailServer]) -> NoServer:
+    """Say what Postfix says if all of *found* is the MTA itself, or no better preferred."""
+    domain = evidence.nexthop.host
+    if has_mx_records(evidence) and evidence.hosts[0].preference != found[0].host.preference:
+        return NoServer(
+            status.NO_ADDRESS_FOR_NOW,
+            Reason.MAIL_LOOP,
+            f"the primary server of {domain} is not to be found",
+        )
+    return NoServer(status.MAIL_LOOP, Reason.MAIL_LOOP, f"mail for {domain} loops back to this MTA")
 
 
 def in_mta_sts_policy(
     evidence: DomainEvidence, host: str, reading: Reading = STRICT
 ) -> bool | None:
-    """Whether the domain's policy in force names *host*; None where no policy is in force.
+    """Say whether the domain's policy in force names *host*; None if no policy is in force.
 
-    Only mode ``enforce`` is in force (RFC 8461 section 5), if *reading* does not
-    let ``testing`` count.
+    A policy is in force in mode ``enforce`` alone (RFC 8461 section 5, R57), unless
+    *reading* lets mode ``testing`` count.
     """
     policy = evidence.mta_sts.policy
     if policy is None or policy.mode is MtaStsMode.NONE:
@@ -336,10 +171,11 @@ def in_mta_sts_policy(
 
 
 def name_is_authenticated(evidence: DomainEvidence, host: HostEvidence, reading: Reading) -> bool:
-    """Whether the server's name is validated as RFC 8689 section 2 wants it.
+    """Say whether the server's name is validated as RFC 8689 section 2 demands (R5).
 
-    By DNSSEC on the MX lookup (of an implicit MX: on the proof that there is
-    none) or by MTA-STS. A next hop that names the host itself needs neither.
+    DNSSEC validates it if the MX lookup is secure (without MX records: if the proof that
+    there are none is, R24), MTA-STS if the policy names the host. A next hop that names the
+    host itself needs neither.
     """
     if evidence.nexthop.kind is not HopKind.MX:
         return True
@@ -349,13 +185,19 @@ def name_is_authenticated(evidence: DomainEvidence, host: HostEvidence, reading:
 
 
 def secure_tlsa(host: HostEvidence) -> tuple[TlsaRecord, ...]:
-    """The TLSA records that DNSSEC vouches for; insecure ones are none (RFC 7672 section 2.2)."""
+    """List the TLSA records that DNSSEC vouches for.
+
+    Insecure records count as none (RFC 7672 section 2.2, R34).
+    """
     tlsa = host.tlsa
-    found = tlsa.asked and tlsa.outcome is DnsOutcome.FOUND and tlsa.secure
+    found = tlsa.queried and tlsa.outcome is DnsOutcome.FOUND and tlsa.secure
     return tlsa.records if found else ()
 
 
 def tlsa_lookup_failed(host: HostEvidence) -> bool:
-    """Whether TLSA records may exist that we could not see: a temporary failure, never "none"."""
+    """Say whether TLSA records may exist that could not be seen (RFC 7672 section 2.1.2).
+
+    That is a temporary failure of this host, and never "no records" (R21).
+    """
     unknown_alias = host.addresses.alias_error and not host.addresses.secure
-    return unknown_alias or (host.tlsa.asked and host.tlsa.outcome is DnsOutcome.ERROR)
+    return unknown_alias or (host.tlsa.queried and host.tlsa.outcome is DnsOutcome.ERROR)

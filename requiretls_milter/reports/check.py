@@ -16,7 +16,8 @@ from requiretls_milter.forecast.authentication import authenticate
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.mta_sts import mta_sts_match
 from requiretls_milter.forecast.pkix import TrustStore
-from requiretls_milter.forecast.servers import Server, secure_tlsa, tlsa_lookup_failed
+from requiretls_milter.forecast.reach import MailServer
+from requiretls_milter.forecast.servers import secure_tlsa, tlsa_lookup_failed
 from requiretls_milter.model import (
     UNKNOWN_STATUS,
     DomainEvidence,
@@ -275,13 +276,13 @@ def _address_report(
     certificate = _NO_CERTIFICATE
     if probe.chain:
         result = authenticate(
-            Server(host, probe.address, probe),
+            MailServer(host, probe.address, probe),
             deliveries.evidence,
             deliveries.profile.reading,
             deliveries.trust,
             deliveries.now,
         )
-        certificate = CertificateReport(verified_by=result.verified_by, error=result.error or None)
+        certificate = CertificateReport(verified_by=result.verified_by, error=result.mismatch)
     return AddressReport(
         address=probe.address,
         starttls=starttls_word(probe),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from requiretls_milter.forecast.certificate import public_key_info
+from requiretls_milter.forecast.der import public_key_info
 from tests.support.chains import ED25519, RSA, WEAK, Make, issue, key
 
 _SIGNS = ("key_cert_sign", "crl_sign")

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from requiretls_milter.forecast.certificate import MAX_INTERMEDIATES
+from requiretls_milter.forecast.path import MAX_INTERMEDIATES
 from tests.lab.hostile import HostileServer
 from tests.lab.lab import Lab
 from tests.lab.labconfig import told_apart

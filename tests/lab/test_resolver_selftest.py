@@ -22,7 +22,7 @@ import dns.rcode
 import pytest
 
 from requiretls_milter.evidence.dns import Resolver
-from requiretls_milter.evidence.selftest import SelfTest, Verdict
+from requiretls_milter.evidence.selftest import SelfTest, SelfTestOutcome
 from requiretls_milter.syntax.endpoint import parse_nameserver
 from tests.lab.lab import Lab
 from tests.lab.labconfig import profile_settings
@@ -110,21 +110,21 @@ def liar(lie: Lie) -> Iterator[str]:
                 thread.join()
 
 
-def run(test: SelfTest, nameserver: str) -> tuple[Verdict, tuple[str, ...]]:
+def run(test: SelfTest, nameserver: str) -> tuple[SelfTestOutcome, tuple[str, ...]]:
     result = asyncio.run(test.run(Resolver([parse_nameserver(nameserver)], 10)))
-    return result.verdict, result.problems
+    return result.outcome, result.problems
 
 
 NAMED = SelfTest("sig.test", ("bogus.test",), ("uns.test",))
 
 
 def test_r20_the_real_unbound_passes(lab: Lab) -> None:
-    assert run(NAMED, lab.resolver) == (Verdict.PASSED, ())
+    assert run(NAMED, lab.resolver) == (SelfTestOutcome.PASSED, ())
 
 
 def test_r20_it_passes_by_its_root_zone_where_public_names_cannot_be_seen(lab: Lab) -> None:
     verdict, _ = run(SelfTest(), lab.resolver)
-    assert verdict is Verdict.PASSED
+    assert verdict is SelfTestOutcome.PASSED
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_r20_it_passes_by_its_root_zone_where_public_names_cannot_be_seen(lab: L
 def test_r20_each_lie_is_found_out(lab: Lab, lie: Lie, name: str) -> None:
     with liar(lie) as address:
         verdict, problems = run(NAMED, address)
-    assert verdict is Verdict.FAILED
+    assert verdict is SelfTestOutcome.FAILED
     (problem,) = problems
     assert name in problem
 
@@ -212,5 +212,5 @@ def test_a_resolver_that_does_not_answer_is_not_convicted(lab: Lab) -> None:
     began = time.monotonic()
     with liar(silent) as address:
         result = asyncio.run(NAMED.run(Resolver([parse_nameserver(address)], 1)))
-    assert result.verdict is Verdict.UNDECIDED
+    assert result.outcome is SelfTestOutcome.UNDECIDED
     assert time.monotonic() - began < 10

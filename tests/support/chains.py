@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import hashlib
+import tempfile
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import strategies as st
 
+from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import TlsaRecord
 from tests.support import build, openssl
 
@@ -163,6 +165,15 @@ class Chain:
 def spki(number: int) -> bytes:
     """The public key of a number, as a SubjectPublicKeyInfo."""
     return key(number).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+@functools.lru_cache(maxsize=200)
+def trusting(authority: bytes) -> TrustStore:
+    """A trust store with one authority."""
+    with tempfile.NamedTemporaryFile(suffix=".pem") as file:
+        file.write(x509.load_der_x509_certificate(authority).public_bytes(Encoding.PEM))
+        file.flush()
+        return TrustStore.load(file.name)
 
 
 def mostly(usual: object, *others: object) -> st.SearchStrategy[object]:

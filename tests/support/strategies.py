@@ -166,7 +166,7 @@ def hosts(draw: st.DrawFn, chaotic: bool, name: str) -> HostEvidence:
     if not chaotic and not records and looked_up is DnsOutcome.FOUND:
         looked_up = DnsOutcome.NODATA
     tlsa = TlsaEvidence(
-        asked=draw(st.booleans()) if chaotic else lookup.secure,
+        queried=draw(st.booleans()) if chaotic else lookup.secure,
         outcome=looked_up,
         secure=draw(st.booleans()),
         base_domain=draw(st.sampled_from((name, lookup.canonical))),
@@ -243,7 +243,7 @@ def nearly_good_hosts(draw: st.DrawFn, name: str) -> HostEvidence:
         draw(st.lists(st.sampled_from(ADDRESSES[:4]), min_size=1, max_size=2, unique=True))
     )
     tlsa = TlsaEvidence(
-        asked=secure,
+        queried=secure,
         outcome=draw(mostly(DnsOutcome.FOUND if records else DnsOutcome.NODATA, DnsOutcome.ERROR)),
         secure=draw(mostly(True, False)),
         base_domain=name,

@@ -193,7 +193,7 @@ def _tlsa(world: World, mx: Mx, host: Host, name: str, lookup: AddressLookup) ->
 
 def _tlsa_at(world: World, mx: Mx, host: Host, name: str, base: str) -> TlsaEvidence:
     if base != (name if mx.tlsa_at == "qname" else host.name) or not mx.tlsa:
-        return TlsaEvidence(asked=True, secure=True, base_domain=base)
+        return TlsaEvidence(queried=True, secure=True, base_domain=base)
     ways = {item.rpartition(":")[0] or item for item in mx.tlsa}
     if ways & {"cname-bogus", "deleg-lame", "deleg-dead"}:
         return TlsaEvidence(True, DnsOutcome.ERROR, base_domain=base, error="SERVFAIL")

@@ -16,7 +16,7 @@ import dns.rdatatype
 
 from requiretls_milter.evidence import dns as lookups
 from requiretls_milter.evidence.addresses import AddressPolicy, is_global
-from requiretls_milter.evidence.mta_sts import MtaSts
+from requiretls_milter.evidence.mta_sts import MtaStsFetcher
 from requiretls_milter.evidence.tlsa import find_tlsa
 from requiretls_milter.model import DnsOutcome
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
@@ -110,7 +110,7 @@ async def _look_up(data: bytes) -> None:
                 assert policy.allows(address) == is_global(ipaddress.ip_address(address))
             tlsa = await find_tlsa(resolver, HOST, 25, found, lambda: _CLOCK)
             if not found.secure and not found.alias_secure and not found.alias_error:
-                assert not tlsa.asked, "RFC 7672 section 2.2.2"
+                assert not tlsa.queried, "RFC 7672 section 2.2.2"
             expect.one_line(tlsa.error, 3 * MAX_TEXT)
         case 2:
             sts = _mta_sts()
@@ -127,10 +127,10 @@ async def _look_up(data: bytes) -> None:
 
 
 @functools.cache
-def _mta_sts() -> MtaSts:
+def _mta_sts() -> MtaStsFetcher:
     """One for all: it loads the trust store, which takes longer than all else."""
     nobody = lookups.Resolver([_NAMESERVER], 5.0)
-    return MtaSts(nobody, AddressPolicy(()), clock=lambda: _CLOCK)
+    return MtaStsFetcher(nobody, AddressPolicy(()), clock=lambda: _CLOCK)
 
 
 def _check_lookup(found: lookups.Lookup, server: _Server) -> None:

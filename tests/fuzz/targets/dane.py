@@ -11,7 +11,7 @@ import dns.rdatatype
 
 from requiretls_milter.evidence import tlsa
 from requiretls_milter.forecast import certificate as certificates
-from requiretls_milter.forecast import dane, pkix
+from requiretls_milter.forecast import dane, der, pkix
 from requiretls_milter.model import TlsaRecord
 from tests.fuzz import expect, inputs
 from tests.fuzz.identity import NAME, identity
@@ -57,11 +57,11 @@ def tlsa_match(data: bytes) -> None:
     )
     usable = _check_usable(records)
     chain = identity().chain
-    error = dane.verify(chain, usable, (NAME,), _NOW)
-    expect.one_line(error, MAX_ERROR)
-    assert dane.verify(chain, usable[::-1], (NAME,), _NOW) == error, "the order matters"
+    mismatch = dane.mismatch(chain, usable, (NAME,), _NOW)
+    expect.one_line(mismatch or "", MAX_ERROR)
+    assert dane.mismatch(chain, usable[::-1], (NAME,), _NOW) == mismatch, "the order matters"
     if not usable:
-        assert error
+        assert mismatch
     for record in usable:
         # What matches by itself matches beside others of its usage, selector and type.
         alike = [
@@ -70,18 +70,18 @@ def tlsa_match(data: bytes) -> None:
             if (other.usage, other.selector, other.matching_type)
             == (record.usage, record.selector, record.matching_type)
         ]
-        if not dane.verify(chain, (record,), (NAME,), _NOW):
-            assert not dane.verify(chain, tuple(alike), (NAME,), _NOW)
+        if dane.mismatch(chain, (record,), (NAME,), _NOW) is None:
+            assert dane.mismatch(chain, tuple(alike), (NAME,), _NOW) is None
 
 
 def _association(part: bytes) -> bytes:
     """An octet after the three stands for something of the chain; else what follows counts."""
     rest = part[3:]
     if len(rest) == 1 and rest[0] < 4:
-        der = identity().chain[rest[0] & 1]
-        selected = certificates.public_key_info(der) if part[1] == 1 else der
+        presented = identity().chain[rest[0] & 1]
+        selected = der.public_key_info(presented) if part[1] == 1 else presented
         with contextlib.suppress(ValueError):
-            return certificates.digest(selected, part[2])
+            return dane.digest(selected, part[2])
     return rest
 
 
@@ -92,11 +92,11 @@ def certificate(data: bytes) -> None:
     """A certificate, DER."""
     try:
         found = certificates.parse(data)
-    except certificates.MalformedCertificateError as error:
+    except der.MalformedCertificateError as error:
         expect.one_line(str(error), MAX_ERROR)
     else:
         _check_names(found)
-        expect.one_line(certificates.name_error(data, ()), MAX_ERROR)
+        expect.one_line(certificates.name_mismatch(data, ()) or "", MAX_ERROR)
     _check_usable((TlsaRecord(3, 0, 0, data), TlsaRecord(2, 0, 0, data), TlsaRecord(3, 1, 0, data)))
     _check_chain((data,))
 
@@ -123,18 +123,18 @@ def certificate_chain(data: bytes) -> None:
 
 
 def _check_chain(chain: tuple[bytes, ...]) -> None:
-    error = pkix.verify(chain, (NAME,), identity().trust, _NOW)
-    expect.one_line(error, MAX_ERROR)
+    mismatch = pkix.mismatch(chain, (NAME,), identity().trust, _NOW)
+    expect.one_line(mismatch or "", MAX_ERROR)
     records = tuple(
-        TlsaRecord(usage, selector, 1, certificates.digest(der, 1))
-        for der in chain
+        TlsaRecord(usage, selector, 1, dane.digest(sent, 1))
+        for sent in chain
         for usage, selector in ((2, 0), (3, 0), (2, 1))
     )
-    expect.one_line(dane.verify(chain, records, (NAME,), _NOW), MAX_ERROR)
+    expect.one_line(dane.mismatch(chain, records, (NAME,), _NOW) or "", MAX_ERROR)
     if chain:
-        leaf = (TlsaRecord(3, 0, 1, certificates.digest(chain[0], 1)),)
+        leaf = (TlsaRecord(3, 0, 1, dane.digest(chain[0], 1)),)
         # DANE-EE looks at nothing but the digest (RFC 7672 section 3.1.1), OpenSSL at the key.
-        weak = certificates.WEAK_KEY if certificates.has_weak_key(chain[0]) else ""
-        assert dane.verify(chain, leaf, (), _NOW) == weak
-    if not error:
+        weak = certificates.WEAK_KEY if certificates.has_weak_key(chain[0]) else None
+        assert dane.mismatch(chain, leaf, (), _NOW) == weak
+    if mismatch is None:
         assert chain[0] in identity().chain, "somebody else's certificate was verified"

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from requiretls_milter.config import Config
 from requiretls_milter.evidence.gathering import (
@@ -18,6 +20,8 @@ from requiretls_milter.evidence.gathering import (
     bounds_met,
     gather,
 )
+from requiretls_milter.forecast.reach import MailServer
+from requiretls_milter.forecast.servers import NoServer, servers_of
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -34,6 +38,7 @@ from requiretls_milter.model import (
     TlsaEvidence,
     TlsaRecord,
 )
+from tests.support.shuffling import ever_tried
 
 NOW = 1_000_000.0
 MX = HopKind.MX
@@ -309,9 +314,47 @@ async def test_neither_address_family_crowds_the_other_out() -> None:
     singles = [[address] for address in v6(1, 6) + v4(1, 2)]
     assert await chosen(singles) == v6(1, 3) + v4(1, 2)
     singles = [[address] for address in v6(1, 6) + v4(1, 6)]
-    assert await chosen(singles) == v6(1, 3) + v4(1, 3)
+    assert await chosen(singles) == v6(1, 3) + v4(1, 2), "the first one's family has the odd slot"
+    singles = [[*v6(1, 1), *v4(1, 1)], *([address] for address in v6(2, 5) + v4(2, 5))]
+    assert await chosen(singles) == [*v6(1, 1), *v4(1, 1), *v6(2, 2), *v4(2, 2)], "random"
     singles = [[address] for address in v4(1, 9) + v6(1, 1)]
     assert await chosen(singles) == v4(1, 4) + v6(1, 1)
+
+
+preferences_and_addresses = st.lists(
+    st.tuples(
+        st.integers(1, 3),
+        st.lists(st.sampled_from((*v4(1, 4), *v6(1, 4))), max_size=2, unique=True),
+    ),
+    min_size=1,
+    max_size=3,
+)
+transports = st.fixed_dictionaries(
+    {
+        "mx_address_limit": st.integers(0, 5),
+        "inet_protocols": st.sampled_from((["ipv4"], ["ipv6"], ["ipv4", "ipv6"])),
+        "address_preference": st.sampled_from(("any", "ipv4", "ipv6")),
+        "my_addresses": st.sampled_from(([], v4(1, 1), v6(1, 1))),
+    }
+)
+
+
+@given(preferences_and_addresses, transports, st.sampled_from((25, 587)))
+def test_the_judge_has_a_probe_of_each_server_that_may_be_tried_and_of_no_other(
+    listed: list[tuple[int, list[str]]], transport: dict[str, object], port: int
+) -> None:
+    hosts = {f"mx{n}.test": at(*addresses) for n, (_, addresses) in enumerate(listed)}
+    records = sorted((preference, f"mx{n}.test") for n, (preference, _) in enumerate(listed))
+    config = configured(mta=transport)
+    source = ScriptedSource(exchangers(*records), hosts)
+    evidence = asyncio.run(ask(source, NextHop(MX, "a.test", port), config))
+    profile = config.mta.profile_for("")
+    servers = servers_of(evidence, profile)
+    tried: set[MailServer] = set()
+    if not isinstance(servers, NoServer):
+        tried = ever_tried(servers, profile.mx_address_limit)
+    found = [(host.host, probe.address) for host in evidence.hosts for probe in host.probes]
+    assert sorted(found) == sorted((server.host.host, server.address) for server in tried)
 
 
 async def test_every_transport_counts_for_what_is_probed() -> None:

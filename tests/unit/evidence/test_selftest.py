@@ -17,7 +17,7 @@ from requiretls_milter.evidence.selftest import (
     PASSED_INTERVAL,
     ResolverWatch,
     SelfTest,
-    Verdict,
+    SelfTestOutcome,
 )
 from requiretls_milter.model import DnsOutcome
 from tests.support.dnsserver import (
@@ -79,7 +79,7 @@ def validates(watch: ResolverWatch) -> bool:
 @pytest.mark.parametrize("test", [NAMED, PUBLIC])
 async def test_r20_a_resolver_that_validates_passes(resolver: Resolver, test: SelfTest) -> None:
     result = await test.run(resolver)
-    assert (result.verdict, result.problems) == (Verdict.PASSED, ())
+    assert (result.outcome, result.problems) == (SelfTestOutcome.PASSED, ())
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ async def test_r20_a_resolver_that_lies_fails_and_the_lie_is_told(
 ) -> None:
     server.set(name, "A", lie)
     result = await NAMED.run(resolver)
-    assert result.verdict is Verdict.FAILED
+    assert result.outcome is SelfTestOutcome.FAILED
     (problem,) = result.problems
     assert name in problem
     assert told in problem
@@ -109,21 +109,21 @@ async def test_r20_a_resolver_that_lies_fails_and_the_lie_is_told(
     ("name", "answer", "verdict"),
     [
         # Without the signed name nothing is shown: not even that it lies.
-        ("signed.test", failure(), Verdict.UNDECIDED),
-        ("signed.test", SILENT, Verdict.UNDECIDED),
+        ("signed.test", failure(), SelfTestOutcome.UNDECIDED),
+        ("signed.test", SILENT, SelfTestOutcome.UNDECIDED),
         # Without the others it still has been seen to validate.
-        ("bogus.test", SILENT, Verdict.PASSED),
-        ("bogus.test", nxdomain(ad=True), Verdict.PASSED),
-        ("unsigned.test", failure(), Verdict.PASSED),
-        ("unsigned.test", SILENT, Verdict.PASSED),
-        ("unsigned.test", nxdomain(ad=True), Verdict.PASSED),
+        ("bogus.test", SILENT, SelfTestOutcome.PASSED),
+        ("bogus.test", nxdomain(ad=True), SelfTestOutcome.PASSED),
+        ("unsigned.test", failure(), SelfTestOutcome.PASSED),
+        ("unsigned.test", SILENT, SelfTestOutcome.PASSED),
+        ("unsigned.test", nxdomain(ad=True), SelfTestOutcome.PASSED),
     ],
 )
 async def test_a_lookup_that_fails_convicts_nobody(
-    server: DnsServer, resolver: Resolver, name: str, answer: Scripted, verdict: Verdict
+    server: DnsServer, resolver: Resolver, name: str, answer: Scripted, verdict: SelfTestOutcome
 ) -> None:
     server.set(name, "A", answer)
-    assert (await NAMED.run(resolver)).verdict is verdict
+    assert (await NAMED.run(resolver)).outcome is verdict
 
 
 async def test_a_resolver_that_lies_fails_though_the_signed_name_cannot_be_seen(
@@ -131,16 +131,16 @@ async def test_a_resolver_that_lies_fails_though_the_signed_name_cannot_be_seen(
 ) -> None:
     server.set("signed.test", "A", failure())
     server.set("bogus.test", "A", found("bogus.test. 300 IN A 192.0.2.1", ad=False))
-    assert (await NAMED.run(resolver)).verdict is Verdict.FAILED
+    assert (await NAMED.run(resolver)).outcome is SelfTestOutcome.FAILED
 
 
 async def test_a_root_zone_without_ad_convicts_and_no_root_zone_does_not(
     server: DnsServer, resolver: Resolver
 ) -> None:
     server.set(".", "NS", found(". 300 IN NS a.root-servers.net.", ad=False))
-    assert (await PUBLIC.run(resolver)).verdict is Verdict.FAILED
+    assert (await PUBLIC.run(resolver)).outcome is SelfTestOutcome.FAILED
     server.set(".", "NS", nxdomain(ad=False))
-    assert (await PUBLIC.run(resolver)).verdict is Verdict.UNDECIDED
+    assert (await PUBLIC.run(resolver)).outcome is SelfTestOutcome.UNDECIDED
 
 
 async def test_one_public_name_that_changes_hands_convicts_nobody(
@@ -149,7 +149,7 @@ async def test_one_public_name_that_changes_hands_convicts_nobody(
     repaired, signed = BOGUS_NAMES[0], INSECURE_NAMES[0]
     server.set(repaired, "A", found(f"{repaired}. 300 IN A 192.0.2.1", ad=True))
     server.set(signed, "A", found(f"{signed}. 300 IN A 192.0.2.1", ad=True))
-    assert (await PUBLIC.run(resolver)).verdict is Verdict.PASSED
+    assert (await PUBLIC.run(resolver)).outcome is SelfTestOutcome.PASSED
 
 
 @pytest.mark.parametrize("names", [BOGUS_NAMES, INSECURE_NAMES])
@@ -158,7 +158,7 @@ async def test_all_public_names_of_a_kind_convict(
 ) -> None:
     for name in names:
         server.set(name, "A", found(f"{name}. 300 IN A 192.0.2.1", ad=True))
-    assert (await PUBLIC.run(resolver)).verdict is Verdict.FAILED
+    assert (await PUBLIC.run(resolver)).outcome is SelfTestOutcome.FAILED
 
 
 def test_empty_names_stand_for_the_public_ones() -> None:

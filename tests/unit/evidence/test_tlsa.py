@@ -63,7 +63,7 @@ async def test_records_are_kept_as_they_stand(server: DnsServer, resolver: Resol
         tlsa("mx.test", f"3 1 1 {DIGEST.hex()}", "0 0 0 aa", "3 1 99 bbcc", "255 255 255 dd"),
     )
     evidence = await find(resolver, lookup())
-    assert evidence.asked
+    assert evidence.queried
     assert evidence.secure
     assert evidence.base_domain == "mx.test"
     assert set(evidence.records) == {
@@ -114,7 +114,7 @@ async def test_r27_where_the_addresses_are_insecure_nothing_is_asked(
 ) -> None:
     server.set("_25._tcp.mx.test", "TLSA", failure())
     evidence = await find(resolver, lookup(secure=False))
-    assert not evidence.asked
+    assert not evidence.queried
     assert evidence.outcome is DnsOutcome.NODATA
     assert server.asked == []
 
@@ -123,14 +123,14 @@ async def test_r27_where_the_addresses_are_insecure_nothing_is_asked(
 async def test_r27_without_addresses_nothing_is_asked(
     server: DnsServer, resolver: Resolver, outcome: DnsOutcome
 ) -> None:
-    assert not (await find(resolver, AddressLookup(outcome, secure=True))).asked
+    assert not (await find(resolver, AddressLookup(outcome, secure=True))).queried
     assert server.asked == []
 
 
 async def test_r21_a_failed_lookup_is_an_error(server: DnsServer, resolver: Resolver) -> None:
     server.set("_25._tcp.mx.test", "TLSA", failure())
     evidence = await find(resolver, lookup())
-    assert evidence.asked
+    assert evidence.queried
     assert evidence.outcome is DnsOutcome.ERROR
     assert not evidence.secure
     assert "TLSA _25._tcp.mx.test" in evidence.error
@@ -213,7 +213,7 @@ async def test_r30_where_the_alias_is_unsigned_too_nothing_is_asked(
     server: DnsServer, resolver: Resolver
 ) -> None:
     evidence = await find(resolver, lookup("host.uns", secure=False, alias_secure=False))
-    assert not evidence.asked
+    assert not evidence.queried
     assert server.asked == []
 
 
@@ -221,7 +221,7 @@ async def test_r30_where_the_alias_stays_unknown_the_lookup_has_failed(
     server: DnsServer, resolver: Resolver
 ) -> None:
     evidence = await find(resolver, lookup("host.uns", secure=False, alias_error=True))
-    assert evidence.asked
+    assert evidence.queried
     assert evidence.outcome is DnsOutcome.ERROR
     assert evidence.error
     assert server.asked == []
@@ -253,5 +253,5 @@ async def test_an_address_in_the_place_of_a_host_has_no_tlsa_records(
 ) -> None:
     addresses = await resolver.addresses("192.0.2.1")
     evidence = await find_tlsa(resolver, "192.0.2.1", 25, addresses, lambda: NOW)
-    assert not evidence.asked
+    assert not evidence.queried
     assert server.asked == []

@@ -1,16 +1,19 @@
-"""What is certain where Postfix shuffles: against every order that there can be."""
+"""What a delivery can end with if Postfix shuffles: against every order that there can be."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from requiretls_milter.forecast.attempt import NOTHING_RECORDED, Attempt, in_turn
-from requiretls_milter.forecast.servers import NoServer, Server, within_reach
+from requiretls_milter.forecast.attempt import (
+    NOTHING_RECORDED,
+    DeliveryAttempt,
+    possible_results,
+)
+from requiretls_milter.forecast.reach import MailServer
 from requiretls_milter.model import (
     UNKNOWN_STATUS,
     AddressLookup,
@@ -20,17 +23,18 @@ from requiretls_milter.model import (
     Reason,
 )
 from requiretls_milter.syntax import status
+from tests.support.shuffling import balanced, orders
 
 FAILURES = ("5.7.30", "5.7.10", "4.7.5", "4.4.1", "4.4.2")
 ENDS = (status.SUCCESS, UNKNOWN_STATUS, "5.5.1")
 V4, V6 = "192.0.2.1", "2001:db8::1"
 
 
-def attempt(number: int, code: str, ends: bool, address: str = V4) -> Attempt:
+def attempt(number: int, code: str, ends: bool, address: str = V4) -> DeliveryAttempt:
     """The attempt at one server, told from the others by its name and token."""
     host = HostEvidence(f"mx{number}.example.org", 10, AddressLookup(DnsOutcome.FOUND))
-    server = Server(host, address, ProbeEvidence(address))
-    return Attempt(server, code, Reason.OK, str(number), tls=f"token{number}", ends=ends)
+    server = MailServer(host, address, ProbeEvidence(address))
+    return DeliveryAttempt(server, code, Reason.OK, str(number), tls=f"token{number}", ends=ends)
 
 
 kinds = st.one_of(
@@ -38,7 +42,7 @@ kinds = st.one_of(
     st.tuples(st.sampled_from(ENDS), st.just(True)),
     st.just((NOTHING_RECORDED, False)),
 )
-Groups = tuple[tuple[Attempt, ...], ...]
+Groups = tuple[tuple[DeliveryAttempt, ...], ...]
 
 
 @st.composite
@@ -55,31 +59,9 @@ def group_lists(draw: st.DrawFn, largest: int = 3) -> Groups:
     )
 
 
-def orders(groups: Groups) -> Iterator[tuple[Attempt, ...]]:
-    """Every order in which Postfix may have the servers."""
-    for shuffled in itertools.product(*(itertools.permutations(group) for group in groups)):
-        yield tuple(itertools.chain.from_iterable(shuffled))
-
-
-def balanced(order: tuple[Attempt, ...], limit: int) -> tuple[Attempt, ...]:
-    """Those of one order that are tried: smtp_balance_inet_proto() of Postfix, and the limit."""
-    v4 = [one for one in order if one.family == "ipv4"]
-    v6 = [one for one in order if one.family == "ipv6"]
-    if not limit:
-        return order
-    if v4 and v6 and len(order) > limit:
-        if len(v6) <= limit // 2:
-            v4_target = limit - len(v6)
-        elif len(v4) <= limit // 2:
-            v4_target = len(v4)
-        else:
-            v4_target = (limit + (order[0].family == "ipv4")) // 2
-        kept = v4[:v4_target] + v6[: limit - v4_target]
-        order = tuple(one for one in order if one in kept)
-    return order[:limit]
-
-
-def tried(order: tuple[Attempt, ...], limit: int, recorded: Attempt) -> Attempt:
+def tried(
+    order: tuple[DeliveryAttempt, ...], limit: int, recorded: DeliveryAttempt
+) -> DeliveryAttempt:
     """What remains of one order: smtp_connect_inet() of Postfix in six lines."""
     remaining = recorded
     for one in balanced(order, limit):
@@ -90,9 +72,9 @@ def tried(order: tuple[Attempt, ...], limit: int, recorded: Attempt) -> Attempt:
     return remaining
 
 
-NOBODY = Attempt(None, status.NO_SERVER_LEFT, Reason.MX_NOT_IN_MTA_STS_POLICY)
+NOBODY = DeliveryAttempt(None, status.NO_SERVER_LEFT, Reason.MX_NOT_IN_MTA_STS_POLICY)
 before = st.none() | st.sampled_from(("5.4.4", "4.4.3", "4.4.4")).map(
-    lambda code: Attempt(None, code, Reason.DNS_FAILURE)
+    lambda code: DeliveryAttempt(None, code, Reason.DNS_FAILURE)
 )
 
 
@@ -130,10 +112,10 @@ before = st.none() | st.sampled_from(("5.4.4", "4.4.3", "4.4.4")).map(
     None,
 )
 def test_r11_all_that_some_order_ends_with_is_told_and_nothing_else(
-    groups: Groups, limit: int, recorded: Attempt | None
+    groups: Groups, limit: int, recorded: DeliveryAttempt | None
 ) -> None:
     ends = [tried(order, limit, recorded or NOBODY) for order in orders(groups)]
-    told = in_turn(groups, limit, recorded)
+    told = possible_results(groups, limit, recorded)
     # Servers that can have the last word, and no others.
     assert {(one.server, one.status) for one in told} == {(one.server, one.status) for one in ends}
     assert {one.tls for one in told} <= {one.tls for one in ends}
@@ -141,21 +123,9 @@ def test_r11_all_that_some_order_ends_with_is_told_and_nothing_else(
 
 @given(group_lists(largest=1), st.integers(0, 4), before)
 def test_where_the_order_is_fixed_the_last_word_is_told_token_and_all(
-    groups: Groups, limit: int, recorded: Attempt | None
+    groups: Groups, limit: int, recorded: DeliveryAttempt | None
 ) -> None:
     (order,) = orders(groups)
     expected = tried(order, limit, recorded or NOBODY)
-    (told,) = in_turn(groups, limit, recorded)
+    (told,) = possible_results(groups, limit, recorded)
     assert (told.status, told.server, told.tls) == (expected.status, expected.server, expected.tls)
-
-
-@given(group_lists(), st.integers(0, 7))
-def test_within_reach_is_every_server_that_some_order_lets_be_tried(
-    groups: Groups, limit: int
-) -> None:
-    tried_once = {one.server for order in orders(groups) for one in balanced(order, limit)}
-    servers = tuple(tuple(one.server for one in group if one.server) for group in groups)
-    reached = within_reach(servers, limit)
-    assert not isinstance(reached, NoServer)
-    assert {server for group in reached for server in group} == tried_once
-    assert all(reached), "an empty group"

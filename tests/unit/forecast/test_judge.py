@@ -9,15 +9,11 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from requiretls_milter.forecast import certificate
+from requiretls_milter.forecast.der import public_key_info
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.postfix import Delivery, deliver
-from requiretls_milter.forecast.servers import (
-    NoServer,
-    Server,
-    servers_of,
-    within_reach,
-)
+from requiretls_milter.forecast.reach import MailServer, within_reach
+from requiretls_milter.forecast.servers import NoServer, servers_of
 from requiretls_milter.ipc import wire
 from requiretls_milter.model import (
     LOCAL_FORECAST,
@@ -124,7 +120,7 @@ def test_evidence_that_has_been_over_the_wire_is_judged_alike(
 # ---------------------------------------------------------------- what is secure, said once more
 
 
-def name_is_proven(evidence: DomainEvidence, server: Server, reading: Reading) -> bool:
+def name_is_proven(evidence: DomainEvidence, server: MailServer, reading: Reading) -> bool:
     """RFC 8689 section 2, the second requirement: the MX name by DNSSEC or by MTA-STS."""
     if evidence.nexthop.kind is not HopKind.MX or evidence.mx.secure:
         return True
@@ -140,14 +136,14 @@ def name_is_proven(evidence: DomainEvidence, server: Server, reading: Reading) -
     return reading.tlsa_vouches_for_unsigned_mx and bool(secure_records(server))
 
 
-def secure_records(server: Server) -> tuple[TlsaRecord, ...]:
+def secure_records(server: MailServer) -> tuple[TlsaRecord, ...]:
     tlsa = server.host.tlsa
-    usable = tlsa.asked and tlsa.secure and tlsa.outcome is DnsOutcome.FOUND
+    usable = tlsa.queried and tlsa.secure and tlsa.outcome is DnsOutcome.FOUND
     return tlsa.records if usable else ()
 
 
 def certificate_is_proven(
-    evidence: DomainEvidence, server: Server, reading: Reading, *, dane_goes_first: bool
+    evidence: DomainEvidence, server: MailServer, reading: Reading, *, dane_goes_first: bool
 ) -> bool:
     """Section 2, the third requirement: by DANE, or by PKIX and the name of the MX host.
 
@@ -208,7 +204,7 @@ def is_match(record: TlsaRecord, chain: tuple[bytes, ...], *, signed: bool) -> b
 
 
 def selects(record: TlsaRecord, der: bytes) -> bool:
-    selected = der if record.selector == 0 else certificate.public_key_info(der)
+    selected = der if record.selector == 0 else public_key_info(der)
     match record.matching_type:
         case 1:
             selected = hashlib.sha256(selected).digest()
@@ -218,7 +214,7 @@ def selects(record: TlsaRecord, der: bytes) -> bool:
 
 
 def takes_it(
-    evidence: DomainEvidence, server: Server, reading: Reading, *, dane_goes_first: bool = True
+    evidence: DomainEvidence, server: MailServer, reading: Reading, *, dane_goes_first: bool = True
 ) -> bool:
     """Whether a server satisfies all of RFC 8689 section 4.2.1."""
     probe = server.probe
@@ -233,10 +229,10 @@ def takes_it(
     )
 
 
-def lookup_failed(server: Server) -> bool:
+def lookup_failed(server: MailServer) -> bool:
     addresses, tlsa = server.host.addresses, server.host.tlsa
     return (addresses.alias_error and not addresses.secure) or (
-        tlsa.asked and tlsa.outcome is DnsOutcome.ERROR
+        tlsa.queried and tlsa.outcome is DnsOutcome.ERROR
     )
 
 
@@ -285,13 +281,13 @@ def test_r11_by_the_letter_a_message_is_delivered_where_a_server_satisfies_and_o
 ) -> None:
     told = forecast(evidence, Requirement.REQUIRETLS, Requirement.REQUIRETLS, profile)
     assert told.rfc8689 is not None
-    servers = within_reach(servers_of(evidence, profile), profile.mx_address_limit)
+    servers = servers_of(evidence, profile)
     if isinstance(servers, NoServer):
         assert told.rfc8689.status == servers.status
         return
     satisfied = [
         takes_it(evidence, server, profile.reading) and not lookup_failed(server)
-        for group in servers
+        for group in within_reach(servers, profile.mx_address_limit)
         for server in group
     ]
     enough = all if profile.reading.every_mx else any

@@ -1,4 +1,4 @@
-"""The authorities that count: a file of the operator's, or the system's store."""
+"""Chains to the authorities that count: a file of the operator's, or the system's store."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given, settings
 
-from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError, verify
-from tests.support import build
+from requiretls_milter.forecast import pkix
+from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
+from tests.support import build, chains, openssl
 from tests.support.authority import Authority
-from tests.support.chains import HOST, Make, issue
+from tests.support.chains import HOST, Chain, Make, issue, trusting
 
 VERIFY = """
 import gc, sys
@@ -25,7 +27,7 @@ gc.collect()
 contexts = [SSL.Context(SSL.TLS_CLIENT_METHOD) for _ in range(50)]
 for name in sys.argv[1:]:
     with open(name, "rb") as leaf:
-        print(trust.path((leaf.read(),)).error or "verified")
+        print(trust.path((leaf.read(),)).flaw or "verified")
 """
 
 
@@ -73,9 +75,22 @@ def test_an_authority_that_was_renewed_is_good_beside_what_it_was(tmp_path: Path
         path.write_bytes(b"".join(map(_pem, listed)))
         trust = TrustStore.load(str(path))
         for sent in (issuers, issuers[::-1]):
-            assert verify((leaf, *sent), (HOST,), trust, build.NOW) == ""
-        assert verify((leaf, issuers[0]), (HOST,), trust, build.NOW) == "certificate has expired"
+            assert pkix.mismatch((leaf, *sent), (HOST,), trust, build.NOW) is None
+        assert (
+            pkix.mismatch((leaf, issuers[0]), (HOST,), trust, build.NOW)
+            == "certificate has expired"
+        )
 
 
 def _pem(der: bytes) -> bytes:
     return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
+
+
+@pytest.mark.usefixtures("openssl_to_compare_with")
+@settings(max_examples=300)
+@given(chains.chains())
+def test_r06_a_chain_leads_to_a_trusted_authority_where_openssl_says_so(chain: Chain) -> None:
+    root = chain.all[-1]
+    verdict = openssl.pkix(chain.presented, (root,), (HOST,))
+    mismatch = pkix.mismatch(chain.presented, (HOST,), trusting(root), build.NOW)
+    assert (mismatch is None) == (verdict.error == ""), (mismatch, verdict.error)

@@ -1,0 +1,62 @@
+"""The sentences of a forecast that several profiles use: ``text``, one line for people.
+
+What they quote (host names, replies of servers, names in certificates) comes from
+evidence, where it is printable and bounded already (R62).
+"""
+
+from __future__ import annotations
+
+from requiretls_milter.forecast.reach import MailServer
+from requiretls_milter.model import ProbeEvidence, Reason
+
+SHORTCOMINGS = {
+    Reason.NONCOMPLIANT_UNVERIFIED: "the server is not authenticated as RFC 8689 wants",
+    Reason.NONCOMPLIANT_MX_INSECURE: "the MX records are neither signed nor confirmed by MTA-STS",
+    Reason.NONCOMPLIANT_NOT_OFFERED: "the server does not offer REQUIRETLS",
+    Reason.NONCOMPLIANT_NOT_CARRIED: "this MTA is told not to pass REQUIRETLS on",
+}
+"""What a delivery that would be made lacks of RFC 8689 section 4.2.1."""
+
+RANDOM_ORDER = "servers of equal preference differ, and Postfix tries them in random order"
+
+
+def tlsa_lookup_failed(server: MailServer) -> str:
+    """Say that TLSA records may exist that could not be seen."""
+    return f"TLSA lookup for {server.host.host} failed"
+
+
+def failure_of(probe: ProbeEvidence) -> str:
+    """Say why a session ended early."""
+    return probe.error or str(probe.failure)
+
+
+def starttls_not_offered(server: MailServer) -> str:
+    """Say that the server has no STARTTLS."""
+    return f"{server.name} does not offer STARTTLS"
+
+
+def starttls_refused(server: MailServer) -> str:
+    """Say that the server offers STARTTLS and refuses it, and with which reply."""
+    reply = server.probe.starttls_reply
+    said = f": {reply.code} {reply.text}" if reply else ""
+    return f"{server.name} offers STARTTLS but refuses it{said}"
+
+
+def handshake_failed(server: MailServer, why: str) -> str:
+    """Say that TLS does not come about."""
+    return f"TLS handshake with {server.name} failed: {why}"
+
+
+def certificate_not_verified(server: MailServer, mismatch: str) -> str:
+    """Say that TLS comes about with a server that does not prove to be the MX host."""
+    return f"certificate of {server.name} is not verified: {mismatch}"
+
+
+def chain_cut(server: MailServer, mismatch: str) -> str:
+    """Say that the missing certificate may be among those that were not kept."""
+    return f"{server.name} presented more certificates than we keep: {mismatch}"
+
+
+def requiretls_not_offered(server: MailServer) -> str:
+    """Say that the EHLO reply inside TLS lacks the keyword."""
+    return f"{server.name} does not offer REQUIRETLS"
