@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import functools
 import ipaddress
 from typing import Any
@@ -27,6 +28,7 @@ from tests.fuzz import expect, inputs
 HOST = "a.example"
 _CLOCK = 1.8e9
 _EVENTS = asyncio.new_event_loop()
+atexit.register(_EVENTS.close)  # a loop left open is told after pytest's result line
 _QR = 0x8000
 
 

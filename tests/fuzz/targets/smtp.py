@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import ipaddress
 import re
 import socket
@@ -39,6 +40,7 @@ TLS_FROM_HERE = b"\x01"
 
 _KEYWORD = re.compile(rb"(?i)[-\s=]requiretls(?:[\s=]|$)")
 _EVENTS = asyncio.new_event_loop()
+atexit.register(_EVENTS.close)  # a loop left open is told after pytest's result line
 
 
 def ehlo(data: bytes) -> None:
