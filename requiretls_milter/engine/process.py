@@ -191,7 +191,7 @@ class _Engine:
         else:
             try:
                 trust = TrustStore.load(config.probe.ca_file)
-                collector = Collector(config, full=self._full)
+                collector = Collector(config, counters=self._counters)
             except (TrustStoreError, ssl.SSLError, OSError, ValueError) as error:
                 raise StartError(str(error)) from error
             resolver = ResolverWatch(collector.resolver, config)
@@ -215,9 +215,6 @@ class _Engine:
             outbound=self._outbound,
             limits=config.limits,
         )
-
-    def _full(self, bound: str) -> None:
-        self._counters.inc("saturated_total", (bound,))
 
     async def _open_metrics(self, config: Config) -> None:
         listen = config.metrics.listen

@@ -12,7 +12,6 @@ from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource, profiles_of
 from requiretls_milter.evidence.mta_sts import HTTPS_PORT, MtaStsFetcher, StsRecord
 from requiretls_milter.evidence.probe import Prober
-from requiretls_milter.evidence.slots import Full, nobody
 from requiretls_milter.evidence.tlsa import find_tlsa
 from requiretls_milter.model import (
     AddressLookup,
@@ -21,6 +20,7 @@ from requiretls_milter.model import (
     ProbeEvidence,
     TlsaEvidence,
 )
+from requiretls_milter.telemetry.counting import Counters
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
@@ -29,8 +29,15 @@ if TYPE_CHECKING:
 class Collector(EvidenceSource):
     """The live source: each question goes out to the network.
 
-    *full* is told the key of ``[limits]`` whenever one of these limits is met.
-    Raises OSError or ssl.SSLError where ``probe.ca_file`` cannot be read.
+    Args:
+        config: name servers, limits, and how to probe.
+        policy_port: the port of policy hosts.
+        clock: the time, seconds since the epoch.
+        counters: where it is counted that a bound of ``[limits]`` is met.
+
+    Raises:
+        OSError: ``probe.ca_file`` cannot be read.
+        ssl.SSLError: it holds no certificates.
     """
 
     def __init__(
@@ -39,9 +46,10 @@ class Collector(EvidenceSource):
         *,
         policy_port: int = HTTPS_PORT,
         clock: Callable[[], float] = time.time,
-        full: Full = nobody,
+        counters: Counters | None = None,
     ) -> None:
         probe, limits = config.probe, config.limits
+        counters = counters or Counters()
         policy = AddressPolicy(probe.allow_networks)
         protocols = {name for profile in profiles_of(config) for name in profile.inet_protocols}
         self._clock = clock
@@ -51,7 +59,7 @@ class Collector(EvidenceSource):
             tuple(protocols),
             clock,
             lookups=limits.lookups,
-            full=full,
+            counters=counters,
         )
         """The resolver; its ``trusted`` belongs to the self-test."""
         self._mta_sts = MtaStsFetcher(
@@ -62,7 +70,7 @@ class Collector(EvidenceSource):
             timeout=limits.fetch_timeout,
             fetches=limits.fetches,
             clock=clock,
-            full=full,
+            counters=counters,
         )
         self._prober = Prober(
             policy,
@@ -75,7 +83,7 @@ class Collector(EvidenceSource):
             per_host=limits.probes_per_host,
             per_minute=limits.probes_per_minute,
             clock=clock,
-            full=full,
+            counters=counters,
         )
 
     async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:

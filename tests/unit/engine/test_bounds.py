@@ -18,7 +18,6 @@ from requiretls_milter.engine.process import _Engine, _look_alike
 from requiretls_milter.engine.server import MAX_CONNECTIONS
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.gathering import MAX_HOSTS, MAX_PROBES
-from requiretls_milter.evidence.slots import Pace, Slots
 from requiretls_milter.ipc.child import Start
 from requiretls_milter.ipc.control import pair
 from requiretls_milter.telemetry.labels import Bound
@@ -83,57 +82,6 @@ async def test_other_resolvers_of_the_system_want_another_collector(
     await asyncio.gather(*engine._tasks)
     channel.close()
     theirs.close()
-
-
-async def test_who_waits_for_a_place_is_told_of() -> None:
-    waited: list[str] = []
-    places = Slots(2, "probes", waited.append)
-    async with places, places:
-        assert not waited
-        third = asyncio.create_task(places.acquire())
-        await asyncio.sleep(0)
-        assert waited == ["probes"]
-        assert not third.done()
-    assert await third
-
-
-class Hours:
-    """A clock that goes on when somebody sleeps."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 1000.0
-        self._sleep = asyncio.sleep
-        monkeypatch.setattr("requiretls_milter.evidence.slots.asyncio.sleep", self._go_on)
-
-    async def _go_on(self, seconds: float) -> None:
-        self.now += seconds
-        await self._sleep(0)
-
-
-async def test_in_no_minute_do_more_begin_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Hours(monkeypatch)
-    waited: list[str] = []
-    pace = Pace(5, "probes_per_minute", waited.append, monotonic=lambda: clock.now)
-    starts: list[float] = []
-    for _ in range(23):
-        await pace.start()
-        starts.append(clock.now)
-        clock.now += 7  # each takes a while
-    assert all(starts[n + 5] - starts[n] >= 60 for n in range(len(starts) - 5))
-    assert starts[-1] - starts[0] < 5 * 60  # and no slower than that
-    assert waited
-
-
-async def test_who_gives_up_waiting_takes_nobodys_turn() -> None:
-    pace = Pace(1, "probes_per_minute")
-    await pace.start()
-    waiting = [asyncio.create_task(pace.start()) for _ in range(3)]
-    await asyncio.sleep(0)
-    for one in waiting:
-        one.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
-    pace._started.clear()  # the minute is over
-    await asyncio.wait_for(pace.start(), 1)
 
 
 async def test_one_entry_too_many_in_a_cache_is_counted() -> None:
