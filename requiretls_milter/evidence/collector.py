@@ -91,7 +91,7 @@ class Collector(EvidenceSource):
         return await self.resolver.mx(domain)
 
     async def mta_sts_record(self, domain: str) -> StsRecord:
-        """Look up the TXT record alone: whether a policy that is kept is still the current one."""
+        """Look up the TXT record alone: it says whether a policy that is kept is still current."""
         return await self._mta_sts.record(domain)
 
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
@@ -115,4 +115,4 @@ class Collector(EvidenceSource):
         return await self._prober.probe(address, port, server_name)
 
     async def close(self) -> None:
-        """End; nothing is held open between two questions."""
+        """Close the source; nothing is held open between two questions."""
