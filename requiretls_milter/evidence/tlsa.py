@@ -29,7 +29,7 @@ _MISSING = b"\xff"
 
 
 @dns.immutable.immutable
-class _AsItStands(dns.rdtypes.ANY.TLSA.TLSA):
+class TlsaAsPublished(dns.rdtypes.ANY.TLSA.TLSA):
     """A TLSA record as it stands in DNS, however malformed.
 
     dnspython 2.9 (2.7 did not) refuses a digest of the wrong length as malformed, and the
@@ -59,7 +59,8 @@ class _AsItStands(dns.rdtypes.ANY.TLSA.TLSA):
         rdtype: dns.rdatatype.RdataType,
         parser: dns.wire.Parser,
         origin: Any = None,
-    ) -> _AsItStands:
+    ) -> TlsaAsPublished:
+        """Read the rdata, whatever its length."""
         rdata = parser.get_remaining()
         usage, selector, mtype = rdata[:_HEADER].ljust(_HEADER, _MISSING)
         return cls(rdclass, rdtype, usage, selector, mtype, rdata[_HEADER:])
@@ -67,7 +68,7 @@ class _AsItStands(dns.rdtypes.ANY.TLSA.TLSA):
 
 # dnspython's registry is private; it has no public way to replace the class of a type that it
 # knows. If this stops working, test_r36_malformed_records_do_not_make_the_lookup_fail fails.
-dns.rdata._rdata_classes[dns.rdataclass.IN, dns.rdatatype.TLSA] = _AsItStands
+dns.rdata._rdata_classes[dns.rdataclass.IN, dns.rdatatype.TLSA] = TlsaAsPublished
 
 
 async def find_tlsa(
