@@ -17,7 +17,7 @@ from requiretls_milter.commands.common import CONFIG_OPTION, FORMAT_OPTION, fail
     type=click.Choice(["requiretls", "tls-required-no", "none"]),
     default="requiretls",
     show_default=True,
-    help="What the message asks for. The MTA is taken to act on it.",
+    help="What the message asks for. The MTA is assumed to act on it.",
 )
 @click.option(
     "--transport",
@@ -40,7 +40,7 @@ def check(
     output: str,
     refresh: bool,
 ) -> int:
-    """Assess next hops now: show the evidence server by server, and the forecast.
+    """Assess next hops now: evidence by server, and forecast.
 
     NEXTHOP is written as in Postfix: example.org, [mx.example.org] or
     [192.0.2.1], each optionally with :PORT.

@@ -72,7 +72,9 @@ def show(config_path: Path | None, defaults: bool) -> int:
     help="Next hop of the recipient's mail. By default the recipient's domain.",
 )
 def explain(sender: str, recipient: str, config_path: Path | None, nexthop: str | None) -> int:
-    """Show the rule in force for a message, and the table that each value comes from.
+    """Show the rule in force for a message, value by value.
+
+    Each value is shown with the table that it comes from.
 
     SENDER and RECIPIENT are addresses or domains. A SENDER of '' or '<>' is
     the null reverse-path.

@@ -29,9 +29,10 @@ from requiretls_milter.commands.common import (
 def doctor(
     config_path: Path | None, config_dir: str, postconf: str, outside: str, output: str
 ) -> int:
-    """Compare configuration, service and MTA, and say what to do about each difference.
+    """Find mistakes in configuration, service and MTA.
 
-    Run it as root on the MTA's host, so that it sees what Postfix sees.
+    The output says what to do about each of them. Run it as root on the MTA's
+    host, so that it sees what Postfix sees.
 
     \b
     Exit status:

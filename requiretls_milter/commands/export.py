@@ -17,11 +17,12 @@ def export() -> None:
 @export.command()
 @CONFIG_OPTION
 def postfix_requiretls_policy(config_path: Path | None) -> int:
-    """Write a table for Postfix's smtp_requiretls_policy to standard output.
+    """Write a table for smtp_requiretls_policy.
 
-    The table says "enforce" for each domain whose rule requires REQUIRETLS, and
-    nothing for other domains: it relaxes no policy. What a table by next hop
-    cannot express is a comment in it and a warning on standard error.
+    The table, on standard output, says "enforce" for each domain whose rule
+    requires REQUIRETLS, and nothing for other domains: it relaxes no policy.
+    What a table by next hop cannot express is a comment in it and a warning on
+    standard error.
 
     \b
     Exit status: 0, or 2 if the configuration holds a mistake.

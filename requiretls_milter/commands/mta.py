@@ -16,11 +16,11 @@ def mta() -> None:
 @CONFIG_DIR_OPTION
 @POSTCONF_OPTION
 def mta_import(config_dir: str, postconf: str) -> int:
-    """Write the [mta] section that mirrors the running Postfix to standard output.
+    """Write the [mta] section that mirrors this host's Postfix.
 
-    The output is TOML that config check accepts. A setting that cannot be
-    mirrored and could make a forecast wrong is a comment in it and a warning
-    on standard error.
+    The section, on standard output, is TOML that config check accepts. A
+    setting that cannot be mirrored and could make a forecast wrong is a comment
+    in it and a warning on standard error.
 
     \b
     Exit status: 0, or 2 if no Postfix is found or it does not answer.

@@ -41,9 +41,9 @@ SHOWN_MESSAGES = 5
 def report(
     would_have: bool, logs: Sequence[str], days: int, config_path: Path | None, output: str
 ) -> int:
-    """Report which of the configured domains could receive REQUIRETLS mail now.
+    """Report which domains could receive REQUIRETLS mail now.
 
-    These are the domains with a table of their own in [rules.recipient] or
+    They are those with a table of their own in [rules.recipient] or
     [rules.nexthop].
 
     With --would-have, report on past mail. LOGFILE is a log of the milter in

@@ -1,7 +1,24 @@
-"""The configuration: read once, validated whole, frozen.
+"""The configuration: one TOML file, read once, validated whole, frozen.
 
-:func:`load` reads the file; :class:`Config` and its sections are the schema,
-whose field descriptions are the reference manual (docs/configuration.md).
+Parse, do not validate: after :func:`load` the configuration holds values, not texts. A socket is a
+:class:`~requiretls_milter.syntax.endpoint.MilterSocket`, a network an :mod:`ipaddress` network, a
+domain an A-label, and no other part of the program parses any of them again. Written as text the
+values read back as the same: ``config show`` prints a file that means the same, and the supervisor
+hands the configuration to its children in this way.
+
+Where to find what:
+
+- ``schema``: every section and key with its type, default, bounds and description. The
+  descriptions are the manual: docs/configuration.md is made from them by ``manual``.
+- ``fields``: how each kind of value is read, and the sentence that a mistake in it gets.
+- ``loading``: from a file to a :class:`Config`; contradictions; warnings.
+- ``mistakes``: what is wrong with a file, in plain sentences, with the key that was meant.
+- ``removed``: keys that went, and are accepted with a warning for one release.
+- ``text``: a configuration as TOML. ``lines``: the line on which each key stands.
+
+To add a key, declare it in ``schema`` with a description that ends with a full stop, use it, and
+run ``make docs``. A key that takes effect only at a restart gets ``RESTART``. A key of ``[rules]``
+is also a field of :class:`RuleTable` and of :class:`requiretls_milter.rules.Rule`.
 """
 
 from requiretls_milter.config.loading import DEFAULT_PATH, load, parse, read, warnings

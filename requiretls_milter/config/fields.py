@@ -1,7 +1,10 @@
-"""The kinds of values that the configuration knows: words, domains, sockets, networks.
+"""How the values of the configuration are read: words, domains, sockets, networks, tables.
 
-Each parser takes what stood in the file and returns the canonical form, or
-raises :class:`ValueError` with a sentence that says what was expected.
+Each parser takes what the file holds and returns the value in its one canonical form, or raises
+:class:`ValueError` with a sentence that says what was expected and what was given. At the end of
+the module they become the types that the schema declares its fields with. A type whose name ends
+in ``Word`` has a closed set of words; one that begins with ``Optional`` takes the empty text too,
+which stands for "not set".
 """
 
 from __future__ import annotations
@@ -10,11 +13,13 @@ import difflib
 import enum
 import ipaddress
 import re
-from collections.abc import Callable, Container
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Container, Mapping
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
+from requiretls_milter import model
+from requiretls_milter.syntax import tlspolicy
 from requiretls_milter.syntax.endpoint import (
     Endpoint,
     MilterSocket,
@@ -30,13 +35,15 @@ from requiretls_milter.syntax.endpoint import (
 from requiretls_milter.syntax.names import is_address, to_alabel
 from requiretls_milter.syntax.text import quoted
 
+MAX_TEXT = 4096
+"""Characters of a text in the file: as many as a path has."""
+
 MAX_ACCOUNT = 2**32 - 2
 """The largest number of a user or group; the next one stands for "as it is" in chown(2)."""
 
 MILTER_COMMAND_TIMEOUT = 30
 """Seconds: Postfix's default of milter_command_timeout, after which it gives the milter up."""
 
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _TRANSPORT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
@@ -44,6 +51,7 @@ _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", re.ASCII)
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 _KEY_PREFIX = re.compile(r"[!-~]{1,100}", re.ASCII)
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,76}", re.ASCII)  # RFC 5322 section 3.6.8: no colon
+_ENVID_MARK = re.compile("(?:[A-Za-z0-9][A-Za-z0-9_-]{0,31})?", re.ASCII)
 
 
 # ---------------------------------------------------------------- words
@@ -52,13 +60,13 @@ WordT = TypeVar("WordT", bound=enum.StrEnum)
 
 
 def one_of(words: list[str]) -> str:
-    """A sentence's list of the words that are known: ``"a", "b" or "c"``."""
+    """The list of the known words in a sentence: ``"a", "b" or "c"``."""
     listed = [quoted(word) for word in words]
     return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} or {listed[-1]}"
 
 
 def given(value: object) -> str:
-    """What stood in the file, as a person would say it; bounded."""
+    """What the file holds, as a person would say it; bounded."""
     kinds: dict[type, str] = {bool: "a boolean", int: "a number", float: "a number"}
     if isinstance(value, str):
         return f"the text {quoted(value)}"
@@ -73,7 +81,7 @@ def given(value: object) -> str:
 
 
 def word(kind: type[WordT], *, but_not: Container[WordT] = ()) -> Callable[[object], WordT]:
-    """A parser of the words of *kind*, those in *but_not* excepted."""
+    """A parser of the words of *kind* without those in *but_not*."""
     known = [member.value for member in kind if member not in but_not]
 
     def parse(value: object) -> WordT:
@@ -90,7 +98,7 @@ def word(kind: type[WordT], *, but_not: Container[WordT] = ()) -> Callable[[obje
 
 
 def domain_pattern(text: str) -> str:
-    """``example.org`` itself, or ``.example.org`` for its subdomains, in A-label form."""
+    """``example.org`` itself, or ``.example.org`` for its subdomains, as A-labels."""
     return "." + to_alabel(text[1:]) if text.startswith(".") else to_alabel(text)
 
 
@@ -102,7 +110,7 @@ def policy_pattern(text: str) -> str:
 
 
 def optional(parse: Callable[[str], str]) -> Callable[[str], str]:
-    """A parser that lets the empty text through, which stands for "not set"."""
+    """A parser that returns the empty text as it is, and what *parse* returns for any other."""
     return lambda text: parse(text) if text else text
 
 
@@ -127,14 +135,14 @@ def _account(text: str, what: str) -> str:
     if not _ACCOUNT.fullmatch(text):
         raise ValueError(f"expected the name of a {what}, got {given(text)}")
     if text.isdecimal() and int(text) > MAX_ACCOUNT:
-        raise ValueError(f"expected a {what}'s number of at most {MAX_ACCOUNT}, got {text}")
+        raise ValueError(f"expected the number of a {what}, at most {MAX_ACCOUNT}, got {text}")
     return text
 
 
 NOT_OURS = frozenset(
     name.lower()
     for name in (
-        # RFC 5322 section 3.6, RFC 2045, RFC 5321, RFC 8689 and what mail signs or is judged by
+        # RFC 5322 section 3.6, RFC 2045, RFC 5321, RFC 8689, signatures and their results
         *("Date", "From", "Sender", "Reply-To", "To", "Cc", "Bcc", "Message-ID", "In-Reply-To"),
         *("References", "Subject", "Comments", "Keywords", "Received", "Return-Path"),
         *("Resent-Date", "Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Bcc"),
@@ -146,11 +154,11 @@ NOT_OURS = frozenset(
         *("List-Unsubscribe", "List-Unsubscribe-Post", "Auto-Submitted", "Delivered-To"),
     )
 )
-"""Header fields with a meaning of their own: fields named like the tag are removed from mail."""
+"""Header fields with a meaning of their own: fields that have the tag's name are removed."""
 
 
 def field_name(text: str) -> str:
-    """The name of a header field (RFC 5322 section 3.6.8) that may be ours alone."""
+    """The name of a header field (RFC 5322 section 3.6.8) that the tag may have for itself."""
     if not _FIELD_NAME.fullmatch(text):
         raise ValueError(
             "expected the name of a header field: 1 to 76 printable ASCII characters "
@@ -164,11 +172,21 @@ def field_name(text: str) -> str:
     return text
 
 
-# ---------------------------------------------------------------- sockets, addresses
+def envid_mark(value: object) -> str:
+    """A word that is one token to Sendmail, and itself in xtext (RFC 3461 section 4)."""
+    if not isinstance(value, str) or not _ENVID_MARK.fullmatch(value):
+        raise ValueError(
+            "expected a word of at most 32 letters, digits, '-' and '_', "
+            f"or an empty text, got {given(value)}"
+        )
+    return value
+
+
+# ---------------------------------------------------------------- addresses, permissions, keys
 
 
 def address(text: str) -> str:
-    """An IP address in canonical form."""
+    """An IP address in the form of :mod:`ipaddress`."""
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
@@ -191,15 +209,6 @@ def network(value: object) -> IpNetwork:
         raise ValueError(f'"{value}" has host bits set; did you mean "{loose}"?') from None
 
 
-def key_prefix(text: str) -> str:
-    """What stands before each key in Redis: 1 to 100 printable ASCII characters without space."""
-    if not _KEY_PREFIX.fullmatch(text):
-        raise ValueError(
-            f"expected 1 to 100 printable ASCII characters without space, got {given(text)}"
-        )
-    return text
-
-
 def file_mode(text: str) -> str:
     """Permissions in octal, as chmod takes them: three digits, or four with a leading 0."""
     if not _MODE.fullmatch(text):
@@ -207,29 +216,114 @@ def file_mode(text: str) -> str:
     return text.rjust(4, "0")
 
 
-# ---------------------------------------------------------------- as types of pydantic
+def key_prefix(text: str) -> str:
+    """What each key in Redis begins with: 1 to 100 printable ASCII characters without space."""
+    if not _KEY_PREFIX.fullmatch(text):
+        raise ValueError(
+            f"expected 1 to 100 printable ASCII characters without space, got {given(text)}"
+        )
+    return text
 
-MAX_TEXT = 4096
-"""Characters of a text in the file: as many as a path has."""
 
-Text = Annotated[str, Field(strict=True, max_length=MAX_TEXT)]
-Flag = Annotated[bool, Field(strict=True)]
-Count = Annotated[int, Field(strict=True)]
-Seconds = Annotated[float, Field(strict=True, gt=0, le=3600, allow_inf_nan=False)]
-"""A time-out or a wait, in seconds; an hour is more than SMTP's own limits (RFC 5321 4.5.3.2)."""
+def wait(value: float) -> float:
+    """Seconds that SMTP may wait for us: fewer than the MTA waits for its milters."""
+    if value >= MILTER_COMMAND_TIMEOUT:
+        raise ValueError(
+            f"expected less than {MILTER_COMMAND_TIMEOUT} s, got {value:g}: the MTA gives a "
+            "milter up after milter_command_timeout, which is that long by default in Postfix"
+        )
+    return value
 
-DomainPattern = Annotated[Text, AfterValidator(domain_pattern)]
-OptionalDomain = Annotated[Text, AfterValidator(optional(to_alabel))]
-TransportName = Annotated[Text, AfterValidator(transport)]
-OptionalUser = Annotated[Text, AfterValidator(optional(user))]
-OptionalGroup = Annotated[Text, AfterValidator(optional(group))]
-FieldName = Annotated[Text, AfterValidator(field_name)]
-Address = Annotated[Text, AfterValidator(address)]
-UnixPath = Annotated[Text, AfterValidator(unix_path)]
-OptionalPath = Annotated[Text, AfterValidator(optional(absolute_path))]
-KeyPrefix = Annotated[Text, AfterValidator(key_prefix)]
-FileMode = Annotated[Text, AfterValidator(file_mode)]
-Network = Annotated[IpNetwork, PlainValidator(network), PlainSerializer(str)]
+
+# ---------------------------------------------------------------- tables of [mta] and [rules]
+
+InetProtocol = Literal["ipv4", "ipv6"]
+
+DEFAULT_POLICY: Final = "default"
+"""Stands for Postfix's own list of REQUIRETLS policies."""
+
+_policy_word = word(model.RequiretlsPolicy)
+
+
+def inet_protocols(value: object) -> tuple[InetProtocol, ...]:
+    """Address families, each once, IPv4 first."""
+    known: tuple[InetProtocol, ...] = ("ipv4", "ipv6")
+    listed = value if isinstance(value, (list, tuple)) else ()
+    if not listed:
+        raise ValueError(f'expected a list of "ipv4", "ipv6" or both, got {given(value)}')
+    if any(item not in known for item in listed):
+        raise ValueError(
+            f'expected only "ipv4" and "ipv6" in the list, got {", ".join(map(str, listed))}'
+        )
+    return tuple(name for name in known if name in listed)
+
+
+def requiretls_policy(value: object) -> Any:
+    """``default``, one policy for all next hops, or a table of policies by pattern."""
+    if value == DEFAULT_POLICY:
+        return DEFAULT_POLICY
+    if not isinstance(value, dict):
+        try:
+            return _policy_word(value)
+        except ValueError as error:
+            raise ValueError(f'{error} ("default" is Postfix\'s own list)') from None
+    return _table(value, policy_pattern, _policy_word)
+
+
+def tls_policy(value: object) -> dict[str, model.TlsPolicy]:
+    """A table of next hops and entries as smtp_tls_policy_maps has them."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected a table, got {given(value)}")
+    return _table(value, tlspolicy.key, _tls_policy_entry)
+
+
+def _tls_policy_entry(value: object) -> model.TlsPolicy:
+    if not isinstance(value, str):
+        raise ValueError(f"expected text, got {given(value)}")
+    return tlspolicy.parse(value)
+
+
+ValueT = TypeVar("ValueT")
+
+
+def _table(
+    raw: Mapping[str, object],
+    parse_key: Callable[[str], str],
+    parse_value: Callable[[object], ValueT],
+) -> dict[str, ValueT]:
+    """A table whose keys are canonical and differ; every mistake in it is told."""
+    table: dict[str, ValueT] = {}
+    mistakes = []
+    for text, value in raw.items():
+        try:
+            key = parse_key(text)
+            if key in table:
+                raise ValueError(f'"{key}" is given twice')
+            table[key] = parse_value(value)
+        except ValueError as error:
+            mistakes.append(f'"{text}": {error}')
+    if mistakes:
+        raise ValueError("; ".join(mistakes))
+    return table
+
+
+def no_twins(value: object) -> object:
+    """Refuse two keys that are the same domain, such as Example.org and example.org."""
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a table, got {given(value)}")
+    seen: dict[str, str] = {}
+    for key in value:
+        try:
+            canonical = domain_pattern(key)
+        except ValueError:
+            continue  # a mistake of its own, found when the key is validated
+        if canonical in seen:
+            raise ValueError(f'"{seen[canonical]}" and "{key}" are the same domain')
+        seen[canonical] = key
+    return value
+
+
+# ---------------------------------------------------------------- values that stay parsed
 
 ParsedT = TypeVar("ParsedT")
 
@@ -254,9 +348,45 @@ def parsed(kind: type[ParsedT], parse: Callable[[str], ParsedT]) -> Callable[[ob
 
 
 def or_none(validate: Callable[[object], ParsedT]) -> Callable[[object], ParsedT | None]:
-    """A validator that makes None of the empty text, which stands for "not set"."""
+    """A validator that returns None for the empty text, and what *validate* returns for others."""
     return lambda value: None if value is None or value == "" else validate(value)
 
+
+def _list_to_tuple(value: Any) -> Any:
+    """TOML has lists, a frozen configuration has tuples. A single value is no list of one."""
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"expected a list, got {given(value)}")
+    return tuple(value)
+
+
+# ---------------------------------------------------------------- as types of pydantic
+
+as_list = BeforeValidator(_list_to_tuple)
+"""Marks a field that is a list in the file and a tuple in the configuration."""
+
+Text = Annotated[str, Field(strict=True, max_length=MAX_TEXT)]
+Flag = Annotated[bool, Field(strict=True)]
+Count = Annotated[int, Field(strict=True)]
+Seconds = Annotated[float, Field(strict=True, gt=0, le=3600, allow_inf_nan=False)]
+"""A timeout, in seconds; an hour is more than SMTP's own limits (RFC 5321 section 4.5.3.2)."""
+Wait = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False), AfterValidator(wait)]
+"""Seconds that SMTP waits for us."""
+Grace = Annotated[float, Field(strict=True, ge=0, le=31_536_000, allow_inf_nan=False)]
+"""Seconds, a year at most."""
+
+DomainPattern = Annotated[Text, AfterValidator(domain_pattern)]
+OptionalDomain = Annotated[Text, AfterValidator(optional(to_alabel))]
+TransportName = Annotated[Text, AfterValidator(transport)]
+OptionalUser = Annotated[Text, AfterValidator(optional(user))]
+OptionalGroup = Annotated[Text, AfterValidator(optional(group))]
+FieldName = Annotated[Text, AfterValidator(field_name)]
+EnvidMark = Annotated[str, BeforeValidator(envid_mark)]
+Address = Annotated[Text, AfterValidator(address)]
+Network = Annotated[IpNetwork, PlainValidator(network), PlainSerializer(str)]
+UnixPath = Annotated[Text, AfterValidator(unix_path)]
+OptionalPath = Annotated[Text, AfterValidator(optional(absolute_path))]
+KeyPrefix = Annotated[Text, AfterValidator(key_prefix)]
+FileMode = Annotated[Text, AfterValidator(file_mode)]
 
 MilterSocketField = Annotated[
     MilterSocket,
@@ -275,25 +405,36 @@ OptionalEndpoint = Annotated[
     PlainSerializer(lambda endpoint: "" if endpoint is None else str(endpoint)),
 ]
 
-
-def wait(value: float) -> float:
-    """A time that SMTP may wait for us: less than the MTA waits for its milters."""
-    if value >= MILTER_COMMAND_TIMEOUT:
-        raise ValueError(
-            f"expected less than {MILTER_COMMAND_TIMEOUT} s, got {value:g}: the MTA gives a "
-            "milter up after milter_command_timeout, which is that long by default in Postfix"
+ProfileWord = Annotated[model.ProfileName, BeforeValidator(word(model.ProfileName))]
+CapabilityWord = Annotated[model.Capability, BeforeValidator(word(model.Capability))]
+TlsLevelWord = Annotated[
+    model.TlsLevel, BeforeValidator(word(model.TlsLevel, but_not=(model.TlsLevel.HALF_DANE,)))
+]
+InsecureMxWord = Annotated[
+    model.TlsLevel,
+    BeforeValidator(
+        word(
+            model.TlsLevel,
+            but_not=set(model.TlsLevel)
+            - {model.TlsLevel.MAY, model.TlsLevel.ENCRYPT, model.TlsLevel.DANE},
         )
-    return value
+    ),
+]
+MtaStsWord = Annotated[model.MtaSts, BeforeValidator(word(model.MtaSts))]
+AddressPreferenceWord = Annotated[
+    model.AddressPreference, BeforeValidator(word(model.AddressPreference))
+]
+ModeWord = Annotated[model.Mode, BeforeValidator(word(model.Mode))]
+EnforceForWord = Annotated[model.EnforceFor, BeforeValidator(word(model.EnforceFor))]
+OnTemporaryWord = Annotated[model.OnTemporary, BeforeValidator(word(model.OnTemporary))]
+OnUnknownWord = Annotated[model.OnUnknown, BeforeValidator(word(model.OnUnknown))]
+OnNoncompliantWord = Annotated[model.OnNoncompliant, BeforeValidator(word(model.OnNoncompliant))]
 
-
-Wait = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False), AfterValidator(wait)]
-
-
-def _list_to_tuple(value: Any) -> Any:
-    """TOML has lists; a frozen configuration has tuples. A lone value is no list of one."""
-    if not isinstance(value, (list, tuple)):
-        raise ValueError(f"expected a list, got {given(value)}")
-    return tuple(value)
-
-
-as_list = BeforeValidator(_list_to_tuple)
+InetProtocols = Annotated[tuple[InetProtocol, ...], BeforeValidator(inet_protocols)]
+RequiretlsPolicyField = Annotated[
+    Literal["default"] | model.RequiretlsPolicy | Mapping[str, model.RequiretlsPolicy],
+    BeforeValidator(requiretls_policy),
+]
+TlsPolicyField = Annotated[
+    Mapping[str, Annotated[model.TlsPolicy, PlainSerializer(str)]], BeforeValidator(tls_policy)
+]

@@ -1,4 +1,4 @@
-"""Where in a configuration file a key stands: for people who look for it there."""
+"""The line of each key in a configuration file, for ``config explain``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Path = tuple[str, ...]
 
 
 def key_lines(content: str) -> Mapping[Path, int]:
-    """The line of each key of a valid TOML file, from 1.
+    """The line of each key of a valid TOML file, counted from 1.
 
-    Keys within inline tables have no line of their own. A line within a
-    multi-line text that looks like a key is taken for one.
+    A key in an inline table has no line of its own. A line of a multi-line text that looks like a
+    key is taken for one.
     """
     lines: dict[Path, int] = {}
     table: Path = ()
@@ -30,7 +30,7 @@ def key_lines(content: str) -> Mapping[Path, int]:
 
 
 def table_path(header: str) -> Path:
-    """The path of a table's header, ``[rules.recipient."example.org"]``; empty for no header."""
+    """The path in the header of a table, ``[rules.recipient."example.org"]``; () if it is none."""
     return _path(header)
 
 

@@ -1,4 +1,9 @@
-"""From a file to a :class:`Config`, with every mistake told at once."""
+"""From a file to a :class:`Config`, with every mistake told at once.
+
+A file is read in three steps: TOML becomes tables, the schema makes values of them, and then what
+no single key can know is checked (keys that contradict each other, files that are not there).
+:func:`warnings` tells what is allowed but probably not meant.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +23,10 @@ from requiretls_milter.model import Mode
 DEFAULT_PATH = Path("/etc/requiretls-milter/config.toml")
 
 MAX_FILE_BYTES = 1024 * 1024
-"""Of the configuration, so that a wrong path (a log, a device) is a clear error."""
+"""Bytes of the configuration: beyond it the path is wrong (a log, a device)."""
 
 MAX_PEM_FILE_BYTES = 16 * 1024 * 1024
-"""Of probe.ca_file and the like; Debian's whole bundle has 0.2 MiB."""
+"""Bytes of a PEM file such as probe.ca_file; the whole bundle of Debian has 0.2 MiB."""
 
 _CERTIFICATE = re.compile(
     rb"-----BEGIN (?P<label>(?:TRUSTED |X509 )?CERTIFICATE)-----(?P<body>[A-Za-z0-9+/=\s]+)"
@@ -38,11 +43,10 @@ def load(path: Path | None = None) -> Config:
     """Read and validate a configuration file.
 
     Args:
-        path: the file; None is :data:`DEFAULT_PATH` where it exists, else all
-            defaults.
+        path: the file; None is :data:`DEFAULT_PATH`, and all defaults if that does not exist.
 
     Raises:
-        ConfigError: the file cannot be read, is no TOML, or holds mistakes.
+        ConfigError: the file cannot be read, is not TOML, or has mistakes.
     """
     if path is not None:
         return parse(read(path), str(path))
@@ -56,7 +60,7 @@ def load(path: Path | None = None) -> Config:
 
 
 def read(path: Path) -> bytes:
-    """The content of a configuration file; raises ConfigError."""
+    """Return the content of a configuration file; raises ConfigError."""
     try:
         return _read(path, MAX_FILE_BYTES)
     except OSError as error:
@@ -98,31 +102,31 @@ def _toml(content: bytes, name: str) -> dict[str, Any]:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError((f"{name}: line {line} is not UTF-8, as TOML has to be",)) from None
+        raise ConfigError((f"{name}: line {line} is not UTF-8, which TOML has to be",)) from None
     if text.startswith("\N{BYTE ORDER MARK}"):
-        raise ConfigError((f"{name}: begins with a byte order mark: save it without",))
+        raise ConfigError((f"{name}: begins with a byte order mark: save it without one",))
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError((f"{name}: no valid TOML: {error}",)) from None
+        raise ConfigError((f"{name}: not valid TOML: {error}",)) from None
     except RecursionError:
-        raise ConfigError((f"{name}: no valid TOML: nested too deeply",)) from None
+        raise ConfigError((f"{name}: not valid TOML: nested too deeply",)) from None
 
 
 def _contradictions(config: Config) -> tuple[str, ...]:
-    """What each key for itself allows, but not together."""
+    """Values that are good by themselves, but not together."""
     found = []
     if config.milter.socket.path == config.engine.socket:
-        found.append("engine.socket: the same path as milter.socket")
+        found.append("engine.socket: this is the path of milter.socket too")
     metrics = config.metrics
     if bool(metrics.tls_certificate) is not bool(metrics.tls_key):
         missing = "tls_key" if metrics.tls_certificate else "tls_certificate"
-        found.append(f"metrics.{missing}: a certificate and its key go together; it is empty")
+        found.append(f"metrics.{missing}: empty, but a certificate and its key are needed together")
     elif metrics.tls_client_ca and not metrics.tls_certificate:
-        found.append("metrics.tls_client_ca: wants TLS; metrics.tls_certificate is empty")
+        found.append("metrics.tls_client_ca: needs TLS, but metrics.tls_certificate is empty")
     found.extend(
-        f"{dotted(('mta', 'transport', name))}: {name} is one of mta.local_transports, whose "
-        "mail is never assessed"
+        f"{dotted(('mta', 'transport', name))}: {name} is one of mta.local_transports, for "
+        "which no forecast is made"
         for name in config.mta.transport
         if name in config.mta.local_transports
     )
@@ -132,7 +136,7 @@ def _contradictions(config: Config) -> tuple[str, ...]:
 def _pem_mistakes(
     raw: dict[str, Any], section: str, key: str, block: re.Pattern[bytes], what: str = "certificate"
 ) -> tuple[str, ...]:
-    """Whether a file is there; of the unvalidated configuration, to tell this with all else."""
+    """What is wrong with a PEM file; from *raw*, to tell it together with all other mistakes."""
     table = raw.get(section)
     path = table.get(key) if isinstance(table, dict) else None
     if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
@@ -150,7 +154,7 @@ def _pem_mistakes(
 
 
 def _is_der(block: re.Match[bytes]) -> bool:
-    """Whether a PEM block holds DER at all. Its content is judged by who loads it."""
+    """Whether a PEM block holds DER at all; what it says is judged when it is loaded."""
     try:
         der = base64.b64decode(b"".join(block["body"].split()), validate=True)
     except binascii.Error:
@@ -159,8 +163,8 @@ def _is_der(block: re.Match[bytes]) -> bool:
 
 
 def warnings(config: Config) -> tuple[str, ...]:
-    """What is allowed, but probably not meant or costly; a sentence for each."""
-    found = []
+    """What is allowed but probably not meant, dangerous or of no effect, a sentence for each."""
+    found = list(config.removed)
     if config.rules.require and not config.rules.mode.acts:
         found.append(_promise("rules", config.rules.mode))
     for section, pattern, table in config.rules.tables():
@@ -169,32 +173,34 @@ def warnings(config: Config) -> tuple[str, ...]:
             found.append(_promise(dotted(("rules", section, pattern)), mode))
     if config.milter.socket.family != "unix":
         found.append(
-            "milter.socket: over TCP whoever reaches the address can call the milter, every user "
-            "of this host included; a unix socket with socket_group and 0660 lets the MTA only"
+            "milter.socket: over TCP everyone who can reach the address can call the milter, "
+            "including every user of this host; with a unix socket, socket_group and mode 0660 "
+            "only the MTA can"
         )
     elif int(config.milter.socket_mode, 8) & 0o002:
         found.append(
             f"milter.socket_mode: {config.milter.socket_mode} lets every user of this host call "
-            "the milter; socket_group with 0660 lets the MTA only"
+            "the milter; with socket_group and mode 0660 only the MTA can"
         )
     metrics = config.metrics
     listen = metrics.listen
     if listen is not None and not listen.is_loopback and not metrics.tls_certificate:
         found.append(
-            f"metrics.listen: {listen.address} is not only this host's, and whoever reaches it "
-            "reads the metrics, in clear; tls_certificate with tls_client_ca lets your own in only"
+            f"metrics.listen: {listen.address} can be reached from other hosts, and everyone there "
+            "can read the metrics, which are sent in clear; with tls_certificate and tls_client_ca "
+            "only your own clients can"
         )
     for index, nameserver in enumerate(config.dns.nameservers):
         if not nameserver.is_loopback:
             found.append(
-                f"dns.nameservers[{index}]: {nameserver.address} is not on this host; whoever is "
-                "on the path to it can forge DNSSEC's AD bit"
+                f"dns.nameservers[{index}]: {nameserver.address} is not on this host; an "
+                "attacker on the path to it can forge the AD bit of DNSSEC"
             )
     return tuple(found)
 
 
 def _promise(key: str, mode: Mode) -> str:
     return (
-        f'{key}: require = true with mode "{mode}" promises what nobody keeps: the MTA does not '
-        'know of it; use "defer" or "reject"'
+        f'{key}: require = true with mode "{mode}" is a promise that nothing keeps: the MTA does '
+        'not know of it; use "defer" or "reject"'
     )

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from requiretls_milter.config.mistakes import tables_of
+from requiretls_milter.config.removed import REMOVED
 from requiretls_milter.config.schema import Config, needs_restart
 from requiretls_milter.config.text import EXAMPLES, value_text
-
-WIDTH = 96
+from requiretls_milter.syntax.text import LINE_WIDTH
 
 INTRODUCTION = """\
 # Configuration
@@ -28,13 +28,21 @@ file, and for every key that it leaves out, the defaults below hold. An unknown 
 
 - `requiretls-milter config check [FILE]` tells every mistake with its key, and warns of what is
   allowed but probably not meant.
-- `requiretls-milter config show` prints the configuration in force, `config show --defaults` this
-  manual as a commented file.
+- `requiretls-milter config show` prints the configuration in force, `config show --defaults` prints
+  this manual as a commented file.
 - `requiretls-milter config explain SENDER RECIPIENT` tells which rule is in force, and from which
   table each value comes.
 
-SIGHUP reads the file again; a file with mistakes changes nothing. Keys marked *restart* wait for
-the next start. Durations are in seconds; domains may be given in Unicode or as A-labels.
+At SIGHUP the service reads the file again; a file with mistakes changes nothing. A change of a key
+that is marked *restart* takes effect at the next start. Durations are in seconds. Domains may be
+given in Unicode or as A-labels.
+"""
+
+REMOVED_KEYS = """\
+## Removed keys
+
+A file that has one of these keys is accepted for this release, as if the key were not there, and
+`config check` and `serve` warn of it. The next release refuses it.
 """
 
 
@@ -52,6 +60,9 @@ def _manual() -> Iterator[str]:
         yield f"## [{name}]\n"
         yield f"{inspect.getdoc(section)}\n"
         yield from _section(name, section)
+    yield REMOVED_KEYS
+    for path, why in REMOVED.items():
+        yield _item(f"- `{'.'.join(path)}`: {why}.")
 
 
 def _section(name: str, section: type[BaseModel]) -> Iterator[str]:
@@ -77,7 +88,7 @@ def _keys(section: type[BaseModel]) -> str:
 
 def _item(text: str, indent: str = "  ") -> str:
     return textwrap.fill(
-        text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        text, LINE_WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
 
 

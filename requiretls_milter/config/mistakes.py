@@ -1,4 +1,8 @@
-"""Mistakes in a configuration, each as one sentence with the key that it is about."""
+"""Mistakes in a configuration, each as one sentence that begins with the key that it is about.
+
+The schema says what is allowed. This module makes plain sentences of what pydantic found, and for
+an unknown key it looks for the key that was probably meant.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +14,26 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from requiretls_milter.config.fields import given
+from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.syntax.text import bounded, quoted, visible
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 MAX_MISTAKE = 1000
-"""Characters of one mistake: a table with many wrong entries is one."""
+"""Characters of one mistake: all the wrong entries of a table make one mistake together."""
 
-_ENTRY = "*"
-"""Stands in a path of the schema for the key that an operator chooses (a domain, a transport)."""
+ANY_NAME = "*"
+"""Stands in a path of the schema for a name that the operator chooses (a domain, a transport)."""
 
 
-class ConfigError(Exception):
+class ConfigError(RequiretlsMilterError):
     """A configuration that cannot be used.
 
-    ``mistakes`` holds every one of them, in the order of the file's schema, each on one
-    line of printable ASCII whatever the file held.
+    Conclude: nothing can be started with this file; a service that runs goes on with the
+    configuration that it has.
+
+    Attributes:
+        mistakes: all of them, in the order of the schema, each on one line of printable ASCII
+            whatever the file holds.
     """
 
     def __init__(self, mistakes: tuple[str, ...]) -> None:
@@ -45,7 +54,7 @@ def dotted(path: tuple[str | int, ...]) -> str:
 
 
 def tables_of(schema: type[BaseModel]) -> Mapping[str, tuple[type[BaseModel], bool]]:
-    """The fields of *schema* that are tables: (their schema, whether keyed by the operator)."""
+    """The fields of *schema* that are tables: (their schema, whether the operator names them)."""
     found: dict[str, tuple[type[BaseModel], bool]] = {}
     for key, field in schema.model_fields.items():
         kind = field.annotation
@@ -59,17 +68,17 @@ def tables_of(schema: type[BaseModel]) -> Mapping[str, tuple[type[BaseModel], bo
 
 
 def known_keys(schema: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Every key of *schema* with its path; ``*`` for names that the operator chooses."""
+    """Yield the path of every key of *schema*; ``*`` for a name that the operator chooses."""
     tables = tables_of(schema)
     for key in schema.model_fields:
         yield (*above, key)
         if key in tables:
             inner, keyed = tables[key]
-            yield from known_keys(inner, (*above, key, _ENTRY) if keyed else (*above, key))
+            yield from known_keys(inner, (*above, key, ANY_NAME) if keyed else (*above, key))
 
 
 def _nearest(path: tuple[str, ...], schema: type[BaseModel]) -> str:
-    """The known key that was probably meant, in full; else those known in its place."""
+    """The known key that was probably meant, in full; else the keys that are known there."""
     generic = list(path)
     here: type[BaseModel] = schema
     for index, step in enumerate(path[:-1]):
@@ -77,7 +86,7 @@ def _nearest(path: tuple[str, ...], schema: type[BaseModel]) -> str:
         if step in tables:
             here, keyed = tables[step]
             if keyed and index + 1 < len(path) - 1:
-                generic[index + 1] = _ENTRY
+                generic[index + 1] = ANY_NAME
     above, last = tuple(generic[:-1]), path[-1]
     keys = list(known_keys(schema))
     siblings = [key[-1] for key in keys if key[:-1] == above]
@@ -89,7 +98,7 @@ def _nearest(path: tuple[str, ...], schema: type[BaseModel]) -> str:
         names = difflib.get_close_matches(last, sorted({key[-1] for key in keys}), n=1)
         elsewhere = [key for key in keys if names and key[-1] == names[0]]
     if elsewhere:
-        return f"did you mean {dotted(elsewhere[0])}?".replace(f'"{_ENTRY}"', "NAME")
+        return f"did you mean {dotted(elsewhere[0])}?".replace(f'"{ANY_NAME}"', "NAME")
     return f"known here: {', '.join(siblings)}"
 
 
@@ -115,7 +124,7 @@ _BOUND = {
 
 
 def _sentence(error: Any) -> str:
-    """What is wrong, of one error of pydantic's."""
+    """What is wrong, as a sentence, from one error of pydantic."""
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind]}, got {given(value)}"
@@ -130,7 +139,7 @@ def _sentence(error: Any) -> str:
 
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> tuple[str, ...]:
-    """Every mistake that *error* tells of, each as ``key: what is wrong``."""
+    """Every mistake in *error*, each as ``key: what is wrong``."""
     mistakes = []
     for item in error.errors(include_url=False):
         # pydantic marks a mistake in a key of a table by a last step "[key]"

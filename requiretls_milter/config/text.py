@@ -1,4 +1,4 @@
-"""A configuration as TOML, which reads back as the same configuration."""
+"""A configuration written as TOML, which reads back as the same configuration."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from tomlkit.items import AbstractTable, Item, Table
 
 from requiretls_milter.config.mistakes import tables_of
 from requiretls_milter.config.schema import Config, needs_restart
+from requiretls_milter.syntax.text import LINE_WIDTH
 
 _BLANK_LINES = re.compile(r"\n{3,}")
 
-WIDTH = 96
-"""Characters of a comment's line."""
 
 EXAMPLES: Mapping[tuple[str, str], str] = {
     ("mta", "transport"): '[mta.transport."smtp-strict"]\ntls_security_level = "dane-only"',
@@ -26,15 +25,15 @@ EXAMPLES: Mapping[tuple[str, str], str] = {
     ("rules", "nexthop"): '[rules.nexthop.".example.net"]\nrequire = true\nmode = "defer"',
     ("rules", "sender"): '[rules.sender."bank.example"]\nrequire = true\nmode = "reject"',
 }
-"""What the tables by domain and transport look like; shown where there are none."""
+"""An example for each kind of table by domain or transport, for the manual."""
 
 
 def render(config: Config, *, annotated: bool = False) -> str:
-    """*config* as TOML, in the schema's order, every key that has a value.
+    """Write *config* as TOML, in the order of the schema, with every key that has a value.
 
     Args:
-        config: what is shown.
-        annotated: put each key's description before it, as a comment.
+        config: what to write.
+        annotated: put the description of each key before it, as a comment.
     """
     document = tomlkit.document()
     if annotated:
@@ -47,7 +46,7 @@ def render(config: Config, *, annotated: bool = False) -> str:
 
 
 def value_text(value: object) -> str:
-    """One value as TOML writes it."""
+    """Write one value as TOML."""
     return _item(_plain(value)).as_string()
 
 
@@ -76,7 +75,7 @@ def _section(section: BaseModel, path: tuple[str, ...], annotated: bool) -> Tabl
 
 
 def _tables(table: Table, section: BaseModel, path: tuple[str, ...], annotated: bool) -> None:
-    """Tables whose names the operator has chosen, each in full below its own heading."""
+    """Add the tables that the operator named, each in full below its own heading."""
     key = path[-1]
     if annotated:
         _comment(table, str(type(section).model_fields[key].description))
@@ -92,12 +91,12 @@ def _tables(table: Table, section: BaseModel, path: tuple[str, ...], annotated: 
 
 
 def _comment(where: Container | AbstractTable, text: str) -> None:
-    for line in textwrap.wrap(text, WIDTH, break_on_hyphens=False):
+    for line in textwrap.wrap(text, LINE_WIDTH, break_on_hyphens=False):
         where.add(tomlkit.comment(line))
 
 
 def _plain(value: Any) -> Any:
-    """10.0 is a second more exact than the file was: show 10."""
+    """The value as the file had it: 10 of 10.0."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

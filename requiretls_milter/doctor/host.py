@@ -30,7 +30,7 @@ from requiretls_milter.evidence.selftest import (
     SelfTestResult,
 )
 from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
-from requiretls_milter.ipc import client
+from requiretls_milter.ipc import query
 from requiretls_milter.mirror.postconf import Postfix
 from requiretls_milter.mirror.section import SYSTEM_STORES, Mirror
 from requiretls_milter.model import TlsLevel
@@ -126,9 +126,7 @@ def socket_permissions(
     for one in attachments:
         for ours in one.ours:
             path = path_of(ours.name.partition(":")[2], one.service, postfix)
-            top = postfix.root
-            if one.service.chroot:
-                top = path_of("", one.service, postfix)
+            top = postfix.queue if one.service.chroot else postfix.root
             closed = _closed_to(path, top, *identity)
             if closed and closed not in seen:
                 seen.add(closed)
@@ -201,8 +199,8 @@ def _colon_file(path: Path, at_least: int) -> Iterator[list[str]]:
 def service(config: Config) -> Iterator[Finding]:
     """Check that the engine answers, has this version, and runs with this configuration."""
     try:
-        status = client.status(config.engine.socket, ANSWER_TIMEOUT)
-    except client.EngineUnavailable as problem:
+        status = query.status(config.engine.socket, ANSWER_TIMEOUT)
+    except query.EngineUnavailable as problem:
         yield error(
             "service",
             f"no engine answers on {config.engine.socket}: {problem}",
@@ -423,10 +421,7 @@ def _resolv_confs(postfix: Postfix) -> Iterator[tuple[str, Path]]:
     """Find each resolv.conf(5) that an smtp(8) reads, in a chroot or not, with its service."""
     seen: set[Path] = set()
     for one in postfix.running("smtp"):
-        root = postfix.root
-        if one.chroot:
-            root /= postfix.settings.get("queue_directory", "").lstrip("/")
-        path = root / "etc/resolv.conf"
+        path = (postfix.queue if one.chroot else postfix.root) / "etc/resolv.conf"
         if path not in seen:
             seen.add(path)
             yield str(one), path

@@ -168,9 +168,8 @@ def path_of(path: str, service: Service, postfix: Postfix) -> Path:
     A relative path counts from the queue directory. So does an absolute one if
     the service is chrooted.
     """
-    queue = postfix.root / postfix.settings.get("queue_directory", "").lstrip("/")
     if not path.startswith("/") or service.chroot:
-        return queue / path.lstrip("/")
+        return postfix.queue / path.lstrip("/")
     return postfix.root / path.lstrip("/")
 
 
@@ -180,10 +179,9 @@ def name_for(config: Config, service: Service, postfix: Postfix) -> str:
     if socket.family != "unix":
         host = f"[{socket.host}]" if ":" in socket.host else socket.host
         return f"inet:{host}:{socket.port}"
-    queue = postfix.root / postfix.settings.get("queue_directory", "").lstrip("/")
     path = Path(socket.path)
-    if path.is_relative_to(queue):
-        return f"unix:{path.relative_to(queue)}"
+    if path.is_relative_to(postfix.queue):
+        return f"unix:{path.relative_to(postfix.queue)}"
     if service.chroot or not path.is_relative_to(postfix.root):
         return ""
     return f"unix:/{path.relative_to(postfix.root)}"
@@ -201,10 +199,10 @@ def is_inner(service: Service) -> bool:
 def _attachment(
     config: Config, postfix: Postfix, attachments: Sequence[Attachment]
 ) -> Iterator[Finding]:
-    servers = [one for one in attachments if one.service.program == "smtpd"]
-    calling = [one for one in servers if one.ours]
     for one in attachments:
         yield from _misspelt(config, postfix, one)
+    servers = [one for one in attachments if one.service.program == "smtpd"]
+    calling = [one for one in servers if one.ours]
     if not servers:
         yield warning(
             "attached",
@@ -220,15 +218,28 @@ def _attachment(
     else:
         names = ", ".join(str(one.service) for one in calling)
         yield ok("attached", f"Postfix calls this milter on {names}")
-        for one in servers:
-            if one.ours or (is_inner(one.service) and not _looks_like_ours(one)):
-                continue
-            yield warning(
-                "attached",
-                f"Postfix does not call this milter on {one.service}: mail that comes in there is "
-                "not forecast, and forged tags stay in it",
-                _how_to_attach(config, postfix, one.service),
-            )
+        yield from _missing(config, postfix, servers)
+    yield from _called_twice(attachments, calling)
+    yield from _by_client(servers)
+
+
+def _missing(config: Config, postfix: Postfix, servers: Sequence[Attachment]) -> Iterator[Finding]:
+    """Find services that do not call the milter, though others do; inner ones need not."""
+    for one in servers:
+        if one.ours or (is_inner(one.service) and not _looks_like_ours(one)):
+            continue
+        yield warning(
+            "attached",
+            f"Postfix does not call this milter on {one.service}: mail that comes in there is not "
+            "forecast, and forged tags stay in it",
+            _how_to_attach(config, postfix, one.service),
+        )
+
+
+def _called_twice(
+    attachments: Sequence[Attachment], calling: Sequence[Attachment]
+) -> Iterator[Finding]:
+    """Find a milter that is listed more than once, or called on both sides of a content filter."""
     for one in attachments:
         if len(one.ours) > 1:
             yield warning(
@@ -246,6 +257,10 @@ def _attachment(
             f"For {again[0].service} set -o smtpd_milters= in master.cf, or list the milter only "
             "there.",
         )
+
+
+def _by_client(servers: Sequence[Attachment]) -> Iterator[Finding]:
+    """Find services that call other milters for some clients."""
     for one in servers:
         maps = one.service.settings.get("smtpd_milter_maps", "")
         if maps:

@@ -1,23 +1,34 @@
-"""The engine's heart: from a question to a forecast, in bounded time.
+"""From a question to a forecast, in bounded time.
 
-Evidence is gathered once for all who ask of the same next hop at the same time
-(rule 60), with a deadline that ends before the MTA gives the milter up. Who
-waited too long gets an ``unknown`` forecast; the gathering goes on, so that
-the next who asks finds it done.
+Each layer adds one thing:
+
+=============================  ============================================================
+``assess``                     the same question is answered once, however many ask it
+``_assess_counted``            the result and the time it took are counted
+``_forecast``                  the deadline, and what is said when there is no evidence
+``_shared_gathering``          evidence is gathered once for all questions of a next hop
+``_gather_within_limit``       a gathering has a limit of its own, beyond the deadline
+``_gather_and_note``           bounds that were met and downgrades are noted
+``gathering.gather``           puts the questions to the cache, in order
+=============================  ============================================================
+
+Evidence is gathered once for all that ask of the same next hop at the same time (R60), with a
+deadline that ends before the MTA gives the milter up. A question that waited too long gets an
+``unknown`` forecast; the gathering goes on, so that the next question finds it done.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.config import Config, PlainMail
-from requiretls_milter.engine.cache import BusyError, CachedSource
-from requiretls_milter.engine.downgrades import Ledger
+from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.downgrades import DowngradeTracker
+from requiretls_milter.engine.flights import BusyError
 from requiretls_milter.evidence.gathering import ANY_AGE, bounds_met, gather
 from requiretls_milter.forecast import certificate
 from requiretls_milter.forecast.judge import judge
@@ -38,8 +49,6 @@ from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters, Gauges
 from requiretls_milter.telemetry.labels import AssessmentResult, Bound, configured_domains
 
-__all__ = ["Assessor", "BusyError", "CachedSource"]
-
 MAX_FORECAST_LIFE = 3600.0
 """Seconds that a forecast may be reused at most."""
 
@@ -47,15 +56,15 @@ _log = log.get_logger("engine.assessor")
 
 
 class Assessor:
-    """Answers questions under one configuration; lives on one asyncio loop.
+    """Answers questions under one configuration, on one asyncio loop.
 
     Args:
         config: the configuration; a new one needs a new assessor.
-        source: kept evidence; may be shared with the assessor that comes after.
+        source: kept evidence; may be shared with the next configuration's assessor.
         trust: the certification authorities that count.
         counters, gauges: where assessments are counted and ``domain_ready`` is shown.
-        ledger: remembers what was offered; None where nothing outlives the process.
-        wall, monotonic: clocks, in seconds.
+        downgrades: remembers what was offered; None if nothing outlives the process.
+        clocks: wall time for the judge, monotonic time for durations.
     """
 
     def __init__(
@@ -66,18 +75,17 @@ class Assessor:
         counters: Counters,
         gauges: Gauges,
         *,
-        ledger: Ledger | None = None,
-        wall: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        downgrades: DowngradeTracker | None = None,
+        clocks: Clocks = SYSTEM_CLOCKS,
     ) -> None:
         self._config = config
         self._source = source
         self._trust = trust
         self._counters = counters
         self._gauges = gauges
-        self._ledger = ledger
-        self._wall = wall
-        self._monotonic = monotonic
+        self._downgrades = downgrades
+        self._wall = clocks.wall
+        self._monotonic = clocks.monotonic
         self._gatherings: dict[tuple[NextHop, bool], asyncio.Task[DomainEvidence]] = {}
         self._assessments: dict[Question, asyncio.Task[Forecast]] = {}
         self._watched = frozenset(configured_domains(config))
@@ -91,36 +99,36 @@ class Assessor:
         return len(self._assessments) + len(self._gatherings)
 
     async def assess(self, question: Question) -> Forecast:
-        """The forecast for a question. Never raises, but where it is cancelled itself.
+        """Forecast the answer to a question. Never raises, unless it is cancelled itself.
 
-        The same question is worked on once, however many ask it; who is
-        cancelled does not take the answer from the others.
+        The same question is worked on once, however many ask it; a caller that is
+        cancelled does not take the answer from the others (R60).
         """
         assessment = self._assessments.get(question)
         if assessment is None:
-            assessment = asyncio.create_task(self._assess(question))
+            assessment = asyncio.create_task(self._assess_counted(question))
             self._assessments[question] = assessment
             assessment.add_done_callback(lambda _: self._assessments.pop(question, None))
         return await asyncio.shield(assessment)
 
     async def evidence(self, nexthop: NextHop, refresh: bool = False) -> DomainEvidence:
-        """All that is known of a next hop; with ``refresh``, nothing that was found before now.
+        """Return all that is known of a next hop; with ``refresh``, find it anew.
 
         Raises:
             BusyError: too much is under way.
             TimeoutError: it took longer than ``limits.gathering_timeout``.
         """
         if refresh:
-            return await self._look(nexthop, probes=True, since=self._monotonic())
-        return await asyncio.shield(self._gathering(nexthop, probes=True))
+            return await self._gather_within_limit(nexthop, probes=True, since=self._monotonic())
+        return await asyncio.shield(self._shared_gathering(nexthop, probes=True))
 
     async def finish(self, patience: float) -> None:
-        """Wait until what is under way has ended, ``patience`` seconds at most."""
+        """Wait until what is under way has ended; ``patience`` seconds at most."""
         if tasks := self._tasks():
             await asyncio.wait(tasks, timeout=patience)
 
     async def close(self) -> None:
-        """Give up what is under way. The source stays open: it may have a new owner."""
+        """Give up what is under way. The source stays open: another assessor may use it."""
         tasks = self._tasks()
         for task in tasks:
             task.cancel()
@@ -132,14 +140,14 @@ class Assessor:
 
     # ------------------------------------------------------------ one question
 
-    async def _assess(self, question: Question) -> Forecast:
+    async def _assess_counted(self, question: Question) -> Forecast:
         started = self._monotonic()
-        forecast, result = await self._answer(question)
+        forecast, result = await self._forecast(question)
         self._counters.inc("assessments_total", (result,))
         self._counters.observe("assessment_seconds", self._monotonic() - started)
         return forecast
 
-    async def _answer(self, question: Question) -> tuple[Forecast, AssessmentResult]:
+    async def _forecast(self, question: Question) -> tuple[Forecast, AssessmentResult]:
         try:
             nexthop = nexthops.parse(question.nexthop)
         except nexthops.NextHopError as error:
@@ -150,21 +158,21 @@ class Assessor:
         probes = not (plain and self._config.probe.plain_mail is PlainMail.DNS)
         limits = self._config.limits
         try:
-            # Less than Postfix's milter_command_timeout of 30 s (rule 60).
+            # Less than Postfix's milter_command_timeout of 30 s (R60).
             async with asyncio.timeout(limits.assessment_timeout) as patience:
-                evidence = await asyncio.shield(self._gathering(nexthop, probes=probes))
+                evidence = await asyncio.shield(self._shared_gathering(nexthop, probes=probes))
                 forecast = await self._judge(evidence, question)
         except TimeoutError:
-            if patience.expired():  # else something that it is made of took too long
+            if patience.expired():  # otherwise one of its parts took too long
                 self._counters.inc("saturated_total", (Bound.ASSESSMENT_TIMEOUT,))
             text = f"not known within {limits.assessment_timeout:g} s"
             return unknown_forecast(text), AssessmentResult.DEADLINE
         except BusyError as error:
             return unknown_forecast(f"the engine is busy: {error}"), AssessmentResult.BUSY
-        except Exception as error:  # noqa: BLE001 - a mistake of ours is no verdict on a domain
+        except Exception as error:  # noqa: BLE001 - an internal error is no verdict on a domain
             _log.exception("assessment_failed", nexthop=question.nexthop, error=repr(error))
             return unknown_forecast("internal error"), AssessmentResult.ERROR
-        if excuse := self._source.outbound.excuse(evidence, forecast):
+        if excuse := self._source.outage.excuse(evidence, forecast):
             return unknown_forecast(excuse), AssessmentResult.UNKNOWN
         self._show_ready(nexthop, question, forecast)
         return forecast, AssessmentResult(forecast.outcome.value)
@@ -182,7 +190,7 @@ class Assessor:
                 trust=self._trust,
                 now=now,
             )
-            # The judge says when the evidence ends (R44); its certificates may end before.
+            # The judge says when the evidence ends (R44); its certificates may end earlier.
             chains = (probe.chain for host in evidence.hosts for probe in host.probes)
             changes = (certificate.next_validity_change(chain, now) for chain in chains)
             ends = min(forecast.valid_until, now + MAX_FORECAST_LIFE, *changes)
@@ -202,42 +210,48 @@ class Assessor:
 
     # ------------------------------------------------------------ gathering
 
-    def _gathering(self, nexthop: NextHop, *, probes: bool) -> asyncio.Task[DomainEvidence]:
+    def _shared_gathering(self, nexthop: NextHop, *, probes: bool) -> asyncio.Task[DomainEvidence]:
         key = (nexthop, probes)
         gathering = self._gatherings.get(key)
         if gathering is None:
             if len(self._gatherings) >= self._config.limits.gatherings:
                 self._counters.inc("saturated_total", (Bound.GATHERINGS,))
                 raise BusyError(f"{len(self._gatherings)} next hops are looked at")
-            gathering = asyncio.create_task(self._look(nexthop, probes=probes), name=str(nexthop))
+            gathering = asyncio.create_task(
+                self._gather_within_limit(nexthop, probes=probes), name=str(nexthop)
+            )
             self._gatherings[key] = gathering
-            gathering.add_done_callback(lambda done: self._gathered(key, done))
+            gathering.add_done_callback(lambda done: self._gathering_ended(key, done))
         return gathering
 
-    def _gathered(self, key: tuple[NextHop, bool], done: asyncio.Task[DomainEvidence]) -> None:
+    def _gathering_ended(
+        self, key: tuple[NextHop, bool], done: asyncio.Task[DomainEvidence]
+    ) -> None:
         self._gatherings.pop(key, None)
         if not done.cancelled() and (error := done.exception()) is not None:
-            # Whoever still waits gets it too, and answers for it.
+            # The questions that still wait for it get the error too, and answer for it.
             _log.info("gathering_failed", nexthop=str(key[0]), error=repr(error))
 
-    async def _look(
+    async def _gather_within_limit(
         self, nexthop: NextHop, *, probes: bool, since: float = ANY_AGE
     ) -> DomainEvidence:
         try:
             async with asyncio.timeout(self._config.limits.gathering_timeout) as patience:
-                return await self._gather(nexthop, probes=probes, since=since)
+                return await self._gather_and_note(nexthop, probes=probes, since=since)
         except TimeoutError:
             if patience.expired():
                 self._counters.inc("saturated_total", (Bound.GATHERING_TIMEOUT,))
             raise
 
-    async def _gather(self, nexthop: NextHop, *, probes: bool, since: float) -> DomainEvidence:
+    async def _gather_and_note(
+        self, nexthop: NextHop, *, probes: bool, since: float
+    ) -> DomainEvidence:
         evidence = await gather(
             nexthop, self._source, self._config, self._wall(), probes=probes, since=since
         )
         for bound in bounds_met(evidence):
             self._counters.inc("saturated_total", (bound,))
-        if self._ledger is None:
+        if self._downgrades is None:
             return evidence
-        lost = await self._ledger.observe(evidence, self._wall())
-        return replace(evidence, downgraded_at=lost)
+        downgraded_at = await self._downgrades.observe(evidence, self._wall())
+        return replace(evidence, downgraded_at=downgraded_at)

@@ -1,21 +1,23 @@
-"""What hosts and domains offered until lately, and do not now.
+"""Downgrades: what hosts and domains offered until lately, and do not now.
 
 STARTTLS, REQUIRETLS, TLSA records and MTA-STS that were there and are gone are
 what a failed certificate renewal looks like, and what an attack looks like. Each
-change is told once; what is not known (a timeout, a lame resolver, our own
+change is logged once; what is not known (a timeout, a lame resolver, our own
 network down) is no change.
 
-:func:`observations` is a pure reading of evidence; :class:`Ledger` remembers.
+:func:`observations` is a pure reading of evidence; :class:`DowngradeTracker` remembers.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter, ValidationError
 
+from requiretls_milter.bounded import BoundedMap
+from requiretls_milter.engine.records import RecordError
+from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.forecast.servers import secure_tlsa
 from requiretls_milter.model import (
     DnsOutcome,
@@ -27,13 +29,12 @@ from requiretls_milter.model import (
     ProbeEvidence,
     ProbeStage,
 )
-from requiretls_milter.store.base import CLOCK_SKEW, Store, StoreError, StoreKind
+from requiretls_milter.store.base import CLOCK_SKEW, StoreKind
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
-from requiretls_milter.telemetry.labels import StoreOperation
 
 REMEMBERED = 30 * 86400.0
-"""Seconds for which it is remembered what was offered, or lost, and not seen since."""
+"""Seconds for which a feature is remembered that was offered, or lost, and not seen since."""
 
 WRITTEN_AGAIN = 3600.0
 """Seconds after which "still offered" is worth writing down again."""
@@ -46,9 +47,10 @@ _log = log.get_logger("engine.downgrades")
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One feature of one host or domain. ``offered`` None: given up in good order.
+    """One feature of one host or domain, as it was found.
 
-    ``at`` is when it was found out, in seconds since the epoch; 0.0: just now.
+    ``offered`` is None if it was withdrawn in good order. ``at`` is when it was found, in
+    seconds since the epoch; 0.0: just now.
     """
 
     feature: Feature
@@ -58,7 +60,7 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class FeatureHistory:
     """Since when a feature was seen, when last, and since when it is gone; 0 for never."""
 
     first_seen: float
@@ -66,7 +68,7 @@ class Record:
     lost_at: float = 0.0
 
 
-_records = TypeAdapter(Record)
+_histories = TypeAdapter(FeatureHistory)
 
 _PROVEN_ABSENT = (DnsOutcome.NODATA, DnsOutcome.NXDOMAIN)
 
@@ -75,7 +77,7 @@ _PROVEN_ABSENT = (DnsOutcome.NODATA, DnsOutcome.NXDOMAIN)
 
 
 def observations(evidence: DomainEvidence) -> Iterator[Observation]:
-    """What the evidence says for sure of each feature; nothing where it is not known."""
+    """What the evidence says for sure of each feature; nothing if it is not known."""
     if evidence.nexthop.kind is HopKind.MX:
         yield from _of_policy(evidence)
     for host in evidence.hosts:
@@ -95,7 +97,7 @@ def _of_policy(evidence: DomainEvidence) -> Iterator[Observation]:
 
 
 def _of_tlsa(host: HostEvidence) -> Iterator[Observation]:
-    """Gone is only what is proven absent: unsigned answers may be our resolver's fault."""
+    """Only proven absence is a loss: unsigned answers may be our resolver's fault."""
     if secure_tlsa(host):
         yield Observation(Feature.TLSA, host.host, True)
     elif host.tlsa.queried and host.tlsa.secure and host.tlsa.outcome in _PROVEN_ABSENT:
@@ -103,7 +105,7 @@ def _of_tlsa(host: HostEvidence) -> Iterator[Observation]:
 
 
 def _of_servers(host: HostEvidence) -> Iterator[Observation]:
-    """A host offers what each of its servers offers that let itself be asked."""
+    """A host offers what each of its servers offers, among those that answered."""
     at = max((probe.probed_at for probe in host.probes), default=0.0)
     starttls = [_starttls(probe) for probe in host.probes]
     if known := [offered for offered in starttls if offered is not None]:
@@ -123,34 +125,45 @@ def _starttls(probe: ProbeEvidence) -> bool | None:
 # ---------------------------------------------------------------- remembering
 
 
-def after(record: Record | None, offered: bool | None, at: float, now: float) -> Record | None:
-    """What is known once a feature was looked for at *at*; None where nothing is.
+def after(
+    history: FeatureHistory | None, offered: bool | None, at: float, now: float
+) -> FeatureHistory | None:
+    """What is known once a feature was looked for at *at*; None if nothing is.
 
-    Who looked earlier may come later, with evidence that was kept: it changes
+    An earlier finding may come later, with evidence that was kept: it changes
     nothing, unless it is the clock that went back.
     """
     if offered is None:
         return None
-    if record is None:
-        return Record(at, at) if offered else None
-    if at < max(record.last_seen, record.lost_at) <= now:
-        return record
+    if history is None:
+        return FeatureHistory(at, at) if offered else None
+    if at < max(history.last_seen, history.lost_at) <= now:
+        return history
     if offered:
-        return Record(record.first_seen, at)
-    return record if record.lost_at else replace(record, lost_at=at)
+        return FeatureHistory(history.first_seen, at)
+    return history if history.lost_at else replace(history, lost_at=at)
 
 
-class Ledger:
-    """Remembers what was offered; counts and tells each downgrade once.
+class DowngradeTracker:
+    """Remembers what was offered; counts and logs each downgrade once.
 
-    A store that fails costs the memory of what was seen before, nothing else.
+    Args:
+        records: where it is stored. A store that fails costs the memory of what was seen
+            before, and nothing else.
+        counters: where downgrades are counted.
+        max_entries: features that are held in memory.
     """
 
-    def __init__(self, store: Store, counters: Counters, max_entries: int = MAX_ENTRIES) -> None:
-        self._store = store
+    def __init__(
+        self, records: RecordStore, counters: Counters, max_entries: int = MAX_ENTRIES
+    ) -> None:
+        self._records = records
         self._counters = counters
-        self._max_entries = max_entries
-        self._entries: OrderedDict[str, Record | None] = OrderedDict()
+        self._entries: BoundedMap[str, FeatureHistory | None] = BoundedMap(max_entries)
+
+    def __len__(self) -> int:
+        """The number of features that are held in memory."""
+        return len(self._entries)
 
     async def observe(self, evidence: DomainEvidence, now: float) -> float:
         """Take note of *evidence*.
@@ -161,91 +174,85 @@ class Ledger:
 
         Returns:
             When the last of what this next hop does not offer any more was lost;
-            0 where nothing is.
+            0 if nothing is.
         """
-        lost = [await self._note(observed, now) for observed in observations(evidence)]
-        return max(lost, default=0.0)
+        lost_at = [await self._note(observed, now) for observed in observations(evidence)]
+        return max(lost_at, default=0.0)
 
     async def _note(self, observed: Observation, now: float) -> float:
         key = f"{observed.feature} {observed.subject}"
         before = await self._known(key, now)
-        record = after(before, observed.offered, min(observed.at or now, now), now)
-        if record is not None and record.lost_at and (before is None or not before.lost_at):
-            self._tell(observed, record)
-        if record is not None and before is not None and before.lost_at and not record.lost_at:
+        history = after(before, observed.offered, min(observed.at or now, now), now)
+        if history is not None and history.lost_at and (before is None or not before.lost_at):
+            self._report(observed, history)
+        if history is not None and before is not None and before.lost_at and not history.lost_at:
             _log.info("restored", kind=observed.feature, subject=observed.subject)
-        await self._keep(key, before, record, now)
-        return record.lost_at if record is not None else 0.0
+        await self._keep(key, before, history, now)
+        return history.lost_at if history is not None else 0.0
 
-    def _tell(self, observed: Observation, record: Record) -> None:
+    def _report(self, observed: Observation, history: FeatureHistory) -> None:
         self._counters.inc("downgrades_total", (observed.feature,))
         _log.warning(
             "downgrade",
             kind=observed.feature,
             subject=observed.subject,
-            first_seen=round(record.first_seen),
-            last_seen=round(record.last_seen),
+            first_seen=round(history.first_seen),
+            last_seen=round(history.last_seen),
         )
 
-    async def _known(self, key: str, now: float) -> Record | None:
+    async def _known(self, key: str, now: float) -> FeatureHistory | None:
         if key in self._entries:
-            self._entries.move_to_end(key)
-            record = self._entries[key]
+            self._entries.touch(key)
+            history = self._entries.get(key)
         else:
-            record = await self._load(key, now)
-            if key in self._entries:  # who looked at the same time was quicker
-                record = self._entries[key]
-        if record is not None and max(record.last_seen, record.lost_at) < now - REMEMBERED:
+            history = await self._records.read(
+                StoreKind.OFFERED, key, lambda value: decode_history(value, now), now
+            )
+            if key in self._entries:  # another question was quicker
+                history = self._entries.get(key)
+        if history is not None and max(history.last_seen, history.lost_at) < now - REMEMBERED:
             return None
-        return record
-
-    async def _load(self, key: str, now: float) -> Record | None:
-        try:
-            kept = await self._store.get(StoreKind.OFFERED, key, now)
-            record = None if kept is None else _records.validate_json(kept)
-        except StoreError as error:
-            _log.warning("store_failed", key=key, error=str(error))
-            return None
-        except ValidationError as error:
-            self._counters.inc("store_errors_total", (StoreOperation.DECODE,))
-            _log.warning("store_record_bad", key=key, error=str(error))
-            return None
-        if record is not None and not _possible(record, now):
-            self._counters.inc("store_errors_total", (StoreOperation.DECODE,))
-            _log.warning("store_record_bad", key=key, error="times that cannot be")
-            return None
-        return record
+        return history
 
     async def _keep(
-        self, key: str, before: Record | None, record: Record | None, now: float
+        self, key: str, before: FeatureHistory | None, history: FeatureHistory | None, now: float
     ) -> None:
-        self._entries[key] = record
-        self._entries.move_to_end(key)
-        while len(self._entries) > self._max_entries:
-            self._entries.popitem(last=False)
-        try:
-            if record is None:
-                if before is not None:
-                    await self._store.delete(StoreKind.OFFERED, key)
-            elif _worth_writing(before, record):
-                keep_until = max(record.last_seen, record.lost_at) + REMEMBERED
-                await self._store.put(
-                    StoreKind.OFFERED, key, _records.dump_json(record), keep_until, now
-                )
-            else:
-                # In memory too: "still offered" moves on only with what is written.
-                self._entries[key] = before
-        except StoreError as error:
-            _log.warning("store_failed", key=key, error=str(error))
+        if history is None:
+            self._entries.put(key, None)
+            if before is not None:
+                await self._records.delete(StoreKind.OFFERED, key)
+        elif _worth_writing(before, history):
+            self._entries.put(key, history)
+            keep_until = max(history.last_seen, history.lost_at) + REMEMBERED
+            value = _histories.dump_json(history)
+            await self._records.write(StoreKind.OFFERED, key, value, keep_until, now)
+        else:
+            # In memory too: "still offered" moves on only with what is written.
+            self._entries.put(key, before)
 
 
-def _possible(record: Record, now: float) -> bool:
-    """Whether nothing in a record lies ahead: mail would be deferred until then."""
+def decode_history(value: bytes, now: float) -> FeatureHistory:
+    """Decode a record of the store.
+
+    Raises:
+        RecordError: it is none, or one that cannot be true.
+    """
+    try:
+        history = _histories.validate_json(value)
+    except ValidationError as error:
+        raise RecordError(str(error)) from error
+    if not _possible(history, now):
+        raise RecordError("times that cannot be")
+    return history
+
+
+def _possible(history: FeatureHistory, now: float) -> bool:
+    """Whether nothing in it lies ahead: mail would be deferred until then."""
     latest = now + CLOCK_SKEW
-    return 0 <= record.first_seen <= record.last_seen <= latest and 0 <= record.lost_at <= latest
+    return 0 <= history.first_seen <= history.last_seen <= latest and 0 <= history.lost_at <= latest
 
 
-def _worth_writing(before: Record | None, record: Record) -> bool:
-    if before is None or before.lost_at != record.lost_at:
+def _worth_writing(before: FeatureHistory | None, history: FeatureHistory) -> bool:
+    if before is None or before.lost_at != history.lost_at:
         return True
-    return record.last_seen - before.last_seen >= WRITTEN_AGAIN
+    return history.last_seen - before.last_seen >= WRITTEN_AGAIN

@@ -1,4 +1,4 @@
-"""What Prometheus reads: the sum of all processes' counters, and the engine's gauges."""
+"""The text that Prometheus reads: the sum of all processes' counters, and the engine's gauges."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class EngineCollector(Collector):
         self._domains = domains
 
     def collect(self) -> Iterator[Family]:
-        """Called by prometheus-client at each scrape."""
+        """Yield every metric; prometheus-client calls this at each scrape."""
         totals = self._totals()
         values: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in METRICS}
         for name, labels, value in totals.counters:
@@ -62,7 +62,7 @@ class EngineCollector(Collector):
                 yield _simple(metric, values[metric.name], domains)
 
     def describe(self) -> Iterable[Family]:
-        """Nothing to check against: this is the only collector of its registry."""
+        """Return nothing to check against: this is the only collector of its registry."""
         return ()
 
 
@@ -89,7 +89,7 @@ def _histogram(metric: Metric, counts: tuple[int, ...], total: float) -> Family:
 
 
 def set_build_info(gauges: Gauges) -> None:
-    """Show which versions run."""
+    """Set ``build_info`` to the versions that run."""
     openssl = SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode("ascii", "replace")
     try:
         pymilter = metadata.version("pymilter")
@@ -106,6 +106,6 @@ class Exposition:
         self._registry.register(collector)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """The text and its media type; ``accept`` is the HTTP header field's value."""
+        """Return the text and its media type; ``accept`` is the HTTP header field's value."""
         encode, media_type = choose_encoder(accept)
         return encode(self._registry), media_type

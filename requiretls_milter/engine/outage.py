@@ -1,24 +1,21 @@
-"""Being unreachable is not being incapable: is it they who are away, or we?
+"""Tells an outage of our own from failures of the other side.
 
-A server that does not answer is told as such. But where servers of many
-networks fail at once and none can be reached, it is our own connection that is
-gone: port 25 is blocked for us, the uplink is down, the resolver is dead. No
-domain is judged by that: what would have been forecast from it becomes
-``unknown``, which rules treat as they treat every other ignorance.
+A server that does not answer is reported as such. But if servers of many networks fail at once
+and none can be reached, it is our own connection that is gone: port 25 is blocked for us, the
+uplink is down, the resolver is dead. No domain is judged by that: a forecast that would rest on
+it becomes ``unknown``, which rules treat like every other lack of knowledge.
 
-That nobody is reached is hard to tell from that nobody who is well is called:
-successes are kept for an hour, while failures are tried again after a minute.
-So whoever answered lately is asked again before it is called an outage, and
-while it lasts, so that its end is seen (:meth:`Outbound.doubts`). Where nobody
-has answered so far there is nobody to ask.
+"We reach nobody" looks the same as "no healthy server was called": successes are kept for an
+hour, while failures are tried again after a minute. So servers that answered lately are called
+again before an outage is declared, and while it lasts, so that its end is seen
+(:meth:`OutageDetector.due_rechecks`). If no server has answered so far, there is none to recheck.
 
-Pure: time comes in with each observation, others do the asking, and no more is
-remembered than it takes to decide. One success is the end of it, by itself.
+Time comes in with each observation, the caller does the rechecks, and no more is remembered than
+the decision takes. One success ends an outage.
 
-What it cannot see: a packet filter that *refuses* port 25 on behalf of all
-others (an RST for each SYN, or ICMP port unreachable, which the kernel tells in
-the same words). That looks like servers at which nobody listens; it counts
-neither as reached nor as unreachable.
+What cannot be seen: a packet filter that *refuses* port 25 on behalf of all others (an RST for
+each SYN, or ICMP port unreachable, which the kernel reports with the same errno). That looks like
+servers on which nothing listens; it counts neither as reached nor as unreachable.
 """
 
 from __future__ import annotations
@@ -26,11 +23,11 @@ from __future__ import annotations
 import enum
 import ipaddress
 import itertools
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from requiretls_milter.bounded import BoundedMap
+from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.evidence.addresses import is_global
 from requiretls_milter.model import (
     AddressLookup,
@@ -49,30 +46,30 @@ from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Gauges
 from requiretls_milter.telemetry.labels import OutboundService
 
-LEAST = 5
-"""Networks, or domains, that must have failed: that so many different operators fail at once, and
-nobody is reached between, is hardly their doing."""
+MIN_FAILED = 5
+"""Networks, or zones, that must have failed. That so many different operators fail at once, and
+none is reached in between, is hardly their doing."""
 
-WITHIN = 300.0
-"""Seconds in which they must have failed."""
+FAILURE_WINDOW = 300.0
+"""Seconds within which they must have failed."""
 
-SETTLED = 60.0
-"""Seconds over which failures of IPv6 must extend: a host without it is told so at once, while
-IPv4 servers that are called at the same time take seconds to answer."""
+IPV6_SETTLING = 60.0
+"""Seconds over which failures of IPv6 must extend. On a host without IPv6 they are immediate,
+while IPv4 servers that are called at the same time take seconds to answer."""
 
-KNOWN = 8
-"""Networks, or zones, of each family that are remembered for having answered."""
+MAX_RESPONDERS = 8
+"""Networks, or zones, of each address family that are remembered for having answered."""
 
-KNOWN_FOR = 86_400.0
-"""Seconds for which they are: as long as anything that they said is kept (cache.MAX_LIFE), so
-that whoever does not show that he is well, since nobody needs to ask him, can be asked."""
+RESPONDER_LIFE = 86_400.0
+"""Seconds for which they are: as long as anything that they said is kept (``cache.MAX_LIFE``).
+Until then a healthy server may not have been called, and can be rechecked."""
 
-ASKED = 3
-"""Of these so many are asked at once."""
+RECHECKS = 3
+"""Responders that are rechecked at once."""
 
 NETWORK_V4 = 24
 NETWORK_V6 = 48
-"""Bits of an address that stand for its network: what one operator has, hosts of one site."""
+"""Bits of an address that stand for its network: what one operator has, the hosts of one site."""
 
 ZONE_LABELS = 2
 """Last labels of a name that stand for its zone: names of one operator fail together."""
@@ -81,8 +78,8 @@ _log = log.get_logger("engine.outage")
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """One to call."""
+class ServerTarget:
+    """A server to call."""
 
     address: str
     port: int
@@ -90,271 +87,297 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
-    """One to look up: the MX of a domain, or the addresses of a host."""
+class NameTarget:
+    """A name to look up: the MX of a domain, or the addresses of a host."""
 
     name: str
     is_domain: bool
 
 
-Whom = Server | Name
+Target = ServerTarget | NameTarget
 
-_People = OrderedDict[str, tuple[float, Whom]]
-"""By network or zone: when one of it failed or answered, and who it was."""
+_Targets = BoundedMap[str, tuple[float, Target]]
+"""By network or zone: when one of its targets failed or answered last, and which it was."""
 
 
 class _Family:
-    """What was tried over one protocol: who failed since anybody answered, and who answered."""
+    """One address family: the targets that failed since any answered, and those that answered."""
 
-    def __init__(self, settled: float) -> None:
-        self._settled = settled
-        self._since = 0.0
-        self.failed: _People = OrderedDict()
-        self.known: _People = OrderedDict()
-        """First the one that was neither heard of nor asked for the longest time."""
+    def __init__(self, settling: float) -> None:
+        self._settling = settling
+        self._failing_since = 0.0
+        self.failed: _Targets = BoundedMap(MIN_FAILED)
+        self.responders: _Targets = BoundedMap(MAX_RESPONDERS)
+        """In the order in which they are rechecked."""
 
-    def fail(self, whose: str, who: Whom, now: float) -> None:
+    def add_failure(self, group: str, target: Target, now: float) -> None:
         if not self.failed:
-            self._since = now
-        _put(self.failed, whose, (now, who), LEAST)
+            self._failing_since = now
+        self.failed.put(group, (now, target))
 
-    def know(self, whose: str, who: Whom, heard: float) -> None:
-        _put(self.known, whose, (heard, who), KNOWN)
+    def add_responder(self, group: str, target: Target, answered_at: float) -> None:
+        self.responders.put(group, (answered_at, target))
 
-    def forget(self, silent: Mapping[Whom, str]) -> None:
-        for whose in [whose for whose, (_, who) in self.known.items() if who in silent]:
-            del self.known[whose]
+    def forget(self, unreachable: Mapping[Target, str]) -> None:
+        silent = [group for group, (_, target) in self.responders.items() if target in unreachable]
+        for group in silent:
+            self.responders.pop(group)
 
     def many_failed(self, now: float) -> bool:
-        if len(self.failed) < LEAST or now < self._since + self._settled:
+        if len(self.failed) < MIN_FAILED or now < self._failing_since + self._settling:
             return False
-        return all(when >= now - WITHIN for when, _ in self.failed.values())
+        return all(when >= now - FAILURE_WINDOW for _, (when, _) in self.failed.items())
 
     def answered_since(self, moment: float) -> list[str]:
-        return [whose for whose, (heard, _) in self.known.items() if heard >= moment]
+        return [group for group, (when, _) in self.responders.items() if when >= moment]
 
 
-class Watch:
-    """Tells an outage of ours from failures of theirs, for one kind of attempt.
+class ReachabilityMonitor:
+    """Tells an outage of our own from failures of the other side, for one kind of attempt.
+
+    Targets are counted by *group*: the network of a server, the zone of a name.
 
     Args:
         service: what is attempted.
-        settled: for each family (protocol) of those that are tried, seconds over
-            which failures must extend.
+        settling: for each address family that is tried, seconds over which failures must
+            extend.
     """
 
-    def __init__(self, service: OutboundService, settled: tuple[float, ...] = (0.0,)) -> None:
+    def __init__(self, service: OutboundService, settling: tuple[float, ...] = (0.0,)) -> None:
         self.service = service
-        self._families = [_Family(seconds) for seconds in settled]
-        self._next = float("-inf")
-        self._asking = 0
-        """How many are being asked of whom nobody has answered since."""
-        self.out = False
-        """Whether it is we."""
+        self._families = [_Family(seconds) for seconds in settling]
+        self._next_recheck = float("-inf")
+        self._rechecking = 0
+        """Targets that are being rechecked, unless any target has answered since."""
+        self.is_out = False
+        """Whether there is an outage of our own."""
 
-    def failure(self, whose: str, who: Whom, now: float, family: int = 0) -> bool:
-        """An attempt failed; returns whether an outage begins with it: there is nobody to ask.
+    @property
+    def remembered(self) -> tuple[int, int]:
+        """The largest numbers of failed groups and of responders that any family remembers."""
+        return (
+            max(len(family.failed) for family in self._families),
+            max(len(family.responders) for family in self._families),
+        )
+
+    def add_failure(self, group: str, target: Target, now: float, family: int = 0) -> bool:
+        """Note a failed attempt.
 
         Args:
-            whose: the network or zone that was tried.
-            who: one of it.
+            group: the network or zone that was tried.
+            target: the member of it that was tried.
             now: seconds on a clock that does not jump.
-            family: by which protocol.
-        """
-        if self.out:
-            return False
-        self._families[family].fail(whose, who, now)
-        self.out = self._doubtful(now) and not self._anybody_known(now)
-        return self.out
+            family: the index of the address family.
 
-    def success(self, whose: str, who: Whom, now: float, family: int = 0) -> bool:
-        """An attempt succeeded; returns whether an outage ends with it."""
+        Returns:
+            Whether an outage begins with it: many failed, and there is no responder to recheck.
+        """
+        if self.is_out:
+            return False
+        self._families[family].add_failure(group, target, now)
+        self.is_out = self._is_suspected(now) and not self._has_responders(now)
+        return self.is_out
+
+    def add_success(self, group: str, target: Target, now: float, family: int = 0) -> bool:
+        """Note an attempt that succeeded; returns whether an outage ends with it."""
         for each in self._families:
             each.failed.clear()
-        self.know(whose, who, now, family)
-        self._asking = 0
-        ended, self.out = self.out, False
+        self.add_responder(group, target, now, family)
+        self._rechecking = 0
+        ended, self.is_out = self.is_out, False
         return ended
 
-    def know(self, whose: str, who: Whom, heard: float, family: int = 0) -> None:
-        """Somebody answered at *heard*; maybe not us, so that this ends nothing."""
-        self._families[family].know(whose, who, heard)
+    def add_responder(
+        self, group: str, target: Target, answered_at: float, family: int = 0
+    ) -> None:
+        """Note that a target answered, perhaps another process, so that this ends no outage."""
+        self._families[family].add_responder(group, target, answered_at)
 
-    def whom(self, now: float, pace: float) -> tuple[Whom, ...]:
-        """Who is to be asked now, of each family some; nobody where there is no doubt.
+    def due_rechecks(self, now: float, interval: float) -> tuple[Target, ...]:
+        """Servers to recheck now, some of each family; empty unless an outage is suspected.
 
-        In an outage that began before anybody had answered, those who failed.
+        In an outage that began before any target had answered, those that failed.
 
         Args:
             now: as above.
-            pace: seconds until anybody is to be asked again.
+            interval: seconds until the next recheck.
         """
-        if now < self._next or not (self.out or self._doubtful(now)):
+        if now < self._next_recheck or not (self.is_out or self._is_suspected(now)):
             return ()
-        chosen = [*itertools.islice(self._to_ask(now), ASKED)]
-        for people, whose in chosen:
-            people.move_to_end(whose)
-        self._next = now + pace
-        self._asking = len(chosen)
-        return tuple(people[whose][1] for people, whose in chosen)
+        chosen = [*itertools.islice(self._candidates(now), RECHECKS)]
+        targets = []
+        for group, members in chosen:
+            members.touch(group)
+            if (member := members.get(group)) is not None:
+                targets.append(member[1])
+        self._next_recheck = now + interval
+        self._rechecking = len(chosen)
+        return tuple(targets)
 
-    def asked(self, silent: Mapping[Whom, str]) -> bool:
-        """Those who were to be asked have been; returns whether an outage begins with it.
+    def rechecked(self, unreachable: Mapping[Target, str]) -> bool:
+        """Note the result of a recheck; returns whether an outage begins with it.
 
-        It does where all were silent: who refused is there, or somebody is for
-        him. Who did not answer while others did is not asked any more.
+        It does if all targets were unreachable; one that refused is there, or something
+        answers for it. Targets that were unreachable while others answered are not
+        rechecked any more.
 
         Args:
-            silent: who could not be reached, and why.
+            unreachable: the targets that could not be reached, and why.
         """
-        if self._asking:
-            begins = len(silent) == self._asking and not self.out
-            self._asking = 0
-            self.out = self.out or begins
+        if self._rechecking:
+            begins = len(unreachable) == self._rechecking and not self.is_out
+            self._rechecking = 0
+            self.is_out = self.is_out or begins
             return begins
-        for each in self._families:
-            each.forget(silent)
+        for family in self._families:
+            family.forget(unreachable)
         return False
 
-    def _doubtful(self, now: float) -> bool:
-        """Whether so many failed that it might be we.
+    def _is_suspected(self, now: float) -> bool:
+        """Whether so many failed that it might be an outage of our own.
 
-        Not by a family in which nobody has answered while in another somebody
-        has: it is not ours to have, and no mail waits for it.
+        A family in which no target has answered, while one in another family has, does not
+        count: this host does not have it, and no mail waits for it.
         """
-        nobody = not self._anybody_known(now)
+        none = not self._has_responders(now)
         return any(
-            each.many_failed(now) and (nobody or each.answered_since(now - KNOWN_FOR))
-            for each in self._families
+            family.many_failed(now) and (none or family.answered_since(now - RESPONDER_LIFE))
+            for family in self._families
         )
 
-    def _anybody_known(self, now: float) -> bool:
-        return any(each.answered_since(now - KNOWN_FOR) for each in self._families)
+    def _has_responders(self, now: float) -> bool:
+        return any(family.answered_since(now - RESPONDER_LIFE) for family in self._families)
 
-    def _to_ask(self, now: float) -> Iterator[tuple[_People, str]]:
-        """Whom to ask, from each family in turn: an outage of one alone is none."""
-        moment = float("-inf") if self.out else now - KNOWN_FOR
+    def _candidates(self, now: float) -> Iterator[tuple[str, _Targets]]:
+        """Groups to recheck, from each family in turn: an outage of one family alone is none."""
+        moment = float("-inf") if self.is_out else now - RESPONDER_LIFE
         lists = [
-            [(each.known, whose) for whose in each.answered_since(moment)]
-            for each in self._families
+            [(group, family.responders) for group in family.answered_since(moment)]
+            for family in self._families
         ]
         if not any(lists):
-            lists = [[(each.failed, whose) for whose in each.failed] for each in self._families]
+            lists = [
+                [(group, family.failed) for group in family.failed] for family in self._families
+            ]
         for row in itertools.zip_longest(*lists):
             yield from filter(None, row)
 
 
-class _Scope(enum.Enum):
+class _Reach(enum.Enum):
     """Servers within the own networks may be there while the internet is not."""
 
-    GLOBAL = enum.auto()
-    OWN = enum.auto()
+    INTERNET = enum.auto()
+    OWN_NETWORKS = enum.auto()
 
 
-class Outbound:
-    """Watches what the engine finds out, and says when nothing should be made of it.
+class OutageDetector:
+    """Watches what the engine finds, and says when no conclusion may be drawn from it.
 
     Args:
         gauges: where ``outbound_reachable`` is shown.
-        monotonic: a clock, in seconds.
+        clocks: only the monotonic clock counts.
     """
 
-    def __init__(
-        self, gauges: Gauges | None = None, *, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, gauges: Gauges | None = None, *, clocks: Clocks = SYSTEM_CLOCKS) -> None:
         self._gauges = gauges if gauges is not None else Gauges()
-        self._monotonic = monotonic
+        self._monotonic = clocks.monotonic
         self._servers = {
-            scope: Watch(OutboundService.SMTP, settled=(0.0, SETTLED)) for scope in _Scope
+            reach: ReachabilityMonitor(OutboundService.SMTP, settling=(0.0, IPV6_SETTLING))
+            for reach in _Reach
         }
-        self._names = Watch(OutboundService.DNS)
+        self._names = ReachabilityMonitor(OutboundService.DNS)
         for service in OutboundService:
             self._show(service)
 
-    def out(self, service: OutboundService) -> bool:
+    def is_out(self, service: OutboundService) -> bool:
         """Whether a service cannot be reached from here."""
         if service is OutboundService.DNS:
-            return self._names.out
-        return any(watch.out for watch in self._servers.values())
+            return self._names.is_out
+        return any(monitor.is_out for monitor in self._servers.values())
 
     # ------------------------------------------------------------ what is seen
 
     def saw_probe(self, found: ProbeEvidence, port: int, server_name: str) -> bool:
-        """A session was tried; returns whether servers can be reached again with it."""
+        """Note a session; returns whether an outage ends with it."""
         if not _tried(found):
             return False
-        watch = self._servers[_scope(found.address)]
-        seen = _seen(found, port, server_name)
+        monitor = self._servers[_reach(found.address)]
+        group, target = _network(found.address), ServerTarget(found.address, port, server_name)
+        family = _family(found.address)
         if could_not_connect(found):
-            if watch.failure(*seen, self._monotonic(), _family(found.address)):
-                self._tell(watch, found.error)
+            if monitor.add_failure(group, target, self._monotonic(), family):
+                self._report_outage(monitor, found.error)
             return False
         if found.stage is ProbeStage.CONNECT:
-            return False  # refused: somebody said so, but who?
-        return self._back(watch, *seen, _family(found.address))
+            return False  # refused, but perhaps not by the server itself
+        return self._add_success(monitor, group, target, family)
 
     def knows_probe(
         self, found: ProbeEvidence, port: int, server_name: str, seconds_ago: float
     ) -> None:
-        """A session that somebody else held, or we before a restart: a server to ask."""
+        """Note a session from the store: it names a server to recheck, and ends no outage."""
         if _tried(found) and found.stage is not ProbeStage.CONNECT:
-            self._servers[_scope(found.address)].know(
-                *_seen(found, port, server_name),
+            self._servers[_reach(found.address)].add_responder(
+                _network(found.address),
+                ServerTarget(found.address, port, server_name),
                 self._monotonic() - seconds_ago,
                 _family(found.address),
             )
 
     def saw_lookup(self, name: str, found: MxEvidence | AddressLookup) -> bool:
-        """A name was looked up; returns whether the resolver answers again with it."""
+        """Note a lookup; returns whether an outage of the resolver ends with it."""
         if address_literal(name) is not None or not valid_hostname(name):
-            return False  # nobody was asked
-        who = Name(name, isinstance(found, MxEvidence))
+            return False  # the resolver was not asked
+        target = NameTarget(name, isinstance(found, MxEvidence))
         if found.outcome is DnsOutcome.ERROR:
-            if self._names.failure(_zone(name), who, self._monotonic()):
-                self._tell(self._names, found.error)
+            if self._names.add_failure(_zone(name), target, self._monotonic()):
+                self._report_outage(self._names, found.error)
             return False
-        return self._back(self._names, _zone(name), who)
+        return self._add_success(self._names, _zone(name), target)
 
-    def _tell(self, watch: Watch, error: str) -> None:
-        """Say it once, loudly: everything that follows from it stays quiet."""
+    def _report_outage(self, monitor: ReachabilityMonitor, error: str) -> None:
+        """Log it once, as an error: everything that follows from it stays quiet."""
         _log.error(
             "outbound_unreachable",
-            service=watch.service,
-            different=LEAST,
-            within=WITHIN,
+            service=monitor.service,
+            different=MIN_FAILED,
+            within=FAILURE_WINDOW,
             error=error,
         )
-        self._show(watch.service)
+        self._show(monitor.service)
 
-    def _back(self, watch: Watch, whose: str, who: Whom, family: int = 0) -> bool:
-        if not watch.success(whose, who, self._monotonic(), family):
+    def _add_success(
+        self, monitor: ReachabilityMonitor, group: str, target: Target, family: int = 0
+    ) -> bool:
+        if not monitor.add_success(group, target, self._monotonic(), family):
             return False
-        _log.warning("outbound_reachable", service=watch.service)
-        self._show(watch.service)
+        _log.warning("outbound_reachable", service=monitor.service)
+        self._show(monitor.service)
         return True
 
-    # ------------------------------------------------------------ what is asked again
+    # ------------------------------------------------------------ rechecks
 
-    def doubts(self, pace: float) -> list[tuple[Watch, tuple[Whom, ...]]]:
-        """Who is to be asked now, since it might be we, or may have ceased to be.
+    def due_rechecks(self, interval: float) -> list[tuple[ReachabilityMonitor, tuple[Target, ...]]]:
+        """Targets to recheck now, since an outage of our own may have begun or ended.
 
-        Whoever asks gives what he sees to :meth:`saw_probe` and :meth:`saw_lookup`,
-        as ever, and then says :meth:`asked`.
+        The caller shows what it sees to :meth:`saw_probe` and :meth:`saw_lookup`, as ever,
+        and then calls :meth:`rechecked`.
 
         Args:
-            pace: seconds until anybody is to be asked again.
+            interval: seconds until the next recheck.
         """
         now = self._monotonic()
-        asked = [(watch, watch.whom(now, pace)) for watch in (*self._servers.values(), self._names)]
-        return [(watch, whom) for watch, whom in asked if whom]
+        monitors = (*self._servers.values(), self._names)
+        due = [(monitor, monitor.due_rechecks(now, interval)) for monitor in monitors]
+        return [(monitor, targets) for monitor, targets in due if targets]
 
-    def asked(self, watch: Watch, silent: Mapping[Whom, str]) -> None:
-        """All of them have been asked; *silent* did not answer, for the reason that is given."""
-        if watch.asked(silent):
-            self._tell(watch, next(iter(silent.values())))
+    def rechecked(self, monitor: ReachabilityMonitor, unreachable: Mapping[Target, str]) -> None:
+        """Note that all targets were rechecked; *unreachable* did not answer, and why."""
+        if monitor.rechecked(unreachable):
+            self._report_outage(monitor, next(iter(unreachable.values())))
 
     def _show(self, service: OutboundService) -> None:
-        self._gauges.set("outbound_reachable", float(not self.out(service)), (service,))
+        self._gauges.set("outbound_reachable", float(not self.is_out(service)), (service,))
 
     # ------------------------------------------------------------ what is made of it
 
@@ -366,10 +389,10 @@ class Outbound:
         """
         if forecast.outcome is Outcome.DELIVER:
             return ""
-        if forecast.reason in _OF_LOOKUPS and self._names.out:
+        if forecast.reason in _OF_LOOKUPS and self._names.is_out:
             return "our resolver does not answer: nothing is known of the domain"
         if forecast.reason in _OF_SESSIONS and any(
-            could_not_connect(probe) and self._servers[_scope(probe.address)].out
+            could_not_connect(probe) and self._servers[_reach(probe.address)].is_out
             for host in evidence.hosts
             for probe in host.probes
         ):
@@ -394,7 +417,7 @@ _OF_SESSIONS = frozenset(
 
 
 def could_not_connect(found: ProbeEvidence) -> bool:
-    """Whether nobody at all answered."""
+    """Whether no answer of any kind came from the server's side."""
     return found.stage is ProbeStage.CONNECT and found.failure in (
         ProbeFailure.TIMEOUT,
         ProbeFailure.UNREACHABLE,
@@ -407,25 +430,13 @@ def _tried(found: ProbeEvidence) -> bool:
     )
 
 
-def _seen(found: ProbeEvidence, port: int, server_name: str) -> tuple[str, Server]:
-    return _network(found.address), Server(found.address, port, server_name)
-
-
-def _put(people: _People, whose: str, entry: tuple[float, Whom], most: int) -> None:
-    """Put it last; the first makes room."""
-    people[whose] = entry
-    people.move_to_end(whose)
-    while len(people) > most:
-        people.popitem(last=False)
-
-
 def _family(address: str) -> int:
     """0 for IPv4, 1 for IPv6."""
     return int(":" in address)
 
 
-def _scope(address: str) -> _Scope:
-    return _Scope.GLOBAL if is_global(ipaddress.ip_address(address)) else _Scope.OWN
+def _reach(address: str) -> _Reach:
+    return _Reach.INTERNET if is_global(ipaddress.ip_address(address)) else _Reach.OWN_NETWORKS
 
 
 def _network(address: str) -> str:

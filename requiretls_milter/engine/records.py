@@ -1,19 +1,19 @@
-"""What the engine keeps in the store, as bytes and back.
+"""Records of the engine: evidence as bytes for the store, and back.
 
-A store's digests show damage, but not who wrote: a Redis may be written by
-others, so that nothing that comes back is believed unseen. What does not fit the
-model, is out of bounds, or says of itself that it is good for longer than it
-could be, is no record (:class:`RecordError`), and the engine looks afresh.
+A store's digests show damage, but not the writer. Other programs may write to a Redis, so nothing
+that comes back is believed unseen: bytes that do not fit the model, that are out of bounds, or
+that claim to be good for longer than they could be are no record (:class:`RecordError`), and the
+engine finds out afresh.
 
-What is kept is what costs others something to find out: sessions with servers
-(a temporary failure is no knowledge, and kept apart, only so that a restart does
-not call again at once), and MTA-STS policies, which must outlive what an attacker
-can take away (RFC 8461 section 3.3). DNS is not kept: its answers are asked for again in
-no time, and whether they are secure is for each process to see for itself.
+Records are kept of what costs others something to find out: sessions with servers (failed ones
+apart, only so that a restart does not call such a server again at once), and MTA-STS policies,
+which must outlive what an attacker can take away (RFC 8461 section 3.3). DNS answers are not
+kept: a resolver gives them in no time, and each process has to see for itself whether they are
+secure.
 
-Each kind of record has a version of its own (``v``): a change to one kind does not
-cost the others. A record of an earlier version is read if it still says what it
-said then; otherwise it is dropped without complaint, as if there were none.
+Each kind of record has a version of its own (``v``): a change to one kind does not cost the
+others. A record of an earlier version is read if it still means what it meant then; otherwise it
+is dropped without complaint, as if there were none.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from requiretls_milter.config import Config
+from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.mta_sts import PolicyError, read_policy, read_record
 from requiretls_milter.evidence.probe import FRESH, MAX_CHAIN
 from requiretls_milter.model import (
@@ -36,46 +37,39 @@ from requiretls_milter.model import (
     Reply,
 )
 from requiretls_milter.store.base import CLOCK_SKEW
+from requiretls_milter.syntax.strict import StrictModel, first_mistake
 from requiretls_milter.syntax.text import printable
 
 MAX_TLS_VERSION = 20
 """Characters of the name of a TLS version."""
 
 
-class RecordError(ValueError):
-    """Bytes that are no record of ours, or one that cannot be true; the text says why."""
+class RecordError(RequiretlsMilterError, ValueError):
+    """Bytes that are no record of ours, or one that cannot be true; the text says why.
+
+    The caller concludes that there is no record.
+    """
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(
-        strict=True,
-        extra="forbid",
-        frozen=True,
-        allow_inf_nan=False,
-        ser_json_bytes="base64",
-        val_json_bytes="base64",
-    )
-
-
-class _Policy(_Record):
+class _Policy(StrictModel):
     v: Literal[1] = 1
     policy: MtaStsPolicy
     fetched_at: float
     asked_at: float
 
 
-class _Probe(_Record):
+class _Probe(StrictModel):
     v: Literal[1] = 1
     found: ProbeEvidence
 
 
-class _Attempt(_Record):
+class _Attempt(StrictModel):
     v: Literal[2] = 2
     found: ProbeEvidence
     pause: float
 
 
-class _EarlierAttempt(_Record):
+class _EarlierAttempt(StrictModel):
     """Version 1 did not tell a network that cannot be reached from a server that refuses."""
 
     v: Literal[1]
@@ -89,9 +83,9 @@ _attempts: TypeAdapter[_AnyAttempt] = TypeAdapter(Annotated[_AnyAttempt, Field(d
 
 @dataclass(frozen=True, slots=True)
 class KeptAttempt:
-    """A session that failed; until ``found.expires`` there is to be no other one.
+    """A session that failed; until ``found.expires`` no other may be tried.
 
-    ``pause``: the seconds that this was, before jitter: the next one doubles it.
+    ``pause`` is that time in seconds, before jitter; the next pause is twice as long.
     """
 
     found: ProbeEvidence
@@ -100,7 +94,7 @@ class KeptAttempt:
 
 @dataclass(frozen=True, slots=True)
 class KeptPolicy:
-    """A policy as it was fetched, and when mail asked for it last."""
+    """A policy as it was fetched, and when mail wanted it last."""
 
     evidence: MtaStsEvidence
     policy: MtaStsPolicy
@@ -108,32 +102,32 @@ class KeptPolicy:
 
 
 def encode_policy(policy: MtaStsPolicy, fetched_at: float, asked_at: float) -> bytes:
-    """A policy as bytes."""
+    """Encode a policy."""
     record = _Policy(policy=policy, fetched_at=fetched_at, asked_at=asked_at)
     return record.model_dump_json().encode()
 
 
 def decode_policy(value: bytes, now: float) -> KeptPolicy:
-    """Bytes as a policy.
+    """Decode a policy.
 
     Raises:
-        RecordError: they are none, or it is none that could have been fetched.
+        RecordError: the bytes are no policy, or one that could not have been fetched.
     """
     try:
         kept = _Policy.model_validate_json(value)
     except ValidationError as error:
-        raise RecordError(_first_mistake(error)) from error
+        raise RecordError(first_mistake(error, "record")) from error
     policy = kept.policy
     lines = [f"mode: {policy.mode}", f"max_age: {policy.max_age}"]
     lines += [f"mx: {pattern}" for pattern in policy.mx]
     try:
-        # What a policy host may say and what we may have kept is the same.
+        # A policy that was kept must be one that a policy host could publish.
         read = read_policy("\n".join(["version: STSv1", *lines]).encode(), policy.id)
         known = read == policy and read_record([f"v=STSv1; id={policy.id}".encode()]) == policy.id
     except (PolicyError, UnicodeEncodeError) as error:
         raise RecordError(str(error)) from error
     if not known or not policy.max_age:
-        raise RecordError("a policy that nobody can have published")
+        raise RecordError("a policy that cannot have been published")
     _require_past(kept.fetched_at, now)
     return KeptPolicy(
         MtaStsEvidence(
@@ -145,7 +139,7 @@ def decode_policy(value: bytes, now: float) -> KeptPolicy:
 
 
 def worth_keeping(found: ProbeEvidence) -> bool:
-    """Whether a session told what the server can do: it went to its end, for better or worse."""
+    """Whether a session showed what the server can do: it went to its end, for better or worse."""
     refused = found.starttls_reply
     return (
         found.stage is ProbeStage.DONE
@@ -156,20 +150,20 @@ def worth_keeping(found: ProbeEvidence) -> bool:
 
 
 def encode_probe(found: ProbeEvidence) -> bytes:
-    """A session as bytes."""
+    """Encode a session."""
     return _Probe(found=found).model_dump_json().encode()
 
 
 def decode_probe(value: bytes, address: str, now: float) -> ProbeEvidence:
-    """Bytes as the session with *address*, no longer good than it was when it was held.
+    """Decode a session with *address*; it is good for as long as when it was held (R61).
 
     Raises:
-        RecordError: they are none, or it is none that we would have kept.
+        RecordError: the bytes are no session, or one that would not have been kept.
     """
     try:
         found = _Probe.model_validate_json(value).found
     except ValidationError as error:
-        raise RecordError(_first_mistake(error)) from error
+        raise RecordError(first_mistake(error, "record")) from error
     if found.address != address or not worth_keeping(found):
         raise RecordError("not the session that it should be")
     _require_ours(found, now)
@@ -177,11 +171,11 @@ def decode_probe(value: bytes, address: str, now: float) -> ProbeEvidence:
 
 
 def worth_a_pause(found: ProbeEvidence) -> bool:
-    """Whether a session failed in a way that may pass: nobody is to call again at once.
+    """Whether a session failed in a way that may pass, so that the next one has to wait (R61).
 
-    A 4xx reply to STARTTLS is as temporary as a lost connection, and so may a
-    first handshake be that failed where a second one did not. What was
-    forbidden or switched off stays so until the configuration changes.
+    A 4xx reply to STARTTLS is as temporary as a lost connection. So may be a first handshake
+    that failed if a second one did not. What was forbidden or switched off stays so until the
+    configuration changes.
     """
     if found.only_opportunistic:
         return True
@@ -193,22 +187,22 @@ def worth_a_pause(found: ProbeEvidence) -> bool:
 
 
 def encode_attempt(found: ProbeEvidence, pause: float) -> bytes:
-    """A session that failed as bytes; *pause* as in :class:`KeptAttempt`."""
+    """Encode a session that failed; *pause* as in :class:`KeptAttempt`."""
     return _Attempt(found=found, pause=pause).model_dump_json().encode()
 
 
 def decode_attempt(value: bytes, address: str, now: float, longest: float) -> KeptAttempt | None:
-    """Bytes as a session with *address* that failed, with a pause of *longest* seconds at most.
+    """Decode a session with *address* that failed, with a pause of *longest* seconds at most.
 
     None for a record of an earlier version: how that session failed is not known well enough.
 
     Raises:
-        RecordError: they are none, or it is none that we would have kept.
+        RecordError: the bytes are no such session, or one that would not have been kept.
     """
     try:
         kept = _attempts.validate_json(value)
     except ValidationError as error:
-        raise RecordError(_first_mistake(error)) from error
+        raise RecordError(first_mistake(error, "record")) from error
     if isinstance(kept, _EarlierAttempt):
         return None
     found, pause = kept.found, kept.pause
@@ -223,7 +217,7 @@ def decode_attempt(value: bytes, address: str, now: float, longest: float) -> Ke
 
 
 def _require_ours(found: ProbeEvidence, now: float) -> None:
-    """Make sure that a session may be one that was held, and says no more than we keep."""
+    """Make sure that a session may be one that was held, with no more text than is kept."""
     texts = [found.ehlo_name, found.error, found.only_opportunistic]
     for reply in (found.reply, found.starttls_reply):
         if reply is not None:
@@ -246,22 +240,16 @@ def _require_past(time: float, now: float) -> None:
         raise RecordError("written under another clock")
 
 
-def _first_mistake(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(map(str, first["loc"])) or "record"
-    return printable(f"{place}: {first['msg']}")
-
-
 # ---------------------------------------------------------------- scopes
 
 
 @dataclass(frozen=True, slots=True)
 class Scopes:
-    """What is put behind keys, so that only those share a record who would have found the same.
+    """Suffixes of keys: only configurations that would find the same thing share a record.
 
-    A policy is as good as the authorities that vouched for it; a session is
-    what the server says to the name that we give, and one that the
-    configuration forbids is not to be had from others either.
+    A policy is as good as the authorities that vouched for it. A session depends on the name
+    that we give in EHLO, and one that the configuration forbids must not come from another
+    engine either.
     """
 
     policy: str = ""
@@ -269,7 +257,7 @@ class Scopes:
 
     @classmethod
     def of(cls, config: Config) -> Scopes:
-        """The scopes of a configuration; empty for the defaults."""
+        """Return the scopes of a configuration; empty for the defaults."""
         probe = config.probe
         networks = ",".join(map(str, probe.allow_networks))
         return cls(

@@ -1,8 +1,8 @@
-"""The engine's door for Prometheus: HTTP, or HTTPS where a certificate is configured.
+"""The metrics server, for Prometheus: HTTP, or HTTPS if a certificate is configured.
 
-Bounded in all directions: connections, from the moment they are accepted on
-(a TLS handshake that never ends counts too), octets of a request, and how long
-a connection lasts, whatever goes on in it.
+Bounded are the number of connections, from the moment when they are accepted (a TLS handshake
+that never ends counts too), the octets of a request, and how long a connection lasts, whatever
+goes on in it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from requiretls_milter.engine.exposition import Exposition
+from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.syntax.endpoint import Endpoint
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
@@ -38,20 +39,23 @@ MAX_FIELDS = 64
 """Lines of the header of an HTTP request."""
 
 BACKLOG = 16
-"""Connections that wait to be accepted."""
+"""Connections that may wait to be accepted."""
 
 PAUSE = 1.0
-"""Seconds until we accept again where we cannot: there is no descriptor left."""
+"""Seconds until the next attempt to accept a connection when no descriptor is left."""
 
 _log = log.get_logger("engine.scrape")
 
 
-class CertificateError(Exception):
-    """The certificate of the metrics endpoint cannot be used; the text names the key and why."""
+class CertificateError(RequiretlsMilterError):
+    """The certificate of the metrics server cannot be used; the text names the key and why.
+
+    The engine refuses this configuration, at its start or at a reload.
+    """
 
 
 def tls_context(metrics: Metrics) -> ssl.SSLContext | None:
-    """What the endpoint speaks TLS with, from the files of this moment; None: it does not.
+    """Load the server's TLS settings from the files as they are now; None for HTTP in clear.
 
     Raises:
         CertificateError: a file cannot be read, is not what it should be, or
@@ -94,7 +98,7 @@ def _readable(key: str, path: str) -> None:
 
 
 def _no_passphrase() -> str:
-    """Instead of OpenSSL's question at a terminal, where nobody sits."""
+    """Refuse, instead of OpenSSL's question at a terminal that a service does not have."""
     raise ValueError("the key has a passphrase")
 
 
@@ -104,17 +108,17 @@ def _why(error: Exception) -> str:
     return str(error)
 
 
-class MetricsDoor:
-    """``GET /metrics`` and ``GET /healthz``, and nothing else.
+class MetricsServer:
+    """Serves ``GET /metrics`` and ``GET /healthz``, and nothing else.
 
     Args:
         listen: ``metrics.listen``; port 0: one that the kernel chooses.
-        exposition: what is shown.
+        exposition: renders the metrics.
         refresh: called before each rendering, to bring gauges up to date.
-        counters: where it is counted that somebody is turned away.
+        counters: count clients that are turned away.
         max_connections: at once; a further one is refused.
-        tls: with what to speak TLS; None for HTTP in clear. May be replaced at
-            any time: connections that begin later use the new one.
+        tls: the settings for TLS; None for HTTP in clear. They may be replaced at
+            any time: connections that begin later use the new ones.
     """
 
     def __init__(
@@ -134,9 +138,9 @@ class MetricsDoor:
         self._max_connections = max_connections
         self.tls = tls
         self._listener: socket.socket | None = None
-        self._server: _Server
+        self._server: _HttpServer
         self._accepting: asyncio.Task[None] | None = None
-        self._visits: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Listen.
@@ -150,11 +154,11 @@ class MetricsDoor:
             self._listener = socket.create_server(self._address, family=family, backlog=BACKLOG)
         except OSError as error:
             where = f"metrics.listen {host}:{port}"
-            # create_server() adds the address to the text; ours names the key.
+            # create_server() adds the address to its text; this text names the key.
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise OSError(error.errno, f"{where}: {reason}") from error
         self._listener.setblocking(False)
-        self._server = _Server(
+        self._server = _HttpServer(
             self._answer,
             access_log=None,
             keepalive_timeout=CONNECTION_LIFE / 2,
@@ -167,17 +171,17 @@ class MetricsDoor:
 
     @property
     def port(self) -> int:
-        """The port that we listen at; of use where 0 was asked for."""
+        """The port that the server listens at; of use if 0 was configured."""
         return int(self._listener.getsockname()[1]) if self._listener is not None else 0
 
     @property
     def connections(self) -> int:
-        """How many there are, those in their handshake included."""
-        return len(self._visits)
+        """The number of connections, those in their handshake included."""
+        return len(self._tasks)
 
     async def close(self) -> None:
         """Take no more requests, and cut those that are open."""
-        tasks = [*self._visits]
+        tasks = [*self._tasks]
         if self._accepting is not None:
             tasks.append(self._accepting)
         for task in tasks:
@@ -191,20 +195,20 @@ class MetricsDoor:
         while True:
             try:
                 connection, _ = await loop.sock_accept(listener)
-            except OSError as error:  # out of descriptors; or the visitor has left already
+            except OSError as error:  # out of descriptors, or the client has left
                 _log.warning("metrics_not_accepted", error=str(error))
                 await asyncio.sleep(PAUSE)
                 continue
-            if len(self._visits) >= self._max_connections:
+            if len(self._tasks) >= self._max_connections:
                 self._counters.inc("saturated_total", (Bound.METRICS_CONNECTIONS,))
                 connection.close()
                 continue
-            visit = asyncio.create_task(self._receive(connection))
-            self._visits.add(visit)
-            visit.add_done_callback(self._visits.discard)
+            task = asyncio.create_task(self._receive(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _receive(self, connection: socket.socket) -> None:
-        """One connection, from its first octet to its last."""
+        """Serve one connection, from its first octet to its last."""
         tls = self.tls
         transport: asyncio.Transport | None = None
         try:
@@ -236,7 +240,7 @@ class MetricsDoor:
         return web.Response(body=body, headers={"Content-Type": media_type})
 
 
-class _Server(web.Server):
+class _HttpServer(web.Server):
     """An HTTP server that tells when a connection has ended."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:

@@ -1,4 +1,4 @@
-"""What both kinds of children are given by the supervisor, and what they tell it."""
+"""What the supervisor gives to each child, a worker or the engine, and what it expects of it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ ENGINE = "engine"
 EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_ORPHAN = 3
-"""Exit status of a child whose supervisor is gone; nobody is left to read it but a human."""
+"""Exit status of a child whose supervisor is gone. No process reads it; it helps with debugging."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """How a child's life begins.
+    """What a child starts with.
 
-    ``incarnation`` grows from one life to the next, over all children.
-    ``generation`` is that of the configuration.
+    ``incarnation`` numbers the starts of all children in order; ``generation`` is that of the
+    configuration.
     """
 
     name: str
@@ -38,10 +38,10 @@ class Start:
 
 
 def read_config(message: Mapping[str, Any]) -> tuple[Config, int]:
-    """The configuration that a ``config`` message brings, and its generation."""
+    """Return the configuration of a ``config`` message, and its generation."""
     return Config.model_validate(message["config"]), int(message["generation"])
 
 
 def take_log_settings(config: Config) -> None:
-    """Log as a configuration says."""
+    """Log as *config* says."""
     log.configure(config.log.format, config.log.level)

@@ -1,10 +1,10 @@
-"""The worker's way to the engine, and the command line's.
+"""A worker's connection to the engine.
 
-A worker's questions come from libmilter's threads and must never make SMTP
-wait for us: :meth:`EngineClient.ask` only takes a lock. One thread of our own
-does all that touches the socket and all that decodes. Where the engine is
-gone, or busy, or sends what nobody can read, questions are answered at once
-with an ``unknown`` forecast, and the thread goes on trying to reach it.
+A worker's questions come from libmilter's threads and must never make SMTP wait:
+:meth:`EngineClient.ask` only takes a lock. One thread of the client's own does everything that
+touches the socket, and all decoding. If the engine is gone, or busy, or sends what does not
+decode, questions are answered at once with an ``unknown`` forecast, and the thread goes on
+trying to reach it.
 """
 
 from __future__ import annotations
@@ -14,68 +14,56 @@ import random
 import selectors
 import socket
 import threading
-import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from requiretls_milter.config import Limits
+from requiretls_milter.bounded import BoundedMap
+from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks, Life
+from requiretls_milter.config import Config
+from requiretls_milter.ipc.framing import Unframer, WireError
 from requiretls_milter.ipc.wire import (
     CountersRequest,
     ErrorReply,
-    EvidenceReply,
-    EvidenceRequest,
     ForecastReply,
     ForecastRequest,
     ForgetReply,
     Reply,
-    Request,
-    StatusReply,
-    StatusRequest,
-    Unframer,
-    WireError,
     decode_reply,
     encode,
 )
-from requiretls_milter.model import (
-    UNKNOWN_STATUS,
-    DomainEvidence,
-    Forecast,
-    Question,
-    unknown_forecast,
-)
+from requiretls_milter.model import UNKNOWN_STATUS, Forecast, Question, unknown_forecast
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters, Totals
 from requiretls_milter.telemetry.labels import Bound, CacheResult, Layer
 
-MAX_HOT_LIFE = 3600.0
+MAX_FORECAST_LIFE = 3600.0
 """Seconds for which a forecast is kept at most, whatever it says itself."""
 
 ANSWER_MARGIN = 10.0
 """Seconds for an answer beyond the engine's own deadline: time to answer many at once.
 
-Nobody waits that long: who waits, waits with a deadline of his own. An engine
-that lets a question lie for longer is stuck, and the connection is given up.
+No callback waits that long: each has a deadline of its own. An engine that leaves a question
+unanswered for longer is stuck, and the connection is given up.
 """
 
 FIRST_BACKOFF = 0.05
 MAX_BACKOFF = 0.25
-"""Seconds between attempts to reach the engine: each costs a system call, and whoever asks
-meanwhile gets no forecast."""
+"""Seconds between attempts to reach the engine: each costs a system call, and questions that
+come in meanwhile get no forecast."""
 
 OUTAGE = 3.0
 """Seconds without an engine that are worth a warning: a new one takes less to start."""
 
 SHIP_INTERVAL = 1.0
-"""Seconds between two looks at what there is to tell of the counters."""
+"""Seconds between two checks for counters that have changed and must be sent."""
 
 PIECE = 2000
 """Series in one message of counters: a quarter of what fits."""
 
 MAX_UNSENT = 4 << 20
-"""Bytes that wait for the engine to read; one that lets it come to this is stuck."""
+"""Unsent bytes; an engine that lets it come to this is stuck."""
 
 _CHUNK = 1 << 16
 
@@ -84,7 +72,7 @@ _log = log.get_logger("engine.client")
 
 @dataclass(slots=True)
 class _Pending:
-    """A question under way, and all who wait for its answer."""
+    """A question under way, and the futures of all callers that wait for its answer."""
 
     question: Question
     deadline: float
@@ -92,56 +80,52 @@ class _Pending:
 
 
 @dataclass(frozen=True, slots=True)
-class _Hot:
-    """A forecast with the end of its life on both clocks: neither may prolong it."""
-
+class _Kept:
     forecast: Forecast
-    until: float
-    monotonic_until: float
+    life: Life
 
 
 class EngineClient:
     """Implements :class:`requiretls_milter.milter.source.ForecastSource` over the engine's socket.
 
-    To be made after the fork, since it starts a thread.
+    Construct it after the fork, since it starts a thread.
 
     Args:
-        socket_path: the engine's socket.
-        worker: the name under which counters are shipped.
-        incarnation: which life of that worker this is.
+        config: with the engine's socket and the limits.
         generation: of the configuration; an answer judged under another one is
             given on but not kept.
-        counters: what to ship; the client counts its own cache there too.
-        wall, monotonic: clocks, in seconds.
+        worker: the name under which counters are sent.
+        incarnation: the number of this start of the worker.
+        counters: the counters to send; the client counts its own cache there too.
+        answer_margin: seconds for an answer beyond the engine's own deadline.
+        clocks: for the lives of forecasts and for deadlines.
     """
 
     def __init__(
         self,
-        socket_path: str,
+        config: Config,
         *,
+        generation: int = 0,
         worker: str = "worker",
         incarnation: int = 0,
-        generation: int = 0,
         counters: Counters | None = None,
-        limits: Limits = Limits(),  # noqa: B008 - frozen
-        answer_timeout: float | None = None,
-        wall: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        answer_margin: float = ANSWER_MARGIN,
+        clocks: Clocks = SYSTEM_CLOCKS,
     ) -> None:
-        self._path = socket_path
+        self._path = config.engine.socket
         self._worker = worker
         self._incarnation = incarnation
-        self._generation = generation
         self._counters = counters if counters is not None else Counters()
-        self._limits = limits
-        self._answer_timeout = answer_timeout
-        self._wall = wall
-        self._monotonic = monotonic
+        self._answer_margin = answer_margin
+        self._wall = clocks.wall
+        self._monotonic = clocks.monotonic
 
         self._lock = threading.Lock()  # guards what follows
-        self._hot: OrderedDict[Question, _Hot] = OrderedDict()
+        self._generation = generation
+        self._limits = config.limits
+        self._kept: BoundedMap[Question, _Kept] = BoundedMap(config.limits.forecast_cache)
         self._pending: OrderedDict[int, _Pending] = OrderedDict()  # by age
-        self._asked: dict[Question, int] = {}
+        self._numbers: dict[Question, int] = {}  # of the questions that are pending
         self._unsent: deque[int] = deque()
         self._next_id = 0
         self._connected = False
@@ -166,6 +150,12 @@ class EngineClient:
         with self._lock:
             return self._connected
 
+    @property
+    def kept(self) -> int:
+        """The number of forecasts that are kept."""
+        with self._lock:
+            return len(self._kept)
+
     def ask(self, question: Question) -> Future[Forecast]:
         """See :class:`requiretls_milter.milter.source.ForecastSource`."""
         future: Future[Forecast] = Future()
@@ -179,17 +169,18 @@ class EngineClient:
                 answer = unknown_forecast("the service is about to stop")
             elif not self._connected:
                 answer = unknown_forecast("the engine cannot be reached")
-            elif question in self._asked:
+            elif question in self._numbers:
                 result = CacheResult.JOINED
-                self._pending[self._asked[question]].futures.append(future)
+                self._pending[self._numbers[question]].futures.append(future)
             elif len(self._pending) >= self._limits.questions:
                 answer = unknown_forecast("too many questions are under way")
                 self._counters.inc("saturated_total", (Bound.QUESTIONS,))
             else:
                 self._next_id += 1
-                deadline = self._monotonic() + self._answer_within()
+                patience = self._limits.assessment_timeout + self._answer_margin
+                deadline = self._monotonic() + patience
                 self._pending[self._next_id] = _Pending(question, deadline, [future])
-                self._asked[question] = self._next_id
+                self._numbers[question] = self._next_id
                 self._unsent.append(self._next_id)
         self._counters.inc("cache_requests_total", (Layer.FORECAST, result))
         if answer is not None:
@@ -198,36 +189,35 @@ class EngineClient:
             self._wake()
         return future
 
-    def reconfigure(self, generation: int, limits: Limits) -> None:
-        """Go over to a new configuration: what was judged under the old one is forgotten."""
+    def reconfigure(self, config: Config, generation: int) -> None:
+        """Adopt a new configuration: what was judged under the old one is forgotten.
+
+        The engine's socket stays the one that it was.
+        """
         with self._lock:
             self._generation = generation
-            self._limits = limits
-            self._hot.clear()
+            self._limits = config.limits
+            self._kept.clear()
+            self._kept.limit = config.limits.forecast_cache
 
     def close(self, timeout: float = 1.0) -> None:
-        """Ship the counters a last time and end; waits ``timeout`` seconds at most."""
+        """Send the counters a last time and end; waits ``timeout`` seconds at most."""
         self._closing.set()
         self._wake()
         self._thread.join(timeout)
 
-    def _answer_within(self) -> float:
-        if self._answer_timeout is not None:
-            return self._answer_timeout
-        return self._limits.assessment_timeout + ANSWER_MARGIN
-
     def _recall(self, question: Question) -> Forecast | None:
-        hot = self._hot.get(question)
-        if hot is None:
+        kept = self._kept.get(question)
+        if kept is None:
             return None
-        if self._wall() >= hot.until or self._monotonic() >= hot.monotonic_until:
-            del self._hot[question]
+        if kept.life.is_over(self._wall(), self._monotonic()):
+            self._kept.pop(question)
             return None
-        self._hot.move_to_end(question)
-        return hot.forecast
+        self._kept.touch(question)
+        return kept.forecast
 
     def _wake(self) -> None:
-        # full means that the thread is awake already; closed, that it has ended
+        # A full socket means that the thread is awake already; a closed one, that it has ended.
         with suppress(OSError):
             self._wakeup_w.send(b"\0")
 
@@ -235,24 +225,24 @@ class EngineClient:
 
     def _run(self) -> None:
         backoff = FIRST_BACKOFF
-        alone_since = self._monotonic()
-        told = False
+        unreachable_since = self._monotonic()
+        warned = False
         while not self._closing.is_set():
             try:
                 reason = self._session()
             except Exception as error:  # noqa: BLE001 - the thread must live, come what may
                 _log.exception("engine_client_error", error=repr(error))
-                reason = "a mistake of ours"
-            if self._lose(reason):
+                reason = "internal error"
+            if self._disconnected(reason):
                 backoff = FIRST_BACKOFF
-                alone_since = self._monotonic()
-                told = False
+                unreachable_since = self._monotonic()
+                warned = False
             if self._closing.is_set():
                 break
-            # Once an outage; an engine that starts or is being replaced is none.
-            if not told and self._monotonic() - alone_since > OUTAGE:
+            # Once for each outage; an engine that starts or is being replaced is none.
+            if not warned and self._monotonic() - unreachable_since > OUTAGE:
                 _log.warning("engine_unreachable", reason=reason, socket=self._path)
-                told = True
+                warned = True
             self._pause(backoff * random.uniform(0.75, 1.25))  # noqa: S311 - spreads workers
             backoff = min(2 * backoff, MAX_BACKOFF)
         self._wakeup_r.close()
@@ -272,7 +262,7 @@ class EngineClient:
                 pass
 
     def _session(self) -> str:
-        """One connection, from its start to its end; returns why it ended."""
+        """Hold one connection to its end; returns why it ended."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.setblocking(False)
             try:
@@ -285,28 +275,28 @@ class EngineClient:
             self._next_ship = 0.0
             with self._lock:
                 self._connected = True
-                # Another engine may trust other things, and could not tell us.
-                self._hot.clear()
+                # Another engine may trust other authorities, and could not tell us.
+                self._kept.clear()
             _log.info("engine_found", socket=self._path)
             unframer = Unframer()
             with selectors.DefaultSelector() as selector:
                 selector.register(self._wakeup_r, selectors.EVENT_READ)
                 selector.register(connection, selectors.EVENT_READ)
                 while True:
-                    reason = self._turn(connection, selector, unframer)
+                    reason = self._exchange(connection, selector, unframer)
                     if reason:
                         return reason
 
-    def _turn(
+    def _exchange(
         self,
         connection: socket.socket,
         selector: selectors.BaseSelector,
         unframer: Unframer,
     ) -> str:
-        """One turn of the loop: send, wait, receive; returns why it was the last, or ""."""
+        """Send, wait and receive once; returns why the connection ended, or ""."""
         closing = self._closing.is_set()
-        self._take_questions()
-        self._take_counters(at_once=closing)
+        self._queue_questions()
+        self._queue_counters(at_once=closing)
         try:
             while self._out:
                 del self._out[: connection.send(self._out)]
@@ -318,7 +308,7 @@ class EngineClient:
             return "closed"
         if len(self._out) > MAX_UNSENT:
             return "the engine does not read"
-        if self._overdue():
+        if self._is_overdue():
             return "the engine does not answer"
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
         selector.modify(connection, events)
@@ -332,7 +322,7 @@ class EngineClient:
                     if not data:
                         return "the engine closed the connection"
                     for payload in unframer.feed(data):
-                        self._take_reply(decode_reply(payload))
+                        self._handle_reply(decode_reply(payload))
                 except BlockingIOError:
                     continue
                 except WireError as error:
@@ -341,7 +331,7 @@ class EngineClient:
                     return f"cannot receive: {os.strerror(error.errno or 0)}"
         return ""
 
-    def _take_questions(self) -> None:
+    def _queue_questions(self) -> None:
         with self._lock:
             requests = [
                 ForecastRequest(
@@ -359,7 +349,7 @@ class EngineClient:
             except WireError as error:
                 self._answer(request.id, unknown_forecast(f"cannot be asked: {error}"))
 
-    def _take_counters(self, *, at_once: bool) -> None:
+    def _queue_counters(self, *, at_once: bool) -> None:
         now = self._monotonic()
         if not at_once and now < self._next_ship:
             return
@@ -373,50 +363,49 @@ class EngineClient:
                 CountersRequest(worker=self._worker, incarnation=self._incarnation, totals=piece)
             )
 
-    def _take_reply(self, reply: Reply) -> None:
+    def _handle_reply(self, reply: Reply) -> None:
         if isinstance(reply, ForecastReply):
             self._answer(reply.id, reply.forecast, reply.generation)
         elif isinstance(reply, ErrorReply):
             self._answer(reply.id, unknown_forecast(reply.error))
         elif isinstance(reply, ForgetReply):
             with self._lock:
-                self._hot.clear()
+                self._kept.clear()
         else:
-            raise WireError(f"nobody asked for {reply.op}")
+            raise WireError(f"nothing asked for {reply.op}")
 
     def _answer(self, number: int, forecast: Forecast, generation: int | None = None) -> None:
         with self._lock:
             pending = self._pending.pop(number, None)
             if pending is None:
-                return  # an engine that answers twice, or makes numbers up
-            self._asked.pop(pending.question, None)
+                return  # the engine answers twice, or makes numbers up
+            self._numbers.pop(pending.question, None)
             if generation == self._generation:
-                self._keep(pending.question, forecast)
+                self._keep_forecast(pending.question, forecast)
         _resolve(pending, forecast)
 
-    def _keep(self, question: Question, forecast: Forecast) -> None:
-        life = min(forecast.valid_until - self._wall(), MAX_HOT_LIFE)
-        if forecast.status == UNKNOWN_STATUS or life <= 0:
+    def _keep_forecast(self, question: Question, forecast: Forecast) -> None:
+        wall, monotonic = self._wall(), self._monotonic()
+        seconds = min(forecast.valid_until - wall, MAX_FORECAST_LIFE)
+        if forecast.status == UNKNOWN_STATUS or seconds <= 0:
             return
-        self._hot[question] = _Hot(forecast, self._wall() + life, self._monotonic() + life)
-        self._hot.move_to_end(question)
-        while len(self._hot) > self._limits.forecast_cache:
-            self._hot.popitem(last=False)
-            self._counters.inc("saturated_total", (Bound.FORECAST_CACHE,))
+        evicted = self._kept.put(question, _Kept(forecast, Life.of(seconds, wall, monotonic)))
+        if evicted:
+            self._counters.inc("saturated_total", (Bound.FORECAST_CACHE,), evicted)
 
-    def _overdue(self) -> bool:
+    def _is_overdue(self) -> bool:
         with self._lock:
             oldest = next(iter(self._pending.values()), None)
         return oldest is not None and self._monotonic() >= oldest.deadline
 
-    def _lose(self, reason: str) -> bool:
-        """There is no connection: whoever waits gets his answer now. Returns whether there was."""
+    def _disconnected(self, reason: str) -> bool:
+        """Answer all pending questions: there is no connection. Returns whether there was one."""
         with self._lock:
             had = self._connected
             self._connected = False
             lost = list(self._pending.values())
             self._pending.clear()
-            self._asked.clear()
+            self._numbers.clear()
             self._unsent.clear()
         if had and not self._closing.is_set():
             _log.warning("engine_lost", reason=reason, questions=len(lost))
@@ -430,64 +419,3 @@ def _resolve(pending: _Pending, forecast: Forecast) -> None:
         # False: the caller has cancelled it and wants no answer
         if future.set_running_or_notify_cancel():
             future.set_result(forecast)
-
-
-# ---------------------------------------------------------------- the command line's way
-
-
-class EngineUnavailable(Exception):
-    """No engine answers there, or it refuses; the text says why."""
-
-
-def status(socket_path: str, timeout: float = 5.0) -> StatusReply:
-    """Ask a running engine who it is; waits ``timeout`` seconds at most.
-
-    Raises:
-        EngineUnavailable: there is none.
-    """
-    reply = _call(socket_path, StatusRequest(id=1), timeout)
-    if not isinstance(reply, StatusReply):
-        raise EngineUnavailable(f"a status was asked for, and {reply.op} came")
-    return reply
-
-
-def evidence(
-    socket_path: str, nexthop: str, *, refresh: bool = False, timeout: float = 60.0
-) -> DomainEvidence:
-    """What a running engine knows of a next hop, or finds out within ``timeout`` seconds.
-
-    Raises:
-        EngineUnavailable: there is no engine, or it gave no evidence.
-    """
-    request = EvidenceRequest(id=1, nexthop=nexthop, refresh=refresh)
-    reply = _call(socket_path, request, timeout)
-    if not isinstance(reply, EvidenceReply):
-        raise EngineUnavailable(f"evidence was asked for, and {reply.op} came")
-    return reply.evidence
-
-
-def _call(socket_path: str, request: Request, timeout: float) -> Reply:
-    deadline = time.monotonic() + timeout
-    unframer = Unframer()
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(timeout)
-            connection.connect(socket_path)
-            connection.sendall(encode(request))
-            while True:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError
-                connection.settimeout(left)
-                data = connection.recv(_CHUNK)
-                if not data:
-                    raise EngineUnavailable("the engine closed the connection")
-                for payload in unframer.feed(data):
-                    reply = decode_reply(payload)
-                    if isinstance(reply, ErrorReply):
-                        raise EngineUnavailable(reply.error)
-                    return reply
-    except TimeoutError:
-        raise EngineUnavailable(f"no answer within {timeout:g} s") from None
-    except (OSError, WireError) as error:
-        raise EngineUnavailable(str(error)) from error

@@ -1,15 +1,15 @@
-"""The line between the supervisor and each of its children.
+"""The channel between the supervisor and each of its children.
 
-A socket pair, made before the fork, that carries JSON objects in frames of the
-engine's wire format. Both ends are processes of ours; what does not decode is
-the end of the line. The line's end is also how a child learns that the
-supervisor is gone: the kernel closes it whatever the supervisor died of.
+A channel is a socket pair, made before the fork, that carries JSON objects in frames. Both ends
+belong to processes of ours; a message that does not decode closes the channel. The end of the
+channel is also how a child learns that the supervisor is gone: the kernel closes it, whatever
+the supervisor died of.
 
 From the supervisor: ``config`` (generation, config), ``supervisor`` (totals,
 gauges; to the engine), ``drain`` (seconds), ``stop``. From a child: ``ready``,
 ``failed`` (error: it cannot start), ``ack`` (generation, error), ``heartbeat``
 (well; problem; connections), ``snapshot`` (of the counters; from the engine),
-``draining`` (no new connection is taken any more).
+``draining`` (it takes no new connection any more).
 """
 
 from __future__ import annotations
@@ -19,23 +19,28 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from requiretls_milter.ipc.wire import Unframer, WireError, frame
+from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.ipc.framing import Unframer, WireError, frame
 
 MAX_MESSAGE = 32 << 20
 """Bytes of a message: a configuration with 100,000 rules takes a quarter of it."""
 
 MAX_UNSENT = 64 << 20
-"""Bytes that wait for the other end to read; one that lets it come to this is stuck."""
+"""Unsent bytes; an other end that lets it come to this is stuck."""
 
 _CHUNK = 1 << 16
 
 
-class ControlClosed(Exception):
-    """The other end is gone, or sent what no process of ours sends."""
+class ControlClosed(RequiretlsMilterError):
+    """The other end is gone, or sent what no process of ours sends.
+
+    A child concludes that its supervisor is dead, and ends; the supervisor concludes that
+    the child has to be replaced.
+    """
 
 
 class Channel:
-    """One end of the line. Not for use from several threads at once."""
+    """One end of a channel. Not for use from several threads at once."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
@@ -44,7 +49,7 @@ class Channel:
         self._unsent = bytearray()
 
     def fileno(self) -> int:
-        """For a selector."""
+        """The descriptor, for a selector."""
         return self._socket.fileno()
 
     @property
@@ -68,7 +73,7 @@ class Channel:
             raise ControlClosed("the other end does not read")
 
     def flush(self) -> None:
-        """Send what was kept, as far as the other end takes it.
+        """Send as much of what was kept as the other end takes.
 
         Raises:
             ControlClosed: the other end is gone.
@@ -83,7 +88,7 @@ class Channel:
             raise ControlClosed(str(error)) from error
 
     def receive(self) -> list[Mapping[str, Any]]:
-        """The messages that have come in whole; does not wait.
+        """Return the messages that have come in whole; does not wait.
 
         Raises:
             ControlClosed: the other end is gone, and nothing that it had sent is left.
@@ -119,6 +124,6 @@ def _decode(payload: bytes) -> Mapping[str, Any]:
 
 
 def pair() -> tuple[Channel, socket.socket]:
-    """A line: the supervisor's end, and the child's for after the fork."""
+    """Make a channel: the supervisor's end, and the child's socket for after the fork."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     return Channel(ours), theirs

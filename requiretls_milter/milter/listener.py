@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import milter
 
-from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.ipc.unixsocket import SocketError, clear_path
 from requiretls_milter.telemetry.log import get_logger
 
 if TYPE_CHECKING:
@@ -38,14 +38,6 @@ MAX_UNIX_PATH = 106
 """Octets of a unix socket's path that libmilter takes: one less than unix(7) does."""
 
 _log = get_logger("milter.listener")
-
-
-class SocketError(RequiretlsMilterError):
-    """The milter's socket cannot be opened: the service cannot start.
-
-    The text says which socket and why; trying again changes nothing until the
-    operator has mended that.
-    """
 
 
 class Listener:
@@ -73,7 +65,7 @@ class Listener:
         """
         where = milter_config.socket
         if where.family == "unix":
-            clear_path(where.path)
+            clear_path(where.path, MAX_UNIX_PATH)
         else:
             check_address(where.family, where.host, where.port)
         before = listening()
@@ -143,47 +135,6 @@ def listening() -> set[int]:
                 if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     found.add(descriptor)
     return found
-
-
-def clear_path(path: str) -> None:
-    """Make way for a unix socket: remove one that a dead process left behind.
-
-    Raises:
-        SocketError: something else is at this path, or a process listens there.
-    """
-    if len(os.fsencode(path)) > MAX_UNIX_PATH:
-        raise SocketError(f"cannot open {path}: a socket's path has at most {MAX_UNIX_PATH} bytes")
-    directory = os.path.dirname(path)
-    if not os.path.isdir(directory):
-        raise SocketError(f"cannot open {path}: there is no directory {directory}")
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise SocketError(f"cannot open {path}: {error.strerror}") from error
-    if not stat.S_ISSOCK(mode):
-        raise SocketError(f"cannot open {path}: something that is no socket stands there")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-        caller.setblocking(False)
-        try:
-            caller.connect(path)
-        except ConnectionRefusedError:
-            pass  # no process listens: left behind
-        except FileNotFoundError:
-            return
-        except BlockingIOError:
-            raise SocketError(f"cannot open {path}: another process listens there") from None
-        except OSError as error:
-            raise SocketError(f"cannot open {path}: {error.strerror}") from error
-        else:
-            raise SocketError(f"cannot open {path}: another process listens there")
-    try:
-        os.unlink(path)
-    except OSError as error:
-        raise SocketError(
-            f"cannot open {path}: a socket left behind cannot be removed: {error.strerror}"
-        ) from error
 
 
 def check_address(family: str, host: str, port: int) -> None:

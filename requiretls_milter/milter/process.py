@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from requiretls_milter.config import Config
 from requiretls_milter.ipc.child import (
     EXIT_FAILURE,
     EXIT_OK,
@@ -54,15 +53,14 @@ def run(start: Start, listener: Listener) -> int:
     """
     counters = Counters(configured_domains(start.config))
     client = EngineClient(
-        start.config.engine.socket,
+        start.config,
+        generation=start.generation,
         worker=start.name,
         incarnation=start.incarnation,
-        generation=start.generation,
         counters=counters,
-        limits=start.config.limits,
     )
     context = adapter.WorkerContext(
-        config=start.config, source=client, counters=counters, host_name=socket.gethostname()
+        config=start.config, forecasts=client, counters=counters, host_name=socket.gethostname()
     )
     try:
         return _Worker(start.channel, client, counters, context, listener).run()
@@ -128,7 +126,8 @@ class _Worker:
             return
         self._next_beat = now + HEARTBEAT
         longest = adapter.longest_callback()
-        limit = longest_wait(self._context.config) + CALLBACK_MARGIN
+        rules = self._context.config.rules
+        limit = max(rules.longest_decide_wait, rules.tag_wait) + CALLBACK_MARGIN
         problem = f"a callback takes {longest:.0f} s" if longest > limit else ""
         self._channel.send(
             "heartbeat",
@@ -144,7 +143,7 @@ class _Worker:
                 take_log_settings(config)
                 self._counters.configure(configured_domains(config))
                 self._context.config = config
-                self._client.reconfigure(generation, config.limits)
+                self._client.reconfigure(config, generation)
                 self._channel.send("ack", generation=generation, error="")
             case "drain":
                 self._listener.stop_accepting()
@@ -176,8 +175,3 @@ class _Worker:
         # for: no connection is left, or its time is over; the kernel closes what is open.
         self._client.close(CLOSE_WAIT)
         return EXIT_OK
-
-
-def longest_wait(config: Config) -> float:
-    """Seconds that a callback may wait for forecasts, by the configuration's longest."""
-    return max(config.rules.longest_decide_wait, config.rules.tag_wait)

@@ -53,7 +53,7 @@ CLIENT_PARAMETERS = (
     *("smtp_requiretls_policy", "smtp_tls_policy_maps", "smtp_tls_per_site"),
     *("smtp_tls_enforce_sts_mx_patterns", "smtp_tls_dane_insecure_mx_policy"),
     *("smtp_dns_support_level", "smtp_host_lookup", "smtp_dns_resolver_options"),
-    *("smtp_mx_address_limit", "smtp_mx_session_limit", "smtp_tls_CAfile", "smtp_tls_CApath"),
+    *("smtp_mx_address_limit", "smtp_tls_CAfile", "smtp_tls_CApath"),
     "smtp_address_preference",
     *("smtp_tls_trust_anchor_file", "smtp_tls_scert_verifydepth", "smtp_tls_servername"),
     *("smtp_tls_verify_cert_match", "smtp_tls_secure_cert_match", "smtp_tls_wrappermode"),
@@ -145,6 +145,11 @@ class Postfix:
     def version(self) -> str:
         """The version, such as ``3.11.7``."""
         return self.settings.get("mail_version", "")
+
+    @property
+    def queue(self) -> Path:
+        """The queue directory as this program sees it; services in a chroot see it as ``/``."""
+        return _below(self.root, self.settings.get("queue_directory", ""))
 
     def running(self, *programs: str) -> Iterator[Service]:
         """Find the services whose daemon is one of *programs*."""

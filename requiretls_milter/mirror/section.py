@@ -35,23 +35,23 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.syntax import tlspolicy
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
-from requiretls_milter.syntax.text import one_line
+from requiretls_milter.syntax.text import LINE_WIDTH, one_line
 
 LOCAL_PROGRAMS = frozenset({"local", "virtual", "lmtp", "discard", "error", "pipe"})
 """Delivery agents of Postfix that do not deliver by SMTP to another site."""
 
+DEFAULT_ADDRESS_LIMIT = 5
+"""smtp_mx_address_limit of a Postfix that does not set it."""
+
 MAX_LIMIT = 1000
-"""The largest smtp_mx_address_limit and smtp_mx_session_limit that ``[mta]`` takes."""
+"""The largest smtp_mx_address_limit that ``[mta]`` takes."""
 
 SYSTEM_STORES = frozenset({"/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem"})
 """Files with the authorities of OpenSSL's own trust store: the same as an empty probe.ca_file."""
 
 SMTP_PORTS = frozenset({"smtp", "25"})
 
-WIDTH = 96
-"""Characters of a comment's line."""
 
-_LEVELS = {level.value: level for level in TlsLevel if level is not TlsLevel.HALF_DANE}
 _INSECURE_MX = ("may", "encrypt", "dane")
 _APPENDS_DOMAIN = ("res_defnames", "res_dnsrch")
 
@@ -140,8 +140,7 @@ def _client(settings: Settings, postfix: Postfix) -> _Client:
     client.values["mta_sts"] = mta_sts.value
     client.warnings += warnings
     client.values["insecure_mx_policy"] = _insecure_mx_policy(settings, client)
-    for key in ("mx_address_limit", "mx_session_limit"):
-        client.values[key] = _limit(settings, f"smtp_{key}", client)
+    client.values["mx_address_limit"] = _address_limit(settings, client)
     client.values["inet_protocols"] = _inet_protocols(settings, postfix, client)
     client.values["address_preference"] = _address_preference(settings, client)
     _warn_of_names_and_trust(settings, level, client)
@@ -163,7 +162,7 @@ def _tls_level(settings: Settings, client: _Client) -> TlsLevel:
             "forecast to bounce (5.7.10), so let no rule act on it (mode monitor)"
         )
         return TlsLevel.ENCRYPT
-    level = _LEVELS.get(word)
+    level = tlspolicy.LEVELS.get(word)
     if level is None:
         client.warnings.append(
             f"smtp_tls_security_level = {shown(word)}: Postfix does not know this level and "
@@ -224,12 +223,14 @@ def _insecure_mx_policy(settings: Settings, client: _Client) -> str:
     return TlsLevel.MAY.value
 
 
-def _limit(settings: Settings, name: str, client: _Client) -> int:
-    default = {"smtp_mx_address_limit": 5, "smtp_mx_session_limit": 2}[name]
-    text = settings.get(name, str(default)).strip()
+def _address_limit(settings: Settings, client: _Client) -> int:
+    text = settings.get("smtp_mx_address_limit", str(DEFAULT_ADDRESS_LIMIT)).strip()
     if not text.isdecimal():
-        client.warnings.append(f"{name} = {shown(text)}: not a number; forecast as {default}")
-        return default
+        client.warnings.append(
+            f"smtp_mx_address_limit = {shown(text)}: not a number; forecast as "
+            f"{DEFAULT_ADDRESS_LIMIT}"
+        )
+        return DEFAULT_ADDRESS_LIMIT
     return min(int(text), MAX_LIMIT)
 
 
@@ -489,7 +490,7 @@ def _table(values: Mapping[str, Any]) -> Table:
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(
         one_line(text),
-        WIDTH,
+        LINE_WIDTH,
         subsequent_indent="  ",
         break_on_hyphens=False,
         break_long_words=False,

@@ -21,7 +21,7 @@ from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.forecast.pkix import TrustStore
-from requiretls_milter.ipc import client
+from requiretls_milter.ipc import query
 from requiretls_milter.model import DomainEvidence, NextHop, Requirement
 from requiretls_milter.reports.check import NextHopReport, exit_status, next_hop_report
 from requiretls_milter.reports.check_text import to_text
@@ -85,7 +85,7 @@ def run(
     Args:
         given: the next hops; each may occur more than once.
         config: the configuration in force.
-        requirement: what the message asks for; the MTA is taken to act on it.
+        requirement: what the message asks for; the MTA is assumed to act on it.
         transport: the MTA's transport, whose overrides in ``[mta.transport]`` apply.
         refresh: probe again, whatever a running engine already knows.
 
@@ -118,12 +118,12 @@ def _from_engine(
     """Get the evidence of a running engine; None without one that assesses as this config does."""
     path = config.engine.socket
     try:
-        if client.status(path, STATUS_TIMEOUT).assessment_digest != config.assessment_digest():
+        if query.status(path, STATUS_TIMEOUT).assessment_digest != config.assessment_digest():
             return None
         with ThreadPoolExecutor(MAX_AT_ONCE) as pool:
-            answers = pool.map(lambda hop: client.evidence(path, str(hop), refresh=refresh), hops)
+            answers = pool.map(lambda hop: query.evidence(path, str(hop), refresh=refresh), hops)
             return dict(zip(hops, answers, strict=True))
-    except client.EngineUnavailable:
+    except query.EngineUnavailable:
         return None
 
 
@@ -133,9 +133,7 @@ async def _gathered_here(
     """Gather the evidence in this process; hosts that several next hops share are probed once."""
     counters = Counters()
     live = Collector(config)
-    source = CachedSource(
-        live, store=MemoryStore(), retry_after=config.probe.retry_after, counters=counters
-    )
+    source = CachedSource(live, MemoryStore(), config, counters)
     assessor = Assessor(config, source, trust, counters, Gauges())
     try:
         test = ResolverWatch(live.resolver, config).test_now()

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import enum
 import re
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from requiretls_milter.bounded import BoundedMap
 from requiretls_milter.model import UNKNOWN_STATUS, Action, Reason
 from requiretls_milter.reports import loglines
 
@@ -91,13 +92,6 @@ class Audit:
     differences: list[Difference] = field(default_factory=list)
     waiting: int = 0
 
-    def compare(self, key: Key, forecast: LoggedForecast, delivery: Delivery) -> None:
-        """Count the result for one recipient."""
-        result = _result(forecast, delivery)
-        self.results[result] += 1
-        if result is Result.DIFFERENT and len(self.differences) < MAX_DIFFERENCES:
-            self.differences.append(Difference(*key, forecast, delivery))
-
 
 def audit(lines: Iterable[str]) -> Audit:
     """Compare all forecasts in *lines* with the deliveries in them.
@@ -105,37 +99,48 @@ def audit(lines: Iterable[str]) -> Audit:
     The milter's line of a recipient must come before Postfix's, or shortly after it. Recipients
     that were refused, or delivered on the host itself, are skipped.
     """
-    found = Audit()
-    forecasts: OrderedDict[Key, LoggedForecast] = OrderedDict()
-    deliveries: OrderedDict[Key, Delivery] = OrderedDict()
+    matching = _Matching()
     for line in lines:
         if len(line) > loglines.MAX_LINE:
             continue
-        logged = _forecast(line)
-        if logged is not None:
-            key, forecast = logged
-            early = deliveries.pop(key, None)
-            if early is not None:
-                found.compare(key, forecast, early)
-            else:
-                forecasts[key] = forecast
-                if len(forecasts) > MAX_WAITING:
-                    forecasts.popitem(last=False)
-                    found.waiting += 1
-            continue
-        attempted = _delivery(line)
-        if attempted is None:
-            continue
-        key, delivery = attempted
-        waiting = forecasts.pop(key, None)
-        if waiting is not None:
-            found.compare(key, waiting, delivery)
+        if (logged := _forecast(line)) is not None:
+            matching.add_forecast(*logged)
+        elif (attempted := _delivery(line)) is not None:
+            matching.add_delivery(*attempted)
+    return matching.finish()
+
+
+class _Matching:
+    """Brings each forecast together with the first delivery of the same recipient."""
+
+    def __init__(self) -> None:
+        self._found = Audit()
+        self._forecasts: BoundedMap[Key, LoggedForecast] = BoundedMap(MAX_WAITING)
+        self._deliveries: BoundedMap[Key, Delivery] = BoundedMap(MAX_EARLY)
+
+    def add_forecast(self, key: Key, forecast: LoggedForecast) -> None:
+        early = self._deliveries.pop(key)
+        if early is not None:
+            self._compare(key, forecast, early)
         else:
-            deliveries.setdefault(key, delivery)
-            if len(deliveries) > MAX_EARLY:
-                deliveries.popitem(last=False)
-    found.waiting += len(forecasts)
-    return found
+            self._found.waiting += self._forecasts.put(key, forecast)
+
+    def add_delivery(self, key: Key, delivery: Delivery) -> None:
+        forecast = self._forecasts.pop(key)
+        if forecast is not None:
+            self._compare(key, forecast, delivery)
+        elif key not in self._deliveries:
+            self._deliveries.put(key, delivery)
+
+    def finish(self) -> Audit:
+        self._found.waiting += len(self._forecasts)
+        return self._found
+
+    def _compare(self, key: Key, forecast: LoggedForecast, delivery: Delivery) -> None:
+        result = _result(forecast, delivery)
+        self._found.results[result] += 1
+        if result is Result.DIFFERENT and len(self._found.differences) < MAX_DIFFERENCES:
+            self._found.differences.append(Difference(*key, forecast, delivery))
 
 
 def _forecast(line: str) -> tuple[Key, LoggedForecast] | None:

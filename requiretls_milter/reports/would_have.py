@@ -7,11 +7,12 @@ stricter mode.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from requiretls_milter import rules
+from requiretls_milter.bounded import BoundedMap
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     Action,
@@ -171,7 +172,7 @@ def replay(recipients: Iterable[LoggedRecipient], ruleset: rules.RuleSet) -> tup
     A recipient whose rule is already as strict is not counted: the mode would change nothing.
     """
     tallies = tuple(Tally(mode) for mode in STRICTER)
-    unfinished: OrderedDict[str, list[_Case]] = OrderedDict()
+    unfinished: BoundedMap[str, list[_Case]] = BoundedMap(MAX_OPEN)
     for one in recipients:
         domain = envelope_domain(one.recipient)
         rule = ruleset.find(envelope_domain(one.sender), domain, _host(one.nexthop))
@@ -180,12 +181,15 @@ def replay(recipients: Iterable[LoggedRecipient], ruleset: rules.RuleSet) -> tup
             for tally in tallies:
                 _count(tally, case, case.decide(tally.mode).action)
             continue
-        unfinished.setdefault(one.message, []).append(case)
-        if len(unfinished) > MAX_OPEN:
-            _, cases = unfinished.popitem(last=False)
-            _decide_together(tallies, cases)
-    for cases in unfinished.values():
-        _decide_together(tallies, cases)
+        cases = unfinished.get(one.message)
+        if cases is not None:
+            cases.append(case)
+            continue
+        if len(unfinished) == MAX_OPEN:
+            _decide_together(tallies, unfinished.pop_oldest()[1])
+        unfinished.put(one.message, [case])
+    while len(unfinished) > 0:
+        _decide_together(tallies, unfinished.pop_oldest()[1])
     return tallies
 
 

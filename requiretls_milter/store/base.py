@@ -1,11 +1,8 @@
-"""What should outlive a restart, or be shared by a fleet.
+"""What a store and its backend promise, and what they keep.
 
-A store keeps bytes by kind and key until a time. It knows nothing of what they
-mean, and a store that fails is a store that knows nothing: the engine goes on.
-
-Times are seconds since the epoch. A record tells when it was written and until
-when it is good; neither a clock that was set back nor one that is wrong makes it
-good for longer (:func:`alive`).
+A store keeps bytes by kind and key until a time. Times are seconds since the epoch. A record
+says when it was written and until when it is good; neither a clock that was set back nor one
+that is wrong makes it good for longer (:func:`alive`).
 """
 
 from __future__ import annotations
@@ -17,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from requiretls_milter.errors import RequiretlsMilterError
+
 MAX_KEY = 1_024
 """Octets of a key: a name, an address and a port take at most some 600."""
 
@@ -24,10 +23,10 @@ MAX_VALUE = 131_072
 """Octets of a record: a policy of 64 KiB (RFC 8461 section 3.3) fits, and nearly every chain."""
 
 MAX_RECORDS = 100_000
-"""Records of all kinds, where the configuration says nothing else."""
+"""Records of all kinds, unless configured."""
 
 MAX_BYTES = 64 << 20
-"""Octets of all records, where the configuration says nothing else."""
+"""Octets of all records, unless configured."""
 
 MAX_LISTED = 100_000
 """Keys that are listed at once."""
@@ -36,10 +35,10 @@ DIGEST = 16
 """Octets of a record's digest."""
 
 OVERHEAD = 128
-"""Octets that a record takes beside its key and value, roughly, wherever it is kept."""
+"""Octets that a record takes beside its key and value, roughly, in any store."""
 
 CLOCK_SKEW = 300.0
-"""Seconds by which a record may come from the future: the clocks of a fleet differ a little."""
+"""Seconds by which a record may be from the future: the clocks of a fleet differ a little."""
 
 LONGEST = 366 * 86_400.0
 """Seconds that a record is good at most: RFC 8461 section 3.2 allows a policy a year."""
@@ -54,16 +53,25 @@ class StoreKind(enum.StrEnum):
     ATTEMPT = "attempt"  # a call of ours that failed, and when the next one may be
 
 
-class StoreError(Exception):
-    """A store that cannot be opened, read or written; the text says which and why."""
+class StoreError(RequiretlsMilterError):
+    """A store cannot be opened, read or written; the text says which and why.
+
+    The caller concludes that the store knows nothing at the moment, and goes on without it.
+    """
 
 
 class StoreDataError(StoreError):
-    """One record that is not as we write them; the others may be well."""
+    """One record is not as this program writes them.
+
+    The caller concludes that there is no such record; the others may be undamaged.
+    """
 
 
 class StoreUnwritableError(StoreError):
-    """It is there and can be read, but will not be written: it is full, or read-only."""
+    """The store can be read but not written: it is full, or read-only.
+
+    The caller goes on reading, and keeps what it would have written in memory.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +86,18 @@ class Record:
 def alive(record: Record, now: float) -> bool:
     """Whether a record is good at *now*.
 
-    One from the future was written under another clock: nobody knows how long
-    it has been good, so that it is not (until the clock has caught up).
+    A record from the future was written under another clock. How long it has been
+    good is unknown, so it is not, until the clock has caught up (R61).
     """
     from_past = record.written <= now + CLOCK_SKEW
     return from_past and now < record.keep_until and now < record.written + LONGEST
 
 
 def digest(kind: StoreKind, key: str, record: Record) -> bytes:
-    """What is kept beside a record, of :data:`DIGEST` octets, so that damage to it shows.
+    """The :data:`DIGEST` octets that are kept beside a record, so that damage to it shows.
 
-    One flipped bit can make another name of a name, or another time of a time,
-    that is as good to look at. It is of use against damage only: whoever can
-    write records can write digests.
+    One flipped bit can turn a name or a time into another that looks as valid. A digest
+    helps against damage only: an attacker who can write records can write digests.
     """
     times = struct.pack("<dd", record.written, record.keep_until)
     hashed = hashlib.blake2b(times, digest_size=DIGEST)
@@ -100,7 +107,7 @@ def digest(kind: StoreKind, key: str, record: Record) -> bytes:
 
 
 def size(key: str, value: bytes) -> int:
-    """Octets that a record is taken to occupy."""
+    """Octets that a record counts for."""
     return len(key) + len(value) + OVERHEAD
 
 
@@ -113,19 +120,19 @@ class Listed(NamedTuple):
 
 
 class Store(Protocol):
-    """Keeps records."""
+    """Keeps records for the engine."""
 
     @property
     def shared(self) -> bool:
-        """Whether others read and write the same records: a fleet."""
+        """Whether other engines read and write the same records: a fleet."""
         ...
 
     async def start(self) -> None:
-        """Open it; returns after a few seconds, also where that takes longer."""
+        """Open it; returns after a few seconds, even if opening takes longer."""
         ...
 
     async def get(self, kind: StoreKind, key: str, now: float) -> bytes | None:
-        """The record, unless there is none or its time is over.
+        """Read a record; None if there is none or its time is over.
 
         Raises:
             StoreError: it cannot be read.
@@ -151,7 +158,7 @@ class Store(Protocol):
         ...
 
     async def listing(self, kind: StoreKind, now: float) -> list[Listed]:
-        """What there is of a kind whose time is not over.
+        """List the records of a kind whose time is not over.
 
         Raises:
             StoreError: it cannot be read.
@@ -159,16 +166,16 @@ class Store(Protocol):
         ...
 
     async def claim(self, kind: StoreKind, key: str, seconds: float) -> str | None:
-        """Say that we are about to find out what would make this record.
+        """Claim the work that will make this record.
 
         Returns:
-            A token for :meth:`release`; None where somebody else of the fleet
-            has said so, *seconds* ago at most.
+            A token for :meth:`release`; None if another engine of the fleet has claimed
+            it, *seconds* ago at most.
         """
         ...
 
     async def release(self, kind: StoreKind, key: str, token: str) -> None:
-        """Give a claim up; what was put before is there for the others by then."""
+        """Give a claim up; what was put before it is visible to the others by then."""
         ...
 
     async def close(self) -> None:
@@ -177,16 +184,15 @@ class Store(Protocol):
 
 
 Change = tuple[StoreKind, str, Record | None]
-"""A record that is to be kept under its kind and key; None: forgotten."""
+"""A record to keep under its kind and key; None: to forget."""
 
 
 class Backend(Protocol):
     """Where records are kept, without any stand-in: each operation may fail.
 
-    All raise :class:`StoreError` where they cannot do what they should:
-    :class:`StoreDataError` where only this one record is to blame,
-    :class:`StoreUnwritableError` where it can still be read. Deadlines are
-    seconds; whoever calls keeps them.
+    An operation that fails raises :class:`StoreError`: :class:`StoreDataError` if only
+    this one record is at fault, :class:`StoreUnwritableError` if it can still be read.
+    Deadlines are seconds, and for the caller to enforce.
     """
 
     shared: bool
@@ -200,22 +206,22 @@ class Backend(Protocol):
         ...
 
     async def open(self) -> None:
-        """Open it, or see whether it still is."""
+        """Open it, or check that it still is open."""
         ...
 
     async def get(self, kind: StoreKind, key: str, now: float) -> Record | None:
-        """The record as it was written, also where its time is over."""
+        """Read a record as it was written, even if its time is over."""
         ...
 
     async def write(self, changes: Sequence[Change]) -> None:
-        """Make changes, all or some; they are made again where this fails."""
+        """Make changes, all or some; the caller repeats them if this fails."""
         ...
 
     async def listing(self, kind: StoreKind) -> list[tuple[str, Record]]:
-        """Keys of a kind with records that may lack their values; :data:`MAX_LISTED` at most.
+        """List keys of a kind with records that may lack values; :data:`MAX_LISTED` at most.
 
-        Without its value nobody can tell whether a record is undamaged: what is
-        listed is worth a look, and not more.
+        Without its value a record cannot be checked for damage: a listing is a hint to
+        read the record, and no more.
         """
         ...
 
@@ -228,5 +234,5 @@ class Backend(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of it."""
+        """Close it."""
         ...

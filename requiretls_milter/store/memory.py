@@ -1,9 +1,8 @@
-"""A store for the life of the process: ``memory:``, and what stands in for others."""
+"""A store for as long as the process runs: ``memory:``, and the stand-in for other stores."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
+from requiretls_milter.bounded import BoundedMap
 from requiretls_milter.store.base import (
     MAX_BYTES,
     MAX_LISTED,
@@ -17,19 +16,18 @@ from requiretls_milter.store.base import (
 from requiretls_milter.telemetry.counting import Counters
 
 SWEEP_INTERVAL = 60.0
-"""Seconds between two looks at all records for those whose time is over, where room is needed."""
+"""Seconds between two sweeps for records whose time is over, when room is needed."""
 
 
 class MemoryStore:
     """Implements :class:`requiretls_milter.store.base.Store`.
 
     Args:
-        max_records: records of all kinds; then what is over goes, and after it
-            the one that was written or read longest ago, of the kind that has
-            most of them.
+        max_records: records of all kinds. Beyond that, records whose time is over
+            are dropped, and then the least recently used of the kind that has most.
         max_bytes: octets of all of them, likewise.
-        counters: where it is counted what had to go before its time was over;
-            None where that is no loss, since there is a backend.
+        counters: where evictions of good records are counted; None if they are no
+            loss, since there is a backend.
     """
 
     shared = False
@@ -43,10 +41,10 @@ class MemoryStore:
         self._max_records = max_records
         self._max_bytes = max_bytes
         self._counters = counters
-        self._records: dict[StoreKind, OrderedDict[str, Record]] = {
-            kind: OrderedDict() for kind in StoreKind
+        self._records: dict[StoreKind, BoundedMap[str, Record]] = {
+            kind: BoundedMap(weigh=lambda key, record: size(key, record.value))
+            for kind in StoreKind
         }
-        self._octets = dict.fromkeys(StoreKind, 0)
         self._swept = 0.0
 
     def __len__(self) -> int:
@@ -54,22 +52,22 @@ class MemoryStore:
 
     @property
     def octets(self) -> int:
-        """What the records take, roughly."""
-        return sum(self._octets.values())
+        """The octets of all records, roughly."""
+        return sum(records.weight for records in self._records.values())
 
     async def start(self) -> None:
-        """Nothing is to be opened."""
+        """Do nothing: there is nothing to open."""
 
     async def get(self, kind: StoreKind, key: str, now: float) -> bytes | None:
-        """The record, unless there is none or its time is over."""
+        """Read a record; None if there is none or its time is over."""
         record = self._records[kind].get(key)
         if record is None:
             return None
         if not alive(record, now):
             if record.keep_until <= now:
-                self._forget(kind, key)
+                self._records[kind].pop(key)
             return None
-        self._records[kind].move_to_end(key)
+        self._records[kind].touch(key)
         return record.value
 
     async def put(
@@ -80,58 +78,50 @@ class MemoryStore:
 
     def keep(self, kind: StoreKind, key: str, record: Record, now: float) -> None:
         """Keep a record as it is."""
-        self._forget(kind, key)
-        self._records[kind][key] = record
-        self._octets[kind] += size(key, record.value)
-        if self._too_much():
+        self._records[kind].put(key, record)
+        if self._is_over_limit():
             self._make_room(now)
 
     def record(self, kind: StoreKind, key: str) -> Record | None:
-        """The record as it is, also where its time is over; this is no use of it."""
+        """The record as it is, even if its time is over; this does not count as a use."""
         return self._records[kind].get(key)
 
     async def delete(self, kind: StoreKind, key: str) -> None:
         """Forget a record; there may be none."""
-        self._forget(kind, key)
+        self._records[kind].pop(key)
 
-    def _forget(self, kind: StoreKind, key: str) -> None:
-        record = self._records[kind].pop(key, None)
-        if record is not None:
-            self._octets[kind] -= size(key, record.value)
-
-    def _too_much(self) -> bool:
+    def _is_over_limit(self) -> bool:
         return len(self) > self._max_records or self.octets > self._max_bytes
 
     def _make_room(self, now: float) -> None:
-        """Sweep, and let the least used go of the kind that has most.
+        """Sweep, then evict the least recently used of the kind that has most.
 
-        A flood of one kind costs the others nothing. Sweeping takes a look at
-        all records, so that what ended a moment ago may have to wait.
+        A flood of one kind costs the others nothing. A sweep visits all records, so that
+        what ended a moment ago may have to wait for the next one.
         """
         if not 0 <= now - self._swept < SWEEP_INTERVAL:
             self._swept = now
             self._sweep(now)
-        while self._too_much():
+        while self._is_over_limit():
             crowded = len(self) > self._max_records
-            kind = max(StoreKind, key=self._records_of if crowded else self._octets_of)
-            key, record = next(iter(self._records[kind].items()))
-            self._forget(kind, key)
+            kind = max(StoreKind, key=self._count_of if crowded else self._weight_of)
+            _, record = self._records[kind].pop_oldest()
             if self._counters is not None and record.keep_until > now:
                 self._counters.inc("store_evicted_total")
 
     def _sweep(self, now: float) -> None:
-        for kind, records in self._records.items():
+        for records in self._records.values():
             for key in [key for key, record in records.items() if record.keep_until <= now]:
-                self._forget(kind, key)
+                records.pop(key)
 
-    def _records_of(self, kind: StoreKind) -> int:
+    def _count_of(self, kind: StoreKind) -> int:
         return len(self._records[kind])
 
-    def _octets_of(self, kind: StoreKind) -> int:
-        return self._octets[kind]
+    def _weight_of(self, kind: StoreKind) -> int:
+        return self._records[kind].weight
 
     async def listing(self, kind: StoreKind, now: float) -> list[Listed]:
-        """What there is of a kind whose time is not over."""
+        """List the records of a kind whose time is not over."""
         found = (
             Listed(key, record.written, record.keep_until)
             for key, record in self._records[kind].items()
@@ -140,14 +130,13 @@ class MemoryStore:
         return [one for one, _ in zip(found, range(MAX_LISTED), strict=False)]
 
     async def claim(self, kind: StoreKind, key: str, seconds: float) -> str | None:
-        """Nobody else is there: always granted."""
+        """Grant it: no other engine has this store."""
         return ""
 
     async def release(self, kind: StoreKind, key: str, token: str) -> None:
-        """Nobody waits."""
+        """Do nothing: no other engine waits."""
 
     async def close(self) -> None:
-        """Forget everything."""
-        for kind in StoreKind:
-            self._records[kind].clear()
-            self._octets[kind] = 0
+        """Forget all records."""
+        for records in self._records.values():
+            records.clear()

@@ -1,4 +1,4 @@
-"""Which store a URL names."""
+"""Opening the store that a URL names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def open_store(
     key_prefix: str = DEFAULT_PREFIX,
     max_pending: int = MAX_PENDING,
 ) -> Store:
-    """The store at ``store.url``; nothing is read or written before :meth:`Store.start`.
+    """Make the store at ``store.url``; nothing is read or written before :meth:`Store.start`.
 
     Args:
         where: ``store.url``.
@@ -32,15 +32,15 @@ def open_store(
         max_pending: changes that wait for a store that is slow or gone.
 
     Raises:
-        StoreError: there can be none, whatever happens: no such kind of store,
-            or the extra ``redis`` is not installed.
+        StoreError: there can never be one: the URL names no kind of store, or the extra
+            ``redis`` is not installed.
     """
     backend: Backend
     if where.kind == "memory":
         gauges.set("store_up", 1.0)
         return MemoryStore(max_records, max_bytes, counters)
     if where.kind == "sqlite":
-        # Each kind of store is imported where it is used: redis-py need not be there.
+        # Each kind of store is imported only when it is used: redis-py need not be installed.
         from requiretls_milter.store.sqlite import SqliteBackend
 
         backend = SqliteBackend(where.path, counters, max_records=max_records, max_bytes=max_bytes)

@@ -1,14 +1,13 @@
 """One copy for a fleet: Redis or Valkey (``redis://``, ``rediss://``).
 
-Each record is a string under PREFIX KIND ``:`` KEY that Redis forgets by itself
-when its time is over; its first line tells, in our own words, when that is, so
-that a Redis with another idea of time makes nothing live longer, and what the
-digest of all of it is. Claims are short-lived keys beside them: who holds one
-calls the server, the others wait.
+Each record is a string under PREFIX KIND ``:`` KEY that Redis forgets by itself when its time
+is over. Its first line repeats that time, so that a Redis with a wrong clock makes nothing live
+longer, and holds the digest of the record. Claims are short-lived keys beside the records: the
+engine that holds one calls the server, the others wait.
 
-Only plain commands are used (GETRANGE, SET, DEL, SCAN, and EVAL to give a claim
-up), so that anything that speaks the protocol will do. Whoever may write to it
-is believed: an access list and TLS are the operator's.
+Only plain commands are used (GETRANGE, SET, DEL, SCAN, and EVAL to give a claim up), so that
+any server that speaks the protocol will do. Every client that may write to it is trusted: an
+access list and TLS are the operator's task.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ from requiretls_milter.store.base import (
 )
 
 MAX_CONNECTIONS = 16
-"""To the server at once; more operations than that wait for one."""
+"""Connections at once; further operations wait for one of them."""
 
 ANSWER_WAIT = 0.5
-"""Seconds for one answer, connecting included: an assessment must not wait for it for long."""
+"""Seconds for one answer, connecting included: no assessment may wait long for it."""
 
 HEALTH_CHECK = 30.0
-"""Seconds for which a connection may have been idle and still be used unasked."""
+"""Seconds after which an idle connection is checked before it is used."""
 
 SCAN_COUNT = 1_000
 """Keys that Redis looks at for one SCAN."""
@@ -62,14 +61,14 @@ MAX_HEADER = 96
 """Octets of that line."""
 
 OTHER_FORM = re.compile(rb"RTLS(?!2 )\d+ ")
-"""How a record of another version begins. It is none for us, and no damage either: in a fleet
-whose milters are upgraded one after the other some write them."""
+"""How a record of another version begins. It counts as no record, and not as damage: in a fleet
+that is upgraded host by host, some engines write them."""
 
 RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
 """
-"""Give a claim up, but not one that has passed to somebody else meanwhile."""
+"""Deletes a claim, unless another engine has taken it in the meantime."""
 
 _GLOB = re.compile(r"([\\*?\[\]^-])")
 
@@ -79,9 +78,9 @@ class RedisBackend:
 
     Args:
         url: as redis-py reads it (``rediss://`` verifies certificate and name;
-            ``?ssl_ca_certs=FILE`` for an authority of one's own).
-        prefix: of all our keys, where others use the same database.
-        wall: a clock.
+            ``?ssl_ca_certs=FILE`` names a private authority).
+        prefix: of all our keys, since other programs may use the same database.
+        wall: a clock, in seconds since the epoch.
 
     Raises:
         StoreError: the URL is not one.
@@ -105,8 +104,7 @@ class RedisBackend:
             parts = urlsplit(url)
             port = f":{parts.port}" if parts.port else ""
             self.name = f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
-            # A name that does not match is no less an attack than a false authority; redis-py
-            # has not always looked at it.
+            # A wrong name is as bad as a wrong authority; not every version of redis-py checks it.
             tls = {"ssl_check_hostname": True} if parts.scheme == "rediss" else {}
             pool = aioredis.BlockingConnectionPool.from_url(
                 url,
@@ -131,18 +129,18 @@ class RedisBackend:
         return f"{self._prefix}claim:{kind}:{key}"
 
     async def open(self) -> None:
-        """See whether it answers, as one does that has loaded its data and knows our password."""
+        """Check that it answers: it has loaded its data and accepts our password."""
         with _errors():
             await self._client.exists(f"{self._prefix}open")
 
     async def get(self, kind: StoreKind, key: str, now: float) -> Record | None:
-        """The record as it is; never more of it than we would have written."""
+        """Read a record as it is; never more octets than this program would have written."""
         with _errors():
             wire = await self._client.getrange(self._key(kind, key), 0, MAX_HEADER + MAX_VALUE)
         return _decode(kind, key, cast(bytes, wire))
 
     async def write(self, changes: Sequence[Change]) -> None:
-        """Make changes, in one round trip; some may have been made where it fails."""
+        """Make changes, in one round trip; some may have been made if it fails."""
         now = self._wall()
         pipeline = self._client.pipeline(transaction=False)
         for kind, key, record in changes:
@@ -160,7 +158,7 @@ class RedisBackend:
                     raise result
 
     async def listing(self, kind: StoreKind) -> list[tuple[str, Record]]:
-        """Keys of a kind with records that lack their values; those that are none are left out."""
+        """List keys of a kind with records that lack their values; other strings are left out."""
         start = self._key(kind, "")
         found: list[tuple[str, Record]] = []
         cursor = 0
@@ -182,7 +180,7 @@ class RedisBackend:
                     return found[:MAX_LISTED]
 
     async def claim(self, kind: StoreKind, key: str, seconds: float) -> str | None:
-        """A token, unless somebody else holds the claim."""
+        """Return a token, unless another engine holds the claim."""
         token = secrets.token_hex(8)
         with _errors():
             held = await self._client.set(
@@ -191,7 +189,7 @@ class RedisBackend:
         return token if held else None
 
     async def release(self, kind: StoreKind, key: str, token: str) -> None:
-        """Give a claim up, if it still is ours."""
+        """Give a claim up, if it is still held with this token."""
         with _errors():
             await self._client.eval(RELEASE, 1, self._claim_key(kind, key), token)
 
@@ -229,12 +227,12 @@ _UNWRITABLE = (
     exceptions.NoPermissionError,
 )
 _UNWRITABLE_WORDS = ("MISCONF ", "NOREPLICAS ")
-"""How Redis says that it can be read and will not be written, where redis-py has no class."""
+"""How Redis says that it can be read but not written, for which redis-py has no class."""
 
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """Make of what redis-py raises what a store raises."""
+    """Turn the exceptions of redis-py into those of a store."""
     try:
         yield
     except exceptions.ResponseError as error:

@@ -1,10 +1,9 @@
 """One file on this host: ``sqlite:///PATH``.
 
-All of SQLite runs in a thread of its own, so that a slow disk holds nobody up.
-The file is ours alone: whatever is wrong with it, that of another program is
-never written to, a damaged one is set aside under a name with the time and
-nothing of it is deleted (but the oldest of several such), and the service goes
-on with an empty one.
+All of SQLite runs in a thread of its own, so that a slow disk holds up no assessment. The file
+belongs to this engine alone. A file of another program is never written to. A damaged file is
+renamed, with the time in its name, and the service goes on with an empty one; only the oldest
+of several such files is deleted.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 
 APPLICATION_ID = 0x52544C53
-"""``RTLS``, in the header of the file: so we know ours from another program's."""
+"""``RTLS``, in the header of the file: it tells our file from another program's."""
 
 MIGRATIONS = (
     (
@@ -62,7 +61,7 @@ MIGRATIONS = (
         "CREATE INDEX record_used ON record (kind, used)",
     ),
     (
-        # Of what was written without a digest nobody can tell whether it is undamaged.
+        # A record that was written without a digest cannot be checked for damage.
         "DELETE FROM record",
         "ALTER TABLE record ADD COLUMN digest BLOB NOT NULL DEFAULT x''",
     ),
@@ -70,25 +69,25 @@ MIGRATIONS = (
 """The statements that lead from each version of the schema (user_version) to the next."""
 
 BUSY_WAIT = 0.5
-"""Seconds that we wait for another process that has locked the file."""
+"""Seconds to wait for another process that has locked the file."""
 
 MAX_QUEUED = 64
 """Operations that wait for the disk; more are refused at once."""
 
 SWEEP_INTERVAL = 60.0
-"""Seconds between two looks for records whose time is over."""
+"""Seconds between two sweeps for records whose time is over."""
 
 SWEEP_GRACE = 86_400.0
-"""Seconds for which they stay all the same: a clock that runs ahead for an hour loses nothing."""
+"""Seconds for which they stay nevertheless: a clock that is ahead for an hour loses nothing."""
 
 USED_STEP = 3_600.0
 """Seconds after which it is worth noting that a record was used again."""
 
 MAX_NOTED = 10_000
-"""Uses that are noted, until something is written."""
+"""Uses that are noted until the next write."""
 
 EVICTED = 8
-"""Records that go at once, if there are many and no room: for one it is not worth while."""
+"""Records that are evicted at once, if there are many: one at a time is not worth the work."""
 
 MAX_DAMAGED = 3
 """Damaged files that are kept."""
@@ -96,13 +95,13 @@ MAX_DAMAGED = 3
 WAL_LIMIT = 4 << 20
 """Octets to which the write-ahead log shrinks again after having grown."""
 
-# A record takes the place of an earlier one that is deleted first: where there is one all
-# the same, index and table are not of one mind.
+# A record is written after the earlier one was deleted; a leftover row (SQLITE_CONSTRAINT) means
+# that index and table disagree.
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT)
 _UNWRITABLE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY)
 
 _NO_TEXT = "SQLite says what is wrong in octets that are no text"
-"""What a UnicodeDecodeError means: a message that quotes a damaged name cannot be made text."""
+"""The meaning of a UnicodeDecodeError: a message that quotes a damaged name cannot be decoded."""
 
 _log = log.get_logger("store")
 
@@ -110,12 +109,15 @@ T = TypeVar("T")
 
 
 class _Damaged(Exception):
-    """The file is no database, or not as we made it; the text says how that shows."""
+    """The file is no database, or not one of ours; the text says how that shows.
+
+    It is set aside, and the caller begins with an empty one.
+    """
 
 
 @dataclass(slots=True)
 class _Total:
-    """What there is of one kind."""
+    """The number and size of the records of one kind."""
 
     records: int = 0
     octets: int = 0
@@ -125,12 +127,13 @@ class SqliteBackend:
     """Implements :class:`requiretls_milter.store.base.Backend`.
 
     Args:
-        path: of the file; it is made where there is none, its directory is not.
+        path: of the file, which is created if need be; its directory is not.
         counters: where damaged files and evictions are counted.
-        max_records: records of all kinds; then the least used of the kind
-            that has most of them go.
+        max_records: records of all kinds; beyond that, the least used of the kind
+            that has most are evicted.
         max_bytes: octets of all records, likewise.
-        wall: a clock.
+        wall: a clock, in seconds since the epoch.
+        thread: runs all operations, one after another; closed with the backend.
     """
 
     shared = False
@@ -146,18 +149,19 @@ class SqliteBackend:
         max_records: int = MAX_RECORDS,
         max_bytes: int = MAX_BYTES,
         wall: Callable[[], float] = time.time,
+        thread: ThreadPoolExecutor | None = None,
     ) -> None:
         self.name = f"sqlite://{path}"
         self._file = _File(path, counters, max_records, max_bytes, wall)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="store")
         self._slots = threading.BoundedSemaphore(MAX_QUEUED)
 
     async def open(self) -> None:
-        """Open the file, or see whether it still is the one that we have open."""
+        """Open the file, or check that it still is the one that is open."""
         await self._run(self._file.open)
 
     async def get(self, kind: StoreKind, key: str, now: float) -> Record | None:
-        """The record as it is, also where its time is over."""
+        """Read a record as it is, even if its time is over."""
         return await self._run(lambda: self._file.get(kind, key, now))
 
     async def write(self, changes: Sequence[Change]) -> None:
@@ -165,18 +169,18 @@ class SqliteBackend:
         await self._run(lambda: self._file.write(changes))
 
     async def listing(self, kind: StoreKind) -> list[tuple[str, Record]]:
-        """Keys of a kind, the most used ones, with records that lack their values."""
+        """List keys of a kind, the most recently used, with records that lack their values."""
         return await self._run(lambda: self._file.listing(kind))
 
     async def claim(self, kind: StoreKind, key: str, seconds: float) -> str | None:
-        """The file is this engine's alone: always granted."""
+        """Grant it: the file belongs to this engine alone."""
         return ""
 
     async def release(self, kind: StoreKind, key: str, token: str) -> None:
-        """Nobody waits."""
+        """Do nothing: no other engine waits."""
 
     async def close(self) -> None:
-        """Close the file; whoever hangs on a disk that does not answer is left to it."""
+        """Close the file; an operation that hangs on the disk is abandoned."""
         try:
             await self._run(self._file.close)
         finally:
@@ -191,7 +195,7 @@ class SqliteBackend:
 
 
 class _File:
-    """The file, as its thread sees it. Every method may raise StoreError."""
+    """The file, for use in its thread. Every method may raise StoreError."""
 
     def __init__(
         self,
@@ -215,7 +219,7 @@ class _File:
     # ------------------------------------------------------------ opening
 
     def open(self) -> None:
-        """Open the file, or see whether it still is the one that we have open."""
+        """Open the file, or check that it still is the one that is open."""
         with self._errors():
             self._ready()
 
@@ -231,7 +235,7 @@ class _File:
 
     def _ready(self) -> sqlite3.Connection:
         if self._db is not None and self._identity() != self._opened:
-            self._close()  # somebody removed the file, or put another one in its place
+            self._close()  # the file was removed, or replaced by another one
         if self._db is None:
             self._prepare()
             try:
@@ -252,7 +256,7 @@ class _File:
         return (found.st_dev, found.st_ino)
 
     def _prepare(self) -> None:
-        """Make the file where there is none, and see that it is ours and nobody else's."""
+        """Create the file if need be, and make sure that only our user has access to it."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         try:
             descriptor = os.open(self._path, flags, 0o600)
@@ -272,7 +276,7 @@ class _File:
             os.close(descriptor)
 
     def _connect(self) -> sqlite3.Connection:
-        """Open a file that is there, look whether it is sound, and bring its schema up to date."""
+        """Open an existing file, check that it is sound, and bring its schema up to date."""
         db = sqlite3.connect(self._path, timeout=BUSY_WAIT, isolation_level=None)
         db.text_factory = _text
         try:
@@ -305,7 +309,7 @@ class _File:
         return db
 
     def _examine(self, db: sqlite3.Connection) -> int:
-        """The version of the schema, of a file that is sound and ours."""
+        """Return the version of the schema of a file that is sound and ours."""
         db.execute("PRAGMA trusted_schema = OFF")
         db.execute("PRAGMA cell_size_check = ON")
         (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -356,7 +360,7 @@ class _File:
     # ------------------------------------------------------------ records
 
     def get(self, kind: StoreKind, key: str, now: float) -> Record | None:
-        """The record as it is, also where its time is over."""
+        """Read a record as it is, even if its time is over."""
         with self._errors():
             found = self._open_now().execute(
                 "SELECT value, written, keep_until, digest, used "
@@ -373,14 +377,14 @@ class _File:
             return record
 
     def listing(self, kind: StoreKind) -> list[tuple[str, Record]]:
-        """Keys of a kind, the most used ones, with records that lack their values."""
+        """List keys of a kind, the most recently used, with records that lack their values."""
         with self._errors():
             rows = self._open_now().execute(
                 "SELECT key, written, keep_until FROM record WHERE kind = ? "
                 "ORDER BY used DESC LIMIT ?",
                 (kind.value, MAX_LISTED),
             )
-            # They have no digest of their own: what no time can be is damage, and passed over.
+            # Rows without values cannot be checked by digest; a time that is no number is damage.
             return [
                 (key, Record(b"", written, until))
                 for key, written, until in rows
@@ -443,9 +447,9 @@ class _File:
             totals.octets -= sum(one for (one,) in octets)
 
     def _make_room(self, db: sqlite3.Connection) -> int:
-        """Sweep, and let the least used go where there is too much; returns how many.
+        """Sweep, and evict the least used records if there are too many; returns how many.
 
-        They go from the kind that has most: a flood of one kind costs the
+        They are taken from the kind that has most: a flood of one kind costs the
         others nothing.
         """
         now = self._wall()
@@ -485,7 +489,7 @@ class _File:
 
     @contextmanager
     def _errors(self, *, writing: bool = False) -> Iterator[None]:
-        """Make of SQLite's errors ours, and of the connection what can still be used."""
+        """Turn SQLite's errors into those of a store, and close a connection that is of no use."""
         try:
             yield
         except _Damaged as error:
@@ -525,14 +529,14 @@ class _File:
 
 
 def _text(octets: bytes) -> str:
-    """A key, or what else is text: damaged octets are no reason to read nothing at all."""
+    """Decode a key or other text; damaged octets must not make the whole file unreadable."""
     return octets.decode("ascii", "replace")
 
 
 def _undamaged(
     kind: StoreKind, key: str, value: object, written: object, until: object, kept: object
 ) -> Record:
-    """The record in some columns, which may hold anything where a page was damaged."""
+    """Make a record of columns, which may hold anything if a page was damaged."""
     if isinstance(value, bytes) and isinstance(written, float) and isinstance(until, float):
         record = Record(value, written, until)
         if kept == digest(kind, key, record):
@@ -569,5 +573,5 @@ def _migrate(db: sqlite3.Connection, version: int) -> None:
 
 
 def _code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; 0 where the error is not from SQLite itself."""
+    """SQLite's primary result code; 0 if the error is not from SQLite itself."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

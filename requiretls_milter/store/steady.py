@@ -1,13 +1,13 @@
-"""A store that does not fail: what its backend cannot do now, memory does until it can.
+"""A store that does not fail: memory stands in for whatever its backend cannot do now.
 
-Nobody waits for the backend to write: what is put is held in memory and written
-by a task of our own, many records at a time. Who reads waits for the read
-deadline at most, and only once: after a failure memory answers at once, until
-the task has found the backend well again and has written what came meanwhile.
+No caller waits for the backend to write: what is put is held in memory and written by a task
+of the store's own, many records at a time. A reader waits for the read deadline at most, and
+only once: after a failure memory answers at once, until the task finds the backend working again
+and has written what came in between.
 
-What the backend does not have (it was evicted, or flushed, or the file is a new
-one), memory may still have: it is as good as its time says. What the backend has
-and is damaged is replaced by what memory has, or removed.
+Memory may still have what the backend does not (it was evicted, or flushed, or the file is a
+new one): such a record is as good as its time says. A damaged record of the backend is replaced
+by the one in memory, or removed.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from requiretls_milter.bounded import BoundedMap
 from requiretls_milter.store.base import (
     LONGEST,
     MAX_KEY,
@@ -45,14 +45,14 @@ MIRROR_BYTES = 16 << 20
 """Octets of these."""
 
 MAX_PENDING = 10_000
-"""Changes that wait to be written, where the configuration says nothing else; the oldest are
-given up then, and stay in memory only."""
+"""Changes that wait to be written, unless configured. Beyond that the oldest are given up: they
+stay in memory only."""
 
 BATCH = 200
 """Changes that are written at once."""
 
 FIRST_PAUSE = 1.0
-"""Seconds after a failure until the backend is tried again, the first time."""
+"""Seconds after a first failure until the backend is tried again."""
 
 LAST_PAUSE = 30.0
 """Seconds to which that pause doubles."""
@@ -61,10 +61,10 @@ JITTER = 0.2
 """Part of a pause that is added at random: a fleet should not come back all at once."""
 
 START_WAIT = 5.0
-"""Seconds that the start of the engine waits for the store at most."""
+"""Seconds for which the start of the engine waits for the store, at most."""
 
 CLOSE_WAIT = 2.0
-"""Seconds that the end of the engine waits for the last records to be written."""
+"""Seconds for which the end of the engine waits for the last records to be written."""
 
 _log = log.get_logger("store")
 
@@ -77,9 +77,10 @@ class SteadyStore:
     Args:
         backend: where records are kept.
         counters, gauges: where failures are counted, and ``store_up`` is shown.
-        memory: what stands in.
+        memory: the stand-in.
         max_pending: changes that wait to be written.
-        first_pause, last_pause: seconds between two tries to come back.
+        first_pause, last_pause: the shortest and the longest time between two attempts
+            to reach the backend again, in seconds.
     """
 
     def __init__(
@@ -98,11 +99,10 @@ class SteadyStore:
         self._counters = counters
         self._gauges = gauges
         self._memory = MemoryStore(MIRROR_RECORDS, MIRROR_BYTES) if memory is None else memory
-        self._max_pending = max_pending
         self._first_pause = first_pause
         self._last_pause = last_pause
         self._jitter = jitter
-        self._pending: OrderedDict[tuple[StoreKind, str], Record | None] = OrderedDict()
+        self._pending: BoundedMap[tuple[StoreKind, str], Record | None] = BoundedMap(max_pending)
         self._readable = False
         self._down_since: float | None = None
         self._up_since = 0.0
@@ -118,18 +118,23 @@ class SteadyStore:
 
     @property
     def up(self) -> bool:
-        """Whether the backend is read, and was written when it was written last."""
+        """Whether the backend can be read, and the last write to it succeeded."""
         return self._readable and self._down_since is None
 
     @property
     def pending(self) -> int:
-        """Changes that wait to be written."""
+        """The number of changes that wait to be written."""
         return len(self._pending)
 
-    # ------------------------------------------------------------ its life
+    @property
+    def max_pending(self) -> float:
+        """How many changes may wait."""
+        return self._pending.limit
+
+    # ------------------------------------------------------------ start and end
 
     async def start(self) -> None:
-        """Open the backend, or have it opened as soon as that works."""
+        """Open the backend, or go on in memory until that works."""
         self._gauges.set("store_up", 0.0)
         self._wake.set()
         self._work = asyncio.create_task(self._run(), name="store")
@@ -161,9 +166,9 @@ class SteadyStore:
     # ------------------------------------------------------------ records
 
     async def get(self, kind: StoreKind, key: str, now: float) -> bytes | None:
-        """The record, unless there is none or its time is over."""
+        """Read a record; None if there is none or its time is over."""
         if (kind, key) in self._pending:
-            waiting = self._pending[kind, key]
+            waiting = self._pending.get((kind, key))
             return waiting.value if waiting is not None and alive(waiting, now) else None
         if not self._readable:
             return await self._memory.get(kind, key, now)
@@ -174,7 +179,7 @@ class SteadyStore:
         except StoreDataError as error:
             self._count(StoreOperation.DECODE)
             _log.warning("store_record_bad", store=self._backend.name, error=str(error))
-            if (kind, key) not in self._pending:  # unless somebody was quicker to replace it
+            if (kind, key) not in self._pending:  # unless it has just been replaced
                 self._change(kind, key, self._memory.record(kind, key))
         except StoreError as error:
             self._failed(StoreOperation.READ, error)
@@ -187,7 +192,7 @@ class SteadyStore:
     async def put(
         self, kind: StoreKind, key: str, value: bytes, keep_until: float, now: float
     ) -> None:
-        """Keep a record in the place of an earlier one; not one that is too long, or over."""
+        """Keep a record in the place of an earlier one, unless it is too long or over."""
         record = Record(value, now, min(keep_until, now + LONGEST))
         if len(value) > MAX_VALUE or len(key) > MAX_KEY or not key.isascii():
             self._count(StoreOperation.WRITE)
@@ -205,23 +210,20 @@ class SteadyStore:
         self._change(kind, key, None)
 
     def _change(self, kind: StoreKind, key: str, record: Record | None) -> None:
-        self._pending.pop((kind, key), None)
-        self._pending[kind, key] = record
-        if len(self._pending) > self._max_pending:
-            self._pending.popitem(last=False)
+        if self._pending.put((kind, key), record):
             self._counters.inc("saturated_total", (Bound.STORE_QUEUE,))
             self._counters.inc("store_evicted_total")
         self._wake.set()
 
     async def listing(self, kind: StoreKind, now: float) -> list[Listed]:
-        """What there is of a kind whose time is not over."""
+        """List the records of a kind whose time is not over."""
         if self._readable:
             try:
                 listed = await self._bounded(
                     self._backend.listing(kind), self._backend.open_deadline
                 )
             except StoreError as error:
-                # Much is asked for: that this took too long says little of the rest.
+                # A listing is long: that it took too long says little of other operations.
                 self._count(StoreOperation.LIST)
                 _log.warning("store_not_listed", store=self._backend.name, error=str(error))
             else:
@@ -235,7 +237,7 @@ class SteadyStore:
     # ------------------------------------------------------------ claims
 
     async def claim(self, kind: StoreKind, key: str, seconds: float) -> str | None:
-        """See :meth:`Store.claim`; granted where the fleet cannot be asked."""
+        """See :meth:`Store.claim`; granted if the fleet cannot be asked."""
         if not self._readable or not self.shared:
             return ""
         try:
@@ -247,12 +249,12 @@ class SteadyStore:
             return ""
 
     async def release(self, kind: StoreKind, key: str, token: str) -> None:
-        """See :meth:`Store.release`. Where it fails the claim ends by itself."""
+        """See :meth:`Store.release`. If it fails, the claim ends by itself."""
         if not token or not self._readable:
             return
         try:
             if (kind, key) in self._pending:
-                await self._write([(kind, key, self._pending[kind, key])])
+                await self._write([(kind, key, self._pending.get((kind, key)))])
             await self._bounded(
                 self._backend.release(kind, key, token), self._backend.write_deadline
             )
@@ -262,7 +264,7 @@ class SteadyStore:
     # ------------------------------------------------------------ writing, and coming back
 
     async def _run(self) -> None:
-        """Open, write, and where that fails try again; the life of a task."""
+        """Open and write, and try again after a failure; runs as a task."""
         while True:
             await self._wake.wait()
             if self._down_since is not None:
@@ -301,8 +303,8 @@ class SteadyStore:
         await self._bounded(self._backend.write(batch), self._backend.write_deadline)
         for kind, key, record in batch:
             # It may have been changed again while it was written.
-            if self._pending.get((kind, key), self) is record:
-                del self._pending[kind, key]
+            if self._pending.get((kind, key)) is record:
+                self._pending.pop((kind, key))
 
     async def _bounded(self, work: Awaitable[T], seconds: float) -> T:
         task = asyncio.current_task()
@@ -316,10 +318,10 @@ class SteadyStore:
             raise
         except Exception as error:
             _log.exception("store_failed", store=self._backend.name, error=repr(error))
-            raise StoreError(f"a mistake of ours: {error!r}") from error
+            raise StoreError(f"internal error: {error!r}") from error
         if task is not None and task.cancelling() > before:
-            # A client library may take a cancellation for its own (asyncio.wait_for does so,
-            # before Python 3.12); ours must end what it was meant for.
+            # A client library may take a cancellation for its own (asyncio.wait_for does so
+            # before Python 3.12); this task was meant, and must end.
             raise asyncio.CancelledError
         return result
 

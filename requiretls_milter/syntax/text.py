@@ -20,6 +20,9 @@ MAX_TEXT = 200
 MAX_QUOTED = 60
 """Characters that :func:`escaped` and :func:`quoted` keep: as many as a sentence has room for."""
 
+LINE_WIDTH = 96
+"""Characters of a line of text that people read: findings, comments in a file, the manual."""
+
 _CUT = "..."
 """The end of a text that was cut."""
 

@@ -25,7 +25,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from requiretls_milter.config import Limits
+from requiretls_milter.config import Config, Limits
 from requiretls_milter.ipc.client import EngineClient
 from requiretls_milter.model import Forecast, Question, Requirement
 from requiretls_milter.telemetry import log
@@ -163,7 +163,9 @@ allow_networks = ["127.0.0.0/8"]
 
 @contextlib.contextmanager
 def _client(service: Service) -> Iterator[EngineClient]:
-    client = EngineClient(str(service.engine_path), worker="bench")
+    client = EngineClient(
+        Config.model_validate({"engine": {"socket": str(service.engine_path)}}), worker="bench"
+    )
     try:
         deadline = time.monotonic() + PATIENCE
         while not client.connected and time.monotonic() < deadline:

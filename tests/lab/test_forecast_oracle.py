@@ -76,9 +76,7 @@ async def assess(lab: Lab, asked: Sequence[Question]) -> dict[Question, Forecast
     config = labconfig.settings(lab, labconfig.all_transports(), probe=PROBE)
     counters = Counters()
     live = Collector(config)
-    source = CachedSource(
-        live, store=MemoryStore(), retry_after=config.probe.retry_after, counters=counters
-    )
+    source = CachedSource(live, MemoryStore(), config, counters)
     trust = TrustStore.load(config.probe.ca_file)
     patient = config.limits.model_copy(update={"assessment_timeout": 60.0})
     config = config.model_copy(update={"limits": patient})

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from requiretls_milter.engine.outage import LEAST
+from requiretls_milter.engine.outage import MIN_FAILED
 from tests.lab import labconfig
 from tests.lab.lab import Lab
 from tests.lab.milter import Milter
@@ -674,7 +674,7 @@ def test_without_a_resolver_nothing_is_forecast_that_is_not_known(
 
 def test_with_port_25_blocked_no_domain_is_judged(lab: Lab) -> None:
     """Servers of five networks, to which no packet comes through; then one that is there."""
-    blocked = [place(f"blocked{number}") for number in range(LEAST)]
+    blocked = [place(f"blocked{number}") for number in range(MIN_FAILED)]
     lab.world.add(blocked)
     for number, where in enumerate(blocked):
         (host,) = lab.hosts(where)
@@ -699,7 +699,7 @@ def test_with_port_25_blocked_no_domain_is_judged(lab: Lab) -> None:
     with Milter(
         lab, transport=labconfig.all_transports(), postfix=patient, rules=waiting
     ) as milter:
-        with ThreadPoolExecutor(LEAST) as pool:
+        with ThreadPoolExecutor(MIN_FAILED) as pool:
             assert {status for status, _ in pool.map(ask, blocked)} <= {"unknown", "4.4.1"}
         (told,) = milter.wait("outbound_unreachable")
         assert (told["service"], told["level"]) == ("smtp", "error")

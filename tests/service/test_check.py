@@ -12,13 +12,13 @@ import pytest
 from requiretls_milter import config as configuration
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
-from requiretls_milter.engine.server import EngineDoor, EngineState
+from requiretls_milter.engine.server import EngineServer
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.telemetry.aggregate import Aggregate
 from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.support.cliworld import World, command, start
+from tests.support.engineview import SetEngine
 
 NO_REQUIRETLS = b"250 mx.test\r\n"
 
@@ -283,23 +283,21 @@ async def test_text_for_a_pipe_is_plain_and_fits(world: World) -> None:
 
 
 class Warm:
-    """The engine's door of a running service, with its own view of the world."""
+    """The engine of a running service, with a configuration of its own."""
 
     def __init__(self, config: configuration.Config) -> None:
         trust = TrustStore.load(config.probe.ca_file)
-        self.source = CachedSource(
-            Collector(config), store=MemoryStore(), retry_after=60, counters=Counters()
-        )
+        self.source = CachedSource(Collector(config), MemoryStore(), config, Counters())
         self.assessor = Assessor(config, self.source, trust, Counters(), Gauges())
-        state = EngineState(self.assessor, 1, config.assessment_digest())
-        self.door = EngineDoor(config.engine.socket, lambda: state, Aggregate(), dict)
+        engine = SetEngine(self.assessor, assessment_digest=config.assessment_digest())
+        self.server = EngineServer(config.engine.socket, engine)
 
     async def __aenter__(self) -> Warm:
-        await self.door.open()
+        await self.server.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.door.close()
+        await self.server.close()
         await self.assessor.close()
         await self.source.close()
 
@@ -318,10 +316,10 @@ async def test_a_running_engine_with_the_same_settings_is_asked(world: World) ->
         assert server.connections == 2
 
 
-async def test_an_engine_that_looks_at_the_world_otherwise_is_not_asked(world: World) -> None:
+async def test_an_engine_with_other_settings_is_not_asked(world: World) -> None:
     server = await world.server("mx.good.test")
     hop = f"[mx.good.test]:{server.port}"
-    theirs = world.config("mta.mx_session_limit = 1", name="theirs.toml")
+    theirs = world.config("mta.mx_address_limit = 1", name="theirs.toml")
     async with Warm(configuration.load(Path(theirs))):
         for _ in range(2):
             done = await command("check", hop, "--config", world.config())
@@ -329,7 +327,7 @@ async def test_an_engine_that_looks_at_the_world_otherwise_is_not_asked(world: W
         assert server.connections == 2
 
 
-async def test_a_socket_where_nobody_answers_does_not_hold_us_up(world: World) -> None:
+async def test_an_engine_that_does_not_answer_delays_little(world: World) -> None:
     fine = await good(world)
     path = world.config()
     with socket.socket(socket.AF_UNIX) as mute:

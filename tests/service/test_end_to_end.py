@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.ipc import client
+from requiretls_milter.ipc import query
 from requiretls_milter.model import Feature, ProbeStage
 from tests.support.authority import Authority
 from tests.support.dnsserver import SILENT, failure
@@ -165,7 +165,7 @@ def look_again(service: Service) -> None:
 
     The forecast that a worker keeps lives as long as the records: a second.
     """
-    client.evidence(str(service.engine_path), "renewing.test", refresh=True)
+    query.evidence(str(service.engine_path), "renewing.test", refresh=True)
     time.sleep(1.1)
 
 
@@ -214,17 +214,17 @@ def test_the_command_line_shares_the_evidence_of_the_running_engine(
 ) -> None:
     service = make(internet.config, workers=1).start()
     path = str(service.engine_path)
-    status = client.status(path)
+    status = query.status(path)
     assert status.workers == ("worker-1",)
     assert status.pid == service.children["engine"]
     before = internet.good.connections
-    (probe,) = client.evidence(path, "good.test").hosts[0].probes
+    (probe,) = query.evidence(path, "good.test").hosts[0].probes
     assert probe.stage is ProbeStage.DONE
     assert probe.requiretls
     assert probe.chain
-    assert client.evidence(path, "good.test").hosts[0].probes == (probe,)
+    assert query.evidence(path, "good.test").hosts[0].probes == (probe,)
     assert internet.good.connections == before + 1
-    (again,) = client.evidence(path, "good.test", refresh=True).hosts[0].probes
+    (again,) = query.evidence(path, "good.test", refresh=True).hosts[0].probes
     assert internet.good.connections == before + 2
     assert again.probed_at > probe.probed_at
 

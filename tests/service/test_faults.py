@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.engine.outage import LEAST
+from requiretls_milter.engine.outage import MIN_FAILED
 from tests.service.conftest import QUIET
 from tests.support.dnsserver import failure
 from tests.support.milterclient import MilterClient
@@ -177,7 +177,7 @@ def test_dead_zones_are_no_outage_and_one_ends_without_any_mail(
     make: Make, internet: World
 ) -> None:
     config = internet.config.replace("[probe]\n", "[probe]\nretry_after = 1\n")
-    often = {"engine.process.ASKING_TICK": 0.05, "engine.cache.LEAST_ASKING_PAUSE": 0.2}
+    often = {"engine.process.RECHECK_TICK": 0.05, "engine.reachability.MIN_RECHECK_INTERVAL": 0.2}
     service = make(config, limits=often, workers=1).start()
     zones = iter(f"example-{number}.org" for number in range(100))
     well = [("good.test", "MX"), ("mx.good.test", "A"), ("mx.good.test", "AAAA")]
@@ -195,7 +195,7 @@ def test_dead_zones_are_no_outage_and_one_ends_without_any_mail(
 
     assert "forecast=2.0.0; " in service.send("<bob@good.test>")[0]
     before = times_asked()
-    for _ in range(2 * LEAST):
+    for _ in range(2 * MIN_FAILED):
         one_more_fails()
     eventually(lambda: times_asked() > before)  # which it would not be by mail, for 300 s
     assert reachable()

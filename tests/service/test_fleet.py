@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.engine import cache as module
-from requiretls_milter.engine.cache import POLICY_GRACE, POLICY_REFRESH, CachedSource
+from requiretls_milter.config import Config
+from requiretls_milter.engine import fleet as module
+from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.policies import POLICY_GRACE, POLICY_REFRESH
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.gathering import ANY_AGE
 from requiretls_milter.evidence.mta_sts import StsRecord
@@ -67,14 +69,7 @@ class Engine:
         self.store = store
         self.source = Source(self.clocks)
         self.counters = Counters()
-        self.cache = CachedSource(
-            self.source,
-            store=store,
-            retry_after=60,
-            counters=self.counters,
-            wall=self.clocks.wall,
-            monotonic=self.clocks.monotonic,
-        )
+        self.cache = CachedSource(self.source, store, Config(), self.counters, clocks=self.clocks)
 
     def publish(self, policy: MtaStsPolicy) -> None:
         self.source.script["mta_sts"] = MtaStsEvidence(policy, expires=policy.max_age)

@@ -81,7 +81,7 @@ class World:
         return server
 
     def down(self, name: str, port: int, host: str = "127.0.0.1") -> None:
-        """A host with a TLSA record, where nobody listens."""
+        """A host with a TLSA record on which no server listens."""
         self.address(name, host)
         self.tlsa(name, port, self.authority.issue(name))
 

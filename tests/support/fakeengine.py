@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from requiretls_milter.ipc.framing import Unframer
 from requiretls_milter.ipc.wire import (
     CountersRequest,
     ForecastReply,
     ForecastRequest,
     Request,
-    Unframer,
     decode_request,
     encode,
 )

@@ -68,7 +68,6 @@ DEFAULTS_3_11 = {
     "smtp_host_lookup": "dns",
     "smtp_dns_resolver_options": "",
     "smtp_mx_address_limit": "5",
-    "smtp_mx_session_limit": "2",
     "smtp_address_preference": "any",
     "smtp_tls_CAfile": "",
     "smtp_tls_CApath": "/etc/ssl/certs",

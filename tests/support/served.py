@@ -21,8 +21,9 @@ from typing import Any, NoReturn
 import milter as libmilter
 
 from requiretls_milter import config
+from requiretls_milter.ipc.unixsocket import SocketError
 from requiretls_milter.milter import adapter, transaction
-from requiretls_milter.milter.listener import Listener, SocketError
+from requiretls_milter.milter.listener import Listener
 from requiretls_milter.model import (
     Forecast,
     Outcome,

@@ -25,6 +25,14 @@ def test_help_names_each_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"\n  {name} " in done.out
 
 
+@pytest.mark.parametrize("group", [[], ["config"], ["mta"], ["export"]])
+def test_help_names_each_command_in_a_whole_sentence(
+    group: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = call(capsys, *group, "--help").out.split("Commands:")[1].strip().splitlines()
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed), listed
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["frobnicate"], ["config"], ["config", "explain", "a"], ["serve", "x"]]
 )

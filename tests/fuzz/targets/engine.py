@@ -1,4 +1,4 @@
-"""What comes in at the engine's door, and at the workers' side of it."""
+"""What comes in at the engine's socket, and at the workers' side of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from requiretls_milter.engine import records
 from requiretls_milter.evidence.mta_sts import MAX_AGE, read_record
 from requiretls_milter.evidence.probe import FRESH
 from requiretls_milter.ipc import wire
+from requiretls_milter.ipc.framing import Unframer, WireError, frame
 from requiretls_milter.store.base import CLOCK_SKEW
 from requiretls_milter.syntax.text import MAX_TEXT
 from tests.fuzz import expect
@@ -15,7 +16,7 @@ def wire_request(data: bytes) -> None:
     """A frame's content, in the direction of the engine."""
     try:
         request = wire.decode_request(data)
-    except wire.WireError as error:
+    except WireError as error:
         expect_error(error)
         return
     assert wire.decode_request(wire.encode(request)[4:]) == request
@@ -25,13 +26,13 @@ def wire_reply(data: bytes) -> None:
     """A frame's content, in the direction of a worker."""
     try:
         reply = wire.decode_reply(data)
-    except wire.WireError as error:
+    except WireError as error:
         expect_error(error)
         return
     assert wire.decode_reply(wire.encode(reply)[4:]) == reply
 
 
-def expect_error(error: wire.WireError) -> None:
+def expect_error(error: WireError) -> None:
     """Its text fits into an error reply, which can be sent."""
     assert len(str(error)) <= wire.MAX_ERROR
     wire.encode(wire.error_reply(0, str(error)))
@@ -52,18 +53,18 @@ def wire_frames(data: bytes) -> None:
 
 
 def _frames(pieces: list[bytes], limit: int) -> tuple[list[bytes], str]:
-    unframer = wire.Unframer(limit)
+    unframer = Unframer(limit)
     found: list[bytes] = []
     for piece in pieces:
         try:
             found += unframer.feed(piece)
-        except wire.WireError as error:
+        except WireError as error:
             expect.one_line(str(error), wire.MAX_ERROR)
             return found, str(error)
         assert unframer.pending < limit + 4
-    for frame in found:
-        assert 0 < len(frame) <= limit
-        assert wire.Unframer().feed(wire.frame(frame)) == [frame]
+    for payload in found:
+        assert 0 < len(payload) <= limit
+        assert Unframer().feed(frame(payload)) == [payload]
     return found, ""
 
 

@@ -55,7 +55,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
 
 def test_a_syntax_error_is_told_with_line_and_column(tmp_path: Path) -> None:
     (mistake,) = mistakes(tmp_path, "[milter]\nworkers = 3 4\n")
-    assert "config.toml: no valid TOML" in mistake
+    assert "config.toml: not valid TOML" in mistake
     assert "line 2, column 13" in mistake
 
 
@@ -91,95 +91,6 @@ def test_a_file_has_a_mebibyte_at_most(tmp_path: Path, over: int, accepted: bool
 def test_an_endless_file_is_not_read_to_its_end() -> None:
     with pytest.raises(ConfigError, match="larger than"):
         config.load(Path("/dev/zero"))
-
-
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
-    found = mistakes(
-        tmp_path,
-        """
-        [milter]
-        workers = 0
-        sockte = "x"
-        [mta]
-        profile = "sendmail"
-        [probe]
-        ca_file = "/nonexistent/ca.pem"
-        """,
-    )
-    assert [mistake.split(":", 1)[0] for mistake in found] == [
-        "milter.workers",
-        "milter.sockte",
-        "mta.profile",
-        "probe.ca_file",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("section", "key", "meant"),
-    [
-        ("milter", "sockt", "milter.socket"),
-        ("mta", "tls_securty_level", "mta.tls_security_level"),
-        ("mta.transport.strict", "tls_level", "mta.transport.strict.tls_security_level"),
-        ('rules.recipient."example.org"', "mod", 'rules.recipient."example.org".mode'),
-        ("probe", "tls_security_level", "mta.tls_security_level"),
-        ("milter", "tag_wait", "rules.tag_wait"),
-        ('rules.sender."a.example"', "tag_wait", "rules.tag_wait"),
-        ("rules", "nameserver", "dns.nameservers"),
-    ],
-)
-def test_an_unknown_key_is_told_with_the_nearest_known_one(
-    tmp_path: Path, section: str, key: str, meant: str
-) -> None:
-    (mistake,) = mistakes(tmp_path, f"[{section}]\n{key} = 1\n")
-    assert mistake == f"{section}.{key}: no such key; did you mean {meant}?"
-
-
-def test_a_key_that_is_like_none_is_told_with_those_that_are_known(tmp_path: Path) -> None:
-    (mistake,) = mistakes(tmp_path, "[engine]\nxyzzy = 1\n")
-    assert mistake == "engine.xyzzy: no such key; known here: socket"
-    (mistake,) = mistakes(tmp_path, "[frobnication]\n")
-    assert mistake.startswith("frobnication: no such key; known here: milter, metrics, ")
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "said"),
-    [
-        ("milter.workers", '"2"', 'expected a whole number, got the text "2"'),
-        ("milter.workers", "2.0", "expected a whole number, got a number, 2.0"),
-        ("milter.workers", "true", "expected a whole number, got a boolean, true"),
-        ("milter.socket", "[]", "expected text, got a list"),
-        ("milter.by", "1979-05-27", "expected text, got a date or time"),
-        ("milter.trusted_networks", '"::1"', 'expected a list, got the text "::1"'),
-        ("dns.timeout", '"5"', 'expected a number, got the text "5"'),
-        ("dns.timeout", "inf", "expected a finite number, got a number, inf"),
-        ("dns.timeout", "nan", "expected a finite number, got a number, nan"),
-        ("dns.timeout", "0", "expected more than 0, got a number, 0"),
-        ("dns.timeout", "3601", "expected at most 3600, got a number, 3601"),
-        ("probe.enabled", "1", "expected true or false, got a number, 1"),
-        ("rules.mode", '"rejct"', 'did you mean "reject"?'),
-        ("rules.recipient", "3", "expected a table, got a number, 3"),
-        ('rules.recipient."example.org"', "3", "expected a table, got a number, 3"),
-        ("milter", "3", "expected a table, got a number, 3"),
-    ],
-)
-def test_a_wrong_value_is_told_with_what_was_expected_and_given(
-    tmp_path: Path, key: str, value: str, said: str
-) -> None:
-    (mistake,) = mistakes(tmp_path, f"{key} = {value}\n")
-    assert mistake.startswith(f"{key}: ")
-    assert said in mistake
-
-
-def test_r62_what_stands_in_the_file_cannot_break_out_of_the_message(tmp_path: Path) -> None:
-    found = mistakes(tmp_path, '[rules]\n"a\\nb\\u001b[31m" = 1\nmode = "\\r\\n\\u001b[31mé"\n')
-    for mistake in found:
-        assert mistake.isascii()
-        assert mistake.isprintable()
-
-
-def test_r62_a_long_value_is_told_in_part(tmp_path: Path) -> None:
-    (mistake,) = mistakes(tmp_path, f'rules.mode = "{"x" * 4000}"\n')
-    assert len(mistake) < 200
 
 
 # ---------------------------------------------------------------- files that it names
@@ -270,27 +181,27 @@ def test_a_certificate_without_its_key_is_an_error(
         certificate() + "-----BEGIN PRIVATE KEY-----\nMEFC\n-----END PRIVATE KEY-----\n"
     )
     (mistake,) = mistakes(tmp_path, f'metrics.{given} = "{file}"\n')
-    assert mistake == f"metrics.{missing}: a certificate and its key go together; it is empty"
+    assert mistake == f"metrics.{missing}: empty, but a certificate and its key are needed together"
 
 
 def test_client_certificates_without_tls_are_an_error(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_text(certificate())
     (mistake,) = mistakes(tmp_path, f'metrics.tls_client_ca = "{file}"\n')
-    assert mistake == "metrics.tls_client_ca: wants TLS; metrics.tls_certificate is empty"
+    assert mistake == "metrics.tls_client_ca: needs TLS, but metrics.tls_certificate is empty"
 
 
 def test_metrics_for_everybody_in_clear_are_warned_of(tmp_path: Path) -> None:
     loaded = config.load(write(tmp_path, 'metrics.listen = "192.0.2.1:9894"\n'))
     (warning,) = config.warnings(loaded)
-    assert warning.startswith("metrics.listen: 192.0.2.1 is not only this host's")
+    assert warning.startswith("metrics.listen: 192.0.2.1 can be reached from other hosts")
 
 
 def test_two_sockets_on_one_path_are_an_error(tmp_path: Path) -> None:
     (mistake,) = mistakes(
         tmp_path, 'milter.socket = "unix:/run/a.sock"\nengine.socket = "/run/a.sock"\n'
     )
-    assert mistake == "engine.socket: the same path as milter.socket"
+    assert mistake == "engine.socket: this is the path of milter.socket too"
 
 
 def test_an_override_for_a_local_transport_is_an_error(tmp_path: Path) -> None:
@@ -340,7 +251,7 @@ def test_a_milter_socket_over_tcp_and_one_for_everybody_are_warned_of(tmp_path: 
     (warning,) = config.warnings(
         config.load(write(tmp_path, 'milter.socket = "inet:8894@127.0.0.1"\n'))
     )
-    assert "over TCP whoever reaches the address" in warning
+    assert "over TCP everyone who can reach the address" in warning
     (warning,) = config.warnings(config.load(write(tmp_path, 'milter.socket_mode = "0666"\n')))
     assert "every user" in warning
 

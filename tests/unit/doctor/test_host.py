@@ -8,7 +8,7 @@ import socket
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -22,8 +22,10 @@ from requiretls_milter.doctor import host
 from requiretls_milter.doctor.finding import Finding, Severity
 from requiretls_milter.doctor.mta import attached
 from requiretls_milter.engine.exposition import EngineCollector, Exposition
-from requiretls_milter.engine.scrape import MetricsDoor, tls_context
+from requiretls_milter.engine.scrape import MetricsServer, tls_context
+from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.mirror.section import mirror
+from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
 from requiretls_milter.telemetry.counting import Gauges, Totals
 from tests.support.authority import Authority
 from tests.support.dnsserver import DnsServer, failure, found
@@ -215,19 +217,19 @@ def test_over_tls_the_certificate_must_be_that_of_the_file(
         "tls_client_ca": str(authority.path) if with_clients else "",
     }
     config = configured(metrics=settings)
-    assert host.metrics(config).severity is Severity.ERROR  # nobody is there
+    assert host.metrics(config).severity is Severity.ERROR  # nothing listens there
     up, done = threading.Event(), threading.Event()
 
     async def serve() -> None:
         shown = Exposition(EngineCollector(Totals, Gauges(), tuple))
         assert config.metrics.listen is not None
-        door = MetricsDoor(
+        server = MetricsServer(
             config.metrics.listen, shown, lambda: None, tls=tls_context(config.metrics)
         )
-        await door.open()
+        await server.open()
         up.set()
         await asyncio.to_thread(done.wait)
-        await door.close()
+        await server.close()
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
@@ -367,9 +369,13 @@ def test_r20_a_resolver_that_does_not_validate_is_an_error(
 
 
 def test_r20_a_resolver_on_an_untrusted_path_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "requiretls_milter.evidence.dns._system_nameservers", lambda: [("192.0.2.53", 53)]
-    )
+    def elsewhere(nameservers: Sequence[Nameserver], timeout: float) -> Resolver:
+        """The resolver of a host whose resolv.conf names one on another host."""
+        resolver = Resolver([Nameserver("192.0.2.53", DNS_PORT)], timeout)
+        resolver.trusted = False
+        return resolver
+
+    monkeypatch.setattr(host, "Resolver", elsewhere)
     config = configured(dns={"timeout": 0.1})
     findings = list(host.resolvers(config, None, None))
     assert (findings[0].check, findings[0].severity) == ("resolver_trusted", Severity.ERROR)

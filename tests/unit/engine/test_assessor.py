@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from requiretls_milter import config
+from requiretls_milter.config import Config
 from requiretls_milter.engine.assessor import (
     MAX_FORECAST_LIFE,
     Assessor,
-    CachedSource,
 )
+from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.forecast import judge as judging
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
@@ -35,6 +36,7 @@ from requiretls_milter.syntax import nexthop as nexthops
 from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.support.chains import VALIDITIES, Make, issue
 from tests.support.fakesource import Clocks, FakeSource
+from tests.support.waiting import until
 
 SETTINGS = """
 [mta]
@@ -58,13 +60,11 @@ class Kit:
         self.gauges = Gauges()
         self.cache = CachedSource(
             self.source,
-            store=MemoryStore(),
-            retry_after=60,
-            counters=self.counters,
-            wall=self.clocks.wall,
-            monotonic=self.clocks.monotonic,
+            MemoryStore(),
+            Config(limits=config.Limits() if limits is None else limits),
+            self.counters,
+            clocks=self.clocks,
             jitter=lambda: 0.0,
-            limits=config.Limits() if limits is None else limits,
         )
         self.assessor = Assessor(
             config.parse(text.encode(), "test"),
@@ -72,8 +72,7 @@ class Kit:
             TrustStore.load(""),
             self.counters,
             self.gauges,
-            wall=self.clocks.wall,
-            monotonic=self.clocks.monotonic,
+            clocks=self.clocks,
             **options,
         )
 
@@ -181,7 +180,7 @@ async def test_r60_one_domain_is_looked_at_once_for_all_who_ask(kit: Kit) -> Non
     kit.source.gate = asyncio.Event()
     same = [asyncio.create_task(kit.assessor.assess(question())) for _ in range(50)]
     other = asyncio.create_task(kit.assessor.assess(question("a.example", "plain")))
-    await asyncio.sleep(0.01)
+    await until(lambda: kit.assessor.in_flight == 3)
     kit.source.gate.set()
     forecasts = await asyncio.gather(*same)
     await other
@@ -193,7 +192,7 @@ async def test_r60_one_domain_is_looked_at_once_for_all_who_ask(kit: Kit) -> Non
 async def test_r60_who_is_cancelled_does_not_take_the_answer_from_the_others(kit: Kit) -> None:
     kit.source.gate = asyncio.Event()
     first, second = (asyncio.create_task(kit.assessor.assess(question())) for _ in range(2))
-    await asyncio.sleep(0.01)
+    await until(lambda: kit.assessor.in_flight == 2)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
@@ -218,7 +217,7 @@ async def test_r60_on_the_deadline_the_forecast_is_unknown_and_the_look_goes_on(
     assert kit.results() == {"deadline": 1}
     assert kit.saturated() == {"assessment_timeout": 1}
     kit.source.gate.set()
-    await asyncio.sleep(0.05)
+    await until(lambda: not kit.assessor.in_flight)
     calls = dict(kit.source.calls)
     assert calls["probe 192.0.2.1 mx.a.example"] == 1
     assert (await kit.assessor.assess(question())).status == "5.7.10"
@@ -363,8 +362,7 @@ async def test_a_configured_domain_is_shown_ready_or_not(kit: Kit) -> None:
 async def test_closing_ends_what_is_under_way(kit: Kit) -> None:
     kit.source.gate = asyncio.Event()
     task = asyncio.create_task(kit.assessor.assess(question()))
-    await asyncio.sleep(0.01)
-    assert kit.assessor.in_flight == 2
+    await until(lambda: kit.assessor.in_flight == 2)
     await kit.assessor.close()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -373,7 +371,7 @@ async def test_closing_ends_what_is_under_way(kit: Kit) -> None:
 async def test_finishing_waits_for_what_is_under_way_but_not_for_ever(kit: Kit) -> None:
     kit.source.gate = asyncio.Event()
     task = asyncio.create_task(kit.assessor.assess(question()))
-    await asyncio.sleep(0.01)
+    await until(lambda: kit.assessor.in_flight == 2)
     started = time.monotonic()
     await kit.assessor.finish(0.1)
     assert 0.05 < time.monotonic() - started < 1

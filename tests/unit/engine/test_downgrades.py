@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from requiretls_milter.engine.downgrades import REMEMBERED, Ledger, observations
+from requiretls_milter.engine.downgrades import REMEMBERED, DowngradeTracker, observations
+from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -79,19 +80,19 @@ def evidence(offer: Offer, domain: str = "example.org") -> DomainEvidence:
 
 @dataclass
 class World:
-    """A ledger with its counters."""
+    """A tracker with its counters."""
 
     store: MemoryStore = field(default_factory=MemoryStore)
     counters: Counters = field(default_factory=Counters)
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(self.store, self.counters)
+        self.tracker = DowngradeTracker(RecordStore(self.store, self.counters), self.counters)
 
     def restart(self) -> None:
-        self.ledger = Ledger(self.store, self.counters)
+        self.tracker = DowngradeTracker(RecordStore(self.store, self.counters), self.counters)
 
     async def sees(self, offer: Offer, day: float, domain: str = "example.org") -> float:
-        return await self.ledger.observe(evidence(offer, domain), NOW + day * DAY)
+        return await self.tracker.observe(evidence(offer, domain), NOW + day * DAY)
 
     def counted(self) -> Counter[str]:
         return Counter(
@@ -145,7 +146,7 @@ async def test_starttls_that_is_put_off_is_no_downgrade() -> None:
     (host,) = seen.hosts
     put_off = replace(host.probes[0], requiretls=None, starttls_reply=Reply(454, "4.7.0"))
     seen = replace(seen, hosts=(replace(host, probes=(put_off,)),))
-    assert await world.ledger.observe(seen, NOW + DAY) == 0
+    assert await world.tracker.observe(seen, NOW + DAY) == 0
     assert not world.counted()
 
 
@@ -155,7 +156,7 @@ async def test_a_policy_that_is_withdrawn_in_mode_none_is_no_downgrade() -> None
     withdrawn = replace(
         evidence(Offer()), mta_sts=MtaStsEvidence(replace(POLICY, mode=MtaStsMode.NONE))
     )
-    assert await world.ledger.observe(withdrawn, NOW + DAY) == 0
+    assert await world.tracker.observe(withdrawn, NOW + DAY) == 0
     assert await world.sees(Offer(mta_sts=False), 2) == 0
     assert not world.counted()
 
@@ -165,7 +166,7 @@ async def test_r58_a_policy_that_vanishes_is_a_downgrade_while_it_still_applies(
     await world.sees(Offer(), 0)
     kept = MtaStsEvidence(POLICY, "the domain has no record any more", vanished=True)
     seen = replace(evidence(Offer()), mta_sts=kept)
-    assert await world.ledger.observe(seen, NOW + DAY) == NOW + DAY
+    assert await world.tracker.observe(seen, NOW + DAY) == NOW + DAY
     assert world.counted() == {"mta_sts": 1}
 
 
@@ -194,7 +195,7 @@ async def test_domains_that_share_a_host_and_are_looked_at_at_once_count_its_los
     world.restart()  # nothing is in memory: both ask the store
     gone = evidence(Offer(requiretls=False))
     other = replace(gone, nexthop=NextHop(HopKind.MX, "other.example"))
-    looks = [world.ledger.observe(seen, NOW + DAY + n) for n, seen in enumerate((gone, other))]
+    looks = [world.tracker.observe(seen, NOW + DAY + n) for n, seen in enumerate((gone, other))]
     assert await asyncio.gather(*looks) == [NOW + DAY, NOW + DAY]
     assert world.counted() == {"requiretls": 1}
 
@@ -206,13 +207,13 @@ async def test_a_look_from_before_the_loss_restores_nothing() -> None:
         at(evidence(Offer(requiretls=offered)), NOW + hour * 3600)
         for hour, offered in enumerate((True, False, True))
     )
-    await world.ledger.observe(old, NOW)
-    assert await world.ledger.observe(gone, NOW + 3600.5) == NOW + 3600
-    assert await world.ledger.observe(old, NOW + 3601) == NOW + 3600
-    assert await world.ledger.observe(gone, NOW + 3602) == NOW + 3600
+    await world.tracker.observe(old, NOW)
+    assert await world.tracker.observe(gone, NOW + 3600.5) == NOW + 3600
+    assert await world.tracker.observe(old, NOW + 3601) == NOW + 3600
+    assert await world.tracker.observe(gone, NOW + 3602) == NOW + 3600
     assert world.counted() == {"requiretls": 1}
-    assert await world.ledger.observe(back, NOW + 7200) == 0
-    assert await world.ledger.observe(gone, NOW + 7201) == 0
+    assert await world.tracker.observe(back, NOW + 7200) == 0
+    assert await world.tracker.observe(gone, NOW + 7201) == 0
     assert world.counted() == {"requiretls": 1}
 
 
@@ -264,7 +265,7 @@ async def test_a_resolver_that_no_longer_validates_is_no_downgrade() -> None:
     unsigned = replace(
         host, addresses=replace(host.addresses, secure=False), tlsa=TlsaEvidence(queried=False)
     )
-    assert await world.ledger.observe(replace(seen, hosts=(unsigned,)), NOW + DAY) == 0
+    assert await world.tracker.observe(replace(seen, hosts=(unsigned,)), NOW + DAY) == 0
     assert not world.counted()
 
 
@@ -394,7 +395,7 @@ async def test_thirty_days_of_a_thousand_domains_are_counted_exactly(
                 if day in (11, 12):
                     trouble = "network"  # it is we who reach nobody
                 now = NOW + day * DAY + hour * 3600
-                found = await world.ledger.observe(internet.look(domain, trouble), now)
+                found = await world.tracker.observe(internet.look(domain, trouble), now)
                 assert found == internet.lost(domain, trouble, now)
         assert world.counted() == internet.expected
         if day % 7 == 3:

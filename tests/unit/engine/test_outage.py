@@ -12,18 +12,19 @@ from structlog.testing import capture_logs
 
 from requiretls_milter import config
 from requiretls_milter.engine.assessor import Assessor
-from requiretls_milter.engine.cache import LEAST_ASKING_PAUSE, CachedSource
+from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.outage import (
-    ASKED,
-    KNOWN,
-    KNOWN_FOR,
-    LEAST,
-    SETTLED,
-    WITHIN,
-    Outbound,
-    Server,
-    Watch,
+    FAILURE_WINDOW,
+    IPV6_SETTLING,
+    MAX_RESPONDERS,
+    MIN_FAILED,
+    RECHECKS,
+    RESPONDER_LIFE,
+    OutageDetector,
+    ReachabilityMonitor,
+    ServerTarget,
 )
+from requiretls_milter.engine.reachability import MIN_RECHECK_INTERVAL
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
     AddressLookup,
@@ -69,15 +70,14 @@ class Kit:
         self.source = FakeSource(self.clocks).good()
         self.source.script["tlsa"] = TLSA
         self.gauges = Gauges()
-        self.outbound = Outbound(self.gauges, monotonic=self.clocks.monotonic)
+        self.outage = OutageDetector(self.gauges, clocks=self.clocks)
         self.cache = CachedSource(
             self.source,
-            store=self.store,
-            retry_after=RETRY,
-            counters=Counters(),
-            outbound=self.outbound,
-            wall=self.clocks.wall,
-            monotonic=self.clocks.monotonic,
+            self.store,
+            config.Config(),
+            Counters(),
+            outage=self.outage,
+            clocks=self.clocks,
             jitter=lambda: 0.0,
         )
         self.assessor = Assessor(
@@ -86,7 +86,7 @@ class Kit:
             TrustStore.load(""),
             Counters(),
             self.gauges,
-            wall=self.clocks.wall,
+            clocks=self.clocks,
         )
         for number in range(20):
             self.source.script[f"addresses mx.d{number}.example-{number}.net"] = AddressLookup(
@@ -157,161 +157,161 @@ async def kit() -> AsyncIterator[Kit]:
 # ---------------------------------------------------------------- the watch
 
 
-def who(number: int) -> Server:
-    return Server(f"8.8.{number}.1", 25, "")
+def who(number: int) -> ServerTarget:
+    return ServerTarget(f"8.8.{number}.1", 25, "")
 
 
-class Watched(Watch):
+class Watched(ReachabilityMonitor):
     """With a network of its own for each number."""
 
     def __init__(self, settled: tuple[float, ...] = (0.0,)) -> None:
         super().__init__(OutboundService.SMTP, settled)
 
     def fails(self, number: int, now: float, family: int = 0) -> bool:
-        return self.failure(f"network {number}", who(number), now, family)
+        return self.add_failure(f"network {number}", who(number), now, family)
 
     def answers(self, number: int, now: float = 100.0, family: int = 0) -> bool:
-        return self.success(f"network {number}", who(number), now, family)
+        return self.add_success(f"network {number}", who(number), now, family)
 
 
 def test_it_is_we_where_many_fail_and_nobody_has_ever_answered() -> None:
     watch = Watched()
-    begun = [watch.fails(number, 100.0) for number in range(LEAST + 2)]
-    assert begun == [False] * (LEAST - 1) + [True, False, False]
-    assert watch.out
+    begun = [watch.fails(number, 100.0) for number in range(MIN_FAILED + 2)]
+    assert begun == [False] * (MIN_FAILED - 1) + [True, False, False]
+    assert watch.is_out
 
 
 def test_it_is_they_where_few_fail_however_often() -> None:
     watch = Watched()
     for moment in range(1000):
-        assert not watch.fails(moment % (LEAST - 1), 100.0 + moment)
-    assert not watch.out
+        assert not watch.fails(moment % (MIN_FAILED - 1), 100.0 + moment)
+    assert not watch.is_out
 
 
 def test_it_is_they_where_one_succeeds_in_between() -> None:
     watch = Watched()
     for number in range(100):
         assert not watch.fails(number, 100.0)
-        if number % (LEAST - 1) == 0:
+        if number % (MIN_FAILED - 1) == 0:
             assert not watch.answers(1000)
-    assert not watch.out
-    assert not watch.whom(100.0, RETRY)
+    assert not watch.is_out
+    assert not watch.due_rechecks(100.0, RETRY)
 
 
 def test_failures_of_long_ago_do_not_count() -> None:
     watch = Watched()
-    for number in range(LEAST - 1):
+    for number in range(MIN_FAILED - 1):
         watch.fails(number, 100.0)
-    assert not watch.fails(1000, 100.0 + WITHIN + 1)
-    assert not watch.out
+    assert not watch.fails(1000, 100.0 + FAILURE_WINDOW + 1)
+    assert not watch.is_out
 
 
 def test_one_success_is_the_end_of_an_outage() -> None:
     watch = Watched()
-    for number in range(LEAST):
+    for number in range(MIN_FAILED):
         watch.fails(number, 100.0)
     assert watch.answers(0)
-    assert not watch.out
+    assert not watch.is_out
     assert not watch.answers(0)
 
 
 def doubted() -> Watched:
     """Five networks answered, and then as many others failed."""
     watch = Watched()
-    for number in range(LEAST):
+    for number in range(MIN_FAILED):
         watch.answers(number)
-    for number in range(10, 10 + LEAST):
+    for number in range(10, 10 + MIN_FAILED):
         assert not watch.fails(number, 100.0)
     return watch
 
 
 def test_whoever_answered_lately_is_asked_before_it_is_we() -> None:
     watch = doubted()
-    assert not watch.out
-    whom = watch.whom(100.0, RETRY)
-    assert set(whom) < {who(number) for number in range(LEAST)}
-    assert len(whom) == ASKED
-    assert watch.asked(dict.fromkeys(whom, "timed out"))
-    assert watch.out
+    assert not watch.is_out
+    targets = watch.due_rechecks(100.0, RETRY)
+    assert set(targets) < {who(number) for number in range(MIN_FAILED)}
+    assert len(targets) == RECHECKS
+    assert watch.rechecked(dict.fromkeys(targets, "timed out"))
+    assert watch.is_out
 
 
 def test_one_answer_will_do() -> None:
     watch = doubted()
-    whom = watch.whom(100.0, RETRY)
+    targets = watch.due_rechecks(100.0, RETRY)
     watch.answers(0)
-    assert not watch.asked(dict.fromkeys(whom[1:], "timed out"))
-    assert not watch.out
-    assert not watch.whom(100.0 + RETRY, RETRY), "the failures are forgotten"
+    assert not watch.rechecked(dict.fromkeys(targets[1:], "timed out"))
+    assert not watch.is_out
+    assert not watch.due_rechecks(100.0 + RETRY, RETRY), "the failures are forgotten"
 
 
 def test_one_who_refused_is_there_or_somebody_is_for_him() -> None:
     watch = doubted()
-    whom = watch.whom(100.0, RETRY)
-    assert not watch.asked(dict.fromkeys(whom[1:], "timed out"))
-    assert not watch.out
+    targets = watch.due_rechecks(100.0, RETRY)
+    assert not watch.rechecked(dict.fromkeys(targets[1:], "timed out"))
+    assert not watch.is_out
 
 
 def test_where_nobody_could_be_asked_nothing_was_learnt() -> None:
     watch = doubted()
-    watch.whom(100.0, RETRY)
-    assert not watch.asked({})
-    assert not watch.out
-    assert watch.whom(100.0 + RETRY, RETRY)
+    watch.due_rechecks(100.0, RETRY)
+    assert not watch.rechecked({})
+    assert not watch.is_out
+    assert watch.due_rechecks(100.0 + RETRY, RETRY)
 
 
 def test_nobody_is_asked_without_need_nor_often_nor_always_the_same() -> None:
     watch = doubted()
-    first = watch.whom(100.0, RETRY)
-    watch.asked(dict.fromkeys(first, "timed out"))
-    assert not watch.whom(100.0 + RETRY - 1, RETRY)
-    second = watch.whom(100.0 + RETRY, RETRY)
-    assert set(first) | set(second) == {who(number) for number in range(LEAST)}
+    first = watch.due_rechecks(100.0, RETRY)
+    watch.rechecked(dict.fromkeys(first, "timed out"))
+    assert not watch.due_rechecks(100.0 + RETRY - 1, RETRY)
+    second = watch.due_rechecks(100.0 + RETRY, RETRY)
+    assert set(first) | set(second) == {who(number) for number in range(MIN_FAILED)}
 
 
 def test_an_answer_of_long_ago_is_none() -> None:
     watch = Watched()
     watch.answers(0, 100.0)
-    now = 100.0 + KNOWN_FOR + 1
-    assert [watch.fails(number, now) for number in range(10, 10 + LEAST)][-1]
+    now = 100.0 + RESPONDER_LIFE + 1
+    assert [watch.fails(number, now) for number in range(10, 10 + MIN_FAILED)][-1]
 
 
 def test_in_an_outage_that_was_there_before_us_those_who_failed_are_asked() -> None:
     watch = Watched()
-    for number in range(LEAST):
+    for number in range(MIN_FAILED):
         watch.fails(number, 100.0)
-    assert len(watch.whom(100.0, RETRY)) == ASKED
+    assert len(watch.due_rechecks(100.0, RETRY)) == RECHECKS
 
 
 def test_failures_of_ipv6_wait_for_what_ipv4_servers_say() -> None:
-    watch = Watched((0.0, SETTLED))
+    watch = Watched((0.0, IPV6_SETTLING))
     for number in range(20):
         assert not watch.fails(number, 100.0, family=1)
     watch.answers(0, 101.0)
     for number in range(20):
-        assert not watch.fails(number, 100.0 + SETTLED, family=1)
-    assert not watch.out
+        assert not watch.fails(number, 100.0 + IPV6_SETTLING, family=1)
+    assert not watch.is_out
 
 
 def test_where_there_is_no_ipv4_failures_of_ipv6_are_an_outage_after_a_minute() -> None:
-    watch = Watched((0.0, SETTLED))
+    watch = Watched((0.0, IPV6_SETTLING))
     for number in range(20):
         assert not watch.fails(number, 100.0 + number, family=1)
-    assert watch.fails(0, 100.0 + SETTLED, family=1)
+    assert watch.fails(0, 100.0 + IPV6_SETTLING, family=1)
 
 
 def test_of_both_families_some_are_asked() -> None:
-    watch = Watched((0.0, SETTLED))
+    watch = Watched((0.0, IPV6_SETTLING))
     watch.answers(0, family=0)
-    for number in range(1, KNOWN):
+    for number in range(1, MAX_RESPONDERS):
         watch.answers(number, family=1)
-    for number in range(10, 10 + LEAST):
+    for number in range(10, 10 + MIN_FAILED):
         watch.fails(number, 100.0)
-    assert who(0) in watch.whom(100.0, RETRY)
+    assert who(0) in watch.due_rechecks(100.0, RETRY)
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.sampled_from(["fails", "answers", "asked"]))))
 def test_the_watch_remembers_no_more_than_it_takes(events: list[tuple[int, str]]) -> None:
-    watch = Watched((0.0, SETTLED))
+    watch = Watched((0.0, IPV6_SETTLING))
     for moment, (number, event) in enumerate(events):
         family = number % 2
         if event == "fails":
@@ -319,10 +319,10 @@ def test_the_watch_remembers_no_more_than_it_takes(events: list[tuple[int, str]]
         elif event == "answers":
             watch.answers(number, float(moment), family)
         else:
-            assert len(watch.whom(float(moment), 1.0)) <= ASKED
-        for each in watch._families:
-            assert len(each.failed) <= LEAST
-            assert len(each.known) <= KNOWN
+            assert len(watch.due_rechecks(float(moment), 1.0)) <= RECHECKS
+        failed, responders = watch.remembered
+        assert failed <= MIN_FAILED
+        assert responders <= MAX_RESPONDERS
 
 
 # ---------------------------------------------------------------- servers
@@ -331,9 +331,9 @@ def test_the_watch_remembers_no_more_than_it_takes(events: list[tuple[int, str]]
 @pytest.mark.parametrize("failure", [TIMED_OUT, NO_ROUTE])
 async def test_with_port_25_blocked_no_domain_is_judged(kit: Kit, failure: ProbeEvidence) -> None:
     kit.answer(probe=failure)
-    found = [await kit.ask(number) for number in range(LEAST + 3)]
-    assert [item.status for item in found[: LEAST - 1]] == ["4.4.1"] * (LEAST - 1)
-    for item in found[LEAST - 1 :]:
+    found = [await kit.ask(number) for number in range(MIN_FAILED + 3)]
+    assert [item.status for item in found[: MIN_FAILED - 1]] == ["4.4.1"] * (MIN_FAILED - 1)
+    for item in found[MIN_FAILED - 1 :]:
         assert item.outcome is Outcome.UNKNOWN
         assert "no mail server can be reached from here" in item.text
     assert (await kit.ask(0)).outcome is Outcome.UNKNOWN
@@ -344,10 +344,10 @@ async def test_with_port_25_blocked_no_domain_is_judged(kit: Kit, failure: Probe
 async def test_an_outage_is_said_once_loudly_and_its_end_too(kit: Kit) -> None:
     kit.answer(probe=TIMED_OUT)
     with capture_logs() as lines:
-        for number in range(2 * LEAST):
+        for number in range(2 * MIN_FAILED):
             await kit.ask(number)
         kit.answer(probe=FakeSource(kit.clocks).good().script["probe"])
-        for number in range(2 * LEAST, 2 * LEAST + 3):
+        for number in range(2 * MIN_FAILED, 2 * MIN_FAILED + 3):
             await kit.ask(number)
     assert [(line["event"], line["log_level"]) for line in lines] == [
         ("outbound_unreachable", "error"),
@@ -357,21 +357,21 @@ async def test_an_outage_is_said_once_loudly_and_its_end_too(kit: Kit) -> None:
 
 async def test_servers_that_fail_in_an_outage_are_called_again_at_its_end(kit: Kit) -> None:
     kit.answer(probe=TIMED_OUT)
-    for number in range(LEAST):
+    for number in range(MIN_FAILED):
         await kit.ask(number)
     good = FakeSource(kit.clocks).good().script["probe"]
     kit.answer(probe=good)
     assert (await kit.ask(0)).outcome is Outcome.UNKNOWN, "the last attempt is not over"
-    assert (await kit.ask(LEAST)).outcome is not Outcome.UNKNOWN
+    assert (await kit.ask(MIN_FAILED)).outcome is not Outcome.UNKNOWN
     assert kit.shown(OutboundService.SMTP) == 1
     # No retry_after has to pass, nor is a failure from then held against anybody.
-    found = [await kit.ask(number) for number in range(LEAST)]
-    assert {item.status for item in found} == {(await kit.ask(LEAST)).status}
+    found = [await kit.ask(number) for number in range(MIN_FAILED)]
+    assert {item.status for item in found} == {(await kit.ask(MIN_FAILED)).status}
 
 
 async def test_in_an_outage_pauses_do_not_double(kit: Kit) -> None:
     kit.answer(probe=TIMED_OUT)
-    for number in range(LEAST):
+    for number in range(MIN_FAILED):
         await kit.ask(number)
     for _ in range(5):
         before = kit.source.calls["probe 8.8.0.1 "]
@@ -385,33 +385,33 @@ async def test_what_somebody_answered_is_no_outage_of_ours(
     kit: Kit, failure: ProbeEvidence
 ) -> None:
     kit.answer(probe=failure)
-    found = [await kit.ask(number) for number in range(LEAST + 3)]
+    found = [await kit.ask(number) for number in range(MIN_FAILED + 3)]
     assert not any("from here" in item.text for item in found)
     assert kit.shown(OutboundService.SMTP) == 1
 
 
 async def test_servers_of_one_network_are_one_operator(kit: Kit) -> None:
-    for number in range(LEAST + 3):
+    for number in range(MIN_FAILED + 3):
         found = replace(TIMED_OUT, address=f"8.8.8.{number}")
-        kit.outbound.saw_probe(found, 25, "")
-        kit.outbound.saw_probe(replace(found, address=f"2606:4700::{number + 1}"), 25, "")
-    assert not kit.outbound.out(OutboundService.SMTP)
+        kit.outage.saw_probe(found, 25, "")
+        kit.outage.saw_probe(replace(found, address=f"2606:4700::{number + 1}"), 25, "")
+    assert not kit.outage.is_out(OutboundService.SMTP)
 
 
 async def test_a_relay_of_our_own_says_nothing_of_the_internet(kit: Kit) -> None:
     inside = ProbeEvidence("10.0.0.1", ProbeStage.DONE)
-    for number in range(LEAST):
-        kit.outbound.saw_probe(replace(TIMED_OUT, address=f"8.8.{number}.1"), 25, "")
-        kit.outbound.saw_probe(inside, 25, "")
-    assert kit.outbound.out(OutboundService.SMTP)
+    for number in range(MIN_FAILED):
+        kit.outage.saw_probe(replace(TIMED_OUT, address=f"8.8.{number}.1"), 25, "")
+        kit.outage.saw_probe(inside, 25, "")
+    assert kit.outage.is_out(OutboundService.SMTP)
 
 
 async def test_what_is_known_of_a_server_stands_in_an_outage(kit: Kit) -> None:
     before = await kit.ask(0)
     kit.answer(probe=TIMED_OUT)
-    await kit.ask_all(range(1, LEAST + 1))
-    await kit.cache.ask_again()
-    assert kit.outbound.out(OutboundService.SMTP)
+    await kit.ask_all(range(1, MIN_FAILED + 1))
+    await kit.cache.recheck_reachability()
+    assert kit.outage.is_out(OutboundService.SMTP)
     after = await kit.ask(0)
     assert (after.status, after.outcome) == (before.status, before.outcome)
 
@@ -419,7 +419,7 @@ async def test_what_is_known_of_a_server_stands_in_an_outage(kit: Kit) -> None:
 # ---------------------------------------------------------------- nobody who is well is called
 
 GOOD = range(10)
-DEAD = range(10, 10 + LEAST)
+DEAD = range(10, 10 + MIN_FAILED)
 
 
 async def test_dead_servers_beside_good_ones_that_are_kept_are_no_outage(kit: Kit) -> None:
@@ -429,7 +429,7 @@ async def test_dead_servers_beside_good_ones_that_are_kept_are_no_outage(kit: Ki
         await kit.ask_all(GOOD)
         for _ in range(40):
             found = await kit.ask_all(DEAD)
-            await kit.cache.ask_again()
+            await kit.cache.recheck_reachability()
             assert {item.status for item in found} == {"4.4.1"}
             assert not any("from here" in item.text for item in await kit.ask_all(GOOD))
             assert kit.shown(OutboundService.SMTP) == 1
@@ -445,11 +445,11 @@ async def test_to_find_out_puts_little_load_on_those_who_are_asked(kit: Kit) -> 
     while kit.clocks.monotonic() < ends:
         for number in DEAD:
             await kit.cache.probe(f"8.8.{number}.1", 25, "", since=kit.clocks.monotonic())
-        await kit.cache.ask_again()
+        await kit.cache.recheck_reachability()
         kit.clocks.pass_(5)
     calls = [kit.sessions([number]) - 1 for number in GOOD]
-    assert 0 < kit.sessions(GOOD) - before <= ASKED * 3000 / LEAST_ASKING_PAUSE
-    assert max(calls) <= 1.5 * sum(calls) / KNOWN
+    assert 0 < kit.sessions(GOOD) - before <= RECHECKS * 3000 / MIN_RECHECK_INTERVAL
+    assert max(calls) <= 1.5 * sum(calls) / MAX_RESPONDERS
 
 
 async def test_whoever_is_asked_is_called_past_all_that_is_kept(kit: Kit) -> None:
@@ -457,10 +457,10 @@ async def test_whoever_is_asked_is_called_past_all_that_is_kept(kit: Kit) -> Non
     kit.answer(probe=TIMED_OUT)
     await kit.ask_all(DEAD)
     before = kit.sessions(GOOD)
-    await kit.cache.ask_again()
-    assert kit.sessions(GOOD) == before + ASKED
+    await kit.cache.recheck_reachability()
+    assert kit.sessions(GOOD) == before + RECHECKS
     await kit.ask_all(GOOD)
-    assert kit.sessions(GOOD) == before + ASKED, "and what is kept stands"
+    assert kit.sessions(GOOD) == before + RECHECKS, "and what is kept stands"
 
 
 async def test_an_outage_is_declared_when_nobody_answers_who_did_before(kit: Kit) -> None:
@@ -469,7 +469,7 @@ async def test_an_outage_is_declared_when_nobody_answers_who_did_before(kit: Kit
     with capture_logs() as lines:
         assert {item.status for item in await kit.ask_all(DEAD)} == {"4.4.1"}
         assert kit.shown(OutboundService.SMTP) == 1
-        await kit.cache.ask_again()
+        await kit.cache.recheck_reachability()
     assert [(line["event"], line["error"]) for line in lines] == [
         ("outbound_unreachable", "No route to host")
     ]
@@ -482,17 +482,17 @@ async def test_an_outage_ends_by_itself_while_all_successes_are_kept(kit: Kit) -
     await kit.ask_all(GOOD)
     kit.answer(probe=TIMED_OUT)
     await kit.ask_all(DEAD)
-    await kit.cache.ask_again()
+    await kit.cache.recheck_reachability()
     for _ in range(10):
-        kit.clocks.pass_(LEAST_ASKING_PAUSE)
-        await kit.cache.ask_again()
+        kit.clocks.pass_(MIN_RECHECK_INTERVAL)
+        await kit.cache.recheck_reachability()
         assert kit.shown(OutboundService.SMTP) == 0
     kit.answer(probe=good)
-    kit.clocks.pass_(LEAST_ASKING_PAUSE - 1)
-    await kit.cache.ask_again()
+    kit.clocks.pass_(MIN_RECHECK_INTERVAL - 1)
+    await kit.cache.recheck_reachability()
     assert kit.shown(OutboundService.SMTP) == 0, "not yet"
     kit.clocks.pass_(1)
-    await kit.cache.ask_again()
+    await kit.cache.recheck_reachability()
     assert kit.shown(OutboundService.SMTP) == 1
     assert Outcome.UNKNOWN not in {item.outcome for item in await kit.ask_all(DEAD)}
 
@@ -502,14 +502,14 @@ async def test_an_outage_that_was_there_before_us_ends_by_itself(kit: Kit) -> No
     kit.answer(probe=TIMED_OUT)
     await kit.ask_all(DEAD)
     kit.answer(probe=good)
-    await kit.cache.ask_again()
+    await kit.cache.recheck_reachability()
     assert kit.shown(OutboundService.SMTP) == 1
 
 
 async def test_without_any_doubt_nobody_is_asked(kit: Kit) -> None:
     await kit.ask_all(GOOD)
     before = kit.source.calls.total()
-    await kit.cache.ask_again()
+    await kit.cache.recheck_reachability()
     assert kit.source.calls.total() == before
 
 
@@ -520,8 +520,8 @@ async def test_those_whom_another_process_reached_are_asked_after_a_restart(kit:
     await again.ask_all(GOOD)
     assert again.sessions(GOOD) == 0
     await again.ask_all(DEAD)
-    await again.cache.ask_again()
-    assert again.sessions(GOOD) == ASKED
+    await again.cache.recheck_reachability()
+    assert again.sessions(GOOD) == RECHECKS
     assert again.shown(OutboundService.SMTP) == 1
 
 
@@ -531,12 +531,12 @@ async def test_a_mistake_while_asking_declares_nothing_and_is_told(kit: Kit) -> 
     await kit.ask_all(DEAD)
     kit.source.error = ZeroDivisionError()
     with capture_logs() as lines:
-        await kit.cache.ask_again()
-    assert [line["event"] for line in lines] == ["evidence_failed"] * ASKED
+        await kit.cache.recheck_reachability()
+    assert [line["event"] for line in lines] == ["evidence_failed"] * RECHECKS
     assert kit.shown(OutboundService.SMTP) == 1
     kit.source.error = None
-    kit.clocks.pass_(LEAST_ASKING_PAUSE)
-    await kit.cache.ask_again()
+    kit.clocks.pass_(MIN_RECHECK_INTERVAL)
+    await kit.cache.recheck_reachability()
     assert kit.shown(OutboundService.SMTP) == 0
 
 
@@ -548,11 +548,11 @@ async def test_a_host_without_ipv6_is_not_cut_off(kit: Kit) -> None:
     kit.dual_stack(everybody)
     kit.ipv6_servers(everybody, NO_IPV6)
     for number in everybody:  # told at once, while IPv4 servers take their time
-        kit.outbound.saw_probe(replace(NO_IPV6, address=ipv6(number)), 25, "")
+        kit.outage.saw_probe(replace(NO_IPV6, address=ipv6(number)), 25, "")
     with capture_logs() as lines:
         for _ in range(40):
             found = await kit.ask_all(everybody)
-            await kit.cache.ask_again()
+            await kit.cache.recheck_reachability()
             assert not any("from here" in item.text for item in found)
             assert kit.shown(OutboundService.SMTP) == 1
             kit.clocks.pass_(61)
@@ -570,11 +570,11 @@ async def test_an_outage_of_ipv6_alone_is_none_and_soon_not_even_asked_about(kit
         for number in everybody:
             await kit.cache.probe(ipv6(number), 25, "", since=kit.clocks.monotonic())
         before = kit.sessions(everybody)
-        await kit.cache.ask_again()
+        await kit.cache.recheck_reachability()
         asked.append(kit.sessions(everybody) - before)
         assert kit.shown(OutboundService.SMTP) == 1
         kit.clocks.pass_(61)
-    assert 0 < sum(asked) <= ASKED * KNOWN
+    assert 0 < sum(asked) <= RECHECKS * MAX_RESPONDERS
     assert not any(asked[len(asked) // 2 :]), "nobody is left who ever answered over IPv6"
 
 
@@ -583,14 +583,14 @@ async def test_an_outage_of_ipv6_alone_is_none_and_soon_not_even_asked_about(kit
 
 async def test_with_the_resolver_gone_no_domain_is_judged(kit: Kit) -> None:
     kit.answer(mx=NO_ANSWER)
-    found = [await kit.ask(number) for number in range(LEAST + 2)]
-    assert {item.status for item in found[: LEAST - 1]} == {"4.4.3"}
-    for item in found[LEAST - 1 :]:
+    found = [await kit.ask(number) for number in range(MIN_FAILED + 2)]
+    assert {item.status for item in found[: MIN_FAILED - 1]} == {"4.4.3"}
+    for item in found[MIN_FAILED - 1 :]:
         assert item.outcome is Outcome.UNKNOWN
         assert "our resolver does not answer" in item.text
     assert kit.shown(OutboundService.DNS) == 0
     kit.answer(mx=FakeSource(kit.clocks).good().script["mx"])
-    assert (await kit.ask(LEAST + 3)).outcome is not Outcome.UNKNOWN
+    assert (await kit.ask(MIN_FAILED + 3)).outcome is not Outcome.UNKNOWN
     assert kit.shown(OutboundService.DNS) == 1
     assert (await kit.ask(0)).outcome is not Outcome.UNKNOWN
 
@@ -598,7 +598,7 @@ async def test_with_the_resolver_gone_no_domain_is_judged(kit: Kit) -> None:
 async def test_an_answer_that_there_is_nothing_is_an_answer(kit: Kit) -> None:
     kit.answer(mx=NO_ANSWER)
     kit.source.script["mx nowhere.example"] = MxEvidence(DnsOutcome.NXDOMAIN, expires=0)
-    for number in range(LEAST + 2):
+    for number in range(MIN_FAILED + 2):
         await kit.ask(number)
         await kit.cache.mx("nowhere.example")
     assert kit.shown(OutboundService.DNS) == 1
@@ -606,8 +606,8 @@ async def test_an_answer_that_there_is_nothing_is_an_answer(kit: Kit) -> None:
 
 async def test_names_of_one_zone_fail_together(kit: Kit) -> None:
     for number in range(20):
-        kit.outbound.saw_lookup(f"d{number}.broken.example", NO_ANSWER)
-    assert not kit.outbound.out(OutboundService.DNS)
+        kit.outage.saw_lookup(f"d{number}.broken.example", NO_ANSWER)
+    assert not kit.outage.is_out(OutboundService.DNS)
 
 
 async def test_dead_zones_beside_good_ones_that_are_kept_are_no_outage(kit: Kit) -> None:
@@ -618,7 +618,7 @@ async def test_dead_zones_beside_good_ones_that_are_kept_are_no_outage(kit: Kit)
         await kit.cache.mx(f"d{number}.example-{number}.net")
     for _ in range(40):
         assert {item.status for item in await kit.ask_all(DEAD)} == {"4.4.3"}
-        await kit.cache.ask_again()
+        await kit.cache.recheck_reachability()
         assert kit.shown(OutboundService.DNS) == 1
         kit.clocks.pass_(61)
 
@@ -632,12 +632,12 @@ async def test_the_resolver_is_gone_when_no_name_is_answered_that_was_before(kit
     kit.answer(mx=NO_ANSWER)
     await kit.ask_all(DEAD)
     assert kit.shown(OutboundService.DNS) == 1
-    await kit.cache.ask_again()
+    await kit.cache.recheck_reachability()
     assert kit.shown(OutboundService.DNS) == 0
     assert {item.outcome for item in await kit.ask_all(DEAD)} == {Outcome.UNKNOWN}
     kit.answer(mx=good)
-    kit.clocks.pass_(LEAST_ASKING_PAUSE)
-    await kit.cache.ask_again()
+    kit.clocks.pass_(MIN_RECHECK_INTERVAL)
+    await kit.cache.recheck_reachability()
     assert kit.shown(OutboundService.DNS) == 1
     assert sum(kit.source.calls[f"mx {name}"] for name in names) > len(names)
 
@@ -646,7 +646,7 @@ async def test_a_name_is_asked_for_what_it_was_asked_before(kit: Kit) -> None:
     await kit.cache.addresses("mx.example.net")
     kit.answer(mx=NO_ANSWER)
     await kit.ask_all(DEAD)
-    await kit.cache.ask_again()
+    await kit.cache.recheck_reachability()
     assert kit.source.calls["addresses mx.example.net"] == 2
     assert kit.source.calls["mx mx.example.net"] == 0
     assert kit.shown(OutboundService.DNS) == 1
@@ -654,7 +654,7 @@ async def test_a_name_is_asked_for_what_it_was_asked_before(kit: Kit) -> None:
 
 @pytest.mark.parametrize("name", ["192.0.2.1", "2001:db8::1", "no domain", ""])
 async def test_what_no_resolver_is_asked_is_no_answer_of_it(kit: Kit, name: str) -> None:
-    for number in range(LEAST):
-        kit.outbound.saw_lookup(f"d{number}.example-{number}.net", NO_ANSWER)
-        kit.outbound.saw_lookup(name, AddressLookup(DnsOutcome.NXDOMAIN))
-    assert kit.outbound.out(OutboundService.DNS)
+    for number in range(MIN_FAILED):
+        kit.outage.saw_lookup(f"d{number}.example-{number}.net", NO_ANSWER)
+        kit.outage.saw_lookup(name, AddressLookup(DnsOutcome.NXDOMAIN))
+    assert kit.outage.is_out(OutboundService.DNS)

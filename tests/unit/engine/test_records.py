@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from requiretls_milter.config import Config
-from requiretls_milter.engine.downgrades import Ledger
+from requiretls_milter.engine.downgrades import DowngradeTracker
 from requiretls_milter.engine.records import (
     RecordError,
     Scopes,
@@ -25,6 +25,7 @@ from requiretls_milter.engine.records import (
     worth_a_pause,
     worth_keeping,
 )
+from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.evidence.probe import FRESH, MAX_CHAIN, MAX_CHAIN_OCTETS
 from requiretls_milter.model import (
     DnsOutcome,
@@ -369,7 +370,9 @@ async def test_a_loss_that_lies_ahead_does_not_defer_mail_until_then(record: byt
     evidence = DomainEvidence(
         NextHop(HopKind.MX, "a.example"), MxEvidence(DnsOutcome.FOUND), MtaStsEvidence()
     )
-    assert await Ledger(store, counters).observe(evidence, NOW) == 0
+    assert (
+        await DowngradeTracker(RecordStore(store, counters), counters).observe(evidence, NOW) == 0
+    )
     assert counted(counters, "store_errors_total", "decode") == 1
 
 

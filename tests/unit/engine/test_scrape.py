@@ -1,4 +1,4 @@
-"""The door for Prometheus: what it shows, to whom, and how much anybody can make of it."""
+"""The server for Prometheus: what it shows, to whom, and how much anybody can make of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from requiretls_milter.config import Metrics
 from requiretls_milter.engine import scrape
 from requiretls_milter.engine.exposition import EngineCollector, Exposition
-from requiretls_milter.engine.scrape import CertificateError, MetricsDoor, tls_context
+from requiretls_milter.engine.scrape import CertificateError, MetricsServer, tls_context
 from requiretls_milter.syntax.endpoint import Endpoint
 from requiretls_milter.telemetry.counting import Counters, Gauges, Totals
 from tests.support.authority import Authority, Issued
@@ -28,7 +28,7 @@ class Web:
         self.refreshed = 0
         self.counters = Counters()
         collector = EngineCollector(Totals, Gauges(), tuple)
-        self.door = MetricsDoor(
+        self.server = MetricsServer(
             Endpoint("127.0.0.1", 0), Exposition(collector), self._refresh, self.counters, **options
         )
 
@@ -36,7 +36,7 @@ class Web:
         self.refreshed += 1
 
     async def send(self, octets: bytes, wait: float = 5) -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.door.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
         writer.write(octets)
         try:
             return await asyncio.wait_for(reader.read(), wait)
@@ -51,9 +51,9 @@ class Web:
 @pytest.fixture
 async def web() -> AsyncIterator[Web]:
     one = Web()
-    await one.door.open()
+    await one.server.open()
     yield one
-    await one.door.close()
+    await one.server.close()
 
 
 async def test_metrics_are_shown_and_brought_up_to_date_first(web: Web) -> None:
@@ -104,17 +104,17 @@ async def test_what_is_too_long_or_no_http_is_refused(web: Web, octets: bytes) -
 
 async def test_there_is_an_end_to_how_many_scrape() -> None:
     web = Web(max_connections=3)
-    await web.door.open()
-    idle = [await asyncio.open_connection("127.0.0.1", web.door.port) for _ in range(3)]
-    await asyncio.sleep(0.05)
+    await web.server.open()
+    idle = [await asyncio.open_connection("127.0.0.1", web.server.port) for _ in range(3)]
+    await until(lambda: web.server.connections == 3)
     with pytest.raises((ConnectionError, AssertionError)):
         assert (await web.get("/healthz")).endswith(b"ok\n")
     assert ("saturated_total", ("metrics_connections",), 1.0) in web.counters.totals().counters
     for _, writer in idle:
         writer.close()
-    await asyncio.sleep(0.05)
+    await until(lambda: not web.server.connections)
     assert (await web.get("/healthz")).endswith(b"ok\n")
-    await web.door.close()
+    await web.server.close()
 
 
 @pytest.mark.parametrize("drips", [False, True], ids=["silent", "a byte now and then"])
@@ -123,8 +123,8 @@ async def test_a_visitor_who_does_not_come_to_the_point_is_cut_off(
 ) -> None:
     monkeypatch.setattr(scrape, "CONNECTION_LIFE", 0.3)
     web = Web()
-    await web.door.open()
-    reader, writer = await asyncio.open_connection("127.0.0.1", web.door.port)
+    await web.server.open()
+    reader, writer = await asyncio.open_connection("127.0.0.1", web.server.port)
     started = time.monotonic()
     writer.write(b"GET /metrics HTTP/1.1\r\nX: ")
     while not reader.at_eof():
@@ -134,7 +134,7 @@ async def test_a_visitor_who_does_not_come_to_the_point_is_cut_off(
             await asyncio.wait_for(reader.read(100), 0.02)
         assert time.monotonic() - started < 3
     writer.close()
-    await web.door.close()
+    await web.server.close()
 
 
 async def test_a_connection_ends_after_a_while_however_busy(
@@ -142,8 +142,8 @@ async def test_a_connection_ends_after_a_while_however_busy(
 ) -> None:
     monkeypatch.setattr(scrape, "CONNECTION_LIFE", 0.4)
     web = Web()
-    await web.door.open()
-    reader, writer = await asyncio.open_connection("127.0.0.1", web.door.port)
+    await web.server.open()
+    reader, writer = await asyncio.open_connection("127.0.0.1", web.server.port)
     started = time.monotonic()
     answered = 0
     with contextlib.suppress(ConnectionError):
@@ -156,26 +156,28 @@ async def test_a_connection_ends_after_a_while_however_busy(
             await asyncio.sleep(0.02)
     assert answered > 1
     writer.close()
-    await web.door.close()
+    await web.server.close()
 
 
 async def test_a_port_that_is_taken_is_named(web: Web) -> None:
     collector = EngineCollector(Totals, Gauges(), tuple)
-    second = MetricsDoor(Endpoint("127.0.0.1", web.door.port), Exposition(collector), lambda: None)
-    with pytest.raises(OSError, match=f"metrics.listen 127.0.0.1:{web.door.port}"):
+    second = MetricsServer(
+        Endpoint("127.0.0.1", web.server.port), Exposition(collector), lambda: None
+    )
+    with pytest.raises(OSError, match=f"metrics.listen 127.0.0.1:{web.server.port}"):
         await second.open()
     await second.close()
 
 
 async def test_an_ipv6_address_is_listened_at() -> None:
     collector: Any = EngineCollector(Totals, Gauges(), tuple)
-    door = MetricsDoor(Endpoint("::1", 0), Exposition(collector), lambda: None)
-    await door.open()
-    reader, writer = await asyncio.open_connection("::1", door.port)
+    server = MetricsServer(Endpoint("::1", 0), Exposition(collector), lambda: None)
+    await server.open()
+    reader, writer = await asyncio.open_connection("::1", server.port)
     writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
     assert (await reader.read()).endswith(b"ok\n")
     writer.close()
-    await door.close()
+    await server.close()
 
 
 # ---------------------------------------------------------------- more than anybody needs
@@ -191,7 +193,7 @@ async def test_an_ipv6_address_is_listened_at() -> None:
     ids=["path", "field", "fields"],
 )
 async def test_a_mebibyte_of_request_is_cut_off(web: Web, octets: bytes) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", web.door.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", web.server.port)
     writer.write(octets)
     reply = b""
     with contextlib.suppress(ConnectionError):  # cut while we still send
@@ -208,23 +210,23 @@ async def test_a_visitor_who_does_not_read_is_cut_off_in_time(
 ) -> None:
     monkeypatch.setattr(scrape, "CONNECTION_LIFE", 0.5)
     web = Web()
-    await web.door.open()
-    reader, writer = await asyncio.open_connection("127.0.0.1", web.door.port, limit=1)
+    await web.server.open()
+    reader, writer = await asyncio.open_connection("127.0.0.1", web.server.port, limit=1)
     started = time.monotonic()
     request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
     writer.write(request * 200)  # some ten megabytes of answers, more than sockets hold
-    await asyncio.sleep(0.2)
-    assert web.door.connections == 1
+    await until(lambda: web.refreshed > 0)
+    assert web.server.connections == 1
     await until_nobody_is_left(web)
     assert time.monotonic() - started < 3
     assert web.refreshed < 200  # nothing is rendered that nobody takes
     del reader
     writer.close()
-    await web.door.close()
+    await web.server.close()
 
 
 async def until_nobody_is_left(web: Web) -> None:
-    await until(lambda: web.door.connections == 0)
+    await until(lambda: web.server.connections == 0)
 
 
 async def test_without_descriptors_it_accepts_again_later(
@@ -232,7 +234,7 @@ async def test_without_descriptors_it_accepts_again_later(
 ) -> None:
     monkeypatch.setattr(scrape, "PAUSE", 0.05)
     web = Web()
-    await web.door.open()
+    await web.server.open()
     loop = asyncio.get_running_loop()
     accept, failures = loop.sock_accept, iter([OSError(24, "Too many open files")])
 
@@ -244,7 +246,7 @@ async def test_without_descriptors_it_accepts_again_later(
     monkeypatch.setattr(loop, "sock_accept", short_of_descriptors)
     for _ in range(3):
         assert (await web.get("/healthz")).endswith(b"ok\n")
-    await web.door.close()
+    await web.server.close()
 
 
 # ---------------------------------------------------------------- TLS
@@ -266,14 +268,14 @@ def client_context(authority: Authority) -> ssl.SSLContext:
 @contextlib.asynccontextmanager
 async def serving(metrics: Metrics, **options: Any) -> AsyncIterator[Web]:
     web = Web(tls=tls_context(metrics), **options)
-    await web.door.open()
+    await web.server.open()
     yield web
-    await web.door.close()
+    await web.server.close()
 
 
 async def fetch(web: Web, context: ssl.SSLContext) -> tuple[bytes, ssl.SSLObject]:
     reader, writer = await asyncio.open_connection(
-        "127.0.0.1", web.door.port, ssl=context, server_hostname="metrics.example.org"
+        "127.0.0.1", web.server.port, ssl=context, server_hostname="metrics.example.org"
     )
     try:
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -317,8 +319,8 @@ async def test_tls_is_at_least_1_2(
         warnings.simplefilter("ignore", DeprecationWarning)  # that is what is tried
         context.minimum_version = context.maximum_version = version
     async with serving(configured(authority.issue("metrics.example.org"))) as web:
-        assert web.door.tls is not None
-        assert web.door.tls.minimum_version is ssl.TLSVersion.TLSv1_2
+        assert web.server.tls is not None
+        assert web.server.tls.minimum_version is ssl.TLSVersion.TLSv1_2
         if spoken:
             assert (await fetch(web, context))[1].version() == "TLSv1.2"
         else:
@@ -353,8 +355,8 @@ async def test_a_handshake_that_never_ends_counts_as_a_connection_and_is_cut_off
     monkeypatch.setattr(scrape, "HANDSHAKE_TIMEOUT", 0.5)
     settings = configured(authority.issue("metrics.example.org"))
     async with serving(settings, max_connections=2) as web:
-        silent = [await asyncio.open_connection("127.0.0.1", web.door.port) for _ in range(2)]
-        await until(lambda: web.door.connections == 2)
+        silent = [await asyncio.open_connection("127.0.0.1", web.server.port) for _ in range(2)]
+        await until(lambda: web.server.connections == 2)
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await fetch(web, client_context(authority))
         assert ("saturated_total", ("metrics_connections",), 1.0) in web.counters.totals().counters
@@ -368,7 +370,7 @@ async def test_a_new_certificate_is_for_connections_that_begin_then(authority: A
     first, second = (authority.issue("metrics.example.org") for _ in range(2))
     async with serving(configured(first)) as web:
         assert (await fetch(web, client_context(authority)))[1].getpeercert(True) == first.der
-        web.door.tls = tls_context(configured(second))
+        web.server.tls = tls_context(configured(second))
         assert (await fetch(web, client_context(authority)))[1].getpeercert(True) == second.der
 
 

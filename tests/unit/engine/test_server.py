@@ -1,4 +1,4 @@
-"""The engine's doors: what is answered, and what is refused, cut off or waited for no longer."""
+"""The engine's socket: what is answered, and what is refused, cut off or given up."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import socket
 import stat
 import tempfile
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ from typing import Any
 import pytest
 
 from requiretls_milter.engine import server
-from requiretls_milter.engine.assessor import BusyError
-from requiretls_milter.engine.server import EngineDoor, EngineState, listen_unix
-from requiretls_milter.ipc import client
-from requiretls_milter.ipc.client import EngineUnavailable
+from requiretls_milter.engine.flights import BusyError
+from requiretls_milter.engine.server import EngineServer
+from requiretls_milter.ipc import query
+from requiretls_milter.ipc.framing import Unframer, frame
+from requiretls_milter.ipc.query import EngineUnavailable
 from requiretls_milter.ipc.wire import (
     CountersRequest,
     ErrorReply,
@@ -29,10 +29,8 @@ from requiretls_milter.ipc.wire import (
     Request,
     StatusReply,
     StatusRequest,
-    Unframer,
     decode_reply,
     encode,
-    frame,
 )
 from requiretls_milter.model import (
     AddressLookup,
@@ -48,8 +46,9 @@ from requiretls_milter.model import (
     Reason,
     Requirement,
 )
-from requiretls_milter.telemetry.aggregate import Aggregate
 from requiretls_milter.telemetry.counting import Totals
+from tests.support.engineview import SetEngine
+from tests.support.waiting import until
 
 
 class FakeAssessor:
@@ -81,31 +80,21 @@ class FakeAssessor:
         return DomainEvidence(nexthop, MxEvidence(DnsOutcome.FOUND), hosts=(host,))
 
 
-class Door:
-    """An engine's door with nothing but a script behind it."""
+class Served:
+    """An engine's server with nothing but a script behind it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.assessor = FakeAssessor()
-        self.generation = 1
-        self.trust = 0
-        self.aggregate = Aggregate()
-        self.door = EngineDoor(str(path), self._state, self.aggregate, lambda: {"host": 3})
-
-    def _state(self) -> EngineState:
-        return EngineState(
-            self.assessor,  # type: ignore[arg-type]
-            self.generation,
-            "digest",
-            self.trust,
-        )
+        self.engine = SetEngine(self.assessor)  # type: ignore[arg-type]
+        self.server = EngineServer(str(path), self.engine)
 
     async def visit(self) -> Visitor:
         return Visitor(*await asyncio.open_unix_connection(str(self.path)))
 
 
 class Visitor:
-    """Somebody at the door."""
+    """A client of the socket."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -144,11 +133,11 @@ def path() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def door(path: Path) -> AsyncIterator[Door]:
-    one = Door(path)
-    await one.door.open()
+async def served(path: Path) -> AsyncIterator[Served]:
+    one = Served(path)
+    await one.server.open()
     yield one
-    await one.door.close()
+    await one.server.close()
 
 
 def ask(number: int, nexthop: str = "a.example") -> ForecastRequest:
@@ -161,9 +150,9 @@ def count(value: float, worker: str = "worker-1") -> CountersRequest:
     return CountersRequest(worker=worker, incarnation=1, totals=totals)
 
 
-async def test_a_question_is_answered_with_the_generation_that_judged_it(door: Door) -> None:
-    visitor = await door.visit()
-    door.generation = 4
+async def test_a_question_is_answered_with_the_generation_that_judged_it(served: Served) -> None:
+    visitor = await served.visit()
+    served.engine.generation = 4
     visitor.send(ask(7))
     reply = await visitor.reply()
     assert isinstance(reply, ForecastReply)
@@ -172,28 +161,28 @@ async def test_a_question_is_answered_with_the_generation_that_judged_it(door: D
 
 
 async def test_requests_are_answered_as_they_are_done_and_none_waits_for_another(
-    door: Door,
+    served: Served,
 ) -> None:
-    door.assessor.gate = asyncio.Event()
-    visitor = await door.visit()
+    served.assessor.gate = asyncio.Event()
+    visitor = await served.visit()
     visitor.send(ask(1), StatusRequest(id=2))
     assert (await visitor.reply()).id == 2
-    door.assessor.gate.set()
+    served.assessor.gate.set()
     assert (await visitor.reply()).id == 1
     visitor.close()
 
 
-async def test_counters_are_added_up_and_have_no_reply(door: Door) -> None:
-    visitor = await door.visit()
+async def test_counters_are_added_up_and_have_no_reply(served: Served) -> None:
+    visitor = await served.visit()
     visitor.send(count(3), count(5), count(4, "worker-2"), StatusRequest(id=1))
     reply = await visitor.reply()
     assert isinstance(reply, StatusReply)
-    assert door.aggregate.totals().counters == (("requirement_lost_total", (), 9.0),)
+    assert served.engine.aggregate.totals().counters == (("requirement_lost_total", (), 9.0),)
     visitor.close()
 
 
-async def test_a_status_tells_who_and_what_this_is(door: Door) -> None:
-    worker, visitor = await door.visit(), await door.visit()
+async def test_a_status_tells_who_and_what_this_is(served: Served) -> None:
+    worker, visitor = await served.visit(), await served.visit()
     worker.send(count(1, "worker-9"), ask(1))
     await worker.reply()
     visitor.send(StatusRequest(id=1))
@@ -208,16 +197,16 @@ async def test_a_status_tells_who_and_what_this_is(door: Door) -> None:
     visitor.close()
 
 
-async def test_evidence_is_given_for_a_next_hop_in_postfix_s_syntax(door: Door) -> None:
-    door.assessor.chain = (bytes(range(256)),)
+async def test_evidence_is_given_for_a_next_hop_in_postfix_s_syntax(served: Served) -> None:
+    served.assessor.chain = (bytes(range(256)),)
 
     def call(nexthop: str, refresh: bool) -> DomainEvidence:
-        return client.evidence(str(door.path), nexthop, refresh=refresh, timeout=5)
+        return query.evidence(str(served.path), nexthop, refresh=refresh, timeout=5)
 
     found = await asyncio.to_thread(call, "[mx.example.org]:587", True)
     assert str(found.nexthop) == "[mx.example.org]:587"
-    assert found.hosts[0].probes[0].chain == door.assessor.chain
-    assert door.assessor.asked == ["[mx.example.org]:587 True"]
+    assert found.hosts[0].probes[0].chain == served.assessor.chain
+    assert served.assessor.asked == ["[mx.example.org]:587 True"]
     with pytest.raises(EngineUnavailable, match="next hop"):
         await asyncio.to_thread(call, "a..b", False)
 
@@ -231,10 +220,10 @@ async def test_evidence_is_given_for_a_next_hop_in_postfix_s_syntax(door: Door) 
     ],
 )
 async def test_evidence_that_there_is_none_of_is_an_error_that_says_why(
-    door: Door, error: Exception, text: str
+    served: Served, error: Exception, text: str
 ) -> None:
-    door.assessor.error = error
-    visitor = await door.visit()
+    served.assessor.error = error
+    visitor = await served.visit()
     visitor.send(EvidenceRequest(id=1, nexthop="a.example"))
     reply = await visitor.reply()
     assert isinstance(reply, ErrorReply)
@@ -243,15 +232,17 @@ async def test_evidence_that_there_is_none_of_is_an_error_that_says_why(
     visitor.close()
 
 
-async def test_evidence_of_half_a_mebibyte_arrives_whole(door: Door) -> None:
-    door.assessor.chain = (bytes(500_000),)
-    found = await asyncio.to_thread(client.evidence, str(door.path), "a.example", timeout=5)
-    assert found.hosts[0].probes[0].chain == door.assessor.chain
+async def test_evidence_of_half_a_mebibyte_arrives_whole(served: Served) -> None:
+    served.assessor.chain = (bytes(500_000),)
+    found = await asyncio.to_thread(query.evidence, str(served.path), "a.example", timeout=5)
+    assert found.hosts[0].probes[0].chain == served.assessor.chain
 
 
-async def test_evidence_that_is_too_much_for_a_frame_is_an_error_not_silence(door: Door) -> None:
-    door.assessor.chain = (bytes(900_000),)
-    visitor = await door.visit()
+async def test_evidence_that_is_too_much_for_a_frame_is_an_error_not_silence(
+    served: Served,
+) -> None:
+    served.assessor.chain = (bytes(900_000),)
+    visitor = await served.visit()
     visitor.send(EvidenceRequest(id=1, nexthop="a.example"))
     reply = await visitor.reply()
     assert isinstance(reply, ErrorReply)
@@ -273,9 +264,9 @@ async def test_evidence_that_is_too_much_for_a_frame_is_an_error_not_silence(doo
     ],
 )
 async def test_who_sends_what_is_no_request_is_cut_off_and_nobody_else(
-    door: Door, octets: bytes, caplog: pytest.LogCaptureFixture
+    served: Served, octets: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    good, bad = await door.visit(), await door.visit()
+    good, bad = await served.visit(), await served.visit()
     bad.writer.write(octets)
     assert await bad.is_cut()
     good.send(ask(1))
@@ -285,8 +276,8 @@ async def test_who_sends_what_is_no_request_is_cut_off_and_nobody_else(
     bad.close()
 
 
-async def test_a_request_that_comes_byte_by_byte_is_understood(door: Door) -> None:
-    visitor = await door.visit()
+async def test_a_request_that_comes_byte_by_byte_is_understood(served: Served) -> None:
+    visitor = await served.visit()
     for octet in encode(ask(1)):
         visitor.writer.write(bytes([octet]))
         await asyncio.sleep(0)
@@ -295,63 +286,60 @@ async def test_a_request_that_comes_byte_by_byte_is_understood(door: Door) -> No
 
 
 async def test_there_is_an_end_to_how_many_may_visit(
-    door: Door, monkeypatch: pytest.MonkeyPatch
+    served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 3)
-    inside = [await door.visit() for _ in range(3)]
+    inside = [await served.visit() for _ in range(3)]
     for visitor in inside:
         visitor.send(ask(1))
         await visitor.reply()
-    late = await door.visit()
+    late = await served.visit()
     assert await late.is_cut()
     late.close()
     inside[0].close()
-    await asyncio.sleep(0.05)
-    late = await door.visit()
+    await until(lambda: served.server.connections == 2)
+    late = await served.visit()
     late.send(ask(1))
     assert (await late.reply()).id == 1
     for visitor in (*inside, late):
         visitor.close()
 
 
-async def test_there_is_an_end_to_what_one_visitor_may_ask_at_once(door: Door) -> None:
-    door.door.max_requests = 5
-    door.assessor.gate = asyncio.Event()
-    visitor = await door.visit()
+async def test_there_is_an_end_to_what_one_visitor_may_ask_at_once(served: Served) -> None:
+    served.server.max_requests = 5
+    served.assessor.gate = asyncio.Event()
+    visitor = await served.visit()
     visitor.send(*(ask(number) for number in range(6)))
     reply = await visitor.reply()
     assert isinstance(reply, ErrorReply)
     assert reply.id == 5
-    door.assessor.gate.set()
+    served.assessor.gate.set()
     assert {(await visitor.reply()).id for _ in range(5)} == {0, 1, 2, 3, 4}
     visitor.close()
 
 
 async def test_a_visitor_who_does_not_read_is_cut_off(
-    door: Door, monkeypatch: pytest.MonkeyPatch
+    served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "MAX_UNSENT", 100_000)
-    door.assessor.chain = (bytes(50_000),)
+    served.assessor.chain = (bytes(50_000),)
     deaf = socket.socket(socket.AF_UNIX)
     deaf.setblocking(False)
     loop = asyncio.get_running_loop()
-    await loop.sock_connect(deaf, str(door.path))
+    await loop.sock_connect(deaf, str(served.path))
     requests = b"".join(encode(EvidenceRequest(id=n, nexthop="a.example")) for n in range(50))
     await loop.sock_sendall(deaf, requests)
-    end = time.monotonic() + 5
-    while door.door._connections:
-        assert time.monotonic() < end
-        await asyncio.sleep(0.01)
+    await until(lambda: not served.server.connections)
     deaf.close()
 
 
-async def test_who_keeps_forecasts_is_told_when_they_are_not_to_be_believed(door: Door) -> None:
-    worker, person = await door.visit(), await door.visit()
+async def test_who_keeps_forecasts_is_told_when_they_are_not_to_be_believed(served: Served) -> None:
+    worker, person = await served.visit(), await served.visit()
     worker.send(ask(1))
     assert (await worker.reply()).op == "forecast"
     person.send(StatusRequest(id=1))
     assert (await person.reply()).op == "status"
-    door.door.forget()
+    served.server.void_forecasts()
     assert (await worker.reply()).op == "forget"
     person.send(StatusRequest(id=2))
     assert (await person.reply()).op == "status"  # and no word that nobody asked for
@@ -359,15 +347,17 @@ async def test_who_keeps_forecasts_is_told_when_they_are_not_to_be_believed(door
     person.close()
 
 
-async def test_what_was_judged_before_a_change_of_trust_is_not_said_after_it(door: Door) -> None:
-    worker = await door.visit()
-    door.assessor.gate = asyncio.Event()
+async def test_what_was_judged_before_a_change_of_trust_is_not_said_after_it(
+    served: Served,
+) -> None:
+    worker = await served.visit()
+    served.assessor.gate = asyncio.Event()
     worker.send(ask(1))
-    await asyncio.sleep(0.05)
-    after, gate = FakeAssessor(), door.assessor.gate
+    await until(lambda: bool(served.assessor.asked))
+    after, gate = FakeAssessor(), served.assessor.gate
     after.text = "after"
-    door.assessor, door.trust = after, 1
-    door.door.forget()
+    served.engine.assessor, served.engine.trust_epoch = after, 1  # type: ignore[assignment]
+    served.server.void_forecasts()
     gate.set()
     assert (await worker.reply()).op == "forget"
     reply = await worker.reply()
@@ -377,16 +367,16 @@ async def test_what_was_judged_before_a_change_of_trust_is_not_said_after_it(doo
 
 
 async def test_where_nothing_is_known_yet_after_a_change_of_trust_it_is_unknown(
-    door: Door, monkeypatch: pytest.MonkeyPatch
+    served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "SECOND_LOOK", 0.1)
-    worker = await door.visit()
-    door.assessor.gate = asyncio.Event()
+    monkeypatch.setattr(server, "REASSESSMENT_TIMEOUT", 0.1)
+    worker = await served.visit()
+    served.assessor.gate = asyncio.Event()
     worker.send(ask(1))
-    await asyncio.sleep(0.05)
-    after, gate = FakeAssessor(), door.assessor.gate
+    await until(lambda: bool(served.assessor.asked))
+    after, gate = FakeAssessor(), served.assessor.gate
     after.gate = asyncio.Event()
-    door.assessor, door.trust = after, 1
+    served.engine.assessor, served.engine.trust_epoch = after, 1  # type: ignore[assignment]
     gate.set()
     reply = await worker.reply()
     assert isinstance(reply, ForecastReply)
@@ -394,41 +384,41 @@ async def test_where_nothing_is_known_yet_after_a_change_of_trust_it_is_unknown(
     worker.close()
 
 
-async def test_a_visitor_who_leaves_takes_nothing_along(door: Door) -> None:
-    door.assessor.gate = asyncio.Event()
-    leaver, stayer = await door.visit(), await door.visit()
+async def test_a_visitor_who_leaves_takes_nothing_along(served: Served) -> None:
+    served.assessor.gate = asyncio.Event()
+    leaver, stayer = await served.visit(), await served.visit()
     leaver.send(ask(1))
     stayer.send(ask(1))
-    await asyncio.sleep(0.05)
+    await until(lambda: len(served.assessor.asked) == 2)
     leaver.close()
-    await asyncio.sleep(0.05)
-    door.assessor.gate.set()
+    await until(lambda: served.server.connections == 1)
+    served.assessor.gate.set()
     assert (await stayer.reply()).id == 1
     stayer.close()
 
 
-async def test_what_a_reload_gives_up_is_answered_and_nobody_waits_for_it(door: Door) -> None:
-    door.assessor.error = asyncio.CancelledError()
-    visitor = await door.visit()
+async def test_what_a_reload_gives_up_is_answered_and_nobody_waits_for_it(served: Served) -> None:
+    served.assessor.error = asyncio.CancelledError()
+    visitor = await served.visit()
     visitor.send(EvidenceRequest(id=1, nexthop="example.org", refresh=True), ask(2))
     for number in (1, 2):
         reply = await visitor.reply()
         assert (reply.op, reply.id) == ("error", number)
         assert "configuration has changed" in reply.error
-    door.assessor.error = None
+    served.assessor.error = None
     visitor.send(ask(3))
     assert (await visitor.reply()).op == "forecast"
     visitor.close()
 
 
-async def test_a_mistake_of_ours_answers_the_request_and_harms_no_other(door: Door) -> None:
-    visitor = await door.visit()
-    door.assessor.error = RuntimeError("secret")
+async def test_a_mistake_of_ours_answers_the_request_and_harms_no_other(served: Served) -> None:
+    visitor = await served.visit()
+    served.assessor.error = RuntimeError("secret")
     visitor.send(ask(1))
     reply = await visitor.reply()
     assert isinstance(reply, ErrorReply)
     assert reply.error == "internal error"
-    door.assessor.error = None
+    served.assessor.error = None
     visitor.send(ask(2))
     assert isinstance(await visitor.reply(), ForecastReply)
     visitor.close()
@@ -444,25 +434,25 @@ def mode_of(path: Path) -> int | None:
 async def test_the_socket_is_for_our_user_alone_and_goes_when_the_door_closes(path: Path) -> None:
     before = os.umask(0)
     try:
-        one = Door(path)
-        await one.door.open()
+        one = Served(path)
+        await one.server.open()
         assert mode_of(path) == 0o600
         assert os.umask(0) == 0
     finally:
         os.umask(before)
-    await one.door.close()
+    await one.server.close()
     assert mode_of(path) is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed to knock")
 def test_another_user_is_turned_away_even_where_the_mode_lets_him_in(path: Path) -> None:
-    """Whoever loosened the mode by mistake has not opened the door."""
+    """Whoever loosened the mode by mistake has not opened the served."""
 
     path.parent.chmod(0o755)
 
     async def scenario() -> int:
-        one = Door(path)
-        await one.door.open()
+        one = Served(path)
+        await one.server.open()
         os.chmod(path, 0o666)  # noqa: S103 - the mistake that is tried
         program = (
             "import socket, sys\n"
@@ -474,30 +464,7 @@ def test_another_user_is_turned_away_even_where_the_mode_lets_him_in(path: Path)
             "/usr/bin/env", "python3", "-c", program, str(path), user=65534
         )
         status = await asyncio.wait_for(process.wait(), 10)
-        await one.door.close()
+        await one.server.close()
         return status
 
     assert asyncio.run(scenario()) == 0
-
-
-def test_a_socket_that_a_dead_process_left_behind_is_replaced(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(path))
-    listen_unix(path).close()
-
-
-def test_a_socket_at_which_somebody_listens_is_not_taken_over(path: Path) -> None:
-    with listen_unix(path), pytest.raises(FileExistsError, match="another instance"):
-        listen_unix(path)
-
-
-def test_a_file_is_never_removed(path: Path) -> None:
-    path.write_text("precious")
-    with pytest.raises(FileExistsError, match="no socket"):
-        listen_unix(path)
-    assert path.read_text() == "precious"
-
-
-def test_a_directory_that_is_not_there_is_named(path: Path) -> None:
-    with pytest.raises(OSError, match=r"missing/e\.sock"):
-        listen_unix(path.parent / "missing" / "e.sock")

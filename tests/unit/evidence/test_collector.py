@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from requiretls_milter.config import Config
+from requiretls_milter.config import Config, Limits
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.gathering import gather
 from requiretls_milter.model import (
@@ -178,3 +179,20 @@ async def test_the_collector_looks_up_the_protocols_of_every_transport(server: D
 def test_a_collector_without_its_trust_store_is_none() -> None:
     with pytest.raises((OSError, ssl.SSLError)):
         Collector(configured(probe={"ca_file": "/nonexistent/ca.pem"}))
+
+
+def test_a_collector_keeps_the_limits_of_its_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits = Limits(
+        lookups=3, fetches=4, fetch_timeout=5, probes=6, probes_per_host=7, probes_per_minute=8
+    )
+    given: dict[str, Any] = {}
+    for name in ("Resolver", "MtaStsFetcher", "Prober"):
+        monkeypatch.setattr(
+            f"requiretls_milter.evidence.collector.{name}",
+            lambda *_, **options: given.update(options),
+        )
+    Collector(Config(limits=limits))
+    assert (given["lookups"], given["fetches"]) == (3, 4)
+    assert (given["sessions"], given["per_host"], given["per_minute"]) == (6, 7, 8)

@@ -22,7 +22,6 @@ from requiretls_milter.evidence.tlsa import find_tlsa
 from requiretls_milter.model import AddressLookup, DnsOutcome, MxRecord
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
 from requiretls_milter.telemetry.counting import Counters
-from tests.support.counted import saturated
 from tests.support.dnsserver import (
     SILENT,
     DnsServer,
@@ -33,6 +32,7 @@ from tests.support.dnsserver import (
     nxdomain,
     soa,
 )
+from tests.support.stores import saturated
 from tests.support.waiting import until
 
 NOW = 1_000_000.0

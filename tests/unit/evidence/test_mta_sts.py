@@ -26,8 +26,8 @@ from requiretls_milter.model import MtaStsEvidence, MtaStsMode, MtaStsPolicy
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.authority import DAY, Authority, Issued
-from tests.support.counted import saturated
 from tests.support.dnsserver import DnsServer, Scripted, failure, found, nodata
+from tests.support.stores import saturated
 
 NOW = 1_000_000.0
 DOMAIN = "example.test"

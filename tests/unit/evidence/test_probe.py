@@ -31,9 +31,9 @@ from requiretls_milter.evidence.probe import (
 from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.authority import DAY, Authority, Issued
-from tests.support.counted import saturated
 from tests.support.smtpserver import EHLO, EHLO_TLS, Close, Hang, SmtpServer
 from tests.support.smtpserver import Reply as ScriptedReply
+from tests.support.stores import saturated
 from tests.support.waiting import until
 
 NOW = 1_000_000.0

@@ -1,4 +1,4 @@
-"""How many at once, how many within a minute; and the others wait."""
+"""Places and pace: how many at once, how many within a minute, and the others wait."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 from requiretls_milter.evidence.slots import Pace, Slots
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Bound
-from tests.support.counted import saturated
+from tests.support.stores import saturated
 
 
-async def test_a_caller_that_waits_for_a_place_is_counted() -> None:
+async def test_who_waits_for_a_place_is_told_of() -> None:
     counters = Counters()
     places = Slots(2, Bound.PROBES, counters)
     async with places, places:
-        assert saturated(counters) == {}
+        assert not saturated(counters)
         third = asyncio.create_task(places.acquire())
         await asyncio.sleep(0)
         assert saturated(counters) == {"probes": 1}
@@ -25,7 +25,7 @@ async def test_a_caller_that_waits_for_a_place_is_counted() -> None:
 
 
 class Hours:
-    """A clock that goes on when a caller sleeps, or *stands* meanwhile."""
+    """A clock that goes on when somebody sleeps, or *stands* while they do."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, stands: bool = False) -> None:
         self.now = 1000.0
@@ -56,7 +56,7 @@ async def test_in_no_minute_do_more_begin_than_may(monkeypatch: pytest.MonkeyPat
     assert saturated(counters)["probes_per_minute"] > 0
 
 
-async def test_a_caller_that_gives_up_takes_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_gives_up_waiting_takes_nobodys_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Hours(monkeypatch, stands=True)
     pace = Pace(1, Bound.PROBES_PER_MINUTE, Counters(), monotonic=lambda: clock.now)
     await pace.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from dataclasses import fields
 
 import pytest
@@ -11,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from requiretls_milter.ipc import wire
+from requiretls_milter.ipc.framing import Unframer, WireError
 from requiretls_milter.ipc.wire import (
     MAX_ERROR,
-    MAX_FRAME,
     CountersRequest,
     ErrorReply,
     EvidenceReply,
@@ -23,13 +22,10 @@ from requiretls_milter.ipc.wire import (
     ForgetReply,
     StatusReply,
     StatusRequest,
-    Unframer,
-    WireError,
     decode_reply,
     decode_request,
     encode,
     error_reply,
-    frame,
 )
 from requiretls_milter.model import (
     AddressLookup,
@@ -221,41 +217,6 @@ def test_an_error_is_cut_to_what_a_reply_may_hold() -> None:
         decode_reply(json.dumps({"op": "error", "id": 1, "error": "x" * 201}).encode())
 
 
-@pytest.mark.parametrize(("size", "fits"), [(MAX_FRAME, True), (MAX_FRAME + 1, False)])
-def test_a_frame_holds_one_mebibyte_and_no_more(size: int, fits: bool) -> None:
-    if fits:
-        assert Unframer().feed(frame(bytes(size))) == [bytes(size)]
-    else:
-        with pytest.raises(WireError, match="over the limit"):
-            frame(bytes(size))
-    header = struct.pack(">I", size)
-    if fits:
-        assert Unframer().feed(header) == []
-    else:
-        with pytest.raises(WireError, match="a frame of"):
-            Unframer().feed(header)
-
-
-def test_a_frame_without_content_is_refused() -> None:
-    with pytest.raises(WireError):
-        Unframer().feed(bytes(4))
-
-
-@given(st.lists(st.binary(min_size=1, max_size=300), max_size=8), st.lists(st.integers(1, 50)))
-def test_frames_come_out_whole_whatever_pieces_they_come_in(
-    payloads: list[bytes], cuts: list[int]
-) -> None:
-    stream = b"".join(map(frame, payloads))
-    unframer = Unframer()
-    found: list[bytes] = []
-    while stream:
-        size = cuts.pop() if cuts else len(stream)
-        found += unframer.feed(stream[:size])
-        stream = stream[size:]
-    assert found == payloads
-    assert unframer.pending == 0
-
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: (
@@ -293,12 +254,3 @@ def test_an_operation_with_anything_in_it_is_a_message_or_a_wire_error(
         except WireError:
             continue
         assert message.op == op
-
-
-@given(st.binary(max_size=200))
-def test_a_stream_of_anything_gives_frames_or_a_wire_error(stream: bytes) -> None:
-    try:
-        frames = Unframer(64).feed(stream)
-    except WireError:
-        return
-    assert all(0 < len(payload) <= 64 for payload in frames)

@@ -33,7 +33,6 @@ def test_an_installed_postfix_is_mirrored_without_a_warning() -> None:
         "insecure_mx_policy": "dane",
         "requiretls_esmtp_header": True,
         "mx_address_limit": 5,
-        "mx_session_limit": 2,
         "inet_protocols": ["ipv4", "ipv6"],
         "address_preference": "any",
         "local_transports": ["retry", "local", "maildrop", "dovecot-lmtp"],

@@ -1,4 +1,4 @@
-"""Each setting that changes a delivery and has no key is told where it is set."""
+"""Each setting that changes a delivery and has no key leads to a warning."""
 
 from __future__ import annotations
 

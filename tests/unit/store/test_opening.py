@@ -35,7 +35,7 @@ def test_each_url_has_its_store() -> None:
 def test_a_store_has_the_queue_that_is_configured() -> None:
     store = open_store(parse_store_url("sqlite:///x"), Counters(), Gauges(), max_pending=7)
     assert isinstance(store, SteadyStore)
-    assert store._max_pending == 7
+    assert store.max_pending == 7
 
 
 async def test_what_memory_has_no_room_for_is_counted() -> None:

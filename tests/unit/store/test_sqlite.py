@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -703,13 +704,14 @@ async def test_a_file_that_was_removed_is_made_anew(path: Path) -> None:
 
 
 async def test_a_slow_disk_holds_up_no_assessment(path: Path) -> None:
-    backend = SqliteBackend(str(path), Counters())
+    thread = ThreadPoolExecutor(1)
+    backend = SqliteBackend(str(path), Counters(), thread=thread)
     backend.read_deadline = backend.write_deadline = 0.1
     store, counters, _ = steady(backend)
     await store.start()
     await until(lambda: store.up)
     gate = threading.Event()
-    stuck = backend._thread.submit(gate.wait)
+    stuck = thread.submit(gate.wait)
     started = time.monotonic()
     longest = 0.0
     for number in range(100):
@@ -728,9 +730,10 @@ async def test_a_slow_disk_holds_up_no_assessment(path: Path) -> None:
 
 
 async def test_only_so_many_operations_wait_for_the_disk(path: Path) -> None:
-    async with opened(path) as backend:
+    thread = ThreadPoolExecutor(1)
+    async with opened(path, thread=thread) as backend:
         gate = threading.Event()
-        backend._thread.submit(gate.wait)
+        thread.submit(gate.wait)
         reads = [asyncio.create_task(backend.get(POLICY, "a", 0)) for _ in range(MAX_QUEUED)]
         await asyncio.sleep(0)
         with pytest.raises(StoreError, match="does not answer"):

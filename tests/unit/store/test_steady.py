@@ -224,8 +224,9 @@ async def test_a_change_made_while_it_is_written_is_written_too(kit: Kit) -> Non
     assert kit.backend.records[POLICY, "a"].value == b"2"
 
 
-async def test_changes_that_wait_are_bounded(kit: Kit) -> None:
-    kit.store._max_pending = 10
+async def test_changes_that_wait_are_bounded() -> None:
+    kit = Kit(max_pending=10)
+    await kit.store.start()
     kit.backend.fails["write"] = StoreError("gone")
     for number in range(25):
         await kit.put(str(number))
@@ -235,6 +236,7 @@ async def test_changes_that_wait_are_bounded(kit: Kit) -> None:
     kit.backend.fails.clear()
     await kit.settled()
     assert set(kit.backend.records) == {(POLICY, str(number)) for number in range(15, 25)}
+    await kit.store.close()
 
 
 async def test_a_record_that_is_not_ours_is_no_record_and_breaks_nothing(
@@ -269,8 +271,9 @@ async def test_a_bad_record_is_replaced_by_what_memory_has(kit: Kit) -> None:
     assert kit.backend.records[POLICY, "a"] == Record(b"1", NOW, NOW + 100)
 
 
-async def test_what_came_while_a_bad_record_was_read_is_not_removed(kit: Kit) -> None:
-    kit.store._memory = MemoryStore(max_records=0)  # it is in nobody's memory
+async def test_what_came_while_a_bad_record_was_read_is_not_removed() -> None:
+    kit = Kit(memory=MemoryStore(max_records=0))  # it is in nobody's memory
+    await kit.store.start()
     kit.backend.fails["get"] = StoreDataError("damaged")
     await kit.settled()
     reader = asyncio.create_task(kit.get("a"))
@@ -280,6 +283,7 @@ async def test_what_came_while_a_bad_record_was_read_is_not_removed(kit: Kit) ->
     assert await reader is None
     await kit.settled()
     assert kit.backend.records[POLICY, "a"].value == b"new"
+    await kit.store.close()
 
 
 async def test_what_the_backend_has_lost_memory_still_knows_as_long_as_it_is_good(

@@ -1,0 +1,111 @@
+"""Whatever is kept in memory is bounded, in number and in weight.
+
+Keys and values come from strangers: without a bound, whoever publishes many names or long
+certificate chains could fill the memory. The order of eviction is the same everywhere: the
+entry that was put or used least recently goes first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, ItemsView, Iterator
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class BoundedMap(Generic[K, V]):
+    """A map with a limit; the least recently used entry makes room for a new one.
+
+    Reading is not using: call :meth:`touch` for an entry that was of use. Iteration goes
+    from the entry that would be evicted first to the one that would be evicted last.
+
+    Args:
+        limit: the largest number of entries; may be changed, which takes effect with the
+            next :meth:`put`.
+        max_weight: the largest sum of their weights.
+        weigh: gives the weight of an entry, which must not change while it is kept.
+    """
+
+    __slots__ = ("_entries", "_weigh", "limit", "max_weight", "weight")
+
+    def __init__(
+        self,
+        limit: float = math.inf,
+        *,
+        max_weight: float = math.inf,
+        weigh: Callable[[K, V], int] | None = None,
+    ) -> None:
+        self.limit = limit
+        self.max_weight = max_weight
+        self.weight = 0
+        """The sum of all weights; 0 without ``weigh``."""
+        self._weigh = weigh
+        self._entries: OrderedDict[K, V] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._entries)
+
+    def items(self) -> ItemsView[K, V]:
+        """The entries, the least recently used first."""
+        return self._entries.items()
+
+    def get(self, key: K) -> V | None:
+        """The value; None if there is none. This does not count as a use."""
+        return self._entries.get(key)
+
+    def touch(self, key: K) -> None:
+        """Note that an entry was used.
+
+        Raises:
+            KeyError: there is none.
+        """
+        self._entries.move_to_end(key)
+
+    def put(self, key: K, value: V) -> int:
+        """Keep a value in the place of an earlier one; returns how many entries had to go.
+
+        An entry that is over the limit by itself goes at once.
+        """
+        self.pop(key)
+        self._entries[key] = value
+        if self._weigh is not None:
+            self.weight += self._weigh(key, value)
+        evicted = 0
+        while len(self._entries) > self.limit or self.weight > self.max_weight:
+            self.pop_oldest()
+            evicted += 1
+        return evicted
+
+    def pop(self, key: K) -> V | None:
+        """Forget an entry and return its value; None if there is none."""
+        if key not in self._entries:
+            return None
+        value = self._entries.pop(key)
+        if self._weigh is not None:
+            self.weight -= self._weigh(key, value)
+        return value
+
+    def pop_oldest(self) -> tuple[K, V]:
+        """Forget the least recently used entry and return it.
+
+        Raises:
+            KeyError: there is none.
+        """
+        key, value = self._entries.popitem(last=False)
+        if self._weigh is not None:
+            self.weight -= self._weigh(key, value)
+        return key, value
+
+    def clear(self) -> None:
+        """Forget all entries."""
+        self._entries.clear()
+        self.weight = 0

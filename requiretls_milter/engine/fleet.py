@@ -1,0 +1,103 @@
+"""A fleet: milters on several hosts that share a store, and look at each server only once.
+
+Before an engine calls a server or fetches a policy it *claims* the record that will come of it.
+The engine that holds the claim does the work and stores the result; the others look into the
+store until it is there. A claim ends by itself after a while, so that an engine that dies does
+not keep the others waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from requiretls_milter.store.base import Store, StoreKind
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import FleetResult
+
+CLAIM_LIFE = 30.0
+"""Seconds for which a claim is valid: most sessions take a few."""
+
+FLEET_WAIT = 8.0
+"""Seconds that the others wait for the result: postscreen keeps a client waiting for six."""
+
+FIRST_LOOK = 0.05
+LAST_LOOK = 0.5
+"""Seconds between two looks into the store for it."""
+
+WAIT_JITTER = 0.1
+"""Part of the wait that is added at random."""
+
+T = TypeVar("T")
+
+
+class Fleet:
+    """Agrees with the other engines on the same store which of them does the work.
+
+    Args:
+        store: which may be shared.
+        counters: where it is counted which engine did the work.
+        jitter: gives a number from 0 to 1.
+    """
+
+    def __init__(self, store: Store, counters: Counters, jitter: Callable[[], float]) -> None:
+        self._store = store
+        self._counters = counters
+        self._jitter = jitter
+
+    @property
+    def exists(self) -> bool:
+        """Whether the store is shared with other engines."""
+        return self._store.shared
+
+    async def find_once(
+        self,
+        kind: StoreKind,
+        key: str,
+        stored: Callable[[], Awaitable[T | None]],
+        find: Callable[[], Awaitable[T]],
+    ) -> T:
+        """Find something, unless another engine does so at this moment: then wait for its result.
+
+        Args:
+            kind, key: the record that *find* may put into the store.
+            stored: reads it from the store; None if that is not good enough.
+            find: finds it; called after all if the other engine takes too long.
+        """
+        if not self.exists:
+            return await find()
+        token = await self._store.claim(kind, key, CLAIM_LIFE)
+        result = FleetResult.OURS
+        found: T | None = None
+        if token is not None:
+            found = await stored()  # another engine may have ended just before this claim
+        else:
+            token, found = await self._wait(kind, key, stored)
+            if token is None:
+                result = FleetResult.IN_VAIN
+        try:
+            if found is not None:
+                result = FleetResult.THEIRS
+                return found
+            return await find()
+        finally:
+            self._counters.inc("fleet_flights_total", (result,))
+            if token:
+                await self._store.release(kind, key, token)
+
+    async def _wait(
+        self, kind: StoreKind, key: str, stored: Callable[[], Awaitable[T | None]]
+    ) -> tuple[str | None, T | None]:
+        """Wait for another engine's result; returns our own claim if that engine gave its up."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + FLEET_WAIT * (1.0 + WAIT_JITTER * self._jitter())
+        pause = FIRST_LOOK
+        token: str | None = None
+        found: T | None = None
+        while token is None and found is None and loop.time() < ends:
+            await asyncio.sleep(pause)
+            pause = min(1.5 * pause, LAST_LOOK)
+            token = await self._store.claim(kind, key, CLAIM_LIFE)
+            found = await stored()
+        return token, found

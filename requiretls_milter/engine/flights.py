@@ -1,0 +1,117 @@
+"""Single flight: the same thing is found once, however many ask for it at the same time (R60).
+
+A *flight* is the task that finds it. Callers wait for the flight; a caller that is cancelled
+does not take the answer from the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, TypeVar, cast
+
+from requiretls_milter.engine.shelf import Shelf
+from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import Bound, CacheResult
+
+_log = log.get_logger("engine.cache")
+
+T = TypeVar("T")
+
+
+class BusyError(RequiretlsMilterError):
+    """More is under way than the engine takes on at once.
+
+    The caller concludes that nothing is known now: the forecast is ``unknown``.
+    """
+
+
+class Flights:
+    """What is being found at the moment.
+
+    Args:
+        limit: flights at once; a further one is refused.
+        timeout: seconds for each.
+        counters: where refusals and timeouts are counted.
+    """
+
+    def __init__(self, limit: int, timeout: float, counters: Counters) -> None:
+        self._limit = limit
+        self._timeout = timeout
+        self._counters = counters
+        self._flights: dict[tuple[Hashable, bool], asyncio.Task[Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    async def join(
+        self,
+        shelf: Shelf,
+        key: Hashable,
+        find: Callable[[], Awaitable[T]],
+        keep: Callable[[T], Awaitable[T]],
+        *,
+        fresh: bool,
+    ) -> T:
+        """Wait for the flight for *key*; start one if there is none.
+
+        Args:
+            shelf: the layer that the question belongs to; it counts misses and joins.
+            key: what is to be found.
+            find: finds it, within the timeout.
+            keep: takes what was found and returns what the callers are given.
+            fresh: whether it must not come from a store. Such a question does not join a
+                flight that may take it from there.
+
+        Raises:
+            BusyError: there are too many flights.
+            TimeoutError: it took too long.
+        """
+        flight = self._flights.get((key, True))
+        if flight is None and not fresh:
+            flight = self._flights.get((key, False))
+        if flight is None:
+            if len(self._flights) >= self._limit:
+                self._counters.inc("saturated_total", (Bound.FLIGHTS,))
+                raise BusyError(f"{len(self._flights)} lookups are under way")
+            shelf.count(CacheResult.MISS)
+            flight = asyncio.create_task(self._fly(find, keep), name=str(key)[:200])
+            self._flights[key, fresh] = flight
+            flight.add_done_callback(lambda done: self._landed(key, fresh, done))
+        else:
+            shelf.count(CacheResult.JOINED)
+        # A caller may be cancelled; the flight belongs to all of them.
+        return cast(T, await asyncio.shield(flight))
+
+    async def _fly(self, find: Callable[[], Awaitable[T]], keep: Callable[[T], Awaitable[T]]) -> T:
+        try:
+            async with asyncio.timeout(self._timeout) as patience:
+                found = await find()
+        except TimeoutError:
+            if patience.expired():
+                self._counters.inc("saturated_total", (Bound.FLIGHT_TIMEOUT,))
+            raise
+        return await keep(found)
+
+    def _landed(self, key: Hashable, fresh: bool, flight: asyncio.Task[Any]) -> None:
+        del self._flights[key, fresh]
+        if not flight.cancelled() and (error := flight.exception()) is not None:
+            report_lost(key, error, self._timeout)
+
+    async def close(self) -> None:
+        """Give up all flights."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
+
+def report_lost(key: Hashable, error: BaseException, seconds: float) -> None:
+    """Log that something could not be found because of us, not because of the network."""
+    if isinstance(error, TimeoutError):
+        _log.warning("evidence_late", key=key, seconds=seconds)
+    else:
+        # Sources do not raise for what the network does: this is an internal error.
+        _log.error("evidence_failed", key=key, error=repr(error), exc_info=error)

@@ -1,0 +1,151 @@
+"""Everything in the engine that belongs to one configuration, and how a reload replaces it.
+
+A reload that changes only rules keeps the resolver, the cache and the trust store; one that
+changes how evidence is found begins with new ones. What is under way under the old configuration
+gets time to end (:meth:`Parts.retire`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import ssl
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from requiretls_milter.config import Config
+from requiretls_milter.engine.assessor import Assessor
+from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.downgrades import DowngradeTracker
+from requiretls_milter.engine.outage import OutageDetector
+from requiretls_milter.engine.recordstore import RecordStore
+from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.evidence.collector import Collector
+from requiretls_milter.evidence.selftest import ResolverWatch
+from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
+from requiretls_milter.store.base import Store
+from requiretls_milter.telemetry.counting import Counters, Gauges
+
+RETIREMENT = 60.0
+"""Seconds that what is under way under an old configuration gets to end."""
+
+
+class StartError(RequiretlsMilterError):
+    """The engine cannot run with this configuration; the text says why.
+
+    A start is given up; a reload is refused, and the old configuration stays.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts that belong to one configuration.
+
+    ``authorities`` is a digest of the certification authorities' file.
+    """
+
+    config: Config
+    generation: int
+    collector: Collector
+    resolver: ResolverWatch
+    source: CachedSource
+    trust: TrustStore
+    authorities: bytes
+    assessor: Assessor
+
+    async def retire(self, successor: Parts) -> None:
+        """Let what is under way end, then close what the successor does not share."""
+        await self.assessor.finish(RETIREMENT)
+        await self.assessor.close()
+        if self.source is not successor.source:
+            await self.source.close()
+        if self.collector is not successor.collector:
+            await self.collector.close()
+
+    async def close(self) -> None:
+        """Give up what is under way and close everything."""
+        await self.assessor.close()
+        await self.source.close()
+        await self.collector.close()
+
+
+class PartsBuilder:
+    """Builds the parts for each configuration.
+
+    Args:
+        store: outlives configurations.
+        counters, gauges: likewise.
+    """
+
+    def __init__(self, store: Store, counters: Counters, gauges: Gauges) -> None:
+        self._store = store
+        self._counters = counters
+        self._gauges = gauges
+        self._downgrades = DowngradeTracker(RecordStore(store, counters), counters)
+        self._outage = OutageDetector(gauges)
+
+    def build(self, config: Config, generation: int, old: Parts | None = None) -> Parts:
+        """Build the parts for a configuration; reuse those of *old* that would be the same.
+
+        Raises:
+            StartError: a file that the configuration names cannot be used.
+        """
+        authorities = _authorities(config.probe.ca_file)
+        if (
+            old is not None
+            and finds_the_same(old.config, config)
+            # Beside the configuration, files of the system may have changed.
+            and old.authorities == authorities
+            and old.collector.resolver.is_current()
+        ):
+            parts = replace(old, config=config, generation=generation)
+            return replace(parts, assessor=self._assessor(config, old.source, old.trust))
+        try:
+            trust = TrustStore.load(config.probe.ca_file)
+            collector = Collector(config, counters=self._counters)
+        except (TrustStoreError, ssl.SSLError, OSError, ValueError) as error:
+            raise StartError(str(error)) from error
+        resolver = ResolverWatch(collector.resolver, config)
+        # Which servers could be reached under other settings says nothing any more.
+        self._outage = OutageDetector(self._gauges)
+        source = self._cache(collector, config)
+        assessor = self._assessor(config, source, trust)
+        return Parts(config, generation, collector, resolver, source, trust, authorities, assessor)
+
+    def with_empty_cache(self, old: Parts) -> Parts:
+        """The same parts, without anything that was kept."""
+        source = self._cache(old.collector, old.config)
+        return replace(old, source=source, assessor=self._assessor(old.config, source, old.trust))
+
+    def _cache(self, collector: Collector, config: Config) -> CachedSource:
+        return CachedSource(
+            collector,
+            self._store,
+            config,
+            self._counters,
+            outage=self._outage,
+            node=socket.gethostname(),
+        )
+
+    def _assessor(self, config: Config, source: CachedSource, trust: TrustStore) -> Assessor:
+        return Assessor(
+            config, source, trust, self._counters, self._gauges, downgrades=self._downgrades
+        )
+
+
+def finds_the_same(old: Config, new: Config) -> bool:
+    """Whether two configurations find the same evidence in the same way."""
+    return old.assessment_digest() == new.assessment_digest() and old.limits == new.limits
+
+
+def _authorities(ca_file: str) -> bytes:
+    """A digest of the authorities as they stand in their file now; empty if there is none.
+
+    A file of the same name may hold others at the next reload: an authority that was taken out
+    must not vouch for anything until the next restart of the service.
+    """
+    path = ca_file or ssl.get_default_verify_paths().cafile
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).digest() if path else b""
+    except OSError:
+        return b""  # loading it will say why

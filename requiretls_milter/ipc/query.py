@@ -1,0 +1,95 @@
+"""One question to a running engine, for the command line: its status, or its evidence.
+
+A worker keeps a connection open (:mod:`requiretls_milter.ipc.client`); a command connects,
+asks one question, waits for the reply and leaves.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.ipc.framing import Unframer, WireError
+from requiretls_milter.ipc.wire import (
+    ErrorReply,
+    EvidenceReply,
+    EvidenceRequest,
+    Reply,
+    Request,
+    StatusReply,
+    StatusRequest,
+    decode_reply,
+    encode,
+)
+from requiretls_milter.model import DomainEvidence
+
+_CHUNK = 1 << 16
+
+
+class EngineUnavailable(RequiretlsMilterError):
+    """No engine answers there, or it refuses; the text says why.
+
+    The caller concludes that it has to find out by itself, or to report that the service
+    is not running.
+    """
+
+
+def status(socket_path: str, timeout: float = 5.0) -> StatusReply:
+    """Ask a running engine for its status; waits ``timeout`` seconds at most.
+
+    Raises:
+        EngineUnavailable: there is none.
+    """
+    reply = _call(socket_path, StatusRequest(id=1), timeout)
+    if not isinstance(reply, StatusReply):
+        raise EngineUnavailable(f"a status was asked for, and {reply.op} came")
+    return reply
+
+
+def evidence(
+    socket_path: str, nexthop: str, *, refresh: bool = False, timeout: float = 60.0
+) -> DomainEvidence:
+    """What a running engine knows of a next hop, or finds out within ``timeout`` seconds.
+
+    Args:
+        socket_path: the engine's socket.
+        nexthop: in Postfix's syntax.
+        refresh: have the engine find everything anew.
+        timeout: seconds.
+
+    Raises:
+        EngineUnavailable: there is no engine, or it gave no evidence.
+    """
+    request = EvidenceRequest(id=1, nexthop=nexthop, refresh=refresh)
+    reply = _call(socket_path, request, timeout)
+    if not isinstance(reply, EvidenceReply):
+        raise EngineUnavailable(f"evidence was asked for, and {reply.op} came")
+    return reply.evidence
+
+
+def _call(socket_path: str, request: Request, timeout: float) -> Reply:
+    deadline = time.monotonic() + timeout
+    unframer = Unframer()
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout)
+            connection.connect(socket_path)
+            connection.sendall(encode(request))
+            while True:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                connection.settimeout(left)
+                data = connection.recv(_CHUNK)
+                if not data:
+                    raise EngineUnavailable("the engine closed the connection")
+                for payload in unframer.feed(data):
+                    reply = decode_reply(payload)
+                    if isinstance(reply, ErrorReply):
+                        raise EngineUnavailable(reply.error)
+                    return reply
+    except TimeoutError:
+        raise EngineUnavailable(f"no answer within {timeout:g} s") from None
+    except (OSError, WireError) as error:
+        raise EngineUnavailable(str(error)) from error

@@ -1,0 +1,29 @@
+"""What an engine's server shows, set by a test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from requiretls_milter.engine.assessor import Assessor
+from requiretls_milter.engine.server import EngineState
+from requiretls_milter.telemetry.aggregate import Aggregate
+from requiretls_milter.telemetry.counting import Counters
+
+
+@dataclass
+class SetEngine:
+    """Implements :class:`requiretls_milter.engine.server.EngineView`."""
+
+    assessor: Assessor
+    generation: int = 1
+    assessment_digest: str = "digest"
+    trust_epoch: int = 0
+    entries: dict[str, int] = field(default_factory=lambda: {"host": 3})
+    counters: Counters = field(default_factory=Counters)
+    aggregate: Aggregate = field(default_factory=Aggregate)
+
+    def current(self) -> EngineState:
+        return EngineState(self.assessor, self.generation, self.assessment_digest, self.trust_epoch)
+
+    def cache_entries(self) -> dict[str, int]:
+        return self.entries

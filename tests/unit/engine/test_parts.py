@@ -1,0 +1,97 @@
+"""What a reload keeps, and what it begins anew."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from requiretls_milter.config import Config, Limits
+from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError, finds_the_same
+from requiretls_milter.store.memory import MemoryStore
+from requiretls_milter.telemetry.counting import Counters, Gauges
+from tests.support.authority import Authority
+
+CONFIG = Config.model_validate({"dns": {"nameservers": ["127.0.0.1:9"], "timeout": 0.1}})
+
+
+@pytest.fixture
+def builder() -> PartsBuilder:
+    return PartsBuilder(MemoryStore(), Counters(), Gauges())
+
+
+@pytest.fixture
+async def first(builder: PartsBuilder) -> AsyncIterator[Parts]:
+    parts = builder.build(CONFIG, 1)
+    yield parts
+    await parts.close()
+
+
+def test_other_limits_want_another_collector() -> None:
+    assert finds_the_same(Config(), Config())
+    assert not finds_the_same(Config(), Config(limits=Limits(probes=41)))
+
+
+async def test_a_reload_that_finds_the_same_keeps_what_was_found(
+    builder: PartsBuilder, first: Parts
+) -> None:
+    other = CONFIG.model_copy(update={"milter": CONFIG.milter.model_copy()})
+    second = builder.build(other, 2, first)
+    assert second.source is first.source
+    assert second.collector is first.collector
+    assert second.trust is first.trust
+    assert second.assessor is not first.assessor
+    assert (second.generation, second.config) == (2, other)
+    await first.retire(second)
+    await second.source.mx("[")  # not closed
+
+
+async def test_a_reload_that_finds_other_things_begins_anew(
+    builder: PartsBuilder, first: Parts
+) -> None:
+    probe = CONFIG.probe.model_copy(update={"helo": "other.example"})
+    second = builder.build(CONFIG.model_copy(update={"probe": probe}), 2, first)
+    assert second.source is not first.source
+    assert second.collector is not first.collector
+    await second.close()
+
+
+async def test_an_empty_cache_has_the_same_collector(builder: PartsBuilder, first: Parts) -> None:
+    second = builder.with_empty_cache(first)
+    assert second.source is not first.source
+    assert second.collector is first.collector
+    assert second.assessor is not first.assessor
+    await second.assessor.close()
+
+
+async def test_another_file_of_authorities_under_the_same_name_begins_anew(
+    builder: PartsBuilder, authority: Authority, tmp_path: Path
+) -> None:
+    bundle = authority.path.read_text("ascii")
+    authorities = tmp_path / "ca.pem"
+    authorities.write_text(bundle)
+    probe = CONFIG.probe.model_copy(update={"ca_file": str(authorities)})
+    config = CONFIG.model_copy(update={"probe": probe})
+    one = builder.build(config, 1)
+    assert builder.build(config, 2, one).source is one.source
+    authorities.write_text(bundle + "\n")
+    assert builder.build(config, 3, one).source is not one.source
+    authorities.write_text("nothing")
+    with pytest.raises(StartError):
+        builder.build(config, 4, one)
+
+
+async def test_other_resolvers_of_the_system_want_another_collector(
+    builder: PartsBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a reload, also if nothing of the configuration has changed."""
+    named = [[("127.0.0.1", 9)]]
+    monkeypatch.setattr("requiretls_milter.evidence.dns._system_nameservers", lambda: named[-1])
+    config = Config.model_validate({"dns": {"timeout": 0.1}})
+    one = builder.build(config, 1)
+    assert builder.build(config, 2, one).source is one.source
+    named.append([("127.0.0.2", 9)])
+    other = builder.build(config, 3, one)
+    assert other.source is not one.source
+    assert other.collector.resolver.nameservers == (("127.0.0.2", 9),)

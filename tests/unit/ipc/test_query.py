@@ -1,0 +1,60 @@
+"""One question of the command line to an engine: an answer, or why there is none, in time."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from requiretls_milter.ipc.query import EngineUnavailable, evidence, status
+from requiretls_milter.ipc.wire import ForecastReply, encode, error_reply
+from tests.support.fakeengine import FakeEngine, answers, forecast, is_silent
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="rtls-") as directory:
+        yield Path(directory) / "e.sock"
+
+
+@pytest.fixture
+def engine(path: Path) -> Iterator[FakeEngine]:
+    fake = FakeEngine(path, answers()).start()
+    yield fake
+    fake.stop()
+
+
+GOOD = ForecastReply(id=1, generation=0, forecast=forecast())
+
+
+def test_a_call_to_nobody_says_so(path: Path) -> None:
+    with pytest.raises(EngineUnavailable):
+        status(str(path))
+
+
+def test_a_call_that_is_not_answered_ends_in_time(engine: FakeEngine) -> None:
+    engine.behaviour = is_silent
+    started = time.monotonic()
+    with pytest.raises(EngineUnavailable, match=r"no answer within 0\.3 s"):
+        evidence(str(engine.path), "example.org", timeout=0.3)
+    assert time.monotonic() - started < 1
+
+
+def test_a_call_that_is_refused_says_why(engine: FakeEngine) -> None:
+    engine.behaviour = lambda connection, _: connection.sendall(
+        encode(error_reply(1, "next hop: malformed"))
+    )
+    with pytest.raises(EngineUnavailable, match="next hop: malformed"):
+        evidence(str(engine.path), "bad")
+
+
+def test_a_call_that_gets_something_else_says_so(engine: FakeEngine) -> None:
+    engine.behaviour = lambda connection, _: connection.sendall(encode(GOOD))
+    with pytest.raises(EngineUnavailable, match="forecast came"):
+        status(str(engine.path))
+    engine.behaviour = lambda connection, _: connection.sendall(b"\xff" * 100)
+    with pytest.raises(EngineUnavailable):
+        status(str(engine.path))
