@@ -41,7 +41,7 @@ DOMAIN = "example.org"
 NOW = 1_800_000_000.0
 """Seconds since the epoch at which all of this is judged: in January 2027."""
 DANE = MtaProfile(tls_security_level=TlsLevel.DANE)
-LETTER = MtaProfile(name=ProfileName.RFC8689)
+RFC8689 = MtaProfile(name=ProfileName.RFC8689)
 
 
 @functools.cache
@@ -184,8 +184,8 @@ __all__ = [
     "BAD",
     "DANE",
     "DOMAIN",
-    "LETTER",
     "NOW",
+    "RFC8689",
     "answers",
     "certificate",
     "clear",
