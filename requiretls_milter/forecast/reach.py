@@ -95,7 +95,9 @@ class MailServer:
     @property
     def families(self) -> frozenset[str]:
         """The address families that the server may be of: one, unless it is unseen."""
-        return self.unseen.families if self.unseen else _ONE_FAMILY[family_of(self.address)]
+        if self.unseen is not None:
+            return self.unseen.families
+        return _ONE_FAMILY[IPV6 if ":" in self.address else IPV4]
 
 
 ServerGroups = tuple[tuple[MailServer, ...], ...]
@@ -258,9 +260,9 @@ def _shared(v4: int, limit: int, first: str = "") -> Sharing:
 
 def is_order_fixed(groups: Sequence[Sequence[_OfFamilies]], limit: int) -> bool:
     """Say whether all servers are tried, in one known order: nothing to shuffle or to leave out."""
-    if any(len(group) > 1 for group in groups) or 0 < limit < len(groups):
+    if 0 < limit < len(groups):
         return False
-    return limit <= 1 or all(len(group[0].families) == 1 for group in groups)
+    return all(len(group) == 1 and (limit <= 1 or len(group[0].families) == 1) for group in groups)
 
 
 @dataclass(frozen=True, slots=True)
