@@ -22,10 +22,10 @@ by PKIX (:mod:`~requiretls_milter.forecast.authentication`):
 
 DANE
     A signed TLSA record says which certificate or key it must be. DANE-EE(3) names the
-    server's own, and nothing else is asked of it, neither name nor date. DANE-TA(2)
+    server's own, and nothing else counts then, neither name nor date. DANE-TA(2)
     names an authority above it, to which the presented chain must lead; dates and names
-    count (:mod:`~requiretls_milter.forecast.dane`). Where there are usable TLSA
-    records, no other proof counts.
+    count (:mod:`~requiretls_milter.forecast.dane`). If there are usable TLSA records,
+    no other proof counts.
 PKIX
     Otherwise the chain must lead to a certification authority that the operator trusts,
     and name the MX host (:mod:`~requiretls_milter.forecast.pkix`).
