@@ -963,6 +963,10 @@ class Config(Section):
         """A warning for each key of the file that is accepted, but has no effect any more."""
         return self._removed
 
+    def __eq__(self, other: object) -> bool:
+        """Whether all values are the same; a removed key has no value."""
+        return isinstance(other, Config) and self.__dict__ == other.__dict__
+
     @model_validator(mode="wrap")
     @classmethod
     def _let_removed_pass(cls, raw: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
