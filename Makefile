@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONFIG ?= $(CURDIR)/.run/config.toml
 SECONDS ?= 60
+PYTEST := $(BIN)/python -m pytest --durations=25
 
-.PHONY: help demo test test-long fuzz lint format run bench docs lock audit clean
+.PHONY: help demo test unit service lab roots test-long fuzz mutate lint format run bench docs lock audit clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -15,12 +16,21 @@ help: ## this list
 demo: $(READY) ## the lab, a real MTA with the milter, real mail: forecasts beside deliveries
 	$(BIN)/python -m tests.demo
 
-test: lint ## lint, types, unit tests, the lab with real servers, a soak
-	$(BIN)/python -m tests.lab build || [ "$${CI:-}" != true ]
-	$(BIN)/python -m pytest tests/unit tests/project tests/service tests/lab tests/soak
+unit: $(READY) ## the tests without processes: what one runs all day
+	$(PYTEST) -n auto --maxprocesses 8 --dist loadfile tests/unit tests/project
 
-test-long: $(READY) ## 200 kills under load, 200,000 messages with faults, ten minutes of each fuzzer
-	$(BIN)/python -m tests.lab build || [ "$${CI:-}" != true ]
+service: $(READY) roots ## the service in its own processes, real Redis and Valkey, a soak, fuzzing
+	$(PYTEST) -n 4 --dist loadfile tests/service tests/soak
+
+lab: $(READY) roots ## real MTAs and name servers: two labs side by side
+	$(PYTEST) -n 2 --dist loadgroup tests/lab
+
+test: lint unit service lab ## all of these: what a change has to pass
+
+roots: $(READY)
+	@$(BIN)/python -m tests.lab build || [ "$${CI:-}" != true ]
+
+test-long: $(READY) roots ## 200 kills under load, 200,000 messages with faults, ten minutes of each fuzzer
 	CRASH_KILLS=200 $(BIN)/python -m pytest tests/lab/test_crash.py
 	SOAK_MESSAGES=200000 $(BIN)/python -m pytest tests/soak
 	$(BIN)/python -m tests.fuzz --seconds 600
@@ -28,11 +38,14 @@ test-long: $(READY) ## 200 kills under load, 200,000 messages with faults, ten m
 fuzz: $(READY) ## every parser of foreign bytes below a fuzzer; SECONDS=N for each
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
+mutate: $(READY) ## do tests notice a change in the pure parts? ARGS="--sample 80 --seed 1 MODULE…"
+	$(BIN)/python -m tests.mutation $(ARGS)
+
 lint: $(READY) ## style, types and the walls between the packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy requiretls_milter tests
-	$(BIN)/lint-imports --no-logo
+	$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(READY) ## put the code into the project's style
 	$(BIN)/ruff check --fix .

@@ -51,6 +51,7 @@ class Life:
         """Whether it has come to its end, given both times."""
         return wall >= self.wall_end or monotonic >= self.monotonic_end
 
-    def end(self, wall: float, monotonic: float) -> float:
-        """The end on the wall clock as it goes now, whichever clock brings it."""
-        return min(self.wall_end, wall + self.monotonic_end - monotonic)
+    def left(self, wall: float, monotonic: float) -> float:
+        """The seconds that are left, by the clock that ends it first; 0 or less if it is over."""
+        by_wall, by_monotonic = self.wall_end - wall, self.monotonic_end - monotonic
+        return by_wall if by_wall < by_monotonic else by_monotonic

@@ -1,9 +1,9 @@
-"""The vocabulary that all parts share: what is asked, what was seen, what is forecast.
+"""The vocabulary that all parts share: requirements, evidence, forecasts, rules, decisions.
 
-Frozen values only, without behaviour that needs I/O or a clock. Times are
-seconds since the epoch (float), durations are seconds, names of hosts and
-domains are A-labels in lower case without the trailing dot, addresses are in
-the text form of :mod:`ipaddress`.
+Frozen values only, without I/O and without a clock. Times are seconds since the epoch (float),
+durations are seconds. Names of hosts and domains are A-labels in lower case without the trailing
+dot, addresses have the form of :mod:`ipaddress`. The values of the enumerations are contracts:
+they stand in the tag, the log, JSON, metrics and the configuration.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 
 class Requirement(enum.StrEnum):
-    """What a sender asks of the path (RFC 8689 sections 2 and 3)."""
+    """What is asked for a message (RFC 8689 sections 2 and 3)."""
 
     REQUIRETLS = "requiretls"
     TLS_REQUIRED_NO = "tls-required-no"
@@ -21,7 +21,7 @@ class Requirement(enum.StrEnum):
 
 
 class Source(enum.StrEnum):
-    """Where a requirement was found; the word that ``source=`` of the tag carries."""
+    """Where a requirement was found; ``source=`` of the tag."""
 
     ESMTP = "esmtp"
     REQUIRE_TLS_ESMTP = "require-tls-esmtp"
@@ -31,7 +31,7 @@ class Source(enum.StrEnum):
 
 
 class Outcome(enum.StrEnum):
-    """What the MTA does with the message in the end."""
+    """What the MTA does with a message."""
 
     DELIVER = "deliver"
     BOUNCE = "bounce"
@@ -40,7 +40,7 @@ class Outcome(enum.StrEnum):
 
 
 class Reason(enum.StrEnum):
-    """Why a forecast is what it is: a closed set, shared by JSON, tag, log and metrics."""
+    """The reason for a forecast: a closed set, shared by JSON, tag, log and metrics."""
 
     OK = "ok"
     NONCOMPLIANT_UNVERIFIED = "noncompliant_unverified"
@@ -69,7 +69,7 @@ class Reason(enum.StrEnum):
 
 
 UNKNOWN_STATUS = "unknown"
-"""What stands in the place of an enhanced status code where nothing is known."""
+"""Stands in place of an enhanced status code if nothing is known."""
 
 
 # ---------------------------------------------------------------- next hop
@@ -90,19 +90,19 @@ class HopKind(enum.StrEnum):
     MX = "mx"  # example.org: MX lookup, RFC 5321 section 5.1
     HOST = "host"  # [mx.example.org]: address lookup only
     ADDRESS = "address"  # [192.0.2.1], [IPv6:2001:db8::1]
-    LOCAL = "local"  # a transport that delivers without SMTP
+    LOCAL = "local"  # the MTA delivers without SMTP
 
 
 @dataclass(frozen=True, slots=True)
 class NextHop:
-    """Where the MTA hands the message over; the key of an assessment."""
+    """Where the MTA sends a message next; forecasts are made by next hop."""
 
     kind: HopKind
     host: str
     port: int = 25
 
     def __str__(self) -> str:
-        """Postfix's next-hop syntax, canonical."""
+        """The canonical form in the syntax of Postfix."""
         if self.kind is HopKind.LOCAL:
             return "local"
         host = self.host if self.kind is HopKind.MX else f"[{self.host}]"
@@ -349,19 +349,19 @@ class DomainEvidence:
 
 
 class ProfileName(enum.StrEnum):
-    """Whose behaviour the judge reproduces."""
+    """Whose behaviour is forecast."""
 
     POSTFIX = "postfix"
     RFC8689 = "rfc8689"
 
 
 class TlsLevel(enum.StrEnum):
-    """Postfix's TLS security levels (smtp_tls_security_level), and those it makes itself."""
+    """The TLS security levels of Postfix (smtp_tls_security_level)."""
 
     NONE = "none"
     MAY = "may"
     ENCRYPT = "encrypt"
-    HALF_DANE = "halfdane"  # never configured: unsigned MX, signed TLSA
+    HALF_DANE = "halfdane"  # cannot be configured: Postfix uses it for unsigned MX, signed TLSA
     DANE = "dane"
     DANE_ONLY = "dane-only"
     VERIFY = "verify"
@@ -369,17 +369,17 @@ class TlsLevel(enum.StrEnum):
 
 
 class RequiretlsPolicy(enum.StrEnum):
-    """Postfix's four actions of smtp_requiretls_policy."""
+    """The actions of smtp_requiretls_policy."""
 
     ENFORCE = "enforce"
     OPPORTUNISTIC_STARTTLS = "opportunistic+starttls"
     OPPORTUNISTIC = "opportunistic"
     DISABLE = "disable"
-    INVALID = "invalid"  # a word that Postfix does not know: 4.7.10
+    INVALID = "invalid"  # a word that Postfix does not know: it defers with 4.7.10
 
 
 class AddressPreference(enum.StrEnum):
-    """smtp_address_preference: which address family comes first among servers of one preference."""
+    """smtp_address_preference: the address family that comes first among equal servers."""
 
     ANY = "any"
     IPV4 = "ipv4"
@@ -390,19 +390,21 @@ class MtaSts(enum.StrEnum):
     """How the MTA applies MTA-STS."""
 
     OFF = "off"
-    MATCH = "match"  # smtp_tls_policy_maps says: secure match=PATTERNS
-    MX_PATTERNS = "mx-patterns"  # and smtp_tls_enforce_sts_mx_patterns
+    MATCH = "match"  # smtp_tls_policy_maps answers: secure match=PATTERNS
+    MX_PATTERNS = "mx-patterns"  # with smtp_tls_enforce_sts_mx_patterns
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How RFC 8689 is read where implementations differ (docs/forecast.md).
+    """How RFC 8689 is read in points on which implementations differ (docs/forecast.md).
 
-    ``testing_policies_count``: an MTA-STS policy in mode ``testing`` confirms an
-    MX name. ``pkix_beside_unusable_tlsa``: a chain to a trusted authority is
-    enough where no TLSA record is usable. ``tlsa_vouches_for_unsigned_mx``: a
-    matching TLSA record makes up for MX records that are not signed.
-    ``every_mx``: one server that satisfies is not enough, all must.
+    Attributes:
+        testing_policies_count: an MTA-STS policy in mode ``testing`` confirms an MX name.
+        pkix_beside_unusable_tlsa: a chain to a trusted authority is enough if no TLSA record is
+            usable.
+        tlsa_vouches_for_unsigned_mx: a matching TLSA record makes up for MX records that are not
+            signed.
+        every_mx: every server must satisfy the requirement, not only one.
     """
 
     testing_policies_count: bool = False
@@ -413,28 +415,30 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class TlsPolicy:
-    """What smtp_tls_policy_maps says of a next hop.
+    """An entry of smtp_tls_policy_maps.
 
-    ``match`` are the names that a certificate must have, as Postfix writes them
-    (``nexthop``, ``dot-nexthop``, ``hostname``, ``example.org``,
-    ``.example.org``); empty: those of its level.
+    Attributes:
+        level: the TLS security level.
+        match: the names that a certificate must have, in the notation of Postfix (``nexthop``,
+            ``dot-nexthop``, ``hostname``, ``example.org``, ``.example.org``); empty: those of the
+            level.
     """
 
     level: TlsLevel
     match: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """An entry's value, as Postfix writes it."""
+        """The value of the entry, in the notation of Postfix."""
         return f"{self.level} match={':'.join(self.match)}" if self.match else str(self.level)
 
 
 @dataclass(frozen=True, slots=True)
 class MtaProfile:
-    """How the MTA behind us delivers over one transport.
+    """How the MTA delivers over one transport; see ``[mta]`` of docs/configuration.md.
 
-    ``requiretls_policy`` holds pairs (pattern, policy), tried in order as
-    Postfix's tables are: the exact name first, then each ``.parent``, then
-    ``*``. So does ``tls_policy``, without ``*``.
+    ``requiretls_policy`` and ``tls_policy`` are tables as pairs (pattern, value). They are searched
+    as Postfix searches a table: the name itself, then each ``.parent``, then, in the first of them,
+    ``*``.
     """
 
     name: ProfileName = ProfileName.POSTFIX
@@ -508,10 +512,12 @@ LOCAL_FORECAST = Forecast(
 class Question:
     """What a worker asks the engine; the key under which it keeps the answer.
 
-    ``nexthop`` is in Postfix's syntax, canonical; ``transport`` names the MTA
-    profile ({rcpt_mailer}). ``asked`` is what the sender or a rule asks,
-    ``carried`` what the MTA itself will act on (they differ where the MTA does
-    not know REQUIRETLS).
+    Attributes:
+        nexthop: canonical, in the syntax of Postfix.
+        transport: chooses the profile of the MTA ({rcpt_mailer}).
+        asked: what the sender or a rule asks.
+        carried: what the MTA itself will act on; it differs from ``asked`` if the MTA does not
+            know REQUIRETLS.
     """
 
     nexthop: str
@@ -590,7 +596,7 @@ class Standing(enum.StrEnum):
 
 
 class Action(enum.StrEnum):
-    """What we did with a recipient or a message; a label of the metrics."""
+    """What is done with a recipient or a message; a label of the metrics."""
 
     ACCEPT = "accept"
     DEFER = "defer"
@@ -599,7 +605,7 @@ class Action(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SmtpReply:
-    """A reply in the SMTP dialogue; the class of ``enhanced`` is the class of ``code``."""
+    """A reply to the client; ``code`` and ``enhanced`` are of the same class."""
 
     code: int
     enhanced: str
@@ -608,7 +614,7 @@ class SmtpReply:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is done with one recipient, and why; ``reply`` only where it is not accepted."""
+    """What is done with a recipient, and why; there is a ``reply`` unless it is accepted."""
 
     action: Action
     why: str

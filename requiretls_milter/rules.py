@@ -1,15 +1,13 @@
-"""The operator's rules, and what they make of a forecast. Pure.
+"""The rules of the operator, and the decisions that follow from a forecast. Pure.
 
-A rule is found for a sender's domain, a recipient's domain and a next hop:
-``rules.recipient`` goes over ``rules.nexthop`` over ``rules.sender`` over
-``[rules]``; within one of them the exact name goes over ``.parent``, the
-longest first, as in Postfix's tables. Each key that a table leaves out is
-inherited from the next one that matches. ``require`` is true if any of them
-says so.
+:class:`RuleSet` finds the rule for a sender's domain, a recipient's domain and a next hop. A table
+``rules.recipient`` goes over ``rules.nexthop``, that over ``rules.sender``, that over ``[rules]``;
+among tables of one kind the exact name goes over ``.parent``, and a longer parent over a shorter
+one, as in the tables of Postfix. A key that a table leaves out is inherited from the next table
+that matches. ``require`` is true if any of them says so.
 
-:func:`decide` then says what is done with one recipient, and
-:func:`decide_message` with the message at its end. Nothing here knows a
-milter, a network or a clock.
+:func:`decide` decides on one recipient, :func:`decide_message` on the message at its end. Nothing
+here knows a milter, a network or a clock.
 """
 
 from __future__ import annotations
@@ -45,24 +43,23 @@ if TYPE_CHECKING:
     from requiretls_milter import config
 
 REMEMBERED = 4096
-"""Combinations of domains whose rule is kept; a rule is cheap to find again."""
+"""Combinations of domains for which the rule is remembered; it is cheap to find again."""
 
 OTHER_DOMAIN = "other"
-"""The label of a domain for which nothing is configured."""
+"""The label for every domain that has no table of its own."""
 
 MAX_REPLY_TEXT = 400
-"""Characters of a reply's text: RFC 5321 section 4.5.3.1.5 allows 512 octets a line."""
+"""Characters in the text of a reply; RFC 5321 section 4.5.3.1.5 allows 512 octets in a line."""
 
 # ---------------------------------------------------------------- finding the rule
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The rule that is in force for one recipient; see the configuration's ``[rules]``.
+    """The rule that is in force for one recipient; its keys are those of ``[rules]``.
 
-    ``decide_wait`` and ``downgrade_grace`` in seconds. ``domain`` is the
-    configured recipient's or next hop's key that matched first, or ``other``: a
-    label of the metrics.
+    ``decide_wait`` and ``downgrade_grace`` are in seconds. ``domain`` is a label of the metrics:
+    the key of the first table by recipient or next hop that matched, or ``other``.
     """
 
     mode: Mode
@@ -97,14 +94,14 @@ KEYS = tuple(field.name for field in dataclasses.fields(Rule) if field.name != "
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A value of a rule, and the table that it comes from, as the file names it."""
+    """A value of a rule, and the table from which it comes, as the file names it."""
 
     value: Any
     table: str
 
 
 class RuleSet:
-    """``[rules]``, ready to be asked."""
+    """``[rules]``, with a search for the rule that is in force."""
 
     def __init__(self, rules: config.Rules) -> None:
         self._rules = rules
@@ -113,7 +110,7 @@ class RuleSet:
         """:meth:`_find`, remembered."""
 
     def _matching(self, sender: str, recipient: str, nexthop: str) -> Iterator[tuple[str, str]]:
-        """(section, pattern) of each table that matches, the one that goes over all first."""
+        """Yield (section, pattern) of each table that matches, in order of precedence."""
         for section, domain in (("recipient", recipient), ("nexthop", nexthop), ("sender", sender)):
             tables = getattr(self._rules, section)
             if tables and domain:
@@ -122,9 +119,9 @@ class RuleSet:
                         yield section, pattern
 
     def matching(self, sender: str, recipient: str, nexthop: str) -> list[dict[str, Origin]]:
-        """Of each table that matches, the keys that it sets; the one that goes over all first.
+        """The keys that each matching table sets, in order of precedence.
 
-        The last one is ``[rules]``, which has every key. Arguments as for :meth:`explain`.
+        The last table is ``[rules]``, which has every key. Arguments as for :meth:`explain`.
         """
         found = []
         for section, pattern in self._matching(sender, recipient, nexthop):
@@ -139,9 +136,9 @@ class RuleSet:
         """Each key of the rule for these domains, with its origin.
 
         Args:
-            sender: domain of the reverse-path, as an A-label; "" for the null one.
-            recipient: domain of the recipient, as an A-label.
-            nexthop: host of the next hop, an A-label or an address; "" for a local one.
+            sender: the domain of the reverse-path, as A-labels; "" for the null reverse-path.
+            recipient: the domain of the recipient, as A-labels.
+            nexthop: the host of the next hop, A-labels or an address; "" for a local one.
         """
         matching = self.matching(sender, recipient, nexthop)
         explained = {}
@@ -173,21 +170,21 @@ class RuleSet:
 
 
 class Why(enum.StrEnum):
-    """Why a recipient is accepted, deferred or refused: ``why=`` of the log."""
+    """Why a recipient is accepted, deferred or refused; ``why=`` of the log."""
 
     MODE = "mode"  # off or monitor: never acts
     NOT_ASKED = "not_asked"  # REQUIRETLS is not asked
     NULL_SENDER = "null_sender"  # RFC 8689 sections 4.2.1 and 5
-    NOT_ENFORCED = "not_enforced"  # a client for which the rule does not act
+    NOT_ENFORCED = "not_enforced"  # the rule does not act on mail of this client
     LOCAL = "local"
     WILL_DELIVER = "will_deliver"
-    LEFT_TO_MTA = "left_to_mta"  # no x.7.x: not about TLS
+    LEFT_TO_MTA = "left_to_mta"  # the failure is not about TLS: no x.7.x
     TEMPORARY = "temporary"
     UNKNOWN = "unknown"
     NONCOMPLIANT = "noncompliant"
     WILL_FAIL = "will_fail"
-    DOWNGRADE = "downgrade"  # would be refused, is deferred for downgrade_grace
-    CONTRADICTION = "contradiction"  # a rule asks, TLS-Required: No undoes it
+    DOWNGRADE = "downgrade"  # deferred instead of refused, during downgrade_grace
+    CONTRADICTION = "contradiction"  # a rule asks, but TLS-Required: No undoes it
 
 
 _SENTENCES: dict[Reason, str] = {
@@ -208,7 +205,7 @@ _SENTENCES: dict[Reason, str] = {
 }
 
 PERMANENT = (status.ENCRYPTION_NEEDED, status.REQUIRETLS_NEEDED)
-"""The permanent failures of REQUIRETLS itself (RFC 8689 section 4.2.1); others are the MTA's."""
+"""The permanent failures that RFC 8689 section 4.2.1 defines; others are left to the MTA."""
 
 _NOT_OFFERED = frozenset({Reason.NONCOMPLIANT_NOT_OFFERED, Reason.REQUIRETLS_NOT_OFFERED})
 
@@ -299,13 +296,12 @@ def decide(
 
 
 def decide_message(decisions: Sequence[Decision]) -> Decision:
-    """What is done with a message at its end, from the decisions on its accepted recipients.
+    """Decide on a message at its end, from the decisions on its accepted recipients.
 
-    There only the whole message can be refused: it is, where every recipient
-    would be, and where a contradiction leaves no other way to keep the
-    promise. Recipients of whom some would be refused and some deferred are
-    deferred, since the client will come again for all. Otherwise the message
-    passes, and the MTA bounces.
+    At the end only the whole message can be refused. It is refused if every recipient would be,
+    and if a contradiction leaves no other way to keep the promise. If each recipient would be
+    refused or deferred, the message is deferred, since the client will try again for all of them.
+    Otherwise the message is accepted, and the MTA bounces what fails.
     """
     for decision in decisions:
         if decision.why == Why.CONTRADICTION:
@@ -318,7 +314,7 @@ def decide_message(decisions: Sequence[Decision]) -> Decision:
 
 
 def defers_unknown(rule: Rule, carried: Requirement) -> bool:
-    """Whether a rule that acts defers a recipient without a forecast."""
+    """Whether *rule*, if it acts, defers a recipient without a forecast."""
     if rule.on_unknown is OnUnknown.AUTO:
         return carried is not Requirement.REQUIRETLS
     return rule.on_unknown is OnUnknown.DEFER
@@ -351,7 +347,7 @@ def _refuse(rule: Rule, enhanced: str, why: Why, text: str) -> Decision:
 def _refuse_with_grace(
     rule: Rule, enhanced: str, why: Why, forecast: Forecast, domain: str, now: float
 ) -> Decision:
-    """Refuse, or defer what failed only lately: a failed renewal should delay mail."""
+    """Refuse, or defer if the failure is new: a failed renewal should only delay mail."""
     text = _text(forecast, domain)
     since = now - forecast.downgraded_at
     if rule.mode is Mode.REJECT and forecast.downgraded_at and since < rule.downgrade_grace:
@@ -374,5 +370,5 @@ def _contradiction(domain: str) -> str:
 
 
 def _bounded(text: str) -> str:
-    """Printable ASCII (R62); the domain comes from a stranger."""
+    """The text of a reply: printable ASCII, cut (R62), as the domain comes from a stranger."""
     return bounded(printable(text, MAX_REPLY_TEXT + 1), MAX_REPLY_TEXT)

@@ -16,9 +16,7 @@ from requiretls_milter.config.mistakes import tables_of
 from requiretls_milter.config.removed import REMOVED
 from requiretls_milter.config.schema import Config, needs_restart
 from requiretls_milter.config.text import EXAMPLES, value_text
-
-WIDTH = 96
-"""Characters of a line of text."""
+from requiretls_milter.syntax.text import LINE_WIDTH
 
 INTRODUCTION = """\
 # Configuration
@@ -90,7 +88,7 @@ def _keys(section: type[BaseModel]) -> str:
 
 def _item(text: str, indent: str = "  ") -> str:
     return textwrap.fill(
-        text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        text, LINE_WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
 
 

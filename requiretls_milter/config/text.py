@@ -14,11 +14,10 @@ from tomlkit.items import AbstractTable, Item, Table
 
 from requiretls_milter.config.mistakes import tables_of
 from requiretls_milter.config.schema import Config, needs_restart
+from requiretls_milter.syntax.text import LINE_WIDTH
 
 _BLANK_LINES = re.compile(r"\n{3,}")
 
-WIDTH = 96
-"""Characters of a comment's line."""
 
 EXAMPLES: Mapping[tuple[str, str], str] = {
     ("mta", "transport"): '[mta.transport."smtp-strict"]\ntls_security_level = "dane-only"',
@@ -92,7 +91,7 @@ def _tables(table: Table, section: BaseModel, path: tuple[str, ...], annotated: 
 
 
 def _comment(where: Container | AbstractTable, text: str) -> None:
-    for line in textwrap.wrap(text, WIDTH, break_on_hyphens=False):
+    for line in textwrap.wrap(text, LINE_WIDTH, break_on_hyphens=False):
         where.add(tomlkit.comment(line))
 
 

@@ -8,10 +8,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from requiretls_milter.syntax.text import one_line
-
-WIDTH = 96
-"""Characters of a line of the text."""
+from requiretls_milter.syntax.text import LINE_WIDTH, one_line
 
 FAILED = 1
 """Exit status if there is an error."""
@@ -82,7 +79,7 @@ def to_json(findings: Sequence[Finding]) -> str:
 def _wrapped(head: str, text: str) -> list[str]:
     return textwrap.wrap(
         text,
-        WIDTH,
+        LINE_WIDTH,
         initial_indent=head,
         subsequent_indent=" " * len(head),
         break_on_hyphens=False,

@@ -7,7 +7,7 @@ restarts again and again does not call a server in trouble as often.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from requiretls_milter.clocks import Clocks, Life
 from requiretls_milter.engine.outage import OutageDetector
@@ -22,8 +22,7 @@ MAX_RETRY_AFTER = 900.0
 """Seconds to which probe.retry_after doubles while attempts fail."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionKey:
+class SessionKey(NamedTuple):
     """Names a session in the store: the server, and what separates configurations."""
 
     address: str

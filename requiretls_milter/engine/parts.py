@@ -102,7 +102,7 @@ class PartsBuilder:
             return replace(parts, assessor=self._assessor(config, old.source, old.trust))
         try:
             trust = TrustStore.load(config.probe.ca_file)
-            collector = Collector(config, full=self._count_saturated)
+            collector = Collector(config, counters=self._counters)
         except (TrustStoreError, ssl.SSLError, OSError, ValueError) as error:
             raise StartError(str(error)) from error
         resolver = ResolverWatch(collector.resolver, config)
@@ -131,9 +131,6 @@ class PartsBuilder:
         return Assessor(
             config, source, trust, self._counters, self._gauges, downgrades=self._downgrades
         )
-
-    def _count_saturated(self, bound: str) -> None:
-        self._counters.inc("saturated_total", (bound,))
 
 
 def finds_the_same(old: Config, new: Config) -> bool:

@@ -58,7 +58,8 @@ class Shelf:
         self.layer = layer
         self._bound = bound
         self._counters = counters
-        self._clocks = clocks
+        self._wall = clocks.wall
+        self._monotonic = clocks.monotonic
         self._entries: BoundedMap[Hashable, Entry] = BoundedMap(
             limit,
             max_weight=limit * ENTRY_OCTETS,
@@ -80,15 +81,15 @@ class Shelf:
         entry = self._entries.get(key)
         if entry is None or entry.found_at < since:
             return None
-        wall, monotonic = self._clocks.wall(), self._clocks.monotonic()
-        if entry.life.is_over(wall, monotonic):
+        wall, life = self._wall(), entry.life
+        left = life.left(wall, self._monotonic())
+        if left <= 0:
             return None
         self._entries.touch(key)
         self.count(CacheResult.HELD if entry.pause else CacheResult.HIT)
         # A clock that was set back must not make the caller keep it for longer (R61).
-        end = entry.life.end(wall, monotonic)
-        if end < entry.life.wall_end - CLOCK_STEP:
-            return replace(entry.evidence, expires=end)
+        if wall + left < life.wall_end - CLOCK_STEP:
+            return replace(entry.evidence, expires=wall + left)
         return entry.evidence
 
     def put(self, key: Hashable, entry: Entry) -> None:

@@ -12,7 +12,6 @@ from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource, profiles_of
 from requiretls_milter.evidence.mta_sts import HTTPS_PORT, MtaStsFetcher, StsRecord
 from requiretls_milter.evidence.probe import Prober
-from requiretls_milter.evidence.slots import Full, nobody
 from requiretls_milter.evidence.tlsa import find_tlsa
 from requiretls_milter.model import (
     AddressLookup,
@@ -21,6 +20,7 @@ from requiretls_milter.model import (
     ProbeEvidence,
     TlsaEvidence,
 )
+from requiretls_milter.telemetry.counting import Counters
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Collector(EvidenceSource):
     """The live source: each question goes out to the network.
 
-    *full* is told the key of ``[limits]`` whenever one of these limits is met.
+    *counters* count how often a limit of ``[limits]`` was met.
     Raises OSError or ssl.SSLError where ``probe.ca_file`` cannot be read.
     """
 
@@ -39,7 +39,7 @@ class Collector(EvidenceSource):
         *,
         policy_port: int = HTTPS_PORT,
         clock: Callable[[], float] = time.time,
-        full: Full = nobody,
+        counters: Counters | None = None,
     ) -> None:
         probe, limits = config.probe, config.limits
         policy = AddressPolicy(probe.allow_networks)
@@ -51,7 +51,7 @@ class Collector(EvidenceSource):
             tuple(protocols),
             clock,
             lookups=limits.lookups,
-            full=full,
+            counters=counters,
         )
         """The resolver; its ``trusted`` belongs to the self-test."""
         self._mta_sts = MtaStsFetcher(
@@ -62,7 +62,7 @@ class Collector(EvidenceSource):
             timeout=limits.fetch_timeout,
             fetches=limits.fetches,
             clock=clock,
-            full=full,
+            counters=counters,
         )
         self._prober = Prober(
             policy,
@@ -75,7 +75,7 @@ class Collector(EvidenceSource):
             per_host=limits.probes_per_host,
             per_minute=limits.probes_per_minute,
             clock=clock,
-            full=full,
+            counters=counters,
         )
 
     async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:

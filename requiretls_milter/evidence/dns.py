@@ -32,11 +32,13 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 
-from requiretls_milter.evidence.slots import Full, Slots, nobody
+from requiretls_milter.evidence.slots import Slots
 from requiretls_milter.model import AddressLookup, DnsOutcome, MxEvidence, MxRecord
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
 from requiretls_milter.syntax.names import address_literal, mail_exchanger, valid_hostname
 from requiretls_milter.syntax.text import error_text, printable
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import Bound
 
 MAX_CNAMES = 10
 """Aliases followed from the name that was asked (Postfix's dns_lookup_x() follows 10)."""
@@ -112,7 +114,7 @@ class Resolver:
     *nameservers*: those of ``dns.nameservers``; empty for those of
     ``/etc/resolv.conf``. *timeout*: seconds for one lookup, aliases included.
     *lookups*: how many are at work at once; one costs a socket and 0.3 ms of CPU
-    a query. *full* is told ``lookups`` when one has to wait for others.
+    a query. A lookup that has to wait for others is counted under ``lookups``.
     """
 
     def __init__(
@@ -123,12 +125,12 @@ class Resolver:
         clock: Callable[[], float] = time.time,
         *,
         lookups: int = 64,
-        full: Full = nobody,
+        counters: Counters | None = None,
     ) -> None:
         self._stub = _stub(nameservers, timeout)
         self._timeout = timeout
         self._clock = clock
-        self._slots = Slots(lookups, "lookups", full)
+        self._slots = Slots(lookups, Bound.LOOKUPS, Counters() if counters is None else counters)
         self._address_types = tuple(
             rdtype
             for protocol, rdtype in (("ipv4", dns.rdatatype.A), ("ipv6", dns.rdatatype.AAAA))

@@ -23,11 +23,13 @@ import dns.rdatatype
 
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.dns import Resolver
-from requiretls_milter.evidence.slots import Full, Slots, nobody
+from requiretls_milter.evidence.slots import Slots
 from requiretls_milter.model import DnsOutcome, MtaStsEvidence, MtaStsMode, MtaStsPolicy
 from requiretls_milter.syntax.names import address_literal
 from requiretls_milter.syntax.text import error_text, printable
 from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import Bound
 
 MAX_POLICY = 65_536
 """Octets of a policy (RFC 8461 section 3.3 suggests 64 kilobytes)."""
@@ -215,8 +217,9 @@ class MtaStsFetcher:
     """Finds policies. *ca_file*: whom to trust, "" for the system's store.
 
     *timeout*: seconds for one fetch, name lookup included (section 3.3 suggests a
-    minute at most). *fetches*: how many are at work at once. *full* is told
-    ``fetches`` when one has to wait for others, ``fetch_timeout`` when it took too long.
+    minute at most). *fetches*: how many are at work at once. *counters*
+    count fetches that have to wait for others (``fetches``) or took too long
+    (``fetch_timeout``).
 
     Raises OSError or ssl.SSLError where *ca_file* cannot be read.
     """
@@ -231,7 +234,7 @@ class MtaStsFetcher:
         timeout: float = 30.0,
         fetches: int = 20,
         clock: Callable[[], float] = time.time,
-        full: Full = nobody,
+        counters: Counters | None = None,
     ) -> None:
         self._resolver = resolver
         self._hosts = _PolicyHosts(resolver, policy)
@@ -239,8 +242,8 @@ class MtaStsFetcher:
         self._port = port
         self._timeout = timeout
         self._clock = clock
-        self._full = full
-        self._slots = Slots(fetches, "fetches", full)
+        self._counters = Counters() if counters is None else counters
+        self._slots = Slots(fetches, Bound.FETCHES, self._counters)
 
     async def record(self, domain: str) -> StsRecord:
         """Look up ``_mta-sts.DOMAIN`` (section 3.1); aliases are followed. Never raises.
@@ -281,7 +284,7 @@ class MtaStsFetcher:
     def _failed(self, domain: str, error: Exception) -> MtaStsEvidence:
         text = _why(error)
         if isinstance(error, TimeoutError):
-            self._full("fetch_timeout")
+            self._counters.inc("saturated_total", (Bound.FETCH_TIMEOUT,))
             text = "timed out"
         return MtaStsEvidence(
             error=printable(f"policy of {domain}: {text}"), expires=self._clock() + FETCH_RETRY

@@ -25,9 +25,11 @@ from dataclasses import dataclass, replace
 from OpenSSL import SSL, crypto
 
 from requiretls_milter.evidence.addresses import AddressPolicy
-from requiretls_milter.evidence.slots import Full, Pace, Slots, nobody
+from requiretls_milter.evidence.slots import Pace, Slots
 from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
 from requiretls_milter.syntax.text import error_text, printable
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import Bound
 
 MAX_LINE = 2_048
 """Octets of a reply line that are kept (Postfix: line_length_limit)."""
@@ -118,8 +120,8 @@ class Prober:
     connection, *command_timeout* for each reply (a greeter such as postscreen
     takes 6 s) and for the handshake, *retry_after* until a failed session may
     be tried again. *sessions* at once, *per_host* of them with one address, and
-    *per_minute* that begin within a minute: *full* is told ``probes``,
-    ``probes_per_host`` or ``probes_per_minute`` when one has to wait its turn.
+    *per_minute* that begin within a minute. *counters* count sessions that have to
+    wait their turn, under ``probes``, ``probes_per_host`` or ``probes_per_minute``.
     """
 
     def __init__(
@@ -135,7 +137,7 @@ class Prober:
         per_host: int = 1,
         per_minute: int = 12_000,
         clock: Callable[[], float] = time.time,
-        full: Full = nobody,
+        counters: Counters | None = None,
     ) -> None:
         self._policy = policy
         self._helo = printable(helo).replace(" ", "").encode("ascii")
@@ -146,9 +148,9 @@ class Prober:
         self._clock = clock
         self._authenticating = _tls_context(AUTHENTICATING)
         self._opportunistic = _tls_context(OPPORTUNISTIC)
-        self._full = full
-        self._pace = Pace(per_minute, "probes_per_minute", full)
-        self._slots = Slots(sessions, "probes", full)
+        self._counters = Counters() if counters is None else counters
+        self._pace = Pace(per_minute, Bound.PROBES_PER_MINUTE, self._counters)
+        self._slots = Slots(sessions, Bound.PROBES, self._counters)
         self._per_host = per_host
         self._busy: weakref.WeakValueDictionary[str, Slots] = weakref.WeakValueDictionary()
 
@@ -168,7 +170,7 @@ class Prober:
                 failure=ProbeFailure.FORBIDDEN,
                 error="not a global address, and not in probe.allow_networks",
             )
-        places = Slots(self._per_host, "probes_per_host", self._full)
+        places = Slots(self._per_host, Bound.PROBES_PER_HOST, self._counters)
         async with self._busy.setdefault(address, places):
             found = await self._in_turn(address, port, server_name, self._authenticating)
             if found.stage is not ProbeStage.HANDSHAKE or found.failure is ProbeFailure.TIMEOUT:

@@ -1,4 +1,4 @@
-"""Turns at something that only so many may do at once, or within a minute; the others wait."""
+"""Concurrency and rate limits; callers over the limit wait, and that they do is counted."""
 
 from __future__ import annotations
 
@@ -7,57 +7,53 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import Bound
+
 MINUTE = 60.0
 """Seconds."""
 
-Full = Callable[[str], None]
-"""Is told the name of a limit (a key of ``[limits]``) whenever it is met."""
-
-
-def nobody(_limit: str) -> None:
-    """Whom it is told where nobody wants to know."""
-
 
 class Slots(asyncio.Semaphore):
-    """*limit* places; *full* is told *name* whenever somebody finds none and has to wait."""
+    """*limit* places. A caller that finds none waits, and is counted under *bound*."""
 
-    def __init__(self, limit: int, name: str, full: Full = nobody) -> None:
+    def __init__(self, limit: int, bound: Bound, counters: Counters) -> None:
         super().__init__(limit)
-        self._name = name
-        self._full = full
+        self._bound = bound
+        self._counters = counters
 
     async def acquire(self) -> bool:  # type: ignore[override]  # typeshed: Literal[True]
-        """Take a place, waiting for one where none is free."""
+        """Take a place; wait for one if none is free."""
         if self.locked():
-            self._full(self._name)
+            self._counters.inc("saturated_total", (self._bound,))
         return await super().acquire()
 
 
 class Pace:
-    """*limit* starts within any minute; who comes too early waits, in order of arrival.
+    """*limit* starts within any minute; a caller that comes too early waits, in order of arrival.
 
-    *full* is told *name* whenever somebody has to. *monotonic*: a clock, in seconds.
+    Callers that wait are counted under *bound*. *monotonic*: a clock, in seconds.
     """
 
     def __init__(
         self,
         limit: int,
-        name: str,
-        full: Full = nobody,
+        bound: Bound,
+        counters: Counters,
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limit = limit
-        self._name = name
-        self._full = full
+        self._bound = bound
+        self._counters = counters
         self._monotonic = monotonic
         self._started: deque[float] = deque(maxlen=limit)
         self._first = asyncio.Lock()
 
     async def start(self) -> None:
-        """Return when one more may start; whoever is cancelled meanwhile has taken nothing."""
+        """Return when one more may start; a caller that is cancelled has taken no turn."""
         if self._first.locked() or self._early() > 0:
-            self._full(self._name)
+            self._counters.inc("saturated_total", (self._bound,))
         async with self._first:
             if (early := self._early()) > 0:
                 await asyncio.sleep(early)

@@ -1,21 +1,21 @@
 """What became of a message, in metrics and log lines.
 
-Log lines, with keys that stay as they are. ``queue_id`` is the MTA's;
-``session`` stands in its place where there is none yet.
+The log lines have keys that stay as they are. ``queue_id`` is the MTA's; if the
+message has none yet, ``session`` takes its place.
 
 ``event=recipient``
-    One for each recipient of a message for which something is asked, at the
-    message's end or when it is refused: ``queue_id``/``session``, ``sender``,
-    ``to``, ``client`` (``authenticated``, ``trusted`` or ``other``),
+    For each recipient of a message for which something is asked, at the
+    message's end or when the recipient is refused: ``queue_id``/``session``,
+    ``sender``, ``to``, ``client`` (``authenticated``, ``trusted`` or ``other``),
     ``requirement``, ``source``, ``carried``, ``nexthop``, ``transport``,
-    ``tls_version`` (of the session in; empty where the MTA told none, which
-    does not prove that there was none), ``forecast``, ``reason``,
+    ``tls_version`` (of the incoming session; empty if the MTA did not tell it, which
+    does not prove that there was no TLS), ``forecast``, ``reason``,
     ``compliant`` (``true``, ``false`` or empty), ``tls``, ``mx``, ``action``,
-    ``why``, ``reply`` (where it is not accepted), ``waited`` (seconds),
-    ``text``, ``downgraded`` (seconds since the next hop ceased to offer
-    something, where it did).
+    ``why``, ``reply`` (if the recipient is not accepted), ``waited`` (seconds),
+    ``text``, ``downgraded`` (seconds since the next hop stopped offering
+    something, if it did).
 ``event=message``
-    One for a message that brought along tags of our name (``tags_removed``),
+    For a message that had tags of this milter's name (``tags_removed``),
     malformed or several TLS-Required fields (``tls_required_malformed``,
     ``tls_required_fields``) or the trace of a lost requirement (``lost``);
     for any other message at level debug. ``requirement``, ``source``,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from requiretls_milter.telemetry.counting import Counters
 
 MAX_LOGGED_RECIPIENTS = 1000
-"""Lines of one message: Postfix's smtpd_recipient_limit."""
+"""Log lines for one message: Postfix's smtpd_recipient_limit."""
 
 _log = get_logger("milter.account")
 
@@ -44,7 +44,7 @@ _NO_SOURCE = (Source.NONE,)
 
 
 def count_ordinary(counters: Counters, message: Transaction) -> None:
-    """Count a message that asks nothing: there is no need to look at each recipient."""
+    """Count a message that asks nothing, all recipients at once."""
     if message.settings.counts_plain and message.recipients:
         counters.inc("messages_total", _ORDINARY)
         counters.inc("requirement_sources_total", _NO_SOURCE)
@@ -52,7 +52,7 @@ def count_ordinary(counters: Counters, message: Transaction) -> None:
 
 
 def count_message(counters: Counters, message: Transaction, action: Action) -> None:
-    """Count a message that is over, by what was done with it."""
+    """Count a message that has ended, by what was done with it (lost requirements: R17)."""
     if not message.counts:
         return
     counters.inc("messages_total", (message.requirement, action))
@@ -84,14 +84,16 @@ def count_recipient(counters: Counters, message: Transaction, recipient: Recipie
 _COMPLIANT = {True: "true", False: "false", None: ""}
 
 
-def tell_recipient(
+def log_recipient(
     identity: Mapping[str, str], tls_version: str, message: Transaction, recipient: Recipient
 ) -> None:
     """Log a recipient whose decision is final.
 
     Args:
-        identity: the message's ``queue_id``, or ``session`` where it has none yet.
-        tls_version: of the session in which the message came; "" where the MTA told none.
+        identity: the message's ``queue_id``, or ``session`` if it has none yet.
+        tls_version: of the session in which the message came; "" if the MTA did not tell it.
+        message: to which the recipient belongs.
+        recipient: without effect if it has no forecast or decision.
     """
     forecast, decision = recipient.forecast, recipient.decision
     if forecast is None or decision is None:
@@ -121,13 +123,13 @@ def tell_recipient(
         line["downgraded"] = round(recipient.downgraded)
     if decision.reply is not None:
         line["reply"] = f"{decision.reply.code} {decision.reply.enhanced} {decision.reply.text}"
-    # what only a survey wants to know is not worth a line for each message
+    # A survey wants to know this, but it is not worth a line for each message.
     level = _log.debug if recipient.asked.requirement is Requirement.NONE else _log.info
     level("recipient", **line)
 
 
-def tell_message(identity: Mapping[str, str], message: Transaction, action: Action) -> None:
-    """Log a message that is over, if there is something remarkable in it."""
+def log_message(identity: Mapping[str, str], message: Transaction, action: Action) -> None:
+    """Log a message that has ended, at level debug unless it is remarkable."""
     findings = message.findings
     several = findings.tls_required_no + findings.tls_required_malformed
     remarkable = findings.tags or findings.tls_required_malformed or several > 1 or message.lost

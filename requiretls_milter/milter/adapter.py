@@ -36,7 +36,7 @@ import milter
 from requiretls_milter.milter import account
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.milter.requirement import capability
-from requiretls_milter.milter.transaction import Client, Recipient, Settings, Transaction
+from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
 from requiretls_milter.model import (
     Action,
     Decision,
@@ -119,13 +119,13 @@ class WorkerContext:
 
     Attributes:
         config: may be replaced at any time; connections that begin later use the new one.
-        source: answers questions about next hops.
+        forecasts: answers questions about next hops.
         counters: this process' counters.
         host_name: for ``by=`` of the tag if neither the configuration nor the MTA has a name.
     """
 
     config: config.Config
-    source: ForecastSource
+    forecasts: ForecastSource
     counters: Counters
     host_name: str
 
@@ -260,7 +260,7 @@ class _Connection:
         self.agree(protocol)
         self.number = next(serving.numbers)
         self.mta_name = ""
-        self.client: Client | None = None
+        self.client: SmtpClient | None = None
         self.trusted = False
         self.sender = b""
         self.transaction: Transaction | None = None
@@ -374,7 +374,7 @@ def _negotiate(ctx: Any, options: list[int]) -> int:
                 ctx.setsymlist(stage, names)
         wanted = _actions(connection.settings)
         options[:] = [actions & wanted, connection.protocol, 0, 0]
-        _tell_negotiated(connection.serving, wanted, actions, offered)
+        _log_negotiated(connection.serving, wanted, actions, offered)
     except BaseException:  # noqa: BLE001 - pymilter would silently negotiate every callback
         _count_failure(Stage.NEGOTIATE)
         begun = _priv(ctx)
@@ -391,7 +391,7 @@ def _actions(settings: Settings) -> int:
     return int(ACTIONS | (ENVELOPE_ACTIONS if changes else 0))
 
 
-def _tell_negotiated(serving: _Serving, wanted: int, actions: int, offered: int) -> None:
+def _log_negotiated(serving: _Serving, wanted: int, actions: int, offered: int) -> None:
     """Log what an MTA agrees to, once and whenever it changes; at level warning if it lacks any."""
     agreed = (actions & wanted, WANTED & offered)
     if serving.negotiated == agreed:
@@ -434,11 +434,11 @@ def _mail(connection: _Connection, ctx: Any, sender: bytes, *parameters: bytes) 
     return _CONTINUE
 
 
-def _client(connection: _Connection, ctx: Any, authenticated: bool) -> Client:
+def _client(connection: _Connection, ctx: Any, authenticated: bool) -> SmtpClient:
     # Sent with the connection and kept by libmilter; the connect callback may have failed.
     connection.mta_name = _macro(ctx, "j")
     version = _macro(ctx, "v")
-    return Client(
+    return SmtpClient(
         authenticated=authenticated,
         trusted=connection.trusted,
         capability=capability(connection.settings.config.mta.carries, version),
@@ -468,7 +468,7 @@ def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes
     answer = _refuse(ctx, decision.reply)
     with _apart(Stage.RCPT):
         account.count_recipient(connection.counters, message, recipient)
-        _tell_recipient(connection, ctx, message, recipient)
+        _log_recipient(connection, ctx, message, recipient)
     return answer
 
 
@@ -554,7 +554,7 @@ def _macro(ctx: Any, name: str) -> str:
     return value if value is not None else ""
 
 
-def _resolved(connection: _Connection, ctx: Any, client: Client, macro: str) -> str:
+def _resolved(connection: _Connection, ctx: Any, client: SmtpClient, macro: str) -> str:
     """An envelope address as the MTA understands it; "" if no rule needs its domain.
 
     Only Postfix is asked, which rewrites ``example.org!bob`` and ``bob%example.org``
@@ -576,7 +576,7 @@ def _ask(connection: _Connection, recipient: Recipient, stage: Stage) -> None:
     if recipient.question is None:
         return
     with _apart(stage):  # on failure the forecast is unknown, and the rule decides
-        recipient.pending = connection.serving.context.source.ask(recipient.question)
+        recipient.pending = connection.serving.context.forecasts.ask(recipient.question)
 
 
 def _answer(
@@ -667,7 +667,7 @@ def _conclude(connection: _Connection, ctx: Any) -> None:
         permanent = all(decision.action is Action.REJECT for decision in decisions)
         action = Action.REJECT if permanent else Action.DEFER
         account.count_message(connection.counters, message, action)
-        account.tell_message(_identity(connection, ctx), message, action)
+        account.log_message(_identity(connection, ctx), message, action)
     connection.end()
 
 
@@ -677,19 +677,19 @@ def _finish(connection: _Connection, ctx: Any, message: Transaction, decision: D
     for recipient in message.accepted:
         account.count_recipient(connection.counters, message, recipient)
     account.count_message(connection.counters, message, decision.action)
-    told = 0
+    logged = 0
     for recipient in message.accepted:
-        if recipient.assessed and told < account.MAX_LOGGED_RECIPIENTS:
-            _tell_recipient(connection, ctx, message, recipient)
-            told += 1
-    account.tell_message(_identity(connection, ctx), message, decision.action)
+        if recipient.assessed and logged < account.MAX_LOGGED_RECIPIENTS:
+            _log_recipient(connection, ctx, message, recipient)
+            logged += 1
+    account.log_message(_identity(connection, ctx), message, decision.action)
 
 
-def _tell_recipient(
+def _log_recipient(
     connection: _Connection, ctx: Any, message: Transaction, recipient: Recipient
 ) -> None:
     tls_version = _macro(ctx, "{tls_version}")
-    account.tell_recipient(_identity(connection, ctx), tls_version, message, recipient)
+    account.log_recipient(_identity(connection, ctx), tls_version, message, recipient)
 
 
 def _identity(connection: _Connection, ctx: Any) -> dict[str, str]:

@@ -1,16 +1,15 @@
-"""What a message's envelope is changed to, where the configuration wants that. Pure.
+"""New ESMTP parameters for the sender, if the configuration wants the envelope changed. Pure.
 
-A milter may give a message a sender with new ESMTP parameters (chgfrom).
-``RET=HDRS`` keeps the body of a message that needs TLS out of its bounces,
-which need not go over TLS (RFC 8689 section 5); a mark at the end of ``ENVID``
-is how an MTA without routing by header fields, such as Sendmail, can be told
-that a message needs TLS.
+A milter can set a message's sender with new ESMTP parameters (libmilter's chgfrom).
+``RET=HDRS`` keeps the body of a message that needs TLS out of its bounces, which may
+go without TLS (RFC 8689 section 5, R14). A mark at the end of ``ENVID`` tells an MTA
+that cannot route by header fields, such as Sendmail, that a message needs TLS.
 
-The two MTAs take such parameters differently. Postfix changes those that are
-given, knows only RET and ENVID, and logs a warning for any other. Sendmail
-forgets all parameters of the message and takes the given ones instead: what is
-to stay has to be given again, but for SIZE, which it keeps, and AUTH, which it
-refuses to take a second time.
+The two MTAs treat such parameters differently. Postfix changes those that are given,
+knows only RET and ENVID, and logs a warning for any other. Sendmail drops all
+parameters of the message and takes the given ones instead: what is to stay has to be
+given again, except SIZE, which Sendmail keeps, and AUTH, which it refuses to take a
+second time.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ MAX_ENVID = 100
 HEADERS_ONLY = "RET=HDRS"
 
 _KEPT = ("BODY", "BY")
-"""Of the parameters that Sendmail forgets, those that can be given again as they were."""
+"""Parameters that Sendmail drops and that can be given again as they were."""
 
 _PARAMETER = re.compile(r"([A-Za-z0-9-]+)=([!-<>-~]+)", re.ASCII)
 """RFC 5321 section 4.1.2: esmtp-param with a value."""
 
 
 def _given(parameters: Iterable[bytes]) -> dict[str, str]:
-    """The parameters that have a value, by name in upper case; the first one of a name."""
+    """The parameters that have a value, by name in upper case; of equal names the first."""
     given: dict[str, str] = {}
     for parameter in parameters:
         match = _PARAMETER.fullmatch(parameter.decode("latin-1"))
@@ -41,16 +40,16 @@ def _given(parameters: Iterable[bytes]) -> dict[str, str]:
 
 
 def is_headers_only(parameters: Iterable[bytes]) -> bool:
-    """Whether the sender itself wants no body in a bounce."""
+    """Whether the sender itself asks for bounces without the body."""
     return _given(parameters).get("RET", "").upper() == "HDRS"
 
 
 def marked(envid: str, mark: str) -> str:
     """``envid`` with ``mark`` at its end, after a dot.
 
-    The mark counts for more than the sender's own identifier, which is given up
-    where both together would be too long. One that is there already stays the
-    only one: each hop of a site may mark.
+    If both together are too long, the sender's own identifier is dropped: the mark
+    counts for more. A mark that is there already is not repeated, since every hop
+    of a site may add it.
     """
     if envid.lower() == mark.lower() or envid.lower().endswith(f".{mark.lower()}"):
         return envid
@@ -59,16 +58,16 @@ def marked(envid: str, mark: str) -> str:
 
 
 def new_parameters(parameters: Iterable[bytes], *, mark: str, keeps: bool) -> str:
-    """The parameters for chgfrom, as one text.
+    """The parameters for chgfrom, as one text; always with ``RET=HDRS`` (R14).
 
     Args:
         parameters: those of MAIL, as the MTA handed them over.
-        mark: to end ENVID with; "" for none.
-        keeps: the MTA keeps what is not given (Postfix), and wants nothing else.
+        mark: the end of the new ENVID; "" for none.
+        keeps: whether the MTA keeps parameters that are not given, as Postfix does.
     """
     given = _given(parameters)
     envid = given.get("ENVID", "")
-    # The mark first: of what a Sendmail with PrivacyOptions=noreceipts is given it takes one.
+    # The mark comes first: a Sendmail with PrivacyOptions=noreceipts takes only one parameter.
     new = []
     if mark:
         new.append(f"ENVID={marked(envid, mark)}")

@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from requiretls_milter.config import Config
 from requiretls_milter.ipc.child import (
     EXIT_FAILURE,
     EXIT_OK,
@@ -61,7 +60,7 @@ def run(start: Start, listener: Listener) -> int:
         counters=counters,
     )
     context = adapter.WorkerContext(
-        config=start.config, source=client, counters=counters, host_name=socket.gethostname()
+        config=start.config, forecasts=client, counters=counters, host_name=socket.gethostname()
     )
     try:
         return _Worker(start.channel, client, counters, context, listener).run()
@@ -127,7 +126,8 @@ class _Worker:
             return
         self._next_beat = now + HEARTBEAT
         longest = adapter.longest_callback()
-        limit = longest_wait(self._context.config) + CALLBACK_MARGIN
+        rules = self._context.config.rules
+        limit = max(rules.longest_decide_wait, rules.tag_wait) + CALLBACK_MARGIN
         problem = f"a callback takes {longest:.0f} s" if longest > limit else ""
         self._channel.send(
             "heartbeat",
@@ -175,8 +175,3 @@ class _Worker:
         # for: no connection is left, or its time is over; the kernel closes what is open.
         self._client.close(CLOSE_WAIT)
         return EXIT_OK
-
-
-def longest_wait(config: Config) -> float:
-    """Seconds that a callback may wait for forecasts, by the configuration's longest."""
-    return max(config.rules.longest_decide_wait, config.rules.tag_wait)

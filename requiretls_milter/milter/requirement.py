@@ -1,9 +1,10 @@
-"""What a message asks of TLS, read from its envelope and its header. Pure.
+"""The requirement of a message, read from its envelope and its header. Pure.
 
-Two things are kept apart: what is *asked*, and what the MTA *carries* itself,
-since an MTA acts only on what it saw: nothing that a milter adds or removes
-changes that. What is asked is, in this order (RFC 8689 section 4.1: the MAIL
-parameter wins over the header field):
+Two things are kept apart. *Asked* is what the sender or the operator wants.
+*Carried* is the part of it on which the MTA acts itself: an MTA acts only on what it
+saw in SMTP, and nothing that a milter adds or removes changes that. What is asked is
+taken from the first of these sources that asks anything (RFC 8689 section 4.1: the
+MAIL parameter wins over the header field):
 
 - ``REQUIRETLS`` among the MAIL parameters;
 - ``Require-TLS-ESMTP: yes``, which Postfix 3.11 adds to each message received
@@ -29,10 +30,10 @@ TLS_REQUIRED = "tls-required"
 REQUIRE_TLS_ESMTP = "require-tls-esmtp"
 RECEIVED = "received"
 FIELDS = frozenset({TLS_REQUIRED, REQUIRE_TLS_ESMTP, RECEIVED})
-"""Names of the fields that are looked at, in lower case; the tag's besides."""
+"""Names of the header fields that matter, in lower case; the tag's name besides."""
 
 MAX_TAG_BYTES = 1000
-"""Of an earlier tag, what is looked at: ours are shorter."""
+"""Octets of an earlier tag that are searched: this milter's tags are shorter."""
 
 # Blanks as isspace(3) has them: Postfix skips these before the word. RFC 8689
 # section 3 allows FWS, which they include, and nothing after the word.
@@ -44,11 +45,15 @@ _POSTFIX_VERSION = re.compile(r"Postfix (\d{1,4})\.(\d{1,4})", re.ASCII)
 
 
 def capability(carries: Capability, mta_version: str) -> Capability:
-    """``mta.carries``, where ``auto`` is read from macro ``v``.
+    """The requirements that the MTA carries itself.
 
     Postfix honours ``TLS-Required: No`` since 3.10 and REQUIRETLS since 3.11.
-    Sendmail, and an MTA that does not say what it is, are taken to do neither:
-    then the milter is the enforcement.
+    Sendmail, and an MTA that does not say what it is, are taken to honour neither:
+    then only the milter enforces.
+
+    Args:
+        carries: ``mta.carries``.
+        mta_version: macro ``v``, which decides if ``mta.carries`` is ``auto``.
     """
     if carries is not Capability.AUTO:
         return carries
@@ -80,9 +85,16 @@ def is_tls_required_no(value: bytes) -> bool:
 
 @dataclass(slots=True)
 class HeaderFindings:
-    """What one message's header says, field by field as it comes in.
+    """What the header of one message says, field by field as it comes in.
 
-    ``tags`` are the copies of our own field that the message brought along.
+    Attributes:
+        tag_name: the name of the tag's field, in lower case.
+        tls_required_no: TLS-Required fields that say No.
+        tls_required_malformed: TLS-Required fields that say anything else.
+        require_tls_esmtp: whether a field ``Require-TLS-ESMTP: yes`` was there.
+        received_requiretls: whether a Received field has the comment ``(requiretls)``.
+        tags: copies of the tag's field, forged or of an earlier pass.
+        tag_requiretls: whether one of them says ``requirement=requiretls``.
     """
 
     tag_name: str
@@ -94,7 +106,7 @@ class HeaderFindings:
     tag_requiretls: bool = False
 
     def add(self, name: str, value: bytes) -> None:
-        """Take a field in. ``name`` in lower case, without the blanks before the colon."""
+        """Take a field; ``name`` in lower case, without blanks before the colon."""
         if name == RECEIVED:
             if not self.received_requiretls:
                 self.received_requiretls = _RECEIVED_REQUIRETLS.search(value) is not None
@@ -112,7 +124,7 @@ class HeaderFindings:
 
     @property
     def unremarkable(self) -> bool:
-        """Whether nothing was found."""
+        """Whether nothing was found that matters."""
         return not (
             self.tags
             or self.tls_required_no
@@ -122,11 +134,11 @@ class HeaderFindings:
         )
 
     def tls_required(self, profile: ProfileName) -> bool:
-        """Whether TLS is asked not to be required, as an MTA of ``profile`` reads it (R9).
+        """Whether the message says ``TLS-Required: No``, as an MTA of ``profile`` reads it (R9).
 
-        More than one field is a violation of RFC 8689 section 3. Postfix
-        honours any valid one beside whatever else; by the RFC's letter a
-        message that also says something else does not say No.
+        More than one field is a violation of RFC 8689 section 3. Postfix honours a
+        valid one whatever the others say. By the letter of the RFC, a message that also
+        says something else does not say No.
         """
         if profile is ProfileName.RFC8689 and self.tls_required_malformed:
             return False
@@ -135,7 +147,7 @@ class HeaderFindings:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is asked for a recipient, where that was found, and what the MTA carries of it."""
+    """The requirement for a recipient, where it was found, and what the MTA carries of it."""
 
     requirement: Requirement
     source: Source
@@ -154,13 +166,13 @@ def resolve(
     esmtp_header: bool,
     profile: ProfileName,
 ) -> Asked:
-    """What is asked and what is carried, as far as it is known now.
+    """What is asked and what is carried, as far as it is known now (R2, R10, R15).
 
     Args:
         findings: the header so far; empty before it came.
         esmtp: REQUIRETLS was among the MAIL parameters.
         rule_requires: a rule with ``require = true`` matches.
-        capability: what the MTA acts on.
+        capability: the requirements that the MTA carries itself.
         esmtp_header: ``mta.requiretls_esmtp_header``.
         profile: how the MTA reads several TLS-Required fields.
     """
@@ -186,13 +198,13 @@ def resolve(
 
 
 def is_lost(findings: HeaderFindings, *, esmtp: bool, esmtp_header: bool) -> bool:
-    """Whether REQUIRETLS was asked earlier on the path and is not any longer (R17).
+    """Whether REQUIRETLS was asked earlier on the path and is not asked any more (R17).
 
-    RFC 8689 section 6 wants a message that is sent on to keep its requirement
-    and names no trace by which to tell. There are three: a comment
-    ``(requiretls)`` in a Received field, as mox writes it (Postfix writes
-    none); Postfix's ``Require-TLS-ESMTP`` where it is not honoured here; and a
-    tag of ours. All of them can be forged: this is to be counted, not obeyed.
+    By RFC 8689 section 6 a message that is sent on should keep its requirement. The
+    RFC defines no trace of a lost one, but there are three: a comment
+    ``(requiretls)`` in a Received field, as mox writes it (Postfix writes none);
+    Postfix's ``Require-TLS-ESMTP``, if it is not honoured here; and a tag of
+    this milter. All of them can be forged: this is to be counted, not obeyed.
     """
     if esmtp or (esmtp_header and findings.require_tls_esmtp):
         return False

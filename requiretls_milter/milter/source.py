@@ -1,4 +1,4 @@
-"""The seam between receiving and assessing: where a forecast comes from."""
+"""The seam between receiving mail and assessing next hops: how a worker gets its forecasts."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from requiretls_milter.model import Forecast, Question
 
 
 class ForecastSource(Protocol):
-    """Answers questions about next hops; used from any thread.
+    """Answers questions about next hops; safe to use from any thread.
 
-    Implementations: the engine over its socket (:mod:`engine.client`), and the
-    assessor within the process (``check``, tests).
+    Implementations: the engine over its socket (:mod:`requiretls_milter.ipc.client`),
+    and scripted answers in tests.
     """
 
     def ask(self, question: Question) -> Future[Forecast]:
-        """Start an assessment, or find that one is known already.
+        """Start an assessment, or take a forecast that is known already.
 
-        Returns at once. The future yields a forecast and never an exception:
-        where the engine is gone or too slow it yields an ``unknown`` one.
+        Returns at once. The future yields a forecast and never an exception: if the
+        engine is gone or too slow, the forecast is unknown.
         """
         ...

@@ -1,13 +1,13 @@
-"""The header field that a message carries away: what was asked, forecast, and how to route it.
+"""The tag: the header field with a message's requirement, its forecast and its route.
 
 ``X-RequireTLS: requirement=requiretls; source=esmtp; forecast=5.7.30;
 reason=requiretls_not_offered; route=requiretls; by=mail.example.net``, with
-the keys in this order and on one line. Fields of that name that come from
-outside are forged, or an earlier pass's: all are removed before ours is put at
-the top (as RFC 8601 section 5 asks for Authentication-Results; R63).
+the keys in this order and on one line. Fields of that name in an incoming message
+are forged, or come from an earlier pass: all are removed before the new one is put
+at the top (as RFC 8601 section 5 asks for Authentication-Results; R63).
 
-A message has one header for all its recipients. Where their next hops differ,
-a recipient could infer from the tag that there is another one, whom a Bcc was
+A message has one header for all its recipients. If their next hops differ, a
+recipient could infer from the forecast that there is another one, which a Bcc was
 to hide: then the forecast is withheld.
 """
 
@@ -36,20 +36,24 @@ _NOT_IN_VALUE = re.compile(r"[^A-Za-z0-9._:\[\]-]", re.ASCII)
 
 
 class Route(enum.StrEnum):
-    """What tables of the MTA match on."""
+    """How the message may leave: the word on which tables of the MTA match."""
 
     REQUIRETLS = "requiretls"  # only over verified TLS
     TLS_OPTIONAL = "tls-optional"
     DEFAULT = "default"  # nothing is asked
-    MIXED = "mixed"  # no recipe may match: FILTER moves all recipients of a message
+    MIXED = "mixed"  # no table may match: FILTER moves all recipients of a message
 
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
     """One accepted recipient, as far as the tag is concerned.
 
-    ``nexthop`` is canonical, "local" for the MTA itself. ``forecast`` is None
-    where none was made.
+    Attributes:
+        requirement: what is asked for it.
+        source: where that was found.
+        nexthop: canonical; "local" if the MTA delivers itself.
+        local: whether the MTA delivers itself.
+        forecast: None if none was made.
     """
 
     requirement: Requirement
@@ -61,7 +65,7 @@ class Tagged:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """What the field says."""
+    """The content of the field, but for ``by=``; it replaces every copy that came in (R63)."""
 
     requirement: Requirement
     source: Source
@@ -70,7 +74,7 @@ class Tag:
     route: Route
 
     def value(self, by: str) -> str:
-        """The field's value: printable ASCII on one line, bounded (R62)."""
+        """The field's value: printable ASCII on one line, of bounded length (R62)."""
         return (
             f"requirement={self.requirement}; source={self.source}; "
             f"forecast={_token(self.forecast)}; reason={self.reason}; route={self.route}; "
@@ -93,12 +97,12 @@ _PRECEDENCE = (
 
 
 def strongest(requirements: Sequence[Requirement]) -> Requirement:
-    """Of what is asked for several recipients, what is said of the message."""
+    """The requirement of a message, from those of its recipients."""
     return max(requirements, key=_STRENGTH.index, default=Requirement.NONE)
 
 
 def winning(source_of: Iterable[tuple[Requirement, Source]], requirement: Requirement) -> Source:
-    """Where ``requirement`` was found: of several sources, the one that goes over the others."""
+    """Where ``requirement`` was found; of several sources, the one with precedence."""
     return max(
         (source for asked, source in source_of if asked is requirement),
         key=_PRECEDENCE.index,
@@ -107,7 +111,7 @@ def winning(source_of: Iterable[tuple[Requirement, Source]], requirement: Requir
 
 
 def aggregate(recipients: Sequence[Tagged]) -> Tag:
-    """What is said of a message with these accepted recipients; at least one."""
+    """The tag of a message with these accepted recipients, of which there is at least one."""
     requirement = strongest([recipient.requirement for recipient in recipients])
     source = winning([(r.requirement, r.source) for r in recipients], requirement)
     route = _route(recipients)
@@ -121,12 +125,12 @@ def aggregate(recipients: Sequence[Tagged]) -> Tag:
 
 
 def _badness(forecast: Forecast) -> tuple[int, bool]:
-    """Among deliveries, one that does not satisfy RFC 8689 is the worse one."""
+    """Rank by severity; of two deliveries, one that violates RFC 8689 is worse."""
     return severity(forecast.status), forecast.compliant is False
 
 
 def _route(recipients: Sequence[Tagged]) -> Route:
-    """``requiretls`` and ``tls-optional`` only where all are remote and have that requirement."""
+    """The route; other than mixed only if it is right for every recipient."""
     asked = {recipient.requirement for recipient in recipients}
     if asked == {Requirement.NONE}:
         return Route.DEFAULT

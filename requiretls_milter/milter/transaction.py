@@ -1,23 +1,23 @@
-"""One message, from MAIL to its end: what is asked, of whom, and what is decided. Pure.
+"""One message, from MAIL to its end: what is asked, for which recipients, what is decided. Pure.
 
 The adapter calls, in the order of SMTP::
 
     message = Transaction(settings, client, sender, parameters)   # MAIL
     recipient = message.add_recipient(address, mailer, host)      # RCPT, each
-    message.decide_at_rcpt(recipient, forecast, now)              #   where it falls there
+    message.decide_at_rcpt(recipient, forecast, now)              #   if it can be decided there
     message.add_field(name, value)                                # each header field
     changed = message.end_of_header()                             # end of header
     message.decide(recipient, forecast, now)                      # end of message: the others
     decision = message.decide_message()
     tag = message.tag()
 
-and fetches the forecasts in between: a recipient that needs one has a
-``question``, and keeps what the adapter holds of the answer in ``pending``.
-Ordinary mail, for which nothing is asked and nobody wants a survey, passes
-through without a rule looked up or a next hop parsed.
+The adapter fetches the forecasts in between: a recipient that needs one has a
+``question``, and the adapter keeps the future answer in ``pending``. Ordinary mail,
+for which nothing is asked and no survey is configured, passes through without a rule
+looked up or a next hop parsed.
 
-Nothing here raises for what a client sent: addresses and fields of any bytes
-are taken as they are.
+Nothing that a client sends makes anything here raise: addresses and fields of any
+bytes are taken as they are.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from requiretls_milter import rules
+from requiretls_milter.config import LogLevel, PlainMail
 from requiretls_milter.milter import envelope, hop
 from requiretls_milter.milter import tag as tags
 from requiretls_milter.milter.requirement import (
@@ -75,19 +76,19 @@ class Settings:
         self.header_name = config.milter.header_name
         self.tag_name = config.milter.header_name.lower()
         self.fields = FIELDS | {self.tag_name}
-        """Names of the header fields that a message wants to see, in lower case."""
+        """Names of the header fields that matter, in lower case."""
         self.initials = frozenset(name[0] for name in self.fields) | frozenset(
             name[0].upper() for name in self.fields
         )
-        """First characters of these names: most fields need not be looked at any further."""
+        """First characters of these names, in both cases: they sort out most fields at once."""
         self.esmtp_header = config.mta.requiretls_esmtp_header
         self.profile = config.mta.profile
-        self.surveys = config.probe.plain_mail != "off"
+        self.surveys = config.probe.plain_mail is not PlainMail.OFF
         base = config.rules
         self.simple = not (self.rules.by_domain or base.require or base.honour_lost or self.surveys)
-        """Whether mail that asks nothing needs no rule, since one holds for all of it."""
+        """Whether mail that asks nothing needs no rule looked up, since one rule holds for all."""
         self.counts_plain = base.mode is not Mode.OFF
-        self.debug = config.log.level == "debug"
+        self.debug = config.log.level is LogLevel.DEBUG
 
     def trusts(self, address: str) -> bool:
         """Whether a client's address is in ``milter.trusted_networks``."""
@@ -101,11 +102,14 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
-    """Who hands us mail, and what the MTA that does acts on.
+class SmtpClient:
+    """The SMTP client that sends a message, and the MTA that received it.
 
-    ``authenticated`` by SASL, ``trusted`` by its address. ``postfix``: it says
-    that it is one.
+    Attributes:
+        authenticated: by SASL.
+        trusted: its address is in ``milter.trusted_networks``.
+        capability: the requirements on which the MTA acts itself.
+        postfix: whether the MTA says that it is Postfix.
     """
 
     authenticated: bool = False
@@ -115,7 +119,7 @@ class Client:
 
     @property
     def standing(self) -> Standing:
-        """What ``enforce_for`` tells apart."""
+        """The word by which ``enforce_for`` tells clients apart."""
         if self.authenticated:
             return Standing.AUTHENTICATED
         return Standing.TRUSTED if self.trusted else Standing.OTHER
@@ -125,14 +129,26 @@ class Client:
 class Recipient:
     """One recipient that the MTA accepted, and what became of it.
 
-    ``rule`` is None until somebody wants to know (see :class:`Settings`), as
-    are the fields that follow it. ``resolved`` is the address as the MTA
-    understands it ("" where it does not say): ``example.org!bob`` is
-    ``bob@example.org`` to Postfix, and rules are by domain. ``nexthop`` is None
-    too where the MTA named one that cannot be understood: ``nexthop_text`` has
-    its text, and ``nexthop_error`` says why. ``gone``: refused at RCPT. ``waited``: seconds
-    that SMTP waited for its forecast. ``downgraded``: seconds since its next hop
-    ceased to offer something; 0.0 where it did not.
+    Attributes:
+        address: as the client wrote it.
+        mailer: macro ``{rcpt_mailer}``.
+        host: macro ``{rcpt_host}``.
+        resolved: the address as the MTA understands it, "" if it does not say: to
+            Postfix ``example.org!bob`` is ``bob@example.org``, and rules are by domain.
+        rule: the rule in force; None, as the attributes below, until it is looked up
+            (see :attr:`Settings.simple`).
+        domain: of the address, as an A-label if it is a domain name.
+        nexthop: None also if the MTA named one that is not understood.
+        nexthop_text: canonical, or what the MTA named.
+        nexthop_error: why it is not understood.
+        asked: what is asked, as far as it is known.
+        question: for the engine; None if no forecast is needed.
+        pending: the answer to come.
+        forecast: the answer.
+        decision: what is done with this recipient, as far as it is decided.
+        gone: refused or deferred at RCPT.
+        waited: seconds that SMTP waited for the forecast.
+        downgraded: seconds since the next hop stopped offering something; 0.0 if it did not.
     """
 
     address: str
@@ -160,12 +176,12 @@ class Recipient:
 
     @property
     def counts(self) -> bool:
-        """Whether it is tagged and counted: its rule is known and not ``off``."""
+        """Whether it is tagged and counted: its rule was looked up and is not ``off``."""
         return self.rule is not None and self.rule.mode is not Mode.OFF
 
     @property
     def assessed(self) -> bool:
-        """Whether it has a forecast to come: something is asked, or a survey wants it."""
+        """Whether it gets a forecast: something is asked, or a survey is configured."""
         return self.counts and (
             self.asked.requirement is not Requirement.NONE or self.question is not None
         )
@@ -175,16 +191,19 @@ class Recipient:
 class Transaction:
     """The state of one message.
 
+    Submission (RFC 6409) and relaying are not told apart: the client decides only
+    whether a rule acts on its message (R16). A bounce is tagged and never refused (R7).
+
     Args:
-        settings: the configuration that holds for it.
-        client: who sends it.
+        settings: of the configuration that was in force when its connection began.
+        client: the SMTP client that sends it.
         sender: the reverse-path as the MTA hands it over, with or without ``<>``.
-        parameters: of MAIL, in any number and length.
+        parameters: the parameters of MAIL, in any number and length.
         resolved: the reverse-path as the MTA understands it; see :class:`Recipient`.
     """
 
     settings: Settings
-    client: Client
+    client: SmtpClient
     sender: str
     parameters: Sequence[bytes] = ()
     resolved: str = ""
@@ -204,11 +223,11 @@ class Transaction:
     # ------------------------------------------------------------ RCPT
 
     def add_recipient(self, address: str, mailer: str, host: str, resolved: str = "") -> Recipient:
-        """A recipient. ``mailer`` and ``host`` are macros ``{rcpt_mailer}``, ``{rcpt_host}``."""
+        """Take a recipient; the arguments are explained at :class:`Recipient`."""
         recipient = Recipient(_kept(address), mailer, host, _kept(resolved))
         self.recipients.append(recipient)
         if self.esmtp or not self.settings.simple:
-            self._look_at(recipient)
+            self._update(recipient)
         return recipient
 
     def can_act(self, recipient: Recipient) -> bool:
@@ -228,7 +247,7 @@ class Transaction:
     def decide_at_rcpt(
         self, recipient: Recipient, forecast: Forecast | None, now: float
     ) -> Decision:
-        """As :meth:`decide`; a recipient that is not accepted is gone from the message."""
+        """Decide as :meth:`decide` does; a recipient that is not accepted leaves the message."""
         decision = self.decide(recipient, forecast, now)
         recipient.gone = decision.action is not Action.ACCEPT
         return decision
@@ -241,27 +260,28 @@ class Transaction:
     # ------------------------------------------------------------ header
 
     def add_field(self, name: str, value: bytes) -> None:
-        """A header field. ``name`` in lower case, without the blanks before the colon."""
+        """Take a header field; ``name`` in lower case, without blanks before the colon."""
         self.findings.add(name, value)
 
     @property
     def lost(self) -> bool:
-        """Whether a requirement got lost earlier on the path (R17)."""
+        """Whether a requirement was lost earlier on the message's path (R17)."""
         return is_lost(self.findings, esmtp=self.esmtp, esmtp_header=self.settings.esmtp_header)
 
     def end_of_header(self) -> list[Recipient]:
-        """All is known now that the message asks.
+        """Take note that the header is complete, so that every requirement is known.
 
-        Returns the recipients for whom it is something else than was known at
-        RCPT; what had been decided for them no longer stands.
+        Returns:
+            The recipients whose requirement or question is not what it was at RCPT.
+            Their questions have to be asked (again); earlier decisions no longer stand.
         """
         findings = self.findings
         if not (findings.require_tls_esmtp or findings.tls_required_no or self.lost):
             return []
-        return [recipient for recipient in self.accepted if self._look_at(recipient)]
+        return [recipient for recipient in self.accepted if self._update(recipient)]
 
-    def _look_at(self, recipient: Recipient) -> bool:
-        """Find rule, what is asked and question; whether anything of it is new."""
+    def _update(self, recipient: Recipient) -> bool:
+        """Find rule, requirement and question of a recipient; return whether any has changed."""
         rule = recipient.rule or self._find_rule(recipient)
         asked = resolve(
             self.findings,
@@ -296,14 +316,14 @@ class Transaction:
         return recipient.rule
 
     def _question(self, recipient: Recipient, rule: rules.Rule, asked: Asked) -> Question | None:
-        """What the source is asked; None where nobody wants to know, or it is known."""
+        """The question for the engine; None if no forecast is needed or the answer is known."""
         if rule.mode is Mode.OFF or recipient.nexthop is None or recipient.local:
             return None
         if asked.requirement is Requirement.NONE and not self.settings.surveys:
             return None
         target = str(recipient.nexthop)
         if self.null_sender and self.settings.profile is ProfileName.RFC8689:
-            # RFC 8689 sections 4.2.1 and 5: what is asked of a bounce stops no delivery (R7)
+            # RFC 8689 sections 4.2.1 and 5: the requirement of a bounce stops no delivery (R7)
             return Question(target, recipient.mailer, Requirement.NONE, Requirement.NONE)
         return Question(target, recipient.mailer, asked.requirement, asked.carried)
 
@@ -311,9 +331,9 @@ class Transaction:
 
     @property
     def ordinary(self) -> bool:
-        """Whether it passes as it came: nothing is asked, and there is nothing to remove or tell.
+        """Whether it passes as it came: nothing is asked, nothing to be removed or logged.
 
-        Known when its header is. No rule has been looked up for such a message.
+        Known when the header is complete. No rule has been looked up for such a message.
         """
         settings = self.settings
         return (
@@ -321,7 +341,7 @@ class Transaction:
         )
 
     def undecided(self) -> list[Recipient]:
-        """The recipients on whom the end of the message still has to decide."""
+        """The recipients that are still to be decided at the end of the message."""
         return [
             recipient
             for recipient in self.accepted
@@ -329,7 +349,7 @@ class Transaction:
         ]
 
     def patience(self) -> float:
-        """Seconds that the end of the message may wait in all, for what is undecided."""
+        """Seconds that the end of the message may wait in all, for all undecided recipients."""
         waits = [
             recipient.rule.decide_wait
             for recipient in self.undecided()
@@ -338,11 +358,11 @@ class Transaction:
         return max([self.settings.config.rules.tag_wait, *waits])
 
     def decide(self, recipient: Recipient, forecast: Forecast | None, now: float) -> Decision:
-        """Take a recipient's forecast, and decide.
+        """Take a recipient's forecast and decide what is done with the recipient.
 
         Args:
             recipient: one that is :attr:`Recipient.assessed`.
-            forecast: the answer to its question, None where it has none.
+            forecast: the answer to its question; None if it has no question.
             now: seconds since the epoch.
         """
         rule = recipient.rule or self._find_rule(recipient)
@@ -351,8 +371,8 @@ class Transaction:
                 LOCAL_FORECAST if recipient.local else unknown_forecast(recipient.nexthop_error)
             )
         recipient.forecast = forecast
-        lost_at = forecast.downgraded_at
-        recipient.downgraded = max(1.0, now - lost_at) if lost_at else 0.0
+        since = forecast.downgraded_at
+        recipient.downgraded = max(1.0, now - since) if since else 0.0
         recipient.decision = rules.decide(
             rule,
             forecast,
@@ -366,7 +386,12 @@ class Transaction:
         return recipient.decision
 
     def decide_message(self) -> Decision:
-        """The end of the message: what is done with all whom it still has, alike."""
+        """Decide at the end of the message what is done with all recipients that it still has.
+
+        They share one fate: a milter cannot refuse some of them here. The message is
+        refused only if every recipient would be, all alike; otherwise it passes, and
+        the MTA bounces what it cannot deliver.
+        """
         accepted = self.accepted
         decided = [recipient for recipient in accepted if recipient.decision is not None]
         decisions = [recipient.decision for recipient in decided if recipient.decision is not None]
@@ -379,12 +404,12 @@ class Transaction:
             if own is None or decision.action is not Action.ACCEPT:
                 recipient.decision = decision
             elif own.action is not Action.ACCEPT:
-                # by itself it would have been refused: the MTA bounces it
+                # Refused if it were alone; now the MTA will bounce it.
                 recipient.decision = Decision(Action.ACCEPT, own.why)
         return decision
 
     def doubt_defers(self) -> bool:
-        """Whether a rule wants this message deferred where we cannot judge it."""
+        """Whether a rule demands that this message be deferred when it cannot be judged."""
         return any(
             recipient.rule is not None
             and self.can_act(recipient)
@@ -392,11 +417,11 @@ class Transaction:
             for recipient in self.accepted
         )
 
-    # ------------------------------------------------------------ what is told
+    # ------------------------------------------------------------ tag, log and metrics
 
     @property
     def requirement(self) -> Requirement:
-        """What is asked for the message: the most that is asked for any recipient."""
+        """The message's requirement: the strongest one of any recipient."""
         return tags.strongest([recipient.asked.requirement for recipient in self.recipients])
 
     @property
@@ -412,7 +437,7 @@ class Transaction:
 
     @property
     def counts(self) -> bool:
-        """Whether the message is counted: not if all its recipients' rules are ``off``."""
+        """Whether the message is counted: not if the rules of all recipients are ``off``."""
         return any(
             recipient.counts if recipient.rule is not None else self.settings.counts_plain
             for recipient in self.recipients
@@ -420,13 +445,13 @@ class Transaction:
 
     @property
     def all_refused(self) -> bool:
-        """Whether it came to its end at RCPT: it had recipients, and all are gone."""
+        """Whether it ended at RCPT: it had recipients, and every one was refused."""
         return bool(self.recipients) and all(recipient.gone for recipient in self.recipients)
 
     def new_parameters(self) -> str:
-        """ESMTP parameters for the sender in place of its own, once all is decided; "": none.
+        """The sender's new ESMTP parameters, once all is decided; "" for no change (R14).
 
-        A null reverse-path is never changed (RFC 8689 section 5).
+        A null reverse-path is never changed (RFC 8689 section 5, R7).
         """
         options = self.settings.config.milter
         if self.null_sender or not (options.envid_mark or options.headers_only_bounces):
@@ -434,7 +459,7 @@ class Transaction:
         tag = self.tag()
         if tag is None or tag.requirement is not Requirement.REQUIRETLS:
             return ""
-        # A mark binds all recipients of a message, as a route does.
+        # A mark holds for all recipients of a message, as a route does.
         mark = options.envid_mark if tag.route is tags.Route.REQUIRETLS else ""
         headers_only = options.headers_only_bounces and not envelope.is_headers_only(
             self.parameters
@@ -445,11 +470,11 @@ class Transaction:
 
     @property
     def leaves(self) -> bool:
-        """Whether it has a recipient to whom the MTA does not deliver itself."""
+        """Whether it has a recipient to which the MTA does not deliver itself."""
         return any(not recipient.local for recipient in self.accepted)
 
     def tag(self) -> tags.Tag | None:
-        """The tag, once all is decided; None where the message gets none."""
+        """The tag, once all is decided; None if the message gets none."""
         accepted = self.accepted
         if not any(recipient.counts for recipient in accepted):
             return None
@@ -472,7 +497,10 @@ class Transaction:
 
 
 def _kept(address: str) -> str:
-    """What is kept of an address; of one beyond all reason the domain too: rules are by it."""
+    """What is kept of an address: all, or of an absurdly long one both ends.
+
+    The domain is at one of them, and rules are by domain.
+    """
     if len(address) <= MAX_ADDRESS:
         return address
     local, at, domain = address.rpartition("@")

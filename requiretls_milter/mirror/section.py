@@ -35,7 +35,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.syntax import tlspolicy
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
-from requiretls_milter.syntax.text import one_line
+from requiretls_milter.syntax.text import LINE_WIDTH, one_line
 
 LOCAL_PROGRAMS = frozenset({"local", "virtual", "lmtp", "discard", "error", "pipe"})
 """Delivery agents of Postfix that do not deliver by SMTP to another site."""
@@ -51,8 +51,6 @@ SYSTEM_STORES = frozenset({"/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.
 
 SMTP_PORTS = frozenset({"smtp", "25"})
 
-WIDTH = 96
-"""Characters of a comment's line."""
 
 _INSECURE_MX = ("may", "encrypt", "dane")
 _APPENDS_DOMAIN = ("res_defnames", "res_dnsrch")
@@ -492,7 +490,7 @@ def _table(values: Mapping[str, Any]) -> Table:
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(
         one_line(text),
-        WIDTH,
+        LINE_WIDTH,
         subsequent_indent="  ",
         break_on_hyphens=False,
         break_long_words=False,

@@ -46,7 +46,7 @@ class Drain:
         for worker in children.workers:
             worker.send("drain", seconds=patience)
 
-    def go_on(self, now: float) -> int | None:
+    def step(self, now: float) -> int | None:
         """Take the next step if its time has come.
 
         Returns:

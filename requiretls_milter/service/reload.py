@@ -88,14 +88,14 @@ class Reloader:
         self._kill = kill
         self._changed = changed
         self._last_generation = 1
-        self._wanted = False
+        self._requested = False
         self._pending: _Pending | None = None
         self._succeeded = True
         self._succeeded_at = time.time()
 
-    def want(self) -> None:
+    def request(self) -> None:
         """Read the file again, as soon as that is possible."""
-        self._wanted = True
+        self._requested = True
 
     def gauges(self) -> Mapping[str, float]:
         """How the last reload went, for the engine to show."""
@@ -104,14 +104,14 @@ class Reloader:
             "config_last_reload_success_timestamp_seconds": self._succeeded_at,
         }
 
-    def go_on(self, now: float) -> None:
+    def step(self, now: float) -> None:
         """Begin what is wanted; kill children that do not answer in time."""
         pending = self._pending
         if pending is None:
             # Only when every child can answer. One that is being replaced would start with the
             # old configuration while the new one is on its way.
-            if self._wanted and self._children.all_ready:
-                self._wanted = False
+            if self._requested and self._children.all_ready:
+                self._requested = False
                 self._begin(now)
         elif now >= pending.deadline:
             asked = self._children.workers if pending.in_force else [self._children.engine]

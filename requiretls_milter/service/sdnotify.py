@@ -1,4 +1,4 @@
-"""Telling systemd how we are: sd_notify(3), a datagram to $NOTIFY_SOCKET."""
+"""Telling systemd the state of the service: sd_notify(3), datagrams to $NOTIFY_SOCKET."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ MAX_STATUS = 200
 
 
 class Notifier:
-    """Sends states to the service manager; does nothing where there is none.
+    """Sends states to the service manager; does nothing without one.
 
-    Takes the socket out of the environment, so that no child of ours can speak
-    in our name. A message that cannot be sent is lost: the service goes on.
+    Takes the socket's name out of the environment, so that no child can speak for
+    the service. A message that cannot be sent is dropped: the service goes on.
     """
 
     def __init__(self, environ: os._Environ[str] | dict[str, str] = os.environ) -> None:
         address = environ.pop("NOTIFY_SOCKET", "")
-        # "@name" is an abstract socket; anything else that is no path is not for us
+        # "@name" is an abstract socket; other transports, such as vsock, are not supported.
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._socket: socket.socket | None = None
         if address.startswith(("/", "@")) and len(address) > 1:
@@ -27,40 +27,40 @@ class Notifier:
             self._socket.setblocking(False)
         interval = _watchdog_interval(environ)
         self.watchdog_interval = interval if self.enabled else 0.0
-        """Seconds within which the manager wants to hear from us; 0 where it does not."""
+        """Seconds within which the manager expects a :meth:`watchdog`; 0 if it expects none."""
 
     @property
     def enabled(self) -> bool:
-        """Whether there is somebody to tell."""
+        """Whether there is a service manager."""
         return self._socket is not None
 
     def ready(self, status: str) -> None:
-        """The service is up, or has finished to reload."""
+        """Say that the service is up, or has finished a reload."""
         self._send("READY=1", _status(status))
 
     def reloading(self) -> None:
-        """The service reads its configuration; :meth:`ready` follows."""
+        """Say that the service reads its configuration; :meth:`ready` follows."""
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send("RELOADING=1", f"MONOTONIC_USEC={now}", _status("reading the configuration"))
 
     def stopping(self, status: str) -> None:
-        """The service is about to end."""
+        """Say that the service is about to end."""
         self._send("STOPPING=1", _status(status))
 
     def status(self, status: str) -> None:
-        """A line for people."""
+        """Send the line that ``systemctl status`` shows."""
         self._send(_status(status))
 
     def watchdog(self) -> None:
-        """We are well."""
+        """Say that the service is healthy."""
         self._send("WATCHDOG=1")
 
     def extend_timeout(self, seconds: float) -> None:
-        """Start, reload or stop takes up to ``seconds`` from now."""
+        """Say that the present start, reload or stop may take ``seconds`` from now."""
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1_000_000)}")
 
     def close(self) -> None:
-        """No more messages: in a child, whose state is not the service's."""
+        """Send no more messages: in a child, whose state is not the service's."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -71,7 +71,7 @@ class Notifier:
         try:
             self._socket.sendto("\n".join(assignments).encode(), self._address)
         except OSError:
-            # the manager is gone or its queue is full; there is no other way to tell it
+            # The manager is gone or its queue is full, and there is no other way to tell it.
             return
 
 
@@ -81,7 +81,7 @@ def _status(text: str) -> str:
 
 
 def _watchdog_interval(environ: os._Environ[str] | dict[str, str]) -> float:
-    """$WATCHDOG_USEC in seconds, where it is meant for this process ($WATCHDOG_PID)."""
+    """$WATCHDOG_USEC in seconds; 0 unless it is meant for this process ($WATCHDOG_PID)."""
     microseconds = environ.pop("WATCHDOG_USEC", "")
     pid = environ.pop("WATCHDOG_PID", "")
     if not microseconds.isdecimal() or (pid and pid != str(os.getpid())):

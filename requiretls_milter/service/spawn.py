@@ -1,4 +1,4 @@
-"""A child process: :class:`Child` is the supervisor's side of the fork, :func:`live` the child's.
+"""A child process. :class:`Child` is the supervisor's side of the fork, :func:`run_child` its own.
 
 The two sides talk over a :class:`.control.Channel`, a socket pair made before the
 fork. Its end is how each side learns that the other one is gone.
@@ -125,7 +125,7 @@ class Child:
             theirs.close()
             raise
         if pid == 0:
-            live(
+            run_child(
                 Start(name, config, generation, incarnation, Channel(theirs)),
                 parent=parent,
                 to_close=[ours, *to_close],
@@ -144,7 +144,7 @@ class Child:
         try:
             self._channel.send(op, **values)
         except ControlClosed:
-            self._hang_up()
+            self.disconnect()
         else:
             self._watch()
 
@@ -156,27 +156,28 @@ class Child:
             self._channel.flush()
             messages = self._channel.receive()
         except ControlClosed:
-            self._hang_up()
+            self.disconnect()
             return []
         self._watch()
         if messages:
             self._heard = time.monotonic()
         return messages
 
+    def disconnect(self) -> None:
+        """Close the line. The child is dead too, or soon will be."""
+        if self._connected:
+            self._connected = False
+            self._selector.unregister(self._channel)
+            self._channel.close()
+
     def close(self) -> None:
-        """Close the line's end; for a sibling, which inherits it."""
+        """Close only the inherited end of the line: in a sibling, which has no selector."""
         self._channel.close()
 
     def _watch(self) -> None:
         """Have the selector wait for what is left to do on this line."""
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._channel.unsent else 0)
         self._selector.modify(self._channel, wanted, self)
-
-    def _hang_up(self) -> None:
-        """Give the line up. The child is dead too, or soon will be."""
-        self._connected = False
-        self._selector.unregister(self._channel)
-        self._channel.close()
 
     # ------------------------------------------------------------ health
 
@@ -215,18 +216,13 @@ class Child:
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if pid else None
 
-    def forget(self) -> None:
-        """Close the line to a child that has ended."""
-        if self._connected:
-            self._hang_up()
-
     def wait(self) -> None:
         """Wait until it has ended, for a child that was killed."""
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
 
 
-def live(
+def run_child(
     start: Start,
     *,
     parent: int,
@@ -234,7 +230,7 @@ def live(
     listener: Listener,
     snapshot: Mapping[str, Any] | None,
 ) -> NoReturn:
-    """Live a child's life, from the fork to its end.
+    """Run the child's side, from the fork to the end of the process.
 
     Args:
         start: what a child is given.

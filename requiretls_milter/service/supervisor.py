@@ -178,12 +178,12 @@ class Supervisor:
     def _turn(self) -> None:
         for key, _ in self._selector.select(self._patience()):
             if isinstance(key.data, Child):
-                self._hear(key.data)
+                self._receive(key.data)
         self._act_on_signals()
         self._reap()
         now = time.monotonic()
         if self._drain is not None:
-            status = self._drain.go_on(now)
+            status = self._drain.step(now)
             if status is not None and self._exit is None:
                 self._exit = status
             return
@@ -193,7 +193,7 @@ class Supervisor:
             reason = child.reason_to_kill(now)
             if reason:
                 self._kill(child, reason)
-        self._reload.go_on(now)
+        self._reload.step(now)
         self._feed_watchdog(now)
 
     def _patience(self) -> float:
@@ -212,7 +212,7 @@ class Supervisor:
                 case signal.SIGHUP if self._drain is not None:
                     _log.info("reload_ignored", reason="the service is stopping")
                 case signal.SIGHUP:
-                    self._reload.want()
+                    self._reload.request()
                 case signal.SIGINT if self._drain is not None:
                     _log.warning("interrupted")
                     self._exit = EXIT_INTERRUPTED
@@ -252,11 +252,11 @@ class Supervisor:
         if name == ENGINE:
             self._tell_engine()
 
-    def _hear(self, child: Child) -> None:
+    def _receive(self, child: Child) -> None:
         for message in child.receive():
-            self._take(child, message)
+            self._handle(child, message)
 
-    def _take(self, child: Child, message: Mapping[str, Any]) -> None:
+    def _handle(self, child: Child, message: Mapping[str, Any]) -> None:
         match message["op"]:
             case "ready":
                 child.ready = True
@@ -283,8 +283,8 @@ class Supervisor:
         for child in self._children:
             code = child.reap()
             if code is not None:
-                self._hear(child)  # its last messages may still be in the line
-                child.forget()
+                self._receive(child)  # its last messages may still be in the line
+                child.disconnect()
                 self._children.remove(child)
                 self._died(child, code)
 

@@ -1,8 +1,7 @@
-"""Where something listens or is kept: ADDRESS:PORT, a milter's socket, the URL of a store.
+"""Endpoints: ADDRESS:PORT, the socket of a milter, the URL of a store.
 
-Each notation is read once, by a function that returns a value of its own type, and ``str()`` of
-that value is the canonical text, which reads back as the same value. All of them raise
-:class:`EndpointError` for text that is none of theirs.
+Each notation has a type and a function that reads it. ``str()`` of a value is its canonical text,
+which reads back as the same value. Text that is not in the notation raises :class:`EndpointError`.
 """
 
 from __future__ import annotations
@@ -54,20 +53,20 @@ class EndpointError(RequiretlsMilterError, ValueError):
 
 
 def port_number(text: str) -> int | None:
-    """The TCP or UDP port that *text* is, 1 to 65535 in decimal digits; None if it is none."""
+    """The port in *text*, 1 to 65535 in decimal digits; None if it is not one."""
     number = int(text) if _PORT.fullmatch(text) else 0
     return number if 1 <= number <= MAX_PORT else None
 
 
 def absolute_path(text: str) -> str:
-    """An absolute path, without doubled slashes and dots; raises EndpointError."""
+    """Return an absolute path without needless slashes and dots; raises EndpointError."""
     if not text.startswith("/") or "\0" in text or len(text.encode(errors="replace")) > MAX_PATH:
         raise EndpointError(f"expected an absolute path, got the text {quoted(text)}")
     return str(PurePosixPath(text))
 
 
 def unix_path(text: str) -> str:
-    """An absolute path that fits into the address of a unix socket; raises EndpointError."""
+    """Return an absolute path that fits into a socket address; raises EndpointError."""
     path = absolute_path(text)
     if len(path.encode(errors="replace")) > MAX_UNIX_PATH:
         raise EndpointError(f"the path of a unix socket has at most {MAX_UNIX_PATH} bytes")
@@ -86,7 +85,7 @@ def _without_brackets(text: str) -> str:
 
 
 def _in_brackets(host: str) -> str:
-    """*host* as it stands beside a port."""
+    """*host* in the form that it has before a port."""
     return f"[{host}]" if ":" in host else host
 
 
@@ -110,15 +109,15 @@ class Endpoint(NamedTuple):
 
 
 def parse_endpoint(text: str, default_port: int = 0) -> Endpoint:
-    """Read ``ADDRESS:PORT``, an IPv6 address in brackets.
+    """Read ``ADDRESS:PORT``, with an IPv6 address in brackets.
 
     Args:
-        text: what was configured.
-        default_port: the port if *text* is an address alone, with or without brackets; 0: the port
-            has to be there.
+        text: what the operator wrote.
+        default_port: the port if *text* is only an address, with or without brackets; 0: *text*
+            must have a port.
 
     Raises:
-        EndpointError: it is none.
+        EndpointError: *text* is neither.
     """
     alone = _without_brackets(text)
     if default_port and is_address(alone):
@@ -132,10 +131,10 @@ def parse_endpoint(text: str, default_port: int = 0) -> Endpoint:
 
 
 class Nameserver(Endpoint):
-    """A resolver: an endpoint whose usual port need not be told."""
+    """A resolver: an endpoint, written without its port if that is 53."""
 
     def __str__(self) -> str:
-        """``192.0.2.1``, or ``192.0.2.1:5353`` at another port than 53."""
+        """``192.0.2.1``; ``192.0.2.1:5353`` if the port is not 53."""
         return self.address if self.port == DNS_PORT else super().__str__()
 
 
@@ -148,7 +147,14 @@ def parse_nameserver(text: str) -> Nameserver:
 
 
 class MilterSocket(NamedTuple):
-    """Where the milter listens: *path* for family ``unix``, else *host* and *port*."""
+    """Where the milter listens.
+
+    Attributes:
+        family: ``unix``, ``inet`` or ``inet6``.
+        path: of family ``unix``.
+        host: of the other families, an A-label or an address.
+        port: of the other families.
+    """
 
     family: str
     path: str = ""
@@ -156,18 +162,18 @@ class MilterSocket(NamedTuple):
     port: int = 0
 
     def __str__(self) -> str:
-        """The form that libmilter takes (smfi_setconn), and Postfix in main.cf."""
+        """The form that libmilter takes (smfi_setconn)."""
         if self.family == "unix":
             return f"unix:{self.path}"
         return f"{self.family}:{self.port}@{_in_brackets(self.host)}"
 
 
 def parse_milter_socket(text: str) -> MilterSocket:
-    """Read a milter's socket, as libmilter's smfi_setconn has it.
+    """Read the socket of a milter, in the notation of libmilter (smfi_setconn).
 
     Raises:
-        EndpointError: it is none, or one relative to a directory that is not known here.
-        DomainNameError: the host of an inet socket is no name.
+        EndpointError: *text* is not a socket, or has a relative path.
+        DomainNameError: the host of an inet socket is neither a name nor an address.
     """
     family, _, rest = text.partition(":")
     if family in ("unix", "local"):
@@ -198,9 +204,12 @@ def parse_milter_socket(text: str) -> MilterSocket:
 
 
 class StoreUrl(NamedTuple):
-    """Where state is kept: *kind* is ``memory``, ``sqlite`` or ``redis``.
+    """Where state is kept.
 
-    *path* is the file of sqlite; *text* the URL as it was given, with the password of a Redis.
+    Attributes:
+        kind: ``memory``, ``sqlite`` or ``redis``.
+        text: the URL as it was given, with the password of a Redis.
+        path: the file of ``sqlite``.
     """
 
     kind: str
@@ -216,7 +225,7 @@ def parse_store_url(text: str) -> StoreUrl:
     """Read the URL of a store.
 
     Raises:
-        EndpointError: it is none; the message holds neither user nor password.
+        EndpointError: *text* is not such a URL; the message has neither user nor password.
     """
     if text == "memory:":
         return StoreUrl("memory", text)
@@ -231,5 +240,5 @@ def parse_store_url(text: str) -> StoreUrl:
 
 
 def _without_password(url: str) -> str:
-    """What of a URL may stand in a log: neither user, password nor query."""
+    """*url* as it may stand in a log: without user, password and query."""
     return re.sub("//.*@", "//...@", url.partition("?")[0], flags=re.DOTALL)

@@ -1,16 +1,14 @@
-"""Domain names, host names and IP addresses in text: one grammar, told once.
+"""Domain names, host names, IP addresses and envelope addresses in text.
 
-A name of DNS has labels of at most 63 octets and at most 253 in all (RFC 1035 section 2.3.4). In
-the names of mail a label holds letters, digits, hyphens inside and, since they occur and Postfix
-lets them pass, underscores. Two questions are asked of such text:
+A domain name has labels of at most 63 octets, and at most 253 octets in all (RFC 1035 section
+2.3.4). In the names of mail servers a label holds letters, digits and hyphens, neither first nor
+last; underscores too, since they occur and Postfix accepts them. There are two questions about a
+name:
 
-- *May it stand in DNS?* :func:`to_alabel` makes a name that a person or an MTA wrote into the form
-  that DNS has: A-labels in lower case (RFC 5890, UTS #46 non-transitional), or raises
-  :class:`DomainNameError`.
-- *Would Postfix take it?* :func:`valid_hostname` and :func:`mail_exchanger` judge a name that came
-  out of DNS as Postfix's valid_hostname() and the C library do.
-
-Every function takes any text at all, and none looks anything up.
+- *How does it stand in DNS?* :func:`to_alabel` takes a name that a person or an MTA wrote, and
+  returns A-labels in lower case (RFC 5890, UTS #46 non-transitional).
+- *Would Postfix accept it?* :func:`valid_hostname` and :func:`mail_exchanger` judge a name that
+  came out of DNS as valid_hostname() of Postfix and the C library do.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ MAX_LABEL = 63
 """Octets of one label (RFC 1035 section 2.3.4)."""
 
 MAX_TEXT = 1024
-"""Characters of a name or next hop that are looked at: IDNA takes more than linear time."""
+"""Characters of a name or next hop, beyond which it is refused: IDNA is slower than linear."""
 
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?", re.ASCII)
 
@@ -82,7 +80,7 @@ def to_alabel(domain: str) -> str:
 
 
 def _alabel(label: str, domain: str) -> str:
-    """One label of *domain* as DNS has it."""
+    """One label of *domain*, as an A-label."""
     if not label.isascii():
         try:
             return idna.alabel(label).decode("ascii")
@@ -103,15 +101,15 @@ def _alabel(label: str, domain: str) -> str:
 
 
 def _no_name(domain: str, why: str) -> DomainNameError:
-    return DomainNameError(f"{quoted(domain)} is no domain name: {why}")
+    return DomainNameError(f"{quoted(domain)} is not a domain name: {why}")
 
 
 def patterns(name: str) -> Iterator[str]:
-    """The keys under which Postfix looks *name* up in a table, the most specific first.
+    """Yield the keys under which Postfix looks *name* up in a table, the most specific first.
 
     ``a.example.org``, then ``.example.org`` and ``.org``: a pattern with a leading dot stands for
-    all subdomains, not for the domain. A pattern is itself the first of its keys. An address has no
-    parents.
+    all subdomains, not for the domain. If *name* is a pattern, it is the first of its own keys. An
+    address has no parents.
     """
     yield name
     if is_address(name):
@@ -126,9 +124,9 @@ def patterns(name: str) -> Iterator[str]:
 
 
 def domain_of(address: str) -> str:
-    """What follows the last ``@`` of an envelope address, angle brackets removed; may be empty.
+    """What follows the last ``@`` of an envelope address, without angle brackets; may be empty.
 
-    The local part may hold ``@`` in quotes (RFC 5321 section 4.1.2), the domain cannot.
+    The local part may hold ``@`` in quotes (RFC 5321 section 4.1.2); the domain cannot.
     """
     bare = address.strip()
     if bare.startswith("<") and bare.endswith(">"):
@@ -137,14 +135,14 @@ def domain_of(address: str) -> str:
 
 
 def is_null_sender(reverse_path: str) -> bool:
-    """Whether it is the null reverse-path; Postfix hands its own bounces over with "" (R7)."""
+    """Whether it is the null reverse-path (R7); Postfix sends "" for bounces of its own."""
     return reverse_path.strip() in ("", "<>")
 
 
 def envelope_domain(address: str) -> str:
-    """The domain of an envelope address as rules know it: an A-label, "" if it has none.
+    """The domain of an envelope address, as rules have it: A-labels; "" if there is none.
 
-    What is no domain name (an address literal, say) stays as it was typed, in lower case.
+    Text that is not a domain name (an address literal, for example) stays as it is, in lower case.
     """
     domain = domain_of(address)
     try:
@@ -157,7 +155,7 @@ def envelope_domain(address: str) -> str:
 
 
 def is_address(text: str) -> bool:
-    """Whether *text* is an IPv4 or IPv6 address; one with a zone (``fe80::1%eth0``) is."""
+    """Whether *text* is an IPv4 or IPv6 address, with or without a zone (``fe80::1%eth0``)."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -166,9 +164,9 @@ def is_address(text: str) -> bool:
 
 
 def address_literal(text: str) -> str | None:
-    """Return the IP address that *text* is, in :mod:`ipaddress`' form; None if it is none.
+    """Return *text*, if it is an IP address, in the form of :mod:`ipaddress`; else None.
 
-    An address with a zone is none: a zone means something on one host only.
+    An address with a zone does not count: a zone has a meaning on one host only.
     """
     try:
         address = ipaddress.ip_address(text)
@@ -181,10 +179,9 @@ def address_literal(text: str) -> str | None:
 
 
 def valid_hostname(name: str) -> bool:
-    """Say whether *name* may be a host or domain name, as Postfix's valid_hostname() has it.
+    """Whether valid_hostname() of Postfix accepts *name* as a host or domain name.
 
-    Letters, digits, hyphens inside labels, and underscores; not digits and dots alone. The first
-    label may be a wildcard.
+    A name of digits and dots alone is refused. The first label may be a wildcard.
     """
     if not name or len(name) > MAX_NAME:
         return False
@@ -195,10 +192,10 @@ def valid_hostname(name: str) -> bool:
 
 
 def mail_exchanger(name: str) -> str | None:
-    """Return the host that an MX record names: a host name or an address; None if neither.
+    """Return the host that an MX record names, a host name or an address; None if it is neither.
 
-    As with Postfix, an address is also what the C library takes for one: 0x7f.1 and 0177.0.0.1 are
-    127.0.0.1.
+    As in Postfix everything that the C library takes for an address is one: 0x7f.1 and 0177.0.0.1
+    are 127.0.0.1.
     """
     if ":" in name:
         return address_literal(name)
@@ -211,7 +208,7 @@ def mail_exchanger(name: str) -> str | None:
 
 
 def _four_octets(name: str) -> bool:
-    """Say whether Postfix's valid_ipv4_hostaddr() takes *name*.
+    """Whether valid_ipv4_hostaddr() of Postfix accepts *name*.
 
     It accepts leading zeros and 0.0.0.0, and refuses the rest of 0.0.0.0/8.
     """

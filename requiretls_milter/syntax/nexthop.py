@@ -1,12 +1,10 @@
 """Next hops, in the notation of Postfix and of Sendmail.
 
-A next hop is what an MTA looks up to find its server. Postfix writes it as
-transport(5) and smtp(8) describe: ``example.org`` (MX lookup),
-``[mx.example.org]`` (address lookup only), ``[192.0.2.1]``,
-``[IPv6:2001:db8::1]``, each with an optional ``:port`` or ``:service``.
-Sendmail hands over the same in ``{rcpt_host}``, with a trailing dot after a
-name that it has looked up, and with further hosts after colons
-(``[mx1.example.org]:[mx2.example.org]``).
+A next hop is the name under which an MTA looks for the server of a message. Postfix writes it as
+transport(5) and smtp(8) describe: ``example.org`` (MX lookup), ``[mx.example.org]`` (address lookup
+only), ``[192.0.2.1]``, ``[IPv6:2001:db8::1]``, each with an optional ``:port`` or ``:service``.
+Sendmail sends the same in ``{rcpt_host}``, with a trailing dot after a name that it has looked up,
+and with further hosts after colons (``[mx1.example.org]:[mx2.example.org]``).
 
 Names become A-labels in lower case (:func:`~requiretls_milter.syntax.names.to_alabel`).
 """
@@ -28,10 +26,10 @@ from requiretls_milter.syntax.names import (
 from requiretls_milter.syntax.text import escaped, quoted
 
 KNOWN_PORTS = {"smtp": SMTP_PORT, "submission": 587, "submissions": 465, "smtps": 465}
-"""Postfix's known_tcp_ports, looked at before the system's services as Postfix does."""
+"""Services that Postfix knows by itself (known_tcp_ports), before those of the system."""
 
 LOCAL = NextHop(HopKind.LOCAL, "")
-"""No SMTP hop: the MTA delivers itself."""
+"""The MTA delivers the message itself, without SMTP."""
 
 _SERVICE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?", re.ASCII)
 _LIST = re.compile(r"[,\s]+")
@@ -48,21 +46,21 @@ class NextHopError(RequiretlsMilterError, ValueError):
 
 
 def parse(text: str) -> NextHop:
-    """One next hop in Postfix's syntax, or as Sendmail's mailertable and macros have it.
+    """Read one next hop, as Postfix or as the mailertable and macros of Sendmail write it.
 
     Raises:
-        NextHopError: it is none. A list of next hops is an error here too.
+        NextHopError: *text* is not a next hop, or is a list of several.
     """
     if len(text) > MAX_TEXT:
         raise NextHopError(f"a next hop of {len(text)} characters: at most {MAX_TEXT}")
     stripped = text.strip()
     if _LIST.search(stripped):
-        raise NextHopError(f"{quoted(text)} is a list of next hops, or no next hop: give one")
+        raise NextHopError(f"{quoted(text)} is a list of next hops, or not a next hop: give one")
     if not stripped:
         raise NextHopError("an empty next hop")
     if _UNUSABLE.search(stripped):
-        raise NextHopError(f"{quoted(text)} is no next hop")
-    # smtp(8) knows "inet:" before a next hop, as lmtp(8) does
+        raise NextHopError(f"{quoted(text)} is not a next hop")
+    # smtp(8) accepts "inet:" before a next hop, as lmtp(8) does.
     stripped = stripped.removeprefix("inet:")
     if stripped.startswith("["):
         return _bracketed(stripped)
@@ -72,17 +70,17 @@ def parse(text: str) -> NextHop:
     port = _port(rest) if colon else SMTP_PORT
     domain = _domain(host)
     if colon and domain == "inet":
-        raise NextHopError(f'{quoted(text)}: "inet:" is no domain with a port, nor one without')
+        raise NextHopError(f'{quoted(text)}: "inet:" is not a domain, with or without a port')
     return NextHop(HopKind.MX, domain, port)
 
 
 def _bracketed(text: str) -> NextHop:
-    """``[host]``, ``[address]``, with a port or with further hosts of a Sendmail list."""
+    """Read ``[host]`` or ``[address]``, with a port or the further hosts of a Sendmail list."""
     inner, bracket, rest = text[1:].partition("]")
     if not bracket:
         raise NextHopError(f"{quoted(text)} lacks its closing bracket")
     if rest and not rest.startswith(":"):
-        raise NextHopError(f"after the bracket of {quoted(text)} only :port may stand")
+        raise NextHopError(f"only :port may follow the bracket of {quoted(text)}")
     port = _port(rest[1:]) if rest else SMTP_PORT
     address = _address(inner)
     if address:
@@ -98,34 +96,33 @@ def _domain(text: str) -> str:
 
 
 def _address(text: str) -> str | None:
-    """An address literal (RFC 5321 section 4.1.3) in :mod:`ipaddress`' form; None if it is none."""
+    """The address in a literal (RFC 5321 section 4.1.3), with or without ``IPv6:``, or None."""
     prefix, colon, rest = text.partition(":")
     return address_literal(rest if colon and prefix.lower() == "ipv6" else text)
 
 
 def _port(text: str) -> int:
-    """A port's number or a service's name; of a Sendmail list of hosts, its first one's.
+    """The port that follows a colon: a number, or the name of a service in /etc/services.
 
-    Sendmail separates the hosts of a list by colons: what follows the first
-    colon is a host of its own where it has a dot or a bracket, which no
-    service has, and the port is that of SMTP.
+    Sendmail separates the hosts of a list by colons too. If the text has a dot or a bracket, which
+    no service has, it is a further host, and the port of the first one is that of SMTP.
     """
     if text.startswith("[") or "." in text:
         if not _FURTHER_HOSTS.fullmatch(text):
-            raise NextHopError(f"port {quoted(text)}: a number or a service's name")
+            raise NextHopError(f"port {quoted(text)}: expected a number or the name of a service")
         return SMTP_PORT
     if text.isascii() and text.isdigit():
         number = port_number(text)
         if number is None:
-            raise NextHopError(f"port {quoted(text)}: from 1 to {MAX_PORT}")
+            raise NextHopError(f"port {quoted(text)}: expected a number from 1 to {MAX_PORT}")
         return number
     if not _SERVICE.fullmatch(text):
         shown = quoted(text) if text else "is empty"
-        raise NextHopError(f"port {shown}: a number or a service's name")
+        raise NextHopError(f"port {shown}: expected a number or the name of a service")
     known = KNOWN_PORTS.get(text)
     if known is not None:
         return known
     try:
         return socket.getservbyname(text, "tcp")
     except OSError:
-        raise NextHopError(f"port {quoted(text)}: no such service") from None
+        raise NextHopError(f"port {quoted(text)}: there is no such service") from None

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from requiretls_milter.model import UNKNOWN_STATUS, Outcome
 
 SUCCESS = "2.0.0"
-NULL_MX = "5.1.0"  # a domain that takes no mail, as Postfix says it (RFC 7505 would have 5.1.10)
+NULL_MX = "5.1.0"  # a domain that accepts no mail, in Postfix (RFC 7505 says 5.1.10)
 NO_ADDRESS = "5.4.4"  # no such domain, or no server with an address
 NO_ADDRESS_FOR_NOW = "4.4.4"
 MAIL_LOOP = "5.4.6"
@@ -16,14 +16,14 @@ MAIL_LOOP_FOR_NOW = "4.4.6"  # at a server that is not the best one
 DNS_FAILURE = "4.4.3"
 CONNECT_FAILURE = "4.4.1"
 LOST_CONNECTION = "4.4.2"
-NO_SERVER_LEFT = "4.3.0"  # no server was tried and none gave a reason
-PROTOCOL_ERROR = "5.5.0"  # a reply that is no SMTP reply
+NO_SERVER_LEFT = "4.3.0"  # no server was tried, and nothing else gave a reason
+PROTOCOL_ERROR = "5.5.0"  # a reply that is not an SMTP reply
 ENCRYPTION_NEEDED = "5.7.10"  # RFC 8689 section 4.2.1
 REQUIRETLS_NEEDED = "5.7.30"  # RFC 8689 section 4.2.1
 POLICY_TEMPORARY = "4.7.0"
 TLS_NOT_OFFERED = "4.7.4"
 TLS_NOT_ESTABLISHED = "4.7.5"
-MTA_POLICY_INVALID = "4.7.10"  # smtp_requiretls_policy holds a word that Postfix does not know
+MTA_POLICY_INVALID = "4.7.10"  # smtp_requiretls_policy has a word that Postfix does not know
 
 FORECAST_STATUSES = (
     SUCCESS,
@@ -54,7 +54,7 @@ def is_enhanced(text: str) -> bool:
 
 
 def outcome_of(status: str) -> Outcome:
-    """What an MTA does with a message whose delivery ended with *status*."""
+    """What an MTA does with a message if its delivery ends with *status*."""
     match status[:1]:
         case "2":
             return Outcome.DELIVER
@@ -67,12 +67,12 @@ def outcome_of(status: str) -> Outcome:
 
 
 def as_temporary(status: str) -> str:
-    """The temporary status that says the same: 4.7.30 of 5.7.30 (RFC 3463 section 2)."""
+    """The temporary status with the same detail: 4.7.30 for 5.7.30 (RFC 3463 section 2)."""
     return f"4.{status.partition('.')[2]}"
 
 
 def severity(status: str) -> int:
-    """Rank for "worst of several": 5.7.x > other 5 > 4.7.x > other 4 > unknown > 2.0.0."""
+    """Rank for the worst of several: 5.7.x > other 5 > 4.7.x > other 4 > unknown > 2.0.0."""
     if status == UNKNOWN_STATUS:
         return 1
     security = status[2:4] == "7."
@@ -86,5 +86,5 @@ def severity(status: str) -> int:
 
 
 def worst_of(statuses: Iterable[str]) -> str:
-    """The worst of several statuses; the first of those that are equally bad."""
+    """The worst of several statuses; of equally bad ones the first."""
     return max(statuses, key=severity)

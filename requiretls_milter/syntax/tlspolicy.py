@@ -1,7 +1,7 @@
-"""Entries of Postfix's smtp_tls_policy_maps: a TLS level for a next hop, and names to match. Pure.
+"""Entries of smtp_tls_policy_maps of Postfix: a TLS level for a next hop, and names to match.
 
-postconf(5): a level, then attributes as ``name=value``, apart from each other by blanks or commas.
-Of the attributes only ``match`` has a say in a forecast that we can make.
+An entry is a level, then attributes ``name=value``, separated by blanks or commas (postconf(5)). A
+forecast can consider only one attribute, ``match``.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from collections.abc import Mapping
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.model import TlsLevel, TlsPolicy
 from requiretls_milter.syntax import names, nexthop
+from requiretls_milter.syntax.text import quoted
+
+MAX_SHOWN = 40
+"""Characters of a word that a message quotes."""
 
 MAX_MATCHES = 100
 """Names in one entry; Postfix has no limit of its own."""
 
 _NO_EFFECT = frozenset({"connection_reuse", "policy_ttl", "policy_string"})
-"""Attributes that change nothing of what a delivery ends with."""
+"""Attributes that do not change how a delivery ends."""
 
 _OUR_SNI = "servername=hostname"
-"""What the probe does too: SNI is the name of the MX host."""
+"""What a probe does too: its SNI is the name of the MX host."""
 
 _NOT_MIRRORED = frozenset(
     {
@@ -28,10 +32,12 @@ _NOT_MIRRORED = frozenset(
         *("policy_type", "policy_domain", "mx_host_pattern", "policy_failure"),
     }
 )
+"""Attributes that a forecast cannot consider."""
+
 LEVELS: Mapping[str, TlsLevel] = {
     level.value: level for level in TlsLevel if level is not TlsLevel.HALF_DANE
 }
-"""The levels that can be configured, by Postfix's word for each."""
+"""The levels that can be configured, by the word that Postfix has for each."""
 
 _TOKEN = re.compile(r"\{([^{}]*)\}|([^\s,]+)")
 """A word, or ``{ name = value }``, in which the value may have blanks."""
@@ -48,15 +54,17 @@ class TlsPolicyError(RequiretlsMilterError, ValueError):
 
 
 def parse(text: str) -> TlsPolicy:
-    """Read an entry's value, such as ``secure match=example.org:.example.org``.
+    """Read the value of an entry, such as ``secure match=example.org:.example.org``.
 
     Raises:
-        TlsPolicyError: it is none that we know.
+        TlsPolicyError: Postfix would not accept it, or a forecast cannot consider it.
     """
     word, *attributes = _tokens(text) or [""]
     level = LEVELS.get(word.lower())
     if level is None:
-        raise TlsPolicyError(f"expected a level, one of {', '.join(LEVELS)}, got {word[:40]!r}")
+        raise TlsPolicyError(
+            f"expected a level, one of {', '.join(LEVELS)}, got {quoted(word, MAX_SHOWN)}"
+        )
     if level is TlsLevel.NONE:
         return TlsPolicy(level)  # Postfix ignores the rest (tls_policy_lookup_one())
     match: list[str] = []
@@ -68,7 +76,7 @@ def parse(text: str) -> TlsPolicy:
 
 
 def as_mirrored(text: str) -> tuple[str, tuple[str, ...]]:
-    """An entry's value without the attributes that cannot be mirrored, and their names."""
+    """The value of an entry without the attributes that cannot be mirrored, and their names."""
     kept, dropped = [], []
     for word in _tokens(text):
         name = word.partition("=")[0].lower()
@@ -90,28 +98,31 @@ def _matches(attribute: str, level: TlsLevel) -> list[str]:
     name, equals, value = attribute.partition("=")
     key = name.lower()
     if not equals:
-        raise TlsPolicyError(f"expected attributes as name=value, got {attribute[:40]!r}")
+        raise TlsPolicyError(
+            f"expected attributes as name=value, got {quoted(attribute, MAX_SHOWN)}"
+        )
     if key in _NO_EFFECT or attribute.lower() == _OUR_SNI:
         return []
     if key in _NOT_MIRRORED:
         raise TlsPolicyError(f"the attribute {key} cannot be mirrored")
     if key != "match":
-        raise TlsPolicyError(f"Postfix knows no attribute {name[:40]!r}")
+        raise TlsPolicyError(f"Postfix has no attribute {quoted(name, MAX_SHOWN)}")
     if level not in (TlsLevel.VERIFY, TlsLevel.SECURE):
-        raise TlsPolicyError(f"match= goes with the levels verify and secure, not with {level}")
+        raise TlsPolicyError(f"match= is for the levels verify and secure, not for {level}")
     names = [part for part in value.split(":") if part]
     if not names or not all(_NAME.fullmatch(part) for part in names):
-        raise TlsPolicyError(f"expected match=NAME:NAME, got {attribute[:40]!r}")
+        raise TlsPolicyError(f"expected match=NAME:NAME, got {quoted(attribute, MAX_SHOWN)}")
     return [part.lower() for part in names]
 
 
 def key(text: str) -> str:
-    """The canonical key of an entry: a next hop, or the ``.domain`` of its parents.
+    """The canonical key of an entry: a next hop, or ``.domain`` for the subdomains of a domain.
 
-    ``[host]`` and ``[host]:25`` are one here.
+    ``[host]`` and ``[host]:25`` are the same key.
 
     Raises:
-        ValueError: it is neither.
+        NextHopError: *text* is neither.
+        DomainNameError: ``.domain`` is not one.
     """
     if text.startswith("."):
         return "." + names.to_alabel(text[1:])

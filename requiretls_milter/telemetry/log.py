@@ -1,11 +1,10 @@
-"""Logging: structlog to stderr, one line an event, as logfmt or JSON.
+"""Logging: structlog to stderr, one line for each event, as logfmt or JSON.
 
-Values come from hostile mail servers and senders (rule 62): each is made
-printable ASCII and cut to :data:`MAX_VALUE` characters, so that a line stays a
-line. Where the journal reads stderr, a line carries its priority as
-sd-daemon(3) has it, and no time, since the journal has a better one; elsewhere
-it starts with the time in UTC. What libraries say through :mod:`logging` takes
-the same way.
+Values come from hostile mail servers and senders: each is made printable ASCII and
+cut to :data:`MAX_VALUE` characters, so that one event is one line (R62). If
+the journal reads stderr, a line begins with its priority as in sd-daemon(3) and has
+no time, since the journal has a better one; otherwise it has the time in UTC. What
+libraries log through :mod:`logging` takes the same path.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ import structlog
 from requiretls_milter.syntax.text import bounded, escape
 
 MAX_VALUE = 1000
-"""Characters of one value; a traceback keeps its end."""
+"""Characters of one value."""
 
 MAX_TRACEBACK = 8000
-"""Characters of a traceback, which is a value too, but one of ours."""
+"""Characters of a traceback, of which the end is kept."""
 
 MAX_KEYS = 60
-"""Keys of one line."""
+"""Keys in one line."""
 
 Format = Literal["logfmt", "json"]
 
@@ -52,31 +51,35 @@ _process = ""
 
 
 def get_logger(name: str) -> Any:
-    """A logger whose lines carry ``component=name``; good before and after :func:`configure`."""
+    """A logger whose lines have ``component=name``; follows every later :func:`configure`."""
     return structlog.get_logger(component=name)
 
 
 def set_process(name: str) -> None:
-    """Put ``process=name`` on each line of this process (one of several: see supervisor)."""
+    """Put ``process=name`` on each line of this process, which is one of several."""
     global _process
     _process = name
 
 
 def configure(format: str = "logfmt", level: str = "info") -> None:
-    """Set format ("logfmt" or "json") and least level ("debug" … "error"), again if need be.
+    """Set up logging; may be called again.
+
+    Args:
+        format: "logfmt" or "json".
+        level: the lowest level that is logged, "debug" to "error".
 
     Raises:
-        ValueError: an unknown word for either.
+        ValueError: an unknown format or level.
     """
     if level not in LEVELS:
-        raise ValueError(f"log level {level!r} is none of {', '.join(LEVELS)}")
+        raise ValueError(f"log level {level!r} is not one of {', '.join(LEVELS)}")
     if format not in ("logfmt", "json"):
         raise ValueError(f"log format {format!r} is neither logfmt nor json")
     journal = stderr_is_journal()
     ours: list[Any] = [structlog.stdlib.add_log_level, _add_process]
     if not journal:
         ours.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
-    finish: list[Any] = [structlog.processors.format_exc_info, _printable]
+    finish: list[Any] = [structlog.processors.format_exc_info, printable_event]
     if format == "json":
         render: Any = structlog.processors.JSONRenderer()
     else:
@@ -99,34 +102,34 @@ def configure(format: str = "logfmt", level: str = "info") -> None:
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    # A library's chatter is no event of the service: only where something is wrong.
+    # Libraries may only report that something is wrong.
     root.setLevel(max(LEVELS[level], logging.WARNING) if level != "debug" else logging.INFO)
     logging.captureWarnings(True)
 
 
 def stderr_is_journal() -> bool:
-    """Whether what we write to stderr goes to the journal ($JOURNAL_STREAM, systemd.exec(5))."""
+    """Whether stderr is a stream to the journal ($JOURNAL_STREAM, systemd.exec(5))."""
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
     try:
         status = os.fstat(sys.stderr.fileno())
         return (int(device), int(inode)) == (status.st_dev, status.st_ino)
     except (OSError, ValueError, AttributeError):
-        # no such variable, or a stderr that is closed or no file
+        # No such variable, or a stderr that is closed or is not a file.
         return False
 
 
 def printable(value: object, limit: int = MAX_VALUE) -> str:
-    """``value`` as printable ASCII on one line, at most ``limit`` characters."""
+    """``value`` as printable ASCII on one line, at most ``limit`` characters (R62)."""
     text = value if isinstance(value, str) else str(value)
     text = bounded(text, limit)
     return text if text.isascii() and text.isprintable() else bounded(escape(text), limit)
 
 
 class _Stderr:
-    """What structlog writes to: one write(2) a line, and never an exception.
+    """The output of structlog: one write(2) for each line, and never an exception.
 
-    ``sys.stderr`` is looked up at each line, since it may have been replaced.
-    A log that cannot be written must not end a mail transaction.
+    ``sys.stderr`` is looked up for each line, since it may have been replaced. A log
+    that cannot be written must not end a mail transaction.
     """
 
     def __init__(self, *_: object) -> None:
@@ -139,12 +142,12 @@ class _Stderr:
 
 
 class _Handler(logging.Handler):
-    """The way of what libraries log."""
+    """The output of what libraries log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
-        except Exception as error:  # noqa: BLE001 - a library's bad format string is not our end
+        except Exception as error:  # noqa: BLE001 - such as a library's bad format string
             line = f"level=error event=log_failed error={type(error).__name__}"
         _write_line(line)
 
@@ -154,12 +157,12 @@ def _write_line(line: str) -> None:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):
-        # stderr is closed or gone: there is nobody left to tell
+        # stderr is closed or gone, and there is no other place to report that.
         return
 
 
 class _Line:
-    """Renders, and puts the priority before the line where the journal reads it."""
+    """Renders an event, with its priority before it if the journal reads the line."""
 
     def __init__(self, render: Any, journal: bool) -> None:
         self._render = render
@@ -184,7 +187,8 @@ def _add_library(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMap
     return event
 
 
-def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def printable_event(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Make every key and value of an event printable and bounded (R62); a structlog processor."""
     safe: dict[str, Any] = {}
     for key, value in list(event.items())[:MAX_KEYS]:
         name = printable(key, 64).replace(" ", "_").replace("=", "_") or "_"

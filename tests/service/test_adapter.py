@@ -20,6 +20,7 @@ import pytest
 from tests.support import milterclient
 from tests.support.milterclient import CONTINUE, Edit, Outcome, edited
 from tests.support.milterprocess import POSTFIX_3_10, POSTFIX_3_11, SENDMAIL, MilterProcess
+from tests.support.processes import alive
 from tests.support.waiting import eventually
 
 Serve = Callable[..., MilterProcess]
@@ -887,8 +888,9 @@ def test_two_forked_workers_serve_one_socket_and_one_survives_the_other(serve: S
     asked = (milter.directory / "asked").read_text().splitlines()
     workers = {line.split()[0] for line in asked}
     assert workers == {str(pid) for pid in milter.pids()}
-    os.kill(milter.pids()[0], signal.SIGKILL)
-    time.sleep(0.1)
+    killed = milter.pids()[0]
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: not alive(killed))
     for number in range(20):
         assert send(number) == NOT_OFFERED_REPLY
 

@@ -1,10 +1,9 @@
-"""The line between supervisor and child, and each child at its end of it."""
+"""Each child of the supervisor, at its end of the channel."""
 
 from __future__ import annotations
 
 import selectors
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -17,82 +16,11 @@ import pytest
 from requiretls_milter import config
 from requiretls_milter.ipc import control
 from requiretls_milter.ipc.child import EXIT_ORPHAN
-from requiretls_milter.ipc.control import Channel, ControlClosed
 from tests.service.conftest import QUIET
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
 Make = Callable[..., Service]
-
-
-@pytest.fixture
-def line() -> Iterator[tuple[Channel, Channel]]:
-    ours, theirs = control.pair()
-    other = Channel(theirs)
-    yield ours, other
-    ours.close()
-    other.close()
-
-
-def test_messages_arrive_whole_and_in_order(line: tuple[Channel, Channel]) -> None:
-    line[0].send("config", generation=2, config={"a": [1, "é"]})
-    line[0].send("stop")
-    assert line[1].receive() == [
-        {"op": "config", "generation": 2, "config": {"a": [1, "é"]}},
-        {"op": "stop"},
-    ]
-    assert line[1].receive() == []
-
-
-def test_a_message_larger_than_the_kernel_takes_waits_for_the_reader(
-    line: tuple[Channel, Channel],
-) -> None:
-    text = "x" * 3_000_000
-    line[0].send("config", text=text)
-    assert line[0].unsent
-    received: list[Any] = []
-    while not received:
-        received += line[1].receive()
-        line[0].flush()
-    assert received[0]["text"] == text
-    assert not line[0].unsent
-
-
-def test_what_was_sent_before_the_end_is_still_received(line: tuple[Channel, Channel]) -> None:
-    line[0].send("ready")
-    line[0].close()
-    assert line[1].receive() == [{"op": "ready"}]
-    with pytest.raises(ControlClosed):
-        line[1].receive()
-
-
-def test_sending_to_nobody_is_the_end_of_the_line(line: tuple[Channel, Channel]) -> None:
-    line[1].close()
-    with pytest.raises(ControlClosed):
-        line[0].send("stop")
-
-
-def test_an_end_that_never_reads_is_given_up(
-    line: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(control, "MAX_UNSENT", 1_000_000)
-    line[0].send("config", text="x" * 900_000)
-    with pytest.raises(ControlClosed, match="does not read"):
-        line[0].send("config", text="x" * 900_000)
-
-
-@pytest.mark.parametrize(
-    "payload",
-    [b"[]", b'"op"', b"{}", b'{"op": 1}', b"\xff", b"{", b"[" * 100_000],
-    ids=["list", "string", "no op", "op no text", "no UTF-8", "cut off", "deep"],
-)
-def test_what_no_process_of_ours_sends_is_the_end_of_the_line(payload: bytes) -> None:
-    ours, theirs = control.pair()
-    theirs.sendall(struct.pack(">I", len(payload)) + payload)
-    with pytest.raises(ControlClosed):
-        ours.receive()
-    ours.close()
-    theirs.close()
 
 
 class Lonely:

@@ -13,7 +13,7 @@ it does as Postfix does:
   message end theirs;
 - the first space of a header's value is dropped.
 
-What it does more: bytes that come where no reply was agreed on are an error
+What it does more: bytes that come when no reply was agreed on are an error
 (Postfix would take them for the reply to the next event), and the edits of a
 message are kept, and applied to its header as Postfix's cleanup(8) does.
 """
@@ -213,7 +213,7 @@ class MilterClient:
         return packet[:1], packet[1:]
 
     def unsolicited(self, wait: float = 0.2) -> bytes:
-        """Bytes that came where no reply was agreed on; there should be none."""
+        """Bytes that came although no reply was agreed on; there should be none."""
         self._flush()
         before = self._socket.gettimeout()
         self._socket.settimeout(wait)

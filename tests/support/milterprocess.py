@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.milterclient import MilterClient
-from tests.support.processes import Process
+from tests.support.processes import Process, alive
 from tests.support.waiting import eventually
 
 POSTFIX_3_11 = {
@@ -72,14 +72,23 @@ class MilterProcess:
         return [line.split(" ", 1)[1] for line in lines]
 
     def totals(self) -> dict[str, float]:
-        """What was counted in all workers, after what is under way has been written."""
-        time.sleep(0.06)
+        """What was counted in all workers, as of now or later."""
+        for _ in range(2):  # what is written first may have been counted before
+            self._await_totals(time.time_ns())
         summed: dict[str, float] = {}
         for path in self.directory.glob("totals.*[0-9]"):
             for line in path.read_text().splitlines():
                 name, value = line.rsplit(" ", 1)
                 summed[name] = summed.get(name, 0.0) + float(value)
         return summed
+
+    def _await_totals(self, moment: int) -> None:
+        eventually(lambda: all(self._written_since(moment, pid) for pid in self.pids()))
+
+    def _written_since(self, moment: int, pid: int) -> bool:
+        """Whether a worker has written its totals anew, or is dead and never will."""
+        path = self.directory / f"totals.{pid}"
+        return path.stat().st_mtime_ns > moment or not alive(pid)
 
     def pids(self) -> list[int]:
         return [int(path.suffix[1:]) for path in self.directory.glob("ready.*")]

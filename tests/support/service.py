@@ -219,7 +219,7 @@ format = "json"
             return str(reply.read().decode())
 
     def metric(self, series: str) -> float:
-        """The value of a series, given without the prefix; NaN where it is not there."""
+        """The value of a series, given without the prefix; NaN if it is not there."""
         try:
             text = self.http()
         except (OSError, urllib.error.URLError):
@@ -259,7 +259,7 @@ format = "json"
 
     @property
     def accepts(self) -> bool:
-        """Whether somebody lets us in at the milter's address."""
+        """Whether a process accepts connections at the milter's address."""
         family = socket.AF_INET if self.milter_port else socket.AF_UNIX
         with socket.socket(family, socket.SOCK_STREAM) as caller:
             caller.settimeout(2)

@@ -48,7 +48,7 @@ allow_networks = ["127.0.0.0/8"]
 
 
 def _validate(dns: DnsServer) -> None:
-    """Answer as a validating resolver does to who looks whether it is one."""
+    """Answer the self-test as a resolver that validates does."""
     dns.set(".", "NS", found(". 300 IN NS a.root-servers.net."))
     for name in ("org", "net"):
         dns.set(name, "A", nodata())

@@ -28,6 +28,15 @@ def counted(counters: Counters, metric: str, *labels: str) -> float:
     return found.get((metric, labels), 0.0)
 
 
+def saturated(counters: Counters) -> dict[str, float]:
+    """How often each bound was met."""
+    return {
+        labels[0]: value
+        for metric, labels, value in counters.totals().counters
+        if metric == "saturated_total"
+    }
+
+
 def steady(backend: Backend, **options: Any) -> tuple[SteadyStore, Counters, Gauges]:
     """A store that is quick to come back."""
     counters, gauges = Counters(), Gauges()

@@ -18,7 +18,7 @@ from requiretls_milter.milter.requirement import (
     is_tls_required_no,
     resolve,
 )
-from requiretls_milter.milter.transaction import Client, Settings, Transaction
+from requiretls_milter.milter.transaction import Settings, SmtpClient, Transaction
 from requiretls_milter.model import (
     Action,
     Capability,
@@ -180,7 +180,7 @@ def transaction(data: bytes) -> None:
     choices, *parts = data[:1], *data[1:].split(b"\xff")
     flags = choices[0] if choices else 0
     sender, parameters, fields, *recipients = [*parts, b"", b"", b""][: max(3, len(parts))]
-    client = Client(
+    client = SmtpClient(
         authenticated=bool(flags & 1),
         trusted=bool(flags & 2),
         capability=_TOLD[(flags >> 2) % len(_TOLD)],

@@ -60,7 +60,7 @@ def test_milter_sockets_get_one_form(given: str, canonical: str) -> None:
         ("inet:smtp@127.0.0.1", "expected a port"),
         ("inet:8894@::1", "the family is inet"),
         ("inet6:8894@127.0.0.1", "the family is inet6"),
-        ("inet:8894@a b", "no domain name"),
+        ("inet:8894@a b", "not a domain name"),
         ("tcp:8894@127.0.0.1", "expected unix:/PATH"),
     ],
 )

@@ -188,7 +188,7 @@ def test_a_collector_keeps_the_limits_of_its_configuration(
         lookups=3, fetches=4, fetch_timeout=5, probes=6, probes_per_host=7, probes_per_minute=8
     )
     given: dict[str, Any] = {}
-    for name in ("Resolver", "MtaSts", "Prober"):
+    for name in ("Resolver", "MtaStsFetcher", "Prober"):
         monkeypatch.setattr(
             f"requiretls_milter.evidence.collector.{name}",
             lambda *_, **options: given.update(options),

@@ -24,8 +24,10 @@ from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.mta_sts import FETCH_RETRY, MAX_POLICY, MtaStsFetcher
 from requiretls_milter.model import MtaStsEvidence, MtaStsMode, MtaStsPolicy
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
+from requiretls_milter.telemetry.counting import Counters
 from tests.support.authority import DAY, Authority, Issued
 from tests.support.dnsserver import DnsServer, Scripted, failure, found, nodata
+from tests.support.stores import saturated
 
 NOW = 1_000_000.0
 DOMAIN = "example.test"
@@ -410,11 +412,11 @@ async def test_r50_the_whole_fetch_has_a_deadline(
 
     async with serving(certificate, handler) as host:
         started = time.monotonic()
-        met: list[str] = []
-        found = finder(server, host, authority, timeout=0.5, full=met.append)
+        counters = Counters()
+        found = finder(server, host, authority, timeout=0.5, counters=counters)
         evidence = await found.policy(DOMAIN)
         assert time.monotonic() - started < 2
-    assert met == ["fetch_timeout"]
+    assert saturated(counters) == {"fetch_timeout": 1}
     assert_failed(evidence, "timed out")
 
 
@@ -606,7 +608,7 @@ async def test_fetches_at_once_are_bounded(
     authority: Authority,
     certificate: Issued,
 ) -> None:
-    met: list[str] = []
+    counters = Counters()
     at_once = most = 0
 
     async def handler(_: web.BaseRequest) -> web.Response:
@@ -618,11 +620,11 @@ async def test_fetches_at_once_are_bounded(
         return web.Response(body=BODY, content_type="text/plain")
 
     async with serving(certificate, handler) as host:
-        finder_ = finder(server, host, authority, fetches=2, full=met.append)
+        finder_ = finder(server, host, authority, fetches=2, counters=counters)
         results = await asyncio.gather(*(finder_.policy(DOMAIN) for _ in range(6)))
     assert all(result.policy is not None for result in results)
     assert most == 2
-    assert met == ["fetches"] * 4
+    assert saturated(counters) == {"fetches": 4}
 
 
 def test_a_trust_store_that_cannot_be_read_is_told_at_once() -> None:

@@ -29,9 +29,11 @@ from requiretls_milter.evidence.probe import (
     read_ehlo,
 )
 from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
+from requiretls_milter.telemetry.counting import Counters
 from tests.support.authority import DAY, Authority, Issued
 from tests.support.smtpserver import EHLO, EHLO_TLS, Close, Hang, SmtpServer
 from tests.support.smtpserver import Reply as ScriptedReply
+from tests.support.stores import saturated
 
 NOW = 1_000_000.0
 RETRY_AFTER = 60.0
@@ -734,18 +736,18 @@ async def test_one_address_is_probed_by_one_session_at_a_time(tls: ssl.SSLContex
 
 
 async def test_sessions_with_one_address_are_bounded(tls: ssl.SSLContext) -> None:
-    met: list[str] = []
-    one = prober(timeout=2.0, per_host=2, full=met.append)
+    counters = Counters()
+    one = prober(timeout=2.0, per_host=2, counters=counters)
     async with SmtpServer(tls=tls, pause=0.05) as server:
         await asyncio.gather(*(one.probe("127.0.0.1", server.port, f"{n}.test") for n in range(5)))
     assert server.connections == 5
     assert server.most_at_once == 2
-    assert met == ["probes_per_host"] * 3
+    assert saturated(counters) == {"probes_per_host": 3}
 
 
 async def test_sessions_that_begin_within_a_minute_are_bounded() -> None:
-    met: list[str] = []
-    one = prober(per_minute=3, full=met.append)
+    counters = Counters()
+    one = prober(per_minute=3, counters=counters)
     async with SmtpServer(ehlo=b"250 mx\r\n", host="0.0.0.0") as server:
         calls = [
             asyncio.create_task(one.probe(f"127.0.0.{n}", server.port, NAME)) for n in range(1, 6)
@@ -753,21 +755,21 @@ async def test_sessions_that_begin_within_a_minute_are_bounded() -> None:
         done, waiting = await asyncio.wait(calls, timeout=0.5)
         assert len(done) == 3
         assert server.connections == 3
-        assert met == ["probes_per_minute"] * 2
+        assert saturated(counters) == {"probes_per_minute": 2}
         for call in waiting:
             call.cancel()
 
 
 async def test_sessions_at_once_are_bounded(tls: ssl.SSLContext) -> None:
-    met: list[str] = []
-    one = prober(timeout=2.0, sessions=2, full=met.append)
+    counters = Counters()
+    one = prober(timeout=2.0, sessions=2, counters=counters)
     async with SmtpServer(tls=tls, host="0.0.0.0", pause=0.05) as server:
         results = await asyncio.gather(
             *(one.probe(f"127.0.0.{n}", server.port, NAME) for n in range(1, 7))
         )
     assert all(result.stage is ProbeStage.DONE for result in results)
     assert server.most_at_once == 2
-    assert met == ["probes"] * 4
+    assert saturated(counters) == {"probes": 4}
 
 
 async def test_cancelling_a_session_closes_it_and_frees_its_place() -> None:

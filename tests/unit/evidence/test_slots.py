@@ -7,16 +7,19 @@ import asyncio
 import pytest
 
 from requiretls_milter.evidence.slots import Pace, Slots
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import Bound
+from tests.support.stores import saturated
 
 
 async def test_who_waits_for_a_place_is_told_of() -> None:
-    waited: list[str] = []
-    places = Slots(2, "probes", waited.append)
+    counters = Counters()
+    places = Slots(2, Bound.PROBES, counters)
     async with places, places:
-        assert not waited
+        assert not saturated(counters)
         third = asyncio.create_task(places.acquire())
         await asyncio.sleep(0)
-        assert waited == ["probes"]
+        assert saturated(counters) == {"probes": 1}
         assert not third.done()
     assert await third
 
@@ -41,8 +44,8 @@ class Hours:
 
 async def test_in_no_minute_do_more_begin_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Hours(monkeypatch)
-    waited: list[str] = []
-    pace = Pace(5, "probes_per_minute", waited.append, monotonic=lambda: clock.now)
+    counters = Counters()
+    pace = Pace(5, Bound.PROBES_PER_MINUTE, counters, monotonic=lambda: clock.now)
     starts: list[float] = []
     for _ in range(23):
         await pace.start()
@@ -50,12 +53,12 @@ async def test_in_no_minute_do_more_begin_than_may(monkeypatch: pytest.MonkeyPat
         clock.now += 7  # each takes a while
     assert all(starts[n + 5] - starts[n] >= 60 for n in range(len(starts) - 5))
     assert starts[-1] - starts[0] < 5 * 60  # and no slower than that
-    assert waited
+    assert saturated(counters)["probes_per_minute"] > 0
 
 
 async def test_who_gives_up_waiting_takes_nobodys_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Hours(monkeypatch, stands=True)
-    pace = Pace(1, "probes_per_minute", monotonic=lambda: clock.now)
+    pace = Pace(1, Bound.PROBES_PER_MINUTE, Counters(), monotonic=lambda: clock.now)
     await pace.start()
     waiting = [asyncio.create_task(pace.start()) for _ in range(3)]
     await clock.sleep(0)

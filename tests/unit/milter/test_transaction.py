@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from requiretls_milter.config import Config
-from requiretls_milter.milter.transaction import Client, Recipient, Settings, Transaction
+from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
 from requiretls_milter.model import (
     Action,
     Capability,
@@ -23,9 +23,9 @@ from requiretls_milter.model import (
 )
 
 REQUIRETLS, NO, NONE = Requirement.REQUIRETLS, Requirement.TLS_REQUIRED_NO, Requirement.NONE
-OURS = Client(trusted=True, capability=Capability.REQUIRETLS)
-OURS_ON_SENDMAIL = Client(trusted=True, capability=Capability.NOTHING)
-STRANGER = Client(capability=Capability.REQUIRETLS)
+OURS = SmtpClient(trusted=True, capability=Capability.REQUIRETLS)
+OURS_ON_SENDMAIL = SmtpClient(trusted=True, capability=Capability.NOTHING)
+STRANGER = SmtpClient(capability=Capability.REQUIRETLS)
 
 NOT_OFFERED = Forecast("5.7.30", Outcome.BOUNCE, Reason.REQUIRETLS_NOT_OFFERED, mx="mx.example.org")
 GOOD = Forecast("2.0.0", Outcome.DELIVER, Reason.OK, compliant=True)
@@ -39,7 +39,7 @@ def message(
     chosen: Settings,
     *,
     requiretls: bool = True,
-    client: Client = OURS,
+    client: SmtpClient = OURS,
     sender: str = "<a@x.test>",
 ) -> Transaction:
     return Transaction(chosen, client, sender, (b"REQUIRETLS",) if requiretls else ())
@@ -247,7 +247,7 @@ def test_r07_the_null_sender_is_tagged_and_never_refused() -> None:
     ],
 )
 def test_rcpt_waits_only_where_the_forecast_could_change_its_answer(
-    mode: str, client: Client, sender: str, mailer: str, acts: bool
+    mode: str, client: SmtpClient, sender: str, mailer: str, acts: bool
 ) -> None:
     transaction = message(settings(rules={"mode": mode}), client=client, sender=sender)
     recipient = transaction.add_recipient("<bob@example.org>", mailer, "example.org")
@@ -368,7 +368,7 @@ def test_r17_a_lost_requirement_is_asked_only_where_a_rule_honours_it(honoured: 
     ],
 )
 def test_doubt_defers_only_where_a_rule_defers_the_unknown(
-    on_unknown: str, client: Client, defers: bool
+    on_unknown: str, client: SmtpClient, defers: bool
 ) -> None:
     transaction = message(
         settings(rules={"mode": "reject", "on_unknown": on_unknown}), client=client
@@ -422,7 +422,7 @@ def test_any_envelope_and_header_end_in_a_decision(
     fields: list[tuple[str, bytes]],
     mode: str,
     require: bool,
-    client: Client,
+    client: SmtpClient,
     result: Forecast,
 ) -> None:
     chosen = settings(rules={"mode": mode, "require": require})

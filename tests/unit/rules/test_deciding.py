@@ -27,6 +27,7 @@ from requiretls_milter.rules import (
     Why,
     decide,
     decide_message,
+    exemption,
 )
 
 REQUIRETLS, NO, NONE = Requirement.REQUIRETLS, Requirement.TLS_REQUIRED_NO, Requirement.NONE
@@ -172,6 +173,51 @@ def test_a_stranger_is_never_refused_or_deferred(mode: str, result: Forecast) ->
 @pytest.mark.parametrize("carried", [REQUIRETLS, NO, NONE])
 def test_r19_local_recipients_are_accepted(mode: str, carried: Requirement) -> None:
     assert decided(rule(mode), LOCAL_FORECAST, carried=carried).action is ACCEPT
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({}, None),
+        ({"rule": rule("monitor")}, Why.MODE),
+        ({"rule": rule("off"), "null_sender": True}, Why.MODE),
+        ({"asked": NONE, "null_sender": True}, Why.NOT_ASKED),
+        ({"asked": NO}, Why.NOT_ASKED),
+        ({"null_sender": True, "standing": Standing.OTHER}, Why.NULL_SENDER),
+        ({"standing": Standing.OTHER, "local": True}, Why.NOT_ENFORCED),
+        ({"local": True}, Why.LOCAL),
+    ],
+)
+def test_whether_we_may_act_is_known_before_there_is_a_forecast(
+    changed: dict[str, Any], why: Why | None
+) -> None:
+    case = {
+        "rule": rule("reject"),
+        "asked": REQUIRETLS,
+        "standing": Standing.TRUSTED,
+        "null_sender": False,
+        "local": False,
+        **changed,
+    }
+    assert exemption(**case) is why
+
+
+@pytest.mark.parametrize("mode", ["off", "monitor", "defer", "reject"])
+@pytest.mark.parametrize("standing", Standing)
+@pytest.mark.parametrize("null_sender", [False, True])
+@pytest.mark.parametrize("asked", [REQUIRETLS, NO, NONE])
+@pytest.mark.parametrize("result", ALL)
+def test_a_decision_agrees_with_what_was_known_before(
+    mode: str, standing: Standing, null_sender: bool, asked: Requirement, result: Forecast
+) -> None:
+    chosen = rule(mode, on_temporary="defer", on_unknown="defer", on_noncompliant="refuse")
+    local = result is LOCAL_FORECAST
+    why = exemption(chosen, asked=asked, standing=standing, null_sender=null_sender, local=local)
+    decision = decided(chosen, result, asked=asked, standing=standing, null_sender=null_sender)
+    if why is not None:
+        assert (decision.action, decision.why) == (ACCEPT, why)
+    else:
+        assert decision.why not in (Why.MODE, Why.NOT_ASKED, Why.NULL_SENDER, Why.NOT_ENFORCED)
 
 
 # ---------------------------------------------------------------- unknown, noncompliant

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from requiretls_milter.store.base import CLOCK_SKEW, LONGEST, OVERHEAD, Record, StoreKind, alive
+from requiretls_milter.store.base import OVERHEAD, StoreKind
 from requiretls_milter.store.memory import SWEEP_INTERVAL, MemoryStore
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.stores import OFFERED, PROBE, counted
@@ -118,23 +116,3 @@ async def test_in_a_process_everything_may_be_claimed() -> None:
     assert await store.claim(KIND, "a", 10) is not None
     assert await store.claim(KIND, "a", 10) is not None
     assert not store.shared
-
-
-@pytest.mark.parametrize(
-    ("record", "now", "good"),
-    [
-        (Record(b"", 1000, 2000), 1999, True),
-        (Record(b"", 1000, 2000), 2000, False),
-        (Record(b"", 1000, 2000), 1000 - CLOCK_SKEW, True),
-        (Record(b"", 1000, 2000), 999 - CLOCK_SKEW, False),  # the clock was set back
-        (Record(b"", 1000, 1e18), 999 + LONGEST, True),
-        (Record(b"", 1000, 1e18), 1000 + LONGEST, False),  # whatever it says of itself
-        (Record(b"", float("nan"), 2000), 1500, False),
-        (Record(b"", 1000, float("nan")), 1500, False),
-        (Record(b"", 1000, float("inf")), 1000 + LONGEST, False),
-    ],
-)
-def test_r61_no_time_in_a_record_makes_it_live_longer(
-    record: Record, now: float, good: bool
-) -> None:
-    assert alive(record, now) is good

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,3 +62,24 @@ def test_the_temporary_form_differs_in_its_class_only(code: str) -> None:
     temporary = status.as_temporary(code)
     assert status.is_enhanced(temporary)
     assert temporary == f"4{code[1:]}"
+
+
+@pytest.mark.parametrize(("worse", "better"), list(itertools.combinations(WORST_FIRST, 2)))
+def test_permanent_goes_before_temporary_and_of_each_what_is_about_security_before_the_rest(
+    worse: str, better: str
+) -> None:
+    assert status.worst_of([worse, better]) == worse
+    assert status.worst_of([better, worse]) == worse
+
+
+@pytest.mark.parametrize(
+    "equals", [("5.7.10", "5.7.30"), ("5.4.4", "5.1.0"), ("4.7.0", "4.7.5"), ("4.4.1", "4.3.0")]
+)
+def test_of_equals_the_first_is_the_worst(equals: tuple[str, str]) -> None:
+    assert status.worst_of(equals) == equals[0]
+    assert status.worst_of(equals[::-1]) == equals[1]
+
+
+def test_only_the_subject_7_is_about_security() -> None:
+    assert status.worst_of(["5.17.1", "5.70.1", "5.7.1"]) == "5.7.1"
+    assert status.worst_of(["4.70.7", "4.7.1"]) == "4.7.1"

@@ -85,7 +85,7 @@ def test_a_logger_made_before_follows_a_new_configuration(
 
 @given(st.text() | st.binary(), st.text(min_size=1, max_size=30))
 def test_r62_any_value_and_any_key_give_one_printable_bounded_line(value: object, key: str) -> None:
-    event = log._printable(None, "info", {"event": "x", key: value, "other": value})
+    event = log.printable_event(None, "info", {"event": "x", key: value, "other": value})
     for name, text in event.items():
         assert name.isascii()
         assert name.isprintable()

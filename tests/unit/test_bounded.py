@@ -1,0 +1,88 @@
+"""A map with a limit: what goes first, and that the weights add up."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from requiretls_milter.bounded import BoundedMap
+
+
+def test_the_least_recently_used_entry_makes_room() -> None:
+    kept: BoundedMap[str, int] = BoundedMap(2)
+    assert [kept.put(key, 0) for key in "aba"] == [0, 0, 0]
+    assert kept.put("c", 0) == 1
+    assert list(kept) == ["a", "c"]
+    kept.touch("a")
+    kept.put("d", 0)
+    assert list(kept) == ["a", "d"]
+
+
+def test_reading_is_not_using() -> None:
+    kept: BoundedMap[str, int] = BoundedMap(2)
+    kept.put("a", 1)
+    kept.put("b", 2)
+    assert (kept.get("a"), kept.get("x")) == (1, None)
+    assert ("a" in kept, "x" in kept) == (True, False)
+    kept.put("c", 3)
+    assert dict(kept.items()) == {"b": 2, "c": 3}
+
+
+def test_a_lower_limit_takes_effect_with_the_next_entry() -> None:
+    kept: BoundedMap[int, None] = BoundedMap()
+    for number in range(10):
+        kept.put(number, None)
+    kept.limit = 3
+    assert len(kept) == 10
+    assert kept.put(10, None) == 8
+    assert list(kept) == [8, 9, 10]
+
+
+def test_entries_are_bounded_by_weight() -> None:
+    kept: BoundedMap[str, bytes] = BoundedMap(max_weight=10, weigh=lambda _, value: len(value))
+    kept.put("a", bytes(4))
+    kept.put("b", bytes(4))
+    assert kept.put("c", bytes(9)) == 2
+    assert (list(kept), kept.weight) == (["c"], 9)
+    assert kept.put("d", bytes(11)) == 2, "too heavy by itself"
+    assert (len(kept), kept.weight) == (0, 0)
+
+
+def test_what_is_not_there_cannot_be_used() -> None:
+    kept: BoundedMap[str, int] = BoundedMap(2)
+    assert kept.pop("a") is None
+    with pytest.raises(KeyError):
+        kept.touch("a")
+    with pytest.raises(KeyError):
+        kept.pop_oldest()
+
+
+OPERATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "pop", "oldest", "touch", "clear"]),
+        st.integers(0, 9),
+        st.integers(0, 50),
+    )
+)
+
+
+@given(OPERATIONS)
+def test_no_bound_is_ever_exceeded_and_the_weight_is_the_sum(
+    operations: list[tuple[str, int, int]],
+) -> None:
+    kept: BoundedMap[int, int] = BoundedMap(4, max_weight=100, weigh=lambda key, value: key + value)
+    for operation, key, value in operations:
+        if operation == "put":
+            kept.put(key, value)
+        elif operation == "pop":
+            kept.pop(key)
+        elif operation == "oldest" and len(kept):
+            kept.pop_oldest()
+        elif operation == "touch" and key in kept:
+            kept.touch(key)
+            assert list(kept)[-1] == key
+        elif operation == "clear":
+            kept.clear()
+        assert len(kept) <= 4
+        assert kept.weight == sum(key + value for key, value in kept.items()) <= 100
