@@ -58,7 +58,7 @@ def marked(envid: str, mark: str) -> str:
 
 
 def new_parameters(parameters: Iterable[bytes], *, mark: str, keeps: bool) -> str:
-    """The parameters for chgfrom, as one text.
+    """The parameters for chgfrom, as one text; always with ``RET=HDRS`` (R14).
 
     Args:
         parameters: those of MAIL, as the MTA handed them over.

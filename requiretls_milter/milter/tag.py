@@ -65,7 +65,7 @@ class Tagged:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """The content of the field, but for ``by=``."""
+    """The content of the field, but for ``by=``; it replaces every copy that came in (R63)."""
 
     requirement: Requirement
     source: Source

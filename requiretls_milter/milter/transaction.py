@@ -191,6 +191,9 @@ class Recipient:
 class Transaction:
     """The state of one message.
 
+    Submission (RFC 6409) and relaying are not told apart: the client decides only
+    whether a rule acts on its message (R16). A bounce is tagged and never refused (R7).
+
     Args:
         settings: of the configuration that was in force when its connection began.
         client: the SMTP client that sends it.

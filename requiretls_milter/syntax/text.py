@@ -1,13 +1,14 @@
-"""Text of strangers made fit for a log line, a header field, a reply or a message on a terminal.
+"""Foreign text made fit for a log line, a header field, a reply or a terminal.
 
-Everything that a client, a server or a configuration file wrote passes through one of two families
-before anybody sees it (R62). Both give printable US-ASCII on one line, so that the text cannot
-break out of the place that it is put in. They differ in what becomes of the other characters:
+Text from a client, a server or a file is not written anywhere before it has passed through one of
+two families of functions (R62). Both return printable US-ASCII on one line, so that the text cannot
+break out of its place. They differ in what becomes of the other characters:
 
-- :func:`printable` replaces each by ``?``, as Postfix does. The length stays, what was written is
-  lost: for header fields, replies and log values that other programs read.
+- :func:`printable` replaces each by ``?``, as Postfix does. The length stays, the original is lost:
+  for replies, header fields and evidence.
 - :func:`escape`, :func:`escaped`, :func:`quoted` and :func:`visible` write each as Python does
-  (``\\n``, ``\\xe9``, ``\\u2603``), so that a person can tell what was there.
+  (``\\n``, ``\\xe9``, ``\\u2603``), so that the original can be told: for
+  logs and for messages to people.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def printable(text: str | bytes, limit: int = MAX_TEXT) -> str:
 
 
 def escape(text: str) -> str:
-    """Write *text* in printable US-ASCII from which it can be told: backslashes are doubled."""
+    """Write *text* in printable US-ASCII that can be read back; backslashes are doubled."""
     return text.encode("unicode_escape").decode("ascii")
 
 
@@ -54,7 +55,7 @@ def escaped(text: str, limit: int = MAX_QUOTED) -> str:
 
 
 def quoted(text: str, limit: int = MAX_QUOTED) -> str:
-    """:func:`escaped` in double quotes, which count extra."""
+    """:func:`escaped` in double quotes, which do not count for *limit*."""
     return f'"{escaped(text, limit)}"'
 
 
@@ -76,7 +77,7 @@ def one_line(text: str) -> str:
 
 
 def error_text(error: BaseException, limit: int = MAX_TEXT) -> str:
-    """Give an exception as one printable line; the name of its class if it has no text.
+    """The text of an exception as one printable line; if it has none, the name of its class.
 
     An error of the operating system is given by the system's own text, which asyncio hides
     ("Connect call failed").

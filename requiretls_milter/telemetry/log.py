@@ -119,7 +119,7 @@ def stderr_is_journal() -> bool:
 
 
 def printable(value: object, limit: int = MAX_VALUE) -> str:
-    """``value`` as printable ASCII on one line, at most ``limit`` characters."""
+    """``value`` as printable ASCII on one line, at most ``limit`` characters (R62)."""
     text = value if isinstance(value, str) else str(value)
     text = bounded(text, limit)
     return text if text.isascii() and text.isprintable() else bounded(escape(text), limit)

@@ -24,7 +24,8 @@ def configuration(data: bytes) -> None:
             return
         for warning in config.warnings(found):
             expect.one_line(warning, MAX_MISTAKE)
-        assert config.parse(render(found).encode(), "config.toml") == found
+        again = config.parse(render(found).encode(), "config.toml")
+        assert again.model_dump() == found.model_dump()  # keys that went are not written
 
 
 def _check(mistakes: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -242,6 +243,22 @@ def test_what_cannot_be_read_proves_nothing_and_is_said_to_be_unreadable(
     digest = TlsaRecord(2, 1, 1, bytes(32))
     assert says(judged(chain, digest), "no TLSA record matches")
     assert says(judged(chain, TlsaRecord(3, 1, 1, bytes(32))), "no TLSA record matches")
+
+
+def test_a_certificate_that_is_cut_short_has_no_key_to_match() -> None:
+    leaf = issue(LEAF, ROOT)
+    for length in (0, 1, 2, 3, 4, 40, len(leaf) - 1):
+        for usage in (2, 3):
+            result = judged((leaf[:length],), record(spki(1), usage, 1))
+            assert says(result, "no TLSA record matches"), length
+    assert proves((leaf,), record(spki(1), 3, 1))
+
+
+def test_what_cannot_be_read_anchors_nothing_though_a_record_matches_it() -> None:
+    garbage = b"no certificate"
+    chain = (issue(LEAF, ROOT), garbage)
+    matches = TlsaRecord(2, 0, 1, hashlib.sha256(garbage).digest())
+    assert says(judged(chain, matches), "unreadable certificate")
 
 
 def test_beside_an_issuer_that_cannot_be_read_a_matching_record_proves_the_server() -> None:

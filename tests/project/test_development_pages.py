@@ -1,0 +1,73 @@
+"""What the pages for developers say of the code is so."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import REPOSITORY
+
+PACKAGE = REPOSITORY / "requiretls_milter"
+PAGES = ("architecture.md", "development.md", "forecast.md", "reliability.md")
+
+
+def page(name: str) -> str:
+    return (REPOSITORY / "docs" / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def words() -> frozenset[str]:
+    """Every word of the package, of its tests and of the project's own files."""
+    paths: list[Path] = [*PACKAGE.rglob("*.py"), *(REPOSITORY / "tests").rglob("*.py")]
+    paths += [REPOSITORY / "Makefile", REPOSITORY / "pyproject.toml"]
+    return frozenset(re.findall(r"\w+", "".join(path.read_text("utf-8") for path in paths)))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_each_file_that_a_page_names_exists(name: str) -> None:
+    for place in re.findall(r"`([\w./-]+\.py)(?:::\w+)?`", page(name)):
+        below = (REPOSITORY, PACKAGE, REPOSITORY / "tests" / "lab")
+        assert any((root / place).is_file() for root in below), place
+
+
+@pytest.mark.parametrize("name", ["architecture.md", "development.md"])
+def test_each_name_that_a_page_has_from_the_code_exists(name: str) -> None:
+    named = re.findall(r"`(?:[\w./-]+::)?((?:\w+\.)*\w+)`", page(name))
+    assert len(named) > 50
+    gone = {token for token in named if token.rpartition(".")[2] not in {*words(), "py"}}
+    assert not gone
+
+
+def test_the_code_that_decides_a_state_exists() -> None:
+    table = page("forecast.md").partition("| decided in |")[2].partition("\n\n")[0]
+    named = re.findall(r"`(\w+)\.(\w+)`", table)
+    assert len(named) > 10
+    for module, function in named:
+        code = (PACKAGE / "forecast" / f"{module}.py").read_text("utf-8")
+        assert f"\ndef {function}(" in code, f"{module}.{function}"
+
+
+def test_the_layers_on_the_page_are_those_that_are_checked() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    (checked,) = [item["layers"] for item in contracts if item.get("containers")]
+    block = re.search(r"^    (bounded\b.* cli)$", page("architecture.md"), re.M | re.S)
+    assert block is not None
+    shown = [sorted(re.findall(r"\w+", layer)) for layer in block[1].split("<")]
+    assert shown == [sorted(re.findall(r"\w+", layer)) for layer in reversed(checked)]
+
+
+def test_each_exception_is_in_the_table() -> None:
+    table = page("development.md").partition("| exception |")[2].partition("\n\n")[0]
+    shown = set(re.findall(r"`(\w+)`", table))
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                bases = " ".join(map(ast.unparse, node.bases))
+                if re.search(r"RequiretlsMilterError|\w*Error\b|\bException\b", bases):
+                    assert node.name in shown | {"RequiretlsMilterError"}, path
