@@ -52,18 +52,17 @@ def main(sample: int, seed: int | None, modules: tuple[str, ...]) -> None:
     began = time.monotonic()
     fates: Counter[str] = Counter()
     for mutant in _drawn(paths, seed, sample):
-        if any(entry.is_about(mutant) for entry in same):
-            fates["equivalent"] += 1
-            continue
-        fate = fate_of(mutant)
+        listed = any(entry.is_about(mutant) for entry in same)
+        fate = Fate.EQUIVALENT if listed else fate_of(mutant)
         fates[fate] += 1
+        click.echo(fate.value[0], nl=False, err=True)
         if fate is Fate.SURVIVED:
             click.echo(f"\nsurvived, in {mutant.within or 'the module'}:\n{mutant.diff}")
     tried = fates[Fate.KILLED] + fates[Fate.SURVIVED]
     rate = 100 * fates[Fate.KILLED] / max(1, tried)
     click.echo(
-        f"\n{tried + fates['equivalent']} mutants (--seed {seed}): {fates[Fate.KILLED]} killed, "
-        f"{fates[Fate.SURVIVED]} survived, {fates['equivalent']} equivalent: "
+        f"\n{tried + fates[Fate.EQUIVALENT]} mutants (--seed {seed}): {fates[Fate.KILLED]} killed, "
+        f"{fates[Fate.SURVIVED]} survived, {fates[Fate.EQUIVALENT]} equivalent: "
         f"{rate:.1f} % killed, {WANTED} wanted; {time.monotonic() - began:.0f} s"
     )
     stale = [entry for entry in same if not entry.is_current()]
