@@ -7,7 +7,7 @@ CONFIG ?= $(CURDIR)/.run/config.toml
 SECONDS ?= 60
 PYTEST := $(BIN)/python -m pytest --durations=25
 
-.PHONY: help demo test unit service lab roots test-long fuzz mutate lint format run bench docs lock audit clean
+.PHONY: help demo test unit service lab roots pythons test-long fuzz mutate lint format run bench docs lock audit clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -29,6 +29,10 @@ test: lint unit service lab ## all of these: what a change has to pass
 
 roots: $(READY)
 	@$(BIN)/python -m tests.lab build || [ "$${CI:-}" != true ]
+
+pythons: $(READY) roots ## unit and service tests on each further Python that the package claims
+	scripts/pythons $(VENV) -n 4 --dist loadfile tests/unit tests/service \
+	    --ignore tests/service/test_fuzzing.py --ignore tests/service/test_lock.py
 
 test-long: $(READY) roots ## 200 kills under load, 200,000 messages with faults, ten minutes of each fuzzer
 	CRASH_KILLS=200 $(BIN)/python -m pytest tests/lab/test_crash.py
@@ -71,7 +75,7 @@ audit: $(READY) ## known vulnerabilities of what is locked; exit 69 where no dat
 	$(BIN)/python scripts/audit $(BIN)/pip-audit
 
 clean: ## remove what make has made here
-	rm -rf $(VENV) .run .fuzz .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV)-3.* .run .fuzz .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis *.egg-info
 
 $(READY): pyproject.toml scripts/setup
 	@scripts/setup $(VENV)

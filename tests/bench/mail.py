@@ -24,8 +24,8 @@ from tests.bench.load import PLAIN, Load, Mail, Run, record
 from tests.bench.machine import cpu_seconds
 from tests.bench.rows import Effort, Row, number
 from tests.support.authority import Authority
-from tests.support.cliworld import World
 from tests.support.dnsserver import DnsServer
+from tests.support.domains import Domains
 from tests.support.processes import Process
 from tests.support.service import Service
 
@@ -269,7 +269,7 @@ def next_hop(directory: Path) -> Iterator[str]:
 
     async def live() -> None:
         authority = Authority(directory)
-        async with DnsServer() as dns, World(directory, dns, authority) as world:
+        async with DnsServer() as dns, Domains(directory, dns, authority) as world:
             server = await world.server(f"mx.{BENCH_DOMAIN}")
             world.mx(BENCH_DOMAIN, f"mx.{BENCH_DOMAIN}")
             found.append(f"""

@@ -14,7 +14,7 @@ from requiretls_milter.model import Forecast
 from requiretls_milter.syntax.nexthop import parse
 from tests.lab.postfix import transport_name
 from tests.support.scenario import Scenario
-from tests.support.worlds import requirement_of
+from tests.support.scenarioevidence import requirement_of
 
 
 async def delivery(config: Config, scenario: Scenario) -> Delivery:

@@ -30,7 +30,7 @@ import dns.rdatatype
 from tests.lab.errors import LabError
 from tests.lab.processes import Server, run
 from tests.support import addresses
-from tests.support.world import TTL
+from tests.support.scenarioplan import TTL
 
 _SIGNED = (".", "test", "sig.test", "bogus.test")
 _UNSIGNED = ("uns.test", "sender.test", "lame-server.test", "dead-server.test")

@@ -1,7 +1,7 @@
 """The lab as a whole.
 
     with Lab(scenarios=load().scenarios) as lab:
-        accepted = lab.send(lab.world.scenarios["a-ok"])
+        accepted = lab.send(lab.plan.scenarios["a-ok"])
         print(lab.deliveries(accepted.queue_id))
 
 Everything that it starts ends with the ``with`` block, or with the process, however that ends.
@@ -40,7 +40,7 @@ from tests.support import addresses
 from tests.support.paths import REPOSITORY
 from tests.support.pki import Pki
 from tests.support.scenario import Scenario, load
-from tests.support.world import Host, World
+from tests.support.scenarioplan import Host, ScenarioPlan
 
 MYDOMAIN = "sender.test"
 
@@ -114,7 +114,7 @@ class Lab:
         self.timings: dict[str, float] = {}
 
     # Set by start().
-    world: World
+    plan: ScenarioPlan
     dns: Dns
     servers: Server
     front: Postfix
@@ -123,7 +123,7 @@ class Lab:
     @property
     def ca_file(self) -> Path:
         """The certificate of the lab's CA, which clients should trust."""
-        return self.world.pki.ca_file
+        return self.plan.pki.ca_file
 
     def __enter__(self) -> Lab:
         """Start everything."""
@@ -175,10 +175,10 @@ class Lab:
         self.directory = own.outside
 
         at = time.monotonic()
-        self.world = World(Pki(self.directory / "pki"), mapped=not self.isolated)
+        self.plan = ScenarioPlan(Pki(self.directory / "pki"), mapped=not self.isolated)
         (self.directory / "pki").chmod(0o755)
-        self.world.add(self._planned)
-        self._step("world", at)
+        self.plan.add(self._planned)
+        self._step("plan", at)
 
         at = time.monotonic()
         run = runs.make(dns_root)
@@ -187,7 +187,7 @@ class Lab:
         self._exit.callback(self.dns.stop)
         self.servers = self._start_servers()
         self._exit.callback(self.servers.stop)
-        self.dns.start(self.world.records)
+        self.dns.start(self.plan.records)
         self._await_servers()
         self._step("dns and servers", at)
 
@@ -228,18 +228,18 @@ class Lab:
 
     def _write_servers(self) -> None:
         self._generation += 1
-        for host in self.world.hosts.values():
+        for host in self.plan.hosts.values():
             if host.address6 and self.isolated:
                 netns.add_address(host.address6)
         config = {
             "generation": self._generation,
             "record": str(self.directory / "sessions.jsonl"),
             "ready": str(self.directory / "servers.ready"),
-            "listeners": self.world.listeners,
-            "blackholes": self.world.blackholes,
+            "listeners": self.plan.listeners,
+            "blackholes": self.plan.blackholes,
             "silent_dns": [addresses.NAMESERVER_DEAD],
             "policy_host": addresses.POLICY_HOST,
-            "policies": self.world.policies,
+            "policies": self.plan.policies,
         }
         path = self.directory / "servers.json"
         path.with_suffix(".new").write_text(json.dumps(config))
@@ -271,8 +271,8 @@ class Lab:
 
     def _tables(self) -> Tables:
         return Tables(
-            transport={**self.world.transport, MYDOMAIN: ("inbox", f"[{addresses.MAILBOX}]")},
-            tls_policy=self.world.tls_policy,
+            transport={**self.plan.transport, MYDOMAIN: ("inbox", f"[{addresses.MAILBOX}]")},
+            tls_policy=self.plan.tls_policy,
         )
 
     def _start_front(self, root: Path) -> None:
@@ -281,7 +281,7 @@ class Lab:
             root,
             "front",
             addresses.FRONT,
-            certificate=self.world.pki.issue(name).path,
+            certificate=self.plan.pki.issue(name).path,
             ca_file=self.ca_file,
         )
         self._exit.callback(front.stop)
@@ -305,7 +305,7 @@ class Lab:
         front.start(self._tables(), {self.credentials.user: self.credentials.password})
 
     def _start_downstream(self, root: Path) -> None:
-        certificate = self.world.downstream
+        certificate = self.plan.downstream
         assert certificate is not None
         downstream = Postfix(
             root,
@@ -335,13 +335,13 @@ class Lab:
 
     def add(self, scenarios: Iterable[Scenario]) -> None:
         """Add *scenarios* to the running lab."""
-        self.world.add(scenarios)
+        self.plan.add(scenarios)
         self.update()
 
     def update(self) -> None:
-        """Make the servers what ``world`` now says; for a test that changed it by hand."""
+        """Make the servers what ``plan`` now says; for a test that changed it by hand."""
         self.update_servers()
-        self.dns.update(self.world.records)
+        self.dns.update(self.plan.records)
         if self._want_front:
             self.front.reload(self._tables())
 
@@ -373,14 +373,14 @@ class Lab:
 
     def hosts(self, scenario: Scenario | str) -> list[Host]:
         """The MX hosts of a scenario."""
-        return self.world.hosts_of(self._scenario(scenario))
+        return self.plan.hosts_of(self._scenario(scenario))
 
     def recipients(self, scenario: Scenario | str) -> list[str]:
         """The envelope recipients of a scenario."""
-        return self.world.recipients(self._scenario(scenario))
+        return self.plan.recipients(self._scenario(scenario))
 
     def _scenario(self, scenario: Scenario | str) -> Scenario:
-        return self.world.scenarios[scenario] if isinstance(scenario, str) else scenario
+        return self.plan.scenarios[scenario] if isinstance(scenario, str) else scenario
 
     def send(
         self,

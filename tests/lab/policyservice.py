@@ -20,7 +20,7 @@ import dns.rcode
 
 from tests.lab.dns import query
 from tests.lab.errors import LabError
-from tests.support.world import policy_entry
+from tests.support.scenarioplan import policy_entry
 
 PORT = 8461
 """That of postfix-mta-sts-resolver."""

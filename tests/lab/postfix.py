@@ -83,7 +83,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class Tables:
-    """What a front MTA's lookup tables hold; ``world.World`` has these."""
+    """What a front MTA's lookup tables hold; ``scenarioplan.ScenarioPlan`` has these."""
 
     transport: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     tls_policy: Mapping[str, str] = field(default_factory=dict)

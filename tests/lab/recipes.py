@@ -299,7 +299,7 @@ def postfix(
         _root(version),
         version.name,
         version.address,
-        certificate=lab.world.pki.issue(name).path,
+        certificate=lab.plan.pki.issue(name).path,
         ca_file=lab.ca_file,
     )
     try:
@@ -370,7 +370,7 @@ def sendmail(
         version.name,
         version.address,
         host=name,
-        certificate=lab.world.pki.issue(name).path,
+        certificate=lab.plan.pki.issue(name).path,
         ca_file=lab.ca_file,
     )
     try:

@@ -110,12 +110,12 @@ def _serve(lab: Lab, one: Case, number: int) -> Server:
     made = make(one, host, domain)
     pem = lab.directory / f"cross-{one.id}.pem"
     pem.write_bytes(made.pem)
-    lab.world.records[ZONE] += [
+    lab.plan.records[ZONE] += [
         f"{domain}. 300 MX 10 {host}.",
         f"{host}. 300 A {address}",
         *(f"_25._tcp.{host}. 300 TLSA {record}" for record in made.tlsa),
     ]
-    lab.world.listeners.append(
+    lab.plan.listeners.append(
         {
             "address": address,
             "port": 25,

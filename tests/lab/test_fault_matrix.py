@@ -126,7 +126,7 @@ def _mx(count: int) -> Callable[[Lab, Scenario], None]:
 
     def prepare(lab: Lab, scenario: Scenario) -> None:
         owner = name_of(lab, scenario)
-        lab.world.records["sig.test"] += [
+        lab.plan.records["sig.test"] += [
             f"{owner}. 300 MX {100 + number} {number:x}.{owner}." for number in range(count)
         ]
 
@@ -135,14 +135,14 @@ def _mx(count: int) -> Callable[[Lab, Scenario], None]:
 
 def _addresses(lab: Lab, scenario: Scenario) -> None:
     (host,) = lab.hosts(scenario)
-    lab.world.records["sig.test"] += [
+    lab.plan.records["sig.test"] += [
         f"{host.name}. 300 A 127.9.{number // 250}.{1 + number % 250}" for number in range(1_500)
     ]
 
 
 def _loop(lab: Lab, scenario: Scenario) -> None:
     owner = name_of(lab, scenario)
-    lab.world.records["uns.test"] += [
+    lab.plan.records["uns.test"] += [
         f"{owner}. 300 CNAME other.{owner}.",
         f"other.{owner}. 300 CNAME {owner}.",
     ]
@@ -150,7 +150,7 @@ def _loop(lab: Lab, scenario: Scenario) -> None:
 
 def _ttl(seconds: int) -> Callable[[Lab, Scenario], None]:
     def prepare(lab: Lab, scenario: Scenario) -> None:
-        records = lab.world.records["sig.test"]
+        records = lab.plan.records["sig.test"]
         for number, line in enumerate(records):
             if f"{scenario.id}." in line:
                 records[number] = line.replace(" 300 ", f" {seconds} ", 1)
@@ -161,7 +161,7 @@ def _ttl(seconds: int) -> Callable[[Lab, Scenario], None]:
 def _delegated(lab: Lab, scenario: Scenario) -> None:
     """The domain is a zone of its own, whose server is ours."""
     owner = name_of(lab, scenario)
-    lab.world.records["uns.test"] += [
+    lab.plan.records["uns.test"] += [
         f"{owner}. 300 NS ns.{owner}.",
         f"ns.{owner}. 300 A {NAMESERVER}",
     ]
@@ -172,7 +172,7 @@ def _elsewhere(lab: Lab, scenario: Scenario) -> None:
     name = f"mta-sts.{name_of(lab, scenario)}" if scenario.domains[0].sts else ""
     (host,) = lab.hosts(scenario)
     for zone in ("sig.test", "uns.test"):
-        records = lab.world.records[zone]
+        records = lab.plan.records[zone]
         for number, line in enumerate(records):
             if line.startswith(f"{name or host.name}. ") and " A " in line:
                 records[number] = f"{name or host.name}. 300 A 10.1.2.3"
@@ -237,7 +237,7 @@ def _pem(lab: Lab, fault: Fault) -> Path:
     if fault.name == "chain-100":
         path.write_bytes(own + lab.ca_file.read_bytes() * 98)
     elif fault.name == "mebibyte":
-        path.write_bytes(with_a_mebibyte(own, lab.world.pki.authority.key))
+        path.write_bytes(with_a_mebibyte(own, lab.plan.pki.authority.key))
     else:
         return host.certificate.path
     return path
@@ -247,7 +247,7 @@ def _rsa_16384_in_dns(lab: Lab, scenario: Scenario) -> None:
     certificate = x509.load_pem_x509_certificate(RSA_16384.read_bytes())
     digest = hashlib.sha256(spki(certificate.public_key())).hexdigest()
     (host,) = lab.hosts(scenario)
-    lab.world.records["sig.test"].append(f"_25._tcp.{host.name}. 300 TLSA 3 1 1 {digest}")
+    lab.plan.records["sig.test"].append(f"_25._tcp.{host.name}. 300 TLSA 3 1 1 {digest}")
 
 
 def endless_handshake(client: socket.socket) -> None:
@@ -502,7 +502,7 @@ def milter(lab: Lab) -> Iterator[Milter]:
 @pytest.fixture(scope="module")
 def happened(lab: Lab, milter: Milter) -> Iterator[dict[str, Future[Happened]]]:
     """All of it, at once; each test waits for its own."""
-    lab.world.add([GOOD, *(fault.scenario for fault in FAULTS.values())])
+    lab.plan.add([GOOD, *(fault.scenario for fault in FAULTS.values())])
     for fault in FAULTS.values():
         if fault.prepare is not None:
             fault.prepare(lab, fault.scenario)

@@ -56,7 +56,7 @@ def milter(lab: Lab) -> Iterator[Milter]:
     with contextlib.ExitStack() as stack:
         for (way, length), scenario in PLACES.items():
             (host,) = lab.hosts(scenario)
-            issued = lab.world.pki.issue(host.name, chain=WAYS[way][1], intermediates=length)
+            issued = lab.plan.pki.issue(host.name, chain=WAYS[way][1], intermediates=length)
             stack.enter_context(HostileServer(host.address, issued.path))
         yield stack.enter_context(knowing_all(lab))
 

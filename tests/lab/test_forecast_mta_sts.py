@@ -179,7 +179,7 @@ def test_r56_compliant_is_what_the_policy_confirms_and_the_certificate_names(
 ) -> None:
     told = {}
     for name in ("good", "wildcard", "wildcard-two-labels", "second", "first", "signed"):
-        scenario = lab.world.scenarios[f"sts-{style}-req-dane-enforce-{name}"]
+        scenario = lab.plan.scenarios[f"sts-{style}-req-dane-enforce-{name}"]
         accepted = lab.send(scenario, authenticated=True)
         line = milter.recipient(accepted.queue_id)
         told[name] = (line["forecast"], line["compliant"])

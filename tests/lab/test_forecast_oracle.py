@@ -32,7 +32,7 @@ from tests.lab.milter import Milter
 from tests.lab.postfix import transport_name
 from tests.lab.sweep import PROBE, differences, knowing_all, send, sweep
 from tests.support.scenario import Scenario, load
-from tests.support.worlds import requirement_of
+from tests.support.scenarioevidence import requirement_of
 from tests.unit.forecast.test_oracle import NOT_KNOWABLE, SETTINGS_NOT_MIRRORED
 
 pytestmark = pytest.mark.lab
@@ -64,7 +64,7 @@ def questions(lab: Lab, scenario: Scenario) -> Iterator[Question]:
     requirement = requirement_of(scenario)
     for recipient in lab.recipients(scenario):
         domain = recipient.rpartition("@")[2]
-        table = lab.world.transport
+        table = lab.plan.transport
         profile, nexthop = table[recipient if recipient in table else domain]
         yield Question(
             str(parse(nexthop or domain)), transport_name(profile), requirement, requirement
@@ -191,6 +191,6 @@ def test_what_only_mail_itself_would_show_is_forecast_as_a_server_that_takes_it(
     lab: Lab, milter: Milter, name: str
 ) -> None:
     """Decided after the EHLO inside TLS, or by the age of the message: no probe sends MAIL."""
-    _, forecasts, deliveries = send(lab, milter, lab.world.scenarios[name])
+    _, forecasts, deliveries = send(lab, milter, lab.plan.scenarios[name])
     assert {status for status, _ in forecasts.values()} <= {"2.0.0", "4.7.5"}
     assert forecasts != deliveries, f"{NOT_KNOWABLE[name]} decides no longer?"

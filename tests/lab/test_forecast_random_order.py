@@ -191,7 +191,7 @@ async def test_r11_so_it_is_with_servers_at_random(
 def test_among_deliveries_the_one_that_does_not_satisfy_is_forecast(
     lab: Lab, milter: Milter, sent: dict[str, str]
 ) -> None:
-    scenario = lab.world.scenarios["dice-opportunistic"]
+    scenario = lab.plan.scenarios["dice-opportunistic"]
     line, ends = thrown(lab, milter, scenario, sent[scenario.id])
     assert line["forecast"] == "2.0.0"
     assert line["compliant"] == "false"

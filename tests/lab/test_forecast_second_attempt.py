@@ -222,11 +222,9 @@ def _become(lab: Lab, scenario: Scenario, server: Server | None) -> None:
     """Plan the last server of *scenario* to be this; ``lab.update_servers`` makes it so."""
     host = lab.hosts(scenario)[-1]
     assert host.certificate is not None
-    lab.world.listeners[:] = [
-        item for item in lab.world.listeners if item["address"] != host.address
-    ]
+    lab.plan.listeners[:] = [item for item in lab.plan.listeners if item["address"] != host.address]
     if server is not None:
-        lab.world.listeners.append(
+        lab.plan.listeners.append(
             {
                 "address": host.address,
                 "port": 25,
@@ -240,7 +238,7 @@ def _become(lab: Lab, scenario: Scenario, server: Server | None) -> None:
 @pytest.fixture(scope="module")
 def milter(lab: Lab) -> Iterator[Milter]:
     """A milter that mirrors the transports of these tests."""
-    lab.world.add([item.scenario for item in (*CHANGES, SUSPENDED, *AGED)])
+    lab.plan.add([item.scenario for item in (*CHANGES, SUSPENDED, *AGED)])
     for change in (*CHANGES, SUSPENDED):
         _become(lab, change.scenario, change.before)
     lab.update()

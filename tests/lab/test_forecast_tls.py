@@ -167,18 +167,18 @@ PLACES = {
 
 @pytest.fixture(scope="module")
 def milter(lab: Lab) -> Iterator[Milter]:
-    lab.world.add(PLACES.values())
+    lab.plan.add(PLACES.values())
     with contextlib.ExitStack() as stack:
         for (name, way), scenario in PLACES.items():
             server = SERVERS[name]
             (host,) = lab.hosts(scenario)
             key = KEYS[server.key]()
             path = lab.directory / f"{scenario.id}.pem"
-            path.write_bytes(server.pem(host.name, key, lab.world.pki.authority))
+            path.write_bytes(server.pem(host.name, key, lab.plan.pki.authority))
             if way == "ee":
                 digest = hashlib.sha256(spki(key.public_key())).hexdigest()
                 record = f"_25._tcp.{host.name}. 300 TLSA 3 1 1 {digest}"
-                lab.world.records["sig.test"].append(record)
+                lab.plan.records["sig.test"].append(record)
             stack.enter_context(HostileServer(host.address, path, configure=server.configure))
         lab.update()
         yield stack.enter_context(knowing_all(lab))

@@ -345,21 +345,21 @@ def test_odd_names_of_mail_exchangers_are_to_us_what_they_are_to_postfix(
     (good,) = lab.hosts(GOOD)
     (tlsa,) = (
         line.partition(" TLSA ")[2]
-        for line in lab.world.records["sig.test"]
+        for line in lab.plan.records["sig.test"]
         if line.startswith(f"_25._tcp.{good.name}. ")
     )
     places = {}
     for name, exchange in ODD_EXCHANGES.items():
         alone = Scenario(f"odd-mx-{name}", domains=(Domain(kind="nodata"),))
         beside = place(f"mx-too-{name}", Mx(pref=20))
-        lab.world.add([alone, beside])
+        lab.plan.add([alone, beside])
         places[name] = [alone, beside]
         for scenario in places[name]:
             owner = at(scenario)[2:]
             host = exchange.replace("@", owner)
-            lab.world.records["sig.test"].append(f"{owner}. 300 MX 10 {host}.")
+            lab.plan.records["sig.test"].append(f"{owner}. 300 MX 10 {host}.")
             if host.endswith(owner):
-                lab.world.records["sig.test"] += [
+                lab.plan.records["sig.test"] += [
                     f"{host}. 300 A {good.address}",
                     f"_25._tcp.{host}. 300 TLSA {tlsa}",
                 ]

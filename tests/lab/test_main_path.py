@@ -705,7 +705,7 @@ def test_r54_an_internationalized_domain_is_looked_up_as_a_labels(lab: Lab, milt
     where = Scenario(idna.encode(name).decode(), domains=(Domain(mx=(Mx(server=NOREQ),)),))
     lab.add([where])
     # Postfix looks a transport up by the name as it was typed
-    lab.world.transport[f"{name}.sig.test"] = (where.profile, "")
+    lab.plan.transport[f"{name}.sig.test"] = (where.profile, "")
     lab.update()
     with lab.session() as smtp:
         for command in (

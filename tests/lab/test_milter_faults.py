@@ -675,14 +675,14 @@ def test_without_a_resolver_nothing_is_forecast_that_is_not_known(
 def test_with_port_25_blocked_no_domain_is_judged(lab: Lab) -> None:
     """Servers of five networks, to which no packet comes through; then one that is there."""
     blocked = [place(f"blocked{number}") for number in range(MIN_FAILED)]
-    lab.world.add(blocked)
+    lab.plan.add(blocked)
     for number, where in enumerate(blocked):
         (host,) = lab.hosts(where)
-        records = lab.world.records["sig.test"]
+        records = lab.plan.records["sig.test"]
         records[records.index(f"{host.name}. 300 A {host.address}")] = (
             f"{host.name}. 300 A 127.61.{number}.1"
         )
-        lab.world.blackholes.append(f"127.61.{number}.1")
+        lab.plan.blackholes.append(f"127.61.{number}.1")
     lab.update()
 
     def ask(where: Scenario) -> tuple[str, str]:

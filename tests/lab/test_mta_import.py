@@ -166,7 +166,7 @@ def test_each_recorded_profile_is_what_the_lab_configures_by_hand(front: Front) 
             table = dict(mirrored.tls_policy)
             assert table == {
                 tlspolicy.key(key): tlspolicy.parse(tlspolicy.as_mirrored(entry)[0])
-                for key, entry in front.lab.world.tls_policy.items()
+                for key, entry in front.lab.plan.tls_policy.items()
             }, name
             assert {str(entry.level) for entry in table.values()} == {"secure"}
 

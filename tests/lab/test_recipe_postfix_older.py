@@ -81,7 +81,7 @@ def domain(item: Scenario) -> str:
 
 @pytest.fixture(scope="module", params=VERSIONS)
 def site(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Site[Postfix]]:
-    if DOMAINS[0].id not in lab.world.scenarios:
+    if DOMAINS[0].id not in lab.plan.scenarios:
         lab.add(DOMAINS)
     site = recipes.postfix(
         lab,
@@ -294,7 +294,7 @@ def test_a_policy_service_and_certificates_do_as_well_as_dane(site: Site[Postfix
     )
     site.mta.reload()
     try:
-        with PolicyService(site.lab.world.tls_policy.get) as service:
+        with PolicyService(site.lab.plan.tls_policy.get) as service:
             name = subject(site, "sts")
             sent = site.send(site.rcpt(STS), subject=name)
             (delivery,) = site.mta.log.wait(sent.queue_id)

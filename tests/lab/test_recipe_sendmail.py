@@ -71,7 +71,7 @@ def rules() -> dict[str, object]:
 
 @pytest.fixture(scope="module", params=SENDMAIL)
 def site(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Site[Sendmail]]:
-    if DOMAINS[0].id not in lab.world.scenarios:
+    if DOMAINS[0].id not in lab.plan.scenarios:
         lab.add(DOMAINS)
     site = recipes.sendmail(
         lab,
@@ -351,7 +351,7 @@ def set_server(
     """Make the server of *item* another one."""
     (listener,) = [
         listener
-        for listener in site.lab.world.listeners
+        for listener in site.lab.plan.listeners
         if listener["address"] == site.address(item)
     ]
     listener["server"] |= {"starttls": starttls, "rcpt_reply": rcpt_reply}

@@ -41,7 +41,7 @@ DOMAIN = scenario("tag-remote", server(tlsa=[], starttls="none"))
 
 @pytest.fixture(scope="module", params=[*POSTFIX, *SENDMAIL])
 def site(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Site[Postfix] | Site[Sendmail]]:
-    if DOMAIN.id not in lab.world.scenarios:
+    if DOMAIN.id not in lab.plan.scenarios:
         lab.add([DOMAIN])
     name = request.param
     if name in SENDMAIL:

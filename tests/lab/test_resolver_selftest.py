@@ -141,7 +141,7 @@ def test_r20_each_lie_is_found_out(lab: Lab, lie: Lie, name: str) -> None:
 
 @pytest.mark.parametrize("lie", LIES)
 def test_r20_a_service_with_a_lying_resolver_calls_nothing_secure(lab: Lab, lie: Lie) -> None:
-    scenario = lab.world.scenarios["a-ok"]
+    scenario = lab.plan.scenarios["a-ok"]
     transport = {transport_name(scenario.profile): profile_settings(scenario)}
     with (
         liar(lie) as address,
@@ -175,7 +175,7 @@ def test_a_service_with_an_honest_resolver_says_so_and_stays_quiet(lab: Lab) -> 
 
 def check(lab: Lab, directory: Path, nameserver: str) -> tuple[int, str, bool]:
     """What ``check`` without a service says of a-ok: exit status, forecast, security."""
-    scenario = lab.world.scenarios["a-ok"]
+    scenario = lab.plan.scenarios["a-ok"]
     config = directory / "config.toml"
     names = "".join(f'{key} = "{value}"\n' for key, value in NAMES.items())
     config.write_text(

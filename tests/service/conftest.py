@@ -18,8 +18,8 @@ from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
 from tests.lab.roots import REDIS, ensure
 from tests.support.authority import Authority
-from tests.support.cliworld import World
 from tests.support.dnsserver import DnsServer
+from tests.support.domains import Domains
 from tests.support.milterprocess import MilterProcess
 from tests.support.processes import Process
 from tests.support.redisserver import RedisServer
@@ -114,6 +114,6 @@ def redis(redis_root: Path, request: pytest.FixtureRequest) -> Iterator[RedisSer
 
 
 @pytest.fixture
-async def world(tmp_path: Path, authority: Authority) -> AsyncIterator[World]:
-    async with DnsServer() as dns, World(tmp_path, dns, authority) as world:
+async def world(tmp_path: Path, authority: Authority) -> AsyncIterator[Domains]:
+    async with DnsServer() as dns, Domains(tmp_path, dns, authority) as world:
         yield world

@@ -17,7 +17,8 @@ from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.counting import Counters, Gauges
-from tests.support.cliworld import World, command, start
+from tests.support.command import command, start
+from tests.support.domains import Domains
 from tests.support.engineview import SetEngine
 
 NO_REQUIRETLS = b"250 mx.test\r\n"
@@ -30,17 +31,17 @@ def closed_port() -> int:
         return port
 
 
-async def good(world: World) -> str:
+async def good(world: Domains) -> str:
     server = await world.server("mx.good.test")
     return f"[mx.good.test]:{server.port}"
 
 
-async def bad(world: World) -> str:
+async def bad(world: Domains) -> str:
     server = await world.server("mx.bad.test", ehlo_tls=NO_REQUIRETLS)
     return f"[mx.bad.test]:{server.port}"
 
 
-def down(world: World) -> str:
+def down(world: Domains) -> str:
     port = closed_port()
     world.down("mx.down.test", port)
     return f"[mx.down.test]:{port}"
@@ -49,37 +50,37 @@ def down(world: World) -> str:
 # ---------------------------------------------------------------- exit status
 
 
-async def test_a_delivery_that_would_be_made_is_status_0(world: World) -> None:
+async def test_a_delivery_that_would_be_made_is_status_0(world: Domains) -> None:
     done = await command("check", await good(world), "--config", world.config())
     assert done.status == 0, done
     assert done.err == ""
 
 
-async def test_a_delivery_that_would_fail_for_good_is_status_1(world: World) -> None:
+async def test_a_delivery_that_would_fail_for_good_is_status_1(world: Domains) -> None:
     done = await command("check", await bad(world), "--config", world.config())
     assert done.status == 1, done
 
 
-async def test_a_delivery_that_would_be_deferred_is_status_75(world: World) -> None:
+async def test_a_delivery_that_would_be_deferred_is_status_75(world: Domains) -> None:
     done = await command("check", down(world), "--config", world.config())
     assert done.status == 75, done
 
 
-async def test_what_is_not_known_is_status_75(world: World) -> None:
+async def test_what_is_not_known_is_status_75(world: Domains) -> None:
     config = world.config("probe.enabled = false")
     done = await command("check", await good(world), "--config", config, "--format", "json")
     assert done.status == 75, done
     assert done.json[0]["forecast"]["outcome"] == "unknown"
 
 
-async def test_the_worst_of_several_is_the_status(world: World) -> None:
+async def test_the_worst_of_several_is_the_status(world: Domains) -> None:
     config = world.config()
     fine, wrong, away = await good(world), await bad(world), down(world)
     assert (await command("check", fine, away, "--config", config)).status == 75
     assert (await command("check", away, wrong, fine, "--config", config)).status == 1
 
 
-async def test_a_noncompliant_delivery_is_status_0(world: World) -> None:
+async def test_a_noncompliant_delivery_is_status_0(world: Domains) -> None:
     # the MX is unsigned, the host's TLSA records are not: Postfix delivers, the RFC would not
     server = await world.server("mx.half.test")
     world.mx("half.test", "mx.half.test")
@@ -93,7 +94,7 @@ async def test_a_noncompliant_delivery_is_status_0(world: World) -> None:
     assert report["rfc8689"] == {"status": "5.7.10", "reason": "mx_lookup_insecure"}
 
 
-async def test_a_malformed_next_hop_is_status_2_and_nothing_is_asked(world: World) -> None:
+async def test_a_malformed_next_hop_is_status_2_and_nothing_is_asked(world: Domains) -> None:
     done = await command("check", "good.test", "[a", "b..c", "--config", world.config())
     assert done.status == 2
     assert done.out == ""
@@ -118,7 +119,7 @@ async def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
     assert done.err
 
 
-async def test_ctrl_c_is_no_verdict(world: World) -> None:
+async def test_ctrl_c_is_no_verdict(world: Domains) -> None:
     connected = asyncio.Event()
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -142,7 +143,7 @@ async def test_ctrl_c_is_no_verdict(world: World) -> None:
 # ---------------------------------------------------------------- JSON
 
 
-async def test_json_has_the_promised_keys_and_nothing_else(world: World) -> None:
+async def test_json_has_the_promised_keys_and_nothing_else(world: Domains) -> None:
     server = await world.server("mx.good.test")
     world.mx("good.test", "mx.good.test")
     config = world.config(f"probe.port = {server.port}")
@@ -189,7 +190,7 @@ async def test_json_has_the_promised_keys_and_nothing_else(world: World) -> None
     }
 
 
-async def test_json_has_an_object_for_each_next_hop_in_order(world: World) -> None:
+async def test_json_has_an_object_for_each_next_hop_in_order(world: Domains) -> None:
     fine, wrong = await good(world), await bad(world)
     config = world.config()
     asked = [wrong, fine, wrong]
@@ -198,7 +199,7 @@ async def test_json_has_an_object_for_each_next_hop_in_order(world: World) -> No
     assert [report["forecast"]["status"] for report in done.json] == ["5.7.30", "2.0.0", "5.7.30"]
 
 
-async def test_the_requirement_is_taken_as_carried(world: World) -> None:
+async def test_the_requirement_is_taken_as_carried(world: Domains) -> None:
     wrong = await bad(world)
     config = world.config()
     for requirement, status in (("none", 0), ("tls-required-no", 0), ("requiretls", 1)):
@@ -210,7 +211,7 @@ async def test_the_requirement_is_taken_as_carried(world: World) -> None:
         assert done.json[0]["requirement"] == requirement
 
 
-async def test_the_transport_decides_how_it_is_judged(world: World) -> None:
+async def test_the_transport_decides_how_it_is_judged(world: Domains) -> None:
     wrong = await bad(world)
     config = world.config('[mta.transport.lax]\nrequiretls_policy = "opportunistic"')
     assert (await command("check", wrong, "--config", config)).status == 1
@@ -218,7 +219,7 @@ async def test_the_transport_decides_how_it_is_judged(world: World) -> None:
 
 
 async def test_all_servers_are_looked_at_also_where_the_mta_would_not_connect(
-    world: World,
+    world: Domains,
 ) -> None:
     server = await world.server("mx.good.test")
     config = world.config('mta.tls_security_level = "may"'.replace("mta.", "mta.transport.may."))
@@ -235,7 +236,7 @@ async def test_all_servers_are_looked_at_also_where_the_mta_would_not_connect(
 # ---------------------------------------------------------------- text
 
 
-async def test_text_tells_host_by_host_then_both_verdicts_then_why(world: World) -> None:
+async def test_text_tells_host_by_host_then_both_verdicts_then_why(world: Domains) -> None:
     server = await world.server("mx1.mixed.test", ehlo_tls=NO_REQUIRETLS)
     world.down("mx2.mixed.test", server.port, "127.0.0.9")
     world.mx("mixed.test", "mx1.mixed.test", "mx2.mixed.test")
@@ -264,7 +265,7 @@ async def test_text_tells_host_by_host_then_both_verdicts_then_why(world: World)
 MARKUP = "no [/] [green]2.0.0 all well[/] [link=http://evil.example]see[/link] :smile:"
 
 
-async def test_r62_what_a_server_says_is_no_markup_of_the_terminal(world: World) -> None:
+async def test_r62_what_a_server_says_is_no_markup_of_the_terminal(world: Domains) -> None:
     server = await world.server("mx.markup.test", banner=f"554 {MARKUP}\r\n".encode())
     world.mx("markup.test", "mx.markup.test")
     config = world.config(f"probe.port = {server.port}")
@@ -273,7 +274,7 @@ async def test_r62_what_a_server_says_is_no_markup_of_the_terminal(world: World)
     assert MARKUP in " ".join(done.out.split())
 
 
-async def test_text_for_a_pipe_is_plain_and_fits(world: World) -> None:
+async def test_text_for_a_pipe_is_plain_and_fits(world: Domains) -> None:
     done = await command("check", await good(world), "--config", world.config())
     assert "\x1b" not in done.out
     assert all(len(line) <= 100 and line == line.rstrip() for line in done.out.splitlines())
@@ -302,7 +303,7 @@ class Warm:
         await self.source.close()
 
 
-async def test_a_running_engine_with_the_same_settings_is_asked(world: World) -> None:
+async def test_a_running_engine_with_the_same_settings_is_asked(world: Domains) -> None:
     server = await world.server("mx.good.test")
     hop = f"[mx.good.test]:{server.port}"
     path = world.config("milter.workers = 4")
@@ -316,7 +317,7 @@ async def test_a_running_engine_with_the_same_settings_is_asked(world: World) ->
         assert server.connections == 2
 
 
-async def test_an_engine_with_other_settings_is_not_asked(world: World) -> None:
+async def test_an_engine_with_other_settings_is_not_asked(world: Domains) -> None:
     server = await world.server("mx.good.test")
     hop = f"[mx.good.test]:{server.port}"
     theirs = world.config("mta.mx_address_limit = 1", name="theirs.toml")
@@ -327,7 +328,7 @@ async def test_an_engine_with_other_settings_is_not_asked(world: World) -> None:
         assert server.connections == 2
 
 
-async def test_an_engine_that_does_not_answer_delays_little(world: World) -> None:
+async def test_an_engine_that_does_not_answer_delays_little(world: Domains) -> None:
     fine = await good(world)
     path = world.config()
     with socket.socket(socket.AF_UNIX) as mute:

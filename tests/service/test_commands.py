@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.support.cliworld import PROGRAM
+from tests.support.command import PROGRAM
 from tests.support.paths import REPOSITORY
 
 

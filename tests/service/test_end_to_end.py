@@ -16,8 +16,8 @@ from requiretls_milter.ipc import query
 from requiretls_milter.model import Feature, ProbeStage
 from tests.support.authority import Authority
 from tests.support.dnsserver import SILENT, failure
+from tests.support.internet import WITHOUT_REQUIRETLS, Internet, loopback_internet
 from tests.support.service import MACROS, Service
-from tests.support.serviceworld import WITHOUT_REQUIRETLS, World, world
 from tests.support.smtpserver import EHLO_TLS, Close
 from tests.support.waiting import eventually
 
@@ -25,18 +25,18 @@ Make = Callable[..., Service]
 
 
 @pytest.fixture(scope="module")
-def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("world")) as one:
+def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
+    with loopback_internet(tmp_path_factory.mktemp("world")) as one:
         yield one
 
 
-def test_a_next_hop_that_keeps_requiretls_is_forecast_so(make: Make, internet: World) -> None:
+def test_a_next_hop_that_keeps_requiretls_is_forecast_so(make: Make, internet: Internet) -> None:
     service = make(internet.config, workers=1).start()
     (tag,) = service.send("<bob@good.test>")
     assert "requirement=requiretls; source=esmtp; forecast=2.0.0; reason=ok; " in tag
 
 
-def test_without_a_ca_file_the_systems_authorities_count(make: Make, internet: World) -> None:
+def test_without_a_ca_file_the_systems_authorities_count(make: Make, internet: Internet) -> None:
     """As it is by default; OpenSSL is told of another system."""
     config = internet.config.replace(f'ca_file = "{internet.ca_file}"', "")
     config = config.replace('"dane"', '"secure"')
@@ -49,7 +49,7 @@ def test_without_a_ca_file_the_systems_authorities_count(make: Make, internet: W
 
 
 def test_a_server_without_requiretls_is_a_bounce_forecast_and_refused_by_rule(
-    make: Make, internet: World
+    make: Make, internet: Internet
 ) -> None:
     service = make(internet.config + '[rules]\nmode = "reject"\n', workers=1).start()
     with service.client() as session:
@@ -64,7 +64,7 @@ def test_a_server_without_requiretls_is_a_bounce_forecast_and_refused_by_rule(
 
 
 def test_the_server_is_called_once_for_many_messages_and_both_workers(
-    make: Make, internet: World
+    make: Make, internet: Internet
 ) -> None:
     service = make(internet.config, workers=2).start()
     before = internet.good.connections
@@ -74,7 +74,7 @@ def test_the_server_is_called_once_for_many_messages_and_both_workers(
 
 
 def test_metrics_add_up_over_workers_their_deaths_and_that_of_the_engine(
-    make: Make, internet: World
+    make: Make, internet: Internet
 ) -> None:
     service = make(internet.config, workers=2).start()
     sent = 'messages_total{action="accept",requirement="requiretls"}'
@@ -108,7 +108,7 @@ RENEWING = "<bob@renewing.test>"
 
 
 def test_what_is_lost_is_deferred_for_its_grace_and_told_then_refused(
-    make: Make, internet: World
+    make: Make, internet: Internet
 ) -> None:
     """Of a server that offered REQUIRETLS until now: 451, in any worker, and counted once."""
     rules = '[rules]\nmode = "reject"\ndowngrade_grace = 10\n'
@@ -138,7 +138,7 @@ def test_what_is_lost_is_deferred_for_its_grace_and_told_then_refused(
     assert [line["kind"] for line in service.events("restored")] == ["requiretls"]
 
 
-def test_what_cannot_be_reached_is_not_lost(make: Make, internet: World) -> None:
+def test_what_cannot_be_reached_is_not_lost(make: Make, internet: Internet) -> None:
     """A server that hangs up, and a resolver that fails: deferred by the MTA, no downgrade."""
     service = make(internet.config + '[rules]\nmode = "reject"\n', workers=1).start()
     assert "forecast=2.0.0" in service.send(RENEWING)[0]
@@ -178,7 +178,7 @@ def rcpt(service: Service, recipient: str) -> str:
 
 @pytest.mark.parametrize("form", ["logfmt", "json"])
 def test_the_log_of_a_service_that_only_looks_tells_whom_a_stricter_mode_would_hit(
-    make: Make, internet: World, form: str
+    make: Make, internet: Internet, form: str
 ) -> None:
     service = make(internet.config, workers=2)
     written = service.config_path.read_text()
@@ -198,7 +198,9 @@ def test_the_log_of_a_service_that_only_looks_tells_whom_a_stricter_mode_would_h
     }
 
 
-def test_a_configured_domain_is_shown_ready_without_any_mail(make: Make, internet: World) -> None:
+def test_a_configured_domain_is_shown_ready_without_any_mail(
+    make: Make, internet: Internet
+) -> None:
     rules = "".join(
         f'[rules.recipient."{domain}"]\nmode = "monitor"\n'
         for domain in ("good.test", "lacking.test", ".good.test")
@@ -210,7 +212,7 @@ def test_a_configured_domain_is_shown_ready_without_any_mail(make: Make, interne
 
 
 def test_the_command_line_shares_the_evidence_of_the_running_engine(
-    make: Make, internet: World
+    make: Make, internet: Internet
 ) -> None:
     service = make(internet.config, workers=1).start()
     path = str(service.engine_path)
@@ -230,7 +232,7 @@ def test_the_command_line_shares_the_evidence_of_the_running_engine(
 
 
 def test_a_new_ca_file_that_cannot_be_used_leaves_the_old_configuration_in_force(
-    make: Make, internet: World
+    make: Make, internet: Internet
 ) -> None:
     service = make(internet.config, workers=1).start()
     broken = service.directory / "ca.pem"
@@ -244,7 +246,9 @@ def test_a_new_ca_file_that_cannot_be_used_leaves_the_old_configuration_in_force
     eventually(lambda: service.metric("config_last_reload_successful") == 0)
 
 
-def test_a_reload_reads_the_authorities_again(make: Make, internet: World, tmp_path: Path) -> None:
+def test_a_reload_reads_the_authorities_again(
+    make: Make, internet: Internet, tmp_path: Path
+) -> None:
     """One that was taken off the file vouches for nothing from then on."""
     ca_file = tmp_path / "ca.pem"
     ca_file.write_bytes(internet.ca_file.read_bytes())
@@ -260,7 +264,7 @@ def test_a_reload_reads_the_authorities_again(make: Make, internet: World, tmp_p
     assert "forecast=5.7.10; reason=certificate_not_verified" in tag
 
 
-def test_the_engine_keeps_the_limits_of_the_configuration(make: Make, internet: World) -> None:
+def test_the_engine_keeps_the_limits_of_the_configuration(make: Make, internet: Internet) -> None:
     limits = "[limits]\nmetrics_connections = 1\ngatherings = 1\n"
     service = make(internet.config + limits, workers=1).start()
     refused = (ConnectionError, urllib.error.URLError)
@@ -277,7 +281,7 @@ def test_the_engine_keeps_the_limits_of_the_configuration(make: Make, internet: 
 
 
 def test_a_reload_takes_new_limits_and_tells_which_wait_for_a_restart(
-    make: Make, internet: World
+    make: Make, internet: Internet
 ) -> None:
     service = make(internet.config, workers=1).start()
     assert "forecast=2.0.0" in service.send("<bob@good.test>")[0]
@@ -290,7 +294,7 @@ def test_a_reload_takes_new_limits_and_tells_which_wait_for_a_restart(
     assert "forecast=2.0.0" in service.send("<bob@good.test>")[0]
 
 
-def test_a_reload_judges_anew(make: Make, internet: World) -> None:
+def test_a_reload_judges_anew(make: Make, internet: Internet) -> None:
     service = make(internet.config, workers=1).start()
     assert "forecast=2.0.0" in service.send("<bob@good.test>")[0]
     service.configure(internet.config.replace('"dane"', '"may"'))
@@ -299,6 +303,6 @@ def test_a_reload_judges_anew(make: Make, internet: World) -> None:
     assert "forecast=5.7.10" in service.send("<bob@good.test>")[0]
 
 
-def test_a_resolver_that_validates_is_shown(make: Make, internet: World) -> None:
+def test_a_resolver_that_validates_is_shown(make: Make, internet: Internet) -> None:
     service = make(internet.config, workers=1).start()
     eventually(lambda: service.metric("resolver_validates") == 1)

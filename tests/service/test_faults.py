@@ -20,10 +20,10 @@ import pytest
 from requiretls_milter.engine.outage import MIN_FAILED
 from tests.service.conftest import QUIET
 from tests.support.dnsserver import failure
+from tests.support.internet import Internet, loopback_internet
 from tests.support.milterclient import MilterClient
 from tests.support.processes import alive
 from tests.support.service import MACROS, Service
-from tests.support.serviceworld import World, world
 from tests.support.waiting import eventually
 
 Make = Callable[..., Service]
@@ -49,8 +49,8 @@ except PermissionError:
 
 
 @pytest.fixture(scope="module")
-def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("world")) as one:
+def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
+    with loopback_internet(tmp_path_factory.mktemp("world")) as one:
         yield one
 
 
@@ -63,7 +63,7 @@ def mdwe_is_there() -> bool:
 
 @pytest.mark.skipif(not mdwe_is_there(), reason="this kernel has no PR_SET_MDWE")
 def test_the_service_runs_where_no_memory_is_both_writable_and_executable(
-    make: Make, internet: World
+    make: Make, internet: Internet
 ) -> None:
     below = [sys.executable, "-c", UNDER_MDWE]
     proof = subprocess.run([*below, sys.executable, "-c", EXECUTABLE], check=False)
@@ -123,7 +123,7 @@ def passes(client: MilterClient) -> bool:
 
 
 def test_an_engine_out_of_descriptors_calls_nothing_secure_and_comes_back(
-    make: Make, internet: World
+    make: Make, internet: Internet
 ) -> None:
     service = make(internet.config + "retry_after = 1\n", workers=1).start()
     engine = service.children["engine"]
@@ -174,7 +174,7 @@ def test_without_a_resolver_it_is_we_and_mail_goes_on(make: Make) -> None:
 
 
 def test_dead_zones_are_no_outage_and_one_ends_without_any_mail(
-    make: Make, internet: World
+    make: Make, internet: Internet
 ) -> None:
     config = internet.config.replace("[probe]\n", "[probe]\nretry_after = 1\n")
     often = {"engine.process.RECHECK_TICK": 0.05, "engine.reachability.MIN_RECHECK_INTERVAL": 0.2}

@@ -16,9 +16,9 @@ import pytest
 
 from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
+from tests.support.internet import Internet, loopback_internet
 from tests.support.paths import REPOSITORY
 from tests.support.service import Service
-from tests.support.serviceworld import World, world
 
 LOCKED_FOR = ("CPython", "3.11", "x86_64")
 """As the files' first lines say."""
@@ -124,8 +124,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("world")) as one:
+def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
+    with loopback_internet(tmp_path_factory.mktemp("world")) as one:
         yield one
 
 
@@ -143,7 +143,7 @@ def test_nothing_else_is_installed_and_nothing_is_missing(installed: Path) -> No
 
 
 def test_from_what_is_locked_the_service_runs_and_the_commands_work(
-    installed: Path, internet: World
+    installed: Path, internet: Internet
 ) -> None:
     program = installed / "bin" / "requiretls-milter"
     service = Service(internet.config, program=[str(program)])

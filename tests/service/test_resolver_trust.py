@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.dnsserver import failure, found
+from tests.support.internet import Internet, loopback_internet
 from tests.support.service import Service
-from tests.support.serviceworld import World, world
 from tests.support.waiting import eventually
 
 OFTEN = {
@@ -22,8 +22,8 @@ LIE = found("unsigned.test. 60 IN A 192.0.2.1", ad=True)
 
 
 @pytest.fixture(scope="module")
-def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("world")) as one:
+def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
+    with loopback_internet(tmp_path_factory.mktemp("world")) as one:
         one.dns.set("signed.test", "A", found("signed.test. 60 IN A 192.0.2.1", ad=True))
         one.dns.set("bogus.test", "A", failure())
         one.dns.set("unsigned.test", "A", HONEST)
@@ -31,7 +31,7 @@ def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def test_r20_what_was_kept_from_a_resolver_is_forgotten_when_it_is_found_to_lie(
-    make: Callable[..., Service], internet: World
+    make: Callable[..., Service], internet: Internet
 ) -> None:
     names = (
         '[dns]\nselftest_secure = "signed.test"\nselftest_bogus = "bogus.test"\n'

@@ -15,9 +15,9 @@ from typing import cast
 import pytest
 
 from tests.support.faultmatrix import ROWS
+from tests.support.internet import Internet, loopback_internet
 from tests.support.redisserver import RedisServer
 from tests.support.service import Service
-from tests.support.serviceworld import World, world
 from tests.support.stores import Disk
 from tests.support.waiting import eventually
 
@@ -25,13 +25,13 @@ Make = Callable[[str], Service]
 
 
 @pytest.fixture(scope="module")
-def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("world")) as one:
+def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
+    with loopback_internet(tmp_path_factory.mktemp("world")) as one:
         yield one
 
 
 @pytest.fixture
-def make(internet: World) -> Iterator[Make]:
+def make(internet: Internet) -> Iterator[Make]:
     """Makes services with a store, and ends whatever is left of them."""
     made: list[Service] = []
 
@@ -64,7 +64,7 @@ def assert_good(service: Service) -> None:
 
 
 def test_neither_a_restart_nor_a_killed_engine_has_a_server_called_again(
-    make: Make, internet: World, tmp_path: Path
+    make: Make, internet: Internet, tmp_path: Path
 ) -> None:
     path = tmp_path / "state.db"
     service = make(f"sqlite://{path}").start()
@@ -88,7 +88,7 @@ def test_neither_a_restart_nor_a_killed_engine_has_a_server_called_again(
 
 
 def test_two_services_on_one_redis_call_a_server_once(
-    make: Make, internet: World, redis: RedisServer
+    make: Make, internet: Internet, redis: RedisServer
 ) -> None:
     services = [make(redis.url).start(), make(redis.url).start()]
     before = internet.good.connections
@@ -290,7 +290,7 @@ OF_THE_STORE_ALONE = {
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.row)
 def test_mail_meets_each_fault_of_the_store_and_is_forecast_as_ever(
-    make: Make, internet: World, tmp_path: Path, request: pytest.FixtureRequest, fault: Fault
+    make: Make, internet: Internet, tmp_path: Path, request: pytest.FixtureRequest, fault: Fault
 ) -> None:
     row = ROWS[fault.row]
     service = fault.happens(Store(make, tmp_path, request))
@@ -318,7 +318,7 @@ def test_no_fault_of_the_store_is_left_out() -> None:
 @pytest.mark.parametrize("happens", [no_directory, redis_hangs], ids=["directory", "valkey"])
 def test_the_store_is_taken_up_again_when_it_is_there(
     make: Make,
-    internet: World,
+    internet: Internet,
     tmp_path: Path,
     request: pytest.FixtureRequest,
     happens: Callable[[Store], Service],

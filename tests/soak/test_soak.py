@@ -21,9 +21,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.dnsserver import SILENT, Scripted, failure, found
+from tests.support.internet import Internet, loopback_internet
 from tests.support.milterclient import MilterClient
 from tests.support.service import MACROS, Service
-from tests.support.serviceworld import World, world
 from tests.support.smtpserver import Close, Hang, SmtpServer
 from tests.support.waiting import eventually
 
@@ -65,7 +65,7 @@ LIMITS = {
 class Faults:
     """Switches on one fault after the other, each for a moment."""
 
-    internet: World
+    internet: Internet
     seen: Counter[str] = field(default_factory=Counter)
 
     def one(self, name: str) -> contextlib.AbstractContextManager[None]:
@@ -228,8 +228,8 @@ def size(service: Service) -> Size:
 
 
 @pytest.fixture(scope="module")
-def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("world")) as one:
+def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
+    with loopback_internet(tmp_path_factory.mktemp("world")) as one:
         for kind in ("good", "lacking"):
             for number in range(DOMAINS):
                 name = f"{kind}-{number}.test"
@@ -238,7 +238,7 @@ def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.mark.timeout(300 + MESSAGES // 50)
-def test_nothing_grows_however_much_mail_comes_and_whatever_fails(internet: World) -> None:
+def test_nothing_grows_however_much_mail_comes_and_whatever_fails(internet: Internet) -> None:
     config = f'{internet.config}command_timeout = 1\nretry_after = 1\n[rules]\nmode = "monitor"\n'
     service = Service(config, limits=LIMITS)
     try:
@@ -247,7 +247,7 @@ def test_nothing_grows_however_much_mail_comes_and_whatever_fails(internet: Worl
         service.destroy()
 
 
-def soak(service: Service, internet: World) -> None:
+def soak(service: Service, internet: Internet) -> None:
     figures, faults, end = Figures(), Faults(internet), threading.Event()
     switching = threading.Thread(target=faults.run, args=(end,))
     switching.start()

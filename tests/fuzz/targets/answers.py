@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import atexit
 import functools
 import ipaddress
 from typing import Any
@@ -24,11 +22,10 @@ from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
 from requiretls_milter.syntax.names import address_literal, valid_hostname
 from requiretls_milter.syntax.text import MAX_TEXT
 from tests.fuzz import expect, inputs
+from tests.fuzz.events import EVENTS
 
 HOST = "a.example"
 _CLOCK = 1.8e9
-_EVENTS = asyncio.new_event_loop()
-atexit.register(_EVENTS.close)  # a loop left open is told after pytest's result line
 _QR = 0x8000
 
 
@@ -82,7 +79,7 @@ _NAMESERVER = Nameserver("192.0.2.53", DNS_PORT)
 
 def dns_answer(data: bytes) -> None:
     """Replies, each behind two octets of length; the first octet of all says what is asked."""
-    _EVENTS.run_until_complete(_look_up(data))
+    EVENTS.run_until_complete(_look_up(data))
 
 
 async def _look_up(data: bytes) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import atexit
 import ipaddress
 import re
 import socket
@@ -32,6 +30,7 @@ from requiretls_milter.model import (
 from requiretls_milter.syntax.status import is_enhanced
 from requiretls_milter.syntax.text import MAX_TEXT
 from tests.fuzz import expect
+from tests.fuzz.events import EVENTS
 from tests.fuzz.identity import NAME, identity
 
 ADDRESS = "192.0.2.1"
@@ -39,8 +38,6 @@ TLS_FROM_HERE = b"\x01"
 """The piece of a script from which on the server speaks TLS."""
 
 _KEYWORD = re.compile(rb"(?i)[-\s=]requiretls(?:[\s=]|$)")
-_EVENTS = asyncio.new_event_loop()
-atexit.register(_EVENTS.close)  # a loop left open is told after pytest's result line
 
 
 def ehlo(data: bytes) -> None:
@@ -71,7 +68,7 @@ class _Network:
         self._pieces = deque(piece for piece in pieces if piece)
         self._tls: SSL.Connection | None = None
         self._ready = False
-        self.time = _EVENTS.time
+        self.time = EVENTS.time
 
     async def sock_connect(self, _socket: socket.socket, _address: Any) -> None:
         """Succeed."""
@@ -126,8 +123,8 @@ class _Wire(probe._Wire):
 
 def smtp_reply(data: bytes) -> None:
     """What a server sends, as it comes off the network in one piece, or octet by octet."""
-    at_once = _EVENTS.run_until_complete(_replies([data]))
-    in_octets = _EVENTS.run_until_complete(_replies([data[i : i + 1] for i in range(len(data))]))
+    at_once = EVENTS.run_until_complete(_replies([data]))
+    in_octets = EVENTS.run_until_complete(_replies([data[i : i + 1] for i in range(len(data))]))
     assert at_once == in_octets, "the size of packets matters"
 
 
@@ -167,7 +164,7 @@ def smtp_session(data: bytes) -> None:
     pieces = data.split(b"\0")
     _Wire.pieces = pieces
     with mock.patch.object(probe, "_Wire", _Wire):
-        seen = _EVENTS.run_until_complete(_probe())
+        seen = EVENTS.run_until_complete(_probe())
     assert seen.address == ADDRESS
     assert seen.probed_at == _CLOCK < seen.expires
     assert (seen.stage is ProbeStage.DONE) == (seen.failure is None)

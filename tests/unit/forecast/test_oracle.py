@@ -6,7 +6,6 @@ scenarios through live DNS and servers.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,11 @@ import pytest
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import Forecast, Outcome
+from tests.support.build import NOW
 from tests.support.pki import Pki
 from tests.support.scenario import Scenario, load
-from tests.support.world import World
-from tests.support.worlds import evidence_of, profile_of, requirement_of
+from tests.support.scenarioevidence import evidence_of, profile_of, requirement_of
+from tests.support.scenarioplan import ScenarioPlan
 
 RECORDED = load()
 
@@ -41,20 +41,20 @@ SETTINGS_NOT_MIRRORED = {"a-banner-554-hard": "smtp_skip_5xx_greeting = no"}
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(tmp_path_factory: pytest.TempPathFactory) -> ScenarioPlan:
     """All recorded scenarios, with certificates, but no server."""
-    planned = World(Pki(tmp_path_factory.mktemp("oracle") / "pki"))
+    planned = ScenarioPlan(Pki(tmp_path_factory.mktemp("oracle") / "pki", NOW))
     planned.add(RECORDED.scenarios)
     return planned
 
 
 @pytest.fixture(scope="module")
-def trust(world: World) -> TrustStore:
+def trust(world: ScenarioPlan) -> TrustStore:
     """The lab's CA."""
     return TrustStore.load(str(Path(world.pki.ca_file)))
 
 
-def forecasts(scenario: Scenario, world: World, trust: TrustStore) -> list[Forecast]:
+def forecasts(scenario: Scenario, world: ScenarioPlan, trust: TrustStore) -> list[Forecast]:
     """One forecast for each recipient, in the order of the records."""
     profile = profile_of(scenario, RECORDED.profiles)
     requirement = requirement_of(scenario)
@@ -65,7 +65,7 @@ def forecasts(scenario: Scenario, world: World, trust: TrustStore) -> list[Forec
             carried=requirement,
             profile=profile,
             trust=trust,
-            now=time.time(),
+            now=NOW,
         )
         for domain in scenario.domains
         for _ in scenario.message.rcpts
@@ -82,7 +82,7 @@ def forecasts(scenario: Scenario, world: World, trust: TrustStore) -> list[Forec
     ids=lambda item: item.id,
 )
 def test_the_forecast_is_what_postfix_recorded(
-    scenario: Scenario, world: World, trust: TrustStore
+    scenario: Scenario, world: ScenarioPlan, trust: TrustStore
 ) -> None:
     """Status code and log token are equal for every recipient."""
     made = [(item.status, item.tls or "") for item in forecasts(scenario, world, trust)]
@@ -95,7 +95,7 @@ def test_the_forecast_is_what_postfix_recorded(
     ids=lambda item: item.id,
 )
 def test_what_is_decided_after_the_second_ehlo_is_forecast_as_if_the_server_took_it(
-    scenario: Scenario, world: World, trust: TrustStore
+    scenario: Scenario, world: ScenarioPlan, trust: TrustStore
 ) -> None:
     """No probe sends MAIL, so a server's refusal there cannot be known."""
     made = forecasts(scenario, world, trust)

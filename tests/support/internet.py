@@ -20,7 +20,7 @@ WITHOUT_REQUIRETLS = b"250-mx.example.net hello\r\n250 SIZE 1000\r\n"
 
 
 @dataclass
-class World:
+class Internet:
     """``good.test`` keeps REQUIRETLS (DANE, offered), ``lacking.test`` does not offer it.
 
     ``renewing.test`` keeps it too, and what is known of it lives for a second.
@@ -59,7 +59,7 @@ def _validate(dns: DnsServer) -> None:
 
 
 @contextmanager
-def world(directory: Path) -> Iterator[World]:
+def loopback_internet(directory: Path) -> Iterator[Internet]:
     """The servers, in a thread of their own."""
     authority = Authority(directory)
     issued = authority.issue("mx.good.test", "mx.lacking.test")
@@ -97,7 +97,7 @@ def world(directory: Path) -> Iterator[World]:
     thread.start()
     try:
         assert up.wait(10)
-        yield World(dns, good, lacking, renewing, authority.path)
+        yield Internet(dns, good, lacking, renewing, authority.path)
     finally:
         loop.call_soon_threadsafe(done.set)
         thread.join(10)

@@ -37,7 +37,7 @@ from requiretls_milter.model import (
 )
 from tests.support import addresses
 from tests.support.scenario import Domain, Mx, Scenario, Server
-from tests.support.world import Host, World
+from tests.support.scenarioplan import Host, ScenarioPlan
 
 MYDOMAIN = "sender.test"
 _BROKEN_ZONES = ("bogus", "lame", "dead")
@@ -75,7 +75,7 @@ def _policy(word: str) -> RequiretlsPolicy:
     return known.get(word, RequiretlsPolicy.INVALID)
 
 
-def evidence_of(scenario: Scenario, domain: Domain, world: World) -> DomainEvidence:
+def evidence_of(scenario: Scenario, domain: Domain, world: ScenarioPlan) -> DomainEvidence:
     """What is there to be seen of one domain of *scenario*, which *world* has a place for."""
     name = scenario.domain_name(domain)
     hosts = [host for host in world.hosts_of(scenario) if host.domain == name]
@@ -122,7 +122,7 @@ def _mx(scenario: Scenario, domain: Domain, hosts: tuple[HostEvidence, ...]) -> 
             return MxEvidence(DnsOutcome.FOUND, secure, records, canonical=owner)
 
 
-def _mta_sts(world: World, name: str) -> MtaStsEvidence:
+def _mta_sts(world: ScenarioPlan, name: str) -> MtaStsEvidence:
     served = world.policies.get(f"mta-sts.{name}")
     if served is None:
         return MtaStsEvidence()
@@ -134,7 +134,7 @@ def _mta_sts(world: World, name: str) -> MtaStsEvidence:
 
 
 def _host(
-    world: World, scenario: Scenario, domain: Domain, number: int, host: Host
+    world: ScenarioPlan, scenario: Scenario, domain: Domain, number: int, host: Host
 ) -> HostEvidence:
     mx = domain.mx[number - 1]
     label = scenario.label(domain)
@@ -176,7 +176,9 @@ def _addresses(mx: Mx, host: Host, name: str) -> AddressLookup:
     )
 
 
-def _tlsa(world: World, mx: Mx, host: Host, name: str, lookup: AddressLookup) -> TlsaEvidence:
+def _tlsa(
+    world: ScenarioPlan, mx: Mx, host: Host, name: str, lookup: AddressLookup
+) -> TlsaEvidence:
     """RFC 7672 section 2.2.3: the expanded name if secure, then the alias if that is."""
     bases = []
     if lookup.secure:
@@ -191,7 +193,7 @@ def _tlsa(world: World, mx: Mx, host: Host, name: str, lookup: AddressLookup) ->
     return evidence
 
 
-def _tlsa_at(world: World, mx: Mx, host: Host, name: str, base: str) -> TlsaEvidence:
+def _tlsa_at(world: ScenarioPlan, mx: Mx, host: Host, name: str, base: str) -> TlsaEvidence:
     if base != (name if mx.tlsa_at == "qname" else host.name) or not mx.tlsa:
         return TlsaEvidence(queried=True, secure=True, base_domain=base)
     ways = {item.rpartition(":")[0] or item for item in mx.tlsa}

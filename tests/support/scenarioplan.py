@@ -42,7 +42,7 @@ class Host:
 
 
 @dataclass
-class World:
+class ScenarioPlan:
     """Everything that the scenarios added so far need."""
 
     pki: Pki

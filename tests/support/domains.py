@@ -1,14 +1,9 @@
-"""A small world for ``check``: a scripted resolver, scripted SMTP servers, and a configuration."""
+"""Domains below ``test`` for ``check``: a scripted resolver, SMTP servers, a configuration."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
-import json
-import os
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,47 +11,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support.authority import Authority, Issued
 from tests.support.dnsserver import DnsServer, found, nodata
-from tests.support.paths import REPOSITORY
 from tests.support.smtpserver import SmtpServer
 
-PROGRAM = (sys.executable, "-m", "requiretls_milter")
 
-
-@dataclass(frozen=True)
-class Done:
-    """What a command ended with."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-async def start(*arguments: str) -> asyncio.subprocess.Process:
-    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
-    return await asyncio.create_subprocess_exec(
-        *PROGRAM,
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=REPOSITORY,
-        env=environment,
-    )
-
-
-async def command(*arguments: str) -> Done:
-    """Run the program as a user would."""
-    process = await start(*arguments)
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return Done(process.returncode, out.decode(), err.decode())
-
-
-class World:
+class Domains:
     """Domains below ``test``, each with a host or more; see :meth:`domain`."""
 
     def __init__(self, directory: Path, dns: DnsServer, authority: Authority) -> None:
@@ -65,7 +23,7 @@ class World:
         self.authority = authority
         self._stack = contextlib.AsyncExitStack()
 
-    async def __aenter__(self) -> World:
+    async def __aenter__(self) -> Domains:
         return self
 
     async def __aexit__(self, *_: object) -> None:
