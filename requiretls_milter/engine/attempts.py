@@ -66,7 +66,7 @@ class Attempts:
         """Seconds until the next attempt: twice the last pause if that failed not long ago.
 
         During an outage of our own failures say nothing of the other side, and the first
-        success must not be long in coming: pauses do not double.
+        success must not be long in coming: pauses do not double (R61).
         """
         if any(map(self._outage.is_out, OutboundService)):
             return self._retry_after
