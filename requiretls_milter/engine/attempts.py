@@ -82,7 +82,7 @@ class Attempts:
     async def recall(self, key: SessionKey) -> Entry | None:
         """What failed before this process was started, for the first time that it is asked.
 
-        The entry may be over: it makes the next pause twice as long all the same. After the
+        The entry may be over: it still makes the next pause twice as long. After the
         longest pause nothing that is stored can matter.
         """
         if self._clocks.monotonic() >= self._recall_until:
