@@ -115,7 +115,7 @@ class NextHop:
 class DnsOutcome(enum.StrEnum):
     """How a lookup ended.
 
-    Only FOUND, NODATA and NXDOMAIN are answers; everything else (SERVFAIL,
+    Only FOUND, NODATA and NXDOMAIN are answers (R22). Everything else (SERVFAIL,
     REFUSED, a timeout, a bogus signature) is ERROR and never "no records"
     (RFC 7672 sections 2.1.1 and 2.1.2).
     """
@@ -138,14 +138,21 @@ class MxRecord:
 class MxEvidence:
     """The MX lookup of a domain.
 
-    ``secure`` is the AD bit of a resolver that we trust (RFC 7672 section
-    2.1.3), of the negative answer too. ``canonical`` is the name at the end of
-    the CNAME chain, which owns the records. ``null_mx`` is a single MX "." (RFC
-    7505); ``null_among`` says that "." stood beside other records: it is not
-    among ``records`` (Postfix takes such a set for a null MX all the same).
-    FOUND without records is a set of which no host name is usable. ``partial``
-    says that there were more records than are kept: the best are, while Postfix
-    keeps what comes first. ``expires`` is the end of the shortest TTL on the path.
+    FOUND without records is a set in which no host name is usable.
+
+    Attributes:
+        outcome: whether there is an answer, and which.
+        secure: the AD bit of a resolver that is trusted (RFC 7672 section 2.1.3); a
+            negative answer has one as well.
+        records: the usable ones, best preference first.
+        null_mx: the set is a single MX "." (RFC 7505).
+        null_among: "." stood beside other records. It is not among ``records``;
+            Postfix takes such a set for a null MX all the same.
+        canonical: the name at the end of the CNAME chain, which owns the records.
+        error: why there is no answer, or no usable record.
+        expires: the end of the shortest TTL on the path, seconds since the epoch.
+        partial: there were more records than are kept. The best ones are kept,
+            while Postfix keeps those that come first.
     """
 
     outcome: DnsOutcome
@@ -163,12 +170,18 @@ class MxEvidence:
 class AddressLookup:
     """The address lookups of one host, A and AAAA merged.
 
-    ``canonical`` is the name at the end of the CNAME chain; ``secure`` says
-    that an address RRset at that name validated over a secure path (one of A
-    and AAAA is enough). ``alias_secure`` says whether the CNAME at the
-    original name validates (RFC 7672 section 2.2.2), None where the name is no
-    alias or the question did not arise; ``alias_error`` that this could not be
-    found out. ``partial``: there were more addresses than are kept.
+    Attributes:
+        outcome: FOUND if one of the two found an address.
+        secure: an address RRset at ``canonical`` validated over a secure path; one of A
+            and AAAA is enough.
+        addresses: in canonical text form.
+        canonical: the name at the end of the CNAME chain.
+        alias_secure: whether the CNAME at the original name validates (RFC 7672 section
+            2.2.2); None if the name is not an alias or the question did not arise.
+        alias_error: it could not be found out whether that CNAME validates.
+        error: what failed, of either lookup.
+        expires: seconds since the epoch.
+        partial: there were more addresses than are kept.
     """
 
     outcome: DnsOutcome
@@ -196,10 +209,17 @@ class TlsaRecord:
 class TlsaEvidence:
     """The TLSA lookup of one host.
 
-    ``base_domain`` is the TLSA base domain at which the records were found or
-    last sought (RFC 7672 section 2.2.3). ``queried`` is False if no lookup
-    is to be made, since the address RRset is insecure (section 2.2.2).
-    ``partial``: there were more records than are kept.
+    Attributes:
+        queried: DNS was queried. It is not if the address RRset is insecure (RFC 7672
+            section 2.2.2): there is no DANE then.
+        outcome: whether there is an answer, and which.
+        secure: each answer on the path validated.
+        base_domain: the TLSA base domain at which the records were found, or looked up
+            last (section 2.2.3).
+        records: as they stand in DNS, usable or not.
+        error: why there is no answer.
+        expires: seconds since the epoch.
+        partial: there were more records than are kept.
     """
 
     queried: bool = False
@@ -228,19 +248,19 @@ class ProbeStage(enum.StrEnum):
 class ProbeFailure(enum.StrEnum):
     """What ended a session before DONE."""
 
-    REFUSED = "refused"
+    REFUSED = "refused"  # the server, or a host on the way, refused the connection
     UNREACHABLE = "unreachable"  # our own kernel has no way there: no route, or a local filter
     TIMEOUT = "timeout"
     CLOSED = "closed"
     REPLY = "reply"  # a 4xx or 5xx reply: see ``reply``
-    PROTOCOL = "protocol"  # bytes that are no SMTP or no TLS, or a line without end
-    LIMIT = "limit"  # more than we read: what an MTA makes of it is not known
-    FORBIDDEN = "forbidden"  # an address that we may not contact: probe.allow_networks
+    PROTOCOL = "protocol"  # octets that are not SMTP or TLS, or a line without end
+    LIMIT = "limit"  # more than is read: what an MTA makes of it is not known
+    FORBIDDEN = "forbidden"  # an address that may not be contacted: probe.allow_networks
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An SMTP reply: code, enhanced status code where there is one, first 200 characters."""
+    """An SMTP reply: code, enhanced status code if it has one, first 200 characters of text."""
 
     code: int
     enhanced: str = ""
@@ -251,14 +271,26 @@ class Reply:
 class ProbeEvidence:
     """An SMTP session with one address, up to the EHLO inside TLS.
 
-    ``stage`` DONE without ``starttls_offered`` is a server that has no
-    STARTTLS; with ``starttls_reply`` set, one that offered and refused it
-    (4xx or 5xx). ``chain`` holds the presented certificates as DER, leaf
-    first; ``chain_cut`` says that there were more. ``requiretls`` is the
-    keyword of the EHLO reply inside TLS, the only one that counts (RFC 8689
-    section 2); None where there was no such reply. ``only_opportunistic``, if not
-    empty: TLS came about in a second session, begun as by an MTA that verifies
-    nobody; this is why the first one failed.
+    Attributes:
+        address: the one that was contacted.
+        stage: how far the session came. DONE without ``starttls_offered`` is a server
+            without STARTTLS.
+        failure: what ended the session before DONE; None if nothing did.
+        reply: the 4xx or 5xx reply that ended it.
+        starttls_offered: None if there was no EHLO reply.
+        starttls_reply: the 4xx or 5xx reply of a server that offers STARTTLS and then
+            refuses it; None if it does not.
+        tls_version: as OpenSSL names it; empty without TLS.
+        chain: the presented certificates as DER, leaf first.
+        requiretls: whether the EHLO reply inside TLS has the keyword, the only reply
+            that counts (RFC 8689 section 2, R3); None without such a reply.
+        ehlo_name: the name that the server gives itself.
+        error: why the session ended early.
+        probed_at: seconds since the epoch.
+        expires: how long this is good evidence, seconds since the epoch.
+        chain_cut: the server presented more certificates than are kept.
+        only_opportunistic: if not empty, TLS came about in a second session alone, begun
+            as by an MTA that verifies no server; this is why the first one failed.
     """
 
     address: str
@@ -280,7 +312,7 @@ class ProbeEvidence:
 
 @dataclass(frozen=True, slots=True)
 class HostEvidence:
-    """What is known of one MX host, or of the host that is the next hop itself."""
+    """What is known about one MX host, or about the host that is the next hop itself."""
 
     host: str
     preference: int
@@ -316,10 +348,16 @@ class MtaStsPolicy:
 class MtaStsEvidence:
     """MTA-STS of one policy domain.
 
-    No policy and no error: the domain has none. ``error`` beside a policy: the
-    refresh failed and the cached policy still applies (section 3.3);
-    ``vanished``: it did not fail, the domain has no policy any more, and never
-    withdrew it (section 8.3).
+    Without ``policy`` and ``error`` the domain has no policy.
+
+    Attributes:
+        policy: the one in force.
+        error: why the policy could not be fetched. Beside a policy: the refresh failed, and
+            the kept policy still applies (RFC 8461 section 3.3).
+        fetched_at: seconds since the epoch.
+        expires: the end of the policy; without one, when to look again.
+        vanished: the refresh did not fail, but the domain has no policy any more and never
+            withdrew it (section 8.3).
     """
 
     policy: MtaStsPolicy | None = None
@@ -331,10 +369,16 @@ class MtaStsEvidence:
 
 @dataclass(frozen=True, slots=True)
 class DomainEvidence:
-    """All that is known of one next hop. ``hosts`` are in order of preference.
+    """All that is known about one next hop.
 
-    ``downgraded_at`` is when something that it offered until then was first
-    found missing; 0 where nothing is.
+    Attributes:
+        nexthop: what was looked up.
+        mx: its MX records.
+        mta_sts: the policy of its domain.
+        hosts: in order of preference.
+        gathered_at: seconds since the epoch.
+        downgraded_at: when something that it had offered until then was first missing;
+            0 if nothing is missing.
     """
 
     nexthop: NextHop

@@ -706,13 +706,15 @@ class Rules(Section):
         description=_TABLES.format(
             what="the domain of the recipient",
             key="recipient",
-            order="These tables go over [rules.nexthop].",
+            order="These tables take precedence over [rules.nexthop].",
         ),
     )
     nexthop: RuleTables = Field(
         {},
         description=_TABLES.format(
-            what="the next hop", key="nexthop", order="These tables go over [rules.sender]."
+            what="the next hop",
+            key="nexthop",
+            order="These tables take precedence over [rules.sender].",
         ),
     )
     sender: RuleTables = Field(
@@ -720,7 +722,7 @@ class Rules(Section):
         description=_TABLES.format(
             what="the domain of the envelope sender",
             key="sender",
-            order="These tables go over [rules].",
+            order="These tables take precedence over [rules].",
         ),
     )
 
@@ -795,8 +797,8 @@ class Store(Section):
 class Limits(Section):
     """How much is done at once, and for how long. No stranger can make anything grow beyond it.
 
-    Each time a limit is met it counts in saturated_total, under the name of its key. If one is met
-    all day, find out what causes it before you raise it.
+    Each time a limit is reached it counts in saturated_total, under the name of its key. If one is
+    reached all day, find out what causes that before you raise it.
     """
 
     callbacks: Annotated[Count, Field(ge=1, le=10_000)] = Field(
@@ -883,7 +885,7 @@ class Limits(Section):
         25,
         description=(
             "Seconds after which the engine answers a question with unknown; it goes on gathering "
-            "the evidence. The waits of [rules] may be shorter. No MTA waits longer."
+            "the evidence. The waits of [rules] may be shorter. The MTA does not wait longer."
         ),
     )
     gathering_timeout: Seconds = Field(
@@ -962,6 +964,10 @@ class Config(Section):
     def removed(self) -> tuple[str, ...]:
         """A warning for each key of the file that is accepted, but has no effect any more."""
         return self._removed
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all values are the same; a removed key has no value."""
+        return isinstance(other, Config) and self.__dict__ == other.__dict__
 
     @model_validator(mode="wrap")
     @classmethod

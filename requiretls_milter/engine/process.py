@@ -294,7 +294,7 @@ class _Engine:
 
     async def _test_resolver(self, resolver: ResolverWatch) -> bool:
         """Test whether the resolver validates; returns whether what is believed has changed."""
-        changed = await resolver.look()
+        changed = await resolver.test_now()
         self._gauges.set("resolver_validates", float(resolver.validates))
         return changed
 

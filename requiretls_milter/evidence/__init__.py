@@ -1,6 +1,53 @@
-"""Everything that touches the network: DNS, MTA-STS policies, SMTP probes.
+"""Evidence: what DNS, policy hosts and mail servers say, as plain values.
 
-What is found is *evidence*, frozen values of :mod:`requiretls_milter.model`;
-what it means is for :mod:`requiretls_milter.forecast` to say. A failure is
-evidence too: nothing here raises for what the network does.
+This package does everything that touches the network: DNS lookups, MTA-STS policies,
+SMTP probes. It finds out and does not judge. What it finds are frozen values of
+:mod:`requiretls_milter.model`; what they mean for a delivery is for
+:mod:`requiretls_milter.forecast` to say, which in turn touches nothing.
+
+A failure is evidence too: nothing here raises for what the network does. A timeout, a
+refusal and a malformed reply are told apart from "there is none", because an attacker
+on the path can cause them. If a failed lookup counted as "no records", suppressing a
+packet would switch the protection off.
+
+What is gathered for a domain
+-----------------------------
+Mail for example.org goes to its MX hosts, best preference first. For each the MTA looks
+up addresses, connects, says EHLO and may start TLS. A domain can tell senders in two
+ways that they must not talk to anything else than the right servers over TLS:
+
+DANE (RFC 7672)
+    With DNSSEC the zone is signed. A TLSA record at ``_25._tcp.mx.example.org`` says
+    which certificate or key the server presents. A sender can only rely on it if each
+    answer on the way to it is validated: the MX records, the addresses, each CNAME, the
+    TLSA records. Validation is the resolver's work, and the AD bit is how it says so;
+    so :mod:`~requiretls_milter.evidence.dns` keeps that bit with each answer, and
+    :mod:`~requiretls_milter.evidence.selftest` tests whether the resolver deserves to be
+    believed. At which name the records are looked up if hosts are aliases is in
+    :mod:`~requiretls_milter.evidence.tlsa`.
+
+MTA-STS (RFC 8461)
+    Without DNSSEC the domain publishes a policy over HTTPS, at
+    ``https://mta-sts.example.org/.well-known/mta-sts.txt``, which names its MX hosts. The
+    web's certification authorities vouch for it. A TXT record says that there is a
+    policy and when it changed; senders keep a policy for up to a year, so that an
+    attacker who suppresses the TXT record gains nothing
+    (:mod:`~requiretls_milter.evidence.mta_sts`).
+
+The rest is what a server does: whether it answers, offers STARTTLS, which certificates it
+presents, and whether it offers REQUIRETLS *inside* TLS, the only place where the keyword
+proves anything (RFC 8689 section 2). :mod:`~requiretls_milter.evidence.probe` holds a
+session up to that point, as Postfix would, and says QUIT.
+
+Which module does what
+----------------------
+:mod:`~requiretls_milter.evidence.gathering` is the plan: which questions are put, and in
+which order. :mod:`~requiretls_milter.evidence.collector` is the live source that answers
+them; the engine wraps it in a cache. Servers to probe are chosen by
+:mod:`requiretls_milter.forecast.reach`, as Postfix chooses them.
+
+Strangers write DNS and run servers. So whatever they say is bounded in size and time,
+only public addresses are contacted (:mod:`~requiretls_milter.evidence.addresses`), and
+neither one domain nor all of them together can make us call more often than
+:mod:`~requiretls_milter.evidence.slots` allows.
 """

@@ -1,9 +1,8 @@
 """Which addresses may be contacted.
 
-DNS is written by strangers: whoever names 127.0.0.1 or 10.0.0.1 as his mail
-server or policy host must not make us knock on doors inside this network. Only
-addresses that are global unicast are contacted, others where
-``probe.allow_networks`` names them.
+Strangers write DNS. If a domain names 127.0.0.1 or 10.0.0.1 as its mail server or
+policy host, that must not make us connect to hosts inside this network. Only global
+unicast addresses are contacted, and those that ``probe.allow_networks`` names.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ NOT_GLOBAL: tuple[Network, ...] = (
     ipaddress.IPv6Network("5f00::/16"),  # segment routing, RFC 9602
     ipaddress.IPv6Network("fec0::/10"),  # site-local, RFC 3879
 )
-"""What the ``is_global`` of some Python versions that we support lets through."""
+"""Networks that ``is_global`` of some supported Python versions takes for global."""
 
 
 class AddressPolicy:
-    """Says which addresses may be contacted; *allow_networks*: those that are not global."""
+    """Says which addresses may be contacted: global ones, and those of *allow_networks*."""
 
     def __init__(self, allow_networks: Iterable[Network]) -> None:
         self._allowed = tuple(allow_networks)
 
     def allows(self, address: str) -> bool:
-        """Say whether *address*, in text, may be contacted. What is no address may not."""
+        """Say whether *address* may be contacted; text that is not an address may not."""
         try:
             ip = ipaddress.ip_address(address)
         except ValueError:
@@ -47,9 +46,9 @@ class AddressPolicy:
 def is_global(ip: Address) -> bool:
     """Say whether *ip* is a global unicast address.
 
-    An IPv4-mapped address is not one, whatever it maps: nothing in DNS has a
-    reason to give it, and the kernel would connect to the IPv4 address. One
-    behind the well-known NAT64 prefix is as global as what it embeds.
+    An IPv4-mapped address is not, whatever it maps: nothing in DNS has a reason to hold
+    one, and the kernel would connect to the IPv4 address. An address behind the
+    well-known NAT64 prefix is as global as the IPv4 address that it embeds.
     """
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None or ip.scope_id is not None:

@@ -29,8 +29,15 @@ if TYPE_CHECKING:
 class Collector(EvidenceSource):
     """The live source: each question goes out to the network.
 
-    *counters* count how often a limit of ``[limits]`` was met.
-    Raises OSError or ssl.SSLError where ``probe.ca_file`` cannot be read.
+    Args:
+        config: name servers, limits, and how to probe.
+        policy_port: the port of policy hosts.
+        clock: the time, seconds since the epoch.
+        counters: where it is counted that a bound of ``[limits]`` is met.
+
+    Raises:
+        OSError: ``probe.ca_file`` cannot be read.
+        ssl.SSLError: it holds no certificates.
     """
 
     def __init__(
@@ -42,6 +49,7 @@ class Collector(EvidenceSource):
         counters: Counters | None = None,
     ) -> None:
         probe, limits = config.probe, config.limits
+        counters = counters or Counters()
         policy = AddressPolicy(probe.allow_networks)
         protocols = {name for profile in profiles_of(config) for name in profile.inet_protocols}
         self._clock = clock
@@ -83,7 +91,7 @@ class Collector(EvidenceSource):
         return await self.resolver.mx(domain)
 
     async def mta_sts_record(self, domain: str) -> StsRecord:
-        """Look up the TXT record alone: whether a policy that is kept is still the current one."""
+        """Look up the TXT record alone: it says whether a policy that is kept is still current."""
         return await self._mta_sts.record(domain)
 
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
@@ -107,4 +115,4 @@ class Collector(EvidenceSource):
         return await self._prober.probe(address, port, server_name)
 
     async def close(self) -> None:
-        """End; nothing is held open between two questions."""
+        """Close the source; nothing is held open between two questions."""

@@ -2,13 +2,13 @@
 
 Three things are never confused here: an answer with records, an answer that
 says "there are none" (NODATA, NXDOMAIN), and no answer. SERVFAIL, REFUSED, a
-timeout, a malformed reply, a CNAME loop are no answer, and no answer is never
-"no records": whoever can suppress a packet could otherwise switch DANE off.
+timeout, a malformed reply and a CNAME loop are no answer, and no answer is never
+"no records": an attacker who can suppress a packet could otherwise switch DANE off.
 
-Validation is the resolver's work. We believe its AD bit only where the path to
-it is trusted (RFC 7672 section 2.1.3): the operator named it in
-``dns.nameservers``, or the system's resolvers are all on this host. Elsewhere
-everything is insecure, and :attr:`Resolver.trusted` says so.
+Validation is the resolver's work. Its AD bit is believed only if the path to it is
+trusted (RFC 7672 section 2.1.3): the operator named it in ``dns.nameservers``, or the
+system's resolvers are all on this host. Otherwise everything is insecure, and
+:attr:`Resolver.trusted` says so.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Bound
 
 MAX_CNAMES = 10
-"""Aliases followed from the name that was asked (Postfix's dns_lookup_x() follows 10)."""
+"""Aliases followed from the name that is looked up (Postfix's dns_lookup_x() follows 10)."""
 
 MAX_RECORDS = 100
-"""Records kept of one lookup (Postfix: dns_rr_list_limit). Of more Postfix keeps those that
-come first in the reply: as resolvers rotate a set, chance decides which."""
+"""Records kept of one lookup (Postfix: dns_rr_list_limit). Of a larger set Postfix keeps those
+that come first in the reply; since resolvers rotate a set, chance decides which."""
 
 MAX_TTL = 86_400
 """Seconds that an answer is kept at most, whatever its TTL (RFC 8767 section 4 advises a cap)."""
 
 PARTIAL_TTL = 60
-"""Seconds that an answer is kept where one of A and AAAA failed."""
+"""Seconds that an answer is kept if one of the lookups A and AAAA failed."""
 
 ATTEMPT_TIMEOUT = 2.0
 """Seconds until a query is sent again, or to the next server (dnspython's own default)."""
@@ -64,8 +64,8 @@ _READ = (
     *(dns.rdatatype.NS, dns.rdatatype.SOA, dns.rdatatype.TLSA, dns.rdatatype.TXT),
 )
 """Record types whose content is read. dnspython loads the class of a type when it meets the first
-record of it: were that one of class ANY, as a hostile server may send, the type would be opaque
-in class IN too, until the process ends. So they are loaded before any reply."""
+record of it. If that record were of class ANY, which a hostile server may send, the type would be
+opaque in class IN too until the process ends. So these types are loaded before any reply."""
 
 for _rdtype in _READ:
     cast(Any, dns.rdata.get_rdata_class)(dns.rdataclass.IN, _rdtype)
@@ -75,11 +75,15 @@ for _rdtype in _READ:
 class Lookup:
     """How a lookup ended.
 
-    ``secure``: each answer on the path had the AD bit of a resolver that we
-    trust. ``canonical`` is the name at the end of the CNAME chain. ``rdatas``
-    are at most :data:`MAX_RECORDS`, but for TXT; ``partial`` says that there were more. ``ttl``,
-    in seconds, is the shortest on the path, of a negative answer by its SOA (RFC
-    2308 section 5).
+    Attributes:
+        outcome: whether there is an answer, and which.
+        secure: each answer on the path had the AD bit of a resolver that is trusted.
+        canonical: the name at the end of the CNAME chain.
+        rdatas: at most :data:`MAX_RECORDS` records, of TXT records all.
+        ttl: seconds; the shortest on the path. A negative answer has the TTL of its
+            SOA (RFC 2308 section 5).
+        error: why there is no answer.
+        partial: there were more records than are kept.
     """
 
     outcome: DnsOutcome
@@ -92,7 +96,10 @@ class Lookup:
 
 
 class _LookupError(Exception):
-    """A lookup that found out nothing; the text says why."""
+    """A lookup had no answer; the text says why.
+
+    It never leaves this module: the catcher makes it an outcome ERROR.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +116,17 @@ class _Answer:
 
 
 class Resolver:
-    """The stub resolver that all evidence comes through.
+    """The stub resolver through which all evidence comes.
 
-    *nameservers*: those of ``dns.nameservers``; empty for those of
-    ``/etc/resolv.conf``. *timeout*: seconds for one lookup, aliases included.
-    *lookups*: how many are at work at once; one costs a socket and 0.3 ms of CPU
-    a query. A lookup that has to wait for others is counted under ``lookups``.
+    Args:
+        nameservers: those of ``dns.nameservers``; empty for those of
+            ``/etc/resolv.conf``.
+        timeout: seconds for one lookup, aliases included.
+        inet_protocols: the address families that are looked up.
+        clock: the time, seconds since the epoch.
+        lookups: how many lookups are at work at once; one costs a socket and 0.3 ms
+            of CPU for each query.
+        counters: where it is counted that a lookup waits for others.
     """
 
     def __init__(
@@ -130,7 +142,7 @@ class Resolver:
         self._stub = _stub(nameservers, timeout)
         self._timeout = timeout
         self._clock = clock
-        self._slots = Slots(lookups, Bound.LOOKUPS, Counters() if counters is None else counters)
+        self._slots = Slots(lookups, Bound.LOOKUPS, counters or Counters())
         self._address_types = tuple(
             rdtype
             for protocol, rdtype in (("ipv4", dns.rdatatype.A), ("ipv6", dns.rdatatype.AAAA))
@@ -140,13 +152,13 @@ class Resolver:
         self.nameservers = tuple(Nameserver(s.address, s.port) for s in servers)
         self._of_system = not nameservers
         self.trusted: bool = bool(nameservers) or all(s.is_loopback for s in self.nameservers)
-        """Whether the AD bit of these servers is believed (RFC 7672 section 2.1.3)."""
+        """Whether the AD bit of these servers is believed (RFC 7672 section 2.1.3, R20)."""
         self.tested = asyncio.Event()
-        """Lookups wait for it: whoever tests the resolver first clears it meanwhile."""
+        """Lookups wait for it: a self-test clears it until the resolver has been tested."""
         self.tested.set()
 
     def is_current(self) -> bool:
-        """Whether ``/etc/resolv.conf``, if it is what counts, still names the same servers."""
+        """Say whether ``/etc/resolv.conf``, if it is used, still names the same servers."""
         return not self._of_system or self.nameservers == tuple(_system_nameservers())
 
     async def root(self) -> Lookup:
@@ -165,9 +177,9 @@ class Resolver:
         return Lookup(outcome, answer.secure, "", answer.rdatas, answer.ttl)
 
     async def lookup(self, name: str, rdtype: dns.rdatatype.RdataType) -> Lookup:
-        """Look *name* up, absolute, without a search list; aliases are followed.
+        """Look *name* up as an absolute name, without a search list; follow aliases.
 
-        A name that is none is NXDOMAIN without a query, as in Postfix.
+        Text that is not a domain name is NXDOMAIN without a query, as in Postfix.
         """
         if not valid_hostname(name):
             error = f"not a domain name: {printable(name)}"
@@ -183,8 +195,9 @@ class Resolver:
     async def mx(self, domain: str) -> MxEvidence:
         """Look up the mail exchangers of *domain* (RFC 5321 section 5.1).
 
-        Sorted by preference, then by name. A host that is an address stays, as
-        Postfix connects to it; what is neither host name nor address is dropped.
+        Records are sorted by preference, then by name. A host that is an address stays,
+        since Postfix connects to it; one that is neither a host name nor an address is
+        dropped.
         """
         found = await self.lookup(domain, dns.rdatatype.MX)
         evidence = MxEvidence(
@@ -206,8 +219,8 @@ class Resolver:
             host = mail_exchanger(name_text(rdata.exchange))
             if host is not None:
                 records.add((rdata.preference, host))
-        # RFC 7505 section 3: a null MX stands alone. Beside others it says
-        # nothing that a sender could obey.
+        # RFC 7505 section 3: a null MX stands alone. Beside other records it says nothing
+        # that a sender could obey (R25).
         null_mx = nulls > 0 and nulls == len(found.rdatas)
         error = "" if records or null_mx else "no MX record names a host"
         return replace(
@@ -221,9 +234,9 @@ class Resolver:
     async def addresses(self, host: str) -> AddressLookup:
         """Look up the addresses of *host*, A and AAAA at once.
 
-        An address in the place of a name stands for itself, insecurely. A
-        failed lookup counts only where the other one found no address
-        (Postfix's dns_lookup_rv()); one of both that validates is enough.
+        An address in the place of a name stands for itself, insecurely. A failed lookup
+        counts only if the other one found no address (Postfix's dns_lookup_rv()). It is
+        enough if one of the two validates (R28).
         """
         literal = address_literal(host)
         if literal is not None:
@@ -243,7 +256,7 @@ class Resolver:
                 error=error,
                 expires=self._expires(min((one.ttl for one in lookups), default=MAX_TTL)),
             )
-        # R28: a broken denial of one family must not void the signed other.
+        # A broken denial of one family must not void the signed addresses of the other (R28).
         best = next((one for one in found if one.secure), found[0])
         ttl = min(one.ttl for one in lookups if one.outcome is not DnsOutcome.ERROR)
         # dnspython has its own text for IPv4-mapped addresses.
@@ -266,10 +279,10 @@ class Resolver:
         return await self._with_alias(result, host)
 
     async def _with_alias(self, result: AddressLookup, host: str) -> AddressLookup:
-        """Find out whether the alias itself is signed (RFC 7672 section 2.1.3, last paragraph).
+        """Find out whether the alias itself is signed (RFC 7672 section 2.1.3, R30).
 
-        The one AD bit of an insecure answer cannot tell which record of the
-        chain was the insecure one: a query for the CNAME alone can.
+        The one AD bit of an insecure answer does not tell which record of the chain was
+        the insecure one; the answer to a query for the CNAME alone does.
         """
         alias = await self.lookup(host, dns.rdatatype.CNAME)
         if alias.outcome is not DnsOutcome.FOUND:
@@ -293,7 +306,7 @@ class Resolver:
 
     @contextlib.asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:
-        """Hold one of the slots, and limit what is done in it to the time for one lookup."""
+        """Hold one of the slots, for no longer than one lookup may take."""
         async with self._slots:
             try:
                 async with asyncio.timeout(self._timeout):
@@ -302,9 +315,10 @@ class Resolver:
                 raise _LookupError("timed out") from error
 
     async def _chase(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> Lookup:
-        """Follow aliases by further queries where the answer stops at one.
+        """Follow aliases by further queries if the answer stops at one, bounded (R26).
 
-        RFC 7672 section 2.1.3: once a link is insecure, all that follows is.
+        RFC 7672 section 2.1.3: once a link is insecure, all that follows is. A completed
+        negative is NODATA or NXDOMAIN, secure or not (RFC 7672 section 2.1.1, R22).
         """
         secure = True
         ttl = MAX_TTL
@@ -334,7 +348,12 @@ class Resolver:
         )
 
     async def _ask(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> _Answer:
-        """Put one question to the servers; raise _LookupError unless one answers it."""
+        """Send one query to the servers; raise _LookupError unless one of them answers it.
+
+        SERVFAIL, REFUSED, a timeout and malformed octets are no answer (RFC 7672 section
+        2.1.2, R21). The TTL is the shortest in the answer; a negative answer has that of
+        its SOA (RFC 2308 section 5, R44).
+        """
         try:
             reply = await self._stub.resolve(name, rdtype, raise_on_no_answer=False, search=False)
             response = reply.response
@@ -349,9 +368,9 @@ class Resolver:
         chain = response.resolve_chaining()
         rdatas = tuple(chain.answer or ())
         if rdtype == dns.rdatatype.MX:
-            # Sorted first: of a set beyond all reason the best are kept.
+            # Sorted before they are cut: of a set that is too large the best records are kept.
             rdatas = tuple(sorted(rdatas, key=_preference))
-        # Of texts none is left out: RFC 8461 section 3.1 counts those that are MTA-STS records.
+        # All TXT records are kept: RFC 8461 section 3.1 counts the MTA-STS records among them.
         kept = len(rdatas) if rdtype == dns.rdatatype.TXT else MAX_RECORDS
         nxdomain = response.rcode() == dns.rcode.NXDOMAIN
         if rdatas or nxdomain or not chain.cnames:
@@ -372,9 +391,9 @@ class Resolver:
 def name_text(name: dns.name.Name) -> str:
     """Give a name of the wire as text: lower case, without the trailing dot.
 
-    What a label holds beside letters and digits shows up as it is, for
-    :func:`valid_hostname` to refuse; a dot within a label as an escaped one, so
-    that two names are never one text.
+    Other characters than letters and digits stay as they are, and
+    :func:`valid_hostname` refuses them. A dot within a label is escaped, so that two
+    names never have the same text.
     """
     labels = (label.decode("latin-1").replace(".", "\\.") for label in name.labels if label)
     return ".".join(labels).lower()
@@ -385,7 +404,7 @@ def _preference(rdata: dns.rdata.Rdata) -> int:
 
 
 def _servers_said(error: dns.resolver.NoNameservers) -> str:
-    """Say in a few words what each server did: its rcode, or why it could not be asked."""
+    """Say in a few words what each server did: its rcode, or why no reply came."""
     said = [
         f"{server}: {error_text(why) if isinstance(why, Exception) else why}"
         for server, _, _, why, _ in error.kwargs["errors"]
@@ -408,7 +427,7 @@ def _stub(nameservers: Sequence[Nameserver], timeout: float) -> dns.asyncresolve
 
 
 def _system_nameservers() -> list[Nameserver]:
-    """Read ``/etc/resolv.conf``; a resolver on this host where it names none, as libc does."""
+    """Read ``/etc/resolv.conf``; like libc, take a resolver on this host if it names none."""
     try:
         addresses = dns.resolver.Resolver(configure=True).nameservers
     except dns.resolver.NoResolverConfiguration:

@@ -88,9 +88,17 @@ async def gather(
 ) -> DomainEvidence:
     """Gather the evidence of *nexthop*, complete enough for any profile to judge.
 
-    Servers are probed also where one profile would not even connect, but only
-    those that an MTA of this configuration could try; with *probes* false, no
-    server is. *now* becomes ``gathered_at``, and *since* goes to *source*.
+    A server is probed if an MTA of this configuration may try it, over whichever
+    transport, even if it would not connect by its TLS policy.
+
+    Args:
+        nexthop: what to find out about.
+        source: answers the questions.
+        config: the port to probe, and how the MTA chooses among servers.
+        now: becomes ``gathered_at``, seconds since the epoch.
+        probes: false if no server is to be called: DNS and MTA-STS alone.
+        since: how old the answers may be; it goes to *source*.
+
     Raises what *source* raises.
     """
     try:
@@ -99,7 +107,7 @@ async def gather(
             mx = await _mx(nexthop, source, now, since)
             hosts = await _hosts(nexthop, mx, source, config, probes=probes, since=since)
     except ExceptionGroup as several:
-        # A source that is too busy, or a mistake of ours: one of them tells it.
+        # The source is too busy, or there is an internal error: the first one stands for all.
         raise several.exceptions[0] from several
     return DomainEvidence(nexthop, mx, policy.result(), hosts, now)
 
@@ -113,16 +121,16 @@ def bounds_met(evidence: DomainEvidence) -> tuple[str, ...]:
 
 
 async def _mx(nexthop: NextHop, source: EvidenceSource, now: float, since: float) -> MxEvidence:
-    """Look up the MX; of other kinds of next hop there is none to look up."""
+    """Look up the MX records; for other kinds of next hop there are none by definition."""
     if nexthop.kind is HopKind.MX:
         return await source.mx(nexthop.host, since=since)
     return MxEvidence(DnsOutcome.NODATA, canonical=nexthop.host, expires=now + MAX_TTL)
 
 
 async def _mta_sts(nexthop: NextHop, source: EvidenceSource, since: float) -> MtaStsEvidence:
-    """Find the policy of the next-hop domain (RFC 8461 section 3.4).
+    """Find the policy of the next-hop domain, before any alias (RFC 8461 section 3.4, R54).
 
-    A host in brackets is no policy domain: its operator named the server.
+    A host in brackets is not a policy domain: the operator has named the server.
     """
     if nexthop.kind is HopKind.MX:
         return await source.mta_sts(nexthop.host, since=since)
@@ -130,10 +138,10 @@ async def _mta_sts(nexthop: NextHop, source: EvidenceSource, since: float) -> Mt
 
 
 def _host_names(nexthop: NextHop, mx: MxEvidence) -> Sequence[tuple[int, str]]:
-    """List preference and name of the hosts to look at (RFC 5321 section 5.1).
+    """List preference and name of the next hop's hosts (RFC 5321 section 5.1).
 
-    No MX is an implicit one (R24), but only where that is an answer: neither
-    a failed lookup nor a domain that does not exist.
+    A domain without MX records is its own host (R24), but only if the reply says so: neither
+    if the lookup failed nor if the domain does not exist.
     """
     if nexthop.kind is HopKind.LOCAL or mx.null_mx:
         return ()
@@ -184,9 +192,9 @@ async def _hosts(
 
 
 def _server_name(host: HostEvidence) -> str:
-    """Choose the SNI: the TLSA base domain (RFC 7672 section 8.1), else the MX host's name.
+    """Choose the SNI: the TLSA base domain (RFC 7672 section 8.1, R42), else the MX host's name.
 
-    RFC 8461 section 7.1 wants the latter. An address is no name (RFC 6066 section 3).
+    RFC 8461 section 7.1 demands the latter. An address is not a name (RFC 6066 section 3).
     """
     tlsa = host.tlsa
     if tlsa.outcome is DnsOutcome.FOUND and tlsa.secure and tlsa.records:
@@ -198,7 +206,7 @@ def _server_name(host: HostEvidence) -> str:
 
 
 def profiles_of(config: Config) -> tuple[MtaProfile, ...]:
-    """List how the MTA delivers, over whichever transport."""
+    """List the MTA's profiles: the default one, and one for each transport."""
     return tuple(config.mta.profile_for(transport) for transport in ("", *config.mta.transport))
 
 

@@ -1,9 +1,9 @@
 """MTA-STS: discover, fetch and read the policy of a domain (RFC 8461 section 3).
 
-A policy is a promise that PKIX vouches for, not DNS: so the TXT record only
-says *that* there is one and when it changed, and everything that makes a policy
-believable is in how it is fetched. What must outlive this process (a policy
-until its max_age, the last good one beside a failed refresh) is kept by others.
+PKIX vouches for a policy, not DNS: the TXT record only says *that* there is a policy
+and when it changed. Everything that makes a policy believable is in how it is fetched.
+What must outlive this process, a policy until its max_age above all, is kept by the
+engine and its store.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import dns.rdatatype
 
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.dns import Resolver
-from requiretls_milter.evidence.slots import Slots
+from requiretls_milter.evidence.slots import Slots, count_saturated
 from requiretls_milter.model import DnsOutcome, MtaStsEvidence, MtaStsMode, MtaStsPolicy
 from requiretls_milter.syntax.names import address_literal
 from requiretls_milter.syntax.text import error_text, printable
@@ -66,14 +66,21 @@ _log = log.get_logger("evidence.mta_sts")
 
 
 class PolicyError(ValueError):
-    """A record, a policy or a reply that is not as RFC 8461 has it; the text says what is wrong."""
+    """A record, a policy or an HTTP reply does not follow RFC 8461; the text says how.
+
+    The catcher concludes that the domain has no policy now. One that was fetched before
+    stays in force until its max_age (RFC 8461 section 3.3).
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class StsRecord:
-    """The TXT record of a domain: ``id`` is empty where it has none that is valid.
+    """The TXT record of a domain.
 
-    ``error``: it could not be looked up.
+    Attributes:
+        id: the policy's id; empty if the domain has no valid record.
+        error: why the record could not be looked up.
+        expires: when the answer ends, seconds since the epoch.
     """
 
     id: str = ""
@@ -84,9 +91,18 @@ class StsRecord:
 def read_record(texts: Iterable[bytes]) -> str:
     """Find the one MTA-STS record among the TXT records of a name, and return its id.
 
-    *texts*: each record's strings, joined without spaces (section 3.1). ""
-    where none of them is an MTA-STS record. Raises PolicyError where there are
-    several, or one that is not valid: to a sender both are the same as none.
+    A record begins with ``v=STSv1``, followed by blanks and a semicolon (section 3.1, R46,
+    R47).
+
+    Args:
+        texts: the records; the strings of each joined without spaces.
+
+    Returns:
+        The id, or "" if none of them is an MTA-STS record.
+
+    Raises:
+        PolicyError: there are several records, or one that is not valid. For a sender
+            both mean the same as none.
     """
     records = [
         text for one in texts if _RECORD_VERSION.match(text := one.decode("latin-1")) is not None
@@ -113,11 +129,13 @@ def read_record(texts: Iterable[bytes]) -> str:
 
 
 def read_policy(body: bytes, policy_id: str) -> MtaStsPolicy:
-    """Read a policy (section 3.2); *policy_id* is the id of the TXT record that announced it.
+    """Read a policy (section 3.2, R48); *policy_id* is the id of the TXT record for it.
 
-    Lines end in LF or CRLF, empty ones are passed over. The first of several
-    equal keys counts, but each ``mx``. Keys that are not known are ignored if
-    they are well-formed. Raises PolicyError otherwise.
+    Lines end in LF or CRLF; empty ones are skipped. Of several equal keys the first counts,
+    but each ``mx`` does. Unknown keys are ignored if they are well-formed.
+
+    Raises:
+        PolicyError: the text is not a policy.
     """
     try:
         text = body.decode("utf-8")
@@ -156,6 +174,7 @@ def read_policy(body: bytes, policy_id: str) -> MtaStsPolicy:
 
 
 def _mx_pattern(value: str, number: int) -> str:
+    """Read a pattern: a host name or ``*.`` before one (section 4.1, R55)."""
     pattern = value.lower().removesuffix(".")
     if (
         _POLICY_MX.fullmatch(value) is None
@@ -167,7 +186,7 @@ def _mx_pattern(value: str, number: int) -> str:
 
 
 def _max_age(value: str) -> int:
-    """Read 1 to 10 digits; more than a year means a year (section 3.2, erratum 7282)."""
+    """Read 1 to 10 digits; more than a year means a year (section 3.2, erratum 7282, R49)."""
     if re.fullmatch(r"[0-9]{1,10}", value) is None:
         raise PolicyError(f"bad max_age: {printable(value, 20)!r}")
     return min(int(value), MAX_AGE)
@@ -176,8 +195,8 @@ def _max_age(value: str) -> int:
 class _PolicyHosts(aiohttp.abc.AbstractResolver):
     """Gives aiohttp the addresses to connect to: from our resolver, and none that is forbidden.
 
-    A policy host is always a name ("mta-sts." before a domain), so that no
-    address reaches aiohttp but through here.
+    A policy host is always a name ("mta-sts." before a domain), so that aiohttp gets every
+    address from here.
     """
 
     def __init__(self, resolver: Resolver, policy: AddressPolicy) -> None:
@@ -187,7 +206,7 @@ class _PolicyHosts(aiohttp.abc.AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[aiohttp.abc.ResolveResult]:
-        """Look *host* up; OSError where it has no address that we may contact."""
+        """Look *host* up; raise OSError if it has no address that may be contacted."""
         found = await self._resolver.addresses(host)
         allowed = [address for address in found.addresses if self._policy.allows(address)]
         if not allowed and found.addresses:
@@ -214,14 +233,23 @@ class _PolicyHosts(aiohttp.abc.AbstractResolver):
 
 
 class MtaStsFetcher:
-    """Finds policies. *ca_file*: whom to trust, "" for the system's store.
+    """Finds the policies of domains.
 
-    *timeout*: seconds for one fetch, name lookup included (section 3.3 suggests a
-    minute at most). *fetches*: how many are at work at once. *counters*
-    count fetches that have to wait for others (``fetches``) or took too long
-    (``fetch_timeout``).
+    Args:
+        resolver: looks up TXT records and policy hosts.
+        policy: which addresses may be contacted.
+        ca_file: PEM file of the authorities that policy hosts are verified by; "" for
+            the system's store.
+        port: the port of policy hosts.
+        timeout: seconds for one fetch, name lookup included (section 3.3 suggests a
+            minute at most).
+        fetches: how many fetches are at work at once.
+        clock: the time, seconds since the epoch.
+        counters: where it is counted that a fetch waits for others or takes too long.
 
-    Raises OSError or ssl.SSLError where *ca_file* cannot be read.
+    Raises:
+        OSError: *ca_file* cannot be read.
+        ssl.SSLError: it holds no certificates.
     """
 
     def __init__(
@@ -242,14 +270,14 @@ class MtaStsFetcher:
         self._port = port
         self._timeout = timeout
         self._clock = clock
-        self._counters = Counters() if counters is None else counters
+        self._counters = counters or Counters()
         self._slots = Slots(fetches, Bound.FETCHES, self._counters)
 
     async def record(self, domain: str) -> StsRecord:
-        """Look up ``_mta-sts.DOMAIN`` (section 3.1); aliases are followed. Never raises.
+        """Look up ``_mta-sts.DOMAIN`` (section 3.1), and follow aliases. Never raises.
 
-        Several records, or one that is not valid, are none: that is no failure of ours
-        that another attempt would mend.
+        Several records, or one that is not valid, count as none: another attempt would not
+        change that.
         """
         found = await self._resolver.lookup(f"_mta-sts.{domain}", dns.rdatatype.TXT)
         expires = self._clock() + found.ttl
@@ -267,8 +295,8 @@ class MtaStsFetcher:
     async def policy(self, domain: str) -> MtaStsEvidence:
         """Discover and fetch the policy of *domain*. Never raises for what the network does.
 
-        ``expires`` is the end of the policy's max_age; without a policy, the
-        moment from which it is worth asking again.
+        ``expires`` is the end of the policy's max_age; without a policy, it is when
+        another attempt is worth while.
         """
         record = await self.record(domain)
         if not record.id:
@@ -284,14 +312,14 @@ class MtaStsFetcher:
     def _failed(self, domain: str, error: Exception) -> MtaStsEvidence:
         text = _why(error)
         if isinstance(error, TimeoutError):
-            self._counters.inc("saturated_total", (Bound.FETCH_TIMEOUT,))
+            count_saturated(self._counters, Bound.FETCH_TIMEOUT)
             text = "timed out"
         return MtaStsEvidence(
             error=printable(f"policy of {domain}: {text}"), expires=self._clock() + FETCH_RETRY
         )
 
     async def _fetch(self, domain: str) -> bytes:
-        """Fetch the policy (section 3.3): https, no redirect, no cache, no cookie, no proxy."""
+        """Fetch the policy by https: no redirect, cache, cookie or proxy (section 3.3, R50)."""
         port = "" if self._port == HTTPS_PORT else f":{self._port}"
         connector = aiohttp.TCPConnector(
             resolver=self._hosts, ssl=self._tls, use_dns_cache=False, force_close=True
@@ -332,11 +360,11 @@ class MtaStsFetcher:
 
 
 def _tells_its_end(response: aiohttp.ClientResponse) -> bool:
-    """Whether a body cut short would show (RFC 9112 sections 6.3 and 9.8).
+    """Say whether a body that was cut short would show (RFC 9112 sections 6.3 and 9.8).
 
-    Otherwise it ends with the connection, which anybody on the path can end: asyncio does
-    not say whether TLS was closed. Whole lines may be cut then, which makes a policy
-    stricter; but ``mx.example.com`` must not become ``mx.example.co``.
+    Otherwise the body ends with the connection, and an attacker on the path can end that:
+    asyncio does not say whether TLS was closed. Whole lines may be missing then, which makes
+    a policy stricter; but ``mx.example.com`` must not become ``mx.example.co``.
     """
     return response.content_length is not None or "Transfer-Encoding" in response.headers
 
@@ -351,12 +379,12 @@ def _why(error: Exception) -> str:
 
 
 def _tls_context(ca_file: str) -> ssl.SSLContext:
-    """Set up the check of the policy host (sections 3.3 and 7.2).
+    """Set up the check of the policy host (sections 3.3 and 7.2, R51).
 
-    A trusted chain, TLS 1.2 or later, and the name as DNS-ID only: OpenSSL's
-    own check, with wildcards for the whole left-most label alone (Python's
-    default). The strict flag that Python 3.13 adds is taken off: a certificate
-    must not be good or bad by the version of Python.
+    It demands a trusted chain, TLS 1.2 or later, and the name as a DNS-ID. OpenSSL checks
+    the name, with wildcards for the whole left-most label alone (Python's default). The
+    strict flag that Python 3.13 adds is taken off: whether a certificate is good must not
+    depend on the version of Python.
     """
     context = ssl.create_default_context(cafile=ca_file or None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -1,13 +1,16 @@
 """An SMTP session with one server, as far as the EHLO inside TLS, and QUIT.
 
-The session is held as Postfix's smtp(8) holds it, so that what is seen here is
-what the MTA will see; where it differs, it is stricter about how much a server
-may say and how long it may take. No mail is offered, no name is verified: what
-the certificates are worth is for the forecast to say.
+The session is held as Postfix's smtp(8) holds it, so that the probe sees what the MTA
+will see. It differs in being stricter about how much a server may say and how long it
+may take. No mail is offered and no certificate is verified: the forecast says what the
+certificates are worth.
 
-TLS is begun as smtp(8) begins it where it verifies the server. Where that comes to
-nothing a second session shows what the server does for an MTA that verifies nobody:
-one that is too old, or has no certificate, is not to be taken for a broken one.
+TLS begins as smtp(8) begins it if it verifies the server. If that handshake fails, a
+second session shows what the server does for an MTA that verifies no server: a server
+that is too old, or has no certificate, must not be taken for a broken one.
+
+A failure is evidence too: how far a session came, and why it ended, is recorded and
+never raised.
 """
 
 from __future__ import annotations
@@ -35,10 +38,10 @@ MAX_LINE = 2_048
 """Octets of a reply line that are kept (Postfix: line_length_limit)."""
 
 MAX_LINE_READ = 2 * MAX_LINE
-"""Octets of a line with its end: Postfix skips as much as it keeps, then it stops listening."""
+"""Octets of a line with its end: Postfix skips as many as it keeps, then it gives up."""
 
 MAX_KEPT = 2_048
-"""Octets of a reply that are kept; lines that begin later are skipped (as Postfix does)."""
+"""Octets of a reply that are kept; lines that begin later are skipped, as by Postfix."""
 
 MAX_LINES = 1_000
 """Lines of a reply; Postfix has no limit."""
@@ -60,22 +63,22 @@ MAX_CHAIN_OCTETS = 262_144
 """Octets of certificates kept."""
 
 FRESH = 3_600.0
-"""Seconds that a completed session is good evidence."""
+"""Seconds for which a completed session is good evidence."""
 
 QUIT_WAIT = 1.0
-"""Seconds that we wait for the reply to QUIT."""
+"""Seconds to wait for the reply to QUIT."""
 
 COMMANDS = 5
-"""Steps of a session that may each take command_timeout: the limit of the whole."""
+"""Steps of a session that may each take command_timeout: it limits the whole session."""
 
 READ_SIZE = 16_384
 """Octets read from a socket at once: a TLS record."""
 
 AUTHENTICATING = b"ALL:!aNULL:!eNULL:@SECLEVEL=1"
-"""What smtp(8) wants where it verifies the server (TLS_MUST_MATCH in its tls_client.c)."""
+"""The ciphers of smtp(8) if it verifies the server (TLS_MUST_MATCH in its tls_client.c)."""
 
 OPPORTUNISTIC = b"ALL:!eNULL:@SECLEVEL=0"
-"""What it makes do with where it does not: old TLS, weak keys, servers without a certificate."""
+"""Its ciphers if it does not: old TLS, weak keys and servers without a certificate are good."""
 
 UNREACHABLE = frozenset(
     {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EACCES, errno.EPERM}
@@ -89,7 +92,10 @@ _UNPRINTABLE = re.compile(rb"[^ -~]")
 
 
 class _Ended(Exception):
-    """The session ended before its time; says where and how."""
+    """The session ended before its time; says at which stage and how.
+
+    It never leaves this module: the catcher records it as evidence.
+    """
 
     def __init__(
         self,
@@ -116,12 +122,19 @@ class _Ehlo:
 class Prober:
     """Probes servers; one object for all sessions, since they share limits.
 
-    *helo*: the name given in EHLO. Times in seconds: *connect_timeout* for the
-    connection, *command_timeout* for each reply (a greeter such as postscreen
-    takes 6 s) and for the handshake, *retry_after* until a failed session may
-    be tried again. *sessions* at once, *per_host* of them with one address, and
-    *per_minute* that begin within a minute. *counters* count sessions that have to
-    wait their turn, under ``probes``, ``probes_per_host`` or ``probes_per_minute``.
+    Args:
+        policy: which addresses may be contacted.
+        helo: the name given in EHLO.
+        enabled: false if no server is to be called.
+        connect_timeout: seconds for the connection.
+        command_timeout: seconds for each reply (a greeter such as postscreen takes 6 s)
+            and for the handshake.
+        retry_after: seconds until a failed session may be tried again.
+        sessions: how many sessions are at work at once.
+        per_host: how many of them with one address.
+        per_minute: how many sessions begin within a minute.
+        clock: the time, seconds since the epoch.
+        counters: where it is counted that a session waits for its turn.
     """
 
     def __init__(
@@ -148,16 +161,16 @@ class Prober:
         self._clock = clock
         self._authenticating = _tls_context(AUTHENTICATING)
         self._opportunistic = _tls_context(OPPORTUNISTIC)
-        self._counters = Counters() if counters is None else counters
+        self._counters = counters or Counters()
         self._pace = Pace(per_minute, Bound.PROBES_PER_MINUTE, self._counters)
         self._slots = Slots(sessions, Bound.PROBES, self._counters)
         self._per_host = per_host
         self._busy: weakref.WeakValueDictionary[str, Slots] = weakref.WeakValueDictionary()
 
     async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
-        """Hold a session with *address*, or two; *server_name* is sent as SNI, "" sends none.
+        """Hold a session with *address*, or two; never raise for what the network does.
 
-        Never raises for what the network does.
+        *server_name* is sent as SNI; with "" none is sent.
         """
         now = self._clock()
         evidence = ProbeEvidence(address=address, probed_at=now, expires=now + FRESH)
@@ -178,7 +191,7 @@ class Prober:
             other = await self._in_turn(address, port, server_name, self._opportunistic)
         if not other.tls_version:
             return found
-        # It may have been chance that made the first one fail: that is looked at again soon.
+        # The first session may have failed by chance: it is tried again soon.
         expires = min(found.expires, other.expires)
         return replace(other, only_opportunistic=found.error or "failed", expires=expires)
 
@@ -194,7 +207,7 @@ class Prober:
     ) -> ProbeEvidence:
         try:
             wire = _Wire(address, self._connect_timeout, self._command_timeout)
-        except OSError as error:  # out of descriptors, no IPv6: says nothing of the server
+        except OSError as error:  # out of descriptors, no IPv6: this says nothing about the server
             now = self._clock()
             return ProbeEvidence(address, error=error_text(error), probed_at=now, expires=now)
         session = _Session(wire, address, self._helo, server_name, context)
@@ -219,7 +232,10 @@ class Prober:
 
 
 class _Session:
-    """The dialogue; :attr:`evidence` grows with it."""
+    """The dialogue; :attr:`evidence` grows with it.
+
+    Only the EHLO reply inside TLS says whether the server offers REQUIRETLS (R3).
+    """
 
     def __init__(
         self, wire: _Wire, address: str, helo: bytes, server_name: str, context: SSL.Context
@@ -231,7 +247,7 @@ class _Session:
         self.evidence = ProbeEvidence(address=address, stage=ProbeStage.CONNECT)
 
     async def run(self, port: int) -> None:
-        """Hold the session to its end; raise _Ended where it ends early."""
+        """Hold the session to its end; raise _Ended if it ends early."""
         wire = self._wire
         await wire.connect(port)
         try:
@@ -243,8 +259,8 @@ class _Session:
             self.evidence = replace(self.evidence, starttls_offered=offered, ehlo_name=ehlo.name)
             if offered and await self._starttls():
                 ehlo = await self._hello(ProbeStage.EHLO_TLS)
-                # Only this reply counts (RFC 8689 section 2): what was said in
-                # clear, anybody may have said.
+                # Only this reply counts (RFC 8689 section 2, R3): an attacker may have
+                # written what was said in clear.
                 self.evidence = replace(
                     self.evidence, requiretls="REQUIRETLS" in ehlo.keywords, ehlo_name=ehlo.name
                 )
@@ -256,7 +272,7 @@ class _Session:
         await wire.quit()
 
     async def _hello(self, stage: ProbeStage, *, extended: bool = True) -> _Ehlo:
-        """Say EHLO, and HELO where that is refused: such a server has no keywords.
+        """Say EHLO, and HELO if EHLO is refused: such a server has no keywords.
 
         421 ends the session at once (Postfix's smtp_helo(); RFC 5321 section 3.8).
         """
@@ -272,7 +288,7 @@ class _Session:
         raise _Ended(stage, ProbeFailure.REPLY, reply=reply)
 
     async def _starttls(self) -> bool:
-        """Start TLS; False where the server offers it and then refuses."""
+        """Start TLS; return False if the server offers STARTTLS and then refuses it."""
         reply, _ = await self._wire.command(b"STARTTLS", ProbeStage.STARTTLS)
         if reply.code // 100 != 2:
             self.evidence = replace(self.evidence, starttls_reply=reply)
@@ -289,7 +305,7 @@ class _Session:
 
 
 class _Wire:
-    """A socket, TLS on it or not, that yields replies and keeps the limits."""
+    """A socket, with or without TLS, that yields replies and keeps the limits."""
 
     def __init__(self, address: str, connect_timeout: float, command_timeout: float) -> None:
         self._address = address
@@ -328,12 +344,12 @@ class _Wire:
             return await self._read_reply(stage)
 
     async def reply(self, stage: ProbeStage) -> tuple[Reply, list[bytes]]:
-        """Read a reply that no command asked for: the greeting."""
+        """Read a reply to no command: the greeting."""
         async with self._limits(stage):
             return await self._read_reply(stage)
 
     async def quit(self) -> None:
-        """Take leave. Whatever happens now says nothing of the server's TLS."""
+        """Say QUIT. Whatever happens now says nothing about the server's TLS."""
         with contextlib.suppress(_Ended):
             async with self._limits(ProbeStage.DONE, QUIT_WAIT):
                 await self._send(b"QUIT\r\n")
@@ -342,9 +358,8 @@ class _Wire:
     async def start_tls(self, connection: SSL.Connection) -> None:
         """Do the handshake.
 
-        What came in clear after the reply to STARTTLS was put there by someone
-        who wants it taken for part of the protected dialogue (CVE-2011-0411): it
-        is forgotten, as Postfix does.
+        Plaintext after the reply to STARTTLS may have been injected, so that it passes for
+        part of the protected dialogue (CVE-2011-0411). It is discarded, as by Postfix.
         """
         stage = ProbeStage.HANDSHAKE
         self._buffer.clear()
@@ -372,7 +387,7 @@ class _Wire:
 
     @contextlib.asynccontextmanager
     async def _limits(self, stage: ProbeStage, seconds: float | None = None) -> AsyncIterator[None]:
-        """Turn time running out, and a connection that breaks, into the end of the session."""
+        """End the session if time runs out or the connection breaks."""
         now = self._loop.time()
         until = min(now + (self._command_timeout if seconds is None else seconds), self._deadline)
         try:
@@ -384,7 +399,7 @@ class _Wire:
             raise _Ended(stage, ProbeFailure.CLOSED, error_text(error)) from error
 
     async def _receive(self, stage: ProbeStage) -> bytes:
-        """Read what the socket has; _Ended where it has come to its end."""
+        """Read what the socket has; raise _Ended if the server has closed it."""
         data = await self._loop.sock_recv(self._socket, READ_SIZE)
         if not data:
             raise _Ended(stage, ProbeFailure.CLOSED, "connection closed by the server")
@@ -404,7 +419,7 @@ class _Wire:
         await self._flush(self._tls)
 
     async def _flush(self, connection: SSL.Connection) -> None:
-        """Send what OpenSSL has to say: records, or the alert that ends a handshake."""
+        """Send what OpenSSL has written: records, or the alert that ends a handshake."""
         while True:
             try:
                 data = connection.bio_read(READ_SIZE)
@@ -425,8 +440,8 @@ class _Wire:
             except SSL.ZeroReturnError as error:
                 raise _Ended(stage, ProbeFailure.CLOSED, "TLS closed by the server") from error
             except SSL.Error as error:
-                # An alert, often a server that wants a certificate of ours:
-                # to an SMTP client the connection is lost.
+                # An alert, often of a server that demands a client certificate: for an SMTP
+                # client the connection is lost.
                 raise _Ended(stage, ProbeFailure.CLOSED, _ssl_text(error)) from error
             else:
                 return
@@ -434,9 +449,8 @@ class _Wire:
     async def _read_reply(self, stage: ProbeStage) -> tuple[Reply, list[bytes]]:
         """Read lines up to one that begins with a code and no hyphen.
 
-        As Postfix's smtp_chat_resp(): lines that are no reply are passed over,
-        the excess of a line and of a reply is not kept, the last line's code
-        counts.
+        Like Postfix's smtp_chat_resp(), skip lines that are not a reply, drop the excess of
+        a line and of a reply, and take the code of the last line.
         """
         lines: list[bytes] = []
         kept = taken = 0
@@ -453,9 +467,8 @@ class _Wire:
     async def _read_line(self, stage: ProbeStage, limit: int) -> tuple[bytes, int]:
         """Read a line; return at most MAX_LINE octets of it, and how many it took.
 
-        *limit* is what the reply may still have. An MTA would read on beyond
-        it, but not beyond a line that is too long: to Postfix it is the end of
-        the connection.
+        *limit* is how many octets the reply may still have. An MTA would read on beyond it.
+        But Postfix ends the connection at a line that is too long, and so does the probe.
         """
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:
@@ -469,16 +482,16 @@ class _Wire:
             raise _Ended(stage, ProbeFailure.LIMIT, f"reply of more than {MAX_REPLY} octets")
         line = bytes(self._buffer[: min(end, MAX_LINE)]).rstrip(b"\r")
         del self._buffer[: end + 1]
-        # To Postfix a line ends at NUL, and what cannot be printed is "?".
+        # For Postfix a line ends at NUL, and characters that cannot be printed are "?".
         return _UNPRINTABLE.sub(b"?", line.partition(b"\0")[0]), end + 1
 
 
 def read_ehlo(lines: list[bytes]) -> _Ehlo:
     """Read the name and the keywords of a reply to EHLO (RFC 5321 section 4.1.1.1).
 
-    A keyword is the first word behind the code, in any case, on a line but the
-    first; a word ends at a blank or, as some servers write it, at "=". As
-    smtp_helo() of Postfix has it, whatever stands in the place of the code.
+    A keyword is the first word after the code, in any case, on each line but the first
+    (R4). A word ends at a blank or, since some servers write that, at "=". As in
+    smtp_helo() of Postfix, anything may stand in the place of the code.
     """
     words = []
     for line in lines:
@@ -489,16 +502,15 @@ def read_ehlo(lines: list[bytes]) -> _Ehlo:
 
 
 def _is_masked(greeting: list[bytes]) -> bool:
-    """Whether a greeting is all stars, as a Cisco PIX in between leaves it.
+    """Say whether a greeting is all stars, as a Cisco PIX on the way leaves it.
 
-    Postfix says HELO then (smtp_pix_workarounds = disable_esmtp): behind such a
-    box nothing is extended.
+    Postfix says HELO then (smtp_pix_workarounds = disable_esmtp): such a box breaks ESMTP.
     """
     return not b"".join(greeting).strip(b"20 *")
 
 
 def _reply(last: bytes, lines: list[bytes]) -> Reply:
-    """Make a Reply; an enhanced code of another class than the code's is none (RFC 3463)."""
+    """Make a Reply; drop an enhanced code of another class than the code's (RFC 3463)."""
     enhanced = _ENHANCED.match(last[3:])
     valid = enhanced is not None and enhanced[1][:1] == last[:1]
     text = b" ".join(line[4:] if _CODE.match(line) else line for line in lines)
@@ -510,7 +522,7 @@ def _reply(last: bytes, lines: list[bytes]) -> Reply:
 
 
 def _presented(connection: SSL.Connection) -> tuple[tuple[bytes, ...], bool]:
-    """Take the chain as presented, leaf first, as DER; and whether that is not all of it."""
+    """Return the chain as presented, DER, leaf first; and whether it was cut."""
     certificates = connection.get_peer_cert_chain() or []
     chain: list[bytes] = []
     octets = 0
@@ -534,7 +546,7 @@ def _ssl_text(error: Exception) -> str:
 
 
 def _tls_context(ciphers: bytes) -> SSL.Context:
-    """Set up the client's side: whatever a server can do with *ciphers* is to be seen."""
+    """Set up the client's side so that a server can do all that *ciphers* allow."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_VERSION)
     context.set_cipher_list(ciphers)

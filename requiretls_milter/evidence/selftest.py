@@ -1,14 +1,14 @@
-"""Whether the resolver deserves the trust that we put into its AD bit.
+"""Whether the resolver deserves the trust that is put into its AD bit.
 
 RFC 7672 section 2.1.3 lets a client rely on the AD bit of a validating
-resolver on a trusted path. Whether it validates can be seen: a signed name
-must come with AD, a name whose signatures are wrong must not come at all, and
-an unsigned one must come without AD. A resolver that fails one of the three
-does not validate, or lets through what did not, or says "secure" of
-everything: then nothing that it says is called secure (R20).
+resolver on a trusted path. Whether it validates can be seen: the answer for a signed
+name must have AD, there must be no answer for a name whose signatures are wrong, and
+the answer for an unsigned name must not have AD. A resolver that fails one of the
+three does not validate, or lets bogus answers through, or calls everything secure.
+Then nothing that it says is called secure (R20).
 
-Only an answer convicts. A lookup that failed tells nothing of validation: a
-network that is down must not turn temporary failures into permanent ones.
+Only an answer convicts. A failed lookup says nothing about validation: a network that
+is down must not turn temporary failures into permanent ones.
 """
 
 from __future__ import annotations
@@ -30,31 +30,32 @@ if TYPE_CHECKING:
     from requiretls_milter.config import Config
 
 ROOT = "."
-"""The root zone, signed since 2010; Postfix asks the same (dnssec_probe)."""
+"""The root zone, signed since 2010; Postfix tests with the same (dnssec_probe)."""
 
 BOGUS_NAMES = ("dnssec-failed.org", "rhybar.cz")
-"""Kept broken on purpose, for tests as this one, by Comcast and by CZ.NIC."""
+"""Names that Comcast and CZ.NIC keep broken on purpose, for tests like this one."""
 
 INSECURE_NAMES = ("google.com", "microsoft.com")
-"""Large and never signed so far."""
+"""Names of large domains that have never been signed so far."""
 
 PASSED_INTERVAL = 3600.0
-"""Seconds until the next test after one that was passed."""
+"""Seconds until the next test after one that passed."""
 
 TEST_TIMEOUT = 5.0
-"""Seconds for one lookup of the test at most: all others wait for the first."""
+"""Seconds for one lookup of the test at most: all lookups of evidence wait for the first test."""
 
 FAILED_INTERVAL = 60.0
-"""Seconds until the next test after another one: trust should come back soon, or be settled."""
+"""Seconds until the next test after one that failed or was undecided: trust should come back
+soon, or be settled."""
 
 _A = dns.rdatatype.A
-"""Asked for everywhere: also "there is none" is signed, or not."""
+"""The type that is looked up for every name: "there is none" is signed, or not, as well."""
 
 _log = log.get_logger("evidence.selftest")
 
 
 class SelfTestOutcome(enum.StrEnum):
-    """What a self-test came to."""
+    """How a self-test ended."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -63,7 +64,7 @@ class SelfTestOutcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SelfTestResult:
-    """The verdict, and a sentence for each thing that is wrong or could not be seen."""
+    """The outcome, and a sentence for each thing that is wrong or could not be seen."""
 
     outcome: SelfTestOutcome
     problems: tuple[str, ...] = ()
@@ -71,10 +72,10 @@ class SelfTestResult:
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """The names that are asked for, three kinds of them.
+    """The names that are looked up, of three kinds.
 
-    Of several names of a kind one that is as it should be is enough: a public
-    name that changes hands must not convict a resolver.
+    If there are several names of a kind, one that behaves as it should is enough: a
+    public name that changes hands must not convict a resolver.
     """
 
     secure: str = ROOT
@@ -83,7 +84,7 @@ class SelfTest:
 
     @classmethod
     def of(cls, config: Config) -> SelfTest:
-        """The test that a configuration wants; an empty name stands for the public ones."""
+        """Make the test of a configuration; an empty name stands for the public names."""
         names = config.dns
         return cls(
             names.selftest_secure or ROOT,
@@ -92,7 +93,10 @@ class SelfTest:
         )
 
     async def run(self, resolver: Resolver) -> SelfTestResult:
-        """Ask *resolver*, whose AD bit has to show (``trusted``); as long as one lookup takes."""
+        """Test *resolver*, which must show the AD bit (``trusted``).
+
+        It takes as long as one lookup.
+        """
         names = tuple(dict.fromkeys((self.secure, *self.bogus, *self.insecure)))
         answers = await asyncio.gather(*(_ask(resolver, name) for name in names))
         found = dict(zip(names, answers, strict=True))
@@ -104,8 +108,8 @@ class SelfTest:
         problems = tuple(check.problem for check in checks if check.problem)
         if any(check.outcome is SelfTestOutcome.FAILED for check in checks):
             return SelfTestResult(SelfTestOutcome.FAILED, problems)
-        # That a bogus or unsigned name cannot be seen does not count against a resolver that
-        # has shown to validate; but nothing has been shown without the signed one.
+        # A bogus or unsigned name that cannot be seen does not count against a resolver that
+        # has shown that it validates. Without the signed name it has shown nothing.
         return SelfTestResult(checks[0].outcome, problems)
 
 
@@ -120,7 +124,7 @@ _RANK = {SelfTestOutcome.PASSED: 0, SelfTestOutcome.FAILED: 1, SelfTestOutcome.U
 
 
 def _best(checks: Iterable[_Check]) -> _Check:
-    """Of the names of one kind: the one that is as it should be, else the one that convicts."""
+    """Choose among the names of one kind: one that behaves as it should, else one that convicts."""
     listed = sorted(checks, key=lambda check: _RANK[check.outcome])
     return listed[0]
 
@@ -162,15 +166,14 @@ def _insecure(name: str, answer: Lookup) -> _Check:
 
 
 class ResolverWatch:
-    """Keeps a resolver's ``trusted`` in line with what the self-test finds.
+    """Keeps a resolver's ``trusted`` in line with what the self-test finds (R20).
 
-    The test asks through a resolver of its own, since the other hides the AD
-    bit while it is not trusted. Lookups through the other one wait for the
-    first test. A resolver whose path is not trusted to begin with stays so,
-    whatever it does.
+    The test uses a resolver of its own, since the watched one hides the AD bit while it is
+    not trusted. Lookups through the watched one wait for the first test. A resolver whose
+    path is not trusted to begin with stays untrusted, whatever it answers.
 
     Args:
-        resolver: whose ``trusted`` is switched.
+        resolver: the one that is watched, whose ``trusted`` is switched.
         config: names, nameservers and time-out of the test.
         monotonic: a clock, in seconds.
     """
@@ -195,20 +198,20 @@ class ResolverWatch:
         resolver.tested.clear()
 
     def due(self) -> bool:
-        """Whether it is time for :meth:`look`."""
+        """Say whether it is time for :meth:`test_now`."""
         return self._monotonic() >= self._due
 
-    async def look(self) -> bool:
-        """Test now and act on it; returns whether what is believed has changed.
+    async def test_now(self) -> bool:
+        """Test the resolver and act on it; return whether its AD bit counts differently now.
 
-        One line is logged at first and whenever the answer changes.
+        One line is logged after the first test, and whenever the answer changes.
         """
         self._due = self._monotonic() + FAILED_INTERVAL
         before = self._resolver.trusted
         try:
             result = await self._test.run(self._asked)
             if result.outcome is SelfTestOutcome.UNDECIDED:
-                # Nothing was learnt: what is believed stays as it is.
+                # Nothing was learnt: the AD bit counts, or does not count, as before.
                 _log.info("resolver_not_tested", nameservers=self._servers(), why=_joined(result))
                 return False
             passed = result.outcome is SelfTestOutcome.PASSED

@@ -1,8 +1,7 @@
-"""Where the TLSA records of a server are sought (RFC 7672 sections 2.2.2 and 2.2.3).
+"""At which names the TLSA records of a server are looked up (RFC 7672 sections 2.2.2, 2.2.3).
 
-The order of the questions is Postfix's (tls_dane_resolve()), which is the
-RFC's. The records are kept as they stand in DNS: which of them are usable is
-for the forecast to say.
+The order of the lookups is that of Postfix (tls_dane_resolve()) and of the RFC. The
+records are kept as they stand in DNS; the forecast says which of them are usable.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ _HEADER = 3
 """Octets before the association data: usage, selector, matching type (RFC 6698 section 2.1)."""
 
 _MISSING = b"\xff"
-"""Stands for an octet that a record is too short to have: no usage, selector or type is 255."""
+"""Stands for an octet that a record is too short to have; DANE for SMTP uses no value 255."""
 
 
 @dns.immutable.immutable
-class _AsItStands(dns.rdtypes.ANY.TLSA.TLSA):
-    """A TLSA record that nobody has judged yet.
+class TlsaAsPublished(dns.rdtypes.ANY.TLSA.TLSA):
+    """A TLSA record as it stands in DNS, however malformed.
 
-    dnspython (2.9 does, 2.7 did not) calls a digest of the wrong length malformed, and the
-    whole reply with it: a server with one such record would look as if its DNS
-    failed (4.7.5), where Postfix takes the others, or goes on unauthenticated.
+    dnspython 2.9 (2.7 did not) refuses a digest of the wrong length as malformed, and the
+    whole reply with it. A server with one such record would look as if its DNS failed
+    (4.7.5), while Postfix uses the other records, or goes on unauthenticated.
     """
 
     def __init__(
@@ -60,14 +59,16 @@ class _AsItStands(dns.rdtypes.ANY.TLSA.TLSA):
         rdtype: dns.rdatatype.RdataType,
         parser: dns.wire.Parser,
         origin: Any = None,
-    ) -> _AsItStands:
+    ) -> TlsaAsPublished:
+        """Read the rdata, whatever its length."""
         rdata = parser.get_remaining()
         usage, selector, mtype = rdata[:_HEADER].ljust(_HEADER, _MISSING)
         return cls(rdclass, rdtype, usage, selector, mtype, rdata[_HEADER:])
 
 
-# The registry has no public way to replace a class; a test watches that this one works.
-dns.rdata._rdata_classes[dns.rdataclass.IN, dns.rdatatype.TLSA] = _AsItStands
+# dnspython's registry is private; it has no public way to replace the class of a type that it
+# knows. If this stops working, test_r36_malformed_records_do_not_make_the_lookup_fail fails.
+dns.rdata._rdata_classes[dns.rdataclass.IN, dns.rdatatype.TLSA] = TlsaAsPublished
 
 
 async def find_tlsa(
@@ -79,11 +80,11 @@ async def find_tlsa(
 ) -> TlsaEvidence:
     """Find the TLSA records of *host*, whose *addresses* have been looked up already.
 
-    - The addresses are insecure, and so is the alias, if *host* is one: nothing
-      is asked (R27: name servers of unsigned zones answer SERVFAIL to TLSA).
-    - They are secure: the canonical name is asked, then *host* itself where it
-      is an alias. Where the first lookup fails, there is no second.
-    - Only the alias is secure: *host* is asked alone.
+    - If the addresses are insecure, and so is the alias if *host* is one, DNS is not
+      queried (R27): name servers of unsigned zones may answer SERVFAIL to TLSA.
+    - If they are secure, the canonical name is looked up, then *host* itself if it is an
+      alias. If the first lookup fails, there is no second one (R29).
+    - If only the alias is secure, *host* alone is looked up (R30).
     """
     if addresses.outcome is not DnsOutcome.FOUND:
         return TlsaEvidence()
@@ -103,8 +104,7 @@ async def find_tlsa(
     evidence = await _query(resolver, addresses.canonical, port, clock)
     if not is_alias or evidence.outcome is DnsOutcome.ERROR or _has_secure_records(evidence):
         return evidence
-    # Between the two stands no name: those in the middle of a chain are never
-    # base domains (section 2.2.3, last paragraph).
+    # No name in the middle of a chain is ever a base domain (section 2.2.3, last paragraph).
     second = await _query(resolver, host, port, clock)
     return replace(second, expires=min(evidence.expires, second.expires))
 
@@ -116,7 +116,7 @@ def _has_secure_records(evidence: TlsaEvidence) -> bool:
 async def _query(
     resolver: Resolver, base_domain: str, port: int, clock: Callable[[], float]
 ) -> TlsaEvidence:
-    """Look up ``_PORT._tcp.BASE``; aliases of that name leave the base domain as it is (R31)."""
+    """Look up ``_PORT._tcp.BASE``; an alias there leaves the base domain as it is (R31)."""
     found = await resolver.lookup(f"_{port}._tcp.{base_domain}", dns.rdatatype.TLSA)
     return TlsaEvidence(
         queried=True,

@@ -152,7 +152,7 @@ def result_in_order(
 def possible_results(
     groups: AttemptGroups, limit: int, recorded: DeliveryAttempt | None = None
 ) -> tuple[DeliveryAttempt, ...]:
-    """List all that the delivery can end with if servers of a group are tried in random order.
+    """List all that the delivery can end with if servers of a group are in random order (R11).
 
     Args:
         groups: the attempts at all servers.

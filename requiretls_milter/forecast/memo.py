@@ -23,7 +23,7 @@ MAX_CACHED_OCTETS = 16_384
 """Octets of the chains and records in the arguments of a result that is kept.
 
 Four times what is usual. What a server sends or a zone holds may be six times as
-large, and anybody can make us look at thousands of such servers.
+large, and anyone can name thousands of such servers in DNS.
 """
 
 Arguments = TypeVarTuple("Arguments")

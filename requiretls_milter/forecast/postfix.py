@@ -140,8 +140,7 @@ def _without_server(failure: NoServer) -> tuple[DeliveryAttempt, ...]:
 def attempt(server: MailServer, delivery: Delivery) -> DeliveryAttempt:
     """Say what the delivery would end with if *server* were the only one.
 
-    The questions are asked in the order of smtp(8): the first one that ends the attempt
-    decides.
+    The checks are in the order of smtp(8): the first one that ends the attempt decides.
     """
     if server.unseen:
         return unknown(server, server.unseen.why)

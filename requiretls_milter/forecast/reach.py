@@ -14,7 +14,7 @@ server takes the message:
 
 Because of the shuffling there is not one list but many. The judge asks which
 attempts can end a delivery, the gathering of evidence which addresses are worth a
-probe; both ask here, so that no server is judged that was not looked for.
+probe. Both ask here, so that each server that is judged was a candidate for a probe.
 
 Some servers are *unseen*: an MX host beyond those that evidence was gathered for, a
 host with more addresses than are kept. An unseen server stands for all that the MTA
@@ -95,7 +95,9 @@ class MailServer:
     @property
     def families(self) -> frozenset[str]:
         """The address families that the server may be of: one, unless it is unseen."""
-        return self.unseen.families if self.unseen else _ONE_FAMILY[family_of(self.address)]
+        if self.unseen is not None:
+            return self.unseen.families
+        return _ONE_FAMILY[IPV6 if ":" in self.address else IPV4]
 
 
 ServerGroups = tuple[tuple[MailServer, ...], ...]
@@ -124,7 +126,7 @@ def servers_found(evidence: DomainEvidence, profile: MtaProfile) -> list[MailSer
 
 def _servers_at(host: HostEvidence, profile: MtaProfile, best: bool) -> list[MailServer]:
     if host.partial:
-        why = f"{host.host} has more addresses or TLSA records than an MTA looks at"
+        why = f"{host.host} has more addresses or TLSA records than an MTA keeps"
         return [_unseen(host.host, host.preference, why, profile)]
     probes = {probe.address: probe for probe in host.probes}
     return [
@@ -149,7 +151,7 @@ def _unseen_at_any_preference(evidence: DomainEvidence, profile: MtaProfile) -> 
     if not evidence.mx.partial:
         return []
     domain = evidence.nexthop.host
-    why = f"{domain} has more MX records than an MTA looks at: which, chance decides"
+    why = f"{domain} has more MX records than an MTA keeps, and chance decides which"
     return [_unseen("", _BEST_OF_ALL, why, profile)]
 
 
@@ -159,7 +161,7 @@ def _beyond_the_hosts(evidence: DomainEvidence, profile: MtaProfile) -> list[Mai
     if gathered >= listed:
         return []
     first = evidence.mx.records[gathered]
-    why = f"only {gathered} of the {listed} MX hosts of {evidence.nexthop.host} were looked at"
+    why = f"only {gathered} of the {listed} MX hosts of {evidence.nexthop.host} were looked up"
     return [_unseen(first.host, first.preference, why, profile)]
 
 
@@ -258,9 +260,9 @@ def _shared(v4: int, limit: int, first: str = "") -> Sharing:
 
 def is_order_fixed(groups: Sequence[Sequence[_OfFamilies]], limit: int) -> bool:
     """Say whether all servers are tried, in one known order: nothing to shuffle or to leave out."""
-    if any(len(group) > 1 for group in groups) or 0 < limit < len(groups):
+    if 0 < limit < len(groups):
         return False
-    return limit <= 1 or all(len(group[0].families) == 1 for group in groups)
+    return all(len(group) == 1 and (limit <= 1 or len(group[0].families) == 1) for group in groups)
 
 
 @dataclass(frozen=True, slots=True)

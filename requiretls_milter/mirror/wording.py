@@ -17,7 +17,7 @@ MAX_NAMED = 5
 
 
 def shown(value: str) -> str:
-    """Return a value as it may stand in a comment: one line of printable ASCII, bounded."""
+    """Return a value as it may stand in a comment: one bounded line of ASCII (R62)."""
     return escaped(" ".join(value.split()), MAX_SHOWN)
 
 

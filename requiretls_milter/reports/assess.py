@@ -136,7 +136,7 @@ async def _gathered_here(
     source = CachedSource(live, MemoryStore(), config, counters)
     assessor = Assessor(config, source, trust, counters, Gauges())
     try:
-        test = ResolverWatch(live.resolver, config).look()
+        test = ResolverWatch(live.resolver, config).test_now()
         gathered = asyncio.gather(*(assessor.evidence(hop) for hop in hops))
         _, evidence = await asyncio.gather(test, gathered)
         return dict(zip(hops, evidence, strict=True))

@@ -143,9 +143,9 @@ def _meaning(explanation: Explanation) -> str:
         if values["require"]
         else "REQUIRETLS is required only if the sender requires it"
     )
-    if explanation.nexthop.kind is HopKind.LOCAL:
+    if explanation.nexthop.kind is HopKind.LOCAL:  # (R19)
         return "Local delivery: nothing is assessed and nothing refused."
-    if not explanation.sender and mode.acts:
+    if not explanation.sender and mode.acts:  # (R7)
         return f"{required}; mail of the null sender is tagged and counted, but never refused."
     effect = {
         Mode.OFF: "no tag is written and nothing is counted",

@@ -47,7 +47,7 @@ def cases() -> Iterator[Case]:
         sts,
         "2.0.0",
     )
-    yield "by the letter of RFC 8689, DANE", build.domain(*good), build.LETTER, "2.0.0"
+    yield "by the letter of RFC 8689, DANE", build.domain(*good), build.RFC8689, "2.0.0"
 
 
 def _hosts(*, requiretls: bool, tlsa: bool) -> list[HostEvidence]:

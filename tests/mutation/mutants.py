@@ -80,10 +80,10 @@ class Site:
         return Mutant(self.path, self.within, after, "\n".join(lines), was, becomes)
 
 
-def sites(path: Path) -> list[Site]:
-    """All that may be changed in a module, in the order of its text."""
+def sites(path: Path, text: str | None = None) -> list[Site]:
+    """All that may be changed in a module, in the order of its *text*; None: the file's."""
     visitor = _Sites()
-    module = MetadataWrapper(cst.parse_module(path.read_text())).module
+    module = MetadataWrapper(cst.parse_module(path.read_text() if text is None else text)).module
     module.visit(visitor)
     return [Site(path, module, *site) for site in visitor.found]
 

@@ -41,6 +41,7 @@ class Fate(enum.StrEnum):
 
     KILLED = "killed"
     SURVIVED = "survived"
+    EQUIVALENT = "equivalent"  # not tried: no test could tell
 
 
 def fate_of(mutant: Mutant | None) -> Fate:
@@ -77,15 +78,22 @@ def _run(mutant: Mutant | None) -> None:
     os.chdir(REPOSITORY)
     options = ["-x", "-q", "--no-header", "--no-summary", "--timeout=60", "-pno:cacheprovider"]
     options.append("-Wignore::pytest.PytestAssertRewriteWarning")  # hypothesis is imported already
-    code = pytest.main(
-        [*options, "--hypothesis-profile=mutation", *_nearest_first(mutant)], plugins=[_Order()]
-    )
-    os._exit(code)
+    options.append("--hypothesis-profile=mutation")
+    for folders in _nearest_first(mutant):
+        code = pytest.main([*options, *folders], plugins=[_Order()])
+        if code != pytest.ExitCode.OK:
+            os._exit(code)
+    os._exit(pytest.ExitCode.OK)
 
 
-def _nearest_first(mutant: Mutant | None) -> list[str]:
+def _nearest_first(mutant: Mutant | None) -> list[list[str]]:
+    """The tests beside the mutant, then the others: collecting them all takes the most time."""
     near = "" if mutant is None else mutant.module.removesuffix(".py").partition("/")[0]
-    return sorted(TESTS, key=lambda folder: not folder.endswith(f"/{near}"))
+    folders = [
+        [folder for folder in TESTS if folder.endswith(f"/{near}") is side]
+        for side in (True, False)
+    ]
+    return [group for group in folders if group]
 
 
 class _Order:

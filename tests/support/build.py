@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import tempfile
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,15 +38,16 @@ from requiretls_milter.model import (
 from tests.support.pki import Pki, spki
 
 DOMAIN = "example.org"
-NOW = time.time()
+NOW = 1_800_000_000.0
+"""Seconds since the epoch at which all of this is judged: in January 2027."""
 DANE = MtaProfile(tls_security_level=TlsLevel.DANE)
-LETTER = MtaProfile(name=ProfileName.RFC8689)
+RFC8689 = MtaProfile(name=ProfileName.RFC8689)
 
 
 @functools.cache
 def pki() -> Pki:
     """One authority for all tests of a run."""
-    return Pki(Path(tempfile.mkdtemp(prefix="requiretls-test-")) / "pki")
+    return Pki(Path(tempfile.mkdtemp(prefix="requiretls-test-")) / "pki", NOW)
 
 
 @functools.cache
@@ -184,8 +184,8 @@ __all__ = [
     "BAD",
     "DANE",
     "DOMAIN",
-    "LETTER",
     "NOW",
+    "RFC8689",
     "answers",
     "certificate",
     "clear",

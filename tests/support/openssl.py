@@ -55,6 +55,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "X509_STORE_CTX_get_error": (_INT, (_POINTER,)),
     "X509_VERIFY_PARAM_set1": (_INT, (_POINTER, _POINTER)),
     "X509_VERIFY_PARAM_set_auth_level": (None, (_POINTER, _INT)),
+    "X509_VERIFY_PARAM_set_time": (None, (_POINTER, ctypes.c_long)),
     "X509_verify_cert": (_INT, (_POINTER,)),
     "X509_verify_cert_error_string": (_TEXT, (ctypes.c_long,)),
     "d2i_X509": (_POINTER, (_POINTER, ctypes.POINTER(_TEXT), ctypes.c_long)),
@@ -122,7 +123,9 @@ def _certificates(ders: Sequence[bytes]) -> Iterator[list[Any]]:
             ssl.X509_free(certificate)
 
 
-def dane(chain: Sequence[bytes], records: Sequence[TlsaRecord], names: Sequence[str]) -> Verdict:
+def dane(
+    chain: Sequence[bytes], records: Sequence[TlsaRecord], names: Sequence[str], now: float
+) -> Verdict:
     """Verify *chain* (DER, leaf first) by TLSA *records*; *names*: the base domain, then others."""
     ssl = _library()
     client = ssl.SSL_new(_context())
@@ -142,13 +145,15 @@ def dane(chain: Sequence[bytes], records: Sequence[TlsaRecord], names: Sequence[
                 len(record.data),
             )
             usable += added == 1
-        return Verdict(usable, _verify(client, chain, (), by_dane=True))
+        return Verdict(usable, _verify(client, chain, (), now, by_dane=True))
     finally:
         ssl.SSL_free(client)
         ssl.ERR_clear_error()
 
 
-def pkix(chain: Sequence[bytes], authorities: Sequence[bytes], names: Sequence[str]) -> Verdict:
+def pkix(
+    chain: Sequence[bytes], authorities: Sequence[bytes], names: Sequence[str], now: float
+) -> Verdict:
     """Verify *chain* (DER, leaf first) by *authorities*, and one of *names*."""
     ssl = _library()
     client = ssl.SSL_new(_context())
@@ -156,16 +161,16 @@ def pkix(chain: Sequence[bytes], authorities: Sequence[bytes], names: Sequence[s
         ssl.SSL_set_hostflags(client, NO_PARTIAL_WILDCARDS)
         for name in names:
             assert ssl.SSL_add1_host(client, name.encode()) == 1
-        return Verdict(0, _verify(client, chain, authorities, by_dane=False))
+        return Verdict(0, _verify(client, chain, authorities, now, by_dane=False))
     finally:
         ssl.SSL_free(client)
         ssl.ERR_clear_error()
 
 
 def _verify(
-    client: Any, chain: Sequence[bytes], authorities: Sequence[bytes], *, by_dane: bool
+    client: Any, chain: Sequence[bytes], authorities: Sequence[bytes], now: float, *, by_dane: bool
 ) -> str:
-    """What ssl_verify_cert_chain() does."""
+    """What ssl_verify_cert_chain() does, at the time *now*."""
     ssl = _library()
     store, context = ssl.X509_STORE_new(), ssl.X509_STORE_CTX_new()
     stack = ssl.OPENSSL_sk_new_null()
@@ -182,6 +187,7 @@ def _verify(
                 ssl.X509_STORE_CTX_set0_dane(context, ssl.SSL_get0_dane(client))
             ssl.X509_STORE_CTX_set_default(context, b"ssl_server")
             ssl.X509_VERIFY_PARAM_set1(parameters, ssl.SSL_get0_param(client))
+            ssl.X509_VERIFY_PARAM_set_time(parameters, int(now))
             if ssl.X509_verify_cert(context) == 1:
                 return ""
             code = ssl.X509_STORE_CTX_get_error(context)

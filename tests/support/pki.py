@@ -1,6 +1,7 @@
 """The lab's certificate authority, and every kind of certificate that a server may present.
 
-All of it is made anew for each lab: nothing expires in the repository, no key is kept.
+All of it is made anew for each lab: nothing expires in the repository, no key is kept. Tests
+without a lab give the time for which certificates are to be valid.
 """
 
 from __future__ import annotations
@@ -55,12 +56,17 @@ class Certificate:
 class Pki:
     """The authority that the lab's clients trust, one that nobody trusts, and what they issue."""
 
-    def __init__(self, directory: Path) -> None:
-        """Keep all files in *directory*, which is made."""
+    def __init__(self, directory: Path, now: float | None = None) -> None:
+        """Keep all files in *directory*, which is made.
+
+        *now*, seconds since the epoch, is when certificates are issued; the clock's time if it
+        is not given.
+        """
         directory.mkdir(parents=True)
         self._directory = directory
-        self.authority = _authority("Lab CA")
-        self.stranger = _authority("Unknown CA")
+        self._now = now
+        self.authority = _authority("Lab CA", self._moment())
+        self.stranger = _authority("Unknown CA", self._moment())
         self.ca_file = directory / "ca.pem"
         self.ca_file.write_bytes(self.authority.pem)
 
@@ -84,11 +90,11 @@ class Pki:
         root = issuer = self.stranger if kind == "untrusted" else self.authority
         between: list[Authority] = []
         for number in range(intermediates):
-            issuer = _authority(f"Lab CA {number + 1} of {intermediates}", issuer)
+            issuer = _authority(f"Lab CA {number + 1} of {intermediates}", self._moment(), issuer)
             between.insert(0, issuer)
         subject = "wrong.name.invalid" if kind == "wrongname" else name
         others = () if kind == "wrongname" else names
-        now = datetime.datetime.now(datetime.UTC)
+        now = self._moment()
         end = now - _DAY if kind == "expired" else now + 30 * _DAY
         builder = _builder(subject, key, now - 10 * _DAY, end)
         builder = builder.add_extension(
@@ -128,6 +134,11 @@ class Pki:
             spki=spki(key.public_key()),
         )
 
+    def _moment(self) -> datetime.datetime:
+        if self._now is None:
+            return datetime.datetime.now(datetime.UTC)
+        return datetime.datetime.fromtimestamp(self._now, datetime.UTC)
+
 
 def _name(common_name: str) -> x509.Name:
     # A CN has at most 64 characters (RFC 5280, ub-common-name); a longer name is in the SAN.
@@ -150,10 +161,9 @@ def _builder(
     )
 
 
-def _authority(name: str, issuer: Authority | None = None) -> Authority:
-    """One that *issuer* vouches for, or nobody but itself."""
+def _authority(name: str, now: datetime.datetime, issuer: Authority | None = None) -> Authority:
+    """An authority that *issuer* vouches for, or itself alone."""
     key = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.datetime.now(datetime.UTC)
     # keyUsage and the key identifiers: Python 3.13 verifies strictly (VERIFY_X509_STRICT).
     usage = x509.KeyUsage(
         digital_signature=True,

@@ -26,7 +26,7 @@ _DIGEST_LENGTHS = {1: 32, 2: 64}
 def tlsa_rdata(data: bytes) -> None:
     """The rdata of a TLSA record (RFC 6698 section 2.1), of any length."""
     rdata = dns.rdata.from_wire(dns.rdataclass.IN, dns.rdatatype.TLSA, data, 0, len(data))
-    assert type(rdata) is tlsa._AsItStands, "dnspython judges TLSA records again"
+    assert type(rdata) is tlsa.TlsaAsPublished, "dnspython judges TLSA records again"
     assert rdata.cert == data[3:]
     if len(data) >= 3:
         assert rdata.to_wire() == data

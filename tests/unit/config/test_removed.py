@@ -38,6 +38,15 @@ def test_each_removed_key_is_warned_of_where_it_stands() -> None:
     assert config.warnings(parse(b"mta.mx_address_limit = 3", "new.toml")) == ()
 
 
+def test_what_is_shown_of_it_is_the_same_configuration() -> None:
+    loaded = parse(OLD, "old.toml")
+    shown = parse(render(loaded).encode(), "shown.toml")
+    assert shown == loaded
+    assert not shown.removed
+    assert loaded != Config()
+    assert loaded != loaded.mta
+
+
 def test_the_configuration_itself_is_as_if_the_key_were_not_there() -> None:
     text = OLD.decode().replace("mx_session_limit", "mx_address_limit").encode()
     raw = {"mta": {"mx_session_limit": 2, "mx_address_limit": 3}}

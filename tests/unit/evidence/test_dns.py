@@ -33,6 +33,7 @@ from tests.support.dnsserver import (
     soa,
 )
 from tests.support.stores import saturated
+from tests.support.waiting import until
 
 NOW = 1_000_000.0
 
@@ -702,7 +703,7 @@ async def test_lookups_at_once_are_bounded(server: DnsServer) -> None:
     server.set("a.test", "MX", found("a.test 300 IN MX 10 mx.a.test."))
     resolver = impatient(server, 0.4, lookups=2, counters=counters)
     slow = [asyncio.create_task(resolver.mx("slow.test")) for _ in range(2)]
-    await asyncio.sleep(0.05)
+    await until(lambda: server.types_asked("slow.test") == ["MX", "MX"])
     started = time.monotonic()
     evidence = await resolver.mx("a.test")
     assert evidence.outcome is DnsOutcome.FOUND
@@ -715,7 +716,7 @@ async def test_cancelling_a_lookup_frees_its_place(server: DnsServer) -> None:
     server.set("slow.test", "MX", SILENT)
     resolver = impatient(server, 5.0, lookups=1)
     task = asyncio.create_task(resolver.mx("slow.test"))
-    await asyncio.sleep(0.05)
+    await until(lambda: server.types_asked("slow.test"))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -34,6 +34,7 @@ from tests.support.authority import DAY, Authority, Issued
 from tests.support.smtpserver import EHLO, EHLO_TLS, Close, Hang, SmtpServer
 from tests.support.smtpserver import Reply as ScriptedReply
 from tests.support.stores import saturated
+from tests.support.waiting import until
 
 NOW = 1_000_000.0
 RETRY_AFTER = 60.0
@@ -776,7 +777,7 @@ async def test_cancelling_a_session_closes_it_and_frees_its_place() -> None:
     one = prober(timeout=5.0)
     async with SmtpServer(banner=Hang) as server:
         task = asyncio.create_task(one.probe("127.0.0.1", server.port, NAME))
-        await asyncio.sleep(0.1)
+        await until(lambda: server.at_once)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -129,3 +129,19 @@ def test_where_the_order_is_fixed_the_last_word_is_told_token_and_all(
     expected = tried(order, limit, recorded or NOBODY)
     (told,) = possible_results(groups, limit, recorded)
     assert (told.status, told.server, told.tls) == (expected.status, expected.server, expected.tls)
+
+
+def test_the_worked_example_at_the_head_of_the_module() -> None:
+    fails = attempt(1, "4.4.1", False)
+    takes_it = attempt(2, "2.0.0", True, V6)
+    assert possible_results(((fails, takes_it),), 1) == (takes_it, fails)
+    assert possible_results(((fails, takes_it),), 2) == (takes_it,)
+
+
+def test_the_worked_example_of_the_family_that_goes_first() -> None:
+    one, two = attempt(1, "4.4.1", False), attempt(2, "4.4.2", False, V6)
+    three, four = attempt(3, "4.7.5", False), attempt(4, "5.7.30", False, V6)
+    assert set(possible_results(((one, two, three, four),), 3)) == {one, two, three, four}
+    # The only one of its family that goes first is not the last one of its group.
+    alone = ((one, two), (three,), (four, attempt(5, "", False, V6)))
+    assert two not in possible_results(alone, 3)

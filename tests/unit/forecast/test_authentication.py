@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import DomainEvidence, Forecast, Requirement, TlsaRecord
-from tests.support.build import LETTER, NOW, certificate, domain, host, probe
+from tests.support.build import NOW, RFC8689, certificate, domain, host, probe
 from tests.support.chains import ED25519 as ED
 from tests.support.chains import RSA, VALIDITIES, WEAK, Make, issue, spki
 
@@ -53,7 +53,7 @@ def judged(
     seen = replace(probe(), chain=tuple(chain))
     evidence: DomainEvidence = domain(host(*records, name=name, seen=seen), secure=secure)
     asked = Requirement.REQUIRETLS
-    return judge(evidence, asked=asked, carried=asked, profile=LETTER, trust=trust, now=now)
+    return judge(evidence, asked=asked, carried=asked, profile=RFC8689, trust=trust, now=now)
 
 
 def proves(chain: Sequence[bytes], *records: TlsaRecord, now: float = NOW) -> bool:

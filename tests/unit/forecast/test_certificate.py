@@ -34,5 +34,5 @@ def test_a_certificate_names_what_openssl_says_it_does(
     leaf = chains.issue(chains.Make(common_name, 1, tuple(dns_names), use="server"), root)
     authority = chains.issue(root, None)
     mismatch = pkix.mismatch((leaf,), (reference,), chains.trusting(authority), build.NOW)
-    verdict = openssl.pkix((leaf,), (authority,), (reference,))
+    verdict = openssl.pkix((leaf,), (authority,), (reference,), build.NOW)
     assert (mismatch is None) == (verdict.error == ""), (mismatch, verdict.error)

@@ -32,8 +32,8 @@ from requiretls_milter.model import (
 from tests.support.build import (
     BAD,
     DANE,
-    LETTER,
     NOW,
+    RFC8689,
     answers,
     certificate,
     clear,
@@ -75,36 +75,36 @@ def test_r05_the_mx_name_is_authenticated_by_dnssec_or_by_mta_sts(
     secure: bool, sts: tuple[str, ...] | None, expected: tuple[str, str]
 ) -> None:
     evidence = domain(host(), secure=secure, sts=sts)
-    assert answers(forecast(evidence, LETTER)) == expected
+    assert answers(forecast(evidence, RFC8689)) == expected
 
 
 def test_r05_mta_sts_in_testing_mode_authenticates_nothing() -> None:
     evidence = domain(host(), secure=False, sts=("mx1.example.org",), mode=MtaStsMode.TESTING)
-    assert answers(forecast(evidence, LETTER)) == ("5.7.10", "mx_lookup_insecure")
+    assert answers(forecast(evidence, RFC8689)) == ("5.7.10", "mx_lookup_insecure")
 
 
 @pytest.mark.parametrize("kind", ["selfsigned", "untrusted", "expired", "wrongname"])
 def test_r06_encrypted_but_unverified_is_never_enough(kind: str) -> None:
     seen = probe(presented=certificate("mx1.example.org", kind))
-    result = forecast(domain(host(seen=seen)), LETTER)
+    result = forecast(domain(host(seen=seen)), RFC8689)
     assert answers(result) == ("5.7.10", "certificate_not_verified")
 
 
 def test_r06_a_certificate_verified_by_pkix_or_by_dane_is_enough() -> None:
     selfsigned = certificate("mx1.example.org", "selfsigned")
-    assert answers(forecast(domain(host()), LETTER)) == OK
+    assert answers(forecast(domain(host()), RFC8689)) == OK
     by_dane = host(selfsigned.tlsa(), seen=probe(presented=selfsigned))
-    assert answers(forecast(domain(by_dane), LETTER)) == OK
+    assert answers(forecast(domain(by_dane), RFC8689)) == OK
 
 
 def test_r11_every_mx_is_tried_and_one_that_satisfies_is_enough() -> None:
     bad = host(BAD, name="mx2.example.org", preference=5, seen=probe("192.0.2.2"))
-    for profile in (DANE, LETTER):
+    for profile in (DANE, RFC8689):
         result = forecast(domain(bad, host(GOOD)), profile)
         assert (answers(result), result.mx) == (OK, "mx1.example.org")
 
 
-@pytest.mark.parametrize("profile", [DANE, LETTER], ids=["postfix", "rfc8689"])
+@pytest.mark.parametrize("profile", [DANE, RFC8689], ids=["postfix", "rfc8689"])
 def test_r12_a_missing_capability_is_5730_and_missing_authentication_5710(
     profile: MtaProfile,
 ) -> None:
@@ -115,13 +115,13 @@ def test_r12_a_missing_capability_is_5730_and_missing_authentication_5710(
 
 def test_r12_no_starttls_is_5710_by_the_letter_and_5730_for_postfix() -> None:
     evidence = domain(host(GOOD, seen=clear()))
-    assert answers(forecast(evidence, LETTER)) == ("5.7.10", "starttls_not_offered")
+    assert answers(forecast(evidence, RFC8689)) == ("5.7.10", "starttls_not_offered")
     assert answers(forecast(evidence, DANE)) == ("5.7.30", "starttls_not_offered")
 
 
 def test_r13_tls_required_no_ignores_dane_and_mta_sts() -> None:
     mismatch = domain(host(BAD), sts=("other.example.net",))
-    for profile in (DANE, replace(DANE, mta_sts=MtaSts.MX_PATTERNS), LETTER):
+    for profile in (DANE, replace(DANE, mta_sts=MtaSts.MX_PATTERNS), RFC8689):
         result = forecast(mismatch, profile, Requirement.TLS_REQUIRED_NO)
         assert answers(result) == OK
     in_clear = domain(host(GOOD, seen=clear()))
@@ -172,7 +172,7 @@ def test_r19_a_policy_table_is_searched_as_postfix_does() -> None:
 # ---------------------------------------------------------------- DANE
 
 
-@pytest.mark.parametrize("profile", [DANE, LETTER], ids=["postfix", "rfc8689"])
+@pytest.mark.parametrize("profile", [DANE, RFC8689], ids=["postfix", "rfc8689"])
 def test_r21_a_failed_tlsa_lookup_is_temporary_and_never_no_records(profile: MtaProfile) -> None:
     result = forecast(domain(host(tlsa_outcome=DnsOutcome.ERROR)), profile)
     assert answers(result) == ("4.7.5", "policy_lookup_failed")
@@ -193,7 +193,7 @@ def test_r24_an_implicit_mx_is_authenticated_only_by_a_signed_denial(
     own = replace(own, probes=(probe(presented=certificate("example.org")),))
     evidence = replace(domain(own), mx=MxEvidence(DnsOutcome.NODATA, secure))
     assert forecast(evidence).compliant is compliant
-    assert forecast(evidence, LETTER).status == ("2.0.0" if secure else "5.7.10")
+    assert forecast(evidence, RFC8689).status == ("2.0.0" if secure else "5.7.10")
 
 
 def test_r24_no_such_domain_and_null_mx_are_different_outcomes() -> None:
@@ -203,7 +203,7 @@ def test_r24_no_such_domain_and_null_mx_are_different_outcomes() -> None:
     assert answers(forecast(null)) == ("5.1.0", "null_mx")
 
 
-@pytest.mark.parametrize("profile", [DANE, LETTER], ids=["postfix", "rfc8689"])
+@pytest.mark.parametrize("profile", [DANE, RFC8689], ids=["postfix", "rfc8689"])
 def test_r32_a_tlsa_mismatch_does_not_fall_back_to_a_good_pkix_certificate(
     profile: MtaProfile,
 ) -> None:
@@ -215,7 +215,7 @@ def test_r32_a_tlsa_mismatch_does_not_fall_back_to_a_good_pkix_certificate(
 def test_r33_unusable_records_demand_tls_but_authenticate_nobody(record: TlsaRecord) -> None:
     in_clear = domain(host(record, seen=clear()))
     assert forecast(in_clear, DANE, Requirement.NONE).status == "4.7.4"
-    assert answers(forecast(domain(host(record)), LETTER)) == (
+    assert answers(forecast(domain(host(record)), RFC8689)) == (
         "5.7.10",
         "certificate_not_verified",
     )
@@ -224,7 +224,7 @@ def test_r33_unusable_records_demand_tls_but_authenticate_nobody(record: TlsaRec
 def test_r34_insecure_tlsa_is_as_good_as_none() -> None:
     evidence = domain(host(BAD, tlsa_secure=False))
     assert answers(forecast(evidence, DANE, Requirement.NONE)) == OK
-    assert answers(forecast(evidence, LETTER)) == OK
+    assert answers(forecast(evidence, RFC8689)) == OK
 
 
 @pytest.mark.parametrize("usage", [0, 1])
@@ -247,9 +247,9 @@ def test_r35_certificate_usages_0_and_1_are_unusable(usage: int) -> None:
     ],
 )
 def test_r36_malformed_or_unknown_tlsa_records_are_unusable(record: TlsaRecord) -> None:
-    result = forecast(domain(host(record)), LETTER)
+    result = forecast(domain(host(record)), RFC8689)
     assert result.status == "5.7.10"
-    beside_a_good_one = forecast(domain(host(record, GOOD)), LETTER)
+    beside_a_good_one = forecast(domain(host(record, GOOD)), RFC8689)
     assert answers(beside_a_good_one) == OK
 
 
@@ -371,9 +371,9 @@ def test_r43_a_dane_mismatch_delays_ordinary_mail_and_fails_requiretls_at_the_la
 
 def test_r45_an_mta_sts_success_never_overrides_a_dane_failure() -> None:
     sts = ("mx1.example.org",)
-    assert forecast(domain(host(BAD), sts=sts), LETTER).status == "5.7.10"
+    assert forecast(domain(host(BAD), sts=sts), RFC8689).status == "5.7.10"
     failed = domain(host(tlsa_outcome=DnsOutcome.ERROR), sts=sts)
-    assert forecast(failed, LETTER).status == "4.7.5"
+    assert forecast(failed, RFC8689).status == "4.7.5"
 
 
 def test_r56_a_certificate_for_the_pattern_only_is_delivered_but_not_compliant() -> None:
@@ -392,7 +392,7 @@ def test_r57_in_enforce_mode_other_mx_are_skipped_and_none_left_is_temporary() -
     assert (answers(both), both.mx) == (OK, "mx1.example.org")
     none_left = domain(foreign, secure=False, sts=("mx1.example.org",))
     assert answers(forecast(none_left, profile)) == ("4.3.0", "mx_not_in_mta_sts_policy")
-    assert forecast(none_left, LETTER).outcome is Outcome.DEFER
+    assert forecast(none_left, RFC8689).outcome is Outcome.DEFER
 
 
 @pytest.mark.parametrize("mode", [MtaStsMode.TESTING, MtaStsMode.NONE])
@@ -579,7 +579,7 @@ def test_an_address_that_was_not_probed_makes_the_forecast_unknown() -> None:
     unseen = ProbeEvidence("192.0.2.1")
     forbidden = ProbeEvidence("192.0.2.1", ProbeStage.CONNECT, ProbeFailure.FORBIDDEN)
     for seen in (unseen, forbidden):
-        for profile in (DANE, LETTER):
+        for profile in (DANE, RFC8689):
             result = forecast(domain(host(GOOD, seen=seen)), profile)
             assert (result.status, result.compliant) == ("unknown", None)
 
@@ -587,7 +587,7 @@ def test_an_address_that_was_not_probed_makes_the_forecast_unknown() -> None:
 BEHIND = [MxRecord(50, f"behind{n}.example.org") for n in range(3)]
 
 
-@pytest.mark.parametrize("profile", [DANE, LETTER])
+@pytest.mark.parametrize("profile", [DANE, RFC8689])
 def test_hosts_that_nobody_looked_at_matter_only_where_the_mta_comes_to_them(
     profile: MtaProfile,
 ) -> None:
@@ -619,7 +619,7 @@ def test_which_of_too_many_mx_records_postfix_keeps_nobody_can_say() -> None:
     assert (result.mx, result.compliant) == ("", None)
     assert "more MX records" in result.text
     # A client that knows all of them tries the best first.
-    assert forecast(evidence, LETTER).status == "2.0.0"
+    assert forecast(evidence, RFC8689).status == "2.0.0"
 
 
 def test_a_null_mx_among_too_many_records_may_never_be_seen() -> None:
@@ -652,7 +652,7 @@ def test_an_unseen_server_may_be_of_either_family() -> None:
         ),
         probes=tuple(lacking),
     )
-    for profile in (DANE, LETTER):
+    for profile in (DANE, RFC8689):
         assert forecast(domain(worse), profile).status == "5.7.30"
         behind = domain(worse, replace(many, preference=20))
         assert forecast(behind, profile).status == "unknown"
@@ -666,7 +666,7 @@ def test_an_unseen_server_may_be_of_either_family() -> None:
     assert forecast(domain(best, replace(many, preference=20))).status == "unknown"
 
 
-@pytest.mark.parametrize("profile", [DANE, LETTER])
+@pytest.mark.parametrize("profile", [DANE, RFC8689])
 @pytest.mark.parametrize("what", ["addresses", "tlsa"])
 def test_of_a_host_with_too_many_records_nobody_can_say_which_are_seen(
     profile: MtaProfile, what: str
@@ -678,7 +678,7 @@ def test_of_a_host_with_too_many_records_nobody_can_say_which_are_seen(
     assert answers(forecast(domain(better, many), profile)) == OK
 
 
-@pytest.mark.parametrize("profile", [DANE, LETTER])
+@pytest.mark.parametrize("profile", [DANE, RFC8689])
 def test_a_chain_that_was_cut_proves_what_it_proves_and_disproves_nothing(
     profile: MtaProfile,
 ) -> None:
@@ -715,14 +715,14 @@ def test_a_server_that_says_more_than_we_read_is_not_judged() -> None:
     """An MTA would read on; what it would find then is not known."""
     for stage in (ProbeStage.BANNER, ProbeStage.EHLO, ProbeStage.EHLO_TLS):
         evidence = domain(host(GOOD, seen=broken(stage, ProbeFailure.LIMIT)))
-        for profile in (DANE, LETTER):
+        for profile in (DANE, RFC8689):
             assert answers(forecast(evidence, profile)) == ("unknown", "unknown")
 
 
 def test_the_certificate_is_looked_at_before_the_second_ehlo() -> None:
     """A server that nobody authenticated is not asked what it offers: 5.7.10, not 4.4.2."""
     evidence = domain(host(BAD, seen=broken(ProbeStage.EHLO_TLS)))
-    for profile in (DANE, LETTER):
+    for profile in (DANE, RFC8689):
         assert answers(forecast(evidence, profile)) == ("5.7.10", "certificate_not_verified")
     assert forecast(evidence, requirement=Requirement.NONE).status == "4.7.5"
 
@@ -754,7 +754,7 @@ def test_tls_that_authenticates_nobody_is_none_where_the_server_is_to_be_verifie
     dane = forecast(domain(host(GOOD, seen=weak)))
     assert answers(dane) == ("4.7.5", "tls_handshake_failed")
     assert dane.text.endswith("failed: dh key too small")
-    assert answers(forecast(domain(host(GOOD, seen=weak)), LETTER)) == (
+    assert answers(forecast(domain(host(GOOD, seen=weak)), RFC8689)) == (
         "5.7.10",
         "tls_handshake_failed",
     )
@@ -847,7 +847,7 @@ def test_r44_a_forecast_is_valid_no_longer_than_its_shortest_lived_evidence() ->
 
 
 def letter(**choices: bool) -> MtaProfile:
-    return replace(LETTER, reading=Reading(**choices))
+    return replace(RFC8689, reading=Reading(**choices))
 
 
 def test_choice_1_a_testing_policy_counts_only_where_the_operator_says_so() -> None:

@@ -34,7 +34,7 @@ def test_r38_a_chain_matches_its_tlsa_records_where_openssl_says_so(
     weak = any(certificate.parse(der).weak_signature for der in chain.presented)
     assume(not (bare_key and weak))
     usable = dane.usable(accepted)
-    verdict = openssl.dane(chain.presented, accepted, NAMES)
+    verdict = openssl.dane(chain.presented, accepted, NAMES, build.NOW)
     assert len(usable) == verdict.usable
     if usable:
         mismatch = dane.mismatch(chain.presented, usable, NAMES, build.NOW)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from requiretls_milter.model import HopKind, MtaProfile, NextHop, Requirement
-from tests.support.build import DANE, LETTER, NOW, certificate, domain, forecast, host, probe
+from tests.support.build import DANE, NOW, RFC8689, certificate, domain, forecast, host, probe
 
 GOOD = certificate().tlsa()
 
@@ -54,7 +54,7 @@ def test_what_is_delivered_on_this_host_needs_no_evidence() -> None:
     assert (result.status, result.reason.value, result.mx) == ("2.0.0", "local", "")
 
 
-@pytest.mark.parametrize("profile", [DANE, LETTER], ids=["postfix", "rfc8689"])
+@pytest.mark.parametrize("profile", [DANE, RFC8689], ids=["postfix", "rfc8689"])
 def test_what_the_letter_says_of_mail_that_asks_nothing_is_what_the_level_says(
     profile: MtaProfile,
 ) -> None:
@@ -68,4 +68,4 @@ def test_what_the_letter_says_of_mail_that_asks_nothing_is_what_the_level_says(
 
 def test_only_postfixs_profile_has_a_token_of_postfixs_log() -> None:
     assert forecast(domain(host(GOOD))).tls == "dane/requiretls"
-    assert forecast(domain(host(GOOD)), LETTER).tls is None
+    assert forecast(domain(host(GOOD)), RFC8689).tls is None

@@ -6,7 +6,6 @@ scenarios through live DNS and servers.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import Forecast, Outcome
+from tests.support.build import NOW
 from tests.support.pki import Pki
 from tests.support.scenario import Scenario, load
 from tests.support.scenarioevidence import evidence_of, profile_of, requirement_of
@@ -43,7 +43,7 @@ SETTINGS_NOT_MIRRORED = {"a-banner-554-hard": "smtp_skip_5xx_greeting = no"}
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> ScenarioPlan:
     """All recorded scenarios, with certificates, but no server."""
-    planned = ScenarioPlan(Pki(tmp_path_factory.mktemp("oracle") / "pki"))
+    planned = ScenarioPlan(Pki(tmp_path_factory.mktemp("oracle") / "pki", NOW))
     planned.add(RECORDED.scenarios)
     return planned
 
@@ -65,7 +65,7 @@ def forecasts(scenario: Scenario, world: ScenarioPlan, trust: TrustStore) -> lis
             carried=requirement,
             profile=profile,
             trust=trust,
-            now=time.time(),
+            now=NOW,
         )
         for domain in scenario.domains
         for _ in scenario.message.rcpts

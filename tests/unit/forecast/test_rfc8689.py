@@ -23,10 +23,10 @@ from requiretls_milter.model import (
     Reading,
     Reply,
 )
-from tests.support.build import BAD, LETTER, certificate, clear, domain, forecast, host, probe
+from tests.support.build import BAD, RFC8689, certificate, clear, domain, forecast, host, probe
 
 GOOD = certificate().tlsa()
-EVERY_MX = replace(LETTER, reading=Reading(every_mx=True))
+EVERY_MX = replace(RFC8689, reading=Reading(every_mx=True))
 SERVER = "mx1.example.org[192.0.2.1]"
 
 
@@ -71,7 +71,7 @@ def test_r12_of_two_servers_the_milder_failure_decides_in_either_order(
 ) -> None:
     """Temporary before permanent, a missing REQUIRETLS before a missing authentication."""
     first, second = (graver, milder) if turned else (milder, graver)
-    result = forecast(domain(at(1, first[1]), at(2, second[1])), LETTER)
+    result = forecast(domain(at(1, first[1]), at(2, second[1])), RFC8689)
     assert (result.status, result.mx) == (milder[0], f"mx{1 + turned}.example.org")
 
 
@@ -86,7 +86,7 @@ def test_choice_5_where_every_mx_must_satisfy_the_graver_failure_decides_in_eith
 
 
 @pytest.mark.parametrize("seen", [item for _, item in FROM_BEST_TO_WORST])
-@pytest.mark.parametrize("profile", [LETTER, EVERY_MX], ids=["one", "every"])
+@pytest.mark.parametrize("profile", [RFC8689, EVERY_MX], ids=["one", "every"])
 def test_of_two_servers_that_end_alike_the_better_preferred_is_told(
     seen: HostEvidence, profile: MtaProfile
 ) -> None:
@@ -185,7 +185,7 @@ REFUSES_STARTTLS = replace(
 def test_the_forecast_names_the_server_and_what_was_wrong_with_it(
     evidence: DomainEvidence, status: str, reason: str, words: list[str]
 ) -> None:
-    result = forecast(evidence, LETTER)
+    result = forecast(evidence, RFC8689)
     assert (result.status, result.reason, result.mx) == (status, reason, "mx1.example.org")
     assert_told(result, words)
 
@@ -213,7 +213,7 @@ def test_the_forecast_names_the_server_and_what_was_wrong_with_it(
 def test_without_a_server_to_try_the_forecast_names_the_domain_and_what_was_wrong_with_it(
     evidence: DomainEvidence, status: str, reason: str, words: list[str]
 ) -> None:
-    result = forecast(evidence, LETTER)
+    result = forecast(evidence, RFC8689)
     assert (result.status, result.reason, result.mx) == (status, reason, "")
     assert_told(result, words)
 

@@ -21,13 +21,13 @@ from requiretls_milter.model import (
     ProbeFailure,
     ProbeStage,
 )
-from tests.support.build import DANE, LETTER, certificate, domain, forecast, host, probe
+from tests.support.build import DANE, RFC8689, certificate, domain, forecast, host, probe
 
 GOOD = certificate().tlsa()
 OWN = "192.0.2.25"
 """The address of the MTA itself, where it has one."""
 
-PROFILES = pytest.mark.parametrize("profile", [DANE, LETTER], ids=["postfix", "rfc8689"])
+PROFILES = pytest.mark.parametrize("profile", [DANE, RFC8689], ids=["postfix", "rfc8689"])
 
 
 def server(

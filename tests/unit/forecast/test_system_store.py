@@ -5,7 +5,7 @@ from __future__ import annotations
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import Requirement
-from tests.support.build import LETTER, NOW, domain, forecast, host
+from tests.support.build import NOW, RFC8689, domain, forecast, host
 
 
 def test_the_systems_authorities_count_where_no_file_is_named() -> None:
@@ -13,8 +13,8 @@ def test_the_systems_authorities_count_where_no_file_is_named() -> None:
     asked = Requirement.REQUIRETLS
     evidence = domain(host())
     result = judge(
-        evidence, asked=asked, carried=asked, profile=LETTER, trust=TrustStore.load(), now=NOW
+        evidence, asked=asked, carried=asked, profile=RFC8689, trust=TrustStore.load(), now=NOW
     )
-    assert forecast(evidence, LETTER).status == "2.0.0"
+    assert forecast(evidence, RFC8689).status == "2.0.0"
     assert result.status == "5.7.10"
     assert "self-signed certificate in certificate chain" in result.text

@@ -55,7 +55,7 @@ def test_the_forecast_stands_beside_that_of_rfc_8689() -> None:
     assert report["forecast"]["status"] == "2.0.0"
     assert report["forecast"]["compliant"] is False
     assert report["rfc8689"] == {"status": "5.7.10", "reason": "mx_lookup_insecure"}
-    only = reported(domain(host(DANE_RECORD), secure=False), build.LETTER)
+    only = reported(domain(host(DANE_RECORD), secure=False), build.RFC8689)
     assert only["forecast"]["status"] == only["rfc8689"]["status"] == "5.7.10"
 
 

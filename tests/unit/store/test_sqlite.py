@@ -314,16 +314,16 @@ async def test_damage_that_shows_while_the_service_runs_costs_what_was_kept_and_
     ]
 
 
-LETTER = 4
+RFC8689 = 4
 """The bit between "a" and "e"."""
 
 
-def flip(octets: bytes, at: int, bits: int = LETTER) -> bytes:
+def flip(octets: bytes, at: int, bits: int = RFC8689) -> bytes:
     """The same with one octet changed."""
     return octets[:at] + bytes([octets[at] ^ bits]) + octets[at + 1 :]
 
 
-def flip_bits(path: Path, at: int, bits: int = LETTER) -> None:
+def flip_bits(path: Path, at: int, bits: int = RFC8689) -> None:
     """As a bad disk would do it."""
     path.write_bytes(flip(path.read_bytes(), at, bits))
 
