@@ -255,7 +255,7 @@ def decide(
         asked: for this recipient.
         carried: what the MTA will act on.
         standing: of the client that sends.
-        null_sender: the reverse-path is empty.
+        null_sender: the reverse-path is empty; a bounce is never refused or deferred (R7).
         domain: the recipient's, for the text of the reply.
         now: seconds since the epoch, for ``downgrade_grace``.
     """
