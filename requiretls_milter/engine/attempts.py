@@ -35,7 +35,7 @@ class SessionKey(NamedTuple):
 
 
 class Attempts:
-    """Says how long to wait after a failure, and remembers failed sessions over a restart.
+    """Says how long to wait after a failure, and remembers failed sessions over a restart (R61).
 
     Args:
         records: where failed sessions are stored.

@@ -78,6 +78,8 @@ class _Kind(Generic[T]):
 class CachedSource:
     """Implements :class:`EvidenceSource`: keeps what a live source finds.
 
+    What a domain says is kept by domain, also if domains share their servers (R59).
+
     Args:
         source: finds out afresh each time.
         store: keeps MTA-STS policies until their max_age, and sessions as long as they

@@ -29,7 +29,7 @@ class BusyError(RequiretlsMilterError):
 
 
 class Flights:
-    """What is being found at the moment.
+    """What is being found at the moment: once for all that ask, within a limit of time (R60).
 
     Args:
         limit: flights at once; a further one is refused.

@@ -147,6 +147,7 @@ async def test_r60_two_engines_on_one_redis_make_one_probe(
         assert not any("claim" in key for key in tuple(redis.keys()))
 
 
+@pytest.mark.alone  # 200 probes in this one process: on a busy machine claims run out
 async def test_ten_engines_and_twenty_servers_make_twenty_probes(
     redis: RedisServer, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
