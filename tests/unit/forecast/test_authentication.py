@@ -203,6 +203,16 @@ def test_r38_a_key_alone_leaves_the_dates_of_what_it_has_signed_as_they_are() ->
     assert says(judged((leaf,), record(spki(2), 2, 1), now=END + 1), "expired")
 
 
+def test_r40_a_record_about_a_stranger_does_not_stand_in_the_way_of_the_one_that_anchors() -> None:
+    leaf, root = issue(LEAF, ROOT), issue(ROOT, None)
+    stranger = issue(Make("Stranger", 50, ca=True), None)
+    records = (record(stranger, 2, 0), record(root, 2, 0))
+    for order in (records, records[::-1]):
+        assert proves((leaf, stranger, root), *order)
+        assert proves((leaf, root, stranger), *order)
+    assert not proves((leaf, stranger, root), records[0])
+
+
 def test_a_chain_that_ends_nowhere_is_not_trusted_and_openssl_says_why() -> None:
     leaf, middle = issue(LEAF, MIDDLE), issue(MIDDLE, ROOT)
     assert says(judged((leaf,)), "unable to get local issuer certificate")
