@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import DomainEvidence, Forecast, Requirement, TlsaRecord
@@ -37,7 +38,7 @@ def trusted(*ders: bytes) -> TrustStore:
         certificates = [x509.load_der_x509_certificate(der) for der in ders]
         pem = b"".join(found.public_bytes(Encoding.PEM) for found in certificates)
         Path(file.name).write_bytes(pem)
-        return TrustStore.load(file.name)
+        return load_trust_store(file.name)
 
 
 def judged(
@@ -200,6 +201,16 @@ def test_r38_a_key_alone_leaves_the_dates_of_what_it_has_signed_as_they_are() ->
     leaf = issue(LEAF, MIDDLE)
     assert proves((leaf,), record(spki(2), 2, 1), now=END)
     assert says(judged((leaf,), record(spki(2), 2, 1), now=END + 1), "expired")
+
+
+def test_r40_a_record_about_a_stranger_does_not_stand_in_the_way_of_the_one_that_anchors() -> None:
+    leaf, root = issue(LEAF, ROOT), issue(ROOT, None)
+    stranger = issue(Make("Stranger", 50, ca=True), None)
+    records = (record(stranger, 2, 0), record(root, 2, 0))
+    for order in (records, records[::-1]):
+        assert proves((leaf, stranger, root), *order)
+        assert proves((leaf, root, stranger), *order)
+    assert not proves((leaf, stranger, root), records[0])
 
 
 def test_a_chain_that_ends_nowhere_is_not_trusted_and_openssl_says_why() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
+from requiretls_milter.forecast.certificate import next_validity_change
 from requiretls_milter.model import HopKind, MtaProfile, NextHop, Requirement
 from tests.support.build import DANE, NOW, RFC8689, certificate, domain, forecast, host, probe
+from tests.support.chains import VALIDITIES, Make, issue
 
 GOOD = certificate().tlsa()
 
@@ -46,6 +49,19 @@ def test_r44_a_forecast_is_good_as_long_as_each_piece_of_its_evidence(piece: str
         ends[other] = NOW + 100
     ends[piece] = NOW + 60
     assert until() == NOW + 60
+
+
+def test_a_chain_changes_where_the_next_of_its_certificates_begins_or_ends() -> None:
+    leaf = issue(Make("a.test", 1, valid="now"), None)
+    late = issue(Make("a.test", 1, valid="future"), None)
+    begin, end = (moment.timestamp() for moment in VALIDITIES["now"])
+    coming, _ = (moment.timestamp() for moment in VALIDITIES["future"])
+    for chain in ((leaf,), (leaf, b"no certificate"), (b"no certificate", leaf)):
+        assert next_validity_change(chain, begin - 1) == begin
+        assert next_validity_change(chain, begin) == end
+        assert next_validity_change(chain, end) == math.inf
+    assert next_validity_change((leaf, late), NOW) == coming
+    assert next_validity_change((), NOW) == math.inf
 
 
 def test_what_is_delivered_on_this_host_needs_no_evidence() -> None:
