@@ -20,7 +20,7 @@ from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.reach import candidates
 from requiretls_milter.model import DomainEvidence, Forecast, Requirement, TlsaRecord
-from tests.support.build import NOW, RFC8689, certificate, domain, host, probe
+from tests.support.build import BAD, NOW, RFC8689, certificate, domain, host, probe, trust
 from tests.support.chains import ED25519 as ED
 from tests.support.chains import RSA, VALIDITIES, WEAK, Make, issue, spki
 
@@ -56,7 +56,7 @@ def judged(
     seen = replace(probe(), chain=tuple(chain))
     evidence: DomainEvidence = domain(host(*records, name=name, seen=seen), secure=secure)
     asked = Requirement.REQUIRETLS
-    return judge(evidence, asked=asked, carried=asked, profile=RFC8689, trust=trust, now=now)
+    return judge(evidence, asked=asked, carried=asked, profile=RFC8689, trust=store, now=now)
 
 
 def proves(chain: Sequence[bytes], *records: TlsaRecord, now: float = NOW) -> bool:
@@ -320,8 +320,8 @@ def test_by_what_a_server_is_authenticated_is_told(
     records: tuple[TlsaRecord, ...], by: str | None
 ) -> None:
     evidence = domain(host(*records))
-    ((server,),) = candidates(evidence, LETTER)
-    found = authenticate(server, evidence, LETTER.reading, trust(), NOW)
+    ((server,),) = candidates(evidence, RFC8689)
+    found = authenticate(server, evidence, RFC8689.reading, trust(), NOW)
     assert found.verified_by == by
     assert (found.mismatch is None) is (by is not None)
 
