@@ -20,7 +20,8 @@ unit: $(READY) ## the tests without processes: what one runs all day
 	$(PYTEST) -n auto --maxprocesses 8 --dist loadfile tests/unit tests/project
 
 service: $(READY) roots ## the service in its own processes, real Redis and Valkey, a soak, fuzzing
-	$(PYTEST) -n 4 --dist loadfile tests/service tests/soak
+	$(PYTEST) -n 3 --dist loadfile -m "not alone" tests/service
+	$(PYTEST) -m alone tests/service tests/soak
 
 lab: $(READY) roots ## real MTAs and name servers: two labs side by side
 	$(PYTEST) -n 2 --dist loadgroup tests/lab
@@ -31,8 +32,7 @@ roots: $(READY)
 	@$(BIN)/python -m tests.lab build || [ "$${CI:-}" != true ]
 
 pythons: $(READY) roots ## unit and service tests on each further Python that the package claims
-	scripts/pythons $(VENV) -n 4 --dist loadfile tests/unit tests/service \
-	    --ignore tests/service/test_fuzzing.py --ignore tests/service/test_lock.py
+	scripts/pythons $(VENV) -n 3 --dist loadfile -m "not alone" tests/unit tests/service
 
 test-long: $(READY) roots ## 200 kills under load, 200,000 messages with faults, ten minutes of each fuzzer
 	CRASH_KILLS=200 $(BIN)/python -m pytest tests/lab/test_crash.py

@@ -1,10 +1,10 @@
 """The rules of the operator, and the decisions that follow from a forecast. Pure.
 
-:class:`RuleSet` finds the rule for a sender's domain, a recipient's domain and a next hop. Tables by
-``rules.recipient`` take precedence over those by ``rules.nexthop``, these over ``rules.sender``, and
-all of them over ``[rules]``. Among tables of one kind the exact name comes first, then the longest
-``.parent``, as in the tables of Postfix. A key that a table leaves out is inherited from the next
-table that matches. ``require`` is true if any of them says so.
+:class:`RuleSet` finds the rule for a sender's domain, a recipient's domain and a next hop. Tables
+in ``rules.recipient`` take precedence over those in ``rules.nexthop``, these over ``rules.sender``,
+and all of them over ``[rules]``. Among tables of one kind the exact name comes first, then the
+longest ``.parent``, as in the tables of Postfix. A key that a table leaves out is inherited from
+the next table that matches. ``require`` is true if any of them says so.
 
 :func:`decide` decides on one recipient, :func:`decide_message` on the message at its end. Nothing
 here knows a milter, a network or a clock.

@@ -52,7 +52,7 @@ def check(
       75  would be deferred, or the forecast is unknown
       2   wrong usage, configuration or next hop
     """
-    from requiretls_milter.forecast.pkix import TrustStoreError
+    from requiretls_milter.evidence.authorities import TrustStoreError
     from requiretls_milter.model import Requirement
     from requiretls_milter.reports import assess
 

@@ -66,7 +66,7 @@ def report(
 
 
 def _ready(loaded: Config, output: str) -> str:
-    from requiretls_milter.forecast.pkix import TrustStoreError
+    from requiretls_milter.evidence.authorities import TrustStoreError
     from requiretls_milter.model import Requirement
     from requiretls_milter.reports import assess
 

@@ -22,6 +22,7 @@ from requiretls_milter import __version__
 from requiretls_milter.config import Config
 from requiretls_milter.doctor.finding import Finding, error, ok, warning
 from requiretls_milter.doctor.mta import Attachment, path_of
+from requiretls_milter.evidence.authorities import TrustStoreError, load_trust_store
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.selftest import (
     TEST_TIMEOUT,
@@ -29,7 +30,6 @@ from requiretls_milter.evidence.selftest import (
     SelfTestOutcome,
     SelfTestResult,
 )
-from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
 from requiretls_milter.ipc import query
 from requiretls_milter.mirror.postconf import Postfix
 from requiretls_milter.mirror.section import SYSTEM_STORES, Mirror
@@ -303,7 +303,7 @@ def authorities(config: Config, postfix: Postfix | None, made: Mirror | None) ->
     """Check that the certification authorities can be read, and are the same as Postfix's."""
     path = config.probe.ca_file
     try:
-        TrustStore.load(path)
+        load_trust_store(path)
     except TrustStoreError as problem:
         yield error("ca_file", str(problem), "Correct probe.ca_file.")
         return

@@ -35,7 +35,7 @@ class SessionKey(NamedTuple):
 
 
 class Attempts:
-    """Says how long to wait after a failure, and remembers failed sessions over a restart.
+    """Says how long to wait after a failure, and remembers failed sessions over a restart (R61).
 
     Args:
         records: where failed sessions are stored.
@@ -66,7 +66,7 @@ class Attempts:
         """Seconds until the next attempt: twice the last pause if that failed not long ago.
 
         During an outage of our own failures say nothing of the other side, and the first
-        success must not be long in coming: pauses do not double.
+        success must not be long in coming: pauses do not double (R61).
         """
         if any(map(self._outage.is_out, OutboundService)):
             return self._retry_after
@@ -82,7 +82,7 @@ class Attempts:
     async def recall(self, key: SessionKey) -> Entry | None:
         """What failed before this process was started, for the first time that it is asked.
 
-        The entry may be over: it makes the next pause twice as long all the same. After the
+        The entry may be over: it still makes the next pause twice as long. After the
         longest pause nothing that is stored can matter.
         """
         if self._clocks.monotonic() >= self._recall_until:

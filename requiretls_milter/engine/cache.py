@@ -78,6 +78,8 @@ class _Kind(Generic[T]):
 class CachedSource:
     """Implements :class:`EvidenceSource`: keeps what a live source finds.
 
+    What a domain says is kept by domain, also if domains share their servers (R59).
+
     Args:
         source: finds out afresh each time.
         store: keeps MTA-STS policies until their max_age, and sessions as long as they
@@ -158,6 +160,7 @@ class CachedSource:
 
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         """The MTA-STS policy of ``domain``; a known one beside an error if it was not renewed."""
+        # By domain alone: domains that share their servers share no policy (R59).
         self._policies.note_wanted(domain)
         return await self._kept_or_found(
             self._mta_sts, ("mta_sts", domain), lambda: self._policies.find(domain), since

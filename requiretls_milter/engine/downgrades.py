@@ -235,7 +235,7 @@ def decode_history(value: bytes, now: float) -> FeatureHistory:
     """Decode a record of the store.
 
     Raises:
-        RecordError: it is none, or one that cannot be true.
+        RecordError: the bytes are not a record, or one that cannot be true.
     """
     try:
         history = _histories.validate_json(value)

@@ -29,7 +29,7 @@ class BusyError(RequiretlsMilterError):
 
 
 class Flights:
-    """What is being found at the moment.
+    """What is being found at the moment: once for all that ask, within a limit of time (R60).
 
     Args:
         limit: flights at once; a further one is refused.
@@ -82,7 +82,7 @@ class Flights:
             flight.add_done_callback(lambda done: self._landed(key, fresh, done))
         else:
             shelf.count(CacheResult.JOINED)
-        # A caller may be cancelled; the flight belongs to all of them.
+        # A caller may be cancelled; the flight belongs to all of them (R60).
         return cast(T, await asyncio.shield(flight))
 
     async def _fly(self, find: Callable[[], Awaitable[T]], keep: Callable[[T], Awaitable[T]]) -> T:

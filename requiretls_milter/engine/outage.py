@@ -249,7 +249,7 @@ class ReachabilityMonitor:
         return any(family.answered_since(now - RESPONDER_LIFE) for family in self._families)
 
     def _candidates(self, now: float) -> Iterator[tuple[str, _Targets]]:
-        """Groups to recheck, from each family in turn: an outage of one family alone is none."""
+        """Groups to recheck, from each family in turn: both must be out for an outage."""
         moment = float("-inf") if self.is_out else now - RESPONDER_LIFE
         lists = [
             [(group, family.responders) for group in family.answered_since(moment)]

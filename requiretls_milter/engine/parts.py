@@ -20,9 +20,10 @@ from requiretls_milter.engine.downgrades import DowngradeTracker
 from requiretls_milter.engine.outage import OutageDetector
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.evidence.authorities import TrustStoreError, load_trust_store
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.selftest import ResolverWatch
-from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
+from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.store.base import Store
 from requiretls_milter.telemetry.counting import Counters, Gauges
 
@@ -101,7 +102,7 @@ class PartsBuilder:
             parts = replace(old, config=config, generation=generation)
             return replace(parts, assessor=self._assessor(config, old.source, old.trust))
         try:
-            trust = TrustStore.load(config.probe.ca_file)
+            trust = load_trust_store(config.probe.ca_file)
             collector = Collector(config, counters=self._counters)
         except (TrustStoreError, ssl.SSLError, OSError, ValueError) as error:
             raise StartError(str(error)) from error

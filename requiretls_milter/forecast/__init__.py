@@ -1,10 +1,8 @@
 """The forecast: a pure function of evidence, of what a message asks, and of the MTA's profile.
 
-Nothing here does I/O or reads a clock; time is an argument. (One exception:
-:meth:`~requiretls_milter.forecast.pkix.TrustStore.load` reads the file of the authorities,
-once.) The same evidence always gives the same forecast. So tests can hold it against
-recordings of a real Postfix, and the command ``check`` can judge evidence again that the
-engine gathered.
+Nothing here does I/O or reads a clock; time is an argument. The same evidence always gives
+the same forecast. So tests can hold it against recordings of a real Postfix, and the command
+``check`` can judge evidence again that the engine gathered.
 
 The question
 ------------

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from pathlib import Path
 
-from OpenSSL import SSL, crypto
+from OpenSSL import crypto
 
-from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.forecast import path
 from requiretls_milter.forecast.certificate import name_mismatch
 from requiretls_milter.forecast.memo import cached_if_small
@@ -16,16 +14,10 @@ from requiretls_milter.forecast.path import CertificatePath
 CACHED_PATHS = 4096
 
 
-class TrustStoreError(RequiretlsMilterError):
-    """A trust store that cannot be used; the text names the file and says why.
-
-    The catcher concludes that no certificate can be verified with this
-    configuration: it refuses the configuration, it does not go on without a store.
-    """
-
-
 class TrustStore:
-    """The certification authorities that count, loaded once (about 8 ms).
+    """The certification authorities that count.
+
+    :mod:`requiretls_milter.evidence.authorities` loads them.
 
     It never changes: verified paths are kept, since the same chain gives the
     same path. Use it from one thread at a time.
@@ -60,43 +52,6 @@ class TrustStore:
         """
         self._dated.set_time(datetime.datetime.fromtimestamp(now, datetime.UTC))
         return path.build_path(chain, self._dated)
-
-    @classmethod
-    def load(cls, ca_file: str = "") -> TrustStore:
-        """Load a PEM file of authorities, or the system's store if *ca_file* is empty.
-
-        Raises:
-            TrustStoreError: the file cannot be read or holds no certificate.
-        """
-        if ca_file:
-            return cls(_of_file(ca_file), _of_file(ca_file))
-        (store, owner), (dated, its_owner) = _of_system(), _of_system()
-        return cls(store, dated, (owner, its_owner))
-
-
-def _of_system() -> tuple[crypto.X509Store, SSL.Context]:
-    """Open the system's store, with the context that owns it and must outlive it."""
-    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    context.set_default_verify_paths()
-    store = context.get_cert_store()
-    if store is None:
-        raise TrustStoreError("OpenSSL has no default trust store")
-    return store, context
-
-
-def _of_file(ca_file: str) -> crypto.X509Store:
-    try:
-        pem = Path(ca_file).read_bytes()
-    except OSError as error:
-        raise TrustStoreError(f"{ca_file}: {error.strerror}") from error
-    if b"-----BEGIN CERTIFICATE-----" not in pem:
-        raise TrustStoreError(f"{ca_file}: holds no certificate in PEM form")
-    store = crypto.X509Store()
-    try:
-        store.load_locations(ca_file)
-    except crypto.Error as error:
-        raise TrustStoreError(f"{ca_file}: not a PEM file of certificates") from error
-    return store
 
 
 def mismatch(

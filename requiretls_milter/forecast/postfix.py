@@ -330,6 +330,8 @@ def _without_tls(
         "!requiretls:nostarttls" if profiles.requires_starttls(policy) else "requiretls?",
     )
     if profiles.requires_starttls(policy):
+        # To Postfix a server without STARTTLS lacks REQUIRETLS (5.7.30); one that offers
+        # STARTTLS and refuses it lacks encryption (5.7.10) (R12).
         code = status.ENCRYPTION_NEEDED if sent else status.REQUIRETLS_NEEDED
         return _blocked(server, code, sent, blocked)
     if required and sent and refusal is not None:

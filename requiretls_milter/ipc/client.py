@@ -51,7 +51,7 @@ unanswered for longer is stuck, and the connection is given up.
 FIRST_BACKOFF = 0.05
 MAX_BACKOFF = 0.25
 """Seconds between attempts to reach the engine: each costs a system call, and questions that
-come in meanwhile get no forecast."""
+come in between get no forecast."""
 
 OUTAGE = 3.0
 """Seconds without an engine that are worth a warning: a new one takes less to start."""

@@ -150,7 +150,7 @@ def decode_request(payload: bytes) -> Request:
     """Decode a frame's content as a request.
 
     Raises:
-        WireError: it is none; the text names the first mistake and its place.
+        WireError: it is not a request; the text names the first mistake and its place.
     """
     try:
         return _REQUEST.validate_json(payload)
@@ -162,7 +162,7 @@ def decode_reply(payload: bytes) -> Reply:
     """Decode a frame's content as a reply.
 
     Raises:
-        WireError: it is none; the text names the first mistake and its place.
+        WireError: it is not a reply; the text names the first mistake and its place.
     """
     try:
         return _REPLY.validate_json(payload)

@@ -18,6 +18,7 @@ from requiretls_milter.config import Config
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.forecast.pkix import TrustStore
@@ -92,7 +93,7 @@ def run(
     Raises:
         TrustStoreError: ``probe.ca_file`` cannot be used.
     """
-    trust = TrustStore.load(config.probe.ca_file)
+    trust = load_trust_store(config.probe.ca_file)
     log.configure(config.log.format.value, "warning")
     hops = list(dict.fromkeys(one.nexthop for one in given))
     found = _from_engine(hops, config, refresh)

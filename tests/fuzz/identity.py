@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
+from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.forecast.pkix import TrustStore
 from tests.support.pki import Pki
 
@@ -35,7 +36,7 @@ def identity() -> Identity:
         server = SSL.Context(SSL.TLS_SERVER_METHOD)
         server.use_certificate_chain_file(str(issued))
         server.use_privatekey_file(str(issued))
-        trust = TrustStore.load(str(pki.ca_file))
+        trust = load_trust_store(str(pki.ca_file))
         pem = issued.read_bytes()
     certificates = x509.load_pem_x509_certificates(pem[pem.index(b"-----BEGIN CERTIFICATE") :])
     return Identity(

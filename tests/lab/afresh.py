@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 from requiretls_milter.config import Config
+from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.gathering import gather
 from requiretls_milter.forecast.judge import judge
-from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.postfix import Delivery
 from requiretls_milter.model import Forecast
 from requiretls_milter.syntax.nexthop import parse
@@ -26,7 +26,7 @@ async def delivery(config: Config, scenario: Scenario) -> Delivery:
     finally:
         await source.close()
     profile = config.mta.profile_for(transport_name(scenario.profile))
-    trust = TrustStore.load(config.probe.ca_file)
+    trust = load_trust_store(config.probe.ca_file)
     return Delivery(evidence, requirement_of(scenario), profile, trust, evidence.gathered_at)
 
 

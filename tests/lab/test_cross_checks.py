@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.gathering import gather
 from requiretls_milter.forecast.judge import judge
@@ -96,7 +97,7 @@ def world(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]
             lab,
             servers,
             evidence,
-            TrustStore.load(str(authorities)),
+            load_trust_store(str(authorities)),
             {key: future.result() for key, future in finger.items()},
             {key: future.result() for key, future in s_client.items()},
         )

@@ -18,8 +18,8 @@ import pytest
 from requiretls_milter.config.text import render
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.collector import Collector
-from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import Forecast, Question, Requirement
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.syntax.nexthop import parse
@@ -77,7 +77,7 @@ async def assess(lab: Lab, asked: Sequence[Question]) -> dict[Question, Forecast
     counters = Counters()
     live = Collector(config)
     source = CachedSource(live, MemoryStore(), config, counters)
-    trust = TrustStore.load(config.probe.ca_file)
+    trust = load_trust_store(config.probe.ca_file)
     patient = config.limits.model_copy(update={"assessment_timeout": 60.0})
     config = config.model_copy(update={"limits": patient})
     assessor = Assessor(config, source, trust, counters, Gauges())

@@ -27,7 +27,6 @@ def test_each_clause_has_code_that_exists(clause: Clause) -> None:
         assert conformance.resolve(name).first > 0
 
 
-@pytest.mark.skip(reason="not all code cites its clauses yet")
 def test_the_code_of_a_clause_cites_it() -> None:
     assert conformance.uncited() == []
 

@@ -17,6 +17,8 @@ from tests.bench.mail import baseline
 from tests.support.milterclient import ProtocolError
 from tests.support.paths import REPOSITORY
 
+pytestmark = pytest.mark.alone
+
 
 def bench(*arguments: str) -> Any:
     done = subprocess.run(

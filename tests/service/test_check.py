@@ -13,8 +13,8 @@ from requiretls_milter import config as configuration
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.server import EngineServer
+from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.collector import Collector
-from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.support.command import command, start
@@ -287,7 +287,7 @@ class Warm:
     """The engine of a running service, with a configuration of its own."""
 
     def __init__(self, config: configuration.Config) -> None:
-        trust = TrustStore.load(config.probe.ca_file)
+        trust = load_trust_store(config.probe.ca_file)
         self.source = CachedSource(Collector(config), MemoryStore(), config, Counters())
         self.assessor = Assessor(config, self.source, trust, Counters(), Gauges())
         engine = SetEngine(self.assessor, assessment_digest=config.assessment_digest())

@@ -18,7 +18,7 @@ from requiretls_milter.ipc import control
 from requiretls_milter.ipc.child import EXIT_ORPHAN
 from tests.service.conftest import QUIET
 from tests.support.service import Service
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 Make = Callable[..., Service]
 
@@ -45,7 +45,7 @@ class Lonely:
         theirs.close()
         self.heard: list[Any] = []
 
-    def hear(self, op: str, wait: float = 10.0) -> Any:
+    def hear(self, op: str, wait: float = PATIENCE) -> Any:
         """The next message of that kind."""
         end = time.monotonic() + wait
         with selectors.DefaultSelector() as selector:

@@ -10,6 +10,8 @@ import pytest
 from tests.fuzz import runs
 from tests.fuzz.table import TARGETS
 
+pytestmark = pytest.mark.alone
+
 SECONDS = 30.0
 """Of fuzzing in all, shared among the targets; ``make fuzz`` takes longer."""
 

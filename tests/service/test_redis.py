@@ -549,8 +549,9 @@ async def test_what_is_no_redis_is_no_store_and_does_no_harm(answer: Answer) -> 
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    store, counters, _ = steady(RedisBackend(f"redis://127.0.0.1:{port}/0", prefix=PREFIX))
-    store._backend.open_deadline = 1.0
+    backend = RedisBackend(f"redis://127.0.0.1:{port}/0", prefix=PREFIX)
+    backend.open_deadline = 1.0
+    store, counters, _ = steady(backend)
     try:
         await store.start()
         assert not store.up

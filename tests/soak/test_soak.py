@@ -27,6 +27,8 @@ from tests.support.service import MACROS, Service
 from tests.support.smtpserver import Close, Hang, SmtpServer
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.alone
+
 MESSAGES = int(os.environ.get("SOAK_MESSAGES", "10000"))
 
 A_CONNECTION = 10

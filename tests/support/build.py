@@ -11,6 +11,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
@@ -53,7 +54,7 @@ def pki() -> Pki:
 @functools.cache
 def trust() -> TrustStore:
     """The store that trusts it."""
-    return TrustStore.load(str(pki().ca_file))
+    return load_trust_store(str(pki().ca_file))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import strategies as st
 
+from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import TlsaRecord
 from tests.support import build, openssl
@@ -173,7 +174,7 @@ def trusting(authority: bytes) -> TrustStore:
     with tempfile.NamedTemporaryFile(suffix=".pem") as file:
         file.write(x509.load_der_x509_certificate(authority).public_bytes(Encoding.PEM))
         file.flush()
-        return TrustStore.load(file.name)
+        return load_trust_store(file.name)
 
 
 def mostly(usual: object, *others: object) -> st.SearchStrategy[object]:

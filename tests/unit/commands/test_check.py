@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.forecast.pkix import TrustStore, TrustStoreError
+from requiretls_milter.evidence.authorities import TrustStoreError
+from requiretls_milter.forecast.pkix import TrustStore
 from tests.support.commandline import call
 
 

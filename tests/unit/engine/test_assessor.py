@@ -18,8 +18,8 @@ from requiretls_milter.engine.assessor import (
     Assessor,
 )
 from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.forecast import judge as judging
-from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
     DnsOutcome,
     HopKind,
@@ -69,7 +69,7 @@ class Kit:
         self.assessor = Assessor(
             config.parse(text.encode(), "test"),
             self.cache,
-            TrustStore.load(""),
+            load_trust_store(""),
             self.counters,
             self.gauges,
             clocks=self.clocks,

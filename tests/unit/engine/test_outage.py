@@ -25,7 +25,7 @@ from requiretls_milter.engine.outage import (
     ServerTarget,
 )
 from requiretls_milter.engine.reachability import MIN_RECHECK_INTERVAL
-from requiretls_milter.forecast.pkix import TrustStore
+from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -83,7 +83,7 @@ class Kit:
         self.assessor = Assessor(
             config.parse(b'[mta]\ntls_security_level = "dane"\n', "test"),
             self.cache,
-            TrustStore.load(""),
+            load_trust_store(""),
             Counters(),
             self.gauges,
             clocks=self.clocks,

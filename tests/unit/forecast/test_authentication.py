@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.forecast.authentication import authenticate
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
@@ -40,7 +41,7 @@ def trusted(*ders: bytes) -> TrustStore:
         certificates = [x509.load_der_x509_certificate(der) for der in ders]
         pem = b"".join(found.public_bytes(Encoding.PEM) for found in certificates)
         Path(file.name).write_bytes(pem)
-        return TrustStore.load(file.name)
+        return load_trust_store(file.name)
 
 
 def judged(

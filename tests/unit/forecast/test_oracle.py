@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import Forecast, Outcome
@@ -51,7 +52,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> ScenarioPlan:
 @pytest.fixture(scope="module")
 def trust(world: ScenarioPlan) -> TrustStore:
     """The lab's CA."""
-    return TrustStore.load(str(Path(world.pki.ca_file)))
+    return load_trust_store(str(Path(world.pki.ca_file)))
 
 
 def forecasts(scenario: Scenario, world: ScenarioPlan, trust: TrustStore) -> list[Forecast]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.forecast.judge import judge
-from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import Requirement
 from tests.support.build import NOW, RFC8689, domain, forecast, host
 
@@ -13,7 +13,7 @@ def test_the_systems_authorities_count_where_no_file_is_named() -> None:
     asked = Requirement.REQUIRETLS
     evidence = domain(host())
     result = judge(
-        evidence, asked=asked, carried=asked, profile=RFC8689, trust=TrustStore.load(), now=NOW
+        evidence, asked=asked, carried=asked, profile=RFC8689, trust=load_trust_store(), now=NOW
     )
     assert forecast(evidence, RFC8689).status == "2.0.0"
     assert result.status == "5.7.10"

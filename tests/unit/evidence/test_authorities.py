@@ -1,0 +1,57 @@
+"""The authorities that count: a file of the operator's, or the system's store."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from requiretls_milter.evidence.authorities import TrustStoreError, load_trust_store
+from tests.support.authority import Authority
+
+VERIFY = """
+import gc, sys
+from OpenSSL import SSL
+from requiretls_milter.evidence.authorities import load_trust_store
+trust = load_trust_store("")
+gc.collect()
+contexts = [SSL.Context(SSL.TLS_CLIENT_METHOD) for _ in range(50)]
+for name in sys.argv[1:]:
+    with open(name, "rb") as leaf:
+        print(trust.path((leaf.read(),)).flaw or "verified")
+"""
+
+
+def test_the_systems_store_outlives_what_it_was_loaded_with(tmp_path: Path) -> None:
+    """In a process of its own: a store that is freed too early kills it, or verifies anything."""
+    ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
+    files = []
+    for authority in (ours, theirs):
+        path = tmp_path / f"{authority.path.stem}.der"
+        path.write_bytes(authority.issue("mx.example.org").der)
+        files.append(str(path))
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", VERIFY, *files * 3],
+        env={"SSL_CERT_FILE": str(ours.path), "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["verified", "unable to get local issuer certificate"] * 3
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "No such file"), ("nothing", "no certificate in PEM form")],
+)
+def test_a_file_that_anchors_nothing_is_told(
+    tmp_path: Path, content: str | None, said: str
+) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(TrustStoreError, match=said):
+        load_trust_store(str(path))
