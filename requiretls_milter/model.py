@@ -71,6 +71,12 @@ class Reason(enum.StrEnum):
 UNKNOWN_STATUS = "unknown"
 """Stands in place of an enhanced status code if nothing is known."""
 
+OTHER_DOMAIN = "other"
+"""Stands in place of a domain for which no rule is configured."""
+
+SMTP_PORT = 25
+"""RFC 5321 section 4.5.4.2."""
+
 
 # ---------------------------------------------------------------- next hop
 
@@ -99,14 +105,14 @@ class NextHop:
 
     kind: HopKind
     host: str
-    port: int = 25
+    port: int = SMTP_PORT
 
     def __str__(self) -> str:
         """The canonical form in the syntax of Postfix."""
         if self.kind is HopKind.LOCAL:
             return "local"
         host = self.host if self.kind is HopKind.MX else f"[{self.host}]"
-        return host if self.port == 25 else f"{host}:{self.port}"
+        return host if self.port == SMTP_PORT else f"{host}:{self.port}"
 
 
 # ---------------------------------------------------------------- evidence

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from requiretls_milter.model import (
+    OTHER_DOMAIN,
     UNKNOWN_STATUS,
     Action,
     Decision,
@@ -44,9 +45,6 @@ if TYPE_CHECKING:
 
 REMEMBERED = 4096
 """Combinations of domains for which the rule is remembered; it is cheap to find again."""
-
-OTHER_DOMAIN = "other"
-"""The label for every domain that has no table of its own."""
 
 MAX_REPLY_TEXT = 400
 """Characters in the text of a reply; RFC 5321 section 4.5.3.1.5 allows 512 octets in a line."""

@@ -544,7 +544,7 @@ class Probe(Section):
         ),
     )
     port: Annotated[Count, Field(ge=1, le=endpoint.MAX_PORT)] = Field(
-        endpoint.SMTP_PORT, description="Port of a next hop that names none."
+        model.SMTP_PORT, description="Port of a next hop that names none."
     )
     helo: fields.OptionalDomain = Field(
         "",

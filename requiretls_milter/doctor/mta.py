@@ -39,7 +39,7 @@ from requiretls_milter.model import (
     ProfileName,
     RequiretlsPolicy,
 )
-from requiretls_milter.syntax.endpoint import MilterSocket
+from requiretls_milter.syntax.endpoint import MilterSocket, in_brackets, without_brackets
 
 OURS = "requiretls"
 """A part of the name of the milter's socket, most likely: finds a name that is misspelt."""
@@ -153,7 +153,7 @@ def is_ours(name: str, service: Service, postfix: Postfix, socket: MilterSocket)
     if family != "inet" or socket.family == "unix":
         return False
     host, _, port = rest.rpartition(":")
-    host = host.strip("[]").lower()
+    host = without_brackets(host).lower()
     same = (
         host == socket.host
         or (socket.host in _ANY_ADDRESS)
@@ -177,8 +177,7 @@ def name_for(config: Config, service: Service, postfix: Postfix) -> str:
     """Return the name in main.cf by which *service* finds this milter; "" if none does."""
     socket = config.milter.socket
     if socket.family != "unix":
-        host = f"[{socket.host}]" if ":" in socket.host else socket.host
-        return f"inet:{host}:{socket.port}"
+        return f"inet:{in_brackets(socket.host)}:{socket.port}"
     path = Path(socket.path)
     if path.is_relative_to(postfix.queue):
         return f"unix:{path.relative_to(postfix.queue)}"
@@ -189,7 +188,7 @@ def name_for(config: Config, service: Service, postfix: Postfix) -> str:
 
 def is_inner(service: Service) -> bool:
     """Whether an smtpd listens on the loopback only, as one behind a content filter does."""
-    host = service.name.rpartition(":")[0].strip("[]")
+    host = without_brackets(service.name.rpartition(":")[0])
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -33,6 +33,7 @@ from requiretls_milter.evidence.gathering import ANY_AGE, bounds_met, gather
 from requiretls_milter.forecast import certificate
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
+from requiretls_milter.ipc.wire import MAX_FORECAST_LIFE
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     DomainEvidence,
@@ -48,9 +49,6 @@ from requiretls_milter.syntax import nexthop as nexthops
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters, Gauges
 from requiretls_milter.telemetry.labels import AssessmentResult, Bound, configured_domains
-
-MAX_FORECAST_LIFE = 3600.0
-"""Seconds that a forecast may be reused at most."""
 
 _log = log.get_logger("engine.assessor")
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from requiretls_milter.evidence.dns import MAX_TTL
 from requiretls_milter.forecast import reach
 from requiretls_milter.model import (
+    SMTP_PORT,
     AddressLookup,
     DnsOutcome,
     DomainEvidence,
@@ -29,7 +30,6 @@ from requiretls_milter.model import (
     ProbeEvidence,
     TlsaEvidence,
 )
-from requiretls_milter.syntax.endpoint import SMTP_PORT
 from requiretls_milter.syntax.names import address_literal
 
 if TYPE_CHECKING:

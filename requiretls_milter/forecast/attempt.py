@@ -271,6 +271,9 @@ IN_CLEAR = frozenset(
 )
 """Stages that every delivery passes, with or without TLS."""
 
+AT_SECOND_EHLO = frozenset({ProbeStage.EHLO_TLS})
+"""The stage that a delivery with TLS passes after the handshake."""
+
 
 def session_failure(server: MailServer, stages: frozenset[ProbeStage]) -> DeliveryAttempt | None:
     """Make the attempt that ends since the session broke at one of *stages*; None if it did not.

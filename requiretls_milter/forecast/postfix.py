@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from requiretls_milter.forecast import dane, pkix, profiles, sentences
 from requiretls_milter.forecast.attempt import (
+    AT_SECOND_EHLO,
     IN_CLEAR,
     NOTHING_RECORDED,
     DeliveryAttempt,
@@ -33,6 +34,7 @@ from requiretls_milter.forecast.servers import (
     tlsa_lookup_failed,
 )
 from requiretls_milter.model import (
+    SMTP_PORT,
     DomainEvidence,
     MtaProfile,
     MtaSts,
@@ -48,7 +50,6 @@ from requiretls_milter.model import (
     TlsPolicy,
 )
 from requiretls_milter.syntax import status
-from requiretls_milter.syntax.endpoint import SMTP_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +312,6 @@ def _is_the_mta(server: MailServer, delivery: Delivery) -> DeliveryAttempt | Non
 
 
 _AT_STARTTLS = frozenset({ProbeStage.STARTTLS})
-_AT_SECOND_EHLO = frozenset({ProbeStage.EHLO_TLS})
 
 
 def _without_tls(
@@ -403,7 +403,7 @@ def _inside_tls(
     matched = profiles.must_match(level)
     offered = server.probe.requiretls is True
     decided = _decided(plan.level, level)
-    broken = session_failure(server, _AT_SECOND_EHLO)
+    broken = session_failure(server, AT_SECOND_EHLO)
     if broken is not None:
         return replace(broken, tls=_token(decided, policy, "requiretls?"))
     if policy is RequiretlsPolicy.ENFORCE and not offered:

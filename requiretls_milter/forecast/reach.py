@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from requiretls_milter.model import (
+    SMTP_PORT,
     AddressLookup,
     AddressPreference,
     DnsOutcome,
@@ -41,7 +42,6 @@ from requiretls_milter.model import (
     MtaProfile,
     ProbeEvidence,
 )
-from requiretls_milter.syntax.endpoint import SMTP_PORT
 
 IPV4, IPV6 = "ipv4", "ipv6"
 """The address families, by their words in inet_protocols."""

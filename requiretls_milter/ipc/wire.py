@@ -18,8 +18,9 @@ from requiretls_milter.model import DomainEvidence, Forecast, Question
 from requiretls_milter.syntax.strict import StrictModel, first_mistake
 from requiretls_milter.telemetry.counting import Totals
 
-VERSION = 1
-"""Of the format. Processes of one service are forks of one program, but the command line is not."""
+MAX_FORECAST_LIFE = 3600.0
+"""Seconds that a forecast may be reused at most: the engine promises no more, a worker keeps it no
+longer."""
 
 MAX_ERROR = 200
 """Characters of an error's description."""

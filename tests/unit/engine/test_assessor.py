@@ -13,13 +13,11 @@ import pytest
 
 from requiretls_milter import config
 from requiretls_milter.config import Config
-from requiretls_milter.engine.assessor import (
-    MAX_FORECAST_LIFE,
-    Assessor,
-)
+from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.forecast import judge as judging
+from requiretls_milter.ipc.wire import MAX_FORECAST_LIFE
 from requiretls_milter.model import (
     DnsOutcome,
     HopKind,

@@ -30,6 +30,7 @@ from structlog.typing import EventDict
 from requiretls_milter.store import sqlite as module
 from requiretls_milter.store.base import (
     MAX_VALUE,
+    SWEEP_INTERVAL,
     Record,
     StoreDataError,
     StoreError,
@@ -43,7 +44,6 @@ from requiretls_milter.store.sqlite import (
     MAX_QUEUED,
     MIGRATIONS,
     SWEEP_GRACE,
-    SWEEP_INTERVAL,
     USED_STEP,
     SqliteBackend,
 )
