@@ -24,7 +24,8 @@ def test_authorities_that_cannot_be_used_are_told(
     defaults: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     authorities = defaults.with_name("authorities.pem")
-    authorities.write_text("-----BEGIN CERTIFICATE-----\n")
+    # DER, but no certificate: OpenSSL finds that out, not the check of the configuration.
+    authorities.write_text("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n")
     defaults.write_text(f"probe.ca_file = '{authorities}'\n")
     done = call(capsys, "check", "good.test", "--config", defaults)
     assert (done.status, done.out) == (2, "")
