@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 
 from OpenSSL import SSL, crypto
 
+from requiretls_milter.config import Limits, Probe
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.slots import Pace, Slots
 from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
@@ -124,15 +125,9 @@ class Prober:
 
     Args:
         policy: which addresses may be contacted.
-        helo: the name given in EHLO.
-        enabled: false if no server is to be called.
-        connect_timeout: seconds for the connection.
-        command_timeout: seconds for each reply (a greeter such as postscreen takes 6 s)
-            and for the handshake.
-        retry_after: seconds until a failed session may be tried again.
-        sessions: how many sessions are at work at once.
-        per_host: how many of them with one address.
-        per_minute: how many sessions begin within a minute.
+        settings: the section ``[probe]``.
+        limits: how many sessions are at work at once, how many of them with one address,
+            and how many begin within a minute.
         clock: the time, seconds since the epoch.
         counters: where it is counted that a session waits for its turn.
     """
@@ -140,31 +135,23 @@ class Prober:
     def __init__(
         self,
         policy: AddressPolicy,
-        helo: str,
+        settings: Probe,
+        limits: Limits,
         *,
-        enabled: bool = True,
-        connect_timeout: float = 10.0,
-        command_timeout: float = 15.0,
-        retry_after: float = 60.0,
-        sessions: int = 40,
-        per_host: int = 1,
-        per_minute: int = 12_000,
         clock: Callable[[], float] = time.time,
         counters: Counters | None = None,
     ) -> None:
         self._policy = policy
+        self._settings = settings
+        helo = settings.helo or socket.gethostname()
         self._helo = printable(helo).replace(" ", "").encode("ascii")
-        self._enabled = enabled
-        self._connect_timeout = connect_timeout
-        self._command_timeout = command_timeout
-        self._retry_after = retry_after
         self._clock = clock
         self._authenticating = _tls_context(AUTHENTICATING)
         self._opportunistic = _tls_context(OPPORTUNISTIC)
         self._counters = counters or Counters()
-        self._pace = Pace(per_minute, Bound.PROBES_PER_MINUTE, self._counters)
-        self._slots = Slots(sessions, Bound.PROBES, self._counters)
-        self._per_host = per_host
+        self._pace = Pace(limits.probes_per_minute, Bound.PROBES_PER_MINUTE, self._counters)
+        self._slots = Slots(limits.probes, Bound.PROBES, self._counters)
+        self._per_host = limits.probes_per_host
         self._busy: weakref.WeakValueDictionary[str, Slots] = weakref.WeakValueDictionary()
 
     async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
@@ -174,7 +161,7 @@ class Prober:
         """
         now = self._clock()
         evidence = ProbeEvidence(address=address, probed_at=now, expires=now + FRESH)
-        if not self._enabled:
+        if not self._settings.enabled:
             return replace(evidence, error="probe.enabled is false")
         if not self._policy.allows(address):
             return replace(
@@ -206,7 +193,7 @@ class Prober:
         self, address: str, port: int, server_name: str, context: SSL.Context
     ) -> ProbeEvidence:
         try:
-            wire = _Wire(address, self._connect_timeout, self._command_timeout)
+            wire = _Wire(address, self._settings.connect_timeout, self._settings.command_timeout)
         except OSError as error:  # out of descriptors, no IPv6: this says nothing about the server
             now = self._clock()
             return ProbeEvidence(address, error=error_text(error), probed_at=now, expires=now)
@@ -227,7 +214,7 @@ class Prober:
         evidence = session.evidence
         refused = evidence.starttls_reply
         temporary = evidence.failure is not None or (refused is not None and refused.code < 500)
-        expires = now + (self._retry_after if temporary else FRESH)
+        expires = now + (self._settings.retry_after if temporary else FRESH)
         return replace(evidence, probed_at=now, expires=expires)
 
 

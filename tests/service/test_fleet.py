@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.config import Config
+from requiretls_milter.config import Config, Limits, Probe
 from requiretls_milter.engine import fleet as module
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.policies import POLICY_GRACE, POLICY_REFRESH
@@ -47,7 +47,9 @@ class Source(FakeSource):
         super().__init__(clocks)
         self.good()
         self._prober = Prober(
-            AddressPolicy((ip_network("127.0.0.0/8"),)), "milter.example", command_timeout=5
+            AddressPolicy((ip_network("127.0.0.0/8"),)),
+            Probe(helo="milter.example", command_timeout=5.0),
+            Limits(),
         )
 
     async def probe(
