@@ -73,3 +73,21 @@ def test_each_exception_is_in_the_table_and_has_the_one_root() -> None:
                 if node.name != ROOT and re.search(r"Error\b|\bException\b", " ".join(bases)):
                     assert node.name in shown, path
                     assert bases & {ROOT, *shown}, f"{node.name} does not derive from {ROOT}"
+
+
+OF_A_WHOLE_PLACE = {"syntax/test_limits", "forecast/test_clauses", "forecast/test_oracle"}
+"""Unit tests whose subject is all of a place, not a module of it."""
+
+
+def test_each_unit_test_is_named_for_the_module_that_it_tests() -> None:
+    """``test_probe.py``, or ``test_probe_faults.py`` for one side of it; rules/ is for rules.py."""
+    below = REPOSITORY / "tests/unit"
+    for path in below.rglob("test_*.py"):
+        place = path.parent.relative_to(below)
+        modules = {item.stem for item in (PACKAGE / place).glob("*.py")}
+        named = path.stem.removeprefix("test_")
+        assert (
+            any(f"{named}_".startswith(f"{module}_") for module in modules)
+            or str(place / path.stem) in OF_A_WHOLE_PLACE
+            or (PACKAGE / f"{place}.py").exists()
+        ), path
