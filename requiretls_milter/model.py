@@ -523,12 +523,12 @@ class Forecast:
 
     ``status`` is an enhanced status code (RFC 3463), ``2.0.0`` for success, or
     ``unknown``. ``compliant`` says whether the delivery would satisfy RFC 8689
-    section 4.2.1 for what was asked; None where nothing is asked or no
+    section 4.2.1 for what was asked; None if nothing is asked or no
     delivery is made. ``text`` is one line for people, ``mx`` the server that
     decided, ``tls`` Postfix's log token. ``rfc8689`` is the same evidence
     judged by that profile. ``valid_until`` bounds how long it may be reused.
     ``downgraded_at`` is when something that the next hop offered until then
-    (STARTTLS, REQUIRETLS, TLSA, MTA-STS) was first missed, and 0.0 where the
+    (STARTTLS, REQUIRETLS, TLSA, MTA-STS) was first missed, and 0.0 if the
     forecast does not rest on such a loss.
     """
 

@@ -23,9 +23,9 @@ from requiretls_milter.doctor.finding import Finding, error, ok, warning
 from requiretls_milter.forecast.profiles import must_match, requiretls_policy
 from requiretls_milter.milter.requirement import capability
 from requiretls_milter.mirror.postconf import (
+    Parameters,
     Postfix,
     Service,
-    Settings,
     is_yes,
     split_list,
     without_braces,
@@ -83,7 +83,7 @@ class ListedMilter:
     name: str
     overrides: dict[str, str] = field(default_factory=dict)
 
-    def setting(self, settings: Settings, name: str) -> str:
+    def setting(self, settings: Parameters, name: str) -> str:
         """Return the value of ``milter_NAME`` that applies to this milter."""
         return self.overrides.get(name, settings.get(f"milter_{name}", "")).strip()
 
@@ -490,7 +490,7 @@ def _requirement_in(postfix: Postfix, attachments: Sequence[Attachment]) -> Iter
             )
 
 
-def _without_starttls(settings: Settings) -> str:
+def _without_starttls(settings: Parameters) -> str:
     """Say why an smtpd offers no TLS; "" if it does."""
     level = settings.get("smtpd_tls_security_level", "").strip().lower()
     obsolete = any(is_yes(settings, name) for name in ("smtpd_use_tls", "smtpd_enforce_tls"))

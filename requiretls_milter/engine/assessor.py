@@ -214,7 +214,7 @@ class Assessor:
         if gathering is None:
             if len(self._gatherings) >= self._config.limits.gatherings:
                 self._counters.inc("saturated_total", (Bound.GATHERINGS,))
-                raise BusyError(f"{len(self._gatherings)} next hops are looked at")
+                raise BusyError(f"{len(self._gatherings)} next hops are being assessed")
             gathering = asyncio.create_task(
                 self._gather_within_limit(nexthop, probes=probes), name=str(nexthop)
             )

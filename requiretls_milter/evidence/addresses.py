@@ -10,13 +10,12 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from requiretls_milter.syntax.names import IpAddress, IpNetwork
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """The well-known prefix of IPv4 addresses behind a translator (RFC 6052 section 2.1)."""
 
-NOT_GLOBAL: tuple[Network, ...] = (
+NOT_GLOBAL: tuple[IpNetwork, ...] = (
     ipaddress.IPv4Network("192.88.99.0/24"),  # 6to4 relays, RFC 7526
     ipaddress.IPv6Network("64:ff9b:1::/48"),  # local translation, RFC 8215
     ipaddress.IPv6Network("2001::/23"),  # IETF protocols, Teredo and ORCHID among them
@@ -31,7 +30,7 @@ NOT_GLOBAL: tuple[Network, ...] = (
 class AddressPolicy:
     """Says which addresses may be contacted: global ones, and those of *allow_networks*."""
 
-    def __init__(self, allow_networks: Iterable[Network]) -> None:
+    def __init__(self, allow_networks: Iterable[IpNetwork]) -> None:
         self._allowed = tuple(allow_networks)
 
     def allows(self, address: str) -> bool:
@@ -43,7 +42,7 @@ class AddressPolicy:
         return any(ip in network for network in self._allowed) or is_global(ip)
 
 
-def is_global(ip: Address) -> bool:
+def is_global(ip: IpAddress) -> bool:
     """Say whether *ip* is a global unicast address.
 
     An IPv4-mapped address is not, whatever it maps: nothing in DNS has a reason to hold

@@ -26,11 +26,11 @@ from requiretls_milter.ipc.framing import Unframer, WireError
 from requiretls_milter.ipc.wire import (
     MAX_FORECAST_LIFE,
     CountersRequest,
+    EngineReply,
     ErrorReply,
     ForecastReply,
     ForecastRequest,
     ForgetReply,
-    Reply,
     decode_reply,
     encode,
 )
@@ -361,7 +361,7 @@ class EngineClient:
                 CountersRequest(worker=self._worker, incarnation=self._incarnation, totals=piece)
             )
 
-    def _handle_reply(self, reply: Reply) -> None:
+    def _handle_reply(self, reply: EngineReply) -> None:
         if isinstance(reply, ForecastReply):
             self._answer(reply.id, reply.forecast, reply.generation)
         elif isinstance(reply, ErrorReply):

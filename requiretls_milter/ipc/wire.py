@@ -138,10 +138,10 @@ class ErrorReply(_Message):
 
 Request = ForecastRequest | CountersRequest | EvidenceRequest | StatusRequest
 Answer = ForecastReply | EvidenceReply | StatusReply | ErrorReply
-Reply = Answer | ForgetReply
+EngineReply = Answer | ForgetReply
 
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="op")])
-_REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="op")])
+_REPLY: TypeAdapter[EngineReply] = TypeAdapter(Annotated[EngineReply, Field(discriminator="op")])
 
 
 # ---------------------------------------------------------------- coding
@@ -159,7 +159,7 @@ def decode_request(payload: bytes) -> Request:
         raise WireError(first_mistake(error, "message")) from error
 
 
-def decode_reply(payload: bytes) -> Reply:
+def decode_reply(payload: bytes) -> EngineReply:
     """Decode a frame's content as a reply.
 
     Raises:
@@ -171,7 +171,7 @@ def decode_reply(payload: bytes) -> Reply:
         raise WireError(first_mistake(error, "message")) from error
 
 
-def encode(message: Request | Reply) -> bytes:
+def encode(message: Request | EngineReply) -> bytes:
     """Encode a message as a frame, ready to be sent.
 
     Raises:

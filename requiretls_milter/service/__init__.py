@@ -2,7 +2,7 @@
 
 Processes as Postfix has them: a master, and small servers that each do one thing. The supervisor
 opens the milter's socket and forks; the workers accept from that one socket and read mail
-(:mod:`requiretls_milter.milter`); the engine looks around in the network
+(:mod:`requiretls_milter.milter`); the engine asks the network
 (:mod:`requiretls_milter.engine`). What reads SMTP has no network, what uses the network sees no
 mail, and the supervisor has neither.
 

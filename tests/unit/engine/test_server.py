@@ -21,11 +21,11 @@ from requiretls_milter.ipc.framing import Unframer, frame
 from requiretls_milter.ipc.query import EngineUnavailable
 from requiretls_milter.ipc.wire import (
     CountersRequest,
+    EngineReply,
     ErrorReply,
     EvidenceRequest,
     ForecastReply,
     ForecastRequest,
-    Reply,
     Request,
     StatusReply,
     StatusRequest,
@@ -100,7 +100,7 @@ class Visitor:
         self.reader = reader
         self.writer = writer
         self._unframer = Unframer()
-        self._replies: list[Reply] = []
+        self._replies: list[EngineReply] = []
 
     def send(self, *requests: Request) -> None:
         self.writer.write(b"".join(map(encode, requests)))
