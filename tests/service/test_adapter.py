@@ -549,7 +549,7 @@ def test_a_connection_that_breaks_off_in_a_message_is_over(serve: Serve) -> None
     client.rcpt(BOB)
     client.unsolicited()
     eventually(lambda: milter.state()[0] == 1)
-    client._socket.close()
+    client.break_off()
     eventually(lambda: milter.state()[0] == 0)
     with milter.client() as other:
         assert other.message(SENDER, [BOB]).end == CONTINUE
@@ -618,19 +618,19 @@ def test_any_bytes_in_envelope_and_macros_pass(serve: Serve) -> None:
 def test_a_message_that_comes_in_one_write_is_answered_in_order(serve: Serve) -> None:
     with serve(REJECT, SCRIPT).client() as client:
         strings = [f"<{name}@{domain}>\0".encode() for name, domain in (("b", "example.org"),) * 2]
-        client._send(b"M", b"<a@x.test>\0REQUIRETLS\0")
+        client.send(b"M", b"<a@x.test>\0REQUIRETLS\0")
         for octets in (*strings, b"<c@example.com>\0"):
-            client._macros("rcpt")
-            client._send(b"R", octets)
-        client._send(b"L", b"X-RequireTLS\0forged\0")
-        client._send(b"E")
-        answers = [client._reply("rcpt") for _ in range(3)]
+            client.send_macros("rcpt")
+            client.send(b"R", octets)
+        client.send(b"L", b"X-RequireTLS\0forged\0")
+        client.send(b"E")
+        answers = [client.read_reply("rcpt") for _ in range(3)]
         assert [answer.text or answer.kind for answer in answers] == [
             NOT_OFFERED_REPLY,
             NOT_OFFERED_REPLY,
             "continue",
         ]
-        assert client._reply("eom") == CONTINUE
+        assert client.read_reply("eom") == CONTINUE
         assert [edit.kind for edit in client.edits] == ["change", "insert"]
 
 
