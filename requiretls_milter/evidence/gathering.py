@@ -31,6 +31,7 @@ from requiretls_milter.model import (
     TlsaEvidence,
 )
 from requiretls_milter.syntax.names import address_literal
+from requiretls_milter.telemetry.labels import Bound
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
@@ -112,12 +113,15 @@ async def gather(
     return DomainEvidence(nexthop, mx, policy.result(), hosts, now)
 
 
-def bounds_met(evidence: DomainEvidence) -> tuple[str, ...]:
-    """Name the bounds that left something out: ``hosts``, ``sessions``."""
+def bounds_met(evidence: DomainEvidence) -> tuple[Bound, ...]:
+    """The bounds that left something out."""
     unseen = len(evidence.mx.records) - len(evidence.hosts)
     sessions = sum(len(host.probes) for host in evidence.hosts)
-    met = {"hosts": evidence.mx.partial or unseen > 0, "sessions": sessions >= MAX_PROBES}
-    return tuple(name for name, is_met in met.items() if is_met)
+    met = {
+        Bound.HOSTS: evidence.mx.partial or unseen > 0,
+        Bound.SESSIONS: sessions >= MAX_PROBES,
+    }
+    return tuple(bound for bound, is_met in met.items() if is_met)
 
 
 async def _mx(nexthop: NextHop, source: EvidenceSource, now: float, since: float) -> MxEvidence:

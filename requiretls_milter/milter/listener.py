@@ -116,7 +116,7 @@ class Listener:
 
         For the supervisor, when every worker has stopped accepting. libmilter in a
         worker still polls, for up to 5 s, the socket that it had, and thereby keeps
-        it open; a client that connected now would wait for an answer in vain.
+        it open; a client that connected now would never get an answer.
         libmilter does not notice the shutdown: poll(2) looks a descriptor up anew
         each time that it is woken.
         """
