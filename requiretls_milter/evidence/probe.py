@@ -24,16 +24,19 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from OpenSSL import SSL, crypto
 
-from requiretls_milter.config import Limits, Probe
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.slots import Pace, Slots
 from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
 from requiretls_milter.syntax.text import error_text, printable
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Bound
+
+if TYPE_CHECKING:
+    from requiretls_milter.config import Limits, Probe
 
 MAX_LINE = 2_048
 """Octets of a reply line that are kept (Postfix: line_length_limit)."""
