@@ -160,7 +160,7 @@ def test_what_would_not_be_verified_is_deferred_at_rcpt(
     assert refused.reply.text.startswith("4.7.4 REQUIRETLS cannot be honoured now")
 
 
-def test_an_mx_that_nobody_vouches_for_is_refused_at_rcpt(site: Site[Sendmail]) -> None:
+def test_an_mx_without_a_signature_or_policy_is_refused_at_rcpt(site: Site[Sendmail]) -> None:
     refused = site.refusal(site.rcpt(UNSIGNED))
     assert (refused.stage, refused.reply.code) == ("rcpt", 550)
     assert refused.reply.text == (

@@ -167,7 +167,7 @@ async def test_ten_engines_and_twenty_servers_make_twenty_probes(
         assert ten.flights("ours") == 20
 
 
-async def test_an_engine_that_comes_later_calls_nobody(redis: RedisServer, serve: Serve) -> None:
+async def test_an_engine_that_comes_later_calls_no_server(redis: RedisServer, serve: Serve) -> None:
     async with serve() as server:
         async with fleet(redis, 1) as first:
             await first.probe(server)
@@ -204,7 +204,7 @@ async def test_where_the_one_that_looked_was_killed_the_others_do_not_wait_for_e
         assert two.flights("in_vain") == 2
 
 
-async def test_a_redis_that_hangs_while_the_fleet_waits_delays_nobody_for_long(
+async def test_a_redis_that_hangs_while_the_fleet_waits_delays_no_question_for_long(
     redis: RedisServer, serve: Serve
 ) -> None:
     async with fleet(redis) as two, serve(pause=0.5) as server:

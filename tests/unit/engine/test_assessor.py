@@ -174,7 +174,7 @@ async def test_a_domain_with_more_hosts_than_are_looked_at_counts_as_such(kit: K
     assert kit.saturated() == {"hosts": 1}
 
 
-async def test_r60_one_domain_is_looked_at_once_for_all_who_ask(kit: Kit) -> None:
+async def test_r60_one_domain_is_gathered_once_for_all_questions(kit: Kit) -> None:
     kit.source.gate = asyncio.Event()
     same = [asyncio.create_task(kit.assessor.assess(question())) for _ in range(50)]
     other = asyncio.create_task(kit.assessor.assess(question("a.example", "plain")))
@@ -187,7 +187,7 @@ async def test_r60_one_domain_is_looked_at_once_for_all_who_ask(kit: Kit) -> Non
     assert sum(kit.results().values()) == 2  # the two questions, not the fifty who asked
 
 
-async def test_r60_who_is_cancelled_does_not_take_the_answer_from_the_others(kit: Kit) -> None:
+async def test_r60_a_cancelled_question_does_not_take_the_answer_from_the_others(kit: Kit) -> None:
     kit.source.gate = asyncio.Event()
     first, second = (asyncio.create_task(kit.assessor.assess(question())) for _ in range(2))
     await until(lambda: kit.assessor.in_flight == 2)
@@ -225,7 +225,7 @@ async def test_r60_on_the_deadline_the_forecast_is_unknown_and_the_look_goes_on(
 @pytest.mark.parametrize(
     "nexthop", ["", "[", "a..example", "a.example:port", "x" * 5000, "a b", "[1.2.3.4", "\udc80"]
 )
-async def test_a_malformed_next_hop_is_unknown_and_nobody_is_asked(kit: Kit, nexthop: str) -> None:
+async def test_a_malformed_next_hop_is_unknown_without_a_lookup(kit: Kit, nexthop: str) -> None:
     forecast = await kit.assessor.assess(question(nexthop))
     assert forecast.status == "unknown"
     assert kit.results() == {"malformed": 1}

@@ -65,7 +65,7 @@ def test_every_known_combination_starts_at_zero() -> None:
     assert found['requiretls_milter_assessment_seconds_bucket{le="+Inf"}'] == 0
 
 
-def test_openmetrics_is_spoken_to_who_asks_for_it() -> None:
+def test_openmetrics_is_rendered_if_the_request_accepts_it() -> None:
     text, media_type = render(accept="application/openmetrics-text; version=1.0.0")
     assert media_type.startswith("application/openmetrics-text")
     assert text.endswith("# EOF\n")

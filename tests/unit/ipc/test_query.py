@@ -29,7 +29,7 @@ def engine(path: Path) -> Iterator[FakeEngine]:
 GOOD = ForecastReply(id=1, generation=0, forecast=forecast())
 
 
-def test_a_call_to_nobody_says_so(path: Path) -> None:
+def test_a_call_without_an_engine_says_so(path: Path) -> None:
     with pytest.raises(EngineUnavailable):
         status(str(path))
 

@@ -24,10 +24,11 @@ def path() -> Iterator[Path]:
 def test_a_socket_that_a_dead_process_left_behind_is_replaced(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    listen(str(path), 1).close()
+    with listen(str(path), 1), socket.socket(socket.AF_UNIX) as caller:
+        assert caller.connect_ex(str(path)) == 0
 
 
-def test_a_socket_at_which_somebody_listens_is_not_taken_over(path: Path) -> None:
+def test_a_socket_on_which_a_process_listens_is_not_taken_over(path: Path) -> None:
     with listen(str(path), 1), pytest.raises(SocketError, match="another process listens there"):
         listen(str(path), 1)
 

@@ -100,7 +100,7 @@ def test_plain_mail_is_ordinary_as_long_as_its_header_has_nothing_of_interest() 
         {"log": {"level": "debug"}},
     ],
 )
-def test_no_mail_is_ordinary_where_somebody_may_want_to_know_more(
+def test_no_mail_is_ordinary_if_a_setting_wants_to_know_more(
     sections: dict[str, Any],
 ) -> None:
     transaction = message(settings(**sections), requiretls=False)

@@ -175,7 +175,7 @@ async def test_a_backend_that_cannot_be_opened_is_stood_in_for_until_it_can(
     await kit.store.close()
 
 
-async def test_who_reads_waits_once_and_not_for_long(kit: Kit) -> None:
+async def test_a_reader_waits_once_and_not_for_long(kit: Kit) -> None:
     await kit.put("a", b"1")
     await kit.settled()
     kit.backend.hangs |= {"get", "open"}
