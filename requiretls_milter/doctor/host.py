@@ -257,6 +257,7 @@ def metrics(config: Config) -> Finding:
         with opener.open(url, timeout=ANSWER_TIMEOUT) as response:
             text = response.read(MAX_METRICS_BYTES).decode("utf-8", "replace")
     except urllib.error.HTTPError as problem:
+        problem.close()  # it holds the connection
         return error("metrics", f"{url}: status {problem.code}", advice)
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "reason", problem)

@@ -59,12 +59,17 @@ class Process(subprocess.Popen[bytes]):
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that only waits to be reaped does not."""
+    """Whether a process runs; one that only waits to be reaped does not.
+
+    When a process is killed, its first thread may have ended while others still have to, and its
+    files and sockets are open until the last one has.
+    """
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
+        threads = sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return status.rpartition(") ")[2][:1] != "Z"
+    return status.rpartition(") ")[2][:1] != "Z" or threads > 1
 
 
 def children(pid: int) -> dict[int, str]:

@@ -16,14 +16,17 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from requiretls_milter.evidence.authorities import load_trust_store
+from requiretls_milter.forecast.authentication import authenticate
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
+from requiretls_milter.forecast.reach import candidates
 from requiretls_milter.model import DomainEvidence, Forecast, Requirement, TlsaRecord
-from tests.support.build import NOW, RFC8689, certificate, domain, host, probe
+from tests.support.build import BAD, NOW, RFC8689, certificate, domain, host, probe, trust
 from tests.support.chains import ED25519 as ED
 from tests.support.chains import RSA, VALIDITIES, WEAK, Make, issue, spki
 
 HOST = "mx1.example.org"
+GOOD = certificate().tlsa()
 LEAF = Make(HOST, 1, (HOST,), ca=False, use="server")
 MIDDLE = Make("Middle", 2, ca=True)
 ROOT = Make("Root", 3, ca=True)
@@ -45,16 +48,16 @@ def judged(
     chain: Sequence[bytes],
     *records: TlsaRecord,
     now: float = NOW,
-    trust: TrustStore | None = None,
+    store: TrustStore | None = None,
     name: str = HOST,
     secure: bool = True,
 ) -> Forecast:
     """By the letter, of a server that presents *chain*; ROOT is trusted if nothing else is."""
-    trust = trust or trusted(issue(ROOT, None))
+    store = store or trusted(issue(ROOT, None))
     seen = replace(probe(), chain=tuple(chain))
     evidence: DomainEvidence = domain(host(*records, name=name, seen=seen), secure=secure)
     asked = Requirement.REQUIRETLS
-    return judge(evidence, asked=asked, carried=asked, profile=RFC8689, trust=trust, now=now)
+    return judge(evidence, asked=asked, carried=asked, profile=RFC8689, trust=store, now=now)
 
 
 def proves(chain: Sequence[bytes], *records: TlsaRecord, now: float = NOW) -> bool:
@@ -126,8 +129,8 @@ def test_a_trusted_authority_that_was_renewed_is_valid_by_the_one_that_is() -> N
         (issue(ROOT, None), issue(former, None)),
     ):
         for now in (BEGIN, PAST_END, PAST_END + 1, NOW, END):
-            assert judged((leaf,), now=now, trust=trusted(*ders)).status == "2.0.0"
-        assert says(judged((leaf,), now=END + 1, trust=trusted(*ders)), "expired")
+            assert judged((leaf,), now=now, store=trusted(*ders)).status == "2.0.0"
+        assert says(judged((leaf,), now=END + 1, store=trusted(*ders)), "expired")
 
 
 @pytest.mark.parametrize("now", [BEGIN, PAST_END, FUTURE_BEGIN, END])
@@ -313,6 +316,17 @@ def test_the_key_of_a_server_must_be_for_handshakes(usage: str, good: bool) -> N
     assert good or says(result, "not meant for a TLS server")
 
 
+@pytest.mark.parametrize(("records", "by"), [((), "pkix"), ((GOOD,), "dane"), ((BAD,), None)])
+def test_by_what_a_server_is_authenticated_is_told(
+    records: tuple[TlsaRecord, ...], by: str | None
+) -> None:
+    evidence = domain(host(*records))
+    ((server,),) = candidates(evidence, RFC8689)
+    found = authenticate(server, evidence, RFC8689.reading, trust(), NOW)
+    assert found.verified_by == by
+    assert (found.mismatch is None) is (by is not None)
+
+
 # ---------------------------------------------------------------- weak keys and signatures
 
 
@@ -349,7 +363,7 @@ def test_a_weak_key_or_signature_anywhere_in_a_path_proves_nothing() -> None:
     ):
         assert says(judged(signed), "digest that is too weak")
     own = issue(ROOT, None, sha1=True)
-    result = judged((issue(LEAF, ROOT), own), trust=trusted(own))
+    result = judged((issue(LEAF, ROOT), own), store=trusted(own))
     assert result.status == "2.0.0", "nobody verifies what an authority says of itself"
 
 

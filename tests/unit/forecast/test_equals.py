@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from requiretls_milter.forecast.attempt import DeliveryAttempt
 from requiretls_milter.model import (
     HostEvidence,
     MtaProfile,
@@ -18,6 +19,7 @@ from requiretls_milter.model import (
     ProbeEvidence,
     ProbeFailure,
     ProbeStage,
+    Reason,
     Reply,
     Requirement,
     TlsLevel,
@@ -111,3 +113,9 @@ def test_of_equals_the_worst_is_forecast_and_whether_chance_decides_is_told(
     groups: str, limit: int, status: str, by_chance: bool
 ) -> None:
     assert ends(groups, limit) == (status, by_chance)
+
+
+def test_what_ends_before_any_server_is_tried_is_of_no_family() -> None:
+    ended = DeliveryAttempt(None, "5.4.4", Reason.NO_SUCH_DOMAIN)
+    assert ended.families == frozenset()
+    assert not ended.delivered

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from requiretls_milter.syntax import tlspolicy
-from requiretls_milter.syntax.names import DomainNameError, to_alabel
+from requiretls_milter.syntax.names import DomainNameError, mail_exchanger, to_alabel
 from requiretls_milter.syntax.nexthop import NextHopError, parse
 from requiretls_milter.syntax.text import error_text, printable
 
@@ -78,3 +78,8 @@ def test_r62_of_any_text_200_characters_are_kept_from_the_blank_to_the_tilde() -
     assert error_text(ValueError("x" * 201)) == "x" * 200
     assert error_text(ValueError(" a\n"), 1) == "a"
     assert error_text(OSError(0, "no number")) == "[Errno 0] no number"
+
+
+def test_an_exchange_that_is_an_address_has_253_characters_at_most() -> None:
+    assert mail_exchanger("1.2.3.4".rjust(253, "0")) == "1.2.3.4"
+    assert mail_exchanger("1.2.3.4".rjust(254, "0")) is None
