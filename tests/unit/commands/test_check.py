@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.evidence.authorities import TrustStoreError
-from requiretls_milter.forecast.pkix import TrustStore
 from tests.support.commandline import call
 
 
@@ -23,11 +21,11 @@ def test_each_malformed_next_hop_is_told(
 
 
 def test_authorities_that_cannot_be_used_are_told(
-    defaults: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(path: str) -> TrustStore:
-        raise TrustStoreError("no certificate in it")
-
-    monkeypatch.setattr(TrustStore, "load", refuse)
-    done = call(capsys, "check", "good.test", "--config", defaults)
-    assert (done.status, done.out, done.err) == (2, "", "error: no certificate in it\n")
+    authorities, config = tmp_path / "ca.pem", tmp_path / "config.toml"
+    authorities.write_text("nothing")
+    config.write_text(f'[probe]\nca_file = "{authorities}"\n')
+    done = call(capsys, "check", "good.test", "--config", config)
+    assert (done.status, done.out) == (2, "")
+    assert done.err == f"error: {authorities}: holds no certificate in PEM form\n"
