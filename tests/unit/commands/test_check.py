@@ -24,8 +24,8 @@ def test_authorities_that_cannot_be_used_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     authorities, config = tmp_path / "ca.pem", tmp_path / "config.toml"
-    authorities.write_text("nothing")
+    authorities.write_text("-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n")
     config.write_text(f'[probe]\nca_file = "{authorities}"\n')
     done = call(capsys, "check", "good.test", "--config", config)
     assert (done.status, done.out) == (2, "")
-    assert done.err == f"error: {authorities}: holds no certificate in PEM form\n"
+    assert done.err == f"error: {authorities}: not a PEM file of certificates\n"
