@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import ipaddress
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +13,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from requiretls_milter.forecast.der import public_key_info
+from tests.support import build
 from tests.support.chains import ED25519, RSA, WEAK, Make, issue, key
+
+LATER = datetime.timedelta(seconds=int(time.time() - build.NOW))
+"""From the instant of the unit tests to that of the tools, which look at the clock."""
 
 _SIGNS = ("key_cert_sign", "crl_sign")
 ROOT = Make("Cross-check root", 3, ca=True, key_usage=_SIGNS)
@@ -176,12 +182,17 @@ def make(one: Case, host: str, domain: str) -> Made:
     )
     makes = (leaf, *one.issuers)
     ders = [
-        issue(item, makes[i + 1] if i + 1 < len(makes) else None, sha1=one.sha1 and i == 0)
+        issue(
+            item,
+            makes[i + 1] if i + 1 < len(makes) else None,
+            sha1=one.sha1 and i == 0,
+            later=LATER,
+        )
         for i, item in enumerate(makes)
     ]
     if one.former is not None:
-        ders.append(issue(one.former, one.issuers[1]))
-    stranger = issue(Make("Stranger", 50, ca=True), None)
+        ders.append(issue(one.former, one.issuers[1], later=LATER))
+    stranger = issue(Make("Stranger", 50, ca=True), None, later=LATER)
     shown = [ders[0], *(stranger if number < 0 else ders[number] for number in one.sent)]
     return Made(_private(leaf.key) + _pem(shown), tuple(_record(words, ders) for words in one.tlsa))
 
@@ -192,7 +203,9 @@ def _private(number: int) -> bytes:
 
 def trusted() -> bytes:
     """The root that clients trust, and before it what it was until it was renewed, as PEM."""
-    return _pem([issue(replace(ROOT, valid="past"), None), issue(ROOT, None)])
+    return _pem(
+        [issue(replace(ROOT, valid="past"), None, later=LATER), issue(ROOT, None, later=LATER)]
+    )
 
 
 def _pem(ders: Sequence[bytes]) -> bytes:

@@ -112,10 +112,17 @@ class Make:
 
 
 @functools.lru_cache(maxsize=2000)
-def issue(make: Make, issuer: Make | None, forged: bool = False, sha1: bool = False) -> bytes:
+def issue(
+    make: Make,
+    issuer: Make | None,
+    forged: bool = False,
+    sha1: bool = False,
+    later: datetime.timedelta = datetime.timedelta(),
+) -> bytes:
     """Make a certificate (DER), by *issuer* or by itself.
 
-    *forged*: signed by a key that is another's; *sha1*: signed by that.
+    *forged*: signed by a key that is another's; *sha1*: signed by that; *later*: how long after
+    ``build.NOW`` "now" is, for programs that look at the clock.
     """
     by = issuer or make
     begin, end = VALIDITIES[make.valid]
@@ -125,8 +132,8 @@ def issue(make: Make, issuer: Make | None, forged: bool = False, sha1: bool = Fa
         .issuer_name(_name(by.subject))
         .public_key(key(make.key).public_key())
         .serial_number(1000 + make.key)
-        .not_valid_before(begin)
-        .not_valid_after(end)
+        .not_valid_before(begin + later)
+        .not_valid_after(end + later)
     )
     names = [*(x509.DNSName(name) for name in make.names), *make.other_names]
     if names:
