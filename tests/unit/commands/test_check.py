@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from requiretls_milter.evidence.authorities import TrustStoreError
+from requiretls_milter.forecast.pkix import TrustStore
+from requiretls_milter.reports import assess
 from tests.support.commandline import call
 
 
@@ -21,11 +24,13 @@ def test_each_malformed_next_hop_is_told(
 
 
 def test_authorities_that_cannot_be_used_are_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    defaults: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    authorities, config = tmp_path / "ca.pem", tmp_path / "config.toml"
-    authorities.write_text("-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n")
-    config.write_text(f'[probe]\nca_file = "{authorities}"\n')
-    done = call(capsys, "check", "good.test", "--config", config)
-    assert (done.status, done.out) == (2, "")
-    assert done.err == f"error: {authorities}: not a PEM file of certificates\n"
+    """As if their file had changed since the configuration was read, which checks it too."""
+
+    def refuse(path: str) -> TrustStore:
+        raise TrustStoreError("no certificate in it")
+
+    monkeypatch.setattr(assess, "load_trust_store", refuse)
+    done = call(capsys, "check", "good.test", "--config", defaults)
+    assert (done.status, done.out, done.err) == (2, "", "error: no certificate in it\n")
