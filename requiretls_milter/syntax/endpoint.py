@@ -111,8 +111,12 @@ class Endpoint(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this host reaches it."""
-        return ipaddress.ip_address(self.address).is_loopback
+        """Whether only this host reaches it.
+
+        Versions of Python differ in whether 127.0.0.1 written as an IPv6 address is loopback.
+        """
+        ip = ipaddress.ip_address(self.address)
+        return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
 
 
 def parse_endpoint(text: str, default_port: int = 0) -> Endpoint:
