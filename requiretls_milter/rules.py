@@ -313,6 +313,21 @@ def decide_message(decisions: Sequence[Decision]) -> Decision:
     return _accept(Why.NOT_ASKED)
 
 
+def never_deferred(decision: Decision, carried: Requirement) -> Decision:
+    """The decision that takes the place of a deferral if no client would try again.
+
+    The MTA keeps a requirement that it carries, so that the recipient can be accepted. One that
+    the milter alone keeps is kept only by a refusal.
+    """
+    if decision.action is not Action.DEFER or decision.reply is None:
+        return decision
+    if carried is Requirement.REQUIRETLS:
+        return _accept(Why(decision.why))
+    reply = decision.reply
+    enhanced = status.as_permanent(reply.enhanced)
+    return Decision(Action.REJECT, decision.why, SmtpReply(550, enhanced, reply.text))
+
+
 def defers_unknown(rule: Rule, carried: Requirement) -> bool:
     """Whether *rule*, if it acts, defers a recipient without a forecast."""
     if rule.on_unknown is OnUnknown.AUTO:

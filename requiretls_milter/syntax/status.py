@@ -71,6 +71,11 @@ def as_temporary(status: str) -> str:
     return f"4.{status.partition('.')[2]}"
 
 
+def as_permanent(status: str) -> str:
+    """The permanent status with the same detail: 5.7.30 for 4.7.30 (RFC 3463 section 2)."""
+    return f"5.{status.partition('.')[2]}"
+
+
 def severity(status: str) -> int:
     """Rank for the worst of several: 5.7.x > other 5 > 4.7.x > other 4 > unknown > 2.0.0."""
     if status == UNKNOWN_STATUS:

@@ -220,6 +220,57 @@ def test_mail_of_the_pickup_service_has_no_macros_and_its_field_asks(serve: Serv
     assert milter.asked == ["example.org  requiretls requiretls"]
 
 
+POSTFIX_3_7 = {**POSTFIX_3_11, "v": "Postfix 3.7.11"}
+REQUIRED = '[rules]\nmode = "reject"\nrequire = true\n'
+
+
+@pytest.mark.parametrize("recipients", [[BOB], [BOB, "<c@example.com>"]])
+def test_mail_of_the_pickup_service_is_refused_at_its_end_and_not_at_rcpt(
+    serve: Serve, recipients: list[str]
+) -> None:
+    milter = serve(REQUIRED + "[milter]\nheaders_only_bounces = true\n", SCRIPT)
+    with milter.client(POSTFIX_3_7) as client:
+        client.by_smtp = False
+        outcome = client.message("a@x.test", recipients, mailer=None)
+        assert replies(outcome) == ["continue"] * len(recipients)
+        assert outcome.end is not None
+        assert outcome.end.text == NOT_OFFERED_REPLY
+        # Postfix makes the bounce itself, at once
+        (edit,) = outcome.edits
+        assert (edit.kind, edit.value.rstrip("\0").split("\0")) == ("e", ["a@x.test", "RET=HDRS"])
+    lines = milter.wait_for_event("recipient", len(recipients))
+    assert [line["action"] for line in lines] == ["reject"] * len(recipients)
+
+
+@pytest.mark.parametrize("domain", ["example.net", "never.test", "unheard.test"])
+def test_mail_of_the_pickup_service_is_never_deferred(serve: Serve, domain: str) -> None:
+    wait = 'decide_wait = 0.2\non_temporary = "defer"\n'
+    milter = serve(REQUIRED + wait, SCRIPT)
+    with milter.client(POSTFIX_3_7) as client:
+        client.by_smtp = False
+        outcome = client.message("a@x.test", [f"u@{domain}"], mailer=None)
+        assert outcome.end is not None
+        assert outcome.end.text.startswith("550 5.7.")
+
+
+@pytest.mark.parametrize(("macros", "refused"), [(POSTFIX_3_7, True), (POSTFIX_3_11, False)])
+def test_a_failure_of_ours_never_defers_mail_of_the_pickup_service(
+    serve: Serve, macros: dict[str, str], refused: bool
+) -> None:
+    for method in ("decide_message", "add_recipient"):
+        milter = serve('[rules]\nmode = "reject"\n', SCRIPT, sabotage=method)
+        with milter.client(macros) as client:
+            client.by_smtp = False
+            outcome = client.message(
+                "a@x.test", ["c@example.com"], fields=[("Require-TLS-ESMTP", " yes")], mailer=None
+            )
+            assert replies(outcome) == ["continue"]
+            assert outcome.end is not None
+            expected = refused and method == "decide_message"
+            assert outcome.end.text.startswith("550 5.3.0 " if expected else "")
+            assert outcome.end.passed is not expected
+
+
 def test_sendmails_macros_are_understood(serve: Serve) -> None:
     milter = serve("", SCRIPT)
     with milter.client(SENDMAIL) as client:
