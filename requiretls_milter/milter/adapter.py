@@ -515,6 +515,13 @@ def _eom(connection: _Connection, ctx: Any) -> int:
         connection.end()
         account.count_ordinary(connection.counters, message)
         return _CONTINUE
+    decision = message.refuse_if_flooded()
+    if decision is not None and decision.reply is not None:
+        answer = _refuse(ctx, decision.reply)
+        with _apart(Stage.EOM):
+            connection.counters.inc("saturated_total", (Bound.TAGS,))
+            _finish(connection, ctx, message, decision)
+        return answer
     with _apart(Stage.EOH):
         for recipient in message.end_of_header():
             _ask(connection, recipient, Stage.EOH)
@@ -649,7 +656,8 @@ def _write_tag(connection: _Connection, ctx: Any, message: Transaction) -> None:
 
     Deletions come first: until something is inserted above it, the MTA's own
     Received field is not counted. They go from the last copy to the first, since
-    each deletion changes the numbers of the copies that follow it.
+    each deletion changes the numbers of the copies that follow it. For each one
+    the MTA reads the header from its top: ``limits.tags`` bounds how many there are.
     """
     settings = connection.settings
     for number in range(message.findings.tags, 0, -1):

@@ -348,6 +348,21 @@ class Transaction:
             settings.simple and not self.esmtp and not settings.debug and self.findings.unremarkable
         )
 
+    def refuse_if_flooded(self) -> Decision | None:
+        """Refuse a message with more copies of the tag's field than are removed.
+
+        Returns:
+            The decision; None if there are not too many. Known when the header is complete.
+        """
+        settings = self.settings
+        limit = settings.config.limits.tags
+        if self.findings.tags <= limit:
+            return None
+        decision = rules.refuse_too_many_tags(settings.header_name, limit)
+        for recipient in self.accepted:
+            recipient.decision = decision
+        return decision
+
     def undecided(self) -> list[Recipient]:
         """The recipients that are still to be decided at the end of the message."""
         return [

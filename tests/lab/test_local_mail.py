@@ -187,6 +187,29 @@ def test_the_bounce_of_what_is_refused_has_no_body(site: Site[Postfix]) -> None:
     assert "SECRET" not in bounce.text
 
 
+@pytest.mark.parametrize("sender", ["u", ""], ids=["sender", "null"])
+def test_mail_with_too_many_forged_tags_is_bounced_and_does_not_stay(
+    site: Site[Postfix], sender: str
+) -> None:
+    """A bounce too: Postfix tells its postmaster then, and that is the end of it."""
+    subject = f"tags-{sender}-{site.mta.name}"
+    site.mta.sendmail(
+        ["-f", site.rcpt(BACK) if sender else "", to(GOOD, site, "tags")],
+        f"Subject: {subject}\n" + "X-RequireTLS: x\n" * 101 + "\nhello\n",
+    )
+    if sender:
+        assert "more than 100 header fields X-RequireTLS" in bounced(site, subject).text
+    eventually(lambda: not in_maildrop(site), "maildrop is empty")
+    (line,) = [
+        item
+        for item in site.milter.wait("message", tags_removed=101)
+        if bool(item["sender"]) == bool(sender)
+    ]
+    assert line["action"] == "reject"
+    site.mta.log.read()
+    assert not [line for line in site.mta.log.lines if "milter configuration error" in line]
+
+
 def test_mail_by_smtp_in_one_session_is_still_refused_at_rcpt(site: Site[Postfix]) -> None:
     """No queue ID of an earlier message is taken for that of mail that comes otherwise."""
     good, refused = to(GOOD, site, "smtp"), to(REJECTED, site, "smtp")
