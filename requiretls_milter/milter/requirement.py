@@ -1,8 +1,8 @@
 """The requirement of a message, read from its envelope and its header. Pure.
 
 Two things are kept apart. *Asked* is what the sender or the operator wants.
-*Carried* is the part of it on which the MTA acts itself: an MTA acts only on what it
-saw in SMTP, and nothing that a milter adds or removes changes that. What is asked is
+*Carried* is the requirement on which the MTA acts itself: an MTA acts only on what it
+received, and nothing that a milter adds or removes changes that. What is asked is
 taken from the first of these sources that asks anything (RFC 8689 section 4.1: the
 MAIL parameter wins over the header field):
 

@@ -12,9 +12,8 @@ The adapter calls, in the order of SMTP::
     tag = message.tag()
 
 The adapter fetches the forecasts in between: a recipient that needs one has a
-``question``, and the adapter keeps the future answer in ``pending``. Ordinary mail,
-for which nothing is asked and no survey is configured, passes through without a rule
-looked up or a next hop parsed.
+``question``, and the adapter keeps the future answer in ``pending``. For ordinary mail (nothing
+is asked, and no survey is configured) no rule is looked up and no next hop is parsed.
 
 Nothing that a client sends makes anything here raise: addresses and fields of any
 bytes are taken as they are.
@@ -80,14 +79,15 @@ class Settings:
         self.initials = frozenset(name[0] for name in self.fields) | frozenset(
             name[0].upper() for name in self.fields
         )
-        """First characters of these names, in both cases: they sort out most fields at once."""
+        """First characters of these names, in both cases: most fields begin with another one."""
         self.esmtp_header = config.mta.requiretls_esmtp_header
         self.profile = config.mta.profile
         self.surveys = config.probe.plain_mail is not PlainMail.OFF
         base = config.rules
         self.simple = not (self.rules.by_domain or base.require or base.honour_lost or self.surveys)
-        """Whether mail that asks nothing needs no rule looked up, since one rule holds for all."""
+        """Whether no rule is looked up for mail that asks nothing: one rule holds for all of it."""
         self.counts_plain = base.mode is not Mode.OFF
+        """Whether mail is counted for which no rule was looked up."""
         self.debug = config.log.level is LogLevel.DEBUG
 
     def trusts(self, address: str) -> bool:
@@ -133,20 +133,20 @@ class Recipient:
         address: as the client wrote it.
         mailer: macro ``{rcpt_mailer}``.
         host: macro ``{rcpt_host}``.
-        resolved: the address as the MTA understands it, "" if it does not say: to
+        resolved: the address as the MTA understands it; "" if the MTA does not tell. To
             Postfix ``example.org!bob`` is ``bob@example.org``, and rules are by domain.
-        rule: the rule in force; None, as the attributes below, until it is looked up
-            (see :attr:`Settings.simple`).
+        rule: the rule in force. Until it is looked up (see :attr:`Settings.simple`) it is
+            None, and the attributes below have their defaults.
         domain: of the address, as an A-label if it is a domain name.
-        nexthop: None also if the MTA named one that is not understood.
-        nexthop_text: canonical, or what the MTA named.
-        nexthop_error: why it is not understood.
+        nexthop: None also if the MTA named a next hop that cannot be parsed.
+        nexthop_text: in canonical form, or as the MTA named it if it cannot be parsed.
+        nexthop_error: why it cannot be parsed.
         asked: what is asked, as far as it is known.
         question: for the engine; None if no forecast is needed.
         pending: the answer to come.
         forecast: the answer.
         decision: what is done with this recipient, as far as it is decided.
-        gone: refused or deferred at RCPT.
+        gone: refused or deferred at RCPT, so that the message no longer has this recipient.
         waited: seconds that SMTP waited for the forecast.
         downgraded: seconds since the next hop stopped offering something; 0.0 if it did not.
     """
@@ -171,12 +171,12 @@ class Recipient:
 
     @property
     def local(self) -> bool:
-        """Whether the MTA delivers without SMTP."""
+        """Whether the MTA delivers to this recipient without SMTP."""
         return self.nexthop is not None and self.nexthop.kind is HopKind.LOCAL
 
     @property
     def counts(self) -> bool:
-        """Whether it is tagged and counted: its rule was looked up and is not ``off``."""
+        """Whether it is tagged and counted: its rule was looked up and its mode is not ``off``."""
         return self.rule is not None and self.rule.mode is not Mode.OFF
 
     @property
@@ -191,7 +191,7 @@ class Recipient:
 class Transaction:
     """The state of one message.
 
-    Submission (RFC 6409) and relaying are not told apart: the client decides only
+    Submission (RFC 6409) and relaying are treated alike: it depends on the client only
     whether a rule acts on its message (R16). A bounce is tagged and never refused (R7).
 
     Args:
@@ -280,8 +280,8 @@ class Transaction:
         """Take note that the header is complete, so that every requirement is known.
 
         Returns:
-            The recipients whose requirement or question is not what it was at RCPT.
-            Their questions have to be asked (again); earlier decisions no longer stand.
+            The recipients whose requirement or question is not what it was at RCPT. The
+            caller has to put their questions again; their earlier decisions are dropped.
         """
         findings = self.findings
         if not (findings.require_tls_esmtp or findings.tls_required_no or self.lost):
@@ -339,9 +339,9 @@ class Transaction:
 
     @property
     def ordinary(self) -> bool:
-        """Whether it passes as it came: nothing is asked, nothing to be removed or logged.
+        """Whether it passes unchanged: nothing is asked, and nothing is to be removed or logged.
 
-        Known when the header is complete. No rule has been looked up for such a message.
+        To be read when the header is complete. No rule was looked up for such a message.
         """
         settings = self.settings
         return (
@@ -414,11 +414,12 @@ class Transaction:
     def decide_message(self) -> Decision:
         """Decide at the end of the message what is done with all recipients that it still has.
 
-        They share one fate: a milter cannot refuse some of them here. The message is
-        refused only if every recipient would be, all alike; otherwise it passes, and
-        the MTA bounces what it cannot deliver. Mail that does not come by SMTP is
-        refused for one recipient's sake too, if the MTA would not bounce it: no reply
-        at RCPT could keep that promise.
+        A milter cannot refuse some of them here, so :func:`rules.decide_message` makes one
+        decision for all. If the message passes although a recipient alone would have been
+        refused or deferred, the MTA queues or bounces what it cannot deliver.
+
+        Mail that does not come by SMTP is refused for one recipient's sake too, if the MTA
+        would not bounce it: no reply at RCPT could keep that promise.
         """
         accepted = self.accepted
         decided = [recipient for recipient in accepted if recipient.decision is not None]
@@ -434,7 +435,7 @@ class Transaction:
             if own is None or decision.action is not Action.ACCEPT:
                 recipient.decision = decision
             elif own.action is not Action.ACCEPT:
-                # Refused if it were alone; now the MTA will bounce it.
+                # Alone it would have been refused or deferred. Now it is left to the MTA.
                 recipient.decision = Decision(Action.ACCEPT, own.why)
         return decision
 
@@ -491,7 +492,7 @@ class Transaction:
 
     @property
     def all_refused(self) -> bool:
-        """Whether it ended at RCPT: it had recipients, and every one was refused."""
+        """Whether the message ended at RCPT: every recipient was refused or deferred there."""
         return bool(self.recipients) and all(recipient.gone for recipient in self.recipients)
 
     def new_parameters(self) -> str:
@@ -516,7 +517,7 @@ class Transaction:
 
     @property
     def leaves(self) -> bool:
-        """Whether it has a recipient to which the MTA does not deliver itself."""
+        """Whether the message has a recipient to which the MTA delivers by SMTP."""
         return any(not recipient.local for recipient in self.accepted)
 
     def tag(self) -> tags.Tag | None:
@@ -543,9 +544,9 @@ class Transaction:
 
 
 def _kept(address: str) -> str:
-    """What is kept of an address: all, or of an absurdly long one both ends.
+    """The address, or the beginning and the end of an absurdly long one.
 
-    The domain is at one of them, and rules are by domain.
+    The end has the domain, and rules are by domain.
     """
     if len(address) <= MAX_ADDRESS:
         return address

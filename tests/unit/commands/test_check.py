@@ -11,6 +11,7 @@ import pytest
 
 from requiretls_milter.evidence.authorities import TrustStoreError
 from requiretls_milter.forecast.pkix import TrustStore
+from requiretls_milter.reports import assess
 from tests.support.commandline import call
 
 
@@ -25,9 +26,11 @@ def test_each_malformed_next_hop_is_told(
 def test_authorities_that_cannot_be_used_are_told(
     defaults: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """As if their file had changed since the configuration was read, which checks it too."""
+
     def refuse(path: str) -> TrustStore:
         raise TrustStoreError("no certificate in it")
 
-    monkeypatch.setattr(TrustStore, "load", refuse)
+    monkeypatch.setattr(assess, "load_trust_store", refuse)
     done = call(capsys, "check", "good.test", "--config", defaults)
     assert (done.status, done.out, done.err) == (2, "", "error: no certificate in it\n")

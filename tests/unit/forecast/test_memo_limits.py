@@ -32,3 +32,19 @@ def test_an_answer_about_16384_octets_is_kept_and_none_about_more(
     assert times(bytes(octets)) == computed
     assert times((bytes(half), bytes(octets - half)), ("name",), 7, None) == computed
     assert times(records) == computed
+
+
+def test_so_many_answers_are_kept_and_then_the_oldest_makes_room() -> None:
+    calls: list[object] = []
+
+    @cached_if_small(2)
+    def answer(question: str) -> str:
+        calls.append(question)
+        return question
+
+    for question in "abab":
+        assert answer(question) == question
+    assert calls == ["a", "b"]
+    for question in "cbca":
+        assert answer(question) == question
+    assert calls == ["a", "b", "c", "a"]

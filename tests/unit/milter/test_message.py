@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from requiretls_milter.config import Config
+from requiretls_milter.milter.requirement import HeaderFindings
 from requiretls_milter.milter.tag import Route, Tag, Tagged, aggregate, winning
 from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
 from requiretls_milter.model import (
@@ -516,3 +517,10 @@ def test_of_what_is_asked_the_most_is_told() -> None:
         tagged = [Tagged(r, s, "a.example", False, GOOD) for r, s in reversed(order[position:])]
         tag = aggregate(tagged)
         assert (tag.requirement, tag.source) == (requirement, source)
+
+
+@pytest.mark.parametrize(("length", "seen"), [(999, True), (1000, True), (1001, False)])
+def test_r17_of_an_earlier_tag_1000_octets_are_looked_at(length: int, seen: bool) -> None:
+    findings = HeaderFindings("x-requiretls")
+    findings.add("x-requiretls", b"requirement=requiretls".rjust(length))
+    assert (findings.tags, findings.tag_requiretls) == (1, seen)
