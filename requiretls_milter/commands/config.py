@@ -19,10 +19,12 @@ def config() -> None:
 def check(file: Path | None) -> int:
     """Read a configuration and list every mistake in it.
 
+    FILE may be /dev/stdin, for what config show writes.
+
     \b
     Exit status: 0 if there is none (there may be warnings), else 2.
     """
-    from requiretls_milter.config import DEFAULT_PATH, warnings
+    from requiretls_milter.config import DEFAULT_PATH, exposures, warnings
 
     loaded = load_or_fail(file)
     if loaded.metrics.tls_certificate:
@@ -32,7 +34,7 @@ def check(file: Path | None) -> int:
             tls_context(loaded.metrics)
         except CertificateError as error:
             fail(str(error))
-    warn(*warnings(loaded))
+    warn(*warnings(loaded), *exposures(loaded, file or DEFAULT_PATH))
     if file is None and not DEFAULT_PATH.exists():
         click.echo(f"{DEFAULT_PATH} does not exist: all defaults")
     else:
@@ -45,10 +47,13 @@ def check(file: Path | None) -> int:
 @click.option(
     "--defaults", is_flag=True, help="Write every key with its default and its meaning instead."
 )
-def show(config_path: Path | None, defaults: bool) -> int:
+@click.option("--secrets", is_flag=True, help="Show the password in store.url, too.")
+def show(config_path: Path | None, defaults: bool, secrets: bool) -> int:
     """Write the configuration in force as TOML, with every key.
 
-    The output includes the password in store.url, if any.
+    A password in store.url is shown as ***, which config check accepts but warns
+    of. With --secrets the output means the same as the file. Nothing else is
+    masked.
     """
     from requiretls_milter.config import Config
     from requiretls_milter.config.text import render
@@ -58,7 +63,7 @@ def show(config_path: Path | None, defaults: bool) -> int:
             raise click.UsageError("--defaults shows no file: leave --config out")
         click.echo(render(Config(), annotated=True), nl=False)
     else:
-        click.echo(render(load_or_fail(config_path)), nl=False)
+        click.echo(render(load_or_fail(config_path), masked=not secrets), nl=False)
     return 0
 
 

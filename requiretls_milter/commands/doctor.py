@@ -40,10 +40,17 @@ def doctor(
       1  at least one error
       2  wrong usage or configuration
     """
+    from requiretls_milter.config import DEFAULT_PATH
     from requiretls_milter.doctor.finding import exit_status, to_json, to_text
     from requiretls_milter.doctor.run import run
 
     config = load_or_fail(config_path)
-    findings = run(config, postconf=postconf, config_dir=config_dir, outside=outside)
+    findings = run(
+        config,
+        postconf=postconf,
+        config_dir=config_dir,
+        outside=outside,
+        path=config_path or DEFAULT_PATH,
+    )
     click.echo(to_json(findings) if output == "json" else to_text(findings))
     return exit_status(findings)

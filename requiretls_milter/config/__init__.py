@@ -3,8 +3,8 @@
 Parse, do not validate: after :func:`load` the configuration holds values, not texts. A socket is a
 :class:`~requiretls_milter.syntax.endpoint.MilterSocket`, a network an :mod:`ipaddress` network, a
 domain an A-label, and no other part of the program parses any of them again. Written as text the
-values read back as the same: ``config show`` prints a file that means the same, and the supervisor
-hands the configuration to its children in this way.
+values read back as the same: ``config show --secrets`` prints a file that means the same, and the
+supervisor hands the configuration to its children in this way.
 
 Where to find what:
 
@@ -21,7 +21,7 @@ run ``make docs``. A key that takes effect only at a restart gets ``RESTART``. A
 is also a field of :class:`RuleTable` and of :class:`requiretls_milter.rules.Rule`.
 """
 
-from requiretls_milter.config.loading import DEFAULT_PATH, load, parse, read, warnings
+from requiretls_milter.config.loading import DEFAULT_PATH, exposures, load, parse, read, warnings
 from requiretls_milter.config.mistakes import ConfigError
 from requiretls_milter.config.schema import (
     Config,
@@ -61,6 +61,7 @@ __all__ = [
     "Rules",
     "Store",
     "TransportOverrides",
+    "exposures",
     "load",
     "parse",
     "read",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import stat
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 from requiretls_milter.config.mistakes import ConfigError, dotted, explain
 from requiretls_milter.config.schema import Config
 from requiretls_milter.model import Mode
+from requiretls_milter.syntax.endpoint import MASK
 
 DEFAULT_PATH = Path("/etc/requiretls-milter/config.toml")
 
@@ -196,7 +198,40 @@ def warnings(config: Config) -> tuple[str, ...]:
                 f"dns.nameservers[{index}]: {nameserver.address} is not on this host; an "
                 "attacker on the path to it can forge the AD bit of DNSSEC"
             )
+    if config.store.url.is_masked:
+        found.append(
+            f"store.url: the password is {MASK}, as config show masks it: write the password "
+            "there, or use config show --secrets"
+        )
     return tuple(found)
+
+
+def exposures(config: Config, path: Path) -> tuple[str, ...]:
+    """Files with secrets that every user of this host may read, a sentence for each.
+
+    Args:
+        config: what was read from the file.
+        path: the configuration file.
+    """
+    found = []
+    if config.store.url.has_password and not config.store.url.is_masked and _is_public(path):
+        found.append(
+            f"{path}: holds the password in store.url, and every user of this host may read it; "
+            "make root its owner, the service's group its group, and 0640 its mode"
+        )
+    key = config.metrics.tls_key
+    if key and _is_public(Path(key)):
+        found.append(f"metrics.tls_key: every user of this host may read {key}; make 0640 its mode")
+    return tuple(found)
+
+
+def _is_public(path: Path) -> bool:
+    """Say whether all users may read a file; a pipe is none, and what is gone is not read."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) and bool(mode & stat.S_IROTH)
 
 
 def _promise(key: str, mode: Mode) -> str:

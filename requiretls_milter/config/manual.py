@@ -27,9 +27,12 @@ One TOML file, `/etc/requiretls-milter/config.toml` unless `--config` says other
 file, and for every key that it leaves out, the defaults below hold. An unknown key is an error.
 
 - `requiretls-milter config check [FILE]` tells every mistake with its key, and warns of what is
-  allowed but probably not meant.
-- `requiretls-milter config show` prints the configuration in force, `config show --defaults` prints
-  this manual as a commented file.
+  allowed but probably not meant, and of a file with a secret (a password in it, `metrics.tls_key`)
+  that every user of the host may read.
+- `requiretls-milter config show` prints the configuration in force, with `***` for a password in
+  `store.url`; nothing else is masked. It is a good configuration, but for that password: `config
+  show | requiretls-milter config check /dev/stdin` warns of it. `config show --secrets` prints one
+  that means the same. `config show --defaults` prints this manual as a commented file.
 - `requiretls-milter config explain SENDER RECIPIENT` tells which rule is in force, and from which
   table each value comes.
 

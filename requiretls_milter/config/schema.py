@@ -948,7 +948,7 @@ class Limits(Section):
         32,
         description=(
             "Connections to the metrics endpoint: enough for a few Prometheus servers and people. "
-            "Beyond this limit a connection is refused."
+            "Beyond this limit the one without a request for longest is closed."
         ),
         json_schema_extra=RESTART,
     )

@@ -14,6 +14,7 @@ from tomlkit.items import AbstractTable, Item, Table
 
 from requiretls_milter.config.mistakes import tables_of
 from requiretls_milter.config.schema import Config, needs_restart
+from requiretls_milter.syntax.endpoint import StoreUrl
 from requiretls_milter.syntax.text import LINE_WIDTH
 
 _BLANK_LINES = re.compile(r"\n{3,}")
@@ -28,12 +29,14 @@ EXAMPLES: Mapping[tuple[str, str], str] = {
 """An example for each kind of table by domain or transport, for the manual."""
 
 
-def render(config: Config, *, annotated: bool = False) -> str:
+def render(config: Config, *, annotated: bool = False, masked: bool = False) -> str:
     """Write *config* as TOML, in the order of the schema, with every key that has a value.
 
     Args:
         config: what to write.
         annotated: put the description of each key before it, as a comment.
+        masked: put :data:`~requiretls_milter.syntax.endpoint.MASK` in the place of passwords.
+            Without this, the text reads back as the same configuration.
     """
     document = tomlkit.document()
     if annotated:
@@ -41,7 +44,7 @@ def render(config: Config, *, annotated: bool = False) -> str:
     for name in Config.model_fields:
         if document.body:
             document.add(tomlkit.nl())
-        document.add(name, _section(getattr(config, name), (name,), annotated))
+        document.add(name, _section(getattr(config, name), (name,), annotated, masked))
     return _BLANK_LINES.sub("\n\n", tomlkit.dumps(document)).rstrip("\n") + "\n"
 
 
@@ -50,7 +53,9 @@ def value_text(value: object) -> str:
     return _item(_plain(value)).as_string()
 
 
-def _section(section: BaseModel, path: tuple[str, ...], annotated: bool) -> Table:
+def _section(
+    section: BaseModel, path: tuple[str, ...], annotated: bool, masked: bool = False
+) -> Table:
     table = tomlkit.table()
     if annotated:
         _comment(table, str(type(section).__doc__))
@@ -58,6 +63,8 @@ def _section(section: BaseModel, path: tuple[str, ...], annotated: bool) -> Tabl
     plain = {
         key: value for key, value in section.model_dump(mode="json").items() if value is not None
     }
+    if masked:
+        plain |= {key: value.masked for key, value in section if isinstance(value, StoreUrl)}
     keyed = {key for key, (_, by_operator) in tables_of(type(section)).items() if by_operator}
     for key, field in type(section).model_fields.items():
         if key in keyed or key not in plain:

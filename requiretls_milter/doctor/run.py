@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from requiretls_milter.config import Config, warnings
+from pathlib import Path
+
+from requiretls_milter.config import DEFAULT_PATH, Config, exposures, warnings
 from requiretls_milter.doctor import host, mta
 from requiretls_milter.doctor.finding import Finding, ok, warning
 from requiretls_milter.mirror.postconf import Postconf, PostconfError, Postfix
@@ -10,7 +12,14 @@ from requiretls_milter.mirror.section import Mirror, mirror
 from requiretls_milter.model import ProfileName
 
 
-def run(config: Config, *, postconf: str, config_dir: str, outside: str) -> list[Finding]:
+def run(
+    config: Config,
+    *,
+    postconf: str,
+    config_dir: str,
+    outside: str,
+    path: Path = DEFAULT_PATH,
+) -> list[Finding]:
     """Run all checks; this takes as long as DNS and the server outside take.
 
     Args:
@@ -18,6 +27,7 @@ def run(config: Config, *, postconf: str, config_dir: str, outside: str) -> list
         postconf: the command line of postconf, see :class:`Postconf`.
         config_dir: the directory of main.cf, or "", see :class:`Postconf`.
         outside: a mail server on another network, or "".
+        path: the file that the configuration is from.
     """
     findings: list[Finding] = []
     postfix, mirrored = _postfix(config, findings, postconf, config_dir)
@@ -31,7 +41,8 @@ def run(config: Config, *, postconf: str, config_dir: str, outside: str) -> list
     findings += host.authorities(config, postfix, mirrored)
     findings.append(host.outside(outside, config))
     findings += (
-        warning("configuration", text, "See docs/configuration.md.") for text in warnings(config)
+        warning("configuration", text, "See docs/configuration.md.")
+        for text in (*warnings(config), *exposures(config, path))
     )
     return findings
 

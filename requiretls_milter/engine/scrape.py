@@ -2,7 +2,8 @@
 
 Bounded are the number of connections, from the moment when they are accepted (a TLS handshake
 that never ends counts too), the octets of a request, and how long a connection lasts, whatever
-goes on in it.
+goes on in it. A new connection is always accepted: beyond the bound the one that has been without
+a request for longest is closed, so that idle ones do not keep the scraper out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from requiretls_milter.bounded import BoundedMap
 from requiretls_milter.engine.exposition import Exposition
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.syntax.endpoint import Endpoint
@@ -116,7 +118,7 @@ class MetricsServer:
         exposition: renders the metrics.
         refresh: called before each rendering, to bring gauges up to date.
         counters: count clients that are turned away.
-        max_connections: at once; a further one is refused.
+        max_connections: at once; for a further one the longest idle one is closed.
         tls: the settings for TLS; None for HTTP in clear. They may be replaced at
             any time: connections that begin later use the new ones.
     """
@@ -136,11 +138,12 @@ class MetricsServer:
         self._refresh = refresh
         self._counters = counters if counters is not None else Counters()
         self._max_connections = max_connections
+        self._connections: BoundedMap[web.RequestHandler, asyncio.Task[None]] = BoundedMap()
+        """The tasks that serve them; the one without a request for longest first."""
         self.tls = tls
         self._listener: socket.socket | None = None
         self._server: _HttpServer
         self._accepting: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Listen.
@@ -177,13 +180,14 @@ class MetricsServer:
     @property
     def connections(self) -> int:
         """The number of connections, those in their handshake included."""
-        return len(self._tasks)
+        return len(self._connections)
 
     async def close(self) -> None:
         """Take no more requests, and cut those that are open."""
-        tasks = [*self._tasks]
         if self._accepting is not None:
-            tasks.append(self._accepting)
+            self._accepting.cancel()
+            await asyncio.gather(self._accepting, return_exceptions=True)
+        tasks = [task for _, task in self._connections.items()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -199,22 +203,24 @@ class MetricsServer:
                 _log.warning("metrics_not_accepted", error=str(error))
                 await asyncio.sleep(PAUSE)
                 continue
-            if len(self._tasks) >= self._max_connections:
+            if len(self._connections) >= self._max_connections:
                 self._counters.inc("saturated_total", (Bound.METRICS_CONNECTIONS,))
-                connection.close()
-                continue
-            task = asyncio.create_task(self._receive(connection))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+                _, idle = self._connections.pop_oldest()
+                idle.cancel()
+            handler = self._server()
+            task = asyncio.create_task(self._receive(connection, handler))
+            self._connections.put(handler, task)
+            # The task must begin before it may be cancelled: it closes the connection.
+            await asyncio.sleep(0)
 
-    async def _receive(self, connection: socket.socket) -> None:
+    async def _receive(self, connection: socket.socket, handler: web.RequestHandler) -> None:
         """Serve one connection, from its first octet to its last."""
         tls = self.tls
         transport: asyncio.Transport | None = None
         try:
             async with asyncio.timeout(CONNECTION_LIFE):
-                transport, handler = await asyncio.get_running_loop().connect_accepted_socket(
-                    self._server,
+                transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
+                    lambda: handler,
                     connection,
                     ssl=tls,
                     ssl_handshake_timeout=HANDSHAKE_TIMEOUT if tls is not None else None,
@@ -225,10 +231,13 @@ class MetricsServer:
         except OSError as error:  # HTTP in clear, an old version, no client certificate...
             _log.debug("metrics_handshake_failed", error=str(error))
         finally:
+            self._connections.pop(handler)
             if transport is not None:
                 transport.abort()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.protocol in self._connections:
+            self._connections.touch(request.protocol)
         if request.path not in ("/metrics", "/healthz"):
             return web.Response(status=404, text="not found\n")
         if request.method not in ("GET", "HEAD"):

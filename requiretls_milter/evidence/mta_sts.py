@@ -348,26 +348,67 @@ class MtaStsFetcher:
                 raise PolicyError(
                     f"media type {printable(response.content_type, 60)} instead of text/plain"
                 )
-            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            encodings = response.headers.getall("Content-Encoding", ["identity"])
+            if [encoding.lower() for encoding in encodings] != ["identity"]:
                 raise PolicyError("the policy is compressed")
-            body = bytearray()
-            async for chunk in response.content.iter_any():
-                body += chunk
-                if len(body) > MAX_POLICY:
-                    raise PolicyError(f"the policy is longer than {MAX_POLICY} octets")
-            if not _tells_its_end(response) and not body.endswith(b"\n"):
+            chunked = _is_chunked(response)
+            body, chunk_ended = await _read(response.content)
+            if not (chunk_ended if chunked else _is_whole(response, body)):
                 raise PolicyError("the policy may have been cut short")
-            return bytes(body)
+            return body
 
 
-def _tells_its_end(response: aiohttp.ClientResponse) -> bool:
-    """Say whether a body that was cut short would show (RFC 9112 sections 6.3 and 9.8).
+async def _read(content: aiohttp.StreamReader) -> tuple[bytes, bool]:
+    """Read a body; say too whether its end is that of a chunk.
 
-    Otherwise the body ends with the connection, and an attacker on the path can end that:
-    asyncio does not say whether TLS was closed. Whole lines may be missing then, which makes
-    a policy stricter; but ``mx.example.com`` must not become ``mx.example.co``.
+    Raises:
+        PolicyError: it is empty, or longer than MAX_POLICY.
     """
-    return response.content_length is not None or "Transfer-Encoding" in response.headers
+    if content.at_eof():  # One object stands for all empty bodies: its chunks never end.
+        raise PolicyError("the policy is empty")
+    body = bytearray()
+    chunk_ended = False
+    async for data, end_of_chunk in content.iter_chunks():
+        body += data
+        chunk_ended = end_of_chunk
+        if len(body) > MAX_POLICY:
+            raise PolicyError(f"the policy is longer than {MAX_POLICY} octets")
+    return bytes(body), chunk_ended
+
+
+def _is_chunked(response: aiohttp.ClientResponse) -> bool:
+    """Say whether the body is sent in chunks, of which the last one tells its end.
+
+    A body that is said to be chunked must end with the end of a chunk all the same: parsers
+    differ in which blanks around the word they take.
+
+    Raises:
+        PolicyError: there is another coding, or a coding together with what forbids it: a
+            length (RFC 9112 section 6.3) or HTTP/1.0 (section 6.1). A body in a coding that
+            is not understood ends with the connection, which an attacker can end.
+    """
+    codings = response.headers.getall("Transfer-Encoding", ())
+    if not codings:
+        return False
+    if [coding.lower() for coding in codings] != ["chunked"]:
+        text = printable(", ".join(codings), 60)
+        raise PolicyError(f"transfer coding {text!r} instead of chunked")
+    if "Content-Length" in response.headers or response.version != aiohttp.HttpVersion11:
+        raise PolicyError("a chunked reply with a length, or of another version than HTTP/1.1")
+    return True
+
+
+def _is_whole(response: aiohttp.ClientResponse, body: bytes) -> bool:
+    """Say whether no line of a body without a transfer coding was cut (RFC 9112 section 6.3).
+
+    Without a length the body ends with the connection, and an attacker on the path can end
+    that: asyncio does not say whether TLS was closed. Whole lines may be missing then, which
+    makes a policy stricter; but ``mx.example.com`` must not become ``mx.example.co``.
+    """
+    lengths = response.headers.getall("Content-Length", ())
+    if lengths:
+        return len(lengths) == 1 and int(lengths[0]) == len(body)
+    return body.endswith(b"\n")
 
 
 def _why(error: Exception) -> str:

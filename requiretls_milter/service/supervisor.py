@@ -74,7 +74,8 @@ def run(config_path: Path | None) -> int:
             _log.error("config_invalid", mistake=mistake)
         return EXIT_CONFIG
     take_log_settings(config)
-    for warning in configuration.warnings(config):
+    path = config_path or configuration.DEFAULT_PATH
+    for warning in (*configuration.warnings(config), *configuration.exposures(config, path)):
         _log.warning("config_warning", text=warning)
     notifier = Notifier()
     with contextlib.ExitStack() as cleanup:

@@ -30,6 +30,9 @@ MAX_PATH = 4095
 MAX_UNIX_PATH = 107
 """Bytes of the path of a unix socket: sun_path of unix(7), less the final NUL."""
 
+MASK = "***"
+"""What is shown in the place of a password."""
+
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _REDIS_URL = re.compile(
     r"rediss?://"
@@ -40,6 +43,10 @@ _REDIS_URL = re.compile(
     r"(?:\?[!-~]+)?",
     re.ASCII,
 )
+_USER_AND_PASSWORD = re.compile(r"(?<=://)([^:@/]*:)[^@/]+(?=@)")
+_PERCENT = re.compile("%([0-9A-Fa-f]{2})")
+_SCHEME = re.compile("[a-z]+://|rediss?:/?")
+_NO_PORT = re.compile("(rediss?:/{0,2}[^:/]*:)(?![0-9]*(?:/|$)).*", re.DOTALL)
 
 
 class EndpointError(RequiretlsMilterError, ValueError):
@@ -104,8 +111,12 @@ class Endpoint(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this host reaches it."""
-        return ipaddress.ip_address(self.address).is_loopback
+        """Whether only this host reaches it.
+
+        Versions of Python differ in whether 127.0.0.1 written as an IPv6 address is loopback.
+        """
+        ip = ipaddress.ip_address(self.address)
+        return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
 
 
 def parse_endpoint(text: str, default_port: int = 0) -> Endpoint:
@@ -220,6 +231,32 @@ class StoreUrl(NamedTuple):
         """The URL as it was given."""
         return self.text
 
+    def __repr__(self) -> str:
+        """The URL without passwords: a representation ends up in logs."""
+        return f"StoreUrl({self.masked!r})"
+
+    @property
+    def masked(self) -> str:
+        """The URL with MASK in the place of each password, in the query too.
+
+        It is a URL of a store again. The user's name is no secret.
+        """
+        if self.kind != "redis":
+            return self.text
+        head, mark, query = self.text.partition("?")
+        head = _USER_AND_PASSWORD.sub(rf"\1{MASK}", head)
+        return head + mark + "&".join(map(_masked_parameter, query.split("&")))
+
+    @property
+    def has_password(self) -> bool:
+        """Whether there is anything to mask."""
+        return self.kind == "redis" and MASK in self.masked
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether all that stands in the place of a password is MASK."""
+        return self.has_password and self.masked == self.text
+
 
 def parse_store_url(text: str) -> StoreUrl:
     """Read the URL of a store.
@@ -239,6 +276,19 @@ def parse_store_url(text: str) -> StoreUrl:
     )
 
 
+def _masked_parameter(parameter: str) -> str:
+    """A part of the query such as ``ssl_password=...``, its name percent-encoded or not."""
+    name, _, value = parameter.partition("=")
+    decoded = _PERCENT.sub(lambda found: chr(int(found[1], 16)), parameter)
+    return f"{name}={MASK}" if value and "pass" in decoded.lower() else parameter
+
+
 def _without_password(url: str) -> str:
-    """*url* as it may stand in a log: without user, password and query."""
-    return re.sub("//.*@", "//...@", url.partition("?")[0], flags=re.DOTALL)
+    """*url*, which is none, as it may stand in a log: without user, password and query."""
+    before, at, host = url.rpartition("@")
+    if not at:
+        return _NO_PORT.sub(r"\1...", url.partition("?")[0])
+    scheme = _SCHEME.match(before)
+    # With a question mark before the at sign either may belong to the password.
+    shown = "" if "?" in before else f"@{host.partition('?')[0]}"
+    return f"{scheme[0] if scheme else ''}...{shown}"

@@ -8,6 +8,7 @@ import pytest
 
 from requiretls_milter import config as configuration
 from requiretls_milter.config import loading
+from tests.support.authority import Authority
 from tests.support.commandline import call
 
 # ---------------------------------------------------------------- config check
@@ -75,6 +76,81 @@ def test_config_check_accepts_what_config_show_says(
     assert ('"example.org"]\nmode = "reject"' in shown.replace("# ", "")) or not defaults
     path.write_text(shown)
     assert call(capsys, "config", "check", path).status == 0
+
+
+SECRET_URL = "rediss://milter:hunter2@redis.example:6380/0?ssl_%70assword=hunter2&ssl_ca_certs=/ca"
+MASKED_URL = "rediss://milter:***@redis.example:6380/0?ssl_%70assword=***&ssl_ca_certs=/ca"
+
+
+def test_a_password_is_shown_only_if_that_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f'store.url = "{SECRET_URL}"\n')
+    shown = call(capsys, "config", "show", "--config", path)
+    assert shown.status == 0
+    assert "hunter2" not in shown.out + shown.err
+    assert f'url = "{MASKED_URL}"\n' in shown.out
+    whole = call(capsys, "config", "show", "--config", path, "--secrets")
+    assert f'url = "{SECRET_URL}"\n' in whole.out
+    assert shown.out == whole.out.replace("hunter2", "***")
+
+
+def test_config_check_accepts_a_masked_password_and_warns_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f'store.url = "{SECRET_URL}"\n')
+    path.write_text(call(capsys, "config", "show", "--config", path).out)
+    done = call(capsys, "config", "check", path)
+    assert done.status == 0
+    assert done.err.startswith("warning: store.url: the password is ***, as config show masks it")
+    assert "every user" not in done.err
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o604, True), (0o640, False)])
+@pytest.mark.parametrize(
+    ("url", "secret"),
+    [
+        ("redis://:hunter2@localhost/0", True),
+        ("redis://localhost/0?password=hunter2", True),
+        ("redis://milter@localhost/0", False),
+        ("memory:", False),
+    ],
+)
+def test_config_check_warns_of_a_secret_that_every_user_may_read(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    mode: int,
+    warned: bool,
+    url: str,
+    secret: bool,
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f'store.url = "{url}"\n')
+    path.chmod(mode)
+    done = call(capsys, "config", "check", path)
+    assert done.status == 0
+    assert (f"warning: {path}: holds the password in store.url" in done.err) is (warned and secret)
+    assert "hunter2" not in done.out + done.err
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, False)])
+def test_config_check_warns_of_a_key_that_every_user_may_read(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    mode: int,
+    warned: bool,
+) -> None:
+    pem = Authority(tmp_path).issue("metrics.example.org").path
+    pem.chmod(mode)
+    path = tmp_path / "config.toml"
+    path.write_text(f'metrics.tls_certificate = "{pem}"\nmetrics.tls_key = "{pem}"\n')
+    done = call(capsys, "config", "check", path)
+    assert done.status == 0
+    assert (f"warning: metrics.tls_key: every user of this host may read {pem}" in done.err) is (
+        warned
+    )
 
 
 def test_the_defaults_are_of_no_file(capsys: pytest.CaptureFixture[str]) -> None:

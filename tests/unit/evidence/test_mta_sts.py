@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import gzip
 import ipaddress
+import itertools
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,6 +19,7 @@ import dns.rrset
 import pytest
 import structlog
 from aiohttp import web
+from aiohttp.http_parser import HttpResponseParser, HttpResponseParserPy
 
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.dns import Resolver
@@ -330,12 +332,15 @@ async def test_r50_a_body_without_end_is_cut_off(
 
 
 @contextlib.asynccontextmanager
-async def saying(certificate: Issued, answer: bytes) -> AsyncIterator[PolicyHost]:
+async def saying(
+    certificate: Issued, answer: bytes, version: str = "1.1"
+) -> AsyncIterator[PolicyHost]:
     """An HTTPS server whose every connection ends, without TLS's own end, after *answer*."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n" + answer)
+        head = f"HTTP/{version} 200 OK\r\nContent-Type: text/plain\r\n"
+        writer.write(head.encode() + answer)
         await writer.drain()
         writer.transport.abort()
 
@@ -366,6 +371,137 @@ async def test_r50_a_policy_cut_short_on_the_way_is_refused(
     assert (found.policy is not None) is good
     if not good:
         assert found.expires == NOW + FETCH_RETRY
+
+
+WHOLE = b"version: STSv1\nmode: enforce\nmax_age: 86400\nmx: mail.example.com\n"
+CUT = WHOLE[: -len("m\n")]
+
+
+def _chunks(body: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(body), body)
+
+
+CODINGS = [
+    "",
+    "gzip",
+    "GZIP",
+    "deflate",
+    "compress",
+    "identity",
+    "\tidentity",
+    "trailers",
+    "x-foo",
+    "xchunked",
+    "chunkedx",
+    '"chunked"',
+    "chunked",
+    "CHUNKED",
+    "chunked ",
+    "chunked\t",
+    "\tchunked",
+    "chunked\x0b",
+    "chunked,",
+    ", chunked",
+    "chunked;q=1",
+    "chunked, identity",
+    "chunked, gzip",
+    "chunked, x-foo",
+    "chunked, chunked",
+    "identity, chunked",
+    "gzip, chunked",
+]
+
+FRAMINGS = {
+    **{f"coding {coding!r}": f"Transfer-Encoding: {coding}\r\n" for coding in CODINGS},
+    "no framing": "",
+    "mixed case": "tRANSFER-eNCODING: iDentity\r\n",
+    "folded": "Transfer-Encoding: chunked,\r\n gzip\r\n",
+    "folded chunked": "Transfer-Encoding:\r\n chunked\r\n",
+    "blank before the colon": "Transfer-Encoding : chunked\r\n",
+    "bare line feed": "Transfer-Encoding: gzip\n",
+    "gzip, then chunked": "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
+    "chunked, then gzip": "Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n",
+    "chunked, then identity": "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+    "chunked twice": "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+    "upgrade": "Connection: upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: gzip\r\n",
+    "length": f"Content-Length: {len(WHOLE)}\r\n",
+    "length with a sign": f"Content-Length: +{len(CUT)}\r\n",
+    "length in hexadecimal": f"Content-Length: {len(CUT):#x}\r\n",
+    "no number as length": "Content-Length:\r\n",
+    "no length": "Content-Length: 0\r\n",
+    "largest length": "Content-Length: 18446744073709551615\r\n",
+    "too large a length": "Content-Length: 99999999999999999999999\r\n",
+    "a list of lengths": f"Content-Length: {len(CUT)}, {len(CUT)}\r\n",
+    "two lengths": f"Content-Length: {len(CUT)}\r\nContent-Length: {len(WHOLE)}\r\n",
+    "two lengths, the smaller last": (
+        f"Content-Length: {len(WHOLE)}\r\nContent-Length: {len(CUT)}\r\n"
+    ),
+    "the same length twice": f"Content-Length: {len(CUT)}\r\n" * 2,
+    "length, then coding": f"Content-Length: {len(CUT)}\r\nTransfer-Encoding: identity\r\n",
+    "coding, then length": f"Transfer-Encoding: identity\r\nContent-Length: {len(CUT)}\r\n",
+    "length, then chunked": f"Content-Length: {len(CUT)}\r\nTransfer-Encoding: chunked\r\n",
+    "content coding": "Content-Encoding: gzip\r\n",
+    "two content codings": "Content-Encoding: identity\r\nContent-Encoding: gzip\r\n",
+    "no content coding": "Content-Encoding: identity\r\n",
+}
+
+
+@pytest.mark.parametrize("parser", [HttpResponseParser, HttpResponseParserPy])
+@pytest.mark.parametrize("framing", FRAMINGS.values(), ids=FRAMINGS)
+async def test_r50_no_framing_hides_that_a_policy_was_cut_short(
+    server: DnsServer,
+    authority: Authority,
+    certificate: Issued,
+    monkeypatch: pytest.MonkeyPatch,
+    framing: str,
+    parser: type,
+) -> None:
+    """``mail.example.com`` cut in its middle is not ``mail.example.co`` (RFC 9112 section 6.3)."""
+    monkeypatch.setattr("aiohttp.client_proto.HttpResponseParser", parser)
+    bodies = [b"", CUT, _chunks(CUT), b"%x\r\n%b" % (len(WHOLE), CUT)]
+    for version, body in itertools.product(("1.1", "1.0"), bodies):
+        async with saying(certificate, f"{framing}\r\n".encode() + body, version) as host:
+            found = await finder(server, host, authority).policy(DOMAIN)
+        assert_failed(found, "")
+
+
+@pytest.mark.parametrize("parser", [HttpResponseParser, HttpResponseParserPy])
+@pytest.mark.parametrize(
+    ("coding", "good"),
+    [
+        ("chunked", True),
+        ("Chunked", True),
+        ("gzip, chunked", False),
+        ("identity, chunked", False),
+        ("chunked, chunked", False),
+    ],
+)
+async def test_r50_a_whole_policy_in_another_coding_than_chunked_is_refused(
+    server: DnsServer,
+    authority: Authority,
+    certificate: Issued,
+    monkeypatch: pytest.MonkeyPatch,
+    coding: str,
+    good: bool,
+    parser: type,
+) -> None:
+    monkeypatch.setattr("aiohttp.client_proto.HttpResponseParser", parser)
+    answer = f"Transfer-Encoding: {coding}\r\n\r\n".encode()
+    answer += _chunks(WHOLE[:30]) + _chunks(WHOLE[30:]) + b"0\r\n\r\n"
+    async with saying(certificate, answer) as host:
+        found = await finder(server, host, authority).policy(DOMAIN)
+    assert (found.policy is not None) is good
+    if not good:
+        assert_failed(found, f"transfer coding '{coding}' instead of chunked")
+
+
+async def test_r50_a_chunked_policy_of_http_1_0_is_refused(
+    server: DnsServer, authority: Authority, certificate: Issued
+) -> None:
+    """HTTP/1.0 has no transfer codings: the framing is faulty (RFC 9112 section 6.1)."""
+    answer = b"Transfer-Encoding: chunked\r\n\r\n" + _chunks(WHOLE) + b"0\r\n\r\n"
+    async with saying(certificate, answer, "1.0") as host:
+        assert_failed(await finder(server, host, authority).policy(DOMAIN), "HTTP/1.1")
 
 
 async def test_r50_a_compressed_policy_is_refused_unopened(

@@ -86,6 +86,8 @@ def test_an_endpoint_reads_back_as_the_same(
 def test_an_endpoint_knows_whether_only_this_host_reaches_it() -> None:
     assert parse_endpoint("127.0.0.2:53").is_loopback
     assert parse_nameserver("::1").is_loopback
+    assert parse_nameserver("::ffff:127.0.0.1").is_loopback
+    assert not parse_nameserver("::ffff:10.0.0.1").is_loopback
     assert not parse_endpoint("0.0.0.0:53").is_loopback
 
 

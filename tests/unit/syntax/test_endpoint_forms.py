@@ -186,6 +186,16 @@ def test_no_redis_has_a_higher_port(url: str) -> None:
     [
         ("redis://user:secret@host:99999/0?password=hidden", '"redis://...@host:99999/0"'),
         ("redis://user:sec\nret@host name", '"redis://...@host name"'),
+        ("redis://:se?cret@host", '"redis://..."'),
+        ("redis://:se@cret@host", '"redis://...@host"'),
+        ("redis://:se/cret@host", '"redis://...@host"'),
+        ("redis:/:secret@host", '"redis:/...@host"'),
+        ("redis:secret@host", '"redis:...@host"'),
+        (":secret@host", '"...@host"'),
+        ("redis://user:secret", '"redis://user:..."'),
+        ("redis://:secret/0", '"redis://:..."'),
+        ("redis://host:99999/0", '"redis://host:99999/0"'),
+        ("redis://host:99999/0?password=a@b", '"redis://..."'),
         ("file:/x", '"file:/x"'),
         ("sqlite:/x", '"sqlite:/x"'),
         ("memory", '"memory"'),
@@ -197,3 +207,30 @@ def test_what_names_no_store_is_shown_without_user_password_and_query(
     with pytest.raises(EndpointError, match="expected") as caught:
         parse_store_url(text)
     assert str(caught.value).endswith(shown)
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("memory:", "memory:"),
+        ("sqlite:///var/a:b@c?password=d", "sqlite:///var/a:b@c?password=d"),
+        ("redis://localhost/0", "redis://localhost/0"),
+        ("redis://user@localhost", "redis://user@localhost"),
+        ("redis://user:@localhost", "redis://user:@localhost"),
+        ("redis://:secret@localhost", "redis://:***@localhost"),
+        ("redis://user:se:c*r#et@[::1]:1/0", "redis://user:***@[::1]:1/0"),
+        ("redis://localhost?password=secret", "redis://localhost?password=***"),
+        ("redis://localhost?a=b@c&PASSWORD=secret&d=", "redis://localhost?a=b@c&PASSWORD=***&d="),
+        ("rediss://h?ssl_pass%77ord=a=secret", "rediss://h?ssl_pass%77ord=***"),
+        ("redis://h?a=1;password=secret", "redis://h?a=***"),
+    ],
+)
+def test_a_store_is_shown_without_passwords(text: str, masked: str) -> None:
+    url = parse_store_url(text)
+    assert url.masked == masked
+    assert parse_store_url(masked).masked == masked
+    assert url.has_password is (text != masked)
+    assert not url.is_masked
+    assert parse_store_url(masked).is_masked is url.has_password
+    assert masked in repr(url)
+    assert "secret" not in repr(url)
