@@ -182,6 +182,7 @@ class Why(enum.StrEnum):
     NONCOMPLIANT = "noncompliant"
     WILL_FAIL = "will_fail"
     DOWNGRADE = "downgrade"  # deferred instead of refused, during downgrade_grace
+    TOO_MANY_TAGS = "too_many_tags"  # whatever the rule says
     CONTRADICTION = "contradiction"  # a rule asks, but TLS-Required: No undoes it
 
 
@@ -313,6 +314,21 @@ def decide_message(decisions: Sequence[Decision]) -> Decision:
     return _accept(Why.NOT_ASKED)
 
 
+def never_deferred(decision: Decision, carried: Requirement) -> Decision:
+    """The decision that takes the place of a deferral if no client would try again.
+
+    The MTA keeps a requirement that it carries, so that the recipient can be accepted. One that
+    the milter alone keeps is kept only by a refusal.
+    """
+    if decision.action is not Action.DEFER or decision.reply is None:
+        return decision
+    if carried is Requirement.REQUIRETLS:
+        return _accept(Why(decision.why))
+    reply = decision.reply
+    enhanced = status.as_permanent(reply.enhanced)
+    return Decision(Action.REJECT, decision.why, SmtpReply(550, enhanced, reply.text))
+
+
 def defers_unknown(rule: Rule, carried: Requirement) -> bool:
     """Whether *rule*, if it acts, defers a recipient without a forecast."""
     if rule.on_unknown is OnUnknown.AUTO:
@@ -363,6 +379,17 @@ def _text(forecast: Forecast, domain: str, *, temporary: bool = False) -> str:
     return _bounded(
         f"REQUIRETLS cannot be honoured{now} for {domain}: {sentence.format(server=server)}"
     )
+
+
+def refuse_too_many_tags(name: str, limit: int) -> Decision:
+    """Refuse a message with more than *limit* copies of the tag's field *name*.
+
+    No rule decides about it, and no message is exempt. Honest mail does not have that many, a
+    bounce neither: it has the fields of the message that failed in its body. Deferred, the message
+    would come again and cost the same again.
+    """
+    text = _bounded(f"more than {limit} header fields {name}: only this system writes them")
+    return Decision(Action.REJECT, Why.TOO_MANY_TAGS, SmtpReply(550, status.REFUSED, text))
 
 
 def _contradiction(domain: str) -> str:

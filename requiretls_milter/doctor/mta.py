@@ -317,7 +317,8 @@ def _local_mail(
             yield ok(
                 "local_mail",
                 f"Mail of sendmail(1) is seen ({one.service}); Postfix sends no next hop for it, "
-                "so the recipient's domain is forecast",
+                "so the recipient's domain is forecast. It is decided at the end of the message, "
+                "for all recipients at once, and never deferred: Postfix bounces what is refused",
             )
         else:
             yield warning(

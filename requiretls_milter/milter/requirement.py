@@ -112,7 +112,7 @@ class HeaderFindings:
                 self.received_requiretls = _RECEIVED_REQUIRETLS.search(value) is not None
         elif name == self.tag_name:
             self.tags += 1
-            if _TAG_REQUIRETLS.search(value[:MAX_TAG_BYTES]):
+            if not self.tag_requiretls and _TAG_REQUIRETLS.search(value[:MAX_TAG_BYTES]):
                 self.tag_requiretls = True
         elif name == TLS_REQUIRED:
             if is_tls_required_no(value):

@@ -22,7 +22,7 @@ bytes are taken as they are.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -200,6 +200,9 @@ class Transaction:
         sender: the reverse-path as the MTA hands it over, with or without ``<>``.
         parameters: the parameters of MAIL, in any number and length.
         resolved: the reverse-path as the MTA understands it; see :class:`Recipient`.
+        by_smtp: whether it comes by SMTP. If it does not (sendmail(1)), no client hears a
+            reply: no recipient can be refused by itself, and what is deferred is not sent
+            again but stays with the MTA. Such mail is decided at its end only.
     """
 
     settings: Settings
@@ -207,6 +210,7 @@ class Transaction:
     sender: str
     parameters: Sequence[bytes] = ()
     resolved: str = ""
+    by_smtp: bool = True
     recipients: list[Recipient] = field(default_factory=list)
     findings: HeaderFindings = field(init=False)
     esmtp: bool = field(init=False)
@@ -243,6 +247,10 @@ class Transaction:
             local=recipient.local,
         )
         return exempt is None
+
+    def decides_at_rcpt(self, recipient: Recipient) -> bool:
+        """Whether this recipient is decided at RCPT."""
+        return self.by_smtp and self.can_act(recipient)
 
     def decide_at_rcpt(
         self, recipient: Recipient, forecast: Forecast | None, now: float
@@ -340,6 +348,21 @@ class Transaction:
             settings.simple and not self.esmtp and not settings.debug and self.findings.unremarkable
         )
 
+    def refuse_if_flooded(self) -> Decision | None:
+        """Refuse a message with more copies of the tag's field than are removed.
+
+        Returns:
+            The decision; None if there are not too many. Known when the header is complete.
+        """
+        settings = self.settings
+        limit = settings.config.limits.tags
+        if self.findings.tags <= limit:
+            return None
+        decision = rules.refuse_too_many_tags(settings.header_name, limit)
+        for recipient in self.accepted:
+            recipient.decision = decision
+        return decision
+
     def undecided(self) -> list[Recipient]:
         """The recipients that are still to be decided at the end of the message."""
         return [
@@ -373,7 +396,7 @@ class Transaction:
         recipient.forecast = forecast
         since = forecast.downgraded_at
         recipient.downgraded = max(1.0, now - since) if since else 0.0
-        recipient.decision = rules.decide(
+        decision = rules.decide(
             rule,
             forecast,
             asked=recipient.asked.requirement,
@@ -383,7 +406,10 @@ class Transaction:
             domain=recipient.domain or recipient.address,
             now=now,
         )
-        return recipient.decision
+        if not self.by_smtp:
+            decision = rules.never_deferred(decision, recipient.asked.carried)
+        recipient.decision = decision
+        return decision
 
     def decide_message(self) -> Decision:
         """Decide at the end of the message what is done with all recipients that it still has.
@@ -391,6 +417,9 @@ class Transaction:
         A milter cannot refuse some of them here, so :func:`rules.decide_message` makes one
         decision for all. If the message passes although a recipient alone would have been
         refused or deferred, the MTA queues or bounces what it cannot deliver.
+
+        Mail that does not come by SMTP is refused for one recipient's sake too, if the MTA
+        would not bounce it: no reply at RCPT could keep that promise.
         """
         accepted = self.accepted
         decided = [recipient for recipient in accepted if recipient.decision is not None]
@@ -399,6 +428,8 @@ class Transaction:
         decision = rules.decide_message(
             decisions if len(decided) == len(accepted) else [passes, *decisions]
         )
+        if not self.by_smtp:
+            decision = next(self._refusals_of_ours(), decision)
         for recipient in decided:
             own = recipient.decision
             if own is None or decision.action is not Action.ACCEPT:
@@ -408,14 +439,30 @@ class Transaction:
                 recipient.decision = Decision(Action.ACCEPT, own.why)
         return decision
 
-    def doubt_defers(self) -> bool:
-        """Whether a rule in force defers recipients without a forecast: ``on_unknown``."""
-        return any(
-            recipient.rule is not None
+    def _refusals_of_ours(self) -> Iterator[Decision]:
+        """The refusals of recipients whose requirement the milter alone keeps."""
+        for recipient in self.accepted:
+            decision = recipient.decision
+            if (
+                decision is not None
+                and decision.action is Action.REJECT
+                and recipient.asked.carried is not Requirement.REQUIRETLS
+            ):
+                yield decision
+
+    def action_in_doubt(self) -> Action:
+        """What rules demand of this message when it cannot be judged."""
+        doubtful = [
+            recipient
+            for recipient in self.accepted
+            if recipient.rule is not None
             and self.can_act(recipient)
             and rules.defers_unknown(recipient.rule, recipient.asked.carried)
-            for recipient in self.accepted
-        )
+        ]
+        if self.by_smtp:
+            return Action.DEFER if doubtful else Action.ACCEPT
+        ours = any(one.asked.carried is not Requirement.REQUIRETLS for one in doubtful)
+        return Action.REJECT if ours else Action.ACCEPT
 
     # ------------------------------------------------------------ tag, log and metrics
 

@@ -145,6 +145,7 @@ class Bound(enum.StrEnum):
 
     CALLBACKS = "callbacks"
     QUESTIONS = "questions"
+    TAGS = "tags"
     FORECAST_CACHE = "forecast_cache"
     GATHERINGS = "gatherings"
     FLIGHTS = "flights"

@@ -143,6 +143,10 @@ class MilterClient:
         protocol: the events and replies that the MTA offers.
         actions: the edits that the MTA offers.
         version: of the protocol.
+
+    Attributes:
+        by_smtp: whether the "MTA", if it is Postfix, plays smtpd, which has no queue ID
+            before a recipient is accepted; if not, cleanup with mail of sendmail(1).
     """
 
     def __init__(
@@ -157,6 +161,7 @@ class MilterClient:
     ) -> None:
         self.macros: dict[str, str] = dict(macros or {})
         self.macro_lists: dict[str, str] = dict(POSTFIX_MACROS)
+        self.by_smtp = True
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._socket.settimeout(timeout)
@@ -246,6 +251,8 @@ class MilterClient:
     def send_macros(self, event: str) -> None:
         """Send the macros of *event* that the milter asked for."""
         names = self.macro_lists.get(event, "").split()
+        if event == "mail" and self.by_smtp and self.macros.get("v", "").startswith("Postfix"):
+            names = [name for name in names if name != "i"]
         pairs = [(name, self.macros[name]) for name in names if name in self.macros]
         data = b"".join(
             name.encode() + b"\0" + value.encode("utf-8", "surrogateescape") + b"\0"
