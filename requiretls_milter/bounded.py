@@ -7,13 +7,57 @@ entry that was put or used least recently goes first.
 
 from __future__ import annotations
 
+import enum
+import functools
 import math
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, ItemsView, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+
+
+ALIGNMENT = 16
+"""Octets of which Python's allocator gives out multiples."""
+
+LARGEST_SHARED = 256
+"""The largest number that CPython has one object of."""
+
+
+def octets(value: object) -> int:
+    """The memory that *value* takes with all that it holds, in octets.
+
+    It may be a dataclass or a tuple of others, and so on. What several values share is counted
+    for each of them, so that the sum of several is an upper bound. What there is only one of,
+    such as a small number or a member of an enumeration, is not counted.
+    """
+    total = 0
+    left: list[Any] = [value]
+    while left:
+        one = left.pop()
+        kind: Any = type(one)
+        if kind not in _LEAVES:
+            if kind is int and 0 <= one <= LARGEST_SHARED:
+                continue
+            if one is None or kind is bool or issubclass(kind, enum.Enum):
+                continue
+            if isinstance(one, tuple):
+                left.extend(one)
+            else:
+                left.extend(getattr(one, name) for name in _fields(kind))
+        total += (sys.getsizeof(one) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+    return total
+
+
+_LEAVES = frozenset({str, bytes, float})
+
+
+@functools.cache
+def _fields(kind: Hashable) -> tuple[str, ...]:
+    """The fields of a dataclass; none of any other type."""
+    return tuple(getattr(kind, "__dataclass_fields__", ()))
 
 
 class BoundedMap(Generic[K, V]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
-from requiretls_milter.bounded import BoundedMap
+from requiretls_milter.bounded import BoundedMap, octets
 from requiretls_milter.clocks import Clocks, Life
 from requiretls_milter.model import (
     AddressLookup,
@@ -14,12 +14,14 @@ from requiretls_milter.model import (
     ProbeEvidence,
     TlsaEvidence,
 )
-from requiretls_milter.store.base import OVERHEAD
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Bound, CacheResult, Layer
 
 ENTRY_OCTETS = 8_192
-"""Octets that an entry may have on average; a typical chain uses half of it."""
+"""Octets that an entry may have on average, with its key; a typical chain uses half of it."""
+
+MAP_OCTETS = 256
+"""Octets that the map itself takes for an entry, at most: after it has grown, before it is full."""
 
 CLOCK_STEP = 1.0
 """Seconds by which the clocks must have parted before an entry's end is told anew."""
@@ -60,10 +62,9 @@ class Shelf:
         self._counters = counters
         self._wall = clocks.wall
         self._monotonic = clocks.monotonic
-        self._entries: BoundedMap[Hashable, Entry] = BoundedMap(
-            limit,
-            max_weight=limit * ENTRY_OCTETS,
-            weigh=lambda _, entry: _octets(entry.evidence),
+        # Each entry with its octets: those of a text may grow when it is used.
+        self._entries: BoundedMap[Hashable, tuple[Entry, int]] = BoundedMap(
+            limit, max_weight=limit * ENTRY_OCTETS, weigh=lambda _, kept: kept[1]
         )
 
     def __len__(self) -> int:
@@ -74,11 +75,12 @@ class Shelf:
 
     def entry(self, key: Hashable) -> Entry | None:
         """The entry, also if its life is over; None if there is none."""
-        return self._entries.get(key)
+        kept = self._entries.get(key)
+        return None if kept is None else kept[0]
 
     def fresh(self, key: Hashable, since: float) -> Evidence | None:
         """The evidence, if it may still be used and was not found before *since*; counted."""
-        entry = self._entries.get(key)
+        entry = self.entry(key)
         if entry is None or entry.found_at < since:
             return None
         wall, life = self._wall(), entry.life
@@ -94,7 +96,7 @@ class Shelf:
 
     def put(self, key: Hashable, entry: Entry) -> None:
         """Keep an entry in the place of an earlier one; another may have to make room."""
-        if self._entries.put(key, entry):
+        if self._entries.put(key, (entry, octets(key) + octets(entry) + MAP_OCTETS)):
             self._counters.inc("saturated_total", (self._bound,))
 
     def drop(self, key: Hashable) -> None:
@@ -103,20 +105,9 @@ class Shelf:
 
     def forget_failures(self) -> None:
         """Forget failed attempts, so that they may be made again at once."""
-        for key in [key for key, entry in self._entries.items() if entry.pause]:
+        for key in [key for key, (entry, _) in self._entries.items() if entry.pause]:
             self._entries.pop(key)
 
     def count(self, result: CacheResult) -> None:
         """Count what became of a question to this layer."""
         self._counters.inc("cache_requests_total", (self.layer, result))
-
-
-def _octets(found: Evidence) -> int:
-    """Octets of those parts that a stranger may make as large as a message permits."""
-    if isinstance(found, ProbeEvidence):
-        return sum(map(len, found.chain))
-    if isinstance(found, TlsaEvidence):
-        return sum(len(record.data) for record in found.records)
-    if isinstance(found, MtaStsEvidence) and found.policy is not None:
-        return sum(len(pattern) + OVERHEAD for pattern in found.policy.mx)
-    return 0

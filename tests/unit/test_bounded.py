@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requiretls_milter.bounded import BoundedMap
+from requiretls_milter.bounded import ALIGNMENT, BoundedMap, octets
+from requiretls_milter.model import DnsOutcome, MxRecord
 
 
 def test_the_least_recently_used_entry_makes_room() -> None:
@@ -86,3 +87,23 @@ def test_no_bound_is_ever_exceeded_and_the_weight_is_the_sum(
             kept.clear()
         assert len(kept) <= 4
         assert kept.weight == sum(key + value for key, value in kept.items()) <= 100
+
+
+def test_octets_are_those_of_a_value_and_of_all_that_it_holds() -> None:
+    text = "x" * 1000
+    assert 1000 < octets(text) < 1100
+    assert octets(text) % ALIGNMENT == 0
+    assert octets((text, text)) > 2 * octets(text)
+    record = MxRecord(60_000, text)
+    assert octets(record) > octets(text) + octets(60_000)
+    assert octets(((record,), record)) > 2 * octets(record)
+
+
+@pytest.mark.parametrize("value", [None, True, 0, 25, 256, DnsOutcome.FOUND])
+def test_what_there_is_only_one_of_has_no_octets(value: object) -> None:
+    assert octets(value) == 0
+
+
+@pytest.mark.parametrize("value", [-1, 257, 1.0, "", b""])
+def test_any_other_value_has_some(value: object) -> None:
+    assert octets(value) > 0

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 
 import pytest
 
+from requiretls_milter.bounded import octets
+from requiretls_milter.clocks import SYSTEM_CLOCKS, Life
 from requiretls_milter.engine.cache import JITTER, MAX_LIFE
+from requiretls_milter.engine.shelf import ENTRY_OCTETS, Entry, Evidence, Shelf
+from requiretls_milter.evidence.dns import MAX_RECORDS
 from requiretls_milter.model import (
+    AddressLookup,
     DnsOutcome,
     MtaStsEvidence,
     MtaStsMode,
     MtaStsPolicy,
     MxEvidence,
+    MxRecord,
+    ProbeEvidence,
+    Reply,
+    TlsaEvidence,
     TlsaRecord,
 )
-from requiretls_milter.telemetry.labels import Layer
+from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import Bound, Layer
 from tests.support.cachekit import ADDRESSES, CacheKit, limited
 
 
@@ -112,12 +124,98 @@ async def test_servers_and_zones_that_say_much_cannot_fill_the_memory() -> None:
         await kit.cache.probe("192.0.2.1", 25, name)
         await kit.cache.tlsa(name, 25, ADDRESSES)
         await kit.cache.mta_sts(name)
-    assert kit.cache.entries() == {Layer.HOST: 10, Layer.DOMAIN: 5}
+    assert kit.cache.entries() == {Layer.HOST: 10, Layer.DOMAIN: 11}
     assert kit.count("saturated_total", "host_cache") == 170
     script["probe"] = replace(script["probe"], chain=(bytes(4_000),))
     for number in range(95):
         await kit.cache.probe("192.0.2.2", 25, f"{number}.example")
     assert kit.cache.entries()[Layer.HOST] >= 95
+
+
+def _name(number: int, other: int = 0) -> str:
+    """A domain name of the largest size: 253 octets, each a text of its own."""
+    return f"{number:06}-{other:06}." + ".".join(["x" * 63] * 3 + ["x" * 47])
+
+
+LARGEST: dict[str, Callable[[int], tuple[Hashable, Evidence]]] = {
+    "mx": lambda n: (
+        ("mx", _name(n)),
+        MxEvidence(
+            DnsOutcome.FOUND,
+            records=tuple(MxRecord(60_000 - m, _name(n, m)) for m in range(MAX_RECORDS)),
+            canonical=_name(n, 1),
+            expires=float(n),
+        ),
+    ),
+    "addresses": lambda n: (
+        ("addresses", _name(n)),
+        AddressLookup(
+            DnsOutcome.FOUND,
+            addresses=tuple(f"2001:db8:1111:1111:1111:1111:{n:x}:{m:x}" for m in range(101)),
+            canonical=_name(n, 1),
+            error="e" * 200 + str(n),
+        ),
+    ),
+    "tlsa": lambda n: (
+        ("tlsa", _name(n), 25, DnsOutcome.FOUND, True, _name(n, 1), True, False),
+        TlsaEvidence(
+            True,
+            base_domain=_name(n, 2),
+            records=tuple(TlsaRecord(3, 1, 1, bytes(600)) for _ in range(MAX_RECORDS)),
+        ),
+    ),
+    "many small records of TLSA": lambda n: (
+        ("tlsa", _name(n), 25, DnsOutcome.FOUND, True, _name(n, 1), True, False),
+        TlsaEvidence(True, records=tuple(TlsaRecord(3, 1, m, b"%d" % m) for m in range(100))),
+    ),
+    "probe": lambda n: (
+        ("probe", f"2001:db8::{n:x}", 25, _name(n)),
+        ProbeEvidence(
+            f"2001:db8::{n:x}",
+            reply=Reply(550, "5.7.10", "r" * 200 + str(n)),
+            chain=tuple(bytes(10_000) for _ in range(10)),
+            ehlo_name=_name(n, 1),
+            error="e" * 200 + str(n),
+            only_opportunistic="o" * 200 + str(n),
+        ),
+    ),
+    "a probe that failed": lambda n: (
+        ("probe", f"2001:db8::{n:x}", 25, _name(n)),
+        ProbeEvidence(f"2001:db8::{n:x}", error="e" * 200 + str(n)),
+    ),
+    "mta_sts": lambda n: (
+        ("mta_sts", _name(n)),
+        MtaStsEvidence(
+            MtaStsPolicy(
+                MtaStsMode.ENFORCE, tuple(f"{n}-{m}.x" for m in range(4000)), 86_400, "1" * 32
+            )
+        ),
+    ),
+    "a policy that failed": lambda n: (("mta_sts", _name(n)), MtaStsEvidence(error="e" * 200)),
+}
+
+
+@pytest.mark.parametrize("largest", LARGEST.values(), ids=LARGEST)
+@pytest.mark.parametrize("limit", [50, 500])
+def test_what_is_kept_takes_no_more_memory_than_is_promised(
+    largest: Callable[[int], tuple[Hashable, Evidence]], limit: int
+) -> None:
+    """Keys, names, addresses and the objects that hold them are counted as well."""
+    shelf = Shelf(Layer.HOST, limit, Bound.HOST_CACHE, Counters(), SYSTEM_CLOCKS)
+    promised = limit * ENTRY_OCTETS
+    key, evidence = largest(0)
+    fits = promised // (octets(key) + octets(evidence))
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(1_000_000, 1_000_000 + min(fits * 2, limit) + 10):
+            key, evidence = largest(number)
+            shelf.put(key, Entry(evidence, float(number), Life.of(1.0, float(number), 2.0)))
+        kept = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert kept <= promised
+    assert len(shelf) == limit or kept >= promised * 0.6, "as much as is promised is kept"
 
 
 async def test_one_entry_too_many_in_a_cache_is_counted() -> None:
