@@ -31,6 +31,10 @@ the children; the kernel kills a child that hangs.
 **Drain** (SIGTERM, SIGINT). The socket's path goes, nothing is newly accepted, open connections
 may end, the engine ends last: :mod:`.drain`. A second SIGINT ends everything at once.
 
+**Log.** No process waits for the reader of its log (:mod:`requiretls_milter.telemetry.output`).
+What a child prints outside of its log, such as the traceback of a crash, reaches the log through
+the supervisor (:mod:`.printed`).
+
 Everything happens in one loop (:mod:`.supervisor`) that waits for three things: signals, which are
 only noted by their handlers (:mod:`.signals`), messages of children, and time.
 """
