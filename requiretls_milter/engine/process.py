@@ -205,6 +205,7 @@ class _Engine:
             self._gauges.set("cache_entries", count, (layer,))
 
     def _sum_counters(self) -> Totals:
+        self.counters.inc("log_lines_dropped_total", by=log.take_dropped())
         self.aggregate.update("engine", self._incarnation, self.counters.totals())
         return self.aggregate.totals()
 

@@ -125,6 +125,7 @@ class _Worker:
         if now < self._next_beat:
             return
         self._next_beat = now + HEARTBEAT
+        self._counters.inc("log_lines_dropped_total", by=log.take_dropped())
         longest = adapter.longest_callback()
         rules = self._context.config.rules
         limit = max(rules.longest_decide_wait, rules.tag_wait) + CALLBACK_MARGIN

@@ -34,6 +34,10 @@ channels end, and the children end because of that; the kernel kills a child tha
 connections may end, the engine ends last: :mod:`.drain`. A SIGINT during a drain ends everything
 at once.
 
+**Log.** No process waits for the reader of its log (:mod:`requiretls_milter.telemetry.output`).
+What a child prints outside of its log, such as the traceback of a crash, reaches the log through
+the supervisor (:mod:`.printed`).
+
 The supervisor is one loop (:mod:`.supervisor`) that waits for three things: signals, which their
 handlers only note (:mod:`.signals`), messages of children, and time.
 """

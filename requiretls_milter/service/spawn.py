@@ -11,7 +11,6 @@ import ctypes
 import os
 import selectors
 import signal
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from requiretls_milter.ipc import control
 from requiretls_milter.ipc.child import ENGINE, EXIT_FAILURE, EXIT_ORPHAN, Start
 from requiretls_milter.ipc.control import Channel, ControlClosed
 from requiretls_milter.milter.listener import Listener
+from requiretls_milter.service.printed import Printed
 from requiretls_milter.telemetry import log
 
 START_TIMEOUT = 60.0
@@ -70,6 +70,7 @@ class Child:
         channel: Channel,
         generation: int,
         selector: selectors.BaseSelector,
+        printed: Printed | None = None,
     ) -> None:
         self.name = name
         self.pid = pid
@@ -79,6 +80,7 @@ class Child:
         self.connections = 0
         self._channel = channel
         self._selector = selector
+        self._printed = printed
         self._connected = True
         # Times are of the monotonic clock.
         self._started = self._heard = self._well = time.monotonic()
@@ -116,24 +118,25 @@ class Child:
             OSError: no memory, no descriptor or too many processes.
         """
         parent = os.getpid()
-        ours, theirs = control.pair()
-        sys.stderr.flush()
-        try:
+        with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as theirs:
+            ours, end = control.pair()
+            on_failure.callback(ours.close)
+            theirs.callback(end.close)
+            printed = Printed(selector)
+            on_failure.callback(printed.end)
+            theirs.callback(printed.close_child_end)
             pid = os.fork()
-        except OSError:
-            ours.close()
-            theirs.close()
-            raise
-        if pid == 0:
-            run_child(
-                Start(name, config, generation, incarnation, Channel(theirs)),
-                parent=parent,
-                to_close=[ours, *to_close],
-                listener=listener,
-                snapshot=snapshot,
-            )
-        theirs.close()
-        return cls(name, pid, ours, generation, selector)
+            if pid == 0:
+                run_child(
+                    Start(name, config, generation, incarnation, Channel(end)),
+                    parent=parent,
+                    printed=printed,
+                    to_close=[ours, printed, *to_close],
+                    listener=listener,
+                    snapshot=snapshot,
+                )
+            on_failure.pop_all()
+        return cls(name, pid, ours, generation, selector, printed)
 
     # ------------------------------------------------------------ the control line
 
@@ -171,8 +174,10 @@ class Child:
             self._channel.close()
 
     def close(self) -> None:
-        """Close only the inherited end of the line: in a sibling, which has no selector."""
+        """Close only the inherited ends: in a sibling, which has no selector."""
         self._channel.close()
+        if self._printed is not None:
+            self._printed.close()
 
     def _watch(self) -> None:
         """Have the selector wait for what is left to do on this line."""
@@ -214,18 +219,28 @@ class Child:
     def reap(self) -> int | None:
         """Its exit code if it has ended, negative for a signal; None while it lives."""
         pid, status = os.waitpid(self.pid, os.WNOHANG)
-        return os.waitstatus_to_exitcode(status) if pid else None
+        if not pid:
+            return None
+        self._end_printed()
+        return os.waitstatus_to_exitcode(status)
 
     def wait(self) -> None:
         """Wait until it has ended, for a child that was killed."""
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
+        self._end_printed()
+
+    def _end_printed(self) -> None:
+        if self._printed is not None:
+            self._printed.read()
+            self._printed.end()
 
 
 def run_child(
     start: Start,
     *,
     parent: int,
+    printed: Printed,
     to_close: Iterable[Closable],
     listener: Listener,
     snapshot: Mapping[str, Any] | None,
@@ -235,6 +250,7 @@ def run_child(
     Args:
         start: what a child is given.
         parent: pid of the supervisor.
+        printed: becomes descriptor 2.
         to_close: what was inherited and belongs to the supervisor.
         listener: the milter's socket.
         snapshot: what the last engine had counted; for an engine.
@@ -247,6 +263,7 @@ def run_child(
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         log.set_process(start.name)
+        log.write_in_thread(printed.take_over())
         for inherited in to_close:
             inherited.close()
         _die_with_parent(parent)
@@ -265,8 +282,7 @@ def run_child(
     except BaseException as error:  # noqa: BLE001 - logged; a child never goes on as its parent
         _log.exception("child_failed", error=repr(error))
     finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.flush()
+        log.last_words()
         os._exit(status)
 
 

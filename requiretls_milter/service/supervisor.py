@@ -34,6 +34,7 @@ from requiretls_milter.milter import adapter
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.service.children import Children
 from requiretls_milter.service.drain import Drain
+from requiretls_milter.service.printed import Printed
 from requiretls_milter.service.reload import Reloader
 from requiretls_milter.service.restarts import DEATHS_WITHIN, Restarts
 from requiretls_milter.service.sdnotify import Notifier
@@ -65,8 +66,16 @@ def run(config_path: Path | None) -> int:
     Args:
         config_path: the configuration; None for the usual place, or all defaults.
     """
+    log.write_at_turns()
     log.configure()
     log.set_process("supervisor")
+    try:
+        return _run(config_path)
+    finally:
+        log.last_words()
+
+
+def _run(config_path: Path | None) -> int:
     try:
         config = configuration.load(config_path)
     except ConfigError as error:
@@ -179,6 +188,9 @@ class Supervisor:
         for key, _ in self._selector.select(self._patience()):
             if isinstance(key.data, Child):
                 self._receive(key.data)
+            elif isinstance(key.data, Printed):
+                key.data.read()
+        log.flush()
         self._act_on_signals()
         self._reap()
         now = time.monotonic()
@@ -194,6 +206,9 @@ class Supervisor:
             if reason:
                 self._kill(child, reason)
         self._reload.step(now)
+        if dropped := log.take_dropped():
+            self._counters.inc("log_lines_dropped_total", by=dropped)
+            self._tell_engine()
         self._feed_watchdog(now)
 
     def _patience(self) -> float:

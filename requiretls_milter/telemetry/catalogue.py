@@ -341,6 +341,11 @@ _DECLARED = (
         (("stage", _values(Stage)),),
     ),
     Metric(
+        "log_lines_dropped_total",
+        MetricKind.COUNTER,
+        "Log lines that were dropped, since standard error was not read or could not be written.",
+    ),
+    Metric(
         "process_restarts_total",
         MetricKind.COUNTER,
         "Processes that died and were replaced.",

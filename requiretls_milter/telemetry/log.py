@@ -5,6 +5,11 @@ cut to :data:`MAX_VALUE` characters, so that one event is one line (R62). If
 the journal reads stderr, a line begins with its priority as in sd-daemon(3) and has
 no time, since the journal has a better one; otherwise it has the time in UTC. What
 libraries log through :mod:`logging` takes the same path.
+
+A command writes its lines at once. The service never waits for its reader: see
+:func:`write_at_turns`, :func:`write_in_thread` and :mod:`.output`.
+
+Log line, with keys that stay as they are: ``event=log_lines_dropped`` (with ``lines``).
 """
 
 from __future__ import annotations
@@ -18,6 +23,13 @@ from typing import Any, Literal
 import structlog
 
 from requiretls_milter.syntax.text import bounded, escape
+from requiretls_milter.telemetry.output import (
+    LAST_WORDS,
+    Output,
+    StandardError,
+    ThreadOutput,
+    TurnOutput,
+)
 
 MAX_VALUE = 1000
 """Characters of one value."""
@@ -47,7 +59,13 @@ _PRIORITY: Mapping[str, int] = {
 }
 """sd-daemon(3)."""
 
+STDERR = 2
+"""The descriptor of standard error."""
+
 _process = ""
+
+_output: Output | None = None
+"""Where the lines go; None while they are written at once."""
 
 
 def get_logger(name: str) -> Any:
@@ -59,6 +77,49 @@ def set_process(name: str) -> None:
     """Put ``process=name`` on each line of this process, which is one of several."""
     global _process
     _process = name
+
+
+def write_at_turns() -> None:
+    """Write without ever waiting, in a process without threads; :func:`flush` at each turn."""
+    _write_to(TurnOutput(STDERR, _dropped))
+
+
+def write_in_thread(descriptor: int) -> None:
+    """Write to ``descriptor`` in a thread of its own, in a child after the fork."""
+    if isinstance(_output, TurnOutput):
+        _output.forget()
+    _write_to(ThreadOutput(descriptor, _dropped))
+
+
+def _write_to(output: Output) -> None:
+    global _output
+    _output = output
+    sys.stderr = StandardError(output.put)
+
+
+def flush() -> None:
+    """Write what the reader takes by now, after :func:`write_at_turns`."""
+    if isinstance(_output, TurnOutput):
+        _output.flush()
+
+
+def write_raw(line: str) -> None:
+    """Write a line that another program has printed, as it is."""
+    _write_line(line)
+
+
+def take_dropped() -> int:
+    """How many lines were dropped since the last call; for ``log_lines_dropped_total``."""
+    return 0 if _output is None else _output.take_dropped()
+
+
+def last_words() -> None:
+    """Write what is left at the end of a process, for at most :data:`LAST_WORDS`."""
+    global _output
+    if _output is not None:
+        _output.close(LAST_WORDS)
+        _output = None
+        sys.stderr = sys.__stderr__
 
 
 def configure(format: str = "logfmt", level: str = "info") -> None:
@@ -108,10 +169,10 @@ def configure(format: str = "logfmt", level: str = "info") -> None:
 
 
 def stderr_is_journal() -> bool:
-    """Whether stderr is a stream to the journal ($JOURNAL_STREAM, systemd.exec(5))."""
+    """Whether the log is a stream to the journal ($JOURNAL_STREAM, systemd.exec(5))."""
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
     try:
-        status = os.fstat(sys.stderr.fileno())
+        status = os.fstat(sys.stderr.fileno() if _output is None else _output.descriptor)
         return (int(device), int(inode)) == (status.st_dev, status.st_ino)
     except (OSError, ValueError, AttributeError):
         # No such variable, or a stderr that is closed or is not a file.
@@ -126,10 +187,9 @@ def loggable(value: object, limit: int = MAX_VALUE) -> str:
 
 
 class _Stderr:
-    """The output of structlog: one write(2) for each line, and never an exception.
+    """The output of structlog: each line whole, and never an exception.
 
-    ``sys.stderr`` is looked up for each line, since it may have been replaced. A log
-    that cannot be written must not end a mail transaction.
+    A log that cannot be written must not end a mail transaction.
     """
 
     def __init__(self, *_: object) -> None:
@@ -152,8 +212,26 @@ class _Handler(logging.Handler):
         _write_line(line)
 
 
+class _Rendered:
+    """An output of structlog that gives the line back."""
+
+    def warning(self, line: str) -> str:
+        return line
+
+
+def _dropped(lines: int) -> str | None:
+    """The line that says how many lines are missing at its place."""
+    logger = structlog.wrap_logger(_Rendered(), component="log")
+    line = logger.warning("log_lines_dropped", lines=lines)
+    return None if line is None else str(line)
+
+
 def _write_line(line: str) -> None:
+    if _output is not None:
+        _output.put(line)
+        return
     try:
+        # sys.stderr is looked up for each line, since it may have been replaced.
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):

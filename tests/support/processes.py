@@ -25,9 +25,8 @@ class Process(subprocess.Popen[bytes]):
         """Start *command*; *options* are those of `subprocess.Popen`."""
         self.log = log
         with log.open("ab") as output:
-            super().__init__(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **options
-            )
+            options = {"stdout": output, "stderr": output, **options}
+            super().__init__(command, stdin=subprocess.DEVNULL, **options)
 
     @property
     def running(self) -> bool:

@@ -72,8 +72,11 @@ class Service:
         limits: Mapping[str, float] | None = None,
         below: Sequence[str] = (),
         program: Sequence[str] = (sys.executable, "-m", "requiretls_milter"),
+        stderr: int | None = None,
     ) -> None:
         """*below*: a command that runs the one that follows it, such as prlimit(1).
+
+        *stderr*: a descriptor that becomes standard error, in place of the file that is read here.
 
         *program*: the command line's beginning, up to ``serve``.
         """
@@ -87,6 +90,7 @@ class Service:
         self._limits = limits or {}
         self._below = below
         self._program = program
+        self._stderr = {} if stderr is None else {"stderr": stderr}
         self.manager = Manager(self.directory)
         self._environ = {
             **os.environ,
@@ -129,6 +133,7 @@ format = "json"
             self.directory / "log",
             env=self._environ,
             start_new_session=True,
+            **self._stderr,
         )
         if ready:
             self.process.wait_until(lambda: "READY=1" in self.manager.messages)

@@ -36,6 +36,7 @@ NAMES = (
     "outbound_reachable{service}",
     "saturated_total{bound}",
     "callback_errors_total{stage}",
+    "log_lines_dropped_total",
     "process_restarts_total{process}",
     "config_last_reload_successful",
     "config_last_reload_success_timestamp_seconds",
