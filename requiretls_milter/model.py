@@ -71,6 +71,12 @@ class Reason(enum.StrEnum):
 UNKNOWN_STATUS = "unknown"
 """Stands in place of an enhanced status code if nothing is known."""
 
+OTHER_DOMAIN = "other"
+"""Stands in place of a domain for which no rule is configured."""
+
+SMTP_PORT = 25
+"""RFC 5321 section 4.5.4.2."""
+
 
 # ---------------------------------------------------------------- next hop
 
@@ -99,14 +105,14 @@ class NextHop:
 
     kind: HopKind
     host: str
-    port: int = 25
+    port: int = SMTP_PORT
 
     def __str__(self) -> str:
         """The canonical form in the syntax of Postfix."""
         if self.kind is HopKind.LOCAL:
             return "local"
         host = self.host if self.kind is HopKind.MX else f"[{self.host}]"
-        return host if self.port == 25 else f"{host}:{self.port}"
+        return host if self.port == SMTP_PORT else f"{host}:{self.port}"
 
 
 # ---------------------------------------------------------------- evidence
@@ -517,12 +523,12 @@ class Forecast:
 
     ``status`` is an enhanced status code (RFC 3463), ``2.0.0`` for success, or
     ``unknown``. ``compliant`` says whether the delivery would satisfy RFC 8689
-    section 4.2.1 for what was asked; None where nothing is asked or no
+    section 4.2.1 for what was asked; None if nothing is asked or no
     delivery is made. ``text`` is one line for people, ``mx`` the server that
     decided, ``tls`` Postfix's log token. ``rfc8689`` is the same evidence
     judged by that profile. ``valid_until`` bounds how long it may be reused.
     ``downgraded_at`` is when something that the next hop offered until then
-    (STARTTLS, REQUIRETLS, TLSA, MTA-STS) was first missed, and 0.0 where the
+    (STARTTLS, REQUIRETLS, TLSA, MTA-STS) was first missed, and 0.0 if the
     forecast does not rest on such a loss.
     """
 

@@ -1,10 +1,10 @@
 """The rules of the operator, and the decisions that follow from a forecast. Pure.
 
-:class:`RuleSet` finds the rule for a sender's domain, a recipient's domain and a next hop. Tables
-in ``rules.recipient`` take precedence over those in ``rules.nexthop``, these over ``rules.sender``,
-and all of them over ``[rules]``. Among tables of one kind the exact name comes first, then the
-longest ``.parent``, as in the tables of Postfix. A key that a table leaves out is inherited from
-the next table that matches. ``require`` is true if any of them says so.
+:class:`RuleSet` finds the rule for a sender's domain, a recipient's domain and a next hop. The
+order of precedence is ``rules.recipient``, ``rules.nexthop``, ``rules.sender``, and last
+``[rules]``. Among tables of one kind the exact name comes first, then the longest ``.parent``, as
+in the tables of Postfix. A key that a table leaves out is inherited from the next table that
+matches. But ``require`` is true if any of the tables that match says so.
 
 :func:`decide` decides on one recipient, :func:`decide_message` on the message at its end. Nothing
 here knows a milter, a network or a clock.
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from requiretls_milter.model import (
+    OTHER_DOMAIN,
     UNKNOWN_STATUS,
     Action,
     Decision,
@@ -44,9 +45,6 @@ if TYPE_CHECKING:
 
 REMEMBERED = 4096
 """Combinations of domains for which the rule is remembered; it is cheap to find again."""
-
-OTHER_DOMAIN = "other"
-"""The label for every domain that has no table of its own."""
 
 MAX_REPLY_TEXT = 400
 """Characters in the text of a reply; RFC 5321 section 4.5.3.1.5 allows 512 octets in a line."""
@@ -74,7 +72,7 @@ class Rule:
     domain: str = OTHER_DOMAIN
 
     def binds(self, standing: Standing) -> bool:
-        """Whether ``enforce_for`` includes such a client: a stranger must not learn a forecast."""
+        """Whether ``enforce_for`` includes such a client: strangers must not learn forecasts."""
         match self.enforce_for:
             case EnforceFor.ALL:
                 return True
@@ -89,7 +87,7 @@ class Rule:
 # else follows: KEYS, the search, `config explain`, the manual. tests/unit/rules/test_finding.py
 # shows that the three agree.
 KEYS = tuple(field.name for field in dataclasses.fields(Rule) if field.name != "domain")
-"""What a rule has, each as the key of the configuration, in the order of ``[rules]``."""
+"""The keys of a rule, as in the configuration, in the order of ``[rules]``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +176,13 @@ class Why(enum.StrEnum):
     NOT_ENFORCED = "not_enforced"  # the rule does not act on mail of this client
     LOCAL = "local"
     WILL_DELIVER = "will_deliver"
-    LEFT_TO_MTA = "left_to_mta"  # the failure is not about TLS: no x.7.x
+    LEFT_TO_MTA = "left_to_mta"  # the failure is not about TLS, or the server's own code
     TEMPORARY = "temporary"
     UNKNOWN = "unknown"
     NONCOMPLIANT = "noncompliant"
     WILL_FAIL = "will_fail"
     DOWNGRADE = "downgrade"  # deferred instead of refused, during downgrade_grace
+    TOO_MANY_TAGS = "too_many_tags"  # whatever the rule says
     CONTRADICTION = "contradiction"  # a rule asks, but TLS-Required: No undoes it
 
 
@@ -215,8 +214,8 @@ def exemption(
 ) -> Why | None:
     """Why *rule* accepts a recipient whatever is forecast; None if the forecast decides.
 
-    The one answer to "may we act?": :func:`decide` begins with it, and a transaction asks it
-    before it waits for a forecast.
+    This is the only place that says whether a rule can act: :func:`decide` begins with it, and a
+    transaction calls it before it waits for a forecast.
 
     Args:
         rule: the rule in force.
@@ -264,8 +263,8 @@ def decide(
     if exempt is not None:
         return _accept(exempt)
     if carried is Requirement.TLS_REQUIRED_NO:
-        # The MTA would ignore DANE and MTA-STS for it: no delivery can keep the promise, now or
-        # later, so that mode defer refuses it too.
+        # The MTA would ignore DANE and MTA-STS for this mail, so that no delivery satisfies the
+        # rule, now or later: mode defer refuses it too.
         reply = SmtpReply(550, status.ENCRYPTION_NEEDED, _contradiction(domain))
         return Decision(Action.REJECT, Why.CONTRADICTION, reply)
 
@@ -298,10 +297,12 @@ def decide(
 def decide_message(decisions: Sequence[Decision]) -> Decision:
     """Decide on a message at its end, from the decisions on its accepted recipients.
 
-    At the end only the whole message can be refused. It is refused if every recipient would be,
-    and if a contradiction leaves no other way to keep the promise. If each recipient would be
-    refused or deferred, the message is deferred, since the client will try again for all of them.
-    Otherwise the message is accepted, and the MTA bounces what fails.
+    At the end only the whole message can be refused. The first of these that applies decides:
+
+    1. a recipient has a contradiction (:attr:`Why.CONTRADICTION`): the message is refused;
+    2. a recipient is accepted: the message is accepted, and the MTA bounces what fails;
+    3. a recipient is deferred: the message is deferred, since the client tries again for all;
+    4. every recipient is refused: the message is refused.
     """
     for decision in decisions:
         if decision.why == Why.CONTRADICTION:
@@ -311,6 +312,21 @@ def decide_message(decisions: Sequence[Decision]) -> Decision:
             if decision.action is wanted:
                 return decision
     return _accept(Why.NOT_ASKED)
+
+
+def never_deferred(decision: Decision, carried: Requirement) -> Decision:
+    """The decision that takes the place of a deferral if no client would try again.
+
+    The MTA keeps a requirement that it carries, so that the recipient can be accepted. One that
+    the milter alone keeps is kept only by a refusal.
+    """
+    if decision.action is not Action.DEFER or decision.reply is None:
+        return decision
+    if carried is Requirement.REQUIRETLS:
+        return _accept(Why(decision.why))
+    reply = decision.reply
+    enhanced = status.as_permanent(reply.enhanced)
+    return Decision(Action.REJECT, decision.why, SmtpReply(550, enhanced, reply.text))
 
 
 def defers_unknown(rule: Rule, carried: Requirement) -> bool:
@@ -335,7 +351,7 @@ def _defer(enhanced: str, why: Why, text: str) -> Decision:
 
 
 def _refuse(rule: Rule, enhanced: str, why: Why, text: str) -> Decision:
-    """Refuse with *enhanced*, 5.x.x; mode defer says the same with 4.x.x.
+    """Refuse with *enhanced* (5.x.x), or in mode defer with the same code as 4.x.x.
 
     The code always has the class of the enhanced code.
     """
@@ -347,7 +363,7 @@ def _refuse(rule: Rule, enhanced: str, why: Why, text: str) -> Decision:
 def _refuse_with_grace(
     rule: Rule, enhanced: str, why: Why, forecast: Forecast, domain: str, now: float
 ) -> Decision:
-    """Refuse, or defer if the failure is new: a failed renewal should only delay mail."""
+    """Refuse, or defer if the downgrade is new: a certificate renewed badly only delays mail."""
     text = _text(forecast, domain)
     since = now - forecast.downgraded_at
     if rule.mode is Mode.REJECT and forecast.downgraded_at and since < rule.downgrade_grace:
@@ -363,6 +379,17 @@ def _text(forecast: Forecast, domain: str, *, temporary: bool = False) -> str:
     return _bounded(
         f"REQUIRETLS cannot be honoured{now} for {domain}: {sentence.format(server=server)}"
     )
+
+
+def refuse_too_many_tags(name: str, limit: int) -> Decision:
+    """Refuse a message with more than *limit* copies of the tag's field *name*.
+
+    No rule decides about it, and no message is exempt. Honest mail does not have that many, a
+    bounce neither: it has the fields of the message that failed in its body. Deferred, the message
+    would come again and cost the same again.
+    """
+    text = _bounded(f"more than {limit} header fields {name}: only this system writes them")
+    return Decision(Action.REJECT, Why.TOO_MANY_TAGS, SmtpReply(550, status.REFUSED, text))
 
 
 def _contradiction(domain: str) -> str:

@@ -52,7 +52,7 @@ def audit(logs: Sequence[str], days: int, output: str) -> int:
 
 def _as_text(found: Audit) -> str:
     from requiretls_milter.reports.audit import Result
-    from requiretls_milter.telemetry.log import printable
+    from requiretls_milter.telemetry.log import loggable
 
     results = found.results
     lines = [
@@ -67,8 +67,8 @@ def _as_text(found: Audit) -> str:
         forecast = " ".join(
             filter(None, (one.forecast.status, one.forecast.reason, one.forecast.tls))
         )
-        lines.append(printable(f"{one.queue_id} to=<{one.recipient}>: forecast {forecast}"))
-        lines.append(printable(f"    was {delivered}: {one.delivery.said[:MAX_SAID]}"))
+        lines.append(loggable(f"{one.queue_id} to=<{one.recipient}>: forecast {forecast}"))
+        lines.append(loggable(f"    was {delivered}: {one.delivery.said[:MAX_SAID]}"))
     more = results[Result.DIFFERENT] - SHOWN
     if more > 0:
         lines.append(f"and {more} more")

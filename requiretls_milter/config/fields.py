@@ -32,7 +32,7 @@ from requiretls_milter.syntax.endpoint import (
     parse_store_url,
     unix_path,
 )
-from requiretls_milter.syntax.names import is_address, to_alabel
+from requiretls_milter.syntax.names import IpNetwork, is_address, to_alabel
 from requiretls_milter.syntax.text import quoted
 
 MAX_TEXT = 4096
@@ -44,7 +44,6 @@ MAX_ACCOUNT = 2**32 - 2
 MILTER_COMMAND_TIMEOUT = 30
 """Seconds: Postfix's default of milter_command_timeout, after which it gives the milter up."""
 
-IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _TRANSPORT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", re.ASCII)

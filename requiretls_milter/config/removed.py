@@ -40,7 +40,7 @@ def _without(
 ) -> object:
     """A copy of the *table* at *above* without the keys below it that match *pattern*.
 
-    What is no table where one belongs is left for the schema to refuse.
+    Anything else where a table belongs is left for the schema to refuse.
     """
     if not isinstance(table, dict):
         return table

@@ -544,7 +544,7 @@ class Probe(Section):
         ),
     )
     port: Annotated[Count, Field(ge=1, le=endpoint.MAX_PORT)] = Field(
-        endpoint.SMTP_PORT, description="Port of a next hop that names none."
+        model.SMTP_PORT, description="Port of a next hop that names none."
     )
     helo: fields.OptionalDomain = Field(
         "",
@@ -628,7 +628,8 @@ class Rules(Section):
         description=(
             'What the milter does: "off" (no tag, no count), "monitor" (tag and count), "defer" '
             '(also answer 451 if the delivery would fail), "reject" (also answer 550 if it would '
-            "fail for good). monitor by default: look first, act later."
+            "fail for good). monitor by default: look first, act later. No mode lets a message "
+            "with more forged tags than limits.tags pass."
         ),
     )
     require: Flag = Field(
@@ -817,6 +818,15 @@ class Limits(Section):
             "forecast is unknown. The engine accepts twice as many from one connection."
         ),
         json_schema_extra=RESTART,
+    )
+    tags: Annotated[Count, Field(ge=1, le=1_000)] = Field(
+        100,
+        description=(
+            "Copies of the tag's field (milter.header_name) in the header of one message. All are "
+            "removed, and the MTA reads the header from its top for each of them. Beyond this "
+            "limit the message is refused (550 5.7.1), whatever its rule says. Each milter on the "
+            "path removes the tags of the others, so that honest mail has one or two."
+        ),
     )
     forecast_cache: Annotated[Count, Field(ge=100, le=1_000_000)] = Field(
         10_000,

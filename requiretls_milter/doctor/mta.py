@@ -23,9 +23,9 @@ from requiretls_milter.doctor.finding import Finding, error, ok, warning
 from requiretls_milter.forecast.profiles import must_match, requiretls_policy
 from requiretls_milter.milter.requirement import capability
 from requiretls_milter.mirror.postconf import (
+    Parameters,
     Postfix,
     Service,
-    Settings,
     is_yes,
     split_list,
     without_braces,
@@ -39,7 +39,7 @@ from requiretls_milter.model import (
     ProfileName,
     RequiretlsPolicy,
 )
-from requiretls_milter.syntax.endpoint import MilterSocket
+from requiretls_milter.syntax.endpoint import MilterSocket, in_brackets, without_brackets
 
 OURS = "requiretls"
 """A part of the name of the milter's socket, most likely: finds a name that is misspelt."""
@@ -83,7 +83,7 @@ class ListedMilter:
     name: str
     overrides: dict[str, str] = field(default_factory=dict)
 
-    def setting(self, settings: Settings, name: str) -> str:
+    def setting(self, settings: Parameters, name: str) -> str:
         """Return the value of ``milter_NAME`` that applies to this milter."""
         return self.overrides.get(name, settings.get(f"milter_{name}", "")).strip()
 
@@ -153,7 +153,7 @@ def is_ours(name: str, service: Service, postfix: Postfix, socket: MilterSocket)
     if family != "inet" or socket.family == "unix":
         return False
     host, _, port = rest.rpartition(":")
-    host = host.strip("[]").lower()
+    host = without_brackets(host).lower()
     same = (
         host == socket.host
         or (socket.host in _ANY_ADDRESS)
@@ -177,8 +177,7 @@ def name_for(config: Config, service: Service, postfix: Postfix) -> str:
     """Return the name in main.cf by which *service* finds this milter; "" if none does."""
     socket = config.milter.socket
     if socket.family != "unix":
-        host = f"[{socket.host}]" if ":" in socket.host else socket.host
-        return f"inet:{host}:{socket.port}"
+        return f"inet:{in_brackets(socket.host)}:{socket.port}"
     path = Path(socket.path)
     if path.is_relative_to(postfix.queue):
         return f"unix:{path.relative_to(postfix.queue)}"
@@ -189,7 +188,7 @@ def name_for(config: Config, service: Service, postfix: Postfix) -> str:
 
 def is_inner(service: Service) -> bool:
     """Whether an smtpd listens on the loopback only, as one behind a content filter does."""
-    host = service.name.rpartition(":")[0].strip("[]")
+    host = without_brackets(service.name.rpartition(":")[0])
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -318,7 +317,8 @@ def _local_mail(
             yield ok(
                 "local_mail",
                 f"Mail of sendmail(1) is seen ({one.service}); Postfix sends no next hop for it, "
-                "so the recipient's domain is forecast",
+                "so the recipient's domain is forecast. It is decided at the end of the message, "
+                "for all recipients at once, and never deferred: Postfix bounces what is refused",
             )
         else:
             yield warning(
@@ -491,7 +491,7 @@ def _requirement_in(postfix: Postfix, attachments: Sequence[Attachment]) -> Iter
             )
 
 
-def _without_starttls(settings: Settings) -> str:
+def _without_starttls(settings: Parameters) -> str:
     """Say why an smtpd offers no TLS; "" if it does."""
     level = settings.get("smtpd_tls_security_level", "").strip().lower()
     obsolete = any(is_yes(settings, name) for name in ("smtpd_use_tls", "smtpd_enforce_tls"))

@@ -3,33 +3,34 @@
 A worker asks: what will become of a message that asks for REQUIRETLS, if the MTA sends it to this
 next hop? The engine gathers *evidence* (what DNS says, the MTA-STS policy, one SMTP session with
 each server), has it judged (:mod:`requiretls_milter.forecast`), and answers with a forecast,
-always within the deadline. If it does not know, it says ``unknown``.
+always within the deadline. If the evidence cannot be had by then, the forecast is ``unknown``.
 
-The way of a question::
+The way of a question. A *flight* is one lookup, fetch or session under way; the *shelf* holds what
+was found before; a *fleet* is several engines that share one store::
 
     server      a request on the engine's unix socket
     assessor    one answer for all that ask the same, a deadline, the judge
-    gathering   the order of the questions about one next hop (evidence/gathering.py)
+    gathering   all questions about one next hop, in order (evidence/gathering.py)
     cache       five questions: mx, mta_sts, addresses, tlsa, probe
       shelf         is the answer kept?
       flights       is it being found already?
       policies      MTA-STS: is a known policy still the same?
-      attempts      did this fail a moment ago?
+      attempts      did this fail lately, so that no new attempt may be made yet?
       recordstore   is it in the store?
       fleet         is another engine of the fleet finding it?
       reachability  the live source, watched by outage
 
 **Two layers.** Many domains share few mail servers. What was seen of a host is kept by host and
-address, what a domain publishes by domain. The first layer makes ten thousand domains at one
-provider cost one session; the second never mixes the policies of two domains (R59).
+address, what a domain publishes by domain. Because of the first layer ten thousand domains at one
+provider cost one session; because of the second the policies of two domains are never mixed (R59).
 
-**Findings and attempts.** What was found lives as long as its TTL, for a day at most. What could
-not be found out is no verdict: it stands as the last attempt, and the pause until the next one
-doubles (R61). So a server in trouble is not called again and again, and a lame resolver is never
-taken for "no records".
+**Findings and failures.** What was found is kept for its TTL, for a day at most. A failure to find
+something out proves nothing about a server. It is kept for a pause, and until the pause ends it is
+the answer; each further failure doubles the pause (R61). So a server in trouble is not called
+again and again, and a resolver that does not answer is never taken for "no records".
 
-**Two clocks.** Everything that is kept ends on the wall clock, which TTLs, certificates and other
-hosts go by, and on the monotonic clock, which cannot be set back. Neither may prolong a life
+**Two clocks.** Everything that is kept has an end on the wall clock, by which TTLs, certificates
+and other hosts go, and one on the monotonic clock, which cannot be set back. The earlier end counts
 (:class:`requiretls_milter.clocks.Life`).
 
 **The store and the fleet.** Sessions and policies are stored, so that a restart calls no server
@@ -37,12 +38,13 @@ again and no outage of DNS takes a policy away. Engines on several hosts may sha
 server is called once for all of them. Failed attempts are each host's own, since the network of
 one host may be at fault.
 
-**Is it they or we?** If many servers fail at once and none can be reached, it is our own network,
-and no domain is judged by that (:mod:`~requiretls_milter.engine.outage`).
+**Outages of our own.** If many servers fail at once and none can be reached, the fault lies with
+our own network, and no domain is judged by that (:mod:`~requiretls_milter.engine.outage`).
 
 **Reload.** What belongs to a configuration is built anew and replaced as a whole
-(:mod:`~requiretls_milter.engine.parts`); questions under way end under the old one. When what is
-trusted changes, workers are told to forget their forecasts.
+(:mod:`~requiretls_milter.engine.parts`); questions under way are answered under the old one. If the
+resolver begins or ceases to validate, all evidence is dropped, and the workers are told to forget
+their forecasts.
 
 Exceptions, and what their catchers conclude:
 :class:`~requiretls_milter.engine.flights.BusyError` (too much is under way: the forecast is

@@ -3,18 +3,19 @@
 Each layer adds one thing:
 
 =============================  ============================================================
-``assess``                     the same question is answered once, however many ask it
+``assess``                     several callers with the same question get one answer
 ``_assess_counted``            the result and the time it took are counted
 ``_forecast``                  the deadline, and what is said when there is no evidence
 ``_shared_gathering``          evidence is gathered once for all questions of a next hop
 ``_gather_within_limit``       a gathering has a limit of its own, beyond the deadline
-``_gather_and_note``           bounds that were met and downgrades are noted
+``_gather_and_note``           downgrades, and bounds that were met, are noted
 ``gathering.gather``           puts the questions to the cache, in order
 =============================  ============================================================
 
-Evidence is gathered once for all that ask of the same next hop at the same time (R60), with a
-deadline that ends before the MTA gives the milter up. A question that waited too long gets an
-``unknown`` forecast; the gathering goes on, so that the next question finds it done.
+Evidence is gathered once for all questions that come at the same time about the same next hop
+(R60). The deadline is shorter than the time that the MTA waits for the milter. A question without
+evidence at the deadline gets an ``unknown`` forecast. The gathering goes on, so that the next
+question finds the evidence.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from requiretls_milter.evidence.gathering import ANY_AGE, bounds_met, gather
 from requiretls_milter.forecast import certificate
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
+from requiretls_milter.ipc.wire import MAX_FORECAST_LIFE
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     DomainEvidence,
@@ -49,9 +51,6 @@ from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters, Gauges
 from requiretls_milter.telemetry.labels import AssessmentResult, Bound, configured_domains
 
-MAX_FORECAST_LIFE = 3600.0
-"""Seconds that a forecast may be reused at most."""
-
 _log = log.get_logger("engine.assessor")
 
 
@@ -60,7 +59,7 @@ class Assessor:
 
     Args:
         config: the configuration; a new one needs a new assessor.
-        source: kept evidence; may be shared with the next configuration's assessor.
+        source: finds evidence and keeps it; may be shared with the next configuration's assessor.
         trust: the certification authorities that count.
         counters, gauges: where assessments are counted and ``domain_ready`` is shown.
         downgrades: remembers what was offered; None if nothing outlives the process.
@@ -101,8 +100,8 @@ class Assessor:
     async def assess(self, question: Question) -> Forecast:
         """Forecast the answer to a question. Never raises, unless it is cancelled itself.
 
-        The same question is worked on once, however many ask it; a caller that is
-        cancelled does not take the answer from the others (R60).
+        If several callers ask the same question, it is worked on once. If one of the callers is
+        cancelled, the others still get the answer (R60).
         """
         assessment = self._assessments.get(question)
         if assessment is None:
@@ -112,7 +111,7 @@ class Assessor:
         return await asyncio.shield(assessment)
 
     async def evidence(self, nexthop: NextHop, refresh: bool = False) -> DomainEvidence:
-        """Return all that is known of a next hop; with ``refresh``, find it anew.
+        """Return the evidence of a next hop; with ``refresh``, gather all of it anew.
 
         Raises:
             BusyError: too much is under way.
@@ -199,6 +198,7 @@ class Assessor:
         return await asyncio.get_running_loop().run_in_executor(self._judges, work)
 
     def _show_ready(self, nexthop: NextHop, question: Question, forecast: Forecast) -> None:
+        """Set ``domain_ready`` of a domain that has a rule, if REQUIRETLS is asked."""
         domain = nexthop.host
         if (
             question.asked is Requirement.REQUIRETLS
@@ -216,7 +216,7 @@ class Assessor:
         if gathering is None:
             if len(self._gatherings) >= self._config.limits.gatherings:
                 self._counters.inc("saturated_total", (Bound.GATHERINGS,))
-                raise BusyError(f"{len(self._gatherings)} next hops are looked at")
+                raise BusyError(f"{len(self._gatherings)} next hops are being assessed")
             gathering = asyncio.create_task(
                 self._gather_within_limit(nexthop, probes=probes), name=str(nexthop)
             )
@@ -229,7 +229,7 @@ class Assessor:
     ) -> None:
         self._gatherings.pop(key, None)
         if not done.cancelled() and (error := done.exception()) is not None:
-            # The questions that still wait for it get the error too, and answer for it.
+            # The questions that still wait for the gathering get the error, and report it too.
             _log.info("gathering_failed", nexthop=str(key[0]), error=repr(error))
 
     async def _gather_within_limit(

@@ -1,8 +1,8 @@
 """Failed attempts: a server or a name in trouble is not asked again and again (R61).
 
-What could not be found out is no verdict. It stands as the last attempt for a while, and the
-pause doubles with each failure. Failed sessions are stored too, so that a service that
-restarts again and again does not call a server in trouble as often.
+A failure to find something out proves nothing about a server. It is kept for a pause, and until
+the pause ends it is the answer. The pause doubles with each failure. Failed sessions are stored
+too, so that a service that restarts again and again does not call a server in trouble as often.
 """
 
 from __future__ import annotations

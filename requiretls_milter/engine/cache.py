@@ -1,16 +1,18 @@
-"""The cache of evidence: five questions, and what is kept of their answers.
+"""The cache of evidence: the five questions of an evidence source, with answers that are kept.
 
 Evidence has two layers. Many domains share few mail servers, so what was seen of a host is kept
 by host and address (the *host layer*), and what a domain publishes is kept by domain (the
 *domain layer*) and never shared between domains (R59).
 
-Findings live as long as their TTL, a little shortened at random so that what came together does
-not expire together. What could not be found out is no verdict: it stands as the last attempt for
-a while, so that a host in trouble is not asked again and again (R61).
+What was found is kept for its TTL, shortened a little at random, so that what was found together
+does not expire together. A failure to find something out proves nothing about a server. It is kept
+for a pause, and until the pause ends it is the answer, so that a host in trouble is not asked
+again and again (R61).
 
-A question goes this way: the shelf (:mod:`~requiretls_milter.engine.shelf`), a flight that is
-under way for the same question (:mod:`~requiretls_milter.engine.flights`), the store and the
-fleet (:mod:`~requiretls_milter.engine.fleet`), and the network at last
+The answer comes from the first of these that has it: the *shelf*, where earlier answers are kept
+(:mod:`~requiretls_milter.engine.shelf`); a *flight*, in which the same question is being answered
+(:mod:`~requiretls_milter.engine.flights`); for a probe or a policy the store, or another engine of
+the fleet (:mod:`~requiretls_milter.engine.fleet`); the network
 (:mod:`~requiretls_milter.engine.reachability`).
 """
 
@@ -55,40 +57,48 @@ MAX_LIFE = 86_400.0
 """Seconds that evidence is kept at most (RFC 8767 section 4 advises a cap)."""
 
 JITTER = 0.1
-"""Part of a life that is cut off at random, or added to a pause."""
+"""The largest part of a lifetime that is cut off at random, or of a pause that is added to it."""
 
 T = TypeVar("T", MxEvidence, MtaStsEvidence, AddressLookup, TlsaEvidence, ProbeEvidence)
 
 
 class LiveSource(EvidenceSource, PolicySource, Protocol):
-    """A source that finds out afresh each time, and can tell whether a policy has changed."""
+    """A source that asks the network each time, and can tell whether a policy has changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind(Generic[T]):
-    """How evidence of one kind is kept."""
+    """How evidence of one kind is kept.
+
+    Attributes:
+        shelf: where it is kept.
+        failed: whether an answer is a failure, which is followed by a pause.
+        max_life: seconds for which it is kept at most.
+        end: the time (seconds since the epoch) after which an answer must not be used, even
+            if a pause lasts longer.
+    """
 
     shelf: Shelf
     failed: Callable[[T], bool]
     max_life: float = MAX_LIFE
     end: Callable[[T], float] = lambda _: float("inf")
-    """Seconds since the epoch after which it must not be relied on, whatever else is known."""
 
 
 class CachedSource:
     """Implements :class:`EvidenceSource`: keeps what a live source finds.
 
-    What a domain says is kept by domain, also if domains share their servers (R59).
+    What a domain says is kept by domain, even if domains share their servers (R59).
 
     Args:
-        source: finds out afresh each time.
+        source: asks the network each time.
         store: keeps MTA-STS policies until their max_age, and sessions as long as they
-            are fresh; if it is a fleet's, what others found is used.
+            are fresh; in a fleet, what the other engines stored is used.
         config: the sections ``probe`` and ``limits`` count.
         counters: where hits, sessions, fetches and refusals are counted.
-        outage: is shown what failed and what did not, and says whether it was we.
-        node: this host's name among those with the same store: failed sessions are each
-            host's own.
+        outage: is shown what failed and what did not, and says whether our own network is at
+            fault.
+        node: this host's name among the hosts that share the store: failed sessions are
+            stored for each host separately.
         clocks: by which evidence ages.
         jitter: gives a number from 0 to 1.
     """
@@ -112,7 +122,7 @@ class CachedSource:
         self._jitter = jitter
         self._probe_scope = scopes.probe
         self.outage = outage if outage is not None else OutageDetector(clocks=clocks)
-        """Whether we reach anything at all."""
+        """Says whether there is an outage of our own."""
         self._watched = WatchedSource(
             source,
             self.outage,
@@ -159,7 +169,7 @@ class CachedSource:
         )
 
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
-        """The MTA-STS policy of ``domain``; a known one beside an error if it was not renewed."""
+        """The MTA-STS policy of ``domain``: the known one and an error, if renewing it failed."""
         # By domain alone: domains that share their servers share no policy (R59).
         self._policies.note_wanted(domain)
         return await self._kept_or_found(
@@ -210,7 +220,7 @@ class CachedSource:
             lambda found, pause: self._attempts.keep(session, found, pause),
         )
 
-    # ------------------------------------------------------------ the engine's chores
+    # ------------------------------------------------------------ work in the background
 
     async def recheck_reachability(self) -> None:
         """If an outage of our own is suspected, call some servers; see :class:`WatchedSource`."""
@@ -243,7 +253,7 @@ class CachedSource:
         await self._flights.close()
 
     def _forget_failures(self) -> None:
-        """Have everything asked again that failed during an outage of our own."""
+        """Drop all failures, so that what failed during an outage of our own is asked again."""
         self._attempts.stop_recalling()
         self._hosts.forget_failures()
         self._domains.forget_failures()
@@ -261,11 +271,12 @@ class CachedSource:
         """Take the answer from the shelf, or have it found by a flight, and keep it.
 
         Args:
-            kind: how it is kept.
-            key: of the question.
+            kind: how the answer is kept.
+            key: identifies the question.
             find: finds the answer.
-            since: evidence that was found before will not do.
-            note_pause: is told of a pause that begins, and (0) of its end.
+            since: an answer that was found before this time is not used.
+            note_pause: called with the answer and the length of a pause that begins, or with 0
+                when the pause has ended.
         """
         kept = kind.shelf.fresh(key, since)
         if kept is not None:
@@ -285,11 +296,11 @@ class CachedSource:
         found: T,
         note_pause: Callable[[T, float], Awaitable[None]] | None,
     ) -> T:
-        """Put what was found on the shelf; returns it with the end of its life (R61)."""
+        """Put what was found on the shelf; return it with the time at which it ends (R61)."""
         wall, monotonic = self._clocks.wall(), self._clocks.monotonic()
         last = kind.shelf.entry(key)
         if last is not None and last.evidence is found:
-            return found  # a session that failed before we were started: its pause goes on
+            return found  # a session that failed before the engine was started: its pause goes on
         seconds = min(found.expires - wall, kind.max_life)
         pause = 0.0
         if kind.failed(found):
@@ -297,7 +308,7 @@ class CachedSource:
             seconds = max(pause, seconds) * (1.0 + JITTER * self._jitter())
         else:
             seconds *= 1.0 - JITTER * self._jitter()
-        # A pause holds attempts back; it makes nothing good for longer than it is.
+        # A pause delays the next attempt. It must not extend the life of a policy beyond its end.
         seconds = min(seconds, kind.end(found) - wall)
         if seconds <= 0:
             kind.shelf.drop(key)
@@ -312,7 +323,7 @@ class CachedSource:
     # ------------------------------------------------------------ sessions, store and fleet
 
     async def _recalled_or_probed(self, key: Hashable, session: SessionKey) -> ProbeEvidence:
-        """Recall a session from the store, or another engine's, before calling the server."""
+        """Use a stored session, or one of another engine, before calling the server."""
         held = await self._held_back(key, session)
         if held is not None:
             return held
@@ -328,9 +339,9 @@ class CachedSource:
         )
 
     async def _held_back(self, key: Hashable, session: SessionKey) -> ProbeEvidence | None:
-        """The session that failed before we were started, while no other may be tried.
+        """The session that failed before the engine's start, until its pause has ended; else None.
 
-        It is put on the shelf even if its pause is over, so that the next pause is twice as
+        It is put on the shelf even if its pause has ended, so that the next pause is twice as
         long.
         """
         if key in self._hosts:
@@ -371,10 +382,10 @@ class CachedSource:
 
 
 def _age(found: Evidence, now: float) -> float:
-    """Seconds since it was found; another engine may have held a session, or we earlier."""
+    """Seconds since it was found: a session from the store may be old, all else is new."""
     return max(0.0, now - found.probed_at) if isinstance(found, ProbeEvidence) else 0.0
 
 
 def _lookup_failed(found: MxEvidence | AddressLookup | TlsaEvidence) -> bool:
-    """Whether nothing was found out: no answer is not "no records" (R21)."""
+    """Whether the lookup failed, which is never "no records" (R21)."""
     return found.outcome is DnsOutcome.ERROR

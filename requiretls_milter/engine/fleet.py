@@ -1,4 +1,4 @@
-"""A fleet: milters on several hosts that share a store, and look at each server only once.
+"""A fleet: milters on several hosts that share a store, and probe each server only once.
 
 Before an engine calls a server or fetches a policy it *claims* the record that will come of it.
 The engine that holds the claim does the work and stores the result; the others look into the

@@ -2,8 +2,8 @@
 
 This package does everything that touches the network: DNS lookups, MTA-STS policies,
 SMTP probes. It finds out and does not judge. What it finds are frozen values of
-:mod:`requiretls_milter.model`; what they mean for a delivery is for
-:mod:`requiretls_milter.forecast` to say, which in turn touches nothing.
+:mod:`requiretls_milter.model`; :mod:`requiretls_milter.forecast`, which does no I/O, says
+what they mean for a delivery.
 
 A failure is evidence too: nothing here raises for what the network does. A timeout, a
 refusal and a malformed reply are told apart from "there is none", because an attacker
@@ -12,19 +12,19 @@ packet would switch the protection off.
 
 What is gathered for a domain
 -----------------------------
-Mail for example.org goes to its MX hosts, best preference first. For each the MTA looks
-up addresses, connects, says EHLO and may start TLS. A domain can tell senders in two
-ways that they must not talk to anything else than the right servers over TLS:
+Mail for example.org goes to its MX hosts, best preference first. For each host the MTA
+looks up addresses, connects, says EHLO and may start TLS. A domain can tell senders in
+two ways to deliver its mail to its own servers over TLS only:
 
 DANE (RFC 7672)
     With DNSSEC the zone is signed. A TLSA record at ``_25._tcp.mx.example.org`` says
-    which certificate or key the server presents. A sender can only rely on it if each
+    which certificate or key the server presents. A sender can rely on the record only if each
     answer on the way to it is validated: the MX records, the addresses, each CNAME, the
-    TLSA records. Validation is the resolver's work, and the AD bit is how it says so;
-    so :mod:`~requiretls_milter.evidence.dns` keeps that bit with each answer, and
-    :mod:`~requiretls_milter.evidence.selftest` tests whether the resolver deserves to be
-    believed. At which name the records are looked up if hosts are aliases is in
-    :mod:`~requiretls_milter.evidence.tlsa`.
+    TLSA records. The resolver validates, and sets the AD bit in a validated answer. So
+    :mod:`~requiretls_milter.evidence.dns` keeps that bit with each answer, and
+    :mod:`~requiretls_milter.evidence.selftest` tests whether the resolver really validates.
+    :mod:`~requiretls_milter.evidence.tlsa` finds the name at which the records are looked
+    up if a host is an alias.
 
 MTA-STS (RFC 8461)
     Without DNSSEC the domain publishes a policy over HTTPS, at
@@ -36,7 +36,7 @@ MTA-STS (RFC 8461)
 
 The rest is what a server does: whether it answers, offers STARTTLS, which certificates it
 presents, and whether it offers REQUIRETLS *inside* TLS, the only place where the keyword
-proves anything (RFC 8689 section 2). :mod:`~requiretls_milter.evidence.probe` holds a
+proves anything (RFC 8689 section 2). :mod:`~requiretls_milter.evidence.probe` goes through a
 session up to that point, as Postfix would, and says QUIT.
 
 Which module does what
@@ -46,8 +46,8 @@ which order. :mod:`~requiretls_milter.evidence.collector` is the live source tha
 them; the engine wraps it in a cache. Servers to probe are chosen by
 :mod:`requiretls_milter.forecast.reach`, as Postfix chooses them.
 
-Strangers write DNS and run servers. So whatever they say is bounded in size and time,
-only public addresses are contacted (:mod:`~requiretls_milter.evidence.addresses`), and
-neither one domain nor all of them together can make us call more often than
-:mod:`~requiretls_milter.evidence.slots` allows.
+DNS and servers are in the hands of strangers. So replies are bounded in size and time,
+only public addresses and those that the operator allows are contacted
+(:mod:`~requiretls_milter.evidence.addresses`), and neither one domain nor all of them
+together can cause more sessions than :mod:`~requiretls_milter.evidence.slots` allows.
 """

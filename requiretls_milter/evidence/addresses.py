@@ -10,8 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from requiretls_milter.syntax.names import IpAddress, IpNetwork
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """The well-known prefix of IPv4 addresses behind a translator (RFC 6052 section 2.1)."""
@@ -19,7 +18,7 @@ NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 """The one block of IPv6 from which addresses are given out (RFC 4291 section 2.4)."""
 
-NOT_GLOBAL: tuple[Network, ...] = (
+NOT_GLOBAL: tuple[IpNetwork, ...] = (
     ipaddress.IPv4Network("0.0.0.0/8"),  # this network, RFC 791
     ipaddress.IPv4Network("10.0.0.0/8"),  # private use, RFC 1918
     ipaddress.IPv4Network("100.64.0.0/10"),  # shared with the provider, RFC 6598
@@ -53,7 +52,7 @@ does not decide: versions differ in 192.0.0.0/24, 64:ff9b:1::/48, 2001::/23, 200
 class AddressPolicy:
     """Says which addresses may be contacted: global ones, and those of *allow_networks*."""
 
-    def __init__(self, allow_networks: Iterable[Network]) -> None:
+    def __init__(self, allow_networks: Iterable[IpNetwork]) -> None:
         self._allowed = tuple(allow_networks)
 
     def allows(self, address: str) -> bool:
@@ -65,7 +64,7 @@ class AddressPolicy:
         return any(ip in network for network in self._allowed) or is_global(ip)
 
 
-def is_global(ip: Address) -> bool:
+def is_global(ip: IpAddress) -> bool:
     """Say whether *ip* is a global unicast address.
 
     An IPv4-mapped address is not, whatever it maps: nothing in DNS has a reason to hold

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from OpenSSL import SSL, crypto
 
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.forecast.pkix import TrustStore
+
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
 class TrustStoreError(RequiretlsMilterError):
@@ -26,13 +31,15 @@ def load_trust_store(ca_file: str = "") -> TrustStore:
     Raises:
         TrustStoreError: the file cannot be read or holds no certificate.
     """
-    if ca_file:
-        return TrustStore(_of_file(ca_file), _of_file(ca_file))
-    (store, owner), (dated, its_owner) = _of_system(), _of_system()
-    return TrustStore(store, dated, (owner, its_owner))
+    return _of_file(ca_file) if ca_file else _of_system()
 
 
-def _of_system() -> tuple[crypto.X509Store, SSL.Context]:
+def _of_system() -> TrustStore:
+    store, owner = _open_system()
+    return TrustStore(store, _open_system, owner)
+
+
+def _open_system() -> tuple[crypto.X509Store, SSL.Context]:
     """Open the system's store, with the context that owns it and must outlive it."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_default_verify_paths()
@@ -42,7 +49,7 @@ def _of_system() -> tuple[crypto.X509Store, SSL.Context]:
     return store, context
 
 
-def _of_file(ca_file: str) -> crypto.X509Store:
+def _of_file(ca_file: str) -> TrustStore:
     try:
         pem = Path(ca_file).read_bytes()
     except OSError as error:
@@ -54,4 +61,20 @@ def _of_file(ca_file: str) -> crypto.X509Store:
         store.load_locations(ca_file)
     except crypto.Error as error:
         raise TrustStoreError(f"{ca_file}: not a PEM file of certificates") from error
-    return store
+    # The file may change; the authorities that were loaded stay until the next load.
+    authorities = tuple(_certificates(pem))
+
+    def again() -> tuple[crypto.X509Store, None]:
+        another = crypto.X509Store()
+        for authority in authorities:
+            another.add_cert(authority)
+        return another, None
+
+    return TrustStore(store, again)
+
+
+def _certificates(pem: bytes) -> Iterator[crypto.X509]:
+    """Read the certificates of a PEM file, but for those that cannot be read."""
+    for block in _PEM.findall(pem):
+        with contextlib.suppress(crypto.Error):
+            yield crypto.load_certificate(crypto.FILETYPE_PEM, block)

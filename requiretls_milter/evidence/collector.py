@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -72,19 +71,7 @@ class Collector(EvidenceSource):
             clock=clock,
             counters=counters,
         )
-        self._prober = Prober(
-            policy,
-            probe.helo or socket.gethostname(),
-            enabled=probe.enabled,
-            connect_timeout=probe.connect_timeout,
-            command_timeout=probe.command_timeout,
-            retry_after=probe.retry_after,
-            sessions=limits.probes,
-            per_host=limits.probes_per_host,
-            per_minute=limits.probes_per_minute,
-            clock=clock,
-            counters=counters,
-        )
+        self._prober = Prober(policy, probe, limits, clock=clock, counters=counters)
 
     async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
         """See :meth:`Resolver.mx`."""

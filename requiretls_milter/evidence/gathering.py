@@ -1,9 +1,9 @@
 """Gather all evidence of a next hop, in two phases: what DNS says, then what servers do.
 
-:class:`EvidenceSource` is the seam: the live source
-(:class:`~requiretls_milter.evidence.collector.Collector`) asks the network each
-time, a cache wraps it. :func:`gather` puts the questions, in the order in which
-their answers depend on each other and otherwise all at once.
+:func:`gather` puts questions to an :class:`EvidenceSource`: a question whose text
+depends on another answer comes after it, and all others are put at once. There are
+two sources: the live one (:class:`~requiretls_milter.evidence.collector.Collector`)
+asks the network each time, and the engine's cache wraps the live one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from requiretls_milter.evidence.dns import MAX_TTL
 from requiretls_milter.forecast import reach
 from requiretls_milter.model import (
+    SMTP_PORT,
     AddressLookup,
     DnsOutcome,
     DomainEvidence,
@@ -29,8 +30,8 @@ from requiretls_milter.model import (
     ProbeEvidence,
     TlsaEvidence,
 )
-from requiretls_milter.syntax.endpoint import SMTP_PORT
 from requiretls_milter.syntax.names import address_literal
+from requiretls_milter.telemetry.labels import Bound
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
@@ -48,8 +49,8 @@ ANY_AGE = float("-inf")
 class EvidenceSource(Protocol):
     """Where evidence comes from. None of these methods raises for what the network does.
 
-    A source may keep what it found. ``since`` is a time on :func:`time.monotonic`: evidence
-    that was found before it is found anew.
+    A source may keep what it found. ``since`` is a time on :func:`time.monotonic`: if the kept
+    evidence is older, the source asks the network again.
     """
 
     async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
@@ -88,8 +89,8 @@ async def gather(
 ) -> DomainEvidence:
     """Gather the evidence of *nexthop*, complete enough for any profile to judge.
 
-    A server is probed if an MTA of this configuration may try it, over whichever
-    transport, even if it would not connect by its TLS policy.
+    A server is probed if the MTA may try it over any of its transports, even if the MTA's
+    TLS policy forbids the connection.
 
     Args:
         nexthop: what to find out about.
@@ -99,7 +100,8 @@ async def gather(
         probes: false if no server is to be called: DNS and MTA-STS alone.
         since: how old the answers may be; it goes to *source*.
 
-    Raises what *source* raises.
+    Raises:
+        Exception: whatever *source* raises, for example because it is too busy.
     """
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -107,21 +109,24 @@ async def gather(
             mx = await _mx(nexthop, source, now, since)
             hosts = await _hosts(nexthop, mx, source, config, probes=probes, since=since)
     except ExceptionGroup as several:
-        # The source is too busy, or there is an internal error: the first one stands for all.
+        # The source is too busy, or there is an internal error: raise the first of several.
         raise several.exceptions[0] from several
     return DomainEvidence(nexthop, mx, policy.result(), hosts, now)
 
 
-def bounds_met(evidence: DomainEvidence) -> tuple[str, ...]:
-    """Name the bounds that left something out: ``hosts``, ``sessions``."""
+def bounds_met(evidence: DomainEvidence) -> tuple[Bound, ...]:
+    """The bounds that left something out."""
     unseen = len(evidence.mx.records) - len(evidence.hosts)
     sessions = sum(len(host.probes) for host in evidence.hosts)
-    met = {"hosts": evidence.mx.partial or unseen > 0, "sessions": sessions >= MAX_PROBES}
-    return tuple(name for name, is_met in met.items() if is_met)
+    met = {
+        Bound.HOSTS: evidence.mx.partial or unseen > 0,
+        Bound.SESSIONS: sessions >= MAX_PROBES,
+    }
+    return tuple(bound for bound, is_met in met.items() if is_met)
 
 
 async def _mx(nexthop: NextHop, source: EvidenceSource, now: float, since: float) -> MxEvidence:
-    """Look up the MX records; for other kinds of next hop there are none by definition."""
+    """Look up the MX records; a next hop that is no domain has none by definition."""
     if nexthop.kind is HopKind.MX:
         return await source.mx(nexthop.host, since=since)
     return MxEvidence(DnsOutcome.NODATA, canonical=nexthop.host, expires=now + MAX_TTL)
@@ -140,8 +145,8 @@ async def _mta_sts(nexthop: NextHop, source: EvidenceSource, since: float) -> Mt
 def _host_names(nexthop: NextHop, mx: MxEvidence) -> Sequence[tuple[int, str]]:
     """List preference and name of the next hop's hosts (RFC 5321 section 5.1).
 
-    A domain without MX records is its own host (R24), but only if the reply says so: neither
-    if the lookup failed nor if the domain does not exist.
+    A domain without MX records is its own host (R24), but only if the reply says that there
+    are none: not if the lookup failed, and not if the domain does not exist.
     """
     if nexthop.kind is HopKind.LOCAL or mx.null_mx:
         return ()
@@ -194,7 +199,7 @@ async def _hosts(
 def _server_name(host: HostEvidence) -> str:
     """Choose the SNI: the TLSA base domain (RFC 7672 section 8.1, R42), else the MX host's name.
 
-    RFC 8461 section 7.1 demands the latter. An address is not a name (RFC 6066 section 3).
+    RFC 8461 section 7.1 demands the MX host's name. An address is not a name (RFC 6066 section 3).
     """
     tlsa = host.tlsa
     if tlsa.outcome is DnsOutcome.FOUND and tlsa.secure and tlsa.records:
@@ -218,8 +223,8 @@ def _addresses_to_probe(
 ) -> list[tuple[HostEvidence, tuple[str, ...]]]:
     """Choose, for each host, the addresses that the MTA may try over some transport.
 
-    The judge asks :mod:`~requiretls_milter.forecast.reach` in the same way: what it
-    may need is probed, and nothing else.
+    The judge uses :mod:`~requiretls_milter.forecast.reach` in the same way: the servers that
+    it may need are probed, up to :data:`MAX_PROBES`, and no others.
     """
     known = DomainEvidence(nexthop, mx, hosts=hosts)
     within_reach = {

@@ -21,6 +21,7 @@ import aiohttp
 import aiohttp.abc
 import dns.rdatatype
 
+from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.slots import Slots, count_saturated
@@ -65,7 +66,7 @@ _POLICY_MX = re.compile(
 _log = log.get_logger("evidence.mta_sts")
 
 
-class PolicyError(ValueError):
+class PolicyError(RequiretlsMilterError, ValueError):
     """A record, a policy or an HTTP reply does not follow RFC 8461; the text says how.
 
     The catcher concludes that the domain has no policy now. One that was fetched before

@@ -1,13 +1,13 @@
 """An SMTP session with one server, as far as the EHLO inside TLS, and QUIT.
 
-The session is held as Postfix's smtp(8) holds it, so that the probe sees what the MTA
-will see. It differs in being stricter about how much a server may say and how long it
-may take. No mail is offered and no certificate is verified: the forecast says what the
-certificates are worth.
+The dialogue is that of Postfix's smtp(8), so that the probe sees what the MTA will see.
+Only the limits are stricter: how much a server may say, and how long it may take. No
+mail is offered and no certificate is verified: the forecast says what the certificates
+prove.
 
-TLS begins as smtp(8) begins it if it verifies the server. If that handshake fails, a
-second session shows what the server does for an MTA that verifies no server: a server
-that is too old, or has no certificate, must not be taken for a broken one.
+The session begins TLS as smtp(8) does if it verifies the server. If that handshake fails,
+a second session begins TLS as smtp(8) does if it does not verify the server. So a server
+with old TLS, or without a certificate, is not taken for a broken one.
 
 A failure is evidence too: how far a session came, and why it ended, is recorded and
 never raised.
@@ -24,6 +24,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from OpenSSL import SSL, crypto
 
@@ -34,11 +35,15 @@ from requiretls_milter.syntax.text import error_text, printable
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Bound
 
+if TYPE_CHECKING:
+    from requiretls_milter.config import Limits, Probe
+
 MAX_LINE = 2_048
 """Octets of a reply line that are kept (Postfix: line_length_limit)."""
 
 MAX_LINE_READ = 2 * MAX_LINE
-"""Octets of a line with its end: Postfix skips as many as it keeps, then it gives up."""
+"""Octets of a line that are read, its end included: Postfix keeps line_length_limit of them, skips
+as many again, and then gives up."""
 
 MAX_KEPT = 2_048
 """Octets of a reply that are kept; lines that begin later are skipped, as by Postfix."""
@@ -69,7 +74,8 @@ QUIT_WAIT = 1.0
 """Seconds to wait for the reply to QUIT."""
 
 COMMANDS = 5
-"""Steps of a session that may each take command_timeout: it limits the whole session."""
+"""Steps that may each take command_timeout: greeting, EHLO, STARTTLS, handshake, EHLO. With
+connect_timeout they limit the time of a whole session."""
 
 READ_SIZE = 16_384
 """Octets read from a socket at once: a TLS record."""
@@ -78,7 +84,7 @@ AUTHENTICATING = b"ALL:!aNULL:!eNULL:@SECLEVEL=1"
 """The ciphers of smtp(8) if it verifies the server (TLS_MUST_MATCH in its tls_client.c)."""
 
 OPPORTUNISTIC = b"ALL:!eNULL:@SECLEVEL=0"
-"""Its ciphers if it does not: old TLS, weak keys and servers without a certificate are good."""
+"""The ciphers of smtp(8) if it does not: old TLS, weak keys and no certificate are accepted."""
 
 UNREACHABLE = frozenset(
     {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EACCES, errno.EPERM}
@@ -92,7 +98,7 @@ _UNPRINTABLE = re.compile(rb"[^ -~]")
 
 
 class _Ended(Exception):
-    """The session ended before its time; says at which stage and how.
+    """The session ended early; says at which stage and how.
 
     It never leaves this module: the catcher records it as evidence.
     """
@@ -124,57 +130,43 @@ class Prober:
 
     Args:
         policy: which addresses may be contacted.
-        helo: the name given in EHLO.
-        enabled: false if no server is to be called.
-        connect_timeout: seconds for the connection.
-        command_timeout: seconds for each reply (a greeter such as postscreen takes 6 s)
-            and for the handshake.
-        retry_after: seconds until a failed session may be tried again.
-        sessions: how many sessions are at work at once.
-        per_host: how many of them with one address.
-        per_minute: how many sessions begin within a minute.
+        settings: the section ``[probe]``.
+        limits: how many sessions are at work at once, how many of them with one address,
+            and how many begin within a minute.
         clock: the time, seconds since the epoch.
-        counters: where it is counted that a session waits for its turn.
+        counters: ``saturated_total`` counts the sessions that wait for their turn.
     """
 
     def __init__(
         self,
         policy: AddressPolicy,
-        helo: str,
+        settings: Probe,
+        limits: Limits,
         *,
-        enabled: bool = True,
-        connect_timeout: float = 10.0,
-        command_timeout: float = 15.0,
-        retry_after: float = 60.0,
-        sessions: int = 40,
-        per_host: int = 1,
-        per_minute: int = 12_000,
         clock: Callable[[], float] = time.time,
         counters: Counters | None = None,
     ) -> None:
         self._policy = policy
+        self._settings = settings
+        helo = settings.helo or socket.gethostname()
         self._helo = printable(helo).replace(" ", "").encode("ascii")
-        self._enabled = enabled
-        self._connect_timeout = connect_timeout
-        self._command_timeout = command_timeout
-        self._retry_after = retry_after
         self._clock = clock
         self._authenticating = _tls_context(AUTHENTICATING)
         self._opportunistic = _tls_context(OPPORTUNISTIC)
         self._counters = counters or Counters()
-        self._pace = Pace(per_minute, Bound.PROBES_PER_MINUTE, self._counters)
-        self._slots = Slots(sessions, Bound.PROBES, self._counters)
-        self._per_host = per_host
+        self._pace = Pace(limits.probes_per_minute, Bound.PROBES_PER_MINUTE, self._counters)
+        self._slots = Slots(limits.probes, Bound.PROBES, self._counters)
+        self._per_host = limits.probes_per_host
         self._busy: weakref.WeakValueDictionary[str, Slots] = weakref.WeakValueDictionary()
 
     async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
-        """Hold a session with *address*, or two; never raise for what the network does.
+        """Go through a session with *address*, or two; never raise for what the network does.
 
         *server_name* is sent as SNI; with "" none is sent.
         """
         now = self._clock()
         evidence = ProbeEvidence(address=address, probed_at=now, expires=now + FRESH)
-        if not self._enabled:
+        if not self._settings.enabled:
             return replace(evidence, error="probe.enabled is false")
         if not self._policy.allows(address):
             return replace(
@@ -191,7 +183,7 @@ class Prober:
             other = await self._in_turn(address, port, server_name, self._opportunistic)
         if not other.tls_version:
             return found
-        # The first session may have failed by chance: it is tried again soon.
+        # The first session may have failed by chance: the evidence ends early, as a failure does.
         expires = min(found.expires, other.expires)
         return replace(other, only_opportunistic=found.error or "failed", expires=expires)
 
@@ -206,7 +198,7 @@ class Prober:
         self, address: str, port: int, server_name: str, context: SSL.Context
     ) -> ProbeEvidence:
         try:
-            wire = _Wire(address, self._connect_timeout, self._command_timeout)
+            wire = _Wire(address, self._settings.connect_timeout, self._settings.command_timeout)
         except OSError as error:  # out of descriptors, no IPv6: this says nothing about the server
             now = self._clock()
             return ProbeEvidence(address, error=error_text(error), probed_at=now, expires=now)
@@ -227,12 +219,12 @@ class Prober:
         evidence = session.evidence
         refused = evidence.starttls_reply
         temporary = evidence.failure is not None or (refused is not None and refused.code < 500)
-        expires = now + (self._retry_after if temporary else FRESH)
+        expires = now + (self._settings.retry_after if temporary else FRESH)
         return replace(evidence, probed_at=now, expires=expires)
 
 
 class _Session:
-    """The dialogue; :attr:`evidence` grows with it.
+    """The dialogue of one session; each step adds to :attr:`evidence`.
 
     Only the EHLO reply inside TLS says whether the server offers REQUIRETLS (R3).
     """
@@ -247,7 +239,7 @@ class _Session:
         self.evidence = ProbeEvidence(address=address, stage=ProbeStage.CONNECT)
 
     async def run(self, port: int) -> None:
-        """Hold the session to its end; raise _Ended if it ends early."""
+        """Go through the session to its end; raise _Ended if it ends early."""
         wire = self._wire
         await wire.connect(port)
         try:
@@ -272,7 +264,7 @@ class _Session:
         await wire.quit()
 
     async def _hello(self, stage: ProbeStage, *, extended: bool = True) -> _Ehlo:
-        """Say EHLO, and HELO if EHLO is refused: such a server has no keywords.
+        """Say EHLO, and HELO if EHLO is refused: a server that takes only HELO has no keywords.
 
         421 ends the session at once (Postfix's smtp_helo(); RFC 5321 section 3.8).
         """
@@ -349,7 +341,7 @@ class _Wire:
             return await self._read_reply(stage)
 
     async def quit(self) -> None:
-        """Say QUIT. Whatever happens now says nothing about the server's TLS."""
+        """Say QUIT. The reply, or its absence, says nothing about the server's TLS."""
         with contextlib.suppress(_Ended):
             async with self._limits(ProbeStage.DONE, QUIT_WAIT):
                 await self._send(b"QUIT\r\n")
@@ -467,8 +459,9 @@ class _Wire:
     async def _read_line(self, stage: ProbeStage, limit: int) -> tuple[bytes, int]:
         """Read a line; return at most MAX_LINE octets of it, and how many it took.
 
-        *limit* is how many octets the reply may still have. An MTA would read on beyond it.
-        But Postfix ends the connection at a line that is too long, and so does the probe.
+        *limit* is how many octets the reply may still have. At that limit the probe gives up
+        (LIMIT), while an MTA would read on. At a line that is too long Postfix ends the
+        connection, and so does the probe (PROTOCOL).
         """
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:
@@ -502,15 +495,15 @@ def read_ehlo(lines: list[bytes]) -> _Ehlo:
 
 
 def _is_masked(greeting: list[bytes]) -> bool:
-    """Say whether a greeting is all stars, as a Cisco PIX on the way leaves it.
+    """Say whether a greeting is all stars: a Cisco PIX firewall on the way rewrites it so.
 
-    Postfix says HELO then (smtp_pix_workarounds = disable_esmtp): such a box breaks ESMTP.
+    Postfix then says HELO (smtp_pix_workarounds = disable_esmtp), since a PIX breaks ESMTP.
     """
     return not b"".join(greeting).strip(b"20 *")
 
 
 def _reply(last: bytes, lines: list[bytes]) -> Reply:
-    """Make a Reply; drop an enhanced code of another class than the code's (RFC 3463)."""
+    """Make a Reply; drop an enhanced code whose class differs from the code's (RFC 3463)."""
     enhanced = _ENHANCED.match(last[3:])
     valid = enhanced is not None and enhanced[1][:1] == last[:1]
     text = b" ".join(line[4:] if _CODE.match(line) else line for line in lines)
@@ -546,7 +539,7 @@ def _ssl_text(error: Exception) -> str:
 
 
 def _tls_context(ciphers: bytes) -> SSL.Context:
-    """Set up the client's side so that a server can do all that *ciphers* allow."""
+    """Set up the client's side of TLS: any version from 1.0 on, any cipher of *ciphers*."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_VERSION)
     context.set_cipher_list(ciphers)

@@ -1,10 +1,10 @@
 """What becomes of one message at one server, and of a message at several servers in turn.
 
-Postfix records how the attempt at a server failed and goes on to the next one; the
-first attempt that *ends* the delivery decides, else the last failure recorded. That
-is :func:`result_in_order`. But Postfix shuffles servers of equal preference and may
-have more servers than it is allowed to try, so that a delivery may have several
-results. :func:`possible_results` finds them all without going through all orders.
+Postfix records how the attempt at a server failed and goes on to the next server. The
+first attempt that *ends* the delivery decides; if none does, the last failure recorded
+decides. That is :func:`result_in_order`. But Postfix shuffles servers of equal
+preference, and there may be more servers than it may try, so that a delivery may have
+several results. :func:`possible_results` finds them all without going through all orders.
 
 A worked example
 ----------------
@@ -13,24 +13,26 @@ takes the message, which ends the delivery::
 
     groups = ((A, B),)      one group, since both are of one preference
 
-With ``limit`` 1 (smtp_mx_address_limit) one of them is tried:
+``limit`` (smtp_mx_address_limit) is the number of *slots*: each server that is tried takes
+one. With ``limit`` 1 either A or B is tried:
 
-1. :func:`~requiretls_milter.forecast.reach.sharings` gives one slot to both families.
+1. :func:`~requiretls_milter.forecast.reach.sharings` gives one slot, for either family.
 2. ``_Draw([A, B], 1)``: of A and B one is tried. ``ending`` is [B], ``failing`` [A].
-3. ``_possible_ends`` is [B]: B may be the one, and B ends it.
-4. ``can_go_on``: the one slot may go to A, so it may also be that nothing ends it.
-5. ``_possible_last_failures`` is [A]: then A's failure is what is recorded.
+3. ``_possible_ends`` is [B]: the slot may go to B, and B ends the delivery.
+4. ``can_go_on`` is true: the slot may go to A, and then no attempt ends the delivery.
+5. ``_possible_last_failures`` is [A]: in that case A's failure is recorded last.
 
 The results are (B, A): "2.0.0" or "4.4.1", as chance decides. With ``limit`` 2 both
-are tried: step 4 says that two slots cannot both go to the one attempt that does not
-end it, and the only result is B.
+are tried: ``can_go_on`` is false, since two slots need two servers, and only A does not
+end the delivery. The only result is B.
 
-``first`` matters if both families have more than half of the limit. With limit 3, two
-IPv4 servers A, C and two IPv6 servers B, D, the family of the very first server has two
-slots, the other family has one. Say that all four fail. If IPv6 goes first, then B, D
-and either A or C are tried, beginning with B or D, else in any order: each of the
-four can be the last one recorded. But if D were the only IPv6 server of the best
-group, it would be tried before all others of the group and not be the last one.
+``first`` (the family of the server that is tried first) matters if each family has more
+servers than half of the limit. With limit 3, two IPv4 servers A, C and two IPv6 servers
+B, D, the family of the first server has two slots, the other family has one. Say that
+all four fail. If IPv6 goes first, then B, D and either A or C are tried. B or D is the
+first of the three, and the other two come in any order: each of the four can be the last
+one recorded. But if D were the only IPv6 server of the best group, it would be tried
+before all others of the group, and could not be the last one recorded.
 """
 
 from __future__ import annotations
@@ -51,14 +53,15 @@ from requiretls_milter.model import (
 from requiretls_milter.syntax import status
 
 NOTHING_RECORDED = ""
-"""The status of an attempt that records nothing: new-style MTA-STS passes the server over."""
+"""The status of an attempt that records nothing: with ``mta_sts = "mx-patterns"`` Postfix passes
+over a server that the MTA-STS policy does not name."""
 
 OLD_TLS = frozenset({"SSLv3", "TLSv1", "TLSv1.0", "TLSv1.1"})
 """Versions that do not count as TLS if the server has to be verified (RFC 8996)."""
 
 
 def tls_weakness(probe: ProbeEvidence) -> str | None:
-    """Say why an MTA that verifies the server would not take its TLS; None if it would."""
+    """Say why an MTA that verifies the server would not accept its TLS; None if it would."""
     if probe.tls_version in OLD_TLS:
         return f"it speaks no more than {probe.tls_version}"
     return probe.only_opportunistic or None
@@ -144,7 +147,8 @@ def result_in_order(
     for attempt in attempts:
         if attempt.ends:
             return attempt
-        # A server that is passed over leaves the failure, but Postfix logs its token.
+        # A server that is passed over leaves the recorded failure as it is, but Postfix logs
+        # that server's token.
         last = replace(last, tls=attempt.tls) if attempt.is_passed_over else attempt
     return last
 
@@ -170,7 +174,7 @@ def possible_results(
 
 
 def _results_beside_unseen(groups: AttemptGroups) -> tuple[DeliveryAttempt, ...]:
-    """List the results if unseen servers, of unknown number and family, take slots of others.
+    """List the results if unseen servers, of unknown number and family, may take any slot.
 
     All that is certain is that a server of the best group is tried first.
     """
@@ -271,13 +275,17 @@ IN_CLEAR = frozenset(
 )
 """Stages that every delivery passes, with or without TLS."""
 
+AT_SECOND_EHLO = frozenset({ProbeStage.EHLO_TLS})
+"""The stage that a delivery with TLS passes after the handshake."""
+
 
 def session_failure(server: MailServer, stages: frozenset[ProbeStage]) -> DeliveryAttempt | None:
-    """Make the attempt that ends since the session broke at one of *stages*; None if it did not.
+    """Make the attempt that fails because the session broke at one of *stages*; None if it did not.
 
-    A delivery without TLS never comes to the stages after EHLO, and one that verifies
-    certificates gives up before the EHLO inside TLS. So profiles ask for the stages in
-    turn. They judge the handshake itself.
+    A delivery without TLS never comes to the stages after EHLO, and a delivery that verifies
+    certificates may give up before the EHLO inside TLS. So a profile calls this function
+    several times, with the stages that come next. Each profile judges a failed handshake
+    itself.
     """
     probe = server.probe
     if probe.stage not in stages:

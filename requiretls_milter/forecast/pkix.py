@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 
 from OpenSSL import crypto
 
 from requiretls_milter.forecast import path
-from requiretls_milter.forecast.certificate import name_mismatch
+from requiretls_milter.forecast.certificate import name_mismatch, parse
 from requiretls_milter.forecast.memo import cached_if_small
 from requiretls_milter.forecast.path import CertificatePath
 
@@ -24,17 +25,21 @@ class TrustStore:
     """
 
     def __init__(
-        self, store: crypto.X509Store, dated: crypto.X509Store, owners: object = None
+        self,
+        store: crypto.X509Store,
+        open_again: Callable[[], tuple[crypto.X509Store, object]],
+        owner: object = None,
     ) -> None:
-        """Take the same authorities twice.
+        """Take the same authorities twice: once, and as often as dates have to be checked.
 
         Args:
             store: will no longer check dates.
-            dated: goes on checking dates.
-            owners: objects without which OpenSSL would free the stores; kept alive.
+            open_again: opens a further store of the same authorities, which checks dates, and
+                an object without which OpenSSL would free it.
+            owner: the object without which OpenSSL would free *store*; kept alive.
         """
-        self._owners = owners
-        self._dated = dated
+        self._owner = owner
+        self._open_again = open_again
         path.ignore_dates(store)
 
         @cached_if_small(CACHED_PATHS)
@@ -50,8 +55,11 @@ class TrustStore:
         If an authority was renewed and both its certificates are at hand, OpenSSL
         takes the valid one; without its check of dates it takes the first.
         """
-        self._dated.set_time(datetime.datetime.fromtimestamp(now, datetime.UTC))
-        return path.build_path(chain, self._dated)
+        # OpenSSL keeps the first time that a store is given: X509_STORE_set1_param(3) does not
+        # overwrite it. So each time needs a store of its own.
+        store, _owner = self._open_again()
+        store.set_time(datetime.datetime.fromtimestamp(now, datetime.UTC))
+        return path.build_path(chain, store)
 
 
 def mismatch(
@@ -73,5 +81,8 @@ def mismatch(
     undated = trust.path(chain)
     flaw = undated.flaw_at(now)
     if flaw is not None and undated.flaw is None:
-        flaw = trust.path_at(chain, now).flaw_at(now)
+        leaf = parse(chain[0])
+        if leaf.not_before <= now <= leaf.not_after:
+            # An issuer is out of date, but another of its certificates may not be.
+            flaw = trust.path_at(chain, now).flaw_at(now)
     return flaw or name_mismatch(chain[0], references)

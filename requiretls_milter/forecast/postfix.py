@@ -1,8 +1,12 @@
-"""How Postfix 3.11 delivers: the dialect that tests/data/oracle records.
+"""How Postfix 3.11 delivers; tests/data/oracle has recordings of it.
 
-Questions are in the order of smtp(8), and the last failure recorded decides. If
+The checks are in the order of smtp(8), and the last failure recorded decides. If
 Postfix is laxer than RFC 8689, the forecast follows Postfix, and ``compliant`` says
-that the delivery does not satisfy the RFC (docs/forecast.md).
+that the delivery does not satisfy the RFC. docs/forecast.md has a table of the states.
+
+Two settings have "policy" in their names. In this module ``policy`` is the
+smtp_requiretls_policy, ``entry`` an entry of smtp_tls_policy_maps, and ``sts`` the MTA-STS
+policy of the domain.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from requiretls_milter.forecast import dane, pkix, profiles, sentences
 from requiretls_milter.forecast.attempt import (
+    AT_SECOND_EHLO,
     IN_CLEAR,
     NOTHING_RECORDED,
     DeliveryAttempt,
@@ -33,6 +38,7 @@ from requiretls_milter.forecast.servers import (
     tlsa_lookup_failed,
 )
 from requiretls_milter.model import (
+    SMTP_PORT,
     DomainEvidence,
     MtaProfile,
     MtaSts,
@@ -48,7 +54,6 @@ from requiretls_milter.model import (
     TlsPolicy,
 )
 from requiretls_milter.syntax import status
-from requiretls_milter.syntax.endpoint import SMTP_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +77,9 @@ class Delivery:
     def tls_policy(self) -> TlsPolicy | None:
         """The static entry of smtp_tls_policy_maps that applies, if one does.
 
-        Postfix asks the policy service that applies MTA-STS for the domain's own name:
-        an entry for that name comes before the service, one for a parent after it.
+        Postfix asks the service that applies MTA-STS for the domain's own name. So an entry
+        for that name takes precedence over the MTA-STS policy, and the MTA-STS policy over an
+        entry for a parent.
         """
         if not self.profile.tls_policy:
             return None
@@ -82,7 +88,7 @@ class Delivery:
 
     @property
     def mta_sts_policy(self) -> MtaStsPolicy | None:
-        """The MTA-STS policy that a policy service would answer with: none but enforce (R57)."""
+        """The MTA-STS policy that a policy service would return: only one in mode enforce (R57)."""
         policy = self.evidence.mta_sts.policy
         if self.profile.mta_sts is MtaSts.OFF or policy is None:
             return None
@@ -176,12 +182,12 @@ def plan_for(server: MailServer, delivery: Delivery) -> Plan | NoPlan:
     if delivery.carried is Requirement.TLS_REQUIRED_NO:
         # RFC 8689 section 4.2.2: as if there were neither DANE nor MTA-STS, nor any table (R13).
         return Plan(profiles.at_most_may(profile.tls_security_level))
-    entry, policy = delivery.tls_policy, delivery.mta_sts_policy
-    if entry is None and policy is not None:
-        # A policy table's "secure" replaces the level, DANE included.
+    entry, sts = delivery.tls_policy, delivery.mta_sts_policy
+    if entry is None and sts is not None:
+        # The policy service answers "secure", which replaces the level, DANE included.
         if profile.mta_sts is MtaSts.MX_PATTERNS:
             return Plan(TlsLevel.SECURE, (server.host.host,))
-        return Plan(TlsLevel.SECURE, tuple(_match_pattern(pattern) for pattern in policy.mx))
+        return Plan(TlsLevel.SECURE, tuple(_match_pattern(pattern) for pattern in sts.mx))
     level = profile.tls_security_level if entry is None else entry.level
     if profiles.uses_dane(level):
         return _dane_plan(server, delivery, level)
@@ -210,6 +216,7 @@ def _match_pattern(pattern: str) -> str:
 
 
 def _dane_plan(server: MailServer, delivery: Delivery, configured: TlsLevel) -> Plan | NoPlan:
+    """Say which level dane or dane-only becomes at this server (RFC 7672 section 2.2)."""
     profile = delivery.profile
     only = configured is TlsLevel.DANE_ONLY
     unsigned_mx = has_mx_records(delivery.evidence) and not delivery.evidence.mx.secure
@@ -270,10 +277,10 @@ def _forbidden_by_policy(
 def _not_in_mta_sts_policy(
     server: MailServer, delivery: Delivery, undecided: str
 ) -> DeliveryAttempt | None:
-    """Pass a server over that the policy does not name (RFC 8461 section 5, R57).
+    """Pass over a server that the MTA-STS policy does not name (RFC 8461 section 5, R57).
 
-    That is smtp_tls_enforce_sts_mx_patterns. The failure that is recorded so far stays: if
-    no server was tried, the delivery fails for now.
+    That is smtp_tls_enforce_sts_mx_patterns. The failure that is recorded so far stays; if
+    none is recorded, the delivery fails for now (4.3.0).
     """
     if (
         delivery.profile.mta_sts is not MtaSts.MX_PATTERNS
@@ -295,7 +302,10 @@ def _not_in_mta_sts_policy(
 
 
 def _is_the_mta(server: MailServer, delivery: Delivery) -> DeliveryAttempt | None:
-    """Fail at a server that says EHLO by the MTA's own name: a mail loop if it is the best one."""
+    """Fail at a server that gives the MTA's own name in its EHLO reply.
+
+    At the best server that is a mail loop; at any other server the next one is tried.
+    """
     name = delivery.profile.myhostname
     if not name or server.probe.ehlo_name.lower() != name:
         return None
@@ -311,19 +321,18 @@ def _is_the_mta(server: MailServer, delivery: Delivery) -> DeliveryAttempt | Non
 
 
 _AT_STARTTLS = frozenset({ProbeStage.STARTTLS})
-_AT_SECOND_EHLO = frozenset({ProbeStage.EHLO_TLS})
 
 
 def _without_tls(
     server: MailServer, level: TlsLevel, policy: RequiretlsPolicy
 ) -> DeliveryAttempt | None:
-    """Deliver in clear, or fail, if TLS is not offered, not wanted, or refused."""
+    """Deliver in clear, or fail, if TLS is not offered, not wanted, or refused; else None."""
     refusal = server.probe.starttls_reply
     offered = bool(server.probe.starttls_offered)
     if offered and refusal is None and profiles.uses_tls(level):
         return None
     required = profiles.requires_tls(level)
-    sent = offered and profiles.uses_tls(level)
+    sent = offered and profiles.uses_tls(level)  # the command STARTTLS, and it was refused
     blocked = _token(
         f"!{level}" if required else f"{level}?",
         policy,
@@ -383,8 +392,9 @@ def _handshake_failure(server: MailServer, plan: Plan, undecided: str) -> Delive
 def _refuses_weak_tls(plan: Plan, probe: ProbeEvidence) -> bool:
     """Say whether smtp(8) refuses TLS that only an MTA without verification would take.
 
-    It raises OpenSSL's security level if the session authenticates the server. It leaves
-    anonymous suites out if that was planned, even if the session does not do it.
+    smtp(8) raises OpenSSL's security level if the session authenticates the server. It leaves
+    out anonymous suites if the plan was to authenticate the server, even if the session in
+    the end does not authenticate it.
     """
     anonymous = not probe.chain
     return profiles.must_match(plan.level if anonymous else _session_level(plan))
@@ -403,7 +413,7 @@ def _inside_tls(
     matched = profiles.must_match(level)
     offered = server.probe.requiretls is True
     decided = _decided(plan.level, level)
-    broken = session_failure(server, _AT_SECOND_EHLO)
+    broken = session_failure(server, AT_SECOND_EHLO)
     if broken is not None:
         return replace(broken, tls=_token(decided, policy, "requiretls?"))
     if policy is RequiretlsPolicy.ENFORCE and not offered:
@@ -434,8 +444,9 @@ def _inside_tls(
 def _session_level(plan: Plan) -> TlsLevel:
     """Return the level of the session, once OpenSSL has read the TLSA records.
 
-    If OpenSSL can use none of those that Postfix has accepted, the session goes on
-    unauthenticated (RFC 7672 section 2.2, R33): the check of enforce is over by then.
+    If OpenSSL can use none of the records that Postfix has accepted, the session goes on
+    unauthenticated (RFC 7672 section 2.2, R33), even under policy enforce: Postfix has checked
+    the planned level before (:func:`_forbidden_by_policy`).
     """
     if (
         plan.level in (TlsLevel.DANE, TlsLevel.HALF_DANE)
@@ -447,9 +458,9 @@ def _session_level(plan: Plan) -> TlsLevel:
 
 
 def _mismatch(server: MailServer, plan: Plan, level: TlsLevel, delivery: Delivery) -> str | None:
-    """Say why the certificate does not match at *level*; None if it does, or need not.
+    """Say why the certificate does not match at *level*; None if it matches, or need not match.
 
-    Level dane-only never goes on without a usable record.
+    At level dane-only a certificate never matches without a usable record.
     """
     chain = server.probe.chain
     if not profiles.must_match(level):
@@ -466,8 +477,9 @@ def _names_the_host(server: MailServer, level: TlsLevel, delivery: Delivery) -> 
     """Say whether the certificate names the MX host itself, not only a pattern or the domain.
 
     RFC 8689 section 4.2.1 step 4 and RFC 8461 section 4.2 demand it (R56). With DANE the
-    TLSA records stand for the host. If the MX records are not signed, they stand for its own
-    name alone (RFC 7672 section 3.2.2), while Postfix accepts the domain's name too.
+    TLSA records prove that the server is the host. If the MX records are not signed, a
+    certificate below a DANE-TA record must have the host's own name (RFC 7672 section 3.2.2),
+    while Postfix accepts the domain's name too.
     """
     chain, host = server.probe.chain, server.host
     if profiles.must_pkix(level):
@@ -482,7 +494,7 @@ def _names_the_host(server: MailServer, level: TlsLevel, delivery: Delivery) -> 
 def _certificate_failure(
     server: MailServer, planned: TlsLevel, level: TlsLevel, policy: RequiretlsPolicy, mismatch: str
 ) -> DeliveryAttempt:
-    # RFC 7672 section 2.2: a mismatch delays ordinary mail; under REQUIRETLS it is 5.7.10 (R43).
+    # RFC 7672 section 2.2: a mismatch delays ordinary mail; with REQUIRETLS it is 5.7.10 (R43).
     enforced = policy is RequiretlsPolicy.ENFORCE
     feature = "!requiretls:nocertmatch" if enforced else "requiretls:nocertmatch"
     return DeliveryAttempt(
@@ -502,7 +514,7 @@ def _decided(planned: TlsLevel, final: TlsLevel) -> str:
 
 
 def _token(level: str, policy: RequiretlsPolicy, feature: str) -> str:
-    """Write the word after ``tls=``; REQUIRETLS shows only if the policy takes part."""
+    """Write the word after ``tls=``; without *feature* if the policy ignores REQUIRETLS."""
     return f"{level}/{feature}" if profiles.takes_part(policy) else level
 
 

@@ -5,23 +5,23 @@ server takes the message:
 
 1. All addresses of all MX hosts, best preference first, of the protocols that it
    speaks (inet_protocols).
-2. If one of them is its own, that address and all that is no better preferred go:
-   mail must not come back (RFC 5321 section 5.1).
+2. If one of them is its own, that address and all servers that are not better preferred
+   are left out: mail must not come back (RFC 5321 section 5.1).
 3. Addresses of equal preference are shuffled; with smtp_address_preference, those
    of one family come first.
-4. At most smtp_mx_address_limit addresses stay. If both families are there,
-   neither crowds the other out (smtp_balance_inet_protocols): each gets its share.
+4. At most smtp_mx_address_limit addresses stay. If there are addresses of both
+   families, each family gets a share of that limit (smtp_balance_inet_protocols).
 
-Because of the shuffling there is not one list but many. The judge asks which
-attempts can end a delivery, the gathering of evidence which addresses are worth a
-probe. Both ask here, so that each server that is judged was a candidate for a probe.
+Because of the shuffling there is not one list but many. The judge needs to know which
+attempts can end a delivery, the gathering of evidence which addresses to probe. Both
+use this module, so that each server that is judged was a candidate for a probe.
 
 Some servers are *unseen*: an MX host beyond those that evidence was gathered for, a
-host with more addresses than are kept. An unseen server stands for all that the MTA
-may try in its place, at least one address, and it may be of any family that the MTA
-speaks (:attr:`MailServer.families`). So the shares of the families are not known
-then: :func:`sharings` says so with None, and everything that depends on the shares
-asks it.
+host with more addresses than are kept. An unseen server stands for all servers, at
+least one, that the MTA may try in its place, and it may be of any family that the MTA
+speaks (:attr:`MailServer.families`). If there is an unseen server, the shares of the
+families are not known: :func:`sharings` returns None, and everything that depends on the
+shares calls it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from requiretls_milter.model import (
+    SMTP_PORT,
     AddressLookup,
     AddressPreference,
     DnsOutcome,
@@ -41,7 +42,6 @@ from requiretls_milter.model import (
     MtaProfile,
     ProbeEvidence,
 )
-from requiretls_milter.syntax.endpoint import SMTP_PORT
 
 IPV4, IPV6 = "ipv4", "ipv6"
 """The address families, by their words in inet_protocols."""
@@ -143,10 +143,10 @@ def _unseen(host: str, preference: int, why: str, profile: MtaProfile) -> MailSe
 
 
 def _unseen_at_any_preference(evidence: DomainEvidence, profile: MtaProfile) -> list[MailServer]:
-    """Stand for the MX records that Postfix may keep of too large a set.
+    """Make an unseen server for the MX records that Postfix may keep of too large a set.
 
-    It keeps dns_rr_list_limit of them, as they come. We keep the best ones, which
-    it may never see.
+    Postfix keeps the first dns_rr_list_limit of them in the order of the reply. We keep the
+    best preferred ones, which Postfix may never see.
     """
     if not evidence.mx.partial:
         return []
@@ -156,7 +156,7 @@ def _unseen_at_any_preference(evidence: DomainEvidence, profile: MtaProfile) -> 
 
 
 def _beyond_the_hosts(evidence: DomainEvidence, profile: MtaProfile) -> list[MailServer]:
-    """Stand for the MX hosts after those that evidence was gathered for."""
+    """Make an unseen server for the MX hosts beyond those that evidence was gathered for."""
     gathered, listed = len(evidence.hosts), len(evidence.mx.records)
     if gathered >= listed:
         return []
@@ -173,10 +173,10 @@ def has_mx_records(evidence: DomainEvidence) -> bool:
 def without_self(
     found: list[MailServer], evidence: DomainEvidence, profile: MtaProfile
 ) -> list[MailServer]:
-    """Drop the MTA itself and all that is no better preferred (RFC 5321 section 5.1).
+    """Leave out the MTA and all servers that are not better preferred (RFC 5321 section 5.1).
 
     smtp(8) does so on port 25 alone (SMTP_MISC_FLAG_LOOP_DETECT). Without MX records
-    all servers are of one preference, so that none is left.
+    all servers are of one preference, so that no server is left if one is the MTA.
     """
     own = [server.host.preference for server in found if server.address in profile.my_addresses]
     if not own or evidence.nexthop.port != SMTP_PORT:
@@ -187,7 +187,7 @@ def without_self(
 
 
 def in_groups(found: list[MailServer], preferred: AddressPreference) -> ServerGroups:
-    """Group the servers that Postfix shuffles: of one preference, and family if one comes first."""
+    """Group the servers that Postfix shuffles: one preference, one family if it prefers one."""
 
     def rank(server: MailServer) -> tuple[int, bool]:
         other_family = preferred is not AddressPreference.ANY and preferred not in server.families
@@ -228,11 +228,12 @@ class Sharing:
 def sharings(groups: Sequence[Sequence[_OfFamilies]], limit: int) -> list[Sharing] | None:
     """List the ways in which IPv4 and IPv6 may share *limit*; None if that is not known.
 
-    *limit* is smtp_mx_address_limit; 0 stands for none. If both families have more
-    than half of it, the odd slot is for the family of the very first server: there are
-    two ways if the best group has both families, since it is shuffled.
+    *limit* is smtp_mx_address_limit; 0 stands for none. A *slot* is one server that is
+    tried. If both families have more servers than half of the limit and the limit is odd,
+    the odd slot is for the family of the server that is tried first. There are two ways if
+    the best group has both families, since the group is shuffled.
 
-    The shares are not known if an unseen server is of either family. With a limit of
+    The shares are not known if an unseen server may be of either family. With a limit of
     one nothing is shared: one server of the best group is tried.
     """
     everyone = [server.families for group in groups for server in group]
@@ -273,12 +274,14 @@ class _Assumed:
 
 
 def within_reach(groups: tuple[tuple[Item, ...], ...], limit: int) -> tuple[tuple[Item, ...], ...]:
-    """Leave out the servers that the MTA tries in no order that there can be.
+    """Leave out the servers that the MTA cannot try in any order.
 
-    Unseen servers of either family stay: one of the families may have a slot left. For
-    the others they are counted once, all as IPv4 and all as IPv6 in turn: whatever is
-    in reach in either case stays. If there are more servers in their place, or of both
-    families, the others have less room: too much may stay, but never too little.
+    An unseen server that may be of either family always stays, since one of the families may
+    have a slot left. For the other servers the limit is shared out twice: as if all those
+    unseen servers were IPv4, and as if all were IPv6. A server that may be tried in either
+    case stays. An unseen server may stand for several servers; then the other servers have
+    fewer slots than is assumed here. So a server may stay that the MTA never tries, but none
+    is left out that the MTA may try.
     """
     if limit == 1:
         return groups[:1]

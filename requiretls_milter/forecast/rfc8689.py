@@ -10,6 +10,7 @@ import itertools
 
 from requiretls_milter.forecast import sentences
 from requiretls_milter.forecast.attempt import (
+    AT_SECOND_EHLO,
     IN_CLEAR,
     DeliveryAttempt,
     session_failure,
@@ -29,6 +30,7 @@ from requiretls_milter.forecast.servers import (
 from requiretls_milter.model import (
     UNKNOWN_STATUS,
     DomainEvidence,
+    Outcome,
     ProbeStage,
     Reading,
     Reason,
@@ -36,7 +38,6 @@ from requiretls_milter.model import (
 from requiretls_milter.syntax import status
 
 _BEFORE_TLS = IN_CLEAR | {ProbeStage.STARTTLS}
-_AT_SECOND_EHLO = frozenset({ProbeStage.EHLO_TLS})
 
 
 def deliver(
@@ -68,7 +69,7 @@ def _rank(result: DeliveryAttempt) -> int:
         return 0
     if result.status == UNKNOWN_STATUS:
         return 1
-    if result.status.startswith("4"):
+    if status.outcome_of(result.status) is Outcome.DEFER:
         return 2
     return 3 if result.status == status.REQUIRETLS_NEEDED else 4
 
@@ -98,7 +99,7 @@ def attempt(
         session_failure(server, _BEFORE_TLS)
         or _no_tls(server)
         or _not_authenticated(server, evidence, reading, trust, now)
-        or session_failure(server, _AT_SECOND_EHLO)
+        or session_failure(server, AT_SECOND_EHLO)
         or _last_step(server)
     )
 

@@ -24,12 +24,13 @@ from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks, Life
 from requiretls_milter.config import Config
 from requiretls_milter.ipc.framing import Unframer, WireError
 from requiretls_milter.ipc.wire import (
+    MAX_FORECAST_LIFE,
     CountersRequest,
+    EngineReply,
     ErrorReply,
     ForecastReply,
     ForecastRequest,
     ForgetReply,
-    Reply,
     decode_reply,
     encode,
 )
@@ -37,9 +38,6 @@ from requiretls_milter.model import UNKNOWN_STATUS, Forecast, Question, unknown_
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters, Totals
 from requiretls_milter.telemetry.labels import Bound, CacheResult, Layer
-
-MAX_FORECAST_LIFE = 3600.0
-"""Seconds for which a forecast is kept at most, whatever it says itself."""
 
 ANSWER_MARGIN = 10.0
 """Seconds for an answer beyond the engine's own deadline: time to answer many at once.
@@ -363,7 +361,7 @@ class EngineClient:
                 CountersRequest(worker=self._worker, incarnation=self._incarnation, totals=piece)
             )
 
-    def _handle_reply(self, reply: Reply) -> None:
+    def _handle_reply(self, reply: EngineReply) -> None:
         if isinstance(reply, ForecastReply):
             self._answer(reply.id, reply.forecast, reply.generation)
         elif isinstance(reply, ErrorReply):

@@ -12,10 +12,10 @@ import time
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.ipc.framing import Unframer, WireError
 from requiretls_milter.ipc.wire import (
+    EngineReply,
     ErrorReply,
     EvidenceReply,
     EvidenceRequest,
-    Reply,
     Request,
     StatusReply,
     StatusRequest,
@@ -68,7 +68,7 @@ def evidence(
     return reply.evidence
 
 
-def _call(socket_path: str, request: Request, timeout: float) -> Reply:
+def _call(socket_path: str, request: Request, timeout: float) -> EngineReply:
     deadline = time.monotonic() + timeout
     unframer = Unframer()
     try:

@@ -12,9 +12,7 @@ import socket
 import stat
 
 from requiretls_milter.errors import RequiretlsMilterError
-
-MAX_PATH = 107
-"""Bytes of a unix socket's path: unix(7)."""
+from requiretls_milter.syntax.endpoint import MAX_UNIX_PATH
 
 
 class SocketError(RequiretlsMilterError):
@@ -24,7 +22,7 @@ class SocketError(RequiretlsMilterError):
     """
 
 
-def clear_path(path: str, longest: int = MAX_PATH) -> None:
+def clear_path(path: str, longest: int = MAX_UNIX_PATH) -> None:
     """Make way for a unix socket: one that a dead process left behind is removed.
 
     Args:

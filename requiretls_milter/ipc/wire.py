@@ -18,8 +18,9 @@ from requiretls_milter.model import DomainEvidence, Forecast, Question
 from requiretls_milter.syntax.strict import StrictModel, first_mistake
 from requiretls_milter.telemetry.counting import Totals
 
-VERSION = 1
-"""Of the format. Processes of one service are forks of one program, but the command line is not."""
+MAX_FORECAST_LIFE = 3600.0
+"""Seconds that a forecast may be reused at most: the engine promises no more, a worker keeps it no
+longer."""
 
 MAX_ERROR = 200
 """Characters of an error's description."""
@@ -137,10 +138,10 @@ class ErrorReply(_Message):
 
 Request = ForecastRequest | CountersRequest | EvidenceRequest | StatusRequest
 Answer = ForecastReply | EvidenceReply | StatusReply | ErrorReply
-Reply = Answer | ForgetReply
+EngineReply = Answer | ForgetReply
 
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="op")])
-_REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="op")])
+_REPLY: TypeAdapter[EngineReply] = TypeAdapter(Annotated[EngineReply, Field(discriminator="op")])
 
 
 # ---------------------------------------------------------------- coding
@@ -158,7 +159,7 @@ def decode_request(payload: bytes) -> Request:
         raise WireError(first_mistake(error, "message")) from error
 
 
-def decode_reply(payload: bytes) -> Reply:
+def decode_reply(payload: bytes) -> EngineReply:
     """Decode a frame's content as a reply.
 
     Raises:
@@ -170,7 +171,7 @@ def decode_reply(payload: bytes) -> Reply:
         raise WireError(first_mistake(error, "message")) from error
 
 
-def encode(message: Request | Reply) -> bytes:
+def encode(message: Request | EngineReply) -> bytes:
     """Encode a message as a frame, ready to be sent.
 
     Raises:

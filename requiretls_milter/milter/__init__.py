@@ -17,29 +17,31 @@ The connection takes the configuration that is in force now and keeps it.
 the strongest requirement. The macros tell whether the client has authenticated, and which MTA this
 is, hence which requirements it *carries*, that is, acts on itself (:mod:`.requirement`).
 
-**RCPT.** Ordinary mail, for which nothing is asked, costs nothing here. Otherwise the recipient's
-next hop is read from the MTA's macros (:mod:`.hop`), the operator's rule is found
+**RCPT.** For ordinary mail, for which nothing is asked, nothing is looked up here. Otherwise the
+recipient's next hop is read from the MTA's macros (:mod:`.hop`), the operator's rule is found
 (:mod:`requiretls_milter.rules`), requirement and next hop make a *question*, and the engine is
-asked. The answer is not awaited, unless the rule may defer or refuse this recipient: then the
-callback waits at most ``decide_wait``, and replies.
+asked. The callback does not wait for the answer, unless the rule may defer or refuse this
+recipient: then it waits at most ``decide_wait``, and replies.
 
-**Header.** Each field's name is tested; three names matter, and the tag's own. TLS-Required,
-Require-TLS-ESMTP, traces of a lost requirement and forged tags are noted.
+**Header.** Each field's name is tested. Four names matter: TLS-Required, Require-TLS-ESMTP,
+Received (which may show that a requirement was lost) and the name of the tag, since a tag that
+comes in is forged or old.
 
-**End of message.** All requirements are known now. If the header changed one, its question is
-asked anew. Forecasts that are still missing are awaited, for ``tag_wait`` or, if a rule may act,
-``decide_wait``; after that a forecast is ``unknown``. Then the message is decided: it is refused
-only if every recipient would be, all alike. If it passes, forged tags are removed and the tag is
-written (:mod:`.tag`), and the sender gets new ESMTP parameters if the configuration says so
-(:mod:`.envelope`). What became of it is counted and logged (:mod:`.account`).
+**End of message.** All requirements are known now. If the header changed the requirement of a
+recipient, its question is put again. Forecasts that are still missing are awaited, for
+``tag_wait`` or, if a rule may act, ``decide_wait``; after that a forecast is ``unknown``. Then the
+message is decided as a whole, since a milter cannot refuse single recipients here
+(:func:`requiretls_milter.rules.decide_message`). If it passes, incoming tags are removed and the
+tag is written (:mod:`.tag`), and the sender gets new ESMTP parameters if the configuration says so
+(:mod:`.envelope`). What was done with the message is counted and logged (:mod:`.account`).
 
-**Abort, close.** A message that was refused at every recipient is counted here; one that the
-client gave up is not.
+**Abort, close.** A message all of whose recipients were refused at RCPT is counted here; a message
+that the client gave up is not counted.
 
-Whatever fails in a callback is contained: the exception is counted and logged, and the mail goes
-on, unless a rule demands that a message be deferred when it cannot be judged.
+No exception leaves a callback: it is counted and logged, and the mail goes on, unless a rule
+demands that a message be deferred when it cannot be judged.
 
 Only :mod:`.adapter` and :mod:`.listener` know pymilter. Everything between them and the socket to
 the engine is pure: it reads no clock and does no I/O, and tests drive it without any process.
-:mod:`.process` is the worker around all this.
+:mod:`.process` is the worker process that runs all this.
 """

@@ -15,7 +15,8 @@ message has none yet, ``session`` takes its place.
     ``text``, ``downgraded`` (seconds since the next hop stopped offering
     something, if it did).
 ``event=message``
-    For a message that had tags of this milter's name (``tags_removed``),
+    For a message that had tags of this milter's name (``tags_removed``; they are as
+    many as came, also if they were too many and the message was refused),
     malformed or several TLS-Required fields (``tls_required_malformed``,
     ``tls_required_fields``) or the trace of a lost requirement (``lost``);
     for any other message at level debug. ``requirement``, ``source``,
@@ -63,14 +64,14 @@ def count_message(counters: Counters, message: Transaction, action: Action) -> N
 
 def count_recipient(counters: Counters, message: Transaction, recipient: Recipient) -> None:
     """Count a recipient whose decision is final."""
+    action = recipient.decision.action if recipient.decision is not None else Action.ACCEPT
     if recipient.rule is None:
         if message.settings.counts_plain:
-            counters.inc("recipients_total", (Requirement.NONE, Action.ACCEPT))
+            counters.inc("recipients_total", (Requirement.NONE, action))
         return
     if not recipient.counts:
         return
     asked = recipient.asked.requirement
-    action = recipient.decision.action if recipient.decision is not None else Action.ACCEPT
     counters.inc("recipients_total", (asked, action))
     forecast = recipient.forecast
     if forecast is None or not recipient.assessed:

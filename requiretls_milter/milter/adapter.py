@@ -89,6 +89,12 @@ ENVELOPE_ACTIONS = milter.CHGFROM
 #   the MTA's own for that stage, so that nothing here depends on the
 #   administrator's milter_*_macros; {tls_version} is not among Postfix's for MAIL.
 #
+# How mail that does not come by SMTP is known: by {i} at MAIL. Postfix's smtpd has a
+# queue ID only once a recipient is accepted; cleanup, which plays the client for mail
+# of sendmail(1), of qmqpd and for its own bounces, has one from the beginning. The
+# connection says nothing: it is 127.0.0.1 or, for qmqpd, its client. Sendmail gives
+# {i} at MAIL to all mail, and asks a milter about mail by SMTP only.
+#
 # An MTA may offer less (an old Sendmail, a proxy). Then we take what it offers:
 # events that come all the same are answered, replies that are wanted are given.
 _NOT_WANTED = (
@@ -348,9 +354,12 @@ def _failed(stage: Stage, ctx: Any) -> int:
     _count_failure(stage)
     with contextlib.suppress(BaseException):
         message = connection.transaction if connection is not None else None
-        if stage in (Stage.RCPT, Stage.EOM) and message is not None and message.doubt_defers():
-            ctx.setreply("451", "4.3.0", "REQUIRETLS cannot be judged now")
-            return int(milter.TEMPFAIL)
+        if stage in (Stage.RCPT, Stage.EOM) and message is not None:
+            action = message.action_in_doubt()
+            if action is Action.DEFER:
+                return _refuse(ctx, SmtpReply(451, "4.3.0", "REQUIRETLS cannot be judged now"))
+            if action is Action.REJECT and stage is Stage.EOM:
+                return _refuse(ctx, SmtpReply(550, "5.3.0", "REQUIRETLS cannot be judged"))
     return _CONTINUE
 
 
@@ -430,7 +439,10 @@ def _mail(connection: _Connection, ctx: Any, sender: bytes, *parameters: bytes) 
         client = connection.client = _client(connection, ctx, authenticated)
     connection.sender = sender
     resolved = _resolved(connection, ctx, client, "{mail_addr}")
-    connection.begin(Transaction(connection.settings, client, _text(sender), parameters, resolved))
+    by_smtp = not (client.postfix and _macro(ctx, "i"))
+    connection.begin(
+        Transaction(connection.settings, client, _text(sender), parameters, resolved, by_smtp)
+    )
     return _CONTINUE
 
 
@@ -458,7 +470,7 @@ def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes
         _resolved(connection, ctx, message.client, "{rcpt_addr}"),
     )
     _ask(connection, recipient, Stage.RCPT)
-    if not message.can_act(recipient) or recipient.rule is None:
+    if not message.decides_at_rcpt(recipient) or recipient.rule is None:
         return _CONTINUE
     with _waiting(connection):
         forecast = _answer(connection, recipient, recipient.rule.decide_wait, Stage.RCPT)
@@ -503,6 +515,13 @@ def _eom(connection: _Connection, ctx: Any) -> int:
         connection.end()
         account.count_ordinary(connection.counters, message)
         return _CONTINUE
+    decision = message.refuse_if_flooded()
+    if decision is not None and decision.reply is not None:
+        answer = _refuse(ctx, decision.reply)
+        with _apart(Stage.EOM):
+            connection.counters.inc("saturated_total", (Bound.TAGS,))
+            _finish(connection, ctx, message, decision)
+        return answer
     with _apart(Stage.EOH):
         for recipient in message.end_of_header():
             _ask(connection, recipient, Stage.EOH)
@@ -513,6 +532,9 @@ def _eom(connection: _Connection, ctx: Any) -> int:
             message.decide(recipient, forecast, time.time())
     decision = message.decide_message()
     if decision.reply is not None:
+        if not message.by_smtp:
+            with _apart(Stage.EOM):  # the MTA makes a bounce of it at once
+                _change_sender(connection, ctx, message)
         answer = _refuse(ctx, decision.reply)
     else:
         _write_tag(connection, ctx, message)
@@ -634,7 +656,8 @@ def _write_tag(connection: _Connection, ctx: Any, message: Transaction) -> None:
 
     Deletions come first: until something is inserted above it, the MTA's own
     Received field is not counted. They go from the last copy to the first, since
-    each deletion changes the numbers of the copies that follow it.
+    each deletion changes the numbers of the copies that follow it. For each one
+    the MTA reads the header from its top: ``limits.tags`` bounds how many there are.
     """
     settings = connection.settings
     for number in range(message.findings.tags, 0, -1):

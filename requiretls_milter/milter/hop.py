@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from requiretls_milter.model import NextHop
 from requiretls_milter.syntax.names import DomainNameError, patterns, to_alabel
-from requiretls_milter.syntax.nexthop import LOCAL, parse
+from requiretls_milter.syntax.nexthop import LOCAL, SEPARATOR, parse
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Mta
-
-_LIST = re.compile(r"[,\s]+")
 
 _UNIX_SOCKET = "unix:"
 """What lmtp(8) writes before the path of a unix socket."""
@@ -50,7 +47,7 @@ def from_macros(mailer: str, host: str, recipient_domain: str, mta: Mta) -> Next
             name = ""  # an address literal, for example: the host decides
         if name and any(pattern in mta.local_domains for pattern in patterns(name)):
             return LOCAL
-    target = _LIST.split(host.strip(), maxsplit=1)[0] if host else recipient_domain
+    target = SEPARATOR.split(host.strip(), maxsplit=1)[0] if host else recipient_domain
     if target.startswith(_UNIX_SOCKET):  # LMTP, whatever the transport's name (R19)
         return LOCAL
     return parse(target)

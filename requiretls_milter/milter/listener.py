@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 import milter
 
 from requiretls_milter.ipc.unixsocket import SocketError, clear_path
+from requiretls_milter.syntax.endpoint import MAX_UNIX_PATH
 from requiretls_milter.telemetry.log import get_logger
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 BACKLOG = 128
 """Connections that wait to be accepted: a burst of as many SMTP sessions."""
 
-MAX_UNIX_PATH = 106
-"""Octets of a unix socket's path that libmilter takes: one less than unix(7) does."""
+MAX_PATH = MAX_UNIX_PATH - 1
+"""Bytes of a unix socket's path that libmilter takes: one less than the kernel does."""
 
 _log = get_logger("milter.listener")
 
@@ -65,7 +66,7 @@ class Listener:
         """
         where = milter_config.socket
         if where.family == "unix":
-            clear_path(where.path, MAX_UNIX_PATH)
+            clear_path(where.path, MAX_PATH)
         else:
             check_address(where.family, where.host, where.port)
         before = listening()
@@ -115,7 +116,7 @@ class Listener:
 
         For the supervisor, when every worker has stopped accepting. libmilter in a
         worker still polls, for up to 5 s, the socket that it had, and thereby keeps
-        it open; a client that connected now would wait for an answer in vain.
+        it open; a client that connected now would never get an answer.
         libmilter does not notice the shutdown: poll(2) looks a descriptor up anew
         each time that it is woken.
         """

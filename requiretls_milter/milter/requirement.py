@@ -1,8 +1,8 @@
 """The requirement of a message, read from its envelope and its header. Pure.
 
 Two things are kept apart. *Asked* is what the sender or the operator wants.
-*Carried* is the part of it on which the MTA acts itself: an MTA acts only on what it
-saw in SMTP, and nothing that a milter adds or removes changes that. What is asked is
+*Carried* is the requirement on which the MTA acts itself: an MTA acts only on what it
+received, and nothing that a milter adds or removes changes that. What is asked is
 taken from the first of these sources that asks anything (RFC 8689 section 4.1: the
 MAIL parameter wins over the header field):
 
@@ -112,7 +112,7 @@ class HeaderFindings:
                 self.received_requiretls = _RECEIVED_REQUIRETLS.search(value) is not None
         elif name == self.tag_name:
             self.tags += 1
-            if _TAG_REQUIRETLS.search(value[:MAX_TAG_BYTES]):
+            if not self.tag_requiretls and _TAG_REQUIRETLS.search(value[:MAX_TAG_BYTES]):
                 self.tag_requiretls = True
         elif name == TLS_REQUIRED:
             if is_tls_required_no(value):

@@ -12,9 +12,8 @@ The adapter calls, in the order of SMTP::
     tag = message.tag()
 
 The adapter fetches the forecasts in between: a recipient that needs one has a
-``question``, and the adapter keeps the future answer in ``pending``. Ordinary mail,
-for which nothing is asked and no survey is configured, passes through without a rule
-looked up or a next hop parsed.
+``question``, and the adapter keeps the future answer in ``pending``. For ordinary mail (nothing
+is asked, and no survey is configured) no rule is looked up and no next hop is parsed.
 
 Nothing that a client sends makes anything here raise: addresses and fields of any
 bytes are taken as they are.
@@ -23,7 +22,7 @@ bytes are taken as they are.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -80,14 +79,15 @@ class Settings:
         self.initials = frozenset(name[0] for name in self.fields) | frozenset(
             name[0].upper() for name in self.fields
         )
-        """First characters of these names, in both cases: they sort out most fields at once."""
+        """First characters of these names, in both cases: most fields begin with another one."""
         self.esmtp_header = config.mta.requiretls_esmtp_header
         self.profile = config.mta.profile
         self.surveys = config.probe.plain_mail is not PlainMail.OFF
         base = config.rules
         self.simple = not (self.rules.by_domain or base.require or base.honour_lost or self.surveys)
-        """Whether mail that asks nothing needs no rule looked up, since one rule holds for all."""
+        """Whether no rule is looked up for mail that asks nothing: one rule holds for all of it."""
         self.counts_plain = base.mode is not Mode.OFF
+        """Whether mail is counted for which no rule was looked up."""
         self.debug = config.log.level is LogLevel.DEBUG
 
     def trusts(self, address: str) -> bool:
@@ -133,20 +133,20 @@ class Recipient:
         address: as the client wrote it.
         mailer: macro ``{rcpt_mailer}``.
         host: macro ``{rcpt_host}``.
-        resolved: the address as the MTA understands it, "" if it does not say: to
+        resolved: the address as the MTA understands it; "" if the MTA does not tell. To
             Postfix ``example.org!bob`` is ``bob@example.org``, and rules are by domain.
-        rule: the rule in force; None, as the attributes below, until it is looked up
-            (see :attr:`Settings.simple`).
+        rule: the rule in force. Until it is looked up (see :attr:`Settings.simple`) it is
+            None, and the attributes below have their defaults.
         domain: of the address, as an A-label if it is a domain name.
-        nexthop: None also if the MTA named one that is not understood.
-        nexthop_text: canonical, or what the MTA named.
-        nexthop_error: why it is not understood.
+        nexthop: None also if the MTA named a next hop that cannot be parsed.
+        nexthop_text: in canonical form, or as the MTA named it if it cannot be parsed.
+        nexthop_error: why it cannot be parsed.
         asked: what is asked, as far as it is known.
         question: for the engine; None if no forecast is needed.
         pending: the answer to come.
         forecast: the answer.
         decision: what is done with this recipient, as far as it is decided.
-        gone: refused or deferred at RCPT.
+        gone: refused or deferred at RCPT, so that the message no longer has this recipient.
         waited: seconds that SMTP waited for the forecast.
         downgraded: seconds since the next hop stopped offering something; 0.0 if it did not.
     """
@@ -171,12 +171,12 @@ class Recipient:
 
     @property
     def local(self) -> bool:
-        """Whether the MTA delivers without SMTP."""
+        """Whether the MTA delivers to this recipient without SMTP."""
         return self.nexthop is not None and self.nexthop.kind is HopKind.LOCAL
 
     @property
     def counts(self) -> bool:
-        """Whether it is tagged and counted: its rule was looked up and is not ``off``."""
+        """Whether it is tagged and counted: its rule was looked up and its mode is not ``off``."""
         return self.rule is not None and self.rule.mode is not Mode.OFF
 
     @property
@@ -191,7 +191,7 @@ class Recipient:
 class Transaction:
     """The state of one message.
 
-    Submission (RFC 6409) and relaying are not told apart: the client decides only
+    Submission (RFC 6409) and relaying are treated alike: it depends on the client only
     whether a rule acts on its message (R16). A bounce is tagged and never refused (R7).
 
     Args:
@@ -200,6 +200,9 @@ class Transaction:
         sender: the reverse-path as the MTA hands it over, with or without ``<>``.
         parameters: the parameters of MAIL, in any number and length.
         resolved: the reverse-path as the MTA understands it; see :class:`Recipient`.
+        by_smtp: whether it comes by SMTP. If it does not (sendmail(1)), no client hears a
+            reply: no recipient can be refused by itself, and what is deferred is not sent
+            again but stays with the MTA. Such mail is decided at its end only.
     """
 
     settings: Settings
@@ -207,6 +210,7 @@ class Transaction:
     sender: str
     parameters: Sequence[bytes] = ()
     resolved: str = ""
+    by_smtp: bool = True
     recipients: list[Recipient] = field(default_factory=list)
     findings: HeaderFindings = field(init=False)
     esmtp: bool = field(init=False)
@@ -244,6 +248,10 @@ class Transaction:
         )
         return exempt is None
 
+    def decides_at_rcpt(self, recipient: Recipient) -> bool:
+        """Whether this recipient is decided at RCPT."""
+        return self.by_smtp and self.can_act(recipient)
+
     def decide_at_rcpt(
         self, recipient: Recipient, forecast: Forecast | None, now: float
     ) -> Decision:
@@ -272,8 +280,8 @@ class Transaction:
         """Take note that the header is complete, so that every requirement is known.
 
         Returns:
-            The recipients whose requirement or question is not what it was at RCPT.
-            Their questions have to be asked (again); earlier decisions no longer stand.
+            The recipients whose requirement or question is not what it was at RCPT. The
+            caller has to put their questions again; their earlier decisions are dropped.
         """
         findings = self.findings
         if not (findings.require_tls_esmtp or findings.tls_required_no or self.lost):
@@ -331,14 +339,29 @@ class Transaction:
 
     @property
     def ordinary(self) -> bool:
-        """Whether it passes as it came: nothing is asked, nothing to be removed or logged.
+        """Whether it passes unchanged: nothing is asked, and nothing is to be removed or logged.
 
-        Known when the header is complete. No rule has been looked up for such a message.
+        To be read when the header is complete. No rule was looked up for such a message.
         """
         settings = self.settings
         return (
             settings.simple and not self.esmtp and not settings.debug and self.findings.unremarkable
         )
+
+    def refuse_if_flooded(self) -> Decision | None:
+        """Refuse a message with more copies of the tag's field than are removed.
+
+        Returns:
+            The decision; None if there are not too many. Known when the header is complete.
+        """
+        settings = self.settings
+        limit = settings.config.limits.tags
+        if self.findings.tags <= limit:
+            return None
+        decision = rules.refuse_too_many_tags(settings.header_name, limit)
+        for recipient in self.accepted:
+            recipient.decision = decision
+        return decision
 
     def undecided(self) -> list[Recipient]:
         """The recipients that are still to be decided at the end of the message."""
@@ -373,7 +396,7 @@ class Transaction:
         recipient.forecast = forecast
         since = forecast.downgraded_at
         recipient.downgraded = max(1.0, now - since) if since else 0.0
-        recipient.decision = rules.decide(
+        decision = rules.decide(
             rule,
             forecast,
             asked=recipient.asked.requirement,
@@ -383,14 +406,20 @@ class Transaction:
             domain=recipient.domain or recipient.address,
             now=now,
         )
-        return recipient.decision
+        if not self.by_smtp:
+            decision = rules.never_deferred(decision, recipient.asked.carried)
+        recipient.decision = decision
+        return decision
 
     def decide_message(self) -> Decision:
         """Decide at the end of the message what is done with all recipients that it still has.
 
-        They share one fate: a milter cannot refuse some of them here. The message is
-        refused only if every recipient would be, all alike; otherwise it passes, and
-        the MTA bounces what it cannot deliver.
+        A milter cannot refuse some of them here, so :func:`rules.decide_message` makes one
+        decision for all. If the message passes although a recipient alone would have been
+        refused or deferred, the MTA queues or bounces what it cannot deliver.
+
+        Mail that does not come by SMTP is refused for one recipient's sake too, if the MTA
+        would not bounce it: no reply at RCPT could keep that promise.
         """
         accepted = self.accepted
         decided = [recipient for recipient in accepted if recipient.decision is not None]
@@ -399,23 +428,41 @@ class Transaction:
         decision = rules.decide_message(
             decisions if len(decided) == len(accepted) else [passes, *decisions]
         )
+        if not self.by_smtp:
+            decision = next(self._refusals_of_ours(), decision)
         for recipient in decided:
             own = recipient.decision
             if own is None or decision.action is not Action.ACCEPT:
                 recipient.decision = decision
             elif own.action is not Action.ACCEPT:
-                # Refused if it were alone; now the MTA will bounce it.
+                # Alone it would have been refused or deferred. Now it is left to the MTA.
                 recipient.decision = Decision(Action.ACCEPT, own.why)
         return decision
 
-    def doubt_defers(self) -> bool:
-        """Whether a rule demands that this message be deferred when it cannot be judged."""
-        return any(
-            recipient.rule is not None
+    def _refusals_of_ours(self) -> Iterator[Decision]:
+        """The refusals of recipients whose requirement the milter alone keeps."""
+        for recipient in self.accepted:
+            decision = recipient.decision
+            if (
+                decision is not None
+                and decision.action is Action.REJECT
+                and recipient.asked.carried is not Requirement.REQUIRETLS
+            ):
+                yield decision
+
+    def action_in_doubt(self) -> Action:
+        """What rules demand of this message when it cannot be judged."""
+        doubtful = [
+            recipient
+            for recipient in self.accepted
+            if recipient.rule is not None
             and self.can_act(recipient)
             and rules.defers_unknown(recipient.rule, recipient.asked.carried)
-            for recipient in self.accepted
-        )
+        ]
+        if self.by_smtp:
+            return Action.DEFER if doubtful else Action.ACCEPT
+        ours = any(one.asked.carried is not Requirement.REQUIRETLS for one in doubtful)
+        return Action.REJECT if ours else Action.ACCEPT
 
     # ------------------------------------------------------------ tag, log and metrics
 
@@ -445,7 +492,7 @@ class Transaction:
 
     @property
     def all_refused(self) -> bool:
-        """Whether it ended at RCPT: it had recipients, and every one was refused."""
+        """Whether the message ended at RCPT: every recipient was refused or deferred there."""
         return bool(self.recipients) and all(recipient.gone for recipient in self.recipients)
 
     def new_parameters(self) -> str:
@@ -470,7 +517,7 @@ class Transaction:
 
     @property
     def leaves(self) -> bool:
-        """Whether it has a recipient to which the MTA does not deliver itself."""
+        """Whether the message has a recipient to which the MTA delivers by SMTP."""
         return any(not recipient.local for recipient in self.accepted)
 
     def tag(self) -> tags.Tag | None:
@@ -497,9 +544,9 @@ class Transaction:
 
 
 def _kept(address: str) -> str:
-    """What is kept of an address: all, or of an absurdly long one both ends.
+    """The address, or the beginning and the end of an absurdly long one.
 
-    The domain is at one of them, and rules are by domain.
+    The end has the domain, and rules are by domain.
     """
     if len(address) <= MAX_ADDRESS:
         return address

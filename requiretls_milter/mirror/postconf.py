@@ -92,7 +92,7 @@ LISTABLE = frozenset({"hash", "btree", "lmdb", "cdb", "dbm", "sdbm", "texthash",
 _ADAPTERS = re.compile(r"(?:(?:proxy|debug):)*")
 _LIST_SEPARATORS = ", \t\r\n"
 
-Settings = Mapping[str, str]
+Parameters = Mapping[str, str]
 Entries = tuple[tuple[str, str], ...]
 
 
@@ -113,8 +113,8 @@ class Service:
     type: str
     chroot: bool
     program: str
-    overrides: Settings = field(default_factory=dict)
-    settings: Settings = field(default_factory=dict)
+    overrides: Parameters = field(default_factory=dict)
+    settings: Parameters = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return the name that postconf uses: ``smtp/inet``."""
@@ -133,7 +133,7 @@ class Postfix:
     that Postfix sees as ``/``.
     """
 
-    settings: Settings
+    settings: Parameters
     services: tuple[Service, ...] = ()
     tables: Mapping[str, Entries | None] = field(default_factory=dict)
     own_addresses: tuple[str, ...] = ()
@@ -192,7 +192,7 @@ def split_table(item: str) -> tuple[str, str]:
     return kind, name
 
 
-def is_yes(settings: Settings, name: str) -> bool:
+def is_yes(settings: Parameters, name: str) -> bool:
     """Whether a boolean parameter exists and is ``yes``."""
     return settings.get(name, "").strip().lower() == "yes"
 
@@ -227,7 +227,7 @@ def parse_lines(text: str) -> dict[str, str]:
     return found
 
 
-def parse_services(lines: Iterable[str], overrides: Settings, compatible: bool) -> list[Service]:
+def parse_services(lines: Iterable[str], overrides: Parameters, compatible: bool) -> list[Service]:
     """Parse the services of ``postconf -M``, each with its settings of ``postconf -P``.
 
     Args:
@@ -322,13 +322,13 @@ class Postconf:
         answer = _output_if_done(self._run(self._command, "-j", "mail_version"))
         return answer is not None and answer.startswith("{")
 
-    def _settings(self, overrides: Settings | None = None) -> dict[str, str]:
+    def _settings(self, overrides: Parameters | None = None) -> dict[str, str]:
         options = [
             word for name, value in (overrides or {}).items() for word in ("-o", f"{name}={value}")
         ]
         return self._values("-x", *options, *PARAMETERS)
 
-    def _services(self, settings: Settings) -> list[Service]:
+    def _services(self, settings: Parameters) -> list[Service]:
         lines = self._values("-M").values() if self._json else self._output("-M").splitlines()
         compatible = is_compatible(settings.get("compatibility_level", ""))
         return parse_services(lines, self._values("-P"), compatible)
@@ -388,7 +388,7 @@ class Postconf:
 
     # ------------------------------------------------------------ tables
 
-    def _tables(self, all_settings: Sequence[Settings]) -> dict[str, Entries | None]:
+    def _tables(self, all_settings: Sequence[Parameters]) -> dict[str, Entries | None]:
         names = dict.fromkeys(
             item
             for settings in all_settings
@@ -430,7 +430,7 @@ class Postconf:
 
     # ------------------------------------------------------------ addresses
 
-    def _own_addresses(self, settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _own_addresses(self, settings: Parameters) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return inet_interfaces and proxy_interfaces as addresses, and the names without any."""
         local = _addresses_of_host()
         found: list[str] = []

@@ -20,7 +20,7 @@ from tomlkit.items import Table
 from requiretls_milter.config import Config
 from requiretls_milter.config.fields import transport as transport_name
 from requiretls_milter.milter.requirement import capability
-from requiretls_milter.mirror.postconf import Postfix, Service, Settings, is_yes, split_list
+from requiretls_milter.mirror.postconf import Parameters, Postfix, Service, is_yes, split_list
 from requiretls_milter.mirror.requiretls_policy import Value, mirror_policy
 from requiretls_milter.mirror.tls_policy import mirror_mta_sts, mirror_policies
 from requiretls_milter.mirror.unmirrored import CLIENT, GLOBAL, unmirrored
@@ -124,7 +124,7 @@ def mirror(postfix: Postfix) -> Mirror:
 # ---------------------------------------------------------------- one smtp(8)
 
 
-def _client(settings: Settings, postfix: Postfix) -> _Client:
+def _client(settings: Parameters, postfix: Postfix) -> _Client:
     client = _Client()
     level = _tls_level(settings, client)
     client.values["tls_security_level"] = level.value
@@ -147,7 +147,7 @@ def _client(settings: Settings, postfix: Postfix) -> _Client:
     return client
 
 
-def _tls_level(settings: Settings, client: _Client) -> TlsLevel:
+def _tls_level(settings: Parameters, client: _Client) -> TlsLevel:
     """Mirror smtp_tls_security_level, or the obsolete parameters (global_tls_level())."""
     word = settings.get("smtp_tls_security_level", "").strip().lower()
     if not word:
@@ -185,7 +185,7 @@ def _tls_level(settings: Settings, client: _Client) -> TlsLevel:
     return level
 
 
-def _no_dane(settings: Settings) -> str:
+def _no_dane(settings: Parameters) -> str:
     """Say why Postfix cannot do DANE for any domain (dane_init()); "" if it can."""
     support = settings.get("smtp_dns_support_level", "").strip().lower()
     if support != "dnssec":
@@ -200,7 +200,7 @@ def _no_dane(settings: Settings) -> str:
     return ""
 
 
-def _requiretls_policy(settings: Settings, postfix: Postfix, client: _Client) -> Value:
+def _requiretls_policy(settings: Parameters, postfix: Postfix, client: _Client) -> Value:
     if not is_yes(settings, "requiretls_enable"):
         return RequiretlsPolicy.DISABLE.value  # smtp(8) then ignores the requirement
     value, warnings = mirror_policy(
@@ -212,7 +212,7 @@ def _requiretls_policy(settings: Settings, postfix: Postfix, client: _Client) ->
     return value
 
 
-def _insecure_mx_policy(settings: Settings, client: _Client) -> str:
+def _insecure_mx_policy(settings: Parameters, client: _Client) -> str:
     word = settings.get("smtp_tls_dane_insecure_mx_policy", "dane").strip().lower()
     if word in _INSECURE_MX:
         return word
@@ -223,7 +223,7 @@ def _insecure_mx_policy(settings: Settings, client: _Client) -> str:
     return TlsLevel.MAY.value
 
 
-def _address_limit(settings: Settings, client: _Client) -> int:
+def _address_limit(settings: Parameters, client: _Client) -> int:
     text = settings.get("smtp_mx_address_limit", str(DEFAULT_ADDRESS_LIMIT)).strip()
     if not text.isdecimal():
         client.warnings.append(
@@ -234,7 +234,7 @@ def _address_limit(settings: Settings, client: _Client) -> int:
     return min(int(text), MAX_LIMIT)
 
 
-def _inet_protocols(settings: Settings, postfix: Postfix, client: _Client) -> list[str]:
+def _inet_protocols(settings: Parameters, postfix: Postfix, client: _Client) -> list[str]:
     """Mirror inet_protocols without those that this host does not have (inet_proto_init())."""
     words = split_list(settings.get("inet_protocols", "all").lower())
     wanted = ("ipv4", "ipv6") if "all" in words else tuple(words)
@@ -249,7 +249,7 @@ def _inet_protocols(settings: Settings, postfix: Postfix, client: _Client) -> li
     return ["ipv4"]
 
 
-def _address_preference(settings: Settings, client: _Client) -> str:
+def _address_preference(settings: Parameters, client: _Client) -> str:
     word = settings.get("smtp_address_preference", "").strip().lower() or AddressPreference.ANY
     if word in tuple(AddressPreference):
         return str(word)
@@ -260,7 +260,7 @@ def _address_preference(settings: Settings, client: _Client) -> str:
     return AddressPreference.ANY.value
 
 
-def _warn_of_names_and_trust(settings: Settings, level: TlsLevel, client: _Client) -> None:
+def _warn_of_names_and_trust(settings: Parameters, level: TlsLevel, client: _Client) -> None:
     """Warn if Postfix verifies certificates with other names or authorities than the probe."""
     levels = [
         level,
@@ -354,7 +354,7 @@ def _is_local(service: Service) -> bool:
     return True
 
 
-def _local_domains(main: Settings) -> tuple[list[str], list[str]]:
+def _local_domains(main: Parameters) -> tuple[list[str], list[str]]:
     """Mirror the domains that are delivered here, for mail of sendmail(1), which has no transport.
 
     There are none if transport_maps could route their mail elsewhere: local
@@ -388,7 +388,7 @@ def _local_domains(main: Settings) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(domains)), warnings
 
 
-def _carries(main: Settings) -> tuple[str, list[str]]:
+def _carries(main: Parameters) -> tuple[str, list[str]]:
     """Mirror what Postfix acts on: ``auto`` if macro v implies the same, so that upgrades count."""
     honours_no = is_yes(main, "tls_required_enable")
     warnings = []
@@ -405,7 +405,7 @@ def _carries(main: Settings) -> tuple[str, list[str]]:
     return (Capability.AUTO if by_macro is truth else truth).value, warnings
 
 
-def _domain(settings: Settings, name: str) -> tuple[str, list[str]]:
+def _domain(settings: Parameters, name: str) -> tuple[str, list[str]]:
     text = settings.get(name, "")
     try:
         return (to_alabel(text) if text else ""), []
@@ -428,7 +428,7 @@ def _content_filter_warnings(postfix: Postfix) -> Iterator[str]:
         )
 
 
-def _hints(main: Settings) -> dict[str, Any]:
+def _hints(main: Parameters) -> dict[str, Any]:
     hints: dict[str, Any] = {}
     ca_file = main.get("smtp_tls_CAfile", "")
     if ca_file and ca_file not in SYSTEM_STORES:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from requiretls_milter.mirror.postconf import Entries, Settings, is_yes, split_list, split_table
+from requiretls_milter.mirror.postconf import Entries, Parameters, is_yes, split_list, split_table
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.model import MtaSts, TlsLevel
 from requiretls_milter.syntax import tlspolicy
@@ -21,7 +21,7 @@ _NO_RULE = "forecast without these entries, so let no rule act on mail to them (
 
 
 def mirror_policies(
-    settings: Settings, tables: Mapping[str, Entries | None], no_dane: str
+    settings: Parameters, tables: Mapping[str, Entries | None], no_dane: str
 ) -> tuple[dict[str, str], list[str]]:
     """Return the value of ``tls_policy``, and warnings of what it cannot express.
 
@@ -61,7 +61,7 @@ def mirror_policies(
     return merged, warnings
 
 
-def mirror_mta_sts(settings: Settings) -> tuple[MtaSts, list[str]]:
+def mirror_mta_sts(settings: Parameters) -> tuple[MtaSts, list[str]]:
     """Return the value of ``mta_sts``, and warnings: Postfix gets MTA-STS from a policy service."""
     services = [item for item in split_list(settings.get(_MAPS, "")) if _is_service(item)]
     if not services:

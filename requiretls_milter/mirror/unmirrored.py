@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from requiretls_milter.mirror.postconf import Settings, split_list
+from requiretls_milter.mirror.postconf import Parameters, split_list
 from requiretls_milter.mirror.wording import shown
 
 
@@ -180,7 +180,7 @@ GLOBAL: tuple[Unmirrored, ...] = (
 
 
 def unmirrored(
-    known: tuple[Unmirrored, ...], settings: Settings, main: Settings | None = None
+    known: tuple[Unmirrored, ...], settings: Parameters, main: Parameters | None = None
 ) -> Iterator[str]:
     """Write a sentence for each setting that could make a forecast wrong.
 

@@ -14,8 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from requiretls_milter.bounded import BoundedMap
-from requiretls_milter.model import UNKNOWN_STATUS, Action, Reason
+from requiretls_milter.model import UNKNOWN_STATUS, Action, Outcome, Reason
 from requiretls_milter.reports import loglines
+from requiretls_milter.syntax.status import outcome_of
 
 MAX_WAITING = 200_000
 """Forecasts kept until their delivery is found, about 100 MiB; the oldest is dropped first."""
@@ -63,7 +64,7 @@ class LoggedForecast:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class LoggedDelivery:
     """A first delivery attempt as Postfix logged it; ``tls`` is "" before Postfix 3.11."""
 
     status: str
@@ -78,7 +79,7 @@ class Difference:
     queue_id: str
     recipient: str
     forecast: LoggedForecast
-    delivery: Delivery
+    delivery: LoggedDelivery
 
 
 @dataclass(slots=True)
@@ -116,7 +117,7 @@ class _Matching:
     def __init__(self) -> None:
         self._found = Audit()
         self._forecasts: BoundedMap[Key, LoggedForecast] = BoundedMap(MAX_WAITING)
-        self._deliveries: BoundedMap[Key, Delivery] = BoundedMap(MAX_EARLY)
+        self._deliveries: BoundedMap[Key, LoggedDelivery] = BoundedMap(MAX_EARLY)
 
     def add_forecast(self, key: Key, forecast: LoggedForecast) -> None:
         early = self._deliveries.pop(key)
@@ -125,7 +126,7 @@ class _Matching:
         else:
             self._found.waiting += self._forecasts.put(key, forecast)
 
-    def add_delivery(self, key: Key, delivery: Delivery) -> None:
+    def add_delivery(self, key: Key, delivery: LoggedDelivery) -> None:
         forecast = self._forecasts.pop(key)
         if forecast is not None:
             self._compare(key, forecast, delivery)
@@ -136,7 +137,7 @@ class _Matching:
         self._found.waiting += len(self._forecasts)
         return self._found
 
-    def _compare(self, key: Key, forecast: LoggedForecast, delivery: Delivery) -> None:
+    def _compare(self, key: Key, forecast: LoggedForecast, delivery: LoggedDelivery) -> None:
         result = _result(forecast, delivery)
         self._found.results[result] += 1
         if result is Result.DIFFERENT and len(self._found.differences) < MAX_DIFFERENCES:
@@ -154,7 +155,7 @@ def _forecast(line: str) -> tuple[Key, LoggedForecast] | None:
     return (queue_id, recipient.lower()), LoggedForecast(status, reason, fields.get("tls", ""))
 
 
-def _delivery(line: str) -> tuple[Key, Delivery] | None:
+def _delivery(line: str) -> tuple[Key, LoggedDelivery] | None:
     match = _DELIVERY.search(line) if ": to=<" in line else None
     if match is None or match["said"].startswith(_NO_ATTEMPT):
         return None
@@ -164,19 +165,21 @@ def _delivery(line: str) -> tuple[Key, Delivery] | None:
     tls = _TLS.search(match["rest"])
     # The milter saw the address before Postfix expanded an alias.
     recipient = match["orig_to"] or match["to"]
-    delivery = Delivery(status[1], tls[1] if tls else "", match["said"])
+    delivery = LoggedDelivery(status[1], tls[1] if tls else "", match["said"])
     return (match["queue_id"], recipient.lower()), delivery
 
 
-def _result(forecast: LoggedForecast, delivery: Delivery) -> Result:
+def _result(forecast: LoggedForecast, delivery: LoggedDelivery) -> Result:
     if forecast.status == UNKNOWN_STATUS:
         return Result.UNKNOWN
-    success = forecast.status.startswith("2.")
+    success = outcome_of(forecast.status) is Outcome.DELIVER
     if success and _LATER.search(delivery.said):
         return Result.LATER
     # Which code of class 2 reports a success is the server's choice.
     same_status = (
-        delivery.status.startswith("2.") if success else delivery.status == forecast.status
+        outcome_of(delivery.status) is Outcome.DELIVER
+        if success
+        else delivery.status == forecast.status
     )
     same_tls = not forecast.tls or not delivery.tls or forecast.tls == delivery.tls
     return Result.EQUAL if same_status and same_tls else Result.DIFFERENT

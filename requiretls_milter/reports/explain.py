@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from requiretls_milter.config import Config
-from requiretls_milter.config.lines import Path, table_path
+from requiretls_milter.config.lines import KeyPath, table_path
 from requiretls_milter.config.text import value_text
 from requiretls_milter.milter.hop import from_macros
 from requiretls_milter.model import EnforceFor, HopKind, Mode, NextHop
@@ -66,7 +66,7 @@ def _domain(text: str) -> str:
 
 
 def to_text(
-    explanation: Explanation, lines: Mapping[Path, int], *, width: int | None = None
+    explanation: Explanation, lines: Mapping[KeyPath, int], *, width: int | None = None
 ) -> str:
     """Word the explanation for people.
 
@@ -94,7 +94,7 @@ def to_text(
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def _where(origin: Origin, key: str, lines: Mapping[Path, int]) -> str:
+def _where(origin: Origin, key: str, lines: Mapping[KeyPath, int]) -> str:
     table = f"[{origin.table}]"
     line = lines.get((*table_path(table), key))
     if line is not None:
@@ -102,7 +102,7 @@ def _where(origin: Origin, key: str, lines: Mapping[Path, int]) -> str:
     return f"{table}, default" if origin.table == "rules" else table
 
 
-def _precedence(explanation: Explanation, lines: Mapping[Path, int]) -> Iterator[str]:
+def _precedence(explanation: Explanation, lines: Mapping[KeyPath, int]) -> Iterator[str]:
     """List the tables that match, with those of their values that a stronger table overrides."""
     yield ""
     if not explanation.matching:

@@ -43,7 +43,7 @@ _log = log.get_logger("supervisor")
 
 
 @dataclass(slots=True)
-class _Pending:
+class _Unacknowledged:
     """A configuration that not every child has acknowledged.
 
     Attributes:
@@ -89,7 +89,7 @@ class Reloader:
         self._changed = changed
         self._last_generation = 1
         self._requested = False
-        self._pending: _Pending | None = None
+        self._pending: _Unacknowledged | None = None
         self._succeeded = True
         self._succeeded_at = time.time()
 
@@ -136,13 +136,13 @@ class Reloader:
         for key in fixed:
             _log.warning("needs_restart", key=key)
         self._last_generation += 1
-        self._pending = _Pending(
+        self._pending = _Unacknowledged(
             _with_old(config, self.config, fixed), self._last_generation, now + RELOAD_TIMEOUT
         )
         if self._children.engine is not None:
             self._hand_over(self._children.engine, self._pending)
 
-    def _hand_over(self, child: Child, pending: _Pending) -> None:
+    def _hand_over(self, child: Child, pending: _Unacknowledged) -> None:
         child.send(
             "config",
             generation=pending.generation,

@@ -1,11 +1,10 @@
 """The supervisor: one loop that waits for signals, children and time.
 
 It opens the milter's socket, forks the engine and the workers, replaces those that
-die and tells systemd how the service is. It has no threads and knows no network. What
-happens to the service as a whole is told in the package's docstring; here is the
-loop, and what it does at each turn. Reload (:mod:`.reload`), drain (:mod:`.drain`) and
-restarts (:mod:`.restarts`) are state machines of their own, to which the loop gives
-the time.
+die and reports to systemd. It has no threads and uses no network. The docstring of the
+package tells what happens to the service as a whole; this module has the loop, and what
+it does at each turn. Reload (:mod:`.reload`), drain (:mod:`.drain`) and restarts
+(:mod:`.restarts`) are state machines of their own, to which the loop passes the time.
 
 Log lines, with keys that stay as they are: ``event=started``, ``event=ready``,
 ``event=died``, ``event=killed`` and ``event=ended`` (with ``child``), ``event=serving``,
@@ -90,10 +89,10 @@ def run(config_path: Path | None) -> int:
 
 
 def _locked(engine_socket: str) -> IO[bytes]:
-    """Open and lock the file that says: this engine socket has a service.
+    """Open and lock the file that keeps a second instance away from this engine socket.
 
-    It is never removed: an instance that removed it could remove that of its
-    successor.
+    The file is never removed: an instance that removes it at its end could remove the file
+    that the next instance has already locked.
 
     Raises:
         SocketError: another instance holds it, or it cannot be made.
@@ -121,9 +120,9 @@ class Supervisor:
     """One service; :meth:`run` once.
 
     Args:
-        config_path: to be read again at a reload.
-        config: what it holds now.
-        notifier: systemd, if it is there.
+        config_path: the file that is read again at a reload.
+        config: what the file holds now.
+        notifier: sends messages to systemd, if systemd started the service.
         listener: the milter's socket, open.
         lock: the open lock file, which children must not keep.
     """
@@ -233,8 +232,8 @@ class Supervisor:
                 self._incarnation,
                 selector=self._selector,
                 listener=self._listener,
-                # A child that kept a sibling's line open would keep it from ending when
-                # the supervisor dies.
+                # A child that kept the supervisor's end of a sibling's channel open would keep
+                # that sibling from noticing the death of the supervisor.
                 to_close=[
                     *self._children,
                     self._selector,
@@ -273,7 +272,7 @@ class Supervisor:
             case "draining":
                 child.draining = True
             case "failed":
-                # Once the service has been up, another attempt of the engine may succeed.
+                # At the first start this ends the service. Later the engine is started again.
                 if not self._was_ready:
                     _log.error("cannot_start", error=str(message["error"]))
                     self._exit = EXIT_FAILURE
@@ -284,7 +283,7 @@ class Supervisor:
         for child in self._children:
             code = child.reap()
             if code is not None:
-                self._receive(child)  # its last messages may still be in the line
+                self._receive(child)  # its last messages may still be in the channel
                 child.disconnect()
                 self._children.remove(child)
                 self._died(child, code)
@@ -307,12 +306,12 @@ class Supervisor:
             self._reload.engine_died()
 
     def _kill(self, child: Child, reason: str) -> None:
-        """End a child that is of no use; it is replaced like any that dies."""
+        """Kill a child that no longer works; it is replaced like any child that dies."""
         _log.error("killed", child=child.name, pid=child.pid, reason=reason)
         child.kill()
 
     def _tell_engine(self) -> None:
-        """Send the engine what only the supervisor knows, to be shown as metrics."""
+        """Send the engine what only the supervisor knows; the engine shows it as metrics."""
         if self._children.engine is not None:
             self._children.engine.send(
                 "supervisor",

@@ -40,6 +40,9 @@ OVERHEAD = 128
 CLOCK_SKEW = 300.0
 """Seconds by which a record may be from the future: the clocks of a fleet differ a little."""
 
+SWEEP_INTERVAL = 60.0
+"""Seconds between two sweeps for records whose time is over."""
+
 LONGEST = 366 * 86_400.0
 """Seconds that a record is good at most: RFC 8461 section 3.2 allows a policy a year."""
 

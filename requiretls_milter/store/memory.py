@@ -7,6 +7,7 @@ from requiretls_milter.store.base import (
     MAX_BYTES,
     MAX_LISTED,
     MAX_RECORDS,
+    SWEEP_INTERVAL,
     Listed,
     Record,
     StoreKind,
@@ -14,9 +15,6 @@ from requiretls_milter.store.base import (
     size,
 )
 from requiretls_milter.telemetry.counting import Counters
-
-SWEEP_INTERVAL = 60.0
-"""Seconds between two sweeps for records whose time is over, when room is needed."""
 
 
 class MemoryStore:

@@ -28,6 +28,7 @@ from requiretls_milter.store.base import (
     MAX_BYTES,
     MAX_LISTED,
     MAX_RECORDS,
+    SWEEP_INTERVAL,
     Change,
     Record,
     StoreDataError,
@@ -73,9 +74,6 @@ BUSY_WAIT = 0.5
 
 MAX_QUEUED = 64
 """Operations that wait for the disk; more are refused at once."""
-
-SWEEP_INTERVAL = 60.0
-"""Seconds between two sweeps for records whose time is over."""
 
 SWEEP_GRACE = 86_400.0
 """Seconds for which they stay nevertheless: a clock that is ahead for an hour loses nothing."""

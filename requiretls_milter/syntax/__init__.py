@@ -1,9 +1,9 @@
 """Strings of strangers and of Postfix become values: one notation, one module. Pure.
 
-Much of what this program reads was written by somebody else: an envelope address by a sender, a
-host name by the publisher of a DNS record, a reply by a server, a next hop by Postfix, a socket
-by the operator. Each notation is read here, once, by a function that takes any text, asks no
-network, and returns a value or raises an error whose message a person can act on. Everything
+Much of what this program reads comes from outside: an envelope address from a sender, a host name
+from the publisher of a DNS record, a reply from a server, a next hop from Postfix, a socket from
+the operator. Each notation is read here, once, by a function that takes any text, asks no
+network, and returns a value or raises an error that tells a person what to change. Everything
 else in the program handles the values.
 
 - ``text``: foreign text made fit for a log line, a reply, a header field or a terminal.

@@ -15,9 +15,6 @@ from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.syntax.names import is_address, to_alabel
 from requiretls_milter.syntax.text import quoted
 
-SMTP_PORT = 25
-"""RFC 5321 section 4.5.4.2."""
-
 DNS_PORT = 53
 """RFC 1035 section 4.2."""
 
@@ -87,11 +84,12 @@ def _port(text: str) -> int:
     return port
 
 
-def _without_brackets(text: str) -> str:
+def without_brackets(text: str) -> str:
+    """*text* without the brackets around all of it, if it has them."""
     return text[1:-1] if text.startswith("[") and text.endswith("]") else text
 
 
-def _in_brackets(host: str) -> str:
+def in_brackets(host: str) -> str:
     """*host* in the form that it has before a port."""
     return f"[{host}]" if ":" in host else host
 
@@ -107,7 +105,7 @@ class Endpoint(NamedTuple):
 
     def __str__(self) -> str:
         """``192.0.2.1:53`` or ``[2001:db8::1]:53``."""
-        return f"{_in_brackets(self.address)}:{self.port}"
+        return f"{in_brackets(self.address)}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:
@@ -130,11 +128,11 @@ def parse_endpoint(text: str, default_port: int = 0) -> Endpoint:
     Raises:
         EndpointError: *text* is neither.
     """
-    alone = _without_brackets(text)
+    alone = without_brackets(text)
     if default_port and is_address(alone):
         return Endpoint(str(ipaddress.ip_address(alone)), default_port)
     host, _, port = text.rpartition(":")
-    bare = _without_brackets(host)
+    bare = without_brackets(host)
     if not is_address(bare) or (":" in bare and bare == host):
         wanted = "ADDRESS, ADDRESS:PORT" if default_port else "ADDRESS:PORT"
         raise EndpointError(f"expected {wanted} or [IPV6ADDRESS]:PORT, got the text {quoted(text)}")
@@ -176,7 +174,7 @@ class MilterSocket(NamedTuple):
         """The form that libmilter takes (smfi_setconn)."""
         if self.family == "unix":
             return f"unix:{self.path}"
-        return f"{self.family}:{self.port}@{_in_brackets(self.host)}"
+        return f"{self.family}:{self.port}@{in_brackets(self.host)}"
 
 
 def parse_milter_socket(text: str) -> MilterSocket:
@@ -200,7 +198,7 @@ def parse_milter_socket(text: str) -> MilterSocket:
             f"expected unix:/PATH, inet:PORT@HOST or inet6:PORT@HOST, got the text {quoted(text)}"
         )
     number = _port(port)
-    bare = _without_brackets(host)
+    bare = without_brackets(host)
     if not is_address(bare):
         return MilterSocket(family, host=to_alabel(host), port=number)
     address = ipaddress.ip_address(bare)

@@ -34,6 +34,9 @@ MAX_LABEL = 63
 MAX_TEXT = 1024
 """Characters of a name or next hop, beyond which it is refused: IDNA is slower than linear."""
 
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?", re.ASCII)
 
 

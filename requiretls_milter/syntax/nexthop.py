@@ -15,8 +15,8 @@ import re
 import socket
 
 from requiretls_milter.errors import RequiretlsMilterError
-from requiretls_milter.model import HopKind, NextHop
-from requiretls_milter.syntax.endpoint import MAX_PORT, SMTP_PORT, port_number
+from requiretls_milter.model import SMTP_PORT, HopKind, NextHop
+from requiretls_milter.syntax.endpoint import MAX_PORT, port_number
 from requiretls_milter.syntax.names import (
     MAX_TEXT,
     DomainNameError,
@@ -31,8 +31,10 @@ KNOWN_PORTS = {"smtp": SMTP_PORT, "submission": 587, "submissions": 465, "smtps"
 LOCAL = NextHop(HopKind.LOCAL, "")
 """The MTA delivers the message itself, without SMTP."""
 
+SEPARATOR = re.compile(r"[,\s]+")
+"""What separates the next hops of a list (Postfix 3.5 and later)."""
+
 _SERVICE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?", re.ASCII)
-_LIST = re.compile(r"[,\s]+")
 _FURTHER_HOSTS = re.compile(r"[A-Za-z0-9_.:\[\]-]+", re.ASCII)
 _UNUSABLE = re.compile(r"[\x00-\x20\x7f]")
 
@@ -54,7 +56,7 @@ def parse(text: str) -> NextHop:
     if len(text) > MAX_TEXT:
         raise NextHopError(f"a next hop of {len(text)} characters: at most {MAX_TEXT}")
     stripped = text.strip()
-    if _LIST.search(stripped):
+    if SEPARATOR.search(stripped):
         raise NextHopError(f"{quoted(text)} is a list of next hops, or not a next hop: give one")
     if not stripped:
         raise NextHopError("an empty next hop")

@@ -20,6 +20,7 @@ NO_SERVER_LEFT = "4.3.0"  # no server was tried, and nothing else gave a reason
 PROTOCOL_ERROR = "5.5.0"  # a reply that is not an SMTP reply
 ENCRYPTION_NEEDED = "5.7.10"  # RFC 8689 section 4.2.1
 REQUIRETLS_NEEDED = "5.7.30"  # RFC 8689 section 4.2.1 (R12)
+REFUSED = "5.7.1"  # by a policy of this system (RFC 3463 section 3.8)
 POLICY_TEMPORARY = "4.7.0"
 TLS_NOT_OFFERED = "4.7.4"
 TLS_NOT_ESTABLISHED = "4.7.5"
@@ -69,6 +70,11 @@ def outcome_of(status: str) -> Outcome:
 def as_temporary(status: str) -> str:
     """The temporary status with the same detail: 4.7.30 for 5.7.30 (RFC 3463 section 2)."""
     return f"4.{status.partition('.')[2]}"
+
+
+def as_permanent(status: str) -> str:
+    """The permanent status with the same detail: 5.7.30 for 4.7.30 (RFC 3463 section 2)."""
+    return f"5.{status.partition('.')[2]}"
 
 
 def severity(status: str) -> int:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.model import (
+    OTHER_DOMAIN,
     UNKNOWN_STATUS,
     Action,
     Feature,
@@ -25,7 +26,6 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.syntax import status as codes
 from requiretls_milter.telemetry.labels import (
-    OTHER,
     OTHER_PERMANENT,
     OTHER_TEMPORARY,
     STATUSES,
@@ -92,7 +92,7 @@ class Metric:
         if self.start is not None:
             yield from self.start
             return
-        configured = (*dict.fromkeys(domains), OTHER)
+        configured = (*dict.fromkeys(domains), OTHER_DOMAIN)
         yield from itertools.product(
             *(configured if values is None else values for _, values in self.labels)
         )
@@ -111,7 +111,7 @@ class Metric:
         counted = []
         for (name, values), value in zip(self.labels, labels, strict=True):
             if values is None:
-                counted.append(str(value) if value in domains else OTHER)
+                counted.append(str(value) if value in domains else OTHER_DOMAIN)
             elif values is STATUSES:
                 counted.append(status_label(value))
             elif value in values:

@@ -17,9 +17,6 @@ from requiretls_milter.syntax.status import FORECAST_STATUSES, SUCCESS
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
 
-OTHER = "other"
-"""A domain for which no rule is configured."""
-
 OTHER_TEMPORARY = "4.other"
 OTHER_PERMANENT = "5.other"
 
@@ -39,7 +36,7 @@ def status_label(status: str) -> str:
 
 
 def configured_domains(config: Config) -> tuple[str, ...]:
-    """The label ``domain``: the keys of recipient and next-hop rules; :data:`OTHER` besides."""
+    """The label ``domain``: the keys of recipient and next-hop rules; ``OTHER_DOMAIN`` besides."""
     return tuple(dict.fromkeys([*config.rules.recipient, *config.rules.nexthop]))
 
 
@@ -148,6 +145,7 @@ class Bound(enum.StrEnum):
 
     CALLBACKS = "callbacks"
     QUESTIONS = "questions"
+    TAGS = "tags"
     FORECAST_CACHE = "forecast_cache"
     GATHERINGS = "gatherings"
     FLIGHTS = "flights"

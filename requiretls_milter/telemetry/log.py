@@ -118,7 +118,7 @@ def stderr_is_journal() -> bool:
         return False
 
 
-def printable(value: object, limit: int = MAX_VALUE) -> str:
+def loggable(value: object, limit: int = MAX_VALUE) -> str:
     """``value`` as printable ASCII on one line, at most ``limit`` characters (R62)."""
     text = value if isinstance(value, str) else str(value)
     text = bounded(text, limit)
@@ -191,11 +191,11 @@ def printable_event(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutable
     """Make every key and value of an event printable and bounded (R62); a structlog processor."""
     safe: dict[str, Any] = {}
     for key, value in list(event.items())[:MAX_KEYS]:
-        name = printable(key, 64).replace(" ", "_").replace("=", "_") or "_"
+        name = loggable(key, 64).replace(" ", "_").replace("=", "_") or "_"
         if value is None or isinstance(value, bool | int | float):
             safe[name] = value
         elif key == "exception":
-            safe[name] = printable(str(value)[-MAX_TRACEBACK:], MAX_TRACEBACK)
+            safe[name] = loggable(str(value)[-MAX_TRACEBACK:], MAX_TRACEBACK)
         else:
-            safe[name] = printable(value)
+            safe[name] = loggable(value)
     return safe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -176,14 +177,22 @@ def make(one: Case, host: str, domain: str) -> Made:
     )
     makes = (leaf, *one.issuers)
     ders = [
-        issue(item, makes[i + 1] if i + 1 < len(makes) else None, sha1=one.sha1 and i == 0)
+        _issue(item, makes[i + 1] if i + 1 < len(makes) else None, sha1=one.sha1 and i == 0)
         for i, item in enumerate(makes)
     ]
     if one.former is not None:
-        ders.append(issue(one.former, one.issuers[1]))
-    stranger = issue(Make("Stranger", 50, ca=True), None)
+        ders.append(_issue(one.former, one.issuers[1]))
+    stranger = _issue(Make("Stranger", 50, ca=True), None)
     shown = [ders[0], *(stranger if number < 0 else ders[number] for number in one.sent)]
     return Made(_private(leaf.key) + _pem(shown), tuple(_record(words, ders) for words in one.tlsa))
+
+
+_TODAY = time.time()
+"""The lab's tools verify by the clock."""
+
+
+def _issue(make: Make, issuer: Make | None, *, sha1: bool = False) -> bytes:
+    return issue(make, issuer, sha1=sha1, now=_TODAY)
 
 
 def _private(number: int) -> bytes:
@@ -192,7 +201,7 @@ def _private(number: int) -> bytes:
 
 def trusted() -> bytes:
     """The root that clients trust, and before it what it was until it was renewed, as PEM."""
-    return _pem([issue(replace(ROOT, valid="past"), None), issue(ROOT, None)])
+    return _pem([_issue(replace(ROOT, valid="past"), None), _issue(ROOT, None)])
 
 
 def _pem(ders: Sequence[bytes]) -> bytes:

@@ -12,6 +12,7 @@ MAIL = (
     "test_crash",
     "test_fault_matrix",
     "test_hostile_input",
+    "test_local_mail",
     "test_main_path",
     "test_milter_faults",
     "test_recipe_",

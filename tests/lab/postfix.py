@@ -184,7 +184,7 @@ class Postfix:
     def _reloaded_services(self) -> set[int]:
         """The services that mail which comes now should find with the new configuration."""
         names = ("smtpd", "trivial-rewrite", "cleanup", "qmgr")
-        return {pid for name in names for pid in self._processes(name)}
+        return {pid for name in names for pid in self.processes(name)}
 
     def _started(self) -> bool:
         """Whether it accepts connections, and survives a SIGHUP: master minds signals last."""
@@ -195,7 +195,7 @@ class Postfix:
     def _reloads(self) -> int:
         return sum(1 for _ in self.log.grep(r"postfix/master\[\d+\]: reload "))
 
-    def _processes(self, name: str) -> set[int]:
+    def processes(self, name: str) -> set[int]:
         """The running services of this instance by that name; all work in its queue directory."""
         found = set()
         for path in Path("/proc").iterdir():

@@ -273,6 +273,19 @@ class Sendmail:
             check=False,
         )
 
+    def submit(self, arguments: Sequence[str], text: str) -> str:
+        """Run sendmail(1) with the daemon's configuration; what it prints."""
+        done = subprocess.run(
+            ["chroot", str(self.root), PROGRAM, "-Am", *arguments],
+            input=text,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.stdout
+
     def mailbox(self, user: str = LOCAL_USER) -> str:
         """A local user's mail."""
         try:

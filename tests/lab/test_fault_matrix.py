@@ -43,6 +43,7 @@ from tests.support.authority import RSA_16384, with_a_mebibyte
 from tests.support.faultmatrix import ROWS
 from tests.support.pki import spki
 from tests.support.scenario import Domain, Mx, Scenario, Server, Sts
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.lab
 
@@ -471,13 +472,19 @@ def send(lab: Lab, milter: Milter, fault: Fault, server: HostileServer | None) -
         ended = time.monotonic() - began
     line = milter.recipient(accepted.queue_id)
     deliveries = lab.deliveries(accepted.queue_id, timeout=120)
-    if server is None:
-        hosts = {host.address for host in lab.hosts(fault.scenario)} | {lab.hosts(GOOD)[0].address}
-        arrived = [text for host in hosts for item in lab.sessions(host) for text in item.messages]
-    else:
-        arrived = [visit.message.decode("latin-1") for visit in server.visits]
-    mine = [text for text in arrived if f"\nSubject: {fault.name}\n" in text]
-    return Happened(Reply(code, text.decode()), waited, ended, line, deliveries, mine)
+    hosts = {host.address for host in lab.hosts(fault.scenario)} | {lab.hosts(GOOD)[0].address}
+
+    def arrived() -> list[str]:
+        if server is None:
+            found = [text for host in hosts for one in lab.sessions(host) for text in one.messages]
+        else:
+            found = [visit.message.decode("latin-1") for visit in server.visits]
+        return [text for text in found if f"\nSubject: {fault.name}\n" in text]
+
+    # A server tells of its session when it has ended, which is after Postfix has its reply.
+    if any(delivery.status == "sent" for delivery in deliveries):
+        eventually(arrived, f"{fault.name!r} arrives")
+    return Happened(Reply(code, text.decode()), waited, ended, line, deliveries, arrived())
 
 
 @pytest.fixture(scope="module")

@@ -516,7 +516,9 @@ def test_a_header_field_that_asks_refuses_the_message_at_its_end(lab: Lab) -> No
     assert refused.value.reply.text.startswith("5.7.30 REQUIRETLS cannot be honoured for ")
 
 
-def test_at_the_end_a_message_passes_for_whom_it_can_be_delivered(lab: Lab, milter: Milter) -> None:
+def test_at_the_end_a_message_passes_for_the_recipients_it_can_be_delivered_to(
+    lab: Lab, milter: Milter
+) -> None:
     """Postfix bounces the other recipient: the milter never removes one."""
     field = "Require-TLS-ESMTP: yes"
     sent = send(lab, at(REJECTS), at(GOOD), asks=(), headers=[field])

@@ -452,7 +452,7 @@ def test_an_engine_killed_while_rcpt_waits_defers_where_only_the_milter_enforces
 
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("action", ["tempfail", "accept"])
-def test_with_the_supervisor_killed_nobody_keeps_the_socket(
+def test_with_the_supervisor_killed_no_process_keeps_the_socket(
     lab: Lab, start: Start, action: str, moment: str
 ) -> None:
     milter = start(action)
@@ -568,7 +568,7 @@ def test_an_engine_that_hangs_costs_no_more_than_the_configured_wait(
     assert milter.metric("process_restarts_total") == 0
 
 
-def test_a_next_hop_that_hangs_makes_nobody_wait_longer_than_configured(
+def test_a_next_hop_that_hangs_makes_no_client_wait_longer_than_configured(
     lab: Lab, start: Start
 ) -> None:
     milter = start()

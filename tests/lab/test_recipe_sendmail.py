@@ -150,6 +150,15 @@ def test_a_refusal_at_rcpt_is_seen_by_the_client(site: Site[Sendmail]) -> None:
     )
 
 
+def test_what_sendmail_sends_without_smtp_goes_past_every_milter(site: Site[Sendmail]) -> None:
+    """``sendmail -Am``, which submit.cf is there to avoid."""
+    before = len(site.milter.events("recipient"))
+    name = subject(site, "past")
+    site.mta.submit(["-f", "a@x.test", site.rcpt(UNSIGNED)], f"Subject: {name}\n\nhello\n")
+    site.arrival(UNSIGNED, name)
+    assert len(site.milter.events("recipient")) == before
+
+
 @pytest.mark.parametrize("item", [DEFERRED, NO_TLS], ids=["mode defer", "mode reject"])
 def test_what_would_not_be_verified_is_deferred_at_rcpt(
     site: Site[Sendmail], item: Scenario
@@ -160,7 +169,7 @@ def test_what_would_not_be_verified_is_deferred_at_rcpt(
     assert refused.reply.text.startswith("4.7.4 REQUIRETLS cannot be honoured now")
 
 
-def test_an_mx_that_nobody_vouches_for_is_refused_at_rcpt(site: Site[Sendmail]) -> None:
+def test_an_mx_without_a_signature_or_policy_is_refused_at_rcpt(site: Site[Sendmail]) -> None:
     refused = site.refusal(site.rcpt(UNSIGNED))
     assert (refused.stage, refused.reply.code) == ("rcpt", 550)
     assert refused.reply.text == (

@@ -6,6 +6,7 @@ import ast
 import functools
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,11 +64,43 @@ def test_the_layers_on_the_page_are_those_that_are_checked() -> None:
 
 
 def test_each_exception_is_in_the_table() -> None:
-    table = page("development.md").partition("| exception |")[2].partition("\n\n")[0]
-    shown = set(re.findall(r"`(\w+)`", table))
+    shown = dict(exceptions())
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 bases = " ".join(map(ast.unparse, node.bases))
-                if re.search(r"RequiretlsMilterError|\w*Error\b|\bException\b", bases):
-                    assert node.name in shown | {"RequiretlsMilterError"}, path
+                if re.search(r"Error\b|\bException\b", bases) and path.name != "errors.py":
+                    where = str(path.relative_to(PACKAGE))
+                    assert node.name in shown, where
+                    assert where.startswith(shown[node.name]), node.name
+                    assert re.match("RequiretlsMilterError|StoreError", bases), node.name
+
+
+def exceptions() -> Iterator[tuple[str, str]]:
+    """Each exception that the page tells of, with the place that follows its name."""
+    table = page("development.md").partition("| exception |")[2].partition("\n\n")[0]
+    for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE):
+        place = ""
+        for token in reversed(re.findall(r"`([\w./]+)`", cell)):
+            if re.search(r"\W", token):
+                place = token
+            else:
+                yield token, place
+
+
+OF_A_WHOLE_PLACE = {"syntax/test_limits", "forecast/test_clauses", "forecast/test_oracle"}
+"""Unit tests whose subject is all of a place, not a module of it."""
+
+
+def test_each_unit_test_is_named_for_the_module_that_it_tests() -> None:
+    """``test_probe.py``, or ``test_probe_faults.py`` for one side of it; rules/ is for rules.py."""
+    below = REPOSITORY / "tests/unit"
+    for path in below.rglob("test_*.py"):
+        place = path.parent.relative_to(below)
+        modules = {item.stem for item in (PACKAGE / place).glob("*.py")}
+        named = path.stem.removeprefix("test_")
+        assert (
+            any(f"{named}_".startswith(f"{module}_") for module in modules)
+            or str(place / path.stem) in OF_A_WHOLE_PLACE
+            or (PACKAGE / f"{place}.py").exists()
+        ), path

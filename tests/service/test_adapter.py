@@ -220,6 +220,57 @@ def test_mail_of_the_pickup_service_has_no_macros_and_its_field_asks(serve: Serv
     assert milter.asked == ["example.org  requiretls requiretls"]
 
 
+POSTFIX_3_7 = {**POSTFIX_3_11, "v": "Postfix 3.7.11"}
+REQUIRED = '[rules]\nmode = "reject"\nrequire = true\n'
+
+
+@pytest.mark.parametrize("recipients", [[BOB], [BOB, "<c@example.com>"]])
+def test_mail_of_the_pickup_service_is_refused_at_its_end_and_not_at_rcpt(
+    serve: Serve, recipients: list[str]
+) -> None:
+    milter = serve(REQUIRED + "[milter]\nheaders_only_bounces = true\n", SCRIPT)
+    with milter.client(POSTFIX_3_7) as client:
+        client.by_smtp = False
+        outcome = client.message("a@x.test", recipients, mailer=None)
+        assert replies(outcome) == ["continue"] * len(recipients)
+        assert outcome.end is not None
+        assert outcome.end.text == NOT_OFFERED_REPLY
+        # Postfix makes the bounce itself, at once
+        (edit,) = outcome.edits
+        assert (edit.kind, edit.value.rstrip("\0").split("\0")) == ("e", ["a@x.test", "RET=HDRS"])
+    lines = milter.wait_for_event("recipient", len(recipients))
+    assert [line["action"] for line in lines] == ["reject"] * len(recipients)
+
+
+@pytest.mark.parametrize("domain", ["example.net", "never.test", "unheard.test"])
+def test_mail_of_the_pickup_service_is_never_deferred(serve: Serve, domain: str) -> None:
+    wait = 'decide_wait = 0.2\non_temporary = "defer"\n'
+    milter = serve(REQUIRED + wait, SCRIPT)
+    with milter.client(POSTFIX_3_7) as client:
+        client.by_smtp = False
+        outcome = client.message("a@x.test", [f"u@{domain}"], mailer=None)
+        assert outcome.end is not None
+        assert outcome.end.text.startswith("550 5.7.")
+
+
+@pytest.mark.parametrize(("macros", "refused"), [(POSTFIX_3_7, True), (POSTFIX_3_11, False)])
+def test_a_failure_of_ours_never_defers_mail_of_the_pickup_service(
+    serve: Serve, macros: dict[str, str], refused: bool
+) -> None:
+    for method in ("decide_message", "add_recipient"):
+        milter = serve('[rules]\nmode = "reject"\n', SCRIPT, sabotage=method)
+        with milter.client(macros) as client:
+            client.by_smtp = False
+            outcome = client.message(
+                "a@x.test", ["c@example.com"], fields=[("Require-TLS-ESMTP", " yes")], mailer=None
+            )
+            assert replies(outcome) == ["continue"]
+            assert outcome.end is not None
+            expected = refused and method == "decide_message"
+            assert outcome.end.text.startswith("550 5.3.0 " if expected else "")
+            assert outcome.end.passed is not expected
+
+
 def test_sendmails_macros_are_understood(serve: Serve) -> None:
     milter = serve("", SCRIPT)
     with milter.client(SENDMAIL) as client:
@@ -284,11 +335,78 @@ def test_r63_forged_tags_are_removed_in_every_mode(serve: Serve, config: str) ->
         assert [edit.value for edit in outcome.edits] == ["", ""]
 
 
-def test_r63_five_thousand_forged_tags_are_removed(serve: Serve) -> None:
+def test_r63_a_hundred_forged_tags_are_removed(serve: Serve) -> None:
     with serve().client() as client:
-        fields = [("X-RequireTLS", " f")] * 5000
+        fields = [("X-RequireTLS", " f")] * 100
         outcome = client.message(SENDER, [BOB], fields=fields)
         assert len(edited(fields, outcome.edits)) == 1  # the MTA's own Received
+
+
+TOO_MANY = "550 5.7.1 more than 100 header fields X-RequireTLS: only this system writes them"
+
+
+@pytest.mark.parametrize("copies", [101, 5000])
+@pytest.mark.parametrize("sender", [SENDER, "<>"])
+@pytest.mark.parametrize("parameters", [(), REQUIRETLS])
+@pytest.mark.parametrize("config", ['[rules]\nmode = "off"\n', "", REJECT])
+def test_a_message_with_more_forged_tags_is_refused_in_every_mode(
+    serve: Serve, config: str, parameters: tuple[str, ...], sender: str, copies: int
+) -> None:
+    """The MTA is asked to change nothing of it; a bounce does not have that many either."""
+    milter = serve(config, SCRIPT)
+    fields = [("X-RequireTLS", " f")] * copies
+    with milter.client() as client:
+        outcome = client.message(sender, ["<c@example.com>"], parameters=parameters, fields=fields)
+        assert outcome.end is not None
+        assert (outcome.end.text, outcome.edits) == (TOO_MANY, [])
+        assert client.message(SENDER, ["<c@example.com>"]).end == CONTINUE
+    (line,) = milter.wait_for_event("message")
+    assert (line["action"], line["tags_removed"]) == ("reject", copies)
+    totals = eventually(lambda: "saturated_total{tags}" in milter.totals() and milter.totals())
+    assert totals["saturated_total{tags}"] == 1
+    asked = "requiretls" if parameters else "none"
+    counted = totals.get(f"recipients_total{{{asked},reject}}", 0)
+    assert counted == (0 if "off" in config else 1)
+
+
+def test_how_many_forged_tags_are_removed_is_the_operators_choice(serve: Serve) -> None:
+    with serve("[limits]\ntags = 3\n").client() as client:
+        for copies in (3, 4):
+            outcome = client.message(SENDER, [BOB], fields=[("X-RequireTLS", " f")] * copies)
+            assert outcome.end is not None
+            assert outcome.end.passed is (copies == 3)
+
+
+def test_mail_of_the_pickup_service_with_too_many_forged_tags_is_refused_too(serve: Serve) -> None:
+    """Postfix bounces it; deferred, it would stay in maildrop for ever."""
+    with serve().client(POSTFIX_3_7) as client:
+        client.by_smtp = False
+        fields = [("X-RequireTLS", " f")] * 101
+        outcome = client.message("a@x.test", ["bob@example.org"], fields=fields, mailer=None)
+        assert outcome.end is not None
+        assert outcome.end.text == TOO_MANY
+
+
+@pytest.mark.parametrize("macros", [POSTFIX_3_11, SENDMAIL])
+def test_what_the_mta_is_asked_to_change_is_bounded_whatever_a_stranger_sends(
+    serve: Serve, macros: dict[str, str]
+) -> None:
+    """A deletion for each tag up to the limit, one field, one change of the sender."""
+    options = '[milter]\nheaders_only_bounces = true\nenvid_mark = "REQUIRETLS"\n'
+    many = [f"X{n}={'y' * 900}" for n in range(40)] + ["ENVID=" + "e" * 900, "BY=" + "9" * 900]
+    fields = [("X-RequireTLS", " f" * 30_000)] * 100 + [("TLS-Required", " x")] * 2000
+    with serve(options + "[rules]\nrequire = true\n", SCRIPT).client(macros) as client:
+        client.mail(SENDER, *many)
+        for number in range(1000):
+            client.rcpt(f"<u{number}@d{number}.example>")
+        for name, value in fields:
+            client.header(name, value)
+        client.eoh()
+        assert client.eom() == CONTINUE
+        kinds = [edit.kind for edit in client.edits]
+        assert [kinds.count(kind) for kind in ("change", "insert", "e")] == [100, 1, 1]
+        assert len(kinds) == 102
+        assert all(len(edit.value) < 1000 for edit in client.edits)
 
 
 # ---------------------------------------------------------------- refusing
@@ -549,7 +667,7 @@ def test_a_connection_that_breaks_off_in_a_message_is_over(serve: Serve) -> None
     client.rcpt(BOB)
     client.unsolicited()
     eventually(lambda: milter.state()[0] == 1)
-    client._socket.close()
+    client.break_off()
     eventually(lambda: milter.state()[0] == 0)
     with milter.client() as other:
         assert other.message(SENDER, [BOB]).end == CONTINUE
@@ -618,19 +736,19 @@ def test_any_bytes_in_envelope_and_macros_pass(serve: Serve) -> None:
 def test_a_message_that_comes_in_one_write_is_answered_in_order(serve: Serve) -> None:
     with serve(REJECT, SCRIPT).client() as client:
         strings = [f"<{name}@{domain}>\0".encode() for name, domain in (("b", "example.org"),) * 2]
-        client._send(b"M", b"<a@x.test>\0REQUIRETLS\0")
+        client.send(b"M", b"<a@x.test>\0REQUIRETLS\0")
         for octets in (*strings, b"<c@example.com>\0"):
-            client._macros("rcpt")
-            client._send(b"R", octets)
-        client._send(b"L", b"X-RequireTLS\0forged\0")
-        client._send(b"E")
-        answers = [client._reply("rcpt") for _ in range(3)]
+            client.send_macros("rcpt")
+            client.send(b"R", octets)
+        client.send(b"L", b"X-RequireTLS\0forged\0")
+        client.send(b"E")
+        answers = [client.read_reply("rcpt") for _ in range(3)]
         assert [answer.text or answer.kind for answer in answers] == [
             NOT_OFFERED_REPLY,
             NOT_OFFERED_REPLY,
             "continue",
         ]
-        assert client._reply("eom") == CONTINUE
+        assert client.read_reply("eom") == CONTINUE
         assert [edit.kind for edit in client.edits] == ["change", "insert"]
 
 

@@ -176,7 +176,7 @@ def rcpt(service: Service, recipient: str) -> str:
 
 
 @pytest.mark.parametrize("form", ["logfmt", "json"])
-def test_the_log_of_a_service_that_only_looks_tells_whom_a_stricter_mode_would_hit(
+def test_the_log_of_a_service_that_only_looks_tells_which_mail_a_stricter_mode_would_hit(
     make: Make, internet: Internet, form: str
 ) -> None:
     service = make(internet.config, workers=2)

@@ -84,7 +84,7 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def test_a_worker_out_of_descriptors_serves_those_whom_it_has_and_then_the_others(
+def test_a_worker_out_of_descriptors_serves_the_clients_that_it_has_and_then_the_others(
     make: Make,
 ) -> None:
     service = make(workers=1).start()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.config import Config
+from requiretls_milter.config import Config, Limits, Probe
 from requiretls_milter.engine import fleet as module
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.policies import POLICY_GRACE, POLICY_REFRESH
@@ -47,7 +47,9 @@ class Source(FakeSource):
         super().__init__(clocks)
         self.good()
         self._prober = Prober(
-            AddressPolicy((ip_network("127.0.0.0/8"),)), "milter.example", command_timeout=5
+            AddressPolicy((ip_network("127.0.0.0/8"),)),
+            Probe(helo="milter.example", command_timeout=5.0),
+            Limits(),
         )
 
     async def probe(
@@ -165,7 +167,7 @@ async def test_ten_engines_and_twenty_servers_make_twenty_probes(
         assert ten.flights("ours") == 20
 
 
-async def test_an_engine_that_comes_later_calls_nobody(redis: RedisServer, serve: Serve) -> None:
+async def test_an_engine_that_comes_later_calls_no_server(redis: RedisServer, serve: Serve) -> None:
     async with serve() as server:
         async with fleet(redis, 1) as first:
             await first.probe(server)
@@ -202,7 +204,7 @@ async def test_where_the_one_that_looked_was_killed_the_others_do_not_wait_for_e
         assert two.flights("in_vain") == 2
 
 
-async def test_a_redis_that_hangs_while_the_fleet_waits_delays_nobody_for_long(
+async def test_a_redis_that_hangs_while_the_fleet_waits_delays_no_question_for_long(
     redis: RedisServer, serve: Serve
 ) -> None:
     async with fleet(redis) as two, serve(pause=0.5) as server:

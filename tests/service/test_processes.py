@@ -75,7 +75,7 @@ def test_an_engine_that_hangs_does_not_hold_smtp_up(make: Make) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-def test_with_the_supervisor_killed_nobody_keeps_the_socket(make: Make) -> None:
+def test_with_the_supervisor_killed_no_process_keeps_the_socket(make: Make) -> None:
     service = make().start()
     family = service.family
     assert len(family) == 3

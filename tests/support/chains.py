@@ -29,12 +29,19 @@ from tests.support import build, openssl
 HOST, DOMAIN = "mx.example.org", "example.org"
 
 _DAY = datetime.timedelta(days=1)
-_NOW = datetime.datetime.fromtimestamp(build.NOW, datetime.UTC).replace(microsecond=0)
-VALIDITIES = {
-    "now": (_NOW - 30 * _DAY, _NOW + 30 * _DAY),
-    "past": (_NOW - 30 * _DAY, _NOW - _DAY),
-    "future": (_NOW + _DAY, _NOW + 30 * _DAY),
-}
+
+
+def validities(now: float) -> dict[str, tuple[datetime.datetime, datetime.datetime]]:
+    """When a certificate begins and ends, by the word for what it is at the time *now*."""
+    moment = datetime.datetime.fromtimestamp(now, datetime.UTC).replace(microsecond=0)
+    return {
+        "now": (moment - 30 * _DAY, moment + 30 * _DAY),
+        "past": (moment - 30 * _DAY, moment - _DAY),
+        "future": (moment + _DAY, moment + 30 * _DAY),
+    }
+
+
+VALIDITIES = validities(build.NOW)
 USES = {
     "server": [ExtendedKeyUsageOID.SERVER_AUTH],
     "client": [ExtendedKeyUsageOID.CLIENT_AUTH],
@@ -112,13 +119,20 @@ class Make:
 
 
 @functools.lru_cache(maxsize=2000)
-def issue(make: Make, issuer: Make | None, forged: bool = False, sha1: bool = False) -> bytes:
+def issue(
+    make: Make,
+    issuer: Make | None,
+    forged: bool = False,
+    sha1: bool = False,
+    now: float = build.NOW,
+) -> bytes:
     """Make a certificate (DER), by *issuer* or by itself.
 
-    *forged*: signed by a key that is another's; *sha1*: signed by that.
+    *forged*: signed by a key that is another's; *sha1*: signed by that; *now*: the time at which
+    it is verified.
     """
     by = issuer or make
-    begin, end = VALIDITIES[make.valid]
+    begin, end = validities(now)[make.valid]
     builder = (
         x509.CertificateBuilder()
         .subject_name(_name(make.subject))

@@ -143,6 +143,10 @@ class MilterClient:
         protocol: the events and replies that the MTA offers.
         actions: the edits that the MTA offers.
         version: of the protocol.
+
+    Attributes:
+        by_smtp: whether the "MTA", if it is Postfix, plays smtpd, which has no queue ID
+            before a recipient is accepted; if not, cleanup with mail of sendmail(1).
     """
 
     def __init__(
@@ -157,6 +161,7 @@ class MilterClient:
     ) -> None:
         self.macros: dict[str, str] = dict(macros or {})
         self.macro_lists: dict[str, str] = dict(POSTFIX_MACROS)
+        self.by_smtp = True
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._socket.settimeout(timeout)
@@ -186,7 +191,8 @@ class MilterClient:
 
     # ------------------------------------------------------------ packets
 
-    def _send(self, command: bytes, data: bytes = b"") -> None:
+    def send(self, command: bytes, data: bytes = b"") -> None:
+        """Put a packet into the buffer; it is written before the next reply is read."""
         self._out += struct.pack(">I", len(data) + 1) + command + data
 
     def _flush(self) -> None:
@@ -227,7 +233,7 @@ class MilterClient:
     # ------------------------------------------------------------ negotiation
 
     def _negotiate(self, version: int, actions: int, protocol: int) -> None:
-        self._send(b"O", struct.pack(">III", version, actions, protocol))
+        self.send(b"O", struct.pack(">III", version, actions, protocol))
         command, data = self._packet()
         if command != b"O":
             raise ProtocolError(f"{command!r} in the negotiation")
@@ -242,14 +248,17 @@ class MilterClient:
 
     # ------------------------------------------------------------ events
 
-    def _macros(self, event: str) -> None:
+    def send_macros(self, event: str) -> None:
+        """Send the macros of *event* that the milter asked for."""
         names = self.macro_lists.get(event, "").split()
+        if event == "mail" and self.by_smtp and self.macros.get("v", "").startswith("Postfix"):
+            names = [name for name in names if name != "i"]
         pairs = [(name, self.macros[name]) for name in names if name in self.macros]
         data = b"".join(
             name.encode() + b"\0" + value.encode("utf-8", "surrogateescape") + b"\0"
             for name, value in pairs
         )
-        self._send(b"D", _EVENTS[event][0] + data)
+        self.send(b"D", _EVENTS[event][0] + data)
 
     def event(self, event: str, data: bytes, *, macros: bool = True) -> Reply:
         """Send an event, if it is wanted; the reply, if one was agreed on."""
@@ -257,13 +266,14 @@ class MilterClient:
         if self.protocol & unwanted or event in self._skipped:
             return CONTINUE
         if macros:
-            self._macros(event)
-        self._send(command, data)
+            self.send_macros(event)
+        self.send(command, data)
         if self.protocol & no_reply:
             return CONTINUE
-        return self._reply(event)
+        return self.read_reply(event)
 
-    def _reply(self, event: str) -> Reply:
+    def read_reply(self, event: str) -> Reply:
+        """Read the reply to *event*; edits before it are kept."""
         while True:
             command, data = self._packet()
             if command == b"p":
@@ -339,14 +349,18 @@ class MilterClient:
         return self.event("eom", b"")
 
     def abort(self) -> None:
-        self._send(b"A")
+        self.send(b"A")
         self._flush()
 
     def close(self) -> None:
         """QUIT; the milter does not answer it."""
         with contextlib.suppress(OSError):
-            self._send(b"Q")
+            self.send(b"Q")
             self._flush()
+        self._socket.close()
+
+    def break_off(self) -> None:
+        """Close the connection without a word, as an MTA does that dies."""
         self._socket.close()
 
     # ------------------------------------------------------------ a message

@@ -201,7 +201,7 @@ def _tlsa_at(world: ScenarioPlan, mx: Mx, host: Host, name: str, base: str) -> T
         return TlsaEvidence(True, DnsOutcome.ERROR, base_domain=base, error="SERVFAIL")
     records = []
     for item in mx.tlsa:
-        words = world._tlsa(item.rpartition(":")[2], host.certificate).split()
+        words = world.tlsa_record(item.rpartition(":")[2], host.certificate).split()
         usage, selector, matching = (int(word) for word in words[:3])
         records.append(TlsaRecord(usage, selector, matching, bytes.fromhex(words[3])))
     secure = "cname-uns" not in ways

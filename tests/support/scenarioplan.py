@@ -258,18 +258,18 @@ class ScenarioPlan:
                 target = f"tlsa{unique}.{zone}.test"
                 if not any(line.startswith(f"{owner}. ") for line in self._zone(owner)):
                     self._record(owner, f"CNAME {target}.")
-                self._record(target, "TLSA " + self._tlsa(rest, certificate))
+                self._record(target, "TLSA " + self.tlsa_record(rest, certificate))
             elif where == "cname-bogus":
                 target = f"tlsa{unique}.bogus.test"
                 self._record(owner, f"CNAME {target}.")
-                self._record(target, "TLSA " + self._tlsa("3 1 1 match", certificate))
+                self._record(target, "TLSA " + self.tlsa_record("3 1 1 match", certificate))
             elif where in ("deleg-lame", "deleg-dead"):
                 # The name is a zone of its own, whose server never helps.
                 self._record(owner, f"NS ns.{where.removeprefix('deleg-')}-server.test.")
             else:
-                self._record(owner, "TLSA " + self._tlsa(rest, certificate))
+                self._record(owner, "TLSA " + self.tlsa_record(rest, certificate))
 
-    def _tlsa(self, words: str, certificate: Certificate | None) -> str:
+    def tlsa_record(self, words: str, certificate: Certificate | None) -> str:
         """RFC 6698 §2.1, with the association data that the vocabulary names."""
         usage, selector, matching, what = words.split()
         if what == "garbage":

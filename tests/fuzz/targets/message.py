@@ -185,7 +185,13 @@ def transaction(data: bytes) -> None:
         trusted=bool(flags & 2),
         capability=_TOLD[(flags >> 2) % len(_TOLD)],
     )
-    message = Transaction(_SETTINGS, client, inputs.text(sender), parameters.split(b"\0"))
+    message = Transaction(
+        _SETTINGS,
+        client,
+        inputs.text(sender),
+        parameters.split(b"\0"),
+        by_smtp=not flags & 0x80,
+    )
     for part in recipients[:20]:
         address, mailer, host, forecast = [*part.split(b"\0"), b"", b"", b""][:4]
         recipient = message.add_recipient(
@@ -194,7 +200,7 @@ def transaction(data: bytes) -> None:
         if recipient.question is not None:
             request = wire.ForecastRequest(id=0, generation=0, question=recipient.question)
             assert wire.decode_request(wire.encode(request)[4:]) == request
-        if message.can_act(recipient):
+        if message.decides_at_rcpt(recipient):
             _check(message, message.decide_at_rcpt(recipient, _forecast(forecast), now=1.8e9))
     for name, value in _fields(fields):
         message.add_field(name, value)
@@ -203,7 +209,11 @@ def transaction(data: bytes) -> None:
         made = None if recipient.question is None else _forecast(bytes([flags ^ number]))
         _check(message, message.decide(recipient, made, now=1.8e9))
     assert message.undecided() == []
-    _check(message, message.decide_message())
+    decision = message.decide_message()
+    _check(message, decision)
+    if not message.by_smtp:
+        assert Action.DEFER not in {decision.action, message.action_in_doubt()}
+        assert len(message.accepted) == len(message.recipients), "none is refused at RCPT"
     assert message.patience() >= 0
     made_tag = message.tag() if message.accepted else None
     if made_tag is not None:

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.evidence.authorities import TrustStoreError
-from requiretls_milter.forecast.pkix import TrustStore
 from tests.support.commandline import call
 
 
@@ -23,11 +21,12 @@ def test_each_malformed_next_hop_is_told(
 
 
 def test_authorities_that_cannot_be_used_are_told(
-    defaults: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    defaults: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(path: str) -> TrustStore:
-        raise TrustStoreError("no certificate in it")
-
-    monkeypatch.setattr(TrustStore, "load", refuse)
+    authorities = defaults.with_name("authorities.pem")
+    # DER, but no certificate: OpenSSL finds that out, not the check of the configuration.
+    authorities.write_text("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n")
+    defaults.write_text(f"probe.ca_file = '{authorities}'\n")
     done = call(capsys, "check", "good.test", "--config", defaults)
-    assert (done.status, done.out, done.err) == (2, "", "error: no certificate in it\n")
+    assert (done.status, done.out) == (2, "")
+    assert done.err == f"error: {authorities}: not a PEM file of certificates\n"

@@ -208,6 +208,13 @@ def test_mail_of_sendmail_that_is_not_seen_is_told() -> None:
     assert "non_smtpd_milters = $smtpd_milters" in finding.advice
 
 
+def test_that_mail_of_sendmail_is_never_deferred_is_told() -> None:
+    made = postfix(service("smtpd", "smtp", "inet"), service("cleanup"))
+    finding = one(configured(), made, "local_mail")
+    assert finding.severity is Severity.OK
+    assert "never deferred: Postfix bounces what is refused" in finding.found
+
+
 def test_a_postfix_that_takes_no_mail_is_told() -> None:
     made = postfix(service("cleanup"))
     assert one(configured(), made, "attached").severity is Severity.WARNING

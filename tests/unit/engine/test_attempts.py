@@ -222,7 +222,7 @@ async def test_in_a_fleet_a_failure_is_its_own_affair(kit: CacheKit) -> None:
     assert (await other.probe()).stage is ProbeStage.DONE
 
 
-async def test_while_it_is_we_who_reach_nobody_no_failure_outlives_us(kit: CacheKit) -> None:
+async def test_in_an_outage_of_our_own_no_failure_outlives_the_process(kit: CacheKit) -> None:
     kit.source.script["probe"] = replace(FAILED, failure=ProbeFailure.TIMEOUT)
     for number in range(MIN_FAILED):
         await kit.cache.probe(f"198.{number}.100.1", 25, "mx.a.example")

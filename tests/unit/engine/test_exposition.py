@@ -8,10 +8,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from requiretls_milter.engine.exposition import EngineCollector, Exposition, set_build_info
-from requiretls_milter.model import Action, Requirement
+from requiretls_milter.model import OTHER_DOMAIN, Action, Requirement
 from requiretls_milter.telemetry.catalogue import METRICS, MetricError
 from requiretls_milter.telemetry.counting import Counters, Gauges, Totals
-from requiretls_milter.telemetry.labels import OTHER, STATUSES
+from requiretls_milter.telemetry.labels import STATUSES
 
 
 def render(
@@ -54,7 +54,9 @@ def test_every_known_combination_starts_at_zero() -> None:
         assert found[f"requiretls_milter_recipients_total{labels}"] == 0
     for source in ("esmtp", "require-tls-esmtp", "rule", "tls-required", "none"):
         assert found[f'requiretls_milter_requirement_sources_total{{source="{source}"}}'] == 0
-    for domain, status in itertools.product(("example.org", ".example.net", OTHER), STATUSES):
+    for domain, status in itertools.product(
+        ("example.org", ".example.net", OTHER_DOMAIN), STATUSES
+    ):
         labels = f'{{domain="{domain}",status="{status}"}}'
         assert found[f"requiretls_milter_domain_forecasts_total{labels}"] == 0
     assert found['requiretls_milter_process_restarts_total{process="engine"}'] == 0
@@ -63,7 +65,7 @@ def test_every_known_combination_starts_at_zero() -> None:
     assert found['requiretls_milter_assessment_seconds_bucket{le="+Inf"}'] == 0
 
 
-def test_openmetrics_is_spoken_to_who_asks_for_it() -> None:
+def test_openmetrics_is_rendered_if_the_request_accepts_it() -> None:
     text, media_type = render(accept="application/openmetrics-text; version=1.0.0")
     assert media_type.startswith("application/openmetrics-text")
     assert text.endswith("# EOF\n")

@@ -66,7 +66,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LAST_LOOK", 0.002)
 
 
-async def test_an_engine_alone_agrees_with_nobody() -> None:
+async def test_an_engine_alone_makes_no_claims() -> None:
     kit = Kit(MemoryStore())
     assert not kit.fleet.exists
     assert await kit.find_once() == "found"

@@ -44,7 +44,9 @@ async def test_r60_what_many_want_at_once_is_looked_for_once(kit: CacheKit) -> N
     assert kit.cache.in_flight == 0
 
 
-async def test_r60_who_is_cancelled_does_not_take_the_flight_from_the_others(kit: CacheKit) -> None:
+async def test_r60_a_cancelled_caller_does_not_take_the_flight_from_the_others(
+    kit: CacheKit,
+) -> None:
     kit.source.gate = asyncio.Event()
     first, second = (asyncio.create_task(kit.cache.mx("a")) for _ in range(2))
     await asyncio.sleep(0)
@@ -68,7 +70,7 @@ async def test_a_flight_whose_callers_are_all_gone_still_fills_the_cache(kit: Ca
     assert kit.count("cache_requests_total", "domain", "hit") == 1
 
 
-async def test_a_mistake_of_ours_reaches_those_who_wait_and_is_not_kept(kit: CacheKit) -> None:
+async def test_an_internal_error_reaches_the_waiting_callers_and_is_not_kept(kit: CacheKit) -> None:
     kit.source.error = RuntimeError("a mistake")
     results = await asyncio.gather(kit.cache.mx("a"), kit.cache.mx("a"), return_exceptions=True)
     assert [str(result) for result in results] == ["a mistake", "a mistake"]
@@ -76,7 +78,7 @@ async def test_a_mistake_of_ours_reaches_those_who_wait_and_is_not_kept(kit: Cac
     assert (await kit.cache.mx("a")).outcome is DnsOutcome.FOUND
 
 
-async def test_a_mistake_that_nobody_waits_for_is_told_all_the_same(
+async def test_an_internal_error_without_a_waiting_caller_is_logged(
     kit: CacheKit, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kit.source.gate = asyncio.Event()

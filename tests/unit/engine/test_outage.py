@@ -174,7 +174,7 @@ class Watched(ReachabilityMonitor):
         return self.add_success(f"network {number}", who(number), now, family)
 
 
-def test_it_is_we_where_many_fail_and_nobody_has_ever_answered() -> None:
+def test_many_failures_are_an_outage_if_no_server_has_ever_answered() -> None:
     watch = Watched()
     begun = [watch.fails(number, 100.0) for number in range(MIN_FAILED + 2)]
     assert begun == [False] * (MIN_FAILED - 1) + [True, False, False]
@@ -244,14 +244,14 @@ def test_one_answer_will_do() -> None:
     assert not watch.due_rechecks(100.0 + RETRY, RETRY), "the failures are forgotten"
 
 
-def test_one_who_refused_is_there_or_somebody_is_for_him() -> None:
+def test_a_target_that_did_not_time_out_ends_the_suspicion() -> None:
     watch = doubted()
     targets = watch.due_rechecks(100.0, RETRY)
     assert not watch.rechecked(dict.fromkeys(targets[1:], "timed out"))
     assert not watch.is_out
 
 
-def test_where_nobody_could_be_asked_nothing_was_learnt() -> None:
+def test_rechecks_that_could_not_be_made_decide_nothing() -> None:
     watch = doubted()
     watch.due_rechecks(100.0, RETRY)
     assert not watch.rechecked({})
@@ -259,7 +259,7 @@ def test_where_nobody_could_be_asked_nothing_was_learnt() -> None:
     assert watch.due_rechecks(100.0 + RETRY, RETRY)
 
 
-def test_nobody_is_asked_without_need_nor_often_nor_always_the_same() -> None:
+def test_no_server_is_rechecked_without_need_nor_often_nor_always_the_same() -> None:
     watch = doubted()
     first = watch.due_rechecks(100.0, RETRY)
     watch.rechecked(dict.fromkeys(first, "timed out"))
@@ -275,7 +275,7 @@ def test_an_answer_of_long_ago_is_none() -> None:
     assert [watch.fails(number, now) for number in range(10, 10 + MIN_FAILED)][-1]
 
 
-def test_in_an_outage_that_was_there_before_us_those_who_failed_are_asked() -> None:
+def test_in_an_outage_from_before_the_start_servers_that_failed_are_rechecked() -> None:
     watch = Watched()
     for number in range(MIN_FAILED):
         watch.fails(number, 100.0)
@@ -381,7 +381,7 @@ async def test_in_an_outage_pauses_do_not_double(kit: Kit) -> None:
 
 
 @pytest.mark.parametrize("failure", [REFUSED, HANGS, FORBIDDEN])
-async def test_what_somebody_answered_is_no_outage_of_ours(
+async def test_a_failure_that_a_server_caused_is_no_outage_of_ours(
     kit: Kit, failure: ProbeEvidence
 ) -> None:
     kit.answer(probe=failure)
@@ -437,7 +437,7 @@ async def test_dead_servers_beside_good_ones_that_are_kept_are_no_outage(kit: Ki
     assert lines == []
 
 
-async def test_to_find_out_puts_little_load_on_those_who_are_asked(kit: Kit) -> None:
+async def test_rechecks_put_little_load_on_the_servers(kit: Kit) -> None:
     kit.servers(DEAD, TIMED_OUT)
     await kit.ask_all(GOOD)
     before = kit.sessions(GOOD)
@@ -463,7 +463,7 @@ async def test_whoever_is_asked_is_called_past_all_that_is_kept(kit: Kit) -> Non
     assert kit.sessions(GOOD) == before + RECHECKS, "and what is kept stands"
 
 
-async def test_an_outage_is_declared_when_nobody_answers_who_did_before(kit: Kit) -> None:
+async def test_an_outage_is_declared_when_no_server_answers_that_did_before(kit: Kit) -> None:
     await kit.ask_all(GOOD)
     kit.answer(probe=NO_ROUTE)
     with capture_logs() as lines:
@@ -506,14 +506,14 @@ async def test_an_outage_that_was_there_before_us_ends_by_itself(kit: Kit) -> No
     assert kit.shown(OutboundService.SMTP) == 1
 
 
-async def test_without_any_doubt_nobody_is_asked(kit: Kit) -> None:
+async def test_without_any_suspicion_no_server_is_rechecked(kit: Kit) -> None:
     await kit.ask_all(GOOD)
     before = kit.source.calls.total()
     await kit.cache.recheck_reachability()
     assert kit.source.calls.total() == before
 
 
-async def test_those_whom_another_process_reached_are_asked_after_a_restart(kit: Kit) -> None:
+async def test_servers_that_another_process_reached_are_rechecked_after_a_restart(kit: Kit) -> None:
     kit.servers(DEAD, TIMED_OUT)
     await kit.ask_all(GOOD)
     again = kit.restarted()

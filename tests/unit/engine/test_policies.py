@@ -224,7 +224,7 @@ async def test_r52_a_policy_outlives_restarts_while_dns_and_https_are_gone(
     assert (await kit.restarted().cache.mta_sts("a.example")).policy is None
 
 
-async def test_r52_a_policy_of_mode_none_that_is_not_renewed_alarms_nobody(
+async def test_r52_a_policy_of_mode_none_that_is_not_renewed_raises_no_alarm(
     kit: CacheKit, logged: list[EventDict]
 ) -> None:
     kit.publish(replace(POLICY, mode=MtaStsMode.NONE, mx=()))

@@ -123,7 +123,7 @@ def test_a_policy_comes_back_as_it_was_fetched(policy: MtaStsPolicy) -> None:
         ("surprise", 1),
     ],
 )
-def test_a_policy_that_nobody_can_have_published_is_none(path: str, value: Any) -> None:
+def test_a_policy_that_cannot_have_been_published_is_none(path: str, value: Any) -> None:
     with pytest.raises(RecordError):
         decode_policy(changed(encode_policy(POLICY, NOW, NOW), path, value), NOW)
 
@@ -383,7 +383,7 @@ def scopes(text: str) -> Scopes:
     return Scopes.of(Config.model_validate(tomllib.loads(text)))
 
 
-def test_only_those_share_a_record_who_would_have_found_the_same() -> None:
+def test_only_configurations_that_would_observe_the_same_share_a_record() -> None:
     assert scopes("") == Scopes()
     assert scopes("[probe]\nconnect_timeout = 3\n[rules]\nmode = 'reject'") == Scopes()
     with_ca = scopes("[probe]\nca_file = '/etc/lab.pem'")

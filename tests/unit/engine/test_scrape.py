@@ -65,7 +65,7 @@ async def test_metrics_are_shown_and_brought_up_to_date_first(web: Web) -> None:
     assert web.refreshed == 1
 
 
-async def test_openmetrics_is_spoken_to_who_asks(web: Web) -> None:
+async def test_openmetrics_is_sent_if_the_request_accepts_it(web: Web) -> None:
     reply = await web.get("/metrics", "Accept: application/openmetrics-text; version=1.0.0")
     assert b"application/openmetrics-text" in reply
     assert reply.endswith(b"# EOF\n")
@@ -184,7 +184,7 @@ async def test_of_several_connections_the_longest_without_a_request_is_closed() 
 
 
 @pytest.mark.parametrize("drips", [False, True], ids=["silent", "a byte now and then"])
-async def test_a_visitor_who_does_not_come_to_the_point_is_cut_off(
+async def test_a_client_that_does_not_finish_its_request_is_cut_off(
     monkeypatch: pytest.MonkeyPatch, drips: bool
 ) -> None:
     monkeypatch.setattr(scrape, "CONNECTION_LIFE", 0.3)
@@ -271,7 +271,7 @@ async def test_a_mebibyte_of_request_is_cut_off(web: Web, octets: bytes) -> None
     assert (await web.get("/healthz")).endswith(b"ok\n")
 
 
-async def test_a_visitor_who_does_not_read_is_cut_off_in_time(
+async def test_a_client_that_does_not_read_is_cut_off_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(scrape, "CONNECTION_LIFE", 0.5)
@@ -350,7 +350,7 @@ async def fetch(web: Web, context: ssl.SSLContext) -> tuple[bytes, ssl.SSLObject
         writer.close()
 
 
-async def test_metrics_are_served_over_tls_to_who_verifies_the_certificate(
+async def test_metrics_are_served_over_tls_to_clients_that_verify_the_certificate(
     authority: Authority,
 ) -> None:
     async with serving(configured(authority.issue("metrics.example.org"))) as web:

@@ -21,11 +21,11 @@ from requiretls_milter.ipc.framing import Unframer, frame
 from requiretls_milter.ipc.query import EngineUnavailable
 from requiretls_milter.ipc.wire import (
     CountersRequest,
+    EngineReply,
     ErrorReply,
     EvidenceRequest,
     ForecastReply,
     ForecastRequest,
-    Reply,
     Request,
     StatusReply,
     StatusRequest,
@@ -100,7 +100,7 @@ class Visitor:
         self.reader = reader
         self.writer = writer
         self._unframer = Unframer()
-        self._replies: list[Reply] = []
+        self._replies: list[EngineReply] = []
 
     def send(self, *requests: Request) -> None:
         self.writer.write(b"".join(map(encode, requests)))
@@ -263,7 +263,7 @@ async def test_evidence_that_is_too_much_for_a_frame_is_an_error_not_silence(
         encode(count(1)).replace(b"requirement_lost_total", b"requirement_lost_tota1"),
     ],
 )
-async def test_who_sends_what_is_no_request_is_cut_off_and_nobody_else(
+async def test_a_client_that_sends_no_request_is_cut_off_and_no_other(
     served: Served, octets: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     good, bad = await served.visit(), await served.visit()
@@ -318,7 +318,7 @@ async def test_there_is_an_end_to_what_one_visitor_may_ask_at_once(served: Serve
     visitor.close()
 
 
-async def test_a_visitor_who_does_not_read_is_cut_off(
+async def test_a_client_that_does_not_read_is_cut_off(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "MAX_UNSENT", 100_000)
@@ -384,7 +384,7 @@ async def test_where_nothing_is_known_yet_after_a_change_of_trust_it_is_unknown(
     worker.close()
 
 
-async def test_a_visitor_who_leaves_takes_nothing_along(served: Served) -> None:
+async def test_a_client_that_leaves_takes_no_answer_of_another(served: Served) -> None:
     served.assessor.gate = asyncio.Event()
     leaver, stayer = await served.visit(), await served.visit()
     leaver.send(ask(1))
@@ -397,7 +397,7 @@ async def test_a_visitor_who_leaves_takes_nothing_along(served: Served) -> None:
     stayer.close()
 
 
-async def test_what_a_reload_gives_up_is_answered_and_nobody_waits_for_it(served: Served) -> None:
+async def test_what_a_reload_gives_up_is_answered_without_a_wait(served: Served) -> None:
     served.assessor.error = asyncio.CancelledError()
     visitor = await served.visit()
     visitor.send(EvidenceRequest(id=1, nexthop="example.org", refresh=True), ask(2))

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from requiretls_milter.evidence.authorities import TrustStoreError, load_trust_store
+from requiretls_milter.forecast.judge import judge
+from requiretls_milter.model import Requirement
 from tests.support.authority import Authority
+from tests.support.build import NOW, RFC8689, domain, forecast, host
 
 VERIFY = """
 import gc, sys
@@ -55,3 +58,15 @@ def test_a_file_that_anchors_nothing_is_told(
         path.write_text(content)
     with pytest.raises(TrustStoreError, match=said):
         load_trust_store(str(path))
+
+
+def test_the_systems_authorities_count_where_no_file_is_named() -> None:
+    """None of them is the tests' own."""
+    asked = Requirement.REQUIRETLS
+    evidence = domain(host())
+    result = judge(
+        evidence, asked=asked, carried=asked, profile=RFC8689, trust=load_trust_store(), now=NOW
+    )
+    assert forecast(evidence, RFC8689).status == "2.0.0"
+    assert result.status == "5.7.10"
+    assert "self-signed certificate in certificate chain" in result.text

@@ -188,11 +188,13 @@ def test_a_collector_keeps_the_limits_of_its_configuration(
         lookups=3, fetches=4, fetch_timeout=5, probes=6, probes_per_host=7, probes_per_minute=8
     )
     given: dict[str, Any] = {}
+
+    def note(*arguments: Any, **options: Any) -> None:
+        given.update(options, arguments=arguments)
+
     for name in ("Resolver", "MtaStsFetcher", "Prober"):
-        monkeypatch.setattr(
-            f"requiretls_milter.evidence.collector.{name}",
-            lambda *_, **options: given.update(options),
-        )
-    Collector(Config(limits=limits))
-    assert (given["lookups"], given["fetches"]) == (3, 4)
-    assert (given["sessions"], given["per_host"], given["per_minute"]) == (6, 7, 8)
+        monkeypatch.setattr(f"requiretls_milter.evidence.collector.{name}", note)
+    config = Config(limits=limits)
+    Collector(config)
+    assert (given["lookups"], given["fetches"], given["timeout"]) == (3, 4, 5)
+    assert given["arguments"][1:] == (config.probe, limits)  # of the prober, the last one

@@ -704,10 +704,9 @@ async def test_lookups_at_once_are_bounded(server: DnsServer) -> None:
     resolver = impatient(server, 0.4, lookups=2, counters=counters)
     slow = [asyncio.create_task(resolver.mx("slow.test")) for _ in range(2)]
     await until(lambda: server.types_asked("slow.test") == ["MX", "MX"])
-    started = time.monotonic()
     evidence = await resolver.mx("a.test")
     assert evidence.outcome is DnsOutcome.FOUND
-    assert time.monotonic() - started > 0.2
+    assert any(task.done() for task in slow), "it waited for the end of one of them"
     assert saturated(counters) == {"lookups": 1}
     await asyncio.gather(*slow)
 

@@ -607,7 +607,7 @@ async def test_r51_the_certificate_is_valid_now(
     assert_failed(await ask(server, authority, certificate), "certificate")
 
 
-async def test_r51_the_chain_ends_at_one_whom_we_trust(
+async def test_r51_the_chain_ends_at_a_trusted_authority(
     server: DnsServer, authority: Authority, stranger: Authority
 ) -> None:
     assert_failed(await ask(server, authority, stranger.issue(HOST)), "certificate")

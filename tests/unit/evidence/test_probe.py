@@ -11,12 +11,12 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from requiretls_milter.config import Limits, Probe
 from requiretls_milter.evidence import probe as probe_module
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.probe import (
@@ -57,18 +57,17 @@ def prober(
     timeout: float = 0.6,
     policy: AddressPolicy = LOOPBACK,
     enabled: bool = True,
-    **limits: Any,
+    counters: Counters | None = None,
+    **limits: int,
 ) -> Prober:
-    return Prober(
-        policy,
-        "client.example.org",
+    settings = Probe(
+        helo="client.example.org",
         enabled=enabled,
         connect_timeout=timeout,
         command_timeout=timeout,
         retry_after=RETRY_AFTER,
-        clock=lambda: NOW,
-        **limits,
     )
+    return Prober(policy, settings, Limits(**limits), clock=lambda: NOW, counters=counters)
 
 
 async def seen(server: SmtpServer, *, limit: float = 2.0, name: str = NAME) -> ProbeEvidence:
@@ -738,7 +737,7 @@ async def test_one_address_is_probed_by_one_session_at_a_time(tls: ssl.SSLContex
 
 async def test_sessions_with_one_address_are_bounded(tls: ssl.SSLContext) -> None:
     counters = Counters()
-    one = prober(timeout=2.0, per_host=2, counters=counters)
+    one = prober(timeout=2.0, probes_per_host=2, counters=counters)
     async with SmtpServer(tls=tls, pause=0.05) as server:
         await asyncio.gather(*(one.probe("127.0.0.1", server.port, f"{n}.test") for n in range(5)))
     assert server.connections == 5
@@ -748,7 +747,7 @@ async def test_sessions_with_one_address_are_bounded(tls: ssl.SSLContext) -> Non
 
 async def test_sessions_that_begin_within_a_minute_are_bounded() -> None:
     counters = Counters()
-    one = prober(per_minute=3, counters=counters)
+    one = prober(probes_per_minute=3, counters=counters)
     async with SmtpServer(ehlo=b"250 mx\r\n", host="0.0.0.0") as server:
         calls = [
             asyncio.create_task(one.probe(f"127.0.0.{n}", server.port, NAME)) for n in range(1, 6)
@@ -763,7 +762,7 @@ async def test_sessions_that_begin_within_a_minute_are_bounded() -> None:
 
 async def test_sessions_at_once_are_bounded(tls: ssl.SSLContext) -> None:
     counters = Counters()
-    one = prober(timeout=2.0, sessions=2, counters=counters)
+    one = prober(timeout=2.0, probes=2, counters=counters)
     async with SmtpServer(tls=tls, host="0.0.0.0", pause=0.05) as server:
         results = await asyncio.gather(
             *(one.probe(f"127.0.0.{n}", server.port, NAME) for n in range(1, 7))
@@ -801,7 +800,8 @@ async def test_a_shortage_of_our_own_says_nothing_of_the_server(
 
 
 async def test_r62_the_name_that_we_give_cannot_break_the_command(tls: ssl.SSLContext) -> None:
-    one = Prober(LOOPBACK, "a b\r\nRCPT", command_timeout=1.0)
+    named = Probe(command_timeout=1.0).model_copy(update={"helo": "a b\r\nRCPT"})
+    one = Prober(LOOPBACK, named, Limits())
     async with SmtpServer(ehlo=b"250 mx\r\n") as server:
         await one.probe("127.0.0.1", server.port, NAME)
     assert server.commands[0] == b"EHLO ab??RCPT\r\n"

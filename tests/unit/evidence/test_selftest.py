@@ -119,7 +119,7 @@ async def test_r20_a_resolver_that_lies_fails_and_the_lie_is_told(
         ("unsigned.test", nxdomain(ad=True), SelfTestOutcome.PASSED),
     ],
 )
-async def test_a_lookup_that_fails_convicts_nobody(
+async def test_a_lookup_that_fails_convicts_no_resolver(
     server: DnsServer, resolver: Resolver, name: str, answer: Scripted, verdict: SelfTestOutcome
 ) -> None:
     server.set(name, "A", answer)
@@ -143,7 +143,7 @@ async def test_a_root_zone_without_ad_convicts_and_no_root_zone_does_not(
     assert (await PUBLIC.run(resolver)).outcome is SelfTestOutcome.UNDECIDED
 
 
-async def test_one_public_name_that_changes_hands_convicts_nobody(
+async def test_one_public_name_that_changes_hands_convicts_no_resolver(
     server: DnsServer, resolver: Resolver
 ) -> None:
     repaired, signed = BOGUS_NAMES[0], INSECURE_NAMES[0]

@@ -56,7 +56,9 @@ async def test_in_no_minute_do_more_begin_than_may(monkeypatch: pytest.MonkeyPat
     assert saturated(counters)["probes_per_minute"] > 0
 
 
-async def test_who_gives_up_waiting_takes_nobodys_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_that_gives_up_takes_no_turn_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     clock = Hours(monkeypatch, stands=True)
     pace = Pace(1, Bound.PROBES_PER_MINUTE, Counters(), monotonic=lambda: clock.now)
     await pace.start()

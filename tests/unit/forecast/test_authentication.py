@@ -351,6 +351,20 @@ def test_1024_bits_of_rsa_or_dsa_are_80_bits_of_security_and_just_enough() -> No
     assert says(judged((weak,), record(weak, 3, 0)), "too weak")
 
 
+def test_a_key_that_cannot_be_read_is_no_better_than_a_weak_one() -> None:
+    """Neither in a certificate that is no certificate to OpenSSL, nor on a curve that it lacks."""
+    leaf = issue(LEAF, ROOT)
+    version = leaf.index(b"\xa0\x03\x02\x01\x02")
+    no_certificate = leaf[: version + 2] + b"\x04" + leaf[version + 3 :]
+    curve = b"\x2a\x86\x48\xce\x3d\x03\x01\x07"
+    assert curve in spki(1)
+    odd_key = spki(1).replace(curve, curve[:-1] + b"\x7f")
+    odd_curve = leaf.replace(spki(1), odd_key)
+    for der, key in ((no_certificate, spki(1)), (odd_curve, odd_key)):
+        matches = TlsaRecord(3, 1, 1, hashlib.sha256(key).digest())
+        assert says(judged((der,), matches), "key that is too weak")
+
+
 def test_a_weak_key_or_signature_anywhere_in_a_path_proves_nothing() -> None:
     root = issue(ROOT, None)
     weak_middle = replace(MIDDLE, key=WEAK)

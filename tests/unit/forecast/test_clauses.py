@@ -212,7 +212,7 @@ def test_r32_a_tlsa_mismatch_does_not_fall_back_to_a_good_pkix_certificate(
 
 
 @pytest.mark.parametrize("record", [TlsaRecord(3, 1, 99, b"x"), TlsaRecord(0, 1, 1, bytes(32))])
-def test_r33_unusable_records_demand_tls_but_authenticate_nobody(record: TlsaRecord) -> None:
+def test_r33_unusable_records_demand_tls_but_authenticate_no_server(record: TlsaRecord) -> None:
     in_clear = domain(host(record, seen=clear()))
     assert forecast(in_clear, DANE, Requirement.NONE).status == "4.7.4"
     assert answers(forecast(domain(host(record)), RFC8689)) == (
@@ -588,7 +588,7 @@ BEHIND = [MxRecord(50, f"behind{n}.example.org") for n in range(3)]
 
 
 @pytest.mark.parametrize("profile", [DANE, RFC8689])
-def test_hosts_that_nobody_looked_at_matter_only_where_the_mta_comes_to_them(
+def test_unprobed_hosts_matter_only_if_the_mta_comes_to_them(
     profile: MtaProfile,
 ) -> None:
     def of(first: HostEvidence) -> str:
@@ -604,7 +604,7 @@ def test_hosts_that_nobody_looked_at_matter_only_where_the_mta_comes_to_them(
 NO_ADDRESS = HostEvidence("mx1.example.org", 10, AddressLookup(DnsOutcome.NXDOMAIN))
 
 
-def test_hosts_that_nobody_looked_at_do_not_matter_behind_the_last_that_is_tried() -> None:
+def test_unprobed_hosts_do_not_matter_behind_the_last_that_is_tried() -> None:
     evidence = domain(host(BAD))
     evidence = replace(evidence, mx=replace(evidence.mx, records=(*evidence.mx.records, *BEHIND)))
     assert forecast(evidence, replace(DANE, mx_address_limit=1)).status == "5.7.10"
@@ -749,7 +749,7 @@ def test_a_greeting_that_is_no_reply_of_class_2_4_or_5_ends_the_delivery() -> No
     assert answers(forecast(domain(*hosts))) == ("5.5.0", "server_rejects")
 
 
-def test_tls_that_authenticates_nobody_is_none_where_the_server_is_to_be_verified() -> None:
+def test_tls_without_authentication_is_none_if_the_server_is_to_be_verified() -> None:
     weak = replace(probe(), only_opportunistic="dh key too small")
     dane = forecast(domain(host(GOOD, seen=weak)))
     assert answers(dane) == ("4.7.5", "tls_handshake_failed")

@@ -17,6 +17,7 @@ from requiretls_milter.forecast.servers import NoServer, servers_of
 from requiretls_milter.ipc import wire
 from requiretls_milter.model import (
     LOCAL_FORECAST,
+    SMTP_PORT,
     UNKNOWN_STATUS,
     DnsOutcome,
     DomainEvidence,
@@ -33,7 +34,6 @@ from requiretls_milter.model import (
     TlsaRecord,
 )
 from requiretls_milter.syntax import status
-from requiretls_milter.syntax.endpoint import SMTP_PORT
 from tests.support import build, strategies
 
 TOKEN = re.compile(

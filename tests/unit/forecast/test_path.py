@@ -87,7 +87,7 @@ def test_r38_a_key_alone_anchors_what_it_has_signed() -> None:
     assert mismatch((leaf,), digest), "no digest can check a signature"
 
 
-def test_a_hundred_keys_that_take_long_hold_nobody_up() -> None:
+def test_a_hundred_keys_that_take_long_do_not_hold_up_the_judge() -> None:
     """The judge has one thread: with exponents as long as these each try takes 7 ms."""
     signer = rsa.generate_private_key(65_537, 3072)
     modulus = signer.public_key().public_numbers().n

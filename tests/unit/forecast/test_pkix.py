@@ -34,6 +34,24 @@ def test_an_authority_that_was_renewed_is_good_beside_what_it_was(tmp_path: Path
         )
 
 
+def test_a_store_that_was_asked_about_one_time_answers_for_another(tmp_path: Path) -> None:
+    """OpenSSL keeps the first time that a store is given: a renewed root would never count."""
+    root, late = Make("Root", 3, ca=True), Make("Late", 2, ca=True, valid="future")
+    roots = [issue(replace(root, valid="past"), None), issue(root, None)]
+    leaf = issue(Make(HOST, 1, (HOST,), ca=False), root)
+    too_early = (issue(Make(HOST, 1, (HOST,), ca=False), late), issue(late, root))
+    while_former = build.NOW - 10 * 86_400.0
+    for listed in (roots, roots[::-1]):
+        path = tmp_path / "ca.pem"
+        path.write_bytes(b"".join(map(_pem, listed)))
+        trust = load_trust_store(str(path))
+        for _ in range(2):
+            flaw = pkix.mismatch(too_early, (HOST,), trust, while_former)
+            assert flaw is not None
+            assert flaw.startswith("certificate is not yet valid")
+            assert pkix.mismatch((leaf,), (HOST,), trust, build.NOW) is None
+
+
 def _pem(der: bytes) -> bytes:
     return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
 

@@ -106,6 +106,8 @@ def test_so_many_servers_are_tried_as_the_limit_allows_and_0_is_no_limit(
         ("666644", 4, [0, 1, 4, 5]),
         ("444666", 4, [0, 1, 3, 4]),
         ("44666", 4, [0, 1, 2, 3]),
+        ("664444", 5, [0, 1, 2, 3, 4]),
+        ("446666", 5, [0, 1, 2, 3, 4]),
     ],
 )
 def test_neither_address_family_crowds_the_other_out(

@@ -244,7 +244,7 @@ def test_r60_the_same_question_is_put_once_however_many_ask(
     assert len(engine.asked) == 1
 
 
-def test_r60_who_cancels_does_not_take_the_answer_from_the_others(
+def test_r60_a_cancelled_call_does_not_take_the_answer_from_the_others(
     engine: FakeEngine, connect: Connect
 ) -> None:
     engine.behaviour = is_silent
@@ -337,9 +337,7 @@ def test_a_malformed_answer_is_unknown_and_the_next_question_is_answered(
     assert soon(client.ask(question())).text == "example.org"
 
 
-def test_an_answer_to_a_question_that_nobody_asked_is_passed_over(
-    engine: FakeEngine, connect: Connect
-) -> None:
+def test_an_answer_without_a_question_is_passed_over(engine: FakeEngine, connect: Connect) -> None:
     def chatty(connection: Any, request: Any) -> None:
         if request.op == "forecast":
             stray = GOOD.model_copy(update={"id": 999_999})

@@ -53,7 +53,9 @@ def test_what_was_sent_before_the_end_is_still_received(channel: tuple[Channel, 
         channel[1].receive()
 
 
-def test_sending_to_nobody_is_the_end_of_the_channel(channel: tuple[Channel, Channel]) -> None:
+def test_sending_to_a_closed_end_is_the_end_of_the_channel(
+    channel: tuple[Channel, Channel],
+) -> None:
     channel[1].close()
     with pytest.raises(ControlClosed):
         channel[0].send("stop")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.ipc.unixsocket import MAX_PATH, SocketError, clear_path, listen
+from requiretls_milter.ipc.unixsocket import SocketError, clear_path, listen
+from requiretls_milter.syntax.endpoint import MAX_UNIX_PATH
 
 
 @pytest.fixture
@@ -23,10 +24,11 @@ def path() -> Iterator[Path]:
 def test_a_socket_that_a_dead_process_left_behind_is_replaced(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    listen(str(path), 1).close()
+    with listen(str(path), 1), socket.socket(socket.AF_UNIX) as caller:
+        assert caller.connect_ex(str(path)) == 0
 
 
-def test_a_socket_at_which_somebody_listens_is_not_taken_over(path: Path) -> None:
+def test_a_socket_on_which_a_process_listens_is_not_taken_over(path: Path) -> None:
     with listen(str(path), 1), pytest.raises(SocketError, match="another process listens there"):
         listen(str(path), 1)
 
@@ -58,9 +60,9 @@ def test_a_directory_that_is_not_there_is_named(path: Path) -> None:
 
 
 def test_a_path_that_is_too_long_is_refused(path: Path) -> None:
-    long = str(path.parent / "x").ljust(MAX_PATH, "x")
+    long = str(path.parent / "x").ljust(MAX_UNIX_PATH, "x")
     clear_path(long)
-    with pytest.raises(SocketError, match=f"at most {MAX_PATH} bytes"):
+    with pytest.raises(SocketError, match=f"at most {MAX_UNIX_PATH} bytes"):
         clear_path(long + "x")
     with pytest.raises(SocketError, match="at most 20 bytes"):
         clear_path(long, 20)

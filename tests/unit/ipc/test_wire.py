@@ -139,7 +139,7 @@ def test_a_request_comes_out_as_it_went_in(request_: wire.Request) -> None:
     ],
     ids=lambda one: one.op,
 )
-def test_a_reply_comes_out_as_it_went_in(reply: wire.Reply) -> None:
+def test_a_reply_comes_out_as_it_went_in(reply: wire.EngineReply) -> None:
     decoded = decode_reply(payload_of(encode(reply)))
     assert decoded == reply
     assert type(decoded) is type(reply)

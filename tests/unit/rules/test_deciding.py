@@ -235,7 +235,7 @@ def test_a_decision_agrees_with_what_was_known_before(
     ],
 )
 @pytest.mark.parametrize("mode", ["defer", "reject"])
-def test_an_unknown_forecast_is_deferred_where_nobody_else_keeps_the_promise(
+def test_an_unknown_forecast_is_deferred_if_the_mta_does_not_keep_the_promise(
     mode: str, on_unknown: str, carried: Requirement, action: Action
 ) -> None:
     decision = decided(rule(mode, on_unknown=on_unknown), UNKNOWN, carried=carried)

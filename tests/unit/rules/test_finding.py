@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from requiretls_milter.config import Rules, RuleTable
-from requiretls_milter.model import Mode, Standing
-from requiretls_milter.rules import KEYS, OTHER_DOMAIN, Rule, RuleSet
+from requiretls_milter.model import OTHER_DOMAIN, Mode, Standing
+from requiretls_milter.rules import KEYS, Rule, RuleSet
 
 
 def ruleset(**tables: object) -> RuleSet:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from requiretls_milter.store.base import OVERHEAD, StoreKind
-from requiretls_milter.store.memory import SWEEP_INTERVAL, MemoryStore
+from requiretls_milter.store.base import OVERHEAD, SWEEP_INTERVAL, StoreKind
+from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.stores import OFFERED, PROBE, counted
 

@@ -25,7 +25,7 @@ from requiretls_milter.store.base import (
 )
 from requiretls_milter.store.memory import MemoryStore
 from tests.support.stores import POLICY, PROBE, counted, steady
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 NOW = 1_000_000.0
 
@@ -175,14 +175,13 @@ async def test_a_backend_that_cannot_be_opened_is_stood_in_for_until_it_can(
     await kit.store.close()
 
 
-async def test_who_reads_waits_once_and_not_for_long(kit: Kit) -> None:
+async def test_a_reader_waits_once_and_not_for_long(kit: Kit) -> None:
     await kit.put("a", b"1")
     await kit.settled()
     kit.backend.hangs |= {"get", "open"}
-    started = time.monotonic()
-    for _ in range(100):
-        assert await kit.get("a") == b"1"
-    assert time.monotonic() - started < 3 * kit.backend.read_deadline
+    async with asyncio.timeout(50 * kit.backend.read_deadline):
+        for _ in range(100):
+            assert await kit.get("a") == b"1"
     assert kit.backend.calls.count("get") == 1
     assert kit.shown_up == 0
     kit.backend.hangs.clear()
@@ -389,9 +388,8 @@ async def test_the_start_does_not_wait_for_long(
     kit = Kit()
     kit.backend.open_deadline = 60
     kit.backend.hangs.add("open")
-    started = time.monotonic()
-    await kit.store.start()
-    assert time.monotonic() - started < 1
+    async with asyncio.timeout(PATIENCE):  # less than open_deadline
+        await kit.store.start()
     assert [entry["event"] for entry in logged] == ["store_slow"]
     await kit.put("a", b"1")
     assert await kit.get("a") == b"1"
@@ -422,10 +420,9 @@ async def test_a_cancellation_that_a_client_library_swallows_is_carried_out() ->
     reader.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reader
-    started = time.monotonic()
     kit.backend.swallows.clear()
-    await kit.store.close()
-    assert time.monotonic() - started < 1
+    async with asyncio.timeout(PATIENCE):  # less than write_deadline
+        await kit.store.close()
 
 
 @pytest.mark.parametrize("how", ["hangs", "fails"])
@@ -442,9 +439,8 @@ async def test_the_end_does_not_wait_for_a_backend_that_is_gone(
         kit.backend.hangs |= {"write", "close"}
     else:
         kit.backend.fails["write"] = StoreError("gone")
-    started = time.monotonic()
-    await kit.store.close()
-    assert time.monotonic() - started < 1
+    async with asyncio.timeout(PATIENCE):  # less than write_deadline
+        await kit.store.close()
     (told,) = logged
     assert told["event"] == "store_not_closed"
     assert told["unwritten"] == 1

@@ -144,6 +144,11 @@ def test_what_is_no_milters_socket_is_told_why(text: str, words: str) -> None:
         assert f'"{text}"' in str(caught.value)
 
 
+def test_a_socket_has_a_path_or_a_host_and_a_port_and_leaves_the_rest_empty() -> None:
+    assert tuple(parse_milter_socket("unix:/run/m.sock")) == ("unix", "/run/m.sock", "", 0)
+    assert tuple(parse_milter_socket("inet6:8894@::1")) == ("inet6", "", "::1", 8894)
+
+
 # ---------------------------------------------------------------- the store
 
 

@@ -60,6 +60,7 @@ def test_what_an_mta_gives_by_itself_is_enhanced_and_told_once() -> None:
 @given(codes)
 def test_the_temporary_form_differs_in_its_class_only(code: str) -> None:
     temporary = status.as_temporary(code)
+    assert status.as_permanent(temporary) == f"5{code[1:]}"
     assert status.is_enhanced(temporary)
     assert temporary == f"4{code[1:]}"
 

@@ -96,7 +96,7 @@ def test_r62_any_value_and_any_key_give_one_printable_bounded_line(value: object
 
 
 @pytest.mark.parametrize("format_", ["json", "logfmt"])
-def test_r62_a_stranger_cannot_write_a_line_of_his_own(
+def test_r62_a_stranger_cannot_write_a_line_of_the_log(
     format_: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log.configure(format_, "info")

@@ -118,4 +118,6 @@ def test_of_equals_the_worst_is_forecast_and_whether_chance_decides_is_told(
 def test_what_ends_before_any_server_is_tried_is_of_no_family() -> None:
     ended = DeliveryAttempt(None, "5.4.4", Reason.NO_SUCH_DOMAIN)
     assert ended.families == frozenset()
-    assert not ended.delivered
+    assert (ended.text, ended.tls) == ("", None)
+    told = (ended.delivered, ended.ends, ended.verified, ended.requiretls_sent)
+    assert told == (False, False, False, False)

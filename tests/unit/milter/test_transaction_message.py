@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from requiretls_milter.config import Config
+from requiretls_milter.milter.requirement import HeaderFindings
 from requiretls_milter.milter.tag import Route, Tag, Tagged, aggregate, winning
 from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
 from requiretls_milter.model import (
@@ -19,6 +20,7 @@ from requiretls_milter.model import (
     Reason,
     Requirement,
     Source,
+    unknown_forecast,
 )
 
 REQUIRETLS, NO, NONE = Requirement.REQUIRETLS, Requirement.TLS_REQUIRED_NO, Requirement.NONE
@@ -264,13 +266,96 @@ def test_doubt_defers_nobody_who_is_not_bound_or_gone() -> None:
     chosen = settings(rules={"mode": "reject", "on_unknown": "defer"})
     stranger = message(chosen, b"REQUIRETLS", client=STRANGER)
     rcpt(stranger)
-    assert not stranger.doubt_defers()
+    assert stranger.action_in_doubt() is Action.ACCEPT
     ours = message(chosen, b"REQUIRETLS")
     ours.decide_at_rcpt(rcpt(ours), NOT_OFFERED, NOW)
-    assert not ours.doubt_defers()
+    assert ours.action_in_doubt() is Action.ACCEPT
     plain = message(chosen)
     rcpt(plain)
-    assert not plain.doubt_defers()
+    assert plain.action_in_doubt() is Action.ACCEPT
+
+
+# ---------------------------------------------------------------- mail that does not come by SMTP
+
+TEMPORARY = Forecast("4.7.5", Outcome.DEFER, Reason.CERTIFICATE_NOT_VERIFIED)
+ALONE = SmtpClient(trusted=True, capability=Capability.NOTHING, postfix=True)
+
+
+def local_message(client: SmtpClient, sender: str = "a@x.test", **rules: Any) -> Transaction:
+    """A message of sendmail(1) for whose recipients everything is asked."""
+    chosen = settings(rules={"mode": "reject", "on_temporary": "defer", **rules})
+    return Transaction(chosen, client, sender, (), by_smtp=False)
+
+
+def decided(transaction: Transaction, *forecasts: Forecast) -> list[tuple[Action, str]]:
+    """What is done with recipients of these forecasts, who ask by the header; then the message."""
+    recipients = [rcpt(transaction, f"u@d{n}.example") for n in range(len(forecasts))]
+    transaction.add_field("require-tls-esmtp", b"yes")
+    transaction.end_of_header()
+    for recipient, forecast in zip(recipients, forecasts, strict=True):
+        assert not transaction.decides_at_rcpt(recipient)
+        transaction.decide(recipient, forecast, NOW)
+    decision = transaction.decide_message()
+    enhanced = decision.reply.enhanced if decision.reply is not None else ""
+    if decision.reply is not None:
+        assert decision.reply.code // 100 == int(enhanced[0])
+    return [
+        *((one.decision.action, "") for one in recipients if one.decision is not None),
+        (decision.action, enhanced),
+    ]
+
+
+@pytest.mark.parametrize("mode", ["defer", "reject"])
+@pytest.mark.parametrize(
+    ("forecast", "refused"),
+    [(NOT_OFFERED, "5.7.30"), (TEMPORARY, "5.7.5"), (unknown_forecast("no"), "5.7.0")],
+)
+def test_what_the_milter_alone_keeps_is_refused_and_never_deferred_without_smtp(
+    mode: str, forecast: Forecast, refused: str
+) -> None:
+    found = decided(local_message(ALONE, mode=mode), forecast)
+    assert found == [(Action.REJECT, ""), (Action.REJECT, refused)]
+
+
+@pytest.mark.parametrize("mode", ["defer", "reject"])
+@pytest.mark.parametrize("forecast", [TEMPORARY, unknown_forecast("no")])
+def test_what_the_mta_keeps_is_accepted_and_never_deferred_without_smtp(
+    mode: str, forecast: Forecast
+) -> None:
+    transaction = local_message(OURS, mode=mode, on_unknown="defer")
+    assert decided(transaction, forecast) == [(Action.ACCEPT, ""), (Action.ACCEPT, "")]
+
+
+def test_one_recipient_whom_the_milter_alone_protects_keeps_a_message_without_smtp_back() -> None:
+    found = decided(local_message(ALONE), GOOD, NOT_OFFERED)
+    assert found == [(Action.REJECT, ""), (Action.REJECT, ""), (Action.REJECT, "5.7.30")]
+    # here the MTA will bounce it
+    found = decided(local_message(OURS), GOOD, NOT_OFFERED)
+    assert found == [(Action.ACCEPT, ""), (Action.ACCEPT, ""), (Action.ACCEPT, "")]
+
+
+def test_r07_a_bounce_is_not_refused_without_smtp_either() -> None:
+    found = decided(local_message(ALONE, sender=""), NOT_OFFERED)
+    assert found == [(Action.ACCEPT, ""), (Action.ACCEPT, "")]
+
+
+@pytest.mark.parametrize(
+    ("client", "on_unknown", "action"),
+    [
+        (ALONE, "auto", Action.REJECT),
+        (ALONE, "accept", Action.ACCEPT),
+        (OURS, "auto", Action.ACCEPT),
+        (OURS, "defer", Action.ACCEPT),
+    ],
+)
+def test_a_message_without_smtp_that_cannot_be_judged_is_not_deferred(
+    client: SmtpClient, on_unknown: str, action: Action
+) -> None:
+    transaction = local_message(client, on_unknown=on_unknown)
+    rcpt(transaction)
+    transaction.add_field("require-tls-esmtp", b"yes")
+    transaction.end_of_header()
+    assert transaction.action_in_doubt() is action
 
 
 # ---------------------------------------------------------------- what is told
@@ -432,3 +517,10 @@ def test_of_what_is_asked_the_most_is_told() -> None:
         tagged = [Tagged(r, s, "a.example", False, GOOD) for r, s in reversed(order[position:])]
         tag = aggregate(tagged)
         assert (tag.requirement, tag.source) == (requirement, source)
+
+
+@pytest.mark.parametrize(("length", "seen"), [(999, True), (1000, True), (1001, False)])
+def test_r17_of_an_earlier_tag_1000_octets_are_looked_at(length: int, seen: bool) -> None:
+    findings = HeaderFindings("x-requiretls")
+    findings.add("x-requiretls", b"requirement=requiretls".rjust(length))
+    assert (findings.tags, findings.tag_requiretls) == (1, seen)

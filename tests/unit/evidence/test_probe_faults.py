@@ -76,7 +76,7 @@ asyncio.run(main())
 """In a process of its own: how long the server takes to sign must not be measured."""
 
 
-async def test_a_key_of_16384_bits_holds_nobody_up() -> None:
+async def test_a_key_of_16384_bits_does_not_stop_the_loop() -> None:
     server = await asyncio.create_subprocess_exec(
         sys.executable, "-c", SERVING, RSA_16384, stdout=asyncio.subprocess.PIPE, cwd=REPOSITORY
     )
