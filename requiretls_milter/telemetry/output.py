@@ -43,6 +43,10 @@ LAST_WORDS = 1.0
 MAX_PARTIAL = 1 << 16
 """Octets without an end of line that are kept; a line of ours is shorter."""
 
+_GATHER = 0.02
+"""Seconds in which the thread lets lines gather if only it may write: a wake-up costs more than
+a write, and none is needed for each of the lines of a busy second."""
+
 _POLL = 0.02
 """Seconds between two attempts to write the last lines."""
 
@@ -135,7 +139,8 @@ class ThreadOutput(Output):
     """The output of a child, in which any thread may put lines. To be made after the fork.
 
     A line is written at once if nothing waits before it and the descriptor takes it, which costs
-    less than to wake another thread, and is not lost with a process that is killed.
+    less than to wake another thread, and is not lost with a process that is killed. A file on a
+    disk may always make its writer wait: the thread writes what has gathered.
     """
 
     def __init__(self, descriptor: int, tell: Tell) -> None:
@@ -186,6 +191,8 @@ class ThreadOutput(Output):
                     break
                 self._idle = True
             self._work.acquire()
+            if self._writer is None and not self._closing:
+                time.sleep(_GATHER)
         self._ended.set()
 
     def _write(self, data: bytes) -> bool:
