@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONFIG ?= $(CURDIR)/.run/config.toml
 SECONDS ?= 60
-PYTEST := $(BIN)/python -m pytest --durations=25
+PYTEST := scripts/test $(BIN)/python --durations=25
 
 .PHONY: help demo test unit service lab roots pythons test-long fuzz mutate lint format run bench docs lock audit clean
 .DEFAULT_GOAL := help
