@@ -145,3 +145,15 @@ def test_the_worked_example_of_the_family_that_goes_first() -> None:
     # The only one of its family that goes first is not the last one of its group.
     alone = ((one, two), (three,), (four, attempt(5, "", False, V6)))
     assert two not in possible_results(alone, 3)
+
+
+def test_of_two_servers_of_the_family_that_goes_first_either_may_be_the_last() -> None:
+    takes_it, fails = attempt(1, "2.0.0", True), attempt(2, "4.4.1", False)
+    three, four = attempt(3, "4.4.2", False, V6), attempt(4, "4.7.5", False, V6)
+    # If IPv4 went first, both of its servers would be tried, and one takes the message.
+    assert set(possible_results(((takes_it, fails, three, four),), 3)) == {
+        takes_it,
+        fails,
+        three,
+        four,
+    }
