@@ -23,7 +23,7 @@ from tests.lab.roots import GID_POSTFIX
 from tests.support import addresses
 from tests.support.paths import REPOSITORY
 from tests.support.processes import children
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, log_written
 
 METRICS = f"{addresses.MILTER}:9894"
 
@@ -166,6 +166,7 @@ class Milter:
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """The log lines, or those of one event."""
+        log_written()
         return [item for item in self._lines() if name in (None, item.get("event"))]
 
     def wait(

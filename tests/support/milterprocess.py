@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.support.milterclient import MilterClient
 from tests.support.processes import Process, alive
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, log_written
 
 POSTFIX_3_11 = {
     "j": "mta.example.net",
@@ -48,6 +48,7 @@ class MilterProcess:
 
     @property
     def log(self) -> list[str]:
+        log_written()
         return (self.directory / "log").read_text().splitlines()
 
     def events(self, event: str) -> list[dict[str, Any]]:

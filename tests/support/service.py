@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.support.milterclient import MilterClient
 from tests.support.processes import Process, alive, free_port
-from tests.support.waiting import PATIENCE, eventually
+from tests.support.waiting import PATIENCE, eventually, log_written
 
 MACROS = {"j": "mta.example.net", "v": "Postfix 3.11.7", "i": "4XyZ1", "{daemon_name}": "smtpd"}
 
@@ -215,6 +215,7 @@ format = "json"
         return (self.directory / "log").read_text()
 
     def events(self, event: str) -> list[dict[str, Any]]:
+        log_written()
         lines = [line for line in self.log_text.splitlines() if line.startswith("{")]
         return [fields for fields in map(json.loads, lines) if fields["event"] == event]
 

@@ -61,3 +61,8 @@ async def until(
 def _not_in_time(what: str | Callable[[], str], wait: float) -> NotInTime:
     told = what if isinstance(what, str) else what()
     return NotInTime(f"not within {wait:g} s: {told or 'the condition'}")
+
+
+def log_written() -> None:
+    """Wait until a process that logs to a file has written its lines: they gather for 20 ms."""
+    time.sleep(0.05)
