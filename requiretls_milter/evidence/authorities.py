@@ -26,7 +26,7 @@ class TrustStoreError(RequiretlsMilterError):
 def load_trust_store(ca_file: str = "") -> TrustStore:
     """Load a PEM file of authorities, or the system's store if *ca_file* is empty.
 
-    It takes about 8 ms: load a store once.
+    It takes about 12 ms: load a store once.
 
     Raises:
         TrustStoreError: the file cannot be read or holds no certificate.

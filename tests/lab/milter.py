@@ -166,7 +166,6 @@ class Milter:
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """The log lines, or those of one event."""
-        log_written()
         return [item for item in self._lines() if name in (None, item.get("event"))]
 
     def wait(
@@ -185,6 +184,7 @@ class Milter:
         return found()
 
     def _lines(self) -> Iterator[dict[str, Any]]:
+        log_written()
         for line in self.log_file.read_text(errors="replace").splitlines():
             try:
                 item = json.loads(line)

@@ -212,10 +212,10 @@ format = "json"
 
     @property
     def log_text(self) -> str:
+        log_written()
         return (self.directory / "log").read_text()
 
     def events(self, event: str) -> list[dict[str, Any]]:
-        log_written()
         lines = [line for line in self.log_text.splitlines() if line.startswith("{")]
         return [fields for fields in map(json.loads, lines) if fields["event"] == event]
 
