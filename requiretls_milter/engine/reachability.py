@@ -24,6 +24,7 @@ from requiretls_milter.evidence.gathering import EvidenceSource
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
+    MailProtocol,
     MxEvidence,
     ProbeEvidence,
     ProbeFailure,
@@ -83,12 +84,14 @@ class WatchedSource:
             self._on_recovery()
         return found
 
-    async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
+    async def probe(
+        self, address: str, port: int, server_name: str, protocol: MailProtocol = MailProtocol.SMTP
+    ) -> ProbeEvidence:
         """Hold a session with a server."""
-        found = await self._source.probe(address, port, server_name)
+        found = await self._source.probe(address, port, server_name, protocol)
         if found.stage is not ProbeStage.NOT_PROBED or found.failure is not None:
             self._counters.inc("probes_total", (_probe_result(found),))
-        if self._outage.saw_probe(found, port, server_name):
+        if self._outage.saw_probe(found, port, server_name, protocol):
             self._on_recovery()
         return found
 
@@ -118,7 +121,9 @@ class WatchedSource:
         try:
             async with asyncio.timeout(self._timeout):
                 if isinstance(target, ServerTarget):
-                    session = await self.probe(target.address, target.port, target.server_name)
+                    session = await self.probe(
+                        target.address, target.port, target.server_name, target.protocol
+                    )
                     return session.error if could_not_connect(session) else None
                 return await self._lookup_error(target)
         except Exception as error:  # noqa: BLE001 - it must not end the other rechecks

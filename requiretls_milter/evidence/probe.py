@@ -30,7 +30,7 @@ from OpenSSL import SSL, crypto
 
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.slots import Pace, Slots
-from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
+from requiretls_milter.model import MailProtocol, ProbeEvidence, ProbeFailure, ProbeStage, Reply
 from requiretls_milter.syntax.text import error_text, printable
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Bound
@@ -118,6 +118,15 @@ class _Ended(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class _Way:
+    """How a server is spoken to: its port, the SNI ("" for none), and the protocol."""
+
+    port: int
+    server_name: str
+    protocol: MailProtocol
+
+
+@dataclass(frozen=True, slots=True)
 class _Ehlo:
     """A 2xx reply to EHLO or HELO: the name that the server gives itself, and its keywords."""
 
@@ -159,7 +168,9 @@ class Prober:
         self._per_host = limits.probes_per_host
         self._busy: weakref.WeakValueDictionary[str, Slots] = weakref.WeakValueDictionary()
 
-    async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
+    async def probe(
+        self, address: str, port: int, server_name: str, protocol: MailProtocol = MailProtocol.SMTP
+    ) -> ProbeEvidence:
         """Go through a session with *address*, or two; never raise for what the network does.
 
         *server_name* is sent as SNI; with "" none is sent.
@@ -177,34 +188,31 @@ class Prober:
             )
         places = Slots(self._per_host, Bound.PROBES_PER_HOST, self._counters)
         async with self._busy.setdefault(address, places):
-            found = await self._in_turn(address, port, server_name, self._authenticating)
+            way = _Way(port, server_name, protocol)
+            found = await self._in_turn(address, way, self._authenticating)
             if found.stage is not ProbeStage.HANDSHAKE or found.failure is ProbeFailure.TIMEOUT:
                 return found
-            other = await self._in_turn(address, port, server_name, self._opportunistic)
+            other = await self._in_turn(address, way, self._opportunistic)
         if not other.tls_version:
             return found
         # The first session may have failed by chance: the evidence ends early, as a failure does.
         expires = min(found.expires, other.expires)
         return replace(other, only_opportunistic=found.error or "failed", expires=expires)
 
-    async def _in_turn(
-        self, address: str, port: int, server_name: str, context: SSL.Context
-    ) -> ProbeEvidence:
+    async def _in_turn(self, address: str, way: _Way, context: SSL.Context) -> ProbeEvidence:
         await self._pace.start()
         async with self._slots:
-            return await self._session(address, port, server_name, context)
+            return await self._session(address, way, context)
 
-    async def _session(
-        self, address: str, port: int, server_name: str, context: SSL.Context
-    ) -> ProbeEvidence:
+    async def _session(self, address: str, way: _Way, context: SSL.Context) -> ProbeEvidence:
         try:
             wire = _Wire(address, self._settings.connect_timeout, self._settings.command_timeout)
         except OSError as error:  # out of descriptors, no IPv6: this says nothing about the server
             now = self._clock()
             return ProbeEvidence(address, error=error_text(error), probed_at=now, expires=now)
-        session = _Session(wire, address, self._helo, server_name, context)
+        session = _Session(wire, address, self._helo, way, context)
         try:
-            await session.run(port)
+            await session.run(way.port)
         except _Ended as ended:
             session.evidence = replace(
                 session.evidence,
@@ -230,11 +238,12 @@ class _Session:
     """
 
     def __init__(
-        self, wire: _Wire, address: str, helo: bytes, server_name: str, context: SSL.Context
+        self, wire: _Wire, address: str, helo: bytes, way: _Way, context: SSL.Context
     ) -> None:
         self._wire = wire
         self._helo = helo
-        self._server_name = server_name
+        self._server_name = way.server_name
+        self._lmtp = way.protocol is MailProtocol.LMTP
         self._context = context
         self.evidence = ProbeEvidence(address=address, stage=ProbeStage.CONNECT)
 
@@ -266,9 +275,15 @@ class _Session:
     async def _hello(self, stage: ProbeStage, *, extended: bool = True) -> _Ehlo:
         """Say EHLO, and HELO if EHLO is refused: a server that takes only HELO has no keywords.
 
-        421 ends the session at once (Postfix's smtp_helo(); RFC 5321 section 3.8).
+        421 ends the session at once (Postfix's smtp_helo(); RFC 5321 section 3.8). A server of
+        LMTP takes LHLO and nothing else (RFC 2033 section 4.1).
         """
         reply: Reply | None = None
+        if self._lmtp:
+            reply, lines = await self._wire.command(b"LHLO " + self._helo, stage)
+            if reply.code // 100 == 2:
+                return read_ehlo(lines)
+            raise _Ended(stage, ProbeFailure.REPLY, reply=reply)
         if extended:
             reply, lines = await self._wire.command(b"EHLO " + self._helo, stage)
             if reply.code // 100 == 2:

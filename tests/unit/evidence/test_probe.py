@@ -28,9 +28,10 @@ from requiretls_milter.evidence.probe import (
     Prober,
     read_ehlo,
 )
-from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
+from requiretls_milter.model import MailProtocol, ProbeEvidence, ProbeFailure, ProbeStage, Reply
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.authority import DAY, Authority, Issued
+from tests.support.lmtpserver import LmtpServer
 from tests.support.smtpserver import EHLO, EHLO_TLS, Close, Hang, SmtpServer
 from tests.support.smtpserver import Reply as ScriptedReply
 from tests.support.stores import saturated
@@ -805,3 +806,24 @@ async def test_r62_the_name_that_we_give_cannot_break_the_command(tls: ssl.SSLCo
     async with SmtpServer(ehlo=b"250 mx\r\n") as server:
         await one.probe("127.0.0.1", server.port, NAME)
     assert server.commands[0] == b"EHLO ab??RCPT\r\n"
+
+
+# ---------------------------------------------------------------- LMTP
+
+
+async def spoken_to(server: LmtpServer, protocol: MailProtocol) -> ProbeEvidence:
+    return await prober(timeout=2.0).probe("127.0.0.1", server.port, "", protocol)
+
+
+async def test_a_server_of_lmtp_is_greeted_with_lhlo_and_gets_no_mail() -> None:
+    with LmtpServer("127.0.0.1") as server:
+        evidence = await spoken_to(server, MailProtocol.LMTP)
+    assert (evidence.stage, evidence.failure) == (ProbeStage.DONE, None)
+    assert evidence.starttls_offered is False
+    assert server.commands == ["LHLO client.example.org", "QUIT"]
+
+
+async def test_a_server_of_lmtp_is_none_of_smtp() -> None:
+    with LmtpServer("127.0.0.1") as server:
+        evidence = await spoken_to(server, MailProtocol.SMTP)
+    assert (evidence.stage, evidence.failure) == (ProbeStage.EHLO, ProbeFailure.REPLY)
