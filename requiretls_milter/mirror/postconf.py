@@ -50,6 +50,7 @@ GLOBAL_PARAMETERS = (
     *("requiretls_enable", "requiretls_esmtp_header", "tls_required_enable"),
     *("soft_bounce", "defer_transports", "best_mx_transport", "ignore_mx_lookup_error"),
     *("disable_dns_lookups", "tls_append_default_CA", "tls_dane_digests", "use_srv_lookup"),
+    *("allow_srv_lookup_fallback", "ignore_srv_lookup_error"),
 )
 
 CLIENT_PARAMETERS = (
