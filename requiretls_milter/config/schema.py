@@ -875,6 +875,54 @@ class Limits(Section):
             "firewall or provider counts connections to port 25."
         ),
     )
+    address_per_minute: Annotated[Count, Field(ge=2, le=1_000_000)] = Field(
+        120,
+        description=(
+            "Connections with one address within any minute: SMTP sessions, and fetches of MTA-STS "
+            "policies. Strangers' names may all lead to an address of somebody else, and must not "
+            "make us flood it. Half of them may begin at once, the other half spread over the "
+            "minute; the names of one zone (example.org) get half of each. Beyond this limit no "
+            "connection is made, and the forecast is unknown. A server is called once an hour for "
+            "each of its names, so that the default matters only with hundreds of names at one "
+            "address."
+        ),
+    )
+    address_per_hour: Annotated[Count, Field(ge=2, le=10_000_000)] = Field(
+        1_200,
+        description=(
+            "The same within any hour. The default is for a busy site: of 2,000 tenants of one "
+            "provider, each with its own MX name, no address of the provider's twenty is called "
+            "by more than 600 names."
+        ),
+    )
+    network_per_minute: Annotated[Count, Field(ge=2, le=1_000_000)] = Field(
+        960,
+        description=(
+            "The same for all addresses of one network (IPv4: /24, IPv6: /64) together. The "
+            "default is that of eight addresses: a large provider has some servers in a network."
+        ),
+    )
+    network_per_hour: Annotated[Count, Field(ge=2, le=10_000_000)] = Field(
+        9_600,
+        description="The same for a network within any hour: eight times that of an address.",
+    )
+    zone_lookups_per_minute: Annotated[Count, Field(ge=2, le=1_000_000)] = Field(
+        1_200,
+        description=(
+            "DNS lookups of names in one zone (example.org, example.co.uk) within any minute. MX "
+            "records may name thousands of hosts in the zone of somebody else, whose name servers "
+            "would be asked for each. Half of them may begin at once. Beyond this limit no lookup "
+            "is made, and the forecast is unknown. A host takes two to four lookups, and they are "
+            "kept for their TTL."
+        ),
+    )
+    zone_lookups_per_hour: Annotated[Count, Field(ge=2, le=10_000_000)] = Field(
+        20_000,
+        description=(
+            "The same within any hour. The default is some five a second, for the tenants of one "
+            "large provider, whose names have a short TTL."
+        ),
+    )
     lookups: Annotated[Count, Field(ge=1, le=10_000)] = Field(
         64,
         description=(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource, profiles_of
 from requiretls_milter.evidence.mta_sts import HTTPS_PORT, MtaStsFetcher, StsRecord
@@ -33,6 +34,7 @@ class Collector(EvidenceSource):
         policy_port: the port of policy hosts.
         clock: the time, seconds since the epoch.
         counters: where it is counted that a bound of ``[limits]`` is met.
+        budgets: what strangers' names may cause; None for new ones.
 
     Raises:
         OSError: ``probe.ca_file`` cannot be read.
@@ -46,9 +48,11 @@ class Collector(EvidenceSource):
         policy_port: int = HTTPS_PORT,
         clock: Callable[[], float] = time.time,
         counters: Counters | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
         probe, limits = config.probe, config.limits
         counters = counters or Counters()
+        budgets = budgets or Budgets(limits, counters)
         policy = AddressPolicy(probe.allow_networks)
         protocols = {name for profile in profiles_of(config) for name in profile.inet_protocols}
         self._clock = clock
@@ -59,6 +63,7 @@ class Collector(EvidenceSource):
             clock,
             lookups=limits.lookups,
             counters=counters,
+            budgets=budgets,
         )
         """The resolver; its ``trusted`` belongs to the self-test."""
         self._mta_sts = MtaStsFetcher(
@@ -70,8 +75,11 @@ class Collector(EvidenceSource):
             fetches=limits.fetches,
             clock=clock,
             counters=counters,
+            budgets=budgets,
         )
-        self._prober = Prober(policy, probe, limits, clock=clock, counters=counters)
+        self._prober = Prober(
+            policy, probe, limits, clock=clock, counters=counters, budgets=budgets
+        )
 
     async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
         """See :meth:`Resolver.mx`."""

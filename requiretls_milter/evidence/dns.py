@@ -32,6 +32,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 
+from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.slots import Slots
 from requiretls_milter.model import AddressLookup, DnsOutcome, MxEvidence, MxRecord
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
@@ -84,6 +85,7 @@ class Lookup:
             SOA (RFC 2308 section 5).
         error: why there is no answer.
         partial: there were more records than are kept.
+        unasked: no query was sent, since the budget of the zone is spent (outcome ERROR).
     """
 
     outcome: DnsOutcome
@@ -93,6 +95,7 @@ class Lookup:
     ttl: int = 0
     error: str = ""
     partial: bool = False
+    unasked: bool = False
 
 
 class _LookupError(Exception):
@@ -127,6 +130,7 @@ class Resolver:
         lookups: how many lookups are at work at once; one costs a socket and 0.3 ms
             of CPU for each query.
         counters: where it is counted that a lookup waits for others.
+        budgets: how many lookups a zone may cause; None for any number.
     """
 
     def __init__(
@@ -138,7 +142,9 @@ class Resolver:
         *,
         lookups: int = 64,
         counters: Counters | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
+        self._budgets = budgets
         self._stub = _stub(nameservers, timeout)
         self._timeout = timeout
         self._clock = clock
@@ -185,6 +191,8 @@ class Resolver:
             error = f"not a domain name: {printable(name)}"
             return Lookup(DnsOutcome.NXDOMAIN, False, name, ttl=MAX_TTL, error=error)
         await self.tested.wait()
+        if self._budgets is not None and (spent := self._budgets.lookup(name)):
+            return Lookup(DnsOutcome.ERROR, False, name.lower(), error=spent, unasked=True)
         try:
             async with self._deadline():
                 return await self._chase(dns.name.from_text(name + "."), rdtype)
@@ -207,6 +215,7 @@ class Resolver:
             error=found.error,
             expires=self._expires(found.ttl),
             partial=found.partial,
+            unasked=found.unasked,
         )
         if found.outcome is not DnsOutcome.FOUND:
             return evidence
@@ -244,10 +253,13 @@ class Resolver:
         lookups = await asyncio.gather(*(self.lookup(host, t) for t in self._address_types))
         found = [one for one in lookups if one.outcome is DnsOutcome.FOUND]
         failed = [one for one in lookups if one.outcome is DnsOutcome.ERROR]
-        error = "; ".join(one.error for one in lookups if one.error)
+        error = "; ".join(dict.fromkeys(one.error for one in lookups if one.error))
+        unasked = any(one.unasked for one in lookups)
         if not found:
             if failed:
-                return AddressLookup(DnsOutcome.ERROR, error=error, expires=self._clock())
+                return AddressLookup(
+                    DnsOutcome.ERROR, error=error, expires=self._clock(), unasked=unasked
+                )
             nxdomain = all(one.outcome is DnsOutcome.NXDOMAIN for one in lookups)
             return AddressLookup(
                 outcome=DnsOutcome.NXDOMAIN if lookups and nxdomain else DnsOutcome.NODATA,
@@ -273,6 +285,7 @@ class Resolver:
             error=error,
             expires=self._expires(min(ttl, PARTIAL_TTL) if failed else ttl),
             partial=len(addresses) > MAX_RECORDS or any(one.partial for one in found),
+            unasked=unasked,
         )
         if result.secure or result.canonical == host.lower():
             return result
@@ -287,7 +300,13 @@ class Resolver:
         alias = await self.lookup(host, dns.rdatatype.CNAME)
         if alias.outcome is not DnsOutcome.FOUND:
             error = alias.error or f"CNAME {host}: no longer an alias"
-            return replace(result, alias_error=True, error=error, expires=self._clock())
+            return replace(
+                result,
+                alias_error=True,
+                error=error,
+                expires=self._clock(),
+                unasked=result.unasked or alias.unasked,
+            )
         expires = min(result.expires, self._expires(alias.ttl))
         return replace(result, alias_secure=alias.secure, expires=expires)
 
