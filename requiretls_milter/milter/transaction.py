@@ -12,8 +12,9 @@ The adapter calls, in the order of SMTP::
     tag = message.tag()
 
 The adapter fetches the forecasts in between: a recipient that needs one has a
-``question``, and the adapter keeps the future answer in ``pending``. For ordinary mail (nothing
-is asked, and no survey is configured) no rule is looked up and no next hop is parsed.
+``question``, and the adapter keeps the answer, or the future that yields it, in
+``pending``. For ordinary mail (nothing is asked, and no survey is configured) no rule
+is looked up and no next hop is parsed.
 
 Nothing that a client sends makes anything here raise: addresses and fields of any
 bytes are taken as they are.
@@ -143,7 +144,7 @@ class Recipient:
         nexthop_error: why it cannot be parsed.
         asked: what is asked, as far as it is known.
         question: for the engine; None if no forecast is needed.
-        pending: the answer to come.
+        pending: the answer, or the future that yields it.
         forecast: the answer.
         decision: what is done with this recipient, as far as it is decided.
         gone: refused or deferred at RCPT, so that the message no longer has this recipient.
@@ -162,7 +163,7 @@ class Recipient:
     nexthop_error: str = ""
     asked: Asked = NOTHING_ASKED
     question: Question | None = None
-    pending: Future[Forecast] | None = None
+    pending: Forecast | Future[Forecast] | None = None
     forecast: Forecast | None = None
     decision: Decision | None = None
     gone: bool = False

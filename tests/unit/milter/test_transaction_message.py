@@ -44,7 +44,7 @@ def message(
     return Transaction(chosen, client, sender, parameters)
 
 
-def state(recipient: Recipient) -> tuple[Future[Forecast] | None, bool]:
+def state(recipient: Recipient) -> tuple[Forecast | Future[Forecast] | None, bool]:
     """What is being fetched for it, and whether it is decided."""
     return recipient.pending, recipient.decision is not None
 
