@@ -36,6 +36,7 @@ import milter
 from requiretls_milter.milter import account
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.milter.requirement import capability
+from requiretls_milter.milter.splitting import PutOff
 from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
 from requiretls_milter.model import (
     Action,
@@ -146,6 +147,7 @@ class _Serving:
     Attributes:
         negotiated: actions and protocol flags that the last MTA agreed to.
         numbers: gives each connection its number.
+        put_off: recipients whose route was another one than that of their message.
         running: callbacks that may be waiting for a forecast, by connection: since when,
             on the monotonic clock.
         transactions: connections in the middle of a message.
@@ -156,6 +158,7 @@ class _Serving:
     settings: Settings
     negotiated: tuple[int, int] | None = None
     numbers: Iterator[int] = field(default_factory=itertools.count)
+    put_off: PutOff = field(default_factory=PutOff)
     running: dict[int, float] = field(default_factory=dict)
     transactions: set[int] = field(default_factory=set)
     connections: set[int] = field(default_factory=set)
@@ -245,6 +248,7 @@ class _Connection:
     """What is known of one connection with the MTA; libmilter keeps it for us."""
 
     __slots__ = (
+        "address",
         "client",
         "counters",
         "header_answer",
@@ -266,6 +270,7 @@ class _Connection:
         self.agree(protocol)
         self.number = next(serving.numbers)
         self.mta_name = ""
+        self.address = ""
         self.client: SmtpClient | None = None
         self.trusted = False
         self.sender = b""
@@ -431,7 +436,8 @@ def _log_negotiated(serving: _Serving, wanted: int, actions: int, offered: int) 
 @_contained(Stage.CONNECT, milter.P_NR_CONN)
 def _connect(connection: _Connection, _ctx: Any, _name: str, family: int, address: Any) -> int:
     if isinstance(address, tuple):
-        connection.trusted = connection.settings.trusts(str(address[0]).removeprefix("IPv6:"))
+        connection.address = str(address[0]).removeprefix("IPv6:")
+        connection.trusted = connection.settings.trusts(connection.address)
     else:
         # A unix socket belongs to this host. A client without any address is not trusted.
         connection.trusted = family == socket.AF_UNIX
@@ -477,6 +483,8 @@ def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes
         _macro(ctx, "{rcpt_host}"),
         _resolved(connection, ctx, message.client, "{rcpt_addr}"),
     )
+    if message.parts(recipient) and _may_put_off(connection, ctx, message, recipient):
+        return _put_off(connection, ctx, message, recipient)
     _ask(connection, recipient, Stage.RCPT)
     if not message.decides_at_rcpt(recipient) or recipient.rule is None:
         return _CONTINUE
@@ -607,6 +615,29 @@ def _ask(connection: _Connection, recipient: Recipient, stage: Stage) -> None:
         return
     with _Apart(stage):  # on failure the forecast is unknown, and the rule decides
         recipient.pending = connection.serving.context.forecasts.ask(recipient.question)
+
+
+def _may_put_off(
+    connection: _Connection, ctx: Any, message: Transaction, recipient: Recipient
+) -> bool:
+    """Whether the client is to bring a recipient in another transaction (RFC 5321 4.5.3.1.10)."""
+    first = message.accepted[0].address
+    put_off = connection.serving.put_off.once_more(
+        connection.address, message.sender, *message.parameters, first, recipient.address
+    )
+    if not put_off:
+        account.log_not_split(_identity(connection, ctx), connection.address, message, recipient)
+    return put_off
+
+
+def _put_off(connection: _Connection, ctx: Any, message: Transaction, recipient: Recipient) -> int:
+    """Put a recipient off whose route is another one than that of its message."""
+    reply = message.put_off(recipient)
+    answer = _refuse(ctx, reply)
+    with _Apart(Stage.RCPT):
+        account.count_recipient(connection.counters, message, recipient)
+        account.log_put_off(_identity(connection, ctx), message, recipient, reply)
+    return answer
 
 
 def _answer(

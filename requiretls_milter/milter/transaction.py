@@ -4,6 +4,7 @@ The adapter calls, in the order of SMTP::
 
     message = Transaction(settings, client, sender, parameters)   # MAIL
     recipient = message.add_recipient(address, mailer, host)      # RCPT, each
+    message.parts(recipient), message.put_off(recipient)          #   if its route is another one
     message.decide_at_rcpt(recipient, forecast, now)              #   if it can be decided there
     message.add_field(name, value)                                # each header field
     changed = message.end_of_header()                             # end of header
@@ -50,9 +51,11 @@ from requiretls_milter.model import (
     HopKind,
     Mode,
     NextHop,
+    OnMixed,
     ProfileName,
     Question,
     Requirement,
+    SmtpReply,
     Source,
     Standing,
     unknown_forecast,
@@ -90,6 +93,7 @@ class Settings:
         self.counts_plain = base.mode is not Mode.OFF
         """Whether mail is counted for which no rule was looked up."""
         self.debug = config.log.level is LogLevel.DEBUG
+        self.splits = config.rules.on_mixed is OnMixed.SPLIT
 
     def trusts(self, address: str) -> bool:
         """Whether a client's address is in ``milter.trusted_networks``."""
@@ -248,6 +252,28 @@ class Transaction:
             local=recipient.local,
         )
         return exempt is None
+
+    def parts(self, recipient: Recipient) -> bool:
+        """Whether the route of the newest recipient differs from that of those accepted before.
+
+        Never so unless ``rules.on_mixed`` says that such a recipient is put off and the client
+        would bring it again: a mail program, which authenticates, would not, and mail that does
+        not come by SMTP cannot come again. A bounce is never put off (R7). What the header asks is
+        not known at RCPT.
+        """
+        if not self.settings.splits or not self.by_smtp:
+            return False
+        if self.client.authenticated or self.null_sender:
+            return False
+        others = (one for one in self.recipients if one is not recipient and not one.gone)
+        first = next(others, None)
+        return first is not None and _way(first) != _way(recipient)
+
+    def put_off(self, recipient: Recipient) -> SmtpReply:
+        """Leave a recipient to another transaction, with this reply; it is not of this message."""
+        recipient.decision = Decision(Action.DEFER, rules.Why.MIXED, rules.PUT_OFF)
+        self.recipients.remove(recipient)
+        return rules.PUT_OFF
 
     def decides_at_rcpt(self, recipient: Recipient) -> bool:
         """Whether this recipient is decided at RCPT."""
@@ -542,6 +568,12 @@ class Transaction:
                 for recipient in accepted
             ]
         )
+
+
+def _way(recipient: Recipient) -> tuple[Requirement, bool]:
+    """What the route of a message follows from, as far as one recipient is concerned."""
+    asked = recipient.asked.requirement
+    return asked, recipient.local and asked is not Requirement.NONE
 
 
 def _kept(address: str) -> str:
