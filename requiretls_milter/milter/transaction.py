@@ -7,6 +7,7 @@ The adapter calls, in the order of SMTP::
     message.decide_at_rcpt(recipient, forecast, now)              #   if it can be decided there
     message.add_field(name, value)                                # each header field
     changed = message.end_of_header()                             # end of header
+    late = message.outdated(now)                                  #   whose answers have ended
     message.decide(recipient, forecast, now)                      # end of message: the others
     decision = message.decide_message()
     tag = message.tag()
@@ -64,6 +65,10 @@ if TYPE_CHECKING:
 
 MAX_ADDRESS = 1000
 """Characters of an envelope address that are kept; RFC 5321 section 4.5.3.1 allows 320."""
+
+FORECAST_GRACE = 60.0
+"""Seconds after its end for which a forecast of RCPT still counts at the end of the message: that
+records live for a second is no reason to ask twice, and to wait again."""
 
 
 class Settings:
@@ -287,6 +292,23 @@ class Transaction:
         if not (findings.require_tls_esmtp or findings.tls_required_no or self.lost):
             return []
         return [recipient for recipient in self.accepted if self._update(recipient)]
+
+    def outdated(self, now: float) -> list[Recipient]:
+        """Drop the answers that have ended while the message came in, with what rests on them.
+
+        A client may take hours for a message. A forecast that ended meanwhile is asked for anew.
+
+        Args:
+            now: seconds since the epoch.
+
+        Returns:
+            The recipients whose questions the caller has to put again.
+        """
+        found = [recipient for recipient in self.accepted if _is_over(recipient.pending, now)]
+        for recipient in found:
+            recipient.pending = None
+            recipient.decision = None
+        return found
 
     def _update(self, recipient: Recipient) -> bool:
         """Find rule, requirement and question of a recipient; return whether any has changed."""
@@ -541,6 +563,14 @@ class Transaction:
                 for recipient in accepted
             ]
         )
+
+
+def _is_over(answer: Future[Forecast] | None, now: float) -> bool:
+    """Whether there is an answer that no longer holds. One without an end (0) never ends."""
+    if answer is None or not answer.done() or answer.cancelled() or answer.exception():
+        return False
+    end = answer.result().valid_until
+    return bool(end) and now >= end + FORECAST_GRACE
 
 
 def _kept(address: str) -> str:
