@@ -7,6 +7,7 @@ vouched for can be remembered together with what vouched for it (:attr:`TrustSto
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import ssl
@@ -75,13 +76,13 @@ def _of_system() -> Iterator[bytes]:
 
 
 def _system_files() -> Iterator[Path]:
-    found = ssl.get_default_verify_paths()
-    if found.cafile:
-        yield Path(found.cafile)
-    for name in (found.capath or "").split(os.pathsep):
-        if name and os.path.isdir(name):
-            listed = sorted(Path(name).iterdir())
-            yield from (path for path in listed if _HASHED.fullmatch(path.name))
+    names = ssl.get_default_verify_paths()
+    yield Path(os.environ.get(names.openssl_cafile_env, names.openssl_cafile))
+    directories = os.environ.get(names.openssl_capath_env, names.openssl_capath)
+    for directory in directories.split(os.pathsep):
+        with contextlib.suppress(OSError):
+            listed = sorted(os.listdir(directory)) if directory else []
+            yield from (Path(directory, name) for name in listed if _HASHED.fullmatch(name))
 
 
 def _blocks(path: Path) -> list[str]:
