@@ -557,8 +557,9 @@ class Probe(Section):
         "",
         description=(
             "File of trusted CA certificates (PEM) for probes and MTA-STS. Empty: the store of the "
-            "system. It should hold what the MTA trusts (smtp_tls_CAfile). The file is read again "
-            "at SIGHUP."
+            "system. It should hold what the MTA trusts (smtp_tls_CAfile). The file, or the store, "
+            "is read again at SIGHUP; if other certificates are in it then, MTA-STS policies that "
+            "were kept do not count any more."
         ),
     )
     allow_networks: Annotated[tuple[fields.Network, ...], as_list] = Field(
@@ -1001,13 +1002,17 @@ class Config(Section):
         config._removed = warnings
         return config
 
-    def assessment_digest(self) -> str:
-        """A digest of all that a forecast depends on: [mta], [dns] and [probe].
+    def assessment_digest(self, authorities: str) -> str:
+        """A digest of all that a forecast depends on: [mta], [dns], [probe] and the authorities.
 
         Two processes with the same digest make the same forecast from the same evidence, so that
         each may use the forecasts of the other.
+
+        Args:
+            authorities: the digest of the certification authorities that count, since files of
+                one name may hold different ones.
         """
-        text = self.model_dump_json(include={"mta", "dns", "probe"})
+        text = self.model_dump_json(include={"mta", "dns", "probe"}) + authorities
         return hashlib.sha256(text.encode()).hexdigest()
 
     def changes_at_restart(self, new: Config) -> tuple[str, ...]:

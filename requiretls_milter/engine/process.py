@@ -190,7 +190,7 @@ class _Engine:
         """See :class:`~requiretls_milter.engine.server.EngineView`."""
         parts = self._parts
         return EngineState(
-            parts.assessor, parts.generation, parts.config.assessment_digest(), self._trust_epoch
+            parts.assessor, parts.generation, parts.assessment_digest, self._trust_epoch
         )
 
     def _domains(self) -> tuple[str, ...]:

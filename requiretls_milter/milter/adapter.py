@@ -539,7 +539,7 @@ def _eom(connection: _Connection, ctx: Any) -> int:
             _finish(connection, ctx, message, decision)
         return answer
     with _Apart(Stage.EOH):
-        for recipient in message.end_of_header():
+        for recipient in (*message.end_of_header(), *message.outdated(time.time())):
             _ask(connection, recipient, Stage.EOH)
     with _Waiting(connection):
         deadline = time.monotonic() + message.patience()

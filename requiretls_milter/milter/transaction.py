@@ -8,6 +8,7 @@ The adapter calls, in the order of SMTP::
     message.decide_at_rcpt(recipient, forecast, now)              #   if it can be decided there
     message.add_field(name, value)                                # each header field
     changed = message.end_of_header()                             # end of header
+    late = message.outdated(now)                                  #   whose answers have ended
     message.decide(recipient, forecast, now)                      # end of message: the others
     decision = message.decide_message()
     tag = message.tag()
@@ -68,6 +69,10 @@ if TYPE_CHECKING:
 
 MAX_ADDRESS = 1000
 """Characters of an envelope address that are kept; RFC 5321 section 4.5.3.1 allows 320."""
+
+FORECAST_GRACE = 60.0
+"""Seconds after its end for which a forecast of RCPT still counts at the end of the message: that
+records live for a second is no reason to ask twice, and to wait again."""
 
 
 class Settings:
@@ -314,6 +319,23 @@ class Transaction:
         if not (findings.require_tls_esmtp or findings.tls_required_no or self.lost):
             return []
         return [recipient for recipient in self.accepted if self._update(recipient)]
+
+    def outdated(self, now: float) -> list[Recipient]:
+        """Drop the answers that have ended while the message came in, with what rests on them.
+
+        A client may take hours for a message. A forecast that ended meanwhile is asked for anew.
+
+        Args:
+            now: seconds since the epoch.
+
+        Returns:
+            The recipients whose questions the caller has to put again.
+        """
+        found = [recipient for recipient in self.accepted if _is_over(recipient.pending, now)]
+        for recipient in found:
+            recipient.pending = None
+            recipient.decision = None
+        return found
 
     def _update(self, recipient: Recipient) -> bool:
         """Find rule, requirement and question of a recipient; return whether any has changed."""
@@ -574,6 +596,16 @@ def _way(recipient: Recipient) -> tuple[Requirement, bool]:
     """What the route of a message follows from, as far as one recipient is concerned."""
     asked = recipient.asked.requirement
     return asked, recipient.local and asked is not Requirement.NONE
+
+
+def _is_over(answer: Forecast | Future[Forecast] | None, now: float) -> bool:
+    """Whether there is an answer that no longer holds. One without an end (0) never ends."""
+    if isinstance(answer, Future):
+        if not answer.done() or answer.cancelled() or answer.exception():
+            return False
+        answer = answer.result()
+    end = 0.0 if answer is None else answer.valid_until
+    return bool(end) and now >= end + FORECAST_GRACE
 
 
 def _kept(address: str) -> str:

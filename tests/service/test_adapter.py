@@ -596,6 +596,14 @@ def test_rules_by_domain_meet_the_recipients_and_the_next_hops(serve: Serve) -> 
     assert totals["domain_forecasts_total{other,5.7.10}"] == 1
 
 
+def test_a_forecast_that_ended_while_the_message_came_in_is_asked_for_anew(serve: Serve) -> None:
+    script = {"long.test": {**GOOD, "valid_until": 4e9}, "over.test": {**GOOD, "valid_until": 1.0}}
+    milter = serve("", script)
+    with milter.client() as client:
+        client.message(SENDER, ["<a@long.test>", "<b@over.test>"], parameters=REQUIRETLS)
+    assert [line.split()[0] for line in milter.asked] == ["long.test", "over.test", "over.test"]
+
+
 def test_a_noncompliant_delivery_that_is_accepted_is_counted(serve: Serve) -> None:
     milter = serve(REJECT, SCRIPT)
     with milter.client() as client:

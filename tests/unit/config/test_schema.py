@@ -237,7 +237,11 @@ def test_a_configuration_can_be_handed_to_another_process(raw: dict[str, object]
 def test_configurations_assess_alike_where_mta_dns_and_probe_are_the_same(
     change: str, same: bool
 ) -> None:
-    assert (configured(change).assessment_digest() == Config().assessment_digest()) is same
+    assert (configured(change).assessment_digest("ab") == Config().assessment_digest("ab")) is same
+
+
+def test_under_other_authorities_the_same_configuration_assesses_otherwise() -> None:
+    assert Config().assessment_digest("ab") != Config().assessment_digest("cd")
 
 
 @pytest.mark.parametrize(
