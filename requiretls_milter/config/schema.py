@@ -505,23 +505,25 @@ class Dns(Section):
     selftest_secure: fields.OptionalDomain = Field(
         "",
         description=(
-            "A signed name, whose answer must have the AD bit. At start and every hour the service "
-            "tests whether the resolver validates; if it does not, nothing counts as secure. "
-            "Empty: the root zone. Behind a resolver without the public DNS, name one of your own."
+            "A signed name, whose answer must have the AD bit. At start and every five minutes the "
+            "service tests whether the resolver validates. Until this name and one of the two "
+            "below have shown that, nothing counts as secure. Empty: the root zone. Behind a "
+            "resolver without the public DNS, name one of your own."
         ),
     )
     selftest_bogus: fields.OptionalDomain = Field(
         "",
         description=(
-            "A name with broken signatures, for which the resolver must not give an answer. Empty: "
-            "public names that are kept broken for such tests."
+            "A name with broken signatures: the resolver must refuse it with SERVFAIL, and give it "
+            "out to a query with CD. Empty: public names that are kept broken for such tests."
         ),
     )
     selftest_insecure: fields.OptionalDomain = Field(
         "",
         description=(
             "A name that exists and is not signed, whose answer must not have the AD bit. Empty: "
-            "large public domains that are not signed."
+            "large public domains that are not signed. This one is the easiest to have on an "
+            "isolated network."
         ),
     )
 

@@ -107,7 +107,7 @@ class _Engine:
             parts = self._built = self._builder.build(
                 self._initial.config, self._initial.generation
             )
-            self._start_task(self._test_resolver(parts.resolver))
+            self._start_task(parts.resolver.test_now())
             server = self._server = EngineServer(
                 parts.config.engine.socket,
                 self,
@@ -190,7 +190,11 @@ class _Engine:
         """See :class:`~requiretls_milter.engine.server.EngineView`."""
         parts = self._parts
         return EngineState(
-            parts.assessor, parts.generation, parts.assessment_digest, self._trust_epoch
+            parts.assessor,
+            parts.generation,
+            parts.assessment_digest,
+            self._trust_epoch,
+            parts.resolver.validates,
         )
 
     def _domains(self) -> tuple[str, ...]:
@@ -203,6 +207,9 @@ class _Engine:
     def _refresh_gauges(self) -> None:
         for layer, count in self.cache_entries().items():
             self._gauges.set("cache_entries", count, (layer,))
+        resolver = self._parts.resolver
+        self._gauges.set("resolver_validates", float(resolver.validates))
+        self._gauges.set("resolver_selftest_last_success_timestamp_seconds", resolver.last_passed)
 
     def _sum_counters(self) -> Totals:
         self.counters.inc("log_lines_dropped_total", by=log.take_dropped())
@@ -251,7 +258,7 @@ class _Engine:
         self._gauges.clear("domain_ready")
         self._built = parts
         if parts.resolver is not old.resolver:
-            self._start_task(self._test_resolver(parts.resolver))
+            self._start_task(parts.resolver.test_now())
         if self._metrics_server is not None:
             self._metrics_server.tls = tls
         self._reloaded.set()
@@ -293,18 +300,12 @@ class _Engine:
                     self._send("snapshot", snapshot=_snapshots.dump_python(snapshot, mode="json"))
             await asyncio.sleep(HEARTBEAT)
 
-    async def _test_resolver(self, resolver: ResolverWatch) -> bool:
-        """Test whether the resolver validates; returns whether what is believed has changed."""
-        changed = await resolver.test_now()
-        self._gauges.set("resolver_validates", float(resolver.validates))
-        return changed
-
     async def _watch_resolver(self) -> None:
         """Test the resolver regularly; drop the evidence when it has changed its nature."""
         while True:
             await asyncio.sleep(RESOLVER_TICK)
             resolver = self._parts.resolver
-            if resolver.due() and await self._test_resolver(resolver):
+            if resolver.due() and await resolver.test_now():
                 self._void_evidence(resolver)
 
     def _void_evidence(self, resolver: ResolverWatch) -> None:
