@@ -782,6 +782,16 @@ class Store(Section):
         ),
         json_schema_extra=RESTART,
     )
+    secret_file: fields.OptionalPath = Field(
+        "",
+        description=(
+            "File with a secret that the milters on one Redis share, of 32 to 1,024 octets. "
+            "They believe only records that were written with it, so that no other client of that "
+            "Redis and nobody on the way to it can make a server or a policy seem what it is not. "
+            "Empty: each record of that Redis is believed. Other stores need none."
+        ),
+        json_schema_extra=RESTART,
+    )
     max_records: Annotated[Count, Field(ge=1_000, le=10_000_000)] = Field(
         100_000,
         description=(

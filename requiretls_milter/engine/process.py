@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from requiretls_milter.config import Config
+from requiretls_milter.config.secret import SecretError, read_secret
 from requiretls_milter.engine.exposition import EngineCollector, Exposition, set_build_info
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
@@ -137,6 +138,7 @@ class _Engine:
     async def _open_store(self, config: Config) -> None:
         """Open the store; if it cannot be opened now, memory stands in for it."""
         try:
+            shared = config.store.secret_file
             self._store = open_store(
                 config.store.url,
                 self.counters,
@@ -144,8 +146,11 @@ class _Engine:
                 max_records=config.store.max_records,
                 max_bytes=config.store.max_bytes,
                 key_prefix=config.store.key_prefix,
+                secret=read_secret(shared) if shared else b"",
                 max_pending=config.limits.store_queue,
             )
+        except SecretError as error:
+            raise StartError(f"store.secret_file: {error}") from error
         except StoreError as error:
             raise StartError(str(error)) from error
         await self._store.start()
