@@ -173,3 +173,10 @@ class Process(enum.StrEnum):
 
     ENGINE = "engine"
     WORKER = "worker"
+
+
+class Socket(enum.StrEnum):
+    """A unix socket on which the service listens."""
+
+    MILTER = "milter"
+    ENGINE = "engine"
