@@ -144,6 +144,7 @@ class Bound(enum.StrEnum):
     """A limit on work or memory that strangers can cause: the keys of [limits], and some more."""
 
     CALLBACKS = "callbacks"
+    MESSAGE_WAIT = "message_wait"
     QUESTIONS = "questions"
     TAGS = "tags"
     FORECAST_CACHE = "forecast_cache"
