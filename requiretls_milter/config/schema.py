@@ -836,6 +836,16 @@ class Limits(Section):
             "100 smtpd processes by default."
         ),
     )
+    message_wait: Seconds = Field(
+        30,
+        description=(
+            "Seconds that one message may wait for forecasts in all, at RCPT TO and at its end. "
+            "Beyond this limit no recipient of it waits, and what is not known yet is unknown. "
+            "rules.decide_wait bounds the wait of each recipient: two hundred with slow domains "
+            "would hold an SMTP session for half an hour. RFC 5321 section 4.5.3.2 has a client "
+            "wait five minutes for a reply; many wait less for all of them."
+        ),
+    )
     questions: Annotated[Count, Field(ge=16, le=100_000)] = Field(
         4_096,
         description=(

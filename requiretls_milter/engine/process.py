@@ -33,7 +33,7 @@ from requiretls_milter.ipc.child import (
     take_log_settings,
 )
 from requiretls_milter.ipc.control import ControlClosed
-from requiretls_milter.ipc.unixsocket import SocketError
+from requiretls_milter.ipc.unixsocket import SocketError, SocketFile
 from requiretls_milter.model import HopKind, NextHop, Question, Requirement
 from requiretls_milter.store.base import Store, StoreError
 from requiretls_milter.store.opening import open_store
@@ -113,6 +113,7 @@ class _Engine:
                 parts.config.engine.socket,
                 self,
                 max_requests=2 * parts.config.limits.questions,
+                opened=self._tell_socket,
             )
             await server.open()
             await self._open_metrics(parts.config)
@@ -122,6 +123,7 @@ class _Engine:
             return EXIT_FAILURE
         loop.add_reader(self._channel, self._receive)
         self._start_task(self._send_heartbeats())
+        self._start_task(server.watch())
         self._start_task(self._watch_resolver())
         self._start_task(self._watch_reachability())
         self._start_task(self._watch_domains())
@@ -276,6 +278,10 @@ class _Engine:
         except ControlClosed:
             _log.error("supervisor_lost")
             self._end_with(EXIT_ORPHAN)
+
+    def _tell_socket(self, file: SocketFile) -> None:
+        """Tell the supervisor which file is the engine's, to be removed if the engine is killed."""
+        self._send("listening", device=file.device, inode=file.inode)
 
     # ------------------------------------------------------------ background tasks
 

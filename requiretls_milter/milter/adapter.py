@@ -486,10 +486,11 @@ def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes
     if message.parts(recipient) and _may_put_off(connection, ctx, message, recipient):
         return _put_off(connection, ctx, message, recipient)
     _ask(connection, recipient, Stage.RCPT)
-    if not message.decides_at_rcpt(recipient) or recipient.rule is None:
+    if not message.decides_at_rcpt(recipient):
         return _CONTINUE
     with _Waiting(connection):
-        forecast = _answer(connection, recipient, recipient.rule.decide_wait, Stage.RCPT)
+        patience = message.patience_at_rcpt(recipient)
+        forecast = _answer(connection, message, recipient, patience, Stage.RCPT)
     decision = message.decide_at_rcpt(recipient, forecast, time.time())
     if decision.reply is None:
         return _CONTINUE
@@ -544,7 +545,8 @@ def _eom(connection: _Connection, ctx: Any) -> int:
     with _Waiting(connection):
         deadline = time.monotonic() + message.patience()
         for recipient in message.undecided():
-            forecast = _answer(connection, recipient, deadline - time.monotonic(), Stage.EOM)
+            patience = deadline - time.monotonic()
+            forecast = _answer(connection, message, recipient, patience, Stage.EOM)
             message.decide(recipient, forecast, time.time())
     decision = message.decide_message()
     if decision.reply is not None:
@@ -641,7 +643,11 @@ def _put_off(connection: _Connection, ctx: Any, message: Transaction, recipient:
 
 
 def _answer(
-    connection: _Connection, recipient: Recipient, patience: float, stage: Stage
+    connection: _Connection,
+    message: Transaction,
+    recipient: Recipient,
+    patience: float,
+    stage: Stage,
 ) -> Forecast | None:
     """The forecast, unknown if it takes more than ``patience`` seconds; None without a question."""
     if recipient.question is None:
@@ -665,6 +671,9 @@ def _answer(
         except TimeoutError:
             forecast = unknown_forecast("no forecast in time")
     recipient.waited = time.monotonic() - started
+    message.waited += recipient.waited
+    if not pending.done() and not message.patience_left:
+        connection.counters.inc("saturated_total", (Bound.MESSAGE_WAIT,))
     connection.counters.observe("forecast_wait_seconds", recipient.waited)
     return forecast
 

@@ -213,6 +213,7 @@ class Transaction:
         by_smtp: whether it comes by SMTP. If it does not (sendmail(1)), no client hears a
             reply: no recipient can be refused by itself, and what is deferred is not sent
             again but stays with the MTA. Such mail is decided at its end only.
+        waited: seconds that SMTP has waited for forecasts of this message so far.
     """
 
     settings: Settings
@@ -221,6 +222,7 @@ class Transaction:
     parameters: Sequence[bytes] = ()
     resolved: str = ""
     by_smtp: bool = True
+    waited: float = 0.0
     recipients: list[Recipient] = field(default_factory=list)
     findings: HeaderFindings = field(init=False)
     esmtp: bool = field(init=False)
@@ -296,6 +298,19 @@ class Transaction:
     def accepted(self) -> list[Recipient]:
         """The recipients that the message still has."""
         return [recipient for recipient in self.recipients if not recipient.gone]
+
+    def patience_at_rcpt(self, recipient: Recipient) -> float:
+        """Seconds that RCPT may wait for the forecast of this recipient."""
+        wait = recipient.rule.decide_wait if recipient.rule is not None else 0.0
+        return min(wait, self.patience_left)
+
+    @property
+    def patience_left(self) -> float:
+        """Seconds that are left of ``limits.message_wait``, which bounds a message's waits in all.
+
+        What a client waits for is the sum: each recipient, and the end of the message.
+        """
+        return max(0.0, self.settings.config.limits.message_wait - self.waited)
 
     # ------------------------------------------------------------ header
 
@@ -427,7 +442,7 @@ class Transaction:
             for recipient in self.undecided()
             if recipient.rule is not None and self.can_act(recipient)
         ]
-        return max([self.settings.config.rules.tag_wait, *waits])
+        return min(max([self.settings.config.rules.tag_wait, *waits]), self.patience_left)
 
     def decide(self, recipient: Recipient, forecast: Forecast | None, now: float) -> Decision:
         """Take a recipient's forecast and decide what is done with the recipient.
