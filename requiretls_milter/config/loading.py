@@ -25,6 +25,9 @@ from requiretls_milter.syntax.endpoint import MASK
 
 DEFAULT_PATH = Path("/etc/requiretls-milter/config.toml")
 
+SMTPD_TIMEOUT = 300
+"""Seconds: Postfix's default of smtpd_timeout."""
+
 MAX_FILE_BYTES = 1024 * 1024
 """Bytes of the configuration: beyond it the path is wrong (a log, a device)."""
 
@@ -193,6 +196,11 @@ def warnings(config: Config) -> tuple[str, ...]:
         found.append(
             f"limits.message_wait: a message waits {config.limits.message_wait:g} s at most, so "
             f"that the {longest:g} s of decide_wait are never waited"
+        )
+    if config.limits.mta_silence < SMTPD_TIMEOUT:
+        found.append(
+            f"limits.mta_silence: Postfix lets a client be silent for {SMTPD_TIMEOUT} s "
+            f"(smtpd_timeout), and after {config.limits.mta_silence} s it may lose the milter"
         )
     if config.milter.socket.family != "unix":
         found.append(

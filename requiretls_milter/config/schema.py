@@ -846,6 +846,18 @@ class Limits(Section):
             "wait five minutes for a reply; many wait less for all of them."
         ),
     )
+    mta_silence: Annotated[Count, Field(ge=1, le=86_400)] = Field(
+        3_660,
+        description=(
+            "Seconds that the MTA may leave a connection silent, or an event half sent, which "
+            "holds a thread. Beyond this limit libmilter closes the connection; a silent one it "
+            "closes up to ten minutes later. While a client sends a message the MTA says nothing: "
+            "in an hour 10 MB come in over a line of 3 kB/s. Sendmail also waits an hour for each "
+            "command (Timeout.command), Postfix five minutes (smtpd_timeout). libmilter's own "
+            "limit is two hours."
+        ),
+        json_schema_extra=RESTART,
+    )
     questions: Annotated[Count, Field(ge=16, le=100_000)] = Field(
         4_096,
         description=(

@@ -300,7 +300,7 @@ class _Engine:
         """Send the supervisor heartbeats, which show that the loop turns, and the counters."""
         next_snapshot = 0.0
         while True:
-            self._send("heartbeat", well=True, problem="", connections=0)
+            self._send("heartbeat", well=True, problem="", connections=0, threads=0)
             now = asyncio.get_running_loop().time()
             if now >= next_snapshot:
                 next_snapshot = now + SNAPSHOT_INTERVAL

@@ -9,7 +9,7 @@ From the supervisor: ``config`` (generation, config), ``supervisor`` (totals,
 gauges; to the engine), ``socket`` (with a descriptor: the milter's socket, made anew; to
 workers), ``drain`` (seconds), ``stop``. From a child: ``ready``,
 ``failed`` (error: it cannot start), ``ack`` (generation, error), ``heartbeat``
-(well; problem; connections), ``snapshot`` (of the counters; from the engine),
+(well; problem; connections; threads), ``snapshot`` (of the counters; from the engine),
 ``draining`` (it takes no new connection any more), ``listening`` (device, inode: of the
 file of the engine's socket).
 """

@@ -200,6 +200,7 @@ def serve(context: WorkerContext) -> None:
     """
     global _serving
     _serving = _Serving(context, Settings(context.config))
+    milter.settimeout(context.config.limits.mta_silence)
     milter.main()
 
 
@@ -216,6 +217,11 @@ def connections_open() -> int:
     its end, except for the connection.
     """
     return len(_serving.connections) if _serving is not None else 0
+
+
+def callbacks_waiting() -> int:
+    """How many callbacks may be waiting for a forecast, each on a thread."""
+    return len(_serving.running) if _serving is not None else 0
 
 
 def longest_callback() -> float:
@@ -252,6 +258,7 @@ class _Connection:
         "client",
         "counters",
         "header_answer",
+        "heard",
         "mta_name",
         "number",
         "protocol",
@@ -269,6 +276,7 @@ class _Connection:
         self.header_answer = _CONTINUE
         self.agree(protocol)
         self.number = next(serving.numbers)
+        self.heard = time.monotonic()
         self.mta_name = ""
         self.address = ""
         self.client: SmtpClient | None = None
@@ -310,6 +318,7 @@ def _contained(stage: Stage, no_reply: int = 0) -> Callable[[Callback], Callback
                 connection = ctx.getpriv()
                 if connection is None:
                     connection = _attach(ctx, 0)
+                connection.heard = time.monotonic()
                 answer = function(connection, ctx, *arguments)
             except BaseException:  # noqa: BLE001 - SystemExit would end the process
                 answer = _failed(stage, ctx)
@@ -575,6 +584,8 @@ def _close(ctx: Any) -> int:
         connection = ctx.getpriv()
         if connection is not None:
             connection.serving.connections.discard(connection.number)
+            if time.monotonic() - connection.heard >= connection.settings.config.limits.mta_silence:
+                connection.counters.inc("saturated_total", (Bound.MTA_SILENCE,))
             _conclude(connection, ctx)
             ctx.setpriv(None)
     except BaseException:  # noqa: BLE001 - see _contained

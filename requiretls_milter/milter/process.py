@@ -29,12 +29,18 @@ from requiretls_milter.ipc.client import EngineClient
 from requiretls_milter.ipc.control import Channel, ControlClosed
 from requiretls_milter.milter import adapter
 from requiretls_milter.milter.listener import Listener
+from requiretls_milter.milter.threads import Threads
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import configured_domains
 
 CALLBACK_MARGIN = 5.0
 """Seconds that a callback may take beyond the longest wait that is configured."""
+
+MAX_HELD = 32
+"""Threads that stand still while no callback waits: libmilter keeps some for the next events. More
+of them are held by events that are half sent. With those of ``limits.callbacks``, two workers have
+464 of the 512 that the systemd unit allows (TasksMax); without a thread no event is answered."""
 
 POLL = 0.1
 """Seconds between two checks while the worker starts or drains."""
@@ -87,6 +93,7 @@ class _Worker:
         self._counters = counters
         self._context = context
         self._milter = threading.Thread(target=self._serve, name="milter", daemon=True)
+        self._threads = Threads()
         self._ready = False
         self._drain_until: float | None = None
         self._stop = False
@@ -127,16 +134,26 @@ class _Worker:
             return
         self._next_beat = now + HEARTBEAT
         self._counters.inc("log_lines_dropped_total", by=log.take_dropped())
-        longest = adapter.longest_callback()
-        rules = self._context.config.rules
-        limit = max(rules.longest_decide_wait, rules.tag_wait) + CALLBACK_MARGIN
-        problem = f"a callback takes {longest:.0f} s" if longest > limit else ""
+        self._threads.look()
+        problem = self._problem()
         self._channel.send(
             "heartbeat",
             well=not problem,
             problem=problem,
             connections=adapter.connections_open(),
+            threads=self._threads.count,
         )
+
+    def _problem(self) -> str:
+        """Why this worker serves badly; "" if it does not."""
+        longest = adapter.longest_callback()
+        rules = self._context.config.rules
+        if longest > max(rules.longest_decide_wait, rules.tag_wait) + CALLBACK_MARGIN:
+            return f"a callback takes {longest:.0f} s"
+        held = self._threads.still - adapter.callbacks_waiting()
+        if held > MAX_HELD:
+            return f"{held} threads stand still: the MTA does not send the rest of its events"
+        return ""
 
     def _take(self, message: Mapping[str, Any]) -> None:
         match message["op"]:

@@ -61,6 +61,7 @@ class Child:
         draining: whether it has confirmed that it takes no new connection, or, the
             engine, was told to stop.
         connections: how many connections the MTA has open to it, by its last heartbeat.
+        threads: how many a worker has, by its last heartbeat.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Child:
         self.ready = False
         self.draining = False
         self.connections = 0
+        self.threads = 0
         self._channel = channel
         self._selector = selector
         self._printed = printed
@@ -195,6 +197,7 @@ class Child:
     def note_heartbeat(self, message: Mapping[str, Any]) -> None:
         """Take what a child says of itself every second."""
         self.connections = int(message["connections"])
+        self.threads = int(message["threads"])
         self._problem = str(message["problem"])
         if message["well"]:
             self._well = self._heard

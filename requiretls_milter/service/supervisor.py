@@ -144,6 +144,7 @@ class Supervisor:
         self._incarnation = time.time_ns() // 1_000_000
         self._counters = Counters()
         self._snapshot: Mapping[str, Any] | None = None
+        self._gauges_told: Mapping[str, float] = {}
         self._was_ready = False
         self._next_watchdog = 0.0
         self._status_told = ""
@@ -191,6 +192,7 @@ class Supervisor:
             return
         if dropped := log.take_dropped():
             self._counters.inc("log_lines_dropped_total", by=dropped)
+        if dropped or self._children.gauges() != self._gauges_told:
             self._tell_engine()
         self._feed_watchdog(now)
 
@@ -316,11 +318,12 @@ class Supervisor:
 
     def _tell_engine(self) -> None:
         """Send the engine what only the supervisor knows; the engine shows it as metrics."""
+        self._gauges_told = self._children.gauges()
         if self._children.engine is not None:
             self._children.engine.send(
                 "supervisor",
                 totals=dataclasses.asdict(self._counters.totals()),
-                gauges=self._reload.gauges(),
+                gauges={**self._reload.gauges(), **self._gauges_told},
             )
 
     def _count_lost_socket(self) -> None:

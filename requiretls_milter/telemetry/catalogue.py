@@ -358,6 +358,16 @@ _DECLARED = (
         (("process", _values(Process)),),
     ),
     Metric(
+        "milter_connections",
+        MetricKind.GAUGE,
+        "Connections that the MTA holds open to the workers.",
+    ),
+    Metric(
+        "milter_threads",
+        MetricKind.GAUGE,
+        "Threads of the workers. Each has some ten, and one for each callback or event under way.",
+    ),
+    Metric(
         "sockets_lost_total",
         MetricKind.COUNTER,
         "Times that the file of a unix socket was gone while the service ran; it is made anew.",

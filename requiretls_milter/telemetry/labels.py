@@ -145,6 +145,7 @@ class Bound(enum.StrEnum):
 
     CALLBACKS = "callbacks"
     MESSAGE_WAIT = "message_wait"
+    MTA_SILENCE = "mta_silence"
     QUESTIONS = "questions"
     TAGS = "tags"
     FORECAST_CACHE = "forecast_cache"

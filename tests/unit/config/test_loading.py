@@ -296,6 +296,15 @@ def test_a_wait_that_is_never_waited_is_warned_of(tmp_path: Path) -> None:
     assert config.warnings(config.load(write(tmp_path, text.format(12)))) == ()
 
 
+@pytest.mark.parametrize(("seconds", "warned"), [(299, True), (300, False)])
+def test_less_patience_with_the_mta_than_it_has_with_clients_is_warned_of(
+    tmp_path: Path, seconds: int, warned: bool
+) -> None:
+    loaded = config.load(write(tmp_path, f"limits.mta_silence = {seconds}\n"))
+    found = [text for text in config.warnings(loaded) if text.startswith("limits.mta_silence: ")]
+    assert bool(found) is warned
+
+
 def test_the_defaults_are_not_warned_of() -> None:
     assert config.warnings(Config()) == ()
 

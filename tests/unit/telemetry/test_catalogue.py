@@ -39,6 +39,8 @@ NAMES = (
     "callback_errors_total{stage}",
     "log_lines_dropped_total",
     "process_restarts_total{process}",
+    "milter_connections",
+    "milter_threads",
     "sockets_lost_total{socket}",
     "config_last_reload_successful",
     "config_last_reload_success_timestamp_seconds",
