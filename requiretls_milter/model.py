@@ -159,6 +159,8 @@ class MxEvidence:
         expires: the end of the shortest TTL on the path, seconds since the epoch.
         partial: there were more records than are kept. The best ones are kept,
             while Postfix keeps those that come first.
+        unproven: the answer has the AD bit, but nothing has shown yet that the resolver
+            validates, so that it is not secure for the time being.
     """
 
     outcome: DnsOutcome
@@ -170,6 +172,7 @@ class MxEvidence:
     error: str = ""
     expires: float = 0.0
     partial: bool = False
+    unproven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,7 @@ class AddressLookup:
         error: what failed, of either lookup.
         expires: seconds since the epoch.
         partial: there were more addresses than are kept.
+        unproven: as in :class:`MxEvidence`.
     """
 
     outcome: DnsOutcome
@@ -199,6 +203,7 @@ class AddressLookup:
     error: str = ""
     expires: float = 0.0
     partial: bool = False
+    unproven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -622,6 +627,13 @@ class OnNoncompliant(enum.StrEnum):
     AUTO = "auto"  # accept if the MTA itself keeps the requirement, else refuse
     ACCEPT = "accept"
     REFUSE = "refuse"
+
+
+class OnMixed(enum.StrEnum):
+    """What becomes of a message if its recipients would take different routes."""
+
+    ACCEPT = "accept"  # as it is: its route is mixed
+    SPLIT = "split"  # the client brings each route's recipients in a transaction of their own
 
 
 class Capability(enum.StrEnum):

@@ -188,6 +188,12 @@ def warnings(config: Config) -> tuple[str, ...]:
         mode = table.mode or config.rules.mode
         if table.require and not mode.acts:
             found.append(_promise(dotted(("rules", section, pattern)), mode))
+    longest = config.rules.longest_decide_wait
+    if longest > config.limits.message_wait:
+        found.append(
+            f"limits.message_wait: a message waits {config.limits.message_wait:g} s at most, so "
+            f"that the {longest:g} s of decide_wait are never waited"
+        )
     if config.milter.socket.family != "unix":
         found.append(
             "milter.socket: over TCP everyone who can reach the address can call the milter, "

@@ -8,6 +8,7 @@ supervisor notices and starts another one.
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 import threading
@@ -146,6 +147,8 @@ class _Worker:
                 self._context.config = config
                 self._client.reconfigure(config, generation)
                 self._channel.send("ack", generation=generation, error="")
+            case "socket":
+                self._replace_socket(self._channel.take_descriptor())
             case "drain":
                 self._listener.stop_accepting()
                 self._drain_until = time.monotonic() + float(message["seconds"])
@@ -154,6 +157,13 @@ class _Worker:
                 self._stop = True
             case other:
                 _log.error("unknown_order", op=other)
+
+    def _replace_socket(self, descriptor: int) -> None:
+        """Accept from another socket, unless nothing is to be accepted any more."""
+        if self._drain_until is None:
+            self._listener.replace(descriptor)
+        else:
+            os.close(descriptor)
 
     def _drained(self) -> bool:
         """Whether the worker was told to drain, and no connection or no time is left.

@@ -130,7 +130,13 @@ class Child:
             pid = os.fork()
             if pid == 0:
                 run_child(
-                    Start(name, config, generation, incarnation, Channel(end)),
+                    Start(
+                        name,
+                        config,
+                        generation,
+                        incarnation,
+                        Channel(end, takes_descriptors=True),
+                    ),
                     parent=parent,
                     printed=printed,
                     to_close=[ours, printed, *to_close],
@@ -142,12 +148,12 @@ class Child:
 
     # ------------------------------------------------------------ the control line
 
-    def send(self, op: str, **values: Any) -> None:
-        """Send a message; without effect once the line is closed."""
+    def send(self, op: str, *, descriptor: int | None = None, **values: Any) -> None:
+        """Send a message, as :meth:`.Channel.send` does; no effect once the line is closed."""
         if not self._connected:
             return
         try:
-            self._channel.send(op, **values)
+            self._channel.send(op, descriptor=descriptor, **values)
         except ControlClosed:
             self.disconnect()
         else:

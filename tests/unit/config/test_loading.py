@@ -289,6 +289,13 @@ def test_a_milter_socket_over_tcp_and_one_for_everybody_are_warned_of(tmp_path: 
     assert "every user" in warning
 
 
+def test_a_wait_that_is_never_waited_is_warned_of(tmp_path: Path) -> None:
+    text = 'limits.message_wait = 12\nrules.recipient."example.org".decide_wait = {}\n'
+    (warning,) = config.warnings(config.load(write(tmp_path, text.format(13))))
+    assert warning.startswith("limits.message_wait: a message waits 12 s at most")
+    assert config.warnings(config.load(write(tmp_path, text.format(12)))) == ()
+
+
 def test_the_defaults_are_not_warned_of() -> None:
     assert config.warnings(Config()) == ()
 
