@@ -347,6 +347,8 @@ FAULTS = (
 OF_THE_STORE_ALONE = {
     "damage that shows while running",
     "a slow disk",
+    "disk full at first, or no inode left",
+    "a disk that gives I/O errors",
     "the clock is set back",
     "the clock is set forward",
     "the clock is set back over a restart",
