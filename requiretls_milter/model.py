@@ -161,6 +161,8 @@ class MxEvidence:
             while Postfix keeps those that come first.
         unasked: there was no lookup, since its budget is spent (outcome ERROR). That
             says nothing of the domain.
+        unproven: the answer has the AD bit, but nothing has shown yet that the resolver
+            validates, so that it is not secure for the time being.
     """
 
     outcome: DnsOutcome
@@ -173,6 +175,7 @@ class MxEvidence:
     expires: float = 0.0
     partial: bool = False
     unasked: bool = False
+    unproven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +195,7 @@ class AddressLookup:
         expires: seconds since the epoch.
         partial: there were more addresses than are kept.
         unasked: at least one of the lookups was not made, since its budget is spent.
+        unproven: as in :class:`MxEvidence`.
     """
 
     outcome: DnsOutcome
@@ -204,6 +208,7 @@ class AddressLookup:
     expires: float = 0.0
     partial: bool = False
     unasked: bool = False
+    unproven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -638,6 +643,13 @@ class OnNoncompliant(enum.StrEnum):
     AUTO = "auto"  # accept if the MTA itself keeps the requirement, else refuse
     ACCEPT = "accept"
     REFUSE = "refuse"
+
+
+class OnMixed(enum.StrEnum):
+    """What becomes of a message if its recipients would take different routes."""
+
+    ACCEPT = "accept"  # as it is: its route is mixed
+    SPLIT = "split"  # the client brings each route's recipients in a transaction of their own
 
 
 class Capability(enum.StrEnum):

@@ -7,6 +7,7 @@ with, by the MTA's profile, and whether that delivery would satisfy RFC 8689 sec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from requiretls_milter.forecast import postfix, rfc8689, sentences
@@ -22,6 +23,7 @@ from requiretls_milter.forecast.servers import (
 )
 from requiretls_milter.model import (
     LOCAL_FORECAST,
+    UNKNOWN_STATUS,
     DomainEvidence,
     Forecast,
     HopKind,
@@ -68,6 +70,9 @@ def judge(
         if not isinstance(servers, NoServer):
             reached = within_reach(servers, profile.mx_address_limit)
         by_rfc8689 = rfc8689.deliver(evidence, reached, profile.reading, trust, now)
+    if _unproven(evidence):
+        by_postfix = _unless_it_rests_on_dnssec(by_postfix, asked, delivery)
+        by_rfc8689 = _unless_it_rests_on_dnssec(by_rfc8689, asked, delivery)
     postfix_delivers = profile.name is ProfileName.POSTFIX
     result = by_postfix if postfix_delivers else by_rfc8689
     compliance = _compliance(result, asked, delivery)
@@ -81,7 +86,7 @@ def judge(
         mx=result.server.host.host if result.server else "",
         tls=result.tls if postfix_delivers else None,
         rfc8689=Verdict(by_rfc8689.status, by_rfc8689.reason),
-        valid_until=min(_expiries(evidence), default=0.0),  # R44
+        valid_until=_valid_until(evidence, *possible, by_rfc8689),  # R44
         downgraded_at=evidence.downgraded_at,
     )
 
@@ -125,6 +130,31 @@ def _alike(possible: Sequence[DeliveryAttempt], asked: Requirement, delivery: De
     return len(reported) == 1
 
 
+# ---------------------------------------------------------------- an unproven resolver
+
+
+def _unproven(evidence: DomainEvidence) -> bool:
+    """Say whether something would be secure if only the resolver were known to validate."""
+    return evidence.mx.unproven or any(host.addresses.unproven for host in evidence.hosts)
+
+
+def _unless_it_rests_on_dnssec(
+    result: DeliveryAttempt, asked: Requirement, delivery: Delivery
+) -> DeliveryAttempt:
+    """Make nothing known of a result that signed answers might have turned into another one.
+
+    A delivery that satisfies stays, since nothing that counts as insecure made it so, and so
+    does what has nothing to do with TLS. The rest is our own ignorance, no verdict on the next
+    hop (R20).
+    """
+    about_tls = result.status[1:4] == ".7." and result.reason is not Reason.SERVER_REJECTS
+    if not about_tls and _compliance(result, asked, delivery) is None:
+        return result
+    return DeliveryAttempt(
+        result.server, UNKNOWN_STATUS, Reason.UNKNOWN, sentences.RESOLVER_UNPROVEN, ends=True
+    )
+
+
 # ---------------------------------------------------------------- compliance
 
 
@@ -164,6 +194,12 @@ def _text(result: DeliveryAttempt, compliance: Reason | None, uncertain: bool) -
     if uncertain:
         text += f"; {sentences.RANDOM_ORDER}"
     return text
+
+
+def _valid_until(evidence: DomainEvidence, *results: DeliveryAttempt) -> float:
+    """Say when the first thing ends on which *results* rest; 0 if none of them has an end."""
+    dates = (result.until for result in results if result.until < math.inf)
+    return min((*_expiries(evidence), *dates), default=0.0)
 
 
 def _expiries(evidence: DomainEvidence) -> Iterator[float]:

@@ -20,6 +20,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
+from requiretls_milter.evidence.selftest import BOGUS_NAMES, INSECURE_NAMES
 from requiretls_milter.syntax.endpoint import Nameserver
 
 
@@ -34,6 +35,8 @@ class Scripted:
     truncated: bool = False
     """Over UDP only the header comes, with TC."""
     silent: bool = False
+    unchecked: Scripted | None = None
+    """What comes instead if the query has CD."""
     raw: Callable[[dns.message.Message], bytes] | None = None
 
 
@@ -58,6 +61,11 @@ def nxdomain(zone: str = "test.", ad: bool = True, answer: Sequence[str] = ()) -
 
 def failure(rcode: dns.rcode.Rcode = dns.rcode.SERVFAIL) -> Scripted:
     return Scripted(rcode=rcode)
+
+
+def bogus(*answer: str) -> Scripted:
+    """A validating resolver's answer for a name whose signatures are wrong: none, but with CD."""
+    return Scripted(rcode=dns.rcode.SERVFAIL, unchecked=found(*answer, ad=False))
 
 
 SILENT = Scripted(silent=True)
@@ -129,6 +137,8 @@ class DnsServer:
         rdtype = dns.rdatatype.to_text(question.rdtype)
         self.asked.append((name, rdtype, tcp))
         scripted = self.script.get((name, rdtype), nxdomain(ad=False))
+        if scripted.unchecked is not None and query.flags & dns.flags.CD:
+            scripted = scripted.unchecked
         if scripted.silent:
             return None
         if scripted.raw is not None:
@@ -147,6 +157,15 @@ class DnsServer:
             for line in lines:
                 section.append(_rrset(line))
         return response.to_wire(max_size=65535)
+
+
+def show_validation(server: DnsServer) -> None:
+    """Have *server* answer the self-test as a resolver does that validates."""
+    server.set(".", "NS", found(". 300 IN NS a.root-servers.net."))
+    for name in BOGUS_NAMES:
+        server.set(name, "A", bogus(f"{name}. 300 IN A 192.0.2.1"))
+    for name in INSECURE_NAMES:
+        server.set(name, "A", found(f"{name}. 300 IN A 192.0.2.1", ad=False))
 
 
 def _rrset(line: str) -> dns.rrset.RRset:

@@ -110,9 +110,9 @@ flights = 20000
 """
         settings = config.parse(text.encode(), "config.toml")
         counters = Counters()
-        live = Collector(settings, counters=counters, policy_port=policy_port)
-        source = CachedSource(live, MemoryStore(), settings, counters)
         trust = load_trust_store(settings.probe.ca_file)
+        live = Collector(settings, trust, counters=counters, policy_port=policy_port)
+        source = CachedSource(live, MemoryStore(), settings, counters, authorities=trust.digest)
         assessor = Assessor(settings, source, trust, counters, Gauges())
         yield Attack(dns, victim, assessor, counters, domains)
         await assessor.close()

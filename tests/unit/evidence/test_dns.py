@@ -18,6 +18,7 @@ from requiretls_milter.evidence.dns import (
     MAX_RECORDS,
     MAX_TTL,
     PARTIAL_TTL,
+    AdTrust,
     Resolver,
 )
 from requiretls_milter.evidence.tlsa import find_tlsa
@@ -57,7 +58,7 @@ async def test_r20_the_ad_bit_of_a_configured_resolver_counts(
 ) -> None:
     server.set("a.test", "MX", found("a.test 300 IN MX 10 mx.a.test.", ad=True))
     server.set("b.test", "MX", found("b.test 300 IN MX 10 mx.b.test.", ad=False))
-    assert resolver.trusted
+    assert resolver.trust is AdTrust.BELIEVED
     assert (await resolver.mx("a.test")).secure
     assert not (await resolver.mx("b.test")).secure
 
@@ -70,7 +71,7 @@ async def test_r20_the_ad_bit_of_a_system_resolver_elsewhere_is_ignored(
     elsewhere = [("192.0.2.53", 53)]
     monkeypatch.setattr("requiretls_milter.evidence.dns._system_nameservers", lambda: elsewhere)
     resolver = Resolver([], 1.0)
-    assert not resolver.trusted
+    assert resolver.trust is AdTrust.IGNORED
     # The packets go to the scripted server all the same.
     resolver._stub.nameservers = Resolver([server.nameserver], 1.0)._stub.nameservers
     evidence = await resolver.mx("a.test")
@@ -108,7 +109,7 @@ def test_r20_system_resolvers_are_trusted_if_all_are_on_this_host(
         "requiretls_milter.evidence.dns._system_nameservers",
         lambda: [(address, 53) for address in addresses],
     )
-    assert Resolver([], 1.0).trusted is trusted
+    assert (Resolver([], 1.0).trust is AdTrust.BELIEVED) is trusted
 
 
 async def test_r20_the_root_zone_is_secure_where_it_has_the_ad_bit(
