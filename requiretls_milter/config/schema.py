@@ -694,6 +694,18 @@ class Rules(Section):
             "refuse."
         ),
     )
+    on_mixed: fields.OnMixedWord = Field(
+        model.OnMixed.ACCEPT,
+        description=(
+            'What becomes of a message whose recipients take different routes: "accept" (its tag '
+            'has route=mixed, on which no recipe matches), or "split": a recipient whose route is '
+            "not that of those accepted before is put off (452 4.5.3), so that the client brings "
+            "it in a transaction of its own (RFC 5321 section 4.5.3.1.10), and a recipe binds "
+            "exactly the recipients for whom something is asked. Clients that authenticate are "
+            "never put off: a mail program does not try again. Needed only with recipes that "
+            "match on the route. It holds for all mail, so that it is not in the tables by domain."
+        ),
+    )
     downgrade_grace: fields.Grace = Field(
         432_000,
         description=(

@@ -4,6 +4,7 @@ The adapter calls, in the order of SMTP::
 
     message = Transaction(settings, client, sender, parameters)   # MAIL
     recipient = message.add_recipient(address, mailer, host)      # RCPT, each
+    message.parts(recipient), message.put_off(recipient)          #   if its route is another one
     message.decide_at_rcpt(recipient, forecast, now)              #   if it can be decided there
     message.add_field(name, value)                                # each header field
     changed = message.end_of_header()                             # end of header
@@ -13,8 +14,9 @@ The adapter calls, in the order of SMTP::
     tag = message.tag()
 
 The adapter fetches the forecasts in between: a recipient that needs one has a
-``question``, and the adapter keeps the future answer in ``pending``. For ordinary mail (nothing
-is asked, and no survey is configured) no rule is looked up and no next hop is parsed.
+``question``, and the adapter keeps the answer, or the future that yields it, in
+``pending``. For ordinary mail (nothing is asked, and no survey is configured) no rule
+is looked up and no next hop is parsed.
 
 Nothing that a client sends makes anything here raise: addresses and fields of any
 bytes are taken as they are.
@@ -50,9 +52,11 @@ from requiretls_milter.model import (
     HopKind,
     Mode,
     NextHop,
+    OnMixed,
     ProfileName,
     Question,
     Requirement,
+    SmtpReply,
     Source,
     Standing,
     unknown_forecast,
@@ -94,6 +98,7 @@ class Settings:
         self.counts_plain = base.mode is not Mode.OFF
         """Whether mail is counted for which no rule was looked up."""
         self.debug = config.log.level is LogLevel.DEBUG
+        self.splits = config.rules.on_mixed is OnMixed.SPLIT
 
     def trusts(self, address: str) -> bool:
         """Whether a client's address is in ``milter.trusted_networks``."""
@@ -148,7 +153,7 @@ class Recipient:
         nexthop_error: why it cannot be parsed.
         asked: what is asked, as far as it is known.
         question: for the engine; None if no forecast is needed.
-        pending: the answer to come.
+        pending: the answer, or the future that yields it.
         forecast: the answer.
         decision: what is done with this recipient, as far as it is decided.
         gone: refused or deferred at RCPT, so that the message no longer has this recipient.
@@ -167,7 +172,7 @@ class Recipient:
     nexthop_error: str = ""
     asked: Asked = NOTHING_ASKED
     question: Question | None = None
-    pending: Future[Forecast] | None = None
+    pending: Forecast | Future[Forecast] | None = None
     forecast: Forecast | None = None
     decision: Decision | None = None
     gone: bool = False
@@ -252,6 +257,28 @@ class Transaction:
             local=recipient.local,
         )
         return exempt is None
+
+    def parts(self, recipient: Recipient) -> bool:
+        """Whether the route of the newest recipient differs from that of those accepted before.
+
+        Never so unless ``rules.on_mixed`` says that such a recipient is put off and the client
+        would bring it again: a mail program, which authenticates, would not, and mail that does
+        not come by SMTP cannot come again. A bounce is never put off (R7). What the header asks is
+        not known at RCPT.
+        """
+        if not self.settings.splits or not self.by_smtp:
+            return False
+        if self.client.authenticated or self.null_sender:
+            return False
+        others = (one for one in self.recipients if one is not recipient and not one.gone)
+        first = next(others, None)
+        return first is not None and _way(first) != _way(recipient)
+
+    def put_off(self, recipient: Recipient) -> SmtpReply:
+        """Leave a recipient to another transaction, with this reply; it is not of this message."""
+        recipient.decision = Decision(Action.DEFER, rules.Why.MIXED, rules.PUT_OFF)
+        self.recipients.remove(recipient)
+        return rules.PUT_OFF
 
     def decides_at_rcpt(self, recipient: Recipient) -> bool:
         """Whether this recipient is decided at RCPT."""
@@ -565,12 +592,19 @@ class Transaction:
         )
 
 
-def _is_over(answer: Future[Forecast] | None, now: float) -> bool:
+def _is_over(answer: Forecast | Future[Forecast] | None, now: float) -> bool:
     """Whether there is an answer that no longer holds. One without an end (0) never ends."""
-    if answer is None or not answer.done() or answer.cancelled() or answer.exception():
-        return False
-    end = answer.result().valid_until
-    return bool(end) and now >= end + FORECAST_GRACE
+    if isinstance(answer, Future):
+        if not answer.done() or answer.cancelled() or answer.exception():
+            return False
+        answer = answer.result()
+    return answer is not None and 0 < answer.valid_until <= now - FORECAST_GRACE
+
+
+def _way(recipient: Recipient) -> tuple[Requirement, bool]:
+    """What the route of a message follows from, as far as one recipient is concerned."""
+    asked = recipient.asked.requirement
+    return asked, recipient.local and asked is not Requirement.NONE
 
 
 def _kept(address: str) -> str:
