@@ -607,20 +607,19 @@ class Transaction:
         )
 
 
-def _way(recipient: Recipient) -> tuple[Requirement, bool]:
-    """What the route of a message follows from, as far as one recipient is concerned."""
-    asked = recipient.asked.requirement
-    return asked, recipient.local and asked is not Requirement.NONE
-
-
 def _is_over(answer: Forecast | Future[Forecast] | None, now: float) -> bool:
     """Whether there is an answer that no longer holds. One without an end (0) never ends."""
     if isinstance(answer, Future):
         if not answer.done() or answer.cancelled() or answer.exception():
             return False
         answer = answer.result()
-    end = 0.0 if answer is None else answer.valid_until
-    return bool(end) and now >= end + FORECAST_GRACE
+    return answer is not None and 0 < answer.valid_until <= now - FORECAST_GRACE
+
+
+def _way(recipient: Recipient) -> tuple[Requirement, bool]:
+    """What the route of a message follows from, as far as one recipient is concerned."""
+    asked = recipient.asked.requirement
+    return asked, recipient.local and asked is not Requirement.NONE
 
 
 def _kept(address: str) -> str:
