@@ -195,7 +195,8 @@ def mismatch(
     found = match(path.without_superseded_issuers(chain, now), records)
     if found.end_entity:
         # RFC 7672 section 3.1.1: neither name nor dates nor chain (R37). OpenSSL's key check stays.
-        return certificate.WEAK_KEY if certificate.has_weak_key(chain[0]) else None
+        weak = certificate.has_weak_key(chain[0], certificate.MTA_SECURITY)
+        return certificate.WEAK_KEY if weak else None
     if found.anchored is None:
         return "no TLSA record matches the certificate"
     # Section 3.1.2: dates and name both count (R38).
