@@ -638,6 +638,13 @@ class OnNoncompliant(enum.StrEnum):
     REFUSE = "refuse"
 
 
+class OnMixed(enum.StrEnum):
+    """What becomes of a message if its recipients would take different routes."""
+
+    ACCEPT = "accept"  # as it is: its route is mixed
+    SPLIT = "split"  # the client brings each route's recipients in a transaction of their own
+
+
 class Capability(enum.StrEnum):
     """What an MTA acts on by itself: the key ``carries`` of ``[mta]``.
 

@@ -569,8 +569,9 @@ class Probe(Section):
         "",
         description=(
             "File of trusted CA certificates (PEM) for probes and MTA-STS. Empty: the store of the "
-            "system. It should hold what the MTA trusts (smtp_tls_CAfile). The file is read again "
-            "at SIGHUP."
+            "system. It should hold what the MTA trusts (smtp_tls_CAfile). The file, or the store, "
+            "is read again at SIGHUP; if other certificates are in it then, MTA-STS policies that "
+            "were kept do not count any more."
         ),
     )
     allow_networks: Annotated[tuple[fields.Network, ...], as_list] = Field(
@@ -705,6 +706,18 @@ class Rules(Section):
             "refuse."
         ),
     )
+    on_mixed: fields.OnMixedWord = Field(
+        model.OnMixed.ACCEPT,
+        description=(
+            'What becomes of a message whose recipients take different routes: "accept" (its tag '
+            'has route=mixed, on which no recipe matches), or "split": a recipient whose route is '
+            "not that of those accepted before is put off (452 4.5.3), so that the client brings "
+            "it in a transaction of its own (RFC 5321 section 4.5.3.1.10), and a recipe binds "
+            "exactly the recipients for whom something is asked. Clients that authenticate are "
+            "never put off: a mail program does not try again. Needed only with recipes that "
+            "match on the route. It holds for all mail, so that it is not in the tables by domain."
+        ),
+    )
     downgrade_grace: fields.Grace = Field(
         432_000,
         description=(
@@ -779,6 +792,16 @@ class Store(Section):
         ),
         json_schema_extra=RESTART,
     )
+    secret_file: fields.OptionalPath = Field(
+        "",
+        description=(
+            "File with a secret that the milters on one Redis share, of 32 to 1,024 octets. "
+            "They believe only records that were written with it, so that no other client of that "
+            "Redis and nobody on the way to it can make a server or a policy seem what it is not. "
+            "Empty: each record of that Redis is believed. Other stores need none."
+        ),
+        json_schema_extra=RESTART,
+    )
     max_records: Annotated[Count, Field(ge=1_000, le=10_000_000)] = Field(
         100_000,
         description=(
@@ -822,6 +845,28 @@ class Limits(Section):
             "of two workers fit into the 512 that the systemd unit allows (TasksMax). Postfix has "
             "100 smtpd processes by default."
         ),
+    )
+    message_wait: Seconds = Field(
+        30,
+        description=(
+            "Seconds that one message may wait for forecasts in all, at RCPT TO and at its end. "
+            "Beyond this limit no recipient of it waits, and what is not known yet is unknown. "
+            "rules.decide_wait bounds the wait of each recipient: two hundred with slow domains "
+            "would hold an SMTP session for half an hour. RFC 5321 section 4.5.3.2 has a client "
+            "wait five minutes for a reply; many wait less for all of them."
+        ),
+    )
+    mta_silence: Annotated[Count, Field(ge=1, le=86_400)] = Field(
+        3_660,
+        description=(
+            "Seconds that the MTA may leave a connection silent, or an event half sent, which "
+            "holds a thread. Beyond this limit libmilter closes the connection; a silent one it "
+            "closes up to ten minutes later. While a client sends a message the MTA says nothing: "
+            "in an hour 10 MB come in over a line of 3 kB/s. Sendmail also waits an hour for each "
+            "command (Timeout.command), Postfix five minutes (smtpd_timeout). libmilter's own "
+            "limit is two hours."
+        ),
+        json_schema_extra=RESTART,
     )
     questions: Annotated[Count, Field(ge=16, le=100_000)] = Field(
         4_096,
@@ -1001,13 +1046,17 @@ class Config(Section):
         config._removed = warnings
         return config
 
-    def assessment_digest(self) -> str:
-        """A digest of all that a forecast depends on: [mta], [dns] and [probe].
+    def assessment_digest(self, authorities: str) -> str:
+        """A digest of all that a forecast depends on: [mta], [dns], [probe] and the authorities.
 
         Two processes with the same digest make the same forecast from the same evidence, so that
         each may use the forecasts of the other.
+
+        Args:
+            authorities: the digest of the certification authorities that count, since files of
+                one name may hold different ones.
         """
-        text = self.model_dump_json(include={"mta", "dns", "probe"})
+        text = self.model_dump_json(include={"mta", "dns", "probe"}) + authorities
         return hashlib.sha256(text.encode()).hexdigest()
 
     def changes_at_restart(self, new: Config) -> tuple[str, ...]:

@@ -208,10 +208,11 @@ def service(config: Config) -> Iterator[Finding]:
             f"the running service is version {status.version}, this program {__version__}",
             "Restart the service.",
         )
-    if status.assessment_digest != config.assessment_digest():
+    if status.assessment_digest != config.assessment_digest(_authorities_now(config)):
         yield warning(
             "service",
-            "the running service has another [mta], [dns] or [probe] than this configuration",
+            "the running service has another [mta], [dns] or [probe] than this configuration, or "
+            "other certification authorities than their file has now",
             "Reload it (SIGHUP), or name the file that it runs with by --config.",
         )
     if len(status.workers) < config.milter.workers:
@@ -228,6 +229,14 @@ def service(config: Config) -> Iterator[Finding]:
             'See the check "resolver", and the service\'s log: resolver_not_tested says why.',
         )
     yield ok("service", f"the service runs (process {status.pid}, version {status.version})")
+
+
+def _authorities_now(config: Config) -> str:
+    """The digest of the authorities; "" if they cannot be read, which :func:`authorities` tells."""
+    try:
+        return load_trust_store(config.probe.ca_file).digest
+    except TrustStoreError:
+        return ""
 
 
 def metrics(config: Config) -> Finding:

@@ -94,6 +94,7 @@ class CachedSource:
         store: keeps MTA-STS policies until their max_age, and sessions as long as they
             are fresh; in a fleet, what the other engines stored is used.
         config: the sections ``probe`` and ``limits`` count.
+        authorities: the digest of those that vouch for the source's policies.
         counters: where hits, sessions, fetches and refusals are counted.
         outage: is shown what failed and what did not, and says whether our own network is at
             fault.
@@ -110,13 +111,14 @@ class CachedSource:
         config: Config,
         counters: Counters,
         *,
+        authorities: str,
         outage: OutageDetector | None = None,
         node: str = "",
         clocks: Clocks = SYSTEM_CLOCKS,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         limits, retry_after = config.limits, config.probe.retry_after
-        scopes = Scopes.of(config)
+        scopes = Scopes.of(config, authorities)
         self._live = source
         self._clocks = clocks
         self._jitter = jitter

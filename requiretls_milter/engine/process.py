@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from requiretls_milter.config import Config
+from requiretls_milter.config.secret import SecretError, read_secret
 from requiretls_milter.engine.exposition import EngineCollector, Exposition, set_build_info
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
@@ -32,7 +33,7 @@ from requiretls_milter.ipc.child import (
     take_log_settings,
 )
 from requiretls_milter.ipc.control import ControlClosed
-from requiretls_milter.ipc.unixsocket import SocketError
+from requiretls_milter.ipc.unixsocket import SocketError, SocketFile
 from requiretls_milter.model import HopKind, NextHop, Question, Requirement
 from requiretls_milter.store.base import Store, StoreError
 from requiretls_milter.store.opening import open_store
@@ -112,6 +113,7 @@ class _Engine:
                 parts.config.engine.socket,
                 self,
                 max_requests=2 * parts.config.limits.questions,
+                opened=self._tell_socket,
             )
             await server.open()
             await self._open_metrics(parts.config)
@@ -121,6 +123,7 @@ class _Engine:
             return EXIT_FAILURE
         loop.add_reader(self._channel, self._receive)
         self._start_task(self._send_heartbeats())
+        self._start_task(server.watch())
         self._start_task(self._watch_resolver())
         self._start_task(self._watch_reachability())
         self._start_task(self._watch_domains())
@@ -137,6 +140,7 @@ class _Engine:
     async def _open_store(self, config: Config) -> None:
         """Open the store; if it cannot be opened now, memory stands in for it."""
         try:
+            shared = config.store.secret_file
             self._store = open_store(
                 config.store.url,
                 self.counters,
@@ -144,8 +148,11 @@ class _Engine:
                 max_records=config.store.max_records,
                 max_bytes=config.store.max_bytes,
                 key_prefix=config.store.key_prefix,
+                secret=read_secret(shared) if shared else b"",
                 max_pending=config.limits.store_queue,
             )
+        except SecretError as error:
+            raise StartError(f"store.secret_file: {error}") from error
         except StoreError as error:
             raise StartError(str(error)) from error
         await self._store.start()
@@ -192,7 +199,7 @@ class _Engine:
         return EngineState(
             parts.assessor,
             parts.generation,
-            parts.config.assessment_digest(),
+            parts.assessment_digest,
             self._trust_epoch,
             parts.resolver.validates,
         )
@@ -272,6 +279,10 @@ class _Engine:
             _log.error("supervisor_lost")
             self._end_with(EXIT_ORPHAN)
 
+    def _tell_socket(self, file: SocketFile) -> None:
+        """Tell the supervisor which file is the engine's, to be removed if the engine is killed."""
+        self._send("listening", device=file.device, inode=file.inode)
+
     # ------------------------------------------------------------ background tasks
 
     def _start_task(self, work: Coroutine[Any, Any, object]) -> None:
@@ -289,7 +300,7 @@ class _Engine:
         """Send the supervisor heartbeats, which show that the loop turns, and the counters."""
         next_snapshot = 0.0
         while True:
-            self._send("heartbeat", well=True, problem="", connections=0)
+            self._send("heartbeat", well=True, problem="", connections=0, threads=0)
             now = asyncio.get_running_loop().time()
             if now >= next_snapshot:
                 next_snapshot = now + SNAPSHOT_INTERVAL

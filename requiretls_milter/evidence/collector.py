@@ -12,6 +12,7 @@ from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource, profil
 from requiretls_milter.evidence.mta_sts import HTTPS_PORT, MtaStsFetcher, StsRecord
 from requiretls_milter.evidence.probe import Prober
 from requiretls_milter.evidence.tlsa import find_tlsa
+from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
     AddressLookup,
     MtaStsEvidence,
@@ -30,18 +31,16 @@ class Collector(EvidenceSource):
 
     Args:
         config: name servers, limits, and how to probe.
+        trust: the authorities that vouch for policies.
         policy_port: the port of policy hosts.
         clock: the time, seconds since the epoch.
         counters: where it is counted that a bound of ``[limits]`` is met.
-
-    Raises:
-        OSError: ``probe.ca_file`` cannot be read.
-        ssl.SSLError: it holds no certificates.
     """
 
     def __init__(
         self,
         config: Config,
+        trust: TrustStore,
         *,
         policy_port: int = HTTPS_PORT,
         clock: Callable[[], float] = time.time,
@@ -64,7 +63,7 @@ class Collector(EvidenceSource):
         self._mta_sts = MtaStsFetcher(
             self.resolver,
             policy,
-            probe.ca_file,
+            trust.authorities,
             port=policy_port,
             timeout=limits.fetch_timeout,
             fetches=limits.fetches,

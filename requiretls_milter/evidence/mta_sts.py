@@ -13,7 +13,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -239,8 +239,7 @@ class MtaStsFetcher:
     Args:
         resolver: looks up TXT records and policy hosts.
         policy: which addresses may be contacted.
-        ca_file: PEM file of the authorities that policy hosts are verified by; "" for
-            the system's store.
+        authorities: certificates (DER) of the authorities that policy hosts are verified by.
         port: the port of policy hosts.
         timeout: seconds for one fetch, name lookup included (section 3.3 suggests a
             minute at most).
@@ -249,15 +248,14 @@ class MtaStsFetcher:
         counters: where it is counted that a fetch waits for others or takes too long.
 
     Raises:
-        OSError: *ca_file* cannot be read.
-        ssl.SSLError: it holds no certificates.
+        ssl.SSLError: one of *authorities* is no certificate.
     """
 
     def __init__(
         self,
         resolver: Resolver,
         policy: AddressPolicy,
-        ca_file: str = "",
+        authorities: Sequence[bytes],
         *,
         port: int = HTTPS_PORT,
         timeout: float = 30.0,
@@ -267,7 +265,7 @@ class MtaStsFetcher:
     ) -> None:
         self._resolver = resolver
         self._hosts = _PolicyHosts(resolver, policy)
-        self._tls = _tls_context(ca_file)
+        self._tls = _tls_context(authorities)
         self._port = port
         self._timeout = timeout
         self._clock = clock
@@ -420,16 +418,17 @@ def _why(error: Exception) -> str:
     return error_text(error)
 
 
-def _tls_context(ca_file: str) -> ssl.SSLContext:
+def _tls_context(authorities: Sequence[bytes]) -> ssl.SSLContext:
     """Set up the check of the policy host (sections 3.3 and 7.2, R51).
 
-    It demands a trusted chain, TLS 1.2 or later, and the name as a DNS-ID. OpenSSL checks
-    the name, with wildcards for the whole left-most label alone (Python's default). The
-    strict flag that Python 3.13 adds is taken off: whether a certificate is good must not
-    depend on the version of Python.
+    It demands a chain to one of *authorities*, TLS 1.2 or later, and the name as a DNS-ID.
+    OpenSSL checks the name, with wildcards for the whole left-most label alone (Python's
+    default). ssl.create_default_context() would add what differs between versions of Python:
+    whether a certificate is good must not depend on that.
     """
-    context = ssl.create_default_context(cafile=ca_file or None)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_STRICT
     context.hostname_checks_common_name = False
+    if authorities:
+        context.load_verify_locations(cadata=b"".join(authorities))
     return context

@@ -7,6 +7,7 @@ with, by the MTA's profile, and whether that delivery would satisfy RFC 8689 sec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from requiretls_milter.forecast import postfix, rfc8689, sentences
@@ -80,7 +81,7 @@ def judge(
         mx=result.server.host.host if result.server else "",
         tls=result.tls if postfix_delivers else None,
         rfc8689=Verdict(by_rfc8689.status, by_rfc8689.reason),
-        valid_until=min(_expiries(evidence), default=0.0),  # R44
+        valid_until=_valid_until(evidence, *possible, by_rfc8689),  # R44
         downgraded_at=evidence.downgraded_at,
     )
 
@@ -182,6 +183,12 @@ def _text(
     if uncertain:
         text += f"; {sentences.RANDOM_ORDER}"
     return text
+
+
+def _valid_until(evidence: DomainEvidence, *results: DeliveryAttempt) -> float:
+    """Say when the first thing ends on which *results* rest; 0 if none of them has an end."""
+    dates = (result.until for result in results if result.until < math.inf)
+    return min((*_expiries(evidence), *dates), default=0.0)
 
 
 def _expiries(evidence: DomainEvidence) -> Iterator[float]:

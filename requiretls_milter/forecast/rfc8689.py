@@ -7,6 +7,7 @@ Postfix's rules in both profiles.
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 from requiretls_milter.forecast import sentences
 from requiretls_milter.forecast.attempt import (
@@ -60,8 +61,10 @@ def deliver(
     for server in itertools.chain.from_iterable(servers):
         attempts.append(attempt(server, evidence, reading, trust, now))
         if attempts[-1].delivered and not reading.every_mx:
-            return attempts[-1]
-    return (max if reading.every_mx else min)(attempts, key=_rank)
+            break
+    decisive = (max if reading.every_mx else min)(attempts, key=_rank)
+    # It decides only as long as the others do not end differently.
+    return replace(decisive, until=min(attempt.until for attempt in attempts))
 
 
 def _rank(result: DeliveryAttempt) -> int:
@@ -99,9 +102,7 @@ def attempt(
     return (
         session_failure(server, _BEFORE_TLS)
         or _no_tls(server, reading)
-        or _not_authenticated(server, evidence, reading, trust, now)
-        or session_failure(server, AT_SECOND_EHLO)
-        or _last_step(server)
+        or _inside_tls(server, evidence, reading, trust, now)
     )
 
 
@@ -150,14 +151,22 @@ def _no_tls(server: MailServer, reading: Reading) -> DeliveryAttempt | None:
     return DeliveryAttempt(server, status.ENCRYPTION_NEEDED, reason, text)
 
 
-def _not_authenticated(
+def _inside_tls(
     server: MailServer, evidence: DomainEvidence, reading: Reading, trust: TrustStore, now: float
-) -> DeliveryAttempt | None:
-    mismatch = authenticate(server, evidence, reading, trust, now).mismatch
+) -> DeliveryAttempt:
+    """Verify the certificate, then look at the EHLO reply inside TLS."""
+    result = authenticate(server, evidence, reading, trust, now)
+    mismatch = result.mismatch
     if mismatch is None and not reading.weak_tls_counts and is_key_weak(server, trust, now):
         mismatch = SMALL_KEY
     if mismatch is None:
-        return None
+        attempt = session_failure(server, AT_SECOND_EHLO) or _last_step(server)
+    else:
+        attempt = _not_authenticated(server, mismatch)
+    return replace(attempt, until=result.until)
+
+
+def _not_authenticated(server: MailServer, mismatch: str) -> DeliveryAttempt:
     if server.probe.chain_cut:
         return unknown(server, sentences.chain_cut(server, mismatch))
     return DeliveryAttempt(

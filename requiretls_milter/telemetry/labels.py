@@ -144,6 +144,8 @@ class Bound(enum.StrEnum):
     """A limit on work or memory that strangers can cause: the keys of [limits], and some more."""
 
     CALLBACKS = "callbacks"
+    MESSAGE_WAIT = "message_wait"
+    MTA_SILENCE = "mta_silence"
     QUESTIONS = "questions"
     TAGS = "tags"
     FORECAST_CACHE = "forecast_cache"
@@ -173,3 +175,10 @@ class Process(enum.StrEnum):
 
     ENGINE = "engine"
     WORKER = "worker"
+
+
+class Socket(enum.StrEnum):
+    """A unix socket on which the service listens."""
+
+    MILTER = "milter"
+    ENGINE = "engine"

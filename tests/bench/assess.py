@@ -196,8 +196,11 @@ def _ask(client: EngineClient, domains: Sequence[str], window: int) -> tuple[flo
         if not places.acquire(timeout=PATIENCE):
             raise AssertionError(f"no answer within {PATIENCE:g} s")
         question = Question(domain, "smtp", Requirement.REQUIRETLS, Requirement.REQUIRETLS)
-        pending.append(client.ask(question))
-        pending[-1].add_done_callback(ended)
+        answer = client.ask(question)
+        if isinstance(answer, Forecast):
+            raise AssertionError(f"{domain} is answered without an assessment: {answer.text}")
+        pending.append(answer)
+        answer.add_done_callback(ended)
     forecasts = [each.result(PATIENCE) for each in pending]
     wrong = [forecast for forecast in forecasts if forecast.status != "2.0.0"]
     if wrong:

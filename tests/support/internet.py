@@ -30,7 +30,12 @@ class Internet:
     good: SmtpServer
     lacking: SmtpServer
     renewing: SmtpServer
-    ca_file: Path
+    authority: Authority
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate of the authority that issued the servers' certificates."""
+        return self.authority.path
 
     @property
     def config(self) -> str:
@@ -86,7 +91,7 @@ def loopback_internet(directory: Path) -> Iterator[Internet]:
     thread.start()
     try:
         assert up.wait(10)
-        yield Internet(dns, good, lacking, renewing, authority.path)
+        yield Internet(dns, good, lacking, renewing, authority)
     finally:
         loop.call_soon_threadsafe(done.set)
         thread.join(10)

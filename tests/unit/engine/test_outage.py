@@ -76,6 +76,7 @@ class Kit:
             self.store,
             config.Config(),
             Counters(),
+            authorities="",
             outage=self.outage,
             clocks=self.clocks,
             jitter=lambda: 0.0,

@@ -22,10 +22,10 @@ from aiohttp import web
 from aiohttp.http_parser import HttpResponseParser, HttpResponseParserPy
 
 from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.mta_sts import FETCH_RETRY, MAX_POLICY, MtaStsFetcher
 from requiretls_milter.model import MtaStsEvidence, MtaStsMode, MtaStsPolicy
-from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.authority import DAY, Authority, Issued
 from tests.support.dnsserver import DnsServer, Scripted, failure, found, nodata
@@ -100,7 +100,7 @@ def finder(
     return MtaStsFetcher(
         Resolver([server.nameserver], 1.0),
         policy,
-        str(authority.path),
+        load_trust_store(str(authority.path)).authorities,
         port=host.port if host else 443,
         timeout=timeout,
         clock=lambda: NOW,
@@ -763,7 +763,12 @@ async def test_fetches_at_once_are_bounded(
     assert saturated(counters) == {"fetches": 4}
 
 
-def test_a_trust_store_that_cannot_be_read_is_told_at_once() -> None:
-    resolver = Resolver([Nameserver("127.0.0.1", DNS_PORT)], 1.0)
-    with pytest.raises(OSError, match=r"."):
-        MtaStsFetcher(resolver, LOOPBACK, "/nonexistent/ca.pem")
+async def test_r51_without_any_authority_no_policy_is_believed(
+    server: DnsServer, certificate: Issued
+) -> None:
+    """Whatever the system's store has."""
+    async with serving(certificate) as host:
+        fetcher = MtaStsFetcher(
+            Resolver([server.nameserver], 1.0), LOOPBACK, (), port=host.port, clock=lambda: NOW
+        )
+        assert_failed(await fetcher.policy(DOMAIN), "unable to get local issuer certificate")
