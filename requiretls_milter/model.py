@@ -47,6 +47,7 @@ class Reason(enum.StrEnum):
     NONCOMPLIANT_MX_INSECURE = "noncompliant_mx_insecure"
     NONCOMPLIANT_NOT_OFFERED = "noncompliant_not_offered"
     NONCOMPLIANT_NOT_CARRIED = "noncompliant_not_carried"
+    NONCOMPLIANT_WEAK_TLS = "noncompliant_weak_tls"
     MX_LOOKUP_INSECURE = "mx_lookup_insecure"
     MX_NOT_IN_MTA_STS_POLICY = "mx_not_in_mta_sts_policy"
     STARTTLS_NOT_OFFERED = "starttls_not_offered"
@@ -309,6 +310,9 @@ class ProbeEvidence:
         chain_cut: the server presented more certificates than are kept.
         only_opportunistic: if not empty, TLS came about in a second session alone, begun
             as by an MTA that verifies no server; this is why the first one failed.
+        cipher: the cipher suite, as OpenSSL names it; empty without TLS.
+        small_group: if not empty, the key exchange was in a finite field, and a second session
+            that takes no group of less than 2048 bits failed; this is why.
     """
 
     address: str
@@ -326,6 +330,8 @@ class ProbeEvidence:
     expires: float = 0.0
     chain_cut: bool = False
     only_opportunistic: str = ""
+    cipher: str = ""
+    small_group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,12 +482,15 @@ class Reading:
         tlsa_vouches_for_unsigned_mx: a matching TLSA record makes up for MX records that are not
             signed.
         every_mx: every server must satisfy the requirement, not only one.
+        weak_tls_counts: TLS satisfies that RFC 9325 forbids: keys of less than 112 bits of
+            security, or no forward secrecy.
     """
 
     testing_policies_count: bool = False
     pkix_beside_unusable_tlsa: bool = False
     tlsa_vouches_for_unsigned_mx: bool = False
     every_mx: bool = False
+    weak_tls_counts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

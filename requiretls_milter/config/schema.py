@@ -434,6 +434,15 @@ class Mta(Section):
             "is enough, as in RFC 8689 section 4.2.1. For profile rfc8689."
         ),
     )
+    weak_tls_counts: bool = Field(
+        False,
+        description=(
+            "Whether TLS satisfies that RFC 9325 forbids: RSA or DHE of less than 2048 bits (keys "
+            "of less than 112 bits of security), or no forward secrecy. Postfix delivers over it, "
+            "which the forecast of profile postfix says either way. If false, as RFC 8689 section "
+            "4.2.1 recommends, such a delivery does not comply, and profile rfc8689 makes none."
+        ),
+    )
     transport: Mapping[fields.TransportName, TransportOverrides] = Field(
         {},
         description=(
@@ -468,6 +477,7 @@ class Mta(Section):
                 pkix_beside_unusable_tlsa=self.pkix_beside_unusable_tlsa,
                 tlsa_vouches_for_unsigned_mx=self.tlsa_vouches_for_unsigned_mx,
                 every_mx=self.every_mx,
+                weak_tls_counts=self.weak_tls_counts,
             ),
         )
 

@@ -34,6 +34,7 @@ from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.slots import Pace, Slots
 from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
+from requiretls_milter.syntax.ciphers import is_in_finite_field
 from requiretls_milter.syntax.text import error_text, printable
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Bound
@@ -89,6 +90,9 @@ READ_SIZE = 16_384
 
 AUTHENTICATING = b"ALL:!aNULL:!eNULL:@SECLEVEL=1"
 """The ciphers of smtp(8) if it verifies the server (TLS_MUST_MATCH in its tls_client.c)."""
+
+STRONG = b"ALL:!aNULL:!eNULL:@SECLEVEL=2"
+"""The same for an MTA that takes no key of less than 112 bits (RFC 9325 section 4.5)."""
 
 OPPORTUNISTIC = b"ALL:!eNULL:@SECLEVEL=0"
 """The ciphers of smtp(8) if it does not: old TLS, weak keys and no certificate are accepted."""
@@ -168,6 +172,7 @@ class Prober:
         self._clock = clock
         self._authenticating = _tls_context(AUTHENTICATING)
         self._opportunistic = _tls_context(OPPORTUNISTIC)
+        self._strong = _tls_context(STRONG)
         self._counters = counters or Counters()
         self._pace = Pace(limits.probes_per_minute, Bound.PROBES_PER_MINUTE, self._counters)
         self._slots = Slots(limits.probes, Bound.PROBES, self._counters)
@@ -196,6 +201,9 @@ class Prober:
                 return seen
             found = await self._in_turn(address, port, server_name, self._authenticating)
             self._nameless.note(found, port, server_name)
+            if is_in_finite_field(found.cipher):
+                strong = await self._in_turn(address, port, server_name, self._strong)
+                return _with_group(found, strong)
             if found.stage is not ProbeStage.HANDSHAKE or found.failure is ProbeFailure.TIMEOUT:
                 return found
             other = await self._in_turn(address, port, server_name, self._opportunistic)
@@ -350,7 +358,13 @@ class _Session:
         await self._wire.start_tls(connection)
         version = connection.get_protocol_version_name()
         chain, cut = _presented(connection)
-        self.evidence = replace(self.evidence, tls_version=version, chain=chain, chain_cut=cut)
+        self.evidence = replace(
+            self.evidence,
+            tls_version=version,
+            chain=chain,
+            chain_cut=cut,
+            cipher=connection.get_cipher_name() or "",
+        )
         return True
 
 
@@ -594,6 +608,20 @@ def _ssl_text(error: Exception) -> str:
         if reasons:
             return "; ".join(reasons)
     return error_text(error)
+
+
+def _with_group(found: ProbeEvidence, strong: ProbeEvidence) -> ProbeEvidence:
+    """Add to a session what one shows that takes no small group: OpenSSL does not tell its size.
+
+    A second session that fails in another way than by its handshake shows nothing: it is not
+    known for long.
+    """
+    if strong.tls_version:
+        return found
+    error = strong.error or "failed"
+    if strong.stage is ProbeStage.HANDSHAKE and strong.failure is ProbeFailure.PROTOCOL:
+        return replace(found, small_group=error)
+    return replace(found, small_group=error, expires=min(found.expires, strong.expires))
 
 
 def _tls_context(ciphers: bytes) -> SSL.Context:
