@@ -5,6 +5,8 @@ Each command imports what it needs when it runs: ``--help`` costs click alone.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -33,6 +35,10 @@ INTERRUPTED = 130
 
 BROKEN_PIPE = 141
 """Exit status: standard output was closed before the output ended (128 + SIGPIPE)."""
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What is wrong with an output that cannot be written, and not with the program."""
 
 
 class OutputClosedError(RequiretlsMilterError):
@@ -69,17 +75,45 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
+        return _command(arguments)
+    except OutputClosedError:
+        _discard_output()
+        return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            return _crashed()
+        return _cannot_write(error)
+    except Exception:  # noqa: BLE001 - printed in full; a traceback's own status 1 is a verdict here
+        return _crashed()
+
+
+def _command(arguments: Sequence[str] | None) -> int:
+    try:
         status = commands.main(arguments, "requiretls-milter", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return USAGE
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except OutputClosedError:
-        # what is left in the buffer would raise again when Python ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except Exception:  # noqa: BLE001 - printed in full; a traceback's own status 1 is a verdict here
-        traceback.print_exc()
-        return SOFTWARE
     return status if isinstance(status, int) else 0
+
+
+def _crashed() -> int:
+    traceback.print_exc()
+    return SOFTWARE
+
+
+def _cannot_write(error: OSError) -> int:
+    """Say that a disk is full, or the like; standard error may be on the same one."""
+    with contextlib.suppress(OSError):
+        click.echo(f"error: {error.filename or 'the output'}: {error.strerror}", err=True)
+    _discard_output()
+    return USAGE
+
+
+def _discard_output() -> None:
+    """Forget what is left in the buffers: it would raise again when Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            os.dup2(nowhere, stream.fileno())
