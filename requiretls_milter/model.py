@@ -78,6 +78,9 @@ OTHER_DOMAIN = "other"
 SMTP_PORT = 25
 """RFC 5321 section 4.5.4.2."""
 
+LMTP_PORT = 24
+"""lmtp_tcp_port of Postfix; RFC 2033 has no port of its own."""
+
 
 # ---------------------------------------------------------------- next hop
 
@@ -100,20 +103,51 @@ class HopKind(enum.StrEnum):
     LOCAL = "local"  # the MTA delivers without SMTP
 
 
+class MailProtocol(enum.StrEnum):
+    """What a transport speaks with the server of a next hop."""
+
+    SMTP = "smtp"
+    LMTP = "lmtp"  # RFC 2033; Postfix's lmtp(8) looks up no MX records
+
+
+LMTP_PREFIX = "lmtp:inet:"
+"""What the canonical form of a next hop of LMTP begins with; no other next hop can."""
+
+
 @dataclass(frozen=True, slots=True)
 class NextHop:
-    """Where the MTA sends a message next; forecasts are made by next hop."""
+    """Where the MTA sends a message next; forecasts are made by next hop.
+
+    Attributes:
+        kind: how its servers are found.
+        host: a domain, a host name or an address; "" if the MTA delivers without SMTP.
+        port: of all its servers.
+        protocol: what they are spoken to in.
+        given: what Postfix calls it, in lower case, if that is not the canonical form. Postfix
+            looks up TLS policies by it, and compares it with relayhost.
+    """
 
     kind: HopKind
     host: str
     port: int = SMTP_PORT
+    protocol: MailProtocol = MailProtocol.SMTP
+    given: str = ""
+
+    @property
+    def destination(self) -> str:
+        """What Postfix looks up in its tables: as given, or in canonical form."""
+        if self.given:
+            return self.given
+        host = self.host if self.kind is HopKind.MX else f"[{self.host}]"
+        usual = SMTP_PORT if self.protocol is MailProtocol.SMTP else LMTP_PORT
+        return host if self.port == usual else f"{host}:{self.port}"
 
     def __str__(self) -> str:
-        """The canonical form in the syntax of Postfix."""
+        """The text that is read back as this next hop, in the syntax of Postfix."""
         if self.kind is HopKind.LOCAL:
             return "local"
-        host = self.host if self.kind is HopKind.MX else f"[{self.host}]"
-        return host if self.port == SMTP_PORT else f"{host}:{self.port}"
+        prefix = LMTP_PREFIX if self.protocol is MailProtocol.LMTP else ""
+        return prefix + self.destination
 
 
 # ---------------------------------------------------------------- evidence

@@ -80,7 +80,7 @@ def _ready(loaded: Config, output: str) -> str:
             assess.parse_all(domains),
             loaded,
             Requirement.REQUIRETLS,
-            transport="smtp",
+            transport=loaded.mta.usual_transport,
             refresh=False,
         )
     except TrustStoreError as error:

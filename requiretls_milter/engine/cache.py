@@ -28,7 +28,7 @@ from requiretls_milter.config import Config
 from requiretls_milter.engine.attempts import Attempts, SessionKey
 from requiretls_milter.engine.fleet import Fleet
 from requiretls_milter.engine.flights import Flights
-from requiretls_milter.engine.outage import OutageDetector
+from requiretls_milter.engine.outage import OutageDetector, ServerTarget
 from requiretls_milter.engine.policies import POLICY_GRACE, Policies, PolicySource, policy_end
 from requiretls_milter.engine.reachability import WatchedSource
 from requiretls_milter.engine.records import (
@@ -44,6 +44,7 @@ from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
+    MailProtocol,
     MtaStsEvidence,
     MxEvidence,
     ProbeEvidence,
@@ -205,11 +206,17 @@ class CachedSource:
         )
 
     async def probe(
-        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+        self,
+        address: str,
+        port: int,
+        server_name: str,
+        protocol: MailProtocol = MailProtocol.SMTP,
+        *,
+        since: float = ANY_AGE,
     ) -> ProbeEvidence:
         """The SMTP session with one server."""
-        key = ("probe", address, port, server_name)
-        session = SessionKey(address, port, server_name, self._probe_scope)
+        key = ("probe", address, port, server_name, protocol)
+        session = SessionKey(address, port, server_name, self._probe_scope, protocol)
 
         async def find() -> ProbeEvidence:
             if since > ANY_AGE:
@@ -371,11 +378,14 @@ class CachedSource:
         )
         if found is None or found.expires <= now:
             return None
-        self.outage.knows_probe(found, session.port, session.server_name, _age(found, now))
+        server = ServerTarget(session.address, session.port, session.server_name, session.protocol)
+        self.outage.knows_probe(found, server, _age(found, now))
         return found
 
     async def _probe_and_store(self, session: SessionKey) -> ProbeEvidence:
-        found = await self._watched.probe(session.address, session.port, session.server_name)
+        found = await self._watched.probe(
+            session.address, session.port, session.server_name, session.protocol
+        )
         if worth_keeping(found):
             await self._records.write(
                 StoreKind.PROBE,

@@ -349,7 +349,7 @@ class _Engine:
                     continue  # a rule for subdomains names no next hop
                 question = Question(
                     str(NextHop(HopKind.MX, domain)),
-                    "smtp",
+                    self._parts.config.mta.usual_transport,
                     Requirement.REQUIRETLS,
                     Requirement.REQUIRETLS,
                 )

@@ -25,6 +25,7 @@ from requiretls_milter.evidence.gathering import EvidenceSource
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
+    MailProtocol,
     MxEvidence,
     ProbeEvidence,
     ProbeFailure,
@@ -87,15 +88,17 @@ class WatchedSource:
             self._on_recovery()
         return found
 
-    async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
+    async def probe(
+        self, address: str, port: int, server_name: str, protocol: MailProtocol = MailProtocol.SMTP
+    ) -> ProbeEvidence:
         """Hold a session with a server."""
         asked_at = self._clock()
-        found = await self._source.probe(address, port, server_name)
+        found = await self._source.probe(address, port, server_name, protocol)
         if found.probed_at < asked_at:
             return found  # what another name of the address met before: no session was held
         if found.stage is not ProbeStage.NOT_PROBED or found.failure is not None:
             self._counters.inc("probes_total", (_probe_result(found),))
-        if self._outage.saw_probe(found, port, server_name):
+        if self._outage.saw_probe(found, port, server_name, protocol):
             self._on_recovery()
         return found
 
@@ -127,7 +130,9 @@ class WatchedSource:
         try:
             async with asyncio.timeout(self._timeout):
                 if isinstance(target, ServerTarget):
-                    session = await self.probe(target.address, target.port, target.server_name)
+                    session = await self.probe(
+                        target.address, target.port, target.server_name, target.protocol
+                    )
                     if session.stage is ProbeStage.NOT_PROBED:
                         return ""
                     return session.error if could_not_connect(session) else None

@@ -16,6 +16,7 @@ from requiretls_milter.evidence.tlsa import find_tlsa
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
     AddressLookup,
+    MailProtocol,
     MtaStsEvidence,
     MxEvidence,
     ProbeEvidence,
@@ -103,10 +104,16 @@ class Collector(EvidenceSource):
         return await find_tlsa(self.resolver, host, port, addresses, self._clock)
 
     async def probe(
-        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+        self,
+        address: str,
+        port: int,
+        server_name: str,
+        protocol: MailProtocol = MailProtocol.SMTP,
+        *,
+        since: float = ANY_AGE,
     ) -> ProbeEvidence:
         """See :meth:`Prober.probe`."""
-        return await self._prober.probe(address, port, server_name)
+        return await self._prober.probe(address, port, server_name, protocol)
 
     async def close(self) -> None:
         """Close the source; nothing is held open between two questions."""

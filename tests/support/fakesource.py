@@ -12,6 +12,7 @@ from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
+    MailProtocol,
     MtaStsEvidence,
     MxEvidence,
     MxRecord,
@@ -97,7 +98,14 @@ class FakeSource:
         return found
 
     async def probe(
-        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+        self,
+        address: str,
+        port: int,
+        server_name: str,
+        protocol: MailProtocol = MailProtocol.SMTP,
+        *,
+        since: float = ANY_AGE,
     ) -> ProbeEvidence:
-        found: ProbeEvidence = await self._say("probe", f"{address} {server_name}")
+        lmtp = "lmtp " if protocol is MailProtocol.LMTP else ""
+        found: ProbeEvidence = await self._say("probe", f"{lmtp}{address} {server_name}")
         return replace(found, address=address, probed_at=self._clocks.wall() - self.probed_ago)

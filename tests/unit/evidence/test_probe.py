@@ -31,9 +31,10 @@ from requiretls_milter.evidence.probe import (
     Prober,
     read_ehlo,
 )
-from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
+from requiretls_milter.model import MailProtocol, ProbeEvidence, ProbeFailure, ProbeStage, Reply
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.authority import DAY, DH_1024, DH_2048, Authority, Issued
+from tests.support.lmtpserver import LmtpServer
 from tests.support.smtpserver import EHLO, EHLO_TLS, Close, Hang, SmtpServer
 from tests.support.smtpserver import Reply as ScriptedReply
 from tests.support.stores import saturated
@@ -968,3 +969,24 @@ async def test_without_the_second_session_a_failed_handshake_proves_nothing() ->
         found = await one.probe(server.host, server.port, "mx.a.example")
     assert server.connections == 1
     assert found.stage is ProbeStage.NOT_PROBED
+
+
+# ---------------------------------------------------------------- LMTP
+
+
+async def spoken_to(server: LmtpServer, protocol: MailProtocol) -> ProbeEvidence:
+    return await prober(timeout=2.0).probe("127.0.0.1", server.port, "", protocol)
+
+
+async def test_a_server_of_lmtp_is_greeted_with_lhlo_and_gets_no_mail() -> None:
+    with LmtpServer("127.0.0.1") as server:
+        evidence = await spoken_to(server, MailProtocol.LMTP)
+    assert (evidence.stage, evidence.failure) == (ProbeStage.DONE, None)
+    assert evidence.starttls_offered is False
+    assert server.commands == ["LHLO client.example.org", "QUIT"]
+
+
+async def test_a_server_of_lmtp_is_none_of_smtp() -> None:
+    with LmtpServer("127.0.0.1") as server:
+        evidence = await spoken_to(server, MailProtocol.SMTP)
+    assert (evidence.stage, evidence.failure) == (ProbeStage.EHLO, ProbeFailure.REPLY)
