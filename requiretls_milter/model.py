@@ -47,6 +47,7 @@ class Reason(enum.StrEnum):
     NONCOMPLIANT_MX_INSECURE = "noncompliant_mx_insecure"
     NONCOMPLIANT_NOT_OFFERED = "noncompliant_not_offered"
     NONCOMPLIANT_NOT_CARRIED = "noncompliant_not_carried"
+    NONCOMPLIANT_WEAK_TLS = "noncompliant_weak_tls"
     MX_LOOKUP_INSECURE = "mx_lookup_insecure"
     MX_NOT_IN_MTA_STS_POLICY = "mx_not_in_mta_sts_policy"
     STARTTLS_NOT_OFFERED = "starttls_not_offered"
@@ -213,6 +214,10 @@ class MxEvidence:
         expires: the end of the shortest TTL on the path, seconds since the epoch.
         partial: there were more records than are kept. The best ones are kept,
             while Postfix keeps those that come first.
+        unasked: there was no lookup, since its budget is spent (outcome ERROR). That
+            says nothing of the domain.
+        unproven: the answer has the AD bit, but nothing has shown yet that the resolver
+            validates, so that it is not secure for the time being.
     """
 
     outcome: DnsOutcome
@@ -224,6 +229,8 @@ class MxEvidence:
     error: str = ""
     expires: float = 0.0
     partial: bool = False
+    unasked: bool = False
+    unproven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +249,8 @@ class AddressLookup:
         error: what failed, of either lookup.
         expires: seconds since the epoch.
         partial: there were more addresses than are kept.
+        unasked: at least one of the lookups was not made, since its budget is spent.
+        unproven: as in :class:`MxEvidence`.
     """
 
     outcome: DnsOutcome
@@ -253,6 +262,8 @@ class AddressLookup:
     error: str = ""
     expires: float = 0.0
     partial: bool = False
+    unasked: bool = False
+    unproven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +291,7 @@ class TlsaEvidence:
         error: why there is no answer.
         expires: seconds since the epoch.
         partial: there were more records than are kept.
+        unasked: a lookup was not made, since its budget is spent (outcome ERROR).
     """
 
     queried: bool = False
@@ -290,6 +302,7 @@ class TlsaEvidence:
     error: str = ""
     expires: float = 0.0
     partial: bool = False
+    unasked: bool = False
 
 
 class ProbeStage(enum.StrEnum):
@@ -345,12 +358,15 @@ class ProbeEvidence:
         requiretls: whether the EHLO reply inside TLS has the keyword, the only reply
             that counts (RFC 8689 section 2, R3); None without such a reply.
         ehlo_name: the name that the server gives itself.
-        error: why the session ended early.
+        error: why the session ended early, or why there was none.
         probed_at: seconds since the epoch.
         expires: how long this is good evidence, seconds since the epoch.
         chain_cut: the server presented more certificates than are kept.
         only_opportunistic: if not empty, TLS came about in a second session alone, begun
             as by an MTA that verifies no server; this is why the first one failed.
+        cipher: the cipher suite, as OpenSSL names it; empty without TLS.
+        small_group: if not empty, the key exchange was in a finite field, and a second session
+            that takes no group of less than 2048 bits failed; this is why.
     """
 
     address: str
@@ -368,6 +384,8 @@ class ProbeEvidence:
     expires: float = 0.0
     chain_cut: bool = False
     only_opportunistic: str = ""
+    cipher: str = ""
+    small_group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,6 +398,13 @@ class HostEvidence:
     tlsa: TlsaEvidence = TlsaEvidence()
     probes: tuple[ProbeEvidence, ...] = ()
     port: int = 0  # that of its SRV record; 0: the next hop's
+
+    @property
+    def unasked(self) -> str:
+        """Why its addresses or TLSA records were not looked up: a budget is spent. "" if not so."""
+        if self.addresses.unasked:
+            return self.addresses.error
+        return self.tlsa.error if self.tlsa.unasked else ""
 
     @property
     def partial(self) -> bool:
@@ -419,6 +444,7 @@ class MtaStsEvidence:
         expires: the end of the policy; without one, when to look again.
         vanished: the refresh did not fail, but the domain has no policy any more and never
             withdrew it (section 8.3).
+        unasked: it was not looked up, or not fetched, since a budget is spent.
     """
 
     policy: MtaStsPolicy | None = None
@@ -426,6 +452,7 @@ class MtaStsEvidence:
     fetched_at: float = 0.0
     expires: float = 0.0
     vanished: bool = False
+    unasked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -522,12 +549,15 @@ class Reading:
         tlsa_vouches_for_unsigned_mx: a matching TLSA record makes up for MX records that are not
             signed.
         every_mx: every server must satisfy the requirement, not only one.
+        weak_tls_counts: TLS satisfies that RFC 9325 forbids: keys of less than 112 bits of
+            security, or no forward secrecy.
     """
 
     testing_policies_count: bool = False
     pkix_beside_unusable_tlsa: bool = False
     tlsa_vouches_for_unsigned_mx: bool = False
     every_mx: bool = False
+    weak_tls_counts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -700,6 +730,13 @@ class OnNoncompliant(enum.StrEnum):
     AUTO = "auto"  # accept if the MTA itself keeps the requirement, else refuse
     ACCEPT = "accept"
     REFUSE = "refuse"
+
+
+class OnMixed(enum.StrEnum):
+    """What becomes of a message if its recipients would take different routes."""
+
+    ACCEPT = "accept"  # as it is: its route is mixed
+    SPLIT = "split"  # the client brings each route's recipients in a transaction of their own
 
 
 class Capability(enum.StrEnum):

@@ -37,6 +37,7 @@ before all others of the group, and could not be the last one recorded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -81,6 +82,8 @@ class DeliveryAttempt:
         verified: the MTA itself made sure that the server is the MX host.
         requiretls_sent: the MAIL command carries the parameter REQUIRETLS.
         outside: the last server was not even called, so that no session's failure is reported.
+        until: when a certificate on which this rests begins or ceases to be valid, seconds
+            since the epoch; infinity if it rests on none.
     """
 
     server: MailServer | None
@@ -92,6 +95,7 @@ class DeliveryAttempt:
     verified: bool = False
     requiretls_sent: bool = False
     outside: bool = False
+    until: float = math.inf
 
     @property
     def delivered(self) -> bool:
@@ -296,7 +300,8 @@ def session_failure(server: MailServer, stages: frozenset[ProbeStage]) -> Delive
         return None
     match probe.stage:
         case ProbeStage.NOT_PROBED:
-            return unknown(server, f"{server.name} has not been probed")
+            why = f": {probe.error}" if probe.error else ""
+            return unknown(server, f"{server.name} has not been probed{why}")
         case ProbeStage.CONNECT if probe.failure is ProbeFailure.FORBIDDEN:
             return unknown(server, f"{server.name} may not be probed: probe.allow_networks")
         case ProbeStage.CONNECT:
