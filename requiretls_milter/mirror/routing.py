@@ -26,6 +26,7 @@ from requiretls_milter.mirror.postconf import (
 )
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.syntax.names import patterns
+from requiretls_milter.syntax.nexthop import SEPARATOR, NextHopError, parse
 
 _ANY = "*"
 _UNREAD = "a table that cannot be read"
@@ -75,11 +76,11 @@ def mirror_routing(postfix: Postfix, agents: Agents) -> Routing:
     for text in (default, *(one.route for one in classes), *table.entries.values()):
         agents.note(text)
     _add_routes(table, classes, agents, made, relay_differs=_relay_differs(main, postfix))
-    for name, key, parse in (
+    for name, key, read in (
         ("sender_dependent_default_transport_maps", "sender_transports", destination),
         ("sender_dependent_relayhost_maps", "sender_relayhosts", relay),
     ):
-        found = _by_sender(main, name, postfix.tables, parse, made)
+        found = _by_sender(main, name, postfix.tables, read, made)
         if found:
             made.values[key] = found
             for text in found.values():
@@ -91,6 +92,10 @@ def mirror_routing(postfix: Postfix, agents: Agents) -> Routing:
     ]
     if main.get("recipient_delimiter", "") and any("@" in key for key in keys):
         made.values["recipient_delimiter"] = main["recipient_delimiter"][:16]
+    hop = Destination.parse(default)
+    usual = Destination(hop.transport, hop.nexthop or main.get("relayhost", ""))
+    routes = map(Destination.parse, made.values.get("routes", {}).values())
+    _warn_of_unusable((usual, *routes), agents, made)
     _warn_of_missing(made, default, classes, agents)
     return made
 
@@ -109,6 +114,22 @@ def _valid(parse: Callable[[str], str], text: str, name: str, made: Routing) -> 
     except ValueError:
         made.warnings.append(f"{name} = {shown(text)}: cannot be mirrored")
         return "" if name == "relayhost" else "smtp"
+
+
+def _warn_of_unusable(used: Sequence[Destination], agents: Agents, made: Routing) -> None:
+    """Warn of next hops of which smtp(8) or lmtp(8) dies: their mail stays in the queue."""
+    for to in dict.fromkeys(used):
+        protocol = agents.protocol_of(to.transport)
+        if protocol is None or agents.is_local(f"{to.transport}:{to.nexthop}"):
+            continue
+        for one in filter(None, SEPARATOR.split(to.nexthop)):
+            try:
+                parse(one, protocol, postfix=True)
+            except NextHopError as error:
+                made.warnings.append(
+                    f"next hop {shown(one)} of transport {to.transport}: Postfix dies of it, and "
+                    f"its mail stays in the queue: {error}"
+                )
 
 
 def _warn_of_missing(

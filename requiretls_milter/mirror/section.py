@@ -384,12 +384,16 @@ def _is_name(name: str) -> bool:
         return False
 
 
+_LMTP_DEFAULTS = {"lmtp_tcp_port": "24", "lmtp_tls_secure_cert_match": "nexthop"}
+"""Defaults of lmtp(8) that differ from those of smtp(8) and need no warning."""
+
+
 def _as_smtp(settings: Parameters) -> Parameters:
     """The settings of an lmtp(8) by the names that smtp(8) has for them."""
     own = {
         name.replace("lmtp_", "smtp_", 1): value
         for name, value in settings.items()
-        if name.startswith("lmtp_")
+        if name.startswith("lmtp_") and _LMTP_DEFAULTS.get(name) != value
     }
     others = {name: value for name, value in settings.items() if not name.startswith("smtp_")}
     return {**others, **own}

@@ -17,7 +17,6 @@ from tests.lab.processes import Server, accepts
 _SETTINGS = """\
 host: 127.0.0.1
 port: {port}
-reuse_port: false
 cache_grace: 0
 cache:
   type: internal

@@ -161,6 +161,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(lab: Lab) -> Iterator[Site]:
+    before = lab.front.parameters
     lab.add([GOOD, LACKING, UNSIGNED, ANCHOR])
     names = {item.id: item.domain_name(item.domains[0]) for item in lab.plan.scenarios.values()}
     hosts = {item.id: lab.hosts(item)[0] for item in (GOOD, LACKING, UNSIGNED, ANCHOR)}
@@ -182,7 +183,7 @@ def site(lab: Lab) -> Iterator[Site]:
         "@ADDRESS@": hosts[GOOD.id].address,
     }
     yield Site(lab, words)
-    lab.front.reload(parameters={"relayhost": "", "smtp_tls_security_level": "may"})
+    lab.front.restore(before)
 
 
 def add_srv(lab: Lab, name: str, data: str, service: str = "submission") -> None:

@@ -113,6 +113,8 @@ def test_r54_the_smart_hosts_name_is_the_policy_domain_as_the_service_has_it(sit
         return forecast(config, nexthop, profile), site.ends(f"x@{domain}")
 
     with ThreadPoolExecutor(6) as pool:
-        found = dict(zip(CASES, pool.map(both, ways), strict=True))
-    assert {case: was for case, (_, was) in found.items()} == {case: case.ends for case in CASES}
-    assert {case: ours for case, (ours, _) in found.items()} == {case: case.ends for case in CASES}
+        found = list(pool.map(both, ways))
+    names = [f"{case.profile} {case.nexthop} {case.host.id}" for case in CASES]
+    ends = dict(zip(names, (case.ends for case in CASES), strict=True))
+    assert dict(zip(names, (was for _, was in found), strict=True)) == ends
+    assert dict(zip(names, (ours for ours, _ in found), strict=True)) == ends

@@ -329,6 +329,35 @@ def test_a_transport_that_master_cf_does_not_have_is_told() -> None:
 
 
 @pytest.mark.parametrize(
+    ("main", "nexthop"),
+    [
+        ({"relayhost": "inet:[192.0.2.1]"}, "inet:[192.0.2.1]"),
+        ({"relayhost": "2001:db8::25"}, "2001:db8::25"),
+        ({"relayhost": "[a.example], b.example:nosuch"}, "b.example:nosuch"),
+        ({"default_transport": "smtp:[a.example"}, "[a.example"),
+        (
+            {"relay_domains": "a.example", "relay_transport": "smtp:inet:b.example:25"},
+            "inet:b.example:25",
+        ),
+    ],
+)
+def test_a_next_hop_of_which_smtp_dies_is_told(main: dict[str, str], nexthop: str) -> None:
+    assert warned(mirror(postfix(**main)), f"next hop {nexthop} of transport smtp", "dies")
+
+
+@pytest.mark.parametrize(
+    "main",
+    [
+        {"virtual_transport": "lmtp:inet:[192.0.2.24]:24", "virtual_mailbox_domains": "a.example"},
+        {"default_transport": "error:no mail: at all"},
+        {"relayhost": "[a.example], b.example:submission"},
+    ],
+)
+def test_what_postfix_takes_is_not_told(main: dict[str, str]) -> None:
+    assert not warned(mirror(postfix(**main)), "dies")
+
+
+@pytest.mark.parametrize(
     "main",
     [
         {"default_transport": "ü {"},
