@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from requiretls_milter.config.mistakes import ConfigError, dotted, explain
 from requiretls_milter.config.schema import Config
+from requiretls_milter.config.secret import SecretError, read_secret
 from requiretls_milter.model import Mode
 from requiretls_milter.syntax.endpoint import MASK
 
@@ -87,6 +88,7 @@ def parse(content: bytes, name: str) -> Config:
     for section, key in (("probe", "ca_file"), ("metrics", "tls_client_ca")):
         mistakes += _pem_mistakes(raw, section, key, _CERTIFICATE)
     mistakes += _pem_mistakes(raw, "metrics", "tls_certificate", _CERTIFICATE)
+    mistakes += _secret_mistakes(raw)
     mistakes += _pem_mistakes(raw, "metrics", "tls_key", _KEY, "key without a passphrase")
     if mistakes:
         raise ConfigError(mistakes)
@@ -158,6 +160,19 @@ def _pem_mistakes(
     return ()
 
 
+def _secret_mistakes(raw: dict[str, Any]) -> tuple[str, ...]:
+    """What is wrong with the file of the store's secret."""
+    table = raw.get("store")
+    path = table.get("secret_file") if isinstance(table, dict) else None
+    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
+        return ()
+    try:
+        read_secret(path)
+    except SecretError as error:
+        return (f"store.secret_file: {error}",)
+    return ()
+
+
 def _is_der(block: re.Match[bytes]) -> bool:
     """Whether a PEM block holds DER at all; what it says is judged when it is loaded."""
     try:
@@ -212,6 +227,12 @@ def warnings(config: Config) -> tuple[str, ...]:
                 f"dns.nameservers[{index}]: {nameserver.address} is not on this host; an "
                 "attacker on the path to it can forge the AD bit of DNSSEC"
             )
+    if config.store.url.crosses_network_in_clear:
+        found.append(
+            "store.url: what is kept, and a password, cross the network in clear: an attacker on "
+            "the path can remove it and, without store.secret_file, forge it, so that a server "
+            "seems to offer what it does not; use rediss://"
+        )
     if config.store.url.is_masked:
         found.append(
             f"store.url: the password is {MASK}, as config show masks it: write the password "
@@ -233,9 +254,15 @@ def exposures(config: Config, path: Path) -> tuple[str, ...]:
             f"{path}: holds the password in store.url, and every user of this host may read it; "
             "make root its owner, the service's group its group, and 0640 its mode"
         )
-    key = config.metrics.tls_key
-    if key and _is_public(Path(key)):
-        found.append(f"metrics.tls_key: every user of this host may read {key}; make 0640 its mode")
+    secrets = {
+        "metrics.tls_key": config.metrics.tls_key,
+        "store.secret_file": config.store.secret_file,
+    }
+    found.extend(
+        f"{name}: every user of this host may read {key}; make 0640 its mode"
+        for name, key in secrets.items()
+        if key and _is_public(Path(key))
+    )
     return tuple(found)
 
 

@@ -68,6 +68,7 @@ class EngineState:
     generation: int
     assessment_digest: str
     trust_epoch: int = 0
+    resolver_validates: bool = False
 
 
 class EngineView(Protocol):
@@ -245,6 +246,7 @@ class EngineServer:
             workers=tuple(sorted(c.worker for c in self._connections if c.worker)),
             in_flight=state.assessor.in_flight,
             cache_entries=self._engine.cache_entries(),
+            resolver_validates=state.resolver_validates,
         )
 
 

@@ -59,6 +59,7 @@ class Child:
         generation: the configuration that it started with or has acknowledged.
         ready: whether it serves.
         served: whether peers may have reached it: a worker that has begun to accept.
+        unable: whether it said that it cannot start now.
         draining: whether it has confirmed that it takes no new connection, or, the
             engine, was told to stop.
         connections: how many connections the MTA has open to it, by its last heartbeat.
@@ -79,6 +80,7 @@ class Child:
         self.generation = generation
         self.ready = False
         self.served = False
+        self.unable = False
         self.draining = False
         self.connections = 0
         self.threads = 0

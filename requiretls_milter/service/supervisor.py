@@ -287,6 +287,7 @@ class Supervisor:
                 )
             case "failed":
                 # At the first start this ends the service. Later the engine is started again.
+                child.unable = True
                 if not self._was_ready:
                     _log.error("cannot_start", error=str(message["error"]))
                     self._exit = EXIT_FAILURE
@@ -310,9 +311,12 @@ class Supervisor:
         _log.error("died", child=child.name, pid=child.pid, **how)
         process = Process.ENGINE if child.name == ENGINE else Process.WORKER
         self._counters.inc("process_restarts_total", (process,))
-        # Before it was ready for the first time, the service crashes by itself.
-        provoked = self._was_ready and child.served and -code in CRASHES
-        self._restarts.died(child.name, time.monotonic(), provoked=provoked)
+        if child.unable:  # a full disk, a port in use: it is no crash, and may end at any time
+            self._restarts.postpone(child.name, time.monotonic())
+        else:
+            # Before it was ready for the first time, the service crashes by itself.
+            provoked = self._was_ready and child.served and -code in CRASHES
+            self._restarts.died(child.name, time.monotonic(), provoked=provoked)
         if self._restarts.crash_loop:
             _log.error("crash_loop", deaths=self._restarts.deaths, seconds=DEATHS_WITHIN)
             self._exit = EXIT_FAILURE

@@ -321,7 +321,12 @@ _DECLARED = (
     Metric(
         "resolver_validates",
         MetricKind.GAUGE,
-        "1 if the resolver passed the DNSSEC self-test.",
+        "1 if the resolver was seen to validate DNSSEC; 0: nothing is called secure.",
+    ),
+    Metric(
+        "resolver_selftest_last_success_timestamp_seconds",
+        MetricKind.GAUGE,
+        "When the resolver last passed the DNSSEC self-test; 0 for never.",
     ),
     Metric(
         "outbound_reachable",

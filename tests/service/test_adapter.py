@@ -596,6 +596,14 @@ def test_rules_by_domain_meet_the_recipients_and_the_next_hops(serve: Serve) -> 
     assert totals["domain_forecasts_total{other,5.7.10}"] == 1
 
 
+def test_a_forecast_that_ended_while_the_message_came_in_is_asked_for_anew(serve: Serve) -> None:
+    script = {"long.test": {**GOOD, "valid_until": 4e9}, "over.test": {**GOOD, "valid_until": 1.0}}
+    milter = serve("", script)
+    with milter.client() as client:
+        client.message(SENDER, ["<a@long.test>", "<b@over.test>"], parameters=REQUIRETLS)
+    assert [line.split()[0] for line in milter.asked] == ["long.test", "over.test", "over.test"]
+
+
 def test_a_noncompliant_delivery_that_is_accepted_is_counted(serve: Serve) -> None:
     milter = serve(REJECT, SCRIPT)
     with milter.client() as client:
@@ -1023,6 +1031,56 @@ def test_before_there_is_a_queue_id_the_session_stands_in_its_place(serve: Serve
     first, second = milter.wait_for_event("recipient", 2)
     assert "queue_id" not in first
     assert first["session"] == second["session"]
+
+
+# ---------------------------------------------------------------- messages that are split
+
+SPLIT = """
+[rules]
+on_mixed = "split"
+[rules.recipient."example.com"]
+require = true
+mode = "reject"
+"""
+ASKED, ORDINARY = "<bob@example.com>", "<eve@handshake.test>"
+PUT_OFF = "452 4.5.3 too many recipients: this one takes another route, send it separately"
+
+
+def test_a_recipient_whose_route_differs_is_left_to_another_transaction(serve: Serve) -> None:
+    milter = serve(SPLIT, SCRIPT)
+    with milter.client() as client:
+        outcome = client.message(SENDER, [ASKED, ORDINARY, ASKED])
+        assert replies(outcome) == ["continue", PUT_OFF, "continue"]
+        assert "route=requiretls" in tags(outcome)[0]
+        outcome = client.message(SENDER, [ORDINARY])
+        assert replies(outcome) == ["continue"]
+        assert tags(outcome) == []
+    (line,) = milter.wait_for_event("put_off", 1)
+    assert line["to"] == ORDINARY
+    assert line["reply"] == PUT_OFF
+    eventually(lambda: milter.totals().get("recipients_total{none,defer}") == 1)
+    assert milter.totals()["messages_total{requiretls,accept}"] == 1
+
+
+def test_a_mail_program_is_never_asked_to_split(serve: Serve) -> None:
+    milter = serve(SPLIT, SCRIPT)
+    with milter.client({**POSTFIX_3_11, "{auth_authen}": "alice"}) as client:
+        outcome = client.message(SENDER, [ASKED, ORDINARY])
+    assert replies(outcome) == ["continue", "continue"]
+    assert "route=mixed" in tags(outcome)[0]
+
+
+def test_a_client_that_never_splits_gets_its_message_through(serve: Serve) -> None:
+    milter = serve(SPLIT, SCRIPT)
+    for _ in range(3):
+        with milter.client() as client:
+            assert replies(client.message(SENDER, [ASKED, ORDINARY])) == ["continue", PUT_OFF]
+    with milter.client() as client:
+        outcome = client.message(SENDER, [ASKED, ORDINARY])
+    assert replies(outcome) == ["continue", "continue"]
+    assert "route=mixed" in tags(outcome)[0]
+    (line,) = milter.wait_for_event("client_does_not_split", 1)
+    assert line["to"] == ORDINARY
 
 
 # ---------------------------------------------------------------- processes

@@ -33,6 +33,7 @@ NAMES = (
     "fleet_flights_total{result}",
     "domain_ready{domain}",
     "resolver_validates",
+    "resolver_selftest_last_success_timestamp_seconds",
     "outbound_reachable{service}",
     "saturated_total{bound}",
     "callback_errors_total{stage}",
