@@ -14,8 +14,14 @@ from requiretls_milter.forecast import postfix, rfc8689, sentences
 from requiretls_milter.forecast.attempt import DeliveryAttempt
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.postfix import Delivery
-from requiretls_milter.forecast.reach import within_reach
-from requiretls_milter.forecast.servers import NoServer, name_is_authenticated, servers_of
+from requiretls_milter.forecast.reach import MailServer, within_reach
+from requiretls_milter.forecast.servers import (
+    NoServer,
+    name_is_authenticated,
+    not_looked_up,
+    servers_of,
+)
+from requiretls_milter.forecast.strength import weakness
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     UNKNOWN_STATUS,
@@ -23,6 +29,7 @@ from requiretls_milter.model import (
     Forecast,
     HopKind,
     MtaProfile,
+    MtaSts,
     ProfileName,
     Reason,
     Requirement,
@@ -54,7 +61,7 @@ def judge(
     if evidence.nexthop.kind is HopKind.LOCAL:
         return LOCAL_FORECAST
     delivery = Delivery(evidence, carried, profile, trust, now)
-    servers = servers_of(evidence, profile)
+    servers = _policy_unasked(delivery, asked) or servers_of(evidence, profile)
     possible = postfix.deliver(delivery, servers)
     by_postfix = possible[0] if len(possible) == 1 else _worst(possible, asked, delivery)
     # RFC 8689 section 4.2.1 is about REQUIRETLS mail alone; other mail goes by Postfix's TLS level.
@@ -75,7 +82,7 @@ def judge(
         status=result.status,
         outcome=status.outcome_of(result.status),
         reason=compliance if compliance else result.reason,
-        text=_text(result, compliance, uncertain),
+        text=_text(result, compliance, uncertain, delivery),
         compliant=_compliant(result, asked, compliance),
         mx=result.server.host.host if result.server else "",
         tls=result.tls if postfix_delivers else None,
@@ -83,6 +90,22 @@ def judge(
         valid_until=_valid_until(evidence, *possible, by_rfc8689),  # R44
         downgraded_at=evidence.downgraded_at,
     )
+
+
+def _policy_unasked(delivery: Delivery, asked: Requirement) -> NoServer | None:
+    """Say that nothing is known, if an MTA-STS policy that was not asked for may decide.
+
+    It does if the MTA applies it, or if it alone could confirm the names of the servers. A
+    policy that could not be fetched is another thing: then the MTA fails to fetch it as well.
+    """
+    evidence, sts = delivery.evidence, delivery.evidence.mta_sts
+    if not sts.unasked or sts.policy is not None:
+        return None
+    applies = delivery.profile.mta_sts is not MtaSts.OFF
+    required = Requirement.REQUIRETLS in (asked, delivery.carried)
+    if not applies and (evidence.mx.secure or not required):
+        return None
+    return not_looked_up(f"the MTA-STS policy of {evidence.nexthop.host}", sts.error)
 
 
 # ---------------------------------------------------------------- servers in random order
@@ -143,6 +166,8 @@ def _compliance(result: DeliveryAttempt, asked: Requirement, delivery: Delivery)
     server = result.server
     if not result.verified:
         return Reason.NONCOMPLIANT_UNVERIFIED
+    if not delivery.profile.reading.weak_tls_counts and _weakness(server, delivery):
+        return Reason.NONCOMPLIANT_WEAK_TLS
     if not name_is_authenticated(delivery.evidence, server.host, delivery.profile.reading):
         return Reason.NONCOMPLIANT_MX_INSECURE
     if server.probe.requiretls is not True:
@@ -152,6 +177,10 @@ def _compliance(result: DeliveryAttempt, asked: Requirement, delivery: Delivery)
     if delivery.carried is Requirement.REQUIRETLS and not result.requiretls_sent:
         return Reason.NONCOMPLIANT_NOT_CARRIED
     return None
+
+
+def _weakness(server: MailServer, delivery: Delivery) -> str | None:
+    return weakness(server, delivery.trust, delivery.now)
 
 
 def _compliant(
@@ -165,10 +194,14 @@ def _compliant(
 # ---------------------------------------------------------------- words and times
 
 
-def _text(result: DeliveryAttempt, compliance: Reason | None, uncertain: bool) -> str:
+def _text(
+    result: DeliveryAttempt, compliance: Reason | None, uncertain: bool, delivery: Delivery
+) -> str:
     text = result.text
     if compliance:
         text += f"; {sentences.SHORTCOMINGS[compliance]}"
+    if compliance is Reason.NONCOMPLIANT_WEAK_TLS and result.server is not None:
+        text += f": {_weakness(result.server, delivery)}"
     if uncertain:
         text += f"; {sentences.RANDOM_ORDER}"
     return text
