@@ -81,10 +81,10 @@ class Sts:
     """Not recorded, as all that follows: only the policy host says it."""
     max_age: int = 86400
     https: str = "ok"
-    """``ok``, a status such as ``404``, ``redirect``, ``hang``, ``close``, ``garbage``, ``big``,
-    ``one-too-many``, ``endless``, ``slow-header``, ``slow-body``, ``html``, ``empty``, ``binary``,
-    ``gzip``, ``long-header``, or one of the bad certificates ``wrongname``, ``expired``,
-    ``selfsigned``, ``untrusted``."""
+    """``ok``, a status such as ``404``, ``redirect``, ``hang``, ``close``, ``cut``, ``garbage``,
+    ``big``, ``one-too-many``, ``endless``, ``slow-header``, ``slow-body``, ``html``, ``empty``,
+    ``binary``, ``gzip``, ``long-header``, or one of the bad certificates ``wrongname``,
+    ``expired``, ``selfsigned``, ``untrusted``."""
 
 
 @dataclass(frozen=True)
