@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 import traceback
@@ -30,6 +31,9 @@ from requiretls_milter.errors import RequiretlsMilterError
 SOFTWARE = 70
 """Exit status: an internal error (EX_SOFTWARE of sysexits.h), which is no verdict."""
 
+UNWRITTEN = 74
+"""Exit status: what the command found could not be written (EX_IOERR of sysexits.h)."""
+
 INTERRUPTED = 130
 """Exit status: ended by Ctrl-C, as shells have it (128 + SIGINT)."""
 
@@ -37,8 +41,8 @@ BROKEN_PIPE = 141
 """Exit status: standard output was closed before the output ended (128 + SIGPIPE)."""
 
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""What is wrong with an output that cannot be written, and not with the program."""
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""Errors of write(2) that are no fault of the program: a full disk, a quota, bad blocks."""
 
 
 class OutputClosedError(RequiretlsMilterError):
@@ -74,46 +78,54 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    _write_all_of_the_output()
     try:
-        return _command(arguments)
-    except OutputClosedError:
-        _discard_output()
+        return _status(arguments)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except (OutputClosedError, BrokenPipeError):
+        _drop_output()
         return BROKEN_PIPE
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.filename is not None or error.errno not in _NO_ROOM:
             return _crashed()
-        return _cannot_write(error)
+        with contextlib.suppress(OSError):  # standard error may be what is full
+            click.echo(f"error: the output cannot be written: {error.strerror}", err=True)
+        _drop_output()
+        return UNWRITTEN
     except Exception:  # noqa: BLE001 - printed in full; a traceback's own status 1 is a verdict here
         return _crashed()
 
 
-def _command(arguments: Sequence[str] | None) -> int:
+def _status(arguments: Sequence[str] | None) -> int:
     try:
         status = commands.main(arguments, "requiretls-milter", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return USAGE
-    except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
     return status if isinstance(status, int) else 0
 
 
+def _write_all_of_the_output() -> None:
+    """Let no part of the output get lost if the environment has PYTHONUNBUFFERED.
+
+    Then Python writes each text once, and takes no notice if the disk had room for half of it.
+    """
+    stdout = sys.stdout
+    if isinstance(getattr(stdout, "buffer", None), io.RawIOBase):
+        sys.stdout = open(  # noqa: SIM115 - it is needed until the process ends
+            stdout.fileno(), "w", encoding=stdout.encoding, errors=stdout.errors, closefd=False
+        )
+
+
 def _crashed() -> int:
-    traceback.print_exc()
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
     return SOFTWARE
 
 
-def _cannot_write(error: OSError) -> int:
-    """Say that a disk is full, or the like; standard error may be on the same one."""
-    with contextlib.suppress(OSError):
-        click.echo(f"error: {error.filename or 'the output'}: {error.strerror}", err=True)
-    _discard_output()
-    return USAGE
-
-
-def _discard_output() -> None:
-    """Forget what is left in the buffers: it would raise again when Python ends."""
+def _drop_output() -> None:
+    """Drop what is left in the buffers, which would raise again when Python ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            os.dup2(nowhere, stream.fileno())
+        os.dup2(nowhere, stream.fileno())

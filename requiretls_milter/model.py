@@ -159,6 +159,10 @@ class MxEvidence:
         expires: the end of the shortest TTL on the path, seconds since the epoch.
         partial: there were more records than are kept. The best ones are kept,
             while Postfix keeps those that come first.
+        unasked: there was no lookup, since its budget is spent (outcome ERROR). That
+            says nothing of the domain.
+        unproven: the answer has the AD bit, but nothing has shown yet that the resolver
+            validates, so that it is not secure for the time being.
     """
 
     outcome: DnsOutcome
@@ -170,6 +174,8 @@ class MxEvidence:
     error: str = ""
     expires: float = 0.0
     partial: bool = False
+    unasked: bool = False
+    unproven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +194,8 @@ class AddressLookup:
         error: what failed, of either lookup.
         expires: seconds since the epoch.
         partial: there were more addresses than are kept.
+        unasked: at least one of the lookups was not made, since its budget is spent.
+        unproven: as in :class:`MxEvidence`.
     """
 
     outcome: DnsOutcome
@@ -199,6 +207,8 @@ class AddressLookup:
     error: str = ""
     expires: float = 0.0
     partial: bool = False
+    unasked: bool = False
+    unproven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +236,7 @@ class TlsaEvidence:
         error: why there is no answer.
         expires: seconds since the epoch.
         partial: there were more records than are kept.
+        unasked: a lookup was not made, since its budget is spent (outcome ERROR).
     """
 
     queried: bool = False
@@ -236,6 +247,7 @@ class TlsaEvidence:
     error: str = ""
     expires: float = 0.0
     partial: bool = False
+    unasked: bool = False
 
 
 class ProbeStage(enum.StrEnum):
@@ -291,7 +303,7 @@ class ProbeEvidence:
         requiretls: whether the EHLO reply inside TLS has the keyword, the only reply
             that counts (RFC 8689 section 2, R3); None without such a reply.
         ehlo_name: the name that the server gives itself.
-        error: why the session ended early.
+        error: why the session ended early, or why there was none.
         probed_at: seconds since the epoch.
         expires: how long this is good evidence, seconds since the epoch.
         chain_cut: the server presented more certificates than are kept.
@@ -325,6 +337,13 @@ class HostEvidence:
     addresses: AddressLookup
     tlsa: TlsaEvidence = TlsaEvidence()
     probes: tuple[ProbeEvidence, ...] = ()
+
+    @property
+    def unasked(self) -> str:
+        """Why its addresses or TLSA records were not looked up: a budget is spent. "" if not so."""
+        if self.addresses.unasked:
+            return self.addresses.error
+        return self.tlsa.error if self.tlsa.unasked else ""
 
     @property
     def partial(self) -> bool:
@@ -364,6 +383,7 @@ class MtaStsEvidence:
         expires: the end of the policy; without one, when to look again.
         vanished: the refresh did not fail, but the domain has no policy any more and never
             withdrew it (section 8.3).
+        unasked: it was not looked up, or not fetched, since a budget is spent.
     """
 
     policy: MtaStsPolicy | None = None
@@ -371,6 +391,7 @@ class MtaStsEvidence:
     fetched_at: float = 0.0
     expires: float = 0.0
     vanished: bool = False
+    unasked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -622,6 +643,13 @@ class OnNoncompliant(enum.StrEnum):
     AUTO = "auto"  # accept if the MTA itself keeps the requirement, else refuse
     ACCEPT = "accept"
     REFUSE = "refuse"
+
+
+class OnMixed(enum.StrEnum):
+    """What becomes of a message if its recipients would take different routes."""
+
+    ACCEPT = "accept"  # as it is: its route is mixed
+    SPLIT = "split"  # the client brings each route's recipients in a transaction of their own
 
 
 class Capability(enum.StrEnum):

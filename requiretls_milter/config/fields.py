@@ -428,6 +428,7 @@ EnforceForWord = Annotated[model.EnforceFor, BeforeValidator(word(model.EnforceF
 OnTemporaryWord = Annotated[model.OnTemporary, BeforeValidator(word(model.OnTemporary))]
 OnUnknownWord = Annotated[model.OnUnknown, BeforeValidator(word(model.OnUnknown))]
 OnNoncompliantWord = Annotated[model.OnNoncompliant, BeforeValidator(word(model.OnNoncompliant))]
+OnMixedWord = Annotated[model.OnMixed, BeforeValidator(word(model.OnMixed))]
 
 InetProtocols = Annotated[tuple[InetProtocol, ...], BeforeValidator(inet_protocols)]
 RequiretlsPolicyField = Annotated[

@@ -31,7 +31,6 @@ from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.downgrades import DowngradeTracker
 from requiretls_milter.engine.flights import BusyError
 from requiretls_milter.evidence.gathering import ANY_AGE, bounds_met, gather
-from requiretls_milter.forecast import certificate
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.ipc.wire import MAX_FORECAST_LIFE
@@ -189,10 +188,8 @@ class Assessor:
                 trust=self._trust,
                 now=now,
             )
-            # The judge says when the evidence ends (R44); its certificates may end earlier.
-            chains = (probe.chain for host in evidence.hosts for probe in host.probes)
-            changes = (certificate.next_validity_change(chain, now) for chain in chains)
-            ends = min(forecast.valid_until, now + MAX_FORECAST_LIFE, *changes)
+            # The judge says when what it rests on ends (R44).
+            ends = min(forecast.valid_until, now + MAX_FORECAST_LIFE)
             return replace(forecast, valid_until=ends)
 
         return await asyncio.get_running_loop().run_in_executor(self._judges, work)

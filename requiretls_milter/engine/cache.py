@@ -47,6 +47,7 @@ from requiretls_milter.model import (
     MtaStsEvidence,
     MxEvidence,
     ProbeEvidence,
+    ProbeStage,
     TlsaEvidence,
 )
 from requiretls_milter.store.base import Store, StoreKind
@@ -94,6 +95,7 @@ class CachedSource:
         store: keeps MTA-STS policies until their max_age, and sessions as long as they
             are fresh; in a fleet, what the other engines stored is used.
         config: the sections ``probe`` and ``limits`` count.
+        authorities: the digest of those that vouch for the source's policies.
         counters: where hits, sessions, fetches and refusals are counted.
         outage: is shown what failed and what did not, and says whether our own network is at
             fault.
@@ -110,13 +112,14 @@ class CachedSource:
         config: Config,
         counters: Counters,
         *,
+        authorities: str,
         outage: OutageDetector | None = None,
         node: str = "",
         clocks: Clocks = SYSTEM_CLOCKS,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         limits, retry_after = config.limits, config.probe.retry_after
-        scopes = Scopes.of(config)
+        scopes = Scopes.of(config, authorities)
         self._live = source
         self._clocks = clocks
         self._jitter = jitter
@@ -130,6 +133,7 @@ class CachedSource:
             retry_after=retry_after,
             timeout=limits.flight_timeout,
             on_recovery=self._forget_failures,
+            clock=clocks.wall,
         )
         self._records = RecordStore(store, counters)
         self._fleet = Fleet(store, counters, jitter)
@@ -297,6 +301,8 @@ class CachedSource:
         note_pause: Callable[[T, float], Awaitable[None]] | None,
     ) -> T:
         """Put what was found on the shelf; return it with the time at which it ends (R61)."""
+        if _was_not_asked(found):
+            return found  # what is kept stands, and no pause begins: nothing was tried
         wall, monotonic = self._clocks.wall(), self._clocks.monotonic()
         last = kind.shelf.entry(key)
         if last is not None and last.evidence is found:
@@ -384,6 +390,13 @@ class CachedSource:
 def _age(found: Evidence, now: float) -> float:
     """Seconds since it was found: a session from the store may be old, all else is new."""
     return max(0.0, now - found.probed_at) if isinstance(found, ProbeEvidence) else 0.0
+
+
+def _was_not_asked(found: Evidence) -> bool:
+    """Whether our own budgets allowed no question, so that this is no answer."""
+    if isinstance(found, ProbeEvidence):
+        return found.stage is ProbeStage.NOT_PROBED
+    return found.unasked
 
 
 def _lookup_failed(found: MxEvidence | AddressLookup | TlsaEvidence) -> bool:

@@ -326,7 +326,7 @@ class OutageDetector:
 
     def saw_lookup(self, name: str, found: MxEvidence | AddressLookup) -> bool:
         """Note a lookup; returns whether an outage of the resolver ends with it."""
-        if address_literal(name) is not None or not valid_hostname(name):
+        if found.unasked or address_literal(name) is not None or not valid_hostname(name):
             return False  # the resolver was not asked
         target = NameTarget(name, isinstance(found, MxEvidence))
         if found.outcome is DnsOutcome.ERROR:

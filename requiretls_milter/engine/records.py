@@ -247,21 +247,25 @@ def _require_past(time: float, now: float) -> None:
 class Scopes:
     """Suffixes of keys: only configurations that would find the same thing share a record.
 
-    A policy is as good as the authorities that vouched for it. A session depends on the name
-    that we give in EHLO, and one that the configuration forbids must not come from another
-    engine either.
+    A policy is as good as the authorities that vouched for it: those that stood in the file, or in
+    the system's store, and not what the file is called. A session depends on the name that we
+    give in EHLO, and one that the configuration forbids must not come from another engine
+    either.
     """
 
     policy: str = ""
     probe: str = ""
 
     @classmethod
-    def of(cls, config: Config) -> Scopes:
-        """Return the scopes of a configuration; empty for the defaults."""
+    def of(cls, config: Config, authorities: str) -> Scopes:
+        """Return the scopes of a configuration and of its authorities (:attr:`TrustStore.digest`).
+
+        That of a session is empty for the defaults.
+        """
         probe = config.probe
         networks = ",".join(map(str, probe.allow_networks))
         return cls(
-            _scope(probe.ca_file),
+            _scope(authorities),
             _scope(probe.helo, networks, "" if probe.enabled else "off"),
         )
 

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource, profiles_of
 from requiretls_milter.evidence.mta_sts import HTTPS_PORT, MtaStsFetcher, StsRecord
 from requiretls_milter.evidence.probe import Prober
 from requiretls_milter.evidence.tlsa import find_tlsa
+from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
     AddressLookup,
     MtaStsEvidence,
@@ -30,25 +32,26 @@ class Collector(EvidenceSource):
 
     Args:
         config: name servers, limits, and how to probe.
+        trust: the authorities that vouch for policies.
         policy_port: the port of policy hosts.
         clock: the time, seconds since the epoch.
         counters: where it is counted that a bound of ``[limits]`` is met.
-
-    Raises:
-        OSError: ``probe.ca_file`` cannot be read.
-        ssl.SSLError: it holds no certificates.
+        budgets: what strangers' names may cause; None for new ones.
     """
 
     def __init__(
         self,
         config: Config,
+        trust: TrustStore,
         *,
         policy_port: int = HTTPS_PORT,
         clock: Callable[[], float] = time.time,
         counters: Counters | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
         probe, limits = config.probe, config.limits
         counters = counters or Counters()
+        budgets = budgets or Budgets(limits, counters)
         policy = AddressPolicy(probe.allow_networks)
         protocols = {name for profile in profiles_of(config) for name in profile.inet_protocols}
         self._clock = clock
@@ -59,19 +62,23 @@ class Collector(EvidenceSource):
             clock,
             lookups=limits.lookups,
             counters=counters,
+            budgets=budgets,
         )
         """The resolver; its ``trusted`` belongs to the self-test."""
         self._mta_sts = MtaStsFetcher(
             self.resolver,
             policy,
-            probe.ca_file,
+            trust.authorities,
             port=policy_port,
             timeout=limits.fetch_timeout,
             fetches=limits.fetches,
             clock=clock,
             counters=counters,
+            budgets=budgets,
         )
-        self._prober = Prober(policy, probe, limits, clock=clock, counters=counters)
+        self._prober = Prober(
+            policy, probe, limits, clock=clock, counters=counters, budgets=budgets
+        )
 
     async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
         """See :meth:`Resolver.mx`."""

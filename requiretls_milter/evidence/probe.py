@@ -28,7 +28,10 @@ from typing import TYPE_CHECKING
 
 from OpenSSL import SSL, crypto
 
+from requiretls_milter.bounded import BoundedMap
+from requiretls_milter.clocks import Life
 from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.slots import Pace, Slots
 from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
 from requiretls_milter.syntax.text import error_text, printable
@@ -77,6 +80,10 @@ COMMANDS = 5
 """Steps that may each take command_timeout: greeting, EHLO, STARTTLS, handshake, EHLO. With
 connect_timeout they limit the time of a whole session."""
 
+MAX_NAMELESS = 2_000
+"""Addresses of which it is remembered that a session ended before the handshake, each in less than
+a kibibyte: as many as have a session within some ten seconds (limits.probes_per_minute)."""
+
 READ_SIZE = 16_384
 """Octets read from a socket at once: a TLS record."""
 
@@ -90,6 +97,10 @@ UNREACHABLE = frozenset(
     {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EACCES, errno.EPERM}
 )
 """Errors of connect(2) that mean that no packet reached a server: no route, or a local filter."""
+
+_BEFORE_HANDSHAKE = frozenset(
+    {ProbeStage.CONNECT, ProbeStage.BANNER, ProbeStage.EHLO, ProbeStage.STARTTLS}
+)
 
 _CODE = re.compile(rb"[0-9]{3}(?=[ -]|$)")
 _ENHANCED = re.compile(rb" +([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
@@ -135,6 +146,7 @@ class Prober:
             and how many begin within a minute.
         clock: the time, seconds since the epoch.
         counters: ``saturated_total`` counts the sessions that wait for their turn.
+        budgets: how many sessions an address may get; None for any number.
     """
 
     def __init__(
@@ -145,7 +157,10 @@ class Prober:
         *,
         clock: Callable[[], float] = time.time,
         counters: Counters | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
+        self._budgets = budgets
+        self._nameless = _Nameless(clock)
         self._policy = policy
         self._settings = settings
         helo = settings.helo or socket.gethostname()
@@ -177,10 +192,15 @@ class Prober:
             )
         places = Slots(self._per_host, Bound.PROBES_PER_HOST, self._counters)
         async with self._busy.setdefault(address, places):
+            if (seen := self._nameless.seen(address, port, server_name)) is not None:
+                return seen
             found = await self._in_turn(address, port, server_name, self._authenticating)
+            self._nameless.note(found, port, server_name)
             if found.stage is not ProbeStage.HANDSHAKE or found.failure is ProbeFailure.TIMEOUT:
                 return found
             other = await self._in_turn(address, port, server_name, self._opportunistic)
+        if other.stage is ProbeStage.NOT_PROBED:
+            return other  # whether it was a strange server or a broken one is not known
         if not other.tls_version:
             return found
         # The first session may have failed by chance: the evidence ends early, as a failure does.
@@ -190,6 +210,9 @@ class Prober:
     async def _in_turn(
         self, address: str, port: int, server_name: str, context: SSL.Context
     ) -> ProbeEvidence:
+        if self._budgets and (spent := self._budgets.connection(address, server_name)):
+            now = self._clock()
+            return ProbeEvidence(address, error=spent, probed_at=now, expires=now)
         await self._pace.start()
         async with self._slots:
             return await self._session(address, port, server_name, context)
@@ -221,6 +244,41 @@ class Prober:
         temporary = evidence.failure is not None or (refused is not None and refused.code < 500)
         expires = now + (self._settings.retry_after if temporary else FRESH)
         return replace(evidence, probed_at=now, expires=expires)
+
+
+class _Nameless:
+    """Sessions that ended before a name was sent: they say the same of all names of an address.
+
+    The first thing that a server learns of the name is the SNI in the TLS handshake. What it did
+    until then (no connection, its greeting, its EHLO reply, no STARTTLS) does not depend on the
+    name. What came after may: the certificate, the failure of a handshake, REQUIRETLS. That is
+    never used for another name.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen: BoundedMap[tuple[str, int], tuple[str, ProbeEvidence, Life]] = BoundedMap(
+            MAX_NAMELESS
+        )
+
+    def seen(self, address: str, port: int, server_name: str) -> ProbeEvidence | None:
+        """What another name met at this address and port, while that is good evidence."""
+        name, found, life = self._seen.get((address, port)) or (server_name, None, None)
+        if name == server_name or life is None or life.is_over(self._clock(), time.monotonic()):
+            return None
+        return found
+
+    def note(self, found: ProbeEvidence, port: int, server_name: str) -> None:
+        """Keep a session that ended before the handshake; another one replaces it."""
+        if found.stage is ProbeStage.NOT_PROBED:
+            return
+        refused = found.starttls_reply is not None or found.starttls_offered is False
+        if found.stage in _BEFORE_HANDSHAKE or (found.stage is ProbeStage.DONE and refused):
+            now = self._clock()
+            life = Life.of(found.expires - now, now, time.monotonic())
+            self._seen.put((found.address, port), (server_name, found, life))
+        else:
+            self._seen.pop((found.address, port))
 
 
 class _Session:

@@ -98,6 +98,20 @@ def load(der: bytes) -> crypto.X509:
     return crypto.load_certificate(crypto.FILETYPE_ASN1, der)
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What the check of a presented certificate found, and how long that holds.
+
+    Attributes:
+        mismatch: why the certificate proves nothing; None if it proves what it should.
+        until: when time alone may change what was found, seconds since the epoch; infinity
+            for never.
+    """
+
+    mismatch: str | None = None
+    until: float = math.inf
+
+
 def next_validity_change(chain: tuple[bytes, ...], now: float) -> float:
     """Say when the next certificate of *chain* begins or ceases to be valid; infinity for never."""
     moments = [math.inf]

@@ -8,6 +8,7 @@ gives, so that a verified path can be kept and judged again later.
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -58,6 +59,11 @@ class CertificatePath:
         if now > self.not_after:
             return "certificate has expired"
         return None
+
+    def next_change(self, now: float) -> float:
+        """Say when the path begins or ceases to hold after *now*; infinity for never."""
+        ends = (self.not_before, self.not_after)
+        return min((end for end in ends if self.flaw is None and end > now), default=math.inf)
 
 
 def build_path(

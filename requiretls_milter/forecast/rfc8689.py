@@ -7,6 +7,7 @@ Postfix's rules in both profiles.
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 from requiretls_milter.forecast import sentences
 from requiretls_milter.forecast.attempt import (
@@ -59,8 +60,10 @@ def deliver(
     for server in itertools.chain.from_iterable(servers):
         attempts.append(attempt(server, evidence, reading, trust, now))
         if attempts[-1].delivered and not reading.every_mx:
-            return attempts[-1]
-    return (max if reading.every_mx else min)(attempts, key=_rank)
+            break
+    decisive = (max if reading.every_mx else min)(attempts, key=_rank)
+    # It decides only as long as the others do not end differently.
+    return replace(decisive, until=min(attempt.until for attempt in attempts))
 
 
 def _rank(result: DeliveryAttempt) -> int:
@@ -98,9 +101,7 @@ def attempt(
     return (
         session_failure(server, _BEFORE_TLS)
         or _no_tls(server)
-        or _not_authenticated(server, evidence, reading, trust, now)
-        or session_failure(server, AT_SECOND_EHLO)
-        or _last_step(server)
+        or _inside_tls(server, evidence, reading, trust, now)
     )
 
 
@@ -150,19 +151,26 @@ def _no_tls(server: MailServer) -> DeliveryAttempt | None:
     return DeliveryAttempt(server, status.ENCRYPTION_NEEDED, reason, text)
 
 
-def _not_authenticated(
+def _inside_tls(
     server: MailServer, evidence: DomainEvidence, reading: Reading, trust: TrustStore, now: float
-) -> DeliveryAttempt | None:
+) -> DeliveryAttempt:
+    """Verify the certificate, then look at the EHLO reply inside TLS."""
     result = authenticate(server, evidence, reading, trust, now)
     if result.mismatch is None:
-        return None
+        attempt = session_failure(server, AT_SECOND_EHLO) or _last_step(server)
+    else:
+        attempt = _not_authenticated(server, result.mismatch)
+    return replace(attempt, until=result.until)
+
+
+def _not_authenticated(server: MailServer, mismatch: str) -> DeliveryAttempt:
     if server.probe.chain_cut:
-        return unknown(server, sentences.chain_cut(server, result.mismatch))
+        return unknown(server, sentences.chain_cut(server, mismatch))
     return DeliveryAttempt(
         server,
         status.ENCRYPTION_NEEDED,
         Reason.CERTIFICATE_NOT_VERIFIED,
-        sentences.certificate_not_verified(server, result.mismatch),
+        sentences.certificate_not_verified(server, mismatch),
     )
 
 

@@ -19,6 +19,11 @@ SHORTCOMINGS = {
 
 RANDOM_ORDER = "servers of equal preference differ, and Postfix tries them in random order"
 
+RESOLVER_UNPROVEN = (
+    "the resolver's answers have the AD bit, but nothing has shown yet that it validates DNSSEC"
+)
+"""Why a failure that may rest on DNSSEC is no forecast."""
+
 
 def tlsa_lookup_failed(server: MailServer) -> str:
     """Say that TLSA records may exist that could not be seen."""

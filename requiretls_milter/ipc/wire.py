@@ -113,7 +113,8 @@ class StatusReply(_Message):
     """What an engine reports of itself.
 
     ``assessment_digest`` is that of its configuration: a command with the same digest may
-    use this engine's evidence. ``uptime`` is in seconds.
+    use this engine's evidence. ``uptime`` is in seconds. ``resolver_validates`` is the gauge of
+    that name.
     """
 
     op: Literal["status"] = "status"
@@ -126,6 +127,7 @@ class StatusReply(_Message):
     workers: tuple[str, ...]
     in_flight: int
     cache_entries: dict[str, int]
+    resolver_validates: bool = False
 
 
 class ErrorReply(_Message):

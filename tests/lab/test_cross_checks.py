@@ -132,7 +132,7 @@ async def _gather(
     lab: Lab, authorities: Path, servers: dict[str, Server]
 ) -> dict[str, DomainEvidence]:
     config = settings(lab, probe={"ca_file": str(authorities)})
-    collector = Collector(config)
+    collector = Collector(config, load_trust_store(str(authorities)))
     try:
         found = await asyncio.gather(
             *(

@@ -88,7 +88,12 @@ def exceptions() -> Iterator[tuple[str, str]]:
                 yield token, place
 
 
-OF_A_WHOLE_PLACE = {"syntax/test_limits", "forecast/test_clauses", "forecast/test_oracle"}
+OF_A_WHOLE_PLACE = {
+    "syntax/test_limits",
+    "engine/test_third_parties",
+    "forecast/test_clauses",
+    "forecast/test_oracle",
+}
 """Unit tests whose subject is all of a place, not a module of it."""
 
 

@@ -58,10 +58,10 @@ def test_an_issuer_that_cannot_be_read_anchors_nothing_and_harms_nothing(
     record = TlsaRecord(record_usage, 0, 1, dane.digest(broken, 1))
     presented = build.certificate()
     chain = (presented.chain[0], broken)
-    assert dane.mismatch(chain, (record,), ("mx1.example.org",), build.NOW)
+    assert dane.check(chain, (record,), ("mx1.example.org",), build.NOW).mismatch
     # Beside one that does match it changes nothing.
     both = (record, presented.tlsa(3, 1, 1))
-    assert dane.mismatch(chain, both, ("mx1.example.org",), build.NOW) is None
+    assert dane.check(chain, both, ("mx1.example.org",), build.NOW).mismatch is None
 
 
 def test_names_of_a_certificate_are_told_as_printable_text() -> None:
@@ -87,7 +87,7 @@ def test_the_public_key_is_what_stands_in_the_certificate_octet_by_octet() -> No
         openssl = crypto.load_certificate(crypto.FILETYPE_ASN1, der).get_pubkey()
         assert info == crypto.dump_publickey(crypto.FILETYPE_ASN1, openssl)
         record = TlsaRecord(3, 1, 1, dane.digest(info, 1))
-        assert dane.mismatch((der,), (record,), (), build.NOW) is None
+        assert dane.check((der,), (record,), (), build.NOW).mismatch is None
 
 
 def test_the_key_of_an_algorithm_that_we_do_not_know_is_compared_and_proves_nothing() -> None:
@@ -97,7 +97,7 @@ def test_the_key_of_an_algorithm_that_we_do_not_know_is_compared_and_proves_noth
     strange = der.replace(known, bytes.fromhex("06082a8648ce3d03017f"))
     record = TlsaRecord(3, 1, 1, dane.digest(public_key_info(strange), 1))
     assert dane.match((strange,), (record,)).end_entity
-    assert dane.mismatch((strange,), (record,), (), build.NOW) == certificate.WEAK_KEY
+    assert dane.check((strange,), (record,), (), build.NOW).mismatch == certificate.WEAK_KEY
 
 
 @pytest.mark.parametrize("selector", [0, 1])

@@ -288,9 +288,11 @@ class Warm:
 
     def __init__(self, config: configuration.Config) -> None:
         trust = load_trust_store(config.probe.ca_file)
-        self.source = CachedSource(Collector(config), MemoryStore(), config, Counters())
+        self.source = CachedSource(
+            Collector(config, trust), MemoryStore(), config, Counters(), authorities=trust.digest
+        )
         self.assessor = Assessor(config, self.source, trust, Counters(), Gauges())
-        engine = SetEngine(self.assessor, assessment_digest=config.assessment_digest())
+        engine = SetEngine(self.assessor, assessment_digest=config.assessment_digest(trust.digest))
         self.server = EngineServer(config.engine.socket, engine)
 
     async def __aenter__(self) -> Warm:

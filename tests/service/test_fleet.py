@@ -71,7 +71,9 @@ class Engine:
         self.store = store
         self.source = Source(self.clocks)
         self.counters = Counters()
-        self.cache = CachedSource(self.source, store, Config(), self.counters, clocks=self.clocks)
+        self.cache = CachedSource(
+            self.source, store, Config(), self.counters, authorities="", clocks=self.clocks
+        )
 
     def publish(self, policy: MtaStsPolicy) -> None:
         self.source.script["mta_sts"] = MtaStsEvidence(policy, expires=policy.max_age)

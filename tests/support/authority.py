@@ -49,9 +49,15 @@ class Authority:
         self.directory = directory
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = _name(name)
+        self.certificate = self.certified()
+        self.path = directory / f"{name.replace(' ', '-')}.pem"
+        self.path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+
+    def certified(self, end: datetime.timedelta = 30 * DAY) -> x509.Certificate:
+        """Issue the authority's own certificate, each time with the same name and key."""
         usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
-        self.certificate = (
-            _builder(self.name, self.name, self.key.public_key())
+        return (
+            _builder(self.name, self.name, self.key.public_key(), end=end)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(usage, critical=True)
             .add_extension(
@@ -59,8 +65,6 @@ class Authority:
             )
             .sign(self.key, hashes.SHA256())
         )
-        self.path = directory / f"{name.replace(' ', '-')}.pem"
-        self.path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
     def issue(
         self,

@@ -38,6 +38,8 @@ def validities(now: float) -> dict[str, tuple[datetime.datetime, datetime.dateti
         "now": (moment - 30 * _DAY, moment + 30 * _DAY),
         "past": (moment - 30 * _DAY, moment - _DAY),
         "future": (moment + _DAY, moment + 30 * _DAY),
+        "ending": (moment - 30 * _DAY, moment + _DAY / 24),
+        "soon": (moment + _DAY / 24, moment + 30 * _DAY),
     }
 
 

@@ -48,6 +48,7 @@ class FakeSource:
         self.gate: asyncio.Event | None = None
         self.error: Exception | None = None
         self.script: dict[str, Any] = {}
+        self.probed_ago = 0.0
 
     def good(self) -> FakeSource:
         """Every domain has one MX ``mx.<domain>`` with one address and a server that is well."""
@@ -99,4 +100,4 @@ class FakeSource:
         self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
     ) -> ProbeEvidence:
         found: ProbeEvidence = await self._say("probe", f"{address} {server_name}")
-        return replace(found, address=address, probed_at=self._clocks.wall())
+        return replace(found, address=address, probed_at=self._clocks.wall() - self.probed_ago)

@@ -61,6 +61,7 @@ class Kit:
             MemoryStore(),
             Config(limits=config.Limits() if limits is None else limits),
             self.counters,
+            authorities="",
             clocks=self.clocks,
             jitter=lambda: 0.0,
         )

@@ -379,17 +379,18 @@ async def test_a_loss_that_lies_ahead_does_not_defer_mail_until_then(record: byt
 # ---------------------------------------------------------------- scopes
 
 
-def scopes(text: str) -> Scopes:
-    return Scopes.of(Config.model_validate(tomllib.loads(text)))
+def scopes(text: str, authorities: str = "ab") -> Scopes:
+    return Scopes.of(Config.model_validate(tomllib.loads(text)), authorities)
 
 
 def test_only_configurations_that_would_observe_the_same_share_a_record() -> None:
-    assert scopes("") == Scopes()
-    assert scopes("[probe]\nconnect_timeout = 3\n[rules]\nmode = 'reject'") == Scopes()
-    with_ca = scopes("[probe]\nca_file = '/etc/lab.pem'")
-    assert with_ca.policy.startswith("#")
-    assert with_ca.probe == ""
-    assert scopes("[probe]\nca_file = '/etc/other.pem'").policy != with_ca.policy
+    usual = scopes("")
+    assert usual.policy.startswith("#")
+    assert usual.probe == ""
+    assert scopes("[probe]\nconnect_timeout = 3\n[rules]\nmode = 'reject'") == usual
+    assert scopes("[probe]\nca_file = '/etc/lab.pem'") == usual, "a name is not what it names"
+    assert scopes("", "cd").policy != usual.policy
+    assert scopes("", "cd").probe == ""
     probes = {
         scopes(f"[probe]\n{line}").probe
         for line in (
@@ -401,4 +402,4 @@ def test_only_configurations_that_would_observe_the_same_share_a_record() -> Non
         )
     }
     assert len(probes) == 5
-    assert scopes("[probe]\nenabled = false").policy == ""
+    assert scopes("[probe]\nenabled = false").policy == usual.policy

@@ -10,6 +10,7 @@ from requiretls_milter.model import (
     AddressLookup,
     AddressPreference,
     DnsOutcome,
+    DomainEvidence,
     HopKind,
     HostEvidence,
     MtaProfile,
@@ -26,6 +27,7 @@ from requiretls_milter.model import (
     Reply,
     Requirement,
     RequiretlsPolicy,
+    TlsaEvidence,
     TlsaRecord,
     TlsLevel,
 )
@@ -364,6 +366,54 @@ def test_r43_a_dane_mismatch_delays_ordinary_mail_and_fails_requiretls_at_the_la
     assert forecast(domain(mismatch)).status == "5.7.10"
     then_refused = host(GOOD, name="mx2.example.org", preference=20, seen=refused())
     assert forecast(domain(mismatch, then_refused)).status == "4.4.1"
+
+
+def unproven(evidence: DomainEvidence) -> DomainEvidence:
+    """The same, of a resolver of which nothing has been shown: AD came, and counts for nothing."""
+    hosts = tuple(
+        replace(
+            one,
+            addresses=replace(one.addresses, secure=False, unproven=one.addresses.secure),
+            tlsa=TlsaEvidence(),
+        )
+        for one in evidence.hosts
+    )
+    mx = replace(evidence.mx, secure=False, unproven=evidence.mx.secure)
+    return replace(evidence, mx=mx, hosts=hosts)
+
+
+@pytest.mark.parametrize("profile", [DANE, RFC8689], ids=["postfix", "rfc8689"])
+@pytest.mark.parametrize("record", [GOOD, BAD], ids=["good", "bad"])
+def test_r20_what_an_unproven_resolver_might_have_made_secure_is_unknown(
+    profile: MtaProfile, record: TlsaRecord
+) -> None:
+    result = forecast(unproven(domain(host(record))), profile)
+    assert (answers(result), result.outcome) == (("unknown", "unknown"), Outcome.UNKNOWN)
+    assert result.compliant is None
+    assert result.rfc8689 is not None
+    assert result.rfc8689.status == "unknown"
+    assert "nothing has shown yet" in result.text
+
+
+def test_r20_a_delivery_that_is_not_compliant_for_want_of_proof_is_unknown() -> None:
+    opportunistic = replace(DANE, requiretls_policy=(("*", RequiretlsPolicy.OPPORTUNISTIC),))
+    evidence = domain(host(GOOD))
+    assert forecast(evidence, opportunistic).compliant
+    assert answers(forecast(unproven(evidence), opportunistic))[0] == "unknown"
+
+
+def test_r20_what_rests_on_no_signature_is_forecast_with_an_unproven_resolver_too() -> None:
+    by_sts = unproven(domain(host(GOOD), sts=("mx1.example.org",)))
+    assert answers(forecast(by_sts, RFC8689)) == OK
+    down = unproven(domain(host(seen=refused()), sts=("mx1.example.org",)))
+    assert answers(forecast(down, RFC8689))[0] == "4.4.1"
+    ordinary = forecast(unproven(domain(host(GOOD))), DANE, Requirement.NONE)
+    assert answers(ordinary) == OK
+
+
+def test_r20_without_the_ad_bit_there_is_nothing_to_prove() -> None:
+    unsigned = unproven(domain(host(secure=False), secure=False))
+    assert answers(forecast(unsigned, DANE)) == ("5.7.10", "tls_level_does_not_verify")
 
 
 # ---------------------------------------------------------------- MTA-STS
