@@ -15,6 +15,7 @@ from typing import Any
 
 from requiretls_milter.config import Destination
 from requiretls_milter.config.fields import destination, relay, route, route_key, sender_key
+from requiretls_milter.config.routes import NULL_SENDER
 from requiretls_milter.mirror.agents import Agents
 from requiretls_milter.mirror.postconf import (
     Entries,
@@ -29,6 +30,11 @@ from requiretls_milter.syntax.names import patterns
 from requiretls_milter.syntax.nexthop import SEPARATOR, NextHopError, parse
 
 _ANY = "*"
+_NULL_SENDER_KEYS = {
+    "sender_dependent_default_transport_maps": "empty_address_default_transport_maps_lookup_key",
+    "sender_dependent_relayhost_maps": "empty_address_relayhost_maps_lookup_key",
+}
+"""The parameter that holds the key of the null sender, by the table's own."""
 _UNREAD = "a table that cannot be read"
 
 
@@ -348,6 +354,7 @@ def _by_sender(
     """Merge tables by sender; the first one with a key decides."""
     merged: dict[str, str] = {}
     unusable: list[str] = []
+    null_sender = main.get(_NULL_SENDER_KEYS[parameter], "") or NULL_SENDER
     for item in split_list(main.get(parameter, "")):
         entries = tables.get(item)
         if entries is None:
@@ -358,7 +365,8 @@ def _by_sender(
             continue
         for key, text in entries:
             try:
-                merged.setdefault(sender_key(key), parse(text))
+                name = NULL_SENDER if key == null_sender else sender_key(key)
+                merged.setdefault(name, parse(text))
             except ValueError:
                 unusable.append(key)
     if unusable:

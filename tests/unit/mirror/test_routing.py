@@ -314,6 +314,16 @@ def test_tables_by_sender_that_cannot_be_read_are_told(parameter: str) -> None:
     assert warned(made, f"{parameter}: ldap:x", "sendmail(1)")
 
 
+def test_the_null_sender_may_have_a_key_of_its_own() -> None:
+    made = reading(
+        {"hash:r": (("nobody", "[bounces.example]"),)},
+        sender_dependent_relayhost_maps="hash:r",
+        empty_address_relayhost_maps_lookup_key="nobody",
+    )
+    assert made.mta["sender_relayhosts"] == {"<>": "[bounces.example]"}
+    assert made.warnings == ()
+
+
 def test_the_resolver_of_master_cf_may_have_settings_of_its_own() -> None:
     rewrite = service("trivial-rewrite", "rewrite", relayhost="[other.example]")
     made = mirror(postfix(service("smtp"), service("local"), rewrite))
