@@ -16,6 +16,7 @@ Postfix tells apart although it leads to the same servers (``example.org:25`` an
 
 from __future__ import annotations
 
+import functools
 import re
 import socket
 from dataclasses import dataclass
@@ -49,6 +50,9 @@ KNOWN_PORTS = {
     "smtps": 465,
 }
 """Services that Postfix knows by itself (known_tcp_ports), before those of the system."""
+
+MAX_KEPT = 1024
+"""Next hops whose reading is kept: most mail goes to few of them."""
 
 LOCAL = NextHop(HopKind.LOCAL, "")
 """The MTA delivers the message itself, without SMTP."""
@@ -85,6 +89,7 @@ class UnusableNextHopError(NextHopError):
     """
 
 
+@functools.lru_cache(maxsize=MAX_KEPT)
 def parse(
     text: str, protocol: MailProtocol = MailProtocol.SMTP, *, postfix: bool = False
 ) -> NextHop:
