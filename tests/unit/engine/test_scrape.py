@@ -15,9 +15,10 @@ import pytest
 
 from requiretls_milter.config import Metrics
 from requiretls_milter.engine import scrape
+from requiretls_milter.engine.certificate import tls_context
 from requiretls_milter.engine.exposition import EngineCollector, Exposition
 from requiretls_milter.engine.health import Health
-from requiretls_milter.engine.scrape import CertificateError, MetricsServer, tls_context
+from requiretls_milter.engine.scrape import MetricsServer
 from requiretls_milter.syntax.endpoint import Endpoint
 from requiretls_milter.telemetry.counting import Counters, Gauges, Totals
 from tests.support.authority import Authority, Issued
@@ -630,36 +631,3 @@ async def test_a_new_certificate_is_for_connections_that_begin_then(authority: A
         assert (await fetch(web, client_context(authority)))[1].getpeercert(True) == first.der
         web.server.tls = tls_context(configured(second))
         assert (await fetch(web, client_context(authority)))[1].getpeercert(True) == second.der
-
-
-def test_a_certificate_that_cannot_be_used_is_told_by_key_and_file(
-    authority: Authority, tmp_path: Path
-) -> None:
-    one, other = authority.issue("a.example"), authority.issue("b.example")
-    missing = str(tmp_path / "missing.pem")
-    empty = tmp_path / "empty.pem"
-    empty.touch()
-    wrong = {
-        r"metrics\.tls_certificate: .*missing\.pem cannot be read: No such file": Metrics(
-            tls_certificate=missing, tls_key=str(one.path)
-        ),
-        r"metrics\.tls_key: .*missing\.pem cannot be read: No such file": Metrics(
-            tls_certificate=str(one.path), tls_key=missing
-        ),
-        "are no certificate with its key: key values mismatch": Metrics(
-            tls_certificate=str(one.path), tls_key=str(other.path)
-        ),
-        "are no certificate with its key: ": Metrics(
-            tls_certificate=str(empty), tls_key=str(one.path)
-        ),
-        r"metrics\.tls_client_ca: .*empty\.pem holds no certificates": configured(
-            one, tls_client_ca=str(empty)
-        ),
-    }
-    for said, metrics in wrong.items():
-        with pytest.raises(CertificateError, match=said):
-            tls_context(metrics)
-
-
-def test_without_a_certificate_there_is_no_tls() -> None:
-    assert tls_context(Metrics()) is None
