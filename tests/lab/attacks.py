@@ -368,9 +368,17 @@ class Hostile:
         return name
 
     @property
-    def rules(self) -> dict[str, dict[str, str]]:
-        """``[rules.recipient]``: mail for them is refused, so that no queue has it."""
-        defer = {"mode": "reject", "on_temporary": "defer", "on_unknown": "defer"}
+    def rules(self) -> dict[str, dict[str, object]]:
+        """``[rules.recipient]``: mail for them is refused, so that no queue has it.
+
+        It is soon refused: the attackers do not wait, and what they set off goes on meanwhile.
+        """
+        defer = {
+            "mode": "reject",
+            "on_temporary": "defer",
+            "on_unknown": "defer",
+            "decide_wait": 1.0,
+        }
         return {name: defer for names in self.names.values() for name in names}
 
     def attacks(self) -> list[Attack]:
