@@ -65,9 +65,11 @@ run: $(READY) ## serve in the foreground; CONFIG=FILE, else sockets and state in
 bench: $(READY) ## what the milter costs, beside a plain one; ARGS="--quick --json ROW…"
 	$(BIN)/python -m tests.bench $(ARGS)
 
-docs: $(READY) ## write docs/configuration.md and docs/conformance.md anew
+docs: $(READY) ## write the generated pages of docs/ anew: configuration, parameters, conformance
 	$(BIN)/python -m requiretls_milter.config.manual > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
+	$(BIN)/python -m requiretls_milter.mirror.manual > docs/postfix-parameters.md.new
+	mv docs/postfix-parameters.md.new docs/postfix-parameters.md
 	$(BIN)/python -m tests.conformance > docs/conformance.md.new
 	mv docs/conformance.md.new docs/conformance.md
 

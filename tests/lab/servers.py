@@ -83,7 +83,7 @@ class _Session:
         banner = self.behaviour.banner
         await self.scripted(banner)
         await self.say(f"220 {self.listener['name']} ESMTP" if banner == "220" else banner)
-        if banner != "220":
+        if not banner.startswith("220"):
             await self.refuse_all()
         while True:
             command = await self.line()

@@ -27,7 +27,7 @@ class Server:
     """What an SMTP server does; the defaults are those of a good one."""
 
     banner: str = "220"
-    """``220``, another reply, ``close`` or ``hang``."""
+    """``220`` (a usual one), another reply, ``close`` or ``hang``."""
     ehlo: str = "ok"
     starttls: Literal["offer", "none"] = "offer"
     starttls_reply: str = "220"
