@@ -340,6 +340,7 @@ def test_under_all_attacks_together_honest_mail_goes_on(
     assert milter.metric("callback_errors_total") == 0
     assert milter.metric("process_restarts_total") == 0
     assert all(attack.times for attack in attacks), "each attack did what it does"
+    assert [what for attack in attacks for what in attack.succeeded] == []
     eventually(lambda: milter.metric("store_up") == 1, "the store is taken up again", wait=60)
 
 
