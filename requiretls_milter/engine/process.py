@@ -172,10 +172,15 @@ class _Engine:
             Exposition(collector),
             self._refresh_gauges,
             self.counters,
+            health=self._trouble,
             max_connections=config.limits.metrics_connections,
             tls=tls_context(config.metrics),
         )
         await self._metrics_server.open()
+
+    def _trouble(self) -> str:
+        """Why no mail is served; "" if it is."""
+        return "no worker is ready" if ("workers_ready", (), 0.0) in self._gauges.items() else ""
 
     async def _close_all(self, server: EngineServer) -> None:
         await server.close()

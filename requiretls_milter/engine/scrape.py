@@ -117,6 +117,7 @@ class MetricsServer:
         listen: ``metrics.listen``; port 0: one that the kernel chooses.
         exposition: renders the metrics.
         refresh: called before each rendering, to bring gauges up to date.
+        health: says why the service does not serve; "" if it does.
         counters: count clients that are turned away.
         max_connections: at once; for a further one the longest idle one is closed.
         tls: the settings for TLS; None for HTTP in clear. They may be replaced at
@@ -130,12 +131,14 @@ class MetricsServer:
         refresh: Callable[[], None],
         counters: Counters | None = None,
         *,
+        health: Callable[[], str] = lambda: "",
         max_connections: int = 32,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._address = listen
         self._exposition = exposition
         self._refresh = refresh
+        self._health = health
         self._counters = counters if counters is not None else Counters()
         self._max_connections = max_connections
         self._connections: BoundedMap[web.RequestHandler, asyncio.Task[None]] = BoundedMap()
@@ -243,7 +246,8 @@ class MetricsServer:
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=405, text="only GET\n", headers={"Allow": "GET, HEAD"})
         if request.path == "/healthz":
-            return web.Response(text="ok\n")
+            trouble = self._health()
+            return web.Response(status=503 if trouble else 200, text=f"{trouble or 'ok'}\n")
         self._refresh()
         body, media_type = self._exposition.render(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": media_type})

@@ -63,8 +63,9 @@ class Children:
         return all(child.is_healthy(now) for child in self)
 
     def gauges(self) -> Mapping[str, float]:
-        """What the workers' last heartbeats add up to."""
+        """How many workers serve, and what their last heartbeats add up to."""
         return {
+            "workers_ready": float(sum(worker.ready for worker in self.workers)),
             "milter_connections": float(sum(worker.connections for worker in self.workers)),
             "milter_threads": float(sum(worker.threads for worker in self.workers)),
         }

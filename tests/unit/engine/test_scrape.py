@@ -26,10 +26,16 @@ from tests.support.waiting import until
 class Web:
     def __init__(self, **options: Any) -> None:
         self.refreshed = 0
+        self.trouble = ""
         self.counters = Counters()
         collector = EngineCollector(Totals, Gauges(), tuple)
         self.server = MetricsServer(
-            Endpoint("127.0.0.1", 0), Exposition(collector), self._refresh, self.counters, **options
+            Endpoint("127.0.0.1", 0),
+            Exposition(collector),
+            self._refresh,
+            self.counters,
+            health=lambda: self.trouble,
+            **options,
         )
 
     def _refresh(self) -> None:
@@ -73,6 +79,13 @@ async def test_openmetrics_is_sent_if_the_request_accepts_it(web: Web) -> None:
 
 async def test_health_is_one_word(web: Web) -> None:
     assert (await web.get("/healthz")).endswith(b"\r\n\r\nok\n")
+
+
+async def test_what_keeps_the_service_from_serving_is_told(web: Web) -> None:
+    web.trouble = "no worker is ready"
+    reply = await web.get("/healthz")
+    assert reply.startswith(b"HTTP/1.1 503 ")
+    assert reply.endswith(b"\r\n\r\nno worker is ready\n")
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics/", "/metrics2", "/../metrics", "/healthz/x"])
