@@ -34,9 +34,10 @@ roots: $(READY)
 pythons: $(READY) roots ## unit and service tests on each further Python that the package claims
 	scripts/pythons $(VENV) -n 3 --dist loadfile -m "not alone" tests/unit tests/service
 
-test-long: $(READY) roots ## 200 kills under load, 200,000 messages with faults, ten minutes of each fuzzer
+test-long: $(READY) roots ## 200 kills under load, 200,000 messages with faults, 240 slow domains, ten minutes of each fuzzer
 	CRASH_KILLS=200 $(BIN)/python -m pytest tests/lab/test_crash.py
 	SOAK_MESSAGES=200000 $(BIN)/python -m pytest tests/soak
+	SLOW_DOMAINS=240 $(BIN)/python -m pytest tests/service/test_tarpits.py
 	$(BIN)/python -m tests.fuzz --seconds 600
 
 fuzz: $(READY) ## every parser of foreign bytes below a fuzzer; SECONDS=N for each

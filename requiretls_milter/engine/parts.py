@@ -19,6 +19,7 @@ from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.downgrades import DowngradeTracker
 from requiretls_milter.engine.outage import OutageDetector
 from requiretls_milter.engine.recordstore import RecordStore
+from requiretls_milter.engine.shares import AllShares
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.authorities import TrustStoreError, load_trust_store
 from requiretls_milter.evidence.collector import Collector
@@ -47,6 +48,7 @@ class Parts:
 
     config: Config
     generation: int
+    shares: AllShares
     collector: Collector
     resolver: ResolverWatch
     source: CachedSource
@@ -103,7 +105,8 @@ class PartsBuilder:
             return replace(parts, assessor=self._assessor(config, old.source, old.trust))
         try:
             trust = load_trust_store(config.probe.ca_file)
-            collector = Collector(config, counters=self._counters)
+            shares = AllShares.of(config.limits, self._counters)
+            collector = Collector(config, limiters=shares.limiters(), counters=self._counters)
         except (TrustStoreError, ssl.SSLError, OSError, ValueError) as error:
             raise StartError(str(error)) from error
         resolver = ResolverWatch(collector.resolver, config)
@@ -111,7 +114,9 @@ class PartsBuilder:
         self._outage = OutageDetector(self._gauges)
         source = self._cache(collector, config)
         assessor = self._assessor(config, source, trust)
-        return Parts(config, generation, collector, resolver, source, trust, authorities, assessor)
+        return Parts(
+            config, generation, shares, collector, resolver, source, trust, authorities, assessor
+        )
 
     def with_empty_cache(self, old: Parts) -> Parts:
         """The same parts, without anything that was kept."""

@@ -203,6 +203,7 @@ class _Engine:
     def _refresh_gauges(self) -> None:
         for layer, count in self.cache_entries().items():
             self._gauges.set("cache_entries", count, (layer,))
+        self._parts.shares.show(self._gauges)
 
     def _sum_counters(self) -> Totals:
         self.counters.inc("log_lines_dropped_total", by=log.take_dropped())

@@ -12,6 +12,7 @@ from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource, profil
 from requiretls_milter.evidence.mta_sts import HTTPS_PORT, MtaStsFetcher, StsRecord
 from requiretls_milter.evidence.probe import Prober
 from requiretls_milter.evidence.tlsa import find_tlsa
+from requiretls_milter.evidence.turns import Limiters
 from requiretls_milter.model import (
     AddressLookup,
     MtaStsEvidence,
@@ -30,6 +31,7 @@ class Collector(EvidenceSource):
 
     Args:
         config: name servers, limits, and how to probe.
+        limiters: say when a lookup, a fetch or a session may begin.
         policy_port: the port of policy hosts.
         clock: the time, seconds since the epoch.
         counters: where it is counted that a bound of ``[limits]`` is met.
@@ -43,12 +45,12 @@ class Collector(EvidenceSource):
         self,
         config: Config,
         *,
+        limiters: Limiters,
         policy_port: int = HTTPS_PORT,
         clock: Callable[[], float] = time.time,
         counters: Counters | None = None,
     ) -> None:
-        probe, limits = config.probe, config.limits
-        counters = counters or Counters()
+        probe = config.probe
         policy = AddressPolicy(probe.allow_networks)
         protocols = {name for profile in profiles_of(config) for name in profile.inet_protocols}
         self._clock = clock
@@ -57,8 +59,7 @@ class Collector(EvidenceSource):
             config.dns.timeout,
             tuple(protocols),
             clock,
-            lookups=limits.lookups,
-            counters=counters,
+            limiter=limiters.lookups,
         )
         """The resolver; its ``trusted`` belongs to the self-test."""
         self._mta_sts = MtaStsFetcher(
@@ -66,12 +67,12 @@ class Collector(EvidenceSource):
             policy,
             probe.ca_file,
             port=policy_port,
-            timeout=limits.fetch_timeout,
-            fetches=limits.fetches,
+            timeout=config.limits.fetch_timeout,
+            limiter=limiters.fetches,
             clock=clock,
             counters=counters,
         )
-        self._prober = Prober(policy, probe, limits, clock=clock, counters=counters)
+        self._prober = Prober(policy, probe, limiter=limiters.probes, clock=clock)
 
     async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
         """See :meth:`Resolver.mx`."""

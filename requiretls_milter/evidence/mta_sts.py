@@ -13,7 +13,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,9 +22,9 @@ import aiohttp.abc
 import dns.rdatatype
 
 from requiretls_milter.errors import RequiretlsMilterError
-from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.evidence.addresses import AddressPolicy, network_of
 from requiretls_milter.evidence.dns import Resolver
-from requiretls_milter.evidence.slots import Slots, count_saturated
+from requiretls_milter.evidence.turns import FREE, Claim, Limiter
 from requiretls_milter.model import DnsOutcome, MtaStsEvidence, MtaStsMode, MtaStsPolicy
 from requiretls_milter.syntax.names import address_literal
 from requiretls_milter.syntax.text import error_text, printable
@@ -193,30 +193,20 @@ def _max_age(value: str) -> int:
     return min(int(value), MAX_AGE)
 
 
-class _PolicyHosts(aiohttp.abc.AbstractResolver):
-    """Gives aiohttp the addresses to connect to: from our resolver, and none that is forbidden.
+class _PolicyHost(aiohttp.abc.AbstractResolver):
+    """Gives aiohttp the addresses to connect to, which have been looked up before.
 
     A policy host is always a name ("mta-sts." before a domain), so that aiohttp gets every
     address from here.
     """
 
-    def __init__(self, resolver: Resolver, policy: AddressPolicy) -> None:
-        self._resolver = resolver
-        self._policy = policy
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._addresses = addresses
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[aiohttp.abc.ResolveResult]:
-        """Look *host* up; raise OSError if it has no address that may be contacted."""
-        found = await self._resolver.addresses(host)
-        allowed = [address for address in found.addresses if self._policy.allows(address)]
-        if not allowed and found.addresses:
-            forbidden = ", ".join(found.addresses[:3])
-            raise OSError(errno.EACCES, f"{host} has no address that may be contacted: {forbidden}")
-        if not allowed:
-            raise OSError(
-                errno.EHOSTUNREACH, f"{host} has no address: {found.error or found.outcome}"
-            )
+        """Give the addresses, whatever family is wanted."""
         return [
             aiohttp.abc.ResolveResult(
                 hostname=host,
@@ -226,7 +216,7 @@ class _PolicyHosts(aiohttp.abc.AbstractResolver):
                 proto=socket.IPPROTO_TCP,
                 flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
             )
-            for address in allowed
+            for address in self._addresses
         ]
 
     async def close(self) -> None:
@@ -242,11 +232,11 @@ class MtaStsFetcher:
         ca_file: PEM file of the authorities that policy hosts are verified by; "" for
             the system's store.
         port: the port of policy hosts.
-        timeout: seconds for one fetch, name lookup included (section 3.3 suggests a
-            minute at most).
-        fetches: how many fetches are at work at once.
+        timeout: seconds for one fetch (section 3.3 suggests a minute at most). Before it
+            the host's name is looked up, within the resolver's own limit.
+        limiter: says when a fetch may begin.
         clock: the time, seconds since the epoch.
-        counters: where it is counted that a fetch waits for others or takes too long.
+        counters: where it is counted that a fetch takes too long.
 
     Raises:
         OSError: *ca_file* cannot be read.
@@ -261,18 +251,18 @@ class MtaStsFetcher:
         *,
         port: int = HTTPS_PORT,
         timeout: float = 30.0,
-        fetches: int = 20,
+        limiter: Limiter = FREE,
         clock: Callable[[], float] = time.time,
         counters: Counters | None = None,
     ) -> None:
         self._resolver = resolver
-        self._hosts = _PolicyHosts(resolver, policy)
+        self._policy = policy
         self._tls = _tls_context(ca_file)
         self._port = port
         self._timeout = timeout
         self._clock = clock
         self._counters = counters or Counters()
-        self._slots = Slots(fetches, Bound.FETCHES, self._counters)
+        self._limiter = limiter
 
     async def record(self, domain: str) -> StsRecord:
         """Look up ``_mta-sts.DOMAIN`` (section 3.1), and follow aliases. Never raises.
@@ -303,8 +293,12 @@ class MtaStsFetcher:
         if not record.id:
             return MtaStsEvidence(error=record.error, expires=record.expires)
         try:
-            async with self._slots:
-                policy = read_policy(await self._fetch(domain), record.id)
+            # Looked up first: a name server that is silent must not hold the place of a fetch.
+            addresses = await self._addresses(f"mta-sts.{domain}")
+            body = await self._limiter.run(
+                Claim(network_of(addresses[0])), lambda: self._fetch(domain, addresses)
+            )
+            policy = read_policy(body, record.id)
         except (PolicyError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return self._failed(domain, error)
         now = self._clock()
@@ -313,17 +307,30 @@ class MtaStsFetcher:
     def _failed(self, domain: str, error: Exception) -> MtaStsEvidence:
         text = _why(error)
         if isinstance(error, TimeoutError):
-            count_saturated(self._counters, Bound.FETCH_TIMEOUT)
+            self._counters.inc("saturated_total", (Bound.FETCH_TIMEOUT,))
             text = "timed out"
         return MtaStsEvidence(
             error=printable(f"policy of {domain}: {text}"), expires=self._clock() + FETCH_RETRY
         )
 
-    async def _fetch(self, domain: str) -> bytes:
+    async def _addresses(self, host: str) -> Sequence[str]:
+        """Look *host* up; raise OSError if it has no address that may be contacted."""
+        found = await self._resolver.addresses(host)
+        allowed = [address for address in found.addresses if self._policy.allows(address)]
+        if not allowed and found.addresses:
+            forbidden = ", ".join(found.addresses[:3])
+            raise OSError(errno.EACCES, f"{host} has no address that may be contacted: {forbidden}")
+        if not allowed:
+            raise OSError(
+                errno.EHOSTUNREACH, f"{host} has no address: {found.error or found.outcome}"
+            )
+        return allowed
+
+    async def _fetch(self, domain: str, addresses: Sequence[str]) -> bytes:
         """Fetch the policy by https: no redirect, cache, cookie or proxy (section 3.3, R50)."""
         port = "" if self._port == HTTPS_PORT else f":{self._port}"
         connector = aiohttp.TCPConnector(
-            resolver=self._hosts, ssl=self._tls, use_dns_cache=False, force_close=True
+            resolver=_PolicyHost(addresses), ssl=self._tls, use_dns_cache=False, force_close=True
         )
         async with (
             aiohttp.ClientSession(

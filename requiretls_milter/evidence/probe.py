@@ -21,22 +21,19 @@ import errno
 import re
 import socket
 import time
-import weakref
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from OpenSSL import SSL, crypto
 
-from requiretls_milter.evidence.addresses import AddressPolicy
-from requiretls_milter.evidence.slots import Pace, Slots
+from requiretls_milter.evidence.addresses import AddressPolicy, network_of
+from requiretls_milter.evidence.turns import FREE, Claim, Limiter
 from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
 from requiretls_milter.syntax.text import error_text, printable
-from requiretls_milter.telemetry.counting import Counters
-from requiretls_milter.telemetry.labels import Bound
 
 if TYPE_CHECKING:
-    from requiretls_milter.config import Limits, Probe
+    from requiretls_milter.config import Probe
 
 MAX_LINE = 2_048
 """Octets of a reply line that are kept (Postfix: line_length_limit)."""
@@ -126,25 +123,22 @@ class _Ehlo:
 
 
 class Prober:
-    """Probes servers; one object for all sessions, since they share limits.
+    """Probes servers.
 
     Args:
         policy: which addresses may be contacted.
         settings: the section ``[probe]``.
-        limits: how many sessions are at work at once, how many of them with one address,
-            and how many begin within a minute.
+        limiter: says when a session may begin.
         clock: the time, seconds since the epoch.
-        counters: ``saturated_total`` counts the sessions that wait for their turn.
     """
 
     def __init__(
         self,
         policy: AddressPolicy,
         settings: Probe,
-        limits: Limits,
         *,
+        limiter: Limiter = FREE,
         clock: Callable[[], float] = time.time,
-        counters: Counters | None = None,
     ) -> None:
         self._policy = policy
         self._settings = settings
@@ -153,11 +147,7 @@ class Prober:
         self._clock = clock
         self._authenticating = _tls_context(AUTHENTICATING)
         self._opportunistic = _tls_context(OPPORTUNISTIC)
-        self._counters = counters or Counters()
-        self._pace = Pace(limits.probes_per_minute, Bound.PROBES_PER_MINUTE, self._counters)
-        self._slots = Slots(limits.probes, Bound.PROBES, self._counters)
-        self._per_host = limits.probes_per_host
-        self._busy: weakref.WeakValueDictionary[str, Slots] = weakref.WeakValueDictionary()
+        self._limiter = limiter
 
     async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
         """Go through a session with *address*, or two; never raise for what the network does.
@@ -175,12 +165,10 @@ class Prober:
                 failure=ProbeFailure.FORBIDDEN,
                 error="not a global address, and not in probe.allow_networks",
             )
-        places = Slots(self._per_host, Bound.PROBES_PER_HOST, self._counters)
-        async with self._busy.setdefault(address, places):
-            found = await self._in_turn(address, port, server_name, self._authenticating)
-            if found.stage is not ProbeStage.HANDSHAKE or found.failure is ProbeFailure.TIMEOUT:
-                return found
-            other = await self._in_turn(address, port, server_name, self._opportunistic)
+        found = await self._in_turn(address, port, server_name, self._authenticating)
+        if found.stage is not ProbeStage.HANDSHAKE or found.failure is ProbeFailure.TIMEOUT:
+            return found
+        other = await self._in_turn(address, port, server_name, self._opportunistic)
         if not other.tls_version:
             return found
         # The first session may have failed by chance: the evidence ends early, as a failure does.
@@ -190,9 +178,10 @@ class Prober:
     async def _in_turn(
         self, address: str, port: int, server_name: str, context: SSL.Context
     ) -> ProbeEvidence:
-        await self._pace.start()
-        async with self._slots:
-            return await self._session(address, port, server_name, context)
+        return await self._limiter.run(
+            Claim(network_of(address), address),
+            lambda: self._session(address, port, server_name, context),
+        )
 
     async def _session(
         self, address: str, port: int, server_name: str, context: SSL.Context

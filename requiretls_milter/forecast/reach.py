@@ -127,6 +127,8 @@ def servers_found(evidence: DomainEvidence, profile: MtaProfile) -> list[MailSer
 def _servers_at(host: HostEvidence, profile: MtaProfile, best: bool) -> list[MailServer]:
     if host.partial:
         why = f"{host.host} has more addresses or TLSA records than an MTA keeps"
+        if not host.addresses.addresses and host.addresses.error:
+            why = f"{host.host}: {host.addresses.error}"  # no lookup has ended so far
         return [_unseen(host.host, host.preference, why, profile)]
     probes = {probe.address: probe for probe in host.probes}
     return [

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from requiretls_milter.config import Config
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.shares import AllShares
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.collector import Collector
@@ -133,7 +134,7 @@ async def _gathered_here(
 ) -> dict[NextHop, DomainEvidence]:
     """Gather the evidence in this process; hosts that several next hops share are probed once."""
     counters = Counters()
-    live = Collector(config)
+    live = Collector(config, limiters=AllShares.of(config.limits, counters).limiters())
     source = CachedSource(live, MemoryStore(), config, counters)
     assessor = Assessor(config, source, trust, counters, Gauges())
     try:

@@ -154,6 +154,8 @@ class Bound(enum.StrEnum):
     PROBES_PER_MINUTE = "probes_per_minute"
     LOOKUPS = "lookups"
     FETCHES = "fetches"
+    SLOW_AFTER = "slow_after"
+    EVIDENCE_WAIT = "evidence_wait"
     ASSESSMENT_TIMEOUT = "assessment_timeout"
     GATHERING_TIMEOUT = "gathering_timeout"
     FLIGHT_TIMEOUT = "flight_timeout"
@@ -166,6 +168,13 @@ class Bound(enum.StrEnum):
     ENGINE_REQUESTS = "engine_requests"
     HOSTS = "hosts"
     SESSIONS = "sessions"
+
+
+class Lane(enum.StrEnum):
+    """What a lookup, fetch or session waits with for its turn."""
+
+    PROMPT = "prompt"
+    SLOW = "slow"
 
 
 class Process(enum.StrEnum):

@@ -13,13 +13,14 @@ from requiretls_milter.forecast.postfix import Delivery
 from requiretls_milter.model import Forecast
 from requiretls_milter.syntax.nexthop import parse
 from tests.lab.postfix import transport_name
+from tests.support.limiters import limiters
 from tests.support.scenario import Scenario
 from tests.support.scenarioevidence import requirement_of
 
 
 async def delivery(config: Config, scenario: Scenario) -> Delivery:
     """The delivery of *scenario*'s message to its first domain, as the judge is told of it."""
-    source = Collector(config)
+    source = Collector(config, limiters=limiters())
     try:
         domain = scenario.domain_name(scenario.domains[0])
         evidence = await gather(parse(domain), source, config, time.time())

@@ -20,6 +20,7 @@ from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.support.command import command, start
 from tests.support.domains import Domains
 from tests.support.engineview import SetEngine
+from tests.support.limiters import limiters
 
 NO_REQUIRETLS = b"250 mx.test\r\n"
 
@@ -288,7 +289,8 @@ class Warm:
 
     def __init__(self, config: configuration.Config) -> None:
         trust = load_trust_store(config.probe.ca_file)
-        self.source = CachedSource(Collector(config), MemoryStore(), config, Counters())
+        live = Collector(config, limiters=limiters())
+        self.source = CachedSource(live, MemoryStore(), config, Counters())
         self.assessor = Assessor(config, self.source, trust, Counters(), Gauges())
         engine = SetEngine(self.assessor, assessment_digest=config.assessment_digest())
         self.server = EngineServer(config.engine.socket, engine)

@@ -24,6 +24,7 @@ from requiretls_milter.model import (
 )
 from tests.support.authority import Authority, Issued
 from tests.support.dnsserver import DnsServer, failure, found, nodata
+from tests.support.limiters import limiters
 from tests.support.smtpserver import SmtpServer
 from tests.unit.evidence.test_mta_sts import serving
 
@@ -65,7 +66,7 @@ async def collector(
             "helo": "client.example.org",
         },
     )
-    collector = Collector(config, clock=lambda: NOW)
+    collector = Collector(config, limiters=limiters(), clock=lambda: NOW)
     yield collector, config
     await collector.close()
 
@@ -145,7 +146,7 @@ async def test_a_policy_and_the_mail_exchangers_are_found_side_by_side(
         },
     )
     async with serving(authority.issue("mta-sts.a.test")) as host:
-        source = Collector(config, policy_port=host.port, clock=lambda: NOW)
+        source = Collector(config, limiters=limiters(), policy_port=host.port, clock=lambda: NOW)
         evidence = await gather(NextHop(MX, "a.test"), source, config, NOW)
         record = await source.mta_sts_record("a.test")
         await source.close()
@@ -171,30 +172,31 @@ async def test_the_collector_looks_up_the_protocols_of_every_transport(server: D
             "transport": {"smtp6": {"inet_protocols": ["ipv6"]}},
         },
     )
-    source = Collector(config)
+    source = Collector(config, limiters=limiters())
     await source.addresses("mx.test")
     assert sorted(server.types_asked("mx.test")) == ["A", "AAAA"]
 
 
 def test_a_collector_without_its_trust_store_is_none() -> None:
     with pytest.raises((OSError, ssl.SSLError)):
-        Collector(configured(probe={"ca_file": "/nonexistent/ca.pem"}))
+        Collector(configured(probe={"ca_file": "/nonexistent/ca.pem"}), limiters=limiters())
 
 
 def test_a_collector_keeps_the_limits_of_its_configuration(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    limits = Limits(
-        lookups=3, fetches=4, fetch_timeout=5, probes=6, probes_per_host=7, probes_per_minute=8
-    )
-    given: dict[str, Any] = {}
-
-    def note(*arguments: Any, **options: Any) -> None:
-        given.update(options, arguments=arguments)
-
-    for name in ("Resolver", "MtaStsFetcher", "Prober"):
-        monkeypatch.setattr(f"requiretls_milter.evidence.collector.{name}", note)
+    limits = Limits(fetch_timeout=5)
     config = Config(limits=limits)
-    Collector(config)
-    assert (given["lookups"], given["fetches"], given["timeout"]) == (3, 4, 5)
-    assert given["arguments"][1:] == (config.probe, limits)  # of the prober, the last one
+    several = limiters()
+    given: dict[str, Any] = {}
+    for name in ("Resolver", "MtaStsFetcher", "Prober"):
+
+        def note(*_: Any, name: str = name, **options: Any) -> None:
+            given[name] = options
+
+        monkeypatch.setattr(f"requiretls_milter.evidence.collector.{name}", note)
+    Collector(config, limiters=several)
+    assert given["Resolver"]["limiter"] is several.lookups
+    assert given["MtaStsFetcher"]["limiter"] is several.fetches
+    assert given["MtaStsFetcher"]["timeout"] == 5
+    assert given["Prober"]["limiter"] is several.probes

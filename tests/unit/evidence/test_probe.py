@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requiretls_milter.config import Limits, Probe
+from requiretls_milter.config import Probe
 from requiretls_milter.evidence import probe as probe_module
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.probe import (
@@ -28,9 +28,11 @@ from requiretls_milter.evidence.probe import (
     Prober,
     read_ehlo,
 )
+from requiretls_milter.evidence.turns import FREE, Limiter
 from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.authority import DAY, Authority, Issued
+from tests.support.limiters import limiters
 from tests.support.smtpserver import EHLO, EHLO_TLS, Close, Hang, SmtpServer
 from tests.support.smtpserver import Reply as ScriptedReply
 from tests.support.stores import saturated
@@ -57,8 +59,7 @@ def prober(
     timeout: float = 0.6,
     policy: AddressPolicy = LOOPBACK,
     enabled: bool = True,
-    counters: Counters | None = None,
-    **limits: int,
+    limiter: Limiter = FREE,
 ) -> Prober:
     settings = Probe(
         helo="client.example.org",
@@ -67,7 +68,7 @@ def prober(
         command_timeout=timeout,
         retry_after=RETRY_AFTER,
     )
-    return Prober(policy, settings, Limits(**limits), clock=lambda: NOW, counters=counters)
+    return Prober(policy, settings, limiter=limiter, clock=lambda: NOW)
 
 
 async def seen(server: SmtpServer, *, limit: float = 2.0, name: str = NAME) -> ProbeEvidence:
@@ -726,7 +727,7 @@ async def test_nobody_is_contacted_where_probes_are_off(tls: ssl.SSLContext) -> 
 
 async def test_one_address_is_probed_by_one_session_at_a_time(tls: ssl.SSLContext) -> None:
     async with SmtpServer(tls=tls, pause=0.05) as server:
-        one = prober(timeout=2.0)
+        one = prober(timeout=2.0, limiter=limiters().probes)
         results = await asyncio.gather(
             *(one.probe("127.0.0.1", server.port, name) for name in ("a.test", "b.test", "c.test"))
         )
@@ -737,7 +738,7 @@ async def test_one_address_is_probed_by_one_session_at_a_time(tls: ssl.SSLContex
 
 async def test_sessions_with_one_address_are_bounded(tls: ssl.SSLContext) -> None:
     counters = Counters()
-    one = prober(timeout=2.0, probes_per_host=2, counters=counters)
+    one = prober(timeout=2.0, limiter=limiters(counters, probes_per_host=2).probes)
     async with SmtpServer(tls=tls, pause=0.05) as server:
         await asyncio.gather(*(one.probe("127.0.0.1", server.port, f"{n}.test") for n in range(5)))
     assert server.connections == 5
@@ -747,7 +748,7 @@ async def test_sessions_with_one_address_are_bounded(tls: ssl.SSLContext) -> Non
 
 async def test_sessions_that_begin_within_a_minute_are_bounded() -> None:
     counters = Counters()
-    one = prober(probes_per_minute=3, counters=counters)
+    one = prober(limiter=limiters(counters, probes_per_minute=3).probes)
     async with SmtpServer(ehlo=b"250 mx\r\n", host="0.0.0.0") as server:
         calls = [
             asyncio.create_task(one.probe(f"127.0.0.{n}", server.port, NAME)) for n in range(1, 6)
@@ -762,7 +763,7 @@ async def test_sessions_that_begin_within_a_minute_are_bounded() -> None:
 
 async def test_sessions_at_once_are_bounded(tls: ssl.SSLContext) -> None:
     counters = Counters()
-    one = prober(timeout=2.0, probes=2, counters=counters)
+    one = prober(timeout=2.0, limiter=limiters(counters, probes=2).probes)
     async with SmtpServer(tls=tls, host="0.0.0.0", pause=0.05) as server:
         results = await asyncio.gather(
             *(one.probe(f"127.0.0.{n}", server.port, NAME) for n in range(1, 7))
@@ -773,7 +774,7 @@ async def test_sessions_at_once_are_bounded(tls: ssl.SSLContext) -> None:
 
 
 async def test_cancelling_a_session_closes_it_and_frees_its_place() -> None:
-    one = prober(timeout=5.0)
+    one = prober(timeout=5.0, limiter=limiters(probes=1).probes)
     async with SmtpServer(banner=Hang) as server:
         task = asyncio.create_task(one.probe("127.0.0.1", server.port, NAME))
         await until(lambda: server.at_once)
@@ -801,7 +802,7 @@ async def test_a_shortage_of_our_own_says_nothing_of_the_server(
 
 async def test_r62_the_name_that_we_give_cannot_break_the_command(tls: ssl.SSLContext) -> None:
     named = Probe(command_timeout=1.0).model_copy(update={"helo": "a b\r\nRCPT"})
-    one = Prober(LOOPBACK, named, Limits())
+    one = Prober(LOOPBACK, named)
     async with SmtpServer(ehlo=b"250 mx\r\n") as server:
         await one.probe("127.0.0.1", server.port, NAME)
     assert server.commands[0] == b"EHLO ab??RCPT\r\n"

@@ -35,6 +35,7 @@ NAMES = (
     "resolver_validates",
     "outbound_reachable{service}",
     "saturated_total{bound}",
+    "waiting_for_turn{resource,lane}",
     "callback_errors_total{stage}",
     "log_lines_dropped_total",
     "process_restarts_total{process}",
