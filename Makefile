@@ -38,6 +38,8 @@ test-long: $(READY) roots ## 200 kills under load, 200,000 messages with faults,
 	CRASH_KILLS=200 $(BIN)/python -m pytest tests/lab/test_crash.py
 	SOAK_MESSAGES=200000 $(BIN)/python -m pytest tests/soak
 	SLOW_DOMAINS=240 $(BIN)/python -m pytest tests/service/test_tarpits.py
+	ATTACK_DOMAINS=200 $(BIN)/python -m pytest tests/unit/engine/test_third_parties.py
+	LOG_MEGABYTES=4096 $(BIN)/python -m pytest tests/service/test_hostile_logs.py --timeout 1200
 	$(BIN)/python -m tests.fuzz --seconds 600
 
 fuzz: $(READY) ## every parser of foreign bytes below a fuzzer; SECONDS=N for each

@@ -183,6 +183,7 @@ class Why(enum.StrEnum):
     WILL_FAIL = "will_fail"
     DOWNGRADE = "downgrade"  # deferred instead of refused, during downgrade_grace
     TOO_MANY_TAGS = "too_many_tags"  # whatever the rule says
+    MIXED = "mixed"  # put off, since its route is another one (rules.on_mixed)
     CONTRADICTION = "contradiction"  # a rule asks, but TLS-Required: No undoes it
 
 
@@ -205,6 +206,17 @@ _SENTENCES: dict[Reason, str] = {
 
 PERMANENT = (status.ENCRYPTION_NEEDED, status.REQUIRETLS_NEEDED)
 """The permanent failures that RFC 8689 section 4.2.1 defines; others are left to the MTA."""
+
+PUT_OFF = SmtpReply(
+    452,
+    status.TOO_MANY_RECIPIENTS,
+    "too many recipients: this one takes another route, send it separately",
+)
+"""To a recipient whose route is not that of those accepted before (``on_mixed``).
+
+A client takes it for the reply of a server that has a limit of recipients, and brings the recipient
+in another transaction (RFC 5321 section 4.5.3.1.10).
+"""
 
 _NOT_OFFERED = frozenset({Reason.NONCOMPLIANT_NOT_OFFERED, Reason.REQUIRETLS_NOT_OFFERED})
 

@@ -35,7 +35,6 @@ from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.downgrades import DowngradeTracker
 from requiretls_milter.evidence.gathering import ANY_AGE, LATE, Gathering, bounds_met
 from requiretls_milter.evidence.turns import BusyError, on_behalf_of
-from requiretls_milter.forecast import certificate
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.ipc.wire import MAX_FORECAST_LIFE
@@ -44,7 +43,6 @@ from requiretls_milter.model import (
     DomainEvidence,
     Forecast,
     HopKind,
-    MtaSts,
     NextHop,
     Outcome,
     Question,
@@ -210,29 +208,11 @@ class Assessor:
                 continue
             evidence = await self._noted(known)
             forecast = await self._judge(evidence, question)
-            if self._is_enough(shared.gathering, forecast, question):
+            if forecast.outcome is not Outcome.UNKNOWN:
                 # More may be known soon: nothing is to keep it.
                 return evidence, replace(forecast, valid_until=0.0)
         evidence = shared.task.result()
-        forecast = await self._judge(evidence, question)
-        if not self._is_enough(shared.gathering, forecast, question):
-            return evidence, unknown_forecast(f"MTA-STS policy: {LATE}")
-        return evidence, forecast
-
-    def _is_enough(self, gathering: Gathering, forecast: Forecast, question: Question) -> bool:
-        """Whether a forecast from what is known so far says the same as one from all there is.
-
-        A server that is not known counts as such wherever it matters, and the forecast is
-        unknown. An MTA-STS policy that is not known could make an MTA stricter that heeds it,
-        and a delivery compliant.
-        """
-        if forecast.outcome is Outcome.UNKNOWN:
-            return False
-        if gathering.knows_policy:
-            return True
-        heeded = self._config.mta.profile_for(question.transport).mta_sts is not MtaSts.OFF
-        delivered = forecast.outcome is Outcome.DELIVER
-        return delivered and forecast.compliant is not False and not heeded
+        return evidence, await self._judge(evidence, question)
 
     async def _judge(self, evidence: DomainEvidence, question: Question) -> Forecast:
         now = self._wall()
@@ -247,10 +227,8 @@ class Assessor:
                 trust=self._trust,
                 now=now,
             )
-            # The judge says when the evidence ends (R44); its certificates may end earlier.
-            chains = (probe.chain for host in evidence.hosts for probe in host.probes)
-            changes = (certificate.next_validity_change(chain, now) for chain in chains)
-            ends = min(forecast.valid_until, now + MAX_FORECAST_LIFE, *changes)
+            # The judge says when what it rests on ends (R44).
+            ends = min(forecast.valid_until, now + MAX_FORECAST_LIFE)
             return replace(forecast, valid_until=ends)
 
         return await asyncio.get_running_loop().run_in_executor(self._judges, work)

@@ -7,21 +7,21 @@ gets time to end (:meth:`Parts.retire`).
 
 from __future__ import annotations
 
-import hashlib
 import socket
 import ssl
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from requiretls_milter.config import Config
+from requiretls_milter.config import Config, Limits
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.downgrades import DowngradeTracker
 from requiretls_milter.engine.outage import OutageDetector
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.shares import AllShares
+from requiretls_milter.engine.spending import SpendingKeeper
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.authorities import TrustStoreError, load_trust_store
+from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.forecast.pkix import TrustStore
@@ -41,10 +41,7 @@ class StartError(RequiretlsMilterError):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts that belong to one configuration.
-
-    ``authorities`` is a digest of the certification authorities' file.
-    """
+    """The parts that belong to one configuration."""
 
     config: Config
     generation: int
@@ -53,8 +50,21 @@ class Parts:
     resolver: ResolverWatch
     source: CachedSource
     trust: TrustStore
-    authorities: bytes
     assessor: Assessor
+
+    @property
+    def assessment_digest(self) -> str:
+        """See :meth:`Config.assessment_digest`."""
+        return self.config.assessment_digest(self.trust.digest)
+
+    def find_the_same(self, config: Config, trust: TrustStore) -> bool:
+        """Whether they find the same evidence under *config*, and in the same way."""
+        return (
+            self.assessment_digest == config.assessment_digest(trust.digest)
+            and self.config.limits == config.limits
+            # Beside the configuration, files of the system may have changed.
+            and self.collector.resolver.is_current()
+        )
 
     async def retire(self, successor: Parts) -> None:
         """Let what is under way end, then close what the successor does not share."""
@@ -86,6 +96,11 @@ class PartsBuilder:
         self._gauges = gauges
         self._downgrades = DowngradeTracker(RecordStore(store, counters), counters)
         self._outage = OutageDetector(gauges)
+        self._budgets = Budgets(Limits(), counters)
+        self.spending = SpendingKeeper(
+            self._budgets, RecordStore(store, counters), socket.gethostname()
+        )
+        """Keeps what was spent of the budgets: it is loaded before anything is built."""
 
     def build(self, config: Config, generation: int, old: Parts | None = None) -> Parts:
         """Build the parts for a configuration; reuse those of *old* that would be the same.
@@ -93,42 +108,42 @@ class PartsBuilder:
         Raises:
             StartError: a file that the configuration names cannot be used.
         """
-        authorities = _authorities(config.probe.ca_file)
-        if (
-            old is not None
-            and finds_the_same(old.config, config)
-            # Beside the configuration, files of the system may have changed.
-            and old.authorities == authorities
-            and old.collector.resolver.is_current()
-        ):
-            parts = replace(old, config=config, generation=generation)
-            return replace(parts, assessor=self._assessor(config, old.source, old.trust))
         try:
+            # A file of the same name may hold others than at the last reload.
             trust = load_trust_store(config.probe.ca_file)
+            if old is not None and old.find_the_same(config, trust):
+                parts = replace(old, config=config, generation=generation)
+                return replace(parts, assessor=self._assessor(config, old.source, old.trust))
             shares = AllShares.of(config.limits, self._counters)
-            collector = Collector(config, limiters=shares.limiters(), counters=self._counters)
+            collector = Collector(
+                config,
+                trust,
+                limiters=shares.limiters(),
+                counters=self._counters,
+                budgets=self._budgets,
+            )
         except (TrustStoreError, ssl.SSLError, OSError, ValueError) as error:
             raise StartError(str(error)) from error
+        self._budgets.configure(config.limits)
         resolver = ResolverWatch(collector.resolver, config)
         # Which servers could be reached under other settings says nothing any more.
         self._outage = OutageDetector(self._gauges)
-        source = self._cache(collector, config)
+        source = self._cache(collector, config, trust)
         assessor = self._assessor(config, source, trust)
-        return Parts(
-            config, generation, shares, collector, resolver, source, trust, authorities, assessor
-        )
+        return Parts(config, generation, shares, collector, resolver, source, trust, assessor)
 
     def with_empty_cache(self, old: Parts) -> Parts:
         """The same parts, without anything that was kept."""
-        source = self._cache(old.collector, old.config)
+        source = self._cache(old.collector, old.config, old.trust)
         return replace(old, source=source, assessor=self._assessor(old.config, source, old.trust))
 
-    def _cache(self, collector: Collector, config: Config) -> CachedSource:
+    def _cache(self, collector: Collector, config: Config, trust: TrustStore) -> CachedSource:
         return CachedSource(
             collector,
             self._store,
             config,
             self._counters,
+            authorities=trust.digest,
             outage=self._outage,
             node=socket.gethostname(),
         )
@@ -137,21 +152,3 @@ class PartsBuilder:
         return Assessor(
             config, source, trust, self._counters, self._gauges, downgrades=self._downgrades
         )
-
-
-def finds_the_same(old: Config, new: Config) -> bool:
-    """Whether two configurations find the same evidence in the same way."""
-    return old.assessment_digest() == new.assessment_digest() and old.limits == new.limits
-
-
-def _authorities(ca_file: str) -> bytes:
-    """A digest of the authorities as they stand in their file now; empty if there is none.
-
-    A file of the same name may hold others at the next reload: an authority that was taken out
-    must not vouch for anything until the next restart of the service.
-    """
-    path = ca_file or ssl.get_default_verify_paths().cafile
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).digest() if path else b""
-    except OSError:
-        return b""  # loading it will say why

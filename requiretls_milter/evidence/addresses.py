@@ -18,10 +18,6 @@ NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 """The one block of IPv6 from which addresses are given out (RFC 4291 section 2.4)."""
 
-NETWORK_V4 = 24
-NETWORK_V6 = 64
-"""Bits of an address that stand for its network: what one operator has at the least."""
-
 NOT_GLOBAL: tuple[IpNetwork, ...] = (
     ipaddress.IPv4Network("0.0.0.0/8"),  # this network, RFC 791
     ipaddress.IPv4Network("10.0.0.0/8"),  # private use, RFC 1918
@@ -51,12 +47,6 @@ those is a mail server. IPv6 outside of GLOBAL_UNICAST needs no entry. Python's 
 does not decide: versions differ in 192.0.0.0/24, 64:ff9b:1::/48, 2001::/23, 2002::/16 and
 3fff::/20.
 """
-
-
-def network_of(address: str) -> str:
-    """Give the network of an address in canonical form, as text."""
-    bits = NETWORK_V6 if ":" in address else NETWORK_V4
-    return str(ipaddress.ip_network(f"{address}/{bits}", strict=False))
 
 
 class AddressPolicy:

@@ -1,18 +1,30 @@
-"""The certification authorities that the operator trusts, read from a file or from the system."""
+"""The certification authorities that the operator trusts, read from a file or from the system.
+
+They are read once, as they stand then. Whatever is verified, certificates of mail servers and of
+policy hosts, is verified by these alone, until they are read again at a reload. So what was
+vouched for can be remembered together with what vouched for it (:attr:`TrustStore.digest`).
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
-from OpenSSL import SSL, crypto
+from OpenSSL import crypto
 
 from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.forecast.certificate import load
 from requiretls_milter.forecast.pkix import TrustStore
 
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_PEM = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+
+_HASHED = re.compile("[0-9a-f]{8}\\.[0-9]+")
+"""A file's name in a directory of authorities: the hash of the subject (openssl-rehash(1)). OpenSSL
+reads no others."""
 
 
 class TrustStoreError(RequiretlsMilterError):
@@ -31,50 +43,57 @@ def load_trust_store(ca_file: str = "") -> TrustStore:
     Raises:
         TrustStoreError: the file cannot be read or holds no certificate.
     """
-    return _of_file(ca_file) if ca_file else _of_system()
+    return TrustStore(_of_file(ca_file) if ca_file else _of_system())
 
 
-def _of_system() -> TrustStore:
-    store, owner = _open_system()
-    return TrustStore(store, _open_system, owner)
-
-
-def _open_system() -> tuple[crypto.X509Store, SSL.Context]:
-    """Open the system's store, with the context that owns it and must outlive it."""
-    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    context.set_default_verify_paths()
-    store = context.get_cert_store()
-    if store is None:
-        raise TrustStoreError("OpenSSL has no default trust store")
-    return store, context
-
-
-def _of_file(ca_file: str) -> TrustStore:
+def _of_file(ca_file: str) -> Iterator[bytes]:
     try:
-        pem = Path(ca_file).read_bytes()
+        blocks = _blocks(Path(ca_file))
     except OSError as error:
         raise TrustStoreError(f"{ca_file}: {error.strerror}") from error
-    if b"-----BEGIN CERTIFICATE-----" not in pem:
+    if not blocks:
         raise TrustStoreError(f"{ca_file}: holds no certificate in PEM form")
-    store = crypto.X509Store()
+    for block in blocks:
+        der = _readable(block)
+        if der is None:
+            raise TrustStoreError(f"{ca_file}: not a PEM file of certificates")
+        yield der
+
+
+def _of_system() -> Iterator[bytes]:
+    """Read what OpenSSL reads by default: a file and a directory, of which either may be missing.
+
+    OpenSSL would look into the directory whenever it needs an authority. What it finds there
+    may change without a reload, and could not be named. A certificate that cannot be read
+    vouches for nothing.
+    """
+    for path in _system_files():
+        try:
+            blocks = _blocks(path)
+        except OSError:
+            continue
+        yield from filter(None, map(_readable, blocks))
+
+
+def _system_files() -> Iterator[Path]:
+    names = ssl.get_default_verify_paths()
+    yield Path(os.environ.get(names.openssl_cafile_env, names.openssl_cafile))
+    directories = os.environ.get(names.openssl_capath_env, names.openssl_capath)
+    for directory in directories.split(os.pathsep):
+        with contextlib.suppress(OSError):
+            listed = sorted(os.listdir(directory)) if directory else []
+            yield from (Path(directory, name) for name in listed if _HASHED.fullmatch(name))
+
+
+def _blocks(path: Path) -> list[str]:
+    return _PEM.findall(path.read_text(encoding="ascii", errors="replace"))
+
+
+def _readable(block: str) -> bytes | None:
+    """Decode a certificate; None if it cannot be read."""
     try:
-        store.load_locations(ca_file)
-    except crypto.Error as error:
-        raise TrustStoreError(f"{ca_file}: not a PEM file of certificates") from error
-    # The file may change; the authorities that were loaded stay until the next load.
-    authorities = tuple(_certificates(pem))
-
-    def again() -> tuple[crypto.X509Store, None]:
-        another = crypto.X509Store()
-        for authority in authorities:
-            another.add_cert(authority)
-        return another, None
-
-    return TrustStore(store, again)
-
-
-def _certificates(pem: bytes) -> Iterator[crypto.X509]:
-    """Read the certificates of a PEM file, but for those that cannot be read."""
-    for block in _PEM.findall(pem):
-        with contextlib.suppress(crypto.Error):
-            yield crypto.load_certificate(crypto.FILETYPE_PEM, block)
+        der = ssl.PEM_cert_to_DER_cert(block)
+        load(der)
+    except (crypto.Error, ValueError):
+        return None
+    return der

@@ -7,14 +7,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource, profiles_of
 from requiretls_milter.evidence.mta_sts import HTTPS_PORT, MtaStsFetcher, StsRecord
 from requiretls_milter.evidence.probe import Prober
 from requiretls_milter.evidence.tlsa import find_tlsa
 from requiretls_milter.evidence.turns import Limiters
+from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
     AddressLookup,
+    MailProtocol,
     MtaStsEvidence,
     MxEvidence,
     ProbeEvidence,
@@ -31,26 +34,28 @@ class Collector(EvidenceSource):
 
     Args:
         config: name servers, limits, and how to probe.
+        trust: the authorities that vouch for policies.
         limiters: say when a lookup, a fetch or a session may begin.
         policy_port: the port of policy hosts.
         clock: the time, seconds since the epoch.
         counters: where it is counted that a bound of ``[limits]`` is met.
-
-    Raises:
-        OSError: ``probe.ca_file`` cannot be read.
-        ssl.SSLError: it holds no certificates.
+        budgets: what strangers' names may cause; None for new ones.
     """
 
     def __init__(
         self,
         config: Config,
+        trust: TrustStore,
         *,
         limiters: Limiters,
         policy_port: int = HTTPS_PORT,
         clock: Callable[[], float] = time.time,
         counters: Counters | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
-        probe = config.probe
+        probe, limits = config.probe, config.limits
+        counters = counters or Counters()
+        budgets = budgets or Budgets(limits, counters)
         policy = AddressPolicy(probe.allow_networks)
         protocols = {name for profile in profiles_of(config) for name in profile.inet_protocols}
         self._clock = clock
@@ -60,19 +65,21 @@ class Collector(EvidenceSource):
             tuple(protocols),
             clock,
             limiter=limiters.lookups,
+            budgets=budgets,
         )
         """The resolver; its ``trusted`` belongs to the self-test."""
         self._mta_sts = MtaStsFetcher(
             self.resolver,
             policy,
-            probe.ca_file,
+            trust.authorities,
             port=policy_port,
-            timeout=config.limits.fetch_timeout,
+            timeout=limits.fetch_timeout,
             limiter=limiters.fetches,
             clock=clock,
             counters=counters,
+            budgets=budgets,
         )
-        self._prober = Prober(policy, probe, limiter=limiters.probes, clock=clock)
+        self._prober = Prober(policy, probe, limiter=limiters.probes, clock=clock, budgets=budgets)
 
     async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
         """See :meth:`Resolver.mx`."""
@@ -97,10 +104,16 @@ class Collector(EvidenceSource):
         return await find_tlsa(self.resolver, host, port, addresses, self._clock)
 
     async def probe(
-        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+        self,
+        address: str,
+        port: int,
+        server_name: str,
+        protocol: MailProtocol = MailProtocol.SMTP,
+        *,
+        since: float = ANY_AGE,
     ) -> ProbeEvidence:
         """See :meth:`Prober.probe`."""
-        return await self._prober.probe(address, port, server_name)
+        return await self._prober.probe(address, port, server_name, protocol)
 
     async def close(self) -> None:
         """Close the source; nothing is held open between two questions."""

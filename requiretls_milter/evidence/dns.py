@@ -8,12 +8,14 @@ timeout, a malformed reply and a CNAME loop are no answer, and no answer is neve
 Validation is the resolver's work. Its AD bit is believed only if the path to it is
 trusted (RFC 7672 section 2.1.3): the operator named it in ``dns.nameservers``, or the
 system's resolvers are all on this host. Otherwise everything is insecure, and
-:attr:`Resolver.trusted` says so.
+:attr:`Resolver.trust` says so. Whether it validates at all is shown by a test
+(:mod:`~requiretls_milter.evidence.selftest`), which has the last word on that attribute.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import ipaddress
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -31,6 +33,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 
+from requiretls_milter.evidence.budgets import Budgets, zone_of
 from requiretls_milter.evidence.turns import FREE, Claim, Limiter
 from requiretls_milter.model import AddressLookup, DnsOutcome, MxEvidence, MxRecord
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
@@ -55,9 +58,6 @@ ATTEMPT_TIMEOUT = 2.0
 
 UDP_PAYLOAD = 1232
 """Octets offered by EDNS0, so that no answer is fragmented (DNS flag day 2020)."""
-
-ZONE_LABELS = 2
-"""Last labels of a name that stand for its zone: names of one operator are slow together."""
 
 T = TypeVar("T")
 
@@ -86,6 +86,10 @@ class Lookup:
             SOA (RFC 2308 section 5).
         error: why there is no answer.
         partial: there were more records than are kept.
+        unasked: no query was sent, since the budget of the zone is spent (outcome ERROR).
+        unproven: each answer had the AD bit, and it is not known yet whether it means
+            anything (:attr:`AdTrust.UNPROVEN`).
+        servfail: each server said SERVFAIL: none could, or would, give an answer.
     """
 
     outcome: DnsOutcome
@@ -95,13 +99,35 @@ class Lookup:
     ttl: int = 0
     error: str = ""
     partial: bool = False
+    unasked: bool = False
+    unproven: bool = False
+    servfail: bool = False
+
+
+class AdTrust(enum.Enum):
+    """What the AD bit of the resolver counts for (RFC 7672 section 2.1.3)."""
+
+    BELIEVED = enum.auto()
+    """An answer that has it is secure."""
+    UNPROVEN = enum.auto()
+    """Nothing is secure, since nothing has shown yet that the resolver validates."""
+    IGNORED = enum.auto()
+    """Nothing is secure: the resolver does not validate, or its answers can be forged."""
 
 
 class _LookupError(Exception):
     """A lookup had no answer; the text says why.
 
     It never leaves this module: the catcher makes it an outcome ERROR.
+
+    Args:
+        text: the sentence.
+        servfail: each server said SERVFAIL.
     """
+
+    def __init__(self, text: str, *, servfail: bool = False) -> None:
+        super().__init__(text)
+        self.servfail = servfail
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +135,7 @@ class _Answer:
     """One reply: where its CNAME chain ends and what stands there."""
 
     nxdomain: bool
-    secure: bool
+    ad: bool
     canonical: dns.name.Name
     aliases: int
     rdatas: tuple[dns.rdata.Rdata, ...]
@@ -128,6 +154,9 @@ class Resolver:
         clock: the time, seconds since the epoch.
         limiter: says when a lookup may begin; one costs a socket and 0.3 ms of CPU for
             each query.
+        budgets: how many lookups a zone may cause; None for any number.
+        checking_disabled: set CD in each query (RFC 4035 section 3.2.2): the resolver gives
+            out what it has, whether it validates or not.
     """
 
     def __init__(
@@ -138,8 +167,11 @@ class Resolver:
         clock: Callable[[], float] = time.time,
         *,
         limiter: Limiter = FREE,
+        budgets: Budgets | None = None,
+        checking_disabled: bool = False,
     ) -> None:
-        self._stub = _stub(nameservers, timeout)
+        self._budgets = budgets
+        self._stub = _stub(nameservers, timeout, checking_disabled=checking_disabled)
         self._timeout = timeout
         self._clock = clock
         self._limiter = limiter
@@ -151,8 +183,10 @@ class Resolver:
         servers = cast(list[dns.nameserver.Do53Nameserver], self._stub.nameservers)
         self.nameservers = tuple(Nameserver(s.address, s.port) for s in servers)
         self._of_system = not nameservers
-        self.trusted: bool = bool(nameservers) or all(s.is_loopback for s in self.nameservers)
-        """Whether the AD bit of these servers is believed (RFC 7672 section 2.1.3, R20)."""
+        self.path_trusted = bool(nameservers) or all(s.is_loopback for s in self.nameservers)
+        """Whether no one else can write to the path (RFC 7672 section 2.1.3)."""
+        self._trust = AdTrust.BELIEVED if self.path_trusted else AdTrust.IGNORED
+        self._relied_on_since = object()
         self.tested = asyncio.Event()
         """Lookups wait for it: a self-test clears it until the resolver has been tested."""
         self.tested.set()
@@ -161,19 +195,45 @@ class Resolver:
         """Say whether ``/etc/resolv.conf``, if it is used, still names the same servers."""
         return not self._of_system or self.nameservers == tuple(_system_nameservers())
 
+    @property
+    def trust(self) -> AdTrust:
+        """What the AD bit counts for (RFC 7672 section 2.1.3, R20).
+
+        The path to the servers decides, until :meth:`rely_on` says more.
+        """
+        return self._trust
+
+    def rely_on(self, nameservers: Sequence[Nameserver], trust: AdTrust) -> None:
+        """Ask only these servers from now on, some of :attr:`nameservers`, and trust them so far.
+
+        Answers that are under way are secure neither way: another server may have sent them.
+        """
+        self._stub.nameservers = [dns.nameserver.Do53Nameserver(*server) for server in nameservers]
+        self._trust = trust
+        self._relied_on_since = object()
+
+    def with_checking_disabled(self) -> Resolver:
+        """Make a resolver that asks the same servers with CD."""
+        servers, families = self.nameservers, ("ipv4", "ipv6")
+        return Resolver(servers, self._timeout, families, self._clock, checking_disabled=True)
+
     async def root(self) -> Lookup:
         """Look up the name servers of the root zone, which is signed.
 
         Postfix probes the same (dnssec_probe = ns:.).
         """
+        since = self._relied_on_since
         try:
             answer = await self._in_turn(".", lambda: self._ask(dns.name.root, dns.rdatatype.NS))
         except _LookupError as error:
-            return Lookup(DnsOutcome.ERROR, False, "", error=f"NS .: {error}")
+            return Lookup(
+                DnsOutcome.ERROR, False, "", error=f"NS .: {error}", servfail=error.servfail
+            )
+        secure = answer.ad and self._is_believed(since)
         if answer.nxdomain:
-            return Lookup(DnsOutcome.NXDOMAIN, answer.secure, "", ttl=answer.ttl)
+            return Lookup(DnsOutcome.NXDOMAIN, secure, "", ttl=answer.ttl)
         outcome = DnsOutcome.FOUND if answer.rdatas else DnsOutcome.NODATA
-        return Lookup(outcome, answer.secure, "", answer.rdatas, answer.ttl)
+        return Lookup(outcome, secure, "", answer.rdatas, answer.ttl)
 
     async def lookup(self, name: str, rdtype: dns.rdatatype.RdataType) -> Lookup:
         """Look *name* up as an absolute name, without a search list; follow aliases.
@@ -184,12 +244,16 @@ class Resolver:
             error = f"not a domain name: {printable(name)}"
             return Lookup(DnsOutcome.NXDOMAIN, False, name, ttl=MAX_TTL, error=error)
         await self.tested.wait()
+        if self._budgets is not None and (spent := self._budgets.lookup(name)):
+            return Lookup(DnsOutcome.ERROR, False, name.lower(), error=spent, unasked=True)
         absolute = dns.name.from_text(name + ".")
         try:
             return await self._in_turn(zone_of(name), lambda: self._chase(absolute, rdtype))
         except _LookupError as error:
             text = printable(f"{dns.rdatatype.to_text(rdtype)} {name}: {error}")
-            return Lookup(DnsOutcome.ERROR, False, name.lower(), error=text)
+            return Lookup(
+                DnsOutcome.ERROR, False, name.lower(), error=text, servfail=error.servfail
+            )
 
     async def mx(self, domain: str) -> MxEvidence:
         """Look up the mail exchangers of *domain* (RFC 5321 section 5.1).
@@ -206,6 +270,8 @@ class Resolver:
             error=found.error,
             expires=self._expires(found.ttl),
             partial=found.partial,
+            unasked=found.unasked,
+            unproven=found.unproven,
         )
         if found.outcome is not DnsOutcome.FOUND:
             return evidence
@@ -243,10 +309,13 @@ class Resolver:
         lookups = await asyncio.gather(*(self.lookup(host, t) for t in self._address_types))
         found = [one for one in lookups if one.outcome is DnsOutcome.FOUND]
         failed = [one for one in lookups if one.outcome is DnsOutcome.ERROR]
-        error = "; ".join(one.error for one in lookups if one.error)
+        error = "; ".join(dict.fromkeys(one.error for one in lookups if one.error))
+        unasked = any(one.unasked for one in lookups)
         if not found:
             if failed:
-                return AddressLookup(DnsOutcome.ERROR, error=error, expires=self._clock())
+                return AddressLookup(
+                    DnsOutcome.ERROR, error=error, expires=self._clock(), unasked=unasked
+                )
             nxdomain = all(one.outcome is DnsOutcome.NXDOMAIN for one in lookups)
             return AddressLookup(
                 outcome=DnsOutcome.NXDOMAIN if lookups and nxdomain else DnsOutcome.NODATA,
@@ -254,6 +323,7 @@ class Resolver:
                 canonical=lookups[0].canonical if lookups else host,
                 error=error,
                 expires=self._expires(min((one.ttl for one in lookups), default=MAX_TTL)),
+                unproven=any(one.unproven for one in lookups),
             )
         # A broken denial of one family must not void the signed addresses of the other (R28).
         best = next((one for one in found if one.secure), found[0])
@@ -272,6 +342,8 @@ class Resolver:
             error=error,
             expires=self._expires(min(ttl, PARTIAL_TTL) if failed else ttl),
             partial=len(addresses) > MAX_RECORDS or any(one.partial for one in found),
+            unasked=unasked,
+            unproven=any(one.unproven for one in found),
         )
         if result.secure or result.canonical == host.lower():
             return result
@@ -286,9 +358,16 @@ class Resolver:
         alias = await self.lookup(host, dns.rdatatype.CNAME)
         if alias.outcome is not DnsOutcome.FOUND:
             error = alias.error or f"CNAME {host}: no longer an alias"
-            return replace(result, alias_error=True, error=error, expires=self._clock())
+            return replace(
+                result,
+                alias_error=True,
+                error=error,
+                expires=self._clock(),
+                unasked=result.unasked or alias.unasked,
+            )
         expires = min(result.expires, self._expires(alias.ttl))
-        return replace(result, alias_secure=alias.secure, expires=expires)
+        unproven = result.unproven or alias.unproven
+        return replace(result, alias_secure=alias.secure, expires=expires, unproven=unproven)
 
     def _literal(self, address: str) -> AddressLookup:
         family = dns.rdatatype.AAAA if ":" in address else dns.rdatatype.A
@@ -321,13 +400,14 @@ class Resolver:
         RFC 7672 section 2.1.3: once a link is insecure, all that follows is. A completed
         negative is NODATA or NXDOMAIN, secure or not (RFC 7672 section 2.1.1, R22).
         """
-        secure = True
+        since = self._relied_on_since
+        ad = True
         ttl = MAX_TTL
         followed = 0
         seen = {name}
         while True:
             answer = await self._ask(name, rdtype)
-            secure = secure and answer.secure
+            ad = ad and answer.ad
             ttl = min(ttl, answer.ttl)
             followed += answer.aliases
             ended = answer.nxdomain or answer.rdatas or answer.aliases == 0
@@ -340,13 +420,21 @@ class Resolver:
         canonical = name_text(answer.canonical)
         if not valid_hostname(canonical):
             raise _LookupError(f"the alias is not a host name: {printable(canonical)}")
+        secure = ad and self._is_believed(since)
+        unproven = ad and not secure and self._trust is not AdTrust.IGNORED
         if answer.nxdomain:
-            return Lookup(DnsOutcome.NXDOMAIN, secure, canonical, ttl=ttl)
+            return Lookup(DnsOutcome.NXDOMAIN, secure, canonical, ttl=ttl, unproven=unproven)
         if not answer.rdatas:
-            return Lookup(DnsOutcome.NODATA, secure, canonical, ttl=ttl)
+            return Lookup(DnsOutcome.NODATA, secure, canonical, ttl=ttl, unproven=unproven)
         return Lookup(
-            DnsOutcome.FOUND, secure, canonical, answer.rdatas, ttl, partial=answer.partial
+            *(DnsOutcome.FOUND, secure, canonical, answer.rdatas, ttl),
+            partial=answer.partial,
+            unproven=unproven,
         )
+
+    def _is_believed(self, since: object) -> bool:
+        """Say whether the AD bit of an answer counts that was under way *since* then."""
+        return self._trust is AdTrust.BELIEVED and since is self._relied_on_since
 
     async def _ask(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> _Answer:
         """Send one query to the servers; raise _LookupError unless one of them answers it.
@@ -361,7 +449,7 @@ class Resolver:
         except dns.resolver.NXDOMAIN as negative:
             response = cast(Any, negative).response(name)
         except dns.resolver.NoNameservers as error:
-            raise _LookupError(_servers_said(error)) from error
+            raise _LookupError(_servers_said(error), servfail=_all_failed(error)) from error
         except dns.exception.Timeout as error:
             raise _LookupError("timed out") from error
         except (dns.exception.DNSException, OSError, ValueError) as error:
@@ -380,18 +468,13 @@ class Resolver:
             ttl = min(alias.ttl for alias in chain.cnames)
         return _Answer(
             nxdomain=nxdomain,
-            secure=self.trusted and bool(response.flags & dns.flags.AD),
+            ad=bool(response.flags & dns.flags.AD),
             canonical=chain.canonical_name,
             aliases=len(chain.cnames),
             rdatas=rdatas[:kept],
             ttl=min(max(ttl, 0), MAX_TTL),
             partial=len(rdatas) > kept,
         )
-
-
-def zone_of(name: str) -> str:
-    """Give the zone of a name as far as it can be told without a lookup."""
-    return ".".join(name.lower().rstrip(".").split(".")[-ZONE_LABELS:])
 
 
 def name_text(name: dns.name.Name) -> str:
@@ -418,14 +501,24 @@ def _servers_said(error: dns.resolver.NoNameservers) -> str:
     return "; ".join(dict.fromkeys(said)) or "no server answered"
 
 
-def _stub(nameservers: Sequence[Nameserver], timeout: float) -> dns.asyncresolver.Resolver:
+def _all_failed(error: dns.resolver.NoNameservers) -> bool:
+    """Say whether each server sent a reply, and each reply was SERVFAIL."""
+    replies = [response for *_, response in error.kwargs["errors"]]
+    return bool(replies) and all(
+        reply is not None and reply.rcode() == dns.rcode.SERVFAIL for reply in replies
+    )
+
+
+def _stub(
+    nameservers: Sequence[Nameserver], timeout: float, *, checking_disabled: bool
+) -> dns.asyncresolver.Resolver:
     """Set up dnspython: EDNS0 with DO, AD wanted, no search list, no cache of its own."""
     stub = dns.asyncresolver.Resolver(configure=False)
     servers = nameservers or _system_nameservers()
     stub.nameservers = [dns.nameserver.Do53Nameserver(*server) for server in servers]
     stub.search = []
     stub.domain = dns.name.root
-    stub.flags = dns.flags.RD | dns.flags.AD
+    stub.flags = dns.flags.RD | dns.flags.AD | (dns.flags.CD if checking_disabled else 0)
     stub.use_edns(0, dns.flags.DO, UDP_PAYLOAD)
     stub.lifetime = timeout
     stub.timeout = min(ATTEMPT_TIMEOUT, timeout)

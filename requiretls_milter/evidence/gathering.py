@@ -24,6 +24,7 @@ from requiretls_milter.model import (
     DomainEvidence,
     HopKind,
     HostEvidence,
+    MailProtocol,
     MtaProfile,
     MtaStsEvidence,
     MxEvidence,
@@ -54,7 +55,7 @@ a name server that is silent does not hold up the others. Most lookups take less
 LATE = "not known in time"
 """Why evidence is missing that takes too long to find."""
 
-_UNSEEN = (AddressLookup(DnsOutcome.FOUND, error=LATE, partial=True), TlsaEvidence())
+_NOT_YET = (AddressLookup(DnsOutcome.ERROR, error=LATE, unasked=True), TlsaEvidence())
 """The lookups of a host that have not ended: it may have any servers."""
 
 ANY_AGE = float("-inf")
@@ -87,9 +88,15 @@ class EvidenceSource(Protocol):
         ...
 
     async def probe(
-        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+        self,
+        address: str,
+        port: int,
+        server_name: str,
+        protocol: MailProtocol = MailProtocol.SMTP,
+        *,
+        since: float = ANY_AGE,
     ) -> ProbeEvidence:
-        """Hold an SMTP session with an address; *server_name* is the SNI, "" for none."""
+        """Hold a session with an address; *server_name* is the SNI, "" for none."""
         ...
 
 
@@ -144,7 +151,8 @@ class Gathering:
     ) -> None:
         self._nexthop = nexthop
         self._source = source
-        self._port = config.probe.port if nexthop.port == SMTP_PORT else nexthop.port
+        usual = nexthop.port == SMTP_PORT and nexthop.protocol is MailProtocol.SMTP
+        self._port = config.probe.port if usual else nexthop.port
         self._profiles = profiles_of(config)
         self._now = now
         self._with_probes = probes
@@ -178,22 +186,17 @@ class Gathering:
         finally:
             self.is_running = False
 
-    @property
-    def knows_policy(self) -> bool:
-        """Whether it is known which MTA-STS policy is in force."""
-        return self._policy is not None
-
     def known(self) -> DomainEvidence | None:
         """Give what is known now; None if that is not even the MX records.
 
-        What is not known counts as a server of which nothing is known, or as a policy that could
-        not be had: never as "there is none".
+        What is not known counts as not asked for, never as "there is none": the forecast is
+        unknown wherever it might matter.
         """
         if self._mx is None:
             return None
-        policy = self._policy or MtaStsEvidence(error=LATE, expires=self._now)
+        policy = self._policy or MtaStsEvidence(error=LATE, expires=self._now, unasked=True)
         hosts = tuple(
-            HostEvidence(host, preference, *self._looked_up.get(host, _UNSEEN))
+            HostEvidence(host, preference, *self._looked_up.get(host, _NOT_YET))
             for preference, host in _host_names(self._nexthop, self._mx)
         )
         wanted = _addresses_to_probe(self._nexthop, self._mx, hosts, self._profiles)
@@ -266,7 +269,9 @@ class Gathering:
 
     async def _probe(self, address: str, server_name: str) -> None:
         async with self._question():
-            found = await self._source.probe(address, self._port, server_name, since=self._since)
+            found = await self._source.probe(
+                address, self._port, server_name, self._nexthop.protocol, since=self._since
+            )
             self._probed[address, server_name] = found
 
     @contextlib.asynccontextmanager

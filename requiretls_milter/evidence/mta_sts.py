@@ -20,9 +20,11 @@ from typing import Any, cast
 import aiohttp
 import aiohttp.abc
 import dns.rdatatype
+from aiohttp import AddrInfoType
 
 from requiretls_milter.errors import RequiretlsMilterError
-from requiretls_milter.evidence.addresses import AddressPolicy, network_of
+from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.evidence.budgets import Budgets, host_and_network
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.turns import FREE, Claim, Limiter
 from requiretls_milter.model import DnsOutcome, MtaStsEvidence, MtaStsMode, MtaStsPolicy
@@ -82,11 +84,13 @@ class StsRecord:
         id: the policy's id; empty if the domain has no valid record.
         error: why the record could not be looked up.
         expires: when the answer ends, seconds since the epoch.
+        unasked: it was not looked up, since the budget of the zone is spent.
     """
 
     id: str = ""
     error: str = ""
     expires: float = 0.0
+    unasked: bool = False
 
 
 def read_record(texts: Iterable[bytes]) -> str:
@@ -223,41 +227,67 @@ class _PolicyHost(aiohttp.abc.AbstractResolver):
         """Nothing is held open."""
 
 
+class _Calls:
+    """The connections of one fetch: aiohttp tries the addresses of the host one after the other.
+
+    Args:
+        budgets: how many connections an address may get; None for any number.
+        domain: the policy domain.
+    """
+
+    def __init__(self, budgets: Budgets | None, domain: str) -> None:
+        self._budgets = budgets
+        self._domain = domain
+        self.made = 0
+        self.refused = ""
+        """Why a connection was not made; "" if none was refused."""
+
+    def socket(self, info: AddrInfoType) -> socket.socket:
+        """Make the socket for one address; raise OSError if it is not to be called now."""
+        family, kind, protocol, _, address = info
+        if self._budgets and (spent := self._budgets.connection(str(address[0]), self._domain)):
+            self.refused = spent
+            raise OSError(errno.EAGAIN, spent)
+        self.made += 1
+        return socket.socket(family, kind, protocol)
+
+
 class MtaStsFetcher:
     """Finds the policies of domains.
 
     Args:
         resolver: looks up TXT records and policy hosts.
         policy: which addresses may be contacted.
-        ca_file: PEM file of the authorities that policy hosts are verified by; "" for
-            the system's store.
+        authorities: certificates (DER) of the authorities that policy hosts are verified by.
         port: the port of policy hosts.
         timeout: seconds for one fetch (section 3.3 suggests a minute at most). Before it
             the host's name is looked up, within the resolver's own limit.
         limiter: says when a fetch may begin.
         clock: the time, seconds since the epoch.
         counters: where it is counted that a fetch takes too long.
+        budgets: how many connections an address may get; None for any number.
 
     Raises:
-        OSError: *ca_file* cannot be read.
-        ssl.SSLError: it holds no certificates.
+        ssl.SSLError: one of *authorities* is no certificate.
     """
 
     def __init__(
         self,
         resolver: Resolver,
         policy: AddressPolicy,
-        ca_file: str = "",
+        authorities: Sequence[bytes],
         *,
         port: int = HTTPS_PORT,
         timeout: float = 30.0,
         limiter: Limiter = FREE,
         clock: Callable[[], float] = time.time,
         counters: Counters | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
+        self._budgets = budgets
         self._resolver = resolver
         self._policy = policy
-        self._tls = _tls_context(ca_file)
+        self._tls = _tls_context(authorities)
         self._port = port
         self._timeout = timeout
         self._clock = clock
@@ -273,7 +303,7 @@ class MtaStsFetcher:
         found = await self._resolver.lookup(f"_mta-sts.{domain}", dns.rdatatype.TXT)
         expires = self._clock() + found.ttl
         if found.outcome is DnsOutcome.ERROR:
-            return StsRecord(error=found.error, expires=expires)
+            return StsRecord(error=found.error, expires=expires, unasked=found.unasked)
         try:
             policy_id = read_record(
                 b"".join(rdata.strings) for rdata in cast(Iterable[Any], found.rdatas)
@@ -291,15 +321,21 @@ class MtaStsFetcher:
         """
         record = await self.record(domain)
         if not record.id:
-            return MtaStsEvidence(error=record.error, expires=record.expires)
+            return MtaStsEvidence(
+                error=record.error, expires=record.expires, unasked=record.unasked
+            )
+        calls = _Calls(self._budgets, domain)
         try:
             # Looked up first: a name server that is silent must not hold the place of a fetch.
             addresses = await self._addresses(f"mta-sts.{domain}")
+            _, network = host_and_network(addresses[0])
             body = await self._limiter.run(
-                Claim(network_of(addresses[0])), lambda: self._fetch(domain, addresses)
+                Claim(network), lambda: self._fetch(domain, addresses, calls)
             )
             policy = read_policy(body, record.id)
         except (PolicyError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            if calls.refused and not calls.made:
+                return MtaStsEvidence(error=calls.refused, expires=self._clock(), unasked=True)
             return self._failed(domain, error)
         now = self._clock()
         return MtaStsEvidence(policy, fetched_at=now, expires=now + policy.max_age)
@@ -326,11 +362,15 @@ class MtaStsFetcher:
             )
         return allowed
 
-    async def _fetch(self, domain: str, addresses: Sequence[str]) -> bytes:
+    async def _fetch(self, domain: str, addresses: Sequence[str], calls: _Calls) -> bytes:
         """Fetch the policy by https: no redirect, cache, cookie or proxy (section 3.3, R50)."""
         port = "" if self._port == HTTPS_PORT else f":{self._port}"
         connector = aiohttp.TCPConnector(
-            resolver=_PolicyHost(addresses), ssl=self._tls, use_dns_cache=False, force_close=True
+            resolver=_PolicyHost(addresses),
+            ssl=self._tls,
+            use_dns_cache=False,
+            force_close=True,
+            socket_factory=calls.socket,
         )
         async with (
             aiohttp.ClientSession(
@@ -427,16 +467,17 @@ def _why(error: Exception) -> str:
     return error_text(error)
 
 
-def _tls_context(ca_file: str) -> ssl.SSLContext:
+def _tls_context(authorities: Sequence[bytes]) -> ssl.SSLContext:
     """Set up the check of the policy host (sections 3.3 and 7.2, R51).
 
-    It demands a trusted chain, TLS 1.2 or later, and the name as a DNS-ID. OpenSSL checks
-    the name, with wildcards for the whole left-most label alone (Python's default). The
-    strict flag that Python 3.13 adds is taken off: whether a certificate is good must not
-    depend on the version of Python.
+    It demands a chain to one of *authorities*, TLS 1.2 or later, and the name as a DNS-ID.
+    OpenSSL checks the name, with wildcards for the whole left-most label alone (Python's
+    default). ssl.create_default_context() would add what differs between versions of Python:
+    whether a certificate is good must not depend on that.
     """
-    context = ssl.create_default_context(cafile=ca_file or None)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_STRICT
     context.hostname_checks_common_name = False
+    if authorities:
+        context.load_verify_locations(cadata=b"".join(authorities))
     return context

@@ -37,6 +37,7 @@ before all others of the group, and could not be the last one recorded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -80,6 +81,8 @@ class DeliveryAttempt:
         ends: no further server is tried.
         verified: the MTA itself made sure that the server is the MX host.
         requiretls_sent: the MAIL command carries the parameter REQUIRETLS.
+        until: when a certificate on which this rests begins or ceases to be valid, seconds
+            since the epoch; infinity if it rests on none.
     """
 
     server: MailServer | None
@@ -90,6 +93,7 @@ class DeliveryAttempt:
     ends: bool = False
     verified: bool = False
     requiretls_sent: bool = False
+    until: float = math.inf
 
     @property
     def delivered(self) -> bool:
@@ -292,7 +296,8 @@ def session_failure(server: MailServer, stages: frozenset[ProbeStage]) -> Delive
         return None
     match probe.stage:
         case ProbeStage.NOT_PROBED:
-            return unknown(server, f"{server.name} has not been probed")
+            why = f": {probe.error}" if probe.error else ""
+            return unknown(server, f"{server.name} has not been probed{why}")
         case ProbeStage.CONNECT if probe.failure is ProbeFailure.FORBIDDEN:
             return unknown(server, f"{server.name} may not be probed: probe.allow_networks")
         case ProbeStage.CONNECT:

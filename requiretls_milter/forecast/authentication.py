@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from requiretls_milter.forecast import dane, pkix
+from requiretls_milter.forecast.certificate import Check
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.reach import MailServer, has_mx_records
 from requiretls_milter.forecast.servers import secure_tlsa
@@ -14,10 +16,19 @@ from requiretls_milter.model import DomainEvidence, HostEvidence, Reading
 
 @dataclass(frozen=True, slots=True)
 class Authentication:
-    """By what the presented certificate was verified, or why it was not (``mismatch``)."""
+    """By what the presented certificate was verified, or why it was not (``mismatch``).
+
+    ``until`` as in :class:`~requiretls_milter.forecast.certificate.Check`.
+    """
 
     verified_by: Literal["dane", "pkix"] | None
     mismatch: str | None = None
+    until: float = math.inf
+
+    @classmethod
+    def by(cls, means: Literal["dane", "pkix"], check: Check) -> Authentication:
+        """Say what a *check* by these means comes to."""
+        return cls(means if check.mismatch is None else None, check.mismatch, check.until)
 
 
 def dane_references(host: HostEvidence, evidence: DomainEvidence) -> tuple[str, ...]:
@@ -56,9 +67,9 @@ def authenticate(
     records = secure_tlsa(server.host)
     usable = dane.usable(records)
     if usable:  # R32: no fallback to PKIX
-        mismatch = dane.mismatch(chain, usable, dane_references(server.host, evidence), now)
-        return Authentication("dane") if mismatch is None else Authentication(None, mismatch)
+        references = dane_references(server.host, evidence)
+        return Authentication.by("dane", dane.check(chain, usable, references, now))
     if records and not reading.pkix_beside_unusable_tlsa:  # R33
         return Authentication(None, "no TLSA record is usable")
-    mismatch = pkix.mismatch(chain, (server.host.host,), trust, now)  # R56: the MX host's name
-    return Authentication("pkix") if mismatch is None else Authentication(None, mismatch)
+    # R56: the MX host's name
+    return Authentication.by("pkix", pkix.check(chain, (server.host.host,), trust, now))

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from OpenSSL import crypto
 
 from requiretls_milter.forecast import certificate, path
+from requiretls_milter.forecast.certificate import Check
 from requiretls_milter.forecast.der import (
     MalformedCertificateError,
     is_one_value,
@@ -176,13 +177,13 @@ def _valid_and_short(candidate: CertificatePath) -> tuple[bool, int]:
     return candidate.flaw is not None, candidate.length
 
 
-def mismatch(
+def check(
     chain: tuple[bytes, ...],
     records: tuple[TlsaRecord, ...],
     references: tuple[str, ...],
     now: float,
-) -> str | None:
-    """Say why *chain* does not match the TLSA *records*; None if it matches.
+) -> Check:
+    """Say whether *chain* matches the TLSA *records*.
 
     Args:
         chain: DER certificates as presented, leaf first.
@@ -191,12 +192,16 @@ def mismatch(
         now: the time of the check, seconds since the epoch.
     """
     if not chain:
-        return "no certificate presented"
+        return Check("no certificate presented")
     found = match(path.without_superseded_issuers(chain, now), records)
     if found.end_entity:
         # RFC 7672 section 3.1.1: neither name nor dates nor chain (R37). OpenSSL's key check stays.
-        return certificate.WEAK_KEY if certificate.has_weak_key(chain[0]) else None
+        weak = certificate.has_weak_key(chain[0], certificate.MTA_SECURITY)
+        return Check(certificate.WEAK_KEY if weak else None)
+    until = certificate.next_validity_change(chain, now)
     if found.anchored is None:
-        return "no TLSA record matches the certificate"
-    # Section 3.1.2: dates and name both count (R38).
-    return found.anchored.flaw_at(now) or certificate.name_mismatch(chain[0], references)
+        return Check("no TLSA record matches the certificate", until)
+    # Section 3.1.2: dates and name both count (R38). The anchor may be in the record alone.
+    until = min(until, found.anchored.next_change(now))
+    flaw = found.anchored.flaw_at(now)
+    return Check(flaw or certificate.name_mismatch(chain[0], references), until)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+import hashlib
+from collections.abc import Iterable
 
 from OpenSSL import crypto
 
 from requiretls_milter.forecast import path
-from requiretls_milter.forecast.certificate import name_mismatch, parse
+from requiretls_milter.forecast.certificate import (
+    Check,
+    load,
+    name_mismatch,
+    next_validity_change,
+    parse,
+)
 from requiretls_milter.forecast.memo import cached_if_small
 from requiretls_milter.forecast.path import CertificatePath
 
@@ -24,22 +31,18 @@ class TrustStore:
     same path. Use it from one thread at a time.
     """
 
-    def __init__(
-        self,
-        store: crypto.X509Store,
-        open_again: Callable[[], tuple[crypto.X509Store, object]],
-        owner: object = None,
-    ) -> None:
-        """Take the same authorities twice: once, and as often as dates have to be checked.
+    def __init__(self, authorities: Iterable[bytes]) -> None:
+        """Trust *authorities* (DER), in any order.
 
-        Args:
-            store: will no longer check dates.
-            open_again: opens a further store of the same authorities, which checks dates, and
-                an object without which OpenSSL would free it.
-            owner: the object without which OpenSSL would free *store*; kept alive.
+        Raises:
+            OpenSSL.crypto.Error: one of them cannot be read.
         """
-        self._owner = owner
-        self._open_again = open_again
+        self.authorities = tuple(dict.fromkeys(authorities))
+        """Their certificates, DER."""
+        self.digest = _digest(self.authorities)
+        """What they are, whatever the file is called in which they stand."""
+        self._certificates = [load(der) for der in self.authorities]
+        store = self._open()
         path.ignore_dates(store)
 
         @cached_if_small(CACHED_PATHS)
@@ -49,6 +52,13 @@ class TrustStore:
         self.path = undated_path
         """Find the path from a chain (DER, leaf first) to a trusted authority."""
 
+    def _open(self) -> crypto.X509Store:
+        """Open a store of the authorities, which checks dates."""
+        store = crypto.X509Store()
+        for certificate in self._certificates:
+            store.add_cert(certificate)
+        return store
+
     def path_at(self, chain: tuple[bytes, ...], now: float) -> CertificatePath:
         """Find a path that holds at *now*, even if :attr:`path` found another one.
 
@@ -57,15 +67,25 @@ class TrustStore:
         """
         # OpenSSL keeps the first time that a store is given: X509_STORE_set1_param(3) does not
         # overwrite it. So each time needs a store of its own.
-        store, _owner = self._open_again()
+        store = self._open()
         store.set_time(datetime.datetime.fromtimestamp(now, datetime.UTC))
         return path.build_path(chain, store)
 
+    def next_validity_change(self, now: float) -> float:
+        """Say when the next authority begins or ceases to be valid; infinity for never."""
+        return next_validity_change(self.authorities, now)
 
-def mismatch(
+
+def _digest(authorities: Iterable[bytes]) -> str:
+    """The digest of a set of certificates."""
+    digests = sorted(hashlib.sha256(der).digest() for der in authorities)
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def check(
     chain: tuple[bytes, ...], references: tuple[str, ...], trust: TrustStore, now: float
-) -> str | None:
-    """Say why *chain* does not prove one of *references*; None if it does.
+) -> Check:
+    """Say whether *chain* proves one of *references*.
 
     The path comes before the name, as Postfix tells "trusted" from "matching".
 
@@ -77,12 +97,15 @@ def mismatch(
         now: the time of the check, seconds since the epoch.
     """
     if not chain:
-        return "no certificate presented"
-    undated = trust.path(chain)
-    flaw = undated.flaw_at(now)
-    if flaw is not None and undated.flaw is None:
+        return Check("no certificate presented")
+    found = trust.path(chain)
+    if found.flaw is None and found.flaw_at(now) is not None:
         leaf = parse(chain[0])
         if leaf.not_before <= now <= leaf.not_after:
             # An issuer is out of date, but another of its certificates may not be.
-            flaw = trust.path_at(chain, now).flaw_at(now)
-    return flaw or name_mismatch(chain[0], references)
+            found = trust.path_at(chain, now)
+    flaw = found.flaw_at(now)
+    if flaw is None:
+        # The path has the authority too, which the server need not send.
+        return Check(name_mismatch(chain[0], references), found.next_change(now))
+    return Check(flaw, min(next_validity_change(chain, now), trust.next_validity_change(now)))

@@ -27,6 +27,7 @@ from requiretls_milter.forecast.attempt import (
     unknown,
 )
 from requiretls_milter.forecast.authentication import dane_references, postfix_dane_references
+from requiretls_milter.forecast.certificate import Check
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.reach import MailServer, has_mx_records, is_order_fixed
 from requiretls_milter.forecast.servers import (
@@ -125,16 +126,27 @@ def deliver(delivery: Delivery, servers: Servers) -> tuple[DeliveryAttempt, ...]
     before: tuple[DeliveryAttempt | None, ...] = (None,)
     if failure is not None:
         before = _without_server(failure)
+    made: list[DeliveryAttempt] = []
+
+    def try_at(server: MailServer) -> DeliveryAttempt:
+        made.append(attempt(server, delivery))
+        return made[-1]
+
     limit = delivery.profile.mx_address_limit
+    results: tuple[DeliveryAttempt, ...]
     if is_order_fixed(servers, limit):
-        return tuple(
-            result_in_order((attempt(server, delivery) for (server,) in servers), recorded)
+        results = tuple(
+            result_in_order((try_at(server) for (server,) in servers), recorded)
             for recorded in before
         )
-    attempts = tuple(tuple(attempt(server, delivery) for server in group) for group in servers)
-    return tuple(
-        result for recorded in before for result in possible_results(attempts, limit, recorded)
-    )
+    else:
+        attempts = tuple(tuple(map(try_at, group)) for group in servers)
+        results = tuple(
+            result for recorded in before for result in possible_results(attempts, limit, recorded)
+        )
+    # Each of them holds only as long as no attempt at all ends differently.
+    until = min(one.until for one in made)
+    return tuple(replace(result, until=until) for result in results)
 
 
 def _without_server(failure: NoServer) -> tuple[DeliveryAttempt, ...]:
@@ -405,14 +417,27 @@ def _inside_tls(
 ) -> DeliveryAttempt:
     """Judge the certificate, then the EHLO reply inside TLS (RFC 8689 section 4.2.1)."""
     level = _session_level(plan)
-    mismatch = _mismatch(server, plan, level, delivery)
-    if mismatch is not None and server.probe.chain_cut:
-        return unknown(server, sentences.chain_cut(server, mismatch))
-    if mismatch is not None:
-        return _certificate_failure(server, plan.level, level, policy, mismatch)
+    check = _check(server, plan, level, delivery)
+    if check.mismatch is None:
+        result = _after_handshake(server, plan.level, level, policy, delivery)
+    elif server.probe.chain_cut:
+        result = unknown(server, sentences.chain_cut(server, check.mismatch))
+    else:
+        result = _certificate_failure(server, plan.level, level, policy, check.mismatch)
+    return replace(result, until=min(result.until, check.until))
+
+
+def _after_handshake(
+    server: MailServer,
+    planned: TlsLevel,
+    level: TlsLevel,
+    policy: RequiretlsPolicy,
+    delivery: Delivery,
+) -> DeliveryAttempt:
+    """Judge the EHLO reply inside TLS, once the certificate is as *level* wants it."""
     matched = profiles.must_match(level)
     offered = server.probe.requiretls is True
-    decided = _decided(plan.level, level)
+    decided = _decided(planned, level)
     broken = session_failure(server, AT_SECOND_EHLO)
     if broken is not None:
         return replace(broken, tls=_token(decided, policy, "requiretls?"))
@@ -428,6 +453,7 @@ def _inside_tls(
         feature = "requiretls:none"
     else:
         feature = "requiretls" if matched else "requiretls:nocertmatch"
+    host_check = _check_host(server, level, delivery)
     return DeliveryAttempt(
         server,
         status.SUCCESS,
@@ -436,8 +462,9 @@ def _inside_tls(
         + (f"TLS verified at level {level}" if matched else f"unverified TLS (level {level})"),
         tls=_token(decided, policy, feature),
         ends=True,
-        verified=matched and _names_the_host(server, level, delivery),
+        verified=matched and host_check.mismatch is None,
         requiretls_sent=offered and profiles.takes_part(policy),
+        until=host_check.until,
     )
 
 
@@ -457,23 +484,23 @@ def _session_level(plan: Plan) -> TlsLevel:
     return plan.level
 
 
-def _mismatch(server: MailServer, plan: Plan, level: TlsLevel, delivery: Delivery) -> str | None:
-    """Say why the certificate does not match at *level*; None if it matches, or need not match.
+def _check(server: MailServer, plan: Plan, level: TlsLevel, delivery: Delivery) -> Check:
+    """Say whether the certificate matches at *level*, or need not match.
 
     At level dane-only a certificate never matches without a usable record.
     """
     chain = server.probe.chain
     if not profiles.must_match(level):
-        return None
+        return Check()
     if profiles.must_pkix(level):
-        return pkix.mismatch(chain, plan.references, delivery.trust, delivery.now)
+        return pkix.check(chain, plan.references, delivery.trust, delivery.now)
     records = dane.usable(plan.records)
     if not records:
-        return "no TLSA record is usable"
-    return dane.mismatch(chain, records, plan.references, delivery.now)
+        return Check("no TLSA record is usable")
+    return dane.check(chain, records, plan.references, delivery.now)
 
 
-def _names_the_host(server: MailServer, level: TlsLevel, delivery: Delivery) -> bool:
+def _check_host(server: MailServer, level: TlsLevel, delivery: Delivery) -> Check:
     """Say whether the certificate names the MX host itself, not only a pattern or the domain.
 
     RFC 8689 section 4.2.1 step 4 and RFC 8461 section 4.2 demand it (R56). With DANE the
@@ -483,12 +510,12 @@ def _names_the_host(server: MailServer, level: TlsLevel, delivery: Delivery) -> 
     """
     chain, host = server.probe.chain, server.host
     if profiles.must_pkix(level):
-        return pkix.mismatch(chain, (host.host,), delivery.trust, delivery.now) is None
+        return pkix.check(chain, (host.host,), delivery.trust, delivery.now)
     if level is TlsLevel.HALF_DANE:
         records = dane.usable(secure_tlsa(host))
         references = dane_references(host, delivery.evidence)
-        return dane.mismatch(chain, records, references, delivery.now) is None
-    return True
+        return dane.check(chain, records, references, delivery.now)
+    return Check()
 
 
 def _certificate_failure(

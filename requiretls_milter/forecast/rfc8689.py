@@ -7,6 +7,7 @@ Postfix's rules in both profiles.
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 from requiretls_milter.forecast import sentences
 from requiretls_milter.forecast.attempt import (
@@ -27,6 +28,7 @@ from requiretls_milter.forecast.servers import (
     name_is_authenticated,
     tlsa_lookup_failed,
 )
+from requiretls_milter.forecast.strength import SMALL_KEY, is_key_weak, session_weakness
 from requiretls_milter.model import (
     UNKNOWN_STATUS,
     DomainEvidence,
@@ -59,8 +61,10 @@ def deliver(
     for server in itertools.chain.from_iterable(servers):
         attempts.append(attempt(server, evidence, reading, trust, now))
         if attempts[-1].delivered and not reading.every_mx:
-            return attempts[-1]
-    return (max if reading.every_mx else min)(attempts, key=_rank)
+            break
+    decisive = (max if reading.every_mx else min)(attempts, key=_rank)
+    # It decides only as long as the others do not end differently.
+    return replace(decisive, until=min(attempt.until for attempt in attempts))
 
 
 def _rank(result: DeliveryAttempt) -> int:
@@ -97,10 +101,8 @@ def attempt(
         )
     return (
         session_failure(server, _BEFORE_TLS)
-        or _no_tls(server)
-        or _not_authenticated(server, evidence, reading, trust, now)
-        or session_failure(server, AT_SECOND_EHLO)
-        or _last_step(server)
+        or _no_tls(server, reading)
+        or _inside_tls(server, evidence, reading, trust, now)
     )
 
 
@@ -130,9 +132,9 @@ def _name_not_authenticated(server: MailServer, evidence: DomainEvidence) -> Del
     )
 
 
-def _no_tls(server: MailServer) -> DeliveryAttempt | None:
+def _no_tls(server: MailServer, reading: Reading) -> DeliveryAttempt | None:
     probe = server.probe
-    weakness = tls_weakness(probe)
+    weakness = tls_weakness(probe) or (None if reading.weak_tls_counts else session_weakness(probe))
     if probe.starttls_reply is not None:
         reason, text = Reason.STARTTLS_REFUSED, sentences.starttls_refused(server)
     elif not probe.starttls_offered:
@@ -141,8 +143,7 @@ def _no_tls(server: MailServer) -> DeliveryAttempt | None:
         reason = Reason.TLS_HANDSHAKE_FAILED
         text = sentences.handshake_failed(server, sentences.failure_of(probe))
     elif weakness is not None:
-        # Section 4.2.1 refers to RFC 7525, whose successor is RFC 9325: no TLS before 1.2,
-        # no suite and no key of less than 112 bits.
+        # Section 4.2.1 refers to RFC 7525, whose successor is RFC 9325.
         reason = Reason.TLS_HANDSHAKE_FAILED
         text = sentences.handshake_failed(server, weakness)
     else:
@@ -150,19 +151,29 @@ def _no_tls(server: MailServer) -> DeliveryAttempt | None:
     return DeliveryAttempt(server, status.ENCRYPTION_NEEDED, reason, text)
 
 
-def _not_authenticated(
+def _inside_tls(
     server: MailServer, evidence: DomainEvidence, reading: Reading, trust: TrustStore, now: float
-) -> DeliveryAttempt | None:
+) -> DeliveryAttempt:
+    """Verify the certificate, then look at the EHLO reply inside TLS."""
     result = authenticate(server, evidence, reading, trust, now)
-    if result.mismatch is None:
-        return None
+    mismatch = result.mismatch
+    if mismatch is None and not reading.weak_tls_counts and is_key_weak(server, trust, now):
+        mismatch = SMALL_KEY
+    if mismatch is None:
+        attempt = session_failure(server, AT_SECOND_EHLO) or _last_step(server)
+    else:
+        attempt = _not_authenticated(server, mismatch)
+    return replace(attempt, until=result.until)
+
+
+def _not_authenticated(server: MailServer, mismatch: str) -> DeliveryAttempt:
     if server.probe.chain_cut:
-        return unknown(server, sentences.chain_cut(server, result.mismatch))
+        return unknown(server, sentences.chain_cut(server, mismatch))
     return DeliveryAttempt(
         server,
         status.ENCRYPTION_NEEDED,
         Reason.CERTIFICATE_NOT_VERIFIED,
-        sentences.certificate_not_verified(server, result.mismatch),
+        sentences.certificate_not_verified(server, mismatch),
     )
 
 

@@ -154,10 +154,9 @@ class EngineClient:
         with self._lock:
             return len(self._kept)
 
-    def ask(self, question: Question) -> Future[Forecast]:
+    def ask(self, question: Question) -> Forecast | Future[Forecast]:
         """See :class:`requiretls_milter.milter.source.ForecastSource`."""
-        future: Future[Forecast] = Future()
-        answer: Forecast | None
+        answer: Forecast | Future[Forecast] | None
         result = CacheResult.MISS
         with self._lock:
             answer = self._recall(question)
@@ -169,22 +168,25 @@ class EngineClient:
                 answer = unknown_forecast("the engine cannot be reached")
             elif question in self._numbers:
                 result = CacheResult.JOINED
-                self._pending[self._numbers[question]].futures.append(future)
+                answer = Future()
+                self._pending[self._numbers[question]].futures.append(answer)
             elif len(self._pending) >= self._limits.questions:
                 answer = unknown_forecast("too many questions are under way")
                 self._counters.inc("saturated_total", (Bound.QUESTIONS,))
             else:
-                self._next_id += 1
-                patience = self._limits.assessment_timeout + self._answer_margin
-                deadline = self._monotonic() + patience
-                self._pending[self._next_id] = _Pending(question, deadline, [future])
-                self._numbers[question] = self._next_id
-                self._unsent.append(self._next_id)
+                answer = self._begin(question)
         self._counters.inc("cache_requests_total", (Layer.FORECAST, result))
-        if answer is not None:
-            future.set_result(answer)
-        elif result is CacheResult.MISS:
+        if result is CacheResult.MISS and isinstance(answer, Future):
             self._wake()
+        return answer
+
+    def _begin(self, question: Question) -> Future[Forecast]:
+        future: Future[Forecast] = Future()
+        self._next_id += 1
+        patience = self._limits.assessment_timeout + self._answer_margin
+        self._pending[self._next_id] = _Pending(question, self._monotonic() + patience, [future])
+        self._numbers[question] = self._next_id
+        self._unsent.append(self._next_id)
         return future
 
     def reconfigure(self, config: Config, generation: int) -> None:

@@ -14,6 +14,14 @@ message has none yet, ``session`` takes its place.
     ``why``, ``reply`` (if the recipient is not accepted), ``waited`` (seconds),
     ``text``, ``downgraded`` (seconds since the next hop stopped offering
     something, if it did).
+``event=put_off``
+    For each recipient that is left to another transaction, since its route is another one
+    than that of its message (``rules.on_mixed``): ``queue_id``/``session``, ``sender``, ``to``,
+    ``requirement``, ``nexthop``, ``transport``, ``reply``.
+``event=client_does_not_split``
+    At level warning, for each recipient that was to be left to another transaction but came
+    again and again in the same: ``queue_id``/``session``, ``client_address``, ``sender``,
+    ``to``. The message goes with route=mixed.
 ``event=message``
     For a message that had tags of this milter's name (``tags_removed``; they are as
     many as came, also if they were too many and the message was refused),
@@ -29,7 +37,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from requiretls_milter.milter.transaction import Recipient, Transaction
-from requiretls_milter.model import Action, Requirement, Source
+from requiretls_milter.model import Action, Requirement, SmtpReply, Source
 from requiretls_milter.telemetry.log import get_logger
 
 if TYPE_CHECKING:
@@ -127,6 +135,35 @@ def log_recipient(
     # A survey wants to know this, but it is not worth a line for each message.
     level = _log.debug if recipient.asked.requirement is Requirement.NONE else _log.info
     level("recipient", **line)
+
+
+def log_put_off(
+    identity: Mapping[str, str], message: Transaction, recipient: Recipient, reply: SmtpReply
+) -> None:
+    """Log a recipient that is left to another transaction."""
+    _log.info(
+        "put_off",
+        **identity,
+        sender=message.sender,
+        to=recipient.address,
+        requirement=recipient.asked.requirement.value,
+        nexthop=recipient.nexthop_text,
+        transport=recipient.mailer,
+        reply=f"{reply.code} {reply.enhanced} {reply.text}",
+    )
+
+
+def log_not_split(
+    identity: Mapping[str, str], client_address: str, message: Transaction, recipient: Recipient
+) -> None:
+    """Log a recipient that goes with the others, since its client never brings it apart."""
+    _log.warning(
+        "client_does_not_split",
+        **identity,
+        client_address=client_address,
+        sender=message.sender,
+        to=recipient.address,
+    )
 
 
 def log_message(identity: Mapping[str, str], message: Transaction, action: Action) -> None:

@@ -36,6 +36,7 @@ import milter
 from requiretls_milter.milter import account
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.milter.requirement import capability
+from requiretls_milter.milter.splitting import PutOff
 from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
 from requiretls_milter.model import (
     Action,
@@ -146,6 +147,7 @@ class _Serving:
     Attributes:
         negotiated: actions and protocol flags that the last MTA agreed to.
         numbers: gives each connection its number.
+        put_off: recipients whose route was another one than that of their message.
         running: callbacks that may be waiting for a forecast, by connection: since when,
             on the monotonic clock.
         transactions: connections in the middle of a message.
@@ -156,6 +158,7 @@ class _Serving:
     settings: Settings
     negotiated: tuple[int, int] | None = None
     numbers: Iterator[int] = field(default_factory=itertools.count)
+    put_off: PutOff = field(default_factory=PutOff)
     running: dict[int, float] = field(default_factory=dict)
     transactions: set[int] = field(default_factory=set)
     connections: set[int] = field(default_factory=set)
@@ -197,6 +200,7 @@ def serve(context: WorkerContext) -> None:
     """
     global _serving
     _serving = _Serving(context, Settings(context.config))
+    milter.settimeout(context.config.limits.mta_silence)
     milter.main()
 
 
@@ -213,6 +217,11 @@ def connections_open() -> int:
     its end, except for the connection.
     """
     return len(_serving.connections) if _serving is not None else 0
+
+
+def callbacks_waiting() -> int:
+    """How many callbacks may be waiting for a forecast, each on a thread."""
+    return len(_serving.running) if _serving is not None else 0
 
 
 def longest_callback() -> float:
@@ -245,9 +254,11 @@ class _Connection:
     """What is known of one connection with the MTA; libmilter keeps it for us."""
 
     __slots__ = (
+        "address",
         "client",
         "counters",
         "header_answer",
+        "heard",
         "mta_name",
         "number",
         "protocol",
@@ -265,7 +276,9 @@ class _Connection:
         self.header_answer = _CONTINUE
         self.agree(protocol)
         self.number = next(serving.numbers)
+        self.heard = time.monotonic()
         self.mta_name = ""
+        self.address = ""
         self.client: SmtpClient | None = None
         self.trusted = False
         self.sender = b""
@@ -305,6 +318,7 @@ def _contained(stage: Stage, no_reply: int = 0) -> Callable[[Callback], Callback
                 connection = ctx.getpriv()
                 if connection is None:
                     connection = _attach(ctx, 0)
+                connection.heard = time.monotonic()
                 answer = function(connection, ctx, *arguments)
             except BaseException:  # noqa: BLE001 - SystemExit would end the process
                 answer = _failed(stage, ctx)
@@ -339,13 +353,21 @@ def _count_failure(stage: Stage) -> None:
         _log.exception("callback_failed", stage=stage)
 
 
-@contextlib.contextmanager
-def _apart(stage: Stage) -> Iterator[None]:
-    """Contain the exceptions of a part of a callback whose failure must not change the answer."""
-    try:
-        yield
-    except BaseException:  # noqa: BLE001 - see _contained
-        _count_failure(stage)
+class _Apart:
+    """Contains the exceptions of a part of a callback whose failure must not change the answer."""
+
+    __slots__ = ("_stage",)
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        if kind is not None:
+            _count_failure(self._stage)
+        return True
 
 
 def _failed(stage: Stage, ctx: Any) -> int:
@@ -423,7 +445,8 @@ def _log_negotiated(serving: _Serving, wanted: int, actions: int, offered: int) 
 @_contained(Stage.CONNECT, milter.P_NR_CONN)
 def _connect(connection: _Connection, _ctx: Any, _name: str, family: int, address: Any) -> int:
     if isinstance(address, tuple):
-        connection.trusted = connection.settings.trusts(str(address[0]).removeprefix("IPv6:"))
+        connection.address = str(address[0]).removeprefix("IPv6:")
+        connection.trusted = connection.settings.trusts(connection.address)
     else:
         # A unix socket belongs to this host. A client without any address is not trusted.
         connection.trusted = family == socket.AF_UNIX
@@ -469,16 +492,19 @@ def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes
         _macro(ctx, "{rcpt_host}"),
         _resolved(connection, ctx, message.client, "{rcpt_addr}"),
     )
+    if message.parts(recipient) and _may_put_off(connection, ctx, message, recipient):
+        return _put_off(connection, ctx, message, recipient)
     _ask(connection, recipient, Stage.RCPT)
-    if not message.decides_at_rcpt(recipient) or recipient.rule is None:
+    if not message.decides_at_rcpt(recipient):
         return _CONTINUE
-    with _waiting(connection):
-        forecast = _answer(connection, recipient, recipient.rule.decide_wait, Stage.RCPT)
+    with _Waiting(connection):
+        patience = message.patience_at_rcpt(recipient)
+        forecast = _answer(connection, message, recipient, patience, Stage.RCPT)
     decision = message.decide_at_rcpt(recipient, forecast, time.time())
     if decision.reply is None:
         return _CONTINUE
     answer = _refuse(ctx, decision.reply)
-    with _apart(Stage.RCPT):
+    with _Apart(Stage.RCPT):
         account.count_recipient(connection.counters, message, recipient)
         _log_recipient(connection, ctx, message, recipient)
     return answer
@@ -518,29 +544,30 @@ def _eom(connection: _Connection, ctx: Any) -> int:
     decision = message.refuse_if_flooded()
     if decision is not None and decision.reply is not None:
         answer = _refuse(ctx, decision.reply)
-        with _apart(Stage.EOM):
+        with _Apart(Stage.EOM):
             connection.counters.inc("saturated_total", (Bound.TAGS,))
             _finish(connection, ctx, message, decision)
         return answer
-    with _apart(Stage.EOH):
-        for recipient in message.end_of_header():
+    with _Apart(Stage.EOH):
+        for recipient in (*message.end_of_header(), *message.outdated(time.time())):
             _ask(connection, recipient, Stage.EOH)
-    with _waiting(connection):
+    with _Waiting(connection):
         deadline = time.monotonic() + message.patience()
         for recipient in message.undecided():
-            forecast = _answer(connection, recipient, deadline - time.monotonic(), Stage.EOM)
+            patience = deadline - time.monotonic()
+            forecast = _answer(connection, message, recipient, patience, Stage.EOM)
             message.decide(recipient, forecast, time.time())
     decision = message.decide_message()
     if decision.reply is not None:
         if not message.by_smtp:
-            with _apart(Stage.EOM):  # the MTA makes a bounce of it at once
+            with _Apart(Stage.EOM):  # the MTA makes a bounce of it at once
                 _change_sender(connection, ctx, message)
         answer = _refuse(ctx, decision.reply)
     else:
         _write_tag(connection, ctx, message)
         _change_sender(connection, ctx, message)
         answer = _CONTINUE
-    with _apart(Stage.EOM):
+    with _Apart(Stage.EOM):
         _finish(connection, ctx, message, decision)
     return answer
 
@@ -557,6 +584,8 @@ def _close(ctx: Any) -> int:
         connection = ctx.getpriv()
         if connection is not None:
             connection.serving.connections.discard(connection.number)
+            if time.monotonic() - connection.heard >= connection.settings.config.limits.mta_silence:
+                connection.counters.inc("saturated_total", (Bound.MTA_SILENCE,))
             _conclude(connection, ctx)
             ctx.setpriv(None)
     except BaseException:  # noqa: BLE001 - see _contained
@@ -597,12 +626,39 @@ def _ask(connection: _Connection, recipient: Recipient, stage: Stage) -> None:
     """Start the assessment, which then runs while the message comes in."""
     if recipient.question is None:
         return
-    with _apart(stage):  # on failure the forecast is unknown, and the rule decides
+    with _Apart(stage):  # on failure the forecast is unknown, and the rule decides
         recipient.pending = connection.serving.context.forecasts.ask(recipient.question)
 
 
+def _may_put_off(
+    connection: _Connection, ctx: Any, message: Transaction, recipient: Recipient
+) -> bool:
+    """Whether the client is to bring a recipient in another transaction (RFC 5321 4.5.3.1.10)."""
+    first = message.accepted[0].address
+    put_off = connection.serving.put_off.once_more(
+        connection.address, message.sender, *message.parameters, first, recipient.address
+    )
+    if not put_off:
+        account.log_not_split(_identity(connection, ctx), connection.address, message, recipient)
+    return put_off
+
+
+def _put_off(connection: _Connection, ctx: Any, message: Transaction, recipient: Recipient) -> int:
+    """Put a recipient off whose route is another one than that of its message."""
+    reply = message.put_off(recipient)
+    answer = _refuse(ctx, reply)
+    with _Apart(Stage.RCPT):
+        account.count_recipient(connection.counters, message, recipient)
+        account.log_put_off(_identity(connection, ctx), message, recipient, reply)
+    return answer
+
+
 def _answer(
-    connection: _Connection, recipient: Recipient, patience: float, stage: Stage
+    connection: _Connection,
+    message: Transaction,
+    recipient: Recipient,
+    patience: float,
+    stage: Stage,
 ) -> Forecast | None:
     """The forecast, unknown if it takes more than ``patience`` seconds; None without a question."""
     if recipient.question is None:
@@ -610,6 +666,9 @@ def _answer(
     pending = recipient.pending
     if pending is None:
         return unknown_forecast("the assessment could not be started")
+    if isinstance(pending, Forecast):
+        connection.counters.observe("forecast_wait_seconds", 0.0)
+        return pending
     # Each callback that waits holds one of libmilter's threads.
     limits = connection.settings.config.limits
     if len(connection.serving.running) > limits.callbacks and not pending.done():
@@ -617,25 +676,32 @@ def _answer(
         return unknown_forecast("too many callbacks are waiting for a forecast")
     forecast = unknown_forecast("the assessment failed")
     started = time.monotonic()
-    with _apart(stage):
+    with _Apart(stage):
         try:
             forecast = pending.result(max(0.0, patience))
         except TimeoutError:
             forecast = unknown_forecast("no forecast in time")
     recipient.waited = time.monotonic() - started
+    message.waited += recipient.waited
+    if not pending.done() and not message.patience_left:
+        connection.counters.inc("saturated_total", (Bound.MESSAGE_WAIT,))
     connection.counters.observe("forecast_wait_seconds", recipient.waited)
     return forecast
 
 
-@contextlib.contextmanager
-def _waiting(connection: _Connection) -> Iterator[None]:
-    """Note that a callback may be waiting, for the watchdog."""
-    running = connection.serving.running
-    running[connection.number] = time.monotonic()
-    try:
-        yield
-    finally:
-        running.pop(connection.number, None)
+class _Waiting:
+    """Notes that a callback may be waiting, for the watchdog."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.serving.running[self._connection.number] = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.serving.running.pop(self._connection.number, None)
 
 
 def _refuse(ctx: Any, reply: SmtpReply) -> int:

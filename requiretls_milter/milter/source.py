@@ -15,8 +15,8 @@ class ForecastSource(Protocol):
     and scripted answers in tests.
     """
 
-    def ask(self, question: Question) -> Future[Forecast]:
-        """Start an assessment, or take a forecast that is known already.
+    def ask(self, question: Question) -> Forecast | Future[Forecast]:
+        """Take a forecast that is known already, or start an assessment.
 
         Returns at once. The future yields a forecast and never an exception: if the
         engine is gone or too slow, the forecast is unknown.

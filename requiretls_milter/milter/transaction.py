@@ -4,16 +4,19 @@ The adapter calls, in the order of SMTP::
 
     message = Transaction(settings, client, sender, parameters)   # MAIL
     recipient = message.add_recipient(address, mailer, host)      # RCPT, each
+    message.parts(recipient), message.put_off(recipient)          #   if its route is another one
     message.decide_at_rcpt(recipient, forecast, now)              #   if it can be decided there
     message.add_field(name, value)                                # each header field
     changed = message.end_of_header()                             # end of header
+    late = message.outdated(now)                                  #   whose answers have ended
     message.decide(recipient, forecast, now)                      # end of message: the others
     decision = message.decide_message()
     tag = message.tag()
 
 The adapter fetches the forecasts in between: a recipient that needs one has a
-``question``, and the adapter keeps the future answer in ``pending``. For ordinary mail (nothing
-is asked, and no survey is configured) no rule is looked up and no next hop is parsed.
+``question``, and the adapter keeps the answer, or the future that yields it, in
+``pending``. For ordinary mail (nothing is asked, and no survey is configured) no rule
+is looked up and no next hop is parsed.
 
 Nothing that a client sends makes anything here raise: addresses and fields of any
 bytes are taken as they are.
@@ -49,9 +52,11 @@ from requiretls_milter.model import (
     HopKind,
     Mode,
     NextHop,
+    OnMixed,
     ProfileName,
     Question,
     Requirement,
+    SmtpReply,
     Source,
     Standing,
     unknown_forecast,
@@ -64,6 +69,10 @@ if TYPE_CHECKING:
 
 MAX_ADDRESS = 1000
 """Characters of an envelope address that are kept; RFC 5321 section 4.5.3.1 allows 320."""
+
+FORECAST_GRACE = 60.0
+"""Seconds after its end for which a forecast of RCPT still counts at the end of the message: that
+records live for a second is no reason to ask twice, and to wait again."""
 
 
 class Settings:
@@ -89,6 +98,7 @@ class Settings:
         self.counts_plain = base.mode is not Mode.OFF
         """Whether mail is counted for which no rule was looked up."""
         self.debug = config.log.level is LogLevel.DEBUG
+        self.splits = config.rules.on_mixed is OnMixed.SPLIT
 
     def trusts(self, address: str) -> bool:
         """Whether a client's address is in ``milter.trusted_networks``."""
@@ -138,12 +148,14 @@ class Recipient:
         rule: the rule in force. Until it is looked up (see :attr:`Settings.simple`) it is
             None, and the attributes below have their defaults.
         domain: of the address, as an A-label if it is a domain name.
+        transport: by which the MTA will deliver: that of {rcpt_mailer}, unless it hands the mail
+            over or tells none.
         nexthop: None also if the MTA named a next hop that cannot be parsed.
         nexthop_text: in canonical form, or as the MTA named it if it cannot be parsed.
         nexthop_error: why it cannot be parsed.
         asked: what is asked, as far as it is known.
         question: for the engine; None if no forecast is needed.
-        pending: the answer to come.
+        pending: the answer, or the future that yields it.
         forecast: the answer.
         decision: what is done with this recipient, as far as it is decided.
         gone: refused or deferred at RCPT, so that the message no longer has this recipient.
@@ -157,12 +169,13 @@ class Recipient:
     resolved: str = ""
     rule: rules.Rule | None = None
     domain: str = ""
+    transport: str = ""
     nexthop: NextHop | None = None
     nexthop_text: str = ""
     nexthop_error: str = ""
     asked: Asked = NOTHING_ASKED
     question: Question | None = None
-    pending: Future[Forecast] | None = None
+    pending: Forecast | Future[Forecast] | None = None
     forecast: Forecast | None = None
     decision: Decision | None = None
     gone: bool = False
@@ -203,6 +216,7 @@ class Transaction:
         by_smtp: whether it comes by SMTP. If it does not (sendmail(1)), no client hears a
             reply: no recipient can be refused by itself, and what is deferred is not sent
             again but stays with the MTA. Such mail is decided at its end only.
+        waited: seconds that SMTP has waited for forecasts of this message so far.
     """
 
     settings: Settings
@@ -211,6 +225,7 @@ class Transaction:
     parameters: Sequence[bytes] = ()
     resolved: str = ""
     by_smtp: bool = True
+    waited: float = 0.0
     recipients: list[Recipient] = field(default_factory=list)
     findings: HeaderFindings = field(init=False)
     esmtp: bool = field(init=False)
@@ -248,6 +263,28 @@ class Transaction:
         )
         return exempt is None
 
+    def parts(self, recipient: Recipient) -> bool:
+        """Whether the route of the newest recipient differs from that of those accepted before.
+
+        Never so unless ``rules.on_mixed`` says that such a recipient is put off and the client
+        would bring it again: a mail program, which authenticates, would not, and mail that does
+        not come by SMTP cannot come again. A bounce is never put off (R7). What the header asks is
+        not known at RCPT.
+        """
+        if not self.settings.splits or not self.by_smtp:
+            return False
+        if self.client.authenticated or self.null_sender:
+            return False
+        others = (one for one in self.recipients if one is not recipient and not one.gone)
+        first = next(others, None)
+        return first is not None and _way(first) != _way(recipient)
+
+    def put_off(self, recipient: Recipient) -> SmtpReply:
+        """Leave a recipient to another transaction, with this reply; it is not of this message."""
+        recipient.decision = Decision(Action.DEFER, rules.Why.MIXED, rules.PUT_OFF)
+        self.recipients.remove(recipient)
+        return rules.PUT_OFF
+
     def decides_at_rcpt(self, recipient: Recipient) -> bool:
         """Whether this recipient is decided at RCPT."""
         return self.by_smtp and self.can_act(recipient)
@@ -264,6 +301,19 @@ class Transaction:
     def accepted(self) -> list[Recipient]:
         """The recipients that the message still has."""
         return [recipient for recipient in self.recipients if not recipient.gone]
+
+    def patience_at_rcpt(self, recipient: Recipient) -> float:
+        """Seconds that RCPT may wait for the forecast of this recipient."""
+        wait = recipient.rule.decide_wait if recipient.rule is not None else 0.0
+        return min(wait, self.patience_left)
+
+    @property
+    def patience_left(self) -> float:
+        """Seconds that are left of ``limits.message_wait``, which bounds a message's waits in all.
+
+        What a client waits for is the sum: each recipient, and the end of the message.
+        """
+        return max(0.0, self.settings.config.limits.message_wait - self.waited)
 
     # ------------------------------------------------------------ header
 
@@ -287,6 +337,23 @@ class Transaction:
         if not (findings.require_tls_esmtp or findings.tls_required_no or self.lost):
             return []
         return [recipient for recipient in self.accepted if self._update(recipient)]
+
+    def outdated(self, now: float) -> list[Recipient]:
+        """Drop the answers that have ended while the message came in, with what rests on them.
+
+        A client may take hours for a message. A forecast that ended meanwhile is asked for anew.
+
+        Args:
+            now: seconds since the epoch.
+
+        Returns:
+            The recipients whose questions the caller has to put again.
+        """
+        found = [recipient for recipient in self.accepted if _is_over(recipient.pending, now)]
+        for recipient in found:
+            recipient.pending = None
+            recipient.decision = None
+        return found
 
     def _update(self, recipient: Recipient) -> bool:
         """Find rule, requirement and question of a recipient; return whether any has changed."""
@@ -312,9 +379,15 @@ class Transaction:
     def _find_rule(self, recipient: Recipient) -> rules.Rule:
         recipient.domain = envelope_domain(recipient.resolved or recipient.address)
         try:
-            recipient.nexthop = hop.from_macros(
-                recipient.mailer, recipient.host, recipient.domain, self.settings.config.mta
+            way = hop.from_macros(
+                recipient.mailer,
+                recipient.host,
+                recipient.resolved or recipient.address,
+                self.resolved or self.sender,
+                self.settings.config.mta,
+                postfix=self.client.postfix,
             )
+            recipient.transport, recipient.nexthop = way.transport, way.nexthop
             recipient.nexthop_text = str(recipient.nexthop)
         except nexthop.NextHopError as error:
             recipient.nexthop_text = (recipient.host or recipient.domain)[:MAX_ADDRESS]
@@ -332,8 +405,8 @@ class Transaction:
         target = str(recipient.nexthop)
         if self.null_sender and self.settings.profile is ProfileName.RFC8689:
             # RFC 8689 sections 4.2.1 and 5: the requirement of a bounce stops no delivery (R7)
-            return Question(target, recipient.mailer, Requirement.NONE, Requirement.NONE)
-        return Question(target, recipient.mailer, asked.requirement, asked.carried)
+            return Question(target, recipient.transport, Requirement.NONE, Requirement.NONE)
+        return Question(target, recipient.transport, asked.requirement, asked.carried)
 
     # ------------------------------------------------------------ decisions
 
@@ -378,7 +451,7 @@ class Transaction:
             for recipient in self.undecided()
             if recipient.rule is not None and self.can_act(recipient)
         ]
-        return max([self.settings.config.rules.tag_wait, *waits])
+        return min(max([self.settings.config.rules.tag_wait, *waits]), self.patience_left)
 
     def decide(self, recipient: Recipient, forecast: Forecast | None, now: float) -> Decision:
         """Take a recipient's forecast and decide what is done with the recipient.
@@ -541,6 +614,21 @@ class Transaction:
                 for recipient in accepted
             ]
         )
+
+
+def _is_over(answer: Forecast | Future[Forecast] | None, now: float) -> bool:
+    """Whether there is an answer that no longer holds. One without an end (0) never ends."""
+    if isinstance(answer, Future):
+        if not answer.done() or answer.cancelled() or answer.exception():
+            return False
+        answer = answer.result()
+    return answer is not None and 0 < answer.valid_until <= now - FORECAST_GRACE
+
+
+def _way(recipient: Recipient) -> tuple[Requirement, bool]:
+    """What the route of a message follows from, as far as one recipient is concerned."""
+    asked = recipient.asked.requirement
+    return asked, recipient.local and asked is not Requirement.NONE
 
 
 def _kept(address: str) -> str:

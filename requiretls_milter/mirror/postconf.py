@@ -43,6 +43,10 @@ GLOBAL_PARAMETERS = (
     *("inet_interfaces", "proxy_interfaces", "inet_protocols"),
     *("relayhost", "transport_maps", "sender_dependent_relayhost_maps"),
     *("sender_dependent_default_transport_maps", "default_transport", "relay_transport"),
+    *("local_transport", "virtual_transport", "relay_domains", "virtual_alias_domains"),
+    *("parent_domain_matches_subdomains", "recipient_delimiter"),
+    *("mailbox_transport", "mailbox_transport_maps"),
+    *("fallback_transport", "fallback_transport_maps"),
     *("requiretls_enable", "requiretls_esmtp_header", "tls_required_enable"),
     *("soft_bounce", "defer_transports", "best_mx_transport", "ignore_mx_lookup_error"),
     *("disable_dns_lookups", "tls_append_default_CA", "tls_dane_digests", "use_srv_lookup"),
@@ -68,6 +72,13 @@ CLIENT_PARAMETERS = (
     "lmtp_requiretls_policy",
 )
 
+LMTP_PARAMETERS = tuple(
+    name.replace("smtp_", "lmtp_", 1)
+    for name in CLIENT_PARAMETERS
+    if name.startswith("smtp_") and name != "smtp_requiretls_policy"
+)
+"""The same of lmtp(8); a name that Postfix does not have is left out of its answer."""
+
 SERVER_PARAMETERS = (
     *("smtpd_milters", "non_smtpd_milters", "smtpd_milter_maps", "milter_default_action"),
     *("milter_command_timeout", "milter_content_timeout", "milter_protocol", "milter_macro_v"),
@@ -77,13 +88,19 @@ SERVER_PARAMETERS = (
     *("smtpd_discard_ehlo_keywords", "smtpd_tls_chain_files", "smtpd_tls_cert_file"),
 )
 
-PARAMETERS = GLOBAL_PARAMETERS + CLIENT_PARAMETERS + SERVER_PARAMETERS
+PARAMETERS = GLOBAL_PARAMETERS + CLIENT_PARAMETERS + LMTP_PARAMETERS + SERVER_PARAMETERS
 """All parameters that are read. A Postfix that does not know one leaves it out of its answer."""
 
-TABLE_PARAMETERS = ("smtp_requiretls_policy", "smtp_tls_policy_maps", "smtp_tls_per_site")
+TABLE_PARAMETERS = (
+    *("smtp_requiretls_policy", "smtp_tls_policy_maps", "smtp_tls_per_site"),
+    *("lmtp_requiretls_policy", "lmtp_tls_policy_maps"),
+    *("transport_maps", "sender_dependent_relayhost_maps"),
+    *("sender_dependent_default_transport_maps", "mydestination", "virtual_mailbox_domains"),
+    *("relay_domains", "mailbox_transport_maps", "fallback_transport_maps"),
+)
 """Parameters whose lookup tables are read."""
 
-PROGRAMS = frozenset({"smtp", "smtpd", "cleanup"})
+PROGRAMS = frozenset({"smtp", "smtpd", "cleanup", "lmtp", "local", "trivial-rewrite"})
 """Daemons whose settings are read with their own ``-o``."""
 
 LISTABLE = frozenset({"hash", "btree", "lmdb", "cdb", "dbm", "sdbm", "texthash", "inline"})
@@ -394,9 +411,12 @@ class Postconf:
             for settings in all_settings
             for parameter in TABLE_PARAMETERS
             for item in split_list(settings.get(parameter, ""))
-            if ":" in item
+            if ":" in item or item.startswith("/")
         )
-        return {name: self._table(*split_table(name)) for name in names}
+        return {
+            name: self._names(name) if name.startswith("/") else self._table(*split_table(name))
+            for name in names
+        }
 
     def _table(self, kind: str, name: str) -> Entries | None:
         """Read the entries of a table; None if that is not possible."""
@@ -419,14 +439,27 @@ class Postconf:
         """Read the rules of a cidr_table(5), which postmap does not list."""
         if name.startswith("{"):
             return parse_cidr(without_braces(rule) for rule in split_list(without_braces(name)))
+        text = self._file(name)
+        return None if text is None else parse_cidr(_logical_lines(text))
+
+    def _names(self, path: str) -> Entries | None:
+        """Read the file that stands in a list of domains for what it holds."""
+        text = self._file(path)
+        if text is None:
+            return None
+        found = tuple((name, "") for line in _logical_lines(text) for name in split_list(line))
+        return found if len(found) <= MAX_ENTRIES else None
+
+    def _file(self, path: str) -> str | None:
+        """Read a file of Postfix's; None if it cannot be read or is too large."""
         try:
-            with _below(self.root, name).open("rb") as file:
+            with _below(self.root, path).open("rb") as file:
                 content = file.read(MAX_TABLE_BYTES + 1)
         except OSError:
             return None
         if len(content) > MAX_TABLE_BYTES:
             return None
-        return parse_cidr(_logical_lines(content.decode("utf-8", "replace")))
+        return content.decode("utf-8", "replace")
 
     # ------------------------------------------------------------ addresses
 

@@ -153,22 +153,7 @@ CLIENT: tuple[Unmirrored, ...] = (
 GLOBAL: tuple[Unmirrored, ...] = (
     Unmirrored(
         "relayhost",
-        "a smart host: forecasts are for that hop, not for its own deliveries; mail of "
-        "sendmail(1) has no next hop and is forecast for the recipient's domain; check the "
-        "relay with the command check, in brackets if it has them here",
-    ),
-    Unmirrored(
-        "transport_maps",
-        "routes: if mail goes to a smart host, forecasts are for that hop; mail of "
-        "sendmail(1) has no next hop and is forecast for the recipient's domain",
-    ),
-    *(
-        Unmirrored(
-            name,
-            "routes by sender: a smart host's own deliveries are not forecast, and mail of "
-            "sendmail(1) has no next hop",
-        )
-        for name in ("sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps")
+        "a smart host: forecasts are for that hop, not for its own deliveries",
     ),
     Unmirrored(
         "best_mx_transport",

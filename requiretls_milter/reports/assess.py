@@ -1,8 +1,8 @@
 """``check``: from next hops on the command line to reports.
 
 The evidence comes from the engine of a running service if its ``[mta]``,
-``[dns]`` and ``[probe]`` are the same as in this configuration. Otherwise it is
-gathered here.
+``[dns]`` and ``[probe]`` are the same as in this configuration, and its certification
+authorities are those that the file has now. Otherwise it is gathered here.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def run(
     trust = load_trust_store(config.probe.ca_file)
     log.configure(config.log.format.value, "warning")
     hops = list(dict.fromkeys(one.nexthop for one in given))
-    found = _from_engine(hops, config, refresh)
+    found = _from_engine(hops, config, trust, refresh)
     if found is None:
         found = asyncio.run(_gathered_here(hops, config, trust))
     now = time.time()
@@ -115,12 +115,13 @@ def run(
 
 
 def _from_engine(
-    hops: Sequence[NextHop], config: Config, refresh: bool
+    hops: Sequence[NextHop], config: Config, trust: TrustStore, refresh: bool
 ) -> dict[NextHop, DomainEvidence] | None:
     """Get the evidence of a running engine; None without one that assesses as this config does."""
     path = config.engine.socket
     try:
-        if query.status(path, STATUS_TIMEOUT).assessment_digest != config.assessment_digest():
+        running = query.status(path, STATUS_TIMEOUT)
+        if running.assessment_digest != config.assessment_digest(trust.digest):
             return None
         with ThreadPoolExecutor(MAX_AT_ONCE) as pool:
             answers = pool.map(lambda hop: query.evidence(path, str(hop), refresh=refresh), hops)
@@ -134,8 +135,9 @@ async def _gathered_here(
 ) -> dict[NextHop, DomainEvidence]:
     """Gather the evidence in this process; hosts that several next hops share are probed once."""
     counters = Counters()
-    live = Collector(config, limiters=AllShares.of(config.limits, counters).limiters())
-    source = CachedSource(live, MemoryStore(), config, counters)
+    limiters = AllShares.of(config.limits, counters).limiters()
+    live = Collector(config, trust, limiters=limiters)
+    source = CachedSource(live, MemoryStore(), config, counters, authorities=trust.digest)
     assessor = Assessor(config, source, trust, counters, Gauges())
     try:
         test = ResolverWatch(live.resolver, config).test_now()

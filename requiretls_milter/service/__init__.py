@@ -20,6 +20,8 @@ worker is not well while one of its callbacks takes longer than the configured w
 watchdog is fed only while every child is healthy. A child that is silent, stuck or never ready is
 killed (:class:`.spawn.Child`).
 
+The files of the sockets are watched too: a cleaner may remove them (:mod:`.sockets`).
+
 **Crash.** A child that dies, or that the supervisor killed, is replaced after 0.1 to 1 s. While
 there is no engine, a question for which the worker keeps no forecast is answered ``unknown`` at
 once. The engine sends the supervisor a *snapshot* of its counters now and then, and the next

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from requiretls_milter.ipc.child import ENGINE
 from requiretls_milter.service.spawn import Child
@@ -54,6 +54,13 @@ class Children:
     def is_healthy(self, now: float) -> bool:
         """Whether the service is whole and no child is silent or stuck."""
         return self.all_ready and all(child.is_healthy(now) for child in self)
+
+    def gauges(self) -> Mapping[str, float]:
+        """What the workers' last heartbeats add up to."""
+        return {
+            "milter_connections": float(sum(worker.connections for worker in self.workers)),
+            "milter_threads": float(sum(worker.threads for worker in self.workers)),
+        }
 
     def summary(self) -> str:
         """A line for people: how many are ready, and how many connections they have."""

@@ -6,23 +6,27 @@ longer, and holds the digest of the record. Claims are short-lived keys beside t
 engine that holds one calls the server, the others wait.
 
 Only plain commands are used (GETRANGE, SET, DEL, SCAN, and EVAL to give a claim up), so that
-any server that speaks the protocol will do. Every client that may write to it is trusted: an
-access list and TLS are the operator's task.
+any server that speaks the protocol will do. Every client that may write to it is believed, unless
+the fleet has a secret: then its digest shows who wrote a record. Claims have none: at worst two
+engines do the same work, or one waits for a while.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import math
 import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import Any
 from urllib.parse import urlsplit
 
 from redis import asyncio as aioredis
 from redis import exceptions
+from redis._parsers import _AsyncRESP2Parser
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -52,17 +56,28 @@ HEALTH_CHECK = 30.0
 SCAN_COUNT = 1_000
 """Keys that Redis looks at for one SCAN."""
 
+MAX_REPLY = 4 << 20
+"""Octets of one reply: twice what a SCAN of the longest keys takes. Of a longer one redis-py would
+read as much as the network brings until the deadline."""
+
+MAX_ITEMS = 20 * SCAN_COUNT
+"""Items of one reply, however they are nested: SCAN may return somewhat more than it was asked."""
+
 _TIME = rb"(\d{1,12}(?:\.\d{1,6})?)"
 
-HEADER = re.compile(rb"RTLS2 %b %b ([0-9a-f]{%d})\n" % (_TIME, _TIME, 2 * DIGEST))
-"""The first line of a record: when it was written, until when it is good, and its digest."""
+PLAIN = b"RTLS2"
+AUTHENTIC = b"RTLS3"
+"""How a record begins, without and with a secret. Neither reads what the other has written."""
+
+HEADER = re.compile(rb"(RTLS[23]) %b %b ([0-9a-f]{%d})\n" % (_TIME, _TIME, 2 * DIGEST))
+"""The first line of a record: its form, when it was written, until when it is good, its digest."""
 
 MAX_HEADER = 96
 """Octets of that line."""
 
-OTHER_FORM = re.compile(rb"RTLS(?!2 )\d+ ")
-"""How a record of another version begins. It counts as no record, and not as damage: in a fleet
-that is upgraded host by host, some engines write them."""
+ANY_FORM = re.compile(rb"(RTLS\d+) ")
+"""How a record of any version begins. One of another form counts as no record, and not as damage:
+in a fleet that is upgraded host by host, some engines write them."""
 
 RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
@@ -73,6 +88,33 @@ return 0
 _GLOB = re.compile(r"([\\*?\[\]^-])")
 
 
+class BoundedParser(_AsyncRESP2Parser):
+    """Reads replies, and gives up one that no server of ours would send.
+
+    The parser of hiredis, which redis-py prefers if it is installed, has no such bound.
+    """
+
+    _items = 0
+    _octets = 0
+
+    async def read_response(self, disable_decoding: bool = False) -> Any:
+        """Read one reply."""
+        self._items = self._octets = 0
+        return await super().read_response(disable_decoding)
+
+    async def _read_response(self, disable_decoding: bool = False) -> Any:
+        self._items += 1
+        if self._items > MAX_ITEMS:
+            raise exceptions.InvalidResponse(f"a reply of more than {MAX_ITEMS} items")
+        return await super()._read_response(disable_decoding)
+
+    async def _read(self, length: int) -> bytes:
+        self._octets += length
+        if not 0 <= length <= MAX_REPLY or self._octets > MAX_REPLY:
+            raise exceptions.InvalidResponse(f"a reply of more than {MAX_REPLY} octets")
+        return await super()._read(length)
+
+
 class RedisBackend:
     """Implements :class:`requiretls_milter.store.base.Backend`.
 
@@ -80,6 +122,8 @@ class RedisBackend:
         url: as redis-py reads it (``rediss://`` verifies certificate and name;
             ``?ssl_ca_certs=FILE`` names a private authority).
         prefix: of all our keys, since other programs may use the same database.
+        secret: what the fleet shares; only records that were written with it are read. Empty:
+            every client that may write is believed.
         wall: a clock, in seconds since the epoch.
 
     Raises:
@@ -96,10 +140,13 @@ class RedisBackend:
         url: str,
         *,
         prefix: str,
+        secret: bytes = b"",
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._prefix = prefix
         self._wall = wall
+        self._form = AUTHENTIC if secret else PLAIN
+        self._secret = hashlib.blake2b(secret, person=b"store").digest() if secret else b""
         try:
             parts = urlsplit(url)
             port = f":{parts.port}" if parts.port else ""
@@ -116,10 +163,12 @@ class RedisBackend:
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
                 client_name="requiretls-milter",
+                parser_class=BoundedParser,
                 **tls,
             )
         except ValueError as error:
             raise StoreError(f"store.url: {error}") from error
+        self._pool = pool
         self._client: aioredis.Redis = aioredis.Redis(connection_pool=pool)
 
     def _key(self, kind: StoreKind, key: str) -> str:
@@ -129,15 +178,22 @@ class RedisBackend:
         return f"{self._prefix}claim:{kind}:{key}"
 
     async def open(self) -> None:
-        """Check that it answers: it has loaded its data and accepts our password."""
+        """Check that it answers: it has loaded its data and accepts our password.
+
+        The connections that are open are given up: what fails may be the server that they lead to,
+        while another has its name or address by now.
+        """
         with _errors():
+            await self._pool.disconnect(inuse_connections=False)
             await self._client.exists(f"{self._prefix}open")
 
     async def get(self, kind: StoreKind, key: str, now: float) -> Record | None:
         """Read a record as it is; never more octets than this program would have written."""
         with _errors():
             wire = await self._client.getrange(self._key(kind, key), 0, MAX_HEADER + MAX_VALUE)
-        return _decode(kind, key, cast(bytes, wire))
+        if not isinstance(wire, bytes):
+            raise StoreError("GETRANGE was not answered with a string")
+        return self._decode(kind, key, wire)
 
     async def write(self, changes: Sequence[Change]) -> None:
         """Make changes, in one round trip; some may have been made if it fails."""
@@ -149,7 +205,7 @@ class RedisBackend:
                 pipeline.delete(name)
             else:
                 life = min(record.keep_until - now, LONGEST)
-                wire = _encode(kind, key, record)
+                wire = self._encode(kind, key, record)
                 pipeline.set(name, wire, px=max(1, math.floor(life * 1000)))
         with _errors():
             results = await pipeline.execute(raise_on_error=False)
@@ -173,9 +229,11 @@ class RedisBackend:
                 heads = await pipeline.execute(raise_on_error=False) if names else []
                 for name, head in zip(names, heads, strict=True):
                     match = HEADER.match(head) if isinstance(head, bytes) else None
-                    if match is not None:
-                        key = cast(bytes, name).decode("ascii", "replace")[len(start) :]
-                        found.append((key, Record(b"", float(match[1]), float(match[2]))))
+                    if match is None or match[1] != self._form:
+                        continue
+                    if isinstance(name, bytes):
+                        key = name.decode("ascii", "replace")[len(start) :]
+                        found.append((key, Record(b"", float(match[2]), float(match[3]))))
                 if not cursor or len(found) >= MAX_LISTED:
                     return found[:MAX_LISTED]
 
@@ -198,27 +256,29 @@ class RedisBackend:
         with _errors():
             await self._client.aclose(close_connection_pool=True)
 
+    def _encode(self, kind: StoreKind, key: str, record: Record) -> bytes:
+        # The digest is that of the record as it will be read: with milliseconds.
+        kept = Record(record.value, round(record.written, 3), round(record.keep_until, 3))
+        times = b"%.3f %.3f" % (kept.written, kept.keep_until)
+        return b"%b %b %b\n%b" % (self._form, times, self._digest(kind, key, kept), kept.value)
 
-def _encode(kind: StoreKind, key: str, record: Record) -> bytes:
-    # The digest is that of the record as it will be read: with milliseconds.
-    kept = Record(record.value, round(record.written, 3), round(record.keep_until, 3))
-    fits = digest(kind, key, kept).hex()
-    return f"RTLS2 {kept.written:.3f} {kept.keep_until:.3f} {fits}\n".encode("ascii") + kept.value
+    def _decode(self, kind: StoreKind, key: str, wire: bytes) -> Record | None:
+        form = ANY_FORM.match(wire)
+        if not wire or (form is not None and form[1] != self._form):
+            return None
+        head = HEADER.match(wire)
+        if head is None:
+            raise StoreDataError(f"{kind}:{key} is no record of ours")
+        value = wire[head.end() :]
+        if len(value) > MAX_VALUE:
+            raise StoreDataError(f"{kind}:{key} is longer than {MAX_VALUE} octets")
+        record = Record(value, float(head[2]), float(head[3]))
+        if not hmac.compare_digest(head[4], self._digest(kind, key, record)):
+            raise StoreDataError(f"{kind}:{key} is damaged: not what its digest says")
+        return record
 
-
-def _decode(kind: StoreKind, key: str, wire: bytes) -> Record | None:
-    if not wire or OTHER_FORM.match(wire):
-        return None
-    head = HEADER.match(wire)
-    if head is None:
-        raise StoreDataError(f"{kind}:{key} is no record of ours")
-    value = wire[head.end() :]
-    if len(value) > MAX_VALUE:
-        raise StoreDataError(f"{kind}:{key} is longer than {MAX_VALUE} octets")
-    record = Record(value, float(head[1]), float(head[2]))
-    if head[3] != digest(kind, key, record).hex().encode("ascii"):
-        raise StoreDataError(f"{kind}:{key} is damaged: not what its digest says")
-    return record
+    def _digest(self, kind: StoreKind, key: str, record: Record) -> bytes:
+        return digest(kind, key, record, self._secret).hex().encode("ascii")
 
 
 _UNWRITABLE = (
@@ -228,6 +288,15 @@ _UNWRITABLE = (
 )
 _UNWRITABLE_WORDS = ("MISCONF ", "NOREPLICAS ")
 """How Redis says that it can be read but not written, for which redis-py has no class."""
+
+
+_FAILURES = (
+    exceptions.RedisError,
+    OSError,
+    EOFError,
+    # What redis-py raises for a reply that is no reply, or not of the type that it should be.
+    *(ValueError, TypeError, RecursionError),
+)
 
 
 @contextmanager
@@ -242,5 +311,12 @@ def _errors() -> Iterator[None]:
         if isinstance(error, _UNWRITABLE) or text.startswith(_UNWRITABLE_WORDS):
             raise StoreUnwritableError(text) from error
         raise StoreError(text) from error
-    except (exceptions.RedisError, OSError, ValueError, EOFError, RecursionError) as error:
+    except (
+        exceptions.RedisError,
+        OSError,
+        ValueError,
+        TypeError,
+        EOFError,
+        RecursionError,
+    ) as error:
         raise StoreError(str(error) or type(error).__name__) from error

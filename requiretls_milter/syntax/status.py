@@ -21,6 +21,7 @@ PROTOCOL_ERROR = "5.5.0"  # a reply that is not an SMTP reply
 ENCRYPTION_NEEDED = "5.7.10"  # RFC 8689 section 4.2.1
 REQUIRETLS_NEEDED = "5.7.30"  # RFC 8689 section 4.2.1 (R12)
 REFUSED = "5.7.1"  # by a policy of this system (RFC 3463 section 3.8)
+TOO_MANY_RECIPIENTS = "4.5.3"  # RFC 3463 section 3.6
 POLICY_TEMPORARY = "4.7.0"
 TLS_NOT_OFFERED = "4.7.4"
 TLS_NOT_ESTABLISHED = "4.7.5"

@@ -40,6 +40,7 @@ from requiretls_milter.telemetry.labels import (
     ProbeResult,
     Process,
     RefreshResult,
+    Socket,
     Stage,
     StoreOperation,
     status_label,
@@ -321,7 +322,12 @@ _DECLARED = (
     Metric(
         "resolver_validates",
         MetricKind.GAUGE,
-        "1 if the resolver passed the DNSSEC self-test.",
+        "1 if the resolver was seen to validate DNSSEC; 0: nothing is called secure.",
+    ),
+    Metric(
+        "resolver_selftest_last_success_timestamp_seconds",
+        MetricKind.GAUGE,
+        "When the resolver last passed the DNSSEC self-test; 0 for never.",
     ),
     Metric(
         "outbound_reachable",
@@ -360,6 +366,22 @@ _DECLARED = (
         MetricKind.COUNTER,
         "Processes that died and were replaced.",
         (("process", _values(Process)),),
+    ),
+    Metric(
+        "milter_connections",
+        MetricKind.GAUGE,
+        "Connections that the MTA holds open to the workers.",
+    ),
+    Metric(
+        "milter_threads",
+        MetricKind.GAUGE,
+        "Threads of the workers. Each has some ten, and one for each callback or event under way.",
+    ),
+    Metric(
+        "sockets_lost_total",
+        MetricKind.COUNTER,
+        "Times that the file of a unix socket was gone while the service ran; it is made anew.",
+        (("socket", _values(Socket)),),
     ),
     Metric(
         "config_last_reload_successful",

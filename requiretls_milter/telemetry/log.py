@@ -14,10 +14,13 @@ Log line, with keys that stay as they are: ``event=log_lines_dropped`` (with ``l
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from itertools import islice
 from typing import Any, Literal
 
 import structlog
@@ -61,6 +64,12 @@ _PRIORITY: Mapping[str, int] = {
 
 STDERR = 2
 """The descriptor of standard error."""
+
+_FIRST = ("timestamp", "level", "event")
+"""The keys with which a line of logfmt begins."""
+
+_PLAIN = re.compile(rf"[!#-<>-\[\]-~]{{0,{MAX_VALUE}}}")
+"""What logfmt writes as it is: printable ASCII without a blank, quote, = or backslash."""
 
 _process = ""
 
@@ -140,16 +149,15 @@ def configure(format: str = "logfmt", level: str = "info") -> None:
     ours: list[Any] = [structlog.stdlib.add_log_level, _add_process]
     if not journal:
         ours.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
-    finish: list[Any] = [structlog.processors.format_exc_info, printable_event]
+    finish: list[Any] = [structlog.processors.format_exc_info]
     if format == "json":
-        render: Any = structlog.processors.JSONRenderer()
+        finish += [printable_event, structlog.processors.JSONRenderer()]
     else:
-        render = structlog.processors.LogfmtRenderer(
-            key_order=["timestamp", "level", "event"], drop_missing=True
-        )
-    last = [*finish, _Line(render, journal)]
+        finish.append(logfmt)
+    if journal:
+        finish.append(_put_priority_first)
     structlog.configure(
-        processors=[*ours, *last],
+        processors=[*ours, *finish],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=_Stderr,
         cache_logger_on_first_use=False,
@@ -158,7 +166,7 @@ def configure(format: str = "logfmt", level: str = "info") -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*ours, _add_library],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *finish],
         )
     )
     root = logging.getLogger()
@@ -239,23 +247,14 @@ def _write_line(line: str) -> None:
         return
 
 
-class _Line:
-    """Renders an event, with its priority before it if the journal reads the line."""
-
-    def __init__(self, render: Any, journal: bool) -> None:
-        self._render = render
-        self._journal = journal
-
-    def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
-        priority = _PRIORITY.get(str(event.get("level")), 6)
-        line = str(self._render(logger, method, event))
-        return f"<{priority}>{line}" if self._journal else line
-
-
 def _add_process(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     if _process:
         event.setdefault("process", _process)
     return event
+
+
+def _put_priority_first(_: Any, level: str, line: str) -> str:
+    return f"<{_PRIORITY.get(level, 6)}>{line}"
 
 
 def _add_library(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -267,13 +266,48 @@ def _add_library(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMap
 
 def printable_event(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Make every key and value of an event printable and bounded (R62); a structlog processor."""
-    safe: dict[str, Any] = {}
-    for key, value in list(event.items())[:MAX_KEYS]:
-        name = loggable(key, 64).replace(" ", "_").replace("=", "_") or "_"
-        if value is None or isinstance(value, bool | int | float):
-            safe[name] = value
-        elif key == "exception":
-            safe[name] = loggable(str(value)[-MAX_TRACEBACK:], MAX_TRACEBACK)
+    return {_name(key): _safe(key, value) for key, value in islice(event.items(), MAX_KEYS)}
+
+
+def logfmt(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
+    """Render an event as :func:`printable_event` and structlog's LogfmtRenderer would, but faster.
+
+    A structlog processor. ``recipient``, the line that is written for each message that asks
+    something, has twenty values, and the processors of structlog would take half of the time that
+    the message costs.
+    """
+    words = {}
+    for key, value in islice(event.items(), MAX_KEYS):
+        name = _name(key)
+        if type(value) is str and _PLAIN.fullmatch(value):
+            words[name] = f"{name}={value}"
         else:
-            safe[name] = loggable(value)
-    return safe
+            words[name] = _word(name, _safe(key, value))
+    first = [word for key in _FIRST if (word := words.pop(key, "")) and event[key] is not None]
+    return " ".join(first + list(words.values()))
+
+
+def _word(name: str, value: str | float | None) -> str:
+    """``name=value``, the value in quotes if it needs them; for True the name alone."""
+    if value is None:
+        return f"{name}="
+    if isinstance(value, bool):
+        return name if value else f"{name}=false"
+    text = str(value)
+    if " " in text or "=" in text or '"' in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+        return f'{name}="{text}"'
+    return f"{name}={text}"
+
+
+def _safe(key: str, value: object) -> str | float | None:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if key == "exception":
+        return loggable(str(value)[-MAX_TRACEBACK:], MAX_TRACEBACK)
+    return loggable(value)
+
+
+@functools.lru_cache(maxsize=512)
+def _name(key: str) -> str:
+    return loggable(key, 64).replace(" ", "_").replace("=", "_") or "_"

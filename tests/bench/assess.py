@@ -34,6 +34,7 @@ from tests.bench.machine import cpu_seconds
 from tests.bench.rows import Effort, Row, number
 from tests.lab.errors import LabUnavailable
 from tests.lab.lab import Lab
+from tests.lab.labconfig import SELFTEST_NAMES
 from tests.lab.processes import Server as Process
 from tests.support.paths import REPOSITORY
 from tests.support.scenario import Domain, Mx, Scenario, Server
@@ -146,9 +147,11 @@ def _slow_resolver(lab: Lab) -> Iterator[Process]:
 
 @contextlib.contextmanager
 def _service(lab: Lab) -> Iterator[Service]:
+    selftest = "\n".join(f'{key} = "{name}"' for key, name in SELFTEST_NAMES.items())
     service = Service(f"""
 [dns]
 nameservers = ["{SLOW_RESOLVER}"]
+{selftest}
 [mta]
 tls_security_level = "dane"
 [probe]
@@ -193,8 +196,11 @@ def _ask(client: EngineClient, domains: Sequence[str], window: int) -> tuple[flo
         if not places.acquire(timeout=PATIENCE):
             raise AssertionError(f"no answer within {PATIENCE:g} s")
         question = Question(domain, "smtp", Requirement.REQUIRETLS, Requirement.REQUIRETLS)
-        pending.append(client.ask(question))
-        pending[-1].add_done_callback(ended)
+        answer = client.ask(question)
+        if isinstance(answer, Forecast):
+            raise AssertionError(f"{domain} is answered without an assessment: {answer.text}")
+        pending.append(answer)
+        answer.add_done_callback(ended)
     forecasts = [each.result(PATIENCE) for each in pending]
     wrong = [forecast for forecast in forecasts if forecast.status != "2.0.0"]
     if wrong:

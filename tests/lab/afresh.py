@@ -20,14 +20,14 @@ from tests.support.scenarioevidence import requirement_of
 
 async def delivery(config: Config, scenario: Scenario) -> Delivery:
     """The delivery of *scenario*'s message to its first domain, as the judge is told of it."""
-    source = Collector(config, limiters=limiters())
+    trust = load_trust_store(config.probe.ca_file)
+    source = Collector(config, trust, limiters=limiters())
     try:
         domain = scenario.domain_name(scenario.domains[0])
         evidence = await gather(parse(domain), source, config, time.time())
     finally:
         await source.close()
     profile = config.mta.profile_for(transport_name(scenario.profile))
-    trust = load_trust_store(config.probe.ca_file)
     return Delivery(evidence, requirement_of(scenario), profile, trust, evidence.gathered_at)
 
 

@@ -339,6 +339,45 @@ def postfix(
         mta.stop()
 
 
+@contextmanager
+def postfix_client(lab: Lab, version: Version, relay: str) -> Iterator[Postfix]:
+    """A Postfix without the milter that sends all its mail to the MTA at the address *relay*."""
+    name = host_name(version.name)
+    mta = Postfix(
+        _root(version),
+        version.name,
+        version.address,
+        certificate=lab.plan.pki.issue(name).path,
+        ca_file=lab.ca_file,
+    )
+    try:
+        mta.configure({"myhostname": name, "mydomain": MYDOMAIN, "relayhost": f"[{relay}]"})
+        mta.start()
+        yield mta
+    finally:
+        mta.stop()
+
+
+@contextmanager
+def sendmail_client(lab: Lab, version: Version, relay: str) -> Iterator[Sendmail]:
+    """A Sendmail without the milter that sends all its mail to the MTA at the address *relay*."""
+    name = host_name(version.name)
+    mta = Sendmail(
+        _root(version),
+        version.name,
+        version.address,
+        host=name,
+        certificate=lab.plan.pki.issue(name).path,
+        ca_file=lab.ca_file,
+    )
+    try:
+        mta.configure(f"define(`SMART_HOST', `esmtp:[{relay}]')dnl\n")
+        mta.start()
+        yield mta
+    finally:
+        mta.stop()
+
+
 def install(mta: Postfix, name: str, content: str) -> None:
     """Put a table into Postfix's ``/etc/postfix``.
 

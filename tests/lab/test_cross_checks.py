@@ -133,7 +133,8 @@ async def _gather(
     lab: Lab, authorities: Path, servers: dict[str, Server]
 ) -> dict[str, DomainEvidence]:
     config = settings(lab, probe={"ca_file": str(authorities)})
-    collector = Collector(config, limiters=limiters())
+    trust = load_trust_store(str(authorities))
+    collector = Collector(config, trust, limiters=limiters())
     try:
         found = await asyncio.gather(
             *(

@@ -76,9 +76,9 @@ async def assess(lab: Lab, asked: Sequence[Question]) -> dict[Question, Forecast
     """All questions at once, put to an engine's inside in this process."""
     config = labconfig.settings(lab, labconfig.all_transports(), probe=PROBE)
     counters = Counters()
-    live = Collector(config, limiters=limiters())
-    source = CachedSource(live, MemoryStore(), config, counters)
     trust = load_trust_store(config.probe.ca_file)
+    live = Collector(config, trust, limiters=limiters())
+    source = CachedSource(live, MemoryStore(), config, counters, authorities=trust.digest)
     patient = config.limits.model_copy(update={"assessment_timeout": 60.0})
     config = config.model_copy(update={"limits": patient})
     assessor = Assessor(config, source, trust, counters, Gauges())

@@ -596,6 +596,14 @@ def test_rules_by_domain_meet_the_recipients_and_the_next_hops(serve: Serve) -> 
     assert totals["domain_forecasts_total{other,5.7.10}"] == 1
 
 
+def test_a_forecast_that_ended_while_the_message_came_in_is_asked_for_anew(serve: Serve) -> None:
+    script = {"long.test": {**GOOD, "valid_until": 4e9}, "over.test": {**GOOD, "valid_until": 1.0}}
+    milter = serve("", script)
+    with milter.client() as client:
+        client.message(SENDER, ["<a@long.test>", "<b@over.test>"], parameters=REQUIRETLS)
+    assert [line.split()[0] for line in milter.asked] == ["long.test", "over.test", "over.test"]
+
+
 def test_a_noncompliant_delivery_that_is_accepted_is_counted(serve: Serve) -> None:
     milter = serve(REJECT, SCRIPT)
     with milter.client() as client:
@@ -815,6 +823,40 @@ def test_reject_waits_at_most_decide_wait_and_then_on_unknown_decides(
         assert (answer.text or answer.kind).startswith(reply)
 
 
+@pytest.mark.parametrize(("macros", "reply"), [(POSTFIX_3_11, "continue"), (SENDMAIL, "451 4.7.0")])
+def test_the_waits_of_many_slow_recipients_add_up_to_a_bound_and_no_further(
+    serve: Serve, macros: dict[str, str], reply: str
+) -> None:
+    """The attack: 200 recipients, each of a domain of its own that does not answer."""
+    config = f"{REJECT}decide_wait = 0.5\n[limits]\nmessage_wait = 1.2\n"
+    milter = serve(config, {"*": NEVER, "example.org": NOT_OFFERED})
+    with milter.client(macros) as client:
+        for _ in range(2):  # each message of a session has its own
+            client.mail(SENDER, "REQUIRETLS")
+            started = time.monotonic()
+            answers = [client.rcpt(f"<a@d{number}.test>") for number in range(200)]
+            assert {(answer.text or answer.kind)[: len(reply)] for answer in answers} == {reply}
+            assert client.rcpt(BOB).text.startswith("550 5.7.30"), "what is known needs no wait"
+            assert 1.15 < time.monotonic() - started < 3.0
+            client.abort()
+    # Two wait in full, one for what is left, and the others not at all.
+    assert milter.totals()["saturated_total{message_wait}"] >= 2 * 197
+
+
+def test_the_end_of_a_message_waits_no_longer_than_is_left_of_its_bound(serve: Serve) -> None:
+    config = f"{REJECT}decide_wait = 0.4\ntag_wait = 5.0\n"
+    config += '[rules.recipient."tagged.test"]\nmode = "monitor"\n'
+    milter = serve(f"{config}[limits]\nmessage_wait = 0.6\n", {"*": NEVER})
+    with milter.client() as client:
+        client.mail(SENDER, "REQUIRETLS")
+        client.rcpt("<a@never.test>")
+        client.rcpt("<b@tagged.test>")
+        client.eoh()
+        started = time.monotonic()
+        assert client.eom() == CONTINUE
+        assert 0.15 < time.monotonic() - started < 1.5
+
+
 def test_the_assessment_runs_while_the_message_comes_in(serve: Serve) -> None:
     milter = serve("", {"example.org": {**NOT_OFFERED, "after": 0.4}})
     with milter.client() as client:
@@ -989,6 +1031,56 @@ def test_before_there_is_a_queue_id_the_session_stands_in_its_place(serve: Serve
     first, second = milter.wait_for_event("recipient", 2)
     assert "queue_id" not in first
     assert first["session"] == second["session"]
+
+
+# ---------------------------------------------------------------- messages that are split
+
+SPLIT = """
+[rules]
+on_mixed = "split"
+[rules.recipient."example.com"]
+require = true
+mode = "reject"
+"""
+ASKED, ORDINARY = "<bob@example.com>", "<eve@handshake.test>"
+PUT_OFF = "452 4.5.3 too many recipients: this one takes another route, send it separately"
+
+
+def test_a_recipient_whose_route_differs_is_left_to_another_transaction(serve: Serve) -> None:
+    milter = serve(SPLIT, SCRIPT)
+    with milter.client() as client:
+        outcome = client.message(SENDER, [ASKED, ORDINARY, ASKED])
+        assert replies(outcome) == ["continue", PUT_OFF, "continue"]
+        assert "route=requiretls" in tags(outcome)[0]
+        outcome = client.message(SENDER, [ORDINARY])
+        assert replies(outcome) == ["continue"]
+        assert tags(outcome) == []
+    (line,) = milter.wait_for_event("put_off", 1)
+    assert line["to"] == ORDINARY
+    assert line["reply"] == PUT_OFF
+    eventually(lambda: milter.totals().get("recipients_total{none,defer}") == 1)
+    assert milter.totals()["messages_total{requiretls,accept}"] == 1
+
+
+def test_a_mail_program_is_never_asked_to_split(serve: Serve) -> None:
+    milter = serve(SPLIT, SCRIPT)
+    with milter.client({**POSTFIX_3_11, "{auth_authen}": "alice"}) as client:
+        outcome = client.message(SENDER, [ASKED, ORDINARY])
+    assert replies(outcome) == ["continue", "continue"]
+    assert "route=mixed" in tags(outcome)[0]
+
+
+def test_a_client_that_never_splits_gets_its_message_through(serve: Serve) -> None:
+    milter = serve(SPLIT, SCRIPT)
+    for _ in range(3):
+        with milter.client() as client:
+            assert replies(client.message(SENDER, [ASKED, ORDINARY])) == ["continue", PUT_OFF]
+    with milter.client() as client:
+        outcome = client.message(SENDER, [ASKED, ORDINARY])
+    assert replies(outcome) == ["continue", "continue"]
+    assert "route=mixed" in tags(outcome)[0]
+    (line,) = milter.wait_for_event("client_does_not_split", 1)
+    assert line["to"] == ORDINARY
 
 
 # ---------------------------------------------------------------- processes

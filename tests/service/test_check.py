@@ -219,6 +219,15 @@ async def test_the_transport_decides_how_it_is_judged(world: Domains) -> None:
     assert (await command("check", wrong, "--config", config, "--transport", "lax")).status == 0
 
 
+async def test_without_a_transport_that_of_default_transport_is_assumed(world: Domains) -> None:
+    wrong = await bad(world)
+    config = world.config(
+        'mta.default_transport = "lax:"\nmta.transport.lax.requiretls_policy = "opportunistic"'
+    )
+    assert (await command("check", wrong, "--config", config)).status == 0
+    assert (await command("check", wrong, "--config", config, "--transport", "smtp")).status == 1
+
+
 async def test_all_servers_are_looked_at_also_where_the_mta_would_not_connect(
     world: Domains,
 ) -> None:
@@ -289,10 +298,12 @@ class Warm:
 
     def __init__(self, config: configuration.Config) -> None:
         trust = load_trust_store(config.probe.ca_file)
-        live = Collector(config, limiters=limiters())
-        self.source = CachedSource(live, MemoryStore(), config, Counters())
+        live = Collector(config, trust, limiters=limiters())
+        self.source = CachedSource(
+            live, MemoryStore(), config, Counters(), authorities=trust.digest
+        )
         self.assessor = Assessor(config, self.source, trust, Counters(), Gauges())
-        engine = SetEngine(self.assessor, assessment_digest=config.assessment_digest())
+        engine = SetEngine(self.assessor, assessment_digest=config.assessment_digest(trust.digest))
         self.server = EngineServer(config.engine.socket, engine)
 
     async def __aenter__(self) -> Warm:

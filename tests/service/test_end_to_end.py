@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from requiretls_milter.ipc import query
 from requiretls_milter.model import Feature, ProbeStage
@@ -259,6 +261,23 @@ def test_a_reload_reads_the_authorities_again(
     ca_file.write_bytes(Authority(tmp_path, "Another CA").path.read_bytes())
     service.send_signal(signal.SIGHUP)
     eventually(lambda: service.events("reloaded"))
+    (tag,) = service.send("<bob@good.test>")
+    assert "forecast=5.7.10; reason=certificate_not_verified" in tag
+
+
+def test_an_authority_that_has_expired_vouches_for_nothing_although_the_server_did_not_send_it(
+    make: Make, internet: Internet, tmp_path: Path
+) -> None:
+    """All else that is known is good for minutes, the server's certificate for weeks."""
+    lifetime = datetime.timedelta(seconds=15)
+    ending = internet.authority.certified(lifetime)
+    until = time.time() + lifetime.total_seconds()
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(ending.public_bytes(serialization.Encoding.PEM))
+    pkix = internet.config.replace('"dane"', '"secure"')
+    service = make(pkix.replace(str(internet.ca_file), str(ca_file)), workers=1).start()
+    assert "forecast=2.0.0; reason=ok" in service.send("<bob@good.test>")[0]
+    eventually(lambda: time.time() > until)
     (tag,) = service.send("<bob@good.test>")
     assert "forecast=5.7.10; reason=certificate_not_verified" in tag
 

@@ -21,6 +21,7 @@ from requiretls_milter.evidence.gathering import ANY_AGE
 from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.evidence.probe import Prober
 from requiretls_milter.model import (
+    MailProtocol,
     MtaStsEvidence,
     MtaStsMode,
     MtaStsPolicy,
@@ -52,9 +53,15 @@ class Source(FakeSource):
         )
 
     async def probe(
-        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+        self,
+        address: str,
+        port: int,
+        server_name: str,
+        protocol: MailProtocol = MailProtocol.SMTP,
+        *,
+        since: float = ANY_AGE,
     ) -> ProbeEvidence:
-        return await self._prober.probe(address, port, server_name)
+        return await self._prober.probe(address, port, server_name, protocol)
 
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         await asyncio.sleep(0.2)
@@ -70,7 +77,9 @@ class Engine:
         self.store = store
         self.source = Source(self.clocks)
         self.counters = Counters()
-        self.cache = CachedSource(self.source, store, Config(), self.counters, clocks=self.clocks)
+        self.cache = CachedSource(
+            self.source, store, Config(), self.counters, authorities="", clocks=self.clocks
+        )
 
     def publish(self, policy: MtaStsPolicy) -> None:
         self.source.script["mta_sts"] = MtaStsEvidence(policy, expires=policy.max_age)

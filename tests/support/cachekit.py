@@ -43,6 +43,7 @@ class CacheKit:
         clocks: which may be those of another kit.
         node: the name of the host.
         outage: where answers are noted.
+        authorities: the digest of those that vouch for policies.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class CacheKit:
         *,
         node: str = "",
         outage: OutageDetector | None = None,
+        authorities: str = "",
     ) -> None:
         self.store = MemoryStore() if store is None else store
         self.config = Config() if config is None else config
@@ -65,17 +67,19 @@ class CacheKit:
             self.store,
             self.config,
             self.counters,
+            authorities=authorities,
             outage=outage,
             node=node,
             clocks=self.clocks,
             jitter=lambda: self.random,
         )
 
-    def restarted(self, config: Config | None = None) -> CacheKit:
+    def restarted(self, config: Config | None = None, authorities: str = "") -> CacheKit:
         """Another process with the same store, after this one's end."""
         clocks = Clocks()
         clocks.wall_time, clocks.monotonic_time = self.clocks.wall_time, 7.0
-        return CacheKit(self.store, self.config if config is None else config, clocks)
+        config = self.config if config is None else config
+        return CacheKit(self.store, config, clocks, authorities=authorities)
 
     async def idle(self) -> None:
         """Let every task go on as far as it can without time passing."""

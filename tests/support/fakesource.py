@@ -12,6 +12,7 @@ from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
+    MailProtocol,
     MtaStsEvidence,
     MxEvidence,
     MxRecord,
@@ -50,6 +51,7 @@ class FakeSource:
         """Kinds, or kinds with a key, that are never answered."""
         self.error: Exception | None = None
         self.script: dict[str, Any] = {}
+        self.probed_ago = 0.0
 
     def good(self) -> FakeSource:
         """Every domain has one MX ``mx.<domain>`` with one address and a server that is well."""
@@ -100,7 +102,14 @@ class FakeSource:
         return found
 
     async def probe(
-        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+        self,
+        address: str,
+        port: int,
+        server_name: str,
+        protocol: MailProtocol = MailProtocol.SMTP,
+        *,
+        since: float = ANY_AGE,
     ) -> ProbeEvidence:
-        found: ProbeEvidence = await self._say("probe", f"{address} {server_name}")
-        return replace(found, address=address, probed_at=self._clocks.wall())
+        lmtp = "lmtp " if protocol is MailProtocol.LMTP else ""
+        found: ProbeEvidence = await self._say("probe", f"{lmtp}{address} {server_name}")
+        return replace(found, address=address, probed_at=self._clocks.wall() - self.probed_ago)

@@ -13,7 +13,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 
 from tests.support.authority import Authority
-from tests.support.dnsserver import DnsServer, failure, found, nodata
+from tests.support.dnsserver import DnsServer, found, nodata, show_validation
 from tests.support.smtpserver import EHLO_TLS, SmtpServer
 
 WITHOUT_REQUIRETLS = b"250-mx.example.net hello\r\n250 SIZE 1000\r\n"
@@ -30,7 +30,12 @@ class Internet:
     good: SmtpServer
     lacking: SmtpServer
     renewing: SmtpServer
-    ca_file: Path
+    authority: Authority
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate of the authority that issued the servers' certificates."""
+        return self.authority.path
 
     @property
     def config(self) -> str:
@@ -45,17 +50,6 @@ port = {self.good.port}
 ca_file = "{self.ca_file}"
 allow_networks = ["127.0.0.0/8"]
 """
-
-
-def _validate(dns: DnsServer) -> None:
-    """Answer the self-test as a resolver that validates does."""
-    dns.set(".", "NS", found(". 300 IN NS a.root-servers.net."))
-    for name in ("org", "net"):
-        dns.set(name, "A", nodata())
-    for name in ("dnssec-failed.org", "rhybar.cz"):
-        dns.set(name, "A", failure())
-    for name in ("google.com", "microsoft.com"):
-        dns.set(name, "A", found(f"{name}. 300 IN A 192.0.2.1", ad=False))
 
 
 @contextmanager
@@ -89,7 +83,7 @@ def loopback_internet(directory: Path) -> Iterator[Internet]:
                     dns.set(host, "AAAA", nodata())
                     name = f"_{good.port}._tcp.{host}"
                     dns.set(name, "TLSA", found(f"{name}. {ttl} IN TLSA 3 1 1 {digest}"))
-                _validate(dns)
+                show_validation(dns)
                 up.set()
                 await done.wait()
 
@@ -97,7 +91,7 @@ def loopback_internet(directory: Path) -> Iterator[Internet]:
     thread.start()
     try:
         assert up.wait(10)
-        yield Internet(dns, good, lacking, renewing, authority.path)
+        yield Internet(dns, good, lacking, renewing, authority)
     finally:
         loop.call_soon_threadsafe(done.set)
         thread.join(10)

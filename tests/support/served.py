@@ -48,8 +48,8 @@ class ScriptedSource:
     """Answers by next hop.
 
     A script's value is a forecast's arguments, with ``after``: seconds until
-    the answer, or ``"never"``; or a word: ``raise`` (ask fails), ``exit``
-    (SystemExit), ``fail`` (the future has an exception).
+    the answer (without it the answer is known already), or ``"never"``; or a word:
+    ``raise`` (ask fails), ``exit`` (SystemExit), ``fail`` (the future has an exception).
     """
 
     def __init__(self, script: dict[str, Any], asked: Path) -> None:
@@ -57,7 +57,7 @@ class ScriptedSource:
         self._asked = asked
         self._lock = threading.Lock()
 
-    def ask(self, question: Question) -> Future[Forecast]:
+    def ask(self, question: Question) -> Forecast | Future[Forecast]:
         with self._lock, self._asked.open("a") as lines:
             print(
                 f"{os.getpid()} {question.nexthop} {question.transport} "
@@ -65,25 +65,23 @@ class ScriptedSource:
                 file=lines,
             )
         answer = self._script.get(question.nexthop, self._script.get("*"))
-        future: Future[Forecast] = Future()
         if answer == "raise":
             raise RuntimeError("the source fails")
         if answer == "exit":
             raise SystemExit(3)
+        if answer is None:
+            return unknown_forecast("not in the script")
+        future: Future[Forecast] = Future()
         if answer == "fail":
             future.set_exception(RuntimeError("the assessment fails"))
-        elif answer is None:
-            future.set_result(unknown_forecast("not in the script"))
-        else:
-            arguments = dict(answer)
-            after = arguments.pop("after", 0)
-            result = forecast(**arguments)
-            if after == "never":
-                pass
-            elif after:
-                threading.Timer(after, future.set_result, (result,)).start()
-            else:
-                future.set_result(result)
+            return future
+        arguments = dict(answer)
+        after = arguments.pop("after", 0)
+        result = forecast(**arguments)
+        if not after:
+            return result
+        if after != "never":
+            threading.Timer(after, future.set_result, (result,)).start()
         return future
 
 

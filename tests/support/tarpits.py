@@ -179,14 +179,17 @@ class Engine:
         self.counters = Counters()
         self.gauges = Gauges()
         self.shares = AllShares.of(config.limits, self.counters)
+        trust = load_trust_store(config.probe.ca_file)
         self._live = Collector(
             config,
+            trust,
             limiters=self.shares.limiters(),
             policy_port=policy_port,
             counters=self.counters,
         )
-        self._source = CachedSource(self._live, MemoryStore(), config, self.counters)
-        trust = load_trust_store(config.probe.ca_file)
+        self._source = CachedSource(
+            self._live, MemoryStore(), config, self.counters, authorities=trust.digest
+        )
         self.assessor = Assessor(config, self._source, trust, self.counters, self.gauges)
 
     async def __aenter__(self) -> Engine:

@@ -129,7 +129,7 @@ async def _look_up(data: bytes) -> None:
 def _mta_sts() -> MtaStsFetcher:
     """One for all: it loads the trust store, which takes longer than all else."""
     nobody = lookups.Resolver([_NAMESERVER], 5.0)
-    return MtaStsFetcher(nobody, AddressPolicy(()), clock=lambda: _CLOCK)
+    return MtaStsFetcher(nobody, AddressPolicy(()), (), clock=lambda: _CLOCK)
 
 
 def _check_lookup(found: lookups.Lookup, server: _Server) -> None:

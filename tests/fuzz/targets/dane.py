@@ -57,9 +57,9 @@ def tlsa_match(data: bytes) -> None:
     )
     usable = _check_usable(records)
     chain = identity().chain
-    mismatch = dane.mismatch(chain, usable, (NAME,), _NOW)
+    mismatch = dane.check(chain, usable, (NAME,), _NOW).mismatch
     expect.one_line(mismatch or "", MAX_ERROR)
-    assert dane.mismatch(chain, usable[::-1], (NAME,), _NOW) == mismatch, "the order matters"
+    assert dane.check(chain, usable[::-1], (NAME,), _NOW).mismatch == mismatch, "the order matters"
     if not usable:
         assert mismatch
     for record in usable:
@@ -70,8 +70,8 @@ def tlsa_match(data: bytes) -> None:
             if (other.usage, other.selector, other.matching_type)
             == (record.usage, record.selector, record.matching_type)
         ]
-        if dane.mismatch(chain, (record,), (NAME,), _NOW) is None:
-            assert dane.mismatch(chain, tuple(alike), (NAME,), _NOW) is None
+        if dane.check(chain, (record,), (NAME,), _NOW).mismatch is None:
+            assert dane.check(chain, tuple(alike), (NAME,), _NOW).mismatch is None
 
 
 def _association(part: bytes) -> bytes:
@@ -123,18 +123,18 @@ def certificate_chain(data: bytes) -> None:
 
 
 def _check_chain(chain: tuple[bytes, ...]) -> None:
-    mismatch = pkix.mismatch(chain, (NAME,), identity().trust, _NOW)
+    mismatch = pkix.check(chain, (NAME,), identity().trust, _NOW).mismatch
     expect.one_line(mismatch or "", MAX_ERROR)
     records = tuple(
         TlsaRecord(usage, selector, 1, dane.digest(sent, 1))
         for sent in chain
         for usage, selector in ((2, 0), (3, 0), (2, 1))
     )
-    expect.one_line(dane.mismatch(chain, records, (NAME,), _NOW) or "", MAX_ERROR)
+    expect.one_line(dane.check(chain, records, (NAME,), _NOW).mismatch or "", MAX_ERROR)
     if chain:
         leaf = (TlsaRecord(3, 0, 1, dane.digest(chain[0], 1)),)
         # DANE-EE looks at nothing but the digest (RFC 7672 section 3.1.1), OpenSSL at the key.
-        weak = certificates.WEAK_KEY if certificates.has_weak_key(chain[0]) else None
-        assert dane.mismatch(chain, leaf, (), _NOW) == weak
+        weak = certificates.WEAK_KEY if certificates.has_weak_key(chain[0], 80) else None
+        assert dane.check(chain, leaf, (), _NOW).mismatch == weak
     if mismatch is None:
         assert chain[0] in identity().chain, "somebody else's certificate was verified"

@@ -205,6 +205,7 @@ def transaction(data: bytes) -> None:
     for name, value in _fields(fields):
         message.add_field(name, value)
     message.end_of_header()
+    message.outdated(now=1.8e9)
     for number, recipient in enumerate(message.undecided()):
         made = None if recipient.question is None else _forecast(bytes([flags ^ number]))
         _check(message, message.decide(recipient, made, now=1.8e9))

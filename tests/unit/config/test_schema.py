@@ -177,8 +177,9 @@ def test_rules_of_domains_come_in_order_of_precedence() -> None:
     ]
 
 
-def test_every_key_of_rules_but_the_wait_for_the_tag_can_stand_in_a_rule_of_a_domain() -> None:
-    rules = set(type(Config().rules).model_fields) - {"recipient", "nexthop", "sender", "tag_wait"}
+def test_every_key_of_rules_but_those_of_whole_messages_can_stand_in_a_rule_of_a_domain() -> None:
+    tables, whole = {"recipient", "nexthop", "sender"}, {"tag_wait", "on_mixed"}
+    rules = set(type(Config().rules).model_fields) - tables - whole
     assert set(tables_of(type(Config().rules))["sender"][0].model_fields) == rules
 
 
@@ -236,7 +237,11 @@ def test_a_configuration_can_be_handed_to_another_process(raw: dict[str, object]
 def test_configurations_assess_alike_where_mta_dns_and_probe_are_the_same(
     change: str, same: bool
 ) -> None:
-    assert (configured(change).assessment_digest() == Config().assessment_digest()) is same
+    assert (configured(change).assessment_digest("ab") == Config().assessment_digest("ab")) is same
+
+
+def test_under_other_authorities_the_same_configuration_assesses_otherwise() -> None:
+    assert Config().assessment_digest("ab") != Config().assessment_digest("cd")
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ class Kit:
             MemoryStore(),
             Config(limits=config.Limits() if limits is None else limits),
             self.counters,
+            authorities="",
             clocks=self.clocks,
             jitter=lambda: 0.0,
         )
@@ -358,6 +359,7 @@ async def test_a_policy_that_is_not_known_matters_to_an_mta_that_heeds_it(
 async def test_without_the_policy_no_delivery_is_said_to_fail() -> None:
     """The policy may vouch for names that DNSSEC does not: none is called insecure without it."""
     kit = Kit(SETTINGS + WAITING)
+    kit.source.script["mx"] = replace(kit.source.script["mx"], secure=False)
     kit.source.held = {"mta_sts"}
     assert (await kit.assessor.assess(question())).status == "unknown"
     kit.source.held = set()
@@ -366,9 +368,11 @@ async def test_without_the_policy_no_delivery_is_said_to_fail() -> None:
 
 async def test_a_policy_that_the_source_cannot_find_in_time_is_not_known_either() -> None:
     kit = Kit(limits=config.Limits(flight_timeout=0.05))
+    kit.source.script["mx"] = replace(kit.source.script["mx"], secure=False)
     kit.source.held = {"mta_sts"}
     forecast = await kit.assessor.assess(question())
-    assert (forecast.status, forecast.text) == ("unknown", f"MTA-STS policy: {LATE}")
+    assert forecast.status == "unknown"
+    assert LATE in forecast.text
     await kit.close()
 
 

@@ -14,6 +14,7 @@ from requiretls_milter.evidence.probe import FRESH
 from requiretls_milter.evidence.turns import BusyError, Claim
 from requiretls_milter.model import (
     DnsOutcome,
+    MailProtocol,
     MtaStsEvidence,
     ProbeEvidence,
     ProbeStage,
@@ -84,12 +85,19 @@ async def test_a_flight_whose_callers_are_all_gone_does_not_lengthen_a_queue(
 
     class InTurn(FakeSource):
         async def probe(
-            self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+            self,
+            address: str,
+            port: int,
+            server_name: str,
+            protocol: MailProtocol = MailProtocol.SMTP,
+            *,
+            since: float = ANY_AGE,
         ) -> ProbeEvidence:
             await limiter.run(Claim(address), end.wait)
             return replace(SESSION, address=address)
 
-    cache = CachedSource(InTurn(kit.clocks), kit.store, kit.config, kit.counters)
+    source = InTurn(kit.clocks)
+    cache = CachedSource(source, kit.store, kit.config, kit.counters, authorities="")
     first, second, third = (
         asyncio.create_task(cache.probe(f"192.0.2.{n}", 25, "a")) for n in (1, 2, 2)
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from requiretls_milter.config import Config, Limits
-from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError, finds_the_same
+from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.support.authority import Authority
@@ -28,9 +28,10 @@ async def first(builder: PartsBuilder) -> AsyncIterator[Parts]:
     await parts.close()
 
 
-def test_other_limits_want_another_collector() -> None:
-    assert finds_the_same(Config(), Config())
-    assert not finds_the_same(Config(), Config(limits=Limits(probes=41)))
+async def test_other_limits_want_another_collector(builder: PartsBuilder, first: Parts) -> None:
+    other = CONFIG.model_copy(update={"limits": Limits(probes=41)})
+    assert builder.build(CONFIG, 2, first).collector is first.collector
+    assert builder.build(other, 3, first).collector is not first.collector
 
 
 async def test_a_reload_that_finds_the_same_keeps_what_was_found(
@@ -69,17 +70,38 @@ async def test_another_file_of_authorities_under_the_same_name_begins_anew(
     builder: PartsBuilder, authority: Authority, tmp_path: Path
 ) -> None:
     bundle = authority.path.read_text("ascii")
+    another = Authority(tmp_path, "Another CA").path.read_text("ascii")
     authorities = tmp_path / "ca.pem"
     authorities.write_text(bundle)
     probe = CONFIG.probe.model_copy(update={"ca_file": str(authorities)})
     config = CONFIG.model_copy(update={"probe": probe})
     one = builder.build(config, 1)
+    authorities.write_text(f"The same one:\n{bundle}\n{bundle}")
     assert builder.build(config, 2, one).source is one.source
-    authorities.write_text(bundle + "\n")
-    assert builder.build(config, 3, one).source is not one.source
+    authorities.write_text(bundle + another)
+    other = builder.build(config, 3, one)
+    assert other.source is not one.source
+    assert other.assessment_digest != one.assessment_digest
     authorities.write_text("nothing")
     with pytest.raises(StartError):
         builder.build(config, 4, one)
+
+
+async def test_another_store_of_the_system_begins_anew(
+    builder: PartsBuilder, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its file or in its directory, both of which OpenSSL reads."""
+    directory = tmp_path / "certs"
+    directory.mkdir()
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    monkeypatch.setenv("SSL_CERT_DIR", str(directory))
+    one = builder.build(CONFIG, 1)
+    assert builder.build(CONFIG, 2, one).source is one.source
+    another = Authority(tmp_path, "Another CA").path.read_bytes()
+    (directory / "another.pem").write_bytes(another)
+    assert builder.build(CONFIG, 3, one).source is one.source, "OpenSSL does not read this name"
+    (directory / "0123abcd.0").write_bytes(another)
+    assert builder.build(CONFIG, 4, one).source is not one.source
 
 
 async def test_other_resolvers_of_the_system_want_another_collector(

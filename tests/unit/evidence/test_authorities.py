@@ -60,6 +60,40 @@ def test_a_file_that_anchors_nothing_is_told(
         load_trust_store(str(path))
 
 
+def test_a_digest_is_that_of_the_authorities_and_not_of_the_file(tmp_path: Path) -> None:
+    one, other = (Authority(tmp_path, name).path.read_text("ascii") for name in ("one", "other"))
+    contents = (one, other, one + other, other + f"# the same, twice\n{one}{one}")
+    digests = []
+    for number, content in enumerate(contents):
+        path = tmp_path / f"{number}.pem"
+        path.write_text(content)
+        digests.append(load_trust_store(str(path)).digest)
+    assert digests[2] == digests[3]
+    assert len(set(digests)) == 3
+
+
+def test_a_file_with_something_that_is_no_certificate_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    good = Authority(tmp_path).path.read_text("ascii")
+    path.write_text(good + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    with pytest.raises(TrustStoreError, match="not a PEM file of certificates"):
+        load_trust_store(str(path))
+
+
+def test_what_the_systems_store_has_that_is_no_certificate_vouches_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = Authority(tmp_path)
+    (tmp_path / "00000000.0").write_text(
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    )
+    (tmp_path / "00000001.0").symlink_to("nowhere")
+    (tmp_path / "00000002.0").write_bytes(good.path.read_bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
+    monkeypatch.setenv("SSL_CERT_DIR", f"/nonexistent:{tmp_path}")
+    assert load_trust_store().digest == load_trust_store(str(good.path)).digest
+
+
 def test_the_systems_authorities_count_where_no_file_is_named() -> None:
     """None of them is the tests' own."""
     asked = Requirement.REQUIRETLS

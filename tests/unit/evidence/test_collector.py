@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from requiretls_milter.config import Config, Limits
+from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.collector import Collector
+from requiretls_milter.evidence.dns import AdTrust
 from requiretls_milter.evidence.gathering import gather
 from requiretls_milter.model import (
     DnsOutcome,
@@ -66,7 +67,8 @@ async def collector(
             "helo": "client.example.org",
         },
     )
-    collector = Collector(config, limiters=limiters(), clock=lambda: NOW)
+    trust = load_trust_store(config.probe.ca_file)
+    collector = Collector(config, trust, limiters=limiters(), clock=lambda: NOW)
     yield collector, config
     await collector.close()
 
@@ -146,7 +148,13 @@ async def test_a_policy_and_the_mail_exchangers_are_found_side_by_side(
         },
     )
     async with serving(authority.issue("mta-sts.a.test")) as host:
-        source = Collector(config, limiters=limiters(), policy_port=host.port, clock=lambda: NOW)
+        source = Collector(
+            config,
+            load_trust_store(config.probe.ca_file),
+            limiters=limiters(),
+            policy_port=host.port,
+            clock=lambda: NOW,
+        )
         evidence = await gather(NextHop(MX, "a.test"), source, config, NOW)
         record = await source.mta_sts_record("a.test")
         await source.close()
@@ -160,7 +168,7 @@ async def test_the_collector_knows_whether_its_resolver_is_trusted(
     collector: tuple[Collector, Config],
 ) -> None:
     source, _ = collector
-    assert source.resolver.trusted
+    assert source.resolver.trust is AdTrust.BELIEVED
     assert not (await source.resolver.root()).secure
 
 
@@ -172,14 +180,10 @@ async def test_the_collector_looks_up_the_protocols_of_every_transport(server: D
             "transport": {"smtp6": {"inet_protocols": ["ipv6"]}},
         },
     )
-    source = Collector(config, limiters=limiters())
+    trust = load_trust_store(config.probe.ca_file)
+    source = Collector(config, trust, limiters=limiters())
     await source.addresses("mx.test")
     assert sorted(server.types_asked("mx.test")) == ["A", "AAAA"]
-
-
-def test_a_collector_without_its_trust_store_is_none() -> None:
-    with pytest.raises((OSError, ssl.SSLError)):
-        Collector(configured(probe={"ca_file": "/nonexistent/ca.pem"}), limiters=limiters())
 
 
 def test_a_collector_keeps_the_limits_of_its_configuration(
@@ -195,7 +199,7 @@ def test_a_collector_keeps_the_limits_of_its_configuration(
             given[name] = options
 
         monkeypatch.setattr(f"requiretls_milter.evidence.collector.{name}", note)
-    Collector(config, limiters=several)
+    Collector(config, load_trust_store(config.probe.ca_file), limiters=several)
     assert given["Resolver"]["limiter"] is several.lookups
     assert given["MtaStsFetcher"]["limiter"] is several.fetches
     assert given["MtaStsFetcher"]["timeout"] == 5

@@ -33,6 +33,6 @@ def test_a_certificate_names_what_openssl_says_it_does(
     root = chains.Make("Root", 3, ca=True)
     leaf = chains.issue(chains.Make(common_name, 1, tuple(dns_names), use="server"), root)
     authority = chains.issue(root, None)
-    mismatch = pkix.mismatch((leaf,), (reference,), chains.trusting(authority), build.NOW)
+    mismatch = pkix.check((leaf,), (reference,), chains.trusting(authority), build.NOW).mismatch
     verdict = openssl.pkix((leaf,), (authority,), (reference,), build.NOW)
     assert (mismatch is None) == (verdict.error == ""), (mismatch, verdict.error)

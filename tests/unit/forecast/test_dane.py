@@ -37,7 +37,7 @@ def test_r38_a_chain_matches_its_tlsa_records_where_openssl_says_so(
     verdict = openssl.dane(chain.presented, accepted, NAMES, build.NOW)
     assert len(usable) == verdict.usable
     if usable:
-        mismatch = dane.mismatch(chain.presented, usable, NAMES, build.NOW)
+        mismatch = dane.check(chain.presented, usable, NAMES, build.NOW).mismatch
         assert (mismatch is None) == (verdict.error == ""), (mismatch, verdict.error)
 
 
@@ -48,6 +48,6 @@ def test_r40_the_order_of_the_records_does_not_matter(
     chain, records = case
     usable = dane.usable(records)
     for changed in (usable[::-1], usable * 2):
-        assert (dane.mismatch(chain.presented, changed, NAMES, build.NOW) is None) == (
-            dane.mismatch(chain.presented, usable, NAMES, build.NOW) is None
+        assert (dane.check(chain.presented, changed, NAMES, build.NOW).mismatch is None) == (
+            dane.check(chain.presented, usable, NAMES, build.NOW).mismatch is None
         )

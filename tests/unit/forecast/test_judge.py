@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from requiretls_milter.forecast.der import public_key_info
+from requiretls_milter.forecast import certificate
+from requiretls_milter.forecast.der import MalformedCertificateError, public_key_info
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.postfix import Delivery, deliver
 from requiretls_milter.forecast.reach import MailServer, within_reach
@@ -26,6 +30,7 @@ from requiretls_milter.model import (
     MtaProfile,
     MtaStsMode,
     Outcome,
+    ProbeEvidence,
     ProbeStage,
     ProfileName,
     Reading,
@@ -97,7 +102,20 @@ def test_the_judge_answers_whatever_the_evidence_and_the_answer_is_consistent(
         ),
         *(probe.expires for host in evidence.hosts for probe in host.probes if probe.expires),
     ]
-    assert told.valid_until == min(ends, default=0.0)
+    end = min(ends, default=0.0)
+    if told.valid_until != end:
+        assert told.valid_until in _dates(evidence)
+        assert not end or told.valid_until < end
+
+
+def _dates(evidence: DomainEvidence) -> Iterator[float]:
+    """When the certificates that a verdict may rest on begin and end, and are not over."""
+    chains = (probe.chain for host in evidence.hosts for probe in host.probes)
+    records = (record.data for host in evidence.hosts for record in host.tlsa.records)
+    for der in (*itertools.chain.from_iterable(chains), *records, *build.trust().authorities):
+        with contextlib.suppress(MalformedCertificateError):
+            found = certificate.parse(der)
+            yield from (date for date in (found.not_before, found.not_after) if date > build.NOW)
 
 
 def _check_token(told: Forecast, profile: MtaProfile) -> None:
@@ -225,8 +243,15 @@ def takes_it(
         and bool(probe.starttls_offered)
         and probe.starttls_reply is None
         and probe.tls_version not in ("TLSv1", "TLSv1.1", "SSLv3")
+        and (reading.weak_tls_counts or is_strong(probe))
         and certificate_is_proven(evidence, server, reading, dane_goes_first=dane_goes_first)
     )
+
+
+def is_strong(probe: ProbeEvidence) -> bool:
+    """RFC 9325 of a session; the certificates here have strong keys, all of them."""
+    kinds = {"ECDHE": True, "DHE": not probe.small_group}
+    return probe.tls_version == "TLSv1.3" or kinds.get(probe.cipher.partition("-")[0], False)
 
 
 def lookup_failed(server: MailServer) -> bool:

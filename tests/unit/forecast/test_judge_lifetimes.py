@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import replace
 
 import pytest
 
 from requiretls_milter.forecast.certificate import next_validity_change
-from requiretls_milter.model import HopKind, MtaProfile, NextHop, Requirement
+from requiretls_milter.forecast.judge import judge
+from requiretls_milter.model import (
+    DomainEvidence,
+    HopKind,
+    MtaProfile,
+    NextHop,
+    ProbeEvidence,
+    Requirement,
+    TlsaRecord,
+    TlsLevel,
+)
 from tests.support.build import DANE, NOW, RFC8689, certificate, domain, forecast, host, probe
-from tests.support.chains import VALIDITIES, Make, issue
+from tests.support.chains import VALIDITIES, Make, issue, trusting
 
 GOOD = certificate().tlsa()
 
@@ -62,6 +73,108 @@ def test_a_chain_changes_where_the_next_of_its_certificates_begins_or_ends() -> 
         assert next_validity_change(chain, end) == math.inf
     assert next_validity_change((leaf, late), NOW) == coming
     assert next_validity_change((), NOW) == math.inf
+
+
+HOST = "mx1.example.org"
+IN_AN_HOUR = NOW + 3600
+IN_A_MONTH = NOW + 30 * 86_400
+LEAF = Make(HOST, 1, (HOST,), ca=False)
+
+
+def presenting(*chain: bytes) -> ProbeEvidence:
+    return replace(probe(), chain=chain)
+
+
+def judged(evidence: DomainEvidence, authority: bytes, now: float = NOW) -> tuple[str, float]:
+    """The status by the letter of RFC 8689, and until when it is good."""
+    asked = Requirement.REQUIRETLS
+    result = judge(
+        evidence, asked=asked, carried=asked, profile=RFC8689, trust=trusting(authority), now=now
+    )
+    return result.status, result.valid_until
+
+
+def test_r44_an_authority_that_the_server_does_not_send_ends_what_it_vouches_for() -> None:
+    for valid, end in (("ending", IN_AN_HOUR), ("now", IN_A_MONTH)):
+        root = Make("Root", 3, ca=True, valid=valid)
+        evidence = domain(host(seen=presenting(issue(LEAF, root))))
+        assert judged(evidence, issue(root, None)) == ("2.0.0", end)
+        assert judged(evidence, issue(root, None), end + 1)[0] == "5.7.10"
+
+
+def test_r44_so_does_an_issuer_on_the_path() -> None:
+    root, middle = Make("Root", 3, ca=True), Make("Middle", 2, ca=True, valid="ending")
+    seen = presenting(issue(LEAF, middle), issue(middle, root))
+    assert judged(domain(host(seen=seen)), issue(root, None)) == ("2.0.0", IN_AN_HOUR)
+
+
+def test_r44_and_an_anchor_that_stands_in_a_tlsa_record_alone() -> None:
+    root = Make("Root", 3, ca=True, valid="ending")
+    anchor = TlsaRecord(2, 0, 0, issue(root, None))
+    evidence = domain(host(anchor, seen=presenting(issue(LEAF, root))))
+    unrelated = issue(Make("Other", 4, ca=True), None)
+    assert judged(evidence, unrelated) == ("2.0.0", IN_AN_HOUR)
+    assert judged(evidence, unrelated, IN_AN_HOUR + 1)[0] == "5.7.10"
+
+
+def test_a_certificate_that_a_record_names_has_no_end() -> None:
+    """RFC 7672 section 3.1.1: the dates of a DANE-EE certificate do not count."""
+    leaf = issue(replace(LEAF, valid="ending"), None)
+    record = TlsaRecord(3, 0, 1, hashlib.sha256(leaf).digest())
+    unrelated = issue(Make("Other", 4, ca=True), None)
+    assert judged(domain(host(record, seen=presenting(leaf))), unrelated) == ("2.0.0", 0.0)
+
+
+def test_what_is_not_verified_yet_is_judged_again_when_it_may_be() -> None:
+    root = Make("Root", 3, ca=True, valid="soon")
+    evidence = domain(host(seen=presenting(issue(LEAF, root))))
+    assert judged(evidence, issue(root, None)) == ("5.7.10", IN_AN_HOUR)
+    assert judged(evidence, issue(root, None), IN_AN_HOUR) == ("2.0.0", IN_A_MONTH)
+
+
+@pytest.mark.parametrize("profile", [replace(DANE, tls_security_level=TlsLevel.VERIFY), RFC8689])
+def test_a_verdict_rests_on_each_server_that_was_tried_before_the_one_that_decides(
+    profile: MtaProfile,
+) -> None:
+    """The first one may be verified soon: the second one would not be tried any more."""
+    root = Make("Root", 3, ca=True)
+    good = Make("mx2.example.org", 2, ("mx2.example.org",), ca=False)
+    coming = host(seen=presenting(issue(replace(LEAF, valid="soon"), root)))
+    other = host(
+        name="mx2.example.org",
+        preference=20,
+        seen=replace(presenting(issue(good, root)), address="192.0.2.2"),
+    )
+    result = judge(
+        domain(coming, other),
+        asked=Requirement.REQUIRETLS,
+        carried=Requirement.REQUIRETLS,
+        profile=profile,
+        trust=trusting(issue(root, None)),
+        now=NOW,
+    )
+    assert (result.status, result.mx) == ("2.0.0", "mx2.example.org")
+    assert result.valid_until == IN_AN_HOUR
+
+
+def test_servers_in_random_order_count_all_of_them() -> None:
+    root = Make("Root", 3, ca=True)
+    leaves = (issue(replace(LEAF, valid=valid), root) for valid in ("now", "ending"))
+    one, other = (
+        replace(presenting(leaf), address=f"192.0.2.{number}")
+        for number, leaf in enumerate(leaves, 1)
+    )
+    both = host(seen=one)
+    both = replace(
+        both,
+        addresses=replace(both.addresses, addresses=("192.0.2.1", "192.0.2.2")),
+        probes=(one, other),
+    )
+    asked = Requirement.REQUIRETLS
+    verify = replace(DANE, tls_security_level=TlsLevel.VERIFY)
+    trust = trusting(issue(root, None))
+    result = judge(domain(both), asked=asked, carried=asked, profile=verify, trust=trust, now=NOW)
+    assert (result.status, result.valid_until) == ("2.0.0", IN_AN_HOUR)
 
 
 def test_what_is_delivered_on_this_host_needs_no_evidence() -> None:

@@ -26,7 +26,7 @@ LEAF = Make(HOST, 1, (HOST,), ca=False, use="server")
 def mismatch(chain: tuple[bytes, ...], *records: TlsaRecord) -> str | None:
     usable = dane.usable(records)
     assert usable == records
-    return dane.mismatch(chain, usable, (HOST,), NOW)
+    return dane.check(chain, usable, (HOST,), NOW).mismatch
 
 
 def sha256(der: bytes) -> TlsaRecord:

@@ -27,9 +27,9 @@ def test_an_authority_that_was_renewed_is_good_beside_what_it_was(tmp_path: Path
         path.write_bytes(b"".join(map(_pem, listed)))
         trust = load_trust_store(str(path))
         for sent in (issuers, issuers[::-1]):
-            assert pkix.mismatch((leaf, *sent), (HOST,), trust, build.NOW) is None
+            assert pkix.check((leaf, *sent), (HOST,), trust, build.NOW).mismatch is None
         assert (
-            pkix.mismatch((leaf, issuers[0]), (HOST,), trust, build.NOW)
+            pkix.check((leaf, issuers[0]), (HOST,), trust, build.NOW).mismatch
             == "certificate has expired"
         )
 
@@ -46,10 +46,10 @@ def test_a_store_that_was_asked_about_one_time_answers_for_another(tmp_path: Pat
         path.write_bytes(b"".join(map(_pem, listed)))
         trust = load_trust_store(str(path))
         for _ in range(2):
-            flaw = pkix.mismatch(too_early, (HOST,), trust, while_former)
+            flaw = pkix.check(too_early, (HOST,), trust, while_former).mismatch
             assert flaw is not None
             assert flaw.startswith("certificate is not yet valid")
-            assert pkix.mismatch((leaf,), (HOST,), trust, build.NOW) is None
+            assert pkix.check((leaf,), (HOST,), trust, build.NOW).mismatch is None
 
 
 def _pem(der: bytes) -> bytes:
@@ -62,5 +62,5 @@ def _pem(der: bytes) -> bytes:
 def test_r06_a_chain_leads_to_a_trusted_authority_where_openssl_says_so(chain: Chain) -> None:
     root = chain.all[-1]
     verdict = openssl.pkix(chain.presented, (root,), (HOST,), build.NOW)
-    mismatch = pkix.mismatch(chain.presented, (HOST,), trusting(root), build.NOW)
+    mismatch = pkix.check(chain.presented, (HOST,), trusting(root), build.NOW).mismatch
     assert (mismatch is None) == (verdict.error == ""), (mismatch, verdict.error)

@@ -288,6 +288,20 @@ def test_patience_is_tag_wait_unless_something_is_still_to_be_decided() -> None:
     assert reject.patience() == 7.0
 
 
+def test_the_waits_of_a_message_are_bounded_in_all() -> None:
+    transaction = message(
+        settings(rules={"mode": "reject", "decide_wait": 7.0}, limits={"message_wait": 10.0})
+    )
+    first, second, third = (rcpt(transaction, f"{name}@{name}.example") for name in "abc")
+    assert transaction.patience_at_rcpt(first) == 7.0
+    transaction.waited = 7.0
+    assert transaction.patience_at_rcpt(second) == 3.0
+    assert transaction.patience() == 3.0
+    transaction.waited = 10.2
+    assert transaction.patience_at_rcpt(third) == 0.0
+    assert transaction.patience() == 0.0
+
+
 def test_the_end_refuses_what_the_header_asked_for_if_all_would_be_refused() -> None:
     for second, action in ((NOT_OFFERED, Action.REJECT), (GOOD, Action.ACCEPT)):
         transaction = message(settings(rules={"mode": "reject"}), requiretls=False)

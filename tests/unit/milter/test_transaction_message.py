@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,13 @@ import pytest
 from requiretls_milter.config import Config
 from requiretls_milter.milter.requirement import HeaderFindings
 from requiretls_milter.milter.tag import Route, Tag, Tagged, aggregate, winning
-from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
+from requiretls_milter.milter.transaction import (
+    FORECAST_GRACE,
+    Recipient,
+    Settings,
+    SmtpClient,
+    Transaction,
+)
 from requiretls_milter.model import (
     Action,
     Capability,
@@ -44,7 +51,7 @@ def message(
     return Transaction(chosen, client, sender, parameters)
 
 
-def state(recipient: Recipient) -> tuple[Future[Forecast] | None, bool]:
+def state(recipient: Recipient) -> tuple[Forecast | Future[Forecast] | None, bool]:
     """What is being fetched for it, and whether it is decided."""
     return recipient.pending, recipient.decision is not None
 
@@ -177,6 +184,47 @@ def test_a_field_that_changes_nothing_of_the_question_leaves_what_was_decided() 
     transaction.add_field("tls-required", b"No")
     assert transaction.end_of_header() == []
     assert state(recipient) == (pending, True)
+
+
+def answered(forecast: Forecast) -> Future[Forecast]:
+    answer: Future[Forecast] = Future()
+    answer.set_result(forecast)
+    return answer
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("at_rcpt", [False, True])
+def test_an_answer_that_ended_while_the_message_came_in_is_asked_for_anew(
+    at_rcpt: bool, known: bool
+) -> None:
+    """Whether or not the recipient was accepted because of it, or it was known at once."""
+    transaction = message(settings(rules={"mode": "reject"}), b"REQUIRETLS")
+    recipient = rcpt(transaction)
+    forecast = replace(GOOD, valid_until=NOW + 10)
+    recipient.pending = answer = forecast if known else answered(forecast)
+    if at_rcpt:
+        transaction.decide_at_rcpt(recipient, forecast, NOW)
+    assert transaction.outdated(NOW + 10 + FORECAST_GRACE - 1) == []
+    assert (recipient.pending, recipient.decision is not None) == (answer, at_rcpt)
+    assert transaction.outdated(NOW + 10 + FORECAST_GRACE) == [recipient]
+    assert state(recipient) == (None, False)
+    assert transaction.undecided() == [recipient]
+    transaction.decide(recipient, NOT_OFFERED, NOW)
+    assert transaction.decide_message().action is Action.REJECT
+
+
+def test_what_has_no_answer_or_one_without_an_end_is_not_asked_again() -> None:
+    transaction = message(settings(rules={"mode": "reject"}), b"REQUIRETLS")
+    failed: Future[Forecast] = Future()
+    failed.set_exception(RuntimeError("the assessment fails"))
+    cancelled: Future[Forecast] = Future()
+    cancelled.cancel()
+    for answer in (None, Future[Forecast](), failed, cancelled, answered(unknown_forecast(""))):
+        rcpt(transaction).pending = answer
+    refused = rcpt(transaction)
+    refused.pending = replace(NOT_OFFERED, valid_until=NOW)
+    transaction.decide_at_rcpt(refused, refused.pending, NOW)
+    assert transaction.outdated(NOW + 86_400) == []
 
 
 # ---------------------------------------------------------------- waiting

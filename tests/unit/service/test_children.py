@@ -25,6 +25,14 @@ def test_a_service_is_whole_when_all_are_ready(family: Make) -> None:
     ]
 
 
+def test_connections_and_threads_are_those_of_all_workers(family: Make) -> None:
+    one = family(workers=2)
+    for number, name in enumerate(("engine", "worker-1", "worker-2")):
+        heartbeat = {"well": True, "problem": "", "connections": number, "threads": 10 + number}
+        one[name].note_heartbeat(heartbeat)
+    assert one.children.gauges() == {"milter_connections": 3.0, "milter_threads": 23.0}
+
+
 def test_engine_and_workers_are_told_apart(family: Make) -> None:
     one = family(workers=2)
     assert one.children.names == ("engine", "worker-1", "worker-2")

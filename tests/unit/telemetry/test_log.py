@@ -10,12 +10,14 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from requiretls_milter.model import Reason
 from requiretls_milter.telemetry import log
 
 
@@ -93,6 +95,29 @@ def test_r62_any_value_and_any_key_give_one_printable_bounded_line(value: object
         assert str(text).isascii()
         assert str(text).isprintable()
         assert len(str(text)) <= log.MAX_VALUE
+
+
+VALUES = (
+    st.text()
+    | st.text(st.sampled_from('ab= "\\\n'))
+    | st.text(st.just("x"), min_size=log.MAX_VALUE - 1, max_size=log.MAX_VALUE + 1)
+    | st.binary()
+    | st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(Reason)
+)
+KEYS = st.sampled_from(["timestamp", "level", "event", "exception", "a b", "a_b"]) | st.text()
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=log.MAX_KEYS + 5))
+def test_a_line_in_logfmt_is_byte_for_byte_that_of_structlog(event: dict[str, Any]) -> None:
+    structlogs = structlog.processors.LogfmtRenderer(
+        key_order=["timestamp", "level", "event"], drop_missing=True
+    )
+    safe = dict(log.printable_event(None, "info", dict(event)))
+    assert log.logfmt(None, "info", event) == structlogs(None, "info", safe)
 
 
 @pytest.mark.parametrize("format_", ["json", "logfmt"])
