@@ -197,6 +197,7 @@ class Schedule:
     def __init__(self, room: Room) -> None:
         self.room = room
         self._numbers = itertools.count()
+        self._present = 0
         self._lanes = {lane: _Queue() for lane in Lane}
         self._behind: dict[str, _Queue] = {}
         # Tickets that hold a place, in the order in which they got it.
@@ -230,11 +231,11 @@ class Schedule:
     @property
     def behind(self) -> int:
         """The number of tickets that wait because of their server's own limit."""
-        return sum(map(len, self._behind.values()))
+        return self._present - self.running - sum(map(len, self._lanes.values()))
 
     def is_full(self) -> bool:
         """Whether no further ticket may wait."""
-        return sum(map(len, self._lanes.values())) + self.behind >= MAX_WAITING
+        return self._present - self.running >= MAX_WAITING
 
     def is_paced(self, now: float) -> bool:
         """Whether nothing may begin now, since so much has begun within a minute."""
@@ -246,6 +247,7 @@ class Schedule:
         """Queue a ticket for work that *hops* want; it is charged to the one that fares best."""
         hop = min(hops, key=lambda hop: (self._is_slow(hop, now), self._of_hop[hop]))
         ticket = Ticket(hop, group, target, next(self._numbers))
+        self._present += 1
         self._enqueue(ticket, now)
         return ticket
 
@@ -268,6 +270,7 @@ class Schedule:
         state, ticket.state = ticket.state, State.GONE
         if state is State.GONE:
             return
+        self._present -= 1
         if state is State.BEHIND:
             self._behind[ticket.target].remove(ticket)
             self._tidy(ticket.target)

@@ -41,6 +41,9 @@ HOSTS = 16
 STEP = 14.0
 """Seconds that a tarpit takes for each reply: a little less than probe.command_timeout."""
 
+AGAIN = 1.0
+"""Seconds from an answer about a slow domain to the next question about it."""
+
 HEALTHY = "healthy"
 TARPIT = "tarpit"
 SILENT_DNS = "silent"
@@ -220,6 +223,7 @@ async def in_flight(engine: Engine, kinds: tuple[str, ...], count: int) -> Async
     async def ask(number: int) -> None:
         while True:
             await engine.forecast(kinds[number % len(kinds)], number)
+            await asyncio.sleep(AGAIN)  # what failed is kept for a while, and told at once
 
     tasks = [asyncio.create_task(ask(number)) for number in range(count)]
     try:
