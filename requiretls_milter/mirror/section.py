@@ -20,6 +20,7 @@ from tomlkit.items import Table
 from requiretls_milter.config import Config
 from requiretls_milter.config.fields import transport as transport_name
 from requiretls_milter.milter.requirement import capability
+from requiretls_milter.mirror import parameters
 from requiretls_milter.mirror.agents import Agents
 from requiretls_milter.mirror.postconf import Parameters, Postfix, is_yes, split_list
 from requiretls_milter.mirror.requiretls_policy import Value, mirror_policy
@@ -84,9 +85,10 @@ def mirror(postfix: Postfix) -> Mirror:
     main = postfix.settings
     base = _client(main, postfix)
     warnings = [
-        *unmirrored(GLOBAL, main),
+        *parameters.unknown(postfix.defaults),
+        *unmirrored(GLOBAL, main, defaults=postfix.defaults),
         *base.warnings,
-        *unmirrored(CLIENT, main),
+        *unmirrored(CLIENT, main, defaults=postfix.defaults),
         *_content_filter_warnings(postfix),
     ]
     agents = Agents.of(postfix)
@@ -319,7 +321,7 @@ def _transports(
         settings = _as_smtp(service.settings) if lmtp else service.settings
         own = _client(settings, postfix)
         new = [text for text in own.warnings if text not in base.warnings]
-        new += unmirrored(CLIENT, settings, postfix.settings)
+        new += unmirrored(CLIENT, settings, postfix.settings, defaults=postfix.defaults)
         if is_yes(postfix.settings, "tls_required_enable") and not is_yes(
             settings, "tls_required_enable"
         ):
