@@ -1097,7 +1097,8 @@ class Limits(Section):
         description=(
             "Seconds for which a question waits for all the evidence of its next hop. After them "
             "what is known is judged: if that is enough for a forecast, it is the answer; else the "
-            "question waits until assessment_timeout. A little less than rules.decide_wait."
+            "question waits until assessment_timeout. A little less than rules.decide_wait; at "
+            "most half of assessment_timeout."
         ),
     )
     assessment_timeout: Wait = Field(

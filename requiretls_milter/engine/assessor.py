@@ -200,7 +200,8 @@ class Assessor:
 
     async def _judged(self, shared: _Shared, question: Question) -> tuple[DomainEvidence, Forecast]:
         """Judge all evidence; or, each time after a while, what is known, if that is enough."""
-        wait = self._config.limits.evidence_wait
+        limits = self._config.limits
+        wait = min(limits.evidence_wait, limits.assessment_timeout / 2)
         while not (await asyncio.wait({shared.task}, timeout=wait))[0]:
             self._counters.inc("saturated_total", (Bound.EVIDENCE_WAIT,))
             known = shared.gathering.known()
@@ -294,6 +295,7 @@ class Assessor:
 
         Raises:
             TimeoutError: nothing is known.
+            BusyError: nothing was known when it had to make room for another.
         """
         try:
             async with shared.patience:
@@ -304,7 +306,7 @@ class Assessor:
                 self._counters.inc("saturated_total", (Bound.GATHERING_TIMEOUT,))
         evidence = shared.gathering.known()
         if evidence is None:
-            raise TimeoutError(LATE)
+            raise BusyError("it made room for another") if shared.cut else TimeoutError(LATE)
         for bound in bounds_met(evidence):
             self._counters.inc("saturated_total", (bound,))
         return await self._noted(evidence)
