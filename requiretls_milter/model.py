@@ -401,7 +401,7 @@ class HostEvidence:
 
     @property
     def unasked(self) -> str:
-        """Why its addresses or TLSA records were not looked up: a budget is spent. "" if not so."""
+        """Why its addresses or TLSA records were not looked up (in time); "" if they were."""
         if self.addresses.unasked:
             return self.addresses.error
         return self.tlsa.error if self.tlsa.unasked else ""
@@ -444,7 +444,7 @@ class MtaStsEvidence:
         expires: the end of the policy; without one, when to look again.
         vanished: the refresh did not fail, but the domain has no policy any more and never
             withdrew it (section 8.3).
-        unasked: it was not looked up, or not fetched, since a budget is spent.
+        unasked: it was not looked up, or not fetched, since a budget is spent; or not in time.
     """
 
     policy: MtaStsPolicy | None = None

@@ -33,6 +33,7 @@ from requiretls_milter.telemetry.labels import (
     Bound,
     CacheResult,
     FleetResult,
+    Lane,
     Layer,
     MtaStsResult,
     OutboundService,
@@ -345,6 +346,15 @@ _DECLARED = (
         MetricKind.COUNTER,
         "Times that a limit was reached: work waited, was refused, or an old entry was dropped.",
         (("bound", _values(Bound)),),
+    ),
+    Metric(
+        "waiting_for_turn",
+        MetricKind.GAUGE,
+        "Sessions, lookups and fetches that wait for their turn, with what is prompt or slow.",
+        (
+            ("resource", (Bound.PROBES.value, Bound.LOOKUPS.value, Bound.FETCHES.value)),
+            ("lane", _values(Lane)),
+        ),
     ),
     Metric(
         "callback_errors_total",

@@ -31,6 +31,7 @@ from tests.lab.labconfig import told_apart
 from tests.lab.milter import Milter
 from tests.lab.postfix import transport_name
 from tests.lab.sweep import PROBE, differences, knowing_all, send, sweep
+from tests.support.limiters import limiters
 from tests.support.scenario import Scenario, load
 from tests.support.scenarioevidence import requirement_of
 from tests.unit.forecast.test_oracle import NOT_KNOWABLE, SETTINGS_NOT_MIRRORED
@@ -76,7 +77,7 @@ async def assess(lab: Lab, asked: Sequence[Question]) -> dict[Question, Forecast
     config = labconfig.settings(lab, labconfig.all_transports(), probe=PROBE)
     counters = Counters()
     trust = load_trust_store(config.probe.ca_file)
-    live = Collector(config, trust)
+    live = Collector(config, trust, limiters=limiters())
     source = CachedSource(live, MemoryStore(), config, counters, authorities=trust.digest)
     patient = config.limits.model_copy(update={"assessment_timeout": 60.0})
     config = config.model_copy(update={"limits": patient})

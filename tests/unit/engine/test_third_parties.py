@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from requiretls_milter import config
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.shares import AllShares
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.model import Forecast, Outcome, Question, Requirement
@@ -111,7 +112,10 @@ flights = 20000
         settings = config.parse(text.encode(), "config.toml")
         counters = Counters()
         trust = load_trust_store(settings.probe.ca_file)
-        live = Collector(settings, trust, counters=counters, policy_port=policy_port)
+        limiters = AllShares.of(settings.limits, counters).limiters()
+        live = Collector(
+            settings, trust, limiters=limiters, counters=counters, policy_port=policy_port
+        )
         source = CachedSource(live, MemoryStore(), settings, counters, authorities=trust.digest)
         assessor = Assessor(settings, source, trust, counters, Gauges())
         yield Attack(dns, victim, assessor, counters, domains)
