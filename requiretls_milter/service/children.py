@@ -73,8 +73,9 @@ class Children:
         ]
 
     def gauges(self) -> Mapping[str, float]:
-        """What the workers' last heartbeats add up to."""
+        """How many workers serve, and what their last heartbeats add up to."""
         return {
+            "workers_ready": float(sum(worker.ready for worker in self.workers)),
             "milter_connections": float(sum(worker.connections for worker in self.workers)),
             "milter_threads": float(sum(worker.threads for worker in self.workers)),
         }

@@ -269,6 +269,7 @@ class Supervisor:
             case "ready":
                 child.ready = True
                 _log.info("ready", child=child.name, pid=child.pid)
+                self._tell_engine()
                 self._tell_ready()
                 self._reload.settle()
             case "heartbeat":
