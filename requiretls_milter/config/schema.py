@@ -1183,7 +1183,7 @@ class Limits(Section):
         32,
         description=(
             "Connections to the metrics endpoint: enough for a few Prometheus servers and people. "
-            "Beyond this limit the one without a request for longest is closed."
+            "Beyond this limit the longest idle one of the client with most connections is closed."
         ),
         json_schema_extra=RESTART,
     )

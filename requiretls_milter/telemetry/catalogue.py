@@ -374,6 +374,11 @@ _DECLARED = (
         "Threads of the workers. Each has some ten, and one for each callback or event under way.",
     ),
     Metric(
+        "workers_ready",
+        MetricKind.GAUGE,
+        "Workers that serve the MTA. While there is none, /healthz answers 503.",
+    ),
+    Metric(
         "sockets_lost_total",
         MetricKind.COUNTER,
         "Times that the file of a unix socket was gone while the service ran; it is made anew.",
