@@ -77,10 +77,10 @@ def _ready(loaded: Config, output: str) -> str:
     domains = sorted({name for name in tables if not name.startswith(".")})
     try:
         reports = assess.run(
-            assess.parse_all(domains),
+            assess.parse_all(domains, loaded.mta, loaded.mta.usual_transport),
             loaded,
             Requirement.REQUIRETLS,
-            transport="smtp",
+            transport=loaded.mta.usual_transport,
             refresh=False,
         )
     except TrustStoreError as error:

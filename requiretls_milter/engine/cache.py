@@ -28,7 +28,7 @@ from requiretls_milter.config import Config
 from requiretls_milter.engine.attempts import Attempts, SessionKey
 from requiretls_milter.engine.fleet import Fleet
 from requiretls_milter.engine.flights import Flights
-from requiretls_milter.engine.outage import OutageDetector
+from requiretls_milter.engine.outage import OutageDetector, ServerTarget
 from requiretls_milter.engine.policies import POLICY_GRACE, Policies, PolicySource, policy_end
 from requiretls_milter.engine.reachability import WatchedSource
 from requiretls_milter.engine.records import (
@@ -44,6 +44,7 @@ from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
+    MailProtocol,
     MtaStsEvidence,
     MxEvidence,
     ProbeEvidence,
@@ -172,6 +173,12 @@ class CachedSource:
             self._mx, ("mx", domain), lambda: self._watched.mx(domain), since
         )
 
+    async def srv(self, name: str, *, since: float = ANY_AGE) -> MxEvidence:
+        """The SRV lookup of ``name``, which begins with the service."""
+        return await self._kept_or_found(
+            self._mx, ("srv", name), lambda: self._watched.srv(name), since
+        )
+
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         """The MTA-STS policy of ``domain``: the known one and an error, if renewing it failed."""
         # By domain alone: domains that share their servers share no policy (R59).
@@ -205,11 +212,17 @@ class CachedSource:
         )
 
     async def probe(
-        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+        self,
+        address: str,
+        port: int,
+        server_name: str,
+        protocol: MailProtocol = MailProtocol.SMTP,
+        *,
+        since: float = ANY_AGE,
     ) -> ProbeEvidence:
         """The SMTP session with one server."""
-        key = ("probe", address, port, server_name)
-        session = SessionKey(address, port, server_name, self._probe_scope)
+        key = ("probe", address, port, server_name, protocol)
+        session = SessionKey(address, port, server_name, self._probe_scope, protocol)
 
         async def find() -> ProbeEvidence:
             if since > ANY_AGE:
@@ -371,11 +384,14 @@ class CachedSource:
         )
         if found is None or found.expires <= now:
             return None
-        self.outage.knows_probe(found, session.port, session.server_name, _age(found, now))
+        server = ServerTarget(session.address, session.port, session.server_name, session.protocol)
+        self.outage.knows_probe(found, server, _age(found, now))
         return found
 
     async def _probe_and_store(self, session: SessionKey) -> ProbeEvidence:
-        found = await self._watched.probe(session.address, session.port, session.server_name)
+        found = await self._watched.probe(
+            session.address, session.port, session.server_name, session.protocol
+        )
         if worth_keeping(found):
             await self._records.write(
                 StoreKind.PROBE,

@@ -25,6 +25,7 @@ from requiretls_milter.evidence.gathering import EvidenceSource
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
+    MailProtocol,
     MxEvidence,
     ProbeEvidence,
     ProbeFailure,
@@ -77,6 +78,10 @@ class WatchedSource:
         """Look up the MX records of a domain."""
         return await self._look_up(self._source.mx, domain)
 
+    async def srv(self, name: str) -> MxEvidence:
+        """Look up the SRV records of a service."""
+        return await self._look_up(self._source.srv, name)
+
     async def addresses(self, host: str) -> AddressLookup:
         """Look up the addresses of a host."""
         return await self._look_up(self._source.addresses, host)
@@ -87,15 +92,17 @@ class WatchedSource:
             self._on_recovery()
         return found
 
-    async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
+    async def probe(
+        self, address: str, port: int, server_name: str, protocol: MailProtocol = MailProtocol.SMTP
+    ) -> ProbeEvidence:
         """Hold a session with a server."""
         asked_at = self._clock()
-        found = await self._source.probe(address, port, server_name)
+        found = await self._source.probe(address, port, server_name, protocol)
         if found.probed_at < asked_at:
             return found  # what another name of the address met before: no session was held
         if found.stage is not ProbeStage.NOT_PROBED or found.failure is not None:
             self._counters.inc("probes_total", (_probe_result(found),))
-        if self._outage.saw_probe(found, port, server_name):
+        if self._outage.saw_probe(found, port, server_name, protocol):
             self._on_recovery()
         return found
 
@@ -127,7 +134,9 @@ class WatchedSource:
         try:
             async with asyncio.timeout(self._timeout):
                 if isinstance(target, ServerTarget):
-                    session = await self.probe(target.address, target.port, target.server_name)
+                    session = await self.probe(
+                        target.address, target.port, target.server_name, target.protocol
+                    )
                     if session.stage is ProbeStage.NOT_PROBED:
                         return ""
                     return session.error if could_not_connect(session) else None

@@ -16,6 +16,7 @@ from requiretls_milter.evidence.tlsa import find_tlsa
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
     AddressLookup,
+    MailProtocol,
     MtaStsEvidence,
     MxEvidence,
     ProbeEvidence,
@@ -84,6 +85,10 @@ class Collector(EvidenceSource):
         """See :meth:`Resolver.mx`."""
         return await self.resolver.mx(domain)
 
+    async def srv(self, name: str, *, since: float = ANY_AGE) -> MxEvidence:
+        """See :meth:`Resolver.srv`."""
+        return await self.resolver.srv(name)
+
     async def mta_sts_record(self, domain: str) -> StsRecord:
         """Look up the TXT record alone: it says whether a policy that is kept is still current."""
         return await self._mta_sts.record(domain)
@@ -103,10 +108,16 @@ class Collector(EvidenceSource):
         return await find_tlsa(self.resolver, host, port, addresses, self._clock)
 
     async def probe(
-        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+        self,
+        address: str,
+        port: int,
+        server_name: str,
+        protocol: MailProtocol = MailProtocol.SMTP,
+        *,
+        since: float = ANY_AGE,
     ) -> ProbeEvidence:
         """See :meth:`Prober.probe`."""
-        return await self._prober.probe(address, port, server_name)
+        return await self._prober.probe(address, port, server_name, protocol)
 
     async def close(self) -> None:
         """Close the source; nothing is held open between two questions."""

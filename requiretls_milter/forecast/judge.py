@@ -14,13 +14,14 @@ from requiretls_milter.forecast import postfix, rfc8689, sentences
 from requiretls_milter.forecast.attempt import DeliveryAttempt
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.postfix import Delivery
-from requiretls_milter.forecast.reach import within_reach
+from requiretls_milter.forecast.reach import MailServer, within_reach
 from requiretls_milter.forecast.servers import (
     NoServer,
     name_is_authenticated,
     not_looked_up,
     servers_of,
 )
+from requiretls_milter.forecast.strength import weakness
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     UNKNOWN_STATUS,
@@ -81,7 +82,7 @@ def judge(
         status=result.status,
         outcome=status.outcome_of(result.status),
         reason=compliance if compliance else result.reason,
-        text=_text(result, compliance, uncertain),
+        text=_text(result, compliance, uncertain, delivery),
         compliant=_compliant(result, asked, compliance),
         mx=result.server.host.host if result.server else "",
         tls=result.tls if postfix_delivers else None,
@@ -102,7 +103,9 @@ def _policy_unasked(delivery: Delivery, asked: Requirement) -> NoServer | None:
         return None
     applies = delivery.profile.mta_sts is not MtaSts.OFF
     required = Requirement.REQUIRETLS in (asked, delivery.carried)
-    if not applies and (evidence.mx.secure or not required):
+    # A next hop in brackets names its server: no policy has to confirm it.
+    confirmed = evidence.mx.secure or evidence.nexthop.kind is HopKind.HOST
+    if not applies and (confirmed or not required):
         return None
     return not_looked_up(f"the MTA-STS policy of {evidence.nexthop.host}", sts.error)
 
@@ -165,6 +168,8 @@ def _compliance(result: DeliveryAttempt, asked: Requirement, delivery: Delivery)
     server = result.server
     if not result.verified:
         return Reason.NONCOMPLIANT_UNVERIFIED
+    if not delivery.profile.reading.weak_tls_counts and _weakness(server, delivery):
+        return Reason.NONCOMPLIANT_WEAK_TLS
     if not name_is_authenticated(delivery.evidence, server.host, delivery.profile.reading):
         return Reason.NONCOMPLIANT_MX_INSECURE
     if server.probe.requiretls is not True:
@@ -174,6 +179,10 @@ def _compliance(result: DeliveryAttempt, asked: Requirement, delivery: Delivery)
     if delivery.carried is Requirement.REQUIRETLS and not result.requiretls_sent:
         return Reason.NONCOMPLIANT_NOT_CARRIED
     return None
+
+
+def _weakness(server: MailServer, delivery: Delivery) -> str | None:
+    return weakness(server, delivery.trust, delivery.now)
 
 
 def _compliant(
@@ -187,10 +196,14 @@ def _compliant(
 # ---------------------------------------------------------------- words and times
 
 
-def _text(result: DeliveryAttempt, compliance: Reason | None, uncertain: bool) -> str:
+def _text(
+    result: DeliveryAttempt, compliance: Reason | None, uncertain: bool, delivery: Delivery
+) -> str:
     text = result.text
     if compliance:
         text += f"; {sentences.SHORTCOMINGS[compliance]}"
+    if compliance is Reason.NONCOMPLIANT_WEAK_TLS and result.server is not None:
+        text += f": {_weakness(result.server, delivery)}"
     if uncertain:
         text += f"; {sentences.RANDOM_ORDER}"
     return text

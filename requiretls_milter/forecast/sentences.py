@@ -13,6 +13,7 @@ SHORTCOMINGS = {
     Reason.NONCOMPLIANT_UNVERIFIED: "the server is not authenticated as RFC 8689 wants",
     Reason.NONCOMPLIANT_MX_INSECURE: "the MX records are neither signed nor confirmed by MTA-STS",
     Reason.NONCOMPLIANT_NOT_OFFERED: "the server does not offer REQUIRETLS",
+    Reason.NONCOMPLIANT_WEAK_TLS: "its TLS is weaker than RFC 9325 allows",
     Reason.NONCOMPLIANT_NOT_CARRIED: "this MTA is told not to pass REQUIRETLS on",
 }
 """What a delivery that would be made lacks of RFC 8689 section 4.2.1."""

@@ -60,6 +60,7 @@ from requiretls_milter.model import (
     Source,
     Standing,
     unknown_forecast,
+    unusable_forecast,
 )
 from requiretls_milter.syntax import nexthop
 from requiretls_milter.syntax.names import envelope_domain, is_null_sender
@@ -148,9 +149,12 @@ class Recipient:
         rule: the rule in force. Until it is looked up (see :attr:`Settings.simple`) it is
             None, and the attributes below have their defaults.
         domain: of the address, as an A-label if it is a domain name.
+        transport: by which the MTA will deliver: that of {rcpt_mailer}, unless it hands the mail
+            over or tells none.
         nexthop: None also if the MTA named a next hop that cannot be parsed.
         nexthop_text: in canonical form, or as the MTA named it if it cannot be parsed.
         nexthop_error: why it cannot be parsed.
+        unusable: smtp(8) of Postfix dies of it.
         asked: what is asked, as far as it is known.
         question: for the engine; None if no forecast is needed.
         pending: the answer, or the future that yields it.
@@ -167,9 +171,11 @@ class Recipient:
     resolved: str = ""
     rule: rules.Rule | None = None
     domain: str = ""
+    transport: str = ""
     nexthop: NextHop | None = None
     nexthop_text: str = ""
     nexthop_error: str = ""
+    unusable: bool = False
     asked: Asked = NOTHING_ASKED
     question: Question | None = None
     pending: Forecast | Future[Forecast] | None = None
@@ -376,13 +382,22 @@ class Transaction:
     def _find_rule(self, recipient: Recipient) -> rules.Rule:
         recipient.domain = envelope_domain(recipient.resolved or recipient.address)
         try:
-            recipient.nexthop = hop.from_macros(
-                recipient.mailer, recipient.host, recipient.domain, self.settings.config.mta
+            way = hop.from_macros(
+                recipient.mailer,
+                recipient.host,
+                recipient.resolved or recipient.address,
+                self.resolved or self.sender,
+                self.settings.config.mta,
+                postfix=self.client.postfix,
             )
+            recipient.transport, recipient.nexthop = way.transport, way.nexthop
             recipient.nexthop_text = str(recipient.nexthop)
         except nexthop.NextHopError as error:
             recipient.nexthop_text = (recipient.host or recipient.domain)[:MAX_ADDRESS]
             recipient.nexthop_error = str(error)
+            recipient.unusable = self.client.postfix and isinstance(
+                error, nexthop.UnusableNextHopError
+            )
         host = recipient.nexthop.host if recipient.nexthop is not None else ""
         recipient.rule = self.settings.rules.find(self.sender_domain, recipient.domain, host)
         return recipient.rule
@@ -396,8 +411,8 @@ class Transaction:
         target = str(recipient.nexthop)
         if self.null_sender and self.settings.profile is ProfileName.RFC8689:
             # RFC 8689 sections 4.2.1 and 5: the requirement of a bounce stops no delivery (R7)
-            return Question(target, recipient.mailer, Requirement.NONE, Requirement.NONE)
-        return Question(target, recipient.mailer, asked.requirement, asked.carried)
+            return Question(target, recipient.transport, Requirement.NONE, Requirement.NONE)
+        return Question(target, recipient.transport, asked.requirement, asked.carried)
 
     # ------------------------------------------------------------ decisions
 
@@ -454,9 +469,7 @@ class Transaction:
         """
         rule = recipient.rule or self._find_rule(recipient)
         if forecast is None:
-            forecast = (
-                LOCAL_FORECAST if recipient.local else unknown_forecast(recipient.nexthop_error)
-            )
+            forecast = _without_question(recipient)
         recipient.forecast = forecast
         since = forecast.downgraded_at
         recipient.downgraded = max(1.0, now - since) if since else 0.0
@@ -607,10 +620,13 @@ class Transaction:
         )
 
 
-def _way(recipient: Recipient) -> tuple[Requirement, bool]:
-    """What the route of a message follows from, as far as one recipient is concerned."""
-    asked = recipient.asked.requirement
-    return asked, recipient.local and asked is not Requirement.NONE
+def _without_question(recipient: Recipient) -> Forecast:
+    """The forecast of a recipient for whom the engine is not asked."""
+    if recipient.local:
+        return LOCAL_FORECAST
+    if recipient.unusable:
+        return unusable_forecast(recipient.nexthop_error)
+    return unknown_forecast(recipient.nexthop_error)
 
 
 def _is_over(answer: Forecast | Future[Forecast] | None, now: float) -> bool:
@@ -619,8 +635,13 @@ def _is_over(answer: Forecast | Future[Forecast] | None, now: float) -> bool:
         if not answer.done() or answer.cancelled() or answer.exception():
             return False
         answer = answer.result()
-    end = 0.0 if answer is None else answer.valid_until
-    return bool(end) and now >= end + FORECAST_GRACE
+    return answer is not None and 0 < answer.valid_until <= now - FORECAST_GRACE
+
+
+def _way(recipient: Recipient) -> tuple[Requirement, bool]:
+    """What the route of a message follows from, as far as one recipient is concerned."""
+    asked = recipient.asked.requirement
+    return asked, recipient.local and asked is not Requirement.NONE
 
 
 def _kept(address: str) -> str:

@@ -73,7 +73,9 @@ def test_each_exception_is_in_the_table() -> None:
                     where = str(path.relative_to(PACKAGE))
                     assert node.name in shown, where
                     assert where.startswith(shown[node.name]), node.name
-                    assert re.match("RequiretlsMilterError|StoreError", bases), node.name
+                    assert re.match("RequiretlsMilterError|StoreError|NextHopError", bases), (
+                        node.name
+                    )
 
 
 def exceptions() -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,9 +31,10 @@ from requiretls_milter.evidence.probe import (
     Prober,
     read_ehlo,
 )
-from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
+from requiretls_milter.model import MailProtocol, ProbeEvidence, ProbeFailure, ProbeStage, Reply
 from requiretls_milter.telemetry.counting import Counters
-from tests.support.authority import DAY, Authority, Issued
+from tests.support.authority import DAY, DH_1024, DH_2048, Authority, Issued
+from tests.support.lmtpserver import LmtpServer
 from tests.support.smtpserver import EHLO, EHLO_TLS, Close, Hang, SmtpServer
 from tests.support.smtpserver import Reply as ScriptedReply
 from tests.support.stores import saturated
@@ -174,6 +176,54 @@ async def test_a_second_session_is_begun_unless_time_ran_out(peer: str, sessions
     assert evidence.expires == NOW + RETRY_AFTER
     assert not evidence.only_opportunistic
     assert server.connections == sessions
+
+
+@pytest.fixture(scope="module")
+def by_rsa(authority: Authority) -> Issued:
+    return authority.issue(NAME, rsa_bits=2048)
+
+
+def with_suite(issued: Issued, suite: str, group: Path | None = None) -> ssl.SSLContext:
+    """A server that has one cipher suite of TLS 1.2."""
+    tls = issued.server_context()
+    tls.maximum_version = ssl.TLSVersion.TLSv1_2
+    tls.set_ciphers(f"{suite}:@SECLEVEL=0")
+    if group is not None:
+        tls.load_dh_params(str(group))
+    return tls
+
+
+@pytest.mark.parametrize("suite", ["ECDHE-RSA-AES128-GCM-SHA256", "AES128-SHA"])
+async def test_r64_the_cipher_suite_is_evidence(by_rsa: Issued, suite: str) -> None:
+    server = SmtpServer(tls=with_suite(by_rsa, suite))
+    evidence = await seen(server)
+    assert (evidence.cipher, evidence.small_group) == (suite, "")
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(("group", "small"), [(DH_1024, True), (DH_2048, False)])
+async def test_r64_a_second_session_shows_how_large_the_group_of_dhe_is(
+    by_rsa: Issued, group: Path, small: bool
+) -> None:
+    server = SmtpServer(tls=with_suite(by_rsa, "DHE-RSA-AES128-GCM-SHA256", group))
+    evidence = await seen(server)
+    assert (evidence.stage, evidence.requiretls) == (ProbeStage.DONE, True)
+    assert evidence.cipher == "DHE-RSA-AES128-GCM-SHA256"
+    assert ("dh key too small" in evidence.small_group) is small
+    assert not evidence.only_opportunistic, "the MTA would take it"
+    assert evidence.expires == NOW + FRESH
+    assert server.connections == 2
+
+
+async def test_r64_a_group_that_could_not_be_tested_is_not_known_for_long(by_rsa: Issued) -> None:
+    server = SmtpServer(tls=with_suite(by_rsa, "DHE-RSA-AES128-GCM-SHA256", DH_2048))
+    async with server:
+        probing = asyncio.create_task(prober().probe(server.host, server.port, NAME))
+        await until(lambda: b"STARTTLS\r\n" in server.commands)
+        server.banner = b"421 4.3.2 too busy\r\n"
+        evidence = await probing
+    assert evidence.small_group
+    assert (evidence.stage, evidence.expires) == (ProbeStage.DONE, NOW + RETRY_AFTER)
 
 
 async def test_a_server_that_fails_once_is_not_called_weak_for_long(tls: ssl.SSLContext) -> None:
@@ -919,3 +969,24 @@ async def test_without_the_second_session_a_failed_handshake_proves_nothing() ->
         found = await one.probe(server.host, server.port, "mx.a.example")
     assert server.connections == 1
     assert found.stage is ProbeStage.NOT_PROBED
+
+
+# ---------------------------------------------------------------- LMTP
+
+
+async def spoken_to(server: LmtpServer, protocol: MailProtocol) -> ProbeEvidence:
+    return await prober(timeout=2.0).probe("127.0.0.1", server.port, "", protocol)
+
+
+async def test_a_server_of_lmtp_is_greeted_with_lhlo_and_gets_no_mail() -> None:
+    with LmtpServer("127.0.0.1") as server:
+        evidence = await spoken_to(server, MailProtocol.LMTP)
+    assert (evidence.stage, evidence.failure) == (ProbeStage.DONE, None)
+    assert evidence.starttls_offered is False
+    assert server.commands == ["LHLO client.example.org", "QUIT"]
+
+
+async def test_a_server_of_lmtp_is_none_of_smtp() -> None:
+    with LmtpServer("127.0.0.1") as server:
+        evidence = await spoken_to(server, MailProtocol.SMTP)
+    assert (evidence.stage, evidence.failure) == (ProbeStage.EHLO, ProbeFailure.REPLY)

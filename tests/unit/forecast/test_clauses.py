@@ -893,7 +893,55 @@ def test_r44_a_forecast_is_valid_no_longer_than_its_shortest_lived_evidence() ->
     assert forecast(evidence).valid_until == NOW + 30
 
 
+TLS_1_2 = replace(probe(), tls_version="TLSv1.2")
+EPHEMERAL = replace(TLS_1_2, cipher="ECDHE-ECDSA-AES128-GCM-SHA256")
+FINITE_FIELD = replace(TLS_1_2, cipher="DHE-RSA-AES256-GCM-SHA384")
+
+WEAK_SESSIONS = [
+    (replace(TLS_1_2, cipher="AES128-SHA"), "no forward secrecy: the cipher suite is AES128-SHA"),
+    (replace(TLS_1_2, cipher="AES256-GCM-SHA384"), "no forward secrecy"),
+    (replace(TLS_1_2, cipher=""), "no forward secrecy: the cipher suite is unknown"),
+    (replace(TLS_1_2, cipher="ECDHE-RSA-RC4-SHA"), "ECDHE-RSA-RC4-SHA is broken"),
+    (replace(FINITE_FIELD, small_group="dh key too small"), "dh key too small"),
+]
+
+
+@pytest.mark.parametrize(("seen", "why"), WEAK_SESSIONS)
+def test_r64_a_session_weaker_than_rfc_9325_allows_is_delivered_and_not_compliant(
+    seen: ProbeEvidence, why: str
+) -> None:
+    evidence = domain(host(GOOD, seen=seen))
+    postfix = forecast(evidence, DANE)
+    assert (answers(postfix), postfix.tls) == (
+        ("2.0.0", "noncompliant_weak_tls"),
+        "dane/requiretls",
+    )
+    assert postfix.compliant is False
+    assert why in postfix.text
+    strict = forecast(evidence, RFC8689)
+    assert answers(strict) == ("5.7.10", "tls_handshake_failed")
+    assert why in strict.text
+    assert forecast(evidence, DANE, Requirement.NONE).compliant is None
+
+
+@pytest.mark.parametrize("seen", [probe(), EPHEMERAL, FINITE_FIELD])
+def test_r64_a_session_with_forward_secrecy_and_large_keys_is_compliant(
+    seen: ProbeEvidence,
+) -> None:
+    for profile in (DANE, RFC8689):
+        result = forecast(domain(host(GOOD, seen=seen)), profile)
+        assert (answers(result), result.compliant) == (OK, True)
+
+
 # ---------------------------------------------------------------- the choices
+
+
+def test_choice_6_weak_tls_counts_only_where_the_operator_says_so() -> None:
+    evidence = domain(host(GOOD, seen=WEAK_SESSIONS[0][0]))
+    assert forecast(evidence, letter()).status == "5.7.10"
+    assert answers(forecast(evidence, letter(weak_tls_counts=True))) == OK
+    lenient = replace(DANE, reading=Reading(weak_tls_counts=True))
+    assert forecast(evidence, lenient).compliant is True
 
 
 def letter(**choices: bool) -> MtaProfile:
