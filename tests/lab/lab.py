@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.lab import netns, roots, runs, submission
+from tests.lab import netns, roots, runs, submission, versions
 from tests.lab.dns import Dns
 from tests.lab.errors import LabError, LabUnavailable
 from tests.lab.log import Delivery
@@ -468,7 +468,8 @@ class Lab:
         }
         if self._want_front:
             rows |= {
-                "MTA": f"{addresses.FRONT}:25, log {self.front.log.path}",
+                "MTA": f"Postfix {versions.running('postfix-3.11')}, {addresses.FRONT}:25, "
+                f"log {self.front.log.path}",
                 "submission": f"{addresses.FRONT}:587, "
                 f"{self.credentials.user} {self.credentials.password}",
                 "milter sockets": f"{self.front.milter.outside} (Postfix: "
@@ -476,6 +477,8 @@ class Lab:
             }
         if self._want_downstream:
             rows["downstream"] = f"{addresses.DOWNSTREAM}:25, log {self.downstream.log.path}"
+        if moved := versions.moved():
+            rows["other versions"] = "; ".join(moved)
         return "\n".join(f"{key:15} {value}" for key, value in rows.items())
 
 
