@@ -17,10 +17,12 @@ from pydantic import TypeAdapter
 
 from requiretls_milter.config import Config
 from requiretls_milter.config.secret import SecretError, read_secret
+from requiretls_milter.engine.certificate import CertificateError, tls_context
 from requiretls_milter.engine.exposition import EngineCollector, Exposition, set_build_info
+from requiretls_milter.engine.health import STARTING, Health
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
-from requiretls_milter.engine.scrape import CertificateError, MetricsServer, tls_context
+from requiretls_milter.engine.scrape import MetricsServer
 from requiretls_milter.engine.server import EngineServer, EngineState
 from requiretls_milter.engine.spending import SAVE_INTERVAL
 from requiretls_milter.evidence.selftest import ResolverWatch
@@ -99,6 +101,7 @@ class _Engine:
         self._end: asyncio.Future[int] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
         self._sent_snapshot: Snapshot | None = None
+        self._health = STARTING
         self._reloaded = asyncio.Event()
 
     async def run(self) -> int:
@@ -172,15 +175,11 @@ class _Engine:
             Exposition(collector),
             self._refresh_gauges,
             self.counters,
-            health=self._trouble,
+            health=lambda: self._health,
             max_connections=config.limits.metrics_connections,
             tls=tls_context(config.metrics),
         )
         await self._metrics_server.open()
-
-    def _trouble(self) -> str:
-        """Why no mail is served; "" if it is."""
-        return "no worker is ready" if ("workers_ready", (), 0.0) in self._gauges.items() else ""
 
     async def _close_all(self, server: EngineServer) -> None:
         await server.close()
@@ -253,6 +252,7 @@ class _Engine:
             case "supervisor":
                 totals = _totals.validate_python(message["totals"])
                 self.aggregate.update(SUPERVISOR, 0, totals)
+                self._health = Health.read(message["health"])
                 for metric, value in message["gauges"].items():
                     self._gauges.set(metric, float(value))
             case "stop":

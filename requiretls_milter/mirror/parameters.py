@@ -38,6 +38,7 @@ MIRRORED: Mapping[str, str] = {
     "smtp_mx_address_limit": "mx_address_limit",
     "inet_protocols": "inet_protocols",
     "smtp_address_preference": "address_preference",
+    "use_srv_lookup": "use_srv_lookup",
     "inet_interfaces": "my_addresses",
     "proxy_interfaces": "my_addresses",
     "mydestination": "local_domains",
@@ -53,6 +54,8 @@ MIRRORED: Mapping[str, str] = {
     "recipient_delimiter": "recipient_delimiter",
     "sender_dependent_default_transport_maps": "sender_transports",
     "sender_dependent_relayhost_maps": "sender_relayhosts",
+    "empty_address_default_transport_maps_lookup_key": "sender_transports",
+    "empty_address_relayhost_maps_lookup_key": "sender_relayhosts",
     "mailbox_transport": "hand_over",
     "mailbox_transport_maps": "hand_over",
     "fallback_transport": "hand_over",
@@ -68,6 +71,8 @@ MIRRORED: Mapping[str, str] = {
 WARNED_APART: Mapping[str, str] = {
     "smtp_tls_per_site": "the obsolete table is not mirrored",
     "content_filter": "mail goes there first",
+    "allow_srv_lookup_fallback": "without SRV records Postfix goes by MX records",
+    "ignore_srv_lookup_error": "after a failed SRV lookup Postfix goes by MX records",
     "disable_dns_lookups": "next hops are looked up by other means than DNS",
     "lmtp_requiretls_policy": "lmtp(8) may bounce for want of REQUIRETLS",
 }

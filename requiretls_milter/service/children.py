@@ -62,6 +62,16 @@ class Children:
             return False
         return all(child.is_healthy(now) for child in self)
 
+    def missing(self, now: float) -> list[str]:
+        """The names of those that are not there, not ready, or silent or stuck."""
+        return [
+            name
+            for name in self.names
+            if (child := self._living.get(name)) is None
+            or not child.ready
+            or not child.is_healthy(now)
+        ]
+
     def gauges(self) -> Mapping[str, float]:
         """How many workers serve, and what their last heartbeats add up to."""
         return {

@@ -6,7 +6,6 @@ import itertools
 import os
 import signal
 import time
-import urllib.error
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,23 +41,6 @@ def test_while_a_worker_is_dead_the_other_serves(make: Make) -> None:
     service.kill("worker-1")
     for _ in range(5):
         assert service.send()
-
-
-def test_health_is_that_of_the_workers_too(make: Make) -> None:
-    slow = {"service.restarts.FIRST_BACKOFF": 3.0, "service.restarts.MAX_BACKOFF": 3.0}
-    service = make(workers=1, limits=slow).start()
-    assert health(service) == (200, "ok\n")
-    service.kill("worker-1")
-    eventually(lambda: health(service) == (503, "no worker is ready\n"), what="503")
-    eventually(lambda: health(service) == (200, "ok\n"), what="200")
-    assert service.send()
-
-
-def health(service: Service) -> tuple[int, str]:
-    try:
-        return 200, service.http("/healthz")
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
 
 
 def test_an_engine_that_is_killed_comes_back_and_the_workers_find_it(make: Make) -> None:
