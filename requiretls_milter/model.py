@@ -80,6 +80,9 @@ OTHER_DOMAIN = "other"
 SMTP_PORT = 25
 """RFC 5321 section 4.5.4.2."""
 
+LMTP_PORT = 24
+"""lmtp_tcp_port of Postfix; RFC 2033 has no port of its own."""
+
 
 # ---------------------------------------------------------------- next hop
 
@@ -102,20 +105,51 @@ class HopKind(enum.StrEnum):
     LOCAL = "local"  # the MTA delivers without SMTP
 
 
+class MailProtocol(enum.StrEnum):
+    """What a transport speaks with the server of a next hop."""
+
+    SMTP = "smtp"
+    LMTP = "lmtp"  # RFC 2033; Postfix's lmtp(8) looks up no MX records
+
+
+LMTP_PREFIX = "lmtp:inet:"
+"""What the canonical form of a next hop of LMTP begins with; no other next hop can."""
+
+
 @dataclass(frozen=True, slots=True)
 class NextHop:
-    """Where the MTA sends a message next; forecasts are made by next hop."""
+    """Where the MTA sends a message next; forecasts are made by next hop.
+
+    Attributes:
+        kind: how its servers are found.
+        host: a domain, a host name or an address; "" if the MTA delivers without SMTP.
+        port: of all its servers.
+        protocol: what they are spoken to in.
+        given: what Postfix calls it, in lower case, if that is not the canonical form. Postfix
+            looks up TLS policies by it, and compares it with relayhost.
+    """
 
     kind: HopKind
     host: str
     port: int = SMTP_PORT
+    protocol: MailProtocol = MailProtocol.SMTP
+    given: str = ""
+
+    @property
+    def destination(self) -> str:
+        """What Postfix looks up in its tables: as given, or in canonical form."""
+        if self.given:
+            return self.given
+        host = self.host if self.kind is HopKind.MX else f"[{self.host}]"
+        usual = SMTP_PORT if self.protocol is MailProtocol.SMTP else LMTP_PORT
+        return host if self.port == usual else f"{host}:{self.port}"
 
     def __str__(self) -> str:
-        """The canonical form in the syntax of Postfix."""
+        """The text that is read back as this next hop, in the syntax of Postfix."""
         if self.kind is HopKind.LOCAL:
             return "local"
-        host = self.host if self.kind is HopKind.MX else f"[{self.host}]"
-        return host if self.port == SMTP_PORT else f"{host}:{self.port}"
+        prefix = LMTP_PREFIX if self.protocol is MailProtocol.LMTP else ""
+        return prefix + self.destination
 
 
 # ---------------------------------------------------------------- evidence
@@ -162,6 +196,8 @@ class MxEvidence:
         expires: the end of the shortest TTL on the path, seconds since the epoch.
         partial: there were more records than are kept. The best ones are kept,
             while Postfix keeps those that come first.
+        unasked: there was no lookup, since its budget is spent (outcome ERROR). That
+            says nothing of the domain.
         unproven: the answer has the AD bit, but nothing has shown yet that the resolver
             validates, so that it is not secure for the time being.
     """
@@ -175,6 +211,7 @@ class MxEvidence:
     error: str = ""
     expires: float = 0.0
     partial: bool = False
+    unasked: bool = False
     unproven: bool = False
 
 
@@ -194,6 +231,7 @@ class AddressLookup:
         error: what failed, of either lookup.
         expires: seconds since the epoch.
         partial: there were more addresses than are kept.
+        unasked: at least one of the lookups was not made, since its budget is spent.
         unproven: as in :class:`MxEvidence`.
     """
 
@@ -206,6 +244,7 @@ class AddressLookup:
     error: str = ""
     expires: float = 0.0
     partial: bool = False
+    unasked: bool = False
     unproven: bool = False
 
 
@@ -234,6 +273,7 @@ class TlsaEvidence:
         error: why there is no answer.
         expires: seconds since the epoch.
         partial: there were more records than are kept.
+        unasked: a lookup was not made, since its budget is spent (outcome ERROR).
     """
 
     queried: bool = False
@@ -244,6 +284,7 @@ class TlsaEvidence:
     error: str = ""
     expires: float = 0.0
     partial: bool = False
+    unasked: bool = False
 
 
 class ProbeStage(enum.StrEnum):
@@ -299,7 +340,7 @@ class ProbeEvidence:
         requiretls: whether the EHLO reply inside TLS has the keyword, the only reply
             that counts (RFC 8689 section 2, R3); None without such a reply.
         ehlo_name: the name that the server gives itself.
-        error: why the session ended early.
+        error: why the session ended early, or why there was none.
         probed_at: seconds since the epoch.
         expires: how long this is good evidence, seconds since the epoch.
         chain_cut: the server presented more certificates than are kept.
@@ -348,6 +389,13 @@ class HostEvidence:
     probes: tuple[ProbeEvidence, ...] = ()
 
     @property
+    def unasked(self) -> str:
+        """Why its addresses or TLSA records were not looked up: a budget is spent. "" if not so."""
+        if self.addresses.unasked:
+            return self.addresses.error
+        return self.tlsa.error if self.tlsa.unasked else ""
+
+    @property
     def partial(self) -> bool:
         """Whether there are more addresses or signed TLSA records than are kept."""
         return self.addresses.partial or (self.tlsa.partial and self.tlsa.secure)
@@ -385,6 +433,7 @@ class MtaStsEvidence:
         expires: the end of the policy; without one, when to look again.
         vanished: the refresh did not fail, but the domain has no policy any more and never
             withdrew it (section 8.3).
+        unasked: it was not looked up, or not fetched, since a budget is spent.
     """
 
     policy: MtaStsPolicy | None = None
@@ -392,6 +441,7 @@ class MtaStsEvidence:
     fetched_at: float = 0.0
     expires: float = 0.0
     vanished: bool = False
+    unasked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

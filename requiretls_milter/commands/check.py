@@ -22,9 +22,9 @@ from requiretls_milter.commands.common import CONFIG_OPTION, FORMAT_OPTION, fail
 @click.option(
     "--transport",
     metavar="NAME",
-    default="smtp",
-    show_default=True,
-    help="The MTA's transport. [mta.transport.NAME] applies, if it exists.",
+    default="",
+    help="The MTA's transport, whose [mta.transport.NAME] applies. "
+    "Without it: that of mta.default_transport.",
 )
 @FORMAT_OPTION
 @click.option(
@@ -62,7 +62,7 @@ def check(
             assess.parse_all(nexthops),
             config,
             Requirement(requirement),
-            transport=transport,
+            transport=transport or config.mta.usual_transport,
             refresh=refresh,
         )
     except assess.MalformedError as error:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -30,6 +31,7 @@ from pydantic.fields import FieldInfo
 
 from requiretls_milter import model
 from requiretls_milter.config import fields
+from requiretls_milter.config import routes as routing
 from requiretls_milter.config.fields import (
     MILTER_COMMAND_TIMEOUT,
     Count,
@@ -279,6 +281,13 @@ class TransportOverrides(Section):
     address_preference: fields.AddressPreferenceWord | None = Field(
         None, description="smtp_address_preference of this transport."
     )
+    protocol: fields.ProtocolWord | None = Field(
+        None,
+        description=(
+            'What this transport speaks: "smtp", or "lmtp" for a service of master.cf that runs '
+            "lmtp(8). Unless set, the transport named lmtp speaks LMTP and all others SMTP."
+        ),
+    )
 
 
 class Mta(Section):
@@ -395,8 +404,65 @@ class Mta(Section):
     local_domains: Annotated[tuple[fields.DomainPattern, ...], as_list] = Field(
         (),
         description=(
-            "Recipient domains that are local whatever the transport is; .example.org stands for "
-            "the subdomains. For MTAs that do not name the transport."
+            "Recipient domains that are delivered here; .example.org stands for the subdomains. "
+            "Only for mail whose transport the MTA does not name, such as that of sendmail(1): "
+            "what it names always comes first."
+        ),
+    )
+    default_transport: Annotated[fields.Text, AfterValidator(fields.destination)] = Field(
+        "smtp",
+        description=(
+            "default_transport of Postfix, with or without a next hop: the way of mail whose "
+            "transport the MTA does not name, such as that of sendmail(1), and the transport that "
+            "check assumes."
+        ),
+    )
+    relayhost: Annotated[fields.Text, AfterValidator(fields.relay)] = Field(
+        "",
+        description=(
+            "relayhost of Postfix, word for word: the next hop of mail for which the MTA names "
+            "none and nothing else does."
+        ),
+    )
+    routes: fields.Routes = Field(
+        {},
+        description=(
+            "Where mail goes whose transport the MTA does not name, by recipient: transport_maps, "
+            "and the domains of relay_domains, virtual_mailbox_domains and mydestination that are "
+            'not delivered here. Keys as in transport(5): "user@example.org", "example.org", '
+            '".example.org" for subdomains, "*". Values: "smtp:[gateway.example.org]:587"; "smtp:" '
+            'for the recipient\'s own domain; "relay" without a colon for relayhost, if there is '
+            'one; ":[host]" keeps the default transport. The most specific key of this table and '
+            "of local_domains decides."
+        ),
+    )
+    sender_transports: fields.SenderTransports = Field(
+        {},
+        description=(
+            "sender_dependent_default_transport_maps of Postfix, for mail whose transport the MTA "
+            'does not name. Keys: "user@example.org", "@example.org", "<>" for the null sender.'
+        ),
+    )
+    sender_relayhosts: fields.SenderRelayhosts = Field(
+        {},
+        description=(
+            "sender_dependent_relayhost_maps of Postfix, for mail whose next hop the MTA does not "
+            "name. Keys as in sender_transports."
+        ),
+    )
+    recipient_delimiter: Annotated[fields.Text, Field(max_length=16)] = Field(
+        "",
+        description=(
+            "recipient_delimiter of Postfix: what separates a user's name from its extension in "
+            "addresses that are looked up in these tables."
+        ),
+    )
+    hand_over: fields.HandOver = Field(
+        {},
+        description=(
+            "Transports of this host that hand their mail over to another one, as local(8) does "
+            'with mailbox_transport: { local = "smtp:[192.0.2.30]" }, or "user@local" for one '
+            "user (mailbox_transport_maps). The recipient is then forecast at that next hop."
         ),
     )
     my_addresses: Annotated[tuple[fields.Address, ...], as_list] = Field(
@@ -450,6 +516,26 @@ class Mta(Section):
             '[mta.transport."smtp-strict"] with the keys that differ.'
         ),
     )
+
+    def destination_of(self, recipient: str, sender: str) -> routing.Destination | None:
+        """Where mail goes if the MTA does not say it; None if it is delivered here."""
+        return routing.find(self, recipient, sender)
+
+    def handed_over(self, to: routing.Destination, recipient: str) -> routing.Destination:
+        """Where the mail of a transport that hands it over goes in the end."""
+        return routing.handed_over(self, to, recipient)
+
+    @property
+    def usual_transport(self) -> str:
+        """The transport of mail for which nothing else is configured."""
+        return routing.Destination.parse(self.default_transport).transport
+
+    def speaks_lmtp(self, transport: str) -> bool:
+        """Whether *transport* is an lmtp(8) of Postfix."""
+        over = self.transport.get(transport)
+        if over is not None and over.protocol is not None:
+            return over.protocol is model.MailProtocol.LMTP
+        return transport == model.MailProtocol.LMTP
 
     def profile_for(self, transport: str) -> model.MtaProfile:
         """How mail over *transport* ({rcpt_mailer}; any text) is delivered."""
@@ -930,6 +1016,54 @@ class Limits(Section):
             "turn. The default is more than 40 sessions at a time reach over the internet, so that "
             "it matters only if servers answer at once or if probes was raised. Lower it if a "
             "firewall or provider counts connections to port 25."
+        ),
+    )
+    address_per_minute: Annotated[Count, Field(ge=2, le=1_000_000)] = Field(
+        120,
+        description=(
+            "Connections with one address within any minute: SMTP sessions, and fetches of MTA-STS "
+            "policies. Strangers' names may all lead to an address of somebody else, and must not "
+            "make us flood it. Half of them may begin at once, the other half spread over the "
+            "minute; the names of one zone (example.org) get half of each. Beyond this limit no "
+            "connection is made, and the forecast is unknown. A server is called once an hour for "
+            "each of its names, so that the default matters only with hundreds of names at one "
+            "address."
+        ),
+    )
+    address_per_hour: Annotated[Count, Field(ge=2, le=10_000_000)] = Field(
+        1_200,
+        description=(
+            "The same within any hour. The default is for a busy site: of 2,000 tenants of one "
+            "provider, each with its own MX name, no address of the provider's twenty is called "
+            "by more than 600 names."
+        ),
+    )
+    network_per_minute: Annotated[Count, Field(ge=2, le=1_000_000)] = Field(
+        960,
+        description=(
+            "The same for all addresses of one network (IPv4: /24, IPv6: /64) together. The "
+            "default is that of eight addresses: a large provider has some servers in a network."
+        ),
+    )
+    network_per_hour: Annotated[Count, Field(ge=2, le=10_000_000)] = Field(
+        9_600,
+        description="The same for a network within any hour: eight times that of an address.",
+    )
+    zone_lookups_per_minute: Annotated[Count, Field(ge=2, le=1_000_000)] = Field(
+        1_200,
+        description=(
+            "DNS lookups of names in one zone (example.org, example.co.uk) within any minute. MX "
+            "records may name thousands of hosts in the zone of somebody else, whose name servers "
+            "would be asked for each. Half of them may begin at once. Beyond this limit no lookup "
+            "is made, and the forecast is unknown. A host takes two to four lookups, and they are "
+            "kept for their TTL."
+        ),
+    )
+    zone_lookups_per_hour: Annotated[Count, Field(ge=2, le=10_000_000)] = Field(
+        20_000,
+        description=(
+            "The same within any hour. The default is some five a second, for the tenants of one "
+            "large provider, whose names have a short TTL."
         ),
     )
     lookups: Annotated[Count, Field(ge=1, le=10_000)] = Field(

@@ -22,6 +22,7 @@ from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
 from requiretls_milter.engine.scrape import CertificateError, MetricsServer, tls_context
 from requiretls_milter.engine.server import EngineServer, EngineState
+from requiretls_milter.engine.spending import SAVE_INTERVAL
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.ipc.child import (
     EXIT_FAILURE,
@@ -128,6 +129,7 @@ class _Engine:
         self._start_task(self._watch_reachability())
         self._start_task(self._watch_domains())
         self._start_task(self._refresh_policies())
+        self._start_task(self._save_spending())
         self._channel.send("ready")
         status = await self._end
         loop.remove_reader(self._channel)
@@ -157,6 +159,7 @@ class _Engine:
             raise StartError(str(error)) from error
         await self._store.start()
         self._builder = PartsBuilder(self._store, self.counters, self._gauges)
+        await self._builder.spending.load()
 
     async def _open_metrics(self, config: Config) -> None:
         listen = config.metrics.listen
@@ -183,6 +186,7 @@ class _Engine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._built is not None:
             await self._built.close()
+        await self._builder.spending.save()
         await self._store.close()
 
     # ------------------------------------------------------------ what the servers show
@@ -345,7 +349,7 @@ class _Engine:
                     continue  # a rule for subdomains names no next hop
                 question = Question(
                     str(NextHop(HopKind.MX, domain)),
-                    "smtp",
+                    self._parts.config.mta.usual_transport,
                     Requirement.REQUIRETLS,
                     Requirement.REQUIRETLS,
                 )
@@ -360,3 +364,9 @@ class _Engine:
         while True:
             await asyncio.sleep(REFRESH_INTERVAL * (1.0 - REFRESH_JITTER * random.random()))  # noqa: S311
             await self._parts.source.refresh_policies()
+
+    async def _save_spending(self) -> None:
+        """Store what was spent of the budgets, so that it outlives this process."""
+        while True:
+            await asyncio.sleep(SAVE_INTERVAL)
+            await self._builder.spending.save()

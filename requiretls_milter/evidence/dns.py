@@ -34,6 +34,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 
+from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.slots import Slots
 from requiretls_milter.model import AddressLookup, DnsOutcome, MxEvidence, MxRecord
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
@@ -86,6 +87,7 @@ class Lookup:
             SOA (RFC 2308 section 5).
         error: why there is no answer.
         partial: there were more records than are kept.
+        unasked: no query was sent, since the budget of the zone is spent (outcome ERROR).
         unproven: each answer had the AD bit, and it is not known yet whether it means
             anything (:attr:`AdTrust.UNPROVEN`).
         servfail: each server said SERVFAIL: none could, or would, give an answer.
@@ -98,6 +100,7 @@ class Lookup:
     ttl: int = 0
     error: str = ""
     partial: bool = False
+    unasked: bool = False
     unproven: bool = False
     servfail: bool = False
 
@@ -153,6 +156,7 @@ class Resolver:
         lookups: how many lookups are at work at once; one costs a socket and 0.3 ms
             of CPU for each query.
         counters: where it is counted that a lookup waits for others.
+        budgets: how many lookups a zone may cause; None for any number.
         checking_disabled: set CD in each query (RFC 4035 section 3.2.2): the resolver gives
             out what it has, whether it validates or not.
     """
@@ -166,8 +170,10 @@ class Resolver:
         *,
         lookups: int = 64,
         counters: Counters | None = None,
+        budgets: Budgets | None = None,
         checking_disabled: bool = False,
     ) -> None:
+        self._budgets = budgets
         self._stub = _stub(nameservers, timeout, checking_disabled=checking_disabled)
         self._timeout = timeout
         self._clock = clock
@@ -242,6 +248,8 @@ class Resolver:
             error = f"not a domain name: {printable(name)}"
             return Lookup(DnsOutcome.NXDOMAIN, False, name, ttl=MAX_TTL, error=error)
         await self.tested.wait()
+        if self._budgets is not None and (spent := self._budgets.lookup(name)):
+            return Lookup(DnsOutcome.ERROR, False, name.lower(), error=spent, unasked=True)
         try:
             async with self._deadline():
                 return await self._chase(dns.name.from_text(name + "."), rdtype)
@@ -266,6 +274,7 @@ class Resolver:
             error=found.error,
             expires=self._expires(found.ttl),
             partial=found.partial,
+            unasked=found.unasked,
             unproven=found.unproven,
         )
         if found.outcome is not DnsOutcome.FOUND:
@@ -304,10 +313,13 @@ class Resolver:
         lookups = await asyncio.gather(*(self.lookup(host, t) for t in self._address_types))
         found = [one for one in lookups if one.outcome is DnsOutcome.FOUND]
         failed = [one for one in lookups if one.outcome is DnsOutcome.ERROR]
-        error = "; ".join(one.error for one in lookups if one.error)
+        error = "; ".join(dict.fromkeys(one.error for one in lookups if one.error))
+        unasked = any(one.unasked for one in lookups)
         if not found:
             if failed:
-                return AddressLookup(DnsOutcome.ERROR, error=error, expires=self._clock())
+                return AddressLookup(
+                    DnsOutcome.ERROR, error=error, expires=self._clock(), unasked=unasked
+                )
             nxdomain = all(one.outcome is DnsOutcome.NXDOMAIN for one in lookups)
             return AddressLookup(
                 outcome=DnsOutcome.NXDOMAIN if lookups and nxdomain else DnsOutcome.NODATA,
@@ -334,6 +346,7 @@ class Resolver:
             error=error,
             expires=self._expires(min(ttl, PARTIAL_TTL) if failed else ttl),
             partial=len(addresses) > MAX_RECORDS or any(one.partial for one in found),
+            unasked=unasked,
             unproven=any(one.unproven for one in found),
         )
         if result.secure or result.canonical == host.lower():
@@ -349,7 +362,13 @@ class Resolver:
         alias = await self.lookup(host, dns.rdatatype.CNAME)
         if alias.outcome is not DnsOutcome.FOUND:
             error = alias.error or f"CNAME {host}: no longer an alias"
-            return replace(result, alias_error=True, error=error, expires=self._clock())
+            return replace(
+                result,
+                alias_error=True,
+                error=error,
+                expires=self._clock(),
+                unasked=result.unasked or alias.unasked,
+            )
         expires = min(result.expires, self._expires(alias.ttl))
         unproven = result.unproven or alias.unproven
         return replace(result, alias_secure=alias.secure, expires=expires, unproven=unproven)

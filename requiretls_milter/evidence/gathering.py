@@ -23,6 +23,7 @@ from requiretls_milter.model import (
     DomainEvidence,
     HopKind,
     HostEvidence,
+    MailProtocol,
     MtaProfile,
     MtaStsEvidence,
     MxEvidence,
@@ -72,9 +73,15 @@ class EvidenceSource(Protocol):
         ...
 
     async def probe(
-        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+        self,
+        address: str,
+        port: int,
+        server_name: str,
+        protocol: MailProtocol = MailProtocol.SMTP,
+        *,
+        since: float = ANY_AGE,
     ) -> ProbeEvidence:
-        """Hold an SMTP session with an address; *server_name* is the SNI, "" for none."""
+        """Hold a session with an address; *server_name* is the SNI, "" for none."""
         ...
 
 
@@ -164,7 +171,8 @@ async def _hosts(
     probes: bool,
     since: float,
 ) -> tuple[HostEvidence, ...]:
-    port = config.probe.port if nexthop.port == SMTP_PORT else nexthop.port
+    usual = nexthop.port == SMTP_PORT and nexthop.protocol is MailProtocol.SMTP
+    port = config.probe.port if usual else nexthop.port
 
     async def look_up(host: str) -> tuple[AddressLookup, TlsaEvidence]:
         addresses = await source.addresses(host, since=since)
@@ -173,7 +181,7 @@ async def _hosts(
     async def probe(address: str, server_name: str) -> ProbeEvidence:
         if not probes:
             return ProbeEvidence(address, error="probe.plain_mail is dns")
-        return await source.probe(address, port, server_name, since=since)
+        return await source.probe(address, port, server_name, nexthop.protocol, since=since)
 
     listed = _host_names(nexthop, mx)
     names = tuple(dict.fromkeys(host for _, host in listed))

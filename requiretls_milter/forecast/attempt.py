@@ -334,7 +334,8 @@ def session_failure(server: MailServer, stages: frozenset[ProbeStage]) -> Delive
         return None
     match probe.stage:
         case ProbeStage.NOT_PROBED:
-            return unknown(server, f"{server.name} has not been probed")
+            why = f": {probe.error}" if probe.error else ""
+            return unknown(server, f"{server.name} has not been probed{why}")
         case ProbeStage.CONNECT if probe.failure is ProbeFailure.FORBIDDEN:
             return unknown(server, f"{server.name} may not be probed: probe.allow_networks")
         case ProbeStage.CONNECT:

@@ -15,7 +15,12 @@ from requiretls_milter.forecast.attempt import DeliveryAttempt
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.postfix import Delivery
 from requiretls_milter.forecast.reach import MailServer, within_reach
-from requiretls_milter.forecast.servers import NoServer, name_is_authenticated, servers_of
+from requiretls_milter.forecast.servers import (
+    NoServer,
+    name_is_authenticated,
+    not_looked_up,
+    servers_of,
+)
 from requiretls_milter.forecast.strength import weakness
 from requiretls_milter.model import (
     LOCAL_FORECAST,
@@ -25,6 +30,7 @@ from requiretls_milter.model import (
     Forecast,
     HopKind,
     MtaProfile,
+    MtaSts,
     Needs,
     ProfileName,
     Reason,
@@ -60,7 +66,7 @@ def judge(
     if evidence.nexthop.kind is HopKind.LOCAL:
         return LOCAL_FORECAST
     delivery = Delivery(evidence, carried, profile, trust, now, needs)
-    servers = servers_of(evidence, profile)
+    servers = _policy_unasked(delivery, asked) or servers_of(evidence, profile)
     possible = postfix.deliver(delivery, servers)
     by_postfix = possible[0] if len(possible) == 1 else _worst(possible, asked, delivery)
     # RFC 8689 section 4.2.1 is about REQUIRETLS mail alone; other mail goes by Postfix's TLS level.
@@ -89,6 +95,22 @@ def judge(
         valid_until=_valid_until(evidence, *possible, by_rfc8689),  # R44
         downgraded_at=evidence.downgraded_at,
     )
+
+
+def _policy_unasked(delivery: Delivery, asked: Requirement) -> NoServer | None:
+    """Say that nothing is known, if an MTA-STS policy that was not asked for may decide.
+
+    It does if the MTA applies it, or if it alone could confirm the names of the servers. A
+    policy that could not be fetched is another thing: then the MTA fails to fetch it as well.
+    """
+    evidence, sts = delivery.evidence, delivery.evidence.mta_sts
+    if not sts.unasked or sts.policy is not None:
+        return None
+    applies = delivery.profile.mta_sts is not MtaSts.OFF
+    required = Requirement.REQUIRETLS in (asked, delivery.carried)
+    if not applies and (evidence.mx.secure or not required):
+        return None
+    return not_looked_up(f"the MTA-STS policy of {evidence.nexthop.host}", sts.error)
 
 
 # ---------------------------------------------------------------- servers in random order

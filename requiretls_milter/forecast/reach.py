@@ -117,7 +117,7 @@ def servers_found(evidence: DomainEvidence, profile: MtaProfile) -> list[MailSer
     """List the servers of the next hop that have an address of the MTA's protocols."""
     found = _unseen_at_any_preference(evidence, profile)
     for host in evidence.hosts:
-        if host.addresses.outcome is DnsOutcome.FOUND:
+        if host.addresses.outcome is DnsOutcome.FOUND or host.unasked:
             best = not found or host.preference == found[0].host.preference
             found.extend(_servers_at(host, profile, best))
     found.extend(_beyond_the_hosts(evidence, profile))
@@ -125,6 +125,9 @@ def servers_found(evidence: DomainEvidence, profile: MtaProfile) -> list[MailSer
 
 
 def _servers_at(host: HostEvidence, profile: MtaProfile, best: bool) -> list[MailServer]:
+    if host.unasked:
+        why = f"{host.host} was not looked up: {host.unasked}"
+        return [_unseen(host.host, host.preference, why, profile)]
     if host.partial:
         why = f"{host.host} has more addresses or TLSA records than an MTA keeps"
         return [_unseen(host.host, host.preference, why, profile)]

@@ -19,6 +19,7 @@ from requiretls_milter.forecast.reach import (
     has_mx_records,
 )
 from requiretls_milter.model import (
+    UNKNOWN_STATUS,
     DnsOutcome,
     DomainEvidence,
     HopKind,
@@ -79,6 +80,8 @@ def _mx_failure(evidence: DomainEvidence) -> NoServer | None:
     if evidence.nexthop.kind is not HopKind.MX:
         return None
     mx = evidence.mx
+    if mx.unasked:
+        return not_looked_up(f"the MX records of {domain}", mx.error)
     if mx.outcome is DnsOutcome.ERROR:
         return NoServer(
             status.DNS_FAILURE, Reason.DNS_FAILURE, f"MX lookup of {domain} failed: {mx.error}"
@@ -88,6 +91,11 @@ def _mx_failure(evidence: DomainEvidence) -> NoServer | None:
     if mx.outcome is DnsOutcome.NXDOMAIN:
         return NoServer(status.NO_ADDRESS, Reason.NO_SUCH_DOMAIN, f"{domain} does not exist")
     return None
+
+
+def not_looked_up(what: str, why: str) -> NoServer:
+    """Say that nothing is known, since our own budget allowed no question: that is no failure."""
+    return NoServer(UNKNOWN_STATUS, Reason.UNKNOWN, f"{what} could not be looked up: {why}")
 
 
 def _lookup(host: HostEvidence, profile: MtaProfile) -> DnsOutcome:
@@ -111,7 +119,11 @@ def lookup_failure(evidence: DomainEvidence, profile: MtaProfile) -> NoServer | 
     """
     domain = evidence.nexthop.host
     outcomes = ((host, _lookup(host, profile)) for host in evidence.hosts)
-    missed = [(host, outcome) for host, outcome in outcomes if outcome is not DnsOutcome.FOUND]
+    missed = [
+        (host, outcome)
+        for host, outcome in outcomes
+        if outcome is not DnsOutcome.FOUND and not host.unasked
+    ]
     if not missed:
         return None
     errors = [host.addresses.error for host, outcome in missed if outcome is DnsOutcome.ERROR]

@@ -28,7 +28,7 @@ MAX_ERROR = 200
 MAX_ID = (1 << 53) - 1
 """The largest integer that every JSON implementation keeps exactly (RFC 8259 section 6)."""
 
-MAX_NAME = 255
+MAX_NAME = 320
 """Characters of a worker's name, a next hop or a transport."""
 
 

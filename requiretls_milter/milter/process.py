@@ -106,6 +106,7 @@ class _Worker:
             _log.exception("libmilter_failed", error=repr(error))
 
     def run(self) -> int:
+        self._channel.send("accepting")
         self._milter.start()
         with selectors.DefaultSelector() as selector:
             selector.register(self._channel, selectors.EVENT_READ)

@@ -151,6 +151,8 @@ class Recipient:
         rule: the rule in force. Until it is looked up (see :attr:`Settings.simple`) it is
             None, and the attributes below have their defaults.
         domain: of the address, as an A-label if it is a domain name.
+        transport: by which the MTA will deliver: that of {rcpt_mailer}, unless it hands the mail
+            over or tells none.
         nexthop: None also if the MTA named a next hop that cannot be parsed.
         nexthop_text: in canonical form, or as the MTA named it if it cannot be parsed.
         nexthop_error: why it cannot be parsed.
@@ -170,6 +172,7 @@ class Recipient:
     resolved: str = ""
     rule: rules.Rule | None = None
     domain: str = ""
+    transport: str = ""
     nexthop: NextHop | None = None
     nexthop_text: str = ""
     nexthop_error: str = ""
@@ -387,9 +390,15 @@ class Transaction:
     def _find_rule(self, recipient: Recipient) -> rules.Rule:
         recipient.domain = envelope_domain(recipient.resolved or recipient.address)
         try:
-            recipient.nexthop = hop.from_macros(
-                recipient.mailer, recipient.host, recipient.domain, self.settings.config.mta
+            way = hop.from_macros(
+                recipient.mailer,
+                recipient.host,
+                recipient.resolved or recipient.address,
+                self.resolved or self.sender,
+                self.settings.config.mta,
+                postfix=self.client.postfix,
             )
+            recipient.transport, recipient.nexthop = way.transport, way.nexthop
             recipient.nexthop_text = str(recipient.nexthop)
         except nexthop.NextHopError as error:
             recipient.nexthop_text = (recipient.host or recipient.domain)[:MAX_ADDRESS]
@@ -407,9 +416,9 @@ class Transaction:
         target = str(recipient.nexthop)
         if self.null_sender and self.settings.profile is ProfileName.RFC8689:
             # RFC 8689 sections 4.2.1 and 5: the requirement of a bounce stops no delivery (R7)
-            return Question(target, recipient.mailer, Requirement.NONE, Requirement.NONE)
+            return Question(target, recipient.transport, Requirement.NONE, Requirement.NONE)
         return Question(
-            target, recipient.mailer, asked.requirement, asked.carried, self._needs(asked)
+            target, recipient.transport, asked.requirement, asked.carried, self._needs(asked)
         )
 
     def _needs(self, asked: Asked) -> Needs:
@@ -649,20 +658,19 @@ class Transaction:
         )
 
 
-def _way(recipient: Recipient) -> tuple[Requirement, bool]:
-    """What the route of a message follows from, as far as one recipient is concerned."""
-    asked = recipient.asked.requirement
-    return asked, recipient.local and asked is not Requirement.NONE
-
-
 def _is_over(answer: Forecast | Future[Forecast] | None, now: float) -> bool:
     """Whether there is an answer that no longer holds. One without an end (0) never ends."""
     if isinstance(answer, Future):
         if not answer.done() or answer.cancelled() or answer.exception():
             return False
         answer = answer.result()
-    end = 0.0 if answer is None else answer.valid_until
-    return bool(end) and now >= end + FORECAST_GRACE
+    return answer is not None and 0 < answer.valid_until <= now - FORECAST_GRACE
+
+
+def _way(recipient: Recipient) -> tuple[Requirement, bool]:
+    """What the route of a message follows from, as far as one recipient is concerned."""
+    asked = recipient.asked.requirement
+    return asked, recipient.local and asked is not Requirement.NONE
 
 
 def _kept(address: str) -> str:

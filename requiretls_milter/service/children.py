@@ -51,9 +51,16 @@ class Children:
         """Whether the service is whole: every child lives and serves."""
         return all(name in self._living and self._living[name].ready for name in self.names)
 
-    def is_healthy(self, now: float) -> bool:
-        """Whether the service is whole and no child is silent or stuck."""
-        return self.all_ready and all(child.is_healthy(now) for child in self)
+    def is_healthy(self, now: float, *, whole: bool = True) -> bool:
+        """Whether no child is silent or stuck.
+
+        Args:
+            now: on the monotonic clock.
+            whole: whether every child has to be there and ready.
+        """
+        if whole and not self.all_ready:
+            return False
+        return all(child.is_healthy(now) for child in self)
 
     def gauges(self) -> Mapping[str, float]:
         """What the workers' last heartbeats add up to."""

@@ -49,6 +49,12 @@ EXIT_CONFIG = 2
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
+CRASHES = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS}
+)
+"""Signals by which a process ends for what its code did, such as a C library that met an octet that
+it did not expect; SIGKILL and others come from outside."""
+
 TICK = 1.0
 """Seconds that the loop waits at most."""
 
@@ -258,6 +264,8 @@ class Supervisor:
 
     def _handle(self, child: Child, message: Mapping[str, Any]) -> None:
         match message["op"]:
+            case "accepting":
+                child.served = True
             case "ready":
                 child.ready = True
                 _log.info("ready", child=child.name, pid=child.pid)
@@ -306,7 +314,9 @@ class Supervisor:
         if child.unable:  # a full disk, a port in use: it is no crash, and may end at any time
             self._restarts.postpone(child.name, time.monotonic())
         else:
-            self._restarts.died(child.name, time.monotonic())
+            # Before it was ready for the first time, the service crashes by itself.
+            provoked = self._was_ready and child.served and -code in CRASHES
+            self._restarts.died(child.name, time.monotonic(), provoked=provoked)
         if self._restarts.crash_loop:
             _log.error("crash_loop", deaths=self._restarts.deaths, seconds=DEATHS_WITHIN)
             self._exit = EXIT_FAILURE
@@ -352,7 +362,10 @@ class Supervisor:
         if self._was_ready and status != self._status_told:
             self._status_told = status
             self._notifier.status(status)
-        if interval and self._children.is_healthy(now):
+        # While a peer kills workers there is seldom a moment with all of them. They are replaced,
+        # and to start the whole service anew, until systemd gives up, would stop all mail.
+        whole = not self._restarts.provoked(now)
+        if interval and self._children.is_healthy(now, whole=whole):
             self._notifier.watchdog()
 
     # ------------------------------------------------------------ the end

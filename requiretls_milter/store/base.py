@@ -54,6 +54,7 @@ class StoreKind(enum.StrEnum):
     OFFERED = "offered"  # what a host or domain offered: engine/downgrades.py
     PROBE = "probe"  # what a server did when it was called
     ATTEMPT = "attempt"  # a call of ours that failed, and when the next one may be
+    BUDGET = "budget"  # how often hosts were called lately: engine/spending.py
 
 
 class StoreError(RequiretlsMilterError):

@@ -218,6 +218,15 @@ async def test_the_transport_decides_how_it_is_judged(world: Domains) -> None:
     assert (await command("check", wrong, "--config", config, "--transport", "lax")).status == 0
 
 
+async def test_without_a_transport_that_of_default_transport_is_assumed(world: Domains) -> None:
+    wrong = await bad(world)
+    config = world.config(
+        'mta.default_transport = "lax:"\nmta.transport.lax.requiretls_policy = "opportunistic"'
+    )
+    assert (await command("check", wrong, "--config", config)).status == 0
+    assert (await command("check", wrong, "--config", config, "--transport", "smtp")).status == 1
+
+
 async def test_all_servers_are_looked_at_also_where_the_mta_would_not_connect(
     world: Domains,
 ) -> None:

@@ -15,6 +15,7 @@ from typing import cast
 
 import pytest
 
+from requiretls_milter.ipc import query
 from tests.support.faultmatrix import ROWS
 from tests.support.internet import Internet, loopback_internet
 from tests.support.redisproxy import Answer, RedisProxy
@@ -23,7 +24,7 @@ from tests.support.service import Service
 from tests.support.stores import Disk
 from tests.support.waiting import eventually
 
-Make = Callable[[str], Service]
+Make = Callable[..., Service]
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,8 @@ def make(internet: Internet) -> Iterator[Make]:
     """Makes services with a store, and ends whatever is left of them."""
     made: list[Service] = []
 
-    def one(url: str) -> Service:
-        service = Service(internet.config, workers=1)
+    def one(url: str, more: str = "") -> Service:
+        service = Service(internet.config + more, workers=1)
         made.append(service)
         text = service.config_path.read_text()
         assert text.count('url = "memory:"') == 1
@@ -63,6 +64,27 @@ def wal(path: Path) -> bytes:
 def assert_good(service: Service) -> None:
     (tag,) = service.send("<bob@good.test>")
     assert "forecast=2.0.0; reason=ok; " in tag
+
+
+def test_a_killed_engine_gives_no_server_a_new_budget(
+    make: Make, internet: Internet, tmp_path: Path
+) -> None:
+    path = tmp_path / "state.db"
+    service = make(f"sqlite://{path}", "[limits]\naddress_per_hour = 8\n").start()
+
+    def refreshed() -> str:
+        found = query.evidence(str(service.engine_path), "lacking.test", refresh=True)
+        return found.hosts[0].probes[0].error
+
+    before = internet.lacking.connections
+    assert [refreshed() for _ in range(2)] == ["", ""]
+    assert refreshed().startswith("over budget: limits.address_per_hour")
+    eventually(lambda: b'"debts":' in path.read_bytes() + wal(path), what="it is kept")
+    service.replaced("engine", service.kill("engine"))
+    assert refreshed().startswith("over budget: limits.address_per_hour")
+    assert internet.lacking.connections == before + 2
+    assert service.metric('saturated_total{bound="address_per_hour"}') >= 1
+    assert service.events("budget_spent")
 
 
 def test_neither_a_restart_nor_a_killed_engine_has_a_server_called_again(

@@ -7,6 +7,7 @@ lie, to loop, to fall silent or to answer garbage: this one can.
 from __future__ import annotations
 
 import asyncio
+import errno
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -82,12 +83,7 @@ class DnsServer:
     host: str = "127.0.0.1"
 
     async def __aenter__(self) -> DnsServer:
-        loop = asyncio.get_running_loop()
-        self._tcp = await asyncio.start_server(self._stream, self.host, 0)
-        port = self._tcp.sockets[0].getsockname()[1]
-        self._udp, _ = await loop.create_datagram_endpoint(
-            lambda: _Datagrams(self), local_addr=(self.host, port)
-        )
+        port = await self._listen()
         self.address = f"{self.host}:{port}"
         self.nameserver = Nameserver(self.host, port)
         return self
@@ -96,6 +92,24 @@ class DnsServer:
         self._udp.close()
         self._tcp.close()
         await self._tcp.wait_closed()
+
+    async def _listen(self) -> int:
+        """Listen at one port of TCP and UDP; a socket of another test may have that of UDP."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._tcp = await asyncio.start_server(self._stream, self.host, 0)
+            port = int(self._tcp.sockets[0].getsockname()[1])
+            try:
+                self._udp, _ = await loop.create_datagram_endpoint(
+                    lambda: _Datagrams(self), local_addr=(self.host, port)
+                )
+            except OSError as error:
+                self._tcp.close()
+                await self._tcp.wait_closed()
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return port
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -68,7 +68,7 @@ def macros(data: bytes) -> None:
     assert domain in address
     assert "@" not in domain
     try:
-        found = hop.from_macros(mailer, host, domain, _MTA)
+        found = hop.from_macros(mailer, host, address, address, _MTA).nexthop
     except nexthop.NextHopError as error:
         expect.one_line(str(error), MAX_ERROR)
         return

@@ -11,6 +11,8 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
+from requiretls_milter.config import Limits
+from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.dns import (
     MAX_CNAMES,
     MAX_RECORDS,
@@ -730,3 +732,48 @@ async def test_types_other_than_mx_and_addresses_can_be_looked_up(
     result = await resolver.lookup("a.test", dns.rdatatype.TXT)
     assert result.outcome is DnsOutcome.FOUND
     assert len(result.rdatas) == 1
+
+
+# ---------------------------------------------------------------- budgets
+
+
+def budgeted(server: DnsServer, **limits: int) -> Resolver:
+    budgets = Budgets(Limits(**limits), Counters())
+    return Resolver([server.nameserver], 1.0, clock=lambda: NOW, budgets=budgets)
+
+
+async def test_beyond_the_budget_of_its_zone_a_name_is_not_looked_up(server: DnsServer) -> None:
+    resolver = budgeted(server, zone_lookups_per_minute=4)
+    await resolver.mx("r1.victim.test")
+    await resolver.mx("r2.victim.test")
+    found = await resolver.mx("r3.victim.test")
+    assert (found.outcome, found.unasked) == (DnsOutcome.ERROR, True)
+    assert found.error.startswith("over budget: limits.zone_lookups_per_minute")
+    assert found.expires == NOW
+    assert len(server.asked) == 2
+    assert not (await resolver.mx("a.other.test")).unasked
+
+
+async def test_of_a_host_of_which_one_lookup_was_made_not_all_is_known(server: DnsServer) -> None:
+    server.set("mx.victim.test", "A", found("mx.victim.test. 300 IN A 192.0.2.1"))
+    server.set("mx.victim.test", "AAAA", found("mx.victim.test. 300 IN AAAA 2001:db8::1"))
+    resolver = budgeted(server, zone_lookups_per_minute=2)
+    seen = await resolver.addresses("mx.victim.test")
+    assert seen.unasked
+    assert len(server.asked) == 1
+
+
+async def test_of_an_alias_that_was_not_looked_up_not_all_is_known(server: DnsServer) -> None:
+    chain = ("mx.victim.test. 300 IN CNAME other.test.", "other.test. 300 IN A 192.0.2.1")
+    server.set("mx.victim.test", "A", found(*chain, ad=False))
+    server.set("mx.victim.test", "AAAA", nodata(ad=False))
+    resolver = budgeted(server, zone_lookups_per_minute=4)
+    seen = await resolver.addresses("mx.victim.test")
+    assert (seen.alias_error, seen.unasked) == (True, True)
+
+
+async def test_the_test_of_the_resolver_has_no_budget(server: DnsServer) -> None:
+    resolver = budgeted(server, zone_lookups_per_minute=2)
+    for _ in range(5):
+        await resolver.root()
+    assert len(server.asked) == 5

@@ -27,6 +27,7 @@ from requiretls_milter.model import (
     DnsOutcome,
     DomainEvidence,
     HopKind,
+    MailProtocol,
     MtaStsEvidence,
     MtaStsMode,
     MtaStsPolicy,
@@ -38,6 +39,7 @@ from requiretls_milter.model import (
     TlsaEvidence,
     TlsaRecord,
 )
+from requiretls_milter.syntax.nexthop import parse
 from tests.support.shuffling import ever_tried
 from tests.support.waiting import until
 
@@ -85,9 +87,16 @@ class ScriptedSource(EvidenceSource):
         return self.keys.get(host, TlsaEvidence())
 
     async def probe(
-        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+        self,
+        address: str,
+        port: int,
+        server_name: str,
+        protocol: MailProtocol = MailProtocol.SMTP,
+        *,
+        since: float = ANY_AGE,
     ) -> ProbeEvidence:
-        self.asked.append(("probe", address, port, server_name))
+        lmtp = () if protocol is MailProtocol.SMTP else (protocol,)
+        self.asked.append(("probe", address, port, server_name, *lmtp))
         await asyncio.sleep(self.pause)
         return ProbeEvidence(address, ProbeStage.DONE, ehlo_name=server_name)
 
@@ -426,11 +435,26 @@ async def test_how_old_evidence_may_be_is_said_in_each_question() -> None:
             return await super().tlsa(host, port, addresses)
 
         async def probe(
-            self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+            self,
+            address: str,
+            port: int,
+            server_name: str,
+            protocol: MailProtocol = MailProtocol.SMTP,
+            *,
+            since: float = ANY_AGE,
         ) -> ProbeEvidence:
             told.append(since)
-            return await super().probe(address, port, server_name)
+            return await super().probe(address, port, server_name, protocol)
 
     source = Dated(exchangers((10, "mx.test")), {"mx.test": at("192.0.2.1")})
     await gather(NextHop(MX, "a.test"), source, configured(), NOW, since=7.0)
     assert told == [7.0] * 5
+
+
+async def test_a_next_hop_of_lmtp_is_asked_for_no_mx_and_spoken_to_in_lmtp() -> None:
+    source = ScriptedSource(hosts={"box.test": at("192.0.2.1")})
+    hop = parse("box.test", MailProtocol.LMTP)
+    found = await ask(source, hop)
+    assert source.questions("mx") == []
+    assert source.questions("probe") == [("192.0.2.1", 24, "box.test", MailProtocol.LMTP)]
+    assert found.hosts[0].probes[0].stage is ProbeStage.DONE

@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from requiretls_milter.config import Limits, Probe
 from requiretls_milter.evidence import probe as probe_module
 from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.probe import (
     FRESH,
     MAX_CHAIN,
@@ -30,9 +32,10 @@ from requiretls_milter.evidence.probe import (
     Prober,
     read_ehlo,
 )
-from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
+from requiretls_milter.model import MailProtocol, ProbeEvidence, ProbeFailure, ProbeStage, Reply
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.authority import DAY, DH_1024, DH_2048, Authority, Issued
+from tests.support.lmtpserver import LmtpServer
 from tests.support.smtpserver import EHLO, EHLO_TLS, Close, Hang, SmtpServer
 from tests.support.smtpserver import Reply as ScriptedReply
 from tests.support.stores import saturated
@@ -892,3 +895,136 @@ async def test_r62_the_name_that_we_give_cannot_break_the_command(tls: ssl.SSLCo
     async with SmtpServer(ehlo=b"250 mx\r\n") as server:
         await one.probe("127.0.0.1", server.port, NAME)
     assert server.commands[0] == b"EHLO ab??RCPT\r\n"
+
+
+# ---------------------------------------------------------------- one address, many names
+
+
+async def probed_as(server: SmtpServer, *names: str) -> list[ProbeEvidence]:
+    """Probe the server under each name in turn."""
+    one = prober()
+    async with server:
+        return [await one.probe(server.host, server.port, name) for name in names]
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        {"banner": b"554 no\r\n"},
+        {"banner": Close},
+        {"ehlo": b"550 no\r\n", "helo": b"550 no\r\n"},
+        {"ehlo": b"250 no starttls here\r\n"},
+        {"starttls": b"454 not now\r\n"},
+        {"starttls": Close},
+    ],
+)
+async def test_what_a_server_does_before_it_knows_the_name_counts_for_all_its_names(
+    replies: dict[str, Any],
+) -> None:
+    server = SmtpServer(**replies)
+    first, second, third = await probed_as(server, "mx.a.example", "mx.b.example", "")
+    assert server.connections == 1
+    assert first == second == third
+
+
+async def test_an_address_that_cannot_be_connected_to_is_tried_once_for_all_its_names() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        one = prober()
+        first = await one.probe("127.0.0.1", port, "mx.a.example")
+        with socket.socket() as server:
+            unused.close()
+            server.bind(("127.0.0.1", port))
+            server.listen()
+            assert await one.probe("127.0.0.1", port, "mx.b.example") == first
+
+
+@pytest.mark.parametrize("peer", ["", "_alert", "_close"])
+async def test_what_it_does_once_it_knows_the_name_counts_for_that_name_alone(
+    tls: ssl.SSLContext, peer: str
+) -> None:
+    """The certificate, a failed handshake, REQUIRETLS: each may depend on the SNI."""
+    server = SmtpServer(tls=tls, instead_of_tls=globals()[peer] if peer else None)
+    one = prober(timeout=2.0)
+    async with server:
+        await one.probe(server.host, server.port, "mx.a.example")
+        after_one = server.connections
+        await one.probe(server.host, server.port, "mx.b.example")
+    assert server.connections == 2 * after_one
+
+
+async def test_the_name_that_met_it_gets_a_session_of_its_own_again() -> None:
+    server = SmtpServer(banner=b"421 not now\r\n")
+    await probed_as(server, "mx.a.example", "mx.a.example", "mx.a.example")
+    assert server.connections == 3
+
+
+async def test_it_counts_for_other_names_no_longer_than_for_its_own(tls: ssl.SSLContext) -> None:
+    now = NOW
+    settings = Probe(command_timeout=1.0, retry_after=RETRY_AFTER)
+    one = Prober(LOOPBACK, settings, Limits(), clock=lambda: now)
+    async with SmtpServer(tls=tls, banner=b"421 not now\r\n") as server:
+        first = await one.probe(server.host, server.port, "mx.a.example")
+        now += RETRY_AFTER - 1
+        assert await one.probe(server.host, server.port, "mx.b.example") == first
+        server.banner = b"220 mx\r\n"
+        now += 2
+        second = await one.probe(server.host, server.port, "mx.b.example")
+        assert second.stage is ProbeStage.DONE
+        third = await one.probe(server.host, server.port, "mx.c.example")
+    assert third.stage is ProbeStage.DONE
+    assert server.connections == 3
+
+
+# ---------------------------------------------------------------- budgets
+
+
+def budgeted(counters: Counters, **limits: int) -> Prober:
+    settings = Probe(connect_timeout=2.0, command_timeout=2.0)
+    chosen = Limits(**limits)
+    budgets = Budgets(chosen, counters)
+    return Prober(LOOPBACK, settings, chosen, clock=lambda: NOW, counters=counters, budgets=budgets)
+
+
+async def test_beyond_its_budget_an_address_gets_no_packet(tls: ssl.SSLContext) -> None:
+    counters = Counters()
+    one = budgeted(counters, address_per_minute=4)
+    async with SmtpServer(tls=tls) as server:
+        first = await one.probe(server.host, server.port, "mx.a.example")
+        second = await one.probe(server.host, server.port, "mx.a.example")
+    assert first.stage is ProbeStage.DONE
+    assert (second.stage, second.failure) == (ProbeStage.NOT_PROBED, None)
+    assert second.error.startswith("over budget: limits.address_per_minute")
+    assert second.expires == NOW
+    assert server.connections == 1
+    assert saturated(counters) == {"address_per_minute": 1}
+
+
+async def test_without_the_second_session_a_failed_handshake_proves_nothing() -> None:
+    one = budgeted(Counters(), address_per_minute=4)
+    async with SmtpServer(instead_of_tls=_alert) as server:
+        found = await one.probe(server.host, server.port, "mx.a.example")
+    assert server.connections == 1
+    assert found.stage is ProbeStage.NOT_PROBED
+
+
+# ---------------------------------------------------------------- LMTP
+
+
+async def spoken_to(server: LmtpServer, protocol: MailProtocol) -> ProbeEvidence:
+    return await prober(timeout=2.0).probe("127.0.0.1", server.port, "", protocol)
+
+
+async def test_a_server_of_lmtp_is_greeted_with_lhlo_and_gets_no_mail() -> None:
+    with LmtpServer("127.0.0.1") as server:
+        evidence = await spoken_to(server, MailProtocol.LMTP)
+    assert (evidence.stage, evidence.failure) == (ProbeStage.DONE, None)
+    assert evidence.starttls_offered is False
+    assert server.commands == ["LHLO client.example.org", "QUIT"]
+
+
+async def test_a_server_of_lmtp_is_none_of_smtp() -> None:
+    with LmtpServer("127.0.0.1") as server:
+        evidence = await spoken_to(server, MailProtocol.SMTP)
+    assert (evidence.stage, evidence.failure) == (ProbeStage.EHLO, ProbeFailure.REPLY)

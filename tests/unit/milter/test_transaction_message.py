@@ -264,16 +264,20 @@ def answered(forecast: Forecast) -> Future[Forecast]:
     return answer
 
 
+@pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("at_rcpt", [False, True])
-def test_an_answer_that_ended_while_the_message_came_in_is_asked_for_anew(at_rcpt: bool) -> None:
-    """Whether or not the recipient was accepted because of it."""
+def test_an_answer_that_ended_while_the_message_came_in_is_asked_for_anew(
+    at_rcpt: bool, known: bool
+) -> None:
+    """Whether or not the recipient was accepted because of it, or it was known at once."""
     transaction = message(settings(rules={"mode": "reject"}), b"REQUIRETLS")
     recipient = rcpt(transaction)
-    recipient.pending = answer = answered(replace(GOOD, valid_until=NOW + 10))
+    forecast = replace(GOOD, valid_until=NOW + 10)
+    recipient.pending = answer = forecast if known else answered(forecast)
     if at_rcpt:
-        transaction.decide_at_rcpt(recipient, answer.result(), NOW)
+        transaction.decide_at_rcpt(recipient, forecast, NOW)
     assert transaction.outdated(NOW + 10 + FORECAST_GRACE - 1) == []
-    assert state(recipient) == (answer, at_rcpt)
+    assert (recipient.pending, recipient.decision is not None) == (answer, at_rcpt)
     assert transaction.outdated(NOW + 10 + FORECAST_GRACE) == [recipient]
     assert state(recipient) == (None, False)
     assert transaction.undecided() == [recipient]
@@ -290,8 +294,8 @@ def test_what_has_no_answer_or_one_without_an_end_is_not_asked_again() -> None:
     for answer in (None, Future[Forecast](), failed, cancelled, answered(unknown_forecast(""))):
         rcpt(transaction).pending = answer
     refused = rcpt(transaction)
-    refused.pending = answered(replace(NOT_OFFERED, valid_until=NOW))
-    transaction.decide_at_rcpt(refused, refused.pending.result(), NOW)
+    refused.pending = replace(NOT_OFFERED, valid_until=NOW)
+    transaction.decide_at_rcpt(refused, refused.pending, NOW)
     assert transaction.outdated(NOW + 86_400) == []
 
 

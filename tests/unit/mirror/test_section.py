@@ -35,7 +35,10 @@ def test_an_installed_postfix_is_mirrored_without_a_warning() -> None:
         "mx_address_limit": 5,
         "inet_protocols": ["ipv4", "ipv6"],
         "address_preference": "any",
-        "local_transports": ["retry", "local", "maildrop", "dovecot-lmtp"],
+        "default_transport": "smtp",
+        "local_transports": [
+            *("error", "retry", "local", "virtual", "maildrop", "lmtp", "dovecot-lmtp"),
+        ],
         "local_domains": ["mta.example.org", "localhost.example.org", "localhost"],
         "my_addresses": ["127.0.0.1", "192.0.2.25"],
     }
@@ -191,7 +194,7 @@ def test_an_smtp_service_that_is_no_transport_is_left_out() -> None:
 
 def test_warnings_of_a_transport_name_it_and_are_not_repeated_for_others() -> None:
     odd = service("smtp", "odd", smtp_tls_wrappermode="yes", tls_required_enable="no")
-    made = mirror(postfix(service("smtp"), odd))
+    made = mirror(postfix(service("smtp"), service("local"), odd))
     assert [text.split(":")[0] for text in made.warnings] == ["transport odd"] * 2
     made = mirror(postfix(smtp_tls_wrappermode="yes"))
     assert len(made.warnings) == 1

@@ -49,6 +49,8 @@ def test_a_service_is_healthy_while_it_is_whole_and_every_child_is(family: Make)
     assert not one.children.is_healthy(now + HEARTBEAT_FRESH + 1)
     one["engine"].ready = False
     assert not one.children.is_healthy(now)
+    assert one.children.is_healthy(now, whole=False)
+    assert not one.children.is_healthy(now + HEARTBEAT_FRESH + 1, whole=False)
 
 
 def test_children_may_be_removed_while_they_are_gone_through(family: Make) -> None:
