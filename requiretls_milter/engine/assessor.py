@@ -227,6 +227,7 @@ class Assessor:
                 profile=profile,
                 trust=self._trust,
                 now=now,
+                needs=question.needs,
             )
             # The judge says when what it rests on ends (R44).
             ends = min(forecast.valid_until, now + MAX_FORECAST_LIFE)

@@ -168,6 +168,8 @@ _REASONS_OF: Mapping[str, tuple[Reason, ...]] = {
         Reason.MX_LOOKUP_INSECURE,
     ),
     codes.REQUIRETLS_NEEDED: (Reason.STARTTLS_NOT_OFFERED, Reason.REQUIRETLS_NOT_OFFERED),
+    codes.SMTPUTF8_NEEDED: (Reason.SMTPUTF8_NOT_OFFERED,),
+    codes.MESSAGE_TOO_LARGE: (Reason.MESSAGE_TOO_LARGE,),
     OTHER_PERMANENT: (Reason.SERVER_REJECTS,),
     UNKNOWN_STATUS: (Reason.UNKNOWN,),
 }

@@ -400,15 +400,19 @@ class Lab:
         extra = [*wanted.headers, *headers]
         if wanted.tls_required_no:
             extra.append("TLS-Required: no")
+        text = submission.message(scenario.id, recipients, headers=extra, body=wanted.body)
+        parameters = [*(("REQUIRETLS",) if wanted.requiretls else ()), *wanted.parameters]
+        if wanted.declared:
+            parameters.append(f"SIZE={len(text.encode())}")
         return submission.send(
             addresses.FRONT,
             recipients,
-            submission.message(scenario.id, recipients, headers=extra),
+            text,
             ca_file=self.ca_file,
             port=587 if authenticated else 25,
             credentials=self.credentials if authenticated else None,
             sender=submission.SENDER if wanted.sender is None else wanted.sender,
-            parameters=("REQUIRETLS",) if wanted.requiretls else (),
+            parameters=parameters,
             slow=wanted.slow,
         )
 
