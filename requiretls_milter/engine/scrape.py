@@ -13,12 +13,13 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from requiretls_milter.bounded import BoundedMap
-from requiretls_milter.engine.exposition import Exposition
+from requiretls_milter.engine.exposition import Readings, render
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.syntax.endpoint import Endpoint
 from requiretls_milter.telemetry import log
@@ -115,8 +116,7 @@ class MetricsServer:
 
     Args:
         listen: ``metrics.listen``; port 0: one that the kernel chooses.
-        exposition: renders the metrics.
-        refresh: called before each rendering, to bring gauges up to date.
+        read: copies all values, at once: it is called on the loop. They are rendered in a thread.
         counters: count clients that are turned away.
         max_connections: at once; for a further one the longest idle one is closed.
         tls: the settings for TLS; None for HTTP in clear. They may be replaced at
@@ -126,16 +126,16 @@ class MetricsServer:
     def __init__(
         self,
         listen: Endpoint,
-        exposition: Exposition,
-        refresh: Callable[[], None],
+        read: Callable[[], Readings],
         counters: Counters | None = None,
         *,
         max_connections: int = 32,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._address = listen
-        self._exposition = exposition
-        self._refresh = refresh
+        self._read = read
+        # One thread: however many clients scrape, the interpreter is shared with one of them.
+        self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         self._counters = counters if counters is not None else Counters()
         self._max_connections = max_connections
         self._connections: BoundedMap[web.RequestHandler, asyncio.Task[None]] = BoundedMap()
@@ -191,6 +191,7 @@ class MetricsServer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._renderer.shutdown(wait=False, cancel_futures=True)
         if self._listener is not None:
             self._listener.close()
 
@@ -244,9 +245,12 @@ class MetricsServer:
             return web.Response(status=405, text="only GET\n", headers={"Allow": "GET, HEAD"})
         if request.path == "/healthz":
             return web.Response(text="ok\n")
-        self._refresh()
-        body, media_type = self._exposition.render(request.headers.get("Accept", ""))
-        return web.Response(body=body, headers={"Content-Type": media_type})
+        page = await asyncio.get_running_loop().run_in_executor(
+            self._renderer, render, self._read(), request.headers.get("Accept", "")
+        )
+        if not page.is_whole:
+            self._counters.inc("saturated_total", (Bound.DOMAIN_SERIES,))
+        return web.Response(body=page.body, headers={"Content-Type": page.media_type})
 
 
 class _HttpServer(web.Server):
