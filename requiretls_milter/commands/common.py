@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 USAGE = 2
-"""Exit status: a wrong command line, configuration or next hop, or a log that cannot be read.
-
-An output that cannot be written, too.
-"""
+"""Exit status: a wrong command line, configuration or next hop, or a log that cannot be read."""
 
 CONFIG_OPTION = click.option(
     "--config",

@@ -89,7 +89,7 @@ def render(readings: Readings, accept: str) -> Page:
     }
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Everything(values, totals))
-    encode, media_type = choose_encoder(accept)
+    encode, media_type = choose_encoder(chosen(accept))
     body = encode(registry)
     left = MAX_DOMAIN_OCTETS
     is_whole = True
@@ -199,3 +199,19 @@ def set_build_info(gauges: Gauges) -> None:
     except metadata.PackageNotFoundError:
         pymilter = "unknown"
     gauges.set("build_info", 1.0, (__version__, platform.python_version(), pymilter, openssl))
+
+
+OPENMETRICS = "application/openmetrics-text"
+
+PLAIN = ""
+"""A request that names no format: Prometheus' own text format."""
+
+
+def chosen(accept: str) -> str:
+    """Which of our two formats a client gets that sends this header field ``Accept``.
+
+    Not more of it is passed on: prometheus-client fails on some version numbers, and makes another
+    format of each.
+    """
+    named = (part.partition(";")[0].strip().lower() for part in accept.split(","))
+    return f"{OPENMETRICS}; version=1.0.0" if OPENMETRICS in named else PLAIN

@@ -16,11 +16,13 @@ from pydantic import TypeAdapter
 
 from requiretls_milter.config import Config
 from requiretls_milter.config.secret import SecretError, read_secret
+from requiretls_milter.engine.certificate import CertificateError, tls_context
 from requiretls_milter.engine.domainwatch import DomainWatch
 from requiretls_milter.engine.exposition import Readings, set_build_info
+from requiretls_milter.engine.health import STARTING, Health
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
-from requiretls_milter.engine.scrape import CertificateError, MetricsServer, tls_context
+from requiretls_milter.engine.scrape import MetricsServer
 from requiretls_milter.engine.server import EngineServer, EngineState
 from requiretls_milter.engine.spending import SAVE_INTERVAL
 from requiretls_milter.evidence.selftest import ResolverWatch
@@ -93,6 +95,7 @@ class _Engine:
         self._end: asyncio.Future[int] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
         self._sent_snapshot: Snapshot | None = None
+        self._health = STARTING
         self._watch = DomainWatch(self._domains, self._assess_configured)
 
     async def run(self) -> int:
@@ -164,6 +167,7 @@ class _Engine:
             listen,
             self._read_metrics,
             self.counters,
+            health=lambda: self._health,
             max_connections=config.limits.metrics_connections,
             tls=tls_context(config.metrics),
         )
@@ -238,6 +242,7 @@ class _Engine:
             case "supervisor":
                 totals = _totals.validate_python(message["totals"])
                 self.aggregate.update(SUPERVISOR, 0, totals)
+                self._health = Health.read(message["health"])
                 for metric, value in message["gauges"].items():
                     self._gauges.set(metric, float(value))
             case "stop":

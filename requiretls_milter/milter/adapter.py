@@ -16,7 +16,8 @@ when it cannot be judged.
 
 Log lines, with keys that stay as they are: ``event=negotiated`` (what the MTA
 agreed to, once), ``event=callback_failed`` (a fault of this program, with
-``stage``). What becomes of messages is logged by :mod:`.account`.
+``stage``). What becomes of messages is logged by :mod:`.account`. libmilter's own messages, which
+it would send to syslog(3), are dropped.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import functools
 import itertools
 import os
 import socket
+import syslog
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -58,6 +60,9 @@ NAME = "requiretls-milter"
 
 MAX_REPLY = 980
 """Octets of one line of a reply that libmilter takes."""
+
+NO_PRIORITY = 1 << 8
+"""A mask for setlogmask(3) of none of the eight priorities; 0 would leave the mask as it is."""
 
 ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.SETSYMLIST
 """What this milter does to messages."""
@@ -233,6 +238,9 @@ def longest_callback() -> float:
 
 
 def _register() -> None:
+    # libmilter logs by syslog(3), and for a journal that hangs it would wait for ever, with a lock
+    # that each of its other threads then waits for. The mask goes to all children.
+    syslog.setlogmask(NO_PRIORITY)
     milter.set_flags(ACTIONS | ENVELOPE_ACTIONS)
     milter.set_connect_callback(_connect)
     milter.set_envfrom_callback(_mail)

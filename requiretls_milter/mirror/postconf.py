@@ -45,11 +45,20 @@ GLOBAL_PARAMETERS = (
     *("sender_dependent_default_transport_maps", "default_transport", "relay_transport"),
     *("local_transport", "virtual_transport", "relay_domains", "virtual_alias_domains"),
     *("parent_domain_matches_subdomains", "recipient_delimiter"),
+    "empty_address_default_transport_maps_lookup_key",
+    "empty_address_relayhost_maps_lookup_key",
     *("mailbox_transport", "mailbox_transport_maps"),
     *("fallback_transport", "fallback_transport_maps"),
     *("requiretls_enable", "requiretls_esmtp_header", "tls_required_enable"),
     *("soft_bounce", "defer_transports", "best_mx_transport", "ignore_mx_lookup_error"),
     *("disable_dns_lookups", "tls_append_default_CA", "tls_dane_digests", "use_srv_lookup"),
+    *("allow_srv_lookup_fallback", "ignore_srv_lookup_error"),
+    *("tls_ssl_options", "tls_disable_workarounds", "tls_config_file", "tls_config_name"),
+    *("tls_high_cipherlist", "tls_medium_cipherlist", "tls_eecdh_auto_curves"),
+    *("tls_ffdhe_auto_groups", "tls_wildcard_matches_multiple_labels"),
+    *("header_checks", "mime_header_checks", "nested_header_checks", "body_checks"),
+    *("canonical_maps", "recipient_canonical_maps", "virtual_alias_maps", "known_tcp_ports"),
+    *("enable_idna2003_compatibility", "maximal_queue_lifetime", "fault_injection_code"),
 )
 
 CLIENT_PARAMETERS = (
@@ -70,6 +79,11 @@ CLIENT_PARAMETERS = (
     *("smtp_discard_ehlo_keywords", "smtp_discard_ehlo_keyword_address_maps"),
     *("smtp_tcp_port", "smtp_helo_name", "smtp_bind_address", "smtp_bind_address6"),
     "lmtp_requiretls_policy",
+    *("smtp_connect_timeout", "smtp_helo_timeout", "smtp_starttls_timeout"),
+    *("smtp_per_request_deadline", "smtp_always_send_ehlo", "smtp_pix_workarounds"),
+    *("smtp_sasl_auth_enable", "smtp_tls_block_early_mail_reply", "smtp_tls_connection_reuse"),
+    *("smtp_tls_chain_files", "smtp_tls_cert_file", "smtp_tls_eccert_file", "smtp_tls_dcert_file"),
+    *("smtp_tls_enable_rpk", "smtp_pix_workaround_maps"),
 )
 
 LMTP_PARAMETERS = tuple(
@@ -142,7 +156,8 @@ class Service:
 class Postfix:
     """All that is read of one Postfix instance.
 
-    ``settings`` are those of main.cf. ``tables`` has the entries of each
+    ``settings`` are those of main.cf. ``defaults`` has every parameter that this
+    version knows, with its default. ``tables`` has the entries of each
     ``type:name``, those of a cidr table in their order; None if the table
     cannot be read. ``own_addresses`` are inet_interfaces and proxy_interfaces,
     ``unresolved`` the host names among them that have no address.
@@ -151,6 +166,7 @@ class Postfix:
     """
 
     settings: Parameters
+    defaults: Parameters = field(default_factory=dict)
     services: tuple[Service, ...] = ()
     tables: Mapping[str, Entries | None] = field(default_factory=dict)
     own_addresses: tuple[str, ...] = ()
@@ -322,6 +338,7 @@ class Postconf:
         own, unresolved = self._own_addresses(settings)
         return Postfix(
             settings=settings,
+            defaults=self._values("-dx"),
             services=tuple(services),
             tables=self._tables([settings, *(service.settings for service in services)]),
             own_addresses=own,

@@ -13,7 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from requiretls_milter.model import UNKNOWN_STATUS, Action, Outcome, Reason
-from requiretls_milter.reports.following import Followed, Following, LoggedForecast
+from requiretls_milter.reports.following import (
+    Followed,
+    Following,
+    LoggedForecast,
+    has_port_of_its_own,
+)
 from requiretls_milter.reports.logs import milter
 from requiretls_milter.reports.logs.events import Arrived, Event, Logged, Removed
 from requiretls_milter.reports.logs.postfix import Delivery
@@ -28,7 +33,7 @@ class Result(enum.StrEnum):
 
     EQUAL = "equal"
     LATER = "later"
-    """It failed behind all that a probe sees: at MAIL, RCPT or DATA, or for what the message is."""
+    """It failed behind all that a probe sees, or at a content filter before the next hop."""
     UNKNOWN = "unknown"
     """The forecast was ``unknown``, or the line of the attempt was cut before its status."""
     DIFFERENT = "different"
@@ -113,6 +118,8 @@ def _result(forecast: LoggedForecast, delivery: Delivery) -> Result:
         return Result.EQUAL
     if outcome_of(forecast.status) is Outcome.DELIVER and delivery.later:
         return Result.LATER
+    if has_port_of_its_own(delivery.relay, forecast):
+        return Result.LATER  # a content filter refused the message, or was not there
     return Result.DIFFERENT
 
 

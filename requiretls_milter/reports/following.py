@@ -297,21 +297,31 @@ _NEXTHOP = re.compile(r"\[?(?:ipv6:)?(?P<host>[^\]\[]*?)\]?(?::(?P<port>\w+))?",
 def is_content_filter(relay: str, forecast: LoggedForecast) -> bool:
     """Whether *relay*, of Postfix's log, is a filter on the way and not the server of a forecast.
 
-    A filter is on this host, or listens at a port of its own. A server of the next hop may be any
-    of these, too: then it is named by the forecast.
+    A filter is on this host, or listens at a port of its own. A server of the next hop may do so,
+    too: then it is named by the forecast.
     """
+    return has_port_of_its_own(relay, forecast) or (
+        (match := _RELAY.fullmatch(relay)) is not None
+        and _is_loopback(match["address"])
+        and not _is_named(match, forecast)
+    )
+
+
+def has_port_of_its_own(relay: str, forecast: LoggedForecast) -> bool:
+    """Whether *relay* is a filter by its port or its unix-domain socket alone."""
     match = _RELAY.fullmatch(relay)
     if match is None:
         return False
-    host, address, port = match["host"].lower(), match["address"].lower(), match["port"]
-    hop = _NEXTHOP.fullmatch(forecast.nexthop.lower())
-    hop_host, hop_port = (hop["host"], hop["port"]) if hop is not None else ("", None)
-    named = {forecast.mx.lower(), hop_host} - {""}
-    if named & {host, address} and port in (hop_port, SMTP_PORT):
+    if _is_named(match, forecast):
         return False
-    if port is None:
-        return True  # a unix-domain socket
-    return port not in (SMTP_PORT, hop_port) or _is_loopback(address)
+    hop = _NEXTHOP.fullmatch(forecast.nexthop)
+    return match["port"] is None or match["port"] not in (SMTP_PORT, hop["port"] if hop else "")
+
+
+def _is_named(relay: re.Match[str], forecast: LoggedForecast) -> bool:
+    hop = _NEXTHOP.fullmatch(forecast.nexthop)
+    names = {forecast.mx.lower(), hop["host"].lower() if hop is not None else ""} - {""}
+    return bool(names & {relay["host"].lower(), relay["address"].lower()})
 
 
 def _is_loopback(address: str) -> bool:

@@ -58,6 +58,7 @@ class Child:
         pid: its process id.
         generation: the configuration that it started with or has acknowledged.
         ready: whether it serves.
+        served: whether peers may have reached it: a worker that has begun to accept.
         unable: whether it said that it cannot start now.
         draining: whether it has confirmed that it takes no new connection, or, the
             engine, was told to stop.
@@ -78,6 +79,7 @@ class Child:
         self.pid = pid
         self.generation = generation
         self.ready = False
+        self.served = False
         self.unable = False
         self.draining = False
         self.connections = 0

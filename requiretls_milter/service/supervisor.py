@@ -49,6 +49,12 @@ EXIT_CONFIG = 2
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
+CRASHES = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS}
+)
+"""Signals by which a process ends for what its code did, such as a C library that met an octet that
+it did not expect; SIGKILL and others come from outside."""
+
 TICK = 1.0
 """Seconds that the loop waits at most."""
 
@@ -144,7 +150,7 @@ class Supervisor:
         self._incarnation = time.time_ns() // 1_000_000
         self._counters = Counters()
         self._snapshot: Mapping[str, Any] | None = None
-        self._gauges_told: Mapping[str, float] = {}
+        self._told: tuple[Mapping[str, float], Mapping[str, Any]] = ({}, {})
         self._was_ready = False
         self._next_watchdog = 0.0
         self._status_told = ""
@@ -192,7 +198,7 @@ class Supervisor:
             return
         if dropped := log.take_dropped():
             self._counters.inc("log_lines_dropped_total", by=dropped)
-        if dropped or self._children.gauges() != self._gauges_told:
+        if dropped or (self._children.gauges(), self._health(now)) != self._told:
             self._tell_engine()
         self._feed_watchdog(now)
 
@@ -258,9 +264,12 @@ class Supervisor:
 
     def _handle(self, child: Child, message: Mapping[str, Any]) -> None:
         match message["op"]:
+            case "accepting":
+                child.served = True
             case "ready":
                 child.ready = True
                 _log.info("ready", child=child.name, pid=child.pid)
+                self._tell_engine()
                 self._tell_ready()
                 self._reload.settle()
             case "heartbeat":
@@ -306,7 +315,9 @@ class Supervisor:
         if child.unable:  # a full disk, a port in use: it is no crash, and may end at any time
             self._restarts.postpone(child.name, time.monotonic())
         else:
-            self._restarts.died(child.name, time.monotonic())
+            # Before it was ready for the first time, the service crashes by itself.
+            provoked = self._was_ready and child.served and -code in CRASHES
+            self._restarts.died(child.name, time.monotonic(), provoked=provoked)
         if self._restarts.crash_loop:
             _log.error("crash_loop", deaths=self._restarts.deaths, seconds=DEATHS_WITHIN)
             self._exit = EXIT_FAILURE
@@ -322,13 +333,30 @@ class Supervisor:
 
     def _tell_engine(self) -> None:
         """Send the engine what only the supervisor knows; the engine shows it as metrics."""
-        self._gauges_told = self._children.gauges()
+        gauges, health = self._told = (
+            self._children.gauges(),
+            self._health(time.monotonic()),
+        )
         if self._children.engine is not None:
             self._children.engine.send(
                 "supervisor",
                 totals=dataclasses.asdict(self._counters.totals()),
-                gauges={**self._reload.gauges(), **self._gauges_told},
+                gauges={**self._reload.gauges(), **gauges},
+                health=health,
             )
+
+    def _health(self, now: float) -> Mapping[str, Any]:
+        """How the service is, for ``/healthz``: whether it serves the MTA, and what is wrong."""
+        missing = self._children.missing(now)
+        problems = [f"{name} is not ready" for name in missing]
+        if not self._sockets.in_place:
+            problems.append("the milter's socket is not in its place")
+        if self._drain is not None:
+            problems.append("the service is stopping")
+        workers = [name for name in self._children.names if name != ENGINE]
+        serves = self._sockets.in_place and self._drain is None and not set(workers) <= set(missing)
+        word = "degraded" if serves else "failed"
+        return {"serves": serves, "text": f"{word}: {', '.join(problems)}" if problems else "ok"}
 
     def _count_lost_socket(self) -> None:
         self._counters.inc("sockets_lost_total", (Socket.MILTER,))
@@ -339,6 +367,7 @@ class Supervisor:
     def _tell_ready(self) -> None:
         if self._children.all_ready and not self._was_ready:
             self._was_ready = True
+            self._tell_engine()
             self._notifier.ready(self._reload.status())
             milter = self._reload.config.milter
             _log.info("serving", socket=str(milter.socket), workers=milter.workers)
@@ -352,7 +381,10 @@ class Supervisor:
         if self._was_ready and status != self._status_told:
             self._status_told = status
             self._notifier.status(status)
-        if interval and self._children.is_healthy(now):
+        # While a peer kills workers there is seldom a moment with all of them. They are replaced,
+        # and to start the whole service anew, until systemd gives up, would stop all mail.
+        whole = not self._restarts.provoked(now)
+        if interval and self._children.is_healthy(now, whole=whole):
             self._notifier.watchdog()
 
     # ------------------------------------------------------------ the end
@@ -367,6 +399,7 @@ class Supervisor:
             time.monotonic(),
             status,
         )
+        self._tell_engine()
         self._notifier.stopping("waiting for open connections to end")
         self._notifier.extend_timeout(self._drain.longest)
 

@@ -1,9 +1,8 @@
 """One copy for a fleet: Redis or Valkey (``redis://``, ``rediss://``).
 
-Each record is a string under PREFIX KIND ``:`` KEY that Redis forgets by itself when its time
-is over. Its first line repeats that time, so that a Redis with a wrong clock makes nothing live
-longer, and holds the digest of the record. Claims are short-lived keys beside the records: the
-engine that holds one calls the server, the others wait.
+Each record is a string (:mod:`~requiretls_milter.store.rediswire`) under PREFIX KIND ``:`` KEY
+that Redis forgets by itself when its time is over. Claims are short-lived keys beside the records:
+the engine that holds one calls the server, the others wait.
 
 Only plain commands are used (GETRANGE, SET, DEL, SCAN, and EVAL to give a claim up), so that
 any server that speaks the protocol will do. Every client that may write to it is believed, unless
@@ -13,25 +12,20 @@ engines do the same work, or one waits for a while.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import math
 import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 from urllib.parse import urlsplit
 
 from redis import asyncio as aioredis
 from redis import exceptions
-from redis._parsers import _AsyncRESP2Parser
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from requiretls_milter.store.base import (
-    DIGEST,
     LONGEST,
     MAX_LISTED,
     MAX_VALUE,
@@ -41,7 +35,13 @@ from requiretls_milter.store.base import (
     StoreError,
     StoreKind,
     StoreUnwritableError,
-    digest,
+)
+from requiretls_milter.store.rediswire import (
+    MAX_HEADER,
+    SCAN_COUNT,
+    BoundedConnection,
+    BoundedSslConnection,
+    RecordCodec,
 )
 
 MAX_CONNECTIONS = 16
@@ -53,32 +53,6 @@ ANSWER_WAIT = 0.5
 HEALTH_CHECK = 30.0
 """Seconds after which an idle connection is checked before it is used."""
 
-SCAN_COUNT = 1_000
-"""Keys that Redis looks at for one SCAN."""
-
-MAX_REPLY = 4 << 20
-"""Octets of one reply: twice what a SCAN of the longest keys takes. Of a longer one redis-py would
-read as much as the network brings until the deadline."""
-
-MAX_ITEMS = 20 * SCAN_COUNT
-"""Items of one reply, however they are nested: SCAN may return somewhat more than it was asked."""
-
-_TIME = rb"(\d{1,12}(?:\.\d{1,6})?)"
-
-PLAIN = b"RTLS2"
-AUTHENTIC = b"RTLS3"
-"""How a record begins, without and with a secret. Neither reads what the other has written."""
-
-HEADER = re.compile(rb"(RTLS[23]) %b %b ([0-9a-f]{%d})\n" % (_TIME, _TIME, 2 * DIGEST))
-"""The first line of a record: its form, when it was written, until when it is good, its digest."""
-
-MAX_HEADER = 96
-"""Octets of that line."""
-
-ANY_FORM = re.compile(rb"(RTLS\d+) ")
-"""How a record of any version begins. One of another form counts as no record, and not as damage:
-in a fleet that is upgraded host by host, some engines write them."""
-
 RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
@@ -86,33 +60,6 @@ return 0
 """Deletes a claim, unless another engine has taken it in the meantime."""
 
 _GLOB = re.compile(r"([\\*?\[\]^-])")
-
-
-class BoundedParser(_AsyncRESP2Parser):
-    """Reads replies, and gives up one that no server of ours would send.
-
-    The parser of hiredis, which redis-py prefers if it is installed, has no such bound.
-    """
-
-    _items = 0
-    _octets = 0
-
-    async def read_response(self, disable_decoding: bool = False) -> Any:
-        """Read one reply."""
-        self._items = self._octets = 0
-        return await super().read_response(disable_decoding)
-
-    async def _read_response(self, disable_decoding: bool = False) -> Any:
-        self._items += 1
-        if self._items > MAX_ITEMS:
-            raise exceptions.InvalidResponse(f"a reply of more than {MAX_ITEMS} items")
-        return await super()._read_response(disable_decoding)
-
-    async def _read(self, length: int) -> bytes:
-        self._octets += length
-        if not 0 <= length <= MAX_REPLY or self._octets > MAX_REPLY:
-            raise exceptions.InvalidResponse(f"a reply of more than {MAX_REPLY} octets")
-        return await super()._read(length)
 
 
 class RedisBackend:
@@ -145,14 +92,14 @@ class RedisBackend:
     ) -> None:
         self._prefix = prefix
         self._wall = wall
-        self._form = AUTHENTIC if secret else PLAIN
-        self._secret = hashlib.blake2b(secret, person=b"store").digest() if secret else b""
+        self._codec = RecordCodec(secret)
         try:
             parts = urlsplit(url)
             port = f":{parts.port}" if parts.port else ""
             self.name = f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
             # A wrong name is as bad as a wrong authority; not every version of redis-py checks it.
-            tls = {"ssl_check_hostname": True} if parts.scheme == "rediss" else {}
+            secure = parts.scheme == "rediss"
+            tls = {"ssl_check_hostname": True} if secure else {}
             pool = aioredis.BlockingConnectionPool.from_url(
                 url,
                 max_connections=MAX_CONNECTIONS,
@@ -163,11 +110,11 @@ class RedisBackend:
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
                 client_name="requiretls-milter",
-                parser_class=BoundedParser,
                 **tls,
             )
         except ValueError as error:
             raise StoreError(f"store.url: {error}") from error
+        pool.connection_class = BoundedSslConnection if secure else BoundedConnection
         self._pool = pool
         self._client: aioredis.Redis = aioredis.Redis(connection_pool=pool)
 
@@ -193,7 +140,7 @@ class RedisBackend:
             wire = await self._client.getrange(self._key(kind, key), 0, MAX_HEADER + MAX_VALUE)
         if not isinstance(wire, bytes):
             raise StoreError("GETRANGE was not answered with a string")
-        return self._decode(kind, key, wire)
+        return self._codec.decode(kind, key, wire)
 
     async def write(self, changes: Sequence[Change]) -> None:
         """Make changes, in one round trip; some may have been made if it fails."""
@@ -205,7 +152,7 @@ class RedisBackend:
                 pipeline.delete(name)
             else:
                 life = min(record.keep_until - now, LONGEST)
-                wire = self._encode(kind, key, record)
+                wire = self._codec.encode(kind, key, record)
                 pipeline.set(name, wire, px=max(1, math.floor(life * 1000)))
         with _errors():
             results = await pipeline.execute(raise_on_error=False)
@@ -228,12 +175,9 @@ class RedisBackend:
                     pipeline.getrange(name, 0, MAX_HEADER - 1)
                 heads = await pipeline.execute(raise_on_error=False) if names else []
                 for name, head in zip(names, heads, strict=True):
-                    match = HEADER.match(head) if isinstance(head, bytes) else None
-                    if match is None or match[1] != self._form:
-                        continue
-                    if isinstance(name, bytes):
-                        key = name.decode("ascii", "replace")[len(start) :]
-                        found.append((key, Record(b"", float(match[2]), float(match[3]))))
+                    record = self._codec.decode_head(head)
+                    if record is not None and isinstance(name, bytes):
+                        found.append((name.decode("ascii", "replace")[len(start) :], record))
                 if not cursor or len(found) >= MAX_LISTED:
                     return found[:MAX_LISTED]
 
@@ -255,30 +199,6 @@ class RedisBackend:
         """Close all connections."""
         with _errors():
             await self._client.aclose(close_connection_pool=True)
-
-    def _encode(self, kind: StoreKind, key: str, record: Record) -> bytes:
-        # The digest is that of the record as it will be read: with milliseconds.
-        kept = Record(record.value, round(record.written, 3), round(record.keep_until, 3))
-        times = b"%.3f %.3f" % (kept.written, kept.keep_until)
-        return b"%b %b %b\n%b" % (self._form, times, self._digest(kind, key, kept), kept.value)
-
-    def _decode(self, kind: StoreKind, key: str, wire: bytes) -> Record | None:
-        form = ANY_FORM.match(wire)
-        if not wire or (form is not None and form[1] != self._form):
-            return None
-        head = HEADER.match(wire)
-        if head is None:
-            raise StoreDataError(f"{kind}:{key} is no record of ours")
-        value = wire[head.end() :]
-        if len(value) > MAX_VALUE:
-            raise StoreDataError(f"{kind}:{key} is longer than {MAX_VALUE} octets")
-        record = Record(value, float(head[2]), float(head[3]))
-        if not hmac.compare_digest(head[4], self._digest(kind, key, record)):
-            raise StoreDataError(f"{kind}:{key} is damaged: not what its digest says")
-        return record
-
-    def _digest(self, kind: StoreKind, key: str, record: Record) -> bytes:
-        return digest(kind, key, record, self._secret).hex().encode("ascii")
 
 
 _UNWRITABLE = (

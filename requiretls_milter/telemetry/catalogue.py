@@ -142,7 +142,13 @@ _REASONS_OF: Mapping[str, tuple[Reason, ...]] = {
         *_NONCOMPLIANT,
         Reason.LOCAL,
     ),
-    codes.NO_SERVER_LEFT: (Reason.MX_NOT_IN_MTA_STS_POLICY,),
+    codes.NO_SERVER_LEFT: (Reason.MX_NOT_IN_MTA_STS_POLICY, Reason.NEXTHOP_INVALID),
+    codes.MTA_MISCONFIGURED: (
+        Reason.TLS_LEVEL_DOES_NOT_VERIFY,
+        Reason.NO_SUCH_DOMAIN,
+        Reason.NULL_MX,
+        Reason.MAIL_LOOP,
+    ),
     codes.CONNECT_FAILURE: (Reason.UNREACHABLE,),
     codes.LOST_CONNECTION: (Reason.UNREACHABLE,),
     codes.DNS_FAILURE: (Reason.DNS_FAILURE,),
@@ -375,6 +381,11 @@ _DECLARED = (
         "milter_threads",
         MetricKind.GAUGE,
         "Threads of the workers. Each has some ten, and one for each callback or event under way.",
+    ),
+    Metric(
+        "workers_ready",
+        MetricKind.GAUGE,
+        "Workers that serve the MTA. While there is none, /healthz answers 503.",
     ),
     Metric(
         "sockets_lost_total",

@@ -127,11 +127,10 @@ def test_a_reader_that_is_gone_ends_the_command_silently(log: Path) -> None:
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_full_disk_is_an_error_and_no_verdict(form: str, log: Path) -> None:
     ended = run(f"$audit --format {form} {log} >/dev/full")
-    text = "error: the output cannot be written: No space left on device\n"
-    assert (ended.status, ended.err) == (74, text)
+    assert ended.status == 74
+    assert ended.err == "error: the output cannot be written: No space left on device\n"
     assert run(f"$audit --format {form} {log} >/dev/full 2>&1").status == 74
     assert run("$audit /nowhere 2>/dev/full").status == 74
-    assert run("$audit --no-such-option 2>/dev/full").status == 74
     assert run(f"$milter report --would-have {log} --config /dev/null >/dev/full").status == 74
 
 

@@ -177,6 +177,15 @@ def _endless_scan(words: list[bytes], reply: bytes) -> Iterator[bytes]:
     return itertools.chain([b"*2\r\n$1\r\n0\r\n"], _endless_list(words, reply))
 
 
+def _long_lines(words: list[bytes], reply: bytes) -> Iterator[bytes]:
+    return itertools.chain([b"*20000\r\n"], itertools.repeat(b"+" + b"x" * 65_000 + b"\r\n"))
+
+
+def _long_answers(words: list[bytes], reply: bytes) -> list[bytes]:
+    """Each command of a pipeline gets as much as one may."""
+    return [b"$4000000\r\n", *[b"x" * 1_000_000] * 4, b"\r\n"]
+
+
 def _endless_line(words: list[bytes], reply: bytes) -> Iterator[bytes]:
     return itertools.repeat(b"x" * 1_000_000)
 
@@ -192,7 +201,10 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-@pytest.mark.parametrize("answer", [_endless_string, _endless_list, _endless_scan, _endless_line])
+@pytest.mark.parametrize(
+    "answer",
+    [_endless_string, _endless_list, _endless_scan, _endless_line, _long_lines, _long_answers],
+)
 async def test_a_reply_without_end_takes_no_memory(proxy: RedisProxy, answer: Answer) -> None:
     async with started(proxy.url) as (store, _):
         await put(store, "a", b"1")
@@ -201,7 +213,8 @@ async def test_a_reply_without_end_takes_no_memory(proxy: RedisProxy, answer: An
         forget_peak()
         before = peak()
         for number in range(5):
-            await put(store, f"during{number}", b"2")
+            for key in range(50):
+                await put(store, f"during{number}.{key}", b"2")
             await asyncio.gather(*(get(store, "a") for _ in range(8)))
             await store.listing(POLICY, time.time())
             await asyncio.sleep(0.12)

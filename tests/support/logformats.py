@@ -40,6 +40,10 @@ def _go(**fields: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
 def _export(said: Said, *, binary: bool = False) -> bytes:
     message = said.message.encode()
     text = b"MESSAGE=" + message + b"\n"
@@ -141,6 +145,13 @@ TEXT: dict[str, Callable[[Said], str]] = {
     ),
     "syslog-ng json": lambda said: _json(
         PROGRAM=said.program, PID=said.pid, MESSAGE=said.message, DATE=f"{said.time:%b %d %H:%M:%S}"
+    ),
+    "logfmt of a collector": lambda said: (
+        f'ts={said.time.isoformat()} level=info host="m x" '
+        f'msg="{_escaped(said.rfc3164)}" component=tail'
+    ),
+    "gelf": lambda said: _json(
+        version="1.1", host="mx", short_message=said.message, timestamp=said.time.timestamp()
     ),
     "elasticsearch": lambda said: _json(
         _index="mail",

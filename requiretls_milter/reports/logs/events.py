@@ -40,6 +40,7 @@ _MAX_COLOURS = 8
 """Changes of colour in a prefix, as ``docker compose logs`` has it; a message keeps its own."""
 
 _OBJECT = re.compile(r'\{\s*"')
+_LOGFMT = re.compile(r'[a-z_]+="?\S.* (?:msg|message|line|log)="')
 _SYSLOG_ID = re.compile(r"\[ID \d+ [\w.]+\]$")
 _QUOTED_GROUP = re.compile(
     r'\[[^\s\]="]+(?: [^\s=\]"]+="(?:[^"\\]|\\.)*")+\]'  # structured data of RFC 5424
@@ -153,6 +154,10 @@ def _of_text(text: str, outer: float | None, times: Times, depth: int) -> Event 
     if start is not None and is_prefix(text[: start.start()]):
         time = _time(text[: start.start()], outer, times)
         return _of_object_text(text[start.start() :], time, times, depth)
+    if _LOGFMT.match(text):
+        fields = milter.pairs(text)[0]
+        if "event" not in fields and depth < MAX_DEPTH:
+            return _of_object(fields, outer, times, depth)
     return _of_milter(text, outer, times) or _of_postfix(text, outer, times)
 
 

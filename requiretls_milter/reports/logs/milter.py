@@ -31,7 +31,17 @@ _LAST = "action"
 
 
 def of_logfmt(text: str) -> Fields:
-    """The pairs of a line in logfmt, of which *text* begins with the first; {} if it is none.
+    """The pairs of the milter's line with which *text* begins; {} if it is not the milter's."""
+    fields, last = pairs(text)
+    if "event" not in fields:
+        return {}
+    if fields["event"] == RECIPIENT and _LAST not in fields:
+        del fields[last]  # the line was cut, perhaps within this value
+    return fields
+
+
+def pairs(text: str) -> tuple[dict[str, str], str]:
+    """The pairs with which *text* begins, and the name of the last one.
 
     The pairs have to follow each other without a gap: a value that a stranger chose is in quotes,
     and what a stranger wrote elsewhere is no pair.
@@ -44,11 +54,7 @@ def of_logfmt(text: str) -> Fields:
         value = (match[3] or "") if quoted is None else _unescaped(quoted)
         fields.setdefault(last, value[:MAX_VALUE])
         end = match.end()
-    if "event" not in fields:
-        return {}
-    if fields["event"] == RECIPIENT and _LAST not in fields:
-        del fields[last]  # the line was cut, perhaps within this value
-    return fields
+    return fields, last
 
 
 def of_object(found: Mapping[str, object]) -> Fields:

@@ -57,6 +57,9 @@ _LATER_STATUS = re.compile(r"[45]\.(?:3\.4|6\.7|7\.8)")
 _REPLY = re.compile(r"host \S+ said: ")
 """A reply of the server; which command it answers stands at its end, which may have been cut."""
 
+_REFUSED = re.compile(r"connect to (\S+\[[^\]]*\](?::\d+)?): ")
+"""Where there was no connection; the relay is "none" then."""
+
 _VIA_PIPE = re.compile(r"delivered via \S+ service")
 
 
@@ -74,6 +77,7 @@ class Delivery(NamedTuple):
     to: str
     """As it was handed over."""
     relay: str
+    """The server, also if there was no connection with it."""
     status: str
     tls: str
     said: str
@@ -102,13 +106,15 @@ def delivery(queue_id: str, text: str) -> Delivery | None:
     said = said.removesuffix(")")
     if said.startswith(_SUSPENDED) or (cut and said and _SUSPENDED.startswith(said)):
         return None
+    refused = _REFUSED.match(said) if match["relay"] == "none" else None
+    relay = match["relay"] if refused is None else refused[1]
     tls = _TLS.search(result["before"])
     queued = _QUEUED.search(said) if result["status"][0] == "2" else None
     return Delivery(
         queue_id=queue_id,
         recipient=alias or to,
         to=to,
-        relay=match["relay"][:MAX_ADDRESS],
+        relay=relay[:MAX_ADDRESS],
         status=result["status"],
         tls=tls[1] if tls else "",
         said=said[:MAX_SAID],

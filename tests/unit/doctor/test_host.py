@@ -21,8 +21,9 @@ from requiretls_milter.config import Config
 from requiretls_milter.doctor import host
 from requiretls_milter.doctor.finding import Finding, Severity
 from requiretls_milter.doctor.mta import attached
+from requiretls_milter.engine.certificate import tls_context
 from requiretls_milter.engine.exposition import Readings
-from requiretls_milter.engine.scrape import MetricsServer, tls_context
+from requiretls_milter.engine.scrape import MetricsServer
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.mirror.section import mirror
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver

@@ -135,6 +135,17 @@ def test_a_failure_that_no_probe_sees_is_later_unless_it_was_forecast(
     assert result(forecast_line("5.7.30", "requiretls_not_offered"), delivery) == "different"
 
 
+@pytest.mark.parametrize("relay", ["127.0.0.1[127.0.0.1]:10024", "scan[private/scan]"])
+def test_a_filter_that_refuses_the_message_says_nothing_about_the_next_hop(relay: str) -> None:
+    said = f"host {relay} said: 554 5.7.0 Reject, id=1 - spam (in reply to end of DATA command)"
+    refused = delivery_line("5.7.0", said=said).replace("mx1.example.org[192.0.2.1]:25", relay)
+    gone = delivery_line("4.4.1", said=f"connect to {relay}: Connection refused").replace(
+        "mx1.example.org[192.0.2.1]:25", "none"
+    )
+    for forecast in (forecast_line("2.0.0"), forecast_line("5.7.30", "requiretls_not_offered")):
+        assert result(forecast, refused) == result(forecast, gone) == "later"
+
+
 def test_a_line_that_was_cut_before_its_status_says_nothing() -> None:
     delivery = delivery_line("4.4.1")
     cut = delivery[: delivery.index("dsn=")]

@@ -245,7 +245,8 @@ def test_a_program_that_took_the_message_is_no_attempt_at_the_next_hop() -> None
         ("mx2.example.org[192.0.2.2]:25", "example.org", False),
         ("relay[127.0.0.9]:587", "[127.0.0.9]:587", False),
         ("relay.example[192.0.2.9]:587", "[relay.example]:587", False),
-        ("relay.example[192.0.2.9]:10025", "[relay.example]", True),
+        ("relay.example[192.0.2.9]:10025", "[relay.example]", False),
+        ("mx1.example.org[192.0.2.1]:10025", "example.org", False),  # of an SRV record
         ("none", "example.org", False),
         ("local", "example.org", False),
     ],

@@ -144,6 +144,13 @@ def test_what_is_no_attempt_of_postfix_is_none(text: str) -> None:
     assert delivery("4A", text) is None
 
 
+def test_a_server_that_was_not_reached_is_known() -> None:
+    text = "to=<u@x>, relay=none, delay=1, dsn=4.4.1, status=deferred (connect to {}: refused)"
+    for server in ("127.0.0.1[127.0.0.1]:10025", "scan[private/scan]"):
+        assert found(text.format(server)).relay == server
+    assert found(text.format("nothing")).relay == "none"
+
+
 def test_soft_bounce_and_pipes_are_told() -> None:
     assert found(f"to=<u@x>, {HEAD}dsn=4.7.30, status=SOFTBOUNCE (no)").soft
     assert not failed("x").soft
