@@ -214,6 +214,9 @@ class _Engine:
     def _read_metrics(self) -> Readings:
         for layer, count in self.cache_entries().items():
             self._gauges.set("cache_entries", count, (layer,))
+        resolver = self._parts.resolver
+        self._gauges.set("resolver_validates", float(resolver.validates))
+        self._gauges.set("resolver_selftest_last_success_timestamp_seconds", resolver.last_passed)
         self._take_own_counters()
         return Readings(self.aggregate.copy().totals, tuple(self._gauges.items()), self._domains())
 
