@@ -459,6 +459,14 @@ async def test_a_configured_domain_is_shown_ready_or_not(kit: Kit) -> None:
     assert list(kit.gauges.items()) == [("domain_ready", ("good.example",), 0.0)]
 
 
+async def test_a_configured_domain_of_which_nothing_is_known_is_shown_neither_ready_nor_not(
+    kit: Kit,
+) -> None:
+    kit.source.script["mx"] = MxEvidence(DnsOutcome.ERROR, error="over budget", unasked=True)
+    assert (await kit.assessor.assess(question("good.example"))).outcome is Outcome.UNKNOWN
+    assert not list(kit.gauges.items())
+
+
 async def test_closing_ends_what_is_under_way(kit: Kit) -> None:
     kit.source.gate = asyncio.Event()
     task = asyncio.create_task(kit.assessor.assess(question()))
