@@ -15,11 +15,9 @@ from requiretls_milter.engine.schedule import (
     MAX_WAITING,
     MINUTE,
     SLOW_LIFE,
-    Room,
     Schedule,
-    State,
-    Ticket,
 )
+from requiretls_milter.engine.tickets import Room, State, Ticket
 from requiretls_milter.telemetry.labels import Lane
 
 PROMPT = 0.3
