@@ -6,8 +6,10 @@ attacker anything, so that no list of culprits can help; what helps is that slow
 lanes and then holds a *place*:
 
 - **the prompt lane**, for all that has not been slow. Work that holds its place for longer than
-  ``slow_after`` is *overdue*. Its place is as good as free: as soon as prompt work wants it, the
-  overdue work is broken off, and begins anew when its turn in the slow lane comes.
+  ``slow_after`` is *overdue*; or for longer than three times what work usually takes, if that is
+  more, so that nothing is blamed on a host that is short of processor time. Its place is as good
+  as free: as soon as prompt work wants it, the overdue work is broken off, and begins anew when
+  its turn in the slow lane comes.
 - **the slow lane**, for next hops and servers that were slow lately. At most half of the places
   are theirs, and a quarter are theirs even if prompt work waits. There they are never broken off.
 
@@ -38,6 +40,15 @@ MINUTE = 60.0
 HARDLY_ANY = 1
 """Places that one may hold who gets one of those that are kept: lookups often come in pairs (MX and
 MTA-STS, A and AAAA)."""
+
+USUAL_TIMES = 3.0
+"""How many times what prompt work usually takes it may take."""
+
+MOST_PATIENCE = 5.0
+"""Times slow_after that it may take at most, whatever is usual."""
+
+WEIGHT = 1 / 16
+"""The weight of the latest work in what is usual: it follows within a few dozen sessions."""
 
 SLOW_LIFE = 600.0
 """Seconds for which a next hop or a server counts as slow after it was: a server that is retried
@@ -87,6 +98,7 @@ class Schedule:
         self._at_target: Counter[str] = Counter()
         self._starts: deque[float] = deque()
         self._kept_from = float("-inf")
+        self._usual = 0.0
         self._slow_hops: BoundedMap[str, float] = BoundedMap(MAX_SLOW_HOPS)
         self._targets: BoundedMap[str, tuple[Lane, float]] = BoundedMap(MAX_TARGETS)
 
@@ -96,6 +108,12 @@ class Schedule:
     def running(self) -> int:
         """The number of places that are held."""
         return len(self._prompt) + len(self._overdue) + len(self._slow)
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which work may hold its place before it is overdue."""
+        longest = MOST_PATIENCE * self.room.slow_after
+        return min(max(self.room.slow_after, USUAL_TIMES * self._usual), longest)
 
     @property
     def running_slow(self) -> int:
@@ -157,8 +175,9 @@ class Schedule:
             self._lanes[ticket.lane].remove(ticket)
         else:
             self._give_back(ticket)
-            if finished and now < ticket.began + self.room.slow_after:
+            if finished and now < ticket.began + self.patience:
                 self._remember(ticket.target, Lane.PROMPT, now)
+                self._usual += WEIGHT * (now - ticket.began - self._usual)
         self._at_target[ticket.target] -= 1
         if behind := self._behind.get(ticket.target):
             successor = behind.next(self._cost)
@@ -188,7 +207,7 @@ class Schedule:
         """When something changes by the passing of time alone; None if nothing does."""
         times = []
         if self._prompt and self.room.slow:
-            times.append(next(iter(self._prompt)).began + self.room.slow_after)
+            times.append(next(iter(self._prompt)).began + self.patience)
         if any(self._lanes.values()):
             times += [when for when in (self._pace_from(now), self._kept_from) if when > now]
         return min(times, default=None)
@@ -248,7 +267,7 @@ class Schedule:
         if prompt and left and now >= self._kept_from:
             ticket = prompt.newest(self._cost)
             if self._cost(ticket) <= HARDLY_ANY:
-                self._kept_from = now + room.slow_after / room.kept
+                self._kept_from = now + self.patience / room.kept
                 return ticket
         if slow and free > room.kept and len(self._slow) < room.slow:
             return slow.next(self._cost)
@@ -291,7 +310,7 @@ class Schedule:
     def _notice_overdue(self, now: float, changes: Changes) -> None:
         while self._prompt and self.room.slow:
             ticket = next(iter(self._prompt))
-            if now < ticket.began + self.room.slow_after:
+            if now < ticket.began + self.patience:
                 return
             del self._prompt[ticket]
             self._overdue[ticket] = None
