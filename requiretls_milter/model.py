@@ -61,9 +61,12 @@ class Reason(enum.StrEnum):
     DNS_FAILURE = "dns_failure"
     NO_SUCH_DOMAIN = "no_such_domain"
     NULL_MX = "null_mx"
+    NEXTHOP_INVALID = "nexthop_invalid"
     MAIL_LOOP = "mail_loop"
     UNREACHABLE = "unreachable"
     SERVER_REJECTS = "server_rejects"
+    SMTPUTF8_NOT_OFFERED = "smtputf8_not_offered"
+    MESSAGE_TOO_LARGE = "message_too_large"
     LOCAL = "local"
     WITHHELD = "withheld"
     UNKNOWN = "unknown"
@@ -98,6 +101,7 @@ class HopKind(enum.StrEnum):
     """How the MTA finds the servers of a next hop."""
 
     MX = "mx"  # example.org: MX lookup, RFC 5321 section 5.1
+    SRV = "srv"  # example.org:submission: SRV lookup (use_srv_lookup of Postfix, RFC 2782)
     HOST = "host"  # [mx.example.org]: address lookup only
     ADDRESS = "address"  # [192.0.2.1], [IPv6:2001:db8::1]
     LOCAL = "local"  # the MTA delivers without SMTP
@@ -112,6 +116,9 @@ class MailProtocol(enum.StrEnum):
 
 LMTP_PREFIX = "lmtp:inet:"
 """What the canonical form of a next hop of LMTP begins with; no other next hop can."""
+
+SRV_PREFIX = "srv:"
+"""What the canonical form of a next hop begins with whose servers SRV records name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +145,7 @@ class NextHop:
         """What Postfix looks up in its tables: as given, or in canonical form."""
         if self.given:
             return self.given
-        host = self.host if self.kind is HopKind.MX else f"[{self.host}]"
+        host = self.host if self.kind in (HopKind.MX, HopKind.SRV) else f"[{self.host}]"
         usual = SMTP_PORT if self.protocol is MailProtocol.SMTP else LMTP_PORT
         return host if self.port == usual else f"{host}:{self.port}"
 
@@ -146,8 +153,22 @@ class NextHop:
         """The text that is read back as this next hop, in the syntax of Postfix."""
         if self.kind is HopKind.LOCAL:
             return "local"
-        prefix = LMTP_PREFIX if self.protocol is MailProtocol.LMTP else ""
+        prefix = SRV_PREFIX if self.kind is HopKind.SRV else ""
+        if self.protocol is MailProtocol.LMTP:
+            prefix += LMTP_PREFIX
         return prefix + self.destination
+
+    @property
+    def service(self) -> str:
+        """The service that Postfix looks for: the name or number of the port, as given."""
+        name = self.destination.rpartition("]")[2].rpartition(":")[2]
+        has_port = ":" in self.destination.rpartition("]")[2]
+        return name if has_port and name else self.protocol.value
+
+    @property
+    def srv_name(self) -> str:
+        """The owner of its SRV records, if Postfix looks for any (RFC 2782)."""
+        return f"_{self.service}._tcp.{self.host}"
 
 
 # ---------------------------------------------------------------- evidence
@@ -169,10 +190,11 @@ class DnsOutcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MxRecord:
-    """One MX record (RFC 5321 section 5.1)."""
+    """One MX record (RFC 5321 section 5.1), or an SRV record, which has a port (RFC 2782)."""
 
     preference: int
     host: str
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +367,11 @@ class ProbeEvidence:
         only_opportunistic: if not empty, TLS came about in a second session alone, begun
             as by an MTA that verifies no server; this is why the first one failed.
         cipher: the cipher suite, as OpenSSL names it; empty without TLS.
+        smtputf8_in_clear: whether the EHLO reply before TLS offers SMTPUTF8 (RFC 6531); None
+            without such a reply.
+        smtputf8: the same of the EHLO reply inside TLS.
+        size_limit: octets of the largest message (RFC 1870), by the last EHLO reply that names a
+            number; 0 for no limit.
         small_group: if not empty, the key exchange was in a finite field, and a second session
             that takes no group of less than 2048 bits failed; this is why.
     """
@@ -366,6 +393,9 @@ class ProbeEvidence:
     only_opportunistic: str = ""
     cipher: str = ""
     small_group: str = ""
+    smtputf8_in_clear: bool | None = None
+    smtputf8: bool | None = None
+    size_limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,6 +407,7 @@ class HostEvidence:
     addresses: AddressLookup
     tlsa: TlsaEvidence = TlsaEvidence()
     probes: tuple[ProbeEvidence, ...] = ()
+    port: int = 0  # that of its SRV record; 0: the next hop's
 
     @property
     def unasked(self) -> str:
@@ -505,6 +536,18 @@ class MtaSts(enum.StrEnum):
     MX_PATTERNS = "mx-patterns"  # with smtp_tls_enforce_sts_mx_patterns
 
 
+class MtaStsService(enum.StrEnum):
+    """The policy service behind smtp_tls_policy_maps: for which next hops it has a policy."""
+
+    RESOLVER = "postfix-mta-sts-resolver"  # strips brackets and port (RFC 8461 section 3.4)
+    TLSPOL = "postfix-tlspol"
+
+    @property
+    def bare_names_only(self) -> bool:
+        """Whether a next hop in brackets, or with a port, has no policy."""
+        return self is MtaStsService.TLSPOL
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """How RFC 8689 is read in points on which implementations differ (docs/forecast.md).
@@ -560,6 +603,7 @@ class MtaProfile:
     requiretls_policy: tuple[tuple[str, RequiretlsPolicy], ...] | None = None
     tls_policy: tuple[tuple[str, TlsPolicy], ...] = ()
     mta_sts: MtaSts = MtaSts.OFF
+    mta_sts_service: MtaStsService = MtaStsService.RESOLVER
     insecure_mx_policy: TlsLevel = TlsLevel.DANE
     mydomain: str = ""
     myhostname: str = ""
@@ -567,6 +611,8 @@ class MtaProfile:
     inet_protocols: tuple[str, ...] = ("ipv4", "ipv6")
     address_preference: AddressPreference = AddressPreference.ANY
     my_addresses: tuple[str, ...] = ()
+    relayhost: str = ""
+    use_srv_lookup: tuple[str, ...] = ()
     reading: Reading = Reading()
 
 
@@ -613,6 +659,14 @@ def unknown_forecast(text: str) -> Forecast:
     return Forecast(UNKNOWN_STATUS, Outcome.UNKNOWN, Reason.UNKNOWN, text)
 
 
+def unusable_forecast(text: str) -> Forecast:
+    """The forecast for a next hop of which smtp(8) of Postfix dies.
+
+    The mail stays in the queue until the setting is mended.
+    """
+    return Forecast("4.3.0", Outcome.DEFER, Reason.NEXTHOP_INVALID, f"Postfix dies of it: {text}")
+
+
 LOCAL_FORECAST = Forecast(
     "2.0.0",
     Outcome.DELIVER,
@@ -620,6 +674,23 @@ LOCAL_FORECAST = Forecast(
     "delivered on this host: no SMTP hop to assess",
 )
 """The forecast of a recipient that the MTA delivers itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a message needs of a server, whatever is asked of TLS.
+
+    Attributes:
+        smtputf8: an address or the header has characters beyond ASCII, and its sender asked for
+            SMTPUTF8 (RFC 6531).
+        size: its octets, by the parameter SIZE of MAIL, rounded; 0 if nothing is known.
+    """
+
+    smtputf8: bool = False
+    size: int = 0
+
+
+NOTHING_NEEDED = Needs()
 
 
 @dataclass(frozen=True, slots=True)
@@ -632,12 +703,14 @@ class Question:
         asked: what the sender or a rule asks.
         carried: what the MTA itself will act on; it differs from ``asked`` if the MTA does not
             know REQUIRETLS.
+        needs: what the message needs beside that.
     """
 
     nexthop: str
     transport: str
     asked: Requirement
     carried: Requirement
+    needs: Needs = NOTHING_NEEDED
 
 
 # ---------------------------------------------------------------- decision

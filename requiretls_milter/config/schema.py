@@ -42,7 +42,7 @@ from requiretls_milter.config.fields import (
     word,
 )
 from requiretls_milter.config.removed import without_removed
-from requiretls_milter.syntax import endpoint
+from requiretls_milter.syntax import endpoint, nexthop
 
 RESTART: JsonDict = {"restart": True}
 """Marks a field that takes effect only when the service is started again."""
@@ -269,6 +269,9 @@ class TransportOverrides(Section):
         None, description="smtp_tls_policy_maps of this transport: a whole table, {} for none."
     )
     mta_sts: fields.MtaStsWord | None = Field(None, description="MTA-STS over this transport.")
+    mta_sts_service: fields.MtaStsServiceWord | None = Field(
+        None, description="The policy service of this transport."
+    )
     insecure_mx_policy: fields.InsecureMxWord | None = Field(
         None, description="smtp_tls_dane_insecure_mx_policy of this transport."
     )
@@ -280,6 +283,9 @@ class TransportOverrides(Section):
     )
     address_preference: fields.AddressPreferenceWord | None = Field(
         None, description="smtp_address_preference of this transport."
+    )
+    use_srv_lookup: Annotated[tuple[fields.ServiceName, ...], as_list] | None = Field(
+        None, description="use_srv_lookup of this transport."
     )
     protocol: fields.ProtocolWord | None = Field(
         None,
@@ -363,6 +369,14 @@ class Mta(Section):
             "later with a resolver plug-in that sends policy attributes)."
         ),
     )
+    mta_sts_service: fields.MtaStsServiceWord = Field(
+        model.MtaStsService.RESOLVER,
+        description=(
+            'The policy service behind smtp_tls_policy_maps. "postfix-mta-sts-resolver" has the '
+            "policy of a smart host's domain in brackets and with a port too ([mx.example.org]:25, "
+            'RFC 8461 section 3.4), "postfix-tlspol" that of a bare name only.'
+        ),
+    )
     insecure_mx_policy: fields.InsecureMxWord = Field(
         model.TlsLevel.DANE,
         description=(
@@ -392,6 +406,14 @@ class Mta(Section):
         description=(
             'smtp_address_preference: which address family the MTA tries first, "ipv4" or "ipv6". '
             '"any": chance decides among servers of equal preference.'
+        ),
+    )
+    use_srv_lookup: Annotated[tuple[fields.ServiceName, ...], as_list] = Field(
+        (),
+        description=(
+            "use_srv_lookup of Postfix: the services for which SRV records name the servers of a "
+            'next hop without brackets: "submission" for example.org:submission, "smtp" for '
+            "example.org itself."
         ),
     )
     local_transports: Annotated[tuple[fields.TransportName, ...], as_list] = Field(
@@ -537,6 +559,25 @@ class Mta(Section):
             return over.protocol is model.MailProtocol.LMTP
         return transport == model.MailProtocol.LMTP
 
+    def nexthop_of(self, text: str, transport: str, *, postfix: bool) -> model.NextHop:
+        """Read one next hop as *transport* takes it.
+
+        Args:
+            text: the next hop.
+            transport: ({rcpt_mailer}; any text).
+            postfix: whether it is Postfix that reads it.
+
+        Raises:
+            NextHopError: it is none.
+        """
+        protocol = model.MailProtocol.LMTP if self.speaks_lmtp(transport) else None
+        hop = nexthop.parse(text, protocol or model.MailProtocol.SMTP, postfix=postfix)
+        over = self.transport.get(transport)
+        services = self.use_srv_lookup
+        if over is not None and over.use_srv_lookup is not None:
+            services = over.use_srv_lookup
+        return nexthop.as_srv(hop) if hop.service in services else hop
+
     def profile_for(self, transport: str) -> model.MtaProfile:
         """How mail over *transport* ({rcpt_mailer}; any text) is delivered."""
         over = self.transport.get(transport, TransportOverrides())
@@ -551,6 +592,7 @@ class Mta(Section):
             requiretls_policy=_policy_pairs(chosen("requiretls_policy")),
             tls_policy=tuple(chosen("tls_policy").items()),
             mta_sts=chosen("mta_sts"),
+            mta_sts_service=chosen("mta_sts_service"),
             insecure_mx_policy=chosen("insecure_mx_policy"),
             mydomain=self.mydomain,
             myhostname=self.myhostname,
@@ -558,6 +600,8 @@ class Mta(Section):
             inet_protocols=chosen("inet_protocols"),
             address_preference=chosen("address_preference"),
             my_addresses=self.my_addresses,
+            relayhost=self.relayhost.lower(),
+            use_srv_lookup=chosen("use_srv_lookup"),
             reading=model.Reading(
                 testing_policies_count=self.testing_policies_count,
                 pkix_beside_unusable_tlsa=self.pkix_beside_unusable_tlsa,
@@ -1160,7 +1204,7 @@ class Limits(Section):
         32,
         description=(
             "Connections to the metrics endpoint: enough for a few Prometheus servers and people. "
-            "Beyond this limit the one without a request for longest is closed."
+            "Beyond this limit the longest idle one of the client with most connections is closed."
         ),
         json_schema_extra=RESTART,
     )

@@ -227,6 +227,7 @@ class Assessor:
                 profile=profile,
                 trust=self._trust,
                 now=now,
+                needs=question.needs,
             )
             # The judge says when what it rests on ends (R44).
             ends = min(forecast.valid_until, now + MAX_FORECAST_LIFE)
@@ -235,7 +236,12 @@ class Assessor:
         return await asyncio.get_running_loop().run_in_executor(self._judges, work)
 
     def _show_ready(self, nexthop: NextHop, question: Question, forecast: Forecast) -> None:
-        """Set ``domain_ready`` of a domain that has a rule, if REQUIRETLS is asked."""
+        """Set ``domain_ready`` of a domain that has a rule, if REQUIRETLS is asked.
+
+        What is not known changes nothing: it keeps its value, or is not there yet.
+        """
+        if forecast.outcome is Outcome.UNKNOWN:
+            return
         domain = nexthop.host
         if (
             question.asked is Requirement.REQUIRETLS

@@ -85,6 +85,10 @@ class Collector(EvidenceSource):
         """See :meth:`Resolver.mx`."""
         return await self.resolver.mx(domain)
 
+    async def srv(self, name: str, *, since: float = ANY_AGE) -> MxEvidence:
+        """See :meth:`Resolver.srv`."""
+        return await self.resolver.srv(name)
+
     async def mta_sts_record(self, domain: str) -> StsRecord:
         """Look up the TXT record alone: it says whether a policy that is kept is still current."""
         return await self._mta_sts.record(domain)

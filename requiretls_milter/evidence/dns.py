@@ -63,7 +63,8 @@ T = TypeVar("T")
 
 _READ = (
     *(dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.CNAME, dns.rdatatype.MX),
-    *(dns.rdatatype.NS, dns.rdatatype.SOA, dns.rdatatype.TLSA, dns.rdatatype.TXT),
+    *(dns.rdatatype.NS, dns.rdatatype.SOA, dns.rdatatype.SRV, dns.rdatatype.TLSA),
+    dns.rdatatype.TXT,
 )
 """Record types whose content is read. dnspython loads the class of a type when it meets the first
 record of it. If that record were of class ANY, which a hostile server may send, the type would be
@@ -260,9 +261,20 @@ class Resolver:
 
         Records are sorted by preference, then by name. A host that is an address stays,
         since Postfix connects to it; one that is neither a host name nor an address is
-        dropped.
+        dropped. A null MX is one only if it stands alone (R25).
         """
-        found = await self.lookup(domain, dns.rdatatype.MX)
+        return self._servers_named(await self.lookup(domain, dns.rdatatype.MX))
+
+    async def srv(self, name: str) -> MxEvidence:
+        """Look up the servers of a service, ``_submission._tcp.example.org`` (RFC 2782).
+
+        The priority takes the place of the preference; weights only shift the odds. A single
+        record with the target "." says that there is no such service.
+        """
+        return self._servers_named(await self.lookup(name, dns.rdatatype.SRV))
+
+    def _servers_named(self, found: Lookup) -> MxEvidence:
+        """Make evidence of the hosts that MX or SRV records name."""
         evidence = MxEvidence(
             outcome=found.outcome,
             secure=found.secure,
@@ -275,22 +287,24 @@ class Resolver:
         )
         if found.outcome is not DnsOutcome.FOUND:
             return evidence
-        records: set[tuple[int, str]] = set()
+        records: set[tuple[int, str, int]] = set()
         nulls = 0
         for rdata in cast(Iterable[Any], found.rdatas):
-            if rdata.exchange == dns.name.root:
+            by_srv = rdata.rdtype == dns.rdatatype.SRV
+            target = rdata.target if by_srv else rdata.exchange
+            if target == dns.name.root:
                 nulls += 1
                 continue
-            host = mail_exchanger(name_text(rdata.exchange))
+            host = mail_exchanger(name_text(target))
             if host is not None:
-                records.add((rdata.preference, host))
+                records.add((_preference(rdata), host, rdata.port if by_srv else 0))
         # RFC 7505 section 3: a null MX stands alone. Beside other records it says nothing
         # that a sender could obey (R25).
         null_mx = nulls > 0 and nulls == len(found.rdatas)
         error = "" if records or null_mx else "no MX record names a host"
         return replace(
             evidence,
-            records=tuple(MxRecord(preference, host) for preference, host in sorted(records)),
+            records=tuple(MxRecord(*record) for record in sorted(records)),
             null_mx=null_mx,
             null_among=nulls > 0 and not null_mx,
             error=error,
@@ -456,7 +470,7 @@ class Resolver:
             raise _LookupError(error_text(error)) from error
         chain = response.resolve_chaining()
         rdatas = tuple(chain.answer or ())
-        if rdtype == dns.rdatatype.MX:
+        if rdtype in (dns.rdatatype.MX, dns.rdatatype.SRV):
             # Sorted before they are cut: of a set that is too large the best records are kept.
             rdatas = tuple(sorted(rdatas, key=_preference))
         # All TXT records are kept: RFC 8461 section 3.1 counts the MTA-STS records among them.
@@ -489,7 +503,8 @@ def name_text(name: dns.name.Name) -> str:
 
 
 def _preference(rdata: dns.rdata.Rdata) -> int:
-    return int(cast(Any, rdata).preference)
+    by_srv = rdata.rdtype == dns.rdatatype.SRV
+    return int(cast(Any, rdata).priority if by_srv else cast(Any, rdata).preference)
 
 
 def _servers_said(error: dns.resolver.NoNameservers) -> str:

@@ -28,6 +28,7 @@ from requiretls_milter.model import (
     MtaProfile,
     MtaStsEvidence,
     MxEvidence,
+    MxRecord,
     NextHop,
     ProbeEvidence,
     TlsaEvidence,
@@ -71,6 +72,10 @@ class EvidenceSource(Protocol):
 
     async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
         """Look up the MX records of a domain."""
+        ...
+
+    async def srv(self, name: str, *, since: float = ANY_AGE) -> MxEvidence:
+        """Look up the SRV records of a service, in the form of MX records with ports."""
         ...
 
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
@@ -162,9 +167,10 @@ class Gathering:
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
         self._mx: MxEvidence | None = None
         self._policy: MtaStsEvidence | None = None
-        self._looked_up: dict[str, tuple[AddressLookup, TlsaEvidence]] = {}
-        self._called: set[tuple[str, str]] = set()
-        self._probed: dict[tuple[str, str], ProbeEvidence] = {}
+        # By host, and by address and SNI; 0 stands for the next hop's own port.
+        self._looked_up: dict[tuple[str, int], tuple[AddressLookup, TlsaEvidence]] = {}
+        self._called: set[tuple[str, str, int]] = set()
+        self._probed: dict[tuple[str, str, int], ProbeEvidence] = {}
 
     async def run(self) -> None:
         """Put all questions; what the source cannot find in time stays unknown.
@@ -196,8 +202,13 @@ class Gathering:
             return None
         policy = self._policy or MtaStsEvidence(error=LATE, expires=self._now, unasked=True)
         hosts = tuple(
-            HostEvidence(host, preference, *self._looked_up.get(host, _NOT_YET))
-            for preference, host in _host_names(self._nexthop, self._mx)
+            HostEvidence(
+                record.host,
+                record.preference,
+                *self._looked_up.get((record.host, record.port), _NOT_YET),
+                port=record.port,
+            )
+            for record in _host_names(self._nexthop, self._mx)
         )
         wanted = _addresses_to_probe(self._nexthop, self._mx, hosts, self._profiles)
         hosts = tuple(
@@ -207,7 +218,7 @@ class Gathering:
         return DomainEvidence(self._nexthop, self._mx, policy, hosts, self._now)
 
     def _probe_of(self, host: HostEvidence, address: str) -> ProbeEvidence:
-        found = self._probed.get((address, _server_name(host)))
+        found = self._probed.get((address, _server_name(host), host.port))
         why = LATE if self._with_probes else "probe.plain_mail is dns"
         return found or ProbeEvidence(address, error=why)
 
@@ -216,9 +227,9 @@ class Gathering:
     async def _find_policy(self) -> None:
         """Find the policy of the next-hop domain, before any alias (RFC 8461 section 3.4, R54).
 
-        A host in brackets is not a policy domain: the operator has named the server.
+        A smart host is a policy domain too, in brackets and with a port. An address is none.
         """
-        if self._nexthop.kind is not HopKind.MX:
+        if self._nexthop.kind not in (HopKind.MX, HopKind.SRV, HopKind.HOST):
             self._policy = MtaStsEvidence()
             return
         async with self._question():
@@ -228,9 +239,10 @@ class Gathering:
         await self._find_mx()
         if self._mx is None:
             return
-        names = dict.fromkeys(host for _, host in _host_names(self._nexthop, self._mx))
+        listed = _host_names(self._nexthop, self._mx)
+        names = dict.fromkeys((record.host, record.port) for record in listed)
         async with asyncio.TaskGroup() as tasks:
-            lookups = [tasks.create_task(self._look_up(name)) for name in names]
+            lookups = [tasks.create_task(self._look_up(*name)) for name in names]
             if lookups:
                 await asyncio.wait(lookups, timeout=LOOKUP_PATIENCE)
             await self._probe_known()
@@ -242,37 +254,44 @@ class Gathering:
         if known is None or not self._with_probes:
             return
         servers = dict.fromkeys(
-            (probe.address, _server_name(host)) for host in known.hosts for probe in host.probes
+            (probe.address, _server_name(host), host.port)
+            for host in known.hosts
+            for probe in host.probes
         )
         left = MAX_PROBES - len(self._called)
         new = [server for server in servers if server not in self._called][:left]
         self._called.update(new)
         async with asyncio.TaskGroup() as tasks:
-            for address, server_name in new:
-                tasks.create_task(self._probe(address, server_name))
+            for server in new:
+                tasks.create_task(self._probe(*server))
 
     async def _find_mx(self) -> None:
         """Look up the MX records; a next hop that is no domain has none by definition."""
-        host = self._nexthop.host
-        if self._nexthop.kind is not HopKind.MX:
+        nexthop = self._nexthop
+        if nexthop.kind not in (HopKind.MX, HopKind.SRV):
             expires = self._now + MAX_TTL
-            self._mx = MxEvidence(DnsOutcome.NODATA, canonical=host, expires=expires)
+            self._mx = MxEvidence(DnsOutcome.NODATA, canonical=nexthop.host, expires=expires)
             return
         async with self._question():
-            self._mx = await self._source.mx(host, since=self._since)
+            if nexthop.kind is HopKind.SRV:
+                self._mx = await self._source.srv(nexthop.srv_name, since=self._since)
+            else:
+                self._mx = await self._source.mx(nexthop.host, since=self._since)
 
-    async def _look_up(self, host: str) -> None:
+    async def _look_up(self, host: str, own_port: int) -> None:
         async with self._question():
+            port = own_port or self._port
             addresses = await self._source.addresses(host, since=self._since)
-            tlsa = await self._source.tlsa(host, self._port, addresses, since=self._since)
-            self._looked_up[host] = addresses, tlsa
+            tlsa = await self._source.tlsa(host, port, addresses, since=self._since)
+            self._looked_up[host, own_port] = addresses, tlsa
 
-    async def _probe(self, address: str, server_name: str) -> None:
+    async def _probe(self, address: str, server_name: str, own_port: int) -> None:
         async with self._question():
+            port, protocol = own_port or self._port, self._nexthop.protocol
             found = await self._source.probe(
-                address, self._port, server_name, self._nexthop.protocol, since=self._since
+                address, port, server_name, protocol, since=self._since
             )
-            self._probed[address, server_name] = found
+            self._probed[address, server_name, own_port] = found
 
     @contextlib.asynccontextmanager
     async def _question(self) -> AsyncIterator[None]:
@@ -293,17 +312,18 @@ def bounds_met(evidence: DomainEvidence) -> tuple[Bound, ...]:
     return tuple(bound for bound, is_met in met.items() if is_met)
 
 
-def _host_names(nexthop: NextHop, mx: MxEvidence) -> Sequence[tuple[int, str]]:
-    """List preference and name of the next hop's hosts (RFC 5321 section 5.1).
+def _host_names(nexthop: NextHop, mx: MxEvidence) -> Sequence[MxRecord]:
+    """List the next hop's hosts with their preference (RFC 5321 section 5.1).
 
     A domain without MX records is its own host (R24), but only if the reply says that there
     are none: not if the lookup failed, and not if the domain does not exist.
     """
     if nexthop.kind is HopKind.LOCAL or mx.null_mx:
         return ()
-    if nexthop.kind is not HopKind.MX or mx.outcome is DnsOutcome.NODATA:
-        return ((0, nexthop.host),)
-    return tuple((record.preference, record.host) for record in mx.records[:MAX_HOSTS])
+    without_mx = nexthop.kind is HopKind.MX and mx.outcome is DnsOutcome.NODATA
+    if without_mx or nexthop.kind not in (HopKind.MX, HopKind.SRV):
+        return (MxRecord(0, nexthop.host),)
+    return mx.records[:MAX_HOSTS]
 
 
 def _server_name(host: HostEvidence) -> str:

@@ -78,6 +78,9 @@ COMMANDS = 5
 """Steps that may each take command_timeout: greeting, EHLO, STARTTLS, handshake, EHLO. With
 connect_timeout they limit the time of a whole session."""
 
+MAX_SIZE = 2**63 - 1
+"""Octets of the largest message that a server may name: a larger number means the same to all."""
+
 MAX_NAMELESS = 2_000
 """Addresses of which it is remembered that a session ended before the handshake, each in less than
 a kibibyte: as many as have a session within some ten seconds (limits.probes_per_minute)."""
@@ -106,6 +109,7 @@ _BEFORE_HANDSHAKE = frozenset(
 _CODE = re.compile(rb"[0-9]{3}(?=[ -]|$)")
 _ENHANCED = re.compile(rb" +([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
 _KEYWORD = re.compile(rb"[- ]*[^- ]+[- ]?[ =]*(?P<word>[^ =]*)")
+_SIZE = re.compile(rb"[- ]*[^- ]+[- ]?[ =]*SIZE[ =]+([0-9]{1,20})(?: .*)?", re.IGNORECASE)
 _UNPRINTABLE = re.compile(rb"[^ -~]")
 
 
@@ -140,10 +144,14 @@ class _Way:
 
 @dataclass(frozen=True, slots=True)
 class _Ehlo:
-    """A 2xx reply to EHLO or HELO: the name that the server gives itself, and its keywords."""
+    """A 2xx reply to EHLO or HELO: the name that the server gives itself, and its keywords.
+
+    ``size`` is the number after the keyword SIZE; None if there is none.
+    """
 
     name: str
     keywords: frozenset[str]
+    size: int | None = None
 
 
 class Prober:
@@ -320,13 +328,24 @@ class _Session:
                 raise _Ended(ProbeStage.BANNER, ProbeFailure.REPLY, reply=greeting)
             ehlo = await self._hello(ProbeStage.EHLO, extended=not _is_masked(lines))
             offered = "STARTTLS" in ehlo.keywords
-            self.evidence = replace(self.evidence, starttls_offered=offered, ehlo_name=ehlo.name)
+            self.evidence = replace(
+                self.evidence,
+                starttls_offered=offered,
+                ehlo_name=ehlo.name,
+                smtputf8_in_clear="SMTPUTF8" in ehlo.keywords,
+                size_limit=ehlo.size or 0,
+            )
             if offered and await self._starttls():
                 ehlo = await self._hello(ProbeStage.EHLO_TLS)
                 # Only this reply counts (RFC 8689 section 2, R3): an attacker may have
                 # written what was said in clear.
                 self.evidence = replace(
-                    self.evidence, requiretls="REQUIRETLS" in ehlo.keywords, ehlo_name=ehlo.name
+                    self.evidence,
+                    requiretls="REQUIRETLS" in ehlo.keywords,
+                    ehlo_name=ehlo.name,
+                    smtputf8="SMTPUTF8" in ehlo.keywords,
+                    # Postfix keeps the former limit if there is no other.
+                    size_limit=self.evidence.size_limit if ehlo.size is None else ehlo.size,
                 )
             self.evidence = replace(self.evidence, stage=ProbeStage.DONE)
         except _Ended as ended:
@@ -575,7 +594,12 @@ def read_ehlo(lines: list[bytes]) -> _Ehlo:
         found = _KEYWORD.match(line)
         if found and found["word"]:
             words.append(printable(found["word"]))
-    return _Ehlo(words[0] if words else "", frozenset(word.upper() for word in words[1:]))
+    sizes = [int(found[1]) for line in lines[1:] if (found := _SIZE.fullmatch(line))]
+    return _Ehlo(
+        words[0] if words else "",
+        frozenset(word.upper() for word in words[1:]),
+        min(sizes[-1], MAX_SIZE) if sizes else None,
+    )
 
 
 def _is_masked(greeting: list[bytes]) -> bool:

@@ -45,6 +45,7 @@ from requiretls_milter.forecast import sentences
 from requiretls_milter.forecast.reach import MailServer, Sharing, is_order_fixed, sharings
 from requiretls_milter.model import (
     UNKNOWN_STATUS,
+    Needs,
     ProbeEvidence,
     ProbeFailure,
     ProbeStage,
@@ -81,6 +82,7 @@ class DeliveryAttempt:
         ends: no further server is tried.
         verified: the MTA itself made sure that the server is the MX host.
         requiretls_sent: the MAIL command carries the parameter REQUIRETLS.
+        outside: the last server was not even called, so that no session's failure is reported.
         until: when a certificate on which this rests begins or ceases to be valid, seconds
             since the epoch; infinity if it rests on none.
     """
@@ -93,6 +95,7 @@ class DeliveryAttempt:
     ends: bool = False
     verified: bool = False
     requiretls_sent: bool = False
+    outside: bool = False
     until: float = math.inf
 
     @property
@@ -125,6 +128,43 @@ def unknown(server: MailServer, text: str) -> DeliveryAttempt:
     return DeliveryAttempt(server, UNKNOWN_STATUS, Reason.UNKNOWN, text, ends=True)
 
 
+def without_smtputf8(
+    server: MailServer, offered: bool | None, needs: Needs, where: str
+) -> DeliveryAttempt | None:
+    """Fail at a server that lacks SMTPUTF8 if the message needs it; the next one may offer it."""
+    if not needs.smtputf8 or offered:
+        return None
+    if offered is None:
+        return unknown(server, f"it is not known whether {server.name} offers SMTPUTF8 {where}")
+    text = sentences.smtputf8_not_offered(server, where)
+    return DeliveryAttempt(server, status.SMTPUTF8_NEEDED, Reason.SMTPUTF8_NOT_OFFERED, text)
+
+
+def unless_too_large(result: DeliveryAttempt, needs: Needs) -> DeliveryAttempt:
+    """Make a delivery fail if the message is larger than the server takes.
+
+    That ends the delivery, whatever the next server takes. It is found out last, before MAIL.
+    """
+    server = result.server
+    if not result.delivered or server is None:
+        return result
+    if not 0 < server.probe.size_limit < needs.size:
+        return result
+    return DeliveryAttempt(
+        server,
+        status.MESSAGE_TOO_LARGE,
+        Reason.MESSAGE_TOO_LARGE,
+        sentences.message_too_large(server, needs.size),
+        tls=result.tls,
+        ends=True,
+        until=result.until,
+    )
+
+
+IN_EHLO, IN_SECOND_EHLO = "before TLS", "inside TLS"
+"""Where a keyword is missing."""
+
+
 _NO_SERVER_TRIED = DeliveryAttempt(
     None,
     status.NO_SERVER_LEFT,
@@ -153,7 +193,8 @@ def result_in_order(
             return attempt
         # A server that is passed over leaves the recorded failure as it is, but Postfix logs
         # that server's token.
-        last = replace(last, tls=attempt.tls) if attempt.is_passed_over else attempt
+        passed_over = replace(last, tls=attempt.tls, outside=True)
+        last = passed_over if attempt.is_passed_over else attempt
     return last
 
 
@@ -226,7 +267,8 @@ def _results(
             return ends
         passed_over = [attempt for draw in draws for attempt in draw.passed_over]
         if passed_over:
-            last = [replace(attempt, tls=passed_over[-1].tls) for attempt in last]
+            token = passed_over[-1].tls
+            last = [replace(attempt, tls=token, outside=True) for attempt in last]
         failures = _possible_last_failures(draws, first)
         if all(draw.can_record_nothing for draw in draws):
             last += failures

@@ -17,6 +17,8 @@ from requiretls_milter.forecast import dane, pkix, profiles, sentences
 from requiretls_milter.forecast.attempt import (
     AT_SECOND_EHLO,
     IN_CLEAR,
+    IN_EHLO,
+    IN_SECOND_EHLO,
     NOTHING_RECORDED,
     DeliveryAttempt,
     possible_results,
@@ -25,6 +27,8 @@ from requiretls_milter.forecast.attempt import (
     session_failure,
     tls_weakness,
     unknown,
+    unless_too_large,
+    without_smtputf8,
 )
 from requiretls_milter.forecast.authentication import dane_references, postfix_dane_references
 from requiretls_milter.forecast.certificate import Check
@@ -39,12 +43,15 @@ from requiretls_milter.forecast.servers import (
     tlsa_lookup_failed,
 )
 from requiretls_milter.model import (
+    NOTHING_NEEDED,
     SMTP_PORT,
     DomainEvidence,
+    MailProtocol,
     MtaProfile,
     MtaSts,
     MtaStsMode,
     MtaStsPolicy,
+    Needs,
     ProbeEvidence,
     ProbeStage,
     Reason,
@@ -66,6 +73,7 @@ class Delivery:
     profile: MtaProfile
     trust: TrustStore
     now: float
+    needs: Needs = NOTHING_NEEDED
 
     @property
     def requiretls_policy(self) -> RequiretlsPolicy:
@@ -92,6 +100,9 @@ class Delivery:
         """The MTA-STS policy that a policy service would return: only one in mode enforce (R57)."""
         policy = self.evidence.mta_sts.policy
         if self.profile.mta_sts is MtaSts.OFF or policy is None:
+            return None
+        nexthop = self.evidence.nexthop
+        if self.profile.mta_sts_service.bare_names_only and nexthop.destination != nexthop.host:
             return None
         return policy if policy.mode is MtaStsMode.ENFORCE else None
 
@@ -120,6 +131,28 @@ class NoPlan:
 
 def deliver(delivery: Delivery, servers: Servers) -> tuple[DeliveryAttempt, ...]:
     """List what the delivery may end with: several results if servers are in random order."""
+    return tuple(_at_relayhost(result, delivery) for result in _results(delivery, servers))
+
+
+def _at_relayhost(result: DeliveryAttempt, delivery: Delivery) -> DeliveryAttempt:
+    """Defer what fails for good at relayhost before a session (smtp_connect_inet()).
+
+    Postfix takes it for a mistake of its own settings. The next hop has to be relayhost word for
+    word, whoever names it; relayhost as a list never is.
+    """
+    nexthop = delivery.evidence.nexthop
+    ours = (
+        nexthop.protocol is MailProtocol.SMTP
+        and bool(delivery.profile.relayhost)
+        and nexthop.destination == delivery.profile.relayhost
+    )
+    if not (ours and result.outside and result.status.startswith("5")):
+        return result
+    text = f"{result.text}; at relayhost Postfix defers for this"
+    return replace(result, status=status.MTA_MISCONFIGURED, text=text)
+
+
+def _results(delivery: Delivery, servers: Servers) -> tuple[DeliveryAttempt, ...]:
     if isinstance(servers, NoServer):
         return _without_server(servers)
     failure = lookup_failure(delivery.evidence, delivery.profile)
@@ -152,7 +185,9 @@ def deliver(delivery: Delivery, servers: Servers) -> tuple[DeliveryAttempt, ...]
 def _without_server(failure: NoServer) -> tuple[DeliveryAttempt, ...]:
     """List what a delivery without any server may end with: two codes if hosts are in any order."""
     codes = filter(None, (failure.status, failure.otherwise))
-    return tuple(DeliveryAttempt(None, code, failure.reason, failure.text) for code in codes)
+    return tuple(
+        DeliveryAttempt(None, code, failure.reason, failure.text, outside=True) for code in codes
+    )
 
 
 def attempt(server: MailServer, delivery: Delivery) -> DeliveryAttempt:
@@ -173,16 +208,19 @@ def attempt(server: MailServer, delivery: Delivery) -> DeliveryAttempt:
             tls=_token("unknown?", policy, "requiretls?"),
         )
     undecided = _token(f"{plan.level}?", policy, "requiretls?")
-    return (
+    in_clear, needs = server.probe.smtputf8_in_clear, delivery.needs
+    result = (
         _forbidden_by_policy(server, plan.level, policy)
         or _not_in_mta_sts_policy(server, delivery, undecided)
         or _with_token(session_failure(server, IN_CLEAR), undecided)
         or _with_token(_is_the_mta(server, delivery), undecided)
+        or _with_token(without_smtputf8(server, in_clear, needs, IN_EHLO), undecided)
         or _without_tls(server, plan.level, policy)
         or _with_token(session_failure(server, _AT_STARTTLS), undecided)
         or _handshake_failure(server, plan, undecided)
         or _inside_tls(server, plan, policy, delivery)
     )
+    return unless_too_large(result, needs)
 
 
 # ---------------------------------------------------------------- before connecting
@@ -274,6 +312,7 @@ def _forbidden_by_policy(
             f"this MTA's TLS level for {server.host.host} is {level}, "
             "which does not verify certificates",
             tls=f"{level}?/!requiretls:nocertmatch",
+            outside=True,
         )
     if policy is RequiretlsPolicy.OPPORTUNISTIC_STARTTLS and level is TlsLevel.NONE:
         return DeliveryAttempt(
@@ -282,6 +321,7 @@ def _forbidden_by_policy(
             Reason.TLS_LEVEL_DOES_NOT_VERIFY,
             f"this MTA's TLS level for {server.host.host} is none",
             tls=f"{level}?/!requiretls:noencryption",
+            outside=True,
         )
     return None
 
@@ -296,6 +336,7 @@ def _not_in_mta_sts_policy(
     """
     if (
         delivery.profile.mta_sts is not MtaSts.MX_PATTERNS
+        or delivery.mta_sts_policy is None
         or delivery.tls_policy is not None
         or delivery.carried is Requirement.TLS_REQUIRED_NO
         or in_mta_sts_policy(delivery.evidence, server.host.host) is not False
@@ -441,6 +482,9 @@ def _after_handshake(
     broken = session_failure(server, AT_SECOND_EHLO)
     if broken is not None:
         return replace(broken, tls=_token(decided, policy, "requiretls?"))
+    without = without_smtputf8(server, server.probe.smtputf8, delivery.needs, IN_SECOND_EHLO)
+    if without is not None:
+        return replace(without, tls=_token(decided, policy, "requiretls?"))
     if policy is RequiretlsPolicy.ENFORCE and not offered:
         return DeliveryAttempt(
             server,

@@ -174,6 +174,7 @@ class Bound(enum.StrEnum):
     METRICS_CONNECTIONS = "metrics_connections"
     ENGINE_CONNECTIONS = "engine_connections"
     ENGINE_REQUESTS = "engine_requests"
+    DOMAIN_SERIES = "domain_series"
     HOSTS = "hosts"
     SESSIONS = "sessions"
 

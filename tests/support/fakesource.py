@@ -83,6 +83,10 @@ class FakeSource:
             return replace(found, records=(MxRecord(10, f"mx.{domain}"),), canonical=domain)
         return found
 
+    async def srv(self, name: str, *, since: float = ANY_AGE) -> MxEvidence:
+        found: MxEvidence = await self._say("mx", name)
+        return found
+
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         found: MtaStsEvidence = await self._say("mta_sts", domain)
         return replace(found, fetched_at=self._clocks.wall())

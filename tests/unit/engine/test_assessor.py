@@ -142,7 +142,7 @@ async def test_a_forecast_is_never_reused_for_longer_than_an_hour(kit: Kit) -> N
                 "expires": 80_000,
             }
         )
-    forecast = await kit.assessor.assess(question("[mx.a.example]"))
+    forecast = await kit.assessor.assess(question("[192.0.2.1]"))
     assert forecast.valid_until == kit.clocks.wall() + MAX_FORECAST_LIFE
 
 
@@ -457,6 +457,14 @@ async def test_a_configured_domain_is_shown_ready_or_not(kit: Kit) -> None:
     await kit.assessor.assess(question("other.example"))
     await kit.assessor.assess(question("good.example", asked=Requirement.NONE))
     assert list(kit.gauges.items()) == [("domain_ready", ("good.example",), 0.0)]
+
+
+async def test_a_configured_domain_of_which_nothing_is_known_is_shown_neither_ready_nor_not(
+    kit: Kit,
+) -> None:
+    kit.source.script["mx"] = MxEvidence(DnsOutcome.ERROR, error="over budget", unasked=True)
+    assert (await kit.assessor.assess(question("good.example"))).outcome is Outcome.UNKNOWN
+    assert not list(kit.gauges.items())
 
 
 async def test_closing_ends_what_is_under_way(kit: Kit) -> None:

@@ -238,7 +238,8 @@ async def test_servers_named_in_another_zone_cause_few_lookups_there(
             records = (f"{domain}. 300 IN MX 10 r{number}-{n}.victim.test." for n in range(HOSTS))
             one.dns.set(domain, "MX", found(*records))
         forecasts, seconds = await one.run()
-        at_victim = [name for name, _, _ in one.dns.asked if name.endswith("victim.test")]
+        # A question that is put again, since its answer was late, is one lookup.
+        at_victim = {question for question in one.dns.asked if question[0].endswith("victim.test")}
         assert len(at_victim) <= 100 + 1 + 200 * seconds / 60
         assert victim.connections == 0
         unknown = [forecast for forecast in forecasts if forecast.status == "unknown"]

@@ -22,7 +22,7 @@ from requiretls_milter.evidence.dns import (
     Resolver,
 )
 from requiretls_milter.evidence.tlsa import find_tlsa
-from requiretls_milter.model import AddressLookup, DnsOutcome, MxRecord
+from requiretls_milter.model import AddressLookup, DnsOutcome, MxEvidence, MxRecord
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.dnsserver import (
@@ -733,6 +733,44 @@ async def test_types_other_than_mx_and_addresses_can_be_looked_up(
     result = await resolver.lookup("a.test", dns.rdatatype.TXT)
     assert result.outcome is DnsOutcome.FOUND
     assert len(result.rdatas) == 1
+
+
+# ---------------------------------------------------------------- SRV records
+
+
+async def test_srv_records_name_hosts_ports_and_priorities(
+    server: DnsServer, resolver: Resolver
+) -> None:
+    owner = "_submission._tcp.a.test"
+    server.set(
+        owner,
+        "SRV",
+        found(
+            f"{owner}. 300 IN SRV 20 1 587 b.a.test.",
+            f"{owner}. 300 IN SRV 10 0 2525 a.a.test.",
+            f"{owner}. 300 IN SRV 10 5 587 a.a.test.",
+        ),
+    )
+    assert await resolver.srv(owner) == MxEvidence(
+        DnsOutcome.FOUND,
+        secure=True,
+        records=(
+            MxRecord(10, "a.a.test", 587),
+            MxRecord(10, "a.a.test", 2525),
+            MxRecord(20, "b.a.test", 587),
+        ),
+        canonical=owner,
+        expires=(await resolver.srv(owner)).expires,
+    )
+
+
+async def test_a_single_srv_record_with_a_dot_says_that_there_is_no_service(
+    server: DnsServer, resolver: Resolver
+) -> None:
+    owner = "_submission._tcp.a.test"
+    server.set(owner, "SRV", found(f"{owner}. 300 IN SRV 0 0 0 ."))
+    assert (await resolver.srv(owner)).null_mx
+    assert (await resolver.srv("_smtp._tcp.a.test")).outcome is DnsOutcome.NXDOMAIN
 
 
 # ---------------------------------------------------------------- budgets

@@ -76,6 +76,11 @@ class ScriptedSource(EvidenceSource):
         await self._answer("mx")
         return self.records
 
+    async def srv(self, name: str, *, since: float = ANY_AGE) -> MxEvidence:
+        self.asked.append(("srv", name))
+        await self._answer("srv")
+        return self.records
+
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         self.asked.append(("mta_sts", domain))
         await self._answer("mta_sts")
@@ -179,15 +184,16 @@ async def test_r54_the_policy_domain_is_the_next_hop_domain_also_behind_an_alias
         (NextHop(HopKind.ADDRESS, "192.0.2.1", 587), ""),
     ],
 )
-async def test_a_host_in_brackets_is_looked_up_without_mx_and_policy(
+async def test_r54_a_host_in_brackets_has_no_mx_and_an_address_no_policy_either(
     nexthop: NextHop, name: str
 ) -> None:
     source = ScriptedSource(hosts={nexthop.host: at("192.0.2.1")})
     evidence = await ask(source, nexthop)
-    assert source.questions("mx") == source.questions("mta_sts") == []
+    assert source.questions("mx") == []
+    assert source.questions("mta_sts") == ([(name,)] if name else [])
     assert evidence.mx.outcome is DnsOutcome.NODATA
     assert not evidence.mx.secure
-    assert evidence.mta_sts == MtaStsEvidence()
+    assert (evidence.mta_sts == MtaStsEvidence()) is not bool(name)
     assert source.questions("tlsa") == [(nexthop.host, 587)]
     assert source.questions("probe") == [("192.0.2.1", 587, name)]
 
@@ -475,6 +481,23 @@ async def test_a_next_hop_of_lmtp_is_asked_for_no_mx_and_spoken_to_in_lmtp() -> 
     assert source.questions("mx") == []
     assert source.questions("probe") == [("192.0.2.1", 24, "box.test", MailProtocol.LMTP)]
     assert found.hosts[0].probes[0].stage is ProbeStage.DONE
+
+
+async def test_servers_of_srv_records_are_asked_at_their_own_ports() -> None:
+    records = (MxRecord(10, "a.test", 2525), MxRecord(20, "b.test", 587))
+    source = ScriptedSource(
+        MxEvidence(DnsOutcome.FOUND, True, records),
+        {"a.test": at("192.0.2.1"), "b.test": at("192.0.2.2")},
+    )
+    found = await ask(source, parse("srv:domain.test:submission"))
+    assert source.questions("mx") == []
+    assert source.questions("srv") == [("_submission._tcp.domain.test",)]
+    assert source.questions("tlsa") == [("a.test", 2525), ("b.test", 587)]
+    assert source.questions("probe") == [
+        ("192.0.2.1", 2525, "a.test"),
+        ("192.0.2.2", 587, "b.test"),
+    ]
+    assert [host.port for host in found.hosts] == [2525, 587]
 
 
 # ---------------------------------------------------------------- what is known before the end

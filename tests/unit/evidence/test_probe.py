@@ -28,6 +28,7 @@ from requiretls_milter.evidence.probe import (
     MAX_LINE_READ,
     MAX_LINES,
     MAX_REPLY,
+    MAX_SIZE,
     Prober,
     read_ehlo,
 )
@@ -342,6 +343,43 @@ def test_r04_the_first_line_holds_the_servers_name_and_no_keyword() -> None:
 def test_any_lines_give_printable_keywords(lines: list[bytes]) -> None:
     ehlo = read_ehlo(lines)
     assert all(word.isascii() and word.isprintable() for word in (ehlo.name, *ehlo.keywords))
+
+
+@pytest.mark.parametrize(
+    ("line", "size"),
+    [
+        (b"250 SIZE 1000", 1000),
+        (b"250-size=35882577", 35_882_577),
+        (b"250 SIZE  52428800 more", 52_428_800),
+        (b"250 SIZE 0", 0),
+        (b"250 SIZE 99999999999999999999", MAX_SIZE),
+        (b"250 SIZE", None),
+        (b"250 SIZE 999999999999999999999", None),
+        (b"250 SIZE 1k", None),
+        (b"250 SIZES 10", None),
+        (b"250 X SIZE 10", None),
+    ],
+)
+def test_the_size_that_a_server_takes_is_a_number(line: bytes, size: int | None) -> None:
+    assert read_ehlo([b"250-SIZE 7", line]).size == size
+
+
+async def test_smtputf8_and_size_are_seen_in_both_ehlo_replies(tls: ssl.SSLContext) -> None:
+    server = SmtpServer(
+        tls=tls,
+        ehlo=b"250-mx.example.net\r\n250-SIZE 1000\r\n250-STARTTLS\r\n250 SMTPUTF8\r\n",
+        ehlo_tls=b"250-mx.example.net\r\n250 REQUIRETLS\r\n",
+    )
+    evidence = await seen(server)
+    assert (evidence.smtputf8_in_clear, evidence.smtputf8) == (True, False)
+    assert evidence.size_limit == 1000, "as in Postfix, the former limit stands"
+    server.ehlo_tls = b"250-mx.example.net\r\n250-SIZE 50000\r\n250 SMTPUTF8\r\n"
+    evidence = await seen(server)
+    assert (evidence.smtputf8, evidence.size_limit) == (True, 50_000)
+    evidence = await seen(SmtpServer(ehlo=b"250 mx.example.net\r\n"))
+    assert (evidence.smtputf8_in_clear, evidence.smtputf8, evidence.size_limit) == (False, None, 0)
+    refused = await seen(SmtpServer(banner=b"554 no\r\n"))
+    assert (refused.smtputf8_in_clear, refused.smtputf8) == (None, None)
 
 
 async def test_a_server_that_has_helo_only_offers_nothing() -> None:

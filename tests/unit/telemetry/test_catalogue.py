@@ -42,6 +42,7 @@ NAMES = (
     "process_restarts_total{process}",
     "milter_connections",
     "milter_threads",
+    "workers_ready",
     "sockets_lost_total{socket}",
     "config_last_reload_successful",
     "config_last_reload_success_timestamp_seconds",
