@@ -214,6 +214,7 @@ class _Engine:
     def _read_metrics(self) -> Readings:
         for layer, count in self.cache_entries().items():
             self._gauges.set("cache_entries", count, (layer,))
+        self._parts.shares.show(self._gauges)
         resolver = self._parts.resolver
         self._gauges.set("resolver_validates", float(resolver.validates))
         self._gauges.set("resolver_selftest_last_success_timestamp_seconds", resolver.last_passed)

@@ -6,7 +6,7 @@ lasts, whatever goes on in it. A new connection is always accepted: beyond the b
 client with most connections is closed, so that idle ones do not keep the scraper out.
 
 The engine's loop answers the workers as well. So connections, handshakes and requests have a pace
-(:mod:`.admission`), and the metrics are rendered a few times a second at most.
+(:mod:`.admission`). All who ask while a rendering of the metrics waits for its turn share it.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ HANDSHAKES_PER_SECOND = 50
 REQUESTS_PER_SECOND = 200
 """Requests that are answered: each costs 0.2 ms."""
 
-FRESH = 0.25
-"""Seconds within which metrics are not rendered again: that takes 10 ms, 50 with many domains."""
+RENDERINGS_PER_SECOND = 5
+"""Renderings of the metrics: each costs the loop 10 ms, and 50 with many domains."""
 
 BACKLOG = 128
 """Connections that may wait to be accepted."""
@@ -104,8 +104,8 @@ class MetricsServer:
         self._accepts = Pace(CONNECTIONS_PER_SECOND)
         self._handshakes = Pace(HANDSHAKES_PER_SECOND)
         self._requests = Pace(REQUESTS_PER_SECOND)
-        self._pages: dict[str, tuple[float, asyncio.Future[Page]]] = {}
-        """By format: what is being rendered, or was, and until when it is fresh."""
+        self._renderings = Pace(RENDERINGS_PER_SECOND)
+        self._to_render: dict[str, asyncio.Task[Page]] = {}
         self.tls = tls
         self._listener: socket.socket | None = None
         self._server: _HttpServer
@@ -145,7 +145,7 @@ class MetricsServer:
         if self._accepting is not None:
             self._accepting.cancel()
             await asyncio.gather(self._accepting, return_exceptions=True)
-        tasks = self._connections.tasks()
+        tasks = [*self._connections.tasks(), *self._to_render.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -211,23 +211,26 @@ class MetricsServer:
         if request.path == "/healthz":
             health = self._health()
             return web.Response(status=200 if health.serves else 503, text=f"{health.text}\n")
-        page = await self._page(request.headers.get("Accept", ""))
+        page = await self._rendered(chosen(request.headers.get("Accept", "")))
         return web.Response(body=page.body, headers={"Content-Type": page.media_type})
 
-    async def _page(self, accept: str) -> Page:
-        """The metrics as they are now, or were a moment ago; all that wait get the same."""
-        loop = asyncio.get_running_loop()
-        wanted = chosen(accept)
-        until, page = self._pages.get(wanted, (0.0, None))
-        if page is None or (page.done() and loop.time() >= until):
-            page = loop.run_in_executor(self._renderer, render, self._read(), wanted)
-            page.add_done_callback(self._count_left_out)
-            self._pages[wanted] = (loop.time() + FRESH, page)
-        return await asyncio.shield(page)
+    async def _rendered(self, wanted: str) -> Page:
+        """The metrics as they are now, or in a moment."""
+        task = self._to_render.get(wanted)
+        if task is None:
+            task = self._to_render[wanted] = asyncio.create_task(self._render(wanted))
+        return await asyncio.shield(task)  # for the others, if this client leaves
 
-    def _count_left_out(self, page: asyncio.Future[Page]) -> None:
-        if not page.cancelled() and page.exception() is None and not page.result().is_whole:
+    async def _render(self, wanted: str) -> Page:
+        try:
+            await self._renderings.turn()
+        finally:
+            del self._to_render[wanted]
+        loop = asyncio.get_running_loop()
+        page = await loop.run_in_executor(self._renderer, render, self._read(), wanted)
+        if not page.is_whole:
             self._counters.inc("saturated_total", (Bound.DOMAIN_SERIES,))
+        return page
 
 
 class _Handler(web.RequestHandler):

@@ -33,6 +33,7 @@ from requiretls_milter.telemetry.labels import (
     Bound,
     CacheResult,
     FleetResult,
+    Lane,
     Layer,
     MtaStsResult,
     OutboundService,
@@ -175,6 +176,8 @@ _REASONS_OF: Mapping[str, tuple[Reason, ...]] = {
         Reason.MX_LOOKUP_INSECURE,
     ),
     codes.REQUIRETLS_NEEDED: (Reason.STARTTLS_NOT_OFFERED, Reason.REQUIRETLS_NOT_OFFERED),
+    codes.SMTPUTF8_NEEDED: (Reason.SMTPUTF8_NOT_OFFERED,),
+    codes.MESSAGE_TOO_LARGE: (Reason.MESSAGE_TOO_LARGE,),
     OTHER_PERMANENT: (Reason.SERVER_REJECTS,),
     UNKNOWN_STATUS: (Reason.UNKNOWN,),
 }
@@ -354,6 +357,15 @@ _DECLARED = (
         MetricKind.COUNTER,
         "Times that a limit was reached: work waited, was refused, or an old entry was dropped.",
         (("bound", _values(Bound)),),
+    ),
+    Metric(
+        "waiting_for_turn",
+        MetricKind.GAUGE,
+        "Sessions, lookups and fetches that wait for their turn, with what is prompt or slow.",
+        (
+            ("resource", (Bound.PROBES.value, Bound.LOOKUPS.value, Bound.FETCHES.value)),
+            ("lane", _values(Lane)),
+        ),
     ),
     Metric(
         "callback_errors_total",

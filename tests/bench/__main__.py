@@ -1,6 +1,7 @@
 """``make bench``: print what the milter costs.
 
-.venv/bin/python -m tests.bench [--quick] [--json] [plain] [asked] [judge] [scrape] [assess]
+.venv/bin/python -m tests.bench [--quick] [--json] [plain] [asked] [judge] [scrape] [tarpits]
+    [assess]
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from tests.bench.assess import assessed
 from tests.bench.judge import judged
 from tests.bench.rows import FULL, QUICK, Effort, Row
 from tests.bench.scrape import scraped
+from tests.bench.tarpits import tarpits
 
 ROWS: Mapping[str, Callable[[Effort], Row]] = {
     "plain": mail.plain,
     "asked": mail.asked,
     "judge": judged,
     "scrape": scraped,
+    "tarpits": tarpits,
     "assess": assessed,
 }
 """In the order in which they are run; the lab's network namespace comes last."""
