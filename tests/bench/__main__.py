@@ -1,7 +1,6 @@
 """``make bench``: print what the milter costs.
 
-.venv/bin/python -m tests.bench [--quick] [--json] [plain] [asked] [judge] [scrape] [tarpits]
-    [assess]
+.venv/bin/python -m tests.bench [--quick] [--json] [ROW...]
 """
 
 from __future__ import annotations

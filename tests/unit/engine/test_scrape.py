@@ -93,7 +93,7 @@ async def test_nothing_is_rendered_on_the_loop_that_serves_workers(web: Web) -> 
     for reply in await asyncio.gather(*scrapes):
         assert b"requiretls_milter_messages_total{" in reply
     assert threading.get_ident() not in threads
-    assert len(set(threads)) == 1, "however many scrape, one page at a time is rendered"
+    assert len(threads) <= 2, "those that come while a page is rendered share the next one"
 
 
 async def test_series_that_find_no_room_are_counted(web: Web) -> None:
