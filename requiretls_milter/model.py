@@ -61,6 +61,7 @@ class Reason(enum.StrEnum):
     DNS_FAILURE = "dns_failure"
     NO_SUCH_DOMAIN = "no_such_domain"
     NULL_MX = "null_mx"
+    NEXTHOP_INVALID = "nexthop_invalid"
     MAIL_LOOP = "mail_loop"
     UNREACHABLE = "unreachable"
     SERVER_REJECTS = "server_rejects"
@@ -100,6 +101,7 @@ class HopKind(enum.StrEnum):
     """How the MTA finds the servers of a next hop."""
 
     MX = "mx"  # example.org: MX lookup, RFC 5321 section 5.1
+    SRV = "srv"  # example.org:submission: SRV lookup (use_srv_lookup of Postfix, RFC 2782)
     HOST = "host"  # [mx.example.org]: address lookup only
     ADDRESS = "address"  # [192.0.2.1], [IPv6:2001:db8::1]
     LOCAL = "local"  # the MTA delivers without SMTP
@@ -114,6 +116,9 @@ class MailProtocol(enum.StrEnum):
 
 LMTP_PREFIX = "lmtp:inet:"
 """What the canonical form of a next hop of LMTP begins with; no other next hop can."""
+
+SRV_PREFIX = "srv:"
+"""What the canonical form of a next hop begins with whose servers SRV records name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +145,7 @@ class NextHop:
         """What Postfix looks up in its tables: as given, or in canonical form."""
         if self.given:
             return self.given
-        host = self.host if self.kind is HopKind.MX else f"[{self.host}]"
+        host = self.host if self.kind in (HopKind.MX, HopKind.SRV) else f"[{self.host}]"
         usual = SMTP_PORT if self.protocol is MailProtocol.SMTP else LMTP_PORT
         return host if self.port == usual else f"{host}:{self.port}"
 
@@ -148,8 +153,22 @@ class NextHop:
         """The text that is read back as this next hop, in the syntax of Postfix."""
         if self.kind is HopKind.LOCAL:
             return "local"
-        prefix = LMTP_PREFIX if self.protocol is MailProtocol.LMTP else ""
+        prefix = SRV_PREFIX if self.kind is HopKind.SRV else ""
+        if self.protocol is MailProtocol.LMTP:
+            prefix += LMTP_PREFIX
         return prefix + self.destination
+
+    @property
+    def service(self) -> str:
+        """The service that Postfix looks for: the name or number of the port, as given."""
+        name = self.destination.rpartition("]")[2].rpartition(":")[2]
+        has_port = ":" in self.destination.rpartition("]")[2]
+        return name if has_port and name else self.protocol.value
+
+    @property
+    def srv_name(self) -> str:
+        """The owner of its SRV records, if Postfix looks for any (RFC 2782)."""
+        return f"_{self.service}._tcp.{self.host}"
 
 
 # ---------------------------------------------------------------- evidence
@@ -171,10 +190,11 @@ class DnsOutcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MxRecord:
-    """One MX record (RFC 5321 section 5.1)."""
+    """One MX record (RFC 5321 section 5.1), or an SRV record, which has a port (RFC 2782)."""
 
     preference: int
     host: str
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,10 +407,11 @@ class HostEvidence:
     addresses: AddressLookup
     tlsa: TlsaEvidence = TlsaEvidence()
     probes: tuple[ProbeEvidence, ...] = ()
+    port: int = 0  # that of its SRV record; 0: the next hop's
 
     @property
     def unasked(self) -> str:
-        """Why its addresses or TLSA records were not looked up: a budget is spent. "" if not so."""
+        """Why its addresses or TLSA records were not looked up (in time); "" if they were."""
         if self.addresses.unasked:
             return self.addresses.error
         return self.tlsa.error if self.tlsa.unasked else ""
@@ -433,7 +454,7 @@ class MtaStsEvidence:
         expires: the end of the policy; without one, when to look again.
         vanished: the refresh did not fail, but the domain has no policy any more and never
             withdrew it (section 8.3).
-        unasked: it was not looked up, or not fetched, since a budget is spent.
+        unasked: it was not looked up, or not fetched, since a budget is spent; or not in time.
     """
 
     policy: MtaStsPolicy | None = None
@@ -515,6 +536,18 @@ class MtaSts(enum.StrEnum):
     MX_PATTERNS = "mx-patterns"  # with smtp_tls_enforce_sts_mx_patterns
 
 
+class MtaStsService(enum.StrEnum):
+    """The policy service behind smtp_tls_policy_maps: for which next hops it has a policy."""
+
+    RESOLVER = "postfix-mta-sts-resolver"  # strips brackets and port (RFC 8461 section 3.4)
+    TLSPOL = "postfix-tlspol"
+
+    @property
+    def bare_names_only(self) -> bool:
+        """Whether a next hop in brackets, or with a port, has no policy."""
+        return self is MtaStsService.TLSPOL
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """How RFC 8689 is read in points on which implementations differ (docs/forecast.md).
@@ -570,6 +603,7 @@ class MtaProfile:
     requiretls_policy: tuple[tuple[str, RequiretlsPolicy], ...] | None = None
     tls_policy: tuple[tuple[str, TlsPolicy], ...] = ()
     mta_sts: MtaSts = MtaSts.OFF
+    mta_sts_service: MtaStsService = MtaStsService.RESOLVER
     insecure_mx_policy: TlsLevel = TlsLevel.DANE
     mydomain: str = ""
     myhostname: str = ""
@@ -577,6 +611,8 @@ class MtaProfile:
     inet_protocols: tuple[str, ...] = ("ipv4", "ipv6")
     address_preference: AddressPreference = AddressPreference.ANY
     my_addresses: tuple[str, ...] = ()
+    relayhost: str = ""
+    use_srv_lookup: tuple[str, ...] = ()
     reading: Reading = Reading()
 
 
@@ -621,6 +657,14 @@ class Forecast:
 def unknown_forecast(text: str) -> Forecast:
     """The forecast of a question that could not be answered: never "secure"."""
     return Forecast(UNKNOWN_STATUS, Outcome.UNKNOWN, Reason.UNKNOWN, text)
+
+
+def unusable_forecast(text: str) -> Forecast:
+    """The forecast for a next hop of which smtp(8) of Postfix dies.
+
+    The mail stays in the queue until the setting is mended.
+    """
+    return Forecast("4.3.0", Outcome.DEFER, Reason.NEXTHOP_INVALID, f"Postfix dies of it: {text}")
 
 
 LOCAL_FORECAST = Forecast(

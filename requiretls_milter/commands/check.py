@@ -43,7 +43,7 @@ def check(
     """Assess next hops now: evidence by server, and forecast.
 
     NEXTHOP is written as in Postfix: example.org, [mx.example.org] or
-    [192.0.2.1], each optionally with :PORT.
+    [192.0.2.1], each optionally with :PORT or :SERVICE.
 
     \b
     Exit status; the worst of several next hops counts (1 over 75 over 0):
@@ -57,12 +57,13 @@ def check(
     from requiretls_milter.reports import assess
 
     config = load_or_fail(config_path)
+    transport = transport or config.mta.usual_transport
     try:
         reports = assess.run(
-            assess.parse_all(nexthops),
+            assess.parse_all(nexthops, config.mta, transport),
             config,
             Requirement(requirement),
-            transport=transport or config.mta.usual_transport,
+            transport=transport,
             refresh=refresh,
         )
     except assess.MalformedError as error:

@@ -77,7 +77,7 @@ def _ready(loaded: Config, output: str) -> str:
     domains = sorted({name for name in tables if not name.startswith(".")})
     try:
         reports = assess.run(
-            assess.parse_all(domains),
+            assess.parse_all(domains, loaded.mta, loaded.mta.usual_transport),
             loaded,
             Requirement.REQUIRETLS,
             transport=loaded.mta.usual_transport,

@@ -49,6 +49,7 @@ MILTER_COMMAND_TIMEOUT = 30
 
 
 _TRANSPORT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", re.ASCII)
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", re.ASCII)
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 _KEY_PREFIX = re.compile(r"[!-~]{1,100}", re.ASCII)
@@ -272,6 +273,13 @@ def requiretls_policy(value: object) -> Any:
     return _table(value, policy_pattern, _policy_word)
 
 
+def service(text: str) -> str:
+    """The name or number of a service, as it stands behind a host."""
+    if not _SERVICE.fullmatch(text):
+        raise ValueError(f"expected the name of a service, got {given(text)}")
+    return text
+
+
 def route(text: str) -> str:
     """A transport, a next hop or both, as transport(5) has them: ``smtp:[relay.example]:587``.
 
@@ -454,6 +462,7 @@ Grace = Annotated[float, Field(strict=True, ge=0, le=31_536_000, allow_inf_nan=F
 
 DomainPattern = Annotated[Text, AfterValidator(domain_pattern)]
 OptionalDomain = Annotated[Text, AfterValidator(optional(to_alabel))]
+ServiceName = Annotated[Text, AfterValidator(service)]
 TransportName = Annotated[Text, AfterValidator(transport)]
 OptionalUser = Annotated[Text, AfterValidator(optional(user))]
 OptionalGroup = Annotated[Text, AfterValidator(optional(group))]
@@ -498,6 +507,7 @@ InsecureMxWord = Annotated[
         )
     ),
 ]
+MtaStsServiceWord = Annotated[model.MtaStsService, BeforeValidator(word(model.MtaStsService))]
 MtaStsWord = Annotated[model.MtaSts, BeforeValidator(word(model.MtaSts))]
 AddressPreferenceWord = Annotated[
     model.AddressPreference, BeforeValidator(word(model.AddressPreference))

@@ -42,7 +42,7 @@ from requiretls_milter.config.fields import (
     word,
 )
 from requiretls_milter.config.removed import without_removed
-from requiretls_milter.syntax import endpoint
+from requiretls_milter.syntax import endpoint, nexthop
 
 RESTART: JsonDict = {"restart": True}
 """Marks a field that takes effect only when the service is started again."""
@@ -269,6 +269,9 @@ class TransportOverrides(Section):
         None, description="smtp_tls_policy_maps of this transport: a whole table, {} for none."
     )
     mta_sts: fields.MtaStsWord | None = Field(None, description="MTA-STS over this transport.")
+    mta_sts_service: fields.MtaStsServiceWord | None = Field(
+        None, description="The policy service of this transport."
+    )
     insecure_mx_policy: fields.InsecureMxWord | None = Field(
         None, description="smtp_tls_dane_insecure_mx_policy of this transport."
     )
@@ -280,6 +283,9 @@ class TransportOverrides(Section):
     )
     address_preference: fields.AddressPreferenceWord | None = Field(
         None, description="smtp_address_preference of this transport."
+    )
+    use_srv_lookup: Annotated[tuple[fields.ServiceName, ...], as_list] | None = Field(
+        None, description="use_srv_lookup of this transport."
     )
     protocol: fields.ProtocolWord | None = Field(
         None,
@@ -363,6 +369,14 @@ class Mta(Section):
             "later with a resolver plug-in that sends policy attributes)."
         ),
     )
+    mta_sts_service: fields.MtaStsServiceWord = Field(
+        model.MtaStsService.RESOLVER,
+        description=(
+            'The policy service behind smtp_tls_policy_maps. "postfix-mta-sts-resolver" has the '
+            "policy of a smart host's domain in brackets and with a port too ([mx.example.org]:25, "
+            'RFC 8461 section 3.4), "postfix-tlspol" that of a bare name only.'
+        ),
+    )
     insecure_mx_policy: fields.InsecureMxWord = Field(
         model.TlsLevel.DANE,
         description=(
@@ -392,6 +406,14 @@ class Mta(Section):
         description=(
             'smtp_address_preference: which address family the MTA tries first, "ipv4" or "ipv6". '
             '"any": chance decides among servers of equal preference.'
+        ),
+    )
+    use_srv_lookup: Annotated[tuple[fields.ServiceName, ...], as_list] = Field(
+        (),
+        description=(
+            "use_srv_lookup of Postfix: the services for which SRV records name the servers of a "
+            'next hop without brackets: "submission" for example.org:submission, "smtp" for '
+            "example.org itself."
         ),
     )
     local_transports: Annotated[tuple[fields.TransportName, ...], as_list] = Field(
@@ -537,6 +559,25 @@ class Mta(Section):
             return over.protocol is model.MailProtocol.LMTP
         return transport == model.MailProtocol.LMTP
 
+    def nexthop_of(self, text: str, transport: str, *, postfix: bool) -> model.NextHop:
+        """Read one next hop as *transport* takes it.
+
+        Args:
+            text: the next hop.
+            transport: ({rcpt_mailer}; any text).
+            postfix: whether it is Postfix that reads it.
+
+        Raises:
+            NextHopError: it is none.
+        """
+        protocol = model.MailProtocol.LMTP if self.speaks_lmtp(transport) else None
+        hop = nexthop.parse(text, protocol or model.MailProtocol.SMTP, postfix=postfix)
+        over = self.transport.get(transport)
+        services = self.use_srv_lookup
+        if over is not None and over.use_srv_lookup is not None:
+            services = over.use_srv_lookup
+        return nexthop.as_srv(hop) if hop.service in services else hop
+
     def profile_for(self, transport: str) -> model.MtaProfile:
         """How mail over *transport* ({rcpt_mailer}; any text) is delivered."""
         over = self.transport.get(transport, TransportOverrides())
@@ -551,6 +592,7 @@ class Mta(Section):
             requiretls_policy=_policy_pairs(chosen("requiretls_policy")),
             tls_policy=tuple(chosen("tls_policy").items()),
             mta_sts=chosen("mta_sts"),
+            mta_sts_service=chosen("mta_sts_service"),
             insecure_mx_policy=chosen("insecure_mx_policy"),
             mydomain=self.mydomain,
             myhostname=self.myhostname,
@@ -558,6 +600,8 @@ class Mta(Section):
             inet_protocols=chosen("inet_protocols"),
             address_preference=chosen("address_preference"),
             my_addresses=self.my_addresses,
+            relayhost=self.relayhost.lower(),
+            use_srv_lookup=chosen("use_srv_lookup"),
             reading=model.Reading(
                 testing_policies_count=self.testing_policies_count,
                 pkix_beside_unusable_tlsa=self.pkix_beside_unusable_tlsa,
@@ -982,14 +1026,15 @@ class Limits(Section):
         500,
         description=(
             "Next hops for which the engine gathers evidence at the same time, each with up to 16 "
-            "sessions. Beyond this limit the forecast is unknown."
+            "sessions. Beyond this limit the one that has taken longest makes room: what is known "
+            "of it is judged. If none has taken 5 s the forecast of the new one is unknown."
         ),
     )
     flights: Annotated[Count, Field(ge=1, le=1_000_000)] = Field(
         4_000,
         description=(
             "Lookups, fetches and sessions that run or wait for their turn: eight for each "
-            "gathering. Beyond this limit the forecast is unknown."
+            "gathering, which asks no more at once. Beyond this limit the forecast is unknown."
         ),
     )
     probes: Annotated[Count, Field(ge=1, le=10_000)] = Field(
@@ -1082,19 +1127,38 @@ class Limits(Section):
             "the beginning."
         ),
     )
+    slow_after: Annotated[float, Field(strict=True, ge=0.1, le=60, allow_inf_nan=False)] = Field(
+        1,
+        description=(
+            "Seconds after which a lookup, fetch or session is slow. While others wait, slow ones "
+            "may hold half of the places (probes, lookups, fetches); beyond that they are broken "
+            "off and begin again later. For ten minutes what was slow waits with its like. Longer "
+            "than almost all sessions take: raise it where every server is far away."
+        ),
+    )
+    evidence_wait: Wait = Field(
+        8,
+        description=(
+            "Seconds for which a question waits for all the evidence of its next hop. After them "
+            "what is known is judged: if that is enough for a forecast, it is the answer; else the "
+            "question waits until assessment_timeout. A little less than rules.decide_wait; at "
+            "most half of assessment_timeout."
+        ),
+    )
     assessment_timeout: Wait = Field(
         25,
         description=(
-            "Seconds after which the engine answers a question with unknown; it goes on gathering "
-            "the evidence. The waits of [rules] may be shorter. The MTA does not wait longer."
+            "Seconds after which the engine answers a question with unknown, unless what is known "
+            "is enough; it goes on gathering the evidence. The waits of [rules] may be shorter. "
+            "The MTA does not wait longer."
         ),
     )
     gathering_timeout: Seconds = Field(
         300,
         description=(
             "Seconds for all the evidence of one next hop, even if no message waits for it any "
-            "more. The default is enough for 16 sessions with silent servers, one after the other "
-            "if they share an address."
+            "more; then what is known is judged. The default is enough for 16 sessions with silent "
+            "servers, one after the other if they share an address."
         ),
     )
     flight_timeout: Seconds = Field(
@@ -1139,7 +1203,7 @@ class Limits(Section):
         32,
         description=(
             "Connections to the metrics endpoint: enough for a few Prometheus servers and people. "
-            "Beyond this limit the one without a request for longest is closed."
+            "Beyond this limit the longest idle one of the client with most connections is closed."
         ),
         json_schema_extra=RESTART,
     )

@@ -173,6 +173,12 @@ class CachedSource:
             self._mx, ("mx", domain), lambda: self._watched.mx(domain), since
         )
 
+    async def srv(self, name: str, *, since: float = ANY_AGE) -> MxEvidence:
+        """The SRV lookup of ``name``, which begins with the service."""
+        return await self._kept_or_found(
+            self._mx, ("srv", name), lambda: self._watched.srv(name), since
+        )
+
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         """The MTA-STS policy of ``domain``: the known one and an error, if renewing it failed."""
         # By domain alone: domains that share their servers share no policy (R59).

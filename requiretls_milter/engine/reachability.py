@@ -78,6 +78,10 @@ class WatchedSource:
         """Look up the MX records of a domain."""
         return await self._look_up(self._source.mx, domain)
 
+    async def srv(self, name: str) -> MxEvidence:
+        """Look up the SRV records of a service."""
+        return await self._look_up(self._source.srv, name)
+
     async def addresses(self, host: str) -> AddressLookup:
         """Look up the addresses of a host."""
         return await self._look_up(self._source.addresses, host)

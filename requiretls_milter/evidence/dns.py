@@ -15,13 +15,12 @@ system's resolvers are all on this host. Otherwise everything is insecure, and
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import ipaddress
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import dns.asyncresolver
 import dns.exception
@@ -34,14 +33,12 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 
-from requiretls_milter.evidence.budgets import Budgets
-from requiretls_milter.evidence.slots import Slots
+from requiretls_milter.evidence.budgets import Budgets, zone_of
+from requiretls_milter.evidence.turns import FREE, Claim, Limiter
 from requiretls_milter.model import AddressLookup, DnsOutcome, MxEvidence, MxRecord
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
 from requiretls_milter.syntax.names import address_literal, mail_exchanger, valid_hostname
 from requiretls_milter.syntax.text import error_text, printable
-from requiretls_milter.telemetry.counting import Counters
-from requiretls_milter.telemetry.labels import Bound
 
 MAX_CNAMES = 10
 """Aliases followed from the name that is looked up (Postfix's dns_lookup_x() follows 10)."""
@@ -62,9 +59,12 @@ ATTEMPT_TIMEOUT = 2.0
 UDP_PAYLOAD = 1232
 """Octets offered by EDNS0, so that no answer is fragmented (DNS flag day 2020)."""
 
+T = TypeVar("T")
+
 _READ = (
     *(dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.CNAME, dns.rdatatype.MX),
-    *(dns.rdatatype.NS, dns.rdatatype.SOA, dns.rdatatype.TLSA, dns.rdatatype.TXT),
+    *(dns.rdatatype.NS, dns.rdatatype.SOA, dns.rdatatype.SRV, dns.rdatatype.TLSA),
+    dns.rdatatype.TXT,
 )
 """Record types whose content is read. dnspython loads the class of a type when it meets the first
 record of it. If that record were of class ANY, which a hostile server may send, the type would be
@@ -153,9 +153,8 @@ class Resolver:
         timeout: seconds for one lookup, aliases included.
         inet_protocols: the address families that are looked up.
         clock: the time, seconds since the epoch.
-        lookups: how many lookups are at work at once; one costs a socket and 0.3 ms
-            of CPU for each query.
-        counters: where it is counted that a lookup waits for others.
+        limiter: says when a lookup may begin; one costs a socket and 0.3 ms of CPU for
+            each query.
         budgets: how many lookups a zone may cause; None for any number.
         checking_disabled: set CD in each query (RFC 4035 section 3.2.2): the resolver gives
             out what it has, whether it validates or not.
@@ -168,8 +167,7 @@ class Resolver:
         inet_protocols: Sequence[str] = ("ipv4", "ipv6"),
         clock: Callable[[], float] = time.time,
         *,
-        lookups: int = 64,
-        counters: Counters | None = None,
+        limiter: Limiter = FREE,
         budgets: Budgets | None = None,
         checking_disabled: bool = False,
     ) -> None:
@@ -177,7 +175,7 @@ class Resolver:
         self._stub = _stub(nameservers, timeout, checking_disabled=checking_disabled)
         self._timeout = timeout
         self._clock = clock
-        self._slots = Slots(lookups, Bound.LOOKUPS, counters or Counters())
+        self._limiter = limiter
         self._address_types = tuple(
             rdtype
             for protocol, rdtype in (("ipv4", dns.rdatatype.A), ("ipv6", dns.rdatatype.AAAA))
@@ -227,8 +225,7 @@ class Resolver:
         """
         since = self._relied_on_since
         try:
-            async with self._deadline():
-                answer = await self._ask(dns.name.root, dns.rdatatype.NS)
+            answer = await self._in_turn(".", lambda: self._ask(dns.name.root, dns.rdatatype.NS))
         except _LookupError as error:
             return Lookup(
                 DnsOutcome.ERROR, False, "", error=f"NS .: {error}", servfail=error.servfail
@@ -250,9 +247,9 @@ class Resolver:
         await self.tested.wait()
         if self._budgets is not None and (spent := self._budgets.lookup(name)):
             return Lookup(DnsOutcome.ERROR, False, name.lower(), error=spent, unasked=True)
+        absolute = dns.name.from_text(name + ".")
         try:
-            async with self._deadline():
-                return await self._chase(dns.name.from_text(name + "."), rdtype)
+            return await self._in_turn(zone_of(name), lambda: self._chase(absolute, rdtype))
         except _LookupError as error:
             text = printable(f"{dns.rdatatype.to_text(rdtype)} {name}: {error}")
             return Lookup(
@@ -264,9 +261,20 @@ class Resolver:
 
         Records are sorted by preference, then by name. A host that is an address stays,
         since Postfix connects to it; one that is neither a host name nor an address is
-        dropped.
+        dropped. A null MX is one only if it stands alone (R25).
         """
-        found = await self.lookup(domain, dns.rdatatype.MX)
+        return self._servers_named(await self.lookup(domain, dns.rdatatype.MX))
+
+    async def srv(self, name: str) -> MxEvidence:
+        """Look up the servers of a service, ``_submission._tcp.example.org`` (RFC 2782).
+
+        The priority takes the place of the preference; weights only shift the odds. A single
+        record with the target "." says that there is no such service.
+        """
+        return self._servers_named(await self.lookup(name, dns.rdatatype.SRV))
+
+    def _servers_named(self, found: Lookup) -> MxEvidence:
+        """Make evidence of the hosts that MX or SRV records name."""
         evidence = MxEvidence(
             outcome=found.outcome,
             secure=found.secure,
@@ -279,22 +287,24 @@ class Resolver:
         )
         if found.outcome is not DnsOutcome.FOUND:
             return evidence
-        records: set[tuple[int, str]] = set()
+        records: set[tuple[int, str, int]] = set()
         nulls = 0
         for rdata in cast(Iterable[Any], found.rdatas):
-            if rdata.exchange == dns.name.root:
+            by_srv = rdata.rdtype == dns.rdatatype.SRV
+            target = rdata.target if by_srv else rdata.exchange
+            if target == dns.name.root:
                 nulls += 1
                 continue
-            host = mail_exchanger(name_text(rdata.exchange))
+            host = mail_exchanger(name_text(target))
             if host is not None:
-                records.add((rdata.preference, host))
+                records.add((_preference(rdata), host, rdata.port if by_srv else 0))
         # RFC 7505 section 3: a null MX stands alone. Beside other records it says nothing
         # that a sender could obey (R25).
         null_mx = nulls > 0 and nulls == len(found.rdatas)
         error = "" if records or null_mx else "no MX record names a host"
         return replace(
             evidence,
-            records=tuple(MxRecord(preference, host) for preference, host in sorted(records)),
+            records=tuple(MxRecord(*record) for record in sorted(records)),
             null_mx=null_mx,
             null_among=nulls > 0 and not null_mx,
             error=error,
@@ -386,15 +396,17 @@ class Resolver:
     def _expires(self, ttl: int) -> float:
         return self._clock() + ttl
 
-    @contextlib.asynccontextmanager
-    async def _deadline(self) -> AsyncIterator[None]:
-        """Hold one of the slots, for no longer than one lookup may take."""
-        async with self._slots:
+    async def _in_turn(self, zone: str, look_up: Callable[[], Awaitable[T]]) -> T:
+        """Look up when it may begin, for no longer than one lookup may take."""
+
+        async def within_limit() -> T:
             try:
                 async with asyncio.timeout(self._timeout):
-                    yield
+                    return await look_up()
             except TimeoutError as error:
                 raise _LookupError("timed out") from error
+
+        return await self._limiter.run(Claim(zone), within_limit)
 
     async def _chase(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> Lookup:
         """Follow aliases by further queries if the answer stops at one, bounded (R26).
@@ -458,7 +470,7 @@ class Resolver:
             raise _LookupError(error_text(error)) from error
         chain = response.resolve_chaining()
         rdatas = tuple(chain.answer or ())
-        if rdtype == dns.rdatatype.MX:
+        if rdtype in (dns.rdatatype.MX, dns.rdatatype.SRV):
             # Sorted before they are cut: of a set that is too large the best records are kept.
             rdatas = tuple(sorted(rdatas, key=_preference))
         # All TXT records are kept: RFC 8461 section 3.1 counts the MTA-STS records among them.
@@ -491,7 +503,8 @@ def name_text(name: dns.name.Name) -> str:
 
 
 def _preference(rdata: dns.rdata.Rdata) -> int:
-    return int(cast(Any, rdata).preference)
+    by_srv = rdata.rdtype == dns.rdatatype.SRV
+    return int(cast(Any, rdata).priority if by_srv else cast(Any, rdata).preference)
 
 
 def _servers_said(error: dns.resolver.NoNameservers) -> str:

@@ -108,7 +108,9 @@ def _policy_unasked(delivery: Delivery, asked: Requirement) -> NoServer | None:
         return None
     applies = delivery.profile.mta_sts is not MtaSts.OFF
     required = Requirement.REQUIRETLS in (asked, delivery.carried)
-    if not applies and (evidence.mx.secure or not required):
+    # A next hop in brackets names its server: no policy has to confirm it.
+    confirmed = evidence.mx.secure or evidence.nexthop.kind is HopKind.HOST
+    if not applies and (confirmed or not required):
         return None
     return not_looked_up(f"the MTA-STS policy of {evidence.nexthop.host}", sts.error)
 

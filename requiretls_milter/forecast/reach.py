@@ -110,7 +110,7 @@ def candidates(evidence: DomainEvidence, profile: MtaProfile) -> ServerGroups:
     More of them may be listed than the MTA tries: see :func:`within_reach`.
     """
     found = servers_found(evidence, profile)
-    return in_groups(without_self(found, evidence, profile), profile.address_preference)
+    return in_groups(without_self(found, evidence, profile), preference_of(evidence, profile))
 
 
 def servers_found(evidence: DomainEvidence, profile: MtaProfile) -> list[MailServer]:
@@ -169,8 +169,9 @@ def _beyond_the_hosts(evidence: DomainEvidence, profile: MtaProfile) -> list[Mai
 
 
 def has_mx_records(evidence: DomainEvidence) -> bool:
-    """Say whether the servers come from MX records, not from the next hop's own name."""
-    return evidence.nexthop.kind is HopKind.MX and evidence.mx.outcome is DnsOutcome.FOUND
+    """Say whether the servers come from MX or SRV records, not from the next hop's own name."""
+    named = evidence.nexthop.kind in (HopKind.MX, HopKind.SRV)
+    return named and evidence.mx.outcome is DnsOutcome.FOUND
 
 
 def without_self(
@@ -187,6 +188,12 @@ def without_self(
     if not has_mx_records(evidence):
         return []
     return [server for server in found if server.host.preference < min(own)]
+
+
+def preference_of(evidence: DomainEvidence, profile: MtaProfile) -> AddressPreference:
+    """Say which family goes first; among servers of SRV records it is a matter of chance."""
+    by_srv = evidence.nexthop.kind is HopKind.SRV
+    return AddressPreference.ANY if by_srv else profile.address_preference
 
 
 def in_groups(found: list[MailServer], preferred: AddressPreference) -> ServerGroups:

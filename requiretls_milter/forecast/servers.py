@@ -72,24 +72,29 @@ def servers_of(evidence: DomainEvidence, profile: MtaProfile) -> Servers:
     left = reach.without_self(found, evidence, profile)
     if not left:
         return _loop(evidence, found)
-    return reach.in_groups(left, profile.address_preference)
+    return reach.in_groups(left, reach.preference_of(evidence, profile))
 
 
 def _mx_failure(evidence: DomainEvidence) -> NoServer | None:
     domain = evidence.nexthop.host
-    if evidence.nexthop.kind is not HopKind.MX:
+    by_srv = evidence.nexthop.kind is HopKind.SRV
+    if not by_srv and evidence.nexthop.kind is not HopKind.MX:
         return None
     mx = evidence.mx
     if mx.unasked:
         return not_looked_up(f"the MX records of {domain}", mx.error)
     if mx.outcome is DnsOutcome.ERROR:
+        what = "SRV" if by_srv else "MX"
         return NoServer(
-            status.DNS_FAILURE, Reason.DNS_FAILURE, f"MX lookup of {domain} failed: {mx.error}"
+            status.DNS_FAILURE, Reason.DNS_FAILURE, f"{what} lookup of {domain} failed: {mx.error}"
         )
     if mx.null_mx or (mx.null_among and not mx.partial):
         return NoServer(status.NULL_MX, Reason.NULL_MX, f"{domain} accepts no mail (null MX)")
-    if mx.outcome is DnsOutcome.NXDOMAIN:
+    if mx.outcome is DnsOutcome.NXDOMAIN and not by_srv:
         return NoServer(status.NO_ADDRESS, Reason.NO_SUCH_DOMAIN, f"{domain} does not exist")
+    if by_srv and mx.outcome is not DnsOutcome.FOUND:
+        text = f"{domain} has no SRV records for the service {evidence.nexthop.service}"
+        return NoServer(status.NO_ADDRESS, Reason.NO_SUCH_DOMAIN, text)
     return None
 
 
@@ -189,7 +194,7 @@ def name_is_authenticated(evidence: DomainEvidence, host: HostEvidence, reading:
     there are none is, R24), MTA-STS if the policy names the host. A next hop that names the
     host itself needs neither.
     """
-    if evidence.nexthop.kind is not HopKind.MX:
+    if evidence.nexthop.kind not in (HopKind.MX, HopKind.SRV):
         return True
     if evidence.mx.secure or in_mta_sts_policy(evidence, host.host, reading):
         return True

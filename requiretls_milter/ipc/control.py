@@ -6,7 +6,7 @@ channel is also how a child learns that the supervisor is gone: the kernel close
 the supervisor died of.
 
 From the supervisor: ``config`` (generation, config), ``supervisor`` (totals,
-gauges; to the engine), ``socket`` (with a descriptor: the milter's socket, made anew; to
+gauges, health; to the engine), ``socket`` (with a descriptor: the milter's socket, made anew; to
 workers), ``drain`` (seconds), ``stop``. From a child: ``ready``,
 ``accepting`` (a worker: from now on the MTA reaches it),
 ``failed`` (error: it cannot start), ``ack`` (generation, error), ``heartbeat``

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from requiretls_milter.config.routes import Destination
-from requiretls_milter.model import MailProtocol, NextHop
+from requiretls_milter.model import NextHop
 from requiretls_milter.syntax.names import domain_of
-from requiretls_milter.syntax.nexthop import LOCAL, SEPARATOR, parse
+from requiretls_milter.syntax.nexthop import LOCAL, SEPARATOR
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Mta
@@ -67,5 +67,4 @@ def from_macros(
     first = SEPARATOR.split(text.strip(), maxsplit=1)[0]
     if first.startswith(_UNIX_SOCKET):  # LMTP, whatever the transport's name (R19)
         return Way(to.transport, LOCAL)
-    protocol = MailProtocol.LMTP if mta.speaks_lmtp(to.transport) else MailProtocol.SMTP
-    return Way(to.transport, parse(first, protocol, postfix=postfix))
+    return Way(to.transport, mta.nexthop_of(first, to.transport, postfix=postfix))

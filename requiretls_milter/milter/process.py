@@ -37,10 +37,10 @@ from requiretls_milter.telemetry.labels import configured_domains
 CALLBACK_MARGIN = 5.0
 """Seconds that a callback may take beyond the longest wait that is configured."""
 
-MAX_HELD = 32
+MAX_HELD = 40
 """Threads that stand still while no callback waits: libmilter keeps some for the next events. More
 of them are held by events that are half sent. With those of ``limits.callbacks``, two workers have
-464 of the 512 that the systemd unit allows (TasksMax); without a thread no event is answered."""
+480 of the 512 that the systemd unit allows (TasksMax); without a thread no event is answered."""
 
 POLL = 0.1
 """Seconds between two checks while the worker starts or drains."""

@@ -63,6 +63,7 @@ from requiretls_milter.model import (
     Source,
     Standing,
     unknown_forecast,
+    unusable_forecast,
 )
 from requiretls_milter.syntax import nexthop
 from requiretls_milter.syntax.names import envelope_domain, is_null_sender
@@ -156,6 +157,7 @@ class Recipient:
         nexthop: None also if the MTA named a next hop that cannot be parsed.
         nexthop_text: in canonical form, or as the MTA named it if it cannot be parsed.
         nexthop_error: why it cannot be parsed.
+        unusable: smtp(8) of Postfix dies of it.
         asked: what is asked, as far as it is known.
         question: for the engine; None if no forecast is needed.
         pending: the answer, or the future that yields it.
@@ -176,6 +178,7 @@ class Recipient:
     nexthop: NextHop | None = None
     nexthop_text: str = ""
     nexthop_error: str = ""
+    unusable: bool = False
     asked: Asked = NOTHING_ASKED
     question: Question | None = None
     pending: Forecast | Future[Forecast] | None = None
@@ -403,6 +406,9 @@ class Transaction:
         except nexthop.NextHopError as error:
             recipient.nexthop_text = (recipient.host or recipient.domain)[:MAX_ADDRESS]
             recipient.nexthop_error = str(error)
+            recipient.unusable = self.client.postfix and isinstance(
+                error, nexthop.UnusableNextHopError
+            )
         host = recipient.nexthop.host if recipient.nexthop is not None else ""
         recipient.rule = self.settings.rules.find(self.sender_domain, recipient.domain, host)
         return recipient.rule
@@ -505,9 +511,7 @@ class Transaction:
         """
         rule = recipient.rule or self._find_rule(recipient)
         if forecast is None:
-            forecast = (
-                LOCAL_FORECAST if recipient.local else unknown_forecast(recipient.nexthop_error)
-            )
+            forecast = _without_question(recipient)
         recipient.forecast = forecast
         since = forecast.downgraded_at
         recipient.downgraded = max(1.0, now - since) if since else 0.0
@@ -656,6 +660,15 @@ class Transaction:
                 for recipient in accepted
             ]
         )
+
+
+def _without_question(recipient: Recipient) -> Forecast:
+    """The forecast of a recipient for whom the engine is not asked."""
+    if recipient.local:
+        return LOCAL_FORECAST
+    if recipient.unusable:
+        return unusable_forecast(recipient.nexthop_error)
+    return unknown_forecast(recipient.nexthop_error)
 
 
 def _is_over(answer: Forecast | Future[Forecast] | None, now: float) -> bool:

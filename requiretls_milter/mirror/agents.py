@@ -14,6 +14,7 @@ from requiretls_milter.config import Destination
 from requiretls_milter.config.fields import destination, hand_over_key
 from requiretls_milter.mirror.postconf import Parameters, Postfix, Service, split_list
 from requiretls_milter.mirror.wording import examples, shown
+from requiretls_milter.model import MailProtocol
 
 LOCAL_PROGRAMS = frozenset({"local", "virtual", "discard", "error", "pipe"})
 """Delivery agents of Postfix that need no network."""
@@ -59,6 +60,12 @@ class Agents:
         service = self.services.get(to.transport)
         program = to.transport if service is None else service.program
         return program in LOCAL_PROGRAMS
+
+    def protocol_of(self, transport: str) -> MailProtocol | None:
+        """What a transport speaks over the network; None if it is neither smtp(8) nor lmtp(8)."""
+        service = self.services.get(transport)
+        program = "" if service is None else service.program
+        return MailProtocol(program) if program in tuple(MailProtocol) else None
 
     def keeps_all(self, route: str) -> bool:
         """Whether a route is delivered on this host for each of its users."""

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import functools
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from requiretls_milter.mirror.postconf import Postfix
 from requiretls_milter.mirror.unmirrored import CLIENT, GLOBAL
 
 MIRRORED: Mapping[str, str] = {
@@ -38,6 +39,7 @@ MIRRORED: Mapping[str, str] = {
     "smtp_mx_address_limit": "mx_address_limit",
     "inet_protocols": "inet_protocols",
     "smtp_address_preference": "address_preference",
+    "use_srv_lookup": "use_srv_lookup",
     "inet_interfaces": "my_addresses",
     "proxy_interfaces": "my_addresses",
     "mydestination": "local_domains",
@@ -53,6 +55,8 @@ MIRRORED: Mapping[str, str] = {
     "recipient_delimiter": "recipient_delimiter",
     "sender_dependent_default_transport_maps": "sender_transports",
     "sender_dependent_relayhost_maps": "sender_relayhosts",
+    "empty_address_default_transport_maps_lookup_key": "sender_transports",
+    "empty_address_relayhost_maps_lookup_key": "sender_relayhosts",
     "mailbox_transport": "hand_over",
     "mailbox_transport_maps": "hand_over",
     "fallback_transport": "hand_over",
@@ -68,6 +72,8 @@ MIRRORED: Mapping[str, str] = {
 WARNED_APART: Mapping[str, str] = {
     "smtp_tls_per_site": "the obsolete table is not mirrored",
     "content_filter": "mail goes there first",
+    "allow_srv_lookup_fallback": "without SRV records Postfix goes by MX records",
+    "ignore_srv_lookup_error": "after a failed SRV lookup Postfix goes by MX records",
     "disable_dns_lookups": "next hops are looked up by other means than DNS",
     "lmtp_requiretls_policy": "lmtp(8) may bounce for want of REQUIRETLS",
 }
@@ -108,12 +114,20 @@ def accounted() -> Iterator[str]:
         yield from group.names
 
 
-def unknown(names: Iterable[str]) -> Iterator[str]:
-    """Write a sentence for each parameter of a Postfix that none of the tables has.
-
-    Args:
-        names: all parameters that the Postfix has by itself, from ``postconf -d``.
-    """
+def unknown(postfix: Postfix) -> Iterator[str]:
+    """Write a sentence for each parameter of a Postfix that none of the tables has."""
     known = set(accounted())
-    for name in sorted(set(names) - known):
+    known |= {f"{service.name}_{suffix}" for service in postfix.services for suffix in _suffixes()}
+    for name in sorted(set(postfix.defaults) - known):
         yield f"{name}: a parameter that is not known here; its effect is not mirrored"
+
+
+def _suffixes() -> Iterator[str]:
+    """Yield the ends of the names that the parameters of a single transport have.
+
+    Postfix has them for each service of master.cf, most with the default of ``default_SUFFIX``.
+    """
+    yield from ("initial_destination_concurrency", "time_limit")
+    for name in accounted():
+        if name.startswith("default_"):
+            yield name.removeprefix("default_")

@@ -45,11 +45,14 @@ GLOBAL_PARAMETERS = (
     *("sender_dependent_default_transport_maps", "default_transport", "relay_transport"),
     *("local_transport", "virtual_transport", "relay_domains", "virtual_alias_domains"),
     *("parent_domain_matches_subdomains", "recipient_delimiter"),
+    "empty_address_default_transport_maps_lookup_key",
+    "empty_address_relayhost_maps_lookup_key",
     *("mailbox_transport", "mailbox_transport_maps"),
     *("fallback_transport", "fallback_transport_maps"),
     *("requiretls_enable", "requiretls_esmtp_header", "tls_required_enable"),
     *("soft_bounce", "defer_transports", "best_mx_transport", "ignore_mx_lookup_error"),
     *("disable_dns_lookups", "tls_append_default_CA", "tls_dane_digests", "use_srv_lookup"),
+    *("allow_srv_lookup_fallback", "ignore_srv_lookup_error"),
     *("tls_ssl_options", "tls_disable_workarounds", "tls_config_file", "tls_config_name"),
     *("tls_high_cipherlist", "tls_medium_cipherlist", "tls_eecdh_auto_curves"),
     *("tls_ffdhe_auto_groups", "tls_wildcard_matches_multiple_labels"),
@@ -95,7 +98,8 @@ SERVER_PARAMETERS = (
     *("smtpd_milters", "non_smtpd_milters", "smtpd_milter_maps", "milter_default_action"),
     *("milter_command_timeout", "milter_content_timeout", "milter_protocol", "milter_macro_v"),
     *("milter_connect_macros", "milter_mail_macros", "milter_rcpt_macros"),
-    *("receive_override_options", "content_filter", "smtpd_tls_security_level"),
+    *("receive_override_options", "content_filter", "smtpd_proxy_filter"),
+    "smtpd_tls_security_level",
     *("smtpd_use_tls", "smtpd_enforce_tls", "smtpd_tls_wrappermode"),
     *("smtpd_discard_ehlo_keywords", "smtpd_tls_chain_files", "smtpd_tls_cert_file"),
 )
@@ -112,7 +116,7 @@ TABLE_PARAMETERS = (
 )
 """Parameters whose lookup tables are read."""
 
-PROGRAMS = frozenset({"smtp", "smtpd", "cleanup", "lmtp", "local", "trivial-rewrite"})
+PROGRAMS = frozenset({"smtp", "smtpd", "cleanup", "pickup", "lmtp", "local", "trivial-rewrite"})
 """Daemons whose settings are read with their own ``-o``."""
 
 LISTABLE = frozenset({"hash", "btree", "lmdb", "cdb", "dbm", "sdbm", "texthash", "inline"})

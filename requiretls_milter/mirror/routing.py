@@ -15,6 +15,7 @@ from typing import Any
 
 from requiretls_milter.config import Destination
 from requiretls_milter.config.fields import destination, relay, route, route_key, sender_key
+from requiretls_milter.config.routes import NULL_SENDER
 from requiretls_milter.mirror.agents import Agents
 from requiretls_milter.mirror.postconf import (
     Entries,
@@ -26,8 +27,14 @@ from requiretls_milter.mirror.postconf import (
 )
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.syntax.names import patterns
+from requiretls_milter.syntax.nexthop import SEPARATOR, NextHopError, parse
 
 _ANY = "*"
+_NULL_SENDER_KEYS = {
+    "sender_dependent_default_transport_maps": "empty_address_default_transport_maps_lookup_key",
+    "sender_dependent_relayhost_maps": "empty_address_relayhost_maps_lookup_key",
+}
+"""The parameter that holds the key of the null sender, by the table's own."""
 _UNREAD = "a table that cannot be read"
 
 
@@ -75,11 +82,11 @@ def mirror_routing(postfix: Postfix, agents: Agents) -> Routing:
     for text in (default, *(one.route for one in classes), *table.entries.values()):
         agents.note(text)
     _add_routes(table, classes, agents, made, relay_differs=_relay_differs(main, postfix))
-    for name, key, parse in (
+    for name, key, read in (
         ("sender_dependent_default_transport_maps", "sender_transports", destination),
         ("sender_dependent_relayhost_maps", "sender_relayhosts", relay),
     ):
-        found = _by_sender(main, name, postfix.tables, parse, made)
+        found = _by_sender(main, name, postfix.tables, read, made)
         if found:
             made.values[key] = found
             for text in found.values():
@@ -91,6 +98,10 @@ def mirror_routing(postfix: Postfix, agents: Agents) -> Routing:
     ]
     if main.get("recipient_delimiter", "") and any("@" in key for key in keys):
         made.values["recipient_delimiter"] = main["recipient_delimiter"][:16]
+    hop = Destination.parse(default)
+    usual = Destination(hop.transport, hop.nexthop or main.get("relayhost", ""))
+    routes = map(Destination.parse, made.values.get("routes", {}).values())
+    _warn_of_unusable((usual, *routes), agents, made)
     _warn_of_missing(made, default, classes, agents)
     return made
 
@@ -109,6 +120,28 @@ def _valid(parse: Callable[[str], str], text: str, name: str, made: Routing) -> 
     except ValueError:
         made.warnings.append(f"{name} = {shown(text)}: cannot be mirrored")
         return "" if name == "relayhost" else "smtp"
+
+
+def _warn_of_unusable(used: Sequence[Destination], agents: Agents, made: Routing) -> None:
+    """Warn of next hops of which smtp(8) or lmtp(8) dies: their mail stays in the queue."""
+    for to in dict.fromkeys(used):
+        protocol = agents.protocol_of(to.transport)
+        if protocol is None or agents.is_local(f"{to.transport}:{to.nexthop}"):
+            continue
+        listed = [one for one in SEPARATOR.split(to.nexthop) if one]
+        if len(listed) > 1:
+            made.warnings.append(
+                f"next hops {shown(to.nexthop)} of transport {to.transport}: forecasts are for the "
+                "first one; if that fails, Postfix tries the others"
+            )
+        for one in listed:
+            try:
+                parse(one, protocol, postfix=True)
+            except NextHopError as error:
+                made.warnings.append(
+                    f"next hop {shown(one)} of transport {to.transport}: Postfix dies of it, and "
+                    f"its mail stays in the queue: {error}"
+                )
 
 
 def _warn_of_missing(
@@ -327,6 +360,7 @@ def _by_sender(
     """Merge tables by sender; the first one with a key decides."""
     merged: dict[str, str] = {}
     unusable: list[str] = []
+    null_sender = main.get(_NULL_SENDER_KEYS[parameter], "") or NULL_SENDER
     for item in split_list(main.get(parameter, "")):
         entries = tables.get(item)
         if entries is None:
@@ -337,7 +371,8 @@ def _by_sender(
             continue
         for key, text in entries:
             try:
-                merged.setdefault(sender_key(key), parse(text))
+                name = NULL_SENDER if key == null_sender else sender_key(key)
+                merged.setdefault(name, parse(text))
             except ValueError:
                 unusable.append(key)
     if unusable:

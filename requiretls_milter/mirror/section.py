@@ -18,6 +18,7 @@ import tomlkit
 from tomlkit.items import Table
 
 from requiretls_milter.config import Config
+from requiretls_milter.config.fields import service as service_name
 from requiretls_milter.config.fields import transport as transport_name
 from requiretls_milter.milter.requirement import capability
 from requiretls_milter.mirror import parameters
@@ -25,9 +26,9 @@ from requiretls_milter.mirror.agents import Agents
 from requiretls_milter.mirror.postconf import Parameters, Postfix, is_yes, split_list
 from requiretls_milter.mirror.requiretls_policy import Value, mirror_policy
 from requiretls_milter.mirror.routing import mirror_routing
-from requiretls_milter.mirror.tls_policy import mirror_mta_sts, mirror_policies
+from requiretls_milter.mirror.tls_policy import mirror_mta_sts, mirror_policies, mirror_service
 from requiretls_milter.mirror.unmirrored import CLIENT, GLOBAL, unmirrored
-from requiretls_milter.mirror.wording import shown
+from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.model import (
     AddressPreference,
     Capability,
@@ -85,7 +86,7 @@ def mirror(postfix: Postfix) -> Mirror:
     main = postfix.settings
     base = _client(main, postfix)
     warnings = [
-        *parameters.unknown(postfix.defaults),
+        *parameters.unknown(postfix),
         *unmirrored(GLOBAL, main, defaults=postfix.defaults),
         *base.warnings,
         *unmirrored(CLIENT, main, defaults=postfix.defaults),
@@ -143,11 +144,13 @@ def _client(settings: Parameters, postfix: Postfix) -> _Client:
     client.warnings += warnings
     mta_sts, warnings = mirror_mta_sts(settings)
     client.values["mta_sts"] = mta_sts.value
+    client.values["mta_sts_service"] = mirror_service(settings).value
     client.warnings += warnings
     client.values["insecure_mx_policy"] = _insecure_mx_policy(settings, client)
     client.values["mx_address_limit"] = _address_limit(settings, client)
     client.values["inet_protocols"] = _inet_protocols(settings, postfix, client)
     client.values["address_preference"] = _address_preference(settings, client)
+    client.values["use_srv_lookup"] = _srv_services(settings, client)
     _warn_of_names_and_trust(settings, level, client)
     return client
 
@@ -252,6 +255,28 @@ def _inet_protocols(settings: Parameters, postfix: Postfix, client: _Client) -> 
         "delivers nothing; forecast with ipv4"
     )
     return ["ipv4"]
+
+
+def _srv_services(settings: Parameters, client: _Client) -> list[str]:
+    """Mirror use_srv_lookup as far as it lists services by name."""
+    services, others = [], []
+    for item in split_list(settings.get("use_srv_lookup", "")):
+        try:
+            services.append(service_name(item))
+        except ValueError:
+            others.append(item)
+    if others:
+        client.warnings.append(
+            f"use_srv_lookup: {examples(others)}: only names of services are mirrored: forecasts "
+            "use no SRV records for others"
+        )
+    fallbacks = ("allow_srv_lookup_fallback", "ignore_srv_lookup_error")
+    if services and any(is_yes(settings, name) for name in fallbacks):
+        client.warnings.append(
+            "allow_srv_lookup_fallback, ignore_srv_lookup_error: without SRV records Postfix goes "
+            "by MX records; the forecast is 5.4.4 or 4.4.3"
+        )
+    return services
 
 
 def _address_preference(settings: Parameters, client: _Client) -> str:
@@ -361,12 +386,16 @@ def _is_name(name: str) -> bool:
         return False
 
 
+_LMTP_DEFAULTS = {"lmtp_tcp_port": "24", "lmtp_tls_secure_cert_match": "nexthop"}
+"""Defaults of lmtp(8) that differ from those of smtp(8) and need no warning."""
+
+
 def _as_smtp(settings: Parameters) -> Parameters:
     """The settings of an lmtp(8) by the names that smtp(8) has for them."""
     own = {
         name.replace("lmtp_", "smtp_", 1): value
         for name, value in settings.items()
-        if name.startswith("lmtp_")
+        if name.startswith("lmtp_") and _LMTP_DEFAULTS.get(name) != value
     }
     others = {name: value for name, value in settings.items() if not name.startswith("smtp_")}
     return {**others, **own}

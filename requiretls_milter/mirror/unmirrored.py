@@ -151,11 +151,6 @@ CLIENT: tuple[Unmirrored, ...] = (
         Unmirrored(name, "Postfix connects from this address, the probe possibly from another")
         for name in ("smtp_bind_address", "smtp_bind_address6")
     ),
-    Unmirrored(
-        "use_srv_lookup",
-        "Postfix finds servers by SRV records",
-        words=frozenset({"smtp"}),
-    ),
     _yes(
         "ignore_mx_lookup_error",
         "after a failed MX lookup Postfix tries the domain's own address; the forecast is 4.4.3",

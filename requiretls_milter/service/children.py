@@ -62,9 +62,20 @@ class Children:
             return False
         return all(child.is_healthy(now) for child in self)
 
+    def missing(self, now: float) -> list[str]:
+        """The names of those that are not there, not ready, or silent or stuck."""
+        return [
+            name
+            for name in self.names
+            if (child := self._living.get(name)) is None
+            or not child.ready
+            or not child.is_healthy(now)
+        ]
+
     def gauges(self) -> Mapping[str, float]:
-        """What the workers' last heartbeats add up to."""
+        """How many workers serve, and what their last heartbeats add up to."""
         return {
+            "workers_ready": float(sum(worker.ready for worker in self.workers)),
             "milter_connections": float(sum(worker.connections for worker in self.workers)),
             "milter_threads": float(sum(worker.threads for worker in self.workers)),
         }

@@ -150,7 +150,7 @@ class Supervisor:
         self._incarnation = time.time_ns() // 1_000_000
         self._counters = Counters()
         self._snapshot: Mapping[str, Any] | None = None
-        self._gauges_told: Mapping[str, float] = {}
+        self._told: tuple[Mapping[str, float], Mapping[str, Any]] = ({}, {})
         self._was_ready = False
         self._next_watchdog = 0.0
         self._status_told = ""
@@ -198,7 +198,7 @@ class Supervisor:
             return
         if dropped := log.take_dropped():
             self._counters.inc("log_lines_dropped_total", by=dropped)
-        if dropped or self._children.gauges() != self._gauges_told:
+        if dropped or (self._children.gauges(), self._health(now)) != self._told:
             self._tell_engine()
         self._feed_watchdog(now)
 
@@ -269,6 +269,7 @@ class Supervisor:
             case "ready":
                 child.ready = True
                 _log.info("ready", child=child.name, pid=child.pid)
+                self._tell_engine()
                 self._tell_ready()
                 self._reload.settle()
             case "heartbeat":
@@ -332,13 +333,30 @@ class Supervisor:
 
     def _tell_engine(self) -> None:
         """Send the engine what only the supervisor knows; the engine shows it as metrics."""
-        self._gauges_told = self._children.gauges()
+        gauges, health = self._told = (
+            self._children.gauges(),
+            self._health(time.monotonic()),
+        )
         if self._children.engine is not None:
             self._children.engine.send(
                 "supervisor",
                 totals=dataclasses.asdict(self._counters.totals()),
-                gauges={**self._reload.gauges(), **self._gauges_told},
+                gauges={**self._reload.gauges(), **gauges},
+                health=health,
             )
+
+    def _health(self, now: float) -> Mapping[str, Any]:
+        """How the service is, for ``/healthz``: whether it serves the MTA, and what is wrong."""
+        missing = self._children.missing(now)
+        problems = [f"{name} is not ready" for name in missing]
+        if not self._sockets.in_place:
+            problems.append("the milter's socket is not in its place")
+        if self._drain is not None:
+            problems.append("the service is stopping")
+        workers = [name for name in self._children.names if name != ENGINE]
+        serves = self._sockets.in_place and self._drain is None and not set(workers) <= set(missing)
+        word = "degraded" if serves else "failed"
+        return {"serves": serves, "text": f"{word}: {', '.join(problems)}" if problems else "ok"}
 
     def _count_lost_socket(self) -> None:
         self._counters.inc("sockets_lost_total", (Socket.MILTER,))
@@ -349,6 +367,7 @@ class Supervisor:
     def _tell_ready(self) -> None:
         if self._children.all_ready and not self._was_ready:
             self._was_ready = True
+            self._tell_engine()
             self._notifier.ready(self._reload.status())
             milter = self._reload.config.milter
             _log.info("serving", socket=str(milter.socket), workers=milter.workers)
@@ -380,6 +399,7 @@ class Supervisor:
             time.monotonic(),
             status,
         )
+        self._tell_engine()
         self._notifier.stopping("waiting for open connections to end")
         self._notifier.extend_timeout(self._drain.longest)
 

@@ -16,6 +16,7 @@ Postfix tells apart although it leads to the same servers (``example.org:25`` an
 
 from __future__ import annotations
 
+import functools
 import re
 import socket
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from requiretls_milter.model import (
     LMTP_PORT,
     LMTP_PREFIX,
     SMTP_PORT,
+    SRV_PREFIX,
     HopKind,
     MailProtocol,
     NextHop,
@@ -49,6 +51,9 @@ KNOWN_PORTS = {
 }
 """Services that Postfix knows by itself (known_tcp_ports), before those of the system."""
 
+MAX_KEPT = 1024
+"""Next hops whose reading is kept: most mail goes to few of them."""
+
 LOCAL = NextHop(HopKind.LOCAL, "")
 """The MTA delivers the message itself, without SMTP."""
 
@@ -64,6 +69,7 @@ _IPV6 = "ipv6:"
 _DEFAULT_PORTS = {MailProtocol.SMTP: SMTP_PORT, MailProtocol.LMTP: LMTP_PORT}
 
 _FURTHER_HOSTS = re.compile(r":[A-Za-z0-9_.:\[\]-]*[.\[][A-Za-z0-9_.:\[\]-]*", re.ASCII)
+_HEX_FIELD = re.compile(r"[0-9A-Fa-f]{1,4}")
 _UNUSABLE = re.compile(r"[\x00-\x20\x7f]")
 
 
@@ -78,11 +84,12 @@ class NextHopError(RequiretlsMilterError, ValueError):
 class UnusableNextHopError(NextHopError):
     """Text of which smtp(8) or lmtp(8) of Postfix dies ("fatal: ... in server description").
 
-    Conclude: Postfix delivers nothing there. Its queue manager defers the mail (4.3.0, "unknown
-    mail transport error") until the operator has mended the setting.
+    Conclude: Postfix delivers nothing there. The transport is throttled, and the mail stays in the
+    queue until the operator has mended the setting.
     """
 
 
+@functools.lru_cache(maxsize=MAX_KEPT)
 def parse(
     text: str, protocol: MailProtocol = MailProtocol.SMTP, *, postfix: bool = False
 ) -> NextHop:
@@ -119,11 +126,20 @@ def _parse_as_postfix(text: str, protocol: MailProtocol) -> NextHop:
         raise NextHopError("an empty next hop")
     if _UNUSABLE.search(stripped):
         raise NextHopError(f"{quoted(text)} is not a next hop")
+    if stripped.startswith(SRV_PREFIX):
+        return as_srv(_parse_as_postfix(stripped.removeprefix(SRV_PREFIX), protocol))
     if stripped.startswith(LMTP_PREFIX):
         return _split(stripped.removeprefix(LMTP_PREFIX), MailProtocol.LMTP)
     if protocol is MailProtocol.LMTP:
         return _split(stripped.removeprefix(_INET), protocol)
     return _split(stripped, protocol)
+
+
+def as_srv(hop: NextHop) -> NextHop:
+    """The same next hop with its servers named by SRV records; one in brackets stays as it is."""
+    if hop.kind is HopKind.LOCAL or hop.destination.startswith("["):
+        return hop
+    return NextHop(HopKind.SRV, hop.host, hop.port, hop.protocol, hop.given)
 
 
 def _split(text: str, protocol: MailProtocol) -> NextHop:
@@ -168,6 +184,8 @@ def _host(name: str, text: str) -> _Host:
     found = mail_exchanger(name)
     if found is not None and is_address(found):
         return _Host(found, address=True)
+    if _passes_for_ipv6(name):
+        return _Host(name.lower())
     if address_literal(text) is not None:  # without brackets: its last field is not a port
         raise UnusableNextHopError(
             f"{quoted(text)} is an address, but what follows its last colon is taken for a port: "
@@ -180,6 +198,16 @@ def _host(name: str, text: str) -> _Host:
     except DomainNameError as error:
         inet = f'; "{_INET}" is for lmtp(8) only' if text.startswith(_INET) else ""
         raise UnusableNextHopError(f"{error}{inet}") from None
+
+
+def _passes_for_ipv6(name: str) -> bool:
+    """Whether valid_ipv6_hostaddr() of Postfix takes an address that is too short.
+
+    That happens to an address without brackets: its last field is taken for the port. The host is
+    looked up and not found (5.4.4).
+    """
+    fields = name.split(":")
+    return 3 <= len(fields) < 8 and all(_HEX_FIELD.fullmatch(field) for field in fields)
 
 
 def _port(text: str) -> int:

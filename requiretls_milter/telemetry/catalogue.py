@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from requiretls_milter.errors import RequiretlsMilterError
@@ -33,6 +33,7 @@ from requiretls_milter.telemetry.labels import (
     Bound,
     CacheResult,
     FleetResult,
+    Lane,
     Layer,
     MtaStsResult,
     OutboundService,
@@ -88,14 +89,22 @@ class Metric:
         """The label names, in the order in which values are given."""
         return tuple(name for name, _ in self.labels)
 
-    def combinations(self, domains: Iterable[str] = ()) -> Iterator[tuple[str, ...]]:
-        """Yield the label values that are shown from the start, with value 0."""
+    @property
+    def domain_index(self) -> int | None:
+        """The place of the label ``domain`` among the labels; None if there is none."""
+        return next((n for n, (_, values) in enumerate(self.labels) if values is None), None)
+
+    def combinations(self) -> Iterator[tuple[str, ...]]:
+        """Yield the label values that are shown from the start, with value 0.
+
+        Those of configured domains are not among them: there may be thousands, and to most
+        of them nothing ever happens.
+        """
         if self.start is not None:
             yield from self.start
             return
-        configured = (*dict.fromkeys(domains), OTHER_DOMAIN)
         yield from itertools.product(
-            *(configured if values is None else values for _, values in self.labels)
+            *((OTHER_DOMAIN,) if values is None else values for _, values in self.labels)
         )
 
     def checked(self, labels: tuple[str, ...], domains: frozenset[str]) -> tuple[str, ...]:
@@ -134,7 +143,13 @@ _REASONS_OF: Mapping[str, tuple[Reason, ...]] = {
         *_NONCOMPLIANT,
         Reason.LOCAL,
     ),
-    codes.NO_SERVER_LEFT: (Reason.MX_NOT_IN_MTA_STS_POLICY,),
+    codes.NO_SERVER_LEFT: (Reason.MX_NOT_IN_MTA_STS_POLICY, Reason.NEXTHOP_INVALID),
+    codes.MTA_MISCONFIGURED: (
+        Reason.TLS_LEVEL_DOES_NOT_VERIFY,
+        Reason.NO_SUCH_DOMAIN,
+        Reason.NULL_MX,
+        Reason.MAIL_LOOP,
+    ),
     codes.CONNECT_FAILURE: (Reason.UNREACHABLE,),
     codes.LOST_CONNECTION: (Reason.UNREACHABLE,),
     codes.DNS_FAILURE: (Reason.DNS_FAILURE,),
@@ -319,6 +334,7 @@ _DECLARED = (
         MetricKind.GAUGE,
         "1 if REQUIRETLS mail to the configured domain would be delivered now.",
         (_DOMAIN,),
+        start=(),
     ),
     Metric(
         "resolver_validates",
@@ -341,6 +357,15 @@ _DECLARED = (
         MetricKind.COUNTER,
         "Times that a limit was reached: work waited, was refused, or an old entry was dropped.",
         (("bound", _values(Bound)),),
+    ),
+    Metric(
+        "waiting_for_turn",
+        MetricKind.GAUGE,
+        "Sessions, lookups and fetches that wait for their turn, with what is prompt or slow.",
+        (
+            ("resource", (Bound.PROBES.value, Bound.LOOKUPS.value, Bound.FETCHES.value)),
+            ("lane", _values(Lane)),
+        ),
     ),
     Metric(
         "callback_errors_total",
@@ -368,6 +393,11 @@ _DECLARED = (
         "milter_threads",
         MetricKind.GAUGE,
         "Threads of the workers. Each has some ten, and one for each callback or event under way.",
+    ),
+    Metric(
+        "workers_ready",
+        MetricKind.GAUGE,
+        "Workers that serve the MTA. While there is none, /healthz answers 503.",
     ),
     Metric(
         "sockets_lost_total",

@@ -146,6 +146,7 @@ TARGETS = {
         Target(
             "offered_record", "store", (b'"first_seen":', b'"last_seen":', b'"lost_at":', b"1e99")
         ),
+        Target("spent_record", "store", (b'"debts":[[', b'"at":', b'"v":1', b"1e99", b"[60.0]")),
         Target(
             "store_url",
             "store",

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.lab import netns, roots, runs, submission
+from tests.lab import netns, roots, runs, submission, versions
 from tests.lab.dns import Dns
 from tests.lab.errors import LabError, LabUnavailable
 from tests.lab.log import Delivery
@@ -70,7 +70,7 @@ def _session(data: dict[str, Any]) -> Session:
     return Session(**data)
 
 
-def _write_once(path: Path, text: str) -> None:
+def write_once(path: Path, text: str) -> None:
     """Write a file that other labs may be reading, if it does not say so already."""
     if path.exists() and path.read_text() == text:
         return
@@ -192,7 +192,7 @@ class Lab:
         self._step("dns and servers", at)
 
         at = time.monotonic()
-        _write_once(mta_root / "etc/resolv.conf", RESOLV_CONF)
+        write_once(mta_root / "etc/resolv.conf", RESOLV_CONF)
         if self._want_downstream:
             self._start_downstream(mta_root)
         if self._want_front:
@@ -472,7 +472,8 @@ class Lab:
         }
         if self._want_front:
             rows |= {
-                "MTA": f"{addresses.FRONT}:25, log {self.front.log.path}",
+                "MTA": f"Postfix {versions.running('postfix-3.11')}, {addresses.FRONT}:25, "
+                f"log {self.front.log.path}",
                 "submission": f"{addresses.FRONT}:587, "
                 f"{self.credentials.user} {self.credentials.password}",
                 "milter sockets": f"{self.front.milter.outside} (Postfix: "
@@ -480,6 +481,8 @@ class Lab:
             }
         if self._want_downstream:
             rows["downstream"] = f"{addresses.DOWNSTREAM}:25, log {self.downstream.log.path}"
+        if moved := versions.moved():
+            rows["other versions"] = "; ".join(moved)
         return "\n".join(f"{key:15} {value}" for key, value in rows.items())
 
 

@@ -115,9 +115,10 @@ def test_what_is_warned_of_makes_a_difference(front: Front, case: Case) -> None:
 
     lab = front.lab
     domain = case.scenario.domain_name(case.scenario.domains[0])
+    config = settings(lab, mta=dict(front.mirror.mta))
     (report,) = check.run(
-        check.parse_all([domain]),
-        settings(lab, mta=dict(front.mirror.mta)),
+        check.parse_all([domain], config.mta, transport),
+        config,
         Requirement.REQUIRETLS,
         transport=transport,
         refresh=False,

@@ -181,10 +181,12 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def boxes(lab: Lab) -> Iterator[LmtpServer]:
+    before = lab.front.parameters
     lab.add([GOOD, LACKING])
     with LmtpServer(addresses.MILTER, LMTP_PORT) as server:
         yield server
-    lab.front.reload(lab_tables(lab), {**DEFAULTS, "local_transport": "local:$myhostname"})
+    lab.front.restore(before)
+    lab.update()
 
 
 def lab_tables(lab: Lab) -> Tables:

@@ -20,6 +20,7 @@ from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.support.command import command, start
 from tests.support.domains import Domains
 from tests.support.engineview import SetEngine
+from tests.support.limiters import limiters
 
 NO_REQUIRETLS = b"250 mx.test\r\n"
 
@@ -218,6 +219,20 @@ async def test_the_transport_decides_how_it_is_judged(world: Domains) -> None:
     assert (await command("check", wrong, "--config", config, "--transport", "lax")).status == 0
 
 
+async def test_a_next_hop_of_which_postfix_dies_is_told(world: Domains) -> None:
+    done = await command("check", "inet:[192.0.2.1]", "--config", world.config())
+    assert done.status == 2
+    assert "Postfix dies of such a next hop" in done.err
+
+
+async def test_each_next_hop_of_a_list_is_assessed(world: Domains) -> None:
+    wrong = await bad(world)
+    done = await command(
+        "check", f"{wrong}, {wrong}", "--config", world.config(), "--format", "json"
+    )
+    assert [report["nexthop"] for report in done.json] == [wrong, wrong]
+
+
 async def test_without_a_transport_that_of_default_transport_is_assumed(world: Domains) -> None:
     wrong = await bad(world)
     config = world.config(
@@ -297,8 +312,9 @@ class Warm:
 
     def __init__(self, config: configuration.Config) -> None:
         trust = load_trust_store(config.probe.ca_file)
+        live = Collector(config, trust, limiters=limiters())
         self.source = CachedSource(
-            Collector(config, trust), MemoryStore(), config, Counters(), authorities=trust.digest
+            live, MemoryStore(), config, Counters(), authorities=trust.digest
         )
         self.assessor = Assessor(config, self.source, trust, Counters(), Gauges())
         engine = SetEngine(self.assessor, assessment_digest=config.assessment_digest(trust.digest))

@@ -97,7 +97,7 @@ def test_a_worker_is_ready_once_the_engine_answers(
     worker = lonely("worker-1", service)
     worker.hear("heartbeat")
     worker.hear("heartbeat")
-    assert [message["op"] for message in worker.heard] == []
+    assert "ready" not in [message["op"] for message in worker.heard]
     engine = lonely("engine", service)
     engine.hear("ready")
     worker.hear("ready")

@@ -1,4 +1,4 @@
-"""Directories without room: for the sockets at the start, and for the engine's after its death."""
+"""A full disk: below standard error, for the sockets at the start, for the engine's later on."""
 
 from __future__ import annotations
 
@@ -26,6 +26,20 @@ def placed(service: Service, disk: Disk, *, milter: bool = True) -> Service:
     if milter:
         service.socket_path = disk.path / service.socket_path.name
     return service
+
+
+def test_with_a_log_for_which_there_is_no_room_all_goes_on(make: Make) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        service = make(workers=1, stderr=full).start()
+        assert len(service.send(count=50)) == 50
+        eventually(lambda: service.metric("log_lines_dropped_total") > 0, what="lines are counted")
+        pid = service.kill("engine")
+        eventually(lambda: service.children.get("engine", pid) != pid, what="another engine")
+        assert len(service.send(count=10)) == 10
+        assert service.stop() == 0
+    finally:
+        os.close(full)
 
 
 @pytest.mark.parametrize("milter", [True, False], ids=["both sockets", "the engine's socket"])

@@ -8,8 +8,10 @@ from typing import Any
 
 from redis import exceptions
 
+from requiretls_milter.engine import spending
 from requiretls_milter.engine.downgrades import decode_history
 from requiretls_milter.engine.records import RecordError
+from requiretls_milter.evidence.budgets import MAX_DEBTS, ROUNDING, Budget, Debt, Ledger
 from requiretls_milter.store.base import (
     CLOCK_SKEW,
     MAX_VALUE,
@@ -18,6 +20,7 @@ from requiretls_milter.store.base import (
 )
 from requiretls_milter.store.rediswire import MAX_ITEMS, MAX_REPLY, BoundedParser, RecordCodec
 from requiretls_milter.syntax.endpoint import MASK, EndpointError, parse_store_url
+from requiretls_milter.telemetry.labels import Bound
 from tests.fuzz import expect, inputs
 
 _LOOP = asyncio.new_event_loop()
@@ -84,6 +87,21 @@ def offered_record(data: bytes) -> None:
         return
     assert 0 <= history.first_seen <= history.last_seen <= _NOW + CLOCK_SKEW
     assert 0 <= history.lost_at <= _NOW + CLOCK_SKEW
+
+
+def spent_record(data: bytes) -> None:
+    """What was spent of the budgets, as a store gives it back: no more than can have been."""
+    try:
+        kept = spending.decode(data)
+    except RecordError:
+        return
+    ledger = Ledger([Budget(120, 60.0, Bound.ADDRESS_PER_MINUTE)])
+    debts = [Debt(key, seconds) for key, seconds in kept.debts]
+    ledger.restore(debts, _NOW - kept.at, 1.0)
+    assert len(ledger) <= MAX_DEBTS
+    (budget,) = ledger.budgets
+    for debt in ledger.debts(1.0):
+        assert all(0 <= seconds <= budget.longest + ROUNDING for seconds in debt.seconds)
 
 
 def store_url(data: bytes) -> None:

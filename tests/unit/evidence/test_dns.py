@@ -22,7 +22,7 @@ from requiretls_milter.evidence.dns import (
     Resolver,
 )
 from requiretls_milter.evidence.tlsa import find_tlsa
-from requiretls_milter.model import AddressLookup, DnsOutcome, MxRecord
+from requiretls_milter.model import AddressLookup, DnsOutcome, MxEvidence, MxRecord
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.dnsserver import (
@@ -35,6 +35,7 @@ from tests.support.dnsserver import (
     nxdomain,
     soa,
 )
+from tests.support.limiters import limiters
 from tests.support.stores import saturated
 from tests.support.waiting import until
 
@@ -46,8 +47,8 @@ def resolver(server: DnsServer) -> Resolver:
     return Resolver([server.nameserver], 1.0, clock=lambda: NOW)
 
 
-def impatient(server: DnsServer, timeout: float = 0.3, **limits: Any) -> Resolver:
-    return Resolver([server.nameserver], timeout, clock=lambda: NOW, **limits)
+def impatient(server: DnsServer, timeout: float = 0.3, **options: Any) -> Resolver:
+    return Resolver([server.nameserver], timeout, clock=lambda: NOW, **options)
 
 
 # ---------------------------------------------------------------- who is believed
@@ -704,7 +705,7 @@ async def test_lookups_at_once_are_bounded(server: DnsServer) -> None:
     counters = Counters()
     server.set("slow.test", "MX", SILENT)
     server.set("a.test", "MX", found("a.test 300 IN MX 10 mx.a.test."))
-    resolver = impatient(server, 0.4, lookups=2, counters=counters)
+    resolver = impatient(server, 0.4, limiter=limiters(counters, lookups=2).lookups)
     slow = [asyncio.create_task(resolver.mx("slow.test")) for _ in range(2)]
     await until(lambda: server.types_asked("slow.test") == ["MX", "MX"])
     evidence = await resolver.mx("a.test")
@@ -716,7 +717,7 @@ async def test_lookups_at_once_are_bounded(server: DnsServer) -> None:
 
 async def test_cancelling_a_lookup_frees_its_place(server: DnsServer) -> None:
     server.set("slow.test", "MX", SILENT)
-    resolver = impatient(server, 5.0, lookups=1)
+    resolver = impatient(server, 5.0, limiter=limiters(lookups=1).lookups)
     task = asyncio.create_task(resolver.mx("slow.test"))
     await until(lambda: server.types_asked("slow.test"))
     task.cancel()
@@ -732,6 +733,44 @@ async def test_types_other_than_mx_and_addresses_can_be_looked_up(
     result = await resolver.lookup("a.test", dns.rdatatype.TXT)
     assert result.outcome is DnsOutcome.FOUND
     assert len(result.rdatas) == 1
+
+
+# ---------------------------------------------------------------- SRV records
+
+
+async def test_srv_records_name_hosts_ports_and_priorities(
+    server: DnsServer, resolver: Resolver
+) -> None:
+    owner = "_submission._tcp.a.test"
+    server.set(
+        owner,
+        "SRV",
+        found(
+            f"{owner}. 300 IN SRV 20 1 587 b.a.test.",
+            f"{owner}. 300 IN SRV 10 0 2525 a.a.test.",
+            f"{owner}. 300 IN SRV 10 5 587 a.a.test.",
+        ),
+    )
+    assert await resolver.srv(owner) == MxEvidence(
+        DnsOutcome.FOUND,
+        secure=True,
+        records=(
+            MxRecord(10, "a.a.test", 587),
+            MxRecord(10, "a.a.test", 2525),
+            MxRecord(20, "b.a.test", 587),
+        ),
+        canonical=owner,
+        expires=(await resolver.srv(owner)).expires,
+    )
+
+
+async def test_a_single_srv_record_with_a_dot_says_that_there_is_no_service(
+    server: DnsServer, resolver: Resolver
+) -> None:
+    owner = "_submission._tcp.a.test"
+    server.set(owner, "SRV", found(f"{owner}. 300 IN SRV 0 0 0 ."))
+    assert (await resolver.srv(owner)).null_mx
+    assert (await resolver.srv("_smtp._tcp.a.test")).outcome is DnsOutcome.NXDOMAIN
 
 
 # ---------------------------------------------------------------- budgets

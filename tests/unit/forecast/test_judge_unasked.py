@@ -22,6 +22,7 @@ from requiretls_milter.model import (
     TlsaEvidence,
     TlsLevel,
 )
+from requiretls_milter.syntax.nexthop import parse
 from tests.support.build import RFC8689, certificate, domain, forecast, host
 
 WHY = "over budget: limits.x"
@@ -123,3 +124,13 @@ def test_a_policy_that_is_known_applies_if_it_may_not_be_asked_for_anew() -> Non
     known = domain(GOOD, secure=False, sts=("mx1.example.org",))
     evidence = replace(known, mta_sts=replace(known.mta_sts, error=WHY))
     assert forecast(evidence, RFC8689).outcome is Outcome.DELIVER
+
+
+def test_a_policy_of_a_smart_host_matters_only_where_the_mta_applies_it() -> None:
+    """Its name needs no confirmation: a next hop in brackets names its server."""
+    named = DomainEvidence(
+        parse("[mx1.example.org]"), MxEvidence(DnsOutcome.NODATA), UNASKED, hosts=(GOOD,)
+    )
+    dane = MtaProfile(tls_security_level=TlsLevel.DANE)
+    assert forecast(named, dane).status == "2.0.0"
+    assert_unknown(named, replace(dane, mta_sts=MtaSts.MATCH))

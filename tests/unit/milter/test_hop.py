@@ -256,3 +256,29 @@ def test_the_sender_may_choose_transport_and_relay(sender: str, expected: str) -
         },
     )
     assert f"{way.transport}:{way.nexthop}" == expected
+
+
+# ---------------------------------------------------------------- SRV records
+
+
+@pytest.mark.parametrize(
+    ("transport", "host", "expected"),
+    [
+        ("smtp", "example.net:submission", "srv:example.net:submission"),
+        ("smtp", "example.net:587", "example.net:587"),
+        ("smtp", "[example.net]:submission", "[example.net]:submission"),
+        ("smtp", "example.net", "example.net"),
+        ("all", "example.net", "srv:example.net"),
+        ("all", "example.net:submission", "example.net:submission"),
+        ("all", "192.0.2.1", "srv:192.0.2.1"),
+    ],
+)
+def test_a_service_of_use_srv_lookup_is_looked_up_by_srv(
+    transport: str, host: str, expected: str
+) -> None:
+    mta = Mta.model_validate(
+        {"use_srv_lookup": ["submission"], "transport": {"all": {"use_srv_lookup": ["smtp"]}}}
+    )
+    found = told(transport, host, "x.example", mta)
+    assert str(found) == expected
+    assert parse(str(found)) == found

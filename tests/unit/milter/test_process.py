@@ -156,9 +156,9 @@ def test_threads_that_stand_still_beyond_those_that_wait_are_a_problem(
     eventually(lambda: worker.said("heartbeat", lambda it: it["threads"] > 1 and it["well"]))
     waiting = [100]
     monkeypatch.setattr(adapter, "callbacks_waiting", lambda: waiting[0])
-    monkeypatch.setattr(threads.Threads, "look", lambda self: setattr(self, "still", 133))
+    monkeypatch.setattr(threads.Threads, "look", lambda self: setattr(self, "still", 141))
     eventually(lambda: worker.said("heartbeat", lambda it: not it["well"]))
-    assert worker.said("heartbeat", lambda it: it["problem"].startswith("33 threads stand still"))
+    assert worker.said("heartbeat", lambda it: it["problem"].startswith("41 threads stand still"))
     worker.heard.clear()
     waiting[0] = 101
     eventually(lambda: worker.said("heartbeat", lambda it: it["well"]))

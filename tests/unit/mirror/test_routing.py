@@ -314,6 +314,16 @@ def test_tables_by_sender_that_cannot_be_read_are_told(parameter: str) -> None:
     assert warned(made, f"{parameter}: ldap:x", "sendmail(1)")
 
 
+def test_the_null_sender_may_have_a_key_of_its_own() -> None:
+    made = reading(
+        {"hash:r": (("nobody", "[bounces.example]"),)},
+        sender_dependent_relayhost_maps="hash:r",
+        empty_address_relayhost_maps_lookup_key="nobody",
+    )
+    assert made.mta["sender_relayhosts"] == {"<>": "[bounces.example]"}
+    assert made.warnings == ()
+
+
 def test_the_resolver_of_master_cf_may_have_settings_of_its_own() -> None:
     rewrite = service("trivial-rewrite", "rewrite", relayhost="[other.example]")
     made = mirror(postfix(service("smtp"), service("local"), rewrite))
@@ -326,6 +336,42 @@ def test_the_resolver_of_master_cf_may_have_settings_of_its_own() -> None:
 def test_a_transport_that_master_cf_does_not_have_is_told() -> None:
     made = mirror(postfix(default_transport="nowhere"))
     assert warned(made, "transport nowhere: master.cf has no such service", "4.3.0")
+
+
+@pytest.mark.parametrize(
+    ("main", "nexthop"),
+    [
+        ({"relayhost": "inet:[192.0.2.1]"}, "inet:[192.0.2.1]"),
+        ({"relayhost": "2001:db8::25"}, "2001:db8::25"),
+        ({"relayhost": "[a.example], b.example:nosuch"}, "b.example:nosuch"),
+        ({"default_transport": "smtp:[a.example"}, "[a.example"),
+        (
+            {"relay_domains": "a.example", "relay_transport": "smtp:inet:b.example:25"},
+            "inet:b.example:25",
+        ),
+    ],
+)
+def test_a_next_hop_of_which_smtp_dies_is_told(main: dict[str, str], nexthop: str) -> None:
+    assert warned(mirror(postfix(**main)), f"next hop {nexthop} of transport smtp", "dies")
+
+
+def test_a_list_of_next_hops_is_told() -> None:
+    """What comes of the others is not forecast: Postfix tries them if the first one fails."""
+    made = mirror(postfix(relayhost="[a.example], [b.example]:587"))
+    assert warned(made, "next hops [a.example], [b.example]:587 of transport smtp", "the others")
+    assert not warned(mirror(postfix(relayhost="[a.example]")), "the others")
+
+
+@pytest.mark.parametrize(
+    "main",
+    [
+        {"virtual_transport": "lmtp:inet:[192.0.2.24]:24", "virtual_mailbox_domains": "a.example"},
+        {"default_transport": "error:no mail: at all"},
+        {"relayhost": "[a.example], b.example:submission"},
+    ],
+)
+def test_what_postfix_takes_is_not_told(main: dict[str, str]) -> None:
+    assert not warned(mirror(postfix(**main)), "dies")
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,19 @@ def test_connections_and_threads_are_those_of_all_workers(family: Make) -> None:
     for number, name in enumerate(("engine", "worker-1", "worker-2")):
         heartbeat = {"well": True, "problem": "", "connections": number, "threads": 10 + number}
         one[name].note_heartbeat(heartbeat)
-    assert one.children.gauges() == {"milter_connections": 3.0, "milter_threads": 23.0}
+    assert one.children.gauges() == {
+        "workers_ready": 2.0,
+        "milter_connections": 3.0,
+        "milter_threads": 23.0,
+    }
+
+
+def test_a_worker_that_is_not_ready_or_not_there_is_none(family: Make) -> None:
+    one = family(workers=2)
+    one.children.remove(one["worker-2"])
+    assert one.children.gauges()["workers_ready"] == 1.0
+    one.add("worker-2", ready=False)
+    assert one.children.gauges()["workers_ready"] == 1.0
 
 
 def test_engine_and_workers_are_told_apart(family: Make) -> None:
