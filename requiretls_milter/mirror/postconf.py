@@ -59,6 +59,7 @@ GLOBAL_PARAMETERS = (
     *("header_checks", "mime_header_checks", "nested_header_checks", "body_checks"),
     *("canonical_maps", "recipient_canonical_maps", "virtual_alias_maps", "known_tcp_ports"),
     *("enable_idna2003_compatibility", "maximal_queue_lifetime", "fault_injection_code"),
+    *("smtputf8_enable", "smtputf8_autodetect_classes"),
 )
 
 CLIENT_PARAMETERS = (

@@ -141,7 +141,7 @@ CLIENT: tuple[Unmirrored, ...] = (
     Unmirrored(
         "smtp_discard_ehlo_keywords",
         "Postfix acts as if servers did not offer it",
-        words=frozenset({"starttls", "requiretls"}),
+        words=frozenset({"starttls", "requiretls", "smtputf8", "size"}),
     ),
     Unmirrored(
         "smtp_discard_ehlo_keyword_address_maps",
@@ -228,6 +228,16 @@ GLOBAL: tuple[Unmirrored, ...] = (
         "if this host is the best MX, Postfix delivers; the forecast is a mail loop",
     ),
     Unmirrored("defer_transports", "Postfix defers all mail over these transports"),
+    _no(
+        "smtputf8_enable",
+        "Postfix never looks for a server that offers SMTPUTF8; the forecast takes it that it does "
+        "so for mail of sendmail(1)",
+    ),
+    _changed(
+        "smtputf8_autodetect_classes",
+        "the forecast takes it that of all mail of sendmail(1), and of no other, Postfix finds out "
+        "itself whether it needs SMTPUTF8",
+    ),
     *(
         Unmirrored(name, _HEADER_ACTIONS)
         for name in ("header_checks", "mime_header_checks", "nested_header_checks", "body_checks")

@@ -128,6 +128,8 @@ DEFAULTS_3_11 = {
     "enable_idna2003_compatibility": "no",
     "maximal_queue_lifetime": "5d",
     "fault_injection_code": "0",
+    "smtputf8_enable": "yes",
+    "smtputf8_autodetect_classes": "sendmail, verify",
     "tls_high_cipherlist": "aNULL:-aNULL:HIGH:@STRENGTH",
     "tls_medium_cipherlist": "aNULL:-aNULL:HIGH:@STRENGTH",
     "tls_eecdh_auto_curves": "?X25519MLKEM768:DEFAULT",
