@@ -334,6 +334,17 @@ class Hostile:
                     )
                 ),
             ),
+            "tarpits": Scenario(
+                "storm-tarpit",
+                domains=tuple(
+                    Domain(suffix=f"d{number}", mx=(Mx(server=Server(latency=3.5)),) * 16)
+                    for number in range(3)
+                ),
+            ),
+            "silent name servers": Scenario(
+                "storm-dead",
+                domains=tuple(Domain(suffix=f"d{number}", zone="dead") for number in range(100)),
+            ),
             "one address behind many names": Scenario("storm-target"),
         }
         self.lab.plan.add(scenarios.values())
