@@ -140,7 +140,7 @@ class MxRecord:
     host: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class MxEvidence:
     """The MX lookup of a domain.
 
@@ -172,7 +172,7 @@ class MxEvidence:
     partial: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class AddressLookup:
     """The address lookups of one host, A and AAAA merged.
 
@@ -211,7 +211,7 @@ class TlsaRecord:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class TlsaEvidence:
     """The TLSA lookup of one host.
 
@@ -273,7 +273,7 @@ class Reply:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class ProbeEvidence:
     """An SMTP session with one address, up to the EHLO inside TLS.
 
@@ -350,7 +350,7 @@ class MtaStsPolicy:
     id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class MtaStsEvidence:
     """MTA-STS of one policy domain.
 

@@ -1,0 +1,49 @@
+"""What is remembered by number alone, of names of the largest size that strangers can choose.
+
+The figures are those of docs/reliability.md#memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from requiretls_milter import rules
+from requiretls_milter.config import Config
+from requiretls_milter.forecast import profiles
+from requiretls_milter.milter.splitting import MAX_KEPT, PutOff
+from requiretls_milter.model import HopKind, MtaProfile, NextHop
+from requiretls_milter.syntax import names
+from tests.support.memory import long_name, measured
+
+MIB = 1 << 20
+PROFILE = MtaProfile(requiretls_policy=())
+PUT_OFF = PutOff()
+RULES = rules.RuleSet(
+    Config.model_validate({"rules": {"sender": {"example.org": {"require": True}}}}).rules
+)
+
+LARGEST: dict[str, tuple[Callable[[int], object], int]] = {
+    "to_alabel": (lambda n: names.to_alabel(long_name(n).upper()), 4 * MIB),
+    "requiretls_policy": (lambda n: profiles.requiretls_policy(PROFILE, long_name(n)), 2 * MIB),
+    "tls_policy": (
+        lambda n: profiles.tls_policy(PROFILE, NextHop(HopKind.MX, long_name(n))),
+        3 * MIB,
+    ),
+    "rules": (
+        lambda n: RULES.find(f"{n:01000}", f"{n:01000}", long_name(n)),
+        14 * MIB,
+    ),
+    "put off": (lambda n: PUT_OFF.once_more(b"client", long_name(n)), 3 * MIB),
+}
+
+
+@pytest.mark.parametrize(("put", "promised"), LARGEST.values(), ids=LARGEST)
+def test_it_takes_no_more_memory_than_is_promised(
+    put: Callable[[int], object], promised: int
+) -> None:
+    with measured() as taken:
+        for number in range(MAX_KEPT + 100 if put is LARGEST["put off"][0] else 4_200):
+            put(number)
+        assert 0.4 * promised < taken() <= promised
