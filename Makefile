@@ -34,9 +34,13 @@ roots: $(READY)
 pythons: $(READY) roots ## unit and service tests on each further Python that the package claims
 	scripts/pythons $(VENV) -n 3 --dist loadfile -m "not alone" tests/unit tests/service
 
-test-long: $(READY) roots ## 200 kills under load, 200,000 messages with faults, ten minutes of each fuzzer
+test-long: $(READY) roots ## 200 kills under load, 200,000 messages with faults, all attacks, long fuzzing
 	CRASH_KILLS=200 $(BIN)/python -m pytest tests/lab/test_crash.py
 	SOAK_MESSAGES=200000 $(BIN)/python -m pytest tests/soak
+	WORKER_DEATHS=300 $(BIN)/python -m pytest tests/service/test_hostile_peer.py --timeout 900
+	STORM_SECONDS=300 $(BIN)/python -m pytest tests/lab/test_storm.py
+	ATTACK_DOMAINS=200 $(BIN)/python -m pytest tests/unit/engine/test_third_parties.py
+	LOG_MEGABYTES=4096 $(BIN)/python -m pytest tests/service/test_hostile_logs.py --timeout 1200
 	$(BIN)/python -m tests.fuzz --seconds 600
 
 fuzz: $(READY) ## every parser of foreign bytes below a fuzzer; SECONDS=N for each
@@ -62,9 +66,11 @@ run: $(READY) ## serve in the foreground; CONFIG=FILE, else sockets and state in
 bench: $(READY) ## what the milter costs, beside a plain one; ARGS="--quick --json ROW…"
 	$(BIN)/python -m tests.bench $(ARGS)
 
-docs: $(READY) ## write docs/configuration.md and docs/conformance.md anew
+docs: $(READY) ## write the generated pages of docs/ anew: configuration, parameters, conformance
 	$(BIN)/python -m requiretls_milter.config.manual > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
+	$(BIN)/python -m requiretls_milter.mirror.manual > docs/postfix-parameters.md.new
+	mv docs/postfix-parameters.md.new docs/postfix-parameters.md
 	$(BIN)/python -m tests.conformance > docs/conformance.md.new
 	mv docs/conformance.md.new docs/conformance.md
 

@@ -5,6 +5,9 @@ Each command imports what it needs when it runs: ``--help`` costs click alone.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import os
 import sys
 import traceback
@@ -28,11 +31,18 @@ from requiretls_milter.errors import RequiretlsMilterError
 SOFTWARE = 70
 """Exit status: an internal error (EX_SOFTWARE of sysexits.h), which is no verdict."""
 
+UNWRITTEN = 74
+"""Exit status: what the command found could not be written (EX_IOERR of sysexits.h)."""
+
 INTERRUPTED = 130
 """Exit status: ended by Ctrl-C, as shells have it (128 + SIGINT)."""
 
 BROKEN_PIPE = 141
 """Exit status: standard output was closed before the output ended (128 + SIGPIPE)."""
+
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""Errors of write(2) that are no fault of the program: a full disk, a quota, bad blocks."""
 
 
 class OutputClosedError(RequiretlsMilterError):
@@ -68,18 +78,54 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    _write_all_of_the_output()
+    try:
+        return _status(arguments)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except (OutputClosedError, BrokenPipeError):
+        _drop_output()
+        return BROKEN_PIPE
+    except OSError as error:
+        if error.filename is not None or error.errno not in _NO_ROOM:
+            return _crashed()
+        with contextlib.suppress(OSError):  # standard error may be what is full
+            click.echo(f"error: the output cannot be written: {error.strerror}", err=True)
+        _drop_output()
+        return UNWRITTEN
+    except Exception:  # noqa: BLE001 - printed in full; a traceback's own status 1 is a verdict here
+        return _crashed()
+
+
+def _status(arguments: Sequence[str] | None) -> int:
     try:
         status = commands.main(arguments, "requiretls-milter", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return USAGE
-    except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
-    except OutputClosedError:
-        # what is left in the buffer would raise again when Python ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except Exception:  # noqa: BLE001 - printed in full; a traceback's own status 1 is a verdict here
-        traceback.print_exc()
-        return SOFTWARE
     return status if isinstance(status, int) else 0
+
+
+def _write_all_of_the_output() -> None:
+    """Let no part of the output get lost if the environment has PYTHONUNBUFFERED.
+
+    Then Python writes each text once, and takes no notice if the disk had room for half of it.
+    """
+    stdout = sys.stdout
+    if isinstance(getattr(stdout, "buffer", None), io.RawIOBase):
+        sys.stdout = open(  # noqa: SIM115 - it is needed until the process ends
+            stdout.fileno(), "w", encoding=stdout.encoding, errors=stdout.errors, closefd=False
+        )
+
+
+def _crashed() -> int:
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
+    return SOFTWARE
+
+
+def _drop_output() -> None:
+    """Drop what is left in the buffers, which would raise again when Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())

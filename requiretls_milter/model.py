@@ -47,6 +47,7 @@ class Reason(enum.StrEnum):
     NONCOMPLIANT_MX_INSECURE = "noncompliant_mx_insecure"
     NONCOMPLIANT_NOT_OFFERED = "noncompliant_not_offered"
     NONCOMPLIANT_NOT_CARRIED = "noncompliant_not_carried"
+    NONCOMPLIANT_WEAK_TLS = "noncompliant_weak_tls"
     MX_LOOKUP_INSECURE = "mx_lookup_insecure"
     MX_NOT_IN_MTA_STS_POLICY = "mx_not_in_mta_sts_policy"
     STARTTLS_NOT_OFFERED = "starttls_not_offered"
@@ -60,6 +61,7 @@ class Reason(enum.StrEnum):
     DNS_FAILURE = "dns_failure"
     NO_SUCH_DOMAIN = "no_such_domain"
     NULL_MX = "null_mx"
+    NEXTHOP_INVALID = "nexthop_invalid"
     MAIL_LOOP = "mail_loop"
     UNREACHABLE = "unreachable"
     SERVER_REJECTS = "server_rejects"
@@ -76,6 +78,9 @@ OTHER_DOMAIN = "other"
 
 SMTP_PORT = 25
 """RFC 5321 section 4.5.4.2."""
+
+LMTP_PORT = 24
+"""lmtp_tcp_port of Postfix; RFC 2033 has no port of its own."""
 
 
 # ---------------------------------------------------------------- next hop
@@ -94,25 +99,74 @@ class HopKind(enum.StrEnum):
     """How the MTA finds the servers of a next hop."""
 
     MX = "mx"  # example.org: MX lookup, RFC 5321 section 5.1
+    SRV = "srv"  # example.org:submission: SRV lookup (use_srv_lookup of Postfix, RFC 2782)
     HOST = "host"  # [mx.example.org]: address lookup only
     ADDRESS = "address"  # [192.0.2.1], [IPv6:2001:db8::1]
     LOCAL = "local"  # the MTA delivers without SMTP
 
 
+class MailProtocol(enum.StrEnum):
+    """What a transport speaks with the server of a next hop."""
+
+    SMTP = "smtp"
+    LMTP = "lmtp"  # RFC 2033; Postfix's lmtp(8) looks up no MX records
+
+
+LMTP_PREFIX = "lmtp:inet:"
+"""What the canonical form of a next hop of LMTP begins with; no other next hop can."""
+
+SRV_PREFIX = "srv:"
+"""What the canonical form of a next hop begins with whose servers SRV records name."""
+
+
 @dataclass(frozen=True, slots=True)
 class NextHop:
-    """Where the MTA sends a message next; forecasts are made by next hop."""
+    """Where the MTA sends a message next; forecasts are made by next hop.
+
+    Attributes:
+        kind: how its servers are found.
+        host: a domain, a host name or an address; "" if the MTA delivers without SMTP.
+        port: of all its servers.
+        protocol: what they are spoken to in.
+        given: what Postfix calls it, in lower case, if that is not the canonical form. Postfix
+            looks up TLS policies by it, and compares it with relayhost.
+    """
 
     kind: HopKind
     host: str
     port: int = SMTP_PORT
+    protocol: MailProtocol = MailProtocol.SMTP
+    given: str = ""
+
+    @property
+    def destination(self) -> str:
+        """What Postfix looks up in its tables: as given, or in canonical form."""
+        if self.given:
+            return self.given
+        host = self.host if self.kind in (HopKind.MX, HopKind.SRV) else f"[{self.host}]"
+        usual = SMTP_PORT if self.protocol is MailProtocol.SMTP else LMTP_PORT
+        return host if self.port == usual else f"{host}:{self.port}"
 
     def __str__(self) -> str:
-        """The canonical form in the syntax of Postfix."""
+        """The text that is read back as this next hop, in the syntax of Postfix."""
         if self.kind is HopKind.LOCAL:
             return "local"
-        host = self.host if self.kind is HopKind.MX else f"[{self.host}]"
-        return host if self.port == SMTP_PORT else f"{host}:{self.port}"
+        prefix = SRV_PREFIX if self.kind is HopKind.SRV else ""
+        if self.protocol is MailProtocol.LMTP:
+            prefix += LMTP_PREFIX
+        return prefix + self.destination
+
+    @property
+    def service(self) -> str:
+        """The service that Postfix looks for: the name or number of the port, as given."""
+        name = self.destination.rpartition("]")[2].rpartition(":")[2]
+        has_port = ":" in self.destination.rpartition("]")[2]
+        return name if has_port and name else self.protocol.value
+
+    @property
+    def srv_name(self) -> str:
+        """The owner of its SRV records, if Postfix looks for any (RFC 2782)."""
+        return f"_{self.service}._tcp.{self.host}"
 
 
 # ---------------------------------------------------------------- evidence
@@ -134,10 +188,11 @@ class DnsOutcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MxRecord:
-    """One MX record (RFC 5321 section 5.1)."""
+    """One MX record (RFC 5321 section 5.1), or an SRV record, which has a port (RFC 2782)."""
 
     preference: int
     host: str
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -159,6 +214,10 @@ class MxEvidence:
         expires: the end of the shortest TTL on the path, seconds since the epoch.
         partial: there were more records than are kept. The best ones are kept,
             while Postfix keeps those that come first.
+        unasked: there was no lookup, since its budget is spent (outcome ERROR). That
+            says nothing of the domain.
+        unproven: the answer has the AD bit, but nothing has shown yet that the resolver
+            validates, so that it is not secure for the time being.
     """
 
     outcome: DnsOutcome
@@ -170,6 +229,8 @@ class MxEvidence:
     error: str = ""
     expires: float = 0.0
     partial: bool = False
+    unasked: bool = False
+    unproven: bool = False
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -188,6 +249,8 @@ class AddressLookup:
         error: what failed, of either lookup.
         expires: seconds since the epoch.
         partial: there were more addresses than are kept.
+        unasked: at least one of the lookups was not made, since its budget is spent.
+        unproven: as in :class:`MxEvidence`.
     """
 
     outcome: DnsOutcome
@@ -199,6 +262,8 @@ class AddressLookup:
     error: str = ""
     expires: float = 0.0
     partial: bool = False
+    unasked: bool = False
+    unproven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +291,7 @@ class TlsaEvidence:
         error: why there is no answer.
         expires: seconds since the epoch.
         partial: there were more records than are kept.
+        unasked: a lookup was not made, since its budget is spent (outcome ERROR).
     """
 
     queried: bool = False
@@ -236,6 +302,7 @@ class TlsaEvidence:
     error: str = ""
     expires: float = 0.0
     partial: bool = False
+    unasked: bool = False
 
 
 class ProbeStage(enum.StrEnum):
@@ -291,12 +358,15 @@ class ProbeEvidence:
         requiretls: whether the EHLO reply inside TLS has the keyword, the only reply
             that counts (RFC 8689 section 2, R3); None without such a reply.
         ehlo_name: the name that the server gives itself.
-        error: why the session ended early.
+        error: why the session ended early, or why there was none.
         probed_at: seconds since the epoch.
         expires: how long this is good evidence, seconds since the epoch.
         chain_cut: the server presented more certificates than are kept.
         only_opportunistic: if not empty, TLS came about in a second session alone, begun
             as by an MTA that verifies no server; this is why the first one failed.
+        cipher: the cipher suite, as OpenSSL names it; empty without TLS.
+        small_group: if not empty, the key exchange was in a finite field, and a second session
+            that takes no group of less than 2048 bits failed; this is why.
     """
 
     address: str
@@ -314,6 +384,8 @@ class ProbeEvidence:
     expires: float = 0.0
     chain_cut: bool = False
     only_opportunistic: str = ""
+    cipher: str = ""
+    small_group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +397,14 @@ class HostEvidence:
     addresses: AddressLookup
     tlsa: TlsaEvidence = TlsaEvidence()
     probes: tuple[ProbeEvidence, ...] = ()
+    port: int = 0  # that of its SRV record; 0: the next hop's
+
+    @property
+    def unasked(self) -> str:
+        """Why its addresses or TLSA records were not looked up: a budget is spent. "" if not so."""
+        if self.addresses.unasked:
+            return self.addresses.error
+        return self.tlsa.error if self.tlsa.unasked else ""
 
     @property
     def partial(self) -> bool:
@@ -364,6 +444,7 @@ class MtaStsEvidence:
         expires: the end of the policy; without one, when to look again.
         vanished: the refresh did not fail, but the domain has no policy any more and never
             withdrew it (section 8.3).
+        unasked: it was not looked up, or not fetched, since a budget is spent.
     """
 
     policy: MtaStsPolicy | None = None
@@ -371,6 +452,7 @@ class MtaStsEvidence:
     fetched_at: float = 0.0
     expires: float = 0.0
     vanished: bool = False
+    unasked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,6 +526,18 @@ class MtaSts(enum.StrEnum):
     MX_PATTERNS = "mx-patterns"  # with smtp_tls_enforce_sts_mx_patterns
 
 
+class MtaStsService(enum.StrEnum):
+    """The policy service behind smtp_tls_policy_maps: for which next hops it has a policy."""
+
+    RESOLVER = "postfix-mta-sts-resolver"  # strips brackets and port (RFC 8461 section 3.4)
+    TLSPOL = "postfix-tlspol"
+
+    @property
+    def bare_names_only(self) -> bool:
+        """Whether a next hop in brackets, or with a port, has no policy."""
+        return self is MtaStsService.TLSPOL
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """How RFC 8689 is read in points on which implementations differ (docs/forecast.md).
@@ -455,12 +549,15 @@ class Reading:
         tlsa_vouches_for_unsigned_mx: a matching TLSA record makes up for MX records that are not
             signed.
         every_mx: every server must satisfy the requirement, not only one.
+        weak_tls_counts: TLS satisfies that RFC 9325 forbids: keys of less than 112 bits of
+            security, or no forward secrecy.
     """
 
     testing_policies_count: bool = False
     pkix_beside_unusable_tlsa: bool = False
     tlsa_vouches_for_unsigned_mx: bool = False
     every_mx: bool = False
+    weak_tls_counts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,6 +593,7 @@ class MtaProfile:
     requiretls_policy: tuple[tuple[str, RequiretlsPolicy], ...] | None = None
     tls_policy: tuple[tuple[str, TlsPolicy], ...] = ()
     mta_sts: MtaSts = MtaSts.OFF
+    mta_sts_service: MtaStsService = MtaStsService.RESOLVER
     insecure_mx_policy: TlsLevel = TlsLevel.DANE
     mydomain: str = ""
     myhostname: str = ""
@@ -503,6 +601,8 @@ class MtaProfile:
     inet_protocols: tuple[str, ...] = ("ipv4", "ipv6")
     address_preference: AddressPreference = AddressPreference.ANY
     my_addresses: tuple[str, ...] = ()
+    relayhost: str = ""
+    use_srv_lookup: tuple[str, ...] = ()
     reading: Reading = Reading()
 
 
@@ -547,6 +647,14 @@ class Forecast:
 def unknown_forecast(text: str) -> Forecast:
     """The forecast of a question that could not be answered: never "secure"."""
     return Forecast(UNKNOWN_STATUS, Outcome.UNKNOWN, Reason.UNKNOWN, text)
+
+
+def unusable_forecast(text: str) -> Forecast:
+    """The forecast for a next hop of which smtp(8) of Postfix dies.
+
+    The mail stays in the queue until the setting is mended.
+    """
+    return Forecast("4.3.0", Outcome.DEFER, Reason.NEXTHOP_INVALID, f"Postfix dies of it: {text}")
 
 
 LOCAL_FORECAST = Forecast(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from requiretls_milter.commands.common import DAYS_OPTION, FORMAT_OPTION, fail
+from requiretls_milter.commands.common import DAYS_OPTION, FORMAT_OPTION, from_logs, warn
 
 if TYPE_CHECKING:
     from requiretls_milter.reports.audit import Audit
@@ -30,22 +30,21 @@ DIFFERENT = 1
 def audit(logs: Sequence[str], days: int, output: str) -> int:
     """Compare the forecasts in logs with what Postfix then did.
 
-    LOGFILE holds lines of the milter, of Postfix, or of both: a file (.gz is
-    decompressed), "-" for standard input, or "journal:" for the journal of
-    unit requiretls-milter. If the lines are in different files, name the
-    milter's first. Only first delivery attempts are compared: their enhanced
-    status code and, since Postfix 3.11, the value of tls=.
+    LOGFILE holds lines of the milter, of Postfix, or of both: a file, also a
+    compressed one, "-" for standard input, or "journal:" for the journal of
+    unit requiretls-milter. Name several in any order: lines are sorted by
+    time. Only first delivery attempts are compared: their enhanced status code
+    and, since Postfix 3.11, the value of tls=.
 
     \b
-    Exit status: 0 if none differs, 1 if one differs, 2 if a log cannot be read.
+    Exit status: 0 if none differs, 1 if one differs, 2 if a log cannot be
+    read or nothing in it was understood.
     """
-    from requiretls_milter.commands.logs import LogError, log_lines
     from requiretls_milter.reports import audit as auditing
 
-    try:
-        found = auditing.audit(log_lines(logs, days))
-    except LogError as error:
-        fail(str(error))
+    found = from_logs(logs, days, auditing.audit)
+    if found.results.total() + found.waiting == 0:
+        warn("no forecast was found")
     click.echo(_as_json(found) if output == "json" else _as_text(found))
     return DIFFERENT if found.results[auditing.Result.DIFFERENT] else 0
 
@@ -59,8 +58,8 @@ def _as_text(found: Audit) -> str:
         f"{results.total()} forecasts with a delivery attempt, {found.waiting} without one",
         f"  equal      {results[Result.EQUAL]}",
         f"  different  {results[Result.DIFFERENT]}",
-        f"  later      {results[Result.LATER]}  refused at MAIL, RCPT or DATA: not forecast",
-        f"  unknown    {results[Result.UNKNOWN]}  no forecast could be made",
+        f"  later      {results[Result.LATER]}  failed behind what a forecast covers",
+        f"  unknown    {results[Result.UNKNOWN]}  no forecast, or the line of the attempt was cut",
     ]
     for one in found.differences[:SHOWN]:
         delivered = " ".join(filter(None, (one.delivery.status, one.delivery.tls)))

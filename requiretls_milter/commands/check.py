@@ -22,9 +22,9 @@ from requiretls_milter.commands.common import CONFIG_OPTION, FORMAT_OPTION, fail
 @click.option(
     "--transport",
     metavar="NAME",
-    default="smtp",
-    show_default=True,
-    help="The MTA's transport. [mta.transport.NAME] applies, if it exists.",
+    default="",
+    help="The MTA's transport, whose [mta.transport.NAME] applies. "
+    "Without it: that of mta.default_transport.",
 )
 @FORMAT_OPTION
 @click.option(
@@ -43,7 +43,7 @@ def check(
     """Assess next hops now: evidence by server, and forecast.
 
     NEXTHOP is written as in Postfix: example.org, [mx.example.org] or
-    [192.0.2.1], each optionally with :PORT.
+    [192.0.2.1], each optionally with :PORT or :SERVICE.
 
     \b
     Exit status; the worst of several next hops counts (1 over 75 over 0):
@@ -57,9 +57,10 @@ def check(
     from requiretls_milter.reports import assess
 
     config = load_or_fail(config_path)
+    transport = transport or config.mta.usual_transport
     try:
         reports = assess.run(
-            assess.parse_all(nexthops),
+            assess.parse_all(nexthops, config.mta, transport),
             config,
             Requirement(requirement),
             transport=transport,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
+    from requiretls_milter.reports.logs.events import Event
+
+Result = TypeVar("Result")
 
 USAGE = 2
 """Exit status: a wrong command line, configuration or next hop, or a log that cannot be read."""
@@ -85,3 +89,27 @@ def load_or_fail(path: Path | None) -> Config:
         return load(path)
     except ConfigError as error:
         fail(*error.mistakes)
+
+
+def from_logs(
+    logs: Sequence[str], days: int, report: Callable[[Iterable[Event]], Result]
+) -> Result:
+    """Make *report* of the events in *logs*; if nothing in them was understood, say so and end.
+
+    Args:
+        logs: files, or what else :class:`~requiretls_milter.reports.logs.reading.LogReader` reads.
+        days: how far back to read the journal.
+        report: what becomes of the events.
+    """
+    from requiretls_milter.reports.logs.reading import LogReader
+    from requiretls_milter.reports.logs.sources import LogError
+
+    reader = LogReader(logs, days)
+    try:
+        made = report(reader.events())
+    except LogError as error:
+        fail(str(error))
+    if not reader.is_understood:
+        fail(*reader.nothing_understood())
+    warn(*reader.not_understood())
+    return made

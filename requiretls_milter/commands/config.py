@@ -28,7 +28,7 @@ def check(file: Path | None) -> int:
 
     loaded = load_or_fail(file)
     if loaded.metrics.tls_certificate:
-        from requiretls_milter.engine.scrape import CertificateError, tls_context
+        from requiretls_milter.engine.certificate import CertificateError, tls_context
 
         try:
             tls_context(loaded.metrics)

@@ -14,8 +14,10 @@ from requiretls_milter.commands.common import (
     DAYS_OPTION,
     FORMAT_OPTION,
     fail,
+    from_logs,
     load_or_fail,
 )
+from requiretls_milter.syntax.text import visible
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
@@ -46,13 +48,14 @@ def report(
     They are those with a table of their own in [rules.recipient] or
     [rules.nexthop].
 
-    With --would-have, report on past mail. LOGFILE is a log of the milter in
-    logfmt or JSON: a file (.gz is decompressed), "-" for standard input, or
-    "journal:" for the journal of unit requiretls-milter, which is the default.
-    The configuration's present rules are applied.
+    With --would-have, report on past mail. LOGFILE is a log of the milter: a
+    file, also a compressed one, "-" for standard input, or "journal:" for the
+    journal of unit requiretls-milter, which is the default. The configuration's
+    present rules are applied.
 
     \b
-    Exit status: 0, or 2 if the log or the configuration cannot be read.
+    Exit status: 0, or 2 if the log or the configuration cannot be read, or
+    nothing in the log was understood.
     """
     loaded = load_or_fail(config_path)
     if would_have:
@@ -74,10 +77,10 @@ def _ready(loaded: Config, output: str) -> str:
     domains = sorted({name for name in tables if not name.startswith(".")})
     try:
         reports = assess.run(
-            assess.parse_all(domains),
+            assess.parse_all(domains, loaded.mta, loaded.mta.usual_transport),
             loaded,
             Requirement.REQUIRETLS,
-            transport="smtp",
+            transport=loaded.mta.usual_transport,
             refresh=False,
         )
     except TrustStoreError as error:
@@ -95,15 +98,12 @@ def _ready(loaded: Config, output: str) -> str:
 
 
 def _would_have(loaded: Config, logs: Sequence[str], days: int, output: str) -> str:
-    from requiretls_milter.commands.logs import JOURNAL, LogError, log_lines
+    from requiretls_milter.reports.logs.sources import JOURNAL
     from requiretls_milter.reports.would_have import read, replay
     from requiretls_milter.rules import RuleSet
 
-    try:
-        recipients = read(log_lines(logs or (JOURNAL,), days))
-        tallies = replay(recipients, RuleSet(loaded.rules))
-    except LogError as error:
-        fail(str(error))
+    ruleset = RuleSet(loaded.rules)
+    tallies = from_logs(logs or (JOURNAL,), days, lambda events: replay(read(events), ruleset))
     return _as_json(tallies) if output == "json" else _as_text(tallies)
 
 
@@ -112,16 +112,16 @@ def _as_text(tallies: Sequence[Tally]) -> str:
     for tally in tallies:
         lines.append(
             f"mode {tally.mode}: {tally.refused} recipients refused, {tally.deferred} "
-            f"deferred, {len(tally.messages)} messages hit"
+            f"deferred, {tally.messages} messages hit"
         )
         worst = sorted(
             tally.domains.items(), key=lambda item: (-item[1].refused - item[1].deferred, item[0])
         )
         for domain, hits in worst[:SHOWN]:
             reason = hits.reasons.most_common(1)[0][0]
+            name = visible(domain) or "(no domain)"
             lines.append(
-                f"  {domain or '(no domain)'}: {hits.refused} refused, {hits.deferred} deferred, "
-                f"mostly {reason}"
+                f"  {name}: {hits.refused} refused, {hits.deferred} deferred, mostly {reason}"
             )
             lines.append(f"    {_first(list(hits.messages))}")
         if len(worst) > SHOWN:
@@ -130,7 +130,7 @@ def _as_text(tallies: Sequence[Tally]) -> str:
 
 
 def _first(messages: Sequence[str]) -> str:
-    shown = " ".join(messages[:SHOWN_MESSAGES])
+    shown = " ".join(visible(message) for message in messages[:SHOWN_MESSAGES])
     return f"{shown} and more" if len(messages) > SHOWN_MESSAGES else shown
 
 
@@ -141,7 +141,7 @@ def _as_json(tallies: Sequence[Tally]) -> str:
                 "mode": tally.mode.value,
                 "refused": tally.refused,
                 "deferred": tally.deferred,
-                "messages": len(tally.messages),
+                "messages": tally.messages,
                 "domains": {
                     domain: {
                         "refused": hits.refused,

@@ -11,6 +11,7 @@ Where to find what:
 - ``schema``: every section and key with its type, default, bounds and description. The
   descriptions are the manual: docs/configuration.md is made from them by ``manual``.
 - ``fields``: how each kind of value is read, and the sentence that a mistake in it gets.
+- ``routes``: where mail goes if the MTA does not name its next hop.
 - ``loading``: from a file to a :class:`Config`; contradictions; warnings.
 - ``mistakes``: what is wrong with a file, in plain sentences, with the key that was meant.
 - ``removed``: keys that went, and are accepted with a warning for one release.
@@ -23,6 +24,7 @@ is also a field of :class:`RuleTable` and of :class:`requiretls_milter.rules.Rul
 
 from requiretls_milter.config.loading import DEFAULT_PATH, exposures, load, parse, read, warnings
 from requiretls_milter.config.mistakes import ConfigError
+from requiretls_milter.config.routes import Destination
 from requiretls_milter.config.schema import (
     Config,
     Dns,
@@ -46,6 +48,7 @@ __all__ = [
     "DEFAULT_PATH",
     "Config",
     "ConfigError",
+    "Destination",
     "Dns",
     "Engine",
     "Limits",

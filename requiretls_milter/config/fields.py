@@ -38,6 +38,9 @@ from requiretls_milter.syntax.text import quoted
 MAX_TEXT = 4096
 """Characters of a text in the file: as many as a path has."""
 
+MAX_ROUTE = 1000
+"""Characters of a transport with its next hop: a next hop has at most 1024."""
+
 MAX_ACCOUNT = 2**32 - 2
 """The largest number of a user or group; the next one stands for "as it is" in chown(2)."""
 
@@ -46,6 +49,7 @@ MILTER_COMMAND_TIMEOUT = 30
 
 
 _TRANSPORT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", re.ASCII)
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", re.ASCII)
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 _KEY_PREFIX = re.compile(r"[!-~]{1,100}", re.ASCII)
@@ -269,6 +273,89 @@ def requiretls_policy(value: object) -> Any:
     return _table(value, policy_pattern, _policy_word)
 
 
+def service(text: str) -> str:
+    """The name or number of a service, as it stands behind a host."""
+    if not _SERVICE.fullmatch(text):
+        raise ValueError(f"expected the name of a service, got {given(text)}")
+    return text
+
+
+def route(text: str) -> str:
+    """A transport, a next hop or both, as transport(5) has them: ``smtp:[relay.example]:587``.
+
+    The next hop is not parsed: what it means is up to its transport.
+    """
+    name, colon, _ = text.partition(":")
+    if name:
+        transport(name.strip())
+    elif not colon:
+        raise ValueError(f'expected "transport:nexthop", got {given(text)}')
+    return _printable(text)
+
+
+def destination(text: str) -> str:
+    """A transport, with or without ``:nexthop``: a value of default_transport."""
+    if text.startswith(":"):
+        raise ValueError(f'expected "transport" or "transport:nexthop", got {given(text)}')
+    return route(text)
+
+
+def relay(text: str) -> str:
+    """A next hop as relayhost has it, or DUNNO; not parsed."""
+    return _printable(text)
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable() or not text.isascii():
+        raise ValueError(f"expected printable ASCII (names as A-labels), got {given(text)}")
+    return text.strip()
+
+
+def route_key(text: str) -> str:
+    """A key of transport(5): an address, a domain pattern, or ``*``; in lower case."""
+    if text == "*":
+        return text
+    local, at, domain = text.rpartition("@")
+    if not at:
+        return domain_pattern(text)
+    return f"{local.lower()}@{to_alabel(domain)}"
+
+
+def sender_key(text: str) -> str:
+    """A key of a table by sender: an address, ``@domain``, or ``<>`` for the null sender."""
+    if text == "<>":
+        return text
+    if "@" not in text:
+        raise ValueError(f'expected an address, "@domain" or "<>", got {given(text)}')
+    return route_key(text)
+
+
+def hand_over_key(text: str) -> str:
+    """A transport, or ``user@transport`` for one local part."""
+    user, at, name = text.rpartition("@")
+    return f"{user.lower()}{at}{transport(name)}"
+
+
+def table_of(
+    parse_key: Callable[[str], str], parse_value: Callable[[str], str]
+) -> Callable[[object], dict[str, str]]:
+    """A parser of tables of text."""
+
+    def entry(value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"expected text, got {given(value)}")
+        if len(value) > MAX_ROUTE:
+            raise ValueError(f"expected at most {MAX_ROUTE} characters, got {len(value)}")
+        return parse_value(value)
+
+    def parse(value: object) -> dict[str, str]:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"expected a table, got {given(value)}")
+        return _table(value, parse_key, entry)
+
+    return parse
+
+
 def tls_policy(value: object) -> dict[str, model.TlsPolicy]:
     """A table of next hops and entries as smtp_tls_policy_maps has them."""
     if not isinstance(value, Mapping):
@@ -375,6 +462,7 @@ Grace = Annotated[float, Field(strict=True, ge=0, le=31_536_000, allow_inf_nan=F
 
 DomainPattern = Annotated[Text, AfterValidator(domain_pattern)]
 OptionalDomain = Annotated[Text, AfterValidator(optional(to_alabel))]
+ServiceName = Annotated[Text, AfterValidator(service)]
 TransportName = Annotated[Text, AfterValidator(transport)]
 OptionalUser = Annotated[Text, AfterValidator(optional(user))]
 OptionalGroup = Annotated[Text, AfterValidator(optional(group))]
@@ -419,10 +507,12 @@ InsecureMxWord = Annotated[
         )
     ),
 ]
+MtaStsServiceWord = Annotated[model.MtaStsService, BeforeValidator(word(model.MtaStsService))]
 MtaStsWord = Annotated[model.MtaSts, BeforeValidator(word(model.MtaSts))]
 AddressPreferenceWord = Annotated[
     model.AddressPreference, BeforeValidator(word(model.AddressPreference))
 ]
+ProtocolWord = Annotated[model.MailProtocol, BeforeValidator(word(model.MailProtocol))]
 ModeWord = Annotated[model.Mode, BeforeValidator(word(model.Mode))]
 EnforceForWord = Annotated[model.EnforceFor, BeforeValidator(word(model.EnforceFor))]
 OnTemporaryWord = Annotated[model.OnTemporary, BeforeValidator(word(model.OnTemporary))]
@@ -438,3 +528,7 @@ RequiretlsPolicyField = Annotated[
 TlsPolicyField = Annotated[
     Mapping[str, Annotated[model.TlsPolicy, PlainSerializer(str)]], BeforeValidator(tls_policy)
 ]
+Routes = Annotated[Mapping[str, str], BeforeValidator(table_of(route_key, route))]
+SenderTransports = Annotated[Mapping[str, str], BeforeValidator(table_of(sender_key, destination))]
+SenderRelayhosts = Annotated[Mapping[str, str], BeforeValidator(table_of(sender_key, relay))]
+HandOver = Annotated[Mapping[str, str], BeforeValidator(table_of(hand_over_key, destination))]

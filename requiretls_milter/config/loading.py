@@ -19,10 +19,14 @@ from pydantic import ValidationError
 
 from requiretls_milter.config.mistakes import ConfigError, dotted, explain
 from requiretls_milter.config.schema import Config
+from requiretls_milter.config.secret import SecretError, read_secret
 from requiretls_milter.model import Mode
 from requiretls_milter.syntax.endpoint import MASK
 
 DEFAULT_PATH = Path("/etc/requiretls-milter/config.toml")
+
+SMTPD_TIMEOUT = 300
+"""Seconds: Postfix's default of smtpd_timeout."""
 
 MAX_FILE_BYTES = 1024 * 1024
 """Bytes of the configuration: beyond it the path is wrong (a log, a device)."""
@@ -84,6 +88,7 @@ def parse(content: bytes, name: str) -> Config:
     for section, key in (("probe", "ca_file"), ("metrics", "tls_client_ca")):
         mistakes += _pem_mistakes(raw, section, key, _CERTIFICATE)
     mistakes += _pem_mistakes(raw, "metrics", "tls_certificate", _CERTIFICATE)
+    mistakes += _secret_mistakes(raw)
     mistakes += _pem_mistakes(raw, "metrics", "tls_key", _KEY, "key without a passphrase")
     if mistakes:
         raise ConfigError(mistakes)
@@ -155,6 +160,19 @@ def _pem_mistakes(
     return ()
 
 
+def _secret_mistakes(raw: dict[str, Any]) -> tuple[str, ...]:
+    """What is wrong with the file of the store's secret."""
+    table = raw.get("store")
+    path = table.get("secret_file") if isinstance(table, dict) else None
+    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
+        return ()
+    try:
+        read_secret(path)
+    except SecretError as error:
+        return (f"store.secret_file: {error}",)
+    return ()
+
+
 def _is_der(block: re.Match[bytes]) -> bool:
     """Whether a PEM block holds DER at all; what it says is judged when it is loaded."""
     try:
@@ -173,6 +191,17 @@ def warnings(config: Config) -> tuple[str, ...]:
         mode = table.mode or config.rules.mode
         if table.require and not mode.acts:
             found.append(_promise(dotted(("rules", section, pattern)), mode))
+    longest = config.rules.longest_decide_wait
+    if longest > config.limits.message_wait:
+        found.append(
+            f"limits.message_wait: a message waits {config.limits.message_wait:g} s at most, so "
+            f"that the {longest:g} s of decide_wait are never waited"
+        )
+    if config.limits.mta_silence < SMTPD_TIMEOUT:
+        found.append(
+            f"limits.mta_silence: Postfix lets a client be silent for {SMTPD_TIMEOUT} s "
+            f"(smtpd_timeout), and after {config.limits.mta_silence} s it may lose the milter"
+        )
     if config.milter.socket.family != "unix":
         found.append(
             "milter.socket: over TCP everyone who can reach the address can call the milter, "
@@ -198,6 +227,12 @@ def warnings(config: Config) -> tuple[str, ...]:
                 f"dns.nameservers[{index}]: {nameserver.address} is not on this host; an "
                 "attacker on the path to it can forge the AD bit of DNSSEC"
             )
+    if config.store.url.crosses_network_in_clear:
+        found.append(
+            "store.url: what is kept, and a password, cross the network in clear: an attacker on "
+            "the path can remove it and, without store.secret_file, forge it, so that a server "
+            "seems to offer what it does not; use rediss://"
+        )
     if config.store.url.is_masked:
         found.append(
             f"store.url: the password is {MASK}, as config show masks it: write the password "
@@ -219,9 +254,15 @@ def exposures(config: Config, path: Path) -> tuple[str, ...]:
             f"{path}: holds the password in store.url, and every user of this host may read it; "
             "make root its owner, the service's group its group, and 0640 its mode"
         )
-    key = config.metrics.tls_key
-    if key and _is_public(Path(key)):
-        found.append(f"metrics.tls_key: every user of this host may read {key}; make 0640 its mode")
+    secrets = {
+        "metrics.tls_key": config.metrics.tls_key,
+        "store.secret_file": config.store.secret_file,
+    }
+    found.extend(
+        f"{name}: every user of this host may read {key}; make 0640 its mode"
+        for name, key in secrets.items()
+        if key and _is_public(Path(key))
+    )
     return tuple(found)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -30,6 +31,7 @@ from pydantic.fields import FieldInfo
 
 from requiretls_milter import model
 from requiretls_milter.config import fields
+from requiretls_milter.config import routes as routing
 from requiretls_milter.config.fields import (
     MILTER_COMMAND_TIMEOUT,
     Count,
@@ -40,7 +42,7 @@ from requiretls_milter.config.fields import (
     word,
 )
 from requiretls_milter.config.removed import without_removed
-from requiretls_milter.syntax import endpoint
+from requiretls_milter.syntax import endpoint, nexthop
 
 RESTART: JsonDict = {"restart": True}
 """Marks a field that takes effect only when the service is started again."""
@@ -267,6 +269,9 @@ class TransportOverrides(Section):
         None, description="smtp_tls_policy_maps of this transport: a whole table, {} for none."
     )
     mta_sts: fields.MtaStsWord | None = Field(None, description="MTA-STS over this transport.")
+    mta_sts_service: fields.MtaStsServiceWord | None = Field(
+        None, description="The policy service of this transport."
+    )
     insecure_mx_policy: fields.InsecureMxWord | None = Field(
         None, description="smtp_tls_dane_insecure_mx_policy of this transport."
     )
@@ -278,6 +283,16 @@ class TransportOverrides(Section):
     )
     address_preference: fields.AddressPreferenceWord | None = Field(
         None, description="smtp_address_preference of this transport."
+    )
+    use_srv_lookup: Annotated[tuple[fields.ServiceName, ...], as_list] | None = Field(
+        None, description="use_srv_lookup of this transport."
+    )
+    protocol: fields.ProtocolWord | None = Field(
+        None,
+        description=(
+            'What this transport speaks: "smtp", or "lmtp" for a service of master.cf that runs '
+            "lmtp(8). Unless set, the transport named lmtp speaks LMTP and all others SMTP."
+        ),
     )
 
 
@@ -354,6 +369,14 @@ class Mta(Section):
             "later with a resolver plug-in that sends policy attributes)."
         ),
     )
+    mta_sts_service: fields.MtaStsServiceWord = Field(
+        model.MtaStsService.RESOLVER,
+        description=(
+            'The policy service behind smtp_tls_policy_maps. "postfix-mta-sts-resolver" has the '
+            "policy of a smart host's domain in brackets and with a port too ([mx.example.org]:25, "
+            'RFC 8461 section 3.4), "postfix-tlspol" that of a bare name only.'
+        ),
+    )
     insecure_mx_policy: fields.InsecureMxWord = Field(
         model.TlsLevel.DANE,
         description=(
@@ -385,6 +408,14 @@ class Mta(Section):
             '"any": chance decides among servers of equal preference.'
         ),
     )
+    use_srv_lookup: Annotated[tuple[fields.ServiceName, ...], as_list] = Field(
+        (),
+        description=(
+            "use_srv_lookup of Postfix: the services for which SRV records name the servers of a "
+            'next hop without brackets: "submission" for example.org:submission, "smtp" for '
+            "example.org itself."
+        ),
+    )
     local_transports: Annotated[tuple[fields.TransportName, ...], as_list] = Field(
         ("local", "virtual", "lmtp", "discard", "error", "retry"),
         description=(
@@ -395,8 +426,65 @@ class Mta(Section):
     local_domains: Annotated[tuple[fields.DomainPattern, ...], as_list] = Field(
         (),
         description=(
-            "Recipient domains that are local whatever the transport is; .example.org stands for "
-            "the subdomains. For MTAs that do not name the transport."
+            "Recipient domains that are delivered here; .example.org stands for the subdomains. "
+            "Only for mail whose transport the MTA does not name, such as that of sendmail(1): "
+            "what it names always comes first."
+        ),
+    )
+    default_transport: Annotated[fields.Text, AfterValidator(fields.destination)] = Field(
+        "smtp",
+        description=(
+            "default_transport of Postfix, with or without a next hop: the way of mail whose "
+            "transport the MTA does not name, such as that of sendmail(1), and the transport that "
+            "check assumes."
+        ),
+    )
+    relayhost: Annotated[fields.Text, AfterValidator(fields.relay)] = Field(
+        "",
+        description=(
+            "relayhost of Postfix, word for word: the next hop of mail for which the MTA names "
+            "none and nothing else does."
+        ),
+    )
+    routes: fields.Routes = Field(
+        {},
+        description=(
+            "Where mail goes whose transport the MTA does not name, by recipient: transport_maps, "
+            "and the domains of relay_domains, virtual_mailbox_domains and mydestination that are "
+            'not delivered here. Keys as in transport(5): "user@example.org", "example.org", '
+            '".example.org" for subdomains, "*". Values: "smtp:[gateway.example.org]:587"; "smtp:" '
+            'for the recipient\'s own domain; "relay" without a colon for relayhost, if there is '
+            'one; ":[host]" keeps the default transport. The most specific key of this table and '
+            "of local_domains decides."
+        ),
+    )
+    sender_transports: fields.SenderTransports = Field(
+        {},
+        description=(
+            "sender_dependent_default_transport_maps of Postfix, for mail whose transport the MTA "
+            'does not name. Keys: "user@example.org", "@example.org", "<>" for the null sender.'
+        ),
+    )
+    sender_relayhosts: fields.SenderRelayhosts = Field(
+        {},
+        description=(
+            "sender_dependent_relayhost_maps of Postfix, for mail whose next hop the MTA does not "
+            "name. Keys as in sender_transports."
+        ),
+    )
+    recipient_delimiter: Annotated[fields.Text, Field(max_length=16)] = Field(
+        "",
+        description=(
+            "recipient_delimiter of Postfix: what separates a user's name from its extension in "
+            "addresses that are looked up in these tables."
+        ),
+    )
+    hand_over: fields.HandOver = Field(
+        {},
+        description=(
+            "Transports of this host that hand their mail over to another one, as local(8) does "
+            'with mailbox_transport: { local = "smtp:[192.0.2.30]" }, or "user@local" for one '
+            "user (mailbox_transport_maps). The recipient is then forecast at that next hop."
         ),
     )
     my_addresses: Annotated[tuple[fields.Address, ...], as_list] = Field(
@@ -434,6 +522,15 @@ class Mta(Section):
             "is enough, as in RFC 8689 section 4.2.1. For profile rfc8689."
         ),
     )
+    weak_tls_counts: bool = Field(
+        False,
+        description=(
+            "Whether TLS satisfies that RFC 9325 forbids: RSA or DHE of less than 2048 bits (keys "
+            "of less than 112 bits of security), or no forward secrecy. Postfix delivers over it, "
+            "which the forecast of profile postfix says either way. If false, as RFC 8689 section "
+            "4.2.1 recommends, such a delivery does not comply, and profile rfc8689 makes none."
+        ),
+    )
     transport: Mapping[fields.TransportName, TransportOverrides] = Field(
         {},
         description=(
@@ -441,6 +538,45 @@ class Mta(Section):
             '[mta.transport."smtp-strict"] with the keys that differ.'
         ),
     )
+
+    def destination_of(self, recipient: str, sender: str) -> routing.Destination | None:
+        """Where mail goes if the MTA does not say it; None if it is delivered here."""
+        return routing.find(self, recipient, sender)
+
+    def handed_over(self, to: routing.Destination, recipient: str) -> routing.Destination:
+        """Where the mail of a transport that hands it over goes in the end."""
+        return routing.handed_over(self, to, recipient)
+
+    @property
+    def usual_transport(self) -> str:
+        """The transport of mail for which nothing else is configured."""
+        return routing.Destination.parse(self.default_transport).transport
+
+    def speaks_lmtp(self, transport: str) -> bool:
+        """Whether *transport* is an lmtp(8) of Postfix."""
+        over = self.transport.get(transport)
+        if over is not None and over.protocol is not None:
+            return over.protocol is model.MailProtocol.LMTP
+        return transport == model.MailProtocol.LMTP
+
+    def nexthop_of(self, text: str, transport: str, *, postfix: bool) -> model.NextHop:
+        """Read one next hop as *transport* takes it.
+
+        Args:
+            text: the next hop.
+            transport: ({rcpt_mailer}; any text).
+            postfix: whether it is Postfix that reads it.
+
+        Raises:
+            NextHopError: it is none.
+        """
+        protocol = model.MailProtocol.LMTP if self.speaks_lmtp(transport) else None
+        hop = nexthop.parse(text, protocol or model.MailProtocol.SMTP, postfix=postfix)
+        over = self.transport.get(transport)
+        services = self.use_srv_lookup
+        if over is not None and over.use_srv_lookup is not None:
+            services = over.use_srv_lookup
+        return nexthop.as_srv(hop) if hop.service in services else hop
 
     def profile_for(self, transport: str) -> model.MtaProfile:
         """How mail over *transport* ({rcpt_mailer}; any text) is delivered."""
@@ -456,6 +592,7 @@ class Mta(Section):
             requiretls_policy=_policy_pairs(chosen("requiretls_policy")),
             tls_policy=tuple(chosen("tls_policy").items()),
             mta_sts=chosen("mta_sts"),
+            mta_sts_service=chosen("mta_sts_service"),
             insecure_mx_policy=chosen("insecure_mx_policy"),
             mydomain=self.mydomain,
             myhostname=self.myhostname,
@@ -463,11 +600,14 @@ class Mta(Section):
             inet_protocols=chosen("inet_protocols"),
             address_preference=chosen("address_preference"),
             my_addresses=self.my_addresses,
+            relayhost=self.relayhost.lower(),
+            use_srv_lookup=chosen("use_srv_lookup"),
             reading=model.Reading(
                 testing_policies_count=self.testing_policies_count,
                 pkix_beside_unusable_tlsa=self.pkix_beside_unusable_tlsa,
                 tlsa_vouches_for_unsigned_mx=self.tlsa_vouches_for_unsigned_mx,
                 every_mx=self.every_mx,
+                weak_tls_counts=self.weak_tls_counts,
             ),
         )
 
@@ -505,23 +645,25 @@ class Dns(Section):
     selftest_secure: fields.OptionalDomain = Field(
         "",
         description=(
-            "A signed name, whose answer must have the AD bit. At start and every hour the service "
-            "tests whether the resolver validates; if it does not, nothing counts as secure. "
-            "Empty: the root zone. Behind a resolver without the public DNS, name one of your own."
+            "A signed name, whose answer must have the AD bit. At start and every five minutes the "
+            "service tests whether the resolver validates. Until this name and one of the two "
+            "below have shown that, nothing counts as secure. Empty: the root zone. Behind a "
+            "resolver without the public DNS, name one of your own."
         ),
     )
     selftest_bogus: fields.OptionalDomain = Field(
         "",
         description=(
-            "A name with broken signatures, for which the resolver must not give an answer. Empty: "
-            "public names that are kept broken for such tests."
+            "A name with broken signatures: the resolver must refuse it with SERVFAIL, and give it "
+            "out to a query with CD. Empty: public names that are kept broken for such tests."
         ),
     )
     selftest_insecure: fields.OptionalDomain = Field(
         "",
         description=(
             "A name that exists and is not signed, whose answer must not have the AD bit. Empty: "
-            "large public domains that are not signed."
+            "large public domains that are not signed. This one is the easiest to have on an "
+            "isolated network."
         ),
     )
 
@@ -780,6 +922,16 @@ class Store(Section):
         ),
         json_schema_extra=RESTART,
     )
+    secret_file: fields.OptionalPath = Field(
+        "",
+        description=(
+            "File with a secret that the milters on one Redis share, of 32 to 1,024 octets. "
+            "They believe only records that were written with it, so that no other client of that "
+            "Redis and nobody on the way to it can make a server or a policy seem what it is not. "
+            "Empty: each record of that Redis is believed. Other stores need none."
+        ),
+        json_schema_extra=RESTART,
+    )
     max_records: Annotated[Count, Field(ge=1_000, le=10_000_000)] = Field(
         100_000,
         description=(
@@ -823,6 +975,28 @@ class Limits(Section):
             "of two workers fit into the 512 that the systemd unit allows (TasksMax). Postfix has "
             "100 smtpd processes by default."
         ),
+    )
+    message_wait: Seconds = Field(
+        30,
+        description=(
+            "Seconds that one message may wait for forecasts in all, at RCPT TO and at its end. "
+            "Beyond this limit no recipient of it waits, and what is not known yet is unknown. "
+            "rules.decide_wait bounds the wait of each recipient: two hundred with slow domains "
+            "would hold an SMTP session for half an hour. RFC 5321 section 4.5.3.2 has a client "
+            "wait five minutes for a reply; many wait less for all of them."
+        ),
+    )
+    mta_silence: Annotated[Count, Field(ge=1, le=86_400)] = Field(
+        3_660,
+        description=(
+            "Seconds that the MTA may leave a connection silent, or an event half sent, which "
+            "holds a thread. Beyond this limit libmilter closes the connection; a silent one it "
+            "closes up to ten minutes later. While a client sends a message the MTA says nothing: "
+            "in an hour 10 MB come in over a line of 3 kB/s. Sendmail also waits an hour for each "
+            "command (Timeout.command), Postfix five minutes (smtpd_timeout). libmilter's own "
+            "limit is two hours."
+        ),
+        json_schema_extra=RESTART,
     )
     questions: Annotated[Count, Field(ge=16, le=100_000)] = Field(
         4_096,
@@ -886,6 +1060,54 @@ class Limits(Section):
             "turn. The default is more than 40 sessions at a time reach over the internet, so that "
             "it matters only if servers answer at once or if probes was raised. Lower it if a "
             "firewall or provider counts connections to port 25."
+        ),
+    )
+    address_per_minute: Annotated[Count, Field(ge=2, le=1_000_000)] = Field(
+        120,
+        description=(
+            "Connections with one address within any minute: SMTP sessions, and fetches of MTA-STS "
+            "policies. Strangers' names may all lead to an address of somebody else, and must not "
+            "make us flood it. Half of them may begin at once, the other half spread over the "
+            "minute; the names of one zone (example.org) get half of each. Beyond this limit no "
+            "connection is made, and the forecast is unknown. A server is called once an hour for "
+            "each of its names, so that the default matters only with hundreds of names at one "
+            "address."
+        ),
+    )
+    address_per_hour: Annotated[Count, Field(ge=2, le=10_000_000)] = Field(
+        1_200,
+        description=(
+            "The same within any hour. The default is for a busy site: of 2,000 tenants of one "
+            "provider, each with its own MX name, no address of the provider's twenty is called "
+            "by more than 600 names."
+        ),
+    )
+    network_per_minute: Annotated[Count, Field(ge=2, le=1_000_000)] = Field(
+        960,
+        description=(
+            "The same for all addresses of one network (IPv4: /24, IPv6: /64) together. The "
+            "default is that of eight addresses: a large provider has some servers in a network."
+        ),
+    )
+    network_per_hour: Annotated[Count, Field(ge=2, le=10_000_000)] = Field(
+        9_600,
+        description="The same for a network within any hour: eight times that of an address.",
+    )
+    zone_lookups_per_minute: Annotated[Count, Field(ge=2, le=1_000_000)] = Field(
+        1_200,
+        description=(
+            "DNS lookups of names in one zone (example.org, example.co.uk) within any minute. MX "
+            "records may name thousands of hosts in the zone of somebody else, whose name servers "
+            "would be asked for each. Half of them may begin at once. Beyond this limit no lookup "
+            "is made, and the forecast is unknown. A host takes two to four lookups, and they are "
+            "kept for their TTL."
+        ),
+    )
+    zone_lookups_per_hour: Annotated[Count, Field(ge=2, le=10_000_000)] = Field(
+        20_000,
+        description=(
+            "The same within any hour. The default is some five a second, for the tenants of one "
+            "large provider, whose names have a short TTL."
         ),
     )
     lookups: Annotated[Count, Field(ge=1, le=10_000)] = Field(
@@ -961,7 +1183,7 @@ class Limits(Section):
         32,
         description=(
             "Connections to the metrics endpoint: enough for a few Prometheus servers and people. "
-            "Beyond this limit the one without a request for longest is closed."
+            "Beyond this limit the longest idle one of the client with most connections is closed."
         ),
         json_schema_extra=RESTART,
     )

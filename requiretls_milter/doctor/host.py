@@ -12,7 +12,7 @@ import stat
 import struct
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import dns.exception
@@ -24,12 +24,7 @@ from requiretls_milter.doctor.finding import Finding, error, ok, warning
 from requiretls_milter.doctor.mta import Attachment, path_of
 from requiretls_milter.evidence.authorities import TrustStoreError, load_trust_store
 from requiretls_milter.evidence.dns import Resolver
-from requiretls_milter.evidence.selftest import (
-    TEST_TIMEOUT,
-    SelfTest,
-    SelfTestOutcome,
-    SelfTestResult,
-)
+from requiretls_milter.evidence.selftest import SelfTest, SelfTestOutcome, SelfTestResult
 from requiretls_milter.ipc import query
 from requiretls_milter.mirror.postconf import Postfix
 from requiretls_milter.mirror.section import SYSTEM_STORES, Mirror
@@ -226,6 +221,13 @@ def service(config: Config) -> Iterator[Finding]:
             f"{len(status.workers)} of {config.milter.workers} workers are connected to the engine",
             "See the service's log: a worker that cannot start says why.",
         )
+    if not status.resolver_validates:
+        yield warning(
+            "service",
+            "nothing has shown the running service that its resolver validates DNSSEC: nothing "
+            "counts as secure there",
+            'See the check "resolver", and the service\'s log: resolver_not_tested says why.',
+        )
     yield ok("service", f"the service runs (process {status.pid}, version {status.version})")
 
 
@@ -355,9 +357,9 @@ def _same_store(ours: str, theirs: str, root: Path) -> bool:
 
 def resolvers(config: Config, postfix: Postfix | None, made: Mirror | None) -> Iterator[Finding]:
     """Check that the resolver is trusted and validates, and so does Postfix's if it is another."""
-    ours = Resolver(config.dns.nameservers, _test_timeout(config))
+    ours = Resolver(config.dns.nameservers, config.dns.timeout)
     names = _names(ours.nameservers)
-    if not ours.trusted:
+    if not ours.path_trusted:
         yield error(
             "resolver_trusted",
             f"{names} (/etc/resolv.conf) is not on this host: its AD bit is not trusted, and "
@@ -367,7 +369,7 @@ def resolvers(config: Config, postfix: Postfix | None, made: Mirror | None) -> I
         )
     else:
         yield ok("resolver_trusted", f"{names}: the path to it counts as trusted")
-    yield _tested("resolver", names, _self_test(config, ours))
+    yield from _tested("resolver", config, ours.nameservers)
     if postfix is None or made is None:
         return
     for service, path in _resolv_confs(postfix):
@@ -379,7 +381,6 @@ def resolvers(config: Config, postfix: Postfix | None, made: Mirror | None) -> I
                 "Copy /etc/resolv.conf there, as Postfix's init script does for a chroot.",
             )
         elif set(servers) != set(ours.nameservers):
-            theirs = Resolver(servers, _test_timeout(config))
             yield warning(
                 "mta_resolver",
                 f"{service} of Postfix uses resolver {_names(servers)} ({path}), this program uses "
@@ -387,35 +388,33 @@ def resolvers(config: Config, postfix: Postfix | None, made: Mirror | None) -> I
                 "Let both use the same resolver.",
             )
             if _wants_dane(made):
-                yield _tested("mta_resolver", _names(servers), _self_test(config, theirs))
+                yield from _tested("mta_resolver", config, servers)
 
 
-def _test_timeout(config: Config) -> float:
-    """Return the limit for one lookup of a test, in seconds."""
-    return min(config.dns.timeout, TEST_TIMEOUT)
+def _tested(check: str, config: Config, servers: Sequence[Nameserver]) -> Iterator[Finding]:
+    """Test each server by itself, as the service does."""
+    results = asyncio.run(SelfTest.of(config).run_each(servers, config.dns.timeout))
+    effect = ". Nothing that it says counts as secure" if check == "resolver" else ""
+    for server, result in results.items():
+        yield _of_test(check, _names([server]), result, effect)
 
 
-def _self_test(config: Config, resolver: Resolver) -> SelfTestResult:
-    resolver.trusted = True  # so that the AD bit is reported; whether it counts is another check
-    return asyncio.run(SelfTest.of(config).run(resolver))
-
-
-def _tested(check: str, names: str, result: SelfTestResult) -> Finding:
+def _of_test(check: str, names: str, result: SelfTestResult, effect: str) -> Finding:
     why = "; ".join(result.problems)
     if result.outcome is SelfTestOutcome.PASSED:
         return ok(check, f"{names} validates DNSSEC" + (f" ({why})" if why else ""))
     if result.outcome is SelfTestOutcome.FAILED:
         return error(
             check,
-            f"{names} does not validate DNSSEC: {why}",
+            f"{names} does not validate DNSSEC: {why}{effect}",
             "Switch validation on (Unbound: auto-trust-anchor-file, and no val-permissive-mode), "
             "or use another resolver.",
         )
     return warning(
         check,
-        f"whether {names} validates cannot be tested: {why}",
-        "Make sure that it answers; without the public DNS set dns.selftest_secure, "
-        "selftest_bogus and selftest_insecure to names of your own.",
+        f"nothing shows that {names} validates DNSSEC: {why}{effect}",
+        "Make sure that it answers; without the public DNS set dns.selftest_secure and "
+        "dns.selftest_insecure or selftest_bogus to names of your own.",
     )
 
 
@@ -445,7 +444,7 @@ def _nameservers(path: Path) -> tuple[Nameserver, ...]:
     return tuple(Nameserver(str(address), DNS_PORT) for address in read.nameservers)
 
 
-def _names(servers: tuple[Nameserver, ...]) -> str:
+def _names(servers: Sequence[Nameserver]) -> str:
     return ", ".join(map(str, servers))
 
 

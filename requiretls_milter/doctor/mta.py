@@ -317,8 +317,9 @@ def _local_mail(
             yield ok(
                 "local_mail",
                 f"Mail of sendmail(1) is seen ({one.service}); Postfix sends no next hop for it, "
-                "so the recipient's domain is forecast. It is decided at the end of the message, "
-                "for all recipients at once, and never deferred: Postfix bounces what is refused",
+                "so the way that [mta] mirrors is forecast. It is decided at the end of the "
+                "message, for all recipients at once, and never deferred: Postfix bounces what is "
+                "refused",
             )
         else:
             yield warning(
@@ -541,6 +542,12 @@ def _requirement_out(postfix: Postfix, made: Mirror) -> Iterator[Finding]:
 _AT_LEAST = ("local_transports", "local_domains", "my_addresses")
 """Lists to which the configuration may add more than Postfix has."""
 
+_ROUTING = (
+    *("default_transport", "relayhost", "routes", "sender_transports", "sender_relayhosts"),
+    *("recipient_delimiter", "hand_over"),
+)
+"""Keys that say where mail goes."""
+
 
 def differences(config: Config, postfix: Postfix, made: Mirror) -> Iterator[Finding]:
     """Compare ``[mta]`` with the mirror of Postfix; warn of what ``[mta]`` cannot express."""
@@ -576,6 +583,10 @@ def _different(mta: configuration.Mta, postfix: Postfix, made: Mirror) -> Iterat
         lacking = [item for item in plain_should[key] if item not in plain_has[key]]
         if lacking:
             yield f"mta.{key} lacks {value_text(lacking)}"
+    yield from _called_local(mta, should, postfix)
+    for key in _ROUTING:
+        if plain_has[key] != plain_should[key]:
+            yield _sentence(f"mta.{key}", plain_has[key], plain_should[key])
     # The mirror lacks keys of settings that this Postfix does not have.
     keys = [key for key in configuration.TransportOverrides.model_fields if key in made.mta]
     has, wanted = mta.profile_for(""), should.profile_for("")
@@ -589,6 +600,32 @@ def _different(mta: configuration.Mta, postfix: Postfix, made: Mirror) -> Iterat
     for name in mta.transport:
         if name not in known:
             yield f"{dotted(('mta', 'transport', name))}: Postfix has no transport of that name"
+
+
+def _called_local(
+    mta: configuration.Mta, should: configuration.Mta, postfix: Postfix
+) -> Iterator[str]:
+    """Find what the configuration calls local although Postfix hands it on over the network."""
+    for name in mta.local_transports:
+        leaves = any(
+            service.program in ("smtp", "lmtp") and service.type == "unix"
+            for service in postfix.services
+            if service.name == name
+        )
+        if name not in should.local_transports and (leaves or name in should.hand_over):
+            yield (
+                f"mta.local_transports has {name}, but in Postfix its mail leaves over the "
+                "network: it gets no forecast"
+            )
+    for domain in mta.local_domains:
+        if domain in should.local_domains:
+            continue
+        to = should.destination_of(f"postmaster@{domain.removeprefix('.')}", "")
+        if to is not None and domain in should.routes:
+            yield (
+                f"mta.local_domains has {domain}, but Postfix sends its mail to "
+                f"{to.transport}:{to.nexthop}"
+            )
 
 
 def _different_transport(

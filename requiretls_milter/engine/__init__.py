@@ -50,6 +50,6 @@ Exceptions, and what their catchers conclude:
 :class:`~requiretls_milter.engine.flights.BusyError` (too much is under way: the forecast is
 ``unknown``), :class:`~requiretls_milter.engine.records.RecordError` (these bytes are no record:
 find out afresh), :class:`~requiretls_milter.engine.parts.StartError` and
-:class:`~requiretls_milter.engine.scrape.CertificateError` (this configuration cannot be used:
+:class:`~requiretls_milter.engine.certificate.CertificateError` (this configuration cannot be used:
 give the start up, or refuse the reload).
 """

@@ -14,7 +14,7 @@ from requiretls_milter.engine.outage import OutageDetector
 from requiretls_milter.engine.records import KeptAttempt, decode_attempt, encode_attempt
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.shelf import Entry
-from requiretls_milter.model import ProbeEvidence
+from requiretls_milter.model import MailProtocol, ProbeEvidence
 from requiretls_milter.store.base import StoreKind
 from requiretls_milter.telemetry.labels import OutboundService
 
@@ -29,9 +29,11 @@ class SessionKey(NamedTuple):
     port: int
     server_name: str
     scope: str
+    protocol: MailProtocol = MailProtocol.SMTP
 
     def __str__(self) -> str:
-        return f"{self.address} {self.port} {self.server_name}{self.scope}"
+        lmtp = "lmtp " if self.protocol is MailProtocol.LMTP else ""
+        return f"{lmtp}{self.address} {self.port} {self.server_name}{self.scope}"
 
 
 class Attempts:

@@ -29,7 +29,7 @@ from requiretls_milter.engine.alive import IN_HAND_OCTETS, LiveEvidence
 from requiretls_milter.engine.attempts import Attempts, SessionKey
 from requiretls_milter.engine.fleet import Fleet
 from requiretls_milter.engine.flights import BusyError, Flights
-from requiretls_milter.engine.outage import OutageDetector
+from requiretls_milter.engine.outage import OutageDetector, ServerTarget
 from requiretls_milter.engine.policies import POLICY_GRACE, Policies, PolicySource, policy_end
 from requiretls_milter.engine.reachability import WatchedSource
 from requiretls_milter.engine.records import (
@@ -45,9 +45,11 @@ from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
+    MailProtocol,
     MtaStsEvidence,
     MxEvidence,
     ProbeEvidence,
+    ProbeStage,
     TlsaEvidence,
 )
 from requiretls_milter.store.base import Store, StoreKind
@@ -133,6 +135,7 @@ class CachedSource:
             retry_after=retry_after,
             timeout=limits.flight_timeout,
             on_recovery=self._forget_failures,
+            clock=clocks.wall,
         )
         self._records = RecordStore(store, counters)
         self._fleet = Fleet(store, counters, jitter)
@@ -175,6 +178,12 @@ class CachedSource:
             self._mx, ("mx", domain), lambda: self._watched.mx(domain), since
         )
 
+    async def srv(self, name: str, *, since: float = ANY_AGE) -> MxEvidence:
+        """The SRV lookup of ``name``, which begins with the service."""
+        return await self._kept_or_found(
+            self._mx, ("srv", name), lambda: self._watched.srv(name), since
+        )
+
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         """The MTA-STS policy of ``domain``: the known one and an error, if renewing it failed."""
         # By domain alone: domains that share their servers share no policy (R59).
@@ -208,11 +217,17 @@ class CachedSource:
         )
 
     async def probe(
-        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+        self,
+        address: str,
+        port: int,
+        server_name: str,
+        protocol: MailProtocol = MailProtocol.SMTP,
+        *,
+        since: float = ANY_AGE,
     ) -> ProbeEvidence:
         """The SMTP session with one server."""
-        key = ("probe", address, port, server_name)
-        session = SessionKey(address, port, server_name, self._probe_scope)
+        key = ("probe", address, port, server_name, protocol)
+        session = SessionKey(address, port, server_name, self._probe_scope, protocol)
 
         async def find() -> ProbeEvidence:
             if since > ANY_AGE:
@@ -321,6 +336,8 @@ class CachedSource:
         note_pause: Callable[[T, float], Awaitable[None]] | None,
     ) -> T:
         """Put what was found on the shelf; return it with the time at which it ends (R61)."""
+        if _was_not_asked(found):
+            return found  # what is kept stands, and no pause begins: nothing was tried
         wall, monotonic = self._clocks.wall(), self._clocks.monotonic()
         last = kind.shelf.entry(key)
         if last is not None and last.evidence is found:
@@ -392,11 +409,14 @@ class CachedSource:
         )
         if found is None or found.expires <= now:
             return None
-        self.outage.knows_probe(found, session.port, session.server_name, _age(found, now))
+        server = ServerTarget(session.address, session.port, session.server_name, session.protocol)
+        self.outage.knows_probe(found, server, _age(found, now))
         return found
 
     async def _probe_and_store(self, session: SessionKey) -> ProbeEvidence:
-        found = await self._watched.probe(session.address, session.port, session.server_name)
+        found = await self._watched.probe(
+            session.address, session.port, session.server_name, session.protocol
+        )
         if worth_keeping(found):
             await self._records.write(
                 StoreKind.PROBE,
@@ -411,6 +431,13 @@ class CachedSource:
 def _age(found: Evidence, now: float) -> float:
     """Seconds since it was found: a session from the store may be old, all else is new."""
     return max(0.0, now - found.probed_at) if isinstance(found, ProbeEvidence) else 0.0
+
+
+def _was_not_asked(found: Evidence) -> bool:
+    """Whether our own budgets allowed no question, so that this is no answer."""
+    if isinstance(found, ProbeEvidence):
+        return found.stage is ProbeStage.NOT_PROBED
+    return found.unasked
 
 
 def _lookup_failed(found: MxEvidence | AddressLookup | TlsaEvidence) -> bool:

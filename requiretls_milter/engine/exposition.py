@@ -98,6 +98,22 @@ def set_build_info(gauges: Gauges) -> None:
     gauges.set("build_info", 1.0, (__version__, platform.python_version(), pymilter, openssl))
 
 
+OPENMETRICS = "application/openmetrics-text"
+
+PLAIN = ""
+"""A request that names no format: Prometheus' own text format."""
+
+
+def chosen(accept: str) -> str:
+    """Which of our two formats a client gets that sends this header field ``Accept``.
+
+    Not more of it is passed on: prometheus-client fails on some version numbers, and makes another
+    format of each.
+    """
+    named = (part.partition(";")[0].strip().lower() for part in accept.split(","))
+    return f"{OPENMETRICS}; version=1.0.0" if OPENMETRICS in named else PLAIN
+
+
 class Exposition:
     """Renders the metrics in the format that a client asks for."""
 
@@ -107,5 +123,5 @@ class Exposition:
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the text and its media type; ``accept`` is the HTTP header field's value."""
-        encode, media_type = choose_encoder(accept)
+        encode, media_type = choose_encoder(chosen(accept))
         return encode(self._registry), media_type

@@ -9,6 +9,7 @@ not keep the others waiting.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -25,6 +26,13 @@ FLEET_WAIT = 8.0
 FIRST_LOOK = 0.05
 LAST_LOOK = 0.5
 """Seconds between two looks into the store for it."""
+
+MAX_IN_VAIN = 3
+"""Waits in vain within :data:`VAIN_PERIOD` after which this engine waits no more: it may be that
+claims are never given up because another program holds them."""
+
+VAIN_PERIOD = 600.0
+"""Seconds after which a wait in vain is forgotten."""
 
 WAIT_JITTER = 0.1
 """Part of the wait that is added at random."""
@@ -45,6 +53,7 @@ class Fleet:
         self._store = store
         self._counters = counters
         self._jitter = jitter
+        self._in_vain: deque[float] = deque(maxlen=MAX_IN_VAIN)
 
     @property
     def exists(self) -> bool:
@@ -73,7 +82,10 @@ class Fleet:
         if token is not None:
             found = await stored()  # another engine may have ended just before this claim
         else:
-            token, found = await self._wait(kind, key, stored)
+            if self._may_wait():
+                token, found = await self._wait(kind, key, stored)
+                if token is None and found is None:
+                    self._in_vain.append(asyncio.get_running_loop().time())
             if token is None:
                 result = FleetResult.IN_VAIN
         try:
@@ -85,6 +97,12 @@ class Fleet:
             self._counters.inc("fleet_flights_total", (result,))
             if token:
                 await self._store.release(kind, key, token)
+
+    def _may_wait(self) -> bool:
+        """Whether a wait for another engine is likely to be worth it."""
+        if len(self._in_vain) < MAX_IN_VAIN:
+            return True
+        return asyncio.get_running_loop().time() - self._in_vain[0] > VAIN_PERIOD
 
     async def _wait(
         self, kind: StoreKind, key: str, stored: Callable[[], Awaitable[T | None]]

@@ -34,6 +34,7 @@ from requiretls_milter.model import (
     DnsOutcome,
     DomainEvidence,
     Forecast,
+    MailProtocol,
     MxEvidence,
     Outcome,
     ProbeEvidence,
@@ -84,6 +85,7 @@ class ServerTarget:
     address: str
     port: int
     server_name: str
+    protocol: MailProtocol = MailProtocol.SMTP
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,12 +299,19 @@ class OutageDetector:
 
     # ------------------------------------------------------------ what is seen
 
-    def saw_probe(self, found: ProbeEvidence, port: int, server_name: str) -> bool:
+    def saw_probe(
+        self,
+        found: ProbeEvidence,
+        port: int,
+        server_name: str,
+        protocol: MailProtocol = MailProtocol.SMTP,
+    ) -> bool:
         """Note a session; returns whether an outage ends with it."""
         if not _tried(found):
             return False
         monitor = self._servers[_reach(found.address)]
-        group, target = _network(found.address), ServerTarget(found.address, port, server_name)
+        group = _network(found.address)
+        target = ServerTarget(found.address, port, server_name, protocol)
         family = _family(found.address)
         if could_not_connect(found):
             if monitor.add_failure(group, target, self._monotonic(), family):
@@ -312,21 +321,19 @@ class OutageDetector:
             return False  # refused, but perhaps not by the server itself
         return self._add_success(monitor, group, target, family)
 
-    def knows_probe(
-        self, found: ProbeEvidence, port: int, server_name: str, seconds_ago: float
-    ) -> None:
+    def knows_probe(self, found: ProbeEvidence, target: ServerTarget, seconds_ago: float) -> None:
         """Note a session from the store: it names a server to recheck, and ends no outage."""
         if _tried(found) and found.stage is not ProbeStage.CONNECT:
             self._servers[_reach(found.address)].add_responder(
                 _network(found.address),
-                ServerTarget(found.address, port, server_name),
+                target,
                 self._monotonic() - seconds_ago,
                 _family(found.address),
             )
 
     def saw_lookup(self, name: str, found: MxEvidence | AddressLookup) -> bool:
         """Note a lookup; returns whether an outage of the resolver ends with it."""
-        if address_literal(name) is not None or not valid_hostname(name):
+        if found.unasked or address_literal(name) is not None or not valid_hostname(name):
             return False  # the resolver was not asked
         target = NameTarget(name, isinstance(found, MxEvidence))
         if found.outcome is DnsOutcome.ERROR:

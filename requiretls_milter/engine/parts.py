@@ -11,14 +11,16 @@ import socket
 import ssl
 from dataclasses import dataclass, replace
 
-from requiretls_milter.config import Config
+from requiretls_milter.config import Config, Limits
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.downgrades import DowngradeTracker
 from requiretls_milter.engine.outage import OutageDetector
 from requiretls_milter.engine.recordstore import RecordStore
+from requiretls_milter.engine.spending import SpendingKeeper
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.authorities import TrustStoreError, load_trust_store
+from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.forecast.pkix import TrustStore
@@ -97,6 +99,11 @@ class PartsBuilder:
         self._gauges = gauges
         self._downgrades = DowngradeTracker(RecordStore(store, counters), counters)
         self._outage = OutageDetector(gauges)
+        self._budgets = Budgets(Limits(), counters)
+        self.spending = SpendingKeeper(
+            self._budgets, RecordStore(store, counters), socket.gethostname()
+        )
+        """Keeps what was spent of the budgets: it is loaded before anything is built."""
 
     def build(self, config: Config, generation: int, old: Parts | None = None) -> Parts:
         """Build the parts for a configuration; reuse those of *old* that would be the same.
@@ -110,9 +117,10 @@ class PartsBuilder:
             if old is not None and old.find_the_same(config, trust):
                 parts = replace(old, config=config, generation=generation)
                 return replace(parts, assessor=self._assessor(config, old.source, old.trust))
-            collector = Collector(config, trust, counters=self._counters)
+            collector = Collector(config, trust, counters=self._counters, budgets=self._budgets)
         except (TrustStoreError, ssl.SSLError, OSError, ValueError) as error:
             raise StartError(str(error)) from error
+        self._budgets.configure(config.limits)
         resolver = ResolverWatch(collector.resolver, config)
         # Which servers could be reached under other settings says nothing any more.
         self._outage = OutageDetector(self._gauges)

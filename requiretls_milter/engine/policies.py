@@ -211,6 +211,8 @@ class Policies:
         return await self._fleet.find_once(kind, key, stored, fetch)
 
     def _count_fetch(self, found: MtaStsEvidence) -> None:
+        if found.unasked:
+            return  # there was none
         if found.error:
             result = MtaStsResult.FAILED
         else:

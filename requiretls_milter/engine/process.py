@@ -16,11 +16,15 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from requiretls_milter.config import Config
+from requiretls_milter.config.secret import SecretError, read_secret
+from requiretls_milter.engine.certificate import CertificateError, tls_context
 from requiretls_milter.engine.exposition import EngineCollector, Exposition, set_build_info
+from requiretls_milter.engine.health import STARTING, Health
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
-from requiretls_milter.engine.scrape import CertificateError, MetricsServer, tls_context
+from requiretls_milter.engine.scrape import MetricsServer
 from requiretls_milter.engine.server import EngineServer, EngineState
+from requiretls_milter.engine.spending import SAVE_INTERVAL
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.ipc.child import (
     EXIT_FAILURE,
@@ -32,7 +36,7 @@ from requiretls_milter.ipc.child import (
     take_log_settings,
 )
 from requiretls_milter.ipc.control import ControlClosed
-from requiretls_milter.ipc.unixsocket import SocketError
+from requiretls_milter.ipc.unixsocket import SocketError, SocketFile
 from requiretls_milter.model import HopKind, NextHop, Question, Requirement
 from requiretls_milter.store.base import Store, StoreError
 from requiretls_milter.store.opening import open_store
@@ -97,6 +101,7 @@ class _Engine:
         self._end: asyncio.Future[int] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
         self._sent_snapshot: Snapshot | None = None
+        self._health = STARTING
         self._reloaded = asyncio.Event()
 
     async def run(self) -> int:
@@ -107,11 +112,12 @@ class _Engine:
             parts = self._built = self._builder.build(
                 self._initial.config, self._initial.generation
             )
-            self._start_task(self._test_resolver(parts.resolver))
+            self._start_task(parts.resolver.test_now())
             server = self._server = EngineServer(
                 parts.config.engine.socket,
                 self,
                 max_requests=2 * parts.config.limits.questions,
+                opened=self._tell_socket,
             )
             await server.open()
             await self._open_metrics(parts.config)
@@ -121,10 +127,12 @@ class _Engine:
             return EXIT_FAILURE
         loop.add_reader(self._channel, self._receive)
         self._start_task(self._send_heartbeats())
+        self._start_task(server.watch())
         self._start_task(self._watch_resolver())
         self._start_task(self._watch_reachability())
         self._start_task(self._watch_domains())
         self._start_task(self._refresh_policies())
+        self._start_task(self._save_spending())
         self._channel.send("ready")
         status = await self._end
         loop.remove_reader(self._channel)
@@ -137,6 +145,7 @@ class _Engine:
     async def _open_store(self, config: Config) -> None:
         """Open the store; if it cannot be opened now, memory stands in for it."""
         try:
+            shared = config.store.secret_file
             self._store = open_store(
                 config.store.url,
                 self.counters,
@@ -144,12 +153,16 @@ class _Engine:
                 max_records=config.store.max_records,
                 max_bytes=config.store.max_bytes,
                 key_prefix=config.store.key_prefix,
+                secret=read_secret(shared) if shared else b"",
                 max_pending=config.limits.store_queue,
             )
+        except SecretError as error:
+            raise StartError(f"store.secret_file: {error}") from error
         except StoreError as error:
             raise StartError(str(error)) from error
         await self._store.start()
         self._builder = PartsBuilder(self._store, self.counters, self._gauges)
+        await self._builder.spending.load()
 
     async def _open_metrics(self, config: Config) -> None:
         listen = config.metrics.listen
@@ -162,6 +175,7 @@ class _Engine:
             Exposition(collector),
             self._refresh_gauges,
             self.counters,
+            health=lambda: self._health,
             max_connections=config.limits.metrics_connections,
             tls=tls_context(config.metrics),
         )
@@ -176,6 +190,7 @@ class _Engine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._built is not None:
             await self._built.close()
+        await self._builder.spending.save()
         await self._store.close()
 
     # ------------------------------------------------------------ what the servers show
@@ -190,7 +205,11 @@ class _Engine:
         """See :class:`~requiretls_milter.engine.server.EngineView`."""
         parts = self._parts
         return EngineState(
-            parts.assessor, parts.generation, parts.assessment_digest, self._trust_epoch
+            parts.assessor,
+            parts.generation,
+            parts.assessment_digest,
+            self._trust_epoch,
+            parts.resolver.validates,
         )
 
     def _domains(self) -> tuple[str, ...]:
@@ -203,6 +222,9 @@ class _Engine:
     def _refresh_gauges(self) -> None:
         for layer, count in self.cache_entries().items():
             self._gauges.set("cache_entries", count, (layer,))
+        resolver = self._parts.resolver
+        self._gauges.set("resolver_validates", float(resolver.validates))
+        self._gauges.set("resolver_selftest_last_success_timestamp_seconds", resolver.last_passed)
 
     def _sum_counters(self) -> Totals:
         self.counters.inc("log_lines_dropped_total", by=log.take_dropped())
@@ -230,6 +252,7 @@ class _Engine:
             case "supervisor":
                 totals = _totals.validate_python(message["totals"])
                 self.aggregate.update(SUPERVISOR, 0, totals)
+                self._health = Health.read(message["health"])
                 for metric, value in message["gauges"].items():
                     self._gauges.set(metric, float(value))
             case "stop":
@@ -251,7 +274,7 @@ class _Engine:
         self._gauges.clear("domain_ready")
         self._built = parts
         if parts.resolver is not old.resolver:
-            self._start_task(self._test_resolver(parts.resolver))
+            self._start_task(parts.resolver.test_now())
         if self._metrics_server is not None:
             self._metrics_server.tls = tls
         self._reloaded.set()
@@ -264,6 +287,10 @@ class _Engine:
         except ControlClosed:
             _log.error("supervisor_lost")
             self._end_with(EXIT_ORPHAN)
+
+    def _tell_socket(self, file: SocketFile) -> None:
+        """Tell the supervisor which file is the engine's, to be removed if the engine is killed."""
+        self._send("listening", device=file.device, inode=file.inode)
 
     # ------------------------------------------------------------ background tasks
 
@@ -282,7 +309,7 @@ class _Engine:
         """Send the supervisor heartbeats, which show that the loop turns, and the counters."""
         next_snapshot = 0.0
         while True:
-            self._send("heartbeat", well=True, problem="", connections=0)
+            self._send("heartbeat", well=True, problem="", connections=0, threads=0)
             now = asyncio.get_running_loop().time()
             if now >= next_snapshot:
                 next_snapshot = now + SNAPSHOT_INTERVAL
@@ -293,18 +320,12 @@ class _Engine:
                     self._send("snapshot", snapshot=_snapshots.dump_python(snapshot, mode="json"))
             await asyncio.sleep(HEARTBEAT)
 
-    async def _test_resolver(self, resolver: ResolverWatch) -> bool:
-        """Test whether the resolver validates; returns whether what is believed has changed."""
-        changed = await resolver.test_now()
-        self._gauges.set("resolver_validates", float(resolver.validates))
-        return changed
-
     async def _watch_resolver(self) -> None:
         """Test the resolver regularly; drop the evidence when it has changed its nature."""
         while True:
             await asyncio.sleep(RESOLVER_TICK)
             resolver = self._parts.resolver
-            if resolver.due() and await self._test_resolver(resolver):
+            if resolver.due() and await resolver.test_now():
                 self._void_evidence(resolver)
 
     def _void_evidence(self, resolver: ResolverWatch) -> None:
@@ -333,7 +354,7 @@ class _Engine:
                     continue  # a rule for subdomains names no next hop
                 question = Question(
                     str(NextHop(HopKind.MX, domain)),
-                    "smtp",
+                    self._parts.config.mta.usual_transport,
                     Requirement.REQUIRETLS,
                     Requirement.REQUIRETLS,
                 )
@@ -348,3 +369,9 @@ class _Engine:
         while True:
             await asyncio.sleep(REFRESH_INTERVAL * (1.0 - REFRESH_JITTER * random.random()))  # noqa: S311
             await self._parts.source.refresh_policies()
+
+    async def _save_spending(self) -> None:
+        """Store what was spent of the budgets, so that it outlives this process."""
+        while True:
+            await asyncio.sleep(SAVE_INTERVAL)
+            await self._builder.spending.save()

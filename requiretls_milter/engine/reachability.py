@@ -8,6 +8,7 @@ again, past everything that is kept: only that tells whether it is they or we.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -24,6 +25,7 @@ from requiretls_milter.evidence.gathering import EvidenceSource
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
+    MailProtocol,
     MxEvidence,
     ProbeEvidence,
     ProbeFailure,
@@ -49,6 +51,7 @@ class WatchedSource:
         counters: where sessions are counted.
         retry_after: seconds between two rechecks, within limits.
         timeout: seconds for one recheck.
+        clock: the time, seconds since the epoch.
         on_recovery: called when the other side can be reached again after an outage.
     """
 
@@ -61,8 +64,10 @@ class WatchedSource:
         retry_after: float,
         timeout: float,
         on_recovery: Callable[[], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._source = source
+        self._clock = clock
         self._outage = outage
         self._counters = counters
         self._interval = min(max(retry_after, MIN_RECHECK_INTERVAL), MAX_RECHECK_INTERVAL)
@@ -72,6 +77,10 @@ class WatchedSource:
     async def mx(self, domain: str) -> MxEvidence:
         """Look up the MX records of a domain."""
         return await self._look_up(self._source.mx, domain)
+
+    async def srv(self, name: str) -> MxEvidence:
+        """Look up the SRV records of a service."""
+        return await self._look_up(self._source.srv, name)
 
     async def addresses(self, host: str) -> AddressLookup:
         """Look up the addresses of a host."""
@@ -83,12 +92,17 @@ class WatchedSource:
             self._on_recovery()
         return found
 
-    async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
+    async def probe(
+        self, address: str, port: int, server_name: str, protocol: MailProtocol = MailProtocol.SMTP
+    ) -> ProbeEvidence:
         """Hold a session with a server."""
-        found = await self._source.probe(address, port, server_name)
+        asked_at = self._clock()
+        found = await self._source.probe(address, port, server_name, protocol)
+        if found.probed_at < asked_at:
+            return found  # what another name of the address met before: no session was held
         if found.stage is not ProbeStage.NOT_PROBED or found.failure is not None:
             self._counters.inc("probes_total", (_probe_result(found),))
-        if self._outage.saw_probe(found, port, server_name):
+        if self._outage.saw_probe(found, port, server_name, protocol):
             self._on_recovery()
         return found
 
@@ -102,23 +116,29 @@ class WatchedSource:
                 tasks.create_task(self._recheck(monitor, targets))
 
     async def _recheck(self, monitor: ReachabilityMonitor, targets: Sequence[Target]) -> None:
-        errors = await asyncio.gather(*map(self._error_of, targets))
-        unreachable = {
-            target: error
-            for target, error in zip(targets, errors, strict=True)
-            if error is not None
-        }
+        found = await asyncio.gather(*map(self._error_of, targets))
+        errors = dict(zip(targets, found, strict=True))
+        unreachable = {target: error for target, error in errors.items() if error}
+        if None not in found:
+            if not unreachable:
+                return  # none of them could be asked
+            unreachable = {target: error or "" for target, error in errors.items()}
         self._outage.rechecked(monitor, unreachable)
 
     async def _error_of(self, target: Target) -> str | None:
         """Ask one target; returns why it could not be reached, None if it could.
 
+        "" says that it could not be asked, since its budget is spent: the others decide.
         What is kept of it stands: that it cannot be reached now may be our fault.
         """
         try:
             async with asyncio.timeout(self._timeout):
                 if isinstance(target, ServerTarget):
-                    session = await self.probe(target.address, target.port, target.server_name)
+                    session = await self.probe(
+                        target.address, target.port, target.server_name, target.protocol
+                    )
+                    if session.stage is ProbeStage.NOT_PROBED:
+                        return ""
                     return session.error if could_not_connect(session) else None
                 return await self._lookup_error(target)
         except Exception as error:  # noqa: BLE001 - it must not end the other rechecks
@@ -131,6 +151,8 @@ class WatchedSource:
             found = await self.mx(target.name)
         else:
             found = await self.addresses(target.name)
+        if found.unasked:
+            return ""
         return found.error if found.outcome is DnsOutcome.ERROR else None
 
 

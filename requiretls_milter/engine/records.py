@@ -43,6 +43,9 @@ from requiretls_milter.syntax.text import printable
 MAX_TLS_VERSION = 20
 """Characters of the name of a TLS version."""
 
+MAX_CIPHER = 64
+"""Characters of the name of a cipher suite."""
+
 
 class RecordError(RequiretlsMilterError, ValueError):
     """Bytes that are no record of ours, or one that cannot be true; the text says why.
@@ -59,8 +62,19 @@ class _Policy(StrictModel):
 
 
 class _Probe(StrictModel):
-    v: Literal[1] = 1
+    v: Literal[2] = 2
     found: ProbeEvidence
+
+
+class _EarlierProbe(StrictModel):
+    """Version 1 did not note the cipher suite, without which TLS 1.2 may be strong or weak."""
+
+    v: Literal[1]
+    found: ProbeEvidence
+
+
+_AnyProbe = _Probe | _EarlierProbe
+_probes: TypeAdapter[_AnyProbe] = TypeAdapter(Annotated[_AnyProbe, Field(discriminator="v")])
 
 
 class _Attempt(StrictModel):
@@ -154,19 +168,24 @@ def encode_probe(found: ProbeEvidence) -> bytes:
     return _Probe(found=found).model_dump_json().encode()
 
 
-def decode_probe(value: bytes, address: str, now: float) -> ProbeEvidence:
+def decode_probe(value: bytes, address: str, now: float) -> ProbeEvidence | None:
     """Decode a session with *address*; it is good for as long as when it was held (R61).
+
+    None for a record of an earlier version, if it does not say enough of the session.
 
     Raises:
         RecordError: the bytes are no session, or one that would not have been kept.
     """
     try:
-        found = _Probe.model_validate_json(value).found
+        kept = _probes.validate_json(value)
     except ValidationError as error:
         raise RecordError(first_mistake(error, "record")) from error
+    found = kept.found
     if found.address != address or not worth_keeping(found):
         raise RecordError("not the session that it should be")
     _require_ours(found, now)
+    if isinstance(kept, _EarlierProbe) and found.tls_version not in ("", "TLSv1.3"):
+        return None
     return replace(found, expires=min(found.expires, found.probed_at + FRESH))
 
 
@@ -218,11 +237,13 @@ def decode_attempt(value: bytes, address: str, now: float, longest: float) -> Ke
 
 def _require_ours(found: ProbeEvidence, now: float) -> None:
     """Make sure that a session may be one that was held, with no more text than is kept."""
-    texts = [found.ehlo_name, found.error, found.only_opportunistic]
+    texts = [found.ehlo_name, found.error, found.only_opportunistic, found.small_group]
+    texts.append(found.cipher)
     for reply in (found.reply, found.starttls_reply):
         if reply is not None:
             texts += _reply_texts(reply)
-    if any(printable(text) != text for text in texts) or len(found.tls_version) > MAX_TLS_VERSION:
+    too_long = len(found.tls_version) > MAX_TLS_VERSION or len(found.cipher) > MAX_CIPHER
+    if too_long or any(printable(text) != text for text in texts):
         raise RecordError("text that we would not have kept")
     if len(found.chain) > MAX_CHAIN:
         raise RecordError(f"more than {MAX_CHAIN} certificates")

@@ -1,32 +1,33 @@
 """The metrics server, for Prometheus: HTTP, or HTTPS if a certificate is configured.
 
 Bounded are the number of connections, from the moment when they are accepted (a TLS handshake
-that never ends counts too), the octets of a request, and how long a connection lasts, whatever
-goes on in it. A new connection is always accepted: beyond the bound the one that has been without
-a request for longest is closed, so that idle ones do not keep the scraper out.
+that never ends counts too), the octets of a request and of a connection, and how long a connection
+lasts, whatever goes on in it. A new connection is always accepted: beyond the bound one of the
+client with most connections is closed, so that idle ones do not keep the scraper out.
+
+The engine's loop answers the workers as well. So connections, handshakes and requests have a pace
+(:mod:`.admission`), and the metrics are rendered a few times a second at most.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 
-from requiretls_milter.bounded import BoundedMap
-from requiretls_milter.engine.exposition import Exposition
-from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.engine.admission import Connections, Pace
+from requiretls_milter.engine.exposition import Exposition, chosen
+from requiretls_milter.engine.health import STARTING, Health
 from requiretls_milter.syntax.endpoint import Endpoint
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Bound
-
-if TYPE_CHECKING:
-    from requiretls_milter.config import Metrics
 
 CONNECTION_LIFE = 60.0
 """Seconds that a connection lasts at most, busy or not."""
@@ -40,74 +41,32 @@ MAX_LINE = 4096
 MAX_FIELDS = 64
 """Lines of the header of an HTTP request."""
 
-BACKLOG = 16
+MAX_OCTETS = 32_768
+"""Octets that a client may send over one connection: a scrape takes some 350. Requests that are
+sent ahead of their answers are kept in memory, each with some 2 KiB."""
+
+CONNECTIONS_PER_SECOND = 1000
+"""Connections that are accepted: each costs the loop some 50 us, even if it is closed at once."""
+
+HANDSHAKES_PER_SECOND = 50
+"""TLS handshakes that begin: each costs the loop a signature, 1 ms with RSA."""
+
+REQUESTS_PER_SECOND = 200
+"""Requests that are answered: each costs 0.2 ms."""
+
+FRESH = 0.25
+"""Seconds within which metrics are not rendered again: that takes 10 ms, 50 with many domains."""
+
+BACKLOG = 128
 """Connections that may wait to be accepted."""
 
 PAUSE = 1.0
 """Seconds until the next attempt to accept a connection when no descriptor is left."""
 
+SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of accept(2) that another attempt at once would meet again; others are of one client."""
+
 _log = log.get_logger("engine.scrape")
-
-
-class CertificateError(RequiretlsMilterError):
-    """The certificate of the metrics server cannot be used; the text names the key and why.
-
-    The engine refuses this configuration, at its start or at a reload.
-    """
-
-
-def tls_context(metrics: Metrics) -> ssl.SSLContext | None:
-    """Load the server's TLS settings from the files as they are now; None for HTTP in clear.
-
-    Raises:
-        CertificateError: a file cannot be read, is not what it should be, or
-            the key is not that of the certificate.
-    """
-    if not metrics.tls_certificate:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    _readable("tls_certificate", metrics.tls_certificate)
-    _readable("tls_key", metrics.tls_key)
-    try:
-        context.load_cert_chain(metrics.tls_certificate, metrics.tls_key, _no_passphrase)
-    except (ssl.SSLError, OSError, ValueError) as error:
-        raise CertificateError(
-            f"metrics.tls_certificate {metrics.tls_certificate} and metrics.tls_key "
-            f"{metrics.tls_key} are no certificate with its key: {_why(error)}"
-        ) from error
-    if metrics.tls_client_ca:
-        _readable("tls_client_ca", metrics.tls_client_ca)
-        try:
-            context.load_verify_locations(cafile=metrics.tls_client_ca)
-        except (ssl.SSLError, OSError, ValueError) as error:
-            raise CertificateError(
-                f"metrics.tls_client_ca: {metrics.tls_client_ca} holds no certificates: "
-                f"{_why(error)}"
-            ) from error
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
-
-
-def _readable(key: str, path: str) -> None:
-    try:
-        with open(path, "rb"):
-            pass
-    except OSError as error:
-        raise CertificateError(
-            f"metrics.{key}: {path} cannot be read: {error.strerror or error}"
-        ) from error
-
-
-def _no_passphrase() -> str:
-    """Refuse, instead of OpenSSL's question at a terminal that a service does not have."""
-    raise ValueError("the key has a passphrase")
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.lower().replace("_", " ")
-    return str(error)
 
 
 class MetricsServer:
@@ -118,7 +77,8 @@ class MetricsServer:
         exposition: renders the metrics.
         refresh: called before each rendering, to bring gauges up to date.
         counters: count clients that are turned away.
-        max_connections: at once; for a further one the longest idle one is closed.
+        health: tells how the service is, for ``/healthz``.
+        max_connections: at once; for a further one another one is closed.
         tls: the settings for TLS; None for HTTP in clear. They may be replaced at
             any time: connections that begin later use the new ones.
     """
@@ -130,6 +90,7 @@ class MetricsServer:
         refresh: Callable[[], None],
         counters: Counters | None = None,
         *,
+        health: Callable[[], Health] = lambda: STARTING,
         max_connections: int = 32,
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -137,9 +98,13 @@ class MetricsServer:
         self._exposition = exposition
         self._refresh = refresh
         self._counters = counters if counters is not None else Counters()
+        self._health = health
         self._max_connections = max_connections
-        self._connections: BoundedMap[web.RequestHandler, asyncio.Task[None]] = BoundedMap()
-        """The tasks that serve them; the one without a request for longest first."""
+        self._connections: Connections[web.RequestHandler] = Connections()
+        self._accepts = Pace(CONNECTIONS_PER_SECOND)
+        self._handshakes = Pace(HANDSHAKES_PER_SECOND)
+        self._requests = Pace(REQUESTS_PER_SECOND)
+        self._rendered: dict[str, tuple[float, bytes, str]] = {}
         self.tls = tls
         self._listener: socket.socket | None = None
         self._server: _HttpServer
@@ -161,15 +126,7 @@ class MetricsServer:
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise OSError(error.errno, f"{where}: {reason}") from error
         self._listener.setblocking(False)
-        self._server = _HttpServer(
-            self._answer,
-            access_log=None,
-            keepalive_timeout=CONNECTION_LIFE / 2,
-            lingering_time=0,
-            max_line_size=MAX_LINE,
-            max_field_size=MAX_LINE,
-            max_headers=MAX_FIELDS,
-        )
+        self._server = _HttpServer(self._answer)
         self._accepting = asyncio.create_task(self._accept(self._listener), name="metrics")
 
     @property
@@ -187,7 +144,7 @@ class MetricsServer:
         if self._accepting is not None:
             self._accepting.cancel()
             await asyncio.gather(self._accepting, return_exceptions=True)
-        tasks = [task for _, task in self._connections.items()]
+        tasks = self._connections.tasks()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -197,28 +154,33 @@ class MetricsServer:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            # Also the turn of the task that was made last: it closes its connection, and must
+            # have begun before it may be cancelled.
+            await self._accepts.turn()
             try:
-                connection, _ = await loop.sock_accept(listener)
-            except OSError as error:  # out of descriptors, or the client has left
-                _log.warning("metrics_not_accepted", error=str(error))
-                await asyncio.sleep(PAUSE)
+                connection, (address, *_) = await loop.sock_accept(listener)
+            except OSError as error:
+                if error.errno in SHORTAGE:
+                    _log.warning("metrics_not_accepted", error=str(error))
+                    await asyncio.sleep(PAUSE)
                 continue
             if len(self._connections) >= self._max_connections:
                 self._counters.inc("saturated_total", (Bound.METRICS_CONNECTIONS,))
-                _, idle = self._connections.pop_oldest()
-                idle.cancel()
-            handler = self._server()
+                self._connections.make_room(address).cancel()
+            handler = self._server.handler()
             task = asyncio.create_task(self._receive(connection, handler))
-            self._connections.put(handler, task)
-            # The task must begin before it may be cancelled: it closes the connection.
-            await asyncio.sleep(0)
+            self._connections.add(handler, task, address)
 
     async def _receive(self, connection: socket.socket, handler: web.RequestHandler) -> None:
         """Serve one connection, from its first octet to its last."""
         tls = self.tls
         transport: asyncio.Transport | None = None
+        handed_over = False
         try:
             async with asyncio.timeout(CONNECTION_LIFE):
+                if tls is not None:
+                    await self._handshakes.turn()
+                handed_over = True  # from now on a transport closes it
                 transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
                     lambda: handler,
                     connection,
@@ -231,29 +193,59 @@ class MetricsServer:
         except OSError as error:  # HTTP in clear, an old version, no client certificate...
             _log.debug("metrics_handshake_failed", error=str(error))
         finally:
-            self._connections.pop(handler)
+            self._connections.remove(handler)
             if transport is not None:
                 transport.abort()
+            if not handed_over:
+                connection.close()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.protocol in self._connections:
-            self._connections.touch(request.protocol)
+        self._connections.touch(request.protocol)
+        await self._requests.turn()
         if request.path not in ("/metrics", "/healthz"):
             return web.Response(status=404, text="not found\n")
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=405, text="only GET\n", headers={"Allow": "GET, HEAD"})
         if request.path == "/healthz":
-            return web.Response(text="ok\n")
-        self._refresh()
-        body, media_type = self._exposition.render(request.headers.get("Accept", ""))
+            health = self._health()
+            return web.Response(status=200 if health.serves else 503, text=f"{health.text}\n")
+        body, media_type = self._render(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": media_type})
+
+    def _render(self, accept: str) -> tuple[bytes, str]:
+        """The metrics as they are now, or were a moment ago."""
+        now = asyncio.get_running_loop().time()
+        wanted = chosen(accept)
+        until, body, media_type = self._rendered.get(wanted, (0.0, b"", ""))
+        if now >= until:
+            self._refresh()
+            body, media_type = self._exposition.render(wanted)
+            self._rendered[wanted] = (now + FRESH, body, media_type)
+        return body, media_type
+
+
+class _Handler(web.RequestHandler):
+    """One connection; its client may send only so many octets."""
+
+    __slots__ = ("_octets",)
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._octets = 0
+
+    def data_received(self, data: bytes) -> None:
+        self._octets += len(data)
+        if self._octets > MAX_OCTETS:
+            self.force_close()
+        else:
+            super().data_received(data)
 
 
 class _HttpServer(web.Server):
     """An HTTP server that tells when a connection has ended."""
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._ends: dict[web.RequestHandler, asyncio.Event] = {}
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
@@ -266,6 +258,19 @@ class _HttpServer(web.Server):
         super().connection_lost(handler, exc)
         if (end := self._ends.pop(handler, None)) is not None:
             end.set()
+
+    def handler(self) -> web.RequestHandler:
+        """Make the protocol of a connection that begins."""
+        return _Handler(
+            self,
+            loop=asyncio.get_running_loop(),
+            access_log=None,
+            keepalive_timeout=CONNECTION_LIFE / 2,
+            lingering_time=0,
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_LINE,
+            max_headers=MAX_FIELDS,
+        )
 
     async def ended(self, handler: web.RequestHandler) -> None:
         """Wait until a connection has."""

@@ -10,15 +10,15 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, cast
 
 from requiretls_milter import __version__
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.flights import BusyError
 from requiretls_milter.ipc.framing import Unframer, WireError
-from requiretls_milter.ipc.unixsocket import listen
+from requiretls_milter.ipc.unixsocket import LOOK, SocketFile, SocketGuard, listen
 from requiretls_milter.ipc.wire import (
     Answer,
     CountersRequest,
@@ -40,7 +40,7 @@ from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.aggregate import Aggregate
 from requiretls_milter.telemetry.catalogue import MetricError
 from requiretls_milter.telemetry.counting import Counters
-from requiretls_milter.telemetry.labels import Bound
+from requiretls_milter.telemetry.labels import Bound, Socket
 
 MAX_CONNECTIONS = 128
 """Connections at once: 64 workers, and the command line."""
@@ -68,6 +68,7 @@ class EngineState:
     generation: int
     assessment_digest: str
     trust_epoch: int = 0
+    resolver_validates: bool = False
 
 
 class EngineView(Protocol):
@@ -99,12 +100,23 @@ class EngineServer:
         path: of the socket; only our own user (and root) may connect.
         engine: answers the requests.
         max_requests: of one connection under way: twice what a worker asks for at once.
+        opened: is called with the socket's file when there is one, and when there is another.
     """
 
-    def __init__(self, path: str, engine: EngineView, *, max_requests: int = 8_192) -> None:
+    def __init__(
+        self,
+        path: str,
+        engine: EngineView,
+        *,
+        max_requests: int = 8_192,
+        opened: Callable[[SocketFile], None] = lambda _: None,
+    ) -> None:
         self.max_requests = max_requests
-        self._path = Path(path)
+        self._path = path
         self._engine = engine
+        self._opened = opened
+        self._listener: socket.socket
+        self._guard: SocketGuard | None = None
         self._started = time.monotonic()
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
@@ -115,9 +127,31 @@ class EngineServer:
         Raises:
             SocketError: the socket cannot be made; the text says why.
         """
-        listener = listen(str(self._path), MAX_CONNECTIONS)
+        self._guard = SocketGuard(self._listen(), self._listen, self._count_lost, _log)
+        self._server = await self._accept(self._listener)
+
+    async def watch(self) -> None:
+        """Listen at another socket when the file of this one is gone; open connections go on."""
+        while self._guard is not None:
+            await asyncio.sleep(LOOK)
+            before = self._listener
+            self._guard.look()
+            if self._listener is not before and self._server is not None:
+                former, self._server = self._server, await self._accept(self._listener)
+                former.close()
+
+    def _listen(self) -> SocketFile:
+        self._listener = listen(self._path, MAX_CONNECTIONS)
+        file = SocketFile.at(self._path)
+        self._opened(file)
+        return file
+
+    async def _accept(self, listener: socket.socket) -> asyncio.Server:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: _Connection(self), sock=listener)
+        return await loop.create_unix_server(lambda: _Connection(self), sock=listener)
+
+    def _count_lost(self) -> None:
+        self._engine.counters.inc("sockets_lost_total", (Socket.ENGINE,))
 
     async def close(self) -> None:
         """Take no more connections, and cut those that there are."""
@@ -125,7 +159,8 @@ class EngineServer:
             self._server.close()
         for connection in list(self._connections):
             connection.abort()
-        self._path.unlink(missing_ok=True)
+        if self._guard is not None:
+            self._guard.file.remove()
 
     @property
     def connections(self) -> int:
@@ -211,6 +246,7 @@ class EngineServer:
             workers=tuple(sorted(c.worker for c in self._connections if c.worker)),
             in_flight=state.assessor.in_flight,
             cache_entries=self._engine.cache_entries(),
+            resolver_validates=state.resolver_validates,
         )
 
 

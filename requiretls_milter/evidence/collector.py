@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource, profiles_of
 from requiretls_milter.evidence.mta_sts import HTTPS_PORT, MtaStsFetcher, StsRecord
@@ -15,6 +16,7 @@ from requiretls_milter.evidence.tlsa import find_tlsa
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
     AddressLookup,
+    MailProtocol,
     MtaStsEvidence,
     MxEvidence,
     ProbeEvidence,
@@ -35,6 +37,7 @@ class Collector(EvidenceSource):
         policy_port: the port of policy hosts.
         clock: the time, seconds since the epoch.
         counters: where it is counted that a bound of ``[limits]`` is met.
+        budgets: what strangers' names may cause; None for new ones.
     """
 
     def __init__(
@@ -45,9 +48,11 @@ class Collector(EvidenceSource):
         policy_port: int = HTTPS_PORT,
         clock: Callable[[], float] = time.time,
         counters: Counters | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
         probe, limits = config.probe, config.limits
         counters = counters or Counters()
+        budgets = budgets or Budgets(limits, counters)
         policy = AddressPolicy(probe.allow_networks)
         protocols = {name for profile in profiles_of(config) for name in profile.inet_protocols}
         self._clock = clock
@@ -58,6 +63,7 @@ class Collector(EvidenceSource):
             clock,
             lookups=limits.lookups,
             counters=counters,
+            budgets=budgets,
         )
         """The resolver; its ``trusted`` belongs to the self-test."""
         self._mta_sts = MtaStsFetcher(
@@ -69,12 +75,19 @@ class Collector(EvidenceSource):
             fetches=limits.fetches,
             clock=clock,
             counters=counters,
+            budgets=budgets,
         )
-        self._prober = Prober(policy, probe, limits, clock=clock, counters=counters)
+        self._prober = Prober(
+            policy, probe, limits, clock=clock, counters=counters, budgets=budgets
+        )
 
     async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
         """See :meth:`Resolver.mx`."""
         return await self.resolver.mx(domain)
+
+    async def srv(self, name: str, *, since: float = ANY_AGE) -> MxEvidence:
+        """See :meth:`Resolver.srv`."""
+        return await self.resolver.srv(name)
 
     async def mta_sts_record(self, domain: str) -> StsRecord:
         """Look up the TXT record alone: it says whether a policy that is kept is still current."""
@@ -95,10 +108,16 @@ class Collector(EvidenceSource):
         return await find_tlsa(self.resolver, host, port, addresses, self._clock)
 
     async def probe(
-        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+        self,
+        address: str,
+        port: int,
+        server_name: str,
+        protocol: MailProtocol = MailProtocol.SMTP,
+        *,
+        since: float = ANY_AGE,
     ) -> ProbeEvidence:
         """See :meth:`Prober.probe`."""
-        return await self._prober.probe(address, port, server_name)
+        return await self._prober.probe(address, port, server_name, protocol)
 
     async def close(self) -> None:
         """Close the source; nothing is held open between two questions."""

@@ -8,13 +8,15 @@ timeout, a malformed reply and a CNAME loop are no answer, and no answer is neve
 Validation is the resolver's work. Its AD bit is believed only if the path to it is
 trusted (RFC 7672 section 2.1.3): the operator named it in ``dns.nameservers``, or the
 system's resolvers are all on this host. Otherwise everything is insecure, and
-:attr:`Resolver.trusted` says so.
+:attr:`Resolver.trust` says so. Whether it validates at all is shown by a test
+(:mod:`~requiretls_milter.evidence.selftest`), which has the last word on that attribute.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import ipaddress
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -32,6 +34,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 
+from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.slots import Slots
 from requiretls_milter.model import AddressLookup, DnsOutcome, MxEvidence, MxRecord
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
@@ -61,7 +64,8 @@ UDP_PAYLOAD = 1232
 
 _READ = (
     *(dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.CNAME, dns.rdatatype.MX),
-    *(dns.rdatatype.NS, dns.rdatatype.SOA, dns.rdatatype.TLSA, dns.rdatatype.TXT),
+    *(dns.rdatatype.NS, dns.rdatatype.SOA, dns.rdatatype.SRV, dns.rdatatype.TLSA),
+    dns.rdatatype.TXT,
 )
 """Record types whose content is read. dnspython loads the class of a type when it meets the first
 record of it. If that record were of class ANY, which a hostile server may send, the type would be
@@ -84,6 +88,10 @@ class Lookup:
             SOA (RFC 2308 section 5).
         error: why there is no answer.
         partial: there were more records than are kept.
+        unasked: no query was sent, since the budget of the zone is spent (outcome ERROR).
+        unproven: each answer had the AD bit, and it is not known yet whether it means
+            anything (:attr:`AdTrust.UNPROVEN`).
+        servfail: each server said SERVFAIL: none could, or would, give an answer.
     """
 
     outcome: DnsOutcome
@@ -93,13 +101,35 @@ class Lookup:
     ttl: int = 0
     error: str = ""
     partial: bool = False
+    unasked: bool = False
+    unproven: bool = False
+    servfail: bool = False
+
+
+class AdTrust(enum.Enum):
+    """What the AD bit of the resolver counts for (RFC 7672 section 2.1.3)."""
+
+    BELIEVED = enum.auto()
+    """An answer that has it is secure."""
+    UNPROVEN = enum.auto()
+    """Nothing is secure, since nothing has shown yet that the resolver validates."""
+    IGNORED = enum.auto()
+    """Nothing is secure: the resolver does not validate, or its answers can be forged."""
 
 
 class _LookupError(Exception):
     """A lookup had no answer; the text says why.
 
     It never leaves this module: the catcher makes it an outcome ERROR.
+
+    Args:
+        text: the sentence.
+        servfail: each server said SERVFAIL.
     """
+
+    def __init__(self, text: str, *, servfail: bool = False) -> None:
+        super().__init__(text)
+        self.servfail = servfail
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +137,7 @@ class _Answer:
     """One reply: where its CNAME chain ends and what stands there."""
 
     nxdomain: bool
-    secure: bool
+    ad: bool
     canonical: dns.name.Name
     aliases: int
     rdatas: tuple[dns.rdata.Rdata, ...]
@@ -127,6 +157,9 @@ class Resolver:
         lookups: how many lookups are at work at once; one costs a socket and 0.3 ms
             of CPU for each query.
         counters: where it is counted that a lookup waits for others.
+        budgets: how many lookups a zone may cause; None for any number.
+        checking_disabled: set CD in each query (RFC 4035 section 3.2.2): the resolver gives
+            out what it has, whether it validates or not.
     """
 
     def __init__(
@@ -138,8 +171,11 @@ class Resolver:
         *,
         lookups: int = 64,
         counters: Counters | None = None,
+        budgets: Budgets | None = None,
+        checking_disabled: bool = False,
     ) -> None:
-        self._stub = _stub(nameservers, timeout)
+        self._budgets = budgets
+        self._stub = _stub(nameservers, timeout, checking_disabled=checking_disabled)
         self._timeout = timeout
         self._clock = clock
         self._slots = Slots(lookups, Bound.LOOKUPS, counters or Counters())
@@ -151,8 +187,10 @@ class Resolver:
         servers = cast(list[dns.nameserver.Do53Nameserver], self._stub.nameservers)
         self.nameservers = tuple(Nameserver(s.address, s.port) for s in servers)
         self._of_system = not nameservers
-        self.trusted: bool = bool(nameservers) or all(s.is_loopback for s in self.nameservers)
-        """Whether the AD bit of these servers is believed (RFC 7672 section 2.1.3, R20)."""
+        self.path_trusted = bool(nameservers) or all(s.is_loopback for s in self.nameservers)
+        """Whether no one else can write to the path (RFC 7672 section 2.1.3)."""
+        self._trust = AdTrust.BELIEVED if self.path_trusted else AdTrust.IGNORED
+        self._relied_on_since = object()
         self.tested = asyncio.Event()
         """Lookups wait for it: a self-test clears it until the resolver has been tested."""
         self.tested.set()
@@ -161,20 +199,46 @@ class Resolver:
         """Say whether ``/etc/resolv.conf``, if it is used, still names the same servers."""
         return not self._of_system or self.nameservers == tuple(_system_nameservers())
 
+    @property
+    def trust(self) -> AdTrust:
+        """What the AD bit counts for (RFC 7672 section 2.1.3, R20).
+
+        The path to the servers decides, until :meth:`rely_on` says more.
+        """
+        return self._trust
+
+    def rely_on(self, nameservers: Sequence[Nameserver], trust: AdTrust) -> None:
+        """Ask only these servers from now on, some of :attr:`nameservers`, and trust them so far.
+
+        Answers that are under way are secure neither way: another server may have sent them.
+        """
+        self._stub.nameservers = [dns.nameserver.Do53Nameserver(*server) for server in nameservers]
+        self._trust = trust
+        self._relied_on_since = object()
+
+    def with_checking_disabled(self) -> Resolver:
+        """Make a resolver that asks the same servers with CD."""
+        servers, families = self.nameservers, ("ipv4", "ipv6")
+        return Resolver(servers, self._timeout, families, self._clock, checking_disabled=True)
+
     async def root(self) -> Lookup:
         """Look up the name servers of the root zone, which is signed.
 
         Postfix probes the same (dnssec_probe = ns:.).
         """
+        since = self._relied_on_since
         try:
             async with self._deadline():
                 answer = await self._ask(dns.name.root, dns.rdatatype.NS)
         except _LookupError as error:
-            return Lookup(DnsOutcome.ERROR, False, "", error=f"NS .: {error}")
+            return Lookup(
+                DnsOutcome.ERROR, False, "", error=f"NS .: {error}", servfail=error.servfail
+            )
+        secure = answer.ad and self._is_believed(since)
         if answer.nxdomain:
-            return Lookup(DnsOutcome.NXDOMAIN, answer.secure, "", ttl=answer.ttl)
+            return Lookup(DnsOutcome.NXDOMAIN, secure, "", ttl=answer.ttl)
         outcome = DnsOutcome.FOUND if answer.rdatas else DnsOutcome.NODATA
-        return Lookup(outcome, answer.secure, "", answer.rdatas, answer.ttl)
+        return Lookup(outcome, secure, "", answer.rdatas, answer.ttl)
 
     async def lookup(self, name: str, rdtype: dns.rdatatype.RdataType) -> Lookup:
         """Look *name* up as an absolute name, without a search list; follow aliases.
@@ -185,21 +249,36 @@ class Resolver:
             error = f"not a domain name: {printable(name)}"
             return Lookup(DnsOutcome.NXDOMAIN, False, name, ttl=MAX_TTL, error=error)
         await self.tested.wait()
+        if self._budgets is not None and (spent := self._budgets.lookup(name)):
+            return Lookup(DnsOutcome.ERROR, False, name.lower(), error=spent, unasked=True)
         try:
             async with self._deadline():
                 return await self._chase(dns.name.from_text(name + "."), rdtype)
         except _LookupError as error:
             text = printable(f"{dns.rdatatype.to_text(rdtype)} {name}: {error}")
-            return Lookup(DnsOutcome.ERROR, False, name.lower(), error=text)
+            return Lookup(
+                DnsOutcome.ERROR, False, name.lower(), error=text, servfail=error.servfail
+            )
 
     async def mx(self, domain: str) -> MxEvidence:
         """Look up the mail exchangers of *domain* (RFC 5321 section 5.1).
 
         Records are sorted by preference, then by name. A host that is an address stays,
         since Postfix connects to it; one that is neither a host name nor an address is
-        dropped.
+        dropped. A null MX is one only if it stands alone (R25).
         """
-        found = await self.lookup(domain, dns.rdatatype.MX)
+        return self._servers_named(await self.lookup(domain, dns.rdatatype.MX))
+
+    async def srv(self, name: str) -> MxEvidence:
+        """Look up the servers of a service, ``_submission._tcp.example.org`` (RFC 2782).
+
+        The priority takes the place of the preference; weights only shift the odds. A single
+        record with the target "." says that there is no such service.
+        """
+        return self._servers_named(await self.lookup(name, dns.rdatatype.SRV))
+
+    def _servers_named(self, found: Lookup) -> MxEvidence:
+        """Make evidence of the hosts that MX or SRV records name."""
         evidence = MxEvidence(
             outcome=found.outcome,
             secure=found.secure,
@@ -207,25 +286,29 @@ class Resolver:
             error=found.error,
             expires=self._expires(found.ttl),
             partial=found.partial,
+            unasked=found.unasked,
+            unproven=found.unproven,
         )
         if found.outcome is not DnsOutcome.FOUND:
             return evidence
-        records: set[tuple[int, str]] = set()
+        records: set[tuple[int, str, int]] = set()
         nulls = 0
         for rdata in cast(Iterable[Any], found.rdatas):
-            if rdata.exchange == dns.name.root:
+            by_srv = rdata.rdtype == dns.rdatatype.SRV
+            target = rdata.target if by_srv else rdata.exchange
+            if target == dns.name.root:
                 nulls += 1
                 continue
-            host = mail_exchanger(name_text(rdata.exchange))
+            host = mail_exchanger(name_text(target))
             if host is not None:
-                records.add((rdata.preference, host))
+                records.add((_preference(rdata), host, rdata.port if by_srv else 0))
         # RFC 7505 section 3: a null MX stands alone. Beside other records it says nothing
         # that a sender could obey (R25).
         null_mx = nulls > 0 and nulls == len(found.rdatas)
         error = "" if records or null_mx else "no MX record names a host"
         return replace(
             evidence,
-            records=tuple(MxRecord(preference, host) for preference, host in sorted(records)),
+            records=tuple(MxRecord(*record) for record in sorted(records)),
             null_mx=null_mx,
             null_among=nulls > 0 and not null_mx,
             error=error,
@@ -244,10 +327,13 @@ class Resolver:
         lookups = await asyncio.gather(*(self.lookup(host, t) for t in self._address_types))
         found = [one for one in lookups if one.outcome is DnsOutcome.FOUND]
         failed = [one for one in lookups if one.outcome is DnsOutcome.ERROR]
-        error = "; ".join(one.error for one in lookups if one.error)
+        error = "; ".join(dict.fromkeys(one.error for one in lookups if one.error))
+        unasked = any(one.unasked for one in lookups)
         if not found:
             if failed:
-                return AddressLookup(DnsOutcome.ERROR, error=error, expires=self._clock())
+                return AddressLookup(
+                    DnsOutcome.ERROR, error=error, expires=self._clock(), unasked=unasked
+                )
             nxdomain = all(one.outcome is DnsOutcome.NXDOMAIN for one in lookups)
             return AddressLookup(
                 outcome=DnsOutcome.NXDOMAIN if lookups and nxdomain else DnsOutcome.NODATA,
@@ -255,6 +341,7 @@ class Resolver:
                 canonical=lookups[0].canonical if lookups else host,
                 error=error,
                 expires=self._expires(min((one.ttl for one in lookups), default=MAX_TTL)),
+                unproven=any(one.unproven for one in lookups),
             )
         # A broken denial of one family must not void the signed addresses of the other (R28).
         best = next((one for one in found if one.secure), found[0])
@@ -273,6 +360,8 @@ class Resolver:
             error=error,
             expires=self._expires(min(ttl, PARTIAL_TTL) if failed else ttl),
             partial=len(addresses) > MAX_RECORDS or any(one.partial for one in found),
+            unasked=unasked,
+            unproven=any(one.unproven for one in found),
         )
         if result.secure or result.canonical == host.lower():
             return result
@@ -287,9 +376,16 @@ class Resolver:
         alias = await self.lookup(host, dns.rdatatype.CNAME)
         if alias.outcome is not DnsOutcome.FOUND:
             error = alias.error or f"CNAME {host}: no longer an alias"
-            return replace(result, alias_error=True, error=error, expires=self._clock())
+            return replace(
+                result,
+                alias_error=True,
+                error=error,
+                expires=self._clock(),
+                unasked=result.unasked or alias.unasked,
+            )
         expires = min(result.expires, self._expires(alias.ttl))
-        return replace(result, alias_secure=alias.secure, expires=expires)
+        unproven = result.unproven or alias.unproven
+        return replace(result, alias_secure=alias.secure, expires=expires, unproven=unproven)
 
     def _literal(self, address: str) -> AddressLookup:
         family = dns.rdatatype.AAAA if ":" in address else dns.rdatatype.A
@@ -320,13 +416,14 @@ class Resolver:
         RFC 7672 section 2.1.3: once a link is insecure, all that follows is. A completed
         negative is NODATA or NXDOMAIN, secure or not (RFC 7672 section 2.1.1, R22).
         """
-        secure = True
+        since = self._relied_on_since
+        ad = True
         ttl = MAX_TTL
         followed = 0
         seen = {name}
         while True:
             answer = await self._ask(name, rdtype)
-            secure = secure and answer.secure
+            ad = ad and answer.ad
             ttl = min(ttl, answer.ttl)
             followed += answer.aliases
             ended = answer.nxdomain or answer.rdatas or answer.aliases == 0
@@ -339,13 +436,21 @@ class Resolver:
         canonical = name_text(answer.canonical)
         if not valid_hostname(canonical):
             raise _LookupError(f"the alias is not a host name: {printable(canonical)}")
+        secure = ad and self._is_believed(since)
+        unproven = ad and not secure and self._trust is not AdTrust.IGNORED
         if answer.nxdomain:
-            return Lookup(DnsOutcome.NXDOMAIN, secure, canonical, ttl=ttl)
+            return Lookup(DnsOutcome.NXDOMAIN, secure, canonical, ttl=ttl, unproven=unproven)
         if not answer.rdatas:
-            return Lookup(DnsOutcome.NODATA, secure, canonical, ttl=ttl)
+            return Lookup(DnsOutcome.NODATA, secure, canonical, ttl=ttl, unproven=unproven)
         return Lookup(
-            DnsOutcome.FOUND, secure, canonical, answer.rdatas, ttl, partial=answer.partial
+            *(DnsOutcome.FOUND, secure, canonical, answer.rdatas, ttl),
+            partial=answer.partial,
+            unproven=unproven,
         )
+
+    def _is_believed(self, since: object) -> bool:
+        """Say whether the AD bit of an answer counts that was under way *since* then."""
+        return self._trust is AdTrust.BELIEVED and since is self._relied_on_since
 
     async def _ask(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> _Answer:
         """Send one query to the servers; raise _LookupError unless one of them answers it.
@@ -360,14 +465,14 @@ class Resolver:
         except dns.resolver.NXDOMAIN as negative:
             response = cast(Any, negative).response(name)
         except dns.resolver.NoNameservers as error:
-            raise _LookupError(_servers_said(error)) from error
+            raise _LookupError(_servers_said(error), servfail=_all_failed(error)) from error
         except dns.exception.Timeout as error:
             raise _LookupError("timed out") from error
         except (dns.exception.DNSException, OSError, ValueError) as error:
             raise _LookupError(error_text(error)) from error
         chain = response.resolve_chaining()
         rdatas = tuple(chain.answer or ())
-        if rdtype == dns.rdatatype.MX:
+        if rdtype in (dns.rdatatype.MX, dns.rdatatype.SRV):
             # Sorted before they are cut: of a set that is too large the best records are kept.
             rdatas = tuple(sorted(rdatas, key=_preference))
         # All TXT records are kept: RFC 8461 section 3.1 counts the MTA-STS records among them.
@@ -379,7 +484,7 @@ class Resolver:
             ttl = min(alias.ttl for alias in chain.cnames)
         return _Answer(
             nxdomain=nxdomain,
-            secure=self.trusted and bool(response.flags & dns.flags.AD),
+            ad=bool(response.flags & dns.flags.AD),
             canonical=chain.canonical_name,
             aliases=len(chain.cnames),
             rdatas=rdatas[:kept],
@@ -400,7 +505,8 @@ def name_text(name: dns.name.Name) -> str:
 
 
 def _preference(rdata: dns.rdata.Rdata) -> int:
-    return int(cast(Any, rdata).preference)
+    by_srv = rdata.rdtype == dns.rdatatype.SRV
+    return int(cast(Any, rdata).priority if by_srv else cast(Any, rdata).preference)
 
 
 def _servers_said(error: dns.resolver.NoNameservers) -> str:
@@ -412,14 +518,24 @@ def _servers_said(error: dns.resolver.NoNameservers) -> str:
     return "; ".join(dict.fromkeys(said)) or "no server answered"
 
 
-def _stub(nameservers: Sequence[Nameserver], timeout: float) -> dns.asyncresolver.Resolver:
+def _all_failed(error: dns.resolver.NoNameservers) -> bool:
+    """Say whether each server sent a reply, and each reply was SERVFAIL."""
+    replies = [response for *_, response in error.kwargs["errors"]]
+    return bool(replies) and all(
+        reply is not None and reply.rcode() == dns.rcode.SERVFAIL for reply in replies
+    )
+
+
+def _stub(
+    nameservers: Sequence[Nameserver], timeout: float, *, checking_disabled: bool
+) -> dns.asyncresolver.Resolver:
     """Set up dnspython: EDNS0 with DO, AD wanted, no search list, no cache of its own."""
     stub = dns.asyncresolver.Resolver(configure=False)
     servers = nameservers or _system_nameservers()
     stub.nameservers = [dns.nameserver.Do53Nameserver(*server) for server in servers]
     stub.search = []
     stub.domain = dns.name.root
-    stub.flags = dns.flags.RD | dns.flags.AD
+    stub.flags = dns.flags.RD | dns.flags.AD | (dns.flags.CD if checking_disabled else 0)
     stub.use_edns(0, dns.flags.DO, UDP_PAYLOAD)
     stub.lifetime = timeout
     stub.timeout = min(ATTEMPT_TIMEOUT, timeout)

@@ -23,9 +23,11 @@ from requiretls_milter.model import (
     DomainEvidence,
     HopKind,
     HostEvidence,
+    MailProtocol,
     MtaProfile,
     MtaStsEvidence,
     MxEvidence,
+    MxRecord,
     NextHop,
     ProbeEvidence,
     TlsaEvidence,
@@ -57,6 +59,10 @@ class EvidenceSource(Protocol):
         """Look up the MX records of a domain."""
         ...
 
+    async def srv(self, name: str, *, since: float = ANY_AGE) -> MxEvidence:
+        """Look up the SRV records of a service, in the form of MX records with ports."""
+        ...
+
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         """Find the MTA-STS policy of a domain."""
         ...
@@ -72,9 +78,15 @@ class EvidenceSource(Protocol):
         ...
 
     async def probe(
-        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+        self,
+        address: str,
+        port: int,
+        server_name: str,
+        protocol: MailProtocol = MailProtocol.SMTP,
+        *,
+        since: float = ANY_AGE,
     ) -> ProbeEvidence:
-        """Hold an SMTP session with an address; *server_name* is the SNI, "" for none."""
+        """Hold a session with an address; *server_name* is the SNI, "" for none."""
         ...
 
 
@@ -129,30 +141,33 @@ async def _mx(nexthop: NextHop, source: EvidenceSource, now: float, since: float
     """Look up the MX records; a next hop that is no domain has none by definition."""
     if nexthop.kind is HopKind.MX:
         return await source.mx(nexthop.host, since=since)
+    if nexthop.kind is HopKind.SRV:
+        return await source.srv(nexthop.srv_name, since=since)
     return MxEvidence(DnsOutcome.NODATA, canonical=nexthop.host, expires=now + MAX_TTL)
 
 
 async def _mta_sts(nexthop: NextHop, source: EvidenceSource, since: float) -> MtaStsEvidence:
     """Find the policy of the next-hop domain, before any alias (RFC 8461 section 3.4, R54).
 
-    A host in brackets is not a policy domain: the operator has named the server.
+    A smart host is a policy domain too, in brackets and with a port. An address is none.
     """
-    if nexthop.kind is HopKind.MX:
+    if nexthop.kind in (HopKind.MX, HopKind.SRV, HopKind.HOST):
         return await source.mta_sts(nexthop.host, since=since)
     return MtaStsEvidence()
 
 
-def _host_names(nexthop: NextHop, mx: MxEvidence) -> Sequence[tuple[int, str]]:
-    """List preference and name of the next hop's hosts (RFC 5321 section 5.1).
+def _host_names(nexthop: NextHop, mx: MxEvidence) -> Sequence[MxRecord]:
+    """List the next hop's hosts with their preference (RFC 5321 section 5.1).
 
     A domain without MX records is its own host (R24), but only if the reply says that there
     are none: not if the lookup failed, and not if the domain does not exist.
     """
     if nexthop.kind is HopKind.LOCAL or mx.null_mx:
         return ()
-    if nexthop.kind is not HopKind.MX or mx.outcome is DnsOutcome.NODATA:
-        return ((0, nexthop.host),)
-    return tuple((record.preference, record.host) for record in mx.records[:MAX_HOSTS])
+    without_mx = nexthop.kind is HopKind.MX and mx.outcome is DnsOutcome.NODATA
+    if without_mx or nexthop.kind not in (HopKind.MX, HopKind.SRV):
+        return (MxRecord(0, nexthop.host),)
+    return mx.records[:MAX_HOSTS]
 
 
 async def _hosts(
@@ -164,25 +179,36 @@ async def _hosts(
     probes: bool,
     since: float,
 ) -> tuple[HostEvidence, ...]:
-    port = config.probe.port if nexthop.port == SMTP_PORT else nexthop.port
+    usual = nexthop.port == SMTP_PORT and nexthop.protocol is MailProtocol.SMTP
+    port = config.probe.port if usual else nexthop.port
 
-    async def look_up(host: str) -> tuple[AddressLookup, TlsaEvidence]:
+    async def look_up(host: str, own_port: int) -> tuple[AddressLookup, TlsaEvidence]:
         addresses = await source.addresses(host, since=since)
-        return addresses, await source.tlsa(host, port, addresses, since=since)
+        return addresses, await source.tlsa(host, own_port or port, addresses, since=since)
 
-    async def probe(address: str, server_name: str) -> ProbeEvidence:
+    async def probe(address: str, server_name: str, own_port: int) -> ProbeEvidence:
         if not probes:
             return ProbeEvidence(address, error="probe.plain_mail is dns")
-        return await source.probe(address, port, server_name, since=since)
+        return await source.probe(
+            address, own_port or port, server_name, nexthop.protocol, since=since
+        )
 
     listed = _host_names(nexthop, mx)
-    names = tuple(dict.fromkeys(host for _, host in listed))
-    found = dict(zip(names, await asyncio.gather(*map(look_up, names)), strict=True))
-    hosts = tuple(HostEvidence(host, preference, *found[host]) for preference, host in listed)
+    names = tuple(dict.fromkeys((record.host, record.port) for record in listed))
+    answers = await asyncio.gather(*itertools.starmap(look_up, names))
+    found = dict(zip(names, answers, strict=True))
+    hosts = tuple(
+        HostEvidence(
+            record.host, record.preference, *found[record.host, record.port], port=record.port
+        )
+        for record in listed
+    )
     wanted = _addresses_to_probe(nexthop, mx, hosts, profiles_of(config))
     questions = tuple(
         dict.fromkeys(
-            (address, _server_name(host)) for host, addresses in wanted for address in addresses
+            (address, _server_name(host), host.port)
+            for host, addresses in wanted
+            for address in addresses
         )
     )
     found_probes = await asyncio.gather(*itertools.starmap(probe, questions))
@@ -190,7 +216,7 @@ async def _hosts(
     return tuple(
         replace(
             host,
-            probes=tuple(seen[address, _server_name(host)] for address in addresses),
+            probes=tuple(seen[address, _server_name(host), host.port] for address in addresses),
         )
         for host, addresses in wanted
     )

@@ -20,9 +20,11 @@ from typing import Any, cast
 import aiohttp
 import aiohttp.abc
 import dns.rdatatype
+from aiohttp import AddrInfoType
 
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.slots import Slots, count_saturated
 from requiretls_milter.model import DnsOutcome, MtaStsEvidence, MtaStsMode, MtaStsPolicy
@@ -82,11 +84,13 @@ class StsRecord:
         id: the policy's id; empty if the domain has no valid record.
         error: why the record could not be looked up.
         expires: when the answer ends, seconds since the epoch.
+        unasked: it was not looked up, since the budget of the zone is spent.
     """
 
     id: str = ""
     error: str = ""
     expires: float = 0.0
+    unasked: bool = False
 
 
 def read_record(texts: Iterable[bytes]) -> str:
@@ -233,6 +237,31 @@ class _PolicyHosts(aiohttp.abc.AbstractResolver):
         """Nothing is held open."""
 
 
+class _Calls:
+    """The connections of one fetch: aiohttp tries the addresses of the host one after the other.
+
+    Args:
+        budgets: how many connections an address may get; None for any number.
+        domain: the policy domain.
+    """
+
+    def __init__(self, budgets: Budgets | None, domain: str) -> None:
+        self._budgets = budgets
+        self._domain = domain
+        self.made = 0
+        self.refused = ""
+        """Why a connection was not made; "" if none was refused."""
+
+    def socket(self, info: AddrInfoType) -> socket.socket:
+        """Make the socket for one address; raise OSError if it is not to be called now."""
+        family, kind, protocol, _, address = info
+        if self._budgets and (spent := self._budgets.connection(str(address[0]), self._domain)):
+            self.refused = spent
+            raise OSError(errno.EAGAIN, spent)
+        self.made += 1
+        return socket.socket(family, kind, protocol)
+
+
 class MtaStsFetcher:
     """Finds the policies of domains.
 
@@ -246,6 +275,7 @@ class MtaStsFetcher:
         fetches: how many fetches are at work at once.
         clock: the time, seconds since the epoch.
         counters: where it is counted that a fetch waits for others or takes too long.
+        budgets: how many connections an address may get; None for any number.
 
     Raises:
         ssl.SSLError: one of *authorities* is no certificate.
@@ -262,7 +292,9 @@ class MtaStsFetcher:
         fetches: int = 20,
         clock: Callable[[], float] = time.time,
         counters: Counters | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
+        self._budgets = budgets
         self._resolver = resolver
         self._hosts = _PolicyHosts(resolver, policy)
         self._tls = _tls_context(authorities)
@@ -281,7 +313,7 @@ class MtaStsFetcher:
         found = await self._resolver.lookup(f"_mta-sts.{domain}", dns.rdatatype.TXT)
         expires = self._clock() + found.ttl
         if found.outcome is DnsOutcome.ERROR:
-            return StsRecord(error=found.error, expires=expires)
+            return StsRecord(error=found.error, expires=expires, unasked=found.unasked)
         try:
             policy_id = read_record(
                 b"".join(rdata.strings) for rdata in cast(Iterable[Any], found.rdatas)
@@ -299,11 +331,16 @@ class MtaStsFetcher:
         """
         record = await self.record(domain)
         if not record.id:
-            return MtaStsEvidence(error=record.error, expires=record.expires)
+            return MtaStsEvidence(
+                error=record.error, expires=record.expires, unasked=record.unasked
+            )
+        calls = _Calls(self._budgets, domain)
         try:
             async with self._slots:
-                policy = read_policy(await self._fetch(domain), record.id)
+                policy = read_policy(await self._fetch(domain, calls), record.id)
         except (PolicyError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            if calls.refused and not calls.made:
+                return MtaStsEvidence(error=calls.refused, expires=self._clock(), unasked=True)
             return self._failed(domain, error)
         now = self._clock()
         return MtaStsEvidence(policy, fetched_at=now, expires=now + policy.max_age)
@@ -317,11 +354,15 @@ class MtaStsFetcher:
             error=printable(f"policy of {domain}: {text}"), expires=self._clock() + FETCH_RETRY
         )
 
-    async def _fetch(self, domain: str) -> bytes:
+    async def _fetch(self, domain: str, calls: _Calls) -> bytes:
         """Fetch the policy by https: no redirect, cache, cookie or proxy (section 3.3, R50)."""
         port = "" if self._port == HTTPS_PORT else f":{self._port}"
         connector = aiohttp.TCPConnector(
-            resolver=self._hosts, ssl=self._tls, use_dns_cache=False, force_close=True
+            resolver=self._hosts,
+            ssl=self._tls,
+            use_dns_cache=False,
+            force_close=True,
+            socket_factory=calls.socket,
         )
         async with (
             aiohttp.ClientSession(

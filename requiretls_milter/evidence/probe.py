@@ -28,9 +28,13 @@ from typing import TYPE_CHECKING
 
 from OpenSSL import SSL, crypto
 
+from requiretls_milter.bounded import BoundedMap
+from requiretls_milter.clocks import Life
 from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.slots import Pace, Slots
-from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
+from requiretls_milter.model import MailProtocol, ProbeEvidence, ProbeFailure, ProbeStage, Reply
+from requiretls_milter.syntax.ciphers import is_in_finite_field
 from requiretls_milter.syntax.text import error_text, printable
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Bound
@@ -77,11 +81,18 @@ COMMANDS = 5
 """Steps that may each take command_timeout: greeting, EHLO, STARTTLS, handshake, EHLO. With
 connect_timeout they limit the time of a whole session."""
 
+MAX_NAMELESS = 2_000
+"""Addresses of which it is remembered that a session ended before the handshake, each in less than
+a kibibyte: as many as have a session within some ten seconds (limits.probes_per_minute)."""
+
 READ_SIZE = 16_384
 """Octets read from a socket at once: a TLS record."""
 
 AUTHENTICATING = b"ALL:!aNULL:!eNULL:@SECLEVEL=1"
 """The ciphers of smtp(8) if it verifies the server (TLS_MUST_MATCH in its tls_client.c)."""
+
+STRONG = b"ALL:!aNULL:!eNULL:@SECLEVEL=2"
+"""The same for an MTA that takes no key of less than 112 bits (RFC 9325 section 4.5)."""
 
 OPPORTUNISTIC = b"ALL:!eNULL:@SECLEVEL=0"
 """The ciphers of smtp(8) if it does not: old TLS, weak keys and no certificate are accepted."""
@@ -90,6 +101,10 @@ UNREACHABLE = frozenset(
     {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EACCES, errno.EPERM}
 )
 """Errors of connect(2) that mean that no packet reached a server: no route, or a local filter."""
+
+_BEFORE_HANDSHAKE = frozenset(
+    {ProbeStage.CONNECT, ProbeStage.BANNER, ProbeStage.EHLO, ProbeStage.STARTTLS}
+)
 
 _CODE = re.compile(rb"[0-9]{3}(?=[ -]|$)")
 _ENHANCED = re.compile(rb" +([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
@@ -118,6 +133,15 @@ class _Ended(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class _Way:
+    """How a server is spoken to: its port, the SNI ("" for none), and the protocol."""
+
+    port: int
+    server_name: str
+    protocol: MailProtocol
+
+
+@dataclass(frozen=True, slots=True)
 class _Ehlo:
     """A 2xx reply to EHLO or HELO: the name that the server gives itself, and its keywords."""
 
@@ -135,6 +159,7 @@ class Prober:
             and how many begin within a minute.
         clock: the time, seconds since the epoch.
         counters: ``saturated_total`` counts the sessions that wait for their turn.
+        budgets: how many sessions an address may get; None for any number.
     """
 
     def __init__(
@@ -145,7 +170,10 @@ class Prober:
         *,
         clock: Callable[[], float] = time.time,
         counters: Counters | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
+        self._budgets = budgets
+        self._nameless = _Nameless(clock)
         self._policy = policy
         self._settings = settings
         helo = settings.helo or socket.gethostname()
@@ -153,13 +181,16 @@ class Prober:
         self._clock = clock
         self._authenticating = _tls_context(AUTHENTICATING)
         self._opportunistic = _tls_context(OPPORTUNISTIC)
+        self._strong = _tls_context(STRONG)
         self._counters = counters or Counters()
         self._pace = Pace(limits.probes_per_minute, Bound.PROBES_PER_MINUTE, self._counters)
         self._slots = Slots(limits.probes, Bound.PROBES, self._counters)
         self._per_host = limits.probes_per_host
         self._busy: weakref.WeakValueDictionary[str, Slots] = weakref.WeakValueDictionary()
 
-    async def probe(self, address: str, port: int, server_name: str) -> ProbeEvidence:
+    async def probe(
+        self, address: str, port: int, server_name: str, protocol: MailProtocol = MailProtocol.SMTP
+    ) -> ProbeEvidence:
         """Go through a session with *address*, or two; never raise for what the network does.
 
         *server_name* is sent as SNI; with "" none is sent.
@@ -177,34 +208,42 @@ class Prober:
             )
         places = Slots(self._per_host, Bound.PROBES_PER_HOST, self._counters)
         async with self._busy.setdefault(address, places):
-            found = await self._in_turn(address, port, server_name, self._authenticating)
+            way = _Way(port, server_name, protocol)
+            if (seen := self._nameless.seen(address, way)) is not None:
+                return seen
+            found = await self._in_turn(address, way, self._authenticating)
+            self._nameless.note(found, way)
+            if is_in_finite_field(found.cipher):
+                strong = await self._in_turn(address, way, self._strong)
+                return _with_group(found, strong)
             if found.stage is not ProbeStage.HANDSHAKE or found.failure is ProbeFailure.TIMEOUT:
                 return found
-            other = await self._in_turn(address, port, server_name, self._opportunistic)
+            other = await self._in_turn(address, way, self._opportunistic)
+        if other.stage is ProbeStage.NOT_PROBED:
+            return other  # whether it was a strange server or a broken one is not known
         if not other.tls_version:
             return found
         # The first session may have failed by chance: the evidence ends early, as a failure does.
         expires = min(found.expires, other.expires)
         return replace(other, only_opportunistic=found.error or "failed", expires=expires)
 
-    async def _in_turn(
-        self, address: str, port: int, server_name: str, context: SSL.Context
-    ) -> ProbeEvidence:
+    async def _in_turn(self, address: str, way: _Way, context: SSL.Context) -> ProbeEvidence:
+        if self._budgets and (spent := self._budgets.connection(address, way.server_name)):
+            now = self._clock()
+            return ProbeEvidence(address, error=spent, probed_at=now, expires=now)
         await self._pace.start()
         async with self._slots:
-            return await self._session(address, port, server_name, context)
+            return await self._session(address, way, context)
 
-    async def _session(
-        self, address: str, port: int, server_name: str, context: SSL.Context
-    ) -> ProbeEvidence:
+    async def _session(self, address: str, way: _Way, context: SSL.Context) -> ProbeEvidence:
         try:
             wire = _Wire(address, self._settings.connect_timeout, self._settings.command_timeout)
         except OSError as error:  # out of descriptors, no IPv6: this says nothing about the server
             now = self._clock()
             return ProbeEvidence(address, error=error_text(error), probed_at=now, expires=now)
-        session = _Session(wire, address, self._helo, server_name, context)
+        session = _Session(wire, address, self._helo, way, context)
         try:
-            await session.run(port)
+            await session.run(way.port)
         except _Ended as ended:
             session.evidence = replace(
                 session.evidence,
@@ -223,6 +262,43 @@ class Prober:
         return replace(evidence, probed_at=now, expires=expires)
 
 
+class _Nameless:
+    """Sessions that ended before a name was sent: they say the same of all names of an address.
+
+    The first thing that a server learns of the name is the SNI in the TLS handshake. What it did
+    until then (no connection, its greeting, its EHLO reply, no STARTTLS) does not depend on the
+    name. What came after may: the certificate, the failure of a handshake, REQUIRETLS. That is
+    never used for another name.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen: BoundedMap[tuple[str, int, MailProtocol], tuple[str, ProbeEvidence, Life]] = (
+            BoundedMap(MAX_NAMELESS)
+        )
+
+    def seen(self, address: str, way: _Way) -> ProbeEvidence | None:
+        """What another name met at this address and port, while that is good evidence."""
+        kept = self._seen.get((address, way.port, way.protocol))
+        name, found, life = kept or (way.server_name, None, None)
+        if name == way.server_name or life is None or life.is_over(self._clock(), time.monotonic()):
+            return None
+        return found
+
+    def note(self, found: ProbeEvidence, way: _Way) -> None:
+        """Keep a session that ended before the handshake; another one replaces it."""
+        if found.stage is ProbeStage.NOT_PROBED:
+            return
+        key = (found.address, way.port, way.protocol)
+        refused = found.starttls_reply is not None or found.starttls_offered is False
+        if found.stage in _BEFORE_HANDSHAKE or (found.stage is ProbeStage.DONE and refused):
+            now = self._clock()
+            life = Life.of(found.expires - now, now, time.monotonic())
+            self._seen.put(key, (way.server_name, found, life))
+        else:
+            self._seen.pop(key)
+
+
 class _Session:
     """The dialogue of one session; each step adds to :attr:`evidence`.
 
@@ -230,11 +306,12 @@ class _Session:
     """
 
     def __init__(
-        self, wire: _Wire, address: str, helo: bytes, server_name: str, context: SSL.Context
+        self, wire: _Wire, address: str, helo: bytes, way: _Way, context: SSL.Context
     ) -> None:
         self._wire = wire
         self._helo = helo
-        self._server_name = server_name
+        self._server_name = way.server_name
+        self._lmtp = way.protocol is MailProtocol.LMTP
         self._context = context
         self.evidence = ProbeEvidence(address=address, stage=ProbeStage.CONNECT)
 
@@ -266,9 +343,15 @@ class _Session:
     async def _hello(self, stage: ProbeStage, *, extended: bool = True) -> _Ehlo:
         """Say EHLO, and HELO if EHLO is refused: a server that takes only HELO has no keywords.
 
-        421 ends the session at once (Postfix's smtp_helo(); RFC 5321 section 3.8).
+        421 ends the session at once (Postfix's smtp_helo(); RFC 5321 section 3.8). A server of
+        LMTP takes LHLO and nothing else (RFC 2033 section 4.1).
         """
         reply: Reply | None = None
+        if self._lmtp:
+            reply, lines = await self._wire.command(b"LHLO " + self._helo, stage)
+            if reply.code // 100 == 2:
+                return read_ehlo(lines)
+            raise _Ended(stage, ProbeFailure.REPLY, reply=reply)
         if extended:
             reply, lines = await self._wire.command(b"EHLO " + self._helo, stage)
             if reply.code // 100 == 2:
@@ -292,7 +375,13 @@ class _Session:
         await self._wire.start_tls(connection)
         version = connection.get_protocol_version_name()
         chain, cut = _presented(connection)
-        self.evidence = replace(self.evidence, tls_version=version, chain=chain, chain_cut=cut)
+        self.evidence = replace(
+            self.evidence,
+            tls_version=version,
+            chain=chain,
+            chain_cut=cut,
+            cipher=connection.get_cipher_name() or "",
+        )
         return True
 
 
@@ -536,6 +625,20 @@ def _ssl_text(error: Exception) -> str:
         if reasons:
             return "; ".join(reasons)
     return error_text(error)
+
+
+def _with_group(found: ProbeEvidence, strong: ProbeEvidence) -> ProbeEvidence:
+    """Add to a session what one shows that takes no small group: OpenSSL does not tell its size.
+
+    A second session that fails in another way than by its handshake shows nothing: it is not
+    known for long.
+    """
+    if strong.tls_version:
+        return found
+    error = strong.error or "failed"
+    if strong.stage is ProbeStage.HANDSHAKE and strong.failure is ProbeFailure.PROTOCOL:
+        return replace(found, small_group=error)
+    return replace(found, small_group=error, expires=min(found.expires, strong.expires))
 
 
 def _tls_context(ciphers: bytes) -> SSL.Context:

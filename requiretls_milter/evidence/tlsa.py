@@ -97,6 +97,7 @@ async def find_tlsa(
                 base_domain=host,
                 error=addresses.error,
                 expires=addresses.expires,
+                unasked=addresses.unasked,
             )
         if not addresses.alias_secure:
             return TlsaEvidence(expires=addresses.expires)
@@ -130,4 +131,5 @@ async def _query(
         error=found.error,
         expires=clock() + found.ttl,
         partial=found.partial,
+        unasked=found.unasked,
     )

@@ -81,6 +81,7 @@ class DeliveryAttempt:
         ends: no further server is tried.
         verified: the MTA itself made sure that the server is the MX host.
         requiretls_sent: the MAIL command carries the parameter REQUIRETLS.
+        outside: the last server was not even called, so that no session's failure is reported.
         until: when a certificate on which this rests begins or ceases to be valid, seconds
             since the epoch; infinity if it rests on none.
     """
@@ -93,6 +94,7 @@ class DeliveryAttempt:
     ends: bool = False
     verified: bool = False
     requiretls_sent: bool = False
+    outside: bool = False
     until: float = math.inf
 
     @property
@@ -153,7 +155,8 @@ def result_in_order(
             return attempt
         # A server that is passed over leaves the recorded failure as it is, but Postfix logs
         # that server's token.
-        last = replace(last, tls=attempt.tls) if attempt.is_passed_over else attempt
+        passed_over = replace(last, tls=attempt.tls, outside=True)
+        last = passed_over if attempt.is_passed_over else attempt
     return last
 
 
@@ -226,7 +229,8 @@ def _results(
             return ends
         passed_over = [attempt for draw in draws for attempt in draw.passed_over]
         if passed_over:
-            last = [replace(attempt, tls=passed_over[-1].tls) for attempt in last]
+            token = passed_over[-1].tls
+            last = [replace(attempt, tls=token, outside=True) for attempt in last]
         failures = _possible_last_failures(draws, first)
         if all(draw.can_record_nothing for draw in draws):
             last += failures
@@ -296,7 +300,8 @@ def session_failure(server: MailServer, stages: frozenset[ProbeStage]) -> Delive
         return None
     match probe.stage:
         case ProbeStage.NOT_PROBED:
-            return unknown(server, f"{server.name} has not been probed")
+            why = f": {probe.error}" if probe.error else ""
+            return unknown(server, f"{server.name} has not been probed{why}")
         case ProbeStage.CONNECT if probe.failure is ProbeFailure.FORBIDDEN:
             return unknown(server, f"{server.name} may not be probed: probe.allow_networks")
         case ProbeStage.CONNECT:

@@ -11,7 +11,7 @@ from requiretls_milter.forecast.certificate import Check
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.reach import MailServer, has_mx_records
 from requiretls_milter.forecast.servers import secure_tlsa
-from requiretls_milter.model import DomainEvidence, HostEvidence, Reading
+from requiretls_milter.model import DomainEvidence, HopKind, HostEvidence, Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,9 @@ def dane_references(host: HostEvidence, evidence: DomainEvidence) -> tuple[str, 
 def postfix_dane_references(host: HostEvidence, evidence: DomainEvidence) -> tuple[str, ...]:
     """List them as Postfix does (dane_init()), whether the MX records are signed or not."""
     if has_mx_records(evidence):
-        return (host.tlsa.base_domain, evidence.mx.canonical, evidence.nexthop.host)
+        nexthop = evidence.nexthop
+        queried = nexthop.srv_name if nexthop.kind is HopKind.SRV else nexthop.host
+        return (host.tlsa.base_domain, evidence.mx.canonical, queried)
     return (host.tlsa.base_domain,)
 
 

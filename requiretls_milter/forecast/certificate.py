@@ -24,11 +24,15 @@ CACHED_ANSWERS = 6 << 20
 
 WEAK_KEY = "certificate has a key that is too weak"
 
-MIN_RSA_BITS = 1024
-"""Bits of an RSA or DSA key with 80 bits of security (NIST SP 800-57 part 1, table 2)."""
+MTA_SECURITY = 80
+"""Bits of security of OpenSSL's security level 1, which smtp(8) sets if it verifies the server."""
 
-MIN_EC_BITS = 160
-"""Bits of a key on an elliptic curve with 80 bits of security."""
+RFC9325_SECURITY = 112
+"""Bits of security that RFC 9325 demands (sections 4.1 and 4.5)."""
+
+_SHORTEST_KEYS = {MTA_SECURITY: (1024, 160), RFC9325_SECURITY: (2048, 224)}
+"""By bits of security: bits of an RSA or DSA key, and of a key on an elliptic curve (NIST SP
+800-57 part 1, table 2)."""
 
 _RSA_PSS = 912  # EVP_PKEY_RSA_PSS: NID_rsassaPss of OpenSSL's obj_mac.h; pyOpenSSL does not name it
 _FACTORED_KEYS = (crypto.TYPE_RSA, _RSA_PSS, crypto.TYPE_DSA)
@@ -173,17 +177,21 @@ def _is_weakly_signed(certificate: x509.Certificate) -> bool:
 
 
 @cached_if_small(CACHED_ANSWERS)
-def has_weak_key(der: bytes) -> bool:
-    """Say whether a certificate's key has less than the 80 bits of OpenSSL's security level 1.
+def has_weak_key(der: bytes, security: int) -> bool:
+    """Say whether a certificate's key has fewer bits of security than *security*.
 
-    smtp(8) sets that level if it authenticates the server. A key that cannot be
-    read counts as weak.
+    Args:
+        der: the certificate.
+        security: :data:`MTA_SECURITY` or :data:`RFC9325_SECURITY`.
+
+    A key that cannot be read counts as weak.
     """
     try:
         key = load(der).get_pubkey()
     except (crypto.Error, ValueError):
         return True
-    return key.bits() < (MIN_RSA_BITS if key.type() in _FACTORED_KEYS else MIN_EC_BITS)
+    factored, elliptic = _SHORTEST_KEYS[security]
+    return key.bits() < (factored if key.type() in _FACTORED_KEYS else elliptic)
 
 
 # ---------------------------------------------------------------- names

@@ -200,7 +200,8 @@ def check(
     found = match(path.without_superseded_issuers(chain, now), records)
     if found.end_entity:
         # RFC 7672 section 3.1.1: neither name nor dates nor chain (R37). OpenSSL's key check stays.
-        return Check(certificate.WEAK_KEY if certificate.has_weak_key(chain[0]) else None)
+        weak = certificate.has_weak_key(chain[0], certificate.MTA_SECURITY)
+        return Check(certificate.WEAK_KEY if weak else None)
     until = certificate.next_validity_change(chain, now)
     if found.anchored is None:
         return Check("no TLSA record matches the certificate", until)

@@ -14,14 +14,22 @@ from requiretls_milter.forecast import postfix, rfc8689, sentences
 from requiretls_milter.forecast.attempt import DeliveryAttempt
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.postfix import Delivery
-from requiretls_milter.forecast.reach import within_reach
-from requiretls_milter.forecast.servers import NoServer, name_is_authenticated, servers_of
+from requiretls_milter.forecast.reach import MailServer, within_reach
+from requiretls_milter.forecast.servers import (
+    NoServer,
+    name_is_authenticated,
+    not_looked_up,
+    servers_of,
+)
+from requiretls_milter.forecast.strength import weakness
 from requiretls_milter.model import (
     LOCAL_FORECAST,
+    UNKNOWN_STATUS,
     DomainEvidence,
     Forecast,
     HopKind,
     MtaProfile,
+    MtaSts,
     ProfileName,
     Reason,
     Requirement,
@@ -53,7 +61,7 @@ def judge(
     if evidence.nexthop.kind is HopKind.LOCAL:
         return LOCAL_FORECAST
     delivery = Delivery(evidence, carried, profile, trust, now)
-    servers = servers_of(evidence, profile)
+    servers = _policy_unasked(delivery, asked) or servers_of(evidence, profile)
     possible = postfix.deliver(delivery, servers)
     by_postfix = possible[0] if len(possible) == 1 else _worst(possible, asked, delivery)
     # RFC 8689 section 4.2.1 is about REQUIRETLS mail alone; other mail goes by Postfix's TLS level.
@@ -63,6 +71,9 @@ def judge(
         if not isinstance(servers, NoServer):
             reached = within_reach(servers, profile.mx_address_limit)
         by_rfc8689 = rfc8689.deliver(evidence, reached, profile.reading, trust, now)
+    if _unproven(evidence):
+        by_postfix = _unless_it_rests_on_dnssec(by_postfix, asked, delivery)
+        by_rfc8689 = _unless_it_rests_on_dnssec(by_rfc8689, asked, delivery)
     postfix_delivers = profile.name is ProfileName.POSTFIX
     result = by_postfix if postfix_delivers else by_rfc8689
     compliance = _compliance(result, asked, delivery)
@@ -71,7 +82,7 @@ def judge(
         status=result.status,
         outcome=status.outcome_of(result.status),
         reason=compliance if compliance else result.reason,
-        text=_text(result, compliance, uncertain),
+        text=_text(result, compliance, uncertain, delivery),
         compliant=_compliant(result, asked, compliance),
         mx=result.server.host.host if result.server else "",
         tls=result.tls if postfix_delivers else None,
@@ -79,6 +90,24 @@ def judge(
         valid_until=_valid_until(evidence, *possible, by_rfc8689),  # R44
         downgraded_at=evidence.downgraded_at,
     )
+
+
+def _policy_unasked(delivery: Delivery, asked: Requirement) -> NoServer | None:
+    """Say that nothing is known, if an MTA-STS policy that was not asked for may decide.
+
+    It does if the MTA applies it, or if it alone could confirm the names of the servers. A
+    policy that could not be fetched is another thing: then the MTA fails to fetch it as well.
+    """
+    evidence, sts = delivery.evidence, delivery.evidence.mta_sts
+    if not sts.unasked or sts.policy is not None:
+        return None
+    applies = delivery.profile.mta_sts is not MtaSts.OFF
+    required = Requirement.REQUIRETLS in (asked, delivery.carried)
+    # A next hop in brackets names its server: no policy has to confirm it.
+    confirmed = evidence.mx.secure or evidence.nexthop.kind is HopKind.HOST
+    if not applies and (confirmed or not required):
+        return None
+    return not_looked_up(f"the MTA-STS policy of {evidence.nexthop.host}", sts.error)
 
 
 # ---------------------------------------------------------------- servers in random order
@@ -104,6 +133,31 @@ def _alike(possible: Sequence[DeliveryAttempt], asked: Requirement, delivery: De
     return len(reported) == 1
 
 
+# ---------------------------------------------------------------- an unproven resolver
+
+
+def _unproven(evidence: DomainEvidence) -> bool:
+    """Say whether something would be secure if only the resolver were known to validate."""
+    return evidence.mx.unproven or any(host.addresses.unproven for host in evidence.hosts)
+
+
+def _unless_it_rests_on_dnssec(
+    result: DeliveryAttempt, asked: Requirement, delivery: Delivery
+) -> DeliveryAttempt:
+    """Make nothing known of a result that signed answers might have turned into another one.
+
+    A delivery that satisfies stays, since nothing that counts as insecure made it so, and so
+    does what has nothing to do with TLS. The rest is our own ignorance, no verdict on the next
+    hop (R20).
+    """
+    about_tls = result.status[1:4] == ".7." and result.reason is not Reason.SERVER_REJECTS
+    if not about_tls and _compliance(result, asked, delivery) is None:
+        return result
+    return DeliveryAttempt(
+        result.server, UNKNOWN_STATUS, Reason.UNKNOWN, sentences.RESOLVER_UNPROVEN, ends=True
+    )
+
+
 # ---------------------------------------------------------------- compliance
 
 
@@ -114,6 +168,8 @@ def _compliance(result: DeliveryAttempt, asked: Requirement, delivery: Delivery)
     server = result.server
     if not result.verified:
         return Reason.NONCOMPLIANT_UNVERIFIED
+    if not delivery.profile.reading.weak_tls_counts and _weakness(server, delivery):
+        return Reason.NONCOMPLIANT_WEAK_TLS
     if not name_is_authenticated(delivery.evidence, server.host, delivery.profile.reading):
         return Reason.NONCOMPLIANT_MX_INSECURE
     if server.probe.requiretls is not True:
@@ -123,6 +179,10 @@ def _compliance(result: DeliveryAttempt, asked: Requirement, delivery: Delivery)
     if delivery.carried is Requirement.REQUIRETLS and not result.requiretls_sent:
         return Reason.NONCOMPLIANT_NOT_CARRIED
     return None
+
+
+def _weakness(server: MailServer, delivery: Delivery) -> str | None:
+    return weakness(server, delivery.trust, delivery.now)
 
 
 def _compliant(
@@ -136,10 +196,14 @@ def _compliant(
 # ---------------------------------------------------------------- words and times
 
 
-def _text(result: DeliveryAttempt, compliance: Reason | None, uncertain: bool) -> str:
+def _text(
+    result: DeliveryAttempt, compliance: Reason | None, uncertain: bool, delivery: Delivery
+) -> str:
     text = result.text
     if compliance:
         text += f"; {sentences.SHORTCOMINGS[compliance]}"
+    if compliance is Reason.NONCOMPLIANT_WEAK_TLS and result.server is not None:
+        text += f": {_weakness(result.server, delivery)}"
     if uncertain:
         text += f"; {sentences.RANDOM_ORDER}"
     return text

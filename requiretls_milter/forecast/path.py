@@ -16,7 +16,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from OpenSSL import crypto
 
-from requiretls_milter.forecast.certificate import WEAK_KEY, has_weak_key, load, parse
+from requiretls_milter.forecast.certificate import (
+    MTA_SECURITY,
+    RFC9325_SECURITY,
+    WEAK_KEY,
+    has_weak_key,
+    load,
+    parse,
+)
 from requiretls_milter.forecast.der import MalformedCertificateError, public_key_info
 
 # X509_V_FLAG_NO_CHECK_TIME of OpenSSL's x509_vfy.h; pyOpenSSL does not name it.
@@ -43,12 +50,14 @@ class CertificatePath:
         not_before: when the path begins to be valid, seconds since the epoch.
         not_after: when it ceases to be valid, seconds since the epoch.
         length: how many certificates it has, leaf and anchor included.
+        strong: no key in it has less than the 112 bits of security of RFC 9325.
     """
 
     flaw: str | None = None
     not_before: float = 0.0
     not_after: float = 0.0
     length: int = 0
+    strong: bool = True
 
     def flaw_at(self, now: float) -> str | None:
         """Say why the path does not hold at *now*; None if it holds."""
@@ -100,7 +109,7 @@ def build_path(
         return CertificatePath(flaw="certificate is not meant for a TLS server")
     if any(certificate.weak_signature for certificate in certificates[:-1]):
         return CertificatePath(flaw="certificate is signed by a digest that is too weak")
-    if any(map(has_weak_key, ders)):
+    if any(has_weak_key(der, MTA_SECURITY) for der in ders):
         return CertificatePath(flaw=WEAK_KEY)
     dated = certificates
     if not anchor_has_dates and not certificates[-1].self_issued:
@@ -109,6 +118,7 @@ def build_path(
         not_before=max(certificate.not_before for certificate in dated),
         not_after=min(certificate.not_after for certificate in dated),
         length=len(certificates),
+        strong=not any(has_weak_key(der, RFC9325_SECURITY) for der in ders),
     )
 
 

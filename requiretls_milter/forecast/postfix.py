@@ -41,6 +41,7 @@ from requiretls_milter.forecast.servers import (
 from requiretls_milter.model import (
     SMTP_PORT,
     DomainEvidence,
+    MailProtocol,
     MtaProfile,
     MtaSts,
     MtaStsMode,
@@ -93,6 +94,9 @@ class Delivery:
         policy = self.evidence.mta_sts.policy
         if self.profile.mta_sts is MtaSts.OFF or policy is None:
             return None
+        nexthop = self.evidence.nexthop
+        if self.profile.mta_sts_service.bare_names_only and nexthop.destination != nexthop.host:
+            return None
         return policy if policy.mode is MtaStsMode.ENFORCE else None
 
 
@@ -120,6 +124,28 @@ class NoPlan:
 
 def deliver(delivery: Delivery, servers: Servers) -> tuple[DeliveryAttempt, ...]:
     """List what the delivery may end with: several results if servers are in random order."""
+    return tuple(_at_relayhost(result, delivery) for result in _results(delivery, servers))
+
+
+def _at_relayhost(result: DeliveryAttempt, delivery: Delivery) -> DeliveryAttempt:
+    """Defer what fails for good at relayhost before a session (smtp_connect_inet()).
+
+    Postfix takes it for a mistake of its own settings. The next hop has to be relayhost word for
+    word, whoever names it; relayhost as a list never is.
+    """
+    nexthop = delivery.evidence.nexthop
+    ours = (
+        nexthop.protocol is MailProtocol.SMTP
+        and bool(delivery.profile.relayhost)
+        and nexthop.destination == delivery.profile.relayhost
+    )
+    if not (ours and result.outside and result.status.startswith("5")):
+        return result
+    text = f"{result.text}; at relayhost Postfix defers for this"
+    return replace(result, status=status.MTA_MISCONFIGURED, text=text)
+
+
+def _results(delivery: Delivery, servers: Servers) -> tuple[DeliveryAttempt, ...]:
     if isinstance(servers, NoServer):
         return _without_server(servers)
     failure = lookup_failure(delivery.evidence, delivery.profile)
@@ -152,7 +178,9 @@ def deliver(delivery: Delivery, servers: Servers) -> tuple[DeliveryAttempt, ...]
 def _without_server(failure: NoServer) -> tuple[DeliveryAttempt, ...]:
     """List what a delivery without any server may end with: two codes if hosts are in any order."""
     codes = filter(None, (failure.status, failure.otherwise))
-    return tuple(DeliveryAttempt(None, code, failure.reason, failure.text) for code in codes)
+    return tuple(
+        DeliveryAttempt(None, code, failure.reason, failure.text, outside=True) for code in codes
+    )
 
 
 def attempt(server: MailServer, delivery: Delivery) -> DeliveryAttempt:
@@ -274,6 +302,7 @@ def _forbidden_by_policy(
             f"this MTA's TLS level for {server.host.host} is {level}, "
             "which does not verify certificates",
             tls=f"{level}?/!requiretls:nocertmatch",
+            outside=True,
         )
     if policy is RequiretlsPolicy.OPPORTUNISTIC_STARTTLS and level is TlsLevel.NONE:
         return DeliveryAttempt(
@@ -282,6 +311,7 @@ def _forbidden_by_policy(
             Reason.TLS_LEVEL_DOES_NOT_VERIFY,
             f"this MTA's TLS level for {server.host.host} is none",
             tls=f"{level}?/!requiretls:noencryption",
+            outside=True,
         )
     return None
 
@@ -296,6 +326,7 @@ def _not_in_mta_sts_policy(
     """
     if (
         delivery.profile.mta_sts is not MtaSts.MX_PATTERNS
+        or delivery.mta_sts_policy is None
         or delivery.tls_policy is not None
         or delivery.carried is Requirement.TLS_REQUIRED_NO
         or in_mta_sts_policy(delivery.evidence, server.host.host) is not False

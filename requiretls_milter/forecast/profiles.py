@@ -92,7 +92,7 @@ def tls_policy(profile: MtaProfile, nexthop: NextHop) -> tuple[TlsPolicy | None,
     (``[host]``, with a port) by its own name only (tls_policy_lookup()).
     """
     table = dict(profile.tls_policy)
-    own = str(nexthop)
+    own = nexthop.destination
     if own in table:
         return table[own], True
     if nexthop.kind is HopKind.MX and own == nexthop.host:

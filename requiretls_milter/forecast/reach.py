@@ -110,14 +110,14 @@ def candidates(evidence: DomainEvidence, profile: MtaProfile) -> ServerGroups:
     More of them may be listed than the MTA tries: see :func:`within_reach`.
     """
     found = servers_found(evidence, profile)
-    return in_groups(without_self(found, evidence, profile), profile.address_preference)
+    return in_groups(without_self(found, evidence, profile), preference_of(evidence, profile))
 
 
 def servers_found(evidence: DomainEvidence, profile: MtaProfile) -> list[MailServer]:
     """List the servers of the next hop that have an address of the MTA's protocols."""
     found = _unseen_at_any_preference(evidence, profile)
     for host in evidence.hosts:
-        if host.addresses.outcome is DnsOutcome.FOUND:
+        if host.addresses.outcome is DnsOutcome.FOUND or host.unasked:
             best = not found or host.preference == found[0].host.preference
             found.extend(_servers_at(host, profile, best))
     found.extend(_beyond_the_hosts(evidence, profile))
@@ -125,6 +125,9 @@ def servers_found(evidence: DomainEvidence, profile: MtaProfile) -> list[MailSer
 
 
 def _servers_at(host: HostEvidence, profile: MtaProfile, best: bool) -> list[MailServer]:
+    if host.unasked:
+        why = f"{host.host} was not looked up: {host.unasked}"
+        return [_unseen(host.host, host.preference, why, profile)]
     if host.partial:
         why = f"{host.host} has more addresses or TLSA records than an MTA keeps"
         return [_unseen(host.host, host.preference, why, profile)]
@@ -166,8 +169,9 @@ def _beyond_the_hosts(evidence: DomainEvidence, profile: MtaProfile) -> list[Mai
 
 
 def has_mx_records(evidence: DomainEvidence) -> bool:
-    """Say whether the servers come from MX records, not from the next hop's own name."""
-    return evidence.nexthop.kind is HopKind.MX and evidence.mx.outcome is DnsOutcome.FOUND
+    """Say whether the servers come from MX or SRV records, not from the next hop's own name."""
+    named = evidence.nexthop.kind in (HopKind.MX, HopKind.SRV)
+    return named and evidence.mx.outcome is DnsOutcome.FOUND
 
 
 def without_self(
@@ -184,6 +188,12 @@ def without_self(
     if not has_mx_records(evidence):
         return []
     return [server for server in found if server.host.preference < min(own)]
+
+
+def preference_of(evidence: DomainEvidence, profile: MtaProfile) -> AddressPreference:
+    """Say which family goes first; among servers of SRV records it is a matter of chance."""
+    by_srv = evidence.nexthop.kind is HopKind.SRV
+    return AddressPreference.ANY if by_srv else profile.address_preference
 
 
 def in_groups(found: list[MailServer], preferred: AddressPreference) -> ServerGroups:

@@ -28,6 +28,7 @@ from requiretls_milter.forecast.servers import (
     name_is_authenticated,
     tlsa_lookup_failed,
 )
+from requiretls_milter.forecast.strength import SMALL_KEY, is_key_weak, session_weakness
 from requiretls_milter.model import (
     UNKNOWN_STATUS,
     DomainEvidence,
@@ -100,7 +101,7 @@ def attempt(
         )
     return (
         session_failure(server, _BEFORE_TLS)
-        or _no_tls(server)
+        or _no_tls(server, reading)
         or _inside_tls(server, evidence, reading, trust, now)
     )
 
@@ -131,9 +132,9 @@ def _name_not_authenticated(server: MailServer, evidence: DomainEvidence) -> Del
     )
 
 
-def _no_tls(server: MailServer) -> DeliveryAttempt | None:
+def _no_tls(server: MailServer, reading: Reading) -> DeliveryAttempt | None:
     probe = server.probe
-    weakness = tls_weakness(probe)
+    weakness = tls_weakness(probe) or (None if reading.weak_tls_counts else session_weakness(probe))
     if probe.starttls_reply is not None:
         reason, text = Reason.STARTTLS_REFUSED, sentences.starttls_refused(server)
     elif not probe.starttls_offered:
@@ -142,8 +143,7 @@ def _no_tls(server: MailServer) -> DeliveryAttempt | None:
         reason = Reason.TLS_HANDSHAKE_FAILED
         text = sentences.handshake_failed(server, sentences.failure_of(probe))
     elif weakness is not None:
-        # Section 4.2.1 refers to RFC 7525, whose successor is RFC 9325: no TLS before 1.2,
-        # no suite and no key of less than 112 bits.
+        # Section 4.2.1 refers to RFC 7525, whose successor is RFC 9325.
         reason = Reason.TLS_HANDSHAKE_FAILED
         text = sentences.handshake_failed(server, weakness)
     else:
@@ -156,10 +156,13 @@ def _inside_tls(
 ) -> DeliveryAttempt:
     """Verify the certificate, then look at the EHLO reply inside TLS."""
     result = authenticate(server, evidence, reading, trust, now)
-    if result.mismatch is None:
+    mismatch = result.mismatch
+    if mismatch is None and not reading.weak_tls_counts and is_key_weak(server, trust, now):
+        mismatch = SMALL_KEY
+    if mismatch is None:
         attempt = session_failure(server, AT_SECOND_EHLO) or _last_step(server)
     else:
-        attempt = _not_authenticated(server, result.mismatch)
+        attempt = _not_authenticated(server, mismatch)
     return replace(attempt, until=result.until)
 
 

@@ -13,11 +13,17 @@ SHORTCOMINGS = {
     Reason.NONCOMPLIANT_UNVERIFIED: "the server is not authenticated as RFC 8689 wants",
     Reason.NONCOMPLIANT_MX_INSECURE: "the MX records are neither signed nor confirmed by MTA-STS",
     Reason.NONCOMPLIANT_NOT_OFFERED: "the server does not offer REQUIRETLS",
+    Reason.NONCOMPLIANT_WEAK_TLS: "its TLS is weaker than RFC 9325 allows",
     Reason.NONCOMPLIANT_NOT_CARRIED: "this MTA is told not to pass REQUIRETLS on",
 }
 """What a delivery that would be made lacks of RFC 8689 section 4.2.1."""
 
 RANDOM_ORDER = "servers of equal preference differ, and Postfix tries them in random order"
+
+RESOLVER_UNPROVEN = (
+    "the resolver's answers have the AD bit, but nothing has shown yet that it validates DNSSEC"
+)
+"""Why a failure that may rest on DNSSEC is no forecast."""
 
 
 def tlsa_lookup_failed(server: MailServer) -> str:

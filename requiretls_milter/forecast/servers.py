@@ -19,6 +19,7 @@ from requiretls_milter.forecast.reach import (
     has_mx_records,
 )
 from requiretls_milter.model import (
+    UNKNOWN_STATUS,
     DnsOutcome,
     DomainEvidence,
     HopKind,
@@ -71,23 +72,35 @@ def servers_of(evidence: DomainEvidence, profile: MtaProfile) -> Servers:
     left = reach.without_self(found, evidence, profile)
     if not left:
         return _loop(evidence, found)
-    return reach.in_groups(left, profile.address_preference)
+    return reach.in_groups(left, reach.preference_of(evidence, profile))
 
 
 def _mx_failure(evidence: DomainEvidence) -> NoServer | None:
     domain = evidence.nexthop.host
-    if evidence.nexthop.kind is not HopKind.MX:
+    by_srv = evidence.nexthop.kind is HopKind.SRV
+    if not by_srv and evidence.nexthop.kind is not HopKind.MX:
         return None
     mx = evidence.mx
+    if mx.unasked:
+        return not_looked_up(f"the MX records of {domain}", mx.error)
     if mx.outcome is DnsOutcome.ERROR:
+        what = "SRV" if by_srv else "MX"
         return NoServer(
-            status.DNS_FAILURE, Reason.DNS_FAILURE, f"MX lookup of {domain} failed: {mx.error}"
+            status.DNS_FAILURE, Reason.DNS_FAILURE, f"{what} lookup of {domain} failed: {mx.error}"
         )
     if mx.null_mx or (mx.null_among and not mx.partial):
         return NoServer(status.NULL_MX, Reason.NULL_MX, f"{domain} accepts no mail (null MX)")
-    if mx.outcome is DnsOutcome.NXDOMAIN:
+    if mx.outcome is DnsOutcome.NXDOMAIN and not by_srv:
         return NoServer(status.NO_ADDRESS, Reason.NO_SUCH_DOMAIN, f"{domain} does not exist")
+    if by_srv and mx.outcome is not DnsOutcome.FOUND:
+        text = f"{domain} has no SRV records for the service {evidence.nexthop.service}"
+        return NoServer(status.NO_ADDRESS, Reason.NO_SUCH_DOMAIN, text)
     return None
+
+
+def not_looked_up(what: str, why: str) -> NoServer:
+    """Say that nothing is known, since our own budget allowed no question: that is no failure."""
+    return NoServer(UNKNOWN_STATUS, Reason.UNKNOWN, f"{what} could not be looked up: {why}")
 
 
 def _lookup(host: HostEvidence, profile: MtaProfile) -> DnsOutcome:
@@ -111,7 +124,11 @@ def lookup_failure(evidence: DomainEvidence, profile: MtaProfile) -> NoServer | 
     """
     domain = evidence.nexthop.host
     outcomes = ((host, _lookup(host, profile)) for host in evidence.hosts)
-    missed = [(host, outcome) for host, outcome in outcomes if outcome is not DnsOutcome.FOUND]
+    missed = [
+        (host, outcome)
+        for host, outcome in outcomes
+        if outcome is not DnsOutcome.FOUND and not host.unasked
+    ]
     if not missed:
         return None
     errors = [host.addresses.error for host, outcome in missed if outcome is DnsOutcome.ERROR]
@@ -177,7 +194,7 @@ def name_is_authenticated(evidence: DomainEvidence, host: HostEvidence, reading:
     there are none is, R24), MTA-STS if the policy names the host. A next hop that names the
     host itself needs neither.
     """
-    if evidence.nexthop.kind is not HopKind.MX:
+    if evidence.nexthop.kind not in (HopKind.MX, HopKind.SRV):
         return True
     if evidence.mx.secure or in_mta_sts_policy(evidence, host.host, reading):
         return True

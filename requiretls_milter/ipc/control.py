@@ -6,16 +6,21 @@ channel is also how a child learns that the supervisor is gone: the kernel close
 the supervisor died of.
 
 From the supervisor: ``config`` (generation, config), ``supervisor`` (totals,
-gauges; to the engine), ``drain`` (seconds), ``stop``. From a child: ``ready``,
+gauges, health; to the engine), ``socket`` (with a descriptor: the milter's socket, made anew; to
+workers), ``drain`` (seconds), ``stop``. From a child: ``ready``,
+``accepting`` (a worker: from now on the MTA reaches it),
 ``failed`` (error: it cannot start), ``ack`` (generation, error), ``heartbeat``
-(well; problem; connections), ``snapshot`` (of the counters; from the engine),
-``draining`` (it takes no new connection any more).
+(well; problem; connections; threads), ``snapshot`` (of the counters; from the engine),
+``draining`` (it takes no new connection any more), ``listening`` (device, inode: of the
+file of the engine's socket).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import socket
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +32,9 @@ MAX_MESSAGE = 32 << 20
 
 MAX_UNSENT = 64 << 20
 """Unsent bytes; an other end that lets it come to this is stuck."""
+
+MAX_PASSED = 1
+"""Descriptors with one piece of the stream: a message has at most one, and each is a piece."""
 
 _CHUNK = 1 << 16
 
@@ -40,13 +48,22 @@ class ControlClosed(RequiretlsMilterError):
 
 
 class Channel:
-    """One end of a channel. Not for use from several threads at once."""
+    """One end of a channel. Not for use from several threads at once.
 
-    def __init__(self, end: socket.socket) -> None:
+    Args:
+        end: of a socket pair.
+        takes_descriptors: whether the other end may pass descriptors. The kernel closes those
+            that come where none are taken.
+    """
+
+    def __init__(self, end: socket.socket, *, takes_descriptors: bool = False) -> None:
         end.setblocking(False)
         self._socket = end
+        self._takes_descriptors = takes_descriptors
         self._unframer = Unframer(MAX_MESSAGE)
         self._unsent = bytearray()
+        self._to_pass: deque[int] = deque()
+        self._passed: deque[int] = deque()
 
     def fileno(self) -> int:
         """The descriptor, for a selector."""
@@ -57,8 +74,13 @@ class Channel:
         """Whether :meth:`flush` has something left to do when the socket becomes writable."""
         return bool(self._unsent)
 
-    def send(self, op: str, **values: Any) -> None:
+    def send(self, op: str, *, descriptor: int | None = None, **values: Any) -> None:
         """Send a message, or keep it until the other end reads; never waits.
+
+        Args:
+            op: what the message is about.
+            descriptor: is passed with it (SCM_RIGHTS); the caller may close it afterwards.
+            values: what else it says.
 
         Raises:
             ControlClosed: the other end is gone, or reads nothing any more.
@@ -68,6 +90,8 @@ class Channel:
             self._unsent += frame(payload, MAX_MESSAGE)
         except WireError as error:
             raise ControlClosed(str(error)) from error
+        if descriptor is not None:
+            self._to_pass.append(os.dup(descriptor))
         self.flush()
         if len(self._unsent) > MAX_UNSENT:
             raise ControlClosed("the other end does not read")
@@ -80,7 +104,12 @@ class Channel:
         """
         try:
             while self._unsent:
-                sent = self._socket.send(self._unsent)
+                if self._to_pass:
+                    # It goes with the next octets, which are no later than its message.
+                    sent = socket.send_fds(self._socket, [self._unsent], [self._to_pass[0]])
+                    os.close(self._to_pass.popleft())
+                else:
+                    sent = self._socket.send(self._unsent)
                 del self._unsent[:sent]
         except BlockingIOError:
             return
@@ -96,7 +125,7 @@ class Channel:
         messages: list[Mapping[str, Any]] = []
         try:
             while True:
-                data = self._socket.recv(_CHUNK)
+                data = self._read()
                 if not data:
                     if messages:
                         break
@@ -108,8 +137,28 @@ class Channel:
             raise ControlClosed(str(error)) from error
         return messages
 
+    def _read(self) -> bytes:
+        if not self._takes_descriptors:
+            return self._socket.recv(_CHUNK)
+        data, passed, _, _ = socket.recv_fds(self._socket, _CHUNK, MAX_PASSED)
+        self._passed.extend(passed)
+        return data
+
+    def take_descriptor(self) -> int:
+        """The descriptor that came with a message; the caller closes it.
+
+        Raises:
+            ControlClosed: the other end has passed none.
+        """
+        if not self._passed:
+            raise ControlClosed("a message without its descriptor")
+        return self._passed.popleft()
+
     def close(self) -> None:
-        """Close this end."""
+        """Close this end, and the descriptors that nobody took."""
+        for descriptors in (self._to_pass, self._passed):
+            while descriptors:
+                os.close(descriptors.popleft())
         self._socket.close()
 
 

@@ -28,7 +28,7 @@ MAX_ERROR = 200
 MAX_ID = (1 << 53) - 1
 """The largest integer that every JSON implementation keeps exactly (RFC 8259 section 6)."""
 
-MAX_NAME = 255
+MAX_NAME = 320
 """Characters of a worker's name, a next hop or a transport."""
 
 
@@ -113,7 +113,8 @@ class StatusReply(_Message):
     """What an engine reports of itself.
 
     ``assessment_digest`` is that of its configuration: a command with the same digest may
-    use this engine's evidence. ``uptime`` is in seconds.
+    use this engine's evidence. ``uptime`` is in seconds. ``resolver_validates`` is the gauge of
+    that name.
     """
 
     op: Literal["status"] = "status"
@@ -126,6 +127,7 @@ class StatusReply(_Message):
     workers: tuple[str, ...]
     in_flight: int
     cache_entries: dict[str, int]
+    resolver_validates: bool = False
 
 
 class ErrorReply(_Message):

@@ -16,7 +16,8 @@ when it cannot be judged.
 
 Log lines, with keys that stay as they are: ``event=negotiated`` (what the MTA
 agreed to, once), ``event=callback_failed`` (a fault of this program, with
-``stage``). What becomes of messages is logged by :mod:`.account`.
+``stage``). What becomes of messages is logged by :mod:`.account`. libmilter's own messages, which
+it would send to syslog(3), are dropped.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import functools
 import itertools
 import os
 import socket
+import syslog
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -58,6 +60,9 @@ NAME = "requiretls-milter"
 
 MAX_REPLY = 980
 """Octets of one line of a reply that libmilter takes."""
+
+NO_PRIORITY = 1 << 8
+"""A mask for setlogmask(3) of none of the eight priorities; 0 would leave the mask as it is."""
 
 ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.SETSYMLIST
 """What this milter does to messages."""
@@ -200,6 +205,7 @@ def serve(context: WorkerContext) -> None:
     """
     global _serving
     _serving = _Serving(context, Settings(context.config))
+    milter.settimeout(context.config.limits.mta_silence)
     milter.main()
 
 
@@ -218,6 +224,11 @@ def connections_open() -> int:
     return len(_serving.connections) if _serving is not None else 0
 
 
+def callbacks_waiting() -> int:
+    """How many callbacks may be waiting for a forecast, each on a thread."""
+    return len(_serving.running) if _serving is not None else 0
+
+
 def longest_callback() -> float:
     """Seconds since the oldest callback began that has not returned; 0.0 if there is none."""
     if _serving is None or not _serving.running:
@@ -227,6 +238,9 @@ def longest_callback() -> float:
 
 
 def _register() -> None:
+    # libmilter logs by syslog(3), and for a journal that hangs it would wait for ever, with a lock
+    # that each of its other threads then waits for. The mask goes to all children.
+    syslog.setlogmask(NO_PRIORITY)
     milter.set_flags(ACTIONS | ENVELOPE_ACTIONS)
     milter.set_connect_callback(_connect)
     milter.set_envfrom_callback(_mail)
@@ -252,6 +266,7 @@ class _Connection:
         "client",
         "counters",
         "header_answer",
+        "heard",
         "mta_name",
         "number",
         "protocol",
@@ -269,6 +284,7 @@ class _Connection:
         self.header_answer = _CONTINUE
         self.agree(protocol)
         self.number = next(serving.numbers)
+        self.heard = time.monotonic()
         self.mta_name = ""
         self.address = ""
         self.client: SmtpClient | None = None
@@ -310,6 +326,7 @@ def _contained(stage: Stage, no_reply: int = 0) -> Callable[[Callback], Callback
                 connection = ctx.getpriv()
                 if connection is None:
                     connection = _attach(ctx, 0)
+                connection.heard = time.monotonic()
                 answer = function(connection, ctx, *arguments)
             except BaseException:  # noqa: BLE001 - SystemExit would end the process
                 answer = _failed(stage, ctx)
@@ -486,10 +503,11 @@ def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes
     if message.parts(recipient) and _may_put_off(connection, ctx, message, recipient):
         return _put_off(connection, ctx, message, recipient)
     _ask(connection, recipient, Stage.RCPT)
-    if not message.decides_at_rcpt(recipient) or recipient.rule is None:
+    if not message.decides_at_rcpt(recipient):
         return _CONTINUE
     with _Waiting(connection):
-        forecast = _answer(connection, recipient, recipient.rule.decide_wait, Stage.RCPT)
+        patience = message.patience_at_rcpt(recipient)
+        forecast = _answer(connection, message, recipient, patience, Stage.RCPT)
     decision = message.decide_at_rcpt(recipient, forecast, time.time())
     if decision.reply is None:
         return _CONTINUE
@@ -544,7 +562,8 @@ def _eom(connection: _Connection, ctx: Any) -> int:
     with _Waiting(connection):
         deadline = time.monotonic() + message.patience()
         for recipient in message.undecided():
-            forecast = _answer(connection, recipient, deadline - time.monotonic(), Stage.EOM)
+            patience = deadline - time.monotonic()
+            forecast = _answer(connection, message, recipient, patience, Stage.EOM)
             message.decide(recipient, forecast, time.time())
     decision = message.decide_message()
     if decision.reply is not None:
@@ -573,6 +592,8 @@ def _close(ctx: Any) -> int:
         connection = ctx.getpriv()
         if connection is not None:
             connection.serving.connections.discard(connection.number)
+            if time.monotonic() - connection.heard >= connection.settings.config.limits.mta_silence:
+                connection.counters.inc("saturated_total", (Bound.MTA_SILENCE,))
             _conclude(connection, ctx)
             ctx.setpriv(None)
     except BaseException:  # noqa: BLE001 - see _contained
@@ -641,7 +662,11 @@ def _put_off(connection: _Connection, ctx: Any, message: Transaction, recipient:
 
 
 def _answer(
-    connection: _Connection, recipient: Recipient, patience: float, stage: Stage
+    connection: _Connection,
+    message: Transaction,
+    recipient: Recipient,
+    patience: float,
+    stage: Stage,
 ) -> Forecast | None:
     """The forecast, unknown if it takes more than ``patience`` seconds; None without a question."""
     if recipient.question is None:
@@ -665,6 +690,9 @@ def _answer(
         except TimeoutError:
             forecast = unknown_forecast("no forecast in time")
     recipient.waited = time.monotonic() - started
+    message.waited += recipient.waited
+    if not pending.done() and not message.patience_left:
+        connection.counters.inc("saturated_total", (Bound.MESSAGE_WAIT,))
     connection.counters.observe("forecast_wait_seconds", recipient.waited)
     return forecast
 

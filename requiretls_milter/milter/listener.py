@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING
 
 import milter
 
-from requiretls_milter.ipc.unixsocket import SocketError, clear_path
+from requiretls_milter.ipc import unixsocket
+from requiretls_milter.ipc.unixsocket import SocketError, SocketFile, clear_path
 from requiretls_milter.syntax.endpoint import MAX_UNIX_PATH
 from requiretls_milter.telemetry.log import get_logger
 
@@ -46,10 +47,18 @@ class Listener:
 
     The file descriptor belongs to libmilter, which never tells it: it is the one
     that appeared when libmilter opened the socket.
+
+    Attributes:
+        file: of a unix socket; None for TCP.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, file: SocketFile | None = None) -> None:
         self._descriptor = descriptor
+        self.file = file
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._descriptor
 
     @classmethod
     def open(cls, milter_config: config.Milter) -> Listener:
@@ -76,12 +85,7 @@ class Listener:
             milter.setbacklog(BACKLOG)
             milter.opensocket(False)
             if where.family == "unix":
-                set_permissions(
-                    where.path,
-                    owner=milter_config.socket_owner,
-                    group=milter_config.socket_group,
-                    mode=int(milter_config.socket_mode, 8),
-                )
+                _give(milter_config)
         except (milter.error, OSError) as error:
             raise SocketError(f"cannot open {where}: {error}") from error
         finally:
@@ -96,8 +100,37 @@ class Listener:
         if where.family != "unix":
             with socket.socket(fileno=os.dup(descriptor)) as listener:
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        file = SocketFile.at(where.path) if where.family == "unix" else None
         _log.info("listening", socket=str(where))
-        return cls(descriptor)
+        return cls(descriptor, file)
+
+    def open_anew(self, milter_config: config.Milter) -> SocketFile:
+        """Open another unix socket at the path, since the file of this one is gone.
+
+        For the supervisor, which then passes it to the workers: see :meth:`replace`.
+
+        Raises:
+            SocketError: it cannot be opened.
+        """
+        path = milter_config.socket.path
+        with unixsocket.listen(path, BACKLOG, MAX_PATH) as listener:
+            try:
+                _give(milter_config)
+            except OSError as error:
+                raise SocketError(f"cannot open {path}: {error.strerror}") from error
+            listener.setblocking(False)
+            self.file = SocketFile.at(path)
+            os.dup2(listener.fileno(), self._descriptor)
+        return self.file
+
+    def replace(self, descriptor: int) -> None:
+        """Accept from another socket, passed by the supervisor, in place of this one.
+
+        libmilter polls the former one for up to 5 s; connections wait meanwhile. Those that are
+        open go on.
+        """
+        os.dup2(descriptor, self._descriptor)
+        os.close(descriptor)
 
     def stop_accepting(self) -> None:
         """Take no new connection in this process; open ones go on.
@@ -122,6 +155,16 @@ class Listener:
         """
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._descriptor)) as copy:
             copy.shutdown(socket.SHUT_RDWR)
+
+
+def _give(milter_config: config.Milter) -> None:
+    """Give the unix socket to those whom the configuration names: see :func:`set_permissions`."""
+    set_permissions(
+        milter_config.socket.path,
+        owner=milter_config.socket_owner,
+        group=milter_config.socket_group,
+        mode=int(milter_config.socket_mode, 8),
+    )
 
 
 def listening() -> set[int]:

@@ -8,6 +8,7 @@ supervisor notices and starts another one.
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 import threading
@@ -28,12 +29,18 @@ from requiretls_milter.ipc.client import EngineClient
 from requiretls_milter.ipc.control import Channel, ControlClosed
 from requiretls_milter.milter import adapter
 from requiretls_milter.milter.listener import Listener
+from requiretls_milter.milter.threads import Threads
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import configured_domains
 
 CALLBACK_MARGIN = 5.0
 """Seconds that a callback may take beyond the longest wait that is configured."""
+
+MAX_HELD = 40
+"""Threads that stand still while no callback waits: libmilter keeps some for the next events. More
+of them are held by events that are half sent. With those of ``limits.callbacks``, two workers have
+480 of the 512 that the systemd unit allows (TasksMax); without a thread no event is answered."""
 
 POLL = 0.1
 """Seconds between two checks while the worker starts or drains."""
@@ -86,6 +93,7 @@ class _Worker:
         self._counters = counters
         self._context = context
         self._milter = threading.Thread(target=self._serve, name="milter", daemon=True)
+        self._threads = Threads()
         self._ready = False
         self._drain_until: float | None = None
         self._stop = False
@@ -98,6 +106,7 @@ class _Worker:
             _log.exception("libmilter_failed", error=repr(error))
 
     def run(self) -> int:
+        self._channel.send("accepting")
         self._milter.start()
         with selectors.DefaultSelector() as selector:
             selector.register(self._channel, selectors.EVENT_READ)
@@ -126,16 +135,26 @@ class _Worker:
             return
         self._next_beat = now + HEARTBEAT
         self._counters.inc("log_lines_dropped_total", by=log.take_dropped())
-        longest = adapter.longest_callback()
-        rules = self._context.config.rules
-        limit = max(rules.longest_decide_wait, rules.tag_wait) + CALLBACK_MARGIN
-        problem = f"a callback takes {longest:.0f} s" if longest > limit else ""
+        self._threads.look()
+        problem = self._problem()
         self._channel.send(
             "heartbeat",
             well=not problem,
             problem=problem,
             connections=adapter.connections_open(),
+            threads=self._threads.count,
         )
+
+    def _problem(self) -> str:
+        """Why this worker serves badly; "" if it does not."""
+        longest = adapter.longest_callback()
+        rules = self._context.config.rules
+        if longest > max(rules.longest_decide_wait, rules.tag_wait) + CALLBACK_MARGIN:
+            return f"a callback takes {longest:.0f} s"
+        held = self._threads.still - adapter.callbacks_waiting()
+        if held > MAX_HELD:
+            return f"{held} threads stand still: the MTA does not send the rest of its events"
+        return ""
 
     def _take(self, message: Mapping[str, Any]) -> None:
         match message["op"]:
@@ -146,6 +165,8 @@ class _Worker:
                 self._context.config = config
                 self._client.reconfigure(config, generation)
                 self._channel.send("ack", generation=generation, error="")
+            case "socket":
+                self._replace_socket(self._channel.take_descriptor())
             case "drain":
                 self._listener.stop_accepting()
                 self._drain_until = time.monotonic() + float(message["seconds"])
@@ -154,6 +175,13 @@ class _Worker:
                 self._stop = True
             case other:
                 _log.error("unknown_order", op=other)
+
+    def _replace_socket(self, descriptor: int) -> None:
+        """Accept from another socket, unless nothing is to be accepted any more."""
+        if self._drain_until is None:
+            self._listener.replace(descriptor)
+        else:
+            os.close(descriptor)
 
     def _drained(self) -> bool:
         """Whether the worker was told to drain, and no connection or no time is left.

@@ -60,6 +60,7 @@ from requiretls_milter.model import (
     Source,
     Standing,
     unknown_forecast,
+    unusable_forecast,
 )
 from requiretls_milter.syntax import nexthop
 from requiretls_milter.syntax.names import envelope_domain, is_null_sender
@@ -148,9 +149,12 @@ class Recipient:
         rule: the rule in force. Until it is looked up (see :attr:`Settings.simple`) it is
             None, and the attributes below have their defaults.
         domain: of the address, as an A-label if it is a domain name.
+        transport: by which the MTA will deliver: that of {rcpt_mailer}, unless it hands the mail
+            over or tells none.
         nexthop: None also if the MTA named a next hop that cannot be parsed.
         nexthop_text: in canonical form, or as the MTA named it if it cannot be parsed.
         nexthop_error: why it cannot be parsed.
+        unusable: smtp(8) of Postfix dies of it.
         asked: what is asked, as far as it is known.
         question: for the engine; None if no forecast is needed.
         pending: the answer, or the future that yields it.
@@ -167,9 +171,11 @@ class Recipient:
     resolved: str = ""
     rule: rules.Rule | None = None
     domain: str = ""
+    transport: str = ""
     nexthop: NextHop | None = None
     nexthop_text: str = ""
     nexthop_error: str = ""
+    unusable: bool = False
     asked: Asked = NOTHING_ASKED
     question: Question | None = None
     pending: Forecast | Future[Forecast] | None = None
@@ -213,6 +219,7 @@ class Transaction:
         by_smtp: whether it comes by SMTP. If it does not (sendmail(1)), no client hears a
             reply: no recipient can be refused by itself, and what is deferred is not sent
             again but stays with the MTA. Such mail is decided at its end only.
+        waited: seconds that SMTP has waited for forecasts of this message so far.
     """
 
     settings: Settings
@@ -221,6 +228,7 @@ class Transaction:
     parameters: Sequence[bytes] = ()
     resolved: str = ""
     by_smtp: bool = True
+    waited: float = 0.0
     recipients: list[Recipient] = field(default_factory=list)
     findings: HeaderFindings = field(init=False)
     esmtp: bool = field(init=False)
@@ -297,6 +305,19 @@ class Transaction:
         """The recipients that the message still has."""
         return [recipient for recipient in self.recipients if not recipient.gone]
 
+    def patience_at_rcpt(self, recipient: Recipient) -> float:
+        """Seconds that RCPT may wait for the forecast of this recipient."""
+        wait = recipient.rule.decide_wait if recipient.rule is not None else 0.0
+        return min(wait, self.patience_left)
+
+    @property
+    def patience_left(self) -> float:
+        """Seconds that are left of ``limits.message_wait``, which bounds a message's waits in all.
+
+        What a client waits for is the sum: each recipient, and the end of the message.
+        """
+        return max(0.0, self.settings.config.limits.message_wait - self.waited)
+
     # ------------------------------------------------------------ header
 
     def add_field(self, name: str, value: bytes) -> None:
@@ -361,13 +382,22 @@ class Transaction:
     def _find_rule(self, recipient: Recipient) -> rules.Rule:
         recipient.domain = envelope_domain(recipient.resolved or recipient.address)
         try:
-            recipient.nexthop = hop.from_macros(
-                recipient.mailer, recipient.host, recipient.domain, self.settings.config.mta
+            way = hop.from_macros(
+                recipient.mailer,
+                recipient.host,
+                recipient.resolved or recipient.address,
+                self.resolved or self.sender,
+                self.settings.config.mta,
+                postfix=self.client.postfix,
             )
+            recipient.transport, recipient.nexthop = way.transport, way.nexthop
             recipient.nexthop_text = str(recipient.nexthop)
         except nexthop.NextHopError as error:
             recipient.nexthop_text = (recipient.host or recipient.domain)[:MAX_ADDRESS]
             recipient.nexthop_error = str(error)
+            recipient.unusable = self.client.postfix and isinstance(
+                error, nexthop.UnusableNextHopError
+            )
         host = recipient.nexthop.host if recipient.nexthop is not None else ""
         recipient.rule = self.settings.rules.find(self.sender_domain, recipient.domain, host)
         return recipient.rule
@@ -381,8 +411,8 @@ class Transaction:
         target = str(recipient.nexthop)
         if self.null_sender and self.settings.profile is ProfileName.RFC8689:
             # RFC 8689 sections 4.2.1 and 5: the requirement of a bounce stops no delivery (R7)
-            return Question(target, recipient.mailer, Requirement.NONE, Requirement.NONE)
-        return Question(target, recipient.mailer, asked.requirement, asked.carried)
+            return Question(target, recipient.transport, Requirement.NONE, Requirement.NONE)
+        return Question(target, recipient.transport, asked.requirement, asked.carried)
 
     # ------------------------------------------------------------ decisions
 
@@ -427,7 +457,7 @@ class Transaction:
             for recipient in self.undecided()
             if recipient.rule is not None and self.can_act(recipient)
         ]
-        return max([self.settings.config.rules.tag_wait, *waits])
+        return min(max([self.settings.config.rules.tag_wait, *waits]), self.patience_left)
 
     def decide(self, recipient: Recipient, forecast: Forecast | None, now: float) -> Decision:
         """Take a recipient's forecast and decide what is done with the recipient.
@@ -439,9 +469,7 @@ class Transaction:
         """
         rule = recipient.rule or self._find_rule(recipient)
         if forecast is None:
-            forecast = (
-                LOCAL_FORECAST if recipient.local else unknown_forecast(recipient.nexthop_error)
-            )
+            forecast = _without_question(recipient)
         recipient.forecast = forecast
         since = forecast.downgraded_at
         recipient.downgraded = max(1.0, now - since) if since else 0.0
@@ -590,6 +618,15 @@ class Transaction:
                 for recipient in accepted
             ]
         )
+
+
+def _without_question(recipient: Recipient) -> Forecast:
+    """The forecast of a recipient for whom the engine is not asked."""
+    if recipient.local:
+        return LOCAL_FORECAST
+    if recipient.unusable:
+        return unusable_forecast(recipient.nexthop_error)
+    return unknown_forecast(recipient.nexthop_error)
 
 
 def _is_over(answer: Forecast | Future[Forecast] | None, now: float) -> bool:

@@ -7,6 +7,8 @@ This package reads the settings and makes the section from them:
   does. Macros, defaults and the ``-o`` settings of master.cf are expanded by Postfix itself.
 - :mod:`~requiretls_milter.mirror.section` makes the section: one profile for main.cf, and one for
   each smtp(8) of master.cf that differs from it.
+- :mod:`~requiretls_milter.mirror.agents` says which transports deliver on this host, and
+  :mod:`~requiretls_milter.mirror.routing` makes routes of the address classes and transport_maps.
 - :mod:`~requiretls_milter.mirror.requiretls_policy` and
   :mod:`~requiretls_milter.mirror.tls_policy` translate the two kinds of lookup tables.
 - :mod:`~requiretls_milter.mirror.unmirrored` lists the settings that change what Postfix delivers

@@ -43,9 +43,22 @@ GLOBAL_PARAMETERS = (
     *("inet_interfaces", "proxy_interfaces", "inet_protocols"),
     *("relayhost", "transport_maps", "sender_dependent_relayhost_maps"),
     *("sender_dependent_default_transport_maps", "default_transport", "relay_transport"),
+    *("local_transport", "virtual_transport", "relay_domains", "virtual_alias_domains"),
+    *("parent_domain_matches_subdomains", "recipient_delimiter"),
+    "empty_address_default_transport_maps_lookup_key",
+    "empty_address_relayhost_maps_lookup_key",
+    *("mailbox_transport", "mailbox_transport_maps"),
+    *("fallback_transport", "fallback_transport_maps"),
     *("requiretls_enable", "requiretls_esmtp_header", "tls_required_enable"),
     *("soft_bounce", "defer_transports", "best_mx_transport", "ignore_mx_lookup_error"),
     *("disable_dns_lookups", "tls_append_default_CA", "tls_dane_digests", "use_srv_lookup"),
+    *("allow_srv_lookup_fallback", "ignore_srv_lookup_error"),
+    *("tls_ssl_options", "tls_disable_workarounds", "tls_config_file", "tls_config_name"),
+    *("tls_high_cipherlist", "tls_medium_cipherlist", "tls_eecdh_auto_curves"),
+    *("tls_ffdhe_auto_groups", "tls_wildcard_matches_multiple_labels"),
+    *("header_checks", "mime_header_checks", "nested_header_checks", "body_checks"),
+    *("canonical_maps", "recipient_canonical_maps", "virtual_alias_maps", "known_tcp_ports"),
+    *("enable_idna2003_compatibility", "maximal_queue_lifetime", "fault_injection_code"),
 )
 
 CLIENT_PARAMETERS = (
@@ -66,7 +79,19 @@ CLIENT_PARAMETERS = (
     *("smtp_discard_ehlo_keywords", "smtp_discard_ehlo_keyword_address_maps"),
     *("smtp_tcp_port", "smtp_helo_name", "smtp_bind_address", "smtp_bind_address6"),
     "lmtp_requiretls_policy",
+    *("smtp_connect_timeout", "smtp_helo_timeout", "smtp_starttls_timeout"),
+    *("smtp_per_request_deadline", "smtp_always_send_ehlo", "smtp_pix_workarounds"),
+    *("smtp_sasl_auth_enable", "smtp_tls_block_early_mail_reply", "smtp_tls_connection_reuse"),
+    *("smtp_tls_chain_files", "smtp_tls_cert_file", "smtp_tls_eccert_file", "smtp_tls_dcert_file"),
+    *("smtp_tls_enable_rpk", "smtp_pix_workaround_maps"),
 )
+
+LMTP_PARAMETERS = tuple(
+    name.replace("smtp_", "lmtp_", 1)
+    for name in CLIENT_PARAMETERS
+    if name.startswith("smtp_") and name != "smtp_requiretls_policy"
+)
+"""The same of lmtp(8); a name that Postfix does not have is left out of its answer."""
 
 SERVER_PARAMETERS = (
     *("smtpd_milters", "non_smtpd_milters", "smtpd_milter_maps", "milter_default_action"),
@@ -77,13 +102,19 @@ SERVER_PARAMETERS = (
     *("smtpd_discard_ehlo_keywords", "smtpd_tls_chain_files", "smtpd_tls_cert_file"),
 )
 
-PARAMETERS = GLOBAL_PARAMETERS + CLIENT_PARAMETERS + SERVER_PARAMETERS
+PARAMETERS = GLOBAL_PARAMETERS + CLIENT_PARAMETERS + LMTP_PARAMETERS + SERVER_PARAMETERS
 """All parameters that are read. A Postfix that does not know one leaves it out of its answer."""
 
-TABLE_PARAMETERS = ("smtp_requiretls_policy", "smtp_tls_policy_maps", "smtp_tls_per_site")
+TABLE_PARAMETERS = (
+    *("smtp_requiretls_policy", "smtp_tls_policy_maps", "smtp_tls_per_site"),
+    *("lmtp_requiretls_policy", "lmtp_tls_policy_maps"),
+    *("transport_maps", "sender_dependent_relayhost_maps"),
+    *("sender_dependent_default_transport_maps", "mydestination", "virtual_mailbox_domains"),
+    *("relay_domains", "mailbox_transport_maps", "fallback_transport_maps"),
+)
 """Parameters whose lookup tables are read."""
 
-PROGRAMS = frozenset({"smtp", "smtpd", "cleanup"})
+PROGRAMS = frozenset({"smtp", "smtpd", "cleanup", "lmtp", "local", "trivial-rewrite"})
 """Daemons whose settings are read with their own ``-o``."""
 
 LISTABLE = frozenset({"hash", "btree", "lmdb", "cdb", "dbm", "sdbm", "texthash", "inline"})
@@ -125,7 +156,8 @@ class Service:
 class Postfix:
     """All that is read of one Postfix instance.
 
-    ``settings`` are those of main.cf. ``tables`` has the entries of each
+    ``settings`` are those of main.cf. ``defaults`` has every parameter that this
+    version knows, with its default. ``tables`` has the entries of each
     ``type:name``, those of a cidr table in their order; None if the table
     cannot be read. ``own_addresses`` are inet_interfaces and proxy_interfaces,
     ``unresolved`` the host names among them that have no address.
@@ -134,6 +166,7 @@ class Postfix:
     """
 
     settings: Parameters
+    defaults: Parameters = field(default_factory=dict)
     services: tuple[Service, ...] = ()
     tables: Mapping[str, Entries | None] = field(default_factory=dict)
     own_addresses: tuple[str, ...] = ()
@@ -305,6 +338,7 @@ class Postconf:
         own, unresolved = self._own_addresses(settings)
         return Postfix(
             settings=settings,
+            defaults=self._values("-dx"),
             services=tuple(services),
             tables=self._tables([settings, *(service.settings for service in services)]),
             own_addresses=own,
@@ -394,9 +428,12 @@ class Postconf:
             for settings in all_settings
             for parameter in TABLE_PARAMETERS
             for item in split_list(settings.get(parameter, ""))
-            if ":" in item
+            if ":" in item or item.startswith("/")
         )
-        return {name: self._table(*split_table(name)) for name in names}
+        return {
+            name: self._names(name) if name.startswith("/") else self._table(*split_table(name))
+            for name in names
+        }
 
     def _table(self, kind: str, name: str) -> Entries | None:
         """Read the entries of a table; None if that is not possible."""
@@ -419,14 +456,27 @@ class Postconf:
         """Read the rules of a cidr_table(5), which postmap does not list."""
         if name.startswith("{"):
             return parse_cidr(without_braces(rule) for rule in split_list(without_braces(name)))
+        text = self._file(name)
+        return None if text is None else parse_cidr(_logical_lines(text))
+
+    def _names(self, path: str) -> Entries | None:
+        """Read the file that stands in a list of domains for what it holds."""
+        text = self._file(path)
+        if text is None:
+            return None
+        found = tuple((name, "") for line in _logical_lines(text) for name in split_list(line))
+        return found if len(found) <= MAX_ENTRIES else None
+
+    def _file(self, path: str) -> str | None:
+        """Read a file of Postfix's; None if it cannot be read or is too large."""
         try:
-            with _below(self.root, name).open("rb") as file:
+            with _below(self.root, path).open("rb") as file:
                 content = file.read(MAX_TABLE_BYTES + 1)
         except OSError:
             return None
         if len(content) > MAX_TABLE_BYTES:
             return None
-        return parse_cidr(_logical_lines(content.decode("utf-8", "replace")))
+        return content.decode("utf-8", "replace")
 
     # ------------------------------------------------------------ addresses
 

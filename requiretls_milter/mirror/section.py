@@ -18,16 +18,21 @@ import tomlkit
 from tomlkit.items import Table
 
 from requiretls_milter.config import Config
+from requiretls_milter.config.fields import service as service_name
 from requiretls_milter.config.fields import transport as transport_name
 from requiretls_milter.milter.requirement import capability
-from requiretls_milter.mirror.postconf import Parameters, Postfix, Service, is_yes, split_list
+from requiretls_milter.mirror import parameters
+from requiretls_milter.mirror.agents import Agents
+from requiretls_milter.mirror.postconf import Parameters, Postfix, is_yes, split_list
 from requiretls_milter.mirror.requiretls_policy import Value, mirror_policy
-from requiretls_milter.mirror.tls_policy import mirror_mta_sts, mirror_policies
+from requiretls_milter.mirror.routing import mirror_routing
+from requiretls_milter.mirror.tls_policy import mirror_mta_sts, mirror_policies, mirror_service
 from requiretls_milter.mirror.unmirrored import CLIENT, GLOBAL, unmirrored
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.model import (
     AddressPreference,
     Capability,
+    MailProtocol,
     MtaSts,
     ProfileName,
     RequiretlsPolicy,
@@ -36,9 +41,6 @@ from requiretls_milter.model import (
 from requiretls_milter.syntax import tlspolicy
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
 from requiretls_milter.syntax.text import LINE_WIDTH, one_line
-
-LOCAL_PROGRAMS = frozenset({"local", "virtual", "lmtp", "discard", "error", "pipe"})
-"""Delivery agents of Postfix that do not deliver by SMTP to another site."""
 
 DEFAULT_ADDRESS_LIMIT = 5
 """smtp_mx_address_limit of a Postfix that does not set it."""
@@ -84,14 +86,16 @@ def mirror(postfix: Postfix) -> Mirror:
     main = postfix.settings
     base = _client(main, postfix)
     warnings = [
-        *unmirrored(GLOBAL, main),
+        *parameters.unknown(postfix.defaults),
+        *unmirrored(GLOBAL, main, defaults=postfix.defaults),
         *base.warnings,
-        *unmirrored(CLIENT, main),
+        *unmirrored(CLIENT, main, defaults=postfix.defaults),
         *_content_filter_warnings(postfix),
     ]
-    domains, more = _local_domains(main)
-    warnings += more
-    transports, more = _transports(postfix, base)
+    agents = Agents.of(postfix)
+    routing = mirror_routing(postfix, agents)
+    warnings += (*routing.warnings, *agents.warnings)
+    transports, more = _transports(postfix, base, agents)
     warnings += more
     warnings += (
         f"inet_interfaces, proxy_interfaces: {shown(name)} has no address"
@@ -110,11 +114,13 @@ def mirror(postfix: Postfix) -> Mirror:
         "myhostname": myhostname,
         "requiretls_esmtp_header": is_yes(main, "requiretls_enable")
         and is_yes(main, "requiretls_esmtp_header"),
-        "local_transports": _local_transports(postfix),
-        "local_domains": domains,
+        **routing.values,
+        "local_transports": [name for name in agents.local_transports() if _is_name(name)],
         "my_addresses": list(postfix.own_addresses),
         **base.values,
     }
+    if agents.hand_over:
+        mta["hand_over"] = agents.hand_over
     if transports:
         mta["transport"] = transports
     Config.model_validate({"mta": mta})  # a mistake here is an internal error, not advice
@@ -138,11 +144,13 @@ def _client(settings: Parameters, postfix: Postfix) -> _Client:
     client.warnings += warnings
     mta_sts, warnings = mirror_mta_sts(settings)
     client.values["mta_sts"] = mta_sts.value
+    client.values["mta_sts_service"] = mirror_service(settings).value
     client.warnings += warnings
     client.values["insecure_mx_policy"] = _insecure_mx_policy(settings, client)
     client.values["mx_address_limit"] = _address_limit(settings, client)
     client.values["inet_protocols"] = _inet_protocols(settings, postfix, client)
     client.values["address_preference"] = _address_preference(settings, client)
+    client.values["use_srv_lookup"] = _srv_services(settings, client)
     _warn_of_names_and_trust(settings, level, client)
     return client
 
@@ -249,6 +257,28 @@ def _inet_protocols(settings: Parameters, postfix: Postfix, client: _Client) -> 
     return ["ipv4"]
 
 
+def _srv_services(settings: Parameters, client: _Client) -> list[str]:
+    """Mirror use_srv_lookup as far as it lists services by name."""
+    services, others = [], []
+    for item in split_list(settings.get("use_srv_lookup", "")):
+        try:
+            services.append(service_name(item))
+        except ValueError:
+            others.append(item)
+    if others:
+        client.warnings.append(
+            f"use_srv_lookup: {examples(others)}: only names of services are mirrored: forecasts "
+            "use no SRV records for others"
+        )
+    fallbacks = ("allow_srv_lookup_fallback", "ignore_srv_lookup_error")
+    if services and any(is_yes(settings, name) for name in fallbacks):
+        client.warnings.append(
+            "allow_srv_lookup_fallback, ignore_srv_lookup_error: without SRV records Postfix goes "
+            "by MX records; the forecast is 5.4.4 or 4.4.3"
+        )
+    return services
+
+
 def _address_preference(settings: Parameters, client: _Client) -> str:
     word = settings.get("smtp_address_preference", "").strip().lower() or AddressPreference.ANY
     if word in tuple(AddressPreference):
@@ -303,89 +333,72 @@ def _warn_of_names_and_trust(settings: Parameters, level: TlsLevel, client: _Cli
 # ---------------------------------------------------------------- the whole instance
 
 
-def _transports(postfix: Postfix, base: _Client) -> tuple[dict[str, Any], list[str]]:
+def _transports(
+    postfix: Postfix, base: _Client, agents: Agents
+) -> tuple[dict[str, Any], list[str]]:
     """Mirror each transport that differs from main.cf, with the keys that differ."""
     found: dict[str, Any] = {}
     warnings: list[str] = []
-    for service in postfix.running("smtp"):
-        if service.type != "unix":
+    for service in postfix.running("smtp", "lmtp"):
+        lmtp = service.program == "lmtp"
+        if service.type != "unix" or (lmtp and service.name not in agents.over_tcp):
             continue
-        own = _client(service.settings, postfix)
+        settings = _as_smtp(service.settings) if lmtp else service.settings
+        own = _client(settings, postfix)
         new = [text for text in own.warnings if text not in base.warnings]
-        new += unmirrored(CLIENT, service.settings, postfix.settings)
+        new += unmirrored(CLIENT, settings, postfix.settings, defaults=postfix.defaults)
         if is_yes(postfix.settings, "tls_required_enable") and not is_yes(
-            service.settings, "tls_required_enable"
+            settings, "tls_required_enable"
         ):
             new.append("tls_required_enable = no: TLS-Required: No is not obeyed here")
+        if lmtp:
+            new = [re.sub(r"\bsmtp_", "lmtp_", text) for text in new]
         warnings += (f"transport {service.name}: {text}" for text in new)
         differs = {key: value for key, value in own.values.items() if base.values.get(key) != value}
+        if lmtp:
+            differs["protocol"] = MailProtocol.LMTP.value
         if not differs:
             continue
-        try:
-            found[transport_name(service.name)] = differs
-        except ValueError:
+        if _is_name(service.name):
+            found[service.name] = differs
+        else:
             warnings.append(f"transport {shown(service.name)}: such a name cannot be mirrored")
-    warnings += _lmtp_warnings(postfix)
+    warnings += _lmtp_warnings(postfix, agents)
     return found, warnings
 
 
-def _lmtp_warnings(postfix: Postfix) -> Iterator[str]:
+def _lmtp_warnings(postfix: Postfix, agents: Agents) -> Iterator[str]:
     policy = postfix.settings.get("lmtp_requiretls_policy", "")
     lenient = ("", "opportunistic", "disable")
-    if policy.strip().lower() not in lenient and any(postfix.running("lmtp")):
+    over_sockets = (one for one in postfix.running("lmtp") if one.name not in agents.over_tcp)
+    if policy.strip().lower() not in lenient and any(over_sockets):
         yield (
             f"lmtp_requiretls_policy = {shown(policy)}: may bounce REQUIRETLS mail to LMTP "
-            "servers, which is forecast as local delivery"
+            "servers behind a unix socket, which is forecast as local delivery"
         )
 
 
-def _local_transports(postfix: Postfix) -> list[str]:
-    names = [service.name for service in postfix.services if _is_local(service)]
-    return list(dict.fromkeys(names))
-
-
-def _is_local(service: Service) -> bool:
-    if service.program not in LOCAL_PROGRAMS or service.type != "unix":
-        return False
+def _is_name(name: str) -> bool:
+    """Whether the configuration takes *name* for that of a transport."""
     try:
-        transport_name(service.name)
+        return bool(transport_name(name))
     except ValueError:
         return False
-    return True
 
 
-def _local_domains(main: Parameters) -> tuple[list[str], list[str]]:
-    """Mirror the domains that are delivered here, for mail of sendmail(1), which has no transport.
+_LMTP_DEFAULTS = {"lmtp_tcp_port": "24", "lmtp_tls_secure_cert_match": "nexthop"}
+"""Defaults of lmtp(8) that differ from those of smtp(8) and need no warning."""
 
-    There are none if transport_maps could route their mail elsewhere: local
-    mail is not assessed at all.
-    """
-    wanted = (
-        *split_list(main.get("mydestination", "")),
-        *split_list(main.get("virtual_mailbox_domains", "")),
-    )
-    if main.get("transport_maps", ""):
-        text = (
-            "mydestination, virtual_mailbox_domains: not mirrored, since transport_maps could "
-            "route them elsewhere: list the domains that are local in local_domains"
-        )
-        return [], [text] if wanted else []
-    domains: list[str] = []
-    others: list[str] = []
-    for item in wanted:
-        try:
-            if item.startswith("."):
-                raise DomainNameError("parent_domain_matches_subdomains")
-            domains.append(to_alabel(item))
-        except DomainNameError:
-            others.append(item)
-    warnings = []
-    if others:
-        warnings.append(
-            f"mydestination, virtual_mailbox_domains: {examples(others)}: only names are mirrored "
-            "in local_domains, by which mail of sendmail(1) is known to be local"
-        )
-    return list(dict.fromkeys(domains)), warnings
+
+def _as_smtp(settings: Parameters) -> Parameters:
+    """The settings of an lmtp(8) by the names that smtp(8) has for them."""
+    own = {
+        name.replace("lmtp_", "smtp_", 1): value
+        for name, value in settings.items()
+        if name.startswith("lmtp_") and _LMTP_DEFAULTS.get(name) != value
+    }
+    others = {name: value for name, value in settings.items() if not name.startswith("smtp_")}
+    return {**others, **own}
 
 
 def _carries(main: Parameters) -> tuple[str, list[str]]:

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 
 from requiretls_milter.mirror.postconf import Entries, Parameters, is_yes, split_list, split_table
 from requiretls_milter.mirror.wording import examples, shown
-from requiretls_milter.model import MtaSts, TlsLevel
+from requiretls_milter.model import MtaSts, MtaStsService, TlsLevel
 from requiretls_milter.syntax import tlspolicy
 
 POLICY_SERVICES = frozenset({"socketmap", "tcp"})
 """Table types of smtp_tls_policy_maps that are a live service, as MTA-STS plug-ins are."""
 
 _MAPS = "smtp_tls_policy_maps"
+_TLSPOL_MAP = "QUERY"
 _NO_RULE = "forecast without these entries, so let no rule act on mail to them (mode monitor)"
 
 
@@ -74,6 +75,14 @@ def mirror_mta_sts(settings: Parameters) -> tuple[MtaSts, list[str]]:
         f"{taken} that sends policy attributes (policy_type=sts); if yours does not, set mta_sts "
         f'= "match"; {else_unknown}'
     ]
+
+
+def mirror_service(settings: Parameters) -> MtaStsService:
+    """Tell the policy service by the name of its map: postfix-tlspol's is QUERY."""
+    services = [item for item in split_list(settings.get(_MAPS, "")) if _is_service(item)]
+    first = services[0] if services else ""
+    query = first.rpartition(":")[2].upper().startswith(_TLSPOL_MAP)
+    return MtaStsService.TLSPOL if query or "tlspol" in first.lower() else MtaStsService.RESOLVER
 
 
 def _is_service(item: str) -> bool:

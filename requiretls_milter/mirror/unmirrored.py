@@ -20,19 +20,27 @@ class Unmirrored:
     ``harmless`` are the values at which they need not, in lower case with one
     blank for many. The empty value is always harmless: a Postfix may not have
     the parameter. If ``words`` are given, the value is a list, and only these
-    words in it matter.
+    words in it matter. With ``own_default`` the default of the Postfix that is
+    read is harmless too: it differs between versions.
     """
 
     name: str
     why: str
     harmless: frozenset[str] = frozenset({""})
     words: frozenset[str] = frozenset()
+    own_default: bool = False
 
-    def matters(self, value: str) -> bool:
-        """Whether a forecast could be wrong at this value."""
+    def matters(self, value: str, default: str = "") -> bool:
+        """Whether a forecast could be wrong at this value; *default* is that of the Postfix."""
         if self.words:
             return not self.words.isdisjoint(split_list(value.lower()))
-        return " ".join(value.lower().split()) not in self.harmless | {""}
+        if self.own_default and _plain(value) == _plain(default):
+            return False
+        return _plain(value) not in self.harmless | {""}
+
+
+def _plain(value: str) -> str:
+    return " ".join(value.lower().split())
 
 
 def _yes(name: str, why: str) -> Unmirrored:
@@ -45,7 +53,18 @@ def _no(name: str, why: str) -> Unmirrored:
     return Unmirrored(name, why, frozenset({"yes"}))
 
 
+def _changed(name: str, why: str) -> Unmirrored:
+    """Describe a parameter that matters if it has not the default of the Postfix that is read."""
+    return Unmirrored(name, why, own_default=True)
+
+
 _HANDSHAKE = "a handshake may fail for Postfix and not for the probe, or the reverse"
+_CLIENT_CERTIFICATE = (
+    "Postfix shows servers a certificate, the probe none: a server may treat the two differently"
+)
+_TIMEOUT = "a slow server may be in time for the probe and not for Postfix, or the reverse"
+_HEADER_ACTIONS = "a FILTER or REDIRECT in it sends mail elsewhere than the milter was told"
+_REWRITTEN = "a recipient may be rewritten after the milter was told of it: the forecast is for it"
 
 CLIENT: tuple[Unmirrored, ...] = (
     _no(
@@ -132,11 +151,6 @@ CLIENT: tuple[Unmirrored, ...] = (
         Unmirrored(name, "Postfix connects from this address, the probe possibly from another")
         for name in ("smtp_bind_address", "smtp_bind_address6")
     ),
-    Unmirrored(
-        "use_srv_lookup",
-        "Postfix finds servers by SRV records",
-        words=frozenset({"smtp"}),
-    ),
     _yes(
         "ignore_mx_lookup_error",
         "after a failed MX lookup Postfix tries the domain's own address; the forecast is 4.4.3",
@@ -147,40 +161,105 @@ CLIENT: tuple[Unmirrored, ...] = (
         "Postfix uses other digests of TLSA records",
         frozenset({"sha512 sha256", "sha512, sha256"}),
     ),
+    *(
+        _changed(name, _TIMEOUT)
+        for name in ("smtp_connect_timeout", "smtp_helo_timeout", "smtp_starttls_timeout")
+    ),
+    _yes("smtp_per_request_deadline", _TIMEOUT),
+    _no(
+        "smtp_always_send_ehlo",
+        "Postfix sends EHLO and STARTTLS only to servers whose greeting says ESMTP",
+    ),
+    _changed(
+        "smtp_pix_workarounds",
+        "to servers whose greeting looks like that of a certain firewall, Postfix may send EHLO "
+        "and STARTTLS, which the probe does not",
+    ),
+    Unmirrored(
+        "smtp_pix_workaround_maps",
+        "to some servers Postfix may send HELO, and no STARTTLS; the probe sends EHLO",
+    ),
+    _yes(
+        "smtp_sasl_auth_enable",
+        "Postfix authenticates to servers: a login that fails defers mail (4.7.x) that is forecast "
+        "to be delivered",
+    ),
+    _yes(
+        "smtp_tls_block_early_mail_reply",
+        "Postfix gives up a server that answers before it is asked; the probe does not",
+    ),
+    *(
+        Unmirrored(name, _CLIENT_CERTIFICATE, frozenset({"none"}))
+        for name in (
+            *("smtp_tls_chain_files", "smtp_tls_cert_file"),
+            *("smtp_tls_eccert_file", "smtp_tls_dcert_file"),
+        )
+    ),
+    _yes(
+        "smtp_tls_connection_reuse",
+        "Postfix may send over a TLS session that it opened, and verified, for earlier mail",
+    ),
+    _yes(
+        "smtp_tls_enable_rpk",
+        "Postfix takes a server's raw public key; the probe asks for a certificate",
+    ),
+    *(
+        _changed(name, _HANDSHAKE)
+        for name in (
+            *("tls_ssl_options", "tls_disable_workarounds", "tls_config_file", "tls_config_name"),
+            *("tls_high_cipherlist", "tls_medium_cipherlist"),
+            *("tls_eecdh_auto_curves", "tls_ffdhe_auto_groups"),
+        )
+    ),
+    _no(
+        "tls_wildcard_matches_multiple_labels",
+        "Postfix lets *.example.org match one label only, the forecast any number",
+    ),
 )
 """Parameters of smtp(8), in main.cf or as ``-o`` of one transport."""
 
 GLOBAL: tuple[Unmirrored, ...] = (
     Unmirrored(
         "relayhost",
-        "a smart host: forecasts are for that hop, not for its own deliveries; mail of "
-        "sendmail(1) has no next hop and is forecast for the recipient's domain; check the "
-        "relay with the command check, in brackets if it has them here",
-    ),
-    Unmirrored(
-        "transport_maps",
-        "routes: if mail goes to a smart host, forecasts are for that hop; mail of "
-        "sendmail(1) has no next hop and is forecast for the recipient's domain",
-    ),
-    *(
-        Unmirrored(
-            name,
-            "routes by sender: a smart host's own deliveries are not forecast, and mail of "
-            "sendmail(1) has no next hop",
-        )
-        for name in ("sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps")
+        "a smart host: forecasts are for that hop, not for its own deliveries",
     ),
     Unmirrored(
         "best_mx_transport",
         "if this host is the best MX, Postfix delivers; the forecast is a mail loop",
     ),
     Unmirrored("defer_transports", "Postfix defers all mail over these transports"),
+    *(
+        Unmirrored(name, _HEADER_ACTIONS)
+        for name in ("header_checks", "mime_header_checks", "nested_header_checks", "body_checks")
+    ),
+    *(Unmirrored(name, _REWRITTEN) for name in ("canonical_maps", "recipient_canonical_maps")),
+    _changed(
+        "virtual_alias_maps",
+        "an alias may leave by SMTP after the milter was told of a local recipient: no forecast is "
+        "made for where it leads",
+    ),
+    _changed("known_tcp_ports", "names of ports in next hops may mean other ports than here"),
+    _yes(
+        "enable_idna2003_compatibility",
+        "Postfix converts some internationalized domains to other names than the forecast",
+    ),
+    Unmirrored(
+        "maximal_queue_lifetime",
+        "a failure that is forecast to be temporary bounces at once",
+        frozenset(),
+        words=frozenset({"0", "0s", "0m", "0h", "0d", "0w"}),
+    ),
+    Unmirrored("fault_injection_code", "Postfix lets deliveries fail", frozenset({"0"})),
 )
 """Parameters of the queue manager and of address resolution, in main.cf only."""
 
 
 def unmirrored(
-    known: tuple[Unmirrored, ...], settings: Parameters, main: Parameters | None = None
+    known: tuple[Unmirrored, ...],
+    settings: Parameters,
+    main: Parameters | None = None,
+    *,
+    defaults: Parameters,
 ) -> Iterator[str]:
     """Write a sentence for each setting that could make a forecast wrong.
 
@@ -188,9 +267,16 @@ def unmirrored(
         known: the parameters to look for.
         settings: the settings that the daemon sees.
         main: settings of main.cf that are already reported; equal ones are skipped.
+        defaults: those of this Postfix.
     """
+    told = set()
     for parameter in known:
         value = settings.get(parameter.name, "")
-        reported = main is not None and main.get(parameter.name, "") == value
-        if not reported and parameter.matters(value):
+        if main is not None and main.get(parameter.name, "") == value:
+            continue
+        if not parameter.matters(value, defaults.get(parameter.name, "")):
+            continue
+        # By default $header_checks is also the value of mime_header_checks.
+        if (value, parameter.why) not in told:
+            told.add((value, parameter.why))
             yield f"{parameter.name} = {shown(value)}: {parameter.why}"

@@ -7,11 +7,11 @@
 - ``report --would-have``: :mod:`~requiretls_milter.reports.would_have` decides logged mail again
   under stricter modes.
 - ``audit``: :mod:`~requiretls_milter.reports.audit` compares logged forecasts with logged
-  deliveries.
+  deliveries, which :mod:`~requiretls_milter.reports.following` brings together.
 - ``config explain``: :mod:`~requiretls_milter.reports.explain` shows which table of ``[rules]``
   each value comes from.
 - ``export``: :mod:`~requiretls_milter.reports.export` writes the rules as lookup tables of Postfix.
 
-Everything here is pure but for ``assess``. :mod:`~requiretls_milter.reports.loglines` reads the
-milter's own log lines for both ``would_have`` and ``audit``.
+Everything here is pure but for ``assess`` and :mod:`~requiretls_milter.reports.logs`, the one
+reader of logs for all reports.
 """

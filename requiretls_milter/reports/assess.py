@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from requiretls_milter.config import Config
+from requiretls_milter.config import Config, Mta
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.errors import RequiretlsMilterError
@@ -23,11 +23,11 @@ from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.ipc import query
-from requiretls_milter.model import DomainEvidence, NextHop, Requirement
+from requiretls_milter.model import DomainEvidence, NextHop, ProfileName, Requirement
 from requiretls_milter.reports.check import NextHopReport, exit_status, next_hop_report
 from requiretls_milter.reports.check_text import to_text
 from requiretls_milter.store.memory import MemoryStore
-from requiretls_milter.syntax.nexthop import NextHopError, parse
+from requiretls_milter.syntax.nexthop import SEPARATOR, NextHopError, UnusableNextHopError
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters, Gauges
 
@@ -56,18 +56,26 @@ class GivenHop:
     nexthop: NextHop
 
 
-def parse_all(texts: Sequence[str]) -> tuple[GivenHop, ...]:
-    """Parse all *texts*.
+def parse_all(texts: Sequence[str], mta: Mta, transport: str) -> tuple[GivenHop, ...]:
+    """Parse all *texts* as the MTA takes them over *transport*.
+
+    Each next hop of a list (Postfix 3.5: ``a.example, b.example``) is assessed by itself.
 
     Raises:
         MalformedError: at least one is no next hop.
     """
     given, mistakes = [], []
+    postfix = mta.profile is ProfileName.POSTFIX
     for text in texts:
-        try:
-            given.append(GivenHop(text, parse(text)))
-        except NextHopError as error:
-            mistakes.append(str(error))
+        for one in filter(None, SEPARATOR.split(text)) if text.strip(", \t\r\n") else (text,):
+            try:
+                given.append(GivenHop(one, mta.nexthop_of(one, transport, postfix=postfix)))
+            except UnusableNextHopError as error:
+                mistakes.append(
+                    f"{error}. Postfix dies of such a next hop, and its mail stays in the queue"
+                )
+            except NextHopError as error:
+                mistakes.append(str(error))
     if mistakes:
         raise MalformedError(mistakes)
     return tuple(given)

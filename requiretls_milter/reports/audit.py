@@ -1,46 +1,31 @@
 """Compare what was forecast with what Postfix then did, from the logs of both. Pure.
 
 Each accepted recipient has a line of the milter (``event=recipient``) and, some time later, lines
-of Postfix's delivery agents with the same queue ID. The forecast is for the first attempt, so only
-that one is compared.
+of Postfix's delivery agents with the same queue ID: :mod:`.following` brings them together. The
+forecast is for the first attempt, so only that one is compared.
 """
 
 from __future__ import annotations
 
 import enum
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from requiretls_milter.bounded import BoundedMap
 from requiretls_milter.model import UNKNOWN_STATUS, Action, Outcome, Reason
-from requiretls_milter.reports import loglines
+from requiretls_milter.reports.following import (
+    Followed,
+    Following,
+    LoggedForecast,
+    has_port_of_its_own,
+)
+from requiretls_milter.reports.logs import milter
+from requiretls_milter.reports.logs.events import Arrived, Event, Logged, Removed
+from requiretls_milter.reports.logs.postfix import Delivery
 from requiretls_milter.syntax.status import outcome_of
-
-MAX_WAITING = 200_000
-"""Forecasts kept until their delivery is found, about 100 MiB; the oldest is dropped first."""
-
-MAX_EARLY = 10_000
-"""Deliveries kept until their forecast is found: the lines of two programs may cross."""
 
 MAX_DIFFERENCES = 1000
 """Differences that are listed; all are counted."""
-
-_DELIVERY = re.compile(
-    r"/[\w-]+\[\d+\]: (?P<queue_id>[0-9A-Za-z]{5,32}): to=<(?P<to>[^>]*)>, "
-    r"(?:orig_to=<(?P<orig_to>[^>]*)>, )?(?P<rest>.*?)status=[a-z]+ \((?P<said>.*)\)\s*$"
-)
-_DSN = re.compile(r"\bdsn=([245]\.\d{1,3}\.\d{1,3}), ")
-_TLS = re.compile(r"\btls=(\S+), ")
-
-_NO_ATTEMPT = "delivery temporarily suspended: "
-"""The queue manager avoids a next hop that has failed: the line is no attempt of its own."""
-
-_LATER = re.compile(r"\(in reply to (?:MAIL FROM|RCPT TO|DATA|end of DATA)\b")
-
-Key = tuple[str, str]
-"""What a forecast and its delivery share: queue ID and recipient, in lower case."""
 
 
 class Result(enum.StrEnum):
@@ -48,28 +33,10 @@ class Result(enum.StrEnum):
 
     EQUAL = "equal"
     LATER = "later"
-    """The server refused at MAIL, RCPT or DATA, which no forecast covers."""
+    """It failed behind all that a probe sees, or at a content filter before the next hop."""
     UNKNOWN = "unknown"
-    """The forecast was ``unknown``."""
+    """The forecast was ``unknown``, or the line of the attempt was cut before its status."""
     DIFFERENT = "different"
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedForecast:
-    """A forecast as the milter logged it."""
-
-    status: str
-    reason: str
-    tls: str
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedDelivery:
-    """A first delivery attempt as Postfix logged it; ``tls`` is "" before Postfix 3.11."""
-
-    status: str
-    tls: str
-    said: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +44,10 @@ class Difference:
     """A forecast that did not come true."""
 
     queue_id: str
+    """Of the message that has the forecast: behind a content filter it has another one."""
     recipient: str
     forecast: LoggedForecast
-    delivery: LoggedDelivery
+    delivery: Delivery
 
 
 @dataclass(slots=True)
@@ -94,92 +62,71 @@ class Audit:
     waiting: int = 0
 
 
-def audit(lines: Iterable[str]) -> Audit:
-    """Compare all forecasts in *lines* with the deliveries in them.
+def audit(events: Iterable[Event]) -> Audit:
+    """Compare all forecasts among *events* with the deliveries among them.
 
-    The milter's line of a recipient must come before Postfix's, or shortly after it. Recipients
-    that were refused, or delivered on the host itself, are skipped.
+    Recipients that were refused, or delivered on the host itself, are skipped.
     """
-    matching = _Matching()
-    for line in lines:
-        if len(line) > loglines.MAX_LINE:
-            continue
-        if (logged := _forecast(line)) is not None:
-            matching.add_forecast(*logged)
-        elif (attempted := _delivery(line)) is not None:
-            matching.add_delivery(*attempted)
-    return matching.finish()
+    found = Audit()
+    following = Following(lambda followed: _compare(found, followed))
+    for event in events:
+        what, time = event.what, event.time
+        if isinstance(what, Logged):
+            if (forecast := _forecast(what.fields)) is not None:
+                following.add_forecast(
+                    what.fields["queue_id"], what.fields.get("to", ""), forecast, time
+                )
+        elif isinstance(what, Delivery):
+            following.add_delivery(what, time)
+        elif isinstance(what, Arrived):
+            following.add_arrival(what.queue_id, what.message_id, time)
+        elif isinstance(what, Removed):
+            following.add_removal(what.queue_id, time)
+    following.finish()
+    return found
 
 
-class _Matching:
-    """Brings each forecast together with the first delivery of the same recipient."""
-
-    def __init__(self) -> None:
-        self._found = Audit()
-        self._forecasts: BoundedMap[Key, LoggedForecast] = BoundedMap(MAX_WAITING)
-        self._deliveries: BoundedMap[Key, LoggedDelivery] = BoundedMap(MAX_EARLY)
-
-    def add_forecast(self, key: Key, forecast: LoggedForecast) -> None:
-        early = self._deliveries.pop(key)
-        if early is not None:
-            self._compare(key, forecast, early)
-        else:
-            self._found.waiting += self._forecasts.put(key, forecast)
-
-    def add_delivery(self, key: Key, delivery: LoggedDelivery) -> None:
-        forecast = self._forecasts.pop(key)
-        if forecast is not None:
-            self._compare(key, forecast, delivery)
-        elif key not in self._deliveries:
-            self._deliveries.put(key, delivery)
-
-    def finish(self) -> Audit:
-        self._found.waiting += len(self._forecasts)
-        return self._found
-
-    def _compare(self, key: Key, forecast: LoggedForecast, delivery: LoggedDelivery) -> None:
-        result = _result(forecast, delivery)
-        self._found.results[result] += 1
-        if result is Result.DIFFERENT and len(self._found.differences) < MAX_DIFFERENCES:
-            self._found.differences.append(Difference(*key, forecast, delivery))
-
-
-def _forecast(line: str) -> tuple[Key, LoggedForecast] | None:
-    fields = loglines.recipient_fields(line)
-    if fields is None or fields.get("action") != Action.ACCEPT:
+def _forecast(fields: milter.Fields) -> LoggedForecast | None:
+    # A line that was cut may have lost its action: there is a delivery if it was accepted.
+    if fields.get("event") != milter.RECIPIENT or fields.get("action", "accept") != Action.ACCEPT:
         return None
-    queue_id, status, reason = (fields.get(key, "") for key in ("queue_id", "forecast", "reason"))
-    if not queue_id or not status or reason == Reason.LOCAL:
+    status, reason = fields.get("forecast", ""), fields.get("reason", "")
+    if not fields.get("queue_id") or not status or reason == Reason.LOCAL:
         return None
-    recipient = fields.get("to", "").removeprefix("<").removesuffix(">")
-    return (queue_id, recipient.lower()), LoggedForecast(status, reason, fields.get("tls", ""))
+    tls, mx, nexthop = (fields.get(key, "") for key in ("tls", "mx", "nexthop"))
+    return LoggedForecast(status, reason, tls, mx, nexthop)
 
 
-def _delivery(line: str) -> tuple[Key, LoggedDelivery] | None:
-    match = _DELIVERY.search(line) if ": to=<" in line else None
-    if match is None or match["said"].startswith(_NO_ATTEMPT):
-        return None
-    status = _DSN.search(match["rest"])
-    if status is None:
-        return None
-    tls = _TLS.search(match["rest"])
-    # The milter saw the address before Postfix expanded an alias.
-    recipient = match["orig_to"] or match["to"]
-    delivery = LoggedDelivery(status[1], tls[1] if tls else "", match["said"])
-    return (match["queue_id"], recipient.lower()), delivery
+def _compare(found: Audit, followed: Followed) -> None:
+    delivery = followed.attempt
+    if delivery is None:
+        found.waiting += 1
+        return
+    result = _result(followed.forecast, delivery)
+    found.results[result] += 1
+    if result is Result.DIFFERENT and len(found.differences) < MAX_DIFFERENCES:
+        found.differences.append(
+            Difference(followed.queue_id, followed.recipient, followed.forecast, delivery)
+        )
 
 
-def _result(forecast: LoggedForecast, delivery: LoggedDelivery) -> Result:
-    if forecast.status == UNKNOWN_STATUS:
+def _result(forecast: LoggedForecast, delivery: Delivery) -> Result:
+    if forecast.status == UNKNOWN_STATUS or not delivery.status:
         return Result.UNKNOWN
-    success = outcome_of(forecast.status) is Outcome.DELIVER
-    if success and _LATER.search(delivery.said):
-        return Result.LATER
-    # Which code of class 2 reports a success is the server's choice.
-    same_status = (
-        outcome_of(delivery.status) is Outcome.DELIVER
-        if success
-        else delivery.status == forecast.status
-    )
     same_tls = not forecast.tls or not delivery.tls or forecast.tls == delivery.tls
-    return Result.EQUAL if same_status and same_tls else Result.DIFFERENT
+    if _is_same_status(forecast.status, delivery) and same_tls:
+        return Result.EQUAL
+    if outcome_of(forecast.status) is Outcome.DELIVER and delivery.later:
+        return Result.LATER
+    if has_port_of_its_own(delivery.relay, forecast):
+        return Result.LATER  # a content filter refused the message, or was not there
+    return Result.DIFFERENT
+
+
+def _is_same_status(forecast: str, delivery: Delivery) -> bool:
+    if outcome_of(forecast) is Outcome.DELIVER:
+        # Which code of class 2 reports a success is the server's choice.
+        return outcome_of(delivery.status) is Outcome.DELIVER
+    # soft_bounce makes 4.7.30 of 5.7.30, whether or not the forecast knew that.
+    hard = f"5{delivery.status[1:]}" if delivery.soft else delivery.status
+    return forecast in (delivery.status, hard)

@@ -148,7 +148,9 @@ def next_hop_report(
         requirement=requirement.value,
         forecast=_forecast_report(forecast),
         rfc8689=_rfc8689_report(forecast),
-        mx_lookup_secure=evidence.mx.secure if evidence.nexthop.kind is HopKind.MX else None,
+        mx_lookup_secure=evidence.mx.secure
+        if evidence.nexthop.kind in (HopKind.MX, HopKind.SRV)
+        else None,
         mta_sts=None
         if policy is None
         else MtaStsReport(

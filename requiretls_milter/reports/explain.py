@@ -42,7 +42,7 @@ def explain(config: Config, sender: str, recipient: str, nexthop: str | None) ->
         config: the configuration with the rules.
         sender: an address or a domain; "" or "<>" is the null reverse-path.
         recipient: an address or a domain.
-        nexthop: in Postfix's syntax; None stands for the recipient's domain.
+        nexthop: in Postfix's syntax; None stands for that of mail of sendmail(1).
 
     Raises:
         DomainNameError: an address or a domain is malformed.
@@ -50,7 +50,7 @@ def explain(config: Config, sender: str, recipient: str, nexthop: str | None) ->
     """
     sender_domain = _domain(sender)
     recipient_domain = _domain(recipient)
-    hop = parse(nexthop) if nexthop else from_macros("", "", recipient_domain, config.mta)
+    hop = parse(nexthop) if nexthop else _way(recipient, sender, config)
     host = "" if hop.kind is HopKind.LOCAL else hop.host
     ruleset = RuleSet(config.rules)
     values = ruleset.explain(sender_domain, recipient_domain, host)
@@ -58,6 +58,12 @@ def explain(config: Config, sender: str, recipient: str, nexthop: str | None) ->
     return Explanation(
         sender_domain, recipient_domain, hop, values, [table for table in matching if table]
     )
+
+
+def _way(recipient: str, sender: str, config: Config) -> NextHop:
+    """The next hop of mail whose next hop the MTA does not name."""
+    address = recipient if "@" in recipient else f"postmaster@{recipient}"
+    return from_macros("", "", address, sender, config.mta).nexthop
 
 
 def _domain(text: str) -> str:

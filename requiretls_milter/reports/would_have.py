@@ -24,7 +24,8 @@ from requiretls_milter.model import (
     Source,
     Standing,
 )
-from requiretls_milter.reports import loglines
+from requiretls_milter.reports.logs.events import Event, Logged
+from requiretls_milter.reports.logs.milter import RECIPIENT
 from requiretls_milter.syntax import nexthop
 from requiretls_milter.syntax.names import envelope_domain, is_null_sender
 from requiretls_milter.syntax.status import outcome_of
@@ -38,8 +39,23 @@ MAX_DOMAINS = 10_000
 MAX_MESSAGES = 1000
 """Messages of a domain that are listed by their queue ID; all are counted."""
 
+MAX_LISTED = 100_000
+"""Messages of all domains that are listed."""
+
+MAX_RECENT = 10_000
+"""Messages that are known to be counted when a line of another of their recipients comes."""
+
+MAX_ID = 64
+"""Characters of a queue ID or session that are kept."""
+
 MAX_OPEN = 1000
 """Messages that may have lines of further recipients; beyond it the oldest is decided."""
+
+MAX_OPEN_RECIPIENTS = 20_000
+"""Recipients of all these messages."""
+
+MAX_DOMAIN = 255
+"""Characters of a domain that are kept: as many as a domain has."""
 
 OTHERS = "(others)"
 """The name under which domains beyond :data:`MAX_DOMAINS` are counted."""
@@ -82,18 +98,24 @@ class Tally:
     mode: Mode
     deferred: int = 0
     refused: int = 0
-    messages: set[str] = field(default_factory=set)
+    messages: int = 0
     domains: dict[str, DomainTally] = field(default_factory=dict)
+    listed: int = 0
+    """Messages that are listed below some domain."""
+    recent: BoundedMap[str, bool] = field(default_factory=lambda: BoundedMap(MAX_RECENT))
+    """The messages that were counted last."""
 
 
 # ---------------------------------------------------------------- the log
 
 
-def read(lines: Iterable[str]) -> Iterator[LoggedRecipient]:
-    """Find the recipients in a log in either format; other lines are skipped."""
-    for line in lines:
-        fields = loglines.recipient_fields(line)
-        recipient = _recipient(fields) if fields is not None else None
+def read(events: Iterable[Event]) -> Iterator[LoggedRecipient]:
+    """Find the recipients among the *events* of logs."""
+    for event in events:
+        what = event.what
+        if not isinstance(what, Logged) or what.fields.get("event") != RECIPIENT:
+            continue
+        recipient = _recipient(what.fields)
         if recipient is not None:
             yield recipient
 
@@ -101,7 +123,7 @@ def read(lines: Iterable[str]) -> Iterator[LoggedRecipient]:
 def _recipient(fields: Mapping[str, str]) -> LoggedRecipient | None:
     try:
         return LoggedRecipient(
-            message=fields.get("queue_id") or fields.get("session", ""),
+            message=(fields.get("queue_id") or fields.get("session", ""))[:MAX_ID],
             sender=fields["sender"],
             recipient=fields["to"],
             client=Standing(fields["client"]),
@@ -172,25 +194,46 @@ def replay(recipients: Iterable[LoggedRecipient], ruleset: rules.RuleSet) -> tup
     A recipient whose rule is already as strict is not counted: the mode would change nothing.
     """
     tallies = tuple(Tally(mode) for mode in STRICTER)
-    unfinished: BoundedMap[str, list[_Case]] = BoundedMap(MAX_OPEN)
+    unfinished = _Unfinished(tallies)
     for one in recipients:
-        domain = envelope_domain(one.recipient)
+        domain = envelope_domain(one.recipient)[:MAX_DOMAIN]
         rule = ruleset.find(envelope_domain(one.sender), domain, _host(one.nexthop))
         case = _Case(one, rule, domain)
         if case.at_rcpt:
             for tally in tallies:
                 _count(tally, case, case.decide(tally.mode).action)
-            continue
-        cases = unfinished.get(one.message)
+        else:
+            unfinished.add(case)
+    unfinished.finish()
+    return tallies
+
+
+class _Unfinished:
+    """Messages that are decided at their end, of which further recipients may come."""
+
+    def __init__(self, tallies: Sequence[Tally]) -> None:
+        self._tallies = tallies
+        self._cases: BoundedMap[str, list[_Case]] = BoundedMap()
+        self._recipients = 0
+
+    def add(self, case: _Case) -> None:
+        cases = self._cases.get(case.logged.message)
         if cases is not None:
             cases.append(case)
-            continue
-        if len(unfinished) == MAX_OPEN:
-            _decide_together(tallies, unfinished.pop_oldest()[1])
-        unfinished.put(one.message, [case])
-    while len(unfinished) > 0:
-        _decide_together(tallies, unfinished.pop_oldest()[1])
-    return tallies
+        else:
+            self._cases.put(case.logged.message, [case])
+        self._recipients += 1
+        while len(self._cases) > MAX_OPEN or self._recipients > MAX_OPEN_RECIPIENTS:
+            self._decide_oldest()
+
+    def finish(self) -> None:
+        while len(self._cases) > 0:
+            self._decide_oldest()
+
+    def _decide_oldest(self) -> None:
+        cases = self._cases.pop_oldest()[1]
+        self._recipients -= len(cases)
+        _decide_together(self._tallies, cases)
 
 
 def _decide_together(tallies: Iterable[Tally], cases: Sequence[_Case]) -> None:
@@ -208,9 +251,12 @@ def _count(tally: Tally, case: _Case, action: Action) -> None:
     known = domain in tally.domains or len(tally.domains) < MAX_DOMAINS
     by_domain = tally.domains.setdefault(domain if known else OTHERS, DomainTally())
     by_domain.reasons[one.forecast.reason.value] += 1
-    tally.messages.add(one.message)
-    if len(by_domain.messages) < MAX_MESSAGES:
+    tally.messages += one.message not in tally.recent
+    tally.recent.put(one.message, True)
+    is_new = one.message not in by_domain.messages
+    if is_new and len(by_domain.messages) < MAX_MESSAGES and tally.listed < MAX_LISTED:
         by_domain.messages[one.message] = None
+        tally.listed += 1
     if action is Action.DEFER:
         tally.deferred += 1
         by_domain.deferred += 1

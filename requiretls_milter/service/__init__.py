@@ -20,12 +20,15 @@ worker is not well while one of its callbacks takes longer than the configured w
 watchdog is fed only while every child is healthy. A child that is silent, stuck or never ready is
 killed (:class:`.spawn.Child`).
 
+The files of the sockets are watched too: a cleaner may remove them (:mod:`.sockets`).
+
 **Crash.** A child that dies, or that the supervisor killed, is replaced after 0.1 to 1 s. While
 there is no engine, a question for which the worker keeps no forecast is answered ``unknown`` at
 once. The engine sends the supervisor a *snapshot* of its counters now and then, and the next
 engine begins with the last one. While a worker is gone, the others serve. Five deaths in ten
 seconds are a crash loop (:mod:`.restarts`): the socket is closed and the supervisor exits, so that
-the MTA's connections are refused and do not hang. If the supervisor itself dies, the control
+the MTA's connections are refused and do not hang. A worker that has served and then crashes does
+not count: a peer at its socket may be the cause. If the supervisor itself dies, the control
 channels end, and the children end because of that; the kernel kills a child that hangs.
 
 **Reload** (SIGHUP). All or nothing, the engine first: :mod:`.reload`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from requiretls_milter.ipc.child import ENGINE
 from requiretls_milter.service.spawn import Child
@@ -51,9 +51,34 @@ class Children:
         """Whether the service is whole: every child lives and serves."""
         return all(name in self._living and self._living[name].ready for name in self.names)
 
-    def is_healthy(self, now: float) -> bool:
-        """Whether the service is whole and no child is silent or stuck."""
-        return self.all_ready and all(child.is_healthy(now) for child in self)
+    def is_healthy(self, now: float, *, whole: bool = True) -> bool:
+        """Whether no child is silent or stuck.
+
+        Args:
+            now: on the monotonic clock.
+            whole: whether every child has to be there and ready.
+        """
+        if whole and not self.all_ready:
+            return False
+        return all(child.is_healthy(now) for child in self)
+
+    def missing(self, now: float) -> list[str]:
+        """The names of those that are not there, not ready, or silent or stuck."""
+        return [
+            name
+            for name in self.names
+            if (child := self._living.get(name)) is None
+            or not child.ready
+            or not child.is_healthy(now)
+        ]
+
+    def gauges(self) -> Mapping[str, float]:
+        """How many workers serve, and what their last heartbeats add up to."""
+        return {
+            "workers_ready": float(sum(worker.ready for worker in self.workers)),
+            "milter_connections": float(sum(worker.connections for worker in self.workers)),
+            "milter_threads": float(sum(worker.threads for worker in self.workers)),
+        }
 
     def summary(self) -> str:
         """A line for people: how many are ready, and how many connections they have."""

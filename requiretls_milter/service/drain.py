@@ -33,9 +33,18 @@ class Drain:
         children: to be ended.
         listener: the milter's socket.
         now: on the monotonic clock.
+        status: the exit status of a service that has ended in order.
     """
 
-    def __init__(self, patience: float, children: Children, listener: Listener, now: float) -> None:
+    def __init__(
+        self,
+        patience: float,
+        children: Children,
+        listener: Listener,
+        now: float,
+        status: int = EXIT_OK,
+    ) -> None:
+        self._status = status
         self.longest = patience + STOP_TIMEOUT
         """Seconds from the beginning to the end, at most."""
         self._children = children
@@ -63,7 +72,7 @@ class Drain:
             engine.send("stop")
         if not self._children:
             _log.info("stopped")
-            return EXIT_OK
+            return self._status
         if now > self._deadline:
             names = ", ".join(child.name for child in self._children)
             _log.warning("stop_takes_too_long", children=names)

@@ -58,9 +58,12 @@ class Child:
         pid: its process id.
         generation: the configuration that it started with or has acknowledged.
         ready: whether it serves.
+        served: whether peers may have reached it: a worker that has begun to accept.
+        unable: whether it said that it cannot start now.
         draining: whether it has confirmed that it takes no new connection, or, the
             engine, was told to stop.
         connections: how many connections the MTA has open to it, by its last heartbeat.
+        threads: how many a worker has, by its last heartbeat.
     """
 
     def __init__(
@@ -76,8 +79,11 @@ class Child:
         self.pid = pid
         self.generation = generation
         self.ready = False
+        self.served = False
+        self.unable = False
         self.draining = False
         self.connections = 0
+        self.threads = 0
         self._channel = channel
         self._selector = selector
         self._printed = printed
@@ -128,7 +134,13 @@ class Child:
             pid = os.fork()
             if pid == 0:
                 run_child(
-                    Start(name, config, generation, incarnation, Channel(end)),
+                    Start(
+                        name,
+                        config,
+                        generation,
+                        incarnation,
+                        Channel(end, takes_descriptors=True),
+                    ),
                     parent=parent,
                     printed=printed,
                     to_close=[ours, printed, *to_close],
@@ -140,12 +152,12 @@ class Child:
 
     # ------------------------------------------------------------ the control line
 
-    def send(self, op: str, **values: Any) -> None:
-        """Send a message; without effect once the line is closed."""
+    def send(self, op: str, *, descriptor: int | None = None, **values: Any) -> None:
+        """Send a message, as :meth:`.Channel.send` does; no effect once the line is closed."""
         if not self._connected:
             return
         try:
-            self._channel.send(op, **values)
+            self._channel.send(op, descriptor=descriptor, **values)
         except ControlClosed:
             self.disconnect()
         else:
@@ -189,6 +201,7 @@ class Child:
     def note_heartbeat(self, message: Mapping[str, Any]) -> None:
         """Take what a child says of itself every second."""
         self.connections = int(message["connections"])
+        self.threads = int(message["threads"])
         self._problem = str(message["problem"])
         if message["well"]:
             self._well = self._heard

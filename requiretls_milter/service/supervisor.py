@@ -16,38 +16,44 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import gc
-import os
 import selectors
 import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from requiretls_milter import config as configuration
 from requiretls_milter.config import Config, ConfigError
-from requiretls_milter.ipc.child import ENGINE, EXIT_FAILURE, take_log_settings
-from requiretls_milter.ipc.unixsocket import SocketError
+from requiretls_milter.ipc.child import ENGINE, EXIT_FAILURE, EXIT_OK, take_log_settings
+from requiretls_milter.ipc.unixsocket import SocketError, SocketFile
 from requiretls_milter.milter import adapter
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.service.children import Children
 from requiretls_milter.service.drain import Drain
+from requiretls_milter.service.lockfile import LockFile
 from requiretls_milter.service.printed import Printed
 from requiretls_milter.service.reload import Reloader
 from requiretls_milter.service.restarts import DEATHS_WITHIN, Restarts
 from requiretls_milter.service.sdnotify import Notifier
 from requiretls_milter.service.signals import Signals
+from requiretls_milter.service.sockets import Sockets
 from requiretls_milter.service.spawn import Child
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
-from requiretls_milter.telemetry.labels import Process
+from requiretls_milter.telemetry.labels import Process, Socket
 
 EXIT_CONFIG = 2
 """Exit status of a configuration that cannot be used; the unit does not restart after it."""
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+CRASHES = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS}
+)
+"""Signals by which a process ends for what its code did, such as a C library that met an octet that
+it did not expect; SIGKILL and others come from outside."""
 
 TICK = 1.0
 """Seconds that the loop waits at most."""
@@ -89,40 +95,12 @@ def _run(config_path: Path | None) -> int:
     notifier = Notifier()
     with contextlib.ExitStack() as cleanup:
         try:
-            lock = cleanup.enter_context(_locked(config.engine.socket))
+            lock = cleanup.enter_context(contextlib.closing(LockFile(config.engine.socket)))
             listener = adapter.listen(config.milter)
         except (OSError, SocketError) as error:
             _log.error("cannot_start", error=str(error))
             return EXIT_FAILURE
         return Supervisor(config_path, config, notifier, listener, lock).run()
-
-
-def _locked(engine_socket: str) -> IO[bytes]:
-    """Open and lock the file that keeps a second instance away from this engine socket.
-
-    The file is never removed: an instance that removes it at its end could remove the file
-    that the next instance has already locked.
-
-    Raises:
-        SocketError: another instance holds it, or it cannot be made.
-    """
-    path = f"{engine_socket}.lock"
-    directory = os.path.dirname(path)
-    if not os.path.isdir(directory):
-        raise SocketError(
-            f"there is no directory {directory} for the engine's socket (engine.socket): make it, "
-            "with systemd's RuntimeDirectory= or install -d"
-        )
-    try:
-        file = os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600), "wb")
-    except OSError as error:
-        raise SocketError(f"cannot open {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise SocketError(f"{path}: another instance holds this lock") from error
-    return file
 
 
 class Supervisor:
@@ -133,7 +111,7 @@ class Supervisor:
         config: what the file holds now.
         notifier: sends messages to systemd, if systemd started the service.
         listener: the milter's socket, open.
-        lock: the open lock file, which children must not keep.
+        lock: keeps a second instance away; children must not keep it open.
     """
 
     def __init__(
@@ -142,7 +120,7 @@ class Supervisor:
         config: Config,
         notifier: Notifier,
         listener: Listener,
-        lock: IO[bytes],
+        lock: LockFile,
     ) -> None:
         self._notifier = notifier
         self._listener = listener
@@ -159,11 +137,20 @@ class Supervisor:
             kill=self._kill,
             changed=self._tell_engine,
         )
+        self._sockets = Sockets(
+            listener,
+            lock,
+            self._children,
+            lambda: self._reload.config.milter,
+            self._count_lost_socket,
+        )
+        self._engine_socket: SocketFile | None = None
         self._drain: Drain | None = None
         self._exit: int | None = None
         self._incarnation = time.time_ns() // 1_000_000
         self._counters = Counters()
         self._snapshot: Mapping[str, Any] | None = None
+        self._told: tuple[Mapping[str, float], Mapping[str, Any]] = ({}, {})
         self._was_ready = False
         self._next_watchdog = 0.0
         self._status_told = ""
@@ -206,8 +193,12 @@ class Supervisor:
             if reason:
                 self._kill(child, reason)
         self._reload.step(now)
+        if self._sockets.step(now):
+            self._stop(EXIT_FAILURE)  # the service manager starts it again
+            return
         if dropped := log.take_dropped():
             self._counters.inc("log_lines_dropped_total", by=dropped)
+        if dropped or (self._children.gauges(), self._health(now)) != self._told:
             self._tell_engine()
         self._feed_watchdog(now)
 
@@ -233,7 +224,7 @@ class Supervisor:
                     self._exit = EXIT_INTERRUPTED
                 case signal.SIGTERM | signal.SIGINT if self._drain is None:
                     _log.info("stopping", signal=signal.Signals(number).name)
-                    self._stop()
+                    self._stop(EXIT_OK)
 
     # ------------------------------------------------------------ children
 
@@ -273,9 +264,12 @@ class Supervisor:
 
     def _handle(self, child: Child, message: Mapping[str, Any]) -> None:
         match message["op"]:
+            case "accepting":
+                child.served = True
             case "ready":
                 child.ready = True
                 _log.info("ready", child=child.name, pid=child.pid)
+                self._tell_engine()
                 self._tell_ready()
                 self._reload.settle()
             case "heartbeat":
@@ -286,8 +280,15 @@ class Supervisor:
                 self._reload.acknowledged(child, int(message["generation"]), str(message["error"]))
             case "draining":
                 child.draining = True
+            case "listening":
+                self._engine_socket = SocketFile(
+                    self._reload.config.engine.socket,
+                    int(message["device"]),
+                    int(message["inode"]),
+                )
             case "failed":
                 # At the first start this ends the service. Later the engine is started again.
+                child.unable = True
                 if not self._was_ready:
                     _log.error("cannot_start", error=str(message["error"]))
                     self._exit = EXIT_FAILURE
@@ -311,7 +312,12 @@ class Supervisor:
         _log.error("died", child=child.name, pid=child.pid, **how)
         process = Process.ENGINE if child.name == ENGINE else Process.WORKER
         self._counters.inc("process_restarts_total", (process,))
-        self._restarts.died(child.name, time.monotonic())
+        if child.unable:  # a full disk, a port in use: it is no crash, and may end at any time
+            self._restarts.postpone(child.name, time.monotonic())
+        else:
+            # Before it was ready for the first time, the service crashes by itself.
+            provoked = self._was_ready and child.served and -code in CRASHES
+            self._restarts.died(child.name, time.monotonic(), provoked=provoked)
         if self._restarts.crash_loop:
             _log.error("crash_loop", deaths=self._restarts.deaths, seconds=DEATHS_WITHIN)
             self._exit = EXIT_FAILURE
@@ -327,18 +333,41 @@ class Supervisor:
 
     def _tell_engine(self) -> None:
         """Send the engine what only the supervisor knows; the engine shows it as metrics."""
+        gauges, health = self._told = (
+            self._children.gauges(),
+            self._health(time.monotonic()),
+        )
         if self._children.engine is not None:
             self._children.engine.send(
                 "supervisor",
                 totals=dataclasses.asdict(self._counters.totals()),
-                gauges=self._reload.gauges(),
+                gauges={**self._reload.gauges(), **gauges},
+                health=health,
             )
+
+    def _health(self, now: float) -> Mapping[str, Any]:
+        """How the service is, for ``/healthz``: whether it serves the MTA, and what is wrong."""
+        missing = self._children.missing(now)
+        problems = [f"{name} is not ready" for name in missing]
+        if not self._sockets.in_place:
+            problems.append("the milter's socket is not in its place")
+        if self._drain is not None:
+            problems.append("the service is stopping")
+        workers = [name for name in self._children.names if name != ENGINE]
+        serves = self._sockets.in_place and self._drain is None and not set(workers) <= set(missing)
+        word = "degraded" if serves else "failed"
+        return {"serves": serves, "text": f"{word}: {', '.join(problems)}" if problems else "ok"}
+
+    def _count_lost_socket(self) -> None:
+        self._counters.inc("sockets_lost_total", (Socket.MILTER,))
+        self._tell_engine()
 
     # ------------------------------------------------------------ systemd
 
     def _tell_ready(self) -> None:
         if self._children.all_ready and not self._was_ready:
             self._was_ready = True
+            self._tell_engine()
             self._notifier.ready(self._reload.status())
             milter = self._reload.config.milter
             _log.info("serving", socket=str(milter.socket), workers=milter.workers)
@@ -352,40 +381,39 @@ class Supervisor:
         if self._was_ready and status != self._status_told:
             self._status_told = status
             self._notifier.status(status)
-        if interval and self._children.is_healthy(now):
+        # While a peer kills workers there is seldom a moment with all of them. They are replaced,
+        # and to start the whole service anew, until systemd gives up, would stop all mail.
+        whole = not self._restarts.provoked(now)
+        if interval and self._children.is_healthy(now, whole=whole):
             self._notifier.watchdog()
 
     # ------------------------------------------------------------ the end
 
-    def _stop(self) -> None:
-        """Begin to drain."""
-        self._unlink()
+    def _stop(self, status: int) -> None:
+        """Begin to drain; the service then ends with ``status``."""
+        self._sockets.remove()
         self._drain = Drain(
             self._reload.config.milter.drain_timeout,
             self._children,
             self._listener,
             time.monotonic(),
+            status,
         )
+        self._tell_engine()
         self._notifier.stopping("waiting for open connections to end")
         self._notifier.extend_timeout(self._drain.longest)
-
-    def _unlink(self) -> None:
-        where = self._reload.config.milter.socket
-        if where.family == "unix":
-            with contextlib.suppress(OSError):
-                os.unlink(where.path)
 
     def _end(self) -> None:
         """Leave nothing behind, whatever the reason: no child, no socket."""
         self._listener.refuse_connections()
         if self._drain is None:
-            self._unlink()
+            self._sockets.remove()
             self._notifier.stopping("the service is ending")
         for child in self._children:
             child.kill()
         for child in self._children:
             child.wait()
-        with contextlib.suppress(OSError):
-            os.unlink(self._reload.config.engine.socket)
+        if self._engine_socket is not None:  # an engine that was killed has left it
+            self._engine_socket.remove()
         self._signals.uninstall()
         self._selector.close()

@@ -18,13 +18,16 @@ There are two protocols (:mod:`~requiretls_milter.store.base`). A *backend* read
 each of its operations may fail or hang. A *store* is what the engine uses: it never makes the
 engine wait for long and it does not fail.
 :class:`~requiretls_milter.store.steady.SteadyStore` makes a store of a backend, with memory as
-the stand-in for whatever the backend cannot do at the moment. If the file or the Redis is gone, the
+the stand-in for whatever the backend cannot do at the moment, or does too slowly
+(:mod:`~requiretls_milter.store.slowness`). If the file or the Redis is gone, the
 engine therefore has to find out again what was stored, but it answers every question.
 
 Everything that comes back is checked. Each record carries a digest, which shows damage, and
 two times, when it was written and until when it is good. Every reader applies the same rule to
 them (:func:`~requiretls_milter.store.base.alive`): no record lives longer because a clock was set
-back, or because the record seems to come from the future.
+back, or because the record seems to come from the future. The milters of a fleet may share a
+secret: then the digest shows, too, that one of them wrote the record
+(:mod:`~requiretls_milter.store.rediswire`).
 
 In a fleet several engines share one Redis. A *claim* says which engine is calling a server or
 fetching a policy at the moment; the others wait for its record

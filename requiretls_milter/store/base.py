@@ -54,6 +54,7 @@ class StoreKind(enum.StrEnum):
     OFFERED = "offered"  # what a host or domain offered: engine/downgrades.py
     PROBE = "probe"  # what a server did when it was called
     ATTEMPT = "attempt"  # a call of ours that failed, and when the next one may be
+    BUDGET = "budget"  # how often hosts were called lately: engine/spending.py
 
 
 class StoreError(RequiretlsMilterError):
@@ -96,14 +97,15 @@ def alive(record: Record, now: float) -> bool:
     return from_past and now < record.keep_until and now < record.written + LONGEST
 
 
-def digest(kind: StoreKind, key: str, record: Record) -> bytes:
+def digest(kind: StoreKind, key: str, record: Record, secret: bytes = b"") -> bytes:
     """The :data:`DIGEST` octets that are kept beside a record, so that damage to it shows.
 
-    One flipped bit can turn a name or a time into another that looks as valid. A digest
-    helps against damage only: an attacker who can write records can write digests.
+    One flipped bit can turn a name or a time into another that looks as valid. Without a
+    secret of at most 64 octets a digest helps against damage only: an attacker who can write
+    records can write digests.
     """
     times = struct.pack("<dd", record.written, record.keep_until)
-    hashed = hashlib.blake2b(times, digest_size=DIGEST)
+    hashed = hashlib.blake2b(times, digest_size=DIGEST, key=secret)
     hashed.update(f"{kind.value}\0{key}\0".encode())
     hashed.update(record.value)
     return hashed.digest()

@@ -19,6 +19,7 @@ def open_store(
     max_records: int = MAX_RECORDS,
     max_bytes: int = MAX_BYTES,
     key_prefix: str = DEFAULT_PREFIX,
+    secret: bytes = b"",
     max_pending: int = MAX_PENDING,
 ) -> Store:
     """Make the store at ``store.url``; nothing is read or written before :meth:`Store.start`.
@@ -29,6 +30,7 @@ def open_store(
         max_records, max_bytes: bounds of what is kept in memory or in a file;
             Redis has bounds of its own (maxmemory).
         key_prefix: of the keys in Redis.
+        secret: with which records in Redis are authenticated; empty: they are not.
         max_pending: changes that wait for a store that is slow or gone.
 
     Raises:
@@ -52,5 +54,5 @@ def open_store(
                 f'store.url: Redis needs the extra "redis" (pip install '
                 f"requiretls-milter[redis]): {error}"
             ) from error
-        backend = RedisBackend(str(where), prefix=key_prefix)
+        backend = RedisBackend(str(where), prefix=key_prefix, secret=secret)
     return SteadyStore(backend, counters, gauges, max_pending=max_pending)

@@ -1,13 +1,13 @@
 """One copy for a fleet: Redis or Valkey (``redis://``, ``rediss://``).
 
-Each record is a string under PREFIX KIND ``:`` KEY that Redis forgets by itself when its time
-is over. Its first line repeats that time, so that a Redis with a wrong clock makes nothing live
-longer, and holds the digest of the record. Claims are short-lived keys beside the records: the
-engine that holds one calls the server, the others wait.
+Each record is a string (:mod:`~requiretls_milter.store.rediswire`) under PREFIX KIND ``:`` KEY
+that Redis forgets by itself when its time is over. Claims are short-lived keys beside the records:
+the engine that holds one calls the server, the others wait.
 
 Only plain commands are used (GETRANGE, SET, DEL, SCAN, and EVAL to give a claim up), so that
-any server that speaks the protocol will do. Every client that may write to it is trusted: an
-access list and TLS are the operator's task.
+any server that speaks the protocol will do. Every client that may write to it is believed, unless
+the fleet has a secret: then its digest shows who wrote a record. Claims have none: at worst two
+engines do the same work, or one waits for a while.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
 from urllib.parse import urlsplit
 
 from redis import asyncio as aioredis
@@ -27,7 +26,6 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from requiretls_milter.store.base import (
-    DIGEST,
     LONGEST,
     MAX_LISTED,
     MAX_VALUE,
@@ -37,7 +35,13 @@ from requiretls_milter.store.base import (
     StoreError,
     StoreKind,
     StoreUnwritableError,
-    digest,
+)
+from requiretls_milter.store.rediswire import (
+    MAX_HEADER,
+    SCAN_COUNT,
+    BoundedConnection,
+    BoundedSslConnection,
+    RecordCodec,
 )
 
 MAX_CONNECTIONS = 16
@@ -48,21 +52,6 @@ ANSWER_WAIT = 0.5
 
 HEALTH_CHECK = 30.0
 """Seconds after which an idle connection is checked before it is used."""
-
-SCAN_COUNT = 1_000
-"""Keys that Redis looks at for one SCAN."""
-
-_TIME = rb"(\d{1,12}(?:\.\d{1,6})?)"
-
-HEADER = re.compile(rb"RTLS2 %b %b ([0-9a-f]{%d})\n" % (_TIME, _TIME, 2 * DIGEST))
-"""The first line of a record: when it was written, until when it is good, and its digest."""
-
-MAX_HEADER = 96
-"""Octets of that line."""
-
-OTHER_FORM = re.compile(rb"RTLS(?!2 )\d+ ")
-"""How a record of another version begins. It counts as no record, and not as damage: in a fleet
-that is upgraded host by host, some engines write them."""
 
 RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
@@ -80,6 +69,8 @@ class RedisBackend:
         url: as redis-py reads it (``rediss://`` verifies certificate and name;
             ``?ssl_ca_certs=FILE`` names a private authority).
         prefix: of all our keys, since other programs may use the same database.
+        secret: what the fleet shares; only records that were written with it are read. Empty:
+            every client that may write is believed.
         wall: a clock, in seconds since the epoch.
 
     Raises:
@@ -96,16 +87,19 @@ class RedisBackend:
         url: str,
         *,
         prefix: str,
+        secret: bytes = b"",
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._prefix = prefix
         self._wall = wall
+        self._codec = RecordCodec(secret)
         try:
             parts = urlsplit(url)
             port = f":{parts.port}" if parts.port else ""
             self.name = f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
             # A wrong name is as bad as a wrong authority; not every version of redis-py checks it.
-            tls = {"ssl_check_hostname": True} if parts.scheme == "rediss" else {}
+            secure = parts.scheme == "rediss"
+            tls = {"ssl_check_hostname": True} if secure else {}
             pool = aioredis.BlockingConnectionPool.from_url(
                 url,
                 max_connections=MAX_CONNECTIONS,
@@ -120,6 +114,8 @@ class RedisBackend:
             )
         except ValueError as error:
             raise StoreError(f"store.url: {error}") from error
+        pool.connection_class = BoundedSslConnection if secure else BoundedConnection
+        self._pool = pool
         self._client: aioredis.Redis = aioredis.Redis(connection_pool=pool)
 
     def _key(self, kind: StoreKind, key: str) -> str:
@@ -129,15 +125,22 @@ class RedisBackend:
         return f"{self._prefix}claim:{kind}:{key}"
 
     async def open(self) -> None:
-        """Check that it answers: it has loaded its data and accepts our password."""
+        """Check that it answers: it has loaded its data and accepts our password.
+
+        The connections that are open are given up: what fails may be the server that they lead to,
+        while another has its name or address by now.
+        """
         with _errors():
+            await self._pool.disconnect(inuse_connections=False)
             await self._client.exists(f"{self._prefix}open")
 
     async def get(self, kind: StoreKind, key: str, now: float) -> Record | None:
         """Read a record as it is; never more octets than this program would have written."""
         with _errors():
             wire = await self._client.getrange(self._key(kind, key), 0, MAX_HEADER + MAX_VALUE)
-        return _decode(kind, key, cast(bytes, wire))
+        if not isinstance(wire, bytes):
+            raise StoreError("GETRANGE was not answered with a string")
+        return self._codec.decode(kind, key, wire)
 
     async def write(self, changes: Sequence[Change]) -> None:
         """Make changes, in one round trip; some may have been made if it fails."""
@@ -149,7 +152,7 @@ class RedisBackend:
                 pipeline.delete(name)
             else:
                 life = min(record.keep_until - now, LONGEST)
-                wire = _encode(kind, key, record)
+                wire = self._codec.encode(kind, key, record)
                 pipeline.set(name, wire, px=max(1, math.floor(life * 1000)))
         with _errors():
             results = await pipeline.execute(raise_on_error=False)
@@ -172,10 +175,9 @@ class RedisBackend:
                     pipeline.getrange(name, 0, MAX_HEADER - 1)
                 heads = await pipeline.execute(raise_on_error=False) if names else []
                 for name, head in zip(names, heads, strict=True):
-                    match = HEADER.match(head) if isinstance(head, bytes) else None
-                    if match is not None:
-                        key = cast(bytes, name).decode("ascii", "replace")[len(start) :]
-                        found.append((key, Record(b"", float(match[1]), float(match[2]))))
+                    record = self._codec.decode_head(head)
+                    if record is not None and isinstance(name, bytes):
+                        found.append((name.decode("ascii", "replace")[len(start) :], record))
                 if not cursor or len(found) >= MAX_LISTED:
                     return found[:MAX_LISTED]
 
@@ -199,28 +201,6 @@ class RedisBackend:
             await self._client.aclose(close_connection_pool=True)
 
 
-def _encode(kind: StoreKind, key: str, record: Record) -> bytes:
-    # The digest is that of the record as it will be read: with milliseconds.
-    kept = Record(record.value, round(record.written, 3), round(record.keep_until, 3))
-    fits = digest(kind, key, kept).hex()
-    return f"RTLS2 {kept.written:.3f} {kept.keep_until:.3f} {fits}\n".encode("ascii") + kept.value
-
-
-def _decode(kind: StoreKind, key: str, wire: bytes) -> Record | None:
-    if not wire or OTHER_FORM.match(wire):
-        return None
-    head = HEADER.match(wire)
-    if head is None:
-        raise StoreDataError(f"{kind}:{key} is no record of ours")
-    value = wire[head.end() :]
-    if len(value) > MAX_VALUE:
-        raise StoreDataError(f"{kind}:{key} is longer than {MAX_VALUE} octets")
-    record = Record(value, float(head[1]), float(head[2]))
-    if head[3] != digest(kind, key, record).hex().encode("ascii"):
-        raise StoreDataError(f"{kind}:{key} is damaged: not what its digest says")
-    return record
-
-
 _UNWRITABLE = (
     exceptions.OutOfMemoryError,
     exceptions.ReadOnlyError,
@@ -228,6 +208,15 @@ _UNWRITABLE = (
 )
 _UNWRITABLE_WORDS = ("MISCONF ", "NOREPLICAS ")
 """How Redis says that it can be read but not written, for which redis-py has no class."""
+
+
+_FAILURES = (
+    exceptions.RedisError,
+    OSError,
+    EOFError,
+    # What redis-py raises for a reply that is no reply, or not of the type that it should be.
+    *(ValueError, TypeError, RecursionError),
+)
 
 
 @contextmanager
@@ -242,5 +231,12 @@ def _errors() -> Iterator[None]:
         if isinstance(error, _UNWRITABLE) or text.startswith(_UNWRITABLE_WORDS):
             raise StoreUnwritableError(text) from error
         raise StoreError(text) from error
-    except (exceptions.RedisError, OSError, ValueError, EOFError, RecursionError) as error:
+    except (
+        exceptions.RedisError,
+        OSError,
+        ValueError,
+        TypeError,
+        EOFError,
+        RecursionError,
+    ) as error:
         raise StoreError(str(error) or type(error).__name__) from error

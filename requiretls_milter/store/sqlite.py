@@ -92,7 +92,8 @@ MAX_DAMAGED = 3
 """Damaged files that are kept."""
 
 WAL_LIMIT = 4 << 20
-"""Octets to which the write-ahead log shrinks again after having grown."""
+"""Octets to which the write-ahead log shrinks again after having grown. SQLite puts it into the
+file at 1,000 pages, that is as many."""
 
 # A record is written after the earlier one was deleted; a leftover row (SQLITE_CONSTRAINT) means
 # that index and table disagree.
@@ -409,6 +410,16 @@ class _File:
             self._used.clear()
             if evicted:
                 self._counters.inc("store_evicted_total", by=evicted)
+            self._require_checkpoints(db)
+
+    def _require_checkpoints(self, db: sqlite3.Connection) -> None:
+        """Make SQLite say why its log is not put into the file; by itself it says nothing."""
+        try:
+            length = os.stat(f"{self._path}-wal").st_size
+        except OSError:
+            return
+        if length > 2 * WAL_LIMIT:
+            db.execute("PRAGMA wal_checkpoint").fetchone()
 
     def _open_now(self) -> sqlite3.Connection:
         if self._db is None:

@@ -3,11 +3,12 @@
 No caller waits for the backend to write: what is put is held in memory and written by a task
 of the store's own, many records at a time. A reader waits for the read deadline at most, and
 only once: after a failure memory answers at once, until the task finds the backend working again
-and has written what came in between.
+and has written what came in between. A backend that is slow all the time counts as one that fails.
 
 Memory may still have what the backend does not (it was evicted, or flushed, or the file is a
-new one): such a record is as good as its time says. A damaged record of the backend is replaced
-by the one in memory, or removed.
+new one), or has only in an earlier form (a replica that lags, an attacker that plays back what was
+written before): such a record is as good as its time says. A damaged record of the backend is
+replaced by the one in memory, or removed.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from requiretls_milter.store.base import (
     alive,
 )
 from requiretls_milter.store.memory import MemoryStore
+from requiretls_milter.store.slowness import Slowness
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters, Gauges
 from requiretls_milter.telemetry.labels import Bound, StoreOperation
@@ -109,6 +111,7 @@ class SteadyStore:
             max_pending, max_weight=PENDING_BYTES, weigh=entry_octets
         )
         self._readable = False
+        self._slowness = Slowness()
         self._down_since: float | None = None
         self._up_since = 0.0
         self._pause = 0.0
@@ -178,9 +181,7 @@ class SteadyStore:
         if not self._readable:
             return await self._memory.get(kind, key, now)
         try:
-            record = await self._bounded(
-                self._backend.get(kind, key, now), self._backend.read_deadline
-            )
+            record = await self._read(self._backend.get(kind, key, now))
         except StoreDataError as error:
             self._count(StoreOperation.DECODE)
             _log.warning("store_record_bad", store=self._backend.name, error=str(error))
@@ -189,7 +190,8 @@ class SteadyStore:
         except StoreError as error:
             self._failed(StoreOperation.READ, error)
         else:
-            if record is not None and alive(record, now):
+            mine = self._memory.record(kind, key)
+            if record is not None and alive(record, now) and not _is_later(mine, record, now):
                 self._memory.keep(kind, key, record, now)
                 return record.value
         return await self._memory.get(kind, key, now)
@@ -246,23 +248,22 @@ class SteadyStore:
         if not self._readable or not self.shared:
             return ""
         try:
-            return await self._bounded(
-                self._backend.claim(kind, key, seconds), self._backend.read_deadline
-            )
+            return await self._read(self._backend.claim(kind, key, seconds))
         except StoreError as error:
             self._failed(StoreOperation.CLAIM, error)
             return ""
 
     async def release(self, kind: StoreKind, key: str, token: str) -> None:
-        """See :meth:`Store.release`. If it fails, the claim ends by itself."""
+        """See :meth:`Store.release`. If it fails, the claim ends by itself.
+
+        A forecast waits for this, so that it has the deadline of a read.
+        """
         if not token or not self._readable:
             return
         try:
             if (kind, key) in self._pending:
-                await self._write([(kind, key, self._pending.get((kind, key)))])
-            await self._bounded(
-                self._backend.release(kind, key, token), self._backend.write_deadline
-            )
+                await self._read(self._write([(kind, key, self._pending.get((kind, key)))]))
+            await self._read(self._backend.release(kind, key, token))
         except StoreError as error:
             self._failed(StoreOperation.CLAIM, error)
 
@@ -311,6 +312,16 @@ class SteadyStore:
             if self._pending.get((kind, key)) is record:
                 self._pending.pop((kind, key))
 
+    async def _read(self, work: Awaitable[T]) -> T:
+        """Do what mail waits for; raises StoreError if that takes long all the time."""
+        began = time.monotonic()
+        result = await self._bounded(work, self._backend.read_deadline)
+        self._slowness.note(began, time.monotonic())
+        if self._slowness.is_too_much and self._readable:
+            seconds = self._slowness.mean
+            self._failed(StoreOperation.READ, StoreError(f"slow: {seconds:.2f} s for each answer"))
+        return result
+
     async def _bounded(self, work: Awaitable[T], seconds: float) -> T:
         task = asyncio.current_task()
         before = task.cancelling() if task is not None else 0
@@ -353,9 +364,15 @@ class SteadyStore:
             seconds = time.monotonic() - self._down_since
             _log.info("store_back", store=self._backend.name, seconds=round(seconds, 3))
         if self._down_since is not None or not self._up_since:
+            self._slowness.forget()
             self._up_since = time.monotonic()
             self._down_since = None
             self._gauges.set("store_up", 1.0)
 
     def _count(self, operation: StoreOperation) -> None:
         self._counters.inc("store_errors_total", (operation,))
+
+
+def _is_later(mine: Record | None, record: Record, now: float) -> bool:
+    """Whether the record in memory was written after the one of the backend, and is good."""
+    return mine is not None and mine.written > record.written and alive(mine, now)

@@ -34,12 +34,25 @@ _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _REDIS_URL = re.compile(
     r"rediss?://"
     r"(?:[!-.0->A-~]*@)?"  # user and password, percent-encoded: no slash, question mark or at sign
-    r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])"
+    r"(?P<host>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])"
     r"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
     r"(?:/[0-9]{0,5})?"
-    r"(?:\?[!-~]+)?",
+    r"(?:\?(?P<query>[!-~]+))?",
     re.ASCII,
 )
+_VERIFIED = {"ssl_cert_reqs": ("required",), "ssl_check_hostname": ("true", "yes", "1")}
+"""What the query may say of the verification of a Redis over TLS, in any case of letters."""
+
+_FIXED = frozenset(
+    {
+        *("client_name", "connection_class", "decode_responses", "encoding", "encoding_errors"),
+        *("health_check_interval", "host", "max_connections", "parser_class", "path", "port"),
+        *("protocol", "retry", "retry_on_error", "retry_on_timeout", "socket_connect_timeout"),
+        *("socket_read_size", "socket_timeout", "timeout"),
+    }
+)
+"""Parameters of redis-py that decide how long mail waits and what is read: the store sets them."""
+
 _USER_AND_PASSWORD = re.compile(r"(?<=://)([^:@/]*:)[^@/]+(?=@)")
 _PERCENT = re.compile("%([0-9A-Fa-f]{2})")
 _SCHEME = re.compile("[a-z]+://|rediss?:/?")
@@ -251,6 +264,17 @@ class StoreUrl(NamedTuple):
         return self.kind == "redis" and MASK in self.masked
 
     @property
+    def crosses_network_in_clear(self) -> bool:
+        """Whether what is kept goes to another host without TLS."""
+        found = _REDIS_URL.fullmatch(self.text)
+        if found is None or self.text.startswith("rediss://"):
+            return False
+        host = without_brackets(found["host"])
+        if is_address(host):
+            return not ipaddress.ip_address(host).is_loopback
+        return host.lower().rstrip(".") != "localhost"
+
+    @property
     def is_masked(self) -> bool:
         """Whether all that stands in the place of a password is MASK."""
         return self.has_password and self.masked == self.text
@@ -260,13 +284,17 @@ def parse_store_url(text: str) -> StoreUrl:
     """Read the URL of a store.
 
     Raises:
-        EndpointError: *text* is not such a URL; the message has neither user nor password.
+        EndpointError: *text* is not such a URL, or its query switches off what this program
+            relies on; the message has neither user nor password.
     """
     if text == "memory:":
         return StoreUrl("memory", text)
     if text.startswith("sqlite://"):
         return StoreUrl("sqlite", text, absolute_path(text.removeprefix("sqlite://")))
-    if _REDIS_URL.fullmatch(text):
+    redis = _REDIS_URL.fullmatch(text)
+    if redis:
+        for parameter in re.split("[&;]", redis["query"] or ""):
+            _require_sound(parameter)
         return StoreUrl("redis", text)
     raise EndpointError(
         'expected "memory:", "sqlite:///ABSOLUTE/PATH", "redis://HOST:PORT/DB" or '
@@ -274,10 +302,27 @@ def parse_store_url(text: str) -> StoreUrl:
     )
 
 
+def _require_sound(parameter: str) -> None:
+    """Refuse a part of the query that weakens TLS, or sets what the store sets itself."""
+    name, _, value = _decoded(parameter).partition("=")
+    allowed = _VERIFIED.get(name)
+    if allowed and value.lower() not in allowed:
+        raise EndpointError(
+            f"{name} cannot be changed: with rediss:// certificate and name are always verified "
+            "(ssl_ca_certs names a private authority)"
+        )
+    if name in _FIXED:
+        raise EndpointError(f"{name} cannot be changed: leave it out")
+
+
+def _decoded(text: str) -> str:
+    return _PERCENT.sub(lambda found: chr(int(found[1], 16)), text)
+
+
 def _masked_parameter(parameter: str) -> str:
     """A part of the query such as ``ssl_password=...``, its name percent-encoded or not."""
     name, _, value = parameter.partition("=")
-    decoded = _PERCENT.sub(lambda found: chr(int(found[1], 16)), parameter)
+    decoded = _decoded(parameter)
     return f"{name}={MASK}" if value and "pass" in decoded.lower() else parameter
 
 

@@ -1,32 +1,58 @@
 """Next hops, in the notation of Postfix and of Sendmail.
 
-A next hop is the name under which an MTA looks for the server of a message. Postfix writes it as
-transport(5) and smtp(8) describe: ``example.org`` (MX lookup), ``[mx.example.org]`` (address lookup
-only), ``[192.0.2.1]``, ``[IPv6:2001:db8::1]``, each with an optional ``:port`` or ``:service``.
+A next hop is the name under which an MTA looks for the server of a message. :func:`parse` reads it
+as smtp(8) and lmtp(8) do (host_port() and smtp_parse_destination()): ``example.org`` (MX
+lookup), ``[mx.example.org]`` (address lookup only), ``192.0.2.1``, ``[192.0.2.1]``,
+``[IPv6:2001:db8::1]``, each with an optional ``:port`` or ``:service`` behind its *last* colon. The
+daemon dies of anything else: ``2001:db8::1`` is the host ``2001:db8:``, which is none, at port 1.
+
 Sendmail sends the same in ``{rcpt_host}``, with a trailing dot after a name that it has looked up,
 and with further hosts after colons (``[mx1.example.org]:[mx2.example.org]``).
 
-Names become A-labels in lower case (:func:`~requiretls_milter.syntax.names.to_alabel`).
+Names become A-labels in lower case (:func:`~requiretls_milter.syntax.names.to_alabel`). What
+Postfix tells apart although it leads to the same servers (``example.org:25`` and ``example.org``,
+``[192.0.2.1]`` and ``192.0.2.1``) is kept in :attr:`NextHop.given`.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import socket
+from dataclasses import dataclass
 
 from requiretls_milter.errors import RequiretlsMilterError
-from requiretls_milter.model import SMTP_PORT, HopKind, NextHop
+from requiretls_milter.model import (
+    LMTP_PORT,
+    LMTP_PREFIX,
+    SMTP_PORT,
+    SRV_PREFIX,
+    HopKind,
+    MailProtocol,
+    NextHop,
+)
 from requiretls_milter.syntax.endpoint import MAX_PORT, port_number
 from requiretls_milter.syntax.names import (
     MAX_TEXT,
     DomainNameError,
     address_literal,
+    is_address,
+    mail_exchanger,
     to_alabel,
 )
 from requiretls_milter.syntax.text import escaped, quoted
 
-KNOWN_PORTS = {"smtp": SMTP_PORT, "submission": 587, "submissions": 465, "smtps": 465}
+KNOWN_PORTS = {
+    "lmtp": LMTP_PORT,
+    "smtp": SMTP_PORT,
+    "submission": 587,
+    "submissions": 465,
+    "smtps": 465,
+}
 """Services that Postfix knows by itself (known_tcp_ports), before those of the system."""
+
+MAX_KEPT = 1024
+"""Next hops whose reading is kept: most mail goes to few of them."""
 
 LOCAL = NextHop(HopKind.LOCAL, "")
 """The MTA delivers the message itself, without SMTP."""
@@ -34,8 +60,16 @@ LOCAL = NextHop(HopKind.LOCAL, "")
 SEPARATOR = re.compile(r"[,\s]+")
 """What separates the next hops of a list (Postfix 3.5 and later)."""
 
-_SERVICE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?", re.ASCII)
-_FURTHER_HOSTS = re.compile(r"[A-Za-z0-9_.:\[\]-]+", re.ASCII)
+_INET = "inet:"
+"""What lmtp(8) takes before a host, and smtp(8) does not."""
+
+_IPV6 = "ipv6:"
+"""What stands before an IPv6 address in brackets (RFC 5321 section 4.1.3)."""
+
+_DEFAULT_PORTS = {MailProtocol.SMTP: SMTP_PORT, MailProtocol.LMTP: LMTP_PORT}
+
+_FURTHER_HOSTS = re.compile(r":[A-Za-z0-9_.:\[\]-]*[.\[][A-Za-z0-9_.:\[\]-]*", re.ASCII)
+_HEX_FIELD = re.compile(r"[0-9A-Fa-f]{1,4}")
 _UNUSABLE = re.compile(r"[\x00-\x20\x7f]")
 
 
@@ -47,12 +81,42 @@ class NextHopError(RequiretlsMilterError, ValueError):
     """
 
 
-def parse(text: str) -> NextHop:
+class UnusableNextHopError(NextHopError):
+    """Text of which smtp(8) or lmtp(8) of Postfix dies ("fatal: ... in server description").
+
+    Conclude: Postfix delivers nothing there. The transport is throttled, and the mail stays in the
+    queue until the operator has mended the setting.
+    """
+
+
+@functools.lru_cache(maxsize=MAX_KEPT)
+def parse(
+    text: str, protocol: MailProtocol = MailProtocol.SMTP, *, postfix: bool = False
+) -> NextHop:
     """Read one next hop, as Postfix or as the mailertable and macros of Sendmail write it.
 
+    Args:
+        text: one next hop.
+        protocol: what the transport speaks.
+        postfix: that it is Postfix who reads it, so that nothing of Sendmail's is taken.
+
     Raises:
-        NextHopError: *text* is not a next hop, or is a list of several.
+        UnusableNextHopError: smtp(8) or lmtp(8) dies of it, and it is not Sendmail's either.
+        NextHopError: *text* is empty, too long, or a list of several.
     """
+    try:
+        return _parse_as_postfix(text, protocol)
+    except UnusableNextHopError:
+        if postfix:
+            raise
+        found = _as_sendmail(text.strip())
+        if found is None:
+            raise
+        return found
+
+
+def _parse_as_postfix(text: str, protocol: MailProtocol) -> NextHop:
+    """Read one next hop as smtp(8), or lmtp(8), reads it."""
     if len(text) > MAX_TEXT:
         raise NextHopError(f"a next hop of {len(text)} characters: at most {MAX_TEXT}")
     stripped = text.strip()
@@ -62,69 +126,130 @@ def parse(text: str) -> NextHop:
         raise NextHopError("an empty next hop")
     if _UNUSABLE.search(stripped):
         raise NextHopError(f"{quoted(text)} is not a next hop")
-    # smtp(8) accepts "inet:" before a next hop, as lmtp(8) does.
-    stripped = stripped.removeprefix("inet:")
-    if stripped.startswith("["):
-        return _bracketed(stripped)
-    host, colon, rest = stripped.partition(":")
-    if colon and _address(stripped):
-        raise NextHopError(f"{quoted(text)} is an address: write [{escaped(stripped)}]")
-    port = _port(rest) if colon else SMTP_PORT
-    domain = _domain(host)
-    if colon and domain == "inet":
-        raise NextHopError(f'{quoted(text)}: "inet:" is not a domain, with or without a port')
-    return NextHop(HopKind.MX, domain, port)
+    if stripped.startswith(SRV_PREFIX):
+        return as_srv(_parse_as_postfix(stripped.removeprefix(SRV_PREFIX), protocol))
+    if stripped.startswith(LMTP_PREFIX):
+        return _split(stripped.removeprefix(LMTP_PREFIX), MailProtocol.LMTP)
+    if protocol is MailProtocol.LMTP:
+        return _split(stripped.removeprefix(_INET), protocol)
+    return _split(stripped, protocol)
 
 
-def _bracketed(text: str) -> NextHop:
-    """Read ``[host]`` or ``[address]``, with a port or the further hosts of a Sendmail list."""
-    inner, bracket, rest = text[1:].partition("]")
-    if not bracket:
-        raise NextHopError(f"{quoted(text)} lacks its closing bracket")
-    if rest and not rest.startswith(":"):
-        raise NextHopError(f"only :port may follow the bracket of {quoted(text)}")
-    port = _port(rest[1:]) if rest else SMTP_PORT
-    address = _address(inner)
-    if address:
-        return NextHop(HopKind.ADDRESS, address, port)
-    return NextHop(HopKind.HOST, _domain(inner), port)
+def as_srv(hop: NextHop) -> NextHop:
+    """The same next hop with its servers named by SRV records; one in brackets stays as it is."""
+    if hop.kind is HopKind.LOCAL or hop.destination.startswith("["):
+        return hop
+    return NextHop(HopKind.SRV, hop.host, hop.port, hop.protocol, hop.given)
 
 
-def _domain(text: str) -> str:
+def _split(text: str, protocol: MailProtocol) -> NextHop:
+    """Split a next hop into host and port, as host_port() of Postfix does."""
+    if text.startswith("["):
+        inner, bracket, rest = text[1:].partition("]")
+        if not bracket:
+            raise UnusableNextHopError(f"{quoted(text)} lacks its closing bracket")
+        if rest and not rest.startswith(":"):
+            raise UnusableNextHopError(f"only :port may follow the bracket of {quoted(text)}")
+        service, kind = rest[1:], HopKind.HOST
+    else:
+        inner, colon, service = text.rpartition(":")
+        if not colon:
+            inner, service = text, ""
+        kind = HopKind.MX if protocol is MailProtocol.SMTP else HopKind.HOST
+    port = _port(service) if service else _DEFAULT_PORTS[protocol]
+    host = _host(inner, text)
+    if host.address:
+        kind = HopKind.ADDRESS
+    plain = NextHop(kind, host.name, port, protocol)
+    given = text.lower()
+    if not text.isascii() or given == plain.destination:
+        return plain
+    return NextHop(kind, host.name, port, protocol, given)
+
+
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """A host name as A-labels, or an address in the form of :mod:`ipaddress`."""
+
+    name: str
+    address: bool = False
+
+
+def _host(name: str, text: str) -> _Host:
+    """Read the host of next hop *text*: a name or an address, with or without ``IPv6:``."""
+    if text.startswith("[") and name.lower().startswith(_IPV6):
+        name = name[len(_IPV6) :]
+        if address_literal(name) is None or ":" not in name:
+            raise UnusableNextHopError(f"{quoted(text)}: malformed IPv6 address")
+    found = mail_exchanger(name)
+    if found is not None and is_address(found):
+        return _Host(found, address=True)
+    if _passes_for_ipv6(name):
+        return _Host(name.lower())
+    if address_literal(text) is not None:  # without brackets: its last field is not a port
+        raise UnusableNextHopError(
+            f"{quoted(text)} is an address, but what follows its last colon is taken for a port: "
+            f"write [{escaped(text)}]"
+        )
+    if name.endswith("."):
+        raise UnusableNextHopError(f"{quoted(text)}: a name with a dot at its end")
     try:
-        return to_alabel(text)
+        return _Host(to_alabel(name))
     except DomainNameError as error:
-        raise NextHopError(str(error)) from None
+        inet = f'; "{_INET}" is for lmtp(8) only' if text.startswith(_INET) else ""
+        raise UnusableNextHopError(f"{error}{inet}") from None
 
 
-def _address(text: str) -> str | None:
-    """The address in a literal (RFC 5321 section 4.1.3), with or without ``IPv6:``, or None."""
-    prefix, colon, rest = text.partition(":")
-    return address_literal(rest if colon and prefix.lower() == "ipv6" else text)
+def _passes_for_ipv6(name: str) -> bool:
+    """Whether valid_ipv6_hostaddr() of Postfix takes an address that is too short.
+
+    That happens to an address without brackets: its last field is taken for the port. The host is
+    looked up and not found (5.4.4).
+    """
+    fields = name.split(":")
+    return 3 <= len(fields) < 8 and all(_HEX_FIELD.fullmatch(field) for field in fields)
 
 
 def _port(text: str) -> int:
-    """The port that follows a colon: a number, or the name of a service in /etc/services.
-
-    Sendmail separates the hosts of a list by colons too. If the text has a dot or a bracket, which
-    no service has, it is a further host, and the port of the first one is that of SMTP.
-    """
-    if text.startswith("[") or "." in text:
-        if not _FURTHER_HOSTS.fullmatch(text):
-            raise NextHopError(f"port {quoted(text)}: expected a number or the name of a service")
-        return SMTP_PORT
+    """The port that follows a colon: a number, or the name of a service in /etc/services."""
     if text.isascii() and text.isdigit():
         number = port_number(text)
         if number is None:
-            raise NextHopError(f"port {quoted(text)}: expected a number from 1 to {MAX_PORT}")
+            raise UnusableNextHopError(
+                f"port {quoted(text)}: expected a number from 1 to {MAX_PORT}"
+            )
         return number
-    if not _SERVICE.fullmatch(text):
-        shown = quoted(text) if text else "is empty"
-        raise NextHopError(f"port {shown}: expected a number or the name of a service")
+    if text[0].isdigit() or not text.isascii():
+        raise UnusableNextHopError(
+            f"port {quoted(text)}: expected a number or the name of a service"
+        )
     known = KNOWN_PORTS.get(text)
     if known is not None:
         return known
     try:
         return socket.getservbyname(text, "tcp")
     except OSError:
-        raise NextHopError(f"port {quoted(text)}: there is no such service") from None
+        raise UnusableNextHopError(f"port {quoted(text)}: there is no such service") from None
+
+
+def _as_sendmail(text: str) -> NextHop | None:
+    """Read what Sendmail writes and Postfix does not take; None if it is not that either.
+
+    Of a list of hosts the first one stands for all, and its port is that of SMTP.
+    """
+    if text.startswith(_INET):
+        return None
+    if text.startswith("["):
+        inner, bracket, rest = text[1:].partition("]")
+        if not bracket:
+            return None
+    else:
+        inner, colon, rest = text.partition(":")
+        rest = colon + rest
+    if rest and not _FURTHER_HOSTS.fullmatch(rest):
+        return None
+    first = inner.removesuffix(".")
+    try:
+        return _split(f"[{first}]" if text.startswith("[") else first, MailProtocol.SMTP)
+    except NextHopError:
+        return None

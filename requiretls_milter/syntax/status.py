@@ -17,6 +17,7 @@ DNS_FAILURE = "4.4.3"
 CONNECT_FAILURE = "4.4.1"
 LOST_CONNECTION = "4.4.2"
 NO_SERVER_LEFT = "4.3.0"  # no server was tried, and nothing else gave a reason
+MTA_MISCONFIGURED = "4.3.5"  # a failure for good at relayhost, taken for a mistake of its setting
 PROTOCOL_ERROR = "5.5.0"  # a reply that is not an SMTP reply
 ENCRYPTION_NEEDED = "5.7.10"  # RFC 8689 section 4.2.1
 REQUIRETLS_NEEDED = "5.7.30"  # RFC 8689 section 4.2.1 (R12)
@@ -30,6 +31,7 @@ MTA_POLICY_INVALID = "4.7.10"  # smtp_requiretls_policy has a word that Postfix 
 FORECAST_STATUSES = (
     SUCCESS,
     NO_SERVER_LEFT,
+    MTA_MISCONFIGURED,
     CONNECT_FAILURE,
     LOST_CONNECTION,
     DNS_FAILURE,

@@ -118,7 +118,7 @@ def _matches(attribute: str, level: TlsLevel) -> list[str]:
 def key(text: str) -> str:
     """The canonical key of an entry: a next hop, or ``.domain`` for the subdomains of a domain.
 
-    ``[host]`` and ``[host]:25`` are the same key.
+    As in Postfix ``[host]`` and ``[host]:25`` are different keys.
 
     Raises:
         NextHopError: *text* is neither.
@@ -126,4 +126,4 @@ def key(text: str) -> str:
     """
     if text.startswith("."):
         return "." + names.to_alabel(text[1:])
-    return str(nexthop.parse(text))
+    return nexthop.parse(text).destination

@@ -39,6 +39,7 @@ from requiretls_milter.telemetry.labels import (
     ProbeResult,
     Process,
     RefreshResult,
+    Socket,
     Stage,
     StoreOperation,
     status_label,
@@ -133,7 +134,13 @@ _REASONS_OF: Mapping[str, tuple[Reason, ...]] = {
         *_NONCOMPLIANT,
         Reason.LOCAL,
     ),
-    codes.NO_SERVER_LEFT: (Reason.MX_NOT_IN_MTA_STS_POLICY,),
+    codes.NO_SERVER_LEFT: (Reason.MX_NOT_IN_MTA_STS_POLICY, Reason.NEXTHOP_INVALID),
+    codes.MTA_MISCONFIGURED: (
+        Reason.TLS_LEVEL_DOES_NOT_VERIFY,
+        Reason.NO_SUCH_DOMAIN,
+        Reason.NULL_MX,
+        Reason.MAIL_LOOP,
+    ),
     codes.CONNECT_FAILURE: (Reason.UNREACHABLE,),
     codes.LOST_CONNECTION: (Reason.UNREACHABLE,),
     codes.DNS_FAILURE: (Reason.DNS_FAILURE,),
@@ -320,7 +327,12 @@ _DECLARED = (
     Metric(
         "resolver_validates",
         MetricKind.GAUGE,
-        "1 if the resolver passed the DNSSEC self-test.",
+        "1 if the resolver was seen to validate DNSSEC; 0: nothing is called secure.",
+    ),
+    Metric(
+        "resolver_selftest_last_success_timestamp_seconds",
+        MetricKind.GAUGE,
+        "When the resolver last passed the DNSSEC self-test; 0 for never.",
     ),
     Metric(
         "outbound_reachable",
@@ -350,6 +362,27 @@ _DECLARED = (
         MetricKind.COUNTER,
         "Processes that died and were replaced.",
         (("process", _values(Process)),),
+    ),
+    Metric(
+        "milter_connections",
+        MetricKind.GAUGE,
+        "Connections that the MTA holds open to the workers.",
+    ),
+    Metric(
+        "milter_threads",
+        MetricKind.GAUGE,
+        "Threads of the workers. Each has some ten, and one for each callback or event under way.",
+    ),
+    Metric(
+        "workers_ready",
+        MetricKind.GAUGE,
+        "Workers that serve the MTA. While there is none, /healthz answers 503.",
+    ),
+    Metric(
+        "sockets_lost_total",
+        MetricKind.COUNTER,
+        "Times that the file of a unix socket was gone while the service ran; it is made anew.",
+        (("socket", _values(Socket)),),
     ),
     Metric(
         "config_last_reload_successful",

@@ -144,6 +144,8 @@ class Bound(enum.StrEnum):
     """A limit on work or memory that strangers can cause: the keys of [limits], and some more."""
 
     CALLBACKS = "callbacks"
+    MESSAGE_WAIT = "message_wait"
+    MTA_SILENCE = "mta_silence"
     QUESTIONS = "questions"
     TAGS = "tags"
     FORECAST_CACHE = "forecast_cache"
@@ -152,6 +154,12 @@ class Bound(enum.StrEnum):
     PROBES = "probes"
     PROBES_PER_HOST = "probes_per_host"
     PROBES_PER_MINUTE = "probes_per_minute"
+    ADDRESS_PER_MINUTE = "address_per_minute"
+    ADDRESS_PER_HOUR = "address_per_hour"
+    NETWORK_PER_MINUTE = "network_per_minute"
+    NETWORK_PER_HOUR = "network_per_hour"
+    ZONE_LOOKUPS_PER_MINUTE = "zone_lookups_per_minute"
+    ZONE_LOOKUPS_PER_HOUR = "zone_lookups_per_hour"
     LOOKUPS = "lookups"
     FETCHES = "fetches"
     ASSESSMENT_TIMEOUT = "assessment_timeout"
@@ -173,3 +181,10 @@ class Process(enum.StrEnum):
 
     ENGINE = "engine"
     WORKER = "worker"
+
+
+class Socket(enum.StrEnum):
+    """A unix socket on which the service listens."""
+
+    MILTER = "milter"
+    ENGINE = "engine"

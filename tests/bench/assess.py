@@ -34,6 +34,7 @@ from tests.bench.machine import cpu_seconds
 from tests.bench.rows import Effort, Row, number
 from tests.lab.errors import LabUnavailable
 from tests.lab.lab import Lab
+from tests.lab.labconfig import SELFTEST_NAMES
 from tests.lab.processes import Server as Process
 from tests.support.paths import REPOSITORY
 from tests.support.scenario import Domain, Mx, Scenario, Server
@@ -146,9 +147,11 @@ def _slow_resolver(lab: Lab) -> Iterator[Process]:
 
 @contextlib.contextmanager
 def _service(lab: Lab) -> Iterator[Service]:
+    selftest = "\n".join(f'{key} = "{name}"' for key, name in SELFTEST_NAMES.items())
     service = Service(f"""
 [dns]
 nameservers = ["{SLOW_RESOLVER}"]
+{selftest}
 [mta]
 tls_security_level = "dane"
 [probe]

@@ -137,6 +137,22 @@ TARGETS = {
             (b'"policy":', b'"found":', b'"mode":"enforce"', b'"mx":[', b'"v":1', b'"chain":['),
         ),
         Target(
+            "redis_reply",
+            "store",
+            (b"$", b"*", b":", b"+OK", b"-ERR ", b"-MOVED ", b"\r\n", b"*2\r\n", b"$-1\r\n"),
+            ("redis",),
+        ),
+        Target("redis_record", "store", (b"RTLS2 ", b"RTLS3 ", b"1800000000.000", b"\n")),
+        Target(
+            "offered_record", "store", (b'"first_seen":', b'"last_seen":', b'"lost_at":', b"1e99")
+        ),
+        Target("spent_record", "store", (b'"debts":[[', b'"at":', b'"v":1', b"1e99", b"[60.0]")),
+        Target(
+            "store_url",
+            "store",
+            (b"redis://", b"rediss://", b"sqlite:///", b"memory:", b"?ssl_cert_reqs=", b"%", b"@"),
+        ),
+        Target(
             "log_lines",
             "logs",
             (b"event=recipient ", b'"event":"recipient"', b"sender=", b"to=", b"reason=", b"\n"),

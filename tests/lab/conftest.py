@@ -16,6 +16,7 @@ MAIL = (
     "test_main_path",
     "test_milter_faults",
     "test_recipe_",
+    "test_storm",
     "test_systemd",
     "test_tag_recipes",
 )

@@ -70,7 +70,7 @@ def _session(data: dict[str, Any]) -> Session:
     return Session(**data)
 
 
-def _write_once(path: Path, text: str) -> None:
+def write_once(path: Path, text: str) -> None:
     """Write a file that other labs may be reading, if it does not say so already."""
     if path.exists() and path.read_text() == text:
         return
@@ -192,7 +192,7 @@ class Lab:
         self._step("dns and servers", at)
 
         at = time.monotonic()
-        _write_once(mta_root / "etc/resolv.conf", RESOLV_CONF)
+        write_once(mta_root / "etc/resolv.conf", RESOLV_CONF)
         if self._want_downstream:
             self._start_downstream(mta_root)
         if self._want_front:

@@ -14,6 +14,13 @@ from tests.support.scenario import Scenario, load
 
 STYLES = ("old", "new")
 
+SELFTEST_NAMES = {
+    "selftest_secure": "sig.test",
+    "selftest_bogus": "bogus.test",
+    "selftest_insecure": "uns.test",
+}
+"""Names of the lab's own: without the public DNS, nothing else shows that Unbound validates."""
+
 
 def transport_overrides(profile: Mapping[str, str], style: str | None) -> dict[str, Any]:
     """The ``[mta.transport.NAME]`` table that mirrors the parameters of one smtp(8)."""
@@ -49,7 +56,7 @@ def settings(lab: Lab, transport: Mapping[str, Any] | None = None, **sections: A
             "my_addresses": [addresses.FRONT, "127.0.0.1"],  # inet_interfaces = loopback-only
             "transport": dict(transport or {}),
         },
-        "dns": {"nameservers": [lab.resolver], "timeout": 4},
+        "dns": {"nameservers": [lab.resolver], "timeout": 4, **SELFTEST_NAMES},
         "probe": {
             "ca_file": str(lab.ca_file),
             "allow_networks": list(addresses.NETWORKS),

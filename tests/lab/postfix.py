@@ -181,6 +181,16 @@ class Postfix:
         with contextlib.suppress(NotInTime):  # one that is busy ends when it is done
             eventually(lambda: not old & self._reloaded_services(), wait=_PATIENCE)
 
+    def restore(self, parameters: Mapping[str, str]) -> None:
+        """Reload with these main.cf parameters alone, as :attr:`parameters` had them before."""
+        self._parameters = dict(parameters)
+        self.reload(parameters={})
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The parameters in main.cf beside those that all instances have."""
+        return dict(self._parameters)
+
     def _reloaded_services(self) -> set[int]:
         """The services that mail which comes now should find with the new configuration."""
         names = ("smtpd", "trivial-rewrite", "cleanup", "qmgr")

@@ -117,8 +117,16 @@ REDIS = Recipe(
 )
 """Redis 8 and Valkey 8: stores of a fleet."""
 
+MTA_STS_RESOLVER = Recipe(
+    name="mta-sts-resolver",
+    suite="forky",
+    packages=("postfix-mta-sts-resolver", "ca-certificates"),
+    probe="usr/bin/mta-sts-daemon",
+)
+"""The policy service that most sites run beside Postfix."""
+
 ALL = (
-    *(DNS, REDIS, SYSTEMD_POSTFIX, SYSTEMD_SENDMAIL),
+    *(DNS, REDIS, MTA_STS_RESOLVER, SYSTEMD_POSTFIX, SYSTEMD_SENDMAIL),
     *(POSTFIX_3_11, POSTFIX_3_10, POSTFIX_3_7, SENDMAIL_8_18, SENDMAIL_8_17),
 )
 

@@ -83,7 +83,7 @@ class _Session:
         banner = self.behaviour.banner
         await self.scripted(banner)
         await self.say(f"220 {self.listener['name']} ESMTP" if banner == "220" else banner)
-        if banner != "220":
+        if not banner.startswith("220"):
             await self.refuse_all()
         while True:
             command = await self.line()
@@ -390,7 +390,7 @@ def _policy_answer(how: str, policy: bytes) -> Iterator[bytes]:
         yield head.encode()
         yield from (body[at : at + 1] for at in range(len(body)))
     else:
-        yield answer
+        yield answer[: -len(body) // 2] if how == "cut" else answer
     if how == "endless":
         yield from (b"x: " + b"y" * 60_000 + b"\r\n" for _ in range(2_000))
 

@@ -20,7 +20,7 @@ from tests.lab.lab import Lab
 from tests.lab.labconfig import all_transports
 from tests.lab.milter import Milter
 from tests.lab.submission import SENDER
-from tests.lab.test_resolver_selftest import NAMES, liar, no_ad
+from tests.lab.test_resolver_selftest import liar, no_ad
 from tests.support import addresses
 from tests.support.paths import REPOSITORY
 
@@ -68,7 +68,6 @@ def milter(lab: Lab) -> Iterator[Milter]:
         lab,
         default_action="shutdown",
         mta=imported(lab),
-        dns=NAMES,
         milter={"socket_mode": "0660"},
     )
     with milter:
@@ -169,7 +168,7 @@ def test_a_socket_that_postfix_may_not_use_is_an_error_and_postfix_says_so_too(
 
 
 def test_a_resolver_that_lies_is_an_error(lab: Lab) -> None:
-    with liar(no_ad) as address, Milter(lab, dns={"nameservers": [address], **NAMES}) as milter:
+    with liar(no_ad) as address, Milter(lab, dns={"nameservers": [address]}) as milter:
         status, findings = doctor(lab, milter)
     assert status == 1
     (found,) = of(findings, "resolver", "error")

@@ -184,10 +184,10 @@ def test_the_mirror_forecasts_what_postfix_does(front: Front, scenario: Scenario
     config = settings(lab, mta=dict(front.mirror().mta))
     domain = scenario.domain_name(scenario.domains[0])
     (report,) = check.run(
-        check.parse_all([domain]),
+        check.parse_all([domain], config.mta, transport := transport_name(scenario.profile)),
         config,
         Requirement.REQUIRETLS,
-        transport=transport_name(scenario.profile),
+        transport=transport,
         refresh=False,
     )
     forecast = report["forecast"]

@@ -25,7 +25,7 @@ from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.selftest import SelfTest, SelfTestOutcome
 from requiretls_milter.syntax.endpoint import parse_nameserver
 from tests.lab.lab import Lab
-from tests.lab.labconfig import profile_settings
+from tests.lab.labconfig import SELFTEST_NAMES, profile_settings
 from tests.lab.milter import Milter
 from tests.lab.postfix import transport_name
 from tests.support import addresses
@@ -34,11 +34,6 @@ from tests.support.paths import REPOSITORY
 pytestmark = pytest.mark.lab
 
 LIAR = "127.53.0.9"
-NAMES = {
-    "selftest_secure": "sig.test",
-    "selftest_bogus": "bogus.test",
-    "selftest_insecure": "uns.test",
-}
 
 Lie = Callable[[dns.message.Message, dns.message.Message], dns.message.Message]
 
@@ -122,9 +117,48 @@ def test_r20_the_real_unbound_passes(lab: Lab) -> None:
     assert run(NAMED, lab.resolver) == (SelfTestOutcome.PASSED, ())
 
 
-def test_r20_it_passes_by_its_root_zone_where_public_names_cannot_be_seen(lab: Lab) -> None:
-    verdict, _ = run(SelfTest(), lab.resolver)
-    assert verdict is SelfTestOutcome.PASSED
+def test_r20_the_root_zone_alone_shows_nothing_where_public_names_cannot_be_seen(
+    lab: Lab,
+) -> None:
+    """An isolated network needs one name of its own: unsigned, or with broken signatures."""
+    verdict, problems = run(SelfTest(), lab.resolver)
+    assert verdict is SelfTestOutcome.UNDECIDED
+    assert len(problems) == 2
+    for named in (SelfTest(insecure=("uns.test",)), SelfTest(bogus=("bogus.test",))):
+        verdict, (missing,) = run(named, lab.resolver)
+        assert verdict is SelfTestOutcome.PASSED, missing
+
+
+def only_the_root(query: dns.message.Message, answer: dns.message.Message) -> dns.message.Message:
+    """A forwarder that validates nothing and copies AD, behind which only "." can be seen.
+
+    "." and what the tests send mail to; none of the self-test's names.
+    """
+    query.flags |= dns.flags.CD
+    answer = _forward(query)
+    answer.flags |= query.flags & dns.flags.AD
+    if query.question[0].name.to_text(omit_final_dot=True) in SELFTEST_NAMES.values():
+        answer = dns.message.make_response(query, recursion_available=True)
+        answer.set_rcode(dns.rcode.NXDOMAIN)
+    return answer
+
+
+def test_r20_a_proxy_that_copies_ad_and_shows_only_the_root_is_believed_in_nothing(
+    lab: Lab,
+) -> None:
+    scenario = lab.plan.scenarios["a-ok"]
+    transport = {transport_name(scenario.profile): profile_settings(scenario)}
+    root = {"selftest_secure": ""}
+    with (
+        liar(only_the_root) as address,
+        Milter(lab, transport=transport, dns={"nameservers": [address], **root}) as milter,
+    ):
+        accepted = lab.send("a-ok")
+        line = milter.recipient(accepted.queue_id)
+        assert milter.metric("resolver_validates") == 0
+        (told,) = milter.events("resolver_not_tested")
+        assert (told["level"], told["effect"]) == ("warning", "nothing is called secure")
+        assert (line["forecast"], line["reason"]) == ("unknown", "unknown")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +179,7 @@ def test_r20_a_service_with_a_lying_resolver_calls_nothing_secure(lab: Lab, lie:
     transport = {transport_name(scenario.profile): profile_settings(scenario)}
     with (
         liar(lie) as address,
-        Milter(lab, transport=transport, dns={"nameservers": [address], **NAMES}) as milter,
+        Milter(lab, transport=transport, dns={"nameservers": [address]}) as milter,
     ):
         accepted = lab.send("a-ok")
         line = milter.recipient(accepted.queue_id)
@@ -157,7 +191,7 @@ def test_r20_a_service_with_a_lying_resolver_calls_nothing_secure(lab: Lab, lie:
         assert [one.dsn for one in lab.deliveries(accepted.queue_id)] == ["2.0.0"]
 
         # A reload that names the honest one brings trust, and another forecast, at once.
-        milter.write(dns={"nameservers": [lab.resolver], **NAMES})
+        milter.write(dns={"nameservers": [lab.resolver]})
         milter.server.hangup()
         milter.await_metric("resolver_validates", 1)
         accepted = lab.send("a-ok")
@@ -167,7 +201,7 @@ def test_r20_a_service_with_a_lying_resolver_calls_nothing_secure(lab: Lab, lie:
 
 
 def test_a_service_with_an_honest_resolver_says_so_and_stays_quiet(lab: Lab) -> None:
-    with Milter(lab, dns=NAMES) as milter:
+    with Milter(lab) as milter:
         milter.await_metric("resolver_validates", 1)
         assert [line["level"] for line in milter.events("resolver_validates")] == ["info"]
         assert milter.events("resolver_does_not_validate") == []
@@ -177,7 +211,7 @@ def check(lab: Lab, directory: Path, nameserver: str) -> tuple[int, str, bool]:
     """What ``check`` without a service says of a-ok: exit status, forecast, security."""
     scenario = lab.plan.scenarios["a-ok"]
     config = directory / "config.toml"
-    names = "".join(f'{key} = "{value}"\n' for key, value in NAMES.items())
+    names = "".join(f'{key} = "{value}"\n' for key, value in SELFTEST_NAMES.items())
     config.write_text(
         f'[mta]\ntls_security_level = "dane"\n[dns]\nnameservers = ["{nameserver}"]\n{names}'
         f'[probe]\nca_file = "{lab.ca_file}"\nallow_networks = ["127.0.0.0/8"]\n'

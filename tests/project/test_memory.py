@@ -14,8 +14,9 @@ import pytest
 
 from requiretls_milter.config import Config
 from requiretls_milter.engine import alive, downgrades, policies, shelf
+from requiretls_milter.evidence.budgets import KINDS, MAX_KEYS
 from requiretls_milter.evidence.mta_sts import MAX_HEADER_LINE, MAX_HEADERS, MAX_POLICY
-from requiretls_milter.evidence.probe import MAX_HANDSHAKE
+from requiretls_milter.evidence.probe import MAX_HANDSHAKE, MAX_NAMELESS
 from requiretls_milter.forecast import certificate, dane, pkix
 from requiretls_milter.ipc import client
 from requiretls_milter.store import sqlite, steady
@@ -34,6 +35,12 @@ ENTRIES = LIMITS.host_cache + LIMITS.domain_cache
 
 GATHERING, FLIGHT, QUESTION = 24 * KIB, 6 * KIB, 5 * KIB
 """Octets of memory for the tasks that work on one, as measured."""
+
+SPENT = 650
+"""Octets of memory for what a key has spent: see unit/test_bounded_names."""
+
+NAMELESS = 2 * KIB
+"""Octets of memory for a session that ended before the handshake, with its key."""
 
 DNS_MESSAGE = 192 * KIB
 """Octets of memory for an answer of 64 KiB, read and parsed."""
@@ -61,7 +68,9 @@ ROWS: dict[str, float] = {
     + 2 * dane.CACHED_RECORDS
     + dane.CACHED_MATCHES
     + 2 * pkix.CACHED_PATHS,
-    "names and rules that were looked up": (4 + 2 + 3) * MIB + WORKERS * (4 + 14 + 3) * MIB,
+    "budgets that are spent, and servers that were not told a name": len(KINDS) * MAX_KEYS * SPENT
+    + MAX_NAMELESS * NAMELESS,
+    "names and rules that were looked up": (4 + 2 + 3 + 2) * MIB + WORKERS * (4 + 14 + 3 + 2) * MIB,
     "forecasts in workers": WORKERS * LIMITS.forecast_cache * client.FORECAST_OCTETS,
     "log lines that wait": (2 + WORKERS) * output.MAX_QUEUED,
 }

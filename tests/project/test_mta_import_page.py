@@ -1,20 +1,32 @@
-"""docs/mta-import.md names everything that is mirrored, and everything that is not."""
+"""docs/mta-import.md has the source of each key; docs/postfix-parameters.md has every parameter."""
 
 from __future__ import annotations
+
+import re
+from collections import Counter
 
 import pytest
 
 from requiretls_milter.config import Mta
-from requiretls_milter.mirror.unmirrored import CLIENT, GLOBAL, Unmirrored
+from requiretls_milter.mirror import manual
+from requiretls_milter.mirror.parameters import MIRRORED, accounted
 from tests.support.paths import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "mta-import.md").read_text(encoding="utf-8")
+PARAMETERS = (REPOSITORY / "docs" / "postfix-parameters.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("parameter", [*GLOBAL, *CLIENT], ids=lambda one: one.name)
-def test_each_setting_that_is_not_mirrored_is_explained(parameter: Unmirrored) -> None:
-    assert f"| `{parameter.name}` |" in PAGE
-    assert f"| {parameter.why} |" in PAGE
+def test_the_page_of_parameters_is_current() -> None:
+    """``make docs`` writes it."""
+    assert manual.page() == PARAMETERS
+
+
+def test_the_page_of_parameters_has_each_once() -> None:
+    reasons = ("**", "As the")
+    lines = [line for line in PARAMETERS.splitlines() if not line.startswith(reasons)]
+    named = Counter(name for line in lines for name in re.findall(r"(?:^|, |\| )`(\w+)`", line))
+    for name in accounted():
+        assert named[name] == 1 + (name in MIRRORED.values()), name
 
 
 @pytest.mark.parametrize("key", [key for key in Mta.model_fields if key != "profile"])

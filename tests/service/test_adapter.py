@@ -823,6 +823,40 @@ def test_reject_waits_at_most_decide_wait_and_then_on_unknown_decides(
         assert (answer.text or answer.kind).startswith(reply)
 
 
+@pytest.mark.parametrize(("macros", "reply"), [(POSTFIX_3_11, "continue"), (SENDMAIL, "451 4.7.0")])
+def test_the_waits_of_many_slow_recipients_add_up_to_a_bound_and_no_further(
+    serve: Serve, macros: dict[str, str], reply: str
+) -> None:
+    """The attack: 200 recipients, each of a domain of its own that does not answer."""
+    config = f"{REJECT}decide_wait = 0.5\n[limits]\nmessage_wait = 1.2\n"
+    milter = serve(config, {"*": NEVER, "example.org": NOT_OFFERED})
+    with milter.client(macros) as client:
+        for _ in range(2):  # each message of a session has its own
+            client.mail(SENDER, "REQUIRETLS")
+            started = time.monotonic()
+            answers = [client.rcpt(f"<a@d{number}.test>") for number in range(200)]
+            assert {(answer.text or answer.kind)[: len(reply)] for answer in answers} == {reply}
+            assert client.rcpt(BOB).text.startswith("550 5.7.30"), "what is known needs no wait"
+            assert 1.15 < time.monotonic() - started < 3.0
+            client.abort()
+    # Two wait in full, one for what is left, and the others not at all.
+    assert milter.totals()["saturated_total{message_wait}"] >= 2 * 197
+
+
+def test_the_end_of_a_message_waits_no_longer_than_is_left_of_its_bound(serve: Serve) -> None:
+    config = f"{REJECT}decide_wait = 0.4\ntag_wait = 5.0\n"
+    config += '[rules.recipient."tagged.test"]\nmode = "monitor"\n'
+    milter = serve(f"{config}[limits]\nmessage_wait = 0.6\n", {"*": NEVER})
+    with milter.client() as client:
+        client.mail(SENDER, "REQUIRETLS")
+        client.rcpt("<a@never.test>")
+        client.rcpt("<b@tagged.test>")
+        client.eoh()
+        started = time.monotonic()
+        assert client.eom() == CONTINUE
+        assert 0.15 < time.monotonic() - started < 1.5
+
+
 def test_the_assessment_runs_while_the_message_comes_in(serve: Serve) -> None:
     milter = serve("", {"example.org": {**NOT_OFFERED, "after": 0.4}})
     with milter.client() as client:

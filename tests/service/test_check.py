@@ -218,6 +218,29 @@ async def test_the_transport_decides_how_it_is_judged(world: Domains) -> None:
     assert (await command("check", wrong, "--config", config, "--transport", "lax")).status == 0
 
 
+async def test_a_next_hop_of_which_postfix_dies_is_told(world: Domains) -> None:
+    done = await command("check", "inet:[192.0.2.1]", "--config", world.config())
+    assert done.status == 2
+    assert "Postfix dies of such a next hop" in done.err
+
+
+async def test_each_next_hop_of_a_list_is_assessed(world: Domains) -> None:
+    wrong = await bad(world)
+    done = await command(
+        "check", f"{wrong}, {wrong}", "--config", world.config(), "--format", "json"
+    )
+    assert [report["nexthop"] for report in done.json] == [wrong, wrong]
+
+
+async def test_without_a_transport_that_of_default_transport_is_assumed(world: Domains) -> None:
+    wrong = await bad(world)
+    config = world.config(
+        'mta.default_transport = "lax:"\nmta.transport.lax.requiretls_policy = "opportunistic"'
+    )
+    assert (await command("check", wrong, "--config", config)).status == 0
+    assert (await command("check", wrong, "--config", config, "--transport", "smtp")).status == 1
+
+
 async def test_all_servers_are_looked_at_also_where_the_mta_would_not_connect(
     world: Domains,
 ) -> None:

@@ -21,6 +21,7 @@ from requiretls_milter.evidence.gathering import ANY_AGE
 from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.evidence.probe import Prober
 from requiretls_milter.model import (
+    MailProtocol,
     MtaStsEvidence,
     MtaStsMode,
     MtaStsPolicy,
@@ -53,9 +54,15 @@ class Source(FakeSource):
         )
 
     async def probe(
-        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+        self,
+        address: str,
+        port: int,
+        server_name: str,
+        protocol: MailProtocol = MailProtocol.SMTP,
+        *,
+        since: float = ANY_AGE,
     ) -> ProbeEvidence:
-        return await self._prober.probe(address, port, server_name)
+        return await self._prober.probe(address, port, server_name, protocol)
 
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         await asyncio.sleep(0.2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sqlite3
 import threading
@@ -14,14 +15,16 @@ from typing import cast
 
 import pytest
 
+from requiretls_milter.ipc import query
 from tests.support.faultmatrix import ROWS
 from tests.support.internet import Internet, loopback_internet
+from tests.support.redisproxy import Answer, RedisProxy
 from tests.support.redisserver import RedisServer
 from tests.support.service import Service
 from tests.support.stores import Disk
 from tests.support.waiting import eventually
 
-Make = Callable[[str], Service]
+Make = Callable[..., Service]
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +38,8 @@ def make(internet: Internet) -> Iterator[Make]:
     """Makes services with a store, and ends whatever is left of them."""
     made: list[Service] = []
 
-    def one(url: str) -> Service:
-        service = Service(internet.config, workers=1)
+    def one(url: str, more: str = "") -> Service:
+        service = Service(internet.config + more, workers=1)
         made.append(service)
         text = service.config_path.read_text()
         assert text.count('url = "memory:"') == 1
@@ -61,6 +64,27 @@ def wal(path: Path) -> bytes:
 def assert_good(service: Service) -> None:
     (tag,) = service.send("<bob@good.test>")
     assert "forecast=2.0.0; reason=ok; " in tag
+
+
+def test_a_killed_engine_gives_no_server_a_new_budget(
+    make: Make, internet: Internet, tmp_path: Path
+) -> None:
+    path = tmp_path / "state.db"
+    service = make(f"sqlite://{path}", "[limits]\naddress_per_hour = 8\n").start()
+
+    def refreshed() -> str:
+        found = query.evidence(str(service.engine_path), "lacking.test", refresh=True)
+        return found.hosts[0].probes[0].error
+
+    before = internet.lacking.connections
+    assert [refreshed() for _ in range(2)] == ["", ""]
+    assert refreshed().startswith("over budget: limits.address_per_hour")
+    eventually(lambda: b'"debts":' in path.read_bytes() + wal(path), what="it is kept")
+    service.replaced("engine", service.kill("engine"))
+    assert refreshed().startswith("over budget: limits.address_per_hour")
+    assert internet.lacking.connections == before + 2
+    assert service.metric('saturated_total{bound="address_per_hour"}') >= 1
+    assert service.events("budget_spent")
 
 
 def test_neither_a_restart_nor_a_killed_engine_has_a_server_called_again(
@@ -110,6 +134,21 @@ def test_two_services_on_one_redis_call_a_server_once(
     assert flights == [1, 1, 0]
 
 
+def test_services_with_one_secret_share_what_no_other_reads(
+    make: Make, internet: Internet, redis: RedisServer, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x" * 32)
+    with_secret = f'{redis.url}"\nsecret_file = "{secret}'
+    before = internet.good.connections
+    assert_good(make(with_secret).start())
+    eventually(redis.keys, what="what the first one keeps")
+    assert_good(make(with_secret).start())
+    assert internet.good.connections == before + 1
+    assert_good(make(redis.url).start())
+    assert internet.good.connections == before + 2
+
+
 def test_a_password_of_the_store_is_told_to_nobody(make: Make, redis: RedisServer) -> None:
     service = make(f"redis://:s3cret@127.0.0.1:{redis.port}/0").start()
     eventually(lambda: service.metric("store_up") == 0)
@@ -138,6 +177,12 @@ class Store:
         server = RedisServer(self.request.getfixturevalue("redis_root"), self.flavour)
         self.request.addfinalizer(lambda: server.__exit__())
         return server.__enter__()
+
+    @cached_property
+    def proxy(self) -> RedisProxy:
+        proxy = RedisProxy(self.redis.port)
+        self.request.addfinalizer(lambda: proxy.__exit__())
+        return proxy.__enter__()
 
     def in_file(self, path: Path | None = None) -> Service:
         return self.make(f"sqlite://{path or self.directory / 'state.db'}").start()
@@ -223,6 +268,44 @@ def redis_changed(store: Store, change: str) -> Service:
     return store.make(redis.url).start()
 
 
+def redis_says(store: Store, command: str, answer: Answer) -> Service:
+    """What a man in the middle makes of one command."""
+    service = store.make(store.proxy.url).start()
+    store.proxy.answers[command] = answer
+    return service
+
+
+def redis_loads(store: Store) -> Service:
+    return redis_says(store, "GETRANGE", lambda *_: [b"-LOADING Redis is loading the dataset\r\n"])
+
+
+def redis_cuts(store: Store) -> Service:
+    return redis_says(store, "SET", lambda _, reply: iter([reply[:2]]))
+
+
+def redis_never_ends(store: Store) -> Service:
+    endless = itertools.chain([b"$4000000000\r\n"], itertools.repeat(b"x" * 100_000))
+    return redis_says(store, "GETRANGE", lambda *_: endless)
+
+
+def redis_answers_late(store: Store) -> Service:
+    service = store.make(store.proxy.url).start()
+    store.proxy.delay = 0.4
+    return service
+
+
+def redis_fails_over(store: Store) -> Service:
+    """A replica takes over; connections that are open still lead to the former primary."""
+    service = store.make(store.proxy.url).start()
+    service.send("<bob@lacking.test>")
+    eventually(store.redis.keys, what="what is written through these connections")
+    server = RedisServer(store.request.getfixturevalue("redis_root"), store.flavour)
+    store.request.addfinalizer(lambda: server.__exit__())
+    store.proxy.behind = server.__enter__().port
+    store.redis.command("REPLICAOF", "127.0.0.1", str(server.port))
+    return service
+
+
 def redis_full(store: Store) -> Service:
     redis = store.redis
     service = store.make(redis.url).start()
@@ -274,6 +357,11 @@ FAULTS = (
         1,
     ),
     Fault("a flipped bit in Redis", redis_flipped_bit, 'store_errors_total{operation="decode"}', 1),
+    Fault("Redis loads its data, or says that another server has them", redis_loads, "store_up", 0),
+    Fault("Redis cuts its reply off", redis_cuts, 'store_errors_total{operation="write"}', 1),
+    Fault("a reply of Redis without end", redis_never_ends, "store_up", 0),
+    Fault("Redis answers late each time", redis_answers_late, "store_up", 0),
+    Fault("Redis fails over", redis_fails_over, 'store_errors_total{operation="write"}', 1),
     Fault("Redis is full", redis_full, 'store_errors_total{operation="write"}', 1),
     Fault("Redis evicts", redis_evicts, STORED, 0),  # of the engine that came after it
 )
@@ -281,9 +369,14 @@ FAULTS = (
 OF_THE_STORE_ALONE = {
     "damage that shows while running",
     "a slow disk",
+    "disk full at first, or no inode left",
+    "a disk that gives I/O errors",
     "the clock is set back",
     "the clock is set forward",
     "the clock is set back over a restart",
+    "a replica lags, or an attacker plays back what was written",
+    "FLUSHALL at any moment",
+    "claims that are never given up",
 }
 """Rows that are tested where the disk and the clock can be played with."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from tests.support.paths import DATA
@@ -19,6 +19,10 @@ DAY = datetime.timedelta(days=1)
 
 RSA_16384 = DATA / "rsa16384.pem"
 """A key of 16,384 bits and its certificate: making one takes a minute, and nobody trusts it."""
+
+
+DH_1024, DH_2048 = DATA / "dh1024.pem", DATA / "dh2048.pem"
+"""Groups for a key exchange in a finite field, for :meth:`ssl.SSLContext.load_dh_params`."""
 
 
 def now() -> datetime.datetime:
@@ -73,9 +77,18 @@ class Authority:
         start: datetime.timedelta = -DAY,
         end: datetime.timedelta = 30 * DAY,
         extra_chain: int = 0,
+        rsa_bits: int = 0,
     ) -> Issued:
-        """Issue a certificate; *extra_chain*: how many times the CA is sent along with it."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        """Issue a certificate.
+
+        *extra_chain*: how many times the CA is sent along with it. *rsa_bits*: of an RSA key; 0
+        for a key on P-256.
+        """
+        key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+        if rsa_bits:
+            key = rsa.generate_private_key(65_537, rsa_bits)
+        else:
+            key = ec.generate_private_key(ec.SECP256R1())
         # Python 3.13 wants certificates to name their issuer's key (VERIFY_X509_STRICT).
         builder = _builder(_name(common_name), self.name, key.public_key(), start, end)
         builder = builder.add_extension(
@@ -106,7 +119,7 @@ def _name(common_name: str) -> x509.Name:
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
-    key: ec.EllipticCurvePublicKey,
+    key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey,
     start: datetime.timedelta = -DAY,
     end: datetime.timedelta = 30 * DAY,
 ) -> x509.CertificateBuilder:

@@ -58,7 +58,7 @@ KEY_USES = (
 )
 
 
-RSA, ED25519, WEAK = 101, 102, 103
+RSA, ED25519, WEAK, RSA_1024 = 101, 102, 103, 104
 """Numbers of keys that are of another kind than all others."""
 
 WEAK_PEM = b"""\
@@ -97,6 +97,8 @@ def key(
             return ed25519.Ed25519PrivateKey.generate()
         case 103:
             return _weak_key()
+        case 104:
+            return rsa.generate_private_key(65537, 1024)  # noqa: S505 - 80 bits of security
         case _:
             return ec.generate_private_key(ec.SECP256R1())
 

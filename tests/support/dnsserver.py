@@ -7,6 +7,7 @@ lie, to loop, to fall silent or to answer garbage: this one can.
 from __future__ import annotations
 
 import asyncio
+import errno
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
+from requiretls_milter.evidence.selftest import BOGUS_NAMES, INSECURE_NAMES
 from requiretls_milter.syntax.endpoint import Nameserver
 
 
@@ -33,6 +35,8 @@ class Scripted:
     truncated: bool = False
     """Over UDP only the header comes, with TC."""
     silent: bool = False
+    unchecked: Scripted | None = None
+    """What comes instead if the query has CD."""
     raw: Callable[[dns.message.Message], bytes] | None = None
 
 
@@ -59,6 +63,11 @@ def failure(rcode: dns.rcode.Rcode = dns.rcode.SERVFAIL) -> Scripted:
     return Scripted(rcode=rcode)
 
 
+def bogus(*answer: str) -> Scripted:
+    """A validating resolver's answer for a name whose signatures are wrong: none, but with CD."""
+    return Scripted(rcode=dns.rcode.SERVFAIL, unchecked=found(*answer, ad=False))
+
+
 SILENT = Scripted(silent=True)
 
 
@@ -74,12 +83,7 @@ class DnsServer:
     host: str = "127.0.0.1"
 
     async def __aenter__(self) -> DnsServer:
-        loop = asyncio.get_running_loop()
-        self._tcp = await asyncio.start_server(self._stream, self.host, 0)
-        port = self._tcp.sockets[0].getsockname()[1]
-        self._udp, _ = await loop.create_datagram_endpoint(
-            lambda: _Datagrams(self), local_addr=(self.host, port)
-        )
+        port = await self._listen()
         self.address = f"{self.host}:{port}"
         self.nameserver = Nameserver(self.host, port)
         return self
@@ -88,6 +92,24 @@ class DnsServer:
         self._udp.close()
         self._tcp.close()
         await self._tcp.wait_closed()
+
+    async def _listen(self) -> int:
+        """Listen at one port of TCP and UDP; a socket of another test may have that of UDP."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._tcp = await asyncio.start_server(self._stream, self.host, 0)
+            port = int(self._tcp.sockets[0].getsockname()[1])
+            try:
+                self._udp, _ = await loop.create_datagram_endpoint(
+                    lambda: _Datagrams(self), local_addr=(self.host, port)
+                )
+            except OSError as error:
+                self._tcp.close()
+                await self._tcp.wait_closed()
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return port
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -115,6 +137,8 @@ class DnsServer:
         rdtype = dns.rdatatype.to_text(question.rdtype)
         self.asked.append((name, rdtype, tcp))
         scripted = self.script.get((name, rdtype), nxdomain(ad=False))
+        if scripted.unchecked is not None and query.flags & dns.flags.CD:
+            scripted = scripted.unchecked
         if scripted.silent:
             return None
         if scripted.raw is not None:
@@ -133,6 +157,15 @@ class DnsServer:
             for line in lines:
                 section.append(_rrset(line))
         return response.to_wire(max_size=65535)
+
+
+def show_validation(server: DnsServer) -> None:
+    """Have *server* answer the self-test as a resolver does that validates."""
+    server.set(".", "NS", found(". 300 IN NS a.root-servers.net."))
+    for name in BOGUS_NAMES:
+        server.set(name, "A", bogus(f"{name}. 300 IN A 192.0.2.1"))
+    for name in INSECURE_NAMES:
+        server.set(name, "A", found(f"{name}. 300 IN A 192.0.2.1", ad=False))
 
 
 def _rrset(line: str) -> dns.rrset.RRset:

@@ -10,7 +10,7 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support.authority import Authority, Issued
-from tests.support.dnsserver import DnsServer, found, nodata
+from tests.support.dnsserver import DnsServer, found, nodata, show_validation
 from tests.support.smtpserver import SmtpServer
 
 
@@ -24,6 +24,7 @@ class Domains:
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Domains:
+        show_validation(self.dns)
         return self
 
     async def __aexit__(self, *_: object) -> None:

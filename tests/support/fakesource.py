@@ -12,6 +12,7 @@ from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
+    MailProtocol,
     MtaStsEvidence,
     MxEvidence,
     MxRecord,
@@ -48,6 +49,7 @@ class FakeSource:
         self.gate: asyncio.Event | None = None
         self.error: Exception | None = None
         self.script: dict[str, Any] = {}
+        self.probed_ago = 0.0
 
     def good(self) -> FakeSource:
         """Every domain has one MX ``mx.<domain>`` with one address and a server that is well."""
@@ -77,6 +79,10 @@ class FakeSource:
             return replace(found, records=(MxRecord(10, f"mx.{domain}"),), canonical=domain)
         return found
 
+    async def srv(self, name: str, *, since: float = ANY_AGE) -> MxEvidence:
+        found: MxEvidence = await self._say("mx", name)
+        return found
+
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         found: MtaStsEvidence = await self._say("mta_sts", domain)
         return replace(found, fetched_at=self._clocks.wall())
@@ -96,7 +102,14 @@ class FakeSource:
         return found
 
     async def probe(
-        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+        self,
+        address: str,
+        port: int,
+        server_name: str,
+        protocol: MailProtocol = MailProtocol.SMTP,
+        *,
+        since: float = ANY_AGE,
     ) -> ProbeEvidence:
-        found: ProbeEvidence = await self._say("probe", f"{address} {server_name}")
-        return replace(found, address=address, probed_at=self._clocks.wall())
+        lmtp = "lmtp " if protocol is MailProtocol.LMTP else ""
+        found: ProbeEvidence = await self._say("probe", f"{lmtp}{address} {server_name}")
+        return replace(found, address=address, probed_at=self._clocks.wall() - self.probed_ago)

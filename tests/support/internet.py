@@ -13,7 +13,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 
 from tests.support.authority import Authority
-from tests.support.dnsserver import DnsServer, failure, found, nodata
+from tests.support.dnsserver import DnsServer, found, nodata, show_validation
 from tests.support.smtpserver import EHLO_TLS, SmtpServer
 
 WITHOUT_REQUIRETLS = b"250-mx.example.net hello\r\n250 SIZE 1000\r\n"
@@ -52,17 +52,6 @@ allow_networks = ["127.0.0.0/8"]
 """
 
 
-def _validate(dns: DnsServer) -> None:
-    """Answer the self-test as a resolver that validates does."""
-    dns.set(".", "NS", found(". 300 IN NS a.root-servers.net."))
-    for name in ("org", "net"):
-        dns.set(name, "A", nodata())
-    for name in ("dnssec-failed.org", "rhybar.cz"):
-        dns.set(name, "A", failure())
-    for name in ("google.com", "microsoft.com"):
-        dns.set(name, "A", found(f"{name}. 300 IN A 192.0.2.1", ad=False))
-
-
 @contextmanager
 def loopback_internet(directory: Path) -> Iterator[Internet]:
     """The servers, in a thread of their own."""
@@ -94,7 +83,7 @@ def loopback_internet(directory: Path) -> Iterator[Internet]:
                     dns.set(host, "AAAA", nodata())
                     name = f"_{good.port}._tcp.{host}"
                     dns.set(name, "TLSA", found(f"{name}. {ttl} IN TLSA 3 1 1 {digest}"))
-                _validate(dns)
+                show_validation(dns)
                 up.set()
                 await done.wait()
 

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+
+from requiretls_milter.reports.logs.events import Event, event_of
+from requiretls_milter.reports.logs.lines import Line
+from requiretls_milter.reports.logs.times import Times
+
+LATEST = 1_800_000_000.0
+"""Times without a year are before this: January 2027."""
 
 QUEUE_ID = "4dBGwW2XvVz1Kb"
 
@@ -66,3 +74,10 @@ def recipient_line(form: str = "json", **fields: str) -> str:
 def _logfmt(fields: dict[str, str]) -> str:
     quoted = {key: value.replace('"', '\\"') for key, value in fields.items()}
     return " ".join(f'{key}="{value}"' for key, value in quoted.items())
+
+
+def events(lines: Iterable[str]) -> list[Event]:
+    """What a report is given of *lines*."""
+    times = Times(LATEST)
+    found = (event_of(Line(line.encode()), times) for line in lines)
+    return [event for event in found if event is not None]

@@ -27,7 +27,7 @@ class Server:
     """What an SMTP server does; the defaults are those of a good one."""
 
     banner: str = "220"
-    """``220``, another reply, ``close`` or ``hang``."""
+    """``220`` (a usual one), another reply, ``close`` or ``hang``."""
     ehlo: str = "ok"
     starttls: Literal["offer", "none"] = "offer"
     starttls_reply: str = "220"
@@ -81,10 +81,10 @@ class Sts:
     """Not recorded, as all that follows: only the policy host says it."""
     max_age: int = 86400
     https: str = "ok"
-    """``ok``, a status such as ``404``, ``redirect``, ``hang``, ``close``, ``garbage``, ``big``,
-    ``one-too-many``, ``endless``, ``slow-header``, ``slow-body``, ``html``, ``empty``, ``binary``,
-    ``gzip``, ``long-header``, or one of the bad certificates ``wrongname``, ``expired``,
-    ``selfsigned``, ``untrusted``."""
+    """``ok``, a status such as ``404``, ``redirect``, ``hang``, ``close``, ``cut``, ``garbage``,
+    ``big``, ``one-too-many``, ``endless``, ``slow-header``, ``slow-body``, ``html``, ``empty``,
+    ``binary``, ``gzip``, ``long-header``, or one of the bad certificates ``wrongname``,
+    ``expired``, ``selfsigned``, ``untrusted``."""
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,16 @@ class Disk:
     def empty(self) -> None:
         os.unlink(self.path / "filler")
 
+    def use_up_inodes(self) -> None:
+        """Leave no room for another file or socket."""
+        used = os.statvfs(self.path)
+        self._remount(f"nr_inodes={used.f_files - used.f_ffree}")
+
+    def free_inodes(self) -> None:
+        self._remount("nr_inodes=1000")
+
+    def _remount(self, option: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{option}", self.path], check=True)
+
     def read_only(self, yes: bool) -> None:
-        option = "remount,ro" if yes else "remount,rw"
-        subprocess.run(["mount", "-o", option, self.path], check=True)
+        self._remount("ro" if yes else "rw")

@@ -117,6 +117,10 @@ def sessions(draw: st.DrawFn, address: str) -> ProbeEvidence:
     elif seen.get("starttls_offered") and stage in (ProbeStage.DONE, ProbeStage.EHLO_TLS):
         seen["tls_version"] = draw(st.sampled_from(("TLSv1.3", "TLSv1.2", "TLSv1.1", "TLSv1")))
         seen["chain"] = draw(st.sampled_from(list(presented())))
+        suite = mostly("ECDHE-RSA-AES128-GCM-SHA256", "DHE-RSA-AES256-SHA", "AES128-SHA", "RC4-MD5")
+        seen["cipher"] = draw(suite)
+        if seen["cipher"].startswith("DHE-"):
+            seen["small_group"] = draw(st.sampled_from(("", "dh key too small")))
         if stage is ProbeStage.DONE:
             seen["requiretls"] = draw(st.sampled_from((True, True, False)))
     return ProbeEvidence(**seen)

@@ -97,6 +97,8 @@ def kept_record(data: bytes) -> None:
         found = records.decode_probe(data, _ADDRESS, _NOW)
     except records.RecordError:
         return
+    if found is None:
+        return
     assert found.address == _ADDRESS
     assert records.worth_keeping(found)
     assert found.expires <= _NOW + CLOCK_SKEW + FRESH

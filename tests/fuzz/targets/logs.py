@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+
 from requiretls_milter.config import Config
 from requiretls_milter.reports import audit, would_have
+from requiretls_milter.reports.logs import lines
+from requiretls_milter.reports.logs.events import event_of
+from requiretls_milter.reports.logs.times import Times
 from requiretls_milter.rules import RuleSet
-from tests.fuzz import inputs
 
+_LATEST = 1_800_000_000.0
 _RULES = RuleSet(
     Config.model_validate(
         {"rules": {"recipient": {"example.org": {"mode": "defer"}}, "enforce_for": "all"}}
@@ -16,11 +21,14 @@ _RULES = RuleSet(
 
 def log_lines(data: bytes) -> None:
     """Lines of a log."""
-    lines = inputs.text(data).split("\n")
-    seen = list(would_have.read(lines))
-    assert len(seen) <= len(lines)
-    audited = audit.audit(lines)
-    assert audited.results.total() + audited.waiting <= len(lines)
+    found = list(lines.lines(io.BytesIO(data)))
+    assert all(len(line.text) <= lines.MAX_LINE for line in found)
+    times = Times(_LATEST)
+    events = [event for line in found if (event := event_of(line, times)) is not None]
+    seen = list(would_have.read(events))
+    assert len(seen) <= len(events) <= len(found)
+    audited = audit.audit(events)
+    assert audited.results.total() + audited.waiting <= len(events)
     for verdict in would_have.replay(seen, _RULES):
         assert verdict.deferred + verdict.refused <= len(seen)
         assert sum(hits.deferred for hits in verdict.domains.values()) == verdict.deferred

@@ -46,10 +46,75 @@ def test_a_difference_is_told_and_status_1(
 def test_a_log_that_cannot_be_read_is_status_2(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "mail.log.gz").write_bytes(b"no gzip at all")
+    (tmp_path / "mail.log.gz").write_bytes(gzip.compress(b"x" * 100)[:-3])
     status, told, error = call(capsys, "audit", tmp_path / name)
     assert (status, told) == (2, "")
     assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\nhello \x1b]0;owned\x07\xff world\n", 'first line is "hello \\x1b]0;owned\\x07'),
+        (b'{"event": {"kind": "recipient"}}\n', 'first line is "{"event": {'),
+        (bytes(range(256)) * 1000, "no line of the milter or of Postfix was found"),
+        (b"", "there is no line to read"),
+        (gzip.compress(b""), "there is no line to read"),
+    ],
+    ids=["text", "objects", "octets", "empty", "empty archive"],
+)
+def test_a_log_of_which_nothing_was_understood_is_status_2_with_its_first_line(
+    content: bytes, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "mail.log"
+    log.write_bytes(content)
+    for command in (("audit",), ("report", "--would-have", "--config", "/dev/null")):
+        status, told, error = call(capsys, *command, log)
+        assert (status, told) == (2, "")
+        assert error.startswith(f"error: {log}: ")
+        assert said in error
+        assert error.removesuffix("\n").isprintable()
+
+
+def test_a_log_that_was_not_understood_beside_others_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, strange = tmp_path / "mail.log", tmp_path / "mail.log.offset"
+    log.write_text(f"{forecast_line('2.0.0')}\n{delivery_line('2.0.0')}\n")
+    strange.write_text("4711\n")
+    status, told, error = call(capsys, "audit", log, strange)
+    assert status == 0
+    assert "equal      1" in told
+    assert error == (
+        f"warning: {strange}: no line of the milter or of Postfix was found; "
+        'the first line is "4711"\n'
+    )
+
+
+def test_a_log_without_a_forecast_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "mail.log"
+    log.write_text(f"{delivery_line('2.0.0')}\n")
+    status, told, error = call(capsys, "audit", log)
+    assert (status, error) == (0, "warning: no forecast was found\n")
+    assert told.startswith("0 forecasts with a delivery attempt, 0 without one\n")
+
+
+def test_what_strangers_wrote_is_printed_as_printable_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "mail.log"
+    evil = "\x1b]0;owned\x07\x9b2J\u202e\n"
+    forecast = forecast_line("5.7.30", f"ok{evil}", form="json", to=f"<{evil}@{evil}>")
+    delivery = json.dumps({"MESSAGE": delivery_line("2.0.0", said=evil, to=f"{evil}@{evil}")})
+    log.write_text(f"{forecast}\n{delivery}\n")
+    status, told, error = call(capsys, "audit", log)
+    assert (status, error) == (1, "")
+    assert all(line.isascii() and line.isprintable() for line in told.splitlines())
+    assert "\\x1b]0;owned\\x07" in told
+    assert json.loads(call(capsys, "audit", log, "--format", "json").out)["different"] == 1
 
 
 def test_the_milters_lines_may_be_in_the_journal(

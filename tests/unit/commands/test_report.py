@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.commands.logs import UNIT
+from requiretls_milter.reports.logs.sources import UNIT
 from requiretls_milter.reports.would_have import MAX_MESSAGES
 from tests.support.commandline import call
 from tests.support.milterlogs import recipient_line as line
@@ -42,6 +42,18 @@ def test_of_many_messages_the_first_are_shown(
     (rejected,) = [mode for mode in told if mode["mode"] == "reject"]
     assert rejected["messages"] == 1200
     assert len(rejected["domains"]["example.org"]["messages"]) == MAX_MESSAGES
+
+
+def test_what_strangers_wrote_is_printed_as_printable_text(
+    defaults: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log"
+    evil = "\x1b]0;owned\x07\x9b2J\u202e"
+    log.write_text(line(to=f"<u@{evil}>", queue_id=evil, nexthop=evil) + "\n")
+    status, told, _ = call(capsys, "report", "--would-have", "--config", defaults, log)
+    assert status == 0
+    assert all(text.isascii() and text.isprintable() for text in told.splitlines())
+    assert "  \\x1b]0;owned\\x07" in told
 
 
 def test_a_log_that_cannot_be_read_is_told(

@@ -8,6 +8,7 @@ import pytest
 
 from requiretls_milter import config
 from requiretls_milter.config import Config, ConfigError, loading
+from requiretls_milter.config.secret import read_secret
 
 
 def write(directory: Path, content: str | bytes) -> Path:
@@ -247,6 +248,38 @@ def test_r20_a_resolver_on_another_host_is_warned_of(
     assert bool(config.warnings(loaded)) is warned
 
 
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("redis://redis.example/0", True),
+        ("redis://localhost/0", False),
+        ("rediss://redis.example/0", False),
+    ],
+)
+def test_a_store_on_another_host_without_tls_is_warned_of(
+    tmp_path: Path, url: str, warned: bool
+) -> None:
+    loaded = config.load(write(tmp_path, f'store.url = "{url}"\n'))
+    assert [one.split(",")[0] for one in config.warnings(loaded)] == (
+        ["store.url: what is kept"] if warned else []
+    )
+
+
+def test_a_secret_is_read_when_the_configuration_is(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    text = f'store.secret_file = "{secret}"\n'
+    assert mistakes(tmp_path, text) == (
+        f"store.secret_file: {secret} cannot be read: No such file or directory",
+    )
+    secret.write_bytes(b" " * 40 + b"short\n")
+    assert mistakes(tmp_path, text) == (f"store.secret_file: {secret} is shorter than 32 octets",)
+    secret.write_bytes(b"x" * 1_025)
+    assert mistakes(tmp_path, text) == (f"store.secret_file: {secret} is longer than 1024 octets",)
+    secret.write_bytes(b"\n" + b"x" * 32 + b"\n")
+    assert config.load(write(tmp_path, text)).store.secret_file == str(secret)
+    assert read_secret(str(secret)) == b"x" * 32
+
+
 def test_a_milter_socket_over_tcp_and_one_for_everybody_are_warned_of(tmp_path: Path) -> None:
     (warning,) = config.warnings(
         config.load(write(tmp_path, 'milter.socket = "inet:8894@127.0.0.1"\n'))
@@ -254,6 +287,22 @@ def test_a_milter_socket_over_tcp_and_one_for_everybody_are_warned_of(tmp_path: 
     assert "over TCP everyone who can reach the address" in warning
     (warning,) = config.warnings(config.load(write(tmp_path, 'milter.socket_mode = "0666"\n')))
     assert "every user" in warning
+
+
+def test_a_wait_that_is_never_waited_is_warned_of(tmp_path: Path) -> None:
+    text = 'limits.message_wait = 12\nrules.recipient."example.org".decide_wait = {}\n'
+    (warning,) = config.warnings(config.load(write(tmp_path, text.format(13))))
+    assert warning.startswith("limits.message_wait: a message waits 12 s at most")
+    assert config.warnings(config.load(write(tmp_path, text.format(12)))) == ()
+
+
+@pytest.mark.parametrize(("seconds", "warned"), [(299, True), (300, False)])
+def test_less_patience_with_the_mta_than_it_has_with_clients_is_warned_of(
+    tmp_path: Path, seconds: int, warned: bool
+) -> None:
+    loaded = config.load(write(tmp_path, f"limits.mta_silence = {seconds}\n"))
+    found = [text for text in config.warnings(loaded) if text.startswith("limits.mta_silence: ")]
+    assert bool(found) is warned
 
 
 def test_the_defaults_are_not_warned_of() -> None:

@@ -21,14 +21,15 @@ from requiretls_milter.config import Config
 from requiretls_milter.doctor import host
 from requiretls_milter.doctor.finding import Finding, Severity
 from requiretls_milter.doctor.mta import attached
+from requiretls_milter.engine.certificate import tls_context
 from requiretls_milter.engine.exposition import EngineCollector, Exposition
-from requiretls_milter.engine.scrape import MetricsServer, tls_context
+from requiretls_milter.engine.scrape import MetricsServer
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.mirror.section import mirror
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
 from requiretls_milter.telemetry.counting import Gauges, Totals
 from tests.support.authority import Authority
-from tests.support.dnsserver import DnsServer, failure, found
+from tests.support.dnsserver import DnsServer, bogus, failure, found
 from tests.support.postfixes import postfix, service
 
 
@@ -311,7 +312,7 @@ def resolver(**answers: Any) -> Iterator[str]:
     server = DnsServer()
     kinds = {
         "secure": found("signed.test. 60 IN A 192.0.2.1", ad=True),
-        "bogus": failure(),
+        "bogus": bogus("bogus.test. 60 IN A 192.0.2.1"),
         "insecure": found("unsigned.test. 60 IN A 192.0.2.1", ad=False),
         **answers,
     }
@@ -337,10 +338,10 @@ def resolver(**answers: Any) -> Iterator[str]:
         loop.close()
 
 
-def named(address: str) -> Config:
+def named(*addresses: str) -> Config:
     return configured(
         dns={
-            "nameservers": [address],
+            "nameservers": list(addresses),
             "timeout": 0.5,
             "selftest_secure": "signed.test",
             "selftest_bogus": "bogus.test",
@@ -355,6 +356,9 @@ def named(address: str) -> Config:
         ({}, Severity.OK),
         ({"secure": found("signed.test. 60 IN A 192.0.2.1", ad=False)}, Severity.ERROR),
         ({"secure": failure()}, Severity.WARNING),
+        ({"bogus": failure(), "insecure": failure()}, Severity.WARNING),
+        ({"bogus": failure()}, Severity.OK),
+        ({"insecure": failure()}, Severity.OK),
     ],
 )
 def test_r20_a_resolver_that_does_not_validate_is_an_error(
@@ -368,11 +372,20 @@ def test_r20_a_resolver_that_does_not_validate_is_an_error(
     ]
 
 
+def test_r20_each_server_is_tested_by_itself() -> None:
+    with resolver() as good, resolver(secure=failure()) as blind:
+        found = list(host.resolvers(named(good, blind), None, None))
+    findings = [one for one in found if one.check == "resolver"]
+    assert [one.severity for one in findings] == [Severity.OK, Severity.WARNING]
+    assert good in findings[0].found
+    assert "nothing shows" in findings[1].found
+
+
 def test_r20_a_resolver_on_an_untrusted_path_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def elsewhere(nameservers: Sequence[Nameserver], timeout: float) -> Resolver:
         """The resolver of a host whose resolv.conf names one on another host."""
         resolver = Resolver([Nameserver("192.0.2.53", DNS_PORT)], timeout)
-        resolver.trusted = False
+        resolver.path_trusted = False
         return resolver
 
     monkeypatch.setattr(host, "Resolver", elsewhere)
@@ -402,7 +415,7 @@ def test_a_resolver_of_postfixs_own_is_told_and_tested_where_dane_needs_it(
         assert "127.0.0.77" in finding.found
         told, tested = mta_findings(root, chroot, "dane", address)
         assert told == finding
-        assert "cannot be tested" in tested.found  # nothing answers there
+        assert "nothing shows that 127.0.0.77 validates" in tested.found  # nothing answers there
 
 
 # ---------------------------------------------------------------- the world outside

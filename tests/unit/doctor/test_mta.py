@@ -463,3 +463,53 @@ def test_another_profile_beside_a_postfix_is_told() -> None:
     assert (
         'mta.profile = "rfc8689"' in one(configured(mta={"profile": "rfc8689"}), made, "mta").found
     )
+
+
+# ---------------------------------------------------------------- where mail goes
+
+
+def test_a_domain_that_is_called_local_and_leaves_is_named() -> None:
+    made = postfix(virtual_mailbox_domains="boxes.example", virtual_transport="smtp:[192.0.2.24]")
+    should = mirror(made).mta
+    config = configured(
+        mta={**should, "local_domains": [*should["local_domains"], "boxes.example"]}
+    )
+    assert different(config, made) == [
+        "mta.local_domains has boxes.example, but Postfix sends its mail to smtp:[192.0.2.24]"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "transport"),
+    [
+        ({"virtual_transport": "lmtp:inet:[192.0.2.24]"}, "lmtp"),
+        ({"mailbox_transport": "smtp:[192.0.2.24]"}, "local"),
+        ({}, "smtp"),
+    ],
+)
+def test_a_transport_that_is_called_local_and_leaves_is_named(
+    settings: dict[str, str], transport: str
+) -> None:
+    made = postfix(**settings)
+    should = mirror(made).mta
+    config = configured(
+        mta={**should, "local_transports": [*should["local_transports"], transport]}
+    )
+    assert different(config, made) == [
+        f"mta.local_transports has {transport}, but in Postfix its mail leaves over the network: "
+        "it gets no forecast"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"default_transport": "relay:[gateway.example]"}, "default_transport"),
+        ({"relayhost": "[relay.example]"}, "relayhost"),
+        ({"relay_domains": "a.example", "relay_transport": "smtp:[192.0.2.77]"}, "routes"),
+        ({"mailbox_transport": "smtp:[192.0.2.30]"}, "hand_over"),
+    ],
+)
+def test_each_key_of_the_routes_that_differs_is_named(settings: dict[str, str], key: str) -> None:
+    told = different(configured(mta=dict(mirror(postfix()).mta)), postfix(**settings))
+    assert any(text.startswith(f"mta.{key} is ") for text in told)

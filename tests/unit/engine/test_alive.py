@@ -16,6 +16,7 @@ from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.gathering import ANY_AGE
 from requiretls_milter.model import (
     AddressLookup,
+    MailProtocol,
     MtaStsEvidence,
     MxEvidence,
     MxRecord,
@@ -139,13 +140,21 @@ class Tarpits(FakeSource):
         return replace(await super().addresses(host), addresses=(address,))
 
     async def probe(
-        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+        self,
+        address: str,
+        port: int,
+        server_name: str,
+        protocol: MailProtocol = MailProtocol.SMTP,
+        *,
+        since: float = ANY_AGE,
     ) -> ProbeEvidence:
         if server_name.endswith(".healthy.example"):
-            return await super().probe(address, port, server_name)
+            return await super().probe(address, port, server_name, protocol)
         if server_name.startswith("mx2."):
             await self.silent.wait()
-        return replace(await super().probe(address, port, server_name), chain=(bytes(CHAIN),))
+        return replace(
+            await super().probe(address, port, server_name, protocol), chain=(bytes(CHAIN),)
+        )
 
 
 async def test_hundreds_of_gatherings_that_wait_for_a_silent_server_fill_no_memory(

@@ -252,3 +252,60 @@ async def test_a_failure_from_a_store_that_cannot_be_true_is_none(kit: CacheKit)
     await kit.store.put(ATTEMPT, "192.0.2.1 25 mx.a.example@", value, now + 1000, now)
     assert (await kit.probe()).stage is ProbeStage.DONE
     assert kit.count("store_errors_total", "decode") == 1
+
+
+# ---------------------------------------------------------------- budgets
+
+WHY = "over budget: limits.x"
+UNASKED: list[tuple[str, Any, Callable[[CachedSource], Awaitable[Any]]]] = [
+    ("mx", MxEvidence(DnsOutcome.ERROR, error=WHY, unasked=True), lambda c: c.mx("a")),
+    (
+        "addresses",
+        AddressLookup(DnsOutcome.ERROR, error=WHY, unasked=True),
+        lambda c: c.addresses("a"),
+    ),
+    (
+        "tlsa",
+        TlsaEvidence(True, DnsOutcome.ERROR, error=WHY, unasked=True),
+        lambda c: c.tlsa("a", 25, ADDRESSES),
+    ),
+    ("mta_sts", MtaStsEvidence(error=WHY, unasked=True), lambda c: c.mta_sts("a")),
+    ("probe", ProbeEvidence("", error=WHY), lambda c: c.probe("192.0.2.1", 25, "a")),
+]
+
+
+@pytest.mark.parametrize(("kind", "unasked", "ask"), UNASKED)
+async def test_a_question_that_was_not_put_begins_no_pause(
+    kit: CacheKit, kind: str, unasked: Any, ask: Callable[[CachedSource], Awaitable[Any]]
+) -> None:
+    good = kit.source.script[kind]
+    kit.source.script[kind] = unasked
+    for _ in range(3):
+        assert WHY in (await ask(kit.cache)).error
+    kit.source.script[kind] = good
+    assert not (await ask(kit.cache)).error
+
+
+@pytest.mark.parametrize(("kind", "unasked", "ask"), UNASKED)
+async def test_the_next_pause_after_a_failure_doubles_whatever_was_not_asked_in_between(
+    kit: CacheKit, kind: str, unasked: Any, ask: Callable[[CachedSource], Awaitable[Any]]
+) -> None:
+    failure = next(one for name, one, _ in FAILURES if name == kind)
+    kit.source.script[kind] = failure
+    await ask(kit.cache)
+    kit.clocks.pass_(RETRY + 1)
+    kit.source.script[kind] = unasked
+    await ask(kit.cache)
+    kit.source.script[kind] = failure
+    assert (await ask(kit.cache)).expires == kit.clocks.wall() + 2 * RETRY
+
+
+async def test_a_policy_that_may_not_be_fetched_anew_now_still_applies(kit: CacheKit) -> None:
+    kit.publish()
+    await kit.cache.mta_sts("a.example")
+    kit.clocks.pass_(2 * 86_400)
+    kit.source.script["mta_sts"] = MtaStsEvidence(error=WHY, unasked=True)
+    found = await kit.cache.mta_sts("a.example")
+    assert found.policy is not None
+    assert not found.unasked
+    assert kit.count("mta_sts_fetches_total", "failed") == 0

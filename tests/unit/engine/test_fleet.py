@@ -122,6 +122,28 @@ async def test_an_engine_that_takes_too_long_is_not_waited_for(
     assert store.released == []
 
 
+async def test_claims_that_are_never_given_up_are_waited_for_three_times_in_ten_minutes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "FLEET_WAIT", 0.2)
+    monkeypatch.setattr(module, "VAIN_PERIOD", 1.0)
+    store = SharedStore()
+    store.claimed = True
+    kit = Kit(store)
+    waited = []
+    loop = asyncio.get_running_loop()
+    for _ in range(6):
+        began = loop.time()
+        assert await kit.find_once() == "found"
+        waited.append(loop.time() - began >= 0.2)
+    assert waited == [True, True, True, False, False, False]
+    assert kit.results() == {"in_vain": 6}
+    await asyncio.sleep(1.0)
+    began = loop.time()
+    await kit.find_once()
+    assert loop.time() - began >= 0.2
+
+
 async def test_a_claim_is_given_up_whatever_goes_wrong() -> None:
     store = SharedStore()
     kit = Kit(store)

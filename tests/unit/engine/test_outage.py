@@ -659,3 +659,54 @@ async def test_what_no_resolver_is_asked_is_no_answer_of_it(kit: Kit, name: str)
         kit.outage.saw_lookup(f"d{number}.example-{number}.net", NO_ANSWER)
         kit.outage.saw_lookup(name, AddressLookup(DnsOutcome.NXDOMAIN))
     assert kit.outage.is_out(OutboundService.DNS)
+
+
+# ---------------------------------------------------------------- budgets
+
+OVER_BUDGET = ProbeEvidence("", error="over budget", expires=0)
+
+
+async def test_a_server_that_may_not_be_asked_now_neither_proves_nor_ends_an_outage(
+    kit: Kit,
+) -> None:
+    await kit.ask_all(GOOD)
+    kit.answer(probe=TIMED_OUT)
+    await kit.ask_all(DEAD)
+    kit.answer(probe=OVER_BUDGET)
+    await kit.cache.recheck_reachability()
+    assert kit.shown(OutboundService.SMTP) == 1, "none could be asked"
+    kit.clocks.pass_(MIN_RECHECK_INTERVAL)
+    kit.answer(probe=TIMED_OUT)
+    kit.servers(range(2, 8), OVER_BUDGET)
+    await kit.cache.recheck_reachability()
+    kit.clocks.pass_(MIN_RECHECK_INTERVAL)
+    await kit.cache.recheck_reachability()
+    kit.clocks.pass_(MIN_RECHECK_INTERVAL)
+    await kit.cache.recheck_reachability()
+    assert kit.shown(OutboundService.SMTP) == 0, "all that could be asked are unreachable"
+    kit.answer(probe=OVER_BUDGET)
+    kit.clocks.pass_(MIN_RECHECK_INTERVAL)
+    await kit.cache.recheck_reachability()
+    assert kit.shown(OutboundService.SMTP) == 0
+
+
+async def test_names_that_may_not_be_asked_say_nothing_of_the_resolver(kit: Kit) -> None:
+    kit.answer(mx=MxEvidence(DnsOutcome.ERROR, error="over budget", unasked=True))
+    found = await kit.ask_all(range(2 * MIN_FAILED))
+    assert {item.outcome for item in found} == {Outcome.UNKNOWN}
+    assert kit.shown(OutboundService.DNS) == 1
+
+
+async def test_what_another_name_of_an_address_met_before_ends_no_outage(kit: Kit) -> None:
+    kit.answer(probe=TIMED_OUT)
+    await kit.ask_all(DEAD)
+    assert kit.shown(OutboundService.SMTP) == 0
+    earlier = ProbeEvidence("", ProbeStage.DONE, starttls_offered=False, expires=3600)
+    kit.source.probed_ago = 30.0
+    kit.servers([1], earlier)
+    await kit.ask(1)
+    assert kit.shown(OutboundService.SMTP) == 0
+    kit.source.probed_ago = 0.0
+    kit.servers([2], earlier)
+    await kit.ask(2)
+    assert kit.shown(OutboundService.SMTP) == 1

@@ -188,6 +188,9 @@ def test_r61_a_temporary_result_is_neither_kept_nor_taken(found: ProbeEvidence) 
         ("found.error", "\u202e"),
         ("found.only_opportunistic", "\x1b]0;title\x07"),
         ("found.only_opportunistic", "x" * 50_000),
+        ("found.small_group", "x" * 50_000),
+        ("found.cipher", "x" * 65),
+        ("found.cipher", "AES128-SHA\n"),
         ("found.tls_version", "T" * 21),
         ("found.starttls_reply", {"code": 554, "enhanced": "5.7.0\n", "text": ""}),
         ("found.starttls_reply", {"code": 99999, "enhanced": "", "text": ""}),
@@ -204,9 +207,9 @@ def test_a_session_that_we_would_not_have_kept_is_none(path: str, value: Any) ->
 
 def test_r61_a_session_is_good_for_an_hour_whatever_the_record_says() -> None:
     found = replace(PROBE, expires=NOW + 1e9)
-    assert decode_probe(encode_probe(found), ADDRESS, NOW).expires == PROBE.probed_at + FRESH
+    assert _probe_expires(encode_probe(found)) == PROBE.probed_at + FRESH
     brief = replace(PROBE, expires=NOW + 1)
-    assert decode_probe(encode_probe(brief), ADDRESS, NOW).expires == NOW + 1
+    assert _probe_expires(encode_probe(brief)) == NOW + 1
 
 
 def test_the_largest_session_that_is_kept_comes_back() -> None:
@@ -300,6 +303,12 @@ def test_a_session_of_an_earlier_version_is_read() -> None:
     assert decode_probe(EARLIER_PROBE, ADDRESS, NOW) == replace(PROBE, chain=(b"0\x82\x01\x00",))
 
 
+def test_a_session_of_an_earlier_version_is_dropped_if_its_cipher_suite_would_count() -> None:
+    """Of TLS 1.2 it does not say whether it had forward secrecy."""
+    earlier = EARLIER_PROBE.replace(b"TLSv1.3", b"TLSv1.2")
+    assert decode_probe(earlier, ADDRESS, NOW) is None
+
+
 def test_a_failed_session_of_an_earlier_version_is_dropped_and_not_misread() -> None:
     """It calls "refused" what may have been our own network."""
     assert decode_attempt(EARLIER_ATTEMPT, ADDRESS, NOW, 900.0) is None
@@ -343,9 +352,10 @@ def _policy_expires(wire: bytes) -> float | None:
 
 def _probe_expires(wire: bytes) -> float | None:
     try:
-        return decode_probe(wire, ADDRESS, NOW).expires
+        found = decode_probe(wire, ADDRESS, NOW)
     except RecordError:
         return None
+    return found.expires if found is not None else None
 
 
 # ---------------------------------------------------------------- what was offered

@@ -15,8 +15,10 @@ import pytest
 
 from requiretls_milter.config import Metrics
 from requiretls_milter.engine import scrape
+from requiretls_milter.engine.certificate import tls_context
 from requiretls_milter.engine.exposition import EngineCollector, Exposition
-from requiretls_milter.engine.scrape import CertificateError, MetricsServer, tls_context
+from requiretls_milter.engine.health import Health
+from requiretls_milter.engine.scrape import MetricsServer
 from requiretls_milter.syntax.endpoint import Endpoint
 from requiretls_milter.telemetry.counting import Counters, Gauges, Totals
 from tests.support.authority import Authority, Issued
@@ -26,10 +28,16 @@ from tests.support.waiting import until
 class Web:
     def __init__(self, **options: Any) -> None:
         self.refreshed = 0
+        self.health = Health(True, "ok")
         self.counters = Counters()
         collector = EngineCollector(Totals, Gauges(), tuple)
         self.server = MetricsServer(
-            Endpoint("127.0.0.1", 0), Exposition(collector), self._refresh, self.counters, **options
+            Endpoint("127.0.0.1", 0),
+            Exposition(collector),
+            self._refresh,
+            self.counters,
+            health=lambda: self.health,
+            **options,
         )
 
     def _refresh(self) -> None:
@@ -73,6 +81,19 @@ async def test_openmetrics_is_sent_if_the_request_accepts_it(web: Web) -> None:
 
 async def test_health_is_one_word(web: Web) -> None:
     assert (await web.get("/healthz")).endswith(b"\r\n\r\nok\n")
+
+
+@pytest.mark.parametrize(
+    ("serves", "text", "status"),
+    [(True, "degraded: worker-1 is not ready", b"200"), (False, "failed: it stops", b"503")],
+)
+async def test_health_is_that_of_the_service(
+    web: Web, serves: bool, text: str, status: bytes
+) -> None:
+    web.health = Health(serves, text)
+    reply = await web.get("/healthz")
+    assert reply.startswith(b"HTTP/1.1 " + status)
+    assert reply.endswith(f"\r\n\r\n{text}\n".encode())
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics/", "/metrics2", "/../metrics", "/healthz/x"])
@@ -138,7 +159,6 @@ async def test_idle_connections_do_not_keep_the_scraper_out(beginning: bytes) ->
     await until(lambda: web.server.connections == 4)
     for _ in range(10):
         assert b"requiretls_milter_messages_total{" in await web.get("/metrics")
-    assert web.refreshed == 10
     for _, writer in idle:
         writer.close()
     await web.server.close()
@@ -238,7 +258,9 @@ async def test_a_port_that_is_taken_is_named(web: Web) -> None:
 
 async def test_an_ipv6_address_is_listened_at() -> None:
     collector: Any = EngineCollector(Totals, Gauges(), tuple)
-    server = MetricsServer(Endpoint("::1", 0), Exposition(collector), lambda: None)
+    server = MetricsServer(
+        Endpoint("::1", 0), Exposition(collector), lambda: None, health=lambda: Health(True, "ok")
+    )
     await server.open()
     reader, writer = await asyncio.open_connection("::1", server.port)
     writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
@@ -303,7 +325,7 @@ async def test_without_descriptors_it_accepts_again_later(
     web = Web()
     await web.server.open()
     loop = asyncio.get_running_loop()
-    accept, failures = loop.sock_accept, iter([OSError(24, "Too many open files")])
+    accept, failures = loop.sock_accept, iter([OSError(24, "Too many open files")] * 2)
 
     async def short_of_descriptors(listener: Any) -> Any:
         for failure in failures:
@@ -313,6 +335,101 @@ async def test_without_descriptors_it_accepts_again_later(
     monkeypatch.setattr(loop, "sock_accept", short_of_descriptors)
     for _ in range(3):
         assert (await web.get("/healthz")).endswith(b"ok\n")
+    await web.server.close()
+
+
+async def test_an_error_of_one_client_makes_no_other_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scrape, "PAUSE", 60.0)
+    web = Web()
+    await web.server.open()
+    loop = asyncio.get_running_loop()
+    accept, failures = loop.sock_accept, iter([ConnectionAbortedError(103, "aborted")] * 50)
+
+    async def aborted(listener: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return await accept(listener)
+
+    monkeypatch.setattr(loop, "sock_accept", aborted)
+    for _ in range(2):  # the first one is accepted by the call that was under way
+        assert (await web.get("/healthz")).endswith(b"ok\n")
+    await web.server.close()
+
+
+# ---------------------------------------------------------------- the engine's loop is not theirs
+
+
+async def scrapes(web: Web, number: int, *fields: str) -> None:
+    for _ in range(number):
+        assert (await web.get("/metrics", *fields)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_however_often_it_is_asked_it_renders_a_few_times_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scrape, "FRESH", 60.0)
+    web = Web()
+    await web.server.open()
+    await asyncio.gather(*(scrapes(web, 10) for _ in range(8)))
+    assert web.refreshed == 1
+    versions = [f"Accept: application/openmetrics-text; version={n}.0.0" for n in range(20)]
+    await asyncio.gather(*(scrapes(web, 2, field) for field in versions))
+    assert web.refreshed == 2, "there are two formats, whatever a client names"
+    await web.server.close()
+
+
+@pytest.mark.parametrize("version", ["x", "1e9", "1.0.0.0", "-1", "9" * 1000, ""])
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+async def test_no_version_that_a_client_names_is_an_error_of_ours(
+    web: Web, kind: str, version: str
+) -> None:
+    reply = await web.get("/metrics", f"Accept: {kind}; version={version}; escaping={version}")
+    assert reply.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_requests_are_answered_at_a_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scrape, "REQUESTS_PER_SECOND", 50)
+    web = Web()
+    await web.server.open()
+    reader, writer = await asyncio.open_connection("127.0.0.1", web.server.port)
+    started = time.monotonic()
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 21)
+    for _ in range(21):
+        await asyncio.wait_for(reader.readuntil(b"ok\n"), 5)
+    assert time.monotonic() - started > 0.35
+    writer.close()
+    await web.server.close()
+
+
+async def test_requests_sent_ahead_of_their_answers_are_bounded(web: Web) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", web.server.port)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 10_000)
+    answered = b""
+    with contextlib.suppress(ConnectionError):
+        answered = await asyncio.wait_for(reader.read(), 5)
+    assert answered.count(b"HTTP/1.1 200 ") < 1_000
+    writer.close()
+    await until_nobody_is_left(web)
+    assert (await web.get("/healthz")).endswith(b"ok\n")
+
+
+async def another_host(web: Web) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection of a client with another address."""
+    return await asyncio.open_connection("127.0.0.1", web.server.port, local_addr=("127.0.0.9", 0))
+
+
+async def test_a_client_with_many_connections_makes_room_for_one_with_few() -> None:
+    web = Web(max_connections=4)
+    await web.server.open()
+    scraper, asks = await asyncio.open_connection("127.0.0.1", web.server.port)
+    await until(lambda: web.server.connections == 1)
+    crowd = [await another_host(web) for _ in range(100)]
+    asked = ("saturated_total", ("metrics_connections",), 97.0)
+    await until(lambda: asked in web.counters.totals().counters)
+    asks.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await scraper.readuntil(b"ok\n")).startswith(b"HTTP/1.1 200 ")
+    for _, writer in [(scraper, asks), *crowd]:
+        writer.close()
     await web.server.close()
 
 
@@ -434,42 +551,83 @@ async def test_a_handshake_that_never_ends_counts_as_a_connection_and_is_cut_off
             writer.close()
 
 
+async def test_handshakes_begin_at_a_pace(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrape, "HANDSHAKES_PER_SECOND", 20)
+    async with serving(configured(authority.issue("metrics.example.org"))) as web:
+        started = time.monotonic()
+        await asyncio.gather(*(fetch(web, client_context(authority)) for _ in range(11)))
+        assert time.monotonic() - started > 0.45
+
+
+async def test_many_handshakes_of_others_do_not_keep_the_scraper_out(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrape, "HANDSHAKE_TIMEOUT", 60.0)
+    settings = configured(authority.issue("metrics.example.org"))
+    async with serving(settings, max_connections=8) as web:
+        held: list[asyncio.StreamWriter] = []
+
+        async def crowd() -> None:
+            while True:  # half-open: not one octet of a handshake
+                held.append((await another_host(web))[1])
+
+        crowds = [asyncio.create_task(crowd()) for _ in range(4)]
+        for _ in range(3):
+            reply, _ = await fetch(web, client_context(authority))
+            assert reply.startswith(b"HTTP/1.1 200 ")
+        for task in crowds:
+            task.cancel()
+        assert len(held) > 20
+        for writer in held:
+            writer.close()
+
+
+@pytest.mark.parametrize("lines", [100, 10_000])
+async def test_a_large_header_under_tls_is_refused(authority: Authority, lines: int) -> None:
+    async with serving(configured(authority.issue("metrics.example.org"))) as web:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1",
+            web.server.port,
+            ssl=client_context(authority),
+            server_hostname="metrics.example.org",
+        )
+        writer.write(b"GET /metrics HTTP/1.1\r\n" + b"X: y\r\n" * lines + b"\r\n")
+        reply = b""
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            reply = await asyncio.wait_for(reader.read(), 5)
+        assert reply == b"" or reply.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
+        assert web.refreshed == 0
+        writer.close()
+        await until_nobody_is_left(web)
+
+
+async def test_a_client_cannot_renegotiate(authority: Authority) -> None:
+    """openssl(1) renegotiates TLS 1.2 at a line R; what it sends afterwards is not answered."""
+    async with serving(configured(authority.issue("metrics.example.org"))) as web:
+        assert web.server.tls is not None
+        assert web.server.tls.options & ssl.OP_NO_RENEGOTIATION
+        client = await asyncio.create_subprocess_exec(
+            *("openssl", "s_client", "-tls1_2", "-connect", f"127.0.0.1:{web.server.port}"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        assert client.stdin is not None
+        assert client.stdout is not None
+        await asyncio.wait_for(client.stdout.readuntil(b"Verify return code"), 10)
+        client.stdin.write(b"R\n")
+        said = await asyncio.wait_for(client.stdout.read(), 10)
+        assert b"RENEGOTIATING" in said
+        assert b"no renegotiation" in said
+        await client.wait()
+        await until_nobody_is_left(web)
+
+
 async def test_a_new_certificate_is_for_connections_that_begin_then(authority: Authority) -> None:
     first, second = (authority.issue("metrics.example.org") for _ in range(2))
     async with serving(configured(first)) as web:
         assert (await fetch(web, client_context(authority)))[1].getpeercert(True) == first.der
         web.server.tls = tls_context(configured(second))
         assert (await fetch(web, client_context(authority)))[1].getpeercert(True) == second.der
-
-
-def test_a_certificate_that_cannot_be_used_is_told_by_key_and_file(
-    authority: Authority, tmp_path: Path
-) -> None:
-    one, other = authority.issue("a.example"), authority.issue("b.example")
-    missing = str(tmp_path / "missing.pem")
-    empty = tmp_path / "empty.pem"
-    empty.touch()
-    wrong = {
-        r"metrics\.tls_certificate: .*missing\.pem cannot be read: No such file": Metrics(
-            tls_certificate=missing, tls_key=str(one.path)
-        ),
-        r"metrics\.tls_key: .*missing\.pem cannot be read: No such file": Metrics(
-            tls_certificate=str(one.path), tls_key=missing
-        ),
-        "are no certificate with its key: key values mismatch": Metrics(
-            tls_certificate=str(one.path), tls_key=str(other.path)
-        ),
-        "are no certificate with its key: ": Metrics(
-            tls_certificate=str(empty), tls_key=str(one.path)
-        ),
-        r"metrics\.tls_client_ca: .*empty\.pem holds no certificates": configured(
-            one, tls_client_ca=str(empty)
-        ),
-    }
-    for said, metrics in wrong.items():
-        with pytest.raises(CertificateError, match=said):
-            tls_context(metrics)
-
-
-def test_without_a_certificate_there_is_no_tls() -> None:
-    assert tls_context(Metrics()) is None

@@ -468,3 +468,44 @@ def test_another_user_is_turned_away_even_where_the_mode_lets_him_in(path: Path)
         return status
 
     assert asyncio.run(scenario()) == 0
+
+
+# ---------------------------------------------------------------- the socket's file
+
+
+@pytest.fixture
+async def watched(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
+    """A server that looks for its file every 20 ms."""
+    monkeypatch.setattr(server, "LOOK", 0.02)
+    one = Served(path)
+    await one.server.open()
+    watch = asyncio.create_task(one.server.watch())
+    yield one
+    watch.cancel()
+    await one.server.close()
+
+
+async def test_a_socket_whose_file_is_removed_is_found_again_and_its_connections_go_on(
+    watched: Served, path: Path
+) -> None:
+    visitor = await watched.visit()
+    for losses in (1.0, 2.0):
+        os.unlink(path)
+        await until(lambda: mode_of(path) is not None)
+        other = await watched.visit()
+        other.send(ask(1))
+        assert (await other.reply()).id == 1
+        other.close()
+        counted = watched.engine.counters.totals().counters
+        assert ("sockets_lost_total", ("engine",), losses) in counted
+    visitor.send(ask(2))
+    assert (await visitor.reply()).id == 2
+    visitor.close()
+
+
+async def test_at_its_end_only_its_own_file_is_removed(served: Served, path: Path) -> None:
+    os.unlink(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.bind(str(path))
+        await served.server.close()
+        assert mode_of(path) is not None

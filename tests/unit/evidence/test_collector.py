@@ -11,6 +11,7 @@ import pytest
 from requiretls_milter.config import Config, Limits
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.collector import Collector
+from requiretls_milter.evidence.dns import AdTrust
 from requiretls_milter.evidence.gathering import gather
 from requiretls_milter.model import (
     DnsOutcome,
@@ -161,7 +162,7 @@ async def test_the_collector_knows_whether_its_resolver_is_trusted(
     collector: tuple[Collector, Config],
 ) -> None:
     source, _ = collector
-    assert source.resolver.trusted
+    assert source.resolver.trust is AdTrust.BELIEVED
     assert not (await source.resolver.root()).secure
 
 

@@ -11,15 +11,18 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
+from requiretls_milter.config import Limits
+from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.dns import (
     MAX_CNAMES,
     MAX_RECORDS,
     MAX_TTL,
     PARTIAL_TTL,
+    AdTrust,
     Resolver,
 )
 from requiretls_milter.evidence.tlsa import find_tlsa
-from requiretls_milter.model import AddressLookup, DnsOutcome, MxRecord
+from requiretls_milter.model import AddressLookup, DnsOutcome, MxEvidence, MxRecord
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.dnsserver import (
@@ -55,7 +58,7 @@ async def test_r20_the_ad_bit_of_a_configured_resolver_counts(
 ) -> None:
     server.set("a.test", "MX", found("a.test 300 IN MX 10 mx.a.test.", ad=True))
     server.set("b.test", "MX", found("b.test 300 IN MX 10 mx.b.test.", ad=False))
-    assert resolver.trusted
+    assert resolver.trust is AdTrust.BELIEVED
     assert (await resolver.mx("a.test")).secure
     assert not (await resolver.mx("b.test")).secure
 
@@ -68,7 +71,7 @@ async def test_r20_the_ad_bit_of_a_system_resolver_elsewhere_is_ignored(
     elsewhere = [("192.0.2.53", 53)]
     monkeypatch.setattr("requiretls_milter.evidence.dns._system_nameservers", lambda: elsewhere)
     resolver = Resolver([], 1.0)
-    assert not resolver.trusted
+    assert resolver.trust is AdTrust.IGNORED
     # The packets go to the scripted server all the same.
     resolver._stub.nameservers = Resolver([server.nameserver], 1.0)._stub.nameservers
     evidence = await resolver.mx("a.test")
@@ -106,7 +109,7 @@ def test_r20_system_resolvers_are_trusted_if_all_are_on_this_host(
         "requiretls_milter.evidence.dns._system_nameservers",
         lambda: [(address, 53) for address in addresses],
     )
-    assert Resolver([], 1.0).trusted is trusted
+    assert (Resolver([], 1.0).trust is AdTrust.BELIEVED) is trusted
 
 
 async def test_r20_the_root_zone_is_secure_where_it_has_the_ad_bit(
@@ -729,3 +732,86 @@ async def test_types_other_than_mx_and_addresses_can_be_looked_up(
     result = await resolver.lookup("a.test", dns.rdatatype.TXT)
     assert result.outcome is DnsOutcome.FOUND
     assert len(result.rdatas) == 1
+
+
+# ---------------------------------------------------------------- SRV records
+
+
+async def test_srv_records_name_hosts_ports_and_priorities(
+    server: DnsServer, resolver: Resolver
+) -> None:
+    owner = "_submission._tcp.a.test"
+    server.set(
+        owner,
+        "SRV",
+        found(
+            f"{owner}. 300 IN SRV 20 1 587 b.a.test.",
+            f"{owner}. 300 IN SRV 10 0 2525 a.a.test.",
+            f"{owner}. 300 IN SRV 10 5 587 a.a.test.",
+        ),
+    )
+    assert await resolver.srv(owner) == MxEvidence(
+        DnsOutcome.FOUND,
+        secure=True,
+        records=(
+            MxRecord(10, "a.a.test", 587),
+            MxRecord(10, "a.a.test", 2525),
+            MxRecord(20, "b.a.test", 587),
+        ),
+        canonical=owner,
+        expires=(await resolver.srv(owner)).expires,
+    )
+
+
+async def test_a_single_srv_record_with_a_dot_says_that_there_is_no_service(
+    server: DnsServer, resolver: Resolver
+) -> None:
+    owner = "_submission._tcp.a.test"
+    server.set(owner, "SRV", found(f"{owner}. 300 IN SRV 0 0 0 ."))
+    assert (await resolver.srv(owner)).null_mx
+    assert (await resolver.srv("_smtp._tcp.a.test")).outcome is DnsOutcome.NXDOMAIN
+
+
+# ---------------------------------------------------------------- budgets
+
+
+def budgeted(server: DnsServer, **limits: int) -> Resolver:
+    budgets = Budgets(Limits(**limits), Counters())
+    return Resolver([server.nameserver], 1.0, clock=lambda: NOW, budgets=budgets)
+
+
+async def test_beyond_the_budget_of_its_zone_a_name_is_not_looked_up(server: DnsServer) -> None:
+    resolver = budgeted(server, zone_lookups_per_minute=4)
+    await resolver.mx("r1.victim.test")
+    await resolver.mx("r2.victim.test")
+    found = await resolver.mx("r3.victim.test")
+    assert (found.outcome, found.unasked) == (DnsOutcome.ERROR, True)
+    assert found.error.startswith("over budget: limits.zone_lookups_per_minute")
+    assert found.expires == NOW
+    assert len(server.asked) == 2
+    assert not (await resolver.mx("a.other.test")).unasked
+
+
+async def test_of_a_host_of_which_one_lookup_was_made_not_all_is_known(server: DnsServer) -> None:
+    server.set("mx.victim.test", "A", found("mx.victim.test. 300 IN A 192.0.2.1"))
+    server.set("mx.victim.test", "AAAA", found("mx.victim.test. 300 IN AAAA 2001:db8::1"))
+    resolver = budgeted(server, zone_lookups_per_minute=2)
+    seen = await resolver.addresses("mx.victim.test")
+    assert seen.unasked
+    assert len(server.asked) == 1
+
+
+async def test_of_an_alias_that_was_not_looked_up_not_all_is_known(server: DnsServer) -> None:
+    chain = ("mx.victim.test. 300 IN CNAME other.test.", "other.test. 300 IN A 192.0.2.1")
+    server.set("mx.victim.test", "A", found(*chain, ad=False))
+    server.set("mx.victim.test", "AAAA", nodata(ad=False))
+    resolver = budgeted(server, zone_lookups_per_minute=4)
+    seen = await resolver.addresses("mx.victim.test")
+    assert (seen.alias_error, seen.unasked) == (True, True)
+
+
+async def test_the_test_of_the_resolver_has_no_budget(server: DnsServer) -> None:
+    resolver = budgeted(server, zone_lookups_per_minute=2)
+    for _ in range(5):
+        await resolver.root()
+    assert len(server.asked) == 5

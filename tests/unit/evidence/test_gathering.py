@@ -27,6 +27,7 @@ from requiretls_milter.model import (
     DnsOutcome,
     DomainEvidence,
     HopKind,
+    MailProtocol,
     MtaStsEvidence,
     MtaStsMode,
     MtaStsPolicy,
@@ -38,6 +39,7 @@ from requiretls_milter.model import (
     TlsaEvidence,
     TlsaRecord,
 )
+from requiretls_milter.syntax.nexthop import parse
 from tests.support.shuffling import ever_tried
 from tests.support.waiting import until
 
@@ -67,6 +69,11 @@ class ScriptedSource(EvidenceSource):
         await asyncio.sleep(self.pause)
         return self.records
 
+    async def srv(self, name: str, *, since: float = ANY_AGE) -> MxEvidence:
+        self.asked.append(("srv", name))
+        await asyncio.sleep(self.pause)
+        return self.records
+
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         self.asked.append(("mta_sts", domain))
         await asyncio.sleep(self.pause)
@@ -85,9 +92,16 @@ class ScriptedSource(EvidenceSource):
         return self.keys.get(host, TlsaEvidence())
 
     async def probe(
-        self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+        self,
+        address: str,
+        port: int,
+        server_name: str,
+        protocol: MailProtocol = MailProtocol.SMTP,
+        *,
+        since: float = ANY_AGE,
     ) -> ProbeEvidence:
-        self.asked.append(("probe", address, port, server_name))
+        lmtp = () if protocol is MailProtocol.SMTP else (protocol,)
+        self.asked.append(("probe", address, port, server_name, *lmtp))
         await asyncio.sleep(self.pause)
         return ProbeEvidence(address, ProbeStage.DONE, ehlo_name=server_name)
 
@@ -153,15 +167,16 @@ async def test_r54_the_policy_domain_is_the_next_hop_domain_also_behind_an_alias
         (NextHop(HopKind.ADDRESS, "192.0.2.1", 587), ""),
     ],
 )
-async def test_a_host_in_brackets_is_looked_up_without_mx_and_policy(
+async def test_r54_a_host_in_brackets_has_no_mx_and_an_address_no_policy_either(
     nexthop: NextHop, name: str
 ) -> None:
     source = ScriptedSource(hosts={nexthop.host: at("192.0.2.1")})
     evidence = await ask(source, nexthop)
-    assert source.questions("mx") == source.questions("mta_sts") == []
+    assert source.questions("mx") == []
+    assert source.questions("mta_sts") == ([(name,)] if name else [])
     assert evidence.mx.outcome is DnsOutcome.NODATA
     assert not evidence.mx.secure
-    assert evidence.mta_sts == MtaStsEvidence()
+    assert (evidence.mta_sts == MtaStsEvidence()) is not bool(name)
     assert source.questions("tlsa") == [(nexthop.host, 587)]
     assert source.questions("probe") == [("192.0.2.1", 587, name)]
 
@@ -426,11 +441,43 @@ async def test_how_old_evidence_may_be_is_said_in_each_question() -> None:
             return await super().tlsa(host, port, addresses)
 
         async def probe(
-            self, address: str, port: int, server_name: str, *, since: float = ANY_AGE
+            self,
+            address: str,
+            port: int,
+            server_name: str,
+            protocol: MailProtocol = MailProtocol.SMTP,
+            *,
+            since: float = ANY_AGE,
         ) -> ProbeEvidence:
             told.append(since)
-            return await super().probe(address, port, server_name)
+            return await super().probe(address, port, server_name, protocol)
 
     source = Dated(exchangers((10, "mx.test")), {"mx.test": at("192.0.2.1")})
     await gather(NextHop(MX, "a.test"), source, configured(), NOW, since=7.0)
     assert told == [7.0] * 5
+
+
+async def test_a_next_hop_of_lmtp_is_asked_for_no_mx_and_spoken_to_in_lmtp() -> None:
+    source = ScriptedSource(hosts={"box.test": at("192.0.2.1")})
+    hop = parse("box.test", MailProtocol.LMTP)
+    found = await ask(source, hop)
+    assert source.questions("mx") == []
+    assert source.questions("probe") == [("192.0.2.1", 24, "box.test", MailProtocol.LMTP)]
+    assert found.hosts[0].probes[0].stage is ProbeStage.DONE
+
+
+async def test_servers_of_srv_records_are_asked_at_their_own_ports() -> None:
+    records = (MxRecord(10, "a.test", 2525), MxRecord(20, "b.test", 587))
+    source = ScriptedSource(
+        MxEvidence(DnsOutcome.FOUND, True, records),
+        {"a.test": at("192.0.2.1"), "b.test": at("192.0.2.2")},
+    )
+    found = await ask(source, parse("srv:domain.test:submission"))
+    assert source.questions("mx") == []
+    assert source.questions("srv") == [("_submission._tcp.domain.test",)]
+    assert source.questions("tlsa") == [("a.test", 2525), ("b.test", 587)]
+    assert source.questions("probe") == [
+        ("192.0.2.1", 2525, "a.test"),
+        ("192.0.2.2", 587, "b.test"),
+    ]
+    assert [host.port for host in found.hosts] == [2525, 587]

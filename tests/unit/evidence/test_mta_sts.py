@@ -21,8 +21,10 @@ import structlog
 from aiohttp import web
 from aiohttp.http_parser import HttpResponseParser, HttpResponseParserPy
 
+from requiretls_milter.config import Limits
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.authorities import load_trust_store
+from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.mta_sts import FETCH_RETRY, MAX_POLICY, MtaStsFetcher
 from requiretls_milter.model import MtaStsEvidence, MtaStsMode, MtaStsPolicy
@@ -772,3 +774,49 @@ async def test_r51_without_any_authority_no_policy_is_believed(
             Resolver([server.nameserver], 1.0), LOOPBACK, (), port=host.port, clock=lambda: NOW
         )
         assert_failed(await fetcher.policy(DOMAIN), "unable to get local issuer certificate")
+
+
+# ---------------------------------------------------------------- budgets
+
+
+async def test_beyond_its_budget_a_policy_host_is_not_called(
+    server: DnsServer, authority: Authority, certificate: Issued
+) -> None:
+    counters = Counters()
+    budgets = Budgets(Limits(address_per_minute=4), counters)
+    async with serving(certificate) as host:
+        fetcher = finder(server, host, authority, budgets=budgets)
+        first = await fetcher.policy(DOMAIN)
+        second = await fetcher.policy(DOMAIN)
+    assert first.policy is not None
+    assert (second.policy, second.unasked, second.expires) == (None, True, NOW)
+    assert second.error.startswith("over budget: limits.address_per_minute")
+    assert len(host.requests) == 1
+    assert saturated(counters) == {"address_per_minute": 1}
+
+
+async def test_each_address_of_a_policy_host_that_is_tried_is_counted(
+    server: DnsServer, authority: Authority, certificate: Issued
+) -> None:
+    addresses = [f"127.0.0.{n}" for n in range(2, 8)]  # nothing listens there
+    server.set(HOST, "A", found(*(f"{HOST} 300 IN A {address}" for address in addresses)))
+    budgets = Budgets(Limits(network_per_minute=12), Counters())
+    async with serving(certificate) as host:
+        found_policy = await finder(server, host, authority, budgets=budgets).policy(DOMAIN)
+    assert (found_policy.policy, found_policy.unasked) == (None, False)
+    assert budgets.connection("127.0.0.2", DOMAIN)
+
+
+async def test_a_record_that_was_not_looked_up_is_not_missing(
+    server: DnsServer, authority: Authority
+) -> None:
+    budgets = Budgets(Limits(zone_lookups_per_minute=2), Counters())
+    budgets.lookup(DOMAIN)
+    resolver = Resolver([server.nameserver], 1.0, budgets=budgets)
+    trusted = load_trust_store(str(authority.path)).authorities
+    fetcher = MtaStsFetcher(resolver, LOOPBACK, trusted, clock=lambda: NOW)
+    record = await fetcher.record(DOMAIN)
+    assert (record.id, record.unasked) == ("", True)
+    evidence = await fetcher.policy(DOMAIN)
+    assert (evidence.policy, evidence.unasked) == (None, True)
+    assert not server.asked

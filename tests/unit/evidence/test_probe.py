@@ -11,6 +11,8 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 from requiretls_milter.config import Limits, Probe
 from requiretls_milter.evidence import probe as probe_module
 from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.probe import (
     FRESH,
     MAX_CHAIN,
@@ -28,9 +31,10 @@ from requiretls_milter.evidence.probe import (
     Prober,
     read_ehlo,
 )
-from requiretls_milter.model import ProbeEvidence, ProbeFailure, ProbeStage, Reply
+from requiretls_milter.model import MailProtocol, ProbeEvidence, ProbeFailure, ProbeStage, Reply
 from requiretls_milter.telemetry.counting import Counters
-from tests.support.authority import DAY, Authority, Issued
+from tests.support.authority import DAY, DH_1024, DH_2048, Authority, Issued
+from tests.support.lmtpserver import LmtpServer
 from tests.support.smtpserver import EHLO, EHLO_TLS, Close, Hang, SmtpServer
 from tests.support.smtpserver import Reply as ScriptedReply
 from tests.support.stores import saturated
@@ -172,6 +176,54 @@ async def test_a_second_session_is_begun_unless_time_ran_out(peer: str, sessions
     assert evidence.expires == NOW + RETRY_AFTER
     assert not evidence.only_opportunistic
     assert server.connections == sessions
+
+
+@pytest.fixture(scope="module")
+def by_rsa(authority: Authority) -> Issued:
+    return authority.issue(NAME, rsa_bits=2048)
+
+
+def with_suite(issued: Issued, suite: str, group: Path | None = None) -> ssl.SSLContext:
+    """A server that has one cipher suite of TLS 1.2."""
+    tls = issued.server_context()
+    tls.maximum_version = ssl.TLSVersion.TLSv1_2
+    tls.set_ciphers(f"{suite}:@SECLEVEL=0")
+    if group is not None:
+        tls.load_dh_params(str(group))
+    return tls
+
+
+@pytest.mark.parametrize("suite", ["ECDHE-RSA-AES128-GCM-SHA256", "AES128-SHA"])
+async def test_r64_the_cipher_suite_is_evidence(by_rsa: Issued, suite: str) -> None:
+    server = SmtpServer(tls=with_suite(by_rsa, suite))
+    evidence = await seen(server)
+    assert (evidence.cipher, evidence.small_group) == (suite, "")
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(("group", "small"), [(DH_1024, True), (DH_2048, False)])
+async def test_r64_a_second_session_shows_how_large_the_group_of_dhe_is(
+    by_rsa: Issued, group: Path, small: bool
+) -> None:
+    server = SmtpServer(tls=with_suite(by_rsa, "DHE-RSA-AES128-GCM-SHA256", group))
+    evidence = await seen(server)
+    assert (evidence.stage, evidence.requiretls) == (ProbeStage.DONE, True)
+    assert evidence.cipher == "DHE-RSA-AES128-GCM-SHA256"
+    assert ("dh key too small" in evidence.small_group) is small
+    assert not evidence.only_opportunistic, "the MTA would take it"
+    assert evidence.expires == NOW + FRESH
+    assert server.connections == 2
+
+
+async def test_r64_a_group_that_could_not_be_tested_is_not_known_for_long(by_rsa: Issued) -> None:
+    server = SmtpServer(tls=with_suite(by_rsa, "DHE-RSA-AES128-GCM-SHA256", DH_2048))
+    async with server:
+        probing = asyncio.create_task(prober().probe(server.host, server.port, NAME))
+        await until(lambda: b"STARTTLS\r\n" in server.commands)
+        server.banner = b"421 4.3.2 too busy\r\n"
+        evidence = await probing
+    assert evidence.small_group
+    assert (evidence.stage, evidence.expires) == (ProbeStage.DONE, NOW + RETRY_AFTER)
 
 
 async def test_a_server_that_fails_once_is_not_called_weak_for_long(tls: ssl.SSLContext) -> None:
@@ -805,3 +857,136 @@ async def test_r62_the_name_that_we_give_cannot_break_the_command(tls: ssl.SSLCo
     async with SmtpServer(ehlo=b"250 mx\r\n") as server:
         await one.probe("127.0.0.1", server.port, NAME)
     assert server.commands[0] == b"EHLO ab??RCPT\r\n"
+
+
+# ---------------------------------------------------------------- one address, many names
+
+
+async def probed_as(server: SmtpServer, *names: str) -> list[ProbeEvidence]:
+    """Probe the server under each name in turn."""
+    one = prober()
+    async with server:
+        return [await one.probe(server.host, server.port, name) for name in names]
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        {"banner": b"554 no\r\n"},
+        {"banner": Close},
+        {"ehlo": b"550 no\r\n", "helo": b"550 no\r\n"},
+        {"ehlo": b"250 no starttls here\r\n"},
+        {"starttls": b"454 not now\r\n"},
+        {"starttls": Close},
+    ],
+)
+async def test_what_a_server_does_before_it_knows_the_name_counts_for_all_its_names(
+    replies: dict[str, Any],
+) -> None:
+    server = SmtpServer(**replies)
+    first, second, third = await probed_as(server, "mx.a.example", "mx.b.example", "")
+    assert server.connections == 1
+    assert first == second == third
+
+
+async def test_an_address_that_cannot_be_connected_to_is_tried_once_for_all_its_names() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        one = prober()
+        first = await one.probe("127.0.0.1", port, "mx.a.example")
+        with socket.socket() as server:
+            unused.close()
+            server.bind(("127.0.0.1", port))
+            server.listen()
+            assert await one.probe("127.0.0.1", port, "mx.b.example") == first
+
+
+@pytest.mark.parametrize("peer", ["", "_alert", "_close"])
+async def test_what_it_does_once_it_knows_the_name_counts_for_that_name_alone(
+    tls: ssl.SSLContext, peer: str
+) -> None:
+    """The certificate, a failed handshake, REQUIRETLS: each may depend on the SNI."""
+    server = SmtpServer(tls=tls, instead_of_tls=globals()[peer] if peer else None)
+    one = prober(timeout=2.0)
+    async with server:
+        await one.probe(server.host, server.port, "mx.a.example")
+        after_one = server.connections
+        await one.probe(server.host, server.port, "mx.b.example")
+    assert server.connections == 2 * after_one
+
+
+async def test_the_name_that_met_it_gets_a_session_of_its_own_again() -> None:
+    server = SmtpServer(banner=b"421 not now\r\n")
+    await probed_as(server, "mx.a.example", "mx.a.example", "mx.a.example")
+    assert server.connections == 3
+
+
+async def test_it_counts_for_other_names_no_longer_than_for_its_own(tls: ssl.SSLContext) -> None:
+    now = NOW
+    settings = Probe(command_timeout=1.0, retry_after=RETRY_AFTER)
+    one = Prober(LOOPBACK, settings, Limits(), clock=lambda: now)
+    async with SmtpServer(tls=tls, banner=b"421 not now\r\n") as server:
+        first = await one.probe(server.host, server.port, "mx.a.example")
+        now += RETRY_AFTER - 1
+        assert await one.probe(server.host, server.port, "mx.b.example") == first
+        server.banner = b"220 mx\r\n"
+        now += 2
+        second = await one.probe(server.host, server.port, "mx.b.example")
+        assert second.stage is ProbeStage.DONE
+        third = await one.probe(server.host, server.port, "mx.c.example")
+    assert third.stage is ProbeStage.DONE
+    assert server.connections == 3
+
+
+# ---------------------------------------------------------------- budgets
+
+
+def budgeted(counters: Counters, **limits: int) -> Prober:
+    settings = Probe(connect_timeout=2.0, command_timeout=2.0)
+    chosen = Limits(**limits)
+    budgets = Budgets(chosen, counters)
+    return Prober(LOOPBACK, settings, chosen, clock=lambda: NOW, counters=counters, budgets=budgets)
+
+
+async def test_beyond_its_budget_an_address_gets_no_packet(tls: ssl.SSLContext) -> None:
+    counters = Counters()
+    one = budgeted(counters, address_per_minute=4)
+    async with SmtpServer(tls=tls) as server:
+        first = await one.probe(server.host, server.port, "mx.a.example")
+        second = await one.probe(server.host, server.port, "mx.a.example")
+    assert first.stage is ProbeStage.DONE
+    assert (second.stage, second.failure) == (ProbeStage.NOT_PROBED, None)
+    assert second.error.startswith("over budget: limits.address_per_minute")
+    assert second.expires == NOW
+    assert server.connections == 1
+    assert saturated(counters) == {"address_per_minute": 1}
+
+
+async def test_without_the_second_session_a_failed_handshake_proves_nothing() -> None:
+    one = budgeted(Counters(), address_per_minute=4)
+    async with SmtpServer(instead_of_tls=_alert) as server:
+        found = await one.probe(server.host, server.port, "mx.a.example")
+    assert server.connections == 1
+    assert found.stage is ProbeStage.NOT_PROBED
+
+
+# ---------------------------------------------------------------- LMTP
+
+
+async def spoken_to(server: LmtpServer, protocol: MailProtocol) -> ProbeEvidence:
+    return await prober(timeout=2.0).probe("127.0.0.1", server.port, "", protocol)
+
+
+async def test_a_server_of_lmtp_is_greeted_with_lhlo_and_gets_no_mail() -> None:
+    with LmtpServer("127.0.0.1") as server:
+        evidence = await spoken_to(server, MailProtocol.LMTP)
+    assert (evidence.stage, evidence.failure) == (ProbeStage.DONE, None)
+    assert evidence.starttls_offered is False
+    assert server.commands == ["LHLO client.example.org", "QUIT"]
+
+
+async def test_a_server_of_lmtp_is_none_of_smtp() -> None:
+    with LmtpServer("127.0.0.1") as server:
+        evidence = await spoken_to(server, MailProtocol.SMTP)
+    assert (evidence.stage, evidence.failure) == (ProbeStage.EHLO, ProbeFailure.REPLY)

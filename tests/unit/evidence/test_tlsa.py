@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import dns.message
 import dns.rdatatype
 import pytest
 
+from requiretls_milter.config import Limits
+from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.tlsa import find_tlsa
 from requiretls_milter.model import AddressLookup, DnsOutcome, TlsaEvidence, TlsaRecord
+from requiretls_milter.telemetry.counting import Counters
 from tests.support.dnsserver import (
     DnsServer,
     Scripted,
@@ -255,3 +259,20 @@ async def test_an_address_in_the_place_of_a_host_has_no_tlsa_records(
     evidence = await find_tlsa(resolver, "192.0.2.1", 25, addresses, lambda: NOW)
     assert not evidence.queried
     assert server.asked == []
+
+
+async def test_records_that_were_not_looked_up_are_neither_there_nor_missing(
+    server: DnsServer,
+) -> None:
+    budgets = Budgets(Limits(zone_lookups_per_minute=2), Counters())
+    resolver = Resolver([server.nameserver], 1.0, clock=lambda: NOW, budgets=budgets)
+    budgets.lookup("another.mx.test")
+    found = await find(resolver, lookup())
+    assert (found.queried, found.outcome, found.unasked) == (True, DnsOutcome.ERROR, True)
+    assert "over budget" in found.error
+    assert not server.asked
+
+
+async def test_of_an_alias_that_was_not_looked_up_nothing_is_known(resolver: Resolver) -> None:
+    addresses = replace(lookup(secure=False, alias_error=True), unasked=True)
+    assert (await find(resolver, addresses)).unasked

@@ -20,10 +20,18 @@ from requiretls_milter.forecast.authentication import authenticate
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.reach import candidates
-from requiretls_milter.model import DomainEvidence, Forecast, Requirement, TlsaRecord
-from tests.support.build import BAD, NOW, RFC8689, certificate, domain, host, probe, trust
+from requiretls_milter.model import (
+    DomainEvidence,
+    Forecast,
+    MtaProfile,
+    Reason,
+    Requirement,
+    TlsaRecord,
+    TlsLevel,
+)
+from tests.support.build import BAD, DANE, NOW, RFC8689, certificate, domain, host, probe, trust
 from tests.support.chains import ED25519 as ED
-from tests.support.chains import RSA, VALIDITIES, WEAK, Make, issue, spki
+from tests.support.chains import RSA, RSA_1024, VALIDITIES, WEAK, Make, issue, spki
 
 HOST = "mx1.example.org"
 GOOD = certificate().tlsa()
@@ -51,13 +59,14 @@ def judged(
     store: TrustStore | None = None,
     name: str = HOST,
     secure: bool = True,
+    profile: MtaProfile = RFC8689,
 ) -> Forecast:
     """By the letter, of a server that presents *chain*; ROOT is trusted if nothing else is."""
     store = store or trusted(issue(ROOT, None))
     seen = replace(probe(), chain=tuple(chain))
     evidence: DomainEvidence = domain(host(*records, name=name, seen=seen), secure=secure)
     asked = Requirement.REQUIRETLS
-    return judge(evidence, asked=asked, carried=asked, profile=RFC8689, trust=store, now=now)
+    return judge(evidence, asked=asked, carried=asked, profile=profile, trust=store, now=now)
 
 
 def proves(chain: Sequence[bytes], *records: TlsaRecord, now: float = NOW) -> bool:
@@ -346,9 +355,52 @@ def test_1024_bits_of_rsa_or_dsa_are_80_bits_of_security_and_just_enough() -> No
     )
     for private in made:
         leaf = self_issued(private)
-        assert proves((leaf,), record(leaf, 3, 0))
+        assert judged((leaf,), record(leaf, 3, 0), profile=DANE).status == "2.0.0"
     weak = issue(Make(HOST, WEAK, (HOST,)), None)
     assert says(judged((weak,), record(weak, 3, 0)), "too weak")
+
+
+ROOT_1024, MIDDLE_1024, LEAF_1024 = (replace(made, key=RSA_1024) for made in (ROOT, MIDDLE, LEAF))
+
+
+@pytest.mark.parametrize(
+    ("makes", "weak"),
+    [
+        ((LEAF, MIDDLE, ROOT), False),
+        ((replace(LEAF, key=RSA), replace(MIDDLE, key=RSA), ROOT), False),
+        ((LEAF_1024, MIDDLE, ROOT), True),
+        ((LEAF, MIDDLE_1024, ROOT), True),
+        ((LEAF, MIDDLE, ROOT_1024), True),
+    ],
+)
+@pytest.mark.parametrize("by", ["pkix", "ta"])
+def test_r64_a_key_of_1024_bits_anywhere_in_a_path_is_verified_and_not_compliant(
+    makes: tuple[Make, ...], weak: bool, by: str
+) -> None:
+    """RFC 9325 section 4.5 wants 2,048 bits; Postfix is content with 1,024."""
+    leaf, middle, root = makes
+    chain = (issue(leaf, middle), issue(middle, root), issue(root, None))
+    records = (record(chain[2], 2, 0),) if by == "ta" else ()
+    level = TlsLevel.DANE if by == "ta" else TlsLevel.SECURE
+    postfix = replace(DANE, tls_security_level=level)
+    store = trusted(chain[2])
+    delivered = judged(chain, *records, store=store, profile=postfix)
+    assert (delivered.status, delivered.compliant) == ("2.0.0", not weak)
+    strict = judged(chain, *records, store=store)
+    if not weak:
+        assert strict.status == "2.0.0"
+        return
+    assert says(strict, "less than 112 bits")
+    assert delivered.reason is Reason.NONCOMPLIANT_WEAK_TLS
+    assert "less than 112 bits" in delivered.text
+
+
+def test_r64_with_dane_ee_the_servers_own_key_alone_counts() -> None:
+    for made, compliant in ((LEAF, True), (LEAF_1024, False)):
+        chain = (issue(made, MIDDLE_1024), issue(MIDDLE_1024, ROOT))
+        delivered = judged(chain, record(chain[0], 3, 0), profile=DANE)
+        assert (delivered.status, delivered.compliant) == ("2.0.0", compliant)
+        assert (judged(chain, record(chain[0], 3, 0)).status == "2.0.0") is compliant
 
 
 def test_a_key_that_cannot_be_read_is_no_better_than_a_weak_one() -> None:

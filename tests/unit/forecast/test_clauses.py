@@ -10,6 +10,7 @@ from requiretls_milter.model import (
     AddressLookup,
     AddressPreference,
     DnsOutcome,
+    DomainEvidence,
     HopKind,
     HostEvidence,
     MtaProfile,
@@ -26,6 +27,7 @@ from requiretls_milter.model import (
     Reply,
     Requirement,
     RequiretlsPolicy,
+    TlsaEvidence,
     TlsaRecord,
     TlsLevel,
 )
@@ -364,6 +366,54 @@ def test_r43_a_dane_mismatch_delays_ordinary_mail_and_fails_requiretls_at_the_la
     assert forecast(domain(mismatch)).status == "5.7.10"
     then_refused = host(GOOD, name="mx2.example.org", preference=20, seen=refused())
     assert forecast(domain(mismatch, then_refused)).status == "4.4.1"
+
+
+def unproven(evidence: DomainEvidence) -> DomainEvidence:
+    """The same, of a resolver of which nothing has been shown: AD came, and counts for nothing."""
+    hosts = tuple(
+        replace(
+            one,
+            addresses=replace(one.addresses, secure=False, unproven=one.addresses.secure),
+            tlsa=TlsaEvidence(),
+        )
+        for one in evidence.hosts
+    )
+    mx = replace(evidence.mx, secure=False, unproven=evidence.mx.secure)
+    return replace(evidence, mx=mx, hosts=hosts)
+
+
+@pytest.mark.parametrize("profile", [DANE, RFC8689], ids=["postfix", "rfc8689"])
+@pytest.mark.parametrize("record", [GOOD, BAD], ids=["good", "bad"])
+def test_r20_what_an_unproven_resolver_might_have_made_secure_is_unknown(
+    profile: MtaProfile, record: TlsaRecord
+) -> None:
+    result = forecast(unproven(domain(host(record))), profile)
+    assert (answers(result), result.outcome) == (("unknown", "unknown"), Outcome.UNKNOWN)
+    assert result.compliant is None
+    assert result.rfc8689 is not None
+    assert result.rfc8689.status == "unknown"
+    assert "nothing has shown yet" in result.text
+
+
+def test_r20_a_delivery_that_is_not_compliant_for_want_of_proof_is_unknown() -> None:
+    opportunistic = replace(DANE, requiretls_policy=(("*", RequiretlsPolicy.OPPORTUNISTIC),))
+    evidence = domain(host(GOOD))
+    assert forecast(evidence, opportunistic).compliant
+    assert answers(forecast(unproven(evidence), opportunistic))[0] == "unknown"
+
+
+def test_r20_what_rests_on_no_signature_is_forecast_with_an_unproven_resolver_too() -> None:
+    by_sts = unproven(domain(host(GOOD), sts=("mx1.example.org",)))
+    assert answers(forecast(by_sts, RFC8689)) == OK
+    down = unproven(domain(host(seen=refused()), sts=("mx1.example.org",)))
+    assert answers(forecast(down, RFC8689))[0] == "4.4.1"
+    ordinary = forecast(unproven(domain(host(GOOD))), DANE, Requirement.NONE)
+    assert answers(ordinary) == OK
+
+
+def test_r20_without_the_ad_bit_there_is_nothing_to_prove() -> None:
+    unsigned = unproven(domain(host(secure=False), secure=False))
+    assert answers(forecast(unsigned, DANE)) == ("5.7.10", "tls_level_does_not_verify")
 
 
 # ---------------------------------------------------------------- MTA-STS
@@ -843,7 +893,55 @@ def test_r44_a_forecast_is_valid_no_longer_than_its_shortest_lived_evidence() ->
     assert forecast(evidence).valid_until == NOW + 30
 
 
+TLS_1_2 = replace(probe(), tls_version="TLSv1.2")
+EPHEMERAL = replace(TLS_1_2, cipher="ECDHE-ECDSA-AES128-GCM-SHA256")
+FINITE_FIELD = replace(TLS_1_2, cipher="DHE-RSA-AES256-GCM-SHA384")
+
+WEAK_SESSIONS = [
+    (replace(TLS_1_2, cipher="AES128-SHA"), "no forward secrecy: the cipher suite is AES128-SHA"),
+    (replace(TLS_1_2, cipher="AES256-GCM-SHA384"), "no forward secrecy"),
+    (replace(TLS_1_2, cipher=""), "no forward secrecy: the cipher suite is unknown"),
+    (replace(TLS_1_2, cipher="ECDHE-RSA-RC4-SHA"), "ECDHE-RSA-RC4-SHA is broken"),
+    (replace(FINITE_FIELD, small_group="dh key too small"), "dh key too small"),
+]
+
+
+@pytest.mark.parametrize(("seen", "why"), WEAK_SESSIONS)
+def test_r64_a_session_weaker_than_rfc_9325_allows_is_delivered_and_not_compliant(
+    seen: ProbeEvidence, why: str
+) -> None:
+    evidence = domain(host(GOOD, seen=seen))
+    postfix = forecast(evidence, DANE)
+    assert (answers(postfix), postfix.tls) == (
+        ("2.0.0", "noncompliant_weak_tls"),
+        "dane/requiretls",
+    )
+    assert postfix.compliant is False
+    assert why in postfix.text
+    strict = forecast(evidence, RFC8689)
+    assert answers(strict) == ("5.7.10", "tls_handshake_failed")
+    assert why in strict.text
+    assert forecast(evidence, DANE, Requirement.NONE).compliant is None
+
+
+@pytest.mark.parametrize("seen", [probe(), EPHEMERAL, FINITE_FIELD])
+def test_r64_a_session_with_forward_secrecy_and_large_keys_is_compliant(
+    seen: ProbeEvidence,
+) -> None:
+    for profile in (DANE, RFC8689):
+        result = forecast(domain(host(GOOD, seen=seen)), profile)
+        assert (answers(result), result.compliant) == (OK, True)
+
+
 # ---------------------------------------------------------------- the choices
+
+
+def test_choice_6_weak_tls_counts_only_where_the_operator_says_so() -> None:
+    evidence = domain(host(GOOD, seen=WEAK_SESSIONS[0][0]))
+    assert forecast(evidence, letter()).status == "5.7.10"
+    assert answers(forecast(evidence, letter(weak_tls_counts=True))) == OK
+    lenient = replace(DANE, reading=Reading(weak_tls_counts=True))
+    assert forecast(evidence, lenient).compliant is True
 
 
 def letter(**choices: bool) -> MtaProfile:

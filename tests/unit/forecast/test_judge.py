@@ -30,6 +30,7 @@ from requiretls_milter.model import (
     MtaProfile,
     MtaStsMode,
     Outcome,
+    ProbeEvidence,
     ProbeStage,
     ProfileName,
     Reading,
@@ -242,8 +243,15 @@ def takes_it(
         and bool(probe.starttls_offered)
         and probe.starttls_reply is None
         and probe.tls_version not in ("TLSv1", "TLSv1.1", "SSLv3")
+        and (reading.weak_tls_counts or is_strong(probe))
         and certificate_is_proven(evidence, server, reading, dane_goes_first=dane_goes_first)
     )
+
+
+def is_strong(probe: ProbeEvidence) -> bool:
+    """RFC 9325 of a session; the certificates here have strong keys, all of them."""
+    kinds = {"ECDHE": True, "DHE": not probe.small_group}
+    return probe.tls_version == "TLSv1.3" or kinds.get(probe.cipher.partition("-")[0], False)
 
 
 def lookup_failed(server: MailServer) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,3 +84,85 @@ def test_what_no_process_of_ours_sends_is_the_end_of_the_channel(payload: bytes)
         ours.receive()
     ours.close()
     theirs.close()
+
+
+# ---------------------------------------------------------------- descriptors
+
+
+@pytest.fixture
+def taker() -> Iterator[tuple[Channel, Channel]]:
+    ours, theirs = control.pair()
+    other = Channel(theirs, takes_descriptors=True)
+    yield ours, other
+    ours.close()
+    other.close()
+
+
+def test_a_descriptor_comes_with_its_message(
+    taker: tuple[Channel, Channel], tmp_path: Path
+) -> None:
+    ours, theirs = taker
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(name)
+        with (tmp_path / name).open() as file:
+            ours.send("socket", descriptor=file.fileno())
+        ours.send("stop")
+    taken = []
+    for message in theirs.receive():
+        if message["op"] == "socket":
+            with open(theirs.take_descriptor()) as file:
+                taken.append(file.read())
+    assert taken == ["one", "two"]
+
+
+def test_a_descriptor_waits_with_its_message_for_the_reader(
+    taker: tuple[Channel, Channel], tmp_path: Path
+) -> None:
+    ours, theirs = taker
+    (tmp_path / "file").write_text("text")
+    ours.send("config", text="x" * 3_000_000)
+    assert ours.unsent
+    with (tmp_path / "file").open() as file:
+        ours.send("socket", descriptor=file.fileno())
+    received: list[Any] = []
+    while len(received) < 2:
+        received += theirs.receive()
+        ours.flush()
+    with open(theirs.take_descriptor()) as file:
+        assert file.read() == "text"
+
+
+def test_a_message_without_the_descriptor_that_belongs_to_it_is_the_end_of_the_channel(
+    taker: tuple[Channel, Channel],
+) -> None:
+    taker[0].send("socket")
+    assert taker[1].receive() == [{"op": "socket"}]
+    with pytest.raises(ControlClosed, match="without its descriptor"):
+        taker[1].take_descriptor()
+
+
+def test_the_supervisor_is_given_no_descriptor(
+    channel: tuple[Channel, Channel], tmp_path: Path
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with (tmp_path / "file").open("w") as file:
+        for _ in range(10):
+            channel[0].send("heartbeat", descriptor=file.fileno())
+    assert len(channel[1].receive()) == 10
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(ControlClosed):
+        channel[1].take_descriptor()
+
+
+def test_descriptors_that_were_not_taken_are_closed_with_the_channel(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    ours, theirs = control.pair()
+    other = Channel(theirs, takes_descriptors=True)
+    with (tmp_path / "file").open("w") as file:
+        ours.send("socket", descriptor=file.fileno())
+        other.receive()
+        ours.send("config", text="x" * 3_000_000)
+        ours.send("socket", descriptor=file.fileno())
+    ours.close()
+    other.close()
+    assert len(os.listdir("/proc/self/fd")) == before

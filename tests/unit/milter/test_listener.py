@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.ipc.unixsocket import SocketError
+from requiretls_milter import config
+from requiretls_milter.ipc.unixsocket import SocketError, SocketFile
 from requiretls_milter.milter.listener import (
     Listener,
     check_address,
@@ -99,3 +100,59 @@ def test_refused_connections_are_refused_for_all_processes_at_once(
         Listener(served.fileno()).refuse_connections()
         assert not connects(path)
     Listener(served.fileno()).refuse_connections()
+
+
+# ---------------------------------------------------------------- the file
+
+
+def settings(path: Path, **more: str) -> config.Milter:
+    return config.parse(
+        "".join(
+            ["[milter]\n", f'socket = "unix:{path}"\n']
+            + [f'{key} = "{value}"\n' for key, value in more.items()]
+        ).encode(),
+        "config.toml",
+    ).milter
+
+
+def test_a_socket_opened_anew_is_reached_by_the_same_descriptor_and_has_its_mode(
+    tmp_path: Path, served: socket.socket
+) -> None:
+    path = tmp_path / "m.sock"
+    listener = Listener(served.fileno(), SocketFile.at(str(path)))
+    before = listener.file
+    path.unlink()
+    assert not path.exists()
+    listener.open_anew(settings(path, socket_mode="0606"))
+    assert listener.fileno() == served.fileno()
+    assert listener.file not in (None, before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o606
+    assert connects(path)
+    served.accept()[0].close()
+    with pytest.raises(BlockingIOError):
+        served.accept()
+
+
+def test_a_socket_that_cannot_be_opened_anew_leaves_the_former_one(
+    tmp_path: Path, served: socket.socket
+) -> None:
+    path = tmp_path / "m.sock"
+    listener = Listener(served.fileno(), SocketFile.at(str(path)))
+    before = listener.file
+    for trouble in ("another process listens there", "there is no user no-such-user"):
+        with pytest.raises(SocketError, match=trouble):
+            listener.open_anew(settings(path, socket_owner="no-such-user"))
+        path.unlink()
+    assert listener.file == before
+
+
+def test_a_worker_accepts_from_the_socket_that_it_is_given(
+    tmp_path: Path, served: socket.socket
+) -> None:
+    path = tmp_path / "new.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as new:
+        new.bind(str(path))
+        new.listen(1)
+        Listener(served.fileno()).replace(os.dup(new.fileno()))
+    assert connects(path)
+    served.accept()[0].close()

@@ -13,7 +13,7 @@ from requiretls_milter.config import Config
 from requiretls_milter.ipc import control
 from requiretls_milter.ipc.child import EXIT_FAILURE, EXIT_OK, EXIT_ORPHAN, Start
 from requiretls_milter.ipc.control import Channel
-from requiretls_milter.milter import adapter, process
+from requiretls_milter.milter import adapter, process, threads
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.milter.process import CALLBACK_MARGIN
 from tests.support.waiting import eventually
@@ -148,3 +148,17 @@ def test_a_worker_that_has_lost_its_supervisor_ends(worker: Worker) -> None:
 def test_a_worker_whose_libmilter_has_ended_is_a_failure(worker: Worker) -> None:
     worker.libmilter_ends.set()
     assert worker.ended() == EXIT_FAILURE
+
+
+def test_threads_that_stand_still_beyond_those_that_wait_are_a_problem(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eventually(lambda: worker.said("heartbeat", lambda it: it["threads"] > 1 and it["well"]))
+    waiting = [100]
+    monkeypatch.setattr(adapter, "callbacks_waiting", lambda: waiting[0])
+    monkeypatch.setattr(threads.Threads, "look", lambda self: setattr(self, "still", 141))
+    eventually(lambda: worker.said("heartbeat", lambda it: not it["well"]))
+    assert worker.said("heartbeat", lambda it: it["problem"].startswith("41 threads stand still"))
+    worker.heard.clear()
+    waiting[0] = 101
+    eventually(lambda: worker.said("heartbeat", lambda it: it["well"]))

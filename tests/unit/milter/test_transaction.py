@@ -288,6 +288,20 @@ def test_patience_is_tag_wait_unless_something_is_still_to_be_decided() -> None:
     assert reject.patience() == 7.0
 
 
+def test_the_waits_of_a_message_are_bounded_in_all() -> None:
+    transaction = message(
+        settings(rules={"mode": "reject", "decide_wait": 7.0}, limits={"message_wait": 10.0})
+    )
+    first, second, third = (rcpt(transaction, f"{name}@{name}.example") for name in "abc")
+    assert transaction.patience_at_rcpt(first) == 7.0
+    transaction.waited = 7.0
+    assert transaction.patience_at_rcpt(second) == 3.0
+    assert transaction.patience() == 3.0
+    transaction.waited = 10.2
+    assert transaction.patience_at_rcpt(third) == 0.0
+    assert transaction.patience() == 0.0
+
+
 def test_the_end_refuses_what_the_header_asked_for_if_all_would_be_refused() -> None:
     for second, action in ((NOT_OFFERED, Action.REJECT), (GOOD, Action.ACCEPT)):
         transaction = message(settings(rules={"mode": "reject"}), requiretls=False)
@@ -475,3 +489,42 @@ def test_trusted_networks_are_the_operators() -> None:
     assert chosen.trusts("192.0.2.7")
     assert chosen.trusts("2001:db8::7")
     assert not chosen.trusts("127.0.0.1")
+
+
+# ---------------------------------------------------------------- next hops of which Postfix dies
+
+
+def decided(client: SmtpClient, host: str) -> Forecast:
+    transaction = message(settings(), client=client)
+    recipient = transaction.add_recipient("<bob@example.org>", "smtp", host)
+    assert recipient.question is None
+    transaction.decide(recipient, None, now=0.0)
+    assert recipient.forecast is not None
+    return recipient.forecast
+
+
+def test_mail_for_a_next_hop_of_which_smtp_dies_stays_in_the_queue() -> None:
+    postfix = SmtpClient(trusted=True, capability=Capability.REQUIRETLS, postfix=True)
+    forecast = decided(postfix, "inet:[192.0.2.1]")
+    assert (forecast.status, forecast.outcome) == ("4.3.0", Outcome.DEFER)
+    assert forecast.reason is Reason.NEXTHOP_INVALID
+    assert "dies" in forecast.text
+
+
+def test_of_another_mta_nothing_is_known_then() -> None:
+    assert decided(OURS_ON_SENDMAIL, "[broken").reason is Reason.UNKNOWN
+
+
+def test_mail_of_sendmail_is_asked_about_over_its_own_transport() -> None:
+    chosen = settings(mta={"default_transport": "strict:[relay.example]"})
+    transaction = Transaction(chosen, OURS, "<a@x.test>", (b"REQUIRETLS",), by_smtp=False)
+    recipient = transaction.add_recipient("bob@example.org", "", "")
+    assert recipient.question == Question("[relay.example]", "strict", REQUIRETLS, REQUIRETLS)
+
+
+def test_a_table_by_sender_goes_by_the_reverse_path() -> None:
+    chosen = settings(mta={"sender_transports": {"@x.test": "strict", "<>": "bounces"}})
+    for sender, transport in (("<a@X.test>", "strict"), ("<>", "bounces"), ("<a@y.test>", "smtp")):
+        recipient = message(chosen, sender=sender).add_recipient("<bob@example.org>", "", "")
+        assert recipient.question is not None
+        assert recipient.question.transport == transport

@@ -30,12 +30,17 @@ def test_an_installed_postfix_is_mirrored_without_a_warning() -> None:
         "requiretls_policy": "default",
         "tls_policy": {},
         "mta_sts": "off",
+        "mta_sts_service": "postfix-mta-sts-resolver",
         "insecure_mx_policy": "dane",
         "requiretls_esmtp_header": True,
         "mx_address_limit": 5,
         "inet_protocols": ["ipv4", "ipv6"],
         "address_preference": "any",
-        "local_transports": ["retry", "local", "maildrop", "dovecot-lmtp"],
+        "use_srv_lookup": [],
+        "default_transport": "smtp",
+        "local_transports": [
+            *("error", "retry", "local", "virtual", "maildrop", "lmtp", "dovecot-lmtp"),
+        ],
         "local_domains": ["mta.example.org", "localhost.example.org", "localhost"],
         "my_addresses": ["127.0.0.1", "192.0.2.25"],
     }
@@ -191,7 +196,7 @@ def test_an_smtp_service_that_is_no_transport_is_left_out() -> None:
 
 def test_warnings_of_a_transport_name_it_and_are_not_repeated_for_others() -> None:
     odd = service("smtp", "odd", smtp_tls_wrappermode="yes", tls_required_enable="no")
-    made = mirror(postfix(service("smtp"), odd))
+    made = mirror(postfix(service("smtp"), service("local"), odd))
     assert [text.split(":")[0] for text in made.warnings] == ["transport odd"] * 2
     made = mirror(postfix(smtp_tls_wrappermode="yes"))
     assert len(made.warnings) == 1
@@ -340,3 +345,27 @@ def test_whatever_postfix_is_set_to_the_text_is_a_valid_configuration(
 
 def test_no_settings_at_all_are_mirrored_too() -> None:
     assert mirror(Postfix({})).mta["tls_security_level"] == "none"
+
+
+# ---------------------------------------------------------------- SRV records
+
+
+def test_services_of_use_srv_lookup_are_mirrored_for_each_transport() -> None:
+    all_mail = service("smtp", "all", use_srv_lookup="smtp, submission")
+    made = mirror(postfix(service("smtp"), service("local"), all_mail))
+    assert mta_of(made).transport["all"].use_srv_lookup == ("smtp", "submission")
+    made = mirror(postfix(use_srv_lookup="submission"))
+    assert (made.mta["use_srv_lookup"], made.warnings) == (["submission"], ())
+
+
+def test_what_is_no_name_of_a_service_is_told() -> None:
+    made = mirror(postfix(use_srv_lookup="submission, hash:/etc/services, !smtp"))
+    assert made.mta["use_srv_lookup"] == ["submission"]
+    assert warned(made, "use_srv_lookup: hash:/etc/services, !smtp")
+
+
+@pytest.mark.parametrize("parameter", ["allow_srv_lookup_fallback", "ignore_srv_lookup_error"])
+def test_a_fallback_to_mx_records_is_told(parameter: str) -> None:
+    made = mirror(postfix(use_srv_lookup="submission", **{parameter: "yes"}))
+    assert warned(made, parameter, "MX records")
+    assert mirror(postfix(**{parameter: "yes"})).warnings == ()

@@ -108,3 +108,22 @@ def test_per_site_policies_count_only_without_policy_maps() -> None:
     assert warned(mirror(postfix(**per_site)), "smtp_tls_per_site")
     both = {**per_site, "smtp_tls_policy_maps": PLUGIN}
     assert not warned(mirror(postfix(**both)), "smtp_tls_per_site")
+
+
+# ---------------------------------------------------------------- which policy service it is
+
+
+@pytest.mark.parametrize(
+    ("maps", "service"),
+    [
+        ("socketmap:inet:127.0.0.1:8461:postfix", "postfix-mta-sts-resolver"),
+        ("socketmap:unix:/run/sts.sock:sts", "postfix-mta-sts-resolver"),
+        ("socketmap:inet:127.0.0.1:8642:QUERY", "postfix-tlspol"),
+        ("socketmap:inet:127.0.0.1:8642:QUERYwithTLSRPT", "postfix-tlspol"),
+        ("socketmap:unix:/run/postfix-tlspol/tlspol.sock:query", "postfix-tlspol"),
+        ("hash:/etc/postfix/tls, socketmap:inet:127.0.0.1:8642:QUERY", "postfix-tlspol"),
+        ("", "postfix-mta-sts-resolver"),
+    ],
+)
+def test_the_policy_service_is_known_by_the_name_of_its_map(maps: str, service: str) -> None:
+    assert mirror(postfix(smtp_tls_policy_maps=maps)).mta["mta_sts_service"] == service

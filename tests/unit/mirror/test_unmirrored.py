@@ -21,6 +21,7 @@ def test_a_setting_that_would_change_a_forecast_is_told(parameter: Unmirrored) -
         if parameter.words
         else {"yes": "no", "no": "yes"}.get(DEFAULTS_3_11[parameter.name], "5something")
     )
+    assert not warned(mirror(postfix()), f"{parameter.name} = ")
     made = mirror(postfix(**{parameter.name: value}))
     assert warned(made, f"{parameter.name} = {value}: ")
 
@@ -40,3 +41,17 @@ def test_case_and_blanks_do_not_matter() -> None:
     digests = Unmirrored("x", "why", frozenset({"sha512 sha256"}))
     assert not digests.matters(" SHA512   sha256 ")
     assert digests.matters("sha256 sha512")
+
+
+def test_what_is_not_at_the_default_of_this_version_is_told() -> None:
+    ciphers = Unmirrored("x", "why", own_default=True)
+    assert not ciphers.matters("HIGH:MEDIUM", "high:medium")
+    assert ciphers.matters("HIGH", "high:medium")
+
+
+def test_a_value_that_stands_in_for_another_parameter_too_is_told_once() -> None:
+    checks = "regexp:/etc/postfix/header_checks"
+    made = mirror(postfix(header_checks=checks, mime_header_checks=checks))
+    assert warned(made, f"header_checks = {checks}")
+    assert not warned(made, f"mime_header_checks = {checks}")
+    assert warned(mirror(postfix(mime_header_checks=checks)), f"mime_header_checks = {checks}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,8 @@ from tests.unit.service.conftest import Family
 
 Make = Callable[..., Family]
 
-WELL = {"well": True, "problem": "", "connections": 3}
-STUCK = {"well": False, "problem": "a callback takes 99 s", "connections": 3}
+WELL: Mapping[str, Any] = {"well": True, "problem": "", "connections": 3, "threads": 12}
+STUCK: Mapping[str, Any] = {**WELL, "well": False, "problem": "a callback takes 99 s"}
 
 
 def test_messages_go_both_ways_over_the_control_line(family: Make) -> None:

@@ -117,6 +117,50 @@ def test_what_names_no_store_is_no_store(url: str) -> None:
         parse_store_url(url)
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "ssl_cert_reqs=none",
+        "ssl_cert_reqs=optional",
+        "ssl%5Fcert_reqs=none",
+        "ssl_cert_reqs",
+        "ssl_check_hostname=False",
+        "ssl_ca_certs=/ca.pem&ssl_check_hostname=no",
+        "a=1;ssl_check_hostname=0",
+        "socket_timeout=3600",
+        "decode_responses=1",
+        "host=other.example",
+        "protocol=3",
+    ],
+)
+def test_a_store_cannot_be_told_not_to_verify_or_to_wait_for_longer(query: str) -> None:
+    with pytest.raises(EndpointError, match="cannot be changed"):
+        parse_store_url(f"rediss://redis.example/0?{query}")
+
+
+@pytest.mark.parametrize("query", ["ssl_cert_reqs=required", "ssl_check_hostname=True"])
+def test_a_store_may_be_told_what_it_does_anyway(query: str) -> None:
+    assert parse_store_url(f"rediss://redis.example/0?{query}").kind == "redis"
+
+
+@pytest.mark.parametrize(
+    ("url", "in_clear"),
+    [
+        ("redis://redis.example/0", True),
+        ("redis://:secret@192.0.2.1:6379", True),
+        ("redis://[2001:db8::1]/0", True),
+        ("redis://localhost/0", False),
+        ("redis://127.0.0.1:6379/0", False),
+        ("redis://[::1]/0", False),
+        ("rediss://redis.example/0", False),
+        ("sqlite:///x", False),
+        ("memory:", False),
+    ],
+)
+def test_a_store_on_another_host_without_tls_is_known(url: str, in_clear: bool) -> None:
+    assert parse_store_url(url).crosses_network_in_clear is in_clear
+
+
 PARSERS: list[Callable[[str], object]] = [
     absolute_path,
     unix_path,

@@ -74,7 +74,7 @@ def test_what_cannot_be_mirrored_is_taken_out_by_name() -> None:
         ("Example.org", "example.org"),
         (".Example.org", ".example.org"),
         ("[mail.example.org]", "[mail.example.org]"),
-        ("[mail.example.org]:25", "[mail.example.org]"),
+        ("[mail.example.org]:25", "[mail.example.org]:25"),
         ("[192.0.2.1]:587", "[192.0.2.1]:587"),
         ("b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.example", "xn--bcher-kva.example"),
     ],

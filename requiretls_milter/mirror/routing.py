@@ -1,0 +1,376 @@
+"""Where Postfix sends mail: its address classes and transport_maps as ``routes``. Pure.
+
+Postfix tells the milter the way of mail that comes by SMTP. For mail of sendmail(1) ``[mta]`` has
+to know it: this module makes one table of the address classes (mydestination,
+virtual_mailbox_domains, relay_domains, each with its transport) and of transport_maps, which go
+first (resolve_addr() and transport_lookup() of trivial-rewrite(8)). A domain is local only if the
+transport of its mail delivers here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from requiretls_milter.config import Destination
+from requiretls_milter.config.fields import destination, relay, route, route_key, sender_key
+from requiretls_milter.config.routes import NULL_SENDER
+from requiretls_milter.mirror.agents import Agents
+from requiretls_milter.mirror.postconf import (
+    Entries,
+    Parameters,
+    Postfix,
+    split_list,
+    split_table,
+    without_braces,
+)
+from requiretls_milter.mirror.wording import examples, shown
+from requiretls_milter.syntax.names import patterns
+from requiretls_milter.syntax.nexthop import SEPARATOR, NextHopError, parse
+
+_ANY = "*"
+_NULL_SENDER_KEYS = {
+    "sender_dependent_default_transport_maps": "empty_address_default_transport_maps_lookup_key",
+    "sender_dependent_relayhost_maps": "empty_address_relayhost_maps_lookup_key",
+}
+"""The parameter that holds the key of the null sender, by the table's own."""
+_UNREAD = "a table that cannot be read"
+
+
+@dataclass(slots=True)
+class Routing:
+    """The keys of ``[mta]`` that say where mail goes, and warnings of what they cannot express."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Class:
+    """An address class: its domains as keys of transport(5), and the route of its mail."""
+
+    names: list[str]
+    route: str
+
+
+@dataclass(slots=True)
+class _Table:
+    """transport_maps as one table; ``complete`` is false if a part of it could not be read."""
+
+    entries: dict[str, str] = field(default_factory=dict)
+    complete: bool = True
+
+    def find(self, key: str) -> str | None:
+        """Look up a domain, or a pattern of subdomains, as Postfix does: itself, parents, ``*``."""
+        for name in (*patterns(key), _ANY):
+            if name in self.entries:
+                return self.entries[name]
+        return None
+
+
+def mirror_routing(postfix: Postfix, agents: Agents) -> Routing:
+    """Make the keys; ``agents.over_tcp`` then has all LMTP over TCP that is in use."""
+    main = _resolver_settings(postfix)
+    made = Routing()
+    default = main.get("default_transport", "") or "smtp"
+    made.values["default_transport"] = _valid(destination, default, "default_transport", made)
+    if main.get("relayhost", ""):
+        made.values["relayhost"] = _valid(relay, main["relayhost"], "relayhost", made)
+    table = _transport_table(main, postfix.tables, made)
+    classes = list(_classes(main, postfix.tables, made))
+    for text in (default, *(one.route for one in classes), *table.entries.values()):
+        agents.note(text)
+    _add_routes(table, classes, agents, made, relay_differs=_relay_differs(main, postfix))
+    for name, key, read in (
+        ("sender_dependent_default_transport_maps", "sender_transports", destination),
+        ("sender_dependent_relayhost_maps", "sender_relayhosts", relay),
+    ):
+        found = _by_sender(main, name, postfix.tables, read, made)
+        if found:
+            made.values[key] = found
+            for text in found.values():
+                agents.note(text)
+    keys = [
+        key
+        for name in ("routes", "sender_transports", "sender_relayhosts")
+        for key in made.values.get(name, {})
+    ]
+    if main.get("recipient_delimiter", "") and any("@" in key for key in keys):
+        made.values["recipient_delimiter"] = main["recipient_delimiter"][:16]
+    hop = Destination.parse(default)
+    usual = Destination(hop.transport, hop.nexthop or main.get("relayhost", ""))
+    routes = map(Destination.parse, made.values.get("routes", {}).values())
+    _warn_of_unusable((usual, *routes), agents, made)
+    _warn_of_missing(made, default, classes, agents)
+    return made
+
+
+def _resolver_settings(postfix: Postfix) -> Parameters:
+    """Return the settings of the service that resolves addresses, which may have ``-o``."""
+    for service in postfix.running("trivial-rewrite"):
+        if service.name == "rewrite" and service.settings:
+            return service.settings
+    return postfix.settings
+
+
+def _valid(parse: Callable[[str], str], text: str, name: str, made: Routing) -> str:
+    try:
+        return parse(text)
+    except ValueError:
+        made.warnings.append(f"{name} = {shown(text)}: cannot be mirrored")
+        return "" if name == "relayhost" else "smtp"
+
+
+def _warn_of_unusable(used: Sequence[Destination], agents: Agents, made: Routing) -> None:
+    """Warn of next hops of which smtp(8) or lmtp(8) dies: their mail stays in the queue."""
+    for to in dict.fromkeys(used):
+        protocol = agents.protocol_of(to.transport)
+        if protocol is None or agents.is_local(f"{to.transport}:{to.nexthop}"):
+            continue
+        for one in filter(None, SEPARATOR.split(to.nexthop)):
+            try:
+                parse(one, protocol, postfix=True)
+            except NextHopError as error:
+                made.warnings.append(
+                    f"next hop {shown(one)} of transport {to.transport}: Postfix dies of it, and "
+                    f"its mail stays in the queue: {error}"
+                )
+
+
+def _warn_of_missing(
+    made: Routing, default: str, classes: Sequence[_Class], agents: Agents
+) -> None:
+    """Warn of transports in use that master.cf does not have: Postfix defers their mail."""
+    used = [default, *(one.route for one in classes if one.names)]
+    names = dict.fromkeys(Destination.parse(text).transport for text in used)
+    for name in names:
+        if agents.services and name not in agents.services:
+            made.warnings.append(
+                f"transport {shown(name)}: master.cf has no such service: Postfix defers its mail "
+                "(4.3.0)"
+            )
+
+
+# ---------------------------------------------------------------- classes and transport_maps
+
+
+def _add_routes(
+    table: _Table, classes: Sequence[_Class], agents: Agents, made: Routing, *, relay_differs: bool
+) -> None:
+    """Merge classes and transport_maps into ``routes`` and ``local_domains``."""
+    of_class: dict[str, str] = {}
+    for one in classes:
+        for name in one.names:
+            of_class.setdefault(name, one.route)
+    routes: dict[str, str] = {}
+    local: list[str] = []
+    unusable: list[str] = []
+    for name in dict.fromkeys((*of_class, *table.entries)):
+        found = _merged(name, table, of_class)
+        if not _is_route(found):
+            unusable.append(name)
+        elif not agents.keeps_all(found):
+            plain_relay = ":" not in found and name not in table.entries
+            if relay_differs or not plain_relay:
+                routes[name] = found
+        elif "@" in name or name == _ANY:
+            routes[name] = found
+        elif table.complete:
+            local.append(name)
+    if not table.complete and any(agents.is_local(one.route) and one.names for one in classes):
+        made.warnings.append(
+            "mydestination, virtual_mailbox_domains: not mirrored, since transport_maps could "
+            "route them elsewhere: list the domains that are local in local_domains"
+        )
+    if unusable:
+        made.warnings.append(f"the transport of {examples(unusable)} cannot be mirrored")
+    made.values["local_domains"] = local
+    if routes:
+        made.values["routes"] = routes
+
+
+def _is_route(text: str) -> bool:
+    """Whether the configuration takes *text* for a route."""
+    try:
+        return bool(route(text))
+    except ValueError:
+        return False
+
+
+def _merged(name: str, table: _Table, of_class: Mapping[str, str]) -> str:
+    """Say where mail for a key goes: by transport_maps, which may keep the transport of its class.
+
+    ``:`` stands for the default route, a transport without a colon for that of a class that
+    relayhost may send elsewhere.
+    """
+    entry = table.entries.get(name) if "@" in name or name == _ANY else table.find(name)
+    domain = name.rpartition("@")[2]
+    mine = next((of_class[key] for key in patterns(domain) if key in of_class), ":")
+    if entry is None:
+        return mine
+    new = Destination.parse(entry)
+    if new.transport:
+        return f"{new.transport}:{new.nexthop}"
+    if not new.nexthop:
+        return mine
+    return f"{Destination.parse(mine).transport}:{new.nexthop}"
+
+
+def _relay_differs(main: Parameters, postfix: Postfix) -> bool:
+    """Whether it matters that mail for relay_domains has a transport of its own.
+
+    It does not if both transports run smtp(8) with the same settings, to the same next hop.
+    """
+    first, second = main.get("relay_transport", ""), main.get("default_transport", "")
+    if main.get("sender_dependent_default_transport_maps", "") or ":" in first + second:
+        return True
+    services = {one.name: one for one in postfix.services if one.type == "unix"}
+    relaying, sending = services.get(first), services.get(second)
+    if relaying is None or sending is None:
+        return first != second
+    names = ("service_name", "syslog_name")
+    alike = [
+        {key: value for key, value in one.settings.items() if key not in names}
+        for one in (relaying, sending)
+    ]
+    return relaying.program != sending.program or alike[0] != alike[1]
+
+
+def _classes(
+    main: Parameters, tables: Mapping[str, Entries | None], made: Routing
+) -> Iterator[_Class]:
+    """List the address classes in the order in which Postfix looks at them."""
+    yield _Class(
+        _domains(main, "mydestination", tables, made), _explicit(main.get("local_transport", ""))
+    )
+    alias = [name for name in split_list(main.get("virtual_alias_domains", "")) if ":" not in name]
+    yield _Class(_names(alias)[0], "error:")
+    yield _Class(
+        _domains(main, "virtual_mailbox_domains", tables, made),
+        _explicit(main.get("virtual_transport", "")),
+    )
+    relayed = _domains(main, "relay_domains", tables, made)
+    parents = split_list(main.get("parent_domain_matches_subdomains", "relay_domains"))
+    if "relay_domains" in parents:
+        relayed += [f".{name}" for name in relayed if not name.startswith(".")]
+    relaying = main.get("relay_transport", "").removesuffix(":") or "relay"
+    yield _Class(relayed, relaying)
+
+
+def _explicit(text: str) -> str:
+    """Return the transport of a class whose next hop is never relayhost."""
+    return text if ":" in text else f"{text}:"
+
+
+def _domains(
+    main: Parameters, parameter: str, tables: Mapping[str, Entries | None], made: Routing
+) -> list[str]:
+    """List the domains of a class; of its tables those that can be read."""
+    listed: list[str] = []
+    others: list[str] = []
+    for item in split_list(main.get(parameter, "")):
+        if ":" in item or item.startswith("/"):
+            entries = tables.get(item)
+            if entries is None:
+                others.append(item)
+            else:
+                listed += (key for key, _ in entries)
+        else:
+            listed.append(item)
+    names, unusable = _names(listed)
+    if parameter != "relay_domains":  # here Postfix takes no pattern for subdomains
+        unusable += [name for name in names if name.startswith(".")]
+        names = [name for name in names if not name.startswith(".")]
+    others += unusable
+    if others:
+        made.warnings.append(
+            f"{parameter}: {examples(others)}: only names are mirrored, and tables that can be "
+            "read: whether mail of sendmail(1) for others is local, and where it goes, is not known"
+        )
+    return names
+
+
+def _names(texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    names, unusable = [], []
+    for text in texts:
+        try:
+            if "@" in text or text == _ANY:
+                raise ValueError
+            names.append(route_key(text))
+        except ValueError:
+            unusable.append(text)
+    return list(dict.fromkeys(names)), unusable
+
+
+def _transport_table(
+    main: Parameters, tables: Mapping[str, Entries | None], made: Routing
+) -> _Table:
+    """Merge transport_maps: the first table with a key decides, a static one decides for all."""
+    merged = _Table()
+    unusable: list[str] = []
+    parents = split_list(main.get("parent_domain_matches_subdomains", ""))
+    for item in split_list(main.get("transport_maps", "")):
+        kind, name = split_table(item)
+        if kind == "static":
+            merged.entries = {key: to for key, to in merged.entries.items() if "@" in key}
+            merged.entries[_ANY] = without_braces(name)
+            break
+        entries = tables.get(item)
+        if entries is None:
+            merged.complete = False
+            made.warnings.append(
+                f"transport_maps: {shown(item)}: {_UNREAD}: mail of sendmail(1) is forecast as if "
+                "it did not exist"
+            )
+            continue
+        for key, text in entries:
+            try:
+                merged.entries.setdefault(route_key(key), route(_explicit(text)))
+            except ValueError:
+                unusable.append(key)
+    if unusable:
+        made.warnings.append(f"transport_maps: not mirrored: {examples(unusable)}")
+    if "transport_maps" in parents:
+        merged.entries = {
+            pattern: to
+            for key, to in merged.entries.items()
+            if not key.startswith(".")
+            for pattern in ((key,) if "@" in key or key == _ANY else (key, f".{key}"))
+        }
+    return merged
+
+
+# ---------------------------------------------------------------- by sender
+
+
+def _by_sender(
+    main: Parameters,
+    parameter: str,
+    tables: Mapping[str, Entries | None],
+    parse: Callable[[str], str],
+    made: Routing,
+) -> dict[str, str]:
+    """Merge tables by sender; the first one with a key decides."""
+    merged: dict[str, str] = {}
+    unusable: list[str] = []
+    null_sender = main.get(_NULL_SENDER_KEYS[parameter], "") or NULL_SENDER
+    for item in split_list(main.get(parameter, "")):
+        entries = tables.get(item)
+        if entries is None:
+            made.warnings.append(
+                f"{parameter}: {shown(item)}: {_UNREAD}: mail of sendmail(1) is forecast as if it "
+                "did not exist"
+            )
+            continue
+        for key, text in entries:
+            try:
+                name = NULL_SENDER if key == null_sender else sender_key(key)
+                merged.setdefault(name, parse(text))
+            except ValueError:
+                unusable.append(key)
+    if unusable:
+        made.warnings.append(
+            f"{parameter}: not mirrored: {examples(unusable)}: keys are addresses, @domain or <>"
+        )
+    return merged

@@ -1,0 +1,364 @@
+"""Follow each recipient that has a forecast to the first attempt to deliver to it. Pure.
+
+Queue ID and recipient bring a forecast and its delivery together. What makes that difficult:
+
+- Lines may come in any order: of two programs that wrote them at the same time, or of files that
+  overlap. So nothing is decided before the end, or before memory is full; if times are known, the
+  earliest attempt counts. Times may be wrong (of another zone, or of another clock), so they
+  choose among attempts, and never leave a recipient without one.
+- A short queue ID is used again (``enable_long_queue_ids = no``): "removed" ends it, and what was
+  attempted before is not an attempt of the next message.
+- A content filter takes the message and brings it back as another one. Its reply tells the new
+  queue ID ("queued as"); a program that calls sendmail(1) leaves the Message-ID alone. The attempt
+  that was forecast is that of the new message.
+
+Memory is bounded: what was not used for longest goes first, and is decided with what is known.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from requiretls_milter.bounded import BoundedMap
+from requiretls_milter.reports.logs.postfix import Delivery
+from requiretls_milter.telemetry.log import loggable
+
+MAX_FOLLOWED = 100_000
+"""Recipients with a forecast that are not decided yet: about 100 MiB."""
+
+MAX_EARLY = 50_000
+"""Attempts without a forecast so far: most of them are of mail that asks for nothing."""
+
+MAX_QUEUE_IDS = 50_000
+"""Messages of which it is kept that they came, left, or had a Message-ID."""
+
+MAX_HANDOVERS = 10
+"""Content filters that a message may pass one after the other."""
+
+CROSSING = 1.0
+"""Seconds within which the lines of milter and Postfix may be in the wrong order.
+
+Times of RFC 3164 have no fractions.
+"""
+
+SLACK = 5.0
+"""Seconds that an attempt may seem to be earlier than its forecast."""
+
+SMTP_PORT = "25"
+
+Doubt = Literal[0, 1, 2]
+"""Whether an attempt belongs to a forecast.
+
+0: nothing speaks against it; 1: it is earlier than the forecast; 2: its message had left the queue
+when the forecast was made, or so it seems. An attempt with less doubt takes its place.
+"""
+
+Key = tuple[str, str]
+"""What a forecast and its delivery share: queue ID and recipient, see :func:`same_address`."""
+
+
+class LoggedForecast(NamedTuple):
+    """A forecast as the milter logged it."""
+
+    status: str
+    reason: str
+    tls: str
+    mx: str = ""
+    nexthop: str = ""
+
+
+@dataclass(slots=True)
+class Followed:
+    """A recipient with a forecast, and what was found of it; ``attempt`` is None without one."""
+
+    queue_id: str
+    recipient: str
+    forecast: LoggedForecast
+    time: float | None
+    serial: int
+    stage: Key
+    """The message and recipient whose attempts count: those behind the last filter."""
+    attempt: Delivery | None = None
+    attempt_time: float | None = None
+    doubt: Doubt = 0
+    handed_to: Key | None = None
+    """What the filter made of it, of which no attempt was seen yet."""
+    handovers: int = 0
+
+
+class _Early(NamedTuple):
+    """An attempt that has no forecast so far."""
+
+    delivery: Delivery
+    time: float | None
+    serial: int
+
+
+@dataclass(slots=True)
+class _Ended:
+    """A queue ID that was given up."""
+
+    time: float | None
+    serial: int
+    is_reused: bool = False
+
+
+class Following:
+    """Brings forecasts and attempts together.
+
+    Args:
+        decided: is called with each recipient when all is known that will be known of it.
+    """
+
+    def __init__(self, decided: Callable[[Followed], None]) -> None:
+        self._decided = decided
+        self._serial = 0
+        self._followed: BoundedMap[Key, Followed] = BoundedMap()
+        self._handed: BoundedMap[Key, Followed] = BoundedMap(MAX_FOLLOWED)
+        self._early: BoundedMap[Key, _Early] = BoundedMap(MAX_EARLY)
+        self._ended: BoundedMap[str, _Ended] = BoundedMap(MAX_QUEUE_IDS)
+        self._arrived: BoundedMap[str, bool] = BoundedMap(MAX_QUEUE_IDS)
+        self._by_message_id: BoundedMap[str, str] = BoundedMap(MAX_QUEUE_IDS)
+        self._reinjected: BoundedMap[str, str] = BoundedMap(MAX_QUEUE_IDS)
+
+    def add_forecast(
+        self, queue_id: str, recipient: str, forecast: LoggedForecast, time: float | None
+    ) -> None:
+        """Follow a recipient."""
+        self._serial += 1
+        key = (queue_id, same_address(recipient))
+        former = self._followed.get(key)
+        if former is not None:
+            if former.forecast == forecast and _within(former.time, time, CROSSING):
+                return  # the same line, from another log
+            self._followed.pop(key)
+            if former.attempt is not None or self._is_over(former):
+                self._decide(former)
+        elif len(self._followed) >= MAX_FOLLOWED:
+            self._decide(self._followed.pop_oldest()[1])
+        followed = Followed(queue_id, key[1], forecast, time, self._serial, key)
+        self._followed.put(key, followed)
+        self._take_early(followed, key)
+
+    def add_delivery(self, delivery: Delivery, time: float | None) -> None:
+        """Note an attempt."""
+        self._serial += 1
+        key = (delivery.queue_id, same_address(delivery.recipient))
+        self._arrived.put(delivery.queue_id, True)
+        wanted = False
+        followed = self._followed.get(key)
+        if followed is not None and self._is_of(followed, time):
+            wanted = True
+            if followed.stage == key:
+                self._attach(followed, delivery, time)
+        handed = self._handed.get(key)
+        if handed is not None:
+            wanted = True
+            self._attach_behind(handed, key, delivery, time)
+        if not wanted:
+            self._keep_early(key, _Early(delivery, time, self._serial))
+
+    def add_arrival(self, queue_id: str, message_id: str, time: float | None) -> None:
+        """Note that a message came into the queue; *message_id* is "" if the line has none."""
+        self._serial += 1
+        self._arrived.put(queue_id, True)
+        ended = self._ended.get(queue_id)
+        if ended is not None and not _is_before(time, ended.time):
+            ended.is_reused = True
+        if message_id:
+            former = self._by_message_id.get(message_id)
+            if former is not None and former != queue_id:
+                self._reinjected.put(former, queue_id)
+            self._by_message_id.put(message_id, queue_id)
+
+    def add_removal(self, queue_id: str, time: float | None) -> None:
+        """Note that a message has left the queue."""
+        self._serial += 1
+        self._ended.put(queue_id, _Ended(time, self._serial))
+
+    def finish(self) -> None:
+        """Decide all that are left."""
+        while len(self._followed) > 0:
+            self._decide(self._followed.pop_oldest()[1])
+
+    # ------------------------------------------------------------ which attempts are whose
+
+    def _take_early(self, followed: Followed, key: Key) -> None:
+        early = self._early.get(key)
+        if early is None:
+            return
+        doubt: Doubt = 0
+        ended = self._ended.get(followed.queue_id)
+        if ended is not None and ended.serial > early.serial:
+            # This queue ID was given up between the attempt and the forecast.
+            is_over = ended.is_reused or _is_before(ended.time, followed.time, CROSSING)
+            if is_over and not _LONG_QUEUE_ID.fullmatch(followed.queue_id):
+                return
+            doubt = 2
+        self._early.pop(key)
+        self._attach(followed, early.delivery, early.time, doubt)
+
+    def _is_of(self, followed: Followed, time: float | None) -> bool:
+        """Whether an attempt at *time*, read just now, can be one of *followed*."""
+        if not self._is_over(followed):
+            return True
+        ended = self._ended.get(followed.queue_id)
+        return ended is not None and _is_before(time, ended.time)
+
+    def _is_over(self, followed: Followed) -> bool:
+        """Whether the message of *followed* has left the queue."""
+        ended = self._ended.get(followed.queue_id)
+        if ended is None or ended.serial < followed.serial:
+            return False
+        return not _is_before(ended.time, followed.time)
+
+    def _keep_early(self, key: Key, early: _Early) -> None:
+        former = self._early.get(key)
+        if former is not None:
+            ended = self._ended.get(key[0])
+            is_over = ended is not None and ended.serial > former.serial
+            if not is_over and not _is_before(early.time, former.time):
+                return
+        self._early.put(key, early)
+
+    def _attach(
+        self, followed: Followed, delivery: Delivery, time: float | None, doubt: Doubt = 0
+    ) -> None:
+        if doubt == 0 and _is_before(time, followed.time, SLACK):
+            doubt = 1
+        is_earlier = _is_before(time, followed.attempt_time) and doubt == followed.doubt
+        if followed.attempt is None or doubt < followed.doubt or is_earlier:
+            followed.attempt, followed.attempt_time, followed.doubt = delivery, time, doubt
+        if followed.handed_to is None and followed.handovers < MAX_HANDOVERS:
+            target = self._handed_over(followed, delivery)
+            if target is not None and target != followed.stage:
+                self._hand_over(followed, target)
+
+    # ------------------------------------------------------------ content filters
+
+    def _handed_over(self, followed: Followed, delivery: Delivery) -> Key | None:
+        """What became of a message that a filter took; None if it is no filter, or not known."""
+        address = same_address(delivery.to)
+        if delivery.queued_as:
+            is_filter = is_content_filter(delivery.relay, followed.forecast)
+            return (delivery.queued_as, address) if is_filter else None
+        behind = self._reinjected.get(delivery.queue_id) if delivery.piped else None
+        return (behind, address) if behind is not None else None
+
+    def _hand_over(self, followed: Followed, target: Key) -> None:
+        followed.handovers += 1
+        followed.handed_to = target
+        self._handed.put(target, followed)
+        early = self._early.get(target)
+        if early is not None:
+            self._attach_behind(followed, target, early.delivery, early.time)
+
+    def _attach_behind(
+        self, followed: Followed, key: Key, delivery: Delivery, time: float | None
+    ) -> None:
+        if followed.handed_to == key:
+            followed.stage, followed.handed_to = key, None
+            followed.attempt = followed.attempt_time = None
+        if followed.stage == key:
+            self._attach(followed, delivery, time)
+
+    # ------------------------------------------------------------ the end
+
+    def _decide(self, followed: Followed) -> None:
+        attempt = followed.attempt
+        if attempt is not None and attempt.piped:
+            # A program took it, which is no attempt at the next hop. It may have come back since.
+            target = self._handed_over(followed, attempt)
+            if followed.handed_to is None and target is not None:
+                self._hand_over(followed, target)
+            if followed.attempt is attempt:
+                followed.attempt = None
+        if followed.handed_to is not None and followed.handed_to[0] in self._arrived:
+            followed.attempt = None  # it came back, and waits
+        for key in (followed.stage, followed.handed_to):
+            if key is not None and self._handed.get(key) is followed:
+                self._handed.pop(key)
+        self._decided(followed)
+
+
+# ---------------------------------------------------------------- words of log lines
+
+_LONG_QUEUE_ID = re.compile(r"[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-y]{10,}z[0-9B-Zb-z]+")
+"""A queue ID that is never used again: time in base 52, "z", inode number."""
+
+_RELAY = re.compile(r"(?P<host>[^\[]*)\[(?P<address>[^\]]*)\](?::(?P<port>\d+))?")
+_NEXTHOP = re.compile(r"\[?(?:ipv6:)?(?P<host>[^\]\[]*?)\]?(?::(?P<port>\w+))?", re.IGNORECASE)
+
+
+def is_content_filter(relay: str, forecast: LoggedForecast) -> bool:
+    """Whether *relay*, of Postfix's log, is a filter on the way and not the server of a forecast.
+
+    A filter is on this host, or listens at a port of its own. A server of the next hop may do so,
+    too: then it is named by the forecast.
+    """
+    return has_port_of_its_own(relay, forecast) or (
+        (match := _RELAY.fullmatch(relay)) is not None
+        and _is_loopback(match["address"])
+        and not _is_named(match, forecast)
+    )
+
+
+def has_port_of_its_own(relay: str, forecast: LoggedForecast) -> bool:
+    """Whether *relay* is a filter by its port or its unix-domain socket alone."""
+    match = _RELAY.fullmatch(relay)
+    if match is None:
+        return False
+    if _is_named(match, forecast):
+        return False
+    hop = _NEXTHOP.fullmatch(forecast.nexthop)
+    return match["port"] is None or match["port"] not in (SMTP_PORT, hop["port"] if hop else "")
+
+
+def _is_named(relay: re.Match[str], forecast: LoggedForecast) -> bool:
+    hop = _NEXTHOP.fullmatch(forecast.nexthop)
+    names = {forecast.mx.lower(), hop["host"].lower() if hop is not None else ""} - {""}
+    return bool(names & {relay["host"].lower(), relay["address"].lower()})
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+_QUOTED_LOCAL_PART = re.compile(r'"((?:[^"\\]|\\.)*)"(@[^"]*)?')
+_ROUTE = re.compile(r"@[^:]*:(?=.)")
+
+
+def same_address(address: str) -> str:
+    """One form for an address, however the client, the milter and Postfix write it.
+
+    The milter logs what the client sent, in US-ASCII (:func:`.telemetry.log.loggable`); Postfix
+    adds or takes away quotes and removes a route.
+    """
+    address = loggable(address.removeprefix("<").removesuffix(">"))
+    address = _ROUTE.sub("", address, count=1) if address.startswith("@") else address
+    quoted = _QUOTED_LOCAL_PART.fullmatch(address)
+    if quoted is not None:
+        address = re.sub(r"\\(.)", r"\1", quoted[1]) + (quoted[2] or "")
+    return address.lower()
+
+
+# ---------------------------------------------------------------- times
+
+
+def _is_before(one: float | None, other: float | None, by: float = 0.0) -> bool:
+    """Whether *one* is certainly earlier than *other*, by *by* seconds at least."""
+    if one is None or other is None:
+        return False
+    return one <= other - by if by else one < other
+
+
+def _within(one: float | None, other: float | None, seconds: float) -> bool:
+    """Whether two times are known and less than *seconds* apart."""
+    return one is not None and other is not None and abs(one - other) < seconds

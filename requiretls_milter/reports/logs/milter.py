@@ -1,0 +1,85 @@
+"""The milter's own log lines, in either format of :mod:`requiretls_milter.telemetry.log`. Pure.
+
+A line may be cut by syslog. What is left of it counts if it still says what a report needs: the
+pairs stand in the order in which :mod:`requiretls_milter.milter.account` writes them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from requiretls_milter.telemetry.log import MAX_VALUE
+
+Fields = Mapping[str, str]
+"""The pairs of a line."""
+
+BEGIN = re.compile(r"(?<![^\s\]:|>])(?:timestamp|level|event)=")
+"""Where a line in logfmt begins, behind whatever stands before it."""
+
+_PAIR = re.compile(r'([A-Za-z_]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s"]\S*)?)(?: |\s*$)')
+_ESCAPED = re.compile(r"\\(.)")
+_JSON_PAIR = re.compile(
+    r'[{,]\s*"([^"\\]+)"\s*:\s*(?:"((?:[^"\\]|\\.)*)"|(null)|([^\s",{}\[\]]+))(?=\s*[,}])'
+)
+
+RECIPIENT = "recipient"
+"""The event of a recipient, which has a forecast."""
+
+_LAST = "action"
+"""The last pair of a recipient's line that a report needs."""
+
+
+def of_logfmt(text: str) -> Fields:
+    """The pairs of the milter's line with which *text* begins; {} if it is not the milter's."""
+    fields, last = pairs(text)
+    if "event" not in fields:
+        return {}
+    if fields["event"] == RECIPIENT and _LAST not in fields:
+        del fields[last]  # the line was cut, perhaps within this value
+    return fields
+
+
+def pairs(text: str) -> tuple[dict[str, str], str]:
+    """The pairs with which *text* begins, and the name of the last one.
+
+    The pairs have to follow each other without a gap: a value that a stranger chose is in quotes,
+    and what a stranger wrote elsewhere is no pair.
+    """
+    fields: dict[str, str] = {}
+    end, last = 0, ""
+    while (match := _PAIR.match(text, end)) is not None:
+        last = match[1]
+        quoted = match[2]
+        value = (match[3] or "") if quoted is None else _unescaped(quoted)
+        fields.setdefault(last, value[:MAX_VALUE])
+        end = match.end()
+    return fields, last
+
+
+def of_object(found: Mapping[str, object]) -> Fields:
+    """The pairs of a line in JSON; {} if the object is not the milter's."""
+    if not isinstance(found.get("event"), str):
+        return {}
+    return {
+        str(key): "" if value is None else str(value)[:MAX_VALUE] for key, value in found.items()
+    }
+
+
+def of_cut_object(text: str) -> Fields:
+    """The pairs of a recipient's line in JSON whose end was cut; {} if it is not such a line."""
+    fields: dict[str, str] = {}
+    end = 0
+    while (match := _JSON_PAIR.match(text, end)) is not None:
+        name, quoted, null, other = match.groups()
+        value = _unescaped(quoted) if quoted is not None else "" if null else other
+        fields.setdefault(name, value[:MAX_VALUE])
+        end = match.end()
+    # The event stands at the end, where the line was cut. Only a recipient has both of these.
+    if fields.get("component") == "milter.account" and {"to", "forecast"} <= fields.keys():
+        return {**fields, "event": RECIPIENT}
+    return fields if "event" in fields else {}
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPED.sub(r"\1", text) if "\\" in text else text

@@ -1,0 +1,382 @@
+"""Where Postfix sends mail: address classes and transport_maps as local_domains and routes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from requiretls_milter.config import Config
+from requiretls_milter.milter.hop import from_macros
+from requiretls_milter.mirror.postconf import Entries, Postfix, Service
+from requiretls_milter.mirror.section import Mirror, mirror
+from tests.support.postfixes import DEFAULT_TABLES, mta_of, postfix, service, warned
+
+RELAY = "relay.example"
+
+
+def with_tables(made: Postfix, tables: Mapping[str, Entries | None]) -> Postfix:
+    return replace(made, tables={**DEFAULT_TABLES, **tables})
+
+
+def reading(tables: Mapping[str, Entries | None], *services: Service, **main: str) -> Mirror:
+    return mirror(with_tables(postfix(*services, **main), tables))
+
+
+def goes(made: Mirror, recipient: str, sender: str = "ann@sender.example") -> str:
+    """The way of mail of sendmail(1) by this mirror."""
+    way = from_macros("", "", recipient, sender, mta_of(made))
+    return f"{way.transport}:{way.nexthop}" if str(way.nexthop) != "local" else "local"
+
+
+# ---------------------------------------------------------------- a class is local if its mail is
+
+
+@pytest.mark.parametrize(
+    ("route", "way"),
+    [
+        ("virtual", "local"),
+        ("maildrop", "local"),
+        ("lmtp:unix:private/dovecot", "local"),
+        ("dovecot-lmtp:unix:private/dovecot", "local"),
+        ("error:5.1.1 gone", "local"),
+        ("smtp:[192.0.2.24]:24", "smtp:[192.0.2.24]:24"),
+        ("relay:[box.example]", "relay:[box.example]"),
+        ("smtp", "smtp:boxes.example"),
+        ("smtp:", "smtp:boxes.example"),
+        ("lmtp:inet:[192.0.2.24]", "lmtp:lmtp:inet:[192.0.2.24]"),
+        ("lmtp:[192.0.2.24]:2400", "lmtp:lmtp:inet:[192.0.2.24]:2400"),
+        ("dovecot-lmtp:inet:box.example", "dovecot-lmtp:lmtp:inet:box.example"),
+    ],
+)
+@pytest.mark.parametrize(
+    "parameters",
+    [("virtual_mailbox_domains", "virtual_transport"), ("mydestination", "local_transport")],
+)
+def test_a_class_is_local_only_if_its_transport_is(
+    route: str, way: str, parameters: tuple[str, str]
+) -> None:
+    domains, transport = parameters
+    made = mirror(postfix(**{domains: "boxes.example", transport: route}))
+    assert goes(made, "bob@boxes.example") == way
+    assert ("boxes.example" in made.mta["local_domains"]) is (way == "local")
+
+
+def test_relayhost_has_no_say_in_classes_of_this_host() -> None:
+    made = mirror(
+        postfix(
+            virtual_mailbox_domains="boxes.example",
+            virtual_transport="smtp",
+            relayhost=f"[{RELAY}]",
+        )
+    )
+    assert goes(made, "bob@boxes.example") == "smtp:boxes.example"
+    assert goes(made, "bob@elsewhere.example") == f"smtp:[{RELAY}]"
+
+
+def test_relay_domains_have_their_transport_and_their_subdomains_too() -> None:
+    made = mirror(postfix(relay_domains="lists.example", relay_transport="smtp:[192.0.2.77]"))
+    for domain in ("lists.example", "a.lists.example"):
+        assert goes(made, f"bob@{domain}") == "smtp:[192.0.2.77]"
+    assert goes(made, "bob@other.example") == "smtp:other.example"
+
+
+def test_a_relay_transport_of_its_own_settings_follows_relayhost() -> None:
+    strict = service("smtp", "strict", smtp_tls_security_level="secure")
+    main = {"relay_domains": "lists.example", "relay_transport": "strict"}
+    made = mirror(postfix(service("smtp"), service("local"), strict, **main))
+    assert goes(made, "bob@lists.example") == "strict:lists.example"
+    made = mirror(postfix(service("smtp"), service("local"), strict, **main, relayhost="x.example"))
+    assert goes(made, "bob@lists.example") == "strict:x.example"
+
+
+def test_a_relay_transport_like_the_default_one_needs_no_route() -> None:
+    assert "routes" not in mirror(postfix(relay_domains="lists.example")).mta
+
+
+def test_subdomains_are_relayed_only_if_postfix_matches_parents() -> None:
+    main = {"relay_domains": "lists.example, .deep.example", "relay_transport": "smtp:[192.0.2.77]"}
+    made = mirror(postfix(**main, parent_domain_matches_subdomains="mynetworks"))
+    assert goes(made, "bob@a.lists.example") == "smtp:a.lists.example"
+    assert goes(made, "bob@a.deep.example") == "smtp:[192.0.2.77]"
+
+
+def test_domains_in_tables_that_can_be_read_are_domains_too() -> None:
+    made = reading(
+        {
+            "hash:/etc/boxes": (("a.example", "x"), ("B.example", "y")),
+            "/etc/own": (("c.example", ""),),
+        },
+        virtual_mailbox_domains="hash:/etc/boxes",
+        mydestination="/etc/own",
+    )
+    assert made.mta["local_domains"] == ["c.example", "a.example", "b.example"]
+    assert made.warnings == ()
+
+
+def test_domains_in_tables_that_cannot_be_read_are_told() -> None:
+    made = reading({"ldap:/etc/boxes": None}, virtual_mailbox_domains="ldap:/etc/boxes, a.example")
+    assert "a.example" in made.mta["local_domains"]
+    assert warned(made, "virtual_mailbox_domains: ldap:/etc/boxes")
+
+
+def test_domains_of_aliases_are_not_looked_up_as_next_hops() -> None:
+    made = mirror(postfix(virtual_alias_domains="alias.example, hash:/etc/postfix/virtual"))
+    assert goes(made, "bob@alias.example") == "local"
+
+
+# ---------------------------------------------------------------- local(8) that hands over
+
+
+@pytest.mark.parametrize(
+    ("settings", "way"),
+    [
+        ({"mailbox_transport": "smtp:[192.0.2.30]"}, "smtp:[192.0.2.30]"),
+        ({"mailbox_transport": "lmtp:inet:[192.0.2.30]"}, "lmtp:lmtp:inet:[192.0.2.30]"),
+        ({"mailbox_transport": "lmtp:unix:private/lmtp"}, "local"),
+        ({"mailbox_transport": "maildrop"}, "local"),
+        ({"mailbox_transport": "relay"}, "relay:mta.example.org"),
+        ({"fallback_transport": "smtp:[192.0.2.30]"}, "smtp:[192.0.2.30]"),
+        (
+            {"mailbox_transport": "maildrop", "fallback_transport": "smtp:[192.0.2.30]"},
+            "local",
+        ),
+    ],
+)
+def test_mail_that_local_hands_over_goes_where_it_hands_it(
+    settings: dict[str, str], way: str
+) -> None:
+    made = mirror(postfix(**settings))
+    assert goes(made, "bob@localhost") == way
+    told = from_macros("local", "mta.example.org", "bob@localhost", "", mta_of(made))
+    assert (str(told.nexthop) == "local") is (way == "local")
+    assert ("local" in made.mta["local_transports"]) is (way == "local")
+
+
+def test_a_fallback_for_unknown_users_is_told() -> None:
+    made = mirror(postfix(fallback_transport="smtp:[192.0.2.30]"))
+    assert warned(made, "fallback_transport = smtp:[192.0.2.30]", "does not know")
+
+
+def test_users_may_be_handed_over_each_in_their_way() -> None:
+    users = {"hash:/etc/users": (("ann", "smtp:[192.0.2.31]"), ("bob", "maildrop"))}
+    made = reading(users, mailbox_transport_maps="hash:/etc/users")
+    assert goes(made, "ann@localhost") == "smtp:[192.0.2.31]"
+    assert goes(made, "bob@localhost") == "local"
+    made = reading(
+        users, mailbox_transport_maps="hash:/etc/users", mailbox_transport="smtp:[192.0.2.30]"
+    )
+    assert goes(made, "ann@localhost") == "smtp:[192.0.2.31]"
+    assert goes(made, "bob@localhost") == "local"
+    assert goes(made, "carl@localhost") == "smtp:[192.0.2.30]"
+
+
+def test_users_in_a_table_that_cannot_be_read_are_told() -> None:
+    made = reading({"ldap:x": None}, mailbox_transport_maps="ldap:x")
+    assert warned(made, "mailbox_transport_maps: ldap:x", "forecast as local")
+
+
+# ---------------------------------------------------------------- LMTP over TCP
+
+
+def test_an_lmtp_over_tcp_has_its_own_settings() -> None:
+    made = mirror(
+        postfix(
+            virtual_mailbox_domains="boxes.example",
+            virtual_transport="lmtp:inet:[192.0.2.24]",
+            smtp_tls_security_level="dane",
+            smtp_dns_support_level="dnssec",
+        )
+    )
+    assert "lmtp" not in made.mta["local_transports"]
+    assert "dovecot-lmtp" in made.mta["local_transports"]
+    own = made.mta["transport"]["lmtp"]
+    assert own["protocol"] == "lmtp"
+    assert own["tls_security_level"] == "none"
+    assert own["requiretls_policy"] == "opportunistic"
+
+
+def test_an_lmtp_over_a_unix_socket_needs_none() -> None:
+    assert "transport" not in mirror(postfix(virtual_transport="lmtp:unix:private/lmtp")).mta
+
+
+# ---------------------------------------------------------------- transport_maps
+
+
+TRANSPORT: Entries = (
+    ("bob@mixed.example", "smtp:[bobs.example]"),
+    ("mine.example", "smtp:[moved.example]"),
+    (".mine.example", ":[below.example]"),
+    ("lists.example", "dovecot-lmtp:unix:private/x"),
+    ("noop.example", ":"),
+    ("*", "smtp:[all.example]"),
+)
+
+
+@pytest.fixture
+def routed() -> Mirror:
+    return reading(
+        {"hash:/etc/transport": TRANSPORT},
+        transport_maps="hash:/etc/transport",
+        mydestination="mine.example, kept.example",
+        virtual_mailbox_domains="deep.mine.example, mixed.example",
+        relay_domains="noop.example",
+    )
+
+
+@pytest.mark.parametrize(
+    ("recipient", "way"),
+    [
+        ("bob@mixed.example", "smtp:[bobs.example]"),
+        ("ann@mine.example", "smtp:[moved.example]"),
+        ("ann@a.mine.example", "smtp:[below.example]"),
+        ("ann@lists.example", "local"),
+        ("ann@noop.example", "relay:noop.example"),
+        ("ann@elsewhere.example", "smtp:[all.example]"),
+    ],
+)
+def test_transport_maps_go_before_classes(routed: Mirror, recipient: str, way: str) -> None:
+    assert goes(routed, recipient) == way
+
+
+def test_an_entry_without_a_transport_keeps_that_of_the_class(routed: Mirror) -> None:
+    """``.mine.example  :[below.example]`` reaches a domain of virtual(8) too, and the wildcard
+    all domains of this host: that is how Postfix reads such a table."""
+    assert goes(routed, "ann@deep.mine.example") == "local"
+    assert goes(routed, "ann@kept.example") == "smtp:[all.example]"
+    assert "kept.example" not in routed.mta["local_domains"]
+
+
+def test_of_several_tables_the_first_with_a_key_decides() -> None:
+    made = reading(
+        {
+            "hash:a": (("x.example", "smtp:[first.example]"),),
+            "hash:b": (("x.example", "smtp:[second.example]"), ("y.example", "smtp:[y.example]")),
+        },
+        transport_maps="hash:a, hash:b",
+    )
+    assert goes(made, "ann@x.example") == "smtp:[first.example]"
+    assert goes(made, "ann@y.example") == "smtp:[y.example]"
+
+
+def test_a_static_table_answers_for_all_but_addresses_before_it() -> None:
+    made = reading(
+        {"hash:a": (("x.example", "smtp:[first.example]"), ("bob@x.example", "smtp:[b.example]"))},
+        transport_maps="hash:a, static:smtp:[all.example]",
+    )
+    assert goes(made, "ann@x.example") == "smtp:[all.example]"
+    assert goes(made, "bob@x.example") == "smtp:[b.example]"
+    assert goes(made, "bob@localhost") == "smtp:[all.example]"
+
+
+def test_parents_match_subdomains_where_postfix_says_so() -> None:
+    made = reading(
+        {"hash:a": (("x.example", "smtp:[first.example]"),)},
+        transport_maps="hash:a",
+        parent_domain_matches_subdomains="transport_maps",
+    )
+    assert goes(made, "ann@a.x.example") == "smtp:[first.example]"
+
+
+def test_a_table_that_cannot_be_read_leaves_no_domain_local() -> None:
+    made = reading({"ldap:a": None}, transport_maps="ldap:a", mydestination="mine.example")
+    assert made.mta["local_domains"] == []
+    assert warned(made, "transport_maps: ldap:a", "sendmail(1)")
+    assert warned(made, "transport_maps could route them elsewhere")
+
+
+# ---------------------------------------------------------------- by sender
+
+
+def test_tables_by_sender_are_mirrored_where_they_are_static() -> None:
+    made = reading(
+        {
+            "hash:t": (("@sender.example", "strict:"), ("carl", "smtp"), ("<>", "bounces")),
+            "hash:r": (("ann@sender.example", "[anns.example]"), ("@sender.example", "DUNNO")),
+        },
+        sender_dependent_default_transport_maps="hash:t",
+        sender_dependent_relayhost_maps="hash:r",
+        relayhost="[relay.example]",
+    )
+    assert goes(made, "x@remote.example") == "strict:[anns.example]"
+    assert goes(made, "x@remote.example", "bob@sender.example") == "strict:[relay.example]"
+    assert goes(made, "x@remote.example", "<>") == "bounces:[relay.example]"
+    assert warned(made, "sender_dependent_default_transport_maps: not mirrored: carl")
+
+
+@pytest.mark.parametrize(
+    "parameter", ["sender_dependent_default_transport_maps", "sender_dependent_relayhost_maps"]
+)
+def test_tables_by_sender_that_cannot_be_read_are_told(parameter: str) -> None:
+    made = reading({"ldap:x": None}, **{parameter: "ldap:x"})
+    assert warned(made, f"{parameter}: ldap:x", "sendmail(1)")
+
+
+def test_the_null_sender_may_have_a_key_of_its_own() -> None:
+    made = reading(
+        {"hash:r": (("nobody", "[bounces.example]"),)},
+        sender_dependent_relayhost_maps="hash:r",
+        empty_address_relayhost_maps_lookup_key="nobody",
+    )
+    assert made.mta["sender_relayhosts"] == {"<>": "[bounces.example]"}
+    assert made.warnings == ()
+
+
+def test_the_resolver_of_master_cf_may_have_settings_of_its_own() -> None:
+    rewrite = service("trivial-rewrite", "rewrite", relayhost="[other.example]")
+    made = mirror(postfix(service("smtp"), service("local"), rewrite))
+    assert goes(made, "x@remote.example") == "smtp:[other.example]"
+
+
+# ---------------------------------------------------------------- what cannot be
+
+
+def test_a_transport_that_master_cf_does_not_have_is_told() -> None:
+    made = mirror(postfix(default_transport="nowhere"))
+    assert warned(made, "transport nowhere: master.cf has no such service", "4.3.0")
+
+
+@pytest.mark.parametrize(
+    ("main", "nexthop"),
+    [
+        ({"relayhost": "inet:[192.0.2.1]"}, "inet:[192.0.2.1]"),
+        ({"relayhost": "2001:db8::25"}, "2001:db8::25"),
+        ({"relayhost": "[a.example], b.example:nosuch"}, "b.example:nosuch"),
+        ({"default_transport": "smtp:[a.example"}, "[a.example"),
+        (
+            {"relay_domains": "a.example", "relay_transport": "smtp:inet:b.example:25"},
+            "inet:b.example:25",
+        ),
+    ],
+)
+def test_a_next_hop_of_which_smtp_dies_is_told(main: dict[str, str], nexthop: str) -> None:
+    assert warned(mirror(postfix(**main)), f"next hop {nexthop} of transport smtp", "dies")
+
+
+@pytest.mark.parametrize(
+    "main",
+    [
+        {"virtual_transport": "lmtp:inet:[192.0.2.24]:24", "virtual_mailbox_domains": "a.example"},
+        {"default_transport": "error:no mail: at all"},
+        {"relayhost": "[a.example], b.example:submission"},
+    ],
+)
+def test_what_postfix_takes_is_not_told(main: dict[str, str]) -> None:
+    assert not warned(mirror(postfix(**main)), "dies")
+
+
+@pytest.mark.parametrize(
+    "main",
+    [
+        {"default_transport": "ü {"},
+        {"default_transport": ":x"},
+        {"relayhost": "a\nb"},
+        {"virtual_transport": "ü {", "virtual_mailbox_domains": "a.example"},
+        {"mailbox_transport": "ü {"},
+        {"recipient_delimiter": "+" * 99},
+    ],
+)
+def test_what_no_key_can_hold_is_told_and_left_out(main: dict[str, Any]) -> None:
+    Config.model_validate({"mta": mirror(postfix(**main)).mta})
