@@ -39,6 +39,7 @@ test-long: $(READY) roots ## 200 kills under load, 200,000 messages with faults,
 	SOAK_MESSAGES=200000 $(BIN)/python -m pytest tests/soak
 	WORKER_DEATHS=300 $(BIN)/python -m pytest tests/service/test_hostile_peer.py --timeout 900
 	STORM_SECONDS=300 $(BIN)/python -m pytest tests/lab/test_storm.py
+	SLOW_DOMAINS=240 $(BIN)/python -m pytest tests/service/test_tarpits.py
 	ATTACK_DOMAINS=200 $(BIN)/python -m pytest tests/unit/engine/test_third_parties.py
 	LOG_MEGABYTES=4096 $(BIN)/python -m pytest tests/service/test_hostile_logs.py --timeout 1200
 	$(BIN)/python -m tests.fuzz --seconds 600

@@ -65,6 +65,8 @@ class Reason(enum.StrEnum):
     MAIL_LOOP = "mail_loop"
     UNREACHABLE = "unreachable"
     SERVER_REJECTS = "server_rejects"
+    SMTPUTF8_NOT_OFFERED = "smtputf8_not_offered"
+    MESSAGE_TOO_LARGE = "message_too_large"
     LOCAL = "local"
     WITHHELD = "withheld"
     UNKNOWN = "unknown"
@@ -365,6 +367,11 @@ class ProbeEvidence:
         only_opportunistic: if not empty, TLS came about in a second session alone, begun
             as by an MTA that verifies no server; this is why the first one failed.
         cipher: the cipher suite, as OpenSSL names it; empty without TLS.
+        smtputf8_in_clear: whether the EHLO reply before TLS offers SMTPUTF8 (RFC 6531); None
+            without such a reply.
+        smtputf8: the same of the EHLO reply inside TLS.
+        size_limit: octets of the largest message (RFC 1870), by the last EHLO reply that names a
+            number; 0 for no limit.
         small_group: if not empty, the key exchange was in a finite field, and a second session
             that takes no group of less than 2048 bits failed; this is why.
     """
@@ -386,6 +393,9 @@ class ProbeEvidence:
     only_opportunistic: str = ""
     cipher: str = ""
     small_group: str = ""
+    smtputf8_in_clear: bool | None = None
+    smtputf8: bool | None = None
+    size_limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,7 +411,7 @@ class HostEvidence:
 
     @property
     def unasked(self) -> str:
-        """Why its addresses or TLSA records were not looked up: a budget is spent. "" if not so."""
+        """Why its addresses or TLSA records were not looked up (in time); "" if they were."""
         if self.addresses.unasked:
             return self.addresses.error
         return self.tlsa.error if self.tlsa.unasked else ""
@@ -444,7 +454,7 @@ class MtaStsEvidence:
         expires: the end of the policy; without one, when to look again.
         vanished: the refresh did not fail, but the domain has no policy any more and never
             withdrew it (section 8.3).
-        unasked: it was not looked up, or not fetched, since a budget is spent.
+        unasked: it was not looked up, or not fetched, since a budget is spent; or not in time.
     """
 
     policy: MtaStsPolicy | None = None
@@ -667,6 +677,23 @@ LOCAL_FORECAST = Forecast(
 
 
 @dataclass(frozen=True, slots=True)
+class Needs:
+    """What a message needs of a server, whatever is asked of TLS.
+
+    Attributes:
+        smtputf8: an address or the header has characters beyond ASCII, and its sender asked for
+            SMTPUTF8 (RFC 6531).
+        size: its octets, by the parameter SIZE of MAIL, rounded; 0 if nothing is known.
+    """
+
+    smtputf8: bool = False
+    size: int = 0
+
+
+NOTHING_NEEDED = Needs()
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """What a worker asks the engine; the key under which it keeps the answer.
 
@@ -676,12 +703,14 @@ class Question:
         asked: what the sender or a rule asks.
         carried: what the MTA itself will act on; it differs from ``asked`` if the MTA does not
             know REQUIRETLS.
+        needs: what the message needs beside that.
     """
 
     nexthop: str
     transport: str
     asked: Requirement
     carried: Requirement
+    needs: Needs = NOTHING_NEEDED
 
 
 # ---------------------------------------------------------------- decision

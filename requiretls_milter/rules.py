@@ -191,6 +191,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.NONCOMPLIANT_UNVERIFIED: "the certificate of {server} would not be verified",
     Reason.NONCOMPLIANT_MX_INSECURE: "its MX is secured neither by DNSSEC nor by MTA-STS",
     Reason.NONCOMPLIANT_NOT_OFFERED: "{server} does not offer REQUIRETLS",
+    Reason.NONCOMPLIANT_WEAK_TLS: "the TLS of {server} is weaker than RFC 9325 allows",
     Reason.MX_LOOKUP_INSECURE: "its MX is secured neither by DNSSEC nor by MTA-STS",
     Reason.MX_NOT_IN_MTA_STS_POLICY: "{server} is not in its MTA-STS policy",
     Reason.STARTTLS_NOT_OFFERED: "{server} does not offer STARTTLS",

@@ -1026,14 +1026,15 @@ class Limits(Section):
         500,
         description=(
             "Next hops for which the engine gathers evidence at the same time, each with up to 16 "
-            "sessions. Beyond this limit the forecast is unknown."
+            "sessions. Beyond this limit the one that has taken longest makes room: what is known "
+            "of it is judged. If none has taken 5 s the forecast of the new one is unknown."
         ),
     )
     flights: Annotated[Count, Field(ge=1, le=1_000_000)] = Field(
         4_000,
         description=(
             "Lookups, fetches and sessions that run or wait for their turn: eight for each "
-            "gathering. Beyond this limit the forecast is unknown."
+            "gathering, which asks no more at once. Beyond this limit the forecast is unknown."
         ),
     )
     probes: Annotated[Count, Field(ge=1, le=10_000)] = Field(
@@ -1126,19 +1127,38 @@ class Limits(Section):
             "the beginning."
         ),
     )
+    slow_after: Annotated[float, Field(strict=True, ge=0.1, le=60, allow_inf_nan=False)] = Field(
+        1,
+        description=(
+            "Seconds after which a lookup, fetch or session is slow. While others wait, slow ones "
+            "may hold half of the places (probes, lookups, fetches); beyond that they are broken "
+            "off and begin again later. For ten minutes what was slow waits with its like. Longer "
+            "than almost all sessions take: raise it where every server is far away."
+        ),
+    )
+    evidence_wait: Wait = Field(
+        8,
+        description=(
+            "Seconds for which a question waits for all the evidence of its next hop. After them "
+            "what is known is judged: if that is enough for a forecast, it is the answer; else the "
+            "question waits until assessment_timeout. A little less than rules.decide_wait; at "
+            "most half of assessment_timeout."
+        ),
+    )
     assessment_timeout: Wait = Field(
         25,
         description=(
-            "Seconds after which the engine answers a question with unknown; it goes on gathering "
-            "the evidence. The waits of [rules] may be shorter. The MTA does not wait longer."
+            "Seconds after which the engine answers a question with unknown, unless what is known "
+            "is enough; it goes on gathering the evidence. The waits of [rules] may be shorter. "
+            "The MTA does not wait longer."
         ),
     )
     gathering_timeout: Seconds = Field(
         300,
         description=(
             "Seconds for all the evidence of one next hop, even if no message waits for it any "
-            "more. The default is enough for 16 sessions with silent servers, one after the other "
-            "if they share an address."
+            "more; then what is known is judged. The default is enough for 16 sessions with silent "
+            "servers, one after the other if they share an address."
         ),
     )
     flight_timeout: Seconds = Field(

@@ -133,13 +133,23 @@ def attached(config: Config, postfix: Postfix) -> Iterator[Attachment]:
     for service in postfix.running("smtpd", "cleanup"):
         parameter = "smtpd_milters" if service.program == "smtpd" else "non_smtpd_milters"
         text = service.settings.get(parameter, "")
-        off = "no_milters" in split_list(service.settings.get("receive_override_options", ""))
+        off = any(map(_without_milters, _entrances(service, postfix)))
         if off or text.strip().upper() == "DISABLE":
             text = ""
         listed = milters(text)
         ours = tuple(one for one in listed if is_ours(one.name, service, postfix, socket))
         others = tuple(one for one in listed if one not in ours)
         yield Attachment(service, parameter, ours, others)
+
+
+def _entrances(service: Service, postfix: Postfix) -> Sequence[Service]:
+    """The services that say whether *service* asks milters: for cleanup(8) it is pickup(8)."""
+    pickups = list(postfix.running("pickup")) if service.program == "cleanup" else []
+    return pickups or [service]
+
+
+def _without_milters(service: Service) -> bool:
+    return "no_milters" in split_list(service.settings.get("receive_override_options", ""))
 
 
 def is_ours(name: str, service: Service, postfix: Postfix, socket: MilterSocket) -> bool:
@@ -201,20 +211,22 @@ def _attachment(
     for one in attachments:
         yield from _misspelt(config, postfix, one)
     servers = [one for one in attachments if one.service.program == "smtpd"]
-    calling = [one for one in servers if one.ours]
+    calling = [one for one in servers if one.ours and not before_queue_filter(one.service)]
+    blind = [one for one in servers if one.ours and before_queue_filter(one.service)]
+    yield from _sees_no_message(blind, servers)
     if not servers:
         yield warning(
             "attached",
             "Postfix has no smtpd service: only mail of sendmail(1) can come in",
             "Nothing, if that is intended.",
         )
-    elif not calling:
+    elif not calling and not blind:
         yield error(
             "attached",
             "No smtpd service of Postfix calls this milter: no mail is forecast or tagged",
             _how_to_attach(config, postfix, servers[0].service),
         )
-    else:
+    elif calling:
         names = ", ".join(str(one.service) for one in calling)
         yield ok("attached", f"Postfix calls this milter on {names}")
         yield from _missing(config, postfix, servers)
@@ -224,14 +236,48 @@ def _attachment(
 
 def _missing(config: Config, postfix: Postfix, servers: Sequence[Attachment]) -> Iterator[Finding]:
     """Find services that do not call the milter, though others do; inner ones need not."""
+    is_behind = any(one.ours and is_inner(one.service) for one in servers)
     for one in servers:
         if one.ours or (is_inner(one.service) and not _looks_like_ours(one)):
+            continue
+        if is_behind and before_queue_filter(one.service):
             continue
         yield warning(
             "attached",
             f"Postfix does not call this milter on {one.service}: mail that comes in there is not "
             "forecast, and forged tags stay in it",
             _how_to_attach(config, postfix, one.service),
+        )
+
+
+def before_queue_filter(service: Service) -> str:
+    """Return the filter to which an smtpd hands mail while it comes in; "" if there is none."""
+    return service.settings.get("smtpd_proxy_filter", "").strip()
+
+
+def _sees_no_message(
+    blind: Sequence[Attachment], servers: Sequence[Attachment]
+) -> Iterator[Finding]:
+    """Find milters before a before-queue filter (MILTER_README, Limitations).
+
+    The filter may be any program, so which service it gives mail back to is not known: one that
+    listens on the loopback only, and has no such filter, can be it.
+    """
+    inner = [
+        str(one.service)
+        for one in servers
+        if is_inner(one.service) and not before_queue_filter(one.service)
+    ]
+    back = f", which may be {' or '.join(inner)}" if inner else ""
+    for one in blind:
+        filtered = before_queue_filter(one.service)
+        yield error(
+            "attached",
+            f"{one.service} has a before-queue filter (smtpd_proxy_filter = {shown(filtered)}): a "
+            "milter there is shown neither the header nor the end of a message; nothing is tagged "
+            "there, forged tags stay, and only what is known at RCPT TO is decided",
+            f"List the milter on the service to which the filter gives mail back{back}, and for "
+            f"{one.service} set -o smtpd_milters= in master.cf.",
         )
 
 
@@ -320,6 +366,14 @@ def _local_mail(
                 "so the way that [mta] mirrors is forecast. It is decided at the end of the "
                 "message, for all recipients at once, and never deferred: Postfix bounces what is "
                 "refused",
+            )
+        elif any(map(_without_milters, _entrances(one.service, postfix))):
+            yield warning(
+                "local_mail",
+                "Mail of sendmail(1) is not seen: receive_override_options of pickup has "
+                "no_milters",
+                "Nothing, if a filter brings such mail back by SMTP to a service that calls the "
+                "milter; else take no_milters off.",
             )
         else:
             yield warning(

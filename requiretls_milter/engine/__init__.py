@@ -47,7 +47,7 @@ resolver begins or ceases to validate, all evidence is dropped, and the workers 
 their forecasts.
 
 Exceptions, and what their catchers conclude:
-:class:`~requiretls_milter.engine.flights.BusyError` (too much is under way: the forecast is
+:class:`~requiretls_milter.evidence.turns.BusyError` (too much is under way: the forecast is
 ``unknown``), :class:`~requiretls_milter.engine.records.RecordError` (these bytes are no record:
 find out afresh), :class:`~requiretls_milter.engine.parts.StartError` and
 :class:`~requiretls_milter.engine.certificate.CertificateError` (this configuration cannot be used:

@@ -6,31 +6,35 @@ Each layer adds one thing:
 ``assess``                     several callers with the same question get one answer
 ``_assess_counted``            the result and the time it took are counted
 ``_forecast``                  the deadline, and what is said when there is no evidence
+``_judged``                    after a while what is known is judged
 ``_shared_gathering``          evidence is gathered once for all questions of a next hop
-``_gather_within_limit``       a gathering has a limit of its own, beyond the deadline
-``_gather_and_note``           downgrades, and bounds that were met, are noted
-``gathering.gather``           puts the questions to the cache, in order
+``_gather``                    a gathering has a limit of its own, beyond the deadline
+``_noted``                     downgrades are noted
+``Gathering.run``              puts the questions to the cache, in order
 =============================  ============================================================
 
 Evidence is gathered once for all questions that come at the same time about the same next hop
-(R60). The deadline is shorter than the time that the MTA waits for the milter. A question without
-evidence at the deadline gets an ``unknown`` forecast. The gathering goes on, so that the next
-question finds the evidence.
+(R60). The deadline is shorter than the time that the MTA waits for the milter. A question waits
+for all evidence; after ``evidence_wait``, what is known may be enough for a forecast: one server
+that is slow, or that nobody can reach, need not matter if a better one takes the mail. A question
+without enough evidence at the deadline gets an ``unknown`` forecast. The gathering goes on, so
+that the next question finds the evidence. When too many are under way, the one that has taken
+longest makes room.
 """
 
 from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.config import Config, PlainMail
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.downgrades import DowngradeTracker
-from requiretls_milter.engine.flights import BusyError
-from requiretls_milter.evidence.gathering import ANY_AGE, bounds_met, gather
+from requiretls_milter.evidence.gathering import ANY_AGE, LATE, Gathering, bounds_met
+from requiretls_milter.evidence.turns import BusyError, on_behalf_of
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.ipc.wire import MAX_FORECAST_LIFE
@@ -50,7 +54,25 @@ from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters, Gauges
 from requiretls_milter.telemetry.labels import AssessmentResult, Bound, configured_domains
 
+MIN_GATHERING = 5.0
+"""Seconds that a gathering may take before it has to make room for another: most take fewer."""
+
 _log = log.get_logger("engine.assessor")
+
+
+@dataclass(eq=False, slots=True)
+class _Shared:
+    """A gathering under way, which several questions may wait for.
+
+    ``patience`` is the limit of its time; ``cut`` is set if that was shortened.
+    """
+
+    nexthop: NextHop
+    gathering: Gathering
+    began: float
+    patience: asyncio.Timeout
+    cut: bool = False
+    task: asyncio.Task[DomainEvidence] = field(init=False)
 
 
 class Assessor:
@@ -84,7 +106,7 @@ class Assessor:
         self._downgrades = downgrades
         self._wall = clocks.wall
         self._monotonic = clocks.monotonic
-        self._gatherings: dict[tuple[NextHop, bool], asyncio.Task[DomainEvidence]] = {}
+        self._gatherings: dict[tuple[NextHop, bool], _Shared] = {}
         self._assessments: dict[Question, asyncio.Task[Forecast]] = {}
         self._watched = frozenset(configured_domains(config))
         # Verifying chains takes milliseconds in OpenSSL: not on the loop. One
@@ -114,11 +136,11 @@ class Assessor:
 
         Raises:
             BusyError: too much is under way.
-            TimeoutError: it took longer than ``limits.gathering_timeout``.
+            TimeoutError: nothing was known within ``limits.gathering_timeout``.
         """
         if refresh:
-            return await self._gather_within_limit(nexthop, probes=True, since=self._monotonic())
-        return await asyncio.shield(self._shared_gathering(nexthop, probes=True))
+            return await self._gather(self._new(nexthop, probes=True, since=self._monotonic()))
+        return await asyncio.shield(self._shared_gathering(nexthop, probes=True).task)
 
     async def finish(self, patience: float) -> None:
         """Wait until what is under way has ended; ``patience`` seconds at most."""
@@ -134,7 +156,8 @@ class Assessor:
         self._judges.shutdown(wait=False, cancel_futures=True)
 
     def _tasks(self) -> list[asyncio.Task[Any]]:
-        return [*self._assessments.values(), *self._gatherings.values()]
+        gatherings = (shared.task for shared in self._gatherings.values())
+        return [*self._assessments.values(), *gatherings]
 
     # ------------------------------------------------------------ one question
 
@@ -158,10 +181,10 @@ class Assessor:
         try:
             # Less than Postfix's milter_command_timeout of 30 s (R60).
             async with asyncio.timeout(limits.assessment_timeout) as patience:
-                evidence = await asyncio.shield(self._shared_gathering(nexthop, probes=probes))
-                forecast = await self._judge(evidence, question)
+                shared = self._shared_gathering(nexthop, probes=probes)
+                evidence, forecast = await self._judged(shared, question)
         except TimeoutError:
-            if patience.expired():  # otherwise one of its parts took too long
+            if patience.expired():  # otherwise nothing became known
                 self._counters.inc("saturated_total", (Bound.ASSESSMENT_TIMEOUT,))
             text = f"not known within {limits.assessment_timeout:g} s"
             return unknown_forecast(text), AssessmentResult.DEADLINE
@@ -175,6 +198,23 @@ class Assessor:
         self._show_ready(nexthop, question, forecast)
         return forecast, AssessmentResult(forecast.outcome.value)
 
+    async def _judged(self, shared: _Shared, question: Question) -> tuple[DomainEvidence, Forecast]:
+        """Judge all evidence; or, each time after a while, what is known, if that is enough."""
+        limits = self._config.limits
+        wait = min(limits.evidence_wait, limits.assessment_timeout / 2)
+        while not (await asyncio.wait({shared.task}, timeout=wait))[0]:
+            self._counters.inc("saturated_total", (Bound.EVIDENCE_WAIT,))
+            known = shared.gathering.known()
+            if known is None:
+                continue
+            evidence = await self._noted(known)
+            forecast = await self._judge(evidence, question)
+            if forecast.outcome is not Outcome.UNKNOWN:
+                # More may be known soon: nothing is to keep it.
+                return evidence, replace(forecast, valid_until=0.0)
+        evidence = shared.task.result()
+        return evidence, await self._judge(evidence, question)
+
     async def _judge(self, evidence: DomainEvidence, question: Question) -> Forecast:
         now = self._wall()
         profile = self._config.mta.profile_for(question.transport)
@@ -187,6 +227,7 @@ class Assessor:
                 profile=profile,
                 trust=self._trust,
                 now=now,
+                needs=question.needs,
             )
             # The judge says when what it rests on ends (R44).
             ends = min(forecast.valid_until, now + MAX_FORECAST_LIFE)
@@ -195,7 +236,12 @@ class Assessor:
         return await asyncio.get_running_loop().run_in_executor(self._judges, work)
 
     def _show_ready(self, nexthop: NextHop, question: Question, forecast: Forecast) -> None:
-        """Set ``domain_ready`` of a domain that has a rule, if REQUIRETLS is asked."""
+        """Set ``domain_ready`` of a domain that has a rule, if REQUIRETLS is asked.
+
+        What is not known changes nothing: it keeps its value, or is not there yet.
+        """
+        if forecast.outcome is Outcome.UNKNOWN:
+            return
         domain = nexthop.host
         if (
             question.asked is Requirement.REQUIRETLS
@@ -207,47 +253,71 @@ class Assessor:
 
     # ------------------------------------------------------------ gathering
 
-    def _shared_gathering(self, nexthop: NextHop, *, probes: bool) -> asyncio.Task[DomainEvidence]:
+    def _new(self, nexthop: NextHop, *, probes: bool, since: float = ANY_AGE) -> _Shared:
+        now = self._monotonic()
+        gathering = Gathering(
+            nexthop, self._source, self._config, self._wall(), probes=probes, since=since
+        )
+        patience = asyncio.timeout(self._config.limits.gathering_timeout)
+        return _Shared(nexthop, gathering, now, patience)
+
+    def _shared_gathering(self, nexthop: NextHop, *, probes: bool) -> _Shared:
         key = (nexthop, probes)
-        gathering = self._gatherings.get(key)
-        if gathering is None:
+        shared = self._gatherings.get(key)
+        if shared is None:
             if len(self._gatherings) >= self._config.limits.gatherings:
                 self._counters.inc("saturated_total", (Bound.GATHERINGS,))
-                raise BusyError(f"{len(self._gatherings)} next hops are being assessed")
-            gathering = asyncio.create_task(
-                self._gather_within_limit(nexthop, probes=probes), name=str(nexthop)
-            )
-            self._gatherings[key] = gathering
-            gathering.add_done_callback(lambda done: self._gathering_ended(key, done))
-        return gathering
+                self._make_room()
+            shared = self._new(nexthop, probes=probes)
+            shared.task = asyncio.create_task(self._gather(shared), name=str(nexthop))
+            self._gatherings[key] = shared
+            shared.task.add_done_callback(lambda _: self._gathering_ended(key, shared))
+        return shared
 
-    def _gathering_ended(
-        self, key: tuple[NextHop, bool], done: asyncio.Task[DomainEvidence]
-    ) -> None:
-        self._gatherings.pop(key, None)
-        if not done.cancelled() and (error := done.exception()) is not None:
+    def _make_room(self) -> None:
+        """End the gathering that has taken longest; what is known of it is judged.
+
+        Raises:
+            BusyError: it has not taken long.
+        """
+        key, oldest = next(iter(self._gatherings.items()))
+        if self._monotonic() < oldest.began + MIN_GATHERING:
+            raise BusyError(f"{len(self._gatherings)} next hops are being assessed")
+        del self._gatherings[key]
+        if oldest.gathering.is_running:
+            oldest.cut = True
+            oldest.patience.reschedule(asyncio.get_running_loop().time())
+
+    def _gathering_ended(self, key: tuple[NextHop, bool], shared: _Shared) -> None:
+        if self._gatherings.get(key) is shared:
+            del self._gatherings[key]
+        task = shared.task
+        if not task.cancelled() and (error := task.exception()) is not None:
             # The questions that still wait for the gathering get the error, and report it too.
             _log.info("gathering_failed", nexthop=str(key[0]), error=repr(error))
 
-    async def _gather_within_limit(
-        self, nexthop: NextHop, *, probes: bool, since: float = ANY_AGE
-    ) -> DomainEvidence:
-        try:
-            async with asyncio.timeout(self._config.limits.gathering_timeout) as patience:
-                return await self._gather_and_note(nexthop, probes=probes, since=since)
-        except TimeoutError:
-            if patience.expired():
-                self._counters.inc("saturated_total", (Bound.GATHERING_TIMEOUT,))
-            raise
+    async def _gather(self, shared: _Shared) -> DomainEvidence:
+        """Gather within the limit of time; what is not known by then is missing.
 
-    async def _gather_and_note(
-        self, nexthop: NextHop, *, probes: bool, since: float
-    ) -> DomainEvidence:
-        evidence = await gather(
-            nexthop, self._source, self._config, self._wall(), probes=probes, since=since
-        )
+        Raises:
+            TimeoutError: nothing is known.
+            BusyError: nothing was known when it had to make room for another.
+        """
+        try:
+            async with shared.patience:
+                with on_behalf_of(shared.nexthop.host):
+                    await shared.gathering.run()
+        except TimeoutError:
+            if not shared.cut:
+                self._counters.inc("saturated_total", (Bound.GATHERING_TIMEOUT,))
+        evidence = shared.gathering.known()
+        if evidence is None:
+            raise BusyError("it made room for another") if shared.cut else TimeoutError(LATE)
         for bound in bounds_met(evidence):
             self._counters.inc("saturated_total", (bound,))
+        return await self._noted(evidence)
+
+    async def _noted(self, evidence: DomainEvidence) -> DomainEvidence:
         if self._downgrades is None:
             return evidence
         downgraded_at = await self._downgrades.observe(evidence, self._wall())

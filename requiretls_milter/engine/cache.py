@@ -28,7 +28,7 @@ from requiretls_milter.config import Config
 from requiretls_milter.engine.alive import IN_HAND_OCTETS, LiveEvidence
 from requiretls_milter.engine.attempts import Attempts, SessionKey
 from requiretls_milter.engine.fleet import Fleet
-from requiretls_milter.engine.flights import BusyError, Flights
+from requiretls_milter.engine.flights import Flights
 from requiretls_milter.engine.outage import OutageDetector, ServerTarget
 from requiretls_milter.engine.policies import POLICY_GRACE, Policies, PolicySource, policy_end
 from requiretls_milter.engine.reachability import WatchedSource
@@ -42,6 +42,7 @@ from requiretls_milter.engine.records import (
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.shelf import ENTRY_OCTETS, Entry, Evidence, Shelf
 from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource
+from requiretls_milter.evidence.turns import BusyError
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,

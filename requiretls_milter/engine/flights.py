@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from requiretls_milter.engine.shelf import Shelf
-from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.evidence import turns
+from requiretls_milter.evidence.turns import BusyError, Errand
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Bound, CacheResult
@@ -21,11 +23,10 @@ _log = log.get_logger("engine.cache")
 T = TypeVar("T")
 
 
-class BusyError(RequiretlsMilterError):
-    """More is under way than the engine takes on at once.
-
-    The caller concludes that nothing is known now: the forecast is ``unknown``.
-    """
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    task: asyncio.Task[Any]
+    errand: Errand
 
 
 class Flights:
@@ -41,7 +42,7 @@ class Flights:
         self._limit = limit
         self._timeout = timeout
         self._counters = counters
-        self._flights: dict[tuple[Hashable, bool], asyncio.Task[Any]] = {}
+        self._flights: dict[tuple[Hashable, bool], _Flight] = {}
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -77,39 +78,58 @@ class Flights:
                 self._counters.inc("saturated_total", (Bound.FLIGHTS,))
                 raise BusyError(f"{len(self._flights)} lookups are under way")
             shelf.count(CacheResult.MISS)
-            flight = asyncio.create_task(self._fly(find, keep), name=str(key)[:200])
-            self._flights[key, fresh] = flight
-            flight.add_done_callback(lambda done: self._landed(key, fresh, done))
+            errand = Errand()
+            task = asyncio.create_task(self._fly(errand, find, keep), name=str(key)[:200])
+            flight = self._flights[key, fresh] = _Flight(task, errand)
+            task.add_done_callback(lambda _: self._landed(key, fresh, flight))
         else:
             shelf.count(CacheResult.JOINED)
-        # A caller may be cancelled; the flight belongs to all of them (R60).
-        return cast(T, await asyncio.shield(flight))
+        flight.errand.join()
+        try:
+            # A caller may be cancelled; the flight belongs to all of them (R60).
+            return cast(T, await asyncio.shield(flight.task))
+        finally:
+            flight.errand.leave()
+            if flight.errand.abandoned and flight.errand.waiting:
+                # It would only lengthen the queue.
+                self._forget(key, fresh, flight)
+                flight.task.cancel()
 
-    async def _fly(self, find: Callable[[], Awaitable[T]], keep: Callable[[T], Awaitable[T]]) -> T:
+    async def _fly(
+        self, errand: Errand, find: Callable[[], Awaitable[T]], keep: Callable[[T], Awaitable[T]]
+    ) -> T:
         try:
             async with asyncio.timeout(self._timeout) as patience:
-                found = await find()
+                with turns.running(errand):
+                    found = await find()
         except TimeoutError:
             if patience.expired():
                 self._counters.inc("saturated_total", (Bound.FLIGHT_TIMEOUT,))
             raise
         return await keep(found)
 
-    def _landed(self, key: Hashable, fresh: bool, flight: asyncio.Task[Any]) -> None:
-        del self._flights[key, fresh]
-        if not flight.cancelled() and (error := flight.exception()) is not None:
+    def _landed(self, key: Hashable, fresh: bool, flight: _Flight) -> None:
+        self._forget(key, fresh, flight)
+        if not flight.task.cancelled() and (error := flight.task.exception()) is not None:
             report_lost(key, error, self._timeout)
+
+    def _forget(self, key: Hashable, fresh: bool, flight: _Flight) -> None:
+        """Let no further caller join it."""
+        if self._flights.get((key, fresh)) is flight:
+            del self._flights[key, fresh]
 
     async def close(self) -> None:
         """Give up all flights."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        tasks = [flight.task for flight in self._flights.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def report_lost(key: Hashable, error: BaseException, seconds: float) -> None:
     """Log that something could not be found because of us, not because of the network."""
+    if isinstance(error, BusyError):
+        return  # counted where it was refused
     if isinstance(error, TimeoutError):
         _log.warning("evidence_late", key=key, seconds=seconds)
     else:

@@ -418,6 +418,7 @@ _OF_SESSIONS = frozenset(
         Reason.TLS_HANDSHAKE_FAILED,
         Reason.CERTIFICATE_NOT_VERIFIED,
         Reason.REQUIRETLS_NOT_OFFERED,
+        Reason.SMTPUTF8_NOT_OFFERED,
     }
 )
 """Reasons that sessions show: the next server, which cannot be reached, might have been better."""

@@ -17,6 +17,7 @@ from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.downgrades import DowngradeTracker
 from requiretls_milter.engine.outage import OutageDetector
 from requiretls_milter.engine.recordstore import RecordStore
+from requiretls_milter.engine.shares import AllShares
 from requiretls_milter.engine.spending import SpendingKeeper
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.authorities import TrustStoreError, load_trust_store
@@ -44,6 +45,7 @@ class Parts:
 
     config: Config
     generation: int
+    shares: AllShares
     collector: Collector
     resolver: ResolverWatch
     source: CachedSource
@@ -117,7 +119,14 @@ class PartsBuilder:
             if old is not None and old.find_the_same(config, trust):
                 parts = replace(old, config=config, generation=generation)
                 return replace(parts, assessor=self._assessor(config, old.source, old.trust))
-            collector = Collector(config, trust, counters=self._counters, budgets=self._budgets)
+            shares = AllShares.of(config.limits, self._counters)
+            collector = Collector(
+                config,
+                trust,
+                limiters=shares.limiters(),
+                counters=self._counters,
+                budgets=self._budgets,
+            )
         except (TrustStoreError, ssl.SSLError, OSError, ValueError) as error:
             raise StartError(str(error)) from error
         self._budgets.configure(config.limits)
@@ -126,7 +135,7 @@ class PartsBuilder:
         self._outage = OutageDetector(self._gauges)
         source = self._cache(collector, config, trust)
         assessor = self._assessor(config, source, trust)
-        return Parts(config, generation, collector, resolver, source, trust, assessor)
+        return Parts(config, generation, shares, collector, resolver, source, trust, assessor)
 
     def with_empty_cache(self, old: Parts) -> Parts:
         """The same parts, without anything that was kept."""

@@ -8,7 +8,6 @@ the counters, the servers.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Coroutine, Mapping
 from typing import Any
@@ -18,7 +17,8 @@ from pydantic import TypeAdapter
 from requiretls_milter.config import Config
 from requiretls_milter.config.secret import SecretError, read_secret
 from requiretls_milter.engine.certificate import CertificateError, tls_context
-from requiretls_milter.engine.exposition import EngineCollector, Exposition, set_build_info
+from requiretls_milter.engine.domainwatch import DomainWatch
+from requiretls_milter.engine.exposition import Readings, set_build_info
 from requiretls_milter.engine.health import STARTING, Health
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
@@ -53,12 +53,6 @@ RESOLVER_TICK = 10.0
 
 RECHECK_TICK = 5.0
 """Seconds between two checks whether an outage of our own is suspected."""
-
-WATCH_INTERVAL = 300.0
-"""Seconds between two assessments of a configured domain, for ``domain_ready``."""
-
-WATCH_PAUSE = 1.0
-"""Seconds between the assessments of two configured domains: no burst of probes."""
 
 REFRESH_JITTER = 0.5
 """Part of REFRESH_INTERVAL left out at random: a fleet's milters do it at different times."""
@@ -102,7 +96,7 @@ class _Engine:
         self._tasks: set[asyncio.Task[object]] = set()
         self._sent_snapshot: Snapshot | None = None
         self._health = STARTING
-        self._reloaded = asyncio.Event()
+        self._watch = DomainWatch(self._domains, self._assess_configured)
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -130,7 +124,7 @@ class _Engine:
         self._start_task(server.watch())
         self._start_task(self._watch_resolver())
         self._start_task(self._watch_reachability())
-        self._start_task(self._watch_domains())
+        self._start_task(self._watch.run())
         self._start_task(self._refresh_policies())
         self._start_task(self._save_spending())
         self._channel.send("ready")
@@ -169,11 +163,9 @@ class _Engine:
         if listen is None:
             return
         set_build_info(self._gauges)
-        collector = EngineCollector(self._sum_counters, self._gauges, self._domains)
         self._metrics_server = MetricsServer(
             listen,
-            Exposition(collector),
-            self._refresh_gauges,
+            self._read_metrics,
             self.counters,
             health=lambda: self._health,
             max_connections=config.limits.metrics_connections,
@@ -219,17 +211,19 @@ class _Engine:
         """See :class:`~requiretls_milter.engine.server.EngineView`."""
         return {str(layer): count for layer, count in self._parts.source.entries().items()}
 
-    def _refresh_gauges(self) -> None:
+    def _read_metrics(self) -> Readings:
         for layer, count in self.cache_entries().items():
             self._gauges.set("cache_entries", count, (layer,))
+        self._parts.shares.show(self._gauges)
         resolver = self._parts.resolver
         self._gauges.set("resolver_validates", float(resolver.validates))
         self._gauges.set("resolver_selftest_last_success_timestamp_seconds", resolver.last_passed)
+        self._take_own_counters()
+        return Readings(self.aggregate.copy().totals, tuple(self._gauges.items()), self._domains())
 
-    def _sum_counters(self) -> Totals:
+    def _take_own_counters(self) -> None:
         self.counters.inc("log_lines_dropped_total", by=log.take_dropped())
         self.aggregate.update("engine", self._incarnation, self.counters.totals())
-        return self.aggregate.totals()
 
     # ------------------------------------------------------------ the supervisor
 
@@ -271,13 +265,13 @@ class _Engine:
             return
         take_log_settings(config)
         self.counters.configure(configured_domains(config))
-        self._gauges.clear("domain_ready")
+        self._gauges.retain("domain_ready", ((name,) for name in configured_domains(config)))
         self._built = parts
         if parts.resolver is not old.resolver:
             self._start_task(parts.resolver.test_now())
         if self._metrics_server is not None:
             self._metrics_server.tls = tls
-        self._reloaded.set()
+        self._watch.begin_anew()
         self._start_task(old.retire(parts))
         self._send("ack", generation=generation, error="")
 
@@ -313,11 +307,13 @@ class _Engine:
             now = asyncio.get_running_loop().time()
             if now >= next_snapshot:
                 next_snapshot = now + SNAPSHOT_INTERVAL
-                self._sum_counters()
-                snapshot = self.aggregate.snapshot()
+                self._take_own_counters()
+                # With thousands of domains it takes milliseconds: not on the loop.
+                snapshot = await asyncio.to_thread(self.aggregate.copy().snapshot)
                 if snapshot != self._sent_snapshot:
                     self._sent_snapshot = snapshot
-                    self._send("snapshot", snapshot=_snapshots.dump_python(snapshot, mode="json"))
+                    dumped = await asyncio.to_thread(_snapshots.dump_python, snapshot, mode="json")
+                    self._send("snapshot", snapshot=dumped)
             await asyncio.sleep(HEARTBEAT)
 
     async def _watch_resolver(self) -> None:
@@ -337,7 +333,7 @@ class _Engine:
         self._trust_epoch += 1
         if self._server is not None:
             self._server.void_forecasts()
-        self._reloaded.set()
+        self._watch.begin_anew()
         self._start_task(old.retire(self._built))
 
     async def _watch_reachability(self) -> None:
@@ -346,23 +342,15 @@ class _Engine:
             await asyncio.sleep(RECHECK_TICK)
             await self._parts.source.recheck_reachability()
 
-    async def _watch_domains(self) -> None:
-        """Keep ``domain_ready`` up to date for configured domains, even if no mail goes there."""
-        while True:
-            for domain in self._domains():
-                if domain.startswith("."):
-                    continue  # a rule for subdomains names no next hop
-                question = Question(
-                    str(NextHop(HopKind.MX, domain)),
-                    self._parts.config.mta.usual_transport,
-                    Requirement.REQUIRETLS,
-                    Requirement.REQUIRETLS,
-                )
-                await self._parts.assessor.assess(question)
-                await asyncio.sleep(WATCH_PAUSE)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._reloaded.wait(), WATCH_INTERVAL)
-            self._reloaded.clear()
+    async def _assess_configured(self, domain: str) -> None:
+        """Assess a configured domain, for ``domain_ready``."""
+        question = Question(
+            str(NextHop(HopKind.MX, domain)),
+            self._parts.config.mta.usual_transport,
+            Requirement.REQUIRETLS,
+            Requirement.REQUIRETLS,
+        )
+        await self._parts.assessor.assess(question)
 
     async def _refresh_policies(self) -> None:
         """Keep MTA-STS policies fresh, so that none ends before mail needs it (R53)."""

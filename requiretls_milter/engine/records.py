@@ -27,7 +27,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from requiretls_milter.config import Config
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.mta_sts import PolicyError, read_policy, read_record
-from requiretls_milter.evidence.probe import FRESH, MAX_CHAIN
+from requiretls_milter.evidence.probe import FRESH, MAX_CHAIN, MAX_SIZE
 from requiretls_milter.model import (
     MtaStsEvidence,
     MtaStsPolicy,
@@ -245,6 +245,8 @@ def _require_ours(found: ProbeEvidence, now: float) -> None:
     too_long = len(found.tls_version) > MAX_TLS_VERSION or len(found.cipher) > MAX_CIPHER
     if too_long or any(printable(text) != text for text in texts):
         raise RecordError("text that we would not have kept")
+    if not 0 <= found.size_limit <= MAX_SIZE:
+        raise RecordError("a limit of size that no server has")
     if len(found.chain) > MAX_CHAIN:
         raise RecordError(f"more than {MAX_CHAIN} certificates")
     _require_past(found.probed_at, now)

@@ -16,7 +16,7 @@ from typing import Protocol, cast
 
 from requiretls_milter import __version__
 from requiretls_milter.engine.assessor import Assessor
-from requiretls_milter.engine.flights import BusyError
+from requiretls_milter.evidence.turns import BusyError
 from requiretls_milter.ipc.framing import Unframer, WireError
 from requiretls_milter.ipc.unixsocket import LOOK, SocketFile, SocketGuard, listen
 from requiretls_milter.ipc.wire import (

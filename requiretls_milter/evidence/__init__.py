@@ -49,5 +49,5 @@ them; the engine wraps it in a cache. Servers to probe are chosen by
 DNS and servers are in the hands of strangers. So replies are bounded in size and time,
 only public addresses and those that the operator allows are contacted
 (:mod:`~requiretls_milter.evidence.addresses`), and neither one domain nor all of them
-together can cause more sessions than :mod:`~requiretls_milter.evidence.slots` allows.
+together can cause more sessions than a limiter allows (:mod:`~requiretls_milter.evidence.turns`).
 """

@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from requiretls_milter.bounded import BoundedMap
 from requiretls_milter.evidence.addresses import NAT64
-from requiretls_milter.evidence.slots import MINUTE, count_saturated
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Bound
@@ -37,6 +36,7 @@ from requiretls_milter.telemetry.labels import Bound
 if TYPE_CHECKING:
     from requiretls_milter.config import Limits
 
+MINUTE = 60.0
 HOUR = 3_600.0
 """Seconds."""
 
@@ -245,7 +245,7 @@ class Budgets:
         Returns:
             Why there must be none; "" if it may be made, and was noted.
         """
-        host, network = _host_and_network(address)
+        host, network = host_and_network(address)
         zone = zone_of(name)
         return self._spend(
             ("address", host, host),
@@ -272,7 +272,7 @@ class Budgets:
         return ""
 
     def _refuse(self, budget: Budget, words: str, now: float) -> str:
-        count_saturated(self._counters, budget.bound)
+        self._counters.inc("saturated_total", (budget.bound,))
         if now >= self._reported.get(budget.bound, -math.inf) + REPORT_INTERVAL:
             self._reported[budget.bound] = now
             _log.warning("budget_spent", limit=budget.bound, of=words)
@@ -311,7 +311,7 @@ def zone_of(name: str) -> str:
     return ".".join(labels[-3 if below_registry else -2 :])
 
 
-def _host_and_network(address: str) -> tuple[str, str]:
+def host_and_network(address: str) -> tuple[str, str]:
     """The host that an address stands for, and its network.
 
     An IPv4 host has one budget, also behind the prefix of NAT64 (RFC 6052 section 2.1) or mapped.

@@ -13,6 +13,7 @@ from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource, profil
 from requiretls_milter.evidence.mta_sts import HTTPS_PORT, MtaStsFetcher, StsRecord
 from requiretls_milter.evidence.probe import Prober
 from requiretls_milter.evidence.tlsa import find_tlsa
+from requiretls_milter.evidence.turns import Limiters
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
     AddressLookup,
@@ -34,6 +35,7 @@ class Collector(EvidenceSource):
     Args:
         config: name servers, limits, and how to probe.
         trust: the authorities that vouch for policies.
+        limiters: say when a lookup, a fetch or a session may begin.
         policy_port: the port of policy hosts.
         clock: the time, seconds since the epoch.
         counters: where it is counted that a bound of ``[limits]`` is met.
@@ -45,6 +47,7 @@ class Collector(EvidenceSource):
         config: Config,
         trust: TrustStore,
         *,
+        limiters: Limiters,
         policy_port: int = HTTPS_PORT,
         clock: Callable[[], float] = time.time,
         counters: Counters | None = None,
@@ -61,8 +64,7 @@ class Collector(EvidenceSource):
             config.dns.timeout,
             tuple(protocols),
             clock,
-            lookups=limits.lookups,
-            counters=counters,
+            limiter=limiters.lookups,
             budgets=budgets,
         )
         """The resolver; its ``trusted`` belongs to the self-test."""
@@ -72,14 +74,12 @@ class Collector(EvidenceSource):
             trust.authorities,
             port=policy_port,
             timeout=limits.fetch_timeout,
-            fetches=limits.fetches,
+            limiter=limiters.fetches,
             clock=clock,
             counters=counters,
             budgets=budgets,
         )
-        self._prober = Prober(
-            policy, probe, limits, clock=clock, counters=counters, budgets=budgets
-        )
+        self._prober = Prober(policy, probe, limiter=limiters.probes, clock=clock, budgets=budgets)
 
     async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
         """See :meth:`Resolver.mx`."""

@@ -15,13 +15,12 @@ system's resolvers are all on this host. Otherwise everything is insecure, and
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import ipaddress
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import dns.asyncresolver
 import dns.exception
@@ -34,14 +33,12 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 
-from requiretls_milter.evidence.budgets import Budgets
-from requiretls_milter.evidence.slots import Slots
+from requiretls_milter.evidence.budgets import Budgets, zone_of
+from requiretls_milter.evidence.turns import FREE, Claim, Limiter
 from requiretls_milter.model import AddressLookup, DnsOutcome, MxEvidence, MxRecord
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
 from requiretls_milter.syntax.names import address_literal, mail_exchanger, valid_hostname
 from requiretls_milter.syntax.text import error_text, printable
-from requiretls_milter.telemetry.counting import Counters
-from requiretls_milter.telemetry.labels import Bound
 
 MAX_CNAMES = 10
 """Aliases followed from the name that is looked up (Postfix's dns_lookup_x() follows 10)."""
@@ -61,6 +58,8 @@ ATTEMPT_TIMEOUT = 2.0
 
 UDP_PAYLOAD = 1232
 """Octets offered by EDNS0, so that no answer is fragmented (DNS flag day 2020)."""
+
+T = TypeVar("T")
 
 _READ = (
     *(dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.CNAME, dns.rdatatype.MX),
@@ -154,9 +153,8 @@ class Resolver:
         timeout: seconds for one lookup, aliases included.
         inet_protocols: the address families that are looked up.
         clock: the time, seconds since the epoch.
-        lookups: how many lookups are at work at once; one costs a socket and 0.3 ms
-            of CPU for each query.
-        counters: where it is counted that a lookup waits for others.
+        limiter: says when a lookup may begin; one costs a socket and 0.3 ms of CPU for
+            each query.
         budgets: how many lookups a zone may cause; None for any number.
         checking_disabled: set CD in each query (RFC 4035 section 3.2.2): the resolver gives
             out what it has, whether it validates or not.
@@ -169,8 +167,7 @@ class Resolver:
         inet_protocols: Sequence[str] = ("ipv4", "ipv6"),
         clock: Callable[[], float] = time.time,
         *,
-        lookups: int = 64,
-        counters: Counters | None = None,
+        limiter: Limiter = FREE,
         budgets: Budgets | None = None,
         checking_disabled: bool = False,
     ) -> None:
@@ -178,7 +175,7 @@ class Resolver:
         self._stub = _stub(nameservers, timeout, checking_disabled=checking_disabled)
         self._timeout = timeout
         self._clock = clock
-        self._slots = Slots(lookups, Bound.LOOKUPS, counters or Counters())
+        self._limiter = limiter
         self._address_types = tuple(
             rdtype
             for protocol, rdtype in (("ipv4", dns.rdatatype.A), ("ipv6", dns.rdatatype.AAAA))
@@ -228,8 +225,7 @@ class Resolver:
         """
         since = self._relied_on_since
         try:
-            async with self._deadline():
-                answer = await self._ask(dns.name.root, dns.rdatatype.NS)
+            answer = await self._in_turn(".", lambda: self._ask(dns.name.root, dns.rdatatype.NS))
         except _LookupError as error:
             return Lookup(
                 DnsOutcome.ERROR, False, "", error=f"NS .: {error}", servfail=error.servfail
@@ -251,9 +247,9 @@ class Resolver:
         await self.tested.wait()
         if self._budgets is not None and (spent := self._budgets.lookup(name)):
             return Lookup(DnsOutcome.ERROR, False, name.lower(), error=spent, unasked=True)
+        absolute = dns.name.from_text(name + ".")
         try:
-            async with self._deadline():
-                return await self._chase(dns.name.from_text(name + "."), rdtype)
+            return await self._in_turn(zone_of(name), lambda: self._chase(absolute, rdtype))
         except _LookupError as error:
             text = printable(f"{dns.rdatatype.to_text(rdtype)} {name}: {error}")
             return Lookup(
@@ -400,15 +396,17 @@ class Resolver:
     def _expires(self, ttl: int) -> float:
         return self._clock() + ttl
 
-    @contextlib.asynccontextmanager
-    async def _deadline(self) -> AsyncIterator[None]:
-        """Hold one of the slots, for no longer than one lookup may take."""
-        async with self._slots:
+    async def _in_turn(self, zone: str, look_up: Callable[[], Awaitable[T]]) -> T:
+        """Look up when it may begin, for no longer than one lookup may take."""
+
+        async def within_limit() -> T:
             try:
                 async with asyncio.timeout(self._timeout):
-                    yield
+                    return await look_up()
             except TimeoutError as error:
                 raise _LookupError("timed out") from error
+
+        return await self._limiter.run(Claim(zone), within_limit)
 
     async def _chase(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> Lookup:
         """Follow aliases by further queries if the answer stops at one, bounded (R26).

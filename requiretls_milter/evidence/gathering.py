@@ -1,16 +1,17 @@
 """Gather all evidence of a next hop, in two phases: what DNS says, then what servers do.
 
-:func:`gather` puts questions to an :class:`EvidenceSource`: a question whose text
-depends on another answer comes after it, and all others are put at once. There are
-two sources: the live one (:class:`~requiretls_milter.evidence.collector.Collector`)
-asks the network each time, and the engine's cache wraps the live one.
+:class:`Gathering` puts questions to an :class:`EvidenceSource`: a question whose text
+depends on another answer comes after it, and all others are put at once. What is known so far
+can be had at any time. There are two sources: the live one
+(:class:`~requiretls_milter.evidence.collector.Collector`) asks the network each time, and the
+engine's cache wraps the live one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -43,6 +44,20 @@ MAX_HOSTS = 20
 
 MAX_PROBES = 16
 """Sessions for one next hop; Postfix tries 5 addresses by default."""
+
+MAX_AT_ONCE = 8
+"""Questions of one next hop that are open at once: no next hop holds more places than these of
+what all share. limits.gatherings times as many are limits.flights."""
+
+LOOKUP_PATIENCE = 2.0
+"""Seconds after which servers are called although the names of others have not been looked up:
+a name server that is silent does not hold up the others. Most lookups take less."""
+
+LATE = "not known in time"
+"""Why evidence is missing that takes too long to find."""
+
+_NOT_YET = (AddressLookup(DnsOutcome.ERROR, error=LATE, unasked=True), TlsaEvidence())
+"""The lookups of a host that have not ended: it may have any servers."""
 
 ANY_AGE = float("-inf")
 """The value of ``since`` that accepts evidence of any age."""
@@ -101,6 +116,22 @@ async def gather(
 ) -> DomainEvidence:
     """Gather the evidence of *nexthop*, complete enough for any profile to judge.
 
+    The arguments are those of :class:`Gathering`.
+
+    Raises:
+        Exception: whatever *source* raises, for example because it is too busy.
+    """
+    gathering = Gathering(nexthop, source, config, now, probes=probes, since=since)
+    await gathering.run()
+    known = gathering.known()
+    if known is None:
+        raise TimeoutError(LATE)
+    return known
+
+
+class Gathering:
+    """The evidence of one next hop: gathered by :meth:`run`, and known in part before it ends.
+
     A server is probed if the MTA may try it over any of its transports, even if the MTA's
     TLS policy forbids the connection.
 
@@ -111,19 +142,163 @@ async def gather(
         now: becomes ``gathered_at``, seconds since the epoch.
         probes: false if no server is to be called: DNS and MTA-STS alone.
         since: how old the answers may be; it goes to *source*.
-
-    Raises:
-        Exception: whatever *source* raises, for example because it is too busy.
     """
-    try:
+
+    def __init__(
+        self,
+        nexthop: NextHop,
+        source: EvidenceSource,
+        config: Config,
+        now: float,
+        *,
+        probes: bool = True,
+        since: float = ANY_AGE,
+    ) -> None:
+        self._nexthop = nexthop
+        self._source = source
+        usual = nexthop.port == SMTP_PORT and nexthop.protocol is MailProtocol.SMTP
+        self._port = config.probe.port if usual else nexthop.port
+        self._profiles = profiles_of(config)
+        self._now = now
+        self._with_probes = probes
+        self._since = since
+        self.is_running = False
+        """Whether questions are open."""
+        self._places = asyncio.Semaphore(MAX_AT_ONCE)
+        self._mx: MxEvidence | None = None
+        self._policy: MtaStsEvidence | None = None
+        # By host, and by address and SNI; 0 stands for the next hop's own port.
+        self._looked_up: dict[tuple[str, int], tuple[AddressLookup, TlsaEvidence]] = {}
+        self._called: set[tuple[str, str, int]] = set()
+        self._probed: dict[tuple[str, str, int], ProbeEvidence] = {}
+
+    async def run(self) -> None:
+        """Put all questions; what the source cannot find in time stays unknown.
+
+        Raises:
+            Exception: whatever the source raises but TimeoutError.
+        """
+        self.is_running = True
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._find_policy())
+                await self._find_servers()
+        except ExceptionGroup as several:
+            # The source is too busy, or there is an internal error: raise the first of several.
+            first: Exception = several
+            while isinstance(first, ExceptionGroup):
+                first = first.exceptions[0]
+            raise first from several
+        finally:
+            self.is_running = False
+
+    def known(self) -> DomainEvidence | None:
+        """Give what is known now; None if that is not even the MX records.
+
+        What is not known counts as not asked for, never as "there is none": the forecast is
+        unknown wherever it might matter.
+        """
+        if self._mx is None:
+            return None
+        policy = self._policy or MtaStsEvidence(error=LATE, expires=self._now, unasked=True)
+        hosts = tuple(
+            HostEvidence(
+                record.host,
+                record.preference,
+                *self._looked_up.get((record.host, record.port), _NOT_YET),
+                port=record.port,
+            )
+            for record in _host_names(self._nexthop, self._mx)
+        )
+        wanted = _addresses_to_probe(self._nexthop, self._mx, hosts, self._profiles)
+        hosts = tuple(
+            replace(host, probes=tuple(self._probe_of(host, address) for address in addresses))
+            for host, addresses in wanted
+        )
+        return DomainEvidence(self._nexthop, self._mx, policy, hosts, self._now)
+
+    def _probe_of(self, host: HostEvidence, address: str) -> ProbeEvidence:
+        found = self._probed.get((address, _server_name(host), host.port))
+        why = LATE if self._with_probes else "probe.plain_mail is dns"
+        return found or ProbeEvidence(address, error=why)
+
+    # ------------------------------------------------------------ the questions
+
+    async def _find_policy(self) -> None:
+        """Find the policy of the next-hop domain, before any alias (RFC 8461 section 3.4, R54).
+
+        A smart host is a policy domain too, in brackets and with a port. An address is none.
+        """
+        if self._nexthop.kind not in (HopKind.MX, HopKind.SRV, HopKind.HOST):
+            self._policy = MtaStsEvidence()
+            return
+        async with self._question():
+            self._policy = await self._source.mta_sts(self._nexthop.host, since=self._since)
+
+    async def _find_servers(self) -> None:
+        await self._find_mx()
+        if self._mx is None:
+            return
+        listed = _host_names(self._nexthop, self._mx)
+        names = dict.fromkeys((record.host, record.port) for record in listed)
         async with asyncio.TaskGroup() as tasks:
-            policy = tasks.create_task(_mta_sts(nexthop, source, since))
-            mx = await _mx(nexthop, source, now, since)
-            hosts = await _hosts(nexthop, mx, source, config, probes=probes, since=since)
-    except ExceptionGroup as several:
-        # The source is too busy, or there is an internal error: raise the first of several.
-        raise several.exceptions[0] from several
-    return DomainEvidence(nexthop, mx, policy.result(), hosts, now)
+            lookups = [tasks.create_task(self._look_up(*name)) for name in names]
+            if lookups:
+                await asyncio.wait(lookups, timeout=LOOKUP_PATIENCE)
+            await self._probe_known()
+        await self._probe_known()
+
+    async def _probe_known(self) -> None:
+        """Probe those servers that the MTA may try, as far as they are known, each once."""
+        known = self.known()
+        if known is None or not self._with_probes:
+            return
+        servers = dict.fromkeys(
+            (probe.address, _server_name(host), host.port)
+            for host in known.hosts
+            for probe in host.probes
+        )
+        left = MAX_PROBES - len(self._called)
+        new = [server for server in servers if server not in self._called][:left]
+        self._called.update(new)
+        async with asyncio.TaskGroup() as tasks:
+            for server in new:
+                tasks.create_task(self._probe(*server))
+
+    async def _find_mx(self) -> None:
+        """Look up the MX records; a next hop that is no domain has none by definition."""
+        nexthop = self._nexthop
+        if nexthop.kind not in (HopKind.MX, HopKind.SRV):
+            expires = self._now + MAX_TTL
+            self._mx = MxEvidence(DnsOutcome.NODATA, canonical=nexthop.host, expires=expires)
+            return
+        async with self._question():
+            if nexthop.kind is HopKind.SRV:
+                self._mx = await self._source.srv(nexthop.srv_name, since=self._since)
+            else:
+                self._mx = await self._source.mx(nexthop.host, since=self._since)
+
+    async def _look_up(self, host: str, own_port: int) -> None:
+        async with self._question():
+            port = own_port or self._port
+            addresses = await self._source.addresses(host, since=self._since)
+            tlsa = await self._source.tlsa(host, port, addresses, since=self._since)
+            self._looked_up[host, own_port] = addresses, tlsa
+
+    async def _probe(self, address: str, server_name: str, own_port: int) -> None:
+        async with self._question():
+            port, protocol = own_port or self._port, self._nexthop.protocol
+            found = await self._source.probe(
+                address, port, server_name, protocol, since=self._since
+            )
+            self._probed[address, server_name, own_port] = found
+
+    @contextlib.asynccontextmanager
+    async def _question(self) -> AsyncIterator[None]:
+        """Hold one of the places, and leave unknown what takes the source too long."""
+        async with self._places:
+            with contextlib.suppress(TimeoutError):
+                yield
 
 
 def bounds_met(evidence: DomainEvidence) -> tuple[Bound, ...]:
@@ -135,25 +310,6 @@ def bounds_met(evidence: DomainEvidence) -> tuple[Bound, ...]:
         Bound.SESSIONS: sessions >= MAX_PROBES,
     }
     return tuple(bound for bound, is_met in met.items() if is_met)
-
-
-async def _mx(nexthop: NextHop, source: EvidenceSource, now: float, since: float) -> MxEvidence:
-    """Look up the MX records; a next hop that is no domain has none by definition."""
-    if nexthop.kind is HopKind.MX:
-        return await source.mx(nexthop.host, since=since)
-    if nexthop.kind is HopKind.SRV:
-        return await source.srv(nexthop.srv_name, since=since)
-    return MxEvidence(DnsOutcome.NODATA, canonical=nexthop.host, expires=now + MAX_TTL)
-
-
-async def _mta_sts(nexthop: NextHop, source: EvidenceSource, since: float) -> MtaStsEvidence:
-    """Find the policy of the next-hop domain, before any alias (RFC 8461 section 3.4, R54).
-
-    A smart host is a policy domain too, in brackets and with a port. An address is none.
-    """
-    if nexthop.kind in (HopKind.MX, HopKind.SRV, HopKind.HOST):
-        return await source.mta_sts(nexthop.host, since=since)
-    return MtaStsEvidence()
 
 
 def _host_names(nexthop: NextHop, mx: MxEvidence) -> Sequence[MxRecord]:
@@ -168,58 +324,6 @@ def _host_names(nexthop: NextHop, mx: MxEvidence) -> Sequence[MxRecord]:
     if without_mx or nexthop.kind not in (HopKind.MX, HopKind.SRV):
         return (MxRecord(0, nexthop.host),)
     return mx.records[:MAX_HOSTS]
-
-
-async def _hosts(
-    nexthop: NextHop,
-    mx: MxEvidence,
-    source: EvidenceSource,
-    config: Config,
-    *,
-    probes: bool,
-    since: float,
-) -> tuple[HostEvidence, ...]:
-    usual = nexthop.port == SMTP_PORT and nexthop.protocol is MailProtocol.SMTP
-    port = config.probe.port if usual else nexthop.port
-
-    async def look_up(host: str, own_port: int) -> tuple[AddressLookup, TlsaEvidence]:
-        addresses = await source.addresses(host, since=since)
-        return addresses, await source.tlsa(host, own_port or port, addresses, since=since)
-
-    async def probe(address: str, server_name: str, own_port: int) -> ProbeEvidence:
-        if not probes:
-            return ProbeEvidence(address, error="probe.plain_mail is dns")
-        return await source.probe(
-            address, own_port or port, server_name, nexthop.protocol, since=since
-        )
-
-    listed = _host_names(nexthop, mx)
-    names = tuple(dict.fromkeys((record.host, record.port) for record in listed))
-    answers = await asyncio.gather(*itertools.starmap(look_up, names))
-    found = dict(zip(names, answers, strict=True))
-    hosts = tuple(
-        HostEvidence(
-            record.host, record.preference, *found[record.host, record.port], port=record.port
-        )
-        for record in listed
-    )
-    wanted = _addresses_to_probe(nexthop, mx, hosts, profiles_of(config))
-    questions = tuple(
-        dict.fromkeys(
-            (address, _server_name(host), host.port)
-            for host, addresses in wanted
-            for address in addresses
-        )
-    )
-    found_probes = await asyncio.gather(*itertools.starmap(probe, questions))
-    seen = dict(zip(questions, found_probes, strict=True))
-    return tuple(
-        replace(
-            host,
-            probes=tuple(seen[address, _server_name(host), host.port] for address in addresses),
-        )
-        for host, addresses in wanted
-    )
 
 
 def _server_name(host: HostEvidence) -> str:

@@ -24,9 +24,9 @@ from aiohttp import AddrInfoType
 
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.addresses import AddressPolicy
-from requiretls_milter.evidence.budgets import Budgets
+from requiretls_milter.evidence.budgets import Budgets, host_and_network
 from requiretls_milter.evidence.dns import Resolver
-from requiretls_milter.evidence.slots import Slots, count_saturated
+from requiretls_milter.evidence.turns import FREE, Claim, Limiter
 from requiretls_milter.model import DnsOutcome, MtaStsEvidence, MtaStsMode, MtaStsPolicy
 from requiretls_milter.syntax.names import address_literal
 from requiretls_milter.syntax.text import error_text, printable
@@ -197,30 +197,20 @@ def _max_age(value: str) -> int:
     return min(int(value), MAX_AGE)
 
 
-class _PolicyHosts(aiohttp.abc.AbstractResolver):
-    """Gives aiohttp the addresses to connect to: from our resolver, and none that is forbidden.
+class _PolicyHost(aiohttp.abc.AbstractResolver):
+    """Gives aiohttp the addresses to connect to, which have been looked up before.
 
     A policy host is always a name ("mta-sts." before a domain), so that aiohttp gets every
     address from here.
     """
 
-    def __init__(self, resolver: Resolver, policy: AddressPolicy) -> None:
-        self._resolver = resolver
-        self._policy = policy
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._addresses = addresses
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[aiohttp.abc.ResolveResult]:
-        """Look *host* up; raise OSError if it has no address that may be contacted."""
-        found = await self._resolver.addresses(host)
-        allowed = [address for address in found.addresses if self._policy.allows(address)]
-        if not allowed and found.addresses:
-            forbidden = ", ".join(found.addresses[:3])
-            raise OSError(errno.EACCES, f"{host} has no address that may be contacted: {forbidden}")
-        if not allowed:
-            raise OSError(
-                errno.EHOSTUNREACH, f"{host} has no address: {found.error or found.outcome}"
-            )
+        """Give the addresses, whatever family is wanted."""
         return [
             aiohttp.abc.ResolveResult(
                 hostname=host,
@@ -230,7 +220,7 @@ class _PolicyHosts(aiohttp.abc.AbstractResolver):
                 proto=socket.IPPROTO_TCP,
                 flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
             )
-            for address in allowed
+            for address in self._addresses
         ]
 
     async def close(self) -> None:
@@ -270,11 +260,11 @@ class MtaStsFetcher:
         policy: which addresses may be contacted.
         authorities: certificates (DER) of the authorities that policy hosts are verified by.
         port: the port of policy hosts.
-        timeout: seconds for one fetch, name lookup included (section 3.3 suggests a
-            minute at most).
-        fetches: how many fetches are at work at once.
+        timeout: seconds for one fetch (section 3.3 suggests a minute at most). Before it
+            the host's name is looked up, within the resolver's own limit.
+        limiter: says when a fetch may begin.
         clock: the time, seconds since the epoch.
-        counters: where it is counted that a fetch waits for others or takes too long.
+        counters: where it is counted that a fetch takes too long.
         budgets: how many connections an address may get; None for any number.
 
     Raises:
@@ -289,20 +279,20 @@ class MtaStsFetcher:
         *,
         port: int = HTTPS_PORT,
         timeout: float = 30.0,
-        fetches: int = 20,
+        limiter: Limiter = FREE,
         clock: Callable[[], float] = time.time,
         counters: Counters | None = None,
         budgets: Budgets | None = None,
     ) -> None:
         self._budgets = budgets
         self._resolver = resolver
-        self._hosts = _PolicyHosts(resolver, policy)
+        self._policy = policy
         self._tls = _tls_context(authorities)
         self._port = port
         self._timeout = timeout
         self._clock = clock
         self._counters = counters or Counters()
-        self._slots = Slots(fetches, Bound.FETCHES, self._counters)
+        self._limiter = limiter
 
     async def record(self, domain: str) -> StsRecord:
         """Look up ``_mta-sts.DOMAIN`` (section 3.1), and follow aliases. Never raises.
@@ -336,8 +326,13 @@ class MtaStsFetcher:
             )
         calls = _Calls(self._budgets, domain)
         try:
-            async with self._slots:
-                policy = read_policy(await self._fetch(domain, calls), record.id)
+            # Looked up first: a name server that is silent must not hold the place of a fetch.
+            addresses = await self._addresses(f"mta-sts.{domain}")
+            _, network = host_and_network(addresses[0])
+            body = await self._limiter.run(
+                Claim(network), lambda: self._fetch(domain, addresses, calls)
+            )
+            policy = read_policy(body, record.id)
         except (PolicyError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             if calls.refused and not calls.made:
                 return MtaStsEvidence(error=calls.refused, expires=self._clock(), unasked=True)
@@ -348,17 +343,30 @@ class MtaStsFetcher:
     def _failed(self, domain: str, error: Exception) -> MtaStsEvidence:
         text = _why(error)
         if isinstance(error, TimeoutError):
-            count_saturated(self._counters, Bound.FETCH_TIMEOUT)
+            self._counters.inc("saturated_total", (Bound.FETCH_TIMEOUT,))
             text = "timed out"
         return MtaStsEvidence(
             error=printable(f"policy of {domain}: {text}"), expires=self._clock() + FETCH_RETRY
         )
 
-    async def _fetch(self, domain: str, calls: _Calls) -> bytes:
+    async def _addresses(self, host: str) -> Sequence[str]:
+        """Look *host* up; raise OSError if it has no address that may be contacted."""
+        found = await self._resolver.addresses(host)
+        allowed = [address for address in found.addresses if self._policy.allows(address)]
+        if not allowed and found.addresses:
+            forbidden = ", ".join(found.addresses[:3])
+            raise OSError(errno.EACCES, f"{host} has no address that may be contacted: {forbidden}")
+        if not allowed:
+            raise OSError(
+                errno.EHOSTUNREACH, f"{host} has no address: {found.error or found.outcome}"
+            )
+        return allowed
+
+    async def _fetch(self, domain: str, addresses: Sequence[str], calls: _Calls) -> bytes:
         """Fetch the policy by https: no redirect, cache, cookie or proxy (section 3.3, R50)."""
         port = "" if self._port == HTTPS_PORT else f":{self._port}"
         connector = aiohttp.TCPConnector(
-            resolver=self._hosts,
+            resolver=_PolicyHost(addresses),
             ssl=self._tls,
             use_dns_cache=False,
             force_close=True,

@@ -21,7 +21,6 @@ import errno
 import re
 import socket
 import time
-import weakref
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -31,16 +30,14 @@ from OpenSSL import SSL, crypto
 from requiretls_milter.bounded import BoundedMap
 from requiretls_milter.clocks import Life
 from requiretls_milter.evidence.addresses import AddressPolicy
-from requiretls_milter.evidence.budgets import Budgets
-from requiretls_milter.evidence.slots import Pace, Slots
+from requiretls_milter.evidence.budgets import Budgets, host_and_network
+from requiretls_milter.evidence.turns import FREE, Claim, Limiter
 from requiretls_milter.model import MailProtocol, ProbeEvidence, ProbeFailure, ProbeStage, Reply
 from requiretls_milter.syntax.ciphers import is_in_finite_field
 from requiretls_milter.syntax.text import error_text, printable
-from requiretls_milter.telemetry.counting import Counters
-from requiretls_milter.telemetry.labels import Bound
 
 if TYPE_CHECKING:
-    from requiretls_milter.config import Limits, Probe
+    from requiretls_milter.config import Probe
 
 MAX_LINE = 2_048
 """Octets of a reply line that are kept (Postfix: line_length_limit)."""
@@ -81,6 +78,9 @@ COMMANDS = 5
 """Steps that may each take command_timeout: greeting, EHLO, STARTTLS, handshake, EHLO. With
 connect_timeout they limit the time of a whole session."""
 
+MAX_SIZE = 2**63 - 1
+"""Octets of the largest message that a server may name: a larger number means the same to all."""
+
 MAX_NAMELESS = 2_000
 """Addresses of which it is remembered that a session ended before the handshake, each in less than
 a kibibyte: as many as have a session within some ten seconds (limits.probes_per_minute)."""
@@ -109,6 +109,7 @@ _BEFORE_HANDSHAKE = frozenset(
 _CODE = re.compile(rb"[0-9]{3}(?=[ -]|$)")
 _ENHANCED = re.compile(rb" +([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
 _KEYWORD = re.compile(rb"[- ]*[^- ]+[- ]?[ =]*(?P<word>[^ =]*)")
+_SIZE = re.compile(rb"[- ]*[^- ]+[- ]?[ =]*SIZE[ =]+([0-9]{1,20})(?: .*)?", re.IGNORECASE)
 _UNPRINTABLE = re.compile(rb"[^ -~]")
 
 
@@ -143,22 +144,24 @@ class _Way:
 
 @dataclass(frozen=True, slots=True)
 class _Ehlo:
-    """A 2xx reply to EHLO or HELO: the name that the server gives itself, and its keywords."""
+    """A 2xx reply to EHLO or HELO: the name that the server gives itself, and its keywords.
+
+    ``size`` is the number after the keyword SIZE; None if there is none.
+    """
 
     name: str
     keywords: frozenset[str]
+    size: int | None = None
 
 
 class Prober:
-    """Probes servers; one object for all sessions, since they share limits.
+    """Probes servers.
 
     Args:
         policy: which addresses may be contacted.
         settings: the section ``[probe]``.
-        limits: how many sessions are at work at once, how many of them with one address,
-            and how many begin within a minute.
+        limiter: says when a session may begin.
         clock: the time, seconds since the epoch.
-        counters: ``saturated_total`` counts the sessions that wait for their turn.
         budgets: how many sessions an address may get; None for any number.
     """
 
@@ -166,10 +169,9 @@ class Prober:
         self,
         policy: AddressPolicy,
         settings: Probe,
-        limits: Limits,
         *,
+        limiter: Limiter = FREE,
         clock: Callable[[], float] = time.time,
-        counters: Counters | None = None,
         budgets: Budgets | None = None,
     ) -> None:
         self._budgets = budgets
@@ -182,11 +184,7 @@ class Prober:
         self._authenticating = _tls_context(AUTHENTICATING)
         self._opportunistic = _tls_context(OPPORTUNISTIC)
         self._strong = _tls_context(STRONG)
-        self._counters = counters or Counters()
-        self._pace = Pace(limits.probes_per_minute, Bound.PROBES_PER_MINUTE, self._counters)
-        self._slots = Slots(limits.probes, Bound.PROBES, self._counters)
-        self._per_host = limits.probes_per_host
-        self._busy: weakref.WeakValueDictionary[str, Slots] = weakref.WeakValueDictionary()
+        self._limiter = limiter
 
     async def probe(
         self, address: str, port: int, server_name: str, protocol: MailProtocol = MailProtocol.SMTP
@@ -206,19 +204,14 @@ class Prober:
                 failure=ProbeFailure.FORBIDDEN,
                 error="not a global address, and not in probe.allow_networks",
             )
-        places = Slots(self._per_host, Bound.PROBES_PER_HOST, self._counters)
-        async with self._busy.setdefault(address, places):
-            way = _Way(port, server_name, protocol)
-            if (seen := self._nameless.seen(address, way)) is not None:
-                return seen
-            found = await self._in_turn(address, way, self._authenticating)
-            self._nameless.note(found, way)
-            if is_in_finite_field(found.cipher):
-                strong = await self._in_turn(address, way, self._strong)
-                return _with_group(found, strong)
-            if found.stage is not ProbeStage.HANDSHAKE or found.failure is ProbeFailure.TIMEOUT:
-                return found
-            other = await self._in_turn(address, way, self._opportunistic)
+        way = _Way(port, server_name, protocol)
+        found = await self._in_turn(address, way, self._authenticating)
+        if is_in_finite_field(found.cipher):
+            strong = await self._in_turn(address, way, self._strong)
+            return _with_group(found, strong)
+        if found.stage is not ProbeStage.HANDSHAKE or found.failure is ProbeFailure.TIMEOUT:
+            return found
+        other = await self._in_turn(address, way, self._opportunistic)
         if other.stage is ProbeStage.NOT_PROBED:
             return other  # whether it was a strange server or a broken one is not known
         if not other.tls_version:
@@ -228,12 +221,22 @@ class Prober:
         return replace(other, only_opportunistic=found.error or "failed", expires=expires)
 
     async def _in_turn(self, address: str, way: _Way, context: SSL.Context) -> ProbeEvidence:
-        if self._budgets and (spent := self._budgets.connection(address, way.server_name)):
-            now = self._clock()
-            return ProbeEvidence(address, error=spent, probed_at=now, expires=now)
-        await self._pace.start()
-        async with self._slots:
-            return await self._session(address, way, context)
+        first = context is self._authenticating
+
+        async def hold() -> ProbeEvidence:
+            # Under another name the same may have been seen while this session waited.
+            if first and (seen := self._nameless.seen(address, way)) is not None:
+                return seen
+            if self._budgets and (spent := self._budgets.connection(address, way.server_name)):
+                now = self._clock()
+                return ProbeEvidence(address, error=spent, probed_at=now, expires=now)
+            found = await self._session(address, way, context)
+            if first:
+                self._nameless.note(found, way)
+            return found
+
+        host, network = host_and_network(address)
+        return await self._limiter.run(Claim(network, host), hold)
 
     async def _session(self, address: str, way: _Way, context: SSL.Context) -> ProbeEvidence:
         try:
@@ -325,13 +328,24 @@ class _Session:
                 raise _Ended(ProbeStage.BANNER, ProbeFailure.REPLY, reply=greeting)
             ehlo = await self._hello(ProbeStage.EHLO, extended=not _is_masked(lines))
             offered = "STARTTLS" in ehlo.keywords
-            self.evidence = replace(self.evidence, starttls_offered=offered, ehlo_name=ehlo.name)
+            self.evidence = replace(
+                self.evidence,
+                starttls_offered=offered,
+                ehlo_name=ehlo.name,
+                smtputf8_in_clear="SMTPUTF8" in ehlo.keywords,
+                size_limit=ehlo.size or 0,
+            )
             if offered and await self._starttls():
                 ehlo = await self._hello(ProbeStage.EHLO_TLS)
                 # Only this reply counts (RFC 8689 section 2, R3): an attacker may have
                 # written what was said in clear.
                 self.evidence = replace(
-                    self.evidence, requiretls="REQUIRETLS" in ehlo.keywords, ehlo_name=ehlo.name
+                    self.evidence,
+                    requiretls="REQUIRETLS" in ehlo.keywords,
+                    ehlo_name=ehlo.name,
+                    smtputf8="SMTPUTF8" in ehlo.keywords,
+                    # Postfix keeps the former limit if there is no other.
+                    size_limit=self.evidence.size_limit if ehlo.size is None else ehlo.size,
                 )
             self.evidence = replace(self.evidence, stage=ProbeStage.DONE)
         except _Ended as ended:
@@ -580,7 +594,12 @@ def read_ehlo(lines: list[bytes]) -> _Ehlo:
         found = _KEYWORD.match(line)
         if found and found["word"]:
             words.append(printable(found["word"]))
-    return _Ehlo(words[0] if words else "", frozenset(word.upper() for word in words[1:]))
+    sizes = [int(found[1]) for line in lines[1:] if (found := _SIZE.fullmatch(line))]
+    return _Ehlo(
+        words[0] if words else "",
+        frozenset(word.upper() for word in words[1:]),
+        min(sizes[-1], MAX_SIZE) if sizes else None,
+    )
 
 
 def _is_masked(greeting: list[bytes]) -> bool:

@@ -45,6 +45,7 @@ from requiretls_milter.forecast import sentences
 from requiretls_milter.forecast.reach import MailServer, Sharing, is_order_fixed, sharings
 from requiretls_milter.model import (
     UNKNOWN_STATUS,
+    Needs,
     ProbeEvidence,
     ProbeFailure,
     ProbeStage,
@@ -125,6 +126,43 @@ AttemptGroups = tuple[tuple[DeliveryAttempt, ...], ...]
 def unknown(server: MailServer, text: str) -> DeliveryAttempt:
     """Make the attempt that evidence does not cover: it may end in any way."""
     return DeliveryAttempt(server, UNKNOWN_STATUS, Reason.UNKNOWN, text, ends=True)
+
+
+def without_smtputf8(
+    server: MailServer, offered: bool | None, needs: Needs, where: str
+) -> DeliveryAttempt | None:
+    """Fail at a server that lacks SMTPUTF8 if the message needs it; the next one may offer it."""
+    if not needs.smtputf8 or offered:
+        return None
+    if offered is None:
+        return unknown(server, f"it is not known whether {server.name} offers SMTPUTF8 {where}")
+    text = sentences.smtputf8_not_offered(server, where)
+    return DeliveryAttempt(server, status.SMTPUTF8_NEEDED, Reason.SMTPUTF8_NOT_OFFERED, text)
+
+
+def unless_too_large(result: DeliveryAttempt, needs: Needs) -> DeliveryAttempt:
+    """Make a delivery fail if the message is larger than the server takes.
+
+    That ends the delivery, whatever the next server takes. It is found out last, before MAIL.
+    """
+    server = result.server
+    if not result.delivered or server is None:
+        return result
+    if not 0 < server.probe.size_limit < needs.size:
+        return result
+    return DeliveryAttempt(
+        server,
+        status.MESSAGE_TOO_LARGE,
+        Reason.MESSAGE_TOO_LARGE,
+        sentences.message_too_large(server, needs.size),
+        tls=result.tls,
+        ends=True,
+        until=result.until,
+    )
+
+
+IN_EHLO, IN_SECOND_EHLO = "before TLS", "inside TLS"
+"""Where a keyword is missing."""
 
 
 _NO_SERVER_TRIED = DeliveryAttempt(

@@ -24,12 +24,14 @@ from requiretls_milter.forecast.servers import (
 from requiretls_milter.forecast.strength import weakness
 from requiretls_milter.model import (
     LOCAL_FORECAST,
+    NOTHING_NEEDED,
     UNKNOWN_STATUS,
     DomainEvidence,
     Forecast,
     HopKind,
     MtaProfile,
     MtaSts,
+    Needs,
     ProfileName,
     Reason,
     Requirement,
@@ -46,6 +48,7 @@ def judge(
     profile: MtaProfile,
     trust: TrustStore,
     now: float,
+    needs: Needs = NOTHING_NEEDED,
 ) -> Forecast:
     """Forecast what the MTA's delivery to one next hop ends with.
 
@@ -57,10 +60,12 @@ def judge(
         profile: how the MTA delivers over the transport in question.
         trust: the certification authorities that count.
         now: the time of the delivery, seconds since the epoch.
+        needs: what the message needs beside its requirement. By the letter of RFC 8689 only
+            the requirement counts: profile rfc8689 does not look at it.
     """
     if evidence.nexthop.kind is HopKind.LOCAL:
         return LOCAL_FORECAST
-    delivery = Delivery(evidence, carried, profile, trust, now)
+    delivery = Delivery(evidence, carried, profile, trust, now, needs)
     servers = _policy_unasked(delivery, asked) or servers_of(evidence, profile)
     possible = postfix.deliver(delivery, servers)
     by_postfix = possible[0] if len(possible) == 1 else _worst(possible, asked, delivery)

@@ -17,6 +17,8 @@ from requiretls_milter.forecast import dane, pkix, profiles, sentences
 from requiretls_milter.forecast.attempt import (
     AT_SECOND_EHLO,
     IN_CLEAR,
+    IN_EHLO,
+    IN_SECOND_EHLO,
     NOTHING_RECORDED,
     DeliveryAttempt,
     possible_results,
@@ -25,6 +27,8 @@ from requiretls_milter.forecast.attempt import (
     session_failure,
     tls_weakness,
     unknown,
+    unless_too_large,
+    without_smtputf8,
 )
 from requiretls_milter.forecast.authentication import dane_references, postfix_dane_references
 from requiretls_milter.forecast.certificate import Check
@@ -39,6 +43,7 @@ from requiretls_milter.forecast.servers import (
     tlsa_lookup_failed,
 )
 from requiretls_milter.model import (
+    NOTHING_NEEDED,
     SMTP_PORT,
     DomainEvidence,
     MailProtocol,
@@ -46,6 +51,7 @@ from requiretls_milter.model import (
     MtaSts,
     MtaStsMode,
     MtaStsPolicy,
+    Needs,
     ProbeEvidence,
     ProbeStage,
     Reason,
@@ -67,6 +73,7 @@ class Delivery:
     profile: MtaProfile
     trust: TrustStore
     now: float
+    needs: Needs = NOTHING_NEEDED
 
     @property
     def requiretls_policy(self) -> RequiretlsPolicy:
@@ -201,16 +208,19 @@ def attempt(server: MailServer, delivery: Delivery) -> DeliveryAttempt:
             tls=_token("unknown?", policy, "requiretls?"),
         )
     undecided = _token(f"{plan.level}?", policy, "requiretls?")
-    return (
+    in_clear, needs = server.probe.smtputf8_in_clear, delivery.needs
+    result = (
         _forbidden_by_policy(server, plan.level, policy)
         or _not_in_mta_sts_policy(server, delivery, undecided)
         or _with_token(session_failure(server, IN_CLEAR), undecided)
         or _with_token(_is_the_mta(server, delivery), undecided)
+        or _with_token(without_smtputf8(server, in_clear, needs, IN_EHLO), undecided)
         or _without_tls(server, plan.level, policy)
         or _with_token(session_failure(server, _AT_STARTTLS), undecided)
         or _handshake_failure(server, plan, undecided)
         or _inside_tls(server, plan, policy, delivery)
     )
+    return unless_too_large(result, needs)
 
 
 # ---------------------------------------------------------------- before connecting
@@ -472,6 +482,9 @@ def _after_handshake(
     broken = session_failure(server, AT_SECOND_EHLO)
     if broken is not None:
         return replace(broken, tls=_token(decided, policy, "requiretls?"))
+    without = without_smtputf8(server, server.probe.smtputf8, delivery.needs, IN_SECOND_EHLO)
+    if without is not None:
+        return replace(without, tls=_token(decided, policy, "requiretls?"))
     if policy is RequiretlsPolicy.ENFORCE and not offered:
         return DeliveryAttempt(
             server,

@@ -63,6 +63,16 @@ def chain_cut(server: MailServer, mismatch: str) -> str:
     return f"{server.name} presented more certificates than we keep: {mismatch}"
 
 
+def smtputf8_not_offered(server: MailServer, where: str) -> str:
+    """Say that an EHLO reply lacks the keyword; *where* is that reply."""
+    return f"{server.name} does not offer SMTPUTF8 {where}, which the message needs"
+
+
+def message_too_large(server: MailServer, size: int) -> str:
+    """Say that the server takes no message of that size."""
+    return f"{server.name} takes {server.probe.size_limit} octets, and the message has {size}"
+
+
 def requiretls_not_offered(server: MailServer) -> str:
     """Say that the EHLO reply inside TLS lacks the keyword."""
     return f"{server.name} does not offer REQUIRETLS"

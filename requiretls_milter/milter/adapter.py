@@ -267,6 +267,7 @@ class _Connection:
         "counters",
         "header_answer",
         "heard",
+        "looks_for_utf8",
         "mta_name",
         "number",
         "protocol",
@@ -291,6 +292,7 @@ class _Connection:
         self.trusted = False
         self.sender = b""
         self.transaction: Transaction | None = None
+        self.looks_for_utf8 = False
 
     def agree(self, protocol: int) -> None:
         """Note the protocol flags that were agreed on with the MTA."""
@@ -300,6 +302,7 @@ class _Connection:
     def begin(self, transaction: Transaction) -> None:
         """Start a message."""
         self.transaction = transaction
+        self.looks_for_utf8 = transaction.may_need_smtputf8
         self.serving.transactions.add(self.number)
 
     def end(self) -> None:
@@ -530,6 +533,8 @@ def _header(ctx: Any, name: str, value: bytes) -> int:
             return answer
         answer = connection.header_answer
         settings = connection.settings
+        if connection.looks_for_utf8 and not value.isascii() and connection.transaction is not None:
+            connection.transaction.findings.non_ascii = True
         if name[:1] not in settings.initials:
             return answer
         key = name.lower().rstrip()  # RFC 5322 section 4.5.3: blanks before the colon

@@ -95,6 +95,8 @@ class HeaderFindings:
         received_requiretls: whether a Received field has the comment ``(requiretls)``.
         tags: copies of the tag's field, forged or of an earlier pass.
         tag_requiretls: whether one of them says ``requirement=requiretls``.
+        non_ascii: whether any field has characters beyond ASCII; looked at only if
+            :attr:`~requiretls_milter.milter.transaction.Transaction.may_need_smtputf8`.
     """
 
     tag_name: str
@@ -104,6 +106,7 @@ class HeaderFindings:
     received_requiretls: bool = False
     tags: int = 0
     tag_requiretls: bool = False
+    non_ascii: bool = False
 
     def add(self, name: str, value: bytes) -> None:
         """Take a field; ``name`` in lower case, without blanks before the colon."""

@@ -32,12 +32,15 @@ class Threads:
         self._switches: Mapping[str, int] = {}
 
     def look(self) -> None:
-        """Count them now."""
+        """Count them now; without a descriptor to do it with, the last look holds."""
         switches: dict[str, int] = {}
-        for task in _TASKS.iterdir():
-            with contextlib.suppress(OSError):  # it has ended meanwhile
-                found = _SWITCHES.findall((task / "status").read_text())
-                switches[task.name] = sum(map(int, found))
+        try:
+            for task in _TASKS.iterdir():
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                    found = _SWITCHES.findall((task / "status").read_text())
+                    switches[task.name] = sum(map(int, found))
+        except OSError:
+            return
         self.count = len(switches)
         self.still = len(switches.items() & self._switches.items())
         self._switches = switches

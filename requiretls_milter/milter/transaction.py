@@ -34,6 +34,7 @@ from requiretls_milter import rules
 from requiretls_milter.config import LogLevel, PlainMail
 from requiretls_milter.milter import envelope, hop
 from requiretls_milter.milter import tag as tags
+from requiretls_milter.milter.needs import asks_smtputf8, declared_size
 from requiretls_milter.milter.requirement import (
     FIELDS,
     NOTHING_ASKED,
@@ -45,12 +46,14 @@ from requiretls_milter.milter.requirement import (
 )
 from requiretls_milter.model import (
     LOCAL_FORECAST,
+    NOTHING_NEEDED,
     Action,
     Capability,
     Decision,
     Forecast,
     HopKind,
     Mode,
+    Needs,
     NextHop,
     OnMixed,
     ProfileName,
@@ -232,12 +235,15 @@ class Transaction:
     recipients: list[Recipient] = field(default_factory=list)
     findings: HeaderFindings = field(init=False)
     esmtp: bool = field(init=False)
+    may_need_smtputf8: bool = field(init=False)
     null_sender: bool = field(init=False)
     sender_domain: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.findings = HeaderFindings(self.settings.tag_name)
         self.esmtp = asks_requiretls(self.parameters)
+        # Postfix asks for SMTPUTF8 itself for mail of sendmail(1) (smtputf8_autodetect_classes).
+        self.may_need_smtputf8 = not self.by_smtp or asks_smtputf8(self.parameters)
         self.null_sender = is_null_sender(self.sender)
         sender = _kept(self.resolved or self.sender)
         self.sender_domain = envelope_domain(sender) if self.settings.rules.by_domain else ""
@@ -337,7 +343,12 @@ class Transaction:
             caller has to put their questions again; their earlier decisions are dropped.
         """
         findings = self.findings
-        if not (findings.require_tls_esmtp or findings.tls_required_no or self.lost):
+        if not (
+            findings.require_tls_esmtp
+            or findings.tls_required_no
+            or self.lost
+            or self._needs_have_changed
+        ):
             return []
         return [recipient for recipient in self.accepted if self._update(recipient)]
 
@@ -412,7 +423,38 @@ class Transaction:
         if self.null_sender and self.settings.profile is ProfileName.RFC8689:
             # RFC 8689 sections 4.2.1 and 5: the requirement of a bounce stops no delivery (R7)
             return Question(target, recipient.transport, Requirement.NONE, Requirement.NONE)
-        return Question(target, recipient.transport, asked.requirement, asked.carried)
+        return Question(
+            target, recipient.transport, asked.requirement, asked.carried, self._needs(asked)
+        )
+
+    def _needs(self, asked: Asked) -> Needs:
+        """What the message needs beside its requirement, as far as it is known.
+
+        If the milter alone enforces the requirement, that alone decides: a client that says that
+        its message is too large for the server could have it pass, and then be delivered in clear.
+        """
+        if asked.carried is not asked.requirement:
+            return NOTHING_NEEDED
+        size = declared_size(self.parameters) if self.parameters else 0
+        return Needs(self._needs_smtputf8, size)
+
+    @property
+    def _needs_have_changed(self) -> bool:
+        """Whether a question does not say what is known by now of SMTPUTF8."""
+        return self.may_need_smtputf8 and any(
+            recipient.question is not None
+            and recipient.question.needs != self._needs(recipient.asked)
+            for recipient in self.accepted
+        )
+
+    @property
+    def _needs_smtputf8(self) -> bool:
+        """Whether SMTPUTF8 is asked for and used: by one recipient for all, as in Postfix."""
+        return self.may_need_smtputf8 and (
+            self.findings.non_ascii
+            or not self.sender.isascii()
+            or not all(recipient.address.isascii() for recipient in self.accepted)
+        )
 
     # ------------------------------------------------------------ decisions
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import functools
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from requiretls_milter.mirror.postconf import Postfix
 from requiretls_milter.mirror.unmirrored import CLIENT, GLOBAL
 
 MIRRORED: Mapping[str, str] = {
@@ -113,12 +114,20 @@ def accounted() -> Iterator[str]:
         yield from group.names
 
 
-def unknown(names: Iterable[str]) -> Iterator[str]:
-    """Write a sentence for each parameter of a Postfix that none of the tables has.
-
-    Args:
-        names: all parameters that the Postfix has by itself, from ``postconf -d``.
-    """
+def unknown(postfix: Postfix) -> Iterator[str]:
+    """Write a sentence for each parameter of a Postfix that none of the tables has."""
     known = set(accounted())
-    for name in sorted(set(names) - known):
+    known |= {f"{service.name}_{suffix}" for service in postfix.services for suffix in _suffixes()}
+    for name in sorted(set(postfix.defaults) - known):
         yield f"{name}: a parameter that is not known here; its effect is not mirrored"
+
+
+def _suffixes() -> Iterator[str]:
+    """Yield the ends of the names that the parameters of a single transport have.
+
+    Postfix has them for each service of master.cf, most with the default of ``default_SUFFIX``.
+    """
+    yield from ("initial_destination_concurrency", "time_limit")
+    for name in accounted():
+        if name.startswith("default_"):
+            yield name.removeprefix("default_")

@@ -97,7 +97,8 @@ SERVER_PARAMETERS = (
     *("smtpd_milters", "non_smtpd_milters", "smtpd_milter_maps", "milter_default_action"),
     *("milter_command_timeout", "milter_content_timeout", "milter_protocol", "milter_macro_v"),
     *("milter_connect_macros", "milter_mail_macros", "milter_rcpt_macros"),
-    *("receive_override_options", "content_filter", "smtpd_tls_security_level"),
+    *("receive_override_options", "content_filter", "smtpd_proxy_filter"),
+    "smtpd_tls_security_level",
     *("smtpd_use_tls", "smtpd_enforce_tls", "smtpd_tls_wrappermode"),
     *("smtpd_discard_ehlo_keywords", "smtpd_tls_chain_files", "smtpd_tls_cert_file"),
 )
@@ -114,7 +115,7 @@ TABLE_PARAMETERS = (
 )
 """Parameters whose lookup tables are read."""
 
-PROGRAMS = frozenset({"smtp", "smtpd", "cleanup", "lmtp", "local", "trivial-rewrite"})
+PROGRAMS = frozenset({"smtp", "smtpd", "cleanup", "pickup", "lmtp", "local", "trivial-rewrite"})
 """Daemons whose settings are read with their own ``-o``."""
 
 LISTABLE = frozenset({"hash", "btree", "lmdb", "cdb", "dbm", "sdbm", "texthash", "inline"})

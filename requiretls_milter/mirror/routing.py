@@ -128,7 +128,13 @@ def _warn_of_unusable(used: Sequence[Destination], agents: Agents, made: Routing
         protocol = agents.protocol_of(to.transport)
         if protocol is None or agents.is_local(f"{to.transport}:{to.nexthop}"):
             continue
-        for one in filter(None, SEPARATOR.split(to.nexthop)):
+        listed = [one for one in SEPARATOR.split(to.nexthop) if one]
+        if len(listed) > 1:
+            made.warnings.append(
+                f"next hops {shown(to.nexthop)} of transport {to.transport}: forecasts are for the "
+                "first one; if that fails, Postfix tries the others"
+            )
+        for one in listed:
             try:
                 parse(one, protocol, postfix=True)
             except NextHopError as error:

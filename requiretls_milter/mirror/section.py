@@ -86,7 +86,7 @@ def mirror(postfix: Postfix) -> Mirror:
     main = postfix.settings
     base = _client(main, postfix)
     warnings = [
-        *parameters.unknown(postfix.defaults),
+        *parameters.unknown(postfix),
         *unmirrored(GLOBAL, main, defaults=postfix.defaults),
         *base.warnings,
         *unmirrored(CLIENT, main, defaults=postfix.defaults),

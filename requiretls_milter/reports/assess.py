@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from requiretls_milter.config import Config, Mta
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.shares import AllShares
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.collector import Collector
@@ -142,7 +143,8 @@ async def _gathered_here(
 ) -> dict[NextHop, DomainEvidence]:
     """Gather the evidence in this process; hosts that several next hops share are probed once."""
     counters = Counters()
-    live = Collector(config, trust)
+    limiters = AllShares.of(config.limits, counters).limiters()
+    live = Collector(config, trust, limiters=limiters)
     source = CachedSource(live, MemoryStore(), config, counters, authorities=trust.digest)
     assessor = Assessor(config, source, trust, counters, Gauges())
     try:

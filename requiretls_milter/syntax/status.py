@@ -21,6 +21,8 @@ MTA_MISCONFIGURED = "4.3.5"  # a failure for good at relayhost, taken for a mist
 PROTOCOL_ERROR = "5.5.0"  # a reply that is not an SMTP reply
 ENCRYPTION_NEEDED = "5.7.10"  # RFC 8689 section 4.2.1
 REQUIRETLS_NEEDED = "5.7.30"  # RFC 8689 section 4.2.1 (R12)
+SMTPUTF8_NEEDED = "5.6.7"  # RFC 6531 section 4.3
+MESSAGE_TOO_LARGE = "5.3.4"  # RFC 1870 section 6.3
 REFUSED = "5.7.1"  # by a policy of this system (RFC 3463 section 3.8)
 TOO_MANY_RECIPIENTS = "4.5.3"  # RFC 3463 section 3.6
 POLICY_TEMPORARY = "4.7.0"
@@ -46,6 +48,8 @@ FORECAST_STATUSES = (
     MAIL_LOOP,
     ENCRYPTION_NEEDED,
     REQUIRETLS_NEEDED,
+    SMTPUTF8_NEEDED,
+    MESSAGE_TOO_LARGE,
 )
 """Statuses that an MTA gives by itself; any other one was chosen by the server it talked to."""
 

@@ -41,6 +41,10 @@ class _Series:
                 total += held[1]
             self.histograms[metric] = (counts, total)
 
+    def copy(self) -> _Series:
+        """The same totals, which later ones do not change."""
+        return _Series(self.counters.copy(), self.histograms.copy())
+
     def totals(self) -> Totals:
         """These totals, in the form that travels between processes."""
         return Totals(
@@ -96,6 +100,17 @@ class Aggregate:
             oldest = min(lives)
             self._retired.add(lives.pop(oldest))
             self._folded[process] = oldest
+
+    def copy(self) -> Aggregate:
+        """The same at this moment, for another thread; it takes a small part of :meth:`totals`."""
+        other = Aggregate()
+        other._retired = self._retired.copy()
+        other._folded = self._folded.copy()
+        other._lives = {
+            process: {incarnation: series.copy() for incarnation, series in lives.items()}
+            for process, lives in self._lives.items()
+        }
+        return other
 
     def totals(self) -> Totals:
         """The sum over all lives of all processes."""

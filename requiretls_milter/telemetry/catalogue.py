@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from requiretls_milter.errors import RequiretlsMilterError
@@ -33,6 +33,7 @@ from requiretls_milter.telemetry.labels import (
     Bound,
     CacheResult,
     FleetResult,
+    Lane,
     Layer,
     MtaStsResult,
     OutboundService,
@@ -88,14 +89,22 @@ class Metric:
         """The label names, in the order in which values are given."""
         return tuple(name for name, _ in self.labels)
 
-    def combinations(self, domains: Iterable[str] = ()) -> Iterator[tuple[str, ...]]:
-        """Yield the label values that are shown from the start, with value 0."""
+    @property
+    def domain_index(self) -> int | None:
+        """The place of the label ``domain`` among the labels; None if there is none."""
+        return next((n for n, (_, values) in enumerate(self.labels) if values is None), None)
+
+    def combinations(self) -> Iterator[tuple[str, ...]]:
+        """Yield the label values that are shown from the start, with value 0.
+
+        Those of configured domains are not among them: there may be thousands, and to most
+        of them nothing ever happens.
+        """
         if self.start is not None:
             yield from self.start
             return
-        configured = (*dict.fromkeys(domains), OTHER_DOMAIN)
         yield from itertools.product(
-            *(configured if values is None else values for _, values in self.labels)
+            *((OTHER_DOMAIN,) if values is None else values for _, values in self.labels)
         )
 
     def checked(self, labels: tuple[str, ...], domains: frozenset[str]) -> tuple[str, ...]:
@@ -167,6 +176,8 @@ _REASONS_OF: Mapping[str, tuple[Reason, ...]] = {
         Reason.MX_LOOKUP_INSECURE,
     ),
     codes.REQUIRETLS_NEEDED: (Reason.STARTTLS_NOT_OFFERED, Reason.REQUIRETLS_NOT_OFFERED),
+    codes.SMTPUTF8_NEEDED: (Reason.SMTPUTF8_NOT_OFFERED,),
+    codes.MESSAGE_TOO_LARGE: (Reason.MESSAGE_TOO_LARGE,),
     OTHER_PERMANENT: (Reason.SERVER_REJECTS,),
     UNKNOWN_STATUS: (Reason.UNKNOWN,),
 }
@@ -323,6 +334,7 @@ _DECLARED = (
         MetricKind.GAUGE,
         "1 if REQUIRETLS mail to the configured domain would be delivered now.",
         (_DOMAIN,),
+        start=(),
     ),
     Metric(
         "resolver_validates",
@@ -345,6 +357,15 @@ _DECLARED = (
         MetricKind.COUNTER,
         "Times that a limit was reached: work waited, was refused, or an old entry was dropped.",
         (("bound", _values(Bound)),),
+    ),
+    Metric(
+        "waiting_for_turn",
+        MetricKind.GAUGE,
+        "Sessions, lookups and fetches that wait for their turn, with what is prompt or slow.",
+        (
+            ("resource", (Bound.PROBES.value, Bound.LOOKUPS.value, Bound.FETCHES.value)),
+            ("lane", _values(Lane)),
+        ),
     ),
     Metric(
         "callback_errors_total",

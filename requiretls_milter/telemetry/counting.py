@@ -124,9 +124,10 @@ class Gauges:
             raise MetricError(f"{metric} has the labels {gauge.label_names}, not {labels!r}")
         self._values[metric, labels] = value
 
-    def clear(self, metric: str) -> None:
-        """Forget a gauge's values, such as those of domains that are no longer configured."""
-        for key in [key for key in self._values if key[0] == metric]:
+    def retain(self, metric: str, labels: Iterable[tuple[str, ...]]) -> None:
+        """Forget a gauge's values with other labels, such as domains no longer configured."""
+        kept = frozenset(labels)
+        for key in [key for key in self._values if key[0] == metric and key[1] not in kept]:
             del self._values[key]
 
     def items(self) -> Iterator[tuple[str, tuple[str, ...], float]]:

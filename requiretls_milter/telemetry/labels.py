@@ -162,6 +162,8 @@ class Bound(enum.StrEnum):
     ZONE_LOOKUPS_PER_HOUR = "zone_lookups_per_hour"
     LOOKUPS = "lookups"
     FETCHES = "fetches"
+    SLOW_AFTER = "slow_after"
+    EVIDENCE_WAIT = "evidence_wait"
     ASSESSMENT_TIMEOUT = "assessment_timeout"
     GATHERING_TIMEOUT = "gathering_timeout"
     FLIGHT_TIMEOUT = "flight_timeout"
@@ -172,8 +174,16 @@ class Bound(enum.StrEnum):
     METRICS_CONNECTIONS = "metrics_connections"
     ENGINE_CONNECTIONS = "engine_connections"
     ENGINE_REQUESTS = "engine_requests"
+    DOMAIN_SERIES = "domain_series"
     HOSTS = "hosts"
     SESSIONS = "sessions"
+
+
+class Lane(enum.StrEnum):
+    """What a lookup, fetch or session waits with for its turn."""
+
+    PROMPT = "prompt"
+    SLOW = "slow"
 
 
 class Process(enum.StrEnum):

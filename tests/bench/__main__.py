@@ -1,6 +1,6 @@
 """``make bench``: print what the milter costs.
 
-.venv/bin/python -m tests.bench [--quick] [--json] [plain] [asked] [judge] [assess]
+.venv/bin/python -m tests.bench [--quick] [--json] [ROW...]
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ from tests.bench import machine, mail
 from tests.bench.assess import assessed
 from tests.bench.judge import judged
 from tests.bench.rows import FULL, QUICK, Effort, Row
+from tests.bench.scrape import scraped
+from tests.bench.tarpits import tarpits
 
 ROWS: Mapping[str, Callable[[Effort], Row]] = {
     "plain": mail.plain,
     "asked": mail.asked,
     "judge": judged,
+    "scrape": scraped,
+    "tarpits": tarpits,
     "assess": assessed,
 }
 """In the order in which they are run; the lab's network namespace comes last."""

@@ -12,7 +12,7 @@ class Effort:
 
     ``runs`` of each kind in turn, ``seconds`` each after ``warmup`` seconds; for
     ``judge``, at most that long; for ``assess``, ``domains`` in all, ``window`` of
-    them at once.
+    them at once; for ``tarpits``, ``healthy`` domains beside each number of ``slow`` ones.
     """
 
     runs: int
@@ -20,13 +20,26 @@ class Effort:
     warmup: float
     domains: int
     window: int
+    healthy: int
+    slow: tuple[int, ...]
     quick: bool
 
 
-FULL = Effort(runs=7, seconds=1.5, warmup=0.3, domains=1000, window=200, quick=False)
-"""Some three minutes in all."""
+FULL = Effort(
+    runs=7,
+    seconds=1.5,
+    warmup=0.3,
+    domains=1000,
+    window=200,
+    healthy=150,
+    slow=(3, 60, 240),
+    quick=False,
+)
+"""Some seven minutes in all."""
 
-QUICK = Effort(runs=1, seconds=0.2, warmup=0.05, domains=20, window=5, quick=True)
+QUICK = Effort(
+    runs=1, seconds=0.2, warmup=0.05, domains=20, window=5, healthy=5, slow=(3,), quick=True
+)
 """Seconds: shows that all of it works, and measures nothing."""
 
 

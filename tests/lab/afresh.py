@@ -13,6 +13,7 @@ from requiretls_milter.forecast.postfix import Delivery
 from requiretls_milter.model import Forecast
 from requiretls_milter.syntax.nexthop import parse
 from tests.lab.postfix import transport_name
+from tests.support.limiters import limiters
 from tests.support.scenario import Scenario
 from tests.support.scenarioevidence import requirement_of
 
@@ -20,7 +21,7 @@ from tests.support.scenarioevidence import requirement_of
 async def delivery(config: Config, scenario: Scenario) -> Delivery:
     """The delivery of *scenario*'s message to its first domain, as the judge is told of it."""
     trust = load_trust_store(config.probe.ca_file)
-    source = Collector(config, trust)
+    source = Collector(config, trust, limiters=limiters())
     try:
         domain = scenario.domain_name(scenario.domains[0])
         evidence = await gather(parse(domain), source, config, time.time())

@@ -80,6 +80,7 @@ def further() -> tuple[Scenario, ...]:
     _certificates(made)
     _several(made)
     _mta_sts(made)
+    _needs(made)
     return tuple(made.scenarios)
 
 
@@ -107,6 +108,107 @@ def _names(made: _Collection) -> None:
     made.add("self-address", Mx(tlsa=()), nexthop=f"[{addresses.FRONT}]")
     made.add("brackets", Mx(zone="uns", tlsa=()), zone="uns", nexthop="[@MX1@]")
     made.add("route", zone="uns", nexthop="@DOM@")
+
+
+UTF8 = ("SMTPUTF8",)
+IN_HEADER = Message(parameters=UTF8, headers=("X-Note: gr\u00fcn",))
+NEEDS_UTF8 = {
+    "header": IN_HEADER,
+    "sender": Message(parameters=UTF8, sender="gr\u00fcn@sender.test"),
+    "rcpt": Message(parameters=UTF8, rcpts=("gr\u00fcn",)),
+    "one-rcpt": Message(parameters=UTF8, rcpts=("u", "gr\u00fcn")),
+    "unused": Message(parameters=UTF8),
+    "unasked": Message(headers=("X-Note: gr\u00fcn",)),
+    "ordinary": replace(IN_HEADER, requiretls=False),
+    "optional": replace(IN_HEADER, requiretls=False, tls_required_no=True),
+}
+LARGE = Message(body="0123456789\n" * 1000, declared=True)
+
+
+def _needs(made: _Collection) -> None:
+    """What the message itself needs of the server."""
+    without = Server(smtputf8="none")
+    for name, message in NEEDS_UTF8.items():
+        made.add(f"utf8-{name}", message=message)
+        made.add(f"utf8-{name}-none", Mx(server=without), message=message)
+    for where in ("plain", "tls"):
+        only = Server(smtputf8=where)
+        made.add(f"utf8-{where}", Mx(server=only), message=IN_HEADER)
+        made.add(
+            f"utf8-{where}-may", Mx(server=only), message=IN_HEADER, profile="may/opportunistic"
+        )
+        clear = replace(only, starttls="none")
+        made.add(f"utf8-{where}-clear", Mx(server=clear), message=IN_HEADER)
+        made.add(
+            f"utf8-{where}-clear-may",
+            Mx(server=clear),
+            message=IN_HEADER,
+            profile="may/opportunistic",
+        )
+    for name, first in {
+        "none": without,
+        "plain": Server(smtputf8="plain"),
+        "noreq": NO_REQUIRETLS,
+        "nostarttls": NO_STARTTLS,
+        "refused": Server(banner="554 5.3.2 x"),
+        "wrongname": WRONG_NAME,
+        "handshake": NO_HANDSHAKE,
+    }.items():
+        made.add(f"utf8-after-{name}", *_in_order(first, GOOD), message=IN_HEADER)
+        made.add(f"utf8-none-after-{name}", *_in_order(first, without), message=IN_HEADER)
+        made.add(f"utf8-before-{name}", *_in_order(without, first), message=IN_HEADER)
+        made.add(
+            f"utf8-without-{name}", Mx(server=replace(first, smtputf8="none")), message=IN_HEADER
+        )
+        made.add(f"size-without-{name}", Mx(server=replace(first, size="1000")), message=LARGE)
+    for size in ("none", "", "0", "1000", "100000", "x"):
+        server = Server(size=size)
+        made.add(f"size-{size or 'empty'}", Mx(server=server), message=LARGE)
+        made.add(
+            f"size-{size or 'empty'}-tls", Mx(server=replace(GOOD, size_tls=size)), message=LARGE
+        )
+    own = f"mta.{MYDOMAIN}"
+    for name, server in {
+        "own": Server(smtputf8="none", name=own),
+        "helo": Server(ehlo="500 5.5.1 no EHLO"),
+        "helo-tls": Server(ehlo_tls="500 5.5.1 no EHLO"),
+        "plain-noreq": Server(smtputf8="plain", requiretls="none"),
+        "plain-wrongname": Server(smtputf8="plain", cert="wrongname"),
+        "refuses": replace(REFUSES, smtputf8="none"),
+        "lost-tls": Server(smtputf8="plain", ehlo_tls="close"),
+    }.items():
+        made.add(f"utf8-at-{name}", Mx(server=server), message=IN_HEADER)
+        made.add(
+            f"utf8-at-{name}-sts",
+            Mx(server=server, zone="uns", tlsa=()),
+            zone="uns",
+            sts=Sts(),
+            profile="sts/enforce",
+            message=IN_HEADER,
+        )
+    made.add("size-empty-lifted", Mx(server=Server(size="1000", size_tls="")), message=LARGE)
+    made.add("size-zero-lifted", Mx(server=Server(size="1000", size_tls="0")), message=LARGE)
+    made.add(
+        "size-clear",
+        Mx(server=Server(size="1000", starttls="none")),
+        message=LARGE,
+        profile="may/opportunistic",
+    )
+    small = Server(size="1000")
+    made.add("size-lifted", Mx(server=replace(small, size_tls="100000")), message=LARGE)
+    made.add("size-lifted-none", Mx(server=replace(small, size_tls="none")), message=LARGE)
+    made.add("size-small-good", *_in_order(small, GOOD), message=LARGE)
+    made.add("size-good-small", *_in_order(NO_REQUIRETLS, small), message=LARGE)
+    made.add("size-may", Mx(server=small), message=replace(LARGE, requiretls=False))
+    for profile in ("dane/enforce", "may/opportunistic"):
+        made.add(
+            f"transport-{profile.partition('/')[0]}",
+            Mx(server=Server(transport="none")),
+            profile=profile,
+            message=Message(
+                parameters=("BODY=8BITMIME", "RET=FULL", "ENVID=abc"), body="gr\u00fcn\n"
+            ),
+        )
 
 
 def _own_name(made: _Collection) -> None:
@@ -290,11 +392,20 @@ def _add_random(made: _Collection, dice: random.Random, name: str) -> None:
         name,
         *hosts,
         profile=profile,
-        message=_mostly(dice, Message(), ORDINARY, TLS_OPTIONAL, BOUNCE),
+        message=_needing(dice, _mostly(dice, Message(), ORDINARY, TLS_OPTIONAL, BOUNCE)),
         zone=zone,
         kind=kind,
         sts=Sts(style=style, patterns=patterns) if with_sts else None,  # type: ignore[arg-type]
     )
+
+
+def _needing(dice: random.Random, message: Message) -> Message:
+    """The same message, and at times it needs something of the server."""
+    if dice.random() < 0.2:
+        message = replace(message, parameters=UTF8, headers=IN_HEADER.headers)
+    if dice.random() < 0.2:
+        message = replace(message, body=LARGE.body, declared=True)
+    return message
 
 
 def _random_hosts(dice: random.Random, zone: Zone, number: int) -> Iterator[Mx]:
@@ -363,6 +474,8 @@ def _random_server(dice: random.Random) -> Server:
         chain=dice.random() < 0.8,
         ehlo_tls=_mostly(dice, ok, ok, lost, "421 4.3.2 x", "500 5.5.1 x", "451 4.3.0 x"),
         requiretls=_mostly(dice, "tls", *_OFFERS),  # type: ignore[arg-type]
+        smtputf8=dice.choice(("both", "both", "both", "none", "plain", "tls")),
+        size=dice.choice(("10000000", "10000000", "1000", "none")),
     )
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.lab import netns, roots, runs, submission
+from tests.lab import netns, roots, runs, submission, versions
 from tests.lab.dns import Dns
 from tests.lab.errors import LabError, LabUnavailable
 from tests.lab.log import Delivery
@@ -400,15 +400,19 @@ class Lab:
         extra = [*wanted.headers, *headers]
         if wanted.tls_required_no:
             extra.append("TLS-Required: no")
+        text = submission.message(scenario.id, recipients, headers=extra, body=wanted.body)
+        parameters = [*(("REQUIRETLS",) if wanted.requiretls else ()), *wanted.parameters]
+        if wanted.declared:
+            parameters.append(f"SIZE={len(text.encode())}")
         return submission.send(
             addresses.FRONT,
             recipients,
-            submission.message(scenario.id, recipients, headers=extra),
+            text,
             ca_file=self.ca_file,
             port=587 if authenticated else 25,
             credentials=self.credentials if authenticated else None,
             sender=submission.SENDER if wanted.sender is None else wanted.sender,
-            parameters=("REQUIRETLS",) if wanted.requiretls else (),
+            parameters=parameters,
             slow=wanted.slow,
         )
 
@@ -468,7 +472,8 @@ class Lab:
         }
         if self._want_front:
             rows |= {
-                "MTA": f"{addresses.FRONT}:25, log {self.front.log.path}",
+                "MTA": f"Postfix {versions.running('postfix-3.11')}, {addresses.FRONT}:25, "
+                f"log {self.front.log.path}",
                 "submission": f"{addresses.FRONT}:587, "
                 f"{self.credentials.user} {self.credentials.password}",
                 "milter sockets": f"{self.front.milter.outside} (Postfix: "
@@ -476,6 +481,8 @@ class Lab:
             }
         if self._want_downstream:
             rows["downstream"] = f"{addresses.DOWNSTREAM}:25, log {self.downstream.log.path}"
+        if moved := versions.moved():
+            rows["other versions"] = "; ".join(moved)
         return "\n".join(f"{key:15} {value}" for key, value in rows.items())
 
 

@@ -6,13 +6,16 @@ recordings, and what the milter is then told by it is what it would be told by t
 
 from __future__ import annotations
 
+import copy
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from tests.lab import submission
+from tests.lab.errors import LabError
 from tests.lab.lab import Lab
 from tests.lab.log import Delivery
 from tests.support import addresses
@@ -125,3 +128,33 @@ def mail_requiretls_sent(lab: Lab, scenario: Scenario, since: float) -> tuple[bo
 def _masked(reason: str) -> str:
     """Without addresses, which are the lab's own."""
     return _ADDRESS.sub("[ADDRESS]", reason)
+
+
+def recorded(data: Mapping[str, Any], outcomes: Sequence[Outcome], version: str) -> dict[str, Any]:
+    """The recordings, with what Postfix *version* did otherwise in their place.
+
+    What it did as before stays as it is, with the addresses of the first recording.
+
+    Args:
+        data: the file of scenarios, as it was read from JSON.
+        outcomes: of some or all of its scenarios.
+        version: of the Postfix that was replayed.
+
+    Raises:
+        LabError: a scenario came to no end, which is nothing to be recorded.
+    """
+    made = copy.deepcopy(dict(data))
+    made["postfix"] = version
+    by_id = {item["id"]: item for item in made["scenarios"]}
+    for outcome in outcomes:
+        if not outcome.differences:
+            continue
+        scenario = by_id[outcome.scenario.id]
+        if len(outcome.deliveries) != len(scenario["expected"]):
+            raise LabError(f"{outcome.scenario.id}: {'; '.join(outcome.differences)}")
+        for expected, delivery in zip(scenario["expected"], outcome.deliveries, strict=True):
+            expected |= {name: getattr(delivery, name) for name in ("status", "dsn", "tls")}
+            if expected["reason"] is not None:
+                expected["reason"] = delivery.reason
+        scenario["mail_requiretls_sent"] = list(outcome.mail_requiretls_sent)
+    return made

@@ -131,6 +131,10 @@ ALL = (
 )
 
 
+_MTAS = {"postfix": "postfix", "sendmail": "sendmail-bin"}
+"""The package of an MTA, by what the names of its roots begin with."""
+
+
 def cache_home() -> Path:
     """The directory of all roots: ``$XDG_CACHE_HOME/requiretls-milter/lab``."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -210,18 +214,8 @@ def _download(recipe: Recipe, apt: Path) -> list[Path]:
         (apt / folder).mkdir(parents=True)
     (apt / "dpkg/status").touch()
     keyring = _keyring(apt / "etc/keyring.gpg")
-    (apt / "etc/lab.sources").write_text(
-        "\n".join(
-            [
-                "Types: deb",
-                f"URIs: {_mirror()}",
-                f"Suites: {recipe.suite}",
-                "Components: main",
-                *([f"Signed-By: {keyring}"] if keyring else []),
-                "",
-            ]
-        )
-    )
+    (apt / "etc/lab.sources").write_text(sources(_mirror(), recipe, keyring))
+    (apt / "preferences").write_text(preferences(recipe))
     options = {
         "Dir::State": str(apt),
         "Dir::State::status": str(apt / "dpkg/status"),
@@ -230,7 +224,7 @@ def _download(recipe: Recipe, apt: Path) -> list[Path]:
         "Dir::Cache::archives": str(apt / "cache/archives"),
         "Dir::Etc::sourcelist": "/dev/null",
         "Dir::Etc::sourceparts": str(apt / "etc"),
-        "Dir::Etc::preferences": "/dev/null",
+        "Dir::Etc::preferences": str(apt / "preferences"),
         "Dir::Etc::preferencesparts": "/dev/null",
         "APT::Sandbox::User": "root",  # the scratch directory may be closed to _apt
         "APT::Install-Recommends": "false",
@@ -245,6 +239,52 @@ def _download(recipe: Recipe, apt: Path) -> list[Path]:
     if not debs:
         raise LabUnavailable(f"root {recipe.name}: apt-get fetched no package")
     return debs
+
+
+def sources(mirror: str, recipe: Recipe, keyring: Path | None) -> str:
+    """The archives from which the packages come, for apt.
+
+    ``$LAB_ARCHIVE`` names a further archive of Debian, such as one of a day in the past: apt then
+    finds the version there that :func:`preferences` wants.
+    """
+    further = os.environ.get("LAB_ARCHIVE")
+    return "\n".join(
+        "\n".join(
+            [
+                "Types: deb",
+                f"URIs: {archive}",
+                f"Suites: {recipe.suite}",
+                "Components: main",
+                *(["Check-Valid-Until: no"] if archive == further else []),
+                *([f"Signed-By: {keyring}"] if keyring else []),
+                "",
+            ]
+        )
+        for archive in (mirror, further)
+        if archive
+    )
+
+
+def preferences(recipe: Recipe) -> str:
+    """Which version apt prefers, be it an older one: of the series that the root is named for."""
+    name, _, series = recipe.name.rpartition("-")
+    if name not in _MTAS:
+        return ""
+    return f"Package: {_MTAS[name]}\nPin: version {series}.*\nPin-Priority: 1001\n"
+
+
+def installed(recipe: Recipe) -> str:
+    """Debian's version of the first package of *recipe* in its root.
+
+    Raises:
+        LabUnavailable: there is no such root.
+    """
+    try:
+        names = (cache_home() / recipe.name / ".packages").read_text().split()
+    except OSError as error:
+        raise LabUnavailable(f"root {recipe.name} was not made: {error}") from error
+    package = recipe.packages[0]
+    return next(name.split("_")[1] for name in names if name.startswith(f"{package}_"))
 
 
 def _apt(command: list[str]) -> None:

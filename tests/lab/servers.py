@@ -112,8 +112,13 @@ class _Session:
         if word != "ok":
             await self.say(word)
             return
-        lines = [f"250 {self.listener['name']}", "250 SIZE 10000000", "250 8BITMIME"]
-        lines += ["250 ENHANCEDSTATUSCODES", "250 DSN", "250 SMTPUTF8"]
+        lines = [f"250 {self.listener['name']}", "250 ENHANCEDSTATUSCODES"]
+        size = self.behaviour.size_tls if self.tls else None
+        size = self.behaviour.size if size is None else size
+        lines += [] if size == "none" else [f"250 SIZE {size}".rstrip()]
+        lines += ["250 8BITMIME", "250 DSN"] if self.behaviour.transport == "all" else []
+        if self.behaviour.smtputf8 in ("both", "tls" if self.tls else "plain"):
+            lines.append("250 SMTPUTF8")
         if not self.tls and self.behaviour.starttls == "offer":
             lines.append("250 STARTTLS")
         offer = self.behaviour.requiretls

@@ -104,6 +104,8 @@ def transact(
     slow: float = 0.0,
 ) -> Accepted:
     """Send one message in an open session; as for :func:`send`."""
+    if not f"{sender}{recipients}".isascii():
+        smtp.command_encoding = "utf-8"
     _require(smtp.docmd("MAIL", f"FROM:<{sender}> {' '.join(parameters)}".rstrip()), "mail")
     time.sleep(slow)
     refused = {}

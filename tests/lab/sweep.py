@@ -56,11 +56,16 @@ def send(lab: Lab, milter: Milter, scenario: Scenario) -> tuple[Scenario, Ending
     recipients = len(lab.recipients(scenario))
     accepted = lab.send(scenario, authenticated=True)
     forecasts = {
-        str(line["to"]).strip("<>"): (str(line["forecast"]), str(line["tls"] or ""))
+        _address(str(line["to"])): (str(line["forecast"]), str(line["tls"] or ""))
         for line in milter.recipients(accepted.queue_id, recipients, timeout=60)
     }
     deliveries = lab.deliveries(accepted.queue_id, recipients)
     return scenario, forecasts, {item.to: (item.dsn, item.tls or "") for item in deliveries}
+
+
+def _address(logged: str) -> str:
+    """An address of the milter's log, which is ASCII, as Postfix logs it."""
+    return logged.strip("<>").encode("ascii").decode("unicode_escape")
 
 
 def differences(made: Iterable[tuple[Scenario, Any, Any]]) -> list[str]:

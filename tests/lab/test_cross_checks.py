@@ -34,6 +34,7 @@ from tests.lab import roots
 from tests.lab.certificates import CASES, Case, make, trusted
 from tests.lab.lab import Lab
 from tests.lab.labconfig import settings
+from tests.support.limiters import limiters
 
 pytestmark = pytest.mark.lab
 
@@ -132,7 +133,8 @@ async def _gather(
     lab: Lab, authorities: Path, servers: dict[str, Server]
 ) -> dict[str, DomainEvidence]:
     config = settings(lab, probe={"ca_file": str(authorities)})
-    collector = Collector(config, load_trust_store(str(authorities)))
+    trust = load_trust_store(str(authorities))
+    collector = Collector(config, trust, limiters=limiters())
     try:
         found = await asyncio.gather(
             *(

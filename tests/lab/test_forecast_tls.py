@@ -27,6 +27,7 @@ from tests.lab.lab import Lab
 from tests.lab.labconfig import told_apart
 from tests.lab.milter import Milter
 from tests.lab.sweep import differences, knowing_all, send
+from tests.lab.versions import as_recorded
 from tests.support.pki import Authority, spki
 from tests.support.scenario import Domain, Mx, Scenario, Sts
 
@@ -189,7 +190,7 @@ def test_odd_tls_is_forecast_as_postfix_finds_it(lab: Lab, milter: Milter, way: 
     here = [PLACES[name, way] for name in SERVERS]
     with ThreadPoolExecutor(PARALLEL) as pool:
         made = list(pool.map(lambda scenario: send(lab, milter, scenario), here))
-    assert differences(made) == []
+    as_recorded(differences(made))
     # it is worth something: much of it is taken, and some is not
     endings = [next(iter(done.values()))[0] for _, _, done in made]
     assert endings.count("2.0.0") > 15

@@ -12,6 +12,7 @@ import re
 import pytest
 
 from requiretls_milter.config import Limits
+from requiretls_milter.engine.exposition import MAX_DOMAIN_OCTETS
 from requiretls_milter.engine.server import MAX_CONNECTIONS
 from requiretls_milter.evidence.gathering import MAX_HOSTS, MAX_PROBES
 from requiretls_milter.telemetry.labels import Bound
@@ -22,6 +23,7 @@ PAGE = REPOSITORY / "docs" / "reliability.md"
 CONSTANT = {
     Bound.ENGINE_CONNECTIONS: MAX_CONNECTIONS,
     Bound.ENGINE_REQUESTS: 2 * Limits().questions,
+    Bound.DOMAIN_SERIES: MAX_DOMAIN_OCTETS,
     Bound.HOSTS: MAX_HOSTS,
     Bound.SESSIONS: MAX_PROBES,
 }

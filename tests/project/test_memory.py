@@ -14,6 +14,7 @@ import pytest
 
 from requiretls_milter.config import Config
 from requiretls_milter.engine import alive, downgrades, policies, shelf
+from requiretls_milter.engine.schedule import MAX_SLOW_HOPS, MAX_TARGETS
 from requiretls_milter.evidence.budgets import KINDS, MAX_KEYS
 from requiretls_milter.evidence.mta_sts import MAX_HEADER_LINE, MAX_HEADERS, MAX_POLICY
 from requiretls_milter.evidence.probe import MAX_HANDSHAKE, MAX_NAMELESS
@@ -70,6 +71,7 @@ ROWS: dict[str, float] = {
     + 2 * pkix.CACHED_PATHS,
     "budgets that are spent, and servers that were not told a name": len(KINDS) * MAX_KEYS * SPENT
     + MAX_NAMELESS * NAMELESS,
+    "next hops and servers whose speed is remembered": (MAX_SLOW_HOPS + MAX_TARGETS) * SPENT,
     "names and rules that were looked up": (4 + 2 + 3 + 2) * MIB + WORKERS * (4 + 14 + 3 + 2) * MIB,
     "forecasts in workers": WORKERS * LIMITS.forecast_cache * client.FORECAST_OCTETS,
     "log lines that wait": (2 + WORKERS) * output.MAX_QUEUED,

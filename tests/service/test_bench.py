@@ -33,11 +33,11 @@ def bench(*arguments: str) -> Any:
 
 
 def test_quick_run_measures_every_row_that_needs_no_lab() -> None:
-    found = json.loads(bench("--quick", "--json", "plain", "asked", "judge"))
+    found = json.loads(bench("--quick", "--json", "plain", "asked", "judge", "scrape"))
     assert found["quick"]
     assert found["machine"]["cores"] >= 1
     rows = {row["name"]: row for row in found["rows"]}
-    assert list(rows) == ["plain", "asked", "judge"]
+    assert list(rows) == ["plain", "asked", "judge", "scrape"]
     for name in ("plain", "asked"):
         assert [data["connections"] for data in rows[name]["data"]] == [1, 8]
         for data in rows[name]["data"]:
@@ -49,6 +49,7 @@ def test_quick_run_measures_every_row_that_needs_no_lab() -> None:
                 assert 0 < measured["cpu_us"]["median"] < 100_000
             assert data["ratios"]["ours"]["rate"]["ratio"] > 0
     assert all(case["median"] > 0 for case in rows["judge"]["data"])
+    assert all(0 < case["octets"] < 1_000_000 for case in rows["scrape"]["data"])
 
 
 def test_tables_name_what_was_measured_and_on_what() -> None:

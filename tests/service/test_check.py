@@ -20,6 +20,7 @@ from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.support.command import command, start
 from tests.support.domains import Domains
 from tests.support.engineview import SetEngine
+from tests.support.limiters import limiters
 
 NO_REQUIRETLS = b"250 mx.test\r\n"
 
@@ -311,8 +312,9 @@ class Warm:
 
     def __init__(self, config: configuration.Config) -> None:
         trust = load_trust_store(config.probe.ca_file)
+        live = Collector(config, trust, limiters=limiters())
         self.source = CachedSource(
-            Collector(config, trust), MemoryStore(), config, Counters(), authorities=trust.digest
+            live, MemoryStore(), config, Counters(), authorities=trust.digest
         )
         self.assessor = Assessor(config, self.source, trust, Counters(), Gauges())
         engine = SetEngine(self.assessor, assessment_digest=config.assessment_digest(trust.digest))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import signal
 import socket
 import time
@@ -210,6 +211,36 @@ def test_a_configured_domain_is_shown_ready_without_any_mail(
     eventually(lambda: service.metric('domain_ready{domain="good.test"}') == 1)
     eventually(lambda: service.metric('assessments_total{result="bounce"}') == 1)
     assert service.metric('domain_ready{domain="lacking.test"}') == 0
+    assert ready(service) == {"good.test": 1, "lacking.test": 0}, "and no wildcard"
+
+
+def test_a_reload_leaves_domain_ready_as_it_is_but_for_domains_that_have_gone(
+    make: Make, internet: Internet
+) -> None:
+    def rules(*domains: str) -> str:
+        return "".join(f'[rules.recipient."{name}"]\nmode = "monitor"\n' for name in domains)
+
+    service = make(internet.config + rules("good.test", "lacking.test"), workers=1).start()
+    expected = {"good.test": 1, "lacking.test": 0}
+    eventually(lambda: ready(service) == expected, lambda: f"{ready(service)}")
+    # From now on good.test cannot be looked up, and what was known of it is forgotten.
+    mx = internet.dns.script["good.test", "MX"]
+    internet.dns.set("good.test", "MX", SILENT)
+    try:
+        again = internet.config.replace("timeout = 2", "timeout = 3")
+        service.configure(again + rules("later.test", "good.test"))
+        service.send_signal(signal.SIGHUP)
+        eventually(lambda: service.events("reloaded"), what="the reload")
+        eventually(lambda: "lacking.test" not in ready(service), what="it is gone")
+        assert ready(service)["good.test"] == 1
+    finally:
+        internet.dns.script["good.test", "MX"] = mx
+
+
+def ready(service: Service) -> dict[str, float]:
+    """Each domain that ``domain_ready`` shows."""
+    found = re.findall(r'_domain_ready\{domain="(.+)"\} (\S+)', service.http())
+    return {domain: float(value) for domain, value in found}
 
 
 def test_the_command_line_shares_the_evidence_of_the_running_engine(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.config import Config, Limits, Probe
+from requiretls_milter.config import Config, Probe
 from requiretls_milter.engine import fleet as module
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.policies import POLICY_GRACE, POLICY_REFRESH
@@ -50,7 +50,6 @@ class Source(FakeSource):
         self._prober = Prober(
             AddressPolicy((ip_network("127.0.0.0/8"),)),
             Probe(helo="milter.example", command_timeout=5.0),
-            Limits(),
         )
 
     async def probe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import re
 import sqlite3
@@ -16,6 +17,8 @@ from typing import cast
 import pytest
 
 from requiretls_milter.ipc import query
+from requiretls_milter.store.base import Record, StoreKind
+from requiretls_milter.store.rediswire import RecordCodec
 from tests.support.faultmatrix import ROWS
 from tests.support.internet import Internet, loopback_internet
 from tests.support.redisproxy import Answer, RedisProxy
@@ -147,6 +150,37 @@ def test_services_with_one_secret_share_what_no_other_reads(
     assert internet.good.connections == before + 1
     assert_good(make(redis.url).start())
     assert internet.good.connections == before + 2
+
+
+def forge(redis: RedisServer) -> int:
+    """Make each server that is known offer REQUIRETLS, with a digest that fits; how many."""
+    forged, codec = 0, RecordCodec()
+    for name in fnmatch.filter(redis.keys(), "requiretls-milter:probe:*"):
+        key = name.partition(":probe:")[2]
+        found = codec.decode(StoreKind.PROBE, key, redis.command("GET", name).encode("latin-1"))
+        assert found is not None
+        value = found.value.replace(b'"requiretls":false', b'"requiretls":true')
+        forged += value != found.value
+        record = Record(value, found.written, found.keep_until)
+        redis.command("SET", name, codec.encode(StoreKind.PROBE, key, record))
+    return forged
+
+
+@pytest.mark.parametrize("with_secret", [True, False])
+def test_only_without_a_secret_can_another_client_make_a_server_seem_to_offer_requiretls(
+    make: Make, redis: RedisServer, tmp_path: Path, with_secret: bool
+) -> None:
+    """This is the boundary of what docs/security.md trusts."""
+    first = make(redis.url).start()
+    assert "forecast=5.7.30" in first.send("<bob@lacking.test>")[0]
+    eventually(redis.keys, what="what the first one keeps")
+    assert first.stop() == 0
+    assert forge(redis) == 1
+    secret = tmp_path / "secret"
+    secret.write_text("x" * 32)
+    url = f'{redis.url}"\nsecret_file = "{secret}' if with_secret else redis.url
+    (tag,) = make(url).start().send("<bob@lacking.test>")
+    assert ("forecast=5.7.30" if with_secret else "forecast=2.0.0") in tag
 
 
 def test_a_password_of_the_store_is_told_to_nobody(make: Make, redis: RedisServer) -> None:
@@ -295,14 +329,18 @@ def redis_answers_late(store: Store) -> Service:
 
 
 def redis_fails_over(store: Store) -> Service:
-    """A replica takes over; connections that are open still lead to the former primary."""
+    """A replica takes over; some seconds later the name leads to it, for new connections.
+
+    Meanwhile the former primary is a replica that has no primary, and can be read.
+    """
     service = store.make(store.proxy.url).start()
-    service.send("<bob@lacking.test>")
-    eventually(store.redis.keys, what="what is written through these connections")
     server = RedisServer(store.request.getfixturevalue("redis_root"), store.flavour)
     store.request.addfinalizer(lambda: server.__exit__())
-    store.proxy.behind = server.__enter__().port
-    store.redis.command("REPLICAOF", "127.0.0.1", str(server.port))
+    port = server.__enter__().port
+    store.redis.command("REPLICAOF", "127.0.0.1", "1")
+    moving = threading.Timer(3.0, setattr, (store.proxy, "behind", port))
+    store.request.addfinalizer(moving.join)
+    moving.start()
     return service
 
 

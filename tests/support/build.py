@@ -15,6 +15,7 @@ from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
+    NOTHING_NEEDED,
     AddressLookup,
     DnsOutcome,
     DomainEvidence,
@@ -27,6 +28,7 @@ from requiretls_milter.model import (
     MtaStsPolicy,
     MxEvidence,
     MxRecord,
+    Needs,
     NextHop,
     ProbeEvidence,
     ProbeStage,
@@ -164,6 +166,7 @@ def forecast(
     *,
     carried: Requirement | None = None,
     now: float = NOW,
+    needs: Needs = NOTHING_NEEDED,
 ) -> Forecast:
     """Judge, with what is asked carried if not said otherwise."""
     return judge(
@@ -173,6 +176,7 @@ def forecast(
         profile=profile,
         trust=trust(),
         now=now,
+        needs=needs,
     )
 
 

@@ -81,6 +81,8 @@ class DnsServer:
     queries: list[dns.message.Message] = field(default_factory=list)
     address: str = ""
     host: str = "127.0.0.1"
+    latency: float = 0.0
+    """Seconds before each answer over UDP."""
 
     async def __aenter__(self) -> DnsServer:
         port = await self._listen()
@@ -129,6 +131,10 @@ class DnsServer:
     def types_asked(self, name: str) -> list[str]:
         return [rdtype for asked, rdtype, _ in self.asked if asked == name]
 
+    def scripted(self, name: str, rdtype: str) -> Scripted:
+        """What is answered."""
+        return self.script.get((name, rdtype), nxdomain(ad=False))
+
     def reply(self, wire: bytes, tcp: bool) -> bytes | None:
         query = dns.message.from_wire(wire)
         self.queries.append(query)
@@ -136,7 +142,7 @@ class DnsServer:
         name = question.name.to_text(omit_final_dot=True).lower()
         rdtype = dns.rdatatype.to_text(question.rdtype)
         self.asked.append((name, rdtype, tcp))
-        scripted = self.script.get((name, rdtype), nxdomain(ad=False))
+        scripted = self.scripted(name, rdtype)
         if scripted.unchecked is not None and query.flags & dns.flags.CD:
             scripted = scripted.unchecked
         if scripted.silent:
@@ -185,7 +191,12 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         reply = self.server.reply(data, tcp=False)
-        if reply is not None:
+        if reply is None:
+            return
+        if self.server.latency:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.server.latency, self.transport.sendto, reply, addr)
+        else:
             self.transport.sendto(reply, addr)
 
 

@@ -47,6 +47,8 @@ class FakeSource:
         self._clocks = clocks
         self.calls: Counter[str] = Counter()
         self.gate: asyncio.Event | None = None
+        self.held: set[str] = set()
+        """Kinds, or kinds with a key, that are never answered."""
         self.error: Exception | None = None
         self.script: dict[str, Any] = {}
         self.probed_ago = 0.0
@@ -68,6 +70,8 @@ class FakeSource:
         self.calls[f"{kind} {key}"] += 1
         if self.gate is not None:
             await self.gate.wait()
+        if {kind, f"{kind} {key}"} & self.held:
+            await asyncio.Event().wait()
         if self.error is not None:
             raise self.error
         found = self.script.get(f"{kind} {key}", self.script[kind])

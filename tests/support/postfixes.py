@@ -165,6 +165,7 @@ DEFAULTS_3_11 = {
     "milter_rcpt_macros": "i {rcpt_addr} {rcpt_host} {rcpt_mailer}",
     "receive_override_options": "",
     "content_filter": "",
+    "smtpd_proxy_filter": "",
     "smtpd_tls_security_level": "may",
     "smtpd_use_tls": "no",
     "smtpd_enforce_tls": "no",

@@ -87,7 +87,7 @@ class RedisServer:
             return _reply(connection.makefile("rb"))
 
     def keys(self) -> set[str]:
-        return set(self.command("KEYS", "*").split())
+        return set(filter(None, self.command("KEYS", "*").split("\n")))
 
     def run(self, commands: Sequence[Sequence[str]]) -> None:
         for words in commands:

@@ -47,6 +47,14 @@ class Server:
     """Not recorded: OpenSSL's, for a certificate that it would not present by default."""
     name: str = ""
     """Not recorded: what it calls itself, if not by the name of its host."""
+    smtputf8: Literal["both", "none", "plain", "tls"] = "both"
+    """Not recorded: which EHLO replies offer SMTPUTF8."""
+    size: str = "10000000"
+    """Not recorded: what follows SIZE; ``none`` if it is not offered."""
+    size_tls: str | None = None
+    """Not recorded: inside TLS, if not the same."""
+    transport: Literal["all", "none"] = "all"
+    """Not recorded: whether 8BITMIME and DSN are offered."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,12 @@ class Message:
     """None: an ordinary one; "": the null reverse-path."""
     slow: float = 0.0
     """Seconds between MAIL and DATA."""
+    parameters: tuple[str, ...] = ()
+    """Not recorded: further parameters of MAIL."""
+    body: str = "hello\n"
+    """Not recorded."""
+    declared: bool = False
+    """Not recorded: MAIL has SIZE."""
 
 
 @dataclass(frozen=True)

@@ -51,10 +51,10 @@ class SmtpServer:
     at_once: int = 0
     most_at_once: int = 0
     server_names: list[str | None] = field(default_factory=list)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def __aenter__(self) -> SmtpServer:
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server = await asyncio.start_server(self._serve, self.host, self.port)
+        self._server = await asyncio.start_server(self.serve, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         if self.tls is not None:
             self.tls.sni_callback = lambda _, name, __: self.server_names.append(name)
@@ -67,7 +67,8 @@ class SmtpServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Go through the dialogue with one client."""
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)

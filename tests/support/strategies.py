@@ -22,6 +22,7 @@ from requiretls_milter.model import (
     MtaStsPolicy,
     MxEvidence,
     MxRecord,
+    Needs,
     NextHop,
     ProbeEvidence,
     ProbeFailure,
@@ -112,6 +113,8 @@ def sessions(draw: st.DrawFn, address: str) -> ProbeEvidence:
     if order.index(stage) > order.index(ProbeStage.EHLO):
         seen["starttls_offered"] = stage is not ProbeStage.DONE or draw(st.booleans())
         seen["ehlo_name"] = draw(mostly("mx1.example.org", OWN_NAME.upper()))
+        seen["smtputf8_in_clear"] = draw(st.booleans())
+        seen["size_limit"] = draw(st.sampled_from((0, 1000, 10_000_000)))
     if stage is ProbeStage.DONE and seen["starttls_offered"] and draw(st.integers(0, 4)) == 0:
         seen["starttls_reply"] = draw(replies.filter(lambda reply: reply.code // 100 in (4, 5)))
     elif seen.get("starttls_offered") and stage in (ProbeStage.DONE, ProbeStage.EHLO_TLS):
@@ -123,6 +126,7 @@ def sessions(draw: st.DrawFn, address: str) -> ProbeEvidence:
             seen["small_group"] = draw(st.sampled_from(("", "dh key too small")))
         if stage is ProbeStage.DONE:
             seen["requiretls"] = draw(st.sampled_from((True, True, False)))
+            seen["smtputf8"] = draw(st.booleans())
     return ProbeEvidence(**seen)
 
 
@@ -305,3 +309,4 @@ mta_profiles = st.builds(
     reading=st.just(Reading()) | readings,
 )
 requirements = st.sampled_from(Requirement)
+needs = st.builds(Needs, smtputf8=st.booleans(), size=st.sampled_from((0, 500, 5000)))

@@ -11,7 +11,7 @@ from unittest import mock
 
 from OpenSSL import SSL
 
-from requiretls_milter.config import Limits, Probe
+from requiretls_milter.config import Probe
 from requiretls_milter.evidence import probe
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.ipc import wire
@@ -189,7 +189,7 @@ def smtp_session(data: bytes) -> None:
 
 async def _probe() -> ProbeEvidence:
     settings = Probe(helo="probe.example.org")
-    prober = probe.Prober(AddressPolicy(_ALLOWED), settings, Limits(), clock=lambda: _CLOCK)
+    prober = probe.Prober(AddressPolicy(_ALLOWED), settings, clock=lambda: _CLOCK)
     return await prober.probe(ADDRESS, 25, NAME)
 
 

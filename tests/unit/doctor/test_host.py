@@ -22,12 +22,11 @@ from requiretls_milter.doctor import host
 from requiretls_milter.doctor.finding import Finding, Severity
 from requiretls_milter.doctor.mta import attached
 from requiretls_milter.engine.certificate import tls_context
-from requiretls_milter.engine.exposition import EngineCollector, Exposition
+from requiretls_milter.engine.exposition import Readings
 from requiretls_milter.engine.scrape import MetricsServer
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.mirror.section import mirror
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
-from requiretls_milter.telemetry.counting import Gauges, Totals
 from tests.support.authority import Authority
 from tests.support.dnsserver import DnsServer, bogus, failure, found
 from tests.support.postfixes import postfix, service
@@ -222,11 +221,8 @@ def test_over_tls_the_certificate_must_be_that_of_the_file(
     up, done = threading.Event(), threading.Event()
 
     async def serve() -> None:
-        shown = Exposition(EngineCollector(Totals, Gauges(), tuple))
         assert config.metrics.listen is not None
-        server = MetricsServer(
-            config.metrics.listen, shown, lambda: None, tls=tls_context(config.metrics)
-        )
+        server = MetricsServer(config.metrics.listen, Readings, tls=tls_context(config.metrics))
         await server.open()
         up.set()
         await asyncio.to_thread(done.wait)

@@ -21,7 +21,7 @@ from requiretls_milter.doctor.mta import (
     path_of,
     seconds,
 )
-from requiretls_milter.mirror.postconf import Postfix
+from requiretls_milter.mirror.postconf import Postfix, Service
 from requiretls_milter.mirror.section import mirror
 from tests.support.postfixes import older, postfix, service
 
@@ -194,6 +194,46 @@ def test_a_milter_named_twice_and_one_on_both_sides_of_a_filter_are_told() -> No
     )
     finding = one(configured(), made, "attached_twice")
     assert "127.0.0.1:10026/inet" in finding.advice
+
+
+def proxied(name: str, **settings: Any) -> Service:
+    """An smtpd with a before-queue filter."""
+    return service("smtpd", name, "inet", smtpd_proxy_filter="127.0.0.1:10025", **settings)
+
+
+def test_a_milter_before_a_before_queue_filter_is_an_error_that_says_where_to_go() -> None:
+    made = postfix(
+        proxied("smtp"),
+        service("smtpd", "127.0.0.1:10026", "inet", smtpd_milters=""),
+        service("cleanup"),
+    )
+    told = one(matching(made), made, "attached")
+    assert told.severity == "error"
+    assert "smtpd_proxy_filter = 127.0.0.1:10025" in told.found
+    assert "neither the header nor the end of a message" in told.found
+    assert "which may be 127.0.0.1:10026/inet" in told.advice
+
+
+def test_a_milter_behind_a_before_queue_filter_is_good() -> None:
+    made = postfix(
+        proxied("smtp", smtpd_milters=""),
+        service("smtpd", "127.0.0.1:10026", "inet"),
+        service("cleanup"),
+    )
+    assert one(matching(made), made, "attached").severity == "ok"
+
+
+def test_pickup_can_keep_mail_of_sendmail_from_the_milter() -> None:
+    made = postfix(
+        service("smtpd", "smtp", "inet"),
+        service("pickup", receive_override_options="no_header_body_checks, no_milters"),
+        service("cleanup"),
+    )
+    told = one(matching(made), made, "local_mail")
+    assert told.severity == "warning"
+    assert "receive_override_options of pickup has no_milters" in told.found
+    usual = postfix(service("smtpd", "smtp", "inet"), service("pickup"), service("cleanup"))
+    assert one(matching(usual), usual, "local_mail").severity == "ok"
 
 
 def test_milters_by_client_are_told() -> None:

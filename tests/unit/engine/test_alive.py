@@ -11,9 +11,9 @@ import pytest
 from requiretls_milter.engine import cache as module
 from requiretls_milter.engine.alive import LiveEvidence
 from requiretls_milter.engine.assessor import Assessor
-from requiretls_milter.engine.flights import BusyError
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.gathering import ANY_AGE
+from requiretls_milter.evidence.turns import BusyError
 from requiretls_milter.model import (
     AddressLookup,
     MailProtocol,

@@ -13,15 +13,17 @@ import pytest
 
 from requiretls_milter import config
 from requiretls_milter.config import Config
-from requiretls_milter.engine.assessor import Assessor
+from requiretls_milter.engine.assessor import MIN_GATHERING, Assessor
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.evidence.authorities import load_trust_store
+from requiretls_milter.evidence.gathering import LATE
 from requiretls_milter.forecast import judge as judging
 from requiretls_milter.ipc.wire import MAX_FORECAST_LIFE
 from requiretls_milter.model import (
     DnsOutcome,
     HopKind,
     MxEvidence,
+    MxRecord,
     NextHop,
     Outcome,
     ProbeStage,
@@ -213,7 +215,7 @@ async def test_r60_on_the_deadline_the_forecast_is_unknown_and_the_look_goes_on(
         forecast = await kit.assessor.assess(question())
     assert forecast.status == "unknown"
     assert kit.results() == {"deadline": 1}
-    assert kit.saturated() == {"assessment_timeout": 1}
+    assert kit.saturated()["assessment_timeout"] == 1
     kit.source.gate.set()
     await until(lambda: not kit.assessor.in_flight)
     calls = dict(kit.source.calls)
@@ -258,6 +260,23 @@ async def test_beyond_what_is_looked_at_at_once_the_engine_is_busy() -> None:
     await kit.close()
 
 
+async def test_the_gathering_that_has_taken_longest_makes_room_for_a_new_one() -> None:
+    """What is known of it is judged; here that is nothing."""
+    kit = Kit(SETTINGS + "[limits]\ngatherings = 2")
+    kit.source.held = {"mx a.example", "mx b.example"}
+    old = [
+        asyncio.create_task(kit.assessor.assess(question(f"{letter}.example"))) for letter in "ab"
+    ]
+    await until(lambda: kit.source.calls["mx b.example"])
+    kit.clocks.pass_(MIN_GATHERING)
+    assert (await kit.assessor.assess(question("c.example"))).status == "5.7.10"
+    assert (await old[0]).status == "unknown"
+    assert not old[1].done()
+    assert kit.results() == {"bounce": 1, "busy": 1}
+    assert kit.saturated() == {"gatherings": 1}
+    await kit.close()
+
+
 async def test_beyond_what_is_under_way_at_once_the_engine_is_busy_and_not_mistaken() -> None:
     """Lookups refused deep within a gathering are back-pressure, not a mistake of ours."""
     kit = Kit(limits=config.Limits(flights=1))
@@ -277,6 +296,92 @@ async def test_evidence_is_not_gathered_for_ever() -> None:
         await kit.assessor.evidence(nexthops.parse("a.example"))
     assert kit.assessor.in_flight == 0
     assert kit.saturated() == {"gathering_timeout": 1}
+    await kit.close()
+
+
+async def test_what_is_known_at_the_end_of_a_gathering_is_its_evidence() -> None:
+    kit = Kit(SETTINGS + "[limits]\ngathering_timeout = 0.05")
+    kit.source.held = {"probe"}
+    evidence = await kit.assessor.evidence(nexthops.parse("a.example"))
+    assert evidence.hosts[0].addresses.outcome is DnsOutcome.FOUND
+    assert evidence.hosts[0].probes[0].stage is ProbeStage.NOT_PROBED
+    assert kit.saturated() == {"gathering_timeout": 1}
+    await kit.close()
+
+
+WAITING = "[limits]\nevidence_wait = 0.05\nassessment_timeout = 0.3"
+
+
+def two_servers(kit: Kit) -> None:
+    """The second server's sessions never end."""
+    records = (MxRecord(10, "mx1.a.example"), MxRecord(20, "mx2.a.example"))
+    kit.source.script["mx"] = replace(kit.source.script["mx"], records=records)
+    second = replace(kit.source.script["addresses"], addresses=("192.0.2.2",))
+    kit.source.script["addresses mx2.a.example"] = second
+    kit.source.held = {"probe 192.0.2.2 mx2.a.example"}
+
+
+async def test_after_a_while_what_is_known_is_judged_and_may_be_enough() -> None:
+    kit = Kit(SETTINGS + WAITING)
+    two_servers(kit)
+    none = Requirement.NONE
+    forecast = await kit.assessor.assess(question("a.example", "plain", none))
+    assert forecast.status == "2.0.0"
+    assert forecast.valid_until == 0.0, "more may be known soon"
+    assert set(kit.saturated()) == {"evidence_wait"}
+    assert kit.assessor.in_flight == 1, "the gathering goes on"
+    await kit.close()
+
+
+async def test_what_is_known_is_judged_before_the_deadline_however_short_that_is() -> None:
+    kit = Kit(SETTINGS + "[limits]\nassessment_timeout = 0.4")
+    two_servers(kit)
+    forecast = await kit.assessor.assess(question("a.example", "plain", Requirement.NONE))
+    assert forecast.status == "2.0.0"
+    await kit.close()
+
+
+async def test_what_is_known_is_not_enough_if_a_server_that_is_not_known_might_decide() -> None:
+    kit = Kit(SETTINGS + WAITING)
+    two_servers(kit)
+    kit.source.held = {"probe 192.0.2.1 mx1.a.example"}
+    forecast = await kit.assessor.assess(question("a.example", "plain", Requirement.NONE))
+    assert forecast.status == "unknown"
+    assert kit.results() == {"deadline": 1}
+    await kit.close()
+
+
+@pytest.mark.parametrize(
+    ("mta_sts", "level", "status"), [("off", "may", "2.0.0"), ("match", "may", "unknown")]
+)
+async def test_a_policy_that_is_not_known_matters_to_an_mta_that_heeds_it(
+    mta_sts: str, level: str, status: str
+) -> None:
+    settings = f'[mta]\nmta_sts = "{mta_sts}"\ntls_security_level = "{level}"\n'
+    kit = Kit(settings + WAITING)
+    kit.source.held = {"mta_sts"}
+    forecast = await kit.assessor.assess(question(asked=Requirement.NONE))
+    assert forecast.status == status
+    await kit.close()
+
+
+async def test_without_the_policy_no_delivery_is_said_to_fail() -> None:
+    """The policy may vouch for names that DNSSEC does not: none is called insecure without it."""
+    kit = Kit(SETTINGS + WAITING)
+    kit.source.script["mx"] = replace(kit.source.script["mx"], secure=False)
+    kit.source.held = {"mta_sts"}
+    assert (await kit.assessor.assess(question())).status == "unknown"
+    kit.source.held = set()
+    await kit.close()
+
+
+async def test_a_policy_that_the_source_cannot_find_in_time_is_not_known_either() -> None:
+    kit = Kit(limits=config.Limits(flight_timeout=0.05))
+    kit.source.script["mx"] = replace(kit.source.script["mx"], secure=False)
+    kit.source.held = {"mta_sts"}
+    forecast = await kit.assessor.assess(question())
+    assert forecast.status == "unknown"
+    assert LATE in forecast.text
     await kit.close()
 
 
@@ -352,6 +457,14 @@ async def test_a_configured_domain_is_shown_ready_or_not(kit: Kit) -> None:
     await kit.assessor.assess(question("other.example"))
     await kit.assessor.assess(question("good.example", asked=Requirement.NONE))
     assert list(kit.gauges.items()) == [("domain_ready", ("good.example",), 0.0)]
+
+
+async def test_a_configured_domain_of_which_nothing_is_known_is_shown_neither_ready_nor_not(
+    kit: Kit,
+) -> None:
+    kit.source.script["mx"] = MxEvidence(DnsOutcome.ERROR, error="over budget", unasked=True)
+    assert (await kit.assessor.assess(question("good.example"))).outcome is Outcome.UNKNOWN
+    assert not list(kit.gauges.items())
 
 
 async def test_closing_ends_what_is_under_way(kit: Kit) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
+from prometheus_client import Metric as Family
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from requiretls_milter.engine.exposition import EngineCollector, Exposition, set_build_info
+from requiretls_milter.engine import exposition
+from requiretls_milter.engine.exposition import Readings, set_build_info
 from requiretls_milter.model import OTHER_DOMAIN, Action, Requirement
+from requiretls_milter.telemetry.aggregate import Aggregate
 from requiretls_milter.telemetry.catalogue import METRICS, MetricError
 from requiretls_milter.telemetry.counting import Counters, Gauges, Totals
 from requiretls_milter.telemetry.labels import STATUSES
@@ -20,9 +25,9 @@ def render(
     domains: tuple[str, ...] = (),
     accept: str = "",
 ) -> tuple[str, str]:
-    collector = EngineCollector(lambda: totals, gauges or Gauges(), lambda: domains)
-    text, media_type = Exposition(collector).render(accept)
-    return text.decode(), media_type
+    readings = Readings(lambda: totals, tuple((gauges or Gauges()).items()), domains)
+    page = exposition.render(readings, accept)
+    return page.body.decode(), page.media_type
 
 
 def samples(text: str) -> dict[str, float]:
@@ -42,7 +47,7 @@ def test_every_metric_shows_from_the_first_scrape_on() -> None:
     for metric in METRICS.values():
         family = families["requiretls_milter_" + metric.name.removesuffix("_total")]
         assert family.documentation == metric.help
-        assert family.samples, metric.name
+        assert family.samples or metric.name == "domain_ready"
         assert str(family.type) == metric.kind.value
 
 
@@ -54,10 +59,8 @@ def test_every_known_combination_starts_at_zero() -> None:
         assert found[f"requiretls_milter_recipients_total{labels}"] == 0
     for source in ("esmtp", "require-tls-esmtp", "rule", "tls-required", "none"):
         assert found[f'requiretls_milter_requirement_sources_total{{source="{source}"}}'] == 0
-    for domain, status in itertools.product(
-        ("example.org", ".example.net", OTHER_DOMAIN), STATUSES
-    ):
-        labels = f'{{domain="{domain}",status="{status}"}}'
+    for status in STATUSES:
+        labels = f'{{domain="{OTHER_DOMAIN}",status="{status}"}}'
         assert found[f"requiretls_milter_domain_forecasts_total{labels}"] == 0
     assert found['requiretls_milter_process_restarts_total{process="engine"}'] == 0
     assert found['requiretls_milter_cache_requests_total{layer="host",result="held"}'] == 0
@@ -94,14 +97,127 @@ def test_counts_show_as_they_were_counted() -> None:
 
 def test_gauges_are_set_and_forgotten() -> None:
     gauges = Gauges()
-    gauges.set("domain_ready", 1, ("example.org",))
+    domains = ("example.org", "example.net")
+    for domain in domains:
+        gauges.set("domain_ready", 1, (domain,))
     gauges.set("resolver_validates", 1)
-    text, _ = render(gauges=gauges, domains=("example.org",))
+    text, _ = render(gauges=gauges, domains=domains)
     assert 'domain_ready{domain="example.org"} 1.0' in text
-    gauges.clear("domain_ready")
-    text, _ = render(gauges=gauges, domains=("example.org",))
-    assert 'domain_ready{domain="example.org"} 0.0' in text
+    gauges.retain("domain_ready", [("example.net",)])
+    text, _ = render(gauges=gauges, domains=domains)
+    assert "example.org" not in text
+    assert 'domain_ready{domain="example.net"} 1.0' in text
     assert "resolver_validates 1.0" in text
     for name, labels in (("messages_total", ("a", "b")), ("cache_entries", ()), ("x", ())):
         with pytest.raises(MetricError):
             gauges.set(name, 1, labels)
+
+
+# ---------------------------------------------------------------- configured domains
+
+RULES = 5_000
+FORMATS = pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
+
+
+def families(text: str) -> dict[str, Family]:
+    parse = openmetrics if text.endswith("# EOF\n") else text_string_to_metric_families
+    return {family.name.removesuffix("_total"): family for family in parse(text)}
+
+
+@FORMATS
+def test_a_configured_domain_has_a_series_once_something_has_happened_for_it(accept: str) -> None:
+    domains = ("example.org", ".example.net", "quiet.example")
+    text, _ = render(domains=domains, accept=accept)
+    assert "example" not in text
+    counters, gauges = Counters(domains), Gauges()
+    counters.inc("domain_forecasts_total", ("example.org", "2.0.0"), by=7)
+    counters.inc("domain_forecasts_total", (".example.net", "5.7.30"))
+    counters.inc("domain_forecasts_total", ("elsewhere.example", "5.7.30"))
+    gauges.set("domain_ready", 0, ("example.org",))
+    text, _ = render(counters.totals(), gauges, domains, accept)
+    found = families(text)
+    forecasts = found["requiretls_milter_domain_forecasts"].samples
+    assert {
+        (sample.labels["domain"], sample.labels["status"]): sample.value
+        for sample in forecasts
+        if sample.value
+    } == {("example.org", "2.0.0"): 7, (".example.net", "5.7.30"): 1, ("other", "5.7.30"): 1}
+    assert {sample.labels["domain"] for sample in forecasts} == {*domains[:2], "other"}
+    ready = found["requiretls_milter_domain_ready"].samples
+    assert [(sample.labels["domain"], sample.value) for sample in ready] == [("example.org", 0)]
+
+
+def test_a_domain_that_is_not_configured_any_more_has_no_series() -> None:
+    counters, gauges = Counters(["example.org"]), Gauges()
+    counters.inc("domain_forecasts_total", ("example.org", "2.0.0"))
+    gauges.set("domain_ready", 1, ("example.org",))
+    text, _ = render(counters.totals(), gauges, ("example.net",))
+    assert "example.org" not in text
+
+
+def busy(name: str, statuses: Sequence[str]) -> Readings:
+    """All of thousands of domains have had mail, and were assessed."""
+    domains = tuple(name.format(number) for number in range(RULES))
+    counters, gauges = Counters(domains), Gauges()
+    set_build_info(gauges)
+    for domain, status in itertools.product(domains, statuses):
+        counters.inc("domain_forecasts_total", (domain, status))
+    for domain in domains:
+        gauges.set("domain_ready", 1, (domain,))
+    totals = counters.totals()
+    return Readings(lambda: totals, tuple(gauges.items()), domains)
+
+
+@FORMATS
+def test_with_5000_rules_to_which_nothing_happened_a_scrape_is_as_short_as_with_none(
+    accept: str,
+) -> None:
+    domains = tuple(f"partner-{number}.example" for number in range(RULES))
+    assert render(domains=domains, accept=accept) == render(accept=accept)
+    assert len(samples(render()[0])) < 1_000
+
+
+@FORMATS
+def test_with_mail_for_each_of_5000_rules_a_scrape_stays_below_a_megabyte(accept: str) -> None:
+    page = exposition.render(busy("partner-{}.example", ["2.0.0"]), accept)
+    assert page.is_whole
+    assert len(page.body) < 1_000_000
+    found = families(page.body.decode())
+    assert len(found["requiretls_milter_domain_ready"].samples) == RULES
+    assert len(found["requiretls_milter_domain_forecasts"].samples) == RULES + len(STATUSES)
+
+
+@FORMATS
+def test_whatever_happens_to_them_and_however_long_their_names_it_stays_below_a_megabyte(
+    accept: str,
+) -> None:
+    longest = ".".join(["{:05}" + "x" * 55] + ["y" * 60] * 3)
+    page = exposition.render(busy(longest, STATUSES), accept)
+    assert not page.is_whole
+    assert len(page.body) < 1_000_000
+    found = families(page.body.decode())
+    shown = [sample.labels["domain"] for sample in found["requiretls_milter_domain_ready"].samples]
+    assert shown == sorted(shown)  # as they stand in the configuration
+    assert len(shown) > 2_000
+
+
+@FORMATS
+def test_what_could_break_a_line_is_escaped(accept: str) -> None:
+    strange = 'a"b\\c\nd'
+    counters = Counters([strange])
+    counters.inc("domain_forecasts_total", (strange, "2.0.0"))
+    found = families(render(counters.totals(), domains=(strange,), accept=accept)[0])
+    domains = {s.labels["domain"] for s in found["requiretls_milter_domain_forecasts"].samples}
+    assert domains == {strange, OTHER_DOMAIN}
+
+
+def test_readings_are_those_of_their_moment() -> None:
+    aggregate = Aggregate()
+    counters = Counters()
+    counters.inc("requirement_lost_total")
+    aggregate.update("worker-1", 1, counters.totals())
+    readings = Readings(aggregate.copy().totals)
+    counters.inc("requirement_lost_total")
+    aggregate.update("worker-1", 1, counters.totals())
+    aggregate.update("worker-2", 1, counters.totals())
+    assert b"requirement_lost_total 1.0" in exposition.render(readings, "").body

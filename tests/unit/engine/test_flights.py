@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
 import pytest
 
-from requiretls_milter.engine.flights import BusyError
+from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.evidence.gathering import ANY_AGE
 from requiretls_milter.evidence.probe import FRESH
+from requiretls_milter.evidence.turns import BusyError, Claim
 from requiretls_milter.model import (
     DnsOutcome,
+    MailProtocol,
     MtaStsEvidence,
     ProbeEvidence,
     ProbeStage,
 )
 from requiretls_milter.store.base import StoreKind
 from tests.support.cachekit import RETRY_AFTER, CacheKit, limited
+from tests.support.fakesource import FakeSource
+from tests.support.limiters import limiters
 from tests.support.waiting import until
 
 SESSION = ProbeEvidence("", ProbeStage.DONE, starttls_offered=True, requiretls=True, expires=FRESH)
@@ -68,6 +74,45 @@ async def test_a_flight_whose_callers_are_all_gone_still_fills_the_cache(kit: Ca
     await kit.cache.mx("a")
     assert kit.source.calls["mx a"] == 1
     assert kit.count("cache_requests_total", "domain", "hit") == 1
+
+
+async def test_a_flight_whose_callers_are_all_gone_does_not_lengthen_a_queue(
+    kit: CacheKit,
+) -> None:
+    """It is given up if it waits for its turn; who asks again later starts another one."""
+    limiter = limiters(probes=1).probes
+    end = asyncio.Event()
+
+    class InTurn(FakeSource):
+        async def probe(
+            self,
+            address: str,
+            port: int,
+            server_name: str,
+            protocol: MailProtocol = MailProtocol.SMTP,
+            *,
+            since: float = ANY_AGE,
+        ) -> ProbeEvidence:
+            await limiter.run(Claim(address), end.wait)
+            return replace(SESSION, address=address)
+
+    source = InTurn(kit.clocks)
+    cache = CachedSource(source, kit.store, kit.config, kit.counters, authorities="")
+    first, second, third = (
+        asyncio.create_task(cache.probe(f"192.0.2.{n}", 25, "a")) for n in (1, 2, 2)
+    )
+    await asyncio.sleep(0.01)
+    assert cache.in_flight == 2
+    first.cancel()
+    second.cancel()
+    await asyncio.sleep(0.01)
+    assert cache.in_flight == 2, "one has had its turn, one is still wanted"
+    third.cancel()
+    await asyncio.sleep(0.01)
+    assert cache.in_flight == 1
+    again = asyncio.create_task(cache.probe("192.0.2.2", 25, "a"))
+    end.set()
+    assert (await again).stage is ProbeStage.DONE
 
 
 async def test_an_internal_error_reaches_the_waiting_callers_and_is_not_kept(kit: CacheKit) -> None:

@@ -13,7 +13,6 @@ from structlog.types import EventDict
 from requiretls_milter.engine import policies as module
 from requiretls_milter.engine.cache import JITTER
 from requiretls_milter.engine.fleet import Fleet
-from requiretls_milter.engine.flights import BusyError
 from requiretls_milter.engine.policies import (
     FIRST_REFRESH_PAUSE,
     LAST_REFRESH_PAUSE,
@@ -31,6 +30,7 @@ from requiretls_milter.engine.records import encode_policy
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.evidence.probe import FRESH
+from requiretls_milter.evidence.turns import BusyError
 from requiretls_milter.model import (
     MtaStsEvidence,
     MtaStsMode,

@@ -190,6 +190,8 @@ def test_r61_a_temporary_result_is_neither_kept_nor_taken(found: ProbeEvidence) 
         ("found.only_opportunistic", "x" * 50_000),
         ("found.small_group", "x" * 50_000),
         ("found.cipher", "x" * 65),
+        ("found.size_limit", -1),
+        ("found.size_limit", 2**63),
         ("found.cipher", "AES128-SHA\n"),
         ("found.tls_version", "T" * 21),
         ("found.starttls_reply", {"code": 554, "enhanced": "5.7.0\n", "text": ""}),

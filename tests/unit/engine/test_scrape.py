@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import threading
 import time
 import warnings
 from collections.abc import AsyncIterator
@@ -16,32 +17,33 @@ import pytest
 from requiretls_milter.config import Metrics
 from requiretls_milter.engine import scrape
 from requiretls_milter.engine.certificate import tls_context
-from requiretls_milter.engine.exposition import EngineCollector, Exposition
+from requiretls_milter.engine.exposition import Readings
 from requiretls_milter.engine.health import Health
 from requiretls_milter.engine.scrape import MetricsServer
 from requiretls_milter.syntax.endpoint import Endpoint
-from requiretls_milter.telemetry.counting import Counters, Gauges, Totals
+from requiretls_milter.telemetry.counting import Counters, Totals
 from tests.support.authority import Authority, Issued
+from tests.support.stores import saturated
 from tests.support.waiting import until
 
 
 class Web:
     def __init__(self, **options: Any) -> None:
-        self.refreshed = 0
+        self.readings = Readings()
+        self.reads = 0
         self.health = Health(True, "ok")
         self.counters = Counters()
-        collector = EngineCollector(Totals, Gauges(), tuple)
         self.server = MetricsServer(
             Endpoint("127.0.0.1", 0),
-            Exposition(collector),
-            self._refresh,
+            self._read,
             self.counters,
             health=lambda: self.health,
             **options,
         )
 
-    def _refresh(self) -> None:
-        self.refreshed += 1
+    def _read(self) -> Readings:
+        self.reads += 1
+        return self.readings
 
     async def send(self, octets: bytes, wait: float = 5) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
@@ -70,7 +72,37 @@ async def test_metrics_are_shown_and_brought_up_to_date_first(web: Web) -> None:
     assert head.startswith(b"HTTP/1.1 200 ")
     assert b"Content-Type: text/plain; version=" in head
     assert b"requiretls_milter_messages_total{" in body
-    assert web.refreshed == 1
+    assert web.reads == 1
+
+
+async def test_nothing_is_rendered_on_the_loop_that_serves_workers(web: Web) -> None:
+    threads: list[int] = []
+    may_end = threading.Event()
+
+    def totals() -> Totals:
+        threads.append(threading.get_ident())
+        may_end.wait(10)
+        return Totals()
+
+    web.readings = Readings(totals)
+    scrapes = [asyncio.create_task(web.get("/metrics")) for _ in range(3)]
+    await until(lambda: threads)
+    assert (await web.get("/healthz")).endswith(b"ok\n"), "the loop goes on meanwhile"
+    assert not any(scrape.done() for scrape in scrapes)
+    may_end.set()
+    for reply in await asyncio.gather(*scrapes):
+        assert b"requiretls_milter_messages_total{" in reply
+    assert threading.get_ident() not in threads
+    assert len(threads) <= 2, "those that come while a page is rendered share the next one"
+
+
+async def test_series_that_find_no_room_are_counted(web: Web) -> None:
+    names = [f"{number:05}{'x' * 58}.{'y' * 63}.{'y' * 63}.example" for number in range(5_000)]
+    web.readings = Readings(
+        gauges=[("domain_ready", (name,), 1.0) for name in names], domains=names
+    )
+    assert len(await web.get("/metrics")) < 1_000_000
+    assert saturated(web.counters) == {"domain_series": 1}
 
 
 async def test_openmetrics_is_sent_if_the_request_accepts_it(web: Web) -> None:
@@ -105,7 +137,7 @@ async def test_there_is_nothing_else(web: Web, path: str) -> None:
 async def test_nothing_can_be_changed(web: Web, method: str) -> None:
     reply = await web.get("/metrics", "Content-Length: 0", method=method)
     assert reply.startswith(b"HTTP/1.1 405 ")
-    assert web.refreshed == 0
+    assert web.reads == 0
 
 
 @pytest.mark.parametrize(
@@ -247,20 +279,14 @@ async def test_a_connection_ends_after_a_while_however_busy(
 
 
 async def test_a_port_that_is_taken_is_named(web: Web) -> None:
-    collector = EngineCollector(Totals, Gauges(), tuple)
-    second = MetricsServer(
-        Endpoint("127.0.0.1", web.server.port), Exposition(collector), lambda: None
-    )
+    second = MetricsServer(Endpoint("127.0.0.1", web.server.port), Readings)
     with pytest.raises(OSError, match=f"metrics.listen 127.0.0.1:{web.server.port}"):
         await second.open()
     await second.close()
 
 
 async def test_an_ipv6_address_is_listened_at() -> None:
-    collector: Any = EngineCollector(Totals, Gauges(), tuple)
-    server = MetricsServer(
-        Endpoint("::1", 0), Exposition(collector), lambda: None, health=lambda: Health(True, "ok")
-    )
+    server = MetricsServer(Endpoint("::1", 0), Readings, health=lambda: Health(True, "ok"))
     await server.open()
     reader, writer = await asyncio.open_connection("::1", server.port)
     writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
@@ -288,7 +314,7 @@ async def test_a_mebibyte_of_request_is_cut_off(web: Web, octets: bytes) -> None
     with contextlib.suppress(ConnectionError):  # cut while we still send
         reply = await asyncio.wait_for(reader.read(), 5)
     assert reply == b"" or reply.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
-    assert web.refreshed == 0
+    assert web.reads == 0
     writer.close()
     await until_nobody_is_left(web)
     assert (await web.get("/healthz")).endswith(b"ok\n")
@@ -304,11 +330,11 @@ async def test_a_client_that_does_not_read_is_cut_off_in_time(
     started = time.monotonic()
     request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
     writer.write(request * 200)  # some ten megabytes of answers, more than sockets hold
-    await until(lambda: web.refreshed > 0)
+    await until(lambda: web.reads > 0)
     assert web.server.connections == 1
     await until_nobody_is_left(web)
     assert time.monotonic() - started < 3
-    assert web.refreshed < 200  # nothing is rendered that nobody takes
+    assert web.reads < 200  # nothing is rendered that nobody takes
     del reader
     writer.close()
     await web.server.close()
@@ -364,17 +390,53 @@ async def scrapes(web: Web, number: int, *fields: str) -> None:
         assert (await web.get("/metrics", *fields)).startswith(b"HTTP/1.1 200 ")
 
 
+async def test_those_who_ask_at_the_same_time_share_a_rendering(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scrape, "RENDERINGS_PER_SECOND", 2)
+    web = Web()
+    await web.server.open()
+    await scrapes(web, 1)
+    await asyncio.gather(*(scrapes(web, 1) for _ in range(8)))
+    assert web.reads == 2
+    versions = [f"Accept: application/openmetrics-text; version={n}.0.0" for n in range(20)]
+    await asyncio.gather(*(scrapes(web, 1, field) for field in versions))
+    assert web.reads == 3, "there are two formats, whatever a client names"
+    await web.server.close()
+
+
+async def test_what_is_shown_is_never_older_than_the_request(web: Web) -> None:
+    for number in range(4):
+        await scrapes(web, 1)
+        assert web.reads == number + 1
+
+
 async def test_however_often_it_is_asked_it_renders_a_few_times_a_second(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(scrape, "FRESH", 60.0)
+    monkeypatch.setattr(scrape, "RENDERINGS_PER_SECOND", 10)
     web = Web()
     await web.server.open()
-    await asyncio.gather(*(scrapes(web, 10) for _ in range(8)))
-    assert web.refreshed == 1
-    versions = [f"Accept: application/openmetrics-text; version={n}.0.0" for n in range(20)]
-    await asyncio.gather(*(scrapes(web, 2, field) for field in versions))
-    assert web.refreshed == 2, "there are two formats, whatever a client names"
+    started = time.monotonic()
+    await asyncio.gather(*(scrapes(web, 5) for _ in range(8)))
+    assert web.reads <= 10 * (time.monotonic() - started) + 1
+    await web.server.close()
+
+
+async def test_a_client_that_leaves_takes_the_rendering_from_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scrape, "RENDERINGS_PER_SECOND", 2)
+    web = Web()
+    await web.server.open()
+    await scrapes(web, 1)
+    _, leaver = await asyncio.open_connection("127.0.0.1", web.server.port)
+    leaver.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    await until(lambda: web.server.connections == 1)
+    waiting = asyncio.create_task(scrapes(web, 1))
+    await until(lambda: web.server.connections == 2)
+    leaver.transport.abort()
+    await waiting
     await web.server.close()
 
 
@@ -485,7 +547,7 @@ async def test_a_client_in_clear_learns_nothing_on_the_tls_port(authority: Autho
             reply = await web.get("/metrics")
         assert b"HTTP" not in reply
         assert b"requiretls" not in reply
-        assert web.refreshed == 0
+        assert web.reads == 0
         await until_nobody_is_left(web)
 
 
@@ -510,7 +572,7 @@ async def test_tls_is_at_least_1_2(
         else:
             with pytest.raises((ssl.SSLError, ConnectionError)):
                 await fetch(web, context)
-            assert web.refreshed == 0
+            assert web.reads == 0
 
 
 async def test_with_a_client_ca_only_its_clients_are_answered(
@@ -527,7 +589,7 @@ async def test_with_a_client_ca_only_its_clients_are_answered(
             with contextlib.suppress(ssl.SSLError, ConnectionError):
                 reply, _ = await fetch(web, context)
             assert reply == b""
-        assert web.refreshed == 0
+        assert web.reads == 0
         ours = client_context(authority)
         ours.load_cert_chain(authority.issue("prometheus.example.org").path)
         assert (await fetch(web, ours))[0].startswith(b"HTTP/1.1 200 ")
@@ -598,7 +660,7 @@ async def test_a_large_header_under_tls_is_refused(authority: Authority, lines: 
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             reply = await asyncio.wait_for(reader.read(), 5)
         assert reply == b"" or reply.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
-        assert web.refreshed == 0
+        assert web.reads == 0
         writer.close()
         await until_nobody_is_left(web)
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from requiretls_milter.engine import server
-from requiretls_milter.engine.flights import BusyError
 from requiretls_milter.engine.server import EngineServer
+from requiretls_milter.evidence.turns import BusyError
 from requiretls_milter.ipc import query
 from requiretls_milter.ipc.framing import Unframer, frame
 from requiretls_milter.ipc.query import EngineUnavailable

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from requiretls_milter import config
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.shares import AllShares
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.model import Forecast, Outcome, Question, Requirement
@@ -111,7 +112,10 @@ flights = 20000
         settings = config.parse(text.encode(), "config.toml")
         counters = Counters()
         trust = load_trust_store(settings.probe.ca_file)
-        live = Collector(settings, trust, counters=counters, policy_port=policy_port)
+        limiters = AllShares.of(settings.limits, counters).limiters()
+        live = Collector(
+            settings, trust, limiters=limiters, counters=counters, policy_port=policy_port
+        )
         source = CachedSource(live, MemoryStore(), settings, counters, authorities=trust.digest)
         assessor = Assessor(settings, source, trust, counters, Gauges())
         yield Attack(dns, victim, assessor, counters, domains)
@@ -234,7 +238,8 @@ async def test_servers_named_in_another_zone_cause_few_lookups_there(
             records = (f"{domain}. 300 IN MX 10 r{number}-{n}.victim.test." for n in range(HOSTS))
             one.dns.set(domain, "MX", found(*records))
         forecasts, seconds = await one.run()
-        at_victim = [name for name, _, _ in one.dns.asked if name.endswith("victim.test")]
+        # A question that is put again, since its answer was late, is one lookup.
+        at_victim = {question for question in one.dns.asked if question[0].endswith("victim.test")}
         assert len(at_victim) <= 100 + 1 + 200 * seconds / 60
         assert victim.connections == 0
         unknown = [forecast for forecast in forecasts if forecast.status == "unknown"]

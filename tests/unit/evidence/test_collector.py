@@ -25,6 +25,7 @@ from requiretls_milter.model import (
 )
 from tests.support.authority import Authority, Issued
 from tests.support.dnsserver import DnsServer, failure, found, nodata
+from tests.support.limiters import limiters
 from tests.support.smtpserver import SmtpServer
 from tests.unit.evidence.test_mta_sts import serving
 
@@ -66,7 +67,8 @@ async def collector(
             "helo": "client.example.org",
         },
     )
-    collector = Collector(config, load_trust_store(config.probe.ca_file), clock=lambda: NOW)
+    trust = load_trust_store(config.probe.ca_file)
+    collector = Collector(config, trust, limiters=limiters(), clock=lambda: NOW)
     yield collector, config
     await collector.close()
 
@@ -147,7 +149,11 @@ async def test_a_policy_and_the_mail_exchangers_are_found_side_by_side(
     )
     async with serving(authority.issue("mta-sts.a.test")) as host:
         source = Collector(
-            config, load_trust_store(config.probe.ca_file), policy_port=host.port, clock=lambda: NOW
+            config,
+            load_trust_store(config.probe.ca_file),
+            limiters=limiters(),
+            policy_port=host.port,
+            clock=lambda: NOW,
         )
         evidence = await gather(NextHop(MX, "a.test"), source, config, NOW)
         record = await source.mta_sts_record("a.test")
@@ -174,7 +180,8 @@ async def test_the_collector_looks_up_the_protocols_of_every_transport(server: D
             "transport": {"smtp6": {"inet_protocols": ["ipv6"]}},
         },
     )
-    source = Collector(config, load_trust_store(config.probe.ca_file))
+    trust = load_trust_store(config.probe.ca_file)
+    source = Collector(config, trust, limiters=limiters())
     await source.addresses("mx.test")
     assert sorted(server.types_asked("mx.test")) == ["A", "AAAA"]
 
@@ -182,17 +189,18 @@ async def test_the_collector_looks_up_the_protocols_of_every_transport(server: D
 def test_a_collector_keeps_the_limits_of_its_configuration(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    limits = Limits(
-        lookups=3, fetches=4, fetch_timeout=5, probes=6, probes_per_host=7, probes_per_minute=8
-    )
-    given: dict[str, Any] = {}
-
-    def note(*arguments: Any, **options: Any) -> None:
-        given.update(options, arguments=arguments)
-
-    for name in ("Resolver", "MtaStsFetcher", "Prober"):
-        monkeypatch.setattr(f"requiretls_milter.evidence.collector.{name}", note)
+    limits = Limits(fetch_timeout=5)
     config = Config(limits=limits)
-    Collector(config, load_trust_store(config.probe.ca_file))
-    assert (given["lookups"], given["fetches"], given["timeout"]) == (3, 4, 5)
-    assert given["arguments"][1:] == (config.probe, limits)  # of the prober, the last one
+    several = limiters()
+    given: dict[str, Any] = {}
+    for name in ("Resolver", "MtaStsFetcher", "Prober"):
+
+        def note(*_: Any, name: str = name, **options: Any) -> None:
+            given[name] = options
+
+        monkeypatch.setattr(f"requiretls_milter.evidence.collector.{name}", note)
+    Collector(config, load_trust_store(config.probe.ca_file), limiters=several)
+    assert given["Resolver"]["limiter"] is several.lookups
+    assert given["MtaStsFetcher"]["limiter"] is several.fetches
+    assert given["MtaStsFetcher"]["timeout"] == 5
+    assert given["Prober"]["limiter"] is several.probes

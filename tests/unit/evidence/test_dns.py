@@ -35,6 +35,7 @@ from tests.support.dnsserver import (
     nxdomain,
     soa,
 )
+from tests.support.limiters import limiters
 from tests.support.stores import saturated
 from tests.support.waiting import until
 
@@ -46,8 +47,8 @@ def resolver(server: DnsServer) -> Resolver:
     return Resolver([server.nameserver], 1.0, clock=lambda: NOW)
 
 
-def impatient(server: DnsServer, timeout: float = 0.3, **limits: Any) -> Resolver:
-    return Resolver([server.nameserver], timeout, clock=lambda: NOW, **limits)
+def impatient(server: DnsServer, timeout: float = 0.3, **options: Any) -> Resolver:
+    return Resolver([server.nameserver], timeout, clock=lambda: NOW, **options)
 
 
 # ---------------------------------------------------------------- who is believed
@@ -704,7 +705,7 @@ async def test_lookups_at_once_are_bounded(server: DnsServer) -> None:
     counters = Counters()
     server.set("slow.test", "MX", SILENT)
     server.set("a.test", "MX", found("a.test 300 IN MX 10 mx.a.test."))
-    resolver = impatient(server, 0.4, lookups=2, counters=counters)
+    resolver = impatient(server, 0.4, limiter=limiters(counters, lookups=2).lookups)
     slow = [asyncio.create_task(resolver.mx("slow.test")) for _ in range(2)]
     await until(lambda: server.types_asked("slow.test") == ["MX", "MX"])
     evidence = await resolver.mx("a.test")
@@ -716,7 +717,7 @@ async def test_lookups_at_once_are_bounded(server: DnsServer) -> None:
 
 async def test_cancelling_a_lookup_frees_its_place(server: DnsServer) -> None:
     server.set("slow.test", "MX", SILENT)
-    resolver = impatient(server, 5.0, lookups=1)
+    resolver = impatient(server, 5.0, limiter=limiters(lookups=1).lookups)
     task = asyncio.create_task(resolver.mx("slow.test"))
     await until(lambda: server.types_asked("slow.test"))
     task.cancel()

@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 from requiretls_milter.config import Config
 from requiretls_milter.evidence.gathering import (
     ANY_AGE,
+    LATE,
+    MAX_AT_ONCE,
     MAX_HOSTS,
     MAX_PROBES,
     EvidenceSource,
+    Gathering,
     bounds_met,
     gather,
 )
@@ -62,33 +65,37 @@ class ScriptedSource(EvidenceSource):
     hosts: dict[str, AddressLookup] = field(default_factory=dict)
     keys: dict[str, TlsaEvidence] = field(default_factory=dict)
     pause: float = 0.0
+    held: set[str] = field(default_factory=set)
+    """Hosts, addresses and kinds of question that are never answered."""
+    open: int = 0
+    most_open: int = 0
     asked: list[tuple[object, ...]] = field(default_factory=list)
 
     async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
         self.asked.append(("mx", domain))
-        await asyncio.sleep(self.pause)
+        await self._answer("mx")
         return self.records
 
     async def srv(self, name: str, *, since: float = ANY_AGE) -> MxEvidence:
         self.asked.append(("srv", name))
-        await asyncio.sleep(self.pause)
+        await self._answer("srv")
         return self.records
 
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         self.asked.append(("mta_sts", domain))
-        await asyncio.sleep(self.pause)
+        await self._answer("mta_sts")
         return MtaStsEvidence(MtaStsPolicy(MtaStsMode.TESTING, ("x",), 1, "1"))
 
     async def addresses(self, host: str, *, since: float = ANY_AGE) -> AddressLookup:
         self.asked.append(("addresses", host))
-        await asyncio.sleep(self.pause)
+        await self._answer(host)
         return self.hosts.get(host, AddressLookup(DnsOutcome.NODATA))
 
     async def tlsa(
         self, host: str, port: int, addresses: AddressLookup, *, since: float = ANY_AGE
     ) -> TlsaEvidence:
         self.asked.append(("tlsa", host, port))
-        await asyncio.sleep(self.pause)
+        await self._answer(host)
         return self.keys.get(host, TlsaEvidence())
 
     async def probe(
@@ -102,8 +109,18 @@ class ScriptedSource(EvidenceSource):
     ) -> ProbeEvidence:
         lmtp = () if protocol is MailProtocol.SMTP else (protocol,)
         self.asked.append(("probe", address, port, server_name, *lmtp))
-        await asyncio.sleep(self.pause)
+        await self._answer(address)
         return ProbeEvidence(address, ProbeStage.DONE, ehlo_name=server_name)
+
+    async def _answer(self, key: str) -> None:
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        try:
+            if key in self.held:
+                await asyncio.Event().wait()
+            await asyncio.sleep(self.pause)
+        finally:
+            self.open -= 1
 
     def questions(self, kind: str) -> list[tuple[object, ...]]:
         return [question[1:] for question in self.asked if question[0] == kind]
@@ -481,3 +498,99 @@ async def test_servers_of_srv_records_are_asked_at_their_own_ports() -> None:
         ("192.0.2.2", 587, "b.test"),
     ]
     assert [host.port for host in found.hosts] == [2525, 587]
+
+
+# ---------------------------------------------------------------- what is known before the end
+
+
+class Under:
+    """A gathering under way."""
+
+    def __init__(self, source: ScriptedSource) -> None:
+        self.gathering = Gathering(NextHop(MX, "a.test"), source, configured(), NOW)
+
+    async def __aenter__(self) -> Gathering:
+        self._task = asyncio.create_task(self.gathering.run())
+        return self.gathering
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+def two_hosts(held: set[str]) -> ScriptedSource:
+    return ScriptedSource(
+        exchangers((10, "mx1.a.test"), (20, "mx2.a.test")),
+        {"mx1.a.test": at("192.0.2.1"), "mx2.a.test": at("192.0.2.2")},
+        held=held,
+    )
+
+
+async def test_without_the_mx_records_nothing_is_known() -> None:
+    source = two_hosts(held={"mx"})
+    async with Under(source) as gathering:
+        await until(lambda: source.open == 1)
+        assert gathering.known() is None
+
+
+async def test_a_server_that_does_not_answer_is_one_that_has_not_been_probed() -> None:
+    source = two_hosts(held={"192.0.2.1"})
+    async with Under(source) as gathering:
+        await until(lambda: len(source.questions("probe")) == 2 and source.open == 1)
+        known = gathering.known()
+    assert known is not None
+    one, two = (host.probes[0] for host in known.hosts)
+    assert (one.stage, one.error) == (ProbeStage.NOT_PROBED, LATE)
+    assert two.stage is ProbeStage.DONE
+
+
+async def test_a_host_whose_names_are_not_looked_up_so_far_may_have_any_servers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others are called meanwhile."""
+    monkeypatch.setattr("requiretls_milter.evidence.gathering.LOOKUP_PATIENCE", 0.05)
+    source = two_hosts(held={"mx1.a.test"})
+    async with Under(source) as gathering:
+        await until(lambda: source.questions("probe") and source.open == 1)
+        known = gathering.known()
+    assert known is not None
+    assert source.questions("probe") == [("192.0.2.2", 25, "mx2.a.test")]
+    servers = servers_of(known, configured().mta.profile_for(""))
+    assert not isinstance(servers, NoServer)
+    (unseen,), (seen,) = servers
+    assert unseen.unseen is not None
+    assert LATE in unseen.unseen.why
+    assert (seen.address, seen.probe.stage) == ("192.0.2.2", ProbeStage.DONE)
+
+
+async def test_a_policy_that_is_not_known_so_far_is_an_error_and_not_none() -> None:
+    source = two_hosts(held={"mta_sts"})
+    async with Under(source) as gathering:
+        await until(lambda: len(source.questions("probe")) == 2)
+        known = gathering.known()
+    assert known is not None
+    assert known.mta_sts.policy is None
+    assert (known.mta_sts.error, known.mta_sts.unasked) == (LATE, True)
+
+
+async def test_what_takes_the_source_too_long_stays_unknown_and_the_rest_is_gathered() -> None:
+    class Late(ScriptedSource):
+        async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
+            raise TimeoutError
+
+    source = Late(exchangers((10, "mx1.a.test")), {"mx1.a.test": at("192.0.2.1")})
+    evidence = await ask(source)
+    assert evidence.mta_sts.error == LATE
+    assert evidence.hosts[0].probes[0].stage is ProbeStage.DONE
+
+
+async def test_one_next_hop_has_few_questions_open_at_once() -> None:
+    hosts = [f"mx{n}.a.test" for n in range(16)]
+    source = ScriptedSource(
+        exchangers(*((10, host) for host in hosts)),
+        {host: at(f"192.0.2.{n + 1}") for n, host in enumerate(hosts)},
+        pause=0.01,
+    )
+    evidence = await ask(source)
+    assert sum(len(host.probes) for host in evidence.hosts) == 16
+    assert source.most_open == MAX_AT_ONCE

@@ -31,6 +31,7 @@ from requiretls_milter.model import MtaStsEvidence, MtaStsMode, MtaStsPolicy
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.authority import DAY, Authority, Issued
 from tests.support.dnsserver import DnsServer, Scripted, failure, found, nodata
+from tests.support.limiters import limiters
 from tests.support.stores import saturated
 
 NOW = 1_000_000.0
@@ -97,7 +98,7 @@ def finder(
     *,
     policy: AddressPolicy = LOOPBACK,
     timeout: float = 5.0,
-    **limits: Any,
+    **options: Any,
 ) -> MtaStsFetcher:
     return MtaStsFetcher(
         Resolver([server.nameserver], 1.0),
@@ -106,7 +107,7 @@ def finder(
         port=host.port if host else 443,
         timeout=timeout,
         clock=lambda: NOW,
-        **limits,
+        **options,
     )
 
 
@@ -758,7 +759,7 @@ async def test_fetches_at_once_are_bounded(
         return web.Response(body=BODY, content_type="text/plain")
 
     async with serving(certificate, handler) as host:
-        finder_ = finder(server, host, authority, fetches=2, counters=counters)
+        finder_ = finder(server, host, authority, limiter=limiters(counters, fetches=2).fetches)
         results = await asyncio.gather(*(finder_.policy(DOMAIN) for _ in range(6)))
     assert all(result.policy is not None for result in results)
     assert most == 2

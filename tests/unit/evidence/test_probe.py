@@ -28,12 +28,15 @@ from requiretls_milter.evidence.probe import (
     MAX_LINE_READ,
     MAX_LINES,
     MAX_REPLY,
+    MAX_SIZE,
     Prober,
     read_ehlo,
 )
+from requiretls_milter.evidence.turns import FREE, Limiter
 from requiretls_milter.model import MailProtocol, ProbeEvidence, ProbeFailure, ProbeStage, Reply
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.authority import DAY, DH_1024, DH_2048, Authority, Issued
+from tests.support.limiters import limiters
 from tests.support.lmtpserver import LmtpServer
 from tests.support.smtpserver import EHLO, EHLO_TLS, Close, Hang, SmtpServer
 from tests.support.smtpserver import Reply as ScriptedReply
@@ -61,8 +64,7 @@ def prober(
     timeout: float = 0.6,
     policy: AddressPolicy = LOOPBACK,
     enabled: bool = True,
-    counters: Counters | None = None,
-    **limits: int,
+    limiter: Limiter = FREE,
 ) -> Prober:
     settings = Probe(
         helo="client.example.org",
@@ -71,7 +73,7 @@ def prober(
         command_timeout=timeout,
         retry_after=RETRY_AFTER,
     )
-    return Prober(policy, settings, Limits(**limits), clock=lambda: NOW, counters=counters)
+    return Prober(policy, settings, limiter=limiter, clock=lambda: NOW)
 
 
 async def seen(server: SmtpServer, *, limit: float = 2.0, name: str = NAME) -> ProbeEvidence:
@@ -341,6 +343,43 @@ def test_r04_the_first_line_holds_the_servers_name_and_no_keyword() -> None:
 def test_any_lines_give_printable_keywords(lines: list[bytes]) -> None:
     ehlo = read_ehlo(lines)
     assert all(word.isascii() and word.isprintable() for word in (ehlo.name, *ehlo.keywords))
+
+
+@pytest.mark.parametrize(
+    ("line", "size"),
+    [
+        (b"250 SIZE 1000", 1000),
+        (b"250-size=35882577", 35_882_577),
+        (b"250 SIZE  52428800 more", 52_428_800),
+        (b"250 SIZE 0", 0),
+        (b"250 SIZE 99999999999999999999", MAX_SIZE),
+        (b"250 SIZE", None),
+        (b"250 SIZE 999999999999999999999", None),
+        (b"250 SIZE 1k", None),
+        (b"250 SIZES 10", None),
+        (b"250 X SIZE 10", None),
+    ],
+)
+def test_the_size_that_a_server_takes_is_a_number(line: bytes, size: int | None) -> None:
+    assert read_ehlo([b"250-SIZE 7", line]).size == size
+
+
+async def test_smtputf8_and_size_are_seen_in_both_ehlo_replies(tls: ssl.SSLContext) -> None:
+    server = SmtpServer(
+        tls=tls,
+        ehlo=b"250-mx.example.net\r\n250-SIZE 1000\r\n250-STARTTLS\r\n250 SMTPUTF8\r\n",
+        ehlo_tls=b"250-mx.example.net\r\n250 REQUIRETLS\r\n",
+    )
+    evidence = await seen(server)
+    assert (evidence.smtputf8_in_clear, evidence.smtputf8) == (True, False)
+    assert evidence.size_limit == 1000, "as in Postfix, the former limit stands"
+    server.ehlo_tls = b"250-mx.example.net\r\n250-SIZE 50000\r\n250 SMTPUTF8\r\n"
+    evidence = await seen(server)
+    assert (evidence.smtputf8, evidence.size_limit) == (True, 50_000)
+    evidence = await seen(SmtpServer(ehlo=b"250 mx.example.net\r\n"))
+    assert (evidence.smtputf8_in_clear, evidence.smtputf8, evidence.size_limit) == (False, None, 0)
+    refused = await seen(SmtpServer(banner=b"554 no\r\n"))
+    assert (refused.smtputf8_in_clear, refused.smtputf8) == (None, None)
 
 
 async def test_a_server_that_has_helo_only_offers_nothing() -> None:
@@ -778,7 +817,7 @@ async def test_nobody_is_contacted_where_probes_are_off(tls: ssl.SSLContext) -> 
 
 async def test_one_address_is_probed_by_one_session_at_a_time(tls: ssl.SSLContext) -> None:
     async with SmtpServer(tls=tls, pause=0.05) as server:
-        one = prober(timeout=2.0)
+        one = prober(timeout=2.0, limiter=limiters().probes)
         results = await asyncio.gather(
             *(one.probe("127.0.0.1", server.port, name) for name in ("a.test", "b.test", "c.test"))
         )
@@ -789,7 +828,7 @@ async def test_one_address_is_probed_by_one_session_at_a_time(tls: ssl.SSLContex
 
 async def test_sessions_with_one_address_are_bounded(tls: ssl.SSLContext) -> None:
     counters = Counters()
-    one = prober(timeout=2.0, probes_per_host=2, counters=counters)
+    one = prober(timeout=2.0, limiter=limiters(counters, probes_per_host=2).probes)
     async with SmtpServer(tls=tls, pause=0.05) as server:
         await asyncio.gather(*(one.probe("127.0.0.1", server.port, f"{n}.test") for n in range(5)))
     assert server.connections == 5
@@ -799,7 +838,7 @@ async def test_sessions_with_one_address_are_bounded(tls: ssl.SSLContext) -> Non
 
 async def test_sessions_that_begin_within_a_minute_are_bounded() -> None:
     counters = Counters()
-    one = prober(probes_per_minute=3, counters=counters)
+    one = prober(limiter=limiters(counters, probes_per_minute=3).probes)
     async with SmtpServer(ehlo=b"250 mx\r\n", host="0.0.0.0") as server:
         calls = [
             asyncio.create_task(one.probe(f"127.0.0.{n}", server.port, NAME)) for n in range(1, 6)
@@ -814,7 +853,7 @@ async def test_sessions_that_begin_within_a_minute_are_bounded() -> None:
 
 async def test_sessions_at_once_are_bounded(tls: ssl.SSLContext) -> None:
     counters = Counters()
-    one = prober(timeout=2.0, probes=2, counters=counters)
+    one = prober(timeout=2.0, limiter=limiters(counters, probes=2).probes)
     async with SmtpServer(tls=tls, host="0.0.0.0", pause=0.05) as server:
         results = await asyncio.gather(
             *(one.probe(f"127.0.0.{n}", server.port, NAME) for n in range(1, 7))
@@ -825,7 +864,7 @@ async def test_sessions_at_once_are_bounded(tls: ssl.SSLContext) -> None:
 
 
 async def test_cancelling_a_session_closes_it_and_frees_its_place() -> None:
-    one = prober(timeout=5.0)
+    one = prober(timeout=5.0, limiter=limiters(probes=1).probes)
     async with SmtpServer(banner=Hang) as server:
         task = asyncio.create_task(one.probe("127.0.0.1", server.port, NAME))
         await until(lambda: server.at_once)
@@ -853,7 +892,7 @@ async def test_a_shortage_of_our_own_says_nothing_of_the_server(
 
 async def test_r62_the_name_that_we_give_cannot_break_the_command(tls: ssl.SSLContext) -> None:
     named = Probe(command_timeout=1.0).model_copy(update={"helo": "a b\r\nRCPT"})
-    one = Prober(LOOPBACK, named, Limits())
+    one = Prober(LOOPBACK, named)
     async with SmtpServer(ehlo=b"250 mx\r\n") as server:
         await one.probe("127.0.0.1", server.port, NAME)
     assert server.commands[0] == b"EHLO ab??RCPT\r\n"
@@ -925,7 +964,7 @@ async def test_the_name_that_met_it_gets_a_session_of_its_own_again() -> None:
 async def test_it_counts_for_other_names_no_longer_than_for_its_own(tls: ssl.SSLContext) -> None:
     now = NOW
     settings = Probe(command_timeout=1.0, retry_after=RETRY_AFTER)
-    one = Prober(LOOPBACK, settings, Limits(), clock=lambda: now)
+    one = Prober(LOOPBACK, settings, clock=lambda: now)
     async with SmtpServer(tls=tls, banner=b"421 not now\r\n") as server:
         first = await one.probe(server.host, server.port, "mx.a.example")
         now += RETRY_AFTER - 1
@@ -944,9 +983,8 @@ async def test_it_counts_for_other_names_no_longer_than_for_its_own(tls: ssl.SSL
 
 def budgeted(counters: Counters, **limits: int) -> Prober:
     settings = Probe(connect_timeout=2.0, command_timeout=2.0)
-    chosen = Limits(**limits)
-    budgets = Budgets(chosen, counters)
-    return Prober(LOOPBACK, settings, chosen, clock=lambda: NOW, counters=counters, budgets=budgets)
+    budgets = Budgets(Limits(**limits), counters)
+    return Prober(LOOPBACK, settings, clock=lambda: NOW, budgets=budgets)
 
 
 async def test_beyond_its_budget_an_address_gets_no_packet(tls: ssl.SSLContext) -> None:

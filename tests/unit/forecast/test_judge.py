@@ -29,6 +29,7 @@ from requiretls_milter.model import (
     HopKind,
     MtaProfile,
     MtaStsMode,
+    Needs,
     Outcome,
     ProbeEvidence,
     ProbeStage,
@@ -278,6 +279,27 @@ def test_postfix_never_delivers_to_itself(
             assert ended.server.address not in profile.my_addresses
             name = ended.server.probe.ehlo_name.lower()
             assert not profile.myhostname or name != profile.myhostname
+
+
+@settings(max_examples=500)
+@given(all_domains, strategies.requirements, strategies.mta_profiles, strategies.needs)
+def test_what_the_message_needs_never_makes_a_delivery_and_is_had_where_one_is_made(
+    evidence: DomainEvidence, requirement: Requirement, profile: MtaProfile, needs: Needs
+) -> None:
+    profile = replace(profile, name=ProfileName.POSTFIX)
+    servers = servers_of(evidence, profile)
+    if isinstance(servers, NoServer):
+        return
+    plain = Delivery(evidence, requirement, profile, build.trust(), build.NOW)
+    without = {item.status for item in deliver(plain, servers)}
+    for ended in deliver(replace(plain, needs=needs), servers):
+        if ended.delivered:
+            assert status.SUCCESS in without
+            assert ended.server is not None
+            probe = ended.server.probe
+            assert not needs.smtputf8 or probe.smtputf8_in_clear
+            assert not needs.smtputf8 or probe.smtputf8 or not probe.tls_version
+            assert not probe.size_limit or needs.size <= probe.size_limit
 
 
 @settings(max_examples=500)

@@ -15,6 +15,7 @@ from requiretls_milter.model import (
     MtaProfile,
     MtaSts,
     MtaStsMode,
+    Needs,
     ProbeEvidence,
     ProbeFailure,
     ProbeStage,
@@ -27,6 +28,7 @@ from requiretls_milter.model import (
 from tests.support.build import BAD, DANE, certificate, clear, domain, forecast, host, probe
 
 GOOD = certificate().tlsa()
+UTF8, LARGE = Needs(smtputf8=True), Needs(size=5000)
 UNUSABLE = TlsaRecord(3, 1, 99, bytes(32))
 """A matching type that Postfix takes and OpenSSL does not."""
 
@@ -602,3 +604,96 @@ def test_r13_tls_required_no_lowers_every_level_to_may_and_raises_none(
     for evidence in (domain(host(BAD)), domain(host(tlsa_outcome=DnsOutcome.ERROR))):
         result = forecast(evidence, level(configured), NO)
         assert (result.status, result.tls) == ("2.0.0", tls)
+
+
+# ---------------------------------------------------------------- what the message needs
+
+
+def offering(
+    in_clear: bool | None = True, inside: bool | None = True, seen: ProbeEvidence | None = None
+) -> ProbeEvidence:
+    """A session in which SMTPUTF8 is offered before TLS, inside TLS, or not."""
+    return replace(seen or probe(), smtputf8_in_clear=in_clear, smtputf8=inside)
+
+
+@pytest.mark.parametrize(
+    ("seen", "token"),
+    [
+        (offering(in_clear=False, inside=False), "dane?/requiretls?"),
+        (offering(in_clear=False), "dane?/requiretls?"),
+        (offering(inside=False), "dane/requiretls?"),
+        # The reply in clear comes before all that follows STARTTLS, the other before REQUIRETLS.
+        (offering(in_clear=False, seen=clear()), "dane?/requiretls?"),
+        (offering(in_clear=False, seen=refuses_starttls(454)), "dane?/requiretls?"),
+        (offering(inside=False, seen=LACKING), "dane/requiretls?"),
+    ],
+)
+def test_a_server_without_smtputf8_in_either_ehlo_reply_fails_a_message_that_needs_it(
+    seen: ProbeEvidence, token: str
+) -> None:
+    evidence = domain(host(GOOD, seen=seen))
+    assert_told(forecast(evidence, needs=UTF8), "5.6.7", "smtputf8_not_offered", token)
+    assert "does not offer SMTPUTF8" in forecast(evidence, needs=UTF8).text
+    assert forecast(evidence, needs=LARGE).status != "5.6.7"
+    assert forecast(evidence).status != "5.6.7"
+
+
+@pytest.mark.parametrize(
+    ("requirement", "token"), [(NONE, "dane?"), (NO, "may?")], ids=["ordinary", "optional"]
+)
+def test_ordinary_mail_needs_smtputf8_just_as_well(requirement: Requirement, token: str) -> None:
+    evidence = domain(host(GOOD, seen=offering(in_clear=False)))
+    told = forecast(evidence, DANE, requirement, needs=UTF8)
+    assert_told(told, "5.6.7", "smtputf8_not_offered", token)
+    assert told.compliant is None
+
+
+def test_postfix_looks_for_a_server_that_offers_smtputf8_and_the_last_failure_decides() -> None:
+    without = host(GOOD, seen=offering(in_clear=False), name="mx0.example.org", preference=5)
+    good = host(GOOD, seen=offering())
+    lacking = host(GOOD, seen=offering(seen=LACKING), preference=20)
+    assert forecast(domain(without, good), needs=UTF8).status == "2.0.0"
+    assert forecast(domain(without, lacking), needs=UTF8).status == "5.7.30"
+    first = host(GOOD, seen=offering(seen=LACKING), name="mx0.example.org", preference=1)
+    assert forecast(domain(first, without), needs=UTF8).status == "5.6.7"
+
+
+def test_a_refused_session_and_a_loop_come_before_what_ehlo_offers() -> None:
+    refused = replied(ProbeStage.EHLO, 421, "4.3.2")
+    assert forecast(domain(host(GOOD, seen=refused)), needs=UTF8).status == "4.3.2"
+    own = offering(in_clear=False, seen=replace(probe(), ehlo_name="mta.example.net"))
+    mta = replace(DANE, myhostname="mta.example.net")
+    assert forecast(domain(host(GOOD, seen=own)), mta, needs=UTF8).status == "5.4.6"
+
+
+@pytest.mark.parametrize("seen", [offering(in_clear=None), offering(inside=None)])
+def test_a_session_that_did_not_note_smtputf8_leaves_it_unknown(seen: ProbeEvidence) -> None:
+    """As those that a former version stored."""
+    assert forecast(domain(host(GOOD, seen=seen)), needs=UTF8).status == "unknown"
+    assert forecast(domain(host(GOOD, seen=seen))).status == "2.0.0"
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(0, True), (4999, False), (5000, True), (10**7, True)])
+def test_a_message_larger_than_the_server_takes_fails_before_mail(limit: int, fits: bool) -> None:
+    for seen, profile, token in (
+        (probe(), DANE, "dane/requiretls"),
+        (clear(), acting(RequiretlsPolicy.OPPORTUNISTIC, TlsLevel.MAY), "may:none/requiretls:none"),
+    ):
+        evidence = domain(host(GOOD, seen=replace(seen, size_limit=limit)))
+        told = forecast(evidence, profile, needs=LARGE)
+        if fits:
+            assert (told.status, told.tls) == ("2.0.0", token)
+        else:
+            assert_told(told, "5.3.4", "message_too_large", token)
+            assert told.compliant is None
+        assert forecast(evidence, profile).status == "2.0.0", "no size is declared"
+
+
+def test_the_size_is_found_out_last_and_ends_the_delivery() -> None:
+    small = replace(probe(), size_limit=1000)
+    lacking = host(GOOD, seen=replace(LACKING, size_limit=1000))
+    assert forecast(domain(lacking), needs=LARGE).status == "5.7.30"
+    good = host(GOOD, name="mx2.example.org", preference=20)
+    assert forecast(domain(host(GOOD, seen=small), good), needs=LARGE).status == "5.3.4"
+    behind = host(GOOD, name="mx2.example.org", preference=20, seen=small)
+    assert forecast(domain(host(GOOD), behind), needs=LARGE).status == "2.0.0"

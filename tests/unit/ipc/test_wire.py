@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import MISSING, fields
 
 import pytest
 from hypothesis import given
@@ -153,7 +153,9 @@ def test_words_come_out_as_words_of_the_model_and_bytes_as_bytes() -> None:
     assert probe.chain == (bytes(range(256)), b"\xfb\xef\xff")
 
 
-@pytest.mark.parametrize("field", [field.name for field in fields(Question)])
+@pytest.mark.parametrize(
+    "field", [field.name for field in fields(Question) if field.default is MISSING]
+)
 def test_a_question_without_one_of_its_fields_is_refused_and_the_place_named(field: str) -> None:
     message = json.loads(payload_of(encode(ForecastRequest(id=1, generation=1, question=QUESTION))))
     del message["question"][field]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -63,3 +64,16 @@ def test_a_thread_that_waits_for_octets_stands_still_and_one_that_works_does_not
         threads.look()
         assert threads.count == before + 15
         assert threads.still <= still
+
+
+def test_without_a_descriptor_the_last_look_holds() -> None:
+    threads = Threads()
+    threads.look()
+    before = threads.count
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        threads.look()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert threads.count == before > 0

@@ -22,6 +22,7 @@ from requiretls_milter.model import (
     Action,
     Capability,
     Forecast,
+    Needs,
     Outcome,
     Question,
     Reason,
@@ -56,8 +57,79 @@ def state(recipient: Recipient) -> tuple[Forecast | Future[Forecast] | None, boo
     return recipient.pending, recipient.decision is not None
 
 
+def needs(recipient: Recipient) -> Needs:
+    assert recipient.question is not None
+    return recipient.question.needs
+
+
 def rcpt(transaction: Transaction, address: str = "bob@example.org") -> Recipient:
     return transaction.add_recipient(f"<{address}>", "smtp", address.partition("@")[2])
+
+
+# ---------------------------------------------------------------- what the message needs
+
+
+def test_a_message_that_asks_for_smtputf8_needs_it_only_if_it_uses_it() -> None:
+    plain = rcpt(message(settings(), b"REQUIRETLS", b"SMTPUTF8"))
+    assert needs(plain) == Needs()
+    sender = rcpt(message(settings(), b"REQUIRETLS", b"SMTPUTF8", sender="<gr\u00fcn@x.test>"))
+    assert needs(sender) == Needs(smtputf8=True)
+    recipient = rcpt(message(settings(), b"REQUIRETLS", b"smtputf8"), "gr\u00fcn@example.org")
+    assert needs(recipient) == Needs(smtputf8=True)
+    unasked = rcpt(message(settings(), b"REQUIRETLS"), "gr\u00fcn@example.org")
+    assert needs(unasked) == Needs()
+
+
+def test_the_header_may_need_smtputf8_for_every_recipient() -> None:
+    transaction = message(settings(), b"REQUIRETLS", b"SMTPUTF8")
+    recipients = [rcpt(transaction), rcpt(transaction, "eve@example.net")]
+    assert transaction.end_of_header() == []
+    transaction.findings.non_ascii = True
+    assert transaction.end_of_header() == recipients
+    assert [needs(one) for one in recipients] == [Needs(smtputf8=True)] * 2
+    assert transaction.end_of_header() == []
+
+
+def test_one_recipient_needs_smtputf8_for_all_unless_it_was_refused() -> None:
+    transaction = message(settings(), b"REQUIRETLS", b"SMTPUTF8")
+    first, other = rcpt(transaction), rcpt(transaction, "gr\u00fcn@example.net")
+    assert needs(first) == Needs()
+    assert transaction.end_of_header() == [first]
+    assert needs(first) == needs(other) == Needs(smtputf8=True)
+    other.gone = True
+    assert transaction.end_of_header() == [first]
+    assert needs(first) == Needs()
+
+
+def test_mail_of_sendmail_asks_for_smtputf8_by_itself() -> None:
+    transaction = Transaction(settings(), OURS, "a@x.test", (), by_smtp=False)
+    transaction.add_field("require-tls-esmtp", b"yes")
+    recipient = rcpt(transaction)
+    transaction.findings.non_ascii = True
+    assert transaction.end_of_header() == [recipient]
+    assert needs(recipient) == Needs(smtputf8=True)
+
+
+def test_ordinary_mail_has_no_question_whatever_it_needs() -> None:
+    transaction = message(settings(), b"SMTPUTF8", b"SIZE=5000")
+    recipient = rcpt(transaction, "gr\u00fcn@example.org")
+    transaction.findings.non_ascii = True
+    assert transaction.end_of_header() == []
+    assert (recipient.question, recipient.rule) == (None, None)
+
+
+def test_the_declared_size_is_part_of_the_question() -> None:
+    assert needs(rcpt(message(settings(), b"REQUIRETLS", b"SIZE=5000"))) == Needs(size=5000)
+
+
+def test_what_a_client_says_of_its_message_does_not_decide_where_the_milter_alone_enforces() -> (
+    None
+):
+    """Else "too large for that server" would be accepted, and a small message go out in clear."""
+    alone = settings(rules={"mode": "reject", "require": True})
+    transaction = message(alone, b"SMTPUTF8", b"SIZE=9999999999", sender="<gr\u00fcn@x.test>")
+    recipient = rcpt(transaction, "gr\u00fcn@example.org")
+    assert recipient.question == Question("example.org", "smtp", REQUIRETLS, NONE)
 
 
 # ---------------------------------------------------------------- addresses

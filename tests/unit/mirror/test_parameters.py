@@ -15,10 +15,10 @@ from requiretls_milter.mirror.parameters import (
     irrelevant,
     unknown,
 )
-from requiretls_milter.mirror.postconf import PARAMETERS
+from requiretls_milter.mirror.postconf import PARAMETERS, Postfix
 from requiretls_milter.mirror.section import mirror
 from tests.support.paths import REPOSITORY
-from tests.support.postfixes import postfix, warned
+from tests.support.postfixes import postfix, service, warned
 
 LISTS = REPOSITORY / "tests" / "data" / "postfix"
 """What ``postconf -d`` of each version names; tests/lab/test_mta_import.py compares them."""
@@ -33,7 +33,7 @@ def names(version: str) -> list[str]:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_each_parameter_is_accounted_for(version: str) -> None:
     assert len(names(version)) > 800
-    assert list(unknown(names(version))) == []
+    assert list(unknown(Postfix({}, dict.fromkeys(names(version), "")))) == []
 
 
 def test_none_is_accounted_for_twice_and_none_is_made_up() -> None:
@@ -63,3 +63,15 @@ def test_a_parameter_of_a_newer_postfix_is_named() -> None:
     newer = replace(made, defaults={**made.defaults, "smtp_tls_quantum": "no"})
     assert warned(mirror(newer), "smtp_tls_quantum: a parameter that is not known here")
     assert not warned(mirror(made), "smtp_tls_quantum")
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    ["delivery_slot_cost", "destination_recipient_limit", "transport_rate_delay", "time_limit"],
+)
+def test_the_parameters_of_a_single_transport_are_known(suffix: str) -> None:
+    made = postfix(service("smtp", "smtp-strict"))
+    known = replace(made, defaults={**made.defaults, f"smtp-strict_{suffix}": ""})
+    assert not warned(mirror(known), f"smtp-strict_{suffix}")
+    other = replace(made, defaults={**made.defaults, f"elsewhere_{suffix}": ""})
+    assert warned(mirror(other), f"elsewhere_{suffix}: ")

@@ -355,6 +355,13 @@ def test_a_next_hop_of_which_smtp_dies_is_told(main: dict[str, str], nexthop: st
     assert warned(mirror(postfix(**main)), f"next hop {nexthop} of transport smtp", "dies")
 
 
+def test_a_list_of_next_hops_is_told() -> None:
+    """What comes of the others is not forecast: Postfix tries them if the first one fails."""
+    made = mirror(postfix(relayhost="[a.example], [b.example]:587"))
+    assert warned(made, "next hops [a.example], [b.example]:587 of transport smtp", "the others")
+    assert not warned(mirror(postfix(relayhost="[a.example]")), "the others")
+
+
 @pytest.mark.parametrize(
     "main",
     [

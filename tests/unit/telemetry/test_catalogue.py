@@ -36,6 +36,7 @@ NAMES = (
     "resolver_selftest_last_success_timestamp_seconds",
     "outbound_reachable{service}",
     "saturated_total{bound}",
+    "waiting_for_turn{resource,lane}",
     "callback_errors_total{stage}",
     "log_lines_dropped_total",
     "process_restarts_total{process}",

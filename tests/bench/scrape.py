@@ -1,0 +1,87 @@
+"""Row ``scrape``: what a scrape costs with thousands of rules, and what it holds up."""
+
+from __future__ import annotations
+
+import time
+
+from requiretls_milter.engine.exposition import Readings, render, set_build_info
+from requiretls_milter.telemetry.aggregate import Aggregate
+from requiretls_milter.telemetry.counting import Counters, Gauges
+from tests.bench.figures import figure
+from tests.bench.rows import Effort, Row, number
+
+RULES = 5_000
+
+WORKERS = 2
+
+GOAL_SECONDS, GOAL_OCTETS = 0.05, 1_000_000
+
+CASES = (
+    ("nothing has happened for any domain", ()),
+    ("each has had mail", ("2.0.0",)),
+    ("each has had mail, with three results", ("2.0.0", "4.4.1", "5.7.30")),
+)
+
+
+def scraped(effort: Effort) -> Row:
+    """Measure the copy that is made on the loop, and the text that a thread makes of it."""
+    lines = []
+    data = []
+    for title, statuses in CASES:
+        aggregate, gauges, domains = _service(statuses)
+        on_loop, in_thread, octets, samples = [], [], 0, 0
+        for _ in range(5 * effort.runs):
+            began = time.perf_counter()
+            readings = Readings(aggregate.copy().totals, tuple(gauges.items()), domains)
+            read = time.perf_counter()
+            page = render(readings, "")
+            on_loop.append(read - began)
+            in_thread.append(time.perf_counter() - read)
+            octets, samples = len(page.body), page.body.count(b"\n")
+        loop, thread = figure(on_loop), figure(in_thread)
+        lines.append(
+            (
+                title,
+                number(samples),
+                number(octets),
+                f"{1000 * loop.median:.2f}",
+                f"{1000 * thread.median:.1f}",
+            )
+        )
+        data.append(
+            {
+                "case": title,
+                "lines": samples,
+                "octets": octets,
+                "loop_seconds": loop.median,
+                "thread_seconds": thread.median,
+            }
+        )
+    return Row(
+        "scrape",
+        f"a scrape of the metrics with {number(RULES)} rules",
+        tuple(lines),
+        ("domains", "lines", "octets", "ms on the loop", "ms in a thread"),
+        (
+            f"medians of {5 * effort.runs} scrapes; goal: less than {1000 * GOAL_SECONDS:.0f} ms "
+            f"and {number(GOAL_OCTETS)} octets",
+        ),
+        tuple(data),
+    )
+
+
+def _service(statuses: tuple[str, ...]) -> tuple[Aggregate, Gauges, tuple[str, ...]]:
+    """The counters of some workers, and the engine's gauges."""
+    domains = tuple(f"partner-{n}.example-{n % 97}.org" for n in range(RULES))
+    aggregate, gauges = Aggregate(), Gauges()
+    set_build_info(gauges)
+    for worker in range(WORKERS):
+        counters = Counters(domains)
+        for domain in domains:
+            for status in statuses:
+                counters.inc("domain_forecasts_total", (domain, status))
+        aggregate.update(f"worker-{worker + 1}", 1, counters.totals())
+    if statuses:
+        for domain in domains:
+            gauges.set("domain_ready", 1.0, (domain,))
+    return aggregate, gauges, domains
