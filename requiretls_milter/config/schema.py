@@ -1130,7 +1130,8 @@ class Limits(Section):
     slow_after: Annotated[float, Field(strict=True, ge=0.1, le=60, allow_inf_nan=False)] = Field(
         1,
         description=(
-            "Seconds after which a lookup, fetch or session is slow. While others wait, slow ones "
+            "Seconds after which a lookup, fetch or session is slow; or three times as long as is "
+            "usual, if that is longer, up to five times this value. While others wait, slow ones "
             "may hold half of the places (probes, lookups, fetches); beyond that they are broken "
             "off and begin again later. For ten minutes what was slow waits with its like. Longer "
             "than almost all sessions take: raise it where every server is far away."

@@ -6,8 +6,10 @@ attacker anything, so that no list of culprits can help; what helps is that slow
 lanes and then holds a *place*:
 
 - **the prompt lane**, for all that has not been slow. Work that holds its place for longer than
-  ``slow_after`` is *overdue*. Its place is as good as free: as soon as prompt work wants it, the
-  overdue work is broken off, and begins anew when its turn in the slow lane comes.
+  ``slow_after`` is *overdue*; or for longer than three times what work usually takes, if that is
+  more, so that nothing is blamed on a host that is short of processor time. Its place is as good
+  as free: as soon as prompt work wants it, the overdue work is broken off, and begins anew when
+  its turn in the slow lane comes.
 - **the slow lane**, for next hops and servers that were slow lately. At most half of the places
   are theirs, and a quarter are theirs even if prompt work waits. There they are never broken off.
 
@@ -24,13 +26,12 @@ of strangers cannot take all of these at the same moment, they are given out one
 
 from __future__ import annotations
 
-import enum
 import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from requiretls_milter.bounded import BoundedMap
+from requiretls_milter.engine.tickets import Queue, Room, State, Ticket
 from requiretls_milter.telemetry.labels import Lane
 
 MINUTE = 60.0
@@ -39,6 +40,15 @@ MINUTE = 60.0
 HARDLY_ANY = 1
 """Places that one may hold who gets one of those that are kept: lookups often come in pairs (MX and
 MTA-STS, A and AAAA)."""
+
+USUAL_TIMES = 3.0
+"""How many times what prompt work usually takes it may take."""
+
+MOST_PATIENCE = 5.0
+"""Times slow_after that it may take at most, whatever is usual."""
+
+WEIGHT = 1 / 16
+"""The weight of the latest work in what is usual: it follows within a few dozen sessions."""
 
 SLOW_LIFE = 600.0
 """Seconds for which a next hop or a server counts as slow after it was: a server that is retried
@@ -53,70 +63,6 @@ MAX_WAITING = 10_000
 """Tickets that wait: two for each of the 4,000 flights (``limits.flights``) at most, A and AAAA."""
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What there is to share.
-
-    Attributes:
-        places: how much may be under way at the same time.
-        slow_after: seconds after which work is slow.
-        per_target: how much may be under way with one server; 0 for as much as there are places.
-        per_minute: how much may begin within any minute; 0 for no limit.
-    """
-
-    places: int
-    slow_after: float
-    per_target: int = 0
-    per_minute: int = 0
-
-    @property
-    def slow(self) -> int:
-        """Places that slow work may hold at most; a single place cannot be shared out: 0."""
-        return self.places // 2
-
-    @property
-    def slow_first(self) -> int:
-        """Places that slow work gets even if prompt work waits."""
-        return min(self.slow, max(1, self.places // 4))
-
-    @property
-    def kept(self) -> int:
-        """Places that are kept for those who hold hardly any."""
-        return self.places // 4
-
-
-class State(enum.Enum):
-    """What has become of a ticket."""
-
-    BEHIND = enum.auto()  # its server has as much work as it may have
-    WAITING = enum.auto()
-    RUNNING = enum.auto()
-    GONE = enum.auto()
-
-
-@dataclass(eq=False, slots=True)
-class Ticket:
-    """One piece of work. Attributes change by the schedule's methods alone.
-
-    Attributes:
-        hop: the next hop that it is charged to.
-        group: the network or zone that it goes to.
-        target: the server that it goes to, "" if there is none to tell apart.
-        number: a ticket that asked earlier has a smaller one.
-        slow: it was broken off, so that it stays in the slow lane.
-        began: when it was given its place.
-    """
-
-    hop: str
-    group: str
-    target: str
-    number: int
-    lane: Lane = Lane.PROMPT
-    state: State = State.WAITING
-    slow: bool = False
-    began: float = 0.0
-
-
 @dataclass(slots=True)
 class Changes:
     """What is to be done now: work to break off, then work to begin; how much became slow."""
@@ -124,63 +70,6 @@ class Changes:
     broken_off: list[Ticket] = field(default_factory=list)
     started: list[Ticket] = field(default_factory=list)
     became_slow: int = 0
-
-
-class _Queue:
-    """Tickets that wait in one lane, by age and by next hop."""
-
-    def __init__(self) -> None:
-        self._tickets: dict[Ticket, None] = {}
-        self._hops: dict[str, dict[Ticket, None]] = {}
-        self._turn = 0
-
-    def __len__(self) -> int:
-        return len(self._tickets)
-
-    def add(self, ticket: Ticket) -> None:
-        self._tickets[ticket] = None
-        self._hops.setdefault(ticket.hop, {})[ticket] = None
-
-    def remove(self, ticket: Ticket) -> None:
-        del self._tickets[ticket]
-        of_hop = self._hops[ticket.hop]
-        del of_hop[ticket]
-        if not of_hop:
-            del self._hops[ticket.hop]
-
-    def of(self, hop: str) -> tuple[Ticket, ...]:
-        return tuple(self._hops.get(hop, ()))
-
-    def oldest(self) -> Ticket:
-        return next(iter(self._tickets))
-
-    def newest(self, cost: Callable[[Ticket], int]) -> Ticket:
-        """The ticket that costs least; among equals that of the newest next hop."""
-        return self._cheapest(reversed(self._hops.values()), cost)
-
-    def next(self, cost: Callable[[Ticket], int]) -> Ticket:
-        """The ticket whose turn it is."""
-        self._turn = (self._turn + 1) % 4
-        if not self._turn:
-            return self.oldest()
-        if self._turn % 2:
-            return self.newest(cost)
-        return self._cheapest(self._hops.values(), cost)
-
-    def _cheapest(
-        self, hops: Iterable[dict[Ticket, None]], cost: Callable[[Ticket], int]
-    ) -> Ticket:
-        best, least = None, 0
-        for of_hop in hops:
-            ticket = next(iter(of_hop))
-            costs = cost(ticket)
-            if best is None or costs < least:
-                best, least = ticket, costs
-            if not least:
-                break
-        if best is None:
-            raise LookupError("no ticket waits")
-        return best
 
 
 class Schedule:
@@ -198,8 +87,8 @@ class Schedule:
         self.room = room
         self._numbers = itertools.count()
         self._present = 0
-        self._lanes = {lane: _Queue() for lane in Lane}
-        self._behind: dict[str, _Queue] = {}
+        self._lanes = {lane: Queue() for lane in Lane}
+        self._behind: dict[str, Queue] = {}
         # Tickets that hold a place, in the order in which they got it.
         self._prompt: dict[Ticket, None] = {}
         self._overdue: dict[Ticket, None] = {}
@@ -209,6 +98,7 @@ class Schedule:
         self._at_target: Counter[str] = Counter()
         self._starts: deque[float] = deque()
         self._kept_from = float("-inf")
+        self._usual = 0.0
         self._slow_hops: BoundedMap[str, float] = BoundedMap(MAX_SLOW_HOPS)
         self._targets: BoundedMap[str, tuple[Lane, float]] = BoundedMap(MAX_TARGETS)
 
@@ -218,6 +108,12 @@ class Schedule:
     def running(self) -> int:
         """The number of places that are held."""
         return len(self._prompt) + len(self._overdue) + len(self._slow)
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which work may hold its place before it is overdue."""
+        longest = MOST_PATIENCE * self.room.slow_after
+        return min(max(self.room.slow_after, USUAL_TIMES * self._usual), longest)
 
     @property
     def running_slow(self) -> int:
@@ -279,8 +175,9 @@ class Schedule:
             self._lanes[ticket.lane].remove(ticket)
         else:
             self._give_back(ticket)
-            if finished and now < ticket.began + self.room.slow_after:
+            if finished and now < ticket.began + self.patience:
                 self._remember(ticket.target, Lane.PROMPT, now)
+                self._usual += WEIGHT * (now - ticket.began - self._usual)
         self._at_target[ticket.target] -= 1
         if behind := self._behind.get(ticket.target):
             successor = behind.next(self._cost)
@@ -310,7 +207,7 @@ class Schedule:
         """When something changes by the passing of time alone; None if nothing does."""
         times = []
         if self._prompt and self.room.slow:
-            times.append(next(iter(self._prompt)).began + self.room.slow_after)
+            times.append(next(iter(self._prompt)).began + self.patience)
         if any(self._lanes.values()):
             times += [when for when in (self._pace_from(now), self._kept_from) if when > now]
         return min(times, default=None)
@@ -321,7 +218,7 @@ class Schedule:
         limit = self.room.per_target
         if limit and self._at_target[ticket.target] >= limit:
             ticket.state = State.BEHIND
-            self._behind.setdefault(ticket.target, _Queue()).add(ticket)
+            self._behind.setdefault(ticket.target, Queue()).add(ticket)
             return
         self._at_target[ticket.target] += 1
         self._line_up(ticket, now)
@@ -370,7 +267,7 @@ class Schedule:
         if prompt and left and now >= self._kept_from:
             ticket = prompt.newest(self._cost)
             if self._cost(ticket) <= HARDLY_ANY:
-                self._kept_from = now + room.slow_after / room.kept
+                self._kept_from = now + self.patience / room.kept
                 return ticket
         if slow and free > room.kept and len(self._slow) < room.slow:
             return slow.next(self._cost)
@@ -413,7 +310,7 @@ class Schedule:
     def _notice_overdue(self, now: float, changes: Changes) -> None:
         while self._prompt and self.room.slow:
             ticket = next(iter(self._prompt))
-            if now < ticket.began + self.room.slow_after:
+            if now < ticket.began + self.patience:
                 return
             del self._prompt[ticket]
             self._overdue[ticket] = None

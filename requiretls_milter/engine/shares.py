@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from requiretls_milter.config import Limits
-from requiretls_milter.engine.schedule import Changes, Room, Schedule, State, Ticket
+from requiretls_milter.engine.schedule import Changes, Schedule
+from requiretls_milter.engine.tickets import Room, State, Ticket
 from requiretls_milter.evidence.turns import BusyError, Claim, Limiters, current_errand
 from requiretls_milter.telemetry.counting import Counters, Gauges
 from requiretls_milter.telemetry.labels import Bound, Lane

@@ -132,6 +132,11 @@ def test_what_is_warned_of_makes_a_difference(front: Front, case: Case) -> None:
 # ---------------------------------------------------------------- the lists of parameters
 
 
+def test_a_running_postfix_has_no_parameter_that_is_not_known(front: Front) -> None:
+    told = [text for text in front.mirror.warnings if "not known here" in text]
+    assert told == []
+
+
 @pytest.mark.parametrize(
     ("version", "recipe"),
     [

@@ -52,6 +52,15 @@ def test_quick_run_measures_every_row_that_needs_no_lab() -> None:
     assert all(0 < case["octets"] < 1_000_000 for case in rows["scrape"]["data"])
 
 
+def test_healthy_domains_are_asked_about_beside_each_kind_of_slow_ones() -> None:
+    (row,) = json.loads(bench("--quick", "--json", "tarpits"))["rows"]
+    assert [data["slow"] for data in row["data"]] == [0, 3, 3, 3]
+    assert len({data["kind"] for data in row["data"]}) == 4
+    for data in row["data"]:
+        assert (data["asked"], data["unknown"]) == (5, 0)
+        assert 0 < data["p50"] <= data["p99"] <= data["worst"]
+
+
 def test_tables_name_what_was_measured_and_on_what() -> None:
     out = bench("--quick", "judge")
     assert f"Python {sys.version.split()[0]}" in out

@@ -11,6 +11,7 @@ import pytest
 
 from requiretls_milter.engine import domainwatch
 from requiretls_milter.engine.domainwatch import AT_ONCE, MIN_PAUSE, WATCH_INTERVAL, DomainWatch
+from tests.support.waiting import until
 
 
 class Kit:
@@ -114,7 +115,9 @@ async def test_a_slow_domain_does_not_hold_up_the_others_nor_do_many_take_all(ru
     crowd = Kit([f"d{number}.example" for number in range(10)])
     crowd.slow = set(crowd.domains)
     task = asyncio.create_task(run.until(crowd, WATCH_INTERVAL))
-    await asyncio.sleep(0.05)
+    await until(lambda: crowd.most == AT_ONCE)
+    for _ in range(100):
+        await asyncio.sleep(0)
     assert crowd.most == AT_ONCE
     task.cancel()
 

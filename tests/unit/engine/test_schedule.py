@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from requiretls_milter.engine.schedule import (
     MAX_WAITING,
     MINUTE,
+    MOST_PATIENCE,
     SLOW_LIFE,
-    Room,
     Schedule,
-    State,
-    Ticket,
 )
+from requiretls_milter.engine.tickets import Room, State, Ticket
 from requiretls_milter.telemetry.labels import Lane
 
 PROMPT = 0.3
@@ -123,7 +122,7 @@ class World:
         overdue = [
             ticket
             for ticket in running
-            if ticket.lane is Lane.PROMPT and self.now >= ticket.began + room.slow_after
+            if ticket.lane is Lane.PROMPT and self.now >= ticket.began + schedule.patience
         ]
         left = room.places - len(running) + len(overdue)
         if schedule.waiting(Lane.PROMPT) and not schedule.is_paced(self.now):
@@ -254,6 +253,25 @@ def test_a_network_that_holds_places_comes_after_one_that_holds_none() -> None:
     other = world.ask("other")
     world.pass_(1.0)
     assert waited(other) <= world.room.slow_after / world.room.kept
+
+
+@pytest.mark.parametrize(("usual", "patience"), [(0.1, 1.0), (0.8, 2.4), (3.0, 1.0)])
+def test_when_all_takes_longer_than_it_used_to_none_is_called_slow(
+    world: World, usual: float, patience: float
+) -> None:
+    """As on a host that is short of processor time. What has always been slow is no measure."""
+    for number in range(100):
+        world.ask(f"{number}", usual)
+        world.pass_(usual)
+    assert world.schedule.patience == pytest.approx(patience, abs=0.1)
+
+
+def test_what_is_usual_makes_none_wait_for_more_than_some_times_as_long(world: World) -> None:
+    for seconds in (0.9, 2.5, 4.9):
+        for number in range(100):
+            world.ask(f"{seconds} {number}", seconds)
+            world.pass_(seconds)
+    assert world.schedule.patience == MOST_PATIENCE * ROOM.slow_after
 
 
 # ---------------------------------------------------------------- what is remembered
