@@ -60,6 +60,15 @@ def _fields(kind: Hashable) -> tuple[str, ...]:
     return tuple(getattr(kind, "__dataclass_fields__", ()))
 
 
+MAP_OCTETS = 256
+"""Octets that a map itself takes for an entry, at most: after it has grown, before it is full."""
+
+
+def entry_octets(key: object, value: object) -> int:
+    """The memory that an entry of a map takes with all that it holds, in octets."""
+    return octets(key) + octets(value) + MAP_OCTETS
+
+
 class BoundedMap(Generic[K, V]):
     """A map with a limit; the least recently used entry makes room for a new one.
 
@@ -69,11 +78,11 @@ class BoundedMap(Generic[K, V]):
     Args:
         limit: the largest number of entries; may be changed, which takes effect with the
             next :meth:`put`.
-        max_weight: the largest sum of their weights.
-        weigh: gives the weight of an entry, which must not change while it is kept.
+        max_weight: the largest sum of their weights; may be changed likewise.
+        weigh: gives the weight of an entry, as it is when it is put.
     """
 
-    __slots__ = ("_entries", "_weigh", "limit", "max_weight", "weight")
+    __slots__ = ("_entries", "_weigh", "_weights", "limit", "max_weight", "weight")
 
     def __init__(
         self,
@@ -88,6 +97,8 @@ class BoundedMap(Generic[K, V]):
         """The sum of all weights; 0 without ``weigh``."""
         self._weigh = weigh
         self._entries: OrderedDict[K, V] = OrderedDict()
+        # The octets of a text may grow when it is used: what was added is what is taken off.
+        self._weights: dict[K, int] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -122,7 +133,8 @@ class BoundedMap(Generic[K, V]):
         self.pop(key)
         self._entries[key] = value
         if self._weigh is not None:
-            self.weight += self._weigh(key, value)
+            self._weights[key] = weight = self._weigh(key, value)
+            self.weight += weight
         evicted = 0
         while len(self._entries) > self.limit or self.weight > self.max_weight:
             self.pop_oldest()
@@ -134,8 +146,7 @@ class BoundedMap(Generic[K, V]):
         if key not in self._entries:
             return None
         value = self._entries.pop(key)
-        if self._weigh is not None:
-            self.weight -= self._weigh(key, value)
+        self.weight -= self._weights.pop(key, 0)
         return value
 
     def pop_oldest(self) -> tuple[K, V]:
@@ -145,11 +156,11 @@ class BoundedMap(Generic[K, V]):
             KeyError: there is none.
         """
         key, value = self._entries.popitem(last=False)
-        if self._weigh is not None:
-            self.weight -= self._weigh(key, value)
+        self.weight -= self._weights.pop(key, 0)
         return key, value
 
     def clear(self) -> None:
         """Forget all entries."""
         self._entries.clear()
+        self._weights.clear()
         self.weight = 0

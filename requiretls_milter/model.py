@@ -197,7 +197,7 @@ class MxRecord:
     port: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class MxEvidence:
     """The MX lookup of a domain.
 
@@ -235,7 +235,7 @@ class MxEvidence:
     unproven: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class AddressLookup:
     """The address lookups of one host, A and AAAA merged.
 
@@ -278,7 +278,7 @@ class TlsaRecord:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class TlsaEvidence:
     """The TLSA lookup of one host.
 
@@ -342,7 +342,7 @@ class Reply:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class ProbeEvidence:
     """An SMTP session with one address, up to the EHLO inside TLS.
 
@@ -440,7 +440,7 @@ class MtaStsPolicy:
     id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class MtaStsEvidence:
     """MTA-STS of one policy domain.
 

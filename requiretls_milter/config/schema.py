@@ -1018,8 +1018,8 @@ class Limits(Section):
     forecast_cache: Annotated[Count, Field(ge=100, le=1_000_000)] = Field(
         10_000,
         description=(
-            "Forecasts that one worker keeps, about 10 MiB. Beyond this limit the least used one "
-            "is dropped."
+            "Forecasts that one worker keeps; with their questions they take 1.5 KiB each on "
+            "average at most. Beyond this limit the least used one is dropped."
         ),
     )
     gatherings: Annotated[Count, Field(ge=1, le=100_000)] = Field(
@@ -1195,8 +1195,8 @@ class Limits(Section):
     store_queue: Annotated[Count, Field(ge=1, le=1_000_000)] = Field(
         10_000,
         description=(
-            "Changes that wait for a store that is slow or away, up to 10 KiB each. Beyond this "
-            "limit the oldest one is given up and stays in memory only."
+            "Changes that wait for a store that is slow or away, 16 MiB of them at most. Beyond "
+            "this limit the oldest one is given up and stays in memory only."
         ),
         json_schema_extra=RESTART,
     )

@@ -25,6 +25,7 @@ from typing import Generic, Protocol, TypeVar, cast
 
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks, Life
 from requiretls_milter.config import Config
+from requiretls_milter.engine.alive import IN_HAND_OCTETS, LiveEvidence
 from requiretls_milter.engine.attempts import Attempts, SessionKey
 from requiretls_milter.engine.fleet import Fleet
 from requiretls_milter.engine.flights import Flights
@@ -39,8 +40,9 @@ from requiretls_milter.engine.records import (
     worth_keeping,
 )
 from requiretls_milter.engine.recordstore import RecordStore
-from requiretls_milter.engine.shelf import Entry, Evidence, Shelf
+from requiretls_milter.engine.shelf import ENTRY_OCTETS, Entry, Evidence, Shelf
 from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource
+from requiretls_milter.evidence.turns import BusyError
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -155,6 +157,10 @@ class CachedSource:
         self._domains = Shelf(
             Layer.DOMAIN, limits.domain_cache, Bound.DOMAIN_CACHE, counters, clocks
         )
+        self._alive = LiveEvidence(
+            (limits.host_cache + limits.domain_cache) * ENTRY_OCTETS, IN_HAND_OCTETS
+        )
+        self._counters = counters
         self._mx: _Kind[MxEvidence] = _Kind(self._domains, _lookup_failed)
         self._mta_sts: _Kind[MtaStsEvidence] = _Kind(
             self._domains, lambda found: bool(found.error), POLICY_GRACE, policy_end
@@ -265,6 +271,11 @@ class CachedSource:
         """The number of questions whose answers are being found."""
         return len(self._flights)
 
+    def forget(self) -> None:
+        """Forget all that is kept in memory: another configuration finds other things."""
+        self._hosts.clear()
+        self._domains.clear()
+
     async def close(self) -> None:
         """Give up what is under way."""
         await self._flights.close()
@@ -298,13 +309,25 @@ class CachedSource:
         kept = kind.shelf.fresh(key, since)
         if kept is not None:
             return cast(T, kept)
-        return await self._flights.join(
+        if self._alive.is_full:
+            raise self._no_room()
+        found: T = await self._flights.join(
             kind.shelf,
             key,
             find,
             lambda found: self._keep(kind, key, found, note_pause),
             fresh=since > ANY_AGE,
         )
+        if not self._alive.may_be_held(found):
+            # It may be on the shelf, but no caller holds it as well; nor does an exception.
+            del found
+            raise self._no_room()
+        return found
+
+    def _no_room(self) -> BusyError:
+        """What to raise if callers and shelves hold too much; counted."""
+        self._counters.inc("saturated_total", (Bound.FLIGHTS,))
+        return BusyError("what was found takes too much memory")
 
     async def _keep(
         self,
@@ -331,9 +354,11 @@ class CachedSource:
         seconds = min(seconds, kind.end(found) - wall)
         if seconds <= 0:
             kind.shelf.drop(key)
+            self._alive.add(found)
             return found
         life = Life.of(seconds, wall, monotonic)
         kept = replace(found, expires=life.wall_end)
+        self._alive.add(kept)
         kind.shelf.put(key, Entry(kept, monotonic - _age(found, wall), life, pause))
         if note_pause is not None and (pause or (last is not None and last.pause)):
             await note_pause(kept, pause)
@@ -368,6 +393,7 @@ class CachedSource:
         entry = await self._attempts.recall(session)
         if entry is None:
             return None
+        self._alive.add(entry.evidence)
         self._hosts.put(key, entry)
         if entry.life.is_over(self._clocks.wall(), self._clocks.monotonic()):
             return None

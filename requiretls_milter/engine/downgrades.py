@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter, ValidationError
 
-from requiretls_milter.bounded import BoundedMap
+from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.engine.records import RecordError
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.forecast.servers import secure_tlsa
@@ -42,6 +42,9 @@ WRITTEN_AGAIN = 3600.0
 
 MAX_ENTRIES = 50_000
 """Features of hosts and domains that are held in memory; the store holds all."""
+
+MAX_OCTETS = 16 << 20
+"""Octets of memory that these take at most: those of 30,000 usual names."""
 
 _log = log.get_logger("engine.downgrades")
 
@@ -160,7 +163,9 @@ class DowngradeTracker:
     ) -> None:
         self._records = records
         self._counters = counters
-        self._entries: BoundedMap[str, FeatureHistory | None] = BoundedMap(max_entries)
+        self._entries: BoundedMap[str, FeatureHistory | None] = BoundedMap(
+            max_entries, max_weight=MAX_OCTETS, weigh=entry_octets
+        )
 
     def __len__(self) -> int:
         """The number of features that are held in memory."""

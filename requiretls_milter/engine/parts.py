@@ -67,7 +67,12 @@ class Parts:
         )
 
     async def retire(self, successor: Parts) -> None:
-        """Let what is under way end, then close what the successor does not share."""
+        """Let what is under way end, then close what the successor does not share.
+
+        What was found before is forgotten at once, so that it is in memory no more than once.
+        """
+        if self.source is not successor.source:
+            self.source.forget()
         await self.assessor.finish(RETIREMENT)
         await self.assessor.close()
         if self.source is not successor.source:

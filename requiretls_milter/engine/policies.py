@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from requiretls_milter.bounded import BoundedMap
+from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.clocks import Clocks
 from requiretls_milter.engine.fleet import Fleet
 from requiretls_milter.engine.records import KeptPolicy, decode_policy, encode_policy
@@ -61,6 +61,16 @@ FIRST_REFRESH_PAUSE = 600.0
 LAST_REFRESH_PAUSE = 6 * 3600.0
 """Seconds between background attempts to fetch a policy anew while they fail; doubling.
 Mail that needs it tries more often (RFC 8461 section 3.3: not within five minutes)."""
+
+MAX_WANTED_OCTETS = 8 << 20
+"""Octets of memory for when mail asked for policies: those of 15,000 usual names. One that is
+forgotten counts as wanted when it was last stored."""
+
+LISTED_OCTETS = 640
+"""Octets of memory that a pass takes for each policy in the store, at most."""
+
+MAX_PAUSES_OCTETS = 4 << 20
+"""Octets of memory for pauses after refreshes that failed; what is forgotten is tried sooner."""
 
 _log = log.get_logger("engine.cache")
 
@@ -115,8 +125,12 @@ class Policies:
         self._counters = counters
         self._clocks = clocks
         self._scope = scope
-        self._wanted_at: BoundedMap[str, float] = BoundedMap(max_domains)
-        self._pauses: dict[str, _RefreshPause] = {}
+        self._wanted_at: BoundedMap[str, float] = BoundedMap(
+            max_domains, max_weight=MAX_WANTED_OCTETS, weigh=entry_octets
+        )
+        self._pauses: BoundedMap[str, _RefreshPause] = BoundedMap(
+            max_weight=MAX_PAUSES_OCTETS, weigh=entry_octets
+        )
 
     def note_wanted(self, domain: str) -> None:
         """Note that mail wants this policy now: it stays refreshed for :data:`POLICY_IDLE`."""
@@ -252,7 +266,8 @@ class Policies:
             for domain, scope in [_split(one.key)]
             if scope == self._scope
         }
-        self._pauses = {domain: pause for domain, pause in self._pauses.items() if domain in stored}
+        for domain in [domain for domain in self._pauses if domain not in stored]:
+            self._pauses.pop(domain)
         due = sorted(
             (one.keep_until, domain) for domain, one in stored.items() if self._is_due(domain, one)
         )
@@ -270,7 +285,7 @@ class Policies:
                 tasks.create_task(refresh(domain))
 
     def _is_due(self, domain: str, stored: Listed) -> bool:
-        pause = self._pauses.get(domain, _RefreshPause())
+        pause = self._pauses.get(domain) or _RefreshPause()
         if self._clocks.monotonic() < pause.until:
             return False
         return self._clocks.wall() >= _due_at(domain, stored)
@@ -289,11 +304,11 @@ class Policies:
             except Exception:  # noqa: BLE001 - too much is under way, or the flight has logged it
                 return
             if not found.error:
-                self._pauses.pop(domain, None)
+                self._pauses.pop(domain)
                 return
-        last = self._pauses.get(domain, _RefreshPause()).seconds
+        last = (self._pauses.get(domain) or _RefreshPause()).seconds
         seconds = min(max(2 * last, FIRST_REFRESH_PAUSE), LAST_REFRESH_PAUSE)
-        self._pauses[domain] = _RefreshPause(seconds, self._clocks.monotonic() + seconds)
+        self._pauses.put(domain, _RefreshPause(seconds, self._clocks.monotonic() + seconds))
 
 
 def policy_end(found: MtaStsEvidence) -> float:

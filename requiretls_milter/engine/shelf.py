@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
-from requiretls_milter.bounded import BoundedMap, octets
+from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.clocks import Clocks, Life
 from requiretls_milter.model import (
     AddressLookup,
@@ -19,9 +19,6 @@ from requiretls_milter.telemetry.labels import Bound, CacheResult, Layer
 
 ENTRY_OCTETS = 8_192
 """Octets that an entry may have on average, with its key; a typical chain uses half of it."""
-
-MAP_OCTETS = 256
-"""Octets that the map itself takes for an entry, at most: after it has grown, before it is full."""
 
 CLOCK_STEP = 1.0
 """Seconds by which the clocks must have parted before an entry's end is told anew."""
@@ -62,9 +59,8 @@ class Shelf:
         self._counters = counters
         self._wall = clocks.wall
         self._monotonic = clocks.monotonic
-        # Each entry with its octets: those of a text may grow when it is used.
-        self._entries: BoundedMap[Hashable, tuple[Entry, int]] = BoundedMap(
-            limit, max_weight=limit * ENTRY_OCTETS, weigh=lambda _, kept: kept[1]
+        self._entries: BoundedMap[Hashable, Entry] = BoundedMap(
+            limit, max_weight=limit * ENTRY_OCTETS, weigh=entry_octets
         )
 
     def __len__(self) -> int:
@@ -75,8 +71,7 @@ class Shelf:
 
     def entry(self, key: Hashable) -> Entry | None:
         """The entry, also if its life is over; None if there is none."""
-        kept = self._entries.get(key)
-        return None if kept is None else kept[0]
+        return self._entries.get(key)
 
     def fresh(self, key: Hashable, since: float) -> Evidence | None:
         """The evidence, if it may still be used and was not found before *since*; counted."""
@@ -96,16 +91,20 @@ class Shelf:
 
     def put(self, key: Hashable, entry: Entry) -> None:
         """Keep an entry in the place of an earlier one; another may have to make room."""
-        if self._entries.put(key, (entry, octets(key) + octets(entry) + MAP_OCTETS)):
+        if self._entries.put(key, entry):
             self._counters.inc("saturated_total", (self._bound,))
 
     def drop(self, key: Hashable) -> None:
         """Forget an entry; there may be none."""
         self._entries.pop(key)
 
+    def clear(self) -> None:
+        """Forget all entries."""
+        self._entries.clear()
+
     def forget_failures(self) -> None:
         """Forget failed attempts, so that they may be made again at once."""
-        for key in [key for key, (entry, _) in self._entries.items() if entry.pause]:
+        for key in [key for key, entry in self._entries.items() if entry.pause]:
             self._entries.pop(key)
 
     def count(self, result: CacheResult) -> None:

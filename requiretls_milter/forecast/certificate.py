@@ -16,7 +16,11 @@ from requiretls_milter.forecast.der import MalformedCertificateError
 from requiretls_milter.forecast.memo import cached_if_small
 from requiretls_milter.syntax.text import printable
 
-CACHED_CERTIFICATES = 8192
+CACHED_CERTIFICATES = 12 << 20
+"""Octets of memory for certificates that were read: some 4,000."""
+
+CACHED_ANSWERS = 6 << 20
+"""Octets of memory for what else was found out about certificates: some 3,000 answers of a kind."""
 
 WEAK_KEY = "certificate has a key that is too weak"
 
@@ -172,7 +176,7 @@ def _is_weakly_signed(certificate: x509.Certificate) -> bool:
     return isinstance(algorithm, hashes.MD5 | hashes.SHA1)
 
 
-@cached_if_small(CACHED_CERTIFICATES)
+@cached_if_small(CACHED_ANSWERS)
 def has_weak_key(der: bytes, security: int) -> bool:
     """Say whether a certificate's key has fewer bits of security than *security*.
 
@@ -193,7 +197,7 @@ def has_weak_key(der: bytes, security: int) -> bool:
 # ---------------------------------------------------------------- names
 
 
-@cached_if_small(CACHED_CERTIFICATES)
+@cached_if_small(CACHED_ANSWERS)
 def name_mismatch(der: bytes, references: tuple[str, ...]) -> str | None:
     """Say which names a certificate has if none is one of *references*; None if one is.
 

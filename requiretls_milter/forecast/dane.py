@@ -39,10 +39,14 @@ PRIVATE = 255  # matching type PrivMatch; Postfix keeps it for fingerprints
 _DIGEST_LENGTHS = {1: 32, 2: 64}
 _STRENGTH = {1: 1, 2: 2}  # SHA-512 before SHA-256, as in Postfix's tls_dane_digests
 
-CACHED_MATCHES = 8192
+CACHED_MATCHES = 12 << 20
+"""Octets of memory for how chains relate to records: some 2,000 of them."""
+
+CACHED_RECORDS = 2 << 20
+"""Octets of memory for records that are usable: some 3,000 sets."""
 
 
-@cached_if_small(CACHED_MATCHES)
+@cached_if_small(CACHED_RECORDS)
 def postfix_accepts(records: tuple[TlsaRecord, ...]) -> tuple[TlsaRecord, ...]:
     """List the records that pass Postfix's own parser, before OpenSSL sees them.
 
@@ -55,7 +59,7 @@ def postfix_accepts(records: tuple[TlsaRecord, ...]) -> tuple[TlsaRecord, ...]:
     )
 
 
-@cached_if_small(CACHED_MATCHES)
+@cached_if_small(CACHED_RECORDS)
 def usable(records: tuple[TlsaRecord, ...]) -> tuple[TlsaRecord, ...]:
     """List the records that can match at all (RFC 7672 section 2.2, RFC 6698 section 2.1, R36)."""
     return tuple(record for record in postfix_accepts(records) if _is_usable(record))

@@ -6,17 +6,18 @@ this package that compute about them keep their recent results; a hop is then
 judged in tens of microseconds.
 
 The arguments are kept with each result, and the arguments are what servers and
-zones send. So results about much data are computed each time: a hostile server
-costs time, but never memory.
+zones send. So results take a bounded number of octets, arguments included, and those
+about much data are computed each time: a hostile server costs time, but never memory.
 """
 
 from __future__ import annotations
 
 import functools
-from collections import OrderedDict
+import threading
 from collections.abc import Callable
-from typing import TypeVar, TypeVarTuple, cast
+from typing import TypeVar, TypeVarTuple
 
+from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.model import TlsaRecord
 
 MAX_CACHED_OCTETS = 16_384
@@ -31,29 +32,35 @@ Result = TypeVar("Result")
 
 
 def cached_if_small(
-    most: int,
+    octets: int,
 ) -> Callable[[Callable[[*Arguments], Result]], Callable[[*Arguments], Result]]:
-    """Keep the last *most* results of a pure function, but none about much data.
+    """Keep the last results of a pure function, but none about much data.
 
     The oldest result goes first, used lately or not: what is in use is computed
-    again then, once in *most* times. Calls from several threads do no harm; at
+    again then, now and then. Calls from several threads do no harm; at
     worst a result is computed twice.
+
+    Args:
+        octets: of memory that all results may take with their arguments. What the
+            arguments share with the evidence that is kept, or with those of another
+            function, is counted all the same.
     """
 
     def decorate(function: Callable[[*Arguments], Result]) -> Callable[[*Arguments], Result]:
-        kept: OrderedDict[tuple[*Arguments], Result] = OrderedDict()
-        missing = cast(Result, object())
+        kept: BoundedMap[tuple[*Arguments], tuple[Result]] = BoundedMap(
+            max_weight=octets, weigh=entry_octets
+        )
+        lock = threading.Lock()
 
         @functools.wraps(function)
         def call(*arguments: *Arguments) -> Result:
-            found = kept.get(arguments, missing)
-            if found is not missing:
-                return found
+            found = kept.get(arguments)
+            if found is not None:
+                return found[0]
             result = function(*arguments)
             if _octets(arguments) <= MAX_CACHED_OCTETS:
-                kept[arguments] = result
-                if len(kept) > most:
-                    kept.popitem(last=False)
+                with lock:
+                    kept.put(arguments, (result,))
             return result
 
         return call

@@ -19,7 +19,8 @@ from requiretls_milter.forecast.certificate import (
 from requiretls_milter.forecast.memo import cached_if_small
 from requiretls_milter.forecast.path import CertificatePath
 
-CACHED_PATHS = 4096
+CACHED_PATHS = 12 << 20
+"""Octets of memory for the paths of one trust store: those of some 2,500 chains."""
 
 
 class TrustStore:

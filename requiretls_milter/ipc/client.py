@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from requiretls_milter.bounded import BoundedMap
+from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks, Life
 from requiretls_milter.config import Config
 from requiretls_milter.ipc.framing import Unframer, WireError
@@ -62,6 +62,9 @@ PIECE = 2000
 
 MAX_UNSENT = 4 << 20
 """Unsent bytes; an engine that lets it come to this is stuck."""
+
+FORECAST_OCTETS = 1_536
+"""Octets of memory that a forecast may take on average, with its question, while it is kept."""
 
 _CHUNK = 1 << 16
 
@@ -121,7 +124,8 @@ class EngineClient:
         self._lock = threading.Lock()  # guards what follows
         self._generation = generation
         self._limits = config.limits
-        self._kept: BoundedMap[Question, _Kept] = BoundedMap(config.limits.forecast_cache)
+        self._kept: BoundedMap[Question, _Kept] = BoundedMap(weigh=entry_octets)
+        self._limit_kept()
         self._pending: OrderedDict[int, _Pending] = OrderedDict()  # by age
         self._numbers: dict[Question, int] = {}  # of the questions that are pending
         self._unsent: deque[int] = deque()
@@ -198,13 +202,17 @@ class EngineClient:
             self._generation = generation
             self._limits = config.limits
             self._kept.clear()
-            self._kept.limit = config.limits.forecast_cache
+            self._limit_kept()
 
     def close(self, timeout: float = 1.0) -> None:
         """Send the counters a last time and end; waits ``timeout`` seconds at most."""
         self._closing.set()
         self._wake()
         self._thread.join(timeout)
+
+    def _limit_kept(self) -> None:
+        self._kept.limit = self._limits.forecast_cache
+        self._kept.max_weight = self._limits.forecast_cache * FORECAST_OCTETS
 
     def _recall(self, question: Question) -> Forecast | None:
         kept = self._kept.get(question)

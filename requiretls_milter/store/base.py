@@ -35,7 +35,7 @@ DIGEST = 16
 """Octets of a record's digest."""
 
 OVERHEAD = 128
-"""Octets that a record takes beside its key and value, roughly, in any store."""
+"""Octets that a record takes beside its key and value in a file, roughly."""
 
 CLOCK_SKEW = 300.0
 """Seconds by which a record may be from the future: the clocks of a fleet differ a little."""
@@ -112,7 +112,7 @@ def digest(kind: StoreKind, key: str, record: Record, secret: bytes = b"") -> by
 
 
 def size(key: str, value: bytes) -> int:
-    """Octets that a record counts for."""
+    """Octets that a record counts for in a file."""
     return len(key) + len(value) + OVERHEAD
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from requiretls_milter.bounded import BoundedMap
+from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.store.base import (
     MAX_BYTES,
     MAX_LISTED,
@@ -12,7 +12,6 @@ from requiretls_milter.store.base import (
     Record,
     StoreKind,
     alive,
-    size,
 )
 from requiretls_milter.telemetry.counting import Counters
 
@@ -23,7 +22,7 @@ class MemoryStore:
     Args:
         max_records: records of all kinds. Beyond that, records whose time is over
             are dropped, and then the least recently used of the kind that has most.
-        max_bytes: octets of all of them, likewise.
+        max_bytes: octets of memory that all of them take, likewise.
         counters: where evictions of good records are counted; None if they are no
             loss, since there is a backend.
     """
@@ -40,8 +39,7 @@ class MemoryStore:
         self._max_bytes = max_bytes
         self._counters = counters
         self._records: dict[StoreKind, BoundedMap[str, Record]] = {
-            kind: BoundedMap(weigh=lambda key, record: size(key, record.value))
-            for kind in StoreKind
+            kind: BoundedMap(weigh=entry_octets) for kind in StoreKind
         }
         self._swept = 0.0
 
@@ -50,7 +48,7 @@ class MemoryStore:
 
     @property
     def octets(self) -> int:
-        """The octets of all records, roughly."""
+        """The octets of memory that all records take, with their keys."""
         return sum(records.weight for records in self._records.values())
 
     async def start(self) -> None:

@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
+from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.store.base import (
     MAX_BYTES,
     MAX_LISTED,
@@ -81,8 +82,8 @@ SWEEP_GRACE = 86_400.0
 USED_STEP = 3_600.0
 """Seconds after which it is worth noting that a record was used again."""
 
-MAX_NOTED = 10_000
-"""Uses that are noted until the next write."""
+NOTED_BYTES = 4 << 20
+"""Octets of memory for the uses that are noted until the next write: those of 10,000 usual keys."""
 
 EVICTED = 8
 """Records that are evicted at once, if there are many: one at a time is not worth the work."""
@@ -212,7 +213,9 @@ class _File:
         self._db: sqlite3.Connection | None = None
         self._opened: tuple[int, int] = (0, 0)
         self._totals: dict[str, _Total] = {}
-        self._used: dict[tuple[StoreKind, str], float] = {}
+        self._used: BoundedMap[tuple[StoreKind, str], float] = BoundedMap(
+            max_weight=NOTED_BYTES, weigh=entry_octets
+        )
         self._swept = 0.0
 
     # ------------------------------------------------------------ opening
@@ -371,8 +374,8 @@ class _File:
                 return None
             *columns, used = row
             record = _undamaged(kind, key, *columns)
-            if abs(now - used) > USED_STEP and len(self._used) < MAX_NOTED:
-                self._used[kind, key] = now
+            if abs(now - used) > USED_STEP:
+                self._used.put((kind, key), now)
             return record
 
     def listing(self, kind: StoreKind) -> list[tuple[str, Record]]:

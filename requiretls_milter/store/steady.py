@@ -19,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from requiretls_milter.bounded import BoundedMap
+from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.store.base import (
     LONGEST,
     MAX_KEY,
@@ -44,11 +44,14 @@ MIRROR_RECORDS = 50_000
 """Records that memory holds beside a backend, of all kinds."""
 
 MIRROR_BYTES = 16 << 20
-"""Octets of these."""
+"""Octets of memory that these take."""
 
 MAX_PENDING = 10_000
 """Changes that wait to be written, unless configured. Beyond that the oldest are given up: they
 stay in memory only."""
+
+PENDING_BYTES = 16 << 20
+"""Octets of memory that these take at most."""
 
 BATCH = 200
 """Changes that are written at once."""
@@ -104,7 +107,9 @@ class SteadyStore:
         self._first_pause = first_pause
         self._last_pause = last_pause
         self._jitter = jitter
-        self._pending: BoundedMap[tuple[StoreKind, str], Record | None] = BoundedMap(max_pending)
+        self._pending: BoundedMap[tuple[StoreKind, str], Record | None] = BoundedMap(
+            max_pending, max_weight=PENDING_BYTES, weigh=entry_octets
+        )
         self._readable = False
         self._slowness = Slowness()
         self._down_since: float | None = None
@@ -212,9 +217,9 @@ class SteadyStore:
         self._change(kind, key, None)
 
     def _change(self, kind: StoreKind, key: str, record: Record | None) -> None:
-        if self._pending.put((kind, key), record):
+        if lost := self._pending.put((kind, key), record):
             self._counters.inc("saturated_total", (Bound.STORE_QUEUE,))
-            self._counters.inc("store_evicted_total")
+            self._counters.inc("store_evicted_total", by=lost)
         self._wake.set()
 
     async def listing(self, kind: StoreKind, now: float) -> list[Listed]:

@@ -14,6 +14,13 @@ from tests.support.scenario import Scenario, load
 
 STYLES = ("old", "new")
 
+NO_BUDGETS = {
+    f"{what}_per_{unit}": 1_000_000
+    for what in ("address", "network", "zone_lookups")
+    for unit in ("minute", "hour")
+}
+"""``[limits]`` of a sweep: hundreds of domains in a few zones and one network, within a minute."""
+
 SELFTEST_NAMES = {
     "selftest_secure": "sig.test",
     "selftest_bogus": "bogus.test",

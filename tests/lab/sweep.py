@@ -48,6 +48,7 @@ def knowing_all(lab: Lab, **sections: Any) -> Milter:
 def mirroring(lab: Lab, transports: Mapping[str, Any], **sections: Any) -> Milter:
     """A milter that knows *transports*, and waits for the slowest server."""
     rules = {"tag_wait": PATIENCE}
+    sections = {"limits": labconfig.NO_BUDGETS, **sections}
     return Milter(lab, transport=transports, probe=PROBE, rules=rules, **sections)
 
 

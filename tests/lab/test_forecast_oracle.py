@@ -27,7 +27,7 @@ from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.lab import labconfig
 from tests.lab.further import at_random, further
 from tests.lab.lab import Lab
-from tests.lab.labconfig import told_apart
+from tests.lab.labconfig import NO_BUDGETS, told_apart
 from tests.lab.milter import Milter
 from tests.lab.postfix import transport_name
 from tests.lab.sweep import PROBE, differences, knowing_all, send, sweep
@@ -75,7 +75,7 @@ def questions(lab: Lab, scenario: Scenario) -> Iterator[Question]:
 
 async def assess(lab: Lab, asked: Sequence[Question]) -> dict[Question, Forecast]:
     """All questions at once, put to an engine's inside in this process."""
-    config = labconfig.settings(lab, labconfig.all_transports(), probe=PROBE)
+    config = labconfig.settings(lab, labconfig.all_transports(), probe=PROBE, limits=NO_BUDGETS)
     counters = Counters()
     trust = load_trust_store(config.probe.ca_file)
     live = Collector(config, trust, limiters=limiters())
@@ -118,7 +118,7 @@ def checked(
     for (transport, requirement), questions in groups.items():
         mta = labconfig.all_transports()[transport]
         path = directory / f"{transport}.toml"
-        path.write_text(render(labconfig.settings(lab, probe=PROBE, mta=mta)))
+        path.write_text(render(labconfig.settings(lab, probe=PROBE, mta=mta, limits=NO_BUDGETS)))
         options = ["--config", str(path), "--requirement", requirement.value, "--format", "json"]
         done = subprocess.run(
             [sys.executable, "-m", "requiretls_milter", "check", *options]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -21,8 +22,8 @@ from tests.support.redisserver import RedisServer
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
-POLICY_HOST = "127.0.44.1"
-"""Where the policy host listens, on the port of HTTPS."""
+POLICY_HOST = f"127.0.44.{1 + int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0')[2:])}"
+"""Where the policy host listens, on the port of HTTPS: one for each process of tests."""
 
 POLICY = b"version: STSv1\nmode: enforce\nmx: mx.good.test\nmax_age: 31557600\n"
 

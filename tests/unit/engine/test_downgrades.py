@@ -35,6 +35,7 @@ from requiretls_milter.store.base import StoreError, StoreKind
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
+from tests.support.memory import long_name, measured
 
 DAY = 86400.0
 NOW = 1_800_000_000.0
@@ -403,3 +404,22 @@ async def test_thirty_days_of_a_thousand_domains_are_counted_exactly(
     assert all(internet.expected[feature.value] > 100 for feature in Feature)
     told = re.findall(r"event=downgrade .*?kind=(\w+)", capsys.readouterr().err)
     assert Counter(told) == internet.expected
+
+
+async def test_what_is_remembered_takes_no_more_memory_than_is_promised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of names of the largest size, offered or not; the store holds all."""
+    promised = 1 << 20
+    monkeypatch.setattr("requiretls_milter.engine.downgrades.MAX_OCTETS", promised)
+    counters = Counters()
+    tracker = DowngradeTracker(RecordStore(MemoryStore(max_records=0), counters), counters)
+    nothing = DomainEvidence(NextHop(HopKind.MX, ""), MxEvidence(DnsOutcome.FOUND))
+    found = replace(nothing, mta_sts=MtaStsEvidence(POLICY))
+    with measured() as taken:
+        for number in range(4_000):
+            seen = found if number % 2 else nothing
+            hop = NextHop(HopKind.MX, long_name(number))
+            await tracker.observe(replace(seen, nexthop=hop), NOW + number)
+        kept = taken()
+    assert 0.6 * promised < kept <= promised

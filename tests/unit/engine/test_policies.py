@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -11,18 +12,25 @@ from structlog.types import EventDict
 
 from requiretls_milter.engine import policies as module
 from requiretls_milter.engine.cache import JITTER
+from requiretls_milter.engine.fleet import Fleet
 from requiretls_milter.engine.policies import (
     FIRST_REFRESH_PAUSE,
     LAST_REFRESH_PAUSE,
+    LISTED_OCTETS,
+    MAX_REFRESHES,
     POLICY_GRACE,
     POLICY_IDLE,
     POLICY_REFRESH,
     REFRESH_INTERVAL,
     REFRESH_PART,
     SHORT_LIVED,
+    Policies,
 )
+from requiretls_milter.engine.records import encode_policy
+from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.evidence.probe import FRESH
+from requiretls_milter.evidence.turns import BusyError
 from requiretls_milter.model import (
     MtaStsEvidence,
     MtaStsMode,
@@ -31,7 +39,10 @@ from requiretls_milter.model import (
     ProbeStage,
 )
 from requiretls_milter.store.base import StoreKind
+from requiretls_milter.store.memory import MemoryStore
+from requiretls_milter.telemetry.counting import Counters
 from tests.support.cachekit import DAY, POLICY, RETRY_AFTER, CacheKit
+from tests.support.memory import long_name, measured
 from tests.support.waiting import until
 
 SESSION = ProbeEvidence("", ProbeStage.DONE, starttls_offered=True, requiretls=True, expires=FRESH)
@@ -419,3 +430,49 @@ async def test_a_refresh_outlives_a_cache_that_is_closed_under_it(kit: CacheKit)
     await until(lambda: kit.cache.in_flight == 1)
     await kit.cache.close()
     await asyncio.wait_for(task, 1)  # the engine goes on with another cache
+
+
+async def test_what_is_remembered_of_policies_takes_no_more_memory_than_is_promised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When mail asked for each, whatever names strangers send it to, and which failed."""
+    promised = 1 << 20
+    for name in ("MAX_WANTED_OCTETS", "MAX_PAUSES_OCTETS"):
+        monkeypatch.setattr(f"requiretls_milter.engine.policies.{name}", promised // 2)
+    kit = CacheKit(store=MemoryStore())
+    counters, clocks = Counters(), kit.clocks
+    records = RecordStore(kit.store, counters)
+    policies = Policies(
+        kit.source,
+        records,
+        Fleet(kit.store, counters, lambda: 0.0),
+        counters,
+        clocks,
+        scope="#0123456789abcdef",
+        max_domains=20_000,
+    )
+    for number in range(1_500):
+        value = encode_policy(POLICY, clocks.wall(), clocks.wall())
+        key, until = long_name(number) + "#0123456789abcdef", clocks.wall() + POLICY.max_age
+        await records.write(StoreKind.MTA_STS_POLICY, key, value, until, clocks.wall())
+    clocks.pass_(2 * POLICY_REFRESH)
+
+    async def fails(domain: str) -> MtaStsEvidence:
+        return MtaStsEvidence(error="timed out")
+
+    async def is_busy(domain: str) -> MtaStsEvidence:
+        raise BusyError("too much is under way")
+
+    with measured() as taken:
+        await policies.refresh_due(is_busy)
+        _, peak = tracemalloc.get_traced_memory()
+        # The tasks of a pass are a thousand at most, whatever is listed.
+        assert peak < 1_500 * LISTED_OCTETS + MAX_REFRESHES * 6_000
+    with measured() as taken:
+        for number in range(3_000):
+            clocks.pass_(0.001)
+            policies.note_wanted(long_name(number))
+        for _ in range(2):  # a thousand in each pass
+            await policies.refresh_due(fails)
+        kept = taken()
+    assert 0.6 * promised < kept <= promised

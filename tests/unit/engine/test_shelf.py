@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 
@@ -29,6 +28,7 @@ from requiretls_milter.model import (
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Bound, Layer
 from tests.support.cachekit import ADDRESSES, CacheKit, limited
+from tests.support.memory import long_name, measured
 
 
 @pytest.fixture
@@ -132,66 +132,61 @@ async def test_servers_and_zones_that_say_much_cannot_fill_the_memory() -> None:
     assert kit.cache.entries()[Layer.HOST] >= 95
 
 
-def _name(number: int, other: int = 0) -> str:
-    """A domain name of the largest size: 253 octets, each a text of its own."""
-    return f"{number:06}-{other:06}." + ".".join(["x" * 63] * 3 + ["x" * 47])
-
-
 LARGEST: dict[str, Callable[[int], tuple[Hashable, Evidence]]] = {
     "mx": lambda n: (
-        ("mx", _name(n)),
+        ("mx", long_name(n)),
         MxEvidence(
             DnsOutcome.FOUND,
-            records=tuple(MxRecord(60_000 - m, _name(n, m)) for m in range(MAX_RECORDS)),
-            canonical=_name(n, 1),
+            records=tuple(MxRecord(60_000 - m, long_name(n, m)) for m in range(MAX_RECORDS)),
+            canonical=long_name(n, 1),
             expires=float(n),
         ),
     ),
     "addresses": lambda n: (
-        ("addresses", _name(n)),
+        ("addresses", long_name(n)),
         AddressLookup(
             DnsOutcome.FOUND,
             addresses=tuple(f"2001:db8:1111:1111:1111:1111:{n:x}:{m:x}" for m in range(101)),
-            canonical=_name(n, 1),
+            canonical=long_name(n, 1),
             error="e" * 200 + str(n),
         ),
     ),
     "tlsa": lambda n: (
-        ("tlsa", _name(n), 25, DnsOutcome.FOUND, True, _name(n, 1), True, False),
+        ("tlsa", long_name(n), 25, DnsOutcome.FOUND, True, long_name(n, 1), True, False),
         TlsaEvidence(
             True,
-            base_domain=_name(n, 2),
+            base_domain=long_name(n, 2),
             records=tuple(TlsaRecord(3, 1, 1, bytes(600)) for _ in range(MAX_RECORDS)),
         ),
     ),
     "many small records of TLSA": lambda n: (
-        ("tlsa", _name(n), 25, DnsOutcome.FOUND, True, _name(n, 1), True, False),
+        ("tlsa", long_name(n), 25, DnsOutcome.FOUND, True, long_name(n, 1), True, False),
         TlsaEvidence(True, records=tuple(TlsaRecord(3, 1, m, b"%d" % m) for m in range(100))),
     ),
     "probe": lambda n: (
-        ("probe", f"2001:db8::{n:x}", 25, _name(n)),
+        ("probe", f"2001:db8::{n:x}", 25, long_name(n)),
         ProbeEvidence(
             f"2001:db8::{n:x}",
             reply=Reply(550, "5.7.10", "r" * 200 + str(n)),
             chain=tuple(bytes(10_000) for _ in range(10)),
-            ehlo_name=_name(n, 1),
+            ehlo_name=long_name(n, 1),
             error="e" * 200 + str(n),
             only_opportunistic="o" * 200 + str(n),
         ),
     ),
     "a probe that failed": lambda n: (
-        ("probe", f"2001:db8::{n:x}", 25, _name(n)),
+        ("probe", f"2001:db8::{n:x}", 25, long_name(n)),
         ProbeEvidence(f"2001:db8::{n:x}", error="e" * 200 + str(n)),
     ),
     "mta_sts": lambda n: (
-        ("mta_sts", _name(n)),
+        ("mta_sts", long_name(n)),
         MtaStsEvidence(
             MtaStsPolicy(
                 MtaStsMode.ENFORCE, tuple(f"{n}-{m}.x" for m in range(4000)), 86_400, "1" * 32
             )
         ),
     ),
-    "a policy that failed": lambda n: (("mta_sts", _name(n)), MtaStsEvidence(error="e" * 200)),
+    "a policy that failed": lambda n: (("mta_sts", long_name(n)), MtaStsEvidence(error="e" * 200)),
 }
 
 
@@ -205,15 +200,11 @@ def test_what_is_kept_takes_no_more_memory_than_is_promised(
     promised = limit * ENTRY_OCTETS
     key, evidence = largest(0)
     fits = promised // (octets(key) + octets(evidence))
-    tracemalloc.start()
-    try:
-        before, _ = tracemalloc.get_traced_memory()
+    with measured() as taken:
         for number in range(1_000_000, 1_000_000 + min(fits * 2, limit) + 10):
             key, evidence = largest(number)
             shelf.put(key, Entry(evidence, float(number), Life.of(1.0, float(number), 2.0)))
-        kept = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
+        kept = taken()
     assert kept <= promised
     assert len(shelf) == limit or kept >= promised * 0.6, "as much as is promised is kept"
 

@@ -17,12 +17,13 @@ import pytest
 
 from requiretls_milter.config import Config, Limits
 from requiretls_milter.ipc import client as module
-from requiretls_milter.ipc.client import EngineClient
+from requiretls_milter.ipc.client import FORECAST_OCTETS, EngineClient
 from requiretls_milter.ipc.framing import frame
 from requiretls_milter.ipc.wire import ForecastReply, ForgetReply, encode, error_reply
 from requiretls_milter.model import Forecast, Outcome, Question, Requirement
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.fakeengine import FakeEngine, answers, forecast, is_silent, says
+from tests.support.memory import measured
 from tests.support.waiting import eventually
 
 
@@ -518,3 +519,23 @@ def test_hits_and_misses_are_counted(engine: FakeEngine, connect: Connect) -> No
         soon(client.ask(question()))
     found = {labels: value for _, labels, value in counters.totals().counters}
     assert found == {("forecast", "miss"): 1, ("forecast", "hit"): 2}
+
+
+def test_forecasts_that_are_kept_take_no_more_memory_than_is_promised(
+    engine: FakeEngine, connect: Callable[..., EngineClient], path: Path
+) -> None:
+    """Of next hops, transports and texts of the largest size; dropping them gives it back."""
+    limits = Limits().model_copy(update={"forecast_cache": 600})
+    engine.behaviour = answers(status="5.7.30")
+    client = connect(limits=limits)
+    promised = 600 * FORECAST_OCTETS
+    with measured() as taken:
+        for number in range(700):
+            answer = client.ask(question(f"{number:0255}", f"{number:0255}"))
+            assert isinstance(answer, Future)
+            assert answer.result(5).status == "5.7.30"
+        full = taken()
+        assert client.kept < 600
+        client.reconfigure(configured(path, limits), 0)
+        kept = full - taken()
+    assert 0.6 * promised < kept <= promised

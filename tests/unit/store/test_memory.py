@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from requiretls_milter.store.base import OVERHEAD, SWEEP_INTERVAL, StoreKind
+import pytest
+
+from requiretls_milter.bounded import entry_octets
+from requiretls_milter.store.base import MAX_KEY, SWEEP_INTERVAL, Record, StoreKind
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.counting import Counters
+from tests.support.memory import measured
 from tests.support.stores import OFFERED, PROBE, counted
 
 KIND = StoreKind.MTA_STS_POLICY
@@ -22,9 +26,9 @@ async def test_a_record_is_kept_until_its_time_is_over() -> None:
 async def test_a_record_replaces_an_earlier_one_and_can_be_forgotten() -> None:
     store = MemoryStore()
     await store.put(KIND, "a", b"1", 100, 0)
-    await store.put(KIND, "a", b"2", 200, 0)
+    await store.put(KIND, "a", b"2", 200.0, 0.0)
     assert await store.get(KIND, "a", 150) == b"2"
-    assert store.octets == OVERHEAD + 2
+    assert store.octets == entry_octets("a", Record(b"2", 0.0, 200.0))
     await store.delete(KIND, "a")
     await store.delete(KIND, "a")
     assert await store.get(KIND, "a", 150) is None
@@ -43,13 +47,27 @@ async def test_the_number_of_records_is_bounded_and_the_least_used_goes_first() 
 
 
 async def test_the_octets_are_bounded_too() -> None:
-    store = MemoryStore(max_bytes=3 * (OVERHEAD + 101))
+    store = MemoryStore(max_bytes=3 * entry_octets("a", Record(b"x" * 100, 0.0, 100.0)))
     for key in "abcd":
-        await store.put(KIND, key, b"x" * 100, 100, 0)
+        await store.put(KIND, key, b"x" * 100, 100, 0.0)
     assert len(store) == 3
-    await store.put(KIND, "e", b"x" * 1000, 100, 0)  # more than there is room for
+    await store.put(KIND, "e", b"x" * 2000, 100, 0)  # more than there is room for
     assert len(store) == 0
     assert store.octets == 0
+
+
+@pytest.mark.parametrize("value", [0, 90, 10_000])
+@pytest.mark.parametrize("key", [8, MAX_KEY])
+async def test_what_is_kept_takes_no_more_memory_than_is_promised(key: int, value: int) -> None:
+    """Keys, times and the objects that hold them are counted as well."""
+    promised = 1 << 20
+    store = MemoryStore(max_bytes=promised)
+    with measured() as taken:
+        for number in range(1_000 + 2 * promised // (key + value + 300)):
+            name = f"{number:0{key}}"
+            await store.put(PROBE, name, bytes(value), 1e9 + number, float(number))
+        kept = taken()
+    assert 0.6 * promised < kept <= promised
 
 
 async def test_a_flood_of_one_kind_costs_the_others_nothing() -> None:
@@ -65,14 +83,14 @@ async def test_a_flood_of_one_kind_costs_the_others_nothing() -> None:
 
 
 async def test_where_octets_are_short_the_kind_that_takes_most_of_them_makes_room() -> None:
-    store = MemoryStore(max_bytes=20_000)
+    store = MemoryStore(max_bytes=60_000)
     for number in range(50):  # most records, but not most octets
         await store.put(OFFERED, f"{number}", b"x", 1000, 0)
     for number in range(50):
         await store.put(PROBE, f"{number}", b"x" * 1000, 1000, 0)
     assert len(await store.listing(OFFERED, 0)) == 50
     assert 5 < len(await store.listing(PROBE, 0)) < 50
-    assert store.octets <= 20_000
+    assert store.octets <= 60_000
 
 
 async def test_what_has_to_go_before_its_time_is_counted() -> None:

@@ -29,6 +29,7 @@ from structlog.typing import EventDict
 
 from requiretls_milter.store import sqlite as module
 from requiretls_milter.store.base import (
+    MAX_KEY,
     MAX_VALUE,
     SWEEP_INTERVAL,
     Record,
@@ -48,6 +49,7 @@ from requiretls_milter.store.sqlite import (
     SqliteBackend,
 )
 from requiretls_milter.telemetry.counting import Counters
+from tests.support.memory import measured
 from tests.support.stores import OFFERED, POLICY, PROBE, Disk, counted, record, steady
 from tests.support.waiting import PATIENCE, until
 
@@ -759,6 +761,24 @@ async def test_records_are_bounded_and_the_least_used_go_first(path: Path) -> No
         assert {"000", "new", "099"} <= found
         assert "001" not in found
         assert 1 <= evicted <= module.EVICTED
+
+
+async def test_uses_that_are_noted_take_no_more_memory_than_is_promised(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nothing is written, whatever is read."""
+    promised = 1 << 20
+    monkeypatch.setattr(module, "NOTED_BYTES", promised)
+    now = time.time()
+    async with opened(path) as backend:
+        names = [f"{number:0{MAX_KEY}}" for number in range(2_000)]
+        await backend.write([(PROBE, name, record(life=1e6, written=now)) for name in names])
+        del names
+        await backend.get(PROBE, "none", now)
+        with measured() as taken:
+            for number in range(2_000):
+                await backend.get(PROBE, f"{number:0{MAX_KEY}}", now + 2 * USED_STEP)
+            assert 0.6 * promised < taken() <= promised + 65_536
 
 
 async def test_octets_are_bounded(path: Path) -> None:

@@ -24,6 +24,7 @@ from requiretls_milter.store.base import (
     StoreUnwritableError,
 )
 from requiretls_milter.store.memory import MemoryStore
+from tests.support.memory import measured
 from tests.support.stores import POLICY, PROBE, counted, steady
 from tests.support.waiting import PATIENCE, until
 
@@ -459,3 +460,22 @@ async def test_memory_beside_a_backend_is_bounded() -> None:
     assert len(kit.backend.records) == 50
     assert await kit.get("0") == b"x"
     await kit.store.close()
+
+
+@pytest.mark.parametrize("octets", [1, MAX_VALUE])
+async def test_what_waits_for_the_backend_takes_no_more_memory_than_is_promised(
+    octets: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside what the stand-in holds; both may hold the same records, but need not."""
+    promised = 2 << 20
+    monkeypatch.setattr(module, "PENDING_BYTES", promised)
+    backend = Backend()
+    backend.hangs = {"open"}
+    store, counters, _ = steady(backend, memory=MemoryStore(max_records=0))
+    with measured() as taken:
+        for number in range(4_000):
+            await store.put(PROBE, f"{number:0{MAX_KEY}}", bytes(octets), NOW + 1000.0, NOW)
+        kept = taken()
+    assert 0.6 * promised < kept <= promised
+    assert counted(counters, "saturated_total", "store_queue") > 0
+    assert counted(counters, "store_evicted_total") == 4_000 - store.pending
