@@ -639,7 +639,9 @@ class Forecast:
     judged by that profile. ``valid_until`` bounds how long it may be reused.
     ``downgraded_at`` is when something that the next hop offered until then
     (STARTTLS, REQUIRETLS, TLSA, MTA-STS) was first missed, and 0.0 if the
-    forecast does not rest on such a loss.
+    forecast does not rest on such a loss. ``largest`` is the size in octets of
+    the largest message for which the forecast holds as well (RFC 1870): None for
+    any size, 0 for the size alone that was asked about.
     """
 
     status: str
@@ -652,6 +654,7 @@ class Forecast:
     rfc8689: Verdict | None = None
     valid_until: float = 0.0
     downgraded_at: float = 0.0
+    largest: int | None = None
 
 
 def unknown_forecast(text: str) -> Forecast:

@@ -94,7 +94,15 @@ def judge(
         rfc8689=Verdict(by_rfc8689.status, by_rfc8689.reason),
         valid_until=_valid_until(evidence, *possible, by_rfc8689),  # R44
         downgraded_at=evidence.downgraded_at,
+        largest=_largest(evidence, needs),
     )
+
+
+def _largest(evidence: DomainEvidence, needs: Needs) -> int | None:
+    """The largest message for which this forecast holds: the one that fits every server."""
+    limits = [probe.size_limit for host in evidence.hosts for probe in host.probes]
+    smallest = min((limit for limit in limits if limit > 0), default=None)
+    return 0 if smallest is not None and smallest < needs.size else smallest
 
 
 def _policy_unasked(delivery: Delivery, asked: Requirement) -> NoServer | None:

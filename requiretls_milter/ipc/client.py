@@ -34,7 +34,14 @@ from requiretls_milter.ipc.wire import (
     decode_reply,
     encode,
 )
-from requiretls_milter.model import UNKNOWN_STATUS, Forecast, Question, unknown_forecast
+from requiretls_milter.model import (
+    NOTHING_NEEDED,
+    UNKNOWN_STATUS,
+    Forecast,
+    Needs,
+    Question,
+    unknown_forecast,
+)
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters, Totals
 from requiretls_milter.telemetry.labels import Bound, CacheResult, Layer
@@ -215,6 +222,14 @@ class EngineClient:
         self._kept.max_weight = self._limits.forecast_cache * FORECAST_OCTETS
 
     def _recall(self, question: Question) -> Forecast | None:
+        of_any_size = _of_any_size(question)
+        forecast = self._recall_exactly(of_any_size)
+        size = question.needs.size
+        if forecast is not None and (forecast.largest is None or size <= forecast.largest):
+            return forecast
+        return self._recall_exactly(question) if question != of_any_size else None
+
+    def _recall_exactly(self, question: Question) -> Forecast | None:
         kept = self._kept.get(question)
         if kept is None:
             return None
@@ -397,6 +412,8 @@ class EngineClient:
         seconds = min(forecast.valid_until - wall, MAX_FORECAST_LIFE)
         if forecast.status == UNKNOWN_STATUS or seconds <= 0:
             return
+        if forecast.largest is None or question.needs.size <= forecast.largest:
+            question = _of_any_size(question)
         evicted = self._kept.put(question, _Kept(forecast, Life.of(seconds, wall, monotonic)))
         if evicted:
             self._counters.inc("saturated_total", (Bound.FORECAST_CACHE,), evicted)
@@ -420,6 +437,14 @@ class EngineClient:
         for pending in lost:
             _resolve(pending, unknown_forecast(f"the engine was lost: {reason}"))
         return had
+
+
+def _of_any_size(question: Question) -> Question:
+    """The question under which an answer is kept that holds for messages of many sizes."""
+    if not question.needs.size:
+        return question
+    needs = Needs(smtputf8=True) if question.needs.smtputf8 else NOTHING_NEEDED
+    return Question(question.nexthop, question.transport, question.asked, question.carried, needs)
 
 
 def _resolve(pending: _Pending, forecast: Forecast) -> None:

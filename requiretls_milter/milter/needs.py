@@ -15,8 +15,8 @@ MAX_SIZE = 2**63 - 1
 """Octets: a larger size means the same."""
 
 SIGNIFICANT = 3
-"""Decimal digits of a size that are kept: forecasts are kept for each size, and the number that a
-client declares is a guess anyway (RFC 1870 section 6.1)."""
+"""Decimal digits of a size that are kept. A message that is too large has a forecast of its own
+for each size, and the number that a client declares is a guess anyway (RFC 1870 section 6.1)."""
 
 _SIZE = re.compile(rb"SIZE=([0-9]{1,20})", re.IGNORECASE)
 

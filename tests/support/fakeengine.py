@@ -21,8 +21,11 @@ from requiretls_milter.ipc.wire import (
 from requiretls_milter.model import Forecast, Outcome, Reason
 
 
-def forecast(text: str = "", *, life: float = 60.0, status: str = "2.0.0") -> Forecast:
-    return Forecast(status, Outcome.DELIVER, Reason.OK, text, valid_until=time.time() + life)
+def forecast(
+    text: str = "", *, life: float = 60.0, status: str = "2.0.0", largest: int | None = None
+) -> Forecast:
+    until = time.time() + life
+    return Forecast(status, Outcome.DELIVER, Reason.OK, text, valid_until=until, largest=largest)
 
 
 Behaviour = Callable[[socket.socket, Request], None]

@@ -20,7 +20,7 @@ class Hang:
 Reply = bytes | Iterable[bytes] | type[Close] | type[Hang]
 """Octets, pieces that come one by one, or no reply at all."""
 
-EHLO = b"250-mx.example.net hello\r\n250-SIZE 1000\r\n250 STARTTLS\r\n"
+EHLO = b"250-mx.example.net hello\r\n250-SIZE 10240000\r\n250 STARTTLS\r\n"
 EHLO_TLS = b"250-mx.example.net hello\r\n250 REQUIRETLS\r\n"
 
 

@@ -697,3 +697,25 @@ def test_the_size_is_found_out_last_and_ends_the_delivery() -> None:
     assert forecast(domain(host(GOOD, seen=small), good), needs=LARGE).status == "5.3.4"
     behind = host(GOOD, name="mx2.example.org", preference=20, seen=small)
     assert forecast(domain(host(GOOD), behind), needs=LARGE).status == "2.0.0"
+
+
+@pytest.mark.parametrize(
+    ("limits", "size", "largest"),
+    [
+        ((0, 0), 5000, None),
+        ((10_000, 0), 5000, 10_000),
+        ((10_000, 20_000), 0, 10_000),
+        ((10_000, 5000), 5000, 5000),
+        ((4000, 10_000), 5000, 0),
+    ],
+)
+def test_a_forecast_says_up_to_which_size_it_holds(
+    limits: tuple[int, int], size: int, largest: int | None
+) -> None:
+    hosts = [host(GOOD, seen=replace(probe(), size_limit=limit)) for limit in limits]
+    evidence = domain(*hosts)
+    told = forecast(evidence, needs=Needs(size=size))
+    assert told.largest == largest
+    if largest:
+        same = forecast(evidence, needs=Needs(size=largest))
+        assert (same.status, same.reason, same.tls) == (told.status, told.reason, told.tls)

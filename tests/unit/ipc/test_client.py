@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from requiretls_milter.ipc import client as module
 from requiretls_milter.ipc.client import FORECAST_OCTETS, EngineClient
 from requiretls_milter.ipc.framing import frame
 from requiretls_milter.ipc.wire import ForecastReply, ForgetReply, encode, error_reply
-from requiretls_milter.model import Forecast, Outcome, Question, Requirement
+from requiretls_milter.model import Forecast, Needs, Outcome, Question, Requirement
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.fakeengine import FakeEngine, answers, forecast, is_silent, says
 from tests.support.memory import measured
@@ -179,6 +180,37 @@ def test_a_kept_answer_is_given_also_while_the_engine_is_away(
     engine.stop()
     eventually(lambda: not client.connected)
     assert at_once(client.ask(question())) == first
+
+
+def sized(size: int, *, smtputf8: bool = False) -> Question:
+    return replace(question(), needs=Needs(smtputf8, size))
+
+
+def test_an_answer_serves_messages_of_every_size_for_which_it_holds(
+    engine: FakeEngine, connect: Connect
+) -> None:
+    engine.behaviour = answers(largest=10_000)
+    client = connect()
+    first = soon(client.ask(sized(3000)))
+    for size in (0, 1, 3000, 9999, 10_000):
+        assert at_once(client.ask(sized(size))) == first
+    assert len(engine.asked) == 1
+    engine.behaviour = answers(largest=0)
+    for size in (10_001, 20_000):
+        of_this_size = soon(client.ask(sized(size)))
+        assert at_once(client.ask(sized(size))) == of_this_size
+    assert at_once(client.ask(sized(3000))) == first
+    soon(client.ask(sized(3000, smtputf8=True)))
+    assert len(engine.asked) == 4
+
+
+def test_an_answer_that_holds_for_any_size_serves_them_all(
+    engine: FakeEngine, connect: Connect
+) -> None:
+    client = connect()
+    first = soon(client.ask(sized(0)))
+    assert at_once(client.ask(sized(2**60))) == first
+    assert len(engine.asked) == 1
 
 
 def test_unknown_is_never_kept(engine: FakeEngine, connect: Connect) -> None:
