@@ -81,6 +81,9 @@ SECTIONS = ("DNS", "HTTPS (MTA-STS)", "SMTP servers")
 
 ELSEWHERE = {
     "the resolver does not validate",
+    "nothing shows whether the resolver validates",
+    "one of several resolvers does not validate",
+    "the names of the self-test cannot be seen any more",
     "the resolver is gone, for all names",
     "the policy can no longer be fetched",
     "port 25 blocked, uplink gone",
