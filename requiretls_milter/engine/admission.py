@@ -1,4 +1,4 @@
-"""How many strangers are let in, how fast, and who makes room: for the metrics server.
+"""How many clients are let in, how fast, and which one makes room: for the metrics server.
 
 The engine's loop answers the workers too. So whatever a client of the metrics server can make it do
 has a pace, and a client with many connections makes room for one with few.
@@ -38,7 +38,7 @@ class Pace:
         """Wait for one's turn, in the order of the calls."""
         clock = asyncio.get_running_loop().time
         async with self._lock:
-            # Even without a wait the others have their turn: the one whom we let in, first of all.
+            # Even without a wait the others have their turn: the one that was let in, first of all.
             await asyncio.sleep(max(0.0, self._next - clock()))
             self._next = clock() + self._interval
 

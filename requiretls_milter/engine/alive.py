@@ -4,7 +4,7 @@ A shelf is bounded, but a gathering keeps what it has found until its last quest
 and hundreds go on at once. If each waits for one server that says nothing, what all the others
 said stays in memory meanwhile: strangers choose how much that is. So each piece of evidence is
 counted until it is freed. If half of what may be in hand is, only pieces of a usual size are given
-out, so that those who fill the memory are the first to get none; beyond the bound, none are.
+out, so that the gatherings that fill the memory get none first; beyond the bound, none are.
 """
 
 from __future__ import annotations

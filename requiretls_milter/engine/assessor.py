@@ -16,7 +16,7 @@ Each layer adds one thing:
 Evidence is gathered once for all questions that come at the same time about the same next hop
 (R60). The deadline is shorter than the time that the MTA waits for the milter. A question waits
 for all evidence; after ``evidence_wait``, what is known may be enough for a forecast: one server
-that is slow, or that nobody can reach, need not matter if a better one takes the mail. A question
+that is slow, or that cannot be reached, need not matter if a better one takes the mail. A question
 without enough evidence at the deadline gets an ``unknown`` forecast. The gathering goes on, so
 that the next question finds the evidence. When too many are under way, the one that has taken
 longest makes room.

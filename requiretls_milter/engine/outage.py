@@ -5,8 +5,8 @@ and none can be reached, it is our own connection that is gone: port 25 is block
 uplink is down, the resolver is dead. No domain is judged by that: a forecast that would rest on
 it becomes ``unknown``, which rules treat like every other lack of knowledge.
 
-"We reach nobody" looks the same as "no healthy server was called": successes are kept for an
-hour, while failures are tried again after a minute. So servers that answered lately are called
+"No server can be reached" looks the same as "no healthy server was called": successes are kept for
+an hour, while failures are tried again after a minute. So servers that answered lately are called
 again before an outage is declared, and while it lasts, so that its end is seen
 (:meth:`OutageDetector.due_rechecks`). If no server has answered so far, there is none to recheck.
 

@@ -38,8 +38,8 @@ MINUTE = 60.0
 """Seconds."""
 
 HARDLY_ANY = 1
-"""Places that one may hold who gets one of those that are kept: lookups often come in pairs (MX and
-MTA-STS, A and AAAA)."""
+"""Places that a next hop may hold and still get one of those that are kept: lookups often come in
+pairs (MX and MTA-STS, A and AAAA)."""
 
 USUAL_TIMES = 3.0
 """How many times what prompt work usually takes it may take."""

@@ -6,7 +6,7 @@ lasts, whatever goes on in it. A new connection is always accepted: beyond the b
 client with most connections is closed, so that idle ones do not keep the scraper out.
 
 The engine's loop answers the workers as well. So connections, handshakes and requests have a pace
-(:mod:`.admission`). All who ask while a rendering of the metrics waits for its turn share it.
+(:mod:`.admission`). All requests that come while a rendering of the metrics waits share it.
 """
 
 from __future__ import annotations

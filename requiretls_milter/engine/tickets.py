@@ -40,7 +40,7 @@ class Room:
 
     @property
     def kept(self) -> int:
-        """Places that are kept for those who hold hardly any."""
+        """Places that are kept for next hops that hold hardly any."""
         return self.places // 4
 
 

@@ -336,7 +336,7 @@ class ResolverWatch:
         return changed
 
     def _rely(self) -> bool:
-        """Have the resolver ask, and trust, whom it should; return whether that is a change."""
+        """Have the resolver ask, and trust, the right servers; return whether that is a change."""
         proven = tuple(one for one, known in self._servers.items() if known.proof is not None)
         if not self._path_trusted:
             trust = AdTrust.IGNORED

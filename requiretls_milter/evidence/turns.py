@@ -1,8 +1,8 @@
 """Turns: whatever goes out to the network waits for its turn, on behalf of a next hop.
 
 How many lookups, fetches and sessions run at the same time, and which comes next, is not decided
-here. Who asks the network hands its work to a :class:`Limiter`, together with a :class:`Claim` that
-says whom the work goes to. The engine's limiter gives fair shares
+here. What asks the network hands its work to a :class:`Limiter`, with a :class:`Claim` that says to
+which server the work goes. The engine's limiter gives fair shares
 (:mod:`requiretls_milter.engine.shares`); :data:`FREE` lets everything pass.
 
 On whose behalf the work is done travels in the context of the asyncio task, since several next
@@ -30,10 +30,10 @@ class BusyError(RequiretlsMilterError):
 
 
 class Claim(NamedTuple):
-    """Whom the work goes to.
+    """To which server the work goes.
 
     Attributes:
-        group: those who share a fate: the network of an address, the zone of a name.
+        group: what shares a fate: the network of an address, the zone of a name.
         target: the server itself; empty if it is not known which one it will be.
     """
 

@@ -155,7 +155,7 @@ class Channel:
         return self._passed.popleft()
 
     def close(self) -> None:
-        """Close this end, and the descriptors that nobody took."""
+        """Close this end, and the descriptors that were not taken."""
         for descriptors in (self._to_pass, self._passed):
             while descriptors:
                 os.close(descriptors.popleft())

@@ -663,7 +663,7 @@ class Transaction:
 
 
 def _without_question(recipient: Recipient) -> Forecast:
-    """The forecast of a recipient for whom the engine is not asked."""
+    """The forecast of a recipient about which the engine is not asked."""
     if recipient.local:
         return LOCAL_FORECAST
     if recipient.unusable:

@@ -6,8 +6,8 @@ the engine that holds one calls the server, the others wait.
 
 Only plain commands are used (GETRANGE, SET, DEL, SCAN, and EVAL to give a claim up), so that
 any server that speaks the protocol will do. Every client that may write to it is believed, unless
-the fleet has a secret: then its digest shows who wrote a record. Claims have none: at worst two
-engines do the same work, or one waits for a while.
+the fleet has a secret: then its digest shows that a milter wrote a record. Claims have none: at
+worst two engines do the same work, or one waits for a while.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each record is a string. Its first line repeats until when the record is good, so that a Redis with
 a wrong clock makes nothing live longer, and holds the record's digest. With a secret of the fleet
-the digest shows who wrote the record.
+the digest shows that a milter wrote the record.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def parse(
     Args:
         text: one next hop.
         protocol: what the transport speaks.
-        postfix: that it is Postfix who reads it, so that nothing of Sendmail's is taken.
+        postfix: whether Postfix reads it, so that nothing of Sendmail's is taken.
 
     Raises:
         UnusableNextHopError: smtp(8) or lmtp(8) dies of it, and it is not Sendmail's either.
