@@ -231,12 +231,5 @@ def _errors() -> Iterator[None]:
         if isinstance(error, _UNWRITABLE) or text.startswith(_UNWRITABLE_WORDS):
             raise StoreUnwritableError(text) from error
         raise StoreError(text) from error
-    except (
-        exceptions.RedisError,
-        OSError,
-        ValueError,
-        TypeError,
-        EOFError,
-        RecursionError,
-    ) as error:
+    except _FAILURES as error:
         raise StoreError(str(error) or type(error).__name__) from error
