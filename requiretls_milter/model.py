@@ -84,6 +84,9 @@ SMTP_PORT = 25
 LMTP_PORT = 24
 """lmtp_tcp_port of Postfix; RFC 2033 has no port of its own."""
 
+MAX_SIZE = 2**63 - 1
+"""Octets of a message: a larger size, declared or offered (RFC 1870), means the same."""
+
 
 # ---------------------------------------------------------------- next hop
 

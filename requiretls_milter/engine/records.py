@@ -27,8 +27,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 from requiretls_milter.config import Config
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.mta_sts import PolicyError, read_policy, read_record
-from requiretls_milter.evidence.probe import FRESH, MAX_CHAIN, MAX_SIZE
+from requiretls_milter.evidence.probe import FRESH, MAX_CHAIN
 from requiretls_milter.model import (
+    MAX_SIZE,
     MtaStsEvidence,
     MtaStsPolicy,
     ProbeEvidence,

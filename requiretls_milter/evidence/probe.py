@@ -32,7 +32,14 @@ from requiretls_milter.clocks import Life
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.budgets import Budgets, host_and_network
 from requiretls_milter.evidence.turns import FREE, Claim, Limiter
-from requiretls_milter.model import MailProtocol, ProbeEvidence, ProbeFailure, ProbeStage, Reply
+from requiretls_milter.model import (
+    MAX_SIZE,
+    MailProtocol,
+    ProbeEvidence,
+    ProbeFailure,
+    ProbeStage,
+    Reply,
+)
 from requiretls_milter.syntax.ciphers import is_in_finite_field
 from requiretls_milter.syntax.text import error_text, printable
 
@@ -77,9 +84,6 @@ QUIT_WAIT = 1.0
 COMMANDS = 5
 """Steps that may each take command_timeout: greeting, EHLO, STARTTLS, handshake, EHLO. With
 connect_timeout they limit the time of a whole session."""
-
-MAX_SIZE = 2**63 - 1
-"""Octets of the largest message that a server may name: a larger number means the same to all."""
 
 MAX_NAMELESS = 2_000
 """Addresses of which it is remembered that a session ended before the handshake, each in less than

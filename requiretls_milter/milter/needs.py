@@ -8,11 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from requiretls_milter.model import MAX_SIZE
+
 SMTPUTF8 = b"SMTPUTF8"
 """RFC 6531 section 3.4: the parameter of MAIL; it has no value."""
-
-MAX_SIZE = 2**63 - 1
-"""Octets: a larger size means the same."""
 
 SIGNIFICANT = 3
 """Decimal digits of a size that are kept. A message that is too large has a forecast of its own

@@ -28,12 +28,18 @@ from requiretls_milter.evidence.probe import (
     MAX_LINE_READ,
     MAX_LINES,
     MAX_REPLY,
-    MAX_SIZE,
     Prober,
     read_ehlo,
 )
 from requiretls_milter.evidence.turns import FREE, Limiter
-from requiretls_milter.model import MailProtocol, ProbeEvidence, ProbeFailure, ProbeStage, Reply
+from requiretls_milter.model import (
+    MAX_SIZE,
+    MailProtocol,
+    ProbeEvidence,
+    ProbeFailure,
+    ProbeStage,
+    Reply,
+)
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.authority import DAY, DH_1024, DH_2048, Authority, Issued
 from tests.support.limiters import limiters
