@@ -105,30 +105,6 @@ class EvidenceSource(Protocol):
         ...
 
 
-async def gather(
-    nexthop: NextHop,
-    source: EvidenceSource,
-    config: Config,
-    now: float,
-    *,
-    probes: bool = True,
-    since: float = ANY_AGE,
-) -> DomainEvidence:
-    """Gather the evidence of *nexthop*, complete enough for any profile to judge.
-
-    The arguments are those of :class:`Gathering`.
-
-    Raises:
-        Exception: whatever *source* raises, for example because it is too busy.
-    """
-    gathering = Gathering(nexthop, source, config, now, probes=probes, since=since)
-    await gathering.run()
-    known = gathering.known()
-    if known is None:
-        raise TimeoutError(LATE)
-    return known
-
-
 class Gathering:
     """The evidence of one next hop: gathered by :meth:`run`, and known in part before it ends.
 

@@ -7,12 +7,12 @@ import time
 from requiretls_milter.config import Config
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.collector import Collector
-from requiretls_milter.evidence.gathering import gather
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.postfix import Delivery
 from requiretls_milter.model import Forecast
 from requiretls_milter.syntax.nexthop import parse
 from tests.lab.postfix import transport_name
+from tests.support.gathered import gather
 from tests.support.limiters import limiters
 from tests.support.scenario import Scenario
 from tests.support.scenarioevidence import requirement_of

@@ -19,7 +19,6 @@ import pytest
 
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.collector import Collector
-from requiretls_milter.evidence.gathering import gather
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
@@ -34,6 +33,7 @@ from tests.lab import roots
 from tests.lab.certificates import CASES, Case, make, trusted
 from tests.lab.lab import Lab
 from tests.lab.labconfig import settings
+from tests.support.gathered import gather
 from tests.support.limiters import limiters
 
 pytestmark = pytest.mark.lab

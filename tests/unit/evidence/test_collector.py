@@ -12,7 +12,6 @@ from requiretls_milter.config import Config, Limits
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.dns import AdTrust
-from requiretls_milter.evidence.gathering import gather
 from requiretls_milter.model import (
     DnsOutcome,
     HopKind,
@@ -25,6 +24,7 @@ from requiretls_milter.model import (
 )
 from tests.support.authority import Authority, Issued
 from tests.support.dnsserver import DnsServer, failure, found, nodata
+from tests.support.gathered import gather
 from tests.support.limiters import limiters
 from tests.support.smtpserver import SmtpServer
 from tests.unit.evidence.test_mta_sts import serving

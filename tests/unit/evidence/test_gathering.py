@@ -21,7 +21,6 @@ from requiretls_milter.evidence.gathering import (
     EvidenceSource,
     Gathering,
     bounds_met,
-    gather,
 )
 from requiretls_milter.forecast.reach import MailServer
 from requiretls_milter.forecast.servers import NoServer, servers_of
@@ -43,6 +42,7 @@ from requiretls_milter.model import (
     TlsaRecord,
 )
 from requiretls_milter.syntax.nexthop import parse
+from tests.support.gathered import gather
 from tests.support.shuffling import ever_tried
 from tests.support.waiting import until
 
