@@ -35,7 +35,6 @@ _NULL_SENDER_KEYS = {
     "sender_dependent_relayhost_maps": "empty_address_relayhost_maps_lookup_key",
 }
 """The parameter that holds the key of the null sender, by the table's own."""
-_UNREAD = "a table that cannot be read"
 
 
 @dataclass(slots=True)
@@ -120,6 +119,13 @@ def _valid(parse: Callable[[str], str], text: str, name: str, made: Routing) -> 
     except ValueError:
         made.warnings.append(f"{name} = {shown(text)}: cannot be mirrored")
         return "" if name == "relayhost" else "smtp"
+
+
+def _unread(parameter: str, table: str) -> str:
+    return (
+        f"{parameter}: {shown(table)}: a table that cannot be read: mail of sendmail(1) is "
+        "forecast as if it did not exist"
+    )
 
 
 def _warn_of_unusable(used: Sequence[Destination], agents: Agents, made: Routing) -> None:
@@ -325,10 +331,7 @@ def _transport_table(
         entries = tables.get(item)
         if entries is None:
             merged.complete = False
-            made.warnings.append(
-                f"transport_maps: {shown(item)}: {_UNREAD}: mail of sendmail(1) is forecast as if "
-                "it did not exist"
-            )
+            made.warnings.append(_unread("transport_maps", item))
             continue
         for key, text in entries:
             try:
@@ -364,10 +367,7 @@ def _by_sender(
     for item in split_list(main.get(parameter, "")):
         entries = tables.get(item)
         if entries is None:
-            made.warnings.append(
-                f"{parameter}: {shown(item)}: {_UNREAD}: mail of sendmail(1) is forecast as if it "
-                "did not exist"
-            )
+            made.warnings.append(_unread(parameter, item))
             continue
         for key, text in entries:
             try:
