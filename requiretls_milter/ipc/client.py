@@ -227,7 +227,7 @@ class EngineClient:
         size = question.needs.size
         if forecast is not None and (forecast.largest is None or size <= forecast.largest):
             return forecast
-        return self._recall_exactly(question) if question != of_any_size else None
+        return self._recall_exactly(question) if question is not of_any_size else None
 
     def _recall_exactly(self, question: Question) -> Forecast | None:
         kept = self._kept.get(question)
