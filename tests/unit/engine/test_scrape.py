@@ -58,12 +58,20 @@ class Web:
         return await self.send("\r\n".join(lines).encode())
 
 
+@contextlib.asynccontextmanager
+async def serving(**options: Any) -> AsyncIterator[Web]:
+    one = Web(**options)
+    await one.server.open()
+    try:
+        yield one
+    finally:
+        await one.server.close()
+
+
 @pytest.fixture
 async def web() -> AsyncIterator[Web]:
-    one = Web()
-    await one.server.open()
-    yield one
-    await one.server.close()
+    async with serving() as one:
+        yield one
 
 
 async def test_metrics_are_shown_and_brought_up_to_date_first(web: Web) -> None:
@@ -156,20 +164,18 @@ async def test_what_is_too_long_or_no_http_is_refused(web: Web, octets: bytes) -
 
 
 async def test_there_is_an_end_to_how_many_scrape() -> None:
-    web = Web(max_connections=3)
-    await web.server.open()
-    idle = [await asyncio.open_connection("127.0.0.1", web.server.port) for _ in range(50)]
-    refused = ("saturated_total", ("metrics_connections",), 47.0)
-    await until(lambda: refused in web.counters.totals().counters)
-    await until(lambda: web.server.connections == 3)
-    for reader, _ in idle[:47]:
-        assert await asyncio.wait_for(reader.read(), 5) == b""
-    assert not any(reader.at_eof() for reader, _ in idle[47:])
-    for _, writer in idle:
-        writer.close()
-    await until(lambda: not web.server.connections)
-    assert (await web.get("/healthz")).endswith(b"ok\n")
-    await web.server.close()
+    async with serving(max_connections=3) as web:
+        idle = [await asyncio.open_connection("127.0.0.1", web.server.port) for _ in range(50)]
+        refused = ("saturated_total", ("metrics_connections",), 47.0)
+        await until(lambda: refused in web.counters.totals().counters)
+        await until(lambda: web.server.connections == 3)
+        for reader, _ in idle[:47]:
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert not any(reader.at_eof() for reader, _ in idle[47:])
+        for _, writer in idle:
+            writer.close()
+        await until(lambda: not web.server.connections)
+        assert (await web.get("/healthz")).endswith(b"ok\n")
 
 
 @pytest.mark.parametrize(
@@ -183,57 +189,51 @@ async def test_there_is_an_end_to_how_many_scrape() -> None:
     ids=["silent", "path", "field", "answered"],
 )
 async def test_idle_connections_do_not_keep_the_scraper_out(beginning: bytes) -> None:
-    web = Web(max_connections=4)
-    await web.server.open()
-    idle = [await asyncio.open_connection("127.0.0.1", web.server.port) for _ in range(4)]
-    for _, writer in idle:
-        writer.write(beginning)
-    await until(lambda: web.server.connections == 4)
-    for _ in range(10):
-        assert b"requiretls_milter_messages_total{" in await web.get("/metrics")
-    for _, writer in idle:
-        writer.close()
-    await web.server.close()
+    async with serving(max_connections=4) as web:
+        idle = [await asyncio.open_connection("127.0.0.1", web.server.port) for _ in range(4)]
+        for _, writer in idle:
+            writer.write(beginning)
+        await until(lambda: web.server.connections == 4)
+        for _ in range(10):
+            assert b"requiretls_milter_messages_total{" in await web.get("/metrics")
+        for _, writer in idle:
+            writer.close()
 
 
 async def test_clients_that_come_all_the_time_do_not_keep_the_scraper_out() -> None:
-    web = Web(max_connections=8)
-    await web.server.open()
-    held: list[asyncio.StreamWriter] = []
+    async with serving(max_connections=8) as web:
+        held: list[asyncio.StreamWriter] = []
 
-    async def crowd() -> None:
-        while True:
-            _, writer = await asyncio.open_connection("127.0.0.1", web.server.port)
-            held.append(writer)
+        async def crowd() -> None:
+            while True:
+                _, writer = await asyncio.open_connection("127.0.0.1", web.server.port)
+                held.append(writer)
 
-    crowds = [asyncio.create_task(crowd()) for _ in range(4)]
-    for _ in range(20):
-        assert (await web.get("/healthz")).endswith(b"ok\n")
-        assert web.server.connections <= 8
-    for task in crowds:
-        task.cancel()
-    assert len(held) > 20
-    for writer in held:
-        writer.close()
-    await web.server.close()
+        crowds = [asyncio.create_task(crowd()) for _ in range(4)]
+        for _ in range(20):
+            assert (await web.get("/healthz")).endswith(b"ok\n")
+            assert web.server.connections <= 8
+        for task in crowds:
+            task.cancel()
+        assert len(held) > 20
+        for writer in held:
+            writer.close()
 
 
 async def test_of_several_connections_the_longest_without_a_request_is_closed() -> None:
-    web = Web(max_connections=3)
-    await web.server.open()
-    clients = [await asyncio.open_connection("127.0.0.1", web.server.port) for _ in range(3)]
-    await until(lambda: web.server.connections == 3)
-    (scraper, asks), (silent, _), (later, _) = clients
-    asks.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert (await scraper.readuntil(b"ok\n")).startswith(b"HTTP/1.1 200 ")
-    clients.append(await asyncio.open_connection("127.0.0.1", web.server.port))
-    assert await asyncio.wait_for(silent.read(), 5) == b""
-    asks.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert (await scraper.readuntil(b"ok\n")).startswith(b"HTTP/1.1 200 ")
-    assert not later.at_eof()
-    for _, writer in clients:
-        writer.close()
-    await web.server.close()
+    async with serving(max_connections=3) as web:
+        clients = [await asyncio.open_connection("127.0.0.1", web.server.port) for _ in range(3)]
+        await until(lambda: web.server.connections == 3)
+        (scraper, asks), (silent, _), (later, _) = clients
+        asks.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await scraper.readuntil(b"ok\n")).startswith(b"HTTP/1.1 200 ")
+        clients.append(await asyncio.open_connection("127.0.0.1", web.server.port))
+        assert await asyncio.wait_for(silent.read(), 5) == b""
+        asks.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await scraper.readuntil(b"ok\n")).startswith(b"HTTP/1.1 200 ")
+        assert not later.at_eof()
+        for _, writer in clients:
+            writer.close()
 
 
 @pytest.mark.parametrize("drips", [False, True], ids=["silent", "a byte now and then"])
@@ -241,41 +241,37 @@ async def test_a_client_that_does_not_finish_its_request_is_cut_off(
     monkeypatch: pytest.MonkeyPatch, drips: bool
 ) -> None:
     monkeypatch.setattr(scrape, "CONNECTION_LIFE", 0.3)
-    web = Web()
-    await web.server.open()
-    reader, writer = await asyncio.open_connection("127.0.0.1", web.server.port)
-    started = time.monotonic()
-    writer.write(b"GET /metrics HTTP/1.1\r\nX: ")
-    while not reader.at_eof():
-        if drips:
-            writer.write(b"x")
-        with contextlib.suppress(TimeoutError, ConnectionError):
-            await asyncio.wait_for(reader.read(100), 0.02)
-        assert time.monotonic() - started < 3
-    writer.close()
-    await web.server.close()
+    async with serving() as web:
+        reader, writer = await asyncio.open_connection("127.0.0.1", web.server.port)
+        started = time.monotonic()
+        writer.write(b"GET /metrics HTTP/1.1\r\nX: ")
+        while not reader.at_eof():
+            if drips:
+                writer.write(b"x")
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                await asyncio.wait_for(reader.read(100), 0.02)
+            assert time.monotonic() - started < 3
+        writer.close()
 
 
 async def test_a_connection_ends_after_a_while_however_busy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(scrape, "CONNECTION_LIFE", 0.4)
-    web = Web()
-    await web.server.open()
-    reader, writer = await asyncio.open_connection("127.0.0.1", web.server.port)
-    started = time.monotonic()
-    answered = 0
-    with contextlib.suppress(ConnectionError):
-        while True:
-            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-            if not await asyncio.wait_for(reader.read(1000), 5):
-                break
-            answered += 1
-            assert time.monotonic() - started < 3
-            await asyncio.sleep(0.02)
-    assert answered > 1
-    writer.close()
-    await web.server.close()
+    async with serving() as web:
+        reader, writer = await asyncio.open_connection("127.0.0.1", web.server.port)
+        started = time.monotonic()
+        answered = 0
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                if not await asyncio.wait_for(reader.read(1000), 5):
+                    break
+                answered += 1
+                assert time.monotonic() - started < 3
+                await asyncio.sleep(0.02)
+        assert answered > 1
+        writer.close()
 
 
 async def test_a_port_that_is_taken_is_named(web: Web) -> None:
@@ -324,62 +320,53 @@ async def test_a_client_that_does_not_read_is_cut_off_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(scrape, "CONNECTION_LIFE", 0.5)
-    web = Web()
-    await web.server.open()
-    reader, writer = await asyncio.open_connection("127.0.0.1", web.server.port, limit=1)
-    started = time.monotonic()
-    request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
-    writer.write(request * 200)  # some ten megabytes of answers, more than sockets hold
-    await until(lambda: web.reads > 0)
-    assert web.server.connections == 1
-    await until_nobody_is_left(web)
-    assert time.monotonic() - started < 3
-    assert web.reads < 200  # nothing is rendered that nobody takes
-    del reader
-    writer.close()
-    await web.server.close()
+    async with serving() as web:
+        reader, writer = await asyncio.open_connection("127.0.0.1", web.server.port, limit=1)
+        started = time.monotonic()
+        request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+        writer.write(request * 200)  # some ten megabytes of answers, more than sockets hold
+        await until(lambda: web.reads > 0)
+        assert web.server.connections == 1
+        await until_nobody_is_left(web)
+        assert time.monotonic() - started < 3
+        assert web.reads < 200  # nothing is rendered that nobody takes
+        del reader
+        writer.close()
 
 
 async def until_nobody_is_left(web: Web) -> None:
     await until(lambda: web.server.connections == 0)
 
 
+def fail_at_first(monkeypatch: pytest.MonkeyPatch, error: OSError, times: int) -> None:
+    """Let the loop fail that often before it accepts a connection."""
+    loop = asyncio.get_running_loop()
+    accept, failures = loop.sock_accept, iter([error] * times)
+
+    async def failing(listener: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return await accept(listener)
+
+    monkeypatch.setattr(loop, "sock_accept", failing)
+
+
 async def test_without_descriptors_it_accepts_again_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(scrape, "PAUSE", 0.05)
-    web = Web()
-    await web.server.open()
-    loop = asyncio.get_running_loop()
-    accept, failures = loop.sock_accept, iter([OSError(24, "Too many open files")] * 2)
-
-    async def short_of_descriptors(listener: Any) -> Any:
-        for failure in failures:
-            raise failure
-        return await accept(listener)
-
-    monkeypatch.setattr(loop, "sock_accept", short_of_descriptors)
-    for _ in range(3):
-        assert (await web.get("/healthz")).endswith(b"ok\n")
-    await web.server.close()
+    async with serving() as web:
+        fail_at_first(monkeypatch, OSError(24, "Too many open files"), 2)
+        for _ in range(3):
+            assert (await web.get("/healthz")).endswith(b"ok\n")
 
 
 async def test_an_error_of_one_client_makes_no_other_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scrape, "PAUSE", 60.0)
-    web = Web()
-    await web.server.open()
-    loop = asyncio.get_running_loop()
-    accept, failures = loop.sock_accept, iter([ConnectionAbortedError(103, "aborted")] * 50)
-
-    async def aborted(listener: Any) -> Any:
-        for failure in failures:
-            raise failure
-        return await accept(listener)
-
-    monkeypatch.setattr(loop, "sock_accept", aborted)
-    for _ in range(2):  # the first one is accepted by the call that was under way
-        assert (await web.get("/healthz")).endswith(b"ok\n")
-    await web.server.close()
+    async with serving() as web:
+        fail_at_first(monkeypatch, ConnectionAbortedError(103, "aborted"), 50)
+        for _ in range(2):  # the first one is accepted by the call that was under way
+            assert (await web.get("/healthz")).endswith(b"ok\n")
 
 
 # ---------------------------------------------------------------- the engine's loop is not theirs
@@ -394,15 +381,13 @@ async def test_those_who_ask_at_the_same_time_share_a_rendering(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(scrape, "RENDERINGS_PER_SECOND", 2)
-    web = Web()
-    await web.server.open()
-    await scrapes(web, 1)
-    await asyncio.gather(*(scrapes(web, 1) for _ in range(8)))
-    assert web.reads == 2
-    versions = [f"Accept: application/openmetrics-text; version={n}.0.0" for n in range(20)]
-    await asyncio.gather(*(scrapes(web, 1, field) for field in versions))
-    assert web.reads == 3, "there are two formats, whatever a client names"
-    await web.server.close()
+    async with serving() as web:
+        await scrapes(web, 1)
+        await asyncio.gather(*(scrapes(web, 1) for _ in range(8)))
+        assert web.reads == 2
+        versions = [f"Accept: application/openmetrics-text; version={n}.0.0" for n in range(20)]
+        await asyncio.gather(*(scrapes(web, 1, field) for field in versions))
+        assert web.reads == 3, "there are two formats, whatever a client names"
 
 
 async def test_what_is_shown_is_never_older_than_the_request(web: Web) -> None:
@@ -415,29 +400,25 @@ async def test_however_often_it_is_asked_it_renders_a_few_times_a_second(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(scrape, "RENDERINGS_PER_SECOND", 10)
-    web = Web()
-    await web.server.open()
-    started = time.monotonic()
-    await asyncio.gather(*(scrapes(web, 5) for _ in range(8)))
-    assert web.reads <= 10 * (time.monotonic() - started) + 1
-    await web.server.close()
+    async with serving() as web:
+        started = time.monotonic()
+        await asyncio.gather(*(scrapes(web, 5) for _ in range(8)))
+        assert web.reads <= 10 * (time.monotonic() - started) + 1
 
 
 async def test_a_client_that_leaves_takes_the_rendering_from_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(scrape, "RENDERINGS_PER_SECOND", 2)
-    web = Web()
-    await web.server.open()
-    await scrapes(web, 1)
-    _, leaver = await asyncio.open_connection("127.0.0.1", web.server.port)
-    leaver.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-    await until(lambda: web.server.connections == 1)
-    waiting = asyncio.create_task(scrapes(web, 1))
-    await until(lambda: web.server.connections == 2)
-    leaver.transport.abort()
-    await waiting
-    await web.server.close()
+    async with serving() as web:
+        await scrapes(web, 1)
+        _, leaver = await asyncio.open_connection("127.0.0.1", web.server.port)
+        leaver.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        await until(lambda: web.server.connections == 1)
+        waiting = asyncio.create_task(scrapes(web, 1))
+        await until(lambda: web.server.connections == 2)
+        leaver.transport.abort()
+        await waiting
 
 
 @pytest.mark.parametrize("version", ["x", "1e9", "1.0.0.0", "-1", "9" * 1000, ""])
@@ -451,16 +432,14 @@ async def test_no_version_that_a_client_names_is_an_error_of_ours(
 
 async def test_requests_are_answered_at_a_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scrape, "REQUESTS_PER_SECOND", 50)
-    web = Web()
-    await web.server.open()
-    reader, writer = await asyncio.open_connection("127.0.0.1", web.server.port)
-    started = time.monotonic()
-    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 21)
-    for _ in range(21):
-        await asyncio.wait_for(reader.readuntil(b"ok\n"), 5)
-    assert time.monotonic() - started > 0.35
-    writer.close()
-    await web.server.close()
+    async with serving() as web:
+        reader, writer = await asyncio.open_connection("127.0.0.1", web.server.port)
+        started = time.monotonic()
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 21)
+        for _ in range(21):
+            await asyncio.wait_for(reader.readuntil(b"ok\n"), 5)
+        assert time.monotonic() - started > 0.35
+        writer.close()
 
 
 async def test_requests_sent_ahead_of_their_answers_are_bounded(web: Web) -> None:
@@ -481,18 +460,16 @@ async def another_host(web: Web) -> tuple[asyncio.StreamReader, asyncio.StreamWr
 
 
 async def test_a_client_with_many_connections_makes_room_for_one_with_few() -> None:
-    web = Web(max_connections=4)
-    await web.server.open()
-    scraper, asks = await asyncio.open_connection("127.0.0.1", web.server.port)
-    await until(lambda: web.server.connections == 1)
-    crowd = [await another_host(web) for _ in range(100)]
-    asked = ("saturated_total", ("metrics_connections",), 97.0)
-    await until(lambda: asked in web.counters.totals().counters)
-    asks.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert (await scraper.readuntil(b"ok\n")).startswith(b"HTTP/1.1 200 ")
-    for _, writer in [(scraper, asks), *crowd]:
-        writer.close()
-    await web.server.close()
+    async with serving(max_connections=4) as web:
+        scraper, asks = await asyncio.open_connection("127.0.0.1", web.server.port)
+        await until(lambda: web.server.connections == 1)
+        crowd = [await another_host(web) for _ in range(100)]
+        asked = ("saturated_total", ("metrics_connections",), 97.0)
+        await until(lambda: asked in web.counters.totals().counters)
+        asks.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await scraper.readuntil(b"ok\n")).startswith(b"HTTP/1.1 200 ")
+        for _, writer in [(scraper, asks), *crowd]:
+            writer.close()
 
 
 # ---------------------------------------------------------------- TLS
@@ -503,20 +480,12 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
-def configured(issued: Issued, **more: str) -> Metrics:
-    return Metrics(tls_certificate=str(issued.path), tls_key=str(issued.path), **more)
+def configured(issued: Issued, **more: str) -> ssl.SSLContext | None:
+    return tls_context(Metrics(tls_certificate=str(issued.path), tls_key=str(issued.path), **more))
 
 
 def client_context(authority: Authority) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(authority.path))
-
-
-@contextlib.asynccontextmanager
-async def serving(metrics: Metrics, **options: Any) -> AsyncIterator[Web]:
-    web = Web(tls=tls_context(metrics), **options)
-    await web.server.open()
-    yield web
-    await web.server.close()
 
 
 async def fetch(web: Web, context: ssl.SSLContext) -> tuple[bytes, ssl.SSLObject]:
@@ -533,7 +502,7 @@ async def fetch(web: Web, context: ssl.SSLContext) -> tuple[bytes, ssl.SSLObject
 async def test_metrics_are_served_over_tls_to_clients_that_verify_the_certificate(
     authority: Authority,
 ) -> None:
-    async with serving(configured(authority.issue("metrics.example.org"))) as web:
+    async with serving(tls=configured(authority.issue("metrics.example.org"))) as web:
         reply, tls = await fetch(web, client_context(authority))
         assert reply.startswith(b"HTTP/1.1 200 ")
         assert b"requiretls_milter_messages_total{" in reply
@@ -541,7 +510,7 @@ async def test_metrics_are_served_over_tls_to_clients_that_verify_the_certificat
 
 
 async def test_a_client_in_clear_learns_nothing_on_the_tls_port(authority: Authority) -> None:
-    async with serving(configured(authority.issue("metrics.example.org"))) as web:
+    async with serving(tls=configured(authority.issue("metrics.example.org"))) as web:
         reply = b""
         with contextlib.suppress(ConnectionError):
             reply = await web.get("/metrics")
@@ -564,7 +533,7 @@ async def test_tls_is_at_least_1_2(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # that is what is tried
         context.minimum_version = context.maximum_version = version
-    async with serving(configured(authority.issue("metrics.example.org"))) as web:
+    async with serving(tls=configured(authority.issue("metrics.example.org"))) as web:
         assert web.server.tls is not None
         assert web.server.tls.minimum_version is ssl.TLSVersion.TLSv1_2
         if spoken:
@@ -580,7 +549,7 @@ async def test_with_a_client_ca_only_its_clients_are_answered(
 ) -> None:
     other = Authority(tmp_path, "Other CA")
     settings = configured(authority.issue("metrics.example.org"), tls_client_ca=str(authority.path))
-    async with serving(settings) as web:
+    async with serving(tls=settings) as web:
         for stranger in (None, other.issue("prometheus.example.org")):
             context = client_context(authority)
             if stranger is not None:
@@ -600,7 +569,7 @@ async def test_a_handshake_that_never_ends_counts_as_a_connection_and_is_cut_off
 ) -> None:
     monkeypatch.setattr(scrape, "HANDSHAKE_TIMEOUT", 0.5)
     settings = configured(authority.issue("metrics.example.org"))
-    async with serving(settings, max_connections=2) as web:
+    async with serving(tls=settings, max_connections=2) as web:
         silent = [await asyncio.open_connection("127.0.0.1", web.server.port) for _ in range(2)]
         await until(lambda: web.server.connections == 2)
         for _ in range(3):
@@ -617,7 +586,7 @@ async def test_handshakes_begin_at_a_pace(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scrape, "HANDSHAKES_PER_SECOND", 20)
-    async with serving(configured(authority.issue("metrics.example.org"))) as web:
+    async with serving(tls=configured(authority.issue("metrics.example.org"))) as web:
         started = time.monotonic()
         await asyncio.gather(*(fetch(web, client_context(authority)) for _ in range(11)))
         assert time.monotonic() - started > 0.45
@@ -628,7 +597,7 @@ async def test_many_handshakes_of_others_do_not_keep_the_scraper_out(
 ) -> None:
     monkeypatch.setattr(scrape, "HANDSHAKE_TIMEOUT", 60.0)
     settings = configured(authority.issue("metrics.example.org"))
-    async with serving(settings, max_connections=8) as web:
+    async with serving(tls=settings, max_connections=8) as web:
         held: list[asyncio.StreamWriter] = []
 
         async def crowd() -> None:
@@ -648,7 +617,7 @@ async def test_many_handshakes_of_others_do_not_keep_the_scraper_out(
 
 @pytest.mark.parametrize("lines", [100, 10_000])
 async def test_a_large_header_under_tls_is_refused(authority: Authority, lines: int) -> None:
-    async with serving(configured(authority.issue("metrics.example.org"))) as web:
+    async with serving(tls=configured(authority.issue("metrics.example.org"))) as web:
         reader, writer = await asyncio.open_connection(
             "127.0.0.1",
             web.server.port,
@@ -667,7 +636,7 @@ async def test_a_large_header_under_tls_is_refused(authority: Authority, lines: 
 
 async def test_a_client_cannot_renegotiate(authority: Authority) -> None:
     """openssl(1) renegotiates TLS 1.2 at a line R; what it sends afterwards is not answered."""
-    async with serving(configured(authority.issue("metrics.example.org"))) as web:
+    async with serving(tls=configured(authority.issue("metrics.example.org"))) as web:
         assert web.server.tls is not None
         assert web.server.tls.options & ssl.OP_NO_RENEGOTIATION
         client = await asyncio.create_subprocess_exec(
@@ -689,7 +658,7 @@ async def test_a_client_cannot_renegotiate(authority: Authority) -> None:
 
 async def test_a_new_certificate_is_for_connections_that_begin_then(authority: Authority) -> None:
     first, second = (authority.issue("metrics.example.org") for _ in range(2))
-    async with serving(configured(first)) as web:
+    async with serving(tls=configured(first)) as web:
         assert (await fetch(web, client_context(authority)))[1].getpeercert(True) == first.der
-        web.server.tls = tls_context(configured(second))
+        web.server.tls = configured(second)
         assert (await fetch(web, client_context(authority)))[1].getpeercert(True) == second.der
