@@ -281,6 +281,28 @@ def _root(version: Version) -> Path:
     return root
 
 
+def _postfix(lab: Lab, version: Version) -> Postfix:
+    return Postfix(
+        _root(version),
+        version.name,
+        version.address,
+        certificate=lab.plan.pki.issue(host_name(version.name)).path,
+        ca_file=lab.ca_file,
+    )
+
+
+def _sendmail(lab: Lab, version: Version) -> Sendmail:
+    name = host_name(version.name)
+    return Sendmail(
+        _root(version),
+        version.name,
+        version.address,
+        host=name,
+        certificate=lab.plan.pki.issue(name).path,
+        ca_file=lab.ca_file,
+    )
+
+
 @contextmanager
 def postfix(
     lab: Lab,
@@ -294,14 +316,7 @@ def postfix(
 
     *changes* are sections of the milter's configuration that go over the recipe's.
     """
-    name = host_name(version.name)
-    mta = Postfix(
-        _root(version),
-        version.name,
-        version.address,
-        certificate=lab.plan.pki.issue(name).path,
-        ca_file=lab.ca_file,
-    )
+    name, mta = host_name(version.name), _postfix(lab, version)
     try:
         etc = mta.inside("etc") + "/"
         mta.configure(
@@ -342,14 +357,7 @@ def postfix(
 @contextmanager
 def postfix_client(lab: Lab, version: Version, relay: str) -> Iterator[Postfix]:
     """A Postfix without the milter that sends all its mail to the MTA at the address *relay*."""
-    name = host_name(version.name)
-    mta = Postfix(
-        _root(version),
-        version.name,
-        version.address,
-        certificate=lab.plan.pki.issue(name).path,
-        ca_file=lab.ca_file,
-    )
+    name, mta = host_name(version.name), _postfix(lab, version)
     try:
         mta.configure({"myhostname": name, "mydomain": MYDOMAIN, "relayhost": f"[{relay}]"})
         mta.start()
@@ -361,15 +369,7 @@ def postfix_client(lab: Lab, version: Version, relay: str) -> Iterator[Postfix]:
 @contextmanager
 def sendmail_client(lab: Lab, version: Version, relay: str) -> Iterator[Sendmail]:
     """A Sendmail without the milter that sends all its mail to the MTA at the address *relay*."""
-    name = host_name(version.name)
-    mta = Sendmail(
-        _root(version),
-        version.name,
-        version.address,
-        host=name,
-        certificate=lab.plan.pki.issue(name).path,
-        ca_file=lab.ca_file,
-    )
+    mta = _sendmail(lab, version)
     try:
         mta.configure(f"define(`SMART_HOST', `esmtp:[{relay}]')dnl\n")
         mta.start()
@@ -403,15 +403,7 @@ def sendmail(
 
     *changes* are sections of the milter's configuration that go over the recipe's.
     """
-    name = host_name(version.name)
-    mta = Sendmail(
-        _root(version),
-        version.name,
-        version.address,
-        host=name,
-        certificate=lab.plan.pki.issue(name).path,
-        ca_file=lab.ca_file,
-    )
+    mta = _sendmail(lab, version)
     try:
         mta.configure(features, "include(`/etc/mail/requiretls.m4')dnl\n")
         mta.install(RECIPES / "sendmail/requiretls.m4")
