@@ -19,7 +19,7 @@ MAX_TIMES = 3
 is still less often than a mail server tries within an hour or two."""
 
 MAX_KEPT = 10_000
-"""Recipients that are remembered. Who is forgotten too early is put off a few times more."""
+"""Recipients that are remembered. One that is forgotten too early is put off a few times more."""
 
 LIFE = 86_400.0
 """Seconds after which a recipient is put off anew: the client may have been repaired."""
