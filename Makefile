@@ -67,13 +67,15 @@ run: $(READY) ## serve in the foreground; CONFIG=FILE, else sockets and state in
 bench: $(READY) ## what the milter costs, beside a plain one; ARGS="--quick --json ROW…"
 	$(BIN)/python -m tests.bench $(ARGS)
 
-docs: $(READY) ## write the generated pages of docs/ anew: configuration, parameters, conformance
+docs: $(READY) ## write the generated pages of docs/ anew: configuration, parameters, conformance; the dashboard
 	$(BIN)/python -m requiretls_milter.config.manual > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
 	$(BIN)/python -m requiretls_milter.mirror.manual > docs/postfix-parameters.md.new
 	mv docs/postfix-parameters.md.new docs/postfix-parameters.md
 	$(BIN)/python -m tests.conformance > docs/conformance.md.new
 	mv docs/conformance.md.new docs/conformance.md
+	$(BIN)/python -m tests.monitoring.dashboard > monitoring/grafana/requiretls-milter.json.new
+	mv monitoring/grafana/requiretls-milter.json.new monitoring/grafana/requiretls-milter.json
 
 lock: $(READY) ## write the lock files anew: the deployed set and what builds it, with digests
 	scripts/lock $(VENV)
