@@ -109,7 +109,7 @@ class Queue:
         return next(iter(self._tickets))
 
     def newest(self, cost: Callable[[Ticket], int]) -> Ticket:
-        """The ticket that costs least and for whose next hop least waits; among equals the newest."""
+        """The ticket that costs least, of a hop for which least waits; of equal hops the newest."""
         return self._most_modest(reversed(self._hops.values()), cost)
 
     def next(self, cost: Callable[[Ticket], int]) -> Ticket:
