@@ -82,7 +82,7 @@ class BoundedMap(Generic[K, V]):
         weigh: gives the weight of an entry, as it is when it is put.
     """
 
-    __slots__ = ("_entries", "_weigh", "_weights", "limit", "max_weight", "weight")
+    __slots__ = ("_entries", "_weigh", "_weights", "get", "limit", "max_weight", "weight")
 
     def __init__(
         self,
@@ -97,6 +97,8 @@ class BoundedMap(Generic[K, V]):
         """The sum of all weights; 0 without ``weigh``."""
         self._weigh = weigh
         self._entries: OrderedDict[K, V] = OrderedDict()
+        self.get: Callable[[K], V | None] = self._entries.get
+        """Gives the value; None if there is none. This does not count as a use."""
         # The octets of a text may grow when it is used: what was added is what is taken off.
         self._weights: dict[K, int] = {}
 
@@ -112,10 +114,6 @@ class BoundedMap(Generic[K, V]):
     def items(self) -> ItemsView[K, V]:
         """The entries, the least recently used first."""
         return self._entries.items()
-
-    def get(self, key: K) -> V | None:
-        """The value; None if there is none. This does not count as a use."""
-        return self._entries.get(key)
 
     def touch(self, key: K) -> None:
         """Note that an entry was used.

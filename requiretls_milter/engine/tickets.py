@@ -109,31 +109,36 @@ class Queue:
         return next(iter(self._tickets))
 
     def newest(self, cost: Callable[[Ticket], int]) -> Ticket:
-        """The ticket that costs least; among equals that of the newest next hop."""
-        return self._cheapest(reversed(self._hops.values()), cost)
+        """The ticket that costs least, of a hop for which least waits; of equal hops the newest."""
+        return self._most_modest(reversed(self._hops.values()), cost)
 
     def next(self, cost: Callable[[Ticket], int]) -> Ticket:
-        """The ticket whose turn it is: in turn a cheap one of the newest and of the oldest.
+        """The ticket whose turn it is: of the next hops that fare worst, newest and oldest in turn.
 
-        Every fourth turn is that of the oldest, whatever it costs.
+        Every fourth turn is that of the oldest ticket, whatever it costs.
         """
         self._turn = (self._turn + 1) % 4
         if not self._turn:
             return self.oldest()
         if self._turn % 2:
             return self.newest(cost)
-        return self._cheapest(self._hops.values(), cost)
+        return self._most_modest(self._hops.values(), cost)
 
-    def _cheapest(
+    def _most_modest(
         self, hops: Iterable[dict[Ticket, None]], cost: Callable[[Ticket], int]
     ) -> Ticket:
-        best, least = None, 0
+        """The ticket of the first hop that costs least; among equals of one for which least waits.
+
+        What waits for a hop it will take once it has its turn. An ordinary domain has a server or
+        two; one with 16 that hang would otherwise come first as often as the ordinary one.
+        """
+        best, least = None, (0, 0)
         for of_hop in hops:
             ticket = next(iter(of_hop))
-            costs = cost(ticket)
-            if best is None or costs < least:
-                best, least = ticket, costs
-            if not least:
+            wanted = cost(ticket), len(of_hop)
+            if best is None or wanted < least:
+                best, least = ticket, wanted
+            if least <= (0, 1):
                 break
         if best is None:
             raise LookupError("no ticket waits")

@@ -10,7 +10,8 @@ from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource, profiles_of
-from requiretls_milter.evidence.mta_sts import HTTPS_PORT, MtaStsFetcher, StsRecord
+from requiretls_milter.evidence.mta_sts import MtaStsFetcher, StsRecord
+from requiretls_milter.evidence.policyhost import HTTPS_PORT
 from requiretls_milter.evidence.probe import Prober
 from requiretls_milter.evidence.tlsa import find_tlsa
 from requiretls_milter.evidence.turns import Limiters

@@ -10,22 +10,19 @@ from __future__ import annotations
 
 import errno
 import re
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import aiohttp
-import aiohttp.abc
 import dns.rdatatype
-from aiohttp import AddrInfoType
 
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.budgets import Budgets, host_and_network
 from requiretls_milter.evidence.dns import Resolver
+from requiretls_milter.evidence.policyhost import HTTPS_PORT, Calls, PolicyHosts, ReplyError
 from requiretls_milter.evidence.turns import FREE, Claim, Limiter
 from requiretls_milter.model import DnsOutcome, MtaStsEvidence, MtaStsMode, MtaStsPolicy
 from requiretls_milter.syntax.names import address_literal
@@ -34,22 +31,11 @@ from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Bound
 
-MAX_POLICY = 65_536
-"""Octets of a policy (RFC 8461 section 3.3 suggests 64 kilobytes)."""
-
-MAX_HEADER_LINE = 8_190
-"""Octets of a line of the HTTP header."""
-
-MAX_HEADERS = 64
-"""Fields of the HTTP header, at most MAX_HEADER_LINE octets each."""
-
 FETCH_RETRY = 300.0
 """Seconds until a fetch that failed may be tried again for the same id (section 3.3)."""
 
 MAX_AGE = 31_557_600
 """Seconds that a policy may be kept (section 3.2)."""
-
-HTTPS_PORT = 443
 
 _WSP = " \t"
 
@@ -69,7 +55,7 @@ _log = log.get_logger("evidence.mta_sts")
 
 
 class PolicyError(RequiretlsMilterError, ValueError):
-    """A record, a policy or an HTTP reply does not follow RFC 8461; the text says how.
+    """A record or a policy does not follow RFC 8461; the text says how.
 
     The catcher concludes that the domain has no policy now. One that was fetched before
     stays in force until its max_age (RFC 8461 section 3.3).
@@ -197,61 +183,6 @@ def _max_age(value: str) -> int:
     return min(int(value), MAX_AGE)
 
 
-class _PolicyHost(aiohttp.abc.AbstractResolver):
-    """Gives aiohttp the addresses to connect to, which have been looked up before.
-
-    A policy host is always a name ("mta-sts." before a domain), so that aiohttp gets every
-    address from here.
-    """
-
-    def __init__(self, addresses: Sequence[str]) -> None:
-        self._addresses = addresses
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[aiohttp.abc.ResolveResult]:
-        """Give the addresses, whatever family is wanted."""
-        return [
-            aiohttp.abc.ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=socket.IPPROTO_TCP,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for address in self._addresses
-        ]
-
-    async def close(self) -> None:
-        """Nothing is held open."""
-
-
-class _Calls:
-    """The connections of one fetch: aiohttp tries the addresses of the host one after the other.
-
-    Args:
-        budgets: how many connections an address may get; None for any number.
-        domain: the policy domain.
-    """
-
-    def __init__(self, budgets: Budgets | None, domain: str) -> None:
-        self._budgets = budgets
-        self._domain = domain
-        self.made = 0
-        self.refused = ""
-        """Why a connection was not made; "" if none was refused."""
-
-    def socket(self, info: AddrInfoType) -> socket.socket:
-        """Make the socket for one address; raise OSError if it is not to be called now."""
-        family, kind, protocol, _, address = info
-        if self._budgets and (spent := self._budgets.connection(str(address[0]), self._domain)):
-            self.refused = spent
-            raise OSError(errno.EAGAIN, spent)
-        self.made += 1
-        return socket.socket(family, kind, protocol)
-
-
 class MtaStsFetcher:
     """Finds the policies of domains.
 
@@ -287,9 +218,7 @@ class MtaStsFetcher:
         self._budgets = budgets
         self._resolver = resolver
         self._policy = policy
-        self._tls = _tls_context(authorities)
-        self._port = port
-        self._timeout = timeout
+        self._hosts = PolicyHosts(authorities, port, timeout)
         self._clock = clock
         self._counters = counters or Counters()
         self._limiter = limiter
@@ -324,16 +253,23 @@ class MtaStsFetcher:
             return MtaStsEvidence(
                 error=record.error, expires=record.expires, unasked=record.unasked
             )
-        calls = _Calls(self._budgets, domain)
+        calls = Calls(self._budgets, domain)
         try:
             # Looked up first: a name server that is silent must not hold the place of a fetch.
             addresses = await self._addresses(f"mta-sts.{domain}")
             _, network = host_and_network(addresses[0])
             body = await self._limiter.run(
-                Claim(network), lambda: self._fetch(domain, addresses, calls)
+                Claim(network), lambda: self._hosts.fetch(domain, addresses, calls)
             )
             policy = read_policy(body, record.id)
-        except (PolicyError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except (
+            PolicyError,
+            ReplyError,
+            aiohttp.ClientError,
+            TimeoutError,
+            OSError,
+            ValueError,
+        ) as error:
             if calls.refused and not calls.made:
                 return MtaStsEvidence(error=calls.refused, expires=self._clock(), unasked=True)
             return self._failed(domain, error)
@@ -362,101 +298,6 @@ class MtaStsFetcher:
             )
         return allowed
 
-    async def _fetch(self, domain: str, addresses: Sequence[str], calls: _Calls) -> bytes:
-        """Fetch the policy by https: no redirect, cache, cookie or proxy (section 3.3, R50)."""
-        port = "" if self._port == HTTPS_PORT else f":{self._port}"
-        connector = aiohttp.TCPConnector(
-            resolver=_PolicyHost(addresses),
-            ssl=self._tls,
-            use_dns_cache=False,
-            force_close=True,
-            socket_factory=calls.socket,
-        )
-        async with (
-            aiohttp.ClientSession(
-                connector=connector,
-                timeout=aiohttp.ClientTimeout(total=self._timeout),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"Accept": "text/plain", "Accept-Encoding": "identity"},
-                trust_env=False,
-                auto_decompress=False,
-                read_bufsize=MAX_POLICY,
-                max_line_size=MAX_HEADER_LINE,
-                max_field_size=MAX_HEADER_LINE,
-                max_headers=MAX_HEADERS,
-            ) as session,
-            session.get(
-                f"https://mta-sts.{domain}{port}/.well-known/mta-sts.txt", allow_redirects=False
-            ) as response,
-        ):
-            if response.status != 200:
-                raise PolicyError(f"HTTP status {response.status} instead of 200")
-            if response.content_type != "text/plain":
-                raise PolicyError(
-                    f"media type {printable(response.content_type, 60)} instead of text/plain"
-                )
-            encodings = response.headers.getall("Content-Encoding", ["identity"])
-            if [encoding.lower() for encoding in encodings] != ["identity"]:
-                raise PolicyError("the policy is compressed")
-            chunked = _is_chunked(response)
-            body, chunk_ended = await _read(response.content)
-            if not (chunk_ended if chunked else _is_whole(response, body)):
-                raise PolicyError("the policy may have been cut short")
-            return body
-
-
-async def _read(content: aiohttp.StreamReader) -> tuple[bytes, bool]:
-    """Read a body; say too whether its end is that of a chunk.
-
-    Raises:
-        PolicyError: it is empty, or longer than MAX_POLICY.
-    """
-    if content.at_eof():  # One object stands for all empty bodies: its chunks never end.
-        raise PolicyError("the policy is empty")
-    body = bytearray()
-    chunk_ended = False
-    async for data, end_of_chunk in content.iter_chunks():
-        body += data
-        chunk_ended = end_of_chunk
-        if len(body) > MAX_POLICY:
-            raise PolicyError(f"the policy is longer than {MAX_POLICY} octets")
-    return bytes(body), chunk_ended
-
-
-def _is_chunked(response: aiohttp.ClientResponse) -> bool:
-    """Say whether the body is sent in chunks, of which the last one tells its end.
-
-    A body that is said to be chunked must end with the end of a chunk all the same: parsers
-    differ in which blanks around the word they take.
-
-    Raises:
-        PolicyError: there is another coding, or a coding together with what forbids it: a
-            length (RFC 9112 section 6.3) or HTTP/1.0 (section 6.1). A body in a coding that
-            is not understood ends with the connection, which an attacker can end.
-    """
-    codings = response.headers.getall("Transfer-Encoding", ())
-    if not codings:
-        return False
-    if [coding.lower() for coding in codings] != ["chunked"]:
-        text = printable(", ".join(codings), 60)
-        raise PolicyError(f"transfer coding {text!r} instead of chunked")
-    if "Content-Length" in response.headers or response.version != aiohttp.HttpVersion11:
-        raise PolicyError("a chunked reply with a length, or of another version than HTTP/1.1")
-    return True
-
-
-def _is_whole(response: aiohttp.ClientResponse, body: bytes) -> bool:
-    """Say whether no line of a body without a transfer coding was cut (RFC 9112 section 6.3).
-
-    Without a length the body ends with the connection, and an attacker on the path can end
-    that: asyncio does not say whether TLS was closed. Whole lines may be missing then, which
-    makes a policy stricter; but ``mx.example.com`` must not become ``mx.example.co``.
-    """
-    lengths = response.headers.getall("Content-Length", ())
-    if lengths:
-        return len(lengths) == 1 and int(lengths[0]) == len(body)
-    return body.endswith(b"\n")
-
 
 def _why(error: Exception) -> str:
     """Say what went wrong, without what aiohttp wraps around it."""
@@ -465,19 +306,3 @@ def _why(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return error_text(error.os_error)
     return error_text(error)
-
-
-def _tls_context(authorities: Sequence[bytes]) -> ssl.SSLContext:
-    """Set up the check of the policy host (sections 3.3 and 7.2, R51).
-
-    It demands a chain to one of *authorities*, TLS 1.2 or later, and the name as a DNS-ID.
-    OpenSSL checks the name, with wildcards for the whole left-most label alone (Python's
-    default). ssl.create_default_context() would add what differs between versions of Python:
-    whether a certificate is good must not depend on that.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.hostname_checks_common_name = False
-    if authorities:
-        context.load_verify_locations(cadata=b"".join(authorities))
-    return context

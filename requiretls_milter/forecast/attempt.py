@@ -113,6 +113,10 @@ class DeliveryAttempt:
         """Whether the attempt neither ends the delivery nor records anything."""
         return self.status == NOTHING_RECORDED
 
+    def until_at_most(self, until: float) -> DeliveryAttempt:
+        """Make it end at *until*, if it does not end before that."""
+        return self if self.until <= until else replace(self, until=until)
+
     @property
     def is_recorded_failure(self) -> bool:
         """Whether the delivery ends with this failure if no later attempt changes it."""
@@ -191,10 +195,12 @@ def result_in_order(
     for attempt in attempts:
         if attempt.ends:
             return attempt
+        if not attempt.is_passed_over:
+            last = attempt
+            continue
         # A server that is passed over leaves the recorded failure as it is, but Postfix logs
         # that server's token.
-        passed_over = replace(last, tls=attempt.tls, outside=True)
-        last = passed_over if attempt.is_passed_over else attempt
+        last = replace(last, tls=attempt.tls, outside=True)
     return last
 
 

@@ -179,7 +179,7 @@ def _results(delivery: Delivery, servers: Servers) -> tuple[DeliveryAttempt, ...
         )
     # Each of them holds only as long as no attempt at all ends differently.
     until = min(one.until for one in made)
-    return tuple(replace(result, until=until) for result in results)
+    return tuple(result.until_at_most(until) for result in results)
 
 
 def _without_server(failure: NoServer) -> tuple[DeliveryAttempt, ...]:
@@ -465,7 +465,7 @@ def _inside_tls(
         result = unknown(server, sentences.chain_cut(server, check.mismatch))
     else:
         result = _certificate_failure(server, plan.level, level, policy, check.mismatch)
-    return replace(result, until=min(result.until, check.until))
+    return result.until_at_most(check.until)
 
 
 def _after_handshake(

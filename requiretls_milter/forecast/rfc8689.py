@@ -7,7 +7,6 @@ Postfix's rules in both profiles.
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 from requiretls_milter.forecast import sentences
 from requiretls_milter.forecast.attempt import (
@@ -64,7 +63,7 @@ def deliver(
             break
     decisive = (max if reading.every_mx else min)(attempts, key=_rank)
     # It decides only as long as the others do not end differently.
-    return replace(decisive, until=min(attempt.until for attempt in attempts))
+    return decisive.until_at_most(min(attempt.until for attempt in attempts))
 
 
 def _rank(result: DeliveryAttempt) -> int:
@@ -163,7 +162,7 @@ def _inside_tls(
         attempt = session_failure(server, AT_SECOND_EHLO) or _last_step(server)
     else:
         attempt = _not_authenticated(server, mismatch)
-    return replace(attempt, until=result.until)
+    return attempt.until_at_most(result.until)
 
 
 def _not_authenticated(server: MailServer, mismatch: str) -> DeliveryAttempt:

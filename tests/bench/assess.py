@@ -54,6 +54,14 @@ PATIENCE = 60.0
 
 TITLE = f"cold assessments a second, every answer after {1000 * LATENCY:.0f} ms"
 
+ONE_WORLD = {
+    "network_per_minute": 100_000,
+    "network_per_hour": 1_000_000,
+    "zone_lookups_per_minute": 100_000,
+    "zone_lookups_per_hour": 1_000_000,
+}
+"""``[limits]``: all domains of the lab are in one network and one zone, which share a budget."""
+
 
 def planned(effort: Effort) -> list[Scenario]:
     """The domains that an effort needs, each with a good server of its own."""
@@ -148,6 +156,7 @@ def _slow_resolver(lab: Lab) -> Iterator[Process]:
 @contextlib.contextmanager
 def _service(lab: Lab) -> Iterator[Service]:
     selftest = "\n".join(f'{key} = "{name}"' for key, name in SELFTEST_NAMES.items())
+    limits = "\n".join(f"{key} = {number_of}" for key, number_of in ONE_WORLD.items())
     service = Service(f"""
 [dns]
 nameservers = ["{SLOW_RESOLVER}"]
@@ -157,6 +166,8 @@ tls_security_level = "dane"
 [probe]
 ca_file = "{lab.ca_file}"
 allow_networks = ["127.0.0.0/8"]
+[limits]
+{limits}
 """)
     try:
         yield service.start()

@@ -16,7 +16,7 @@ from requiretls_milter.config import Config
 from requiretls_milter.engine import alive, downgrades, policies, shelf
 from requiretls_milter.engine.schedule import MAX_SLOW_HOPS, MAX_TARGETS
 from requiretls_milter.evidence.budgets import KINDS, MAX_KEYS
-from requiretls_milter.evidence.mta_sts import MAX_HEADER_LINE, MAX_HEADERS, MAX_POLICY
+from requiretls_milter.evidence.policyhost import MAX_HEADER_LINE, MAX_HEADERS, MAX_POLICY
 from requiretls_milter.evidence.probe import MAX_HANDSHAKE, MAX_NAMELESS
 from requiretls_milter.forecast import certificate, dane, pkix
 from requiretls_milter.ipc import client

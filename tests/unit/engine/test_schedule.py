@@ -204,6 +204,20 @@ def test_a_healthy_next_hop_waits_no_longer_than_for_the_next_place_that_is_kept
     assert not healthy.broken_off
 
 
+def test_an_ordinary_domain_comes_before_those_with_many_servers_that_come_after_it(
+    world: World,
+) -> None:
+    """While hundreds of them are found slow, one after the other, each is newer than it."""
+    for number in range(120):
+        world.tarpit(f"tarpit {number}")
+    healthy = [world.ask(f"healthy {number}") for number in range(10)]
+    for number in range(120, 240):
+        world.tarpit(f"tarpit {number}")
+        world.pass_(0.05)
+    longest = PROMPT + ROOM.slow_after / ROOM.kept
+    assert all(waited(work) <= 1.0 + longest for work in healthy)
+
+
 def test_a_healthy_next_hop_with_several_servers_is_done_soon(world: World) -> None:
     for number in range(240):
         world.tarpit(f"tarpit {number}")

@@ -26,7 +26,8 @@ from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.dns import Resolver
-from requiretls_milter.evidence.mta_sts import FETCH_RETRY, MAX_POLICY, MtaStsFetcher
+from requiretls_milter.evidence.mta_sts import FETCH_RETRY, MtaStsFetcher
+from requiretls_milter.evidence.policyhost import MAX_POLICY
 from requiretls_milter.model import MtaStsEvidence, MtaStsMode, MtaStsPolicy
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.authority import DAY, Authority, Issued
