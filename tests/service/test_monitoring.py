@@ -11,15 +11,24 @@ from pathlib import Path
 
 import pytest
 
+from requiretls_milter.evidence.selftest import INSECURE_NAMES
 from requiretls_milter.telemetry.catalogue import METRICS, PREFIX, MetricKind
 from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
 from tests.lab.roots import PROMETHEUS, ensure
 from tests.monitoring.promtool import ALERTS, MONITORING, RECORDING, write_tests
+from tests.support.dnsserver import found, show_validation
 from tests.support.internet import Internet, loopback_internet
 from tests.support.prometheusserver import PrometheusServer, promtool
 from tests.support.service import Service
 from tests.support.waiting import eventually
+
+OFTEN = {
+    "engine.process.RESOLVER_TICK": 0.5,
+    "evidence.selftest.PASSED_INTERVAL": 0.5,
+    "evidence.selftest.FAILED_INTERVAL": 0.5,
+}
+"""The resolver is tested all the time."""
 
 NEEDS_A_POLICY = {"domain_policy_expiry_timestamp_seconds"}
 """What the small internet of these tests has none of."""
@@ -44,7 +53,7 @@ def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
 def service(internet: Internet) -> Iterator[Service]:
     """One with rules, that has had mail. The tests go from those that read to those that change."""
     rules = '[rules.recipient."good.test"]\nmode = "reject"\n[rules.nexthop."lacking.test"]\n'
-    one = Service(f"{internet.config}{rules}", workers=2)
+    one = Service(f"{internet.config}{rules}", workers=2, limits=OFTEN)
     try:
         one.start()
         one.send("<bob@good.test>", count=3)
@@ -111,25 +120,52 @@ def test_promtool_finds_each_rule_firing_and_silent_as_its_stories_say(
     promtool(root, "test", "rules", *write_tests(tmp_path))
 
 
-def test_an_alert_fires_and_resolves_when_the_configuration_is_changed_and_loaded(
-    root: Path, service: Service, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def prometheus(
+    root: Path, service: Service, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PrometheusServer]:
     """With the rules as they are, but for the time that an alert has to last."""
-    quick = tmp_path / "alerts.yml"
+    quick = tmp_path_factory.mktemp("rules") / "alerts.yml"
     quick.write_text(re.sub(r"for: \w+", "for: 0s", ALERTS.read_text()))
     target = f"127.0.0.1:{service.metrics_port}"
-    with PrometheusServer(root, target, [RECORDING, quick]) as prometheus:
-        (alert,) = prometheus.wait_for(firing("RequiretlsMilterDomainNotReady"))
-        assert alert["metric"]["domain"] == "lacking.test"
-        assert not prometheus.query(firing("RequiretlsMilterConfigNotLoaded"))
-        service.configure("[dns]\nnameservers = ['127.0.0.1:9']\n")
-        prometheus.wait_for(firing("RequiretlsMilterConfigNotLoaded"))
-        service.send_signal(signal.SIGHUP)
-        eventually(lambda: not prometheus.query(firing("RequiretlsMilterConfigNotLoaded")))
-        eventually(lambda: not prometheus.query(firing("RequiretlsMilterDomainNotReady")))
+    with PrometheusServer(root, target, [RECORDING, quick]) as one:
+        yield one
+
+
+def test_an_alert_fires_when_the_resolver_stops_validating_and_resolves_when_it_is_mended(
+    prometheus: PrometheusServer, internet: Internet
+) -> None:
+    not_validating = firing("RequiretlsMilterResolverNotValidating")
+    prometheus.wait_for("requiretls_milter_resolver_validates == 1")
+    assert not prometheus.query(not_validating)
+    for name in INSECURE_NAMES:  # unsigned names that it calls signed
+        internet.dns.set(name, "A", found(f"{name}. 300 IN A 192.0.2.1", ad=True))
+    (alert,) = prometheus.wait_for(not_validating)
+    assert alert["metric"]["severity"] == "critical"
+    show_validation(internet.dns)
+    eventually(lambda: not prometheus.query(not_validating), "the alert has resolved")
+
+
+def test_alerts_of_a_domain_and_of_the_file_resolve_when_a_new_configuration_is_loaded(
+    prometheus: PrometheusServer, service: Service
+) -> None:
+    (alert,) = prometheus.wait_for(firing("RequiretlsMilterDomainNotReady"))
+    assert alert["metric"]["domain"] == "lacking.test"
+    assert not prometheus.query(firing("RequiretlsMilterConfigNotLoaded"))
+    service.configure("[dns]\nnameservers = ['127.0.0.1:9']\n")
+    prometheus.wait_for(firing("RequiretlsMilterConfigNotLoaded"))
+    service.send_signal(signal.SIGHUP)
+    eventually(lambda: not prometheus.query(firing("RequiretlsMilterConfigNotLoaded")))
+    eventually(lambda: not prometheus.query(firing("RequiretlsMilterDomainNotReady")))
+
+
+def test_each_rule_can_be_evaluated(prometheus: PrometheusServer) -> None:
+    def health() -> set[str]:
         groups = prometheus.get("rules")["groups"]
-        states = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
-        assert set(states.values()) == {"ok"}, states
+        return {rule["health"] for group in groups for rule in group["rules"]}
+
+    eventually(lambda: "unknown" not in health())
+    assert health() == {"ok"}
 
 
 def firing(name: str) -> str:

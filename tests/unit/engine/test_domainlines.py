@@ -90,6 +90,15 @@ def test_with_5000_rules_readiness_is_whole_and_so_is_all_about_domains_in_troub
         assert troubled <= {labels[0] for labels, value in found[name] if value or "ready" in name}
 
 
+def test_if_all_of_them_are_in_trouble_and_have_the_longest_names_it_stays_below_a_megabyte() -> (
+    None
+):
+    domains = tuple(".".join([f"{n:05}" + "x" * 55] + ["y" * 60] * 3) for n in range(RULES))
+    page = exposition.render(known(domains, frozenset(domains)), "")
+    assert not page.is_whole
+    assert len(page.body) < 1_000_000
+
+
 def test_a_domain_of_which_nothing_is_known_now_is_in_trouble() -> None:
     domains = partners(RULES)
     readings = known(domains)

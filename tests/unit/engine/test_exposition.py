@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -223,3 +225,17 @@ def test_readings_are_those_of_their_moment() -> None:
     aggregate.update("worker-1", 1, counters.totals())
     aggregate.update("worker-2", 1, counters.totals())
     assert b"requirement_lost_total 1.0" in exposition.render(readings, "").body
+
+
+def test_what_a_rendering_changes_in_the_interpreter_is_as_before_afterwards() -> None:
+    before = gc.isenabled(), sys.getswitchinterval()
+    during: list[tuple[bool, float]] = []
+
+    def fail() -> Totals:
+        during.append((gc.isenabled(), sys.getswitchinterval()))
+        raise RuntimeError("no totals")
+
+    with pytest.raises(RuntimeError, match="no totals"):
+        exposition.render(Readings(fail), "")
+    assert during == [(False, exposition.SWITCH_INTERVAL)]
+    assert (gc.isenabled(), sys.getswitchinterval()) == before
