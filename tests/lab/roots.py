@@ -222,7 +222,7 @@ def _download(recipe: Recipe, apt: Path) -> list[Path]:
         (apt / folder).mkdir(parents=True)
     (apt / "dpkg/status").touch()
     keyring = _keyring(apt / "etc/keyring.gpg")
-    (apt / "etc/lab.sources").write_text(sources(_mirror(), recipe, keyring))
+    (apt / "etc/lab.sources").write_text(sources(mirror(), recipe, keyring))
     (apt / "preferences").write_text(preferences(recipe))
     options = {
         "Dir::State": str(apt),
@@ -315,7 +315,7 @@ def _apt(command: list[str]) -> None:
         raise LabUnavailable("apt-get: " + (" / ".join(problem) or run.stdout[-500:]))
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """The Debian archive that this machine itself uses; a lab should not pick another."""
     for uri, suites in _machine_sources():
         if "security" not in uri and not _SUITES.isdisjoint(suites):
