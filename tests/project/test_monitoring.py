@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from requiretls_milter.telemetry.catalogue import METRICS, MetricKind
 from tests.monitoring import dashboard
@@ -97,6 +99,12 @@ def test_label_values_in_rules_are_those_of_the_metrics() -> None:
                     assert set(values.split("|")) <= set(known[label] or ()), (name, label)
 
 
+def test_a_bucket_in_a_rule_is_one_of_its_histogram_as_it_is_written() -> None:
+    for expression in expressions():
+        for name, bound in re.findall(r'requiretls_milter_(\w+)_bucket\{le="(.*?)"', expression):
+            assert bound in map(str, METRICS[name].buckets), expression
+
+
 def expressions() -> Iterator[str]:
     """Of all rules and panels."""
     for rule in [*rules(ALERTS), *rules(RECORDING)]:
@@ -108,6 +116,16 @@ def expressions() -> Iterator[str]:
 
 def test_the_dashboard_is_current() -> None:
     assert dashboard.FILE.read_text(encoding="utf-8") == dashboard.page(), "make docs"
+
+
+def test_the_dashboard_is_one_that_grafana_reads() -> None:
+    read = Dashboard.from_json(json.loads(dashboard.FILE.read_text(encoding="utf-8")))
+    assert JSONEncoder(sort_keys=True, indent=2).encode(read) + "\n" == dashboard.page()
+    assert read.templating is not None
+    chosen = [variable.name for variable in read.templating.list_val or ()]
+    assert chosen == ["datasource", "instance", "domain"]
+    assert read.annotations is not None
+    assert [event.name for event in read.annotations.list_val or ()] == list(EVENTS)
 
 
 def test_the_dashboard_speaks_of_series_that_exist() -> None:
