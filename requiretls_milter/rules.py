@@ -26,7 +26,9 @@ from requiretls_milter.model import (
     Decision,
     EnforceFor,
     Forecast,
+    HopKind,
     Mode,
+    NextHop,
     OnNoncompliant,
     OnTemporary,
     OnUnknown,
@@ -147,6 +149,14 @@ class RuleSet:
             else:
                 explained[key] = origins[0]
         return explained
+
+    def of_nexthop(self, nexthop: NextHop) -> Rule:
+        """The rule for mail to a next hop, whoever sends it.
+
+        The domain of the recipients is that of the next hop, unless it names a server.
+        """
+        by_domain = nexthop.kind in (HopKind.MX, HopKind.SRV)
+        return self.find("", nexthop.host if by_domain else "", nexthop.host)
 
     def _find(self, sender: str, recipient: str, nexthop: str) -> Rule:
         """The rule for these domains; arguments as for :meth:`explain`."""
@@ -290,7 +300,7 @@ def decide(
     if forecast.outcome is Outcome.DELIVER:
         if forecast.compliant is not False:
             return _accept(Why.WILL_DELIVER)
-        if not _refuses_noncompliant(rule, carried):
+        if not refuses_noncompliant(rule, carried):
             return _accept(Why.NONCOMPLIANT)
         not_offered = forecast.reason in _NOT_OFFERED
         enhanced = status.REQUIRETLS_NEEDED if not_offered else status.ENCRYPTION_NEEDED
@@ -349,7 +359,8 @@ def defers_unknown(rule: Rule, carried: Requirement) -> bool:
     return rule.on_unknown is OnUnknown.DEFER
 
 
-def _refuses_noncompliant(rule: Rule, carried: Requirement) -> bool:
+def refuses_noncompliant(rule: Rule, carried: Requirement) -> bool:
+    """Whether *rule*, if it acts, refuses a delivery that RFC 8689 would not make."""
     if rule.on_noncompliant is OnNoncompliant.AUTO:
         return carried is not Requirement.REQUIRETLS
     return rule.on_noncompliant is OnNoncompliant.REFUSE

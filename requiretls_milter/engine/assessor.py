@@ -33,6 +33,7 @@ from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.config import Config, PlainMail
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.downgrades import DowngradeTracker
+from requiretls_milter.engine.hostmta import ConfiguredDomains, HostMta
 from requiretls_milter.evidence.gathering import ANY_AGE, LATE, Gathering, bounds_met
 from requiretls_milter.evidence.turns import BusyError, on_behalf_of
 from requiretls_milter.forecast.judge import judge
@@ -52,7 +53,7 @@ from requiretls_milter.model import (
 from requiretls_milter.syntax import nexthop as nexthops
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters, Gauges
-from requiretls_milter.telemetry.labels import AssessmentResult, Bound, configured_domains
+from requiretls_milter.telemetry.labels import AssessmentResult, Bound
 
 MIN_GATHERING = 5.0
 """Seconds that a gathering may take before it has to make room for another: most take fewer."""
@@ -84,6 +85,7 @@ class Assessor:
         trust: the certification authorities that count.
         counters, gauges: where assessments are counted and ``domain_ready`` is shown.
         downgrades: remembers what was offered; None if nothing outlives the process.
+        mta: the MTA of this host; None if nothing is known of it.
         clocks: wall time for the judge, monotonic time for durations.
     """
 
@@ -96,6 +98,7 @@ class Assessor:
         gauges: Gauges,
         *,
         downgrades: DowngradeTracker | None = None,
+        mta: HostMta | None = None,
         clocks: Clocks = SYSTEM_CLOCKS,
     ) -> None:
         self._config = config
@@ -108,7 +111,7 @@ class Assessor:
         self._monotonic = clocks.monotonic
         self._gatherings: dict[tuple[NextHop, bool], _Shared] = {}
         self._assessments: dict[Question, asyncio.Task[Forecast]] = {}
-        self._watched = frozenset(configured_domains(config))
+        self.configured = ConfiguredDomains(config, mta or HostMta())
         # Verifying chains takes milliseconds in OpenSSL: not on the loop. One
         # thread, since a TrustStore is used from one at a time.
         self._judges = ThreadPoolExecutor(1, thread_name_prefix="judge")
@@ -236,20 +239,15 @@ class Assessor:
         return await asyncio.get_running_loop().run_in_executor(self._judges, work)
 
     def _show_ready(self, nexthop: NextHop, question: Question, forecast: Forecast) -> None:
-        """Set ``domain_ready`` of a domain that has a rule, if REQUIRETLS is asked.
+        """Set ``domain_ready`` of a domain that has a rule, if its mail is in question.
 
         What is not known changes nothing: it keeps its value, or is not there yet.
         """
         if forecast.outcome is Outcome.UNKNOWN:
             return
-        domain = nexthop.host
-        if (
-            question.asked is Requirement.REQUIRETLS
-            and nexthop.kind is HopKind.MX
-            and domain in self._watched
-        ):
-            ready = forecast.outcome is Outcome.DELIVER and forecast.compliant is not False
-            self._gauges.set("domain_ready", float(ready), (domain,))
+        if self.configured.is_about_one(nexthop, question):
+            ready = self.configured.is_ready(nexthop, question, forecast)
+            self._gauges.set("domain_ready", float(ready), (nexthop.host,))
 
     # ------------------------------------------------------------ gathering
 

@@ -20,6 +20,7 @@ from requiretls_milter.engine.certificate import CertificateError, tls_context
 from requiretls_milter.engine.domainwatch import DomainWatch
 from requiretls_milter.engine.exposition import Readings, set_build_info
 from requiretls_milter.engine.health import STARTING, Health
+from requiretls_milter.engine.hostmta import HostMta
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
 from requiretls_milter.engine.scrape import MetricsServer
@@ -37,7 +38,6 @@ from requiretls_milter.ipc.child import (
 )
 from requiretls_milter.ipc.control import ControlClosed
 from requiretls_milter.ipc.unixsocket import SocketError, SocketFile
-from requiretls_milter.model import HopKind, NextHop, Question, Requirement
 from requiretls_milter.store.base import Store, StoreError
 from requiretls_milter.store.opening import open_store
 from requiretls_milter.telemetry import log
@@ -90,6 +90,7 @@ class _Engine:
         self._builder: PartsBuilder
         self._built: Parts | None = None
         self._trust_epoch = 0
+        self._mta = HostMta()
         self._server: EngineServer | None = None
         self._metrics_server: MetricsServer | None = None
         self._end: asyncio.Future[int] | None = None
@@ -155,7 +156,7 @@ class _Engine:
         except StoreError as error:
             raise StartError(str(error)) from error
         await self._store.start()
-        self._builder = PartsBuilder(self._store, self.counters, self._gauges)
+        self._builder = PartsBuilder(self._store, self.counters, self._gauges, self._mta)
         await self._builder.spending.load()
 
     async def _open_metrics(self, config: Config) -> None:
@@ -202,7 +203,17 @@ class _Engine:
             parts.assessment_digest,
             self._trust_epoch,
             parts.resolver.validates,
+            self._mta.version,
         )
+
+    def take_mta_version(self, version: str) -> None:
+        """See :class:`~requiretls_milter.engine.server.EngineView`."""
+        config = self._parts.config
+        before = self._mta.carries(config)
+        self._mta.version = version
+        if self._mta.carries(config) is not before:
+            _log.info("mta_known", version=version, carries=self._mta.carries(config))
+            self._watch.begin_anew()
 
     def _domains(self) -> tuple[str, ...]:
         return configured_domains(self._parts.config)
@@ -344,13 +355,8 @@ class _Engine:
 
     async def _assess_configured(self, domain: str) -> None:
         """Assess a configured domain, for ``domain_ready``."""
-        question = Question(
-            str(NextHop(HopKind.MX, domain)),
-            self._parts.config.mta.usual_transport,
-            Requirement.REQUIRETLS,
-            Requirement.REQUIRETLS,
-        )
-        await self._parts.assessor.assess(question)
+        assessor = self._parts.assessor
+        await assessor.assess(assessor.configured.question(domain))
 
     async def _refresh_policies(self) -> None:
         """Keep MTA-STS policies fresh, so that none ends before mail needs it (R53)."""

@@ -27,9 +27,11 @@ from requiretls_milter.ipc.wire import (
     ForecastReply,
     ForecastRequest,
     ForgetReply,
+    MtaRequest,
     Request,
     StatusReply,
     StatusRequest,
+    Unanswered,
     decode_request,
     encode,
     error_reply,
@@ -69,6 +71,7 @@ class EngineState:
     assessment_digest: str
     trust_epoch: int = 0
     resolver_validates: bool = False
+    mta_version: str = ""
 
 
 class EngineView(Protocol):
@@ -86,6 +89,10 @@ class EngineView(Protocol):
 
     def current(self) -> EngineState:
         """What answers now."""
+        ...
+
+    def take_mta_version(self, version: str) -> None:
+        """Take note of what the MTA says that it is."""
         ...
 
     def cache_entries(self) -> dict[str, int]:
@@ -201,6 +208,9 @@ class EngineServer:
             connection.worker = request.worker
             self._engine.aggregate.update(request.worker, request.incarnation, request.totals)
             return None
+        if isinstance(request, MtaRequest):
+            self._engine.take_mta_version(request.version)
+            return None
         if isinstance(request, EvidenceRequest):
             return await self._evidence(request)
         return self._status(request)
@@ -247,6 +257,7 @@ class EngineServer:
             in_flight=state.assessor.in_flight,
             cache_entries=self._engine.cache_entries(),
             resolver_validates=state.resolver_validates,
+            mta_version=state.mta_version,
         )
 
 
@@ -304,7 +315,7 @@ class _Connection(asyncio.Protocol):
 
     def _take(self, request: Request) -> None:
         full = len(self._tasks) >= self._server.max_requests
-        if full and not isinstance(request, CountersRequest):
+        if full and not isinstance(request, Unanswered):
             self._server.count_saturated(Bound.ENGINE_REQUESTS)
             self._send(error_reply(request.id, "too many requests under way"))
             return
@@ -323,12 +334,12 @@ class _Connection(asyncio.Protocol):
         except asyncio.CancelledError:
             # If the client is still there, it is not this task that was cancelled but the
             # assessment: a reload has given it up.
-            if not isinstance(request, CountersRequest):
+            if not isinstance(request, Unanswered):
                 self._send(error_reply(request.id, "given up: the configuration has changed"))
             raise
         except Exception as error:  # noqa: BLE001 - one request must not end the others
             _log.exception("request_failed", op=request.op, error=repr(error))
-            if not isinstance(request, CountersRequest):
+            if not isinstance(request, Unanswered):
                 self._send(error_reply(request.id, "internal error"))
 
     def _send(self, reply: Answer) -> None:

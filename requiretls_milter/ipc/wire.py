@@ -15,6 +15,7 @@ from pydantic_core import PydanticSerializationError
 
 from requiretls_milter.ipc.framing import WireError, frame
 from requiretls_milter.model import DomainEvidence, Forecast, Question
+from requiretls_milter.syntax.capability import MAX_VERSION
 from requiretls_milter.syntax.strict import StrictModel, first_mistake
 from requiretls_milter.telemetry.counting import Totals
 
@@ -66,6 +67,13 @@ class CountersRequest(_Message):
     totals: Totals
 
 
+class MtaRequest(_Message):
+    """What the MTA says that it is (macro ``v``), as a worker heard it last; has no reply."""
+
+    op: Literal["mta"] = "mta"
+    version: Annotated[str, Field(max_length=MAX_VERSION)]
+
+
 class EvidenceRequest(_Message):
     """The command line asks what is known of a next hop; ``refresh``: find it anew."""
 
@@ -114,7 +122,7 @@ class StatusReply(_Message):
 
     ``assessment_digest`` is that of its configuration: a command with the same digest may
     use this engine's evidence. ``uptime`` is in seconds. ``resolver_validates`` is the gauge of
-    that name.
+    that name. ``mta_version`` is what the MTA says that it is, "" if it has not called yet.
     """
 
     op: Literal["status"] = "status"
@@ -128,6 +136,7 @@ class StatusReply(_Message):
     in_flight: int
     cache_entries: dict[str, int]
     resolver_validates: bool = False
+    mta_version: str = ""
 
 
 class ErrorReply(_Message):
@@ -138,7 +147,10 @@ class ErrorReply(_Message):
     error: Annotated[str, Field(max_length=MAX_ERROR)]
 
 
-Request = ForecastRequest | CountersRequest | EvidenceRequest | StatusRequest
+Request = ForecastRequest | CountersRequest | MtaRequest | EvidenceRequest | StatusRequest
+Unanswered = CountersRequest | MtaRequest
+"""Requests that have no reply."""
+
 Answer = ForecastReply | EvidenceReply | StatusReply | ErrorReply
 EngineReply = Answer | ForgetReply
 

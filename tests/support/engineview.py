@@ -19,11 +19,21 @@ class SetEngine:
     assessment_digest: str = "digest"
     trust_epoch: int = 0
     entries: dict[str, int] = field(default_factory=lambda: {"host": 3})
+    mta_version: str = ""
     counters: Counters = field(default_factory=Counters)
     aggregate: Aggregate = field(default_factory=Aggregate)
 
     def current(self) -> EngineState:
-        return EngineState(self.assessor, self.generation, self.assessment_digest, self.trust_epoch)
+        return EngineState(
+            self.assessor,
+            self.generation,
+            self.assessment_digest,
+            self.trust_epoch,
+            mta_version=self.mta_version,
+        )
+
+    def take_mta_version(self, version: str) -> None:
+        self.mta_version = version
 
     def cache_entries(self) -> dict[str, int]:
         return self.entries

@@ -26,6 +26,7 @@ from requiretls_milter.ipc.wire import (
     EvidenceRequest,
     ForecastReply,
     ForecastRequest,
+    MtaRequest,
     Request,
     StatusReply,
     StatusRequest,
@@ -178,6 +179,13 @@ async def test_counters_are_added_up_and_have_no_reply(served: Served) -> None:
     reply = await visitor.reply()
     assert isinstance(reply, StatusReply)
     assert served.engine.aggregate.totals().counters == (("requirement_lost_total", (), 9.0),)
+    visitor.close()
+
+
+async def test_the_version_of_the_mta_is_taken_and_told(served: Served) -> None:
+    visitor = await served.visit()
+    visitor.send(MtaRequest(version="Postfix 3.7.11"), StatusRequest(id=1))
+    assert (await visitor.reply()).mta_version == "Postfix 3.7.11"
     visitor.close()
 
 
