@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONFIG ?= $(CURDIR)/.run/config.toml
 SECONDS ?= 60
+RELEASED = $(shell sed -n 's/^\#\# \[[0-9].*\] - //p' CHANGELOG.md | head -1)
 PYTEST := scripts/test $(BIN)/python --durations=25
 
 .PHONY: help demo test unit service lab roots pythons test-long fuzz mutate lint format run bench docs lock audit clean
@@ -67,13 +68,14 @@ run: $(READY) ## serve in the foreground; CONFIG=FILE, else sockets and state in
 bench: $(READY) ## what the milter costs, beside a plain one; ARGS="--quick --json ROW…"
 	$(BIN)/python -m tests.bench $(ARGS)
 
-docs: $(READY) ## write the generated pages of docs/ anew: configuration, parameters, conformance
+docs: $(READY) ## write what is generated anew: pages of docs/, manual pages, completion of shells
 	$(BIN)/python -m requiretls_milter.config.manual > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
 	$(BIN)/python -m requiretls_milter.mirror.manual > docs/postfix-parameters.md.new
 	mv docs/postfix-parameters.md.new docs/postfix-parameters.md
 	$(BIN)/python -m tests.conformance > docs/conformance.md.new
 	mv docs/conformance.md.new docs/conformance.md
+	$(BIN)/python -m requiretls_milter.manuals packaging $(RELEASED)
 
 lock: $(READY) ## write the lock files anew: the deployed set and what builds it, with digests
 	scripts/lock $(VENV)

@@ -28,6 +28,9 @@ from requiretls_milter.commands.report import report
 from requiretls_milter.commands.serve import serve
 from requiretls_milter.errors import RequiretlsMilterError
 
+PROGRAM = "requiretls-milter"
+"""The name of the command."""
+
 SOFTWARE = 70
 """Exit status: an internal error (EX_SOFTWARE of sysexits.h), which is no verdict."""
 
@@ -63,7 +66,7 @@ class _Commands(click.Group):
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, prog_name="requiretls-milter", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 def commands() -> None:
     """Forecast whether REQUIRETLS mail (RFC 8689) can be delivered, before it is accepted."""
 
@@ -99,7 +102,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _status(arguments: Sequence[str] | None) -> int:
     try:
-        status = commands.main(arguments, "requiretls-milter", standalone_mode=False)
+        status = commands.main(arguments, PROGRAM, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return USAGE
