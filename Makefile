@@ -68,7 +68,7 @@ run: $(READY) ## serve in the foreground; CONFIG=FILE, else sockets and state in
 bench: $(READY) ## what the milter costs, beside a plain one; ARGS="--quick --json ROW…"
 	$(BIN)/python -m tests.bench $(ARGS)
 
-docs: $(READY) ## write what is generated anew: pages of docs/, manual pages, completion of shells
+docs: $(READY) ## write what is generated anew: pages of docs/, manual pages, completion, the dashboard
 	$(BIN)/python -m requiretls_milter.config.manual > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
 	$(BIN)/python -m requiretls_milter.mirror.manual > docs/postfix-parameters.md.new
@@ -76,6 +76,8 @@ docs: $(READY) ## write what is generated anew: pages of docs/, manual pages, co
 	$(BIN)/python -m tests.conformance > docs/conformance.md.new
 	mv docs/conformance.md.new docs/conformance.md
 	$(BIN)/python -m requiretls_milter.manuals packaging $(RELEASED)
+	$(BIN)/python -m tests.monitoring.dashboard > monitoring/grafana/requiretls-milter.json.new
+	mv monitoring/grafana/requiretls-milter.json.new monitoring/grafana/requiretls-milter.json
 
 lock: $(READY) ## write the lock files anew: the deployed set and what builds it, with digests
 	scripts/lock $(VENV)

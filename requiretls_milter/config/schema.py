@@ -963,8 +963,8 @@ class Store(Section):
 class Limits(Section):
     """How much is done at once, and for how long. No stranger can make anything grow beyond it.
 
-    Each time a limit is reached it counts in saturated_total, under the name of its key. If one is
-    reached all day, find out what causes that before you raise it.
+    Each time a limit is reached it counts in limit_reached_total, under the name of its key. If
+    one is reached all day, find out what causes that before you raise it.
     """
 
     callbacks: Annotated[Count, Field(ge=1, le=10_000)] = Field(

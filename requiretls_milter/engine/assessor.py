@@ -5,7 +5,8 @@ Each layer adds one thing:
 =============================  ============================================================
 ``assess``                     several callers with the same question get one answer
 ``_assess_counted``            the result and the time it took are counted
-``_forecast``                  the deadline, and what is said when there is no evidence
+``_forecast``                  an outage of our own is no verdict; configured domains are shown
+``_found``                     the deadline, and what is said when there is no evidence
 ``_judged``                    after a while what is known is judged
 ``_shared_gathering``          evidence is gathered once for all questions of a next hop
 ``_gather``                    a gathering has a limit of its own, beyond the deadline
@@ -32,6 +33,7 @@ from typing import Any
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.config import Config, PlainMail
 from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.domainstate import DomainStates
 from requiretls_milter.engine.downgrades import DowngradeTracker
 from requiretls_milter.engine.hostmta import ConfiguredDomains, HostMta
 from requiretls_milter.evidence.gathering import ANY_AGE, LATE, Gathering, bounds_met
@@ -83,7 +85,7 @@ class Assessor:
         config: the configuration; a new one needs a new assessor.
         source: finds evidence and keeps it; may be shared with the next configuration's assessor.
         trust: the certification authorities that count.
-        counters, gauges: where assessments are counted and ``domain_ready`` is shown.
+        counters, gauges: where assessments are counted and configured domains are shown.
         downgrades: remembers what was offered; None if nothing outlives the process.
         mta: the MTA of this host; None if nothing is known of it.
         clocks: wall time for the judge, monotonic time for durations.
@@ -105,13 +107,13 @@ class Assessor:
         self._source = source
         self._trust = trust
         self._counters = counters
-        self._gauges = gauges
         self._downgrades = downgrades
         self._wall = clocks.wall
         self._monotonic = clocks.monotonic
         self._gatherings: dict[tuple[NextHop, bool], _Shared] = {}
         self._assessments: dict[Question, asyncio.Task[Forecast]] = {}
         self.configured = ConfiguredDomains(config, mta or HostMta())
+        self._states = DomainStates(gauges, self.configured)
         # Verifying chains takes milliseconds in OpenSSL: not on the loop. One
         # thread, since a TrustStore is used from one at a time.
         self._judges = ThreadPoolExecutor(1, thread_name_prefix="judge")
@@ -178,6 +180,17 @@ class Assessor:
             return unknown_forecast(f"next hop: {error}"), AssessmentResult.MALFORMED
         if nexthop.kind is HopKind.LOCAL:
             return LOCAL_FORECAST, AssessmentResult.DELIVER
+        evidence, forecast, result = await self._found(nexthop, question)
+        if evidence is not None and (excuse := self._source.outage.excuse(evidence, forecast)):
+            evidence, forecast = None, unknown_forecast(excuse)
+            result = AssessmentResult.UNKNOWN
+        self._states.show(nexthop, question, forecast, evidence, self._wall())
+        return forecast, result
+
+    async def _found(
+        self, nexthop: NextHop, question: Question
+    ) -> tuple[DomainEvidence | None, Forecast, AssessmentResult]:
+        """The evidence within the deadline, and the forecast; or none, and why."""
         plain = question.asked is Requirement.NONE
         probes = not (plain and self._config.probe.plain_mail is PlainMail.DNS)
         limits = self._config.limits
@@ -190,16 +203,14 @@ class Assessor:
             if patience.expired():  # otherwise nothing became known
                 self._counters.inc("saturated_total", (Bound.ASSESSMENT_TIMEOUT,))
             text = f"not known within {limits.assessment_timeout:g} s"
-            return unknown_forecast(text), AssessmentResult.DEADLINE
+            return None, unknown_forecast(text), AssessmentResult.DEADLINE
         except BusyError as error:
-            return unknown_forecast(f"the engine is busy: {error}"), AssessmentResult.BUSY
+            busy = unknown_forecast(f"the engine is busy: {error}")
+            return None, busy, AssessmentResult.BUSY
         except Exception as error:  # noqa: BLE001 - an internal error is no verdict on a domain
             _log.exception("assessment_failed", nexthop=question.nexthop, error=repr(error))
-            return unknown_forecast("internal error"), AssessmentResult.ERROR
-        if excuse := self._source.outage.excuse(evidence, forecast):
-            return unknown_forecast(excuse), AssessmentResult.UNKNOWN
-        self._show_ready(nexthop, question, forecast)
-        return forecast, AssessmentResult(forecast.outcome.value)
+            return None, unknown_forecast("internal error"), AssessmentResult.ERROR
+        return evidence, forecast, AssessmentResult(forecast.outcome.value)
 
     async def _judged(self, shared: _Shared, question: Question) -> tuple[DomainEvidence, Forecast]:
         """Judge all evidence; or, each time after a while, what is known, if that is enough."""
@@ -237,17 +248,6 @@ class Assessor:
             return replace(forecast, valid_until=ends)
 
         return await asyncio.get_running_loop().run_in_executor(self._judges, work)
-
-    def _show_ready(self, nexthop: NextHop, question: Question, forecast: Forecast) -> None:
-        """Set ``domain_ready`` of a domain that has a rule, if its mail is in question.
-
-        What is not known changes nothing: it keeps its value, or is not there yet.
-        """
-        if forecast.outcome is Outcome.UNKNOWN:
-            return
-        if self.configured.is_about_one(nexthop, question):
-            ready = self.configured.is_ready(nexthop, question, forecast)
-            self._gauges.set("domain_ready", float(ready), (nexthop.host,))
 
     # ------------------------------------------------------------ gathering
 

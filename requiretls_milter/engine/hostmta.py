@@ -8,12 +8,13 @@ from requiretls_milter.model import (
     Forecast,
     HopKind,
     NextHop,
+    OnNoncompliant,
     Outcome,
     ProfileName,
     Question,
     Requirement,
 )
-from requiretls_milter.rules import RuleSet, refuses_noncompliant
+from requiretls_milter.rules import RuleSet
 from requiretls_milter.syntax.capability import capability, carried
 from requiretls_milter.telemetry.labels import configured_domains
 
@@ -81,9 +82,13 @@ class ConfiguredDomains:
         usual = self.question(nexthop.host)
         return (question.asked, question.carried) == (usual.asked, usual.carried)
 
-    def is_ready(self, nexthop: NextHop, question: Question, forecast: Forecast) -> bool:
-        """Whether the mail would be delivered, and in a way that the rule of its domain takes."""
+    def is_ready(self, nexthop: NextHop, forecast: Forecast) -> bool:
+        """Whether the mail would be delivered as RFC 8689 demands.
+
+        Or in another way, if the rule of its domain says in so many words that it accepts that:
+        what ``on_noncompliant = "auto"`` leaves to the MTA is no delivery to rely on.
+        """
         if forecast.outcome is not Outcome.DELIVER:
             return False
         rule = self._rules.of_nexthop(nexthop)
-        return forecast.compliant is not False or not refuses_noncompliant(rule, question.carried)
+        return forecast.compliant is not False or rule.on_noncompliant is OnNoncompliant.ACCEPT

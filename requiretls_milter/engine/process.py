@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -38,6 +39,7 @@ from requiretls_milter.ipc.child import (
 )
 from requiretls_milter.ipc.control import ControlClosed
 from requiretls_milter.ipc.unixsocket import SocketError, SocketFile
+from requiretls_milter.model import Mode
 from requiretls_milter.store.base import Store, StoreError
 from requiretls_milter.store.opening import open_store
 from requiretls_milter.telemetry import log
@@ -97,6 +99,7 @@ class _Engine:
         self._tasks: set[asyncio.Task[object]] = set()
         self._sent_snapshot: Snapshot | None = None
         self._health = STARTING
+        self._processes: Mapping[str, int] = {}
         self._watch = DomainWatch(self._domains, self._assess_configured)
 
     async def run(self) -> int:
@@ -107,6 +110,7 @@ class _Engine:
             parts = self._built = self._builder.build(
                 self._initial.config, self._initial.generation
             )
+            self._show_rules(parts.config)
             self._start_task(parts.resolver.test_now())
             server = self._server = EngineServer(
                 parts.config.engine.socket,
@@ -230,7 +234,18 @@ class _Engine:
         self._gauges.set("resolver_validates", float(resolver.validates))
         self._gauges.set("resolver_selftest_last_success_timestamp_seconds", resolver.last_passed)
         self._take_own_counters()
-        return Readings(self.aggregate.copy().totals, tuple(self._gauges.items()), self._domains())
+        return Readings(
+            self.aggregate.copy().totals,
+            self._gauges.copy(),
+            self._domains(),
+            self._processes,
+        )
+
+    def _show_rules(self, config: Config) -> None:
+        modes = Counter(rule.mode or config.rules.mode for _, _, rule in config.rules.tables())
+        modes[config.rules.mode] += 1
+        for mode in Mode:
+            self._gauges.set("rules", modes[mode], (mode,))
 
     def _take_own_counters(self) -> None:
         self.counters.inc("log_lines_dropped_total", by=log.take_dropped())
@@ -258,6 +273,7 @@ class _Engine:
                 totals = _totals.validate_python(message["totals"])
                 self.aggregate.update(SUPERVISOR, 0, totals)
                 self._health = Health.read(message["health"])
+                self._processes = {name: int(pid) for name, pid in message["processes"].items()}
                 for metric, value in message["gauges"].items():
                     self._gauges.set(metric, float(value))
             case "stop":
@@ -276,8 +292,9 @@ class _Engine:
             return
         take_log_settings(config)
         self.counters.configure(configured_domains(config))
-        self._gauges.retain("domain_ready", ((name,) for name in configured_domains(config)))
+        self._gauges.retain_domains(configured_domains(config))
         self._built = parts
+        self._show_rules(config)
         if parts.resolver is not old.resolver:
             self._start_task(parts.resolver.test_now())
         if self._metrics_server is not None:
@@ -354,7 +371,7 @@ class _Engine:
             await self._parts.source.recheck_reachability()
 
     async def _assess_configured(self, domain: str) -> None:
-        """Assess a configured domain, for ``domain_ready``."""
+        """Assess a configured domain, for its metrics."""
         assessor = self._parts.assessor
         await assessor.assess(assessor.configured.question(domain))
 

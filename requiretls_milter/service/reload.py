@@ -32,6 +32,7 @@ from requiretls_milter import config as configuration
 from requiretls_milter.config import Config, ConfigError
 from requiretls_milter.ipc.child import take_log_settings
 from requiretls_milter.service.children import Children
+from requiretls_milter.service.configfile import ConfigFile
 from requiretls_milter.service.sdnotify import Notifier
 from requiretls_milter.service.spawn import Child
 from requiretls_milter.telemetry import log
@@ -92,14 +93,16 @@ class Reloader:
         self._pending: _Unacknowledged | None = None
         self._succeeded = True
         self._succeeded_at = time.time()
+        self._file = ConfigFile(path)
 
     def request(self) -> None:
         """Read the file again, as soon as that is possible."""
         self._requested = True
 
     def gauges(self) -> Mapping[str, float]:
-        """How the last reload went, for the engine to show."""
+        """How the last reload went and whether another is due, for the engine to show."""
         return {
+            "config_file_differs": float(self._file.differs),
             "config_last_reload_successful": float(self._succeeded),
             "config_last_reload_success_timestamp_seconds": self._succeeded_at,
         }
@@ -107,6 +110,8 @@ class Reloader:
     def step(self, now: float) -> None:
         """Begin what is wanted; kill children that do not answer in time."""
         pending = self._pending
+        if pending is None and not self._requested and self._file.look(self.config):
+            self._changed()
         if pending is None:
             # Only when every child can answer. One that is being replaced would start with the
             # old configuration while the new one is on its way.

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import os
 import selectors
 import signal
 import time
@@ -342,6 +343,7 @@ class Supervisor:
                 "supervisor",
                 totals=dataclasses.asdict(self._counters.totals()),
                 gauges={**self._reload.gauges(), **gauges},
+                processes={"supervisor": os.getpid(), **{c.name: c.pid for c in self._children}},
                 health=health,
             )
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from requiretls_milter.telemetry.catalogue import MetricError, MetricKind, declared
+from requiretls_milter.telemetry.catalogue import METRICS, MetricError, MetricKind, declared
 
 CounterTotal = tuple[str, tuple[str, ...], float]
 """(metric, label values, value)."""
@@ -111,7 +111,7 @@ class Gauges:
     """Current values. Only the engine has any; not for use from several threads."""
 
     def __init__(self) -> None:
-        self._values: dict[tuple[str, tuple[str, ...]], float] = {}
+        self._values: dict[str, dict[tuple[str, ...], float]] = {}
 
     def set(self, metric: str, value: float, labels: tuple[str, ...] = ()) -> None:
         """Give a gauge a value.
@@ -122,15 +122,52 @@ class Gauges:
         gauge = declared(metric, MetricKind.GAUGE)
         if len(labels) != len(gauge.labels):
             raise MetricError(f"{metric} has the labels {gauge.label_names}, not {labels!r}")
-        self._values[metric, labels] = value
+        self._values.setdefault(metric, {})[labels] = value
 
-    def retain(self, metric: str, labels: Iterable[tuple[str, ...]]) -> None:
-        """Forget a gauge's values with other labels, such as domains no longer configured."""
-        kept = frozenset(labels)
-        for key in [key for key in self._values if key[0] == metric and key[1] not in kept]:
-            del self._values[key]
+    def set_word(self, metric: str, labels: tuple[str, ...], word: str) -> None:
+        """Have one word, the value of the last label, at 1; no other word is there.
+
+        Args:
+            metric: a gauge whose last label has a closed set of values.
+            labels: the values of the other labels.
+            word: the value of the last one.
+
+        Raises:
+            MetricError: no such gauge, label value, or number of labels.
+        """
+        gauge = declared(metric, MetricKind.GAUGE)
+        words = gauge.labels[-1][1] if gauge.labels else None
+        if words is None or word not in words:
+            raise MetricError(f"{metric} never has the word {word!r}")
+        for other in words:
+            self.drop(metric, (*labels, other))
+        self.set(metric, 1.0, (*labels, str(word)))
+
+    def drop(self, metric: str, labels: tuple[str, ...]) -> None:
+        """Forget the value of a gauge; without effect if it has none."""
+        self._values.get(metric, {}).pop(labels, None)
+
+    def retain_domains(self, domains: Iterable[str]) -> None:
+        """Forget the values of other domains than these, since no rule names them any more."""
+        kept = frozenset(domains)
+        for metric, values in self._values.items():
+            place = METRICS[metric].domain_index
+            if place is not None:
+                for labels in [labels for labels in values if labels[place] not in kept]:
+                    del values[labels]
+
+    def copy(self) -> Gauges:
+        """The same at this moment, for another thread."""
+        other = Gauges()
+        other._values = {metric: values.copy() for metric, values in self._values.items()}
+        return other
+
+    def by_metric(self) -> Mapping[str, Mapping[tuple[str, ...], float]]:
+        """Every value that was set, by metric and label values."""
+        return self._values
 
     def items(self) -> Iterator[tuple[str, tuple[str, ...], float]]:
         """Yield every value that was set, as (metric, label values, value)."""
-        for (metric, labels), value in self._values.items():
-            yield metric, labels, value
+        for metric, values in self._values.items():
+            for labels, value in values.items():
+                yield metric, labels, value

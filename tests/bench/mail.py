@@ -333,7 +333,7 @@ def _forecasts(milter: Service) -> str:
     hits = milter.metric('cache_requests_total{layer="forecast",result="hit"}')
     others = sum(
         milter.metric(f'cache_requests_total{{layer="forecast",result="{result}"}}')
-        for result in ("miss", "joined")
+        for result in ("miss", "in_progress")
     )
     good = milter.metric('forecasts_total{reason="ok",requirement="requiretls",status="2.0.0"}')
     if not hits > 0 or not good > 0 or others > 0.1 * hits + 50:

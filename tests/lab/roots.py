@@ -117,6 +117,14 @@ REDIS = Recipe(
 )
 """Redis 8 and Valkey 8: stores of a fleet."""
 
+PROMETHEUS = Recipe(
+    name="prometheus",
+    suite="bookworm",
+    packages=("prometheus",),
+    probe="usr/bin/promtool",
+)
+"""Prometheus and promtool of the oldest Debian that is supported: what it takes, later ones do."""
+
 MTA_STS_RESOLVER = Recipe(
     name="mta-sts-resolver",
     suite="forky",
@@ -126,7 +134,7 @@ MTA_STS_RESOLVER = Recipe(
 """The policy service that most sites run beside Postfix."""
 
 ALL = (
-    *(DNS, REDIS, MTA_STS_RESOLVER, SYSTEMD_POSTFIX, SYSTEMD_SENDMAIL),
+    *(DNS, REDIS, PROMETHEUS, MTA_STS_RESOLVER, SYSTEMD_POSTFIX, SYSTEMD_SENDMAIL),
     *(POSTFIX_3_11, POSTFIX_3_10, POSTFIX_3_7, SENDMAIL_8_18, SENDMAIL_8_17),
 )
 

@@ -74,7 +74,7 @@ def test_the_engine_speaks_tls_within_its_bounds(report: Report) -> None:
     (found,) = json.loads(report["check"]["output"])
     (server,) = found["hosts"][0]["addresses"]
     assert (server["tls_version"], server["requiretls"]) == ("TLSv1.3", True)
-    assert '\nrequiretls_milter_probes_total{result="done"} 1.0\n' in report["metrics"]
+    assert '\nrequiretls_milter_probes_total{result="completed"} 1.0\n' in report["metrics"]
 
 
 def test_the_socket_is_where_the_mta_looks_and_for_it_alone(report: Report, mta: str) -> None:

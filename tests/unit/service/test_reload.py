@@ -194,3 +194,18 @@ def test_what_only_takes_effect_at_a_restart_keeps_its_value_and_is_named(
 
 def test_the_status_tells_processes_and_configuration(kit: Kit) -> None:
     assert kit.reloader.status() == "3 of 3 processes ready, 0 connections, configuration 1"
+
+
+def test_a_file_that_differs_from_what_is_in_force_is_shown_until_it_is_loaded(kit: Kit) -> None:
+    def differs() -> bool:
+        kit.reloader.step(100.0)
+        return kit.reloader.gauges()["config_file_differs"] == 1.0
+
+    assert not differs()
+    kit.write("new.example")
+    assert differs()
+    assert kit.changes == 1
+    kit.begin("new.example")
+    for name in kit.family.children.names:
+        kit.acknowledge(name)
+    assert not differs()
