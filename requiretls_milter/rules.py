@@ -94,10 +94,17 @@ KEYS = tuple(field.name for field in dataclasses.fields(Rule) if field.name != "
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A value of a rule, and the table from which it comes, as the file names it."""
+    """A value of a rule, and where it comes from.
+
+    Attributes:
+        value: of the rule.
+        table: as the file names it.
+        key: of that table, if it has another name than the value: "suspended" for a mode.
+    """
 
     value: Any
     table: str
+    key: str = ""
 
 
 class RuleSet:
@@ -148,6 +155,8 @@ class RuleSet:
                 explained[key] = next((o for o in origins if o.value), origins[0])
             else:
                 explained[key] = origins[0]
+        if self._rules.suspended and explained["mode"].value.acts:
+            explained["mode"] = Origin(Mode.MONITOR, "rules", "suspended")
         return explained
 
     def of_nexthop(self, nexthop: NextHop) -> Rule:

@@ -33,6 +33,7 @@ from typing import Any
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.config import Config, PlainMail
 from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.domainrecord import DomainRecord
 from requiretls_milter.engine.domainstate import DomainStates
 from requiretls_milter.engine.downgrades import DowngradeTracker
 from requiretls_milter.engine.hostmta import ConfiguredDomains, HostMta
@@ -88,6 +89,7 @@ class Assessor:
         counters, gauges: where assessments are counted and configured domains are shown.
         downgrades: remembers what was offered; None if nothing outlives the process.
         mta: the MTA of this host; None if nothing is known of it.
+        record: where the last forecast of each configured domain is kept; None if nobody asks.
         clocks: wall time for the judge, monotonic time for durations.
     """
 
@@ -101,6 +103,7 @@ class Assessor:
         *,
         downgrades: DowngradeTracker | None = None,
         mta: HostMta | None = None,
+        record: DomainRecord | None = None,
         clocks: Clocks = SYSTEM_CLOCKS,
     ) -> None:
         self._config = config
@@ -113,7 +116,9 @@ class Assessor:
         self._gatherings: dict[tuple[NextHop, bool], _Shared] = {}
         self._assessments: dict[Question, asyncio.Task[Forecast]] = {}
         self.configured = ConfiguredDomains(config, mta or HostMta())
-        self._states = DomainStates(gauges, self.configured)
+        self._states = DomainStates(
+            gauges, self.configured, DomainRecord() if record is None else record
+        )
         # Verifying chains takes milliseconds in OpenSSL: not on the loop. One
         # thread, since a TrustStore is used from one at a time.
         self._judges = ThreadPoolExecutor(1, thread_name_prefix="judge")

@@ -7,6 +7,7 @@ not there yet.
 
 from __future__ import annotations
 
+from requiretls_milter.engine.domainrecord import DomainRecord
 from requiretls_milter.engine.hostmta import ConfiguredDomains
 from requiretls_milter.forecast.certificate import parse
 from requiretls_milter.forecast.der import MalformedCertificateError
@@ -26,10 +27,12 @@ class DomainStates:
     Args:
         gauges: where it is shown.
         configured: the domains that are configured, and what is asked about them.
+        record: where the last forecast of each is kept.
     """
 
-    def __init__(self, gauges: Gauges, configured: ConfiguredDomains) -> None:
+    def __init__(self, gauges: Gauges, configured: ConfiguredDomains, record: DomainRecord) -> None:
         self._gauges = gauges
+        self._record = record
         self._configured = configured
 
     def show(
@@ -51,12 +54,13 @@ class DomainStates:
         """
         if not self._configured.is_about_one(nexthop, question):
             return
+        ready = self._configured.is_ready(nexthop, forecast)
+        self._record.note(nexthop.host, forecast, ready=ready, now=now)
         labels = (nexthop.host,)
         self._gauges.set_word("domain_state", labels, forecast.outcome)
         self._gauges.set_word("domain_reason", labels, forecast.reason)
         if forecast.outcome is Outcome.UNKNOWN:
             return
-        ready = self._configured.is_ready(nexthop, forecast)
         self._gauges.set("domain_ready", float(ready), labels)
         self._gauges.set("domain_last_assessed_timestamp_seconds", now, labels)
         if evidence is not None:

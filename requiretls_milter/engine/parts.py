@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from requiretls_milter.config import Config, Limits
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.domainrecord import DomainRecord
 from requiretls_milter.engine.downgrades import DowngradeTracker
 from requiretls_milter.engine.hostmta import HostMta
 from requiretls_milter.engine.outage import OutageDetector
@@ -100,6 +101,8 @@ class PartsBuilder:
     def __init__(self, store: Store, counters: Counters, gauges: Gauges, mta: HostMta) -> None:
         self._store = store
         self._mta = mta
+        self.record = DomainRecord()
+        """What was found out last about each configured domain."""
         self._counters = counters
         self._gauges = gauges
         self._downgrades = DowngradeTracker(RecordStore(store, counters), counters)
@@ -165,4 +168,5 @@ class PartsBuilder:
             self._gauges,
             downgrades=self._downgrades,
             mta=self._mta,
+            record=self.record,
         )

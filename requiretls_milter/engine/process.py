@@ -8,6 +8,7 @@ the counters, the servers.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections import Counter
 from collections.abc import Coroutine, Mapping
@@ -18,6 +19,7 @@ from pydantic import TypeAdapter
 from requiretls_milter.config import Config
 from requiretls_milter.config.secret import SecretError, read_secret
 from requiretls_milter.engine.certificate import CertificateError, tls_context
+from requiretls_milter.engine.condition import condition
 from requiretls_milter.engine.domainwatch import DomainWatch
 from requiretls_milter.engine.exposition import Readings, set_build_info
 from requiretls_milter.engine.health import STARTING, Health
@@ -39,6 +41,7 @@ from requiretls_milter.ipc.child import (
 )
 from requiretls_milter.ipc.control import ControlClosed
 from requiretls_milter.ipc.unixsocket import SocketError, SocketFile
+from requiretls_milter.ipc.wire import Condition, ServiceStatus
 from requiretls_milter.model import Mode
 from requiretls_milter.store.base import Store, StoreError
 from requiretls_milter.store.opening import open_store
@@ -93,6 +96,7 @@ class _Engine:
         self._built: Parts | None = None
         self._trust_epoch = 0
         self._mta = HostMta()
+        self._service: ServiceStatus | None = None
         self._server: EngineServer | None = None
         self._metrics_server: MetricsServer | None = None
         self._end: asyncio.Future[int] | None = None
@@ -208,7 +212,23 @@ class _Engine:
             self._trust_epoch,
             parts.resolver.validates,
             self._mta.version,
+            self._mta.carries(parts.config),
         )
+
+    def service_status(self) -> ServiceStatus | None:
+        """See :class:`~requiretls_milter.engine.server.EngineView`."""
+        return self._service
+
+    def condition(self) -> Condition:
+        """See :class:`~requiretls_milter.engine.server.EngineView`."""
+        self._take_own_counters()
+        return condition(
+            self._parts, self._builder.record, self._gauges, self.aggregate.copy().totals()
+        )
+
+    def order_suspension(self, suspended: bool) -> None:
+        """See :class:`~requiretls_milter.engine.server.EngineView`."""
+        self._send("suspend", suspended=suspended)
 
     def take_mta_version(self, version: str) -> None:
         """See :class:`~requiretls_milter.engine.server.EngineView`."""
@@ -273,6 +293,7 @@ class _Engine:
                 totals = _totals.validate_python(message["totals"])
                 self.aggregate.update(SUPERVISOR, 0, totals)
                 self._health = Health.read(message["health"])
+                self._service = ServiceStatus.model_validate_json(json.dumps(message["service"]))
                 self._processes = {name: int(pid) for name, pid in message["processes"].items()}
                 for metric, value in message["gauges"].items():
                     self._gauges.set(metric, float(value))
@@ -293,6 +314,7 @@ class _Engine:
         take_log_settings(config)
         self.counters.configure(configured_domains(config))
         self._gauges.retain_domains(configured_domains(config))
+        self._builder.record.retain(configured_domains(config))
         self._built = parts
         self._show_rules(config)
         if parts.resolver is not old.resolver:

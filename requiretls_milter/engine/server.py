@@ -21,6 +21,7 @@ from requiretls_milter.ipc.framing import Unframer, WireError
 from requiretls_milter.ipc.unixsocket import LOOK, SocketFile, SocketGuard, listen
 from requiretls_milter.ipc.wire import (
     Answer,
+    Condition,
     CountersRequest,
     EvidenceReply,
     EvidenceRequest,
@@ -29,14 +30,15 @@ from requiretls_milter.ipc.wire import (
     ForgetReply,
     MtaRequest,
     Request,
+    ServiceStatus,
     StatusReply,
-    StatusRequest,
+    SuspendRequest,
     Unanswered,
     decode_request,
     encode,
     error_reply,
 )
-from requiretls_milter.model import unknown_forecast
+from requiretls_milter.model import Capability, unknown_forecast
 from requiretls_milter.syntax import nexthop as nexthops
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.aggregate import Aggregate
@@ -72,6 +74,7 @@ class EngineState:
     trust_epoch: int = 0
     resolver_validates: bool = False
     mta_version: str = ""
+    carries: Capability = Capability.NOTHING
 
 
 class EngineView(Protocol):
@@ -93,6 +96,18 @@ class EngineView(Protocol):
 
     def take_mta_version(self, version: str) -> None:
         """Take note of what the MTA says that it is."""
+        ...
+
+    def order_suspension(self, suspended: bool) -> None:
+        """Have the supervisor suspend the rules, or have them act again."""
+        ...
+
+    def service_status(self) -> ServiceStatus | None:
+        """What the supervisor told last; None if it has told nothing yet."""
+        ...
+
+    def condition(self) -> Condition:
+        """How the engine is."""
         ...
 
     def cache_entries(self) -> dict[str, int]:
@@ -213,7 +228,10 @@ class EngineServer:
             return None
         if isinstance(request, EvidenceRequest):
             return await self._evidence(request)
-        return self._status(request)
+        if isinstance(request, SuspendRequest):
+            self._engine.order_suspension(request.suspended)
+            return self._status(request.id, whole=False)
+        return self._status(request.id, whole=request.whole)
 
     async def _forecast(self, request: ForecastRequest) -> Answer:
         state = self._engine.current()
@@ -244,10 +262,10 @@ class EngineServer:
             return error_reply(request.id, "the evidence was not gathered in time")
         return EvidenceReply(id=request.id, evidence=found)
 
-    def _status(self, request: StatusRequest) -> StatusReply:
+    def _status(self, request_id: int, *, whole: bool) -> StatusReply:
         state = self._engine.current()
         return StatusReply(
-            id=request.id,
+            id=request_id,
             version=__version__,
             pid=os.getpid(),
             generation=state.generation,
@@ -258,6 +276,9 @@ class EngineServer:
             cache_entries=self._engine.cache_entries(),
             resolver_validates=state.resolver_validates,
             mta_version=state.mta_version,
+            carries=state.carries,
+            service=self._engine.service_status(),
+            condition=self._engine.condition() if whole else None,
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from requiretls_milter.config import Config
+from requiretls_milter.engine.domainrecord import DomainRecord
 from requiretls_milter.engine.domainstate import DomainStates
 from requiretls_milter.engine.hostmta import ConfiguredDomains, HostMta
 from requiretls_milter.forecast.certificate import parse
@@ -41,6 +42,7 @@ class Kit:
                 ),
                 HostMta(),
             ),
+            DomainRecord(),
         )
 
     def show(
