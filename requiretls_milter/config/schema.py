@@ -775,6 +775,15 @@ class Rules(Section):
             "with more forged tags than limits.tags pass."
         ),
     )
+    suspended: Flag = Field(
+        False,
+        description=(
+            "Whether every rule that would act (mode defer or reject, in any table) is as if its "
+            'mode were "monitor", and no recipient is put off by on_mixed: one line that switches '
+            "all enforcement off. requiretls-milter suspend does the same to the running service, "
+            "until the next reload. The MTA goes on doing what it does with REQUIRETLS itself."
+        ),
+    )
     require: Flag = Field(
         False,
         description=(
@@ -896,6 +905,8 @@ class Rules(Section):
     @property
     def acts(self) -> bool:
         """Whether any rule may defer or refuse mail."""
+        if self.suspended:
+            return False
         modes = (table.mode for _, _, table in self.tables())
         return self.mode.acts or any(mode is not None and mode.acts for mode in modes)
 
@@ -1257,6 +1268,17 @@ class Config(Section):
         """
         text = self.model_dump_json(include={"mta", "dns", "probe"}) + authorities
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def digests(self) -> dict[str, str]:
+        """A digest of each section, by which two processes can tell what differs.
+
+        A digest says nothing of a password in it to others than the service's own user and root,
+        who may read the file as well.
+        """
+        return {
+            section: hashlib.sha256(getattr(self, section).model_dump_json().encode()).hexdigest()
+            for section in type(self).model_fields
+        }
 
     def changes_at_restart(self, new: Config) -> tuple[str, ...]:
         """The dotted keys that differ in *new* and take effect only at a restart."""

@@ -33,8 +33,10 @@ from typing import Any
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.config import Config, PlainMail
 from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.domainrecord import DomainRecord
 from requiretls_milter.engine.domainstate import DomainStates
 from requiretls_milter.engine.downgrades import DowngradeTracker
+from requiretls_milter.engine.hostmta import ConfiguredDomains, HostMta
 from requiretls_milter.evidence.gathering import ANY_AGE, LATE, Gathering, bounds_met
 from requiretls_milter.evidence.turns import BusyError, on_behalf_of
 from requiretls_milter.forecast.judge import judge
@@ -54,7 +56,7 @@ from requiretls_milter.model import (
 from requiretls_milter.syntax import nexthop as nexthops
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters, Gauges
-from requiretls_milter.telemetry.labels import AssessmentResult, Bound, configured_domains
+from requiretls_milter.telemetry.labels import AssessmentResult, Bound
 
 MIN_GATHERING = 5.0
 """Seconds that a gathering may take before it has to make room for another: most take fewer."""
@@ -86,6 +88,8 @@ class Assessor:
         trust: the certification authorities that count.
         counters, gauges: where assessments are counted and configured domains are shown.
         downgrades: remembers what was offered; None if nothing outlives the process.
+        mta: the MTA of this host; None if nothing is known of it.
+        record: where the last forecast of each configured domain is kept; None if nobody asks.
         clocks: wall time for the judge, monotonic time for durations.
     """
 
@@ -98,18 +102,23 @@ class Assessor:
         gauges: Gauges,
         *,
         downgrades: DowngradeTracker | None = None,
+        mta: HostMta | None = None,
+        record: DomainRecord | None = None,
         clocks: Clocks = SYSTEM_CLOCKS,
     ) -> None:
         self._config = config
         self._source = source
         self._trust = trust
         self._counters = counters
-        self._states = DomainStates(gauges, configured_domains(config))
         self._downgrades = downgrades
         self._wall = clocks.wall
         self._monotonic = clocks.monotonic
         self._gatherings: dict[tuple[NextHop, bool], _Shared] = {}
         self._assessments: dict[Question, asyncio.Task[Forecast]] = {}
+        self.configured = ConfiguredDomains(config, mta or HostMta())
+        self._states = DomainStates(
+            gauges, self.configured, DomainRecord() if record is None else record
+        )
         # Verifying chains takes milliseconds in OpenSSL: not on the loop. One
         # thread, since a TrustStore is used from one at a time.
         self._judges = ThreadPoolExecutor(1, thread_name_prefix="judge")

@@ -7,18 +7,16 @@ not there yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
+from requiretls_milter.engine.domainrecord import DomainRecord
+from requiretls_milter.engine.hostmta import ConfiguredDomains
 from requiretls_milter.forecast.certificate import parse
 from requiretls_milter.forecast.der import MalformedCertificateError
 from requiretls_milter.model import (
     DomainEvidence,
     Forecast,
-    HopKind,
     NextHop,
     Outcome,
     Question,
-    Requirement,
 )
 from requiretls_milter.telemetry.counting import Gauges
 
@@ -28,12 +26,14 @@ class DomainStates:
 
     Args:
         gauges: where it is shown.
-        domains: those that are configured.
+        configured: the domains that are configured, and what is asked about them.
+        record: where the last forecast of each is kept.
     """
 
-    def __init__(self, gauges: Gauges, domains: Iterable[str]) -> None:
+    def __init__(self, gauges: Gauges, configured: ConfiguredDomains, record: DomainRecord) -> None:
         self._gauges = gauges
-        self._domains = frozenset(domains)
+        self._record = record
+        self._configured = configured
 
     def show(
         self,
@@ -52,19 +52,15 @@ class DomainStates:
             evidence: on which the answer rests; None if there is none.
             now: seconds since the epoch.
         """
-        domain = nexthop.host
-        if (
-            question.asked is not Requirement.REQUIRETLS
-            or nexthop.kind is not HopKind.MX
-            or domain not in self._domains
-        ):
+        if not self._configured.is_about_one(nexthop, question):
             return
-        labels = (domain,)
+        ready = self._configured.is_ready(nexthop, forecast)
+        self._record.note(nexthop.host, forecast, ready=ready, now=now)
+        labels = (nexthop.host,)
         self._gauges.set_word("domain_state", labels, forecast.outcome)
         self._gauges.set_word("domain_reason", labels, forecast.reason)
         if forecast.outcome is Outcome.UNKNOWN:
             return
-        ready = forecast.outcome is Outcome.DELIVER and forecast.compliant is not False
         self._gauges.set("domain_ready", float(ready), labels)
         self._gauges.set("domain_last_assessed_timestamp_seconds", now, labels)
         if evidence is not None:

@@ -8,6 +8,7 @@ the counters, the servers.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections import Counter
 from collections.abc import Coroutine, Mapping
@@ -18,9 +19,11 @@ from pydantic import TypeAdapter
 from requiretls_milter.config import Config
 from requiretls_milter.config.secret import SecretError, read_secret
 from requiretls_milter.engine.certificate import CertificateError, tls_context
+from requiretls_milter.engine.condition import condition
 from requiretls_milter.engine.domainwatch import DomainWatch
 from requiretls_milter.engine.exposition import Readings, set_build_info
 from requiretls_milter.engine.health import STARTING, Health
+from requiretls_milter.engine.hostmta import HostMta
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
 from requiretls_milter.engine.scrape import MetricsServer
@@ -38,7 +41,8 @@ from requiretls_milter.ipc.child import (
 )
 from requiretls_milter.ipc.control import ControlClosed
 from requiretls_milter.ipc.unixsocket import SocketError, SocketFile
-from requiretls_milter.model import HopKind, Mode, NextHop, Question, Requirement
+from requiretls_milter.ipc.wire import Condition, ServiceStatus
+from requiretls_milter.model import Mode
 from requiretls_milter.store.base import Store, StoreError
 from requiretls_milter.store.opening import open_store
 from requiretls_milter.telemetry import log
@@ -91,6 +95,8 @@ class _Engine:
         self._builder: PartsBuilder
         self._built: Parts | None = None
         self._trust_epoch = 0
+        self._mta = HostMta()
+        self._service: ServiceStatus | None = None
         self._server: EngineServer | None = None
         self._metrics_server: MetricsServer | None = None
         self._end: asyncio.Future[int] | None = None
@@ -158,7 +164,7 @@ class _Engine:
         except StoreError as error:
             raise StartError(str(error)) from error
         await self._store.start()
-        self._builder = PartsBuilder(self._store, self.counters, self._gauges)
+        self._builder = PartsBuilder(self._store, self.counters, self._gauges, self._mta)
         await self._builder.spending.load()
 
     async def _open_metrics(self, config: Config) -> None:
@@ -205,7 +211,33 @@ class _Engine:
             parts.assessment_digest,
             self._trust_epoch,
             parts.resolver.validates,
+            self._mta.version,
+            self._mta.carries(parts.config),
         )
+
+    def service_status(self) -> ServiceStatus | None:
+        """See :class:`~requiretls_milter.engine.server.EngineView`."""
+        return self._service
+
+    def condition(self) -> Condition:
+        """See :class:`~requiretls_milter.engine.server.EngineView`."""
+        self._take_own_counters()
+        return condition(
+            self._parts, self._builder.record, self._gauges, self.aggregate.copy().totals()
+        )
+
+    def order_suspension(self, suspended: bool) -> None:
+        """See :class:`~requiretls_milter.engine.server.EngineView`."""
+        self._send("suspend", suspended=suspended)
+
+    def take_mta_version(self, version: str) -> None:
+        """See :class:`~requiretls_milter.engine.server.EngineView`."""
+        config = self._parts.config
+        before = self._mta.carries(config)
+        self._mta.version = version
+        if self._mta.carries(config) is not before:
+            _log.info("mta_known", version=version, carries=self._mta.carries(config))
+            self._watch.begin_anew()
 
     def _domains(self) -> tuple[str, ...]:
         return configured_domains(self._parts.config)
@@ -261,6 +293,7 @@ class _Engine:
                 totals = _totals.validate_python(message["totals"])
                 self.aggregate.update(SUPERVISOR, 0, totals)
                 self._health = Health.read(message["health"])
+                self._service = ServiceStatus.model_validate_json(json.dumps(message["service"]))
                 self._processes = {name: int(pid) for name, pid in message["processes"].items()}
                 for metric, value in message["gauges"].items():
                     self._gauges.set(metric, float(value))
@@ -281,6 +314,7 @@ class _Engine:
         take_log_settings(config)
         self.counters.configure(configured_domains(config))
         self._gauges.retain_domains(configured_domains(config))
+        self._builder.record.retain(configured_domains(config))
         self._built = parts
         self._show_rules(config)
         if parts.resolver is not old.resolver:
@@ -360,13 +394,8 @@ class _Engine:
 
     async def _assess_configured(self, domain: str) -> None:
         """Assess a configured domain, for its metrics."""
-        question = Question(
-            str(NextHop(HopKind.MX, domain)),
-            self._parts.config.mta.usual_transport,
-            Requirement.REQUIRETLS,
-            Requirement.REQUIRETLS,
-        )
-        await self._parts.assessor.assess(question)
+        assessor = self._parts.assessor
+        await assessor.assess(assessor.configured.question(domain))
 
     async def _refresh_policies(self) -> None:
         """Keep MTA-STS policies fresh, so that none ends before mail needs it (R53)."""

@@ -31,6 +31,7 @@ from requiretls_milter.ipc.wire import (
     ForecastReply,
     ForecastRequest,
     ForgetReply,
+    MtaRequest,
     decode_reply,
     encode,
 )
@@ -138,10 +139,12 @@ class EngineClient:
         self._unsent: deque[int] = deque()
         self._next_id = 0
         self._connected = False
+        self._mta_version = ""
 
         # of the thread only
         self._out = bytearray()
         self._shipped: Totals | None = None
+        self._told_mta = ""
         self._next_ship = 0.0
 
         self._closing = threading.Event()
@@ -210,6 +213,11 @@ class EngineClient:
             self._limits = config.limits
             self._kept.clear()
             self._limit_kept()
+
+    def tell_mta(self, version: str) -> None:
+        """Have the engine know what the MTA says that it is; without effect if it knows."""
+        with self._lock:
+            self._mta_version = version
 
     def close(self, timeout: float = 1.0) -> None:
         """Send the counters a last time and end; waits ``timeout`` seconds at most."""
@@ -295,6 +303,7 @@ class EngineClient:
                 return f"cannot connect: {os.strerror(error.errno or 0)}"
             self._out.clear()
             self._shipped = None
+            self._told_mta = ""
             self._next_ship = 0.0
             with self._lock:
                 self._connected = True
@@ -377,6 +386,11 @@ class EngineClient:
         if not at_once and now < self._next_ship:
             return
         self._next_ship = now + SHIP_INTERVAL
+        with self._lock:
+            version = self._mta_version
+        if version != self._told_mta:
+            self._told_mta = version
+            self._out += encode(MtaRequest(version=version))
         totals = self._counters.totals()
         if totals == self._shipped:
             return

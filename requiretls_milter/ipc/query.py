@@ -19,6 +19,7 @@ from requiretls_milter.ipc.wire import (
     Request,
     StatusReply,
     StatusRequest,
+    SuspendRequest,
     decode_reply,
     encode,
 )
@@ -35,13 +36,39 @@ class EngineUnavailable(RequiretlsMilterError):
     """
 
 
-def status(socket_path: str, timeout: float = 5.0) -> StatusReply:
+def status(socket_path: str, timeout: float = 5.0, *, whole: bool = False) -> StatusReply:
     """Ask a running engine for its status; waits ``timeout`` seconds at most.
+
+    Args:
+        socket_path: the engine's socket.
+        timeout: seconds.
+        whole: with all that it knows of itself and of the configured domains.
 
     Raises:
         EngineUnavailable: there is none.
     """
-    reply = _call(socket_path, StatusRequest(id=1), timeout)
+    return _status(socket_path, StatusRequest(id=1, whole=whole), timeout)
+
+
+def suspend(socket_path: str, suspended: bool, timeout: float = 5.0) -> StatusReply:
+    """Order a running service to suspend its rules, or to have them act again.
+
+    Args:
+        socket_path: the engine's socket.
+        suspended: whether no rule is to act.
+        timeout: seconds.
+
+    Returns:
+        The status of the moment: the order is carried out a little later.
+
+    Raises:
+        EngineUnavailable: there is no engine.
+    """
+    return _status(socket_path, SuspendRequest(id=1, suspended=suspended), timeout)
+
+
+def _status(socket_path: str, request: Request, timeout: float) -> StatusReply:
+    reply = _call(socket_path, request, timeout)
     if not isinstance(reply, StatusReply):
         raise EngineUnavailable(f"a status was asked for, and {reply.op} came")
     return reply

@@ -37,7 +37,6 @@ import milter
 
 from requiretls_milter.milter import account
 from requiretls_milter.milter.listener import Listener
-from requiretls_milter.milter.requirement import capability
 from requiretls_milter.milter.splitting import PutOff
 from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
 from requiretls_milter.model import (
@@ -47,6 +46,7 @@ from requiretls_milter.model import (
     SmtpReply,
     unknown_forecast,
 )
+from requiretls_milter.syntax.capability import MAX_VERSION, capability
 from requiretls_milter.syntax.text import printable
 from requiretls_milter.telemetry.labels import Bound, Stage
 from requiretls_milter.telemetry.log import get_logger
@@ -134,12 +134,14 @@ class WorkerContext:
         forecasts: answers questions about next hops.
         counters: this process' counters.
         host_name: for ``by=`` of the tag if neither the configuration nor the MTA has a name.
+        mta_version: what the MTA says that it is (macro ``v``); "" before it has sent any mail.
     """
 
     config: config.Config
     forecasts: ForecastSource
     counters: Counters
     host_name: str
+    mta_version: str = ""
 
 
 # ---------------------------------------------------------------- the process
@@ -484,6 +486,7 @@ def _client(connection: _Connection, ctx: Any, authenticated: bool) -> SmtpClien
     # Sent with the connection and kept by libmilter; the connect callback may have failed.
     connection.mta_name = _macro(ctx, "j")
     version = _macro(ctx, "v")
+    connection.serving.context.mta_version = printable(version, MAX_VERSION)
     return SmtpClient(
         authenticated=authenticated,
         trusted=connection.trusted,

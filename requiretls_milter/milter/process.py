@@ -135,6 +135,7 @@ class _Worker:
             return
         self._next_beat = now + HEARTBEAT
         self._counters.inc("log_lines_dropped_total", by=log.take_dropped())
+        self._client.tell_mta(self._context.mta_version)
         self._threads.look()
         problem = self._problem()
         self._channel.send(

@@ -41,29 +41,6 @@ _NO = re.compile(rb"[ \t\r\n\v\f]*no", re.IGNORECASE)
 _YES = re.compile(rb"[ \t\r\n\v\f]*yes", re.IGNORECASE)
 _RECEIVED_REQUIRETLS = re.compile(rb"\(\s*requiretls\s*\)", re.IGNORECASE)
 _TAG_REQUIRETLS = re.compile(rb"(?:^|[\s;])requirement\s*=\s*requiretls(?:[\s;]|$)", re.IGNORECASE)
-_POSTFIX_VERSION = re.compile(r"Postfix (\d{1,4})\.(\d{1,4})", re.ASCII)
-
-
-def capability(carries: Capability, mta_version: str) -> Capability:
-    """The requirements that the MTA carries itself.
-
-    Postfix honours ``TLS-Required: No`` since 3.10 and REQUIRETLS since 3.11.
-    Sendmail, and an MTA that does not say what it is, are taken to honour neither:
-    then only the milter enforces.
-
-    Args:
-        carries: ``mta.carries``.
-        mta_version: macro ``v``, which decides if ``mta.carries`` is ``auto``.
-    """
-    if carries is not Capability.AUTO:
-        return carries
-    postfix = _POSTFIX_VERSION.match(mta_version)
-    if postfix is None:
-        return Capability.NOTHING
-    version = (int(postfix[1]), int(postfix[2]))
-    if version >= (3, 11):
-        return Capability.REQUIRETLS
-    return Capability.TLS_REQUIRED if version >= (3, 10) else Capability.NOTHING
 
 
 def asks_requiretls(parameters: Iterable[bytes]) -> bool:

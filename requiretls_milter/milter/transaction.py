@@ -102,7 +102,7 @@ class Settings:
         self.counts_plain = base.mode is not Mode.OFF
         """Whether mail is counted for which no rule was looked up."""
         self.debug = config.log.level is LogLevel.DEBUG
-        self.splits = config.rules.on_mixed is OnMixed.SPLIT
+        self.splits = config.rules.on_mixed is OnMixed.SPLIT and not config.rules.suspended
 
     def trusts(self, address: str) -> bool:
         """Whether a client's address is in ``milter.trusted_networks``."""

@@ -349,6 +349,14 @@ class Postconf:
             root=self.root,
         )
 
+    def version(self) -> str:
+        """The version of Postfix, such as ``3.11.7``.
+
+        Raises:
+            PostconfError: there is no Postfix, or it does not answer.
+        """
+        return self._output("-h", "mail_version").strip()
+
     def understands_json(self) -> bool:
         """Whether this is Postfix 3.11 or later.
 

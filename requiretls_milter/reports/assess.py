@@ -25,8 +25,10 @@ from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.ipc import query
 from requiretls_milter.model import DomainEvidence, NextHop, ProfileName, Requirement
+from requiretls_milter.reports.carrying import HostMta, asking
 from requiretls_milter.reports.check import NextHopReport, exit_status, next_hop_report
 from requiretls_milter.reports.check_text import to_text
+from requiretls_milter.rules import RuleSet
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.syntax.nexthop import SEPARATOR, NextHopError, UnusableNextHopError
 from requiretls_milter.telemetry import log
@@ -87,6 +89,8 @@ def run(
     config: Config,
     requirement: Requirement,
     *,
+    mta: HostMta,
+    carried: Requirement | None,
     transport: str,
     refresh: bool,
 ) -> list[NextHopReport]:
@@ -95,7 +99,9 @@ def run(
     Args:
         given: the next hops; each may occur more than once.
         config: the configuration in force.
-        requirement: what the message asks for; the MTA is assumed to act on it.
+        requirement: what the message asks for.
+        mta: the MTA of this host.
+        carried: what the MTA is to act on, whatever it is; None if it is that of this host.
         transport: the MTA's transport, whose overrides in ``[mta.transport]`` apply.
         refresh: probe again, whatever a running engine already knows.
 
@@ -109,11 +115,12 @@ def run(
     if found is None:
         found = asyncio.run(_gathered_here(hops, config, trust))
     now = time.time()
+    ruleset = RuleSet(config.rules)
     return [
         next_hop_report(
             one.given,
             found[one.nexthop],
-            requirement=requirement,
+            asking=asking(requirement, ruleset.of_nexthop(one.nexthop), mta, carried),
             profile=config.mta.profile_for(transport),
             trust=trust,
             now=now,

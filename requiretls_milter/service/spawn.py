@@ -63,6 +63,7 @@ class Child:
         draining: whether it has confirmed that it takes no new connection, or, the
             engine, was told to stop.
         connections: how many connections the MTA has open to it, by its last heartbeat.
+        since: when it was started, seconds since the epoch.
         threads: how many a worker has, by its last heartbeat.
     """
 
@@ -88,7 +89,8 @@ class Child:
         self._selector = selector
         self._printed = printed
         self._connected = True
-        # Times are of the monotonic clock.
+        self.since = time.time()
+        # The other times are of the monotonic clock.
         self._started = self._heard = self._well = time.monotonic()
         self._problem = ""
         selector.register(channel, selectors.EVENT_READ, self)

@@ -153,6 +153,7 @@ class Supervisor:
         self._snapshot: Mapping[str, Any] | None = None
         self._told: tuple[Mapping[str, float], Mapping[str, Any]] = ({}, {})
         self._was_ready = False
+        self._since = time.time()
         self._next_watchdog = 0.0
         self._status_told = ""
 
@@ -279,6 +280,8 @@ class Supervisor:
                 self._snapshot = message["snapshot"]
             case "ack":
                 self._reload.acknowledged(child, int(message["generation"]), str(message["error"]))
+            case "suspend":
+                self._reload.suspend(bool(message["suspended"]))
             case "draining":
                 child.draining = True
             case "listening":
@@ -345,7 +348,21 @@ class Supervisor:
                 gauges={**self._reload.gauges(), **gauges},
                 processes={"supervisor": os.getpid(), **{c.name: c.pid for c in self._children}},
                 health=health,
+                service=self._service(health),
             )
+
+    def _service(self, health: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What ``status`` shows of the service; see :class:`.wire.ServiceStatus`."""
+        return {
+            "since": self._since,
+            "serves": health["serves"],
+            "health": health["text"],
+            **self._reload.shown(),
+            "processes": [
+                {"name": "supervisor", "pid": os.getpid(), "ready": True, "since": self._since},
+                *self._children.shown(),
+            ],
+        }
 
     def _health(self, now: float) -> Mapping[str, Any]:
         """How the service is, for ``/healthz``: whether it serves the MTA, and what is wrong."""

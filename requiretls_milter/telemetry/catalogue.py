@@ -389,6 +389,11 @@ _DECLARED = (
         start=(),
     ),
     Metric(
+        "rules_suspended",
+        MetricKind.GAUGE,
+        "1 while rules.suspended, or the command suspend, keeps every rule from acting.",
+    ),
+    Metric(
         "resolver_validates",
         MetricKind.GAUGE,
         "1 if the resolver was seen to validate DNSSEC; 0: nothing is called secure.",

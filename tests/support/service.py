@@ -204,6 +204,12 @@ format = "json"
 
     # ------------------------------------------------------------ what it says
 
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command with the configuration of this service."""
+        command = [sys.executable, "-m", "requiretls_milter", *arguments]
+        command += ["--config", str(self.config_path)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+
     def report(self, *arguments: str) -> Any:
         """What the command ``report`` tells, as JSON."""
         command = [sys.executable, "-m", "requiretls_milter", "report", *arguments]

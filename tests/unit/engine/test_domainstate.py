@@ -6,7 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from requiretls_milter.config import Config
+from requiretls_milter.engine.domainrecord import DomainRecord
 from requiretls_milter.engine.domainstate import DomainStates
+from requiretls_milter.engine.hostmta import ConfiguredDomains, HostMta
 from requiretls_milter.forecast.certificate import parse
 from requiretls_milter.model import (
     DomainEvidence,
@@ -31,7 +34,16 @@ LACKING = Forecast("5.7.30", Outcome.BOUNCE, Reason.REQUIRETLS_NOT_OFFERED)
 class Kit:
     def __init__(self) -> None:
         self.gauges = Gauges()
-        self.states = DomainStates(self.gauges, ("example.org", ".example.org"))
+        self.states = DomainStates(
+            self.gauges,
+            ConfiguredDomains(
+                Config.model_validate(
+                    {"rules": {"recipient": {"example.org": {}, ".example.org": {}}}}
+                ),
+                HostMta(),
+            ),
+            DomainRecord(),
+        )
 
     def show(
         self,

@@ -41,6 +41,7 @@ NAMES = (
     "domain_last_assessed_timestamp_seconds{domain}",
     "domain_certificate_expiry_timestamp_seconds{domain}",
     "domain_policy_expiry_timestamp_seconds{domain}",
+    "rules_suspended",
     "resolver_validates",
     "resolver_selftest_last_success_timestamp_seconds",
     "outbound_reachable{service}",
