@@ -114,7 +114,7 @@ class StatusReply(_Message):
 
     ``assessment_digest`` is that of its configuration: a command with the same digest may
     use this engine's evidence. ``uptime`` is in seconds. ``resolver_validates`` is the gauge of
-    that name.
+    that name. ``workers`` are those that are connected, of ``all_workers`` that there should be.
     """
 
     op: Literal["status"] = "status"
@@ -128,6 +128,7 @@ class StatusReply(_Message):
     in_flight: int
     cache_entries: dict[str, int]
     resolver_validates: bool = False
+    all_workers: int = 0
 
 
 class ErrorReply(_Message):

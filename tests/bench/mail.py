@@ -2,7 +2,7 @@
 
 Both milters are there all the time, and are measured in turn: what else the
 machine does falls on both. Ours is the service as an operator starts it, with
-supervisor, engine and two workers.
+supervisor, engine and workers.
 """
 
 from __future__ import annotations
