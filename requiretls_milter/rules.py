@@ -355,6 +355,7 @@ def _refuses_noncompliant(rule: Rule, carried: Requirement) -> bool:
     return rule.on_noncompliant is OnNoncompliant.REFUSE
 
 
+@functools.cache
 def _accept(why: Why) -> Decision:
     return Decision(Action.ACCEPT, why)
 

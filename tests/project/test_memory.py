@@ -73,7 +73,8 @@ ROWS: dict[str, float] = {
     "budgets that are spent, and servers that were not told a name": len(KINDS) * MAX_KEYS * SPENT
     + MAX_NAMELESS * NAMELESS,
     "next hops and servers whose speed is remembered": (MAX_SLOW_HOPS + MAX_TARGETS) * SPENT,
-    "names and rules that were looked up": (4 + 2 + 3 + 2) * MIB + WORKERS * (4 + 14 + 3 + 2) * MIB,
+    "names and rules that were looked up": (4 + 2 + 3 + 2) * MIB
+    + WORKERS * (4 + 14 + 3 + 2 + 3 + 2 + 1) * MIB,
     "forecasts in workers": WORKERS * LIMITS.forecast_cache * client.FORECAST_OCTETS,
     "log lines that wait": (2 + WORKERS) * output.MAX_QUEUED,
 }
