@@ -375,6 +375,7 @@ def refuses_noncompliant(rule: Rule, carried: Requirement) -> bool:
     return rule.on_noncompliant is OnNoncompliant.REFUSE
 
 
+@functools.cache
 def _accept(why: Why) -> Decision:
     return Decision(Action.ACCEPT, why)
 

@@ -220,10 +220,10 @@ def service(config: Config) -> Iterator[Finding]:
             "Reload it (SIGHUP), or name the file that it runs with by --config.",
         )
     yield from _in_force(config, status.service)
-    if len(status.workers) < config.milter.workers:
+    if len(status.workers) < status.all_workers:
         yield warning(
             "service",
-            f"{len(status.workers)} of {config.milter.workers} workers are connected to the engine",
+            f"{len(status.workers)} of {status.all_workers} workers are connected to the engine",
             "See the service's log: a worker that cannot start says why.",
         )
     if not status.resolver_validates:

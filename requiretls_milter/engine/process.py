@@ -86,6 +86,7 @@ class _Engine:
         self._initial = start
         self._channel = start.channel
         self._incarnation = start.incarnation
+        self._all_workers = start.workers
         self.counters = Counters(configured_domains(start.config))
         self._gauges = Gauges()
         self.aggregate = Aggregate()
@@ -119,6 +120,7 @@ class _Engine:
             server = self._server = EngineServer(
                 parts.config.engine.socket,
                 self,
+                workers=self._all_workers,
                 max_requests=2 * parts.config.limits.questions,
                 opened=self._tell_socket,
             )

@@ -121,6 +121,7 @@ class EngineServer:
     Args:
         path: of the socket; only our own user (and root) may connect.
         engine: answers the requests.
+        workers: how many of them the service has.
         max_requests: of one connection under way: twice what a worker asks for at once.
         opened: is called with the socket's file when there is one, and when there is another.
     """
@@ -130,11 +131,13 @@ class EngineServer:
         path: str,
         engine: EngineView,
         *,
+        workers: int = 0,
         max_requests: int = 8_192,
         opened: Callable[[SocketFile], None] = lambda _: None,
     ) -> None:
         self.max_requests = max_requests
         self._path = path
+        self._workers = workers
         self._engine = engine
         self._opened = opened
         self._listener: socket.socket
@@ -279,6 +282,7 @@ class EngineServer:
             carries=state.carries,
             service=self._engine.service_status(),
             condition=self._engine.condition() if whole else None,
+            all_workers=self._workers,
         )
 
 

@@ -240,7 +240,8 @@ class StatusReply(_Message):
     ``assessment_digest`` is that of its configuration: a command with the same digest may
     use this engine's evidence. ``uptime`` is in seconds. ``resolver_validates`` is the gauge of
     that name. ``mta_version`` is what the MTA says that it is, "" if it has not called yet.
-    ``carries`` is what the MTA carries. ``service`` is None until the supervisor has told of
+    ``carries`` is what the MTA carries. ``workers`` are those that are connected, of
+    ``all_workers`` that there should be. ``service`` is None until the supervisor has told of
     itself, ``condition`` unless the whole was asked for.
     """
 
@@ -257,6 +258,7 @@ class StatusReply(_Message):
     resolver_validates: bool = False
     mta_version: str = ""
     carries: Capability = Capability.NOTHING
+    all_workers: int = 0
     service: ServiceStatus | None = None
     condition: Condition | None = None
 

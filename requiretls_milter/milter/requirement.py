@@ -17,6 +17,7 @@ Header fields come from strangers: they are compared as bytes and never decoded.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -167,14 +168,18 @@ def resolve(
         carried = Requirement.NONE
 
     if esmtp:
-        return Asked(Requirement.REQUIRETLS, Source.ESMTP, carried)
+        return _asked(Requirement.REQUIRETLS, Source.ESMTP, carried)
     if by_header:
-        return Asked(Requirement.REQUIRETLS, Source.REQUIRE_TLS_ESMTP, carried)
+        return _asked(Requirement.REQUIRETLS, Source.REQUIRE_TLS_ESMTP, carried)
     if rule_requires:
-        return Asked(Requirement.REQUIRETLS, Source.RULE, carried)
+        return _asked(Requirement.REQUIRETLS, Source.RULE, carried)
     if says_no:
-        return Asked(Requirement.TLS_REQUIRED_NO, Source.TLS_REQUIRED, carried)
+        return _asked(Requirement.TLS_REQUIRED_NO, Source.TLS_REQUIRED, carried)
     return NOTHING_ASKED
+
+
+_asked = functools.cache(Asked)
+"""The same answer is the same object: there are few."""
 
 
 def is_lost(findings: HeaderFindings, *, esmtp: bool, esmtp_header: bool) -> bool:

@@ -17,6 +17,8 @@ class Children:
     """
 
     def __init__(self, workers: int) -> None:
+        self.all_workers = workers
+        """How many workers a whole service has."""
         self.names = (ENGINE, *(f"worker-{number}" for number in range(1, workers + 1)))
         """All that a whole service has."""
         self._living: dict[str, Child] = {}

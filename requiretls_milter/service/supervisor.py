@@ -32,6 +32,7 @@ from requiretls_milter.ipc.unixsocket import SocketError, SocketFile
 from requiretls_milter.milter import adapter
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.service.children import Children
+from requiretls_milter.service.cores import usable_cores, usual_workers
 from requiretls_milter.service.drain import Drain
 from requiretls_milter.service.lockfile import LockFile
 from requiretls_milter.service.printed import Printed
@@ -128,7 +129,8 @@ class Supervisor:
         self._lock = lock
         self._selector = selectors.DefaultSelector()
         self._signals = Signals()
-        self._children = Children(config.milter.workers)
+        workers = config.milter.workers or usual_workers(usable_cores())
+        self._children = Children(workers)
         self._restarts = Restarts()
         self._reload = Reloader(
             config_path,
@@ -163,6 +165,7 @@ class Supervisor:
         """Serve until the end; returns the exit status."""
         self._signals.install()
         self._selector.register(self._signals, selectors.EVENT_READ)
+        gc.collect()
         gc.freeze()  # memory pages that children share stay shared
         for name in self._children.names:
             self._start(name)
@@ -238,6 +241,7 @@ class Supervisor:
                 self._reload.config,
                 self._reload.generation,
                 self._incarnation,
+                workers=self._children.all_workers,
                 selector=self._selector,
                 listener=self._listener,
                 # A child that kept the supervisor's end of a sibling's channel open would keep
@@ -389,7 +393,8 @@ class Supervisor:
             self._tell_engine()
             self._notifier.ready(self._reload.status())
             milter = self._reload.config.milter
-            _log.info("serving", socket=str(milter.socket), workers=milter.workers)
+            workers = self._children.all_workers
+            _log.info("serving", socket=str(milter.socket), workers=workers)
 
     def _feed_watchdog(self, now: float) -> None:
         interval = self._notifier.watchdog_interval

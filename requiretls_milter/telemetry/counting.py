@@ -17,6 +17,9 @@ from requiretls_milter.telemetry.catalogue import METRICS, MetricError, MetricKi
 CounterTotal = tuple[str, tuple[str, ...], float]
 """(metric, label values, value)."""
 
+Count = tuple[str, tuple[str, ...]]
+"""(metric, label values): what grows by one."""
+
 HistogramTotal = tuple[str, tuple[int, ...], float]
 """(metric, observations in each bucket and above the last one, sum of the values)."""
 
@@ -45,8 +48,8 @@ class Counters:
     def __init__(self, domains: Iterable[str] = ()) -> None:
         self._lock = threading.Lock()
         self._domains = frozenset(domains)
-        self._values: dict[tuple[str, tuple[str, ...]], float] = {}
-        self._checked: set[tuple[str, tuple[str, ...]]] = set()  # keys that need no folding
+        self._values: dict[Count, list[float]] = {}  # a value is a list, to be added to in place
+        self._checked: dict[Count, list[float]] = {}  # by keys that need no folding
         self._buckets: dict[str, list[int]] = {}
         self._sums: dict[str, float] = {}
 
@@ -69,14 +72,32 @@ class Counters:
         """
         if not by >= 0:
             raise MetricError(f"{metric} cannot fall: {by!r}")
-        key = (metric, labels)
         with self._lock:
-            if key not in self._checked:
-                given = key
-                key = (metric, declared(metric, MetricKind.COUNTER).checked(labels, self._domains))
-                if key == given:
-                    self._checked.add(key)
-            self._values[key] = self._values.get(key, 0.0) + by
+            self._value((metric, labels))[0] += by
+
+    def count(self, counts: Iterable[Count], further: Count | None = None, by: float = 1.0) -> None:
+        """Add one to each of several counters at once, and to ``further`` as much as ``by`` says.
+
+        Raises:
+            MetricError: no such counter or label value.
+        """
+        checked = self._checked
+        with self._lock:
+            for key in counts:
+                (checked.get(key) or self._value(key))[0] += 1.0
+            if further is not None:
+                self._value(further)[0] += by
+
+    def _value(self, key: Count) -> list[float]:
+        """The value of a counter, to be added to while the lock is held."""
+        value = self._checked.get(key)
+        if value is None:
+            metric, labels = key
+            folded = (metric, declared(metric, MetricKind.COUNTER).checked(labels, self._domains))
+            value = self._values.setdefault(folded, [0.0])
+            if folded == key:
+                self._checked[key] = value
+        return value
 
     def observe(self, metric: str, value: float) -> None:
         """Put a duration into a histogram.
@@ -91,15 +112,20 @@ class Counters:
         bounds = declared(metric, MetricKind.HISTOGRAM).buckets
         seconds = value if value >= 0 else 0.0
         with self._lock:
-            counts = self._buckets.setdefault(metric, [0] * (len(bounds) + 1))
+            counts = self._buckets.get(metric)
+            if counts is None:
+                counts = self._buckets[metric] = [0] * (len(bounds) + 1)
+                self._sums[metric] = 0.0
             counts[bisect_left(bounds, seconds)] += 1
-            self._sums[metric] = self._sums.get(metric, 0.0) + seconds
+            self._sums[metric] += seconds
 
     def totals(self) -> Totals:
         """Everything counted so far."""
         with self._lock:
             return Totals(
-                tuple((metric, labels, value) for (metric, labels), value in self._values.items()),
+                tuple(
+                    (metric, labels, value) for (metric, labels), (value,) in self._values.items()
+                ),
                 tuple(
                     (metric, tuple(counts), self._sums[metric])
                     for metric, counts in self._buckets.items()

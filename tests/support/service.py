@@ -69,6 +69,7 @@ class Service:
         environ: Mapping[str, str] | None = None,
         inet: bool = False,
         workers: int = 2,
+        log_format: str = "json",
         limits: Mapping[str, float] | None = None,
         below: Sequence[str] = (),
         program: Sequence[str] = (sys.executable, "-m", "requiretls_milter"),
@@ -79,6 +80,8 @@ class Service:
         *stderr*: a descriptor that becomes standard error, in place of the file that is read here.
 
         *program*: the command line's beginning, up to ``serve``.
+
+        *workers*: 0 for the default of the program.
         """
         self.directory = Path(tempfile.mkdtemp(prefix="rtls-"))
         self.metrics_port = free_port()
@@ -87,6 +90,7 @@ class Service:
         self.engine_path = self.directory / "e.sock"
         self.config_path = self.directory / "config.toml"
         self.workers = workers
+        self._log_format = log_format
         self._limits = limits or {}
         self._below = below
         self._program = program
@@ -120,7 +124,7 @@ listen = "127.0.0.1:{self.metrics_port}"
 [store]
 url = "memory:"
 [log]
-format = "json"
+format = "{self._log_format}"
 {more}
 """)
 

@@ -89,7 +89,7 @@ class Served:
         self.path = path
         self.assessor = FakeAssessor()
         self.engine = SetEngine(self.assessor)  # type: ignore[arg-type]
-        self.server = EngineServer(str(path), self.engine)
+        self.server = EngineServer(str(path), self.engine, workers=4)
 
     async def visit(self) -> Visitor:
         return Visitor(*await asyncio.open_unix_connection(str(self.path)))
@@ -217,6 +217,7 @@ async def test_a_status_tells_who_and_what_this_is(served: Served) -> None:
     assert reply.pid == os.getpid()
     assert reply.assessment_digest == "digest"
     assert reply.workers == ("worker-9",)
+    assert reply.all_workers == 4
     assert reply.cache_entries == {"host": 3}
     assert reply.uptime >= 0
     worker.close()

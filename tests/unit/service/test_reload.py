@@ -185,7 +185,7 @@ def test_what_only_takes_effect_at_a_restart_keeps_its_value_and_is_named(
 ) -> None:
     kit.begin(more="workers = 7\n")
     kit.acknowledge("engine")
-    assert kit.reloader.config.milter.workers == 2
+    assert kit.reloader.config.milter.workers == 0
     assert kit.by == "new.example"
     assert [line["key"] for line in logged if line["event"] == "needs_restart"] == [
         "milter.workers"
