@@ -95,7 +95,7 @@ def _exists(path: str) -> bool:
 @click.command()
 @CONFIG_OPTION
 def suspend(config_path: Path | None) -> int:
-    """Suspend all rules of the running service: nothing is deferred or refused.
+    """Suspend all rules of the running service: none acts.
 
     Every rule acts as "monitor" until the next reload or restart, or until
     resume. To suspend them for longer, write suspended = true into [rules].
