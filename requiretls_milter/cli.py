@@ -26,6 +26,7 @@ from requiretls_milter.commands.export import export
 from requiretls_milter.commands.mta import mta
 from requiretls_milter.commands.report import report
 from requiretls_milter.commands.serve import serve
+from requiretls_milter.commands.simulate import simulate
 from requiretls_milter.commands.status import resume, status, suspend
 from requiretls_milter.errors import RequiretlsMilterError
 
@@ -72,7 +73,20 @@ def commands() -> None:
     """Forecast whether REQUIRETLS mail (RFC 8689) can be delivered, before it is accepted."""
 
 
-for command in (serve, check, status, suspend, resume, config, audit, report, doctor, mta, export):
+for command in (
+    serve,
+    check,
+    simulate,
+    status,
+    suspend,
+    resume,
+    config,
+    audit,
+    report,
+    doctor,
+    mta,
+    export,
+):
     commands.add_command(command)
 
 

@@ -114,7 +114,7 @@ def find_mta(config: Config, postconf: str, config_dir: str) -> HostMta:
         told = query.status(config.engine.socket, STATUS_TIMEOUT).mta_version
     if not told and config.mta.carries is Capability.AUTO:
         with contextlib.suppress(PostconfError):
-            version = f"Postfix {Postconf(postconf, config_dir).version()}"
+            version = f"Postfix {Postconf(postconf, config_dir).basics().version}"
     return host_mta(config, service=told, postconf=version)
 
 

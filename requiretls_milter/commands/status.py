@@ -95,10 +95,11 @@ def _exists(path: str) -> bool:
 @click.command()
 @CONFIG_OPTION
 def suspend(config_path: Path | None) -> int:
-    """Suspend all rules of the running service: none acts.
+    """Suspend all rules of the running service.
 
-    Every rule acts as "monitor" until the next reload or restart, or until
-    resume. To suspend them for longer, write suspended = true into [rules].
+    Every rule acts as "monitor", so that nothing is deferred or refused, until
+    the next reload or restart, or until resume. To suspend them for longer, write
+    suspended = true into [rules].
 
     \b
     Exit status: 0, or 2 if the service is not running or does not obey.

@@ -16,6 +16,9 @@ from requiretls_milter.ipc.wire import (
     ErrorReply,
     EvidenceReply,
     EvidenceRequest,
+    ForecastReply,
+    ForecastRequest,
+    ForgetReply,
     Request,
     StatusReply,
     StatusRequest,
@@ -23,7 +26,7 @@ from requiretls_milter.ipc.wire import (
     decode_reply,
     encode,
 )
-from requiretls_milter.model import DomainEvidence
+from requiretls_milter.model import DomainEvidence, Forecast, Question
 
 _CHUNK = 1 << 16
 
@@ -95,6 +98,24 @@ def evidence(
     return reply.evidence
 
 
+def forecast(socket_path: str, question: Question, *, timeout: float = 60.0) -> Forecast:
+    """What a running engine answers to a worker that asks *question*.
+
+    Args:
+        socket_path: the engine's socket.
+        question: of a message.
+        timeout: seconds.
+
+    Raises:
+        EngineUnavailable: there is no engine, or it gave no forecast.
+    """
+    request = ForecastRequest(id=1, generation=0, question=question)
+    reply = _call(socket_path, request, timeout)
+    if not isinstance(reply, ForecastReply):
+        raise EngineUnavailable(f"a forecast was asked for, and {reply.op} came")
+    return reply.forecast
+
+
 def _call(socket_path: str, request: Request, timeout: float) -> EngineReply:
     deadline = time.monotonic() + timeout
     unframer = Unframer()
@@ -113,6 +134,8 @@ def _call(socket_path: str, request: Request, timeout: float) -> EngineReply:
                     raise EngineUnavailable("the engine closed the connection")
                 for payload in unframer.feed(data):
                     reply = decode_reply(payload)
+                    if isinstance(reply, ForgetReply):  # no forecast was kept here
+                        continue
                     if isinstance(reply, ErrorReply):
                         raise EngineUnavailable(reply.error)
                     return reply

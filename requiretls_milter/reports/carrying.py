@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from requiretls_milter.config import Config
 from requiretls_milter.engine.hostmta import assumed
-from requiretls_milter.model import Capability, Requirement
+from requiretls_milter.model import Capability, ProfileName, Requirement
 from requiretls_milter.rules import Rule
 from requiretls_milter.syntax import capability as capabilities
 
@@ -36,6 +36,12 @@ class HostMta:
     capability: Capability
     told_by: ToldBy
     version: str = ""
+
+    def is_postfix(self, config: Config) -> bool:
+        """Whether it is Postfix; as ``[mta]`` says if its version is not known."""
+        if self.version:
+            return self.version.startswith("Postfix ")
+        return config.mta.profile is ProfileName.POSTFIX
 
 
 @dataclass(frozen=True, slots=True)
