@@ -227,6 +227,12 @@ def split_table(item: str) -> tuple[str, str]:
     return kind, name
 
 
+def static_result(item: str) -> str | None:
+    """Return what a table of the type ``static`` has for every key; None for any other table."""
+    kind, name = split_table(item)
+    return without_braces(name) if kind == "static" else None
+
+
 def is_yes(settings: Parameters, name: str) -> bool:
     """Whether a boolean parameter exists and is ``yes``."""
     return settings.get(name, "").strip().lower() == "yes"
