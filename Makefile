@@ -5,9 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONFIG ?= $(CURDIR)/.run/config.toml
 SECONDS ?= 60
+PYTHON ?= python3
+PREFIX ?= /usr/local
+RELEASED = $(shell sed -n 's/^\#\# \[[0-9].*\] - //p' CHANGELOG.md | head -1)
 PYTEST := scripts/test $(BIN)/python --durations=25
 
-.PHONY: help demo test unit service lab roots pythons test-long fuzz mutate lint format run bench docs lock audit clean
+.PHONY: help demo test unit service lab roots pythons test-long fuzz mutate lint format run bench docs lock audit dist deb release install clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -40,6 +43,7 @@ test-long: $(READY) roots ## 200 kills, 200,000 messages with faults, 1,000 inst
 	WORKER_DEATHS=300 $(BIN)/python -m pytest tests/service/test_hostile_peer.py --timeout 900
 	STORM_SECONDS=300 $(BIN)/python -m pytest tests/lab/test_storm.py
 	INSTALLATIONS=1000 $(BIN)/python -m pytest tests/lab/test_installations.py
+	PACKAGE_BUILDS=2 $(BIN)/python -m pytest tests/lab/test_debian_package.py
 	SLOW_DOMAINS=240 $(BIN)/python -m pytest tests/service/test_tarpits.py
 	ATTACK_DOMAINS=200 $(BIN)/python -m pytest tests/unit/engine/test_third_parties.py
 	LOG_MEGABYTES=4096 $(BIN)/python -m pytest tests/service/test_hostile_logs.py --timeout 1200
@@ -54,7 +58,7 @@ mutate: $(READY) ## do tests notice a change in the pure parts? ARGS="--sample 8
 lint: $(READY) ## style, types and the walls between the packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy requiretls_milter tests
+	$(BIN)/mypy requiretls_milter tests packaging/debian/relocate.py
 	$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(READY) ## put the code into the project's style
@@ -68,13 +72,16 @@ run: $(READY) ## serve in the foreground; CONFIG=FILE, else sockets and state in
 bench: $(READY) ## what the milter costs, beside a plain one; ARGS="--quick --json ROW…"
 	$(BIN)/python -m tests.bench $(ARGS)
 
-docs: $(READY) ## write the generated pages of docs/ anew: configuration, parameters, conformance
+docs: $(READY) ## write what is generated anew: pages of docs/, manual pages, completion, the dashboard
 	$(BIN)/python -m requiretls_milter.config.manual > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
 	$(BIN)/python -m requiretls_milter.mirror.manual > docs/postfix-parameters.md.new
 	mv docs/postfix-parameters.md.new docs/postfix-parameters.md
 	$(BIN)/python -m tests.conformance > docs/conformance.md.new
 	mv docs/conformance.md.new docs/conformance.md
+	$(BIN)/python -m tests.monitoring.dashboard > monitoring/grafana/requiretls-milter.json.new
+	mv monitoring/grafana/requiretls-milter.json.new monitoring/grafana/requiretls-milter.json
+	$(BIN)/python -m requiretls_milter.manuals packaging $(RELEASED)
 
 lock: $(READY) ## write the lock files anew: the deployed set and what builds it, with digests
 	scripts/lock $(VENV)
@@ -82,8 +89,28 @@ lock: $(READY) ## write the lock files anew: the deployed set and what builds it
 audit: $(READY) ## known vulnerabilities of what is locked; exit 69 where no database answers
 	$(BIN)/python scripts/audit $(BIN)/pip-audit
 
+dist: $(READY) ## wheel and sdist, in dist/
+	$(BIN)/python -m build --quiet --outdir dist .
+
+deb: ## the Debian package for the release of this machine (12 or 13), in dist/
+	packaging/debian/build dist
+
+release: dist deb ## all artefacts of a release in dist/, with an SBOM, licences and checksums
+	$(BIN)/python scripts/sbom requirements.lock > dist/requiretls-milter.cdx.json
+	cd dist && sha256sum *.whl *.tar.gz *.deb *.cdx.json > SHA256SUMS
+
+install: ## for packagers: PYTHON=python3 PREFIX=/usr DESTDIR=DIR, without what Python packages it needs
+	$(PYTHON) -m pip install --quiet --no-deps --no-warn-script-location --root-user-action=ignore \
+		--root=$(or $(DESTDIR),/) --prefix=$(PREFIX) .
+	install -D -m 644 systemd/requiretls-milter.service \
+		$(DESTDIR)$(PREFIX)/lib/systemd/system/requiretls-milter.service
+	sed -i 's,/usr/local/bin/,$(PREFIX)/bin/,' \
+		$(DESTDIR)$(PREFIX)/lib/systemd/system/requiretls-milter.service
+	install -D -m 644 systemd/sysusers.d/requiretls-milter.conf \
+		$(DESTDIR)$(PREFIX)/lib/sysusers.d/requiretls-milter.conf
+
 clean: ## remove what make has made here
-	rm -rf $(VENV) $(VENV)-3.* .run .fuzz .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV)-3.* dist build .run .fuzz .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis *.egg-info
 
 $(READY): pyproject.toml scripts/setup
 	@scripts/setup $(VENV)

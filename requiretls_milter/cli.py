@@ -26,7 +26,12 @@ from requiretls_milter.commands.export import export
 from requiretls_milter.commands.mta import mta
 from requiretls_milter.commands.report import report
 from requiretls_milter.commands.serve import serve
+from requiretls_milter.commands.simulate import simulate
+from requiretls_milter.commands.status import resume, status, suspend
 from requiretls_milter.errors import RequiretlsMilterError
+
+PROGRAM = "requiretls-milter"
+"""The name of the command."""
 
 SOFTWARE = 70
 """Exit status: an internal error (EX_SOFTWARE of sysexits.h), which is no verdict."""
@@ -63,12 +68,25 @@ class _Commands(click.Group):
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, prog_name="requiretls-milter", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 def commands() -> None:
     """Forecast whether REQUIRETLS mail (RFC 8689) can be delivered, before it is accepted."""
 
 
-for command in (serve, check, config, audit, report, doctor, mta, export):
+for command in (
+    serve,
+    check,
+    simulate,
+    status,
+    suspend,
+    resume,
+    config,
+    audit,
+    report,
+    doctor,
+    mta,
+    export,
+):
     commands.add_command(command)
 
 
@@ -99,7 +117,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _status(arguments: Sequence[str] | None) -> int:
     try:
-        status = commands.main(arguments, "requiretls-milter", standalone_mode=False)
+        status = commands.main(arguments, PROGRAM, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return USAGE

@@ -26,7 +26,9 @@ from requiretls_milter.model import (
     Decision,
     EnforceFor,
     Forecast,
+    HopKind,
     Mode,
+    NextHop,
     OnNoncompliant,
     OnTemporary,
     OnUnknown,
@@ -92,10 +94,17 @@ KEYS = tuple(field.name for field in dataclasses.fields(Rule) if field.name != "
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A value of a rule, and the table from which it comes, as the file names it."""
+    """A value of a rule, and where it comes from.
+
+    Attributes:
+        value: of the rule.
+        table: as the file names it.
+        key: of that table, if it has another name than the value: "suspended" for a mode.
+    """
 
     value: Any
     table: str
+    key: str = ""
 
 
 class RuleSet:
@@ -146,7 +155,17 @@ class RuleSet:
                 explained[key] = next((o for o in origins if o.value), origins[0])
             else:
                 explained[key] = origins[0]
+        if self._rules.suspended and explained["mode"].value.acts:
+            explained["mode"] = Origin(Mode.MONITOR, "rules", "suspended")
         return explained
+
+    def of_nexthop(self, nexthop: NextHop) -> Rule:
+        """The rule for mail to a next hop, whoever sends it.
+
+        The domain of the recipients is that of the next hop, unless it names a server.
+        """
+        by_domain = nexthop.kind in (HopKind.MX, HopKind.SRV)
+        return self.find("", nexthop.host if by_domain else "", nexthop.host)
 
     def _find(self, sender: str, recipient: str, nexthop: str) -> Rule:
         """The rule for these domains; arguments as for :meth:`explain`."""
@@ -290,7 +309,7 @@ def decide(
     if forecast.outcome is Outcome.DELIVER:
         if forecast.compliant is not False:
             return _accept(Why.WILL_DELIVER)
-        if not _refuses_noncompliant(rule, carried):
+        if not refuses_noncompliant(rule, carried):
             return _accept(Why.NONCOMPLIANT)
         not_offered = forecast.reason in _NOT_OFFERED
         enhanced = status.REQUIRETLS_NEEDED if not_offered else status.ENCRYPTION_NEEDED
@@ -349,12 +368,14 @@ def defers_unknown(rule: Rule, carried: Requirement) -> bool:
     return rule.on_unknown is OnUnknown.DEFER
 
 
-def _refuses_noncompliant(rule: Rule, carried: Requirement) -> bool:
+def refuses_noncompliant(rule: Rule, carried: Requirement) -> bool:
+    """Whether *rule*, if it acts, refuses a delivery that RFC 8689 would not make."""
     if rule.on_noncompliant is OnNoncompliant.AUTO:
         return carried is not Requirement.REQUIRETLS
     return rule.on_noncompliant is OnNoncompliant.REFUSE
 
 
+@functools.cache
 def _accept(why: Why) -> Decision:
     return Decision(Action.ACCEPT, why)
 

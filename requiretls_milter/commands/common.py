@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -10,12 +11,16 @@ import click
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
+    from requiretls_milter.reports.carrying import HostMta
     from requiretls_milter.reports.logs.events import Event
 
 Result = TypeVar("Result")
 
 USAGE = 2
 """Exit status: a wrong command line, configuration or next hop, or a log that cannot be read."""
+
+STATUS_TIMEOUT = 2.0
+"""Seconds for a running engine's status, which a healthy engine sends in milliseconds."""
 
 CONFIG_OPTION = click.option(
     "--config",
@@ -89,6 +94,28 @@ def load_or_fail(path: Path | None) -> Config:
         return load(path)
     except ConfigError as error:
         fail(*error.mistakes)
+
+
+def find_mta(config: Config, postconf: str, config_dir: str) -> HostMta:
+    """Find out what the MTA of this host carries: the running service knows, or postconf.
+
+    Args:
+        config: names the service's socket; may say what the MTA carries.
+        postconf: the command line of postconf.
+        config_dir: the directory of main.cf, or "".
+    """
+    from requiretls_milter.ipc import query
+    from requiretls_milter.mirror.postconf import Postconf, PostconfError
+    from requiretls_milter.model import Capability
+    from requiretls_milter.reports.carrying import host_mta
+
+    told = version = ""
+    with contextlib.suppress(query.EngineUnavailable):
+        told = query.status(config.engine.socket, STATUS_TIMEOUT).mta_version
+    if not told and config.mta.carries is Capability.AUTO:
+        with contextlib.suppress(PostconfError):
+            version = f"Postfix {Postconf(postconf, config_dir).basics().version}"
+    return host_mta(config, service=told, postconf=version)
 
 
 def from_logs(

@@ -14,6 +14,7 @@ from requiretls_milter.commands.common import (
     DAYS_OPTION,
     FORMAT_OPTION,
     fail,
+    find_mta,
     from_logs,
     load_or_fail,
 )
@@ -21,6 +22,7 @@ from requiretls_milter.syntax.text import visible
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
+    from requiretls_milter.reports.check import RuleReport
     from requiretls_milter.reports.would_have import Tally
 
 SHOWN = 20
@@ -80,6 +82,8 @@ def _ready(loaded: Config, output: str) -> str:
             assess.parse_all(domains, loaded.mta, loaded.mta.usual_transport),
             loaded,
             Requirement.REQUIRETLS,
+            mta=find_mta(loaded, "postconf", ""),
+            carried=None,
             transport=loaded.mta.usual_transport,
             refresh=False,
         )
@@ -88,10 +92,18 @@ def _ready(loaded: Config, output: str) -> str:
     if output == "json":
         return assess.to_json(reports)
     lines = [
-        f"{one['nexthop']}: {one['forecast']['status']} {one['forecast']['reason']}"
+        f"{one['nexthop']}: {one['forecast']['status']} {one['forecast']['reason']}; "
+        f"mode {one['rule']['mode']}, {_done(one['rule'])}"
         for one in reports
     ]
     return "\n".join(lines) if lines else "no domain has a table of its own in [rules]"
+
+
+def _done(rule: RuleReport) -> str:
+    if rule["reply"] is None:
+        return "accepted"
+    code, enhanced, _ = rule["reply"].split(" ", 2)
+    return f"answered {code} {enhanced}"
 
 
 # ---------------------------------------------------------------- what would have happened

@@ -185,6 +185,11 @@ def _is_der(block: re.Match[bytes]) -> bool:
 def warnings(config: Config) -> tuple[str, ...]:
     """What is allowed but probably not meant, dangerous or of no effect, a sentence for each."""
     found = list(config.removed)
+    if config.rules.suspended:
+        found.append(
+            "rules.suspended: no rule defers or refuses any mail, whatever its mode; take the line "
+            "out to enforce again"
+        )
     if config.rules.require and not config.rules.mode.acts:
         found.append(_promise("rules", config.rules.mode))
     for section, pattern, table in config.rules.tables():

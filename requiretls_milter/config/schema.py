@@ -125,12 +125,14 @@ class Milter(Section):
         ),
         json_schema_extra=RESTART,
     )
-    workers: Annotated[Count, Field(ge=1, le=64)] = Field(
-        2,
+    workers: Annotated[Count, Field(ge=0, le=64)] = Field(
+        0,
         description=(
-            "Number of processes that answer the MTA. A Python process uses one core however many "
-            "threads it has: two processes answer twice as many messages as one. More processes "
-            "than cores bring nothing."
+            "Number of processes that answer the MTA. 0: two for each core that the service may "
+            "use (by its affinity and the quota of its control group), at least 2 and at most 8. "
+            "A Python process uses one core however many threads it has, and spends most of a "
+            "message in system calls: with two for each core a quarter more messages are answered "
+            "in a second than with one. More bring nothing, and each takes some 10 MB."
         ),
         json_schema_extra=RESTART,
     )
@@ -776,6 +778,15 @@ class Rules(Section):
             "with more forged tags than limits.tags pass."
         ),
     )
+    suspended: Flag = Field(
+        False,
+        description=(
+            "Whether every rule that would act (mode defer or reject, in any table) is as if its "
+            'mode were "monitor", and no recipient is put off by on_mixed: one line that switches '
+            "all enforcement off. requiretls-milter suspend does the same to the running service, "
+            "until the next reload. The MTA goes on doing what it does with REQUIRETLS itself."
+        ),
+    )
     require: Flag = Field(
         False,
         description=(
@@ -897,6 +908,8 @@ class Rules(Section):
     @property
     def acts(self) -> bool:
         """Whether any rule may defer or refuse mail."""
+        if self.suspended:
+            return False
         modes = (table.mode for _, _, table in self.tables())
         return self.mode.acts or any(mode is not None and mode.acts for mode in modes)
 
@@ -964,8 +977,8 @@ class Store(Section):
 class Limits(Section):
     """How much is done at once, and for how long. No stranger can make anything grow beyond it.
 
-    Each time a limit is reached it counts in saturated_total, under the name of its key. If one is
-    reached all day, find out what causes that before you raise it.
+    Each time a limit is reached it counts in limit_reached_total, under the name of its key. If
+    one is reached all day, find out what causes that before you raise it.
     """
 
     callbacks: Annotated[Count, Field(ge=1, le=10_000)] = Field(
@@ -973,8 +986,8 @@ class Limits(Section):
         description=(
             "Callbacks of one worker that wait for a forecast at the same time. Beyond this limit "
             "a callback does not wait, and its forecast is unknown. Each one holds a thread: those "
-            "of two workers fit into the 512 that the systemd unit allows (TasksMax). Postfix has "
-            "100 smtpd processes by default."
+            "of eight workers fit into the 2048 that the systemd unit allows (TasksMax). Postfix "
+            "has 100 smtpd processes by default."
         ),
     )
     message_wait: Seconds = Field(
@@ -1258,6 +1271,17 @@ class Config(Section):
         """
         text = self.model_dump_json(include={"mta", "dns", "probe"}) + authorities
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def digests(self) -> dict[str, str]:
+        """A digest of each section, by which two processes can tell what differs.
+
+        A digest says nothing of a password in it to others than the service's own user and root,
+        who may read the file as well.
+        """
+        return {
+            section: hashlib.sha256(getattr(self, section).model_dump_json().encode()).hexdigest()
+            for section in type(self).model_fields
+        }
 
     def changes_at_restart(self, new: Config) -> tuple[str, ...]:
         """The dotted keys that differ in *new* and take effect only at a restart."""

@@ -26,6 +26,7 @@ from requiretls_milter.evidence.authorities import TrustStoreError, load_trust_s
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.selftest import SelfTest, SelfTestOutcome, SelfTestResult
 from requiretls_milter.ipc import query
+from requiretls_milter.ipc.wire import ServiceStatus
 from requiretls_milter.mirror.postconf import Postfix
 from requiretls_milter.mirror.section import SYSTEM_STORES, Mirror
 from requiretls_milter.model import TlsLevel
@@ -41,6 +42,9 @@ MAX_METRICS_BYTES = 4 * 1024 * 1024
 
 MAX_BANNER = 512
 """Octets of a reply line (RFC 5321 section 4.5.3.1.5)."""
+
+ASSESSED = frozenset({"mta", "dns", "probe"})
+"""The sections in ``Config.assessment_digest``."""
 
 NEGOTIATION = struct.pack("!IcIII", 13, b"O", 6, 0x1FF, 0x1FFFFF)
 """The first message of an MTA to a milter, as Postfix 3.11 sends it: version, actions, protocol."""
@@ -215,10 +219,11 @@ def service(config: Config) -> Iterator[Finding]:
             "other certification authorities than their file has now",
             "Reload it (SIGHUP), or name the file that it runs with by --config.",
         )
-    if len(status.workers) < config.milter.workers:
+    yield from _in_force(config, status.service)
+    if len(status.workers) < status.all_workers:
         yield warning(
             "service",
-            f"{len(status.workers)} of {config.milter.workers} workers are connected to the engine",
+            f"{len(status.workers)} of {status.all_workers} workers are connected to the engine",
             "See the service's log: a worker that cannot start says why.",
         )
     if not status.resolver_validates:
@@ -229,6 +234,32 @@ def service(config: Config) -> Iterator[Finding]:
             'See the check "resolver", and the service\'s log: resolver_not_tested says why.',
         )
     yield ok("service", f"the service runs (process {status.pid}, version {status.version})")
+
+
+def _in_force(config: Config, service: ServiceStatus | None) -> Iterator[Finding]:
+    """Compare what is in force with this configuration: all but what the digest compares."""
+    if service is None:
+        return
+    if service.suspended:
+        yield warning(
+            "rules_suspended",
+            "the rules of the running service are suspended: no mail is deferred or refused",
+            "requiretls-milter resume, or take suspended = true out of [rules] and reload.",
+        )
+    digests = config.digests()
+    differing = [
+        name
+        for name in digests
+        if name not in ASSESSED and digests[name] != service.config_digests.get(name)
+    ]
+    if differing:
+        sections = ", ".join(f"[{name}]" for name in differing)
+        yield warning(
+            "config_differs",
+            f"the running service has another {sections} than this configuration",
+            "Reload it (SIGHUP), or restart it if its log says needs_restart; or name the file "
+            f"that it runs with by --config: {service.config_path}.",
+        )
 
 
 def _authorities_now(config: Config) -> str:

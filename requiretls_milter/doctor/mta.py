@@ -21,7 +21,6 @@ from requiretls_milter.config.mistakes import dotted
 from requiretls_milter.config.text import value_text
 from requiretls_milter.doctor.finding import Finding, error, ok, warning
 from requiretls_milter.forecast.profiles import must_match, requiretls_policy
-from requiretls_milter.milter.requirement import capability
 from requiretls_milter.mirror.postconf import (
     Parameters,
     Postfix,
@@ -39,6 +38,7 @@ from requiretls_milter.model import (
     ProfileName,
     RequiretlsPolicy,
 )
+from requiretls_milter.syntax.capability import capability
 from requiretls_milter.syntax.endpoint import MilterSocket, in_brackets, without_brackets
 
 OURS = "requiretls"

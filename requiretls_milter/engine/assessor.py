@@ -5,7 +5,8 @@ Each layer adds one thing:
 =============================  ============================================================
 ``assess``                     several callers with the same question get one answer
 ``_assess_counted``            the result and the time it took are counted
-``_forecast``                  the deadline, and what is said when there is no evidence
+``_forecast``                  an outage of our own is no verdict; configured domains are shown
+``_found``                     the deadline, and what is said when there is no evidence
 ``_judged``                    after a while what is known is judged
 ``_shared_gathering``          evidence is gathered once for all questions of a next hop
 ``_gather``                    a gathering has a limit of its own, beyond the deadline
@@ -32,7 +33,10 @@ from typing import Any
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.config import Config, PlainMail
 from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.domainrecord import DomainRecord
+from requiretls_milter.engine.domainstate import DomainStates
 from requiretls_milter.engine.downgrades import DowngradeTracker
+from requiretls_milter.engine.hostmta import ConfiguredDomains, HostMta
 from requiretls_milter.evidence.gathering import ANY_AGE, LATE, Gathering, bounds_met
 from requiretls_milter.evidence.turns import BusyError, on_behalf_of
 from requiretls_milter.forecast.judge import judge
@@ -52,7 +56,7 @@ from requiretls_milter.model import (
 from requiretls_milter.syntax import nexthop as nexthops
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters, Gauges
-from requiretls_milter.telemetry.labels import AssessmentResult, Bound, configured_domains
+from requiretls_milter.telemetry.labels import AssessmentResult, Bound
 
 MIN_GATHERING = 5.0
 """Seconds that a gathering may take before it has to make room for another: most take fewer."""
@@ -82,8 +86,10 @@ class Assessor:
         config: the configuration; a new one needs a new assessor.
         source: finds evidence and keeps it; may be shared with the next configuration's assessor.
         trust: the certification authorities that count.
-        counters, gauges: where assessments are counted and ``domain_ready`` is shown.
+        counters, gauges: where assessments are counted and configured domains are shown.
         downgrades: remembers what was offered; None if nothing outlives the process.
+        mta: the MTA of this host; None if nothing is known of it.
+        record: where the last forecast of each configured domain is kept; None if nobody asks.
         clocks: wall time for the judge, monotonic time for durations.
     """
 
@@ -96,19 +102,23 @@ class Assessor:
         gauges: Gauges,
         *,
         downgrades: DowngradeTracker | None = None,
+        mta: HostMta | None = None,
+        record: DomainRecord | None = None,
         clocks: Clocks = SYSTEM_CLOCKS,
     ) -> None:
         self._config = config
         self._source = source
         self._trust = trust
         self._counters = counters
-        self._gauges = gauges
         self._downgrades = downgrades
         self._wall = clocks.wall
         self._monotonic = clocks.monotonic
         self._gatherings: dict[tuple[NextHop, bool], _Shared] = {}
         self._assessments: dict[Question, asyncio.Task[Forecast]] = {}
-        self._watched = frozenset(configured_domains(config))
+        self.configured = ConfiguredDomains(config, mta or HostMta())
+        self._states = DomainStates(
+            gauges, self.configured, DomainRecord() if record is None else record
+        )
         # Verifying chains takes milliseconds in OpenSSL: not on the loop. One
         # thread, since a TrustStore is used from one at a time.
         self._judges = ThreadPoolExecutor(1, thread_name_prefix="judge")
@@ -175,6 +185,17 @@ class Assessor:
             return unknown_forecast(f"next hop: {error}"), AssessmentResult.MALFORMED
         if nexthop.kind is HopKind.LOCAL:
             return LOCAL_FORECAST, AssessmentResult.DELIVER
+        evidence, forecast, result = await self._found(nexthop, question)
+        if evidence is not None and (excuse := self._source.outage.excuse(evidence, forecast)):
+            evidence, forecast = None, unknown_forecast(excuse)
+            result = AssessmentResult.UNKNOWN
+        self._states.show(nexthop, question, forecast, evidence, self._wall())
+        return forecast, result
+
+    async def _found(
+        self, nexthop: NextHop, question: Question
+    ) -> tuple[DomainEvidence | None, Forecast, AssessmentResult]:
+        """The evidence within the deadline, and the forecast; or none, and why."""
         plain = question.asked is Requirement.NONE
         probes = not (plain and self._config.probe.plain_mail is PlainMail.DNS)
         limits = self._config.limits
@@ -187,16 +208,14 @@ class Assessor:
             if patience.expired():  # otherwise nothing became known
                 self._counters.inc("saturated_total", (Bound.ASSESSMENT_TIMEOUT,))
             text = f"not known within {limits.assessment_timeout:g} s"
-            return unknown_forecast(text), AssessmentResult.DEADLINE
+            return None, unknown_forecast(text), AssessmentResult.DEADLINE
         except BusyError as error:
-            return unknown_forecast(f"the engine is busy: {error}"), AssessmentResult.BUSY
+            busy = unknown_forecast(f"the engine is busy: {error}")
+            return None, busy, AssessmentResult.BUSY
         except Exception as error:  # noqa: BLE001 - an internal error is no verdict on a domain
             _log.exception("assessment_failed", nexthop=question.nexthop, error=repr(error))
-            return unknown_forecast("internal error"), AssessmentResult.ERROR
-        if excuse := self._source.outage.excuse(evidence, forecast):
-            return unknown_forecast(excuse), AssessmentResult.UNKNOWN
-        self._show_ready(nexthop, question, forecast)
-        return forecast, AssessmentResult(forecast.outcome.value)
+            return None, unknown_forecast("internal error"), AssessmentResult.ERROR
+        return evidence, forecast, AssessmentResult(forecast.outcome.value)
 
     async def _judged(self, shared: _Shared, question: Question) -> tuple[DomainEvidence, Forecast]:
         """Judge all evidence; or, each time after a while, what is known, if that is enough."""
@@ -234,22 +253,6 @@ class Assessor:
             return replace(forecast, valid_until=ends)
 
         return await asyncio.get_running_loop().run_in_executor(self._judges, work)
-
-    def _show_ready(self, nexthop: NextHop, question: Question, forecast: Forecast) -> None:
-        """Set ``domain_ready`` of a domain that has a rule, if REQUIRETLS is asked.
-
-        What is not known changes nothing: it keeps its value, or is not there yet.
-        """
-        if forecast.outcome is Outcome.UNKNOWN:
-            return
-        domain = nexthop.host
-        if (
-            question.asked is Requirement.REQUIRETLS
-            and nexthop.kind is HopKind.MX
-            and domain in self._watched
-        ):
-            ready = forecast.outcome is Outcome.DELIVER and forecast.compliant is not False
-            self._gauges.set("domain_ready", float(ready), (domain,))
 
     # ------------------------------------------------------------ gathering
 

@@ -6,16 +6,19 @@ milliseconds, in which the loop goes on serving the workers.
 
 Series of configured domains are there once something has happened for them. With thousands of
 rules they are nearly all of the text, so they are bounded (:data:`MAX_DOMAIN_OCTETS`), and written
-here: the library takes ten times as long for a sample.
+by :mod:`.domainlines`: the library takes ten times as long for a sample.
 """
 
 from __future__ import annotations
 
+import gc
 import math
 import platform
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib import metadata
 
 from OpenSSL import SSL
@@ -32,13 +35,17 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from requiretls_milter import __version__
-from requiretls_milter.model import OTHER_DOMAIN
+from requiretls_milter.engine import domainlines, processes
 from requiretls_milter.telemetry.catalogue import METRICS, PREFIX, Metric, MetricKind
-from requiretls_milter.telemetry.counting import CounterTotal, Gauges, Totals
+from requiretls_milter.telemetry.counting import Gauges, Totals
 
 MAX_DOMAIN_OCTETS = 800_000
 """Octets of the series of configured domains, so that a scrape stays below a megabyte. With names
-of 25 characters that is some 9,000 series."""
+of 25 characters that is some 9,000 series: all of 1,300 domains."""
+
+SWITCH_INTERVAL = 0.0005
+"""Seconds after which the rendering lets another thread run: Python's default is ten times that,
+and a turn of the loop has to wait several times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +54,15 @@ class Readings:
 
     Attributes:
         totals: adds the counters of all processes up.
-        gauges: (metric, label values, value).
+        gauges: a copy.
         domains: the configured domains.
+        processes: the process ids of the service, by name.
     """
 
     totals: Callable[[], Totals] = Totals
-    gauges: Sequence[CounterTotal] = ()
+    gauges: Gauges = field(default_factory=Gauges)
     domains: Sequence[str] = ()
+    processes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +87,51 @@ def render(readings: Readings, accept: str) -> Page:
         readings: the values.
         accept: the value of the HTTP header field.
     """
+    with _beside_the_loop():
+        return _rendered(readings, accept)
+
+
+@contextmanager
+def _beside_the_loop() -> Iterator[None]:
+    """Let the loop's thread run while this one makes tens of thousands of objects.
+
+    They would start a collection of all garbage, in which no thread runs for tens of milliseconds;
+    there are no cycles among them. And a thread that wants to run has to wait for a tenth of
+    the usual time.
+    """
+    interval = sys.getswitchinterval()
+    collects = gc.isenabled()
+    gc.disable()
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+        if collects:
+            gc.enable()
+
+
+def _rendered(readings: Readings, accept: str) -> Page:
     totals = readings.totals()
     values: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in METRICS}
-    for name, labels, value in (*totals.counters, *readings.gauges):
+    for name, shown in readings.gauges.by_metric().items():
+        values[name].update(shown)
+    for name, labels, value in (*totals.counters, *processes.values(readings.processes)):
         values[name][labels] = value
-    by_domain = {
-        metric.name: _take_configured(metric, values[metric.name], readings.domains)
+    configured = {
+        metric: domainlines.take(metric, values[metric.name])
         for metric in METRICS.values()
         if metric.domain_index is not None
     }
+    for metric in METRICS.values():
+        if metric.same_as:
+            values[metric.name] = values[metric.same_as]
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Everything(values, totals))
     encode, media_type = choose_encoder(chosen(accept))
     body = encode(registry)
-    left = MAX_DOMAIN_OCTETS
-    is_whole = True
-    # Gauges first: their series are fewer, and alerts rest on them.
-    for name in sorted(by_domain, key=lambda name: METRICS[name].kind is not MetricKind.GAUGE):
-        lines, fits = _within(left, _lines(METRICS[name], by_domain[name]))
-        left -= len(lines)
-        is_whole = is_whole and fits
-        body = _inserted(body, name, lines)
+    lines, is_whole = domainlines.write(configured, readings.domains, MAX_DOMAIN_OCTETS)
+    body = _inserted(body, {metric.name: octets for metric, octets in lines.items()})
     return Page(body, media_type, is_whole)
 
 
@@ -143,52 +176,19 @@ def _histogram(metric: Metric, counts: tuple[int, ...], total: float) -> Family:
     return family
 
 
-# ---------------------------------------------------------------- configured domains
-
-
-def _take_configured(
-    metric: Metric, values: dict[tuple[str, ...], float], domains: Sequence[str]
-) -> list[tuple[tuple[str, ...], float]]:
-    """Take the series of domains out of *values*; return those of *domains*, in their order.
-
-    What is left is that of ``other``. A domain that is not configured any more has no series.
-    """
-    index = metric.domain_index or 0
-    order = {domain: number for number, domain in enumerate(domains)}
-    taken = [labels for labels in values if labels[index] != OTHER_DOMAIN]
-    found = [(labels, values.pop(labels)) for labels in taken]
-    known = [one for one in found if one[0][index] in order]
-    return sorted(known, key=lambda one: (order[one[0][index]], one[0]))
-
-
-def _lines(metric: Metric, series: Iterable[tuple[tuple[str, ...], float]]) -> Iterator[bytes]:
-    """Write series as the text formats of Prometheus and OpenMetrics have them alike."""
-    form = ",".join(f'{name}="%s"' for name in metric.label_names)
-    form = f"{PREFIX}{metric.name}{{{form}}} %s\n"
-    for labels, value in series:
-        yield (form % (*map(_escaped, labels), float(value))).encode()
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-def _within(octets: int, lines: Iterable[bytes]) -> tuple[bytes, bool]:
-    """Join *lines* as far as they fit; say whether all did."""
-    joined = bytearray()
-    for line in lines:
-        if len(joined) + len(line) > octets:
-            return bytes(joined), False
-        joined += line
-    return bytes(joined), True
-
-
-def _inserted(body: bytes, name: str, lines: bytes) -> bytes:
+def _inserted(body: bytes, lines: Mapping[str, bytes]) -> bytes:
     """Insert *lines* behind the line TYPE of their metric: all of its series stand together."""
-    family = re.escape(PREFIX + name.removesuffix("_total"))
-    head = re.search(rf"^# TYPE {family}(?:_total)? .*\n".encode(), body, re.M)
-    end = head.end() if head is not None else len(body)
-    return body[:end] + lines + body[end:]
+    families = {PREFIX + name.removesuffix("_total"): octets for name, octets in lines.items()}
+    pieces = []
+    end = 0
+    for head in _TYPE.finditer(body):
+        pieces.append(body[end : head.end()])
+        pieces.append(families.get(head[1].decode(), b""))
+        end = head.end()
+    return b"".join([*pieces, body[end:]])
+
+
+_TYPE = re.compile(rb"^# TYPE (\w+?)(?:_total)? .*\n", re.MULTILINE)
 
 
 def set_build_info(gauges: Gauges) -> None:

@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from requiretls_milter.config import Config, Limits
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.domainrecord import DomainRecord
 from requiretls_milter.engine.downgrades import DowngradeTracker
+from requiretls_milter.engine.hostmta import HostMta
 from requiretls_milter.engine.outage import OutageDetector
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.shares import AllShares
@@ -93,10 +95,14 @@ class PartsBuilder:
     Args:
         store: outlives configurations.
         counters, gauges: likewise.
+        mta: that of this host.
     """
 
-    def __init__(self, store: Store, counters: Counters, gauges: Gauges) -> None:
+    def __init__(self, store: Store, counters: Counters, gauges: Gauges, mta: HostMta) -> None:
         self._store = store
+        self._mta = mta
+        self.record = DomainRecord()
+        """What was found out last about each configured domain."""
         self._counters = counters
         self._gauges = gauges
         self._downgrades = DowngradeTracker(RecordStore(store, counters), counters)
@@ -155,5 +161,12 @@ class PartsBuilder:
 
     def _assessor(self, config: Config, source: CachedSource, trust: TrustStore) -> Assessor:
         return Assessor(
-            config, source, trust, self._counters, self._gauges, downgrades=self._downgrades
+            config,
+            source,
+            trust,
+            self._counters,
+            self._gauges,
+            downgrades=self._downgrades,
+            mta=self._mta,
+            record=self.record,
         )

@@ -8,7 +8,9 @@ the counters, the servers.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+from collections import Counter
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -17,9 +19,11 @@ from pydantic import TypeAdapter
 from requiretls_milter.config import Config
 from requiretls_milter.config.secret import SecretError, read_secret
 from requiretls_milter.engine.certificate import CertificateError, tls_context
+from requiretls_milter.engine.condition import condition
 from requiretls_milter.engine.domainwatch import DomainWatch
 from requiretls_milter.engine.exposition import Readings, set_build_info
 from requiretls_milter.engine.health import STARTING, Health
+from requiretls_milter.engine.hostmta import HostMta
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
 from requiretls_milter.engine.scrape import MetricsServer
@@ -37,7 +41,8 @@ from requiretls_milter.ipc.child import (
 )
 from requiretls_milter.ipc.control import ControlClosed
 from requiretls_milter.ipc.unixsocket import SocketError, SocketFile
-from requiretls_milter.model import HopKind, NextHop, Question, Requirement
+from requiretls_milter.ipc.wire import Condition, ServiceStatus
+from requiretls_milter.model import Mode
 from requiretls_milter.store.base import Store, StoreError
 from requiretls_milter.store.opening import open_store
 from requiretls_milter.telemetry import log
@@ -81,6 +86,7 @@ class _Engine:
         self._initial = start
         self._channel = start.channel
         self._incarnation = start.incarnation
+        self._all_workers = start.workers
         self.counters = Counters(configured_domains(start.config))
         self._gauges = Gauges()
         self.aggregate = Aggregate()
@@ -90,12 +96,15 @@ class _Engine:
         self._builder: PartsBuilder
         self._built: Parts | None = None
         self._trust_epoch = 0
+        self._mta = HostMta()
+        self._service: ServiceStatus | None = None
         self._server: EngineServer | None = None
         self._metrics_server: MetricsServer | None = None
         self._end: asyncio.Future[int] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
         self._sent_snapshot: Snapshot | None = None
         self._health = STARTING
+        self._processes: Mapping[str, int] = {}
         self._watch = DomainWatch(self._domains, self._assess_configured)
 
     async def run(self) -> int:
@@ -106,10 +115,12 @@ class _Engine:
             parts = self._built = self._builder.build(
                 self._initial.config, self._initial.generation
             )
+            self._show_rules(parts.config)
             self._start_task(parts.resolver.test_now())
             server = self._server = EngineServer(
                 parts.config.engine.socket,
                 self,
+                workers=self._all_workers,
                 max_requests=2 * parts.config.limits.questions,
                 opened=self._tell_socket,
             )
@@ -155,7 +166,7 @@ class _Engine:
         except StoreError as error:
             raise StartError(str(error)) from error
         await self._store.start()
-        self._builder = PartsBuilder(self._store, self.counters, self._gauges)
+        self._builder = PartsBuilder(self._store, self.counters, self._gauges, self._mta)
         await self._builder.spending.load()
 
     async def _open_metrics(self, config: Config) -> None:
@@ -202,7 +213,33 @@ class _Engine:
             parts.assessment_digest,
             self._trust_epoch,
             parts.resolver.validates,
+            self._mta.version,
+            self._mta.carries(parts.config),
         )
+
+    def service_status(self) -> ServiceStatus | None:
+        """See :class:`~requiretls_milter.engine.server.EngineView`."""
+        return self._service
+
+    def condition(self) -> Condition:
+        """See :class:`~requiretls_milter.engine.server.EngineView`."""
+        self._take_own_counters()
+        return condition(
+            self._parts, self._builder.record, self._gauges, self.aggregate.copy().totals()
+        )
+
+    def order_suspension(self, suspended: bool) -> None:
+        """See :class:`~requiretls_milter.engine.server.EngineView`."""
+        self._send("suspend", suspended=suspended)
+
+    def take_mta_version(self, version: str) -> None:
+        """See :class:`~requiretls_milter.engine.server.EngineView`."""
+        config = self._parts.config
+        before = self._mta.carries(config)
+        self._mta.version = version
+        if self._mta.carries(config) is not before:
+            _log.info("mta_known", version=version, carries=self._mta.carries(config))
+            self._watch.begin_anew()
 
     def _domains(self) -> tuple[str, ...]:
         return configured_domains(self._parts.config)
@@ -219,7 +256,18 @@ class _Engine:
         self._gauges.set("resolver_validates", float(resolver.validates))
         self._gauges.set("resolver_selftest_last_success_timestamp_seconds", resolver.last_passed)
         self._take_own_counters()
-        return Readings(self.aggregate.copy().totals, tuple(self._gauges.items()), self._domains())
+        return Readings(
+            self.aggregate.copy().totals,
+            self._gauges.copy(),
+            self._domains(),
+            self._processes,
+        )
+
+    def _show_rules(self, config: Config) -> None:
+        modes = Counter(rule.mode or config.rules.mode for _, _, rule in config.rules.tables())
+        modes[config.rules.mode] += 1
+        for mode in Mode:
+            self._gauges.set("rules", modes[mode], (mode,))
 
     def _take_own_counters(self) -> None:
         self.counters.inc("log_lines_dropped_total", by=log.take_dropped())
@@ -247,6 +295,8 @@ class _Engine:
                 totals = _totals.validate_python(message["totals"])
                 self.aggregate.update(SUPERVISOR, 0, totals)
                 self._health = Health.read(message["health"])
+                self._service = ServiceStatus.model_validate_json(json.dumps(message["service"]))
+                self._processes = {name: int(pid) for name, pid in message["processes"].items()}
                 for metric, value in message["gauges"].items():
                     self._gauges.set(metric, float(value))
             case "stop":
@@ -265,8 +315,10 @@ class _Engine:
             return
         take_log_settings(config)
         self.counters.configure(configured_domains(config))
-        self._gauges.retain("domain_ready", ((name,) for name in configured_domains(config)))
+        self._gauges.retain_domains(configured_domains(config))
+        self._builder.record.retain(configured_domains(config))
         self._built = parts
+        self._show_rules(config)
         if parts.resolver is not old.resolver:
             self._start_task(parts.resolver.test_now())
         if self._metrics_server is not None:
@@ -343,14 +395,9 @@ class _Engine:
             await self._parts.source.recheck_reachability()
 
     async def _assess_configured(self, domain: str) -> None:
-        """Assess a configured domain, for ``domain_ready``."""
-        question = Question(
-            str(NextHop(HopKind.MX, domain)),
-            self._parts.config.mta.usual_transport,
-            Requirement.REQUIRETLS,
-            Requirement.REQUIRETLS,
-        )
-        await self._parts.assessor.assess(question)
+        """Assess a configured domain, for its metrics."""
+        assessor = self._parts.assessor
+        await assessor.assess(assessor.configured.question(domain))
 
     async def _refresh_policies(self) -> None:
         """Keep MTA-STS policies fresh, so that none ends before mail needs it (R53)."""

@@ -21,20 +21,24 @@ from requiretls_milter.ipc.framing import Unframer, WireError
 from requiretls_milter.ipc.unixsocket import LOOK, SocketFile, SocketGuard, listen
 from requiretls_milter.ipc.wire import (
     Answer,
+    Condition,
     CountersRequest,
     EvidenceReply,
     EvidenceRequest,
     ForecastReply,
     ForecastRequest,
     ForgetReply,
+    MtaRequest,
     Request,
+    ServiceStatus,
     StatusReply,
-    StatusRequest,
+    SuspendRequest,
+    Unanswered,
     decode_request,
     encode,
     error_reply,
 )
-from requiretls_milter.model import unknown_forecast
+from requiretls_milter.model import Capability, unknown_forecast
 from requiretls_milter.syntax import nexthop as nexthops
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.aggregate import Aggregate
@@ -69,6 +73,8 @@ class EngineState:
     assessment_digest: str
     trust_epoch: int = 0
     resolver_validates: bool = False
+    mta_version: str = ""
+    carries: Capability = Capability.NOTHING
 
 
 class EngineView(Protocol):
@@ -88,6 +94,22 @@ class EngineView(Protocol):
         """What answers now."""
         ...
 
+    def take_mta_version(self, version: str) -> None:
+        """Take note of what the MTA says that it is."""
+        ...
+
+    def order_suspension(self, suspended: bool) -> None:
+        """Have the supervisor suspend the rules, or have them act again."""
+        ...
+
+    def service_status(self) -> ServiceStatus | None:
+        """What the supervisor told last; None if it has told nothing yet."""
+        ...
+
+    def condition(self) -> Condition:
+        """How the engine is."""
+        ...
+
     def cache_entries(self) -> dict[str, int]:
         """The sizes of the caches, by layer."""
         ...
@@ -99,6 +121,7 @@ class EngineServer:
     Args:
         path: of the socket; only our own user (and root) may connect.
         engine: answers the requests.
+        workers: how many of them the service has.
         max_requests: of one connection under way: twice what a worker asks for at once.
         opened: is called with the socket's file when there is one, and when there is another.
     """
@@ -108,11 +131,13 @@ class EngineServer:
         path: str,
         engine: EngineView,
         *,
+        workers: int = 0,
         max_requests: int = 8_192,
         opened: Callable[[SocketFile], None] = lambda _: None,
     ) -> None:
         self.max_requests = max_requests
         self._path = path
+        self._workers = workers
         self._engine = engine
         self._opened = opened
         self._listener: socket.socket
@@ -201,9 +226,15 @@ class EngineServer:
             connection.worker = request.worker
             self._engine.aggregate.update(request.worker, request.incarnation, request.totals)
             return None
+        if isinstance(request, MtaRequest):
+            self._engine.take_mta_version(request.version)
+            return None
         if isinstance(request, EvidenceRequest):
             return await self._evidence(request)
-        return self._status(request)
+        if isinstance(request, SuspendRequest):
+            self._engine.order_suspension(request.suspended)
+            return self._status(request.id, whole=False)
+        return self._status(request.id, whole=request.whole)
 
     async def _forecast(self, request: ForecastRequest) -> Answer:
         state = self._engine.current()
@@ -234,10 +265,10 @@ class EngineServer:
             return error_reply(request.id, "the evidence was not gathered in time")
         return EvidenceReply(id=request.id, evidence=found)
 
-    def _status(self, request: StatusRequest) -> StatusReply:
+    def _status(self, request_id: int, *, whole: bool) -> StatusReply:
         state = self._engine.current()
         return StatusReply(
-            id=request.id,
+            id=request_id,
             version=__version__,
             pid=os.getpid(),
             generation=state.generation,
@@ -247,6 +278,11 @@ class EngineServer:
             in_flight=state.assessor.in_flight,
             cache_entries=self._engine.cache_entries(),
             resolver_validates=state.resolver_validates,
+            mta_version=state.mta_version,
+            carries=state.carries,
+            service=self._engine.service_status(),
+            condition=self._engine.condition() if whole else None,
+            all_workers=self._workers,
         )
 
 
@@ -304,7 +340,7 @@ class _Connection(asyncio.Protocol):
 
     def _take(self, request: Request) -> None:
         full = len(self._tasks) >= self._server.max_requests
-        if full and not isinstance(request, CountersRequest):
+        if full and not isinstance(request, Unanswered):
             self._server.count_saturated(Bound.ENGINE_REQUESTS)
             self._send(error_reply(request.id, "too many requests under way"))
             return
@@ -323,12 +359,12 @@ class _Connection(asyncio.Protocol):
         except asyncio.CancelledError:
             # If the client is still there, it is not this task that was cancelled but the
             # assessment: a reload has given it up.
-            if not isinstance(request, CountersRequest):
+            if not isinstance(request, Unanswered):
                 self._send(error_reply(request.id, "given up: the configuration has changed"))
             raise
         except Exception as error:  # noqa: BLE001 - one request must not end the others
             _log.exception("request_failed", op=request.op, error=repr(error))
-            if not isinstance(request, CountersRequest):
+            if not isinstance(request, Unanswered):
                 self._send(error_reply(request.id, "internal error"))
 
     def _send(self, reply: Answer) -> None:

@@ -27,7 +27,7 @@ class Start:
     """What a child starts with.
 
     ``incarnation`` numbers the starts of all children in order; ``generation`` is that of the
-    configuration.
+    configuration. ``workers`` is how many workers the service has.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Start:
     generation: int
     incarnation: int
     channel: Channel
+    workers: int = 0
 
 
 def read_config(message: Mapping[str, Any]) -> tuple[Config, int]:

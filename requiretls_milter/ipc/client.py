@@ -31,15 +31,15 @@ from requiretls_milter.ipc.wire import (
     ForecastReply,
     ForecastRequest,
     ForgetReply,
+    MtaRequest,
     decode_reply,
     encode,
 )
 from requiretls_milter.model import (
-    NOTHING_NEEDED,
     UNKNOWN_STATUS,
     Forecast,
-    Needs,
     Question,
+    Requirement,
     unknown_forecast,
 )
 from requiretls_milter.telemetry import log
@@ -87,6 +87,10 @@ class _Pending:
     futures: list[Future[Forecast]] = field(default_factory=list)
 
 
+_Key = tuple[str, str, Requirement, Requirement, bool, int]
+"""A question, as a key that is cheap to look up: its texts, then what the message needs."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Kept:
     forecast: Forecast
@@ -131,17 +135,19 @@ class EngineClient:
         self._lock = threading.Lock()  # guards what follows
         self._generation = generation
         self._limits = config.limits
-        self._kept: BoundedMap[Question, _Kept] = BoundedMap(weigh=entry_octets)
+        self._kept: BoundedMap[_Key, _Kept] = BoundedMap(weigh=entry_octets)
         self._limit_kept()
         self._pending: OrderedDict[int, _Pending] = OrderedDict()  # by age
         self._numbers: dict[Question, int] = {}  # of the questions that are pending
         self._unsent: deque[int] = deque()
         self._next_id = 0
         self._connected = False
+        self._mta_version = ""
 
         # of the thread only
         self._out = bytearray()
         self._shipped: Totals | None = None
+        self._told_mta = ""
         self._next_ship = 0.0
 
         self._closing = threading.Event()
@@ -211,6 +217,11 @@ class EngineClient:
             self._kept.clear()
             self._limit_kept()
 
+    def tell_mta(self, version: str) -> None:
+        """Have the engine know what the MTA says that it is; without effect if it knows."""
+        with self._lock:
+            self._mta_version = version
+
     def close(self, timeout: float = 1.0) -> None:
         """Send the counters a last time and end; waits ``timeout`` seconds at most."""
         self._closing.set()
@@ -222,21 +233,20 @@ class EngineClient:
         self._kept.max_weight = self._limits.forecast_cache * FORECAST_OCTETS
 
     def _recall(self, question: Question) -> Forecast | None:
-        of_any_size = _of_any_size(question)
-        forecast = self._recall_exactly(of_any_size)
         size = question.needs.size
+        forecast = self._recall_exactly(_key(question, 0))
         if forecast is not None and (forecast.largest is None or size <= forecast.largest):
             return forecast
-        return self._recall_exactly(question) if question is not of_any_size else None
+        return self._recall_exactly(_key(question, size)) if size else None
 
-    def _recall_exactly(self, question: Question) -> Forecast | None:
-        kept = self._kept.get(question)
+    def _recall_exactly(self, key: _Key) -> Forecast | None:
+        kept = self._kept.get(key)
         if kept is None:
             return None
         if kept.life.is_over(self._wall(), self._monotonic()):
-            self._kept.pop(question)
+            self._kept.pop(key)
             return None
-        self._kept.touch(question)
+        self._kept.touch(key)
         return kept.forecast
 
     def _wake(self) -> None:
@@ -295,6 +305,7 @@ class EngineClient:
                 return f"cannot connect: {os.strerror(error.errno or 0)}"
             self._out.clear()
             self._shipped = None
+            self._told_mta = ""
             self._next_ship = 0.0
             with self._lock:
                 self._connected = True
@@ -377,6 +388,11 @@ class EngineClient:
         if not at_once and now < self._next_ship:
             return
         self._next_ship = now + SHIP_INTERVAL
+        with self._lock:
+            version = self._mta_version
+        if version != self._told_mta:
+            self._told_mta = version
+            self._out += encode(MtaRequest(version=version))
         totals = self._counters.totals()
         if totals == self._shipped:
             return
@@ -412,9 +428,10 @@ class EngineClient:
         seconds = min(forecast.valid_until - wall, MAX_FORECAST_LIFE)
         if forecast.status == UNKNOWN_STATUS or seconds <= 0:
             return
-        if forecast.largest is None or question.needs.size <= forecast.largest:
-            question = _of_any_size(question)
-        evicted = self._kept.put(question, _Kept(forecast, Life.of(seconds, wall, monotonic)))
+        size = question.needs.size
+        of_any_size = forecast.largest is None or size <= forecast.largest
+        key = _key(question, 0 if of_any_size else size)
+        evicted = self._kept.put(key, _Kept(forecast, Life.of(seconds, wall, monotonic)))
         if evicted:
             self._counters.inc("saturated_total", (Bound.FORECAST_CACHE,), evicted)
 
@@ -439,12 +456,17 @@ class EngineClient:
         return had
 
 
-def _of_any_size(question: Question) -> Question:
-    """The question under which an answer is kept that holds for messages of many sizes."""
-    if not question.needs.size:
-        return question
-    needs = Needs(smtputf8=True) if question.needs.smtputf8 else NOTHING_NEEDED
-    return Question(question.nexthop, question.transport, question.asked, question.carried, needs)
+def _key(question: Question, size: int) -> _Key:
+    """The key of an answer for messages of this size; 0 if it holds for many sizes."""
+    needs = question.needs
+    return (
+        question.nexthop,
+        question.transport,
+        question.asked,
+        question.carried,
+        needs.smtputf8,
+        size,
+    )
 
 
 def _resolve(pending: _Pending, forecast: Forecast) -> None:

@@ -16,13 +16,17 @@ from requiretls_milter.ipc.wire import (
     ErrorReply,
     EvidenceReply,
     EvidenceRequest,
+    ForecastReply,
+    ForecastRequest,
+    ForgetReply,
     Request,
     StatusReply,
     StatusRequest,
+    SuspendRequest,
     decode_reply,
     encode,
 )
-from requiretls_milter.model import DomainEvidence
+from requiretls_milter.model import DomainEvidence, Forecast, Question
 
 _CHUNK = 1 << 16
 
@@ -35,13 +39,39 @@ class EngineUnavailable(RequiretlsMilterError):
     """
 
 
-def status(socket_path: str, timeout: float = 5.0) -> StatusReply:
+def status(socket_path: str, timeout: float = 5.0, *, whole: bool = False) -> StatusReply:
     """Ask a running engine for its status; waits ``timeout`` seconds at most.
+
+    Args:
+        socket_path: the engine's socket.
+        timeout: seconds.
+        whole: with all that it knows of itself and of the configured domains.
 
     Raises:
         EngineUnavailable: there is none.
     """
-    reply = _call(socket_path, StatusRequest(id=1), timeout)
+    return _status(socket_path, StatusRequest(id=1, whole=whole), timeout)
+
+
+def suspend(socket_path: str, suspended: bool, timeout: float = 5.0) -> StatusReply:
+    """Order a running service to suspend its rules, or to have them act again.
+
+    Args:
+        socket_path: the engine's socket.
+        suspended: whether no rule is to act.
+        timeout: seconds.
+
+    Returns:
+        The status of the moment: the order is carried out a little later.
+
+    Raises:
+        EngineUnavailable: there is no engine.
+    """
+    return _status(socket_path, SuspendRequest(id=1, suspended=suspended), timeout)
+
+
+def _status(socket_path: str, request: Request, timeout: float) -> StatusReply:
+    reply = _call(socket_path, request, timeout)
     if not isinstance(reply, StatusReply):
         raise EngineUnavailable(f"a status was asked for, and {reply.op} came")
     return reply
@@ -68,6 +98,24 @@ def evidence(
     return reply.evidence
 
 
+def forecast(socket_path: str, question: Question, *, timeout: float = 60.0) -> Forecast:
+    """What a running engine answers to a worker that asks *question*.
+
+    Args:
+        socket_path: the engine's socket.
+        question: of a message.
+        timeout: seconds.
+
+    Raises:
+        EngineUnavailable: there is no engine, or it gave no forecast.
+    """
+    request = ForecastRequest(id=1, generation=0, question=question)
+    reply = _call(socket_path, request, timeout)
+    if not isinstance(reply, ForecastReply):
+        raise EngineUnavailable(f"a forecast was asked for, and {reply.op} came")
+    return reply.forecast
+
+
 def _call(socket_path: str, request: Request, timeout: float) -> EngineReply:
     deadline = time.monotonic() + timeout
     unframer = Unframer()
@@ -86,6 +134,8 @@ def _call(socket_path: str, request: Request, timeout: float) -> EngineReply:
                     raise EngineUnavailable("the engine closed the connection")
                 for payload in unframer.feed(data):
                     reply = decode_reply(payload)
+                    if isinstance(reply, ForgetReply):  # no forecast was kept here
+                        continue
                     if isinstance(reply, ErrorReply):
                         raise EngineUnavailable(reply.error)
                     return reply

@@ -14,7 +14,15 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from requiretls_milter.ipc.framing import WireError, frame
-from requiretls_milter.model import DomainEvidence, Forecast, Question
+from requiretls_milter.model import (
+    Capability,
+    DomainEvidence,
+    Forecast,
+    Outcome,
+    Question,
+    Reason,
+)
+from requiretls_milter.syntax.capability import MAX_VERSION
 from requiretls_milter.syntax.strict import StrictModel, first_mistake
 from requiretls_milter.telemetry.counting import Totals
 
@@ -66,6 +74,13 @@ class CountersRequest(_Message):
     totals: Totals
 
 
+class MtaRequest(_Message):
+    """What the MTA says that it is (macro ``v``), as a worker heard it last; has no reply."""
+
+    op: Literal["mta"] = "mta"
+    version: Annotated[str, Field(max_length=MAX_VERSION)]
+
+
 class EvidenceRequest(_Message):
     """The command line asks what is known of a next hop; ``refresh``: find it anew."""
 
@@ -76,10 +91,22 @@ class EvidenceRequest(_Message):
 
 
 class StatusRequest(_Message):
-    """Asks for a :class:`StatusReply`."""
+    """Asks for a :class:`StatusReply`; ``whole``: with :attr:`StatusReply.condition`."""
 
     op: Literal["status"] = "status"
     id: _Id
+    whole: bool = False
+
+
+class SuspendRequest(_Message):
+    """Orders that no rule acts until the next reload, or that rules act again.
+
+    The reply is a :class:`StatusReply` of the moment: the order is carried out a little later.
+    """
+
+    op: Literal["suspend"] = "suspend"
+    id: _Id
+    suspended: bool
 
 
 class ForecastReply(_Message):
@@ -109,12 +136,113 @@ class EvidenceReply(_Message):
     evidence: DomainEvidence
 
 
+class ProcessStatus(StrictModel):
+    """A process of the service.
+
+    Attributes:
+        name: ``supervisor``, ``engine``, ``worker-1`` and so on.
+        pid: its process id; 0 while it is being replaced.
+        ready: whether it serves.
+        since: when it was started, seconds since the epoch.
+        connections: how many the MTA has open to it.
+    """
+
+    name: _Name
+    pid: int = 0
+    ready: bool = False
+    since: float = 0.0
+    connections: int = 0
+
+
+class ServiceStatus(StrictModel):
+    """What only the supervisor knows.
+
+    Attributes:
+        since: when the service was started, seconds since the epoch.
+        serves: whether the MTA has answers of it.
+        health: ``ok``, or what is wrong.
+        config_path: the file of its configuration.
+        config_since: since when the configuration is in force, seconds since the epoch.
+        config_digests: a digest of each section in force; see ``Config.digests``.
+        generation: the number of the configuration in force.
+        reload_succeeded: whether the last reload did.
+        suspended: whether no rule acts.
+        processes: all that a whole service has.
+    """
+
+    since: float
+    serves: bool
+    health: str
+    config_path: str
+    config_since: float
+    config_digests: dict[str, str]
+    generation: _Id
+    reload_succeeded: bool
+    suspended: bool
+    processes: tuple[ProcessStatus, ...]
+
+
+class DomainStatus(StrictModel):
+    """What was found out last about REQUIRETLS mail to a configured domain.
+
+    Attributes:
+        domain: the key of its table.
+        outcome, status, reason, text: of the forecast.
+        ready: the metric ``domain_ready``; None if the outcome is unknown.
+        assessed_at: seconds since the epoch.
+        since: when outcome, status and reason became these; at the earliest the start of the
+            engine.
+    """
+
+    domain: _Name
+    outcome: Outcome
+    status: str
+    reason: Reason
+    text: str
+    ready: bool | None
+    assessed_at: float
+    since: float
+
+
+class Condition(StrictModel):
+    """How the engine is.
+
+    Attributes:
+        nameservers: those that it asks.
+        resolver_tested_at: when one of them last passed the test; 0.0 for never.
+        outbound: for each kind of service, whether our own network lets us reach it.
+        store: the kind of the store.
+        store_up: whether it works; memory stands in for it otherwise.
+        waits: how many times SMTP waited for a forecast.
+        waited: seconds in all.
+        waited_long: how many of the waits took more than a second.
+        limits: how many times each limit was met; those that never were are left out.
+        domains: the configured domains that were assessed, those that are not ready first.
+        domains_configured: how many domains are configured, wildcards left out.
+    """
+
+    nameservers: tuple[str, ...]
+    resolver_tested_at: float
+    outbound: dict[str, bool]
+    store: str
+    store_up: bool
+    waits: int
+    waited: float
+    waited_long: int
+    limits: dict[str, int]
+    domains: tuple[DomainStatus, ...]
+    domains_configured: int
+
+
 class StatusReply(_Message):
     """What an engine reports of itself.
 
     ``assessment_digest`` is that of its configuration: a command with the same digest may
     use this engine's evidence. ``uptime`` is in seconds. ``resolver_validates`` is the gauge of
-    that name.
+    that name. ``mta_version`` is what the MTA says that it is, "" if it has not called yet.
+    ``carries`` is what the MTA carries. ``workers`` are those that are connected, of
+    ``all_workers`` that there should be. ``service`` is None until the supervisor has told of
+    itself, ``condition`` unless the whole was asked for.
     """
 
     op: Literal["status"] = "status"
@@ -128,6 +256,11 @@ class StatusReply(_Message):
     in_flight: int
     cache_entries: dict[str, int]
     resolver_validates: bool = False
+    mta_version: str = ""
+    carries: Capability = Capability.NOTHING
+    all_workers: int = 0
+    service: ServiceStatus | None = None
+    condition: Condition | None = None
 
 
 class ErrorReply(_Message):
@@ -138,7 +271,17 @@ class ErrorReply(_Message):
     error: Annotated[str, Field(max_length=MAX_ERROR)]
 
 
-Request = ForecastRequest | CountersRequest | EvidenceRequest | StatusRequest
+Request = (
+    ForecastRequest
+    | CountersRequest
+    | MtaRequest
+    | EvidenceRequest
+    | StatusRequest
+    | SuspendRequest
+)
+Unanswered = CountersRequest | MtaRequest
+"""Requests that have no reply."""
+
 Answer = ForecastReply | EvidenceReply | StatusReply | ErrorReply
 EngineReply = Answer | ForgetReply
 

@@ -33,20 +33,28 @@ message has none yet, ``session`` takes its place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from requiretls_milter.milter.transaction import Recipient, Transaction
-from requiretls_milter.model import Action, Requirement, SmtpReply, Source
-from requiretls_milter.telemetry.log import get_logger
+from requiretls_milter.model import Action, Decision, Forecast, Requirement, SmtpReply, Source
+from requiretls_milter.telemetry.log import LineLogger, get_logger, word, words, write_lines
 
 if TYPE_CHECKING:
-    from requiretls_milter.telemetry.counting import Counters
+    from requiretls_milter.telemetry.counting import Count, Counters
 
 MAX_LOGGED_RECIPIENTS = 1000
 """Log lines for one message: Postfix's smtpd_recipient_limit."""
 
+MAX_SHARED = 512
+"""Pieces of lines that are remembered, since the lines of many messages share them."""
+
+MAX_SHARED_TEXT = 600
+"""Characters of such a piece that strangers can choose, beyond which it is not remembered."""
+
 _log = get_logger("milter.account")
+_recipients = LineLogger("milter.account", "recipient")
 
 _ORDINARY = (Requirement.NONE, Action.ACCEPT)
 _NO_SOURCE = (Source.NONE,)
@@ -55,86 +63,220 @@ _NO_SOURCE = (Source.NONE,)
 def count_ordinary(counters: Counters, message: Transaction) -> None:
     """Count a message that asks nothing, all recipients at once."""
     if message.settings.counts_plain and message.recipients:
-        counters.inc("messages_total", _ORDINARY)
-        counters.inc("requirement_sources_total", _NO_SOURCE)
-        counters.inc("recipients_total", _ORDINARY, len(message.recipients))
+        counters.count(_ORDINARY_MESSAGE, ("recipients_total", _ORDINARY), len(message.recipients))
+
+
+_ORDINARY_MESSAGE: tuple[Count, ...] = (
+    ("messages_total", _ORDINARY),
+    ("requirement_sources_total", _NO_SOURCE),
+)
 
 
 def count_message(counters: Counters, message: Transaction, action: Action) -> None:
     """Count a message that has ended, by what was done with it (lost requirements: R17)."""
+    counters.count(_counts_of_message(message, action))
+
+
+def _counts_of_message(message: Transaction, action: Action) -> tuple[Count, ...]:
     if not message.counts:
-        return
-    counters.inc("messages_total", (message.requirement, action))
-    counters.inc("requirement_sources_total", (message.source,))
-    if message.lost:
-        counters.inc("requirement_lost_total")
+        return ()
+    counts = _message_counts(message.requirement, message.source, action)
+    return (*counts, ("requirement_lost_total", ())) if message.lost else counts
+
+
+@functools.lru_cache
+def _message_counts(asked: Requirement, source: Source, action: Action) -> tuple[Count, ...]:
+    return (("messages_total", (asked, action)), ("requirement_sources_total", (source,)))
 
 
 def count_recipient(counters: Counters, message: Transaction, recipient: Recipient) -> None:
     """Count a recipient whose decision is final."""
+    counters.count(_counts_of_recipient(message, recipient))
+
+
+def _counts_of_recipient(message: Transaction, recipient: Recipient) -> tuple[Count, ...]:
     action = recipient.decision.action if recipient.decision is not None else Action.ACCEPT
     if recipient.rule is None:
         if message.settings.counts_plain:
-            counters.inc("recipients_total", (Requirement.NONE, action))
-        return
+            return (("recipients_total", (Requirement.NONE, action)),)
+        return ()
     if not recipient.counts:
-        return
+        return ()
     asked = recipient.asked.requirement
-    counters.inc("recipients_total", (asked, action))
     forecast = recipient.forecast
     if forecast is None or not recipient.assessed:
-        return
-    counters.inc("forecasts_total", (asked, forecast.status, forecast.reason))
-    counters.inc("domain_forecasts_total", (recipient.rule.domain, forecast.status))
-    if forecast.compliant is False and action is Action.ACCEPT:
-        counters.inc("noncompliant_deliveries_total", (forecast.reason,))
+        return (("recipients_total", (asked, action)),)
+    return _recipient_counts(
+        asked,
+        action,
+        recipient.rule.domain,
+        forecast.status,
+        forecast.reason,
+        forecast.compliant is False and action is Action.ACCEPT,
+    )
+
+
+@functools.lru_cache(maxsize=MAX_SHARED)
+def _recipient_counts(
+    asked: Requirement,
+    action: Action,
+    domain: str,
+    status: str,
+    reason: str,
+    noncompliant: bool,
+) -> tuple[Count, ...]:
+    counts: tuple[Count, ...] = (
+        ("recipients_total", (asked, action)),
+        ("forecasts_total", (asked, status, reason)),
+        ("domain_forecasts_total", (domain, status)),
+    )
+    return (*counts, ("noncompliant_deliveries_total", (reason,))) if noncompliant else counts
+
+
+def count_ended(counters: Counters, message: Transaction, action: Action) -> None:
+    """Count a message that has come to its end, with the recipients that it still has."""
+    counts = _counts_of_message(message, action)
+    for recipient in message.accepted:
+        counts += _counts_of_recipient(message, recipient)
+    counters.count(counts)
 
 
 _COMPLIANT = {True: "true", False: "false", None: ""}
 
 
-def log_recipient(
-    identity: Mapping[str, str], tls_version: str, message: Transaction, recipient: Recipient
+def log_recipients(
+    identity: Mapping[str, str],
+    tls_version: str,
+    message: Transaction,
+    recipients: Sequence[Recipient],
 ) -> None:
-    """Log a recipient whose decision is final.
+    """Log recipients whose decisions are final.
 
     Args:
         identity: the message's ``queue_id``, or ``session`` if it has none yet.
         tls_version: of the session in which the message came; "" if the MTA did not tell it.
-        message: to which the recipient belongs.
-        recipient: without effect if it has no forecast or decision.
+        message: to which the recipients belong.
+        recipients: one that has no forecast or decision has no line.
     """
-    forecast, decision = recipient.forecast, recipient.decision
-    if forecast is None or decision is None:
-        return
-    line: dict[str, Any] = {
-        **identity,
+    lines = []
+    for recipient in recipients:
+        forecast, decision = recipient.forecast, recipient.decision
+        if forecast is None or decision is None:
+            continue
+        # A survey wants to know this, but it is not worth a line for each message.
+        level = "debug" if recipient.asked.requirement is Requirement.NONE else "info"
+        takes = _recipients.takes(level)
+        if takes is None:
+            values = _recipient_values(message, recipient, forecast, decision, tls_version)
+            getattr(_log, level)("recipient", **identity, **values)
+        elif takes:
+            pieces = _recipient_words(message, recipient, forecast, decision, tls_version)
+            lines.append(_recipients.line(level, f"{words(identity)} {pieces}"))
+    write_lines(lines)
+
+
+def _recipient_values(
+    message: Transaction,
+    recipient: Recipient,
+    forecast: Forecast,
+    decision: Decision,
+    tls_version: str,
+) -> Mapping[str, object]:
+    """The line of a recipient, by key."""
+    return {
         "sender": message.sender,
         "to": recipient.address,
-        "client": message.client.standing,
-        "requirement": recipient.asked.requirement.value,
-        "source": recipient.asked.source.value,
-        "carried": recipient.asked.carried.value,
-        "nexthop": recipient.nexthop_text,
-        "transport": recipient.mailer,
-        "tls_version": tls_version,
-        "forecast": forecast.status,
-        "reason": forecast.reason.value,
-        "compliant": _COMPLIANT[forecast.compliant],
-        "tls": forecast.tls,
-        "mx": forecast.mx,
-        "action": decision.action.value,
-        "why": str(decision.why),
+        **_shared_values(*_shared(message, recipient, forecast, decision, tls_version)),
         "waited": round(recipient.waited, 3),
         "text": forecast.text,
+        **_seldom(recipient, decision),
     }
+
+
+def _recipient_words(
+    message: Transaction,
+    recipient: Recipient,
+    forecast: Forecast,
+    decision: Decision,
+    tls_version: str,
+) -> str:
+    """The same as it stands in a line of logfmt."""
+    chosen = len(recipient.nexthop_text) + len(recipient.mailer) + len(forecast.text)
+    render = _known_words if chosen + len(forecast.mx) <= MAX_SHARED_TEXT else _shared_words
+    shared, text = render(
+        forecast.text, *_shared(message, recipient, forecast, decision, tls_version)
+    )
+    sender, to = word("sender", message.sender), word("to", recipient.address)
+    line = f"{sender} {to} {shared} waited={round(recipient.waited, 3)} {text}"
+    seldom = _seldom(recipient, decision)
+    return f"{line} {words(seldom)}" if seldom else line
+
+
+def _shared(
+    message: Transaction,
+    recipient: Recipient,
+    forecast: Forecast,
+    decision: Decision,
+    tls_version: str,
+) -> tuple[Any, ...]:
+    """The values that the lines of many messages have in common."""
+    asked = recipient.asked
+    return (
+        message.client.standing,
+        asked.requirement,
+        asked.source,
+        asked.carried,
+        recipient.nexthop_text,
+        recipient.mailer,
+        tls_version,
+        forecast.status,
+        forecast.reason,
+        _COMPLIANT[forecast.compliant],
+        forecast.tls,
+        forecast.mx,
+        decision.action,
+        decision.why,
+    )
+
+
+_SHARED_KEYS = (
+    "client",
+    "requirement",
+    "source",
+    "carried",
+    "nexthop",
+    "transport",
+    "tls_version",
+    "forecast",
+    "reason",
+    "compliant",
+    "tls",
+    "mx",
+    "action",
+    "why",
+)
+
+
+def _shared_values(*values: Any) -> Mapping[str, object]:
+    texts = (value if value is None else str(value) for value in values)
+    return dict(zip(_SHARED_KEYS, texts, strict=True))
+
+
+def _shared_words(text: str, *values: Any) -> tuple[str, str]:
+    return words(_shared_values(*values)), word("text", text)
+
+
+_known_words = functools.lru_cache(maxsize=MAX_SHARED)(_shared_words)
+
+
+def _seldom(recipient: Recipient, decision: Decision) -> Mapping[str, object]:
+    """What stands at the end of the lines of few recipients."""
+    values: dict[str, object] = {}
     if recipient.downgraded:
-        line["downgraded"] = round(recipient.downgraded)
+        values["downgraded"] = round(recipient.downgraded)
     if decision.reply is not None:
-        line["reply"] = f"{decision.reply.code} {decision.reply.enhanced} {decision.reply.text}"
-    # A survey wants to know this, but it is not worth a line for each message.
-    level = _log.debug if recipient.asked.requirement is Requirement.NONE else _log.info
-    level("recipient", **line)
+        values["reply"] = f"{decision.reply.code} {decision.reply.enhanced} {decision.reply.text}"
+    return values
 
 
 def log_put_off(
@@ -169,6 +311,8 @@ def log_not_split(
 def log_message(identity: Mapping[str, str], message: Transaction, action: Action) -> None:
     """Log a message that has ended, at level debug unless it is remarkable."""
     findings = message.findings
+    if findings.unremarkable and not message.settings.debug:
+        return
     several = findings.tls_required_no + findings.tls_required_malformed
     remarkable = findings.tags or findings.tls_required_malformed or several > 1 or message.lost
     if not remarkable and not message.settings.debug:

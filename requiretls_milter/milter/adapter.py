@@ -37,7 +37,6 @@ import milter
 
 from requiretls_milter.milter import account
 from requiretls_milter.milter.listener import Listener
-from requiretls_milter.milter.requirement import capability
 from requiretls_milter.milter.splitting import PutOff
 from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
 from requiretls_milter.model import (
@@ -47,6 +46,7 @@ from requiretls_milter.model import (
     SmtpReply,
     unknown_forecast,
 )
+from requiretls_milter.syntax.capability import MAX_VERSION, capability
 from requiretls_milter.syntax.text import printable
 from requiretls_milter.telemetry.labels import Bound, Stage
 from requiretls_milter.telemetry.log import get_logger
@@ -134,12 +134,14 @@ class WorkerContext:
         forecasts: answers questions about next hops.
         counters: this process' counters.
         host_name: for ``by=`` of the tag if neither the configuration nor the MTA has a name.
+        mta_version: what the MTA says that it is (macro ``v``); "" before it has sent any mail.
     """
 
     config: config.Config
     forecasts: ForecastSource
     counters: Counters
     host_name: str
+    mta_version: str = ""
 
 
 # ---------------------------------------------------------------- the process
@@ -484,6 +486,7 @@ def _client(connection: _Connection, ctx: Any, authenticated: bool) -> SmtpClien
     # Sent with the connection and kept by libmilter; the connect callback may have failed.
     connection.mta_name = _macro(ctx, "j")
     version = _macro(ctx, "v")
+    connection.serving.context.mta_version = printable(version, MAX_VERSION)
     return SmtpClient(
         authenticated=authenticated,
         trusted=connection.trusted,
@@ -508,16 +511,22 @@ def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes
     _ask(connection, recipient, Stage.RCPT)
     if not message.decides_at_rcpt(recipient):
         return _CONTINUE
-    with _Waiting(connection):
-        patience = message.patience_at_rcpt(recipient)
-        forecast = _answer(connection, message, recipient, patience, Stage.RCPT)
+    forecast: Forecast | None
+    if isinstance(recipient.pending, Forecast):
+        connection.counters.observe("forecast_wait_seconds", 0.0)
+        forecast = recipient.pending
+    else:
+        with _Waiting(connection):
+            patience = message.patience_at_rcpt(recipient)
+            forecast = _answer(connection, message, recipient, patience, Stage.RCPT)
     decision = message.decide_at_rcpt(recipient, forecast, time.time())
     if decision.reply is None:
         return _CONTINUE
     answer = _refuse(ctx, decision.reply)
     with _Apart(Stage.RCPT):
         account.count_recipient(connection.counters, message, recipient)
-        _log_recipient(connection, ctx, message, recipient)
+        tls_version = _macro(ctx, "{tls_version}")
+        account.log_recipients(_identity(connection, ctx), tls_version, message, [recipient])
     return answer
 
 
@@ -561,15 +570,16 @@ def _eom(connection: _Connection, ctx: Any) -> int:
             connection.counters.inc("saturated_total", (Bound.TAGS,))
             _finish(connection, ctx, message, decision)
         return answer
+    now = time.time()
     with _Apart(Stage.EOH):
-        for recipient in (*message.end_of_header(), *message.outdated(time.time())):
+        for recipient in (*message.end_of_header(), *message.outdated(now)):
             _ask(connection, recipient, Stage.EOH)
-    with _Waiting(connection):
-        deadline = time.monotonic() + message.patience()
-        for recipient in message.undecided():
-            patience = deadline - time.monotonic()
-            forecast = _answer(connection, message, recipient, patience, Stage.EOM)
-            message.decide(recipient, forecast, time.time())
+    undecided = message.undecided()
+    for recipient in undecided:
+        if isinstance(recipient.pending, Forecast):
+            _decide_at_once(connection, message, recipient, recipient.pending, now)
+    if any(recipient.decision is None for recipient in undecided):
+        _wait_and_decide(connection, message)
     decision = message.decide_message()
     if decision.reply is not None:
         if not message.by_smtp:
@@ -583,6 +593,24 @@ def _eom(connection: _Connection, ctx: Any) -> int:
     with _Apart(Stage.EOM):
         _finish(connection, ctx, message, decision)
     return answer
+
+
+def _decide_at_once(
+    connection: _Connection, message: Transaction, recipient: Recipient, known: Forecast, now: float
+) -> None:
+    """Decide a recipient whose forecast is known: no callback waits for it."""
+    connection.counters.observe("forecast_wait_seconds", 0.0)
+    message.decide(recipient, known, now)
+
+
+def _wait_and_decide(connection: _Connection, message: Transaction) -> None:
+    """Decide the recipients whose forecasts are under way, all within the message's patience."""
+    with _Waiting(connection):
+        deadline = time.monotonic() + message.patience()
+        for recipient in message.undecided():
+            patience = deadline - time.monotonic()
+            forecast = _answer(connection, message, recipient, patience, Stage.EOM)
+            message.decide(recipient, forecast, time.time())
 
 
 @_contained(Stage.ABORT)
@@ -679,7 +707,7 @@ def _answer(
     pending = recipient.pending
     if pending is None:
         return unknown_forecast("the assessment could not be started")
-    if isinstance(pending, Forecast):
+    if isinstance(pending, Forecast):  # known meanwhile: another recipient has asked the same
         connection.counters.observe("forecast_wait_seconds", 0.0)
         return pending
     # Each callback that waits holds one of libmilter's threads.
@@ -776,22 +804,13 @@ def _conclude(connection: _Connection, ctx: Any) -> None:
 def _finish(connection: _Connection, ctx: Any, message: Transaction, decision: Decision) -> None:
     """Count and log a message that reached its end."""
     connection.end()
-    for recipient in message.accepted:
-        account.count_recipient(connection.counters, message, recipient)
-    account.count_message(connection.counters, message, decision.action)
-    logged = 0
-    for recipient in message.accepted:
-        if recipient.assessed and logged < account.MAX_LOGGED_RECIPIENTS:
-            _log_recipient(connection, ctx, message, recipient)
-            logged += 1
-    account.log_message(_identity(connection, ctx), message, decision.action)
-
-
-def _log_recipient(
-    connection: _Connection, ctx: Any, message: Transaction, recipient: Recipient
-) -> None:
-    tls_version = _macro(ctx, "{tls_version}")
-    account.log_recipient(_identity(connection, ctx), tls_version, message, recipient)
+    account.count_ended(connection.counters, message, decision.action)
+    assessed = [recipient for recipient in message.accepted if recipient.assessed]
+    identity = _identity(connection, ctx)
+    if assessed:
+        logged = assessed[: account.MAX_LOGGED_RECIPIENTS]
+        account.log_recipients(identity, _macro(ctx, "{tls_version}"), message, logged)
+    account.log_message(identity, message, decision.action)
 
 
 def _identity(connection: _Connection, ctx: Any) -> dict[str, str]:

@@ -39,8 +39,9 @@ CALLBACK_MARGIN = 5.0
 
 MAX_HELD = 40
 """Threads that stand still while no callback waits: libmilter keeps some for the next events. More
-of them are held by events that are half sent. With those of ``limits.callbacks``, two workers have
-480 of the 512 that the systemd unit allows (TasksMax); without a thread no event is answered."""
+of them are held by events that are half sent. With those of ``limits.callbacks``, eight workers
+have 1920 of the 2048 that the systemd unit allows (TasksMax); without a thread no event is
+answered."""
 
 POLL = 0.1
 """Seconds between two checks while the worker starts or drains."""
@@ -135,6 +136,7 @@ class _Worker:
             return
         self._next_beat = now + HEARTBEAT
         self._counters.inc("log_lines_dropped_total", by=log.take_dropped())
+        self._client.tell_mta(self._context.mta_version)
         self._threads.look()
         problem = self._problem()
         self._channel.send(

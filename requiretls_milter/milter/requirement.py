@@ -17,6 +17,7 @@ Header fields come from strangers: they are compared as bytes and never decoded.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -41,29 +42,6 @@ _NO = re.compile(rb"[ \t\r\n\v\f]*no", re.IGNORECASE)
 _YES = re.compile(rb"[ \t\r\n\v\f]*yes", re.IGNORECASE)
 _RECEIVED_REQUIRETLS = re.compile(rb"\(\s*requiretls\s*\)", re.IGNORECASE)
 _TAG_REQUIRETLS = re.compile(rb"(?:^|[\s;])requirement\s*=\s*requiretls(?:[\s;]|$)", re.IGNORECASE)
-_POSTFIX_VERSION = re.compile(r"Postfix (\d{1,4})\.(\d{1,4})", re.ASCII)
-
-
-def capability(carries: Capability, mta_version: str) -> Capability:
-    """The requirements that the MTA carries itself.
-
-    Postfix honours ``TLS-Required: No`` since 3.10 and REQUIRETLS since 3.11.
-    Sendmail, and an MTA that does not say what it is, are taken to honour neither:
-    then only the milter enforces.
-
-    Args:
-        carries: ``mta.carries``.
-        mta_version: macro ``v``, which decides if ``mta.carries`` is ``auto``.
-    """
-    if carries is not Capability.AUTO:
-        return carries
-    postfix = _POSTFIX_VERSION.match(mta_version)
-    if postfix is None:
-        return Capability.NOTHING
-    version = (int(postfix[1]), int(postfix[2]))
-    if version >= (3, 11):
-        return Capability.REQUIRETLS
-    return Capability.TLS_REQUIRED if version >= (3, 10) else Capability.NOTHING
 
 
 def asks_requiretls(parameters: Iterable[bytes]) -> bool:
@@ -190,14 +168,18 @@ def resolve(
         carried = Requirement.NONE
 
     if esmtp:
-        return Asked(Requirement.REQUIRETLS, Source.ESMTP, carried)
+        return _asked(Requirement.REQUIRETLS, Source.ESMTP, carried)
     if by_header:
-        return Asked(Requirement.REQUIRETLS, Source.REQUIRE_TLS_ESMTP, carried)
+        return _asked(Requirement.REQUIRETLS, Source.REQUIRE_TLS_ESMTP, carried)
     if rule_requires:
-        return Asked(Requirement.REQUIRETLS, Source.RULE, carried)
+        return _asked(Requirement.REQUIRETLS, Source.RULE, carried)
     if says_no:
-        return Asked(Requirement.TLS_REQUIRED_NO, Source.TLS_REQUIRED, carried)
+        return _asked(Requirement.TLS_REQUIRED_NO, Source.TLS_REQUIRED, carried)
     return NOTHING_ASKED
+
+
+_asked = functools.cache(Asked)
+"""The same answer is the same object: there are few."""
 
 
 def is_lost(findings: HeaderFindings, *, esmtp: bool, esmtp_header: bool) -> bool:

@@ -14,8 +14,9 @@ to hide: then the forecast is withheld.
 from __future__ import annotations
 
 import enum
+import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from requiretls_milter.model import (
@@ -75,11 +76,16 @@ class Tag:
 
     def value(self, by: str) -> str:
         """The field's value: printable ASCII on one line, of bounded length (R62)."""
-        return (
-            f"requirement={self.requirement}; source={self.source}; "
-            f"forecast={_token(self.forecast)}; reason={self.reason}; route={self.route}; "
-            f"by={_token(by)}"
-        )
+        return _value(self, by)
+
+
+@functools.lru_cache
+def _value(tag: Tag, by: str) -> str:
+    return (
+        f"requirement={tag.requirement}; source={tag.source}; "
+        f"forecast={_token(tag.forecast)}; reason={tag.reason}; route={tag.route}; "
+        f"by={_token(by)}"
+    )
 
 
 def _token(text: str) -> str:
@@ -112,9 +118,13 @@ def winning(source_of: Iterable[tuple[Requirement, Source]], requirement: Requir
 
 def aggregate(recipients: Sequence[Tagged]) -> Tag:
     """The tag of a message with these accepted recipients, of which there is at least one."""
+    if len(recipients) == 1:
+        one = recipients[0]
+        return of_one(one.requirement, one.source, one.local, one.forecast)
     requirement = strongest([recipient.requirement for recipient in recipients])
     source = winning([(r.requirement, r.source) for r in recipients], requirement)
-    route = _route(recipients)
+    asked = {recipient.requirement for recipient in recipients}
+    route = _route(asked, local=any(recipient.local for recipient in recipients))
     if len({recipient.nexthop for recipient in recipients}) > 1:
         return Tag(requirement, source, WITHHELD, Reason.WITHHELD, route)
     forecasts = [recipient.forecast for recipient in recipients if recipient.forecast is not None]
@@ -124,16 +134,34 @@ def aggregate(recipients: Sequence[Tagged]) -> Tag:
     return Tag(requirement, source, worst.status, worst.reason, route)
 
 
+def of_one(requirement: Requirement, source: Source, local: bool, forecast: Forecast | None) -> Tag:
+    """The tag of a message with one recipient, as most have; arguments as in :class:`Tagged`."""
+    if forecast is None:
+        return _of_one(requirement, source, local, UNKNOWN_STATUS, Reason.UNKNOWN)
+    return _of_one(requirement, source, local, forecast.status, forecast.reason)
+
+
+@functools.lru_cache
+def _of_one(
+    requirement: Requirement, source: Source, local: bool, status: str, reason: Reason
+) -> Tag:
+    return Tag(requirement, source, status, reason, _route({requirement}, local=local))
+
+
 def _badness(forecast: Forecast) -> tuple[int, bool]:
     """Rank by severity; of two deliveries, one that violates RFC 8689 is worse."""
     return severity(forecast.status), forecast.compliant is False
 
 
-def _route(recipients: Sequence[Tagged]) -> Route:
-    """The route; other than mixed only if it is right for every recipient."""
-    asked = {recipient.requirement for recipient in recipients}
+def _route(asked: Set[Requirement], *, local: bool) -> Route:
+    """The route; other than mixed only if it is right for every recipient.
+
+    Args:
+        asked: what is asked for any of them.
+        local: whether any of them is local.
+    """
     if asked == {Requirement.NONE}:
         return Route.DEFAULT
-    if len(asked) > 1 or any(recipient.local for recipient in recipients):
+    if len(asked) > 1 or local:
         return Route.MIXED
     return Route.REQUIRETLS if asked == {Requirement.REQUIRETLS} else Route.TLS_OPTIONAL

@@ -363,6 +363,15 @@ class Postconf:
             root=self.root,
         )
 
+    def basics(self) -> Postfix:
+        """Read what Postfix is, and where its queue is; nothing else.
+
+        Raises:
+            PostconfError: there is no Postfix, or it does not answer.
+        """
+        names = ("mail_version", "myhostname", "queue_directory")
+        return Postfix(settings=parse_lines(self._output("-x", *names)), root=self.root)
+
     def understands_json(self) -> bool:
         """Whether this is Postfix 3.11 or later.
 

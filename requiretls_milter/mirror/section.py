@@ -20,7 +20,6 @@ from tomlkit.items import Table
 from requiretls_milter.config import Config
 from requiretls_milter.config.fields import service as service_name
 from requiretls_milter.config.fields import transport as transport_name
-from requiretls_milter.milter.requirement import capability
 from requiretls_milter.mirror import parameters
 from requiretls_milter.mirror.agents import Agents
 from requiretls_milter.mirror.postconf import (
@@ -45,6 +44,7 @@ from requiretls_milter.model import (
     TlsLevel,
 )
 from requiretls_milter.syntax import tlspolicy
+from requiretls_milter.syntax.capability import capability
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
 from requiretls_milter.syntax.text import LINE_WIDTH, one_line
 

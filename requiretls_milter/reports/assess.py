@@ -8,9 +8,10 @@ authorities are those that the file has now. Otherwise it is gathered here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -24,9 +25,18 @@ from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.ipc import query
-from requiretls_milter.model import DomainEvidence, NextHop, ProfileName, Requirement
+from requiretls_milter.model import (
+    DomainEvidence,
+    Forecast,
+    NextHop,
+    ProfileName,
+    Question,
+    Requirement,
+)
+from requiretls_milter.reports.carrying import HostMta, asking
 from requiretls_milter.reports.check import NextHopReport, exit_status, next_hop_report
 from requiretls_milter.reports.check_text import to_text
+from requiretls_milter.rules import RuleSet
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.syntax.nexthop import SEPARATOR, NextHopError, UnusableNextHopError
 from requiretls_milter.telemetry import log
@@ -87,6 +97,8 @@ def run(
     config: Config,
     requirement: Requirement,
     *,
+    mta: HostMta,
+    carried: Requirement | None,
     transport: str,
     refresh: bool,
 ) -> list[NextHopReport]:
@@ -95,7 +107,9 @@ def run(
     Args:
         given: the next hops; each may occur more than once.
         config: the configuration in force.
-        requirement: what the message asks for; the MTA is assumed to act on it.
+        requirement: what the message asks for.
+        mta: the MTA of this host.
+        carried: what the MTA is to act on, whatever it is; None if it is that of this host.
         transport: the MTA's transport, whose overrides in ``[mta.transport]`` apply.
         refresh: probe again, whatever a running engine already knows.
 
@@ -109,11 +123,12 @@ def run(
     if found is None:
         found = asyncio.run(_gathered_here(hops, config, trust))
     now = time.time()
+    ruleset = RuleSet(config.rules)
     return [
         next_hop_report(
             one.given,
             found[one.nexthop],
-            requirement=requirement,
+            asking=asking(requirement, ruleset.of_nexthop(one.nexthop), mta, carried),
             profile=config.mta.profile_for(transport),
             trust=trust,
             now=now,
@@ -142,16 +157,69 @@ async def _gathered_here(
     hops: Sequence[NextHop], config: Config, trust: TrustStore
 ) -> dict[NextHop, DomainEvidence]:
     """Gather the evidence in this process; hosts that several next hops share are probed once."""
+    async with _assessor(config, trust) as assessor:
+        evidence = await asyncio.gather(*(assessor.evidence(hop) for hop in hops))
+        return dict(zip(hops, evidence, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a question is answered, and from what.
+
+    Attributes:
+        forecast: as a worker gets it.
+        evidence: of the next hop.
+        trust: the certification authorities that count.
+        by_service: whether the running service answered; this process did otherwise.
+    """
+
+    forecast: Forecast
+    evidence: DomainEvidence
+    trust: TrustStore
+    by_service: bool
+
+
+def answer(question: Question, nexthop: NextHop, config: Config) -> Answered:
+    """Answer a question as the service does, which is asked if it would answer the same.
+
+    Raises:
+        TrustStoreError: ``probe.ca_file`` cannot be used.
+    """
+    trust = load_trust_store(config.probe.ca_file)
+    log.configure(config.log.format.value, "warning")
+    path = config.engine.socket
+    try:
+        running = query.status(path, STATUS_TIMEOUT)
+        if running.assessment_digest == config.assessment_digest(trust.digest):
+            forecast = query.forecast(path, question)
+            evidence = query.evidence(path, question.nexthop)
+            return Answered(forecast, evidence, trust, by_service=True)
+    except query.EngineUnavailable:
+        pass
+    forecast, evidence = asyncio.run(_answered_here(question, nexthop, config, trust))
+    return Answered(forecast, evidence, trust, by_service=False)
+
+
+async def _answered_here(
+    question: Question, nexthop: NextHop, config: Config, trust: TrustStore
+) -> tuple[Forecast, DomainEvidence]:
+    async with _assessor(config, trust) as assessor:
+        evidence = await assessor.evidence(nexthop)
+        return await assessor.assess(question), evidence
+
+
+@contextlib.asynccontextmanager
+async def _assessor(config: Config, trust: TrustStore) -> AsyncIterator[Assessor]:
+    """An engine's assessor in this process; its resolver is tested meanwhile."""
     counters = Counters()
     limiters = AllShares.of(config.limits, counters).limiters()
     live = Collector(config, trust, limiters=limiters)
     source = CachedSource(live, MemoryStore(), config, counters, authorities=trust.digest)
     assessor = Assessor(config, source, trust, counters, Gauges())
     try:
-        test = ResolverWatch(live.resolver, config).test_now()
-        gathered = asyncio.gather(*(assessor.evidence(hop) for hop in hops))
-        _, evidence = await asyncio.gather(test, gathered)
-        return dict(zip(hops, evidence, strict=True))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(ResolverWatch(live.resolver, config).test_now())
+            yield assessor
     finally:
         await assessor.close()
         await source.close()

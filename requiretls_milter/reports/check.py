@@ -20,20 +20,26 @@ from requiretls_milter.forecast.reach import MailServer
 from requiretls_milter.forecast.servers import secure_tlsa, tlsa_lookup_failed
 from requiretls_milter.model import (
     UNKNOWN_STATUS,
+    Action,
     DomainEvidence,
     Forecast,
     HopKind,
     HostEvidence,
     MtaProfile,
     MtaStsMode,
+    OnNoncompliant,
     Outcome,
     ProbeEvidence,
     ProbeFailure,
     ProbeStage,
     Reason,
     Requirement,
+    SmtpReply,
+    Standing,
     TlsaRecord,
 )
+from requiretls_milter.reports.carrying import Asking
+from requiretls_milter.rules import decide, refuses_noncompliant
 
 Starttls = Literal["offered", "not_offered", "refused", "failed", "unreachable", "unknown"]
 
@@ -106,14 +112,29 @@ class Rfc8689Report(TypedDict):
     reason: str
 
 
+class RuleReport(TypedDict):
+    """What the rule in force does with such mail; ``reply`` is null if it is accepted."""
+
+    mode: str
+    on_noncompliant: str
+    action: str
+    why: str
+    reply: str | None
+
+
 class NextHopReport(TypedDict):
     """One element of the array that ``check --format json`` prints.
 
-    ``mx_lookup_secure`` is null if the next hop names the server itself.
+    ``carried`` is what the MTA acts on, ``carried_by`` who says so. ``mx_lookup_secure`` is null if
+    the next hop names the server itself.
     """
 
     nexthop: str
     requirement: str
+    carried: str
+    carried_by: str
+    mta: str | None
+    rule: RuleReport
     forecast: ForecastReport
     rfc8689: Rfc8689Report
     mx_lookup_secure: bool | None
@@ -125,7 +146,7 @@ def next_hop_report(
     given: str,
     evidence: DomainEvidence,
     *,
-    requirement: Requirement,
+    asking: Asking,
     profile: MtaProfile,
     trust: TrustStore,
     now: float,
@@ -135,19 +156,24 @@ def next_hop_report(
     Args:
         given: the next hop as it stands on the command line.
         evidence: what is known of it.
-        requirement: what the message asks for and the MTA acts on.
+        asking: what the message asks for, what the MTA acts on, and the rule in force.
         profile: how the MTA delivers.
         trust: the certification authorities that count.
         now: seconds since the epoch.
     """
-    deliveries = _Deliveries(evidence, requirement, profile, trust, now)
+    deliveries = _Deliveries(evidence, asking.requirement, asking.carried, profile, trust, now)
     forecast = deliveries.forecast(evidence)
+    by_rfc8689 = replace(deliveries, carried=asking.requirement).forecast(evidence)
     policy = evidence.mta_sts.policy
     return NextHopReport(
         nexthop=given,
-        requirement=requirement.value,
-        forecast=_forecast_report(forecast),
-        rfc8689=_rfc8689_report(forecast),
+        requirement=asking.requirement.value,
+        carried=asking.carried.value,
+        carried_by=asking.told_by.value,
+        mta=asking.mta or None,
+        rule=_rule_report(asking, evidence, forecast, now),
+        forecast=forecast_report(forecast),
+        rfc8689=_rfc8689_report(by_rfc8689),
         mx_lookup_secure=evidence.mx.secure
         if evidence.nexthop.kind in (HopKind.MX, HopKind.SRV)
         else None,
@@ -161,14 +187,49 @@ def next_hop_report(
 
 
 def exit_status(reports: Iterable[NextHopReport]) -> int:
-    """Return the worst of several: 1 (permanent failure) over 75 (temporary or unknown) over 0."""
-    outcomes = {report["forecast"]["outcome"] for report in reports}
-    if Outcome.BOUNCE in outcomes:
+    """Return the worst of several: 1 (permanent failure) over 75 (temporary or unknown) over 0.
+
+    Mail that the milter itself refuses or defers is not delivered either.
+    """
+    found = list(reports)
+    outcomes = {report["forecast"]["outcome"] for report in found}
+    actions = {report["rule"]["action"] for report in found}
+    if Outcome.BOUNCE in outcomes or Action.REJECT in actions:
         return 1
-    return 75 if outcomes - {Outcome.DELIVER} else 0
+    return 75 if outcomes - {Outcome.DELIVER} or Action.DEFER in actions else 0
 
 
-def _forecast_report(forecast: Forecast) -> ForecastReport:
+def _rule_report(
+    asking: Asking, evidence: DomainEvidence, forecast: Forecast, now: float
+) -> RuleReport:
+    """Decide as for mail of a client that authenticates, the same on which every mode acts."""
+    decision = decide(
+        asking.rule,
+        forecast,
+        asked=asking.requirement,
+        carried=asking.carried,
+        standing=Standing.AUTHENTICATED,
+        null_sender=False,
+        domain=evidence.nexthop.host,
+        now=now,
+    )
+    refuses = refuses_noncompliant(asking.rule, asking.carried)
+    return RuleReport(
+        mode=asking.rule.mode.value,
+        on_noncompliant=(OnNoncompliant.REFUSE if refuses else OnNoncompliant.ACCEPT).value,
+        action=decision.action.value,
+        why=str(decision.why),
+        reply=reply_text(decision.reply) if decision.reply is not None else None,
+    )
+
+
+def reply_text(reply: SmtpReply) -> str:
+    """The line that the client gets."""
+    return f"{reply.code} {reply.enhanced} {reply.text}"
+
+
+def forecast_report(forecast: Forecast) -> ForecastReport:
+    """Report a forecast."""
     return ForecastReport(
         status=forecast.status,
         outcome=forecast.outcome.value,
@@ -204,6 +265,7 @@ class _Deliveries:
 
     evidence: DomainEvidence
     requirement: Requirement
+    carried: Requirement
     profile: MtaProfile
     trust: TrustStore
     now: float
@@ -218,7 +280,7 @@ class _Deliveries:
         return judge(
             evidence,
             asked=self.requirement,
-            carried=self.requirement,
+            carried=self.carried,
             profile=self.profile,
             trust=self.trust,
             now=self.now,

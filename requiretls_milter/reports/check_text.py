@@ -11,6 +11,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from requiretls_milter.model import Requirement
+from requiretls_milter.reports.carrying import ToldBy
+
 if TYPE_CHECKING:
     from requiretls_milter.reports.check import HostReport, NextHopReport, ServerReport
 
@@ -160,8 +163,42 @@ def _forecasts(report: NextHopReport) -> Table:
     table.add_row("RFC 8689", Text(strict["status"], _style(strict["status"])), strict["reason"])
     if forecast["tls"]:
         table.add_row("Log", "", f"tls={forecast['tls']}")
+    table.add_row("Asked", "", asked_text(report))
+    table.add_row("Rule", "", _rule(report))
     table.add_row("Why", "", _sentence(forecast["text"]))
     return table
+
+
+def asked_text(report: NextHopReport) -> str:
+    """Say what is asked, what the MTA acts on, and who says so."""
+    requirement, carried, told_by = report["requirement"], report["carried"], report["carried_by"]
+    if requirement == carried == Requirement.NONE:
+        return "nothing"
+    mta = report["mta"] or "the MTA"
+    acts = "acts on it" if carried == requirement else "does not act on it"
+    if carried not in (requirement, Requirement.NONE):
+        acts = f"acts on {carried}"
+    source = {
+        ToldBy.OPTION: "as --carried says",
+        ToldBy.RULE: "since a rule asks, and not the message",
+        ToldBy.CONFIGURATION: "as mta.carries says",
+        ToldBy.SERVICE: "as the running service knows",
+        ToldBy.POSTCONF: "as postconf says",
+        ToldBy.ASSUMED: "as is assumed: no MTA was found here",
+    }[ToldBy(told_by)]
+    return f"{requirement}; {mta} {acts}, {source}"
+
+
+def _rule(report: NextHopReport) -> Text:
+    rule = report["rule"]
+    text = Text(f"mode {rule['mode']}: ")
+    if rule["reply"] is not None:
+        text.append(f"the milter answers {rule['reply']}", _BAD)
+        return text
+    text.append("accepted by the milter")
+    if report["forecast"]["compliant"] is False and rule["on_noncompliant"] == "refuse":
+        text.append(" (modes defer and reject would not: on_noncompliant)", _UNSURE)
+    return text
 
 
 def _style(status: str) -> str:

@@ -88,7 +88,7 @@ def to_text(
     for key, origin in explanation.values.items():
         own = origin.table != "rules"
         style = "bold" if own else ""
-        where = _where(origin, key, lines)
+        where = _where(origin, origin.key or key, lines)
         table.add_row(key, Text(value_text(origin.value), style), Text(where, style))
     console = Console(width=width, highlight=False, markup=False, emoji=False)
     with console.capture() as capture:
@@ -102,7 +102,9 @@ def to_text(
 
 def _where(origin: Origin, key: str, lines: Mapping[KeyPath, int]) -> str:
     table = f"[{origin.table}]"
-    line = lines.get((*table_path(table), key))
+    if origin.key:
+        table = f"{table} {origin.key}"
+    line = lines.get((*table_path(f"[{origin.table}]"), key))
     if line is not None:
         return f"{table}, line {line}"
     return f"{table}, default" if origin.table == "rules" else table

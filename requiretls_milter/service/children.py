@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from requiretls_milter.ipc.child import ENGINE
 from requiretls_milter.service.spawn import Child
@@ -16,6 +17,8 @@ class Children:
     """
 
     def __init__(self, workers: int) -> None:
+        self.all_workers = workers
+        """How many workers a whole service has."""
         self.names = (ENGINE, *(f"worker-{number}" for number in range(1, workers + 1)))
         """All that a whole service has."""
         self._living: dict[str, Child] = {}
@@ -79,6 +82,21 @@ class Children:
             "milter_connections": float(sum(worker.connections for worker in self.workers)),
             "milter_threads": float(sum(worker.threads for worker in self.workers)),
         }
+
+    def shown(self) -> list[Mapping[str, Any]]:
+        """All that a whole service has, for ``status``; see ``wire.ProcessStatus``."""
+        return [
+            {"name": name}
+            if (child := self._living.get(name)) is None
+            else {
+                "name": name,
+                "pid": child.pid,
+                "ready": child.ready,
+                "since": child.since,
+                "connections": child.connections,
+            }
+            for name in self.names
+        ]
 
     def summary(self) -> str:
         """A line for people: how many are ready, and how many connections they have."""

@@ -17,7 +17,11 @@ SIGHUPs that come meanwhile become one more reload afterwards.
 
 Log lines, with keys that stay as they are: ``event=reloaded`` and
 ``event=reload_failed`` (with ``generation``, the one in force),
-``event=reload_mistake``, ``event=config_warning``, ``event=needs_restart``.
+``event=reload_mistake``, ``event=config_warning``, ``event=needs_restart``,
+``event=rules_suspended`` and ``event=rules_resumed``.
+
+``rules.suspended`` is set by a command in the same way: a copy of the configuration in force goes
+to every child. The next reload takes what the file says.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from requiretls_milter import config as configuration
 from requiretls_milter.config import Config, ConfigError
 from requiretls_milter.ipc.child import take_log_settings
 from requiretls_milter.service.children import Children
+from requiretls_milter.service.configfile import ConfigFile
 from requiretls_milter.service.sdnotify import Notifier
 from requiretls_milter.service.spawn import Child
 from requiretls_milter.telemetry import log
@@ -89,30 +94,58 @@ class Reloader:
         self._changed = changed
         self._last_generation = 1
         self._requested = False
+        self._suspension: bool | None = None
         self._pending: _Unacknowledged | None = None
         self._succeeded = True
         self._succeeded_at = time.time()
+        self._in_force_since = self._succeeded_at
+        self._digests = config.digests()
+        self._suspended = config.rules.suspended  # as all children know it
+        self._file = ConfigFile(path)
 
     def request(self) -> None:
         """Read the file again, as soon as that is possible."""
         self._requested = True
 
+    def suspend(self, suspended: bool) -> None:
+        """Suspend the rules, or end that, as soon as possible and until the next reload."""
+        self._suspension = suspended
+
     def gauges(self) -> Mapping[str, float]:
-        """How the last reload went, for the engine to show."""
+        """How the last reload went and whether another is due, for the engine to show."""
         return {
+            "config_file_differs": float(self._file.differs),
+            "rules_suspended": float(self.config.rules.suspended),
             "config_last_reload_successful": float(self._succeeded),
             "config_last_reload_success_timestamp_seconds": self._succeeded_at,
+        }
+
+    def shown(self) -> Mapping[str, Any]:
+        """The configuration in force and how the last reload went; see ``wire.ServiceStatus``."""
+        return {
+            "config_path": str((self._path or configuration.DEFAULT_PATH).absolute()),
+            "config_since": self._in_force_since,
+            "config_digests": self._digests,
+            "generation": self.generation,
+            "reload_succeeded": self._succeeded,
+            "suspended": self._suspended,
         }
 
     def step(self, now: float) -> None:
         """Begin what is wanted; kill children that do not answer in time."""
         pending = self._pending
+        if pending is None and not self._requested and self._file.look(self.config):
+            self._changed()
         if pending is None:
             # Only when every child can answer. One that is being replaced would start with the
             # old configuration while the new one is on its way.
             if self._requested and self._children.all_ready:
                 self._requested = False
+                self._suspension = None  # the file says what is to be in force
                 self._begin(now)
+            elif self._suspension is not None and self._children.all_ready:
+                suspended, self._suspension = self._suspension, None
+                self._begin_suspension(suspended, now)
         elif now >= pending.deadline:
             asked = self._children.workers if pending.in_force else [self._children.engine]
             for child in asked:
@@ -135,10 +168,18 @@ class Reloader:
         fixed = self.config.changes_at_restart(config)
         for key in fixed:
             _log.warning("needs_restart", key=key)
+        self._begin_with(_with_old(config, self.config, fixed), now)
+
+    def _begin_suspension(self, suspended: bool, now: float) -> None:
+        """Begin with the configuration in force, but for ``rules.suspended``."""
+        if self.config.rules.suspended is suspended:
+            return
+        rules = self.config.rules.model_copy(update={"suspended": suspended})
+        self._begin_with(self.config.model_copy(update={"rules": rules}), now)
+
+    def _begin_with(self, config: Config, now: float) -> None:
         self._last_generation += 1
-        self._pending = _Unacknowledged(
-            _with_old(config, self.config, fixed), self._last_generation, now + RELOAD_TIMEOUT
-        )
+        self._pending = _Unacknowledged(config, self._last_generation, now + RELOAD_TIMEOUT)
         if self._children.engine is not None:
             self._hand_over(self._children.engine, self._pending)
 
@@ -160,11 +201,23 @@ class Reloader:
         child.generation = generation
         if not pending.in_force:
             pending.in_force = True
+            was_suspended = self.config.rules.suspended
             self.config, self.generation = pending.config, generation
+            self._in_force_since, self._digests = time.time(), pending.config.digests()
+            self._log_suspension(was_suspended)
             take_log_settings(pending.config)
             for worker in self._children.workers:
                 self._hand_over(worker, pending)
         self.settle()
+
+    def _log_suspension(self, was_suspended: bool) -> None:
+        """Log at each new configuration that its rules are suspended, and once that they act."""
+        if self.config.rules.suspended:
+            text = "no rule defers or refuses any mail, whatever its mode"
+            _log.warning("rules_suspended", generation=self.generation, text=text)
+        elif was_suspended:
+            text = "rules defer and refuse mail again"
+            _log.warning("rules_resumed", generation=self.generation, text=text)
 
     def settle(self) -> None:
         """End the reload if every child has the new configuration."""
@@ -181,6 +234,7 @@ class Reloader:
     def _end(self, error: str) -> None:
         self._pending = None
         self._succeeded = not error
+        self._suspended = self.config.rules.suspended
         if error:
             _log.error("reload_failed", error=error, generation=self.generation)
         else:

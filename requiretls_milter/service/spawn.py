@@ -20,6 +20,7 @@ from requiretls_milter.config import Config
 from requiretls_milter.ipc import control
 from requiretls_milter.ipc.child import ENGINE, EXIT_FAILURE, EXIT_ORPHAN, Start
 from requiretls_milter.ipc.control import Channel, ControlClosed
+from requiretls_milter.milter import process as worker
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.service.printed import Printed
 from requiretls_milter.telemetry import log
@@ -63,6 +64,7 @@ class Child:
         draining: whether it has confirmed that it takes no new connection, or, the
             engine, was told to stop.
         connections: how many connections the MTA has open to it, by its last heartbeat.
+        since: when it was started, seconds since the epoch.
         threads: how many a worker has, by its last heartbeat.
     """
 
@@ -88,7 +90,8 @@ class Child:
         self._selector = selector
         self._printed = printed
         self._connected = True
-        # Times are of the monotonic clock.
+        self.since = time.time()
+        # The other times are of the monotonic clock.
         self._started = self._heard = self._well = time.monotonic()
         self._problem = ""
         selector.register(channel, selectors.EVENT_READ, self)
@@ -103,6 +106,7 @@ class Child:
         generation: int,
         incarnation: int,
         *,
+        workers: int,
         selector: selectors.BaseSelector,
         listener: Listener,
         to_close: Iterable[Closable],
@@ -115,6 +119,7 @@ class Child:
             config: the configuration in force.
             generation: its number.
             incarnation: which life of a child this is; grows over all children.
+            workers: how many workers the service has.
             selector: on which the supervisor waits.
             listener: the milter's socket.
             to_close: what the child inherits and must not keep.
@@ -140,6 +145,7 @@ class Child:
                         generation,
                         incarnation,
                         Channel(end, takes_descriptors=True),
+                        workers,
                     ),
                     parent=parent,
                     printed=printed,
@@ -281,7 +287,8 @@ def run_child(
             inherited.close()
         _die_with_parent(parent)
         _name_process(start.name)
-        # Each child imports only what it needs: a worker must not know the network.
+        # A worker must not know the network: only the engine's code is imported in the child. That
+        # of workers is there before the fork, in memory that all of them share.
         if start.name == ENGINE:
             # What does not serve the MTA must not keep its socket open.
             listener.stop_accepting()
@@ -289,8 +296,6 @@ def run_child(
 
             status = process.run(start, snapshot)
         else:
-            from requiretls_milter.milter import process as worker
-
             status = worker.run(start, listener)
     except BaseException as error:  # noqa: BLE001 - logged; a child never goes on as its parent
         _log.exception("child_failed", error=repr(error))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import os
 import selectors
 import signal
 import time
@@ -31,6 +32,7 @@ from requiretls_milter.ipc.unixsocket import SocketError, SocketFile
 from requiretls_milter.milter import adapter
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.service.children import Children
+from requiretls_milter.service.cores import usable_cores, usual_workers
 from requiretls_milter.service.drain import Drain
 from requiretls_milter.service.lockfile import LockFile
 from requiretls_milter.service.printed import Printed
@@ -127,7 +129,8 @@ class Supervisor:
         self._lock = lock
         self._selector = selectors.DefaultSelector()
         self._signals = Signals()
-        self._children = Children(config.milter.workers)
+        workers = config.milter.workers or usual_workers(usable_cores())
+        self._children = Children(workers)
         self._restarts = Restarts()
         self._reload = Reloader(
             config_path,
@@ -152,6 +155,7 @@ class Supervisor:
         self._snapshot: Mapping[str, Any] | None = None
         self._told: tuple[Mapping[str, float], Mapping[str, Any]] = ({}, {})
         self._was_ready = False
+        self._since = time.time()
         self._next_watchdog = 0.0
         self._status_told = ""
 
@@ -161,6 +165,7 @@ class Supervisor:
         """Serve until the end; returns the exit status."""
         self._signals.install()
         self._selector.register(self._signals, selectors.EVENT_READ)
+        gc.collect()
         gc.freeze()  # memory pages that children share stay shared
         for name in self._children.names:
             self._start(name)
@@ -236,6 +241,7 @@ class Supervisor:
                 self._reload.config,
                 self._reload.generation,
                 self._incarnation,
+                workers=self._children.all_workers,
                 selector=self._selector,
                 listener=self._listener,
                 # A child that kept the supervisor's end of a sibling's channel open would keep
@@ -278,6 +284,8 @@ class Supervisor:
                 self._snapshot = message["snapshot"]
             case "ack":
                 self._reload.acknowledged(child, int(message["generation"]), str(message["error"]))
+            case "suspend":
+                self._reload.suspend(bool(message["suspended"]))
             case "draining":
                 child.draining = True
             case "listening":
@@ -342,8 +350,23 @@ class Supervisor:
                 "supervisor",
                 totals=dataclasses.asdict(self._counters.totals()),
                 gauges={**self._reload.gauges(), **gauges},
+                processes={"supervisor": os.getpid(), **{c.name: c.pid for c in self._children}},
                 health=health,
+                service=self._service(health),
             )
+
+    def _service(self, health: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What ``status`` shows of the service; see :class:`.wire.ServiceStatus`."""
+        return {
+            "since": self._since,
+            "serves": health["serves"],
+            "health": health["text"],
+            **self._reload.shown(),
+            "processes": [
+                {"name": "supervisor", "pid": os.getpid(), "ready": True, "since": self._since},
+                *self._children.shown(),
+            ],
+        }
 
     def _health(self, now: float) -> Mapping[str, Any]:
         """How the service is, for ``/healthz``: whether it serves the MTA, and what is wrong."""
@@ -370,7 +393,8 @@ class Supervisor:
             self._tell_engine()
             self._notifier.ready(self._reload.status())
             milter = self._reload.config.milter
-            _log.info("serving", socket=str(milter.socket), workers=milter.workers)
+            workers = self._children.all_workers
+            _log.info("serving", socket=str(milter.socket), workers=workers)
 
     def _feed_watchdog(self, now: float) -> None:
         interval = self._notifier.watchdog_interval

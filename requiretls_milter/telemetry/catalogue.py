@@ -20,6 +20,8 @@ from requiretls_milter.model import (
     UNKNOWN_STATUS,
     Action,
     Feature,
+    Mode,
+    Outcome,
     Reason,
     Requirement,
     Source,
@@ -75,6 +77,8 @@ class Metric:
             None, since it is that of the configured domains, and ``other``.
         start: combinations of label values that start at 0, if not all of them do.
         buckets: of a histogram, the upper bounds in seconds.
+        same_as: the metric that is counted, of which this one shows the values under another
+            name: one of the two goes with the next release.
     """
 
     name: str
@@ -83,6 +87,7 @@ class Metric:
     labels: tuple[tuple[str, tuple[str, ...] | None], ...] = ()
     start: tuple[tuple[str, ...], ...] | None = None
     buckets: tuple[float, ...] = ()
+    same_as: str = ""
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -114,8 +119,11 @@ class Metric:
         is counted as "other" (R62). Any other stray value is a fault of the program.
 
         Raises:
-            MetricError: a stray value, or not as many values as the metric has labels.
+            MetricError: a stray value, not as many values as the metric has labels, or a metric
+                that only shows what another one counts.
         """
+        if self.same_as:
+            raise MetricError(f"{self.name} shows what is counted as {self.same_as}")
         if len(labels) != len(self.labels):
             raise MetricError(f"{self.name} has the labels {self.label_names}, not {labels!r}")
         counted = []
@@ -188,6 +196,15 @@ _ACTION = ("action", _values(Action))
 _STATUS = ("status", STATUSES)
 _REASON = ("reason", _values(Reason))
 _DOMAIN = ("domain", None)
+_OF_PROCESS = (("process", ()),)  # supervisor, engine, worker-1...: as many as are configured
+
+_WAITS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),  # what is kept: no network
+    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5),  # DNS and a TLS handshake
+    *(0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0),  # far and slow servers; rules.tag_wait is 2 s
+    *(6.0, 8.0, 10.0, 15.0, 20.0, 25.0, 30.0),  # greylisting; the deadlines; the MTA gives up
+)
+"""Upper bounds of what is waited for, in seconds, dense where waits lie and at each deadline."""
 
 _DECLARED = (
     Metric(
@@ -242,7 +259,7 @@ _DECLARED = (
         "forecast_wait_seconds",
         MetricKind.HISTOGRAM,
         "Time that SMTP waited for a forecast.",
-        buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0),
+        buckets=_WAITS,
     ),
     Metric(
         "assessments_total",
@@ -254,7 +271,7 @@ _DECLARED = (
         "assessment_seconds",
         MetricKind.HISTOGRAM,
         "Time that the engine took to answer a question.",
-        buckets=(0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0),
+        buckets=_WAITS,
     ),
     Metric(
         "probes_total",
@@ -337,6 +354,46 @@ _DECLARED = (
         start=(),
     ),
     Metric(
+        "domain_state",
+        MetricKind.GAUGE,
+        "What would become of REQUIRETLS mail to the configured domain: one of the outcomes is 1.",
+        (_DOMAIN, ("outcome", _values(Outcome))),
+        start=(),
+    ),
+    Metric(
+        "domain_reason",
+        MetricKind.GAUGE,
+        "Always 1; the label tells the reason for the state of the configured domain.",
+        (_DOMAIN, _REASON),
+        start=(),
+    ),
+    Metric(
+        "domain_last_assessed_timestamp_seconds",
+        MetricKind.GAUGE,
+        "When the configured domain was last assessed with a result.",
+        (_DOMAIN,),
+        start=(),
+    ),
+    Metric(
+        "domain_certificate_expiry_timestamp_seconds",
+        MetricKind.GAUGE,
+        "End of the certificate of the configured domain's servers that ends first.",
+        (_DOMAIN,),
+        start=(),
+    ),
+    Metric(
+        "domain_policy_expiry_timestamp_seconds",
+        MetricKind.GAUGE,
+        "End of the MTA-STS policy of the configured domain, if it is not renewed.",
+        (_DOMAIN,),
+        start=(),
+    ),
+    Metric(
+        "rules_suspended",
+        MetricKind.GAUGE,
+        "1 while rules.suspended, or the command suspend, keeps every rule from acting.",
+    ),
+    Metric(
         "resolver_validates",
         MetricKind.GAUGE,
         "1 if the resolver was seen to validate DNSSEC; 0: nothing is called secure.",
@@ -353,9 +410,16 @@ _DECLARED = (
         (("service", _values(OutboundService)),),
     ),
     Metric(
-        "saturated_total",
+        "limit_reached_total",
         MetricKind.COUNTER,
         "Times that a limit was reached: work waited, was refused, or an old entry was dropped.",
+        (("limit", _values(Bound)),),
+        same_as="saturated_total",
+    ),
+    Metric(
+        "saturated_total",
+        MetricKind.COUNTER,
+        "The former name of limit_reached_total; it goes with the next release.",
         (("bound", _values(Bound)),),
     ),
     Metric(
@@ -414,6 +478,53 @@ _DECLARED = (
         "config_last_reload_success_timestamp_seconds",
         MetricKind.GAUGE,
         "Unix time at which the configuration was last loaded successfully.",
+    ),
+    Metric(
+        "config_file_differs",
+        MetricKind.GAUGE,
+        "1 if the configuration file says something else than what is in force, or has mistakes.",
+    ),
+    Metric(
+        "rules",
+        MetricKind.GAUGE,
+        "Rules by mode: the section [rules] and each table of a domain below it.",
+        (("mode", _values(Mode)),),
+    ),
+    Metric(
+        "process_cpu_seconds_total",
+        MetricKind.COUNTER,
+        "Processor time of a process of the service, of user and system.",
+        _OF_PROCESS,
+    ),
+    Metric(
+        "process_resident_memory_bytes",
+        MetricKind.GAUGE,
+        "Memory of a process that is resident, with what it shares with the others.",
+        _OF_PROCESS,
+    ),
+    Metric(
+        "process_virtual_memory_bytes",
+        MetricKind.GAUGE,
+        "Address space of a process.",
+        _OF_PROCESS,
+    ),
+    Metric(
+        "process_open_fds",
+        MetricKind.GAUGE,
+        "File descriptors that a process has open.",
+        _OF_PROCESS,
+    ),
+    Metric(
+        "process_max_fds",
+        MetricKind.GAUGE,
+        "File descriptors that a process may have open.",
+        _OF_PROCESS,
+    ),
+    Metric(
+        "process_start_time_seconds",
+        MetricKind.GAUGE,
+        "Unix time at which a process was started.",
+        _OF_PROCESS,
     ),
     Metric(
         "build_info",

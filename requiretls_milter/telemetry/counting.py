@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from requiretls_milter.telemetry.catalogue import MetricError, MetricKind, declared
+from requiretls_milter.telemetry.catalogue import METRICS, MetricError, MetricKind, declared
 
 CounterTotal = tuple[str, tuple[str, ...], float]
 """(metric, label values, value)."""
+
+Count = tuple[str, tuple[str, ...]]
+"""(metric, label values): what grows by one."""
 
 HistogramTotal = tuple[str, tuple[int, ...], float]
 """(metric, observations in each bucket and above the last one, sum of the values)."""
@@ -45,8 +48,8 @@ class Counters:
     def __init__(self, domains: Iterable[str] = ()) -> None:
         self._lock = threading.Lock()
         self._domains = frozenset(domains)
-        self._values: dict[tuple[str, tuple[str, ...]], float] = {}
-        self._checked: set[tuple[str, tuple[str, ...]]] = set()  # keys that need no folding
+        self._values: dict[Count, list[float]] = {}  # a value is a list, to be added to in place
+        self._checked: dict[Count, list[float]] = {}  # by keys that need no folding
         self._buckets: dict[str, list[int]] = {}
         self._sums: dict[str, float] = {}
 
@@ -69,14 +72,32 @@ class Counters:
         """
         if not by >= 0:
             raise MetricError(f"{metric} cannot fall: {by!r}")
-        key = (metric, labels)
         with self._lock:
-            if key not in self._checked:
-                given = key
-                key = (metric, declared(metric, MetricKind.COUNTER).checked(labels, self._domains))
-                if key == given:
-                    self._checked.add(key)
-            self._values[key] = self._values.get(key, 0.0) + by
+            self._value((metric, labels))[0] += by
+
+    def count(self, counts: Iterable[Count], further: Count | None = None, by: float = 1.0) -> None:
+        """Add one to each of several counters at once, and to ``further`` as much as ``by`` says.
+
+        Raises:
+            MetricError: no such counter or label value.
+        """
+        checked = self._checked
+        with self._lock:
+            for key in counts:
+                (checked.get(key) or self._value(key))[0] += 1.0
+            if further is not None:
+                self._value(further)[0] += by
+
+    def _value(self, key: Count) -> list[float]:
+        """The value of a counter, to be added to while the lock is held."""
+        value = self._checked.get(key)
+        if value is None:
+            metric, labels = key
+            folded = (metric, declared(metric, MetricKind.COUNTER).checked(labels, self._domains))
+            value = self._values.setdefault(folded, [0.0])
+            if folded == key:
+                self._checked[key] = value
+        return value
 
     def observe(self, metric: str, value: float) -> None:
         """Put a duration into a histogram.
@@ -91,15 +112,20 @@ class Counters:
         bounds = declared(metric, MetricKind.HISTOGRAM).buckets
         seconds = value if value >= 0 else 0.0
         with self._lock:
-            counts = self._buckets.setdefault(metric, [0] * (len(bounds) + 1))
+            counts = self._buckets.get(metric)
+            if counts is None:
+                counts = self._buckets[metric] = [0] * (len(bounds) + 1)
+                self._sums[metric] = 0.0
             counts[bisect_left(bounds, seconds)] += 1
-            self._sums[metric] = self._sums.get(metric, 0.0) + seconds
+            self._sums[metric] += seconds
 
     def totals(self) -> Totals:
         """Everything counted so far."""
         with self._lock:
             return Totals(
-                tuple((metric, labels, value) for (metric, labels), value in self._values.items()),
+                tuple(
+                    (metric, labels, value) for (metric, labels), (value,) in self._values.items()
+                ),
                 tuple(
                     (metric, tuple(counts), self._sums[metric])
                     for metric, counts in self._buckets.items()
@@ -111,7 +137,7 @@ class Gauges:
     """Current values. Only the engine has any; not for use from several threads."""
 
     def __init__(self) -> None:
-        self._values: dict[tuple[str, tuple[str, ...]], float] = {}
+        self._values: dict[str, dict[tuple[str, ...], float]] = {}
 
     def set(self, metric: str, value: float, labels: tuple[str, ...] = ()) -> None:
         """Give a gauge a value.
@@ -122,15 +148,52 @@ class Gauges:
         gauge = declared(metric, MetricKind.GAUGE)
         if len(labels) != len(gauge.labels):
             raise MetricError(f"{metric} has the labels {gauge.label_names}, not {labels!r}")
-        self._values[metric, labels] = value
+        self._values.setdefault(metric, {})[labels] = value
 
-    def retain(self, metric: str, labels: Iterable[tuple[str, ...]]) -> None:
-        """Forget a gauge's values with other labels, such as domains no longer configured."""
-        kept = frozenset(labels)
-        for key in [key for key in self._values if key[0] == metric and key[1] not in kept]:
-            del self._values[key]
+    def set_word(self, metric: str, labels: tuple[str, ...], word: str) -> None:
+        """Have one word, the value of the last label, at 1; no other word is there.
+
+        Args:
+            metric: a gauge whose last label has a closed set of values.
+            labels: the values of the other labels.
+            word: the value of the last one.
+
+        Raises:
+            MetricError: no such gauge, label value, or number of labels.
+        """
+        gauge = declared(metric, MetricKind.GAUGE)
+        words = gauge.labels[-1][1] if gauge.labels else None
+        if words is None or word not in words:
+            raise MetricError(f"{metric} never has the word {word!r}")
+        for other in words:
+            self.drop(metric, (*labels, other))
+        self.set(metric, 1.0, (*labels, str(word)))
+
+    def drop(self, metric: str, labels: tuple[str, ...]) -> None:
+        """Forget the value of a gauge; without effect if it has none."""
+        self._values.get(metric, {}).pop(labels, None)
+
+    def retain_domains(self, domains: Iterable[str]) -> None:
+        """Forget the values of other domains than these, since no rule names them any more."""
+        kept = frozenset(domains)
+        for metric, values in self._values.items():
+            place = METRICS[metric].domain_index
+            if place is not None:
+                for labels in [labels for labels in values if labels[place] not in kept]:
+                    del values[labels]
+
+    def copy(self) -> Gauges:
+        """The same at this moment, for another thread."""
+        other = Gauges()
+        other._values = {metric: values.copy() for metric, values in self._values.items()}
+        return other
+
+    def by_metric(self) -> Mapping[str, Mapping[tuple[str, ...], float]]:
+        """Every value that was set, by metric and label values."""
+        return self._values
 
     def items(self) -> Iterator[tuple[str, tuple[str, ...], float]]:
         """Yield every value that was set, as (metric, label values, value)."""
-        for (metric, labels), value in self._values.items():
-            yield metric, labels, value
+        for metric, values in self._values.items():
+            for labels, value in values.items():
+                yield metric, labels, value

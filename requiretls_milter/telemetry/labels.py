@@ -70,7 +70,7 @@ class AssessmentResult(enum.StrEnum):
 class ProbeResult(enum.StrEnum):
     """How a probe's SMTP session ended: at which step it failed, or well."""
 
-    DONE = "done"
+    DONE = "completed"
     CONNECT = "connect_failed"
     BANNER = "banner_failed"
     EHLO = "ehlo_failed"
@@ -101,8 +101,8 @@ class CacheResult(enum.StrEnum):
 
     HIT = "hit"
     MISS = "miss"
-    JOINED = "joined"  # the same question was in progress already
-    HELD = "held"  # the last attempt failed a moment ago: no new one is made
+    JOINED = "in_progress"  # the same question was asked a moment ago: this one waits with it
+    HELD = "recently_failed"  # the last attempt failed a moment ago: no new one is made
     STORED = "stored"  # the cache did not have it, but the store did
 
 
@@ -130,7 +130,7 @@ class FleetResult(enum.StrEnum):
 
     OURS = "ours"
     THEIRS = "theirs"
-    IN_VAIN = "in_vain"  # this engine waited for another one's result, then made its own
+    IN_VAIN = "ours_after_waiting"  # another engine's result did not come: this one made its own
 
 
 class OutboundService(enum.StrEnum):

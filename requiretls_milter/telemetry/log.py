@@ -6,6 +6,10 @@ the journal reads stderr, a line begins with its priority as in sd-daemon(3) and
 no time, since the journal has a better one; otherwise it has the time in UTC. What
 libraries log through :mod:`logging` takes the same path.
 
+One line is written for each message that asks something. To take it through structlog costs more
+than all else that is done for the message, so that :class:`LineLogger` renders it directly: byte
+for byte the same.
+
 A command writes its lines at once. The service never waits for its reader: see
 :func:`write_at_turns`, :func:`write_in_thread` and :mod:`.output`.
 
@@ -19,7 +23,9 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal
 
@@ -72,6 +78,9 @@ _PLAIN = re.compile(rf"[!#-<>-\[\]-~]{{0,{MAX_VALUE}}}")
 """What logfmt writes as it is: printable ASCII without a blank, quote, = or backslash."""
 
 _process = ""
+
+_direct: _Direct | None = None
+"""How lines are rendered without structlog; None unless the format is logfmt."""
 
 _output: Output | None = None
 """Where the lines go; None while they are written at once."""
@@ -156,8 +165,13 @@ def configure(format: str = "logfmt", level: str = "info") -> None:
         finish.append(logfmt)
     if journal:
         finish.append(_put_priority_first)
+    processors = [*ours, *finish]
+    global _direct
+    _direct = None
+    if format == "logfmt":
+        _direct = _Direct(processors, finish[-1], LEVELS[level], journal)
     structlog.configure(
-        processors=[*ours, *finish],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=_Stderr,
         cache_logger_on_first_use=False,
@@ -192,6 +206,78 @@ def loggable(value: object, limit: int = MAX_VALUE) -> str:
     text = value if isinstance(value, str) else str(value)
     text = bounded(text, limit)
     return text if text.isascii() and text.isprintable() else bounded(escape(text), limit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Direct:
+    """What a line takes that is rendered without structlog.
+
+    Attributes:
+        processors: structlog's list, which a test may change in place.
+        last: the last of them, as long as it is ours.
+        threshold: of the level.
+        journal: whether a line has a priority in place of the time.
+    """
+
+    processors: list[Any]
+    last: Callable[..., Any]
+    threshold: int
+    journal: bool
+
+
+class LineLogger:
+    """Writes lines whose pieces the caller has rendered, byte for byte as :func:`get_logger` does.
+
+    Args:
+        component: what ``component=`` says.
+        event: what ``event=`` says.
+    """
+
+    __slots__ = ("_begin",)
+
+    def __init__(self, component: str, event: str) -> None:
+        self._begin = f"event={event} component={component} "
+
+    def takes(self, level: str) -> bool | None:
+        """Whether a line of this level is written; None if it has to go by way of structlog."""
+        direct = _direct
+        if direct is None or direct.processors[-1] is not direct.last:
+            return None
+        return LEVELS[level] >= direct.threshold
+
+    def line(self, level: str, pieces: str) -> str:
+        """A line, to be handed to :func:`write_lines`.
+
+        Args:
+            level: one that :meth:`takes` says is written.
+            pieces: what :func:`words` has made of keys and values.
+        """
+        end = f" process={_process}" if _process else ""
+        if _direct is not None and _direct.journal:
+            return f"<{_PRIORITY[level]}>level={level} {self._begin}{pieces}{end}"
+        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        return f"timestamp={now} level={level} {self._begin}{pieces}{end}"
+
+
+def words(values: Mapping[str, object]) -> str:
+    """Render keys and values as they stand in a line of logfmt."""
+    return " ".join([word(name, value) for name, value in values.items()])
+
+
+def word(name: str, value: object) -> str:
+    """Render one key, which is a plain word, and its value as they stand in a line of logfmt."""
+    if type(value) is str and _PLAIN.fullmatch(value):
+        return f"{name}={value}"
+    return _word(name, _safe(name, value))
+
+
+def write_lines(lines: Sequence[str]) -> None:
+    """Write lines of :meth:`LineLogger.line`, as many as fit at once."""
+    if _output is not None:
+        _output.put_all(lines)
+        return
+    for line in lines:
+        _write_line(line)
 
 
 class _Stderr:
@@ -276,15 +362,15 @@ def logfmt(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
     something, has twenty values, and the processors of structlog would take half of the time that
     the message costs.
     """
-    words = {}
+    found = {}
     for key, value in islice(event.items(), MAX_KEYS):
         name = _name(key)
         if type(value) is str and _PLAIN.fullmatch(value):
-            words[name] = f"{name}={value}"
+            found[name] = f"{name}={value}"
         else:
-            words[name] = _word(name, _safe(key, value))
-    first = [word for key in _FIRST if (word := words.pop(key, "")) and event[key] is not None]
-    return " ".join(first + list(words.values()))
+            found[name] = _word(name, _safe(key, value))
+    first = [one for key in _FIRST if (one := found.pop(key, "")) and event[key] is not None]
+    return " ".join(first + list(found.values()))
 
 
 def _word(name: str, value: str | float | None) -> str:

@@ -29,7 +29,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 MAX_QUEUED = 1 << 20
 """Octets of lines that wait for the reader: some 3,000 lines, seconds of a busy server."""
@@ -81,7 +81,18 @@ class Output(ABC):
 
     @abstractmethod
     def put(self, line: str) -> None:
-        """Write a line, given without its end, soon or never."""
+        """Write a line, or several with the ends between them, soon or never."""
+
+    def put_all(self, lines: Sequence[str]) -> None:
+        """Write lines, each given without its end, as many as fit into one write(2)."""
+        piece = ""
+        for line in lines:
+            if piece and len(piece) + len(line) + 2 > select.PIPE_BUF:
+                self.put(piece)
+                piece = ""
+            piece = f"{piece}\n{line}" if piece else line
+        if piece:
+            self.put(piece)
 
     @abstractmethod
     def close(self, seconds: float) -> None:
@@ -95,7 +106,7 @@ class Output(ABC):
                 self._octets += size
                 return
             self._dropping = True
-            self._lost(1)
+            self._lost(data.count(b"\n"))
 
     def _lost(self, lines: int) -> None:
         with self._lock:

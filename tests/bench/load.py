@@ -202,23 +202,30 @@ class NoCompilerError(Exception):
     """There is no C compiler; pymilter could not have been built here either."""
 
 
+def compiled(name: str, *libraries: str) -> Path:
+    """A C program of this directory, compiled for this machine; once for each of its versions."""
+    source = Path(__file__).with_name(f"{name}.c")
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        raise NoCompilerError("neither cc nor gcc is installed")
+    options = [*COMPILER_FLAGS, *libraries]
+    digest = hashlib.sha256(source.read_bytes() + repr(options).encode()).hexdigest()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    program = cache / "requiretls-milter-bench" / f"{name}-{digest[:16]}"
+    if not program.exists():
+        program.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=program.parent) as directory:
+            new = Path(directory) / name
+            subprocess.run([compiler, *COMPILER_FLAGS, "-o", new, source, *libraries], check=True)
+            new.replace(program)
+    return program
+
+
 class Load:
-    """The C program, compiled for this machine."""
+    """The C program that plays the MTA."""
 
     def __init__(self) -> None:
-        source = Path(__file__).with_name("load.c")
-        compiler = shutil.which("cc") or shutil.which("gcc")
-        if compiler is None:
-            raise NoCompilerError("neither cc nor gcc is installed")
-        digest = hashlib.sha256(source.read_bytes() + repr(COMPILER_FLAGS).encode()).hexdigest()
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self._program = cache / "requiretls-milter-bench" / f"load-{digest[:16]}"
-        if not self._program.exists():
-            self._program.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self._program.parent) as directory:
-                new = Path(directory) / "load"
-                subprocess.run([compiler, *COMPILER_FLAGS, "-o", new, source], check=True)
-                new.replace(self._program)
+        self._program = compiled("load")
 
     def send(
         self,

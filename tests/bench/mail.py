@@ -1,15 +1,15 @@
-"""Rows ``plain`` and ``asked``: messages a second and their latency, beside the baseline.
+"""Rows ``plain`` and ``asked``: messages a second and their latency, beside two baselines.
 
-Both milters are there all the time, and are measured in turn: what else the
-machine does falls on both. Ours is the service as an operator starts it, with
-supervisor, engine and two workers.
+``C`` is a milter in C that does nothing: what libmilter itself costs. ``pymilter`` is the milter
+that anybody would write. All are there all the time, and are measured in turn: what else the
+machine does falls on all of them. Ours is the service as an operator starts it: supervisor,
+engine, as many workers as there are by default, the log as it is by default (in a file).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 import tempfile
 import threading
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.figures import Figure, figure, ratio
-from tests.bench.load import PLAIN, Load, Mail, Run, record
+from tests.bench.load import PLAIN, Load, Mail, Run, compiled, record
 from tests.bench.machine import cpu_seconds
 from tests.bench.rows import Effort, Row, number
 from tests.support.authority import Authority
@@ -29,7 +29,7 @@ from tests.support.domains import Domains
 from tests.support.processes import Process
 from tests.support.service import Service
 
-CONNECTIONS = (1, 8)
+CONNECTIONS = (1, 8, 64)
 
 MAX_CEILING_RUNS = 3
 """Of the load with a milter in C that does nothing: a check, no figure of ours."""
@@ -71,12 +71,27 @@ class Measured:
 @contextlib.contextmanager
 def baseline(directory: Path) -> Iterator[Subject]:
     """The milter that anybody would write, in one process."""
-    path = directory / "baseline.sock"
-    command = [sys.executable, "-m", "tests.bench.baseline", str(path)]
-    process = Process(command, directory / "baseline.log")
+    command = [sys.executable, "-m", "tests.bench.baseline"]
+    with _running("pymilter", command, directory, edits=1) as subject:
+        yield subject
+
+
+@contextlib.contextmanager
+def nothing(directory: Path) -> Iterator[Subject]:
+    """A milter in C on libmilter that does nothing."""
+    with _running("C", [compiled("nothing", "-lmilter")], directory, edits=0) as subject:
+        yield subject
+
+
+@contextlib.contextmanager
+def _running(
+    name: str, command: Sequence[str | Path], directory: Path, *, edits: int
+) -> Iterator[Subject]:
+    path = directory / f"{name}.sock"
+    process = Process([*command, str(path)], directory / f"{name}.log")
     try:
         process.wait_until(path.exists, "listening")
-        yield Subject("baseline", str(path), lambda: [process.pid], directory / "baseline", 1)
+        yield Subject(name, str(path), lambda: [process.pid], directory / f"{name}.script", edits)
     finally:
         process.kill()
         process.wait()
@@ -84,8 +99,8 @@ def baseline(directory: Path) -> Iterator[Subject]:
 
 @contextlib.contextmanager
 def service(config: str) -> Iterator[Service]:
-    """Our milter, with this configuration besides the paths."""
-    made = Service(config)
+    """Our milter as it is installed, with this configuration besides the paths."""
+    made = Service(config, workers=0, log_format="logfmt")
     try:
         yield made.start()
     finally:
@@ -123,8 +138,8 @@ def _figures(measured: Sequence[Measured]) -> dict[str, Figure]:
 def compare(
     load: Load, subjects: Sequence[Subject], connections: int, effort: Effort, directory: Path
 ) -> dict[str, Any]:
-    """All in turn, the baseline last; less often, the load with somebody who only answers."""
-    *ours, theirs = subjects
+    """All in turn, ours first; less often, the load with a program that only answers."""
+    ours, *baselines = subjects
     runs: dict[str, list[Measured]] = {subject.name: [] for subject in subjects}
     ceilings: list[Run] = []
     for number_of_run in range(effort.runs):
@@ -132,11 +147,11 @@ def compare(
             runs[subject.name].append(measure(load, subject, connections, effort))
         if number_of_run % max(1, effort.runs // MAX_CEILING_RUNS) == 0:
             path = directory / "ceiling.sock"
-            with load.answering(path, ours[0].script):
+            with load.answering(path, ours.script):
                 ceilings.append(
                     load.send(
                         str(path),
-                        ours[0].script,
+                        ours.script,
                         connections=connections,
                         seconds=effort.seconds / 2,
                         warmup=effort.warmup,
@@ -151,11 +166,11 @@ def compare(
             name: {key: asdict(one) for key, one in some.items()} for name, some in found.items()
         },
         "ratios": {
-            subject.name: {
-                key: asdict(ratio(found[subject.name][key], found[theirs.name][key]))
+            theirs.name: {
+                key: asdict(ratio(found[ours.name][key], found[theirs.name][key]))
                 for key in ("rate", "p99_ms", "cpu_us")
             }
-            for subject in ours
+            for theirs in baselines
         },
         "ceiling": asdict(figure(each.rate for each in ceilings)),
     }
@@ -172,13 +187,13 @@ def _lines(data: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         yield connections, name, *map(number, medians), load
     for name, ratios in data["ratios"].items():
         rate, p99, cpu = (_ratio(ratios[key]) for key in ("rate", "p99_ms", "cpu_us"))
-        yield connections, f"{name} : baseline", rate, "", p99, cpu, ""
+        yield connections, f"ours : {name}", rate, "", p99, cpu, ""
     ceiling = number(data["ceiling"]["median"])
     yield connections, "nothing but replies, in C", ceiling, "", "", "", ""
 
 
 def _ratio(found: dict[str, float]) -> str:
-    return f"{found['ratio']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+    return f"{found['ratio']:.2f} ({found['low']:.2f}-{found['high']:.2f})"
 
 
 def _row(
@@ -207,25 +222,14 @@ def plain(effort: Effort) -> Row:
     load = Load()
     with (
         tempfile.TemporaryDirectory(prefix="rtls-") as name,
-        baseline(Path(name)) as theirs,
+        nothing(Path(name)) as in_c,
+        baseline(Path(name)) as in_python,
         service(NO_RESOLVER) as milter,
-        service(NO_RESOLVER) as held,
     ):
-        pin(held)
         directory = Path(name)
-        subjects = (
-            _subject("ours", milter, directory, 0),
-            _subject("ours, pinned", held, directory, 0),
-            theirs,
-        )
+        subjects = (_subject("ours", milter, directory, 0), in_c, in_python)
         data = _compared(load, subjects, PLAIN, effort, directory)
-    return _row(
-        "plain",
-        "mail that asks nothing, default configuration",
-        data,
-        effort,
-        ("pinned: each worker held to one core from outside; the service does not do that",),
-    )
+    return _row("plain", "mail that asks nothing, default configuration", data, effort)
 
 
 def _subject(name: str, milter: Service, directory: Path, edits: int) -> Subject:
@@ -244,16 +248,6 @@ def _compared(
     for subject in subjects:
         record(subject.socket, mail, subject.script)
     return [compare(load, subjects, connections, effort, directory) for connections in CONNECTIONS]
-
-
-def pin(milter: Service) -> None:
-    """Hold each worker, with the threads that it has, to one core; new threads inherit that."""
-    cores = sorted(os.sched_getaffinity(0))
-    workers = sorted(pid for name, pid in milter.children.items() if name.startswith("worker"))
-    for position, pid in enumerate(workers):
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
-                os.sched_setaffinity(int(thread), {cores[position % len(cores)]})
 
 
 # ---------------------------------------------------------------- asked
@@ -310,12 +304,13 @@ def asked(effort: Effort) -> Row:
     requiretls = Mail(parameters=("REQUIRETLS",), host=BENCH_DOMAIN)
     with (
         tempfile.TemporaryDirectory(prefix="rtls-") as name,
-        baseline(Path(name)) as theirs,
+        nothing(Path(name)) as in_c,
+        baseline(Path(name)) as in_python,
         next_hop(Path(name)) as config,
         service(config) as milter,
     ):
         directory = Path(name)
-        subjects = (_subject("ours", milter, directory, 1), theirs)
+        subjects = (_subject("ours", milter, directory, 1), in_c, in_python)
         data = _compared(load, subjects, requiretls, effort, directory)
         forecasts = _forecasts(milter)
     return _row(
@@ -333,7 +328,7 @@ def _forecasts(milter: Service) -> str:
     hits = milter.metric('cache_requests_total{layer="forecast",result="hit"}')
     others = sum(
         milter.metric(f'cache_requests_total{{layer="forecast",result="{result}"}}')
-        for result in ("miss", "joined")
+        for result in ("miss", "in_progress")
     )
     good = milter.metric('forecasts_total{reason="ok",requirement="requiretls",status="2.0.0"}')
     if not hits > 0 or not good > 0 or others > 0.1 * hits + 50:

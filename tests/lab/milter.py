@@ -132,7 +132,8 @@ class Milter:
     def answers(self) -> bool:
         """Whether all of its processes are there and know each other, and metrics are served."""
         found = len({item["process"] for item in self.events("engine_found")})
-        if not self.events("serving") or found < self.config.milter.workers:
+        serving = self.events("serving")
+        if not serving or found < int(serving[0]["workers"]):
             return False
         try:
             return bool(self.metrics())

@@ -117,6 +117,14 @@ REDIS = Recipe(
 )
 """Redis 8 and Valkey 8: stores of a fleet."""
 
+PROMETHEUS = Recipe(
+    name="prometheus",
+    suite="bookworm",
+    packages=("prometheus",),
+    probe="usr/bin/promtool",
+)
+"""Prometheus and promtool of the oldest Debian that is supported: what it takes, later ones do."""
+
 MTA_STS_RESOLVER = Recipe(
     name="mta-sts-resolver",
     suite="forky",
@@ -126,7 +134,7 @@ MTA_STS_RESOLVER = Recipe(
 """The policy service that most sites run beside Postfix."""
 
 ALL = (
-    *(DNS, REDIS, MTA_STS_RESOLVER, SYSTEMD_POSTFIX, SYSTEMD_SENDMAIL),
+    *(DNS, REDIS, PROMETHEUS, MTA_STS_RESOLVER, SYSTEMD_POSTFIX, SYSTEMD_SENDMAIL),
     *(POSTFIX_3_11, POSTFIX_3_10, POSTFIX_3_7, SENDMAIL_8_18, SENDMAIL_8_17),
 )
 
@@ -214,7 +222,7 @@ def _download(recipe: Recipe, apt: Path) -> list[Path]:
         (apt / folder).mkdir(parents=True)
     (apt / "dpkg/status").touch()
     keyring = _keyring(apt / "etc/keyring.gpg")
-    (apt / "etc/lab.sources").write_text(sources(_mirror(), recipe, keyring))
+    (apt / "etc/lab.sources").write_text(sources(mirror(), recipe, keyring))
     (apt / "preferences").write_text(preferences(recipe))
     options = {
         "Dir::State": str(apt),
@@ -307,7 +315,7 @@ def _apt(command: list[str]) -> None:
         raise LabUnavailable("apt-get: " + (" / ".join(problem) or run.stdout[-500:]))
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """The Debian archive that this machine itself uses; a lab should not pick another."""
     for uri, suites in _machine_sources():
         if "security" not in uri and not _SUITES.isdisjoint(suites):

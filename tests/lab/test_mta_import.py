@@ -27,6 +27,7 @@ from tests.lab.labconfig import settings, transport_overrides
 from tests.lab.postfix import profile_services, transport_name
 from tests.lab.versions import running
 from tests.support import addresses
+from tests.support.asking import NEW_MTA
 from tests.support.paths import REPOSITORY
 from tests.support.scenario import Domain, Mx, Scenario, Server, load
 
@@ -188,6 +189,8 @@ def test_the_mirror_forecasts_what_postfix_does(front: Front, scenario: Scenario
         check.parse_all([domain], config.mta, transport := transport_name(scenario.profile)),
         config,
         Requirement.REQUIRETLS,
+        mta=NEW_MTA,
+        carried=None,
         transport=transport,
         refresh=False,
     )

@@ -18,6 +18,7 @@ from tests.lab.lab import MYDOMAIN, Lab
 from tests.lab.labconfig import settings
 from tests.lab.postfix import Tables
 from tests.support import addresses
+from tests.support.asking import NEW_MTA
 from tests.support.scenario import Domain, Mx, Scenario, Server
 from tests.support.waiting import eventually
 
@@ -196,6 +197,8 @@ def forecast(config: Config, nexthop: str, transport: str) -> tuple[str, str | N
         assess.parse_all([nexthop], config.mta, transport),
         config,
         Requirement.REQUIRETLS,
+        mta=NEW_MTA,
+        carried=None,
         transport=transport,
         refresh=False,
     )

@@ -22,6 +22,7 @@ from tests.lab.lab import Lab
 from tests.lab.labconfig import settings
 from tests.lab.postfix import profile_services, transport_name
 from tests.support import addresses
+from tests.support.asking import NEW_MTA
 from tests.support.paths import REPOSITORY
 from tests.support.scenario import Domain, Mx, Scenario, Server, Zone
 
@@ -120,6 +121,8 @@ def test_what_is_warned_of_makes_a_difference(front: Front, case: Case) -> None:
         check.parse_all([domain], config.mta, transport),
         config,
         Requirement.REQUIRETLS,
+        mta=NEW_MTA,
+        carried=None,
         transport=transport,
         refresh=False,
     )

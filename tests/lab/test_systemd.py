@@ -74,7 +74,16 @@ def test_the_engine_speaks_tls_within_its_bounds(report: Report) -> None:
     (found,) = json.loads(report["check"]["output"])
     (server,) = found["hosts"][0]["addresses"]
     assert (server["tls_version"], server["requiretls"]) == ("TLSv1.3", True)
-    assert '\nrequiretls_milter_probes_total{result="done"} 1.0\n' in report["metrics"]
+    assert '\nrequiretls_milter_probes_total{result="completed"} 1.0\n' in report["metrics"]
+
+
+def test_what_each_process_takes_is_shown_although_the_unit_hides_the_rest_of_proc(
+    report: Report,
+) -> None:
+    for process in ("supervisor", "engine", "worker-1", "worker-2"):
+        for what in ("resident_memory_bytes", "open_fds", "start_time_seconds"):
+            series = f'\nrequiretls_milter_process_{what}{{process="{process}"}} '
+            assert series in report["metrics"], series
 
 
 def test_the_socket_is_where_the_mta_looks_and_for_it_alone(report: Report, mta: str) -> None:

@@ -20,6 +20,7 @@ from requiretls_milter.evidence.policyhost import MAX_HEADER_LINE, MAX_HEADERS, 
 from requiretls_milter.evidence.probe import MAX_HANDSHAKE, MAX_NAMELESS
 from requiretls_milter.forecast import certificate, dane, pkix
 from requiretls_milter.ipc import client
+from requiretls_milter.service.cores import MOST
 from requiretls_milter.store import sqlite, steady
 from requiretls_milter.store.base import MAX_LISTED
 from requiretls_milter.telemetry import output
@@ -31,7 +32,7 @@ PAGE = (REPOSITORY / "docs" / "reliability.md").read_text("utf-8")
 KIB, MIB = 1 << 10, 1 << 20
 CONFIG = Config()
 LIMITS = CONFIG.limits
-WORKERS = CONFIG.milter.workers
+WORKERS = MOST  # as many as there are by default, on a host with many cores
 ENTRIES = LIMITS.host_cache + LIMITS.domain_cache
 
 GATHERING, FLIGHT, QUESTION = 24 * KIB, 6 * KIB, 5 * KIB
@@ -72,7 +73,8 @@ ROWS: dict[str, float] = {
     "budgets that are spent, and servers that were not told a name": len(KINDS) * MAX_KEYS * SPENT
     + MAX_NAMELESS * NAMELESS,
     "next hops and servers whose speed is remembered": (MAX_SLOW_HOPS + MAX_TARGETS) * SPENT,
-    "names and rules that were looked up": (4 + 2 + 3 + 2) * MIB + WORKERS * (4 + 14 + 3 + 2) * MIB,
+    "names and rules that were looked up": (4 + 2 + 3 + 2) * MIB
+    + WORKERS * (4 + 14 + 3 + 2 + 3 + 2 + 1) * MIB,
     "forecasts in workers": WORKERS * LIMITS.forecast_cache * client.FORECAST_OCTETS,
     "log lines that wait": (2 + WORKERS) * output.MAX_QUEUED,
 }

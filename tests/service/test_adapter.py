@@ -945,7 +945,7 @@ def test_a_source_that_fails_makes_an_unknown_forecast_and_nothing_worse(
         ("decide_at_rcpt", "rcpt"),
         ("add_field", "header"),
         ("end_of_header", "eoh"),
-        ("patience", "eom"),
+        ("undecided", "eom"),
         ("decide", "eom"),
         ("decide_message", "eom"),
         ("tag", "eom"),

@@ -165,6 +165,16 @@ async def test_json_has_the_promised_keys_and_nothing_else(world: Domains) -> No
     assert report == {
         "nexthop": "Good.TEST",
         "requirement": "requiretls",
+        "carried": "requiretls",
+        "carried_by": "configuration",
+        "mta": None,
+        "rule": {
+            "mode": "monitor",
+            "on_noncompliant": "accept",
+            "action": "accept",
+            "why": "mode",
+            "reply": None,
+        },
         "forecast": {
             "status": "2.0.0",
             "outcome": "deliver",
@@ -302,6 +312,39 @@ async def test_text_for_a_pipe_is_plain_and_fits(world: Domains) -> None:
     done = await command("check", await good(world), "--config", world.config())
     assert "\x1b" not in done.out
     assert all(len(line) <= 100 and line == line.rstrip() for line in done.out.splitlines())
+
+
+# ---------------------------------------------------------------- this host
+
+
+async def test_it_is_judged_with_what_the_mta_carries(world: Domains) -> None:
+    hop = await bad(world)
+    carries = world.config('mta.carries = "nothing"')
+    done = await command("check", hop, "--config", carries, "--format", "json")
+    assert done.status == 0, done
+    (report,) = done.json
+    assert (report["carried"], report["carried_by"]) == ("none", "configuration")
+    assert report["forecast"]["reason"] == "noncompliant_not_offered"
+    what_if = await command("check", hop, "--config", carries, "--carried", "requiretls")
+    assert what_if.status == 1, what_if
+    assert "as --carried says" in what_if.out
+
+
+async def test_it_is_judged_by_the_rule_of_the_domain(world: Domains) -> None:
+    server = await world.server("mx.bad.test", ehlo_tls=NO_REQUIRETLS)
+    world.mx("bad.test", "mx.bad.test")
+    config = world.config(
+        f"probe.port = {server.port}",
+        'mta.carries = "nothing"',
+        'rules.recipient."bad.test".mode = "reject"',
+    )
+    done = await command("check", "bad.test", "--config", config)
+    assert done.status == 1, done
+    assert "mode reject: the milter answers 550 5.7.30" in done.out
+    report = await command("report", "--config", config)
+    assert (
+        report.out == "bad.test: 2.0.0 noncompliant_not_offered; mode reject, answered 550 5.7.30\n"
+    )
 
 
 # ---------------------------------------------------------------- the engine of a running service

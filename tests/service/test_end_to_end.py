@@ -214,6 +214,18 @@ def test_a_configured_domain_is_shown_ready_without_any_mail(
     assert ready(service) == {"good.test": 1, "lacking.test": 0}, "and no wildcard"
 
 
+def test_a_domain_is_ready_as_the_mta_of_this_host_and_its_rule_have_it(
+    make: Make, internet: Internet
+) -> None:
+    rules = '[rules.recipient."lacking.test"]\non_noncompliant = "accept"\n'
+    service = make(internet.config + rules, workers=1).start()
+    eventually(lambda: service.metric('domain_ready{domain="lacking.test"}') == 0)
+    # An MTA that does not know REQUIRETLS delivers there, and the rule says that it may.
+    with service.client({**MACROS, "v": "Postfix 3.7.11"}) as client:
+        client.message("<a@example.net>", ["<b@lacking.test>"])
+    eventually(lambda: service.metric('domain_ready{domain="lacking.test"}') == 1)
+
+
 def test_a_reload_leaves_domain_ready_as_it_is_but_for_domains_that_have_gone(
     make: Make, internet: Internet
 ) -> None:

@@ -152,7 +152,7 @@ async def test_r60_two_engines_on_one_redis_make_one_probe(
         assert one.requiretls is True
         assert replace(one, expires=0) == replace(other, expires=0)
         assert (two.flights("ours"), two.flights("theirs")) == (1, 1)
-        probes = [counted(e.counters, "probes_total", "done") for e in two.engines]
+        probes = [counted(e.counters, "probes_total", "completed") for e in two.engines]
         assert sorted(probes) == [0, 1]
         assert not any("claim" in key for key in tuple(redis.keys()))
 
@@ -209,7 +209,7 @@ async def test_where_the_one_that_looked_was_killed_the_others_do_not_wait_for_e
         found = await two.probe(server)
         assert 0.4 < time.monotonic() - before < 3
         assert all(one.stage is ProbeStage.DONE for one in found)
-        assert two.flights("in_vain") == 2
+        assert two.flights("ours_after_waiting") == 2
 
 
 async def test_a_redis_that_hangs_while_the_fleet_waits_delays_no_question_for_long(

@@ -258,7 +258,7 @@ async def test_claims_that_are_never_given_up_delay_few_sessions(
             found = await kit.cache.probe(address, 25, "mx.a.example")
             assert found.stage is ProbeStage.DONE
         assert time.monotonic() - began < 3 * 0.3 + 2
-        assert kit.count("fleet_flights_total", "in_vain") == len(addresses)
+        assert kit.count("fleet_flights_total", "ours_after_waiting") == len(addresses)
 
 
 async def test_a_forged_session_is_believed_for_no_longer_than_a_session_is_fresh(

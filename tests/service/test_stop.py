@@ -149,7 +149,7 @@ def test_a_second_instance_is_refused_and_the_first_goes_on(make: Make) -> None:
 
 def test_a_bad_configuration_is_exit_status_two_with_every_mistake(make: Make) -> None:
     service = make()
-    service.config_path.write_text("[milter]\nsokcet = 1\nworkers = 0\n")
+    service.config_path.write_text("[milter]\nsokcet = 1\nworkers = -1\n")
     service.start(ready=False)
     assert service.wait() == 2
     assert "sokcet" in service.log_text

@@ -132,7 +132,7 @@ def test_two_services_on_one_redis_call_a_server_once(
             for one in services
             if result == "theirs"
         )
-        for result in ("ours", "theirs", "in_vain")
+        for result in ("ours", "theirs", "ours_after_waiting")
     ]
     assert flights == [1, 1, 0]
 

@@ -69,6 +69,7 @@ class Service:
         environ: Mapping[str, str] | None = None,
         inet: bool = False,
         workers: int = 2,
+        log_format: str = "json",
         limits: Mapping[str, float] | None = None,
         below: Sequence[str] = (),
         program: Sequence[str] = (sys.executable, "-m", "requiretls_milter"),
@@ -79,6 +80,8 @@ class Service:
         *stderr*: a descriptor that becomes standard error, in place of the file that is read here.
 
         *program*: the command line's beginning, up to ``serve``.
+
+        *workers*: 0 for the default of the program.
         """
         self.directory = Path(tempfile.mkdtemp(prefix="rtls-"))
         self.metrics_port = free_port()
@@ -87,6 +90,7 @@ class Service:
         self.engine_path = self.directory / "e.sock"
         self.config_path = self.directory / "config.toml"
         self.workers = workers
+        self._log_format = log_format
         self._limits = limits or {}
         self._below = below
         self._program = program
@@ -120,7 +124,7 @@ listen = "127.0.0.1:{self.metrics_port}"
 [store]
 url = "memory:"
 [log]
-format = "json"
+format = "{self._log_format}"
 {more}
 """)
 
@@ -203,6 +207,12 @@ format = "json"
         return int(eventually(look, what=f"{name} replaced"))
 
     # ------------------------------------------------------------ what it says
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command with the configuration of this service."""
+        command = [sys.executable, "-m", "requiretls_milter", *arguments]
+        command += ["--config", str(self.config_path)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
 
     def report(self, *arguments: str) -> Any:
         """What the command ``report`` tells, as JSON."""

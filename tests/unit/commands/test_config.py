@@ -29,7 +29,7 @@ def test_config_check_tells_every_mistake_and_is_status_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "config.toml"
-    path.write_text('rules.mode = "x"\nmilter.workers = 0\nmilter.sockt = ""\n')
+    path.write_text('rules.mode = "x"\nmilter.workers = -1\nmilter.sockt = ""\n')
     captured = call(capsys, "config", "check", str(path))
     assert captured.status == 2
     assert captured.out == ""

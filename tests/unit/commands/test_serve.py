@@ -13,7 +13,7 @@ def test_serve_hands_the_file_to_the_supervisor(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "config.toml"
-    path.write_text("milter.workers = 0\n")
+    path.write_text("milter.workers = -1\n")
     done = call(capfd, "serve", "--config", path)
     assert done.status == 2
     assert "milter.workers" in done.err

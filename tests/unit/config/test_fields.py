@@ -214,7 +214,8 @@ def test_what_is_no_service_of_master_cf_is_no_transport(name: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "good"),
     [
-        ("milter.workers", "0", False),
+        ("milter.workers", "-1", False),
+        ("milter.workers", "0", True),
         ("milter.workers", "1", True),
         ("milter.workers", "64", True),
         ("milter.workers", "65", False),

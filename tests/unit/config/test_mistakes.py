@@ -22,7 +22,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         tmp_path,
         """
         [milter]
-        workers = 0
+        workers = -1
         sockte = "x"
         [mta]
         profile = "sendmail"

@@ -80,6 +80,9 @@ class Kit:
     def results(self) -> dict[str, float]:
         return self._counted("assessments_total")
 
+    def shown(self, wanted: str) -> dict[tuple[str, ...], float]:
+        return {labels: value for metric, labels, value in self.gauges.items() if metric == wanted}
+
     def saturated(self) -> dict[str, float]:
         return self._counted("saturated_total")
 
@@ -456,7 +459,11 @@ async def test_a_configured_domain_is_shown_ready_or_not(kit: Kit) -> None:
     await kit.assessor.assess(question("good.example"))
     await kit.assessor.assess(question("other.example"))
     await kit.assessor.assess(question("good.example", asked=Requirement.NONE))
-    assert list(kit.gauges.items()) == [("domain_ready", ("good.example",), 0.0)]
+    assert kit.shown("domain_ready") == {("good.example",): 0.0}
+    assert kit.shown("domain_state") == {("good.example", "bounce"): 1.0}
+    assert kit.shown("domain_last_assessed_timestamp_seconds") == {
+        ("good.example",): kit.clocks.wall()
+    }
 
 
 async def test_a_configured_domain_of_which_nothing_is_known_is_shown_neither_ready_nor_not(
@@ -464,7 +471,15 @@ async def test_a_configured_domain_of_which_nothing_is_known_is_shown_neither_re
 ) -> None:
     kit.source.script["mx"] = MxEvidence(DnsOutcome.ERROR, error="over budget", unasked=True)
     assert (await kit.assessor.assess(question("good.example"))).outcome is Outcome.UNKNOWN
-    assert not list(kit.gauges.items())
+    assert kit.shown("domain_ready") == {}
+    assert kit.shown("domain_state") == {("good.example", "unknown"): 1.0}
+
+
+async def test_a_configured_domain_whose_assessment_fails_is_shown_as_unknown(kit: Kit) -> None:
+    kit.source.script["mx"] = RuntimeError("a fault of ours")
+    await kit.assessor.assess(question("good.example"))
+    assert kit.results() == {"error": 1}
+    assert kit.shown("domain_state") == {("good.example", "unknown"): 1.0}
 
 
 async def test_closing_ends_what_is_under_way(kit: Kit) -> None:

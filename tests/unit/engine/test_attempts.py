@@ -86,7 +86,7 @@ async def test_r61_a_failed_attempt_stands_for_retry_after_and_is_not_repeated(
     await ask(kit.cache)
     assert sum(kit.source.calls.values()) == 2
     layer = "domain" if kind in ("mx", "mta_sts") else "host"
-    assert kit.count("cache_requests_total", layer, "held") == 20
+    assert kit.count("cache_requests_total", layer, "recently_failed") == 20
 
 
 async def test_r61_the_pause_doubles_to_fifteen_minutes(kit: CacheKit) -> None:
@@ -174,7 +174,7 @@ async def test_r61_a_restart_is_no_reason_to_call_a_server_again_that_has_just_f
         assert (after.stage, after.failure) == (before.stage, before.failure)
         assert after.expires == before.expires  # not one second more for it
         assert kit.sessions == 0
-    assert kit.count("cache_requests_total", "host", "held") == 1
+    assert kit.count("cache_requests_total", "host", "recently_failed") == 1
     kit.clocks.pass_(11)
     again = await kit.probe()
     assert kit.sessions == 1

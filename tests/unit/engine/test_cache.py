@@ -114,7 +114,7 @@ async def test_after_a_restart_no_server_is_called_again_while_what_it_did_is_fr
     assert await after.probe() == before
     assert after.sessions == 0
     assert after.count("cache_requests_total", "host", "stored") == 1
-    assert after.count("probes_total", "done") == 0
+    assert after.count("probes_total", "completed") == 0
     after.clocks.pass_(100)
     await after.probe()
     assert after.sessions == 1

@@ -118,7 +118,7 @@ async def test_an_engine_that_takes_too_long_is_not_waited_for(
     store.claimed = True
     kit = Kit(store)
     assert await kit.find_once() == "found"
-    assert kit.results() == {"in_vain": 1}
+    assert kit.results() == {"ours_after_waiting": 1}
     assert store.released == []
 
 
@@ -137,7 +137,7 @@ async def test_claims_that_are_never_given_up_are_waited_for_three_times_in_ten_
         assert await kit.find_once() == "found"
         waited.append(loop.time() - began >= 0.2)
     assert waited == [True, True, True, False, False, False]
-    assert kit.results() == {"in_vain": 6}
+    assert kit.results() == {"ours_after_waiting": 6}
     await asyncio.sleep(1.0)
     began = loop.time()
     await kit.find_once()

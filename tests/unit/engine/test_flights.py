@@ -45,8 +45,8 @@ async def test_r60_what_many_want_at_once_is_looked_for_once(kit: CacheKit) -> N
     results = await asyncio.gather(*tasks)
     assert len(set(results)) == 1
     assert kit.source.calls["probe 192.0.2.1 a"] == 1
-    assert kit.count("cache_requests_total", "host", "joined") == 99
-    assert kit.count("probes_total", "done") == 1
+    assert kit.count("cache_requests_total", "host", "in_progress") == 99
+    assert kit.count("probes_total", "completed") == 1
     assert kit.cache.in_flight == 0
 
 

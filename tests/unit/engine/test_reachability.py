@@ -34,7 +34,7 @@ def kit() -> CacheKit:
         (ProbeEvidence("", ProbeStage.STARTTLS, ProbeFailure.CLOSED), "starttls_failed"),
         (ProbeEvidence("", ProbeStage.HANDSHAKE, ProbeFailure.PROTOCOL), "handshake_failed"),
         (ProbeEvidence("", ProbeStage.EHLO_TLS, ProbeFailure.REPLY), "ehlo_tls_failed"),
-        (ProbeEvidence("", ProbeStage.DONE), "done"),
+        (ProbeEvidence("", ProbeStage.DONE), "completed"),
         (ProbeEvidence("", failure=ProbeFailure.FORBIDDEN), "forbidden"),
     ],
 )

@@ -21,7 +21,7 @@ from requiretls_milter.engine.exposition import Readings
 from requiretls_milter.engine.health import Health
 from requiretls_milter.engine.scrape import MetricsServer
 from requiretls_milter.syntax.endpoint import Endpoint
-from requiretls_milter.telemetry.counting import Counters, Totals
+from requiretls_milter.telemetry.counting import Counters, Gauges, Totals
 from tests.support.authority import Authority, Issued
 from tests.support.stores import saturated
 from tests.support.waiting import until
@@ -106,9 +106,10 @@ async def test_nothing_is_rendered_on_the_loop_that_serves_workers(web: Web) -> 
 
 async def test_series_that_find_no_room_are_counted(web: Web) -> None:
     names = [f"{number:05}{'x' * 58}.{'y' * 63}.{'y' * 63}.example" for number in range(5_000)]
-    web.readings = Readings(
-        gauges=[("domain_ready", (name,), 1.0) for name in names], domains=names
-    )
+    gauges = Gauges()
+    for name in names:
+        gauges.set("domain_ready", 1.0, (name,))
+    web.readings = Readings(gauges=gauges, domains=names)
     assert len(await web.get("/metrics")) < 1_000_000
     assert saturated(web.counters) == {"domain_series": 1}
 

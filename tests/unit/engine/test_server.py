@@ -26,9 +26,11 @@ from requiretls_milter.ipc.wire import (
     EvidenceRequest,
     ForecastReply,
     ForecastRequest,
+    MtaRequest,
     Request,
     StatusReply,
     StatusRequest,
+    SuspendRequest,
     decode_reply,
     encode,
 )
@@ -87,7 +89,7 @@ class Served:
         self.path = path
         self.assessor = FakeAssessor()
         self.engine = SetEngine(self.assessor)  # type: ignore[arg-type]
-        self.server = EngineServer(str(path), self.engine)
+        self.server = EngineServer(str(path), self.engine, workers=4)
 
     async def visit(self) -> Visitor:
         return Visitor(*await asyncio.open_unix_connection(str(self.path)))
@@ -181,6 +183,30 @@ async def test_counters_are_added_up_and_have_no_reply(served: Served) -> None:
     visitor.close()
 
 
+async def test_the_version_of_the_mta_is_taken_and_told(served: Served) -> None:
+    visitor = await served.visit()
+    visitor.send(MtaRequest(version="Postfix 3.7.11"), StatusRequest(id=1))
+    assert (await visitor.reply()).mta_version == "Postfix 3.7.11"
+    visitor.close()
+
+
+async def test_an_order_to_suspend_is_passed_on(served: Served) -> None:
+    visitor = await served.visit()
+    visitor.send(SuspendRequest(id=1, suspended=True), SuspendRequest(id=2, suspended=False))
+    assert {(await visitor.reply()).op for _ in range(2)} == {"status"}
+    assert served.engine.suspensions == [True, False]
+    visitor.close()
+
+
+async def test_the_condition_is_told_to_those_who_ask_for_the_whole(served: Served) -> None:
+    visitor = await served.visit()
+    visitor.send(StatusRequest(id=1))
+    assert (await visitor.reply()).condition is None
+    visitor.send(StatusRequest(id=2, whole=True))
+    assert (await visitor.reply()).condition == served.engine.its_condition
+    visitor.close()
+
+
 async def test_a_status_tells_who_and_what_this_is(served: Served) -> None:
     worker, visitor = await served.visit(), await served.visit()
     worker.send(count(1, "worker-9"), ask(1))
@@ -191,6 +217,7 @@ async def test_a_status_tells_who_and_what_this_is(served: Served) -> None:
     assert reply.pid == os.getpid()
     assert reply.assessment_digest == "digest"
     assert reply.workers == ("worker-9",)
+    assert reply.all_workers == 4
     assert reply.cache_entries == {"host": 3}
     assert reply.uptime >= 0
     worker.close()

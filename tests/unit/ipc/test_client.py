@@ -20,7 +20,7 @@ from requiretls_milter.config import Config, Limits
 from requiretls_milter.ipc import client as module
 from requiretls_milter.ipc.client import FORECAST_OCTETS, EngineClient
 from requiretls_milter.ipc.framing import frame
-from requiretls_milter.ipc.wire import ForecastReply, ForgetReply, encode, error_reply
+from requiretls_milter.ipc.wire import ForecastReply, ForgetReply, MtaRequest, encode, error_reply
 from requiretls_milter.model import Forecast, Needs, Outcome, Question, Requirement
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.fakeengine import FakeEngine, answers, forecast, is_silent, says
@@ -515,6 +515,18 @@ def test_a_new_engine_is_told_everything(engine: FakeEngine, connect: Connect) -
     engine.start()
     eventually(lambda: engine.counted)
     assert ("requirement_lost_total", (), 5.0) in engine.counted[0].totals.counters
+
+
+def test_each_engine_is_told_once_what_the_mta_is(engine: FakeEngine, connect: Connect) -> None:
+    def told() -> list[str]:
+        return [one.version for one in engine.requests if isinstance(one, MtaRequest)]
+
+    client = connect()
+    client.tell_mta("Postfix 3.11.7")
+    eventually(lambda: told() == ["Postfix 3.11.7"])
+    client.tell_mta("Postfix 3.11.7")
+    client.tell_mta("Postfix 3.12.0")
+    eventually(lambda: told() == ["Postfix 3.11.7", "Postfix 3.12.0"])
 
 
 def test_the_last_counts_are_shipped_at_the_end(engine: FakeEngine, connect: Connect) -> None:

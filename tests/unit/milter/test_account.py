@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
+from hypothesis import HealthCheck, given
+from hypothesis import settings as trials
+from hypothesis import strategies as st
 from structlog.typing import EventDict
 
 from requiretls_milter.config import Config
 from requiretls_milter.milter import account
 from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
 from requiretls_milter.model import Action, Capability, Forecast, Outcome, Reason, Requirement
+from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.catalogue import MetricError
 from requiretls_milter.telemetry.counting import Counters
 
 TRUSTED = SmtpClient(trusted=True, capability=Capability.REQUIRETLS)
@@ -109,7 +116,7 @@ def test_r17_a_lost_requirement_counts() -> None:
 
 def test_a_recipient_s_line_has_every_key_of_the_contract(logged: list[EventDict]) -> None:
     one = message(b"REQUIRETLS", rules={"mode": "reject"})
-    account.log_recipient(IDENTITY, "TLSv1.3", one, recipient(one))
+    account.log_recipients(IDENTITY, "TLSv1.3", one, [recipient(one)])
     (line,) = logged
     assert line["event"] == "recipient"
     assert line["log_level"] == "info"
@@ -143,13 +150,13 @@ def test_a_downgrade_is_told_in_seconds(logged: list[EventDict]) -> None:
     since = Forecast(
         "5.7.30", Outcome.BOUNCE, Reason.REQUIRETLS_NOT_OFFERED, downgraded_at=NOW - 3600
     )
-    account.log_recipient(IDENTITY, "", one, recipient(one, forecast=since))
+    account.log_recipients(IDENTITY, "", one, [recipient(one, forecast=since)])
     assert logged[0]["downgraded"] == 3600
 
 
 def test_a_recipient_without_a_forecast_has_no_line(logged: list[EventDict]) -> None:
     one = message()
-    account.log_recipient(IDENTITY, "", one, recipient(one))
+    account.log_recipients(IDENTITY, "", one, [recipient(one)])
     assert logged == []
 
 
@@ -158,7 +165,7 @@ def test_what_only_a_survey_asked_is_logged_for_debugging_alone(logged: list[Eve
     added = one.add_recipient("<bob@example.org>", "smtp", "example.org")
     one.decide(added, NOT_OFFERED, NOW)
     assert added.asked.requirement is Requirement.NONE
-    account.log_recipient(IDENTITY, "", one, added)
+    account.log_recipients(IDENTITY, "", one, [added])
     assert [line["log_level"] for line in logged] == ["debug"]
 
 
@@ -182,3 +189,96 @@ def test_a_message_has_a_line_if_something_in_it_is_remarkable(
         one.add_field(name, value)
     account.log_message(IDENTITY, one, Action.ACCEPT)
     assert [line["event"] for line in logged] == (["message"] if remarkable else [])
+
+
+# ---------------------------------------------------------------- the line without structlog
+
+
+@pytest.fixture
+def configured() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+    log.set_process("")
+
+
+TEXT = (
+    st.text(max_size=30)
+    | st.text(st.sampled_from('ab<>@. ="\\\n\x00'), max_size=30)
+    | st.text(st.just("x"), min_size=log.MAX_VALUE - 1, max_size=log.MAX_VALUE + 1)
+)
+FORECASTS = st.builds(
+    Forecast,
+    status=st.sampled_from(["2.0.0", "4.7.5", "5.7.30", "unknown"]),
+    outcome=st.sampled_from(Outcome),
+    reason=st.sampled_from(Reason),
+    text=TEXT,
+    compliant=st.sampled_from([True, False, None]),
+    mx=TEXT,
+    tls=st.none() | TEXT,
+    downgraded_at=st.sampled_from([0.0, NOW - 60.4]),
+)
+
+
+@trials(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+@pytest.mark.usefixtures("configured")
+def test_r62_a_recipient_s_line_is_byte_for_byte_that_of_structlog(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], data: st.DataObject
+) -> None:
+    """But for the time, which each takes by itself; also if the journal wants no time."""
+    journal, level = data.draw(st.booleans()), data.draw(st.sampled_from(["debug", "info"]))
+    monkeypatch.setattr(log, "stderr_is_journal", lambda: journal)
+    log.configure("logfmt", level)
+    log.set_process(data.draw(st.sampled_from(["", "worker-1"])))
+    settings = Settings(Config.model_validate({"rules": {"mode": "reject"}}))
+    client = SmtpClient(authenticated=data.draw(st.booleans()), capability=Capability.REQUIRETLS)
+    parameters = data.draw(st.sampled_from([(b"REQUIRETLS",), ()]))
+    one = Transaction(settings, client, data.draw(TEXT), parameters)
+    added = one.add_recipient(data.draw(TEXT), data.draw(TEXT), data.draw(TEXT))
+    one.decide(added, data.draw(FORECASTS), NOW)
+    added.waited = data.draw(st.sampled_from([0.0, 0.1234567, 12]))
+    identity = {"queue_id": data.draw(TEXT)}
+    tls_version = data.draw(TEXT)
+
+    def written() -> str:
+        account.log_recipients(identity, tls_version, one, [added])
+        line = capsys.readouterr().err
+        time, blank, rest = line.partition(" ")
+        assert journal or not line or time.startswith("timestamp=20")
+        return line if journal else blank + rest
+
+    directly = written()
+    with monkeypatch.context() as through_structlog:
+        through_structlog.setattr(log.LineLogger, "takes", lambda *_: None)
+        assert written() == directly
+
+
+@pytest.mark.usefixtures("configured")
+def test_in_json_a_recipient_s_line_goes_through_structlog(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log.configure("json", "info")
+    one = message(b"REQUIRETLS")
+    account.log_recipients(IDENTITY, "", one, [recipient(one)])
+    assert '"event": "recipient"' in capsys.readouterr().err
+
+
+def test_several_counters_grow_at_once_and_are_checked_like_one() -> None:
+    one, each = Counters(["example.org"]), Counters(["example.org"])
+    counts = (
+        ("messages_total", ("requiretls", "accept")),
+        ("domain_forecasts_total", ("example.org", "2.0.0")),
+        ("domain_forecasts_total", ("example.net", "2.0.0")),  # counted as "other"
+        ("messages_total", ("requiretls", "accept")),
+    )
+    for _ in range(2):
+        one.count(counts, ("requirement_lost_total", ()), 3)
+        for metric, labels in counts:
+            each.inc(metric, labels)
+        each.inc("requirement_lost_total", by=3)
+    assert one.totals() == each.totals()
+    one.configure([])
+    one.count(counts)
+    assert counted(one)["domain_forecasts_total{other,2.0.0}"] == 4
+    with pytest.raises(MetricError):
+        one.count([("no_such_total", ())])

@@ -9,7 +9,6 @@ from requiretls_milter.milter.requirement import (
     Asked,
     HeaderFindings,
     asks_requiretls,
-    capability,
     is_lost,
     is_tls_required_no,
     resolve,
@@ -200,33 +199,6 @@ def test_what_is_asked_and_what_the_mta_carries_are_told_apart(
 ) -> None:
     asked = resolved(HEADERS[header], esmtp=esmtp, rule_requires=rule, capability=able)
     assert (asked.requirement, asked.source, asked.carried) == expected
-
-
-@pytest.mark.parametrize(
-    ("carries", "version", "able"),
-    [
-        ("auto", "Postfix 3.11.7", FULL),
-        ("auto", "Postfix 3.11", FULL),
-        ("auto", "Postfix 3.12-20260821", FULL),
-        ("auto", "Postfix 4.0.0", FULL),
-        ("auto", "Postfix 3.10.5", HALF),
-        ("auto", "Postfix 3.9.1", NOTHING),
-        ("auto", "Postfix 3.7.11", NOTHING),
-        ("auto", "Postfix 2.11.11", NOTHING),
-        ("auto", "8.18.2", NOTHING),
-        ("auto", "", NOTHING),
-        ("auto", "postfix 3.11.7", NOTHING),
-        ("auto", "Postfix", NOTHING),
-        ("auto", "Postfix 99999999999.1", NOTHING),
-        ("requiretls", "8.18.2", FULL),
-        ("tls-required", "Postfix 3.11.7", HALF),
-        ("nothing", "Postfix 3.11.7", NOTHING),
-    ],
-)
-def test_what_an_mta_carries_is_read_from_its_version_unless_configured(
-    carries: str, version: str, able: Capability
-) -> None:
-    assert capability(Capability(carries), version) is able
 
 
 # ---------------------------------------------------------------- a requirement that got lost

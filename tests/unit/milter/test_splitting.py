@@ -93,8 +93,9 @@ def test_a_recipient_that_was_put_off_parts_no_other_from_the_message() -> None:
         {"sender": "<>"},
         {"by_smtp": False},
         {"on_mixed": "accept"},
+        {"suspended": True},
     ],
-    ids=["a mail program", "r7 a bounce", "sendmail(1)", "not configured"],
+    ids=["a mail program", "r7 a bounce", "sendmail(1)", "not configured", "suspended"],
 )
 def test_a_client_that_would_not_bring_it_again_is_never_asked_to(exempt: dict[str, Any]) -> None:
     transaction, (_, second) = message(ASKED, "eve@other.example", **exempt)

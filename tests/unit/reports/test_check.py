@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -22,6 +22,7 @@ from requiretls_milter.model import (
     Reply,
     Requirement,
 )
+from requiretls_milter.reports.carrying import Asking
 from requiretls_milter.reports.check import (
     NextHopReport,
     exit_status,
@@ -29,6 +30,7 @@ from requiretls_milter.reports.check import (
     starttls_word,
 )
 from tests.support import build
+from tests.support.asking import NEW_MTA, OLD_MTA, asks
 from tests.support.build import clear, domain, host, probe, replace
 
 DANE_RECORD = build.certificate().tlsa(3, 1, 1)
@@ -38,7 +40,7 @@ def reported(evidence: DomainEvidence, profile: MtaProfile = build.DANE) -> Next
     return next_hop_report(
         "Example.ORG",
         evidence,
-        requirement=Requirement.REQUIRETLS,
+        asking=asks(),
         profile=profile,
         trust=build.trust(),
         now=build.NOW,
@@ -193,13 +195,80 @@ def test_starttls_is_one_word(seen: ProbeEvidence, word: str) -> None:
     ("outcomes", "status"),
     [
         ([], 0),
-        (["deliver"], 0),
-        (["deliver", "defer"], 75),
-        (["deliver", "unknown"], 75),
-        (["unknown", "bounce", "deliver"], 1),
-        (["defer", "bounce"], 1),
+        (["deliver accept"], 0),
+        (["deliver accept", "defer accept"], 75),
+        (["deliver accept", "unknown accept"], 75),
+        (["unknown accept", "bounce accept", "deliver accept"], 1),
+        (["defer accept", "bounce accept"], 1),
+        (["deliver accept", "deliver defer"], 75),
+        (["deliver reject", "unknown accept"], 1),
+        (["bounce defer"], 1),
     ],
 )
 def test_the_worst_outcome_is_the_exit_status(outcomes: list[str], status: int) -> None:
-    reports = [cast(NextHopReport, {"forecast": {"outcome": outcome}}) for outcome in outcomes]
+    reports = [
+        cast(NextHopReport, {"forecast": {"outcome": outcome}, "rule": {"action": action}})
+        for outcome, action in map(str.split, outcomes)
+    ]
     assert exit_status(reports) == status
+
+
+# ---------------------------------------------------------------- this host
+
+
+def judged(asking: Asking) -> NextHopReport:
+    """A domain whose server verifies, but does not offer REQUIRETLS."""
+    return next_hop_report(
+        "example.org",
+        domain(host(DANE_RECORD, seen=probe(requiretls=False))),
+        asking=asking,
+        profile=build.DANE,
+        trust=build.trust(),
+        now=build.NOW,
+    )
+
+
+def test_what_the_mta_carries_decides_over_the_forecast() -> None:
+    new, old = judged(asks(NEW_MTA)), judged(asks(OLD_MTA))
+    assert (new["forecast"]["status"], new["carried"]) == ("5.7.30", "requiretls")
+    assert (new["carried_by"], new["mta"]) == ("service", "Postfix 3.11.7")
+    assert (old["forecast"]["status"], old["carried"]) == ("2.0.0", "none")
+    assert (old["carried_by"], old["mta"]) == ("postconf", "Postfix 3.7.11")
+    assert old["forecast"]["reason"] == "noncompliant_not_offered"
+
+
+def test_the_strict_verdict_is_the_same_whatever_the_mta_carries() -> None:
+    strict = {"status": "5.7.30", "reason": "requiretls_not_offered"}
+    assert judged(asks(NEW_MTA))["rfc8689"] == judged(asks(OLD_MTA))["rfc8689"] == strict
+
+
+@pytest.mark.parametrize(
+    ("rules", "action", "status"),
+    [
+        ({"mode": "monitor"}, "accept", 0),
+        ({"mode": "reject"}, "reject", 1),
+        ({"mode": "defer"}, "defer", 75),
+        ({"mode": "reject", "on_noncompliant": "accept"}, "accept", 0),
+    ],
+)
+def test_a_noncompliant_delivery_is_what_the_rule_makes_of_it(
+    rules: dict[str, Any], action: str, status: int
+) -> None:
+    report = judged(asks(OLD_MTA, **rules))
+    assert report["rule"]["action"] == action
+    assert (report["rule"]["reply"] is None) == (action == "accept")
+    assert exit_status([report]) == status
+
+
+def test_no_mta_acts_on_what_a_rule_requires() -> None:
+    report = judged(asks(NEW_MTA, mode="reject", require=True))
+    assert (report["carried"], report["carried_by"]) == ("none", "rule")
+    assert report["rule"]["reply"] == (
+        "550 5.7.30 REQUIRETLS cannot be honoured for example.org: "
+        "mx1.example.org does not offer REQUIRETLS"
+    )
+
+
+def test_what_if_it_were_carried() -> None:
+    report = judged(asks(OLD_MTA, Requirement.REQUIRETLS))
+    assert (report["forecast"]["status"], report["carried_by"]) == ("5.7.30", "option")

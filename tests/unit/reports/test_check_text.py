@@ -9,11 +9,11 @@ from requiretls_milter.model import (
     HopKind,
     MtaStsMode,
     NextHop,
-    Requirement,
 )
 from requiretls_milter.reports.check import next_hop_report
 from requiretls_milter.reports.check_text import MAX_PATTERNS, to_text
 from tests.support import build
+from tests.support.asking import asks
 from tests.support.build import clear, domain, host, probe, replace
 
 DANE_RECORD = build.certificate().tlsa(3, 1, 1)
@@ -25,7 +25,7 @@ def lines(*evidence: DomainEvidence) -> list[str]:
         next_hop_report(
             str(one.nexthop),
             one,
-            requirement=Requirement.REQUIRETLS,
+            asking=asks(),
             profile=build.DANE,
             trust=build.trust(),
             now=build.NOW,
@@ -97,3 +97,9 @@ def test_the_reason_is_a_sentence_whose_host_names_stay() -> None:
     why = [line for line in lines(domain(host(DANE_RECORD))) if line.startswith("Why ")]
     assert why[0].startswith("Why mx1.example.org[192.0.2.1] would take ")
     assert lines(domain(host(seen=clear())))[-1].endswith(".")
+
+
+def test_it_is_said_what_the_mta_acts_on_and_who_says_so() -> None:
+    text = lines(domain(host(DANE_RECORD)))
+    assert "Asked requiretls; Postfix 3.11.7 acts on it, as the running service knows" in text
+    assert "Rule mode monitor: accepted by the milter" in text

@@ -97,6 +97,21 @@ def test_require_is_true_if_any_matching_rule_says_so(tables: dict[str, object])
     assert rules.find("s.example", "r.example", "n.example").require is True
 
 
+def test_while_the_rules_are_suspended_none_acts_and_all_else_stays() -> None:
+    tables: dict[str, object] = {
+        "mode": "reject",
+        "recipient": {"a.example": {"mode": "off"}, "b.example": {"mode": "defer"}},
+        "nexthop": {"c.example": {"require": True, "decide_wait": 3.0}},
+    }
+    suspended = ruleset(suspended=True, **tables)
+    modes = [suspended.find("", name, name).mode for name in ("a.example", "b.example", "x")]
+    assert modes == [Mode.OFF, Mode.MONITOR, Mode.MONITOR]
+    acts = ruleset(**tables).find("", "", "c.example")
+    assert suspended.find("", "", "c.example") == dataclasses.replace(acts, mode=Mode.MONITOR)
+    origin = suspended.explain("", "b.example", "")["mode"]
+    assert (origin.table, origin.key) == ("rules", "suspended")
+
+
 def test_require_of_a_table_that_does_not_match_asks_nothing() -> None:
     rules = ruleset(sender={"s.example": {"require": True}})
     assert rules.find("t.example", "s.example", "s.example").require is False

@@ -185,12 +185,87 @@ def test_what_only_takes_effect_at_a_restart_keeps_its_value_and_is_named(
 ) -> None:
     kit.begin(more="workers = 7\n")
     kit.acknowledge("engine")
-    assert kit.reloader.config.milter.workers == 2
+    assert kit.reloader.config.milter.workers == 0
     assert kit.by == "new.example"
     assert [line["key"] for line in logged if line["event"] == "needs_restart"] == [
         "milter.workers"
     ]
 
 
+# ---------------------------------------------------------------- suspended by a command
+
+
+def suspended(kit: Kit) -> tuple[bool, float, object]:
+    """In force, as a gauge, and as told to a command that waits for all children."""
+    reloader = kit.reloader
+    shown = reloader.shown()["suspended"]
+    return reloader.config.rules.suspended, reloader.gauges()["rules_suspended"], shown
+
+
+def test_a_suspension_goes_to_every_child_as_a_reload_does(
+    kit: Kit, logged: list[EventDict]
+) -> None:
+    kit.write("edited.example")  # not to be read now
+    kit.reloader.suspend(True)
+    kit.reloader.step(100.0)
+    kit.acknowledge("engine")
+    assert suspended(kit) == (True, 1.0, False)
+    kit.acknowledge("worker-1")
+    kit.acknowledge("worker-2")
+    assert suspended(kit) == (True, 1.0, True)
+    assert (kit.by, kit.reloader.generation) == ("old.example", 2)
+    (line,) = [line for line in logged if line["event"] == "rules_suspended"]
+    assert (line["log_level"], line["generation"]) == ("warning", 2)
+
+
+def test_what_is_so_already_needs_no_new_configuration(kit: Kit) -> None:
+    kit.reloader.suspend(False)
+    kit.reloader.step(100.0)
+    assert kit.family.told("engine") == []
+
+
+def test_the_next_reload_takes_what_the_file_says(kit: Kit, logged: list[EventDict]) -> None:
+    kit.reloader.suspend(True)
+    kit.reloader.step(100.0)
+    for name in ("engine", "worker-1", "worker-2"):
+        kit.acknowledge(name)
+    kit.begin()
+    for name in ("engine", "worker-1", "worker-2"):
+        kit.acknowledge(name)
+    assert suspended(kit) == (False, 0.0, False)
+    assert "rules_resumed" in [line["event"] for line in logged]
+
+
+def test_a_suspension_in_the_file_is_logged_at_each_reload(
+    kit: Kit, logged: list[EventDict]
+) -> None:
+    for _ in range(2):
+        kit.begin(more="[rules]\nsuspended = true\n")
+        for name in ("engine", "worker-1", "worker-2"):
+            kit.acknowledge(name)
+    assert [line["event"] for line in logged].count("rules_suspended") == 2
+
+
+def test_what_is_shown_names_the_file_and_a_digest_of_each_section(kit: Kit) -> None:
+    shown = kit.reloader.shown()
+    assert shown["config_path"] == str(kit.path)
+    assert shown["config_digests"] == kit.reloader.config.digests()
+
+
 def test_the_status_tells_processes_and_configuration(kit: Kit) -> None:
     assert kit.reloader.status() == "3 of 3 processes ready, 0 connections, configuration 1"
+
+
+def test_a_file_that_differs_from_what_is_in_force_is_shown_until_it_is_loaded(kit: Kit) -> None:
+    def differs() -> bool:
+        kit.reloader.step(100.0)
+        return kit.reloader.gauges()["config_file_differs"] == 1.0
+
+    assert not differs()
+    kit.write("new.example")
+    assert differs()
+    assert kit.changes == 1
+    kit.begin("new.example")
+    for name in kit.family.children.names:
+        kit.acknowledge(name)
+    assert not differs()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 
-from requiretls_milter.telemetry.catalogue import METRICS, MetricKind
+import pytest
+
+from requiretls_milter.config import Limits, Rules
+from requiretls_milter.telemetry.catalogue import METRICS, MetricError, MetricKind
 from requiretls_milter.telemetry.labels import status_label
 from tests.support.paths import ORACLE
 
@@ -32,9 +36,16 @@ NAMES = (
     "store_evicted_total",
     "fleet_flights_total{result}",
     "domain_ready{domain}",
+    "domain_state{domain,outcome}",
+    "domain_reason{domain,reason}",
+    "domain_last_assessed_timestamp_seconds{domain}",
+    "domain_certificate_expiry_timestamp_seconds{domain}",
+    "domain_policy_expiry_timestamp_seconds{domain}",
+    "rules_suspended",
     "resolver_validates",
     "resolver_selftest_last_success_timestamp_seconds",
     "outbound_reachable{service}",
+    "limit_reached_total{limit}",
     "saturated_total{bound}",
     "waiting_for_turn{resource,lane}",
     "callback_errors_total{stage}",
@@ -46,6 +57,14 @@ NAMES = (
     "sockets_lost_total{socket}",
     "config_last_reload_successful",
     "config_last_reload_success_timestamp_seconds",
+    "config_file_differs",
+    "rules{mode}",
+    "process_cpu_seconds_total{process}",
+    "process_resident_memory_bytes{process}",
+    "process_virtual_memory_bytes{process}",
+    "process_open_fds{process}",
+    "process_max_fds{process}",
+    "process_start_time_seconds{process}",
     "build_info{version,python,pymilter,openssl}",
 )
 """The contract: others' dashboards and alerts rely on these."""
@@ -65,6 +84,31 @@ def test_what_the_oracle_records_is_among_what_starts_at_zero() -> None:
     for scenario in scenarios:
         for expected in scenario["expected"]:
             assert status_label(expected["dsn"]) in known
+
+
+def test_a_former_name_has_the_labels_and_values_of_the_new_one() -> None:
+    renamed = [metric for metric in METRICS.values() if metric.same_as]
+    assert [metric.name for metric in renamed] == ["limit_reached_total"]
+    for metric in renamed:
+        former = METRICS[metric.same_as]
+        assert (metric.kind, metric.start) == (former.kind, former.start)
+        assert [values for _, values in metric.labels] == [values for _, values in former.labels]
+        with pytest.raises(MetricError, match="shows what is counted as saturated_total"):
+            metric.checked(("hosts",), frozenset())
+
+
+def test_buckets_rise_and_each_deadline_has_one() -> None:
+    for name in ("forecast_wait_seconds", "assessment_seconds"):
+        buckets = METRICS[name].buckets
+        assert list(buckets) == sorted(set(buckets))
+        limits, rules = Limits(), Rules()
+        for deadline in (
+            *(rules.tag_wait, rules.decide_wait),
+            *(limits.evidence_wait, limits.assessment_timeout, limits.message_wait),
+        ):
+            assert deadline in buckets
+        # Between two of them a quantile is guessed: no step is wider than the one before it twice.
+        assert all(high <= 2.5 * low for low, high in itertools.pairwise(buckets))
 
 
 def test_names_and_help_are_as_prometheus_wants_them() -> None:

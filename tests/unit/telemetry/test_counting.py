@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from requiretls_milter.telemetry.catalogue import MetricError
-from requiretls_milter.telemetry.counting import Counters, Totals
+from requiretls_milter.telemetry.counting import Counters, Gauges, Totals
 
 
 def test_r62_a_domain_that_is_not_configured_never_becomes_a_label() -> None:
@@ -33,6 +33,7 @@ def test_r62_a_domain_that_is_not_configured_never_becomes_a_label() -> None:
         ("no_such_total", (), 1),
         ("cache_entries", ("host",), 1),
         ("forecast_wait_seconds", (), 1),
+        ("limit_reached_total", ("hosts",), 1),  # the name under which saturated_total is shown
         ("messages_total", (), 1),
         ("messages_total", ("requiretls",), 1),
         ("messages_total", ("requiretls", "discard"), 1),
@@ -80,3 +81,59 @@ def test_pieces_of_totals_are_the_totals(size: int, number: int) -> None:
     assert all(len(piece.counters) <= size for piece in pieces)
     assert tuple(one for piece in pieces for one in piece.counters) == totals.counters
     assert [piece.histograms for piece in pieces if piece.histograms] == [totals.histograms]
+
+
+def test_of_the_words_of_a_gauge_one_is_there() -> None:
+    gauges = Gauges()
+    gauges.set_word("domain_state", ("example.net",), "deliver")
+    for word in ("unknown", "bounce", "bounce"):
+        gauges.set_word("domain_state", ("example.org",), word)
+        assert set(gauges.items()) == {
+            ("domain_state", ("example.net", "deliver"), 1.0),
+            ("domain_state", ("example.org", word), 1.0),
+        }
+
+
+@pytest.mark.parametrize(
+    ("metric", "labels", "word"),
+    [
+        ("domain_state", ("example.org",), "delivered"),
+        ("domain_state", (), "deliver"),
+        ("resolver_validates", (), "yes"),
+        ("messages_total", ("requiretls",), "accept"),
+    ],
+)
+def test_a_word_that_a_gauge_does_not_have_is_a_mistake_in_the_program(
+    metric: str, labels: tuple[str, ...], word: str
+) -> None:
+    gauges = Gauges()
+    with pytest.raises(MetricError):
+        gauges.set_word(metric, labels, word)
+    assert not list(gauges.items())
+
+
+def test_what_is_known_of_a_domain_goes_with_its_rule_and_nothing_else_does() -> None:
+    gauges = Gauges()
+    for name in ("example.org", "example.net"):
+        gauges.set("domain_ready", 1, (name,))
+        gauges.set_word("domain_state", (name,), "deliver")
+    gauges.set("resolver_validates", 1)
+    gauges.set("cache_entries", 7, ("host",))
+    gauges.retain_domains(["example.net"])
+    assert set(gauges.items()) == {
+        ("domain_ready", ("example.net",), 1),
+        ("domain_state", ("example.net", "deliver"), 1.0),
+        ("resolver_validates", (), 1),
+        ("cache_entries", ("host",), 7),
+    }
+
+
+def test_a_copy_of_the_gauges_is_that_of_its_moment() -> None:
+    gauges = Gauges()
+    gauges.set("resolver_validates", 1)
+    copy = gauges.copy()
+    gauges.set("resolver_validates", 0)
+    gauges.drop("resolver_validates", ())
+    gauges.drop("store_up", ())
+    assert list(copy.items()) == [("resolver_validates", (), 1)]
+    assert not list(gauges.items())

@@ -273,3 +273,39 @@ def test_pythons_own_words_become_lines() -> None:
     assert lines == ["Traceback of 1", "the end"]
     assert error.fileno() == 2
     assert error.writable()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lines_that_are_put_together_are_written_as_many_as_fit_at_once(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces: list[str] = []
+    with (tmp_path / "log").open("wb") as file:
+        output = kind(file.fileno(), tell)
+        put = output.put
+
+        def noted(line: str) -> None:
+            pieces.append(line)
+            put(line)
+
+        monkeypatch.setattr(output, "put", noted)
+        lines = [f"{number:04}" + "x" * 300 for number in range(40)] + ["y" * 5000, "end"]
+        output.put_all(lines)
+        output.put_all([])
+        output.close(5)
+    assert (tmp_path / "log").read_text().splitlines() == lines
+    assert [len(piece) for piece in pieces if len(piece) >= select.PIPE_BUF] == [5000]
+    assert len(pieces) == 6
+
+
+def test_of_lines_that_are_put_together_each_that_is_dropped_counts(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    output = TurnOutput(write, tell)
+    lines = ["x" * 1000] * 3
+    while not output.take_dropped():
+        output.put_all(lines)
+    output.put_all(lines)
+    assert output.take_dropped() == 3
+    output.forget()
+    os.close(read)
+    os.close(write)

@@ -1,0 +1,225 @@
+"""``simulate``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from requiretls_milter.commands.common import (
+    CONFIG_DIR_OPTION,
+    CONFIG_OPTION,
+    FORMAT_OPTION,
+    POSTCONF_OPTION,
+    STATUS_TIMEOUT,
+    fail,
+    find_mta,
+    load_or_fail,
+)
+
+if TYPE_CHECKING:
+    from requiretls_milter.config import Config
+    from requiretls_milter.mirror.postconf import Postfix
+    from requiretls_milter.reports.assess import Answered
+    from requiretls_milter.reports.check import NextHopReport
+    from requiretls_milter.reports.simulate import Simulated, Told
+
+
+@click.command()
+@click.argument("sender", metavar="FROM")
+@click.argument("recipient", metavar="TO")
+@click.option(
+    "--parameter",
+    "parameters",
+    metavar="P",
+    multiple=True,
+    help="Parameter of MAIL, such as REQUIRETLS or SIZE=1000; may be given several times.",
+)
+@click.option(
+    "--header",
+    "headers",
+    metavar="'NAME: VALUE'",
+    multiple=True,
+    help="Header field, such as 'TLS-Required: No'; may be given several times.",
+)
+@click.option(
+    "--client",
+    type=click.Choice(["authenticated", "trusted", "other"]),
+    default="authenticated",
+    show_default=True,
+    help="What the client is to the milter: enforce_for tells them apart.",
+)
+@click.option(
+    "--nexthop",
+    metavar="[TRANSPORT:]NEXTHOP",
+    default="",
+    help="Where the mail goes. Without it Postfix is asked, or [mta] decides.",
+)
+@CONFIG_OPTION
+@POSTCONF_OPTION
+@CONFIG_DIR_OPTION
+@FORMAT_OPTION
+def simulate(
+    sender: str,
+    recipient: str,
+    parameters: tuple[str, ...],
+    headers: tuple[str, ...],
+    client: str,
+    nexthop: str,
+    config_path: Path | None,
+    postconf: str,
+    config_dir: str,
+    output: str,
+) -> int:
+    """Show what would happen to a message on this host now.
+
+    It shows what is asked, the rule in force and where it stands, where the MTA
+    sends the mail, the evidence, the forecast, the SMTP reply, the tag and the
+    route. No mail is sent. Without --parameter and --header the message asks for
+    nothing. FROM may be '' or '<>', for a bounce. --config tries a configuration
+    that is not in force yet.
+
+    \b
+    Exit status, as of check:
+      0   would be delivered (perhaps not as RFC 8689 requires: see the output)
+      1   would be refused, or would fail permanently
+      75  would be deferred, or the forecast is unknown
+      2   wrong usage or configuration
+    """
+    from requiretls_milter.config import DEFAULT_PATH, read
+    from requiretls_milter.config.lines import key_lines
+    from requiretls_milter.evidence.authorities import TrustStoreError
+    from requiretls_milter.model import Forecast, Question, Standing
+    from requiretls_milter.reports import simulate as simulating
+    from requiretls_milter.reports.assess import answer
+    from requiretls_milter.syntax.nexthop import parse
+
+    config, notes = _in_force(load_or_fail(config_path), config_path)
+    mta = find_mta(config, postconf, config_dir)
+    postfix = _postfix(postconf, config_dir)
+    own_name = postfix.settings.get("myhostname", "") if postfix is not None else ""
+    message = simulating.Message(
+        sender.removeprefix("<").removesuffix(">"),
+        recipient.removeprefix("<").removesuffix(">"),
+        parameters,
+        tuple(map(_field, headers)),
+        Standing(client),
+        config.milter.by or own_name or socket.gethostname(),
+    )
+    told = _told(message.sender, message.recipient, nexthop, postfix, notes)
+    answers: dict[Question, Answered] = {}
+
+    def ask(question: Question) -> Forecast:
+        if question not in answers:
+            answers[question] = answer(question, parse(question.nexthop), config)
+        return answers[question].forecast
+
+    try:
+        found = simulating.simulate(message, told, config, mta, ask, time.time())
+    except TrustStoreError as error:
+        fail(str(error))
+    last = list(answers.values())[-1] if answers else None
+    if last is not None and not last.by_service:
+        notes.append("the evidence was gathered by this command, not by a running service")
+    report = _report(found, last, config)
+    path = config_path or DEFAULT_PATH
+    lines = key_lines(read(path).decode()) if path.exists() else {}
+    if output == "json":
+        click.echo(json.dumps(simulating.as_json(found, report, lines, notes), indent=2))
+    else:
+        click.echo(simulating.as_text(found, report, lines, notes))
+    return simulating.exit_status(found)
+
+
+def _field(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise click.UsageError(f"{text}: a header field is written 'Name: value'")
+    return name, value.lstrip(" ")
+
+
+def _in_force(config: Config, config_path: Path | None) -> tuple[Config, list[str]]:
+    """The configuration to simulate with, and what to say about it.
+
+    Rules that were suspended by command stay so, unless another file is tried.
+    """
+    from requiretls_milter.ipc import query
+
+    try:
+        service = query.status(config.engine.socket, STATUS_TIMEOUT).service
+    except query.EngineUnavailable:
+        return config, ["no service runs with this configuration's engine.socket"]
+    if service is None:
+        return config, []
+    same_file = config_path is None or str(config_path.absolute()) == service.config_path
+    if same_file and service.suspended and not config.rules.suspended:
+        rules = config.rules.model_copy(update={"suspended": True})
+        config = config.model_copy(update={"rules": rules})
+        note = "the rules of the running service are suspended, and so are these"
+    else:
+        note = ""
+    digests = config.digests()
+    differing = [f"[{one}]" for one in digests if digests[one] != service.config_digests.get(one)]
+    notes = [note] if note else []
+    if differing:
+        notes.append(f"the running service has another {', '.join(differing)} than this file")
+    return config, notes
+
+
+def _postfix(postconf: str, config_dir: str) -> Postfix | None:
+    from requiretls_milter.mirror.postconf import Postconf, PostconfError
+
+    with contextlib.suppress(PostconfError):
+        return Postconf(postconf, config_dir).basics()
+    return None
+
+
+def _told(
+    sender: str, recipient: str, nexthop: str, postfix: Postfix | None, notes: list[str]
+) -> Told:
+    """Find out what the MTA would tell the milter about the recipient."""
+    from requiretls_milter.mirror.resolve import ResolveError, resolve
+    from requiretls_milter.reports.simulate import RoutedBy, Told
+
+    if nexthop:
+        transport, colon, host = nexthop.partition(":")
+        named = bool(colon) and not transport.startswith("[") and not host.isdecimal()
+        mailer, host = (transport, host) if named else ("smtp", nexthop)
+        return Told(RoutedBy.OPTION, mailer, host)
+    if postfix is None:
+        return Told(RoutedBy.CONFIGURATION)
+    try:
+        to = resolve(postfix.queue, sender, recipient)
+        own = resolve(postfix.queue, "", sender).recipient if sender else ""
+    except ResolveError as error:
+        notes.append(f"Postfix was not asked where the mail goes: {error}")
+        return Told(RoutedBy.CONFIGURATION)
+    return Told(RoutedBy.POSTFIX, to.transport, to.nexthop, to.recipient, own)
+
+
+def _report(found: Simulated, last: Answered | None, config: Config) -> NextHopReport | None:
+    """The evidence, with what is really decided in the place of what the rule would do."""
+    from requiretls_milter.reports.check import next_hop_report, reply_text
+
+    asking = found.asking
+    if last is None or asking is None:
+        return None
+    transport = found.recipient.transport or found.told.mailer
+    report = next_hop_report(
+        str(last.evidence.nexthop),
+        last.evidence,
+        asking=asking,
+        profile=config.mta.profile_for(transport),
+        trust=last.trust,
+        now=time.time(),
+    )
+    decision = found.decision
+    report["rule"]["action"] = decision.action.value
+    report["rule"]["why"] = str(decision.why)
+    report["rule"]["reply"] = reply_text(decision.reply) if decision.reply is not None else None
+    return report

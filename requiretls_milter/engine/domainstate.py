@@ -1,0 +1,91 @@
+"""How the configured domains are, as gauges: each assessment of one of them is shown.
+
+A domain that has no rule, and a wildcard, which names no next hop, are never shown. What could not
+be found out changes only ``domain_state`` and ``domain_reason``: all else keeps its value, or is
+not there yet.
+"""
+
+from __future__ import annotations
+
+from requiretls_milter.engine.domainrecord import DomainRecord
+from requiretls_milter.engine.hostmta import ConfiguredDomains
+from requiretls_milter.forecast.certificate import parse
+from requiretls_milter.forecast.der import MalformedCertificateError
+from requiretls_milter.model import (
+    DomainEvidence,
+    Forecast,
+    NextHop,
+    Outcome,
+    Question,
+)
+from requiretls_milter.telemetry.counting import Gauges
+
+
+class DomainStates:
+    """Shows what was found out about configured domains.
+
+    Args:
+        gauges: where it is shown.
+        configured: the domains that are configured, and what is asked about them.
+        record: where the last forecast of each is kept.
+    """
+
+    def __init__(self, gauges: Gauges, configured: ConfiguredDomains, record: DomainRecord) -> None:
+        self._gauges = gauges
+        self._record = record
+        self._configured = configured
+
+    def show(
+        self,
+        nexthop: NextHop,
+        question: Question,
+        forecast: Forecast,
+        evidence: DomainEvidence | None,
+        now: float,
+    ) -> None:
+        """Show a forecast, if it is about REQUIRETLS mail for a domain that has a rule.
+
+        Args:
+            nexthop: that of the question.
+            question: what was asked.
+            forecast: the answer.
+            evidence: on which the answer rests; None if there is none.
+            now: seconds since the epoch.
+        """
+        if not self._configured.is_about_one(nexthop, question):
+            return
+        ready = self._configured.is_ready(nexthop, forecast)
+        self._record.note(nexthop.host, forecast, ready=ready, now=now)
+        labels = (nexthop.host,)
+        self._gauges.set_word("domain_state", labels, forecast.outcome)
+        self._gauges.set_word("domain_reason", labels, forecast.reason)
+        if forecast.outcome is Outcome.UNKNOWN:
+            return
+        self._gauges.set("domain_ready", float(ready), labels)
+        self._gauges.set("domain_last_assessed_timestamp_seconds", now, labels)
+        if evidence is not None:
+            self._show_end("domain_certificate_expiry_timestamp_seconds", labels, _first(evidence))
+            policy = evidence.mta_sts if evidence.mta_sts.policy is not None else None
+            self._show_end(
+                "domain_policy_expiry_timestamp_seconds",
+                labels,
+                policy.expires if policy is not None else None,
+            )
+
+    def _show_end(self, metric: str, labels: tuple[str, ...], end: float | None) -> None:
+        if end is None:
+            self._gauges.drop(metric, labels)
+        else:
+            self._gauges.set(metric, end, labels)
+
+
+def _first(evidence: DomainEvidence) -> float | None:
+    """The end of the server certificate that ends first; None if no server has presented one."""
+    ends = []
+    for host in evidence.hosts:
+        for probe in host.probes:
+            try:
+                ends += [parse(leaf).not_after for leaf in probe.chain[:1]]
+            except MalformedCertificateError:
+                continue
+    return min(ends, default=None)

@@ -1,0 +1,412 @@
+"""``simulate``: what would happen to one message, by the code that handles real ones.
+
+The message goes through :class:`~requiretls_milter.milter.transaction.Transaction`, call by call as
+the adapter makes them, so that there is no second logic that could say something else. Only where
+its forecasts come from is the caller's.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from requiretls_milter.config import Config
+from requiretls_milter.config.lines import KeyPath, table_path
+from requiretls_milter.config.text import value_text
+from requiretls_milter.milter import hop
+from requiretls_milter.milter.requirement import FIELDS
+from requiretls_milter.milter.tag import Tag
+from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
+from requiretls_milter.model import (
+    Action,
+    Decision,
+    Forecast,
+    HopKind,
+    NextHop,
+    Outcome,
+    Question,
+    Source,
+    Standing,
+)
+from requiretls_milter.reports.carrying import Asking, HostMta, ToldBy
+from requiretls_milter.reports.check import NextHopReport, forecast_report, reply_text
+from requiretls_milter.reports.check_text import to_text as evidence_text
+from requiretls_milter.rules import Origin
+from requiretls_milter.syntax.names import envelope_domain
+from requiretls_milter.syntax.nexthop import NextHopError
+
+Ask = Callable[[Question], Forecast]
+"""Answers a question as the engine does."""
+
+
+class RoutedBy(enum.StrEnum):
+    """Who says where the mail goes; ``nexthop.by`` of JSON."""
+
+    OPTION = "option"
+    POSTFIX = "postfix"  # its resolve service
+    CONFIGURATION = "configuration"  # the mirror of its routing in [mta]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """The message to simulate.
+
+    Attributes:
+        sender: the reverse-path without ``<>``; "" for a bounce.
+        recipient: one address without ``<>``.
+        parameters: of MAIL.
+        fields: of the header: name and value.
+        standing: of its client.
+        own_name: of this host, for ``by=`` of the tag.
+    """
+
+    sender: str
+    recipient: str
+    parameters: tuple[str, ...] = ()
+    fields: tuple[tuple[str, str], ...] = ()
+    standing: Standing = Standing.AUTHENTICATED
+    own_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the MTA tells a milter about the recipient, and who says so.
+
+    ``mailer``, ``host`` and ``address`` are its macros {rcpt_mailer}, {rcpt_host} and {rcpt_addr};
+    all are "" if the configuration decides. ``sender`` is {mail_addr}.
+    """
+
+    by: RoutedBy
+    mailer: str = ""
+    host: str = ""
+    address: str = ""
+    sender: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """What would happen.
+
+    Attributes:
+        message: that was simulated.
+        told: where the MTA sends it.
+        mta: of this host.
+        recipient: as the milter has it in the end.
+        nexthop: None if the MTA names one that cannot be used.
+        origins: each value of the rule in force, with its table.
+        forecast: None for local mail, and for a next hop that cannot be used.
+        assessed: whether the milter itself makes that forecast: not of ordinary mail.
+        at_rcpt: the decision at RCPT; None if the recipient is accepted there without one.
+        at_end: the decision at the end of the message; None if it does not come that far.
+        tag: None if the message gets none.
+    """
+
+    message: Message
+    told: Told
+    mta: HostMta
+    recipient: Recipient
+    nexthop: NextHop | None
+    origins: Mapping[str, Origin]
+    forecast: Forecast | None
+    assessed: bool
+    at_rcpt: Decision | None
+    at_end: Decision | None
+    tag: Tag | None
+
+    @property
+    def decision(self) -> Decision:
+        """What the client is answered in the end."""
+        for decision in (self.at_rcpt, self.at_end):
+            if decision is not None and decision.action is not Action.ACCEPT:
+                return decision
+        return self.at_end or self.at_rcpt or Decision(Action.ACCEPT, "not_asked")
+
+    @property
+    def asking(self) -> Asking | None:
+        """The question, for a report on its next hop."""
+        asked, rule = self.recipient.asked, self.recipient.rule
+        if rule is None:
+            return None
+        told_by = ToldBy.RULE if asked.source is Source.RULE else self.mta.told_by
+        return Asking(asked.requirement, asked.carried, told_by, self.mta.version, rule)
+
+
+def simulate(
+    message: Message, told: Told, config: Config, mta: HostMta, ask: Ask, now: float
+) -> Simulated:
+    """Send the message through the milter's own code.
+
+    Args:
+        message: one message to one recipient.
+        told: where it goes.
+        config: with the rules.
+        mta: that receives it.
+        ask: answers the questions of the milter.
+        now: seconds since the epoch.
+    """
+    settings = Settings(config)
+    client = SmtpClient(
+        authenticated=message.standing is Standing.AUTHENTICATED,
+        trusted=message.standing is Standing.TRUSTED,
+        capability=mta.capability,
+        postfix=mta.is_postfix(config),
+    )
+    resolves = not settings.simple and client.postfix
+    transaction = Transaction(
+        settings,
+        client,
+        f"<{message.sender}>",
+        [parameter.encode() for parameter in message.parameters],
+        told.sender if resolves else "",
+    )
+    recipient = transaction.add_recipient(
+        f"<{message.recipient}>", told.mailer, told.host, told.address if resolves else ""
+    )
+    at_rcpt = at_end = tag = None
+    if transaction.decides_at_rcpt(recipient):
+        at_rcpt = transaction.decide_at_rcpt(recipient, _answer(recipient, ask), now)
+    if not recipient.gone:
+        at_end, tag = _rest(transaction, message, ask, now)
+    nexthop = _nexthop(message, told, config, client)
+    forecast, assessed = recipient.forecast, recipient.forecast is not None
+    if forecast is None and nexthop is not None and nexthop.kind is not HopKind.LOCAL:
+        forecast = ask(_as_the_mta_does(recipient, told, nexthop, config))
+    ruleset = settings.rules
+    domains = (
+        envelope_domain(told.sender or message.sender),
+        envelope_domain(told.address or message.recipient),
+        "" if nexthop is None else nexthop.host,
+    )
+    if recipient.rule is None:  # nothing is asked: the milter does not even look it up
+        recipient.rule = ruleset.find(*domains)
+    return Simulated(
+        message,
+        told,
+        mta,
+        recipient,
+        nexthop,
+        ruleset.explain(*domains),
+        forecast,
+        assessed,
+        at_rcpt,
+        at_end,
+        tag,
+    )
+
+
+def _rest(
+    transaction: Transaction, message: Message, ask: Ask, now: float
+) -> tuple[Decision | None, Tag | None]:
+    """The header and the end of the message."""
+    for name, value in message.fields:
+        key = name.lower().rstrip()
+        if key in FIELDS or key in transaction.settings.fields:
+            transaction.add_field(key, value.encode())
+        if not value.isascii():
+            transaction.findings.non_ascii = True
+    flooded = transaction.refuse_if_flooded()
+    if flooded is not None:
+        return flooded, None
+    transaction.end_of_header()
+    for recipient in transaction.undecided():
+        transaction.decide(recipient, _answer(recipient, ask), now)
+    decision = transaction.decide_message()
+    return decision, transaction.tag() if decision.action is Action.ACCEPT else None
+
+
+def _answer(recipient: Recipient, ask: Ask) -> Forecast | None:
+    return None if recipient.question is None else ask(recipient.question)
+
+
+def _nexthop(message: Message, told: Told, config: Config, client: SmtpClient) -> NextHop | None:
+    try:
+        return hop.from_macros(
+            told.mailer,
+            told.host,
+            told.address or message.recipient,
+            told.sender or message.sender,
+            config.mta,
+            postfix=client.postfix,
+        ).nexthop
+    except NextHopError:
+        return None
+
+
+def _as_the_mta_does(
+    recipient: Recipient, told: Told, nexthop: NextHop, config: Config
+) -> Question:
+    """The question about mail that the milter does not assess: what the MTA does with it."""
+    transport = recipient.transport or told.mailer or config.mta.usual_transport
+    asked = recipient.asked
+    return Question(str(nexthop), transport, asked.requirement, asked.carried)
+
+
+def exit_status(found: Simulated) -> int:
+    """As of ``check``: 1 (refused, or fails for good) over 75 (deferred, or unknown) over 0."""
+    action = found.decision.action
+    outcome = found.forecast.outcome if found.forecast is not None else Outcome.DELIVER
+    if found.nexthop is None:
+        outcome = Outcome.UNKNOWN
+    if action is Action.REJECT or outcome is Outcome.BOUNCE:
+        return 1
+    return 75 if action is Action.DEFER or outcome is not Outcome.DELIVER else 0
+
+
+# ---------------------------------------------------------------- JSON
+
+
+def as_json(
+    found: Simulated,
+    report: NextHopReport | None,
+    lines: Mapping[KeyPath, int],
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    """What would happen, as one object.
+
+    Args:
+        found: what would happen.
+        report: the evidence; None if there is none.
+        lines: the line of each key in the configuration file.
+        notes: what else the reader has to know.
+    """
+    recipient, decision = found.recipient, found.decision
+    return {
+        "sender": found.message.sender,
+        "recipient": found.message.recipient,
+        "client": found.message.standing.value,
+        "requirement": recipient.asked.requirement.value,
+        "source": recipient.asked.source.value,
+        "carried": recipient.asked.carried.value,
+        "mta": {
+            "version": found.mta.version or None,
+            "carries": found.mta.capability.value,
+            "told_by": found.mta.told_by.value,
+        },
+        "rule": {
+            key: {
+                "value": str(origin.value) if isinstance(origin.value, str) else origin.value,
+                "table": origin.table,
+                "line": _line(origin, key, lines),
+            }
+            for key, origin in found.origins.items()
+        },
+        "nexthop": {
+            "transport": found.recipient.transport or found.told.mailer or None,
+            "nexthop": str(found.nexthop) if found.nexthop is not None else None,
+            "error": recipient.nexthop_error or None,
+            "by": found.told.by.value,
+        },
+        "assessed": found.assessed,
+        "forecast": forecast_report(found.forecast) if found.forecast is not None else None,
+        "evidence": report,
+        "action": decision.action.value,
+        "why": str(decision.why),
+        "reply": reply_text(decision.reply) if decision.reply is not None else None,
+        "stage": _stage(found),
+        "tag": _tag(found),
+        "route": found.tag.route.value if found.tag is not None else None,
+        "notes": list(notes),
+    }
+
+
+def _line(origin: Origin, key: str, lines: Mapping[KeyPath, int]) -> int | None:
+    return lines.get((*table_path(f"[{origin.table}]"), origin.key or key))
+
+
+def _stage(found: Simulated) -> str | None:
+    """Where the client hears of a refusal."""
+    if found.decision.action is Action.ACCEPT:
+        return None
+    return "rcpt" if found.decision is found.at_rcpt else "end"
+
+
+def _tag(found: Simulated) -> str | None:
+    return found.tag.value(found.message.own_name) if found.tag is not None else None
+
+
+# ---------------------------------------------------------------- text
+
+_SOURCES = {
+    Source.ESMTP: "by the MAIL parameter",
+    Source.REQUIRE_TLS_ESMTP: "by the header field Require-TLS-ESMTP",
+    Source.RULE: "by the rule, and not by the message",
+    Source.TLS_REQUIRED: "by the header field TLS-Required",
+}
+
+_ROUTED = {
+    RoutedBy.OPTION: "as --nexthop says",
+    RoutedBy.POSTFIX: "as Postfix itself says",
+    RoutedBy.CONFIGURATION: "as the routing in [mta] says: Postfix could not be asked",
+}
+
+
+def as_text(
+    found: Simulated,
+    report: NextHopReport | None,
+    lines: Mapping[KeyPath, int],
+    notes: Sequence[str],
+) -> str:
+    """What would happen, for people; arguments as for :func:`as_json`."""
+    message, recipient = found.message, found.recipient
+    asked = recipient.asked
+    what = "nothing"
+    if asked.source is not Source.NONE:
+        acts = "acts on it" if asked.carried is asked.requirement else "does not act on it"
+        what = f"{asked.requirement}, {_SOURCES[asked.source]}; the MTA {acts}"
+    mta = found.mta.version or "An MTA that was not found"
+    told = found.told
+    transport = recipient.transport or told.mailer
+    to = "delivered on this host" if _is_local(found) else f"next hop {_hop_text(found)}"
+    rows = [
+        ("Message", f"from {message.sender or '<>'} to {message.recipient}, {message.standing}"),
+        ("Asked", what),
+        ("MTA", f"{mta} carries {found.mta.capability} ({found.mta.told_by})"),
+        ("Rule", _rule_text(found, lines)),
+        ("Way", f"{to}{f' by transport {transport}' if transport else ''}, {_ROUTED[told.by]}"),
+        *(("Note", note) for note in notes),
+    ]
+    text = [f"{name:8} {value}" for name, value in rows]
+    if report is not None:
+        text += ["", evidence_text([report]), ""]
+    if not found.assessed and found.forecast is not None:
+        text.append("Note     the milter itself does not assess such mail")
+    tag = _tag(found)
+    text += [
+        f"Reply    {_reply_text(found)}",
+        f"Tag      {tag or 'none'}",
+        f"Route    {found.tag.route if found.tag is not None else 'none'}",
+    ]
+    return "\n".join(text)
+
+
+def _is_local(found: Simulated) -> bool:
+    return found.nexthop is not None and found.nexthop.kind is HopKind.LOCAL
+
+
+def _hop_text(found: Simulated) -> str:
+    if found.nexthop is not None:
+        return str(found.nexthop)
+    return f"that cannot be used: {found.recipient.nexthop_error}"
+
+
+def _rule_text(found: Simulated, lines: Mapping[KeyPath, int]) -> str:
+    """The values that are not defaults, each with its table and line."""
+    told = []
+    for key, origin in found.origins.items():
+        line = _line(origin, key, lines)
+        if line is None and origin.table == "rules" and not origin.key and key != "mode":
+            continue
+        where = f"[{origin.table}]" + (f" line {line}" if line is not None else "")
+        why = f" {origin.key}" if origin.key else ""
+        told.append(f"{key} = {value_text(origin.value)} ({where}{why})")
+    return ", ".join(told)
+
+
+def _reply_text(found: Simulated) -> str:
+    decision = found.decision
+    if decision.reply is None:
+        return f"accepted ({decision.why})"
+    stage = "RCPT" if _stage(found) == "rcpt" else "the end of the message"
+    return f"{reply_text(decision.reply)}  (at {stage}; {decision.why})"

@@ -1,0 +1,167 @@
+"""``simulate``: one message through the milter's own code, with scripted forecasts.
+
+That a real message gets the same is shown in tests/lab/test_simulate.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from requiretls_milter.config import Config
+from requiretls_milter.model import Forecast, Outcome, Question, Reason, Standing
+from requiretls_milter.reports.carrying import HostMta
+from requiretls_milter.reports.simulate import (
+    Message,
+    RoutedBy,
+    Simulated,
+    Told,
+    as_json,
+    as_text,
+    exit_status,
+    simulate,
+)
+from tests.support.asking import NEW_MTA, OLD_MTA
+
+NOW = 1_800_000_000.0
+LACKING = Forecast(
+    "5.7.30", Outcome.BOUNCE, Reason.REQUIRETLS_NOT_OFFERED, "no", mx="mx.bank.example"
+)
+FINE = Forecast("2.0.0", Outcome.DELIVER, Reason.OK, "yes", compliant=True)
+REJECT: dict[str, Any] = {"recipient": {"bank.example": {"mode": "reject"}}}
+ROUTED = Told(RoutedBy.POSTFIX, "smtp", "bank.example", "bob@bank.example", "a@x.test")
+
+
+def found(
+    *parameters: str,
+    forecast: Forecast = LACKING,
+    mta: HostMta = NEW_MTA,
+    told: Told = ROUTED,
+    rules: dict[str, Any] = REJECT,
+    asked: list[Question] | None = None,
+    **message: Any,
+) -> Simulated:
+    def ask(question: Question) -> Forecast:
+        if asked is not None:
+            asked.append(question)
+        return forecast
+
+    values = {"sender": "a@x.test", "recipient": "bob@bank.example", "own_name": "mta.x.test"}
+    return simulate(
+        Message(**{**values, "parameters": parameters, **message}),
+        told,
+        Config.model_validate({"rules": rules}),
+        mta,
+        ask,
+        NOW,
+    )
+
+
+def test_a_refusal_at_rcpt_is_told_with_the_reply_and_the_rule() -> None:
+    one = found("REQUIRETLS")
+    assert exit_status(one) == 1
+    told = as_json(one, None, {("rules", "recipient", "bank.example", "mode"): 7}, ["note"])
+    assert (told["action"], told["stage"], told["why"]) == ("reject", "rcpt", "will_fail")
+    assert told["reply"].startswith("550 5.7.30 REQUIRETLS cannot be honoured for bank.example")
+    assert told["rule"]["mode"] == {
+        "value": "reject",
+        "table": 'rules.recipient."bank.example"',
+        "line": 7,
+    }
+    assert (told["tag"], told["route"]) == (None, None)
+    assert told["notes"] == ["note"]
+
+
+def test_what_is_accepted_has_a_tag_and_a_route() -> None:
+    one = found("REQUIRETLS", forecast=FINE)
+    assert exit_status(one) == 0
+    told = as_json(one, None, {}, [])
+    assert told["tag"] == (
+        "requirement=requiretls; source=esmtp; forecast=2.0.0; reason=ok; route=requiretls; "
+        "by=mta.x.test"
+    )
+    assert (told["route"], told["action"]) == ("requiretls", "accept")
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "action"),
+    [
+        ({"rules": {}}, 1, "accept"),  # the MTA bounces it
+        ({"rules": {"suspended": True, **REJECT}}, 1, "accept"),
+        ({"standing": Standing.OTHER}, 1, "accept"),
+        ({"sender": ""}, 1, "accept"),
+        ({"rules": {"mode": "defer"}}, 1, "defer"),
+        ({"forecast": Forecast("4.7.5", Outcome.DEFER, Reason.UNKNOWN)}, 75, "accept"),
+        ({"forecast": FINE}, 0, "accept"),
+    ],
+    ids=["monitor", "suspended", "stranger", "bounce", "defer", "temporary", "fine"],
+)
+def test_the_exit_status_is_the_worse_of_milter_and_mta(
+    options: dict[str, Any], status: int, action: str
+) -> None:
+    one = found("REQUIRETLS", **options)
+    assert (exit_status(one), one.decision.action.value) == (status, action)
+
+
+def test_a_header_field_asks_at_the_end_of_the_message() -> None:
+    one = found(fields=(("Require-TLS-ESMTP", "yes"),))
+    assert one.at_rcpt is None
+    assert as_json(one, None, {}, [])["stage"] == "end"
+    assert "(at the end of the message; will_fail)" in as_text(one, None, {}, [])
+
+
+def test_ordinary_mail_is_forecast_for_the_reader_though_the_milter_does_not_ask() -> None:
+    asked: list[Question] = []
+    one = found(asked=asked, forecast=FINE)
+    assert [question.asked.value for question in asked] == ["none"]
+    assert (one.assessed, one.forecast, one.tag) == (False, FINE, None)
+    text = as_text(one, None, {}, [])
+    assert "does not assess such mail" in text
+    assert "Asked    nothing\n" in text
+
+
+def test_an_old_mta_acts_on_nothing_and_the_milter_alone_decides() -> None:
+    asked: list[Question] = []
+    one = found("REQUIRETLS", mta=OLD_MTA, asked=asked)
+    assert asked[0].carried.value == "none"
+    text = as_text(one, None, {}, [])
+    assert "Asked    requiretls, by the MAIL parameter; the MTA does not act on it\n" in text
+    assert "MTA      Postfix 3.7.11 carries nothing (postconf)\n" in text
+
+
+def test_local_mail_needs_no_forecast() -> None:
+    asked: list[Question] = []
+    told = Told(RoutedBy.POSTFIX, "local", "x.test", "bob@x.test", "a@x.test")
+    one = found("REQUIRETLS", told=told, recipient="bob@x.test", asked=asked)
+    assert (asked, exit_status(one)) == ([], 0)
+    assert "delivered on this host by transport local, as Postfix itself says" in as_text(
+        one, None, {}, []
+    )
+
+
+def test_without_an_mta_the_routing_of_the_configuration_decides_and_it_is_said() -> None:
+    one = found("REQUIRETLS", told=Told(RoutedBy.CONFIGURATION))
+    told = as_json(one, None, {}, [])
+    assert (told["nexthop"]["nexthop"], told["nexthop"]["by"]) == ("bank.example", "configuration")
+    assert "Postfix could not be asked" in as_text(one, None, {}, [])
+
+
+def test_a_next_hop_that_cannot_be_used_is_told() -> None:
+    told = Told(RoutedBy.POSTFIX, "smtp", "[", "bob@bank.example", "a@x.test")
+    one = found("REQUIRETLS", told=told)
+    assert one.nexthop is None
+    assert exit_status(one) == 75
+    assert "cannot be used" in as_text(one, None, {}, [])
+
+
+def test_the_rule_shows_what_is_not_a_default_and_where() -> None:
+    lines: dict[tuple[str, ...], int] = {("rules", "recipient", "bank.example", "mode"): 7}
+    text = as_text(found("REQUIRETLS"), None, lines, [])
+    assert 'Rule     mode = "reject" ([rules.recipient."bank.example"] line 7)\n' in text
+
+
+def test_more_tags_than_are_removed_are_refused_as_in_a_real_message() -> None:
+    fields = tuple(("X-RequireTLS", "forged") for _ in range(101))
+    one = found(fields=fields)
+    assert as_json(one, None, {}, [])["reply"].startswith("550 5.7.1 more than 100 header fields")

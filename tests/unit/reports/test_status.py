@@ -1,0 +1,147 @@
+"""``status``: what is said of a running service, and its exit status."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from requiretls_milter import __version__
+from requiretls_milter.config import Config
+from requiretls_milter.ipc.wire import DomainStatus, ProcessStatus, ServiceStatus, StatusReply
+from requiretls_milter.model import Capability, Outcome, Reason
+from requiretls_milter.reports.status import Found, age, as_json, as_text, exit_status
+from tests.support.engineview import WELL
+
+NOW = 1_800_000_000.0
+CONFIG = Config()
+
+
+def found(*, file: Config | None = CONFIG, mistakes: tuple[str, ...] = (), **more: Any) -> Found:
+    """A service that is well, but for *more*."""
+    service = ServiceStatus(
+        since=NOW - 90_000,
+        serves=True,
+        health="ok",
+        config_path="/etc/x.toml",
+        config_since=NOW - 3_700,
+        config_digests=CONFIG.digests(),
+        generation=3,
+        reload_succeeded=True,
+        suspended=False,
+        processes=(
+            ProcessStatus(name="supervisor", pid=1, ready=True, since=NOW - 90_000),
+            ProcessStatus(name="engine", pid=2, ready=True, since=NOW - 60),
+            ProcessStatus(name="worker-1"),
+            ProcessStatus(name="worker-2", pid=3, ready=True, since=NOW, connections=4),
+        ),
+    )
+    reply = StatusReply(
+        id=1,
+        version=__version__,
+        pid=2,
+        generation=3,
+        assessment_digest="",
+        uptime=1.0,
+        workers=(),
+        in_flight=0,
+        cache_entries={},
+        resolver_validates=True,
+        mta_version="Postfix 3.11.7",
+        carries=Capability.REQUIRETLS,
+    )
+
+    def changed(model: Any) -> Any:
+        update = {key: value for key, value in more.items() if key in type(model).model_fields}
+        return model.model_copy(update=update)
+
+    return Found(changed(reply), changed(service), changed(WELL), file, mistakes, NOW)
+
+
+def test_a_service_that_is_well_is_status_0() -> None:
+    assert exit_status(found()) == 0
+    assert as_json(found())["state"] == "well"
+    assert as_text(found()).startswith(f"requiretls-milter {__version__}, up 1 d 1 h: well\n")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"health": "degraded: worker-1 is not ready"}, "worker-1 is not ready"),
+        ({"reload_succeeded": False}, "the last reload failed"),
+        ({"file": None, "mistakes": ("line 3: wrong",)}, "a restart would fail"),
+        ({"suspended": True}, "rules are suspended"),
+        ({"resolver_validates": False}, "not seen to validate"),
+        ({"outbound": {"smtp": False, "dns": True}}, "appears to be down (smtp)"),
+        ({"store_up": False}, "the store does not work"),
+    ],
+)
+def test_what_is_wrong_makes_it_degraded_and_is_said_first(more: dict[str, Any], said: str) -> None:
+    one = found(**more)
+    assert exit_status(one) == 1
+    assert said in as_text(one).splitlines()[1]
+    assert any(said in text for text in as_json(one)["problems"])
+
+
+def test_a_file_that_says_something_else_is_told_by_section_and_is_no_degradation() -> None:
+    other = Config.model_validate({"rules": {"mode": "reject"}, "log": {"level": "debug"}})
+    one = found(file=other)
+    assert exit_status(one) == 0
+    assert as_json(one)["config"]["differs_in"] == ["log", "rules"]
+    assert "  - the file differs in [log], [rules] from what is in force" in as_text(one)
+
+
+def test_a_suspension_by_command_is_no_difference_of_the_file() -> None:
+    rules = CONFIG.rules.model_copy(update={"suspended": True})
+    digests = CONFIG.model_copy(update={"rules": rules}).digests()
+    assert found(suspended=True, config_digests=digests).differs_in == []
+    later = Config.model_validate({"rules": {"suspended": True}})
+    assert found(file=later).differs_in == ["rules"]
+
+
+def test_each_configured_domain_has_state_reason_age_and_since_when() -> None:
+    domain = DomainStatus(
+        domain="bank.example",
+        outcome=Outcome.BOUNCE,
+        status="5.7.30",
+        reason=Reason.REQUIRETLS_NOT_OFFERED,
+        text="no",
+        ready=False,
+        assessed_at=NOW - 180,
+        since=NOW - 200_000,
+    )
+    one = found(domains=(domain,), domains_configured=3)
+    text = as_text(one)
+    assert (
+        "  bank.example  NOT READY  5.7.30 requiretls_not_offered, seen 3 min ago, "
+        "like that for 2 d 7 h" in text
+    )
+    assert "0 of 1 ready; 2 more are not shown, or not assessed yet" in text
+    (shown,) = as_json(one)["domains"]
+    assert (shown["state"], shown["since"]) == ("bounce", "2027-01-13T00:26:40Z")
+
+
+def test_a_process_that_is_being_replaced_is_named() -> None:
+    assert (
+        "supervisor 1 (up 1 d 1 h), engine 2 (up 1 min), 1 of 2 workers ready, 4 connections, "
+        "NOT READY: worker-1" in as_text(found())
+    )
+
+
+def test_waits_and_limits_are_summed_up() -> None:
+    text = as_text(found(waits=200, waited=10.0, waited_long=3, limits={"probes": 7}))
+    assert "200 forecasts, 0.050 s each on average, 3 of them more than a second" in text
+    assert "Limits met     probes 7" in text
+
+
+def test_without_mistakes_the_file_stays_readable() -> None:
+    assert replace(found(), file=None).differs_in == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0 s"), (59.9, "59 s"), (60, "1 min"), (3_661, "1 h 1 min"), (200_000, "2 d 7 h")],
+)
+def test_an_age_has_two_units(seconds: float, text: str) -> None:
+    assert age(seconds) == text
