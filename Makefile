@@ -37,11 +37,12 @@ roots: $(READY)
 pythons: $(READY) roots ## unit and service tests on each further Python that the package claims
 	scripts/pythons $(VENV) -n 3 --dist loadfile -m "not alone" tests/unit tests/service
 
-test-long: $(READY) roots ## 200 kills under load, 200,000 messages with faults, all attacks, long fuzzing
+test-long: $(READY) roots ## 200 kills, 200,000 messages with faults, 1,000 installations, all attacks, long fuzzing
 	CRASH_KILLS=200 $(BIN)/python -m pytest tests/lab/test_crash.py
 	SOAK_MESSAGES=200000 $(BIN)/python -m pytest tests/soak
 	WORKER_DEATHS=300 $(BIN)/python -m pytest tests/service/test_hostile_peer.py --timeout 900
 	STORM_SECONDS=300 $(BIN)/python -m pytest tests/lab/test_storm.py
+	INSTALLATIONS=1000 $(BIN)/python -m pytest tests/lab/test_installations.py
 	PACKAGE_BUILDS=2 $(BIN)/python -m pytest tests/lab/test_debian_package.py
 	SLOW_DOMAINS=240 $(BIN)/python -m pytest tests/service/test_tarpits.py
 	ATTACK_DOMAINS=200 $(BIN)/python -m pytest tests/unit/engine/test_third_parties.py

@@ -322,11 +322,11 @@ def route_key(text: str) -> str:
 
 
 def sender_key(text: str) -> str:
-    """A key of a table by sender: an address, ``@domain``, or ``<>`` for the null sender."""
-    if text == "<>":
+    """A key of a table by sender: an address, ``@domain``, ``<>`` (null sender), ``*`` (any)."""
+    if text in ("<>", "*"):
         return text
     if "@" not in text:
-        raise ValueError(f'expected an address, "@domain" or "<>", got {given(text)}')
+        raise ValueError(f'expected an address, "@domain", "<>" or "*", got {given(text)}')
     return route_key(text)
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from requiretls_milter.config.schema import Mta
 
 ANY = "*"
-"""The key of transport(5) that matches whatever no other key does."""
+"""The key that matches whatever no other key does, of transport(5) and of tables by sender."""
 
 NULL_SENDER = "<>"
 """The key of the null reverse-path (empty_address_relayhost_maps_lookup_key)."""
@@ -128,7 +128,7 @@ def _relay(mta: Mta, domain: str, sender: str) -> str:
 
 
 def _by_sender(table: Mapping[str, str], sender: str, mta: Mta) -> str:
-    """Look up a sender: its address, then without its extension, then its domain; "" for none."""
+    """Look up a sender: its address, without its extension, its domain, ``*``; "" for none."""
     if not table:
         return ""
     for key in _sender_keys(sender, mta.recipient_delimiter):
@@ -149,10 +149,11 @@ def _recipient_keys(recipient: str, name: str, delimiter: str) -> Iterator[str]:
 def _sender_keys(sender: str, delimiter: str) -> Iterator[str]:
     if is_null_sender(sender):
         yield NULL_SENDER
-        return
-    name = _name(domain_of(sender))
-    yield from _addresses(sender, name, delimiter)
-    yield f"@{name}"
+    else:
+        name = _name(domain_of(sender))
+        yield from _addresses(sender, name, delimiter)
+        yield f"@{name}"
+    yield ANY
 
 
 def _addresses(address: str, name: str, delimiter: str) -> Iterator[str]:

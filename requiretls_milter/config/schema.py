@@ -464,7 +464,8 @@ class Mta(Section):
         {},
         description=(
             "sender_dependent_default_transport_maps of Postfix, for mail whose transport the MTA "
-            'does not name. Keys: "user@example.org", "@example.org", "<>" for the null sender.'
+            'does not name. Keys: "user@example.org", "@example.org", "<>" for the null sender, '
+            '"*" for any sender.'
         ),
     )
     sender_relayhosts: fields.SenderRelayhosts = Field(

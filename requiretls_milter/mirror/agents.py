@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 
 from requiretls_milter.config import Destination
 from requiretls_milter.config.fields import destination, hand_over_key
-from requiretls_milter.mirror.postconf import Parameters, Postfix, Service, split_list
+from requiretls_milter.mirror.postconf import (
+    Parameters,
+    Postfix,
+    Service,
+    split_list,
+    static_result,
+)
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.model import MailProtocol
 
@@ -93,8 +99,8 @@ class Agents:
     def _add_hand_over(self, service: Service, postfix: Postfix) -> None:
         """Read the settings by which local(8) passes mail on, in its own order."""
         settings = service.settings or postfix.settings
-        everyone = settings.get("mailbox_transport", "")
-        unknown_users = settings.get("fallback_transport", "")
+        everyone = _of_all(settings, "mailbox_transport")
+        unknown_users = _of_all(settings, "fallback_transport")
         over = everyone or unknown_users
         if over and not self.is_local(over):
             self._put(service.name, over)
@@ -104,14 +110,17 @@ class Agents:
                     f"fallback_transport = {shown(over)}: mail of users that this host does not "
                     "know is handed over; forecasts take all users for such"
                 )
-        for parameter in ("mailbox_transport_maps", "fallback_transport_maps"):
-            self._add_users(service, parameter, settings, postfix)
+        self._add_users(service, "mailbox_transport_maps", settings, postfix)
+        if not everyone:  # else local(8) never comes to it
+            self._add_users(service, "fallback_transport_maps", settings, postfix)
 
     def _add_users(
         self, service: Service, parameter: str, settings: Parameters, postfix: Postfix
     ) -> None:
         unreadable = []
         for item in split_list(settings.get(parameter, "")):
+            if static_result(item) is not None:
+                break
             entries = postfix.tables.get(item)
             if entries is None:
                 unreadable.append(item)
@@ -131,3 +140,11 @@ class Agents:
             self.hand_over.setdefault(hand_over_key(key), destination(over))
         except ValueError:
             self.warnings.append(f"{shown(key)}: {shown(over)} cannot be mirrored")
+
+
+def _of_all(settings: Parameters, name: str) -> str:
+    """The transport to which *name* hands over all users: of a static table, else its own value."""
+    items = split_list(settings.get(f"{name}_maps", ""))
+    results = (static_result(item) for item in items)
+    static = next((text for text in results if text is not None), None)
+    return settings.get(name, "") if static is None else static

@@ -122,6 +122,9 @@ PROGRAMS = frozenset({"smtp", "smtpd", "cleanup", "pickup", "lmtp", "local", "tr
 LISTABLE = frozenset({"hash", "btree", "lmdb", "cdb", "dbm", "sdbm", "texthash", "inline"})
 """Table types that ``postmap -s`` lists."""
 
+_DUPLICATE = b": duplicate entry: "
+"""What postmap says of a key that stands twice in a texthash table."""
+
 _ADAPTERS = re.compile(r"(?:(?:proxy|debug):)*")
 _LIST_SEPARATORS = ", \t\r\n"
 
@@ -161,9 +164,11 @@ class Postfix:
     ``settings`` are those of main.cf. ``defaults`` has every parameter that this
     version knows, with its default. ``tables`` has the entries of each
     ``type:name``, those of a cidr table in their order; None if the table
-    cannot be read. ``own_addresses`` are inet_interfaces and proxy_interfaces,
-    ``unresolved`` the host names among them that have no address.
-    ``inet_protocols`` are those that this host has. ``root`` is the directory
+    cannot be read. ``doubled`` are the tables in whose text a key stands twice:
+    postmap(1) takes these, and no daemon does. ``own_addresses`` are
+    inet_interfaces and proxy_interfaces, ``unresolved`` the host names among
+    them that have no address. ``inet_protocols`` are those that this host has.
+    ``root`` is the directory
     that Postfix sees as ``/``.
     """
 
@@ -171,6 +176,7 @@ class Postfix:
     defaults: Parameters = field(default_factory=dict)
     services: tuple[Service, ...] = ()
     tables: Mapping[str, Entries | None] = field(default_factory=dict)
+    doubled: frozenset[str] = frozenset()
     own_addresses: tuple[str, ...] = ()
     unresolved: tuple[str, ...] = ()
     inet_protocols: tuple[str, ...] = ("ipv4", "ipv6")
@@ -225,6 +231,12 @@ def split_table(item: str) -> tuple[str, str]:
     """Split ``type:name``, without the adapters ``proxy:`` and ``debug:`` in front of it."""
     kind, _, name = _ADAPTERS.sub("", item, count=1).partition(":")
     return kind, name
+
+
+def static_result(item: str) -> str | None:
+    """Return what a table of the type ``static`` has for every key; None for any other table."""
+    kind, name = split_table(item)
+    return without_braces(name) if kind == "static" else None
 
 
 def is_yes(settings: Parameters, name: str) -> bool:
@@ -323,6 +335,7 @@ class Postconf:
             raise PostconfError("the name of postconf is empty")
         self._config = ["-c", config_dir] if config_dir else []
         self._json = False
+        self._doubled: set[str] = set()
         self.root = Path("/")
         if PurePosixPath(self._command[0]).name == "chroot":
             directory = next((word for word in self._command[1:] if not word.startswith("-")), "/")
@@ -343,6 +356,7 @@ class Postconf:
             defaults=self._values("-dx"),
             services=tuple(services),
             tables=self._tables([settings, *(service.settings for service in services)]),
+            doubled=frozenset(self._doubled),
             own_addresses=own,
             unresolved=unresolved,
             inet_protocols=_protocols_of_host(),
@@ -442,12 +456,12 @@ class Postconf:
             if ":" in item or item.startswith("/")
         )
         return {
-            name: self._names(name) if name.startswith("/") else self._table(*split_table(name))
-            for name in names
+            name: self._names(name) if name.startswith("/") else self._table(name) for name in names
         }
 
-    def _table(self, kind: str, name: str) -> Entries | None:
+    def _table(self, item: str) -> Entries | None:
         """Read the entries of a table; None if that is not possible."""
+        kind, name = split_table(item)
         if kind == "cidr":
             return self._cidr(name)
         if kind not in LISTABLE:
@@ -455,9 +469,12 @@ class Postconf:
         command = self._postmap()
         if command is None:
             return None
-        listing = _output_if_done(self._run(command, "-s", f"{kind}:{name}"))
+        done = self._run(command, "-s", f"{kind}:{name}")
+        listing = _output_if_done(done)
         if listing is None:
             return None
+        if kind == "texthash" and _DUPLICATE in done.stderr:
+            self._doubled.add(item)
         pairs = (line.partition("\t") for line in listing.splitlines())
         # Sorted: the order of a hash table has no meaning and differs from run to run.
         entries = tuple(sorted((key, value.strip()) for key, tab, value in pairs if tab))

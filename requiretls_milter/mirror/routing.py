@@ -15,21 +15,19 @@ from typing import Any
 
 from requiretls_milter.config import Destination
 from requiretls_milter.config.fields import destination, relay, route, route_key, sender_key
-from requiretls_milter.config.routes import NULL_SENDER
+from requiretls_milter.config.routes import ANY, NULL_SENDER
 from requiretls_milter.mirror.agents import Agents
 from requiretls_milter.mirror.postconf import (
     Entries,
     Parameters,
     Postfix,
     split_list,
-    split_table,
-    without_braces,
+    static_result,
 )
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.syntax.names import patterns
 from requiretls_milter.syntax.nexthop import SEPARATOR, NextHopError, parse
 
-_ANY = "*"
 _NULL_SENDER_KEYS = {
     "sender_dependent_default_transport_maps": "empty_address_default_transport_maps_lookup_key",
     "sender_dependent_relayhost_maps": "empty_address_relayhost_maps_lookup_key",
@@ -62,7 +60,7 @@ class _Table:
 
     def find(self, key: str) -> str | None:
         """Look up a domain, or a pattern of subdomains, as Postfix does: itself, parents, ``*``."""
-        for name in (*patterns(key), _ANY):
+        for name in (*patterns(key), ANY):
             if name in self.entries:
                 return self.entries[name]
         return None
@@ -175,6 +173,8 @@ def _add_routes(
     for one in classes:
         for name in one.names:
             of_class.setdefault(name, one.route)
+        if ANY in one.names:  # it takes what no class before it has: none after it is reached
+            break
     routes: dict[str, str] = {}
     local: list[str] = []
     unusable: list[str] = []
@@ -186,7 +186,7 @@ def _add_routes(
             plain_relay = ":" not in found and name not in table.entries
             if relay_differs or not plain_relay:
                 routes[name] = found
-        elif "@" in name or name == _ANY:
+        elif "@" in name or name == ANY:
             routes[name] = found
         elif table.complete:
             local.append(name)
@@ -216,9 +216,9 @@ def _merged(name: str, table: _Table, of_class: Mapping[str, str]) -> str:
     ``:`` stands for the default route, a transport without a colon for that of a class that
     relayhost may send elsewhere.
     """
-    entry = table.entries.get(name) if "@" in name or name == _ANY else table.find(name)
+    entry = table.entries.get(name) if "@" in name or name == ANY else table.find(name)
     domain = name.rpartition("@")[2]
-    mine = next((of_class[key] for key in patterns(domain) if key in of_class), ":")
+    mine = next((of_class[key] for key in (*patterns(domain), ANY) if key in of_class), ":")
     if entry is None:
         return mine
     new = Destination.parse(entry)
@@ -278,11 +278,14 @@ def _explicit(text: str) -> str:
 def _domains(
     main: Parameters, parameter: str, tables: Mapping[str, Entries | None], made: Routing
 ) -> list[str]:
-    """List the domains of a class; of its tables those that can be read."""
+    """List the domains of a class, ``*`` for all; of its tables those that can be read."""
     listed: list[str] = []
     others: list[str] = []
+    every: list[str] = []
     for item in split_list(main.get(parameter, "")):
-        if ":" in item or item.startswith("/"):
+        if static_result(item) is not None:
+            every = [ANY]
+        elif ":" in item or item.startswith("/"):
             entries = tables.get(item)
             if entries is None:
                 others.append(item)
@@ -300,14 +303,14 @@ def _domains(
             f"{parameter}: {examples(others)}: only names are mirrored, and tables that can be "
             "read: whether mail of sendmail(1) for others is local, and where it goes, is not known"
         )
-    return names
+    return names + every
 
 
 def _names(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     names, unusable = [], []
     for text in texts:
         try:
-            if "@" in text or text == _ANY:
+            if "@" in text or text == ANY:
                 raise ValueError
             names.append(route_key(text))
         except ValueError:
@@ -323,10 +326,10 @@ def _transport_table(
     unusable: list[str] = []
     parents = split_list(main.get("parent_domain_matches_subdomains", ""))
     for item in split_list(main.get("transport_maps", "")):
-        kind, name = split_table(item)
-        if kind == "static":
+        everyone = static_result(item)
+        if everyone is not None:
             merged.entries = {key: to for key, to in merged.entries.items() if "@" in key}
-            merged.entries[_ANY] = without_braces(name)
+            merged.entries[ANY] = everyone
             break
         entries = tables.get(item)
         if entries is None:
@@ -345,7 +348,7 @@ def _transport_table(
             pattern: to
             for key, to in merged.entries.items()
             if not key.startswith(".")
-            for pattern in ((key,) if "@" in key or key == _ANY else (key, f".{key}"))
+            for pattern in ((key,) if "@" in key or key == ANY else (key, f".{key}"))
         }
     return merged
 
@@ -360,21 +363,31 @@ def _by_sender(
     parse: Callable[[str], str],
     made: Routing,
 ) -> dict[str, str]:
-    """Merge tables by sender; the first one with a key decides."""
+    """Merge tables by sender; the first one with a key decides, a static one for all senders.
+
+    Postfix looks up the whole address first: a static table hides all entries for domains.
+    """
     merged: dict[str, str] = {}
     unusable: list[str] = []
     null_sender = main.get(_NULL_SENDER_KEYS[parameter], "") or NULL_SENDER
     for item in split_list(main.get(parameter, "")):
-        entries = tables.get(item)
+        everyone = static_result(item)
+        entries = ((ANY, everyone),) if everyone is not None else tables.get(item)
         if entries is None:
             made.warnings.append(_unread(parameter, item))
             continue
+        if everyone is not None:
+            merged = {key: to for key, to in merged.items() if not key.startswith("@")}
         for key, text in entries:
             try:
+                if key == ANY and everyone is None:  # no special key in Postfix
+                    raise ValueError
                 name = NULL_SENDER if key == null_sender else sender_key(key)
                 merged.setdefault(name, parse(text))
             except ValueError:
                 unusable.append(key)
+        if everyone is not None:
+            break
     if unusable:
         made.warnings.append(
             f"{parameter}: not mirrored: {examples(unusable)}: keys are addresses, @domain or <>"

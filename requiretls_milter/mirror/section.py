@@ -22,7 +22,13 @@ from requiretls_milter.config.fields import service as service_name
 from requiretls_milter.config.fields import transport as transport_name
 from requiretls_milter.mirror import parameters
 from requiretls_milter.mirror.agents import Agents
-from requiretls_milter.mirror.postconf import Parameters, Postfix, is_yes, split_list
+from requiretls_milter.mirror.postconf import (
+    TABLE_PARAMETERS,
+    Parameters,
+    Postfix,
+    is_yes,
+    split_list,
+)
 from requiretls_milter.mirror.requiretls_policy import Value, mirror_policy
 from requiretls_milter.mirror.routing import mirror_routing
 from requiretls_milter.mirror.tls_policy import mirror_mta_sts, mirror_policies, mirror_service
@@ -91,6 +97,7 @@ def mirror(postfix: Postfix) -> Mirror:
         *base.warnings,
         *unmirrored(CLIENT, main, defaults=postfix.defaults),
         *_content_filter_warnings(postfix),
+        *_doubled_warnings(postfix),
     ]
     agents = Agents.of(postfix)
     routing = mirror_routing(postfix, agents)
@@ -439,6 +446,18 @@ def _content_filter_warnings(postfix: Postfix) -> Iterator[str]:
             "forecast is for the delivery after the filter, and holds only if the filter keeps "
             "REQUIRETLS (requiretls_esmtp_header)"
         )
+
+
+def _doubled_warnings(postfix: Postfix) -> Iterator[str]:
+    """Warn of tables that Postfix does not open; mail that needs one waits until it is mended."""
+    everywhere = (postfix.settings, *(service.settings for service in postfix.services))
+    for parameter in TABLE_PARAMETERS:
+        items = {one for settings in everywhere for one in split_list(settings.get(parameter, ""))}
+        for item in sorted(items & postfix.doubled):
+            yield (
+                f"{parameter}: {shown(item)}: a key stands twice in it, so that Postfix does not "
+                "open the table and defers the mail that needs it (4.3.0); the forecast uses it"
+            )
 
 
 def _hints(main: Parameters) -> dict[str, Any]:

@@ -173,6 +173,29 @@ def test_users_may_be_handed_over_each_in_their_way() -> None:
     assert goes(made, "carl@localhost") == "smtp:[192.0.2.30]"
 
 
+@pytest.mark.parametrize("name", ["mailbox_transport", "fallback_transport"])
+def test_a_static_table_hands_over_all_users_that_no_table_before_it_has(name: str) -> None:
+    users = {"hash:/etc/users": (("ann", "smtp:[192.0.2.31]"),)}
+    made = reading(
+        users,
+        **{f"{name}_maps": "hash:/etc/users, static:{smtp:[192.0.2.32]}, ldap:x"},
+        **{name: "smtp:[192.0.2.30]"},
+    )
+    assert goes(made, "ann@localhost") == "smtp:[192.0.2.31]"
+    assert goes(made, "carl@localhost") == "smtp:[192.0.2.32]"
+    assert not warned(made, "cannot be read")
+
+
+def test_what_is_handed_over_anyway_never_comes_to_the_fallback() -> None:
+    users = {"hash:/etc/users": (("ann", "smtp:[192.0.2.31]"),)}
+    made = reading(
+        users,
+        mailbox_transport="lmtp:unix:private/boxes",
+        fallback_transport_maps="hash:/etc/users",
+    )
+    assert goes(made, "ann@localhost") == "local"
+
+
 def test_users_in_a_table_that_cannot_be_read_are_told() -> None:
     made = reading({"ldap:x": None}, mailbox_transport_maps="ldap:x")
     assert warned(made, "mailbox_transport_maps: ldap:x", "forecast as local")
@@ -304,6 +327,52 @@ def test_tables_by_sender_are_mirrored_where_they_are_static() -> None:
     assert goes(made, "x@remote.example", "bob@sender.example") == "strict:[relay.example]"
     assert goes(made, "x@remote.example", "<>") == "bounces:[relay.example]"
     assert warned(made, "sender_dependent_default_transport_maps: not mirrored: carl")
+
+
+def test_a_static_table_by_sender_is_for_any_whose_address_no_table_before_it_has() -> None:
+    made = reading(
+        {
+            "hash:r": (
+                ("ann@sender.example", "[anns.example]"),
+                ("@sender.example", "[all.example]"),
+            )
+        },
+        sender_dependent_default_transport_maps="static:{strict:}",
+        sender_dependent_relayhost_maps="hash:r, static:[any.example], ldap:x",
+        relayhost="[relay.example]",
+    )
+    assert goes(made, "x@remote.example") == "strict:[anns.example]"
+    for sender in ("bob@sender.example", "bob@other.example", "<>"):
+        assert goes(made, "x@remote.example", sender) == "strict:[any.example]"
+    assert not warned(made, "sender_dependent")
+
+
+def test_an_asterisk_in_a_table_by_sender_is_no_key_of_postfix() -> None:
+    made = reading({"hash:r": (("*", "[all.example]"),)}, sender_dependent_relayhost_maps="hash:r")
+    assert goes(made, "x@remote.example") == "smtp:remote.example"
+    assert warned(made, "sender_dependent_relayhost_maps: not mirrored: *")
+
+
+@pytest.mark.parametrize(
+    ("transport", "way"), [("smtp:[192.0.2.24]:24", "smtp:[192.0.2.24]:24"), ("virtual", "local")]
+)
+def test_a_class_of_all_domains_takes_those_that_no_class_before_it_has(
+    transport: str, way: str
+) -> None:
+    made = mirror(
+        postfix(
+            mydestination="mine.example",
+            virtual_mailbox_domains="static:all",
+            virtual_transport=transport,
+            relay_domains="relayed.example",
+            relay_transport="relay:[192.0.2.77]",
+            transport_maps="static:{:}",
+        )
+    )
+    assert goes(made, "x@anything.example") == way
+    assert goes(made, "x@relayed.example") == way
+    assert goes(made, "x@mine.example") == "local"
+    assert not warned(made, "virtual_mailbox_domains")
 
 
 @pytest.mark.parametrize(

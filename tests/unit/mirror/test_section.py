@@ -13,7 +13,7 @@ from requiretls_milter import config
 from requiretls_milter.config import Config
 from requiretls_milter.mirror.postconf import PARAMETERS, Postfix
 from requiretls_milter.mirror.section import mirror, to_toml
-from tests.support.postfixes import mta_of, older, postfix, service, warned
+from tests.support.postfixes import DEFAULT_TABLES, mta_of, older, postfix, service, warned
 
 # ---------------------------------------------------------------- as it is installed
 
@@ -369,3 +369,12 @@ def test_a_fallback_to_mx_records_is_told(parameter: str) -> None:
     made = mirror(postfix(use_srv_lookup="submission", **{parameter: "yes"}))
     assert warned(made, parameter, "MX records")
     assert mirror(postfix(**{parameter: "yes"})).warnings == ()
+
+
+def test_a_table_with_a_key_that_stands_twice_is_told() -> None:
+    made = replace(
+        postfix(transport_maps="inline:{a=b}, texthash:/etc/routes"),
+        tables={**DEFAULT_TABLES, "inline:{a=b}": (), "texthash:/etc/routes": ()},
+        doubled=frozenset({"texthash:/etc/routes"}),
+    )
+    assert warned(mirror(made), "transport_maps: texthash:/etc/routes: a key stands twice")
