@@ -16,14 +16,21 @@ HERE = """\
 allow_networks = ["127.0.0.1/32"]
 """
 
-CHROOTED = f"""\
+TWO_WORKERS = """\
 [milter]
-socket = "unix:/var/spool/postfix/requiretls-milter/milter.sock"
+workers = 2
+"""
+
+CHROOTED = f"""\
+{TWO_WORKERS}socket = "unix:/var/spool/postfix/requiretls-milter/milter.sock"
 socket_group = "postfix"
 
 {HERE}"""
 
-VARIANTS = {"postfix": ("postfix-chroot.conf", CHROOTED), "sendmail": ("sendmail.conf", HERE)}
+VARIANTS = {
+    "postfix": ("postfix-chroot.conf", CHROOTED),
+    "sendmail": ("sendmail.conf", TWO_WORKERS + HERE),
+}
 """MTA to the drop-in and the configuration that docs/systemd.md has for it."""
 
 Report = dict[str, Any]

@@ -21,7 +21,7 @@ from tests.lab.fixtures import unavailable
 from tests.support.paths import REPOSITORY
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("package"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(600)]
 
 BUILDS = int(os.environ.get("PACKAGE_BUILDS", "1"))
 
