@@ -58,6 +58,8 @@ class Reason(enum.StrEnum):
     TLS_LEVEL_DOES_NOT_VERIFY = "tls_level_does_not_verify"
     MTA_POLICY_INVALID = "mta_policy_invalid"
     POLICY_LOOKUP_FAILED = "policy_lookup_failed"
+    NO_TLSA_RECORDS = "no_tlsa_records"
+    MX_UNSIGNED = "mx_unsigned"
     DNS_FAILURE = "dns_failure"
     NO_SUCH_DOMAIN = "no_such_domain"
     NULL_MX = "null_mx"
