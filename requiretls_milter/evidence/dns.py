@@ -181,8 +181,7 @@ class Resolver:
             for protocol, rdtype in (("ipv4", dns.rdatatype.A), ("ipv6", dns.rdatatype.AAAA))
             if protocol in inet_protocols
         )
-        servers = cast(list[dns.nameserver.Do53Nameserver], self._stub.nameservers)
-        self.nameservers = tuple(Nameserver(s.address, s.port) for s in servers)
+        self.nameservers = self._asked()
         self._of_system = not nameservers
         self.path_trusted = bool(nameservers) or all(s.is_loopback for s in self.nameservers)
         """Whether no one else can write to the path (RFC 7672 section 2.1.3)."""
@@ -196,6 +195,10 @@ class Resolver:
         """Say whether ``/etc/resolv.conf``, if it is used, still names the same servers."""
         return not self._of_system or self.nameservers == tuple(_system_nameservers())
 
+    def _asked(self) -> tuple[Nameserver, ...]:
+        servers = cast(list[dns.nameserver.Do53Nameserver], self._stub.nameservers)
+        return tuple(Nameserver(s.address, s.port) for s in servers)
+
     @property
     def trust(self) -> AdTrust:
         """What the AD bit counts for (RFC 7672 section 2.1.3, R20).
@@ -207,11 +210,15 @@ class Resolver:
     def rely_on(self, nameservers: Sequence[Nameserver], trust: AdTrust) -> None:
         """Ask only these servers from now on, some of :attr:`nameservers`, and trust them so far.
 
-        Answers that are under way are secure neither way: another server may have sent them.
+        Answers that are under way are secure neither way, since another server may have sent them;
+        unless it is only that further servers have come to be trusted.
         """
+        further = set(self._asked()) <= set(nameservers)
+        more = trust is self._trust is AdTrust.BELIEVED and further
         self._stub.nameservers = [dns.nameserver.Do53Nameserver(*server) for server in nameservers]
         self._trust = trust
-        self._relied_on_since = object()
+        if not more:
+            self._relied_on_since = object()
 
     def with_checking_disabled(self) -> Resolver:
         """Make a resolver that asks the same servers with CD."""
