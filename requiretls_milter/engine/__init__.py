@@ -41,6 +41,12 @@ one host may be at fault.
 **Outages of our own.** If many servers fail at once and none can be reached, the fault lies with
 our own network, and no domain is judged by that (:mod:`~requiretls_milter.engine.outage`).
 
+**Configured domains.** A domain that has a rule of its own is assessed every five minutes
+(:mod:`~requiretls_milter.engine.domainwatch`), with the question that mail to it would put, given
+what the MTA of this host carries (:mod:`~requiretls_milter.engine.hostmta`). The answers become
+metrics (:mod:`~requiretls_milter.engine.domainstate`), and lines of ``status``
+(:mod:`~requiretls_milter.engine.domainrecord`, :mod:`~requiretls_milter.engine.condition`).
+
 **Reload.** What belongs to a configuration is built anew and replaced as a whole
 (:mod:`~requiretls_milter.engine.parts`); questions under way are answered under the old one. If the
 resolver begins or ceases to validate, all evidence is dropped, and the workers are told to forget

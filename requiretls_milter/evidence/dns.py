@@ -22,18 +22,16 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
-import dns.asyncresolver
 import dns.exception
-import dns.flags
-import dns.message
 import dns.name
-import dns.nameserver
+import dns.rcode
 import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 
 from requiretls_milter.evidence.budgets import Budgets, zone_of
+from requiretls_milter.evidence.stub import NoReplyError, Stub
 from requiretls_milter.evidence.turns import FREE, Claim, Limiter
 from requiretls_milter.model import AddressLookup, DnsOutcome, MxEvidence, MxRecord
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
@@ -53,25 +51,7 @@ MAX_TTL = 86_400
 PARTIAL_TTL = 60
 """Seconds that an answer is kept if one of the lookups A and AAAA failed."""
 
-ATTEMPT_TIMEOUT = 2.0
-"""Seconds until a query is sent again, or to the next server (dnspython's own default)."""
-
-UDP_PAYLOAD = 1232
-"""Octets offered by EDNS0, so that no answer is fragmented (DNS flag day 2020)."""
-
 T = TypeVar("T")
-
-_READ = (
-    *(dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.CNAME, dns.rdatatype.MX),
-    *(dns.rdatatype.NS, dns.rdatatype.SOA, dns.rdatatype.SRV, dns.rdatatype.TLSA),
-    dns.rdatatype.TXT,
-)
-"""Record types whose content is read. dnspython loads the class of a type when it meets the first
-record of it. If that record were of class ANY, which a hostile server may send, the type would be
-opaque in class IN too until the process ends. So these types are loaded before any reply."""
-
-for _rdtype in _READ:
-    cast(Any, dns.rdata.get_rdata_class)(dns.rdataclass.IN, _rdtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +133,7 @@ class Resolver:
         timeout: seconds for one lookup, aliases included.
         inet_protocols: the address families that are looked up.
         clock: the time, seconds since the epoch.
-        limiter: says when a lookup may begin; one costs a socket and 0.3 ms of CPU for
-            each query.
+        limiter: says when a lookup may begin.
         budgets: how many lookups a zone may cause; None for any number.
         checking_disabled: set CD in each query (RFC 4035 section 3.2.2): the resolver gives
             out what it has, whether it validates or not.
@@ -172,7 +151,8 @@ class Resolver:
         checking_disabled: bool = False,
     ) -> None:
         self._budgets = budgets
-        self._stub = _stub(nameservers, timeout, checking_disabled=checking_disabled)
+        self.nameservers = tuple(Nameserver(*one) for one in nameservers or _system_nameservers())
+        self._stub = Stub(self.nameservers, checking_disabled=checking_disabled)
         self._timeout = timeout
         self._clock = clock
         self._limiter = limiter
@@ -181,7 +161,6 @@ class Resolver:
             for protocol, rdtype in (("ipv4", dns.rdatatype.A), ("ipv6", dns.rdatatype.AAAA))
             if protocol in inet_protocols
         )
-        self.nameservers = self._asked()
         self._of_system = not nameservers
         self.path_trusted = bool(nameservers) or all(s.is_loopback for s in self.nameservers)
         """Whether no one else can write to the path (RFC 7672 section 2.1.3)."""
@@ -194,10 +173,6 @@ class Resolver:
     def is_current(self) -> bool:
         """Say whether ``/etc/resolv.conf``, if it is used, still names the same servers."""
         return not self._of_system or self.nameservers == tuple(_system_nameservers())
-
-    def _asked(self) -> tuple[Nameserver, ...]:
-        servers = cast(list[dns.nameserver.Do53Nameserver], self._stub.nameservers)
-        return tuple(Nameserver(s.address, s.port) for s in servers)
 
     @property
     def trust(self) -> AdTrust:
@@ -213,9 +188,9 @@ class Resolver:
         Answers that are under way are secure neither way, since another server may have sent them;
         unless it is only that further servers have come to be trusted.
         """
-        further = set(self._asked()) <= set(nameservers)
+        further = set(self._stub.nameservers) <= set(nameservers)
         more = trust is self._trust is AdTrust.BELIEVED and further
-        self._stub.nameservers = [dns.nameserver.Do53Nameserver(*server) for server in nameservers]
+        self._stub.nameservers = tuple(nameservers)
         self._trust = trust
         if not more:
             self._relied_on_since = object()
@@ -465,33 +440,27 @@ class Resolver:
         its SOA (RFC 2308 section 5, R44).
         """
         try:
-            reply = await self._stub.resolve(name, rdtype, raise_on_no_answer=False, search=False)
-            response = reply.response
-        except dns.resolver.NXDOMAIN as negative:
-            response = cast(Any, negative).response(name)
-        except dns.resolver.NoNameservers as error:
-            raise _LookupError(_servers_said(error), servfail=_all_failed(error)) from error
-        except dns.exception.Timeout as error:
-            raise _LookupError("timed out") from error
+            reply = await self._stub.ask(name, rdtype)
+        except NoReplyError as error:
+            raise _LookupError(str(error), servfail=error.servfail) from error
         except (dns.exception.DNSException, OSError, ValueError) as error:
             raise _LookupError(error_text(error)) from error
-        chain = response.resolve_chaining()
-        rdatas = tuple(chain.answer or ())
+        rdatas = reply.rdatas or ()
         if rdtype in (dns.rdatatype.MX, dns.rdatatype.SRV):
             # Sorted before they are cut: of a set that is too large the best records are kept.
             rdatas = tuple(sorted(rdatas, key=_preference))
         # All TXT records are kept: RFC 8461 section 3.1 counts the MTA-STS records among them.
         kept = len(rdatas) if rdtype == dns.rdatatype.TXT else MAX_RECORDS
-        nxdomain = response.rcode() == dns.rcode.NXDOMAIN
-        if rdatas or nxdomain or not chain.cnames:
-            ttl = chain.minimum_ttl
+        nxdomain = reply.rcode == dns.rcode.NXDOMAIN
+        if rdatas or nxdomain or not reply.alias_ttls:
+            ttl = reply.minimum_ttl
         else:
-            ttl = min(alias.ttl for alias in chain.cnames)
+            ttl = min(reply.alias_ttls)
         return _Answer(
             nxdomain=nxdomain,
-            ad=bool(response.flags & dns.flags.AD),
-            canonical=chain.canonical_name,
-            aliases=len(chain.cnames),
+            ad=reply.ad,
+            canonical=reply.canonical,
+            aliases=len(reply.alias_ttls),
             rdatas=rdatas[:kept],
             ttl=min(max(ttl, 0), MAX_TTL),
             partial=len(rdatas) > kept,
@@ -512,39 +481,6 @@ def name_text(name: dns.name.Name) -> str:
 def _preference(rdata: dns.rdata.Rdata) -> int:
     by_srv = rdata.rdtype == dns.rdatatype.SRV
     return int(cast(Any, rdata).priority if by_srv else cast(Any, rdata).preference)
-
-
-def _servers_said(error: dns.resolver.NoNameservers) -> str:
-    """Say in a few words what each server did: its rcode, or why no reply came."""
-    said = [
-        f"{server}: {error_text(why) if isinstance(why, Exception) else why}"
-        for server, _, _, why, _ in error.kwargs["errors"]
-    ]
-    return "; ".join(dict.fromkeys(said)) or "no server answered"
-
-
-def _all_failed(error: dns.resolver.NoNameservers) -> bool:
-    """Say whether each server sent a reply, and each reply was SERVFAIL."""
-    replies = [response for *_, response in error.kwargs["errors"]]
-    return bool(replies) and all(
-        reply is not None and reply.rcode() == dns.rcode.SERVFAIL for reply in replies
-    )
-
-
-def _stub(
-    nameservers: Sequence[Nameserver], timeout: float, *, checking_disabled: bool
-) -> dns.asyncresolver.Resolver:
-    """Set up dnspython: EDNS0 with DO, AD wanted, no search list, no cache of its own."""
-    stub = dns.asyncresolver.Resolver(configure=False)
-    servers = nameservers or _system_nameservers()
-    stub.nameservers = [dns.nameserver.Do53Nameserver(*server) for server in servers]
-    stub.search = []
-    stub.domain = dns.name.root
-    stub.flags = dns.flags.RD | dns.flags.AD | (dns.flags.CD if checking_disabled else 0)
-    stub.use_edns(0, dns.flags.DO, UDP_PAYLOAD)
-    stub.lifetime = timeout
-    stub.timeout = min(ATTEMPT_TIMEOUT, timeout)
-    return stub
 
 
 def _system_nameservers() -> list[Nameserver]:

@@ -4,7 +4,9 @@ A forecast predicts what *this* Postfix will do, so ``[mta]`` has to say what Po
 This package reads the settings and makes the section from them:
 
 - :mod:`~requiretls_milter.mirror.postconf` runs postconf(1) and postmap(1), and nothing else here
-  does. Macros, defaults and the ``-o`` settings of master.cf are expanded by Postfix itself.
+  runs a program. Macros, defaults and the ``-o`` settings of master.cf are expanded by Postfix
+  itself.
+- :mod:`~requiretls_milter.mirror.resolve` asks a running Postfix where it sends mail.
 - :mod:`~requiretls_milter.mirror.section` makes the section: one profile for main.cf, and one for
   each smtp(8) of master.cf that differs from it.
 - :mod:`~requiretls_milter.mirror.agents` says which transports deliver on this host, and

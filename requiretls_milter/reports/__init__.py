@@ -6,6 +6,10 @@
   :mod:`~requiretls_milter.reports.check` makes the JSON object of a next hop from it;
   :mod:`~requiretls_milter.reports.check_text` prints that object for people, and
   :mod:`~requiretls_milter.reports.tally` says it in one line, and all of them in a few.
+  What the MTA of this host carries is told by :mod:`~requiretls_milter.reports.carrying`.
+- ``simulate``: :mod:`~requiretls_milter.reports.simulate` sends one message through the milter's
+  own code.
+- ``status``: :mod:`~requiretls_milter.reports.status` words what a running service tells of itself.
 - ``report`` without options runs the same for each configured domain.
 - ``report --would-have``: :mod:`~requiretls_milter.reports.would_have` decides logged mail again
   under stricter modes.

@@ -179,7 +179,7 @@ def as_text(found: Found) -> str:
     rows = {
         "Configuration": f"{service.config_path}, generation {service.generation}, "
         f"in force for {age(found.now - service.config_since)}",
-        "Processes": ", ".join(_process(one, found.now) for one in service.processes),
+        "Processes": _processes(service.processes, found.now),
         "MTA": f"{reply.mta_version or 'has not called yet'}; carries {reply.carries}",
         "Resolver": f"{', '.join(condition.nameservers)}: "
         + ("validates" if reply.resolver_validates else "does not validate, as far as is known")
@@ -200,12 +200,21 @@ def as_text(found: Found) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _process(one: ProcessStatus, now: float) -> str:
-    if not one.pid:
-        return f"{one.name} (is being replaced)"
-    connections = f", {one.connections} connections" if one.connections else ""
-    ready = "" if one.ready else ", NOT READY"
-    return f"{one.name} {one.pid} (up {age(now - one.since)}{connections}{ready})"
+def _processes(processes: Sequence[ProcessStatus], now: float) -> str:
+    """Each process that is not a worker, the workers together, and each that is not ready."""
+    workers = [one for one in processes if one.name.startswith("worker-")]
+    ready = sum(one.ready for one in workers)
+    told = [
+        f"{one.name} {one.pid} (up {age(now - one.since)})"
+        for one in processes
+        if one not in workers and one.pid
+    ]
+    told.append(f"{ready} of {len(workers)} workers ready")
+    told.append(f"{sum(one.connections for one in workers)} connections")
+    missing = [one.name for one in processes if not one.ready]
+    if missing:
+        told.append(f"NOT READY: {' '.join(missing)}")
+    return ", ".join(told)
 
 
 def _tested(condition: Condition, now: float) -> str:

@@ -131,6 +131,7 @@ TARGETS = {
         Target("certificate", "dane", longest=8192),
         Target("certificate_chain", "dane", longest=16384),
         Target("dns_answer", "answers", (b"\xc0\x0c\x00",), ("dns",)),
+        Target("dns_reply", "answers", (b"\xc0\x0c\x00", b"\x00\x29"), ("dns",)),
         Target(
             "wire_request",
             "engine",

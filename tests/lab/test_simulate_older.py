@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -37,8 +40,20 @@ def test_postfix_3_7_delivers_what_its_milter_does_not_refuse(old: Site[Postfix]
     assert found["mta"]["version"].startswith("Postfix 3.7.")
     assert (found["nexthop"]["by"], found["mta"]["carries"]) == ("postfix", "nothing")
     assert (found["source"], found["carried"]) == ("rule", "none")
-    # The MTA itself would deliver; the milter is what refuses.
+    # The MTA itself would deliver; the milter is what refuses, and check says the same.
     assert found["forecast"]["outcome"] == "deliver"
+    checked = json.loads(
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "requiretls_milter", "check", domain(OLD)),
+                *("--config", str(old.milter.config_file), "--format", "json"),
+            ],
+            capture_output=True,
+            timeout=60,
+        ).stdout
+    )
+    assert (checked[0]["carried"], checked[0]["carried_by"]) == ("none", "rule")
+    assert checked[0]["rule"]["reply"] == found["reply"]
     refusal = old.refusal(f"u@{domain(OLD)}")
     assert found["reply"] == f"{refusal.reply.code} {refusal.reply.text}"
     assert status == 1

@@ -114,7 +114,8 @@ def trusting(
 
 def checked(service: Service) -> Any:
     """What ``check --refresh`` tells, of the running engine or by itself."""
-    command = [*PROGRAM, "check", "sts.test", "--refresh", "--format", "json"]
+    asked = ("sts.test", "--refresh", "--carried", "requiretls", "--format", "json")
+    command = [*PROGRAM, "check", *asked]
     command += ["--config", str(service.config_path)]
     done = subprocess.run(command, capture_output=True, check=False, timeout=60)
     (report,) = json.loads(done.stdout)

@@ -106,16 +106,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"the lock is for {LOCKED_FOR}, this is {here}")
     directory = tmp_path_factory.mktemp("deployed")
     release = directory / "release"
-    release.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(REPOSITORY / name, release)
-    for file in REPOSITORY.glob("requirements*.lock"):
-        shutil.copy(file, release)
-    shutil.copytree(
-        REPOSITORY / "requiretls_milter",
-        release / "requiretls_milter",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
+    for name in filter(None, tracked.split("\0")):
+        (release / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, release / name)
     venv = directory / "venv"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     for command in README_COMMANDS:

@@ -47,6 +47,8 @@ def test_all_that_refuses_mail_is_switched_off_and_on_again(make: Make, internet
     assert (code, shown["state"], shown["rules_suspended"]) == (1, "degraded", True)
     assert len(service.events("rules_suspended")) == 1
     assert service.command("suspend").stdout == "rules are suspended already\n"
+    findings = json.loads(service.command("doctor", "--format", "json").stdout)
+    assert "rules_suspended" in [one["check"] for one in findings]
 
     assert service.command("resume").returncode == 0
     eventually(lambda: refused(service), what="it refuses again")

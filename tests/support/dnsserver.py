@@ -161,7 +161,7 @@ class DnsServer:
             (response.authority, scripted.authority),
         ):
             for line in lines:
-                section.append(_rrset(line))
+                section.append(rrset(line))
         return response.to_wire(max_size=65535)
 
 
@@ -174,7 +174,7 @@ def show_validation(server: DnsServer) -> None:
         server.set(name, "A", found(f"{name}. 300 IN A 192.0.2.1", ad=False))
 
 
-def _rrset(line: str) -> dns.rrset.RRset:
+def rrset(line: str) -> dns.rrset.RRset:
     name, ttl, rdclass, rdtype, *rest = line.split(" ", 4)
     return dns.rrset.from_text(
         dns.name.from_text(name), int(ttl), rdclass, rdtype, *(rest or [r"\# 0"])

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from typing import Any
+import struct
 
+import dns.exception
 import dns.flags
-import dns.message
 import dns.name
-import dns.nameserver
-import dns.query
+import dns.rcode
 import dns.rdatatype
+import dns.wire
 
 from requiretls_milter.evidence import dns as lookups
 from requiretls_milter.evidence.addresses import AddressPolicy, is_global
+from requiretls_milter.evidence.dnsreply import DnsQuestion, DnsReply
 from requiretls_milter.evidence.mta_sts import MtaStsFetcher
+from requiretls_milter.evidence.stub import NoReplyError
 from requiretls_milter.evidence.tlsa import find_tlsa
 from requiretls_milter.model import DnsOutcome
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
@@ -23,14 +25,15 @@ from requiretls_milter.syntax.names import address_literal, valid_hostname
 from requiretls_milter.syntax.text import MAX_TEXT
 from tests.fuzz import expect, inputs
 from tests.fuzz.events import EVENTS
+from tests.support.dnsreading import compare
 
 HOST = "a.example"
 _CLOCK = 1.8e9
 _QR = 0x8000
 
 
-class _Server(dns.nameserver.Nameserver):
-    """A name server of which each query gets the next of some replies.
+class _Server:
+    """A stub resolver of which each query gets the next of some replies.
 
     A reply is given as its flags (2 octets), the counts of its three sections
     and what stands in them: header and question are made for each query.
@@ -42,36 +45,33 @@ class _Server(dns.nameserver.Nameserver):
         self.authentic = True
         """Whether all replies had the AD bit."""
 
-    def __str__(self) -> str:
-        return "scripted"
-
-    def kind(self) -> str:
-        return "scripted"
-
-    def is_always_max_size(self) -> bool:
-        return True
-
-    def answer_nameserver(self) -> str:
-        return "192.0.2.53"
-
-    def answer_port(self) -> int:
-        return 53
-
-    async def async_query(self, request: dns.message.QueryMessage, *_: Any, **__: Any) -> Any:
+    async def ask(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> DnsReply:
+        question = DnsQuestion(name, rdtype)
         reply = self._replies[self._asked % len(self._replies)]
         self._asked += 1
         flags = int.from_bytes(reply[:2], "big") | _QR
         counts = reply[2:5].ljust(3, b"\0")
         self.authentic = self.authentic and bool(flags & dns.flags.AD)
-        (question,) = request.question
-        header = request.id.to_bytes(2, "big") + flags.to_bytes(2, "big") + b"\0\x01"
+        header = b"\0\1" + flags.to_bytes(2, "big") + b"\0\1"
         header += b"".join(bytes((0, count)) for count in counts)
-        asked = question.name.to_wire() or b""
-        asked += question.rdtype.to_bytes(2, "big") + question.rdclass.to_bytes(2, "big")
-        response = dns.message.from_wire(header + asked + reply[5:])
-        if not request.is_response(response):
-            raise dns.query.BadResponse
-        return response
+        found = compare(header + question.to_wire() + reply[5:], question)
+        if found is None:
+            raise NoReplyError(["scripted: malformed"], servfail=False)
+        if found.rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+            said = dns.rcode.to_text(found.rcode)
+            raise NoReplyError([f"scripted: {said}"], servfail=said == "SERVFAIL")
+        return found
+
+
+def dns_reply(data: bytes) -> None:
+    """A whole message; its question is what was asked. The reader and dnspython agree on it."""
+    try:
+        parser = dns.wire.Parser(data, 12)
+        name = parser.get_name(decompress=True)
+        rdtype, _ = parser.get_struct("!HH")
+    except (dns.exception.DNSException, struct.error, IndexError):
+        name, rdtype = dns.name.from_text(HOST + "."), dns.rdatatype.MX
+    compare(data, DnsQuestion(name, dns.rdatatype.RdataType.make(rdtype)))
 
 
 _NAMESERVER = Nameserver("192.0.2.53", DNS_PORT)
@@ -86,7 +86,7 @@ async def _look_up(data: bytes) -> None:
     kind, replies = data[0] if data else 0, inputs.parts(data[1:]) or [b""]
     server = _Server(replies)
     resolver = lookups.Resolver([_NAMESERVER], 5.0, clock=lambda: _CLOCK)
-    resolver._stub.nameservers = [server]
+    resolver._stub = server  # type: ignore[assignment]
     match kind % 5:
         case 0:
             mx = await resolver.mx(HOST)

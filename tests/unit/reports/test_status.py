@@ -32,8 +32,9 @@ def found(*, file: Config | None = CONFIG, mistakes: tuple[str, ...] = (), **mor
         suspended=False,
         processes=(
             ProcessStatus(name="supervisor", pid=1, ready=True, since=NOW - 90_000),
-            ProcessStatus(name="engine", pid=2, ready=True, since=NOW - 60, connections=4),
+            ProcessStatus(name="engine", pid=2, ready=True, since=NOW - 60),
             ProcessStatus(name="worker-1"),
+            ProcessStatus(name="worker-2", pid=3, ready=True, since=NOW, connections=4),
         ),
     )
     reply = StatusReply(
@@ -122,7 +123,10 @@ def test_each_configured_domain_has_state_reason_age_and_since_when() -> None:
 
 
 def test_a_process_that_is_being_replaced_is_named() -> None:
-    assert "engine 2 (up 1 min, 4 connections), worker-1 (is being replaced)" in as_text(found())
+    assert (
+        "supervisor 1 (up 1 d 1 h), engine 2 (up 1 min), 1 of 2 workers ready, 4 connections, "
+        "NOT READY: worker-1" in as_text(found())
+    )
 
 
 def test_waits_and_limits_are_summed_up() -> None:
