@@ -46,6 +46,7 @@ test-long: $(READY) roots ## 200 kills, 200,000 messages with faults, 1,000 inst
 	PACKAGE_BUILDS=2 $(BIN)/python -m pytest tests/service/test_debian_package.py
 	SLOW_DOMAINS=240 $(BIN)/python -m pytest tests/service/test_tarpits.py
 	ATTACK_DOMAINS=200 $(BIN)/python -m pytest tests/unit/engine/test_third_parties.py
+	CHECK_DOMAINS=1000 $(BIN)/python -m pytest tests/service/test_check_live.py
 	LOG_MEGABYTES=4096 $(BIN)/python -m pytest tests/service/test_hostile_logs.py --timeout 1200
 	$(BIN)/python -m tests.fuzz --seconds 600
 

@@ -58,6 +58,8 @@ class Reason(enum.StrEnum):
     TLS_LEVEL_DOES_NOT_VERIFY = "tls_level_does_not_verify"
     MTA_POLICY_INVALID = "mta_policy_invalid"
     POLICY_LOOKUP_FAILED = "policy_lookup_failed"
+    NO_TLSA_RECORDS = "no_tlsa_records"
+    MX_UNSIGNED = "mx_unsigned"
     DNS_FAILURE = "dns_failure"
     NO_SUCH_DOMAIN = "no_such_domain"
     NULL_MX = "null_mx"
@@ -223,6 +225,7 @@ class MxEvidence:
             says nothing of the domain.
         unproven: the answer has the AD bit, but nothing has shown yet that the resolver
             validates, so that it is not secure for the time being.
+        observed_at: when it was looked up, seconds since the epoch; 0 if it was not.
     """
 
     outcome: DnsOutcome
@@ -236,6 +239,7 @@ class MxEvidence:
     partial: bool = False
     unasked: bool = False
     unproven: bool = False
+    observed_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -255,7 +259,7 @@ class AddressLookup:
         expires: seconds since the epoch.
         partial: there were more addresses than are kept.
         unasked: at least one of the lookups was not made, since its budget is spent.
-        unproven: as in :class:`MxEvidence`.
+        unproven, observed_at: as in :class:`MxEvidence`.
     """
 
     outcome: DnsOutcome
@@ -269,6 +273,7 @@ class AddressLookup:
     partial: bool = False
     unasked: bool = False
     unproven: bool = False
+    observed_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +302,7 @@ class TlsaEvidence:
         expires: seconds since the epoch.
         partial: there were more records than are kept.
         unasked: a lookup was not made, since its budget is spent (outcome ERROR).
+        observed_at: as in :class:`MxEvidence`.
     """
 
     queried: bool = False
@@ -308,6 +314,7 @@ class TlsaEvidence:
     expires: float = 0.0
     partial: bool = False
     unasked: bool = False
+    observed_at: float = 0.0
 
 
 class ProbeStage(enum.StrEnum):
@@ -377,6 +384,8 @@ class ProbeEvidence:
             number; 0 for no limit.
         small_group: if not empty, the key exchange was in a finite field, and a second session
             that takes no group of less than 2048 bits failed; this is why.
+        group: of the key exchange, as OpenSSL names it; empty if it does not tell.
+        dialogue: what both sides said, a line each: "C: " or "S: " before it. For people alone.
     """
 
     address: str
@@ -399,6 +408,8 @@ class ProbeEvidence:
     smtputf8_in_clear: bool | None = None
     smtputf8: bool | None = None
     size_limit: int = 0
+    group: str = ""
+    dialogue: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,6 +469,8 @@ class MtaStsEvidence:
         vanished: the refresh did not fail, but the domain has no policy any more and never
             withdrew it (section 8.3).
         unasked: it was not looked up, or not fetched, since a budget is spent; or not in time.
+        observed_at: when the domain was last seen to have a policy or none, seconds since the
+            epoch; 0 for a policy from the store.
     """
 
     policy: MtaStsPolicy | None = None
@@ -466,6 +479,7 @@ class MtaStsEvidence:
     expires: float = 0.0
     vanished: bool = False
     unasked: bool = False
+    observed_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

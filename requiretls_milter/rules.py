@@ -221,6 +221,8 @@ _SENTENCES: dict[Reason, str] = {
     Reason.TLS_LEVEL_DOES_NOT_VERIFY: "this system cannot verify the certificate of {server}",
     Reason.MTA_POLICY_INVALID: "this system's REQUIRETLS policy is not valid",
     Reason.POLICY_LOOKUP_FAILED: "its DANE or MTA-STS policy cannot be looked up",
+    Reason.NO_TLSA_RECORDS: "{server} has no TLSA record by which this system could verify it",
+    Reason.MX_UNSIGNED: "its MX is not signed, as this system demands",
     Reason.UNKNOWN: "what its servers offer could not be found out in time",
 }
 

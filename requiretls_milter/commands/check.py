@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TextIO
 
 import click
 
 from requiretls_milter.commands.common import (
     CONFIG_DIR_OPTION,
     CONFIG_OPTION,
-    FORMAT_OPTION,
     POSTCONF_OPTION,
     fail,
     find_mta,
@@ -18,7 +18,15 @@ from requiretls_milter.commands.common import (
 
 
 @click.command()
-@click.argument("nexthops", metavar="NEXTHOP...", nargs=-1, required=True)
+@click.argument("nexthops", metavar="[NEXTHOP]...", nargs=-1)
+@click.option(
+    "--from",
+    "source",
+    metavar="FILE",
+    type=click.File(encoding="utf-8", errors="replace"),
+    help="Read next hops from FILE, one a line, or from standard input (-). Each gets a line of "
+    "text, or with -v all that is known.",
+)
 @CONFIG_OPTION
 @click.option(
     "--requirement",
@@ -41,7 +49,28 @@ from requiretls_milter.commands.common import (
 )
 @POSTCONF_OPTION
 @CONFIG_DIR_OPTION
-@FORMAT_OPTION
+@click.option(
+    "--format",
+    "output",
+    type=click.Choice(["text", "json", "jsonl"]),
+    default="text",
+    show_default=True,
+    help="Text for people, one JSON array in the order of the next hops, or JSON lines: an object "
+    "as soon as it is known.",
+)
+@click.option(
+    "--watch",
+    metavar="SECONDS",
+    type=click.FloatRange(min=1),
+    help="Look anew every SECONDS, and print what has become another, until interrupted.",
+)
+@click.option(
+    "-v",
+    "--verbose",
+    "detailed",
+    is_flag=True,
+    help="Show certificates, cipher suites and what was said in the SMTP sessions.",
+)
 @click.option(
     "--refresh",
     is_flag=True,
@@ -53,9 +82,12 @@ def check(
     requirement: str,
     carried: str | None,
     transport: str,
+    source: TextIO | None,
     postconf: str,
     config_dir: str,
     output: str,
+    watch: float | None,
+    detailed: bool,
     refresh: bool,
 ) -> int:
     """Assess next hops now: evidence by server, and forecast.
@@ -72,26 +104,33 @@ def check(
       1   would fail permanently, or the milter would refuse it
       75  would be deferred, or the forecast is unknown
       2   wrong usage, configuration or next hop
+
+    Text and JSON lines show each next hop as soon as it is known.
     """
+    import asyncio
+
     from requiretls_milter.evidence.authorities import TrustStoreError
     from requiretls_milter.model import Requirement
-    from requiretls_milter.reports import assess
+    from requiretls_milter.reports import assess, live
 
+    if not nexthops and source is None:
+        raise click.UsageError("Missing argument 'NEXTHOP...', or --from FILE.")
+    if watch is not None and output == "json":
+        raise click.UsageError("--watch never ends, and so would the array: use --format jsonl.")
     config = load_or_fail(config_path)
     transport = transport or config.mta.usual_transport
     try:
-        reports = assess.run(
-            assess.parse_all(nexthops, config.mta, transport),
+        given = assess.parse_all(nexthops, config.mta, transport)
+        judging = assess.Judging.of(
             config,
             Requirement(requirement),
             mta=find_mta(config, postconf, config_dir),
             carried=Requirement(carried) if carried is not None else None,
             transport=transport,
-            refresh=refresh,
+            detailed=detailed,
         )
     except assess.MalformedError as error:
         fail(*error.mistakes)
     except TrustStoreError as error:
         fail(str(error))
-    click.echo(assess.to_json(reports) if output == "json" else assess.to_text(reports))
-    return assess.exit_status(reports)
+    return asyncio.run(live.check(given, judging, live.Options(output, source, watch, refresh)))

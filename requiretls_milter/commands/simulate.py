@@ -212,7 +212,7 @@ def _report(found: Simulated, last: Answered | None, config: Config) -> NextHopR
     transport = found.recipient.transport or found.told.mailer
     report = next_hop_report(
         str(last.evidence.nexthop),
-        last.evidence,
+        last.found,
         asking=asking,
         profile=config.mta.profile_for(transport),
         trust=last.trust,

@@ -27,7 +27,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from requiretls_milter.config import Config
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.mta_sts import PolicyError, read_policy, read_record
-from requiretls_milter.evidence.probe import FRESH, MAX_CHAIN
+from requiretls_milter.evidence.probe import FRESH, MAX_CHAIN, MAX_DIALOGUE, MAX_GROUP
 from requiretls_milter.model import (
     MAX_SIZE,
     MtaStsEvidence,
@@ -243,7 +243,14 @@ def _require_ours(found: ProbeEvidence, now: float) -> None:
     for reply in (found.reply, found.starttls_reply):
         if reply is not None:
             texts += _reply_texts(reply)
-    too_long = len(found.tls_version) > MAX_TLS_VERSION or len(found.cipher) > MAX_CIPHER
+    texts.append(found.group)
+    texts += found.dialogue.split("\n")
+    too_long = (
+        len(found.tls_version) > MAX_TLS_VERSION
+        or len(found.cipher) > MAX_CIPHER
+        or len(found.group) > MAX_GROUP
+        or len(found.dialogue) > MAX_DIALOGUE
+    )
     if too_long or any(printable(text) != text for text in texts):
         raise RecordError("text that we would not have kept")
     if not 0 <= found.size_limit <= MAX_SIZE:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
 
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.budgets import Budgets
@@ -28,6 +29,8 @@ from requiretls_milter.telemetry.counting import Counters
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
+
+Looked = TypeVar("Looked", MxEvidence, MtaStsEvidence, AddressLookup, TlsaEvidence)
 
 
 class Collector(EvidenceSource):
@@ -84,11 +87,11 @@ class Collector(EvidenceSource):
 
     async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
         """See :meth:`Resolver.mx`."""
-        return await self.resolver.mx(domain)
+        return self._observed(await self.resolver.mx(domain))
 
     async def srv(self, name: str, *, since: float = ANY_AGE) -> MxEvidence:
         """See :meth:`Resolver.srv`."""
-        return await self.resolver.srv(name)
+        return self._observed(await self.resolver.srv(name))
 
     async def mta_sts_record(self, domain: str) -> StsRecord:
         """Look up the TXT record alone: it says whether a policy that is kept is still current."""
@@ -96,17 +99,18 @@ class Collector(EvidenceSource):
 
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         """See :meth:`MtaStsFetcher.policy`."""
-        return await self._mta_sts.policy(domain)
+        return self._observed(await self._mta_sts.policy(domain))
 
     async def addresses(self, host: str, *, since: float = ANY_AGE) -> AddressLookup:
         """See :meth:`Resolver.addresses`."""
-        return await self.resolver.addresses(host)
+        return self._observed(await self.resolver.addresses(host))
 
     async def tlsa(
         self, host: str, port: int, addresses: AddressLookup, *, since: float = ANY_AGE
     ) -> TlsaEvidence:
         """See :func:`find_tlsa`."""
-        return await find_tlsa(self.resolver, host, port, addresses, self._clock)
+        found = await find_tlsa(self.resolver, host, port, addresses, self._clock)
+        return self._observed(found)
 
     async def probe(
         self,
@@ -119,6 +123,10 @@ class Collector(EvidenceSource):
     ) -> ProbeEvidence:
         """See :meth:`Prober.probe`."""
         return await self._prober.probe(address, port, server_name, protocol)
+
+    def _observed(self, found: Looked) -> Looked:
+        """Note when it was looked up, unless it was not."""
+        return found if found.unasked else replace(found, observed_at=self._clock())
 
     async def close(self) -> None:
         """Close the source; nothing is held open between two questions."""

@@ -185,11 +185,15 @@ class Resolver:
     def rely_on(self, nameservers: Sequence[Nameserver], trust: AdTrust) -> None:
         """Ask only these servers from now on, some of :attr:`nameservers`, and trust them so far.
 
-        Answers that are under way are secure neither way: another server may have sent them.
+        Answers that are under way are secure neither way, since another server may have sent them;
+        unless it is only that further servers have come to be trusted.
         """
+        further = set(self._stub.nameservers) <= set(nameservers)
+        more = trust is self._trust is AdTrust.BELIEVED and further
         self._stub.nameservers = tuple(nameservers)
         self._trust = trust
-        self._relied_on_since = object()
+        if not more:
+            self._relied_on_since = object()
 
     def with_checking_disabled(self) -> Resolver:
         """Make a resolver that asks the same servers with CD."""

@@ -78,6 +78,9 @@ MAX_CHAIN_OCTETS = 262_144
 FRESH = 3_600.0
 """Seconds for which a completed session is good evidence."""
 
+MAX_DIALOGUE = 3_072
+"""Characters kept of what both sides say: three times what most servers need."""
+
 QUIT_WAIT = 1.0
 """Seconds to wait for the reply to QUIT."""
 
@@ -88,6 +91,12 @@ connect_timeout they limit the time of a whole session."""
 MAX_NAMELESS = 2_000
 """Addresses of which it is remembered that a session ended before the handshake, each in less than
 a kibibyte: as many as have a session within some ten seconds (limits.probes_per_minute)."""
+
+_MORE = "..."
+"""The last line of a dialogue of which more was said than is kept."""
+
+MAX_GROUP = 32
+"""Characters of the name of a group."""
 
 READ_SIZE = 16_384
 """Octets read from a socket at once: a TLS record."""
@@ -266,7 +275,7 @@ class Prober:
         refused = evidence.starttls_reply
         temporary = evidence.failure is not None or (refused is not None and refused.code < 500)
         expires = now + (self._settings.retry_after if temporary else FRESH)
-        return replace(evidence, probed_at=now, expires=expires)
+        return replace(evidence, probed_at=now, expires=expires, dialogue="\n".join(wire.dialogue))
 
 
 class _Nameless:
@@ -399,6 +408,7 @@ class _Session:
             chain=chain,
             chain_cut=cut,
             cipher=connection.get_cipher_name() or "",
+            group=_group(connection),
         )
         return True
 
@@ -418,6 +428,18 @@ class _Wire:
         self._tls: SSL.Connection | None = None
         self._buffer = bytearray()
         self._received = 0
+        self._room = MAX_DIALOGUE
+        self.dialogue: list[str] = []
+        """What both sides have said so far, as :attr:`ProbeEvidence.dialogue` has it."""
+
+    def _note(self, line: str) -> None:
+        """Keep a line of the dialogue while there is room; a mark says that more was said."""
+        room, self._room = self._room, self._room - len(line) - 1
+        if self._room >= len(_MORE):
+            self.dialogue.append(line)
+        elif room >= len(_MORE):
+            self.dialogue.append(_MORE)
+            self._room = 0
 
     def close(self) -> None:
         """Close the socket, whatever state the session is in."""
@@ -439,6 +461,7 @@ class _Wire:
     async def command(self, line: bytes, stage: ProbeStage) -> tuple[Reply, list[bytes]]:
         """Send a command and read the reply to it, within one time limit."""
         async with self._limits(stage):
+            self._note("C: " + line.decode("ascii"))
             await self._send(line + b"\r\n")
             return await self._read_reply(stage)
 
@@ -451,6 +474,7 @@ class _Wire:
         """Say QUIT. The reply, or its absence, says nothing about the server's TLS."""
         with contextlib.suppress(_Ended):
             async with self._limits(ProbeStage.DONE, QUIT_WAIT):
+                self._note("C: QUIT")
                 await self._send(b"QUIT\r\n")
                 await self._read_reply(ProbeStage.DONE)
 
@@ -483,6 +507,7 @@ class _Wire:
                     )
                 connection.bio_write(await self._receive(stage))
         self._tls = connection
+        self._note(f"({connection.get_protocol_version_name()} begins)")
 
     @contextlib.asynccontextmanager
     async def _limits(self, stage: ProbeStage, seconds: float | None = None) -> AsyncIterator[None]:
@@ -557,6 +582,7 @@ class _Wire:
             line, octets = await self._read_line(stage, MAX_REPLY - taken)
             taken += octets
             if kept < MAX_KEPT:
+                self._note("S: " + printable(line))
                 lines.append(line)
                 kept += len(line) + bool(kept)  # with what stands between two lines
             if _CODE.match(line) and line[3:4] != b"-":
@@ -638,6 +664,14 @@ def _presented(connection: SSL.Connection) -> tuple[tuple[bytes, ...], bool]:
             break
         chain.append(der)
     return tuple(chain), len(chain) < len(certificates)
+
+
+def _group(connection: SSL.Connection) -> str:
+    """Name the group of the key exchange; "" if there is none, or OpenSSL is older than 3.2."""
+    try:
+        return printable(connection.get_group_name() or "", MAX_GROUP)
+    except NotImplementedError:
+        return ""
 
 
 def _ssl_text(error: Exception) -> str:

@@ -115,23 +115,40 @@ class SelfTest:
 
         It takes as long as one lookup.
         """
-        unchecked = resolver.with_checking_disabled()
-        names = tuple(dict.fromkeys((self.secure, *self.bogus, *self.insecure)))
-        answers, without_checks = await asyncio.gather(
-            asyncio.gather(*(_ask(resolver, name) for name in names)),
-            asyncio.gather(*(unchecked.lookup(name, _A) for name in self.bogus)),
+        secure, bogus, insecure = await asyncio.gather(
+            _check_secure(resolver, self.secure),
+            asyncio.gather(*(_check_bogus(resolver, name) for name in self.bogus)),
+            asyncio.gather(*(_check_insecure(resolver, name) for name in self.insecure)),
         )
-        found = dict(zip(names, answers, strict=True))
-        secure = _secure(self.secure, found[self.secure])
-        controls = (
-            _best(
-                _bogus(name, found[name], given_out)
-                for name, given_out in zip(self.bogus, without_checks, strict=True)
-            ),
-            _best(_insecure(name, found[name]) for name in self.insecure),
-        )
+        controls = _best(bogus), _best(insecure)
         problems = tuple(check.problem for check in (secure, *controls) if check.problem)
         return SelfTestResult(_outcome(secure, controls), problems)
+
+    async def proves(self, resolver: Resolver) -> bool:
+        """Say as soon as it is seen that *resolver* passes; False if that cannot be said early.
+
+        It takes the signed name and one control, as in :meth:`run`, and does not wait for the
+        names that have no answer.
+        """
+        controls = [
+            asyncio.create_task(check)
+            for check in (
+                *(_check_insecure(resolver, name) for name in self.insecure),
+                *(_check_bogus(resolver, name) for name in self.bogus),
+            )
+        ]
+        try:
+            if (await _check_secure(resolver, self.secure)).outcome is not SelfTestOutcome.PASSED:
+                return False
+            for control in asyncio.as_completed(controls):
+                outcome = (await control).outcome
+                if outcome is not SelfTestOutcome.UNDECIDED:
+                    return outcome is SelfTestOutcome.PASSED
+            return False
+        finally:
+            for task in controls:
+                task.cancel()
+            await asyncio.gather(*controls, return_exceptions=True)
 
     async def run_each(
         self, nameservers: Sequence[Nameserver], patience: float
@@ -171,6 +188,20 @@ def _outcome(secure: _Check, controls: Sequence[_Check]) -> SelfTestOutcome:
     if SelfTestOutcome.FAILED in (secure.outcome, *outcomes):
         return SelfTestOutcome.FAILED
     return secure.outcome if SelfTestOutcome.PASSED in outcomes else SelfTestOutcome.UNDECIDED
+
+
+async def _check_secure(resolver: Resolver, name: str) -> _Check:
+    return _secure(name, await _ask(resolver, name))
+
+
+async def _check_bogus(resolver: Resolver, name: str) -> _Check:
+    unchecked = resolver.with_checking_disabled()
+    answer, given_out = await asyncio.gather(_ask(resolver, name), unchecked.lookup(name, _A))
+    return _bogus(name, answer, given_out)
+
+
+async def _check_insecure(resolver: Resolver, name: str) -> _Check:
+    return _insecure(name, await _ask(resolver, name))
 
 
 async def _ask(resolver: Resolver, name: str) -> Lookup:
@@ -334,6 +365,26 @@ class ResolverWatch:
         self._due = self._monotonic() + self._interval()
         self._tell()
         return changed
+
+    async def prove(self) -> None:
+        """Let lookups begin as soon as a server is proven, while :meth:`test_now` goes on.
+
+        A command must not wait for a test of which a name has no answer. If nothing is proven
+        early, lookups begin when the test ends.
+        """
+        if not self._path_trusted:
+            self._resolver.tested.set()
+            return
+        await asyncio.gather(*(self._prove(nameserver) for nameserver in self._servers))
+
+    async def _prove(self, nameserver: Nameserver) -> None:
+        one = Resolver([nameserver], min(self._timeout, TEST_TIMEOUT))
+        tested = self._resolver.tested
+        if await self._test.proves(one) and not tested.is_set():
+            passed = SelfTestResult(SelfTestOutcome.PASSED)
+            self._servers[nameserver].take(passed, self._wall(), self._monotonic())
+            self._rely()
+            tested.set()
 
     def _rely(self) -> bool:
         """Have the resolver ask, and trust, the right servers; return whether that is a change."""

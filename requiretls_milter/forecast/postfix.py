@@ -115,17 +115,20 @@ class Plan:
         level: Postfix's TLS security level.
         references: the names one of which the certificate must have.
         records: the TLSA records one of which must match.
+        why: why the level is lower than the configured one; "" if it is not.
     """
 
     level: TlsLevel
     references: tuple[str, ...] = ()
     records: tuple[TlsaRecord, ...] = ()
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class NoPlan:
     """Why no TLS policy could be made: the attempt at the server fails for now."""
 
+    reason: Reason
     why: str
 
 
@@ -203,14 +206,14 @@ def attempt(server: MailServer, delivery: Delivery) -> DeliveryAttempt:
         return DeliveryAttempt(
             server,
             status.TLS_NOT_ESTABLISHED,
-            Reason.POLICY_LOOKUP_FAILED,
+            plan.reason,
             plan.why,
             tls=_token("unknown?", policy, "requiretls?"),
         )
     undecided = _token(f"{plan.level}?", policy, "requiretls?")
     in_clear, needs = server.probe.smtputf8_in_clear, delivery.needs
     result = (
-        _forbidden_by_policy(server, plan.level, policy)
+        _forbidden_by_policy(server, plan, policy)
         or _not_in_mta_sts_policy(server, delivery, undecided)
         or _with_token(session_failure(server, IN_CLEAR), undecided)
         or _with_token(_is_the_mta(server, delivery), undecided)
@@ -271,31 +274,35 @@ def _dane_plan(server: MailServer, delivery: Delivery, configured: TlsLevel) -> 
     only = configured is TlsLevel.DANE_ONLY
     unsigned_mx = has_mx_records(delivery.evidence) and not delivery.evidence.mx.secure
 
-    def fall_back(level: TlsLevel, why: str) -> Plan | NoPlan:
-        return NoPlan(f"level dane-only, but {why}") if only else Plan(level)
+    def fall_back(level: TlsLevel, reason: Reason, why: str) -> Plan | NoPlan:
+        if only:
+            return NoPlan(reason, f"{why}, which level dane-only demands")
+        return Plan(level, why=f"{why}, so level {configured} falls to {level}")
 
     # RFC 7672 section 2.2.1: with an unsigned MX RRset, DANE guarantees nothing (R23).
     if unsigned_mx and (only or profile.insecure_mx_policy in (TlsLevel.NONE, TlsLevel.MAY)):
-        return fall_back(TlsLevel.MAY, "the MX records are not signed")
+        return fall_back(TlsLevel.MAY, Reason.MX_UNSIGNED, sentences.MX_UNSIGNED)
     if tlsa_lookup_failed(server.host):
-        return NoPlan(sentences.tlsa_lookup_failed(server))
+        return NoPlan(Reason.POLICY_LOOKUP_FAILED, sentences.tlsa_lookup_failed(server))
     found = secure_tlsa(server.host)
     if not found:
-        return fall_back(TlsLevel.MAY, f"{server.host.host} has no secure TLSA records")
+        return fall_back(TlsLevel.MAY, Reason.NO_TLSA_RECORDS, sentences.no_tlsa_records(server))
     # Secure records make TLS mandatory, with authentication if one is usable (RFC 7672
     # section 2.2, R32, R33).
     records = dane.postfix_accepts(found)
     if not records:
-        return fall_back(TlsLevel.ENCRYPT, f"no TLSA record of {server.host.host} is usable")
+        why = f"no TLSA record of {server.host.host} is usable"
+        return fall_back(TlsLevel.ENCRYPT, Reason.NO_TLSA_RECORDS, why)
     if unsigned_mx and profile.insecure_mx_policy is TlsLevel.ENCRYPT:
-        return fall_back(TlsLevel.ENCRYPT, "the MX records are not signed")
+        return fall_back(TlsLevel.ENCRYPT, Reason.MX_UNSIGNED, sentences.MX_UNSIGNED)
     level = TlsLevel.HALF_DANE if unsigned_mx else configured
     return Plan(level, postfix_dane_references(server.host, delivery.evidence), records)
 
 
 def _forbidden_by_policy(
-    server: MailServer, level: TlsLevel, policy: RequiretlsPolicy
+    server: MailServer, plan: Plan, policy: RequiretlsPolicy
 ) -> DeliveryAttempt | None:
+    level = plan.level
     if policy is RequiretlsPolicy.INVALID:
         return DeliveryAttempt(
             server,
@@ -309,8 +316,8 @@ def _forbidden_by_policy(
             server,
             status.ENCRYPTION_NEEDED,
             Reason.TLS_LEVEL_DOES_NOT_VERIFY,
-            f"this MTA's TLS level for {server.host.host} is {level}, "
-            "which does not verify certificates",
+            (plan.why or f"this MTA's TLS level for {server.host.host} is {level}")
+            + ", which does not verify certificates",
             tls=f"{level}?/!requiretls:nocertmatch",
             outside=True,
         )

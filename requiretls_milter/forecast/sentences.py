@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from requiretls_milter.forecast.reach import MailServer
 from requiretls_milter.model import ProbeEvidence, Reason
+from requiretls_milter.syntax.names import address_literal
 
 SHORTCOMINGS = {
     Reason.NONCOMPLIANT_UNVERIFIED: "the server is not authenticated as RFC 8689 wants",
@@ -24,6 +25,22 @@ RESOLVER_UNPROVEN = (
     "the resolver's answers have the AD bit, but nothing has shown yet that it validates DNSSEC"
 )
 """Why a failure that may rest on DNSSEC is no forecast."""
+
+
+MX_UNSIGNED = "the MX records are not signed"
+"""Without a signature nobody can tell whether they name the servers of the domain."""
+
+
+def no_tlsa_records(server: MailServer) -> str:
+    """Say that a host has no TLSA records that count, and whether that is for want of DNSSEC."""
+    host, tlsa = server.host.host, server.host.tlsa
+    if address_literal(host) is not None:
+        return f"{host} is an address, which has no TLSA records"
+    if not tlsa.queried:
+        return f"the addresses of {host} are not signed, so TLSA records do not count"
+    if tlsa.records:
+        return f"the TLSA records of {host} are not signed"
+    return f"{host} has no TLSA records"
 
 
 def tlsa_lookup_failed(server: MailServer) -> str:

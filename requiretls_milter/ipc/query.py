@@ -6,6 +6,7 @@ asks one question, waits for the reply and leaves.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 
@@ -27,6 +28,9 @@ from requiretls_milter.ipc.wire import (
     encode,
 )
 from requiretls_milter.model import DomainEvidence, Forecast, Question
+
+EVIDENCE_TIMEOUT = 60.0
+"""Seconds for the evidence of a next hop: longer than the engine gathers by default."""
 
 _CHUNK = 1 << 16
 
@@ -77,25 +81,49 @@ def _status(socket_path: str, request: Request, timeout: float) -> StatusReply:
     return reply
 
 
-def evidence(
-    socket_path: str, nexthop: str, *, refresh: bool = False, timeout: float = 60.0
-) -> DomainEvidence:
-    """What a running engine knows of a next hop, or finds out within ``timeout`` seconds.
+async def evidence(socket_path: str, nexthop: str, *, refresh: bool = False) -> DomainEvidence:
+    """What a running engine knows of a next hop, or finds out within EVIDENCE_TIMEOUT.
+
+    Several may be asked for at once, each over a connection of its own.
 
     Args:
         socket_path: the engine's socket.
         nexthop: in Postfix's syntax.
         refresh: have the engine find everything anew.
-        timeout: seconds.
 
     Raises:
         EngineUnavailable: there is no engine, or it gave no evidence.
     """
     request = EvidenceRequest(id=1, nexthop=nexthop, refresh=refresh)
-    reply = _call(socket_path, request, timeout)
+    try:
+        async with asyncio.timeout(EVIDENCE_TIMEOUT):
+            reply = await _ask(socket_path, request)
+    except TimeoutError:
+        raise EngineUnavailable(f"no answer within {EVIDENCE_TIMEOUT:g} s") from None
+    except (OSError, WireError) as error:
+        raise EngineUnavailable(str(error)) from error
     if not isinstance(reply, EvidenceReply):
         raise EngineUnavailable(f"evidence was asked for, and {reply.op} came")
     return reply.evidence
+
+
+async def _ask(socket_path: str, request: Request) -> EngineReply:
+    unframer = Unframer()
+    reader, writer = await asyncio.open_unix_connection(socket_path)
+    try:
+        writer.write(encode(request))
+        while data := await reader.read(_CHUNK):
+            for payload in unframer.feed(data):
+                return _checked(decode_reply(payload))
+    finally:
+        writer.close()
+    raise EngineUnavailable("the engine closed the connection")
+
+
+def _checked(reply: EngineReply) -> EngineReply:
+    if isinstance(reply, ErrorReply):
+        raise EngineUnavailable(reply.error)
+    return reply
 
 
 def forecast(socket_path: str, question: Question, *, timeout: float = 60.0) -> Forecast:
@@ -134,11 +162,8 @@ def _call(socket_path: str, request: Request, timeout: float) -> EngineReply:
                     raise EngineUnavailable("the engine closed the connection")
                 for payload in unframer.feed(data):
                     reply = decode_reply(payload)
-                    if isinstance(reply, ForgetReply):  # no forecast was kept here
-                        continue
-                    if isinstance(reply, ErrorReply):
-                        raise EngineUnavailable(reply.error)
-                    return reply
+                    if not isinstance(reply, ForgetReply):  # no forecast was kept here
+                        return _checked(reply)
     except TimeoutError:
         raise EngineUnavailable(f"no answer within {timeout:g} s") from None
     except (OSError, WireError) as error:

@@ -1,8 +1,11 @@
 """What the commands find out and how they word it: ``check``, ``audit``, ``report`` and others.
 
-- ``check``: :mod:`~requiretls_milter.reports.assess` gets the evidence, from a running engine or
-  by gathering it; :mod:`~requiretls_milter.reports.check` makes the JSON object of a next hop from
-  it; :mod:`~requiretls_milter.reports.check_text` prints that object for people.
+- ``check``: :mod:`~requiretls_milter.reports.live` takes next hops as they come and prints each
+  as soon as it is known. :mod:`~requiretls_milter.reports.finder` gets the evidence, from a running
+  engine or by gathering it; :mod:`~requiretls_milter.reports.assess` has several assessed at once;
+  :mod:`~requiretls_milter.reports.check` makes the JSON object of a next hop from it;
+  :mod:`~requiretls_milter.reports.check_text` prints that object for people, and
+  :mod:`~requiretls_milter.reports.tally` says it in one line, and all of them in a few.
   What the MTA of this host carries is told by :mod:`~requiretls_milter.reports.carrying`.
 - ``simulate``: :mod:`~requiretls_milter.reports.simulate` sends one message through the milter's
   own code.
@@ -16,6 +19,6 @@
   each value comes from.
 - ``export``: :mod:`~requiretls_milter.reports.export` writes the rules as lookup tables of Postfix.
 
-Everything here is pure but for ``assess`` and :mod:`~requiretls_milter.reports.logs`, the one
-reader of logs for all reports.
+Everything here is pure but for ``live``, ``finder``, ``assess``, ``hopfile``, ``progress`` and
+:mod:`~requiretls_milter.reports.logs`, the one reader of logs for all reports.
 """

@@ -1,30 +1,19 @@
-"""``check``: from next hops on the command line to reports.
-
-The evidence comes from the engine of a running service if its ``[mta]``,
-``[dns]`` and ``[probe]`` are the same as in this configuration, and its certification
-authorities are those that the file has now. Otherwise it is gathered here.
-"""
+"""``check``: from next hops to reports, each as soon as it is known."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from requiretls_milter.config import Config, Mta
-from requiretls_milter.engine.assessor import Assessor
-from requiretls_milter.engine.cache import CachedSource
-from requiretls_milter.engine.shares import AllShares
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.authorities import load_trust_store
-from requiretls_milter.evidence.collector import Collector
-from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.forecast.pkix import TrustStore
-from requiretls_milter.ipc import query
 from requiretls_milter.model import (
     DomainEvidence,
     Forecast,
@@ -36,19 +25,25 @@ from requiretls_milter.model import (
 from requiretls_milter.reports.carrying import HostMta, asking
 from requiretls_milter.reports.check import NextHopReport, exit_status, next_hop_report
 from requiretls_milter.reports.check_text import to_text
+from requiretls_milter.reports.finder import AT_ONCE, Finder
+from requiretls_milter.reports.observation import Observation, ObservedBy
 from requiretls_milter.rules import RuleSet
-from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.syntax.nexthop import SEPARATOR, NextHopError, UnusableNextHopError
 from requiretls_milter.telemetry import log
-from requiretls_milter.telemetry.counting import Counters, Gauges
 
-__all__ = ["GivenHop", "MalformedError", "exit_status", "parse_all", "run", "to_json", "to_text"]
-
-STATUS_TIMEOUT = 2.0
-"""Seconds for a running engine's status, which a healthy engine sends in milliseconds."""
-
-MAX_AT_ONCE = 16
-"""Next hops for which the running engine is queried at the same time."""
+__all__ = [
+    "Assessed",
+    "GivenHop",
+    "Judging",
+    "MalformedError",
+    "each",
+    "exit_status",
+    "listed",
+    "parse_all",
+    "run",
+    "to_json",
+    "to_text",
+]
 
 
 class MalformedError(RequiretlsMilterError):
@@ -65,6 +60,75 @@ class GivenHop:
 
     given: str
     nexthop: NextHop
+
+
+@dataclass(frozen=True, slots=True)
+class Assessed:
+    """A report, with the place of its next hop among those given, from 0."""
+
+    number: int
+    report: NextHopReport
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """How evidence is judged and reported.
+
+    Attributes:
+        config: the configuration in force.
+        requirement: what the message asks for.
+        mta: the MTA of this host.
+        carried: what the MTA is to act on, whatever it is; None if it is that of this host.
+        transport: the MTA's transport, whose overrides in ``[mta.transport]`` apply.
+        trust: the certification authorities that count.
+        ruleset: the operator's rules.
+        detailed: report certificates and dialogues too.
+        pending: the next hops that are worked on now.
+    """
+
+    config: Config
+    requirement: Requirement
+    mta: HostMta
+    carried: Requirement | None
+    transport: str
+    trust: TrustStore
+    ruleset: RuleSet
+    detailed: bool = False
+    pending: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        requirement: Requirement,
+        *,
+        mta: HostMta,
+        carried: Requirement | None,
+        transport: str,
+        detailed: bool = False,
+    ) -> Judging:
+        """Load the authorities, and let the log tell no more than warnings.
+
+        Raises:
+            TrustStoreError: ``probe.ca_file`` cannot be used.
+        """
+        trust = load_trust_store(config.probe.ca_file)
+        log.configure(config.log.format.value, "warning")
+        ruleset = RuleSet(config.rules)
+        return cls(config, requirement, mta, carried, transport, trust, ruleset, detailed)
+
+    def report(self, given: GivenHop, found: Observation) -> NextHopReport:
+        """Judge what was found of a next hop."""
+        rule = self.ruleset.of_nexthop(given.nexthop)
+        return next_hop_report(
+            given.given,
+            found,
+            asking=asking(self.requirement, rule, self.mta, self.carried),
+            profile=self.config.mta.profile_for(self.transport),
+            trust=self.trust,
+            now=time.time(),
+            detailed=self.detailed,
+        )
 
 
 def parse_all(texts: Sequence[str], mta: Mta, transport: str) -> tuple[GivenHop, ...]:
@@ -92,6 +156,51 @@ def parse_all(texts: Sequence[str], mta: Mta, transport: str) -> tuple[GivenHop,
     return tuple(given)
 
 
+async def each(
+    hops: AsyncIterator[GivenHop], finder: Finder, judging: Judging
+) -> AsyncIterator[Assessed]:
+    """Assess next hops, :data:`~.finder.AT_ONCE` at a time, and give each as soon as it is known.
+
+    Next hops are taken from *hops* only when there is room for them.
+    """
+    tasks: set[asyncio.Task[Assessed]] = set()
+    numbers = itertools.count()
+
+    async def one(number: int, given: GivenHop) -> Assessed:
+        judging.pending[number] = given.given
+        try:
+            found = await finder.find(given.nexthop)
+        finally:
+            del judging.pending[number]
+        return Assessed(number, judging.report(given, found))
+
+    more: asyncio.Task[GivenHop | None] | None = asyncio.create_task(_next(hops))
+    try:
+        while more is not None or tasks:
+            waiting: set[asyncio.Task[Any]] = {*tasks}
+            if more is not None and len(tasks) < AT_ONCE:
+                waiting.add(more)
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if more is not None and more in done:
+                given = more.result()
+                more = None
+                if given is not None:
+                    tasks.add(asyncio.create_task(one(next(numbers), given)))
+                    more = asyncio.create_task(_next(hops))
+            for task in done & tasks:
+                tasks.remove(task)
+                yield task.result()
+    finally:
+        left = [*tasks, more] if more is not None else [*tasks]
+        for left_over in left:
+            left_over.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+async def _next(hops: AsyncIterator[GivenHop]) -> GivenHop | None:
+    return await anext(hops, None)
+
+
 def run(
     given: Sequence[GivenHop],
     config: Config,
@@ -102,7 +211,7 @@ def run(
     transport: str,
     refresh: bool,
 ) -> list[NextHopReport]:
-    """Assess each next hop; this takes as long as the time-outs of the slowest server.
+    """Assess next hops and report them in order, once all are known.
 
     Args:
         given: the next hops; each may occur more than once.
@@ -116,50 +225,20 @@ def run(
     Raises:
         TrustStoreError: ``probe.ca_file`` cannot be used.
     """
-    trust = load_trust_store(config.probe.ca_file)
-    log.configure(config.log.format.value, "warning")
-    hops = list(dict.fromkeys(one.nexthop for one in given))
-    found = _from_engine(hops, config, trust, refresh)
-    if found is None:
-        found = asyncio.run(_gathered_here(hops, config, trust))
-    now = time.time()
-    ruleset = RuleSet(config.rules)
-    return [
-        next_hop_report(
-            one.given,
-            found[one.nexthop],
-            asking=asking(requirement, ruleset.of_nexthop(one.nexthop), mta, carried),
-            profile=config.mta.profile_for(transport),
-            trust=trust,
-            now=now,
-        )
-        for one in given
-    ]
+    judging = Judging.of(config, requirement, mta=mta, carried=carried, transport=transport)
+
+    async def assess() -> list[Assessed]:
+        async with Finder(config, judging.trust, refresh=refresh) as finder:
+            return [one async for one in each(listed(given), finder, judging)]
+
+    assessed = asyncio.run(assess())
+    return [one.report for one in sorted(assessed, key=lambda one: one.number)]
 
 
-def _from_engine(
-    hops: Sequence[NextHop], config: Config, trust: TrustStore, refresh: bool
-) -> dict[NextHop, DomainEvidence] | None:
-    """Get the evidence of a running engine; None without one that assesses as this config does."""
-    path = config.engine.socket
-    try:
-        running = query.status(path, STATUS_TIMEOUT)
-        if running.assessment_digest != config.assessment_digest(trust.digest):
-            return None
-        with ThreadPoolExecutor(MAX_AT_ONCE) as pool:
-            answers = pool.map(lambda hop: query.evidence(path, str(hop), refresh=refresh), hops)
-            return dict(zip(hops, answers, strict=True))
-    except query.EngineUnavailable:
-        return None
-
-
-async def _gathered_here(
-    hops: Sequence[NextHop], config: Config, trust: TrustStore
-) -> dict[NextHop, DomainEvidence]:
-    """Gather the evidence in this process; hosts that several next hops share are probed once."""
-    async with _assessor(config, trust) as assessor:
-        evidence = await asyncio.gather(*(assessor.evidence(hop) for hop in hops))
-        return dict(zip(hops, evidence, strict=True))
+async def listed(given: Iterable[GivenHop]) -> AsyncIterator[GivenHop]:
+    """Give next hops that are known already."""
+    for one in given:
+        yield one
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,15 +247,23 @@ class Answered:
 
     Attributes:
         forecast: as a worker gets it.
-        evidence: of the next hop.
+        found: the evidence of the next hop, and who looked.
         trust: the certification authorities that count.
-        by_service: whether the running service answered; this process did otherwise.
     """
 
     forecast: Forecast
-    evidence: DomainEvidence
+    found: Observation
     trust: TrustStore
-    by_service: bool
+
+    @property
+    def evidence(self) -> DomainEvidence:
+        """The evidence of the next hop."""
+        return self.found.evidence
+
+    @property
+    def by_service(self) -> bool:
+        """Whether the running service answered; this process did otherwise."""
+        return self.found.by is ObservedBy.SERVICE
 
 
 def answer(question: Question, nexthop: NextHop, config: Config) -> Answered:
@@ -187,43 +274,12 @@ def answer(question: Question, nexthop: NextHop, config: Config) -> Answered:
     """
     trust = load_trust_store(config.probe.ca_file)
     log.configure(config.log.format.value, "warning")
-    path = config.engine.socket
-    try:
-        running = query.status(path, STATUS_TIMEOUT)
-        if running.assessment_digest == config.assessment_digest(trust.digest):
-            forecast = query.forecast(path, question)
-            evidence = query.evidence(path, question.nexthop)
-            return Answered(forecast, evidence, trust, by_service=True)
-    except query.EngineUnavailable:
-        pass
-    forecast, evidence = asyncio.run(_answered_here(question, nexthop, config, trust))
-    return Answered(forecast, evidence, trust, by_service=False)
 
+    async def answered() -> Answered:
+        async with Finder(config, trust, refresh=False) as finder:
+            return Answered(*await finder.answer(question, nexthop), trust)
 
-async def _answered_here(
-    question: Question, nexthop: NextHop, config: Config, trust: TrustStore
-) -> tuple[Forecast, DomainEvidence]:
-    async with _assessor(config, trust) as assessor:
-        evidence = await assessor.evidence(nexthop)
-        return await assessor.assess(question), evidence
-
-
-@contextlib.asynccontextmanager
-async def _assessor(config: Config, trust: TrustStore) -> AsyncIterator[Assessor]:
-    """An engine's assessor in this process; its resolver is tested meanwhile."""
-    counters = Counters()
-    limiters = AllShares.of(config.limits, counters).limiters()
-    live = Collector(config, trust, limiters=limiters)
-    source = CachedSource(live, MemoryStore(), config, counters, authorities=trust.digest)
-    assessor = Assessor(config, source, trust, counters, Gauges())
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(ResolverWatch(live.resolver, config).test_now())
-            yield assessor
-    finally:
-        await assessor.close()
-        await source.close()
-        await live.close()
+    return asyncio.run(answered())
 
 
 def to_json(reports: Sequence[NextHopReport]) -> str:

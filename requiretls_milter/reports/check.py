@@ -39,6 +39,8 @@ from requiretls_milter.model import (
     TlsaRecord,
 )
 from requiretls_milter.reports.carrying import Asking
+from requiretls_milter.reports.details import AddressDetails, details_of
+from requiretls_milter.reports.observation import Observation, oldest
 from requiretls_milter.rules import decide, refuses_noncompliant
 
 Starttls = Literal["offered", "not_offered", "refused", "failed", "unreachable", "unknown"]
@@ -60,26 +62,30 @@ class ServerReport(TypedDict):
     requiretls: bool | None
     status: str
     reason: str
+    observed_at: str | None
 
 
 class AddressReport(ServerReport):
-    """One address of a host."""
+    """One address of a host; ``details`` are null unless they were asked for."""
 
     address: str
+    details: AddressDetails | None
 
 
 class HostReport(ServerReport):
     """One MX host; the keys of :class:`ServerReport` are those of its decisive address.
 
     ``secure`` is about the address lookup. ``tlsa`` has the secure TLSA records
-    in presentation form, or null if the lookup failed.
+    in presentation form, or null if the lookup failed. Each has the time of its lookup.
     """
 
     host: str
     preference: int
     secure: bool
+    addresses_observed_at: str | None
     mta_sts_match: bool | None
     tlsa: list[str] | None
+    tlsa_observed_at: str | None
     addresses: list[AddressReport]
 
 
@@ -90,6 +96,7 @@ class MtaStsReport(TypedDict):
     mx: list[str]
     max_age: int
     id: str
+    observed_at: str | None
 
 
 class ForecastReport(TypedDict):
@@ -126,7 +133,9 @@ class NextHopReport(TypedDict):
     """One element of the array that ``check --format json`` prints.
 
     ``carried`` is what the MTA acts on, ``carried_by`` who says so. ``mx_lookup_secure`` is null if
-    the next hop names the server itself.
+    the next hop names the server itself. ``mta_sts_error`` says why the policy could not be looked
+    up or fetched, or renewed if there is one. ``observed_at`` is the time of the oldest piece of
+    evidence.
     """
 
     nexthop: str
@@ -137,30 +146,38 @@ class NextHopReport(TypedDict):
     rule: RuleReport
     forecast: ForecastReport
     rfc8689: Rfc8689Report
+    observed_by: str
+    observed_at: str | None
+    resolver_validates: bool
     mx_lookup_secure: bool | None
+    mx_observed_at: str | None
     mta_sts: MtaStsReport | None
+    mta_sts_error: str | None
     hosts: list[HostReport]
 
 
 def next_hop_report(
     given: str,
-    evidence: DomainEvidence,
+    found: Observation,
     *,
     asking: Asking,
     profile: MtaProfile,
     trust: TrustStore,
     now: float,
+    detailed: bool = False,
 ) -> NextHopReport:
-    """Judge *evidence* and report it together with the forecast.
+    """Judge what was found and report it together with the forecast.
 
     Args:
         given: the next hop as it stands on the command line.
-        evidence: what is known of it.
+        found: what is known of it, and who looked.
         asking: what the message asks for, what the MTA acts on, and the rule in force.
         profile: how the MTA delivers.
         trust: the certification authorities that count.
         now: seconds since the epoch.
+        detailed: report certificates and dialogues too.
     """
+    evidence = found.evidence
     deliveries = _Deliveries(evidence, asking.requirement, asking.carried, profile, trust, now)
     forecast = deliveries.forecast(evidence)
     by_rfc8689 = replace(deliveries, carried=asking.requirement).forecast(evidence)
@@ -174,15 +191,24 @@ def next_hop_report(
         rule=_rule_report(asking, evidence, forecast, now),
         forecast=forecast_report(forecast),
         rfc8689=_rfc8689_report(by_rfc8689),
+        observed_by=found.by.value,
+        observed_at=_time(oldest(evidence)),
+        resolver_validates=found.resolver_validates,
         mx_lookup_secure=evidence.mx.secure
         if evidence.nexthop.kind in (HopKind.MX, HopKind.SRV)
         else None,
+        mx_observed_at=_time(evidence.mx.observed_at),
         mta_sts=None
         if policy is None
         else MtaStsReport(
-            mode=policy.mode.value, mx=list(policy.mx), max_age=policy.max_age, id=policy.id
+            mode=policy.mode.value,
+            mx=list(policy.mx),
+            max_age=policy.max_age,
+            id=policy.id,
+            observed_at=_time(evidence.mta_sts.observed_at or evidence.mta_sts.fetched_at),
         ),
-        hosts=[_host_report(host, deliveries) for host in evidence.hosts],
+        mta_sts_error=evidence.mta_sts.error or None,
+        hosts=[_host_report(host, deliveries, detailed) for host in evidence.hosts],
     )
 
 
@@ -287,10 +313,10 @@ class _Deliveries:
         )
 
 
-def _host_report(host: HostEvidence, deliveries: _Deliveries) -> HostReport:
+def _host_report(host: HostEvidence, deliveries: _Deliveries, detailed: bool) -> HostReport:
     probes = {probe.address: probe for probe in host.probes}
     addresses = [
-        _address_report(host, probes.get(address, ProbeEvidence(address)), deliveries)
+        _address_report(host, probes.get(address, ProbeEvidence(address)), deliveries, detailed)
         for address in host.addresses.addresses
     ]
     # Nothing is known of addresses that the MTA would never try: they do not count.
@@ -306,16 +332,19 @@ def _host_report(host: HostEvidence, deliveries: _Deliveries) -> HostReport:
         host=host.host,
         preference=host.preference,
         secure=host.addresses.secure,
+        addresses_observed_at=_time(host.addresses.observed_at),
         mta_sts_match=None
         if policy is None or policy.mode is MtaStsMode.NONE
         else mta_sts_match(policy, host.host),
         tlsa=None if tlsa_lookup_failed(host) else [_tlsa(record) for record in secure_tlsa(host)],
+        tlsa_observed_at=_time(host.tlsa.observed_at) if host.tlsa.queried else None,
         starttls=decisive["starttls"] if decisive else "unknown",
         tls_version=decisive["tls_version"] if decisive else None,
         certificate=decisive["certificate"] if decisive else _NO_CERTIFICATE,
         requiretls=decisive["requiretls"] if decisive else None,
         status=forecast.status,
         reason=forecast.reason.value,
+        observed_at=decisive["observed_at"] if decisive else None,
         addresses=addresses,
     )
 
@@ -330,7 +359,7 @@ def _only(host: HostEvidence, addresses: tuple[str, ...]) -> HostEvidence:
 
 
 def _address_report(
-    host: HostEvidence, probe: ProbeEvidence, deliveries: _Deliveries
+    host: HostEvidence, probe: ProbeEvidence, deliveries: _Deliveries, detailed: bool
 ) -> AddressReport:
     status, reason = UNKNOWN_STATUS, Reason.UNKNOWN
     family = f"ipv{ipaddress.ip_address(probe.address).version}"
@@ -355,6 +384,8 @@ def _address_report(
         requiretls=probe.requiretls,
         status=status,
         reason=reason.value,
+        observed_at=_time(probe.probed_at),
+        details=details_of(probe) if detailed else None,
     )
 
 

@@ -12,10 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from requiretls_milter.model import Requirement
+from requiretls_milter.reports.ages import ago
 from requiretls_milter.reports.carrying import ToldBy
 
 if TYPE_CHECKING:
-    from requiretls_milter.reports.check import HostReport, NextHopReport, ServerReport
+    from requiretls_milter.reports.check import (
+        AddressReport,
+        HostReport,
+        NextHopReport,
+        ServerReport,
+    )
+    from requiretls_milter.reports.details import AddressDetails
 
 MIN_WIDTH = 100
 """Columns if the output is no terminal: enough that no table is cut."""
@@ -35,15 +42,23 @@ _OUTCOME = {
 }
 
 
-def to_text(reports: Sequence[NextHopReport], *, width: int | None = None) -> str:
-    """Print the reports one below the other, in colour if the output is a terminal."""
+def to_text(
+    reports: Sequence[NextHopReport], *, now: float | None = None, width: int | None = None
+) -> str:
+    """Print the reports one below the other, in colour if the output is a terminal.
+
+    Args:
+        reports: they say themselves whether details were asked for.
+        now: seconds since the epoch, for the ages; None if everything was seen just now.
+        width: columns; None for those of the terminal.
+    """
     # What servers said is plain text: brackets and colons in it are no markup (R62).
     console = Console(width=width or _width(), highlight=False, markup=False, emoji=False)
     with console.capture() as capture:
         for number, report in enumerate(reports):
             if number:
                 console.print()
-            console.print(_report(report))
+            console.print(_report(report, now or 0.0))
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
@@ -51,41 +66,68 @@ def _width() -> int | None:
     return MIN_WIDTH if shutil.get_terminal_size((0, 0)).columns == 0 else None
 
 
-def _report(report: NextHopReport) -> RenderableType:
+RESOLVER = "The resolver does not validate DNSSEC: nothing that it says counts as secure"
+"""The first line of the text, if it is so; ``doctor`` says why."""
+
+
+def resolver_line() -> str:
+    """:data:`RESOLVER`, in colour if the output is a terminal."""
+    console = Console(width=_width(), highlight=False, markup=False, emoji=False)
+    with console.capture() as capture:
+        console.print(Text(f"{RESOLVER} (see requiretls-milter doctor).", _BAD))
+    return capture.get().rstrip()
+
+
+def _report(report: NextHopReport, now: float) -> RenderableType:
     by_mx = report["mx_lookup_secure"] is not None
-    hosts = [_host(host, by_mx=by_mx) for host in report["hosts"]]
+    hosts = [_host(host, now, by_mx=by_mx) for host in report["hosts"]]
+    head = Text(report["nexthop"], "bold")
+    if report["observed_at"] is not None:
+        by = "the running service" if report["observed_by"] == "service" else "this command"
+        seen = ago(report["observed_at"], now) or "just now"
+        head.append(f"  seen {seen} by {by}", "not bold dim")
     return Group(
-        Text(report["nexthop"], "bold"),
-        Padding(Group(_domain(report), *hosts), (0, 0, 0, 2)),
+        head,
+        Padding(Group(_domain(report, now), *hosts), (0, 0, 0, 2)),
         "",
         Padding(_forecasts(report), (0, 0, 0, 2)),
     )
 
 
-def _domain(report: NextHopReport) -> Text:
+def _age(observed_at: str | None, now: float) -> str:
+    """The age of one piece of evidence, in brackets; "" if it was seen just now."""
+    text = ago(observed_at, now)
+    return f" ({text})" if text else ""
+
+
+def _domain(report: NextHopReport, now: float) -> Text:
     secure = report["mx_lookup_secure"]
     if secure is None:
         return Text("no MX lookup: the next hop names the server")
     text = Text("MX lookup ")
     text.append("signed" if secure else "not signed", _GOOD if secure else _UNSURE)
-    text.append(", MTA-STS ")
-    policy = report["mta_sts"]
+    text.append(f"{_age(report['mx_observed_at'], now)}, MTA-STS ")
+    policy, error = report["mta_sts"], report["mta_sts_error"]
     if policy is None:
-        text.append("none")
+        text.append("none" if error is None else f"failed: {error}", _BAD if error else "")
         return text
     text.append(policy["mode"], _GOOD if policy["mode"] == "enforce" else _UNSURE)
     patterns = policy["mx"][:MAX_PATTERNS]
     if len(policy["mx"]) > MAX_PATTERNS:
         patterns.append("...")
     text.append(f": {' '.join(patterns)}" if patterns else "")
+    text.append(_age(policy["observed_at"], now))
+    if error is not None:
+        text.append(f", not renewed: {error}", _BAD)
     return text
 
 
-def _host(host: HostReport, *, by_mx: bool) -> RenderableType:
+def _host(host: HostReport, now: float, *, by_mx: bool) -> RenderableType:
     """Show the host's own line, its TLSA records and a table of its addresses."""
     preference = host["preference"] if by_mx else ""
     head = Text.assemble("\n", f"{preference:>3}  ", (host["host"], "bold"))
     head.append("  address " + ("signed" if host["secure"] else "not signed"))
+    head.append(_age(host["addresses_observed_at"], now))
     if host["mta_sts_match"] is not None:
         named = host["mta_sts_match"]
         head.append(", ")
@@ -94,14 +136,15 @@ def _host(host: HostReport, *, by_mx: bool) -> RenderableType:
     lines: list[RenderableType] = [head]
     if host["tlsa"] is None:
         lines.append(Text("     TLSA lookup failed", _BAD))
-    lines.extend(Text(f"     TLSA {_short(record)}") for record in host["tlsa"] or ())
+    age = _age(host["tlsa_observed_at"], now)
+    lines.extend(Text(f"     TLSA {_short(record)}{age}") for record in host["tlsa"] or ())
     if not host["addresses"]:
         lines.append(Text(f"     no address: {host['status']} {host['reason']}", _BAD))
         return Group(*lines)
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    for _ in range(5):
+    for _ in range(6):
         table.add_column(overflow="fold")
-    errors = []
+    below: list[RenderableType] = []
     for address in host["addresses"]:
         table.add_row(
             address["address"],
@@ -109,11 +152,33 @@ def _host(host: HostReport, *, by_mx: bool) -> RenderableType:
             _certificate(address),
             _requiretls(address),
             _status(address["status"], address["reason"]),
+            Text(ago(address["observed_at"], now), "dim"),
         )
         error = address["certificate"]["error"]
         if error:
-            errors.append(Text(f"     {address['address']}: certificate: {error}", _BAD))
-    return Group(*lines, Padding(table, (0, 0, 0, 5)), *errors)
+            below.append(Text(f"     {address['address']}: certificate: {error}", _BAD))
+        if address["details"] is not None:
+            details = detail_lines(address, address["details"])
+            below.append(Padding(Text("\n".join(details), "dim"), (0, 0, 0, 5)))
+    return Group(*lines, Padding(table, (0, 0, 0, 5)), *below)
+
+
+def detail_lines(address: AddressReport, details: AddressDetails) -> list[str]:
+    """Tell, line by line, what the session with an address was like."""
+    lines = [f"{address['address']}:"]
+    if details["cipher"] is not None:
+        group = f", group {details['group']}" if details["group"] else ""
+        lines.append(f"  {address['tls_version']} {details['cipher']}{group}")
+    certificate = details["certificate"]
+    if certificate is not None:
+        lines += [
+            f"  certificate {certificate['subject'] or '(no subject)'}",
+            f"    issuer {certificate['issuer']}",
+            f"    names  {' '.join(certificate['names']) or '(none)'}",
+            f"    valid  {certificate['not_before']} to {certificate['not_after']}",
+            f"    key    {certificate['key']}",
+        ]
+    return [*lines, *(f"  {line}" for line in details["dialogue"])]
 
 
 def _short(record: str) -> str:

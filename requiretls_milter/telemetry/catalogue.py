@@ -169,6 +169,8 @@ _REASONS_OF: Mapping[str, tuple[Reason, ...]] = {
         Reason.TLS_HANDSHAKE_FAILED,
         Reason.CERTIFICATE_NOT_VERIFIED,
         Reason.POLICY_LOOKUP_FAILED,
+        Reason.NO_TLSA_RECORDS,
+        Reason.MX_UNSIGNED,
         Reason.TLS_LEVEL_DOES_NOT_VERIFY,
     ),
     codes.MTA_POLICY_INVALID: (Reason.MTA_POLICY_INVALID,),

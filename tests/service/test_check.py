@@ -22,6 +22,7 @@ from tests.support.domains import Domains
 from tests.support.engineview import SetEngine
 from tests.support.limiters import limiters
 
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 NO_REQUIRETLS = b"250 mx.test\r\n"
 
 
@@ -151,7 +152,7 @@ async def test_json_has_the_promised_keys_and_nothing_else(world: Domains) -> No
     done = await command("check", "Good.TEST", "--config", config, "--format", "json")
     (report,) = done.json
     valid_until = report["forecast"].pop("valid_until")
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", valid_until)
+    assert TIME.fullmatch(valid_until)
     (record,) = report["hosts"][0].pop("tlsa")
     assert re.fullmatch(r"3 1 1 [0-9a-f]{64}", record)
     seen = {
@@ -162,8 +163,13 @@ async def test_json_has_the_promised_keys_and_nothing_else(world: Domains) -> No
         "status": "2.0.0",
         "reason": "ok",
     }
+    for times in (report, report["hosts"][0], report["hosts"][0]["addresses"][0]):
+        for key in [key for key in times if key.endswith("observed_at")]:
+            assert TIME.fullmatch(times.pop(key))
     assert report == {
         "nexthop": "Good.TEST",
+        "observed_by": "command",
+        "resolver_validates": True,
         "requirement": "requiretls",
         "carried": "requiretls",
         "carried_by": "configuration",
@@ -188,6 +194,7 @@ async def test_json_has_the_promised_keys_and_nothing_else(world: Domains) -> No
         "rfc8689": {"status": "2.0.0", "reason": "ok"},
         "mx_lookup_secure": True,
         "mta_sts": None,
+        "mta_sts_error": None,
         "hosts": [
             {
                 "host": "mx.good.test",
@@ -195,7 +202,7 @@ async def test_json_has_the_promised_keys_and_nothing_else(world: Domains) -> No
                 "secure": True,
                 "mta_sts_match": None,
                 **seen,
-                "addresses": [{"address": "127.0.0.1", **seen}],
+                "addresses": [{"address": "127.0.0.1", **seen, "details": None}],
             }
         ],
     }
@@ -377,12 +384,16 @@ async def test_a_running_engine_with_the_same_settings_is_asked(world: Domains) 
     server = await world.server("mx.good.test")
     hop = f"[mx.good.test]:{server.port}"
     path = world.config("milter.workers = 4")
+    observed = set()
     async with Warm(configuration.load(Path(path))):
         for _ in range(2):
             done = await command("check", hop, "--config", path, "--format", "json")
             assert done.status == 0, done
             assert done.json[0]["nexthop"] == hop
+            assert done.json[0]["observed_by"] == "service"
+            observed.add(done.json[0]["hosts"][0]["addresses"][0]["observed_at"])
         assert server.connections == 1  # the second time it was known
+        assert len(observed) == 1, "it is as old as it is"
         await command("check", hop, "--config", path, "--refresh")
         assert server.connections == 2
 

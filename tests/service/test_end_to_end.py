@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import os
 import re
@@ -167,7 +168,7 @@ def look_again(service: Service) -> None:
 
     The forecast that a worker keeps lives as long as the records: a second.
     """
-    query.evidence(str(service.engine_path), "renewing.test", refresh=True)
+    asyncio.run(query.evidence(str(service.engine_path), "renewing.test", refresh=True))
     time.sleep(1.1)
 
 
@@ -264,13 +265,13 @@ def test_the_command_line_shares_the_evidence_of_the_running_engine(
     assert status.workers == ("worker-1",)
     assert status.pid == service.children["engine"]
     before = internet.good.connections
-    (probe,) = query.evidence(path, "good.test").hosts[0].probes
+    (probe,) = asyncio.run(query.evidence(path, "good.test")).hosts[0].probes
     assert probe.stage is ProbeStage.DONE
     assert probe.requiretls
     assert probe.chain
-    assert query.evidence(path, "good.test").hosts[0].probes == (probe,)
+    assert asyncio.run(query.evidence(path, "good.test")).hosts[0].probes == (probe,)
     assert internet.good.connections == before + 1
-    (again,) = query.evidence(path, "good.test", refresh=True).hosts[0].probes
+    (again,) = asyncio.run(query.evidence(path, "good.test", refresh=True)).hosts[0].probes
     assert internet.good.connections == before + 2
     assert again.probed_at > probe.probed_at
 

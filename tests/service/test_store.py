@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 import itertools
 import re
@@ -74,9 +75,10 @@ def test_a_killed_engine_gives_no_server_a_new_budget(
 ) -> None:
     path = tmp_path / "state.db"
     service = make(f"sqlite://{path}", "[limits]\naddress_per_hour = 8\n").start()
+    engine = str(service.engine_path)
 
     def refreshed() -> str:
-        found = query.evidence(str(service.engine_path), "lacking.test", refresh=True)
+        found = asyncio.run(query.evidence(engine, "lacking.test", refresh=True))
         return found.hosts[0].probes[0].error
 
     before = internet.lacking.connections

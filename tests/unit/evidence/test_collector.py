@@ -104,7 +104,7 @@ async def test_all_evidence_of_a_domain_is_gathered(
     assert evidence.nexthop == NextHop(MX, "a.test")
     assert evidence.gathered_at == NOW
     assert evidence.mx.secure
-    assert evidence.mta_sts == MtaStsEvidence(expires=NOW + 300)
+    assert evidence.mta_sts == MtaStsEvidence(expires=NOW + 300, observed_at=NOW)
     one, two = evidence.hosts
     assert (one.host, one.preference) == ("mx1.a.test", 10)
     assert one.addresses.secure
@@ -114,6 +114,7 @@ async def test_all_evidence_of_a_domain_is_gathered(
     assert one.probes[0].requiretls is True
     assert one.probes[0].chain == (certificate.der,)
     assert first.server_names == ["mx1.a.test"]
+    assert {evidence.mx.observed_at, one.addresses.observed_at, one.tlsa.observed_at} == {NOW}
     assert not two.tlsa.queried
     assert two.probes[0].stage is ProbeStage.DONE
     assert two.probes[0].starttls_offered is False

@@ -25,6 +25,7 @@ from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.probe import (
     FRESH,
     MAX_CHAIN,
+    MAX_DIALOGUE,
     MAX_LINE_READ,
     MAX_LINES,
     MAX_REPLY,
@@ -122,6 +123,39 @@ async def test_a_session_goes_as_far_as_the_ehlo_inside_tls_and_takes_leave(
         b"EHLO client.example.org\r\n",
         b"QUIT\r\n",
     ]
+
+
+async def test_what_both_sides_said_is_kept_for_people(tls: ssl.SSLContext) -> None:
+    evidence = await seen(SmtpServer(tls=tls, ehlo=b"250-mx.example.net\r\n250 STARTTLS\xff\r\n"))
+    lines = evidence.dialogue.splitlines()
+    assert lines[:4] == [
+        "S: 220 mx.example.net ESMTP",
+        "C: EHLO client.example.org",
+        "S: 250-mx.example.net",
+        "S: 250 STARTTLS?",
+    ]
+    assert lines[-2:] == ["C: QUIT", "S: 221 bye"]
+    whole = (await seen(SmtpServer(tls=tls))).dialogue.splitlines()
+    begins = whole.index("(TLSv1.3 begins)")
+    assert whole[begins - 2 : begins + 2] == [
+        "C: STARTTLS",
+        "S: 220 2.0.0 ready",
+        "(TLSv1.3 begins)",
+        "C: EHLO client.example.org",
+    ]
+
+
+async def test_r62_of_a_long_dialogue_the_beginning_is_kept() -> None:
+    long = b"".join(b"250-" + b"x" * 90 + b"\r\n" for _ in range(40)) + b"250 end\r\n"
+    evidence = await seen(SmtpServer(banner=long.replace(b"250", b"220"), ehlo=long))
+    assert len(evidence.dialogue) <= MAX_DIALOGUE
+    assert evidence.dialogue.endswith("\n...")
+
+
+async def test_the_group_of_the_key_exchange_is_evidence(certificate: Issued) -> None:
+    tls = certificate.server_context()
+    tls.set_ecdh_curve("prime256v1")
+    assert (await seen(SmtpServer(tls=tls))).group == "secp256r1"
 
 
 async def test_r42_the_server_name_that_is_given_is_sent_in_the_handshake(

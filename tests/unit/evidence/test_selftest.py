@@ -261,6 +261,42 @@ async def test_r20_nothing_is_called_secure_before_something_was_shown(
     assert (found.secure, found.unproven) == (True, False)
 
 
+async def test_r20_one_control_is_proof_enough_before_the_test_has_ended(
+    server: DnsServer, resolver: Resolver
+) -> None:
+    server.set("bogus.test", "A", SILENT)
+    watch = ResolverWatch(resolver, configured(server, timeout=5))
+    test = asyncio.create_task(watch.test_now())
+    await watch.prove()
+    assert not test.done()
+    assert validates(watch)
+    assert (await resolver.addresses("mx.test")).secure
+    test.cancel()
+
+
+@pytest.mark.parametrize("silent", [["unsigned.test", "bogus.test"], ["signed.test"]])
+async def test_r20_what_proves_nothing_early_waits_for_the_test(
+    server: DnsServer, resolver: Resolver, silent: list[str]
+) -> None:
+    for name in silent:
+        server.set(name, "A", SILENT)
+    watch = ResolverWatch(resolver, configured(server))
+    await watch.prove()
+    assert not resolver.tested.is_set()
+    assert not validates(watch)
+
+
+async def test_r20_a_lie_that_is_seen_later_ends_what_was_proven_early(
+    server: DnsServer, resolver: Resolver
+) -> None:
+    watch = ResolverWatch(resolver, configured(server))
+    await watch.prove()
+    assert validates(watch)
+    server.set("bogus.test", "A", found("bogus.test. 300 IN A 192.0.2.1", ad=False))
+    assert await watch.test_now()
+    assert not validates(watch)
+
+
 async def test_what_has_no_ad_bit_is_insecure_whether_or_not_the_resolver_validates(
     server: DnsServer, resolver: Resolver
 ) -> None:

@@ -32,6 +32,9 @@ UTF8, LARGE = Needs(smtputf8=True), Needs(size=5000)
 UNUSABLE = TlsaRecord(3, 1, 99, bytes(32))
 """A matching type that Postfix takes and OpenSSL does not."""
 
+PKIX_EE = TlsaRecord(1, 1, 1, bytes(32))
+"""A certificate usage that SMTP does not know (RFC 7672 section 3.1.3)."""
+
 HOST, SERVER = "mx1.example.org", "mx1.example.org[192.0.2.1]"
 NONE, NO = Requirement.NONE, Requirement.TLS_REQUIRED_NO
 LACKING = probe(requiretls=False)
@@ -351,7 +354,7 @@ def test_a_level_that_requires_tls_passes_on_how_starttls_was_refused(
         (level(TlsLevel.DANE), host(BAD), "4.7.5", "certificate_not_verified", "!dane"),
         (level(TlsLevel.DANE), host(UNUSABLE), "2.0.0", "ok", "dane:encrypt"),
         (level(TlsLevel.DANE_ONLY), host(GOOD), "2.0.0", "ok", "dane-only"),
-        (level(TlsLevel.DANE_ONLY), host(), "4.7.5", "policy_lookup_failed", "unknown?"),
+        (level(TlsLevel.DANE_ONLY), host(), "4.7.5", "no_tlsa_records", "unknown?"),
         (
             level(TlsLevel.DANE_ONLY),
             host(UNUSABLE),
@@ -389,19 +392,47 @@ def test_verify_wants_the_hosts_name_and_secure_the_domain_or_a_name_below_it(
 
 
 @pytest.mark.parametrize(
-    ("evidence", "profile", "words"),
+    ("evidence", "reason", "said"),
     [
-        (domain(host(GOOD), secure=False), level(TlsLevel.DANE_ONLY), ["MX records"]),
-        (domain(host()), level(TlsLevel.DANE_ONLY), [HOST, "TLSA"]),
-        (domain(host(TlsaRecord(1, 1, 1, bytes(32)))), level(TlsLevel.DANE_ONLY), [HOST, "TLSA"]),
+        (domain(host(GOOD), secure=False), "mx_unsigned", "the MX records are not signed"),
+        (domain(host()), "no_tlsa_records", f"{HOST} has no TLSA records"),
+        (domain(host(PKIX_EE)), "no_tlsa_records", f"no TLSA record of {HOST} is usable"),
+        (
+            domain(host(secure=False)),
+            "no_tlsa_records",
+            f"the addresses of {HOST} are not signed, so TLSA records do not count",
+        ),
     ],
 )
 def test_dane_only_says_what_is_missing_for_dane(
-    evidence: DomainEvidence, profile: MtaProfile, words: list[str]
+    evidence: DomainEvidence, reason: str, said: str
 ) -> None:
-    result = forecast(evidence, profile)
-    assert_told(result, "4.7.5", "policy_lookup_failed", "unknown?/requiretls?")
-    assert all(word in result.text for word in ("dane-only", *words)), result.text
+    result = forecast(evidence, level(TlsLevel.DANE_ONLY))
+    assert_told(result, "4.7.5", reason, "unknown?/requiretls?")
+    assert result.text == f"{said}, which level dane-only demands"
+
+
+@pytest.mark.parametrize(
+    ("evidence", "fallen", "said"),
+    [
+        (domain(host()), "may", f"{HOST} has no TLSA records"),
+        (domain(host(PKIX_EE)), "encrypt", f"no TLSA record of {HOST} is usable"),
+        (
+            domain(host(secure=False)),
+            "may",
+            f"the addresses of {HOST} are not signed, so TLSA records do not count",
+        ),
+    ],
+)
+def test_a_level_that_falls_says_from_where_to_where_and_why(
+    evidence: DomainEvidence, fallen: str, said: str
+) -> None:
+    result = forecast(evidence, DANE)
+    token = f"{fallen}?/!requiretls:nocertmatch"
+    assert_told(result, "5.7.10", "tls_level_does_not_verify", token)
+    assert result.text == (
+        f"{said}, so level dane falls to {fallen}, which does not verify certificates"
+    )
 
 
 # ---------------------------------------------------------------- unsigned MX records

@@ -29,6 +29,7 @@ from requiretls_milter.reports.check import (
     next_hop_report,
     starttls_word,
 )
+from requiretls_milter.reports.observation import Observation
 from tests.support import build
 from tests.support.asking import NEW_MTA, OLD_MTA, asks
 from tests.support.build import clear, domain, host, probe, replace
@@ -39,7 +40,7 @@ DANE_RECORD = build.certificate().tlsa(3, 1, 1)
 def reported(evidence: DomainEvidence, profile: MtaProfile = build.DANE) -> NextHopReport:
     return next_hop_report(
         "Example.ORG",
-        evidence,
+        Observation(evidence),
         asking=asks(),
         profile=profile,
         trust=build.trust(),
@@ -220,7 +221,7 @@ def judged(asking: Asking) -> NextHopReport:
     """A domain whose server verifies, but does not offer REQUIRETLS."""
     return next_hop_report(
         "example.org",
-        domain(host(DANE_RECORD, seen=probe(requiretls=False))),
+        Observation(domain(host(DANE_RECORD, seen=probe(requiretls=False)))),
         asking=asking,
         profile=build.DANE,
         trust=build.trust(),

@@ -7,11 +7,13 @@ from requiretls_milter.model import (
     DnsOutcome,
     DomainEvidence,
     HopKind,
+    MtaStsEvidence,
     MtaStsMode,
     NextHop,
 )
 from requiretls_milter.reports.check import next_hop_report
 from requiretls_milter.reports.check_text import MAX_PATTERNS, to_text
+from requiretls_milter.reports.observation import Observation, ObservedBy
 from tests.support import build
 from tests.support.asking import asks
 from tests.support.build import clear, domain, host, probe, replace
@@ -19,12 +21,12 @@ from tests.support.build import clear, domain, host, probe, replace
 DANE_RECORD = build.certificate().tlsa(3, 1, 1)
 
 
-def lines(*evidence: DomainEvidence) -> list[str]:
+def lines(*evidence: DomainEvidence, by: ObservedBy = ObservedBy.COMMAND) -> list[str]:
     """The text with single blanks, without empty lines."""
     reports = [
         next_hop_report(
             str(one.nexthop),
-            one,
+            Observation(one, by),
             asking=asks(),
             profile=build.DANE,
             trust=build.trust(),
@@ -32,7 +34,8 @@ def lines(*evidence: DomainEvidence) -> list[str]:
         )
         for one in evidence
     ]
-    return [" ".join(line.split()) for line in to_text(reports, width=120).splitlines() if line]
+    text = to_text(reports, now=build.NOW, width=120)
+    return [" ".join(line.split()) for line in text.splitlines() if line]
 
 
 def test_a_good_domain_is_shown_host_by_host_then_the_forecast() -> None:
@@ -45,6 +48,41 @@ def test_a_good_domain_is_shown_host_by_host_then_the_forecast() -> None:
         "Forecast 2.0.0 would be delivered: ok",
         "RFC 8689 2.0.0 ok",
     ]
+
+
+def seen_at(moment: float) -> DomainEvidence:
+    """A domain of which all was seen at one moment."""
+    one = host(DANE_RECORD, seen=replace(probe(), probed_at=moment))
+    addresses = replace(one.addresses, observed_at=moment)
+    one = replace(one, addresses=addresses, tlsa=replace(one.tlsa, observed_at=moment))
+    found = domain(one, sts=("mx1.example.org",))
+    mta_sts = replace(found.mta_sts, fetched_at=moment)
+    return replace(found, mx=replace(found.mx, observed_at=moment), mta_sts=mta_sts)
+
+
+def test_each_piece_of_evidence_has_its_age() -> None:
+    assert lines(seen_at(build.NOW - 200), by=ObservedBy.SERVICE)[:5] == [
+        "example.org seen 3 min ago by the running service",
+        "MX lookup signed (3 min ago), MTA-STS enforce: mx1.example.org (3 min ago)",
+        "10 mx1.example.org address signed (3 min ago), in the MTA-STS policy",
+        f"TLSA 3 1 1 {DANE_RECORD.data.hex()[:16]}... (3 min ago)",
+        "192.0.2.1 TLSv1.3 verified by DANE REQUIRETLS 2.0.0 ok 3 min ago",
+    ]
+
+
+def test_what_was_seen_just_now_is_not_told_at_each_line() -> None:
+    text = lines(seen_at(build.NOW - 2))
+    assert text[0] == "example.org seen just now by this command"
+    assert not any("ago" in line for line in text)
+
+
+def test_a_policy_that_could_not_be_fetched_says_why() -> None:
+    failed = MtaStsEvidence(error="policy of example.org: HTTP status 404 instead of 200")
+    text = lines(replace(domain(host()), mta_sts=failed))
+    assert f"MX lookup signed, MTA-STS failed: {failed.error}" in text
+    kept = domain(host(), sts=("mx1.example.org",))
+    text = lines(replace(kept, mta_sts=replace(kept.mta_sts, error="timed out")))
+    assert "MX lookup signed, MTA-STS enforce: mx1.example.org, not renewed: timed out" in text
 
 
 def test_each_next_hop_has_its_part() -> None:
