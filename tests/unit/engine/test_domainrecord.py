@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from requiretls_milter.engine.condition import MAX_DOMAINS
 from requiretls_milter.engine.domainrecord import MAX_TEXT, DomainRecord
+from requiretls_milter.ipc.framing import MAX_FRAME
+from requiretls_milter.ipc.wire import StatusReply, encode
 from requiretls_milter.model import Forecast, Outcome, Reason, unknown_forecast
+from tests.support.engineview import WELL
 
 FINE = Forecast("2.0.0", Outcome.DELIVER, Reason.OK, compliant=True)
 LACKING = Forecast("5.7.30", Outcome.BOUNCE, Reason.REQUIRETLS_NOT_OFFERED)
@@ -45,3 +49,24 @@ def test_a_text_is_printable_and_bounded() -> None:
     text = record.shown(1)[0].text
     assert len(text) <= MAX_TEXT
     assert text.isprintable()
+
+
+def test_the_longest_list_of_domains_fits_into_an_answer() -> None:
+    record = DomainRecord()
+    long = Forecast("5.7.30", Outcome.BOUNCE, Reason.REQUIRETLS_NOT_OFFERED, '"' * 999)
+    for number in range(MAX_DOMAINS + 1):
+        record.note(f"{number:0253}", long, ready=False, now=1_800_000_000.123456)
+    condition = WELL.model_copy(update={"domains": record.shown(MAX_DOMAINS)})
+    reply = StatusReply(
+        id=1,
+        version="",
+        pid=1,
+        generation=1,
+        assessment_digest="",
+        uptime=1.0,
+        workers=(),
+        in_flight=0,
+        cache_entries={},
+        condition=condition,
+    )
+    assert len(encode(reply)) < MAX_FRAME
