@@ -365,7 +365,8 @@ def _by_sender(
 ) -> dict[str, str]:
     """Merge tables by sender; the first one with a key decides, a static one for all senders.
 
-    Postfix looks up the whole address first: a static table hides all entries for domains.
+    Postfix looks up the whole address first: a static table hides all entries for domains. It hides
+    that of the null sender too, whose key Postfix first looks up in quotes (``"<>"``).
     """
     merged: dict[str, str] = {}
     unusable: list[str] = []
@@ -377,7 +378,7 @@ def _by_sender(
             made.warnings.append(_unread(parameter, item))
             continue
         if everyone is not None:
-            merged = {key: to for key, to in merged.items() if not key.startswith("@")}
+            merged = {key: to for key, to in merged.items() if key.rpartition("@")[0]}
         for key, text in entries:
             try:
                 if key == ANY and everyone is None:  # no special key in Postfix

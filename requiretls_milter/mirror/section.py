@@ -414,6 +414,11 @@ def _carries(main: Parameters) -> tuple[str, list[str]]:
     warnings = []
     if is_yes(main, "requiretls_enable"):
         truth = Capability.REQUIRETLS
+        if not is_yes(main, "requiretls_esmtp_header"):
+            warnings.append(
+                "requiretls_esmtp_header = no: no milter sees that mail of sendmail(1) asks for "
+                "REQUIRETLS; the forecast is that of ordinary mail"
+            )
         if not honours_no:
             warnings.append(
                 "tls_required_enable = no: Postfix does not obey TLS-Required: No; forecast as if "

@@ -80,6 +80,9 @@ class InstalledPostfix(Postfix):
                 "milter_default_action": "tempfail",
                 # Else the queue manager ends a letter by the failure of one before it.
                 "default_destination_concurrency_failed_cohort_limit": "100",
+                # A session that is used again has no tls= in the log.
+                "smtp_connection_cache_on_demand": "no",
+                "lmtp_connection_cache_on_demand": "no",
                 **TIMEOUTS,
                 **{key: self._placed(value) for key, value in made.main.items()},
             },

@@ -335,6 +335,7 @@ def test_a_static_table_by_sender_is_for_any_whose_address_no_table_before_it_ha
             "hash:r": (
                 ("ann@sender.example", "[anns.example]"),
                 ("@sender.example", "[all.example]"),
+                ("<>", "[bounces.example]"),
             )
         },
         sender_dependent_default_transport_maps="static:{strict:}",

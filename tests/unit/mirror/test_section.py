@@ -378,3 +378,9 @@ def test_a_table_with_a_key_that_stands_twice_is_told() -> None:
         doubled=frozenset({"texthash:/etc/routes"}),
     )
     assert warned(mirror(made), "transport_maps: texthash:/etc/routes: a key stands twice")
+
+
+def test_without_the_header_field_nobody_sees_what_mail_of_sendmail_asks_for() -> None:
+    made = mirror(postfix(requiretls_esmtp_header="no"))
+    assert warned(made, "requiretls_esmtp_header = no", "sendmail(1)")
+    assert not warned(mirror(postfix()), "requiretls_esmtp_header")
