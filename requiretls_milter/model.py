@@ -504,6 +504,53 @@ class DomainEvidence:
     downgraded_at: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class PublishedEvidence:
+    """What a domain publishes for those that send to it, beside its servers; as found just now.
+
+    Attributes:
+        mta_sts: the policy as the policy host gives it out now, whatever was kept of it.
+        policy_certificate: what the policy host presents, DER, verified or not; b"" if nothing.
+        tlsrpt: whether there is a TLSRPT record (RFC 8460 section 3); None if that is not known.
+        unsigned_tlsa: hosts that have TLSA records of which no sender can make use.
+    """
+
+    mta_sts: MtaStsEvidence = MtaStsEvidence(unasked=True)
+    policy_certificate: bytes = b""
+    tlsrpt: bool | None = None
+    unsigned_tlsa: tuple[str, ...] = ()
+
+
+class InboundProblem(enum.StrEnum):
+    """What is wrong with a domain and its servers as those see them that send mail to it."""
+
+    LOOKUP_FAILED = "lookup_failed"
+    NO_SERVER = "no_server"
+    MX_UNSIGNED = "mx_unsigned"
+    TLSA_UNSIGNED = "tlsa_unsigned"
+    TLSA_MISSING = "tlsa_missing"
+    TLSA_UNUSABLE = "tlsa_unusable"
+    TLSA_DOES_NOT_MATCH = "tlsa_does_not_match"
+    ROLLOVER_UNPREPARED = "rollover_unprepared"
+    SERVER_UNREACHABLE = "server_unreachable"
+    SERVER_REJECTS = "server_rejects"
+    STARTTLS_NOT_OFFERED = "starttls_not_offered"
+    STARTTLS_REFUSED = "starttls_refused"
+    TLS_HANDSHAKE_FAILED = "tls_handshake_failed"
+    CERTIFICATE_EXPIRED = "certificate_expired"
+    CERTIFICATE_EXPIRES = "certificate_expires"
+    CERTIFICATE_NOT_VERIFIED = "certificate_not_verified"
+    REQUIRETLS_NOT_OFFERED = "requiretls_not_offered"
+    POLICY_MISSING = "policy_missing"
+    POLICY_HOST_FAILS = "policy_host_fails"
+    POLICY_CERTIFICATE_EXPIRED = "policy_certificate_expired"
+    POLICY_CERTIFICATE_EXPIRES = "policy_certificate_expires"
+    POLICY_NOT_ENFORCED = "policy_not_enforced"
+    POLICY_MAX_AGE_SHORT = "policy_max_age_short"
+    MX_NOT_IN_POLICY = "mx_not_in_policy"
+    TLSRPT_MISSING = "tlsrpt_missing"
+
+
 # ---------------------------------------------------------------- MTA profile
 
 

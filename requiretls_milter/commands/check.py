@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -15,6 +15,9 @@ from requiretls_milter.commands.common import (
     find_mta,
     load_or_fail,
 )
+
+if TYPE_CHECKING:
+    from requiretls_milter.config import Config
 
 
 @click.command()
@@ -72,6 +75,12 @@ from requiretls_milter.commands.common import (
     help="Show certificates, cipher suites and what was said in the SMTP sessions.",
 )
 @click.option(
+    "--inbound",
+    is_flag=True,
+    help="Look at domains as those see them that send mail to them: our own servers. Only "
+    "--config and --format apply.",
+)
+@click.option(
     "--refresh",
     is_flag=True,
     help="Probe again instead of using what a running service already knows.",
@@ -88,6 +97,7 @@ def check(
     output: str,
     watch: float | None,
     detailed: bool,
+    inbound: bool,
     refresh: bool,
 ) -> int:
     """Assess next hops now: evidence by server, and forecast.
@@ -106,6 +116,9 @@ def check(
       2   wrong usage, configuration or next hop
 
     Text and JSON lines show each next hop as soon as it is known.
+
+    With --inbound, NEXTHOP is a domain of ours, and the status is 0 if nothing
+    breaks, 1 if something is broken, 75 if something ends soon or is not known.
     """
     import asyncio
 
@@ -118,6 +131,10 @@ def check(
     if watch is not None and output == "json":
         raise click.UsageError("--watch never ends, and so would the array: use --format jsonl.")
     config = load_or_fail(config_path)
+    if inbound:
+        if source is not None or watch is not None:
+            raise click.UsageError("--inbound goes with neither --from nor --watch.")
+        return _inbound(nexthops, config, output)
     transport = transport or config.mta.usual_transport
     try:
         given = assess.parse_all(nexthops, config.mta, transport)
@@ -134,3 +151,17 @@ def check(
     except TrustStoreError as error:
         fail(str(error))
     return asyncio.run(live.check(given, judging, live.Options(output, source, watch, refresh)))
+
+
+def _inbound(domains: tuple[str, ...], config: Config, output: str) -> int:
+    """Look at our own domains once."""
+    from requiretls_milter.evidence.authorities import TrustStoreError
+    from requiretls_milter.reports import inbound
+
+    try:
+        looked = inbound.look(domains, config)
+    except (inbound.NoDomainError, TrustStoreError) as error:
+        fail(str(error))
+    written = {"json": looked.to_json, "jsonl": looked.to_lines, "text": looked.to_text}[output]()
+    click.echo(written)
+    return looked.exit_status

@@ -14,15 +14,18 @@ from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource, profil
 from requiretls_milter.evidence.mta_sts import MtaStsFetcher, StsRecord
 from requiretls_milter.evidence.policyhost import HTTPS_PORT
 from requiretls_milter.evidence.probe import Prober
+from requiretls_milter.evidence.published import find_published
 from requiretls_milter.evidence.tlsa import find_tlsa
 from requiretls_milter.evidence.turns import Limiters
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
     AddressLookup,
+    DomainEvidence,
     MailProtocol,
     MtaStsEvidence,
     MxEvidence,
     ProbeEvidence,
+    PublishedEvidence,
     TlsaEvidence,
 )
 from requiretls_milter.telemetry.counting import Counters
@@ -63,6 +66,7 @@ class Collector(EvidenceSource):
         policy = AddressPolicy(probe.allow_networks)
         protocols = {name for profile in profiles_of(config) for name in profile.inet_protocols}
         self._clock = clock
+        self._smtp_port = probe.port
         self.resolver = Resolver(
             config.dns.nameservers,
             config.dns.timeout,
@@ -100,6 +104,10 @@ class Collector(EvidenceSource):
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         """See :meth:`MtaStsFetcher.policy`."""
         return self._observed(await self._mta_sts.policy(domain))
+
+    async def published(self, evidence: DomainEvidence) -> PublishedEvidence:
+        """See :func:`find_published`."""
+        return await find_published(self.resolver, self._mta_sts, evidence, self._smtp_port)
 
     async def addresses(self, host: str, *, since: float = ANY_AGE) -> AddressLookup:
         """See :meth:`Resolver.addresses`."""

@@ -23,7 +23,7 @@ from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.budgets import Budgets, host_and_network
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.policyhost import HTTPS_PORT, Calls, PolicyHosts, ReplyError
-from requiretls_milter.evidence.turns import FREE, Claim, Limiter
+from requiretls_milter.evidence.turns import FREE, BusyError, Claim, Limiter
 from requiretls_milter.model import DnsOutcome, MtaStsEvidence, MtaStsMode, MtaStsPolicy
 from requiretls_milter.syntax.names import address_literal
 from requiretls_milter.syntax.text import error_text, printable
@@ -275,6 +275,18 @@ class MtaStsFetcher:
             return self._failed(domain, error)
         now = self._clock()
         return MtaStsEvidence(policy, fetched_at=now, expires=now + policy.max_age)
+
+    async def presented(self, domain: str) -> bytes:
+        """Look which certificate the policy host presents, DER; b"" if none was seen."""
+        calls = Calls(self._budgets, domain)
+        try:
+            addresses = await self._addresses(f"mta-sts.{domain}")
+            _, network = host_and_network(addresses[0])
+            return await self._limiter.run(
+                Claim(network), lambda: self._hosts.certificate(domain, addresses, calls)
+            )
+        except (OSError, BusyError):
+            return b""
 
     def _failed(self, domain: str, error: Exception) -> MtaStsEvidence:
         text = _why(error)

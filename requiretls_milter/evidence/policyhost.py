@@ -7,6 +7,8 @@ sends has a bound.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import socket
 import ssl
@@ -108,6 +110,7 @@ class PolicyHosts:
 
     def __init__(self, authorities: Sequence[bytes], port: int, timeout: float) -> None:
         self._tls = _tls_context(authorities)
+        self._port_number = port
         self._port = "" if port == HTTPS_PORT else f":{port}"
         self._timeout = timeout
 
@@ -127,6 +130,40 @@ class PolicyHosts:
         url = f"https://mta-sts.{domain}{self._port}/.well-known/mta-sts.txt"
         async with session(connector, self._timeout) as opened:
             return await get(opened, url)
+
+    async def certificate(self, domain: str, addresses: Sequence[str], calls: Calls) -> bytes:
+        """Look which certificate the policy host presents, good or not; b"" for none.
+
+        It is read, and never relied on: nothing is verified here.
+        """
+        name = f"mta-sts.{domain}"
+        for address in addresses:
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(self._timeout):
+                    return await self._presented(name, address, calls)
+        return b""
+
+    async def _presented(self, name: str, address: str, calls: Calls) -> bytes:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        port = self._port_number
+        connection = calls.socket((family, socket.SOCK_STREAM, 0, "", (address, port)))
+        connection.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(connection, (address, port))
+        except BaseException:
+            connection.close()
+            raise
+        _, writer = await asyncio.open_connection(
+            sock=connection, ssl=context, server_hostname=name
+        )
+        try:
+            session = writer.get_extra_info("ssl_object")
+            return session.getpeercert(binary_form=True) or b""
+        finally:
+            writer.transport.abort()
 
 
 def session(connector: aiohttp.BaseConnector, timeout: float) -> aiohttp.ClientSession:

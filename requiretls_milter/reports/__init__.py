@@ -7,6 +7,7 @@
   :mod:`~requiretls_milter.reports.check_text` prints that object for people, and
   :mod:`~requiretls_milter.reports.tally` says it in one line, and all of them in a few.
   What the MTA of this host carries is told by :mod:`~requiretls_milter.reports.carrying`.
+- ``check --inbound``: :mod:`~requiretls_milter.reports.inbound` looks at our own domains.
 - ``simulate``: :mod:`~requiretls_milter.reports.simulate` sends one message through the milter's
   own code.
 - ``status``: :mod:`~requiretls_milter.reports.status` words what a running service tells of itself.
@@ -19,6 +20,6 @@
   each value comes from.
 - ``export``: :mod:`~requiretls_milter.reports.export` writes the rules as lookup tables of Postfix.
 
-Everything here is pure but for ``live``, ``finder``, ``assess``, ``hopfile``, ``progress`` and
-:mod:`~requiretls_milter.reports.logs`, the one reader of logs for all reports.
+Everything here is pure but for ``live``, ``finder``, ``assess``, ``hopfile``, ``progress``,
+``inbound`` and :mod:`~requiretls_milter.reports.logs`, the one reader of logs for all reports.
 """

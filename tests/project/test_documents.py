@@ -11,7 +11,7 @@ import pytest
 from requiretls_milter import config
 from requiretls_milter.config import Config
 from requiretls_milter.milter.tag import Route, Tag
-from requiretls_milter.model import Reason, Requirement, Source
+from requiretls_milter.model import InboundProblem, Reason, Requirement, Source
 from requiretls_milter.reports.check import (
     AddressReport,
     ForecastReport,
@@ -82,6 +82,11 @@ def test_no_metric_is_documented_that_is_not_there() -> None:
 @pytest.mark.parametrize("reason", Reason)
 def test_each_reason_is_explained(reason: Reason) -> None:
     assert f"| `{reason.value}` |" in page("docs/tag.md")
+
+
+@pytest.mark.parametrize("problem", InboundProblem)
+def test_each_problem_of_our_own_servers_is_explained(problem: InboundProblem) -> None:
+    assert f"| `{problem.value}` |" in page("docs/watch.md")
 
 
 @pytest.mark.parametrize("word", [*Route, *Source, *Requirement])

@@ -1,0 +1,83 @@
+"""What was found out about an own domain as an object of JSON: a contract (docs/watch.md)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TypedDict
+
+from requiretls_milter.forecast.inbound import InboundReport, Readiness
+from requiretls_milter.forecast.inboundserver import Finding
+
+_READY = {Readiness.READY: True, Readiness.NOT_READY: False, Readiness.UNKNOWN: None}
+
+
+class ProblemReport(TypedDict):
+    """One problem; ``host`` is null for the domain, ``at`` for what has no time."""
+
+    problem: str
+    severity: str
+    host: str | None
+    text: str
+    at: str | None
+
+
+class ServerReport(TypedDict):
+    """One MX host; ``ready`` is null if that is not known."""
+
+    host: str
+    ready: bool | None
+    certificate_expires: str | None
+
+
+class DomainReport(TypedDict):
+    """One domain."""
+
+    domain: str
+    observed_at: str
+    resolver_validates: bool
+    breaks_first: ProblemReport | None
+    problems: list[ProblemReport]
+    servers: list[ServerReport]
+    policy_expires: str | None
+    unseen: list[str]
+
+
+def domain_report(report: InboundReport, *, validates: bool) -> DomainReport:
+    """Make the object of a domain; ``validates``: whether the resolver does."""
+    first = report.breaks_first
+    return DomainReport(
+        domain=report.domain,
+        observed_at=_written(report.observed_at),
+        resolver_validates=validates,
+        breaks_first=None if first is None else problem_report(first),
+        problems=[problem_report(one) for one in report.problems],
+        servers=[
+            ServerReport(
+                host=one.host,
+                ready=_READY[one.readiness],
+                certificate_expires=_time(one.certificate_expires),
+            )
+            for one in report.servers
+        ],
+        policy_expires=_time(report.policy_expires),
+        unseen=sorted(host or report.domain for host in report.unseen),
+    )
+
+
+def problem_report(finding: Finding) -> ProblemReport:
+    """Make the object of a problem."""
+    return ProblemReport(
+        problem=finding.problem.value,
+        severity=finding.severity.value,
+        host=finding.host or None,
+        text=finding.text,
+        at=_time(finding.at),
+    )
+
+
+def _time(moment: float | None) -> str | None:
+    return None if moment is None else _written(moment)
+
+
+def _written(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
