@@ -1,13 +1,13 @@
 """``make bench``: print what the milter costs.
 
-.venv/bin/python -m tests.bench [--quick] [--json] [ROW...]
+.venv/bin/python -m tests.bench [--quick] [--json] [--against REV] [ROW...]
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import machine, mail
+from tests.bench.against import RevisionError, compared
 from tests.bench.assess import assessed
 from tests.bench.judge import judged
 from tests.bench.rows import FULL, QUICK, Effort, Row
@@ -39,8 +40,10 @@ WIDTH = 110
 @click.command(help="Measure what the milter costs; all rows unless some are named.")
 @click.option("--quick", is_flag=True, help="Only show that it works: the figures mean nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--against", metavar="REV", help="Compare with an earlier commit, in turn.")
+@click.option("--rounds", default=3, show_default=True, help="Of a comparison.")
 @click.argument("rows", nargs=-1, type=click.Choice(list(ROWS)))
-def main(quick: bool, as_json: bool, rows: Sequence[str]) -> None:
+def main(quick: bool, as_json: bool, against: str | None, rounds: int, rows: Sequence[str]) -> None:
     """Run the rows and print them as they come, or all together as JSON."""
     facts = machine.facts()
     console = Console(highlight=False)
@@ -50,16 +53,28 @@ def main(quick: bool, as_json: bool, rows: Sequence[str]) -> None:
         console.print(_facts(facts), soft_wrap=True)
     effort = QUICK if quick else FULL
     found = []
-    for name in ROWS:
-        if rows and name not in rows:
-            continue
-        row = ROWS[name](effort)
+    for row in (
+        _measured(effort, rows) if against is None else _against(against, rows, rounds, quick)
+    ):
         found.append(row)
         if not as_json:
             show(console, row)
     if as_json:
         print(json.dumps({"machine": facts, "quick": quick, "rows": list(map(_plain, found))}))
     sys.exit(0)
+
+
+def _measured(effort: Effort, rows: Sequence[str]) -> Iterator[Row]:
+    for name, measure in ROWS.items():
+        if not rows or name in rows:
+            yield measure(effort)
+
+
+def _against(revision: str, rows: Sequence[str], rounds: int, quick: bool) -> Sequence[Row]:
+    try:
+        return compared(revision, rows, rounds, quick=quick)
+    except RevisionError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

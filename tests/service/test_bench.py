@@ -119,3 +119,24 @@ def test_figures_are_medians_and_ratios_come_from_neighbouring_runs() -> None:
     found = ratio(ours, theirs)
     assert found.ratio == 2.0
     assert (found.low, found.high) == (2.0, 2.5)
+
+
+def test_an_earlier_commit_measures_itself_in_turn_with_this_tree() -> None:
+    (row,) = json.loads(bench("--quick", "--json", "--against", "HEAD", "--rounds", "1", "plain"))[
+        "rows"
+    ]
+    figures = {one["what"]: one for one in row["data"]}
+    assert {"1 connections, messages/s", "64 connections, CPU \u00b5s"} <= figures.keys()
+    assert all(one["ratio"] > 0 for one in figures.values())
+
+
+def test_a_commit_that_is_not_there_is_told() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench", "--against", "no-such-commit", "plain"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "no-such-commit" in done.stderr
