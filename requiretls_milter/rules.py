@@ -71,6 +71,7 @@ class Rule:
     on_unknown: OnUnknown
     on_noncompliant: OnNoncompliant
     downgrade_grace: float
+    watch: bool
     domain: str = OTHER_DOMAIN
 
     def binds(self, standing: Standing) -> bool:

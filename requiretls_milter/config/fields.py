@@ -13,6 +13,7 @@ import difflib
 import enum
 import ipaddress
 import re
+import shlex
 from collections.abc import Callable, Container, Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -55,6 +56,21 @@ _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 _KEY_PREFIX = re.compile(r"[!-~]{1,100}", re.ASCII)
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,76}", re.ASCII)  # RFC 5322 section 3.6.8: no colon
 _ENVID_MARK = re.compile("(?:[A-Za-z0-9][A-Za-z0-9_-]{0,31})?", re.ASCII)
+
+
+def command(text: str) -> str:
+    """Check a command line: an absolute path, and perhaps arguments.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"not a command line: {error}") from error
+    if not words or not words[0].startswith("/"):
+        raise ValueError("must begin with the absolute path of a program")
+    return text
 
 
 # ---------------------------------------------------------------- words
@@ -464,6 +480,8 @@ DomainPattern = Annotated[Text, AfterValidator(domain_pattern)]
 OptionalDomain = Annotated[Text, AfterValidator(optional(to_alabel))]
 ServiceName = Annotated[Text, AfterValidator(service)]
 TransportName = Annotated[Text, AfterValidator(transport)]
+Domain = Annotated[Text, AfterValidator(to_alabel)]
+OptionalCommand = Annotated[Text, AfterValidator(optional(command))]
 OptionalUser = Annotated[Text, AfterValidator(optional(user))]
 OptionalGroup = Annotated[Text, AfterValidator(optional(group))]
 FieldName = Annotated[Text, AfterValidator(field_name)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
@@ -755,6 +756,7 @@ class RuleTable(Section):
         None, description="As [rules] on_noncompliant."
     )
     downgrade_grace: fields.Grace | None = Field(None, description="As [rules] downgrade_grace.")
+    watch: Flag | None = Field(None, description="As [rules] watch.")
 
 
 RuleTables = Annotated[Mapping[fields.DomainPattern, RuleTable], BeforeValidator(fields.no_twins)]
@@ -869,6 +871,13 @@ class Rules(Section):
             "and an attack should not look like a final answer."
         ),
     )
+    watch: Flag = Field(
+        False,
+        description=(
+            "Whether the servers of a domain that has a table by recipient or next hop are watched "
+            "as our own are: see [watch]. For partners whose postmasters want to be told."
+        ),
+    )
     recipient: RuleTables = Field(
         {},
         description=_TABLES.format(
@@ -918,6 +927,42 @@ class Rules(Section):
         """The largest ``decide_wait`` of any rule, in seconds."""
         waits = (table.decide_wait for _, _, table in self.tables())
         return max([self.decide_wait, *(wait for wait in waits if wait is not None)])
+
+
+# ---------------------------------------------------------------- watch
+
+
+class Watch(Section):
+    """Our own domains, watched as those see them that send mail to them."""
+
+    domains: Annotated[tuple[fields.Domain, ...], as_list, Field(max_length=1_000)] = Field(
+        (),
+        description=(
+            "The domains. Domains of partners are watched if their rule has watch = true. Each is "
+            "looked at anew, within the budgets of [limits]: lookups, a session with each address, "
+            "and at most every five minutes a fetch of the MTA-STS policy."
+        ),
+    )
+    interval: Annotated[float, Field(strict=True, ge=5, le=86_400, allow_inf_nan=False)] = Field(
+        300,
+        description=(
+            "Seconds between two looks at a domain: what breaks is told within them. With many "
+            "domains a round takes longer."
+        ),
+    )
+    notify: fields.OptionalCommand = Field(
+        "",
+        description=(
+            "A command that is told of each change: an absolute path and arguments, split as a "
+            "shell does, but run without one. It gets a JSON object on its standard input, has 30 "
+            "seconds, and runs once at a time as the service's own user. Empty: none."
+        ),
+    )
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """``notify`` as program and arguments; () for none."""
+        return tuple(shlex.split(self.notify))
 
 
 # ---------------------------------------------------------------- store, limits
@@ -1235,6 +1280,7 @@ class Config(Section):
     dns: Dns = Dns()
     probe: Probe = Probe()
     rules: Rules = Rules()
+    watch: Watch = Watch()
     store: Store = Store()
     limits: Limits = Limits()
 

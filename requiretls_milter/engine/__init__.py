@@ -47,6 +47,11 @@ what the MTA of this host carries (:mod:`~requiretls_milter.engine.hostmta`). Th
 metrics (:mod:`~requiretls_milter.engine.domainstate`), and lines of ``status``
 (:mod:`~requiretls_milter.engine.domainrecord`, :mod:`~requiretls_milter.engine.condition`).
 
+**Our own servers.** Watched domains are looked at from outside in the same turns
+(:mod:`~requiretls_milter.engine.ownservers`). What changes is told to a command
+(:mod:`~requiretls_milter.engine.notifying`), as the object that ``check --inbound`` prints
+(:mod:`~requiretls_milter.engine.inboundreport`).
+
 **Reload.** What belongs to a configuration is built anew and replaced as a whole
 (:mod:`~requiretls_milter.engine.parts`); questions under way are answered under the old one. If the
 resolver begins or ceases to validate, all evidence is dropped, and the workers are told to forget

@@ -39,6 +39,7 @@ from requiretls_milter.engine.downgrades import DowngradeTracker
 from requiretls_milter.engine.hostmta import ConfiguredDomains, HostMta
 from requiretls_milter.evidence.gathering import ANY_AGE, LATE, Gathering, bounds_met
 from requiretls_milter.evidence.turns import BusyError, on_behalf_of
+from requiretls_milter.forecast.inbound import InboundReport, judge_inbound
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.ipc.wire import MAX_FORECAST_LIFE
@@ -49,6 +50,7 @@ from requiretls_milter.model import (
     HopKind,
     NextHop,
     Outcome,
+    PublishedEvidence,
     Question,
     Requirement,
     unknown_forecast,
@@ -151,6 +153,17 @@ class Assessor:
         if refresh:
             return await self._gather(self._new(nexthop, probes=True, since=self._monotonic()))
         return await asyncio.shield(self._shared_gathering(nexthop, probes=True).task)
+
+    async def inbound(
+        self, evidence: DomainEvidence, published: PublishedEvidence, *, validates: bool
+    ) -> InboundReport:
+        """Judge a domain as those see it that send mail to it; see :func:`judge_inbound`."""
+        now = self._wall()
+
+        def work() -> InboundReport:
+            return judge_inbound(evidence, published, self._trust, now, validates=validates)
+
+        return await asyncio.get_running_loop().run_in_executor(self._judges, work)
 
     async def finish(self, patience: float) -> None:
         """Wait until what is under way has ended; ``patience`` seconds at most."""

@@ -3,7 +3,7 @@
 With thousands of domains not all of their series have room. They are written in this order, until
 there is none left:
 
-1. ``domain_ready`` of all;
+1. ``domain_ready`` of all, and all about watched domains;
 2. everything about the domains in trouble: those to which REQUIRETLS mail would not be delivered,
    or of which nothing is known;
 3. everything about the others, one metric after the other (:data:`ORDER`);
@@ -21,6 +21,15 @@ from requiretls_milter.model import OTHER_DOMAIN, Outcome
 from requiretls_milter.telemetry.catalogue import METRICS, PREFIX, Metric
 
 READY = METRICS["domain_ready"]
+FIRST = (
+    READY,
+    METRICS["watched_problem"],
+    METRICS["watched_server_ready"],
+    METRICS["watched_certificate_expiry_timestamp_seconds"],
+    METRICS["watched_policy_expiry_timestamp_seconds"],
+)
+"""What is written of all domains before anything else: watched ones are few."""
+
 STATE = METRICS["domain_state"]
 
 ORDER = (
@@ -73,9 +82,10 @@ def write(
     others = [domain for domain in domains if domain not in troubled]
     metrics = [*(metric for metric in ORDER if metric in configured)]
     metrics += [metric for metric in configured if metric not in ORDER]
-    steps = [(READY, domains)]
-    steps += [(metric, list(troubled)) for metric in metrics if metric is not READY]
-    steps += [(metric, others) for metric in metrics if metric is not READY]
+    later = [metric for metric in metrics if metric not in FIRST]
+    steps = [(metric, domains) for metric in FIRST if metric in configured]
+    steps += [(metric, list(troubled)) for metric in later]
+    steps += [(metric, others) for metric in later]
     written = {metric: bytearray() for metric in metrics}
     is_whole = True
     for metric, some in steps:

@@ -4,7 +4,8 @@ Each domain is assessed every :data:`WATCH_INTERVAL`, and the assessments are sp
 many domains there is a pause of at least :data:`MIN_PAUSE` between two of them, so that a round
 takes longer: 5,000 domains take 17 minutes. The sessions, lookups and fetches of an assessment
 have the same limits and budgets as those that mail causes. A domain that has not been assessed
-yet goes first, so that ``domain_ready`` is there soon after a start or a reload.
+yet goes first, so that ``domain_ready`` is there soon after a start or a reload. Our own servers
+(:mod:`.ownservers`) are looked at in the same way, every ``watch.interval``.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class DomainWatch:
         domains: gives the configured domains, wildcards among them.
         assess: assesses one; it does not raise.
         monotonic: a clock, in seconds.
+        interval: seconds between two assessments of a domain.
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class DomainWatch:
         assess: Callable[[str], Awaitable[Any]],
         *,
         monotonic: Callable[[], float] = time.monotonic,
+        interval: Callable[[], float] = lambda: WATCH_INTERVAL,
     ) -> None:
         self._domains = domains
         self._assess = assess
         self._monotonic = monotonic
+        self._interval = interval
         self._began: dict[str, float] = {}
         """When the last assessment of each domain began."""
         self._under_way: set[str] = set()
@@ -82,7 +86,7 @@ class DomainWatch:
                     if self._changed.is_set():
                         break
                 if self._under_way.issuperset(domains):
-                    await self._wait(WATCH_INTERVAL)
+                    await self._wait(self._interval())
 
     def _in_turn(self) -> list[str]:
         """The domains of one round: the one that was assessed longest ago first."""
@@ -93,7 +97,7 @@ class DomainWatch:
 
     def _pause_after(self, domain: str, domains: int) -> float:
         """Seconds until the next assessment may begin."""
-        spread = WATCH_INTERVAL / domains
+        spread = self._interval() / domains
         is_new = self._began[domain] <= self._anew_at
         return max(MIN_PAUSE, min(FIRST_PAUSE, spread) if is_new else spread)
 

@@ -24,6 +24,8 @@ from requiretls_milter.engine.domainwatch import DomainWatch
 from requiretls_milter.engine.exposition import Readings, set_build_info
 from requiretls_milter.engine.health import STARTING, Health
 from requiretls_milter.engine.hostmta import HostMta
+from requiretls_milter.engine.notifying import Notifier
+from requiretls_milter.engine.ownservers import OwnServers, watched_domains
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
 from requiretls_milter.engine.scrape import MetricsServer
@@ -106,6 +108,13 @@ class _Engine:
         self._health = STARTING
         self._processes: Mapping[str, int] = {}
         self._watch = DomainWatch(self._domains, self._assess_configured)
+        self._notifier = Notifier(lambda: self._parts.config.watch.command, self.counters)
+        self._own = OwnServers(lambda: self._parts, self._gauges, self._notifier)
+        self._own_watch = DomainWatch(
+            lambda: watched_domains(self._parts.config),
+            self._own.look,
+            interval=lambda: self._parts.config.watch.interval,
+        )
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -136,6 +145,8 @@ class _Engine:
         self._start_task(self._watch_resolver())
         self._start_task(self._watch_reachability())
         self._start_task(self._watch.run())
+        self._start_task(self._own_watch.run())
+        self._start_task(self._notifier.run())
         self._start_task(self._refresh_policies())
         self._start_task(self._save_spending())
         self._channel.send("ready")
@@ -259,7 +270,7 @@ class _Engine:
         return Readings(
             self.aggregate.copy().totals,
             self._gauges.copy(),
-            self._domains(),
+            _shown_domains(self._parts.config),
             self._processes,
         )
 
@@ -315,7 +326,8 @@ class _Engine:
             return
         take_log_settings(config)
         self.counters.configure(configured_domains(config))
-        self._gauges.retain_domains(configured_domains(config))
+        self._gauges.retain_domains(_shown_domains(config))
+        self._own.retain(config)
         self._builder.record.retain(configured_domains(config))
         self._built = parts
         self._show_rules(config)
@@ -324,6 +336,7 @@ class _Engine:
         if self._metrics_server is not None:
             self._metrics_server.tls = tls
         self._watch.begin_anew()
+        self._own_watch.begin_anew()
         self._start_task(old.retire(parts))
         self._send("ack", generation=generation, error="")
 
@@ -386,6 +399,7 @@ class _Engine:
         if self._server is not None:
             self._server.void_forecasts()
         self._watch.begin_anew()
+        self._own_watch.begin_anew()
         self._start_task(old.retire(self._built))
 
     async def _watch_reachability(self) -> None:
@@ -410,3 +424,8 @@ class _Engine:
         while True:
             await asyncio.sleep(SAVE_INTERVAL)
             await self._builder.spending.save()
+
+
+def _shown_domains(config: Config) -> tuple[str, ...]:
+    """The values of the label ``domain`` of gauges: configured domains, and watched ones."""
+    return tuple(dict.fromkeys([*configured_domains(config), *watched_domains(config)]))

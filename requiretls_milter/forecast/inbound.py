@@ -197,6 +197,8 @@ def _of_mx(
         return
     if not evidence.hosts:
         text = "null MX: the domain takes no mail" if mx.null_mx else "no server is named"
+        if mx.outcome is DnsOutcome.NXDOMAIN:
+            text = "the domain does not exist"
         yield Finding(InboundProblem.NO_SERVER, Severity.BROKEN, "", text)
         return
     if mx.secure or mx.unproven or not validates:

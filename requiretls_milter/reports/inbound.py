@@ -94,7 +94,7 @@ class Looked:
                 console.print(Text(text, "red"))
             for report in self.reports:
                 console.print(_report(report))
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+        return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
 
 
 # ---------------------------------------------------------------- looking

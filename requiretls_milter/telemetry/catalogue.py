@@ -20,6 +20,7 @@ from requiretls_milter.model import (
     UNKNOWN_STATUS,
     Action,
     Feature,
+    InboundProblem,
     Mode,
     Outcome,
     Reason,
@@ -38,6 +39,7 @@ from requiretls_milter.telemetry.labels import (
     Lane,
     Layer,
     MtaStsResult,
+    NotifyResult,
     OutboundService,
     ProbeResult,
     Process,
@@ -73,8 +75,9 @@ class Metric:
     """One declaration.
 
     Attributes:
-        labels: pairs (name, closed set of values); the set of the label ``domain`` is
-            None, since it is that of the configured domains, and ``other``.
+        labels: pairs (name, closed set of values); the set of the label ``domain``, the first
+            of them, is None, since it is that of the configured domains, and ``other``. So is that
+            of ``host``: the MX hosts of a watched domain, as far as evidence is gathered for them.
         start: combinations of label values that start at 0, if not all of them do.
         buckets: of a histogram, the upper bounds in seconds.
         same_as: the metric that is counted, of which this one shows the values under another
@@ -389,6 +392,40 @@ _DECLARED = (
         "End of the MTA-STS policy of the configured domain, if it is not renewed.",
         (_DOMAIN,),
         start=(),
+    ),
+    Metric(
+        "watched_server_ready",
+        MetricKind.GAUGE,
+        "1 if REQUIRETLS mail to the watched domain gets to this server now.",
+        (_DOMAIN, ("host", None)),
+        start=(),
+    ),
+    Metric(
+        "watched_certificate_expiry_timestamp_seconds",
+        MetricKind.GAUGE,
+        "End of the certificate that the watched domain's server presents.",
+        (_DOMAIN, ("host", None)),
+        start=(),
+    ),
+    Metric(
+        "watched_policy_expiry_timestamp_seconds",
+        MetricKind.GAUGE,
+        "When senders that fetch the watched domain's MTA-STS policy now will have lost it.",
+        (_DOMAIN,),
+        start=(),
+    ),
+    Metric(
+        "watched_problem",
+        MetricKind.GAUGE,
+        "1 while the watched domain has the problem: something is broken, or ends soon.",
+        (_DOMAIN, ("problem", _values(InboundProblem))),
+        start=(),
+    ),
+    Metric(
+        "watch_notifications_total",
+        MetricKind.COUNTER,
+        "Changes of watched domains that watch.notify was to be told of.",
+        (("result", _values(NotifyResult)),),
     ),
     Metric(
         "rules_suspended",

@@ -133,6 +133,15 @@ class FleetResult(enum.StrEnum):
     IN_VAIN = "ours_after_waiting"  # another engine's result did not come: this one made its own
 
 
+class NotifyResult(enum.StrEnum):
+    """What became of a change that ``watch.notify`` was to be told of."""
+
+    TOLD = "told"
+    FAILED = "failed"  # the command could not be started, or ended with another status than 0
+    TIMEOUT = "timed_out"
+    DROPPED = "dropped"  # too many were waiting
+
+
 class OutboundService(enum.StrEnum):
     """What the engine needs to reach outside of this host."""
 

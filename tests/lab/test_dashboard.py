@@ -42,8 +42,11 @@ def prometheus(lab: Lab) -> Iterator[PrometheusServer]:
     except LabUnavailable as reason:
         unavailable(reason)
     lab.add(SCENARIOS)
-    rules = {one.domain_name(one.domains[0]): {"mode": "monitor"} for one in (GOOD, POLICY)}
-    rules[LACKING.domain_name(LACKING.domains[0])] = {"mode": "reject"}
+    rules = {
+        one.domain_name(one.domains[0]): {"mode": "monitor", "watch": True}
+        for one in (GOOD, POLICY)
+    }
+    rules[LACKING.domain_name(LACKING.domains[0])] = {"mode": "reject", "watch": True}
     with (
         Milter(lab, rules={"recipient": rules}) as milter,
         PrometheusServer(root, METRICS, [RECORDING, ALERTS]) as one,
@@ -56,6 +59,7 @@ def prometheus(lab: Lab) -> Iterator[PrometheusServer]:
         for scenario in (GOOD, POLICY, LACKING):
             domain = scenario.domain_name(scenario.domains[0])
             one.wait_for(f'requiretls_milter_domain_ready{{domain="{domain}"}}')
+            one.wait_for(f'requiretls_milter_watched_server_ready{{domain="{domain}"}}')
         one.scraped(2)
         yield one
 

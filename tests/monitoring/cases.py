@@ -171,9 +171,9 @@ CASES: Mapping[str, Case] = {
         "3h 0m 0s",
     ),
     "RequiretlsMilterOwnServerBreaks": Case(
-        {'watched_problem{domain="our.example",problem="tlsa_mismatch"}': "0x20 1x60"},
-        {'watched_problem{domain="our.example",problem="tlsa_mismatch"}': "0x20 1x5 0x60"},
-        labels={"domain": "our.example", "problem": "tlsa_mismatch"},
+        {'watched_problem{domain="our.example",problem="tlsa_does_not_match"}': "0x20 1x60"},
+        {'watched_problem{domain="our.example",problem="tlsa_does_not_match"}': "0x20 1x5 0x60"},
+        labels={"domain": "our.example", "problem": "tlsa_does_not_match"},
     ),
     "RequiretlsMilterOwnServerNotReady": Case(
         {'watched_server_ready{domain="our.example",host="mx.our.example"}': "1x20 0x60"},

@@ -463,10 +463,53 @@ SERVICE = (
     ),
 )
 
+OWN = (
+    Panel(
+        "Own servers that take REQUIRETLS mail",
+        "Does mail that insists on security get through to us?",
+        {"{{domain}} {{host}}": f"min by (domain, host) ({_m('watched_server_ready', _DOMAIN)})"},
+        Kind.TIMELINE,
+        width=12,
+        words=_YES_NO,
+        good=1,
+    ),
+    Panel(
+        "Problems of own domains",
+        "What is broken, or ends soon? requiretls-milter check --inbound says more.",
+        {"{{domain}} {{problem}}": f"max by (domain, problem) ({_m('watched_problem', _DOMAIN)})"},
+        Kind.TABLE,
+        width=12,
+    ),
+    Panel(
+        "Own certificates that end first",
+        "Which certificate of ours has to be renewed next?",
+        {
+            "{{domain}} {{host}}": "bottomk(20, min by (domain, host) ("
+            + _m("watched_certificate_expiry_timestamp_seconds", _DOMAIN)
+            + ") - time())"
+        },
+        Kind.TABLE,
+        "s",
+    ),
+    Panel(
+        "Own MTA-STS policies",
+        "How long do senders keep the policy that they fetched last?",
+        {"{{domain}}": _until("watched_policy_expiry_timestamp_seconds")},
+        Kind.TABLE,
+        "s",
+    ),
+    Panel(
+        "Notifications",
+        "Is the command of watch.notify told of changes?",
+        {"{{result}}": _times("result", "watch_notifications_total")},
+    ),
+)
+
 ROWS: Mapping[str, tuple[Panel, ...]] = {
     "Now": NOW,
     "Mail": MAIL,
     "Partners": PARTNERS,
+    "Own servers": OWN,
     "Speed": SPEED,
     "Evidence": EVIDENCE,
     "Service": SERVICE,

@@ -30,7 +30,10 @@ OFTEN = {
 }
 """The resolver is tested all the time."""
 
-NEEDS_A_POLICY = {"domain_policy_expiry_timestamp_seconds"}
+NEEDS_A_POLICY = {
+    "domain_policy_expiry_timestamp_seconds",
+    "watched_policy_expiry_timestamp_seconds",
+}
 """What the small internet of these tests has none of."""
 
 
@@ -53,6 +56,7 @@ def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
 def service(internet: Internet) -> Iterator[Service]:
     """One with rules, that has had mail. The tests go from those that read to those that change."""
     rules = '[rules.recipient."good.test"]\nmode = "reject"\n[rules.nexthop."lacking.test"]\n'
+    rules += '[watch]\ndomains = ["lacking.test"]\n'
     one = Service(f"{internet.config}{rules}", workers=2, limits=OFTEN)
     try:
         one.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -123,3 +124,14 @@ def test_whichever_name_is_asked_for_limits_that_were_met_are_there() -> None:
     body = exposition.render(Readings(counters.totals), "").body
     assert b'requiretls_milter_saturated_total{bound="hosts"} 3.0\n' in body
     assert b'requiretls_milter_limit_reached_total{limit="hosts"} 3.0\n' in body
+
+
+def test_what_is_known_of_watched_domains_is_there_however_many_domains_there_are() -> None:
+    readings = known(partners(RULES))
+    readings.gauges.set("watched_server_ready", 0.0, ("own.test", 'mx."own.test'))
+    readings.gauges.set("watched_problem", 1.0, ("own.test", "starttls_not_offered"))
+    page = exposition.render(replace(readings, domains=(*readings.domains, "own.test")), "")
+    assert not page.is_whole
+    found = shown(page.body)
+    assert found["watched_server_ready"] == [(("own.test", 'mx."own.test'), 0.0)]
+    assert found["watched_problem"] == [(("own.test", "starttls_not_offered"), 1.0)]

@@ -153,3 +153,14 @@ async def test_without_a_domain_it_waits_for_one() -> None:
     assert [name for _, name in kit.starts] == ["a.example"]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_domains_have_the_interval_that_is_configured(run: Run) -> None:
+    kit = Kit(["a.example"])
+    kit.watch = DomainWatch(
+        lambda: tuple(kit.domains), kit._assess, monotonic=lambda: kit.now, interval=lambda: 10.0
+    )
+    await run.until(kit, 100)
+    times = kit.times("a.example")[1:]
+    assert len(times) >= 9
+    assert {after - before for before, after in itertools.pairwise(times)} == {10.0}

@@ -1,0 +1,188 @@
+"""The watch of our own servers: each look at a domain becomes gauges, log lines and notifications.
+
+What is not seen in a look keeps its last state: that a server cannot be reached from here for a
+moment does not mend it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from requiretls_milter.config import Config
+from requiretls_milter.engine.inboundreport import domain_report, problem_report
+from requiretls_milter.engine.notifying import Notifier
+from requiretls_milter.engine.parts import Parts
+from requiretls_milter.evidence.gathering import LATE
+from requiretls_milter.evidence.mta_sts import FETCH_RETRY
+from requiretls_milter.evidence.turns import BusyError, on_behalf_of
+from requiretls_milter.forecast.inbound import InboundReport, Readiness
+from requiretls_milter.forecast.inboundserver import Finding, Severity
+from requiretls_milter.model import HopKind, InboundProblem, NextHop, PublishedEvidence
+from requiretls_milter.rules import RuleSet
+from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.counting import Gauges
+from requiretls_milter.telemetry.labels import OutboundService, configured_domains
+
+_log = log.get_logger("engine.watch")
+
+_NOTHING = PublishedEvidence()
+
+Key = tuple[InboundProblem, str]
+"""A problem and the host that has it, "" for the domain."""
+
+
+def watched_domains(config: Config) -> tuple[str, ...]:
+    """Our own domains, and those whose rule has ``watch = true``; a wildcard names none."""
+    rules = RuleSet(config.rules)
+    partners = (
+        domain
+        for domain in configured_domains(config)
+        if not domain.startswith(".") and rules.of_nexthop(NextHop(HopKind.MX, domain)).watch
+    )
+    return tuple(dict.fromkeys([*config.watch.domains, *partners]))
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of one domain: its problems, its hosts, and what it published when."""
+
+    problems: Mapping[Key, Finding]
+    hosts: frozenset[str] = frozenset()
+    published: PublishedEvidence = _NOTHING
+    asked_at: float = float("-inf")
+
+
+class OwnServers:
+    """Looks at watched domains and tells what has changed.
+
+    Args:
+        parts: gives what belongs to the configuration in force.
+        gauges: where the domains are shown.
+        notifier: told of each change of what is broken or ends soon.
+        monotonic: a clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        parts: Callable[[], Parts],
+        gauges: Gauges,
+        notifier: Notifier,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._parts = parts
+        self._gauges = gauges
+        self._notifier = notifier
+        self._monotonic = monotonic
+        self._known: dict[str, _Known] = {}
+
+    def retain(self, config: Config) -> None:
+        """Forget the domains that are watched no more."""
+        kept = frozenset(watched_domains(config))
+        self._known = {domain: one for domain, one in self._known.items() if domain in kept}
+
+    async def look(self, domain: str) -> None:
+        """Look at a domain anew, whatever is kept of it; never raises for what the network does."""
+        parts = self._parts()
+        known = self._known.setdefault(domain, _Known({}))
+        began = self._monotonic()
+        try:
+            evidence = await parts.assessor.evidence(NextHop(HopKind.MX, domain), refresh=True)
+            if began >= known.asked_at + FETCH_RETRY:  # RFC 8461 section 3.3
+                known.asked_at = began
+                with on_behalf_of(domain):
+                    known.published = await parts.collector.published(evidence)
+        except (BusyError, TimeoutError) as error:
+            _log.warning("watch_not_seen", domain=domain, error=str(error) or LATE)
+            return
+        if any(parts.source.outage.is_out(service) for service in OutboundService):
+            _log.warning("watch_not_seen", domain=domain, error="an outage of our own")
+            return
+        validates = parts.resolver.validates
+        report = await parts.assessor.inbound(evidence, known.published, validates=validates)
+        if self._known.get(domain) is known:  # otherwise it is watched no more
+            self.take(known, report, validates=validates)
+
+    def take(self, known: _Known, report: InboundReport, *, validates: bool) -> None:
+        """Show a report, and tell what has changed since the last one."""
+        now = {(one.problem, one.host): one for one in report.problems}
+        for key, finding in known.problems.items():
+            if key not in now and _is_unseen(finding, report):
+                now[key] = finding
+        appeared = [one for key, one in now.items() if key not in known.problems]
+        ended = [one for key, one in known.problems.items() if key not in now]
+        known.problems = now
+        self._show(known, report)
+        for one in appeared:
+            _log_problem("watched_problem", report.domain, one)
+        for one in ended:
+            _log_problem("watched_problem_ended", report.domain, one)
+        if any(one.severity is not Severity.ADVICE for one in (*appeared, *ended)):
+            self._notifier.tell(
+                {
+                    "event": "watched_domain_changed",
+                    "domain": report.domain,
+                    "appeared": [problem_report(one) for one in appeared],
+                    "ended": [problem_report(one) for one in ended],
+                    "report": domain_report(report, validates=validates),
+                }
+            )
+
+    def _show(self, known: _Known, report: InboundReport) -> None:
+        domain = report.domain
+        serious = {
+            one.problem for one in known.problems.values() if one.severity is not Severity.ADVICE
+        }
+        for problem in InboundProblem:
+            if problem in serious:
+                self._gauges.set("watched_problem", 1.0, (domain, problem))
+            else:
+                self._gauges.drop("watched_problem", (domain, problem))
+        hosts = frozenset(server.host for server in report.servers)
+        if not _servers_unknown(report):
+            for gone in known.hosts - hosts:
+                self._gauges.drop("watched_server_ready", (domain, gone))
+                self._gauges.drop("watched_certificate_expiry_timestamp_seconds", (domain, gone))
+            known.hosts = hosts
+        for server in report.servers:
+            labels = (domain, server.host)
+            if server.readiness is not Readiness.UNKNOWN:
+                ready = float(server.readiness is Readiness.READY)
+                self._gauges.set("watched_server_ready", ready, labels)
+            if server.certificate_expires is not None:
+                end = server.certificate_expires
+                self._gauges.set("watched_certificate_expiry_timestamp_seconds", end, labels)
+        if report.policy_expires is not None:
+            end = report.policy_expires
+            self._gauges.set("watched_policy_expiry_timestamp_seconds", end, (domain,))
+        elif "" not in report.unseen:
+            self._gauges.drop("watched_policy_expiry_timestamp_seconds", (domain,))
+
+
+def _is_unseen(finding: Finding, report: InboundReport) -> bool:
+    """Whether the report cannot tell that a problem has ended."""
+    return finding.host in report.unseen or _servers_unknown(report)
+
+
+def _servers_unknown(report: InboundReport) -> bool:
+    """Whether not even the names are known: otherwise names that are gone are forgotten at once.
+
+    A partner whose names change all the time must not fill our memory with them.
+    """
+    return not report.servers and "" in report.unseen
+
+
+def _log_problem(event: str, domain: str, finding: Finding) -> None:
+    is_bad = event == "watched_problem" and finding.severity is not Severity.ADVICE
+    write = _log.warning if is_bad else _log.info
+    write(
+        event,
+        domain=domain,
+        problem=finding.problem,
+        severity=finding.severity,
+        host=finding.host,
+        text=finding.text,
+        at=problem_report(finding)["at"] or "",
+    )
