@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -11,6 +10,8 @@ import click
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
+    from requiretls_milter.ipc.wire import StatusReply
+    from requiretls_milter.mirror.postconf import Postfix
     from requiretls_milter.reports.carrying import HostMta
     from requiretls_milter.reports.logs.events import Event
 
@@ -18,9 +19,6 @@ Result = TypeVar("Result")
 
 USAGE = 2
 """Exit status: a wrong command line, configuration or next hop, or a log that cannot be read."""
-
-STATUS_TIMEOUT = 2.0
-"""Seconds for a running engine's status, which a healthy engine sends in milliseconds."""
 
 CONFIG_OPTION = click.option(
     "--config",
@@ -96,26 +94,54 @@ def load_or_fail(path: Path | None) -> Config:
         fail(*error.mistakes)
 
 
-def find_mta(config: Config, postconf: str, config_dir: str) -> HostMta:
-    """Find out what the MTA of this host carries: the running service knows, or postconf.
+def running_service(config: Config) -> StatusReply | None:
+    """The status of the service that runs with this configuration's socket; None without one."""
+    from requiretls_milter.ipc import query
+
+    try:
+        return query.status(config.engine.socket, query.STATUS_TIMEOUT)
+    except query.EngineUnavailable:
+        return None
+
+
+def installed_postfix(postconf: str, config_dir: str) -> Postfix | None:
+    """What the Postfix of this host is, and where its queue is; None without one.
 
     Args:
-        config: names the service's socket; may say what the MTA carries.
         postconf: the command line of postconf.
         config_dir: the directory of main.cf, or "".
     """
-    from requiretls_milter.ipc import query
     from requiretls_milter.mirror.postconf import Postconf, PostconfError
+
+    try:
+        return Postconf(postconf, config_dir).basics()
+    except PostconfError:
+        return None
+
+
+def mta_of(
+    config: Config, service: StatusReply | None, postfix: Callable[[], Postfix | None]
+) -> HostMta:
+    """Find out what the MTA of this host carries: the running service knows, or postconf.
+
+    Args:
+        config: may say it.
+        service: the one that runs, if one does.
+        postfix: gives the Postfix of this host; is called only if nobody else knows.
+    """
     from requiretls_milter.model import Capability
     from requiretls_milter.reports.carrying import host_mta
 
-    told = version = ""
-    with contextlib.suppress(query.EngineUnavailable):
-        told = query.status(config.engine.socket, STATUS_TIMEOUT).mta_version
-    if not told and config.mta.carries is Capability.AUTO:
-        with contextlib.suppress(PostconfError):
-            version = f"Postfix {Postconf(postconf, config_dir).basics().version}"
+    told = "" if service is None else service.mta_version
+    found = postfix() if not told and config.mta.carries is Capability.AUTO else None
+    version = "" if found is None else f"Postfix {found.version}"
     return host_mta(config, service=told, postconf=version)
+
+
+def find_mta(config: Config, postconf: str, config_dir: str) -> HostMta:
+    """Ask the running service, and then postconf; arguments as of :func:`installed_postfix`."""
+    service = running_service(config)
+    return mta_of(config, service, lambda: installed_postfix(postconf, config_dir))
 
 
 def from_logs(

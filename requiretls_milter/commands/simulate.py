@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
 import time
@@ -16,14 +15,16 @@ from requiretls_milter.commands.common import (
     CONFIG_OPTION,
     FORMAT_OPTION,
     POSTCONF_OPTION,
-    STATUS_TIMEOUT,
     fail,
-    find_mta,
+    installed_postfix,
     load_or_fail,
+    mta_of,
+    running_service,
 )
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
+    from requiretls_milter.ipc.wire import StatusReply
     from requiretls_milter.mirror.postconf import Postfix
     from requiretls_milter.reports.assess import Answered
     from requiretls_milter.reports.check import NextHopReport
@@ -99,9 +100,11 @@ def simulate(
     from requiretls_milter.reports.assess import answer
     from requiretls_milter.syntax.nexthop import parse
 
-    config, notes = _in_force(load_or_fail(config_path), config_path)
-    mta = find_mta(config, postconf, config_dir)
-    postfix = _postfix(postconf, config_dir)
+    loaded = load_or_fail(config_path)
+    running = running_service(loaded)
+    config, notes = _in_force(loaded, config_path, running)
+    postfix = installed_postfix(postconf, config_dir)
+    mta = mta_of(config, running, lambda: postfix)
     own_name = postfix.settings.get("myhostname", "") if postfix is not None else ""
     message = simulating.Message(
         sender.removeprefix("<").removesuffix(">"),
@@ -143,40 +146,26 @@ def _field(text: str) -> tuple[str, str]:
     return name, value.lstrip(" ")
 
 
-def _in_force(config: Config, config_path: Path | None) -> tuple[Config, list[str]]:
+def _in_force(
+    config: Config, config_path: Path | None, running: StatusReply | None
+) -> tuple[Config, list[str]]:
     """The configuration to simulate with, and what to say about it.
 
     Rules that were suspended by command stay so, unless another file is tried.
     """
-    from requiretls_milter.ipc import query
-
-    try:
-        service = query.status(config.engine.socket, STATUS_TIMEOUT).service
-    except query.EngineUnavailable:
+    if running is None:
         return config, ["no service runs with this configuration's engine.socket"]
+    service = running.service
     if service is None:
         return config, []
+    notes = []
     same_file = config_path is None or str(config_path.absolute()) == service.config_path
     if same_file and service.suspended and not config.rules.suspended:
-        rules = config.rules.model_copy(update={"suspended": True})
-        config = config.model_copy(update={"rules": rules})
-        note = "the rules of the running service are suspended, and so are these"
-    else:
-        note = ""
-    digests = config.digests()
-    differing = [f"[{one}]" for one in digests if digests[one] != service.config_digests.get(one)]
-    notes = [note] if note else []
-    if differing:
+        config = config.with_suspension(True)
+        notes.append("the rules of the running service are suspended, and so are these")
+    if differing := [f"[{one}]" for one in service.differs_in(config)]:
         notes.append(f"the running service has another {', '.join(differing)} than this file")
     return config, notes
-
-
-def _postfix(postconf: str, config_dir: str) -> Postfix | None:
-    from requiretls_milter.mirror.postconf import Postconf, PostconfError
-
-    with contextlib.suppress(PostconfError):
-        return Postconf(postconf, config_dir).basics()
-    return None
 
 
 def _told(

@@ -1329,6 +1329,11 @@ class Config(Section):
             for section in type(self).model_fields
         }
 
+    def with_suspension(self, suspended: bool) -> Config:
+        """The same, but for ``rules.suspended``."""
+        rules = self.rules.model_copy(update={"suspended": suspended})
+        return self.model_copy(update={"rules": rules})
+
     def changes_at_restart(self, new: Config) -> tuple[str, ...]:
         """The dotted keys that differ in *new* and take effect only at a restart."""
         changed = []

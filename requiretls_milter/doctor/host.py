@@ -246,12 +246,7 @@ def _in_force(config: Config, service: ServiceStatus | None) -> Iterator[Finding
             "the rules of the running service are suspended: no mail is deferred or refused",
             "requiretls-milter resume, or take suspended = true out of [rules] and reload.",
         )
-    digests = config.digests()
-    differing = [
-        name
-        for name in digests
-        if name not in ASSESSED and digests[name] != service.config_digests.get(name)
-    ]
+    differing = [name for name in service.differs_in(config) if name not in ASSESSED]
     if differing:
         sections = ", ".join(f"[{name}]" for name in differing)
         yield warning(

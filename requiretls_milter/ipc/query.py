@@ -29,6 +29,10 @@ from requiretls_milter.ipc.wire import (
 )
 from requiretls_milter.model import DomainEvidence, Forecast, Question
 
+STATUS_TIMEOUT = 2.0
+"""Seconds for the status if something else is done without one; a healthy engine takes
+milliseconds."""
+
 EVIDENCE_TIMEOUT = 60.0
 """Seconds for the evidence of a next hop: longer than the engine gathers by default."""
 

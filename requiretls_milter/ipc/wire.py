@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from requiretls_milter.config import Config
 from requiretls_milter.ipc.framing import WireError, frame
 from requiretls_milter.model import (
     Capability,
@@ -180,6 +181,15 @@ class ServiceStatus(StrictModel):
     reload_succeeded: bool
     suspended: bool
     processes: tuple[ProcessStatus, ...]
+
+    def differs_in(self, config: Config) -> list[str]:
+        """The sections in which *config* says something else than what is in force.
+
+        That rules were suspended by command is no difference: it is told apart.
+        """
+        compared = config.with_suspension(True) if self.suspended else config
+        digests = compared.digests()
+        return [name for name in digests if digests[name] != self.config_digests.get(name)]
 
 
 class DomainStatus(StrictModel):

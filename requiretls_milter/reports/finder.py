@@ -34,9 +34,6 @@ from requiretls_milter.reports.observation import Observation, ObservedBy
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.counting import Counters, Gauges
 
-STATUS_TIMEOUT = 2.0
-"""Seconds for a running engine's status, which a healthy engine sends in milliseconds."""
-
 AT_ONCE = 16
 """Next hops that are worked on at the same time: most of their time is waiting."""
 
@@ -80,7 +77,7 @@ class Finder:
         self._service_validates = None
         with contextlib.suppress(query.EngineUnavailable):
             status = await asyncio.to_thread(
-                query.status, self._config.engine.socket, STATUS_TIMEOUT
+                query.status, self._config.engine.socket, query.STATUS_TIMEOUT
             )
             if status.assessment_digest == self._config.assessment_digest(self._trust.digest):
                 self._service_validates = status.resolver_validates

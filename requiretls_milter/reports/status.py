@@ -46,16 +46,7 @@ class Found:
     @property
     def differs_in(self) -> list[str]:
         """The sections in which the file says something else than what is in force."""
-        file = self.file
-        if file is None:
-            return []
-        if self.service.suspended and not file.rules.suspended:
-            # By command, which is told apart.
-            rules = file.rules.model_copy(update={"suspended": True})
-            file = file.model_copy(update={"rules": rules})
-        digests = file.digests()
-        in_force = self.service.config_digests
-        return [name for name in digests if digests[name] != in_force.get(name)]
+        return [] if self.file is None else self.service.differs_in(self.file)
 
     def problems(self) -> Iterator[str]:
         """What keeps the service from being well, a sentence for each."""

@@ -174,8 +174,7 @@ class Reloader:
         """Begin with the configuration in force, but for ``rules.suspended``."""
         if self.config.rules.suspended is suspended:
             return
-        rules = self.config.rules.model_copy(update={"suspended": suspended})
-        self._begin_with(self.config.model_copy(update={"rules": rules}), now)
+        self._begin_with(self.config.with_suspension(suspended), now)
 
     def _begin_with(self, config: Config, now: float) -> None:
         self._last_generation += 1
