@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TypedDict
 
 from requiretls_milter.forecast.inbound import InboundReport, Readiness
 from requiretls_milter.forecast.inboundserver import Finding
+from requiretls_milter.syntax.moments import moment
 
 _READY = {Readiness.READY: True, Readiness.NOT_READY: False, Readiness.UNKNOWN: None}
 
@@ -47,7 +47,7 @@ def domain_report(report: InboundReport, *, validates: bool) -> DomainReport:
     first = report.breaks_first
     return DomainReport(
         domain=report.domain,
-        observed_at=_written(report.observed_at),
+        observed_at=moment(report.observed_at),
         resolver_validates=validates,
         breaks_first=None if first is None else problem_report(first),
         problems=[problem_report(one) for one in report.problems],
@@ -75,9 +75,5 @@ def problem_report(finding: Finding) -> ProblemReport:
     )
 
 
-def _time(moment: float | None) -> str | None:
-    return None if moment is None else _written(moment)
-
-
-def _written(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else moment(seconds)

@@ -26,6 +26,7 @@ from requiretls_milter.model import (
     MtaStsPolicy,
     PublishedEvidence,
 )
+from requiretls_milter.syntax.moments import day
 from requiretls_milter.syntax.text import printable
 
 SHORT_MAX_AGE = 86_400
@@ -242,7 +243,7 @@ def _of_policy_host(published: PublishedEvidence, now: float) -> Iterator[Findin
     except MalformedCertificateError:
         return  # the fetch has failed for it
     end = certificate.not_after
-    when = inboundserver.day(end)
+    when = day(end)
     if end < now:
         text = f"the policy host's certificate ended on {when}"
         problem = InboundProblem.POLICY_CERTIFICATE_EXPIRED

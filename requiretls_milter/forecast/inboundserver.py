@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from requiretls_milter.forecast import dane, pkix
 from requiretls_milter.forecast.authentication import dane_references
@@ -23,6 +22,7 @@ from requiretls_milter.model import (
     ProbeStage,
     TlsaRecord,
 )
+from requiretls_milter.syntax.moments import day
 from requiretls_milter.syntax.text import printable
 
 SOON = 21 * 86_400.0
@@ -69,11 +69,6 @@ class ServerFindings:
 
     findings: tuple[Finding, ...]
     unseen: bool
-
-
-def day(moment: float) -> str:
-    """Write a day of UTC as people write it."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")
 
 
 def ends_soon(certificate: Certificate, now: float) -> bool:

@@ -6,6 +6,7 @@
   :mod:`~requiretls_milter.reports.check` makes the JSON object of a next hop from it;
   :mod:`~requiretls_milter.reports.check_text` prints that object for people, and
   :mod:`~requiretls_milter.reports.tally` says it in one line, and all of them in a few.
+  Both are put on the terminal by :mod:`~requiretls_milter.reports.printing`.
   What the MTA of this host carries is told by :mod:`~requiretls_milter.reports.carrying`.
 - ``check --inbound``: :mod:`~requiretls_milter.reports.inbound` looks at our own domains.
 - ``simulate``: :mod:`~requiretls_milter.reports.simulate` sends one message through the milter's

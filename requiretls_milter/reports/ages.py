@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from requiretls_milter.syntax.moments import seconds_of
 
 JUST_NOW = 10.0
 """Seconds for which what was seen counts as seen now."""
@@ -14,8 +14,7 @@ def seconds_since(observed_at: str | None, now: float) -> float | None:
     """How many seconds ago a time (RFC 3339, UTC) was; None for none."""
     if observed_at is None:
         return None
-    then = datetime.strptime(observed_at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    return max(0.0, now - then.timestamp())
+    return max(0.0, now - seconds_of(observed_at))
 
 
 def ago(observed_at: str | None, now: float) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Literal, TypedDict
 
 from requiretls_milter.forecast import dane
@@ -42,6 +41,7 @@ from requiretls_milter.reports.carrying import Asking
 from requiretls_milter.reports.details import AddressDetails, details_of
 from requiretls_milter.reports.observation import Observation, oldest
 from requiretls_milter.rules import decide, refuses_noncompliant
+from requiretls_milter.syntax.moments import moment_if_any
 
 Starttls = Literal["offered", "not_offered", "refused", "failed", "unreachable", "unknown"]
 
@@ -192,12 +192,12 @@ def next_hop_report(
         forecast=forecast_report(forecast),
         rfc8689=_rfc8689_report(by_rfc8689),
         observed_by=found.by.value,
-        observed_at=_time(oldest(evidence)),
+        observed_at=moment_if_any(oldest(evidence)),
         resolver_validates=found.resolver_validates,
         mx_lookup_secure=evidence.mx.secure
         if evidence.nexthop.kind in (HopKind.MX, HopKind.SRV)
         else None,
-        mx_observed_at=_time(evidence.mx.observed_at),
+        mx_observed_at=moment_if_any(evidence.mx.observed_at),
         mta_sts=None
         if policy is None
         else MtaStsReport(
@@ -205,7 +205,7 @@ def next_hop_report(
             mx=list(policy.mx),
             max_age=policy.max_age,
             id=policy.id,
-            observed_at=_time(evidence.mta_sts.observed_at or evidence.mta_sts.fetched_at),
+            observed_at=moment_if_any(evidence.mta_sts.observed_at or evidence.mta_sts.fetched_at),
         ),
         mta_sts_error=evidence.mta_sts.error or None,
         hosts=[_host_report(host, deliveries, detailed) for host in evidence.hosts],
@@ -264,7 +264,7 @@ def forecast_report(forecast: Forecast) -> ForecastReport:
         text=forecast.text,
         mx=forecast.mx or None,
         tls=forecast.tls,
-        valid_until=_time(forecast.valid_until),
+        valid_until=moment_if_any(forecast.valid_until),
     )
 
 
@@ -273,13 +273,6 @@ def _rfc8689_report(forecast: Forecast) -> Rfc8689Report:
     if verdict is None:
         return Rfc8689Report(status=forecast.status, reason=forecast.reason.value)
     return Rfc8689Report(status=verdict.status, reason=verdict.reason.value)
-
-
-def _time(seconds: float) -> str | None:
-    """Format a time as RFC 3339 in UTC; None for 0, which means no end."""
-    if not seconds:
-        return None
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 # ---------------------------------------------------------------- hosts
@@ -332,12 +325,12 @@ def _host_report(host: HostEvidence, deliveries: _Deliveries, detailed: bool) ->
         host=host.host,
         preference=host.preference,
         secure=host.addresses.secure,
-        addresses_observed_at=_time(host.addresses.observed_at),
+        addresses_observed_at=moment_if_any(host.addresses.observed_at),
         mta_sts_match=None
         if policy is None or policy.mode is MtaStsMode.NONE
         else mta_sts_match(policy, host.host),
         tlsa=None if tlsa_lookup_failed(host) else [_tlsa(record) for record in secure_tlsa(host)],
-        tlsa_observed_at=_time(host.tlsa.observed_at) if host.tlsa.queried else None,
+        tlsa_observed_at=moment_if_any(host.tlsa.observed_at) if host.tlsa.queried else None,
         starttls=decisive["starttls"] if decisive else "unknown",
         tls_version=decisive["tls_version"] if decisive else None,
         certificate=decisive["certificate"] if decisive else _NO_CERTIFICATE,
@@ -384,7 +377,7 @@ def _address_report(
         requiretls=probe.requiretls,
         status=status,
         reason=reason.value,
-        observed_at=_time(probe.probed_at),
+        observed_at=moment_if_any(probe.probed_at),
         details=details_of(probe) if detailed else None,
     )
 

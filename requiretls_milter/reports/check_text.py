@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +13,7 @@ from rich.text import Text
 from requiretls_milter.model import Requirement
 from requiretls_milter.reports.ages import ago
 from requiretls_milter.reports.carrying import ToldBy
+from requiretls_milter.reports.printing import printed
 
 if TYPE_CHECKING:
     from requiretls_milter.reports.check import (
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
         ServerReport,
     )
     from requiretls_milter.reports.details import AddressDetails
-
-MIN_WIDTH = 100
-"""Columns if the output is no terminal: enough that no table is cut."""
 
 SHOWN_DIGITS = 16
 """Hexadecimal digits shown of a TLSA record's data: enough to tell records apart."""
@@ -52,18 +49,10 @@ def to_text(
         now: seconds since the epoch, for the ages; None if everything was seen just now.
         width: columns; None for those of the terminal.
     """
-    # What servers said is plain text: brackets and colons in it are no markup (R62).
-    console = Console(width=width or _width(), highlight=False, markup=False, emoji=False)
-    with console.capture() as capture:
-        for number, report in enumerate(reports):
-            if number:
-                console.print()
-            console.print(_report(report, now or 0.0))
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
-
-
-def _width() -> int | None:
-    return MIN_WIDTH if shutil.get_terminal_size((0, 0)).columns == 0 else None
+    parts: list[RenderableType] = []
+    for report in reports:
+        parts += ["", _report(report, now or 0.0)] if parts else [_report(report, now or 0.0)]
+    return printed(*parts, width=width)
 
 
 RESOLVER = "The resolver does not validate DNSSEC: nothing that it says counts as secure"
@@ -72,10 +61,7 @@ RESOLVER = "The resolver does not validate DNSSEC: nothing that it says counts a
 
 def resolver_line() -> str:
     """:data:`RESOLVER`, in colour if the output is a terminal."""
-    console = Console(width=_width(), highlight=False, markup=False, emoji=False)
-    with console.capture() as capture:
-        console.print(Text(f"{RESOLVER} (see requiretls-milter doctor).", _BAD))
-    return capture.get().rstrip()
+    return printed(Text(f"{RESOLVER} (see requiretls-milter doctor).", _BAD))
 
 
 def _report(report: NextHopReport, now: float) -> RenderableType:

@@ -7,13 +7,13 @@ printable and bounded (R62).
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import TypedDict
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from requiretls_milter.model import ProbeEvidence
+from requiretls_milter.syntax.moments import moment
 from requiretls_milter.syntax.text import printable
 
 MAX_NAMES = 20
@@ -67,8 +67,8 @@ def _certificate(der: bytes) -> CertificateDetails:
         subject=_read(lambda: certificate.subject.rfc4514_string()),
         issuer=_read(lambda: certificate.issuer.rfc4514_string()),
         names=_names(certificate),
-        not_before=_read(lambda: _time(certificate.not_valid_before_utc)),
-        not_after=_read(lambda: _time(certificate.not_valid_after_utc)),
+        not_before=_read(lambda: moment(certificate.not_valid_before_utc.timestamp())),
+        not_after=_read(lambda: moment(certificate.not_valid_after_utc.timestamp())),
         key=_read(lambda: _key(certificate)),
     )
 
@@ -91,10 +91,6 @@ def _names(certificate: x509.Certificate) -> list[str]:
         return [_UNREADABLE]
     shown = [printable(name) for name in names[:MAX_NAMES]]
     return [*shown, f"and {len(names) - MAX_NAMES} more"] if len(names) > MAX_NAMES else shown
-
-
-def _time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _key(certificate: x509.Certificate) -> str:

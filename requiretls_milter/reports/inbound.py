@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -24,7 +23,7 @@ from requiretls_milter.evidence.gathering import LATE, Gathering
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.evidence.turns import BusyError, on_behalf_of
 from requiretls_milter.forecast.inbound import InboundReport, Readiness, judge_inbound
-from requiretls_milter.forecast.inboundserver import Finding, Severity, day
+from requiretls_milter.forecast.inboundserver import Finding, Severity
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
     DnsOutcome,
@@ -34,12 +33,11 @@ from requiretls_milter.model import (
     NextHop,
     PublishedEvidence,
 )
+from requiretls_milter.reports.printing import printed
+from requiretls_milter.syntax.moments import day
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
-
-MIN_WIDTH = 100
-"""Columns if the output is no terminal."""
 
 OK, BROKEN, UNSURE = 0, 1, 75
 """Exit statuses, as those of ``check``."""
@@ -85,16 +83,11 @@ class Looked:
 
     def to_text(self, width: int | None = None) -> str:
         """Write what is wrong with each domain, the worst first."""
-        columns = shutil.get_terminal_size((MIN_WIDTH, 0)).columns
-        # What servers said is plain text: no markup.
-        console = Console(width=width or columns, highlight=False, markup=False, emoji=False)
-        with console.capture() as capture:
-            if not self.validates:
-                text = "The resolver does not validate DNSSEC: nothing is said of signatures."
-                console.print(Text(text, "red"))
-            for report in self.reports:
-                console.print(_report(report))
-        return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
+        parts = [_report(report) for report in self.reports]
+        if not self.validates:
+            text = "The resolver does not validate DNSSEC: nothing is said of signatures."
+            parts.insert(0, Text(text, "red"))
+        return printed(*parts, width=width).rstrip()
 
 
 # ---------------------------------------------------------------- looking

@@ -28,6 +28,7 @@ from requiretls_milter.reports.check_text import resolver_line
 from requiretls_milter.reports.finder import Finder
 from requiretls_milter.reports.progress import ProgressLine, bar, waiting_for
 from requiretls_milter.reports.tally import Changes, Tally, line
+from requiretls_milter.syntax.moments import moment
 
 if TYPE_CHECKING:
     from requiretls_milter.reports.check import NextHopReport
@@ -200,8 +201,7 @@ class _Run:
             return None
         if not change:
             return self._with_resolver(one.report, line(one.report))
-        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        return self._with_resolver(one.report, f"{moment}  {change}")
+        return self._with_resolver(one.report, f"{moment(time.time())}  {change}")
 
     def _with_resolver(self, report: NextHopReport, text: str) -> str:
         """Put before the first text that nothing counts as secure, if that is so."""

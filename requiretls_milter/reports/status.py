@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from requiretls_milter import __version__
@@ -16,6 +15,7 @@ from requiretls_milter.ipc.wire import (
     ServiceStatus,
     StatusReply,
 )
+from requiretls_milter.syntax.moments import moment_if_any
 
 WELL, DEGRADED = 0, 1
 """Exit statuses."""
@@ -92,12 +92,12 @@ def as_json(found: Found) -> dict[str, Any]:
         "problems": problems,
         "notes": list(found.notes()),
         "version": reply.version,
-        "started_at": _time(service.since),
+        "started_at": moment_if_any(service.since),
         "uptime": round(found.now - service.since),
         "config": {
             "path": service.config_path,
             "generation": service.generation,
-            "in_force_since": _time(service.config_since),
+            "in_force_since": moment_if_any(service.config_since),
             "age": round(found.now - service.config_since),
             "reload_succeeded": service.reload_succeeded,
             "file_differs": bool(found.differs_in or found.mistakes),
@@ -111,7 +111,7 @@ def as_json(found: Found) -> dict[str, Any]:
                 "name": one.name,
                 "pid": one.pid or None,
                 "ready": one.ready,
-                "started_at": _time(one.since),
+                "started_at": moment_if_any(one.since),
                 "connections": one.connections,
             }
             for one in service.processes
@@ -119,7 +119,7 @@ def as_json(found: Found) -> dict[str, Any]:
         "resolver": {
             "validates": reply.resolver_validates,
             "nameservers": list(condition.nameservers),
-            "tested_at": _time(condition.resolver_tested_at),
+            "tested_at": moment_if_any(condition.resolver_tested_at),
         },
         "outbound": dict(condition.outbound),
         "store": {"kind": condition.store, "up": condition.store_up},
@@ -142,15 +142,9 @@ def _domain_json(one: DomainStatus) -> dict[str, Any]:
         "status": one.status,
         "reason": one.reason.value,
         "text": one.text,
-        "assessed_at": _time(one.assessed_at),
-        "since": _time(one.since),
+        "assessed_at": moment_if_any(one.assessed_at),
+        "since": moment_if_any(one.since),
     }
-
-
-def _time(seconds: float) -> str | None:
-    if not seconds:
-        return None
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 # ---------------------------------------------------------------- text

@@ -24,9 +24,13 @@ MALFORMED = 2
 def line(report: NextHopReport) -> str:
     """Say in one line what would become of mail to a next hop, and why."""
     forecast = report["forecast"]
-    verdict = " ".join(dict.fromkeys((forecast["status"], forecast["reason"])))
     why = f": {forecast['text']}" if forecast["text"] else ""
-    return f"{report['nexthop']}  {verdict}{why}"
+    return f"{report['nexthop']}  {_verdict(forecast['status'], forecast['reason'])}{why}"
+
+
+def _verdict(status: str, reason: str) -> str:
+    """Both words; one if they are the same ("unknown")."""
+    return status if status == reason else f"{status} {reason}"
 
 
 class Tally:
@@ -66,7 +70,7 @@ class Tally:
         rate = f", {self.done / seconds:.1f}/s" if seconds > 0 else ""
         lines = [f"{self.done} next hops in {seconds:.1f} s{rate}: {self.outcomes()}"]
         for (status, reason), count in self._verdicts.most_common():
-            lines.append(f"{count:>8}  {' '.join(dict.fromkeys((status, reason)))}")
+            lines.append(f"{count:>8}  {_verdict(status, reason)}")
         return "\n".join(lines)
 
 
@@ -79,7 +83,7 @@ class Changes:
     def take(self, report: NextHopReport) -> str | None:
         """Note a report; return what has changed, "" for the first one, None if nothing has."""
         name, forecast = report["nexthop"], report["forecast"]
-        verdict = " ".join(dict.fromkeys((forecast["status"], forecast["reason"])))
+        verdict = _verdict(forecast["status"], forecast["reason"])
         before = self._last.get(name)
         self._last[name] = verdict
         if before is None:
