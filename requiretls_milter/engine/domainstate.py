@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from requiretls_milter.engine.domainrecord import DomainRecord
 from requiretls_milter.engine.hostmta import ConfiguredDomains
-from requiretls_milter.forecast.certificate import parse
-from requiretls_milter.forecast.der import MalformedCertificateError
+from requiretls_milter.forecast.inboundserver import certificate_end
 from requiretls_milter.model import (
     DomainEvidence,
     Forecast,
@@ -64,7 +63,9 @@ class DomainStates:
         self._gauges.set("domain_ready", float(ready), labels)
         self._gauges.set("domain_last_assessed_timestamp_seconds", now, labels)
         if evidence is not None:
-            self._show_end("domain_certificate_expiry_timestamp_seconds", labels, _first(evidence))
+            ends = map(certificate_end, evidence.hosts)
+            end = min((end for end in ends if end is not None), default=None)
+            self._show_end("domain_certificate_expiry_timestamp_seconds", labels, end)
             policy = evidence.mta_sts if evidence.mta_sts.policy is not None else None
             self._show_end(
                 "domain_policy_expiry_timestamp_seconds",
@@ -77,15 +78,3 @@ class DomainStates:
             self._gauges.drop(metric, labels)
         else:
             self._gauges.set(metric, end, labels)
-
-
-def _first(evidence: DomainEvidence) -> float | None:
-    """The end of the server certificate that ends first; None if no server has presented one."""
-    ends = []
-    for host in evidence.hosts:
-        for probe in host.probes:
-            try:
-                ends += [parse(leaf).not_after for leaf in probe.chain[:1]]
-            except MalformedCertificateError:
-                continue
-    return min(ends, default=None)

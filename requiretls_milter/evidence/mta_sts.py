@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -255,11 +255,8 @@ class MtaStsFetcher:
             )
         calls = Calls(self._budgets, domain)
         try:
-            # Looked up first: a name server that is silent must not hold the place of a fetch.
-            addresses = await self._addresses(f"mta-sts.{domain}")
-            _, network = host_and_network(addresses[0])
-            body = await self._limiter.run(
-                Claim(network), lambda: self._hosts.fetch(domain, addresses, calls)
+            body = await self._in_turn(
+                domain, lambda addresses: self._hosts.fetch(domain, addresses, calls)
             )
             policy = read_policy(body, record.id)
         except (
@@ -280,13 +277,22 @@ class MtaStsFetcher:
         """Look which certificate the policy host presents, DER; b"" if none was seen."""
         calls = Calls(self._budgets, domain)
         try:
-            addresses = await self._addresses(f"mta-sts.{domain}")
-            _, network = host_and_network(addresses[0])
-            return await self._limiter.run(
-                Claim(network), lambda: self._hosts.certificate(domain, addresses, calls)
+            return await self._in_turn(
+                domain, lambda addresses: self._hosts.certificate(domain, addresses, calls)
             )
         except (OSError, BusyError):
             return b""
+
+    async def _in_turn(
+        self, domain: str, ask: Callable[[Sequence[str]], Awaitable[bytes]]
+    ) -> bytes:
+        """Ask the policy host of *domain* when it may begin; *ask* gets the host's addresses.
+
+        They are looked up first: a name server that is silent must not hold the place of a fetch.
+        """
+        addresses = await self._addresses(f"mta-sts.{domain}")
+        _, network = host_and_network(addresses[0])
+        return await self._limiter.run(Claim(network), lambda: ask(addresses))
 
     def _failed(self, domain: str, error: Exception) -> MtaStsEvidence:
         text = _why(error)

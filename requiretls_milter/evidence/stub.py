@@ -291,7 +291,6 @@ class _Lookup:
             return  # forged, or broken: as if it had not come
         else:
             self._take(attempt.server, reply)
-            return
 
     def _ask_over_tcp(self, attempt: _Attempt) -> None:
         if self._tcp:

@@ -115,8 +115,7 @@ def judge_inbound(
     if not validates or evidence.mx.unproven or evidence.mx.outcome is DnsOutcome.ERROR:
         unseen.add("")
     for host in evidence.hosts:
-        named = policy is not None and mta_sts_match(policy, host.host)
-        enforced = named and policy is not None and policy.mode is MtaStsMode.ENFORCE
+        enforced = _is_enforced(policy, host)
         found = inboundserver.judge_server(
             evidence, host, trust, now, enforced=enforced, validates=validates
         )
@@ -133,6 +132,13 @@ def judge_inbound(
         frozenset(unseen),
         now,
     )
+
+
+def _is_enforced(policy: MtaStsPolicy | None, host: HostEvidence) -> bool:
+    """Whether senders demand a verified certificate of *host* because of the policy."""
+    if policy is None or policy.mode is not MtaStsMode.ENFORCE:
+        return False
+    return mta_sts_match(policy, host.host)
 
 
 _SEVERITIES = tuple(Severity)
@@ -204,8 +210,7 @@ def _of_mx(
         return
     if mx.secure or mx.unproven or not validates:
         return
-    covered = policy is not None and policy.mode is MtaStsMode.ENFORCE
-    named = covered and all(mta_sts_match(policy, host.host) for host in evidence.hosts if policy)
+    named = all(_is_enforced(policy, host) for host in evidence.hosts)
     severity = Severity.ADVICE if named else Severity.BROKEN
     text = "the MX records are not signed by DNSSEC"
     text += ": MTA-STS alone vouches for them" if named else ", and no MTA-STS policy vouches"
@@ -265,9 +270,8 @@ def _of_host(
         severity = Severity.ADVICE if enforced else Severity.BROKEN
         text = "there are TLSA records, but no sender may use them: not all is signed by DNSSEC"
         yield Finding(InboundProblem.TLSA_UNSIGNED, severity, host.host, text)
-    in_force = policy is not None and policy.mode is not MtaStsMode.NONE
-    if in_force and policy is not None and not mta_sts_match(policy, host.host):
-        enforces = policy.mode is MtaStsMode.ENFORCE
-        severity = Severity.BROKEN if enforces else Severity.ADVICE
-        text = "the MTA-STS policy does not name this server"
-        yield Finding(InboundProblem.MX_NOT_IN_POLICY, severity, host.host, text)
+    if policy is None or policy.mode is MtaStsMode.NONE or mta_sts_match(policy, host.host):
+        return
+    severity = Severity.BROKEN if policy.mode is MtaStsMode.ENFORCE else Severity.ADVICE
+    text = "the MTA-STS policy does not name this server"
+    yield Finding(InboundProblem.MX_NOT_IN_POLICY, severity, host.host, text)
