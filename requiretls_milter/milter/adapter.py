@@ -46,7 +46,7 @@ from requiretls_milter.model import (
     SmtpReply,
     unknown_forecast,
 )
-from requiretls_milter.syntax.capability import MAX_VERSION, capability
+from requiretls_milter.syntax.capability import capability
 from requiretls_milter.syntax.text import printable
 from requiretls_milter.telemetry.labels import Bound, Stage
 from requiretls_milter.telemetry.log import get_logger
@@ -486,7 +486,7 @@ def _client(connection: _Connection, ctx: Any, authenticated: bool) -> SmtpClien
     # Sent with the connection and kept by libmilter; the connect callback may have failed.
     connection.mta_name = _macro(ctx, "j")
     version = _macro(ctx, "v")
-    connection.serving.context.mta_version = printable(version, MAX_VERSION)
+    connection.serving.context.mta_version = version
     return SmtpClient(
         authenticated=authenticated,
         trusted=connection.trusted,
@@ -511,11 +511,8 @@ def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes
     _ask(connection, recipient, Stage.RCPT)
     if not message.decides_at_rcpt(recipient):
         return _CONTINUE
-    forecast: Forecast | None
-    if isinstance(recipient.pending, Forecast):
-        connection.counters.observe("forecast_wait_seconds", 0.0)
-        forecast = recipient.pending
-    else:
+    forecast: Forecast | None = _known(connection, recipient)
+    if forecast is None:
         with _Waiting(connection):
             patience = message.patience_at_rcpt(recipient)
             forecast = _answer(connection, message, recipient, patience, Stage.RCPT)
@@ -576,8 +573,9 @@ def _eom(connection: _Connection, ctx: Any) -> int:
             _ask(connection, recipient, Stage.EOH)
     undecided = message.undecided()
     for recipient in undecided:
-        if isinstance(recipient.pending, Forecast):
-            _decide_at_once(connection, message, recipient, recipient.pending, now)
+        known = _known(connection, recipient)
+        if known is not None:
+            message.decide(recipient, known, now)
     if any(recipient.decision is None for recipient in undecided):
         _wait_and_decide(connection, message)
     decision = message.decide_message()
@@ -595,12 +593,12 @@ def _eom(connection: _Connection, ctx: Any) -> int:
     return answer
 
 
-def _decide_at_once(
-    connection: _Connection, message: Transaction, recipient: Recipient, known: Forecast, now: float
-) -> None:
-    """Decide a recipient whose forecast is known: no callback waits for it."""
+def _known(connection: _Connection, recipient: Recipient) -> Forecast | None:
+    """The forecast of a recipient, if it is there already: no callback waits for it."""
+    if not isinstance(recipient.pending, Forecast):
+        return None
     connection.counters.observe("forecast_wait_seconds", 0.0)
-    message.decide(recipient, known, now)
+    return recipient.pending
 
 
 def _wait_and_decide(connection: _Connection, message: Transaction) -> None:
@@ -707,9 +705,8 @@ def _answer(
     pending = recipient.pending
     if pending is None:
         return unknown_forecast("the assessment could not be started")
-    if isinstance(pending, Forecast):  # known meanwhile: another recipient has asked the same
-        connection.counters.observe("forecast_wait_seconds", 0.0)
-        return pending
+    if isinstance(pending, Forecast):
+        return _known(connection, recipient)
     # Each callback that waits holds one of libmilter's threads.
     limits = connection.settings.config.limits
     if len(connection.serving.running) > limits.callbacks and not pending.done():

@@ -30,6 +30,8 @@ from requiretls_milter.ipc.control import Channel, ControlClosed
 from requiretls_milter.milter import adapter
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.milter.threads import Threads
+from requiretls_milter.syntax.capability import MAX_VERSION
+from requiretls_milter.syntax.text import printable
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import configured_domains
@@ -136,7 +138,7 @@ class _Worker:
             return
         self._next_beat = now + HEARTBEAT
         self._counters.inc("log_lines_dropped_total", by=log.take_dropped())
-        self._client.tell_mta(self._context.mta_version)
+        self._client.tell_mta(printable(self._context.mta_version, MAX_VERSION))
         self._threads.look()
         problem = self._problem()
         self._channel.send(

@@ -118,9 +118,6 @@ def winning(source_of: Iterable[tuple[Requirement, Source]], requirement: Requir
 
 def aggregate(recipients: Sequence[Tagged]) -> Tag:
     """The tag of a message with these accepted recipients, of which there is at least one."""
-    if len(recipients) == 1:
-        one = recipients[0]
-        return of_one(one.requirement, one.source, one.local, one.forecast)
     requirement = strongest([recipient.requirement for recipient in recipients])
     source = winning([(r.requirement, r.source) for r in recipients], requirement)
     asked = {recipient.requirement for recipient in recipients}

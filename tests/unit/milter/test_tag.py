@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from requiretls_milter.milter.tag import Route, Tag, Tagged, aggregate, strongest
+from requiretls_milter.milter.tag import Route, Tag, Tagged, aggregate, of_one, strongest
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     Forecast,
@@ -173,3 +173,21 @@ def test_r62_the_value_is_one_line_of_tokens_whatever_comes_from_outside(
         value,
         re.ASCII,
     )
+
+
+@given(
+    st.sampled_from(
+        [
+            (NONE, Source.NONE),
+            (NO, Source.TLS_REQUIRED),
+            *((REQUIRETLS, one) for one in (Source.ESMTP, Source.REQUIRE_TLS_ESMTP, Source.RULE)),
+        ]
+    ),
+    st.booleans(),
+    ends,
+)
+def test_the_tag_of_one_recipient_is_that_of_a_message_with_it_alone(
+    asked: tuple[Requirement, Source], local: bool, forecast: Forecast | None
+) -> None:
+    alone = Tagged(*asked, "example.org", local, forecast)
+    assert of_one(*asked, local, forecast) == aggregate([alone])
