@@ -62,4 +62,11 @@ do, and :mod:`~requiretls_milter.forecast.der` cuts out the octets that TLSA rec
 about. To verify a chain takes milliseconds, so :mod:`~requiretls_milter.forecast.memo` keeps
 results. A result that is kept must not depend on the time: therefore dates are checked
 separately.
+
+Values
+------
+A forecast is made for each recipient of each message for which something is asked, so that
+its speed counts. Values of which each forecast makes several, such as the attempt at a
+server, are named tuples: to make a frozen dataclass takes three times as long. The sets of
+levels and policies stand in frozensets for the same reason.
 """

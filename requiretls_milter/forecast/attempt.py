@@ -39,7 +39,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from requiretls_milter.forecast import sentences
 from requiretls_milter.forecast.reach import MailServer, Sharing, is_order_fixed, sharings
@@ -69,8 +69,7 @@ def tls_weakness(probe: ProbeEvidence) -> str | None:
     return probe.only_opportunistic or None
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryAttempt:
+class DeliveryAttempt(NamedTuple):
     """How the attempt at one server ends.
 
     Attributes:
@@ -83,6 +82,7 @@ class DeliveryAttempt:
         verified: the MTA itself made sure that the server is the MX host.
         requiretls_sent: the MAIL command carries the parameter REQUIRETLS.
         outside: the last server was not even called, so that no session's failure is reported.
+        small_key: a key by which the MTA made sure has less than 112 bits of security (R64).
         until: when a certificate on which this rests begins or ceases to be valid, seconds
             since the epoch; infinity if it rests on none.
     """
@@ -95,6 +95,7 @@ class DeliveryAttempt:
     ends: bool = False
     verified: bool = False
     requiretls_sent: bool = False
+    small_key: bool = False
     outside: bool = False
     until: float = math.inf
 
@@ -115,7 +116,7 @@ class DeliveryAttempt:
 
     def until_at_most(self, until: float) -> DeliveryAttempt:
         """Make it end at *until*, if it does not end before that."""
-        return self if self.until <= until else replace(self, until=until)
+        return self if self.until <= until else self._replace(until=until)
 
     @property
     def is_recorded_failure(self) -> bool:
@@ -200,7 +201,7 @@ def result_in_order(
             continue
         # A server that is passed over leaves the recorded failure as it is, but Postfix logs
         # that server's token.
-        last = replace(last, tls=attempt.tls, outside=True)
+        last = last._replace(tls=attempt.tls, outside=True)
     return last
 
 
@@ -274,7 +275,7 @@ def _results(
         passed_over = [attempt for draw in draws for attempt in draw.passed_over]
         if passed_over:
             token = passed_over[-1].tls
-            last = [replace(attempt, tls=token, outside=True) for attempt in last]
+            last = [attempt._replace(tls=token, outside=True) for attempt in last]
         failures = _possible_last_failures(draws, first)
         if all(draw.can_record_nothing for draw in draws):
             last += failures

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from requiretls_milter.forecast import dane, pkix
 from requiretls_milter.forecast.certificate import Check
@@ -14,21 +13,22 @@ from requiretls_milter.forecast.servers import secure_tlsa
 from requiretls_milter.model import DomainEvidence, HopKind, HostEvidence, Reading
 
 
-@dataclass(frozen=True, slots=True)
-class Authentication:
+class Authentication(NamedTuple):
     """By what the presented certificate was verified, or why it was not (``mismatch``).
 
-    ``until`` as in :class:`~requiretls_milter.forecast.certificate.Check`.
+    The others as in :class:`~requiretls_milter.forecast.certificate.Check`.
     """
 
     verified_by: Literal["dane", "pkix"] | None
     mismatch: str | None = None
     until: float = math.inf
+    small_key: bool = False
 
     @classmethod
     def by(cls, means: Literal["dane", "pkix"], check: Check) -> Authentication:
         """Say what a *check* by these means comes to."""
-        return cls(means if check.mismatch is None else None, check.mismatch, check.until)
+        verified_by = means if check.mismatch is None else None
+        return cls(verified_by, check.mismatch, check.until, check.small_key)
 
 
 def dane_references(host: HostEvidence, evidence: DomainEvidence) -> tuple[str, ...]:

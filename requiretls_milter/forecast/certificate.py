@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -106,18 +107,23 @@ def load(der: bytes) -> crypto.X509:
     return crypto.load_certificate(crypto.FILETYPE_ASN1, der)
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """What the check of a presented certificate found, and how long that holds.
 
     Attributes:
         mismatch: why the certificate proves nothing; None if it proves what it should.
         until: when time alone may change what was found, seconds since the epoch; infinity
             for never.
+        small_key: a key that it proves something by has less than 112 bits of security (R64).
     """
 
     mismatch: str | None = None
     until: float = math.inf
+    small_key: bool = False
+
+
+PASSED = Check()
+"""The result where nothing has to be checked, or a check that no time changes was passed."""
 
 
 def next_validity_change(chain: tuple[bytes, ...], now: float) -> float:

@@ -89,12 +89,16 @@ class Match:
 
     Attributes:
         end_entity: a DANE-EE(3) record matches the leaf.
+        weak_key: the leaf that it matches has a key that no MTA takes which verifies.
+        small_key: that key has less than 112 bits of security (R64).
         anchored: the path to the certificate that a DANE-TA(2) record matches;
             None if no such record matches.
     """
 
     end_entity: bool
     anchored: CertificatePath | None
+    weak_key: bool = False
+    small_key: bool = False
 
 
 @cached_if_small(CACHED_MATCHES)
@@ -121,7 +125,12 @@ def match(chain: tuple[bytes, ...], records: tuple[TlsaRecord, ...]) -> Match:
         if any(path.signs(key, top) for key in keys):
             paths = [_path_to(top, chain, anchor_has_dates=True)]
     # The nearest anchor decides: OpenSSL looks no further up once a record matches.
-    return Match(end_entity, min(paths, key=_valid_and_short, default=None))
+    anchored = min(paths, key=_valid_and_short, default=None)
+    weak, small = (
+        end_entity and certificate.has_weak_key(chain[0], security)
+        for security in (certificate.MTA_SECURITY, certificate.RFC9325_SECURITY)
+    )
+    return Match(end_entity, anchored, weak, small)
 
 
 def _strongest(records: tuple[TlsaRecord, ...]) -> list[TlsaRecord]:
@@ -200,12 +209,13 @@ def check(
     found = match(path.without_superseded_issuers(chain, now), records)
     if found.end_entity:
         # RFC 7672 section 3.1.1: neither name nor dates nor chain (R37). OpenSSL's key check stays.
-        weak = certificate.has_weak_key(chain[0], certificate.MTA_SECURITY)
-        return Check(certificate.WEAK_KEY if weak else None)
+        weak = certificate.WEAK_KEY if found.weak_key else None
+        return Check(weak, small_key=found.small_key)
     until = certificate.next_validity_change(chain, now)
     if found.anchored is None:
         return Check("no TLSA record matches the certificate", until)
     # Section 3.1.2: dates and name both count (R38). The anchor may be in the record alone.
     until = min(until, found.anchored.next_change(now))
     flaw = found.anchored.flaw_at(now)
-    return Check(flaw or certificate.name_mismatch(chain[0], references), until)
+    mismatch = flaw or certificate.name_mismatch(chain[0], references)
+    return Check(mismatch, until, small_key=not found.anchored.strong)

@@ -8,13 +8,13 @@ with, by the MTA's profile, and whether that delivery would satisfy RFC 8689 sec
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from requiretls_milter.forecast import postfix, rfc8689, sentences
 from requiretls_milter.forecast.attempt import DeliveryAttempt
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.postfix import Delivery
-from requiretls_milter.forecast.reach import MailServer, within_reach
+from requiretls_milter.forecast.reach import within_reach
 from requiretls_milter.forecast.servers import (
     NoServer,
     name_is_authenticated,
@@ -87,7 +87,7 @@ def judge(
         status=result.status,
         outcome=status.outcome_of(result.status),
         reason=compliance if compliance else result.reason,
-        text=_text(result, compliance, uncertain, delivery),
+        text=_text(result, compliance, uncertain),
         compliant=_compliant(result, asked, compliance),
         mx=result.server.host.host if result.server else "",
         tls=result.tls if postfix_delivers else None,
@@ -100,8 +100,11 @@ def judge(
 
 def _largest(evidence: DomainEvidence, needs: Needs) -> int | None:
     """The largest message for which this forecast holds: the one that fits every server."""
-    limits = [probe.size_limit for host in evidence.hosts for probe in host.probes]
-    smallest = min((limit for limit in limits if limit > 0), default=None)
+    smallest: int | None = None
+    for host in evidence.hosts:
+        for probe in host.probes:
+            if probe.size_limit > 0 and (smallest is None or probe.size_limit < smallest):
+                smallest = probe.size_limit
     return 0 if smallest is not None and smallest < needs.size else smallest
 
 
@@ -181,7 +184,9 @@ def _compliance(result: DeliveryAttempt, asked: Requirement, delivery: Delivery)
     server = result.server
     if not result.verified:
         return Reason.NONCOMPLIANT_UNVERIFIED
-    if not delivery.profile.reading.weak_tls_counts and _weakness(server, delivery):
+    if not delivery.profile.reading.weak_tls_counts and weakness(
+        server.probe, small_key=result.small_key
+    ):
         return Reason.NONCOMPLIANT_WEAK_TLS
     if not name_is_authenticated(delivery.evidence, server.host, delivery.profile.reading):
         return Reason.NONCOMPLIANT_MX_INSECURE
@@ -192,10 +197,6 @@ def _compliance(result: DeliveryAttempt, asked: Requirement, delivery: Delivery)
     if delivery.carried is Requirement.REQUIRETLS and not result.requiretls_sent:
         return Reason.NONCOMPLIANT_NOT_CARRIED
     return None
-
-
-def _weakness(server: MailServer, delivery: Delivery) -> str | None:
-    return weakness(server, delivery.trust, delivery.now)
 
 
 def _compliant(
@@ -209,14 +210,12 @@ def _compliant(
 # ---------------------------------------------------------------- words and times
 
 
-def _text(
-    result: DeliveryAttempt, compliance: Reason | None, uncertain: bool, delivery: Delivery
-) -> str:
+def _text(result: DeliveryAttempt, compliance: Reason | None, uncertain: bool) -> str:
     text = result.text
     if compliance:
         text += f"; {sentences.SHORTCOMINGS[compliance]}"
     if compliance is Reason.NONCOMPLIANT_WEAK_TLS and result.server is not None:
-        text += f": {_weakness(result.server, delivery)}"
+        text += f": {weakness(result.server.probe, small_key=result.small_key)}"
     if uncertain:
         text += f"; {sentences.RANDOM_ORDER}"
     return text
@@ -224,13 +223,12 @@ def _text(
 
 def _valid_until(evidence: DomainEvidence, *results: DeliveryAttempt) -> float:
     """Say when the first thing ends on which *results* rest; 0 if none of them has an end."""
-    dates = (result.until for result in results if result.until < math.inf)
-    return min((*_expiries(evidence), *dates), default=0.0)
-
-
-def _expiries(evidence: DomainEvidence) -> Iterator[float]:
-    """List when each piece of the evidence ends, but those that have no end (0)."""
-    yield from filter(None, (evidence.mx.expires, evidence.mta_sts.expires))
+    ends = [evidence.mx.expires, evidence.mta_sts.expires]
     for host in evidence.hosts:
-        yield from filter(None, (host.addresses.expires, host.tlsa.expires))
-        yield from filter(None, (probe.expires for probe in host.probes))
+        ends += host.addresses.expires, host.tlsa.expires
+        for probe in host.probes:
+            ends.append(probe.expires)
+    first = min(filter(None, ends), default=math.inf)  # 0: this piece has no end
+    for result in results:
+        first = min(first, result.until)
+    return first if first < math.inf else 0.0

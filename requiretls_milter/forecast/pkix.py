@@ -108,5 +108,6 @@ def check(
     flaw = found.flaw_at(now)
     if flaw is None:
         # The path has the authority too, which the server need not send.
-        return Check(name_mismatch(chain[0], references), found.next_change(now))
+        mismatch = name_mismatch(chain[0], references)
+        return Check(mismatch, found.next_change(now), small_key=not found.strong)
     return Check(flaw, min(next_validity_change(chain, now), trust.next_validity_change(now)))

@@ -11,7 +11,8 @@ policy of the domain.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from requiretls_milter.forecast import dane, pkix, profiles, sentences
 from requiretls_milter.forecast.attempt import (
@@ -31,7 +32,7 @@ from requiretls_milter.forecast.attempt import (
     without_smtputf8,
 )
 from requiretls_milter.forecast.authentication import dane_references, postfix_dane_references
-from requiretls_milter.forecast.certificate import Check
+from requiretls_milter.forecast.certificate import PASSED, Check
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.reach import MailServer, has_mx_records, is_order_fixed
 from requiretls_milter.forecast.servers import (
@@ -64,8 +65,7 @@ from requiretls_milter.model import (
 from requiretls_milter.syntax import status
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One delivery: the evidence, and all that decides what smtp(8) makes of it."""
 
     evidence: DomainEvidence
@@ -107,21 +107,33 @@ class Delivery:
         return policy if policy.mode is MtaStsMode.ENFORCE else None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """The TLS policy for one server, made before connecting (smtp_tls_policy.c).
 
     Attributes:
         level: Postfix's TLS security level.
         references: the names one of which the certificate must have.
-        records: the TLSA records one of which must match.
+        records: the TLSA records one of which must match: those that OpenSSL can use.
         why: why the level is lower than the configured one; "" if it is not.
+        unusable: there are records that Postfix accepts, but OpenSSL can use none of them.
     """
 
     level: TlsLevel
     references: tuple[str, ...] = ()
     records: tuple[TlsaRecord, ...] = ()
     why: str = ""
+    unusable: bool = False
+
+    @property
+    def session_level(self) -> TlsLevel:
+        """The level of the session, once OpenSSL has read the TLSA records.
+
+        If OpenSSL can use none of the records that Postfix has accepted, the session goes on
+        unauthenticated (RFC 7672 section 2.2, R33), even under policy enforce: Postfix has
+        checked the planned level before (:func:`_forbidden_by_policy`).
+        """
+        falls = self.unusable and self.level is not TlsLevel.DANE_ONLY
+        return TlsLevel.ENCRYPT if falls else self.level
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,25 +146,31 @@ class NoPlan:
 
 def deliver(delivery: Delivery, servers: Servers) -> tuple[DeliveryAttempt, ...]:
     """List what the delivery may end with: several results if servers are in random order."""
-    return tuple(_at_relayhost(result, delivery) for result in _results(delivery, servers))
+    results = _results(delivery, servers)
+    if not _is_to_relayhost(delivery):
+        return results
+    return tuple(map(_at_relayhost, results))
 
 
-def _at_relayhost(result: DeliveryAttempt, delivery: Delivery) -> DeliveryAttempt:
+def _is_to_relayhost(delivery: Delivery) -> bool:
+    """Say whether the next hop is relayhost word for word, whoever names it; a list never is."""
+    relayhost, nexthop = delivery.profile.relayhost, delivery.evidence.nexthop
+    return (
+        bool(relayhost)
+        and nexthop.destination == relayhost
+        and nexthop.protocol is MailProtocol.SMTP
+    )
+
+
+def _at_relayhost(result: DeliveryAttempt) -> DeliveryAttempt:
     """Defer what fails for good at relayhost before a session (smtp_connect_inet()).
 
-    Postfix takes it for a mistake of its own settings. The next hop has to be relayhost word for
-    word, whoever names it; relayhost as a list never is.
+    Postfix takes it for a mistake of its own settings.
     """
-    nexthop = delivery.evidence.nexthop
-    ours = (
-        nexthop.protocol is MailProtocol.SMTP
-        and bool(delivery.profile.relayhost)
-        and nexthop.destination == delivery.profile.relayhost
-    )
-    if not (ours and result.outside and result.status.startswith("5")):
+    if not (result.outside and result.status.startswith("5")):
         return result
     text = f"{result.text}; at relayhost Postfix defers for this"
-    return replace(result, status=status.MTA_MISCONFIGURED, text=text)
+    return result._replace(status=status.MTA_MISCONFIGURED, text=text)
 
 
 def _results(delivery: Delivery, servers: Servers) -> tuple[DeliveryAttempt, ...]:
@@ -181,8 +199,8 @@ def _results(delivery: Delivery, servers: Servers) -> tuple[DeliveryAttempt, ...
             result for recorded in before for result in possible_results(attempts, limit, recorded)
         )
     # Each of them holds only as long as no attempt at all ends differently.
-    until = min(one.until for one in made)
-    return tuple(result.until_at_most(until) for result in results)
+    until = min([one.until for one in made])
+    return tuple([result.until_at_most(until) for result in results])
 
 
 def _without_server(failure: NoServer) -> tuple[DeliveryAttempt, ...]:
@@ -289,14 +307,15 @@ def _dane_plan(server: MailServer, delivery: Delivery, configured: TlsLevel) -> 
         return fall_back(TlsLevel.MAY, Reason.NO_TLSA_RECORDS, sentences.no_tlsa_records(server))
     # Secure records make TLS mandatory, with authentication if one is usable (RFC 7672
     # section 2.2, R32, R33).
-    records = dane.postfix_accepts(found)
-    if not records:
+    records = dane.usable(found)
+    if not records and not dane.postfix_accepts(found):
         why = f"no TLSA record of {server.host.host} is usable"
         return fall_back(TlsLevel.ENCRYPT, Reason.NO_TLSA_RECORDS, why)
     if unsigned_mx and profile.insecure_mx_policy is TlsLevel.ENCRYPT:
         return fall_back(TlsLevel.ENCRYPT, Reason.MX_UNSIGNED, sentences.MX_UNSIGNED)
     level = TlsLevel.HALF_DANE if unsigned_mx else configured
-    return Plan(level, postfix_dane_references(server.host, delivery.evidence), records)
+    references = postfix_dane_references(server.host, delivery.evidence)
+    return Plan(level, references, records, unusable=not records)
 
 
 def _forbidden_by_policy(
@@ -405,7 +424,7 @@ def _without_tls(
         return _blocked(server, code, sent, blocked)
     if required and sent and refusal is not None:
         code = reply_status(refusal)
-        return replace(_blocked(server, code, sent, blocked), ends=code.startswith("5"))
+        return _blocked(server, code, sent, blocked)._replace(ends=code.startswith("5"))
     if required:
         return _blocked(server, status.TLS_NOT_OFFERED, sent, blocked)
     return DeliveryAttempt(
@@ -457,17 +476,17 @@ def _refuses_weak_tls(plan: Plan, probe: ProbeEvidence) -> bool:
     the end does not authenticate it.
     """
     anonymous = not probe.chain
-    return profiles.must_match(plan.level if anonymous else _session_level(plan))
+    return profiles.must_match(plan.level if anonymous else plan.session_level)
 
 
 def _inside_tls(
     server: MailServer, plan: Plan, policy: RequiretlsPolicy, delivery: Delivery
 ) -> DeliveryAttempt:
     """Judge the certificate, then the EHLO reply inside TLS (RFC 8689 section 4.2.1)."""
-    level = _session_level(plan)
+    level = plan.session_level
     check = _check(server, plan, level, delivery)
     if check.mismatch is None:
-        result = _after_handshake(server, plan.level, level, policy, delivery)
+        result = _after_handshake(server, plan, check, policy, delivery)
     elif server.probe.chain_cut:
         result = unknown(server, sentences.chain_cut(server, check.mismatch))
     else:
@@ -477,21 +496,22 @@ def _inside_tls(
 
 def _after_handshake(
     server: MailServer,
-    planned: TlsLevel,
-    level: TlsLevel,
+    plan: Plan,
+    check: Check,
     policy: RequiretlsPolicy,
     delivery: Delivery,
 ) -> DeliveryAttempt:
-    """Judge the EHLO reply inside TLS, once the certificate is as *level* wants it."""
+    """Judge the EHLO reply inside TLS, once the *check* of the certificate was passed."""
+    level = plan.session_level
     matched = profiles.must_match(level)
     offered = server.probe.requiretls is True
-    decided = _decided(planned, level)
+    decided = _decided(plan.level, level)
     broken = session_failure(server, AT_SECOND_EHLO)
     if broken is not None:
-        return replace(broken, tls=_token(decided, policy, "requiretls?"))
+        return broken._replace(tls=_token(decided, policy, "requiretls?"))
     without = without_smtputf8(server, server.probe.smtputf8, delivery.needs, IN_SECOND_EHLO)
     if without is not None:
-        return replace(without, tls=_token(decided, policy, "requiretls?"))
+        return without._replace(tls=_token(decided, policy, "requiretls?"))
     if policy is RequiretlsPolicy.ENFORCE and not offered:
         return DeliveryAttempt(
             server,
@@ -499,6 +519,7 @@ def _after_handshake(
             Reason.REQUIRETLS_NOT_OFFERED,
             sentences.requiretls_not_offered(server),
             tls=f"{decided}/!requiretls:none",
+            until=check.until,
         )
     if not offered:
         feature = "requiretls:none"
@@ -515,24 +536,9 @@ def _after_handshake(
         ends=True,
         verified=matched and host_check.mismatch is None,
         requiretls_sent=offered and profiles.takes_part(policy),
-        until=host_check.until,
+        small_key=check.small_key,
+        until=min(check.until, host_check.until),
     )
-
-
-def _session_level(plan: Plan) -> TlsLevel:
-    """Return the level of the session, once OpenSSL has read the TLSA records.
-
-    If OpenSSL can use none of the records that Postfix has accepted, the session goes on
-    unauthenticated (RFC 7672 section 2.2, R33), even under policy enforce: Postfix has checked
-    the planned level before (:func:`_forbidden_by_policy`).
-    """
-    if (
-        plan.level in (TlsLevel.DANE, TlsLevel.HALF_DANE)
-        and plan.records
-        and not dane.usable(plan.records)
-    ):
-        return TlsLevel.ENCRYPT
-    return plan.level
 
 
 def _check(server: MailServer, plan: Plan, level: TlsLevel, delivery: Delivery) -> Check:
@@ -542,13 +548,12 @@ def _check(server: MailServer, plan: Plan, level: TlsLevel, delivery: Delivery) 
     """
     chain = server.probe.chain
     if not profiles.must_match(level):
-        return Check()
+        return PASSED
     if profiles.must_pkix(level):
         return pkix.check(chain, plan.references, delivery.trust, delivery.now)
-    records = dane.usable(plan.records)
-    if not records:
+    if plan.unusable:
         return Check("no TLSA record is usable")
-    return dane.check(chain, records, plan.references, delivery.now)
+    return dane.check(chain, plan.records, plan.references, delivery.now)
 
 
 def _check_host(server: MailServer, level: TlsLevel, delivery: Delivery) -> Check:
@@ -566,7 +571,7 @@ def _check_host(server: MailServer, level: TlsLevel, delivery: Delivery) -> Chec
         records = dane.usable(secure_tlsa(host))
         references = dane_references(host, delivery.evidence)
         return dane.check(chain, records, references, delivery.now)
-    return Check()
+    return PASSED
 
 
 def _certificate_failure(
@@ -597,4 +602,4 @@ def _token(level: str, policy: RequiretlsPolicy, feature: str) -> str:
 
 
 def _with_token(result: DeliveryAttempt | None, token: str) -> DeliveryAttempt | None:
-    return None if result is None else replace(result, tls=token)
+    return None if result is None else result._replace(tls=token)

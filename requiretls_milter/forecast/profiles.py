@@ -15,16 +15,21 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.syntax.names import is_address, patterns
 
-_STRENGTH = {
-    TlsLevel.NONE: 0,
-    TlsLevel.MAY: 1,
-    TlsLevel.ENCRYPT: 2,
-    TlsLevel.HALF_DANE: 4,
-    TlsLevel.DANE: 5,
-    TlsLevel.DANE_ONLY: 6,
-    TlsLevel.VERIFY: 7,
-    TlsLevel.SECURE: 8,
-}
+_MATCHING = frozenset(
+    {
+        TlsLevel.HALF_DANE,
+        TlsLevel.DANE,
+        TlsLevel.DANE_ONLY,
+        TlsLevel.VERIFY,
+        TlsLevel.SECURE,
+    }
+)
+_MANDATORY = _MATCHING | {TlsLevel.ENCRYPT}
+_BY_AUTHORITIES = frozenset({TlsLevel.VERIFY, TlsLevel.SECURE})
+_BY_TLSA = frozenset({TlsLevel.DANE, TlsLevel.DANE_ONLY})
+
+_INSISTING = frozenset({RequiretlsPolicy.ENFORCE, RequiretlsPolicy.OPPORTUNISTIC_STARTTLS})
+_WITHOUT_EFFECT = frozenset({RequiretlsPolicy.DISABLE, RequiretlsPolicy.INVALID})
 
 
 def uses_tls(level: TlsLevel) -> bool:
@@ -34,37 +39,37 @@ def uses_tls(level: TlsLevel) -> bool:
 
 def requires_tls(level: TlsLevel) -> bool:
     """Say whether mail is never delivered in clear (Postfix: above ``may``)."""
-    return _STRENGTH[level] > _STRENGTH[TlsLevel.MAY]
+    return level in _MANDATORY
 
 
 def must_match(level: TlsLevel) -> bool:
     """Say whether the server's certificate has to match (Postfix: above ``encrypt``)."""
-    return _STRENGTH[level] > _STRENGTH[TlsLevel.ENCRYPT]
+    return level in _MATCHING
 
 
 def must_pkix(level: TlsLevel) -> bool:
     """Say whether the certificate has to match by a chain to a trusted authority."""
-    return level in (TlsLevel.VERIFY, TlsLevel.SECURE)
+    return level in _BY_AUTHORITIES
 
 
 def uses_dane(level: TlsLevel) -> bool:
     """Say whether TLSA records are looked up at this configured level."""
-    return level in (TlsLevel.DANE, TlsLevel.DANE_ONLY)
+    return level in _BY_TLSA
 
 
 def at_most_may(level: TlsLevel) -> TlsLevel:
     """Lower *level* as ``TLS-Required: No`` demands (RFC 8689 section 4.2.2, R13)."""
-    return TlsLevel.MAY if _STRENGTH[level] > _STRENGTH[TlsLevel.MAY] else level
+    return TlsLevel.MAY if requires_tls(level) else level
 
 
 def requires_starttls(policy: RequiretlsPolicy) -> bool:
     """Say whether the policy insists on TLS at every level."""
-    return policy in (RequiretlsPolicy.ENFORCE, RequiretlsPolicy.OPPORTUNISTIC_STARTTLS)
+    return policy in _INSISTING
 
 
 def takes_part(policy: RequiretlsPolicy) -> bool:
     """Say whether the sender's REQUIRETLS has any effect, and shows in Postfix's ``tls=``."""
-    return policy not in (RequiretlsPolicy.DISABLE, RequiretlsPolicy.INVALID)
+    return policy not in _WITHOUT_EFFECT
 
 
 @functools.lru_cache(maxsize=4096)

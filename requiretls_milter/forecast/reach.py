@@ -27,9 +27,10 @@ shares calls it.
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from requiretls_milter.model import (
     SMTP_PORT,
@@ -48,6 +49,9 @@ IPV4, IPV6 = "ipv4", "ipv6"
 
 _EITHER = frozenset({IPV4, IPV6})
 _ONE_FAMILY = {family: frozenset({family}) for family in (IPV4, IPV6)}
+
+NAMED_BY_DNS = frozenset({HopKind.MX, HopKind.SRV})
+"""Next hops whose servers DNS names."""
 
 _BEST_OF_ALL = -1
 """A preference that no MX record can have."""
@@ -69,8 +73,7 @@ class Unseen:
     families: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class MailServer:
+class MailServer(NamedTuple):
     """One address of one host, with what a probe saw there.
 
     Attributes:
@@ -170,8 +173,7 @@ def _beyond_the_hosts(evidence: DomainEvidence, profile: MtaProfile) -> list[Mai
 
 def has_mx_records(evidence: DomainEvidence) -> bool:
     """Say whether the servers come from MX or SRV records, not from the next hop's own name."""
-    named = evidence.nexthop.kind in (HopKind.MX, HopKind.SRV)
-    return named and evidence.mx.outcome is DnsOutcome.FOUND
+    return evidence.nexthop.kind in NAMED_BY_DNS and evidence.mx.outcome is DnsOutcome.FOUND
 
 
 def without_self(
@@ -196,12 +198,16 @@ def preference_of(evidence: DomainEvidence, profile: MtaProfile) -> AddressPrefe
     return AddressPreference.ANY if by_srv else profile.address_preference
 
 
+_preference_of = operator.attrgetter("host.preference")
+
+
 def in_groups(found: list[MailServer], preferred: AddressPreference) -> ServerGroups:
     """Group the servers that Postfix shuffles: one preference, one family if it prefers one."""
 
-    def rank(server: MailServer) -> tuple[int, bool]:
-        other_family = preferred is not AddressPreference.ANY and preferred not in server.families
-        return server.host.preference, other_family
+    def of_family(server: MailServer) -> tuple[int, bool]:
+        return server.host.preference, preferred not in server.families
+
+    rank = _preference_of if preferred is AddressPreference.ANY else of_family
 
     return tuple(tuple(group) for _, group in itertools.groupby(sorted(found, key=rank), key=rank))
 

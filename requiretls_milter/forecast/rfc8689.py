@@ -27,7 +27,7 @@ from requiretls_milter.forecast.servers import (
     name_is_authenticated,
     tlsa_lookup_failed,
 )
-from requiretls_milter.forecast.strength import SMALL_KEY, is_key_weak, session_weakness
+from requiretls_milter.forecast.strength import SMALL_KEY, session_weakness
 from requiretls_milter.model import (
     UNKNOWN_STATUS,
     DomainEvidence,
@@ -156,10 +156,10 @@ def _inside_tls(
     """Verify the certificate, then look at the EHLO reply inside TLS."""
     result = authenticate(server, evidence, reading, trust, now)
     mismatch = result.mismatch
-    if mismatch is None and not reading.weak_tls_counts and is_key_weak(server, trust, now):
+    if mismatch is None and result.small_key and not reading.weak_tls_counts:
         mismatch = SMALL_KEY
     if mismatch is None:
-        attempt = session_failure(server, AT_SECOND_EHLO) or _last_step(server)
+        attempt = session_failure(server, AT_SECOND_EHLO) or _last_step(server, result.until)
     else:
         attempt = _not_authenticated(server, mismatch)
     return attempt.until_at_most(result.until)
@@ -176,13 +176,14 @@ def _not_authenticated(server: MailServer, mismatch: str) -> DeliveryAttempt:
     )
 
 
-def _last_step(server: MailServer) -> DeliveryAttempt:
+def _last_step(server: MailServer, until: float) -> DeliveryAttempt:
     if server.probe.requiretls is not True:
         return DeliveryAttempt(
             server,
             status.REQUIRETLS_NEEDED,
             Reason.REQUIRETLS_NOT_OFFERED,
             sentences.requiretls_not_offered(server),
+            until=until,
         )
     return DeliveryAttempt(
         server,
@@ -192,4 +193,5 @@ def _last_step(server: MailServer) -> DeliveryAttempt:
         ends=True,
         verified=True,
         requiretls_sent=True,
+        until=until,
     )

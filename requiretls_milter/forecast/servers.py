@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from requiretls_milter.forecast import reach
 from requiretls_milter.forecast.mta_sts import mta_sts_match
 from requiretls_milter.forecast.reach import (
+    NAMED_BY_DNS,
     MailServer,
     ServerGroups,
     family_of,
@@ -76,11 +77,10 @@ def servers_of(evidence: DomainEvidence, profile: MtaProfile) -> Servers:
 
 
 def _mx_failure(evidence: DomainEvidence) -> NoServer | None:
-    domain = evidence.nexthop.host
-    by_srv = evidence.nexthop.kind is HopKind.SRV
-    if not by_srv and evidence.nexthop.kind is not HopKind.MX:
+    if evidence.nexthop.kind not in NAMED_BY_DNS:
         return None
-    mx = evidence.mx
+    domain, mx = evidence.nexthop.host, evidence.mx
+    by_srv = evidence.nexthop.kind is HopKind.SRV
     if mx.unasked:
         return not_looked_up(f"the MX records of {domain}", mx.error)
     if mx.outcome is DnsOutcome.ERROR:
@@ -122,15 +122,14 @@ def lookup_failure(evidence: DomainEvidence, profile: MtaProfile) -> NoServer | 
     4.4.4 (smtp_addr_one() of Postfix). Hosts of equal preference are looked up in the
     order of the DNS reply, that is in any order.
     """
-    domain = evidence.nexthop.host
-    outcomes = ((host, _lookup(host, profile)) for host in evidence.hosts)
     missed = [
         (host, outcome)
-        for host, outcome in outcomes
-        if outcome is not DnsOutcome.FOUND and not host.unasked
+        for host in evidence.hosts
+        if (outcome := _lookup(host, profile)) is not DnsOutcome.FOUND and not host.unasked
     ]
     if not missed:
         return None
+    domain = evidence.nexthop.host
     errors = [host.addresses.error for host, outcome in missed if outcome is DnsOutcome.ERROR]
     if not errors:
         text = f"{missed[-1][0].host}, a server of {domain}, has no address"
@@ -194,7 +193,7 @@ def name_is_authenticated(evidence: DomainEvidence, host: HostEvidence, reading:
     there are none is, R24), MTA-STS if the policy names the host. A next hop that names the
     host itself needs neither.
     """
-    if evidence.nexthop.kind not in (HopKind.MX, HopKind.SRV):
+    if evidence.nexthop.kind not in NAMED_BY_DNS:
         return True
     if evidence.mx.secure or in_mta_sts_policy(evidence, host.host, reading):
         return True

@@ -8,12 +8,6 @@ is forecast as it is; whether that satisfies RFC 8689 is decided here.
 
 from __future__ import annotations
 
-from requiretls_milter.forecast import dane
-from requiretls_milter.forecast.certificate import RFC9325_SECURITY, has_weak_key
-from requiretls_milter.forecast.path import without_superseded_issuers
-from requiretls_milter.forecast.pkix import TrustStore
-from requiretls_milter.forecast.reach import MailServer
-from requiretls_milter.forecast.servers import secure_tlsa
 from requiretls_milter.model import ProbeEvidence
 from requiretls_milter.syntax.ciphers import is_broken, is_ephemeral
 
@@ -37,27 +31,12 @@ def session_weakness(probe: ProbeEvidence) -> str | None:
     return None
 
 
-def is_key_weak(server: MailServer, trust: TrustStore, now: float) -> bool:
-    """Say whether a key that authenticates *server* has less than 112 bits of security (R64).
+def weakness(probe: ProbeEvidence, *, small_key: bool) -> str | None:
+    """Say what RFC 9325 forbids of session and keys; None if both are as they should be (R64).
 
-    It is the server's own key for DANE-EE(3), and else each key of the path to the anchor. A
-    server without any path is not authenticated at all, which is not the question here.
+    Args:
+        probe: what the session with the server was like.
+        small_key: a key by which the server was verified has less than 112 bits of security:
+            its own for DANE-EE(3), and else one of the path to the anchor.
     """
-    chain = server.probe.chain
-    if not chain:
-        return False
-    usable = dane.usable(secure_tlsa(server.host))
-    if usable:
-        found = dane.match(without_superseded_issuers(chain, now), usable)
-        if found.end_entity:
-            return has_weak_key(chain[0], RFC9325_SECURITY)
-        if found.anchored is not None:
-            return not found.anchored.strong
-    return not trust.path(chain).strong
-
-
-def weakness(server: MailServer, trust: TrustStore, now: float) -> str | None:
-    """Say what RFC 9325 forbids of session and keys; None if both are as they should be."""
-    if is_key_weak(server, trust, now):
-        return SMALL_KEY
-    return session_weakness(server.probe)
+    return SMALL_KEY if small_key else session_weakness(probe)

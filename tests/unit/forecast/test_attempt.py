@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -68,7 +67,7 @@ def tried(
         if one.ends:
             return one
         passed_over = one.status == NOTHING_RECORDED
-        remaining = replace(remaining, tls=one.tls) if passed_over else one
+        remaining = remaining._replace(tls=one.tls) if passed_over else one
     return remaining
 
 

@@ -403,6 +403,16 @@ def test_r64_with_dane_ee_the_servers_own_key_alone_counts() -> None:
         assert (judged(chain, record(chain[0], 3, 0)).status == "2.0.0") is compliant
 
 
+def test_r64_the_keys_count_by_which_the_mta_itself_verified_the_server() -> None:
+    """At level secure smtp(8) looks at no TLSA record: a strong DANE-EE key mends no weak issuer."""
+    chain = (issue(LEAF, MIDDLE_1024), issue(MIDDLE_1024, ROOT), issue(ROOT, None))
+    own_key, store = record(chain[0], 3, 0), trusted(chain[2])
+    secure = replace(DANE, tls_security_level=TlsLevel.SECURE)
+    by_authority = judged(chain, own_key, store=store, profile=secure)
+    assert (by_authority.status, by_authority.reason) == ("2.0.0", Reason.NONCOMPLIANT_WEAK_TLS)
+    assert judged(chain, own_key, store=store, profile=DANE).compliant
+
+
 def test_a_key_that_cannot_be_read_is_no_better_than_a_weak_one() -> None:
     """Neither in a certificate that is no certificate to OpenSSL, nor on a curve that it lacks."""
     leaf = issue(LEAF, ROOT)

@@ -292,7 +292,7 @@ def test_what_the_message_needs_never_makes_a_delivery_and_is_had_where_one_is_m
         return
     plain = Delivery(evidence, requirement, profile, build.trust(), build.NOW)
     without = {item.status for item in deliver(plain, servers)}
-    for ended in deliver(replace(plain, needs=needs), servers):
+    for ended in deliver(plain._replace(needs=needs), servers):
         if ended.delivered:
             assert status.SUCCESS in without
             assert ended.server is not None
