@@ -55,6 +55,11 @@ _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", re.ASCII)
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 _KEY_PREFIX = re.compile(r"[!-~]{1,100}", re.ASCII)
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,76}", re.ASCII)  # RFC 5322 section 3.6.8: no colon
+# RFC 5321 section 4.1.2: Dot-string, of the 64 octets of section 4.5.3.1.1
+_LOCAL_PART = re.compile(
+    r"(?=.{1,64}\Z)[\w!#$%&'*+/=?^`{|}~-]+(\.[\w!#$%&'*+/=?^`{|}~-]+)*", re.ASCII
+)
+_TIME_OF_DAY = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]", re.ASCII)
 _ENVID_MARK = re.compile("(?:[A-Za-z0-9][A-Za-z0-9_-]{0,31})?", re.ASCII)
 
 
@@ -70,6 +75,31 @@ def command(text: str) -> str:
         raise ValueError(f"not a command line: {error}") from error
     if not words or not words[0].startswith("/"):
         raise ValueError("must begin with the absolute path of a program")
+    return text
+
+
+def mail_address(text: str) -> str:
+    """Check a mail address: a local part without quotes, and a domain.
+
+    Raises:
+        ValueError: it is none.
+    """
+    local, _, domain = text.rpartition("@")
+    if not _LOCAL_PART.fullmatch(local):
+        raise ValueError(
+            f"expected a mail address such as postmaster@example.org, got {given(text)}"
+        )
+    return f"{local}@{to_alabel(domain)}"
+
+
+def time_of_day(text: str) -> str:
+    """Check a time of the day.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _TIME_OF_DAY.fullmatch(text):
+        raise ValueError(f"expected HH:MM, from 00:00 to 23:59, got {given(text)}")
     return text
 
 
@@ -481,6 +511,9 @@ OptionalDomain = Annotated[Text, AfterValidator(optional(to_alabel))]
 ServiceName = Annotated[Text, AfterValidator(service)]
 TransportName = Annotated[Text, AfterValidator(transport)]
 Domain = Annotated[Text, AfterValidator(to_alabel)]
+MailAddress = Annotated[Text, AfterValidator(mail_address)]
+OptionalMailAddress = Annotated[Text, AfterValidator(optional(mail_address))]
+OptionalTimeOfDay = Annotated[Text, AfterValidator(optional(time_of_day))]
 OptionalCommand = Annotated[Text, AfterValidator(optional(command))]
 OptionalUser = Annotated[Text, AfterValidator(optional(user))]
 OptionalGroup = Annotated[Text, AfterValidator(optional(group))]
@@ -503,6 +536,9 @@ NameserverField = Annotated[
 ]
 StoreUrlField = Annotated[
     StoreUrl, PlainValidator(parsed(StoreUrl, parse_store_url)), PlainSerializer(str)
+]
+EndpointField = Annotated[
+    Endpoint, PlainValidator(parsed(Endpoint, parse_endpoint)), PlainSerializer(str)
 ]
 OptionalEndpoint = Annotated[
     Endpoint | None,

@@ -958,6 +958,32 @@ class Watch(Section):
             "seconds, and runs once at a time as the service's own user. Empty: none."
         ),
     )
+    mail_to: Annotated[tuple[fields.MailAddress, ...], as_list, Field(max_length=20)] = Field(
+        (),
+        description=(
+            "Addresses that get a mail about each change: what changes within ten seconds comes in "
+            "one. A mail that cannot be handed over is tried again every five minutes, with what "
+            "has changed since."
+        ),
+    )
+    mail_from: fields.OptionalMailAddress = Field(
+        "",
+        description="The sender of these mails. Empty: requiretls-milter at the name of this host.",
+    )
+    mail_server: fields.EndpointField = Field(
+        endpoint.parse_endpoint("127.0.0.1:25"),
+        description=(
+            "ADDRESS:PORT of the MTA to which these mails are handed over, by SMTP and without "
+            "TLS: that of this host, which need not trust the network for it."
+        ),
+    )
+    digest_at: fields.OptionalTimeOfDay = Field(
+        "",
+        description=(
+            "HH:MM, local time, at which mail_to gets a digest each day: how all watched domains "
+            "are, those with problems first. Empty: none."
+        ),
+    )
 
     @property
     def command(self) -> tuple[str, ...]:

@@ -183,27 +183,29 @@ class DowngradeTracker:
             0 if nothing is.
         """
         # At once: a store that is slow delays a forecast once, and not once for each feature.
-        found = (self._note(observed, now) for observed in observations(evidence))
+        domain = evidence.nexthop.host
+        found = (self._note(observed, domain, now) for observed in observations(evidence))
         lost_at = await asyncio.gather(*found)
         return max(lost_at, default=0.0)
 
-    async def _note(self, observed: Observation, now: float) -> float:
+    async def _note(self, observed: Observation, domain: str, now: float) -> float:
         key = f"{observed.feature} {observed.subject}"
         before = await self._known(key, now)
         history = after(before, observed.offered, min(observed.at or now, now), now)
         if history is not None and history.lost_at and (before is None or not before.lost_at):
-            self._report(observed, history)
+            self._report(observed, domain, history)
         if history is not None and before is not None and before.lost_at and not history.lost_at:
-            _log.info("restored", kind=observed.feature, subject=observed.subject)
+            _log.info("restored", kind=observed.feature, subject=observed.subject, domain=domain)
         await self._keep(key, before, history, now)
         return history.lost_at if history is not None else 0.0
 
-    def _report(self, observed: Observation, history: FeatureHistory) -> None:
+    def _report(self, observed: Observation, domain: str, history: FeatureHistory) -> None:
         self._counters.inc("downgrades_total", (observed.feature,))
         _log.warning(
             "downgrade",
             kind=observed.feature,
             subject=observed.subject,
+            domain=domain,  # whose mail found it out: the host may serve others too
             first_seen=round(history.first_seen),
             last_seen=round(history.last_seen),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypedDict
 
 from requiretls_milter.forecast.inbound import InboundReport, Readiness
@@ -72,6 +73,40 @@ def problem_report(finding: Finding) -> ProblemReport:
         host=finding.host or None,
         text=finding.text,
         at=_time(finding.at),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is new of a watched domain: problems that were not there before, and that are gone.
+
+    ``report`` is what was found out, ``validates`` whether the resolver validates DNSSEC.
+    """
+
+    report: InboundReport
+    appeared: tuple[Finding, ...]
+    ended: tuple[Finding, ...]
+    validates: bool
+
+
+class ChangeReport(TypedDict):
+    """A change, as ``watch.notify`` is told of it."""
+
+    event: str
+    domain: str
+    appeared: list[ProblemReport]
+    ended: list[ProblemReport]
+    report: DomainReport
+
+
+def change_report(change: Change) -> ChangeReport:
+    """Make the object of a change."""
+    return ChangeReport(
+        event="watched_domain_changed",
+        domain=change.report.domain,
+        appeared=[problem_report(one) for one in change.appeared],
+        ended=[problem_report(one) for one in change.ended],
+        report=domain_report(change.report, validates=change.validates),
     )
 
 

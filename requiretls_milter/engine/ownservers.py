@@ -6,14 +6,15 @@ moment does not mend it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.config import Config
-from requiretls_milter.engine.inboundreport import domain_report, problem_report
-from requiretls_milter.engine.notifying import Notifier
+from requiretls_milter.engine.inboundreport import Change, problem_report
 from requiretls_milter.engine.parts import Parts
+from requiretls_milter.engine.records import decode_watched, encode_watched
+from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.evidence.gathering import LATE
 from requiretls_milter.evidence.mta_sts import FETCH_RETRY
 from requiretls_milter.evidence.turns import BusyError, on_behalf_of
@@ -21,11 +22,18 @@ from requiretls_milter.forecast.inbound import InboundReport, Readiness
 from requiretls_milter.forecast.inboundserver import Finding, Severity
 from requiretls_milter.model import HopKind, InboundProblem, NextHop, PublishedEvidence
 from requiretls_milter.rules import RuleSet
+from requiretls_milter.store.base import StoreKind
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Gauges
 from requiretls_milter.telemetry.labels import OutboundService, configured_domains
 
 _log = log.get_logger("engine.watch")
+
+KEPT = 30 * 86_400.0
+"""Seconds for which it is remembered what was wrong with a domain."""
+
+KEPT_AGAIN = 86_400.0
+"""Seconds after which that is worth writing down again, though nothing has changed."""
 
 _NOTHING = PublishedEvidence()
 
@@ -50,6 +58,8 @@ class _Known:
 
     problems: Mapping[Key, Finding]
     hosts: frozenset[str] = frozenset()
+    report: InboundReport | None = None
+    kept_at: float = float("-inf")
     published: PublishedEvidence = _NOTHING
     asked_at: float = float("-inf")
 
@@ -60,22 +70,26 @@ class OwnServers:
     Args:
         parts: gives what belongs to the configuration in force.
         gauges: where the domains are shown.
-        notifier: told of each change of what is broken or ends soon.
-        monotonic: a clock, in seconds.
+        tell: told of each change of what is broken or ends soon.
+        records: where the problems are kept, so that they are not told again after a restart.
+        clocks: wall time for records, monotonic time for what was asked when.
     """
 
     def __init__(
         self,
         parts: Callable[[], Parts],
         gauges: Gauges,
-        notifier: Notifier,
+        tell: Callable[[Change], None],
+        records: RecordStore,
         *,
-        monotonic: Callable[[], float] = time.monotonic,
+        clocks: Clocks = SYSTEM_CLOCKS,
     ) -> None:
         self._parts = parts
         self._gauges = gauges
-        self._notifier = notifier
-        self._monotonic = monotonic
+        self._tell = tell
+        self._records = records
+        self._wall = clocks.wall
+        self._monotonic = clocks.monotonic
         self._known: dict[str, _Known] = {}
 
     def retain(self, config: Config) -> None:
@@ -86,7 +100,10 @@ class OwnServers:
     async def look(self, domain: str) -> None:
         """Look at a domain anew, whatever is kept of it; never raises for what the network does."""
         parts = self._parts()
-        known = self._known.setdefault(domain, _Known({}))
+        known = self._known.get(domain)
+        if known is None:
+            known = self._known[domain] = _Known({})
+            known.problems = await self._kept(domain)
         began = self._monotonic()
         try:
             evidence = await parts.assessor.evidence(NextHop(HopKind.MX, domain), refresh=True)
@@ -103,10 +120,15 @@ class OwnServers:
         validates = parts.resolver.validates
         report = await parts.assessor.inbound(evidence, known.published, validates=validates)
         if self._known.get(domain) is known:  # otherwise it is watched no more
-            self.take(known, report, validates=validates)
+            changed = self.take(known, report, validates=validates)
+            await self._keep(domain, known, changed=changed)
 
-    def take(self, known: _Known, report: InboundReport, *, validates: bool) -> None:
-        """Show a report, and tell what has changed since the last one."""
+    def reports(self) -> list[InboundReport]:
+        """The last report of each domain that was seen."""
+        return [known.report for known in self._known.values() if known.report is not None]
+
+    def take(self, known: _Known, report: InboundReport, *, validates: bool) -> bool:
+        """Show a report, and tell what has changed since the last one; whether anything has."""
         now = {(one.problem, one.host): one for one in report.problems}
         for key, finding in known.problems.items():
             if key not in now and _is_unseen(finding, report):
@@ -114,21 +136,28 @@ class OwnServers:
         appeared = [one for key, one in now.items() if key not in known.problems]
         ended = [one for key, one in known.problems.items() if key not in now]
         known.problems = now
+        known.report = replace(report, problems=tuple(now.values()))
         self._show(known, report)
         for one in appeared:
             _log_problem("watched_problem", report.domain, one)
         for one in ended:
             _log_problem("watched_problem_ended", report.domain, one)
         if any(one.severity is not Severity.ADVICE for one in (*appeared, *ended)):
-            self._notifier.tell(
-                {
-                    "event": "watched_domain_changed",
-                    "domain": report.domain,
-                    "appeared": [problem_report(one) for one in appeared],
-                    "ended": [problem_report(one) for one in ended],
-                    "report": domain_report(report, validates=validates),
-                }
-            )
+            self._tell(Change(report, tuple(appeared), tuple(ended), validates))
+        return bool(appeared or ended)
+
+    async def _kept(self, domain: str) -> dict[Key, Finding]:
+        """What was wrong with a domain when an earlier engine looked at it last."""
+        kept = await self._records.read(StoreKind.WATCHED, domain, decode_watched, self._wall())
+        return {(one.problem, one.host): one for one in kept or ()}
+
+    async def _keep(self, domain: str, known: _Known, *, changed: bool) -> None:
+        now = self._wall()
+        if not changed and now < known.kept_at + KEPT_AGAIN:
+            return
+        known.kept_at = now
+        value = encode_watched(known.problems.values())
+        await self._records.write(StoreKind.WATCHED, domain, value, now + KEPT, now)
 
     def _show(self, known: _Known, report: InboundReport) -> None:
         domain = report.domain

@@ -24,10 +24,13 @@ from requiretls_milter.engine.domainwatch import DomainWatch
 from requiretls_milter.engine.exposition import Readings, set_build_info
 from requiretls_milter.engine.health import STARTING, Health
 from requiretls_milter.engine.hostmta import HostMta
+from requiretls_milter.engine.inboundreport import Change, change_report
+from requiretls_milter.engine.mailing import Mailer
 from requiretls_milter.engine.notifying import Notifier
 from requiretls_milter.engine.ownservers import OwnServers, watched_domains
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
+from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.scrape import MetricsServer
 from requiretls_milter.engine.server import EngineServer, EngineState
 from requiretls_milter.engine.spending import SAVE_INTERVAL
@@ -96,6 +99,8 @@ class _Engine:
             self.aggregate = Aggregate.restore(_snapshots.validate_python(snapshot))
         self._store: Store
         self._builder: PartsBuilder
+        self._own: OwnServers
+        self._own_watch: DomainWatch
         self._built: Parts | None = None
         self._trust_epoch = 0
         self._mta = HostMta()
@@ -109,11 +114,8 @@ class _Engine:
         self._processes: Mapping[str, int] = {}
         self._watch = DomainWatch(self._domains, self._assess_configured)
         self._notifier = Notifier(lambda: self._parts.config.watch.command, self.counters)
-        self._own = OwnServers(lambda: self._parts, self._gauges, self._notifier)
-        self._own_watch = DomainWatch(
-            lambda: watched_domains(self._parts.config),
-            self._own.look,
-            interval=lambda: self._parts.config.watch.interval,
+        self._mailer = Mailer(
+            lambda: self._parts.config.watch, lambda: self._own.reports(), self.counters
         )
 
     async def run(self) -> int:
@@ -147,6 +149,8 @@ class _Engine:
         self._start_task(self._watch.run())
         self._start_task(self._own_watch.run())
         self._start_task(self._notifier.run())
+        self._start_task(self._mailer.run())
+        self._start_task(self._mailer.run_digests())
         self._start_task(self._refresh_policies())
         self._start_task(self._save_spending())
         self._channel.send("ready")
@@ -179,6 +183,17 @@ class _Engine:
         await self._store.start()
         self._builder = PartsBuilder(self._store, self.counters, self._gauges, self._mta)
         await self._builder.spending.load()
+        self._own = OwnServers(
+            lambda: self._parts,
+            self._gauges,
+            self._tell_change,
+            RecordStore(self._store, self.counters),
+        )
+        self._own_watch = DomainWatch(
+            lambda: watched_domains(self._parts.config),
+            self._own.look,
+            interval=lambda: self._parts.config.watch.interval,
+        )
 
     async def _open_metrics(self, config: Config) -> None:
         listen = config.metrics.listen
@@ -407,6 +422,11 @@ class _Engine:
         while True:
             await asyncio.sleep(RECHECK_TICK)
             await self._parts.source.recheck_reachability()
+
+    def _tell_change(self, change: Change) -> None:
+        """Tell of a watched domain whatever is to be told."""
+        self._notifier.tell(change_report(change))
+        self._mailer.tell(change)
 
     async def _assess_configured(self, domain: str) -> None:
         """Assess a configured domain, for its metrics."""

@@ -19,6 +19,8 @@ is dropped without complaint, as if there were none.
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -28,6 +30,7 @@ from requiretls_milter.config import Config
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.mta_sts import PolicyError, read_policy, read_record
 from requiretls_milter.evidence.probe import FRESH, MAX_CHAIN, MAX_DIALOGUE, MAX_GROUP
+from requiretls_milter.forecast.inboundserver import Finding
 from requiretls_milter.model import (
     MAX_SIZE,
     MtaStsEvidence,
@@ -46,6 +49,13 @@ MAX_TLS_VERSION = 20
 
 MAX_CIPHER = 64
 """Characters of the name of a cipher suite."""
+
+
+MAX_PROBLEMS = 200
+"""Problems of a watched domain that are kept."""
+
+MAX_TIME = 253_402_300_800.0
+"""The end of the year 9999, which a certificate can name at most (RFC 5280 section 4.1.2.5)."""
 
 
 class RecordError(RequiretlsMilterError, ValueError):
@@ -269,6 +279,38 @@ def _reply_texts(reply: Reply) -> list[str]:
 def _require_past(time: float, now: float) -> None:
     if not 0 <= time <= now + CLOCK_SKEW:
         raise RecordError("written under another clock")
+
+
+# ---------------------------------------------------------------- watched domains
+
+
+class _Watched(StrictModel):
+    v: Literal[1] = 1
+    problems: Annotated[tuple[Finding, ...], Field(max_length=MAX_PROBLEMS)]
+
+
+def encode_watched(problems: Iterable[Finding]) -> bytes:
+    """Encode what is wrong with a watched domain, the first :data:`MAX_PROBLEMS` of it."""
+    kept = tuple(itertools.islice(problems, MAX_PROBLEMS))
+    return _Watched(problems=kept).model_dump_json().encode()
+
+
+def decode_watched(value: bytes) -> tuple[Finding, ...]:
+    """Decode what was wrong with a watched domain.
+
+    Raises:
+        RecordError: the bytes are no such record.
+    """
+    try:
+        kept = _Watched.model_validate_json(value)
+    except ValidationError as error:
+        raise RecordError(first_mistake(error, "record")) from error
+    for one in kept.problems:
+        if any(printable(text) != text for text in (one.host, one.text)):
+            raise RecordError("text that we would not have kept")
+        if one.at is not None and not 0 <= one.at < MAX_TIME:
+            raise RecordError("a time that cannot be")
+    return kept.problems
 
 
 # ---------------------------------------------------------------- scopes

@@ -91,6 +91,16 @@ class InboundReport:
         serious = (one for one in self.problems if one.severity is not Severity.ADVICE)
         return next(serious, None)
 
+    @property
+    def verdict(self) -> str:
+        """The same as a sentence."""
+        first = self.breaks_first
+        if first is None:
+            return "Nothing that was seen breaks soon."
+        where = f" of {first.host}" if first.host else ""
+        when = f"on {day(first.at)}" if first.at is not None else "now"
+        return f"Breaks first: {first.problem}{where}, {when}."
+
 
 def judge_inbound(
     evidence: DomainEvidence,

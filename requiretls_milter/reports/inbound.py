@@ -23,7 +23,7 @@ from requiretls_milter.evidence.gathering import LATE, Gathering
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.evidence.turns import BusyError, on_behalf_of
 from requiretls_milter.forecast.inbound import InboundReport, Readiness, judge_inbound
-from requiretls_milter.forecast.inboundserver import Finding, Severity
+from requiretls_milter.forecast.inboundserver import Severity
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
     DnsOutcome,
@@ -179,12 +179,4 @@ def _report(report: InboundReport) -> RenderableType:
         parts += ["", Padding(problems, (0, 0, 0, 2))]
     if unseen := sorted(host or report.domain for host in report.unseen):
         parts += ["", Text(f"  Not all could be seen of {', '.join(unseen)}.", "yellow")]
-    return Group(*parts, "", Text("  " + _verdict(report.breaks_first)), "")
-
-
-def _verdict(first: Finding | None) -> str:
-    if first is None:
-        return "Nothing that was seen breaks soon."
-    where = f" of {first.host}" if first.host else ""
-    when = f"on {day(first.at)}" if first.at is not None else "now"
-    return f"Breaks first: {first.problem}{where}, {when}."
+    return Group(*parts, "", Text("  " + report.verdict), "")

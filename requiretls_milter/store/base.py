@@ -55,6 +55,7 @@ class StoreKind(enum.StrEnum):
     PROBE = "probe"  # what a server did when it was called
     ATTEMPT = "attempt"  # a call of ours that failed, and when the next one may be
     BUDGET = "budget"  # how often hosts were called lately: engine/spending.py
+    WATCHED = "watched"  # what is wrong with a watched domain: engine/ownservers.py
 
 
 class StoreError(RequiretlsMilterError):

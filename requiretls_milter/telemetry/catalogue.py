@@ -47,6 +47,7 @@ from requiretls_milter.telemetry.labels import (
     Socket,
     Stage,
     StoreOperation,
+    WatchMailResult,
     status_label,
 )
 
@@ -426,6 +427,12 @@ _DECLARED = (
         MetricKind.COUNTER,
         "Changes of watched domains that watch.notify was to be told of.",
         (("result", _values(NotifyResult)),),
+    ),
+    Metric(
+        "watch_mails_total",
+        MetricKind.COUNTER,
+        "Mails to watch.mail_to, by result; of those dropped the changes that they were to tell.",
+        (("result", _values(WatchMailResult)),),
     ),
     Metric(
         "rules_suspended",

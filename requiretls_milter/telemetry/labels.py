@@ -142,6 +142,14 @@ class NotifyResult(enum.StrEnum):
     DROPPED = "dropped"  # too many were waiting
 
 
+class WatchMailResult(enum.StrEnum):
+    """What became of a mail about watched domains, or of a change that it was to tell of."""
+
+    SENT = "sent"
+    FAILED = "failed"  # the MTA did not take it; it is tried again
+    DROPPED = "dropped"  # too many changes were waiting
+
+
 class OutboundService(enum.StrEnum):
     """What the engine needs to reach outside of this host."""
 

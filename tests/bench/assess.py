@@ -75,7 +75,7 @@ def assessed(effort: Effort) -> Row:
     """Measure, or say why the lab cannot run here."""
     scenarios = planned(effort)
     try:
-        with Lab(scenarios, front=False) as lab:
+        with Lab(scenarios, front=False, apart=True) as lab:
             return measured(lab, scenarios, effort)
     except LabUnavailable as reason:
         return Row("assess", TITLE, skipped=str(reason))

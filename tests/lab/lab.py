@@ -90,16 +90,19 @@ class Lab:
         front: bool = True,
         downstream: bool = False,
         front_parameters: Mapping[str, str] | None = None,
+        apart: bool = False,
     ) -> None:
         """Plan a lab for *scenarios*; nothing is started before ``start`` or ``with``.
 
         *front* and *downstream* say which Postfix instances there are; *front_parameters* go to
         the front's main.cf (``smtpd_milters`` and the like), and may hold ``{milter}`` for the
-        directory of ``lab.front.milter`` as Postfix sees it.
+        directory of ``lab.front.milter`` as Postfix sees it. *apart* puts each scripted server
+        into a network of its own.
         """
         self._planned = tuple(scenarios)
         self._profiles = dict(profiles if profiles is not None else load().profiles)
         self._want_front = front
+        self._apart = apart
         self._want_downstream = downstream
         self._front_parameters = dict(front_parameters or {})
         self._exit = contextlib.ExitStack()
@@ -175,7 +178,9 @@ class Lab:
         self.directory = own.outside
 
         at = time.monotonic()
-        self.plan = ScenarioPlan(Pki(self.directory / "pki"), mapped=not self.isolated)
+        self.plan = ScenarioPlan(
+            Pki(self.directory / "pki"), mapped=not self.isolated, apart=self._apart
+        )
         (self.directory / "pki").chmod(0o755)
         self.plan.add(self._planned)
         self._step("plan", at)

@@ -500,8 +500,11 @@ OWN = (
     ),
     Panel(
         "Notifications",
-        "Is the command of watch.notify told of changes?",
-        {"{{result}}": _times("result", "watch_notifications_total")},
+        "Are the command of watch.notify and the addresses of watch.mail_to told of changes?",
+        {
+            "command: {{result}}": _times("result", "watch_notifications_total"),
+            "mail: {{result}}": _times("result", "watch_mails_total"),
+        },
     ),
 )
 

@@ -16,6 +16,7 @@ from aiohttp import web
 from tests.support.authority import DAY
 from tests.support.dnsserver import found, nodata
 from tests.support.domains import Domains
+from tests.support.mailbox import Mailbox
 from tests.support.service import Service
 from tests.support.smtpserver import EHLO, SmtpServer
 from tests.support.waiting import until
@@ -45,7 +46,7 @@ class Own:
         for name in ("mx.own.test", "own.test"):
             self.world.dns.set(f"_smtp._tls.{name}", "TXT", nodata())
 
-    async def start(self, *, policy_port: int = 1) -> Service:
+    async def start(self, *, policy_port: int = 1, more: str = "") -> Service:
         notify = f"/bin/sh -c 'cat >> {self.told}'"
         config = f"""
 [mta]
@@ -61,9 +62,13 @@ allow_networks = ["127.0.0.0/8"]
 domains = ["own.test"]
 interval = {INTERVAL}
 notify = "{notify}"
+{more}
 """
-        limits = {"evidence.policyhost.HTTPS_PORT": policy_port}
+        limits = {"evidence.policyhost.HTTPS_PORT": policy_port, "engine.mailing.COLLECT": 0.1}
         service = self.make(config, workers=1, limits=limits)
+        state = self.told.with_name("state.db")
+        text = service.config_path.read_text()
+        service.config_path.write_text(text.replace("memory:", f"sqlite:///{state}"))
         await asyncio.to_thread(service.start)
         self.service = service
         return service
@@ -115,6 +120,25 @@ async def test_a_server_that_loses_starttls_is_told_within_one_round(own: Own) -
     await until(lambda: len(own.changes()) == 2)
     assert own.changes()[1]["ended"][0]["problem"] == "starttls_not_offered"
     await own.shown('watch_notifications_total{result="told"}', 2.0)
+
+
+async def test_a_change_is_mailed_and_not_told_again_by_the_next_engine(own: Own) -> None:
+    async with Mailbox() as box:
+        more = f'mail_to = ["postmaster@own.test"]\nmail_server = "127.0.0.1:{box.port}"'
+        service = await own.start(more=more)
+        await own.shown(f"watched_server_ready{SERVER}", 1.0)
+        own.server.ehlo = WITHOUT_STARTTLS
+        await until(lambda: box.mails and own.changes())
+        assert box.mails[0]["Subject"] == "own.test: 1 new problem, 0 ended"
+        assert "starttls_not_offered" in box.mails[0].get_content()
+        await asyncio.to_thread(service.replaced, "engine", service.kill("engine"))
+        await own.shown(f"watched_server_ready{SERVER}", 0.0)
+        own.server.ehlo = EHLO
+        service.send_signal(signal.SIGHUP)  # a round begins at once
+        await until(lambda: len(box.mails) == 2)
+        assert box.mails[1]["Subject"] == "own.test: 0 new problems, 1 ended"
+        _, last = own.changes()
+        assert "starttls_not_offered" in [one["problem"] for one in last["ended"]]
 
 
 async def test_a_record_and_a_certificate_and_a_policy_host_are_told_at_once(own: Own) -> None:

@@ -48,6 +48,8 @@ class ScenarioPlan:
     pki: Pki
     mapped: bool = False
     """Whether IPv6 addresses are IPv4-mapped ones (``addresses.FIRST_MAPPED``)."""
+    apart: bool = False
+    """Whether each server is in a network (/24) of its own, as servers of strangers are."""
     records: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Zone name (``sig.test``) to lines of its zone file, names absolute."""
     listeners: list[dict[str, Any]] = field(default_factory=list)
@@ -240,7 +242,7 @@ class ScenarioPlan:
         while int(self._next_address) % 256 in (0, 255):
             self._next_address += 1
         address = str(self._next_address)
-        self._next_address += 1
+        self._next_address += 256 if self.apart else 1
         return address
 
     def _address6(self) -> str:

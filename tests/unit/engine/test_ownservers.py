@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Literal
 
 import pytest
 
-from requiretls_milter.engine.notifying import Notifier
+from requiretls_milter.engine.inboundreport import Change, ChangeReport, change_report
 from requiretls_milter.engine.ownservers import OwnServers, _Known, watched_domains
 from requiretls_milter.engine.parts import Parts
+from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.forecast.inbound import InboundReport, Readiness, ServerState
 from requiretls_milter.forecast.inboundserver import Finding, Severity
 from requiretls_milter.model import InboundProblem
+from requiretls_milter.store.base import Store
+from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.unit.config.test_schema import configured
 
@@ -23,15 +25,14 @@ ADVICE = Finding(InboundProblem.TLSRPT_MISSING, Severity.ADVICE, "", "no TLSRPT 
 END = 1_900_000_000.0
 
 
-class Told(Notifier):
+class Told:
     """Keeps what it is told."""
 
     def __init__(self) -> None:
-        super().__init__(lambda: (), Counters())
-        self.changes: list[Mapping[str, Any]] = []
+        self.changes: list[ChangeReport] = []
 
-    def tell(self, change: Mapping[str, Any]) -> None:
-        self.changes.append(change)
+    def tell(self, change: Change) -> None:
+        self.changes.append(change_report(change))
 
 
 def no_parts() -> Parts:
@@ -42,7 +43,7 @@ class Kit:
     def __init__(self) -> None:
         self.gauges = Gauges()
         self.told = Told()
-        self.own = OwnServers(no_parts, self.gauges, self.told)
+        self.own = OwnServers(no_parts, self.gauges, self.told.tell, records())
         self.known = _Known({})
 
     def take(
@@ -67,7 +68,11 @@ def kit() -> Kit:
     return Kit()
 
 
-def words(change: Mapping[str, Any], key: str) -> list[str]:
+def records(store: Store | None = None) -> RecordStore:
+    return RecordStore(store or MemoryStore(), Counters())
+
+
+def words(change: ChangeReport, key: Literal["appeared", "ended"]) -> list[str]:
     return [one["problem"] for one in change[key]]
 
 
@@ -89,7 +94,9 @@ def test_a_problem_is_told_once_and_so_is_its_end(kit: Kit) -> None:
     (change,) = kit.told.changes
     assert change["domain"] == DOMAIN
     assert words(change, "appeared") == ["starttls_not_offered"]
-    assert change["report"]["breaks_first"]["host"] == MX
+    first = change["report"]["breaks_first"]
+    assert first is not None
+    assert first["host"] == MX
     kit.take()
     assert kit.shown("problem") == {}
     assert words(kit.told.changes[1], "ended") == ["starttls_not_offered"]

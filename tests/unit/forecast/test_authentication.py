@@ -404,7 +404,7 @@ def test_r64_with_dane_ee_the_servers_own_key_alone_counts() -> None:
 
 
 def test_r64_the_keys_count_by_which_the_mta_itself_verified_the_server() -> None:
-    """At level secure smtp(8) looks at no TLSA record: a strong DANE-EE key mends no weak issuer."""
+    """At level secure smtp(8) sees no TLSA record: a strong DANE-EE key mends no weak issuer."""
     chain = (issue(LEAF, MIDDLE_1024), issue(MIDDLE_1024, ROOT), issue(ROOT, None))
     own_key, store = record(chain[0], 3, 0), trusted(chain[2])
     secure = replace(DANE, tls_security_level=TlsLevel.SECURE)

@@ -62,6 +62,7 @@ NAMES = (
     "watched_policy_expiry_timestamp_seconds{domain}",
     "watched_problem{domain,problem}",
     "watch_notifications_total{result}",
+    "watch_mails_total{result}",
     "config_file_differs",
     "rules{mode}",
     "process_cpu_seconds_total{process}",
