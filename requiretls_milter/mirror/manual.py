@@ -59,6 +59,13 @@ def _condition(parameter: Unmirrored) -> str:
     harmless = parameter.harmless - {"", "none"}
     if parameter.words:
         return "has " + " or ".join(f"`{word}`" for word in sorted(parameter.words))
+    if parameter.harmless_words:
+        known = ", ".join(f"`{word}`" for word in sorted(parameter.harmless_words))
+        return f"has another word than {known}"
+    if parameter.used_by is not None:
+        word, users = parameter.used_by
+        used = " or ".join(f"`{user}`" for user in sorted(users))
+        return f"has not its default, and {used} is `{word}`"
     if parameter.own_default:
         return "has not its default"
     if not harmless:

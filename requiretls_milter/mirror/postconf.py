@@ -334,6 +334,8 @@ class Postconf:
         if not self._command:
             raise PostconfError("the name of postconf is empty")
         self._config = ["-c", config_dir] if config_dir else []
+        # postconf -x of 3.10 and later takes $config_directory in a value for the default one.
+        self._expanding = ["-x", *(["-o", f"config_directory={config_dir}"] if config_dir else [])]
         self._json = False
         self._doubled: set[str] = set()
         self.root = Path("/")
@@ -370,7 +372,7 @@ class Postconf:
             PostconfError: there is no Postfix, or it does not answer.
         """
         names = ("mail_version", "myhostname", "queue_directory")
-        return Postfix(settings=parse_lines(self._output("-x", *names)), root=self.root)
+        return Postfix(settings=parse_lines(self._output(*self._expanding, *names)), root=self.root)
 
     def understands_json(self) -> bool:
         """Whether this is Postfix 3.11 or later.
@@ -385,7 +387,7 @@ class Postconf:
         options = [
             word for name, value in (overrides or {}).items() for word in ("-o", f"{name}={value}")
         ]
-        return self._values("-x", *options, *PARAMETERS)
+        return self._values(*self._expanding, *options, *PARAMETERS)
 
     def _services(self, settings: Parameters) -> list[Service]:
         lines = self._values("-M").values() if self._json else self._output("-M").splitlines()

@@ -20,20 +20,34 @@ class Unmirrored:
     ``harmless`` are the values at which they need not, in lower case with one
     blank for many. The empty value is always harmless: a Postfix may not have
     the parameter. If ``words`` are given, the value is a list, and only these
-    words in it matter. With ``own_default`` the default of the Postfix that is
-    read is harmless too: it differs between versions.
+    words in it matter; if ``harmless_words`` are given, all but these. With
+    ``own_default`` the default of the Postfix that is read is harmless too: it
+    differs between versions. ``used_by`` names parameters, and a word, one of which
+    must have that word for this one to have any effect.
     """
 
     name: str
     why: str
     harmless: frozenset[str] = frozenset({""})
     words: frozenset[str] = frozenset()
+    harmless_words: frozenset[str] = frozenset()
     own_default: bool = False
+    used_by: tuple[str, frozenset[str]] | None = None
 
-    def matters(self, value: str, default: str = "") -> bool:
-        """Whether a forecast could be wrong at this value; *default* is that of the Postfix."""
+    def matters(self, settings: Parameters, default: str = "") -> bool:
+        """Whether a forecast could be wrong with these settings.
+
+        *default* is the parameter's default of the Postfix that is read.
+        """
+        value = settings.get(self.name, "")
+        if self.used_by is not None:
+            word, users = self.used_by
+            if all(settings.get(user, word).lower() != word for user in users):
+                return False
         if self.words:
             return not self.words.isdisjoint(split_list(value.lower()))
+        if self.harmless_words:
+            return not self.harmless_words.issuperset(split_list(value.lower()))
         if self.own_default and _plain(value) == _plain(default):
             return False
         return _plain(value) not in self.harmless | {""}
@@ -206,10 +220,26 @@ CLIENT: tuple[Unmirrored, ...] = (
     *(
         _changed(name, _HANDSHAKE)
         for name in (
-            *("tls_ssl_options", "tls_disable_workarounds", "tls_config_file", "tls_config_name"),
-            *("tls_high_cipherlist", "tls_medium_cipherlist"),
+            *("tls_disable_workarounds", "tls_config_file", "tls_config_name"),
             *("tls_eecdh_auto_curves", "tls_ffdhe_auto_groups"),
         )
+    ),
+    Unmirrored(
+        "tls_ssl_options",
+        _HANDSHAKE,
+        # What these leave out is no part of a first handshake, or nobody needs it.
+        harmless_words=frozenset(
+            {"no_compression", "no_renegotiation", "no_ticket", "prioritize_chacha"}
+        ),
+    ),
+    *(
+        Unmirrored(
+            f"tls_{grade}_cipherlist",
+            _HANDSHAKE,
+            own_default=True,
+            used_by=(grade, frozenset({"smtp_tls_ciphers", "smtp_tls_mandatory_ciphers"})),
+        )
+        for grade in ("high", "medium")
     ),
     _no(
         "tls_wildcard_matches_multiple_labels",
@@ -281,10 +311,14 @@ def unmirrored(
     """
     told = set()
     for parameter in known:
-        value = settings.get(parameter.name, "")
-        if main is not None and main.get(parameter.name, "") == value:
+        value, default = settings.get(parameter.name, ""), defaults.get(parameter.name, "")
+        if not parameter.matters(settings, default):
             continue
-        if not parameter.matters(value, defaults.get(parameter.name, "")):
+        if (
+            main is not None
+            and main.get(parameter.name, "") == value
+            and parameter.matters(main, default)
+        ):
             continue
         # By default $header_checks is also the value of mime_header_checks.
         if (value, parameter.why) not in told:
