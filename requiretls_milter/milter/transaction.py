@@ -494,8 +494,9 @@ class Transaction:
 
         If the milter alone enforces the requirement, that alone decides: a client that says that
         its message is too large for the server could have it pass, and then be delivered in clear.
+        "TLS-Required: No" is never enforced: an MTA that does not know it has the same needs.
         """
-        if asked.carried is not asked.requirement:
+        if asked.requirement is Requirement.REQUIRETLS and asked.carried is not asked.requirement:
             return NOTHING_NEEDED
         if self._size is None:
             self._size = declared_size(self.parameters)

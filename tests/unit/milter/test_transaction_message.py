@@ -132,6 +132,19 @@ def test_what_a_client_says_of_its_message_does_not_decide_where_the_milter_alon
     assert recipient.question == Question("example.org", "smtp", REQUIRETLS, NONE)
 
 
+def test_tls_required_no_needs_the_same_of_an_mta_that_does_not_know_it() -> None:
+    transaction = message(
+        settings(), b"SMTPUTF8", b"SIZE=5000", client=SmtpClient(capability=Capability.NOTHING)
+    )
+    transaction.add_field("tls-required", b"No")
+    recipient = rcpt(transaction)
+    transaction.findings.non_ascii = True
+    assert transaction.end_of_header() == [recipient]
+    assert recipient.question == Question(
+        "example.org", "smtp", NO, NONE, Needs(smtputf8=True, size=5000)
+    )
+
+
 # ---------------------------------------------------------------- addresses
 
 
