@@ -40,6 +40,21 @@ class FileState:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """A part of the service.
+
+    Attributes:
+        name: of the part.
+        text: how it is.
+        is_well: whether it is as it should be.
+    """
+
+    name: str
+    text: str
+    is_well: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     """A running service at one moment.
 
@@ -83,26 +98,42 @@ class Overview:
         elif self.file.differs and self.file.usable:
             yield "the file differs from what is in force: reload, or restart"
 
-    def rows(self) -> dict[str, str]:
-        """The parts of the service but its domains, a line for each."""
+    def rows(self) -> Iterator[Row]:
+        """The parts of the service but its domains."""
         service, condition, reply = self.service, self.condition, self.reply
-        return {
-            "Configuration": f"{service.config_path}, generation {service.generation}, "
+        yield Row(
+            "Configuration",
+            f"{service.config_path}, generation {service.generation}, "
             f"in force for {age(self.now - service.config_since)}",
-            "Processes": _processes(service.processes, self.now),
-            "MTA": f"{reply.mta_version or 'has not called yet'}; carries {reply.carries}",
-            "Resolver": f"{', '.join(condition.nameservers)}: "
+            service.reload_succeeded and self.file.usable,
+        )
+        yield Row(
+            "Processes",
+            _processes(service.processes, self.now),
+            all(one.ready for one in service.processes),
+        )
+        yield Row("MTA", f"{reply.mta_version or 'has not called yet'}; carries {reply.carries}")
+        yield Row(
+            "Resolver",
+            f"{', '.join(condition.nameservers)}: "
             + ("validates" if reply.resolver_validates else "does not validate, as far as is known")
             + _tested(condition, self.now),
-            "Outbound": ", ".join(
-                f"{name} {'reachable' if up else 'NOT REACHABLE'}"
-                for name, up in condition.outbound.items()
-            ),
-            "Store": f"{condition.store} {'works' if condition.store_up else 'DOES NOT WORK'}",
-            "Waits": _waits(condition),
-            "Limits met": ", ".join(f"{name} {count}" for name, count in condition.limits.items())
-            or "none",
-        }
+            reply.resolver_validates,
+        )
+        outbound = condition.outbound.items()
+        yield Row(
+            "Outbound",
+            ", ".join(f"{name} {'reachable' if up else 'NOT REACHABLE'}" for name, up in outbound),
+            all(up for _, up in outbound),
+        )
+        yield Row(
+            "Store",
+            f"{condition.store} {'works' if condition.store_up else 'DOES NOT WORK'}",
+            condition.store_up,
+        )
+        yield Row("Waits", _waits(condition))
+        limits = (f"{name} {count}" for name, count in condition.limits.items())
+        yield Row("Limits met", ", ".join(limits) or "none")
 
 
 def _processes(processes: Sequence[ProcessStatus], now: float) -> str:

@@ -18,6 +18,9 @@ from requiretls_milter.syntax.moments import moment
 REFRESH = 15
 """Seconds until a browser asks for the page again."""
 
+SOON = 2
+"""The same while the service starts."""
+
 MAX_SHOWN = 200
 """Domains on the page: those that are not ready first. More than a person reads; with names and
 texts of the greatest length they take a third of a megabyte."""
@@ -30,7 +33,7 @@ _ICONS = {GOOD: dot("#1a7f37"), WARNING: dot("#bf8700"), BAD: dot("#cf222e")}
 STYLE = """
 :root {
   --back: #f4f6f8; --card: #fff; --text: #1b222c; --dim: #57606a; --line: #d8dee4; --link: #0550ae;
-  --good: #1a7f37; --warning: #8a5a00; --bad: #b3151f;
+  --good: #166b2e; --warning: #8a5a00; --bad: #b3151f;
   --good-back: #dff5e4; --warning-back: #fff3cf; --bad-back: #ffe3e3;
 }
 @media (prefers-color-scheme: dark) {
@@ -65,11 +68,11 @@ header ul.problems { font-size: 1.1rem; font-weight: 600; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .4rem .9rem .4rem 0; }
 tr + tr, tbody tr { border-top: 1px solid var(--line); }
-thead th { color: var(--dim); font-weight: 400; font-size: .9rem; }
+thead th { white-space: nowrap; color: var(--dim); font-weight: 400; font-size: .9rem; }
 tbody th { font-weight: 600; }
 .domains tbody th { min-width: 12rem; }
 .domains td.state, .domains td.time { white-space: nowrap; }
-.domains td.state { font-weight: 600; }
+.domains td.state, .facts td.bad { font-weight: 600; }
 .facts th { width: 9.5rem; color: var(--dim); font-weight: 400; }
 .more, small, footer { color: var(--dim); font-size: .9rem; }
 small { display: block; }
@@ -83,6 +86,7 @@ footer a { color: var(--link); margin-right: .8rem; }
   table, tbody, tr, th, td { display: block; width: auto; padding: 0; }
   tbody tr { padding: .5rem 0; }
   .facts th { width: auto; }
+  .domains td.time { display: inline; margin-right: 1rem; font-size: .9rem; }
   td.time::before { content: attr(data-label) " "; color: var(--dim); }
 }
 """
@@ -139,7 +143,7 @@ def starting(host: str) -> Page:
         [header],
         style=STYLE,
         icon=_ICONS[WARNING],
-        refresh=REFRESH,
+        refresh=SOON,
         status=503,
     )
 
@@ -157,10 +161,9 @@ def _summary(overview: Overview, unready: int) -> str:
     if unready:
         verb = "is" if unready == 1 else "are"
         return f"{up} {unready} of {configured} configured domains {verb} not ready."
-    if all(one.ready for one in overview.condition.domains):
-        known = len(overview.condition.domains)
-        if known >= configured:
-            return f"{up} All {configured} configured domains are ready."
+    known = overview.condition.domains
+    if len(known) >= configured and all(one.ready for one in known):
+        return f"{up} All configured domains are ready: {configured} of {configured}."
     return f"{up} No configured domain is known to be not ready."
 
 
@@ -219,8 +222,12 @@ def _row(one: DomainStatus, now: float) -> Element:
 
 def _service(overview: Overview) -> Element:
     rows = (
-        element("tr", element("th", name, scope="row"), element("td", text))
-        for name, text in overview.rows().items()
+        element(
+            "tr",
+            element("th", row.name, scope="row"),
+            element("td", row.text, **({} if row.is_well else {"class_": BAD})),
+        )
+        for row in overview.rows()
     )
     table = element("table", element("tbody", *rows), class_="facts")
     return element("section", element("h2", "Service"), table, id="service")

@@ -8,7 +8,7 @@ from typing import Any
 
 from requiretls_milter import __version__
 from requiretls_milter.config import Config
-from requiretls_milter.engine.overview import FileState, Overview, age, verdict, word
+from requiretls_milter.engine.overview import FileState, Overview, Row, age, verdict, word
 from requiretls_milter.ipc.wire import Condition, DomainStatus, ServiceStatus, StatusReply
 from requiretls_milter.syntax.moments import moment_if_any
 
@@ -142,8 +142,8 @@ def as_text(found: Found) -> str:
         *(f"  - {text}" for text in found.notes()),
         "",
     ]
-    rows = {**overview.rows(), "Domains": _domains(condition)}
-    lines += [f"{name:14} {text}" for name, text in rows.items()]
+    rows = [*overview.rows(), Row("Domains", _domains(condition))]
+    lines += [f"{row.name:14} {row.text}" for row in rows]
     width = max((len(one.domain) for one in condition.domains), default=0)
     lines += [f"  {_domain(one, width, found.now)}" for one in condition.domains]
     return "\n".join(line.rstrip() for line in lines)
