@@ -79,7 +79,7 @@ small { display: block; }
 .more { margin: .7rem 0 0; }
 footer { padding: 0 .3rem; }
 footer a { color: var(--link); margin-right: .8rem; }
-@media (max-width: 42rem) {
+@media (max-width: 52rem) {
   body { padding: .6rem; }
   header, section { padding: .8rem .9rem; }
   thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden; }
