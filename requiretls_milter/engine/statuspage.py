@@ -47,6 +47,7 @@ STYLE = """
 body {
   margin: 0 auto; padding: 1rem; max-width: 66rem; background: var(--back); color: var(--text);
   font: 1rem/1.45 system-ui, sans-serif; overflow-wrap: anywhere;
+  font-variant-ligatures: none;
 }
 header, section {
   background: var(--card); border: 1px solid var(--line); border-radius: .5rem;

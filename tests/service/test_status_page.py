@@ -67,11 +67,11 @@ def test_the_page_says_what_the_command_says(make: Make, internet: Internet) -> 
     assert readiness(service) == (200, "ready")
     root = page(service)
     assert root.one("h1").text == "Well"
-    told = dict(
-        (line[:14].strip(), line[15:].strip())
+    told = {
+        line[:14].strip(): line[15:].strip()
         for line in service.command("status").stdout.splitlines()[2:]
         if line[:1].isalpha()
-    )
+    }
     shown = {row.one("th").text: row.one("td").text for row in root.one("table", "facts").all("tr")}
     for name in ("MTA", "Outbound", "Store", "Waits", "Limits met"):
         assert shown[name] == told[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +61,11 @@ class Site:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _there_is_a_browser() -> Iterator[None]:
+def _there_is_a_browser() -> None:
     if reason := browser.missing():
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    yield
 
 
 @pytest.fixture
