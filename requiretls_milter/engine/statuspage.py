@@ -71,7 +71,7 @@ th, td { text-align: left; vertical-align: top; padding: .4rem .9rem .4rem 0; }
 tr + tr, tbody tr { border-top: 1px solid var(--line); }
 thead th { white-space: nowrap; color: var(--dim); font-weight: 400; font-size: .9rem; }
 tbody th { font-weight: 600; }
-.domains tbody th { min-width: 12rem; }
+.domains tbody th { min-width: 16rem; }
 .domains td.state, .domains td.time { white-space: nowrap; }
 .domains td.state, .facts td.bad { font-weight: 600; }
 .facts th { width: 9.5rem; color: var(--dim); font-weight: 400; }
@@ -235,6 +235,6 @@ def _service(overview: Overview) -> Element:
 
 
 def _footer(now: float) -> Element:
-    links = (element("a", path, href=path) for path in ("/metrics", "/healthz", "/readyz"))
+    links = (element("a", f"/{path}", href=path) for path in ("metrics", "healthz", "readyz"))
     said = element("p", "As of ", element("b", moment(now)), f". Renewed every {REFRESH} s.")
     return element("footer", said, element("p", *links))
