@@ -32,7 +32,7 @@ from requiretls_milter.engine.mailing import Mailer
 from requiretls_milter.engine.notifying import Notifier
 from requiretls_milter.engine.overview import FileState, Overview
 from requiretls_milter.engine.ownservers import OwnServers, watched_domains
-from requiretls_milter.engine.page import Rendering
+from requiretls_milter.engine.page import Page, Rendering, beside_the_loop
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
 from requiretls_milter.engine.recordstore import RecordStore
@@ -304,7 +304,13 @@ class _Engine:
             return lambda: statuspage.starting(host)
         reply, condition, now = self._server.status(), self._copied_condition(None), time.time()
         file = FileState.told_by(service)
-        return lambda: statuspage.render(Overview(reply, service, condition(), now, file), host)
+
+        def render() -> Page:
+            with beside_the_loop():
+                overview = Overview(reply, service, condition(), now, file)
+                return statuspage.render(overview, host)
+
+        return render
 
     def _show_rules(self, config: Config) -> None:
         modes = Counter(rule.mode or config.rules.mode for _, _, rule in config.rules.tables())

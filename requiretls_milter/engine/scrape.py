@@ -30,7 +30,7 @@ from requiretls_milter.engine.admission import Connections, Pace
 from requiretls_milter.engine.exposition import Readings, chosen, render
 from requiretls_milter.engine.health import STARTING, Health
 from requiretls_milter.engine.page import Page, Rendering
-from requiretls_milter.engine.webpage import PROTECTED
+from requiretls_milter.engine.webpage import PROTECTED, names_this_host
 from requiretls_milter.syntax.endpoint import Endpoint
 from requiretls_milter.syntax.text import visible
 from requiretls_milter.telemetry import log
@@ -249,7 +249,13 @@ class MetricsServer:
     def _shown(
         self, path: str, copy: Callable[[], Rendering]
     ) -> Callable[[web.BaseRequest], Awaitable[Page]]:
-        return lambda _: self._rendered(path, copy)
+        async def answer(request: web.BaseRequest) -> Page:
+            host = request.headers.get("Host")
+            if host is not None and not request.secure and not names_this_host(host):
+                return _text(421, "not served by this name: use the address of this host")
+            return await self._rendered(path, copy)
+
+        return answer
 
     async def _rendered(self, key: str, copy: Callable[[], Rendering]) -> Page:
         """A page as it is now, or in a moment; *key* tells it from the others."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
 from requiretls_milter.engine.overview import Overview, age, verdict, word
-from requiretls_milter.engine.page import Page, beside_the_loop
+from requiretls_milter.engine.page import Page
 from requiretls_milter.engine.webpage import dot, element, page
 from requiretls_milter.ipc.wire import DomainStatus
 from requiretls_milter.syntax.moments import moment
@@ -100,11 +100,6 @@ def render(overview: Overview, host: str) -> Page:
         overview: of the service, with all its domains.
         host: the name of this host.
     """
-    with beside_the_loop():
-        return _rendered(overview, host)
-
-
-def _rendered(overview: Overview, host: str) -> Page:
     problems = list(overview.problems())
     domains = overview.condition.domains
     unready = sum(one.ready is False for one in domains)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import socket
 from collections.abc import Mapping, Sequence
-from urllib.parse import quote
+from ipaddress import ip_address
+from urllib.parse import quote, urlsplit
 from xml.etree.ElementTree import Element, tostring
 
 from requiretls_milter.engine.page import Page
@@ -33,6 +35,25 @@ def policy(*styles: str) -> str:
         f"default-src 'none'; style-src {allowed}; img-src data:; "
         "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
     )
+
+
+def names_this_host(host: str) -> bool:
+    """Whether a header field ``Host`` is an address, or a name that only this host gives itself.
+
+    A stranger's web site can have its own name lead to a loopback address, and read from a person's
+    browser what is served there (DNS rebinding). The browser then says the stranger's name.
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    if name in ("localhost", socket.gethostname().lower()):
+        return True
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def element(tag: str, *content: Element | str, **attributes: str) -> Element:

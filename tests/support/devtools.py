@@ -26,11 +26,13 @@ class Tab:
     Attributes:
         errors: what the browser complained of, and requests that failed.
         asked: the addresses that it asked for.
+        loads: how many times a page was loaded.
     """
 
     def __init__(self, channel: aiohttp.ClientWebSocketResponse, session: str) -> None:
         self.errors: list[str] = []
         self.asked: list[str] = []
+        self.loads = 0
         self._channel = channel
         self._session = session
         self._numbers = itertools.count(100)
@@ -49,6 +51,7 @@ class Tab:
     def _take(self, event: str, told: dict[str, Any]) -> None:
         match event:
             case "Page.loadEventFired":
+                self.loads += 1
                 self._loaded.set()
             case "Log.entryAdded":
                 self.errors.append(told["entry"]["text"])

@@ -65,7 +65,8 @@ class Web:
             writer.close()
 
     async def get(self, path: str, *fields: str, method: str = "GET") -> bytes:
-        lines = (f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", *fields, "", "")
+        host = f"Host: 127.0.0.1:{self.server.port}"
+        lines = (f"{method} {path} HTTP/1.1", host, "Connection: close", *fields, "", "")
         return await self.send("\r\n".join(lines).encode())
 
 
@@ -167,6 +168,17 @@ async def test_a_page_is_shown_with_its_status_and_header_fields(web: Web) -> No
     assert reply.endswith(b"\r\n\r\n<p>")
 
 
+async def test_a_page_is_not_for_the_browser_that_a_strangers_name_led_here(web: Web) -> None:
+    for host, status in (("evil.example", b"421"), ("localhost:9894", b"200"), ("[::1]", b"200")):
+        reply = await web.send(
+            f"GET /page HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+        )
+        assert reply.startswith(b"HTTP/1.1 " + status)
+    assert web.copies == 2
+    probe = await web.send(b"GET /readyz HTTP/1.1\r\nHost: mx.example\r\nConnection: close\r\n\r\n")
+    assert probe.startswith(b"HTTP/1.1 200 "), "a load balancer may say any name"
+
+
 async def test_a_page_is_rendered_beside_the_loop_and_by_turns_with_the_metrics(web: Web) -> None:
     threads: list[int] = []
     may_end = threading.Event()
@@ -236,7 +248,7 @@ async def test_nothing_can_be_changed(web: Web, method: str, path: str) -> None:
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_no_body_is_waited_for(web: Web, method: str) -> None:
     """The answer comes, and the connection ends, though the body never does."""
-    head = f"{method} /page HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx"
+    head = f"{method} /page HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 1000000\r\n\r\nx"
     reply = await web.send(head.encode())
     assert reply.startswith(b"HTTP/1.1 405 " if method == "POST" else b"HTTP/1.1 200 ")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import socket
 from xml.etree.ElementTree import tostring
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requiretls_milter.engine.webpage import dot, element, page, policy
+from requiretls_milter.engine.webpage import dot, element, names_this_host, page, policy
 from tests.support.html import parse
 
 STYLE = "p > b { content: '<&'; }"
@@ -81,3 +82,26 @@ def test_a_browser_may_load_run_and_send_nothing_and_knows_the_style_by_its_dige
 
 def test_without_a_style_none_is_allowed() -> None:
     assert "style-src 'none';" in policy()
+
+
+@pytest.mark.parametrize(
+    ("host", "ours"),
+    [
+        ("127.0.0.1:9894", True),
+        ("127.0.0.1", True),
+        ("[::1]:9894", True),
+        ("192.0.2.25:9894", True),
+        ("localhost:9894", True),
+        ("LocalHost", True),
+        (f"{socket.gethostname()}:9894", True),
+        ("evil.example:9894", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost.evil.example", False),
+        ("localhost@evil.example", False),
+        ("[::1", False),
+        ("", False),
+        ("\x00", False),
+    ],
+)
+def test_a_browser_that_was_led_here_by_another_name_is_known_by_it(host: str, ours: bool) -> None:
+    assert names_this_host(host) is ours
