@@ -112,17 +112,17 @@ def main() -> int:
 
 
 def _demonstrate(console: Console, lab: Lab, scenarios: Sequence[Scenario]) -> int:
-    ready = scenarios[0]
+    modes = ((scenarios[0], "reject"), (REJECTED, "reject"), (DEFERRED, "defer"))
     rules = {
         "tag_wait": TEMPORARY_LIMIT,
-        "recipient": {
-            REJECTED.domain_name(REJECTED.domains[0]): {"mode": "reject"},
-            DEFERRED.domain_name(DEFERRED.domains[0]): {"mode": "defer"},
-            ready.domain_name(ready.domains[0]): {"mode": "reject"},
-        },
+        "recipient": {one.domain_name(one.domains[0]): {"mode": mode} for one, mode in modes},
     }
     with Milter(
-        lab, transport=labconfig.all_transports(), probe={"plain_mail": "full"}, rules=rules
+        lab,
+        transport=labconfig.all_transports(),
+        probe={"plain_mail": "full"},
+        rules=rules,
+        mta={"tls_security_level": "dane"},  # for the status page: no mail goes without a transport
     ) as milter:
         before = milter.metrics()
         with ThreadPoolExecutor(8) as pool:
