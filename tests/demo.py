@@ -2,16 +2,19 @@
 
 Brings up the lab (DNS with DNSSEC, scripted next hops, an MTA-STS policy host,
 Postfix 3.11), attaches the milter to Postfix, submits messages, and compares
-the forecast of each with Postfix's own log. Exit status 0 if all are equal.
+the forecast of each with Postfix's own log. Then it shows what stricter rules would have done to
+this mail, and a picture of the milter's status page. Exit status 0 if all forecasts are equal.
 """
 
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -21,7 +24,8 @@ from tests.lab import labconfig, submission
 from tests.lab.errors import LabUnavailable
 from tests.lab.lab import Lab
 from tests.lab.log import Delivery
-from tests.lab.milter import Milter, Sample
+from tests.lab.milter import METRICS, Milter, Sample
+from tests.support import browser
 from tests.support.scenario import Domain, Mx, Scenario, Server, load
 
 SHOWN = (
@@ -64,6 +68,9 @@ DEFERRED = Scenario(
     domains=(Domain(mx=(Mx(tlsa=("3 1 1 bad",)),)),),
 )
 
+PICTURE = Path(".run/status-page.png")
+"""Of the status page, where Chromium is installed."""
+
 TEMPORARY_LIMIT = 25.0
 """Seconds that the demo lets SMTP wait, so that it sees the slow next hops' forecasts too."""
 
@@ -105,15 +112,17 @@ def main() -> int:
 
 
 def _demonstrate(console: Console, lab: Lab, scenarios: Sequence[Scenario]) -> int:
+    modes = ((scenarios[0], "reject"), (REJECTED, "reject"), (DEFERRED, "defer"))
     rules = {
         "tag_wait": TEMPORARY_LIMIT,
-        "recipient": {
-            REJECTED.domain_name(REJECTED.domains[0]): {"mode": "reject"},
-            DEFERRED.domain_name(DEFERRED.domains[0]): {"mode": "defer"},
-        },
+        "recipient": {one.domain_name(one.domains[0]): {"mode": mode} for one, mode in modes},
     }
     with Milter(
-        lab, transport=labconfig.all_transports(), probe={"plain_mail": "full"}, rules=rules
+        lab,
+        transport=labconfig.all_transports(),
+        probe={"plain_mail": "full"},
+        rules=rules,
+        mta={"tls_security_level": "dane"},  # for the status page: no mail goes without a transport
     ) as milter:
         before = milter.metrics()
         with ThreadPoolExecutor(8) as pool:
@@ -123,6 +132,8 @@ def _demonstrate(console: Console, lab: Lab, scenarios: Sequence[Scenario]) -> i
             _show_refusal(console, lab, scenario)
         milter.await_metric("recipients_total", len(rows) + 2)
         console.print(_changes(before, milter.metrics()))
+        _show_report(console, milter)
+        _show_page(console)
     different = [row.scenario.id for row in rows if not row.equal]
     if different:
         console.print(f"{len(different)} of {len(rows)} differ: {', '.join(different)}")
@@ -183,6 +194,30 @@ def _changes(before: Mapping[Sample, float], after: Mapping[Sample, float]) -> T
         words = ",".join(f'{key}="{text}"' for key, text in labels)
         table.add_row(f"{name}{{{words}}}" if words else name, f"{old:g}", f"{value:g}")
     return table
+
+
+def _show_report(console: Console, milter: Milter) -> None:
+    """What stricter rules would have done to the mail of the demo."""
+    console.print("\nrequiretls-milter report --would-have, over the log of this mail:")
+    report = ("report", "--would-have", milter.log_file, "--config", milter.config_file)
+    done = subprocess.run([*milter.program, *report], check=True, capture_output=True, text=True)
+    console.print(done.stdout, markup=False)
+
+
+def _show_page(console: Console) -> None:
+    """The service's own page, at this moment."""
+    console.print(f"Status page, while the milter of the demo ran: http://{METRICS}/")
+    if reason := browser.missing():
+        console.print(f"  no picture of it: {reason}")
+        return
+    PICTURE.parent.mkdir(exist_ok=True)
+    try:
+        browser.screenshot(f"http://{METRICS}/", PICTURE.absolute(), 1100, 950)
+    except subprocess.SubprocessError as error:
+        console.print(f"  no picture of it: {error}", markup=False)
+    else:
+        console.print(f"  its picture: {PICTURE}")
+    console.print("  where requiretls-milter runs by default: http://127.0.0.1:9894/")
 
 
 if __name__ == "__main__":

@@ -201,8 +201,9 @@ class Metrics(Section):
     listen: fields.OptionalEndpoint = Field(
         endpoint.parse_endpoint("127.0.0.1:9894"),
         description=(
-            "ADDRESS:PORT of the endpoint /metrics. Empty: no endpoint. Its only access control "
-            "is tls_client_ca, so that by default only this host can reach it."
+            "ADDRESS:PORT of the endpoint /metrics, which also serves a status page (/) and "
+            "answers probes (/healthz, /readyz). Empty: no endpoint. Its only access control is "
+            "tls_client_ca, so that by default only this host can reach it."
         ),
         json_schema_extra=RESTART,
     )

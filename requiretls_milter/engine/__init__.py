@@ -47,6 +47,10 @@ what the MTA of this host carries (:mod:`~requiretls_milter.engine.hostmta`). Th
 metrics (:mod:`~requiretls_milter.engine.domainstate`), and lines of ``status``
 (:mod:`~requiretls_milter.engine.domainrecord`, :mod:`~requiretls_milter.engine.condition`).
 
+**What the service shows.** Metrics, the status page and answers to probes come from one server
+(:mod:`~requiretls_milter.engine.scrape`). It copies values on the loop, and a thread renders them
+(:mod:`~requiretls_milter.engine.exposition`, :mod:`~requiretls_milter.engine.statuspage`).
+
 **Our own servers.** Watched domains are looked at from outside in the same turns
 (:mod:`~requiretls_milter.engine.ownservers`). What changes is told to a command
 (:mod:`~requiretls_milter.engine.notifying`), as the object that ``check --inbound`` prints

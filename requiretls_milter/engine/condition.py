@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 
 from requiretls_milter.engine.domainrecord import DomainRecord
 from requiretls_milter.engine.parts import Parts
 from requiretls_milter.ipc.wire import Condition
+from requiretls_milter.telemetry.aggregate import Aggregate
 from requiretls_milter.telemetry.catalogue import METRICS
 from requiretls_milter.telemetry.counting import Gauges, Totals
 from requiretls_milter.telemetry.labels import OutboundService, configured_domains
@@ -18,39 +20,56 @@ MAX_DOMAINS = 1_000
 """Domains in one answer, which has to fit into a frame."""
 
 
-def condition(parts: Parts, record: DomainRecord, gauges: Gauges, totals: Totals) -> Condition:
-    """Put the engine's condition together.
+def reading(
+    parts: Parts,
+    record: DomainRecord,
+    gauges: Gauges,
+    aggregate: Aggregate,
+    most: int | None = MAX_DOMAINS,
+) -> Callable[[], Condition]:
+    """Copy what the engine's condition is made of; return what puts it together, in any thread.
 
     Args:
         parts: of the configuration in force.
         record: what is known of the configured domains.
         gauges: the engine's.
-        totals: the counters of all processes, added up.
+        aggregate: adds the counters of all processes up.
+        most: domains at most; None for all.
     """
-    values = {(name, labels): value for name, labels, value in gauges.items()}
-    waits, waited, long = _waits(totals)
-    return Condition(
-        nameservers=tuple(str(one) for one in parts.collector.resolver.nameservers),
-        resolver_tested_at=parts.resolver.last_passed,
-        outbound={
-            service.value: values.get(("outbound_reachable", (service,)), 1.0) > 0
-            for service in OutboundService
-        },
-        store=parts.config.store.url.kind,
-        store_up=values.get(("store_up", ()), 1.0) > 0,
-        waits=waits,
-        waited=waited,
-        waited_long=long,
-        limits={
-            labels[0]: int(value)
-            for name, labels, value in totals.counters
-            if name == "saturated_total" and value
-        },
-        domains=record.shown(MAX_DOMAINS),
-        domains_configured=sum(
-            not name.startswith(".") for name in configured_domains(parts.config)
-        ),
-    )
+    shown = gauges.by_metric()
+    reachable, store = dict(shown.get("outbound_reachable", {})), shown.get("store_up", {})
+    store_up = store.get((), 1.0) > 0
+    nameservers = tuple(str(one) for one in parts.collector.resolver.nameservers)
+    tested_at = parts.resolver.last_passed
+    totals = aggregate.copy().totals
+    domains = record.copy()
+
+    def put_together() -> Condition:
+        counted = totals()
+        waits, waited, long = _waits(counted)
+        return Condition(
+            nameservers=nameservers,
+            resolver_tested_at=tested_at,
+            outbound={
+                service.value: reachable.get((service,), 1.0) > 0 for service in OutboundService
+            },
+            store=parts.config.store.url.kind,
+            store_up=store_up,
+            waits=waits,
+            waited=waited,
+            waited_long=long,
+            limits={
+                labels[0]: int(value)
+                for name, labels, value in counted.counters
+                if name == "saturated_total" and value
+            },
+            domains=domains.shown(most),
+            domains_configured=sum(
+                not name.startswith(".") for name in configured_domains(parts.config)
+            ),
+        )
+
+    return put_together
 
 
 def _waits(totals: Totals) -> tuple[int, float, int]:

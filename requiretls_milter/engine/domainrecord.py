@@ -14,6 +14,9 @@ from requiretls_milter.syntax.text import bounded, printable
 MAX_TEXT = 200
 """Characters of a forecast's text that are kept."""
 
+_RANK = {False: 0, None: 1, True: 2}
+"""The order in which domains are shown, by whether they are ready."""
+
 
 class DomainRecord:
     """The last forecast of each configured domain."""
@@ -49,7 +52,13 @@ class DomainRecord:
         kept = frozenset(domains)
         self._known = {name: one for name, one in self._known.items() if name in kept}
 
-    def shown(self, most: int) -> tuple[DomainStatus, ...]:
-        """At most *most* domains: those that are not ready first, then by name."""
-        order = sorted(self._known.values(), key=lambda one: (one.ready is True, one.domain))
+    def copy(self) -> DomainRecord:
+        """The same at this moment, for another thread."""
+        other = DomainRecord()
+        other._known = self._known.copy()
+        return other
+
+    def shown(self, most: int | None) -> tuple[DomainStatus, ...]:
+        """At most *most* domains: those that are not ready, then unknown ones, then by name."""
+        order = sorted(self._known.values(), key=lambda one: (_RANK[one.ready], one.domain))
         return tuple(order[:most])

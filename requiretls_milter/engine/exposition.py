@@ -11,13 +11,10 @@ by :mod:`.domainlines`: the library takes ten times as long for a sample.
 
 from __future__ import annotations
 
-import gc
 import math
 import platform
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 
@@ -36,16 +33,13 @@ from prometheus_client.registry import Collector
 
 from requiretls_milter import __version__
 from requiretls_milter.engine import domainlines, processes
+from requiretls_milter.engine.page import Page, beside_the_loop
 from requiretls_milter.telemetry.catalogue import METRICS, PREFIX, Metric, MetricKind
 from requiretls_milter.telemetry.counting import Gauges, Totals
 
 MAX_DOMAIN_OCTETS = 800_000
 """Octets of the series of configured domains, so that a scrape stays below a megabyte. With names
 of 25 characters that is some 9,000 series: all of 1,300 domains."""
-
-SWITCH_INTERVAL = 0.0005
-"""Seconds after which the rendering lets another thread run: Python's default is ten times that,
-and a turn of the loop has to wait several times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +59,6 @@ class Readings:
     processes: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A rendered scrape.
-
-    Attributes:
-        body: the text.
-        media_type: its media type.
-        is_whole: whether it has all series of configured domains.
-    """
-
-    body: bytes
-    media_type: str
-    is_whole: bool = True
-
-
 def render(readings: Readings, accept: str) -> Page:
     """Write all metrics in the format that a client asks for.
 
@@ -87,28 +66,8 @@ def render(readings: Readings, accept: str) -> Page:
         readings: the values.
         accept: the value of the HTTP header field.
     """
-    with _beside_the_loop():
+    with beside_the_loop():
         return _rendered(readings, accept)
-
-
-@contextmanager
-def _beside_the_loop() -> Iterator[None]:
-    """Let the loop's thread run while this one makes tens of thousands of objects.
-
-    They would start a collection of all garbage, in which no thread runs for tens of milliseconds;
-    there are no cycles among them. And a thread that wants to run has to wait for a tenth of
-    the usual time.
-    """
-    interval = sys.getswitchinterval()
-    collects = gc.isenabled()
-    gc.disable()
-    sys.setswitchinterval(SWITCH_INTERVAL)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(interval)
-        if collects:
-            gc.enable()
 
 
 def _rendered(readings: Readings, accept: str) -> Page:

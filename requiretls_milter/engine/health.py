@@ -1,7 +1,8 @@
-"""How the service is, in the words of ``/healthz``.
+"""How the service is, in the words of ``/healthz`` and ``/readyz``.
 
 The supervisor knows, and tells the engine whenever it changes. What the network does is not
-part of it: no new start of the service would mend that.
+part of ``/healthz``: no new start of the service would mend that. ``/readyz`` asks for more:
+whether the service is whole, and its resolver was seen to validate.
 """
 
 from __future__ import annotations
@@ -22,6 +23,17 @@ class Health:
 
     serves: bool
     text: str
+
+    def unready(self, resolver_validates: bool) -> list[str]:
+        """What keeps the service from being ready; nothing if it is.
+
+        Args:
+            resolver_validates: whether the resolver was seen to.
+        """
+        reasons = [] if self.text == "ok" else [self.text.partition(": ")[2]]
+        if not resolver_validates:
+            reasons.append("the resolver was not seen to validate DNSSEC")
+        return reasons
 
     @classmethod
     def read(cls, message: Mapping[str, Any]) -> Health:

@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
+import time
 from collections import Counter
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from requiretls_milter.config import Config
 from requiretls_milter.config.secret import SecretError, read_secret
+from requiretls_milter.engine import statuspage
 from requiretls_milter.engine.certificate import CertificateError, tls_context
-from requiretls_milter.engine.condition import condition
+from requiretls_milter.engine.condition import MAX_DOMAINS, reading
 from requiretls_milter.engine.domainwatch import DomainWatch
 from requiretls_milter.engine.exposition import Readings, set_build_info
 from requiretls_milter.engine.health import STARTING, Health
@@ -27,7 +30,9 @@ from requiretls_milter.engine.hostmta import HostMta
 from requiretls_milter.engine.inboundreport import Change, change_report
 from requiretls_milter.engine.mailing import Mailer
 from requiretls_milter.engine.notifying import Notifier
+from requiretls_milter.engine.overview import FileState, Overview
 from requiretls_milter.engine.ownservers import OwnServers, watched_domains
+from requiretls_milter.engine.page import Page, Rendering, beside_the_loop
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
 from requiretls_milter.engine.recordstore import RecordStore
@@ -205,6 +210,8 @@ class _Engine:
             self._read_metrics,
             self.counters,
             health=lambda: self._health,
+            unready=lambda: self._health.unready(self._parts.resolver.validates),
+            pages={"/": self._read_status_page},
             max_connections=config.limits.metrics_connections,
             tls=tls_context(config.metrics),
         )
@@ -249,10 +256,11 @@ class _Engine:
 
     def condition(self) -> Condition:
         """See :class:`~requiretls_milter.engine.server.EngineView`."""
+        return self._copied_condition(MAX_DOMAINS)()
+
+    def _copied_condition(self, most: int | None) -> Callable[[], Condition]:
         self._take_own_counters()
-        return condition(
-            self._parts, self._builder.record, self._gauges, self.aggregate.copy().totals()
-        )
+        return reading(self._parts, self._builder.record, self._gauges, self.aggregate, most)
 
     def order_suspension(self, suspended: bool) -> None:
         """See :class:`~requiretls_milter.engine.server.EngineView`."""
@@ -288,6 +296,21 @@ class _Engine:
             _shown_domains(self._parts.config),
             self._processes,
         )
+
+    def _read_status_page(self) -> Rendering:
+        host = socket.gethostname()
+        service = self._service
+        if self._server is None or service is None:
+            return lambda: statuspage.starting(host)
+        reply, condition, now = self._server.status(), self._copied_condition(None), time.time()
+        file = FileState.told_by(service)
+
+        def render() -> Page:
+            with beside_the_loop():
+                overview = Overview(reply, service, condition(), now, file)
+                return statuspage.render(overview, host)
+
+        return render
 
     def _show_rules(self, config: Config) -> None:
         modes = Counter(rule.mode or config.rules.mode for _, _, rule in config.rules.tables())

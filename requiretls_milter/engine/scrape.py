@@ -1,4 +1,7 @@
-"""The metrics server, for Prometheus: HTTP, or HTTPS if a certificate is configured.
+"""The metrics server, for Prometheus, probes and people: HTTP, or HTTPS with a certificate.
+
+It answers GET and HEAD of a few paths, reads no body, and changes nothing. A page for people is
+rendered as the metrics are: what it shows is copied on the engine's loop, and a thread renders it.
 
 Bounded are the number of connections, from the moment when they are accepted (a TLS handshake
 that never ends counts too), the octets of a request and of a connection, and how long a connection
@@ -6,7 +9,7 @@ lasts, whatever goes on in it. A new connection is always accepted: beyond the b
 client with most connections is closed, so that idle ones do not keep the scraper out.
 
 The engine's loop answers the workers as well. So connections, handshakes and requests have a pace
-(:mod:`.admission`). All requests that come while a rendering of the metrics waits share it.
+(:mod:`.admission`). All requests that come while a rendering of the same page waits share it.
 """
 
 from __future__ import annotations
@@ -16,16 +19,20 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from requiretls_milter.engine.admission import Connections, Pace
-from requiretls_milter.engine.exposition import Page, Readings, chosen, render
+from requiretls_milter.engine.exposition import Readings, chosen, render
 from requiretls_milter.engine.health import STARTING, Health
+from requiretls_milter.engine.page import Page, Rendering
+from requiretls_milter.engine.webpage import PROTECTED, names_this_host
 from requiretls_milter.syntax.endpoint import Endpoint
+from requiretls_milter.syntax.text import visible
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Bound
@@ -56,7 +63,7 @@ REQUESTS_PER_SECOND = 200
 """Requests that are answered: each costs 0.2 ms."""
 
 RENDERINGS_PER_SECOND = 5
-"""Renderings of the metrics: each costs the loop 10 ms, and 50 with many domains."""
+"""Renderings of metrics and pages: each costs the loop 10 ms, and 50 with many domains."""
 
 BACKLOG = 128
 """Connections that may wait to be accepted."""
@@ -71,13 +78,16 @@ _log = log.get_logger("engine.scrape")
 
 
 class MetricsServer:
-    """Serves ``GET /metrics`` and ``GET /healthz``, and nothing else.
+    """Serves ``/metrics``, ``/healthz``, ``/readyz`` and pages, and nothing else.
 
     Args:
         listen: ``metrics.listen``; port 0: one that the kernel chooses.
         read: copies all values, at once: it is called on the loop. They are rendered in a thread.
         counters: count clients that are turned away.
         health: tells how the service is, for ``/healthz``.
+        unready: tells what keeps the service from being ready, for ``/readyz``.
+        pages: by its path, what copies the values of each page, as *read* does, and returns what
+            renders them in the thread.
         max_connections: at once; for a further one another one is closed.
         tls: the settings for TLS; None for HTTP in clear. They may be replaced at
             any time: connections that begin later use the new ones.
@@ -90,6 +100,8 @@ class MetricsServer:
         counters: Counters | None = None,
         *,
         health: Callable[[], Health] = lambda: STARTING,
+        unready: Callable[[], Sequence[str]] = tuple,
+        pages: Mapping[str, Callable[[], Rendering]] | None = None,
         max_connections: int = 32,
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -99,6 +111,14 @@ class MetricsServer:
         self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         self._counters = counters if counters is not None else Counters()
         self._health = health
+        self._unready = unready
+        self._routes: dict[str, Callable[[web.BaseRequest], Awaitable[Page]]] = {
+            "/metrics": self._metrics,
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+        }
+        for path, copy in (pages or {}).items():
+            self._routes[path] = self._shown(path, copy)
         self._max_connections = max_connections
         self._connections: Connections[web.RequestHandler] = Connections()
         self._accepts = Pace(CONNECTIONS_PER_SECOND)
@@ -204,33 +224,61 @@ class MetricsServer:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         self._connections.touch(request.protocol)
         await self._requests.turn()
-        if request.path not in ("/metrics", "/healthz"):
-            return web.Response(status=404, text="not found\n")
-        if request.method not in ("GET", "HEAD"):
-            return web.Response(status=405, text="only GET\n", headers={"Allow": "GET, HEAD"})
-        if request.path == "/healthz":
-            health = self._health()
-            return web.Response(status=200 if health.serves else 503, text=f"{health.text}\n")
-        page = await self._rendered(chosen(request.headers.get("Accept", "")))
-        return web.Response(body=page.body, headers={"Content-Type": page.media_type})
+        route = self._routes.get(request.path)
+        if route is None:
+            page = _text(404, "not found")
+        elif request.method not in ("GET", "HEAD"):
+            page = _text(405, "only GET", Allow="GET, HEAD")
+        else:
+            page = await route(request)
+        headers = {"Content-Type": page.media_type, **page.headers}
+        return web.Response(status=page.status, body=page.body, headers=headers)
 
-    async def _rendered(self, wanted: str) -> Page:
-        """The metrics as they are now, or in a moment."""
-        task = self._to_render.get(wanted)
+    async def _metrics(self, request: web.BaseRequest) -> Page:
+        wanted = chosen(request.headers.get("Accept", ""))
+        return await self._rendered(wanted, lambda: partial(render, self._read(), wanted))
+
+    async def _healthz(self, _: web.BaseRequest) -> Page:
+        health = self._health()
+        return _text(200 if health.serves else 503, health.text)
+
+    async def _readyz(self, _: web.BaseRequest) -> Page:
+        reasons = self._unready()
+        return _text(503, f"not ready: {', '.join(reasons)}") if reasons else _text(200, "ready")
+
+    def _shown(
+        self, path: str, copy: Callable[[], Rendering]
+    ) -> Callable[[web.BaseRequest], Awaitable[Page]]:
+        async def answer(request: web.BaseRequest) -> Page:
+            host = request.headers.get("Host")
+            if host is not None and not request.secure and not names_this_host(host):
+                return _text(421, "not served by this name: use the address of this host")
+            return await self._rendered(path, copy)
+
+        return answer
+
+    async def _rendered(self, key: str, copy: Callable[[], Rendering]) -> Page:
+        """A page as it is now, or in a moment; *key* tells it from the others."""
+        task = self._to_render.get(key)
         if task is None:
-            task = self._to_render[wanted] = asyncio.create_task(self._render(wanted))
+            task = self._to_render[key] = asyncio.create_task(self._render(key, copy))
         return await asyncio.shield(task)  # for the others, if this client leaves
 
-    async def _render(self, wanted: str) -> Page:
+    async def _render(self, key: str, copy: Callable[[], Rendering]) -> Page:
         try:
             await self._renderings.turn()
         finally:
-            del self._to_render[wanted]
-        loop = asyncio.get_running_loop()
-        page = await loop.run_in_executor(self._renderer, render, self._read(), wanted)
+            del self._to_render[key]
+        page = await asyncio.get_running_loop().run_in_executor(self._renderer, copy())
         if not page.is_whole:
             self._counters.inc("saturated_total", (Bound.DOMAIN_SERIES,))
         return page
+
+
+def _text(status: int, line: str, **headers: str) -> Page:
+    """A page of one line."""
+    body = f"{visible(line)}\n".encode()
+    return Page(body, "text/plain; charset=utf-8", status=status, headers={**PROTECTED, **headers})
 
 
 class _Handler(web.RequestHandler):

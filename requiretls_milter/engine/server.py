@@ -233,8 +233,8 @@ class EngineServer:
             return await self._evidence(request)
         if isinstance(request, SuspendRequest):
             self._engine.order_suspension(request.suspended)
-            return self._status(request.id, whole=False)
-        return self._status(request.id, whole=request.whole)
+            return self.status(request.id)
+        return self.status(request.id, whole=request.whole)
 
     async def _forecast(self, request: ForecastRequest) -> Answer:
         state = self._engine.current()
@@ -265,7 +265,8 @@ class EngineServer:
             return error_reply(request.id, "the evidence was not gathered in time")
         return EvidenceReply(id=request.id, evidence=found)
 
-    def _status(self, request_id: int, *, whole: bool) -> StatusReply:
+    def status(self, request_id: int = 0, *, whole: bool = False) -> StatusReply:
+        """What the engine reports of itself; *whole*: with its condition."""
         state = self._engine.current()
         return StatusReply(
             id=request_id,

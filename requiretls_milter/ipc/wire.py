@@ -168,6 +168,8 @@ class ServiceStatus(StrictModel):
         generation: the number of the configuration in force.
         reload_succeeded: whether the last reload did.
         suspended: whether no rule acts.
+        file_usable: whether the configuration file, as it is now, can be used.
+        file_differs: whether it says something else than what is in force, or cannot be used.
         processes: all that a whole service has.
     """
 
@@ -181,6 +183,8 @@ class ServiceStatus(StrictModel):
     reload_succeeded: bool
     suspended: bool
     processes: tuple[ProcessStatus, ...]
+    file_usable: bool = True
+    file_differs: bool = False
 
     def differs_in(self, config: Config) -> list[str]:
         """The sections in which *config* says something else than what is in force.

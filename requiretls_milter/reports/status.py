@@ -8,19 +8,12 @@ from typing import Any
 
 from requiretls_milter import __version__
 from requiretls_milter.config import Config
-from requiretls_milter.ipc.wire import (
-    Condition,
-    DomainStatus,
-    ProcessStatus,
-    ServiceStatus,
-    StatusReply,
-)
+from requiretls_milter.engine.overview import FileState, Overview, Row, age, verdict, word
+from requiretls_milter.ipc.wire import Condition, DomainStatus, ServiceStatus, StatusReply
 from requiretls_milter.syntax.moments import moment_if_any
 
 WELL, DEGRADED = 0, 1
 """Exit statuses."""
-
-_DAY, _HOUR, _MINUTE = 86_400, 3_600, 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,36 +41,23 @@ class Found:
         """The sections in which the file says something else than what is in force."""
         return [] if self.file is None else self.service.differs_in(self.file)
 
-    def problems(self) -> Iterator[str]:
-        """What keeps the service from being well, a sentence for each."""
-        if self.service.health != "ok":
-            yield self.service.health
-        if not self.service.reload_succeeded:
-            yield "the last reload failed: see reload_failed in the log"
-        if self.mistakes:
-            yield f"{self.service.config_path} cannot be used any more: a restart would fail"
-        if self.service.suspended:
-            yield "rules are suspended: nothing is enforced"
-        if not self.reply.resolver_validates:
-            yield "the resolver was not seen to validate DNSSEC: nothing is called secure"
-        for name, reachable in self.condition.outbound.items():
-            if not reachable:
-                yield f"our own network appears to be down ({name})"
-        if not self.condition.store_up:
-            yield "the store does not work: memory stands in for it"
+    @property
+    def overview(self) -> Overview:
+        """The service, in sentences."""
+        sections = self.differs_in
+        file = FileState(not self.mistakes, bool(sections or self.mistakes), sections)
+        return Overview(self.reply, self.service, self.condition, self.now, file)
 
     def notes(self) -> Iterator[str]:
         """What an operator may want to know, though the service is well."""
-        if self.differs_in:
-            sections = ", ".join(f"[{name}]" for name in self.differs_in)
-            yield f"the file differs in {sections} from what is in force: reload, or restart"
+        yield from self.overview.notes()
         if self.reply.version != __version__:
             yield f"this program is {__version__}: restart the service"
 
 
 def exit_status(found: Found) -> int:
     """0 if the service is well, else 1."""
-    return DEGRADED if any(found.problems()) else WELL
+    return DEGRADED if any(found.overview.problems()) else WELL
 
 
 # ---------------------------------------------------------------- JSON
@@ -86,7 +66,7 @@ def exit_status(found: Found) -> int:
 def as_json(found: Found) -> dict[str, Any]:
     """The status as one object; times are RFC 3339 in UTC."""
     service, condition, reply = found.service, found.condition, found.reply
-    problems = list(found.problems())
+    problems = list(found.overview.problems())
     return {
         "state": "degraded" if problems else "well",
         "problems": problems,
@@ -100,7 +80,7 @@ def as_json(found: Found) -> dict[str, Any]:
             "in_force_since": moment_if_any(service.config_since),
             "age": round(found.now - service.config_since),
             "reload_succeeded": service.reload_succeeded,
-            "file_differs": bool(found.differs_in or found.mistakes),
+            "file_differs": found.overview.file.differs,
             "differs_in": found.differs_in,
             "mistakes": list(found.mistakes),
         },
@@ -152,70 +132,21 @@ def _domain_json(one: DomainStatus) -> dict[str, Any]:
 
 def as_text(found: Found) -> str:
     """The status for people: what is wrong comes first, a line for each thing."""
-    service, condition, reply = found.service, found.condition, found.reply
-    problems = list(found.problems())
+    condition, overview = found.condition, found.overview
+    problems = list(overview.problems())
     head = "degraded" if problems else "well"
     lines = [
-        f"requiretls-milter {reply.version}, up {age(found.now - service.since)}: {head}",
+        f"requiretls-milter {found.reply.version}, up {age(found.now - found.service.since)}: "
+        f"{head}",
         *(f"  ! {text}" for text in (*problems, *found.mistakes)),
         *(f"  - {text}" for text in found.notes()),
         "",
     ]
-    rows = {
-        "Configuration": f"{service.config_path}, generation {service.generation}, "
-        f"in force for {age(found.now - service.config_since)}",
-        "Processes": _processes(service.processes, found.now),
-        "MTA": f"{reply.mta_version or 'has not called yet'}; carries {reply.carries}",
-        "Resolver": f"{', '.join(condition.nameservers)}: "
-        + ("validates" if reply.resolver_validates else "does not validate, as far as is known")
-        + _tested(condition, found.now),
-        "Outbound": ", ".join(
-            f"{name} {'reachable' if up else 'NOT REACHABLE'}"
-            for name, up in condition.outbound.items()
-        ),
-        "Store": f"{condition.store} {'works' if condition.store_up else 'DOES NOT WORK'}",
-        "Waits": _waits(condition),
-        "Limits met": ", ".join(f"{name} {count}" for name, count in condition.limits.items())
-        or "none",
-        "Domains": _domains(condition),
-    }
-    lines += [f"{name:14} {text}" for name, text in rows.items()]
+    rows = [*overview.rows(), Row("Domains", _domains(condition))]
+    lines += [f"{row.name:14} {row.text}" for row in rows]
     width = max((len(one.domain) for one in condition.domains), default=0)
     lines += [f"  {_domain(one, width, found.now)}" for one in condition.domains]
     return "\n".join(line.rstrip() for line in lines)
-
-
-def _processes(processes: Sequence[ProcessStatus], now: float) -> str:
-    """Each process that is not a worker, the workers together, and each that is not ready."""
-    workers = [one for one in processes if one.name.startswith("worker-")]
-    ready = sum(one.ready for one in workers)
-    told = [
-        f"{one.name} {one.pid} (up {age(now - one.since)})"
-        for one in processes
-        if one not in workers and one.pid
-    ]
-    told.append(f"{ready} of {len(workers)} workers ready")
-    told.append(f"{sum(one.connections for one in workers)} connections")
-    missing = [one.name for one in processes if not one.ready]
-    if missing:
-        told.append(f"NOT READY: {' '.join(missing)}")
-    return ", ".join(told)
-
-
-def _tested(condition: Condition, now: float) -> str:
-    if not condition.resolver_tested_at:
-        return ""
-    return f", seen {age(now - condition.resolver_tested_at)} ago"
-
-
-def _waits(condition: Condition) -> str:
-    if not condition.waits:
-        return "no message has needed a forecast yet"
-    mean = condition.waited / condition.waits
-    return (
-        f"{condition.waits} forecasts, {mean:.3f} s each on average, "
-        f"{condition.waited_long} of them more than a second"
-    )
 
 
 def _domains(condition: Condition) -> str:
@@ -229,26 +160,10 @@ def _domains(condition: Condition) -> str:
 
 
 def _domain(one: DomainStatus, width: int, now: float) -> str:
-    word = {True: "ready", False: "NOT READY", None: "unknown"}[one.ready]
-    verdict = one.status if one.status == one.reason else f"{one.status} {one.reason}"
     return (
-        f"{one.domain:{width}}  {word:9}  {verdict}, "
+        f"{one.domain:{width}}  {word(one):9}  {verdict(one)}, "
         f"seen {age(now - one.assessed_at)} ago, like that for {age(now - one.since)}"
     )
-
-
-def age(seconds: float) -> str:
-    """A duration for people, in its two largest units."""
-    left = max(0, int(seconds))
-    for unit, below, name, small in (
-        (_DAY, _HOUR, "d", "h"),
-        (_HOUR, _MINUTE, "h", "min"),
-        (_MINUTE, 1, "min", "s"),
-    ):
-        if left >= unit:
-            rest = left % unit // below
-            return f"{left // unit} {name} {rest} {small}" if rest else f"{left // unit} {name}"
-    return f"{left} s"
 
 
 def not_running(errors: Sequence[str]) -> Mapping[str, Any]:

@@ -24,6 +24,8 @@ class ConfigFile:
         self._seen: tuple[object, Config] | None = None
         self.differs = False
         """Whether the file says something else than what is in force, as of the last look."""
+        self.usable = True
+        """Whether the file could be used then."""
 
     def look(self, in_force: Config) -> bool:
         """Compare again, if the file or what is in force has changed; say whether the answer has.
@@ -35,12 +37,12 @@ class ConfigFile:
         if self._seen is not None and mark == self._seen[0] and in_force is self._seen[1]:
             return False
         self._seen = mark, in_force
-        before = self.differs
+        before = self.differs, self.usable
         try:
-            self.differs = configuration.load(self._path) != in_force
+            self.differs, self.usable = configuration.load(self._path) != in_force, True
         except ConfigError:
-            self.differs = True
-        return self.differs is not before
+            self.differs, self.usable = True, False
+        return (self.differs, self.usable) != before
 
     def _mark(self) -> object:
         """What changes whenever the file does; None if it cannot be found."""

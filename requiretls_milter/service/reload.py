@@ -129,6 +129,8 @@ class Reloader:
             "generation": self.generation,
             "reload_succeeded": self._succeeded,
             "suspended": self._suspended,
+            "file_usable": self._file.usable,
+            "file_differs": self._file.differs,
         }
 
     def step(self, now: float) -> None:

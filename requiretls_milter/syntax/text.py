@@ -64,6 +64,8 @@ def visible(text: str) -> str:
 
     For a sentence that may hold parts that have been escaped already.
     """
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(c if " " <= c <= "~" else escape(c) for c in text)
 
 

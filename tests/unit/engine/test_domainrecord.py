@@ -34,6 +34,22 @@ def test_those_that_are_not_ready_come_first_and_no_more_than_asked_for() -> Non
     assert [one.domain for one in record.shown(3)] == ["b", "d", "a"]
 
 
+def test_those_of_which_nothing_is_known_come_next() -> None:
+    record = DomainRecord()
+    record.note("a", FINE, ready=True, now=1.0)
+    record.note("b", unknown_forecast("no"), ready=False, now=1.0)
+    record.note("c", LACKING, ready=False, now=1.0)
+    assert [one.domain for one in record.shown(None)] == ["c", "b", "a"]
+
+
+def test_a_copy_stays_as_it_was() -> None:
+    record = DomainRecord()
+    record.note("a", FINE, ready=True, now=1.0)
+    copy = record.copy()
+    record.note("b", FINE, ready=True, now=2.0)
+    assert [one.domain for one in copy.shown(None)] == ["a"]
+
+
 def test_a_domain_without_a_rule_is_forgotten() -> None:
     record = DomainRecord()
     for name in ("a", "b"):

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from requiretls_milter.engine import exposition
 from requiretls_milter.engine.exposition import Readings, set_build_info
+from requiretls_milter.engine.page import SWITCH_INTERVAL
 from requiretls_milter.model import OTHER_DOMAIN, Action, Requirement
 from requiretls_milter.telemetry.aggregate import Aggregate
 from requiretls_milter.telemetry.catalogue import METRICS, MetricError
@@ -237,5 +238,5 @@ def test_what_a_rendering_changes_in_the_interpreter_is_as_before_afterwards() -
 
     with pytest.raises(RuntimeError, match="no totals"):
         exposition.render(Readings(fail), "")
-    assert during == [(False, exposition.SWITCH_INTERVAL)]
+    assert during == [(False, SWITCH_INTERVAL)]
     assert (gc.isenabled(), sys.getswitchinterval()) == before

@@ -19,7 +19,9 @@ from requiretls_milter.engine import scrape
 from requiretls_milter.engine.certificate import tls_context
 from requiretls_milter.engine.exposition import Readings
 from requiretls_milter.engine.health import Health
+from requiretls_milter.engine.page import Page, Rendering
 from requiretls_milter.engine.scrape import MetricsServer
+from requiretls_milter.engine.webpage import PROTECTED
 from requiretls_milter.syntax.endpoint import Endpoint
 from requiretls_milter.telemetry.counting import Counters, Gauges, Totals
 from tests.support.authority import Authority, Issued
@@ -32,14 +34,23 @@ class Web:
         self.readings = Readings()
         self.reads = 0
         self.health = Health(True, "ok")
+        self.unready: list[str] = []
+        self.copies = 0
+        self.render: Rendering = lambda: Page(b"<p>hello</p>", "text/html", headers=PROTECTED)
         self.counters = Counters()
         self.server = MetricsServer(
             Endpoint("127.0.0.1", 0),
             self._read,
             self.counters,
             health=lambda: self.health,
+            unready=lambda: self.unready,
+            pages={"/page": self._copy},
             **options,
         )
+
+    def _copy(self) -> Rendering:
+        self.copies += 1
+        return self.render
 
     def _read(self) -> Readings:
         self.reads += 1
@@ -54,7 +65,8 @@ class Web:
             writer.close()
 
     async def get(self, path: str, *fields: str, method: str = "GET") -> bytes:
-        lines = (f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", *fields, "", "")
+        host = f"Host: 127.0.0.1:{self.server.port}"
+        lines = (f"{method} {path} HTTP/1.1", host, "Connection: close", *fields, "", "")
         return await self.send("\r\n".join(lines).encode())
 
 
@@ -137,16 +149,108 @@ async def test_health_is_that_of_the_service(
     assert reply.endswith(f"\r\n\r\n{text}\n".encode())
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics/", "/metrics2", "/../metrics", "/healthz/x"])
+async def test_readiness_is_one_line_with_all_reasons(web: Web) -> None:
+    reply = await web.get("/readyz")
+    assert reply.startswith(b"HTTP/1.1 200 ")
+    assert reply.endswith(b"\r\n\r\nready\n")
+    web.unready = ["worker-1 is not ready", "the resolver\r\nlies"]
+    reply = await web.get("/readyz")
+    assert reply.startswith(b"HTTP/1.1 503 ")
+    assert reply.endswith(b"\r\n\r\nnot ready: worker-1 is not ready, the resolver\\r\\nlies\n")
+
+
+async def test_a_page_is_shown_with_its_status_and_header_fields(web: Web) -> None:
+    web.render = lambda: Page(b"<p>", "text/html", status=503, headers={"X-Some": "thing"})
+    reply = await web.get("/page?x=1")
+    assert reply.startswith(b"HTTP/1.1 503 ")
+    assert b"Content-Type: text/html\r\n" in reply
+    assert b"X-Some: thing\r\n" in reply
+    assert reply.endswith(b"\r\n\r\n<p>")
+
+
+async def test_a_page_is_not_for_the_browser_that_a_strangers_name_led_here(web: Web) -> None:
+    for host, status in (("evil.example", b"421"), ("localhost:9894", b"200"), ("[::1]", b"200")):
+        reply = await web.send(
+            f"GET /page HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+        )
+        assert reply.startswith(b"HTTP/1.1 " + status)
+    assert web.copies == 2
+    probe = await web.send(b"GET /readyz HTTP/1.1\r\nHost: mx.example\r\nConnection: close\r\n\r\n")
+    assert probe.startswith(b"HTTP/1.1 200 "), "a load balancer may say any name"
+
+
+async def test_a_page_is_rendered_beside_the_loop_and_by_turns_with_the_metrics(web: Web) -> None:
+    threads: list[int] = []
+    may_end = threading.Event()
+
+    def render() -> Page:
+        threads.append(threading.get_ident())
+        may_end.wait(10)
+        return Page(b"done", "text/html")
+
+    web.render = render
+    asked = [asyncio.create_task(web.get("/page")) for _ in range(5)]
+    await until(lambda: threads)
+    scrape = asyncio.create_task(web.get("/metrics"))
+    assert (await web.get("/readyz")).endswith(b"ready\n"), "the loop goes on meanwhile"
+    assert not any(one.done() for one in [*asked, scrape])
+    may_end.set()
+    for reply in await asyncio.gather(*asked):
+        assert reply.endswith(b"\r\n\r\ndone")
+    assert b"requiretls_milter_messages_total{" in await scrape
+    assert threading.get_ident() not in threads
+    assert len(threads) <= 2, "those that come while a page is rendered share the next one"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/page", "/nothing"])
+async def test_no_answer_but_the_metrics_is_kept_or_taken_for_something_else(
+    web: Web, path: str
+) -> None:
+    head, _, _ = (await web.get(path)).partition(b"\r\n\r\n")
+    for name, value in PROTECTED.items():
+        assert f"\r\n{name}: {value}".encode() in head
+
+
+async def test_the_header_of_the_metrics_is_as_it_always_was(web: Web) -> None:
+    head, _, _ = (await web.get("/metrics")).partition(b"\r\n\r\n")
+    names = [line.partition(b":")[0] for line in head.splitlines()[1:]]
+    assert names == [b"Content-Type", b"Content-Length", b"Date", b"Server", b"Connection"]
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/page"])
+async def test_a_head_is_the_same_without_a_body(web: Web, path: str) -> None:
+    whole, _, body = (await web.get(path)).partition(b"\r\n\r\n")
+    head, _, nothing = (await web.get(path, method="HEAD")).partition(b"\r\n\r\n")
+    assert nothing == b""
+    assert body
+    length = b"Content-Length: "
+    assert [line for line in head.splitlines() if line.startswith(length)] == [
+        line for line in whole.splitlines() if line.startswith(length)
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/page/", "/metrics/", "/metrics2", "/../metrics", "/healthz/x"]
+)
 async def test_there_is_nothing_else(web: Web, path: str) -> None:
     assert (await web.get(path)).startswith(b"HTTP/1.1 404 ")
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/page"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
-async def test_nothing_can_be_changed(web: Web, method: str) -> None:
-    reply = await web.get("/metrics", "Content-Length: 0", method=method)
+async def test_nothing_can_be_changed(web: Web, method: str, path: str) -> None:
+    reply = await web.get(path, "Content-Length: 0", method=method)
     assert reply.startswith(b"HTTP/1.1 405 ")
-    assert web.reads == 0
+    assert b"\r\nAllow: GET, HEAD\r\n" in reply
+    assert web.reads == web.copies == 0
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_no_body_is_waited_for(web: Web, method: str) -> None:
+    """The answer comes, and the connection ends, though the body never does."""
+    head = f"{method} /page HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 1000000\r\n\r\nx"
+    reply = await web.send(head.encode())
+    assert reply.startswith(b"HTTP/1.1 405 " if method == "POST" else b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize(

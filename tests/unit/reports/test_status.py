@@ -9,54 +9,14 @@ import pytest
 
 from requiretls_milter import __version__
 from requiretls_milter.config import Config
-from requiretls_milter.ipc.wire import DomainStatus, ProcessStatus, ServiceStatus, StatusReply
-from requiretls_milter.model import Capability, Outcome, Reason
-from requiretls_milter.reports.status import Found, age, as_json, as_text, exit_status
-from tests.support.engineview import WELL
-
-NOW = 1_800_000_000.0
-CONFIG = Config()
+from requiretls_milter.reports.status import Found, as_json, as_text, exit_status
+from tests.support.overviews import CONFIG, NOW, domain_status, overview
 
 
 def found(*, file: Config | None = CONFIG, mistakes: tuple[str, ...] = (), **more: Any) -> Found:
     """A service that is well, but for *more*."""
-    service = ServiceStatus(
-        since=NOW - 90_000,
-        serves=True,
-        health="ok",
-        config_path="/etc/x.toml",
-        config_since=NOW - 3_700,
-        config_digests=CONFIG.digests(),
-        generation=3,
-        reload_succeeded=True,
-        suspended=False,
-        processes=(
-            ProcessStatus(name="supervisor", pid=1, ready=True, since=NOW - 90_000),
-            ProcessStatus(name="engine", pid=2, ready=True, since=NOW - 60),
-            ProcessStatus(name="worker-1"),
-            ProcessStatus(name="worker-2", pid=3, ready=True, since=NOW, connections=4),
-        ),
-    )
-    reply = StatusReply(
-        id=1,
-        version=__version__,
-        pid=2,
-        generation=3,
-        assessment_digest="",
-        uptime=1.0,
-        workers=(),
-        in_flight=0,
-        cache_entries={},
-        resolver_validates=True,
-        mta_version="Postfix 3.11.7",
-        carries=Capability.REQUIRETLS,
-    )
-
-    def changed(model: Any) -> Any:
-        update = {key: value for key, value in more.items() if key in type(model).model_fields}
-        return model.model_copy(update=update)
-
-    return Found(changed(reply), changed(service), changed(WELL), file, mistakes, NOW)
+    one = overview(**more)
+    return Found(one.reply, one.service, one.condition, file, mistakes, NOW)
 
 
 def test_a_service_that_is_well_is_status_0() -> None:
@@ -101,16 +61,7 @@ def test_a_suspension_by_command_is_no_difference_of_the_file() -> None:
 
 
 def test_each_configured_domain_has_state_reason_age_and_since_when() -> None:
-    domain = DomainStatus(
-        domain="bank.example",
-        outcome=Outcome.BOUNCE,
-        status="5.7.30",
-        reason=Reason.REQUIRETLS_NOT_OFFERED,
-        text="no",
-        ready=False,
-        assessed_at=NOW - 180,
-        since=NOW - 200_000,
-    )
+    domain = domain_status("bank.example", False)
     one = found(domains=(domain,), domains_configured=3)
     text = as_text(one)
     assert (
@@ -137,11 +88,3 @@ def test_waits_and_limits_are_summed_up() -> None:
 
 def test_without_mistakes_the_file_stays_readable() -> None:
     assert replace(found(), file=None).differs_in == []
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(-1, "0 s"), (59.9, "59 s"), (60, "1 min"), (3_661, "1 h 1 min"), (200_000, "2 d 7 h")],
-)
-def test_an_age_has_two_units(seconds: float, text: str) -> None:
-    assert age(seconds) == text

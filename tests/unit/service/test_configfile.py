@@ -45,6 +45,16 @@ def test_other_values_and_mistakes_differ(kit: Kit, text: str) -> None:
     assert not kit.differs()
 
 
+def test_a_file_with_mistakes_is_told_from_one_that_says_something_else(kit: Kit) -> None:
+    kit.differs()
+    kit.path.write_text('[rules]\nmode = "reject"\n')
+    assert kit.differs()
+    assert kit.file.usable
+    kit.path.write_text("[rules\n")
+    assert kit.file.look(kit.in_force), "the answer has changed, though it differs as before"
+    assert not kit.file.usable
+
+
 def test_a_comment_is_no_difference(kit: Kit) -> None:
     kit.path.write_text(f"# as agreed with the partner\n{TEXT}")
     assert not kit.differs()
