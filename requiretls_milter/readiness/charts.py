@@ -6,6 +6,7 @@ is taken away: the page has one style sheet, with light and dark colours, and no
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Comment, Element
@@ -46,6 +47,9 @@ _NEEDLESS: tuple[object, ...] = ("defs", "desc", "title", Comment)
 _ATTRIBUTES = ("id", "style")
 
 etree.to_etree()  # its elements are put into our own tree, also if lxml is installed
+
+# pygal asks to be asked about each later import of the whole program, for maps that we do not draw.
+sys.meta_path[:] = [one for one in sys.meta_path if not isinstance(one, pygal.PluginImportFixer)]
 
 
 def states(found: Figures) -> Element:

@@ -19,6 +19,7 @@ STYLE = """
 body {
   margin: 0 auto; max-width: 64rem; padding: 1.5rem 1rem 3rem; background: var(--paper);
   color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere;
+  font-variant-ligatures: none;
 }
 h1 { font-size: 1.35rem; margin: 0; font-weight: 600; }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; }

@@ -168,12 +168,12 @@ def _sections(report: Readiness, found: Figures) -> Iterable[tuple[str, _Rows]]:
     yield "Policy (ready, not ready)", _of_pairs(policies)
     yield "One step is missing", _of_counts(found.just_below, words.STEPS, found)
     below = figuring.just_below(report)
-    rows = [(_mail(one), visible(one.nexthop), words.missing(one.missing)) for one in below]
+    rows = [(_mail(one), one.nexthop, words.missing(one.missing)) for one in below]
     yield "Just below the bar", _bounded(rows)
     lacking = figuring.not_ready(report)
     yield (
         "Not ready",
-        _bounded([(_mail(one), visible(one.nexthop), one.status, one.reason) for one in lacking]),
+        _bounded([(_mail(one), one.nexthop, one.status, one.reason) for one in lacking]),
     )
     yield (
         "History (mail, next hops)",
@@ -204,7 +204,7 @@ def _of_counts(found: Mapping[Any, Count], texts: Mapping[Any, str], all_of: Fig
 
 def _of_pairs(found: Mapping[str, tuple[Count, Count]]) -> _Rows:
     return [
-        (visible(key) or words.UNKNOWN_WORD, f"{ready.domains:,}", f"{others.domains:,}")
+        (key or words.UNKNOWN_WORD, f"{ready.domains:,}", f"{others.domains:,}")
         for key, (ready, others) in found.items()
     ]
 
@@ -212,7 +212,7 @@ def _of_pairs(found: Mapping[str, tuple[Count, Count]]) -> _Rows:
 def _downgrade_row(one: Downgrade) -> tuple[str, ...]:
     when = "" if one.at is None else day(one.at)
     restored = "" if one.restored_at is None else f"there again {day(one.restored_at)}"
-    return when, visible(one.subject), one.feature, restored
+    return when, one.subject, one.feature, restored
 
 
 def _own_rows(report: Readiness) -> _Rows:
@@ -220,10 +220,10 @@ def _own_rows(report: Readiness) -> _Rows:
     for own in report.own or ():
         if not own.problems:
             said = "not all could be seen" if own.unseen else "nothing is wrong"
-            rows.append((visible(own.domain), "", said))
+            rows.append((own.domain, "", said))
         for problem in own.problems:
             where = f"{problem.host}: " if problem.host else ""
-            rows.append((visible(own.domain), problem.severity, visible(where + problem.text)))
+            rows.append((own.domain, problem.severity, where + problem.text))
     return rows
 
 
@@ -252,9 +252,10 @@ def _bounded(rows: _Rows) -> _Rows:
 
 
 def _table(rows: _Rows) -> Table:
+    """A table of texts, each of which may be a stranger's (R62)."""
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     for _ in range(max(map(len, rows), default=0)):
         table.add_column(overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(visible, row))
     return table

@@ -105,8 +105,9 @@ class Traffic:
 
     @property
     def downgrades(self) -> tuple[Downgrade, ...]:
-        """The downgrades that were logged, in their order."""
-        return tuple(one for _, one in self._downgrades.items())
+        """The downgrades that were logged, in order of time."""
+        found = (one for _, one in self._downgrades.items())
+        return tuple(sorted(found, key=lambda one: one.at or 0.0))
 
     def counted(self, events: Iterable[Event]) -> Iterator[Event]:
         """Give all *events* on, and count them."""

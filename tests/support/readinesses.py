@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from requiretls_milter.forecast.inbound import InboundReport, ServerState
 from requiretls_milter.forecast.inbound import Readiness as ServerReadiness
@@ -76,10 +77,10 @@ def unknown(nexthop: str = "unknown.example", mail: int = 1) -> Destination:
     return Destination(nexthop, mail, State.UNKNOWN, "unknown", Reason.UNKNOWN, "no answer in time")
 
 
-def report(*found: Destination, source: MailSource = MailSource.LOG, **more: object) -> Readiness:
+def report(*found: Destination, source: MailSource = MailSource.LOG, **more: Any) -> Readiness:
     """A report on these next hops."""
     made = Readiness(NOW, source, "Postfix 3.11.7, which acts on REQUIRETLS itself", found)
-    return replace(made, **more)  # type: ignore[arg-type]
+    return replace(made, **more)
 
 
 def listed(one: Destination) -> Destination:
