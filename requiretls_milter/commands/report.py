@@ -93,7 +93,7 @@ def report(
     limit: int,
     no_history: bool,
 ) -> int:
-    """Report whether REQUIRETLS can be switched on: what would get through now.
+    """Report whether REQUIRETLS can be switched on.
 
     Without LOGFILE and --from: which domains could receive REQUIRETLS mail now,
     of those with a table of their own in [rules.recipient] or [rules.nexthop].

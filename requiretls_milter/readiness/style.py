@@ -64,7 +64,8 @@ thead th { color: var(--quiet); font-weight: 600; white-space: nowrap; }
   position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
   white-space: nowrap;
 }
-code { font-size: .95em; white-space: nowrap; }
+code { font-size: .95em; }
+td code, th code { white-space: nowrap; }
 .plot { display: block; width: 100%; min-width: 34rem; max-width: 46rem; height: auto; }
 .plot text { font: 13px system-ui, sans-serif; fill: var(--ink); stroke: none; }
 .plot .background { fill: none; }
@@ -98,6 +99,11 @@ footer {
   body { max-width: none; padding: 0; font-size: 10pt; }
   nav { display: none; }
   .scroll { overflow: visible; }
+  table { font-size: 8.5pt; max-width: 100%; }
+  th, td { padding-right: .6rem; overflow-wrap: anywhere; }
+  thead th, td code, th code { white-space: normal; }
+  thead th { overflow-wrap: normal; }
+  tbody th { min-width: 8rem; }
   .plot { min-width: 0; max-width: 15cm; }
   .figures > div { border: 1px solid var(--line); }
   .figures { grid-template-columns: repeat(3, 1fr); }

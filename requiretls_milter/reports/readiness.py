@@ -8,9 +8,10 @@ running service. Evidence comes from the service or from this process (:mod:`.fi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TextIO
 
@@ -37,8 +38,9 @@ from requiretls_milter.reports.finder import Finder
 from requiretls_milter.reports.logs.events import Event
 from requiretls_milter.reports.observation import Observation
 from requiretls_milter.reports.progress import ProgressLine, bar
-from requiretls_milter.reports.traffic import Hop, Mail, Traffic
+from requiretls_milter.reports.traffic import Hop, Mail, Traffic, hop_of
 from requiretls_milter.syntax import nexthop
+from requiretls_milter.telemetry.labels import configured_domains
 
 MAX_LISTED = 1_000_000
 """Next hops of a list that are told apart; what follows them is counted together."""
@@ -111,12 +113,26 @@ def in_counters(config: Config) -> Found:
         counted: Mapping[str, int] = query.report(config.engine.socket, MailSource.COUNTERS).mail
     except query.EngineUnavailable:
         counted = {}
-    transport = config.mta.usual_transport
-    tables = (*config.rules.recipient, *config.rules.nexthop)
-    domains = {name for name in tables if not name.startswith(".")}
-    hops = {Hop(name, transport): counted.get(name, 0) for name in sorted(domains)}
-    elsewhere = sum(count for name, count in counted.items() if name not in domains)
-    return Found(MailSource.COUNTERS, Mail(hops, others=elsewhere))
+    mail = Mail(others=sum(counted.values()))
+    for hop, name in _configured(config):
+        recipients = counted.get(name, 0)
+        mail.hops[hop] = mail.hops.get(hop, 0) + recipients
+        mail.others -= recipients
+    return Found(MailSource.COUNTERS, mail)
+
+
+def _configured(config: Config) -> Iterator[tuple[Hop, str]]:
+    """The next hops of the domains that have a table of their own, each with its domain."""
+    mta = config.mta
+    for name in configured_domains(config):
+        if name.startswith("."):
+            continue  # which subdomains there are is not known
+        with contextlib.suppress(nexthop.NextHopError):
+            if name in config.rules.nexthop:
+                parsed = mta.nexthop_of(name, mta.usual_transport, postfix=False)
+                yield Hop(str(parsed), mta.usual_transport), name
+            elif (hop := hop_of(f"postmaster@{name}", mta)) is not None:
+                yield hop, name
 
 
 # ---------------------------------------------------------------- the report

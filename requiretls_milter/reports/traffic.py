@@ -84,7 +84,6 @@ class Traffic:
     """
 
     def __init__(self, mta: Mta) -> None:
-        self._mta = mta
         self._postfix = Mail()
         self._milter = Mail()
         self._recent: BoundedMap[tuple[str, str], bool] = BoundedMap(MAX_RECENT)
@@ -96,7 +95,7 @@ class Traffic:
         )
         self.forecasts = 0
         """Lines of the milter about a recipient."""
-        self._hop_of = functools.lru_cache(maxsize=MAX_RECENT)(self._way)
+        self._hop_of = functools.lru_cache(maxsize=MAX_RECENT)(lambda to: hop_of(to, mta))
 
     @property
     def mail(self) -> Mail:
@@ -128,19 +127,13 @@ class Traffic:
         if key in self._recent:
             return
         self._recent.put(key, True)
-        hop, is_local = self._hop_of(delivery.to[:MAX_TEXT])
-        if not is_local:
-            self._postfix.add(hop, time)
-
-    def _way(self, recipient: str) -> tuple[Hop | None, bool]:
-        """The next hop of a recipient, None if it is none; and whether it is local."""
-        postfix = self._mta.profile is ProfileName.POSTFIX
         try:
-            way = from_macros("", "", recipient, "", self._mta, postfix=postfix)
+            hop = self._hop_of(delivery.to[:MAX_TEXT])
         except nexthop.NextHopError:
-            return None, False
-        is_local = way.nexthop.kind is HopKind.LOCAL
-        return Hop(str(way.nexthop), way.transport), is_local
+            self._postfix.add(None, time)
+        else:
+            if hop is not None:
+                self._postfix.add(hop, time)
 
     # ------------------------------------------------------------ the milter
 
@@ -186,6 +179,18 @@ class Traffic:
 def _subject(fields: Mapping[str, str]) -> tuple[str, str] | None:
     subject, kind = fields.get("subject", "")[:MAX_TEXT], fields.get("kind", "")
     return (subject, kind) if subject and kind in [feature.value for feature in Feature] else None
+
+
+def hop_of(recipient: str, mta: Mta) -> Hop | None:
+    """Where mail to a recipient goes by ``[mta]``; None if this host delivers it.
+
+    Raises:
+        NextHopError: what its domain, or the configuration, names is no next hop.
+    """
+    way = from_macros("", "", recipient, "", mta, postfix=mta.profile is ProfileName.POSTFIX)
+    if way.nexthop.kind is HopKind.LOCAL:
+        return None
+    return Hop(str(way.nexthop), way.transport)
 
 
 def is_remote(relay: str) -> bool:
