@@ -15,6 +15,7 @@ from requiretls_milter.model import (
     MxEvidence,
     Reason,
     Requirement,
+    TlsaRecord,
     TlsLevel,
     unknown_forecast,
 )
@@ -155,3 +156,26 @@ def test_a_policy_is_told_only_if_senders_may_rely_on_it(
     evidence: DomainEvidence, policy: Policy
 ) -> None:
     assert policy_of(evidence) is policy
+
+
+@pytest.mark.parametrize("cipher", ["AES128-GCM-SHA256", "ECDHE-RSA-RC4-SHA"])
+def test_a_cipher_suite_that_rfc_9325_forbids_is_a_step_that_is_missing(cipher: str) -> None:
+    weak = replace(probe(), tls_version="TLSv1.2", cipher=cipher)
+    one = judged(domain(host(TLSA, seen=weak)))
+    assert one.reason is Reason.NONCOMPLIANT_WEAK_TLS
+    assert one.missing == (Step.STRONG_TLS,)
+
+
+@pytest.mark.parametrize("carried", [Requirement.REQUIRETLS, Requirement.NONE])
+@pytest.mark.parametrize("profile", [DANE, build.RFC8689], ids=["postfix", "rfc8689"])
+@pytest.mark.parametrize("requiretls", [True, False])
+@pytest.mark.parametrize("record", [TLSA, build.BAD], ids=["good", "bad"])
+@pytest.mark.parametrize("secure", [True, False])
+def test_nothing_is_missing_exactly_where_mail_is_ready(
+    carried: Requirement, profile: MtaProfile, requiretls: bool, record: TlsaRecord, secure: bool
+) -> None:
+    evidence = domain(host(record, seen=probe(requiretls=requiretls)), secure=secure)
+    one = judged(evidence, profile, carried)
+    assert (one.missing == ()) is (one.state is State.READY)
+    has_all = requiretls and secure and record is TLSA
+    assert (one.state is State.READY or one.missing == (Step.OWN_SETTINGS,)) is has_all
