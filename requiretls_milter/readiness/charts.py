@@ -133,6 +133,7 @@ def _bars(kind: Any, *, rows: int, legend: int = 0) -> Any:
     return kind(
         **_common(),
         height=62 + 44 * max(rows, 1) + 22 * legend,
+        margin_right=28,
         margin_bottom=6 + 16 * max(legend - 1, 0),
         show_legend=legend > 0,
         legend_at_bottom=True,
@@ -143,7 +144,8 @@ def _bars(kind: Any, *, rows: int, legend: int = 0) -> Any:
 
 
 def _written(value: float | None) -> str:
-    return f"{value:.0f} %" if value is not None and value >= LEGIBLE else ""
+    """A share as it stands in its bar: never more than it is."""
+    return f"{int(value)} %" if value is not None and value >= LEGIBLE else ""
 
 
 def _part(count: Count, found: Figures) -> tuple[int, int]:

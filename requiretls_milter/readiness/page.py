@@ -58,7 +58,7 @@ def page(report: Readiness) -> str:
     found = figuring.figures(report)
     sections = [
         (title, name, body)
-        for title, name, make in _SECTIONS
+        for title, name, make in (_OF_NEXT_HOPS if report.destinations else _OF_ANY)
         if (body := make(report, found)) is not None
     ]
     main = element("main", *_first_screen(report, found), _contents(sections))
@@ -111,13 +111,15 @@ def _three(found: Figures) -> list[Element]:
     reach = (
         f"{words.share_of(step, found)} of the mail"
         if found.counts_mail
-        else f"{Share(step.domains, found.total.domains).percent} of all"
+        else words.of(Share(step.domains, found.total.domains), "next hop")
     )
     return [
         _figure(
             "Mail that would be delivered with REQUIRETLS",
             found.mail.percent,
-            words.of(found.mail, "recipient") if found.counts_mail else "a list has no mail",
+            words.of(found.mail, "recipient")
+            if found.counts_mail
+            else "nothing tells how much there is",
         ),
         _figure(
             "Next hops that are ready", found.domains.percent, words.of(found.domains, "next hop")
@@ -168,7 +170,7 @@ def _outcome(report: Readiness, found: Figures) -> Sequence[Child]:
         f"{words.STATES[state]}: {_of_all(count, found)}" for state, count in found.states.items()
     )
     return (
-        _plot(charts.states(found), f"What would become of it. {told}."),
+        _plot(charts.states(found), f"What would become of it: {told}."),
         _counts("What would become of the mail", "outcome", found.states, words.STATES, found),
     )
 
@@ -217,7 +219,7 @@ def _policies(report: Readiness, found: Figures) -> Sequence[Child]:
     return (
         _plot(
             charts.policies(found),
-            f"By what the servers can be verified, and how much of that is ready. {told}.",
+            f"By what the servers can be verified, and how much of that is ready: {told}.",
         ),
         _pairs("Policy of the next hop", "policy", policies, found),
         _pairs("TLS level at which our MTA would deliver", "level", found.levels, found),
@@ -361,15 +363,21 @@ def _accuracy(report: Readiness, found: Figures) -> Sequence[Child] | None:
 
 _Section = Callable[[Readiness, Figures], Sequence[Child] | None]
 
-_SECTIONS: tuple[tuple[str, str, _Section], ...] = (
-    ("What would become of the mail", "outcome", _outcome),
-    ("What stands in the way", "reasons", _reasons),
-    ("Just below the bar", "below", _just_below),
-    ("TLS level and policy", "policies", _policies),
+_Sections = tuple[tuple[str, str, _Section], ...]
+
+_OF_ANY: _Sections = (
     ("History", "history", _history),
     ("Downgrades", "downgrades", _downgrades),
     ("Our own servers", "own", _own),
     ("Accuracy of the forecasts", "accuracy", _accuracy),
+)
+
+_OF_NEXT_HOPS: _Sections = (
+    ("What would become of the mail", "outcome", _outcome),
+    ("What stands in the way", "reasons", _reasons),
+    ("Just below the bar", "below", _just_below),
+    ("TLS level and policy", "policies", _policies),
+    *_OF_ANY,
     ("Next hops that are not ready", "not-ready", _not_ready),
 )
 

@@ -171,6 +171,8 @@ def test_what_was_not_assessed_is_told() -> None:
 def test_a_report_on_nothing_is_a_page_too() -> None:
     root = read(report())
     assert root.one("p", "answer").text == "Nothing is known: no next hop was assessed."
+    assert root.all("svg") == []
+    assert [one.attributes["id"] for one in root.all("h2")] == ["history", "downgrades", "own"]
 
 
 # ---------------------------------------------------------------- everybody can read it
@@ -202,6 +204,12 @@ def test_the_contents_lead_to_the_sections() -> None:
     assert [one.attributes["href"] for one in root.one("nav").all("a")] == [f"#{n}" for n in names]
     identities = re.findall(r' id="([^"]*)"', page(large()))
     assert len(identities) == len(set(identities))
+
+
+def test_a_number_in_a_bar_is_never_more_than_it_is() -> None:
+    bars = read(report(ready(mail=999), below(mail=1))).one("svg", "states")
+    written = [one.text for one in bars.all("text", "value") if one.text]
+    assert written == ["50 %", "99 %", "50 %"]
 
 
 # ---------------------------------------------------------------- colours
