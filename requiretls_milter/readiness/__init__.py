@@ -10,7 +10,8 @@ all of it asked for REQUIRETLS.
 - :mod:`.figures`: shares, the answer in one sentence, what stands in the way, what is one step
   below the bar.
 - :mod:`.words`: every word and sentence that a report shows.
-- :mod:`.markup`, :mod:`.charts` and :mod:`.page`: one self-contained HTML page.
+- :mod:`.days`: the history, a report a day.
+- :mod:`.charts`, :mod:`.tables`, :mod:`.style` and :mod:`.page`: one self-contained HTML page.
 
 What was not found out is never counted as ready: a share is a part of all mail, also of that of
 which nothing is known.

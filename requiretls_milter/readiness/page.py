@@ -7,8 +7,6 @@ Long lists are cut, and say so; the JSON of the same report has all.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -19,9 +17,17 @@ from requiretls_milter.forecast.inbound import Readiness as ServerReadiness
 from requiretls_milter.readiness import charts, words
 from requiretls_milter.readiness import figures as figuring
 from requiretls_milter.readiness.figures import Count, Figures, Share
-from requiretls_milter.readiness.markup import Child, cut, document, element, table
 from requiretls_milter.readiness.style import STYLE
+from requiretls_milter.readiness.tables import table
 from requiretls_milter.readiness.values import Destination, Readiness
+from requiretls_milter.syntax.markup import (
+    Child,
+    cut,
+    document,
+    element,
+    style_sheet,
+    style_sources,
+)
 from requiretls_milter.syntax.moments import day, moment
 
 MAX_ROWS = 500
@@ -46,9 +52,7 @@ MAX_SAID = 160
 """Characters of what a forecast or a finding says."""
 
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; style-src 'sha256-"
-    + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-    + "'; base-uri 'none'; form-action 'none'"
+    f"default-src 'none'; style-src {style_sources(STYLE)}; base-uri 'none'; form-action 'none'"
 )
 """What the page may do: use its own style sheet, and nothing else."""
 
@@ -75,8 +79,6 @@ def page(report: Readiness) -> str:
 
 
 def _head() -> Element:
-    style = Element("style")
-    style.text = STYLE  # ours: the serializer escapes nothing in it
     return element(
         "head",
         element("meta", charset="utf-8"),
@@ -84,7 +86,7 @@ def _head() -> Element:
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="referrer", content="no-referrer"),
         element("title", words.title()),
-        style,
+        style_sheet(STYLE),
     )
 
 
