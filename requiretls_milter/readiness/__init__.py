@@ -11,7 +11,8 @@ all of it asked for REQUIRETLS.
   below the bar.
 - :mod:`.words`: every word and sentence that a report shows.
 - :mod:`.days`: the history, a report a day.
-- :mod:`.charts`, :mod:`.tables`, :mod:`.style` and :mod:`.page`: one self-contained HTML page.
+- :mod:`.page`: one self-contained HTML page, of :mod:`.sections`, :mod:`.charts`, :mod:`.tables`
+  and a :mod:`.style`.
 
 What was not found out is never counted as ready: a share is a part of all mail, also of that of
 which nothing is known.

@@ -12,7 +12,8 @@ from requiretls_milter.forecast.inbound import Readiness as ServerReadiness
 from requiretls_milter.forecast.inboundserver import Finding, Severity
 from requiretls_milter.model import Feature, InboundProblem
 from requiretls_milter.readiness.days import MailSource
-from requiretls_milter.readiness.page import CONTENT_SECURITY_POLICY, MAX_ROWS, page
+from requiretls_milter.readiness.page import CONTENT_SECURITY_POLICY, page
+from requiretls_milter.readiness.sections import MAX_ROWS
 from requiretls_milter.readiness.values import Accuracy, Downgrade, Readiness
 from tests.support.html import Node, parse
 from tests.support.readinesses import (
