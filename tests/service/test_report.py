@@ -66,7 +66,7 @@ def told(done: Done) -> Any:
 
 
 async def test_the_mail_of_a_log_decides_the_shares(partners: Partners) -> None:
-    config = partners.config()
+    config = partners.config('[watch]\ndomains = ["own.test"]')
     done = await report(partners.log, "--config", config, "--format", "json")
     found = told(done)
     assert done.err == ""
@@ -82,6 +82,7 @@ async def test_the_mail_of_a_log_decides_the_shares(partners: Partners) -> None:
     assert found["next_hops"][0]["level"] == "dane"
     assert (found["history"], found["history_kept"]) == ([], False)
     assert found["accuracy"] is None
+    assert [one["domain"] for one in found["own_servers"]] == ["own.test"]
     text = (await report(partners.log, "--config", config)).out
     assert text.startswith("Not for all mail: 75 % of the mail would be delivered")
 

@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from requiretls_milter import config
 from requiretls_milter.config import Mta
 from requiretls_milter.model import Feature
 from requiretls_milter.readiness.values import Downgrade
 from requiretls_milter.reports import traffic
+from requiretls_milter.reports.logs.events import Event, Logged
+from requiretls_milter.reports.logs.postfix import Delivery
 from requiretls_milter.reports.traffic import Hop, Traffic, is_remote
+from requiretls_milter.syntax.nexthop import parse
 from tests.support.milterlogs import QUEUE_ID, delivery_line, events, recipient_line
 
 
 def mta(text: str = "") -> Mta:
     return config.parse(text.encode(), "test").mta
+
+
+RELAY = "mx1.example.org[192.0.2.1]:25"
+
+WHERE = mta('[mta]\nlocal_domains = ["own.example"]\n[mta.routes]\n"x.example" = "lmtp:[h]:99"\n')
 
 
 def read(lines: Iterable[str], where: Mta | None = None) -> Traffic:
@@ -155,3 +165,17 @@ def test_downgrades_are_told_and_what_came_back() -> None:
 def test_a_downgrade_of_what_there_is_not_is_none() -> None:
     assert read([lost("downgrade", "mx.example.org", "magic", 20)]).downgrades == ()
     assert read([lost("downgrade", "", "tlsa", 20)]).downgrades == ()
+
+
+ANY = st.text() | st.from_regex(r"[\w.+-]*@\[?[\w.:-]*\]?(:\w+)?", fullmatch=True)
+
+
+@given(ANY, ANY)
+def test_whatever_stands_in_a_log_is_counted_or_is_local(recipient: str, hop: str) -> None:
+    found = Traffic(WHERE)
+    delivery = Delivery("4A", recipient, recipient, RELAY, "2.0.0", "", "", False, False, "", False)
+    fields = {"event": "recipient", "nexthop": hop, "to": recipient}
+    list(found.counted([Event(delivery, 1.0), Event(Logged(fields), 2.0)]))
+    assert sum(found.mail.hops.values()) + found.mail.others <= 1
+    for one in found.mail.hops:
+        assert str(parse(one.nexthop)) == one.nexthop, "it is found again by its name"
