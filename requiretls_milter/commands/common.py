@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -78,6 +79,40 @@ def warn(*warnings: str) -> None:
     """Print each warning to standard error."""
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
+
+
+def write(text: str, path: Path | None) -> None:
+    """Write what a command found, to standard output or to a file.
+
+    A file is replaced by one that is complete, so that nobody reads half of it. What is no file,
+    such as ``/dev/stdout``, is written to as it is.
+
+    Args:
+        text: without the end of its last line.
+        path: the file, or None.
+    """
+    if path is None:
+        click.echo(text)
+        return
+    try:
+        _replace(path, f"{text}\n")
+    except OSError as error:
+        fail(f"{path}: {error.strerror}")
+
+
+def _replace(path: Path, text: str) -> None:
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    # Of random name, and only new: another user of the directory may have put a link there.
+    whole = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with whole.open("x", encoding="utf-8") as file:
+            file.write(text)
+        whole.replace(path)
+    except OSError:
+        whole.unlink(missing_ok=True)
+        raise
 
 
 def load_or_fail(path: Path | None) -> Config:

@@ -19,6 +19,7 @@ from requiretls_milter.engine.downgrades import DowngradeTracker
 from requiretls_milter.engine.hostmta import HostMta
 from requiretls_milter.engine.outage import OutageDetector
 from requiretls_milter.engine.recordstore import RecordStore
+from requiretls_milter.engine.reportdays import ReportDays
 from requiretls_milter.engine.shares import AllShares
 from requiretls_milter.engine.spending import SpendingKeeper
 from requiretls_milter.errors import RequiretlsMilterError
@@ -112,6 +113,8 @@ class PartsBuilder:
             self._budgets, RecordStore(store, counters), socket.gethostname()
         )
         """Keeps what was spent of the budgets: it is loaded before anything is built."""
+        self.report_days = ReportDays(RecordStore(store, counters), socket.gethostname())
+        """Keeps the figures of reports."""
 
     def build(self, config: Config, generation: int, old: Parts | None = None) -> Parts:
         """Build the parts for a configuration; reuse those of *old* that would be the same.

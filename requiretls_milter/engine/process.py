@@ -36,8 +36,9 @@ from requiretls_milter.engine.page import Page, Rendering, beside_the_loop
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
 from requiretls_milter.engine.recordstore import RecordStore
+from requiretls_milter.engine.reportdays import mail_by_domain
 from requiretls_milter.engine.scrape import MetricsServer
-from requiretls_milter.engine.server import EngineServer, EngineState
+from requiretls_milter.engine.server import EngineServer, EngineState, ReportParts
 from requiretls_milter.engine.spending import SAVE_INTERVAL
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.ipc.child import (
@@ -53,6 +54,7 @@ from requiretls_milter.ipc.control import ControlClosed
 from requiretls_milter.ipc.unixsocket import SocketError, SocketFile
 from requiretls_milter.ipc.wire import Condition, ServiceStatus
 from requiretls_milter.model import Mode
+from requiretls_milter.readiness.days import Day, MailSource
 from requiretls_milter.store.base import Store, StoreError
 from requiretls_milter.store.opening import open_store
 from requiretls_milter.telemetry import log
@@ -261,6 +263,15 @@ class _Engine:
     def _copied_condition(self, most: int | None) -> Callable[[], Condition]:
         self._take_own_counters()
         return reading(self._parts, self._builder.record, self._gauges, self.aggregate, most)
+
+    async def report(self, source: MailSource, keep: Day | None) -> ReportParts:
+        """See :class:`~requiretls_milter.engine.server.EngineView`."""
+        kept = self._builder.report_days
+        days = await (kept.read(source) if keep is None else kept.keep(source, keep))
+        self._take_own_counters()
+        # With thousands of domains it takes milliseconds: not on the loop.
+        totals = await asyncio.to_thread(self.aggregate.copy().totals)
+        return ReportParts(days, mail_by_domain(totals.counters))
 
     def order_suspension(self, suspended: bool) -> None:
         """See :class:`~requiretls_milter.engine.server.EngineView`."""

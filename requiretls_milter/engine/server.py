@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from requiretls_milter import __version__
 from requiretls_milter.engine.assessor import Assessor
@@ -29,6 +29,8 @@ from requiretls_milter.ipc.wire import (
     ForecastRequest,
     ForgetReply,
     MtaRequest,
+    ReportReply,
+    ReportRequest,
     Request,
     ServiceStatus,
     StatusReply,
@@ -39,6 +41,7 @@ from requiretls_milter.ipc.wire import (
     error_reply,
 )
 from requiretls_milter.model import Capability, unknown_forecast
+from requiretls_milter.readiness.days import Day, MailSource
 from requiretls_milter.syntax import nexthop as nexthops
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.aggregate import Aggregate
@@ -77,6 +80,13 @@ class EngineState:
     carries: Capability = Capability.NOTHING
 
 
+class ReportParts(NamedTuple):
+    """What only the engine has of a report; see :class:`.ReportReply`."""
+
+    days: tuple[Day, ...]
+    mail: dict[str, int]
+
+
 class EngineView(Protocol):
     """What the server needs of the engine."""
 
@@ -112,6 +122,10 @@ class EngineView(Protocol):
 
     def cache_entries(self) -> dict[str, int]:
         """The sizes of the caches, by layer."""
+        ...
+
+    async def report(self, source: MailSource, keep: Day | None) -> ReportParts:
+        """Keep the figures of a report, if there are any, and give what the engine has of it."""
         ...
 
 
@@ -231,6 +245,9 @@ class EngineServer:
             return None
         if isinstance(request, EvidenceRequest):
             return await self._evidence(request)
+        if isinstance(request, ReportRequest):
+            days, mail = await self._engine.report(request.source, request.keep)
+            return ReportReply(id=request.id, days=days, mail=mail)
         if isinstance(request, SuspendRequest):
             self._engine.order_suspension(request.suspended)
             return self.status(request.id)

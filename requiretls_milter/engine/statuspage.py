@@ -11,8 +11,9 @@ from xml.etree.ElementTree import Element
 
 from requiretls_milter.engine.overview import Overview, age, verdict, word
 from requiretls_milter.engine.page import Page
-from requiretls_milter.engine.webpage import dot, element, page
+from requiretls_milter.engine.webpage import dot, page
 from requiretls_milter.ipc.wire import DomainStatus
+from requiretls_milter.syntax.markup import element
 from requiretls_milter.syntax.moments import moment
 
 REFRESH = 15

@@ -1,23 +1,20 @@
-"""Pages for people: HTML made of elements, and what a browser is told about it.
+"""Pages of the service for people, and what a browser is told about them.
 
-No text becomes markup: a page is a tree of elements, and the serializer of the standard library
-escapes what they hold. All text is printable US-ASCII besides (:func:`.text.visible`), since it may
-come from a server (R62). A browser may load nothing, run nothing and send nothing, and takes no
-style but the page's own, which it knows by its digest.
+They are made of elements (:mod:`requiretls_milter.syntax.markup`), so that no text becomes markup.
+A browser may load nothing, run nothing and send nothing, and takes no style but the page's own,
+which it knows by its digest.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import socket
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from urllib.parse import quote, urlsplit
-from xml.etree.ElementTree import Element, tostring
+from xml.etree.ElementTree import Element
 
 from requiretls_milter.engine.page import Page
-from requiretls_milter.syntax.text import visible
+from requiretls_milter.syntax.markup import document, element, style_sheet, style_sources
 
 PROTECTED: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
@@ -29,10 +26,8 @@ PROTECTED: Mapping[str, str] = {
 
 def policy(*styles: str) -> str:
     """A Content-Security-Policy that allows these styles, and images within the page."""
-    digests = (base64.b64encode(hashlib.sha256(style.encode()).digest()) for style in styles)
-    allowed = " ".join(f"'sha256-{digest.decode()}'" for digest in digests) or "'none'"
     return (
-        f"default-src 'none'; style-src {allowed}; img-src data:; "
+        f"default-src 'none'; style-src {style_sources(*styles)}; img-src data:; "
         "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
     )
 
@@ -54,26 +49,6 @@ def names_this_host(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def element(tag: str, *content: Element | str, **attributes: str) -> Element:
-    """Make an element.
-
-    Args:
-        tag: its name.
-        content: texts and elements within it, in order.
-        attributes: an underscore stands for ``-``, one at the end for nothing.
-    """
-    named = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items()}
-    made = Element(tag, {name: visible(value) for name, value in named.items()})
-    for one in content:
-        if isinstance(one, Element):
-            made.append(one)
-        elif len(made):
-            made[-1].tail = (made[-1].tail or "") + visible(one)
-        else:
-            made.text = (made.text or "") + visible(one)
-    return made
 
 
 def dot(colour: str) -> str:
@@ -104,8 +79,6 @@ def page(
         refresh: seconds until the browser asks for the page again.
         status: of HTTP.
     """
-    sheet = Element("style")
-    sheet.text = style
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -115,9 +88,9 @@ def page(
         element("meta", name="robots", content="noindex"),
         element("meta", http_equiv="refresh", content=str(refresh)),
         element("link", rel="icon", href=icon),
-        sheet,
+        style_sheet(style),
     )
     root = element("html", head, element("body", *body), lang="en")
-    octets = b"<!DOCTYPE html>\n" + tostring(root, encoding="us-ascii", method="html") + b"\n"
+    octets = document(root).encode("ascii") + b"\n"
     headers = {**PROTECTED, "Content-Security-Policy": policy(style)}
     return Page(octets, "text/html; charset=utf-8", status=status, headers=headers)

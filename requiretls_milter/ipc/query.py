@@ -20,6 +20,8 @@ from requiretls_milter.ipc.wire import (
     ForecastReply,
     ForecastRequest,
     ForgetReply,
+    ReportReply,
+    ReportRequest,
     Request,
     StatusReply,
     StatusRequest,
@@ -28,6 +30,7 @@ from requiretls_milter.ipc.wire import (
     encode,
 )
 from requiretls_milter.model import DomainEvidence, Forecast, Question
+from requiretls_milter.readiness.days import Day, MailSource
 
 STATUS_TIMEOUT = 2.0
 """Seconds for the status if something else is done without one; a healthy engine takes
@@ -146,6 +149,26 @@ def forecast(socket_path: str, question: Question, *, timeout: float = 60.0) -> 
     if not isinstance(reply, ForecastReply):
         raise EngineUnavailable(f"a forecast was asked for, and {reply.op} came")
     return reply.forecast
+
+
+def report(
+    socket_path: str, source: MailSource, *, keep: Day | None = None, timeout: float = 5.0
+) -> ReportReply:
+    """What a running engine has of a report: the figures of earlier ones, and its counters.
+
+    Args:
+        socket_path: the engine's socket.
+        source: what the report is about; each source has a history of its own.
+        keep: the figures of today, which are kept in the place of earlier ones of the same day.
+        timeout: seconds.
+
+    Raises:
+        EngineUnavailable: there is no engine.
+    """
+    reply = _call(socket_path, ReportRequest(id=1, source=source, keep=keep), timeout)
+    if not isinstance(reply, ReportReply):
+        raise EngineUnavailable(f"a report was asked for, and {reply.op} came")
+    return reply
 
 
 def _call(socket_path: str, request: Request, timeout: float) -> EngineReply:

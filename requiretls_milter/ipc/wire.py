@@ -23,6 +23,7 @@ from requiretls_milter.model import (
     Question,
     Reason,
 )
+from requiretls_milter.readiness.days import MAX_COUNT, MAX_DAYS, Day, MailSource
 from requiretls_milter.syntax.capability import MAX_VERSION
 from requiretls_milter.syntax.strict import StrictModel, first_mistake
 from requiretls_milter.telemetry.counting import Totals
@@ -108,6 +109,15 @@ class SuspendRequest(_Message):
     op: Literal["suspend"] = "suspend"
     id: _Id
     suspended: bool
+
+
+class ReportRequest(_Message):
+    """Asks for a :class:`ReportReply`; ``keep``: the figures of today's report, to be kept."""
+
+    op: Literal["report"] = "report"
+    id: _Id
+    source: MailSource
+    keep: Day | None = None
 
 
 class ForecastReply(_Message):
@@ -277,6 +287,21 @@ class StatusReply(_Message):
     condition: Condition | None = None
 
 
+class ReportReply(_Message):
+    """What only the engine has of a report.
+
+    Attributes:
+        days: the figures of earlier reports over the same source, the oldest first.
+        mail: recipients for whom there was a forecast, by configured domain and ``other``, since
+            the service was started; the domains with most if there are too many for a frame.
+    """
+
+    op: Literal["report"] = "report"
+    id: _Id
+    days: Annotated[tuple[Day, ...], Field(max_length=MAX_DAYS)]
+    mail: dict[_Name, Annotated[int, Field(ge=0, le=MAX_COUNT)]]
+
+
 class ErrorReply(_Message):
     """A request that the engine understood well enough to refuse it."""
 
@@ -292,11 +317,12 @@ Request = (
     | EvidenceRequest
     | StatusRequest
     | SuspendRequest
+    | ReportRequest
 )
 Unanswered = CountersRequest | MtaRequest
 """Requests that have no reply."""
 
-Answer = ForecastReply | EvidenceReply | StatusReply | ErrorReply
+Answer = ForecastReply | EvidenceReply | StatusReply | ReportReply | ErrorReply
 EngineReply = Answer | ForgetReply
 
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="op")])

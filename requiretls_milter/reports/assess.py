@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from requiretls_milter.config import Config, Mta
 from requiretls_milter.errors import RequiretlsMilterError
@@ -36,6 +36,7 @@ __all__ = [
     "GivenHop",
     "Judging",
     "MalformedError",
+    "Reporter",
     "each",
     "exit_status",
     "listed",
@@ -62,12 +63,29 @@ class GivenHop:
     nexthop: NextHop
 
 
+Report = TypeVar("Report")
+Made = TypeVar("Made", covariant=True)
+
+
 @dataclass(frozen=True, slots=True)
-class Assessed:
+class Assessed(Generic[Report]):
     """A report, with the place of its next hop among those given, from 0."""
 
     number: int
-    report: NextHopReport
+    report: Report
+
+
+class Reporter(Protocol[Made]):
+    """Makes reports of what is found."""
+
+    @property
+    def pending(self) -> dict[int, str]:
+        """The next hops that are worked on now."""
+        ...
+
+    def report(self, given: GivenHop, found: Observation) -> Made:
+        """Judge what was found of a next hop."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,16 +175,16 @@ def parse_all(texts: Sequence[str], mta: Mta, transport: str) -> tuple[GivenHop,
 
 
 async def each(
-    hops: AsyncIterator[GivenHop], finder: Finder, judging: Judging
-) -> AsyncIterator[Assessed]:
+    hops: AsyncIterator[GivenHop], finder: Finder, judging: Reporter[Report]
+) -> AsyncIterator[Assessed[Report]]:
     """Assess next hops, :data:`~.finder.AT_ONCE` at a time, and give each as soon as it is known.
 
     Next hops are taken from *hops* only when there is room for them.
     """
-    tasks: set[asyncio.Task[Assessed]] = set()
+    tasks: set[asyncio.Task[Assessed[Report]]] = set()
     numbers = itertools.count()
 
-    async def one(number: int, given: GivenHop) -> Assessed:
+    async def one(number: int, given: GivenHop) -> Assessed[Report]:
         judging.pending[number] = given.given
         try:
             found = await finder.find(given.nexthop)
@@ -227,7 +245,7 @@ def run(
     """
     judging = Judging.of(config, requirement, mta=mta, carried=carried, transport=transport)
 
-    async def assess() -> list[Assessed]:
+    async def assess() -> list[Assessed[NextHopReport]]:
         async with Finder(config, judging.trust, refresh=refresh) as finder:
             return [one async for one in each(listed(given), finder, judging)]
 

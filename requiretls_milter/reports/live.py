@@ -33,6 +33,8 @@ from requiretls_milter.syntax.moments import moment
 if TYPE_CHECKING:
     from requiretls_milter.reports.check import NextHopReport
 
+AssessedHop = Assessed["NextHopReport"]
+
 TICK = 0.25
 """Seconds between two progress lines."""
 
@@ -40,7 +42,7 @@ TICK = 0.25
 class Output(Protocol):
     """What becomes of the reports."""
 
-    def add(self, one: Assessed) -> None:
+    def add(self, one: AssessedHop) -> None:
         """Take a report."""
         ...
 
@@ -190,12 +192,12 @@ class _Run:
             return _Each(lambda one: self._with_resolver(one.report, line(one.report)))
         return _Each(self._block)
 
-    def _block(self, one: Assessed) -> str:
+    def _block(self, one: AssessedHop) -> str:
         text = to_text([one.report], now=time.time())
         blank = "\n" if self._is_told else ""
         return self._with_resolver(one.report, blank + text)
 
-    def _changed(self, one: Assessed, changes: Changes) -> str | None:
+    def _changed(self, one: AssessedHop, changes: Changes) -> str | None:
         change = changes.take(one.report)
         if change is None:
             return None
@@ -214,10 +216,10 @@ class _Run:
 class _Each:
     """Prints each report as soon as it comes, and at once, as far as a pipe goes."""
 
-    def __init__(self, text_of: Callable[[Assessed], str | None]) -> None:
+    def __init__(self, text_of: Callable[[AssessedHop], str | None]) -> None:
         self._text_of = text_of
 
-    def add(self, one: Assessed) -> None:
+    def add(self, one: AssessedHop) -> None:
         text = self._text_of(one)
         if text is not None:
             click.echo(text)
@@ -231,9 +233,9 @@ class _Json:
     """Prints one array, in the order of the next hops, when all reports have come."""
 
     def __init__(self) -> None:
-        self._found: list[Assessed] = []
+        self._found: list[AssessedHop] = []
 
-    def add(self, one: Assessed) -> None:
+    def add(self, one: AssessedHop) -> None:
         self._found.append(one)
 
     def end(self) -> None:

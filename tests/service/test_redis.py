@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from structlog.typing import EventDict
 
+from requiretls_milter.engine.recordstore import RecordStore
+from requiretls_milter.engine.reportdays import ReportDays
+from requiretls_milter.readiness.days import MailSource
 from requiretls_milter.store.base import (
     DIGEST,
     MAX_VALUE,
@@ -28,6 +31,7 @@ from requiretls_milter.store.steady import SteadyStore
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.authority import Authority
 from tests.support.paths import REPOSITORY
+from tests.support.readinesses import days
 from tests.support.redisserver import RedisServer
 from tests.support.stores import OFFERED, POLICY, PROBE, counted, record, steady
 from tests.support.waiting import until
@@ -125,6 +129,18 @@ async def test_keys_of_one_kind_and_prefix_are_listed(redis: RedisServer) -> Non
         assert set(listed) == {key for _, key, _ in kept}
         assert abs(listed["d7.example"].written - time.time()) < 60
         assert [key for key, _ in await other.listing(POLICY)] == ["other"]
+
+
+async def test_the_history_of_reports_is_kept_for_each_host_by_itself(redis: RedisServer) -> None:
+    for day in days(2):
+        async with started(redis) as (store, counters):
+            await ReportDays(RecordStore(store, counters), "mx1").keep(MailSource.LOG, day)
+            await settled(store)
+    async with started(redis) as (store, counters):
+        records = RecordStore(store, counters)
+        assert await ReportDays(records, "mx1").read(MailSource.LOG) == days(2)
+        assert await ReportDays(records, "mx2").read(MailSource.LOG) == ()
+    assert redis.keys() == {"test:report:log@mx1"}
 
 
 # ---------------------------------------------------------------- claims

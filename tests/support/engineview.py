@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from requiretls_milter.engine.assessor import Assessor
-from requiretls_milter.engine.server import EngineState
+from requiretls_milter.engine.server import EngineState, ReportParts
 from requiretls_milter.ipc.wire import Condition, ServiceStatus
+from requiretls_milter.readiness.days import Day, Days, MailSource
 from requiretls_milter.telemetry.aggregate import Aggregate
 from requiretls_milter.telemetry.counting import Counters
 
@@ -41,6 +42,8 @@ class SetEngine:
     its_condition: Condition = WELL
     counters: Counters = field(default_factory=Counters)
     aggregate: Aggregate = field(default_factory=Aggregate)
+    reported: dict[MailSource, tuple[Day, ...]] = field(default_factory=dict)
+    mail: dict[str, int] = field(default_factory=dict)
 
     def current(self) -> EngineState:
         return EngineState(
@@ -62,6 +65,11 @@ class SetEngine:
 
     def condition(self) -> Condition:
         return self.its_condition
+
+    async def report(self, source: MailSource, keep: Day | None) -> ReportParts:
+        if keep is not None:
+            self.reported[source] = Days(days=self.reported.get(source, ())).with_day(keep).days
+        return ReportParts(self.reported.get(source, ()), self.mail)
 
     def cache_entries(self) -> dict[str, int]:
         return self.entries

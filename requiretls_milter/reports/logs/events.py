@@ -31,7 +31,8 @@ MAX_MESSAGE_ID = 255
 """Characters of a Message-ID that are kept."""
 
 _WANTED = re.compile(
-    rb"to=|recipient|removed|client=|message-id=|uid=|milter\.account|\"MESSAGE\"\s*:\s*\["
+    rb"to=|recipient|removed|client=|message-id=|uid=|downgrade|restored|milter\.account"
+    rb"|\"MESSAGE\"\s*:\s*\["
 )
 """What a line has that any report needs; all others are skipped without a further look."""
 

@@ -11,3 +11,11 @@ def defaults(tmp_path: Path) -> Path:
     path = tmp_path / "config.toml"
     path.write_text("")
     return path
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Path:
+    """All defaults, but for a service of this host, and a Postfix, which nobody asks."""
+    path = tmp_path / "alone.toml"
+    path.write_text(f'mta.carries = "requiretls"\nengine.socket = "{tmp_path}/engine.sock"\n')
+    return path

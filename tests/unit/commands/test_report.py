@@ -87,3 +87,75 @@ def test_without_tables_there_is_no_domain_to_report_on(
     status, told, _ = call(capsys, "report", "--config", defaults)
     assert status == 0
     assert "no domain has a table" in told
+
+
+# ---------------------------------------------------------------- can it be switched on
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--would-have", "--format", "html"),
+        ("--would-have", "--from", "-"),
+        ("--from", "-", "mail.log"),
+        ("counters:", "mail.log"),
+        ("--would-have", "counters:"),
+        ("--limit", "0"),
+    ],
+    ids=" ".join,
+)
+def test_what_does_not_go_together_is_usage(
+    arguments: tuple[str, ...], defaults: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, told, error = call(capsys, "report", "--config", defaults, *arguments)
+    assert (status, told) == (2, "")
+    assert error.startswith("Usage: ")
+
+
+def test_a_log_in_which_nothing_is_understood_is_told(
+    defaults: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log"
+    log.write_text("nothing of ours\n")
+    status, told, error = call(capsys, "report", "--config", defaults, log)
+    assert (status, told) == (2, "")
+    assert "no line of the milter or of Postfix was found" in error
+
+
+def test_without_any_mail_nothing_is_known_in_any_form(
+    alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log"
+    log.write_text(line(nexthop="local", reason="local", forecast="2.0.0") + "\n")
+    arguments = ("report", "--config", alone, log)
+    status, told, _ = call(capsys, *arguments)
+    assert status == 0
+    assert told.startswith("Nothing is known: no next hop was assessed.\n")
+    assert json.loads(call(capsys, *arguments, "--format", "json").out)["answer"] == "unknown"
+    told = call(capsys, "report", "--config", alone, "--format", "html").out
+    assert told.startswith("<!DOCTYPE html>\n<html ")
+
+
+def test_a_file_that_cannot_be_written_is_told(
+    defaults: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "none" / "report"
+    status, told, error = call(capsys, "report", "--config", defaults, "--output", path)
+    assert (status, told) == (2, "")
+    assert error == f"error: {path}: No such file or directory\n"
+
+
+def test_a_device_that_is_full_is_told(defaults: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, error = call(capsys, "report", "--config", defaults, "--output", "/dev/full")
+    assert status == 2
+    assert error == "error: /dev/full: No space left on device\n"
+
+
+def test_any_report_can_go_to_a_file(
+    defaults: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "report"
+    path.write_text("earlier\n" * 100)
+    assert call(capsys, "report", "--config", defaults, "--output", path) == (0, "", "")
+    assert path.read_text() == "no domain has a table of its own in [rules]\n"
+    assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []

@@ -48,8 +48,10 @@ from requiretls_milter.model import (
     Reason,
     Requirement,
 )
+from requiretls_milter.readiness.days import MailSource
 from requiretls_milter.telemetry.counting import Totals
 from tests.support.engineview import SetEngine
+from tests.support.readinesses import days
 from tests.support.waiting import until
 
 
@@ -205,6 +207,18 @@ async def test_the_condition_is_told_to_those_who_ask_for_the_whole(served: Serv
     visitor.send(StatusRequest(id=2, whole=True))
     assert (await visitor.reply()).condition == served.engine.its_condition
     visitor.close()
+
+
+async def test_the_figures_of_a_report_are_kept_and_given_to_the_next_one(served: Served) -> None:
+    path = str(served.path)
+    served.engine.mail = {"example.org": 3}
+    (day,) = days(1)
+    first = await asyncio.to_thread(query.report, path, MailSource.LOG)
+    assert (first.days, first.mail) == ((), {"example.org": 3})
+    second = await asyncio.to_thread(query.report, path, MailSource.LOG, keep=day)
+    assert second.days == (day,)
+    assert (await asyncio.to_thread(query.report, path, MailSource.LOG)).days == (day,)
+    assert (await asyncio.to_thread(query.report, path, MailSource.LIST)).days == ()
 
 
 async def test_a_status_tells_who_and_what_this_is(served: Served) -> None:

@@ -20,6 +20,8 @@ from requiretls_milter.ipc.wire import (
     ForecastReply,
     ForecastRequest,
     ForgetReply,
+    ReportReply,
+    ReportRequest,
     StatusReply,
     StatusRequest,
     decode_reply,
@@ -52,6 +54,7 @@ from requiretls_milter.model import (
     TlsaRecord,
     Verdict,
 )
+from requiretls_milter.readiness.days import Day, MailSource
 from requiretls_milter.telemetry.counting import Totals
 
 QUESTION = Question("example.org", "smtp", Requirement.REQUIRETLS, Requirement.NONE)
@@ -95,6 +98,9 @@ EVIDENCE = DomainEvidence(
 )
 
 
+DAY = Day(day="2026-11-29", mail=9, mail_ready=7, domains=3, domains_ready=2)
+
+
 def payload_of(frame: bytes) -> bytes:
     (payload,) = Unframer().feed(frame)
     return payload
@@ -111,6 +117,7 @@ def payload_of(frame: bytes) -> bytes:
         ),
         EvidenceRequest(id=0, nexthop="[mx.example.org]:587", refresh=True),
         StatusRequest(id=(1 << 53) - 1),
+        ReportRequest(id=1, source=MailSource.LOG, keep=DAY),
     ],
     ids=lambda one: one.op,
 )
@@ -123,6 +130,7 @@ def test_a_request_comes_out_as_it_went_in(request_: wire.Request) -> None:
     [
         ForecastReply(id=1, generation=2, forecast=FORECAST),
         EvidenceReply(id=2, evidence=EVIDENCE),
+        ReportReply(id=1, days=(DAY,), mail={"example.org": 7}),
         StatusReply(
             id=3,
             version="1",
