@@ -55,6 +55,8 @@ from requiretls_milter.model import (
     Requirement,
     unknown_forecast,
 )
+from requiretls_milter.readiness.judging import destination, unknown_destination
+from requiretls_milter.readiness.values import Destination
 from requiretls_milter.syntax import nexthop as nexthops
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters, Gauges
@@ -118,9 +120,8 @@ class Assessor:
         self._gatherings: dict[tuple[NextHop, bool], _Shared] = {}
         self._assessments: dict[Question, asyncio.Task[Forecast]] = {}
         self.configured = ConfiguredDomains(config, mta or HostMta())
-        self._states = DomainStates(
-            gauges, self.configured, DomainRecord() if record is None else record
-        )
+        self._record = DomainRecord() if record is None else record
+        self._states = DomainStates(gauges, self.configured, self._record)
         # Verifying chains takes milliseconds in OpenSSL: not on the loop. One
         # thread, since a TrustStore is used from one at a time.
         self._judges = ThreadPoolExecutor(1, thread_name_prefix="judge")
@@ -202,8 +203,30 @@ class Assessor:
         if evidence is not None and (excuse := self._source.outage.excuse(evidence, forecast)):
             evidence, forecast = None, unknown_forecast(excuse)
             result = AssessmentResult.UNKNOWN
-        self._states.show(nexthop, question, forecast, evidence, self._wall())
+        if self._states.show(nexthop, question, forecast, evidence, self._wall()):
+            self._record.note_destination(
+                await self._destination(nexthop, question, evidence, forecast)
+            )
         return forecast, result
+
+    async def _destination(
+        self,
+        nexthop: NextHop,
+        question: Question,
+        evidence: DomainEvidence | None,
+        forecast: Forecast,
+    ) -> Destination:
+        """What a report says of a configured domain."""
+        if evidence is None:
+            return unknown_destination(nexthop.host, forecast)
+        profile, now = self._config.mta.profile_for(question.transport), self._wall()
+
+        def work() -> Destination:
+            return destination(
+                nexthop.host, 0, evidence, forecast, profile=profile, trust=self._trust, now=now
+            )
+
+        return await asyncio.get_running_loop().run_in_executor(self._judges, work)
 
     async def _found(
         self, nexthop: NextHop, question: Question

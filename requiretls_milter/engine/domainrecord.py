@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from requiretls_milter.ipc.wire import DomainStatus
 from requiretls_milter.model import Forecast, Outcome
+from requiretls_milter.readiness.values import Destination
 from requiretls_milter.syntax.text import bounded, printable
 
 MAX_TEXT = 200
@@ -23,6 +24,7 @@ class DomainRecord:
 
     def __init__(self) -> None:
         self._known: dict[str, DomainStatus] = {}
+        self._destinations: dict[str, Destination] = {}
 
     def note(self, domain: str, forecast: Forecast, *, ready: bool, now: float) -> None:
         """Take a forecast.
@@ -47,10 +49,19 @@ class DomainRecord:
             since=before.since if before is not None and is_same else now,
         )
 
+    def note_destination(self, found: Destination) -> None:
+        """Take what a report says of a configured domain."""
+        self._destinations[found.nexthop] = found
+
+    def destinations(self) -> tuple[Destination, ...]:
+        """What a report says of each domain that was assessed."""
+        return tuple(self._destinations.values())
+
     def retain(self, domains: Iterable[str]) -> None:
         """Forget all other domains: they are configured no more."""
         kept = frozenset(domains)
         self._known = {name: one for name, one in self._known.items() if name in kept}
+        self._destinations = {name: one for name, one in self._destinations.items() if name in kept}
 
     def copy(self) -> DomainRecord:
         """The same at this moment, for another thread."""

@@ -41,8 +41,11 @@ class DomainStates:
         forecast: Forecast,
         evidence: DomainEvidence | None,
         now: float,
-    ) -> None:
+    ) -> bool:
         """Show a forecast, if it is about REQUIRETLS mail for a domain that has a rule.
+
+        Returns:
+            Whether it is about one.
 
         Args:
             nexthop: that of the question.
@@ -52,14 +55,14 @@ class DomainStates:
             now: seconds since the epoch.
         """
         if not self._configured.is_about_one(nexthop, question):
-            return
+            return False
         ready = self._configured.is_ready(nexthop, forecast)
         self._record.note(nexthop.host, forecast, ready=ready, now=now)
         labels = (nexthop.host,)
         self._gauges.set_word("domain_state", labels, forecast.outcome)
         self._gauges.set_word("domain_reason", labels, forecast.reason)
         if forecast.outcome is Outcome.UNKNOWN:
-            return
+            return True
         self._gauges.set("domain_ready", float(ready), labels)
         self._gauges.set("domain_last_assessed_timestamp_seconds", now, labels)
         if evidence is not None:
@@ -72,6 +75,7 @@ class DomainStates:
                 labels,
                 policy.expires if policy is not None else None,
             )
+        return True
 
     def _show_end(self, metric: str, labels: tuple[str, ...], end: float | None) -> None:
         if end is None:

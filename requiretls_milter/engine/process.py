@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 
 from requiretls_milter.config import Config
 from requiretls_milter.config.secret import SecretError, read_secret
-from requiretls_milter.engine import statuspage
+from requiretls_milter.engine import reportpage, statuspage
 from requiretls_milter.engine.certificate import CertificateError, tls_context
 from requiretls_milter.engine.condition import MAX_DOMAINS, reading
 from requiretls_milter.engine.domainwatch import DomainWatch
@@ -55,6 +55,9 @@ from requiretls_milter.ipc.unixsocket import SocketError, SocketFile
 from requiretls_milter.ipc.wire import Condition, ServiceStatus
 from requiretls_milter.model import Mode
 from requiretls_milter.readiness.days import Day, MailSource
+from requiretls_milter.readiness.figures import figures, today
+from requiretls_milter.readiness.values import Readiness
+from requiretls_milter.readiness.words import mta_in_words
 from requiretls_milter.store.base import Store, StoreError
 from requiretls_milter.store.opening import open_store
 from requiretls_milter.telemetry import log
@@ -159,6 +162,7 @@ class _Engine:
         self._start_task(self._mailer.run())
         self._start_task(self._mailer.run_digests())
         self._start_task(self._refresh_policies())
+        self._start_task(self._keep_report())
         self._start_task(self._save_spending())
         self._channel.send("ready")
         status = await self._end
@@ -213,7 +217,7 @@ class _Engine:
             self.counters,
             health=lambda: self._health,
             unready=lambda: self._health.unready(self._parts.resolver.validates),
-            pages={"/": self._read_status_page},
+            pages={"/": self._read_status_page, "/report": self._read_report},
             max_connections=config.limits.metrics_connections,
             tls=tls_context(config.metrics),
         )
@@ -322,6 +326,48 @@ class _Engine:
                 return statuspage.render(overview, host)
 
         return render
+
+    def _read_report(self) -> Rendering:
+        made = self._readiness()
+
+        def render() -> Page:
+            with beside_the_loop():
+                return reportpage.render(made())
+
+        return render
+
+    def _readiness(self) -> Callable[[], Readiness]:
+        """Copy what the report rests on; what is returned puts it together, in any thread."""
+        self._take_own_counters()
+        parts, builder = self._parts, self._builder
+        counted, found = self.aggregate.copy(), builder.record.destinations()
+        own, days, now = self._own.reports(), builder.report_days.latest, time.time()
+        mta = mta_in_words(self._mta.version, self._mta.carries(parts.config))
+        validates = parts.resolver.validates
+
+        def made() -> Readiness:
+            mail = mail_by_domain(counted.totals().counters)
+            return reportpage.readiness(
+                found, mail, own, days, mta=mta, validates=validates, now=now
+            )
+
+        return made
+
+    async def _keep_report(self) -> None:
+        """Keep the figures of each day, for the trend."""
+        kept = self._builder.report_days
+        await kept.read(MailSource.COUNTERS)
+        while True:
+            await asyncio.sleep(reportpage.REPORT_INTERVAL)
+            made = self._readiness()
+
+            def day(made: Callable[[], Readiness] = made) -> Day | None:
+                report = made()
+                return today(report, figures(report)) if report.destinations else None
+
+            found = await asyncio.to_thread(day)
+            if found is not None:
+                await kept.keep(MailSource.COUNTERS, found)
 
     def _show_rules(self, config: Config) -> None:
         modes = Counter(rule.mode or config.rules.mode for _, _, rule in config.rules.tables())

@@ -35,11 +35,13 @@ class ReportDays:
     def __init__(self, records: RecordStore, node: str, clocks: Clocks = SYSTEM_CLOCKS) -> None:
         self._records = records
         self._node = node
+        self.latest: tuple[Day, ...] = ()
+        """The days of the counters, as they were read or kept last."""
         self._wall = clocks.wall
 
     async def read(self, source: MailSource) -> tuple[Day, ...]:
         """The days that are kept, the oldest first."""
-        return (await self._read(source)).days
+        return self._seen(source, await self._read(source))
 
     async def keep(self, source: MailSource, day: Day) -> tuple[Day, ...]:
         """Keep the figures of a day; returns all that are kept now."""
@@ -47,7 +49,12 @@ class ReportDays:
         now = self._wall()
         value = days.model_dump_json().encode()
         await self._records.write(StoreKind.REPORT, self._key(source), value, now + LONGEST, now)
-        return days.days
+        return self._seen(source, days)
+
+    def _seen(self, source: MailSource, found: Days) -> tuple[Day, ...]:
+        if source is MailSource.COUNTERS:
+            self.latest = found.days
+        return found.days
 
     async def _read(self, source: MailSource) -> Days:
         key = self._key(source)

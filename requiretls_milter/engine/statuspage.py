@@ -231,6 +231,7 @@ def _service(overview: Overview) -> Element:
 
 
 def _footer(now: float) -> Element:
-    links = (element("a", f"/{path}", href=path) for path in ("metrics", "healthz", "readyz"))
+    paths = ("report", "metrics", "healthz", "readyz")
+    links = (element("a", f"/{path}", href=path) for path in paths)
     said = element("p", "As of ", element("b", moment(now)), f". Renewed every {REFRESH} s.")
     return element("footer", said, element("p", *links))

@@ -91,6 +91,13 @@ def destination(
     )
 
 
+def unknown_destination(nexthop: str, forecast: Forecast) -> Destination:
+    """What is said of a next hop of which nothing was found out."""
+    return Destination(
+        nexthop, 0, State.UNKNOWN, forecast.status, forecast.reason, text=forecast.text
+    )
+
+
 def state_of(forecast: Forecast) -> State:
     """What would become of the message."""
     if forecast.outcome is Outcome.DELIVER:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from requiretls_milter.model import Reason
+from requiretls_milter.model import Capability, Reason
 from requiretls_milter.readiness.days import MailSource
 from requiretls_milter.readiness.figures import Answer, Count, Figures, Share
 from requiretls_milter.readiness.values import Policy, Readiness, State, Step
@@ -152,3 +152,11 @@ def missing(steps: tuple[Step, ...] | None) -> str:
 def share_of(count: Count, found: Figures) -> str:
     """The share of mail that next hops have; "" if it is not known how much there is."""
     return Share(count.mail, found.total.mail).percent if found.counts_mail else ""
+
+
+def mta_in_words(version: str, capability: Capability) -> str:
+    """What an MTA is, and what it carries; *version* is empty if that is not known."""
+    name = version or "the MTA of this host"
+    if capability is Capability.REQUIRETLS:
+        return f"{name}, which acts on REQUIRETLS itself"
+    return f"{name}, which does not know REQUIRETLS: the milter alone sees to it"

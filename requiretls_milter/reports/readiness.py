@@ -18,11 +18,12 @@ from typing import TextIO
 from requiretls_milter.config import Config
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.ipc import query
-from requiretls_milter.model import Capability, Requirement
+from requiretls_milter.model import Requirement
 from requiretls_milter.readiness.days import MailSource
 from requiretls_milter.readiness.figures import figures, today
 from requiretls_milter.readiness.judging import destination
 from requiretls_milter.readiness.values import Accuracy, Destination, Downgrade, Readiness
+from requiretls_milter.readiness.words import mta_in_words
 from requiretls_milter.reports import hopfile, inbound
 from requiretls_milter.reports.assess import (
     GivenHop,
@@ -168,7 +169,7 @@ def report(
     made = Readiness(
         made_at=time.time(),
         source=found.source,
-        mta=in_words(mta),
+        mta=mta_in_words(mta.version, mta.capability),
         destinations=tuple(assessment.destinations),
         left_out=len(rest) + assessment.unusable,
         left_out_mail=sum(mail for _, mail in rest) + found.mail.others + assessment.unusable_mail,
@@ -190,14 +191,6 @@ def _with_history(made: Readiness, config: Config, keeps: bool) -> Readiness:
     except query.EngineUnavailable:
         return made
     return replace(made, days=reply.days, is_kept=True)
-
-
-def in_words(mta: HostMta) -> str:
-    """What the MTA of this host is, and what it carries."""
-    name = mta.version or "the MTA of this host"
-    if mta.capability is Capability.REQUIRETLS:
-        return f"{name}, which acts on REQUIRETLS itself"
-    return f"{name}, which does not know REQUIRETLS: the milter alone sees to it"
 
 
 class _Assessment:

@@ -87,7 +87,14 @@ def test_the_page_says_what_the_command_says(make: Make, internet: Internet) -> 
     service.config_path.write_text(service.config_path.read_text() + "[nonsense]\n")
     eventually(lambda: "a restart would fail" in page(service).one("header").text)
 
-    for path in ("/", "/readyz", "/healthz", "/metrics"):
+    status, headers, body = ask(service, "/report")
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'; ")
+    assert PROTECTED.items() <= headers.items()
+    assert "1 of 2 next hops" in parse(body).text
+    assert b"lacking.test" in body
+
+    for path in ("/", "/report", "/readyz", "/healthz", "/metrics"):
         status, headers, body = ask(service, path, "HEAD")
         assert (status, body) == (200, b"")
         assert int(headers["Content-Length"]) > 0
