@@ -39,6 +39,8 @@ from requiretls_milter.telemetry.output import (
     ThreadOutput,
     TurnOutput,
 )
+from requiretls_milter.telemetry.syslog import Syslog
+from requiretls_milter.telemetry.targets import Descriptor
 
 MAX_VALUE = 1000
 """Characters of one value."""
@@ -85,6 +87,9 @@ _direct: _Direct | None = None
 _output: Output | None = None
 """Where the lines go; None while they are written at once."""
 
+_syslog: Syslog | None = None
+"""The daemon that gets the lines in place of standard error."""
+
 
 def get_logger(name: str) -> Any:
     """A logger whose lines have ``component=name``; follows every later :func:`configure`."""
@@ -97,16 +102,34 @@ def set_process(name: str) -> None:
     _process = name
 
 
+def to_syslog(daemon: Syslog) -> None:
+    """Write to a syslog daemon in place of standard error; before :func:`write_at_turns`."""
+    global _syslog
+    _syslog = daemon
+
+
 def write_at_turns() -> None:
     """Write without ever waiting, in a process without threads; :func:`flush` at each turn."""
-    _write_to(TurnOutput(STDERR, _dropped))
+    _write_to(TurnOutput(_syslog or Descriptor(STDERR), _dropped))
 
 
 def write_in_thread(descriptor: int) -> None:
-    """Write to ``descriptor`` in a thread of its own, in a child after the fork."""
+    """Write in a thread of its own, in a child after the fork.
+
+    Args:
+        descriptor: where standard error led to before the fork.
+    """
     if isinstance(_output, TurnOutput):
         _output.forget()
-    _write_to(ThreadOutput(descriptor, _dropped))
+    _write_to(ThreadOutput(_syslog or Descriptor(descriptor), _dropped))
+
+
+def replace_file(descriptor: int) -> None:
+    """Write to another file from now on; *descriptor* is closed."""
+    if _output is not None and isinstance(_output.target, Descriptor):
+        number = _output.target.number
+        os.dup2(descriptor, number, inheritable=number == STDERR)
+    os.close(descriptor)
 
 
 def _write_to(output: Output) -> None:
@@ -154,7 +177,7 @@ def configure(format: str = "logfmt", level: str = "info") -> None:
         raise ValueError(f"log level {level!r} is not one of {', '.join(LEVELS)}")
     if format not in ("logfmt", "json"):
         raise ValueError(f"log format {format!r} is neither logfmt nor json")
-    journal = stderr_is_journal()
+    journal = _syslog is not None or stderr_is_journal()
     ours: list[Any] = [structlog.stdlib.add_log_level, _add_process]
     if not journal:
         ours.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
@@ -194,11 +217,17 @@ def stderr_is_journal() -> bool:
     """Whether the log is a stream to the journal ($JOURNAL_STREAM, systemd.exec(5))."""
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
     try:
-        status = os.fstat(sys.stderr.fileno() if _output is None else _output.descriptor)
+        status = os.fstat(_descriptor())
         return (int(device), int(inode)) == (status.st_dev, status.st_ino)
     except (OSError, ValueError, AttributeError):
         # No such variable, or a stderr that is closed or is not a file.
         return False
+
+
+def _descriptor() -> int:
+    if _output is not None and isinstance(_output.target, Descriptor):
+        return _output.target.number
+    return sys.stderr.fileno()
 
 
 def loggable(value: object, limit: int = MAX_VALUE) -> str:
