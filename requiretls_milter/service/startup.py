@@ -124,6 +124,8 @@ class _Start:
             return EXIT_FAILURE
         supervisor = Supervisor(self._config_path, config, Notifier(), listener, lock, log_file)
         self._leave_terminal()
+        if self._place.syslog:
+            _let_go_of_terminal()
         return supervisor.run()
 
     def _load(self) -> Config | None:
@@ -185,3 +187,10 @@ class _Start:
             text = f"{level}: {event}: {' '.join(values.values())}"
             with contextlib.suppress(OSError):  # nobody looks
                 os.write(self._terminal, f"{log.loggable(text)}\n".encode())
+
+
+def _let_go_of_terminal() -> None:
+    """Whoever starts the service in the background may go; what is printed comes to the log."""
+    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(nowhere, log.STDERR)
+    os.close(nowhere)
