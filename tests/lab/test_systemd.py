@@ -137,6 +137,12 @@ def test_systemd_starts_it_again(report: Report, how: str, restarts: str, said: 
     assert "\nX-RequireTLS: " in report[f"message after {how}"]
 
 
+def test_audit_finds_journal_and_mail_log_by_itself(report: Report, mta: str) -> None:
+    assert report["audit"]["status"] == 0, report["audit"]["output"]
+    where = {"postfix": "/var/log/postfix.log", "sendmail": "journal:mail"}[mta]
+    assert f"reading journal: {where}\n" in report["audit"]["output"]
+
+
 def test_it_stops_and_leaves_nothing_behind(report: Report) -> None:
     assert report["stop"]["status"] == 0, report["stop"]["output"]
     assert report["stopped"]["ActiveState"] == "inactive"

@@ -21,7 +21,7 @@ from tests.support.milterclient import MilterClient
 from tests.support.paths import REPOSITORY
 from tests.support.processes import Process
 from tests.support.service import MACROS
-from tests.support.waiting import PATIENCE, eventually
+from tests.support.waiting import PATIENCE
 
 USER = "requiretls-milter"
 NUMBER = 61_234
@@ -60,9 +60,9 @@ class BareHost:
         for place in PLACES:
             (self.root / place).mkdir(parents=True)
         self._fill()
+        script = self._script()
         self._init = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
-            + ["sh", "-ec", self._script()],
+            [*"unshare -m -p --fork --kill-child --propagation private sh -ec".split(), script],
             stdout=subprocess.PIPE,
         )
         assert self._init.stdout is not None
