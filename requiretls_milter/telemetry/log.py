@@ -6,6 +6,11 @@ the journal reads stderr, a line begins with its priority as in sd-daemon(3) and
 no time, since the journal has a better one; otherwise it has the time in UTC. What
 libraries log through :mod:`logging` takes the same path.
 
+A line has the keys that say something: one whose value is empty is left out, and ``component`` and
+``process``, which are of use to those who look for a fault, stand at the end of each line if the
+level is debug. Time, level and event come first, then the keys in the order of the call: what
+happened, to whom, why, and the details.
+
 One line is written for each message that asks something. To take it through structlog costs more
 than all else that is done for the message, so that :class:`LineLogger` renders it directly: byte
 for byte the same.
@@ -74,7 +79,10 @@ STDERR = 2
 """The descriptor of standard error."""
 
 _FIRST = ("timestamp", "level", "event")
-"""The keys with which a line of logfmt begins."""
+"""The keys with which a line begins."""
+
+_FOR_DEBUGGING = ("component", "process")
+"""The keys with which a line ends, if the level is debug."""
 
 _PLAIN = re.compile(rf"[!#-<>-\[\]-~]{{0,{MAX_VALUE}}}")
 """What logfmt writes as it is: printable ASCII without a blank, quote, = or backslash."""
@@ -92,12 +100,15 @@ _syslog: Syslog | None = None
 
 
 def get_logger(name: str) -> Any:
-    """A logger whose lines have ``component=name``; follows every later :func:`configure`."""
+    """A logger, whose lines have ``component=name`` at level debug.
+
+    It follows every later :func:`configure`.
+    """
     return structlog.get_logger(component=name)
 
 
 def set_process(name: str) -> None:
-    """Put ``process=name`` on each line of this process, which is one of several."""
+    """Put ``process=name`` on each line of this process, one of several, if the level is debug."""
     global _process
     _process = name
 
@@ -178,7 +189,7 @@ def configure(format: str = "logfmt", level: str = "info") -> None:
     if format not in ("logfmt", "json"):
         raise ValueError(f"log format {format!r} is neither logfmt nor json")
     journal = _syslog is not None or stderr_is_journal()
-    ours: list[Any] = [structlog.stdlib.add_log_level, _add_process]
+    ours: list[Any] = [structlog.stdlib.add_log_level]
     if not journal:
         ours.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
     finish: list[Any] = [structlog.processors.format_exc_info]
@@ -188,11 +199,12 @@ def configure(format: str = "logfmt", level: str = "info") -> None:
         finish.append(logfmt)
     if journal:
         finish.append(_put_priority_first)
-    processors = [*ours, *finish]
+    debug = level == "debug"
+    processors = [*ours, _for_debugging if debug else _not_for_debugging, _arrange, *finish]
     global _direct
     _direct = None
     if format == "logfmt":
-        _direct = _Direct(processors, finish[-1], LEVELS[level], journal)
+        _direct = _Direct(processors, finish[-1], LEVELS[level], journal, debug)
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
@@ -202,7 +214,7 @@ def configure(format: str = "logfmt", level: str = "info") -> None:
     handler = _Handler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*ours, _add_library],
+            foreign_pre_chain=[*ours, _add_library, _arrange],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *finish],
         )
     )
@@ -246,12 +258,14 @@ class _Direct:
         last: the last of them, as long as it is ours.
         threshold: of the level.
         journal: whether a line has a priority in place of the time.
+        debug: whether a line ends with its component and process.
     """
 
     processors: list[Any]
     last: Callable[..., Any]
     threshold: int
     journal: bool
+    debug: bool
 
 
 class LineLogger:
@@ -262,10 +276,11 @@ class LineLogger:
         event: what ``event=`` says.
     """
 
-    __slots__ = ("_begin",)
+    __slots__ = ("_component", "_event")
 
     def __init__(self, component: str, event: str) -> None:
-        self._begin = f"event={event} component={component} "
+        self._component = component
+        self._event = event
 
     def takes(self, level: str) -> bool | None:
         """Whether a line of this level is written; None if it has to go by way of structlog."""
@@ -281,16 +296,18 @@ class LineLogger:
             level: one that :meth:`takes` says is written.
             pieces: what :func:`words` has made of keys and values.
         """
-        end = f" process={_process}" if _process else ""
+        line = f"level={level} event={self._event} {pieces}"
+        if _direct is not None and _direct.debug:
+            line = f"{line} {words({'component': self._component, 'process': _process})}"
         if _direct is not None and _direct.journal:
-            return f"<{_PRIORITY[level]}>level={level} {self._begin}{pieces}{end}"
+            return f"<{_PRIORITY[level]}>{line}"
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        return f"timestamp={now} level={level} {self._begin}{pieces}{end}"
+        return f"timestamp={now} {line}"
 
 
 def words(values: Mapping[str, object]) -> str:
-    """Render keys and values as they stand in a line of logfmt."""
-    return " ".join([word(name, value) for name, value in values.items()])
+    """Render keys and values as they stand in a line of logfmt, but for those that are empty."""
+    return " ".join([word(name, value) for name, value in values.items() if not _is_empty(value)])
 
 
 def word(name: str, value: object) -> str:
@@ -362,10 +379,28 @@ def _write_line(line: str) -> None:
         return
 
 
-def _add_process(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    if _process:
-        event.setdefault("process", _process)
+def _is_empty(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value)
+
+
+def _for_debugging(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    event["component"] = event.pop("component", None)
+    event["process"] = event.pop("process", _process)
     return event
+
+
+def _not_for_debugging(
+    _: Any, __: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    for key in _FOR_DEBUGGING:
+        event.pop(key, None)
+    return event
+
+
+def _arrange(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Put the keys into their order and leave out what is empty."""
+    first = {key: event[key] for key in _FIRST if key in event}
+    return {key: value for key, value in (first | event).items() if not _is_empty(value)}
 
 
 def _put_priority_first(_: Any, level: str, line: str) -> str:

@@ -35,6 +35,8 @@ OF_ETC = ("passwd", "group", "hosts", "nsswitch.conf", "ld.so.cache")
 
 DEVICES = ("null", "zero", "full", "random", "urandom")
 
+ALONE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private")
+
 CONFIG = """
 [milter]
 workers = 2
@@ -62,7 +64,7 @@ class BareHost:
         self._fill()
         script = self._script()
         self._init = subprocess.Popen(
-            [*"unshare -m -p --fork --kill-child --propagation private sh -ec".split(), script],
+            [*ALONE, "sh", "-ec", script],
             stdout=subprocess.PIPE,
         )
         assert self._init.stdout is not None
