@@ -188,9 +188,9 @@ def _recipient_values(
     return {
         "action": decision.action.value,
         "to": recipient.address,
-        **_named(_OUTCOME, outcome),
+        **_named(OUTCOME, outcome),
         "sender": message.sender,
-        **_named(_DETAILS, details),
+        **_named(DETAILS, details),
         **_own(recipient, decision),
         "text": forecast.text,
     }
@@ -232,7 +232,7 @@ def _shared(
     decision: Decision,
     tls_version: str,
 ) -> tuple[Shared, Shared]:
-    """The values of :data:`_OUTCOME` and of :data:`_DETAILS`."""
+    """The values of :data:`OUTCOME` and of :data:`DETAILS`."""
     asked = recipient.asked
     outcome = (
         forecast.status,
@@ -254,9 +254,9 @@ def _shared(
     return outcome, details
 
 
-_OUTCOME = ("forecast", "reason", "why", "requirement", "nexthop", "tls", "mx", "compliant")
+OUTCOME = ("forecast", "reason", "why", "requirement", "nexthop", "tls", "mx", "compliant")
 
-_DETAILS = ("client", "source", "carried", "transport", "tls_version")
+DETAILS = ("client", "source", "carried", "transport", "tls_version")
 
 
 def _named(keys: Sequence[str], values: Shared) -> Mapping[str, object]:
@@ -266,8 +266,8 @@ def _named(keys: Sequence[str], values: Shared) -> Mapping[str, object]:
 
 def _shared_words(text: str, outcome: Shared, details: Shared) -> tuple[str, str, str]:
     return (
-        words(_named(_OUTCOME, outcome)),
-        words(_named(_DETAILS, details)),
+        words(_named(OUTCOME, outcome)),
+        words(_named(DETAILS, details)),
         words({"text": text}),
     )
 

@@ -288,8 +288,13 @@ class Supervisor:
         if self._drain is not None or self._exit is not None:
             _log.info("ended", child=child.name, status=code)
             return
-        how = {"signal": signal.Signals(-code).name} if code < 0 else {"status": code}
-        _log.error("died", child=child.name, pid=child.pid, **how)
+        _log.error(
+            "died",
+            child=child.name,
+            pid=child.pid,
+            signal=signal.Signals(-code).name if code < 0 else None,
+            status=code if code >= 0 else None,
+        )
         process = Process.ENGINE if child.name == ENGINE else Process.WORKER
         self._counters.inc("process_restarts_total", (process,))
         if child.unable:  # a full disk, a port in use: it is no crash, and may end at any time

@@ -26,7 +26,7 @@ _JSON_PAIR = re.compile(
 RECIPIENT = "recipient"
 """The event of a recipient, which has a forecast."""
 
-_LAST = "waited"
+LAST = "waited"
 """A pair of each recipient's line, behind all pairs that a report needs of every line."""
 
 _LAST_BEFORE = "action"
@@ -46,8 +46,8 @@ def of_logfmt(text: str) -> Fields:
 def _is_whole(fields: Fields) -> bool:
     """Whether a recipient's line has all that a report needs of every line."""
     names = list(fields)
-    if _LAST in fields or _LAST_BEFORE not in fields:
-        return _LAST in fields
+    if LAST in fields or _LAST_BEFORE not in fields:
+        return LAST in fields
     return "to" in fields and names.index("to") < names.index(_LAST_BEFORE)
 
 
