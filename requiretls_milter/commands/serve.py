@@ -43,7 +43,7 @@ def serve(
     Exit status: 0 after SIGTERM, 1 if the service cannot start or cannot go on,
     2 if the configuration or an option cannot be used.
     """
-    from requiretls_milter.service.startup import Place, StartError, run
+    from requiretls_milter.service.startup import Place, StartupError, run
 
     if group and not user:
         raise click.UsageError("--group needs --user")
@@ -52,5 +52,5 @@ def serve(
     path = "" if log_file is None else str(log_file.absolute())
     try:
         return run(config_path, Place(user, group, path, syslog or ""))
-    except StartError as error:
+    except StartupError as error:
         fail(str(error))

@@ -57,7 +57,7 @@ class Place:
     syslog: str = ""
 
 
-class StartError(RequiretlsMilterError):
+class StartupError(RequiretlsMilterError):
     """The command line cannot be followed on this host; the text says why. Exit status 2."""
 
 
@@ -71,7 +71,7 @@ def run(config_path: Path | None, place: Place) -> int:
         place: user and log.
 
     Raises:
-        StartError: nothing was started.
+        StartupError: nothing was started.
     """
     log.set_process(SUPERVISOR)
     log.configure()
@@ -79,7 +79,7 @@ def run(config_path: Path | None, place: Place) -> int:
         with contextlib.ExitStack() as cleanup:
             return _Start(config_path, place, cleanup).run()
     except (PrivilegeError, LogFileError) as error:
-        raise StartError(str(error)) from error
+        raise StartupError(str(error)) from error
     finally:
         log.last_words()
 
