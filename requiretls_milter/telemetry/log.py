@@ -167,11 +167,14 @@ def take_dropped() -> int:
 
 def last_words() -> None:
     """Write what is left at the end of a process, for at most :data:`LAST_WORDS`."""
-    global _output
+    global _output, _syslog
     if _output is not None:
         _output.close(LAST_WORDS)
         _output = None
         sys.stderr = sys.__stderr__
+    if _syslog is not None:
+        _syslog.close()
+        _syslog = None
 
 
 def configure(format: str = "logfmt", level: str = "info") -> None:

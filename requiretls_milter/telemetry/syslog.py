@@ -67,6 +67,10 @@ class Syslog(Target):
                 return f"no syslog daemon listens at {self._path}: {error.strerror}"
         return ""
 
+    def close(self) -> None:
+        """Close the socket, when nothing is to be written any more."""
+        self._socket.close()
+
     def writer(self) -> Writer:
         """See :meth:`.Target.writer`."""
         return _Datagrams(self)
