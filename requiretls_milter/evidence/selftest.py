@@ -272,9 +272,7 @@ class _Line:
                     "resolver_not_tested", nameservers=servers, why=why, effect=self.effect
                 )
             case "resolver_not_trusted":
-                _log.error(
-                    "resolver_not_trusted", nameservers=servers, why=why, effect=self.effect
-                )
+                _log.error("resolver_not_trusted", nameservers=servers, why=why, effect=self.effect)
             case _:
                 _log.error(
                     "resolver_does_not_validate", nameservers=servers, why=why, effect=self.effect

@@ -403,7 +403,7 @@ def _not_for_debugging(
 def _arrange(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Put the keys into their order and leave out what is empty."""
     first = {key: event[key] for key in _FIRST if key in event}
-    return {key: value for key, value in (first | event).items() if not _is_empty(value)}
+    return {key: value for key, value in {**first, **event}.items() if not _is_empty(value)}
 
 
 def _put_priority_first(_: Any, level: str, line: str) -> str:

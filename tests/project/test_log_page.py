@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from requiretls_milter import cli
+from requiretls_milter.commands.common import USAGE
 from requiretls_milter.milter import account
 from requiretls_milter.reports.logs.milter import of_logfmt
 from requiretls_milter.rules import Why
@@ -113,7 +114,7 @@ def test_each_command_of_the_table_tells_its_statuses() -> None:
 
 
 @pytest.mark.parametrize(
-    "status", [cli.SOFTWARE, cli.UNWRITTEN, cli.INTERRUPTED, cli.BROKEN_PIPE, cli.USAGE]
+    "status", [cli.SOFTWARE, cli.UNWRITTEN, cli.INTERRUPTED, cli.BROKEN_PIPE, USAGE]
 )
 def test_the_statuses_of_every_command_are_explained(status: int) -> None:
     assert f"\n| {status} | " in STATUSES

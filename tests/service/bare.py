@@ -77,8 +77,8 @@ class BareHost:
 
     def _fill(self) -> None:
         etc = self.root / "etc"
-        for file in OF_ETC:
-            shutil.copyfile(f"/etc/{file}", etc / file)
+        for known in OF_ETC:
+            shutil.copyfile(f"/etc/{known}", etc / known)
         (etc / "ssl").mkdir()
         for name, line in (
             ("passwd", f"{USER}:x:{NUMBER}:{NUMBER}::/var/lib/{USER}:/usr/sbin/nologin\n"),
@@ -132,8 +132,8 @@ class BareHost:
     def processes(self) -> dict[str, str]:
         """The user of each process of the service, by what ps(1) shows of it."""
         lines = self.run("ps", "-eo", "uid=,args=").stdout.splitlines()
-        found = dict(reversed(line.split(maxsplit=1)) for line in lines)
-        return {args: uid for args, uid in found.items() if args.startswith(f"{USER}:")}
+        found = (line.split(maxsplit=1) for line in lines)
+        return {args: uid for uid, args in found if args.startswith(f"{USER}:")}
 
     def signal(self, number: signal.Signals, name: str = "supervisor") -> None:
         """Send a signal to a process of the service."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from requiretls_milter.config import Config
 from requiretls_milter.milter import account
@@ -79,6 +80,15 @@ def recipient_line(form: str = "json", **fields: str) -> str:
         **fields,
     }
     return json.dumps(values) if form == "json" else _logfmt(values)
+
+
+LEFT_OUT = {"sender": "", "tls_version": "", "mx": "", "compliant": "", "text": "", "tls": None}
+"""What the line of a recipient leaves out if it is empty."""
+
+
+def with_what_is_empty(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A line, that of a recipient with what it leaves out because it is empty."""
+    return {**LEFT_OUT, **fields} if fields.get("event") == "recipient" else dict(fields)
 
 
 IN_RELEASE_0_1_0 = (

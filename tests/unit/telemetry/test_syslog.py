@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import socket
@@ -56,6 +57,10 @@ def outputs(path: Path, facility: str = "mail") -> Iterator[Output]:
         with contextlib.closing(Syslog(facility, str(path))) as target:
             output = kind(target, tell)
             yield output
+
+
+def _dropped_one(output: Output) -> bool:
+    return output.take_dropped() == 1
 
 
 def problem(path: Path) -> str:
@@ -120,7 +125,7 @@ def test_a_daemon_that_is_missing_counts_and_one_that_comes_back_gets_the_next_l
 ) -> None:
     for output in outputs(path):
         output.put("<6>lost")
-        eventually(lambda output=output: output.take_dropped() == 1)
+        eventually(functools.partial(_dropped_one, output))
         for _ in range(2):
             daemon = Daemon(path)
             output.put("<6>kept")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
@@ -36,7 +36,7 @@ def of_0_1_0_as_json() -> str:
     return json.dumps({**fields, "waited": 0.013, **last})
 
 
-LINES = {
+LINES: dict[str, Callable[[], str]] = {
     "0.1.0 in logfmt": lambda: IN_RELEASE_0_1_0,
     "0.1.0 in JSON": of_0_1_0_as_json,
     "logfmt": written_line,
