@@ -40,7 +40,13 @@ from typing import TYPE_CHECKING, Any
 
 from requiretls_milter.milter.transaction import Recipient, Transaction
 from requiretls_milter.model import Action, Decision, Forecast, Requirement, SmtpReply, Source
-from requiretls_milter.telemetry.log import LineLogger, get_logger, words, write_lines
+from requiretls_milter.telemetry.log import (
+    LineLogger,
+    following,
+    get_logger,
+    words,
+    write_lines,
+)
 
 if TYPE_CHECKING:
     from requiretls_milter.telemetry.counting import Count, Counters
@@ -191,7 +197,8 @@ def _recipient_values(
         **_named(OUTCOME, outcome),
         "sender": message.sender,
         **_named(DETAILS, details),
-        **_own(recipient, decision),
+        "waited": round(recipient.waited, 3),
+        **_seldom(recipient, decision),
         "text": forecast.text,
     }
 
@@ -210,15 +217,14 @@ def _recipient_words(
     outcome, details, text = render(
         forecast.text, *_shared(message, recipient, forecast, decision, tls_version)
     )
-    pieces = (
-        words({**identity, "action": decision.action.value, "to": recipient.address}),
-        outcome,
-        words({"sender": message.sender}),
-        details,
-        words(_own(recipient, decision)),
-        text,
+    named = words(identity)
+    line = (
+        f"{named}{' ' if named else ''}action={decision.action.value}"
+        f"{following('to', recipient.address)} {outcome}{following('sender', message.sender)} "
+        f"{details} waited={round(recipient.waited, 3)}"
     )
-    return " ".join(filter(None, pieces))
+    seldom = _seldom(recipient, decision)
+    return f"{line} {words(seldom)}{text}" if seldom else line + text
 
 
 Shared = tuple[Any, ...]
@@ -268,16 +274,16 @@ def _shared_words(text: str, outcome: Shared, details: Shared) -> tuple[str, str
     return (
         words(_named(OUTCOME, outcome)),
         words(_named(DETAILS, details)),
-        words({"text": text}),
+        following("text", text),
     )
 
 
 _known_words = functools.lru_cache(maxsize=MAX_SHARED)(_shared_words)
 
 
-def _own(recipient: Recipient, decision: Decision) -> Mapping[str, object]:
-    """What each line has for itself."""
-    values: dict[str, object] = {"waited": round(recipient.waited, 3)}
+def _seldom(recipient: Recipient, decision: Decision) -> Mapping[str, object]:
+    """What the lines of few recipients have."""
+    values: dict[str, object] = {}
     if recipient.downgraded:
         values["downgraded"] = round(recipient.downgraded)
     if decision.reply is not None:

@@ -310,7 +310,12 @@ class LineLogger:
 
 def words(values: Mapping[str, object]) -> str:
     """Render keys and values as they stand in a line of logfmt, but for those that are empty."""
-    return " ".join([word(name, value) for name, value in values.items() if not _is_empty(value)])
+    return " ".join([word(k, v) for k, v in values.items() if v is not None and v != ""])
+
+
+def following(name: str, value: str) -> str:
+    """Render a key behind others, with a blank before it; "" if its value is empty."""
+    return f" {word(name, value)}" if value else ""
 
 
 def word(name: str, value: object) -> str:
