@@ -119,40 +119,21 @@ def test_a_service_of_root_says_so_and_what_helps(host: BareHost) -> None:
     assert "Start it with --user requiretls-milter --group" in service.last_words()
 
 
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        (["--user", "nosuch"], "there is no user nosuch"),
-        (["--user", USER, "--group", "nosuch"], "there is no group nosuch"),
-        (["--user", "root"], "name a user without privileges"),
-        (["--user", USER, "--group", "root"], "name another one with --group"),
-        (["--group", USER], "--group needs --user"),
-        (["--log-file", LOG_FILE, "--syslog", "mail"], "exclude each other"),
-        (["--syslog", "male"], "'male' is not one of 'mail'"),
+def test_what_the_user_may_not_do_is_told_with_exit_status_2(host: BareHost) -> None:
+    """Mistakes that need no host are in tests/unit/commands/test_serve.py."""
+    for options, told in (
         ([*AS_USER, "--log-file", "/etc/it.log"], "cannot open /etc/it.log: Permission denied"),
         ([*AS_USER, "--log-file", "/dev/null"], "/dev/null: it is not a regular file"),
-        ([*AS_USER, "--log-file", "/run"], "is a directory"),
-    ],
-)
-def test_a_mistake_on_the_command_line_is_told_with_exit_status_2(
-    host: BareHost, options: list[str], told: str
-) -> None:
-    done = host.run(USER, "serve", *options)
-    assert done.returncode == 2
-    assert told in done.stderr
-
-
-def test_who_is_not_root_can_become_nobody(host: BareHost) -> None:
-    done = host.run("setpriv", "--reuid=1", "--regid=1", "--clear-groups", USER, "serve", *AS_USER)
-    assert done.returncode == 2
-    assert "only root can become requiretls-milter" in done.stderr
-
-
-def test_a_configuration_that_the_user_cannot_read_is_told_at_the_start(host: BareHost) -> None:
+    ):
+        done = host.run(USER, "serve", *options)
+        assert (done.returncode, told in done.stderr) == (2, True), done.stderr
     (host.root / "etc" / USER / "config.toml").chmod(0o600)
     done = host.run(USER, "serve", *AS_USER)
     assert done.returncode == 2
     assert "cannot be read: Permission denied" in done.stderr
+    done = host.run("setpriv", "--reuid=1", "--regid=1", "--clear-groups", USER, "serve", *AS_USER)
+    assert done.returncode == 2
+    assert "only root can become requiretls-milter" in done.stderr
 
 
 # ---------------------------------------------------------------- the log file
