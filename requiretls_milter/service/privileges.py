@@ -111,8 +111,10 @@ class Identity:
                 self._make_one(directory, mode)
 
     def _make_one(self, directory: Path, mode: int) -> None:
-        if not _is_roots(directory.parent):
+        parent = directory.parent.resolve()
+        if not _is_roots(parent):
             return  # not for root to make; what needs it will say that it is missing
+        directory = parent / directory.name
         try:
             directory.mkdir(mode)
             os.chown(directory, self.user, self.group, follow_symlinks=False)
@@ -178,12 +180,22 @@ def _capabilities() -> Iterable[tuple[str, int]]:
 
 
 def _is_roots(directory: Path) -> bool:
-    """Whether nobody but root can put anything into a directory."""
-    try:
-        status = directory.stat()
-    except OSError:
-        return False
-    return status.st_uid == 0 and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    """Whether nobody but root can put anything into a directory, or another one in its place.
+
+    Args:
+        directory: without symbolic links.
+    """
+    for place in (directory, *directory.parents):
+        try:
+            status = place.lstat()
+        except OSError:
+            return False
+        is_open = bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+        # In a directory such as /tmp nobody else can move what is root's.
+        is_sticky = place != directory and status.st_mode & stat.S_ISVTX
+        if status.st_uid != 0 or (is_open and not is_sticky):
+            return False
+    return True
 
 
 def _user(name: str) -> pwd.struct_passwd:

@@ -17,7 +17,7 @@ from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
 from tests.service.bare import NUMBER, USER, BareHost
 from tests.support.paths import REPOSITORY
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, log_written
 
 SCRIPT = REPOSITORY / "packaging/sysv/requiretls-milter"
 AS_USER = ("--user", USER, "--group", USER)
@@ -141,15 +141,22 @@ def test_what_the_user_may_not_do_is_told_with_exit_status_2(host: BareHost) -> 
 
 def test_a_full_disk_loses_lines_that_are_counted_and_no_mail(host: BareHost) -> None:
     (host.root / "var/log" / USER).mkdir()
-    options = f"size=64k,uid={NUMBER}"
+    options = f"size=256k,uid={NUMBER}"
     done = host.run("mount", "-t", "tmpfs", "-o", options, "none", f"/var/log/{USER}")
     assert done.returncode == 0, done.stderr
     host.start(*AS_USER, "--log-file", LOG_FILE)
-    for _ in range(60):
-        host.send(f"<{'x' * 60}@example.org>")
     host.run("sh", "-c", f"cat /dev/zero >/var/log/{USER}/filler")
-    for _ in range(20):
-        host.send()
+    sent = 0
+
+    def are_lost() -> bool:
+        nonlocal sent
+        for _ in range(10):
+            host.send()
+        sent += 10
+        log_written()
+        return host.run("grep", "-c", "event=recipient", LOG_FILE).stdout != f"{sent}\n"
+
+    eventually(are_lost)
     host.run("rm", f"/var/log/{USER}/filler")
 
     def told() -> bool:
@@ -157,8 +164,6 @@ def test_a_full_disk_loses_lines_that_are_counted_and_no_mail(host: BareHost) ->
         return "event=log_lines_dropped" in host.run("cat", LOG_FILE).stdout
 
     eventually(told)
-    lines = host.run("cat", LOG_FILE).stdout.splitlines()
-    assert all(line.startswith("timestamp=") for line in lines if line), lines
 
 
 def test_a_directory_that_vanished_holds_no_mail_up_and_is_used_when_it_is_back(

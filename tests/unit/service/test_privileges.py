@@ -107,11 +107,17 @@ def test_directories_that_are_missing_are_made_as_the_unit_makes_them(tmp_path: 
 
 
 @root
-@pytest.mark.parametrize("how", ["of another user", "for all to write", "missing"])
+@pytest.mark.parametrize(
+    "how", ["of another user", "for all to write", "missing", "below one of another user"]
+)
 def test_nothing_is_made_where_others_could_put_a_link_in_its_place(
     how: str, tmp_path: Path
 ) -> None:
     parent = tmp_path / "parent"
+    if how == "below one of another user":
+        parent = tmp_path / "theirs" / "parent"
+        parent.parent.mkdir(0o755)
+        os.chown(parent.parent, 1, -1)
     if how != "missing":
         parent.mkdir(0o755)
         parent.chmod(0o777 if how == "for all to write" else 0o755)

@@ -7,6 +7,8 @@ import os
 import pty
 import select
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -310,3 +312,32 @@ def test_of_lines_that_are_put_together_each_that_is_dropped_counts(tmp_path: Pa
     output.forget()
     os.close(read)
     os.close(write)
+
+
+IN_A_FILE_OF_50_OCTETS = """
+import resource, signal, sys, time
+from requiretls_milter.telemetry import output
+from requiretls_milter.telemetry.targets import Descriptor
+file = open(sys.argv[1], "ab")
+made = getattr(output, sys.argv[2])(Descriptor(file.fileno()), lambda lines: f"dropped={lines}")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50, hard))
+made.put("a" * 30)
+made.put("b" * 30)
+while not made.take_dropped():
+    time.sleep(0.01)
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+made.put("c" * 30)
+made.close(5)
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_line_of_which_the_disk_took_a_part_does_not_run_into_the_next_one(
+    kind: Kind, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", IN_A_FILE_OF_50_OCTETS, tmp_path / "log", kind.__name__]
+    subprocess.run(command, check=True)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines == ["a" * 30, "b" * 19, "c" * 30, "dropped=1"]
