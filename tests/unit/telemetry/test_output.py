@@ -337,7 +337,7 @@ made.close(5)
 def test_a_line_of_which_the_disk_took_a_part_does_not_run_into_the_next_one(
     kind: Kind, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", IN_A_FILE_OF_50_OCTETS, tmp_path / "log", kind.__name__]
+    command = [sys.executable, "-c", IN_A_FILE_OF_50_OCTETS, str(tmp_path / "log"), kind.__name__]
     subprocess.run(command, check=True)
     lines = (tmp_path / "log").read_text().splitlines()
     assert lines == ["a" * 30, "b" * 19, "c" * 30, "dropped=1"]
