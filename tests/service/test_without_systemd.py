@@ -16,10 +16,8 @@ import pytest
 from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
 from tests.service.bare import NUMBER, USER, BareHost
-from tests.support.paths import REPOSITORY
 from tests.support.waiting import eventually, log_written
 
-SCRIPT = REPOSITORY / "packaging/sysv/requiretls-milter"
 AS_USER = ("--user", USER, "--group", USER)
 LOG_FILE = f"/var/log/{USER}/{USER}.log"
 EVERYTHING = {f"{USER}: {name}" for name in ("supervisor", "engine", "worker 1", "worker 2")}
