@@ -24,25 +24,28 @@ DIFFERENT = 1
 
 
 @click.command()
-@click.argument("logs", metavar="LOGFILE...", nargs=-1, required=True)
+@click.argument("logs", metavar="[LOGFILE]...", nargs=-1)
 @DAYS_OPTION
 @FORMAT_OPTION
 def audit(logs: Sequence[str], days: int, output: str) -> int:
     """Compare the forecasts in logs with what Postfix then did.
 
     LOGFILE holds lines of the milter, of Postfix, or of both: a file, also a
-    compressed one, "-" for standard input, or "journal:" for the journal of
-    unit requiretls-milter. Name several in any order: lines are sorted by
-    time. Only first delivery attempts are compared: their enhanced status code
-    and, since Postfix 3.11, the value of tls=.
+    compressed one, "-" for standard input, "journal:" for the journal of unit
+    requiretls-milter, or "journal:mail" for all mail in the journal. Name
+    several in any order: lines are sorted by time. By default they are the
+    logs of this host: the journal, and what /var/log has of milter and mail.
+    Only first delivery attempts are compared: their enhanced status code and,
+    since Postfix 3.11, the value of tls=.
 
     \b
     Exit status: 0 if none differs, 1 if one differs, 2 if a log cannot be
     read or nothing in it was understood.
     """
     from requiretls_milter.reports import audit as auditing
+    from requiretls_milter.reports.logs.usual import all_logs
 
-    found = from_logs(logs, days, auditing.audit)
+    found = from_logs(logs, all_logs, days, auditing.audit)
     if found.results.total() + found.waiting == 0:
         warn("no forecast was found")
     click.echo(_as_json(found) if output == "json" else _as_text(found))

@@ -61,7 +61,7 @@ DAYS_OPTION = click.option(
     type=click.IntRange(1, 3660),
     default=7,
     show_default=True,
-    help="How many days of the journal to read.",
+    help="How many days back to read the journal, and to look for files if no log is named.",
 )
 
 
@@ -180,18 +180,29 @@ def find_mta(config: Config, postconf: str, config_dir: str) -> HostMta:
 
 
 def from_logs(
-    logs: Sequence[str], days: int, report: Callable[[Iterable[Event]], Result]
+    logs: Sequence[str],
+    usual: Callable[[int, float], Sequence[str]],
+    days: int,
+    report: Callable[[Iterable[Event]], Result],
 ) -> Result:
     """Make *report* of the events in *logs*; if nothing in them was understood, say so and end.
 
     Args:
         logs: files, or what else :class:`~requiretls_milter.reports.logs.reading.LogReader` reads.
+        usual: finds the logs of this host if none is named, given *days* and the time.
         days: how far back to read the journal.
         report: what becomes of the events.
     """
+    import time
+
     from requiretls_milter.reports.logs.reading import LogReader
     from requiretls_milter.reports.logs.sources import LogError
 
+    if not logs:
+        logs = usual(days, time.time())
+        if not logs:
+            fail("no log was found on this host: name the files")
+        click.echo(f"reading {' '.join(logs)}", err=True)
     reader = LogReader(logs, days)
     try:
         made = report(reader.events())

@@ -106,8 +106,9 @@ def report(
     requiretls-milter; or it is "counters:" for the configured domains and the
     counters of the running service, which --format html takes by default.
 
-    With --would-have, report on past mail, by the milter's log; by default the
-    journal. The configuration's present rules are applied.
+    With --would-have, report on past mail, by the milter's log; by default that
+    of this host: the journal, and files of /var/log. The configuration's present
+    rules are applied.
 
     \b
     Exit status: 0, or 2 if a log, FILE or the configuration cannot be read or
@@ -139,12 +140,13 @@ def report(
 def _found(loaded: Config, logs: Sequence[str], listed: TextIO | None, days: int) -> Found:
     """Find out where mail goes."""
     from requiretls_milter.reports import readiness
+    from requiretls_milter.reports.logs.usual import all_logs
 
     if listed is not None:
         return readiness.in_list(listed, loaded)
     if not logs or COUNTERS in logs:
         return readiness.in_counters(loaded)
-    return from_logs(logs, days, lambda events: readiness.in_logs(events, loaded))
+    return from_logs(logs, all_logs, days, lambda events: readiness.in_logs(events, loaded))
 
 
 def _readiness(
@@ -220,12 +222,12 @@ def _done(rule: RuleReport) -> str:
 
 
 def _would_have(loaded: Config, logs: Sequence[str], days: int, output: str) -> str:
-    from requiretls_milter.reports.logs.sources import JOURNAL
+    from requiretls_milter.reports.logs.usual import milter_logs
     from requiretls_milter.reports.would_have import read, replay
     from requiretls_milter.rules import RuleSet
 
     ruleset = RuleSet(loaded.rules)
-    tallies = from_logs(logs or (JOURNAL,), days, lambda events: replay(read(events), ruleset))
+    tallies = from_logs(logs, milter_logs, days, lambda events: replay(read(events), ruleset))
     return _as_json(tallies) if output == "json" else _as_text(tallies)
 
 

@@ -242,7 +242,7 @@ class Engine(Section):
 
 
 class Log(Section):
-    """What is written to standard error, from which journald takes it."""
+    """The log: on standard error, from which journald takes it, in a file or at a syslog daemon."""
 
     format: Annotated[LogFormat, BeforeValidator(word(LogFormat))] = Field(
         LogFormat.LOGFMT,

@@ -405,6 +405,8 @@ class _Engine:
                 self._processes = {name: int(pid) for name, pid in message["processes"].items()}
                 for metric, value in message["gauges"].items():
                     self._gauges.set(metric, float(value))
+            case "log":
+                log.replace_file(self._channel.take_descriptor())
             case "stop":
                 self._end_with(EXIT_OK)
             case other:

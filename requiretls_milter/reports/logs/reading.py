@@ -64,7 +64,8 @@ class LogReader:
     """Reads logs, once.
 
     Args:
-        logs: files in any order, :data:`~.sources.STDIN`, :data:`~.sources.JOURNAL`.
+        logs: files in any order, :data:`~.sources.STDIN`, :data:`~.sources.JOURNAL`,
+            :data:`~.sources.MAIL_JOURNAL`.
         days: how far back to read the journal.
         now: the time, in seconds since the epoch.
     """

@@ -21,12 +21,18 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.syntax.text import visible
+from requiretls_milter.telemetry.syslog import FACILITIES
 
 STDIN = "-"
 """The log that stands for standard input."""
 
 JOURNAL = "journal:"
 """The log that stands for the journal of :data:`UNIT`."""
+
+MAIL_JOURNAL = "journal:mail"
+"""The log that stands for what the journal has of mail, of whatever program."""
+
+_JOURNALS = (JOURNAL, MAIL_JOURNAL)
 
 UNIT = "requiretls-milter"
 """The service's systemd unit."""
@@ -59,7 +65,7 @@ def opened(log: str, days: int) -> Iterator[BinaryIO]:
     """Open *log* as a stream of decompressed octets.
 
     Args:
-        log: a file, :data:`STDIN` or :data:`JOURNAL`.
+        log: a file, :data:`STDIN`, :data:`JOURNAL` or :data:`MAIL_JOURNAL`.
         days: how far back to read the journal.
 
     Raises:
@@ -76,13 +82,13 @@ def opened(log: str, days: int) -> Iterator[BinaryIO]:
 
 def can_reopen(log: str) -> bool:
     """Whether *log* can be read twice: it is a regular file, or none that can be read."""
-    return log not in (STDIN, JOURNAL) and (os.path.isfile(log) or not os.path.exists(log))
+    return log not in (STDIN, *_JOURNALS) and (os.path.isfile(log) or not os.path.exists(log))
 
 
 @contextlib.contextmanager
 def _raw(log: str, days: int) -> Iterator[BinaryIO]:
-    if log == JOURNAL:
-        with _journal(days) as stream:
+    if log in _JOURNALS:
+        with _journal(log, days) as stream:
             yield stream
     elif log == STDIN:
         if sys.stdin is None:
@@ -95,9 +101,10 @@ def _raw(log: str, days: int) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _journal(days: int) -> Iterator[BinaryIO]:
-    """The service's lines of the journal; raises OSError if journalctl is missing or fails."""
-    command = ["journalctl", "--unit", UNIT, "--since", f"-{days}d"]
+def _journal(log: str, days: int) -> Iterator[BinaryIO]:
+    """Lines of the journal; raises OSError if journalctl is missing or fails."""
+    which = ["--unit", UNIT] if log == JOURNAL else [f"SYSLOG_FACILITY={FACILITIES['mail']}"]
+    command = ["journalctl", *which, "--since", f"-{days}d"]
     # With times, so that the journal can be read beside files; --all: no "blob data".
     command += ["--output", "short-unix", "--all", "--quiet"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as journal:
