@@ -34,7 +34,7 @@ def check(file: Path | None) -> int:
             tls_context(loaded.metrics)
         except CertificateError as error:
             fail(str(error))
-    warn(*warnings(loaded), *exposures(loaded, file or DEFAULT_PATH))
+    warn(*warnings(loaded), *exposures(loaded))
     if file is None and not DEFAULT_PATH.exists():
         click.echo(f"{DEFAULT_PATH} does not exist: all defaults")
     else:
@@ -84,18 +84,15 @@ def explain(sender: str, recipient: str, config_path: Path | None, nexthop: str 
     SENDER and RECIPIENT are addresses or domains. A SENDER of '' or '<>' is
     the null reverse-path.
     """
-    from requiretls_milter.config import DEFAULT_PATH, read
-    from requiretls_milter.config.lines import key_lines
+    from requiretls_milter.config import places
     from requiretls_milter.reports import explain as explaining
     from requiretls_milter.syntax.names import DomainNameError
     from requiretls_milter.syntax.nexthop import NextHopError
 
     loaded = load_or_fail(config_path)
-    path = config_path or DEFAULT_PATH
-    lines = key_lines(read(path).decode()) if path.exists() else {}
     try:
         explanation = explaining.explain(loaded, sender, recipient, nexthop)
     except (DomainNameError, NextHopError) as error:
         fail(str(error))
-    click.echo(explaining.to_text(explanation, lines))
+    click.echo(explaining.to_text(explanation, places(config_path)))
     return 0

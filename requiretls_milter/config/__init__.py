@@ -22,7 +22,14 @@ run ``make docs``. A key that takes effect only at a restart gets ``RESTART``. A
 is also a field of :class:`RuleTable` and of :class:`requiretls_milter.rules.Rule`.
 """
 
-from requiretls_milter.config.loading import DEFAULT_PATH, exposures, load, parse, read, warnings
+from requiretls_milter.config.loading import (
+    DEFAULT_PATH,
+    exposures,
+    load,
+    parse,
+    places,
+    warnings,
+)
 from requiretls_milter.config.mistakes import ConfigError
 from requiretls_milter.config.routes import Destination
 from requiretls_milter.config.schema import (
@@ -38,6 +45,7 @@ from requiretls_milter.config.schema import (
     Mta,
     PlainMail,
     Probe,
+    RuleList,
     Rules,
     RuleTable,
     Store,
@@ -60,6 +68,7 @@ __all__ = [
     "Mta",
     "PlainMail",
     "Probe",
+    "RuleList",
     "RuleTable",
     "Rules",
     "Store",
@@ -67,6 +76,6 @@ __all__ = [
     "exposures",
     "load",
     "parse",
-    "read",
+    "places",
     "warnings",
 ]

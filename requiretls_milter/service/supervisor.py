@@ -91,8 +91,7 @@ def _run(config_path: Path | None) -> int:
             _log.error("config_invalid", mistake=mistake)
         return EXIT_CONFIG
     take_log_settings(config)
-    path = config_path or configuration.DEFAULT_PATH
-    for warning in (*configuration.warnings(config), *configuration.exposures(config, path)):
+    for warning in (*configuration.warnings(config), *configuration.exposures(config)):
         _log.warning("config_warning", text=warning)
     notifier = Notifier()
     with contextlib.ExitStack() as cleanup:

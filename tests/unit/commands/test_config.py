@@ -33,10 +33,11 @@ def test_config_check_tells_every_mistake_and_is_status_2(
     captured = call(capsys, "config", "check", str(path))
     assert captured.status == 2
     assert captured.out == ""
-    assert [line.split(":")[1].strip() for line in captured.err.splitlines()] == [
-        "milter.workers",
-        "milter.sockt",
-        "rules.mode",
+    told = [line.removeprefix(f"error: {path}:") for line in captured.err.splitlines()]
+    assert [line.split(": ")[0:2] for line in told] == [
+        ["2:1", "milter.workers"],
+        ["3:1", "milter.sockt"],
+        ["1:1", "rules.mode"],
     ]
 
 

@@ -7,6 +7,7 @@ import pytest
 from requiretls_milter import config
 from requiretls_milter.config import Config, ConfigError
 from requiretls_milter.config.mistakes import ANY_NAME, MAX_MISTAKE, dotted, known_keys, tables_of
+from tests.support.mistakes import without_place
 
 
 def mistakes(directory: Path, content: str) -> tuple[str, ...]:
@@ -14,7 +15,7 @@ def mistakes(directory: Path, content: str) -> tuple[str, ...]:
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         config.load(path)
-    return caught.value.mistakes
+    return tuple(map(without_place, caught.value.mistakes))
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_a_key_that_is_like_none_is_told_with_those_that_are_known(tmp_path: Pat
     (mistake,) = mistakes(tmp_path, "[engine]\nxyzzy = 1\n")
     assert mistake == "engine.xyzzy: no such key; known here: socket"
     (mistake,) = mistakes(tmp_path, "[frobnication]\n")
-    assert mistake.startswith("frobnication: no such key; known here: milter, metrics, ")
+    assert mistake.startswith("frobnication: no such key; known here: include, milter, metrics, ")
 
 
 @pytest.mark.parametrize(
