@@ -28,6 +28,7 @@ from requiretls_milter.config.loading import (
     load,
     parse,
     places,
+    texts,
     warnings,
 )
 from requiretls_milter.config.mistakes import ConfigError
@@ -77,5 +78,6 @@ __all__ = [
     "load",
     "parse",
     "places",
+    "texts",
     "warnings",
 ]

@@ -56,16 +56,17 @@ _KEY = re.compile(
 _DER_SEQUENCE = 0x30
 
 
-def load(path: Path | None = None) -> Config:
+def load(path: Path | None = None, instead: Mapping[Path, bytes] | None = None) -> Config:
     """Read and validate a configuration: the file, and what it includes.
 
     Args:
         path: the file; None is :data:`DEFAULT_PATH`, and all defaults if that does not exist.
+        instead: what is to be taken for the content of some of the files.
 
     Raises:
         ConfigError: a file cannot be read, is not TOML, or has mistakes.
     """
-    reading = Reading()
+    reading = Reading(instead or {})
     main = DEFAULT_PATH if path is None else path
     try:
         try:
@@ -77,14 +78,25 @@ def load(path: Path | None = None) -> Config:
             config.read_from(Origin(reading.watched))
             return config
     except OSError as error:
-        text = f"{main}: cannot be read: {error.strerror or error}"
-        raise ConfigError((text,), reading.watched) from None
+        raise ConfigError(_unreadable(main, error).mistakes, reading.watched) from None
     return _parse(reading, main, content)
 
 
 def parse(content: bytes, name: str) -> Config:
     """Validate the *content* of a file called *name*; raises ConfigError."""
     return _parse(Reading(), Path(name), content)
+
+
+def texts(path: Path | None) -> Mapping[Path, str]:
+    """The text of each file of a configuration, the main file first; raises ConfigError."""
+    reading, main = Reading(), path or DEFAULT_PATH
+    try:
+        content = reading.any_file(main, MAX_FILE_BYTES)
+    except FileNotFoundError:
+        return {main: ""}
+    except OSError as error:
+        raise _unreadable(main, error) from None
+    return {file.path: file.text for file in read_sources(reading, main, content).files}
 
 
 def places(path: Path | None) -> Mapping[KeyPath, Place]:
@@ -138,6 +150,10 @@ def _parse(reading: Reading, main: Path, content: bytes) -> Config:
         Origin(reading.watched, sources.file_of(("store", "url")), tuple(sources.warnings))
     )
     return config
+
+
+def _unreadable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError((f"{path}: cannot be read: {error.strerror or error}",))
 
 
 def _read(path: Path, limit: int) -> bytes:

@@ -30,7 +30,7 @@ _TEXT = re.compile(
     r"|'[^'\n]*'",
     re.DOTALL,
 )
-_SCALAR = re.compile(r"[^,\[\]{}\n#\"']+")
+_SCALAR = re.compile(r"[^,\[\]{}\r\n#\"']*[^,\[\]{}\r\n#\"' \t]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +46,38 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Statement:
+    """A key with its value, on lines of its own.
+
+    Attributes:
+        path: of the key.
+        table: the path in the heading above it.
+        begin: offset of the key.
+        value: offset of the value.
+        end: offset behind the value.
+    """
+
+    path: KeyPath
+    table: KeyPath
+    begin: int
+    value: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
     """Where the keys of a text stand, as offsets.
 
     Attributes:
         keys: the first place of each key, each table and each entry of a list.
         headings: the heading of each table, in order.
+        statements: the keys that are not inside of a value, in order.
     """
 
     text: str
     keys: dict[KeyPath, int] = field(default_factory=dict)
     headings: list[tuple[KeyPath, int]] = field(default_factory=list)
+    statements: list[Statement] = field(default_factory=list)
 
     def line_of(self, offset: int) -> int:
         """The line of an offset."""
@@ -112,7 +133,8 @@ class _Scanner:
                 self._note(table, begin)
                 self._found.headings.append((table, begin))
             else:
-                self._entry(table, 0)
+                path, value = self._entry(table, 0)
+                self._found.statements.append(Statement(path, table, begin, value, self._at))
 
     def _in_lists(self, names: KeyPath) -> KeyPath:
         """The path of a table whose names lead through lists of tables: into the last of each."""
@@ -123,14 +145,16 @@ class _Scanner:
                 path += (self._entries[path],)
         return path + names[-1:]
 
-    def _entry(self, table: KeyPath, depth: int) -> None:
-        """A key and its value."""
+    def _entry(self, table: KeyPath, depth: int) -> tuple[KeyPath, int]:
+        """A key and its value; returns its path, and where the value begins."""
         begin = self._at
         path = table + self._key()
         self._note(path, begin)
         self._skip(_SPACE)
         self._expect("=")
+        value = self._skip(_SPACE)
         self._value(path, depth)
+        return path, value
 
     def _note(self, path: KeyPath, offset: int) -> None:
         """Note a key, and the tables that it implies."""

@@ -10,6 +10,7 @@ import errno
 import fnmatch
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -58,8 +59,13 @@ class Origin:
 
 @dataclass(slots=True)
 class Reading:
-    """Reads the files of one configuration, and notes what they were."""
+    """Reads the files of one configuration, and notes what they were.
 
+    Attributes:
+        instead: what is to be taken for the content of some of them, which are not read.
+    """
+
+    instead: Mapping[Path, bytes] = field(default_factory=dict)
     _files: list[tuple[Path, Mark]] = field(default_factory=list)
     _patterns: list[tuple[Path, str, tuple[Path, ...]]] = field(default_factory=list)
 
@@ -85,6 +91,8 @@ class Reading:
         return self._read(path, limit, os.O_RDONLY | os.O_NONBLOCK, only_regular=True)
 
     def _read(self, path: Path, limit: int, flags: int, *, only_regular: bool) -> bytes:
+        if path in self.instead:
+            return self.instead[path][: limit + 1]
         self._files.append((path, None))
         with open(path, "rb", opener=lambda name, _: os.open(name, flags | os.O_CLOEXEC)) as file:
             found = os.fstat(file.fileno())
