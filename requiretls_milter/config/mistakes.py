@@ -276,6 +276,6 @@ def _table_instead(path: KeyPath, value: object) -> str:
         return ""
     if len(names) == 2:
         return heading((*names, "example.org"))
-    if isinstance(value, str) and value in list(Mode):
+    if isinstance(value, str) and value in list(Mode) and _is_pattern(names[2]):
         return f'{key_text(names[2])} = {{ mode = "{value}" }}'
     return f"it below {heading((*names[:2], 'example.org'))}"

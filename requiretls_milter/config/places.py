@@ -64,7 +64,7 @@ class Statement:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scan:
     """Where the keys of a text stand, as offsets.
 
@@ -72,12 +72,14 @@ class Scan:
         keys: the first place of each key, each table and each entry of a list.
         headings: the heading of each table, in order.
         statements: the keys that are not inside of a value, in order.
+        begun: where the last heading or statement begins, be it understood or not.
     """
 
     text: str
     keys: dict[KeyPath, int] = field(default_factory=dict)
     headings: list[tuple[KeyPath, int]] = field(default_factory=list)
     statements: list[Statement] = field(default_factory=list)
+    begun: int = 0
 
     def line_of(self, offset: int) -> int:
         """The line of an offset."""
@@ -121,7 +123,7 @@ class _Scanner:
     def document(self) -> None:
         table: KeyPath = ()
         while self._skip(_BLANK) < len(self._text):
-            begin = self._at
+            begin = self._found.begun = self._at
             if self._takes("["):
                 in_list = self._takes("[")
                 table = self._in_lists(self._key())

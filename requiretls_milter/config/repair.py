@@ -44,10 +44,12 @@ def syntax_mistake(text: str, error: tomllib.TOMLDecodeError) -> tuple[int, int,
     """Say where a *text* is not TOML, and why: line, column, and a sentence."""
     found = _STOPPED.search(str(error))
     why = str(error) if found is None else str(error)[: found.start()]
-    lines = text.splitlines()
-    if found is None or found["line"] is None:
-        return max(1, len(lines)), 1, f"not valid TOML: {why}; something is not closed"
-    number, column = int(found["line"]), int(found["column"])
+    lines = text.split("\n")
+    if found is None or found["line"] is None:  # at the end: something has no end
+        why = f"{why}; what begins here is not closed"
+        number, column = scan(text).line_of(scan(text).begun), 1
+    else:
+        number, column = int(found["line"]), int(found["column"])
     line = lines[number - 1] if number <= len(lines) else ""
     if twice := _twice(text, number):
         return number, 1, twice
@@ -63,8 +65,8 @@ def syntax_mistake(text: str, error: tomllib.TOMLDecodeError) -> tuple[int, int,
 
 def _twice(text: str, number: int) -> str:
     """The sentence about a table or key of a line that an earlier line has too."""
-    lines = text.splitlines(keepends=True)
-    before = scan("".join(lines[: number - 1]))
+    lines = text.split("\n")
+    before = scan("\n".join(lines[: number - 1]) + "\n")
     line = scan(lines[number - 1])
     if line.headings:
         path = line.headings[0][0]
@@ -145,7 +147,7 @@ def _domain(written: str) -> str:
 
 def _pairs_instead(line: str) -> Iterator[str]:
     match = _PAIR.fullmatch(line.translate(_QUOTES))
-    if match is None:
+    if match is None or match["value"].startswith(('"""', "'''")):
         return
     name, written = match["key"].strip("\"'"), match["value"]
     if name.startswith("*."):
@@ -155,13 +157,13 @@ def _pairs_instead(line: str) -> Iterator[str]:
         value, _, rest = written.partition("#")
         value, comment = value.strip(), f"  #{rest}"
     shown = match["key"] if _BARE_KEY.fullmatch(match["key"]) else quoted(name, MAX_LINE)
-    for candidate in _values_instead(value):
+    for candidate in _values_instead(name, value):
         yield f"{shown} = {candidate}{comment}"
 
 
-def _values_instead(value: str) -> Iterator[str]:
+def _values_instead(name: str, value: str) -> Iterator[str]:
     yield value
-    if value.lower() in BOOLEANS:
+    if value.lower() in BOOLEANS and name != "mode":  # which may be "off"
         yield BOOLEANS[value.lower()]
     if unit := WITH_UNIT.fullmatch(value):
         yield unit[1]

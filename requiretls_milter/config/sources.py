@@ -107,7 +107,8 @@ class Sources:
 
     def file_of(self, path: KeyPath) -> Path | None:
         """The file in which a key stands; None if it stands in none."""
-        return next((file.path for file in self.files if path in file.places), None)
+        having = (file for file in self.files if path[0] in file.raw)
+        return next((file.path for file in having if path in file.places), None)
 
 
 def read_sources(reading: Reading, main: Path, content: bytes) -> Sources:
