@@ -147,7 +147,12 @@ def _parse(reading: Reading, main: Path, content: bytes) -> Config:
         )
         raise ConfigError(tuple(texts), reading.watched)
     config.read_from(
-        Origin(reading.watched, sources.file_of(("store", "url")), tuple(sources.warnings))
+        Origin(
+            reading.watched,
+            tuple(file.path for file in sources.files[1:]),
+            sources.file_of(("store", "url")),
+            tuple(sources.warnings),
+        )
     )
     return config
 

@@ -48,11 +48,13 @@ class Origin:
 
     Attributes:
         watched: the files, as they were when they were read.
+        included: the files that the main one includes.
         password_file: the one with ``store.url``.
         warnings: what is probably not meant with these files.
     """
 
     watched: Watched = Watched()
+    included: tuple[Path, ...] = ()
     password_file: Path | None = None
     warnings: tuple[str, ...] = ()
 

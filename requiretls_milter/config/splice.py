@@ -40,7 +40,8 @@ class _Edits:
         self.pieces.append((begin, end, text))
 
     def applied(self, text: str) -> str:
-        kept, at = [], 0
+        kept: list[str] = []
+        at = 0
         for begin, end, new in sorted(self.pieces, key=operator.itemgetter(0)):
             kept += (text[at:begin], new)
             at = max(at, end)

@@ -8,6 +8,7 @@ from requiretls_milter.doctor.finding import Finding, ok, warning
 from requiretls_milter.mirror.postconf import Postconf, PostconfError, Postfix
 from requiretls_milter.mirror.section import Mirror, mirror
 from requiretls_milter.model import ProfileName
+from requiretls_milter.reports import effect
 
 
 def run(
@@ -38,7 +39,7 @@ def run(
     findings.append(host.outside(outside, config))
     findings += (
         warning("configuration", text, "See docs/configuration.md.")
-        for text in (*warnings(config), *exposures(config))
+        for text in (*warnings(config), *exposures(config), *effect.warnings(config))
     )
     return findings
 
