@@ -22,6 +22,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 from requiretls_milter import model
 from requiretls_milter.config.domainlist import DomainList
 from requiretls_milter.config.patterns import domain, domain_pattern
+from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.syntax import tlspolicy
 from requiretls_milter.syntax.endpoint import (
     Endpoint,
@@ -416,8 +417,10 @@ def _tls_policy_entry(value: object) -> model.TlsPolicy:
 ValueT = TypeVar("ValueT")
 
 
-class TableError(ValueError):
+class TableError(RequiretlsMilterError, ValueError):
     """Wrong entries of one table.
+
+    Conclude: each of them is a mistake of the configuration.
 
     Attributes:
         entries: the key of each, as the file has it, and what is wrong.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.syntax.names import DomainNameError, is_address, to_alabel
 from requiretls_milter.syntax.text import quoted
 
@@ -20,8 +21,10 @@ _WRAPPING = " \t\r\n\"'<>;,\u201c\u201d\u201e\u2018\u2019\u00a0\ufeff"
 _BETWEEN = re.compile(r"[\s,;]+")
 
 
-class PatternError(ValueError):
+class PatternError(RequiretlsMilterError, ValueError):
     """Text that is neither a domain nor a pattern for subdomains.
+
+    Conclude: the line or key that has it is a mistake of the configuration.
 
     Attributes:
         why: what is wrong with it.

@@ -74,7 +74,7 @@ def _of_rule(config: Config, path: str, table: RuleTable, domain: str) -> Iterat
         why = f"requiretls_policy = {quoted(policy)}"
     nothing = "nothing"
     if carried and policy is RequiretlsPolicy.OPPORTUNISTIC_STARTTLS:
-        nothing = "nothing but mail for servers that do not offer STARTTLS"
+        nothing = "nothing but mail for servers that do not offer STARTTLS or refuse it"
     yield (
         f"{path}: mode = {quoted(mode)} refuses {nothing}: with {why} the MTA delivers what RFC "
         '8689 would not, and the rule accepts that; write on_noncompliant = "refuse"'

@@ -18,7 +18,7 @@ def test_config_check_of_a_good_file_is_status_0(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "config.toml"
-    path.write_text('[rules]\nmode = "reject"\n')
+    path.write_text('[rules]\nmode = "reject"\n[mta]\ntls_security_level = "dane"\n')
     captured = call(capsys, "config", "check", str(path))
     assert captured.status == 0
     assert captured.out == f"{path}: good\n"
