@@ -14,9 +14,9 @@ Where to find what:
 - ``routes``: where mail goes if the MTA does not name its next hop.
 - ``loading``: from files to a :class:`Config`; contradictions; warnings.
 - ``sources``: the files that a configuration is made of, put together: ``include``, and lists of
-  domains (``domainlist``, ``patterns``). ``reading`` reads them, and knows whether they have changed.
+  domains (``domainlist``, ``patterns``). ``reading`` reads them, and knows when they change.
 - ``mistakes``: what is wrong with a file, in plain sentences, with the key that was meant.
-  ``places``: file, line and column of each key. ``repair``: what is not TOML, and the line to write.
+  ``places``: file, line and column of each key. ``repair``: what is no TOML, and the line to write.
 - ``removed``: keys that went, and are accepted with a warning for one release.
 - ``text``: a configuration as TOML. ``splice`` and ``writing``: one section of a file is changed.
 

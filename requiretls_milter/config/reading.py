@@ -33,9 +33,8 @@ class Watched:
     files: tuple[tuple[Path, Mark], ...] = ()
     patterns: tuple[tuple[Path, str, tuple[Path, ...]], ...] = ()
 
-    @property
     def have_changed(self) -> bool:
-        """Whether reading them now might give something else."""
+        """Say whether reading them now might give something else."""
         return any(_mark_of(file) != mark for file, mark in self.files) or any(
             _matching_now(directory, pattern) != matched
             for directory, pattern, matched in self.patterns

@@ -35,7 +35,11 @@ class ConfigFile:
         Args:
             in_force: the configuration of the running service.
         """
-        if self._seen is not None and in_force is self._seen[1] and not self._seen[0].have_changed:
+        if (
+            self._seen is not None
+            and in_force is self._seen[1]
+            and not self._seen[0].have_changed()
+        ):
             return False
         before = self.differs, self.usable
         try:

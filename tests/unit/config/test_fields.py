@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from requiretls_milter.config import Config, ConfigError, fields, parse
+from requiretls_milter.config.patterns import domain_pattern
 from requiretls_milter.syntax.endpoint import StoreUrl
 from tests.support.mistakes import without_place
 
@@ -372,7 +373,7 @@ def test_a_prefix_of_keys_is_short_and_plain(prefix: str) -> None:
 # ---------------------------------------------------------------- whatever comes
 
 PARSERS: list[Callable[[str], object]] = [
-    fields.domain_pattern,
+    domain_pattern,
     fields.policy_pattern,
     fields.transport,
     fields.group,
