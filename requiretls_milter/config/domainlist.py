@@ -70,6 +70,9 @@ class Lines:
 def read_lines(content: bytes) -> Lines:
     """Read the domains in a file's *content*; every line that is none is a mistake."""
     found = Lines()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        found.refuse(1, "the file is UTF-16: save it as UTF-8")
+        return found
     # a spreadsheet saves text with a byte order mark
     for number, octets in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         written = octets.partition(b"#")[0].strip()

@@ -271,10 +271,11 @@ def warnings(config: Config) -> tuple[str, ...]:
         )
     if config.rules.require and not config.rules.mode.acts:
         found.append(_promise("rules", config.rules.mode))
-    for section, pattern, table in config.rules.tables():
-        mode = table.mode or config.rules.mode
-        if table.require and not mode.acts:
-            found.append(_promise(dotted(("rules", section, pattern)), mode))
+    for section, name, table in config.rules.tables():
+        if table.require:
+            mode = config.rules.mode_of(section, name)
+            if not mode.acts:
+                found.append(_promise(dotted(("rules", section, name)), mode))
     longest = config.rules.longest_decide_wait
     if longest > config.limits.message_wait:
         found.append(

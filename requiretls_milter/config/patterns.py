@@ -71,8 +71,11 @@ def _why(text: str) -> str:
     given = quoted(text)
     if bare in ("*", "."):
         return f"{given} is not a domain name: a rule for all domains is [rules] itself"
-    if len(_BETWEEN.split(bare)) > 1:
-        return f"{given} is not a domain name, but several: write each by itself"
+    pieces = _BETWEEN.split(bare)
+    if len(pieces) > 1:
+        several = sum("." in piece for piece in pieces) > 1
+        why = "but several: write each by itself" if several else "but has more beside one"
+        return f"{given} is not a domain name, {why}"
     if bare.startswith("*."):
         return f'{given} is not a domain name: subdomains are written with a leading dot, no "*"'
     if "@" in bare:
@@ -88,7 +91,12 @@ def _why(text: str) -> str:
 
 def _instead(text: str) -> str:
     """The domain that was probably meant, if what is around it is taken away."""
-    bare = text.strip(_WRAPPING)
+    pieces = _BETWEEN.split(text.strip(_WRAPPING))
+    if len(pieces) > 1:  # a line of a spreadsheet, or of a table
+        pieces = [piece for piece in pieces if "." in piece]
+    if len(pieces) != 1:
+        return ""
+    bare = pieces[0].strip(_WRAPPING)
     if match := _SCHEME.match(bare):
         bare = bare[match.end() :]
     bare = bare.partition("/")[0].rpartition("@")[2].strip(_WRAPPING)

@@ -45,7 +45,7 @@ from requiretls_milter.config.fields import (
 )
 from requiretls_milter.config.reading import Origin
 from requiretls_milter.config.removed import without_removed
-from requiretls_milter.syntax import endpoint, nexthop
+from requiretls_milter.syntax import endpoint, names, nexthop
 
 RESTART: JsonDict = {"restart": True}
 """Marks a field that takes effect only when the service is started again."""
@@ -957,6 +957,26 @@ class Rules(Section):
                     yield table.match, pattern, table
             else:
                 yield section, name, table
+
+    def mode_of(self, section: str, name: str) -> model.Mode:
+        """The mode of a table: its own, or that which it inherits from others of its section.
+
+        Args:
+            section: "recipient", "nexthop", "sender" or "list".
+            name: of the table.
+        """
+        tables: Mapping[str, RuleTable] = getattr(self, section)
+        inherited = (
+            table.mode
+            for pattern in ([name] if section == "list" else names.patterns(name))
+            for table in (tables.get(pattern), self._list_of(section, pattern))
+            if table is not None and table.mode is not None
+        )
+        return next(inherited, self.mode)
+
+    def _list_of(self, match: str, pattern: str) -> RuleList | None:
+        found = (one for one in self.list.values() if one.match == match)
+        return next((one for one in found if pattern in one.domains_file.domains), None)
 
     @property
     def acts(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from requiretls_milter.config import Config, RuleTable
+from requiretls_milter.config import Config, RuleList
 from requiretls_milter.config.mistakes import dotted
 from requiretls_milter.engine.hostmta import assumed
 from requiretls_milter.forecast.profiles import must_match, requiretls_policy
@@ -22,34 +22,40 @@ from requiretls_milter.model import (
     ProfileName,
     RequiretlsPolicy,
 )
+from requiretls_milter.rules import Rule, RuleSet
 from requiretls_milter.syntax.text import quoted
 
 _ELSEWHERE = "a-domain-elsewhere.invalid"
-_DECIDES = frozenset({"mode", "require", "on_noncompliant", "on_temporary"})
+_DECIDES = ("mode", "require", "on_noncompliant", "on_temporary")
+_LOOKED_UP = ("sender", "recipient", "nexthop")
+"""By what :meth:`RuleSet.find` looks up, in order."""
 
 
 def warnings(config: Config) -> Iterator[str]:
     """A sentence for each rule that acts on nothing, or on all mail for which it is asked."""
-    rules = config.rules
-    if rules.suspended:
+    if config.rules.suspended:
         return
-    yield from _of_rule(config, "rules", RuleTable(), _ELSEWHERE)
-    for section, name, table in rules.tables():
-        if table.model_fields_set & _DECIDES:
-            by_domain = section in ("recipient", "nexthop")
-            domain = f"x{name}" if name.startswith(".") else name
-            path = dotted(("rules", section, name))
-            yield from _of_rule(config, path, table, domain if by_domain else _ELSEWHERE)
+    rules = RuleSet(config.rules)
+    yield from _of_rule(config, "rules", rules.find("", "", ""), _ELSEWHERE)
+    for section, name, table in config.rules.tables():
+        if not any(getattr(table, key) is not None for key in _DECIDES):
+            continue
+        pattern, match = name, section
+        if isinstance(table, RuleList):
+            pattern, match = next(iter(table.domains_file.domains), ""), table.match
+        domain = f"x{pattern}" if pattern.startswith(".") else pattern
+        rule = rules.find(*(domain if match == one else "" for one in _LOOKED_UP))
+        where = _ELSEWHERE if match == "sender" else domain
+        yield from _of_rule(config, dotted(("rules", section, name)), rule, where)
 
 
-def _of_rule(config: Config, path: str, table: RuleTable, domain: str) -> Iterator[str]:
-    base = config.rules
-    mode = table.mode or base.mode
+def _of_rule(config: Config, path: str, rule: Rule, domain: str) -> Iterator[str]:
+    mode = rule.mode
     carries = _carries(config)
     if not mode.acts or (carries and config.mta.profile is not ProfileName.POSTFIX):
         return
-    carried = carries and not (table.require or base.require)
-    noncompliant = table.on_noncompliant or base.on_noncompliant
+    carried = carries and not rule.require
+    noncompliant = rule.on_noncompliant
     refuses_noncompliant = noncompliant is OnNoncompliant.REFUSE or (
         noncompliant is OnNoncompliant.AUTO and not carried
     )
@@ -66,7 +72,7 @@ def _of_rule(config: Config, path: str, table: RuleTable, domain: str) -> Iterat
                 '"dane", or requiretls-milter mta import'
             )
         return
-    if mode is Mode.DEFER or (table.on_temporary or base.on_temporary) is OnTemporary.DEFER:
+    if mode is Mode.DEFER or rule.on_temporary is OnTemporary.DEFER:
         return  # 4.7.x, as of a certificate that does not match, is deferred
     if not carried:
         why = f"on_noncompliant = {quoted(noncompliant)}"

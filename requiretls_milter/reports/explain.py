@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -84,7 +85,7 @@ def to_text(
     table = Table(box=None, pad_edge=False, show_edge=False)
     table.add_column("key", no_wrap=True)
     table.add_column("value", no_wrap=True)
-    table.add_column("from", no_wrap=True)
+    table.add_column("from", overflow="fold")
     for key, origin in explanation.values.items():
         own = origin.table != "rules"
         style = "bold" if own else ""
@@ -107,8 +108,11 @@ def place_of(origin: Origin, key: str, places: Mapping[KeyPath, Place]) -> Place
 
 def place_text(place: Place, places: Mapping[KeyPath, Place]) -> str:
     """A place, with its file if the configuration has several."""
-    one_file = all(other.file == place.file for other in places.values())
-    return f"line {place.line}" if one_file else f"{place.file} line {place.line}"
+    files = {other.file for other in places.values()} | {place.file}
+    if len(files) == 1:
+        return f"line {place.line}"
+    above = os.path.commonpath([file.parent for file in files])
+    return f"{os.path.relpath(place.file, above)} line {place.line}"
 
 
 def table_text(origin: Origin) -> str:

@@ -239,6 +239,17 @@ def test_require_with_a_mode_that_acts_is_not_warned_of(tmp_path: Path) -> None:
     assert config.warnings(loaded) == ()
 
 
+def test_a_mode_that_is_inherited_from_a_parent_or_a_list_counts(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a.example\n")
+    tables = '[rules.recipient."a.example"]\nrequire = true\n'
+    parent = '[rules.recipient.".example"]\nmode = "defer"\n'
+    partners = '[rules.list.p]\ndomains_file = "p.txt"\nmode = "defer"\n'
+    assert config.warnings(config.load(write(tmp_path, tables + parent))) == ()
+    assert config.warnings(config.load(write(tmp_path, tables + partners))) == ()
+    senders = f'{partners}match = "sender"\n'
+    assert len(config.warnings(config.load(write(tmp_path, tables + senders)))) == 1
+
+
 @pytest.mark.parametrize(
     ("nameserver", "warned"),
     [("127.0.0.1", False), ("[::1]:5353", False), ("192.0.2.53", True), ("192.0.2.53:53", True)],

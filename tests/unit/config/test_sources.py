@@ -281,6 +281,11 @@ def test_lines_that_are_no_domains_are_told_with_what_to_write(
     ]
 
 
+def test_a_file_of_another_encoding_is_one_mistake(write: Write, tmp_path: Path) -> None:
+    listed(tmp_path, "a.example\nb.example\n".encode("utf-16"))
+    assert mistakes(write(LIST)) == ["partners.txt:1:1: the file is UTF-16: save it as UTF-8"]
+
+
 def test_the_first_mistakes_of_a_list_are_told_and_the_others_counted(
     write: Write, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from requiretls_milter import config
+from requiretls_milter.config.domainlist import DomainList
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.model import (
@@ -104,6 +105,18 @@ def test_what_the_mta_lets_through_a_rule_does_not_refuse(mta: str, keys: str, w
 def test_a_rule_that_does_not_refuse_is_not_warned_of(rules: str) -> None:
     level = '[mta]\ntls_security_level = "dane"\nrequiretls_policy = "opportunistic"\n'
     assert warnings(level + rules) == []
+
+
+def test_what_a_table_inherits_from_a_list_counts() -> None:
+    rules = {
+        "recipient": {"a.example": {"require": True}},
+        "list": {"p": {"domains_file": DomainList("p.txt", ("a.example",)), "mode": "defer"}},
+    }
+    loaded = config.Config.model_validate({"rules": rules})
+    assert [warning.partition(": mode")[0] for warning in effect.warnings(loaded)] == [
+        'rules.recipient."a.example"',
+        "rules.list.p",
+    ]
 
 
 def test_each_rule_that_decides_is_told_and_the_base() -> None:
