@@ -53,12 +53,14 @@ class Lines:
         mistakes: the line of each, and what is wrong there: the first ones.
         wrong: how many mistakes there are.
         repeated: how many lines have a domain that stands on an earlier one too.
+        dotless: the first name without a dot: allowed, but mostly the heading of a column.
     """
 
     domains: dict[str, int] = field(default_factory=dict)
     mistakes: list[tuple[int, str]] = field(default_factory=list)
     wrong: int = 0
     repeated: int = 0
+    dotless: str = ""
 
     def refuse(self, line: int, why: str) -> None:
         """Note a mistake."""
@@ -88,4 +90,6 @@ def read_lines(content: bytes) -> Lines:
         else:
             found.repeated += domain in found.domains
             found.domains.setdefault(domain, number)
+            if "." not in domain.strip("."):
+                found.dotless = found.dotless or domain
     return found

@@ -332,8 +332,14 @@ def _read_lists(sources: Sources, reading: Reading) -> None:
             why = f"{total} domains in all lists together: at most {MAX_DOMAINS}"
             sources.mistakes.append(Mistake(path, why, where))
         if lines.repeated:
+            has = "line has" if lines.repeated == 1 else "lines have"
             sources.warnings.append(
-                f"{file}: {lines.repeated} lines have a domain that stands on an earlier line too"
+                f"{file}: {lines.repeated} {has} a domain that stands on an earlier line too"
+            )
+        if lines.dotless:
+            sources.warnings.append(
+                f"{Place(file, lines.domains[lines.dotless], 1)}: {quoted(lines.dotless)} has no "
+                "dot: is it the heading of a column?"
             )
         table[_DOMAINS_FILE] = DomainList(str(file), tuple(lines.domains))
 

@@ -240,7 +240,7 @@ def test_a_list_has_a_domain_on_each_line(write: Write, tmp_path: Path) -> None:
     assert (partners.mode, partners.match) == (Mode.DEFER, Match.RECIPIENT)
     (warning,) = config.warnings(loaded)
     assert warning == (
-        f"{tmp_path}/partners.txt: 1 lines have a domain that stands on an earlier line too"
+        f"{tmp_path}/partners.txt: 1 line has a domain that stands on an earlier line too"
     )
 
 
@@ -279,6 +279,14 @@ def test_lines_that_are_no_domains_are_told_with_what_to_write(
     assert [mistake.partition(": ")[0] for mistake in told] == [
         f"partners.txt:{line}:1" for line in (1, 3, 4, 5, 6)
     ]
+
+
+def test_the_heading_of_a_column_is_warned_of(write: Write, tmp_path: Path) -> None:
+    listed(tmp_path, "domain\na.example\n")
+    (warning,) = config.warnings(config.load(write(LIST)))
+    assert warning == (
+        f'{tmp_path}/partners.txt:1:1: "domain" has no dot: is it the heading of a column?'
+    )
 
 
 def test_a_file_of_another_encoding_is_one_mistake(write: Write, tmp_path: Path) -> None:
