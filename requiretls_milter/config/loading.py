@@ -24,7 +24,6 @@ from requiretls_milter.config.mistakes import ConfigError, Mistake, dotted, expl
 from requiretls_milter.config.patterns import PatternError, domain_pattern
 from requiretls_milter.config.places import KeyPath, Place
 from requiretls_milter.config.reading import Origin, Reading
-from requiretls_milter.config.repair import heading
 from requiretls_milter.config.schema import Config
 from requiretls_milter.config.secret import SecretError, read_secret
 from requiretls_milter.config.sources import (
@@ -210,8 +209,7 @@ def _in_two_lists(config: Config, sources: Sources) -> Iterator[Mistake]:
                     (),
                     f"{domain} stands in [rules.list.{first.name}] already, at "
                     f"{Place(first.path, first.lines.domains[domain], 1)}: take it out of one of "
-                    f"the two, or give it a table of its own, {heading(('rules', match, domain))}, "
-                    "instead",
+                    "the two lists",
                     Place(file.path, line, 1),
                 )
     if wrong > MAX_LISTED_MISTAKES:
