@@ -41,7 +41,7 @@ include = ["conf.d/*.toml"]
 - An included file includes no others.
 - At most 100 included files, 1 MiB each, 4 MiB together.
 
-For rules of hundreds of domains see [domains.md](domains.md).
+For rules of hundreds of domains see [domains.md](domains.md). The commands:
 
 - `requiretls-milter config check [FILE]` tells every mistake as `FILE:LINE:COLUMN: key: what is
   wrong`, mostly with the line to write instead. It warns of what is allowed but probably not meant,
@@ -50,8 +50,8 @@ For rules of hundreds of domains see [domains.md](domains.md).
 - `requiretls-milter config show` prints the configuration in force as one file, with `***` for a
   password in `store.url`; nothing else is masked. Lists of domains stay in their files. It is a
   good configuration, but for that password: `config show | requiretls-milter config check
-  /dev/stdin` warns of it. `config show --secrets` prints one
-  that means the same. `config show --defaults` prints this manual as a commented file.
+  /dev/stdin` warns of it. `config show --secrets` prints one that means the same. `config show
+  --defaults` prints this manual as a commented file.
 - `requiretls-milter config explain SENDER RECIPIENT` tells which rule is in force, and from which
   table each value comes.
 

@@ -925,12 +925,12 @@ class Rules(Section):
         description=(
             "One rule for many domains: [rules.list.NAME], where NAME is yours. domains_file names "
             "a text file with a domain on each line, in Unicode or as A-labels, or .example.org "
-            "for subdomains; what follows a # is a comment. The path is relative to the file in "
-            "which it stands. match says by what the domains are looked up, by default the domain "
-            "of the recipient. A domain of a list is as one with a table of these keys. If it has "
-            "a table of its own as well, that one takes precedence, key by key. In two lists with "
-            f"the same match a domain may not stand. All lists together have at most {MAX_DOMAINS} "
-            "domains. The files are read at start and at reload."
+            "for subdomains; what follows a # is a comment. A relative path begins where the file "
+            'lies that has it. match says by what the domains are looked up: "recipient" (the '
+            'default), "nexthop" or "sender". A domain of a list is as one with a table of these '
+            "keys; a table of its own takes precedence over the list, key by key. A domain may "
+            "stand in one list of each match only. All lists together have at most "
+            f"{MAX_DOMAINS:,} domains. The files are read at start and at reload."
         ),
     )
 

@@ -43,6 +43,8 @@ def render(config: Config, *, annotated: bool = False, masked: bool = False) -> 
     document = tomlkit.document()
     if annotated:
         document.add(tomlkit.comment("requiretls-milter: every key, with its default."))
+        document.add(tomlkit.comment("Further files, each key once over all of them:"))
+        document.add(tomlkit.comment('include = ["conf.d/*.toml"]'))
     for name in Config.model_fields:
         if document.body:
             document.add(tomlkit.nl())
