@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -115,16 +115,17 @@ def _replace(path: Path, text: str) -> None:
         raise
 
 
-def load_or_fail(path: Path | None) -> Config:
+def load_or_fail(path: Path | None, instead: Mapping[Path, bytes] | None = None) -> Config:
     """Load the configuration; print every mistake in it and end if there are any.
 
     Args:
         path: the file, or None for the default one.
+        instead: what is to be taken for the content of some of its files.
     """
     from requiretls_milter.config import ConfigError, load
 
     try:
-        return load(path)
+        return load(path, instead)
     except ConfigError as error:
         fail(*error.mistakes)
 

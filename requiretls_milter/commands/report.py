@@ -96,7 +96,7 @@ def report(
     """Report whether REQUIRETLS can be switched on.
 
     Without LOGFILE and --from: which domains could receive REQUIRETLS mail now,
-    of those with a table of their own in [rules.recipient] or [rules.nexthop].
+    of those with a rule by recipient or next hop, in a table or a list.
 
     With LOGFILE or --from: what would become of all the mail if it asked for
     REQUIRETLS, by the next hops to which mail went or that FILE lists: the
@@ -186,9 +186,9 @@ def _ready(loaded: Config, output: str) -> str:
     from requiretls_milter.evidence.authorities import TrustStoreError
     from requiretls_milter.model import Requirement
     from requiretls_milter.reports import assess
+    from requiretls_milter.telemetry.labels import configured_domains
 
-    tables = (*loaded.rules.recipient, *loaded.rules.nexthop)
-    domains = sorted({name for name in tables if not name.startswith(".")})
+    domains = sorted(name for name in configured_domains(loaded) if not name.startswith("."))
     try:
         reports = assess.run(
             assess.parse_all(domains, loaded.mta, loaded.mta.usual_transport),
@@ -208,7 +208,7 @@ def _ready(loaded: Config, output: str) -> str:
         f"mode {one['rule']['mode']}, {_done(one['rule'])}"
         for one in reports
     ]
-    return "\n".join(lines) if lines else "no domain has a table of its own in [rules]"
+    return "\n".join(lines) if lines else "no domain has a rule of its own in [rules]"
 
 
 def _done(rule: RuleReport) -> str:

@@ -146,8 +146,7 @@ class _Start:
             return None
 
     def _warn(self, config: Config) -> None:
-        path = self._config_path or configuration.DEFAULT_PATH
-        for warning in (*configuration.warnings(config), *configuration.exposures(config, path)):
+        for warning in (*configuration.warnings(config), *configuration.exposures(config)):
             _log.warning("config_warning", text=warning)
         if os.geteuid() == 0:
             self._say("warning", "runs_as_root", text=AS_ROOT)
