@@ -469,7 +469,8 @@ class MtaStsEvidence:
         error: why the policy could not be fetched. Beside a policy: the refresh failed, and
             the kept policy still applies (RFC 8461 section 3.3).
         fetched_at: seconds since the epoch.
-        expires: the end of the policy; without one, when to look again.
+        expires: when to look again whether it is the same, at the latest the end of the policy;
+            without one, when to look again.
         vanished: the refresh did not fail, but the domain has no policy any more and never
             withdrew it (section 8.3).
         unasked: it was not looked up, or not fetched, since a budget is spent; or not in time.

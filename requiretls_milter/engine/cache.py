@@ -30,7 +30,7 @@ from requiretls_milter.engine.attempts import Attempts, SessionKey
 from requiretls_milter.engine.fleet import Fleet
 from requiretls_milter.engine.flights import Flights
 from requiretls_milter.engine.outage import OutageDetector, ServerTarget
-from requiretls_milter.engine.policies import POLICY_GRACE, Policies, PolicySource, policy_end
+from requiretls_milter.engine.policies import Policies, PolicySource
 from requiretls_milter.engine.reachability import WatchedSource
 from requiretls_milter.engine.records import (
     Scopes,
@@ -43,6 +43,7 @@ from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.shelf import ENTRY_OCTETS, Entry, Evidence, Shelf
 from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource
 from requiretls_milter.evidence.turns import BusyError
+from requiretls_milter.forecast.mta_sts import policy_end
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -77,14 +78,12 @@ class _Kind(Generic[T]):
     Attributes:
         shelf: where it is kept.
         failed: whether an answer is a failure, which is followed by a pause.
-        max_life: seconds for which it is kept at most.
         end: the time (seconds since the epoch) after which an answer must not be used, even
             if a pause lasts longer.
     """
 
     shelf: Shelf
     failed: Callable[[T], bool]
-    max_life: float = MAX_LIFE
     end: Callable[[T], float] = lambda _: float("inf")
 
 
@@ -163,7 +162,7 @@ class CachedSource:
         self._counters = counters
         self._mx: _Kind[MxEvidence] = _Kind(self._domains, _lookup_failed)
         self._mta_sts: _Kind[MtaStsEvidence] = _Kind(
-            self._domains, lambda found: bool(found.error), POLICY_GRACE, policy_end
+            self._domains, lambda found: bool(found.error), policy_end
         )
         self._addresses: _Kind[AddressLookup] = _Kind(
             self._hosts, lambda found: found.alias_error or _lookup_failed(found)
@@ -343,7 +342,7 @@ class CachedSource:
         last = kind.shelf.entry(key)
         if last is not None and last.evidence is found:
             return found  # a session that failed before the engine was started: its pause goes on
-        seconds = min(found.expires - wall, kind.max_life)
+        seconds = min(found.expires - wall, MAX_LIFE)
         pause = 0.0
         if kind.failed(found):
             pause = self._attempts.next_pause(last, monotonic)
