@@ -21,7 +21,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks, Life
 from requiretls_milter.config import Config
@@ -41,6 +41,7 @@ from requiretls_milter.engine.records import (
 )
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.shelf import ENTRY_OCTETS, Entry, Evidence, Shelf
+from requiretls_milter.engine.troubles import Subject, Troubles
 from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource
 from requiretls_milter.evidence.turns import BusyError
 from requiretls_milter.forecast.mta_sts import policy_end
@@ -103,6 +104,7 @@ class CachedSource:
             fault.
         node: this host's name among the hosts that share the store: failed sessions are
             stored for each host separately.
+        troubles: where it is noted what failed; None if nobody asks.
         clocks: by which evidence ages.
         jitter: gives a number from 0 to 1.
     """
@@ -117,6 +119,7 @@ class CachedSource:
         authorities: str,
         outage: OutageDetector | None = None,
         node: str = "",
+        troubles: Troubles | None = None,
         clocks: Clocks = SYSTEM_CLOCKS,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -126,6 +129,7 @@ class CachedSource:
         self._clocks = clocks
         self._jitter = jitter
         self._probe_scope = scopes.probe
+        self._troubles = troubles if troubles is not None else Troubles(clocks)
         self.outage = outage if outage is not None else OutageDetector(clocks=clocks)
         """Says whether there is an outage of our own."""
         self._watched = WatchedSource(
@@ -290,7 +294,7 @@ class CachedSource:
     async def _kept_or_found(
         self,
         kind: _Kind[T],
-        key: Hashable,
+        key: tuple[Any, ...],
         find: Callable[[], Awaitable[T]],
         since: float,
         note_pause: Callable[[T, float], Awaitable[None]] | None = None,
@@ -310,13 +314,17 @@ class CachedSource:
             return cast(T, kept)
         if self._alive.is_full:
             raise self._no_room()
-        found: T = await self._flights.join(
-            kind.shelf,
-            key,
-            find,
-            lambda found: self._keep(kind, key, found, note_pause),
-            fresh=since > ANY_AGE,
-        )
+        try:
+            found: T = await self._flights.join(
+                kind.shelf,
+                key,
+                find,
+                lambda found: self._keep(kind, key, found, note_pause),
+                fresh=since > ANY_AGE,
+            )
+        except TimeoutError:
+            self._troubles.note(_subject(key))
+            raise
         if not self._alive.may_be_held(found):
             # It may be on the shelf, but no caller holds it as well; nor does an exception.
             del found
@@ -331,7 +339,7 @@ class CachedSource:
     async def _keep(
         self,
         kind: _Kind[T],
-        key: Hashable,
+        key: tuple[Any, ...],
         found: T,
         note_pause: Callable[[T, float], Awaitable[None]] | None,
     ) -> T:
@@ -345,6 +353,7 @@ class CachedSource:
         seconds = min(found.expires - wall, MAX_LIFE)
         pause = 0.0
         if kind.failed(found):
+            self._troubles.note(_subject(key))
             pause = self._attempts.next_pause(last, monotonic)
             seconds = max(pause, seconds) * (1.0 + JITTER * self._jitter())
         else:
@@ -426,6 +435,11 @@ class CachedSource:
                 self._clocks.wall(),
             )
         return found
+
+
+def _subject(key: tuple[Any, ...]) -> Subject:
+    """What a question is about: its kind, and the name or the address."""
+    return key[0], key[1]
 
 
 def _age(found: Evidence, now: float) -> float:

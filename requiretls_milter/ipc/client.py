@@ -23,6 +23,7 @@ from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks, Life
 from requiretls_milter.config import Config
 from requiretls_milter.ipc.framing import Unframer, WireError
+from requiretls_milter.ipc.questions import Key, holds_for, key_for, keys_of
 from requiretls_milter.ipc.wire import (
     MAX_FORECAST_LIFE,
     CountersRequest,
@@ -39,7 +40,6 @@ from requiretls_milter.model import (
     UNKNOWN_STATUS,
     Forecast,
     Question,
-    Requirement,
     unknown_forecast,
 )
 from requiretls_milter.telemetry import log
@@ -84,17 +84,15 @@ class _Pending:
 
     question: Question
     deadline: float
+    uses: int
     futures: list[Future[Forecast]] = field(default_factory=list)
 
 
-_Key = tuple[str, str, Requirement, Requirement, bool, int]
-"""A question, as a key that is cheap to look up: its texts, then what the message needs."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Kept:
     forecast: Forecast
     life: Life
+    uses: int = 0
 
 
 class EngineClient:
@@ -135,7 +133,7 @@ class EngineClient:
         self._lock = threading.Lock()  # guards what follows
         self._generation = generation
         self._limits = config.limits
-        self._kept: BoundedMap[_Key, _Kept] = BoundedMap(weigh=entry_octets)
+        self._kept: BoundedMap[Key, _Kept] = BoundedMap(weigh=entry_octets)
         self._limit_kept()
         self._pending: OrderedDict[int, _Pending] = OrderedDict()  # by age
         self._numbers: dict[Question, int] = {}  # of the questions that are pending
@@ -201,10 +199,20 @@ class EngineClient:
         future: Future[Forecast] = Future()
         self._next_id += 1
         patience = self._limits.assessment_timeout + self._answer_margin
-        self._pending[self._next_id] = _Pending(question, self._monotonic() + patience, [future])
+        uses = sum(map(self._uses_of_ended, keys_of(question)))
+        deadline = self._monotonic() + patience
+        self._pending[self._next_id] = _Pending(question, deadline, uses, [future])
         self._numbers[question] = self._next_id
         self._unsent.append(self._next_id)
         return future
+
+    def _uses_of_ended(self, key: Key) -> int:
+        """Forget a forecast whose life is over; returns how often it was given out."""
+        kept = self._kept.get(key)
+        if kept is None or not kept.life.is_over(self._wall(), self._monotonic()):
+            return 0
+        self._kept.pop(key)
+        return kept.uses
 
     def reconfigure(self, config: Config, generation: int) -> None:
         """Adopt a new configuration: what was judged under the old one is forgotten.
@@ -233,21 +241,15 @@ class EngineClient:
         self._kept.max_weight = self._limits.forecast_cache * FORECAST_OCTETS
 
     def _recall(self, question: Question) -> Forecast | None:
-        size = question.needs.size
-        forecast = self._recall_exactly(_key(question, 0))
-        if forecast is not None and (forecast.largest is None or size <= forecast.largest):
-            return forecast
-        return self._recall_exactly(_key(question, size)) if size else None
-
-    def _recall_exactly(self, key: _Key) -> Forecast | None:
-        kept = self._kept.get(key)
-        if kept is None:
-            return None
-        if kept.life.is_over(self._wall(), self._monotonic()):
-            self._kept.pop(key)
-            return None
-        self._kept.touch(key)
-        return kept.forecast
+        for key in keys_of(question):
+            kept = self._kept.get(key)
+            if kept is None or not (key[-1] or holds_for(kept.forecast, question.needs.size)):
+                continue
+            if not kept.life.is_over(self._wall(), self._monotonic()):
+                self._kept.touch(key)
+                kept.uses += 1
+                return kept.forecast
+        return None
 
     def _wake(self) -> None:
         # A full socket means that the thread is awake already; a closed one, that it has ended.
@@ -372,6 +374,8 @@ class EngineClient:
                     id=number,
                     generation=self._generation,
                     question=self._pending[number].question,
+                    may_be_stale=True,
+                    uses=self._pending[number].uses,
                 )
                 for number in self._unsent
                 if number in self._pending
@@ -428,9 +432,7 @@ class EngineClient:
         seconds = min(forecast.valid_until - wall, MAX_FORECAST_LIFE)
         if forecast.status == UNKNOWN_STATUS or seconds <= 0:
             return
-        size = question.needs.size
-        of_any_size = forecast.largest is None or size <= forecast.largest
-        key = _key(question, 0 if of_any_size else size)
+        key = key_for(question, forecast)
         evicted = self._kept.put(key, _Kept(forecast, Life.of(seconds, wall, monotonic)))
         if evicted:
             self._counters.inc("saturated_total", (Bound.FORECAST_CACHE,), evicted)
@@ -454,19 +456,6 @@ class EngineClient:
         for pending in lost:
             _resolve(pending, unknown_forecast(f"the engine was lost: {reason}"))
         return had
-
-
-def _key(question: Question, size: int) -> _Key:
-    """The key of an answer for messages of this size; 0 if it holds for many sizes."""
-    needs = question.needs
-    return (
-        question.nexthop,
-        question.transport,
-        question.asked,
-        question.carried,
-        needs.smtputf8,
-        size,
-    )
 
 
 def _resolve(pending: _Pending, forecast: Forecast) -> None:

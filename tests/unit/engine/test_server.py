@@ -62,6 +62,7 @@ class FakeAssessor:
         self.gate: asyncio.Event | None = None
         self.error: BaseException | None = None
         self.asked: list[str] = []
+        self.uses: list[int] = []
         self.chain: tuple[bytes, ...] = ()
         self.text = ""
         self.in_flight = 0
@@ -74,6 +75,10 @@ class FakeAssessor:
             raise self.error
         text = self.text or question.nexthop
         return Forecast("2.0.0", Outcome.DELIVER, Reason.OK, text)
+
+    async def answer(self, question: Question, uses: int = 0) -> Forecast:
+        self.uses.append(uses)
+        return await self.assess(question)
 
     async def evidence(self, nexthop: NextHop, refresh: bool = False) -> DomainEvidence:
         self.asked.append(f"{nexthop} {refresh}")

@@ -1,0 +1,78 @@
+"""When trouble was seen last, by what it was seen of: a host, an address, a domain.
+
+A forecast that rests on something that has failed since, or that has ceased to offer a feature,
+must not be given out any more once its life is over (:mod:`~requiretls_milter.engine.answers`).
+Whoever finds such trouble notes it here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from requiretls_milter.bounded import BoundedMap
+from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
+from requiretls_milter.engine.records import worth_a_pause
+from requiretls_milter.model import DnsOutcome, DomainEvidence, Feature, HopKind
+
+MAX_SUBJECTS = 20_000
+"""Subjects of trouble that are remembered; with a usual name each takes some 250 octets."""
+
+Subject = tuple[str, str]
+"""What was asked (``mx``, ``probe`` ...) or a :class:`Feature`, and of which name or address."""
+
+
+class Troubles:
+    """Remembers when each subject was in trouble last.
+
+    Args:
+        clocks: only the monotonic clock counts.
+        limit: subjects that are remembered.
+    """
+
+    def __init__(self, clocks: Clocks = SYSTEM_CLOCKS, limit: int = MAX_SUBJECTS) -> None:
+        self._monotonic = clocks.monotonic
+        self._seen: BoundedMap[Subject, float] = BoundedMap()
+        self._limit = limit
+        self._forgotten_until = float("-inf")
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def note(self, subject: Subject) -> None:
+        """Note that a subject is in trouble now."""
+        self._seen.put(subject, self._monotonic())
+        while len(self._seen) > self._limit:
+            _, self._forgotten_until = self._seen.pop_oldest()
+
+    def since(self, moment: float, subjects: Iterable[Subject]) -> bool:
+        """Whether any of the subjects was in trouble at *moment* (monotonic), or later.
+
+        If so many were that some are forgotten, each may have been.
+        """
+        if moment <= self._forgotten_until:
+            return True
+        seen = (self._seen.get(subject) for subject in subjects)
+        return any(when is not None and when >= moment for when in seen)
+
+
+def subjects(evidence: DomainEvidence) -> Iterator[Subject]:
+    """What a forecast rests on: all of the evidence but what had failed already, each once."""
+    nexthop = evidence.nexthop
+    if evidence.mx.outcome is not DnsOutcome.ERROR:
+        if nexthop.kind is HopKind.SRV:
+            yield "srv", nexthop.srv_name
+        else:
+            yield "mx", nexthop.host
+    if not evidence.mta_sts.error:
+        yield "mta_sts", nexthop.host
+    yield Feature.MTA_STS, nexthop.host
+    for host in evidence.hosts:
+        for feature in (Feature.TLSA, Feature.STARTTLS, Feature.REQUIRETLS):
+            yield feature, host.host
+        if host.addresses.outcome is not DnsOutcome.ERROR:
+            yield "addresses", host.host
+        if host.tlsa.outcome is not DnsOutcome.ERROR:
+            yield "tlsa", host.host
+        for probe in host.probes:
+            if not worth_a_pause(probe):
+                yield "probe", probe.address
