@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from requiretls_milter.bounded import BoundedMap
+from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.engine.records import worth_a_pause
 from requiretls_milter.model import DnsOutcome, DomainEvidence, Feature, HopKind
 
-MAX_SUBJECTS = 20_000
-"""Subjects of trouble that are remembered; with a usual name each takes some 250 octets."""
+MAX_OCTETS = 8 << 20
+"""Octets of memory for subjects that were in trouble: 15,000 with usual names."""
 
 Subject = tuple[str, str]
 """What was asked (``mx``, ``probe`` ...) or a :class:`Feature`, and of which name or address."""
@@ -26,13 +26,13 @@ class Troubles:
 
     Args:
         clocks: only the monotonic clock counts.
-        limit: subjects that are remembered.
+        max_octets: of memory that they may take.
     """
 
-    def __init__(self, clocks: Clocks = SYSTEM_CLOCKS, limit: int = MAX_SUBJECTS) -> None:
+    def __init__(self, clocks: Clocks = SYSTEM_CLOCKS, max_octets: int = MAX_OCTETS) -> None:
         self._monotonic = clocks.monotonic
-        self._seen: BoundedMap[Subject, float] = BoundedMap()
-        self._limit = limit
+        self._seen: BoundedMap[Subject, float] = BoundedMap(weigh=entry_octets)
+        self._max_octets = max_octets
         self._forgotten_until = float("-inf")
 
     def __len__(self) -> int:
@@ -41,7 +41,7 @@ class Troubles:
     def note(self, subject: Subject) -> None:
         """Note that a subject is in trouble now."""
         self._seen.put(subject, self._monotonic())
-        while len(self._seen) > self._limit:
+        while self._seen.weight > self._max_octets:
             _, self._forgotten_until = self._seen.pop_oldest()
 
     def since(self, moment: float, subjects: Iterable[Subject]) -> bool:

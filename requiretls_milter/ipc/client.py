@@ -19,13 +19,11 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from requiretls_milter.bounded import BoundedMap, entry_octets
-from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks, Life
+from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.config import Config
 from requiretls_milter.ipc.framing import Unframer, WireError
-from requiretls_milter.ipc.questions import Key, holds_for, key_for, keys_of
+from requiretls_milter.ipc.kept import KeptForecasts
 from requiretls_milter.ipc.wire import (
-    MAX_FORECAST_LIFE,
     CountersRequest,
     EngineReply,
     ErrorReply,
@@ -37,7 +35,6 @@ from requiretls_milter.ipc.wire import (
     encode,
 )
 from requiretls_milter.model import (
-    UNKNOWN_STATUS,
     Forecast,
     Question,
     unknown_forecast,
@@ -70,9 +67,6 @@ PIECE = 2000
 MAX_UNSENT = 4 << 20
 """Unsent bytes; an engine that lets it come to this is stuck."""
 
-FORECAST_OCTETS = 1_536
-"""Octets of memory that a forecast may take on average, with its question, while it is kept."""
-
 _CHUNK = 1 << 16
 
 _log = log.get_logger("engine.client")
@@ -86,13 +80,6 @@ class _Pending:
     deadline: float
     uses: int
     futures: list[Future[Forecast]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Kept:
-    forecast: Forecast
-    life: Life
-    uses: int = 0
 
 
 class EngineClient:
@@ -133,8 +120,7 @@ class EngineClient:
         self._lock = threading.Lock()  # guards what follows
         self._generation = generation
         self._limits = config.limits
-        self._kept: BoundedMap[Key, _Kept] = BoundedMap(weigh=entry_octets)
-        self._limit_kept()
+        self._kept = KeptForecasts(config.limits.forecast_cache, clocks)
         self._pending: OrderedDict[int, _Pending] = OrderedDict()  # by age
         self._numbers: dict[Question, int] = {}  # of the questions that are pending
         self._unsent: deque[int] = deque()
@@ -174,7 +160,7 @@ class EngineClient:
         answer: Forecast | Future[Forecast] | None
         result = CacheResult.MISS
         with self._lock:
-            answer = self._recall(question)
+            answer = self._kept.recall(question)
             if answer is not None:
                 result = CacheResult.HIT
             elif self._closing.is_set():
@@ -199,20 +185,12 @@ class EngineClient:
         future: Future[Forecast] = Future()
         self._next_id += 1
         patience = self._limits.assessment_timeout + self._answer_margin
-        uses = sum(map(self._uses_of_ended, keys_of(question)))
+        uses = self._kept.end(question)
         deadline = self._monotonic() + patience
         self._pending[self._next_id] = _Pending(question, deadline, uses, [future])
         self._numbers[question] = self._next_id
         self._unsent.append(self._next_id)
         return future
-
-    def _uses_of_ended(self, key: Key) -> int:
-        """Forget a forecast whose life is over; returns how often it was given out."""
-        kept = self._kept.get(key)
-        if kept is None or not kept.life.is_over(self._wall(), self._monotonic()):
-            return 0
-        self._kept.pop(key)
-        return kept.uses
 
     def reconfigure(self, config: Config, generation: int) -> None:
         """Adopt a new configuration: what was judged under the old one is forgotten.
@@ -223,7 +201,7 @@ class EngineClient:
             self._generation = generation
             self._limits = config.limits
             self._kept.clear()
-            self._limit_kept()
+            self._kept.limit_to(config.limits.forecast_cache)
 
     def tell_mta(self, version: str) -> None:
         """Have the engine know what the MTA says that it is; without effect if it knows."""
@@ -235,21 +213,6 @@ class EngineClient:
         self._closing.set()
         self._wake()
         self._thread.join(timeout)
-
-    def _limit_kept(self) -> None:
-        self._kept.limit = self._limits.forecast_cache
-        self._kept.max_weight = self._limits.forecast_cache * FORECAST_OCTETS
-
-    def _recall(self, question: Question) -> Forecast | None:
-        for key in keys_of(question):
-            kept = self._kept.get(key)
-            if kept is None or not (key[-1] or holds_for(kept.forecast, question.needs.size)):
-                continue
-            if not kept.life.is_over(self._wall(), self._monotonic()):
-                self._kept.touch(key)
-                kept.uses += 1
-                return kept.forecast
-        return None
 
     def _wake(self) -> None:
         # A full socket means that the thread is awake already; a closed one, that it has ended.
@@ -423,19 +386,12 @@ class EngineClient:
             if pending is None:
                 return  # the engine answers twice, or makes numbers up
             self._numbers.pop(pending.question, None)
+            evicted = 0
             if generation == self._generation:
-                self._keep_forecast(pending.question, forecast)
-        _resolve(pending, forecast)
-
-    def _keep_forecast(self, question: Question, forecast: Forecast) -> None:
-        wall, monotonic = self._wall(), self._monotonic()
-        seconds = min(forecast.valid_until - wall, MAX_FORECAST_LIFE)
-        if forecast.status == UNKNOWN_STATUS or seconds <= 0:
-            return
-        key = key_for(question, forecast)
-        evicted = self._kept.put(key, _Kept(forecast, Life.of(seconds, wall, monotonic)))
+                evicted = self._kept.keep(pending.question, forecast)
         if evicted:
             self._counters.inc("saturated_total", (Bound.FORECAST_CACHE,), evicted)
+        _resolve(pending, forecast)
 
     def _is_overdue(self) -> bool:
         with self._lock:

@@ -18,8 +18,9 @@ import pytest
 
 from requiretls_milter.config import Config, Limits
 from requiretls_milter.ipc import client as module
-from requiretls_milter.ipc.client import FORECAST_OCTETS, EngineClient
+from requiretls_milter.ipc.client import EngineClient
 from requiretls_milter.ipc.framing import frame
+from requiretls_milter.ipc.kept import FORECAST_OCTETS
 from requiretls_milter.ipc.wire import ForecastReply, ForgetReply, MtaRequest, encode, error_reply
 from requiretls_milter.model import Forecast, Needs, Outcome, Question, Requirement
 from requiretls_milter.telemetry.counting import Counters
