@@ -13,7 +13,10 @@ not given out
 - after the configuration, the authorities or the resolver have changed: then another instance
   takes the place of this one.
 
-A forecast that is used often is made anew at the end of its life, before mail asks for it.
+A forecast that is used often is made anew at the end of its life, before mail asks for it. One that
+mail asked for within the last three days is confirmed before the time ends for which it may be
+given out: DNS and MTA-STS are asked again, but no server is called. If the forecast is the same, it
+may be given out for as long again.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from dataclasses import dataclass, replace
 from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks, Life
 from requiretls_milter.engine.troubles import Subject, Troubles, subjects
+from requiretls_milter.evidence.probe import FRESH
 from requiretls_milter.ipc.questions import Key, holds_for, key_for, keys_of
 from requiretls_milter.model import DomainEvidence, Forecast, Outcome, Question
 from requiretls_milter.syntax.status import SUCCESS
@@ -35,6 +39,13 @@ OFTEN = 10
 """Uses within a life and the one before from which a forecast is made anew at its end. Less often,
 mail itself asks soon enough; with one use in a tenth of a life, sessions come a tenth earlier."""
 
+WARM = 3 * 86_400.0
+"""Seconds after the last message for which a forecast is confirmed: over a weekend. RFC 8767
+section 5 suggests one to three days. A session may be as old, and its own life older."""
+
+ENDING = 1_500.0
+"""Seconds before it may be given out no more from which it is confirmed: two background passes."""
+
 ANSWER_OCTETS = 3_072
 """Octets of memory that an answer takes on average at most, with all on which it rests: those of a
 domain with two hosts."""
@@ -46,7 +57,8 @@ class _Kept:
 
     ``life`` is its own, ``last`` the end of what it may be used for beyond that. ``began`` is when
     its evidence began to be gathered (monotonic). ``uses`` counts those of its life, ``before``
-    those of the one before. ``retry_at`` is when it may be made anew again.
+    those of the one before. ``asked_at`` is when mail asked last, ``retry_at`` when it may be made
+    anew again (both monotonic).
     """
 
     question: Question
@@ -55,6 +67,7 @@ class _Kept:
     began: float
     life: Life
     last: Life
+    asked_at: float
     uses: int = 0
     before: int = 0
     retry_at: float = float("-inf")
@@ -111,17 +124,24 @@ class Answers:
             return
         wall, monotonic = self._wall(), self._monotonic()
         left = max(0.0, forecast.valid_until - wall)
-        proven = forecast.proven_until - wall if forecast.proven_until else float("inf")
         kept = _Kept(
             question,
             forecast,
             tuple(subjects(evidence)),
             began,
             Life.of(left, wall, monotonic),
-            Life.of(min(left + self.stale_for, proven), wall, monotonic),
+            self._last(left + self.stale_for, forecast),
+            asked_at=former.asked_at if former is not None else monotonic,
             before=former.uses if former is not None else 0,
         )
         self._kept.put(key_for(question, forecast), kept)
+
+    def _last(self, seconds: float, forecast: Forecast) -> Life:
+        """So many seconds, but no proof on which the forecast rests is to end within them."""
+        wall = self._wall()
+        if forecast.proven_until:
+            seconds = min(seconds, forecast.proven_until - wall)
+        return Life.of(seconds, wall, self._monotonic())
 
     def stale(self, question: Question, *, acts: bool) -> Forecast | None:
         """The answer to a question if it is one whose life is over, with its age; else None.
@@ -155,6 +175,46 @@ class Answers:
         kept = self._find(question)
         if kept is not None:
             kept.uses += uses
+            kept.asked_at = self._monotonic()
+
+    def to_confirm(self, *, acts: bool) -> list[Question]:
+        """The questions whose answers will be given out no more before long, though mail may ask.
+
+        Args:
+            acts: as for :meth:`stale`.
+        """
+        wall, monotonic = self._wall(), self._monotonic()
+        return [
+            kept.question
+            for _, kept in self._kept.items()
+            if 0 < (left := kept.last.left(wall, monotonic)) < ENDING
+            and monotonic + left < kept.asked_at + WARM
+            and _harmless(kept.question, kept.forecast, acts=acts)
+            and not self._troubles.since(kept.began, kept.rests_on)
+        ]
+
+    def confirm(
+        self, question: Question, forecast: Forecast, evidence: DomainEvidence, began: float
+    ) -> None:
+        """Give an answer out for as long again, if it still is the same.
+
+        Args:
+            question: one of :meth:`to_confirm`.
+            forecast: the answer by what DNS says now, and by sessions of any age.
+            evidence: all on which that rests.
+            began: when that began to be gathered (monotonic).
+        """
+        kept = self._find(question)
+        if kept is None or kept.began >= began or forecast.downgraded_at:
+            return
+        if (forecast.status, forecast.compliant) != (kept.forecast.status, kept.forecast.compliant):
+            return
+        sessions = [probe.probed_at for host in evidence.hosts for probe in host.probes]
+        oldest = min((at for at in sessions if at), default=self._wall())
+        kept.forecast, kept.rests_on, kept.began = forecast, tuple(subjects(evidence)), began
+        left = forecast.valid_until - self._wall()  # since the life of a session ended, below 0
+        kept.life = Life.of(left, self._wall(), self._monotonic())
+        kept.last = self._last(min(self.stale_for, oldest + FRESH + WARM - self._wall()), forecast)
 
     def used_often(self, question: Question) -> tuple[Question, float] | None:
         """The question that an answer was made for and the seconds that are left of its life.

@@ -35,6 +35,7 @@ from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.config import Config, PlainMail
 from requiretls_milter.engine.answers import Answers
 from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.confirming import KeptSessions
 from requiretls_milter.engine.domainrecord import DomainRecord
 from requiretls_milter.engine.domainstate import DomainStates
 from requiretls_milter.engine.downgrades import DowngradeTracker
@@ -72,6 +73,9 @@ from requiretls_milter.telemetry.labels import (
 
 MIN_GATHERING = 5.0
 """Seconds that a gathering may take before it has to make room for another: most take fewer."""
+
+CONFIRMATIONS = 4
+"""Forecasts that DNS confirms at once: nobody waits for them."""
 
 _log = log.get_logger("engine.assessor")
 
@@ -243,6 +247,39 @@ class Assessor:
             return
         if self._answers.may_retry(question):
             self._begin(question)
+
+    async def confirm_answers(self) -> None:
+        """Have DNS confirm those forecasts past their life that would be given out no more soon.
+
+        To be awaited each few minutes; see :mod:`~requiretls_milter.engine.answers`.
+        """
+        if self._answers is None or self._is_out:
+            return
+        places = asyncio.Semaphore(CONFIRMATIONS)
+
+        async def confirm(answers: Answers, question: Question) -> None:
+            async with places:
+                await self._confirm(answers, question)
+
+        async with asyncio.TaskGroup() as tasks:
+            for question in self._answers.to_confirm(acts=self._acts):
+                tasks.create_task(confirm(self._answers, question))
+
+    async def _confirm(self, answers: Answers, question: Question) -> None:
+        nexthop, began = nexthops.parse(question.nexthop), self._monotonic()
+        kept = KeptSessions(self._source)
+        gathering = Gathering(nexthop, kept, self._config, self._wall())
+        try:
+            async with asyncio.timeout(self._config.limits.gathering_timeout):
+                with on_behalf_of(nexthop.host):
+                    await gathering.run()
+        except (TimeoutError, BusyError):
+            return  # then the next message waits
+        evidence = gathering.known()
+        if evidence is None:
+            return
+        evidence = await self._noted(evidence)
+        answers.confirm(question, await self._judge(evidence, question), evidence, began)
 
     def _plan_renewal(self, question: Question) -> None:
         """Have a forecast made anew at the end of its life if it is used often."""

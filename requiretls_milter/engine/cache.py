@@ -246,6 +246,13 @@ class CachedSource:
             lambda found, pause: self._attempts.keep(session, found, pause),
         )
 
+    def kept_session(
+        self, address: str, port: int, server_name: str, protocol: MailProtocol
+    ) -> ProbeEvidence | None:
+        """The last session with one server, also if its life is over; None if none is in memory."""
+        entry = self._hosts.entry(("probe", address, port, server_name, protocol))
+        return cast(ProbeEvidence, entry.evidence) if entry is not None else None
+
     # ------------------------------------------------------------ work in the background
 
     async def recheck_reachability(self) -> None:

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.engine.records import RecordError
 from requiretls_milter.engine.recordstore import RecordStore
-from requiretls_milter.engine.troubles import Troubles
+from requiretls_milter.engine.troubles import Troubles, lost
 from requiretls_milter.forecast.servers import secure_tlsa
 from requiretls_milter.model import (
     DnsOutcome,
@@ -204,7 +204,7 @@ class DowngradeTracker:
         if history is not None and before is not None and before.lost_at and not history.lost_at:
             _log.info("restored", kind=observed.feature, subject=observed.subject, domain=domain)
         if history is not None and history.lost_at:
-            self._troubles.note((observed.feature, observed.subject))
+            self._troubles.note(lost(observed.feature, observed.subject))
         await self._keep(key, before, history, now)
         return history.lost_at if history is not None else 0.0
 

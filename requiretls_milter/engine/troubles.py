@@ -18,7 +18,7 @@ MAX_OCTETS = 8 << 20
 """Octets of memory for subjects that were in trouble: 15,000 with usual names."""
 
 Subject = tuple[str, str]
-"""What was asked (``mx``, ``probe`` ...) or a :class:`Feature`, and of which name or address."""
+"""What was asked (``mx``, ``probe`` ...) or lost, and of which name or address."""
 
 
 class Troubles:
@@ -55,6 +55,11 @@ class Troubles:
         return any(when is not None and when >= moment for when in seen)
 
 
+def lost(feature: Feature, name: str) -> Subject:
+    """The trouble of a host or domain that does not offer a feature any more."""
+    return f"lost {feature}", name
+
+
 def subjects(evidence: DomainEvidence) -> Iterator[Subject]:
     """What a forecast rests on: all of the evidence but what had failed already, each once."""
     nexthop = evidence.nexthop
@@ -65,10 +70,10 @@ def subjects(evidence: DomainEvidence) -> Iterator[Subject]:
             yield "mx", nexthop.host
     if not evidence.mta_sts.error:
         yield "mta_sts", nexthop.host
-    yield Feature.MTA_STS, nexthop.host
+    yield lost(Feature.MTA_STS, nexthop.host)
     for host in evidence.hosts:
         for feature in (Feature.TLSA, Feature.STARTTLS, Feature.REQUIRETLS):
-            yield feature, host.host
+            yield lost(feature, host.host)
         if host.addresses.outcome is not DnsOutcome.ERROR:
             yield "addresses", host.host
         if host.tlsa.outcome is not DnsOutcome.ERROR:

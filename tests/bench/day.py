@@ -22,6 +22,7 @@ from requiretls_milter.config import Config
 from requiretls_milter.engine.answers import Answers
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.policies import REFRESH_INTERVAL
 from requiretls_milter.engine.troubles import Troubles
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.gathering import ANY_AGE
@@ -270,10 +271,7 @@ async def _simulated(case: Case, messages: int, clocks: VirtualClocks) -> Counte
         counted.messages += 1
         counted.stale += forecast.stale > 0
         counted.oldest = max(counted.oldest, forecast.stale)
-        if at - seen_at.get(domain, -BEFORE * DAY) < BEFORE * DAY:
-            pass
 
-    seen_at: dict[str, float] = {}
     tasks: set[asyncio.Task[None]] = set()
 
     async def timed(at: float, domain: str, *, seen: bool) -> None:
@@ -283,6 +281,13 @@ async def _simulated(case: Case, messages: int, clocks: VirtualClocks) -> Counte
             counted.seen += 1
             counted.waited += clocks.monotonic() > began
 
+    async def behind() -> None:
+        while True:
+            await asyncio.sleep(REFRESH_INTERVAL * (1.0 - 0.5 * chance.random()))
+            await source.refresh_policies()
+            await assessor.confirm_answers()
+
+    passes = asyncio.create_task(behind())
     for at, domain in traffic(messages):
         await asyncio.sleep(max(0.0, at - clocks.monotonic()))
         if at >= BEFORE * DAY and not before:
@@ -294,6 +299,7 @@ async def _simulated(case: Case, messages: int, clocks: VirtualClocks) -> Counte
         task.add_done_callback(tasks.discard)
     await asyncio.sleep(max(0.0, (BEFORE + 1) * DAY - clocks.monotonic()))
     counted.asked = internet.asked - before
+    passes.cancel()
     await assessor.close()
     await source.close()
     return counted
