@@ -26,7 +26,6 @@ from dataclasses import dataclass, replace
 from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks, Life
 from requiretls_milter.engine.troubles import Subject, Troubles, subjects
-from requiretls_milter.evidence.probe import FRESH
 from requiretls_milter.ipc.questions import Key, holds_for, key_for, keys_of
 from requiretls_milter.model import DomainEvidence, Forecast, Outcome, Question
 from requiretls_milter.syntax.status import SUCCESS
@@ -35,13 +34,14 @@ REFRESH_PAUSE = 30.0
 """Seconds between two attempts to make a forecast anew while the first brings none (RFC 8767
 section 5: not more often)."""
 
-OFTEN = 10
-"""Uses within a life and the one before from which a forecast is made anew at its end. Less often,
-mail itself asks soon enough; with one use in a tenth of a life, sessions come a tenth earlier."""
+OFTEN = 3
+"""Uses within a life and the one before from which a forecast is made anew at its end: the next
+life will have a use as well, in four cases out of five."""
 
 WARM = 3 * 86_400.0
 """Seconds after the last message for which a forecast is confirmed: over a weekend. RFC 8767
-section 5 suggests one to three days. A session may be as old, and its own life older."""
+section 5 suggests one to three days. What is given out is past its life for no longer than that
+either, or stale_for if that is more: confirmed or not, a session was held then."""
 
 ENDING = 1_500.0
 """Seconds before it may be given out no more from which it is confirmed: two background passes."""
@@ -209,12 +209,11 @@ class Answers:
             return
         if (forecast.status, forecast.compliant) != (kept.forecast.status, kept.forecast.compliant):
             return
-        sessions = [probe.probed_at for host in evidence.hosts for probe in host.probes]
-        oldest = min((at for at in sessions if at), default=self._wall())
+        wall, monotonic = self._wall(), self._monotonic()
+        left = forecast.valid_until - wall  # below 0: since the life of a session ended
         kept.forecast, kept.rests_on, kept.began = forecast, tuple(subjects(evidence)), began
-        left = forecast.valid_until - self._wall()  # since the life of a session ended, below 0
-        kept.life = Life.of(left, self._wall(), self._monotonic())
-        kept.last = self._last(min(self.stale_for, oldest + FRESH + WARM - self._wall()), forecast)
+        kept.life = Life.of(left, wall, monotonic)
+        kept.last = self._last(min(self.stale_for, left + WARM), forecast)
 
     def used_often(self, question: Question) -> tuple[Question, float] | None:
         """The question that an answer was made for and the seconds that are left of its life.

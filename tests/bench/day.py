@@ -12,17 +12,18 @@ import asyncio
 import bisect
 import functools
 import itertools
+import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from requiretls_milter.config import Config
 from requiretls_milter.engine.answers import Answers
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
+from requiretls_milter.engine.process import REFRESH_JITTER
 from requiretls_milter.engine.troubles import Troubles
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.gathering import ANY_AGE
@@ -45,9 +46,9 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.counting import Counters, Gauges
-from tests.bench.rows import Effort, Row, number
-from tests.support import build
-from tests.support.virtualtime import VirtualClocks, run
+from tests.bench.rows import Effort, Row
+from tests.support import build, virtualtime
+from tests.support.virtualtime import VirtualClocks
 
 DAY = 86_400.0
 BEFORE = 3
@@ -62,6 +63,12 @@ GOAL_WAITING, GOAL_PROBES = 0.01, 1.05
 
 LOOKUP, FETCH, SESSION = 0.03, 0.25, 0.4
 """Seconds that a lookup, the fetch of a policy and a session with a server take."""
+
+SETTINGS = {
+    "mta": {"tls_security_level": "dane"},
+    "rules": {"mode": "reject"},
+    "limits": {"domain_cache": 100_000, "host_cache": 100_000},
+}
 
 NIGHT = 1 / 6
 """The traffic of an hour of the night, as a part of that of an hour of the day (7 to 19)."""
@@ -78,7 +85,7 @@ POLICIES = 0.05
 
 PROVIDERS = ((0.3, 5), (0.25, 0), (0.2, 2), (0.25, 1))
 """Parts of the domains: with one provider that has 5 servers for all, with one that has a server's
-name for each domain, with one of 40 hosters that have 2 each, with servers of their own (1 or 2)."""
+name for each domain, with one of 40 hosters that have 2 each, with their own servers (1 or 2)."""
 
 HOSTERS = 40
 
@@ -102,7 +109,7 @@ class Internet:
     async def mx(self, domain: str, *, since: float = ANY_AGE) -> MxEvidence:
         now = await self._after("lookups", LOOKUP)
         records = tuple(MxRecord(10 * n, host) for n, host in enumerate(_hosts(domain), 1))
-        expires = now + _left(domain, MX_TTLS, now)
+        expires = now + _ttl(domain, MX_TTLS)
         return MxEvidence(DnsOutcome.FOUND, True, records, canonical=domain, expires=expires)
 
     async def srv(self, name: str, *, since: float = ANY_AGE) -> MxEvidence:
@@ -110,25 +117,25 @@ class Internet:
 
     async def addresses(self, host: str, *, since: float = ANY_AGE) -> AddressLookup:
         now = await self._after("lookups", LOOKUP)
-        expires = now + _left(host, ADDRESS_TTLS, now)
+        expires = now + _ttl(host, ADDRESS_TTLS)
         return AddressLookup(DnsOutcome.FOUND, True, _addresses(host), host, expires=expires)
 
     async def tlsa(
         self, host: str, port: int, addresses: AddressLookup, *, since: float = ANY_AGE
     ) -> TlsaEvidence:
         now = await self._after("lookups", LOOKUP)
-        expires = now + _left(host, TLSA_TTLS, now)
+        expires = now + _ttl(host, TLSA_TTLS)
         record = build.certificate().tlsa()
         return TlsaEvidence(True, DnsOutcome.FOUND, True, host, (record,), expires=expires)
 
     async def mta_sts_record(self, domain: str) -> StsRecord:
         now = await self._after("lookups", LOOKUP)
-        return StsRecord("1", expires=now + _left(domain, POLICY_TTLS, now))
+        return StsRecord("1", expires=now + _ttl(domain, POLICY_TTLS))
 
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         if not _has_policy(domain):
             now = await self._after("lookups", LOOKUP)
-            left = min(_left(domain, NEGATIVE_TTLS, now), MAX_NEGATIVE)
+            left = min(_ttl(domain, NEGATIVE_TTLS), MAX_NEGATIVE)
             return MtaStsEvidence(expires=now + left)
         record = await self.mta_sts_record(domain)
         now = await self._after("fetches", FETCH)
@@ -148,15 +155,19 @@ class Internet:
         return replace(build.probe(address), probed_at=now, expires=now + FRESH)
 
 
-def _left(name: str, ttls: Sequence[int], now: float) -> float:
-    """What is left of the TTL in the resolver, which others ask too."""
-    ttl = random.Random(name).choice(ttls)
-    return ttl - (now + random.Random(name + "!").random() * ttl) % ttl
+def _chance(seed: object) -> random.Random:
+    """What is random in the simulation, and the same each time."""
+    return random.Random(str(seed))  # noqa: S311 - not to be secret
+
+
+def _ttl(name: str, ttls: Sequence[int]) -> int:
+    """The whole TTL: the resolver is this host's own, and nobody else asks it for these names."""
+    return _chance(name).choice(ttls)
 
 
 @functools.cache
 def _hosts(domain: str) -> tuple[str, ...]:
-    chance = random.Random(f"hosts of {domain}")
+    chance = _chance(f"hosts of {domain}")
     kind = chance.choices(range(len(PROVIDERS)), [part for part, _ in PROVIDERS])[0]
     if kind == 0:
         return tuple(f"mx{n}.large.example" for n in range(PROVIDERS[0][1]))
@@ -170,14 +181,14 @@ def _hosts(domain: str) -> tuple[str, ...]:
 
 @functools.cache
 def _addresses(host: str) -> tuple[str, ...]:
-    chance = random.Random(f"addresses of {host}")
+    chance = _chance(f"addresses of {host}")
     several = 2 if host.endswith("tenants.example") else 1
     return tuple(f"10.{chance.randrange(256)}.{chance.randrange(256)}.{n}" for n in range(several))
 
 
 @functools.cache
 def _has_policy(domain: str) -> bool:
-    return random.Random(f"policy of {domain}").random() < POLICIES
+    return _chance(f"policy of {domain}").random() < POLICIES
 
 
 # ---------------------------------------------------------------- the traffic
@@ -185,7 +196,7 @@ def _has_policy(domain: str) -> bool:
 
 def traffic(messages: int) -> Iterator[tuple[float, str]]:
     """When a message comes, and for which domain: *messages* a day, in :data:`BEFORE` days more."""
-    chance = random.Random(messages)
+    chance = _chance(messages)
     shares = list(itertools.accumulate(1 / n for n in range(1, DOMAINS + 1)))
     hours = [1.0 if 7 <= hour < 19 else NIGHT for hour in range(24)]
     times = sorted(
@@ -203,8 +214,8 @@ class Counted:
     """What the last day brought.
 
     ``seen``: messages for a domain with mail in the three days before; ``waited``: those of them
-    that waited for the network; ``stale``: those of all messages that got a forecast past its life;
-    ``oldest``: for how long it was over.
+    that waited for the network; ``stale``: those of all that got a forecast past its life;
+    ``oldest``: for how many seconds it was over at most. ``asked``: what went to the network.
     """
 
     messages: int = 0
@@ -213,6 +224,10 @@ class Counted:
     stale: int = 0
     oldest: float = 0.0
     asked: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def waiting(self) -> float:
+        return self.waited / max(1, self.seen)
 
 
 @dataclass(frozen=True)
@@ -224,82 +239,153 @@ class Case:
     carried: Requirement = Requirement.REQUIRETLS
 
 
-async def _simulated(case: Case, messages: int, clocks: VirtualClocks) -> Counted:
-    config = Config.model_validate(
-        {
-            "mta": {"tls_security_level": "dane"},
-            "rules": {"mode": "reject"},
-            "limits": {"domain_cache": 100_000, "host_cache": 100_000, "forecast_cache": 100_000},
-        }
-    )
-    counters, chance = Counters(), random.Random(1)
-    internet, troubles = Internet(clocks), Troubles(clocks)
-    source = CachedSource(
-        internet,
-        MemoryStore(),
-        config,
-        counters,
-        authorities="",
-        troubles=troubles,
-        clocks=clocks,
-        jitter=chance.random,
-    )
-    answers = Answers(case.stale_for, config.limits.forecast_cache, troubles, clocks)
-    assessor = Assessor(
-        config,
-        source,
-        load_trust_store(""),
-        counters,
-        Gauges(),
-        answers=answers if case.stale_for else None,
-        clocks=clocks,
-    )
-    kept = [KeptForecasts(config.limits.forecast_cache, clocks) for _ in range(WORKERS)]
-    counted = Counted()
-    last: dict[str, float] = {}
-    before: Counter[str] = Counter()
+BEFORE_IT = Case("stale_for = 0", 0)
+AS_INSTALLED = Case("as installed", Config().engine.stale_for)
+BY_US_ALONE = Case("as installed, MTA carries nothing", AS_INSTALLED.stale_for, Requirement.NONE)
 
-    async def message(at: float, domain: str) -> None:
-        worker = chance.choice(kept)
-        question = Question(domain, "smtp", Requirement.REQUIRETLS, case.carried)
+CASES = {2_000: (BEFORE_IT, AS_INSTALLED, BY_US_ALONE), 20_000: (BEFORE_IT, AS_INSTALLED)}
+QUICK_CASES = {100: (BEFORE_IT, AS_INSTALLED)}
+"""By the number of messages a day."""
+
+
+class _Day:
+    """A service in the simulation, and what is counted of it."""
+
+    def __init__(self, case: Case, clocks: VirtualClocks) -> None:
+        self._case = case
+        self._clocks = clocks
+        self._chance = _chance(1)
+        config = Config.model_validate(SETTINGS)
+        limit = config.limits.forecast_cache
+        counters, troubles = Counters(), Troubles(clocks)
+        self._internet = Internet(clocks)
+        self._source = CachedSource(
+            self._internet,
+            MemoryStore(),
+            config,
+            counters,
+            authorities="",
+            troubles=troubles,
+            clocks=clocks,
+            jitter=self._chance.random,
+        )
+        answers = Answers(case.stale_for, limit, troubles, clocks) if case.stale_for else None
+        self._assessor = Assessor(
+            config,
+            self._source,
+            load_trust_store(""),
+            counters,
+            Gauges(),
+            answers=answers,
+            clocks=clocks,
+        )
+        self._workers = [KeptForecasts(limit, clocks) for _ in range(WORKERS)]
+        self._mail_at: dict[str, float] = {}
+        self._counted = Counted()
+
+    async def run(self, messages: int) -> Counted:
+        """Let the days pass; returns what the last one brought."""
+        passes = asyncio.create_task(self._work_behind())
+        began = BEFORE * DAY
+        before: Counter[str] | None = None
+        async with asyncio.TaskGroup() as tasks:
+            for at, domain in traffic(messages):
+                await asyncio.sleep(max(0.0, at - self._clocks.monotonic()))
+                if at >= began and before is None:
+                    before = Counter(self._internet.asked)
+                tasks.create_task(self._message(domain, counts=at >= began))
+        await asyncio.sleep(max(0.0, began + DAY - self._clocks.monotonic()))
+        self._counted.asked = self._internet.asked - (before or Counter())
+        passes.cancel()
+        await self._assessor.close()
+        await self._source.close()
+        return self._counted
+
+    async def _message(self, domain: str, *, counts: bool) -> None:
+        began = self._clocks.monotonic()
+        seen = began - self._mail_at.get(domain, -math.inf) <= BEFORE * DAY
+        self._mail_at[domain] = began
+        worker = self._chance.choice(self._workers)
+        question = Question(domain, "smtp", Requirement.REQUIRETLS, self._case.carried)
         forecast = worker.recall(question)
         if forecast is None:
-            forecast = await assessor.answer(question, worker.end(question))
+            forecast = await self._assessor.answer(question, worker.end(question))
             worker.keep(question, forecast)
-        if at < BEFORE * DAY:
-            return
-        counted.messages += 1
-        counted.stale += forecast.stale > 0
-        counted.oldest = max(counted.oldest, forecast.stale)
+        if counts:
+            self._counted.messages += 1
+            self._counted.seen += seen
+            self._counted.waited += seen and self._clocks.monotonic() > began
+            self._counted.stale += forecast.stale > 0
+            self._counted.oldest = max(self._counted.oldest, forecast.stale)
 
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def timed(at: float, domain: str, *, seen: bool) -> None:
-        began = clocks.monotonic()
-        await message(at, domain)
-        if at >= BEFORE * DAY and seen:
-            counted.seen += 1
-            counted.waited += clocks.monotonic() > began
-
-    async def behind() -> None:
+    async def _work_behind(self) -> None:
+        """The engine's background passes."""
         while True:
-            await asyncio.sleep(REFRESH_INTERVAL * (1.0 - 0.5 * chance.random()))
-            await source.refresh_policies()
-            await assessor.confirm_answers()
+            await asyncio.sleep(REFRESH_INTERVAL * (1.0 - REFRESH_JITTER * self._chance.random()))
+            await self._source.refresh_policies()
+            await self._assessor.confirm_answers()
 
-    passes = asyncio.create_task(behind())
-    for at, domain in traffic(messages):
-        await asyncio.sleep(max(0.0, at - clocks.monotonic()))
-        if at >= BEFORE * DAY and not before:
-            before = Counter(internet.asked)
-        seen = at - last.get(domain, float("-inf")) <= BEFORE * DAY
-        last[domain] = at
-        task = asyncio.create_task(timed(at, domain, seen=seen))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-    await asyncio.sleep(max(0.0, (BEFORE + 1) * DAY - clocks.monotonic()))
-    counted.asked = internet.asked - before
-    passes.cancel()
-    await assessor.close()
-    await source.close()
-    return counted
+
+def simulated(case: Case, messages: int) -> Counted:
+    """Simulate one service."""
+    return virtualtime.run(lambda clocks: _Day(case, clocks).run(messages))
+
+
+def day(effort: Effort) -> Row:
+    """Simulate a day with each number of messages, and each case."""
+    lines, data, notes = [], [], []
+    for messages, cases in (QUICK_CASES if effort.quick else CASES).items():
+        sessions = 0
+        for case in cases:
+            counted = simulated(case, messages)
+            sessions = sessions or counted.asked["sessions"]
+            probes = counted.asked["sessions"] / max(1, sessions)
+            lines.append(
+                (
+                    case.title,
+                    f"{messages:,}",
+                    f"{counted.seen:,}",
+                    f"{counted.waiting:.1%}",
+                    f"{counted.stale:,}",
+                    f"{counted.oldest / 3_600:.0f}",
+                    f"{counted.asked['sessions']:,}",
+                    f"{probes:.2f}",
+                    f"{counted.asked['lookups']:,}",
+                )
+            )
+            data.append(
+                {
+                    "case": case.title,
+                    "messages": messages,
+                    "seen": counted.seen,
+                    "waited": counted.waited,
+                    "stale": counted.stale,
+                    "oldest": counted.oldest,
+                    "probes_ratio": probes,
+                    **counted.asked,
+                }
+            )
+            if case is AS_INSTALLED:
+                met = counted.waiting <= GOAL_WAITING and probes <= GOAL_PROBES
+                notes.append(
+                    f"{messages:,} messages: goal, at most {GOAL_WAITING:.0%} wait with at "
+                    f"most {GOAL_PROBES} times the probes: {'met' if met else 'not met'}"
+                )
+    return Row(
+        "day",
+        "the fourth of four days, simulated",
+        lines=tuple(lines),
+        columns=(
+            "milter",
+            "messages",
+            "seen lately",
+            "of these wait",
+            "past its life",
+            "oldest, h",
+            "probes",
+            "ratio",
+            "lookups",
+        ),
+        notes=tuple(notes),
+        data=tuple(data),
+    )
