@@ -159,6 +159,19 @@ def count(value: float, worker: str = "worker-1") -> CountersRequest:
     return CountersRequest(worker=worker, incarnation=1, totals=totals)
 
 
+async def test_a_message_may_get_a_forecast_past_its_life_and_a_command_never(
+    served: Served,
+) -> None:
+    visitor = await served.visit()
+    visitor.send(ask(1))
+    await visitor.reply()
+    assert served.assessor.uses == []
+    visitor.send(ask(2).model_copy(update={"may_be_stale": True, "uses": 9}))
+    await visitor.reply()
+    assert served.assessor.uses == [9]
+    visitor.close()
+
+
 async def test_a_question_is_answered_with_the_generation_that_judged_it(served: Served) -> None:
     visitor = await served.visit()
     served.engine.generation = 4
