@@ -187,6 +187,7 @@ def test_the_engine_is_told_how_often_an_answer_was_used_when_it_has_ended(
     clocks = ShiftedClocks()
     client = connect(clocks=clocks)
     for uses in (0, 3, 1):
+        engine.behaviour = answers(life=60 + clocks.wall_shift)
         soon(client.ask(question()))
         request = engine.questions[-1]
         assert (request.uses, request.may_be_stale) == (uses, True)
