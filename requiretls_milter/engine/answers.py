@@ -106,8 +106,9 @@ class Answers:
     ) -> None:
         """Keep a forecast in the place of an earlier one.
 
-        If nothing is known, the earlier one stands. If mail would wait in the queue, or after a
-        downgrade, none is kept: the next message asks anew.
+        If nothing is known, the earlier one stands. If mail would wait in the queue, none is kept:
+        the next message asks anew. After a downgrade that was noted since *began*, the forecast is
+        kept but not given out.
 
         Args:
             question: what was asked.
@@ -120,7 +121,7 @@ class Answers:
         former = self._find(question)
         if former is not None:
             self._kept.pop(key_for(former.question, former.forecast))
-        if forecast.outcome is Outcome.DEFER or forecast.downgraded_at:
+        if forecast.outcome is Outcome.DEFER:
             return
         wall, monotonic = self._wall(), self._monotonic()
         left = max(0.0, forecast.valid_until - wall)
@@ -205,7 +206,7 @@ class Answers:
             began: when that began to be gathered (monotonic).
         """
         kept = self._find(question)
-        if kept is None or kept.began >= began or forecast.downgraded_at:
+        if kept is None or kept.began >= began:
             return
         if (forecast.status, forecast.compliant) != (kept.forecast.status, kept.forecast.compliant):
             return

@@ -35,6 +35,7 @@ from requiretls_milter.model import (
     MtaStsMode,
     MtaStsPolicy,
     MxEvidence,
+    MxRecord,
     Needs,
     Outcome,
     ProbeFailure,
@@ -342,6 +343,33 @@ async def test_not_after_a_downgrade(kit: Kit) -> None:
     forecast = await kit.ask()
     assert (forecast.stale, forecast.reason) == (0.0, Reason.REQUIRETLS_NOT_OFFERED)
     assert forecast.downgraded_at
+
+
+async def test_not_after_a_downgrade_of_its_host_that_was_seen_under_another_name(
+    kit: Kit,
+) -> None:
+    await kit.ask()
+    kit.clocks.pass_(FRESH)
+    kit.source.script["probe"] = replace(kit.source.script["probe"], requiretls=False)
+    kit.source.script["mx b.example"] = replace(
+        kit.source.script["mx"], records=(MxRecord(10, "mx.a.example"),), canonical="b.example"
+    )
+    await kit.ask(replace(QUESTION, nexthop="b.example"))
+    assert (await kit.ask()).stale == 0.0
+
+
+def test_not_after_a_server_was_seen_to_take_too_long() -> None:
+    async def day(clocks: virtualtime.VirtualClocks) -> None:
+        kit = Kit(clocks=clocks)
+        await kit.ask()
+        await asyncio.sleep(FRESH)
+        kit.source.held = {"probe"}
+        assert (await kit.ask()).stale
+        await asyncio.sleep(Config().limits.flight_timeout + 1)
+        assert (await kit.ask()).outcome is Outcome.UNKNOWN
+        await kit.close()
+
+    on_virtual_time(day)
 
 
 @pytest.mark.parametrize("feature", [Feature.STARTTLS, Feature.REQUIRETLS, Feature.TLSA])
