@@ -255,7 +255,8 @@ class EngineServer:
 
     async def _forecast(self, request: ForecastRequest) -> Answer:
         state = self._engine.current()
-        if request.may_be_stale:
+        # Whether a rule may act on it is known only of the rules that the worker has, too.
+        if request.may_be_stale and request.generation == state.generation:
             forecast = await state.assessor.answer(request.question, request.uses)
         else:
             forecast = await state.assessor.assess(request.question)

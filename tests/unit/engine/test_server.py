@@ -172,6 +172,17 @@ async def test_a_message_may_get_a_forecast_past_its_life_and_a_command_never(
     visitor.close()
 
 
+async def test_nor_does_a_message_under_rules_that_are_not_the_engines(served: Served) -> None:
+    """During a reload the engine has the new rules first: these may act no more, the others may."""
+    visitor = await served.visit()
+    served.engine.generation = 2
+    visitor.send(ask(1).model_copy(update={"may_be_stale": True}))
+    await visitor.reply()
+    assert served.assessor.asked == ["a.example"]
+    assert served.assessor.uses == []
+    visitor.close()
+
+
 async def test_a_question_is_answered_with_the_generation_that_judged_it(served: Served) -> None:
     visitor = await served.visit()
     served.engine.generation = 4
