@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -64,6 +65,9 @@ QUESTION = Question("a.example", "smtp", REQUIRETLS, REQUIRETLS)
 BY_US_ALONE = replace(QUESTION, carried=Requirement.NONE)
 
 
+trust = functools.cache(lambda: load_trust_store(""))
+
+
 class Kit:
     """An assessor with answers, over a scripted internet in which all is well."""
 
@@ -91,7 +95,7 @@ class Kit:
         self.assessor = Assessor(
             config.parse(text.encode(), "test"),
             self.cache,
-            load_trust_store(""),
+            trust(),
             self.counters,
             Gauges(),
             downgrades=DowngradeTracker(
