@@ -82,7 +82,7 @@ class Engine:
         )
 
     def publish(self, policy: MtaStsPolicy) -> None:
-        self.source.script["mta_sts"] = MtaStsEvidence(policy, expires=policy.max_age)
+        self.source.script["mta_sts"] = MtaStsEvidence(policy, expires=300)
         self.source.script["record"] = StsRecord(policy.id, expires=300)
 
     def flights(self, result: str) -> float:
