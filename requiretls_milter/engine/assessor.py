@@ -147,6 +147,7 @@ class Assessor:
         self._downgrades = downgrades
         self._answers = answers
         self._acts = config.rules.acts
+        self._confirmations: set[asyncio.Task[None]] = set()
         self._renewals: dict[Question, asyncio.TimerHandle] = {}
         self._wall = clocks.wall
         self._monotonic = clocks.monotonic
@@ -231,7 +232,7 @@ class Assessor:
 
     def _tasks(self) -> list[asyncio.Task[Any]]:
         gatherings = (shared.task for shared in self._gatherings.values())
-        return [*self._assessments.values(), *gatherings]
+        return [*self._assessments.values(), *gatherings, *self._confirmations]
 
     # ------------------------------------------------------------ behind the messages
 
@@ -263,7 +264,9 @@ class Assessor:
 
         async with asyncio.TaskGroup() as tasks:
             for question in self._answers.to_confirm(acts=self._acts):
-                tasks.create_task(confirm(self._answers, question))
+                task = tasks.create_task(confirm(self._answers, question))
+                self._confirmations.add(task)
+                task.add_done_callback(self._confirmations.discard)
 
     async def _confirm(self, answers: Answers, question: Question) -> None:
         nexthop, began = nexthops.parse(question.nexthop), self._monotonic()
@@ -273,13 +276,15 @@ class Assessor:
             async with asyncio.timeout(self._config.limits.gathering_timeout):
                 with on_behalf_of(nexthop.host):
                     await gathering.run()
+            evidence = gathering.known()
+            if evidence is None:
+                return
+            evidence = await self._noted(evidence)
+            answers.confirm(question, await self._judge(evidence, question), evidence, began)
         except (TimeoutError, BusyError):
             return  # then the next message waits
-        evidence = gathering.known()
-        if evidence is None:
-            return
-        evidence = await self._noted(evidence)
-        answers.confirm(question, await self._judge(evidence, question), evidence, began)
+        except Exception as error:  # noqa: BLE001 - it must not end the other confirmations
+            _log.exception("assessment_failed", nexthop=question.nexthop, error=repr(error))
 
     def _plan_renewal(self, question: Question) -> None:
         """Have a forecast made anew at the end of its life if it is used often."""

@@ -53,6 +53,7 @@ from requiretls_milter.telemetry.labels import OutboundService
 from tests.support import build, virtualtime
 from tests.support.fakesource import Clocks, FakeSource
 from tests.support.stores import counted
+from tests.support.waiting import until
 
 DAY = 86_400.0
 LIFE = 300.0
@@ -518,6 +519,25 @@ async def test_if_dns_says_something_else_it_is_given_out_no_more(
     assert kit.sessions == 1
     kit.clocks.pass_(ENDING)
     assert (await kit.ask()).stale == 0.0
+
+
+async def test_an_internal_error_ends_neither_the_pass_nor_the_answers(kit: Kit) -> None:
+    await kit.ask()
+    kit.source.error = RuntimeError("an internal error")
+    await until_it_ends(kit)
+    kit.source.error = None
+    assert (await kit.ask()).stale
+
+
+async def test_a_reload_gives_up_what_is_being_confirmed(kit: Kit) -> None:
+    """The pass that waits for it goes on."""
+    await kit.ask()
+    kit.source.held = {"mx"}
+    kit.clocks.pass_(LIFE + DAY - 1)
+    passing = asyncio.create_task(kit.assessor.confirm_answers())
+    await until(lambda: kit.lookups == 2)
+    await kit.assessor.close()
+    await asyncio.wait_for(passing, 5)
 
 
 async def test_what_must_not_be_given_out_is_not_confirmed(kit: Kit) -> None:
