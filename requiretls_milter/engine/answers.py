@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 
 from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks, Life
-from requiretls_milter.engine.troubles import Subject, Troubles, subjects
+from requiretls_milter.engine.troubles import Troubles, pack, subjects
 from requiretls_milter.ipc.questions import Key, holds_for, key_for, keys_of
 from requiretls_milter.model import DomainEvidence, Forecast, Outcome, Question
 from requiretls_milter.syntax.status import SUCCESS
@@ -46,9 +46,11 @@ either, or stale_for if that is more: confirmed or not, a session was held then.
 ENDING = 1_500.0
 """Seconds before it may be given out no more from which it is confirmed: two background passes."""
 
-ANSWER_OCTETS = 3_072
-"""Octets of memory that an answer takes on average at most, with all on which it rests: those of a
-domain with two hosts."""
+ANSWERS = 2
+"""Times as many as one worker keeps forecasts (``limits.forecast_cache``): those of three days."""
+
+ANSWER_OCTETS = 2_560
+"""Octets of memory that an answer takes on average at most, with its question."""
 
 
 @dataclass(slots=True)
@@ -63,7 +65,7 @@ class _Kept:
 
     question: Question
     forecast: Forecast
-    rests_on: tuple[Subject, ...]
+    rests_on: bytes
     began: float
     life: Life
     last: Life
@@ -128,7 +130,7 @@ class Answers:
         kept = _Kept(
             question,
             forecast,
-            tuple(subjects(evidence)),
+            pack(subjects(evidence)),
             began,
             Life.of(left, wall, monotonic),
             self._last(left + self.stale_for, forecast),
@@ -212,7 +214,7 @@ class Answers:
             return
         wall, monotonic = self._wall(), self._monotonic()
         left = forecast.valid_until - wall  # below 0: since the life of a session ended
-        kept.forecast, kept.rests_on, kept.began = forecast, tuple(subjects(evidence)), began
+        kept.forecast, kept.rests_on, kept.began = forecast, pack(subjects(evidence)), began
         kept.life = Life.of(left, wall, monotonic)
         kept.last = self._last(min(self.stale_for, left + WARM), forecast)
 

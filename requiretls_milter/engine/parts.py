@@ -12,7 +12,7 @@ import ssl
 from dataclasses import dataclass, replace
 
 from requiretls_milter.config import Config, Limits
-from requiretls_milter.engine.answers import Answers
+from requiretls_milter.engine.answers import ANSWERS, Answers
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.domainrecord import DomainRecord
@@ -183,10 +183,10 @@ class PartsBuilder:
 
     def _answers(self, config: Config) -> Answers | None:
         """No forecast is kept beyond its life that was made from other evidence."""
-        stale_for = config.engine.stale_for
-        return (
-            Answers(stale_for, config.limits.forecast_cache, self._troubles) if stale_for else None
-        )
+        if not config.engine.stale_for:
+            return None
+        limit = ANSWERS * config.limits.forecast_cache
+        return Answers(config.engine.stale_for, limit, self._troubles)
 
     def _assessor(
         self, config: Config, source: CachedSource, trust: TrustStore, answers: Answers | None

@@ -7,6 +7,7 @@ Whoever finds such trouble notes it here.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 
 from requiretls_milter.bounded import BoundedMap, entry_octets
@@ -31,7 +32,7 @@ class Troubles:
 
     def __init__(self, clocks: Clocks = SYSTEM_CLOCKS, max_octets: int = MAX_OCTETS) -> None:
         self._monotonic = clocks.monotonic
-        self._seen: BoundedMap[Subject, float] = BoundedMap(weigh=entry_octets)
+        self._seen: BoundedMap[int, float] = BoundedMap(weigh=entry_octets)
         self._max_octets = max_octets
         self._forgotten_until = float("-inf")
 
@@ -40,19 +41,28 @@ class Troubles:
 
     def note(self, subject: Subject) -> None:
         """Note that a subject is in trouble now."""
-        self._seen.put(subject, self._monotonic())
+        self._seen.put(hash(subject), self._monotonic())
         while self._seen.weight > self._max_octets:
             _, self._forgotten_until = self._seen.pop_oldest()
 
-    def since(self, moment: float, subjects: Iterable[Subject]) -> bool:
+    def since(self, moment: float, packed: bytes) -> bool:
         """Whether any of the subjects was in trouble at *moment* (monotonic), or later.
 
         If so many were that some are forgotten, each may have been.
         """
         if moment <= self._forgotten_until:
             return True
-        seen = (self._seen.get(subject) for subject in subjects)
+        seen = map(self._seen.get, struct.unpack(f"{len(packed) // 8}q", packed))
         return any(when is not None and when >= moment for when in seen)
+
+
+def pack(subjects: Iterable[Subject]) -> bytes:
+    """Subjects in the form in which an answer keeps them: 8 octets each.
+
+    They are hashes: if two are the same, trouble with one counts for the other as well.
+    """
+    hashes = [hash(subject) for subject in subjects]
+    return struct.pack(f"{len(hashes)}q", *hashes)
 
 
 def lost(feature: Feature, name: str) -> Subject:

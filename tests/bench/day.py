@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from requiretls_milter.config import Config
-from requiretls_milter.engine.answers import Answers
+from requiretls_milter.engine.answers import ANSWERS, Answers
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
@@ -67,7 +67,6 @@ LOOKUP, FETCH, SESSION = 0.03, 0.25, 0.4
 SETTINGS = {
     "mta": {"tls_security_level": "dane"},
     "rules": {"mode": "reject"},
-    "limits": {"domain_cache": 100_000, "host_cache": 100_000},
 }
 
 NIGHT = 1 / 6
@@ -269,7 +268,9 @@ class _Day:
             clocks=clocks,
             jitter=self._chance.random,
         )
-        answers = Answers(case.stale_for, limit, troubles, clocks) if case.stale_for else None
+        answers = (
+            Answers(case.stale_for, ANSWERS * limit, troubles, clocks) if case.stale_for else None
+        )
         self._assessor = Assessor(
             config,
             self._source,

@@ -76,7 +76,7 @@ ROWS: dict[str, float] = {
     "names and rules that were looked up": (4 + 2 + 3 + 2) * MIB
     + WORKERS * (4 + 14 + 3 + 2 + 3 + 2 + 1) * MIB,
     "forecasts in workers": WORKERS * LIMITS.forecast_cache * kept.FORECAST_OCTETS,
-    "forecasts past their life": LIMITS.forecast_cache * answers.ANSWER_OCTETS
+    "forecasts past their life": answers.ANSWERS * LIMITS.forecast_cache * answers.ANSWER_OCTETS
     + troubles.MAX_OCTETS,
     "log lines that wait": (2 + WORKERS) * output.MAX_QUEUED,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from requiretls_milter.engine.troubles import Troubles, lost, subjects
+from requiretls_milter.engine.troubles import Troubles, lost, pack, subjects
 from requiretls_milter.model import DnsOutcome, Feature, ProbeFailure, ProbeStage
 from tests.support import build
 from tests.support.fakesource import Clocks
@@ -16,9 +16,9 @@ def test_what_failed_at_a_moment_or_later_counts_and_nothing_else() -> None:
     troubles = Troubles(clocks)
     troubles.note(("mx", "a.example"))
     now = clocks.monotonic()
-    assert troubles.since(now, [("probe", "192.0.2.1"), ("mx", "a.example")])
-    assert not troubles.since(now + 1, [("mx", "a.example")])
-    assert not troubles.since(now, [("mx", "b.example"), ("mta_sts", "a.example")])
+    assert troubles.since(now, pack([("probe", "192.0.2.1"), ("mx", "a.example")]))
+    assert not troubles.since(now + 1, pack([("mx", "a.example")]))
+    assert not troubles.since(now, pack([("mx", "b.example"), ("mta_sts", "a.example")]))
 
 
 def test_if_some_is_forgotten_everything_from_before_may_have_failed() -> None:
@@ -29,8 +29,8 @@ def test_if_some_is_forgotten_everything_from_before_may_have_failed() -> None:
         clocks.pass_(1)
         troubles.note(("mx", long_name(number)))
     assert len(troubles) < 20
-    assert troubles.since(before, [("mx", "another.example")])
-    assert not troubles.since(clocks.monotonic() + 1, [("mx", "another.example")])
+    assert troubles.since(before, pack([("mx", "another.example")]))
+    assert not troubles.since(clocks.monotonic() + 1, pack([("mx", "another.example")]))
 
 
 def test_a_forecast_rests_on_each_piece_of_its_evidence() -> None:
