@@ -469,7 +469,8 @@ class MtaStsEvidence:
         error: why the policy could not be fetched. Beside a policy: the refresh failed, and
             the kept policy still applies (RFC 8461 section 3.3).
         fetched_at: seconds since the epoch.
-        expires: the end of the policy; without one, when to look again.
+        expires: when to look again whether it is the same, at the latest the end of the policy;
+            without one, when to look again.
         vanished: the refresh did not fail, but the domain has no policy any more and never
             withdrew it (section 8.3).
         unasked: it was not looked up, or not fetched, since a budget is spent; or not in time.
@@ -709,7 +710,10 @@ class Forecast:
     (STARTTLS, REQUIRETLS, TLSA, MTA-STS) was first missed, and 0.0 if the
     forecast does not rest on such a loss. ``largest`` is the size in octets of
     the largest message for which the forecast holds as well (RFC 1870): None for
-    any size, 0 for the size alone that was asked about.
+    any size, 0 for the size alone that was asked about. ``proven_until`` is the end of the first
+    proof on which it rests, a certificate or an MTA-STS policy: however long a forecast may be
+    given out past its life, it ends there; 0.0 if it rests on none. ``stale`` is for how many
+    seconds its life was over when it was given out; 0.0 if it was not.
     """
 
     status: str
@@ -723,6 +727,8 @@ class Forecast:
     valid_until: float = 0.0
     downgraded_at: float = 0.0
     largest: int | None = None
+    proven_until: float = 0.0
+    stale: float = 0.0
 
 
 def unknown_forecast(text: str) -> Forecast:

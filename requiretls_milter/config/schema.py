@@ -241,6 +241,17 @@ class Engine(Section):
         description="Unix socket on which workers and the command line reach the engine.",
         json_schema_extra=RESTART,
     )
+    stale_for: Annotated[Count, Field(ge=0, le=604_800)] = Field(
+        86_400,
+        description=(
+            "Seconds for which a forecast is still the answer after its life is over, while a new "
+            "one is made behind it (RFC 8767). It is used only where it can do no harm: if rules "
+            "act, only for a delivery of which the MTA carries the requirement; never past the end "
+            "of a certificate or of an MTA-STS policy; never after a failure or a downgrade of "
+            "anything on which it rests. Until then no message waits for the network. 0: never. "
+            "The default is a day: mail of yesterday's correspondents does not wait."
+        ),
+    )
 
 
 class Log(Section):

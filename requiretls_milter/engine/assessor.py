@@ -3,6 +3,7 @@
 Each layer adds one thing:
 
 =============================  ============================================================
+``answer``                     what a message gets: it may be past its life while it is made anew
 ``assess``                     several callers with the same question get one answer
 ``_assess_counted``            the result and the time it took are counted
 ``_forecast``                  an outage of our own is no verdict; configured domains are shown
@@ -28,11 +29,13 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.config import Config, PlainMail
+from requiretls_milter.engine.answers import Answers
 from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.confirming import KeptSessions
 from requiretls_milter.engine.domainrecord import DomainRecord
 from requiretls_milter.engine.domainstate import DomainStates
 from requiretls_milter.engine.downgrades import DowngradeTracker
@@ -60,10 +63,19 @@ from requiretls_milter.readiness.values import Destination
 from requiretls_milter.syntax import nexthop as nexthops
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters, Gauges
-from requiretls_milter.telemetry.labels import AssessmentResult, Bound
+from requiretls_milter.telemetry.labels import (
+    AssessmentResult,
+    Bound,
+    CacheResult,
+    Layer,
+    OutboundService,
+)
 
 MIN_GATHERING = 5.0
 """Seconds that a gathering may take before it has to make room for another: most take fewer."""
+
+CONFIRMATIONS = 4
+"""Forecasts that DNS confirms at once: nobody waits for them."""
 
 _log = log.get_logger("engine.assessor")
 
@@ -83,6 +95,22 @@ class _Shared:
     task: asyncio.Task[DomainEvidence] = field(init=False)
 
 
+class _Found(NamedTuple):
+    """The answer to a question, and how it was found.
+
+    ``began`` is when the evidence began to be gathered (monotonic); None if not all is gathered.
+    """
+
+    evidence: DomainEvidence | None
+    forecast: Forecast
+    result: AssessmentResult
+    began: float | None = None
+
+    @classmethod
+    def of(cls, evidence: DomainEvidence, forecast: Forecast, began: float | None = None) -> _Found:
+        return cls(evidence, forecast, AssessmentResult(forecast.outcome.value), began)
+
+
 class Assessor:
     """Answers questions under one configuration, on one asyncio loop.
 
@@ -94,6 +122,7 @@ class Assessor:
         downgrades: remembers what was offered; None if nothing outlives the process.
         mta: the MTA of this host; None if nothing is known of it.
         record: where the last forecast of each configured domain is kept; None if nobody asks.
+        answers: forecasts that may be given out past their life; None if none may.
         clocks: wall time for the judge, monotonic time for durations.
     """
 
@@ -108,6 +137,7 @@ class Assessor:
         downgrades: DowngradeTracker | None = None,
         mta: HostMta | None = None,
         record: DomainRecord | None = None,
+        answers: Answers | None = None,
         clocks: Clocks = SYSTEM_CLOCKS,
     ) -> None:
         self._config = config
@@ -115,6 +145,10 @@ class Assessor:
         self._trust = trust
         self._counters = counters
         self._downgrades = downgrades
+        self._answers = answers
+        self._acts = config.rules.acts
+        self._confirmations: set[asyncio.Task[None]] = set()
+        self._renewals: dict[Question, asyncio.TimerHandle] = {}
         self._wall = clocks.wall
         self._monotonic = clocks.monotonic
         self._gatherings: dict[tuple[NextHop, bool], _Shared] = {}
@@ -137,12 +171,26 @@ class Assessor:
         If several callers ask the same question, it is worked on once. If one of the callers is
         cancelled, the others still get the answer (R60).
         """
-        assessment = self._assessments.get(question)
-        if assessment is None:
-            assessment = asyncio.create_task(self._assess_counted(question))
-            self._assessments[question] = assessment
-            assessment.add_done_callback(lambda _: self._assessments.pop(question, None))
+        assessment = self._assessments.get(question) or self._begin(question)
         return await asyncio.shield(assessment)
+
+    async def answer(self, question: Question, uses: int = 0) -> Forecast:
+        """What a message gets: a forecast past its life, if it may be used, or a fresh one.
+
+        Args:
+            question: what the message asks.
+            uses: how often the last answer was used since it was given out.
+        """
+        if self._answers is None:
+            return await self.assess(question)
+        self._answers.count_uses(question, uses + 1)
+        self._plan_renewal(question)
+        stale = None if self._is_out else self._answers.stale(question, acts=self._acts)
+        if stale is None:
+            return await self.assess(question)
+        self._counters.inc("cache_requests_total", (Layer.FORECAST, CacheResult.STALE))
+        self._make_anew(question)
+        return stale
 
     async def evidence(self, nexthop: NextHop, refresh: bool = False) -> DomainEvidence:
         """Return the evidence of a next hop; with ``refresh``, gather all of it anew.
@@ -173,6 +221,9 @@ class Assessor:
 
     async def close(self) -> None:
         """Give up what is under way. The source stays open: another assessor may use it."""
+        for timer in self._renewals.values():
+            timer.cancel()
+        self._renewals.clear()
         tasks = self._tasks()
         for task in tasks:
             task.cancel()
@@ -181,9 +232,88 @@ class Assessor:
 
     def _tasks(self) -> list[asyncio.Task[Any]]:
         gatherings = (shared.task for shared in self._gatherings.values())
-        return [*self._assessments.values(), *gatherings]
+        return [*self._assessments.values(), *gatherings, *self._confirmations]
+
+    # ------------------------------------------------------------ behind the messages
+
+    @property
+    def _is_out(self) -> bool:
+        """Whether our own network or resolver is down: then nothing is known, old or new."""
+        return any(map(self._source.outage.is_out, OutboundService))
+
+    def _make_anew(self, question: Question) -> None:
+        """Begin to make a forecast anew for which no message waits, unless messages do for many."""
+        room = len(self._gatherings) < self._config.limits.gatherings // 2
+        if self._answers is None or not room or question in self._assessments:
+            return
+        if self._answers.may_retry(question):
+            self._begin(question)
+
+    async def confirm_answers(self) -> None:
+        """Have DNS confirm those forecasts past their life that would be given out no more soon.
+
+        To be awaited each few minutes; see :mod:`~requiretls_milter.engine.answers`.
+        """
+        if self._answers is None or self._is_out:
+            return
+        places = asyncio.Semaphore(CONFIRMATIONS)
+
+        async def confirm(answers: Answers, question: Question) -> None:
+            async with places:
+                await self._confirm(answers, question)
+
+        async with asyncio.TaskGroup() as tasks:
+            for question in self._answers.to_confirm(acts=self._acts):
+                task = tasks.create_task(confirm(self._answers, question))
+                self._confirmations.add(task)
+                task.add_done_callback(self._confirmations.discard)
+
+    async def _confirm(self, answers: Answers, question: Question) -> None:
+        nexthop, began = nexthops.parse(question.nexthop), self._monotonic()
+        kept = KeptSessions(self._source)
+        gathering = Gathering(nexthop, kept, self._config, self._wall())
+        try:
+            async with asyncio.timeout(self._config.limits.gathering_timeout):
+                with on_behalf_of(nexthop.host):
+                    await gathering.run()
+            evidence = gathering.known()
+            if evidence is None:
+                return
+            evidence = await self._noted(evidence)
+            answers.confirm(question, await self._judge(evidence, question), evidence, began)
+        except (TimeoutError, BusyError):
+            return  # then the next message waits
+        except Exception as error:  # noqa: BLE001 - it must not end the other confirmations
+            _log.exception("assessment_failed", nexthop=question.nexthop, error=repr(error))
+
+    def _plan_renewal(self, question: Question) -> None:
+        """Have a forecast made anew at the end of its life if it is used often."""
+        often = self._answers.used_often(question) if self._answers is not None else None
+        if often is None:
+            return
+        kept, left = often  # made for a message of another size, perhaps
+        if left and kept not in self._renewals:
+            loop = asyncio.get_running_loop()
+            self._renewals[kept] = loop.call_later(left, self._renew, kept)
+
+    def _renew(self, question: Question) -> None:
+        del self._renewals[question]
+        often = self._answers.used_often(question) if self._answers is not None else None
+        if often is None:
+            return
+        kept, left = often
+        if left:
+            self._plan_renewal(kept)  # it was made anew before its end
+        elif not self._is_out:
+            self._make_anew(kept)
 
     # ------------------------------------------------------------ one question
+
+    def _begin(self, question: Question) -> asyncio.Task[Forecast]:
+        assessment = asyncio.create_task(self._assess_counted(question))
+        self._assessments[question] = assessment
+        assessment.add_done_callback(lambda _: self._assessments.pop(question, None))
+        return assessment
 
     async def _assess_counted(self, question: Question) -> Forecast:
         started = self._monotonic()
@@ -199,10 +329,13 @@ class Assessor:
             return unknown_forecast(f"next hop: {error}"), AssessmentResult.MALFORMED
         if nexthop.kind is HopKind.LOCAL:
             return LOCAL_FORECAST, AssessmentResult.DELIVER
-        evidence, forecast, result = await self._found(nexthop, question)
+        evidence, forecast, result, began = await self._found(nexthop, question)
         if evidence is not None and (excuse := self._source.outage.excuse(evidence, forecast)):
             evidence, forecast = None, unknown_forecast(excuse)
             result = AssessmentResult.UNKNOWN
+        if self._answers is not None and evidence is not None and began is not None:
+            self._answers.note(question, forecast, evidence, began)
+            self._plan_renewal(question)
         if self._states.show(nexthop, question, forecast, evidence, self._wall()):
             self._record.note_destination(
                 await self._destination(nexthop, question, evidence, forecast)
@@ -228,9 +361,7 @@ class Assessor:
 
         return await asyncio.get_running_loop().run_in_executor(self._judges, work)
 
-    async def _found(
-        self, nexthop: NextHop, question: Question
-    ) -> tuple[DomainEvidence | None, Forecast, AssessmentResult]:
+    async def _found(self, nexthop: NextHop, question: Question) -> _Found:
         """The evidence within the deadline, and the forecast; or none, and why."""
         plain = question.asked is Requirement.NONE
         probes = not (plain and self._config.probe.plain_mail is PlainMail.DNS)
@@ -239,21 +370,20 @@ class Assessor:
             # Less than Postfix's milter_command_timeout of 30 s (R60).
             async with asyncio.timeout(limits.assessment_timeout) as patience:
                 shared = self._shared_gathering(nexthop, probes=probes)
-                evidence, forecast = await self._judged(shared, question)
+                return await self._judged(shared, question)
         except TimeoutError:
             if patience.expired():  # otherwise nothing became known
                 self._counters.inc("saturated_total", (Bound.ASSESSMENT_TIMEOUT,))
             text = f"not known within {limits.assessment_timeout:g} s"
-            return None, unknown_forecast(text), AssessmentResult.DEADLINE
+            return _Found(None, unknown_forecast(text), AssessmentResult.DEADLINE)
         except BusyError as error:
             busy = unknown_forecast(f"the engine is busy: {error}")
-            return None, busy, AssessmentResult.BUSY
+            return _Found(None, busy, AssessmentResult.BUSY)
         except Exception as error:  # noqa: BLE001 - an internal error is no verdict on a domain
             _log.exception("assessment_failed", nexthop=question.nexthop, error=repr(error))
-            return None, unknown_forecast("internal error"), AssessmentResult.ERROR
-        return evidence, forecast, AssessmentResult(forecast.outcome.value)
+            return _Found(None, unknown_forecast("internal error"), AssessmentResult.ERROR)
 
-    async def _judged(self, shared: _Shared, question: Question) -> tuple[DomainEvidence, Forecast]:
+    async def _judged(self, shared: _Shared, question: Question) -> _Found:
         """Judge all evidence; or, each time after a while, what is known, if that is enough."""
         limits = self._config.limits
         wait = min(limits.evidence_wait, limits.assessment_timeout / 2)
@@ -266,9 +396,9 @@ class Assessor:
             forecast = await self._judge(evidence, question)
             if forecast.outcome is not Outcome.UNKNOWN:
                 # More may be known soon: nothing is to keep it.
-                return evidence, replace(forecast, valid_until=0.0)
+                return _Found.of(evidence, replace(forecast, valid_until=0.0))
         evidence = shared.task.result()
-        return evidence, await self._judge(evidence, question)
+        return _Found.of(evidence, await self._judge(evidence, question), shared.began)
 
     async def _judge(self, evidence: DomainEvidence, question: Question) -> Forecast:
         now = self._wall()

@@ -21,7 +21,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks, Life
 from requiretls_milter.config import Config
@@ -30,7 +30,7 @@ from requiretls_milter.engine.attempts import Attempts, SessionKey
 from requiretls_milter.engine.fleet import Fleet
 from requiretls_milter.engine.flights import Flights
 from requiretls_milter.engine.outage import OutageDetector, ServerTarget
-from requiretls_milter.engine.policies import POLICY_GRACE, Policies, PolicySource, policy_end
+from requiretls_milter.engine.policies import Policies, PolicySource
 from requiretls_milter.engine.reachability import WatchedSource
 from requiretls_milter.engine.records import (
     Scopes,
@@ -41,8 +41,10 @@ from requiretls_milter.engine.records import (
 )
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.shelf import ENTRY_OCTETS, Entry, Evidence, Shelf
+from requiretls_milter.engine.troubles import Subject, Troubles
 from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource
 from requiretls_milter.evidence.turns import BusyError
+from requiretls_milter.forecast.mta_sts import policy_end
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -77,14 +79,12 @@ class _Kind(Generic[T]):
     Attributes:
         shelf: where it is kept.
         failed: whether an answer is a failure, which is followed by a pause.
-        max_life: seconds for which it is kept at most.
         end: the time (seconds since the epoch) after which an answer must not be used, even
             if a pause lasts longer.
     """
 
     shelf: Shelf
     failed: Callable[[T], bool]
-    max_life: float = MAX_LIFE
     end: Callable[[T], float] = lambda _: float("inf")
 
 
@@ -104,6 +104,7 @@ class CachedSource:
             fault.
         node: this host's name among the hosts that share the store: failed sessions are
             stored for each host separately.
+        troubles: where it is noted what failed; None if nobody asks.
         clocks: by which evidence ages.
         jitter: gives a number from 0 to 1.
     """
@@ -118,6 +119,7 @@ class CachedSource:
         authorities: str,
         outage: OutageDetector | None = None,
         node: str = "",
+        troubles: Troubles | None = None,
         clocks: Clocks = SYSTEM_CLOCKS,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -127,6 +129,7 @@ class CachedSource:
         self._clocks = clocks
         self._jitter = jitter
         self._probe_scope = scopes.probe
+        self._troubles = troubles if troubles is not None else Troubles(clocks)
         self.outage = outage if outage is not None else OutageDetector(clocks=clocks)
         """Says whether there is an outage of our own."""
         self._watched = WatchedSource(
@@ -163,7 +166,7 @@ class CachedSource:
         self._counters = counters
         self._mx: _Kind[MxEvidence] = _Kind(self._domains, _lookup_failed)
         self._mta_sts: _Kind[MtaStsEvidence] = _Kind(
-            self._domains, lambda found: bool(found.error), POLICY_GRACE, policy_end
+            self._domains, lambda found: bool(found.error), policy_end
         )
         self._addresses: _Kind[AddressLookup] = _Kind(
             self._hosts, lambda found: found.alias_error or _lookup_failed(found)
@@ -243,6 +246,13 @@ class CachedSource:
             lambda found, pause: self._attempts.keep(session, found, pause),
         )
 
+    def kept_session(
+        self, address: str, port: int, server_name: str, protocol: MailProtocol
+    ) -> ProbeEvidence | None:
+        """The last session with one server, also if its life is over; None if none is in memory."""
+        entry = self._hosts.entry(("probe", address, port, server_name, protocol))
+        return cast(ProbeEvidence, entry.evidence) if entry is not None else None
+
     # ------------------------------------------------------------ work in the background
 
     async def recheck_reachability(self) -> None:
@@ -291,7 +301,7 @@ class CachedSource:
     async def _kept_or_found(
         self,
         kind: _Kind[T],
-        key: Hashable,
+        key: tuple[Any, ...],
         find: Callable[[], Awaitable[T]],
         since: float,
         note_pause: Callable[[T, float], Awaitable[None]] | None = None,
@@ -311,13 +321,17 @@ class CachedSource:
             return cast(T, kept)
         if self._alive.is_full:
             raise self._no_room()
-        found: T = await self._flights.join(
-            kind.shelf,
-            key,
-            find,
-            lambda found: self._keep(kind, key, found, note_pause),
-            fresh=since > ANY_AGE,
-        )
+        try:
+            found: T = await self._flights.join(
+                kind.shelf,
+                key,
+                find,
+                lambda found: self._keep(kind, key, found, note_pause),
+                fresh=since > ANY_AGE,
+            )
+        except TimeoutError:
+            self._troubles.note(_subject(key))
+            raise
         if not self._alive.may_be_held(found):
             # It may be on the shelf, but no caller holds it as well; nor does an exception.
             del found
@@ -332,7 +346,7 @@ class CachedSource:
     async def _keep(
         self,
         kind: _Kind[T],
-        key: Hashable,
+        key: tuple[Any, ...],
         found: T,
         note_pause: Callable[[T, float], Awaitable[None]] | None,
     ) -> T:
@@ -343,9 +357,10 @@ class CachedSource:
         last = kind.shelf.entry(key)
         if last is not None and last.evidence is found:
             return found  # a session that failed before the engine was started: its pause goes on
-        seconds = min(found.expires - wall, kind.max_life)
+        seconds = min(found.expires - wall, MAX_LIFE)
         pause = 0.0
         if kind.failed(found):
+            self._troubles.note(_subject(key))
             pause = self._attempts.next_pause(last, monotonic)
             seconds = max(pause, seconds) * (1.0 + JITTER * self._jitter())
         else:
@@ -427,6 +442,11 @@ class CachedSource:
                 self._clocks.wall(),
             )
         return found
+
+
+def _subject(key: tuple[Any, ...]) -> Subject:
+    """What a question is about: its kind, and the name or the address."""
+    return key[0], key[1]
 
 
 def _age(found: Evidence, now: float) -> float:

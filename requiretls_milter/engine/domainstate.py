@@ -10,6 +10,7 @@ from __future__ import annotations
 from requiretls_milter.engine.domainrecord import DomainRecord
 from requiretls_milter.engine.hostmta import ConfiguredDomains
 from requiretls_milter.forecast.inboundserver import certificate_end
+from requiretls_milter.forecast.mta_sts import policy_end
 from requiretls_milter.model import (
     DomainEvidence,
     Forecast,
@@ -73,7 +74,7 @@ class DomainStates:
             self._show_end(
                 "domain_policy_expiry_timestamp_seconds",
                 labels,
-                policy.expires if policy is not None else None,
+                policy_end(policy) if policy is not None else None,
             )
         return True
 

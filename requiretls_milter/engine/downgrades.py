@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.engine.records import RecordError
 from requiretls_milter.engine.recordstore import RecordStore
+from requiretls_milter.engine.troubles import Troubles, lost
 from requiretls_milter.forecast.servers import secure_tlsa
 from requiretls_milter.model import (
     DnsOutcome,
@@ -155,14 +156,20 @@ class DowngradeTracker:
         records: where it is stored. A store that fails costs the memory of what was seen
             before, and nothing else.
         counters: where downgrades are counted.
+        troubles: where it is noted what is not offered any more; None if nobody asks.
         max_entries: features that are held in memory.
     """
 
     def __init__(
-        self, records: RecordStore, counters: Counters, max_entries: int = MAX_ENTRIES
+        self,
+        records: RecordStore,
+        counters: Counters,
+        troubles: Troubles | None = None,
+        max_entries: int = MAX_ENTRIES,
     ) -> None:
         self._records = records
         self._counters = counters
+        self._troubles = troubles if troubles is not None else Troubles()
         self._entries: BoundedMap[str, FeatureHistory | None] = BoundedMap(
             max_entries, max_weight=MAX_OCTETS, weigh=entry_octets
         )
@@ -196,6 +203,8 @@ class DowngradeTracker:
             self._report(observed, domain, history)
         if history is not None and before is not None and before.lost_at and not history.lost_at:
             _log.info("restored", kind=observed.feature, subject=observed.subject, domain=domain)
+        if history is not None and history.lost_at:
+            self._troubles.note(lost(observed.feature, observed.subject))
         await self._keep(key, before, history, now)
         return history.lost_at if history is not None else 0.0
 

@@ -12,6 +12,7 @@ import ssl
 from dataclasses import dataclass, replace
 
 from requiretls_milter.config import Config, Limits
+from requiretls_milter.engine.answers import ANSWERS, Answers
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.domainrecord import DomainRecord
@@ -22,6 +23,7 @@ from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.reportdays import ReportDays
 from requiretls_milter.engine.shares import AllShares
 from requiretls_milter.engine.spending import SpendingKeeper
+from requiretls_milter.engine.troubles import Troubles
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.authorities import TrustStoreError, load_trust_store
 from requiretls_milter.evidence.budgets import Budgets
@@ -53,6 +55,7 @@ class Parts:
     resolver: ResolverWatch
     source: CachedSource
     trust: TrustStore
+    answers: Answers | None
     assessor: Assessor
 
     @property
@@ -106,7 +109,10 @@ class PartsBuilder:
         """What was found out last about each configured domain."""
         self._counters = counters
         self._gauges = gauges
-        self._downgrades = DowngradeTracker(RecordStore(store, counters), counters)
+        self._troubles = Troubles()
+        self._downgrades = DowngradeTracker(
+            RecordStore(store, counters), counters, troubles=self._troubles
+        )
         self._outage = OutageDetector(gauges)
         self._budgets = Budgets(Limits(), counters)
         self.spending = SpendingKeeper(
@@ -126,8 +132,15 @@ class PartsBuilder:
             # A file of the same name may hold others than at the last reload.
             trust = load_trust_store(config.probe.ca_file)
             if old is not None and old.find_the_same(config, trust):
-                parts = replace(old, config=config, generation=generation)
-                return replace(parts, assessor=self._assessor(config, old.source, old.trust))
+                as_before = old.config.engine.stale_for == config.engine.stale_for
+                answers = old.answers if as_before else self._answers(config)
+                return replace(
+                    old,
+                    config=config,
+                    generation=generation,
+                    answers=answers,
+                    assessor=self._assessor(config, old.source, old.trust, answers),
+                )
             shares = AllShares.of(config.limits, self._counters)
             collector = Collector(
                 config,
@@ -143,13 +156,18 @@ class PartsBuilder:
         # Which servers could be reached under other settings says nothing any more.
         self._outage = OutageDetector(self._gauges)
         source = self._cache(collector, config, trust)
-        assessor = self._assessor(config, source, trust)
-        return Parts(config, generation, shares, collector, resolver, source, trust, assessor)
+        answers = self._answers(config)
+        assessor = self._assessor(config, source, trust, answers)
+        return Parts(
+            *(config, generation, shares, collector, resolver, source, trust, answers), assessor
+        )
 
     def with_empty_cache(self, old: Parts) -> Parts:
         """The same parts, without anything that was kept."""
         source = self._cache(old.collector, old.config, old.trust)
-        return replace(old, source=source, assessor=self._assessor(old.config, source, old.trust))
+        answers = self._answers(old.config)
+        assessor = self._assessor(old.config, source, old.trust, answers)
+        return replace(old, source=source, answers=answers, assessor=assessor)
 
     def _cache(self, collector: Collector, config: Config, trust: TrustStore) -> CachedSource:
         return CachedSource(
@@ -160,9 +178,19 @@ class PartsBuilder:
             authorities=trust.digest,
             outage=self._outage,
             node=socket.gethostname(),
+            troubles=self._troubles,
         )
 
-    def _assessor(self, config: Config, source: CachedSource, trust: TrustStore) -> Assessor:
+    def _answers(self, config: Config) -> Answers | None:
+        """No forecast is kept beyond its life that was made from other evidence."""
+        if not config.engine.stale_for:
+            return None
+        limit = ANSWERS * config.limits.forecast_cache
+        return Answers(config.engine.stale_for, limit, self._troubles)
+
+    def _assessor(
+        self, config: Config, source: CachedSource, trust: TrustStore, answers: Answers | None
+    ) -> Assessor:
         return Assessor(
             config,
             source,
@@ -172,4 +200,5 @@ class PartsBuilder:
             downgrades=self._downgrades,
             mta=self._mta,
             record=self.record,
+            answers=answers,
         )

@@ -26,9 +26,6 @@ from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import MtaStsResult, RefreshResult
 
-POLICY_GRACE = 300.0
-"""Seconds after which a domain is asked whether its MTA-STS policy still is the same (R53)."""
-
 POLICY_REFRESH = 86_400.0
 """Seconds after which a policy is fetched anew at the latest, even if its id is the same (R53)."""
 
@@ -195,18 +192,21 @@ class Policies:
                 await self._keep(domain, found, found.policy, known)
             return found
 
+        if not self._fleet.exists:
+            return await fetch()
+        record = await self._source.mta_sts_record(domain)
+        if not record.id:  # there is nothing to fetch, and nothing to agree upon
+            return await fetch()
+
         async def stored() -> MtaStsEvidence | None:
             newer = await self._known(domain)
             if newer is None or (
                 known is not None and newer.evidence.fetched_at <= known.evidence.fetched_at
             ):
                 return None
-            return newer.evidence
+            evidence = newer.evidence
+            return replace(evidence, expires=min(evidence.expires, record.expires))
 
-        if self._fleet.exists:
-            record = await self._source.mta_sts_record(domain)
-            if not record.id:  # there is nothing to fetch, and nothing to agree upon
-                return await fetch()
         kind, key = StoreKind.MTA_STS_POLICY, self._key(domain)
         return await self._fleet.find_once(kind, key, stored, fetch)
 
@@ -309,11 +309,6 @@ class Policies:
         last = (self._pauses.get(domain) or _RefreshPause()).seconds
         seconds = min(max(2 * last, FIRST_REFRESH_PAUSE), LAST_REFRESH_PAUSE)
         self._pauses.put(domain, _RefreshPause(seconds, self._clocks.monotonic() + seconds))
-
-
-def policy_end(found: MtaStsEvidence) -> float:
-    """When the max_age of the policy has passed, renewed or not (RFC 8461 section 3.3, R52)."""
-    return found.fetched_at + found.policy.max_age if found.policy is not None else float("inf")
 
 
 def _split(key: str) -> tuple[str, str]:

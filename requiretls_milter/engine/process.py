@@ -514,10 +514,11 @@ class _Engine:
         await assessor.assess(assessor.configured.question(domain))
 
     async def _refresh_policies(self) -> None:
-        """Keep MTA-STS policies fresh, so that none ends before mail needs it (R53)."""
+        """Keep policies (R53) and answers from their end as long as mail may need them."""
         while True:
             await asyncio.sleep(REFRESH_INTERVAL * (1.0 - REFRESH_JITTER * random.random()))  # noqa: S311
             await self._parts.source.refresh_policies()
+            await self._parts.assessor.confirm_answers()
 
     async def _save_spending(self) -> None:
         """Store what was spent of the budgets, so that it outlives this process."""

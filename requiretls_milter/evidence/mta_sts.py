@@ -34,6 +34,10 @@ from requiretls_milter.telemetry.labels import Bound
 FETCH_RETRY = 300.0
 """Seconds until a fetch that failed may be tried again for the same id (section 3.3)."""
 
+MAX_NEGATIVE = 10_800.0
+"""Seconds for which it is believed at most that a domain has no policy. DNS says how long such an
+answer holds; three hours is what RFC 2308 section 5 calls sensible at most."""
+
 MAX_AGE = 31_557_600
 """Seconds that a policy may be kept (section 3.2)."""
 
@@ -245,14 +249,13 @@ class MtaStsFetcher:
     async def policy(self, domain: str) -> MtaStsEvidence:
         """Discover and fetch the policy of *domain*. Never raises for what the network does.
 
-        ``expires`` is the end of the policy's max_age; without a policy, it is when
-        another attempt is worth while.
+        ``expires`` is the end of the TXT record that was read, or of the policy's max_age if that
+        is sooner; without a policy, it is when another attempt is worth while.
         """
         record = await self.record(domain)
         if not record.id:
-            return MtaStsEvidence(
-                error=record.error, expires=record.expires, unasked=record.unasked
-            )
+            expires = min(record.expires, self._clock() + MAX_NEGATIVE)
+            return MtaStsEvidence(error=record.error, expires=expires, unasked=record.unasked)
         calls = Calls(self._budgets, domain)
         try:
             body = await self._in_turn(
@@ -271,7 +274,9 @@ class MtaStsFetcher:
                 return MtaStsEvidence(error=calls.refused, expires=self._clock(), unasked=True)
             return self._failed(domain, error)
         now = self._clock()
-        return MtaStsEvidence(policy, fetched_at=now, expires=now + policy.max_age)
+        # Whether it is still the same is asked when the record ends that named it (R53).
+        expires = min(record.expires, now + policy.max_age)
+        return MtaStsEvidence(policy, fetched_at=now, expires=expires)
 
     async def presented(self, domain: str) -> bytes:
         """Look which certificate the policy host presents, DER; b"" if none was seen."""

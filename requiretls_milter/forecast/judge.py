@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from requiretls_milter.forecast import postfix, rfc8689, sentences
 from requiretls_milter.forecast.attempt import DeliveryAttempt
+from requiretls_milter.forecast.mta_sts import policy_end
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.forecast.postfix import Delivery
 from requiretls_milter.forecast.reach import within_reach
@@ -95,6 +96,7 @@ def judge(
         valid_until=_valid_until(evidence, *possible, by_rfc8689),  # R44
         downgraded_at=evidence.downgraded_at,
         largest=_largest(evidence, needs),
+        proven_until=_proven_until(evidence, *possible, by_rfc8689),
     )
 
 
@@ -232,3 +234,13 @@ def _valid_until(evidence: DomainEvidence, *results: DeliveryAttempt) -> float:
     for result in results:
         first = min(first, result.until)
     return first if first < math.inf else 0.0
+
+
+def _proven_until(evidence: DomainEvidence, *results: DeliveryAttempt) -> float:
+    """Say when the first proof ends on which *results* rest; 0 if they rest on none.
+
+    A TTL says how long an answer is to be kept. A certificate or a policy is worth nothing after
+    its end.
+    """
+    end = min(policy_end(evidence.mta_sts), *(result.until for result in results))
+    return end if end < math.inf else 0.0

@@ -1,8 +1,8 @@
-"""Whether an MX host is one that an MTA-STS policy allows (RFC 8461 section 4.1)."""
+"""What an MTA-STS policy says: which MX hosts it allows (RFC 8461 section 4.1), and until when."""
 
 from __future__ import annotations
 
-from requiretls_milter.model import MtaStsPolicy
+from requiretls_milter.model import MtaStsEvidence, MtaStsPolicy
 from requiretls_milter.syntax.names import is_address
 
 
@@ -25,6 +25,14 @@ def mta_sts_match(policy: MtaStsPolicy, host: str) -> bool:
         elif wanted == name:
             return True
     return False
+
+
+def policy_end(found: MtaStsEvidence) -> float:
+    """When the max_age of the policy has passed, renewed or not (RFC 8461 section 3.3, R52).
+
+    Seconds since the epoch; infinity without a policy.
+    """
+    return found.fetched_at + found.policy.max_age if found.policy is not None else float("inf")
 
 
 def _normal(name: str) -> str:

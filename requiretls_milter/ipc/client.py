@@ -19,12 +19,11 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from requiretls_milter.bounded import BoundedMap, entry_octets
-from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks, Life
+from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.config import Config
 from requiretls_milter.ipc.framing import Unframer, WireError
+from requiretls_milter.ipc.kept import KeptForecasts
 from requiretls_milter.ipc.wire import (
-    MAX_FORECAST_LIFE,
     CountersRequest,
     EngineReply,
     ErrorReply,
@@ -36,10 +35,8 @@ from requiretls_milter.ipc.wire import (
     encode,
 )
 from requiretls_milter.model import (
-    UNKNOWN_STATUS,
     Forecast,
     Question,
-    Requirement,
     unknown_forecast,
 )
 from requiretls_milter.telemetry import log
@@ -70,9 +67,6 @@ PIECE = 2000
 MAX_UNSENT = 4 << 20
 """Unsent bytes; an engine that lets it come to this is stuck."""
 
-FORECAST_OCTETS = 1_536
-"""Octets of memory that a forecast may take on average, with its question, while it is kept."""
-
 _CHUNK = 1 << 16
 
 _log = log.get_logger("engine.client")
@@ -84,17 +78,8 @@ class _Pending:
 
     question: Question
     deadline: float
+    uses: int
     futures: list[Future[Forecast]] = field(default_factory=list)
-
-
-_Key = tuple[str, str, Requirement, Requirement, bool, int]
-"""A question, as a key that is cheap to look up: its texts, then what the message needs."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    forecast: Forecast
-    life: Life
 
 
 class EngineClient:
@@ -135,8 +120,7 @@ class EngineClient:
         self._lock = threading.Lock()  # guards what follows
         self._generation = generation
         self._limits = config.limits
-        self._kept: BoundedMap[_Key, _Kept] = BoundedMap(weigh=entry_octets)
-        self._limit_kept()
+        self._kept = KeptForecasts(config.limits.forecast_cache, clocks)
         self._pending: OrderedDict[int, _Pending] = OrderedDict()  # by age
         self._numbers: dict[Question, int] = {}  # of the questions that are pending
         self._unsent: deque[int] = deque()
@@ -176,7 +160,7 @@ class EngineClient:
         answer: Forecast | Future[Forecast] | None
         result = CacheResult.MISS
         with self._lock:
-            answer = self._recall(question)
+            answer = self._kept.recall(question)
             if answer is not None:
                 result = CacheResult.HIT
             elif self._closing.is_set():
@@ -201,7 +185,9 @@ class EngineClient:
         future: Future[Forecast] = Future()
         self._next_id += 1
         patience = self._limits.assessment_timeout + self._answer_margin
-        self._pending[self._next_id] = _Pending(question, self._monotonic() + patience, [future])
+        uses = self._kept.end(question)
+        deadline = self._monotonic() + patience
+        self._pending[self._next_id] = _Pending(question, deadline, uses, [future])
         self._numbers[question] = self._next_id
         self._unsent.append(self._next_id)
         return future
@@ -215,7 +201,7 @@ class EngineClient:
             self._generation = generation
             self._limits = config.limits
             self._kept.clear()
-            self._limit_kept()
+            self._kept.limit_to(config.limits.forecast_cache)
 
     def tell_mta(self, version: str) -> None:
         """Have the engine know what the MTA says that it is; without effect if it knows."""
@@ -227,27 +213,6 @@ class EngineClient:
         self._closing.set()
         self._wake()
         self._thread.join(timeout)
-
-    def _limit_kept(self) -> None:
-        self._kept.limit = self._limits.forecast_cache
-        self._kept.max_weight = self._limits.forecast_cache * FORECAST_OCTETS
-
-    def _recall(self, question: Question) -> Forecast | None:
-        size = question.needs.size
-        forecast = self._recall_exactly(_key(question, 0))
-        if forecast is not None and (forecast.largest is None or size <= forecast.largest):
-            return forecast
-        return self._recall_exactly(_key(question, size)) if size else None
-
-    def _recall_exactly(self, key: _Key) -> Forecast | None:
-        kept = self._kept.get(key)
-        if kept is None:
-            return None
-        if kept.life.is_over(self._wall(), self._monotonic()):
-            self._kept.pop(key)
-            return None
-        self._kept.touch(key)
-        return kept.forecast
 
     def _wake(self) -> None:
         # A full socket means that the thread is awake already; a closed one, that it has ended.
@@ -372,6 +337,8 @@ class EngineClient:
                     id=number,
                     generation=self._generation,
                     question=self._pending[number].question,
+                    may_be_stale=True,
+                    uses=self._pending[number].uses,
                 )
                 for number in self._unsent
                 if number in self._pending
@@ -419,21 +386,12 @@ class EngineClient:
             if pending is None:
                 return  # the engine answers twice, or makes numbers up
             self._numbers.pop(pending.question, None)
+            evicted = 0
             if generation == self._generation:
-                self._keep_forecast(pending.question, forecast)
-        _resolve(pending, forecast)
-
-    def _keep_forecast(self, question: Question, forecast: Forecast) -> None:
-        wall, monotonic = self._wall(), self._monotonic()
-        seconds = min(forecast.valid_until - wall, MAX_FORECAST_LIFE)
-        if forecast.status == UNKNOWN_STATUS or seconds <= 0:
-            return
-        size = question.needs.size
-        of_any_size = forecast.largest is None or size <= forecast.largest
-        key = _key(question, 0 if of_any_size else size)
-        evicted = self._kept.put(key, _Kept(forecast, Life.of(seconds, wall, monotonic)))
+                evicted = self._kept.keep(pending.question, forecast)
         if evicted:
             self._counters.inc("saturated_total", (Bound.FORECAST_CACHE,), evicted)
+        _resolve(pending, forecast)
 
     def _is_overdue(self) -> bool:
         with self._lock:
@@ -454,19 +412,6 @@ class EngineClient:
         for pending in lost:
             _resolve(pending, unknown_forecast(f"the engine was lost: {reason}"))
         return had
-
-
-def _key(question: Question, size: int) -> _Key:
-    """The key of an answer for messages of this size; 0 if it holds for many sizes."""
-    needs = question.needs
-    return (
-        question.nexthop,
-        question.transport,
-        question.asked,
-        question.carried,
-        needs.smtputf8,
-        size,
-    )
 
 
 def _resolve(pending: _Pending, forecast: Forecast) -> None:

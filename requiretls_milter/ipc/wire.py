@@ -56,12 +56,18 @@ _Name = Annotated[str, Field(max_length=MAX_NAME)]
 
 
 class ForecastRequest(_Message):
-    """A worker's question; ``generation`` is that of the configuration that it runs with."""
+    """A question; ``generation`` is that of the configuration that the worker runs with.
+
+    ``may_be_stale`` says that a forecast past its life will do, if it does no harm: that of a
+    message. ``uses`` is how often the worker gave out the answer that it had until now.
+    """
 
     op: Literal["forecast"] = "forecast"
     id: _Id
     generation: _Id
     question: Question
+    may_be_stale: bool = False
+    uses: _Id = 0
 
 
 class CountersRequest(_Message):

@@ -286,6 +286,8 @@ def _seldom(recipient: Recipient, decision: Decision) -> Mapping[str, object]:
     values: dict[str, object] = {}
     if recipient.downgraded:
         values["downgraded"] = round(recipient.downgraded)
+    if recipient.forecast is not None and recipient.forecast.stale:
+        values["stale"] = round(recipient.forecast.stale)
     if decision.reply is not None:
         values["reply"] = _of_reply(decision.reply)
     return values

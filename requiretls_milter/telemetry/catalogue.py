@@ -306,9 +306,14 @@ _DECLARED = (
             (Layer.FORECAST.value, CacheResult.HIT.value),
             (Layer.FORECAST.value, CacheResult.MISS.value),
             (Layer.FORECAST.value, CacheResult.JOINED.value),
+            (Layer.FORECAST.value, CacheResult.STALE.value),
             *itertools.product(
                 (Layer.HOST.value, Layer.DOMAIN.value),
-                (word for word in _values(CacheResult) if word != CacheResult.STORED.value),
+                (
+                    word
+                    for word in _values(CacheResult)
+                    if word not in (CacheResult.STORED.value, CacheResult.STALE.value)
+                ),
             ),
             (Layer.HOST.value, CacheResult.STORED.value),
         ),

@@ -108,6 +108,7 @@ class CacheResult(enum.StrEnum):
     JOINED = "in_progress"  # the same question was asked a moment ago: this one waits with it
     HELD = "recently_failed"  # the last attempt failed a moment ago: no new one is made
     STORED = "stored"  # the cache did not have it, but the store did
+    STALE = "stale"  # its life is over: it is given out while a fresh one is made
 
 
 class RefreshResult(enum.StrEnum):

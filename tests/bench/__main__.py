@@ -18,6 +18,7 @@ from rich.table import Table
 from tests.bench import machine, mail
 from tests.bench.against import RevisionError, compared
 from tests.bench.assess import assessed
+from tests.bench.day import day
 from tests.bench.judge import judged
 from tests.bench.rows import FULL, QUICK, Effort, Row
 from tests.bench.scrape import scraped
@@ -28,6 +29,7 @@ ROWS: Mapping[str, Callable[[Effort], Row]] = {
     "asked": mail.asked,
     "judge": judged,
     "scrape": scraped,
+    "day": day,
     "tarpits": tarpits,
     "assess": assessed,
 }

@@ -322,12 +322,12 @@ RECORDED: Mapping[str, tuple[Story, float, Mapping[str, str]]] = {
     ),
     "instance_layer:requiretls_milter_cache_requests_hit:ratio_rate5m": (
         {
-            'cache_requests_total{layer="host",result="hit"}': "0+2x80",
-            'cache_requests_total{layer="host",result="stored"}': "0+1x80",
-            'cache_requests_total{layer="host",result="miss"}': "0+1x80",
+            'cache_requests_total{layer="forecast",result="hit"}': "0+2x80",
+            'cache_requests_total{layer="forecast",result="miss"}': "0+2x80",
+            'cache_requests_total{layer="forecast",result="stale"}': "0+1x80",
         },
         0.75,
-        {"layer": "host"},
+        {"layer": "forecast"},
     ),
     "instance:requiretls_milter_domains_not_ready:count": (
         {

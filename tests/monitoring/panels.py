@@ -386,9 +386,9 @@ EVIDENCE = (
         "Answers that need no network",
         "Which share of requests do the caches answer?",
         {
-            "{{layer}}": _rate("layer", "cache_requests_total", 'result=~"hit|stored"')
+            "{{layer}}": _rate("layer", "cache_requests_total", 'result=~"hit|stored|stale"')
             + " / "
-            + _rate("layer", "cache_requests_total")
+            + _rate("layer", "cache_requests_total", 'result!="stale"')
         },
         unit="percentunit",
     ),

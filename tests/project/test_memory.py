@@ -13,13 +13,13 @@ import re
 import pytest
 
 from requiretls_milter.config import Config
-from requiretls_milter.engine import alive, downgrades, policies, shelf
+from requiretls_milter.engine import alive, answers, downgrades, policies, shelf, troubles
 from requiretls_milter.engine.schedule import MAX_SLOW_HOPS, MAX_TARGETS
 from requiretls_milter.evidence.budgets import KINDS, MAX_KEYS
 from requiretls_milter.evidence.policyhost import MAX_HEADER_LINE, MAX_HEADERS, MAX_POLICY
 from requiretls_milter.evidence.probe import MAX_HANDSHAKE, MAX_NAMELESS
 from requiretls_milter.forecast import certificate, dane, pkix
-from requiretls_milter.ipc import client
+from requiretls_milter.ipc import kept
 from requiretls_milter.service.cores import MOST
 from requiretls_milter.store import sqlite, steady
 from requiretls_milter.store.base import MAX_LISTED
@@ -75,7 +75,9 @@ ROWS: dict[str, float] = {
     "next hops and servers whose speed is remembered": (MAX_SLOW_HOPS + MAX_TARGETS) * SPENT,
     "names and rules that were looked up": (4 + 2 + 3 + 2) * MIB
     + WORKERS * (4 + 14 + 3 + 2 + 3 + 2 + 1) * MIB,
-    "forecasts in workers": WORKERS * LIMITS.forecast_cache * client.FORECAST_OCTETS,
+    "forecasts in workers": WORKERS * LIMITS.forecast_cache * kept.FORECAST_OCTETS,
+    "forecasts past their life": answers.ANSWERS * LIMITS.forecast_cache * answers.ANSWER_OCTETS
+    + troubles.MAX_OCTETS,
     "log lines that wait": (2 + WORKERS) * output.MAX_QUEUED,
 }
 """What each row of the table is made of, in octets; the page has mebibytes, rounded up."""

@@ -61,6 +61,17 @@ def test_healthy_domains_are_asked_about_beside_each_kind_of_slow_ones() -> None
         assert 0 < data["p50"] <= data["p99"] <= data["worst"]
 
 
+def test_a_simulated_day_has_hardly_a_wait_and_no_further_session() -> None:
+    (row,) = json.loads(bench("--quick", "--json", "day"))["rows"]
+    before, after = row["data"]
+    assert before["messages"] == after["messages"] == 100
+    assert 0 < before["seen"] == after["seen"]
+    assert before["waited"] > 0.5 * before["seen"]
+    assert before["stale"] == 0
+    assert after["waited"] <= 0.01 * after["seen"]
+    assert 0 < after["sessions"] <= 1.05 * before["sessions"]
+
+
 def test_tables_name_what_was_measured_and_on_what() -> None:
     out = bench("--quick", "judge")
     assert f"Python {sys.version.split()[0]}" in out

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -108,6 +109,47 @@ def test_metrics_add_up_over_workers_their_deaths_and_that_of_the_engine(
 
 
 RENEWING = "<bob@renewing.test>"
+
+
+def test_past_its_life_a_forecast_is_given_out_at_once_and_a_fresh_one_is_there_after(
+    make: Make, internet: Internet
+) -> None:
+    """What is known of this domain lives for a second; then its name server takes its time."""
+    service = make(internet.config, workers=1).start()
+
+    def sent() -> dict[str, object]:
+        assert "forecast=2.0.0; reason=ok; " in service.send(RENEWING)[0]
+        return service.events("recipient")[-1]
+
+    assert "stale" not in sent()
+    internet.dns.latency = 0.2
+    try:
+        time.sleep(1.1)
+        line = sent()
+        assert cast(int, line["stale"]) >= 1
+        assert cast(float, line["waited"]) < internet.dns.latency
+        eventually(lambda: "stale" not in sent(), what="the fresh one is there")
+    finally:
+        internet.dns.latency = 0.0
+    stale = 'cache_requests_total{layer="forecast",result="stale"}'
+    eventually(lambda: service.metric(stale) >= 1)
+
+
+def test_with_stale_for_0_it_is_waited_for(make: Make, internet: Internet) -> None:
+    service = make(internet.config, workers=1)
+    text = service.config_path.read_text()
+    service.config_path.write_text(text.replace("[engine]\n", "[engine]\nstale_for = 0\n"))
+    service.start()
+    service.send(RENEWING)
+    internet.dns.latency = 0.2
+    try:
+        time.sleep(1.1)
+        service.send(RENEWING)
+    finally:
+        internet.dns.latency = 0.0
+    line = service.events("recipient")[-1]
+    assert "stale" not in line
+    assert line["waited"] > 0.2
 
 
 def test_what_is_lost_is_deferred_for_its_grace_and_told_then_refused(

@@ -26,6 +26,8 @@ from tests.support.stores import counted
 ADDRESSES = AddressLookup(DnsOutcome.FOUND, True, ("192.0.2.1",), "mx.a.example")
 POLICY = MtaStsPolicy(MtaStsMode.ENFORCE, ("mx.a.example",), 7 * 86400, "id1")
 RETRY_AFTER = 60.0
+RECORD_TTL = 300.0
+"""Seconds that the TXT record of a policy lives."""
 DAY = 86_400.0
 
 
@@ -101,8 +103,9 @@ class CacheKit:
     # ------------------------------------------------------------ policies
 
     def publish(self, policy: MtaStsPolicy = POLICY) -> None:
-        self.source.script["mta_sts"] = MtaStsEvidence(policy, expires=policy.max_age)
-        self.source.script["record"] = StsRecord(policy.id, expires=300)
+        expires = min(policy.max_age, RECORD_TTL)
+        self.source.script["mta_sts"] = MtaStsEvidence(policy, expires=expires)
+        self.source.script["record"] = StsRecord(policy.id, expires=RECORD_TTL)
 
     def withhold(self, error: str = "HTTP status 500") -> None:
         """From now on the policy has another id and cannot be fetched."""

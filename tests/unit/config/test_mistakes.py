@@ -61,7 +61,7 @@ def test_an_unknown_key_is_told_with_the_nearest_known_one(
 
 def test_a_key_that_is_like_none_is_told_with_those_that_are_known(tmp_path: Path) -> None:
     (mistake,) = mistakes(tmp_path, "[engine]\nxyzzy = 1\n")
-    assert mistake == "engine.xyzzy: no such key; known here: socket"
+    assert mistake == "engine.xyzzy: no such key; known here: socket, stale_for"
     (mistake,) = mistakes(tmp_path, "[frobnication]\n")
     assert mistake.startswith("frobnication: no such key; known here: include, milter, metrics, ")
 

@@ -134,7 +134,7 @@ def test_without_a_certificate_that_can_be_read_no_end_is_shown(
 
 def test_the_end_of_a_policy_is_shown_as_long_as_there_is_one(kit: Kit) -> None:
     with_policy = domain(host(), sts=("mx1.example.org",))
-    policy = replace(with_policy.mta_sts, expires=NOW + 86_400)
+    policy = replace(with_policy.mta_sts, fetched_at=NOW, expires=NOW + 60)
     shown = kit.show(GOOD, replace(with_policy, mta_sts=policy))
     assert shown["policy_expiry_timestamp_seconds"] == NOW + 86_400
     without = replace(with_policy, mta_sts=MtaStsEvidence(expires=NOW + 300))

@@ -49,6 +49,35 @@ async def test_a_reload_that_finds_the_same_keeps_what_was_found(
     await second.source.mx("[")  # not closed
 
 
+def with_stale_for(config: Config, seconds: int) -> Config:
+    engine = config.engine.model_copy(update={"stale_for": seconds})
+    return config.model_copy(update={"engine": engine})
+
+
+async def test_a_reload_that_finds_the_same_keeps_the_answers(
+    builder: PartsBuilder, first: Parts
+) -> None:
+    assert first.answers is not None
+    assert builder.build(CONFIG.model_copy(), 2, first).answers is first.answers
+    shorter = builder.build(with_stale_for(CONFIG, 60), 3, first)
+    assert shorter.source is first.source
+    assert shorter.answers is not None
+    assert shorter.answers.stale_for == 60
+    assert builder.build(with_stale_for(CONFIG, 0), 4, first).answers is None
+
+
+async def test_no_answer_outlives_the_evidence_on_which_it_rests(
+    builder: PartsBuilder, first: Parts
+) -> None:
+    """Nor a change of the resolver, after which the cache is empty."""
+    probe = CONFIG.probe.model_copy(update={"helo": "other.example"})
+    second = builder.build(CONFIG.model_copy(update={"probe": probe}), 2, first)
+    emptied = builder.with_empty_cache(first)
+    assert len({id(parts.answers) for parts in (first, second, emptied)}) == 3
+    await second.close()
+    await emptied.source.close()
+
+
 async def test_a_reload_that_finds_other_things_begins_anew(
     builder: PartsBuilder, first: Parts
 ) -> None:

@@ -18,7 +18,6 @@ from requiretls_milter.engine.policies import (
     LAST_REFRESH_PAUSE,
     LISTED_OCTETS,
     MAX_REFRESHES,
-    POLICY_GRACE,
     POLICY_IDLE,
     POLICY_REFRESH,
     REFRESH_INTERVAL,
@@ -41,7 +40,7 @@ from requiretls_milter.model import (
 from requiretls_milter.store.base import StoreKind
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.counting import Counters
-from tests.support.cachekit import DAY, POLICY, RETRY_AFTER, CacheKit
+from tests.support.cachekit import DAY, POLICY, RECORD_TTL, RETRY_AFTER, CacheKit
 from tests.support.memory import long_name, measured
 from tests.support.waiting import until
 
@@ -56,11 +55,11 @@ def kit() -> CacheKit:
     return CacheKit()
 
 
-async def test_r53_a_policy_is_revalidated_by_its_id_after_a_short_grace(kit: CacheKit) -> None:
+async def test_r53_a_policy_is_revalidated_by_its_id_when_the_record_ends(kit: CacheKit) -> None:
     kit.publish()
     first = await kit.cache.mta_sts("a")
-    assert first.expires == kit.clocks.wall() + POLICY_GRACE
-    kit.clocks.pass_(POLICY_GRACE)
+    assert first.expires == kit.clocks.wall() + RECORD_TTL
+    kit.clocks.pass_(RECORD_TTL)
     again = await kit.cache.mta_sts("a")
     assert again.policy == POLICY
     assert again.fetched_at == first.fetched_at
@@ -69,10 +68,34 @@ async def test_r53_a_policy_is_revalidated_by_its_id_after_a_short_grace(kit: Ca
     assert kit.count("mta_sts_fetches_total", "policy") == 1
 
 
+async def test_r53_a_record_that_lives_for_hours_is_not_asked_for_before(kit: CacheKit) -> None:
+    kit.publish()
+    for kind in ("mta_sts", "record"):
+        kit.source.script[kind] = replace(kit.source.script[kind], expires=7_200)
+    await kit.cache.mta_sts("a")
+    kit.clocks.pass_(7_199)
+    assert (await kit.cache.mta_sts("a")).policy == POLICY
+    assert kit.source.calls["record a"] == 0
+    kit.clocks.pass_(1)
+    await kit.cache.mta_sts("a")
+    assert (kit.source.calls["record a"], kit.source.calls["mta_sts a"]) == (1, 1)
+
+
+async def test_a_domain_without_a_policy_is_asked_again_when_the_answer_ends(kit: CacheKit) -> None:
+    kit.source.script["mta_sts"] = MtaStsEvidence(expires=3_600)
+    await kit.cache.mta_sts("a")
+    kit.clocks.pass_(3_599)
+    await kit.cache.mta_sts("a")
+    assert kit.fetches == 1
+    kit.clocks.pass_(1)
+    await kit.cache.mta_sts("a")
+    assert kit.fetches == 2
+
+
 async def test_r53_a_new_id_fetches_the_new_policy(kit: CacheKit) -> None:
     kit.publish()
     await kit.cache.mta_sts("a")
-    kit.clocks.pass_(POLICY_GRACE)
+    kit.clocks.pass_(RECORD_TTL)
     new = replace(POLICY, mx=("other.a",), id="id2")
     kit.publish(new)
     assert (await kit.cache.mta_sts("a")).policy == new
@@ -94,7 +117,7 @@ async def test_r52_a_policy_that_cannot_be_fetched_any_more_applies_until_max_ag
     await kit.cache.mta_sts("a")
     kit.source.script["record"] = StsRecord("id2", expires=300)
     kit.source.script["mta_sts"] = MtaStsEvidence(error="HTTP status 500", expires=300)
-    kit.clocks.pass_(POLICY_GRACE)
+    kit.clocks.pass_(RECORD_TTL)
     found = await kit.cache.mta_sts("a")
     assert found.policy == POLICY
     assert found.error == "HTTP status 500"
@@ -152,7 +175,7 @@ async def test_r52_r58_a_policy_whose_record_has_vanished_applies_with_a_warning
     await kit.cache.mta_sts("a")
     kit.source.script["record"] = StsRecord(expires=300)
     kit.source.script["mta_sts"] = NOTHING
-    kit.clocks.pass_(POLICY_GRACE)
+    kit.clocks.pass_(RECORD_TTL)
     found = await kit.cache.mta_sts("a")
     assert found.policy == POLICY
     assert "no MTA-STS record any more" in found.error
@@ -163,7 +186,7 @@ async def test_r52_a_record_that_cannot_be_looked_up_does_not_end_a_policy(kit: 
     await kit.cache.mta_sts("a")
     kit.source.script["record"] = StsRecord(error="SERVFAIL")
     kit.source.script["mta_sts"] = MtaStsEvidence(error="SERVFAIL")
-    kit.clocks.pass_(POLICY_GRACE)
+    kit.clocks.pass_(RECORD_TTL)
     assert (await kit.cache.mta_sts("a")).policy == POLICY
 
 
@@ -180,7 +203,7 @@ async def test_r49_a_policy_with_max_age_zero_is_for_this_attempt_only(kit: Cach
 async def test_a_policy_of_mode_none_replaces_the_one_before(kit: CacheKit) -> None:
     kit.publish()
     await kit.cache.mta_sts("a")
-    kit.clocks.pass_(POLICY_GRACE)
+    kit.clocks.pass_(RECORD_TTL)
     none = MtaStsPolicy(MtaStsMode.NONE, (), 86400, "id2")
     kit.publish(none)
     assert (await kit.cache.mta_sts("a")).policy == none
@@ -241,7 +264,7 @@ async def test_r52_a_policy_of_mode_none_that_is_not_renewed_raises_no_alarm(
     kit.publish(replace(POLICY, mode=MtaStsMode.NONE, mx=()))
     await kit.cache.mta_sts("a.example")
     kit.withhold()
-    kit.clocks.pass_(POLICY_GRACE)
+    kit.clocks.pass_(RECORD_TTL)
     await kit.cache.mta_sts("a.example")
     assert [entry["log_level"] for entry in logged] == ["info"]
 
@@ -253,7 +276,7 @@ async def test_r58_a_policy_that_vanishes_is_kept_told_and_counted(
     await kit.cache.mta_sts("a.example")
     kit.source.script["record"] = StsRecord(expires=300)
     kit.source.script["mta_sts"] = MtaStsEvidence(expires=300)
-    kit.clocks.pass_(POLICY_GRACE)
+    kit.clocks.pass_(RECORD_TTL)
     assert (await kit.cache.mta_sts("a.example")).vanished
     assert kit.refreshes("vanished") == 1
     assert "no MTA-STS record any more" in logged[0]["error"]

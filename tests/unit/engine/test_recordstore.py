@@ -7,9 +7,6 @@ from typing import Any
 import pytest
 from structlog.types import EventDict
 
-from requiretls_milter.engine.policies import (
-    POLICY_GRACE,
-)
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.evidence.probe import FRESH
 from requiretls_milter.model import (
@@ -20,7 +17,7 @@ from requiretls_milter.model import (
 from requiretls_milter.store.base import Listed, StoreError, StoreKind
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.counting import Counters
-from tests.support.cachekit import POLICY, RETRY_AFTER, CacheKit
+from tests.support.cachekit import POLICY, RECORD_TTL, RETRY_AFTER, CacheKit
 from tests.support.stores import PROBE
 
 SESSION = ProbeEvidence("", ProbeStage.DONE, starttls_offered=True, requiretls=True, expires=FRESH)
@@ -60,7 +57,7 @@ async def test_a_store_that_fails_is_a_store_that_knows_nothing(store: MemorySto
     for _ in range(2):
         assert (await kit.cache.mta_sts("a", since=kit.clocks.monotonic())).policy == POLICY
         assert (await kit.probe()).stage is ProbeStage.DONE
-        kit.clocks.pass_(POLICY_GRACE)
+        kit.clocks.pass_(RECORD_TTL)
 
 
 async def test_no_operation_raises_for_what_the_store_does(logged: list[EventDict]) -> None:

@@ -62,6 +62,7 @@ class FakeAssessor:
         self.gate: asyncio.Event | None = None
         self.error: BaseException | None = None
         self.asked: list[str] = []
+        self.uses: list[int] = []
         self.chain: tuple[bytes, ...] = ()
         self.text = ""
         self.in_flight = 0
@@ -74,6 +75,10 @@ class FakeAssessor:
             raise self.error
         text = self.text or question.nexthop
         return Forecast("2.0.0", Outcome.DELIVER, Reason.OK, text)
+
+    async def answer(self, question: Question, uses: int = 0) -> Forecast:
+        self.uses.append(uses)
+        return await self.assess(question)
 
     async def evidence(self, nexthop: NextHop, refresh: bool = False) -> DomainEvidence:
         self.asked.append(f"{nexthop} {refresh}")
@@ -152,6 +157,30 @@ def ask(number: int, nexthop: str = "a.example") -> ForecastRequest:
 def count(value: float, worker: str = "worker-1") -> CountersRequest:
     totals = Totals((("requirement_lost_total", (), value),))
     return CountersRequest(worker=worker, incarnation=1, totals=totals)
+
+
+async def test_a_message_may_get_a_forecast_past_its_life_and_a_command_never(
+    served: Served,
+) -> None:
+    visitor = await served.visit()
+    visitor.send(ask(1))
+    await visitor.reply()
+    assert served.assessor.uses == []
+    visitor.send(ask(2).model_copy(update={"may_be_stale": True, "uses": 9}))
+    await visitor.reply()
+    assert served.assessor.uses == [9]
+    visitor.close()
+
+
+async def test_nor_does_a_message_under_rules_that_are_not_the_engines(served: Served) -> None:
+    """During a reload the engine has the new rules first: these may act no more, the others may."""
+    visitor = await served.visit()
+    served.engine.generation = 2
+    visitor.send(ask(1).model_copy(update={"may_be_stale": True}))
+    await visitor.reply()
+    assert served.assessor.asked == ["a.example"]
+    assert served.assessor.uses == []
+    visitor.close()
 
 
 async def test_a_question_is_answered_with_the_generation_that_judged_it(served: Served) -> None:

@@ -26,7 +26,7 @@ from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.budgets import Budgets
 from requiretls_milter.evidence.dns import Resolver
-from requiretls_milter.evidence.mta_sts import FETCH_RETRY, MtaStsFetcher
+from requiretls_milter.evidence.mta_sts import FETCH_RETRY, MAX_NEGATIVE, MtaStsFetcher
 from requiretls_milter.evidence.policyhost import MAX_POLICY
 from requiretls_milter.model import MtaStsEvidence, MtaStsMode, MtaStsPolicy
 from requiretls_milter.telemetry.counting import Counters
@@ -140,7 +140,7 @@ async def test_r50_a_policy_is_found_at_the_well_known_place(
     assert evidence.policy == MtaStsPolicy(MtaStsMode.ENFORCE, ("mx.example.test",), 86400, "7")
     assert evidence.error == ""
     assert evidence.fetched_at == NOW
-    assert evidence.expires == NOW + 86400
+    assert evidence.expires == NOW + 60, "then the record is asked for its id"
     (request,) = host.requests
     assert request.path == "/.well-known/mta-sts.txt"
     assert request.method == "GET"
@@ -158,6 +158,17 @@ async def test_r46_without_a_record_nothing_is_fetched(
     assert evidence.error == ""
     assert evidence.expires > NOW
     assert server.types_asked(HOST) == []
+
+
+@pytest.mark.parametrize(("minimum", "life"), [(900, 900), (86_400, MAX_NEGATIVE)])
+async def test_r44_that_there_is_no_policy_holds_as_long_as_dns_says(
+    server: DnsServer, authority: Authority, minimum: int, life: float
+) -> None:
+    soa = f"test. {minimum} IN SOA ns.test. root.test. 1 7200 3600 604800 {minimum}"
+    server.set("_mta-sts.example.test", "TXT", Scripted(authority=[soa], ad=True))
+    evidence = await finder(server, None, authority).policy(DOMAIN)
+    assert (evidence.policy, evidence.error) == (None, "")
+    assert evidence.expires == NOW + life
 
 
 async def test_r46_strings_are_joined_without_spaces_and_aliases_followed(

@@ -91,7 +91,17 @@ def judged(evidence: DomainEvidence, authority: bytes, now: float = NOW) -> tupl
     result = judge(
         evidence, asked=asked, carried=asked, profile=RFC8689, trust=trusting(authority), now=now
     )
+    assert result.proven_until == result.valid_until, "nothing but proofs ends here"
     return result.status, result.valid_until
+
+
+def test_the_end_of_a_proof_is_told_apart_from_that_of_a_ttl() -> None:
+    evidence = domain(host(GOOD))
+    evidence = replace(evidence, mx=replace(evidence.mx, expires=NOW + 60))
+    assert forecast(evidence).proven_until == 0.0
+    policy = domain(host(GOOD), sts=("mx1.example.org",)).mta_sts
+    policy = replace(policy, fetched_at=NOW - 60, expires=NOW + 300)
+    assert forecast(replace(evidence, mta_sts=policy)).proven_until == NOW - 60 + 86_400
 
 
 def test_r44_an_authority_that_the_server_does_not_send_ends_what_it_vouches_for() -> None:

@@ -18,9 +18,18 @@ import pytest
 
 from requiretls_milter.config import Config, Limits
 from requiretls_milter.ipc import client as module
-from requiretls_milter.ipc.client import FORECAST_OCTETS, EngineClient
+from requiretls_milter.ipc.client import EngineClient
 from requiretls_milter.ipc.framing import frame
-from requiretls_milter.ipc.wire import ForecastReply, ForgetReply, MtaRequest, encode, error_reply
+from requiretls_milter.ipc.kept import FORECAST_OCTETS
+from requiretls_milter.ipc.wire import (
+    ForecastReply,
+    ForecastRequest,
+    ForgetReply,
+    MtaRequest,
+    Request,
+    encode,
+    error_reply,
+)
 from requiretls_milter.model import Forecast, Needs, Outcome, Question, Requirement
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.fakeengine import FakeEngine, answers, forecast, is_silent, says
@@ -170,6 +179,38 @@ def test_an_answer_is_kept_until_its_end_and_given_at_once(
     clocks.pass_(60)
     soon(client.ask(question()))
     assert len(engine.asked) == 2
+
+
+def test_the_engine_is_told_how_often_an_answer_was_used_when_it_has_ended(
+    engine: FakeEngine, connect: Connect
+) -> None:
+    clocks = ShiftedClocks()
+    client = connect(clocks=clocks)
+    for uses in (0, 3, 1):
+        engine.behaviour = answers(life=60 + clocks.wall_shift)
+        soon(client.ask(question()))
+        request = engine.questions[-1]
+        assert (request.uses, request.may_be_stale) == (uses, True)
+        for _ in range(3 if uses == 0 else 1):
+            at_once(client.ask(question()))
+        clocks.pass_(60)
+
+
+def test_an_answer_that_is_past_its_life_is_given_and_not_kept(
+    engine: FakeEngine, connect: Connect
+) -> None:
+    """The next message finds a fresh one at the engine."""
+    client = connect()
+    stale = replace(forecast(), valid_until=0.0, stale=60.0)
+
+    def behave(connection: socket.socket, request: Request) -> None:
+        if isinstance(request, ForecastRequest):
+            reply = ForecastReply(id=request.id, generation=request.generation, forecast=stale)
+            connection.sendall(encode(reply))
+
+    engine.behaviour = behave
+    assert soon(client.ask(question())) == stale
+    assert client.kept == 0
 
 
 def test_a_kept_answer_is_given_also_while_the_engine_is_away(

@@ -142,7 +142,7 @@ def test_a_recipient_s_line_has_every_key_of_the_contract(logged: list[EventDict
     assert {key: line[key] for key in expected} == expected
     assert line["reply"].startswith("550 5.7.30 REQUIRETLS cannot be honoured for example.org")
     assert {"tls", "text"} <= line.keys()
-    assert "downgraded" not in line
+    assert not {"downgraded", "stale"} & line.keys()
 
 
 def test_a_downgrade_is_told_in_seconds(logged: list[EventDict]) -> None:
@@ -152,6 +152,13 @@ def test_a_downgrade_is_told_in_seconds(logged: list[EventDict]) -> None:
     )
     account.log_recipients(IDENTITY, "", one, [recipient(one, forecast=since)])
     assert logged[0]["downgraded"] == 3600
+
+
+def test_for_how_long_the_life_of_a_forecast_was_over_is_told(logged: list[EventDict]) -> None:
+    one = message(b"REQUIRETLS")
+    stale = Forecast("2.0.0", Outcome.DELIVER, Reason.OK, compliant=True, stale=7_200.4)
+    account.log_recipients(IDENTITY, "", one, [recipient(one, forecast=stale)])
+    assert logged[0]["stale"] == 7_200
 
 
 def test_a_recipient_without_a_forecast_has_no_line(logged: list[EventDict]) -> None:
@@ -216,6 +223,7 @@ FORECASTS = st.builds(
     mx=TEXT,
     tls=st.none() | TEXT,
     downgraded_at=st.sampled_from([0.0, NOW - 60.4]),
+    stale=st.sampled_from([0.0, 59.5]),
 )
 
 

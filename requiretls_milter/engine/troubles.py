@@ -1,0 +1,93 @@
+"""When trouble was seen last, by what it was seen of: a host, an address, a domain.
+
+A forecast that rests on something that has failed since, or that has ceased to offer a feature,
+must not be given out any more once its life is over (:mod:`~requiretls_milter.engine.answers`).
+Whoever finds such trouble notes it here.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+
+from requiretls_milter.bounded import BoundedMap, entry_octets
+from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
+from requiretls_milter.engine.records import worth_a_pause
+from requiretls_milter.model import DnsOutcome, DomainEvidence, Feature, HopKind
+
+MAX_OCTETS = 8 << 20
+"""Octets of memory for subjects that were in trouble: 15,000 with usual names."""
+
+Subject = tuple[str, str]
+"""What was asked (``mx``, ``probe`` ...) or lost, and of which name or address."""
+
+
+class Troubles:
+    """Remembers when each subject was in trouble last.
+
+    Args:
+        clocks: only the monotonic clock counts.
+        max_octets: of memory that they may take.
+    """
+
+    def __init__(self, clocks: Clocks = SYSTEM_CLOCKS, max_octets: int = MAX_OCTETS) -> None:
+        self._monotonic = clocks.monotonic
+        self._seen: BoundedMap[int, float] = BoundedMap(weigh=entry_octets)
+        self._max_octets = max_octets
+        self._forgotten_until = float("-inf")
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def note(self, subject: Subject) -> None:
+        """Note that a subject is in trouble now."""
+        self._seen.put(hash(subject), self._monotonic())
+        while self._seen.weight > self._max_octets:
+            _, self._forgotten_until = self._seen.pop_oldest()
+
+    def since(self, moment: float, packed: bytes) -> bool:
+        """Whether any of the subjects was in trouble at *moment* (monotonic), or later.
+
+        If so many were that some are forgotten, each may have been.
+        """
+        if moment <= self._forgotten_until:
+            return True
+        seen = map(self._seen.get, struct.unpack(f"{len(packed) // 8}q", packed))
+        return any(when is not None and when >= moment for when in seen)
+
+
+def pack(subjects: Iterable[Subject]) -> bytes:
+    """Subjects in the form in which an answer keeps them: 8 octets each.
+
+    They are hashes: if two are the same, trouble with one counts for the other as well.
+    """
+    hashes = [hash(subject) for subject in subjects]
+    return struct.pack(f"{len(hashes)}q", *hashes)
+
+
+def lost(feature: Feature, name: str) -> Subject:
+    """The trouble of a host or domain that does not offer a feature any more."""
+    return f"lost {feature}", name
+
+
+def subjects(evidence: DomainEvidence) -> Iterator[Subject]:
+    """What a forecast rests on: all of the evidence but what had failed already, each once."""
+    nexthop = evidence.nexthop
+    if evidence.mx.outcome is not DnsOutcome.ERROR:
+        if nexthop.kind is HopKind.SRV:
+            yield "srv", nexthop.srv_name
+        else:
+            yield "mx", nexthop.host
+    if not evidence.mta_sts.error:
+        yield "mta_sts", nexthop.host
+    yield lost(Feature.MTA_STS, nexthop.host)
+    for host in evidence.hosts:
+        for feature in (Feature.TLSA, Feature.STARTTLS, Feature.REQUIRETLS):
+            yield lost(feature, host.host)
+        if host.addresses.outcome is not DnsOutcome.ERROR:
+            yield "addresses", host.host
+        if host.tlsa.outcome is not DnsOutcome.ERROR:
+            yield "tlsa", host.host
+        for probe in host.probes:
+            if not worth_a_pause(probe):
+                yield "probe", probe.address
