@@ -43,19 +43,19 @@ def audit(logs: Sequence[str], days: int, output: str) -> int:
     from requiretls_milter.reports import audit as auditing
 
     found = from_logs(logs, days, auditing.audit)
-    if found.results.total() + found.waiting == 0:
+    if found.results.total() == 0:
         warn("no forecast was found")
     click.echo(_as_json(found) if output == "json" else _as_text(found))
     return DIFFERENT if found.results[auditing.Result.DIFFERENT] else 0
 
 
 def _as_text(found: Audit) -> str:
-    from requiretls_milter.reports.audit import Result
+    from requiretls_milter.telemetry.labels import AuditResult as Result
     from requiretls_milter.telemetry.log import loggable
 
     results = found.results
     lines = [
-        f"{results.total()} forecasts with a delivery attempt, {found.waiting} without one",
+        f"{found.compared} forecasts with a delivery attempt, {results[Result.WAITING]} without one",
         f"  equal      {results[Result.EQUAL]}",
         f"  different  {results[Result.DIFFERENT]}",
         f"  later      {results[Result.LATER]}  failed behind what a forecast covers",
@@ -75,12 +75,11 @@ def _as_text(found: Audit) -> str:
 
 
 def _as_json(found: Audit) -> str:
-    from requiretls_milter.reports.audit import Result
+    from requiretls_milter.telemetry.labels import AuditResult as Result
 
     return json.dumps(
         {
             **{result.value: found.results[result] for result in Result},
-            "waiting": found.waiting,
             "differences": [
                 {
                     "queue_id": one.queue_id,

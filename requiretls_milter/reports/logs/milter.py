@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from requiretls_milter.telemetry.log import MAX_VALUE
 
@@ -28,6 +29,16 @@ RECIPIENT = "recipient"
 
 _LAST = "action"
 """The last pair of a recipient's line that a report needs."""
+
+
+class LoggedForecast(NamedTuple):
+    """A forecast as the milter logged it."""
+
+    status: str
+    reason: str
+    tls: str
+    mx: str = ""
+    nexthop: str = ""
 
 
 def of_logfmt(text: str) -> Fields:
