@@ -25,7 +25,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -87,7 +87,6 @@ class GrowingLog(io.RawIOBase):
         """What is read now, and what will be read behind it; the last one is the log itself."""
         self._last = b"\n"
         """The last octet that was read."""
-        self._look_at = 0.0
         self._look(begins_at_its_end=True)
 
     def readable(self) -> bool:
@@ -97,9 +96,7 @@ class GrowingLog(io.RawIOBase):
         """Read what is there, or wait; 0 only at the end."""
         while True:
             now = time.monotonic()
-            if now >= self._look_at:
-                self._look()
-                self._look_at = now + self._poll
+            self._look()  # first: a file that was truncated may have grown again since
             data = self._read(len(buffer), now)
             if data:
                 buffer[: len(data)] = data
@@ -110,7 +107,7 @@ class GrowingLog(io.RawIOBase):
             if not self._stop.is_set():
                 self._stop.wait(self._poll)
                 continue
-            self._look()
+            self._look()  # the end was told perhaps since the last look
             if not self._has_more():
                 return 0
 
@@ -193,7 +190,7 @@ class GrowingLog(io.RawIOBase):
         self._files.pop()
         if (copy := self._copy_of(truncated)) is not None:
             self._files.append(copy)
-        else:
+        elif self._last != b"\n":
             self._files.append(_line_end())
         self._files.append(truncated.from_its_start())
 
@@ -334,10 +331,3 @@ def _exactly(stream: BinaryIO, octets: int) -> bytes:
 
 def _text(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
-
-
-@contextlib.contextmanager
-def growing(path: str, stop: threading.Event, say: Say) -> Iterator[BinaryIO]:
-    """Open a log file that grows, as a stream that ends after *stop* is set."""
-    with GrowingLog(path, stop, say) as raw, io.BufferedReader(raw, sources.CHUNK) as stream:
-        yield stream

@@ -26,10 +26,10 @@ STDIN = "-"
 """The log that stands for standard input."""
 
 JOURNAL = "journal:"
-"""The log that stands for the journal of :data:`UNIT`."""
+"""The log that stands for the journal of :data:`UNITS`."""
 
-UNIT = "requiretls-milter"
-"""The service's systemd unit."""
+UNITS = ("requiretls-milter", "postfix", "postfix@*")
+"""The systemd units of the service and of Postfix: Debian 12 and 13 name its unit differently."""
 
 CHUNK = 65_536
 """Octets that are read at once."""
@@ -94,12 +94,23 @@ def _raw(log: str, days: int) -> Iterator[BinaryIO]:
             yield stream
 
 
+def journalctl(since: str, *further: str) -> list[str]:
+    """The command line that prints the journal of :data:`UNITS`.
+
+    Args:
+        since: from when on, as journalctl reads it.
+        further: options.
+    """
+    units = [word for unit in UNITS for word in ("--unit", unit)]
+    # --all: no "blob data".
+    return ["journalctl", *units, "--since", since, "--all", "--quiet", *further]
+
+
 @contextlib.contextmanager
 def _journal(days: int) -> Iterator[BinaryIO]:
-    """The service's lines of the journal; raises OSError if journalctl is missing or fails."""
-    command = ["journalctl", "--unit", UNIT, "--since", f"-{days}d"]
-    # With times, so that the journal can be read beside files; --all: no "blob data".
-    command += ["--output", "short-unix", "--all", "--quiet"]
+    """The lines of the journal; raises OSError if journalctl is missing or fails."""
+    # With times, so that the journal can be read beside files.
+    command = journalctl(f"-{days}d", "--output", "short-unix")
     with subprocess.Popen(command, stdout=subprocess.PIPE) as journal:
         yield cast(BinaryIO, journal.stdout)
         if journal.wait() != 0:
