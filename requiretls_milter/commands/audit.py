@@ -122,7 +122,8 @@ def _as_text(found: Audit) -> str:
 
     results = found.results
     lines = [
-        f"{found.compared} forecasts with a delivery attempt, {results[Result.WAITING]} without one",
+        f"{found.compared} forecasts with a delivery attempt, "
+        f"{results[Result.WAITING]} without one",
         f"  equal      {results[Result.EQUAL]}",
         f"  different  {results[Result.DIFFERENT]}",
         f"  later      {results[Result.LATER]}  failed behind what a forecast covers",

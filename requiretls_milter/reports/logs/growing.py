@@ -90,6 +90,7 @@ class GrowingLog(io.RawIOBase):
         self._look(begins_at_its_end=True)
 
     def readable(self) -> bool:
+        """It is."""
         return True
 
     def readinto(self, buffer: Any) -> int:
@@ -243,7 +244,7 @@ class _Part:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise OSError(0, "it is no regular file")
-        part = cls(cast(BinaryIO, open(descriptor, "rb", buffering=0)))
+        part = cls(cast(BinaryIO, io.FileIO(descriptor)))
         part.is_complete = False
         return part
 
