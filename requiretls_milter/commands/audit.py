@@ -81,12 +81,13 @@ def audit(
     if textfile is not None or listen is not None:
         raise click.UsageError("--textfile and --listen go with --follow.")
     from requiretls_milter.reports import audit as auditing
+    from requiretls_milter.telemetry.labels import AuditResult
 
-    found = from_logs(logs, days, auditing.audit)
+    found = from_logs(logs, days, auditing.audit, with_postfix=True)
     if found.results.total() == 0:
         warn("no forecast was found")
     click.echo(_as_json(found) if output == "json" else _as_text(found))
-    return DIFFERENT if found.results[auditing.Result.DIFFERENT] else 0
+    return DIFFERENT if found.results[AuditResult.DIFFERENT] else 0
 
 
 def _follow(logs: Sequence[str], textfile: Path | None, listen: str | None, output: str) -> None:

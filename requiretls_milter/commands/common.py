@@ -180,7 +180,11 @@ def find_mta(config: Config, postconf: str, config_dir: str) -> HostMta:
 
 
 def from_logs(
-    logs: Sequence[str], days: int, report: Callable[[Iterable[Event]], Result]
+    logs: Sequence[str],
+    days: int,
+    report: Callable[[Iterable[Event]], Result],
+    *,
+    with_postfix: bool = False,
 ) -> Result:
     """Make *report* of the events in *logs*; if nothing in them was understood, say so and end.
 
@@ -188,11 +192,12 @@ def from_logs(
         logs: files, or what else :class:`~requiretls_milter.reports.logs.reading.LogReader` reads.
         days: how far back to read the journal.
         report: what becomes of the events.
+        with_postfix: whether the journal is also that of Postfix, which may be long.
     """
     from requiretls_milter.reports.logs.reading import LogReader
-    from requiretls_milter.reports.logs.sources import LogError
+    from requiretls_milter.reports.logs.sources import UNIT, WITH_POSTFIX, LogError
 
-    reader = LogReader(logs, days)
+    reader = LogReader(logs, days, units=WITH_POSTFIX if with_postfix else (UNIT,))
     try:
         made = report(reader.events())
     except LogError as error:

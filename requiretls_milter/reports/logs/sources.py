@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, Protocol, cast
 
 from requiretls_milter.errors import RequiretlsMilterError
@@ -26,10 +26,13 @@ STDIN = "-"
 """The log that stands for standard input."""
 
 JOURNAL = "journal:"
-"""The log that stands for the journal of :data:`UNITS`."""
+"""The log that stands for the journal of some units."""
 
-UNITS = ("requiretls-milter", "postfix", "postfix@*")
-"""The systemd units of the service and of Postfix: Debian 12 and 13 name its unit differently."""
+UNIT = "requiretls-milter"
+"""The service's systemd unit."""
+
+WITH_POSTFIX = (UNIT, "postfix", "postfix@*")
+"""The units of the service and of Postfix, which Debian 12 and 13 name differently."""
 
 CHUNK = 65_536
 """Octets that are read at once."""
@@ -55,18 +58,19 @@ class LogError(RequiretlsMilterError):
 
 
 @contextlib.contextmanager
-def opened(log: str, days: int) -> Iterator[BinaryIO]:
+def opened(log: str, days: int, units: Sequence[str] = (UNIT,)) -> Iterator[BinaryIO]:
     """Open *log* as a stream of decompressed octets.
 
     Args:
         log: a file, :data:`STDIN` or :data:`JOURNAL`.
         days: how far back to read the journal.
+        units: whose journal that is.
 
     Raises:
         LogError: it cannot be opened or read; also from within the body.
     """
     try:
-        with _raw(log, days) as raw:
+        with _raw(log, days, units) as raw:
             yield _decompressed(raw)
     except (OSError, EOFError, zlib.error) as error:
         name = getattr(error, "filename", None) or log
@@ -80,9 +84,9 @@ def can_reopen(log: str) -> bool:
 
 
 @contextlib.contextmanager
-def _raw(log: str, days: int) -> Iterator[BinaryIO]:
+def _raw(log: str, days: int, units: Sequence[str]) -> Iterator[BinaryIO]:
     if log == JOURNAL:
-        with _journal(days) as stream:
+        with _journal(days, units) as stream:
             yield stream
     elif log == STDIN:
         if sys.stdin is None:
@@ -94,23 +98,24 @@ def _raw(log: str, days: int) -> Iterator[BinaryIO]:
             yield stream
 
 
-def journalctl(since: str, *further: str) -> list[str]:
-    """The command line that prints the journal of :data:`UNITS`.
+def journalctl(units: Sequence[str], since: str, *further: str) -> list[str]:
+    """The command line that prints the journal of some units.
 
     Args:
+        units: their names.
         since: from when on, as journalctl reads it.
         further: options.
     """
-    units = [word for unit in UNITS for word in ("--unit", unit)]
+    named = [word for unit in units for word in ("--unit", unit)]
     # --all: no "blob data".
-    return ["journalctl", *units, "--since", since, "--all", "--quiet", *further]
+    return ["journalctl", *named, "--since", since, "--all", "--quiet", *further]
 
 
 @contextlib.contextmanager
-def _journal(days: int) -> Iterator[BinaryIO]:
+def _journal(days: int, units: Sequence[str]) -> Iterator[BinaryIO]:
     """The lines of the journal; raises OSError if journalctl is missing or fails."""
     # With times, so that the journal can be read beside files.
-    command = journalctl(f"-{days}d", "--output", "short-unix")
+    command = journalctl(units, f"-{days}d", "--output", "short-unix")
     with subprocess.Popen(command, stdout=subprocess.PIPE) as journal:
         yield cast(BinaryIO, journal.stdout)
         if journal.wait() != 0:

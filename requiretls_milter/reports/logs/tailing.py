@@ -47,7 +47,7 @@ class Tail:
     """Reads logs from now on, until :meth:`stop`.
 
     Args:
-        logs: files, :data:`~.sources.STDIN`, :data:`~.sources.JOURNAL`.
+        logs: files, :data:`~.sources.STDIN`, :data:`~.sources.JOURNAL` (with Postfix's units).
         say: is called from the threads.
     """
 
@@ -159,7 +159,7 @@ class Tail:
         """Read what it prints; returns the time of the last line, and its exit status."""
         # The last second is read again: what was known of it is told by its time.
         options = ("--follow", "--no-tail", "--output", "export")
-        command = sources.journalctl(f"@{int(since)}", *options)
+        command = sources.journalctl(sources.WITH_POSTFIX, f"@{int(since)}", *options)
         # In a group of its own, so that Ctrl-C reaches this process alone.
         with subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0) as child:
             self._journalctl = child

@@ -121,7 +121,9 @@ def test_the_milters_lines_may_be_in_the_journal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "journalctl"
-    program.write_text(f"#!/bin/sh\necho '{forecast_line('2.0.0')}'\n")
+    program.write_text(
+        f"#!/bin/sh\necho '{forecast_line('2.0.0')}'\necho \"$@\" >{tmp_path}/arguments\n"
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     log = tmp_path / "mail.log"
@@ -129,3 +131,4 @@ def test_the_milters_lines_may_be_in_the_journal(
     status, told, _ = call(capsys, "audit", "journal:", log)
     assert status == 0
     assert told.startswith("1 forecasts with a delivery attempt, 0 without one\n  equal      1\n")
+    assert " --unit postfix " in (tmp_path / "arguments").read_text()

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requiretls_milter.reports.audit import MAX_DIFFERENCES, Audit, Result
+from requiretls_milter.reports.audit import MAX_DIFFERENCES, Audit
 from requiretls_milter.reports.audit import audit as audit_events
 from requiretls_milter.reports.following import MAX_EARLY
+from requiretls_milter.telemetry.labels import AuditResult
 from tests.support.milterlogs import delivery_line, events, forecast_line
 
 
@@ -174,7 +175,7 @@ def test_what_is_kept_is_bounded() -> None:
             delivery_line("4.4.1", to=f"u{n}@example.org"),
         )
     )
-    assert many.results[Result.DIFFERENT] == MAX_DIFFERENCES + 5
+    assert many.results[AuditResult.DIFFERENT] == MAX_DIFFERENCES + 5
     assert len(many.differences) == MAX_DIFFERENCES
 
 
