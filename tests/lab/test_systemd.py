@@ -10,6 +10,7 @@ import pytest
 from tests.lab import boot, inside
 from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
+from tests.support.milterlogs import QUEUE_ID
 
 HERE = """\
 [probe]
@@ -104,6 +105,36 @@ def test_sendmail_begins_when_the_milter_is_ready(report: Report, mta: str) -> N
     assert len(begun) == (2 if mta == "sendmail" else 0)
     assert begun == sorted(begun)
     assert 0 not in begun
+
+
+def test_audit_follows_the_journal_without_rights_and_without_a_network(
+    report: Report, mta: str
+) -> None:
+    if mta != "postfix":
+        assert "audit started" not in report, "once is enough"
+        return
+    assert report["audit started"]["status"] == 0, report["audit started"]["output"]
+    mode, text = report["audit file"]
+    assert mode == "0o644"
+    assert "requiretls_milter_audit_logs_unreadable 0.0\n" in text
+    processes = report["audit processes"]
+    assert set(processes) == {"requiretls-milt", "journalctl"}
+    for name, kernel in processes.items():
+        assert "0" not in kernel["Uid"].split(), name
+        assert kernel["CapEff"] == kernel["CapBnd"] == "0" * 16, name
+        assert kernel["Seccomp"] == "2", name
+
+
+def test_audit_compares_what_is_in_the_journal_and_serves_it_at_its_port(
+    report: Report, mta: str
+) -> None:
+    if mta == "postfix":
+        assert "requiretls_milter_audit_recipients_in_flight 1.0\n" in report["audit port"]
+        assert (
+            f"event=forecast_differs component=audit queue_id={QUEUE_ID}"
+            in (report["audit journal"])
+        )
+        assert "event=audit_ended component=audit different=1\n" in report["audit journal"]
 
 
 def test_the_mta_has_its_mail_tagged(report: Report) -> None:

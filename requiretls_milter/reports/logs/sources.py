@@ -31,8 +31,9 @@ JOURNAL = "journal:"
 UNIT = "requiretls-milter"
 """The service's systemd unit."""
 
-WITH_POSTFIX = (UNIT, "postfix", "postfix@*")
-"""The units of the service and of Postfix, which Debian 12 and 13 name differently."""
+WITH_POSTFIX = (UNIT, "postfix", "postfix@-", "postfix@*")
+"""The units of the service and of Postfix: that of Debian 13, that of Debian 12, and further
+instances of it. The latter are those that have logged something when journalctl is started."""
 
 CHUNK = 65_536
 """Octets that are read at once."""

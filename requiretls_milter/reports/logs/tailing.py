@@ -12,6 +12,7 @@ import functools
 import io
 import queue
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,9 @@ JOURNAL_PAUSE = 5.0
 
 JOURNAL_START = 0.5
 """Seconds after which journalctl is taken to have started well."""
+
+MAX_ERROR = 200
+"""Octets of what journalctl says is wrong."""
 
 END_WITHIN = 20.0
 """Seconds for what the logs still hold when the end is told."""
@@ -147,21 +151,25 @@ class Tail:
     def _read_journal(self, since: float) -> None:
         while not self._stop.is_set():
             try:
-                since, status = self._run_journalctl(since)
-                error = f"journalctl: exit status {status}"
+                since, error = self._run_journalctl(since)
             except OSError as failure:
-                error = f"journalctl: {failure.strerror}"
+                error = str(failure.strerror)
             if not self._stop.is_set():
-                self._say(sources.JOURNAL, error)
+                self._say(sources.JOURNAL, f"journalctl: {error}")
                 self._stop.wait(JOURNAL_PAUSE)
 
-    def _run_journalctl(self, since: float) -> tuple[float, int]:
-        """Read what it prints; returns the time of the last line, and its exit status."""
+    def _run_journalctl(self, since: float) -> tuple[float, str]:
+        """Read what it prints; returns the time of the last line, and why it has ended."""
         # The last second is read again: what was known of it is told by its time.
         options = ("--follow", "--no-tail", "--output", "export")
         command = sources.journalctl(sources.WITH_POSTFIX, f"@{int(since)}", *options)
         # In a group of its own, so that Ctrl-C reaches this process alone.
-        with subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0) as child:
+        with (
+            tempfile.TemporaryFile() as said,
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=said, process_group=0
+            ) as child,
+        ):
             self._journalctl = child
             if self._stop.is_set():
                 child.terminate()
@@ -172,4 +180,6 @@ class Tail:
             for line in lines(cast(BinaryIO, child.stdout)):
                 self._queue.put(line)
                 since = max(since, min(line.time or 0.0, time.time()))
-        return since, child.returncode
+            said.seek(0)
+            text = said.read(MAX_ERROR).decode("utf-8", "backslashreplace").strip()
+        return since, text or f"exit status {child.returncode}"
