@@ -161,7 +161,7 @@ class GrowingLog(io.RawIOBase):
         """Whether a file has octets that were not read, when all is to be read."""
         if len(self._files) > 1:
             return True
-        return bool(self._files) and self._files[0].has_more()
+        return bool(self._files) and not self._failed and self._files[0].has_more()
 
     # ------------------------------------------------------------ rotations
 
@@ -199,14 +199,13 @@ class GrowingLog(io.RawIOBase):
         """The copy from which nothing more was read than from the file itself."""
         candidates = []
         path = Path(self._path)
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(path.parent):
-                if entry.name.startswith((f"{path.name}.", f"{path.name}-")):
-                    found = entry.stat()
-                    if stat.S_ISREG(found.st_mode):
-                        # A copy that is being compressed is better read as it is.
-                        is_whole = found.st_size >= truncated.position
-                        candidates.append((is_whole, found.st_mtime, entry.path))
+        for name in _names_beside(path):
+            with contextlib.suppress(OSError):  # it was compressed or removed just now
+                found = path.with_name(name).stat()
+                if stat.S_ISREG(found.st_mode):
+                    # A copy that is being compressed is better read as it is.
+                    is_whole = found.st_size >= truncated.position
+                    candidates.append((is_whole, found.st_mtime, str(path.with_name(name))))
         for _, _, candidate in sorted(candidates, reverse=True)[:MAX_COPIES]:
             with contextlib.suppress(OSError, LogError):
                 if (copy := _Part.of_copy(candidate, truncated)) is not None:
@@ -309,6 +308,17 @@ class _Part:
         self.position = start + end.rfind(b"\n") + 1
         self._before = end[: self.position - start][-_REMEMBERED:]
         self._stream.seek(self.position)
+
+
+def _names_beside(log: Path) -> list[str]:
+    """Names of what can be a rotation of the log."""
+    with contextlib.suppress(OSError):
+        return [
+            one
+            for one in os.listdir(log.parent)
+            if one.startswith((f"{log.name}.", f"{log.name}-"))
+        ]
+    return []
 
 
 def _line_end() -> _Part:

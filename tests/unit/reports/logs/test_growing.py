@@ -8,6 +8,7 @@ import gzip
 import io
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -123,6 +124,18 @@ def test_what_is_no_regular_file_is_not_opened_for_reading(tmp_path: Path, follo
     reader = follow(tmp_path / "mail.log")
     eventually(lambda: reader.said == ["it is no regular file"])
     assert reader.end() == []
+
+
+def test_a_reading_that_fails_is_said_once_and_tried_again(log: Path, follow: Follow) -> None:
+    log.unlink()
+    log.symlink_to("/proc/self/mem")  # a regular file, of which no octet can be read at its start
+    reader = follow(log)
+    eventually(lambda: reader.said == ["Input/output error"])
+    time.sleep(0.1)  # ten more looks
+    log.unlink()
+    log.write_text("a\n")
+    reader.has("a")
+    assert reader.said == ["Input/output error", ""]
 
 
 # ---------------------------------------------------------------- rename and create
