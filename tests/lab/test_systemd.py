@@ -129,6 +129,7 @@ def test_audit_compares_what_is_in_the_journal_and_serves_it_at_its_port(
     report: Report, mta: str
 ) -> None:
     if mta == "postfix":
+        assert "event=recipient" in report["audited"]
         assert "requiretls_milter_audit_recipients_in_flight 1.0\n" in report["audit port"]
         assert (
             f"event=forecast_differs component=audit queue_id={QUEUE_ID}"
