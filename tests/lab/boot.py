@@ -16,7 +16,6 @@ from typing import Any
 
 from tests.lab import inside, roots, runs
 from tests.lab.errors import LabError, LabUnavailable
-from tests.support.milterlogs import delivery_line, forecast_line
 from tests.support.paths import REPOSITORY
 from tests.support.pki import Pki
 
@@ -76,7 +75,6 @@ def boot(mta: str, config: str, drop_ins: Mapping[str, str]) -> dict[str, Any]:
         (trial / "server.pem").write_bytes(pem.read_bytes())
         port = SYSTEMD / "variants" / "audit" / "port.conf"
         (trial / "audit-port.conf").write_text(port.read_text())
-        (trial / "audited.log").write_text(f"{forecast_line('2.0.0')}\n{delivery_line('5.7.30')}\n")
         files = run.outside / "files"
         files.mkdir()
         binds = {
