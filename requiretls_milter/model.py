@@ -839,6 +839,14 @@ class OnMixed(enum.StrEnum):
     SPLIT = "split"  # the client brings each route's recipients in a transaction of their own
 
 
+class Match(enum.StrEnum):
+    """By what a list of domains is looked up: the key ``match`` of ``[rules.list.NAME]``."""
+
+    RECIPIENT = "recipient"
+    NEXTHOP = "nexthop"
+    SENDER = "sender"
+
+
 class Capability(enum.StrEnum):
     """What an MTA acts on by itself: the key ``carries`` of ``[mta]``.
 

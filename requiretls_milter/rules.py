@@ -3,8 +3,9 @@
 :class:`RuleSet` finds the rule for a sender's domain, a recipient's domain and a next hop. The
 order of precedence is ``rules.recipient``, ``rules.nexthop``, ``rules.sender``, and last
 ``[rules]``. Among tables of one kind the exact name comes first, then the longest ``.parent``, as
-in the tables of Postfix. A key that a table leaves out is inherited from the next table that
-matches. But ``require`` is true if any of the tables that match says so.
+in the tables of Postfix. A domain of a list (``rules.list``) is as one with the table of that list;
+if it has a table of its own too, that one comes first. A key that a table leaves out is inherited
+from the next table that matches. But ``require`` is true if any of the tables that match says so.
 
 :func:`decide` decides on one recipient, :func:`decide_message` on the message at its end. Nothing
 here knows a milter, a network or a clock.
@@ -101,11 +102,24 @@ class Origin:
         value: of the rule.
         table: as the file names it.
         key: of that table, if it has another name than the value: "suspended" for a mode.
+        listed: the domain or pattern of a list, if the table is that of a list.
     """
 
     value: Any
     table: str
     key: str = ""
+    listed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """A table that matches: what it is looked up by, under which key, and its name in the file."""
+
+    section: str
+    pattern: str
+    table: config.RuleTable
+    name: str
+    listed: str = ""
 
 
 class RuleSet:
@@ -113,18 +127,28 @@ class RuleSet:
 
     def __init__(self, rules: config.Rules) -> None:
         self._rules = rules
-        self.by_domain = bool(rules.recipient or rules.nexthop or rules.sender)
+        self._listed: dict[str, dict[str, str]] = {}
+        for name, listed in rules.list.items():
+            by_pattern = self._listed.setdefault(listed.match, {})
+            by_pattern.update(dict.fromkeys(listed.domains_file.domains, name))
+        self.by_domain = bool(rules.recipient or rules.nexthop or rules.sender or self._listed)
         self.find = functools.lru_cache(maxsize=REMEMBERED)(self._find)
         """:meth:`_find`, remembered."""
 
-    def _matching(self, sender: str, recipient: str, nexthop: str) -> Iterator[tuple[str, str]]:
-        """Yield (section, pattern) of each table that matches, in order of precedence."""
+    def _matching(self, sender: str, recipient: str, nexthop: str) -> Iterator[_Match]:
+        """Yield each table that matches, in order of precedence."""
         for section, domain in (("recipient", recipient), ("nexthop", nexthop), ("sender", sender)):
-            tables = getattr(self._rules, section)
-            if tables and domain:
-                for pattern in patterns(domain):
-                    if pattern in tables:
-                        yield section, pattern
+            tables, listed = getattr(self._rules, section), self._listed.get(section, {})
+            if not domain or not (tables or listed):
+                continue
+            for pattern in patterns(domain):
+                if pattern in tables:
+                    name = f'rules.{section}."{pattern}"'
+                    yield _Match(section, pattern, tables[pattern], name)
+                if pattern in listed:
+                    table = listed[pattern]
+                    name = f"rules.list.{table}"
+                    yield _Match(section, pattern, self._rules.list[table], name, pattern)
 
     def matching(self, sender: str, recipient: str, nexthop: str) -> list[dict[str, Origin]]:
         """The keys that each matching table sets, in order of precedence.
@@ -132,11 +156,15 @@ class RuleSet:
         The last table is ``[rules]``, which has every key. Arguments as for :meth:`explain`.
         """
         found = []
-        for section, pattern in self._matching(sender, recipient, nexthop):
-            table = getattr(self._rules, section)[pattern]
-            name = f'rules.{section}."{pattern}"'
-            values = {key: getattr(table, key) for key in KEYS}
-            found.append({k: Origin(v, name) for k, v in values.items() if v is not None})
+        for match in self._matching(sender, recipient, nexthop):
+            values = {key: getattr(match.table, key) for key in KEYS}
+            found.append(
+                {
+                    key: Origin(value, match.name, listed=match.listed)
+                    for key, value in values.items()
+                    if value is not None
+                }
+            )
         found.append({key: Origin(getattr(self._rules, key), "rules") for key in KEYS})
         return found
 
@@ -172,9 +200,9 @@ class RuleSet:
         """The rule for these domains; arguments as for :meth:`explain`."""
         label = next(
             (
-                pattern
-                for section, pattern in self._matching(sender, recipient, nexthop)
-                if section != "sender"
+                match.pattern
+                for match in self._matching(sender, recipient, nexthop)
+                if match.section != "sender"
             ),
             OTHER_DOMAIN,
         )

@@ -31,7 +31,7 @@ DIFFERENT = 1
 
 
 @click.command()
-@click.argument("logs", metavar="LOGFILE...", nargs=-1, required=True)
+@click.argument("logs", metavar="[LOGFILE]...", nargs=-1)
 @click.option(
     "--follow",
     is_flag=True,
@@ -61,14 +61,16 @@ def audit(
     """Compare the forecasts in logs with what Postfix then did.
 
     LOGFILE holds lines of the milter, of Postfix, or of both: a file, also a
-    compressed one, "-" for standard input, or "journal:" for the journal of
-    the units requiretls-milter and postfix. Name several in any order: lines
-    are sorted by time. Only first delivery attempts are compared: their
-    enhanced status code and, since Postfix 3.11, the value of tls=.
+    compressed one, "-" for standard input, "journal:" for the journal of unit
+    requiretls-milter, or "journal:mail" for all mail in the journal. Name
+    several in any order: lines are sorted by time. By default they are the
+    logs of this host: the journal, and what /var/log has of milter and mail.
+    Only first delivery attempts are compared: their enhanced status code and,
+    since Postfix 3.11, the value of tls=.
 
     With --follow the command does not end. It logs each difference, in the
     format of the service's log, and counts how forecasts came true. A log that
-    is not there is waited for.
+    is not there is waited for. By default it follows the journal alone.
 
     \b
     Exit status: 0 if none differs, 1 if one differs, 2 if a log cannot be
@@ -81,9 +83,10 @@ def audit(
     if textfile is not None or listen is not None:
         raise click.UsageError("--textfile and --listen go with --follow.")
     from requiretls_milter.reports import audit as auditing
+    from requiretls_milter.reports.logs.usual import all_logs
     from requiretls_milter.telemetry.labels import AuditResult
 
-    found = from_logs(logs, days, auditing.audit, with_postfix=True)
+    found = from_logs(logs, all_logs, days, auditing.audit)
     if found.results.total() == 0:
         warn("no forecast was found")
     click.echo(_as_json(found) if output == "json" else _as_text(found))
@@ -92,7 +95,7 @@ def audit(
 
 def _follow(logs: Sequence[str], textfile: Path | None, listen: str | None, output: str) -> None:
     from requiretls_milter.reports import audit_follow
-    from requiretls_milter.reports.logs.sources import LogError
+    from requiretls_milter.reports.logs.sources import JOURNAL, MAIL_JOURNAL, LogError
     from requiretls_milter.syntax.endpoint import EndpointError, parse_endpoint
 
     for log in logs:
@@ -106,7 +109,7 @@ def _follow(logs: Sequence[str], textfile: Path | None, listen: str | None, outp
         fail(f"--listen: {error}")
     try:
         audit_follow.follow(
-            logs,
+            logs or (JOURNAL, MAIL_JOURNAL),
             textfile=textfile,
             listen=endpoint,
             form="json" if output == "json" else "logfmt",

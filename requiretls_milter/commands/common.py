@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -61,7 +61,7 @@ DAYS_OPTION = click.option(
     type=click.IntRange(1, 3660),
     default=7,
     show_default=True,
-    help="How many days of the journal to read.",
+    help="How many days back to read the journal, and to look for files if no log is named.",
 )
 
 
@@ -115,16 +115,17 @@ def _replace(path: Path, text: str) -> None:
         raise
 
 
-def load_or_fail(path: Path | None) -> Config:
+def load_or_fail(path: Path | None, instead: Mapping[Path, bytes] | None = None) -> Config:
     """Load the configuration; print every mistake in it and end if there are any.
 
     Args:
         path: the file, or None for the default one.
+        instead: what is to be taken for the content of some of its files.
     """
     from requiretls_milter.config import ConfigError, load
 
     try:
-        return load(path)
+        return load(path, instead)
     except ConfigError as error:
         fail(*error.mistakes)
 
@@ -181,23 +182,29 @@ def find_mta(config: Config, postconf: str, config_dir: str) -> HostMta:
 
 def from_logs(
     logs: Sequence[str],
+    usual: Callable[[int, float], Sequence[str]],
     days: int,
     report: Callable[[Iterable[Event]], Result],
-    *,
-    with_postfix: bool = False,
 ) -> Result:
     """Make *report* of the events in *logs*; if nothing in them was understood, say so and end.
 
     Args:
         logs: files, or what else :class:`~requiretls_milter.reports.logs.reading.LogReader` reads.
+        usual: finds the logs of this host if none is named, given *days* and the time.
         days: how far back to read the journal.
         report: what becomes of the events.
-        with_postfix: whether the journal is also that of Postfix, which may be long.
     """
-    from requiretls_milter.reports.logs.reading import LogReader
-    from requiretls_milter.reports.logs.sources import UNIT, WITH_POSTFIX, LogError
+    import time
 
-    reader = LogReader(logs, days, units=WITH_POSTFIX if with_postfix else (UNIT,))
+    from requiretls_milter.reports.logs.reading import LogReader
+    from requiretls_milter.reports.logs.sources import LogError
+
+    if not logs:
+        logs = usual(days, time.time())
+        if not logs:
+            fail("no log was found on this host: name the files")
+        click.echo(f"reading {' '.join(logs)}", err=True)
+    reader = LogReader(logs, days)
     try:
         made = report(reader.events())
     except LogError as error:

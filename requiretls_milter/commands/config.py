@@ -24,9 +24,14 @@ def check(file: Path | None) -> int:
     \b
     Exit status: 0 if there is none (there may be warnings), else 2.
     """
-    from requiretls_milter.config import DEFAULT_PATH, exposures, warnings
+    from requiretls_milter.config import DEFAULT_PATH, exposures, places, warnings
+    from requiretls_milter.reports import effect
+    from requiretls_milter.service.accounts import missing_accounts
 
     loaded = load_or_fail(file)
+    if missing := missing_accounts(loaded.milter):
+        where = places(file)
+        fail(*(f"{where.get(('milter', key), file)}: milter.{key}: {why}" for key, why in missing))
     if loaded.metrics.tls_certificate:
         from requiretls_milter.engine.certificate import CertificateError, tls_context
 
@@ -34,11 +39,16 @@ def check(file: Path | None) -> int:
             tls_context(loaded.metrics)
         except CertificateError as error:
             fail(str(error))
-    warn(*warnings(loaded), *exposures(loaded, file or DEFAULT_PATH))
+    warn(*warnings(loaded), *exposures(loaded), *effect.warnings(loaded))
     if file is None and not DEFAULT_PATH.exists():
         click.echo(f"{DEFAULT_PATH} does not exist: all defaults")
     else:
         click.echo(f"{file or DEFAULT_PATH}: good")
+        for included in loaded.origin.included:
+            click.echo(f"  with {included}")
+        for name, listed in loaded.rules.list.items():
+            count, path = len(listed.domains_file.domains), listed.domains_file.path
+            click.echo(f"  [rules.list.{name}]: {count} domains of {path}")
     return 0
 
 
@@ -84,18 +94,15 @@ def explain(sender: str, recipient: str, config_path: Path | None, nexthop: str 
     SENDER and RECIPIENT are addresses or domains. A SENDER of '' or '<>' is
     the null reverse-path.
     """
-    from requiretls_milter.config import DEFAULT_PATH, read
-    from requiretls_milter.config.lines import key_lines
+    from requiretls_milter.config import places
     from requiretls_milter.reports import explain as explaining
     from requiretls_milter.syntax.names import DomainNameError
     from requiretls_milter.syntax.nexthop import NextHopError
 
     loaded = load_or_fail(config_path)
-    path = config_path or DEFAULT_PATH
-    lines = key_lines(read(path).decode()) if path.exists() else {}
     try:
         explanation = explaining.explain(loaded, sender, recipient, nexthop)
     except (DomainNameError, NextHopError) as error:
         fail(str(error))
-    click.echo(explaining.to_text(explanation, lines))
+    click.echo(explaining.to_text(explanation, places(config_path)))
     return 0

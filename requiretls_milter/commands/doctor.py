@@ -40,7 +40,6 @@ def doctor(
       1  at least one error
       2  wrong usage or configuration
     """
-    from requiretls_milter.config import DEFAULT_PATH
     from requiretls_milter.doctor.finding import exit_status, to_json, to_text
     from requiretls_milter.doctor.run import run
 
@@ -50,7 +49,6 @@ def doctor(
         postconf=postconf,
         config_dir=config_dir,
         outside=outside,
-        path=config_path or DEFAULT_PATH,
     )
     click.echo(to_json(findings) if output == "json" else to_text(findings))
     return exit_status(findings)

@@ -96,7 +96,7 @@ def report(
     """Report whether REQUIRETLS can be switched on.
 
     Without LOGFILE and --from: which domains could receive REQUIRETLS mail now,
-    of those with a table of their own in [rules.recipient] or [rules.nexthop].
+    of those with a rule by recipient or next hop, in a table or a list.
 
     With LOGFILE or --from: what would become of all the mail if it asked for
     REQUIRETLS, by the next hops to which mail went or that FILE lists: the
@@ -106,8 +106,9 @@ def report(
     requiretls-milter; or it is "counters:" for the configured domains and the
     counters of the running service, which --format html takes by default.
 
-    With --would-have, report on past mail, by the milter's log; by default the
-    journal. The configuration's present rules are applied.
+    With --would-have, report on past mail, by the milter's log; by default that
+    of this host: the journal, and files of /var/log. The configuration's present
+    rules are applied.
 
     \b
     Exit status: 0, or 2 if a log, FILE or the configuration cannot be read or
@@ -139,12 +140,13 @@ def report(
 def _found(loaded: Config, logs: Sequence[str], listed: TextIO | None, days: int) -> Found:
     """Find out where mail goes."""
     from requiretls_milter.reports import readiness
+    from requiretls_milter.reports.logs.usual import all_logs
 
     if listed is not None:
         return readiness.in_list(listed, loaded)
     if not logs or COUNTERS in logs:
         return readiness.in_counters(loaded)
-    return from_logs(logs, days, lambda events: readiness.in_logs(events, loaded))
+    return from_logs(logs, all_logs, days, lambda events: readiness.in_logs(events, loaded))
 
 
 def _readiness(
@@ -184,9 +186,9 @@ def _ready(loaded: Config, output: str) -> str:
     from requiretls_milter.evidence.authorities import TrustStoreError
     from requiretls_milter.model import Requirement
     from requiretls_milter.reports import assess
+    from requiretls_milter.telemetry.labels import configured_domains
 
-    tables = (*loaded.rules.recipient, *loaded.rules.nexthop)
-    domains = sorted({name for name in tables if not name.startswith(".")})
+    domains = sorted(name for name in configured_domains(loaded) if not name.startswith("."))
     try:
         reports = assess.run(
             assess.parse_all(domains, loaded.mta, loaded.mta.usual_transport),
@@ -206,7 +208,7 @@ def _ready(loaded: Config, output: str) -> str:
         f"mode {one['rule']['mode']}, {_done(one['rule'])}"
         for one in reports
     ]
-    return "\n".join(lines) if lines else "no domain has a table of its own in [rules]"
+    return "\n".join(lines) if lines else "no domain has a rule of its own in [rules]"
 
 
 def _done(rule: RuleReport) -> str:
@@ -220,12 +222,12 @@ def _done(rule: RuleReport) -> str:
 
 
 def _would_have(loaded: Config, logs: Sequence[str], days: int, output: str) -> str:
-    from requiretls_milter.reports.logs.sources import JOURNAL
+    from requiretls_milter.reports.logs.usual import milter_logs
     from requiretls_milter.reports.would_have import read, replay
     from requiretls_milter.rules import RuleSet
 
     ruleset = RuleSet(loaded.rules)
-    tallies = from_logs(logs or (JOURNAL,), days, lambda events: replay(read(events), ruleset))
+    tallies = from_logs(logs, milter_logs, days, lambda events: replay(read(events), ruleset))
     return _as_json(tallies) if output == "json" else _as_text(tallies)
 
 

@@ -92,8 +92,7 @@ def simulate(
       75  would be deferred, or the forecast is unknown
       2   wrong usage or configuration
     """
-    from requiretls_milter.config import DEFAULT_PATH, read
-    from requiretls_milter.config.lines import key_lines
+    from requiretls_milter.config import places
     from requiretls_milter.evidence.authorities import TrustStoreError
     from requiretls_milter.model import Forecast, Question, Standing
     from requiretls_milter.reports import simulate as simulating
@@ -130,12 +129,11 @@ def simulate(
     if last is not None and not last.by_service:
         notes.append("the evidence was gathered by this command, not by a running service")
     report = _report(found, last, config)
-    path = config_path or DEFAULT_PATH
-    lines = key_lines(read(path).decode()) if path.exists() else {}
+    where = places(config_path)
     if output == "json":
-        click.echo(json.dumps(simulating.as_json(found, report, lines, notes), indent=2))
+        click.echo(json.dumps(simulating.as_json(found, report, where, notes), indent=2))
     else:
-        click.echo(simulating.as_text(found, report, lines, notes))
+        click.echo(simulating.as_text(found, report, where, notes))
     return simulating.exit_status(found)
 
 

@@ -73,16 +73,26 @@ def status(config_path: Path | None, output: str) -> int:
 
 
 def _socket_of(config_path: Path | None) -> str:
-    """The engine's socket in a file that has mistakes elsewhere; "" if it names none."""
-    from requiretls_milter.config import DEFAULT_PATH
+    """The engine's socket in files that have mistakes elsewhere; "" if they name none."""
+    from requiretls_milter.config import DEFAULT_PATH, ConfigError, texts
 
+    main = config_path or DEFAULT_PATH
     try:
-        raw = tomllib.loads((config_path or DEFAULT_PATH).read_text())
-    except (OSError, ValueError):
-        return ""
-    section = raw.get("engine")
-    path = section.get("socket") if isinstance(section, dict) else None
-    return path if isinstance(path, str) and "\0" not in path else ""
+        files = [*texts(main).values()]
+    except ConfigError:  # an included file may be what is wrong
+        try:
+            files = [main.read_text()]
+        except (OSError, ValueError):
+            return ""
+    for text in files:
+        try:
+            section = tomllib.loads(text).get("engine")
+        except ValueError:
+            continue
+        path = section.get("socket") if isinstance(section, dict) else None
+        if isinstance(path, str) and "\0" not in path:
+            return path
+    return ""
 
 
 def _exists(path: str) -> bool:

@@ -12,17 +12,28 @@ Where to find what:
   descriptions are the manual: docs/configuration.md is made from them by ``manual``.
 - ``fields``: how each kind of value is read, and the sentence that a mistake in it gets.
 - ``routes``: where mail goes if the MTA does not name its next hop.
-- ``loading``: from a file to a :class:`Config`; contradictions; warnings.
+- ``loading``: from files to a :class:`Config`; contradictions; warnings.
+- ``sources``: the files that a configuration is made of, put together: ``include``, and lists of
+  domains (``domainlist``, ``patterns``). ``reading`` reads them, and knows when they change.
 - ``mistakes``: what is wrong with a file, in plain sentences, with the key that was meant.
+  ``places``: file, line and column of each key. ``repair``: what is no TOML, and the line to write.
 - ``removed``: keys that went, and are accepted with a warning for one release.
-- ``text``: a configuration as TOML. ``lines``: the line on which each key stands.
+- ``text``: a configuration as TOML. ``splice`` and ``writing``: one section of a file is changed.
 
 To add a key, declare it in ``schema`` with a description that ends with a full stop, use it, and
 run ``make docs``. A key that takes effect only at a restart gets ``RESTART``. A key of ``[rules]``
 is also a field of :class:`RuleTable` and of :class:`requiretls_milter.rules.Rule`.
 """
 
-from requiretls_milter.config.loading import DEFAULT_PATH, exposures, load, parse, read, warnings
+from requiretls_milter.config.loading import (
+    DEFAULT_PATH,
+    exposures,
+    load,
+    parse,
+    places,
+    texts,
+    warnings,
+)
 from requiretls_milter.config.mistakes import ConfigError
 from requiretls_milter.config.routes import Destination
 from requiretls_milter.config.schema import (
@@ -38,6 +49,7 @@ from requiretls_milter.config.schema import (
     Mta,
     PlainMail,
     Probe,
+    RuleList,
     Rules,
     RuleTable,
     Store,
@@ -60,6 +72,7 @@ __all__ = [
     "Mta",
     "PlainMail",
     "Probe",
+    "RuleList",
     "RuleTable",
     "Rules",
     "Store",
@@ -67,6 +80,7 @@ __all__ = [
     "exposures",
     "load",
     "parse",
-    "read",
+    "places",
+    "texts",
     "warnings",
 ]

@@ -20,6 +20,9 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
 from requiretls_milter import model
+from requiretls_milter.config.domainlist import DomainList
+from requiretls_milter.config.patterns import domain, domain_pattern
+from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.syntax import tlspolicy
 from requiretls_milter.syntax.endpoint import (
     Endpoint,
@@ -33,7 +36,7 @@ from requiretls_milter.syntax.endpoint import (
     parse_store_url,
     unix_path,
 )
-from requiretls_milter.syntax.names import IpNetwork, is_address, to_alabel
+from requiretls_milter.syntax.names import IpNetwork, is_address
 from requiretls_milter.syntax.text import quoted
 
 MAX_TEXT = 4096
@@ -52,6 +55,7 @@ MILTER_COMMAND_TIMEOUT = 30
 _TRANSPORT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", re.ASCII)
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", re.ASCII)
+_LIST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 _KEY_PREFIX = re.compile(r"[!-~]{1,100}", re.ASCII)
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,76}", re.ASCII)  # RFC 5322 section 3.6.8: no colon
@@ -84,12 +88,12 @@ def mail_address(text: str) -> str:
     Raises:
         ValueError: it is none.
     """
-    local, _, domain = text.rpartition("@")
+    local, _, host = text.rpartition("@")
     if not _LOCAL_PART.fullmatch(local):
         raise ValueError(
             f"expected a mail address such as postmaster@example.org, got {given(text)}"
         )
-    return f"{local}@{to_alabel(domain)}"
+    return f"{local}@{domain(host)}"
 
 
 def time_of_day(text: str) -> str:
@@ -136,7 +140,7 @@ def word(kind: type[WordT], *, but_not: Container[WordT] = ()) -> Callable[[obje
     def parse(value: object) -> WordT:
         if isinstance(value, str) and value in known:
             return kind(value)
-        near = difflib.get_close_matches(value, known, n=1) if isinstance(value, str) else []
+        near = difflib.get_close_matches(value.lower(), known, 1) if isinstance(value, str) else []
         hint = f'; did you mean "{near[0]}"?' if near else ""
         raise ValueError(f"expected {one_of(known)}, got {given(value)}{hint}")
 
@@ -144,11 +148,6 @@ def word(kind: type[WordT], *, but_not: Container[WordT] = ()) -> Callable[[obje
 
 
 # ---------------------------------------------------------------- names
-
-
-def domain_pattern(text: str) -> str:
-    """``example.org`` itself, or ``.example.org`` for its subdomains, as A-labels."""
-    return "." + to_alabel(text[1:]) if text.startswith(".") else to_alabel(text)
 
 
 def policy_pattern(text: str) -> str:
@@ -361,10 +360,10 @@ def route_key(text: str) -> str:
     """A key of transport(5): an address, a domain pattern, or ``*``; in lower case."""
     if text == "*":
         return text
-    local, at, domain = text.rpartition("@")
+    local, at, host = text.rpartition("@")
     if not at:
         return domain_pattern(text)
-    return f"{local.lower()}@{to_alabel(domain)}"
+    return f"{local.lower()}@{domain(host)}"
 
 
 def sender_key(text: str) -> str:
@@ -418,6 +417,20 @@ def _tls_policy_entry(value: object) -> model.TlsPolicy:
 ValueT = TypeVar("ValueT")
 
 
+class TableError(RequiretlsMilterError, ValueError):
+    """Wrong entries of one table.
+
+    Conclude: each of them is a mistake of the configuration.
+
+    Attributes:
+        entries: the key of each, as the file has it, and what is wrong.
+    """
+
+    def __init__(self, entries: Mapping[str, str]) -> None:
+        self.entries = entries
+        super().__init__("; ".join(f'"{key}": {why}' for key, why in entries.items()))
+
+
 def _table(
     raw: Mapping[str, object],
     parse_key: Callable[[str], str],
@@ -425,34 +438,72 @@ def _table(
 ) -> dict[str, ValueT]:
     """A table whose keys are canonical and differ; every mistake in it is told."""
     table: dict[str, ValueT] = {}
-    mistakes = []
+    mistakes: dict[str, str] = {}
     for text, value in raw.items():
         try:
+            if isinstance(value, Mapping):
+                raise ValueError(_in_pieces(text, value))
             key = parse_key(text)
             if key in table:
                 raise ValueError(f'"{key}" is given twice')
             table[key] = parse_value(value)
         except ValueError as error:
-            mistakes.append(f'"{text}": {error}')
+            mistakes[text] = str(error)
     if mistakes:
-        raise ValueError("; ".join(mistakes))
+        raise TableError(mistakes)
     return table
+
+
+def _in_pieces(name: str, value: Mapping[str, object]) -> str:
+    """What is wrong with a table where a value belongs: mostly a name without its quotes."""
+    inner: object = value
+    while isinstance(inner, Mapping) and len(inner) == 1:
+        piece, inner = next(iter(inner.items()))
+        name += f".{piece}"
+    if not isinstance(inner, str):
+        return "expected text, got a table"
+    return f"a name with dots stands in quotes; write {quoted(name)} = {quoted(inner)}"
 
 
 def no_twins(value: object) -> object:
     """Refuse two keys that are the same domain, such as Example.org and example.org."""
     if not isinstance(value, dict):
-        raise ValueError(f"expected a table, got {given(value)}")
+        hint = _LIST_OF_TABLES if isinstance(value, list) else ""
+        raise ValueError(f"expected a table, got {given(value)}{hint}")
     seen: dict[str, str] = {}
+    twins: dict[str, str] = {}
     for key in value:
         try:
             canonical = domain_pattern(key)
         except ValueError:
             continue  # a mistake of its own, found when the key is validated
         if canonical in seen:
-            raise ValueError(f'"{seen[canonical]}" and "{key}" are the same domain')
+            twins[key] = f'"{seen[canonical]}" and "{key}" are the same domain'
         seen[canonical] = key
+    if twins:
+        raise TableError(twins)
     return value
+
+
+_LIST_OF_TABLES = "; each domain has a table with its name, in single brackets"
+
+
+def list_name(text: str) -> str:
+    """The name of a list of domains, which the operator chooses."""
+    if not _LIST_NAME.fullmatch(text):
+        raise ValueError(
+            f"expected a name of at most 64 letters, digits, '-' and '_', got {given(text)}"
+        )
+    return text
+
+
+def domain_list(value: object) -> DomainList:
+    """The domains of a file, which loading has read; or what a process of the service has sent."""
+    if isinstance(value, DomainList):
+        return value
+    if isinstance(value, Mapping) and {"path", "domains"} <= value.keys():
+        return DomainList.from_json(value)
+    raise ValueError(f"expected the name of a text file, got {given(value)}")
 
 
 # ---------------------------------------------------------------- values that stay parsed
@@ -507,10 +558,14 @@ Grace = Annotated[float, Field(strict=True, ge=0, le=31_536_000, allow_inf_nan=F
 """Seconds, a year at most."""
 
 DomainPattern = Annotated[Text, AfterValidator(domain_pattern)]
-OptionalDomain = Annotated[Text, AfterValidator(optional(to_alabel))]
+OptionalDomain = Annotated[Text, AfterValidator(optional(domain))]
+ListName = Annotated[Text, AfterValidator(list_name)]
+DomainListField = Annotated[
+    DomainList, PlainValidator(domain_list), PlainSerializer(DomainList.as_json)
+]
 ServiceName = Annotated[Text, AfterValidator(service)]
 TransportName = Annotated[Text, AfterValidator(transport)]
-Domain = Annotated[Text, AfterValidator(to_alabel)]
+Domain = Annotated[Text, AfterValidator(domain)]
 MailAddress = Annotated[Text, AfterValidator(mail_address)]
 OptionalMailAddress = Annotated[Text, AfterValidator(optional(mail_address))]
 OptionalTimeOfDay = Annotated[Text, AfterValidator(optional(time_of_day))]
@@ -572,6 +627,7 @@ EnforceForWord = Annotated[model.EnforceFor, BeforeValidator(word(model.EnforceF
 OnTemporaryWord = Annotated[model.OnTemporary, BeforeValidator(word(model.OnTemporary))]
 OnUnknownWord = Annotated[model.OnUnknown, BeforeValidator(word(model.OnUnknown))]
 OnNoncompliantWord = Annotated[model.OnNoncompliant, BeforeValidator(word(model.OnNoncompliant))]
+MatchWord = Annotated[model.Match, BeforeValidator(word(model.Match))]
 OnMixedWord = Annotated[model.OnMixed, BeforeValidator(word(model.OnMixed))]
 
 InetProtocols = Annotated[tuple[InetProtocol, ...], BeforeValidator(inet_protocols)]

@@ -1,7 +1,8 @@
 """From a file to a :class:`Config`, with every mistake told at once.
 
-A file is read in three steps: TOML becomes tables, the schema makes values of them, and then what
-no single key can know is checked (keys that contradict each other, files that are not there).
+There are three steps: the TOML of all files becomes tables (:mod:`.sources`), the schema makes
+values of them, and then what no single key can know is checked (keys that contradict each other,
+files that are not there).
 :func:`warnings` tells what is allowed but probably not meant.
 """
 
@@ -11,15 +12,27 @@ import base64
 import binascii
 import re
 import stat
-import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from requiretls_milter.config.mistakes import ConfigError, dotted, explain
+from requiretls_milter.config.domainlist import MAX_LISTED_MISTAKES
+from requiretls_milter.config.mistakes import ConfigError, Mistake, dotted, explain
+from requiretls_milter.config.patterns import PatternError, domain_pattern
+from requiretls_milter.config.places import KeyPath, Place
+from requiretls_milter.config.reading import Origin, Reading
 from requiretls_milter.config.schema import Config
 from requiretls_milter.config.secret import SecretError, read_secret
+from requiretls_milter.config.sources import (
+    LISTS,
+    MAX_FILE_BYTES,
+    ListFile,
+    Sources,
+    read_sources,
+)
 from requiretls_milter.model import Mode
 from requiretls_milter.syntax.endpoint import MASK
 
@@ -27,9 +40,6 @@ DEFAULT_PATH = Path("/etc/requiretls-milter/config.toml")
 
 SMTPD_TIMEOUT = 300
 """Seconds: Postfix's default of smtpd_timeout."""
-
-MAX_FILE_BYTES = 1024 * 1024
-"""Bytes of the configuration: beyond it the path is wrong (a log, a device)."""
 
 MAX_PEM_FILE_BYTES = 16 * 1024 * 1024
 """Bytes of a PEM file such as probe.ca_file; the whole bundle of Debian has 0.2 MiB."""
@@ -45,54 +55,109 @@ _KEY = re.compile(
 _DER_SEQUENCE = 0x30
 
 
-def load(path: Path | None = None) -> Config:
-    """Read and validate a configuration file.
+def load(path: Path | None = None, instead: Mapping[Path, bytes] | None = None) -> Config:
+    """Read and validate a configuration: the file, and what it includes.
 
     Args:
         path: the file; None is :data:`DEFAULT_PATH`, and all defaults if that does not exist.
+        instead: what is to be taken for the content of some of the files.
 
     Raises:
-        ConfigError: the file cannot be read, is not TOML, or has mistakes.
+        ConfigError: a file cannot be read, is not TOML, or has mistakes.
     """
-    if path is not None:
-        return parse(read(path), str(path))
+    reading = Reading(instead or {})
+    main = DEFAULT_PATH if path is None else path
     try:
-        content = _read(DEFAULT_PATH, MAX_FILE_BYTES)
-    except FileNotFoundError:
-        return Config()
+        try:
+            content = reading.any_file(main, MAX_FILE_BYTES)
+        except FileNotFoundError:
+            if path is not None:
+                raise
+            config = Config()
+            config.read_from(Origin(reading.watched))
+            return config
     except OSError as error:
-        raise _unreadable(DEFAULT_PATH, error) from None
-    return parse(content, str(DEFAULT_PATH))
-
-
-def read(path: Path) -> bytes:
-    """Return the content of a configuration file; raises ConfigError."""
-    try:
-        return _read(path, MAX_FILE_BYTES)
-    except OSError as error:
-        raise _unreadable(path, error) from None
+        raise ConfigError(_unreadable(main, error).mistakes, reading.watched) from None
+    return _parse(reading, main, content)
 
 
 def parse(content: bytes, name: str) -> Config:
     """Validate the *content* of a file called *name*; raises ConfigError."""
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigError((f"{name}: larger than {MAX_FILE_BYTES} bytes",))
-    raw = _toml(content, name)
-    mistakes: tuple[str, ...] = ()
+    return _parse(Reading(), Path(name), content)
+
+
+def texts(path: Path | None) -> Mapping[Path, str]:
+    """The text of each file of a configuration, the main file first; raises ConfigError."""
+    reading, main = Reading(), path or DEFAULT_PATH
+    try:
+        content = reading.any_file(main, MAX_FILE_BYTES)
+    except FileNotFoundError:
+        return {main: ""}
+    except OSError as error:
+        raise _unreadable(main, error) from None
+    return {file.path: file.text for file in read_sources(reading, main, content).files}
+
+
+def places(path: Path | None) -> Mapping[KeyPath, Place]:
+    """Where each key of a configuration stands, which :func:`load` accepts; raises ConfigError.
+
+    Names of domains are as the configuration has them: A-labels, in lower case.
+    """
+    reading, main = Reading(), path or DEFAULT_PATH
+    try:
+        content = reading.any_file(main, MAX_FILE_BYTES)
+    except OSError:
+        return {}
+    found = read_sources(reading, main, content).places()
+    return {_canonical(key): place for key, place in found.items()}
+
+
+def _canonical(path: KeyPath) -> KeyPath:
+    if path[0] != "rules" or len(path) < 3 or path[1] == LISTS[1]:
+        return path
+    try:
+        return (*path[:2], domain_pattern(str(path[2])), *path[3:])
+    except PatternError:
+        return path
+
+
+def _parse(reading: Reading, main: Path, content: bytes) -> Config:
+    try:
+        sources = read_sources(reading, main, content)
+    except ConfigError as error:
+        raise ConfigError(error.mistakes, reading.watched) from None
+    raw = sources.raw
+    mistakes: tuple[Mistake, ...] = ()
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
         mistakes = explain(error, Config)
     else:
-        mistakes = _contradictions(config)
+        mistakes = (*_contradictions(config), *_in_two_lists(config, sources))
     for section, key in (("probe", "ca_file"), ("metrics", "tls_client_ca")):
         mistakes += _pem_mistakes(raw, section, key, _CERTIFICATE)
     mistakes += _pem_mistakes(raw, "metrics", "tls_certificate", _CERTIFICATE)
     mistakes += _secret_mistakes(raw)
     mistakes += _pem_mistakes(raw, "metrics", "tls_key", _KEY, "key without a passphrase")
-    if mistakes:
-        raise ConfigError(mistakes)
+    told = (*sources.mistakes, *mistakes)
+    if told:
+        texts = (
+            str(one if one.place else replace(one, place=sources.place(one.path))) for one in told
+        )
+        raise ConfigError(tuple(texts), reading.watched)
+    config.read_from(
+        Origin(
+            reading.watched,
+            tuple(file.path for file in sources.files[1:]),
+            sources.file_of(("store", "url")),
+            tuple(sources.warnings),
+        )
+    )
     return config
+
+
+def _unreadable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError((f"{path}: cannot be read: {error.strerror or error}",))
 
 
 def _read(path: Path, limit: int) -> bytes:
@@ -100,67 +165,79 @@ def _read(path: Path, limit: int) -> bytes:
         return file.read(limit + 1)
 
 
-def _unreadable(path: Path, error: OSError) -> ConfigError:
-    return ConfigError((f"{path}: cannot be read: {error.strerror or error}",))
-
-
-def _toml(content: bytes, name: str) -> dict[str, Any]:
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError((f"{name}: line {line} is not UTF-8, which TOML has to be",)) from None
-    if text.startswith("\N{BYTE ORDER MARK}"):
-        raise ConfigError((f"{name}: begins with a byte order mark: save it without one",))
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError((f"{name}: not valid TOML: {error}",)) from None
-    except RecursionError:
-        raise ConfigError((f"{name}: not valid TOML: nested too deeply",)) from None
-
-
-def _contradictions(config: Config) -> tuple[str, ...]:
+def _contradictions(config: Config) -> tuple[Mistake, ...]:
     """Values that are good by themselves, but not together."""
     found = []
     if config.milter.socket.path == config.engine.socket:
-        found.append("engine.socket: this is the path of milter.socket too")
+        found.append(Mistake(("engine", "socket"), "this is the path of milter.socket too"))
     metrics = config.metrics
     if bool(metrics.tls_certificate) is not bool(metrics.tls_key):
         missing = "tls_key" if metrics.tls_certificate else "tls_certificate"
-        found.append(f"metrics.{missing}: empty, but a certificate and its key are needed together")
+        found.append(
+            Mistake(
+                ("metrics", missing), "empty, but a certificate and its key are needed together"
+            )
+        )
     elif metrics.tls_client_ca and not metrics.tls_certificate:
-        found.append("metrics.tls_client_ca: needs TLS, but metrics.tls_certificate is empty")
+        found.append(
+            Mistake(("metrics", "tls_client_ca"), "needs TLS, but metrics.tls_certificate is empty")
+        )
     found.extend(
-        f"{dotted(('mta', 'transport', name))}: {name} is one of mta.local_transports, for "
-        "which no forecast is made"
+        Mistake(
+            ("mta", "transport", name),
+            f"{name} is one of mta.local_transports, for which no forecast is made",
+        )
         for name in config.mta.transport
         if name in config.mta.local_transports
     )
     return tuple(found)
 
 
+def _in_two_lists(config: Config, sources: Sources) -> Iterator[Mistake]:
+    """Domains for which two lists have a rule, so that nobody could say which one is in force."""
+    seen: dict[tuple[str, str], ListFile] = {}
+    wrong = 0
+    for file in sources.lists:
+        match = config.rules.list[file.name].match
+        for domain, line in file.lines.domains.items():
+            first = seen.setdefault((match, domain), file)
+            if first is file:
+                continue
+            wrong += 1
+            if wrong <= MAX_LISTED_MISTAKES:
+                yield Mistake(
+                    (),
+                    f"{domain} stands in [rules.list.{first.name}] already, at "
+                    f"{Place(first.path, first.lines.domains[domain], 1)}: take it out of one of "
+                    "the two lists",
+                    Place(file.path, line, 1),
+                )
+    if wrong > MAX_LISTED_MISTAKES:
+        more = wrong - MAX_LISTED_MISTAKES
+        yield Mistake(LISTS, f"{more} more domains stand in two lists")
+
+
 def _pem_mistakes(
     raw: dict[str, Any], section: str, key: str, block: re.Pattern[bytes], what: str = "certificate"
-) -> tuple[str, ...]:
+) -> tuple[Mistake, ...]:
     """What is wrong with a PEM file; from *raw*, to tell it together with all other mistakes."""
     table = raw.get(section)
     path = table.get(key) if isinstance(table, dict) else None
     if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
         return ()
-    where = f"{section}.{key}: {path}"
+    where = (section, key)
     try:
         content = _read(Path(path), MAX_PEM_FILE_BYTES)
     except OSError as error:
-        return (f"{where} cannot be read: {error.strerror or error}",)
+        return (Mistake(where, f"{path} cannot be read: {error.strerror or error}"),)
     if len(content) > MAX_PEM_FILE_BYTES:
-        return (f"{where} is larger than {MAX_PEM_FILE_BYTES} bytes",)
+        return (Mistake(where, f"{path} is larger than {MAX_PEM_FILE_BYTES} bytes"),)
     if not any(map(_is_der, block.finditer(content))):
-        return (f"{where} holds no {what} in PEM form",)
+        return (Mistake(where, f"{path} holds no {what} in PEM form"),)
     return ()
 
 
-def _secret_mistakes(raw: dict[str, Any]) -> tuple[str, ...]:
+def _secret_mistakes(raw: dict[str, Any]) -> tuple[Mistake, ...]:
     """What is wrong with the file of the store's secret."""
     table = raw.get("store")
     path = table.get("secret_file") if isinstance(table, dict) else None
@@ -169,7 +246,7 @@ def _secret_mistakes(raw: dict[str, Any]) -> tuple[str, ...]:
     try:
         read_secret(path)
     except SecretError as error:
-        return (f"store.secret_file: {error}",)
+        return (Mistake(("store", "secret_file"), str(error)),)
     return ()
 
 
@@ -184,7 +261,7 @@ def _is_der(block: re.Match[bytes]) -> bool:
 
 def warnings(config: Config) -> tuple[str, ...]:
     """What is allowed but probably not meant, dangerous or of no effect, a sentence for each."""
-    found = list(config.removed)
+    found = [*config.removed, *config.origin.warnings]
     if config.rules.suspended:
         found.append(
             "rules.suspended: no rule defers or refuses any mail, whatever its mode; take the line "
@@ -192,10 +269,11 @@ def warnings(config: Config) -> tuple[str, ...]:
         )
     if config.rules.require and not config.rules.mode.acts:
         found.append(_promise("rules", config.rules.mode))
-    for section, pattern, table in config.rules.tables():
-        mode = table.mode or config.rules.mode
-        if table.require and not mode.acts:
-            found.append(_promise(dotted(("rules", section, pattern)), mode))
+    for section, name, table in config.rules.tables():
+        if table.require:
+            mode = config.rules.mode_of(section, name)
+            if not mode.acts:
+                found.append(_promise(dotted(("rules", section, name)), mode))
     longest = config.rules.longest_decide_wait
     if longest > config.limits.message_wait:
         found.append(
@@ -246,15 +324,12 @@ def warnings(config: Config) -> tuple[str, ...]:
     return tuple(found)
 
 
-def exposures(config: Config, path: Path) -> tuple[str, ...]:
-    """Files with secrets that every user of this host may read, a sentence for each.
-
-    Args:
-        config: what was read from the file.
-        path: the configuration file.
-    """
+def exposures(config: Config) -> tuple[str, ...]:
+    """Files with secrets that every user of this host may read, a sentence for each."""
     found = []
-    if config.store.url.has_password and not config.store.url.is_masked and _is_public(path):
+    path = config.origin.password_file
+    has_password = config.store.url.has_password and not config.store.url.is_masked
+    if path is not None and has_password and _is_public(path):
         found.append(
             f"{path}: holds the password in store.url, and every user of this host may read it; "
             "make root its owner, the service's group its group, and 0640 its mode"

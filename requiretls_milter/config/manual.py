@@ -26,17 +26,36 @@ INTRODUCTION = """\
 One TOML file, `/etc/requiretls-milter/config.toml` unless `--config` says otherwise. Without that
 file, and for every key that it leaves out, the defaults below hold. An unknown key is an error.
 
-- `requiretls-milter config check [FILE]` tells every mistake with its key, and warns of what is
-  allowed but probably not meant, and of a file with a secret (a password in it, `metrics.tls_key`)
-  that every user of the host may read.
-- `requiretls-milter config show` prints the configuration in force, with `***` for a password in
-  `store.url`; nothing else is masked. It is a good configuration, but for that password: `config
-  show | requiretls-milter config check /dev/stdin` warns of it. `config show --secrets` prints one
-  that means the same. `config show --defaults` prints this manual as a commented file.
+At its top, before the first `[section]`, the file may include others:
+
+```toml
+include = ["conf.d/*.toml"]
+```
+
+- A name or pattern that does not begin with `/` is looked up where the main file lies. `*`, `?` and
+  `[...]` stand for parts of a name; what a pattern matches is read by name, without hidden files.
+- A file that is named has to be there; a pattern may match nothing. A directory that may not be
+  listed is a mistake.
+- Tables may be spread over the files. A key stands in one of them only: a second one is a mistake
+  that names both places. So it does not matter which file is read first.
+- An included file includes no others.
+- At most 100 included files, 1 MiB each, 4 MiB together.
+
+For rules of hundreds of domains see [domains.md](domains.md). The commands:
+
+- `requiretls-milter config check [FILE]` tells every mistake as `FILE:LINE:COLUMN: key: what is
+  wrong`, mostly with the line to write instead. It warns of what is allowed but probably not meant,
+  and of a file with a secret (a password in it, `metrics.tls_key`) that every user of the host may
+  read.
+- `requiretls-milter config show` prints the configuration in force as one file, with `***` for a
+  password in `store.url`; nothing else is masked. Lists of domains stay in their files. It is a
+  good configuration, but for that password: `config show | requiretls-milter config check
+  /dev/stdin` warns of it. `config show --secrets` prints one that means the same. `config show
+  --defaults` prints this manual as a commented file.
 - `requiretls-milter config explain SENDER RECIPIENT` tells which rule is in force, and from which
   table each value comes.
 
-At SIGHUP the service reads the file again; a file with mistakes changes nothing. A change of a key
+At SIGHUP the service reads all files again; one with mistakes changes nothing. A change of a key
 that is marked *restart* takes effect at the next start. Durations are in seconds. Domains may be
 given in Unicode or as A-labels.
 """
@@ -80,8 +99,11 @@ def _section(name: str, section: type[BaseModel]) -> Iterator[str]:
     for key in tables:
         yield _item(str(section.model_fields[key].description), indent="")
         yield f"\n```toml\n{EXAMPLES[name, key]}\n```\n"
-    for inner in {schema for schema, _ in tables.values()}:
-        yield _item(f"Keys of these tables: {_keys(inner)}.", indent="")
+    by_schema: dict[type[BaseModel], list[str]] = {}
+    for key, (inner, _) in tables.items():
+        by_schema.setdefault(inner, []).append(f"[{name}.{key}]")
+    for inner, below in by_schema.items():
+        yield _item(f"Keys of the tables below {', '.join(below)}: {_keys(inner)}.", indent="")
         yield ""
 
 

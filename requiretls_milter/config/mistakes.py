@@ -1,7 +1,8 @@
-"""Mistakes in a configuration, each as one sentence that begins with the key that it is about.
+"""Mistakes in a configuration, each as one sentence that begins with its place and its key.
 
-The schema says what is allowed. This module makes plain sentences of what pydantic found, and for
-an unknown key it looks for the key that was probably meant.
+The schema says what is allowed. This module makes plain sentences of what pydantic found, with what
+to write instead where that can be told; for an unknown key it looks for the key that was probably
+meant.
 """
 
 from __future__ import annotations
@@ -9,17 +10,26 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from requiretls_milter.config.fields import given
+from requiretls_milter.config.fields import TableError, given
+from requiretls_milter.config.patterns import PatternError, domain_pattern
+from requiretls_milter.config.places import MAX_DEPTH, KeyPath, Place
+from requiretls_milter.config.reading import Watched
+from requiretls_milter.config.repair import BOOLEANS, WITH_UNIT, heading, key_text
 from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.model import Mode
 from requiretls_milter.syntax.text import bounded, quoted, visible
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 MAX_MISTAKE = 1000
 """Characters of one mistake: all the wrong entries of a table make one mistake together."""
+
+INCLUDE = "include"
+"""The key at the top of the main file that names further files."""
 
 ANY_NAME = "*"
 """Stands in a path of the schema for a name that the operator chooses (a domain, a transport)."""
@@ -34,11 +44,26 @@ class ConfigError(RequiretlsMilterError):
     Attributes:
         mistakes: all of them, in the order of the schema, each on one line of printable ASCII
             whatever the file holds.
+        watched: the files that were read; when they change, the mistakes may be gone.
     """
 
-    def __init__(self, mistakes: tuple[str, ...]) -> None:
+    def __init__(self, mistakes: tuple[str, ...], watched: Watched | None = None) -> None:
         self.mistakes = tuple(bounded(visible(text), MAX_MISTAKE) for text in mistakes)
+        self.watched = watched or Watched()
         super().__init__("\n".join(self.mistakes))
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One mistake: the key that it is about, if any, what is wrong, and where that stands."""
+
+    path: KeyPath
+    text: str
+    place: Place | None = None
+
+    def __str__(self) -> str:
+        parts = (str(self.place or ""), dotted(self.path), self.text)
+        return ": ".join(part for part in parts if part)
 
 
 def dotted(path: tuple[str | int, ...]) -> str:
@@ -90,6 +115,8 @@ def _nearest(path: tuple[str, ...], schema: type[BaseModel]) -> str:
     above, last = tuple(generic[:-1]), path[-1]
     keys = list(known_keys(schema))
     siblings = [key[-1] for key in keys if key[:-1] == above]
+    if not above:
+        siblings.insert(0, INCLUDE)
     elsewhere = [key for key in keys if key[-1] == last]
     if not elsewhere:
         near = difflib.get_close_matches(last, siblings, n=1)
@@ -122,6 +149,9 @@ _BOUND = {
     "less_than_equal": ("le", "at most"),
 }
 
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
+_BY_DOMAIN = frozenset({"recipient", "nexthop", "sender"})
+
 
 def _sentence(error: Any) -> str:
     """What is wrong, as a sentence, from one error of pydantic."""
@@ -133,20 +163,119 @@ def _sentence(error: Any) -> str:
         return f"expected {words} {context[key]:g}, got {given(value)}"
     if kind == "string_too_long":
         return f"at most {context['max_length']} characters, got {len(value)}"
+    if kind == "missing":
+        return "this key is missing"
     if kind == "value_error":
         return str(context["error"])
     return str(error["msg"])
 
 
-def explain(error: ValidationError, schema: type[BaseModel]) -> tuple[str, ...]:
-    """Every mistake in *error*, each as ``key: what is wrong``."""
-    mistakes = []
+def explain(error: ValidationError, schema: type[BaseModel]) -> tuple[Mistake, ...]:
+    """Every mistake in *error*."""
+    mistakes: list[Mistake] = []
     for item in error.errors(include_url=False):
         # pydantic marks a mistake in a key of a table by a last step "[key]"
+        in_key = item["loc"][-1:] == ("[key]",)
         path = tuple(step for step in item["loc"] if step != "[key]")
+        cause = item.get("ctx", {}).get("error")
         if item["type"] == "extra_forbidden":
-            hint = _nearest(tuple(map(str, path)), schema)
-            mistakes.append(f"{dotted(path)}: no such key; {hint}")
+            mistakes += _unknown(path, item["input"], schema)
+        elif isinstance(cause, TableError):
+            mistakes += (Mistake((*path, name), why) for name, why in cause.entries.items())
+        elif in_key and isinstance(cause, PatternError) and cause.instead:
+            table = heading((*path[:-1], cause.instead))
+            mistakes.append(Mistake(path, f"{cause.why}; write {table}"))
         else:
-            mistakes.append(f"{dotted(path)}: {_sentence(item)}")
+            hint = _instead(item["type"], path, item["input"])
+            mistakes.append(Mistake(path, _sentence(item) + (f"; write {hint}" if hint else "")))
     return tuple(mistakes)
+
+
+def _unknown(path: KeyPath, value: object, schema: type[BaseModel]) -> Iterator[Mistake]:
+    """The mistakes about a key that is not known, and perhaps the line that was meant."""
+    names = tuple(map(str, path))
+    split = [below for below in _tables_in(names, value) if _is_domain_table(below, schema)]
+    for table in split:
+        domain = ".".join(table[2:])
+        line = heading((*table[:2], domain))
+        yield Mistake(table, f"a name with dots stands in quotes; write {line}")
+    if split:
+        return
+    if len(names) >= 2 and names[0] == "rules" and isinstance(value, dict):
+        for table in _tables_in(names, value):
+            name = ".".join(table[1:])
+            if _is_pattern(name):
+                line = heading(("rules", "recipient", name))
+                yield Mistake(table, f"no such table; a rule for mail to {name} is {line}")
+                return
+    if names[-1] == INCLUDE and len(names) > 1:
+        yield Mistake(
+            path, f"{INCLUDE} stands at the top of the main file, before the first [table]"
+        )
+        return
+    yield Mistake(path, f"no such key; {_nearest(names, schema)}")
+
+
+def _is_domain_table(path: tuple[str, ...], schema: type[BaseModel]) -> bool:
+    """Whether the path is that of a table that the operator names, with a name in pieces."""
+    if len(path) < 4:
+        return False
+    section = tables_of(schema).get(path[0])
+    table = tables_of(section[0]).get(path[1]) if section else None
+    return table is not None and table[1]
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        domain_pattern(text)
+    except PatternError:
+        return False
+    return "." in text.strip(".")
+
+
+def _tables_in(path: tuple[str, ...], value: object) -> Iterator[tuple[str, ...]]:
+    """The paths of the tables at and below *path* that have keys of their own."""
+    if not isinstance(value, dict) or len(path) > MAX_DEPTH:
+        return
+    inner = {name: below for name, below in value.items() if isinstance(below, dict)}
+    if len(inner) < len(value) or not value:
+        yield path
+    for name, below in inner.items():
+        yield from _tables_in((*path, name), below)
+
+
+def _instead(kind: str, path: KeyPath, value: object) -> str:
+    """The line that was probably meant; "" if that cannot be told."""
+    if not path or not isinstance(path[-1], str):
+        return ""
+    key = key_text(path[-1])
+    if _EXPECTED.get(kind) == "a table":
+        return _table_instead(path, value)
+    if isinstance(value, str):
+        text = value.strip()
+        if kind == "bool_type" and text.lower() in BOOLEANS:
+            return f"{key} = {BOOLEANS[text.lower()]}"
+        if kind in ("int_type", "float_type"):
+            unit = WITH_UNIT.fullmatch(text)
+            number = unit[1] if unit else text
+            if _NUMBER.fullmatch(number) and (kind == "float_type" or "." not in number):
+                return f"{key} = {number}"
+    if isinstance(value, int) and not isinstance(value, bool) and kind == "string_type":
+        return f'{key} = "{value}"'
+    if isinstance(value, bool | int) and kind == "bool_type" and value in (0, 1):
+        return f"{key} = {'true' if value else 'false'}"
+    if isinstance(value, float) and kind == "int_type" and value.is_integer():
+        return f"{key} = {int(value)}"
+    return ""
+
+
+def _table_instead(path: KeyPath, value: object) -> str:
+    """What to write in the place of a value where the table of a rule belongs."""
+    names = tuple(map(str, path))
+    if names[:1] != ("rules",) or len(names) not in (2, 3) or names[1] not in _BY_DOMAIN:
+        return ""
+    if len(names) == 2:
+        return heading((*names, "example.org"))
+    if isinstance(value, str) and value in list(Mode) and _is_pattern(names[2]):
+        return f'{key_text(names[2])} = {{ mode = "{value}" }}'
+    return f"it below {heading((*names[:2], 'example.org'))}"

@@ -33,6 +33,7 @@ from pydantic.fields import FieldInfo
 from requiretls_milter import model
 from requiretls_milter.config import fields
 from requiretls_milter.config import routes as routing
+from requiretls_milter.config.domainlist import MAX_DOMAINS
 from requiretls_milter.config.fields import (
     MILTER_COMMAND_TIMEOUT,
     Count,
@@ -42,8 +43,9 @@ from requiretls_milter.config.fields import (
     as_list,
     word,
 )
+from requiretls_milter.config.reading import Origin
 from requiretls_milter.config.removed import without_removed
-from requiretls_milter.syntax import endpoint, nexthop
+from requiretls_milter.syntax import endpoint, names, nexthop
 
 RESTART: JsonDict = {"restart": True}
 """Marks a field that takes effect only when the service is started again."""
@@ -242,7 +244,7 @@ class Engine(Section):
 
 
 class Log(Section):
-    """What is written to standard error, from which journald takes it."""
+    """The log: on standard error, from which journald takes it, in a file or at a syslog daemon."""
 
     format: Annotated[LogFormat, BeforeValidator(word(LogFormat))] = Field(
         LogFormat.LOGFMT,
@@ -760,6 +762,20 @@ class RuleTable(Section):
     watch: Flag | None = Field(None, description="As [rules] watch.")
 
 
+class RuleList(RuleTable):
+    """A rule for every domain of a list."""
+
+    domains_file: fields.DomainListField = Field(
+        description=(
+            "Text file with the domains, one a line. A relative path begins where this file lies."
+        ),
+    )
+    match: fields.MatchWord = Field(
+        model.Match.RECIPIENT,
+        description='By what the domains are looked up: "recipient", "nexthop" or "sender".',
+    )
+
+
 RuleTables = Annotated[Mapping[fields.DomainPattern, RuleTable], BeforeValidator(fields.no_twins)]
 
 _TABLES = (
@@ -904,16 +920,63 @@ class Rules(Section):
         ),
     )
 
+    list: Mapping[fields.ListName, RuleList] = Field(
+        {},
+        description=(
+            "One rule for many domains: [rules.list.NAME], where NAME is yours. domains_file names "
+            "a text file with a domain on each line, in Unicode or as A-labels, or .example.org "
+            "for subdomains; what follows a # is a comment. A relative path begins where the file "
+            'lies that has it. match says by what the domains are looked up: "recipient" (the '
+            'default), "nexthop" or "sender". A domain of a list is as one with a table of these '
+            "keys; a table of its own takes precedence over the list, key by key. A domain may "
+            "stand in one list of each match only. All lists together have at most "
+            f"{MAX_DOMAINS:,} domains. The files are read at start and at reload."
+        ),
+    )
+
     def tables(self) -> Iterator[tuple[str, str, RuleTable]]:
-        """Each rule of a domain as (section, pattern, rule), in order of precedence."""
-        sections = (
+        """Each table below [rules] as (section, name, rule), in order of precedence."""
+        sections: tuple[tuple[str, Mapping[str, RuleTable]], ...] = (
             ("recipient", self.recipient),
             ("nexthop", self.nexthop),
             ("sender", self.sender),
+            ("list", self.list),
         )
         for section, tables in sections:
-            for pattern, table in tables.items():
-                yield section, pattern, table
+            for name, table in tables.items():
+                yield section, name, table
+
+    def by_domain(self) -> Iterator[tuple[str, str, RuleTable]]:
+        """Each rule of a domain as (section, pattern, rule): those of lists once for each domain.
+
+        A domain with a table of its own that stands in a list as well comes twice, its table first.
+        """
+        for section, name, table in self.tables():
+            if isinstance(table, RuleList):
+                for pattern in table.domains_file.domains:
+                    yield table.match, pattern, table
+            else:
+                yield section, name, table
+
+    def mode_of(self, section: str, name: str) -> model.Mode:
+        """The mode of a table: its own, or that which it inherits from others of its section.
+
+        Args:
+            section: "recipient", "nexthop", "sender" or "list".
+            name: of the table.
+        """
+        tables: Mapping[str, RuleTable] = getattr(self, section)
+        inherited = (
+            table.mode
+            for pattern in ([name] if section == "list" else names.patterns(name))
+            for table in (tables.get(pattern), self._list_of(section, pattern))
+            if table is not None and table.mode is not None
+        )
+        return next(inherited, self.mode)
+
+    def _list_of(self, match: str, pattern: str) -> RuleList | None:
+        found = (one for one in self.list.values() if one.match == match)
+        return next((one for one in found if pattern in one.domains_file.domains), None)
 
     @property
     def acts(self) -> bool:
@@ -1312,11 +1375,21 @@ class Config(Section):
     limits: Limits = Limits()
 
     _removed: tuple[str, ...] = PrivateAttr(())
+    _origin: Origin = PrivateAttr(Origin())
 
     @property
     def removed(self) -> tuple[str, ...]:
         """A warning for each key of the file that is accepted, but has no effect any more."""
         return self._removed
+
+    @property
+    def origin(self) -> Origin:
+        """The files that it was read from; none for one that came another way."""
+        return self._origin
+
+    def read_from(self, origin: Origin) -> None:
+        """Note the files that it was read from, which are no values of it."""
+        self._origin = origin
 
     def __eq__(self, other: object) -> bool:
         """Whether all values are the same; a removed key has no value."""

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from tomlkit.container import Container
 from tomlkit.items import AbstractTable, Item, Table
 
+from requiretls_milter.config.domainlist import DomainList
 from requiretls_milter.config.mistakes import tables_of
 from requiretls_milter.config.schema import Config, needs_restart
 from requiretls_milter.syntax.endpoint import StoreUrl
@@ -25,6 +26,7 @@ EXAMPLES: Mapping[tuple[str, str], str] = {
     ("rules", "recipient"): '[rules.recipient."example.org"]\nmode = "reject"',
     ("rules", "nexthop"): '[rules.nexthop.".example.net"]\nrequire = true\nmode = "defer"',
     ("rules", "sender"): '[rules.sender."bank.example"]\nrequire = true\nmode = "reject"',
+    ("rules", "list"): '[rules.list.partners]\ndomains_file = "partners.txt"\nmode = "defer"',
 }
 """An example for each kind of table by domain or transport, for the manual."""
 
@@ -41,6 +43,8 @@ def render(config: Config, *, annotated: bool = False, masked: bool = False) -> 
     document = tomlkit.document()
     if annotated:
         document.add(tomlkit.comment("requiretls-milter: every key, with its default."))
+        document.add(tomlkit.comment("Further files, each key once over all of them:"))
+        document.add(tomlkit.comment('include = ["conf.d/*.toml"]'))
     for name in Config.model_fields:
         if document.body:
             document.add(tomlkit.nl())
@@ -63,6 +67,7 @@ def _section(
     plain = {
         key: value for key, value in section.model_dump(mode="json").items() if value is not None
     }
+    plain |= {key: value.path for key, value in section if isinstance(value, DomainList)}
     if masked:
         plain |= {key: value.masked for key, value in section if isinstance(value, StoreUrl)}
     keyed = {key for key, (_, by_operator) in tables_of(type(section)).items() if by_operator}

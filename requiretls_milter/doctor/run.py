@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from requiretls_milter.config import DEFAULT_PATH, Config, exposures, warnings
+from requiretls_milter.config import Config, exposures, warnings
 from requiretls_milter.doctor import host, mta
 from requiretls_milter.doctor.finding import Finding, ok, warning
 from requiretls_milter.mirror.postconf import Postconf, PostconfError, Postfix
 from requiretls_milter.mirror.section import Mirror, mirror
 from requiretls_milter.model import ProfileName
+from requiretls_milter.reports import effect
 
 
 def run(
@@ -18,7 +17,6 @@ def run(
     postconf: str,
     config_dir: str,
     outside: str,
-    path: Path = DEFAULT_PATH,
 ) -> list[Finding]:
     """Run all checks; this takes as long as DNS and the server outside take.
 
@@ -27,7 +25,6 @@ def run(
         postconf: the command line of postconf, see :class:`Postconf`.
         config_dir: the directory of main.cf, or "", see :class:`Postconf`.
         outside: a mail server on another network, or "".
-        path: the file that the configuration is from.
     """
     findings: list[Finding] = []
     postfix, mirrored = _postfix(config, findings, postconf, config_dir)
@@ -42,7 +39,7 @@ def run(
     findings.append(host.outside(outside, config))
     findings += (
         warning("configuration", text, "See docs/configuration.md.")
-        for text in (*warnings(config), *exposures(config, path))
+        for text in (*warnings(config), *exposures(config), *effect.warnings(config))
     )
     return findings
 

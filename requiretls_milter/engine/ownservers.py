@@ -6,7 +6,7 @@ moment does not mend it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
@@ -43,6 +43,8 @@ Key = tuple[InboundProblem, str]
 
 def watched_domains(config: Config) -> tuple[str, ...]:
     """Our own domains, and those whose rule has ``watch = true``; a wildcard names none."""
+    if not any(table.watch for _, _, table in config.rules.tables()) and not config.rules.watch:
+        return config.watch.domains
     rules = RuleSet(config.rules)
     partners = (
         domain
@@ -50,6 +52,27 @@ def watched_domains(config: Config) -> tuple[str, ...]:
         if not domain.startswith(".") and rules.of_nexthop(NextHop(HopKind.MX, domain)).watch
     )
     return tuple(dict.fromkeys([*config.watch.domains, *partners]))
+
+
+@dataclass(frozen=True, slots=True)
+class Domains:
+    """The domains that a configuration names, found once for each configuration.
+
+    Attributes:
+        configured: those with a rule by recipient or next hop.
+        watched: see :func:`watched_domains`.
+        shown: both, the values of the label ``domain`` of gauges.
+    """
+
+    configured: tuple[str, ...]
+    watched: tuple[str, ...]
+    shown: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: Config) -> Domains:
+        """Find them."""
+        configured, watched = configured_domains(config), watched_domains(config)
+        return cls(configured, watched, tuple(dict.fromkeys([*configured, *watched])))
 
 
 @dataclass(slots=True)
@@ -92,9 +115,9 @@ class OwnServers:
         self._monotonic = clocks.monotonic
         self._known: dict[str, _Known] = {}
 
-    def retain(self, config: Config) -> None:
-        """Forget the domains that are watched no more."""
-        kept = frozenset(watched_domains(config))
+    def retain(self, watched: Iterable[str]) -> None:
+        """Forget the domains that are not among the *watched* any more."""
+        kept = frozenset(watched)
         self._known = {domain: one for domain, one in self._known.items() if domain in kept}
 
     async def look(self, domain: str) -> None:

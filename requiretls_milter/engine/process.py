@@ -31,7 +31,7 @@ from requiretls_milter.engine.inboundreport import Change, change_report
 from requiretls_milter.engine.mailing import Mailer
 from requiretls_milter.engine.notifying import Notifier
 from requiretls_milter.engine.overview import FileState, Overview
-from requiretls_milter.engine.ownservers import OwnServers, watched_domains
+from requiretls_milter.engine.ownservers import Domains, OwnServers
 from requiretls_milter.engine.page import Page, Rendering, beside_the_loop
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
@@ -63,7 +63,6 @@ from requiretls_milter.store.opening import open_store
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.aggregate import Aggregate, Snapshot
 from requiretls_milter.telemetry.counting import Counters, Gauges, Totals
-from requiretls_milter.telemetry.labels import configured_domains
 
 SNAPSHOT_INTERVAL = 2.0
 """Seconds between two copies of the counters, for the engine that may replace this one."""
@@ -102,7 +101,8 @@ class _Engine:
         self._channel = start.channel
         self._incarnation = start.incarnation
         self._all_workers = start.workers
-        self.counters = Counters(configured_domains(start.config))
+        self._domains = Domains.of(start.config)
+        self.counters = Counters(self._domains.configured)
         self._gauges = Gauges()
         self.aggregate = Aggregate()
         if snapshot is not None:
@@ -122,7 +122,7 @@ class _Engine:
         self._sent_snapshot: Snapshot | None = None
         self._health = STARTING
         self._processes: Mapping[str, int] = {}
-        self._watch = DomainWatch(self._domains, self._assess_configured)
+        self._watch = DomainWatch(lambda: self._domains.configured, self._assess_configured)
         self._notifier = Notifier(lambda: self._parts.config.watch.command, self.counters)
         self._mailer = Mailer(
             lambda: self._parts.config.watch, lambda: self._own.reports(), self.counters
@@ -201,7 +201,7 @@ class _Engine:
             RecordStore(self._store, self.counters),
         )
         self._own_watch = DomainWatch(
-            lambda: watched_domains(self._parts.config),
+            lambda: self._domains.watched,
             self._own.look,
             interval=lambda: self._parts.config.watch.interval,
         )
@@ -290,9 +290,6 @@ class _Engine:
             _log.info("mta_known", version=version, carries=self._mta.carries(config))
             self._watch.begin_anew()
 
-    def _domains(self) -> tuple[str, ...]:
-        return configured_domains(self._parts.config)
-
     def cache_entries(self) -> dict[str, int]:
         """See :class:`~requiretls_milter.engine.server.EngineView`."""
         return {str(layer): count for layer, count in self._parts.source.entries().items()}
@@ -308,7 +305,7 @@ class _Engine:
         return Readings(
             self.aggregate.copy().totals,
             self._gauges.copy(),
-            _shown_domains(self._parts.config),
+            self._domains.shown,
             self._processes,
         )
 
@@ -370,7 +367,7 @@ class _Engine:
                 await kept.keep(MailSource.COUNTERS, found)
 
     def _show_rules(self, config: Config) -> None:
-        modes = Counter(rule.mode or config.rules.mode for _, _, rule in config.rules.tables())
+        modes = Counter(rule.mode or config.rules.mode for _, _, rule in config.rules.by_domain())
         modes[config.rules.mode] += 1
         for mode in Mode:
             self._gauges.set("rules", modes[mode], (mode,))
@@ -405,6 +402,8 @@ class _Engine:
                 self._processes = {name: int(pid) for name, pid in message["processes"].items()}
                 for metric, value in message["gauges"].items():
                     self._gauges.set(metric, float(value))
+            case "log":
+                log.replace_file(self._channel.take_descriptor())
             case "stop":
                 self._end_with(EXIT_OK)
             case other:
@@ -420,10 +419,11 @@ class _Engine:
             self._send("ack", generation=generation, error=str(error))
             return
         take_log_settings(config)
-        self.counters.configure(configured_domains(config))
-        self._gauges.retain_domains(_shown_domains(config))
-        self._own.retain(config)
-        self._builder.record.retain(configured_domains(config))
+        self._domains = Domains.of(config)
+        self.counters.configure(self._domains.configured)
+        self._gauges.retain_domains(self._domains.shown)
+        self._own.retain(self._domains.watched)
+        self._builder.record.retain(self._domains.configured)
         self._built = parts
         self._show_rules(config)
         if parts.resolver is not old.resolver:
@@ -524,8 +524,3 @@ class _Engine:
         while True:
             await asyncio.sleep(SAVE_INTERVAL)
             await self._builder.spending.save()
-
-
-def _shown_domains(config: Config) -> tuple[str, ...]:
-    """The values of the label ``domain`` of gauges: configured domains, and watched ones."""
-    return tuple(dict.fromkeys([*configured_domains(config), *watched_domains(config)]))

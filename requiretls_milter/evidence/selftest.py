@@ -266,11 +266,17 @@ class _Line:
         servers = ", ".join(f"{address}:{port}" for address, port in self.nameservers)
         match self.event:
             case "resolver_validates":
-                _log.info(self.event, nameservers=servers, notes=why)
+                _log.info("resolver_validates", nameservers=servers, notes=why)
             case "resolver_not_tested":
-                _log.warning(self.event, nameservers=servers, why=why, effect=self.effect)
+                _log.warning(
+                    "resolver_not_tested", nameservers=servers, why=why, effect=self.effect
+                )
+            case "resolver_not_trusted":
+                _log.error("resolver_not_trusted", nameservers=servers, why=why, effect=self.effect)
             case _:
-                _log.error(self.event, nameservers=servers, why=why, effect=self.effect)
+                _log.error(
+                    "resolver_does_not_validate", nameservers=servers, why=why, effect=self.effect
+                )
 
 
 @dataclass(slots=True)

@@ -7,7 +7,8 @@ the supervisor died of.
 
 From the supervisor: ``config`` (generation, config), ``supervisor`` (totals,
 gauges, health; to the engine), ``socket`` (with a descriptor: the milter's socket, made anew; to
-workers), ``drain`` (seconds), ``stop``. From a child: ``ready``,
+workers), ``log`` (with a descriptor: the log file, opened anew), ``drain`` (seconds), ``stop``.
+From a child: ``ready``,
 ``accepting`` (a worker: from now on the MTA reaches it),
 ``failed`` (error: it cannot start), ``ack`` (generation, error), ``heartbeat``
 (well; problem; connections; threads), ``snapshot`` (of the counters; from the engine),

@@ -127,9 +127,13 @@ def _configuration(date: str) -> str:
         "One TOML file, `/etc/requiretls-milter/config.toml` unless `--config` says otherwise. "
         "Without that file, and for every key that it leaves out, the defaults below hold. An "
         "unknown key is an error.",
-        f"`{PROGRAM} config check` tells every mistake with its key. At SIGHUP the service reads "
-        "the file again; a file with mistakes changes nothing. A change of a key that is marked "
-        "(restart) takes effect at the next start. Durations are in seconds.",
+        'At its top, before the first section, `include = ["conf.d/*.toml"]` includes other files: '
+        "by name, which have to be there, or by pattern, below the directory of this file or by an "
+        "absolute path. Tables may be spread over the files; a key stands in one of them only. An "
+        "included file includes no others. At most 100 files, 1 MiB each, 4 MiB together.",
+        f"`{PROGRAM} config check` tells every mistake with file, line, column and key. At SIGHUP "
+        "the service reads all files again; one with mistakes changes nothing. A change of a key "
+        "that is marked (restart) takes effect at the next start. Durations are in seconds.",
     )
     for name, field in Config.model_fields.items():
         section = field.annotation

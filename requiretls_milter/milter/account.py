@@ -5,30 +5,31 @@ message has none yet, ``session`` takes its place.
 
 ``event=recipient``
     For each recipient of a message for which something is asked, at the
-    message's end or when the recipient is refused: ``queue_id``/``session``,
-    ``sender``, ``to``, ``client`` (``authenticated``, ``trusted`` or ``other``),
-    ``requirement``, ``source``, ``carried``, ``nexthop``, ``transport``,
-    ``tls_version`` (of the incoming session; empty if the MTA did not tell it, which
-    does not prove that there was no TLS), ``forecast``, ``reason``,
-    ``compliant`` (``true``, ``false`` or empty), ``tls``, ``mx``, ``action``,
-    ``why``, ``reply`` (if the recipient is not accepted), ``waited`` (seconds),
-    ``text``, ``downgraded`` (seconds since the next hop stopped offering
-    something, if it did).
+    message's end or when the recipient is refused. The keys in their order, of
+    which one without a value is left out: ``queue_id``/``session``, ``action``,
+    ``to``, ``forecast``, ``reason``, ``why`` (of the action), ``requirement``,
+    ``nexthop``, ``tls``, ``mx``, ``compliant`` (``true`` or ``false``),
+    ``sender``, ``client`` (``authenticated``, ``trusted`` or ``other``),
+    ``source``, ``carried``, ``transport``, ``tls_version`` (of the incoming
+    session; if it is not there, that does not prove that there was no TLS),
+    ``waited`` (seconds), ``downgraded`` (seconds since the next hop stopped
+    offering something, if it did), ``reply`` (if the recipient is not
+    accepted), ``text``.
 ``event=put_off``
     For each recipient that is left to another transaction, since its route is another one
-    than that of its message (``rules.on_mixed``): ``queue_id``/``session``, ``sender``, ``to``,
-    ``requirement``, ``nexthop``, ``transport``, ``reply``.
+    than that of its message (``rules.on_mixed``): ``queue_id``/``session``, ``to``,
+    ``requirement``, ``nexthop``, ``transport``, ``sender``, ``reply``.
 ``event=client_does_not_split``
     At level warning, for each recipient that was to be left to another transaction but came
-    again and again in the same: ``queue_id``/``session``, ``client_address``, ``sender``,
-    ``to``. The message goes with route=mixed.
+    again and again in the same: ``queue_id``/``session``, ``to``, ``sender``,
+    ``client_address``. The message goes with route=mixed.
 ``event=message``
     For a message that had tags of this milter's name (``tags_removed``; they are as
     many as came, also if they were too many and the message was refused),
     malformed or several TLS-Required fields (``tls_required_malformed``,
     ``tls_required_fields``) or the trace of a lost requirement (``lost``);
-    for any other message at level debug. ``requirement``, ``source``,
-    ``action``, ``recipients``, ``route``.
+    for any other message at level debug. ``action``, ``requirement``, ``source``,
+    ``route``, ``recipients``, ``sender``.
 """
 
 from __future__ import annotations
@@ -39,7 +40,13 @@ from typing import TYPE_CHECKING, Any
 
 from requiretls_milter.milter.transaction import Recipient, Transaction
 from requiretls_milter.model import Action, Decision, Forecast, Requirement, SmtpReply, Source
-from requiretls_milter.telemetry.log import LineLogger, get_logger, word, words, write_lines
+from requiretls_milter.telemetry.log import (
+    LineLogger,
+    following,
+    get_logger,
+    words,
+    write_lines,
+)
 
 if TYPE_CHECKING:
     from requiretls_milter.telemetry.counting import Count, Counters
@@ -170,8 +177,8 @@ def log_recipients(
             values = _recipient_values(message, recipient, forecast, decision, tls_version)
             getattr(_log, level)("recipient", **identity, **values)
         elif takes:
-            pieces = _recipient_words(message, recipient, forecast, decision, tls_version)
-            lines.append(_recipients.line(level, f"{words(identity)} {pieces}"))
+            pieces = _recipient_words(identity, message, recipient, forecast, decision, tls_version)
+            lines.append(_recipients.line(level, pieces))
     write_lines(lines)
 
 
@@ -183,33 +190,45 @@ def _recipient_values(
     tls_version: str,
 ) -> Mapping[str, object]:
     """The line of a recipient, by key."""
+    outcome, details = _shared(message, recipient, forecast, decision, tls_version)
     return {
-        "sender": message.sender,
+        "action": decision.action.value,
         "to": recipient.address,
-        **_shared_values(*_shared(message, recipient, forecast, decision, tls_version)),
+        **_named(OUTCOME, outcome),
+        "sender": message.sender,
+        **_named(DETAILS, details),
         "waited": round(recipient.waited, 3),
-        "text": forecast.text,
         **_seldom(recipient, decision),
+        "text": forecast.text,
     }
 
 
 def _recipient_words(
+    identity: Mapping[str, str],
     message: Transaction,
     recipient: Recipient,
     forecast: Forecast,
     decision: Decision,
     tls_version: str,
 ) -> str:
-    """The same as it stands in a line of logfmt."""
+    """The same, with the message's identity before it, as it stands in a line of logfmt."""
     chosen = len(recipient.nexthop_text) + len(recipient.mailer) + len(forecast.text)
     render = _known_words if chosen + len(forecast.mx) <= MAX_SHARED_TEXT else _shared_words
-    shared, text = render(
+    outcome, details, text = render(
         forecast.text, *_shared(message, recipient, forecast, decision, tls_version)
     )
-    sender, to = word("sender", message.sender), word("to", recipient.address)
-    line = f"{sender} {to} {shared} waited={round(recipient.waited, 3)} {text}"
+    named = words(identity)
+    line = (
+        f"{named}{' ' if named else ''}action={decision.action.value}"
+        f"{following('to', recipient.address)} {outcome}{following('sender', message.sender)} "
+        f"{details} waited={round(recipient.waited, 3)}"
+    )
     seldom = _seldom(recipient, decision)
-    return f"{line} {words(seldom)}" if seldom else line
+    return f"{line} {words(seldom)}{text}" if seldom else line + text
+
+
+Shared = tuple[Any, ...]
+"""Values that the lines of many messages have in common."""
 
 
 def _shared(
@@ -218,65 +237,62 @@ def _shared(
     forecast: Forecast,
     decision: Decision,
     tls_version: str,
-) -> tuple[Any, ...]:
-    """The values that the lines of many messages have in common."""
+) -> tuple[Shared, Shared]:
+    """The values of :data:`OUTCOME` and of :data:`DETAILS`."""
     asked = recipient.asked
-    return (
-        message.client.standing,
-        asked.requirement,
-        asked.source,
-        asked.carried,
-        recipient.nexthop_text,
-        recipient.mailer,
-        tls_version,
+    outcome = (
         forecast.status,
         forecast.reason,
-        _COMPLIANT[forecast.compliant],
+        decision.why,
+        asked.requirement,
+        recipient.nexthop_text,
         forecast.tls,
         forecast.mx,
-        decision.action,
-        decision.why,
+        _COMPLIANT[forecast.compliant],
     )
+    details = (
+        message.client.standing,
+        asked.source,
+        asked.carried,
+        recipient.mailer,
+        tls_version,
+    )
+    return outcome, details
 
 
-_SHARED_KEYS = (
-    "client",
-    "requirement",
-    "source",
-    "carried",
-    "nexthop",
-    "transport",
-    "tls_version",
-    "forecast",
-    "reason",
-    "compliant",
-    "tls",
-    "mx",
-    "action",
-    "why",
-)
+OUTCOME = ("forecast", "reason", "why", "requirement", "nexthop", "tls", "mx", "compliant")
+
+DETAILS = ("client", "source", "carried", "transport", "tls_version")
 
 
-def _shared_values(*values: Any) -> Mapping[str, object]:
+def _named(keys: Sequence[str], values: Shared) -> Mapping[str, object]:
     texts = (value if value is None else str(value) for value in values)
-    return dict(zip(_SHARED_KEYS, texts, strict=True))
+    return dict(zip(keys, texts, strict=True))
 
 
-def _shared_words(text: str, *values: Any) -> tuple[str, str]:
-    return words(_shared_values(*values)), word("text", text)
+def _shared_words(text: str, outcome: Shared, details: Shared) -> tuple[str, str, str]:
+    return (
+        words(_named(OUTCOME, outcome)),
+        words(_named(DETAILS, details)),
+        following("text", text),
+    )
 
 
 _known_words = functools.lru_cache(maxsize=MAX_SHARED)(_shared_words)
 
 
 def _seldom(recipient: Recipient, decision: Decision) -> Mapping[str, object]:
-    """What stands at the end of the lines of few recipients."""
+    """What the lines of few recipients have."""
     values: dict[str, object] = {}
     if recipient.downgraded:
         values["downgraded"] = round(recipient.downgraded)
     if decision.reply is not None:
-        values["reply"] = f"{decision.reply.code} {decision.reply.enhanced} {decision.reply.text}"
+        values["reply"] = _of_reply(decision.reply)
     return values
+
+
+def _of_reply(reply: SmtpReply) -> str:
+    return f"{reply.code} {reply.enhanced} {reply.text}"
 
 
 def log_put_off(
@@ -286,12 +302,12 @@ def log_put_off(
     _log.info(
         "put_off",
         **identity,
-        sender=message.sender,
         to=recipient.address,
         requirement=recipient.asked.requirement.value,
         nexthop=recipient.nexthop_text,
         transport=recipient.mailer,
-        reply=f"{reply.code} {reply.enhanced} {reply.text}",
+        sender=message.sender,
+        reply=_of_reply(reply),
     )
 
 
@@ -302,9 +318,9 @@ def log_not_split(
     _log.warning(
         "client_does_not_split",
         **identity,
-        client_address=client_address,
-        sender=message.sender,
         to=recipient.address,
+        sender=message.sender,
+        client_address=client_address,
     )
 
 
@@ -322,14 +338,15 @@ def log_message(identity: Mapping[str, str], message: Transaction, action: Actio
     level(
         "message",
         **identity,
-        sender=message.sender,
+        action=action.value,
+        # What makes it remarkable, if anything does.
+        tags_removed=findings.tags or None,
+        tls_required_malformed=findings.tls_required_malformed or None,
+        tls_required_fields=several or None,
+        lost=message.lost or None,
         requirement=message.requirement.value,
         source=message.source.value,
-        action=action.value,
-        recipients=len(message.recipients),
         route=tag.route.value if tag is not None else None,
-        tags_removed=findings.tags,
-        tls_required_fields=several,
-        tls_required_malformed=findings.tls_required_malformed,
-        lost=message.lost,
+        recipients=len(message.recipients),
+        sender=message.sender,
     )

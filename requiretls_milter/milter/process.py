@@ -171,6 +171,8 @@ class _Worker:
                 self._channel.send("ack", generation=generation, error="")
             case "socket":
                 self._replace_socket(self._channel.take_descriptor())
+            case "log":
+                log.replace_file(self._channel.take_descriptor())
             case "drain":
                 self._listener.stop_accepting()
                 self._drain_until = time.monotonic() + float(message["seconds"])

@@ -481,7 +481,40 @@ def _hints(main: Parameters) -> dict[str, Any]:
 
 # ---------------------------------------------------------------- as TOML
 
+_OPTIONAL = ("hand_over", "transport")
+"""Keys that come from Postfix, if there is something to say."""
+
 _ORDER = ("profile", "carries", "mydomain", "tls_security_level", "requiretls_policy", "mta_sts")
+
+
+def merged(made: Mirror, present: Mapping[str, Any]) -> dict[str, Any]:
+    """The content that ``[mta]`` should have, with as little change of the present one as can be.
+
+    A key that means the same already stays as it is written, or away; so does one that does not
+    come from Postfix.
+
+    Args:
+        made: the mirror.
+        present: the section as TOML has it; it is valid.
+    """
+    full = {key: value for key, value in made.mta.items() if value != {}}
+    if not present:
+        return _in_order(full)
+    old = Config.model_validate({"mta": present}).mta
+    new = Config.model_validate({"mta": made.mta}).mta
+    content = dict(present)
+    for key in (*made.mta, *_OPTIONAL):
+        if getattr(old, key) == getattr(new, key):
+            continue
+        content.pop(key, None)
+        if key in full:
+            content[key] = full[key]
+    return content
+
+
+def value_text(value: object) -> str:
+    """A value as TOML, as :func:`to_toml` writes it."""
+    return tomlkit.item(value).as_string()
 
 
 def to_toml(made: Mirror) -> str:
@@ -506,8 +539,7 @@ def to_toml(made: Mirror) -> str:
 def _table(values: Mapping[str, Any]) -> Table:
     """Write a table: plain values first, then the tables in it."""
     table = tomlkit.table()
-    known: Sequence[str] = [key for key in _ORDER if key in values]
-    ordered = {key: values[key] for key in (*known, *(k for k in values if k not in known))}
+    ordered = _in_order(values)
     for key, value in ordered.items():
         if not isinstance(value, Mapping):
             table.add(key, value)
@@ -522,6 +554,11 @@ def _table(values: Mapping[str, Any]) -> Table:
         else:
             table.add(key, _table(value))
     return table
+
+
+def _in_order(values: Mapping[str, Any]) -> dict[str, Any]:
+    known: Sequence[str] = [key for key in _ORDER if key in values]
+    return {key: values[key] for key in (*known, *(k for k in values if k not in known))}
 
 
 def _wrapped(text: str) -> list[str]:

@@ -25,6 +25,7 @@ from requiretls_milter.reports.logs.tailing import Tail
 from requiretls_milter.reports.logs.times import DAY, Times
 from requiretls_milter.syntax.endpoint import Endpoint
 from requiretls_milter.telemetry import log
+from requiretls_milter.telemetry.labels import AuditResult
 
 TURN = 0.5
 """Seconds that are waited for lines before what is settled is looked at."""
@@ -84,7 +85,15 @@ class Follower:
         self._take(self._tail.rest())
         found = self._auditor.finish()
         self._show(is_due=True)
-        _log.info("audit_ended", **{one.value: count for one, count in found.results.items()})
+        results = found.results
+        _log.info(
+            "audit_ended",
+            equal=results[AuditResult.EQUAL],
+            different=results[AuditResult.DIFFERENT],
+            later=results[AuditResult.LATER],
+            unknown=results[AuditResult.UNKNOWN],
+            waiting=results[AuditResult.WAITING],
+        )
 
     def _stop(self, *_: object) -> None:
         self._stopped = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from requiretls_milter.config import Config
-from requiretls_milter.config.lines import KeyPath, table_path
+from requiretls_milter.config.places import KeyPath, Place, heading_path
 from requiretls_milter.config.text import value_text
 from requiretls_milter.milter.hop import from_macros
 from requiretls_milter.model import EnforceFor, HopKind, Mode, NextHop
@@ -72,45 +73,64 @@ def _domain(text: str) -> str:
 
 
 def to_text(
-    explanation: Explanation, lines: Mapping[KeyPath, int], *, width: int | None = None
+    explanation: Explanation, places: Mapping[KeyPath, Place], *, width: int | None = None
 ) -> str:
     """Word the explanation for people.
 
     Args:
         explanation: the rule and the tables that match.
-        lines: the line of each key in the configuration file.
+        places: where each key of the configuration stands.
         width: columns of the output; None is the terminal's width.
     """
     table = Table(box=None, pad_edge=False, show_edge=False)
     table.add_column("key", no_wrap=True)
     table.add_column("value", no_wrap=True)
-    table.add_column("from", no_wrap=True)
+    table.add_column("from", overflow="fold")
     for key, origin in explanation.values.items():
         own = origin.table != "rules"
         style = "bold" if own else ""
-        where = _where(origin, origin.key or key, lines)
+        where = _where(origin, key, places)
         table.add_row(key, Text(value_text(origin.value), style), Text(where, style))
     console = Console(width=width, highlight=False, markup=False, emoji=False)
     with console.capture() as capture:
         console.print(
             Group(Text(_subject(explanation)), "", table, "", Text(_meaning(explanation)))
         )
-        for line in _precedence(explanation, lines):
+        for line in _precedence(explanation, places):
             console.print(line, soft_wrap=True)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def _where(origin: Origin, key: str, lines: Mapping[KeyPath, int]) -> str:
-    table = f"[{origin.table}]"
+def place_of(origin: Origin, key: str, places: Mapping[KeyPath, Place]) -> Place | None:
+    """Where a value of a rule stands; None for a default."""
+    return places.get((*heading_path(f"[{origin.table}]"), origin.key or key))
+
+
+def place_text(place: Place, places: Mapping[KeyPath, Place]) -> str:
+    """A place, with its file if the configuration has several."""
+    files = {other.file for other in places.values()} | {place.file}
+    if len(files) == 1:
+        return f"line {place.line}"
+    above = os.path.commonpath([file.parent for file in files])
+    return f"{os.path.relpath(place.file, above)} line {place.line}"
+
+
+def table_text(origin: Origin) -> str:
+    """A table, and the entry of its list if it is that of a list."""
+    return f"[{origin.table}]" + (f" for {origin.listed}" if origin.listed else "")
+
+
+def _where(origin: Origin, key: str, places: Mapping[KeyPath, Place]) -> str:
+    table = table_text(origin)
     if origin.key:
         table = f"{table} {origin.key}"
-    line = lines.get((*table_path(f"[{origin.table}]"), key))
-    if line is not None:
-        return f"{table}, line {line}"
+    place = place_of(origin, key, places)
+    if place is not None:
+        return f"{table}, {place_text(place, places)}"
     return f"{table}, default" if origin.table == "rules" else table
 
 
-def _precedence(explanation: Explanation, lines: Mapping[KeyPath, int]) -> Iterator[str]:
+def _precedence(explanation: Explanation, places: Mapping[KeyPath, Place]) -> Iterator[str]:
     """List the tables that match, with those of their values that a stronger table overrides."""
     yield ""
     if not explanation.matching:
@@ -118,18 +138,17 @@ def _precedence(explanation: Explanation, lines: Mapping[KeyPath, int]) -> Itera
         return
     yield "These tables match; each overrides those below it, the last one overrides [rules]:"
     for table in explanation.matching:
-        name = next(iter(table.values())).table
-        line = f"  [{name}]"
+        line = f"  {table_text(next(iter(table.values())))}"
         overridden = [
-            f"{key} = {value_text(origin.value)}" + _at(lines.get((*table_path(f"[{name}]"), key)))
+            f"{key} = {value_text(origin.value)}{_at(place_of(origin, key, places), places)}"
             for key, origin in table.items()
             if origin.value != explanation.values[key].value
         ]
         yield line + (f", overridden: {', '.join(overridden)}" if overridden else "")
 
 
-def _at(line: int | None) -> str:
-    return f" (line {line})" if line is not None else ""
+def _at(place: Place | None, places: Mapping[KeyPath, Place]) -> str:
+    return f" ({place_text(place, places)})" if place is not None else ""
 
 
 def _subject(explanation: Explanation) -> str:

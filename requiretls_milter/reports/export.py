@@ -44,7 +44,7 @@ def postfix_requiretls_policy(config: Config) -> PolicyTable:
     rules = RuleSet(config.rules)
     found: dict[str, RequiretlsPolicy] = {}
     warnings: list[str] = []
-    for section, pattern, table in config.rules.tables():
+    for section, pattern, table in config.rules.by_domain():
         if section == "sender":
             if table.require or (table.mode is not None and table.mode.acts):
                 warnings.append(

@@ -1,4 +1,4 @@
-"""Next hops from a file, one a line: ``check --from``.
+"""Next hops from a file, one a line: ``check --from``. A list of domains for a rule is such a file.
 
 The file may have a million lines, or may be a pipe that has none for an hour: it is read in a
 thread of its own, a few lines ahead.
@@ -23,7 +23,10 @@ AHEAD = 64
 """Lines that are read before they are wanted."""
 
 COMMENT = "#"
-"""A line that begins so is left out, as an empty one is."""
+"""What follows it is left out."""
+
+PATTERN = "."
+"""A line that begins so stands for subdomains, in a list for a rule: it names no next hop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,8 @@ def lines_of(file: TextIO) -> Iterator[Line]:
         rest = read
         while cut and rest and not rest.endswith("\n"):
             rest = file.readline(MAX_LINE)
-        text = read.strip()
-        if text and not text.startswith(COMMENT):
+        text = read.partition(COMMENT)[0].strip()
+        if text and not text.startswith(PATTERN):
             yield Line(number, text[:MAX_LINE], cut)
 
 

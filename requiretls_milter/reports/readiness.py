@@ -122,13 +122,14 @@ def in_counters(config: Config) -> Found:
 
 
 def _configured(config: Config) -> Iterator[tuple[Hop, str]]:
-    """The next hops of the domains that have a table of their own, each with its domain."""
+    """The next hops of the domains that have a rule of their own, each with its domain."""
     mta = config.mta
+    by_hop = {name for section, name, _ in config.rules.by_domain() if section == "nexthop"}
     for name in configured_domains(config):
         if name.startswith("."):
             continue  # which subdomains there are is not known
         with contextlib.suppress(nexthop.NextHopError):
-            if name in config.rules.nexthop:
+            if name in by_hop:
                 parsed = mta.nexthop_of(name, mta.usual_transport, postfix=False)
                 yield Hop(str(parsed), mta.usual_transport), name
             elif (hop := hop_of(f"postmaster@{name}", mta)) is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from requiretls_milter.config import Config
-from requiretls_milter.config.lines import KeyPath, table_path
+from requiretls_milter.config.places import KeyPath, Place
 from requiretls_milter.config.text import value_text
 from requiretls_milter.milter import hop
 from requiretls_milter.milter.requirement import FIELDS
@@ -33,6 +33,7 @@ from requiretls_milter.model import (
 from requiretls_milter.reports.carrying import Asking, HostMta, ToldBy
 from requiretls_milter.reports.check import NextHopReport, forecast_report, reply_text
 from requiretls_milter.reports.check_text import to_text as evidence_text
+from requiretls_milter.reports.explain import place_of, place_text, table_text
 from requiretls_milter.rules import Origin
 from requiretls_milter.syntax.names import envelope_domain
 from requiretls_milter.syntax.nexthop import NextHopError
@@ -260,7 +261,7 @@ def exit_status(found: Simulated) -> int:
 def as_json(
     found: Simulated,
     report: NextHopReport | None,
-    lines: Mapping[KeyPath, int],
+    places: Mapping[KeyPath, Place],
     notes: Sequence[str],
 ) -> dict[str, Any]:
     """What would happen, as one object.
@@ -268,7 +269,7 @@ def as_json(
     Args:
         found: what would happen.
         report: the evidence; None if there is none.
-        lines: the line of each key in the configuration file.
+        places: where each key of the configuration stands.
         notes: what else the reader has to know.
     """
     recipient, decision = found.recipient, found.decision
@@ -288,7 +289,7 @@ def as_json(
             key: {
                 "value": str(origin.value) if isinstance(origin.value, str) else origin.value,
                 "table": origin.table,
-                "line": _line(origin, key, lines),
+                **_place(origin, key, places),
             }
             for key, origin in found.origins.items()
         },
@@ -311,8 +312,13 @@ def as_json(
     }
 
 
-def _line(origin: Origin, key: str, lines: Mapping[KeyPath, int]) -> int | None:
-    return lines.get((*table_path(f"[{origin.table}]"), origin.key or key))
+def _place(origin: Origin, key: str, places: Mapping[KeyPath, Place]) -> dict[str, Any]:
+    place = place_of(origin, key, places)
+    return {
+        "file": None if place is None else str(place.file),
+        "line": None if place is None else place.line,
+        "listed": origin.listed or None,
+    }
 
 
 def _stage(found: Simulated) -> str | None:
@@ -345,7 +351,7 @@ _ROUTED = {
 def as_text(
     found: Simulated,
     report: NextHopReport | None,
-    lines: Mapping[KeyPath, int],
+    places: Mapping[KeyPath, Place],
     notes: Sequence[str],
 ) -> str:
     """What would happen, for people; arguments as for :func:`as_json`."""
@@ -363,7 +369,7 @@ def as_text(
         ("Message", f"from {message.sender or '<>'} to {message.recipient}, {message.standing}"),
         ("Asked", what),
         ("MTA", f"{mta} carries {found.mta.capability} ({found.mta.told_by})"),
-        ("Rule", _rule_text(found, lines)),
+        ("Rule", _rule_text(found, places)),
         ("Way", f"{to}{f' by transport {transport}' if transport else ''}, {_ROUTED[told.by]}"),
         *(("Note", note) for note in notes),
     ]
@@ -391,14 +397,14 @@ def _hop_text(found: Simulated) -> str:
     return f"that cannot be used: {found.recipient.nexthop_error}"
 
 
-def _rule_text(found: Simulated, lines: Mapping[KeyPath, int]) -> str:
+def _rule_text(found: Simulated, places: Mapping[KeyPath, Place]) -> str:
     """The values that are not defaults, each with its table and line."""
     told = []
     for key, origin in found.origins.items():
-        line = _line(origin, key, lines)
-        if line is None and origin.table == "rules" and not origin.key and key != "mode":
+        place = place_of(origin, key, places)
+        if place is None and origin.table == "rules" and not origin.key and key != "mode":
             continue
-        where = f"[{origin.table}]" + (f" line {line}" if line is not None else "")
+        where = table_text(origin) + (f" {place_text(place, places)}" if place is not None else "")
         why = f" {origin.key}" if origin.key else ""
         told.append(f"{key} = {value_text(origin.value)} ({where}{why})")
     return ", ".join(told)

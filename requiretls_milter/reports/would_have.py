@@ -24,8 +24,8 @@ from requiretls_milter.model import (
     Source,
     Standing,
 )
+from requiretls_milter.reports.logs import milter
 from requiretls_milter.reports.logs.events import Event, Logged
-from requiretls_milter.reports.logs.milter import RECIPIENT
 from requiretls_milter.syntax import nexthop
 from requiretls_milter.syntax.names import envelope_domain, is_null_sender
 from requiretls_milter.syntax.status import outcome_of
@@ -62,6 +62,9 @@ OTHERS = "(others)"
 
 _NOW = 2_000_000_000.0
 """Time of every decision, seconds since the epoch: only the age of a downgrade matters."""
+
+_LEFT_OUT = dict.fromkeys(("sender", "nexthop", "compliant"), "")
+"""What a line that was not cut leaves out if it is empty; release 0.1.0 wrote it all the same."""
 
 _STRENGTH = {Mode.OFF: 0, Mode.MONITOR: 1, Mode.DEFER: 2, Mode.REJECT: 3}
 
@@ -113,7 +116,7 @@ def read(events: Iterable[Event]) -> Iterator[LoggedRecipient]:
     """Find the recipients among the *events* of logs."""
     for event in events:
         what = event.what
-        if not isinstance(what, Logged) or what.fields.get("event") != RECIPIENT:
+        if not isinstance(what, Logged) or what.fields.get("event") != milter.RECIPIENT:
             continue
         recipient = _recipient(what.fields)
         if recipient is not None:
@@ -121,6 +124,8 @@ def read(events: Iterable[Event]) -> Iterator[LoggedRecipient]:
 
 
 def _recipient(fields: Mapping[str, str]) -> LoggedRecipient | None:
+    if milter.LAST in fields:
+        fields = {**_LEFT_OUT, **fields}
     try:
         return LoggedRecipient(
             message=(fields.get("queue_id") or fields.get("session", ""))[:MAX_ID],

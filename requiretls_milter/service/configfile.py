@@ -1,7 +1,8 @@
-"""Whether the configuration file still says what is in force, for ``config_file_differs``.
+"""Whether the configuration still says what is in force, for ``config_file_differs``.
 
-The values are compared, not the text: a comment changes nothing. A key that takes effect only at a
-restart makes a difference until then, and a file with mistakes differs from whatever is in force.
+The values are compared, not the text: a comment changes nothing. Included files and lists of
+domains are part of it. A key that takes effect only at a restart makes a difference until then, and
+a file with mistakes differs from whatever is in force.
 """
 
 from __future__ import annotations
@@ -10,44 +11,42 @@ from pathlib import Path
 
 from requiretls_milter import config as configuration
 from requiretls_milter.config import Config, ConfigError
+from requiretls_milter.config.reading import Watched
 
 
 class ConfigFile:
-    """Watches the file, which is read only when it has changed.
+    """Watches the files, which are read only when one of them has changed.
 
     Args:
-        path: the file; None for the usual place.
+        path: the main file; None for the usual place.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._seen: tuple[object, Config] | None = None
+        self._seen: tuple[Watched, Config] | None = None
         self.differs = False
-        """Whether the file says something else than what is in force, as of the last look."""
+        """Whether the files say something else than what is in force, as of the last look."""
         self.usable = True
-        """Whether the file could be used then."""
+        """Whether they could be used then."""
 
     def look(self, in_force: Config) -> bool:
-        """Compare again, if the file or what is in force has changed; say whether the answer has.
+        """Compare again, if a file or what is in force has changed; say whether the answer has.
 
         Args:
             in_force: the configuration of the running service.
         """
-        mark = self._mark()
-        if self._seen is not None and mark == self._seen[0] and in_force is self._seen[1]:
+        if (
+            self._seen is not None
+            and in_force is self._seen[1]
+            and not self._seen[0].have_changed()
+        ):
             return False
-        self._seen = mark, in_force
         before = self.differs, self.usable
         try:
-            self.differs, self.usable = configuration.load(self._path) != in_force, True
-        except ConfigError:
-            self.differs, self.usable = True, False
+            found = configuration.load(self._path)
+        except ConfigError as error:
+            watched, self.differs, self.usable = error.watched, True, False
+        else:
+            watched, self.differs, self.usable = found.origin.watched, found != in_force, True
+        self._seen = watched, in_force
         return (self.differs, self.usable) != before
-
-    def _mark(self) -> object:
-        """What changes whenever the file does; None if it cannot be found."""
-        try:
-            found = (self._path or configuration.DEFAULT_PATH).stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -67,7 +67,7 @@ def _locked(path: str) -> int:
     if not os.path.isdir(directory):
         raise SocketError(
             f"there is no directory {directory} for the engine's socket (engine.socket): make it, "
-            "with systemd's RuntimeDirectory= or install -d"
+            "with systemd's RuntimeDirectory=, with install -d, or as root with serve --user"
         )
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -164,8 +164,7 @@ class Reloader:
                 _log.error("reload_mistake", mistake=mistake)
             self._end(f"{len(error.mistakes)} mistakes in the configuration")
             return
-        path = self._path or configuration.DEFAULT_PATH
-        for warning in (*configuration.warnings(config), *configuration.exposures(config, path)):
+        for warning in (*configuration.warnings(config), *configuration.exposures(config)):
             _log.warning("config_warning", text=warning)
         fixed = self.config.changes_at_restart(config)
         for key in fixed:

@@ -31,7 +31,7 @@ import contextlib
 import signal
 import socket
 
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 
 MAX_NOTED = 2
 """Signals of one kind between two turns of the loop: a second SIGINT has a meaning, no third."""

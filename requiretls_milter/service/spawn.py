@@ -13,7 +13,6 @@ import selectors
 import signal
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from requiretls_milter.config import Config
@@ -23,6 +22,7 @@ from requiretls_milter.ipc.control import Channel, ControlClosed
 from requiretls_milter.milter import process as worker
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.service.printed import Printed
+from requiretls_milter.service.title import name_process
 from requiretls_milter.telemetry import log
 
 START_TIMEOUT = 60.0
@@ -33,9 +33,6 @@ HEARTBEAT_FRESH = 5.0
 
 HEARTBEAT_LOST = 15.0
 """Seconds without a message, or with a stuck callback, after which a child is killed."""
-
-MAX_COMM = 15
-"""Characters of a process' name in ps(1): PR_SET_NAME of prctl(2)."""
 
 _PR_SET_PDEATHSIG = 1
 """prctl(2)."""
@@ -278,15 +275,16 @@ def run_child(
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        # A terminal's Ctrl-C reaches all processes; the supervisor decides when a child ends.
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # A terminal's Ctrl-C reaches all processes; the supervisor decides when a child ends, and
+        # passes what a signal of a rotated log asks for.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
         log.set_process(start.name)
         log.write_in_thread(printed.take_over())
         for inherited in to_close:
             inherited.close()
         _die_with_parent(parent)
-        _name_process(start.name)
+        name_process(start.name)
         # A worker must not know the network: only the engine's code is imported in the child. That
         # of workers is there before the fork, in memory that all of them share.
         if start.name == ENGINE:
@@ -315,9 +313,3 @@ def _die_with_parent(parent: int) -> None:
         _log.warning("no_parent_death_signal", error=os.strerror(ctypes.get_errno()))
     if os.getppid() != parent:  # it died before the call
         os._exit(EXIT_ORPHAN)
-
-
-def _name_process(name: str) -> None:
-    """Give the process a name in ps(1)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/comm").write_text(f"rtls-{name}"[:MAX_COMM])

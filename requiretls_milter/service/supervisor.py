@@ -8,13 +8,12 @@ it does at each turn. Reload (:mod:`.reload`), drain (:mod:`.drain`) and restart
 
 Log lines, with keys that stay as they are: ``event=started``, ``event=ready``,
 ``event=died``, ``event=killed`` and ``event=ended`` (with ``child``), ``event=serving``,
-``event=stopping``, ``event=stopped``, ``event=crash_loop``, ``event=cannot_start``,
-``event=config_invalid``, ``event=config_warning``; those of a reload besides.
+``event=stopping``, ``event=crash_loop``, ``event=cannot_start``,
+``event=reopen_ignored``; those of a reload besides.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
 import os
@@ -25,16 +24,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from requiretls_milter import config as configuration
-from requiretls_milter.config import Config, ConfigError
-from requiretls_milter.ipc.child import ENGINE, EXIT_FAILURE, EXIT_OK, take_log_settings
-from requiretls_milter.ipc.unixsocket import SocketError, SocketFile
-from requiretls_milter.milter import adapter
+from requiretls_milter.config import Config
+from requiretls_milter.ipc.child import ENGINE, EXIT_FAILURE, EXIT_OK
+from requiretls_milter.ipc.unixsocket import SocketFile
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.service.children import Children
 from requiretls_milter.service.cores import usable_cores, usual_workers
 from requiretls_milter.service.drain import Drain
 from requiretls_milter.service.lockfile import LockFile
+from requiretls_milter.service.logfile import LogFile
 from requiretls_milter.service.printed import Printed
 from requiretls_milter.service.reload import Reloader
 from requiretls_milter.service.restarts import DEATHS_WITHIN, Restarts
@@ -45,9 +43,6 @@ from requiretls_milter.service.spawn import Child
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Process, Socket
-
-EXIT_CONFIG = 2
-"""Exit status of a configuration that cannot be used; the unit does not restart after it."""
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
@@ -66,45 +61,6 @@ DRAIN_TICK = 0.1
 _log = log.get_logger("supervisor")
 
 
-def run(config_path: Path | None) -> int:
-    """Run the service until it is told to stop; returns the exit status.
-
-    To be called in a process without threads.
-
-    Args:
-        config_path: the configuration; None for the usual place, or all defaults.
-    """
-    log.write_at_turns()
-    log.configure()
-    log.set_process("supervisor")
-    try:
-        return _run(config_path)
-    finally:
-        log.last_words()
-
-
-def _run(config_path: Path | None) -> int:
-    try:
-        config = configuration.load(config_path)
-    except ConfigError as error:
-        for mistake in error.mistakes:
-            _log.error("config_invalid", mistake=mistake)
-        return EXIT_CONFIG
-    take_log_settings(config)
-    path = config_path or configuration.DEFAULT_PATH
-    for warning in (*configuration.warnings(config), *configuration.exposures(config, path)):
-        _log.warning("config_warning", text=warning)
-    notifier = Notifier()
-    with contextlib.ExitStack() as cleanup:
-        try:
-            lock = cleanup.enter_context(contextlib.closing(LockFile(config.engine.socket)))
-            listener = adapter.listen(config.milter)
-        except (OSError, SocketError) as error:
-            _log.error("cannot_start", error=str(error))
-            return EXIT_FAILURE
-        return Supervisor(config_path, config, notifier, listener, lock).run()
-
-
 class Supervisor:
     """One service; :meth:`run` once.
 
@@ -114,6 +70,7 @@ class Supervisor:
         notifier: sends messages to systemd, if systemd started the service.
         listener: the milter's socket, open.
         lock: keeps a second instance away; children must not keep it open.
+        log_file: the log, if it is a file.
     """
 
     def __init__(
@@ -123,8 +80,10 @@ class Supervisor:
         notifier: Notifier,
         listener: Listener,
         lock: LockFile,
+        log_file: LogFile | None,
     ) -> None:
         self._notifier = notifier
+        self._log_file = log_file
         self._listener = listener
         self._lock = lock
         self._selector = selectors.DefaultSelector()
@@ -201,6 +160,8 @@ class Supervisor:
         if self._sockets.step(now):
             self._stop(EXIT_FAILURE)  # the service manager starts it again
             return
+        if self._log_file is not None:
+            self._pass_log(self._log_file.look(now))
         if dropped := log.take_dropped():
             self._counters.inc("log_lines_dropped_total", by=dropped)
         if dropped or (self._children.gauges(), self._health(now)) != self._told:
@@ -224,12 +185,23 @@ class Supervisor:
                     _log.info("reload_ignored", reason="the service is stopping")
                 case signal.SIGHUP:
                     self._reload.request()
+                case signal.SIGUSR1 if self._log_file is not None:
+                    self._pass_log(self._log_file.reopen())
+                case signal.SIGUSR1:
+                    _log.info("reopen_ignored", reason="the log is not a file (--log-file)")
                 case signal.SIGINT if self._drain is not None:
                     _log.warning("interrupted")
                     self._exit = EXIT_INTERRUPTED
                 case signal.SIGTERM | signal.SIGINT if self._drain is None:
                     _log.info("stopping", signal=signal.Signals(number).name)
                     self._stop(EXIT_OK)
+
+    def _pass_log(self, descriptor: int | None) -> None:
+        """Have all children write to another file."""
+        if descriptor is not None:
+            for child in self._children:
+                child.send("log", descriptor=descriptor)
+            os.close(descriptor)
 
     # ------------------------------------------------------------ children
 
@@ -316,8 +288,13 @@ class Supervisor:
         if self._drain is not None or self._exit is not None:
             _log.info("ended", child=child.name, status=code)
             return
-        how = {"signal": signal.Signals(-code).name} if code < 0 else {"status": code}
-        _log.error("died", child=child.name, pid=child.pid, **how)
+        _log.error(
+            "died",
+            child=child.name,
+            pid=child.pid,
+            signal=signal.Signals(-code).name if code < 0 else None,
+            status=code if code >= 0 else None,
+        )
         process = Process.ENGINE if child.name == ENGINE else Process.WORKER
         self._counters.inc("process_restarts_total", (process,))
         if child.unable:  # a full disk, a port in use: it is no crash, and may end at any time

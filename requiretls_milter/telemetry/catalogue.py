@@ -537,7 +537,7 @@ _DECLARED = (
     Metric(
         "rules",
         MetricKind.GAUGE,
-        "Rules by mode: the section [rules] and each table of a domain below it.",
+        "Rules by mode: the section [rules], each table of a domain and each domain of a list.",
         (("mode", _values(Mode)),),
     ),
     Metric(

@@ -47,8 +47,12 @@ def reason_label(reason: str) -> str:
 
 
 def configured_domains(config: Config) -> tuple[str, ...]:
-    """The label ``domain``: the keys of recipient and next-hop rules; ``OTHER_DOMAIN`` besides."""
-    return tuple(dict.fromkeys([*config.rules.recipient, *config.rules.nexthop]))
+    """The label ``domain``: what has a rule by recipient or next hop; ``OTHER_DOMAIN`` besides."""
+    return tuple(
+        dict.fromkeys(
+            pattern for section, pattern, _ in config.rules.by_domain() if section != "sender"
+        )
+    )
 
 
 class Stage(enum.StrEnum):

@@ -6,6 +6,11 @@ the journal reads stderr, a line begins with its priority as in sd-daemon(3) and
 no time, since the journal has a better one; otherwise it has the time in UTC. What
 libraries log through :mod:`logging` takes the same path.
 
+A line has the keys that say something: one whose value is empty is left out, and ``component`` and
+``process``, which are of use to those who look for a fault, stand at the end of each line if the
+level is debug. Time, level and event come first, then the keys in the order of the call: what
+happened, to whom, why, and the details.
+
 One line is written for each message that asks something. To take it through structlog costs more
 than all else that is done for the message, so that :class:`LineLogger` renders it directly: byte
 for byte the same.
@@ -39,6 +44,8 @@ from requiretls_milter.telemetry.output import (
     ThreadOutput,
     TurnOutput,
 )
+from requiretls_milter.telemetry.syslog import Syslog
+from requiretls_milter.telemetry.targets import Descriptor
 
 MAX_VALUE = 1000
 """Characters of one value."""
@@ -72,7 +79,10 @@ STDERR = 2
 """The descriptor of standard error."""
 
 _FIRST = ("timestamp", "level", "event")
-"""The keys with which a line of logfmt begins."""
+"""The keys with which a line begins."""
+
+_FOR_DEBUGGING = ("component", "process")
+"""The keys with which a line ends, if the level is debug."""
 
 _PLAIN = re.compile(rf"[!#-<>-\[\]-~]{{0,{MAX_VALUE}}}")
 """What logfmt writes as it is: printable ASCII without a blank, quote, = or backslash."""
@@ -85,28 +95,52 @@ _direct: _Direct | None = None
 _output: Output | None = None
 """Where the lines go; None while they are written at once."""
 
+_syslog: Syslog | None = None
+"""The daemon that gets the lines in place of standard error."""
+
 
 def get_logger(name: str) -> Any:
-    """A logger whose lines have ``component=name``; follows every later :func:`configure`."""
+    """A logger, whose lines have ``component=name`` at level debug.
+
+    It follows every later :func:`configure`.
+    """
     return structlog.get_logger(component=name)
 
 
 def set_process(name: str) -> None:
-    """Put ``process=name`` on each line of this process, which is one of several."""
+    """Put ``process=name`` on each line of this process, one of several, if the level is debug."""
     global _process
     _process = name
 
 
+def to_syslog(daemon: Syslog) -> None:
+    """Write to a syslog daemon in place of standard error; before :func:`write_at_turns`."""
+    global _syslog
+    _syslog = daemon
+
+
 def write_at_turns() -> None:
     """Write without ever waiting, in a process without threads; :func:`flush` at each turn."""
-    _write_to(TurnOutput(STDERR, _dropped))
+    _write_to(TurnOutput(_syslog or Descriptor(STDERR), _dropped))
 
 
 def write_in_thread(descriptor: int) -> None:
-    """Write to ``descriptor`` in a thread of its own, in a child after the fork."""
+    """Write in a thread of its own, in a child after the fork.
+
+    Args:
+        descriptor: where standard error led to before the fork.
+    """
     if isinstance(_output, TurnOutput):
         _output.forget()
-    _write_to(ThreadOutput(descriptor, _dropped))
+    _write_to(ThreadOutput(_syslog or Descriptor(descriptor), _dropped))
+
+
+def replace_file(descriptor: int) -> None:
+    """Write to another file from now on; *descriptor* is closed."""
+    if _output is not None and isinstance(_output.target, Descriptor):
+        number = _output.target.number
+        os.dup2(descriptor, number, inheritable=number == STDERR)
+    os.close(descriptor)
 
 
 def _write_to(output: Output) -> None:
@@ -133,11 +167,14 @@ def take_dropped() -> int:
 
 def last_words() -> None:
     """Write what is left at the end of a process, for at most :data:`LAST_WORDS`."""
-    global _output
+    global _output, _syslog
     if _output is not None:
         _output.close(LAST_WORDS)
         _output = None
         sys.stderr = sys.__stderr__
+    if _syslog is not None:
+        _syslog.close()
+        _syslog = None
 
 
 def configure(format: str = "logfmt", level: str = "info") -> None:
@@ -154,8 +191,8 @@ def configure(format: str = "logfmt", level: str = "info") -> None:
         raise ValueError(f"log level {level!r} is not one of {', '.join(LEVELS)}")
     if format not in ("logfmt", "json"):
         raise ValueError(f"log format {format!r} is neither logfmt nor json")
-    journal = stderr_is_journal()
-    ours: list[Any] = [structlog.stdlib.add_log_level, _add_process]
+    journal = _syslog is not None or stderr_is_journal()
+    ours: list[Any] = [structlog.stdlib.add_log_level]
     if not journal:
         ours.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
     finish: list[Any] = [structlog.processors.format_exc_info]
@@ -165,11 +202,12 @@ def configure(format: str = "logfmt", level: str = "info") -> None:
         finish.append(logfmt)
     if journal:
         finish.append(_put_priority_first)
-    processors = [*ours, *finish]
+    debug = level == "debug"
+    processors = [*ours, _for_debugging if debug else _not_for_debugging, _arrange, *finish]
     global _direct
     _direct = None
     if format == "logfmt":
-        _direct = _Direct(processors, finish[-1], LEVELS[level], journal)
+        _direct = _Direct(processors, finish[-1], LEVELS[level], journal, debug)
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
@@ -179,7 +217,7 @@ def configure(format: str = "logfmt", level: str = "info") -> None:
     handler = _Handler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*ours, _add_library],
+            foreign_pre_chain=[*ours, _add_library, _arrange],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *finish],
         )
     )
@@ -194,11 +232,17 @@ def stderr_is_journal() -> bool:
     """Whether the log is a stream to the journal ($JOURNAL_STREAM, systemd.exec(5))."""
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
     try:
-        status = os.fstat(sys.stderr.fileno() if _output is None else _output.descriptor)
+        status = os.fstat(_descriptor())
         return (int(device), int(inode)) == (status.st_dev, status.st_ino)
     except (OSError, ValueError, AttributeError):
         # No such variable, or a stderr that is closed or is not a file.
         return False
+
+
+def _descriptor() -> int:
+    if _output is not None and isinstance(_output.target, Descriptor):
+        return _output.target.number
+    return sys.stderr.fileno()
 
 
 def loggable(value: object, limit: int = MAX_VALUE) -> str:
@@ -217,12 +261,14 @@ class _Direct:
         last: the last of them, as long as it is ours.
         threshold: of the level.
         journal: whether a line has a priority in place of the time.
+        debug: whether a line ends with its component and process.
     """
 
     processors: list[Any]
     last: Callable[..., Any]
     threshold: int
     journal: bool
+    debug: bool
 
 
 class LineLogger:
@@ -233,10 +279,11 @@ class LineLogger:
         event: what ``event=`` says.
     """
 
-    __slots__ = ("_begin",)
+    __slots__ = ("_component", "_event")
 
     def __init__(self, component: str, event: str) -> None:
-        self._begin = f"event={event} component={component} "
+        self._component = component
+        self._event = event
 
     def takes(self, level: str) -> bool | None:
         """Whether a line of this level is written; None if it has to go by way of structlog."""
@@ -252,16 +299,23 @@ class LineLogger:
             level: one that :meth:`takes` says is written.
             pieces: what :func:`words` has made of keys and values.
         """
-        end = f" process={_process}" if _process else ""
+        line = f"level={level} event={self._event} {pieces}"
+        if _direct is not None and _direct.debug:
+            line = f"{line} {words({'component': self._component, 'process': _process})}"
         if _direct is not None and _direct.journal:
-            return f"<{_PRIORITY[level]}>level={level} {self._begin}{pieces}{end}"
+            return f"<{_PRIORITY[level]}>{line}"
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        return f"timestamp={now} level={level} {self._begin}{pieces}{end}"
+        return f"timestamp={now} {line}"
 
 
 def words(values: Mapping[str, object]) -> str:
-    """Render keys and values as they stand in a line of logfmt."""
-    return " ".join([word(name, value) for name, value in values.items()])
+    """Render keys and values as they stand in a line of logfmt, but for those that are empty."""
+    return " ".join([word(k, v) for k, v in values.items() if v is not None and v != ""])
+
+
+def following(name: str, value: str) -> str:
+    """Render a key behind others, with a blank before it; "" if its value is empty."""
+    return f" {word(name, value)}" if value else ""
 
 
 def word(name: str, value: object) -> str:
@@ -333,10 +387,28 @@ def _write_line(line: str) -> None:
         return
 
 
-def _add_process(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    if _process:
-        event.setdefault("process", _process)
+def _is_empty(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value)
+
+
+def _for_debugging(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    event["component"] = event.pop("component", None)
+    event["process"] = event.pop("process", _process)
     return event
+
+
+def _not_for_debugging(
+    _: Any, __: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    for key in _FOR_DEBUGGING:
+        event.pop(key, None)
+    return event
+
+
+def _arrange(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Put the keys into their order and leave out what is empty."""
+    first = {key: event[key] for key in _FIRST if key in event}
+    return {key: value for key, value in {**first, **event}.items() if not _is_empty(value)}
 
 
 def _put_priority_first(_: Any, level: str, line: str) -> str:

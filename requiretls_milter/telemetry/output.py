@@ -1,4 +1,4 @@
-"""Where log lines go: a descriptor whose reader may stop, for which no process waits.
+"""The way of log lines to a :mod:`target <.targets>` whose reader may stop, for which nobody waits.
 
 A pipe, a terminal or the journal's socket takes octets only as long as they are read. A process
 that wrote to it by itself would stand still with its reader: the worker's callbacks, the engine's
@@ -9,9 +9,6 @@ octets, and
 - the supervisor, which forks and therefore has no threads, writes only what is taken at once
   (:class:`TurnOutput`), and tries again at each turn of its loop.
 
-The descriptor's file description is shared with whatever started the service (a shell's terminal,
-a pipe of other programs), so that O_NONBLOCK is never set on it: it would change for all of them.
-
 If the queue is full, lines are dropped until half of it is free again; then the log says how many.
 A line is written whole or not at all, and the order stays. What is written at once is a number of
 whole lines of at most PIPE_BUF octets, which no line of another process can tear (pipe(7)).
@@ -19,17 +16,15 @@ whole lines of at most PIPE_BUF octets, which no line of another process can tea
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 import select
-import socket
-import stat
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
+
+from requiretls_milter.telemetry.targets import Target
 
 MAX_QUEUED = 1 << 20
 """Octets of lines that wait for the reader: some 3,000 lines, seconds of a busy server."""
@@ -55,15 +50,15 @@ Tell = Callable[[int], str | None]
 
 
 class Output(ABC):
-    """A bounded queue of lines before a descriptor; :meth:`put` never waits.
+    """A bounded queue of lines before a target; :meth:`put` never waits.
 
     Args:
-        descriptor: where the lines go. It stays open when the output is closed.
+        target: where the lines go. It stays open when the output is closed.
         tell: renders the line that says how many were dropped.
     """
 
-    def __init__(self, descriptor: int, tell: Tell) -> None:
-        self.descriptor = descriptor
+    def __init__(self, target: Target, tell: Tell) -> None:
+        self.target = target
         self._tell = tell
         # Reentrant: a finalizer that runs while a line is put may log another one.
         self._lock = threading.RLock()
@@ -72,6 +67,7 @@ class Output(ABC):
         self._dropping = False
         self._untold = 0
         self._uncounted = 0
+        self._torn = False
 
     def take_dropped(self) -> int:
         """How many lines were dropped since the last call."""
@@ -113,10 +109,16 @@ class Output(ABC):
             self._untold += lines
             self._uncounted += lines
 
-    def _failed(self, lines: int) -> None:
-        """Note lines that could not be written; the next ones are tried all the same."""
+    def _failed(self, left: bytes, *, begun: bool) -> None:
+        """Note lines that could not be written; the next ones are tried all the same.
+
+        Args:
+            left: what was not taken.
+            begun: whether the first of these lines was written in part, so that it has to be ended.
+        """
         with self._lock:
-            self._lost(lines)
+            self._torn = self._torn or begun
+            self._lost(left.count(b"\n"))
             if self._octets <= MAX_QUEUED // 2:
                 self._dropping = False
 
@@ -154,9 +156,9 @@ class ThreadOutput(Output):
     disk may always make its writer wait: the thread writes what has gathered.
     """
 
-    def __init__(self, descriptor: int, tell: Tell) -> None:
-        super().__init__(descriptor, tell)
-        self._writer = _writer(descriptor)
+    def __init__(self, target: Target, tell: Tell) -> None:
+        super().__init__(target, tell)
+        self._writer = target.writer()
         self._ended = threading.Event()
         self._closing = False
         self._idle = False
@@ -190,10 +192,7 @@ class ThreadOutput(Output):
         while True:
             data = self._take()
             if data:
-                if self._write(data):
-                    self._say_what_was_lost()
-                else:
-                    self._failed(data.count(b"\n"))
+                self._write(data)
                 continue
             with self._lock:
                 if self._queue:
@@ -206,19 +205,23 @@ class ThreadOutput(Output):
                 time.sleep(_GATHER)
         self._ended.set()
 
-    def _write(self, data: bytes) -> bool:
-        """Write everything, however long it takes; returns whether it could be written."""
+    def _write(self, data: bytes) -> None:
+        """Write everything, however long it takes, unless it cannot be written at all."""
+        left = data
         try:
-            while data:
+            if self._torn:
+                self.target.write(b"\n")
+                self._torn = False
+            while left:
                 try:
-                    data = data[os.write(self.descriptor, data) :]
+                    left = left[self.target.write(left) :]
                 except BlockingIOError:
-                    # Another program has made the shared descriptor non-blocking.
-                    select.select([], [self.descriptor], [])
+                    self.target.wait()
         except (OSError, ValueError):
             # Its reader is gone, or the disk is full, and there is no other place to report that.
-            return False
-        return True
+            self._failed(left, begun=_is_within_line(data, left))
+        else:
+            self._say_what_was_lost()
 
     def close(self, seconds: float) -> None:
         """See :meth:`Output.close`."""
@@ -234,11 +237,11 @@ class ThreadOutput(Output):
 class TurnOutput(Output):
     """The output of a process with a loop and without threads; :meth:`flush` at each turn."""
 
-    def __init__(self, descriptor: int, tell: Tell) -> None:
-        super().__init__(descriptor, tell)
-        self._rest = b""
+    def __init__(self, target: Target, tell: Tell) -> None:
+        super().__init__(target, tell)
+        self._taken = self._rest = b""
         self._flushing = False
-        self._writer = _writer(descriptor)
+        self._writer = target.writer()
 
     def put(self, line: str) -> None:
         """See :meth:`Output.put`."""
@@ -258,15 +261,18 @@ class TurnOutput(Output):
     def _flush(self) -> bool:
         while True:
             if not self._rest:
-                self._rest = self._take()
+                self._taken = self._rest = self._take()
             if not self._rest:
                 return True
             try:
+                if self._torn:
+                    self._write(b"\n")
+                    self._torn = False
                 self._rest = self._rest[self._write(self._rest) :]
             except BlockingIOError:
                 return False
             except OSError:
-                self._failed(self._rest.count(b"\n"))
+                self._failed(self._rest, begun=_is_within_line(self._taken, self._rest))
                 self._rest = b""
             else:
                 self._say_what_was_lost()
@@ -274,7 +280,7 @@ class TurnOutput(Output):
     def _write(self, data: bytes) -> int:
         if self._writer is not None:
             return self._writer.write(data)
-        return os.write(self.descriptor, data)
+        return self.target.write(data)
 
     def close(self, seconds: float) -> None:
         """See :meth:`Output.close`."""
@@ -293,102 +299,10 @@ def _encoded(line: str) -> bytes:
     return (line + "\n").encode("utf-8", "backslashreplace")
 
 
-class _Writer(ABC):
-    """Writes to a descriptor without a wait."""
-
-    @abstractmethod
-    def write(self, data: bytes) -> int:
-        """Write; returns how many octets were taken.
-
-        Raises:
-            BlockingIOError: none now.
-            OSError: none at all.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close what the writer has opened."""
-
-
-class _SocketWriter(_Writer):
-    """Writes to a socket, such as the journal's: send(2) does not wait if it is told so."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._socket = socket.socket(fileno=os.dup(descriptor))
-
-    def write(self, data: bytes) -> int:
-        return self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-class _PipeWriter(_Writer):
-    """Writes to another user's pipe: splice(2) does not wait if it is told so.
-
-    It takes two calls, since the octets come from a pipe of our own.
-
-    Raises:
-        OSError: this process may not call splice(2).
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._read, self._write = os.pipe()
-        try:
-            os.splice(self._read, descriptor, 0, flags=os.SPLICE_F_NONBLOCK)
-        except OSError:
-            self.close()
-            raise
-
-    def write(self, data: bytes) -> int:
-        left = os.write(self._write, data[: select.PIPE_BUF])
-        try:
-            moved = os.splice(self._read, self._descriptor, left, flags=os.SPLICE_F_NONBLOCK)
-            left -= moved
-        finally:
-            if left:
-                os.read(self._read, left)
-        return moved
-
-    def close(self) -> None:
-        os.close(self._read)
-        os.close(self._write)
-
-
-class _ReopenedWriter(_Writer):
-    """Writes to a terminal or pipe, opened once more so that O_NONBLOCK is for us alone.
-
-    Raises:
-        OSError: it belongs to another user.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        self._descriptor = os.open(f"/proc/self/fd/{descriptor}", flags)
-
-    def write(self, data: bytes) -> int:
-        return os.write(self._descriptor, data)
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-
-def _writer(descriptor: int) -> _Writer | None:
-    """The writer for what a descriptor is; None if there is none, as for a file on a disk."""
-    kinds: list[Callable[[int], _Writer]] = []
-    with contextlib.suppress(OSError):  # a closed one
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISSOCK(mode):
-            kinds = [_SocketWriter]
-        elif stat.S_ISFIFO(mode):
-            kinds = [_ReopenedWriter, _PipeWriter]
-        elif os.isatty(descriptor):
-            kinds = [_ReopenedWriter]
-    for kind in kinds:
-        with contextlib.suppress(OSError):
-            return kind(descriptor)
-    return None
+def _is_within_line(data: bytes, left: bytes) -> bool:
+    """Whether *left*, the end of *data*, begins in the middle of a line."""
+    written = data[: len(data) - len(left)]
+    return bool(written) and not written.endswith(b"\n")
 
 
 class LineBuffer:

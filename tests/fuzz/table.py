@@ -181,9 +181,13 @@ TARGETS = {
         Target(
             "configuration",
             "settings",
-            (b"[milter]", b"[mta]", b"[rules]", b'"', b"true", b" = ", b"[", b"]", b"\n"),
+            (
+                *(b"[milter]", b"[mta]", b"[rules]", b'"', b"true", b" = ", b"[", b"]", b"\n"),
+                *(b'include = ["*"]', b"[rules.list.", b'domains_file = "other"', b"\x00"),
+            ),
             ("tomllib",),
         ),
+        Target("domain_list", "settings", (b"*.", b"@", b"://", b"#", b"xn--", b"\r\n"), ("idna",)),
     )
 }
 """All targets by name, in the order in which they run."""

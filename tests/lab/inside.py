@@ -259,6 +259,8 @@ def trial(mta: Mta) -> None:
         report[how] = properties()
         report[f"message after {how}"] = send(mta, how)
 
+    report["audit"] = run("requiretls-milter", "audit")
+
     report["stop"] = run("systemctl", "stop", UNIT)
     report["stopped"] = properties()
     report["processes left"] = processes()

@@ -21,6 +21,7 @@ from tests.lab.labconfig import settings
 from tests.lab.processes import Server
 from tests.lab.roots import GID_POSTFIX
 from tests.support import addresses
+from tests.support.milterlogs import with_what_is_empty
 from tests.support.paths import REPOSITORY
 from tests.support.processes import children
 from tests.support.waiting import eventually, log_written
@@ -166,8 +167,10 @@ class Milter:
     # -- what it says ----------------------------------------------------------------------
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
-        """The log lines, or those of one event."""
-        return [item for item in self._lines() if name in (None, item.get("event"))]
+        """The log lines, or those of one event; a recipient's has all keys of the contract."""
+        return [
+            with_what_is_empty(item) for item in self._lines() if name in (None, item.get("event"))
+        ]
 
     def wait(
         self, name: str, count: int = 1, timeout: float = 10.0, **values: Any

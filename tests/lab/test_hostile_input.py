@@ -583,7 +583,7 @@ def serve(config: Path) -> subprocess.CompletedProcess[str]:
         ("[milter]\nworkers = true\n", ["milter.workers", "expected"]),
         ('[probe]\ntimeout = 3\nport = "smtp"\n', ["probe.timeout", "probe.port"]),
         ('[mta]\ntls_security_level = "dain"\n', ["mta.tls_security_level", "dane"]),
-        ("[mta\n", ["line 1"]),
+        ("[mta\n", ["config.toml:1:5"]),
         ('[rules.recipient."exa mple"]\nmode = "reject"\n', ["exa mple"]),
         ("\xff", ["utf-8"]),
     ],

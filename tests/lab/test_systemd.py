@@ -136,7 +136,7 @@ def test_the_mta_has_its_mail_tagged(report: Report) -> None:
 
 def test_a_reload_ends_when_the_new_configuration_holds(report: Report) -> None:
     assert report["reload"]["status"] == 0, report["reload"]["output"]
-    assert "event=reloaded component=supervisor generation=2" in report["journal"]
+    assert "event=reloaded generation=2" in report["journal"]
 
 
 def test_a_reload_of_a_bad_configuration_fails_and_the_old_one_stays(report: Report) -> None:
@@ -159,6 +159,12 @@ def test_systemd_starts_it_again(report: Report, how: str, restarts: str, said: 
     assert report[how]["NRestarts"] == restarts
     assert report[how]["ActiveState"] == "active"
     assert "\nX-RequireTLS: " in report[f"message after {how}"]
+
+
+def test_audit_finds_journal_and_mail_log_by_itself(report: Report, mta: str) -> None:
+    assert report["audit"]["status"] == 0, report["audit"]["output"]
+    where = {"postfix": "/var/log/postfix.log", "sendmail": "journal:mail"}[mta]
+    assert f"reading journal: {where}\n" in report["audit"]["output"]
 
 
 def test_it_stops_and_leaves_nothing_behind(report: Report) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from requiretls_milter.config import Config
-from requiretls_milter.service import drain, restarts, spawn, supervisor
+from requiretls_milter.service import drain, restarts, spawn, startup
 from tests.support.paths import REPOSITORY
 
 SYSTEMD = REPOSITORY / "systemd"
@@ -155,7 +155,7 @@ def test_the_watchdog_leaves_time_to_replace_a_single_process(
 
 
 def test_a_bad_configuration_is_not_tried_again(service: configparser.SectionProxy) -> None:
-    assert int(service["RestartPreventExitStatus"]) == supervisor.EXIT_CONFIG
+    assert int(service["RestartPreventExitStatus"]) == startup.EXIT_USAGE
     assert service["Restart"] == "on-failure"
 
 

@@ -138,3 +138,34 @@ def test_a_worker_that_does_not_take_the_configuration_is_replaced_by_one_that_h
     assert service.events("reloaded")
     assert service.children["worker-1"] != pid
     assert "by=new.example.net" in service.send()[0]
+
+
+def test_included_files_and_lists_of_domains_are_read_again(make: Make) -> None:
+    service = make(workers=1)
+    service.configure(QUIET)
+    main = service.config_path
+    main.write_text(f'include = ["conf.d/*.toml"]\n{main.read_text()}')
+    service.start()
+    assert "forecast=" in service.send()[0]
+
+    (main.parent / "conf.d").mkdir()
+    rules = main.parent / "conf.d" / "partners.toml"
+    domains = main.parent / "conf.d" / "partners.txt"
+    rules.write_text('[rules.list.partners]\ndomains_file = "partners.txt"\nmode = "off"\n')
+    domains.write_text("*.example.org\n")
+    reload(service)
+    assert [line["mistake"] for line in service.events("reload_mistake")] == [
+        f'{domains}:1:1: "*.example.org" is not a domain name: subdomains are written with a '
+        'leading dot, no "*"; write .example.org'
+    ]
+    eventually(lambda: service.metric("config_file_differs") == 1)
+    assert "forecast=" in service.send()[0]
+
+    domains.write_text("example.org\n")
+    reload(service)
+    eventually(lambda: service.metric("config_file_differs") == 0)
+    assert service.send() == []  # no tag: the rule of the list says "off"
+    assert service.metric('rules{mode="off"}') == 1
+
+    domains.write_text("example.org\nother.example\n")
+    eventually(lambda: service.metric("config_file_differs") == 1)

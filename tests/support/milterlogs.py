@@ -1,13 +1,24 @@
-"""Lines of the milter's log and of Postfix's, as ``audit`` and ``report`` read them."""
+"""Lines of the milter's log and of Postfix's, as ``audit`` and ``report`` read them.
+
+:func:`written_line` is what the milter writes today; the others have what a test is about.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from requiretls_milter.config import Config
+from requiretls_milter.milter import account
+from requiretls_milter.milter.transaction import Settings, SmtpClient, Transaction
+from requiretls_milter.model import Capability, Forecast, Outcome, Reason
 from requiretls_milter.reports.logs.events import Event, event_of
 from requiretls_milter.reports.logs.lines import Line
 from requiretls_milter.reports.logs.times import Times
+from requiretls_milter.telemetry import log
 
 LATEST = 1_800_000_000.0
 """Times without a year are before this: January 2027."""
@@ -69,6 +80,51 @@ def recipient_line(form: str = "json", **fields: str) -> str:
         **fields,
     }
     return json.dumps(values) if form == "json" else _logfmt(values)
+
+
+LEFT_OUT = {"sender": "", "tls_version": "", "mx": "", "compliant": "", "text": "", "tls": None}
+"""What the line of a recipient leaves out if it is empty."""
+
+
+def with_what_is_empty(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A line, that of a recipient with what it leaves out because it is empty."""
+    return {**LEFT_OUT, **fields} if fields.get("event") == "recipient" else dict(fields)
+
+
+IN_RELEASE_0_1_0 = (
+    "timestamp=2026-11-28T18:14:39.884519Z level=info event=recipient component=milter.account "
+    "queue_id=40C15F521A0 sender=<alice@example.net> to=<eve@example.org> client=authenticated "
+    "requirement=requiretls source=esmtp carried=requiretls nexthop=example.org transport=smtp "
+    "tls_version= forecast=5.7.30 reason=requiretls_not_offered compliant= "
+    "tls=dane/!requiretls:none mx=mx1.example.org action=accept why=mode waited=0.013 "
+    'text="mx1.example.org[192.0.2.1] does not offer REQUIRETLS" process=worker-1'
+)
+"""The line of :func:`written_line` as release 0.1.0 wrote it."""
+
+
+def written_line(format: str = "logfmt") -> str:
+    """The line that the milter writes of a recipient: the example of the README."""
+    message = Transaction(
+        Settings(Config()),
+        SmtpClient(authenticated=True, capability=Capability.REQUIRETLS),
+        "<alice@example.net>",
+        (b"REQUIRETLS",),
+    )
+    recipient = message.add_recipient("<eve@example.org>", "smtp", "example.org")
+    forecast = Forecast(
+        "5.7.30",
+        Outcome.BOUNCE,
+        Reason.REQUIRETLS_NOT_OFFERED,
+        text="mx1.example.org[192.0.2.1] does not offer REQUIRETLS",
+        mx="mx1.example.org",
+        tls="dane/!requiretls:none",
+    )
+    message.decide(recipient, forecast, LATEST)
+    recipient.waited = 0.0132
+    with contextlib.redirect_stderr(io.StringIO()) as written:
+        log.configure(format)
+        account.log_recipients({"queue_id": "40C15F521A0"}, "", message, [recipient])
+    return written.getvalue().rstrip("\n")
 
 
 def _logfmt(fields: dict[str, str]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.milterclient import MilterClient
+from tests.support.milterlogs import with_what_is_empty
 from tests.support.processes import Process, alive
 from tests.support.waiting import eventually, log_written
 
@@ -58,7 +59,7 @@ class MilterProcess:
             if line.startswith("{"):
                 fields = json.loads(line)
                 if fields["event"] == event:
-                    found.append(fields)
+                    found.append(with_what_is_empty(fields))
         return found
 
     def wait_for_event(self, event: str, count: int = 1) -> list[dict[str, Any]]:

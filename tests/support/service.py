@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.milterclient import MilterClient
+from tests.support.milterlogs import with_what_is_empty
 from tests.support.processes import Process, alive, free_port
 from tests.support.waiting import PATIENCE, eventually, log_written
 
@@ -227,7 +228,8 @@ format = "{self._log_format}"
 
     def events(self, event: str) -> list[dict[str, Any]]:
         lines = [line for line in self.log_text.splitlines() if line.startswith("{")]
-        return [fields for fields in map(json.loads, lines) if fields["event"] == event]
+        found = [fields for fields in map(json.loads, lines) if fields["event"] == event]
+        return [with_what_is_empty(fields) for fields in found]
 
     def http(self, path: str = "/metrics") -> str:
         url = f"http://127.0.0.1:{self.metrics_port}{path}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 import requiretls_milter
@@ -45,7 +43,7 @@ def test_wrong_usage_is_status_2(arguments: list[str], capsys: pytest.CaptureFix
 def test_a_crash_is_no_verdict(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def crash(_: Path | None) -> None:
+    def crash(*_: object) -> None:
         raise ZeroDivisionError("deliberate")
 
     monkeypatch.setattr(configuration, "load", crash)

@@ -27,8 +27,11 @@ _JSON_PAIR = re.compile(
 RECIPIENT = "recipient"
 """The event of a recipient, which has a forecast."""
 
-_LAST = "action"
-"""The last pair of a recipient's line that a report needs."""
+LAST = "waited"
+"""A pair of each recipient's line, behind all pairs that a report needs of every line."""
+
+_LAST_BEFORE = "action"
+"""The same in lines of release 0.1.0, which have it behind the recipient."""
 
 
 class LoggedForecast(NamedTuple):
@@ -46,9 +49,17 @@ def of_logfmt(text: str) -> Fields:
     fields, last = pairs(text)
     if "event" not in fields:
         return {}
-    if fields["event"] == RECIPIENT and _LAST not in fields:
+    if fields["event"] == RECIPIENT and not _is_whole(fields):
         del fields[last]  # the line was cut, perhaps within this value
     return fields
+
+
+def _is_whole(fields: Fields) -> bool:
+    """Whether a recipient's line has all that a report needs of every line."""
+    names = list(fields)
+    if LAST in fields or _LAST_BEFORE not in fields:
+        return LAST in fields
+    return "to" in fields and names.index("to") < names.index(_LAST_BEFORE)
 
 
 def pairs(text: str) -> tuple[dict[str, str], str]:
@@ -86,7 +97,7 @@ def of_cut_object(text: str) -> Fields:
         value = _unescaped(quoted) if quoted is not None else "" if null else other
         fields.setdefault(name, value[:MAX_VALUE])
         end = match.end()
-    # The event stands at the end, where the line was cut. Only a recipient has both of these.
+    # In release 0.1.0 the event stood at the end, which was cut. Only a recipient has both.
     if fields.get("component") == "milter.account" and {"to", "forecast"} <= fields.keys():
         return {**fields, "event": RECIPIENT}
     return fields if "event" in fields else {}

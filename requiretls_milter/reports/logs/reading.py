@@ -64,22 +64,15 @@ class LogReader:
     """Reads logs, once.
 
     Args:
-        logs: files in any order, :data:`~.sources.STDIN`, :data:`~.sources.JOURNAL`.
+        logs: files in any order, :data:`~.sources.STDIN`, :data:`~.sources.JOURNAL`,
+            :data:`~.sources.MAIL_JOURNAL`.
         days: how far back to read the journal.
         now: the time, in seconds since the epoch.
-        units: whose journal that is.
     """
 
-    def __init__(
-        self,
-        logs: Sequence[str],
-        days: int,
-        now: float | None = None,
-        units: Sequence[str] = (sources.UNIT,),
-    ) -> None:
+    def __init__(self, logs: Sequence[str], days: int, now: float | None = None) -> None:
         self._logs = tuple(dict.fromkeys(logs))
         self._days = days
-        self._units = units
         self._now = time.time() if now is None else now
         self._first: dict[str, bytes] = {}
         self._understood: set[str] = set()
@@ -151,7 +144,7 @@ class LogReader:
     def _first_with_time(self, log: str, times: Times) -> Line | None:
         if not sources.can_reopen(log):
             return None
-        with sources.opened(log, self._days, self._units) as stream:
+        with sources.opened(log, self._days) as stream:
             for line in itertools.islice(lines(stream), MAX_HEAD):
                 if time_of(line, times) is not None:
                     return line
@@ -159,7 +152,7 @@ class LogReader:
 
     def _events(self, log: str, times: Times, latest: float) -> Iterator[_Timed]:
         """The events of one log, each with its time or, if it has none, that of the one before."""
-        with sources.opened(log, self._days, self._units) as stream:
+        with sources.opened(log, self._days) as stream:
             for line in lines(stream):
                 if log not in self._understood:
                     if line.text.strip():

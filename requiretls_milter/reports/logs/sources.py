@@ -16,24 +16,27 @@ import os
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Protocol, cast
 
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.syntax.text import visible
+from requiretls_milter.telemetry.syslog import FACILITIES
 
 STDIN = "-"
 """The log that stands for standard input."""
 
 JOURNAL = "journal:"
-"""The log that stands for the journal of some units."""
+"""The log that stands for the journal of :data:`UNIT`."""
+
+MAIL_JOURNAL = "journal:mail"
+"""The log that stands for what the journal has of mail, of whatever program."""
+
+JOURNALS = (JOURNAL, MAIL_JOURNAL)
+"""Both of the journal."""
 
 UNIT = "requiretls-milter"
 """The service's systemd unit."""
-
-WITH_POSTFIX = (UNIT, "postfix", "postfix@-", "postfix@*")
-"""The units of the service and of Postfix: that of Debian 13, that of Debian 12, and further
-instances of it. The latter are those that have logged something when journalctl is started."""
 
 CHUNK = 65_536
 """Octets that are read at once."""
@@ -59,19 +62,18 @@ class LogError(RequiretlsMilterError):
 
 
 @contextlib.contextmanager
-def opened(log: str, days: int, units: Sequence[str] = (UNIT,)) -> Iterator[BinaryIO]:
+def opened(log: str, days: int) -> Iterator[BinaryIO]:
     """Open *log* as a stream of decompressed octets.
 
     Args:
-        log: a file, :data:`STDIN` or :data:`JOURNAL`.
+        log: a file, :data:`STDIN`, :data:`JOURNAL` or :data:`MAIL_JOURNAL`.
         days: how far back to read the journal.
-        units: whose journal that is.
 
     Raises:
         LogError: it cannot be opened or read; also from within the body.
     """
     try:
-        with _raw(log, days, units) as raw:
+        with _raw(log, days) as raw:
             yield _decompressed(raw)
     except (OSError, EOFError, zlib.error) as error:
         name = getattr(error, "filename", None) or log
@@ -81,13 +83,13 @@ def opened(log: str, days: int, units: Sequence[str] = (UNIT,)) -> Iterator[Bina
 
 def can_reopen(log: str) -> bool:
     """Whether *log* can be read twice: it is a regular file, or none that can be read."""
-    return log not in (STDIN, JOURNAL) and (os.path.isfile(log) or not os.path.exists(log))
+    return log not in (STDIN, *JOURNALS) and (os.path.isfile(log) or not os.path.exists(log))
 
 
 @contextlib.contextmanager
-def _raw(log: str, days: int, units: Sequence[str]) -> Iterator[BinaryIO]:
-    if log == JOURNAL:
-        with _journal(days, units) as stream:
+def _raw(log: str, days: int) -> Iterator[BinaryIO]:
+    if log in JOURNALS:
+        with _journal(log, days) as stream:
             yield stream
     elif log == STDIN:
         if sys.stdin is None:
@@ -99,24 +101,24 @@ def _raw(log: str, days: int, units: Sequence[str]) -> Iterator[BinaryIO]:
             yield stream
 
 
-def journalctl(units: Sequence[str], since: str, *further: str) -> list[str]:
-    """The command line that prints the journal of some units.
+def journalctl(log: str, since: str, *further: str) -> list[str]:
+    """The command line that prints what :data:`JOURNAL` or :data:`MAIL_JOURNAL` stands for.
 
     Args:
-        units: their names.
+        log: one of the two.
         since: from when on, as journalctl reads it.
         further: options.
     """
-    named = [word for unit in units for word in ("--unit", unit)]
+    which = ["--unit", UNIT] if log == JOURNAL else [f"SYSLOG_FACILITY={FACILITIES['mail']}"]
     # --all: no "blob data".
-    return ["journalctl", *named, "--since", since, "--all", "--quiet", *further]
+    return ["journalctl", *which, "--since", since, *further, "--all", "--quiet"]
 
 
 @contextlib.contextmanager
-def _journal(days: int, units: Sequence[str]) -> Iterator[BinaryIO]:
-    """The lines of the journal; raises OSError if journalctl is missing or fails."""
+def _journal(log: str, days: int) -> Iterator[BinaryIO]:
+    """Lines of the journal; raises OSError if journalctl is missing or fails."""
     # With times, so that the journal can be read beside files.
-    command = journalctl(units, f"-{days}d", "--output", "short-unix")
+    command = journalctl(log, f"-{days}d", "--output", "short-unix")
     with subprocess.Popen(command, stdout=subprocess.PIPE) as journal:
         yield cast(BinaryIO, journal.stdout)
         if journal.wait() != 0:

@@ -51,7 +51,7 @@ class Tail:
     """Reads logs from now on, until :meth:`stop`.
 
     Args:
-        logs: files, :data:`~.sources.STDIN`, :data:`~.sources.JOURNAL` (with Postfix's units).
+        logs: files, :data:`~.sources.STDIN`, :data:`~.sources.JOURNALS`.
         say: is called from the threads.
     """
 
@@ -60,7 +60,7 @@ class Tail:
         self._say = say
         self._queue: queue.Queue[Line | _Ended] = queue.Queue(MAX_QUEUED)
         self._stop = threading.Event()
-        self._journalctl: subprocess.Popen[bytes] | None = None
+        self._journalctl: dict[str, subprocess.Popen[bytes]] = {}
         self._reading = len(self._logs)
         self._threads: list[threading.Thread] = []
 
@@ -91,7 +91,7 @@ class Tail:
     def stop(self) -> None:
         """Let files and journal end where they end now."""
         self._stop.set()
-        if (child := self._journalctl) is not None:
+        for child in list(self._journalctl.values()):
             child.terminate()
 
     def rest(self) -> Iterator[Line]:
@@ -119,8 +119,8 @@ class Tail:
 
     def _reader_of(self, log: str) -> Callable[[], None]:
         """What a thread does to read a log from now on."""
-        if log == sources.JOURNAL:
-            return functools.partial(self._read_journal, time.time())
+        if log in sources.JOURNALS:
+            return functools.partial(self._read_journal, log, time.time())
         if log == sources.STDIN:
             return self._read_stdin
         growing_log = GrowingLog(log, self._stop, functools.partial(self._say, log))
@@ -148,21 +148,21 @@ class Tail:
         for line in lines(stream):
             self._queue.put(line)
 
-    def _read_journal(self, since: float) -> None:
+    def _read_journal(self, log: str, since: float) -> None:
         while not self._stop.is_set():
             try:
-                since, error = self._run_journalctl(since)
+                since, error = self._run_journalctl(log, since)
             except OSError as failure:
                 error = str(failure.strerror)
             if not self._stop.is_set():
-                self._say(sources.JOURNAL, f"journalctl: {error}")
+                self._say(log, f"journalctl: {error}")
                 self._stop.wait(JOURNAL_PAUSE)
 
-    def _run_journalctl(self, since: float) -> tuple[float, str]:
+    def _run_journalctl(self, log: str, since: float) -> tuple[float, str]:
         """Read what it prints; returns the time of the last line, and why it has ended."""
         # The last second is read again: what was known of it is told by its time.
         options = ("--follow", "--no-tail", "--output", "export")
-        command = sources.journalctl(sources.WITH_POSTFIX, f"@{int(since)}", *options)
+        command = sources.journalctl(log, f"@{int(since)}", *options)
         # In a group of its own, so that Ctrl-C reaches this process alone.
         with (
             tempfile.TemporaryFile() as said,
@@ -170,13 +170,13 @@ class Tail:
                 command, stdout=subprocess.PIPE, stderr=said, process_group=0
             ) as child,
         ):
-            self._journalctl = child
+            self._journalctl[log] = child
             if self._stop.is_set():
                 child.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(JOURNAL_START)
             if child.returncode is None:
-                self._say(sources.JOURNAL, "")
+                self._say(log, "")
             for line in lines(cast(BinaryIO, child.stdout)):
                 self._queue.put(line)
                 since = max(since, min(line.time or 0.0, time.time()))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from requiretls_milter.reports.logs import usual
 from tests.support.commandline import call
 from tests.support.milterlogs import QUEUE_ID, delivery_line, forecast_line
 
@@ -121,9 +122,7 @@ def test_the_milters_lines_may_be_in_the_journal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "journalctl"
-    program.write_text(
-        f"#!/bin/sh\necho '{forecast_line('2.0.0')}'\necho \"$@\" >{tmp_path}/arguments\n"
-    )
+    program.write_text(f"#!/bin/sh\necho '{forecast_line('2.0.0')}'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     log = tmp_path / "mail.log"
@@ -131,4 +130,43 @@ def test_the_milters_lines_may_be_in_the_journal(
     status, told, _ = call(capsys, "audit", "journal:", log)
     assert status == 0
     assert told.startswith("1 forecasts with a delivery attempt, 0 without one\n  equal      1\n")
-    assert " --unit postfix " in (tmp_path / "arguments").read_text()
+
+
+def test_without_a_log_those_of_this_host_are_read_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The milter's lines are in the journal of its unit, those of Postfix in that of all mail."""
+    for name, line in (("unit", forecast_line("2.0.0")), ("mail", delivery_line("2.0.0"))):
+        (tmp_path / name).write_text(f"{line}\n")
+    program = tmp_path / "journalctl"
+    program.write_text(
+        f'#!/bin/sh\ncase "$1" in\n--unit) cat {tmp_path}/unit;;\n'
+        f"SYSLOG_FACILITY=2) cat {tmp_path}/mail;;\nesac\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(usual, "MAIL", ())
+    monkeypatch.setattr(usual, "OWN", ())
+    status, told, error = call(capsys, "audit")
+    assert (status, error) == (0, "reading journal: journal:mail\n")
+    assert told.startswith("1 forecasts with a delivery attempt, 0 without one\n  equal      1\n")
+
+    log = tmp_path / "mail.log"
+    log.write_text(f"{delivery_line('2.0.0')}\n")
+    monkeypatch.setattr(usual, "MAIL", (str(log),))
+    status, told, error = call(capsys, "audit")
+    assert (status, error) == (0, f"reading journal: {log}\n")
+    assert told.startswith("1 forecasts with a delivery attempt, 0 without one\n  equal      1\n")
+
+
+def test_a_host_without_any_log_is_told_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(usual, "MAIL", ())
+    monkeypatch.setattr(usual, "OWN", ())
+    assert call(capsys, "audit") == (
+        2,
+        "",
+        "error: no log was found on this host: name the files\n",
+    )

@@ -18,7 +18,7 @@ def test_config_check_of_a_good_file_is_status_0(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "config.toml"
-    path.write_text('[rules]\nmode = "reject"\n')
+    path.write_text('[rules]\nmode = "reject"\n[mta]\ntls_security_level = "dane"\n')
     captured = call(capsys, "config", "check", str(path))
     assert captured.status == 0
     assert captured.out == f"{path}: good\n"
@@ -33,10 +33,11 @@ def test_config_check_tells_every_mistake_and_is_status_2(
     captured = call(capsys, "config", "check", str(path))
     assert captured.status == 2
     assert captured.out == ""
-    assert [line.split(":")[1].strip() for line in captured.err.splitlines()] == [
-        "milter.workers",
-        "milter.sockt",
-        "rules.mode",
+    told = [line.removeprefix(f"error: {path}:") for line in captured.err.splitlines()]
+    assert [line.split(": ")[0:2] for line in told] == [
+        ["2:1", "milter.workers"],
+        ["3:1", "milter.sockt"],
+        ["1:1", "rules.mode"],
     ]
 
 
@@ -292,3 +293,68 @@ def test_what_is_no_address_is_status_2(
     done = call(capsys, "config", "explain", *arguments)
     assert done.status == 2
     assert done.err.startswith("error: ")
+
+
+# ---------------------------------------------------------------- several files
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    """A configuration with an included file and a list."""
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "partners.toml").write_text(
+        '[rules.list.partners]\ndomains_file = "../partners.txt"\nmode = "defer"\n'
+    )
+    (tmp_path / "partners.txt").write_text("a.example\n.b.example\n")
+    path = tmp_path / "config.toml"
+    path.write_text(
+        'include = ["conf.d/*.toml"]\n[mta]\ntls_security_level = "dane"\n'
+        '[rules.recipient."a.example"]\nrequire = true\n'
+    )
+    return path
+
+
+def test_config_check_tells_what_it_has_read(
+    several: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = call(capsys, "config", "check", several)
+    assert (done.status, done.err) == (0, "")
+    assert done.out == (
+        f"{several}: good\n"
+        f"  with {several.parent}/conf.d/partners.toml\n"
+        f"  [rules.list.partners]: 2 domains of {several.parent}/conf.d/../partners.txt\n"
+    )
+
+
+def test_explain_tells_the_list_and_the_file(
+    several: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = call(capsys, "config", "explain", "--config", several, "x@y.example", "z@a.example")
+    assert done.status == 0
+    text = " ".join(done.out.split())
+    assert ' mode "defer" [rules.list.partners] for a.example, conf.d/partners.toml line 3 ' in text
+    assert ' require true [rules.recipient."a.example"], config.toml line 5 ' in text
+    done = call(capsys, "config", "explain", "--config", several, "x@y.example", "z@x.b.example")
+    assert "  [rules.list.partners] for .b.example" in done.out
+
+
+def test_config_check_refuses_a_group_that_is_not_there(
+    several: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with several.open("a") as file:
+        file.write('[milter]\nsocket_group = "no-such-group"\n')
+    done = call(capsys, "config", "check", several)
+    assert done.status == 2
+    assert done.err.startswith(
+        f'error: {several}:7:1: milter.socket_group: there is no group "no-such-group" on this host'
+    )
+
+
+def test_config_check_warns_of_a_rule_that_refuses_everything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[rules]\nmode = "reject"\n')
+    done = call(capsys, "config", "check", path)
+    assert done.status == 0
+    assert done.err.startswith('warning: rules: mode = "reject" refuses all mail that asks')

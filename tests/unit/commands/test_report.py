@@ -86,7 +86,7 @@ def test_without_tables_there_is_no_domain_to_report_on(
 ) -> None:
     status, told, _ = call(capsys, "report", "--config", defaults)
     assert status == 0
-    assert "no domain has a table" in told
+    assert "no domain has a rule" in told
 
 
 # ---------------------------------------------------------------- can it be switched on
@@ -157,5 +157,5 @@ def test_any_report_can_go_to_a_file(
     path = tmp_path / "report"
     path.write_text("earlier\n" * 100)
     assert call(capsys, "report", "--config", defaults, "--output", path) == (0, "", "")
-    assert path.read_text() == "no domain has a table of its own in [rules]\n"
+    assert path.read_text() == "no domain has a rule of its own in [rules]\n"
     assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []

@@ -7,6 +7,7 @@ import pytest
 from requiretls_milter import config
 from requiretls_milter.config import Config, ConfigError
 from requiretls_milter.config.mistakes import ANY_NAME, MAX_MISTAKE, dotted, known_keys, tables_of
+from tests.support.mistakes import without_place
 
 
 def mistakes(directory: Path, content: str) -> tuple[str, ...]:
@@ -14,7 +15,7 @@ def mistakes(directory: Path, content: str) -> tuple[str, ...]:
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         config.load(path)
-    return caught.value.mistakes
+    return tuple(map(without_place, caught.value.mistakes))
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_a_key_that_is_like_none_is_told_with_those_that_are_known(tmp_path: Pat
     (mistake,) = mistakes(tmp_path, "[engine]\nxyzzy = 1\n")
     assert mistake == "engine.xyzzy: no such key; known here: socket"
     (mistake,) = mistakes(tmp_path, "[frobnication]\n")
-    assert mistake.startswith("frobnication: no such key; known here: milter, metrics, ")
+    assert mistake.startswith("frobnication: no such key; known here: include, milter, metrics, ")
 
 
 @pytest.mark.parametrize(
@@ -135,3 +136,111 @@ def test_r62_a_mistake_is_one_bounded_line_whatever_it_tells(text: str) -> None:
     assert len(told) <= MAX_MISTAKE
     assert told.isascii()
     assert told.isprintable()
+
+
+# ---------------------------------------------------------------- what to write instead
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            '[rules.recipient.partner.example]\nmode = "reject"\n',
+            "1:1: rules.recipient.partner.example: a name with dots stands in quotes; write "
+            '[rules.recipient."partner.example"]',
+        ),
+        (
+            '[rules]\nrecipient.mail.partner.example.mode = "off"\n',
+            "2:1: rules.recipient.mail.partner.example: a name with dots stands in quotes; write "
+            '[rules.recipient."mail.partner.example"]',
+        ),
+        (
+            '[rules.recipient."*.partner.example"]\n',
+            '1:1: rules.recipient."*.partner.example": "*.partner.example" is not a domain name: '
+            'subdomains are written with a leading dot, no "*"; write '
+            '[rules.recipient.".partner.example"]',
+        ),
+        (
+            '\n[rules.sender."user@partner.example"]\n',
+            '2:1: rules.sender."user@partner.example": "user@partner.example" is an address, not a '
+            'domain name; write [rules.sender."partner.example"]',
+        ),
+        (
+            '[rules."partner.example"]\nmode = "off"\n',
+            '1:1: rules."partner.example": no such table; a rule for mail to partner.example is '
+            '[rules.recipient."partner.example"]',
+        ),
+        (
+            '[rules.partner.example]\nmode = "off"\n',
+            "1:1: rules.partner.example: no such table; a rule for mail to partner.example is "
+            '[rules.recipient."partner.example"]',
+        ),
+        (
+            '[rules.recipient]\n"partner.example" = "reject"\n',
+            '2:1: rules.recipient."partner.example": expected a table, got the text "reject"; '
+            'write "partner.example" = { mode = "reject" }',
+        ),
+        (
+            '[rules.recipient]\nmode = "reject"\n',
+            '2:1: rules.recipient.mode: expected a table, got the text "reject"; write it '
+            'below [rules.recipient."example.org"]',
+        ),
+        (
+            "[[rules.recipient]]\n",
+            "1:1: rules.recipient: expected a table, got a list; each domain has a table with its "
+            "name, in single brackets",
+        ),
+        (
+            '[mta.requiretls_policy]\nexample.org = "enforce"\n',
+            "2:1: mta.requiretls_policy.example: a name with dots stands in quotes; write "
+            '"example.org" = "enforce"',
+        ),
+        (
+            "[mta.transport.smtp.strict]\nmx_address_limit = 1\n",
+            "1:1: mta.transport.smtp.strict: a name with dots stands in quotes; write "
+            '[mta.transport."smtp.strict"]',
+        ),
+        (
+            "[rules]\nrequire = 'True'\n",
+            '2:1: rules.require: expected true or false, got the text "True"; write require = true',
+        ),
+        (
+            "rules.require = 0\n",
+            "1:1: rules.require: expected true or false, got a number, 0; write require = false",
+        ),
+        (
+            'milter.workers = "2"\n',
+            '1:1: milter.workers: expected a whole number, got the text "2"; write workers = 2',
+        ),
+        (
+            "milter.workers = 2.0\n",
+            "1:1: milter.workers: expected a whole number, got a number, 2.0; write workers = 2",
+        ),
+        (
+            'dns.timeout = "5s"\n',
+            '1:1: dns.timeout: expected a number, got the text "5s"; write timeout = 5',
+        ),
+        (
+            "milter.socket_mode = 660\n",
+            '1:1: milter.socket_mode: expected text, got a number, 660; write socket_mode = "660"',
+        ),
+        (
+            'rules.mode = "Reject"\n',
+            '1:1: rules.mode: expected "off", "monitor", "defer" or "reject", got the text '
+            '"Reject"; did you mean "reject"?',
+        ),
+        (
+            '[watch]\ndomains = ["a.example", "www@b.example"]\n',
+            '2:25: watch.domains[1]: "www@b.example" is an address, not a domain name; write '
+            '"b.example"',
+        ),
+    ],
+)
+def test_a_mistake_is_told_with_its_place_and_what_to_write(
+    tmp_path: Path, content: str, told: str
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        config.load(path)
+    assert caught.value.mistakes == (f"{path}:{told}",)

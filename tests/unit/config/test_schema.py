@@ -19,6 +19,7 @@ from requiretls_milter.model import (
     RequiretlsPolicy,
     TlsLevel,
 )
+from tests.support.mistakes import without_place
 from tests.unit.config.generated import CONFIG
 
 CONTRACT = (Path(__file__).parent / "contract.toml").read_bytes()
@@ -145,8 +146,8 @@ def test_a_policy_table_keeps_its_order_and_gets_canonical_keys() -> None:
     [
         ('"enforced"', 'did you mean "enforce"?'),
         ("3", '("default" is Postfix\'s own list)'),
-        ('{ "example.org" = "enforced" }', '"example.org": expected'),
-        ('{ "example.org" = 3 }', '"example.org": expected'),
+        ('{ "example.org" = "enforced" }', '."example.org": expected'),
+        ('{ "example.org" = 3 }', '."example.org": expected'),
         ('{ "a b" = "enforce" }', "is not a domain name"),
         ('{ "a.example" = "enforce", "A.example" = "disable" }', '"a.example" is given twice'),
     ],
@@ -154,13 +155,17 @@ def test_a_policy_table_keeps_its_order_and_gets_canonical_keys() -> None:
 def test_a_policy_with_a_mistake_is_told(value: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         configured(f"mta.requiretls_policy = {value}")
-    assert str(caught.value).startswith("mta.requiretls_policy: ")
+    assert without_place(str(caught.value)).startswith("mta.requiretls_policy")
     assert said in str(caught.value)
 
 
 def test_all_mistakes_of_a_policy_table_are_told() -> None:
-    with pytest.raises(ConfigError, match=r'"a\.example".*; "b\.example"'):
+    with pytest.raises(ConfigError) as caught:
         configured('mta.requiretls_policy = { "a.example" = "x", "b.example" = "y" }')
+    assert [mistake.partition(": expected")[0] for mistake in caught.value.mistakes] == [
+        'test:1:27: mta.requiretls_policy."a.example"',
+        'test:1:46: mta.requiretls_policy."b.example"',
+    ]
 
 
 # ---------------------------------------------------------------- rules
@@ -178,7 +183,10 @@ def test_rules_of_domains_come_in_order_of_precedence() -> None:
 
 
 def test_every_key_of_rules_but_those_of_whole_messages_can_stand_in_a_rule_of_a_domain() -> None:
-    tables, whole = {"recipient", "nexthop", "sender"}, {"suspended", "tag_wait", "on_mixed"}
+    tables, whole = (
+        {"recipient", "nexthop", "sender", "list"},
+        {"suspended", "tag_wait", "on_mixed"},
+    )
     rules = set(type(Config().rules).model_fields) - tables - whole
     assert set(tables_of(type(Config().rules))["sender"][0].model_fields) == rules
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from requiretls_milter import config
-from requiretls_milter.config.lines import key_lines
+from requiretls_milter.config.places import scan
 from requiretls_milter.reports.explain import Explanation, explain, to_text
 from requiretls_milter.syntax.names import DomainNameError
 from requiretls_milter.syntax.nexthop import NextHopError
@@ -30,7 +32,7 @@ def explained(sender: str, recipient: str, nexthop: str | None = None) -> Explan
 
 
 def text_of(explanation: Explanation) -> str:
-    return " ".join(to_text(explanation, key_lines(TEXT), width=120).split())
+    return " ".join(to_text(explanation, scan(TEXT).places(Path("config.toml")), width=120).split())
 
 
 def test_domains_are_taken_from_addresses_and_become_a_labels() -> None:

@@ -21,6 +21,11 @@ def test_blank_lines_and_comments_are_left_out_and_the_numbers_stay() -> None:
     ]
 
 
+def test_a_list_of_domains_for_a_rule_can_be_read_its_patterns_name_no_next_hop() -> None:
+    text = "# partners\na.test # since March\n.sub.test\nb.test\n"
+    assert list(lines_of(io.StringIO(text))) == [Line(2, "a.test"), Line(4, "b.test")]
+
+
 def test_a_line_that_is_too_long_is_cut_and_the_next_one_is_a_line_again() -> None:
     text = "a" * (MAX_LINE * 3) + "\nb.test\n" + "c" * MAX_LINE + "\n" + "d" * (MAX_LINE + 1)
     assert list(lines_of(io.StringIO(text))) == [

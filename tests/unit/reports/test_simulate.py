@@ -5,11 +5,13 @@ That a real message gets the same is shown in tests/lab/test_simulate.py.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from requiretls_milter.config import Config
+from requiretls_milter.config.places import KeyPath, Place
 from requiretls_milter.model import Forecast, Outcome, Question, Reason, Standing
 from requiretls_milter.reports.carrying import HostMta
 from requiretls_milter.reports.simulate import (
@@ -58,16 +60,23 @@ def found(
     )
 
 
+PLACES: dict[KeyPath, Place] = {
+    ("rules", "recipient", "bank.example", "mode"): Place(Path("c.toml"), 7, 1)
+}
+
+
 def test_a_refusal_at_rcpt_is_told_with_the_reply_and_the_rule() -> None:
     one = found("REQUIRETLS")
     assert exit_status(one) == 1
-    told = as_json(one, None, {("rules", "recipient", "bank.example", "mode"): 7}, ["note"])
+    told = as_json(one, None, PLACES, ["note"])
     assert (told["action"], told["stage"], told["why"]) == ("reject", "rcpt", "will_fail")
     assert told["reply"].startswith("550 5.7.30 REQUIRETLS cannot be honoured for bank.example")
     assert told["rule"]["mode"] == {
         "value": "reject",
         "table": 'rules.recipient."bank.example"',
+        "file": "c.toml",
         "line": 7,
+        "listed": None,
     }
     assert (told["tag"], told["route"]) == (None, None)
     assert told["notes"] == ["note"]
@@ -156,8 +165,7 @@ def test_a_next_hop_that_cannot_be_used_is_told() -> None:
 
 
 def test_the_rule_shows_what_is_not_a_default_and_where() -> None:
-    lines: dict[tuple[str, ...], int] = {("rules", "recipient", "bank.example", "mode"): 7}
-    text = as_text(found("REQUIRETLS"), None, lines, [])
+    text = as_text(found("REQUIRETLS"), None, PLACES, [])
     assert 'Rule     mode = "reject" ([rules.recipient."bank.example"] line 7)\n' in text
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from requiretls_milter.config import Rules, RuleTable
+from requiretls_milter.config.domainlist import DomainList
 from requiretls_milter.model import OTHER_DOMAIN, Mode, Standing
 from requiretls_milter.rules import KEYS, Rule, RuleSet
 
@@ -183,3 +184,55 @@ def test_a_rule_binds_those_for_whom_it_is_enforced(
 ) -> None:
     rule = ruleset(enforce_for=enforce_for).find("", "", "")
     assert rule.binds(Standing(standing)) is bound
+
+
+# ---------------------------------------------------------------- lists of domains
+
+
+def listed(*domains: str, **keys: object) -> dict[str, object]:
+    return {"domains_file": DomainList("list.txt", domains), **keys}
+
+
+def test_a_domain_of_a_list_is_as_one_with_a_table() -> None:
+    rules = ruleset(
+        list={
+            "partners": listed("p.example", ".q.example", mode="reject"),
+            "relays": listed("mx.example", match="nexthop", mode="defer"),
+            "own": listed("s.example", match="sender", require=True),
+        }
+    )
+    assert rules.by_domain
+    assert rules.find("", "p.example", "").mode is Mode.REJECT
+    assert rules.find("", "x.p.example", "").mode is Mode.MONITOR
+    assert rules.find("", "x.q.example", "").mode is Mode.REJECT
+    assert rules.find("", "x.example", "mx.example").mode is Mode.DEFER
+    assert rules.find("", "mx.example", "").mode is Mode.MONITOR
+    assert rules.find("s.example", "x.example", "").require
+    assert rules.find("", "p.example", "mx.example").domain == "p.example"
+    assert rules.find("", "x.q.example", "mx.example").domain == ".q.example"
+    assert rules.find("s.example", "x.example", "").domain == OTHER_DOMAIN
+
+
+def test_a_table_of_its_own_goes_over_the_list_key_by_key() -> None:
+    rules = ruleset(
+        recipient={"p.example": {"mode": "off"}, ".example": {"mode": "monitor"}},
+        list={"partners": listed("p.example", "q.example", mode="reject", decide_wait=3.0)},
+    )
+    rule = rules.find("", "p.example", "")
+    assert (rule.mode, rule.decide_wait) == (Mode.OFF, 3.0)
+    assert rules.find("", "q.example", "").mode is Mode.REJECT  # exact over .example
+    origins = rules.explain("", "p.example", "")
+    assert (origins["decide_wait"].table, origins["decide_wait"].listed) == (
+        "rules.list.partners",
+        "p.example",
+    )
+    assert (origins["mode"].table, origins["mode"].listed) == ('rules.recipient."p.example"', "")
+
+
+def test_suspended_rules_of_lists_do_not_act() -> None:
+    rules = Rules.model_validate(
+        {"suspended": True, "list": {"partners": listed("p.example", mode="reject")}}
+    )
+    assert not rules.acts
+    assert RuleSet(rules).find("", "p.example", "").mode is Mode.MONITOR
+    assert rules.model_copy(update={"suspended": False}).acts

@@ -107,3 +107,23 @@ def test_without_a_file_all_defaults_are_in_force_until_one_appears(
     usual.write_text(TEXT)
     file.look(Config())
     assert file.differs
+
+
+def test_included_files_and_lists_are_part_of_it(kit: Kit, tmp_path: Path) -> None:
+    included, domains = tmp_path / "a.toml", tmp_path / "p.txt"
+    kit.path.write_text(f'include = ["*.t[o]ml.d", "a.toml"]\n{TEXT}')
+    included.write_text('[rules.list.partners]\ndomains_file = "p.txt"\n')
+    domains.write_text("a.example\n")
+    kit.in_force = configuration.load(kit.path)
+    assert not kit.differs()
+    domains.write_text("a.example # with a comment\n")
+    assert not kit.differs()
+    domains.write_text("a.example\nb.example\n")
+    assert kit.differs()
+    domains.write_text("a example\n")
+    assert kit.differs()
+    assert not kit.file.usable
+    domains.write_text("a.example\n")
+    assert not kit.differs()
+    (tmp_path / "x.toml.d").write_text("dns.timeout = 3\n")
+    assert kit.differs()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from requiretls_milter import config
+from requiretls_milter.config import Rules
+from requiretls_milter.config.domainlist import DomainList
 from requiretls_milter.model import Reason
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import configured_domains, status_label
@@ -33,6 +35,24 @@ def test_r62_a_status_outside_the_list_counts_as_other_of_its_class(
     counters.inc("forecasts_total", ("none", status, Reason.SERVER_REJECTS))
     assert counters.totals().counters == (
         ("forecasts_total", ("none", label, "server_rejects"), 1.0),
+    )
+
+
+def test_domains_of_lists_are_among_them_but_not_senders() -> None:
+    rules = Rules.model_validate(
+        {
+            "recipient": {"a.example": {}},
+            "list": {
+                "p": {"domains_file": DomainList("p.txt", ("b.example", "a.example"))},
+                "s": {"domains_file": DomainList("s.txt", ("s.example",)), "match": "sender"},
+                "n": {"domains_file": DomainList("n.txt", ("n.example",)), "match": "nexthop"},
+            },
+        }
+    )
+    assert configured_domains(config.Config(rules=rules)) == (
+        "a.example",
+        "b.example",
+        "n.example",
     )
 
 

@@ -7,6 +7,8 @@ import os
 import pty
 import select
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.telemetry import output as output_module
+from requiretls_milter.telemetry import targets
 from requiretls_milter.telemetry.output import (
     MAX_PARTIAL,
     MAX_QUEUED,
@@ -25,9 +27,10 @@ from requiretls_milter.telemetry.output import (
     ThreadOutput,
     TurnOutput,
 )
+from requiretls_milter.telemetry.targets import Descriptor, Target
 from tests.support.waiting import eventually
 
-Kind = Callable[[int, Callable[[int], str | None]], Output]
+Kind = Callable[[Target, Callable[[int], str | None]], Output]
 
 KINDS = [ThreadOutput, TurnOutput]
 
@@ -66,7 +69,7 @@ def refused(descriptor: int) -> None:
 @pytest.fixture(params=["pipe", "pipe of another user", "socket", "terminal"])
 def ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
     if request.param == "pipe of another user":
-        monkeypatch.setattr(output_module, "_ReopenedWriter", refused)
+        monkeypatch.setattr(targets, "_ReopenedWriter", refused)
     if request.param.startswith("pipe"):
         read, write = os.pipe()
     elif request.param == "socket":
@@ -82,7 +85,7 @@ def ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lines_come_whole_and_in_order(kind: Kind, ends: Ends) -> None:
-    output = kind(ends.write, tell)
+    output = kind(Descriptor(ends.write), tell)
     for number in range(20):
         output.put(f"line {number} " + "x" * number)
     expected = [f"line {number} " + "x" * number for number in range(20)]
@@ -94,7 +97,7 @@ def test_lines_come_whole_and_in_order(kind: Kind, ends: Ends) -> None:
 def test_a_reader_that_stops_holds_nothing_up_and_what_was_dropped_is_told(
     kind: Kind, ends: Ends
 ) -> None:
-    output = kind(ends.write, tell)
+    output = kind(Descriptor(ends.write), tell)
     started = time.monotonic()
     for number in range(20_000):
         output.put(f"{number} " + "x" * 100)
@@ -114,7 +117,7 @@ def test_a_reader_that_stops_holds_nothing_up_and_what_was_dropped_is_told(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_queue_is_bounded_in_octets(kind: Kind, ends: Ends) -> None:
-    output = kind(ends.write, tell)
+    output = kind(Descriptor(ends.write), tell)
     for _ in range(200):
         output.put("x" * 60_000)
     assert output._octets <= MAX_QUEUED
@@ -124,7 +127,7 @@ def test_the_queue_is_bounded_in_octets(kind: Kind, ends: Ends) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_end_waits_for_the_reader_no_longer_than_it_may(kind: Kind, ends: Ends) -> None:
-    output = kind(ends.write, tell)
+    output = kind(Descriptor(ends.write), tell)
     for _ in range(5_000):
         output.put("x" * 100)
     started = time.monotonic()
@@ -135,7 +138,7 @@ def test_the_end_waits_for_the_reader_no_longer_than_it_may(kind: Kind, ends: En
 @pytest.mark.parametrize("kind", KINDS)
 def test_last_words_are_written_before_the_end(kind: Kind, tmp_path: Path) -> None:
     with (tmp_path / "log").open("ab") as file:
-        output = kind(file.fileno(), tell)
+        output = kind(Descriptor(file.fileno()), tell)
         for number in range(2_000):
             output.put(str(number))
         output.close(5)
@@ -146,7 +149,7 @@ def test_last_words_are_written_before_the_end(kind: Kind, tmp_path: Path) -> No
 def test_a_reader_that_is_gone_is_counted_and_ends_nothing(kind: Kind) -> None:
     read, write = os.pipe()
     os.close(read)
-    output = kind(write, tell)
+    output = kind(Descriptor(write), tell)
     output.put("into the void")
     eventually(lambda: output.take_dropped() >= 1)
     output.put("into the void")
@@ -163,7 +166,7 @@ def test_what_the_disk_refused_is_told_when_it_takes_lines_again(
     path = tmp_path / "log"
     path.touch()
     descriptor = os.open(path, os.O_RDONLY)
-    output = kind(descriptor, tell)
+    output = kind(Descriptor(descriptor), tell)
     output.put("lost")
     eventually(lambda: output.take_dropped() == 1)
     writable = os.open(path, os.O_WRONLY | os.O_APPEND)
@@ -180,7 +183,7 @@ def test_a_disk_that_fills_while_lines_are_dropped_is_written_again_when_it_has_
     kind: Kind, tmp_path: Path
 ) -> None:
     read, write = os.pipe()
-    output = kind(write, tell)
+    output = kind(Descriptor(write), tell)
     for _ in range(20_000):
         output.put("x" * 100)
     os.close(read)  # each write fails from now on
@@ -200,7 +203,7 @@ def test_a_disk_that_fills_while_lines_are_dropped_is_written_again_when_it_has_
 def test_a_descriptor_that_another_program_made_non_blocking_loses_nothing() -> None:
     read, write = os.pipe()
     os.set_blocking(write, False)
-    output = ThreadOutput(write, tell)
+    output = ThreadOutput(Descriptor(write), tell)
     for number in range(2_000):
         output.put(f"{number} " + "x" * 100)
     lines = Ends(read, write).whole(output, lambda found: found.count(b"\n") == 2_000)
@@ -212,8 +215,8 @@ def test_a_descriptor_that_another_program_made_non_blocking_loses_nothing() -> 
 
 def test_lines_of_several_processes_in_one_pipe_are_not_torn() -> None:
     read, write = os.pipe()
-    threaded = [ThreadOutput(write, tell), ThreadOutput(write, tell)]
-    at_turns = TurnOutput(write, tell)
+    threaded = [ThreadOutput(Descriptor(write), tell), ThreadOutput(Descriptor(write), tell)]
+    at_turns = TurnOutput(Descriptor(write), tell)
 
     def talk(output: Output, letter: str) -> None:
         for _ in range(1_000):
@@ -245,7 +248,7 @@ def test_lines_of_several_processes_in_one_pipe_are_not_torn() -> None:
 
 def test_a_line_that_is_logged_while_one_is_put_does_not_wait_for_itself(tmp_path: Path) -> None:
     with (tmp_path / "log").open("ab") as file:
-        output = ThreadOutput(file.fileno(), tell)
+        output = ThreadOutput(Descriptor(file.fileno()), tell)
         with output._lock:  # as a finalizer finds it, in the midst of put()
             output.put("from a finalizer")
         output.close(5)
@@ -281,7 +284,7 @@ def test_lines_that_are_put_together_are_written_as_many_as_fit_at_once(
 ) -> None:
     pieces: list[str] = []
     with (tmp_path / "log").open("wb") as file:
-        output = kind(file.fileno(), tell)
+        output = kind(Descriptor(file.fileno()), tell)
         put = output.put
 
         def noted(line: str) -> None:
@@ -300,7 +303,7 @@ def test_lines_that_are_put_together_are_written_as_many_as_fit_at_once(
 
 def test_of_lines_that_are_put_together_each_that_is_dropped_counts(tmp_path: Path) -> None:
     read, write = os.pipe()
-    output = TurnOutput(write, tell)
+    output = TurnOutput(Descriptor(write), tell)
     lines = ["x" * 1000] * 3
     while not output.take_dropped():
         output.put_all(lines)
@@ -309,3 +312,32 @@ def test_of_lines_that_are_put_together_each_that_is_dropped_counts(tmp_path: Pa
     output.forget()
     os.close(read)
     os.close(write)
+
+
+IN_A_FILE_OF_50_OCTETS = """
+import resource, signal, sys, time
+from requiretls_milter.telemetry import output
+from requiretls_milter.telemetry.targets import Descriptor
+file = open(sys.argv[1], "ab")
+made = getattr(output, sys.argv[2])(Descriptor(file.fileno()), lambda lines: f"dropped={lines}")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50, hard))
+made.put("a" * 30)
+made.put("b" * 30)
+while not made.take_dropped():
+    time.sleep(0.01)
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+made.put("c" * 30)
+made.close(5)
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_line_of_which_the_disk_took_a_part_does_not_run_into_the_next_one(
+    kind: Kind, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", IN_A_FILE_OF_50_OCTETS, str(tmp_path / "log"), kind.__name__]
+    subprocess.run(command, check=True)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines == ["a" * 30, "b" * 19, "c" * 30, "dropped=1"]

@@ -160,5 +160,5 @@ def test_the_journal_is_asked_for_its_times(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert order(Path(sources.JOURNAL)) == []
     assert (tmp_path / "arguments").read_text() == (
-        "--unit requiretls-milter --since -7d --all --quiet --output short-unix\n"
+        "--unit requiretls-milter --since -7d --output short-unix --all --quiet\n"
     )

@@ -129,9 +129,8 @@ def test_the_journal_is_read_anew_from_where_it_ended_when_journalctl_dies(
     assert (sources.JOURNAL, "journalctl: no room") in reader.said
     assert reader.said[-1] == (sources.JOURNAL, "")
     first, second = (tmp_path / "arguments").read_text().splitlines()
-    units = "--unit requiretls-milter --unit postfix --unit postfix@- --unit postfix@* "
-    assert first.startswith(f"{units}--since @")
-    assert first.endswith(" --all --quiet --follow --no-tail --output export")
+    assert first.startswith("--unit requiretls-milter --since @")
+    assert first.endswith(" --follow --no-tail --output export --all --quiet")
     assert "--since @1795860000 " in second or "--since @" in first
     assert reader.end() == ["one", "one", "t w"]
     assert reader.tail.has_ended
