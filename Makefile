@@ -47,6 +47,7 @@ test-long: $(READY) roots ## 200 kills, 200,000 messages with faults, 1,000 inst
 	SLOW_DOMAINS=240 $(BIN)/python -m pytest tests/service/test_tarpits.py
 	ATTACK_DOMAINS=200 $(BIN)/python -m pytest tests/unit/engine/test_third_parties.py
 	CHECK_DOMAINS=1000 $(BIN)/python -m pytest tests/service/test_check_live.py
+	FOLLOWED_RECIPIENTS=200000 $(BIN)/python -m pytest tests/service/test_audit_follow.py --timeout 1200
 	LOG_MEGABYTES=4096 $(BIN)/python -m pytest tests/service/test_hostile_logs.py --timeout 1200
 	$(BIN)/python -m tests.fuzz --seconds 600
 
@@ -103,10 +104,8 @@ release: dist deb ## all artefacts of a release in dist/, with an SBOM, licences
 install: ## for packagers: PYTHON=python3 PREFIX=/usr DESTDIR=DIR, without what Python packages it needs
 	$(PYTHON) -m pip install --quiet --no-deps --no-warn-script-location --root-user-action=ignore \
 		--root=$(or $(DESTDIR),/) --prefix=$(PREFIX) .
-	install -D -m 644 systemd/requiretls-milter.service \
-		$(DESTDIR)$(PREFIX)/lib/systemd/system/requiretls-milter.service
-	sed -i 's,/usr/local/bin/,$(PREFIX)/bin/,' \
-		$(DESTDIR)$(PREFIX)/lib/systemd/system/requiretls-milter.service
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system systemd/*.service
+	sed -i 's,/usr/local/bin/,$(PREFIX)/bin/,' $(DESTDIR)$(PREFIX)/lib/systemd/system/requiretls-milter*.service
 	install -D -m 644 systemd/sysusers.d/requiretls-milter.conf \
 		$(DESTDIR)$(PREFIX)/lib/sysusers.d/requiretls-milter.conf
 

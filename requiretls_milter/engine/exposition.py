@@ -20,19 +20,14 @@ from importlib import metadata
 
 from OpenSSL import SSL
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-)
-from prometheus_client.core import (
-    Metric as Family,
-)
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from requiretls_milter import __version__
 from requiretls_milter.engine import domainlines, processes
+from requiretls_milter.engine.families import simple
 from requiretls_milter.engine.page import Page, beside_the_loop
 from requiretls_milter.telemetry.catalogue import METRICS, PREFIX, Metric, MetricKind
 from requiretls_milter.telemetry.counting import Gauges, Totals
@@ -108,20 +103,11 @@ class _Everything(Collector):
                 empty = ((0,) * (len(metric.buckets) + 1), 0.0)
                 yield _histogram(metric, *self._histograms.get(metric.name, empty))
             else:
-                yield _simple(metric, self._values[metric.name])
+                yield simple(metric, self._values[metric.name])
 
     def describe(self) -> Iterable[Family]:
         """Return nothing to check against: this is the only collector of its registry."""
         return ()
-
-
-def _simple(metric: Metric, values: dict[tuple[str, ...], float]) -> Family:
-    kind = CounterMetricFamily if metric.kind is MetricKind.COUNTER else GaugeMetricFamily
-    family = kind(PREFIX + metric.name, metric.help, labels=metric.label_names)
-    start = dict.fromkeys(metric.combinations(), 0.0)
-    for labels, value in (start | values).items():
-        family.add_metric(labels, value)
-    return family
 
 
 def _histogram(metric: Metric, counts: tuple[int, ...], total: float) -> Family:

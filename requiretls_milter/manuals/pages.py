@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import click
 from pydantic import BaseModel
@@ -15,7 +15,7 @@ from requiretls_milter.config.mistakes import tables_of
 from requiretls_milter.config.schema import Config, needs_restart
 from requiretls_milter.config.text import EXAMPLES, value_text
 from requiretls_milter.manuals.roff import Page, bold, literal
-from requiretls_milter.telemetry.catalogue import METRICS, PREFIX, Metric
+from requiretls_milter.telemetry.catalogue import AUDIT_METRICS, METRICS, PREFIX, Metric
 
 CONFIGURATION, METRICS_PAGE = f"{PROGRAM}.toml", f"{PROGRAM}-metrics"
 
@@ -190,14 +190,21 @@ def _metrics(date: str) -> str:
         f"`{PREFIX}`. Labels have values from closed sets only; `domain` is a domain of a rule.",
     )
     page.heading("METRICS")
-    for metric in METRICS.values():
+    _listed(page, METRICS.values())
+    page.heading("METRICS OF AUDIT --FOLLOW")
+    page.paragraphs("They are in the file, or at the port, that its options name.")
+    _listed(page, AUDIT_METRICS.values())
+    page.see_also(_PAGES[0], _PAGES[1])
+    return page.text()
+
+
+def _listed(page: Page, metrics: Iterable[Metric]) -> None:
+    for metric in metrics:
         page.item(bold(metric.name) + _labels(metric), f"{metric.kind}: {metric.help}")
         for label, values in metric.labels:
             if values and len(values) <= _SHOWN:
                 listed = ", ".join(f"`{value}`" for value in values)
                 page.more_of_item(f"{label}: {listed}.")
-    page.see_also(_PAGES[0], _PAGES[1])
-    return page.text()
 
 
 _SHOWN = 24

@@ -16,7 +16,8 @@
 - ``report --would-have``: :mod:`~requiretls_milter.reports.would_have` decides logged mail again
   under stricter modes.
 - ``audit``: :mod:`~requiretls_milter.reports.audit` compares logged forecasts with logged
-  deliveries, which :mod:`~requiretls_milter.reports.following` brings together.
+  deliveries, which :mod:`~requiretls_milter.reports.following` brings together;
+  :mod:`~requiretls_milter.reports.audit_follow` does so while they are logged.
 - ``config explain``: :mod:`~requiretls_milter.reports.explain` shows which table of ``[rules]``
   each value comes from.
 - ``export``: :mod:`~requiretls_milter.reports.export` writes the rules as lookup tables of Postfix.

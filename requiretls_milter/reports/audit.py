@@ -7,36 +7,23 @@ forecast is for the first attempt, so only that one is compared.
 
 from __future__ import annotations
 
-import enum
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from requiretls_milter.model import UNKNOWN_STATUS, Action, Outcome, Reason
-from requiretls_milter.reports.following import (
-    Followed,
-    Following,
-    LoggedForecast,
-    has_port_of_its_own,
-)
+from requiretls_milter.reports.following import Followed, Following
 from requiretls_milter.reports.logs import milter
 from requiretls_milter.reports.logs.events import Arrived, Event, Logged, Removed
+from requiretls_milter.reports.logs.matching import has_port_of_its_own
+from requiretls_milter.reports.logs.milter import LoggedForecast
 from requiretls_milter.reports.logs.postfix import Delivery
 from requiretls_milter.syntax.status import outcome_of
+from requiretls_milter.telemetry.labels import AuditResult as Result
+from requiretls_milter.telemetry.labels import reason_label
 
 MAX_DIFFERENCES = 1000
 """Differences that are listed; all are counted."""
-
-
-class Result(enum.StrEnum):
-    """How a delivery compares with its forecast."""
-
-    EQUAL = "equal"
-    LATER = "later"
-    """It failed behind all that a probe sees, or at a content filter before the next hop."""
-    UNKNOWN = "unknown"
-    """The forecast was ``unknown``, or the line of the attempt was cut before its status."""
-    DIFFERENT = "different"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,38 +39,73 @@ class Difference:
 
 @dataclass(slots=True)
 class Audit:
-    """The comparison of all recipients.
-
-    ``waiting`` counts the forecasts without a delivery in these logs.
-    """
+    """The comparison of all recipients."""
 
     results: Counter[Result] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    """The reasons of the forecasts that did not come true."""
     differences: list[Difference] = field(default_factory=list)
-    waiting: int = 0
+
+    @property
+    def compared(self) -> int:
+        """How many forecasts have a delivery in these logs."""
+        return self.results.total() - self.results[Result.WAITING]
 
 
-def audit(events: Iterable[Event]) -> Audit:
-    """Compare all forecasts among *events* with the deliveries among them.
+class Auditor:
+    """Compares forecasts with deliveries, event by event.
 
     Recipients that were refused, or delivered on the host itself, are skipped.
+
+    Args:
+        differs: is called with each difference, as soon as it is certain.
     """
-    found = Audit()
-    following = Following(lambda followed: _compare(found, followed))
-    for event in events:
+
+    def __init__(self, differs: Callable[[Difference], None] = lambda _: None) -> None:
+        self.found = Audit()
+        self._differs = differs
+        self.following = Following(self._compare)
+
+    def take(self, event: Event) -> None:
+        """Note an event."""
         what, time = event.what, event.time
         if isinstance(what, Logged):
             if (forecast := _forecast(what.fields)) is not None:
-                following.add_forecast(
-                    what.fields["queue_id"], what.fields.get("to", ""), forecast, time
-                )
+                recipient = what.fields.get("to", "")
+                self.following.add_forecast(what.fields["queue_id"], recipient, forecast, time)
         elif isinstance(what, Delivery):
-            following.add_delivery(what, time)
+            self.following.add_delivery(what, time)
         elif isinstance(what, Arrived):
-            following.add_arrival(what.queue_id, what.message_id, time)
+            self.following.add_arrival(what.queue_id, what.message_id, time)
         elif isinstance(what, Removed):
-            following.add_removal(what.queue_id, time)
-    following.finish()
-    return found
+            self.following.add_removal(what.queue_id, time)
+
+    def finish(self) -> Audit:
+        """Compare what is left at the end of the logs."""
+        self.following.finish()
+        return self.found
+
+    def _compare(self, followed: Followed) -> None:
+        found, delivery = self.found, followed.attempt
+        if delivery is None:
+            found.results[Result.WAITING] += 1
+            return
+        result = _result(followed.forecast, delivery)
+        found.results[result] += 1
+        if result is Result.DIFFERENT:
+            found.reasons[reason_label(followed.forecast.reason)] += 1
+            one = Difference(followed.queue_id, followed.recipient, followed.forecast, delivery)
+            self._differs(one)
+            if len(found.differences) < MAX_DIFFERENCES:
+                found.differences.append(one)
+
+
+def audit(events: Iterable[Event]) -> Audit:
+    """Compare all forecasts among *events* with the deliveries among them."""
+    auditor = Auditor()
+    for event in events:
+        auditor.take(event)
+    return auditor.finish()
 
 
 def _forecast(fields: milter.Fields) -> LoggedForecast | None:
@@ -95,19 +117,6 @@ def _forecast(fields: milter.Fields) -> LoggedForecast | None:
         return None
     tls, mx, nexthop = (fields.get(key, "") for key in ("tls", "mx", "nexthop"))
     return LoggedForecast(status, reason, tls, mx, nexthop)
-
-
-def _compare(found: Audit, followed: Followed) -> None:
-    delivery = followed.attempt
-    if delivery is None:
-        found.waiting += 1
-        return
-    result = _result(followed.forecast, delivery)
-    found.results[result] += 1
-    if result is Result.DIFFERENT and len(found.differences) < MAX_DIFFERENCES:
-        found.differences.append(
-            Difference(followed.queue_id, followed.recipient, followed.forecast, delivery)
-        )
 
 
 def _result(forecast: LoggedForecast, delivery: Delivery) -> Result:

@@ -12,23 +12,41 @@ Queue ID and recipient bring a forecast and its delivery together. What makes th
   queue ID ("queued as"); a program that calls sendmail(1) leaves the Message-ID alone. The attempt
   that was forecast is that of the new message.
 
+When is a recipient decided? In logs that are read to their end: at the end. In logs that are
+followed while they are written, :meth:`Following.advance` tells how the time goes on: a recipient
+is decided when nothing of it has changed for :data:`SETTLED_AFTER`, or is older than
+:data:`MAX_AGE`.
+
 Memory is bounded: what was not used for longest goes first, and is decided with what is known.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from requiretls_milter.bounded import BoundedMap
+from requiretls_milter.reports.logs.matching import (
+    is_content_filter,
+    is_long_queue_id,
+    same_address,
+)
+from requiretls_milter.reports.logs.milter import LoggedForecast
 from requiretls_milter.reports.logs.postfix import Delivery
-from requiretls_milter.telemetry.log import loggable
 
 MAX_FOLLOWED = 100_000
 """Recipients with a forecast that are not decided yet: about 100 MiB."""
+
+MAX_AGE = 86_400.0
+"""Seconds after which a recipient is decided with what is known, if logs are followed."""
+
+SETTLED_AFTER = 10.0
+"""Seconds without a change after which a recipient that has an attempt is decided, if logs are
+followed: by so much may a line of another log come too late."""
+
+MAX_SETTLED = 50_000
+"""Recipients decided so that are remembered: further lines of theirs are nothing new."""
 
 MAX_EARLY = 50_000
 """Attempts without a forecast so far: most of them are of mail that asks for nothing."""
@@ -48,8 +66,6 @@ Times of RFC 3164 have no fractions.
 SLACK = 5.0
 """Seconds that an attempt may seem to be earlier than its forecast."""
 
-SMTP_PORT = "25"
-
 Doubt = Literal[0, 1, 2]
 """Whether an attempt belongs to a forecast.
 
@@ -59,16 +75,6 @@ when the forecast was made, or so it seems. An attempt with less doubt takes its
 
 Key = tuple[str, str]
 """What a forecast and its delivery share: queue ID and recipient, see :func:`same_address`."""
-
-
-class LoggedForecast(NamedTuple):
-    """A forecast as the milter logged it."""
-
-    status: str
-    reason: str
-    tls: str
-    mx: str = ""
-    nexthop: str = ""
 
 
 @dataclass(slots=True)
@@ -88,6 +94,15 @@ class Followed:
     handed_to: Key | None = None
     """What the filter made of it, of which no attempt was seen yet."""
     handovers: int = 0
+    begun: float = 0.0
+    """When its forecast was read, and when what is known of it has changed: by the clock of
+    :meth:`Following.advance`."""
+    changed: float = 0.0
+
+    @property
+    def key(self) -> Key:
+        """What its lines have in common."""
+        return self.queue_id, self.recipient
 
 
 class _Early(NamedTuple):
@@ -117,7 +132,14 @@ class Following:
     def __init__(self, decided: Callable[[Followed], None]) -> None:
         self._decided = decided
         self._serial = 0
+        self._now = 0.0
+        self.too_many = 0
+        """Recipients that were decided before their time, to make room for others."""
+        self.too_old = 0
+        """Recipients that were decided because of :data:`MAX_AGE`."""
         self._followed: BoundedMap[Key, Followed] = BoundedMap()
+        self._settling: BoundedMap[Key, Followed] = BoundedMap()
+        self._settled: BoundedMap[Key, Followed] = BoundedMap(MAX_SETTLED)
         self._handed: BoundedMap[Key, Followed] = BoundedMap(MAX_FOLLOWED)
         self._early: BoundedMap[Key, _Early] = BoundedMap(MAX_EARLY)
         self._ended: BoundedMap[str, _Ended] = BoundedMap(MAX_QUEUE_IDS)
@@ -138,9 +160,12 @@ class Following:
             self._followed.pop(key)
             if former.attempt is not None or self._is_over(former):
                 self._decide(former)
+        elif self._is_settled(key, forecast, time):
+            return
         elif len(self._followed) >= MAX_FOLLOWED:
+            self.too_many += 1
             self._decide(self._followed.pop_oldest()[1])
-        followed = Followed(queue_id, key[1], forecast, time, self._serial, key)
+        followed = Followed(queue_id, key[1], forecast, time, self._serial, key, begun=self._now)
         self._followed.put(key, followed)
         self._take_early(followed, key)
 
@@ -159,6 +184,9 @@ class Following:
         if handed is not None:
             wanted = True
             self._attach_behind(handed, key, delivery, time)
+        settled = self._settled.get(key)
+        if settled is not None and self._is_of(settled, time):
+            wanted = True  # a second attempt, or the same line from another log
         if not wanted:
             self._keep_early(key, _Early(delivery, time, self._serial))
 
@@ -180,10 +208,49 @@ class Following:
         self._serial += 1
         self._ended.put(queue_id, _Ended(time, self._serial))
 
+    def __len__(self) -> int:
+        """How many recipients are followed and not decided yet."""
+        return len(self._followed)
+
+    def advance(self, now: float) -> None:
+        """Decide what is settled by now; what is added later counts as read now.
+
+        Args:
+            now: seconds, of a clock that never goes back.
+        """
+        self._now = now
+        while (followed := _first(self._settling)) and followed.changed + SETTLED_AFTER <= now:
+            self._look_behind(followed)
+            attempt = followed.attempt
+            if attempt is None or attempt.piped or followed.handed_to is not None:
+                self._change(followed)  # it may come back from a filter: look again later
+            else:
+                self._followed.pop(followed.key)
+                self._settled.put(followed.key, followed)
+                self._decide(followed)
+        while (followed := _first(self._followed)) and followed.begun + MAX_AGE <= now:
+            self.too_old += 1
+            self._followed.pop(followed.key)
+            self._decide(followed)
+
     def finish(self) -> None:
         """Decide all that are left."""
         while len(self._followed) > 0:
             self._decide(self._followed.pop_oldest()[1])
+
+    def _is_settled(self, key: Key, forecast: LoggedForecast, time: float | None) -> bool:
+        """Whether the line of a forecast is that of a recipient that was decided."""
+        settled = self._settled.get(key)
+        if settled is None:
+            return False
+        if settled.forecast == forecast and _within(settled.time, time, CROSSING):
+            return True
+        self._settled.pop(key)
+        return False
+
+    def _change(self, followed: Followed) -> None:
+        followed.changed = self._now
+        self._settling.put(followed.key, followed)
 
     # ------------------------------------------------------------ which attempts are whose
 
@@ -196,7 +263,7 @@ class Following:
         if ended is not None and ended.serial > early.serial:
             # This queue ID was given up between the attempt and the forecast.
             is_over = ended.is_reused or _is_before(ended.time, followed.time, CROSSING)
-            if is_over and not _LONG_QUEUE_ID.fullmatch(followed.queue_id):
+            if is_over and not is_long_queue_id(followed.queue_id):
                 return
             doubt = 2
         self._early.pop(key)
@@ -233,6 +300,7 @@ class Following:
         is_earlier = _is_before(time, followed.attempt_time) and doubt == followed.doubt
         if followed.attempt is None or doubt < followed.doubt or is_earlier:
             followed.attempt, followed.attempt_time, followed.doubt = delivery, time, doubt
+            self._change(followed)
         if followed.handed_to is None and followed.handovers < MAX_HANDOVERS:
             target = self._handed_over(followed, delivery)
             if target is not None and target != followed.stage:
@@ -253,6 +321,7 @@ class Following:
         followed.handovers += 1
         followed.handed_to = target
         self._handed.put(target, followed)
+        self._change(followed)
         early = self._early.get(target)
         if early is not None:
             self._attach_behind(followed, target, early.delivery, early.time)
@@ -266,15 +335,21 @@ class Following:
         if followed.stage == key:
             self._attach(followed, delivery, time)
 
+    def _look_behind(self, followed: Followed) -> None:
+        """If a program took the message, find out whether it has come back since."""
+        attempt = followed.attempt
+        if attempt is not None and attempt.piped and followed.handed_to is None:
+            target = self._handed_over(followed, attempt)
+            if target is not None:
+                self._hand_over(followed, target)
+
     # ------------------------------------------------------------ the end
 
     def _decide(self, followed: Followed) -> None:
         attempt = followed.attempt
         if attempt is not None and attempt.piped:
-            # A program took it, which is no attempt at the next hop. It may have come back since.
-            target = self._handed_over(followed, attempt)
-            if followed.handed_to is None and target is not None:
-                self._hand_over(followed, target)
+            # A program took it, which is no attempt at the next hop.
+            self._look_behind(followed)
             if followed.attempt is attempt:
                 followed.attempt = None
         if followed.handed_to is not None and followed.handed_to[0] in self._arrived:
@@ -282,71 +357,14 @@ class Following:
         for key in (followed.stage, followed.handed_to):
             if key is not None and self._handed.get(key) is followed:
                 self._handed.pop(key)
+        if self._settling.get(followed.key) is followed:
+            self._settling.pop(followed.key)
         self._decided(followed)
 
 
-# ---------------------------------------------------------------- words of log lines
-
-_LONG_QUEUE_ID = re.compile(r"[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-y]{10,}z[0-9B-Zb-z]+")
-"""A queue ID that is never used again: time in base 52, "z", inode number."""
-
-_RELAY = re.compile(r"(?P<host>[^\[]*)\[(?P<address>[^\]]*)\](?::(?P<port>\d+))?")
-_NEXTHOP = re.compile(r"\[?(?:ipv6:)?(?P<host>[^\]\[]*?)\]?(?::(?P<port>\w+))?", re.IGNORECASE)
-
-
-def is_content_filter(relay: str, forecast: LoggedForecast) -> bool:
-    """Whether *relay*, of Postfix's log, is a filter on the way and not the server of a forecast.
-
-    A filter is on this host, or listens at a port of its own. A server of the next hop may do so,
-    too: then it is named by the forecast.
-    """
-    return has_port_of_its_own(relay, forecast) or (
-        (match := _RELAY.fullmatch(relay)) is not None
-        and _is_loopback(match["address"])
-        and not _is_named(match, forecast)
-    )
-
-
-def has_port_of_its_own(relay: str, forecast: LoggedForecast) -> bool:
-    """Whether *relay* is a filter by its port or its unix-domain socket alone."""
-    match = _RELAY.fullmatch(relay)
-    if match is None:
-        return False
-    if _is_named(match, forecast):
-        return False
-    hop = _NEXTHOP.fullmatch(forecast.nexthop)
-    return match["port"] is None or match["port"] not in (SMTP_PORT, hop["port"] if hop else "")
-
-
-def _is_named(relay: re.Match[str], forecast: LoggedForecast) -> bool:
-    hop = _NEXTHOP.fullmatch(forecast.nexthop)
-    names = {forecast.mx.lower(), hop["host"].lower() if hop is not None else ""} - {""}
-    return bool(names & {relay["host"].lower(), relay["address"].lower()})
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
-
-
-_QUOTED_LOCAL_PART = re.compile(r'"((?:[^"\\]|\\.)*)"(@[^"]*)?')
-_ROUTE = re.compile(r"@[^:]*:(?=.)")
-
-
-def same_address(address: str) -> str:
-    """One form for an address, however the client, the milter and Postfix write it.
-
-    The milter logs what the client sent, in US-ASCII (:func:`.telemetry.log.loggable`); Postfix
-    adds or takes away quotes and removes a route.
-    """
-    address = loggable(address.removeprefix("<").removesuffix(">"))
-    address = _ROUTE.sub("", address, count=1) if address.startswith("@") else address
-    quoted = _QUOTED_LOCAL_PART.fullmatch(address)
-    if quoted is not None:
-        address = re.sub(r"\\(.)", r"\1", quoted[1]) + (quoted[2] or "")
-    return address.lower()
+def _first(followed: BoundedMap[Key, Followed]) -> Followed | None:
+    """The one that was put first."""
+    return next(iter(followed.items()), (None, None))[1]
 
 
 # ---------------------------------------------------------------- times

@@ -33,7 +33,7 @@ from requiretls_milter.reports.assess import (
     listed,
     parse_all,
 )
-from requiretls_milter.reports.audit import Audit, Result, audit
+from requiretls_milter.reports.audit import Audit, audit
 from requiretls_milter.reports.carrying import HostMta, asking
 from requiretls_milter.reports.finder import Finder
 from requiretls_milter.reports.logs.events import Event
@@ -41,7 +41,7 @@ from requiretls_milter.reports.observation import Observation
 from requiretls_milter.reports.progress import ProgressLine, bar
 from requiretls_milter.reports.traffic import Hop, Mail, Traffic, hop_of
 from requiretls_milter.syntax import nexthop
-from requiretls_milter.telemetry.labels import configured_domains
+from requiretls_milter.telemetry.labels import AuditResult, configured_domains
 
 MAX_LISTED = 1_000_000
 """Next hops of a list that are told apart; what follows them is counted together."""
@@ -85,8 +85,7 @@ def in_logs(events: Iterable[Event], config: Config) -> Found:
 
 
 def _accuracy(audited: Audit) -> Accuracy:
-    counts = {result.value: audited.results[result] for result in Result}
-    return Accuracy(**counts, waiting=audited.waiting)
+    return Accuracy(**{result.value: audited.results[result] for result in AuditResult})
 
 
 def in_list(file: TextIO, config: Config) -> Found:

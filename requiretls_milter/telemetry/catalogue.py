@@ -30,12 +30,16 @@ from requiretls_milter.model import (
 from requiretls_milter.syntax import status as codes
 from requiretls_milter.telemetry.labels import (
     OTHER_PERMANENT,
+    OTHER_REASON,
     OTHER_TEMPORARY,
+    REASONS,
     STATUSES,
     AssessmentResult,
+    AuditResult,
     Bound,
     CacheResult,
     FleetResult,
+    GivenUp,
     Lane,
     Layer,
     MtaStsResult,
@@ -200,7 +204,7 @@ _REASONS_OF: Mapping[str, tuple[Reason, ...]] = {
 _REQUIREMENT = ("requirement", _values(Requirement))
 _ACTION = ("action", _values(Action))
 _STATUS = ("status", STATUSES)
-_REASON = ("reason", _values(Reason))
+_REASON = ("reason", REASONS)
 _DOMAIN = ("domain", None)
 _OF_PROCESS = (("process", ()),)  # supervisor, engine, worker-1...: as many as are configured
 
@@ -586,7 +590,46 @@ _DECLARED = (
 )
 
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _DECLARED}
-"""The catalogue, by name without the prefix."""
+"""The catalogue of the service, by name without the prefix."""
+
+_DECLARED_BY_AUDIT = (
+    Metric(
+        "audit_deliveries_total",
+        MetricKind.COUNTER,
+        "Recipients whose first delivery attempt was compared with its forecast, by result.",
+        (("result", _values(AuditResult)),),
+    ),
+    Metric(
+        "audit_differences_total",
+        MetricKind.COUNTER,
+        "Forecasts that did not come true, by the reason that they gave.",
+        (("reason", (*REASONS, OTHER_REASON)),),
+    ),
+    Metric(
+        "audit_recipients_in_flight",
+        MetricKind.GAUGE,
+        "Recipients with a forecast that were not compared yet.",
+    ),
+    Metric(
+        "audit_given_up_total",
+        MetricKind.COUNTER,
+        "Recipients that were no longer followed, since they were too old or too many.",
+        (("bound", _values(GivenUp)),),
+    ),
+    Metric(
+        "audit_lines_total",
+        MetricKind.COUNTER,
+        "Lines that were read from the logs.",
+    ),
+    Metric(
+        "audit_logs_unreadable",
+        MetricKind.GAUGE,
+        "Logs that are not there or cannot be read; they are waited for.",
+    ),
+)
+
+AUDIT_METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _DECLARED_BY_AUDIT}
+"""The catalogue of ``audit --follow``, which is a process of its own."""
 
 
 def declared(name: str, kind: MetricKind) -> Metric:

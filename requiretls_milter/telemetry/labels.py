@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
-from requiretls_milter.model import UNKNOWN_STATUS
+from requiretls_milter.model import UNKNOWN_STATUS, Reason
 from requiretls_milter.syntax.status import FORECAST_STATUSES, SUCCESS
 
 if TYPE_CHECKING:
@@ -33,6 +33,17 @@ def status_label(status: str) -> str:
     if status.startswith("5."):
         return OTHER_PERMANENT
     return SUCCESS if status.startswith("2.") else UNKNOWN_STATUS
+
+
+REASONS = tuple(reason.value for reason in Reason)
+
+OTHER_REASON = "other"
+"""A reason of a newer version of this program, or of a log line that was damaged."""
+
+
+def reason_label(reason: str) -> str:
+    """One of :data:`REASONS`, or :data:`OTHER_REASON`, for any text of a log."""
+    return reason if reason in REASONS else OTHER_REASON
 
 
 def configured_domains(config: Config) -> tuple[str, ...]:
@@ -160,6 +171,26 @@ class OutboundService(enum.StrEnum):
 
     SMTP = "smtp"
     DNS = "dns"
+
+
+class AuditResult(enum.StrEnum):
+    """How a delivery compares with its forecast."""
+
+    EQUAL = "equal"
+    DIFFERENT = "different"
+    LATER = "later"
+    """It failed behind all that a probe sees, or at a content filter before the next hop."""
+    UNKNOWN = "unknown"
+    """The forecast was ``unknown``, or the line of the attempt was cut before its status."""
+    WAITING = "waiting"
+    """There is a forecast, and no attempt was found in the logs."""
+
+
+class GivenUp(enum.StrEnum):
+    """Why ``audit --follow`` no longer waits for what becomes of a recipient."""
+
+    AGE = "age"
+    NUMBER = "number"
 
 
 class Bound(enum.StrEnum):

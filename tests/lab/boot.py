@@ -73,6 +73,8 @@ def boot(mta: str, config: str, drop_ins: Mapping[str, str]) -> dict[str, Any]:
         (trial / "inside.py").write_text(Path(inside.__file__).read_text())
         pem = Pki(run.outside / "pki").issue("127.0.0.1").path
         (trial / "server.pem").write_bytes(pem.read_bytes())
+        port = SYSTEMD / "variants" / "audit" / "port.conf"
+        (trial / "audit-port.conf").write_text(port.read_text())
         files = run.outside / "files"
         files.mkdir()
         binds = {
@@ -97,6 +99,7 @@ def _written(files: Path, mta: str, config: str, drop_ins: Mapping[str, str]) ->
     unit = f"/etc/systemd/system/{inside.UNIT}"
     texts = {
         unit: (SYSTEMD / inside.UNIT).read_text(),
+        f"/etc/systemd/system/{inside.AUDIT}": (SYSTEMD / inside.AUDIT).read_text(),
         **{f"{unit}.d/{name}": text for name, text in drop_ins.items()},
         "/etc/systemd/system/trial.service": _TRIAL.replace("@MTA@", mta),
         "/usr/local/bin/requiretls-milter": _PROGRAM,

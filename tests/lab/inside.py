@@ -23,6 +23,9 @@ from typing import Any
 
 HERE = Path(__file__).parent
 UNIT = "requiretls-milter.service"
+AUDIT = "requiretls-milter-audit.service"
+AUDIT_FILE = Path("/run/requiretls-milter-audit/requiretls-milter-audit.prom")
+AUDIT_PORT = "http://127.0.0.1:9895/metrics"
 CONFIG = Path("/etc/requiretls-milter/config.toml")
 FIELDS = ("Uid", "Groups", "NoNewPrivs", "Seccomp", "CapEff", "CapBnd")
 PATIENCE = 20.0
@@ -55,10 +58,10 @@ def run(*command: str) -> dict[str, Any]:
     return {"status": done.returncode, "output": done.stdout + done.stderr}
 
 
-def properties() -> dict[str, str]:
+def properties(unit: str = UNIT) -> dict[str, str]:
     """What systemd says of the unit."""
     names = "ActiveState,SubState,StatusText,MainPID,NRestarts,Result,User"
-    output = run("systemctl", "show", "-p", names, UNIT)["output"]
+    output = run("systemctl", "show", "-p", names, unit)["output"]
     return dict(line.split("=", 1) for line in output.splitlines())
 
 
@@ -69,11 +72,11 @@ def until(condition: Callable[[], bool]) -> bool:
     return met
 
 
-def processes() -> dict[str, dict[str, str]]:
+def processes(unit: str = UNIT) -> dict[str, dict[str, str]]:
     """The kernel's view of each process of the service, by its name."""
     found = {}
     for status in Path("/proc").glob("[0-9]*/status"):
-        if UNIT not in (status.parent / "cgroup").read_text():
+        if unit not in (status.parent / "cgroup").read_text():
             continue
         fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
         found[fields["Name"].strip()] = {key: fields[key].strip() for key in FIELDS}
@@ -237,6 +240,9 @@ def trial(mta: Mta) -> None:
     report["before reloads"] = properties()
     report["first message"] = send(mta, "first")
 
+    if mta is MTAS["postfix"]:
+        audit()
+
     report["reload"] = run("systemctl", "reload", UNIT)
     until(lambda: "event=reloaded" in journal(UNIT))
     good = CONFIG.read_text()
@@ -260,6 +266,35 @@ def trial(mta: Mta) -> None:
     report["processes left"] = processes()
     report["socket left"] = mta.socket.exists()
     report["message without us"] = send(mta, "without")
+
+
+def audit() -> None:
+    """Follow the journal: with a file for node_exporter, and then with a port."""
+    report["audit started"] = run("systemctl", "start", AUDIT)
+    until(lambda: "journalctl" in processes(AUDIT))
+    status = AUDIT_FILE.stat()
+    report["audit file"] = [oct(status.st_mode & 0o777), AUDIT_FILE.read_text()]
+    report["audit processes"] = processes(AUDIT)
+    run("systemctl", "stop", AUDIT)
+
+    drop_in = Path(f"/run/systemd/system/{AUDIT}.d/port.conf")
+    drop_in.parent.mkdir(parents=True)
+    shutil.copy(HERE / "audit-port.conf", drop_in)
+    run("systemctl", "daemon-reload")
+    run("systemctl", "start", AUDIT)
+    until(lambda: "journalctl" in processes(AUDIT))
+    until(lambda: "audit_logs_unreadable 0.0" in audited())
+    report["audit port"] = audited()
+    run("systemctl", "stop", AUDIT)
+    report["audit journal"] = journal(AUDIT)
+
+
+def audited() -> str:
+    try:
+        with urllib.request.urlopen(AUDIT_PORT, timeout=10) as reply:
+            return str(reply.read().decode())
+    except OSError:
+        return ""
 
 
 def journal(unit: str) -> str:

@@ -18,6 +18,7 @@ from tests.lab.milter import Milter
 from tests.lab.postfix import Postfix, transport_name
 from tests.lab.recipes import POSTFIX, Site, scenario, server
 from tests.lab.sweep import knowing_all, mirroring, send
+from tests.support.auditfollower import Follower
 from tests.support.scenario import Scenario, load
 from tests.support.waiting import eventually
 from tests.unit.forecast.test_oracle import NOT_KNOWABLE, SETTINGS_NOT_MIRRORED
@@ -66,20 +67,28 @@ def send_all(lab: Lab, milter: Milter, scenarios: Sequence[Scenario]) -> int:
     return sum(len(send(lab, milter, scenario)[1]) for scenario in scenarios)
 
 
-def test_forecasts_that_came_true_are_equal(lab: Lab) -> None:
+def test_forecasts_that_came_true_are_equal(lab: Lab, tmp_path: Path) -> None:
     with knowing_all(lab) as milter:
+        follower = Follower(tmp_path, milter.log_file, lab.front.log.path)
         recipients = send_all(lab, milter, ONE_OF_EACH)
         status, found = audit(lab, milter)
+        assert follower.end() == 0
+    assert follower.results() == {"equal": recipients}, "as it was followed live"
     assert found["differences"] == []
     assert (status, found["different"], found["waiting"]) == (0, 0, 0)
     assert found["equal"] == recipients >= len(STATUSES)
 
 
-def test_a_mirror_that_is_wrong_is_found_out(lab: Lab) -> None:
+def test_a_mirror_that_is_wrong_is_found_out(lab: Lab, tmp_path: Path) -> None:
     wrong = {transport_name(GOOD.profile): {"tls_security_level": "may"}}
     with mirroring(lab, wrong) as milter:
+        follower = Follower(tmp_path, milter.log_file, lab.front.log.path)
         send_all(lab, milter, [GOOD])
         status, found = audit(lab, milter)
+        assert follower.end() == 0
+    assert follower.results() == {"different": 1}
+    (told,) = follower.events("forecast_differs")
+    assert " forecast=5.7.10 reason=tls_level_does_not_verify " in told
     assert (status, found["different"], found["equal"]) == (1, 1, 0)
     (difference,) = found["differences"]
     assert difference["forecast"]["status"] == "5.7.10"

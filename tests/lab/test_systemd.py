@@ -106,6 +106,30 @@ def test_sendmail_begins_when_the_milter_is_ready(report: Report, mta: str) -> N
     assert 0 not in begun
 
 
+def test_audit_runs_without_rights_beside_journalctl(report: Report, mta: str) -> None:
+    if mta != "postfix":
+        assert "audit started" not in report, "once is enough"
+        return
+    assert report["audit started"]["status"] == 0, report["audit started"]["output"]
+    mode, text = report["audit file"]
+    assert mode == "0o644"
+    assert "requiretls_milter_audit_logs_unreadable 0.0\n" in text
+    processes = report["audit processes"]
+    assert set(processes) == {"requiretls-milt", "journalctl"}
+    for name, kernel in processes.items():
+        assert "0" not in kernel["Uid"].split(), name
+        assert kernel["CapEff"] == kernel["CapBnd"] == "0" * 16, name
+        assert kernel["Seccomp"] == "2", name
+
+
+def test_audit_serves_metrics_at_its_port_and_ends_when_it_is_told(
+    report: Report, mta: str
+) -> None:
+    if mta == "postfix":
+        assert "requiretls_milter_audit_logs_unreadable 0.0\n" in report["audit port"]
+        assert "event=audit_ended component=audit" in report["audit journal"]
+
+
 def test_the_mta_has_its_mail_tagged(report: Report) -> None:
     assert "\nX-RequireTLS: requirement=tls-required-no; " in report["first message"]
 

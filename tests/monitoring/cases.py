@@ -263,6 +263,11 @@ CASES: Mapping[str, Case] = {
         30 * 3600,
         says="90%",
     ),
+    "RequiretlsMilterAuditBlind": Case(
+        {"audit_logs_unreadable": "1x80"},
+        {"audit_logs_unreadable": "0x80"},
+        says="1",
+    ),
 }
 
 RECORDED: Mapping[str, tuple[Story, float, Mapping[str, str]]] = {

@@ -19,10 +19,13 @@ from requiretls_milter.reports.check import (
     MtaStsReport,
     NextHopReport,
 )
-from requiretls_milter.telemetry.catalogue import METRICS
+from requiretls_milter.telemetry.catalogue import AUDIT_METRICS, METRICS
 from tests.support.paths import REPOSITORY
 
 PAGES = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")]
+ALL_METRICS = {**METRICS, **AUDIT_METRICS}
+"""Of the service, and of ``audit --follow``."""
+
 EXAMPLES = sorted(REPOSITORY.glob("examples/*.toml"))
 
 
@@ -65,18 +68,18 @@ def _anchor(heading: str) -> str:
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", ALL_METRICS)
 def test_each_metric_is_documented_with_its_labels(name: str) -> None:
     row = re.search(rf"^\| `{name}` \|([^|]*)\|", page("docs/metrics.md"), re.MULTILINE)
     assert row is not None
-    assert tuple(re.findall(r"`(\w+)`", row[1])) == METRICS[name].label_names
+    assert tuple(re.findall(r"`(\w+)`", row[1])) == ALL_METRICS[name].label_names
 
 
 def test_no_metric_is_documented_that_is_not_there() -> None:
     text = page("docs/metrics.md") + page("README.md") + page("docs/attach.md")
     documented = set(re.findall(r"requiretls_milter_(\w+)", text))
     documented |= set(re.findall(r"^\| `(\w+)` \|", page("docs/metrics.md"), re.MULTILINE))
-    assert documented <= set(METRICS)
+    assert documented <= set(ALL_METRICS)
 
 
 @pytest.mark.parametrize("reason", Reason)

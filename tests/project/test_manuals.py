@@ -13,7 +13,7 @@ from requiretls_milter.config.schema import Config
 from requiretls_milter.manuals.completion import completions
 from requiretls_milter.manuals.pages import pages
 from requiretls_milter.manuals.roff import Page, prose
-from requiretls_milter.telemetry.catalogue import METRICS
+from requiretls_milter.telemetry.catalogue import AUDIT_METRICS, METRICS
 from tests.support.changelog import released
 from tests.support.paths import REPOSITORY
 
@@ -72,7 +72,7 @@ def test_every_key_and_every_metric_has_its_entry() -> None:
     ]
     for key in keys:
         assert key in made["requiretls-milter.toml.5"]
-    for name in METRICS:
+    for name in (*METRICS, *AUDIT_METRICS):
         assert f"\\fB{name}\\fR" in made["requiretls-milter-metrics.7"]
 
 

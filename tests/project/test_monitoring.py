@@ -12,23 +12,23 @@ import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from requiretls_milter.telemetry.catalogue import METRICS, MetricKind
+from requiretls_milter.telemetry.catalogue import AUDIT_METRICS, METRICS, MetricKind
 from tests.monitoring import dashboard
 from tests.monitoring.cases import CASES, JOB, RECORDED
 from tests.monitoring.panels import EVENTS, ROWS
 from tests.monitoring.promtool import ALERTS, MONITORING, RECORDING, alerts, rules
 from tests.support.paths import REPOSITORY
 
-FURTHER = {"audit_deliveries_total"}
-"""Of ``audit --follow``: the service does not have them."""
+ALL = {**METRICS, **AUDIT_METRICS}
+"""Of the service, and of ``audit --follow``."""
 
 RUNBOOK = REPOSITORY / "docs" / "runbook.md"
 
 
 def series() -> set[str]:
     """All names of series that can be there, without the prefix."""
-    found = set(FURTHER)
-    for metric in METRICS.values():
+    found: set[str] = set()
+    for metric in ALL.values():
         if metric.kind is MetricKind.HISTOGRAM:
             found |= {f"{metric.name}_{part}" for part in ("bucket", "sum", "count")}
         else:
@@ -83,7 +83,7 @@ def test_rules_speak_of_series_that_exist() -> None:
 def test_label_values_in_rules_are_those_of_the_metrics() -> None:
     for expression in expressions():
         for name, inside in re.findall(r"requiretls_milter_(\w+)\{([^}]*)\}", expression):
-            metric = METRICS.get(name)
+            metric = ALL.get(name)
             if metric is None:
                 continue
             known = dict(metric.labels)

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tests.lab import roots
 from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
 from tests.support.paths import REPOSITORY
+from tests.support.redisserver import RedisServer
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(600)]
@@ -122,6 +124,7 @@ def test_it_is_installed_with_user_configuration_manual_and_unit(
         "usr/share/bash-completion/completions/requiretls-milter",
         "usr/share/doc/requiretls-milter/docs/attach.md",
         "usr/lib/systemd/system/requiretls-milter.service",
+        "usr/lib/systemd/system/requiretls-milter-audit.service",
     ):
         assert (bare.root / file).exists(), file
 
@@ -136,22 +139,41 @@ def test_it_serves_as_its_user(bare: Bare) -> None:
     config.write_text(config.read_text() + CONFIG)
     for place in ("run", "var/lib"):
         bare.run("install", "-d", "-o", NAME, "-g", NAME, f"/{place}/{NAME}")
+    with _serving(bare):
+        pass
+
+
+def test_it_opens_a_store_in_redis(bare: Bare, redis_root: Path) -> None:
+    config = bare.root / f"etc/{NAME}/config.toml"
+    with RedisServer(redis_root, "redis") as redis:
+        before = config.read_text()
+        config.write_text(f'{before}\n[store]\nurl = "{redis.url}"\n')
+        with _serving(bare):
+            eventually(lambda: "\nrequiretls_milter_store_up 1.0\n" in _page("metrics"))
+            assert len(redis.command("CLIENT", "LIST").strip().splitlines()) > 1
+        config.write_text(before)
+
+
+@contextmanager
+def _serving(bare: Bare) -> Iterator[None]:
+    """The service as its user, until it is told to end."""
     as_user = ("setpriv", f"--reuid={NAME}", f"--regid={NAME}", "--init-groups")
     with subprocess.Popen(bare.words(*as_user, NAME, "serve"), stderr=subprocess.PIPE) as service:
         try:
-            eventually(_is_healthy, "the service answers", wait=30)
+            eventually(lambda: _page("healthz") == "ok\n", "the service answers", wait=30)
+            yield
         finally:
             service.terminate()
             said = service.stderr.read().decode() if service.stderr else ""
         assert service.wait(30) == 0, said
 
 
-def _is_healthy() -> bool:
+def _page(path: str) -> str:
     try:
-        with urllib.request.urlopen(f"http://{METRICS}/healthz", timeout=2) as reply:
-            return bool(reply.read() == b"ok\n")
+        with urllib.request.urlopen(f"http://{METRICS}/{path}", timeout=2) as reply:
+            return str(reply.read().decode())
     except OSError:
-        return False
+        return ""
 
 
 def test_an_upgrade_keeps_state_and_configuration(bare: Bare, packages: list[Path]) -> None:

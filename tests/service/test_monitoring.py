@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 
 from requiretls_milter.evidence.selftest import INSECURE_NAMES
+from requiretls_milter.reports.audit_metrics import Figures
 from requiretls_milter.telemetry.catalogue import METRICS, PREFIX, MetricKind
 from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
@@ -77,6 +79,11 @@ def service_has(service: Service, series: str) -> bool:
 
 def test_promtool_has_nothing_to_complain_of_in_the_metrics(root: Path, service: Service) -> None:
     assert promtool(root, "check", "metrics", text=service.http()) == ""
+
+
+def test_promtool_has_nothing_to_complain_of_in_the_metrics_of_audit(root: Path) -> None:
+    text = generate_latest(Figures().registry).decode()
+    assert promtool(root, "check", "metrics", text=text) == ""
 
 
 def test_each_metric_that_is_documented_is_exported(service: Service) -> None:

@@ -24,7 +24,7 @@ from tests.support.waiting import PATIENCE, eventually, log_written
 
 MACROS = {"j": "mta.example.net", "v": "Postfix 3.11.7", "i": "4XyZ1", "{daemon_name}": "smtpd"}
 
-_WITH_LIMITS = """
+WITH_LIMITS = """
 import importlib, json, sys
 from requiretls_milter import cli
 for name, value in json.loads(sys.argv.pop(1)).items():
@@ -132,7 +132,7 @@ format = "{self._log_format}"
     def start(self, *, ready: bool = True) -> Service:
         program = self._program
         if self._limits:
-            program = (sys.executable, "-c", _WITH_LIMITS, json.dumps(self._limits))
+            program = (sys.executable, "-c", WITH_LIMITS, json.dumps(self._limits))
         self.process = Process(
             [*self._below, *program, "serve", "--config", self.config_path],
             self.directory / "log",

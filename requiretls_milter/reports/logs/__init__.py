@@ -11,6 +11,9 @@ The way from there to what a report needs:
    words, :mod:`~.postfix` those of Postfix;
 4. :mod:`~.reading` puts the events of all logs into order of time.
 
+A log that is followed while it is written comes through :mod:`~.growing`, over its rotations, and
+:mod:`~.tailing`, which reads several at once; lines and events are the same.
+
 Memory is bounded throughout: one line and one decompressor for each log that is open, and only
 logs that overlap in time are open together.
 

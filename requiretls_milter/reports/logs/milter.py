@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from requiretls_milter.telemetry.log import MAX_VALUE
 
@@ -31,6 +32,16 @@ LAST = "waited"
 
 _LAST_BEFORE = "action"
 """The same in lines of release 0.1.0, which have it behind the recipient."""
+
+
+class LoggedForecast(NamedTuple):
+    """A forecast as the milter logged it."""
+
+    status: str
+    reason: str
+    tls: str
+    mx: str = ""
+    nexthop: str = ""
 
 
 def of_logfmt(text: str) -> Fields:

@@ -32,7 +32,8 @@ JOURNAL = "journal:"
 MAIL_JOURNAL = "journal:mail"
 """The log that stands for what the journal has of mail, of whatever program."""
 
-_JOURNALS = (JOURNAL, MAIL_JOURNAL)
+JOURNALS = (JOURNAL, MAIL_JOURNAL)
+"""Both of the journal."""
 
 UNIT = "requiretls-milter"
 """The service's systemd unit."""
@@ -82,12 +83,12 @@ def opened(log: str, days: int) -> Iterator[BinaryIO]:
 
 def can_reopen(log: str) -> bool:
     """Whether *log* can be read twice: it is a regular file, or none that can be read."""
-    return log not in (STDIN, *_JOURNALS) and (os.path.isfile(log) or not os.path.exists(log))
+    return log not in (STDIN, *JOURNALS) and (os.path.isfile(log) or not os.path.exists(log))
 
 
 @contextlib.contextmanager
 def _raw(log: str, days: int) -> Iterator[BinaryIO]:
-    if log in _JOURNALS:
+    if log in JOURNALS:
         with _journal(log, days) as stream:
             yield stream
     elif log == STDIN:
@@ -100,13 +101,24 @@ def _raw(log: str, days: int) -> Iterator[BinaryIO]:
             yield stream
 
 
+def journalctl(log: str, since: str, *further: str) -> list[str]:
+    """The command line that prints what :data:`JOURNAL` or :data:`MAIL_JOURNAL` stands for.
+
+    Args:
+        log: one of the two.
+        since: from when on, as journalctl reads it.
+        further: options.
+    """
+    which = ["--unit", UNIT] if log == JOURNAL else [f"SYSLOG_FACILITY={FACILITIES['mail']}"]
+    # --all: no "blob data".
+    return ["journalctl", *which, "--since", since, *further, "--all", "--quiet"]
+
+
 @contextlib.contextmanager
 def _journal(log: str, days: int) -> Iterator[BinaryIO]:
     """Lines of the journal; raises OSError if journalctl is missing or fails."""
-    which = ["--unit", UNIT] if log == JOURNAL else [f"SYSLOG_FACILITY={FACILITIES['mail']}"]
-    command = ["journalctl", *which, "--since", f"-{days}d"]
-    # With times, so that the journal can be read beside files; --all: no "blob data".
-    command += ["--output", "short-unix", "--all", "--quiet"]
+    # With times, so that the journal can be read beside files.
+    command = journalctl(log, f"-{days}d", "--output", "short-unix")
     with subprocess.Popen(command, stdout=subprocess.PIPE) as journal:
         yield cast(BinaryIO, journal.stdout)
         if journal.wait() != 0:

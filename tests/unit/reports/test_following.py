@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from requiretls_milter.bounded import BoundedMap
 from requiretls_milter.reports import following
-from requiretls_milter.reports.following import (
-    Followed,
-    Following,
-    LoggedForecast,
-    is_content_filter,
-    same_address,
-)
+from requiretls_milter.reports.following import Followed, Following
+from requiretls_milter.reports.logs.milter import LoggedForecast
 from requiretls_milter.reports.logs.postfix import Delivery
 
 GOOD = LoggedForecast("2.0.0", "ok", "dane/requiretls", "mx1.example.org", "example.org")
@@ -45,6 +41,7 @@ class Story:
     def __init__(self, start: float | None = 100.0, step: float = 10.0) -> None:
         self.results: list[str] = []
         self.now, self.step = start, step
+        self.clock = 0.0
         self.following = Following(self._decided)
 
     def _decided(self, followed: Followed) -> None:
@@ -234,56 +231,6 @@ def test_a_program_that_took_the_message_is_no_attempt_at_the_next_hop() -> None
     assert Story().forecast().attempt(PIPED).end() == ["waiting"]
 
 
-@pytest.mark.parametrize(
-    ("relay", "nexthop", "expected"),
-    [
-        (FILTER, "example.org", True),
-        ("scan.example.net[198.51.100.7]:10024", "example.org", True),
-        ("scan[private/scan]", "example.org", True),
-        ("127.0.0.1[127.0.0.1]:25", "example.org", True),
-        (MX, "example.org", False),
-        ("mx2.example.org[192.0.2.2]:25", "example.org", False),
-        ("relay[127.0.0.9]:587", "[127.0.0.9]:587", False),
-        ("relay.example[192.0.2.9]:587", "[relay.example]:587", False),
-        ("relay.example[192.0.2.9]:10025", "[relay.example]", False),
-        ("mx1.example.org[192.0.2.1]:10025", "example.org", False),  # of an SRV record
-        ("none", "example.org", False),
-        ("local", "example.org", False),
-    ],
-)
-def test_a_filter_is_told_from_the_server_that_was_forecast(
-    relay: str, nexthop: str, expected: bool
-) -> None:
-    assert is_content_filter(relay, GOOD._replace(nexthop=nexthop)) is expected
-
-
-# ---------------------------------------------------------------- addresses
-
-
-@pytest.mark.parametrize(
-    ("milter", "postfix"),
-    [
-        ("<U@Example.ORG>", "u@example.org"),
-        ('<"a b"@example.org>', '"a b"@example.org'),
-        ('<"a b"@example.org>', "a b@example.org"),  # info_log_addr_form = internal
-        ('<"u"@example.org>', "u@example.org"),
-        ('<"a\\"b>"@x>', '"a\\"b>"@x'),
-        ("<b\\xfcro@x>", "büro@x"),
-        ("<b\\xdcro@x>", "bÜro@x"),
-        ("<b\\xfcro@x>", "b\\xfcro@x"),  # an octet that is no UTF-8: see logs.events
-        ("<@a.example,@b.example:u@x>", "u@x"),
-        ("<>", ""),
-    ],
-)
-def test_an_address_is_the_same_however_it_is_written(milter: str, postfix: str) -> None:
-    assert same_address(milter) == same_address(postfix)
-
-
-def test_different_addresses_stay_different() -> None:
-    written = ["büro@x", "bäro@x", "b?ro@x", '"a b"@x', "ab@x", "@x", "u@x", "u@y"]
-    assert len({same_address(one) for one in written}) == len(written)
-
-
 # ---------------------------------------------------------------- bounds
 
 
@@ -321,3 +268,151 @@ def test_each_forecast_is_decided_once_whatever_comes(seed: int) -> None:
                 story.attempt(attempt(chance.choice(["2.0.0", "4.4.1"]), one))
     assert len(story.end()) <= forecasts
     assert len(story.end()) == len(story.results)
+
+
+# ---------------------------------------------------------------- while logs are written
+
+
+def later(story: Story, seconds: float = following.SETTLED_AFTER) -> list[str]:
+    """What is decided when so much time has gone by."""
+    story.clock += seconds
+    story.following.advance(story.clock)
+    return story.results
+
+
+def test_a_recipient_is_decided_when_nothing_has_changed_for_a_while() -> None:
+    story = Story().forecast().attempt(attempt("4.2.0"))
+    assert later(story, following.SETTLED_AFTER - 1) == []
+    assert len(story.following) == 1
+    story.attempt(attempt("4.4.1"), 115.0)  # an earlier one, of another log
+    assert later(story, following.SETTLED_AFTER - 1) == []
+    assert later(story, 1.0) == ["4.4.1"]
+    assert len(story.following) == 0
+    assert story.end() == ["4.4.1"]
+
+
+def test_a_later_attempt_keeps_no_recipient_from_being_decided() -> None:
+    story = Story().forecast().attempt(attempt("4.2.0"))
+    later(story, following.SETTLED_AFTER - 1)
+    story.attempt(attempt("4.4.1"))
+    assert later(story, 1.0) == ["4.2.0"]
+
+
+def test_further_attempts_and_repeated_lines_of_a_decided_recipient_are_nothing_new() -> None:
+    story = Story().forecast(time=100.0).attempt(attempt("4.2.0"))
+    assert later(story) == ["4.2.0"]
+    story.attempt(attempt("2.0.0")).forecast(time=100.4)
+    later(story)
+    assert story.removed().end() == ["4.2.0"]
+
+
+def test_a_queue_id_that_is_used_again_is_another_message_also_behind_a_decided_one() -> None:
+    story = Story().forecast().attempt(attempt("2.0.0")).removed()
+    assert later(story) == ["2.0.0"]
+    story.arrived().forecast(BAD).attempt(attempt("5.7.30")).removed()
+    assert later(story) == ["2.0.0", "5.7.30"]
+    story.arrived().attempt(attempt("4.4.2")).forecast(GOOD)  # the lines cross
+    assert later(story) == ["2.0.0", "5.7.30", "4.4.2"]
+
+
+def test_a_message_that_a_filter_took_is_waited_for() -> None:
+    story = Story().forecast(BAD).attempt(TO_FILTER)
+    assert later(story, 100.0) == []
+    story.attempt(attempt("5.7.30", BEHIND))
+    assert later(story) == ["5.7.30"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_message_that_a_program_took_is_found_when_it_comes_back(late: bool) -> None:
+    story = Story().arrived(message_id="<a@b>").forecast(BAD).attempt(PIPED).removed()
+    assert later(story, 100.0) == []
+    story.arrived(BEHIND, "<a@b>")
+    if late:
+        assert later(story, 100.0) == []
+    story.attempt(attempt("5.7.30", BEHIND))
+    later(story)
+    assert later(story) == ["5.7.30"]
+
+
+def test_what_is_too_old_is_given_up_and_counted() -> None:
+    story = Story()
+    later(story, 1e6)  # the host runs for long
+    story.forecast()
+    assert later(story, following.MAX_AGE - 1) == []
+    story.forecast(BAD, "4A0001")
+    assert later(story, 1.0) == ["waiting"]
+    assert (story.following.too_old, story.following.too_many) == (1, 0)
+    assert len(story.following) == 1
+
+
+def test_what_is_too_much_is_given_up_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "MAX_FOLLOWED", 10)
+    story = Story()
+    for number in range(25):
+        story.forecast(BAD, f"4A{number:04}")
+    assert story.following.too_many == 15
+    assert len(story.following) == 10
+
+
+def test_what_is_remembered_of_decided_recipients_is_bounded() -> None:
+    """Each is decided at once, and a hundred thousand leave no more behind than fifty thousand."""
+    story = Story(None)
+    for number in range(2 * following.MAX_SETTLED):
+        queue_id = f"4A{number:06}"
+        story.forecast(GOOD, queue_id).attempt(attempt(queue_id=queue_id))
+        if number % 1000 == 999:
+            later(story)
+            later(story)
+    assert len(story.end()) == 2 * following.MAX_SETTLED
+    maps = (value for value in vars(story.following).values() if isinstance(value, BoundedMap))
+    assert max(map(len, maps)) <= following.MAX_SETTLED
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_decided_while_logs_are_written_is_what_is_decided_at_their_end(
+    seed: int,
+) -> None:
+    """Messages of all kinds at the same time; the lines of each come in order."""
+    chance = random.Random(seed)  # noqa: S311 - a law, not a secret
+    at_once, followed = Story(), Story()
+    messages = [list(_message(chance, f"3A{number:06}")) for number in range(60)]
+    under_way: list[list[Callable[[Story], Story]]] = []
+    while messages or under_way:
+        if messages and len(under_way) < 8:
+            under_way.append(messages.pop())
+        one = chance.choice(under_way)
+        line = one.pop(0)
+        if not one:
+            under_way.remove(one)
+        line(at_once)
+        line(followed)
+        if chance.random() < 0.5:
+            later(followed, chance.uniform(0, 4))
+    assert sorted(followed.end()) == sorted(at_once.end())
+
+
+def _message(chance: random.Random, queue_id: str) -> Iterator[Callable[[Story], Story]]:
+    """The lines of a message."""
+    behind, message_id = f"{queue_id}F", f"<{queue_id}@b>"
+    status = chance.choice(["2.0.0", "5.7.30", "4.4.1"])
+    yield lambda story: story.arrived(queue_id, message_id)
+    if chance.random() < 0.8:
+        yield lambda story: story.forecast(GOOD, queue_id)
+    way = chance.choice(["direct", "filter", "pipe", "retry", "gone"])
+    last = queue_id
+    if way == "filter":
+        last = behind
+        to_filter = attempt(queue_id=queue_id, relay=FILTER, queued_as=behind)
+        yield lambda story: story.arrived(behind)
+        yield lambda story: story.attempt(to_filter)
+        yield lambda story: story.removed(queue_id)
+    elif way == "pipe":
+        last = behind
+        yield lambda story: story.attempt(attempt(queue_id=queue_id, relay="f", piped=True))
+        yield lambda story: story.removed(queue_id)
+        yield lambda story: story.arrived(behind, message_id)
+    elif way == "retry":
+        yield lambda story: story.attempt(attempt("4.2.0", queue_id))
+    if way != "gone":
+        yield lambda story: story.attempt(attempt(status, last))
+        yield lambda story: story.removed(last)

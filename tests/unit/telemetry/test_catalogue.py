@@ -5,11 +5,18 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections.abc import Mapping
 
 import pytest
 
 from requiretls_milter.config import Limits, Rules
-from requiretls_milter.telemetry.catalogue import METRICS, MetricError, MetricKind
+from requiretls_milter.telemetry.catalogue import (
+    AUDIT_METRICS,
+    METRICS,
+    Metric,
+    MetricError,
+    MetricKind,
+)
 from requiretls_milter.telemetry.labels import status_label
 from tests.support.paths import ORACLE
 
@@ -75,13 +82,26 @@ NAMES = (
 )
 """The contract: others' dashboards and alerts rely on these."""
 
+AUDIT_NAMES = (
+    "audit_deliveries_total{result}",
+    "audit_differences_total{reason}",
+    "audit_recipients_in_flight",
+    "audit_given_up_total{bound}",
+    "audit_lines_total",
+    "audit_logs_unreadable",
+)
+"""Those of ``audit --follow``."""
 
-def test_all_metrics_of_the_contract_are_declared_and_no_other() -> None:
+
+@pytest.mark.parametrize(("catalogue", "names"), [(METRICS, NAMES), (AUDIT_METRICS, AUDIT_NAMES)])
+def test_all_metrics_of_the_contract_are_declared_and_no_other(
+    catalogue: Mapping[str, Metric], names: tuple[str, ...]
+) -> None:
     declared = {
         metric.name + ("{" + ",".join(metric.label_names) + "}" if metric.labels else "")
-        for metric in METRICS.values()
+        for metric in catalogue.values()
     }
-    assert declared == set(NAMES)
+    assert declared == set(names)
 
 
 def test_what_the_oracle_records_is_among_what_starts_at_zero() -> None:

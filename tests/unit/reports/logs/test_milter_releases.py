@@ -10,10 +10,11 @@ import structlog
 
 from requiretls_milter.config import Config
 from requiretls_milter.reports import would_have
-from requiretls_milter.reports.audit import Result, audit
+from requiretls_milter.reports.audit import audit
 from requiretls_milter.reports.logs.events import Logged
 from requiretls_milter.reports.logs.milter import of_cut_object, of_logfmt
 from requiretls_milter.rules import RuleSet
+from requiretls_milter.telemetry.labels import AuditResult
 from tests.support.milterlogs import IN_RELEASE_0_1_0, events, written_line
 
 DELIVERY = (
@@ -79,7 +80,7 @@ def test_a_line_of_any_release_says_the_same(line: str) -> None:
 
 
 def test_audit_compares_a_line_of_any_release(line: str) -> None:
-    assert audit(events([line, DELIVERY])).results == {Result.EQUAL: 1}
+    assert audit(events([line, DELIVERY])).results == {AuditResult.EQUAL: 1}
 
 
 def test_would_have_decides_a_line_of_any_release_again(line: str) -> None:
