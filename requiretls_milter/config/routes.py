@@ -128,10 +128,13 @@ def _relay(mta: Mta, domain: str, sender: str) -> str:
 
 
 def _by_sender(table: Mapping[str, str], sender: str, mta: Mta) -> str:
-    """Look up a sender: its address, without its extension, its domain, ``*``; "" for none."""
+    """Look up a sender: its address, without its extension, its domain, ``*``; "" for none.
+
+    ``*`` stands for a static table, which answers already when Postfix asks for the whole address.
+    """
     if not table:
         return ""
-    for key in _sender_keys(sender, mta.recipient_delimiter):
+    for key in _sender_keys(sender, "" if ANY in table else mta.recipient_delimiter):
         if key in table:
             return "" if table[key].lower() == _NO_OPINION else table[key]
     return ""

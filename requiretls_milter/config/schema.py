@@ -480,7 +480,7 @@ class Mta(Section):
         description=(
             "sender_dependent_default_transport_maps of Postfix, for mail whose transport the MTA "
             'does not name. Keys: "user@example.org", "@example.org", "<>" for the null sender, '
-            '"*" for any sender.'
+            '"*" for any other sender, as a static table: then no address extension is cut off.'
         ),
     )
     sender_relayhosts: fields.SenderRelayhosts = Field(

@@ -335,6 +335,11 @@ def _warn_of_names_and_trust(settings: Parameters, level: TlsLevel, client: _Cli
         client.warnings.append(
             "DNS lookups are disabled: Postfix looks up no MX records; the forecast does"
         )
+    elif "native" in split_list(settings.get("smtp_host_lookup", "").lower()):
+        client.warnings.append(
+            "smtp_host_lookup has native: Postfix asks hosts(5) too, where a name may have another "
+            "address; a name without any ends with 5.3.0"
+        )
 
 
 # ---------------------------------------------------------------- the whole instance

@@ -258,6 +258,22 @@ def test_the_sender_may_choose_transport_and_relay(sender: str, expected: str) -
     assert f"{way.transport}:{way.nexthop}" == expected
 
 
+@pytest.mark.parametrize(
+    ("sender", "transport"),
+    [("ann@mine.test", "anns"), ("ann+x@mine.test", "all"), ("<>", "all"), ("eve@a.test", "all")],
+)
+def test_a_static_table_of_senders_answers_before_an_extension_is_cut_off(
+    sender: str, transport: str
+) -> None:
+    way = untold(
+        "bob@remote.test",
+        sender,
+        sender_transports={"ann@mine.test": "anns", "*": "all"},
+        recipient_delimiter="+",
+    )
+    assert way.transport == transport
+
+
 # ---------------------------------------------------------------- SRV records
 
 

@@ -301,6 +301,13 @@ def test_a_postfix_without_dns_is_told(settings: dict[str, str], told: bool) -> 
     assert warned(mirror(postfix(**settings)), "DNS lookups are disabled") is told
 
 
+@pytest.mark.parametrize(
+    ("value", "told"), [("dns", False), ("dns, native", True), ("native", True)]
+)
+def test_a_postfix_that_asks_hosts_as_well_is_told(value: str, told: bool) -> None:
+    assert warned(mirror(postfix(smtp_host_lookup=value)), "smtp_host_lookup has native") is told
+
+
 def test_a_content_filter_is_told_with_the_services_that_use_it() -> None:
     made = mirror(
         postfix(service("smtpd", "smtp", "inet", content_filter="smtp-amavis:[127.0.0.1]:10024"))
