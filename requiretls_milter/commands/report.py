@@ -189,14 +189,15 @@ def _ready(loaded: Config, output: str) -> str:
     from requiretls_milter.telemetry.labels import configured_domains
 
     domains = sorted(name for name in configured_domains(loaded) if not name.startswith("."))
+    usual, asked = loaded.mta.usual_transport, Requirement.REQUIRETLS
     try:
         reports = assess.run(
-            assess.parse_all(domains, loaded.mta, loaded.mta.usual_transport),
+            assess.parse_all(domains, loaded.mta, usual),
             loaded,
-            Requirement.REQUIRETLS,
+            asked,
             mta=find_mta(loaded, "postconf", ""),
             carried=None,
-            transport=loaded.mta.usual_transport,
+            transport=loaded.mta.carrier(usual, asked),
             refresh=False,
         )
     except TrustStoreError as error:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from requiretls_milter.config import Config, exposures, warnings
-from requiretls_milter.doctor import host, mta
+from requiretls_milter.doctor import host, mta, requirement
 from requiretls_milter.doctor.finding import Finding, ok, warning
+from requiretls_milter.mirror.moved import tag_field
 from requiretls_milter.mirror.postconf import Postconf, PostconfError, Postfix
 from requiretls_milter.mirror.section import Mirror, mirror
 from requiretls_milter.model import ProfileName
@@ -29,7 +32,7 @@ def run(
     findings: list[Finding] = []
     postfix, mirrored = _postfix(config, findings, postconf, config_dir)
     if postfix is not None and mirrored is not None:
-        findings += mta.examine(config, postfix, mirrored)
+        findings += examine_postfix(config, postfix, mirrored)
         findings += host.socket_permissions(config, postfix, list(mta.attached(config, postfix)))
     findings.append(host.milter_answers(config))
     findings += host.service(config)
@@ -44,12 +47,20 @@ def run(
     return findings
 
 
+def examine_postfix(config: Config, postfix: Postfix, made: Mirror) -> Iterator[Finding]:
+    """Compare the settings of a Postfix with the configuration. No I/O but realpath(3)."""
+    attachments = list(mta.attached(config, postfix))
+    yield from mta.examine(config, postfix, attachments)
+    yield from requirement.examine(config, postfix, made, attachments)
+    yield from mta.differences(config, postfix, made)
+
+
 def _postfix(
     config: Config, findings: list[Finding], postconf: str, config_dir: str
 ) -> tuple[Postfix, Mirror] | tuple[None, None]:
     """Read the Postfix of this host and mirror it; if there is none, add a finding that says so."""
     try:
-        postfix = Postconf(postconf, config_dir).read()
+        postfix = Postconf(postconf, config_dir).read(tag_field(config.milter.header_name))
     except PostconfError as problem:
         if config.mta.profile is ProfileName.POSTFIX:
             findings.append(

@@ -402,7 +402,8 @@ class Assessor:
 
     async def _judge(self, evidence: DomainEvidence, question: Question) -> Forecast:
         now = self._wall()
-        profile = self._config.mta.profile_for(question.transport)
+        mta = self._config.mta
+        profile = mta.profile_for(mta.carrier(question.transport, question.asked))
 
         def work() -> Forecast:
             forecast = judge(

@@ -16,6 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from requiretls_milter.config import Config
+from requiretls_milter.mirror.moved import tag_field
+from requiretls_milter.mirror.postconf import Postconf
+from requiretls_milter.mirror.section import mirror
+from requiretls_milter.reports.export import postfix_requiretls_policy, to_text
 from tests.lab import netns, roots, submission
 from tests.lab.errors import LabError, LabUnavailable
 from tests.lab.fixtures import unavailable
@@ -102,8 +107,22 @@ def sections(name: str) -> dict[str, dict[str, Any]]:
     read.pop("dns", None)
     for key in ("socket", "socket_group"):
         read["milter"].pop(key, None)
-    read["mta"].pop("mydomain", None)
     return read
+
+
+def postconf_of(mta: Postfix) -> list[str]:
+    """The options by which commands find a Postfix of the lab."""
+    return [
+        *("--postconf", f"chroot {mta.root} /usr/sbin/postconf"),
+        *("--config-dir", mta.inside("etc")),
+    ]
+
+
+def imported(mta: Postfix) -> dict[str, Any]:
+    """The section ``[mta]`` that ``mta import`` writes for a Postfix of the lab."""
+    _, command, _, directory = postconf_of(mta)
+    postfix = Postconf(command, directory).read(tag_field(Config().milter.header_name))
+    return dict(mirror(postfix).mta)
 
 
 # ---------------------------------------------------------------- the milter
@@ -310,9 +329,10 @@ def postfix(
     recipe: str,
     *,
     main: Mapping[str, str] | None = None,
+    services: str = "",
     **changes: Any,
 ) -> Iterator[Site[Postfix]]:
-    """A Postfix set up by *recipe*, with *main* on top of its main.cf.
+    """A Postfix set up by *recipe*, with *main* on top of its main.cf and *services* in master.cf.
 
     *changes* are sections of the milter's configuration that go over the recipe's.
     """
@@ -336,7 +356,8 @@ def postfix(
                     for key, value in {**parameters(f"{recipe}/main.cf"), **(main or {})}.items()
                 },
             },
-            text(f"{recipe}/master.cf") if (RECIPES / recipe / "master.cf").exists() else "",
+            (text(f"{recipe}/master.cf") if (RECIPES / recipe / "master.cf").exists() else "")
+            + services,
         )
         umask = os.umask(0o022)
         try:
@@ -347,7 +368,11 @@ def postfix(
             directory.mkdir()
         finally:
             os.umask(umask)
-        milter = RecipeMilter(lab, directory, **merged(sections(f"{recipe}/config.toml"), changes))
+        own = merged(sections(f"{recipe}/config.toml"), changes)
+        if "requiretls_policy" in parameters(f"{recipe}/main.cf").get("smtp_requiretls_policy", ""):
+            table = postfix_requiretls_policy(Config.model_validate({"rules": own["rules"]}))
+            install(mta, "requiretls_policy", to_text(table))
+        milter = RecipeMilter(lab, directory, **merged({"mta": imported(mta)}, own))
         with milter:
             yield Site(lab, mta, milter)
     finally:

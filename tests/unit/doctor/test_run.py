@@ -51,7 +51,7 @@ def test_without_postfix_another_profile_needs_no_advice(config: Config) -> None
 def test_with_postfix_its_settings_are_checked_first(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read(self: Postconf) -> Postfix:
+    def read(self: Postconf, tag: str = "") -> Postfix:
         return postfix()
 
     monkeypatch.setattr(Postconf, "read", read)
