@@ -159,7 +159,11 @@ def is_ours(name: str, service: Service, postfix: Postfix, socket: MilterSocket)
     if family != "inet" or socket.family == "unix":
         return False
     host, _, port = rest.rpartition(":")
-    host = without_brackets(host).lower()
+    return reaches(without_brackets(host).lower(), port, socket)
+
+
+def reaches(host: str, port: str, socket: MilterSocket) -> bool:
+    """Whether who connects to *host* and *port* reaches a milter that listens on a TCP socket."""
     same = (
         host == socket.host
         or (socket.host in _ANY_ADDRESS)

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab import recipes
+from tests.lab import recipes, submission
 from tests.lab.lab import Lab
 from tests.lab.postfix import Postfix
-from tests.lab.recipes import POSTFIX, Site, postconf_of
+from tests.lab.recipes import POSTFIX, SENDMAIL, Site, postconf_of
+from tests.lab.sendmail import Sendmail
 from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.lab
@@ -30,24 +31,34 @@ OWN_TIMEOUTS = {
 """Postfix's own: those of the lab are shorter, and doctor says so."""
 
 
-@pytest.fixture(scope="module", params=POSTFIX)
-def site(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Site[Postfix]]:
-    recipe = "postfix-3.11" if request.param == "postfix-3.11" else "postfix-3.7"
-    with recipes.postfix(
-        lab,
-        POSTFIX[request.param],
-        recipe,
-        main=OWN_TIMEOUTS,
-        milter={"socket_mode": "0660"},
-    ) as running:
-        yield running
+AnySite = Site[Postfix] | Site[Sendmail]
 
 
-def findings(site: Site[Postfix]) -> list[dict[str, str]]:
+@pytest.fixture(scope="module", params=[*POSTFIX, *SENDMAIL])
+def site(request: pytest.FixtureRequest, lab: Lab) -> Iterator[AnySite]:
+    version = request.param
+    sound = {"socket_mode": "0660"}
+    if version in SENDMAIL:
+        with recipes.sendmail(lab, SENDMAIL[version], milter=sound) as sendmail:
+            yield sendmail
+    else:
+        recipe = "postfix-3.11" if version == "postfix-3.11" else "postfix-3.7"
+        with recipes.postfix(
+            lab, POSTFIX[version], recipe, main=OWN_TIMEOUTS, milter=sound
+        ) as postfix:
+            yield postfix
+
+
+def findings(site: AnySite) -> list[dict[str, str]]:
+    """What doctor finds beside this MTA."""
+    if isinstance(site.mta, Sendmail):
+        where = ["--sendmail-cf", str(site.mta.root / "etc/mail/sendmail.cf")]
+    else:
+        where = postconf_of(site.mta)
     done = subprocess.run(
         [
             *(sys.executable, "-m", "requiretls_milter", "doctor", "--format", "json"),
-            *("--config", str(site.milter.config_file), *postconf_of(site.mta)),
+            *("--config", str(site.milter.config_file), *where),
         ],
         stdout=subprocess.PIPE,
         timeout=60,
@@ -57,14 +68,16 @@ def findings(site: Site[Postfix]) -> list[dict[str, str]]:
     return found
 
 
-def test_a_recipe_to_the_letter_gets_no_warning(site: Site[Postfix]) -> None:
+def test_a_recipe_to_the_letter_gets_no_warning(site: AnySite) -> None:
     found = findings(site)
     assert [one for one in found if one["severity"] != "ok"] == []
-    by_tag = [one["found"] for one in found if one["check"] == "route"]
-    if site.mta.name == "postfix-3.11":
-        assert by_tag == []
+    said = {one["check"]: one["found"] for one in found}
+    if isinstance(site.mta, Sendmail):
+        assert {"attached", "socket_directory", "ruleset", "certificates"} <= set(said)
+    elif site.mta.name == "postfix-3.11":
+        assert "is delivered at level dane" in said["level"]
     else:
-        assert by_tag == ["mail with route=requiretls goes by smtp-strict, at level dane-only"]
+        assert said["route"] == "mail with route=requiretls goes by smtp-strict, at level dane-only"
 
 
 @pytest.mark.parametrize("site", ["postfix-3.7"], indirect=True)
@@ -72,9 +85,26 @@ def test_a_route_that_is_taken_away_is_an_error(site: Site[Postfix]) -> None:
     table = "milter_header_checks"
     recipes.install(site.mta, table, "/^X-RequireTLS:.*; route=mixed;/ FILTER smtp-strict:\n")
     try:
-        wrong = [one for one in findings(site) if one["severity"] == "error"]
+        (error,) = [one for one in findings(site) if one["severity"] == "error"]
     finally:
         recipes.install(site.mta, table, recipes.text(f"postfix-3.7/{table}"))
-    (error,) = wrong
     assert error["check"] == "route"
     assert "but Postfix does not move it" in error["found"]
+
+
+@pytest.mark.parametrize("site", SENDMAIL, indirect=True)
+def test_what_doctor_calls_unsafe_sendmail_does_too(site: Site[Sendmail]) -> None:
+    directory = site.mta.milter.outside
+    mode = directory.stat().st_mode
+    directory.chmod(0o775)
+    try:
+        (error,) = [one for one in findings(site) if one["severity"] != "ok"]
+        with pytest.raises(submission.Refused) as refused:
+            site.send(recipes.LOCAL_RECIPIENT, tls=False)
+        with pytest.raises(submission.Refused, match=r"^starttls: 454 4\.7\.0 "):
+            site.send(recipes.LOCAL_RECIPIENT)
+    finally:
+        directory.chmod(mode)
+    assert (error["check"], error["severity"]) == ("socket_directory", "error")
+    assert refused.value.reply.code == 451
+    assert site.mta.log.grep("milter.sock unsafe")
