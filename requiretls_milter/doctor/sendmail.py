@@ -72,8 +72,8 @@ def _attached(config: Config, sendmail: Sendmail, ours: list[Filter]) -> Iterato
     for one in near:
         yield error(
             "socket_name",
-            f"the filter {shown(one.name)} of Sendmail is at {shown(one.socket) or 'no socket'}; "
-            f"this milter listens on {config.milter.socket}",
+            f"the filter {shown(one.name)} of Sendmail is at {_place(one, sendmail)}; this milter "
+            f"listens on {config.milter.socket}",
             _how_to_attach(config, sendmail),
         )
     if not ours:
@@ -105,6 +105,14 @@ def _attached(config: Config, sendmail: Sendmail, ours: list[Filter]) -> Iterato
                 "mail that comes in there is not forecast, and forged tags stay in it",
                 f"Add {shown(name)} to InputMailFilters in its DAEMON_OPTIONS.",
             )
+
+
+def _place(one: Filter, sendmail: Sendmail) -> str:
+    """Where a filter is, as this program sees it."""
+    family, _, path = one.socket.partition(":")
+    if family in ("unix", "local"):
+        return shown(f"{family}:{sendmail.path(path)}")
+    return shown(one.socket) or "no socket"
 
 
 def _names(text: str) -> list[str]:
