@@ -336,20 +336,12 @@ def postfix(
 
     *changes* are sections of the milter's configuration that go over the recipe's.
     """
-    name, mta = host_name(version.name), _postfix(lab, version)
+    mta = _postfix(lab, version)
     try:
         etc = mta.inside("etc") + "/"
         mta.configure(
             {
-                "myhostname": name,
-                "mydomain": MYDOMAIN,
-                "smtp_tls_loglevel": "1",
-                "virtual_mailbox_domains": LOCAL_DOMAIN,
-                "virtual_mailbox_maps": "static:inbox/",
-                "virtual_mailbox_base": mta.inside("mail"),
-                "virtual_uid_maps": f"static:{roots.UID_POSTFIX}",
-                "virtual_gid_maps": f"static:{roots.GID_POSTFIX}",
-                "virtual_minimum_uid": "1",
+                **_site(mta),
                 **TIMEOUTS,
                 **{
                     key: value.replace("/etc/postfix/", etc)
@@ -375,6 +367,53 @@ def postfix(
         milter = RecipeMilter(lab, directory, **merged({"mta": imported(mta)}, own))
         with milter:
             yield Site(lab, mta, milter)
+    finally:
+        mta.stop()
+
+
+def _site(mta: Postfix) -> dict[str, str]:
+    """What is a site's own in its main.cf, with or without a milter."""
+    return {
+        "myhostname": host_name(mta.name),
+        "mydomain": MYDOMAIN,
+        "smtp_tls_loglevel": "1",
+        "virtual_mailbox_domains": LOCAL_DOMAIN,
+        "virtual_mailbox_maps": "static:inbox/",
+        "virtual_mailbox_base": mta.inside("mail"),
+        "virtual_uid_maps": f"static:{roots.UID_POSTFIX}",
+        "virtual_gid_maps": f"static:{roots.GID_POSTFIX}",
+        "virtual_minimum_uid": "1",
+    }
+
+
+@contextmanager
+def plain_postfix(lab: Lab, version: Version) -> Iterator[Postfix]:
+    """A Postfix as it is before an operator begins with a recipe."""
+    mta = _postfix(lab, version)
+    try:
+        mta.configure(_site(mta))
+        umask = os.umask(0o022)
+        try:
+            mta.start()
+        finally:
+            os.umask(umask)
+        yield mta
+    finally:
+        mta.stop()
+
+
+@contextmanager
+def plain_sendmail(lab: Lab, version: Version) -> Iterator[Sendmail]:
+    """A Sendmail as it is before an operator begins with the recipe."""
+    mta = _sendmail(lab, version)
+    try:
+        mta.configure("FEATURE(`accept_unresolvable_domains')dnl\n")  # the site's own is in no zone
+        umask = os.umask(0o022)
+        try:
+            mta.start([LOCAL_DOMAIN])
+        finally:
+            os.umask(umask)
+        yield mta
     finally:
         mta.stop()
 
