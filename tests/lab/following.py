@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, TypeVar
 
 from tests.lab.lab import Lab
 from tests.lab.labconfig import SELFTEST_NAMES
@@ -64,13 +63,11 @@ _AUTHORITIES = {
 }
 """Those of the lab, where its Sendmail has them."""
 
-_Mta = TypeVar("_Mta", Postfix, Sendmail)
 
-
-class Operator(Generic[_Mta]):
+class Operator:
     """Runs the commands of one section of the page."""
 
-    def __init__(self, lab: Lab, mta: _Mta, partner: str) -> None:
+    def __init__(self, lab: Lab, mta: Postfix | Sendmail, partner: str) -> None:
         """Give the operator an MTA without a milter; *partner* is the partner's domain."""
         self._lab, self._mta = lab, mta
         self._directory = lab.directory / f"operator-{mta.name}"
