@@ -74,6 +74,7 @@ class Operator:
         self._config = self._directory / "config.toml"
         self._log = self._directory / "log"
         self._service: Server | None = None
+        self._errors = ""
         for folder in (self._directory, self._directory / "bin"):
             folder.mkdir()
         names = {
@@ -124,9 +125,9 @@ class Operator:
         output = self._run(command.text, must=not command.seen)
         assert not command.seen or command.is_seen(output), self._told(command, output)
 
-    @staticmethod
-    def _told(command: Command, output: str) -> str:
-        return f"{command}\n--- must be seen:\n{command.seen}--- was seen:\n{output}"
+    def _told(self, command: Command, output: str) -> str:
+        seen = f"--- must be seen:\n{command.seen}--- was seen:\n{output}"
+        return f"{command}\n{seen}--- errors:\n{self._errors}"
 
     def _run(self, text: str, *, must: bool = False) -> str:
         """Run a command of the page; what it prints, in the page's names."""
@@ -144,6 +145,7 @@ class Operator:
             },
         )
         assert not must or done.returncode == 0, f"{text}: {done.stdout}{done.stderr}"
+        self._errors = done.stderr
         return self._theirs(done.stdout)
 
     def _ours(self, text: str) -> str:
