@@ -192,8 +192,11 @@ def _contradictions(config: Config) -> tuple[Mistake, ...]:
     )
     if config.mta.route_transport in config.mta.local_transports:
         found.append(
-            f"mta.route_transport: {config.mta.route_transport} is one of mta.local_transports, "
-            "which send nothing to another site"
+            Mistake(
+                ("mta", "route_transport"),
+                f"{config.mta.route_transport} is one of mta.local_transports, which send nothing "
+                "to another site",
+            )
         )
     return tuple(found)
 
