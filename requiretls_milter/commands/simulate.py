@@ -201,7 +201,7 @@ def _report(found: Simulated, last: Answered | None, config: Config) -> NextHopR
         str(last.evidence.nexthop),
         last.found,
         asking=asking,
-        profile=config.mta.profile_for(transport),
+        profile=config.mta.profile_for(config.mta.carrier(transport, asking.requirement)),
         trust=last.trust,
         now=time.time(),
     )

@@ -565,6 +565,7 @@ DomainListField = Annotated[
 ]
 ServiceName = Annotated[Text, AfterValidator(service)]
 TransportName = Annotated[Text, AfterValidator(transport)]
+OptionalTransport = Annotated[Text, AfterValidator(optional(transport))]
 Domain = Annotated[Text, AfterValidator(domain)]
 MailAddress = Annotated[Text, AfterValidator(mail_address)]
 OptionalMailAddress = Annotated[Text, AfterValidator(optional(mail_address))]

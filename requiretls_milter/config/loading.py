@@ -190,6 +190,14 @@ def _contradictions(config: Config) -> tuple[Mistake, ...]:
         for name in config.mta.transport
         if name in config.mta.local_transports
     )
+    if config.mta.route_transport in config.mta.local_transports:
+        found.append(
+            Mistake(
+                ("mta", "route_transport"),
+                f"{config.mta.route_transport} is one of mta.local_transports, which send nothing "
+                "to another site",
+            )
+        )
     return tuple(found)
 
 
@@ -295,6 +303,11 @@ def warnings(config: Config) -> tuple[str, ...]:
         found.append(
             f"milter.socket_mode: {config.milter.socket_mode} lets every user of this host call "
             "the milter; with socket_group and mode 0660 only the MTA can"
+        )
+    if config.mta.route_transport and not config.milter.tag_leaving:
+        found.append(
+            "mta.route_transport: with milter.tag_leaving = false no message that leaves has a "
+            "tag, so that no table of the MTA can move it to this transport"
         )
     metrics = config.metrics
     listen = metrics.listen

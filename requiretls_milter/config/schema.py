@@ -505,6 +505,16 @@ class Mta(Section):
             "user (mailbox_transport_maps). The recipient is then forecast at that next hop."
         ),
     )
+    route_transport: fields.OptionalTransport = Field(
+        "",
+        description=(
+            "The transport to which a recipe moves a message with the tag's route=requiretls "
+            '(milter_header_checks: "FILTER smtp-strict:"). What [mta.transport."NAME"] says of '
+            "it then holds for every recipient for whom REQUIRETLS is asked, whatever transport "
+            "the MTA named at RCPT. A message with route=mixed stays on its way, and is forecast "
+            "all the same as if it were moved. Empty: no recipe moves such mail."
+        ),
+    )
     my_addresses: Annotated[tuple[fields.Address, ...], as_list] = Field(
         (),
         description=(
@@ -569,6 +579,17 @@ class Mta(Section):
     def usual_transport(self) -> str:
         """The transport of mail for which nothing else is configured."""
         return routing.Destination.parse(self.default_transport).transport
+
+    def carrier(self, transport: str, asked: model.Requirement) -> str:
+        """The transport by which a message goes in the end.
+
+        Args:
+            transport: which the MTA named ({rcpt_mailer}; any text).
+            asked: what is asked for the message: it decides about its route.
+        """
+        if asked is model.Requirement.REQUIRETLS and self.route_transport:
+            return self.route_transport
+        return transport
 
     def speaks_lmtp(self, transport: str) -> bool:
         """Whether *transport* is an lmtp(8) of Postfix."""

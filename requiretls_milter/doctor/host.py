@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import dns.exception
 import dns.resolver
@@ -22,6 +23,7 @@ from requiretls_milter import __version__
 from requiretls_milter.config import Config
 from requiretls_milter.doctor.finding import Finding, error, ok, warning
 from requiretls_milter.doctor.mta import Attachment, path_of
+from requiretls_milter.doctor.sendmailcf import Sendmail
 from requiretls_milter.evidence.authorities import TrustStoreError, load_trust_store
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.selftest import SelfTest, SelfTestOutcome, SelfTestResult
@@ -337,8 +339,28 @@ def _first_certificate(path: str) -> bytes:
 # ---------------------------------------------------------------- certification authorities
 
 
-def authorities(config: Config, postfix: Postfix | None, made: Mirror | None) -> Iterator[Finding]:
-    """Check that the certification authorities can be read, and are the same as Postfix's."""
+class MtaAuthorities(NamedTuple):
+    """The certification authorities of an MTA: a file; "" if it has none of its own."""
+
+    mta: str
+    setting: str
+    file: str
+    root: Path
+
+    @classmethod
+    def of_postfix(cls, postfix: Postfix, made: Mirror) -> MtaAuthorities:
+        """Those of Postfix."""
+        return cls("Postfix", "smtp_tls_CAfile", made.hints.get("ca_file", ""), postfix.root)
+
+    @classmethod
+    def of_sendmail(cls, sendmail: Sendmail) -> MtaAuthorities:
+        """Those of Sendmail."""
+        file = sendmail.option("CACertFile")
+        return cls("Sendmail", "CACertFile", "" if file in SYSTEM_STORES else file, sendmail.root)
+
+
+def authorities(config: Config, mta: MtaAuthorities | None) -> Iterator[Finding]:
+    """Check that the certification authorities can be read, and are the same as the MTA's."""
     path = config.probe.ca_file
     try:
         load_trust_store(path)
@@ -352,16 +374,16 @@ def authorities(config: Config, postfix: Postfix | None, made: Mirror | None) ->
             f"{path} is not readable by all users, so the service may not be able to read it",
             f"chmod o+r {path}, or make sure that the service's user may read it.",
         )
-    if made is None or postfix is None:
+    if mta is None:
         yield ok("ca_file", f"certificates are verified with {what}")
         return
-    theirs = made.hints.get("ca_file", "")
-    if _same_store(path, theirs, postfix.root):
-        yield ok("ca_file", f"certificates are verified with {what}, in Postfix too")
+    theirs = mta.file
+    if _same_store(path, theirs, mta.root):
+        yield ok("ca_file", f"certificates are verified with {what}, in {mta.mta} too")
         return
     yield warning(
         "ca_file",
-        f"probe.ca_file is {path or 'empty'}, smtp_tls_CAfile is "
+        f"probe.ca_file is {path or 'empty'}, {mta.setting} is "
         f"{theirs or 'empty or the system store'}: one may trust a certificate that the other "
         "does not",
         f'Set probe.ca_file = "{theirs}".' if theirs else "Let both name the same file.",

@@ -61,6 +61,8 @@ MIRRORED: Mapping[str, str] = {
     "mailbox_transport_maps": "hand_over",
     "fallback_transport": "hand_over",
     "fallback_transport_maps": "hand_over",
+    "milter_header_checks": "route_transport",
+    "default_filter_nexthop": "route_transport",
     "smtp_tls_CAfile": "probe.ca_file",
     "smtp_tls_CApath": "probe.ca_file",
     "tls_append_default_CA": "probe.ca_file",

@@ -60,6 +60,7 @@ GLOBAL_PARAMETERS = (
     *("canonical_maps", "recipient_canonical_maps", "virtual_alias_maps", "known_tcp_ports"),
     *("enable_idna2003_compatibility", "maximal_queue_lifetime", "fault_injection_code"),
     *("smtputf8_enable", "smtputf8_autodetect_classes"),
+    *("milter_header_checks", "default_filter_nexthop"),
 )
 
 CLIENT_PARAMETERS = (
@@ -168,6 +169,8 @@ class Postfix:
     postmap(1) takes these, and no daemon does. ``own_addresses`` are
     inet_interfaces and proxy_interfaces, ``unresolved`` the host names among
     them that have no address. ``inet_protocols`` are those that this host has.
+    ``tag_action`` is what milter_header_checks say of the tag that :meth:`Postconf.read`
+    was given; "" if nothing.
     ``root`` is the directory
     that Postfix sees as ``/``.
     """
@@ -180,6 +183,7 @@ class Postfix:
     own_addresses: tuple[str, ...] = ()
     unresolved: tuple[str, ...] = ()
     inet_protocols: tuple[str, ...] = ("ipv4", "ipv6")
+    tag_action: str = ""
     root: Path = Path("/")
 
     @property
@@ -343,8 +347,11 @@ class Postconf:
             directory = next((word for word in self._command[1:] if not word.startswith("-")), "/")
             self.root = Path(directory)
 
-    def read(self) -> Postfix:
+    def read(self, tag: str = "") -> Postfix:
         """Read everything that is needed of the instance.
+
+        Args:
+            tag: the header field that is looked up in milter_header_checks; "" for none.
 
         Raises:
             PostconfError: there is no Postfix, or it does not answer.
@@ -362,6 +369,7 @@ class Postconf:
             own_addresses=own,
             unresolved=unresolved,
             inet_protocols=_protocols_of_host(),
+            tag_action=self._action(tag, settings, services),
             root=self.root,
         )
 
@@ -460,6 +468,22 @@ class Postconf:
         return {
             name: self._names(name) if name.startswith("/") else self._table(name) for name in names
         }
+
+    def _action(self, tag: str, main: Parameters, services: Sequence[Service]) -> str:
+        """Look up a header field as cleanup(8) does one that a milter adds; "" if nothing has it.
+
+        Postfix itself interprets its patterns, and asks services that are alive.
+        """
+        command = self._postmap()
+        if not tag or command is None:
+            return ""
+        cleanup = (one.settings for one in services if one.program == "cleanup")
+        settings = next(cleanup, main)
+        for item in split_list(settings.get("milter_header_checks", "")):
+            found = _output_if_done(self._run(command, "-q", tag, item))
+            if found and found.strip():
+                return found.strip()
+        return ""
 
     def _table(self, item: str) -> Entries | None:
         """Read the entries of a table; None if that is not possible."""

@@ -22,6 +22,7 @@ from requiretls_milter.config.fields import service as service_name
 from requiretls_milter.config.fields import transport as transport_name
 from requiretls_milter.mirror import parameters
 from requiretls_milter.mirror.agents import Agents
+from requiretls_milter.mirror.moved import Moved, moved
 from requiretls_milter.mirror.postconf import (
     TABLE_PARAMETERS,
     Parameters,
@@ -110,6 +111,8 @@ def mirror(postfix: Postfix) -> Mirror:
     )
     carries, more = _carries(main)
     warnings += more
+    by_tag = moved(postfix)
+    warnings += by_tag.warnings
     mydomain, more = _domain(main, "mydomain")
     warnings += more
     myhostname, more = _domain(main, "myhostname")
@@ -119,13 +122,14 @@ def mirror(postfix: Postfix) -> Mirror:
         "carries": carries,
         "mydomain": mydomain,
         "myhostname": myhostname,
-        "requiretls_esmtp_header": is_yes(main, "requiretls_enable")
-        and is_yes(main, "requiretls_esmtp_header"),
+        "requiretls_esmtp_header": _obeys_header(main, by_tag),
         **routing.values,
         "local_transports": [name for name in agents.local_transports() if _is_name(name)],
         "my_addresses": list(postfix.own_addresses),
         **base.values,
     }
+    if _is_name(by_tag.transport):
+        mta["route_transport"] = by_tag.transport
     if agents.hand_over:
         mta["hand_over"] = agents.hand_over
     if transports:
@@ -338,6 +342,13 @@ def _warn_of_names_and_trust(settings: Parameters, level: TlsLevel, client: _Cli
 
 
 # ---------------------------------------------------------------- the whole instance
+
+
+def _obeys_header(main: Parameters, by_tag: Moved) -> bool:
+    """Whether the field Require-TLS-ESMTP has an effect; a recipe gives it one by the tag."""
+    if not is_yes(main, "requiretls_enable"):
+        return bool(by_tag.transport)
+    return is_yes(main, "requiretls_esmtp_header")
 
 
 def _transports(

@@ -102,6 +102,8 @@ class Simulated:
         at_rcpt: the decision at RCPT; None if the recipient is accepted there without one.
         at_end: the decision at the end of the message; None if it does not come that far.
         tag: None if the message gets none.
+        carrier: the transport by which it goes in the end; "" if the MTA names none and no recipe
+            moves the mail.
     """
 
     message: Message
@@ -115,6 +117,7 @@ class Simulated:
     at_rcpt: Decision | None
     at_end: Decision | None
     tag: Tag | None
+    carrier: str
 
     @property
     def decision(self) -> Decision:
@@ -194,7 +197,16 @@ def simulate(
         at_rcpt,
         at_end,
         tag,
+        _carrier(config, recipient, told),
     )
+
+
+def _carrier(config: Config, recipient: Recipient, told: Told) -> str:
+    """The transport in the end: what is asked of local mail moves it nowhere."""
+    transport = recipient.transport or told.mailer
+    if recipient.local:
+        return transport
+    return config.mta.carrier(transport, recipient.asked.requirement)
 
 
 def _rest(
@@ -295,6 +307,7 @@ def as_json(
         },
         "nexthop": {
             "transport": found.recipient.transport or found.told.mailer or None,
+            "carrier": found.carrier or None,
             "nexthop": str(found.nexthop) if found.nexthop is not None else None,
             "error": recipient.nexthop_error or None,
             "by": found.told.by.value,
@@ -365,12 +378,16 @@ def as_text(
     told = found.told
     transport = recipient.transport or told.mailer
     to = "delivered on this host" if _is_local(found) else f"next hop {_hop_text(found)}"
+    moved = f"; its route moves it to {found.carrier}" if found.carrier != transport else ""
     rows = [
         ("Message", f"from {message.sender or '<>'} to {message.recipient}, {message.standing}"),
         ("Asked", what),
         ("MTA", f"{mta} carries {found.mta.capability} ({found.mta.told_by})"),
         ("Rule", _rule_text(found, places)),
-        ("Way", f"{to}{f' by transport {transport}' if transport else ''}, {_ROUTED[told.by]}"),
+        (
+            "Way",
+            f"{to}{f' by transport {transport}' if transport else ''}, {_ROUTED[told.by]}{moved}",
+        ),
         *(("Note", note) for note in notes),
     ]
     text = [f"{name:8} {value}" for name, value in rows]

@@ -212,6 +212,18 @@ def test_an_override_for_a_local_transport_is_an_error(tmp_path: Path) -> None:
     assert mistake.startswith("mta.transport.lmtp: lmtp is one of mta.local_transports")
 
 
+def test_a_route_by_a_local_transport_is_an_error(tmp_path: Path) -> None:
+    (mistake,) = mistakes(tmp_path, 'mta.route_transport = "virtual"\n')
+    assert mistake.startswith("mta.route_transport: virtual is one of mta.local_transports")
+
+
+def test_a_route_without_a_tag_is_warned_of(tmp_path: Path) -> None:
+    text = 'mta.route_transport = "smtp-strict"\nmilter.tag_leaving = {}\n'
+    (warning,) = config.warnings(config.load(write(tmp_path, text.format("false"))))
+    assert warning.startswith("mta.route_transport: with milter.tag_leaving = false")
+    assert config.warnings(config.load(write(tmp_path, text.format("true")))) == ()
+
+
 @pytest.mark.parametrize("mode", ["off", "monitor"])
 def test_require_with_a_mode_that_never_acts_is_warned_of(tmp_path: Path, mode: str) -> None:
     loaded = config.load(

@@ -41,6 +41,7 @@ def found(
     mta: HostMta = NEW_MTA,
     told: Told = ROUTED,
     rules: dict[str, Any] = REJECT,
+    section: dict[str, Any] | None = None,
     asked: list[Question] | None = None,
     **message: Any,
 ) -> Simulated:
@@ -53,7 +54,7 @@ def found(
     return simulate(
         Message(**{**values, "parameters": parameters, **message}),
         told,
-        Config.model_validate({"rules": rules}),
+        Config.model_validate({"rules": rules, "mta": section or {}}),
         mta,
         ask,
         NOW,
@@ -91,6 +92,19 @@ def test_what_is_accepted_has_a_tag_and_a_route() -> None:
         "by=mta.x.test"
     )
     assert (told["route"], told["action"]) == ("requiretls", "accept")
+
+
+def test_a_route_that_moves_the_mail_is_told() -> None:
+    section = {"route_transport": "smtp-strict"}
+    one = found("REQUIRETLS", forecast=FINE, section=section)
+    assert as_json(one, None, {}, [])["nexthop"]["carrier"] == "smtp-strict"
+    moved = "by transport smtp, as Postfix itself says; its route moves it to smtp-strict\n"
+    assert moved in as_text(one, None, {}, [])
+    usual = found(section=section)
+    assert as_json(usual, None, {}, [])["nexthop"]["carrier"] == "smtp"
+    assert "moves it" not in as_text(usual, None, {}, [])
+    local = found("REQUIRETLS", told=Told(RoutedBy.POSTFIX, "local", ""), section=section)
+    assert as_json(local, None, {}, [])["nexthop"]["carrier"] == "local"
 
 
 @pytest.mark.parametrize(
