@@ -21,14 +21,7 @@ from requiretls_milter.config.mistakes import dotted
 from requiretls_milter.config.text import value_text
 from requiretls_milter.doctor.finding import Finding, error, ok, warning
 from requiretls_milter.forecast.profiles import must_match, requiretls_policy
-from requiretls_milter.mirror.postconf import (
-    Parameters,
-    Postfix,
-    Service,
-    is_yes,
-    split_list,
-    without_braces,
-)
+from requiretls_milter.mirror.postconf import Parameters, Postfix, Service, is_yes
 from requiretls_milter.mirror.section import Mirror
 from requiretls_milter.mirror.wording import shown
 from requiretls_milter.model import (
@@ -40,6 +33,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.syntax.capability import capability
 from requiretls_milter.syntax.endpoint import MilterSocket, in_brackets, without_brackets
+from requiretls_milter.syntax.tables import split_list, without_braces
 
 OURS = "requiretls"
 """A part of the name of the milter's socket, most likely: finds a name that is misspelt."""

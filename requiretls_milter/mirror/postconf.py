@@ -24,6 +24,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.syntax.tables import (
+    logical_lines,
+    split_list,
+    split_table,
+    without_braces,
+)
 
 TIMEOUT = 15.0
 """Seconds for one run of postconf or postmap, which takes milliseconds."""
@@ -125,8 +131,6 @@ LISTABLE = frozenset({"hash", "btree", "lmdb", "cdb", "dbm", "sdbm", "texthash",
 _DUPLICATE = b": duplicate entry: "
 """What postmap says of a key that stands twice in a texthash table."""
 
-_ADAPTERS = re.compile(r"(?:(?:proxy|debug):)*")
-_LIST_SEPARATORS = ", \t\r\n"
 
 Parameters = Mapping[str, str]
 Entries = tuple[tuple[str, str], ...]
@@ -198,45 +202,6 @@ class Postfix:
 
 
 # ---------------------------------------------------------------- what postconf writes
-
-
-def split_list(text: str) -> list[str]:
-    """Split a list of main.cf at commas and blanks, but not within balanced braces.
-
-    This is what Postfix's mystrtokq() does. An item in braces keeps them.
-    """
-    items: list[str] = []
-    item = ""
-    depth = 0
-    for character in text:
-        if depth == 0 and character in _LIST_SEPARATORS:
-            if item:
-                items.append(item)
-            item = ""
-            continue
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        depth = max(depth, 0)
-        item += character
-    return [*items, item] if item else items
-
-
-def without_braces(item: str) -> str:
-    """Return the content of an item in braces, stripped; any other item as it is."""
-    if item.startswith("{") and item.endswith("}"):
-        return item[1:-1].strip()
-    return item
-
-
-def split_table(item: str) -> tuple[str, str]:
-    """Split ``type:name``, without the adapters ``proxy:`` and ``debug:`` in front of it."""
-    kind, _, name = _ADAPTERS.sub("", item, count=1).partition(":")
-    return kind, name
-
-
-def static_result(item: str) -> str | None:
-    """Return what a table of the type ``static`` has for every key; None for any other table."""
-    kind, name = split_table(item)
-    return without_braces(name) if kind == "static" else None
 
 
 def is_yes(settings: Parameters, name: str) -> bool:
@@ -542,17 +507,9 @@ def parse_cidr(rules: Iterable[str]) -> Entries | None:
     return tuple(entries)
 
 
-def _logical_lines(text: str) -> list[str]:
-    """Split a table's file into lines: no comments, continuations joined, one blank for many."""
-    lines: list[str] = []
-    for line in text.splitlines():
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        if line[0].isspace() and lines:
-            lines[-1] += " " + line.strip()
-        else:
-            lines.append(" ".join(line.split()))
-    return lines
+def _logical_lines(text: str) -> Iterator[str]:
+    """Split a table's file into lines, each with one blank for many."""
+    return (" ".join(line.split()) for line in logical_lines(text))
 
 
 def _below(root: Path, path: str) -> Path:

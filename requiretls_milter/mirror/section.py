@@ -22,13 +22,7 @@ from requiretls_milter.config.fields import service as service_name
 from requiretls_milter.config.fields import transport as transport_name
 from requiretls_milter.mirror import parameters
 from requiretls_milter.mirror.agents import Agents
-from requiretls_milter.mirror.postconf import (
-    TABLE_PARAMETERS,
-    Parameters,
-    Postfix,
-    is_yes,
-    split_list,
-)
+from requiretls_milter.mirror.postconf import TABLE_PARAMETERS, Parameters, Postfix, is_yes
 from requiretls_milter.mirror.requiretls_policy import Value, mirror_policy
 from requiretls_milter.mirror.routing import mirror_routing
 from requiretls_milter.mirror.tls_policy import mirror_mta_sts, mirror_policies, mirror_service
@@ -46,6 +40,7 @@ from requiretls_milter.model import (
 from requiretls_milter.syntax import tlspolicy
 from requiretls_milter.syntax.capability import capability
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
+from requiretls_milter.syntax.tables import split_list
 from requiretls_milter.syntax.text import LINE_WIDTH, one_line
 
 DEFAULT_ADDRESS_LIMIT = 5

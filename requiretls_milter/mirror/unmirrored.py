@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from requiretls_milter.mirror.postconf import Parameters, split_list
+from requiretls_milter.mirror.postconf import Parameters
 from requiretls_milter.mirror.wording import shown
+from requiretls_milter.syntax.tables import split_list
 
 
 @dataclass(frozen=True, slots=True)
