@@ -37,6 +37,12 @@ class _Token(NamedTuple):
 _WORDS = frozenset({"a", '"', "["})
 _NEEDS_QUOTES = re.compile(r'[\x00-\x20\x7f()<>@,;:\\"\[\]]|^\.|\.\.|\.\Z|^\Z')
 _TO_ESCAPE = re.compile(r'["\\\r]')
+_COMPLETE = re.compile(
+    r"[^\x00-\x20\x7f()<>@,;:\\\".\[\]|%!]+(?:\.[^\x00-\x20\x7f()<>@,;:\\\".\[\]|%!]+)*"
+    r"@[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+",
+    re.ASCII,
+)
+"""An address of the usual kind, to which Postfix adds nothing."""
 _TOKEN = re.compile(
     r"""
     (?P<blank>[\ \t\r\n]+)
@@ -121,6 +127,8 @@ def read_list(text: str, origin: Origin) -> list[str]:
     Raises:
         AddressError: the text has anything else in it.
     """
+    if _COMPLETE.fullmatch(text):
+        return [text]
     return [_completed(part, origin) for part in _parts(list(_tokens(text)), text)]
 
 
@@ -133,6 +141,8 @@ def read_one(text: str, origin: Origin) -> str:
     bare = text.strip()
     if bare.startswith("<") and bare.endswith(">"):
         bare = bare[1:-1]
+    if _COMPLETE.fullmatch(bare):
+        return bare
     tokens = list(_tokens(bare))
     if len(list(_between_words(tokens))) != 1 or any(token.kind in "<>," for token in tokens):
         raise AddressError(f"not one address: {quoted(text)}")
