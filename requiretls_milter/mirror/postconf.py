@@ -64,6 +64,10 @@ GLOBAL_PARAMETERS = (
     *("tls_ffdhe_auto_groups", "tls_wildcard_matches_multiple_labels"),
     *("header_checks", "mime_header_checks", "nested_header_checks", "body_checks"),
     *("canonical_maps", "recipient_canonical_maps", "virtual_alias_maps", "known_tcp_ports"),
+    *("canonical_classes", "recipient_canonical_classes", "masquerade_classes"),
+    *("myorigin", "append_dot_mydomain", "propagate_unmatched_extensions", "alias_maps"),
+    *("virtual_alias_expansion_limit", "virtual_alias_recursion_limit"),
+    "virtual_alias_address_length_limit",
     *("enable_idna2003_compatibility", "maximal_queue_lifetime", "fault_injection_code"),
     *("smtputf8_enable", "smtputf8_autodetect_classes"),
 )

@@ -116,8 +116,8 @@ def _valid(parse: Callable[[str], str], text: str, name: str, made: Routing) -> 
 
 def _unread(parameter: str, table: str) -> str:
     return (
-        f"{parameter}: {shown(table)}: a table that cannot be read: mail of sendmail(1) is "
-        "forecast as if it did not exist"
+        f"{parameter}: {shown(table)}: a table that cannot be read: mail of sendmail(1), and what "
+        "aliases become, is forecast as if it did not exist"
     )
 
 
