@@ -164,6 +164,8 @@ def policy_pattern(text: str) -> str:
 
 def lookup_table(text: str) -> str:
     """A lookup table as main.cf names it, ``type:name``; a file has an absolute path."""
+    if len(text) > MAX_TABLE:
+        raise ValueError(f"at most {MAX_TABLE} characters, got {len(text)}")
     kind, name = split_table(text)
     if not _TABLE_KIND.fullmatch(kind) or not name:
         raise ValueError(f"expected a table as in main.cf (hash:/etc/postfix/x), got {given(text)}")
@@ -572,7 +574,7 @@ Wait = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False), AfterVali
 Grace = Annotated[float, Field(strict=True, ge=0, le=31_536_000, allow_inf_nan=False)]
 """Seconds, a year at most."""
 
-LookupTable = Annotated[str, Field(strict=True, max_length=MAX_TABLE), AfterValidator(lookup_table)]
+LookupTable = Annotated[str, Field(strict=True), AfterValidator(lookup_table)]
 DomainPattern = Annotated[Text, AfterValidator(domain_pattern)]
 OptionalDomain = Annotated[Text, AfterValidator(optional(domain))]
 ListName = Annotated[Text, AfterValidator(list_name)]

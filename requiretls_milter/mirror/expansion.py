@@ -7,7 +7,7 @@ operator's choice, and no key that is mirrored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,8 +75,9 @@ def mirror_expansion(postfix: Postfix) -> Expanding:
         if not items:
             continue
         made.while_off.append(f"{parameter} = {shown(main[parameter])}: {why}")
-        made.values[parameter] = [_named(item, postfix) for item in items]
-        _tell(parameter, items, made)
+        named = [_named(item, postfix) for item in items]
+        made.values[parameter] = named
+        _tell(parameter, dict(zip(items, named, strict=True)), made)
     if not made.values:
         return made
     made.values |= _settings(main, postfix)
@@ -112,8 +113,8 @@ def _named(item: str, postfix: Postfix) -> str:
         return f"{UNREADABLE}:{kind or 'name'}"
 
 
-def _tell(parameter: str, items: list[str], made: Expanding) -> None:
-    read = [item for item in items if split_table(item)[0] in TEXTUAL]
+def _tell(parameter: str, items: Mapping[str, str], made: Expanding) -> None:
+    read = [item for item, named in items.items() if split_table(named)[0] in TEXTUAL]
     others = [item for item in items if item not in read]
     if read:
         made.notes.append(
@@ -152,7 +153,7 @@ def _names(item: str, postfix: Postfix) -> list[str]:
     return [item]
 
 
-def _alabels(texts: Iterator[str] | list[str]) -> list[str]:
+def _alabels(texts: Iterable[str]) -> list[str]:
     found = []
     for text in texts:
         try:
