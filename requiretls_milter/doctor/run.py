@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from requiretls_milter.config import Config, exposures, warnings
-from requiretls_milter.doctor import host, mta
+from requiretls_milter.doctor import aliases, host, mta
 from requiretls_milter.doctor.finding import Finding, ok, warning
 from requiretls_milter.mirror.postconf import Postconf, PostconfError, Postfix
 from requiretls_milter.mirror.section import Mirror, mirror
@@ -31,6 +31,7 @@ def run(
     if postfix is not None and mirrored is not None:
         findings += mta.examine(config, postfix, mirrored)
         findings += host.socket_permissions(config, postfix, list(mta.attached(config, postfix)))
+    findings += aliases.examine(config)
     findings.append(host.milter_answers(config))
     findings += host.service(config)
     findings.append(host.metrics(config))

@@ -35,6 +35,7 @@ from requiretls_milter.syntax.expansion import (
 from requiretls_milter.syntax.mailbox import Origin
 from requiretls_milter.syntax.tables import (
     COMPILED,
+    TEXTUAL,
     inline_entries,
     source_entries,
     split_table,
@@ -99,6 +100,12 @@ class _Table:
     def name(self) -> str:
         """The table's name, fit for a sentence."""
         return one_line(self.item[:200])
+
+    @property
+    def source(self) -> Path | None:
+        """The file with its text; None if it has none."""
+        kind, name = split_table(self.item)
+        return Path(name) if kind in TEXTUAL - {"inline", "static"} else None
 
     def look(self, room: int) -> bool:
         """Read the table if it has changed; return whether there are new entries.
@@ -230,6 +237,17 @@ class AliasTables:
     def unreadable(self) -> dict[str, str]:
         """The tables that cannot be read, and why."""
         return {table.name: table.error for table in self._tables.values() if table.entries is None}
+
+    @property
+    def entries(self) -> int:
+        """How many entries the tables have that can be read."""
+        return sum(len(table.entries or ()) for table in self._tables.values())
+
+    @property
+    def sources(self) -> dict[str, Path]:
+        """The file with the text of each table that has one."""
+        tables = ((table.name, table.source) for table in self._tables.values())
+        return {name: source for name, source in tables if source is not None}
 
     def look(self) -> None:
         """Read what has changed since the last time."""
