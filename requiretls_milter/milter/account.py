@@ -18,9 +18,8 @@ message has none yet, ``session`` takes its place.
     ``not_expanded`` (why that is not known, if it is to be known), ``reply`` (if
     the recipient is not accepted), ``text``.
 ``event=expansion``
-    For each of these recipients: the same keys but for ``waited`` and those behind
-    it; ``to`` is what the client gave, and behind it stands ``expansion``, what the
-    MTA makes of it. ``text`` is the last one.
+    For each of these recipients: the same keys to ``waited``, and ``text``. ``to`` is
+    what the client gave, and behind it stands ``expansion``, what the MTA makes of it.
 ``event=put_off``
     For each recipient that is left to another transaction, since its route is another one
     than that of its message (``rules.on_mixed``): ``queue_id``/``session``, ``to``,
@@ -229,6 +228,7 @@ def log_expansions(
             **_named(OUTCOME, outcome),
             sender=message.sender,
             **_named(DETAILS, details),
+            waited=round(one.waited, 3),
             text=one.forecast.text,
         )
 
