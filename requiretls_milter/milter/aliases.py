@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.model import Aliases
 from requiretls_milter.syntax.expansion import (
     Expansion,
@@ -67,7 +68,7 @@ Seen = tuple[int, int, int]
 """What tells that a file is another one: device and inode, size, time of its last change."""
 
 
-class UnreadableError(ExpansionError):
+class UnreadableError(RequiretlsMilterError):
     """A table cannot be read; the text says why."""
 
 
@@ -93,7 +94,7 @@ class _Table:
         """Look a key up, in lower case."""
         entries = self.entries
         if entries is None:
-            raise UnreadableError(f"{self.name}: {self.error}")
+            raise ExpansionError(f"{self.name}: {self.error}")
         return entries.get(key)
 
     @property

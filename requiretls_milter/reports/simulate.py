@@ -190,7 +190,7 @@ def simulate(
     if forecast is None and nexthop is not None and nexthop.kind is not HopKind.LOCAL:
         forecast = ask(_as_the_mta_does(recipient, told, nexthop, config))
     ruleset = settings.rules
-    domains = (
+    domains: tuple[str, ...] = (
         envelope_domain(told.sender or message.sender),
         envelope_domain(told.address or message.recipient),
         "" if nexthop is None else nexthop.host,

@@ -293,3 +293,26 @@ def test_a_new_configuration_has_new_tables(files: Files, keeper: AliasKeeper) -
     assert second is not None
     assert first.expand("a@x.test").addresses == ("b@z.test",)  # for connections that are open
     assert second.expand("a@x.test").addresses == ("c@z.test",)
+
+
+def test_tables_that_are_not_read_in_time_are_not_waited_for(
+    files: Files, keeper: AliasKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that hangs: opening the file does not return."""
+    monkeypatch.setattr(aliases, "FIRST_READ", 0.05)
+    path = files.write("text", "a@x.test b@z.test")
+    back = threading.Event()
+    real = os.open
+
+    def hanging(name: str | Path, flags: int) -> int:
+        back.wait()
+        return real(name, flags)
+
+    monkeypatch.setattr(os, "open", hanging)
+    made = keeper.tables(config(f"texthash:{path}"))
+    assert made is not None
+    with pytest.raises(ExpansionError, match="not read yet"):
+        made.expand("a@x.test")
+    back.set()
+    eventually(lambda: not made.unreadable)
+    assert made.expand("a@x.test").addresses == ("b@z.test",)
