@@ -209,6 +209,13 @@ def test_at_most_so_long_an_address(octets: int) -> None:
             aliases("a@x.test", entries, rewriting=short)
 
 
+def test_no_recipient_takes_more_steps_than_a_callback_has_time_for() -> None:
+    entries = {f"u{n}@x.test": f"u{n + 1}@x.test" for n in range(900)}
+    entries["a@x.test"] = ", ".join(f"u{n}@x.test" for n in range(900))
+    with pytest.raises(ExpansionError, match="10000 steps"):
+        aliases("a@x.test", entries)
+
+
 def test_a_table_that_cannot_be_read_hides_what_would_come_after_it() -> None:
     first = table({"a@x.test": "b@z.test"})
     tables = Tables(virtual_alias=(first, unreadable))
