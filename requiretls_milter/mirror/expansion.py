@@ -34,7 +34,7 @@ MAPS = {
 """The parameters, each with what its tables do to a forecast if recipients are not expanded."""
 
 UNREADABLE = "unreadable"
-"""The type of a table that stands for one that cannot be named in ``[mta]``."""
+"""The type of a table that stands for one that cannot be named in ``[mta]``, which is US-ASCII."""
 
 _CLASSES = {
     "canonical_maps": "canonical_classes",
@@ -107,10 +107,11 @@ def _named(item: str, postfix: Postfix) -> str:
         path = name if name.startswith("/") else f"{postfix.settings['queue_directory']}/{name}"
         here = postfix.root / path.lstrip("/")
         item = f"{item.removesuffix(name)}{here}"
+    unreadable = f"{UNREADABLE}:{kind if kind.isalnum() and kind.isascii() else 'name'}"
     try:
-        return lookup_table(item)
+        return lookup_table(item) if item.isascii() else unreadable
     except ValueError:
-        return f"{UNREADABLE}:{kind or 'name'}"
+        return unreadable
 
 
 def _tell(parameter: str, items: Mapping[str, str], made: Expanding) -> None:
@@ -128,7 +129,10 @@ def _tell(parameter: str, items: Mapping[str, str], made: Expanding) -> None:
 
 
 def _settings(main: Parameters, postfix: Postfix) -> dict[str, Any]:
-    values: dict[str, Any] = {"recipient_delimiter": main.get("recipient_delimiter", "")[:16]}
+    delimiter = main.get("recipient_delimiter", "")
+    values: dict[str, Any] = {
+        "recipient_delimiter": delimiter[:16] if delimiter.isascii() else "",
+    }
     origin = _alabels([main.get("myorigin", "")])
     if origin and origin[0] != main.get("myhostname", ""):
         values["myorigin"] = origin[0]

@@ -74,7 +74,10 @@ def test_a_table_that_is_no_text_is_named_all_the_same(kind: str) -> None:
     assert warned(found, "virtual_alias_maps", "not text")
 
 
-@pytest.mark.parametrize("item", ["Odd:x", "word", f"inline:{{ {{ a = {'b' * 70_000} }} }}"])
+@pytest.mark.parametrize(
+    "item",
+    ["Odd:x", "word", "hash:/etc/gr\u00fcn", "\u00fc:x", f"inline:{{ {{ a = {'b' * 70_000} }} }}"],
+)
 def test_a_table_that_cannot_be_named_is_one_that_cannot_be_read(item: str) -> None:
     (name,) = made(virtual_alias_maps=item).mta["virtual_alias_maps"]
     assert name.startswith("unreadable:")
