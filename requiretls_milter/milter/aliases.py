@@ -18,7 +18,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,7 +142,8 @@ class _Table:
         pairs = inline_entries(name)
         if pairs is None:
             raise UnreadableError("Postfix would not take it")
-        self._keep({key.casefold(): value for key, value in pairs.items()}, room)
+        # Of two with one key Postfix has the last one here.
+        self._keep({key.casefold(): value for key, value in pairs.items()}.items(), room)
         return True
 
     def _look_at_text(self, path: Path, room: int) -> bool:
@@ -151,13 +152,7 @@ class _Table:
             return False
         is_hot = abs(time.time() - seen[2] / 1e9) < HOT
         self.tried = None if is_hot else (seen,)
-        found: dict[str, str] = {}
-        for key, value in source_entries(_read(path)):
-            folded = key.casefold()
-            if folded in found:
-                raise UnreadableError("a key stands twice in it: Postfix does not open it")
-            found[folded] = value
-        self._keep(found, room)
+        self._keep(source_entries(_read(path)), room, once=True)
         return True
 
     def _look_at_compiled(self, path: Path, made: Path, room: int) -> bool:
@@ -170,19 +165,33 @@ class _Table:
         self.tried = (compiled, source)
         if source[2] > compiled[2]:
             raise UnreadableError("its text was changed after postmap had been run")
-        found: dict[str, str] = {}
-        for key, value in source_entries(_read(path)):
-            found.setdefault(key.casefold(), value)  # postmap keeps the first of two
+        text = _read(path)
         if _seen(path.stat()) != source:
             self.tried = None
             raise UnreadableError("its text is being changed")
-        self._keep(found, room)
+        self._keep(source_entries(text), room)
         return True
 
-    def _keep(self, found: Mapping[str, str], room: int) -> None:
-        self.full = len(found) > room
-        if self.full:
-            raise UnreadableError("more than limits.alias_entries entries")
+    def _keep(self, entries: Iterable[tuple[str, str]], room: int, *, once: bool = False) -> None:
+        """Replace the entries; of two with one key postmap keeps the first.
+
+        Args:
+            entries: keys and values.
+            room: how many there may be.
+            once: Postfix does not open the table if a key stands in it twice.
+        """
+        found: dict[str, str] = {}
+        self.full = False
+        for key, value in entries:
+            folded = key.casefold()
+            if folded in found:
+                if once:
+                    raise UnreadableError("a key stands twice in it: Postfix does not open it")
+                continue
+            if len(found) >= room:
+                self.full = True
+                raise UnreadableError("more than limits.alias_entries entries")
+            found[folded] = value
         self.entries, self.error = found, ""
 
 

@@ -185,6 +185,11 @@ def simulate(
         at_end, tag = _rest(transaction, message, ask, now)
     nexthop = _nexthop(message, told, config, client)
     if recipient.expansions:
+        if recipient.forecast is None:  # nothing is decided: show the way of one that leaves
+            shown = next((one for one in recipient.expansions if not one.local), None)
+            shown = shown or recipient.expansions[0]
+            recipient.transport, recipient.nexthop = shown.transport, shown.nexthop
+            recipient.nexthop_error = shown.nexthop_error
         nexthop = recipient.nexthop
     forecast, assessed = recipient.forecast, recipient.forecast is not None
     if forecast is None and nexthop is not None and nexthop.kind is not HopKind.LOCAL:

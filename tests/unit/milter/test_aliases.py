@@ -82,6 +82,7 @@ def test_a_source_is_read_beside_what_postmap_made_of_it(files: Files) -> None:
 
 def test_tables_that_need_no_file_are_read(files: Files) -> None:
     assert looked(tables(["inline:{ { A@x.test = b@z.test } }"])) == "b@z.test"
+    assert looked(tables(["inline:{ a@x.test=b@z.test A@x.test=c@z.test }"])) == "c@z.test"
     path = files.write("text", "a b\n")
     items = [f"texthash:{path}", "inline:{ { b = c@z.test } }"]
     assert looked(tables(items), "a@mine.test") == "c@z.test"

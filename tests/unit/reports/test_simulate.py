@@ -207,3 +207,19 @@ def test_the_rule_for_what_the_mta_makes_of_the_recipient_is_told() -> None:
         expander=lambda _: expansion,
     )
     assert as_json(one, None, {}, [])["rule"]["mode"]["table"] == 'rules.recipient."bank.example"'
+
+
+def test_ordinary_mail_to_an_alias_is_forecast_where_it_leads() -> None:
+    expansion = Expansion("bob@mine.example", ("root@local.example", "bob@away.example"))
+    asked: list[Question] = []
+    one = found(
+        recipient="bob@mine.example",
+        told=Told(RoutedBy.POSTFIX, "local", "mine.example", "bob@mine.example"),
+        rules={"recipient": {"away.example": {"mode": "reject"}}},
+        forecast=FINE,
+        asked=asked,
+        expander=lambda _: expansion,
+    )
+    assert [question.nexthop for question in asked] == ["local.example"]
+    assert (one.assessed, exit_status(one)) == (False, 0)
+    assert "Becomes  bob@away.example, next hop away.example" in as_text(one, None, {}, [])
