@@ -81,6 +81,12 @@ def mirror_expansion(postfix: Postfix) -> Expanding:
     if not made.values:
         return made
     made.values |= _settings(main, postfix)
+    origin = main.get("myorigin", "")
+    if origin and not _alabels(_names(origin, postfix)):
+        made.warnings.append(
+            f"myorigin = {shown(origin)}: not known: a user without a domain, in a table or as a "
+            "recipient, is taken for one of myhostname"
+        )
     made.warnings += _apart(main, postfix)
     made.notes += _not_followed(main)
     return made
@@ -108,6 +114,8 @@ def _named(item: str, postfix: Postfix) -> str:
         here = postfix.root / path.lstrip("/")
         item = f"{item.removesuffix(name)}{here}"
     unreadable = f"{UNREADABLE}:{kind if kind.isalnum() and kind.isascii() else 'name'}"
+    if kind not in TEXTUAL and "{" in name:
+        return unreadable  # its settings, which may have a password among them
     try:
         return lookup_table(item) if item.isascii() else unreadable
     except ValueError:
@@ -133,7 +141,7 @@ def _settings(main: Parameters, postfix: Postfix) -> dict[str, Any]:
     values: dict[str, Any] = {
         "recipient_delimiter": delimiter[:16] if delimiter.isascii() else "",
     }
-    origin = _alabels([main.get("myorigin", "")])
+    origin = _alabels(_names(main.get("myorigin", ""), postfix))
     if origin and origin[0] != main.get("myhostname", ""):
         values["myorigin"] = origin[0]
     values["mydestination"] = _alabels(

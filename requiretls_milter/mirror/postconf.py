@@ -122,9 +122,9 @@ TABLE_PARAMETERS = (
     *("lmtp_requiretls_policy", "lmtp_tls_policy_maps"),
     *("transport_maps", "sender_dependent_relayhost_maps"),
     *("sender_dependent_default_transport_maps", "mydestination", "virtual_mailbox_domains"),
-    *("relay_domains", "mailbox_transport_maps", "fallback_transport_maps"),
+    *("relay_domains", "mailbox_transport_maps", "fallback_transport_maps", "myorigin"),
 )
-"""Parameters whose lookup tables are read."""
+"""Parameters whose lookup tables, or files with names, are read (Debian: /etc/mailname)."""
 
 PROGRAMS = frozenset({"smtp", "smtpd", "cleanup", "pickup", "lmtp", "local", "trivial-rewrite"})
 """Daemons whose settings are read with their own ``-o``."""

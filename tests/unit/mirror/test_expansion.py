@@ -76,7 +76,14 @@ def test_a_table_that_is_no_text_is_named_all_the_same(kind: str) -> None:
 
 @pytest.mark.parametrize(
     "item",
-    ["Odd:x", "word", "hash:/etc/gr\u00fcn", "\u00fc:x", f"inline:{{ {{ a = {'b' * 70_000} }} }}"],
+    [
+        "Odd:x",
+        "word",
+        "hash:/etc/gr\u00fcn",
+        "\u00fc:x",
+        "ldap:{ { bind_pw = x } }",
+        f"inline:{{ {{ a = {'b' * 70_000} }} }}",
+    ],
 )
 def test_a_table_that_cannot_be_named_is_one_that_cannot_be_read(item: str) -> None:
     (name,) = made(virtual_alias_maps=item).mta["virtual_alias_maps"]
@@ -114,6 +121,16 @@ def test_settings_are_mirrored() -> None:
     assert key("virtual_alias_expansion_limit", virtual_alias_expansion_limit="50") == 50
     assert key("virtual_alias_expansion_limit", virtual_alias_expansion_limit="9" * 9) == 100_000
     assert key("virtual_alias_recursion_limit", virtual_alias_recursion_limit="junk") is None
+
+
+def test_an_origin_that_stands_in_a_file_is_mirrored() -> None:
+    """As Debian has it."""
+    named = postfix(virtual_alias_maps=VIRTUAL, myorigin="/etc/mailname")
+    read = replace(named, tables={**DEFAULT_TABLES, "/etc/mailname": (("mail.example", ""),)})
+    assert mirror(read).mta["myorigin"] == "mail.example"
+    assert "myorigin" not in mirror(named).mta
+    assert warned(mirror(named), "myorigin = /etc/mailname", "myhostname")
+    assert not warned(mirror(read), "myorigin")
 
 
 def test_the_names_of_mydestination_are_mirrored_those_in_tables_too() -> None:
