@@ -259,7 +259,7 @@ def _without_extension(address: str, delimiter: str) -> tuple[str, str]:
     if "-" in delimiter and (lower.startswith("owner-") or lower[1:].endswith("-request")):
         return address, ""
     place = next((i for i, character in enumerate(local) if character in delimiter), 0)
-    if place == 0 or place == len(local):
+    if place == 0:  # none, or nothing before it
         return address, ""
     return local[:place] + domain, local[place:]
 

@@ -127,6 +127,20 @@ def test_an_address_that_begins_with_the_delimiter_has_no_extension() -> None:
     assert aliases("+x@y.test", {'""@y.test': "a@z.test"}) == ("+x@y.test",)
 
 
+def test_without_a_delimiter_in_it_an_address_has_no_extension() -> None:
+    assert aliases("ann@x.test", {"a@x.test": "b@z.test"}) == ("ann@x.test",)
+    none = replace(HOME, delimiter="")
+    assert aliases("a+b@x.test", {"a@x.test": "b@z.test"}, rewriting=none) == ("a+b@x.test",)
+
+
+def test_an_empty_user_is_one_of_its_domain() -> None:
+    assert aliases('""@x.test', {"@x.test": "all@z.test"}) == ("all@z.test",)
+
+
+def test_without_addresses_of_this_host_no_literal_is_one() -> None:
+    assert not Rewriting(Origin("mine.test")).is_local("[192.0.2.1]")
+
+
 def test_each_character_of_the_delimiter_begins_an_extension() -> None:
     both = replace(HOME, delimiter="+-")
     entries = {"bob@y.test": "a@z.test"}
