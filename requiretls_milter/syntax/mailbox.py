@@ -89,32 +89,6 @@ def _quoted_if_needed(local: str) -> str:
     return '"' + _TO_ESCAPE.sub(r"\\\g<0>", local) + '"'
 
 
-def to_internal(address: str) -> str:
-    """Read an address in external form; its domain follows the last ``@`` outside quotes."""
-    found: list[str] = []
-    in_quotes = False
-    at: tuple[int, int] | None = None
-    place = 0
-    while place < len(address):
-        character = address[place]
-        if character == '"':
-            in_quotes = not in_quotes
-            place += 1
-            continue
-        if character == "@" and not in_quotes:
-            at = len(found), place
-        elif character == "\\":
-            if place + 1 == len(address):
-                break
-            place += 1
-            character = address[place]
-        found.append(character)
-        place += 1
-    if at is None:
-        return "".join(found)
-    return "".join(found[: at[0]]) + address[at[1] :]
-
-
 # ---------------------------------------------------------------- lists
 
 

@@ -20,7 +20,7 @@ from requiretls_milter.syntax.expansion import (
     Tables,
     expand,
 )
-from requiretls_milter.syntax.mailbox import Origin, to_internal
+from requiretls_milter.syntax.mailbox import Origin, read_one
 from requiretls_milter.syntax.tables import source_entries
 from tests.lab import submission
 from tests.lab.lab import Lab
@@ -156,7 +156,7 @@ def by_postfix(lab: Lab, smtp: smtplib.SMTP, recipient: str) -> list[str] | None
         return None
     queue_id = accepted.queue_id
     eventually(lambda: any(lab.front.log.grep(f": {queue_id}: removed")))
-    return [to_internal(one.to) for one in lab.front.log.deliveries(queue_id)]
+    return [read_one(one.to, HOME.origin) for one in lab.front.log.deliveries(queue_id)]
 
 
 def by_us(recipient: str, found: Tables, rewriting: Rewriting) -> list[str] | None:

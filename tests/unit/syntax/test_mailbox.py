@@ -11,7 +11,6 @@ from requiretls_milter.syntax.mailbox import (
     read_list,
     read_one,
     to_external,
-    to_internal,
 )
 
 HOME = Origin("mine.test")
@@ -41,7 +40,6 @@ domains = st.from_regex(r"[a-z]{1,5}(\.[a-z]{1,5}){0,2}", fullmatch=True)
 )
 def test_a_local_part_has_quotes_only_if_it_needs_them(internal: str, external: str) -> None:
     assert to_external(internal) == external
-    assert to_internal(external) == internal
 
 
 def test_a_local_part_alone_may_hold_what_a_domain_begins_with() -> None:
@@ -52,7 +50,6 @@ def test_a_local_part_alone_may_hold_what_a_domain_begins_with() -> None:
 @given(local_parts, domains)
 def test_what_is_written_is_read_again(local: str, domain: str) -> None:
     address = f"{local}@{domain}"
-    assert to_internal(to_external(address)) == address
     assert read_one(to_external(address), HOME) == address
 
 
@@ -125,6 +122,7 @@ def test_a_recipient_is_one_address(text: str) -> None:
         ("a@[192.0.2.1]", "a@[192.0.2.1]"),
         ("a@", "a@"),
         ("host!a", "a@host.test"),
+        ("a%host", "a@host.test"),
     ],
 )
 def test_what_an_address_lacks_is_added(text: str, complete: str) -> None:
