@@ -135,9 +135,7 @@ class RuleSet:
         self.find = functools.lru_cache(maxsize=REMEMBERED)(self._find)
         """:meth:`_find`, remembered."""
 
-    def _matching(
-        self, sender: str, recipient: str, nexthop: str, alias: str
-    ) -> Iterator[_Match]:
+    def _matching(self, sender: str, recipient: str, nexthop: str, alias: str) -> Iterator[_Match]:
         """Yield each table that matches, in order of precedence."""
         for section, domain in (
             ("recipient", alias),
