@@ -213,7 +213,7 @@ def test_each_expansion_counts_in_the_place_of_its_recipient(form: str, late: bo
         delivery_line("5.7.30", to="b@two.example", extra=ALIAS),
     ]
     found = audit([*deliveries, *forecasts] if late else [*forecasts, *deliveries])
-    assert +found.results == {Result.EQUAL: 2}
+    assert +found.results == {AuditResult.EQUAL: 2}
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -225,7 +225,7 @@ def test_an_expansion_that_is_the_recipient_itself_has_the_delivery_to_it(late: 
     ]
     deliveries = [delivery_line("2.0.0"), delivery_line("5.7.30", to="b@two.example", extra=ALIAS)]
     found = audit([*deliveries, *forecasts] if late else [*forecasts, *deliveries])
-    assert +found.results == {Result.EQUAL: 2}
+    assert +found.results == {AuditResult.EQUAL: 2}
 
 
 def test_an_expansion_that_is_local_is_not_waited_for() -> None:
@@ -236,7 +236,7 @@ def test_an_expansion_that_is_local_is_not_waited_for() -> None:
         delivery_line("4.4.1", to="b@two.example", extra=ALIAS),
     ]
     found = audit(lines)
-    assert +found.results == {Result.DIFFERENT: 1}
+    assert +found.results == {AuditResult.DIFFERENT: 1}
     (difference,) = found.differences
     assert difference.recipient == "b@two.example"
 
