@@ -33,7 +33,7 @@ from requiretls_milter.config.sources import (
     Sources,
     read_sources,
 )
-from requiretls_milter.model import Mode
+from requiretls_milter.model import Aliases, Mode, ProfileName
 from requiretls_milter.syntax.endpoint import MASK
 
 DEFAULT_PATH = Path("/etc/requiretls-milter/config.toml")
@@ -282,6 +282,20 @@ def warnings(config: Config) -> tuple[str, ...]:
             mode = config.rules.mode_of(section, name)
             if not mode.acts:
                 found.append(_promise(dotted(("rules", section, name)), mode))
+    if config.mta.aliases is not Aliases.OFF:
+        if config.mta.profile is not ProfileName.POSTFIX:
+            found.append("mta.aliases: without effect, since mta.profile is not postfix")
+        elif not any(
+            (
+                config.mta.virtual_alias_maps,
+                config.mta.canonical_maps,
+                config.mta.recipient_canonical_maps,
+            )
+        ):
+            found.append(
+                "mta.aliases: without effect, since mta.virtual_alias_maps and the canonical maps "
+                "are empty; mta import names those of Postfix"
+            )
     longest = config.rules.longest_decide_wait
     if longest > config.limits.message_wait:
         found.append(

@@ -107,6 +107,11 @@ def _negotiate(config: Config) -> bytes:
         return answer[4:5]
 
 
+READ, WRITE = 0o4, 0o2
+PERMISSIONS = {READ: "read", WRITE: "write"}
+"""What the bits of a mode permit."""
+
+
 def socket_permissions(
     config: Config, postfix: Postfix, attachments: list[Attachment]
 ) -> Iterator[Finding]:
@@ -128,7 +133,7 @@ def socket_permissions(
         for ours in one.ours:
             path = path_of(ours.name.partition(":")[2], one.service, postfix)
             top = postfix.queue if one.service.chroot else postfix.root
-            closed = _closed_to(path, top, *identity)
+            closed = closed_to(path, top, *identity, WRITE)
             if closed and closed not in seen:
                 seen.add(closed)
                 yield error(
@@ -141,8 +146,16 @@ def socket_permissions(
         yield ok("socket_permissions", f"Postfix's user {owner} may use the socket")
 
 
-def _closed_to(path: Path, top: Path, uid: int, gids: frozenset[int]) -> str:
-    """Say what keeps a user from *path*, from directory *top* down; "" if nothing does."""
+def closed_to(path: Path, top: Path, uid: int, gids: frozenset[int], bit: int) -> str:
+    """Say what keeps a user from *path*, from directory *top* down; "" if nothing does.
+
+    Args:
+        path: a file or socket.
+        top: a directory above it that is open to all.
+        uid: of the user.
+        gids: all groups of the user.
+        bit: what is wanted: a key of :data:`PERMISSIONS`.
+    """
     try:
         relative = path.relative_to(top)
         steps = [top.joinpath(*relative.parts[:n]) for n in range(1, len(relative.parts))]
@@ -152,9 +165,9 @@ def _closed_to(path: Path, top: Path, uid: int, gids: frozenset[int]) -> str:
         for directory in steps:
             if not _may(directory.stat(), uid, gids, 0o1):
                 return f"no search permission on {directory}"
-        if not _may(path.stat(), uid, gids, 0o2):
+        if not _may(path.stat(), uid, gids, bit):
             mode = stat.S_IMODE(path.stat().st_mode)
-            return f"no write permission on {path} (mode {mode:04o})"
+            return f"no {PERMISSIONS[bit]} permission on {path} (mode {mode:04o})"
     except OSError as problem:
         return f"{problem.filename}: {problem.strerror}"
     return ""

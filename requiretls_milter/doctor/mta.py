@@ -11,7 +11,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,11 @@ from requiretls_milter.mirror.postconf import (
     Postfix,
     Service,
     is_yes,
-    split_list,
-    without_braces,
 )
 from requiretls_milter.mirror.section import Mirror
 from requiretls_milter.mirror.wording import shown
 from requiretls_milter.model import (
+    Aliases,
     Capability,
     MtaProfile,
     ProfileName,
@@ -38,6 +37,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.syntax.capability import capability
 from requiretls_milter.syntax.endpoint import MilterSocket, in_brackets, without_brackets
+from requiretls_milter.syntax.tables import split_list, without_braces
 
 OURS = "requiretls"
 """A part of the name of the milter's socket, most likely: finds a name that is misspelt."""
@@ -507,6 +507,14 @@ _ROUTING = (
 )
 """Keys that say where mail goes."""
 
+_EXPANDING = (
+    *("virtual_alias_maps", "recipient_canonical_maps", "canonical_maps", "myorigin"),
+    *("mydestination", "append_dot_mydomain", "propagate_unmatched_extensions"),
+    *("virtual_alias_expansion_limit", "virtual_alias_recursion_limit"),
+    "virtual_alias_address_length_limit",
+)
+"""Keys that say what recipients become; they matter only if recipients are expanded."""
+
 
 def differences(config: Config, postfix: Postfix, made: Mirror) -> Iterator[Finding]:
     """Compare ``[mta]`` with the mirror of Postfix; warn of what ``[mta]`` cannot express."""
@@ -522,6 +530,8 @@ def differences(config: Config, postfix: Postfix, made: Mirror) -> Iterator[Find
         yield ok("mta", "[mta] agrees with Postfix")
     for text in found:
         yield warning("mta", text, SEE_IMPORT)
+    if config.mta.aliases is Aliases.STATIC:
+        made = replace(made, warnings=tuple(w for w in made.warnings if w not in made.while_off))
     for text in made.warnings:
         yield warning(
             "not_mirrored", f"not in [mta]: {text}", "See docs/mta-import.md for the consequences."
@@ -543,7 +553,11 @@ def _different(mta: configuration.Mta, postfix: Postfix, made: Mirror) -> Iterat
         if lacking:
             yield f"mta.{key} lacks {value_text(lacking)}"
     yield from _called_local(mta, should, postfix)
-    for key in _ROUTING:
+    expands = mta.aliases is Aliases.STATIC
+    keyed = any("@" in key for key in (*mta.routes, *mta.sender_transports, *mta.sender_relayhosts))
+    for key in (*_ROUTING, *(_EXPANDING if expands else ())):
+        if key == "recipient_delimiter" and not expands and not keyed:
+            continue  # it separates nothing
         if plain_has[key] != plain_should[key]:
             yield _sentence(f"mta.{key}", plain_has[key], plain_should[key])
     # The mirror lacks keys of settings that this Postfix does not have.

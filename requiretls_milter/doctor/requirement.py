@@ -8,10 +8,11 @@ from requiretls_milter.config import Config
 from requiretls_milter.doctor.finding import Finding, error, ok, warning
 from requiretls_milter.doctor.mta import SEE_IMPORT, Attachment, is_inner
 from requiretls_milter.forecast.profiles import must_match, requiretls_policy
-from requiretls_milter.mirror.postconf import Parameters, Postfix, is_yes, split_list
+from requiretls_milter.mirror.postconf import Parameters, Postfix, is_yes
 from requiretls_milter.mirror.section import Mirror
 from requiretls_milter.mirror.wording import shown
 from requiretls_milter.model import MtaProfile, MtaSts, Requirement, RequiretlsPolicy
+from requiretls_milter.syntax.tables import split_list
 
 RECIPE = "docs/recipes/postfix.md"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from requiretls_milter.config import Config, exposures, warnings
-from requiretls_milter.doctor import host, mta, requirement, sendmail, sendmailcf
+from requiretls_milter.doctor import aliases, host, mta, requirement, sendmail, sendmailcf
 from requiretls_milter.doctor.finding import Finding, ok, warning
 from requiretls_milter.doctor.host import MtaAuthorities
 from requiretls_milter.doctor.sendmailcf import Sendmail, SendmailError
@@ -54,6 +54,7 @@ def run(config: Config, where: Where, *, outside: str) -> list[Finding]:
         findings += examine_postfix(config, postfix, mirrored)
         findings += host.socket_permissions(config, postfix, list(mta.attached(config, postfix)))
         authorities = MtaAuthorities.of_postfix(postfix, mirrored)
+    findings += aliases.examine(config)
     findings.append(host.milter_answers(config))
     findings += host.service(config)
     findings.append(host.metrics(config))

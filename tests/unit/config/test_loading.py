@@ -240,6 +240,37 @@ def test_require_with_the_inherited_mode_is_warned_of(tmp_path: Path) -> None:
     assert [warning.split(":")[0] for warning in config.warnings(loaded)] == ["rules"]
 
 
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ("", "virtual_alias_maps and the canonical maps are empty"),
+        ('profile = "rfc8689"\nvirtual_alias_maps = ["hash:/etc/a"]\n', "profile is not postfix"),
+    ],
+)
+def test_aliases_without_effect_are_warned_of(tmp_path: Path, lines: str, why: str) -> None:
+    loaded = config.load(write(tmp_path, f'[mta]\naliases = "static"\n{lines}'))
+    (warning,) = config.warnings(loaded)
+    assert warning.startswith("mta.aliases: without effect")
+    assert why in warning
+
+
+@pytest.mark.parametrize(
+    ("item", "why"),
+    [
+        ("virtual", "as in main.cf"),
+        ("hash:", "as in main.cf"),
+        ("Hash:/etc/virtual", "as in main.cf"),
+        ("hash:virtual", "absolute"),
+        ("proxy:lmdb:virtual", "absolute"),
+        ("inline:" + "x" * 70_000, "at most 65536"),
+    ],
+)
+def test_a_table_is_named_as_in_main_cf(tmp_path: Path, item: str, why: str) -> None:
+    (mistake,) = mistakes(tmp_path, f'[mta]\nvirtual_alias_maps = ["{item}"]\n')
+    assert mistake.startswith("mta.virtual_alias_maps")
+    assert why in mistake
+
+
 def test_require_with_a_mode_that_acts_is_not_warned_of(tmp_path: Path) -> None:
     loaded = config.load(
         write(
