@@ -853,6 +853,13 @@ class Match(enum.StrEnum):
     SENDER = "sender"
 
 
+class Aliases(enum.StrEnum):
+    """Whether a recipient is expanded as the MTA will do it: the key ``aliases`` of ``[mta]``."""
+
+    OFF = "off"
+    STATIC = "static"  # by tables whose text can be read
+
+
 class Capability(enum.StrEnum):
     """What an MTA acts on by itself: the key ``carries`` of ``[mta]``.
 

@@ -135,9 +135,14 @@ class RuleSet:
         self.find = functools.lru_cache(maxsize=REMEMBERED)(self._find)
         """:meth:`_find`, remembered."""
 
-    def _matching(self, sender: str, recipient: str, nexthop: str) -> Iterator[_Match]:
+    def _matching(self, sender: str, recipient: str, nexthop: str, alias: str) -> Iterator[_Match]:
         """Yield each table that matches, in order of precedence."""
-        for section, domain in (("recipient", recipient), ("nexthop", nexthop), ("sender", sender)):
+        for section, domain in (
+            ("recipient", alias),
+            ("recipient", recipient if recipient != alias else ""),
+            ("nexthop", nexthop),
+            ("sender", sender),
+        ):
             tables, listed = getattr(self._rules, section), self._listed.get(section, {})
             if not domain or not (tables or listed):
                 continue
@@ -150,13 +155,15 @@ class RuleSet:
                     name = f"rules.list.{table}"
                     yield _Match(section, pattern, self._rules.list[table], name, pattern)
 
-    def matching(self, sender: str, recipient: str, nexthop: str) -> list[dict[str, Origin]]:
+    def matching(
+        self, sender: str, recipient: str, nexthop: str, alias: str = ""
+    ) -> list[dict[str, Origin]]:
         """The keys that each matching table sets, in order of precedence.
 
         The last table is ``[rules]``, which has every key. Arguments as for :meth:`explain`.
         """
         found = []
-        for match in self._matching(sender, recipient, nexthop):
+        for match in self._matching(sender, recipient, nexthop, alias):
             values = {key: getattr(match.table, key) for key in KEYS}
             found.append(
                 {
@@ -168,15 +175,19 @@ class RuleSet:
         found.append({key: Origin(getattr(self._rules, key), "rules") for key in KEYS})
         return found
 
-    def explain(self, sender: str, recipient: str, nexthop: str) -> dict[str, Origin]:
+    def explain(
+        self, sender: str, recipient: str, nexthop: str, alias: str = ""
+    ) -> dict[str, Origin]:
         """Each key of the rule for these domains, with its origin.
 
         Args:
             sender: the domain of the reverse-path, as A-labels; "" for the null reverse-path.
             recipient: the domain of the recipient, as A-labels.
             nexthop: the host of the next hop, A-labels or an address; "" for a local one.
+            alias: the domain of the address that the client gave, if the MTA makes the recipient
+                of it; it goes first.
         """
-        matching = self.matching(sender, recipient, nexthop)
+        matching = self.matching(sender, recipient, nexthop, alias)
         explained = {}
         for key in KEYS:
             origins = [table[key] for table in matching if key in table]
@@ -196,19 +207,18 @@ class RuleSet:
         by_domain = nexthop.kind in (HopKind.MX, HopKind.SRV)
         return self.find("", nexthop.host if by_domain else "", nexthop.host)
 
-    def _find(self, sender: str, recipient: str, nexthop: str) -> Rule:
+    def _find(self, sender: str, recipient: str, nexthop: str, alias: str = "") -> Rule:
         """The rule for these domains; arguments as for :meth:`explain`."""
         label = next(
             (
                 match.pattern
-                for match in self._matching(sender, recipient, nexthop)
+                for match in self._matching(sender, recipient, nexthop, alias)
                 if match.section != "sender"
             ),
             OTHER_DOMAIN,
         )
-        values = {
-            key: origin.value for key, origin in self.explain(sender, recipient, nexthop).items()
-        }
+        explained = self.explain(sender, recipient, nexthop, alias)
+        values = {key: origin.value for key, origin in explained.items()}
         return Rule(**values, domain=label)
 
 

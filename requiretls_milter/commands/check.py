@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     metavar="NAME",
     default="",
     help="The MTA's transport, whose [mta.transport.NAME] applies. "
-    "Without it: that of mta.default_transport.",
+    "Without it: mta.route_transport for requiretls, if there is one, else that of "
+    "mta.default_transport.",
 )
 @POSTCONF_OPTION
 @CONFIG_DIR_OPTION
@@ -135,15 +136,15 @@ def check(
         if source is not None or watch is not None:
             raise click.UsageError("--inbound goes with neither --from nor --watch.")
         return _inbound(nexthops, config, output)
-    transport = transport or config.mta.usual_transport
+    usual, asked = config.mta.usual_transport, Requirement(requirement)
     try:
-        given = assess.parse_all(nexthops, config.mta, transport)
+        given = assess.parse_all(nexthops, config.mta, transport or usual)
         judging = assess.Judging.of(
             config,
-            Requirement(requirement),
+            asked,
             mta=find_mta(config, postconf, config_dir),
             carried=Requirement(carried) if carried is not None else None,
-            transport=transport,
+            transport=transport or config.mta.carrier(usual, asked),
             detailed=detailed,
         )
     except assess.MalformedError as error:

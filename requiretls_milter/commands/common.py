@@ -88,14 +88,14 @@ def write(text: str, path: Path | None) -> None:
     such as ``/dev/stdout``, is written to as it is.
 
     Args:
-        text: without the end of its last line.
+        text: without the end of its last line. The colours of a terminal go to no file.
         path: the file, or None.
     """
     if path is None:
         click.echo(text)
         return
     try:
-        _replace(path, f"{text}\n")
+        _replace(path, f"{click.unstyle(text)}\n")
     except OSError as error:
         fail(f"{path}: {error.strerror}")
 

@@ -20,6 +20,14 @@ from requiretls_milter.commands.common import (
 @CONFIG_DIR_OPTION
 @POSTCONF_OPTION
 @click.option(
+    "--sendmail-cf",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    default="/etc/mail/sendmail.cf",
+    show_default=True,
+    help='Configuration of Sendmail, which is examined if mta.profile is "rfc8689".',
+)
+@click.option(
     "--outside",
     metavar="HOST[:PORT]",
     default="",
@@ -27,7 +35,12 @@ from requiretls_milter.commands.common import (
 )
 @FORMAT_OPTION
 def doctor(
-    config_path: Path | None, config_dir: str, postconf: str, outside: str, output: str
+    config_path: Path | None,
+    config_dir: str,
+    postconf: str,
+    sendmail_cf: Path,
+    outside: str,
+    output: str,
 ) -> int:
     """Find mistakes in configuration, service and MTA.
 
@@ -41,14 +54,10 @@ def doctor(
       2  wrong usage or configuration
     """
     from requiretls_milter.doctor.finding import exit_status, to_json, to_text
-    from requiretls_milter.doctor.run import run
+    from requiretls_milter.doctor.run import Where, run
 
     config = load_or_fail(config_path)
-    findings = run(
-        config,
-        postconf=postconf,
-        config_dir=config_dir,
-        outside=outside,
-    )
+    where = Where(postconf, config_dir, sendmail_cf)
+    findings = run(config, where, outside=outside)
     click.echo(to_json(findings) if output == "json" else to_text(findings))
     return exit_status(findings)

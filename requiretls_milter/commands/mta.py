@@ -63,6 +63,8 @@ def mta_import(
       2  no Postfix is found or it does not answer, or the configuration
          cannot be read or written
     """
+    from requiretls_milter.config import Config
+    from requiretls_milter.mirror.moved import tag_field
     from requiretls_milter.mirror.postconf import Postconf, PostconfError
     from requiretls_milter.mirror.section import mirror, to_toml
 
@@ -71,7 +73,9 @@ def mta_import(
     if config_path is not None and not (diff or write):
         raise click.UsageError("--config goes with --diff or --write")
     try:
-        mirrored = mirror(Postconf(postconf, config_dir).read())
+        mirrored = mirror(
+            Postconf(postconf, config_dir).read(tag_field(Config().milter.header_name))
+        )
     except PostconfError as error:
         fail(str(error))
     warn(*mirrored.warnings)

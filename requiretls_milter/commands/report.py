@@ -19,20 +19,12 @@ from requiretls_milter.commands.common import (
     load_or_fail,
     write,
 )
-from requiretls_milter.syntax.text import visible
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
     from requiretls_milter.readiness.values import Readiness
-    from requiretls_milter.reports.check import RuleReport
     from requiretls_milter.reports.readiness import Found
     from requiretls_milter.reports.would_have import Tally
-
-SHOWN = 20
-"""Domains in the text of each mode."""
-
-SHOWN_MESSAGES = 5
-"""Messages in the text of each domain; JSON has more."""
 
 
 COUNTERS = "counters:"
@@ -185,77 +177,40 @@ def _page_maker() -> Callable[[Readiness], str]:
 def _ready(loaded: Config, output: str) -> str:
     from requiretls_milter.evidence.authorities import TrustStoreError
     from requiretls_milter.model import Requirement
-    from requiretls_milter.reports import assess
+    from requiretls_milter.reports import assess, report_text
     from requiretls_milter.telemetry.labels import configured_domains
 
     domains = sorted(name for name in configured_domains(loaded) if not name.startswith("."))
+    usual, asked = loaded.mta.usual_transport, Requirement.REQUIRETLS
     try:
         reports = assess.run(
-            assess.parse_all(domains, loaded.mta, loaded.mta.usual_transport),
+            assess.parse_all(domains, loaded.mta, usual),
             loaded,
-            Requirement.REQUIRETLS,
+            asked,
             mta=find_mta(loaded, "postconf", ""),
             carried=None,
-            transport=loaded.mta.usual_transport,
+            transport=loaded.mta.carrier(usual, asked),
             refresh=False,
         )
     except TrustStoreError as error:
         fail(str(error))
     if output == "json":
         return assess.to_json(reports)
-    lines = [
-        f"{one['nexthop']}: {one['forecast']['status']} {one['forecast']['reason']}; "
-        f"mode {one['rule']['mode']}, {_done(one['rule'])}"
-        for one in reports
-    ]
-    return "\n".join(lines) if lines else "no domain has a rule of its own in [rules]"
-
-
-def _done(rule: RuleReport) -> str:
-    if rule["reply"] is None:
-        return "accepted"
-    code, enhanced, _ = rule["reply"].split(" ", 2)
-    return f"answered {code} {enhanced}"
+    return report_text.ready(reports)
 
 
 # ---------------------------------------------------------------- what would have happened
 
 
 def _would_have(loaded: Config, logs: Sequence[str], days: int, output: str) -> str:
+    from requiretls_milter.reports import report_text
     from requiretls_milter.reports.logs.usual import milter_logs
     from requiretls_milter.reports.would_have import read, replay
     from requiretls_milter.rules import RuleSet
 
     ruleset = RuleSet(loaded.rules)
     tallies = from_logs(logs, milter_logs, days, lambda events: replay(read(events), ruleset))
-    return _as_json(tallies) if output == "json" else _as_text(tallies)
-
-
-def _as_text(tallies: Sequence[Tally]) -> str:
-    lines = []
-    for tally in tallies:
-        lines.append(
-            f"mode {tally.mode}: {tally.refused} recipients refused, {tally.deferred} "
-            f"deferred, {tally.messages} messages hit"
-        )
-        worst = sorted(
-            tally.domains.items(), key=lambda item: (-item[1].refused - item[1].deferred, item[0])
-        )
-        for domain, hits in worst[:SHOWN]:
-            reason = hits.reasons.most_common(1)[0][0]
-            name = visible(domain) or "(no domain)"
-            lines.append(
-                f"  {name}: {hits.refused} refused, {hits.deferred} deferred, mostly {reason}"
-            )
-            lines.append(f"    {_first(list(hits.messages))}")
-        if len(worst) > SHOWN:
-            lines.append(f"  and {len(worst) - SHOWN} domains more")
-    return "\n".join(lines)
-
-
-def _first(messages: Sequence[str]) -> str:
-    shown = " ".join(visible(message) for message in messages[:SHOWN_MESSAGES])
-    return f"{shown} and more" if len(messages) > SHOWN_MESSAGES else shown
+    return _as_json(tallies) if output == "json" else report_text.would_have(tallies)
 
 
 def _as_json(tallies: Sequence[Tally]) -> str:

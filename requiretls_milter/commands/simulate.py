@@ -25,6 +25,7 @@ from requiretls_milter.commands.common import (
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
     from requiretls_milter.ipc.wire import StatusReply
+    from requiretls_milter.milter.transaction import Expander
     from requiretls_milter.mirror.postconf import Postfix
     from requiretls_milter.reports.assess import Answered
     from requiretls_milter.reports.check import NextHopReport
@@ -122,7 +123,9 @@ def simulate(
         return answers[question].forecast
 
     try:
-        found = simulating.simulate(message, told, config, mta, ask, time.time())
+        found = simulating.simulate(
+            message, told, config, mta, ask, time.time(), _expander(config, nexthop, notes)
+        )
     except TrustStoreError as error:
         fail(str(error))
     last = list(answers.values())[-1] if answers else None
@@ -189,6 +192,20 @@ def _told(
     return Told(RoutedBy.POSTFIX, to.transport, to.nexthop, to.recipient, own)
 
 
+def _expander(config: Config, nexthop: str, notes: list[str]) -> Expander | None:
+    """What expands the recipient; ``--nexthop`` says where its mail goes, whatever it is."""
+    from requiretls_milter.milter.aliases import AliasTables
+    from requiretls_milter.model import Aliases
+    from requiretls_milter.telemetry.counting import Counters
+
+    if config.mta.aliases is Aliases.OFF or nexthop:
+        return None
+    tables = AliasTables(config.mta, config.limits.alias_entries, Counters())
+    tables.look()
+    notes += (f"{name}: {why}" for name, why in tables.unreadable.items())
+    return tables.expand
+
+
 def _report(found: Simulated, last: Answered | None, config: Config) -> NextHopReport | None:
     """The evidence, with what is really decided in the place of what the rule would do."""
     from requiretls_milter.reports.check import next_hop_report, reply_text
@@ -201,7 +218,7 @@ def _report(found: Simulated, last: Answered | None, config: Config) -> NextHopR
         str(last.evidence.nexthop),
         last.found,
         asking=asking,
-        profile=config.mta.profile_for(transport),
+        profile=config.mta.profile_for(config.mta.carrier(transport, asking.requirement)),
         trust=last.trust,
         now=time.time(),
     )

@@ -37,10 +37,14 @@ from requiretls_milter.syntax.endpoint import (
     unix_path,
 )
 from requiretls_milter.syntax.names import IpNetwork, is_address
+from requiretls_milter.syntax.tables import TEXTUAL, split_table
 from requiretls_milter.syntax.text import quoted
 
 MAX_TEXT = 4096
 """Characters of a text in the file: as many as a path has."""
+
+MAX_TABLE = 65_536
+"""Characters of a lookup table's name: one of type inline has its entries in it."""
 
 MAX_ROUTE = 1000
 """Characters of a transport with its next hop: a next hop has at most 1024."""
@@ -53,6 +57,7 @@ MILTER_COMMAND_TIMEOUT = 30
 
 
 _TRANSPORT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_TABLE_KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
 _SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", re.ASCII)
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", re.ASCII)
 _LIST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
@@ -155,6 +160,18 @@ def policy_pattern(text: str) -> str:
     if text == "*":
         return text
     return address(text) if is_address(text) else domain_pattern(text)
+
+
+def lookup_table(text: str) -> str:
+    """A lookup table as main.cf names it, ``type:name``; a file has an absolute path."""
+    if len(text) > MAX_TABLE:
+        raise ValueError(f"at most {MAX_TABLE} characters, got {len(text)}")
+    kind, name = split_table(text)
+    if not _TABLE_KIND.fullmatch(kind) or not name:
+        raise ValueError(f"expected a table as in main.cf (hash:/etc/postfix/x), got {given(text)}")
+    if kind in TEXTUAL - {"inline", "static"}:
+        absolute_path(name)
+    return text
 
 
 def optional(parse: Callable[[str], str]) -> Callable[[str], str]:
@@ -557,6 +574,7 @@ Wait = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False), AfterVali
 Grace = Annotated[float, Field(strict=True, ge=0, le=31_536_000, allow_inf_nan=False)]
 """Seconds, a year at most."""
 
+LookupTable = Annotated[str, Field(strict=True), AfterValidator(lookup_table)]
 DomainPattern = Annotated[Text, AfterValidator(domain_pattern)]
 OptionalDomain = Annotated[Text, AfterValidator(optional(domain))]
 ListName = Annotated[Text, AfterValidator(list_name)]
@@ -565,6 +583,7 @@ DomainListField = Annotated[
 ]
 ServiceName = Annotated[Text, AfterValidator(service)]
 TransportName = Annotated[Text, AfterValidator(transport)]
+OptionalTransport = Annotated[Text, AfterValidator(optional(transport))]
 Domain = Annotated[Text, AfterValidator(domain)]
 MailAddress = Annotated[Text, AfterValidator(mail_address)]
 OptionalMailAddress = Annotated[Text, AfterValidator(optional(mail_address))]
@@ -601,6 +620,8 @@ OptionalEndpoint = Annotated[
     PlainSerializer(lambda endpoint: "" if endpoint is None else str(endpoint)),
 ]
 
+AliasesWord = Annotated[model.Aliases, BeforeValidator(word(model.Aliases))]
+ExtendedWord = Literal["canonical", "virtual"]
 ProfileWord = Annotated[model.ProfileName, BeforeValidator(word(model.ProfileName))]
 CapabilityWord = Annotated[model.Capability, BeforeValidator(word(model.Capability))]
 TlsLevelWord = Annotated[

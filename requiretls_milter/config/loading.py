@@ -33,7 +33,7 @@ from requiretls_milter.config.sources import (
     Sources,
     read_sources,
 )
-from requiretls_milter.model import Mode
+from requiretls_milter.model import Aliases, Mode, ProfileName
 from requiretls_milter.syntax.endpoint import MASK
 
 DEFAULT_PATH = Path("/etc/requiretls-milter/config.toml")
@@ -190,6 +190,14 @@ def _contradictions(config: Config) -> tuple[Mistake, ...]:
         for name in config.mta.transport
         if name in config.mta.local_transports
     )
+    if config.mta.route_transport in config.mta.local_transports:
+        found.append(
+            Mistake(
+                ("mta", "route_transport"),
+                f"{config.mta.route_transport} is one of mta.local_transports, which send nothing "
+                "to another site",
+            )
+        )
     return tuple(found)
 
 
@@ -274,6 +282,20 @@ def warnings(config: Config) -> tuple[str, ...]:
             mode = config.rules.mode_of(section, name)
             if not mode.acts:
                 found.append(_promise(dotted(("rules", section, name)), mode))
+    if config.mta.aliases is not Aliases.OFF:
+        if config.mta.profile is not ProfileName.POSTFIX:
+            found.append("mta.aliases: without effect, since mta.profile is not postfix")
+        elif not any(
+            (
+                config.mta.virtual_alias_maps,
+                config.mta.canonical_maps,
+                config.mta.recipient_canonical_maps,
+            )
+        ):
+            found.append(
+                "mta.aliases: without effect, since mta.virtual_alias_maps and the canonical maps "
+                "are empty; mta import names those of Postfix"
+            )
     longest = config.rules.longest_decide_wait
     if longest > config.limits.message_wait:
         found.append(
@@ -295,6 +317,11 @@ def warnings(config: Config) -> tuple[str, ...]:
         found.append(
             f"milter.socket_mode: {config.milter.socket_mode} lets every user of this host call "
             "the milter; with socket_group and mode 0660 only the MTA can"
+        )
+    if config.mta.route_transport and not config.milter.tag_leaving:
+        found.append(
+            "mta.route_transport: with milter.tag_leaving = false no message that leaves has a "
+            "tag, so that no table of the MTA can move it to this transport"
         )
     metrics = config.metrics
     listen = metrics.listen

@@ -505,6 +505,92 @@ class Mta(Section):
             "user (mailbox_transport_maps). The recipient is then forecast at that next hop."
         ),
     )
+    route_transport: fields.OptionalTransport = Field(
+        "",
+        description=(
+            "The transport to which a recipe moves a message with the tag's route=requiretls "
+            '(milter_header_checks: "FILTER smtp-strict:"). What [mta.transport."NAME"] says of '
+            "it then holds for every recipient for whom REQUIRETLS is asked, whatever transport "
+            "the MTA named at RCPT. A message with route=mixed stays on its way, and is forecast "
+            "all the same as if it were moved. Empty: no recipe moves such mail."
+        ),
+    )
+    aliases: fields.AliasesWord = Field(
+        model.Aliases.OFF,
+        description=(
+            'Whether a recipient is expanded as Postfix does it after the milter was asked. "off": '
+            "a forecast is for the next hop of the address that the client gave; a virtual alias "
+            'that leaves by SMTP looks local. "static": canonical_maps, recipient_canonical_maps '
+            "and virtual_alias_maps below are applied as far as their text can be read, and the "
+            "forecast is the worst one of the addresses that a recipient becomes. A table that "
+            "cannot be read, or a circle in it, makes that recipient one that is not expanded; it "
+            "is never refused for that. Needs profile postfix."
+        ),
+    )
+    virtual_alias_maps: Annotated[tuple[fields.LookupTable, ...], as_list] = Field(
+        (),
+        description=(
+            "virtual_alias_maps of Postfix, in its order: "
+            '["hash:/etc/postfix/virtual", "inline:{ { a@example.org = b@example.net } }"]. Read '
+            "are tables of the types hash, btree, lmdb, cdb, dbm and sdbm, whose source, the text "
+            "that postmap made them of, lies beside them, and texthash, inline and static."
+        ),
+    )
+    recipient_canonical_maps: Annotated[tuple[fields.LookupTable, ...], as_list] = Field(
+        (), description="recipient_canonical_maps of Postfix, in the same way."
+    )
+    canonical_maps: Annotated[tuple[fields.LookupTable, ...], as_list] = Field(
+        (),
+        description="canonical_maps of Postfix, in the same way, if they apply to recipients.",
+    )
+    myorigin: fields.OptionalDomain = Field(
+        "",
+        description=(
+            "myorigin of Postfix: the domain of an address that has none. Empty: myhostname."
+        ),
+    )
+    mydestination: Annotated[tuple[fields.Domain, ...], as_list] = Field(
+        (),
+        description=(
+            "mydestination of Postfix, names only: the domains whose users are looked up in these "
+            "tables without a domain too."
+        ),
+    )
+    append_dot_mydomain: Flag = Field(
+        False,
+        description=(
+            "append_dot_mydomain of Postfix: whether mydomain is appended to a domain without a "
+            "dot, in these tables and in recipients."
+        ),
+    )
+    propagate_unmatched_extensions: Annotated[tuple[fields.ExtendedWord, ...], as_list] = Field(
+        ("canonical", "virtual"),
+        description=(
+            "propagate_unmatched_extensions of Postfix: in the results of which tables an "
+            "extension (recipient_delimiter) is kept that the key has not."
+        ),
+    )
+    virtual_alias_expansion_limit: Annotated[Count, Field(ge=1, le=100_000)] = Field(
+        1_000,
+        description=(
+            "virtual_alias_expansion_limit of Postfix: with more addresses for one recipient it "
+            "takes no message."
+        ),
+    )
+    virtual_alias_recursion_limit: Annotated[Count, Field(ge=1, le=10_000)] = Field(
+        1_000,
+        description=(
+            "virtual_alias_recursion_limit of Postfix: with more steps, as in a circle of "
+            "aliases, it takes no message."
+        ),
+    )
+    virtual_alias_address_length_limit: Annotated[Count, Field(ge=1, le=100_000)] = Field(
+        1_000,
+        description=(
+            "virtual_alias_address_length_limit of Postfix: octets of an address, beyond which it "
+            "takes no message."
+        ),
+    )
     my_addresses: Annotated[tuple[fields.Address, ...], as_list] = Field(
         (),
         description=(
@@ -569,6 +655,17 @@ class Mta(Section):
     def usual_transport(self) -> str:
         """The transport of mail for which nothing else is configured."""
         return routing.Destination.parse(self.default_transport).transport
+
+    def carrier(self, transport: str, asked: model.Requirement) -> str:
+        """The transport by which a message goes in the end.
+
+        Args:
+            transport: which the MTA named ({rcpt_mailer}; any text).
+            asked: what is asked for the message: it decides about its route.
+        """
+        if asked is model.Requirement.REQUIRETLS and self.route_transport:
+            return self.route_transport
+        return transport
 
     def speaks_lmtp(self, transport: str) -> bool:
         """Whether *transport* is an lmtp(8) of Postfix."""
@@ -1173,6 +1270,21 @@ class Limits(Section):
             "removed, and the MTA reads the header from its top for each of them. Beyond this "
             "limit the message is refused (550 5.7.1), whatever its rule says. Each milter on the "
             "path removes the tags of the others, so that honest mail has one or two."
+        ),
+    )
+    expansions: Annotated[Count, Field(ge=1, le=1_000_000)] = Field(
+        10_000,
+        description=(
+            "Addresses into which the recipients of one message are expanded (mta.aliases). "
+            "Beyond this limit the next recipient is not expanded. Each takes half a kibibyte."
+        ),
+    )
+    alias_entries: Annotated[Count, Field(ge=1, le=10_000_000)] = Field(
+        200_000,
+        description=(
+            "Entries of all tables of mta.aliases together. Each worker keeps them in memory: "
+            "28 MiB for 100,000 of usual length, and twice that while they are read anew, which "
+            "takes half a second. Beyond this limit a table counts as one that cannot be read."
         ),
     )
     forecast_cache: Annotated[Count, Field(ge=100, le=1_000_000)] = Field(

@@ -4,7 +4,10 @@ Each check yields findings: a sentence, a severity and, unless all is well, an a
 
 - :mod:`~requiretls_milter.doctor.mta` compares the configuration with the settings of the Postfix
   beside it: whether Postfix calls the milter, waits long enough for it, and delivers as ``[mta]``
-  says. It reads nothing but those settings.
+  says; :mod:`~requiretls_milter.doctor.requirement`, what it does with REQUIRETLS. They read
+  nothing but those settings.
+- :mod:`~requiretls_milter.doctor.sendmail` does the same for a Sendmail, whose configuration
+  :mod:`~requiretls_milter.doctor.sendmailcf` reads.
 - :mod:`~requiretls_milter.doctor.host` tests this host: the milter's socket, the running service,
   its metrics, the resolver, the certification authorities, port 25.
 - :mod:`~requiretls_milter.doctor.run` runs all checks in order.

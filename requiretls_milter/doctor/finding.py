@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import enum
 import json
-import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from requiretls_milter.syntax.text import LINE_WIDTH, one_line
+from rich.console import RenderableType
+from rich.text import Text
+
+from requiretls_milter.reports.printing import BAD, GOOD, UNSURE, hanging, printed
+from requiretls_milter.syntax.text import one_line
 
 FAILED = 1
 """Exit status if there is an error."""
@@ -20,6 +23,12 @@ class Severity(enum.StrEnum):
     OK = "ok"
     WARNING = "warning"
     ERROR = "error"
+
+
+_STYLES = {Severity.OK: GOOD, Severity.WARNING: UNSURE, Severity.ERROR: f"bold {BAD}"}
+
+_WORD = max(map(len, Severity))
+"""Columns of the longest severity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,34 +66,33 @@ def exit_status(findings: Iterable[Finding]) -> int:
     return FAILED if failed else 0
 
 
-def to_text(findings: Sequence[Finding]) -> str:
-    """Print the findings for people, in the order of the checks."""
-    lines: list[str] = []
+def to_text(findings: Sequence[Finding], *, width: int | None = None) -> str:
+    """Print the findings for people, in the order of the checks; in colour on a terminal.
+
+    Args:
+        findings: what was found.
+        width: columns; None for those of the terminal.
+    """
+    parts: list[RenderableType] = []
     for finding in findings:
-        lines += _wrapped(f"{finding.severity.value:8} ", one_line(finding.found))
+        word = Text(f"{finding.severity.value:{_WORD}}", _STYLES[finding.severity])
+        parts.append(hanging(word, one_line(finding.found)))
         if finding.advice:
-            lines += _wrapped(" " * 9 + "-> ", one_line(finding.advice))
+            parts.append(hanging("->", one_line(finding.advice), indent=_WORD + 1))
     counts = [
-        _count(sum(one.severity is severity for one in findings), severity.value)
+        (severity, sum(one.severity is severity for one in findings))
         for severity in (Severity.ERROR, Severity.WARNING)
     ]
-    return "\n".join([*lines, "", ", ".join(counts)])
+    told = Text(", ").join(
+        Text(_count(number, severity.value), _STYLES[severity] if number else "")
+        for severity, number in counts
+    )
+    return printed(*parts, "", told, width=width)
 
 
 def to_json(findings: Sequence[Finding]) -> str:
     """Print the findings for scripts: one array."""
     return json.dumps([asdict(finding) for finding in findings], indent=2)
-
-
-def _wrapped(head: str, text: str) -> list[str]:
-    return textwrap.wrap(
-        text,
-        LINE_WIDTH,
-        initial_indent=head,
-        subsequent_indent=" " * len(head),
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
 
 
 def _count(number: int, word: str) -> str:

@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import dns.exception
 import dns.resolver
@@ -22,6 +23,7 @@ from requiretls_milter import __version__
 from requiretls_milter.config import Config
 from requiretls_milter.doctor.finding import Finding, error, ok, warning
 from requiretls_milter.doctor.mta import Attachment, path_of
+from requiretls_milter.doctor.sendmailcf import Sendmail
 from requiretls_milter.evidence.authorities import TrustStoreError, load_trust_store
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.selftest import SelfTest, SelfTestOutcome, SelfTestResult
@@ -105,6 +107,11 @@ def _negotiate(config: Config) -> bytes:
         return answer[4:5]
 
 
+READ, WRITE = 0o4, 0o2
+PERMISSIONS = {READ: "read", WRITE: "write"}
+"""What the bits of a mode permit."""
+
+
 def socket_permissions(
     config: Config, postfix: Postfix, attachments: list[Attachment]
 ) -> Iterator[Finding]:
@@ -126,7 +133,7 @@ def socket_permissions(
         for ours in one.ours:
             path = path_of(ours.name.partition(":")[2], one.service, postfix)
             top = postfix.queue if one.service.chroot else postfix.root
-            closed = _closed_to(path, top, *identity)
+            closed = closed_to(path, top, *identity, WRITE)
             if closed and closed not in seen:
                 seen.add(closed)
                 yield error(
@@ -139,8 +146,16 @@ def socket_permissions(
         yield ok("socket_permissions", f"Postfix's user {owner} may use the socket")
 
 
-def _closed_to(path: Path, top: Path, uid: int, gids: frozenset[int]) -> str:
-    """Say what keeps a user from *path*, from directory *top* down; "" if nothing does."""
+def closed_to(path: Path, top: Path, uid: int, gids: frozenset[int], bit: int) -> str:
+    """Say what keeps a user from *path*, from directory *top* down; "" if nothing does.
+
+    Args:
+        path: a file or socket.
+        top: a directory above it that is open to all.
+        uid: of the user.
+        gids: all groups of the user.
+        bit: what is wanted: a key of :data:`PERMISSIONS`.
+    """
     try:
         relative = path.relative_to(top)
         steps = [top.joinpath(*relative.parts[:n]) for n in range(1, len(relative.parts))]
@@ -150,9 +165,9 @@ def _closed_to(path: Path, top: Path, uid: int, gids: frozenset[int]) -> str:
         for directory in steps:
             if not _may(directory.stat(), uid, gids, 0o1):
                 return f"no search permission on {directory}"
-        if not _may(path.stat(), uid, gids, 0o2):
+        if not _may(path.stat(), uid, gids, bit):
             mode = stat.S_IMODE(path.stat().st_mode)
-            return f"no write permission on {path} (mode {mode:04o})"
+            return f"no {PERMISSIONS[bit]} permission on {path} (mode {mode:04o})"
     except OSError as problem:
         return f"{problem.filename}: {problem.strerror}"
     return ""
@@ -337,8 +352,28 @@ def _first_certificate(path: str) -> bytes:
 # ---------------------------------------------------------------- certification authorities
 
 
-def authorities(config: Config, postfix: Postfix | None, made: Mirror | None) -> Iterator[Finding]:
-    """Check that the certification authorities can be read, and are the same as Postfix's."""
+class MtaAuthorities(NamedTuple):
+    """The certification authorities of an MTA: a file; "" if it has none of its own."""
+
+    mta: str
+    setting: str
+    file: str
+    root: Path
+
+    @classmethod
+    def of_postfix(cls, postfix: Postfix, made: Mirror) -> MtaAuthorities:
+        """Those of Postfix."""
+        return cls("Postfix", "smtp_tls_CAfile", made.hints.get("ca_file", ""), postfix.root)
+
+    @classmethod
+    def of_sendmail(cls, sendmail: Sendmail) -> MtaAuthorities:
+        """Those of Sendmail."""
+        file = sendmail.option("CACertFile")
+        return cls("Sendmail", "CACertFile", "" if file in SYSTEM_STORES else file, sendmail.root)
+
+
+def authorities(config: Config, mta: MtaAuthorities | None) -> Iterator[Finding]:
+    """Check that the certification authorities can be read, and are the same as the MTA's."""
     path = config.probe.ca_file
     try:
         load_trust_store(path)
@@ -352,16 +387,16 @@ def authorities(config: Config, postfix: Postfix | None, made: Mirror | None) ->
             f"{path} is not readable by all users, so the service may not be able to read it",
             f"chmod o+r {path}, or make sure that the service's user may read it.",
         )
-    if made is None or postfix is None:
+    if mta is None:
         yield ok("ca_file", f"certificates are verified with {what}")
         return
-    theirs = made.hints.get("ca_file", "")
-    if _same_store(path, theirs, postfix.root):
-        yield ok("ca_file", f"certificates are verified with {what}, in Postfix too")
+    theirs = mta.file
+    if _same_store(path, theirs, mta.root):
+        yield ok("ca_file", f"certificates are verified with {what}, in {mta.mta} too")
         return
     yield warning(
         "ca_file",
-        f"probe.ca_file is {path or 'empty'}, smtp_tls_CAfile is "
+        f"probe.ca_file is {path or 'empty'}, {mta.setting} is "
         f"{theirs or 'empty or the system store'}: one may trust a certificate that the other "
         "does not",
         f'Set probe.ca_file = "{theirs}".' if theirs else "Let both name the same file.",

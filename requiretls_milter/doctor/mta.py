@@ -2,7 +2,7 @@
 
 Three questions: Does Postfix call this milter for all mail, on the socket where it listens? Does
 Postfix wait long enough for it, and what happens to mail while it is down? Does ``[mta]`` say how
-this Postfix delivers?
+this Postfix delivers? What it does with REQUIRETLS is checked in :mod:`.requirement`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +20,24 @@ from requiretls_milter.config import Config
 from requiretls_milter.config.mistakes import dotted
 from requiretls_milter.config.text import value_text
 from requiretls_milter.doctor.finding import Finding, error, ok, warning
-from requiretls_milter.forecast.profiles import must_match, requiretls_policy
 from requiretls_milter.mirror.postconf import (
     Parameters,
     Postfix,
     Service,
     is_yes,
-    split_list,
-    without_braces,
 )
 from requiretls_milter.mirror.section import Mirror
 from requiretls_milter.mirror.wording import shown
 from requiretls_milter.model import (
+    Aliases,
     Capability,
     MtaProfile,
-    MtaSts,
     ProfileName,
     RequiretlsPolicy,
 )
 from requiretls_milter.syntax.capability import capability
 from requiretls_milter.syntax.endpoint import MilterSocket, in_brackets, without_brackets
+from requiretls_milter.syntax.tables import split_list, without_braces
 
 OURS = "requiretls"
 """A part of the name of the milter's socket, most likely: finds a name that is misspelt."""
@@ -98,17 +96,15 @@ class Attachment:
     others: tuple[ListedMilter, ...]
 
 
-def examine(config: Config, postfix: Postfix, made: Mirror) -> Iterator[Finding]:
-    """Run all checks of the settings."""
-    attachments = list(attached(config, postfix))
+def examine(
+    config: Config, postfix: Postfix, attachments: Sequence[Attachment]
+) -> Iterator[Finding]:
+    """Check that Postfix calls this milter, and how."""
     yield from _attachment(config, postfix, attachments)
     yield from _local_mail(config, postfix, attachments)
     yield from _time_limits(config, attachments)
     yield from _default_action(config, attachments)
     yield from _macros(config, postfix, attachments)
-    yield from _requirement_in(postfix, attachments)
-    yield from _requirement_out(postfix, made)
-    yield from differences(config, postfix, made)
 
 
 # ---------------------------------------------------------------- which services call the milter
@@ -163,7 +159,11 @@ def is_ours(name: str, service: Service, postfix: Postfix, socket: MilterSocket)
     if family != "inet" or socket.family == "unix":
         return False
     host, _, port = rest.rpartition(":")
-    host = without_brackets(host).lower()
+    return reaches(without_brackets(host).lower(), port, socket)
+
+
+def reaches(host: str, port: str, socket: MilterSocket) -> bool:
+    """Whether who connects to *host* and *port* reaches a milter that listens on a TCP socket."""
     same = (
         host == socket.host
         or (socket.host in _ANY_ADDRESS)
@@ -450,13 +450,6 @@ def _default_action(config: Config, attachments: Sequence[Attachment]) -> Iterat
                 f"{text}, although your rules defer or refuse mail",
                 "Set tempfail, or shutdown in Postfix 3.11, if the rules must always apply.",
             )
-        elif action == "tempfail":
-            yield warning(
-                "default_action",
-                text,
-                "Nothing, if that is intended; Postfix 3.11 has shutdown, which leaves no client "
-                "in a session without STARTTLS.",
-            )
         elif action == "quarantine":
             yield warning("default_action", text, "Nothing, if the hold queue is watched.")
         else:
@@ -503,94 +496,6 @@ def _capability(postfix: Postfix) -> Capability:
     return Capability.NOTHING
 
 
-# ---------------------------------------------------------------- what Postfix does with REQUIRETLS
-
-
-def _requirement_in(postfix: Postfix, attachments: Sequence[Attachment]) -> Iterator[Finding]:
-    main = postfix.settings
-    if "requiretls_enable" not in main:
-        yield warning(
-            "requiretls",
-            f"Postfix {shown(postfix.version)} does not know REQUIRETLS: it refuses the parameter "
-            "(555), and delivers as if nothing were required",
-            "Use Postfix 3.11 or later; until then only rules with require = true require "
-            "REQUIRETLS, and only the milter enforces them (mode defer or reject).",
-        )
-        return
-    if not is_yes(main, "requiretls_enable"):
-        yield warning(
-            "requiretls",
-            "requiretls_enable = no: Postfix refuses REQUIRETLS (555) and obeys none",
-            "Set requiretls_enable = yes, its default.",
-        )
-        return
-    yield ok("requiretls", f"Postfix {shown(postfix.version)} announces and obeys REQUIRETLS")
-    for one in attachments:
-        if one.service.program != "smtpd" or is_inner(one.service):
-            continue
-        why = _without_starttls(one.service.settings)
-        if why:
-            yield warning(
-                "starttls",
-                f"{one.service} offers no TLS ({why}): no client can request REQUIRETLS there",
-                "Set smtpd_tls_security_level = may with a certificate (smtpd_tls_chain_files).",
-            )
-        words = split_list(one.service.settings.get("smtpd_discard_ehlo_keywords", "").lower())
-        hidden = [word for word in ("starttls", "requiretls") if word in words]
-        if hidden:
-            yield warning(
-                "starttls",
-                f"{one.service} does not announce {' and '.join(hidden)} "
-                "(smtpd_discard_ehlo_keywords): no client requests REQUIRETLS there",
-                "Remove them from smtpd_discard_ehlo_keywords.",
-            )
-
-
-def _without_starttls(settings: Parameters) -> str:
-    """Say why an smtpd offers no TLS; "" if it does."""
-    level = settings.get("smtpd_tls_security_level", "").strip().lower()
-    obsolete = any(is_yes(settings, name) for name in ("smtpd_use_tls", "smtpd_enforce_tls"))
-    if level == "none" or (not level and not obsolete):
-        return f"smtpd_tls_security_level = {level}" if level else "no smtpd_tls_security_level"
-    certificates = ("smtpd_tls_chain_files", "smtpd_tls_cert_file", "smtpd_tls_eccert_file")
-    if not any(settings.get(name, "none") not in ("", "none") for name in certificates):
-        return "no certificate"
-    return ""
-
-
-def _requirement_out(postfix: Postfix, made: Mirror) -> Iterator[Finding]:
-    """Check that Postfix can deliver any REQUIRETLS mail at all."""
-    if not is_yes(postfix.settings, "requiretls_enable"):
-        return
-    transport = postfix.settings.get("default_transport", "smtp").partition(":")[0] or "smtp"
-    mta = Config.model_validate({"mta": made.mta}).mta
-    profile = mta.profile_for(transport)
-    elsewhere = requiretls_policy(profile, "a-domain-elsewhere.invalid")
-    level = profile.tls_security_level
-    verifies = must_match(level) or profile.mta_sts is not MtaSts.OFF
-    if elsewhere is RequiretlsPolicy.ENFORCE and not verifies:
-        yield warning(
-            "level",
-            f"At smtp_tls_security_level = {level} Postfix verifies no certificate: it bounces "
-            "every REQUIRETLS message for other sites (5.7.10)",
-            "Set smtp_tls_security_level = dane and smtp_dns_support_level = dnssec, with a "
-            "resolver on this host that validates; add an MTA-STS policy service.",
-        )
-    elif elsewhere is RequiretlsPolicy.INVALID:
-        yield error(
-            "level",
-            "smtp_requiretls_policy has a word that Postfix does not know: it defers every "
-            "REQUIRETLS message (4.7.10)",
-            "Correct smtp_requiretls_policy.",
-        )
-    else:
-        yield ok(
-            "level",
-            f"REQUIRETLS mail for other sites is delivered at level {level} with policy "
-            f"{elsewhere.value}",
-        )
-
-
 # ---------------------------------------------------------------- [mta]
 
 _AT_LEAST = ("local_transports", "local_domains", "my_addresses")
@@ -601,6 +506,14 @@ _ROUTING = (
     *("recipient_delimiter", "hand_over"),
 )
 """Keys that say where mail goes."""
+
+_EXPANDING = (
+    *("virtual_alias_maps", "recipient_canonical_maps", "canonical_maps", "myorigin"),
+    *("mydestination", "append_dot_mydomain", "propagate_unmatched_extensions"),
+    *("virtual_alias_expansion_limit", "virtual_alias_recursion_limit"),
+    "virtual_alias_address_length_limit",
+)
+"""Keys that say what recipients become; they matter only if recipients are expanded."""
 
 
 def differences(config: Config, postfix: Postfix, made: Mirror) -> Iterator[Finding]:
@@ -617,6 +530,8 @@ def differences(config: Config, postfix: Postfix, made: Mirror) -> Iterator[Find
         yield ok("mta", "[mta] agrees with Postfix")
     for text in found:
         yield warning("mta", text, SEE_IMPORT)
+    if config.mta.aliases is Aliases.STATIC:
+        made = replace(made, warnings=tuple(w for w in made.warnings if w not in made.while_off))
     for text in made.warnings:
         yield warning(
             "not_mirrored", f"not in [mta]: {text}", "See docs/mta-import.md for the consequences."
@@ -638,7 +553,11 @@ def _different(mta: configuration.Mta, postfix: Postfix, made: Mirror) -> Iterat
         if lacking:
             yield f"mta.{key} lacks {value_text(lacking)}"
     yield from _called_local(mta, should, postfix)
-    for key in _ROUTING:
+    expands = mta.aliases is Aliases.STATIC
+    keyed = any("@" in key for key in (*mta.routes, *mta.sender_transports, *mta.sender_relayhosts))
+    for key in (*_ROUTING, *(_EXPANDING if expands else ())):
+        if key == "recipient_delimiter" and not expands and not keyed:
+            continue  # it separates nothing
         if plain_has[key] != plain_should[key]:
             yield _sentence(f"mta.{key}", plain_has[key], plain_should[key])
     # The mirror lacks keys of settings that this Postfix does not have.

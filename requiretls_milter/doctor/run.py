@@ -2,40 +2,64 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
 from requiretls_milter.config import Config, exposures, warnings
-from requiretls_milter.doctor import host, mta
+from requiretls_milter.doctor import aliases, host, mta, requirement, sendmail, sendmailcf
 from requiretls_milter.doctor.finding import Finding, ok, warning
+from requiretls_milter.doctor.host import MtaAuthorities
+from requiretls_milter.doctor.sendmailcf import Sendmail, SendmailError
+from requiretls_milter.mirror.moved import tag_field
 from requiretls_milter.mirror.postconf import Postconf, PostconfError, Postfix
 from requiretls_milter.mirror.section import Mirror, mirror
 from requiretls_milter.model import ProfileName
 from requiretls_milter.reports import effect
 
 
-def run(
-    config: Config,
-    *,
-    postconf: str,
-    config_dir: str,
-    outside: str,
-) -> list[Finding]:
+class Where(NamedTuple):
+    """Where the MTA of this host is.
+
+    Attributes:
+        postconf: the command line of postconf, see :class:`Postconf`.
+        config_dir: the directory of main.cf, or "", see :class:`Postconf`.
+        sendmail_cf: the configuration of Sendmail.
+    """
+
+    postconf: str = "postconf"
+    config_dir: str = ""
+    sendmail_cf: Path = sendmailcf.DEFAULT_PATH
+
+
+def run(config: Config, where: Where, *, outside: str) -> list[Finding]:
     """Run all checks; this takes as long as DNS and the server outside take.
 
     Args:
         config: the configuration that the service should run with.
-        postconf: the command line of postconf, see :class:`Postconf`.
-        config_dir: the directory of main.cf, or "", see :class:`Postconf`.
+        where: the MTA.
         outside: a mail server on another network, or "".
     """
     findings: list[Finding] = []
-    postfix, mirrored = _postfix(config, findings, postconf, config_dir)
+    postfix: Postfix | None = None
+    mirrored: Mirror | None = None
+    authorities: MtaAuthorities | None = None
+    if config.mta.profile is ProfileName.RFC8689 and os.path.exists(where.sendmail_cf):
+        if (found := _sendmail(config, findings, where)) is not None:
+            authorities = MtaAuthorities.of_sendmail(found)
+    else:
+        postfix, mirrored = _postfix(config, findings, where)
     if postfix is not None and mirrored is not None:
-        findings += mta.examine(config, postfix, mirrored)
+        findings += examine_postfix(config, postfix, mirrored)
         findings += host.socket_permissions(config, postfix, list(mta.attached(config, postfix)))
+        authorities = MtaAuthorities.of_postfix(postfix, mirrored)
+    findings += aliases.examine(config)
     findings.append(host.milter_answers(config))
     findings += host.service(config)
     findings.append(host.metrics(config))
     findings += host.resolvers(config, postfix, mirrored)
-    findings += host.authorities(config, postfix, mirrored)
+    findings += host.authorities(config, authorities)
     findings.append(host.outside(outside, config))
     findings += (
         warning("configuration", text, "See docs/configuration.md.")
@@ -44,14 +68,52 @@ def run(
     return findings
 
 
+def examine_postfix(config: Config, postfix: Postfix, made: Mirror) -> Iterator[Finding]:
+    """Compare the settings of a Postfix with the configuration. No I/O but realpath(3)."""
+    attachments = list(mta.attached(config, postfix))
+    yield from mta.examine(config, postfix, attachments)
+    yield from requirement.examine(config, postfix, made, attachments)
+    yield from mta.differences(config, postfix, made)
+
+
+def _sendmail(config: Config, findings: list[Finding], where: Where) -> Sendmail | None:
+    """Examine the Sendmail of this host; if that is not possible, add a finding that says so."""
+    try:
+        found = sendmailcf.read(where.sendmail_cf)
+    except SendmailError as problem:
+        findings.append(
+            warning(
+                "sendmail",
+                f"the MTA could not be examined: {problem}",
+                "Run doctor as root on the MTA's host, or name the file by --sendmail-cf.",
+            )
+        )
+        return None
+    findings += sendmail.examine(config, found)
+    return found
+
+
 def _postfix(
-    config: Config, findings: list[Finding], postconf: str, config_dir: str
+    config: Config, findings: list[Finding], where: Where
 ) -> tuple[Postfix, Mirror] | tuple[None, None]:
     """Read the Postfix of this host and mirror it; if there is none, add a finding that says so."""
     try:
-        postfix = Postconf(postconf, config_dir).read()
+        postfix = Postconf(where.postconf, where.config_dir).read(
+            tag_field(config.milter.header_name)
+        )
     except PostconfError as problem:
-        if config.mta.profile is ProfileName.POSTFIX:
+        if config.mta.profile is not ProfileName.POSTFIX:
+            findings.append(ok("postfix", f"no Postfix is examined: {problem}"))
+        elif os.path.exists(where.sendmail_cf):
+            findings.append(
+                warning(
+                    "sendmail",
+                    'mta.profile = "postfix", but there is no Postfix, and there is a Sendmail: '
+                    "it is not forecast",
+                    'Set mta.profile = "rfc8689", as docs/recipes/sendmail.md has it.',
+                )
+            )
+        else:
             findings.append(
                 warning(
                     "postfix",
@@ -60,8 +122,6 @@ def _postfix(
                     "--config-dir.",
                 )
             )
-        else:
-            findings.append(ok("postfix", f"no Postfix is examined: {problem}"))
         return None, None
     findings.append(ok("postfix", f"Postfix {postfix.version}"))
     return postfix, mirror(postfix)

@@ -51,6 +51,7 @@ from requiretls_milter.model import (
     DomainEvidence,
     Forecast,
     HopKind,
+    MtaProfile,
     NextHop,
     Outcome,
     PublishedEvidence,
@@ -352,7 +353,7 @@ class Assessor:
         """What a report says of a configured domain."""
         if evidence is None:
             return unknown_destination(nexthop.host, forecast)
-        profile, now = self._config.mta.profile_for(question.transport), self._wall()
+        profile, now = self._profile(question), self._wall()
 
         def work() -> Destination:
             return destination(
@@ -400,9 +401,13 @@ class Assessor:
         evidence = shared.task.result()
         return _Found.of(evidence, await self._judge(evidence, question), shared.began)
 
+    def _profile(self, question: Question) -> MtaProfile:
+        """How the MTA delivers over the transport by which such mail goes in the end."""
+        mta = self._config.mta
+        return mta.profile_for(mta.carrier(question.transport, question.asked))
+
     async def _judge(self, evidence: DomainEvidence, question: Question) -> Forecast:
-        now = self._wall()
-        profile = self._config.mta.profile_for(question.transport)
+        profile, now = self._profile(question), self._wall()
 
         def work() -> Forecast:
             forecast = judge(

@@ -13,8 +13,13 @@ message has none yet, ``session`` takes its place.
     ``source``, ``carried``, ``transport``, ``tls_version`` (of the incoming
     session; if it is not there, that does not prove that there was no TLS),
     ``waited`` (seconds), ``downgraded`` (seconds since the next hop stopped
-    offering something, if it did), ``reply`` (if the recipient is not
-    accepted), ``text``.
+    offering something, if it did), ``expansions`` (how many recipients the MTA
+    makes of it, if it does: what is logged is the worst of them),
+    ``not_expanded`` (why that is not known, if it is to be known), ``reply`` (if
+    the recipient is not accepted), ``text``.
+``event=expansion``
+    For each of these recipients: the same keys to ``waited``, and ``text``. ``to`` is
+    what the client gave, and behind it stands ``expansion``, what the MTA makes of it.
 ``event=put_off``
     For each recipient that is left to another transaction, since its route is another one
     than that of its message (``rules.on_mixed``): ``queue_id``/``session``, ``to``,
@@ -35,11 +40,13 @@ message has none yet, ``session`` takes its place.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from requiretls_milter.milter.transaction import Recipient, Transaction
 from requiretls_milter.model import Action, Decision, Forecast, Requirement, SmtpReply, Source
+from requiretls_milter.telemetry.labels import Bound, Expanded
 from requiretls_milter.telemetry.log import (
     LineLogger,
     following,
@@ -53,6 +60,9 @@ if TYPE_CHECKING:
 
 MAX_LOGGED_RECIPIENTS = 1000
 """Log lines for one message: Postfix's smtpd_recipient_limit."""
+
+MAX_LOGGED_EXPANSIONS = 1000
+"""Log lines for what the recipients of one message become: virtual_alias_expansion_limit."""
 
 MAX_SHARED = 512
 """Pieces of lines that are remembered, since the lines of many messages share them."""
@@ -102,6 +112,20 @@ def count_recipient(counters: Counters, message: Transaction, recipient: Recipie
 
 
 def _counts_of_recipient(message: Transaction, recipient: Recipient) -> tuple[Count, ...]:
+    counts = _counts_of_decision(message, recipient)
+    return counts if recipient.expanded is None else (*counts, *_EXPANDED[recipient.expanded])
+
+
+_EXPANDED: Mapping[Expanded, tuple[Count, ...]] = {
+    result: (
+        ("alias_lookups_total", (result,)),
+        *((("saturated_total", (Bound.EXPANSIONS,)),) if result is Expanded.TOO_MANY else ()),
+    )
+    for result in Expanded
+}
+
+
+def _counts_of_decision(message: Transaction, recipient: Recipient) -> tuple[Count, ...]:
     action = recipient.decision.action if recipient.decision is not None else Action.ACCEPT
     if recipient.rule is None:
         if message.settings.counts_plain:
@@ -182,6 +206,33 @@ def log_recipients(
     write_lines(lines)
 
 
+def log_expansions(
+    identity: Mapping[str, str],
+    tls_version: str,
+    message: Transaction,
+    recipients: Sequence[Recipient],
+) -> None:
+    """Log what recipients are expanded to; arguments as of :func:`log_recipients`."""
+    expanded = ((recipient, one) for recipient in recipients for one in recipient.expansions)
+    for recipient, one in itertools.islice(expanded, MAX_LOGGED_EXPANSIONS):
+        if one.forecast is None or one.decision is None:
+            continue
+        level = _log.debug if one.asked.requirement is Requirement.NONE else _log.info
+        outcome, details = _shared(message, one, one.forecast, one.decision, tls_version)
+        level(
+            "expansion",
+            **identity,
+            action=one.decision.action.value,
+            to=recipient.address,
+            expansion=one.address,
+            **_named(OUTCOME, outcome),
+            sender=message.sender,
+            **_named(DETAILS, details),
+            waited=round(one.waited, 3),
+            text=one.forecast.text,
+        )
+
+
 def _recipient_values(
     message: Transaction,
     recipient: Recipient,
@@ -254,7 +305,7 @@ def _shared(
         message.client.standing,
         asked.source,
         asked.carried,
-        recipient.mailer,
+        recipient.transport if recipient.expansions or recipient.alias else recipient.mailer,
         tls_version,
     )
     return outcome, details
@@ -288,6 +339,10 @@ def _seldom(recipient: Recipient, decision: Decision) -> Mapping[str, object]:
         values["downgraded"] = round(recipient.downgraded)
     if recipient.forecast is not None and recipient.forecast.stale:
         values["stale"] = round(recipient.forecast.stale)
+    if recipient.expansions:
+        values["expansions"] = len(recipient.expansions)
+    if recipient.not_expanded:
+        values["not_expanded"] = recipient.not_expanded
     if decision.reply is not None:
         values["reply"] = _of_reply(decision.reply)
     return values

@@ -53,6 +53,7 @@ from requiretls_milter.telemetry.log import get_logger
 
 if TYPE_CHECKING:
     from requiretls_milter import config
+    from requiretls_milter.milter.aliases import AliasTables
     from requiretls_milter.milter.source import ForecastSource
     from requiretls_milter.telemetry.counting import Counters
 
@@ -131,6 +132,7 @@ class WorkerContext:
 
     Attributes:
         config: may be replaced at any time; connections that begin later use the new one.
+        aliases: what expands recipients with that configuration; None if nothing does.
         forecasts: answers questions about next hops.
         counters: this process' counters.
         host_name: for ``by=`` of the tag if neither the configuration nor the MTA has a name.
@@ -142,6 +144,12 @@ class WorkerContext:
     counters: Counters
     host_name: str
     mta_version: str = ""
+    aliases: AliasTables | None = None
+
+    def settings(self) -> Settings:
+        """The settings of the configuration and the tables of aliases that are here now."""
+        aliases = self.aliases
+        return Settings(self.config, None if aliases is None else aliases.expand)
 
 
 # ---------------------------------------------------------------- the process
@@ -173,7 +181,7 @@ class _Serving:
     def current(self) -> Settings:
         """The settings of the configuration that is in force now."""
         if self.settings.config is not self.context.config:
-            self.settings = Settings(self.context.config)
+            self.settings = self.context.settings()
         return self.settings
 
 
@@ -206,7 +214,7 @@ def serve(context: WorkerContext) -> None:
     by ending its process, when its sessions are over or their time is.
     """
     global _serving
-    _serving = _Serving(context, Settings(context.config))
+    _serving = _Serving(context, context.settings())
     milter.settimeout(context.config.limits.mta_silence)
     milter.main()
 
@@ -523,7 +531,9 @@ def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes
     with _Apart(Stage.RCPT):
         account.count_recipient(connection.counters, message, recipient)
         tls_version = _macro(ctx, "{tls_version}")
-        account.log_recipients(_identity(connection, ctx), tls_version, message, [recipient])
+        identity = _identity(connection, ctx)
+        account.log_recipients(identity, tls_version, message, [recipient])
+        account.log_expansions(identity, tls_version, message, [recipient])
     return answer
 
 
@@ -663,10 +673,11 @@ def _text(octets: bytes) -> str:
 
 def _ask(connection: _Connection, recipient: Recipient, stage: Stage) -> None:
     """Start the assessment, which then runs while the message comes in."""
-    if recipient.question is None:
-        return
-    with _Apart(stage):  # on failure the forecast is unknown, and the rule decides
-        recipient.pending = connection.serving.context.forecasts.ask(recipient.question)
+    for one in recipient.targets:
+        if one.question is None or one.pending is not None:
+            continue
+        with _Apart(stage):  # on failure the forecast is unknown, and the rule decides
+            one.pending = connection.serving.context.forecasts.ask(one.question)
 
 
 def _may_put_off(
@@ -699,7 +710,17 @@ def _answer(
     patience: float,
     stage: Stage,
 ) -> Forecast | None:
-    """The forecast, unknown if it takes more than ``patience`` seconds; None without a question."""
+    """The forecast, unknown if it takes more than ``patience`` seconds; None without a question.
+
+    If the recipient is expanded, what it becomes gets the forecasts.
+    """
+    if recipient.expansions:
+        deadline = time.monotonic() + patience
+        for one in recipient.expansions:
+            left = deadline - time.monotonic()
+            one.forecast = _answer(connection, message, one, left, stage)
+        recipient.waited = sum(one.waited for one in recipient.expansions)
+        return None
     if recipient.question is None:
         return None
     pending = recipient.pending
@@ -806,7 +827,9 @@ def _finish(connection: _Connection, ctx: Any, message: Transaction, decision: D
     identity = _identity(connection, ctx)
     if assessed:
         logged = assessed[: account.MAX_LOGGED_RECIPIENTS]
-        account.log_recipients(identity, _macro(ctx, "{tls_version}"), message, logged)
+        tls_version = _macro(ctx, "{tls_version}")
+        account.log_recipients(identity, tls_version, message, logged)
+        account.log_expansions(identity, tls_version, message, logged)
     account.log_message(identity, message, decision.action)
 
 

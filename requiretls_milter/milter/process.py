@@ -28,6 +28,7 @@ from requiretls_milter.ipc.child import (
 from requiretls_milter.ipc.client import EngineClient
 from requiretls_milter.ipc.control import Channel, ControlClosed
 from requiretls_milter.milter import adapter
+from requiretls_milter.milter.aliases import AliasKeeper
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.milter.threads import Threads
 from requiretls_milter.syntax.capability import MAX_VERSION
@@ -69,11 +70,16 @@ def run(start: Start, listener: Listener) -> int:
         incarnation=start.incarnation,
         counters=counters,
     )
+    aliases = AliasKeeper(counters)
     context = adapter.WorkerContext(
-        config=start.config, forecasts=client, counters=counters, host_name=socket.gethostname()
+        config=start.config,
+        forecasts=client,
+        counters=counters,
+        host_name=socket.gethostname(),
+        aliases=aliases.tables(start.config),
     )
     try:
-        return _Worker(start.channel, client, counters, context, listener).run()
+        return _Worker(start.channel, client, counters, context, aliases, listener).run()
     except ControlClosed:
         # Without a supervisor nothing replaces or stops this process: end, and free the socket.
         _log.error("supervisor_lost")
@@ -88,6 +94,7 @@ class _Worker:
         client: EngineClient,
         counters: Counters,
         context: adapter.WorkerContext,
+        aliases: AliasKeeper,
         listener: Listener,
     ) -> None:
         self._channel = channel
@@ -95,6 +102,7 @@ class _Worker:
         self._client = client
         self._counters = counters
         self._context = context
+        self._aliases = aliases
         self._milter = threading.Thread(target=self._serve, name="milter", daemon=True)
         self._threads = Threads()
         self._ready = False
@@ -166,6 +174,7 @@ class _Worker:
                 config, generation = read_config(message)
                 take_log_settings(config)
                 self._counters.configure(configured_domains(config))
+                self._context.aliases = self._aliases.tables(config)
                 self._context.config = config
                 self._client.reconfigure(config, generation)
                 self._channel.send("ack", generation=generation, error="")

@@ -92,7 +92,9 @@ def _token(text: str) -> str:
     return _NOT_IN_VALUE.sub("_", text[:MAX_BY]) or "unknown"
 
 
-_STRENGTH = (Requirement.NONE, Requirement.TLS_REQUIRED_NO, Requirement.REQUIRETLS)
+STRENGTH = (Requirement.NONE, Requirement.TLS_REQUIRED_NO, Requirement.REQUIRETLS)
+"""The requirements, from the weakest to the strongest."""
+
 _PRECEDENCE = (
     Source.NONE,
     Source.TLS_REQUIRED,
@@ -104,7 +106,7 @@ _PRECEDENCE = (
 
 def strongest(requirements: Sequence[Requirement]) -> Requirement:
     """The requirement of a message, from those of its recipients."""
-    return max(requirements, key=_STRENGTH.index, default=Requirement.NONE)
+    return max(requirements, key=STRENGTH.index, default=Requirement.NONE)
 
 
 def winning(source_of: Iterable[tuple[Requirement, Source]], requirement: Requirement) -> Source:
@@ -127,7 +129,7 @@ def aggregate(recipients: Sequence[Tagged]) -> Tag:
     forecasts = [recipient.forecast for recipient in recipients if recipient.forecast is not None]
     if not forecasts:
         return Tag(requirement, source, UNKNOWN_STATUS, Reason.UNKNOWN, route)
-    worst = max(forecasts, key=_badness)
+    worst = max(forecasts, key=badness)
     return Tag(requirement, source, worst.status, worst.reason, route)
 
 
@@ -145,7 +147,7 @@ def _of_one(
     return Tag(requirement, source, status, reason, _route({requirement}, local=local))
 
 
-def _badness(forecast: Forecast) -> tuple[int, bool]:
+def badness(forecast: Forecast) -> tuple[int, bool]:
     """Rank by severity; of two deliveries, one that violates RFC 8689 is worse."""
     return severity(forecast.status), forecast.compliant is False
 

@@ -13,6 +13,10 @@ The adapter calls, in the order of SMTP::
     decision = message.decide_message()
     tag = message.tag()
 
+A recipient that the MTA will replace by others (``[mta] aliases``) has them as its
+:attr:`Recipient.expansions`. Each of these has its own rule, question and decision; the
+worst forecast and the hardest decision are the recipient's.
+
 The adapter fetches the forecasts in between: a recipient that needs one has a
 ``question``, and the adapter keeps the answer, or the future that yields it, in
 ``pending``. For ordinary mail (nothing is asked, and no survey is configured) no rule
@@ -26,9 +30,9 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from requiretls_milter import rules
@@ -67,7 +71,10 @@ from requiretls_milter.model import (
     unusable_forecast,
 )
 from requiretls_milter.syntax import nexthop
+from requiretls_milter.syntax.expansion import Expansion, ExpansionError, same
+from requiretls_milter.syntax.mailbox import to_external
 from requiretls_milter.syntax.names import domain_of, envelope_domain, is_null_sender
+from requiretls_milter.telemetry.labels import Expanded
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
@@ -102,11 +109,21 @@ class Route:
     unusable: bool = False
 
 
-class Settings:
-    """The configuration, in the form that each message needs."""
+Expander = Callable[[str], Expansion]
+"""Says what the MTA makes of a recipient; raises :class:`ExpansionError` if it does not know."""
 
-    def __init__(self, config: Config) -> None:
+
+class Settings:
+    """The configuration, in the form that each message needs.
+
+    Args:
+        config: the configuration.
+        expander: None if recipients are not expanded.
+    """
+
+    def __init__(self, config: Config, expander: Expander | None = None) -> None:
         self.config = config
+        self.expander = expander if config.mta.profile is ProfileName.POSTFIX else None
         self.rules = rules.RuleSet(config.rules)
         self.header_name = config.milter.header_name
         self.tag_name = config.milter.header_name.lower()
@@ -128,11 +145,21 @@ class Settings:
         self.splits = config.rules.on_mixed is OnMixed.SPLIT and not config.rules.suspended
         self._known_route = functools.lru_cache(maxsize=REMEMBERED_ROUTES)(self._route)
 
-    def route(self, mailer: str, host: str, recipient: str, sender: str, *, postfix: bool) -> Route:
+    def route(
+        self,
+        mailer: str,
+        host: str,
+        recipient: str,
+        sender: str,
+        *,
+        postfix: bool,
+        alias: str = "",
+    ) -> Route:
         """The route of a recipient; the arguments are those of :func:`.hop.from_macros`.
 
         What the MTA names does not depend on the local parts, unless a transport hands its mail
-        over, so that it is remembered by the domains.
+        over, so that it is remembered by the domains. If the MTA makes the recipient of another
+        one, *alias* is the domain of that.
         """
         by_domain = self.rules.by_domain
         sender_domain = envelope_domain(sender) if by_domain else ""
@@ -140,8 +167,8 @@ class Settings:
             domain = domain_of(recipient)
             if len(mailer) + len(host) + len(domain) + len(sender_domain) <= MAX_ROUTE_TEXT:
                 at_domain = f"@{domain}" if domain else ""
-                return self._known_route(mailer, host, at_domain, "", sender_domain, postfix)
-        return self._route(mailer, host, recipient, sender, sender_domain, postfix)
+                return self._known_route(mailer, host, at_domain, "", sender_domain, postfix, alias)
+        return self._route(mailer, host, recipient, sender, sender_domain, postfix, alias)
 
     def _route(
         self,
@@ -151,19 +178,20 @@ class Settings:
         sender: str,
         sender_domain: str,
         postfix: bool,
+        alias: str,
     ) -> Route:
         domain = envelope_domain(recipient)
         try:
             way = hop.from_macros(mailer, host, recipient, sender, self.config.mta, postfix=postfix)
         except nexthop.NextHopError as error:
             return Route(
-                self.rules.find(sender_domain, domain, ""),
+                self.rules.find(sender_domain, domain, "", alias),
                 domain,
                 nexthop_text=(host or domain)[:MAX_ADDRESS],
                 nexthop_error=str(error),
                 unusable=postfix and isinstance(error, nexthop.UnusableNextHopError),
             )
-        rule = self.rules.find(sender_domain, domain, way.nexthop.host)
+        rule = self.rules.find(sender_domain, domain, way.nexthop.host, alias)
         return Route(rule, domain, way.transport, way.nexthop, str(way.nexthop))
 
     def trusts(self, address: str) -> bool:
@@ -228,6 +256,11 @@ class Recipient:
         gone: refused or deferred at RCPT, so that the message no longer has this recipient.
         waited: seconds that SMTP waited for the forecast.
         downgraded: seconds since the next hop stopped offering something; 0.0 if it did not.
+        expanded: what its lookup in the tables of aliases gave; None if there was none.
+        not_expanded: why it is not known what the MTA makes of it.
+        expansions: the recipients in its place; empty if it stays as it is. Its own rule, next hop
+            and forecast are then those of the worst of them, and its decision is the hardest.
+        alias: of such a recipient the domain, or address, that the client gave.
     """
 
     address: str
@@ -249,20 +282,35 @@ class Recipient:
     gone: bool = False
     waited: float = 0.0
     downgraded: float = 0.0
+    expanded: Expanded | None = None
+    not_expanded: str = ""
+    expansions: Sequence[Recipient] = ()
+    alias: str = ""
+
+    @property
+    def targets(self) -> Sequence[Recipient]:
+        """Where the message goes: the recipient itself, or what the MTA makes of it."""
+        return self.expansions or (self,)
 
     @property
     def local(self) -> bool:
         """Whether the MTA delivers to this recipient without SMTP."""
+        if self.expansions:
+            return all(one.local for one in self.expansions)
         return self.nexthop is not None and self.nexthop.kind is HopKind.LOCAL
 
     @property
     def counts(self) -> bool:
         """Whether it is tagged and counted: its rule was looked up and its mode is not ``off``."""
+        if self.expansions:
+            return any(one.counts for one in self.expansions)
         return self.rule is not None and self.rule.mode is not Mode.OFF
 
     @property
     def assessed(self) -> bool:
         """Whether it gets a forecast: something is asked, or a survey is configured."""
+        if self.expansions:
+            return any(one.assessed for one in self.expansions)
         if self.asked.requirement is Requirement.NONE and self.question is None:
             return False
         return self.rule is not None and self.rule.mode is not Mode.OFF
@@ -320,6 +368,8 @@ class Transaction:
 
     def can_act(self, recipient: Recipient) -> bool:
         """Whether a forecast could lead to anything but acceptance of this recipient."""
+        if recipient.expansions:
+            return any(self.can_act(one) for one in recipient.expansions)
         rule = recipient.rule
         if rule is None:
             return False
@@ -376,8 +426,18 @@ class Transaction:
 
     def patience_at_rcpt(self, recipient: Recipient) -> float:
         """Seconds that RCPT may wait for the forecast of this recipient."""
-        wait = recipient.rule.decide_wait if recipient.rule is not None else 0.0
-        return min(wait, self.patience_left)
+        return min(self._decide_wait(recipient), self.patience_left)
+
+    def _decide_wait(self, recipient: Recipient) -> float:
+        """Seconds that a forecast may be waited for if it can lead to anything but acceptance."""
+        return max(
+            [
+                one.rule.decide_wait
+                for one in recipient.targets
+                if one.rule is not None and self.can_act(one)
+            ],
+            default=0.0,
+        )
 
     @property
     def patience_left(self) -> float:
@@ -431,15 +491,25 @@ class Transaction:
             The recipients whose questions the caller has to put again.
         """
         over = now - FORECAST_GRACE
-        found = [recipient for recipient in self.accepted if _is_over(recipient.pending, over)]
-        for recipient in found:
-            recipient.pending = None
-            recipient.decision = None
+        found = []
+        for recipient in self.accepted:
+            ended = [one for one in recipient.targets if _is_over(one.pending, over)]
+            for one in ended:
+                one.pending = None
+            if ended:
+                recipient.decision = None
+                found.append(recipient)
         return found
 
     def _update(self, recipient: Recipient) -> bool:
         """Find rule, requirement and question of a recipient; return whether any has changed."""
         rule = recipient.rule or self._find_rule(recipient)
+        if recipient.expansions:
+            changed = [one for one in recipient.expansions if self._update(one)]
+            recipient.asked = max((one.asked for one in recipient.expansions), key=_demand)
+            if changed:
+                recipient.decision = None
+            return bool(changed)
         asked = resolve(
             self.findings,
             esmtp=self.esmtp,
@@ -459,12 +529,20 @@ class Transaction:
         return True
 
     def _find_rule(self, recipient: Recipient) -> rules.Rule:
+        if self.settings.expander is not None and not recipient.alias and self.client.postfix:
+            self._expand(recipient, self.settings.expander)
+            if recipient.expansions:
+                found = [self._find_rule(one) for one in recipient.expansions]
+                recipient.domain = envelope_domain(recipient.resolved or recipient.address)
+                recipient.rule = found[0]
+                return found[0]
         route = self.settings.route(
             recipient.mailer,
             recipient.host,
             recipient.resolved or recipient.address,
             _kept(self.resolved or self.sender),
             postfix=self.client.postfix,
+            alias=recipient.alias,
         )
         recipient.domain = route.domain
         recipient.transport = route.transport
@@ -474,6 +552,33 @@ class Transaction:
         recipient.unusable = route.unusable
         recipient.rule = route.rule
         return route.rule
+
+    def _expand(self, recipient: Recipient, expander: Expander) -> None:
+        """Find out what the MTA makes of a recipient. In doubt it stays what it is."""
+        try:
+            found = expander(recipient.address)
+        except ExpansionError as error:
+            recipient.expanded = Expanded.UNKNOWN
+            recipient.not_expanded = str(error)
+            return
+        if found.unchanged:
+            recipient.expanded = Expanded.UNCHANGED
+            return
+        so_far = sum(len(one.expansions) for one in self.recipients)
+        if so_far + len(found.addresses) > self.settings.config.limits.expansions:
+            recipient.expanded = Expanded.TOO_MANY
+            recipient.not_expanded = "limits.expansions is reached"
+            return
+        recipient.expanded = Expanded.ALIAS
+        alias = envelope_domain(recipient.resolved or recipient.address) or recipient.address
+        recipient.expansions = [
+            Recipient(
+                _kept(to_external(address)),
+                *((recipient.mailer, recipient.host) if same(address, found.given) else ("", "")),
+                alias=alias,
+            )
+            for address in found.addresses
+        ]
 
     def _question(self, recipient: Recipient, rule: rules.Rule, asked: Asked) -> Question | None:
         """The question for the engine; None if no forecast is needed or the answer is known."""
@@ -506,9 +611,9 @@ class Transaction:
     def _needs_have_changed(self) -> bool:
         """Whether a question does not say what is known by now of SMTPUTF8."""
         return self.may_need_smtputf8 and any(
-            recipient.question is not None
-            and recipient.question.needs != self._needs(recipient.asked)
+            one.question is not None and one.question.needs != self._needs(one.asked)
             for recipient in self.accepted
+            for one in recipient.targets
         )
 
     @property
@@ -560,11 +665,7 @@ class Transaction:
 
     def patience(self) -> float:
         """Seconds that the end of the message may wait in all, for all undecided recipients."""
-        waits = [
-            recipient.rule.decide_wait
-            for recipient in self.undecided()
-            if recipient.rule is not None and self.can_act(recipient)
-        ]
+        waits = [self._decide_wait(recipient) for recipient in self.undecided()]
         return min(max([self.settings.config.rules.tag_wait, *waits]), self.patience_left)
 
     def decide(self, recipient: Recipient, forecast: Forecast | None, now: float) -> Decision:
@@ -572,29 +673,49 @@ class Transaction:
 
         Args:
             recipient: one that is :attr:`Recipient.assessed`.
-            forecast: the answer to its question; None if it has no question.
+            forecast: the answer to its question; None if it has no question. If it is expanded,
+                its :attr:`Recipient.expansions` have theirs.
             now: seconds since the epoch.
         """
+        if recipient.expansions:
+            return self._decide_expanded(recipient, now)
         rule = recipient.rule or self._find_rule(recipient)
         if forecast is None:
             forecast = _without_question(recipient)
         recipient.forecast = forecast
         since = forecast.downgraded_at
         recipient.downgraded = max(1.0, now - since) if since else 0.0
+        # The sender does not learn where an alias leads.
+        shown = replace(forecast, mx="") if recipient.alias and forecast.mx else forecast
         decision = rules.decide(
             rule,
-            forecast,
+            shown,
             asked=recipient.asked.requirement,
             carried=recipient.asked.carried,
             standing=self.client.standing,
             null_sender=self.null_sender,
-            domain=recipient.domain or recipient.address,
+            domain=recipient.alias or recipient.domain or recipient.address,
             now=now,
         )
         if not self.by_smtp:
             decision = rules.never_deferred(decision, recipient.asked.carried)
         recipient.decision = decision
         return decision
+
+    def _decide_expanded(self, recipient: Recipient, now: float) -> Decision:
+        """Decide on each of the recipients that the MTA makes of one; the hardest decision counts.
+
+        The client can only be told about the recipient that it gave.
+        """
+        assessed = [one for one in recipient.expansions if one.assessed]
+        decisions = [self.decide(one, one.forecast, now) for one in assessed]
+        worst = max(assessed, key=_badness)
+        recipient.rule = worst.rule
+        recipient.transport, recipient.nexthop = worst.transport, worst.nexthop
+        recipient.nexthop_text, recipient.nexthop_error = worst.nexthop_text, worst.nexthop_error
+        recipient.forecast, recipient.downgraded = worst.forecast, worst.downgraded
+        recipient.decision = max(decisions, key=lambda one: _HARDNESS.index(one.action))
+        return recipient.decision
 
     def decide_message(self) -> Decision:
         """Decide at the end of the message what is done with all recipients that it still has.
@@ -632,21 +753,24 @@ class Transaction:
         """The refusals of recipients whose requirement the milter alone keeps."""
         for recipient in self.accepted:
             decision = recipient.decision
-            if (
-                decision is not None
-                and decision.action is Action.REJECT
-                and recipient.asked.carried is not Requirement.REQUIRETLS
-            ):
-                yield decision
+            if decision is not None and decision.action is Action.REJECT:
+                refused = (
+                    one
+                    for one in recipient.targets
+                    if one.decision is not None and one.decision.action is Action.REJECT
+                )
+                if any(one.asked.carried is not Requirement.REQUIRETLS for one in refused):
+                    yield decision
 
     def action_in_doubt(self) -> Action:
         """What rules demand of this message when it cannot be judged."""
         doubtful = [
-            recipient
+            one
             for recipient in self.accepted
-            if recipient.rule is not None
-            and self.can_act(recipient)
-            and rules.defers_unknown(recipient.rule, recipient.asked.carried)
+            for one in recipient.targets
+            if one.rule is not None
+            and self.can_act(one)
+            and rules.defers_unknown(one.rule, one.asked.carried)
         ]
         if self.by_smtp:
             return Action.DEFER if doubtful else Action.ACCEPT
@@ -717,7 +841,7 @@ class Transaction:
     def tag(self) -> tags.Tag | None:
         """The tag, once all is decided; None if the message gets none."""
         accepted = self.accepted
-        if len(accepted) == 1 and accepted[0].assessed:
+        if len(accepted) == 1 and not accepted[0].expansions and accepted[0].assessed:
             one = accepted[0]
             if one.asked.requirement is Requirement.NONE and not self.settings.surveys:
                 return None
@@ -731,13 +855,14 @@ class Transaction:
         return tags.aggregate(
             [
                 tags.Tagged(
-                    requirement=recipient.asked.requirement,
-                    source=recipient.asked.source,
-                    nexthop=recipient.nexthop_text,
-                    local=recipient.local,
-                    forecast=recipient.forecast,
+                    requirement=one.asked.requirement,
+                    source=one.asked.source,
+                    nexthop=one.nexthop_text,
+                    local=one.local,
+                    forecast=one.forecast,
                 )
                 for recipient in accepted
+                for one in recipient.targets
             ]
         )
 
@@ -767,7 +892,19 @@ def _is_over(answer: Forecast | Future[Forecast] | None, over: float) -> bool:
 def _way(recipient: Recipient) -> tuple[Requirement, bool]:
     """What the route of a message follows from, as far as one recipient is concerned."""
     asked = recipient.asked.requirement
-    return asked, recipient.local and asked is not Requirement.NONE
+    return asked, asked is not Requirement.NONE and any(one.local for one in recipient.targets)
+
+
+_HARDNESS = (Action.ACCEPT, Action.DEFER, Action.REJECT)
+
+
+def _badness(recipient: Recipient) -> tuple[int, bool]:
+    return (-1, False) if recipient.forecast is None else tags.badness(recipient.forecast)
+
+
+def _demand(asked: Asked) -> tuple[int, bool]:
+    """Rank by strength; of two alike, the one that the milter alone keeps is stronger."""
+    return tags.STRENGTH.index(asked.requirement), asked.carried is not asked.requirement
 
 
 def _kept(address: str) -> str:

@@ -12,15 +12,10 @@ from dataclasses import dataclass, field
 
 from requiretls_milter.config import Destination
 from requiretls_milter.config.fields import destination, hand_over_key
-from requiretls_milter.mirror.postconf import (
-    Parameters,
-    Postfix,
-    Service,
-    split_list,
-    static_result,
-)
+from requiretls_milter.mirror.postconf import Parameters, Postfix, Service
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.model import MailProtocol
+from requiretls_milter.syntax.tables import split_list, static_result
 
 LOCAL_PROGRAMS = frozenset({"local", "virtual", "discard", "error", "pipe"})
 """Delivery agents of Postfix that need no network."""

@@ -24,6 +24,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.syntax.tables import (
+    logical_lines,
+    split_list,
+    split_table,
+    without_braces,
+)
 
 TIMEOUT = 15.0
 """Seconds for one run of postconf or postmap, which takes milliseconds."""
@@ -58,8 +64,13 @@ GLOBAL_PARAMETERS = (
     *("tls_ffdhe_auto_groups", "tls_wildcard_matches_multiple_labels"),
     *("header_checks", "mime_header_checks", "nested_header_checks", "body_checks"),
     *("canonical_maps", "recipient_canonical_maps", "virtual_alias_maps", "known_tcp_ports"),
+    *("canonical_classes", "recipient_canonical_classes", "masquerade_classes"),
+    *("myorigin", "append_dot_mydomain", "propagate_unmatched_extensions", "alias_maps"),
+    *("virtual_alias_expansion_limit", "virtual_alias_recursion_limit"),
+    "virtual_alias_address_length_limit",
     *("enable_idna2003_compatibility", "maximal_queue_lifetime", "fault_injection_code"),
     *("smtputf8_enable", "smtputf8_autodetect_classes"),
+    *("milter_header_checks", "default_filter_nexthop"),
 )
 
 CLIENT_PARAMETERS = (
@@ -112,9 +123,9 @@ TABLE_PARAMETERS = (
     *("lmtp_requiretls_policy", "lmtp_tls_policy_maps"),
     *("transport_maps", "sender_dependent_relayhost_maps"),
     *("sender_dependent_default_transport_maps", "mydestination", "virtual_mailbox_domains"),
-    *("relay_domains", "mailbox_transport_maps", "fallback_transport_maps"),
+    *("relay_domains", "mailbox_transport_maps", "fallback_transport_maps", "myorigin"),
 )
-"""Parameters whose lookup tables are read."""
+"""Parameters whose lookup tables, or files with names, are read (Debian: /etc/mailname)."""
 
 PROGRAMS = frozenset({"smtp", "smtpd", "cleanup", "pickup", "lmtp", "local", "trivial-rewrite"})
 """Daemons whose settings are read with their own ``-o``."""
@@ -125,8 +136,6 @@ LISTABLE = frozenset({"hash", "btree", "lmdb", "cdb", "dbm", "sdbm", "texthash",
 _DUPLICATE = b": duplicate entry: "
 """What postmap says of a key that stands twice in a texthash table."""
 
-_ADAPTERS = re.compile(r"(?:(?:proxy|debug):)*")
-_LIST_SEPARATORS = ", \t\r\n"
 
 Parameters = Mapping[str, str]
 Entries = tuple[tuple[str, str], ...]
@@ -168,6 +177,8 @@ class Postfix:
     postmap(1) takes these, and no daemon does. ``own_addresses`` are
     inet_interfaces and proxy_interfaces, ``unresolved`` the host names among
     them that have no address. ``inet_protocols`` are those that this host has.
+    ``tag_action`` is what milter_header_checks say of the tag that :meth:`Postconf.read`
+    was given; "" if nothing.
     ``root`` is the directory
     that Postfix sees as ``/``.
     """
@@ -180,6 +191,7 @@ class Postfix:
     own_addresses: tuple[str, ...] = ()
     unresolved: tuple[str, ...] = ()
     inet_protocols: tuple[str, ...] = ("ipv4", "ipv6")
+    tag_action: str = ""
     root: Path = Path("/")
 
     @property
@@ -198,45 +210,6 @@ class Postfix:
 
 
 # ---------------------------------------------------------------- what postconf writes
-
-
-def split_list(text: str) -> list[str]:
-    """Split a list of main.cf at commas and blanks, but not within balanced braces.
-
-    This is what Postfix's mystrtokq() does. An item in braces keeps them.
-    """
-    items: list[str] = []
-    item = ""
-    depth = 0
-    for character in text:
-        if depth == 0 and character in _LIST_SEPARATORS:
-            if item:
-                items.append(item)
-            item = ""
-            continue
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        depth = max(depth, 0)
-        item += character
-    return [*items, item] if item else items
-
-
-def without_braces(item: str) -> str:
-    """Return the content of an item in braces, stripped; any other item as it is."""
-    if item.startswith("{") and item.endswith("}"):
-        return item[1:-1].strip()
-    return item
-
-
-def split_table(item: str) -> tuple[str, str]:
-    """Split ``type:name``, without the adapters ``proxy:`` and ``debug:`` in front of it."""
-    kind, _, name = _ADAPTERS.sub("", item, count=1).partition(":")
-    return kind, name
-
-
-def static_result(item: str) -> str | None:
-    """Return what a table of the type ``static`` has for every key; None for any other table."""
-    kind, name = split_table(item)
-    return without_braces(name) if kind == "static" else None
 
 
 def is_yes(settings: Parameters, name: str) -> bool:
@@ -343,8 +316,11 @@ class Postconf:
             directory = next((word for word in self._command[1:] if not word.startswith("-")), "/")
             self.root = Path(directory)
 
-    def read(self) -> Postfix:
+    def read(self, tag: str = "") -> Postfix:
         """Read everything that is needed of the instance.
+
+        Args:
+            tag: the header field that is looked up in milter_header_checks; "" for none.
 
         Raises:
             PostconfError: there is no Postfix, or it does not answer.
@@ -362,6 +338,7 @@ class Postconf:
             own_addresses=own,
             unresolved=unresolved,
             inet_protocols=_protocols_of_host(),
+            tag_action=self._action(tag, settings, services),
             root=self.root,
         )
 
@@ -461,6 +438,22 @@ class Postconf:
             name: self._names(name) if name.startswith("/") else self._table(name) for name in names
         }
 
+    def _action(self, tag: str, main: Parameters, services: Sequence[Service]) -> str:
+        """Look up a header field as cleanup(8) does one that a milter adds; "" if nothing has it.
+
+        Postfix itself interprets its patterns, and asks services that are alive.
+        """
+        command = self._postmap()
+        if not tag or command is None:
+            return ""
+        cleanup = (one.settings for one in services if one.program == "cleanup")
+        settings = next(cleanup, main)
+        for item in split_list(settings.get("milter_header_checks", "")):
+            found = _output_if_done(self._run(command, "-q", tag, item))
+            if found and found.strip():
+                return found.strip()
+        return ""
+
     def _table(self, item: str) -> Entries | None:
         """Read the entries of a table; None if that is not possible."""
         kind, name = split_table(item)
@@ -542,17 +535,9 @@ def parse_cidr(rules: Iterable[str]) -> Entries | None:
     return tuple(entries)
 
 
-def _logical_lines(text: str) -> list[str]:
-    """Split a table's file into lines: no comments, continuations joined, one blank for many."""
-    lines: list[str] = []
-    for line in text.splitlines():
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        if line[0].isspace() and lines:
-            lines[-1] += " " + line.strip()
-        else:
-            lines.append(" ".join(line.split()))
-    return lines
+def _logical_lines(text: str) -> Iterator[str]:
+    """Split a table's file into lines, each with one blank for many."""
+    return (" ".join(line.split()) for line in logical_lines(text))
 
 
 def _below(root: Path, path: str) -> Path:

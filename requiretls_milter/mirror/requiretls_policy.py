@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from requiretls_milter.config.fields import policy_pattern
-from requiretls_milter.mirror.postconf import Entries, split_list, split_table, without_braces
+from requiretls_milter.mirror.postconf import Entries
 from requiretls_milter.mirror.wording import examples
 from requiretls_milter.model import RequiretlsPolicy
 from requiretls_milter.syntax.names import patterns
+from requiretls_milter.syntax.tables import split_list, split_table, without_braces
 
 ANY = "*"
 DEFAULT = "default"

@@ -17,16 +17,11 @@ from requiretls_milter.config import Destination
 from requiretls_milter.config.fields import destination, relay, route, route_key, sender_key
 from requiretls_milter.config.routes import ANY, NULL_SENDER
 from requiretls_milter.mirror.agents import Agents
-from requiretls_milter.mirror.postconf import (
-    Entries,
-    Parameters,
-    Postfix,
-    split_list,
-    static_result,
-)
+from requiretls_milter.mirror.postconf import Entries, Parameters, Postfix
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.syntax.names import patterns
 from requiretls_milter.syntax.nexthop import SEPARATOR, NextHopError, parse
+from requiretls_milter.syntax.tables import split_list, static_result
 
 _NULL_SENDER_KEYS = {
     "sender_dependent_default_transport_maps": "empty_address_default_transport_maps_lookup_key",
@@ -121,8 +116,8 @@ def _valid(parse: Callable[[str], str], text: str, name: str, made: Routing) -> 
 
 def _unread(parameter: str, table: str) -> str:
     return (
-        f"{parameter}: {shown(table)}: a table that cannot be read: mail of sendmail(1) is "
-        "forecast as if it did not exist"
+        f"{parameter}: {shown(table)}: a table that cannot be read: mail of sendmail(1), and what "
+        "aliases become, is forecast as if it did not exist"
     )
 
 

@@ -22,12 +22,13 @@ from requiretls_milter.config.fields import service as service_name
 from requiretls_milter.config.fields import transport as transport_name
 from requiretls_milter.mirror import parameters
 from requiretls_milter.mirror.agents import Agents
+from requiretls_milter.mirror.expansion import mirror_expansion
+from requiretls_milter.mirror.moved import Moved, moved
 from requiretls_milter.mirror.postconf import (
     TABLE_PARAMETERS,
     Parameters,
     Postfix,
     is_yes,
-    split_list,
 )
 from requiretls_milter.mirror.requiretls_policy import Value, mirror_policy
 from requiretls_milter.mirror.routing import mirror_routing
@@ -46,6 +47,7 @@ from requiretls_milter.model import (
 from requiretls_milter.syntax import tlspolicy
 from requiretls_milter.syntax.capability import capability
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
+from requiretls_milter.syntax.tables import split_list
 from requiretls_milter.syntax.text import LINE_WIDTH, one_line
 
 DEFAULT_ADDRESS_LIMIT = 5
@@ -70,13 +72,16 @@ class Mirror:
 
     ``mta`` is the content of the section in plain values of TOML. ``hints`` are
     keys of ``[probe]`` that follow from Postfix's settings. ``warnings`` are
-    sentences.
+    sentences; those in ``while_off`` hold only if recipients are not expanded
+    (``aliases``). ``notes`` say what can be expanded, and what not.
     """
 
     mta: Mapping[str, Any]
     hints: Mapping[str, Any]
     warnings: tuple[str, ...]
     version: str
+    while_off: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -102,6 +107,8 @@ def mirror(postfix: Postfix) -> Mirror:
     agents = Agents.of(postfix)
     routing = mirror_routing(postfix, agents)
     warnings += (*routing.warnings, *agents.warnings)
+    expanding = mirror_expansion(postfix)
+    warnings += (*expanding.while_off, *expanding.warnings)
     transports, more = _transports(postfix, base, agents)
     warnings += more
     warnings += (
@@ -110,6 +117,8 @@ def mirror(postfix: Postfix) -> Mirror:
     )
     carries, more = _carries(main)
     warnings += more
+    by_tag = moved(postfix)
+    warnings += by_tag.warnings
     mydomain, more = _domain(main, "mydomain")
     warnings += more
     myhostname, more = _domain(main, "myhostname")
@@ -119,19 +128,28 @@ def mirror(postfix: Postfix) -> Mirror:
         "carries": carries,
         "mydomain": mydomain,
         "myhostname": myhostname,
-        "requiretls_esmtp_header": is_yes(main, "requiretls_enable")
-        and is_yes(main, "requiretls_esmtp_header"),
+        "requiretls_esmtp_header": _obeys_header(main, by_tag),
         **routing.values,
+        **expanding.values,
         "local_transports": [name for name in agents.local_transports() if _is_name(name)],
         "my_addresses": list(postfix.own_addresses),
         **base.values,
     }
+    if _is_name(by_tag.transport):
+        mta["route_transport"] = by_tag.transport
     if agents.hand_over:
         mta["hand_over"] = agents.hand_over
     if transports:
         mta["transport"] = transports
     Config.model_validate({"mta": mta})  # a mistake here is an internal error, not advice
-    return Mirror(mta, _hints(main), tuple(dict.fromkeys(map(one_line, warnings))), postfix.version)
+    return Mirror(
+        mta,
+        _hints(main),
+        tuple(dict.fromkeys(map(one_line, warnings))),
+        postfix.version,
+        frozenset(map(one_line, expanding.while_off)),
+        tuple(map(one_line, expanding.notes)),
+    )
 
 
 # ---------------------------------------------------------------- one smtp(8)
@@ -345,6 +363,13 @@ def _warn_of_names_and_trust(settings: Parameters, level: TlsLevel, client: _Cli
 # ---------------------------------------------------------------- the whole instance
 
 
+def _obeys_header(main: Parameters, by_tag: Moved) -> bool:
+    """Whether the field Require-TLS-ESMTP has an effect; a recipe gives it one by the tag."""
+    if not is_yes(main, "requiretls_enable"):
+        return bool(by_tag.transport)
+    return is_yes(main, "requiretls_esmtp_header")
+
+
 def _transports(
     postfix: Postfix, base: _Client, agents: Agents
 ) -> tuple[dict[str, Any], list[str]]:
@@ -529,6 +554,9 @@ def to_toml(made: Mirror) -> str:
     document.add(tomlkit.comment(one_line(head)))
     for warning in made.warnings:
         for line in _wrapped(f"warning: {warning}"):
+            document.add(tomlkit.comment(line))
+    for note in made.notes:
+        for line in _wrapped(f"aliases: {note}"):
             document.add(tomlkit.comment(line))
     document.add(tomlkit.nl())
     document.add("mta", _table({key: value for key, value in made.mta.items() if value != {}}))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from requiretls_milter.mirror.postconf import Entries, Parameters, is_yes, split_list, split_table
+from requiretls_milter.mirror.postconf import Entries, Parameters, is_yes
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.model import MtaSts, MtaStsService, TlsLevel
 from requiretls_milter.syntax import tlspolicy
+from requiretls_milter.syntax.tables import split_list, split_table
 
 POLICY_SERVICES = frozenset({"socketmap", "tcp"})
 """Table types of smtp_tls_policy_maps that are a live service, as MTA-STS plug-ins are."""

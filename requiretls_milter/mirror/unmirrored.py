@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from requiretls_milter.mirror.postconf import Parameters, split_list
+from requiretls_milter.mirror.postconf import Parameters
 from requiretls_milter.mirror.wording import shown
+from requiretls_milter.syntax.tables import split_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,6 @@ _CLIENT_CERTIFICATE = (
 )
 _TIMEOUT = "a slow server may be in time for the probe and not for Postfix, or the reverse"
 _HEADER_ACTIONS = "a FILTER or REDIRECT in it sends mail elsewhere than the milter was told"
-_REWRITTEN = "a recipient may be rewritten after the milter was told of it: the forecast is for it"
 
 CLIENT: tuple[Unmirrored, ...] = (
     _no(
@@ -272,11 +272,10 @@ GLOBAL: tuple[Unmirrored, ...] = (
         Unmirrored(name, _HEADER_ACTIONS)
         for name in ("header_checks", "mime_header_checks", "nested_header_checks", "body_checks")
     ),
-    *(Unmirrored(name, _REWRITTEN) for name in ("canonical_maps", "recipient_canonical_maps")),
-    _changed(
-        "virtual_alias_maps",
-        "an alias may leave by SMTP after the milter was told of a local recipient: no forecast is "
-        "made for where it leads",
+    Unmirrored(
+        "masquerade_classes",
+        "a recipient's domain may lose its first labels after the milter was told of it",
+        words=frozenset({"envelope_recipient"}),
     ),
     _changed("known_tcp_ports", "names of ports in next hops may mean other ports than here"),
     _yes(

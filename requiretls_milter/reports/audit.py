@@ -1,8 +1,10 @@
 """Compare what was forecast with what Postfix then did, from the logs of both. Pure.
 
 Each accepted recipient has a line of the milter (``event=recipient``) and, some time later, lines
-of Postfix's delivery agents with the same queue ID: :mod:`.following` brings them together. The
-forecast is for the first attempt, so only that one is compared.
+of Postfix's delivery agents with the same queue ID: :mod:`.following` brings them together. If the
+milter expanded the recipient, each of what Postfix makes of it has such a line
+(``event=expansion``), and counts in its place. The forecast is for the first attempt, so only that
+one is compared.
 """
 
 from __future__ import annotations
@@ -71,8 +73,14 @@ class Auditor:
         what, time = event.what, event.time
         if isinstance(what, Logged):
             if (forecast := _forecast(what.fields)) is not None:
-                recipient = what.fields.get("to", "")
-                self.following.add_forecast(what.fields["queue_id"], recipient, forecast, time)
+                fields = what.fields
+                self.following.add_forecast(
+                    fields["queue_id"],
+                    fields.get("to", ""),
+                    forecast,
+                    time,
+                    fields.get("expansion", ""),
+                )
         elif isinstance(what, Delivery):
             self.following.add_delivery(what, time)
         elif isinstance(what, Arrived):
@@ -110,7 +118,8 @@ def audit(events: Iterable[Event]) -> Audit:
 
 def _forecast(fields: milter.Fields) -> LoggedForecast | None:
     # A line that was cut may have lost its action: there is a delivery if it was accepted.
-    if fields.get("event") != milter.RECIPIENT or fields.get("action", "accept") != Action.ACCEPT:
+    accepted = fields.get("action", "accept") == Action.ACCEPT
+    if fields.get("event") not in milter.FORECASTS or not accepted:
         return None
     status, reason = fields.get("forecast", ""), fields.get("reason", "")
     if not fields.get("queue_id") or not status or reason == Reason.LOCAL:

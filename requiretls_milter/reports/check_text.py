@@ -13,7 +13,7 @@ from rich.text import Text
 from requiretls_milter.model import Requirement
 from requiretls_milter.reports.ages import ago
 from requiretls_milter.reports.carrying import ToldBy
-from requiretls_milter.reports.printing import printed
+from requiretls_milter.reports.printing import BAD, GOOD, UNSURE, printed
 
 if TYPE_CHECKING:
     from requiretls_milter.reports.check import (
@@ -30,13 +30,13 @@ SHOWN_DIGITS = 16
 MAX_PATTERNS = 4
 """Patterns of an MTA-STS policy that are shown."""
 
-_GOOD, _BAD, _UNSURE = "green", "red", "yellow"
-_OUTCOME = {
-    "deliver": ("would be delivered", _GOOD),
-    "bounce": ("would fail permanently", _BAD),
-    "defer": ("would be deferred", _UNSURE),
-    "unknown": ("unknown", _UNSURE),
+OUTCOME = {
+    "deliver": ("would be delivered", GOOD),
+    "bounce": ("would fail permanently", BAD),
+    "defer": ("would be deferred", UNSURE),
+    "unknown": ("unknown", UNSURE),
 }
+"""What is said of each outcome, and its colour."""
 
 
 def to_text(
@@ -61,7 +61,7 @@ RESOLVER = "The resolver does not validate DNSSEC: nothing that it says counts a
 
 def resolver_line() -> str:
     """:data:`RESOLVER`, in colour if the output is a terminal."""
-    return printed(Text(f"{RESOLVER} (see requiretls-milter doctor).", _BAD))
+    return printed(Text(f"{RESOLVER} (see requiretls-milter doctor).", BAD))
 
 
 def _report(report: NextHopReport, now: float) -> RenderableType:
@@ -91,20 +91,20 @@ def _domain(report: NextHopReport, now: float) -> Text:
     if secure is None:
         return Text("no MX lookup: the next hop names the server")
     text = Text("MX lookup ")
-    text.append("signed" if secure else "not signed", _GOOD if secure else _UNSURE)
+    text.append("signed" if secure else "not signed", GOOD if secure else UNSURE)
     text.append(f"{_age(report['mx_observed_at'], now)}, MTA-STS ")
     policy, error = report["mta_sts"], report["mta_sts_error"]
     if policy is None:
-        text.append("none" if error is None else f"failed: {error}", _BAD if error else "")
+        text.append("none" if error is None else f"failed: {error}", BAD if error else "")
         return text
-    text.append(policy["mode"], _GOOD if policy["mode"] == "enforce" else _UNSURE)
+    text.append(policy["mode"], GOOD if policy["mode"] == "enforce" else UNSURE)
     patterns = policy["mx"][:MAX_PATTERNS]
     if len(policy["mx"]) > MAX_PATTERNS:
         patterns.append("...")
     text.append(f": {' '.join(patterns)}" if patterns else "")
     text.append(_age(policy["observed_at"], now))
     if error is not None:
-        text.append(f", not renewed: {error}", _BAD)
+        text.append(f", not renewed: {error}", BAD)
     return text
 
 
@@ -117,15 +117,15 @@ def _host(host: HostReport, now: float, *, by_mx: bool) -> RenderableType:
     if host["mta_sts_match"] is not None:
         named = host["mta_sts_match"]
         head.append(", ")
-        head.append("in" if named else "not in", "" if named else _BAD)
+        head.append("in" if named else "not in", "" if named else BAD)
         head.append(" the MTA-STS policy")
     lines: list[RenderableType] = [head]
     if host["tlsa"] is None:
-        lines.append(Text("     TLSA lookup failed", _BAD))
+        lines.append(Text("     TLSA lookup failed", BAD))
     age = _age(host["tlsa_observed_at"], now)
     lines.extend(Text(f"     TLSA {_short(record)}{age}") for record in host["tlsa"] or ())
     if not host["addresses"]:
-        lines.append(Text(f"     no address: {host['status']} {host['reason']}", _BAD))
+        lines.append(Text(f"     no address: {host['status']} {host['reason']}", BAD))
         return Group(*lines)
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     for _ in range(6):
@@ -142,7 +142,7 @@ def _host(host: HostReport, now: float, *, by_mx: bool) -> RenderableType:
         )
         error = address["certificate"]["error"]
         if error:
-            below.append(Text(f"     {address['address']}: certificate: {error}", _BAD))
+            below.append(Text(f"     {address['address']}: certificate: {error}", BAD))
         if address["details"] is not None:
             details = detail_lines(address, address["details"])
             below.append(Padding(Text("\n".join(details), "dim"), (0, 0, 0, 5)))
@@ -176,24 +176,24 @@ def _short(record: str) -> str:
 def _starttls(server: ServerReport) -> Text:
     word = server["starttls"]
     if word == "offered":
-        return Text(server["tls_version"] or "TLS", _GOOD)
+        return Text(server["tls_version"] or "TLS", GOOD)
     if word in ("unknown", "unreachable"):
-        return Text("not probed" if word == "unknown" else word, _UNSURE)
-    return Text("STARTTLS " + word.replace("_", " "), _BAD)
+        return Text("not probed" if word == "unknown" else word, UNSURE)
+    return Text("STARTTLS " + word.replace("_", " "), BAD)
 
 
 def _certificate(server: ServerReport) -> Text:
     by = server["certificate"]["verified_by"]
     if by:
-        return Text(f"verified by {by.upper()}", _GOOD)
-    return Text("not verified", _BAD) if server["certificate"]["error"] else Text()
+        return Text(f"verified by {by.upper()}", GOOD)
+    return Text("not verified", BAD) if server["certificate"]["error"] else Text()
 
 
 def _requiretls(server: ServerReport) -> Text:
     offered = server["requiretls"]
     if offered is None:
         return Text()
-    return Text("REQUIRETLS", _GOOD) if offered else Text("no REQUIRETLS", _BAD)
+    return Text("REQUIRETLS", GOOD) if offered else Text("no REQUIRETLS", BAD)
 
 
 def _status(status: str, reason: str) -> Text:
@@ -202,10 +202,10 @@ def _status(status: str, reason: str) -> Text:
 
 def _forecasts(report: NextHopReport) -> Table:
     forecast, strict = report["forecast"], report["rfc8689"]
-    words, style = _OUTCOME[forecast["outcome"]]
+    words, style = OUTCOME[forecast["outcome"]]
     said = Text.assemble((words, style), f": {forecast['reason']}")
     if forecast["compliant"] is False:
-        said.append(" (not a delivery as RFC 8689 requires it)", _BAD)
+        said.append(" (not a delivery as RFC 8689 requires it)", BAD)
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -244,16 +244,16 @@ def _rule(report: NextHopReport) -> Text:
     rule = report["rule"]
     text = Text(f"mode {rule['mode']}: ")
     if rule["reply"] is not None:
-        text.append(f"the milter answers {rule['reply']}", _BAD)
+        text.append(f"the milter answers {rule['reply']}", BAD)
         return text
     text.append("accepted by the milter")
     if report["forecast"]["compliant"] is False and rule["on_noncompliant"] == "refuse":
-        text.append(" (modes defer and reject would not: on_noncompliant)", _UNSURE)
+        text.append(" (modes defer and reject would not: on_noncompliant)", UNSURE)
     return text
 
 
 def _style(status: str) -> str:
-    return {"2": _GOOD, "5": _BAD}.get(status[:1], _UNSURE)
+    return {"2": GOOD, "5": BAD}.get(status[:1], UNSURE)
 
 
 def _sentence(text: str) -> str:

@@ -74,7 +74,10 @@ when the forecast was made, or so it seems. An attempt with less doubt takes its
 """
 
 Key = tuple[str, str]
-"""What a forecast and its delivery share: queue ID and recipient, see :func:`same_address`."""
+"""What a forecast and its delivery share: queue ID and recipient, see :func:`same_address`.
+
+If the milter forecast what Postfix makes of a recipient, that address stands before it.
+"""
 
 
 @dataclass(slots=True)
@@ -98,11 +101,13 @@ class Followed:
     """When its forecast was read, and when what is known of it has changed: by the clock of
     :meth:`Following.advance`."""
     changed: float = 0.0
+    own_key: Key | None = None
+    """If Postfix made the recipient of another one, the key of that."""
 
     @property
     def key(self) -> Key:
         """What its lines have in common."""
-        return self.queue_id, self.recipient
+        return self.own_key or (self.queue_id, self.recipient)
 
 
 class _Early(NamedTuple):
@@ -148,11 +153,19 @@ class Following:
         self._reinjected: BoundedMap[str, str] = BoundedMap(MAX_QUEUE_IDS)
 
     def add_forecast(
-        self, queue_id: str, recipient: str, forecast: LoggedForecast, time: float | None
+        self,
+        queue_id: str,
+        recipient: str,
+        forecast: LoggedForecast,
+        time: float | None,
+        expansion: str = "",
     ) -> None:
-        """Follow a recipient."""
+        """Follow a recipient, or in its place what Postfix makes of it."""
         self._serial += 1
-        key = (queue_id, same_address(recipient))
+        key = given = (queue_id, same_address(recipient))
+        if expansion:
+            key = _key_of_expansion(queue_id, expansion, recipient)
+            self._give_back(given)
         former = self._followed.get(key)
         if former is not None:
             if former.forecast == forecast and _within(former.time, time, CROSSING):
@@ -165,15 +178,28 @@ class Following:
         elif len(self._followed) >= MAX_FOLLOWED:
             self.too_many += 1
             self._decide(self._followed.pop_oldest()[1])
-        followed = Followed(queue_id, key[1], forecast, time, self._serial, key, begun=self._now)
+        address = same_address(expansion or recipient)
+        followed = Followed(queue_id, address, forecast, time, self._serial, key, begun=self._now)
+        followed.own_key = key if expansion else None
         self._followed.put(key, followed)
-        self._take_early(followed, key)
+        # Of an alias that has itself as target Postfix does not log what it was before.
+        self._take_early(followed, given if address == given[1] else key)
 
     def add_delivery(self, delivery: Delivery, time: float | None) -> None:
         """Note an attempt."""
         self._serial += 1
-        key = (delivery.queue_id, same_address(delivery.recipient))
         self._arrived.put(delivery.queue_id, True)
+        key = (delivery.queue_id, same_address(delivery.recipient))
+        expanded = _key_of_expansion(delivery.queue_id, delivery.to, delivery.recipient)
+        wanted = [self._take(one, delivery, time) for one in (key, expanded)]
+        if not any(wanted):
+            early = _Early(delivery, time, self._serial)
+            self._keep_early(key, early)
+            if delivery.to != delivery.recipient:
+                self._keep_early(expanded, early)
+
+    def _take(self, key: Key, delivery: Delivery, time: float | None) -> bool:
+        """Attach an attempt to what is followed under a key; return whether there was any."""
         wanted = False
         followed = self._followed.get(key)
         if followed is not None and self._is_of(followed, time):
@@ -187,8 +213,7 @@ class Following:
         settled = self._settled.get(key)
         if settled is not None and self._is_of(settled, time):
             wanted = True  # a second attempt, or the same line from another log
-        if not wanted:
-            self._keep_early(key, _Early(delivery, time, self._serial))
+        return wanted
 
     def add_arrival(self, queue_id: str, message_id: str, time: float | None) -> None:
         """Note that a message came into the queue; *message_id* is "" if the line has none."""
@@ -253,6 +278,19 @@ class Following:
         self._settling.put(followed.key, followed)
 
     # ------------------------------------------------------------ which attempts are whose
+
+    def _give_back(self, key: Key) -> None:
+        """Follow a recipient no more whose expansions are followed; an attempt is for one of them.
+
+        The milter logs the recipient first.
+        """
+        followed = self._followed.pop(key)
+        self._settling.pop(key)
+        if followed is None or followed.attempt is None:
+            return
+        early = _Early(followed.attempt, followed.attempt_time, followed.serial)
+        for one in (key, _key_of_expansion(key[0], early.delivery.to, early.delivery.recipient)):
+            self._keep_early(one, early)
 
     def _take_early(self, followed: Followed, key: Key) -> None:
         early = self._early.get(key)
@@ -365,6 +403,11 @@ class Following:
 def _first(followed: BoundedMap[Key, Followed]) -> Followed | None:
     """The one that was put first."""
     return next(iter(followed.items()), (None, None))[1]
+
+
+def _key_of_expansion(queue_id: str, expansion: str, recipient: str) -> Key:
+    """The key of what Postfix makes of a recipient."""
+    return queue_id, f"{same_address(expansion)}\n{same_address(recipient)}"
 
 
 # ---------------------------------------------------------------- times

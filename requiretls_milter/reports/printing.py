@@ -5,6 +5,12 @@ from __future__ import annotations
 import shutil
 
 from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+GOOD, BAD, UNSURE = "green", "red", "yellow"
+"""Colours of what is well, of what is not, and of what may not be."""
 
 MIN_WIDTH = 100
 """Columns if the output is no terminal: enough that no table is cut."""
@@ -25,3 +31,18 @@ def printed(*parts: RenderableType, width: int | None = None) -> str:
         for part in parts:
             console.print(part)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def hanging(head: Text | str, body: Text | str, *, indent: int = 0) -> RenderableType:
+    """Put *body* beside *head*; its further lines begin below its first one.
+
+    Args:
+        head: a word or two.
+        body: any length.
+        indent: blanks before both.
+    """
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(overflow="fold")
+    grid.add_column(overflow="fold")
+    grid.add_row(head, body)
+    return Padding(grid, (0, 0, 0, indent))

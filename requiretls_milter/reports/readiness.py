@@ -259,7 +259,8 @@ class _Reporter:
         self.validates = self.validates and found.resolver_validates
         rule = judging.ruleset.of_nexthop(given.nexthop)
         asked = asking(judging.requirement, rule, judging.mta, judging.carried)
-        profile = judging.config.mta.profile_for(judging.transport)
+        mta = judging.config.mta
+        profile = mta.profile_for(mta.carrier(judging.transport, asked.requirement))
         forecast = judge(
             found.evidence,
             asked=asked.requirement,

@@ -18,7 +18,13 @@ from requiretls_milter.config.text import value_text
 from requiretls_milter.milter import hop
 from requiretls_milter.milter.requirement import FIELDS
 from requiretls_milter.milter.tag import Tag
-from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
+from requiretls_milter.milter.transaction import (
+    Expander,
+    Recipient,
+    Settings,
+    SmtpClient,
+    Transaction,
+)
 from requiretls_milter.model import (
     Action,
     Decision,
@@ -102,6 +108,8 @@ class Simulated:
         at_rcpt: the decision at RCPT; None if the recipient is accepted there without one.
         at_end: the decision at the end of the message; None if it does not come that far.
         tag: None if the message gets none.
+        carrier: the transport by which it goes in the end; "" if the MTA names none and no recipe
+            moves the mail.
     """
 
     message: Message
@@ -115,6 +123,7 @@ class Simulated:
     at_rcpt: Decision | None
     at_end: Decision | None
     tag: Tag | None
+    carrier: str
 
     @property
     def decision(self) -> Decision:
@@ -135,7 +144,13 @@ class Simulated:
 
 
 def simulate(
-    message: Message, told: Told, config: Config, mta: HostMta, ask: Ask, now: float
+    message: Message,
+    told: Told,
+    config: Config,
+    mta: HostMta,
+    ask: Ask,
+    now: float,
+    expander: Expander | None = None,
 ) -> Simulated:
     """Send the message through the milter's own code.
 
@@ -146,8 +161,9 @@ def simulate(
         mta: that receives it.
         ask: answers the questions of the milter.
         now: seconds since the epoch.
+        expander: of the milter; None if it expands no recipients.
     """
-    settings = Settings(config)
+    settings = Settings(config, expander)
     client = SmtpClient(
         authenticated=message.standing is Standing.AUTHENTICATED,
         trusted=message.standing is Standing.TRUSTED,
@@ -171,15 +187,25 @@ def simulate(
     if not recipient.gone:
         at_end, tag = _rest(transaction, message, ask, now)
     nexthop = _nexthop(message, told, config, client)
+    if recipient.expansions:
+        if recipient.forecast is None:  # nothing is decided: show the way of one that leaves
+            shown = next((one for one in recipient.expansions if not one.local), None)
+            shown = shown or recipient.expansions[0]
+            recipient.transport, recipient.nexthop = shown.transport, shown.nexthop
+            recipient.nexthop_error = shown.nexthop_error
+        nexthop = recipient.nexthop
     forecast, assessed = recipient.forecast, recipient.forecast is not None
     if forecast is None and nexthop is not None and nexthop.kind is not HopKind.LOCAL:
         forecast = ask(_as_the_mta_does(recipient, told, nexthop, config))
     ruleset = settings.rules
-    domains = (
+    domains: tuple[str, ...] = (
         envelope_domain(told.sender or message.sender),
         envelope_domain(told.address or message.recipient),
         "" if nexthop is None else nexthop.host,
     )
+    if recipient.expansions:
+        worst = next(one for one in recipient.expansions if one.rule is recipient.rule)
+        domains = (domains[0], worst.domain, domains[2], domains[1])
     if recipient.rule is None:  # nothing is asked: the milter does not even look it up
         recipient.rule = ruleset.find(*domains)
     return Simulated(
@@ -194,7 +220,16 @@ def simulate(
         at_rcpt,
         at_end,
         tag,
+        _carrier(config, recipient, told),
     )
+
+
+def _carrier(config: Config, recipient: Recipient, told: Told) -> str:
+    """The transport in the end: what is asked of local mail moves it nowhere."""
+    transport = recipient.transport or told.mailer
+    if recipient.local:
+        return transport
+    return config.mta.carrier(transport, recipient.asked.requirement)
 
 
 def _rest(
@@ -218,6 +253,8 @@ def _rest(
 
 
 def _answer(recipient: Recipient, ask: Ask) -> Forecast | None:
+    for one in recipient.expansions:
+        one.forecast = _answer(one, ask)
     return None if recipient.question is None else ask(recipient.question)
 
 
@@ -295,10 +332,20 @@ def as_json(
         },
         "nexthop": {
             "transport": found.recipient.transport or found.told.mailer or None,
+            "carrier": found.carrier or None,
             "nexthop": str(found.nexthop) if found.nexthop is not None else None,
             "error": recipient.nexthop_error or None,
             "by": found.told.by.value,
         },
+        "expansions": [
+            {
+                "address": one.address,
+                "transport": one.transport or None,
+                "nexthop": one.nexthop_text or None,
+                "forecast": forecast_report(one.forecast) if one.forecast is not None else None,
+            }
+            for one in recipient.expansions
+        ],
         "assessed": found.assessed,
         "forecast": forecast_report(found.forecast) if found.forecast is not None else None,
         "evidence": report,
@@ -365,12 +412,17 @@ def as_text(
     told = found.told
     transport = recipient.transport or told.mailer
     to = "delivered on this host" if _is_local(found) else f"next hop {_hop_text(found)}"
+    moved = f"; its route moves it to {found.carrier}" if found.carrier != transport else ""
     rows = [
         ("Message", f"from {message.sender or '<>'} to {message.recipient}, {message.standing}"),
         ("Asked", what),
         ("MTA", f"{mta} carries {found.mta.capability} ({found.mta.told_by})"),
         ("Rule", _rule_text(found, places)),
-        ("Way", f"{to}{f' by transport {transport}' if transport else ''}, {_ROUTED[told.by]}"),
+        (
+            "Way",
+            f"{to}{f' by transport {transport}' if transport else ''}, {_ROUTED[told.by]}{moved}",
+        ),
+        *(("Becomes", _expansion_text(one)) for one in recipient.expansions),
         *(("Note", note) for note in notes),
     ]
     text = [f"{name:8} {value}" for name, value in rows]
@@ -385,6 +437,11 @@ def as_text(
         f"Route    {found.tag.route if found.tag is not None else 'none'}",
     ]
     return "\n".join(text)
+
+
+def _expansion_text(one: Recipient) -> str:
+    forecast = "not assessed" if one.forecast is None else one.forecast.status
+    return f"{one.address}, next hop {one.nexthop_text} by transport {one.transport}: {forecast}"
 
 
 def _is_local(found: Simulated) -> bool:

@@ -38,6 +38,7 @@ from requiretls_milter.telemetry.labels import (
     AuditResult,
     Bound,
     CacheResult,
+    Expanded,
     FleetResult,
     GivenUp,
     Lane,
@@ -264,6 +265,12 @@ _DECLARED = (
         "requirement_lost_total",
         MetricKind.COUNTER,
         "Messages that carried a requirement earlier on their path and no longer do.",
+    ),
+    Metric(
+        "alias_lookups_total",
+        MetricKind.COUNTER,
+        "Recipients that were looked up in the tables of aliases, by what became of them.",
+        (("result", _values(Expanded)),),
     ),
     Metric(
         "forecast_wait_seconds",

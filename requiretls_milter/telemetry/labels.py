@@ -201,6 +201,8 @@ class Bound(enum.StrEnum):
     MTA_SILENCE = "mta_silence"
     QUESTIONS = "questions"
     TAGS = "tags"
+    EXPANSIONS = "expansions"
+    ALIAS_ENTRIES = "alias_entries"
     FORECAST_CACHE = "forecast_cache"
     GATHERINGS = "gatherings"
     FLIGHTS = "flights"
@@ -230,6 +232,15 @@ class Bound(enum.StrEnum):
     DOMAIN_SERIES = "domain_series"
     HOSTS = "hosts"
     SESSIONS = "sessions"
+
+
+class Expanded(enum.StrEnum):
+    """What became of a recipient that was looked up in the tables of aliases."""
+
+    ALIAS = "alias"  # the message goes to other addresses
+    UNCHANGED = "unchanged"
+    UNKNOWN = "unknown"  # a table cannot be read, or Postfix would not take the message
+    TOO_MANY = "too_many"  # beyond limits.expansions
 
 
 class Lane(enum.StrEnum):

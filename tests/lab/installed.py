@@ -49,6 +49,9 @@ AHEAD = 6
 SLOW = 25.0
 """Seconds for a delivery."""
 
+EXPANDED = 'only with aliases = "static"'
+"""Of a warning that explains nothing here: recipients are expanded."""
+
 _LOCAL = frozenset({"local", "virtual", "discard", "pipe"})
 _FIELDS = {"no": "TLS-Required: No", "header": "Require-TLS-ESMTP: yes"}
 _LARGE = "0123456789\n" * 1000
@@ -185,10 +188,11 @@ class InstallationsMilter(Milter):
         self.server.stop()
 
     def mirror(self, section: Mapping[str, Any]) -> None:
-        """Take the section ``[mta]`` that ``mta import`` wrote."""
+        """Take the section ``[mta]`` that ``mta import`` wrote, and expand recipients by it."""
         log_written()
         self._since = self.log_file.stat().st_size
-        self.write(mta=section)
+        expands = any(name.endswith("_maps") for name in section)
+        self.write(mta={**section, **({"aliases": "static"} if expands else {})})
         self.send_signal(signal.SIGHUP, "supervisor")
         self.wait("reloaded", timeout=20)
 
@@ -228,7 +232,7 @@ def imported(mta: Postfix) -> Imported:
     warnings = tuple(
         line.removeprefix("warning: ")
         for line in done.stderr.splitlines()
-        if line.startswith("warning: ")
+        if line.startswith("warning: ") and EXPANDED not in line
     )
     return Imported(tomllib.loads(done.stdout)["mta"], warnings)
 

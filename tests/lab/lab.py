@@ -19,7 +19,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,6 +37,7 @@ from tests.lab.postfix import (
 )
 from tests.lab.processes import Server
 from tests.support import addresses
+from tests.support import scenario as scripted
 from tests.support.paths import REPOSITORY
 from tests.support.pki import Pki
 from tests.support.scenario import Scenario, load
@@ -355,6 +356,23 @@ class Lab:
         self._write_servers()
         self.servers.hangup()
         self._await_servers()
+
+    def plan_server(self, scenario: Scenario, server: scripted.Server | None) -> None:
+        """Plan the last server of *scenario* to be this; ``update_servers`` makes it so."""
+        host = self.hosts(scenario)[-1]
+        assert host.certificate is not None
+        listeners = self.plan.listeners
+        listeners[:] = [item for item in listeners if item["address"] != host.address]
+        if server is not None:
+            listeners.append(
+                {
+                    "address": host.address,
+                    "port": 25,
+                    "name": host.name,
+                    "pem": str(host.certificate.path),
+                    "server": asdict(server),
+                }
+            )
 
     def add_transports(self, profiles: Mapping[str, Mapping[str, str]], **parameters: str) -> None:
         """Give the front MTA an smtp(8) for each of *profiles*; *parameters* go to main.cf."""

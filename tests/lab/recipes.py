@@ -16,6 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from requiretls_milter.config import Config
+from requiretls_milter.mirror.moved import tag_field
+from requiretls_milter.mirror.postconf import Postconf
+from requiretls_milter.mirror.section import mirror
+from requiretls_milter.reports.export import postfix_requiretls_policy, to_text
 from tests.lab import netns, roots, submission
 from tests.lab.errors import LabError, LabUnavailable
 from tests.lab.fixtures import unavailable
@@ -102,8 +107,22 @@ def sections(name: str) -> dict[str, dict[str, Any]]:
     read.pop("dns", None)
     for key in ("socket", "socket_group"):
         read["milter"].pop(key, None)
-    read["mta"].pop("mydomain", None)
     return read
+
+
+def postconf_of(mta: Postfix) -> list[str]:
+    """The options by which commands find a Postfix of the lab."""
+    return [
+        *("--postconf", f"chroot {mta.root} /usr/sbin/postconf"),
+        *("--config-dir", mta.inside("etc")),
+    ]
+
+
+def imported(mta: Postfix) -> dict[str, Any]:
+    """The section ``[mta]`` that ``mta import`` writes for a Postfix of the lab."""
+    _, command, _, directory = postconf_of(mta)
+    postfix = Postconf(command, directory).read(tag_field(Config().milter.header_name))
+    return dict(mirror(postfix).mta)
 
 
 # ---------------------------------------------------------------- the milter
@@ -310,33 +329,27 @@ def postfix(
     recipe: str,
     *,
     main: Mapping[str, str] | None = None,
+    services: str = "",
     **changes: Any,
 ) -> Iterator[Site[Postfix]]:
-    """A Postfix set up by *recipe*, with *main* on top of its main.cf.
+    """A Postfix set up by *recipe*, with *main* on top of its main.cf and *services* in master.cf.
 
     *changes* are sections of the milter's configuration that go over the recipe's.
     """
-    name, mta = host_name(version.name), _postfix(lab, version)
+    mta = _postfix(lab, version)
     try:
         etc = mta.inside("etc") + "/"
         mta.configure(
             {
-                "myhostname": name,
-                "mydomain": MYDOMAIN,
-                "smtp_tls_loglevel": "1",
-                "virtual_mailbox_domains": LOCAL_DOMAIN,
-                "virtual_mailbox_maps": "static:inbox/",
-                "virtual_mailbox_base": mta.inside("mail"),
-                "virtual_uid_maps": f"static:{roots.UID_POSTFIX}",
-                "virtual_gid_maps": f"static:{roots.GID_POSTFIX}",
-                "virtual_minimum_uid": "1",
+                **_site(mta),
                 **TIMEOUTS,
                 **{
                     key: value.replace("/etc/postfix/", etc)
                     for key, value in {**parameters(f"{recipe}/main.cf"), **(main or {})}.items()
                 },
             },
-            text(f"{recipe}/master.cf") if (RECIPES / recipe / "master.cf").exists() else "",
+            (text(f"{recipe}/master.cf") if (RECIPES / recipe / "master.cf").exists() else "")
+            + services,
         )
         umask = os.umask(0o022)
         try:
@@ -347,9 +360,60 @@ def postfix(
             directory.mkdir()
         finally:
             os.umask(umask)
-        milter = RecipeMilter(lab, directory, **merged(sections(f"{recipe}/config.toml"), changes))
+        own = merged(sections(f"{recipe}/config.toml"), changes)
+        if "requiretls_policy" in parameters(f"{recipe}/main.cf").get("smtp_requiretls_policy", ""):
+            table = postfix_requiretls_policy(Config.model_validate({"rules": own["rules"]}))
+            install(mta, "requiretls_policy", to_text(table))
+        milter = RecipeMilter(lab, directory, **merged({"mta": imported(mta)}, own))
         with milter:
             yield Site(lab, mta, milter)
+    finally:
+        mta.stop()
+
+
+def _site(mta: Postfix) -> dict[str, str]:
+    """What is a site's own in its main.cf, with or without a milter."""
+    return {
+        "myhostname": host_name(mta.name),
+        "mydomain": MYDOMAIN,
+        "smtp_tls_loglevel": "1",
+        "virtual_mailbox_domains": LOCAL_DOMAIN,
+        "virtual_mailbox_maps": "static:inbox/",
+        "virtual_mailbox_base": mta.inside("mail"),
+        "virtual_uid_maps": f"static:{roots.UID_POSTFIX}",
+        "virtual_gid_maps": f"static:{roots.GID_POSTFIX}",
+        "virtual_minimum_uid": "1",
+    }
+
+
+@contextmanager
+def plain_postfix(lab: Lab, version: Version) -> Iterator[Postfix]:
+    """A Postfix as it is before an operator begins with a recipe."""
+    mta = _postfix(lab, version)
+    try:
+        mta.configure(_site(mta))
+        umask = os.umask(0o022)
+        try:
+            mta.start()
+        finally:
+            os.umask(umask)
+        yield mta
+    finally:
+        mta.stop()
+
+
+@contextmanager
+def plain_sendmail(lab: Lab, version: Version) -> Iterator[Sendmail]:
+    """A Sendmail as it is before an operator begins with the recipe."""
+    mta = _sendmail(lab, version)
+    try:
+        mta.configure("FEATURE(`accept_unresolvable_domains')dnl\n")  # the site's own is in no zone
+        umask = os.umask(0o022)
+        try:
+            mta.start([LOCAL_DOMAIN])
+        finally:
+            os.umask(umask)
+        yield mta
     finally:
         mta.stop()
 

@@ -231,6 +231,15 @@ class Sendmail:
             text=table,
         )
         self._syslog = Syslog(self.root / "dev/log", self.log.path)
+        self._launch()
+
+    def restart(self) -> None:
+        """Stop the daemon and start it with the sendmail.cf that is there now."""
+        if self._server is not None:
+            self._server.stop()
+        self._launch()
+
+    def _launch(self) -> None:
         self._server = Server(
             f"sendmail-{self.name}",
             [PROGRAM, "-bD", "-q1h", "-C/etc/mail/sendmail.cf"],

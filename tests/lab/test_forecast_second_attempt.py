@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import pytest
 
@@ -218,29 +218,12 @@ class Attempts:
     sent_at: float
 
 
-def _become(lab: Lab, scenario: Scenario, server: Server | None) -> None:
-    """Plan the last server of *scenario* to be this; ``lab.update_servers`` makes it so."""
-    host = lab.hosts(scenario)[-1]
-    assert host.certificate is not None
-    lab.plan.listeners[:] = [item for item in lab.plan.listeners if item["address"] != host.address]
-    if server is not None:
-        lab.plan.listeners.append(
-            {
-                "address": host.address,
-                "port": 25,
-                "name": host.name,
-                "pem": str(host.certificate.path),
-                "server": asdict(server),
-            }
-        )
-
-
 @pytest.fixture(scope="module")
 def milter(lab: Lab) -> Iterator[Milter]:
     """A milter that mirrors the transports of these tests."""
     lab.plan.add([item.scenario for item in (*CHANGES, SUSPENDED, *AGED)])
     for change in (*CHANGES, SUSPENDED):
-        _become(lab, change.scenario, change.before)
+        lab.plan_server(change.scenario, change.before)
     lab.update()
     lab.add_transports(PROFILES, suspending_initial_destination_concurrency="1")
     with mirroring(lab, transports(PROFILES)) as running:
@@ -260,10 +243,10 @@ def attempts(lab: Lab, milter: Milter) -> Attempts:
         made.forecasts[scenario.id] = (line["forecast"], line["tls"])
         (made.firsts[scenario.id],) = lab.deliveries(queue_id)
     for change in CHANGES:
-        _become(lab, change.scenario, change.after)
+        lab.plan_server(change.scenario, change.after)
     for aged in AGED:
         if aged.servers[-1] is DOWN:
-            _become(lab, aged.scenario, GOOD)
+            lab.plan_server(aged.scenario, GOOD)
     lab.update_servers()
     made.sent_at = time.monotonic()
     return made
@@ -290,7 +273,7 @@ async def test_a_first_attempt_at_a_destination_that_just_failed_is_put_off(
     scenario = SUSPENDED.scenario
     (other,) = lab.deliveries(lab.send(scenario, authenticated=True).queue_id)
     assert (other.dsn, other.tls) == (SUSPENDED.first, "dane?/requiretls?")
-    _become(lab, SUSPENDED.scenario, SUSPENDED.after)
+    lab.plan_server(SUSPENDED.scenario, SUSPENDED.after)
     lab.update_servers()
     accepted = lab.send(scenario, authenticated=True)
     (first,) = lab.deliveries(accepted.queue_id)

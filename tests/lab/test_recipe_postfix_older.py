@@ -91,6 +91,7 @@ def site(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Site[Postfix]]:
             "smtp_tls_security_level": "dane",
             "virtual_alias_maps": f"inline:{{ {{ {ALIAS} = u@{domain(BYSTANDER)} }} }}",
         },
+        services=recipes.text(f"{RECIPE}/master-verified.cf"),
         rules={"recipient": rules()},
     )
     with site as running:
@@ -267,6 +268,19 @@ def test_r14_a_bounce_of_what_a_rule_asks_has_no_body(site: Site[Postfix]) -> No
     assert bounce.session.tls is None
     assert "Content-Type: text/rfc822-headers" in bounce.text
     assert "SECRET" not in bounce.text
+
+
+@pytest.mark.parametrize("item", [GOOD, TRAP, NO_STS], ids=lambda item: str(item.id))
+def test_what_is_forecast_is_what_the_strict_transport_does(
+    site: Site[Postfix], item: Scenario
+) -> None:
+    """Postfix itself names smtp, at whose level the unsigned domain would be delivered to."""
+    sent = site.send(site.rcpt(item))
+    (delivery, *_) = site.mta.log.wait(sent.queue_id)
+    line = site.milter.recipient(sent.queue_id)
+    assert (line["transport"], delivery.transport) == ("smtp", "smtp-strict")
+    assert line["forecast"] == delivery.dsn
+    assert (delivery.status == "sent") is (item is GOOD)
 
 
 def test_the_strict_route_keeps_the_relayhost(site: Site[Postfix]) -> None:

@@ -68,6 +68,13 @@ def _anchor(heading: str) -> str:
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_each_page_is_in_the_index(path: Path) -> None:
+    docs = REPOSITORY / "docs"
+    linked = re.findall(r"\]\(([^)#\s]+)", page("docs/README.md"))
+    assert path.name == "README.md" or path in {(docs / name).resolve() for name in linked}
+
+
 @pytest.mark.parametrize("name", ALL_METRICS)
 def test_each_metric_is_documented_with_its_labels(name: str) -> None:
     row = re.search(rf"^\| `{name}` \|([^|]*)\|", page("docs/metrics.md"), re.MULTILINE)

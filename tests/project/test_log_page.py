@@ -21,7 +21,7 @@ from tests.support.paths import REPOSITORY
 LOG = (REPOSITORY / "docs/log.md").read_text(encoding="utf-8")
 STATUSES = (REPOSITORY / "docs/exit-status.md").read_text(encoding="utf-8")
 
-AT_THE_END = ["waited", "downgraded", "reply", "text"]
+AT_THE_END = ["waited", "downgraded", "expansions", "not_expanded", "reply", "text"]
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ MAX_MESSAGE_ID = 255
 """Characters of a Message-ID that are kept."""
 
 _WANTED = re.compile(
-    rb"to=|recipient|removed|client=|message-id=|uid=|downgrade|restored|milter\.account"
+    rb"to=|recipient|expansion|removed|client=|message-id=|uid=|downgrade|restored|milter\.account"
     rb"|\"MESSAGE\"\s*:\s*\["
 )
 """What a line has that any report needs; all others are skipped without a further look."""
@@ -232,7 +232,7 @@ def _of_object(
     time = own if own is not None else outer
     fields = milter.of_object(found)
     ours = Event(Logged(fields), time) if fields else None
-    if fields.get("event") == milter.RECIPIENT or depth >= MAX_DEPTH:
+    if fields.get("event") in milter.FORECASTS or depth >= MAX_DEPTH:
         return ours
     for value in _values(found):
         if isinstance(value, str):

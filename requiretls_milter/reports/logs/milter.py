@@ -27,8 +27,13 @@ _JSON_PAIR = re.compile(
 RECIPIENT = "recipient"
 """The event of a recipient, which has a forecast."""
 
+EXPANSION = "expansion"
+"""The event of what the MTA makes of a recipient, which has a forecast of its own."""
+
+FORECASTS = frozenset({RECIPIENT, EXPANSION})
+
 LAST = "waited"
-"""A pair of each recipient's line, behind all pairs that a report needs of every line."""
+"""A pair of each line with a forecast, behind all pairs that a report needs of every line."""
 
 _LAST_BEFORE = "action"
 """The same in lines of release 0.1.0, which have it behind the recipient."""
@@ -49,7 +54,7 @@ def of_logfmt(text: str) -> Fields:
     fields, last = pairs(text)
     if "event" not in fields:
         return {}
-    if fields["event"] == RECIPIENT and not _is_whole(fields):
+    if fields["event"] in FORECASTS and not _is_whole(fields):
         del fields[last]  # the line was cut, perhaps within this value
     return fields
 
@@ -97,9 +102,9 @@ def of_cut_object(text: str) -> Fields:
         value = _unescaped(quoted) if quoted is not None else "" if null else other
         fields.setdefault(name, value[:MAX_VALUE])
         end = match.end()
-    # In release 0.1.0 the event stood at the end, which was cut. Only a recipient has both.
+    # In release 0.1.0 the event stood at the end, which was cut. Only such a line has both.
     if fields.get("component") == "milter.account" and {"to", "forecast"} <= fields.keys():
-        return {**fields, "event": RECIPIENT}
+        return {**fields, "event": EXPANSION if "expansion" in fields else RECIPIENT}
     return fields if "event" in fields else {}
 
 

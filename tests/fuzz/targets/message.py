@@ -30,6 +30,8 @@ from requiretls_milter.model import (
     Source,
 )
 from requiretls_milter.rules import MAX_REPLY_TEXT
+from requiretls_milter.syntax.expansion import Expansion, Rewriting, Tables, expand
+from requiretls_milter.syntax.mailbox import Origin
 from requiretls_milter.syntax.status import outcome_of
 from tests.fuzz import expect, inputs
 
@@ -151,6 +153,20 @@ def _pick(words: type[WordT], number: int) -> WordT:
     return listed[number % len(listed)]
 
 
+_ALIASES = {
+    "alias@local.example": "x@reject.example, y@off.example, alias@local.example",
+    "@local.example": "@defer.example",
+    "a@loop.example": "b@loop.example",
+    "b@loop.example": "a@loop.example",
+    "c": '"c c"@reject.example d',
+}
+_REWRITING = Rewriting(Origin("local.example", "example"), "+", frozenset({"local.example"}))
+
+
+def _expand(recipient: str) -> Expansion:
+    return expand(recipient, Tables(virtual_alias=(_ALIASES.get,)), _REWRITING)
+
+
 _SETTINGS = Settings(
     Config.model_validate(
         {
@@ -165,7 +181,8 @@ _SETTINGS = Settings(
                 "sender": {"bank.example": {"require": True, "mode": "reject"}},
             },
         }
-    )
+    ),
+    _expand,
 )
 _STATUSES = ("2.0.0", "5.7.30", "5.7.10", "4.7.5", "4.4.1", "5.1.0", "unknown", "5.999.999", "")
 
@@ -184,6 +201,7 @@ def transaction(data: bytes) -> None:
         authenticated=bool(flags & 1),
         trusted=bool(flags & 2),
         capability=_TOLD[(flags >> 2) % len(_TOLD)],
+        postfix=bool(flags & 0x40),
     )
     message = Transaction(
         _SETTINGS,
@@ -197,9 +215,12 @@ def transaction(data: bytes) -> None:
         recipient = message.add_recipient(
             inputs.text(address), inputs.text(mailer), inputs.text(host)
         )
-        if recipient.question is not None:
-            request = wire.ForecastRequest(id=0, generation=0, question=recipient.question)
-            assert wire.decode_request(wire.encode(request)[4:]) == request
+        for number, one in enumerate(recipient.targets):
+            if one.question is not None:
+                request = wire.ForecastRequest(id=0, generation=0, question=one.question)
+                assert wire.decode_request(wire.encode(request)[4:]) == request
+                if recipient.expansions:
+                    one.forecast = _forecast(bytes([flags ^ number]))
         if message.decides_at_rcpt(recipient):
             _check(message, message.decide_at_rcpt(recipient, _forecast(forecast), now=1.8e9))
     for name, value in _fields(fields):
@@ -208,6 +229,8 @@ def transaction(data: bytes) -> None:
     message.outdated(now=1.8e9)
     for number, recipient in enumerate(message.undecided()):
         made = None if recipient.question is None else _forecast(bytes([flags ^ number]))
+        for one in recipient.expansions:
+            one.forecast = None if one.question is None else _forecast(bytes([flags ^ number]))
         _check(message, message.decide(recipient, made, now=1.8e9))
     assert message.undecided() == []
     decision = message.decide_message()
@@ -221,8 +244,9 @@ def transaction(data: bytes) -> None:
         expect.one_line(made_tag.value("mail.example.net"), MAX_TAG)
         if made_tag.route is tags.Route.REQUIRETLS:
             assert all(
-                r.asked.requirement is Requirement.REQUIRETLS and not r.local
-                for r in message.accepted
+                one.asked.requirement is Requirement.REQUIRETLS and not one.local
+                for recipient in message.accepted
+                for one in recipient.targets
             )
 
 

@@ -151,6 +151,21 @@ def test_a_device_that_is_full_is_told(defaults: Path, capsys: pytest.CaptureFix
     assert error == "error: /dev/full: No space left on device\n"
 
 
+def test_no_colours_go_to_a_file(
+    defaults: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, log = tmp_path / "report", tmp_path / "log"
+    log.write_text(line() + "\n")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    arguments = ("report", "--would-have", "--config", defaults, log)
+    assert call(capsys, *arguments, "--output", path) == (0, "", "")
+    assert path.read_text().startswith("mode defer: 0 recipients refused, 1 deferred, ")
+
+
 def test_any_report_can_go_to_a_file(
     defaults: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -212,6 +212,18 @@ def test_an_override_for_a_local_transport_is_an_error(tmp_path: Path) -> None:
     assert mistake.startswith("mta.transport.lmtp: lmtp is one of mta.local_transports")
 
 
+def test_a_route_by_a_local_transport_is_an_error(tmp_path: Path) -> None:
+    (mistake,) = mistakes(tmp_path, 'mta.route_transport = "virtual"\n')
+    assert mistake.startswith("mta.route_transport: virtual is one of mta.local_transports")
+
+
+def test_a_route_without_a_tag_is_warned_of(tmp_path: Path) -> None:
+    text = 'mta.route_transport = "smtp-strict"\nmilter.tag_leaving = {}\n'
+    (warning,) = config.warnings(config.load(write(tmp_path, text.format("false"))))
+    assert warning.startswith("mta.route_transport: with milter.tag_leaving = false")
+    assert config.warnings(config.load(write(tmp_path, text.format("true")))) == ()
+
+
 @pytest.mark.parametrize("mode", ["off", "monitor"])
 def test_require_with_a_mode_that_never_acts_is_warned_of(tmp_path: Path, mode: str) -> None:
     loaded = config.load(
@@ -226,6 +238,37 @@ def test_require_with_the_inherited_mode_is_warned_of(tmp_path: Path) -> None:
     assert len(config.warnings(loaded)) == 1
     loaded = config.load(write(tmp_path, "[rules]\nrequire = true\n"))
     assert [warning.split(":")[0] for warning in config.warnings(loaded)] == ["rules"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ("", "virtual_alias_maps and the canonical maps are empty"),
+        ('profile = "rfc8689"\nvirtual_alias_maps = ["hash:/etc/a"]\n', "profile is not postfix"),
+    ],
+)
+def test_aliases_without_effect_are_warned_of(tmp_path: Path, lines: str, why: str) -> None:
+    loaded = config.load(write(tmp_path, f'[mta]\naliases = "static"\n{lines}'))
+    (warning,) = config.warnings(loaded)
+    assert warning.startswith("mta.aliases: without effect")
+    assert why in warning
+
+
+@pytest.mark.parametrize(
+    ("item", "why"),
+    [
+        ("virtual", "as in main.cf"),
+        ("hash:", "as in main.cf"),
+        ("Hash:/etc/virtual", "as in main.cf"),
+        ("hash:virtual", "absolute"),
+        ("proxy:lmdb:virtual", "absolute"),
+        ("inline:" + "x" * 70_000, "at most 65536"),
+    ],
+)
+def test_a_table_is_named_as_in_main_cf(tmp_path: Path, item: str, why: str) -> None:
+    (mistake,) = mistakes(tmp_path, f'[mta]\nvirtual_alias_maps = ["{item}"]\n')
+    assert mistake.startswith("mta.virtual_alias_maps")
+    assert why in mistake
 
 
 def test_require_with_a_mode_that_acts_is_not_warned_of(tmp_path: Path) -> None:

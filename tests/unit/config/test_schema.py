@@ -16,6 +16,7 @@ from requiretls_milter.model import (
     MtaProfile,
     MtaSts,
     ProfileName,
+    Requirement,
     RequiretlsPolicy,
     TlsLevel,
 )
@@ -112,6 +113,14 @@ def test_a_transport_has_the_profile_of_the_mta_but_for_its_overrides() -> None:
         inet_protocols=("ipv6",),
         my_addresses=("192.0.2.1",),
     )
+
+
+def test_only_what_asks_for_requiretls_goes_by_the_transport_of_the_route() -> None:
+    mta = configured('mta.route_transport = "strict"').mta
+    assert mta.carrier("smtp", Requirement.REQUIRETLS) == "strict"
+    assert mta.carrier("smtp", Requirement.TLS_REQUIRED_NO) == "smtp"
+    assert mta.carrier("smtp", Requirement.NONE) == "smtp"
+    assert Config().mta.carrier("smtp", Requirement.REQUIRETLS) == "smtp"
 
 
 def test_the_profile_can_be_that_of_the_rfc() -> None:

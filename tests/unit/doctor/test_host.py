@@ -20,6 +20,7 @@ import pytest
 from requiretls_milter.config import Config
 from requiretls_milter.doctor import host
 from requiretls_milter.doctor.finding import Finding, Severity
+from requiretls_milter.doctor.host import MtaAuthorities
 from requiretls_milter.doctor.mta import attached
 from requiretls_milter.engine.certificate import tls_context
 from requiretls_milter.engine.exposition import Readings
@@ -267,9 +268,13 @@ def test_a_ca_file_that_is_not_postfixs_is_told(tmp_path: Path) -> None:
     ours.write_bytes(BUNDLE.read_bytes())
     config = configured(probe={"ca_file": str(ours)})
     made = postfix(smtp_tls_CAfile=str(theirs))
-    assert severities(host.authorities(config, made, mirror(made))) == [Severity.WARNING]
+    assert severities(host.authorities(config, MtaAuthorities.of_postfix(made, mirror(made)))) == [
+        Severity.WARNING
+    ]
     theirs.write_bytes(ours.read_bytes())
-    assert severities(host.authorities(config, made, mirror(made))) == [Severity.OK]
+    assert severities(host.authorities(config, MtaAuthorities.of_postfix(made, mirror(made)))) == [
+        Severity.OK
+    ]
 
 
 @pytest.mark.parametrize(
@@ -287,8 +292,10 @@ def test_the_systems_store_is_the_same_by_any_name(
 ) -> None:
     made = postfix(smtp_tls_CAfile=theirs)
     config = configured(probe={"ca_file": ours})
-    assert severities(host.authorities(config, made, mirror(made))) == [severity]
-    assert severities(host.authorities(config, None, None)) == [Severity.OK]
+    assert severities(host.authorities(config, MtaAuthorities.of_postfix(made, mirror(made)))) == [
+        severity
+    ]
+    assert severities(host.authorities(config, None)) == [Severity.OK]
 
 
 def test_a_ca_file_that_others_cannot_read_is_told(tmp_path: Path) -> None:
@@ -296,10 +303,10 @@ def test_a_ca_file_that_others_cannot_read_is_told(tmp_path: Path) -> None:
     path.write_bytes(BUNDLE.read_bytes())
     path.chmod(stat.S_IRUSR)
     config = configured(probe={"ca_file": str(path)})
-    findings = list(host.authorities(config, None, None))
+    findings = list(host.authorities(config, None))
     assert [finding.severity for finding in findings] == [Severity.WARNING, Severity.OK]
     path.unlink()
-    assert severities(host.authorities(config, None, None)) == [Severity.ERROR]
+    assert severities(host.authorities(config, None)) == [Severity.ERROR]
 
 
 @contextmanager

@@ -15,12 +15,12 @@ from requiretls_milter.doctor.mta import (
     DEFAULT_ACTIONS,
     ListedMilter,
     attached,
-    examine,
     milters,
     name_for,
     path_of,
     seconds,
 )
+from requiretls_milter.doctor.run import examine_postfix
 from requiretls_milter.mirror.postconf import Postfix, Service
 from requiretls_milter.mirror.section import mirror
 from tests.support.postfixes import older, postfix, service
@@ -40,7 +40,7 @@ def matching(made: Postfix, **sections: dict[str, Any]) -> Config:
 
 
 def found(config: Config, made: Postfix, check: str) -> list[Finding]:
-    return [one for one in examine(config, made, mirror(made)) if one.check == check]
+    return [one for one in examine_postfix(config, made, mirror(made)) if one.check == check]
 
 
 def one(config: Config, made: Postfix, check: str) -> Finding:
@@ -53,7 +53,7 @@ DANE = {"smtp_tls_security_level": "dane", "smtp_dns_support_level": "dnssec"}
 
 def test_a_good_installation_has_no_fault() -> None:
     made = postfix(**DANE)
-    findings = list(examine(matching(made), made, mirror(made)))
+    findings = list(examine_postfix(matching(made), made, mirror(made)))
     assert [finding for finding in findings if finding.severity is not Severity.OK] == []
     assert {finding.check for finding in findings} == {
         "attached",
@@ -320,7 +320,8 @@ def test_what_is_set_for_this_milter_alone_counts() -> None:
     ("action", "mode", "severity"),
     [
         ("shutdown", "reject", Severity.OK),
-        ("tempfail", "monitor", Severity.WARNING),
+        ("tempfail", "monitor", Severity.OK),
+        ("tempfail", "reject", Severity.OK),
         ("accept", "monitor", Severity.OK),
         ("accept", "reject", Severity.WARNING),
         ("accept", "defer", Severity.WARNING),
@@ -362,66 +363,6 @@ def test_what_auto_would_believe_is_compared_with_what_postfix_does(
     made = postfix(**settings)
     findings = found(configured(mta={"carries": carries}), made, "carries")
     assert bool(findings) is told
-
-
-# ---------------------------------------------------------------- REQUIRETLS in and out
-
-
-def test_an_older_postfix_is_told() -> None:
-    made = older(postfix())
-    finding = one(matching(made), made, "requiretls")
-    assert finding.severity is Severity.WARNING
-    assert "3.7.11 does not know REQUIRETLS" in finding.found
-    assert found(matching(made), made, "level") == []
-
-
-def test_requiretls_switched_off_is_told() -> None:
-    made = postfix(requiretls_enable="no")
-    assert one(matching(made), made, "requiretls").severity is Severity.WARNING
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"smtpd_tls_security_level": ""},
-        {"smtpd_tls_security_level": "none"},
-        {"smtpd_tls_chain_files": ""},
-        {"smtpd_discard_ehlo_keywords": "chunking, STARTTLS"},
-        {"smtpd_discard_ehlo_keywords": "requiretls"},
-    ],
-)
-def test_a_service_where_requiretls_cannot_be_requested_is_told(settings: dict[str, Any]) -> None:
-    made = postfix(service("smtpd", "smtp", "inet", **settings))
-    assert one(configured(), made, "starttls").severity is Severity.WARNING
-    inner = postfix(service("smtpd", "127.0.0.1:10025", "inet", **settings))
-    assert found(configured(), inner, "starttls") == []
-
-
-@pytest.mark.parametrize(
-    ("settings", "severity"),
-    [
-        (DANE, Severity.OK),
-        ({"smtp_tls_security_level": "dane"}, Severity.WARNING),  # without DNSSEC
-        ({"smtp_tls_security_level": "encrypt"}, Severity.WARNING),
-        ({"smtp_tls_policy_maps": "socketmap:inet:127.0.0.1:8461:postfix"}, Severity.OK),
-        ({"smtp_requiretls_policy": "opportunistic"}, Severity.OK),
-        ({"smtp_requiretls_policy": "nonsense"}, Severity.ERROR),
-    ],
-)
-def test_a_postfix_that_can_deliver_no_requiretls_mail_is_told(
-    settings: dict[str, str], severity: Severity
-) -> None:
-    made = postfix(**settings)
-    assert one(matching(made), made, "level").severity is severity
-
-
-def test_the_level_of_the_default_transport_counts() -> None:
-    made = postfix(
-        service("smtp"),
-        service("smtp", "out", smtp_tls_security_level="secure"),
-        default_transport="out:",
-    )
-    assert one(matching(made), made, "level").severity is Severity.OK
 
 
 # ---------------------------------------------------------------- [mta]

@@ -129,6 +129,16 @@ async def test_the_transport_decides_over_the_profile(kit: Kit) -> None:
     assert (await kit.assessor.assess(question("a.example", "plain", none))).status == "2.0.0"
 
 
+async def test_what_asks_for_requiretls_is_forecast_for_the_transport_of_the_route() -> None:
+    route = 'route_transport = "strict"\ntransport.strict.tls_security_level = "dane-only"\n'
+    one = Kit(f"[mta]\n{route}")
+    asked, none = Requirement.REQUIRETLS, Requirement.NONE
+    carried = Question("a.example", "smtp", asked, none)
+    assert (await one.assessor.assess(carried)).reason is Reason.NO_TLSA_RECORDS
+    assert (await one.assessor.assess(question("a.example", "smtp", none))).status == "2.0.0"
+    await one.close()
+
+
 async def test_a_forecast_may_be_reused_as_long_as_its_shortest_lived_evidence(kit: Kit) -> None:
     forecast = await kit.assessor.assess(question())
     assert forecast.valid_until == kit.clocks.wall() + 300

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,9 +17,11 @@ from requiretls_milter.config import Config
 from requiretls_milter.milter import account
 from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
 from requiretls_milter.model import Action, Capability, Forecast, Outcome, Reason, Requirement
+from requiretls_milter.syntax.expansion import Expansion
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.catalogue import MetricError
 from requiretls_milter.telemetry.counting import Counters
+from requiretls_milter.telemetry.labels import Expanded
 
 TRUSTED = SmtpClient(trusted=True, capability=Capability.REQUIRETLS)
 NOT_OFFERED = Forecast(
@@ -290,3 +293,76 @@ def test_several_counters_grow_at_once_and_are_checked_like_one() -> None:
     assert counted(one)["domain_forecasts_total{other,2.0.0}"] == 4
     with pytest.raises(MetricError):
         one.count([("no_such_total", ())])
+
+
+# ---------------------------------------------------------------- recipients that are expanded
+
+
+def expanded(*addresses: str, mode: str = "monitor") -> tuple[Transaction, Recipient]:
+    """A message to a recipient of this host that becomes others."""
+    config = {"rules": {"mode": mode}, "mta": {"local_domains": ["mine.test"]}}
+    settings = Settings(
+        Config.model_validate(config), lambda _: Expansion("us@mine.test", addresses)
+    )
+    client = SmtpClient(trusted=True, capability=Capability.REQUIRETLS, postfix=True)
+    one = Transaction(settings, client, "<a@x.test>", (b"REQUIRETLS",))
+    added = one.add_recipient("<us@mine.test>", "local", "mine.test")
+    for target in added.expansions:
+        target.forecast = NOT_OFFERED if target.question is not None else None
+    one.decide(added, None, NOW)
+    return one, added
+
+
+def test_an_expanded_recipient_counts_once_with_its_worst_forecast() -> None:
+    counters = Counters()
+    one, _ = expanded("bob@example.org", "us@mine.test", "eve@example.net")
+    account.count_ended(counters, one, Action.ACCEPT)
+    found = counted(counters)
+    assert found["recipients_total{requiretls,accept}"] == 1
+    assert found["forecasts_total{requiretls,5.7.30,requiretls_not_offered}"] == 1
+    assert found["alias_lookups_total{alias}"] == 1
+
+
+def test_a_recipient_beyond_the_limit_counts_as_a_limit_that_was_met() -> None:
+    counters, one = Counters(), message(b"REQUIRETLS")
+    added = recipient(one)
+    added.expanded = Expanded.TOO_MANY
+    account.count_recipient(counters, one, added)
+    assert counted(counters)["alias_lookups_total{too_many}"] == 1
+    assert counted(counters)["saturated_total{expansions}"] == 1
+
+
+@pytest.mark.usefixtures("configured")
+def test_each_expansion_has_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("json", "info")
+    one, added = expanded("bob@example.org", "us@mine.test")
+    account.log_recipients(IDENTITY, "", one, [added])
+    account.log_expansions(IDENTITY, "", one, [added])
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    shown = ("event", "to", "expansion", "nexthop", "transport", "forecast", "expansions")
+    assert [tuple(line.get(key) for key in shown) for line in lines] == [
+        ("recipient", "<us@mine.test>", None, "example.org", "smtp", "5.7.30", 2),
+        ("expansion", "<us@mine.test>", "bob@example.org", "example.org", "smtp", "5.7.30", None),
+        ("expansion", "<us@mine.test>", "us@mine.test", "local", "local", "2.0.0", None),
+    ]
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_message_has_no_more_lines_of_expansions_than_postfix_has_for_a_recipient(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log.configure("logfmt", "info")
+    addresses = [f"u{number}@example.org" for number in range(600)]
+    one, added = expanded(*addresses)
+    account.log_expansions(IDENTITY, "", one, [added, added])
+    assert capsys.readouterr().err.count("event=expansion") == account.MAX_LOGGED_EXPANSIONS
+
+
+@pytest.mark.usefixtures("configured")
+def test_the_line_says_why_a_recipient_was_not_expanded(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("logfmt", "info")
+    one = message(b"REQUIRETLS")
+    added = recipient(one)
+    added.not_expanded = "hash:/etc/aliases: Permission denied"
+    account.log_recipients(IDENTITY, "", one, [added])
+    assert 'not_expanded="hash:/etc/aliases: Permission denied"' in capsys.readouterr().err

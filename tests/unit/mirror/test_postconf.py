@@ -6,8 +6,6 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from requiretls_milter.mirror import postconf
 from requiretls_milter.mirror.postconf import (
@@ -18,49 +16,7 @@ from requiretls_milter.mirror.postconf import (
     parse_json,
     parse_lines,
     parse_services,
-    split_list,
-    split_table,
-    without_braces,
 )
-
-
-@pytest.mark.parametrize(
-    ("text", "items"),
-    [
-        ("", []),
-        (" , ", []),
-        ("a, b\tc\nd", ["a", "b", "c", "d"]),
-        ("inline:{ {a = b}, c=d } enforce", ["inline:{ {a = b}, c=d }", "enforce"]),
-        ("{ unix:m.sock, default_action=accept }", ["{ unix:m.sock, default_action=accept }"]),
-        ("a} b", ["a}", "b"]),
-        ("a{b c", ["a{b c"]),
-    ],
-)
-def test_lists_are_split_as_postfix_does(text: str, items: list[str]) -> None:
-    assert split_list(text) == items
-
-
-@given(st.text(alphabet="a,{} \n:", max_size=40))
-def test_splitting_loses_nothing_but_separators(text: str) -> None:
-    kept = "".join("".join(split_list(text)).split()).replace(",", "")
-    assert kept == "".join(text.split()).replace(",", "")
-
-
-def test_braces_are_taken_off_once() -> None:
-    assert without_braces("{ {a b} }") == "{a b}"
-    assert without_braces("{a") == "{a"
-
-
-@pytest.mark.parametrize(
-    ("item", "kind", "name"),
-    [
-        ("hash:/etc/postfix/tls", "hash", "/etc/postfix/tls"),
-        ("proxy:hash:/etc/debug:x", "hash", "/etc/debug:x"),
-        ("debug:proxy:socketmap:inet:h:1:x", "socketmap", "inet:h:1:x"),
-    ],
-)
-def test_the_type_of_a_table_is_behind_its_adapters(item: str, kind: str, name: str) -> None:
-    assert split_table(item) == (kind, name)
 
 
 def test_json_is_one_object_a_line() -> None:

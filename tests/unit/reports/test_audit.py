@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 import pytest
@@ -188,3 +189,64 @@ def test_what_is_kept_is_bounded() -> None:
 )
 def test_no_line_raises_anything(lines: list[str]) -> None:
     audit(lines)
+
+
+# ---------------------------------------------------------------- recipients that are expanded
+
+ALIAS = "orig_to=<u@example.org>, "
+
+
+def expansion(status: str, address: str, **other: str) -> str:
+    return forecast_line(status, event="expansion", expansion=address, **other)
+
+
+@pytest.mark.parametrize("form", ["logfmt", "json"])
+@pytest.mark.parametrize("late", [False, True])
+def test_each_expansion_counts_in_the_place_of_its_recipient(form: str, late: bool) -> None:
+    forecasts = [
+        forecast_line("5.7.30", "requiretls_not_offered", expansions="2", form=form),
+        expansion("2.0.0", "a@one.example", form=form),
+        expansion("5.7.30", "b@two.example", form=form),
+    ]
+    deliveries = [
+        delivery_line("2.0.0", to="A@one.example", extra=ALIAS),
+        delivery_line("5.7.30", to="b@two.example", extra=ALIAS),
+    ]
+    found = audit([*deliveries, *forecasts] if late else [*forecasts, *deliveries])
+    assert +found.results == {AuditResult.EQUAL: 2}
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_expansion_that_is_the_recipient_itself_has_the_delivery_to_it(late: bool) -> None:
+    forecasts = [
+        forecast_line("5.7.30", "requiretls_not_offered"),
+        expansion("2.0.0", "u@example.org"),
+        expansion("5.7.30", "b@two.example"),
+    ]
+    deliveries = [delivery_line("2.0.0"), delivery_line("5.7.30", to="b@two.example", extra=ALIAS)]
+    found = audit([*deliveries, *forecasts] if late else [*forecasts, *deliveries])
+    assert +found.results == {AuditResult.EQUAL: 2}
+
+
+def test_an_expansion_that_is_local_is_not_waited_for() -> None:
+    lines = [
+        forecast_line("2.0.0"),
+        expansion("2.0.0", "local@example.org", reason="local"),
+        expansion("2.0.0", "b@two.example"),
+        delivery_line("4.4.1", to="b@two.example", extra=ALIAS),
+    ]
+    found = audit(lines)
+    assert +found.results == {AuditResult.DIFFERENT: 1}
+    (difference,) = found.differences
+    assert difference.recipient == "b@two.example"
+
+
+@pytest.mark.parametrize("form", ["logfmt", "json"])
+def test_the_line_of_an_expansion_that_was_cut_counts_as_far_as_it_goes(form: str) -> None:
+    begin = {"component": "milter.account"} if form == "json" else {}
+    line = expansion("2.0.0", "b@two.example", form=form, **begin)
+    if form == "json":
+        line = json.dumps({**begin, **json.loads(line), "event": "expansion"})
+        line = line.replace('"event": "expansion", ', "")
+    cut = line[: line.index("mx1")]
+    assert result(cut, delivery_line("2.0.0", to="b@two.example", extra=ALIAS)) == "equal"

@@ -12,6 +12,7 @@ import pytest
 
 from requiretls_milter.config import Config
 from requiretls_milter.config.places import KeyPath, Place
+from requiretls_milter.milter.transaction import Expander
 from requiretls_milter.model import Forecast, Outcome, Question, Reason, Standing
 from requiretls_milter.reports.carrying import HostMta
 from requiretls_milter.reports.simulate import (
@@ -24,6 +25,7 @@ from requiretls_milter.reports.simulate import (
     exit_status,
     simulate,
 )
+from requiretls_milter.syntax.expansion import Expansion
 from tests.support.asking import NEW_MTA, OLD_MTA
 
 NOW = 1_800_000_000.0
@@ -41,7 +43,9 @@ def found(
     mta: HostMta = NEW_MTA,
     told: Told = ROUTED,
     rules: dict[str, Any] = REJECT,
+    section: dict[str, Any] | None = None,
     asked: list[Question] | None = None,
+    expander: Expander | None = None,
     **message: Any,
 ) -> Simulated:
     def ask(question: Question) -> Forecast:
@@ -53,10 +57,11 @@ def found(
     return simulate(
         Message(**{**values, "parameters": parameters, **message}),
         told,
-        Config.model_validate({"rules": rules}),
+        Config.model_validate({"rules": rules, "mta": section or {}}),
         mta,
         ask,
         NOW,
+        expander,
     )
 
 
@@ -91,6 +96,19 @@ def test_what_is_accepted_has_a_tag_and_a_route() -> None:
         "by=mta.x.test"
     )
     assert (told["route"], told["action"]) == ("requiretls", "accept")
+
+
+def test_a_route_that_moves_the_mail_is_told() -> None:
+    section = {"route_transport": "smtp-strict"}
+    one = found("REQUIRETLS", forecast=FINE, section=section)
+    assert as_json(one, None, {}, [])["nexthop"]["carrier"] == "smtp-strict"
+    moved = "by transport smtp, as Postfix itself says; its route moves it to smtp-strict\n"
+    assert moved in as_text(one, None, {}, [])
+    usual = found(section=section)
+    assert as_json(usual, None, {}, [])["nexthop"]["carrier"] == "smtp"
+    assert "moves it" not in as_text(usual, None, {}, [])
+    local = found("REQUIRETLS", told=Told(RoutedBy.POSTFIX, "local", ""), section=section)
+    assert as_json(local, None, {}, [])["nexthop"]["carrier"] == "local"
 
 
 @pytest.mark.parametrize(
@@ -173,3 +191,49 @@ def test_more_tags_than_are_removed_are_refused_as_in_a_real_message() -> None:
     fields = tuple(("X-RequireTLS", "forged") for _ in range(101))
     one = found(fields=fields)
     assert as_json(one, None, {}, [])["reply"].startswith("550 5.7.1 more than 100 header fields")
+
+
+def test_what_the_mta_makes_of_the_recipient_is_told_with_each_forecast() -> None:
+    expansion = Expansion("bob@bank.example", ("bob@bank.example", "bob@away.example"))
+    asked: list[Question] = []
+    one = found("REQUIRETLS", asked=asked, expander=lambda _: expansion)
+    assert [question.nexthop for question in asked] == ["bank.example", "away.example"]
+    assert exit_status(one) == 1
+    told = as_json(one, None, {}, [])
+    assert [
+        (it["address"], it["nexthop"], it["forecast"]["status"]) for it in told["expansions"]
+    ] == [
+        ("bob@bank.example", "bank.example", "5.7.30"),
+        ("bob@away.example", "away.example", "5.7.30"),
+    ]
+    assert told["action"] == "reject"
+    assert "Becomes  bob@away.example, next hop away.example by transport smtp: 5.7.30" in as_text(
+        one, None, {}, []
+    )
+
+
+def test_the_rule_for_what_the_mta_makes_of_the_recipient_is_told() -> None:
+    expansion = Expansion("bob@mine.example", ("bob@bank.example",))
+    one = found(
+        "REQUIRETLS",
+        recipient="bob@mine.example",
+        told=Told(RoutedBy.POSTFIX, "local", "mine.example", "bob@mine.example"),
+        expander=lambda _: expansion,
+    )
+    assert as_json(one, None, {}, [])["rule"]["mode"]["table"] == 'rules.recipient."bank.example"'
+
+
+def test_ordinary_mail_to_an_alias_is_forecast_where_it_leads() -> None:
+    expansion = Expansion("bob@mine.example", ("root@local.example", "bob@away.example"))
+    asked: list[Question] = []
+    one = found(
+        recipient="bob@mine.example",
+        told=Told(RoutedBy.POSTFIX, "local", "mine.example", "bob@mine.example"),
+        rules={"recipient": {"away.example": {"mode": "reject"}}},
+        forecast=FINE,
+        asked=asked,
+        expander=lambda _: expansion,
+    )
+    assert [question.nexthop for question in asked] == ["local.example"]
+    assert (one.assessed, exit_status(one)) == (False, 0)
+    assert "Becomes  bob@away.example, next hop away.example" in as_text(one, None, {}, [])

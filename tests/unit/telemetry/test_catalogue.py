@@ -28,6 +28,7 @@ NAMES = (
     "domain_forecasts_total{domain,status}",
     "noncompliant_deliveries_total{reason}",
     "requirement_lost_total",
+    "alias_lookups_total{result}",
     "forecast_wait_seconds",
     "assessments_total{result}",
     "assessment_seconds",

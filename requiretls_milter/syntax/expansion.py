@@ -1,0 +1,269 @@
+"""What a recipient becomes in Postfix before it is delivered: canonical maps and virtual aliases.
+
+cleanup(8) completes the address, rewrites it by recipient_canonical_maps and canonical_maps (one
+address becomes one other, :func:`_canonical`), and expands it by virtual_alias_maps (one becomes
+many, :func:`_aliases`). :func:`expand` does the same with any tables that can be looked up
+(cleanup_map11.c, cleanup_map1n.c, mail_addr_map.c and mail_addr_find.c of Postfix).
+
+Where Postfix would not take the message, or where a table or a result cannot be read, there is an
+:class:`ExpansionError`: nothing is known then of what the recipient becomes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.syntax.mailbox import (
+    AddressError,
+    Origin,
+    local_to_external,
+    read_list,
+    read_one,
+    to_external,
+)
+from requiretls_milter.syntax.names import address_literal
+from requiretls_milter.syntax.text import quoted
+
+MAX_CANONICAL = 10
+"""Times that one address is rewritten by canonical maps (MAX_RECURSION of cleanup_map11.c)."""
+
+MAX_STEPS = 10_000
+"""Addresses that are looked up for one recipient: a third of a second. Postfix has only its own two
+limits, whose product would take half a minute here; a real alias takes a few hundred."""
+
+UNSPLIT = frozenset({"postmaster", "mailer-daemon", "double-bounce"})
+"""Local parts in which Postfix sees no extension (split_addr.c)."""
+
+Lookup = Callable[[str], str | None]
+"""Looks a key up, in lower case and with the quotes that it needs; None if the table has it not.
+
+It raises :class:`ExpansionError` if it cannot tell.
+"""
+
+
+class ExpansionError(RequiretlsMilterError):
+    """It is not known what Postfix makes of a recipient; the text says why.
+
+    Conclude: the recipient is what the client wrote.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The lookup tables of cleanup(8), each parameter's in their order."""
+
+    recipient_canonical: Sequence[Lookup] = ()
+    canonical: Sequence[Lookup] = ()
+    virtual_alias: Sequence[Lookup] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rewriting:
+    """The settings of Postfix that decide how addresses are looked up and expanded.
+
+    Attributes:
+        origin: what completes an address.
+        delimiter: recipient_delimiter.
+        local_names: the domains whose users are looked up without a domain too (mydestination), in
+            lower case; that of :attr:`origin` is among them anyway.
+        local_addresses: the same for address literals (inet_interfaces, proxy_interfaces).
+        extends_canonical: propagate_unmatched_extensions has ``canonical``.
+        extends_virtual: propagate_unmatched_extensions has ``virtual``.
+        expansion_limit: addresses of one recipient.
+        recursion_limit: expansions one after the other.
+        length_limit: octets of one address.
+    """
+
+    origin: Origin
+    delimiter: str = ""
+    local_names: frozenset[str] = frozenset()
+    local_addresses: frozenset[str] = frozenset()
+    extends_canonical: bool = True
+    extends_virtual: bool = True
+    expansion_limit: int = 1000
+    recursion_limit: int = 1000
+    length_limit: int = 1000
+
+    def is_local(self, domain: str) -> bool:
+        """Whether Postfix looks up the users of a domain without it (resolve_local.c)."""
+        folded = domain.casefold()
+        if folded == self.origin.myorigin.casefold():
+            return True
+        name = folded.removesuffix(".")
+        if not name or name.endswith("."):
+            return False
+        if name in self.local_names:
+            return True
+        if name[0] == "[" and name[-1] == "]":
+            return address_literal(name[1:-1].removeprefix("ipv6:")) in self.local_addresses
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """What becomes of a recipient.
+
+    Attributes:
+        given: the address as the client wrote it, complete.
+        addresses: where the message goes in its place, each once, in the order of the tables. All
+            addresses are in internal form: without quotes.
+    """
+
+    given: str
+    addresses: tuple[str, ...]
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the message goes to the address that was given, and to no other."""
+        return len(self.addresses) == 1 and same(self.addresses[0], self.given)
+
+
+def same(one: str, other: str) -> bool:
+    """Whether Postfix takes two addresses for one, when it expands them or drops duplicates."""
+    return one.casefold() == other.casefold()
+
+
+def expand(recipient: str, tables: Tables, rewriting: Rewriting) -> Expansion:
+    """Expand a recipient.
+
+    Args:
+        recipient: an envelope address as the client wrote it, with or without ``<>``.
+        tables: of cleanup(8).
+        rewriting: its settings.
+
+    Raises:
+        ExpansionError: it is not known what the recipient becomes.
+    """
+    try:
+        given = read_one(recipient, rewriting.origin)
+        address = _canonical(given, tables.recipient_canonical, rewriting)
+        address = _canonical(address, tables.canonical, rewriting)
+        found = _aliases(address, tables.virtual_alias, rewriting)
+    except AddressError as error:
+        raise ExpansionError(str(error)) from error
+    return Expansion(given, tuple({one.casefold(): one for one in reversed(found)}.values())[::-1])
+
+
+def _canonical(address: str, tables: Sequence[Lookup], rewriting: Rewriting) -> str:
+    """Rewrite an address until nothing changes; Postfix gives up silently after some times."""
+    if not tables:
+        return address
+    for _ in range(MAX_CANONICAL):
+        found = _mapped(address, tables, rewriting, extend=rewriting.extends_canonical)
+        if found is None:
+            return address
+        before, address = address, found[0]
+        if same(before, address):
+            return address
+    return address
+
+
+def _aliases(recipient: str, tables: Sequence[Lookup], rewriting: Rewriting) -> list[str]:
+    """Expand an address, each result in its turn; one that expands to itself is kept."""
+    addresses = [recipient]
+    if not tables:
+        return addresses
+    done: set[str] = set()
+    place = steps = 0
+    while place < len(addresses):
+        if len(addresses) > rewriting.expansion_limit:
+            raise ExpansionError(f"{quoted(recipient)} expands to too many addresses")
+        for count in range(rewriting.recursion_limit + 1):
+            address = addresses[place]
+            if address.casefold() in done:
+                break
+            if count >= rewriting.recursion_limit:
+                raise ExpansionError(f"{quoted(recipient)} expands too often, perhaps in a circle")
+            steps += 1
+            if steps > MAX_STEPS:
+                raise ExpansionError(f"{quoted(recipient)} takes more than {MAX_STEPS} steps")
+            found = _mapped(address, tables, rewriting, extend=rewriting.extends_virtual)
+            if found is None:
+                break
+            if any(len(one.encode()) > rewriting.length_limit for one in found):
+                raise ExpansionError(f"{quoted(recipient)} expands to an address that is too long")
+            addresses[place] = found[0]
+            addresses += found[1:]
+            if any(same(one, address) for one in found):
+                done.add(address.casefold())
+        place += 1
+    return addresses
+
+
+# ---------------------------------------------------------------- one lookup
+
+
+def _mapped(
+    address: str, tables: Sequence[Lookup], rewriting: Rewriting, *, extend: bool
+) -> list[str] | None:
+    """Look an address up with all its keys; return its addresses, or None if no table has it."""
+    for key in _keys(address, rewriting):
+        text = _looked_up(key.text, tables)
+        if text is None:
+            continue
+        if text.startswith("@"):  # the same user in another domain
+            at = address.rfind("@")
+            user = address[:at] if at >= 0 else address
+            text = to_external(user.removesuffix(key.unmatched) + text)
+        found = read_list(text, rewriting.origin)
+        if not found:
+            raise ExpansionError(f"the result for {quoted(key.text)} is no address")
+        return [_extended(one, key.unmatched) for one in found] if extend else found
+    return None
+
+
+def _looked_up(key: str, tables: Sequence[Lookup]) -> str | None:
+    if not key:
+        return None
+    folded = key.casefold()
+    for lookup in tables:
+        found = lookup(folded)
+        if found is not None:
+            return found
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A key, and the extension that it leaves out."""
+
+    text: str
+    unmatched: str = field(default="")
+
+
+def _keys(address: str, rewriting: Rewriting) -> Iterator[_Key]:
+    """Yield the keys of an address: itself, without extension, its user, its domain."""
+    bare, extension = _without_extension(address, rewriting.delimiter)
+    yield _Key(to_external(address))
+    if extension:
+        yield _Key(to_external(bare), extension)
+    at = address.rfind("@")
+    if at < 0:
+        return
+    if rewriting.is_local(address[at + 1 :]):
+        yield _Key(local_to_external(address[:at]))
+        if extension:
+            yield _Key(local_to_external(bare[: bare.rfind("@")]), extension)
+    yield _Key(address[at:])
+
+
+def _without_extension(address: str, delimiter: str) -> tuple[str, str]:
+    """Split an address into one without extension, and the extension with its delimiter."""
+    at = address.rfind("@")
+    local, domain = (address[:at], address[at:]) if at >= 0 else (address, "")
+    lower = local.lower()
+    if not delimiter or lower in UNSPLIT:
+        return address, ""
+    if "-" in delimiter and (lower.startswith("owner-") or lower[1:].endswith("-request")):
+        return address, ""
+    place = next((i for i, character in enumerate(local) if character in delimiter), 0)
+    if place == 0:  # none, or nothing before it
+        return address, ""
+    return local[:place] + domain, local[place:]
+
+
+def _extended(address: str, extension: str) -> str:
+    at = address.rfind("@")
+    return address[:at] + extension + address[at:] if at >= 0 else address + extension
