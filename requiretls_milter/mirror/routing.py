@@ -88,6 +88,7 @@ def mirror_routing(postfix: Postfix, agents: Agents) -> Routing:
         for name in ("routes", "sender_transports", "sender_relayhosts")
         for key in made.values.get(name, {})
     ]
+    keys += agents.hand_over
     if main.get("recipient_delimiter", "") and any("@" in key for key in keys):
         made.values["recipient_delimiter"] = main["recipient_delimiter"][:16]
     hop = Destination.parse(default)

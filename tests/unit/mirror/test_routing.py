@@ -173,6 +173,15 @@ def test_users_may_be_handed_over_each_in_their_way() -> None:
     assert goes(made, "carl@localhost") == "smtp:[192.0.2.30]"
 
 
+def test_users_are_handed_over_in_their_way_with_an_extension_too() -> None:
+    users = {"hash:/etc/users": (("ann", "smtp:[192.0.2.31]"),)}
+    maps = {"mailbox_transport_maps": "hash:/etc/users", "mailbox_transport": "smtp:[192.0.2.30]"}
+    made = reading(users, recipient_delimiter="+-", **maps)
+    assert goes(made, "Ann-box@localhost") == "smtp:[192.0.2.31]"
+    without = reading(users, recipient_delimiter="", **maps)
+    assert goes(without, "Ann-box@localhost") == "smtp:[192.0.2.30]"
+
+
 @pytest.mark.parametrize("name", ["mailbox_transport", "fallback_transport"])
 def test_a_static_table_hands_over_all_users_that_no_table_before_it_has(name: str) -> None:
     users = {"hash:/etc/users": (("ann", "smtp:[192.0.2.31]"),)}
