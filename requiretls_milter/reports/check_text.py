@@ -128,8 +128,14 @@ def _host(host: HostReport, now: float, *, by_mx: bool) -> RenderableType:
         lines.append(Text(f"     no address: {host['status']} {host['reason']}", BAD))
         return Group(*lines)
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    for _ in range(6):
-        table.add_column(overflow="fold")
+    # A narrow terminal folds between words alone: the status and its reason stay in one piece.
+    offers = any(address["requiretls"] is not None for address in host["addresses"])
+    table.add_column(overflow="fold")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold", min_width=len("REQUIRETLS") if offers else None)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     below: list[RenderableType] = []
     for address in host["addresses"]:
         table.add_row(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+import textwrap
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
@@ -31,6 +33,34 @@ def printed(*parts: RenderableType, width: int | None = None) -> str:
         for part in parts:
             console.print(part)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def on_terminal(text: str, *, hang: int) -> str:
+    """Fold lines that are longer than the terminal is wide; as it is if the output is none.
+
+    Args:
+        text: any number of lines.
+        hang: the column at which a line that begins at the margin goes on; an indented one goes on
+            two columns further to the right than it begins.
+    """
+    if not sys.stdout.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return "\n".join(_folded(line, hang, width) for line in text.split("\n"))
+
+
+def _folded(line: str, hang: int, width: int) -> str:
+    if len(line) <= width:
+        return line
+    indented = len(line) - len(line.lstrip())
+    return textwrap.fill(
+        line,
+        max(width, 2 * hang),
+        subsequent_indent=" " * (indented + 2 if indented else hang),
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+    )
 
 
 def hanging(head: Text | str, body: Text | str, *, indent: int = 0) -> RenderableType:

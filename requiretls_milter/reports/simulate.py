@@ -40,6 +40,7 @@ from requiretls_milter.reports.carrying import Asking, HostMta, ToldBy
 from requiretls_milter.reports.check import NextHopReport, forecast_report, reply_text
 from requiretls_milter.reports.check_text import to_text as evidence_text
 from requiretls_milter.reports.explain import place_of, place_text, table_text
+from requiretls_milter.reports.printing import on_terminal
 from requiretls_milter.rules import Origin
 from requiretls_milter.syntax.names import envelope_domain
 from requiretls_milter.syntax.nexthop import NextHopError
@@ -425,18 +426,22 @@ def as_text(
         *(("Becomes", _expansion_text(one)) for one in recipient.expansions),
         *(("Note", note) for note in notes),
     ]
-    text = [f"{name:8} {value}" for name, value in rows]
+    text = [_row(name, value) for name, value in rows]
     if report is not None:
         text += ["", evidence_text([report]), ""]
     if not found.assessed and found.forecast is not None:
         text.append("Note     the milter itself does not assess such mail")
     tag = _tag(found)
     text += [
-        f"Reply    {_reply_text(found)}",
-        f"Tag      {tag or 'none'}",
-        f"Route    {found.tag.route if found.tag is not None else 'none'}",
+        _row("Reply", _reply_text(found)),
+        _row("Tag", str(tag or "none")),
+        _row("Route", found.tag.route if found.tag is not None else "none"),
     ]
     return "\n".join(text)
+
+
+def _row(name: str, value: str) -> str:
+    return on_terminal(f"{name:8} {value}", hang=9)
 
 
 def _expansion_text(one: Recipient) -> str:

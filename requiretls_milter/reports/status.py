@@ -10,6 +10,7 @@ from requiretls_milter import __version__
 from requiretls_milter.config import Config
 from requiretls_milter.engine.overview import FileState, Overview, Row, age, verdict, word
 from requiretls_milter.ipc.wire import Condition, DomainStatus, ServiceStatus, StatusReply
+from requiretls_milter.reports.printing import on_terminal
 from requiretls_milter.syntax.moments import moment_if_any
 
 WELL, DEGRADED = 0, 1
@@ -146,7 +147,7 @@ def as_text(found: Found) -> str:
     lines += [f"{row.name:14} {row.text}" for row in rows]
     width = max((len(one.domain) for one in condition.domains), default=0)
     lines += [f"  {_domain(one, width, found.now)}" for one in condition.domains]
-    return "\n".join(line.rstrip() for line in lines)
+    return on_terminal("\n".join(line.rstrip() for line in lines), hang=15)
 
 
 def _domains(condition: Condition) -> str:

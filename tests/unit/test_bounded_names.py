@@ -55,7 +55,9 @@ LARGEST: dict[str, tuple[Callable[[int], object], int, int]] = {
         2 * MIB,
     ),
     "lines": (
-        lambda n: account._known_words(f"{n:0100}", *[""] * 4, *[f"{n:0250}"] * 2, *[""] * 8),
+        lambda n: account._known_words(
+            f"{n:0100}", ("", "", "", "", f"{n:0250}", "", f"{n:0250}", ""), ("",) * 5
+        ),
         account.MAX_SHARED,
         MIB,
     ),
