@@ -263,7 +263,7 @@ class _Maker:
         if self.maybe(0.1):
             made["smtp_address_preference"] = self.pick("any", "ipv4")
         if self.maybe(0.05):
-            made["smtp_host_lookup"] = self.pick("dns", "dns, native")
+            made["smtp_host_lookup"] = self.pick("dns", "dns,")
         return made
 
     def tls_policies(self) -> str:
