@@ -153,7 +153,8 @@ def _order(config_path: Path | None, *, suspended: bool) -> int:
     if suspended:
         click.echo(
             "rules are suspended: nothing is deferred or refused until resume, the next reload or "
-            "a restart"
+            "a restart\nto keep it so, write suspended = true into [rules]; what the MTA itself "
+            "does with REQUIRETLS goes on"
         )
     else:
         click.echo("rules act again")

@@ -126,7 +126,7 @@ class Mailer:
         try:
             await _in_a_thread(lambda: _hand_over(letter, settings))
         except (OSError, smtplib.SMTPException) as error:
-            self._count(WatchMailResult.FAILED, printable(str(error)))
+            self._count(WatchMailResult.FAILED, printable(f"{settings.mail_server}: {error}"))
             return False
         self._count(WatchMailResult.SENT)
         return True

@@ -51,7 +51,7 @@ def changes_letter(changes: Sequence[Change]) -> Letter:
     lines: list[str] = []
     for change in changes:
         lines += [f"{change.report.domain}, {moment(change.report.observed_at)}"]
-        lines += [f"  new:    {_problem(one)}" for one in change.appeared]
+        lines += [f"  new, {one.severity}:  {_problem(one)}" for one in change.appeared]
         lines += [f"  ended:  {_problem(one)}" for one in change.ended]
         lines += [f"  {change.report.verdict}", ""]
     return _letter(subject, lines, domains)

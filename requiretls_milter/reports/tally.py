@@ -25,7 +25,9 @@ def line(report: NextHopReport) -> str:
     """Say in one line what would become of mail to a next hop, and why."""
     forecast = report["forecast"]
     why = f": {forecast['text']}" if forecast["text"] else ""
-    return f"{report['nexthop']}  {_verdict(forecast['status'], forecast['reason'])}{why}"
+    reply = report["rule"]["reply"]
+    ruled = f"; the rule answers {' '.join(reply.split(' ')[:2])}" if reply is not None else ""
+    return f"{report['nexthop']}  {_verdict(forecast['status'], forecast['reason'])}{why}{ruled}"
 
 
 def _verdict(status: str, reason: str) -> str:
@@ -42,6 +44,7 @@ class Tally:
         self._outcomes: Counter[str] = Counter()
         self._verdicts: Counter[tuple[str, str]] = Counter()
         self._statuses: set[int] = set()
+        self._ruled = 0
 
     def add(self, report: NextHopReport) -> None:
         """Count one."""
@@ -50,6 +53,7 @@ class Tally:
         self._outcomes[forecast["outcome"]] += 1
         self._verdicts[forecast["status"], forecast["reason"]] += 1
         self._statuses.add(exit_status([report]))
+        self._ruled += report["rule"]["reply"] is not None
 
     @property
     def exit_status(self) -> int:
@@ -63,7 +67,8 @@ class Tally:
         said = [f"{self._outcomes[outcome]} {words}" for outcome, words in _WORDS.items()]
         if self.malformed:
             said.append(f"{self.malformed} malformed")
-        return ", ".join(said)
+        ruled = f"; a rule answers {self._ruled} of them" if self._ruled else ""
+        return ", ".join(said) + ruled
 
     def summary(self, seconds: float) -> str:
         """Say how many there were, how fast, and with which verdicts, the commonest first."""

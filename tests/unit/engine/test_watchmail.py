@@ -31,8 +31,8 @@ def test_a_change_is_told_with_what_breaks_first() -> None:
     assert letter.subject == "example.org: 2 new problems, 0 ended"
     assert letter.text.splitlines()[:5] == [
         "example.org, 1970-01-11T00:00:00Z",
-        "  new:    starttls_not_offered: mx.example.org: STARTTLS is not offered",
-        "  new:    certificate_expires: mx.example.org: it ends",
+        "  new, broken:  starttls_not_offered: mx.example.org: STARTTLS is not offered",
+        "  new, ends:  certificate_expires: mx.example.org: it ends",
         "  ended:  tlsrpt_missing: no TLSRPT record",
         "  Breaks first: starttls_not_offered of mx.example.org, now.",
     ]

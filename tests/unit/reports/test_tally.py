@@ -27,6 +27,15 @@ def test_a_line_says_what_would_become_of_mail_and_why() -> None:
     )
 
 
+def test_it_is_said_if_a_rule_refuses_what_the_mta_would_deliver() -> None:
+    report = reported(GOOD)
+    report["rule"]["reply"] = "550 5.7.30 REQUIRETLS cannot be honoured for example.org"
+    assert line(report).endswith("; the rule answers 550 5.7.30")
+    tally = Tally()
+    tally.add(report)
+    assert tally.outcomes().endswith("0 unknown; a rule answers 1 of them")
+
+
 def test_the_summary_has_rate_outcomes_and_verdicts_the_commonest_first() -> None:
     summary = tallied(LACKING, GOOD, LACKING, IN_CLEAR).summary(2.0)
     assert summary.splitlines() == [
