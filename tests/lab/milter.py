@@ -132,7 +132,9 @@ class Milter:
 
     def answers(self) -> bool:
         """Whether all of its processes are there and know each other, and metrics are served."""
-        found = len({item["process"] for item in self.events("engine_found")})
+        # Lines name their process at the level "debug" alone; each worker has one such line.
+        lines = self.events("engine_found")
+        found = len({item.get("process", number) for number, item in enumerate(lines)})
         serving = self.events("serving")
         if not serving or found < int(serving[0]["workers"]):
             return False
