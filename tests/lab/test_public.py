@@ -28,7 +28,9 @@ pytestmark = pytest.mark.lab
 
 PUBLIC = REPOSITORY / "tests/data/public"
 
-ALIASES, CANONICAL = "virtual_alias_maps", "recipient_canonical_maps"
+ALIASES, CANONICAL = "virtual_alias_maps = ", "recipient_canonical_maps = "
+NO_TEXT = "virtual_alias_maps: "
+NO_TEXT_EITHER = "recipient_canonical_maps: "
 TLS_TABLE, SASL, UTF8 = "smtp_tls_policy_maps", "smtp_sasl_auth_enable", "smtputf8_enable"
 MAILBOXES, RELAYS, ROUTES = "virtual_mailbox_domains", "relay_domains", "transport_maps"
 LMTP_TIMEOUT = "transport lmtp: lmtp_connect_timeout"
@@ -73,6 +75,7 @@ EXPECTED = {
         {"user@example.org": "smtp:example.org"},
         (
             ALIASES,
+            NO_TEXT,
             "smtp_tls_protocols",
             "content_filter = smtp-amavis:[127.0.0.1]:10024",
             "content_filter = smtp-amavis:[127.0.0.1]:10026",
@@ -88,7 +91,7 @@ EXPECTED = {
         roots.POSTFIX_3_7,
         "may",
         {"user@localhost": "local", "user@example.net": "smtp:example.net"},
-        (ALIASES, f"{MAILBOXES}: mysql"),
+        (ALIASES, NO_TEXT, f"{MAILBOXES}: mysql"),
     ),
     "mail-in-a-box": Expected(
         roots.POSTFIX_3_7,
@@ -96,6 +99,7 @@ EXPECTED = {
         {"user@localhost": "local", "user@example.net": "smtp:example.net"},
         (
             ALIASES,
+            NO_TEXT,
             "smtp_tls_mandatory_protocols",
             "smtp_tls_mandatory_ciphers",
             "smtp_tls_exclude_ciphers",
@@ -115,7 +119,9 @@ EXPECTED = {
         (
             UTF8,
             CANONICAL,
+            NO_TEXT_EITHER,
             ALIASES,
+            NO_TEXT,
             f"{TLS_TABLE}: proxy:mysql",
             "smtp_tls_mandatory_protocols",
             SASL,
@@ -141,12 +147,15 @@ EXPECTED = {
             "relayhost",
             UTF8,
             CANONICAL,
+            NO_TEXT_EITHER,
             ALIASES,
+            NO_TEXT,
             f"{TLS_TABLE}: socketmap:unix:/tmp/podop.socket:dane is taken for",
             SASL,
             f"{ROUTES}: socketmap",
             f"{MAILBOXES}: socketmap",
             f"{RELAYS}: socketmap",
+            "transport lmtp: lmtp_host_lookup has native",
             LMTP_TIMEOUT,
         ),
         {"mta_sts": "mx-patterns", "tls_policy": {"insecure.example": "none"}},
@@ -158,6 +167,7 @@ EXPECTED = {
         (
             UTF8,
             ALIASES,
+            NO_TEXT,
             "content_filter = smtp-amavis:[127.0.0.1]:10024",
             *(f"{ROUTES}: pgsql:/etc/postfix/sql-" for _ in range(3)),
             f"{MAILBOXES}: pgsql",

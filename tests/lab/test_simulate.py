@@ -171,6 +171,7 @@ def test_without_postfix_the_routing_of_the_configuration_decides_and_it_is_said
     _, found = simulated(lab.front, milter, CASES[0], "--postconf", "/nonexistent/postconf")
     assert found["nexthop"] == {
         "transport": "smtp",
+        "carrier": "smtp",
         "nexthop": domain(GOOD),
         "error": None,
         "by": "configuration",
