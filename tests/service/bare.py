@@ -95,6 +95,7 @@ class BareHost:
         program = self.root / "usr/local/bin" / USER
         program.write_text(
             "#!/bin/sh\nexport PYTHONPATH=/opt/source:/opt/site PYTHONDONTWRITEBYTECODE=1\n"
+            "export LD_LIBRARY_PATH=/opt/python/lib\n"  # of a Python that is a shared library
             f"exec /opt/python/bin/python3.{sys.version_info.minor} -m requiretls_milter "
             '"$@"\n'
         )
