@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -101,18 +100,12 @@ def write(text: str, path: Path | None) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
+    from requiretls_milter.reports.replacing import replace
+
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")
         return
-    # Of random name, and only new: another user of the directory may have put a link there.
-    whole = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with whole.open("x", encoding="utf-8") as file:
-            file.write(text)
-        whole.replace(path)
-    except OSError:
-        whole.unlink(missing_ok=True)
-        raise
+    replace(path, text.encode())
 
 
 def load_or_fail(path: Path | None, instead: Mapping[Path, bytes] | None = None) -> Config:

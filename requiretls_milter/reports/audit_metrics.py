@@ -6,9 +6,6 @@ its own, never sees half of a change.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from requiretls_milter.engine.families import simple
 from requiretls_milter.reports.audit import Auditor
+from requiretls_milter.reports.replacing import replace
 from requiretls_milter.syntax.endpoint import Endpoint
 from requiretls_milter.telemetry.catalogue import AUDIT_METRICS
 from requiretls_milter.telemetry.labels import GivenUp
@@ -89,13 +87,4 @@ class Figures(Collector):
             OSError: it cannot be written; the old one is still there.
         """
         # node_exporter reads *.prom alone, never what is still being written.
-        descriptor, name = tempfile.mkstemp(".new", f".{path.name}.", path.parent)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(generate_latest(self.registry))
-                os.fchmod(descriptor, READABLE)
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
+        replace(path, generate_latest(self.registry), mode=READABLE)
