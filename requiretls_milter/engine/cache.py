@@ -330,7 +330,7 @@ class CachedSource:
                 fresh=since > ANY_AGE,
             )
         except TimeoutError:
-            self._troubles.note(_subject(key))
+            self._troubles.note(_subject(key), key)
             raise
         if not self._alive.may_be_held(found):
             # It may be on the shelf, but no caller holds it as well; nor does an exception.
@@ -360,10 +360,11 @@ class CachedSource:
         seconds = min(found.expires - wall, MAX_LIFE)
         pause = 0.0
         if kind.failed(found):
-            self._troubles.note(_subject(key))
+            self._troubles.note(_subject(key), key)
             pause = self._attempts.next_pause(last, monotonic)
             seconds = max(pause, seconds) * (1.0 + JITTER * self._jitter())
         else:
+            self._troubles.end(_subject(key), key)
             seconds *= 1.0 - JITTER * self._jitter()
         # A pause delays the next attempt. It must not extend the life of a policy beyond its end.
         seconds = min(seconds, kind.end(found) - wall)

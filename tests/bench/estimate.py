@@ -86,9 +86,7 @@ class Estimate:
 
 def misses(rate: float, life: float) -> float:
     """How often a day what lives for so long is looked up, if it is wanted at this mean rate."""
-    return sum(
-        seconds * rate * factor / (1 + rate * factor * life) for seconds, factor in REGIMES
-    )
+    return sum(seconds * rate * factor / (1 + rate * factor * life) for seconds, factor in REGIMES)
 
 
 def estimate(world: World, setup: Setup, messages: float, days: float = 30) -> Estimate:

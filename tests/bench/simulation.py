@@ -356,5 +356,3 @@ def _store(setup: Setup, backend: SharedBackend, number: int) -> Store:
         return MemoryStore()
     jitter = random.Random(number).random  # noqa: S311 - not to be secret
     return SteadyStore(backend, Counters(), Gauges(), jitter=jitter)
-
-

@@ -413,9 +413,7 @@ class Internet:
         if failed is not None:  # IPv6 has none
             return AddressLookup(DnsOutcome.ERROR, **failed._asdict())
         expires = self.clocks.wall() + known.address_ttl
-        return AddressLookup(
-            DnsOutcome.FOUND, known.signed, known.addresses, host, expires=expires
-        )
+        return AddressLookup(DnsOutcome.FOUND, known.signed, known.addresses, host, expires=expires)
 
     async def tlsa(
         self, host: str, port: int, addresses: AddressLookup, *, since: float = ANY_AGE
@@ -508,9 +506,7 @@ class Internet:
                 probed_at=now,
                 expires=now + RETRY_AFTER,
             )
-        presented = self.world.key(
-            known, server_name, self.clocks.monotonic(), published=False
-        )
+        presented = self.world.key(known, server_name, self.clocks.monotonic(), published=False)
         good = build.probe(address, presented, requiretls=known.requiretls)
         return replace(good, probed_at=now, expires=now + FRESH)
 
