@@ -249,8 +249,11 @@ class CachedSource:
     def kept_session(
         self, address: str, port: int, server_name: str, protocol: MailProtocol
     ) -> ProbeEvidence | None:
-        """The last session with one server, also if its life is over; None if none is in memory."""
-        entry = self._hosts.entry(("probe", address, port, server_name, protocol))
+        """The last session with one server, also if its life is over; None if none is in memory.
+
+        It counts as used: what confirms forecasts day by day must not be the first to make room.
+        """
+        entry = self._hosts.used_entry(("probe", address, port, server_name, protocol))
         return cast(ProbeEvidence, entry.evidence) if entry is not None else None
 
     # ------------------------------------------------------------ work in the background

@@ -61,14 +61,17 @@ class _Domains:
 class Estimate:
     """What a day brings to all services together, unless said otherwise.
 
-    ``room`` says after how many seconds what is not used is forgotten, by cache; ``lives`` sums
-    entries that are alive at one service. ``tenant_sessions`` go to the tenants' provider.
+    ``seen`` are messages for domains that had mail in the three days before. ``room`` says after
+    how many seconds what is not used is forgotten, by cache. ``domains_used`` had mail at one of
+    the services since the beginning, ``domains_kept`` at each within three days, on average.
     """
 
     messages: float = 0.0
     recalled: float = 0.0
     waited: float = 0.0
     waited_long: float = 0.0
+    seen: float = 0.0
+    seen_waited: float = 0.0
     lookups: float = 0.0
     confirming: float = 0.0
     sessions: float = 0.0
@@ -77,6 +80,7 @@ class Estimate:
     tenant_lookups: float = 0.0
     tenant_sessions: float = 0.0
     gatherings: float = 0.0
+    policy_reads: float = 0.0
     session_reads: float = 0.0
     domains_used: float = 0.0
     domains_kept: float = 0.0
@@ -205,12 +209,14 @@ class _Sum:
 
         record = site.record_ttl if site.has_policy else min(site.record_ttl, MAX_NEGATIVE)
         total.lookups += lookups(site.mx_ttl) + lookups(record)
+        total.policy_reads += lookups(record)
         seen = -math.expm1(-rate * self._services * self._since * DAY)
+        before = -math.expm1(-rate * self._services * (self._since - 0.5) * DAY)
         total.domains_used += one.number * seen
         total.domains_kept += one.number * -math.expm1(-rate * min(WARM, self._since * DAY))
         if site.has_policy:
             every = POLICY_REFRESH * (1 - REFRESH_SPREAD / 2)
-            fetches = one.number * seen * DAY / every
+            fetches = one.number * (before * DAY / every + seen - before)
             total.policies += one.number * seen
             total.fetches += fetches
             total.lookups += fetches * (FAMILIES + 1 + (self._services > 1))
@@ -226,18 +232,21 @@ class _Sum:
 
     def _add_waits(self, one: _Domains, messages: float) -> None:
         total, rate = self.total, one.rate
-        if not self._stale_for:
-            total.waited += messages / (1 + rate * self._lives[id(one)])
-            return
-        given_out = min(WARM + FRESH, total.room["answers"], self._since * DAY)
+        new = math.exp(-rate * min(WARM, self._since * DAY))
+        alone = any(name not in self._shared for name in one.site.hosts)
+        confirmed_for = self._confirmed_for(total.room["hosts"] if alone else math.inf)
+        given_out = min(confirmed_for, total.room["answers"], self._since * DAY)
         waited = messages * math.exp(-rate * given_out)
         hosts = [self._world.host(name) for name in one.site.hosts]
-        if one.site.lame or all(host.dead for host in hosts):
+        if not self._stale_for:
+            waited = messages / (1 + rate * self._lives[id(one)])
+        elif one.site.lame or any(host.dead for host in hosts):
             # What is deferred is never given out past its life, which is a pause.
             waited = messages / (1 + rate * MAX_RETRY_AFTER)
+        total.seen += messages * (1 - new)
+        total.seen_waited += max(0.0, waited - messages * new)
         total.waited += waited
-        new = any(name not in self._shared for name in one.site.hosts)
-        total.waited_long += waited if new else 0.0
+        total.waited_long += waited if alone else 0.0
         # DNS confirms a forecast after a day without a message, and after two.
         costs = 2 + sum(
             FAMILIES + host.signed
@@ -247,10 +256,18 @@ class _Sum:
         confirmed = sum(
             math.exp(-rate * gap * DAY)
             for gap in (1, 2)
-            if gap * DAY < min(given_out, total.room["answers"])
+            if self._stale_for and gap * DAY < given_out
         )
         total.confirming += messages * confirmed * costs
         total.lookups += messages * confirmed * costs
+
+    def _confirmed_for(self, room: float) -> float:
+        """Seconds after a message in which another does not wait, since DNS confirms the forecast.
+
+        It does so each day, as long as the last sessions are remembered, which *room* says.
+        """
+        once = FRESH + self._stale_for
+        return max(once, WARM + FRESH) if self._stale_for and room > once else once
 
     def _add_host(self, name: str, rate: float, number: float) -> None:
         """Add what is asked of a server; *rate* is that of all mail that may go there."""
