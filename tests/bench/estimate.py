@@ -117,10 +117,11 @@ class _Sum:
         self._lives = {id(one): self._life(one) for one in self._domains}
         self.total = Estimate(messages=messages)
         self._find_room()
+        self._confirmed = dict.fromkeys(self._shared, 0.0)
         for one in self._domains:
             self._add_domain(one)
         for name, rate in self._shared.items():
-            self._add_host(name, rate, 1.0)
+            self._add_host(name, rate, 1.0, self._confirmed[name])
 
     # ------------------------------------------------------------ rates
 
@@ -211,12 +212,15 @@ class _Sum:
         total.lookups += lookups(site.mx_ttl) + lookups(record)
         total.policy_reads += lookups(record)
         seen = -math.expm1(-rate * self._services * self._since * DAY)
-        before = -math.expm1(-rate * self._services * (self._since - 0.5) * DAY)
         total.domains_used += one.number * seen
         total.domains_kept += one.number * -math.expm1(-rate * min(WARM, self._since * DAY))
         if site.has_policy:
             every = POLICY_REFRESH * (1 - REFRESH_SPREAD / 2)
-            fetches = one.number * (before * DAY / every + seen - before)
+            before, after = (
+                -math.expm1(-rate * self._services * (self._since + half) * DAY)
+                for half in (-0.5, 0.5)
+            )
+            fetches = one.number * (before * DAY / every + after - before)
             total.policies += one.number * seen
             total.fetches += fetches
             total.lookups += fetches * (FAMILIES + 1 + (self._services > 1))
@@ -258,6 +262,9 @@ class _Sum:
             for gap in (1, 2)
             if self._stale_for and gap * DAY < given_out
         )
+        for name in one.site.hosts:
+            if name in self._shared:
+                self._confirmed[name] += one.number * rate * confirmed
         total.confirming += messages * confirmed * costs
         total.lookups += messages * confirmed * costs
 
@@ -269,12 +276,18 @@ class _Sum:
         once = FRESH + self._stale_for
         return max(once, WARM + FRESH) if self._stale_for and room > once else once
 
-    def _add_host(self, name: str, rate: float, number: float) -> None:
-        """Add what is asked of a server; *rate* is that of all mail that may go there."""
+    def _add_host(self, name: str, rate: float, number: float, confirmed: float = 0.0) -> None:
+        """Add what is asked of a server.
+
+        Args:
+            name: of the server, or of one of *number* like it.
+            rate: of all mail that may go there, a second at one service.
+            confirmed: forecasts that are confirmed, likewise.
+        """
         total, room, host = self.total, self.total.room, self._world.host(name)
         ttls = [host.address_ttl] * FAMILIES + [host.tlsa_ttl] * host.signed
         lookups = sum(
-            number * self._services * misses(rate, _kept(CUT * ttl, room["hosts"], 0.0))
+            number * self._services * misses(rate + confirmed, _kept(CUT * ttl, room["hosts"], 0.0))
             for ttl in ttls
         )
         total.lookups += lookups

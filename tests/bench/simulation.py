@@ -21,7 +21,8 @@ from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.downgrades import DowngradeTracker
 from requiretls_milter.engine.outage import OutageDetector
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
-from requiretls_milter.engine.process import RECHECK_TICK, REFRESH_JITTER
+from requiretls_milter.engine.process import REFRESH_JITTER
+from requiretls_milter.engine.reachability import MIN_RECHECK_INTERVAL
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.shares import AllShares
 from requiretls_milter.engine.troubles import Troubles
@@ -247,7 +248,7 @@ class Service:
 
     async def _recheck(self) -> None:
         while True:
-            await asyncio.sleep(RECHECK_TICK)
+            await asyncio.sleep(MIN_RECHECK_INTERVAL)
             await self._source.recheck_reachability()
 
     async def message(self, domain: str, *, counts: bool) -> None:
