@@ -36,7 +36,7 @@ from requiretls_milter.config.loading import (
 )
 from requiretls_milter.config.mistakes import ConfigError
 from requiretls_milter.config.routes import Destination
-from requiretls_milter.config.schema import (
+from requiretls_milter.config.schema.mta import (
     Config,
     Dns,
     Engine,

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from requiretls_milter.config.mistakes import tables_of
 from requiretls_milter.config.removed import REMOVED
-from requiretls_milter.config.schema import Config, needs_restart
+from requiretls_milter.config.schema.mta import Config, needs_restart
 from requiretls_milter.config.text import EXAMPLES, value_text
 from requiretls_milter.syntax.text import LINE_WIDTH
 
