@@ -24,7 +24,7 @@ from requiretls_milter.config.mistakes import ConfigError, Mistake, dotted, expl
 from requiretls_milter.config.patterns import PatternError, domain_pattern
 from requiretls_milter.config.places import KeyPath, Place
 from requiretls_milter.config.reading import Origin, Reading
-from requiretls_milter.config.schema.mta import Config
+from requiretls_milter.config.schema.whole import Config
 from requiretls_milter.config.secret import SecretError, read_secret
 from requiretls_milter.config.sources import (
     LISTS,
