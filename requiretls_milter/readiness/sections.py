@@ -16,6 +16,7 @@ from requiretls_milter.readiness.tables import table
 from requiretls_milter.readiness.values import Destination, Readiness
 from requiretls_milter.syntax.markup import Child, cut, element
 from requiretls_milter.syntax.moments import day, moment
+from requiretls_milter.syntax.text import quantity
 
 MAX_ROWS = 500
 """Next hops that are listed as not ready."""
@@ -134,7 +135,7 @@ def _history(report: Readiness, found: Figures) -> Sequence[Child]:
     first, last = days[0], days[-1]
     told = (
         f"Ready on {first.day}: {_ready_on(first)}; on {last.day}: {_ready_on(last)}. "
-        f"{words.counted(len(days), 'day')} with a report."
+        f"{quantity(len(days), 'day')} with a report."
     )
     rows = [
         (
@@ -228,7 +229,7 @@ def _accuracy(report: Readiness, found: Figures) -> Sequence[Child] | None:
         ("not known", f"{one.unknown:,}"),
         ("without a delivery in these logs", f"{one.waiting:,}"),
     ]
-    told = f"Of {words.counted(one.compared, 'forecast')} that can be compared, {share.percent}"
+    told = f"Of {quantity(one.compared, 'forecast')} that can be compared, {share.percent}"
     return (
         element("p", f"{told} came true. The command audit shows each that did not."),
         table("Forecasts in the log", ("forecast", "number"), rows, numbers=1, has_heading=True),
@@ -337,5 +338,5 @@ def _bounded(
 def _more(left: int, word: str) -> Sequence[Element]:
     if left <= 0:
         return ()
-    told = f"{words.counted(left, word)} more: see report --format json, which has all."
+    told = f"{quantity(left, word)} more: see report --format json, which has all."
     return (element("p", told, class_="note"),)
