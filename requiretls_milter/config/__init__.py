@@ -13,7 +13,8 @@ Where to find what:
   ``schema.whole`` is the whole configuration.
 - ``fields``: how each kind of value is read, and the sentence that a mistake in it gets.
 - ``routes``: where mail goes if the MTA does not name its next hop.
-- ``loading``: from files to a :class:`Config`; contradictions; warnings.
+- ``loading``: from files to a :class:`Config`. ``checks``: mistakes that no key can know of by
+  itself, such as a contradiction. ``advice``: warnings.
 - ``sources``: the files that a configuration is made of, put together: ``include``, and lists of
   domains (``domainlist``, ``patterns``). ``reading`` reads them, and knows when they change.
 - ``mistakes``: what is wrong with a file, in plain sentences, with the key that was meant.
@@ -26,15 +27,8 @@ use it, and run ``make docs``. A key that takes effect only at a restart gets ``
 ``[rules]`` is also a field of :class:`RuleTable` and of :class:`requiretls_milter.rules.Rule`.
 """
 
-from requiretls_milter.config.loading import (
-    DEFAULT_PATH,
-    exposures,
-    load,
-    parse,
-    places,
-    texts,
-    warnings,
-)
+from requiretls_milter.config.advice import exposures, warnings
+from requiretls_milter.config.loading import DEFAULT_PATH, load, parse, places, texts
 from requiretls_milter.config.mistakes import ConfigError
 from requiretls_milter.config.routes import Destination
 from requiretls_milter.config.schema.dns import Dns
