@@ -6,6 +6,9 @@ unknown key, a word outside a closed set, a number in the place of a string, NaN
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from requiretls_milter.syntax.text import printable
@@ -24,7 +27,25 @@ class StrictModel(BaseModel):
     )
 
 
-def first_mistake(error: ValidationError, whole: str) -> str:
+T = TypeVar("T")
+
+
+def decoded(read: Callable[[bytes], T], octets: bytes, refusal: type[Exception], whole: str) -> T:
+    """Decode JSON of another process.
+
+    Args:
+        read: of a model or of a type adapter.
+        octets: the JSON.
+        refusal: raised, with the first mistake and its place, if the JSON does not fit the model.
+        whole: names the JSON as a whole, for a mistake that has no place within it.
+    """
+    try:
+        return read(octets)
+    except ValidationError as error:
+        raise refusal(_first_mistake(error, whole)) from error
+
+
+def _first_mistake(error: ValidationError, whole: str) -> str:
     """The first mistake and its place, as one printable line.
 
     Args:
