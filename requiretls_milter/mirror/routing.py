@@ -63,7 +63,7 @@ class _Table:
 
 def mirror_routing(postfix: Postfix, agents: Agents) -> Routing:
     """Make the keys; ``agents.over_tcp`` then has all LMTP over TCP that is in use."""
-    main = _resolver_settings(postfix)
+    main = postfix.settings_of("rewrite", "trivial-rewrite")  # which resolves addresses
     made = Routing()
     default = main.get("default_transport", "") or "smtp"
     made.values["default_transport"] = _valid(destination, default, "default_transport", made)
@@ -97,14 +97,6 @@ def mirror_routing(postfix: Postfix, agents: Agents) -> Routing:
     _warn_of_unusable((usual, *routes), agents, made)
     _warn_of_missing(made, default, classes, agents)
     return made
-
-
-def _resolver_settings(postfix: Postfix) -> Parameters:
-    """Return the settings of the service that resolves addresses, which may have ``-o``."""
-    for service in postfix.running("trivial-rewrite"):
-        if service.name == "rewrite" and service.settings:
-            return service.settings
-    return postfix.settings
 
 
 def _valid(parse: Callable[[str], str], text: str, name: str, made: Routing) -> str:
