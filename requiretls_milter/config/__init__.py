@@ -11,7 +11,8 @@ Where to find what:
 - ``schema``: a module for each section, with every key, its type, default, bounds and description.
   The descriptions are the manual: docs/configuration.md is made from them by ``manual``.
   ``schema.whole`` is the whole configuration.
-- ``fields``: how each kind of value is read, and the sentence that a mistake in it gets.
+- ``values``: how each kind of value is read, and the sentence that a mistake in it gets.
+  ``fields``: the types of pydantic that the schema has for them.
 - ``routes``: where mail goes if the MTA does not name its next hop.
 - ``loading``: from files to a :class:`Config`. ``checks``: mistakes that no key can know of by
   itself, such as a contradiction. ``advice``: warnings.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from requiretls_milter.config.fields import lookup_table
+from requiretls_milter.config.values import lookup_table
 from requiretls_milter.mirror.postconf import Parameters, Postfix, is_yes
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.syntax.names import DomainNameError, to_alabel

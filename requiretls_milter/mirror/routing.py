@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from requiretls_milter.config import Destination
-from requiretls_milter.config.fields import destination, relay, route, route_key, sender_key
 from requiretls_milter.config.routes import ANY, NULL_SENDER
+from requiretls_milter.config.values import destination, relay, route, route_key, sender_key
 from requiretls_milter.mirror.agents import Agents
 from requiretls_milter.mirror.postconf import Entries, Parameters, Postfix
 from requiretls_milter.mirror.wording import examples, shown

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from requiretls_milter.config.fields import word
 from requiretls_milter.config.schema.section import Section
+from requiretls_milter.config.values import word
 
 
 class LogFormat(enum.StrEnum):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from requiretls_milter.config import fields
+from requiretls_milter.config import fields, values
 from requiretls_milter.config.fields import Count, Flag, Seconds, as_list
 from requiretls_milter.config.schema.section import RESTART, Section
 from requiretls_milter.syntax import endpoint
@@ -63,7 +63,7 @@ class Milter(Section):
         json_schema_extra=RESTART,
     )
     trusted_networks: Annotated[tuple[fields.Network, ...], as_list] = Field(
-        (fields.network("127.0.0.0/8"), fields.network("::1/128")),
+        (values.network("127.0.0.0/8"), values.network("::1/128")),
         description=(
             "Networks, in CIDR notation, whose clients are trusted without authentication "
             "(enforce_for = trusted). By default this is only this host: strangers must not learn "

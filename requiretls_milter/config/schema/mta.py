@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from requiretls_milter import model
-from requiretls_milter.config import fields
+from requiretls_milter.config import fields, values
 from requiretls_milter.config import routes as routing
 from requiretls_milter.config.fields import Count, Flag, as_list
 from requiretls_milter.config.schema.section import Section
@@ -98,7 +98,7 @@ class Mta(Section):
         ),
     )
     requiretls_policy: fields.RequiretlsPolicyField = Field(
-        fields.DEFAULT_POLICY,
+        values.DEFAULT_POLICY,
         description=(
             'smtp_requiretls_policy. "default": the list that Postfix has by itself (opportunistic '
             "for mydomain, localhost and address literals, enforce for all others). Or one policy "
@@ -190,7 +190,7 @@ class Mta(Section):
             "what it names always comes first."
         ),
     )
-    default_transport: Annotated[fields.Text, AfterValidator(fields.destination)] = Field(
+    default_transport: Annotated[fields.Text, AfterValidator(values.destination)] = Field(
         "smtp",
         description=(
             "default_transport of Postfix, with or without a next hop: the way of mail whose "
@@ -198,7 +198,7 @@ class Mta(Section):
             "check assumes."
         ),
     )
-    relayhost: Annotated[fields.Text, AfterValidator(fields.relay)] = Field(
+    relayhost: Annotated[fields.Text, AfterValidator(values.relay)] = Field(
         "",
         description=(
             "relayhost of Postfix, word for word: the next hop of mail for which the MTA names "

@@ -9,8 +9,9 @@ from pydantic import BeforeValidator, Field
 
 from requiretls_milter import model
 from requiretls_milter.config import fields
-from requiretls_milter.config.fields import Count, Flag, Seconds, as_list, word
+from requiretls_milter.config.fields import Count, Flag, Seconds, as_list
 from requiretls_milter.config.schema.section import Section
+from requiretls_milter.config.values import word
 from requiretls_milter.syntax import endpoint
 
 

@@ -8,10 +8,11 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from requiretls_milter import model
-from requiretls_milter.config import fields
+from requiretls_milter.config import fields, values
 from requiretls_milter.config.domainlist import MAX_DOMAINS
-from requiretls_milter.config.fields import MILTER_COMMAND_TIMEOUT, Flag, Wait
+from requiretls_milter.config.fields import Flag, Wait
 from requiretls_milter.config.schema.section import Section
+from requiretls_milter.config.values import MILTER_COMMAND_TIMEOUT
 from requiretls_milter.syntax import names
 
 
@@ -50,7 +51,7 @@ class RuleList(RuleTable):
     )
 
 
-RuleTables = Annotated[Mapping[fields.DomainPattern, RuleTable], BeforeValidator(fields.no_twins)]
+RuleTables = Annotated[Mapping[fields.DomainPattern, RuleTable], BeforeValidator(values.no_twins)]
 
 
 _TABLES = (

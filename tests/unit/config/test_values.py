@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requiretls_milter.config import Config, ConfigError, fields, parse
+from requiretls_milter.config import Config, ConfigError, parse, values
 from requiretls_milter.config.patterns import domain_pattern
 from requiretls_milter.syntax.endpoint import StoreUrl
 from tests.support.configured import configured, mistakes_in
@@ -370,14 +370,14 @@ def test_a_prefix_of_keys_is_short_and_plain(prefix: str) -> None:
 
 PARSERS: list[Callable[[str], object]] = [
     domain_pattern,
-    fields.policy_pattern,
-    fields.transport,
-    fields.group,
-    fields.field_name,
-    fields.address,
-    fields.network,
-    fields.key_prefix,
-    fields.file_mode,
+    values.policy_pattern,
+    values.transport,
+    values.group,
+    values.field_name,
+    values.address,
+    values.network,
+    values.key_prefix,
+    values.file_mode,
 ]
 
 
