@@ -163,7 +163,7 @@ def is_ours(name: str, service: Service, postfix: Postfix, socket: MilterSocket)
 
 
 def reaches(host: str, port: str, socket: MilterSocket) -> bool:
-    """Whether who connects to *host* and *port* reaches a milter that listens on a TCP socket."""
+    """Whether a client of *host* and *port* reaches a milter that listens on a TCP socket."""
     same = (
         host == socket.host
         or (socket.host in _ANY_ADDRESS)

@@ -115,7 +115,7 @@ def _unread(parameter: str, table: str) -> str:
 
 
 def _warn_of_unusable(used: Sequence[Destination], agents: Agents, made: Routing) -> None:
-    """Warn of next hops of which smtp(8) or lmtp(8) dies: their mail stays in the queue."""
+    """Warn of next hops that smtp(8) or lmtp(8) cannot use: their mail stays in the queue."""
     for to in dict.fromkeys(used):
         protocol = agents.protocol_of(to.transport)
         if protocol is None or agents.is_local(f"{to.transport}:{to.nexthop}"):
@@ -131,8 +131,8 @@ def _warn_of_unusable(used: Sequence[Destination], agents: Agents, made: Routing
                 parse(one, protocol, postfix=True)
             except NextHopError as error:
                 made.warnings.append(
-                    f"next hop {shown(one)} of transport {to.transport}: Postfix dies of it, and "
-                    f"its mail stays in the queue: {error}"
+                    f"next hop {shown(one)} of transport {to.transport}: Postfix cannot use "
+                    f"it, and its mail stays in the queue: {error}"
                 )
 
 

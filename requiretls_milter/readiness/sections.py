@@ -22,7 +22,7 @@ MAX_ROWS = 500
 """Next hops that are listed as not ready."""
 
 MAX_BELOW = 50
-"""Next hops that are listed as just below the bar."""
+"""Next hops that are listed as lacking one step."""
 
 MAX_DOWNGRADES = 50
 """Downgrades that are listed."""
@@ -231,7 +231,7 @@ def _accuracy(report: Readiness, found: Figures) -> Sequence[Child] | None:
     ]
     told = f"Of {quantity(one.compared, 'forecast')} that can be compared, {share.percent}"
     return (
-        element("p", f"{told} came true. The command audit shows each that did not."),
+        element("p", f"{told} came true. The command audit lists those that did not."),
         table("Forecasts in the log", ("forecast", "number"), rows, numbers=1, has_heading=True),
     )
 
@@ -250,7 +250,7 @@ OF_ANY: Sections = (
 OF_NEXT_HOPS: Sections = (
     ("What would become of the mail", "outcome", _outcome),
     ("What stands in the way", "reasons", _reasons),
-    ("Just below the bar", "below", _just_below),
+    ("One step is missing", "below", _just_below),
     ("TLS level and policy", "policies", _policies),
     *OF_ANY,
     ("Next hops that are not ready", "not-ready", _not_ready),

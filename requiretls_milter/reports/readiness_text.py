@@ -169,7 +169,7 @@ def _sections(report: Readiness, found: Figures) -> Iterable[tuple[str, _Rows]]:
     yield "One step is missing", _of_counts(found.just_below, words.STEPS, found)
     below = figuring.just_below(report)
     rows = [(_mail(one), one.nexthop, words.missing(one.missing)) for one in below]
-    yield "Just below the bar", _bounded(rows)
+    yield "Next hops that lack one step", _bounded(rows)
     lacking = figuring.not_ready(report)
     yield (
         "Not ready",

@@ -1,4 +1,4 @@
-"""JSON of another process, decoded without any goodwill.
+"""JSON of another process, decoded strictly.
 
 What comes over a socket or out of a store either fits the model exactly or is an error: an
 unknown key, a word outside a closed set, a number in the place of a string, NaN.
