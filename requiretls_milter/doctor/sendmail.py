@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from requiretls_milter.config import Config
+from requiretls_milter.doctor.attachment import OURS, reaches
 from requiretls_milter.doctor.finding import Finding, error, ok, warning
-from requiretls_milter.doctor.mta import OURS, reaches
 from requiretls_milter.doctor.sendmailcf import Filter, Sendmail, fields
 from requiretls_milter.forecast.profiles import must_match
 from requiretls_milter.mirror.wording import shown
