@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from requiretls_milter.commands.common import CONFIG_OPTION, fail, load_or_fail, warn
+from requiretls_milter.commands.common import (
+    CONFIG_OPTION,
+    beside_service,
+    fail,
+    load_or_fail,
+    running_service,
+    warn,
+)
 
 
 @click.group()
@@ -92,7 +99,8 @@ def explain(sender: str, recipient: str, config_path: Path | None, nexthop: str 
     Each value is shown with the table that it comes from.
 
     SENDER and RECIPIENT are addresses or domains. A SENDER of '' or '<>' is
-    the null reverse-path.
+    the null reverse-path. If the running service has something else in force than
+    the file, the last line says so.
     """
     from requiretls_milter.config import places
     from requiretls_milter.reports import explain as explaining
@@ -100,9 +108,12 @@ def explain(sender: str, recipient: str, config_path: Path | None, nexthop: str 
     from requiretls_milter.syntax.nexthop import NextHopError
 
     loaded = load_or_fail(config_path)
+    loaded, notes = beside_service(loaded, config_path, running_service(loaded))
     try:
         explanation = explaining.explain(loaded, sender, recipient, nexthop)
     except (DomainNameError, NextHopError) as error:
         fail(str(error))
     click.echo(explaining.to_text(explanation, places(config_path)))
+    if notes:
+        click.echo("\n".join(["", *(f"Note: {note}" for note in notes)]))
     return 0

@@ -175,6 +175,9 @@ def _report(report: InboundReport) -> RenderableType:
             f"  MTA-STS policy: senders that have it now keep it until {day(report.policy_expires)}"
         )
         parts.append(Text(text))
+    if report.policy_certificate_expires is not None:
+        until = day(report.policy_certificate_expires)
+        parts.append(Text(f"  MTA-STS policy host: certificate until {until}"))
     if report.problems:
         parts += ["", Padding(problems, (0, 0, 0, 2))]
     if unseen := sorted(host or report.domain for host in report.unseen):
