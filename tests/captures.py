@@ -79,9 +79,9 @@ HEAD = """# What a terminal shows
 
 The commands as an operator sees them at 80, 120 and 200 columns, made by `python -m tests.captures`
 with a service that has two partners: `good.test` keeps REQUIRETLS, `lacking.test` does not offer
-it. `lacking.test` is watched too, and on the host of `doctor` there is no MTA. In the text below `NO_COLOR` is set (bold and dim text stay, but cannot be shown here); the
-pictures show a terminal with colours. What is longer than a line is folded between words, never
-cut.
+it. `lacking.test` is watched too, and on the host of `doctor` there is no MTA. In the text below
+`NO_COLOR` is set (bold and dim text stay, but cannot be shown here); the pictures show a terminal
+with colours. What is longer than a line is folded between words, never cut.
 """
 
 
