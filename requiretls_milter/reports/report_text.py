@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from requiretls_milter.reports.check_text import OUTCOME
+from requiretls_milter.reports.check_text import OUTCOME, RESOLVER
 from requiretls_milter.reports.printing import BAD, UNSURE, hanging, printed
 from requiretls_milter.syntax.text import visible
 
@@ -36,7 +36,9 @@ def ready(
     """
     if not reports:
         return "no domain has a rule of its own in [rules]"
-    told = (_domain(report, routed.get(report["nexthop"])) for report in reports)
+    told = [_domain(report, routed.get(report["nexthop"])) for report in reports]
+    if not all(report["resolver_validates"] for report in reports):
+        told.insert(0, Text(f"{RESOLVER} (see requiretls-milter doctor).", BAD))
     return printed(*told, width=width)
 
 

@@ -18,6 +18,7 @@ def report(name: str, status: str, reason: str, outcome: str, reply: str | None)
         "nexthop": name,
         "forecast": {"status": status, "reason": reason, "outcome": outcome},
         "rule": {"mode": "reject", "reply": reply},
+        "resolver_validates": True,
     }
     return cast(NextHopReport, made)
 
