@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from requiretls_milter.forecast.inbound import InboundReport, Readiness, judge_inbound
+from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness, judge_inbound
 from requiretls_milter.forecast.inboundserver import Severity
 from requiretls_milter.model import (
     AddressLookup,
@@ -75,7 +75,7 @@ def test_a_domain_that_does_everything_has_no_problem() -> None:
     assert report.breaks_first is None
     assert report.unseen == frozenset()
     (server,) = report.servers
-    assert (server.host, server.readiness) == (MX1, Readiness.READY)
+    assert (server.host, server.readiness) == (MX1, ServerReadiness.READY)
     assert server.certificate_expires == END
     assert report.policy_expires == NOW + 30 * DAY
 
@@ -86,7 +86,7 @@ def test_a_domain_that_does_everything_has_no_problem() -> None:
 def test_a_server_that_lost_starttls_is_broken() -> None:
     report = seen(domain(host(OURS.tlsa(), SPARE, seen=clear())))
     assert problems(report) == {"starttls_not_offered": BROKEN}
-    assert report.servers[0].readiness is Readiness.NOT_READY
+    assert report.servers[0].readiness is ServerReadiness.NOT_READY
     assert report.breaks_first is not None
     assert report.breaks_first.host == MX1
 
@@ -128,7 +128,7 @@ def test_what_our_own_side_hinders_is_not_seen_and_no_problem(failure: ProbeFail
     report = seen(domain(host(OURS.tlsa(), SPARE, seen=session)))
     assert problems(report) == {}
     assert report.unseen == {MX1}
-    assert report.servers[0].readiness is Readiness.UNKNOWN
+    assert report.servers[0].readiness is ServerReadiness.UNKNOWN
 
 
 def test_one_address_of_several_is_enough_to_break() -> None:
@@ -151,7 +151,7 @@ def test_what_servers_say_is_printable() -> None:
 def test_a_record_that_no_longer_matches_is_broken() -> None:
     report = seen(domain(host(BAD)))
     assert problems(report) == {"tlsa_does_not_match": BROKEN}
-    assert report.servers[0].readiness is Readiness.NOT_READY
+    assert report.servers[0].readiness is ServerReadiness.NOT_READY
 
 
 def test_unsigned_records_protect_nobody() -> None:
@@ -207,7 +207,7 @@ def test_a_certificate_that_ends_soon_is_told_with_its_day() -> None:
     assert report.breaks_first is not None
     assert report.breaks_first.at == END
     assert "ends on 2027-02-14" in report.breaks_first.text
-    assert report.servers[0].readiness is Readiness.READY
+    assert report.servers[0].readiness is ServerReadiness.READY
 
 
 def test_a_certificate_of_a_short_life_is_told_after_two_thirds_of_it() -> None:
@@ -224,7 +224,7 @@ def test_an_expired_certificate_breaks_senders_that_go_by_mta_sts() -> None:
 def test_an_expired_certificate_does_not_matter_to_dane_ee() -> None:
     report = seen(good(), published(None), now=END + 1)
     assert problems(report) == {"certificate_expired": ADVICE, "policy_missing": ADVICE}
-    assert report.servers[0].readiness is Readiness.READY
+    assert report.servers[0].readiness is ServerReadiness.READY
 
 
 @pytest.mark.parametrize("kind", ["wrongname", "untrusted", "selfsigned"])
@@ -256,10 +256,10 @@ def test_a_certificate_that_cannot_be_read_is_broken() -> None:
 def test_unsigned_mx_records_break_all_servers_unless_a_policy_vouches() -> None:
     report = seen(domain(host(), secure=False), published(None))
     assert problems(report)["mx_unsigned"] is BROKEN
-    assert report.servers[0].readiness is Readiness.NOT_READY
+    assert report.servers[0].readiness is ServerReadiness.NOT_READY
     report = seen(domain(host(OURS.tlsa(), SPARE), secure=False))
     assert problems(report) == {"mx_unsigned": ADVICE}
-    assert report.servers[0].readiness is Readiness.READY
+    assert report.servers[0].readiness is ServerReadiness.READY
 
 
 def test_nothing_is_said_of_signatures_if_the_resolver_does_not_validate() -> None:
@@ -304,7 +304,7 @@ def test_a_policy_host_that_fails_is_broken_though_a_policy_is_kept() -> None:
     assert problems(report) == {"policy_host_fails": BROKEN}
     assert report.policy_expires == NOW + 29 * DAY
     # Senders that use DANE get through.
-    assert report.servers[0].readiness is Readiness.READY
+    assert report.servers[0].readiness is ServerReadiness.READY
 
 
 def test_an_expired_policy_host_is_told_by_its_certificate() -> None:
@@ -375,4 +375,7 @@ def test_what_is_broken_comes_before_what_ends_and_that_before_advice() -> None:
     severities = [one.severity for one in report.problems]
     assert severities == sorted(severities, key=tuple(Severity).index)
     assert report.problems[0].problem == "tlsa_does_not_match"
-    assert [one.readiness for one in report.servers] == [Readiness.READY, Readiness.NOT_READY]
+    assert [one.readiness for one in report.servers] == [
+        ServerReadiness.READY,
+        ServerReadiness.NOT_READY,
+    ]
