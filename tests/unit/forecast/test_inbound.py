@@ -120,6 +120,24 @@ def test_what_a_session_lacks_is_told(session: ProbeEvidence, problem: str) -> N
     assert problems(report) == {problem: BROKEN}
 
 
+@pytest.mark.parametrize("stage", [ProbeStage.CONNECT, ProbeStage.HANDSHAKE])
+@pytest.mark.parametrize(
+    ("error", "failure", "said"),
+    [
+        ("no route to host", ProbeFailure.REFUSED, "no route to host"),
+        ("", ProbeFailure.REFUSED, "refused"),
+        ("", None, "no answer"),
+    ],
+)
+def test_a_session_that_does_not_come_about_is_told_with_what_is_known_of_it(
+    stage: ProbeStage, error: str, failure: ProbeFailure | None, said: str
+) -> None:
+    session = ProbeEvidence("192.0.2.1", stage, failure, error=error)
+    (problem,) = seen(domain(host(OURS.tlsa(), SPARE, seen=session))).problems
+    assert problem.text.startswith("192.0.2.1: ")
+    assert problem.text.endswith(f": {said}")
+
+
 @pytest.mark.parametrize(
     "failure", [ProbeFailure.FORBIDDEN, ProbeFailure.LIMIT, ProbeFailure.UNREACHABLE]
 )
@@ -279,6 +297,7 @@ def test_nothing_is_said_of_signatures_if_the_resolver_does_not_validate() -> No
 def test_a_domain_without_servers_is_broken(mx: MxEvidence, problem: str) -> None:
     report = seen(replace(domain(), mx=mx))
     assert problems(report) == {problem: BROKEN}
+    assert report.problems[0].host == ""
 
 
 def test_a_lookup_that_was_not_made_is_no_problem() -> None:
@@ -364,6 +383,16 @@ def test_a_policy_that_was_not_asked_for_is_not_seen() -> None:
 
 
 # ---------------------------------------------------------------- order
+
+
+def test_of_what_means_the_same_that_without_a_time_comes_first() -> None:
+    nothing = PublishedEvidence(MtaStsEvidence(), tlsrpt=False)
+    report = seen(good(), nothing, now=END - 10 * DAY)
+    assert [(one.problem.value, one.severity, one.at) for one in report.problems] == [
+        ("policy_missing", ADVICE, None),
+        ("tlsrpt_missing", ADVICE, None),
+        ("certificate_expires", ADVICE, END),
+    ]
 
 
 def test_what_is_broken_comes_before_what_ends_and_that_before_advice() -> None:
