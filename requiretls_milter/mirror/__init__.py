@@ -8,7 +8,8 @@ This package reads the settings and makes the section from them:
   itself.
 - :mod:`~requiretls_milter.mirror.resolve` asks a running Postfix where it sends mail.
 - :mod:`~requiretls_milter.mirror.section` makes the section: one profile for main.cf, and one for
-  each smtp(8) of master.cf that differs from it.
+  each smtp(8) of master.cf that differs from it (:mod:`~requiretls_milter.mirror.client`);
+  :mod:`~requiretls_milter.mirror.text` writes it.
 - :mod:`~requiretls_milter.mirror.agents` says which transports deliver on this host, and
   :mod:`~requiretls_milter.mirror.routing` makes routes of the address classes and transport_maps.
 - :mod:`~requiretls_milter.mirror.requiretls_policy` and

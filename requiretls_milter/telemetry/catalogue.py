@@ -447,7 +447,7 @@ _DECLARED = (
     Metric(
         "watch_mails_total",
         MetricKind.COUNTER,
-        "Mails to watch.mail_to, by result; of those dropped the changes that they were to tell.",
+        "Mails to watch.mail_to, by result; dropped counts changes that no mail told.",
         (("result", _values(WatchMailResult)),),
     ),
     Metric(
@@ -458,7 +458,7 @@ _DECLARED = (
     Metric(
         "resolver_validates",
         MetricKind.GAUGE,
-        "1 if the resolver was seen to validate DNSSEC; 0: nothing is called secure.",
+        "1 if the resolver was seen to validate DNSSEC, else 0: then nothing is called secure.",
     ),
     Metric(
         "resolver_selftest_last_success_timestamp_seconds",

@@ -10,7 +10,8 @@ import pytest
 
 from requiretls_milter.config import Config
 from requiretls_milter.mirror.expansion import MAPS
-from requiretls_milter.mirror.section import Mirror, mirror, to_toml
+from requiretls_milter.mirror.section import Mirror, mirror
+from requiretls_milter.mirror.text import to_toml
 from requiretls_milter.model import Aliases
 from tests.support.postfixes import DEFAULT_TABLES, postfix, service, warned
 
