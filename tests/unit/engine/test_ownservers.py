@@ -106,7 +106,7 @@ def test_a_problem_is_told_once_and_so_is_its_end(kit: Kit) -> None:
 
 def test_what_status_shows_of_a_domain_is_what_breaks_first() -> None:
     def status(*findings: Finding) -> WatchedStatus:
-        servers = (ServerState(MX, Readiness.READY, END),)
+        servers = (ServerState(MX, ServerReadiness.READY, END),)
         return watched_status(InboundReport(DOMAIN, findings, servers, None, frozenset(), 1.0))
 
     ends = replace(LOST, severity=Severity.ENDS, at=END)
