@@ -309,7 +309,8 @@ def _as_the_mta_does(
     """The question about mail that the milter does not assess: what the MTA does with it."""
     transport = recipient.transport or told.mailer or config.mta.usual_transport
     asked = recipient.asked
-    return Question(str(nexthop), transport, asked.requirement, asked.carried)
+    carrier = config.mta.carrier(transport, asked.requirement)
+    return Question(str(nexthop), carrier, asked.requirement, asked.carried)
 
 
 def exit_status(found: Simulated) -> int:
