@@ -105,9 +105,9 @@ class ConfiguredDomains:
         return Question(str(way.nexthop), transport, asked, self._carried(requires))
 
     def _way(self, domain: str) -> Way:
-        if self._ways is None:
-            return Way(self._config.mta.usual_transport, NextHop(HopKind.MX, domain))
-        return self._ways[domain]
+        # After a reload the watch may still ask about a domain that is configured no more.
+        way = None if self._ways is None else self._ways.get(domain)
+        return way or Way(self._config.mta.usual_transport, NextHop(HopKind.MX, domain))
 
     def _carried(self, requires: bool) -> Requirement:
         able = Capability.NOTHING if requires else self._mta.carries(self._config)

@@ -139,6 +139,14 @@ def test_a_message_that_no_recipe_moves_says_nothing_of_the_domain() -> None:
     assert not domains.about(HOP, replace(usual, transport="smtp"))
 
 
+def test_a_domain_that_is_configured_no_more_may_still_be_asked_about_once() -> None:
+    """The watch began its round before the reload."""
+    domains = served(ROUTED)
+    question = domains.question("gone.example")
+    assert question.nexthop == "gone.example"
+    assert not domains.about(NextHop(HopKind.MX, "gone.example"), question)
+
+
 def test_what_is_delivered_here_is_not_asked_about() -> None:
     rules: dict[str, object] = {"recipient": {"here.example": {}}}
     assert served({"rules": rules, "mta": {"local_domains": ["here.example"]}}).asked() == ()
