@@ -737,11 +737,13 @@ def unknown_forecast(text: str) -> Forecast:
 
 
 def unusable_forecast(text: str) -> Forecast:
-    """The forecast for a next hop of which smtp(8) of Postfix dies.
+    """The forecast for a next hop that smtp(8) of Postfix cannot use.
 
-    The mail stays in the queue until the setting is mended.
+    It ends with a fatal error, and the mail stays in the queue until the setting is corrected.
     """
-    return Forecast("4.3.0", Outcome.DEFER, Reason.NEXTHOP_INVALID, f"Postfix dies of it: {text}")
+    return Forecast(
+        "4.3.0", Outcome.DEFER, Reason.NEXTHOP_INVALID, f"Postfix cannot use it: {text}"
+    )
 
 
 LOCAL_FORECAST = Forecast(

@@ -88,10 +88,10 @@ class Rule:
                 return standing is Standing.AUTHENTICATED
 
 
-# A further key of [rules] is added in three places: here as a field of Rule, and in config/schema
-# as fields of Rules (with default and description) and of RuleTable (None: inherited). Everything
-# else follows: KEYS, the search, `config explain`, the manual. tests/unit/rules/test_finding.py
-# shows that the three agree.
+# A further key of [rules] is added in three places: here as a field of Rule, and in
+# config/schema/rules.py as fields of Rules (with default and description) and of RuleTable (None:
+# inherited). Everything else follows: KEYS, the search, `config explain`, the manual.
+# tests/unit/rules/test_finding.py shows that the three agree.
 KEYS = tuple(field.name for field in dataclasses.fields(Rule) if field.name != "domain")
 """The keys of a rule, as in the configuration, in the order of ``[rules]``."""
 

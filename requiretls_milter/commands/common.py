@@ -100,7 +100,7 @@ def write(text: str, path: Path | None) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    from requiretls_milter.reports.replacing import replace
+    from requiretls_milter.replacing import replace
 
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")

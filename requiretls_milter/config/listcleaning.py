@@ -101,7 +101,8 @@ def _take(cleaned: Cleaned, number: int, line: str) -> None:
         if "." not in written:  # allowed, and mostly the heading of a column
             raise PatternError(f"{quoted(written)} has no dot")
     except PatternError as error:
-        found = canonical = (error.instead,) if error.instead else _several(written)
+        meant = (error.instead,) if error.instead else _several(written)
+        found = canonical = meant if all("." in one for one in meant) else ()
         cleaned.findings.append(Finding(number, error.why, found))
         if not found:
             cleaned.lines.append(f"# not a domain: {printable(line)}")
@@ -118,7 +119,7 @@ def _several(written: str) -> tuple[str, ...]:
     """The domains of a line that has nothing but several; () if it has anything else."""
     pieces = [one for one in _BETWEEN.split(written) if one]
     try:
-        return tuple(map(domain_pattern, pieces)) if all("." in one for one in pieces) else ()
+        return tuple(map(domain_pattern, pieces))
     except PatternError:
         return ()
 

@@ -28,7 +28,7 @@ from requiretls_milter.syntax.names import (
 )
 
 if TYPE_CHECKING:
-    from requiretls_milter.config.schema import Mta
+    from requiretls_milter.config.schema.mta import Mta
 
 ANY = "*"
 """The key that matches whatever no other key does, of transport(5) and of tables by sender."""

@@ -21,11 +21,11 @@ from requiretls_milter.config.domainlist import (
     Lines,
     read_lines,
 )
-from requiretls_milter.config.fields import given
 from requiretls_milter.config.mistakes import INCLUDE, ConfigError, Mistake
 from requiretls_milter.config.places import MAX_DEPTH, KeyPath, Place, scan
 from requiretls_milter.config.reading import Reading, is_pattern
 from requiretls_milter.config.repair import syntax_mistake
+from requiretls_milter.config.values import given
 from requiretls_milter.syntax.text import quoted
 
 MAX_FILE_BYTES = 1024 * 1024

@@ -21,8 +21,8 @@ import dns.resolver
 
 from requiretls_milter import __version__
 from requiretls_milter.config import Config
+from requiretls_milter.doctor.attachment import Attachment, path_of
 from requiretls_milter.doctor.finding import Finding, error, ok, warning
-from requiretls_milter.doctor.mta import Attachment, path_of
 from requiretls_milter.doctor.sendmailcf import Sendmail
 from requiretls_milter.evidence.authorities import TrustStoreError, load_trust_store
 from requiretls_milter.evidence.dns import Resolver

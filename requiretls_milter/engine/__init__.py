@@ -54,7 +54,8 @@ metrics (:mod:`~requiretls_milter.engine.domainstate`), and lines of ``status``
 **Our own servers.** Watched domains are looked at from outside in the same turns
 (:mod:`~requiretls_milter.engine.ownservers`). What changes is told to a command
 (:mod:`~requiretls_milter.engine.notifying`), as the object that ``check --inbound`` prints
-(:mod:`~requiretls_milter.engine.inboundreport`).
+(:mod:`~requiretls_milter.engine.inboundreport`), and by mail
+(:mod:`~requiretls_milter.engine.mailing`).
 
 **Reload.** What belongs to a configuration is built anew and replaced as a whole
 (:mod:`~requiretls_milter.engine.parts`); questions under way are answered under the old one. If the

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 
-from requiretls_milter.config.schema import Watch
+from requiretls_milter.config import Watch
 from requiretls_milter.engine.inboundreport import Change
 from requiretls_milter.engine.watchmail import Letter, changes_letter, digest_letter
 from requiretls_milter.forecast.inbound import InboundReport

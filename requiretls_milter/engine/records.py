@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from requiretls_milter.config import Config
 from requiretls_milter.errors import RequiretlsMilterError
@@ -45,7 +45,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.base import CLOCK_SKEW
 from requiretls_milter.syntax.status import is_enhanced, outcome_of
-from requiretls_milter.syntax.strict import StrictModel, first_mistake
+from requiretls_milter.syntax.strict import StrictModel, decoded
 from requiretls_milter.syntax.text import printable
 
 MAX_TLS_VERSION = 20
@@ -145,10 +145,7 @@ def decode_policy(value: bytes, now: float) -> KeptPolicy:
     Raises:
         RecordError: the bytes are no policy, or one that could not have been fetched.
     """
-    try:
-        kept = _Policy.model_validate_json(value)
-    except ValidationError as error:
-        raise RecordError(first_mistake(error, "record")) from error
+    kept = decoded(_Policy.model_validate_json, value, RecordError, "record")
     policy = kept.policy
     lines = [f"mode: {policy.mode}", f"max_age: {policy.max_age}"]
     lines += [f"mx: {pattern}" for pattern in policy.mx]
@@ -194,10 +191,7 @@ def decode_probe(value: bytes, address: str, now: float) -> ProbeEvidence | None
     Raises:
         RecordError: the bytes are no session, or one that would not have been kept.
     """
-    try:
-        kept = _probes.validate_json(value)
-    except ValidationError as error:
-        raise RecordError(first_mistake(error, "record")) from error
+    kept = decoded(_probes.validate_json, value, RecordError, "record")
     found = kept.found
     if found.address != address or not worth_keeping(found):
         raise RecordError("not the session that it should be")
@@ -236,10 +230,7 @@ def decode_attempt(value: bytes, address: str, now: float, longest: float) -> Ke
     Raises:
         RecordError: the bytes are no such session, or one that would not have been kept.
     """
-    try:
-        kept = _attempts.validate_json(value)
-    except ValidationError as error:
-        raise RecordError(first_mistake(error, "record")) from error
+    kept = decoded(_attempts.validate_json, value, RecordError, "record")
     if isinstance(kept, _EarlierAttempt):
         return None
     found, pause = kept.found, kept.pause
@@ -308,10 +299,7 @@ def decode_watched(value: bytes) -> tuple[Finding, ...]:
     Raises:
         RecordError: the bytes are no such record.
     """
-    try:
-        kept = _Watched.model_validate_json(value)
-    except ValidationError as error:
-        raise RecordError(first_mistake(error, "record")) from error
+    kept = decoded(_Watched.model_validate_json, value, RecordError, "record")
     for one in kept.problems:
         if any(printable(text) != text for text in (one.host, one.text)):
             raise RecordError("text that we would not have kept")
@@ -357,10 +345,7 @@ def decode_settled(value: bytes) -> Settled:
     Raises:
         RecordError: the bytes are no such record.
     """
-    try:
-        kept = _Settled.model_validate_json(value)
-    except ValidationError as error:
-        raise RecordError(first_mistake(error, "record")) from error
+    kept = decoded(_Settled.model_validate_json, value, RecordError, "record")
     if not is_enhanced(kept.status) or kept.outcome is not outcome_of(kept.status):
         raise RecordError("a status that we would not have kept")
     return Settled(kept.outcome, kept.status, kept.reason, kept.since)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 from pydantic_core import PydanticSerializationError
 
 from requiretls_milter.config import Config
@@ -26,7 +26,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.readiness.days import MAX_COUNT, MAX_DAYS, Day, MailSource
 from requiretls_milter.syntax.capability import MAX_VERSION
-from requiretls_milter.syntax.strict import StrictModel, first_mistake
+from requiretls_milter.syntax.strict import StrictModel, decoded
 from requiretls_milter.telemetry.counting import Totals
 
 MAX_FORECAST_LIFE = 3600.0
@@ -389,10 +389,7 @@ def decode_request(payload: bytes) -> Request:
     Raises:
         WireError: it is not a request; the text names the first mistake and its place.
     """
-    try:
-        return _REQUEST.validate_json(payload)
-    except ValidationError as error:
-        raise WireError(first_mistake(error, "message")) from error
+    return decoded(_REQUEST.validate_json, payload, WireError, "message")
 
 
 def decode_reply(payload: bytes) -> EngineReply:
@@ -401,10 +398,7 @@ def decode_reply(payload: bytes) -> EngineReply:
     Raises:
         WireError: it is not a reply; the text names the first mistake and its place.
     """
-    try:
-        return _REPLY.validate_json(payload)
-    except ValidationError as error:
-        raise WireError(first_mistake(error, "message")) from error
+    return decoded(_REPLY.validate_json, payload, WireError, "message")
 
 
 def encode(message: Request | EngineReply) -> bytes:

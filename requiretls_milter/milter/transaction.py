@@ -249,7 +249,7 @@ class Recipient:
         nexthop: None also if the MTA named a next hop that cannot be parsed.
         nexthop_text: in canonical form, or as the MTA named it if it cannot be parsed.
         nexthop_error: why it cannot be parsed.
-        unusable: smtp(8) of Postfix dies of it.
+        unusable: smtp(8) of Postfix cannot use it.
         asked: what is asked, as far as it is known.
         question: for the engine; None if no forecast is needed.
         pending: the answer, or the future that yields it.

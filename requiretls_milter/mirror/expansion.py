@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from requiretls_milter.config.fields import lookup_table
+from requiretls_milter.config.values import lookup_table
 from requiretls_milter.mirror.postconf import Parameters, Postfix, is_yes
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
@@ -68,7 +68,7 @@ class Expanding:
 
 def mirror_expansion(postfix: Postfix) -> Expanding:
     """Make the keys; without tables there are none."""
-    main = cleanup_settings(postfix)
+    main = postfix.settings_of("cleanup", "cleanup")  # which expands recipients
     made = Expanding()
     for parameter, why in MAPS.items():
         items = _tables(main, parameter)
@@ -90,14 +90,6 @@ def mirror_expansion(postfix: Postfix) -> Expanding:
     made.warnings += _apart(main, postfix)
     made.notes += _not_followed(main)
     return made
-
-
-def cleanup_settings(postfix: Postfix) -> Parameters:
-    """The settings of the service that expands recipients, which may have ``-o``."""
-    for service in postfix.running("cleanup"):
-        if service.name == "cleanup" and service.settings:
-            return service.settings
-    return postfix.settings
 
 
 def _tables(main: Parameters, parameter: str) -> list[str]:

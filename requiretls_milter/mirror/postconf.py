@@ -208,6 +208,18 @@ class Postfix:
         """Find the services whose daemon is one of *programs*."""
         return (service for service in self.services if service.program in programs)
 
+    def settings_of(self, name: str, program: str) -> Parameters:
+        """The settings that a service of Postfix itself works by, which may have ``-o``.
+
+        Args:
+            name: of the service in master.cf.
+            program: its daemon; another one of that name has settings that say nothing.
+        """
+        for service in self.running(program):
+            if service.name == name and service.settings:
+                return service.settings
+        return self.settings
+
 
 # ---------------------------------------------------------------- what postconf writes
 

@@ -18,8 +18,8 @@ import tomlkit
 from tomlkit.items import Table
 
 from requiretls_milter.config import Config
-from requiretls_milter.config.fields import service as service_name
-from requiretls_milter.config.fields import transport as transport_name
+from requiretls_milter.config.values import service as service_name
+from requiretls_milter.config.values import transport as transport_name
 from requiretls_milter.mirror import parameters
 from requiretls_milter.mirror.agents import Agents
 from requiretls_milter.mirror.expansion import mirror_expansion

@@ -176,7 +176,7 @@ def parse_all(texts: Sequence[str], mta: Mta, transport: str) -> tuple[GivenHop,
                 given.append(GivenHop(one, mta.nexthop_of(one, transport, postfix=postfix)))
             except UnusableNextHopError as error:
                 mistakes.append(
-                    f"{error}. Postfix dies of such a next hop, and its mail stays in the queue"
+                    f"{error}. Postfix cannot use such a next hop: its mail stays in the queue"
                 )
             except NextHopError as error:
                 mistakes.append(str(error))

@@ -39,7 +39,7 @@ def test_what_was_meant_is_written(line: str, written: str) -> None:
     assert clean(f"{line}\n".encode()).text == f"{written}\n"
 
 
-@pytest.mark.parametrize("line", ["192.0.2.9", "*", "a b", "-x-", "\x00", "Domain"])
+@pytest.mark.parametrize("line", ["192.0.2.9", "*", "a b", "-x-", "\x00", "Domain", ";Domain"])
 def test_a_line_that_names_no_domain_stays_as_a_comment(line: str) -> None:
     cleaned = clean(f"{line}\ngood.example\n".encode())
     first, second = cleaned.lines

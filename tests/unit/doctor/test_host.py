@@ -19,9 +19,9 @@ import pytest
 
 from requiretls_milter.config import Config
 from requiretls_milter.doctor import host
+from requiretls_milter.doctor.attachment import attachments
 from requiretls_milter.doctor.finding import Finding, Severity
 from requiretls_milter.doctor.host import MtaAuthorities
-from requiretls_milter.doctor.mta import attached
 from requiretls_milter.engine.certificate import tls_context
 from requiretls_milter.engine.exposition import Readings
 from requiretls_milter.engine.scrape import MetricsServer
@@ -151,7 +151,7 @@ def test_postfixs_user_has_to_reach_and_write_the_socket(
     path.parent.chmod(directory_mode)
     made = replace(postfix(service("smtpd", "smtp", "inet", chroot=chroot)), root=root)
     config = at(path)
-    (finding,) = host.socket_permissions(config, made, list(attached(config, made)))
+    (finding,) = host.socket_permissions(config, made, list(attachments(config, made)))
     assert finding.severity is (Severity.ERROR if closed else Severity.OK)
     assert closed in finding.found
 
@@ -160,7 +160,7 @@ def test_without_a_mail_owner_nothing_is_claimed(root: Path) -> None:
     path = root / "var/spool/postfix/requiretls-milter/milter.sock"
     made = replace(postfix(mail_owner="nobody-here"), root=root)
     config = at(path)
-    (finding,) = host.socket_permissions(config, made, list(attached(config, made)))
+    (finding,) = host.socket_permissions(config, made, list(attachments(config, made)))
     assert finding.severity is Severity.WARNING
 
 

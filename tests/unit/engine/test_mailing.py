@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from requiretls_milter.config.schema import Watch
+from requiretls_milter.config import Watch
 from requiretls_milter.engine import mailing
 from requiretls_milter.engine.inboundreport import Change
 from requiretls_milter.engine.mailing import MAX_WAITING, Mailer, next_digest

@@ -18,7 +18,7 @@ from requiretls_milter.model import InboundProblem
 from requiretls_milter.store.base import Store
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.counting import Counters, Gauges
-from tests.unit.config.test_schema import configured
+from tests.support.configured import configured
 
 DOMAIN, MX = "example.org", "mx.example.org"
 LOST = Finding(InboundProblem.STARTTLS_NOT_OFFERED, Severity.BROKEN, MX, "STARTTLS is not offered")
