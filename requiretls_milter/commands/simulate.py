@@ -57,6 +57,12 @@ if TYPE_CHECKING:
     help="What the client is to the milter: enforce_for tells them apart.",
 )
 @click.option(
+    "--sendmail",
+    "locally",
+    is_flag=True,
+    help="The message comes by sendmail(1), and not by SMTP: it is never deferred.",
+)
+@click.option(
     "--nexthop",
     metavar="[TRANSPORT:]NEXTHOP",
     default="",
@@ -72,6 +78,7 @@ def simulate(
     parameters: tuple[str, ...],
     headers: tuple[str, ...],
     client: str,
+    locally: bool,
     nexthop: str,
     config_path: Path | None,
     postconf: str,
@@ -111,10 +118,13 @@ def simulate(
         recipient.removeprefix("<").removesuffix(">"),
         parameters,
         tuple(map(_field, headers)),
-        Standing(client),
+        Standing.TRUSTED if locally else Standing(client),
         config.milter.by or own_name or socket.gethostname(),
+        not locally,
     )
-    told = _told(message.sender, message.recipient, nexthop, postfix, notes)
+    # Postfix tells nothing of where the mail of sendmail(1) goes.
+    asked = None if locally else postfix
+    told = _told(message.sender, message.recipient, nexthop, asked, notes)
     answers: dict[Question, Answered] = {}
 
     def ask(question: Question) -> Forecast:

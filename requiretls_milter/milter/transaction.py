@@ -133,6 +133,8 @@ class Settings:
             name[0].upper() for name in self.fields
         )
         """First characters of these names, in both cases: most fields begin with another one."""
+        self.moves = bool(config.mta.route_transport)
+        """Whether a recipe moves mail for which REQUIRETLS is asked to another transport."""
         self.esmtp_header = config.mta.requiretls_esmtp_header
         self.profile = config.mta.profile
         self.surveys = config.probe.plain_mail is not PlainMail.OFF
@@ -348,6 +350,7 @@ class Transaction:
     may_need_smtputf8: bool = field(init=False)
     null_sender: bool = field(init=False)
     _size: int | None = None
+    _is_moved: bool = True
 
     def __post_init__(self) -> None:
         self.findings = HeaderFindings(self.settings.tag_name)
@@ -467,17 +470,40 @@ class Transaction:
             The recipients whose requirement or question is not what it was at RCPT. The
             caller has to put their questions again; their earlier decisions are dropped.
         """
+        changed = self._updated() if self._may_ask_otherwise else []
+        if self._stays:
+            self._is_moved = False
+            changed += [one for one in self._updated() if one not in changed]
+        return changed
+
+    @property
+    def _may_ask_otherwise(self) -> bool:
+        """Whether the header may ask, or need, something else than was known at RCPT."""
         findings = self.findings
         if findings.unremarkable and not self.may_need_smtputf8:
-            return []
-        if not (
+            return False
+        return bool(
             findings.require_tls_esmtp
             or findings.tls_required_no
             or self.lost
             or self._needs_have_changed
-        ):
-            return []
+        )
+
+    def _updated(self) -> list[Recipient]:
         return [recipient for recipient in self.accepted if self._update(recipient)]
+
+    @property
+    def _stays(self) -> bool:
+        """Whether a recipe that moves REQUIRETLS mail does not move this message.
+
+        It moves all recipients of a message or none (:class:`~requiretls_milter.milter.tag.Route`).
+        Until the end of the header a recipient is taken to be moved.
+        """
+        if not self.settings.moves:
+            return False
+        targets = [one for recipient in self.accepted for one in recipient.targets]
+        moved = [one.asked.requirement is Requirement.REQUIRETLS for one in targets]
+        return any(moved) and not (all(moved) and not any(one.local for one in targets))
 
     def outdated(self, now: float) -> list[Recipient]:
         """Drop the answers that have ended while the message came in, with what rests on them.
@@ -590,9 +616,10 @@ class Transaction:
         if self.null_sender and self.settings.profile is ProfileName.RFC8689:
             # RFC 8689 sections 4.2.1 and 5: the requirement of a bounce stops no delivery (R7)
             return Question(target, recipient.transport, Requirement.NONE, Requirement.NONE)
-        return _question(
-            target, recipient.transport, asked.requirement, asked.carried, self._needs(asked)
-        )
+        transport = recipient.transport
+        if self._is_moved:
+            transport = self.settings.config.mta.carrier(transport, asked.requirement)
+        return _question(target, transport, asked.requirement, asked.carried, self._needs(asked))
 
     def _needs(self, asked: Asked) -> Needs:
         """What the message needs beside its requirement, as far as it is known.

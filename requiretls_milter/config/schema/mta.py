@@ -256,8 +256,9 @@ class Mta(Section):
             "The transport to which a recipe moves a message with the tag's route=requiretls "
             '(milter_header_checks: "FILTER smtp-strict:"). What [mta.transport."NAME"] says of '
             "it then holds for every recipient for whom REQUIRETLS is asked, whatever transport "
-            "the MTA named at RCPT. A message with route=mixed stays on its way, and is forecast "
-            "all the same as if it were moved. Empty: no recipe moves such mail."
+            "the MTA named at RCPT. At RCPT a recipient is taken to be moved. A message that turns "
+            "out to have route=mixed stays on its way, and is forecast for that way at its end. "
+            "Empty: no recipe moves such mail."
         ),
     )
     aliases: fields.AliasesWord = Field(
