@@ -92,32 +92,42 @@ def test_a_server_that_lost_starttls_is_broken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("session", "problem"),
+    ("session", "problem", "said"),
     [
+        (clear(), "starttls_not_offered", "STARTTLS is not offered"),
         (
             replace(clear(), starttls_offered=True, starttls_reply=Reply(454, "4.7.0", "later")),
             "starttls_refused",
+            "STARTTLS is refused: 454 later",
         ),
-        (probe(requiretls=False), "requiretls_not_offered"),
+        (
+            probe(requiretls=False),
+            "requiretls_not_offered",
+            "REQUIRETLS is not offered inside TLS",
+        ),
         (
             ProbeEvidence("192.0.2.1", ProbeStage.HANDSHAKE, ProbeFailure.CLOSED),
             "tls_handshake_failed",
+            "TLS does not come about: closed",
         ),
         (
             ProbeEvidence("192.0.2.1", ProbeStage.CONNECT, ProbeFailure.REFUSED),
             "server_unreachable",
+            "no session: refused",
         ),
         (
             ProbeEvidence(
                 "192.0.2.1", ProbeStage.BANNER, ProbeFailure.REPLY, Reply(554, "", "no service")
             ),
             "server_rejects",
+            "the server refuses the session: 554 no service",
         ),
     ],
 )
-def test_what_a_session_lacks_is_told(session: ProbeEvidence, problem: str) -> None:
+def test_what_a_session_lacks_is_told(session: ProbeEvidence, problem: str, said: str) -> None:
     report = seen(domain(host(OURS.tlsa(), SPARE, seen=session)))
     assert problems(report) == {problem: BROKEN}
+    assert report.problems[0].text == f"192.0.2.1: {said}"
 
 
 @pytest.mark.parametrize("stage", [ProbeStage.CONNECT, ProbeStage.HANDSHAKE])
@@ -266,6 +276,7 @@ def test_a_certificate_that_cannot_be_read_is_broken() -> None:
     garbage = Presented((b"\x30\x00",), b"", b"", b"")
     report = seen(domain(host(seen=probe(presented=garbage))))
     assert problems(report) == {"certificate_not_verified": BROKEN, "tlsa_missing": ADVICE}
+    assert report.problems[0].text == "192.0.2.1: the certificate cannot be read"
 
 
 # ---------------------------------------------------------------- the domain
