@@ -824,6 +824,13 @@ class OnTemporary(enum.StrEnum):
     DEFER = "defer"
 
 
+class OnUnreachable(enum.StrEnum):
+    """What modes defer and reject do if no server can be reached, or takes mail for now."""
+
+    ACCEPT = "accept"  # the MTA queues the mail
+    DEFER = "defer"  # the client tries again
+
+
 class OnUnknown(enum.StrEnum):
     """What modes defer and reject do without a forecast."""
 

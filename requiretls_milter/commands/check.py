@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     "--inbound",
     is_flag=True,
     help="Look at domains as those see them that send mail to them: our own servers. Only "
-    "--config and --format apply.",
+    "--config, --format and, for text, -v apply.",
 )
 @click.option(
     "--refresh",
@@ -135,7 +135,7 @@ def check(
     if inbound:
         if source is not None or watch is not None:
             raise click.UsageError("--inbound goes with neither --from nor --watch.")
-        return _inbound(nexthops, config, output)
+        return _inbound(nexthops, config, output, detailed=detailed)
     usual, asked = config.mta.usual_transport, Requirement(requirement)
     try:
         given = assess.parse_all(nexthops, config.mta, transport or usual)
@@ -154,7 +154,7 @@ def check(
     return asyncio.run(live.check(given, judging, live.Options(output, source, watch, refresh)))
 
 
-def _inbound(domains: tuple[str, ...], config: Config, output: str) -> int:
+def _inbound(domains: tuple[str, ...], config: Config, output: str, *, detailed: bool) -> int:
     """Look at our own domains once."""
     from requiretls_milter.evidence.authorities import TrustStoreError
     from requiretls_milter.reports import inbound
@@ -164,5 +164,7 @@ def _inbound(domains: tuple[str, ...], config: Config, output: str) -> int:
     except (inbound.NoDomainError, TrustStoreError) as error:
         fail(str(error))
     written = {"json": looked.to_json, "jsonl": looked.to_lines, "text": looked.to_text}[output]()
+    if detailed and output == "text":
+        written = f"{written}\n\n{looked.details()}"
     click.echo(written)
     return looked.exit_status

@@ -15,6 +15,7 @@ from requiretls_milter.commands.common import (
     CONFIG_OPTION,
     FORMAT_OPTION,
     POSTCONF_OPTION,
+    beside_service,
     fail,
     installed_postfix,
     load_or_fail,
@@ -24,7 +25,6 @@ from requiretls_milter.commands.common import (
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
-    from requiretls_milter.ipc.wire import StatusReply
     from requiretls_milter.milter.transaction import Expander
     from requiretls_milter.mirror.postconf import Postfix
     from requiretls_milter.reports.assess import Answered
@@ -102,7 +102,7 @@ def simulate(
 
     loaded = load_or_fail(config_path)
     running = running_service(loaded)
-    config, notes = _in_force(loaded, config_path, running)
+    config, notes = beside_service(loaded, config_path, running)
     postfix = installed_postfix(postconf, config_dir)
     mta = mta_of(config, running, lambda: postfix)
     own_name = postfix.settings.get("myhostname", "") if postfix is not None else ""
@@ -145,28 +145,6 @@ def _field(text: str) -> tuple[str, str]:
     if not colon or not name.strip():
         raise click.UsageError(f"{text}: a header field is written 'Name: value'")
     return name, value.lstrip(" ")
-
-
-def _in_force(
-    config: Config, config_path: Path | None, running: StatusReply | None
-) -> tuple[Config, list[str]]:
-    """The configuration to simulate with, and what to say about it.
-
-    Rules that were suspended by command stay so, unless another file is tried.
-    """
-    if running is None:
-        return config, ["no service runs with this configuration's engine.socket"]
-    service = running.service
-    if service is None:
-        return config, []
-    notes = []
-    same_file = config_path is None or str(config_path.absolute()) == service.config_path
-    if same_file and service.suspended and not config.rules.suspended:
-        config = config.with_suspension(True)
-        notes.append("the rules of the running service are suspended, and so are these")
-    if differing := [f"[{one}]" for one in service.differs_in(config)]:
-        notes.append(f"the running service has another {', '.join(differing)} than this file")
-    return config, notes
 
 
 def _told(

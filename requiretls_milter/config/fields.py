@@ -124,6 +124,7 @@ ProtocolWord = Annotated[model.MailProtocol, BeforeValidator(word(model.MailProt
 ModeWord = Annotated[model.Mode, BeforeValidator(word(model.Mode))]
 EnforceForWord = Annotated[model.EnforceFor, BeforeValidator(word(model.EnforceFor))]
 OnTemporaryWord = Annotated[model.OnTemporary, BeforeValidator(word(model.OnTemporary))]
+OnUnreachableWord = Annotated[model.OnUnreachable, BeforeValidator(word(model.OnUnreachable))]
 OnUnknownWord = Annotated[model.OnUnknown, BeforeValidator(word(model.OnUnknown))]
 OnNoncompliantWord = Annotated[model.OnNoncompliant, BeforeValidator(word(model.OnNoncompliant))]
 MatchWord = Annotated[model.Match, BeforeValidator(word(model.Match))]

@@ -363,4 +363,5 @@ def _wrong_lines(file: Path, lines: Lines) -> Iterator[Mistake]:
     for line, why in lines.mistakes:
         yield Mistake((), why, Place(file, line, 1))
     if more := lines.wrong - len(lines.mistakes):
-        yield Mistake((), f"{more} more lines are not domain names", Place(file))
+        hint = "requiretls-milter config domains FILE tells each, and writes a clean list"
+        yield Mistake((), f"{more} more lines are not domain names; {hint}", Place(file))

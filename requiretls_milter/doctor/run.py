@@ -69,6 +69,7 @@ def run(config: Config, where: Where, *, outside: str) -> list[Finding]:
     findings.append(host.milter_answers(config))
     findings += host.service(config)
     findings.append(host.metrics(config))
+    findings += host.watch(config)
     findings += host.resolvers(config, postfix, mirrored)
     findings += host.authorities(config, authorities)
     findings.append(host.outside(outside, config))

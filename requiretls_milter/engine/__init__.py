@@ -43,7 +43,7 @@ our own network, and no domain is judged by that (:mod:`~requiretls_milter.engin
 
 **Configured domains.** A domain that has a rule of its own is assessed every five minutes
 (:mod:`~requiretls_milter.engine.domainwatch`), with the question that mail to it would put, given
-what the MTA of this host carries (:mod:`~requiretls_milter.engine.hostmta`). The answers become
+what the MTA of this host carries (:mod:`~requiretls_milter.engine.servedmta`). The answers become
 metrics (:mod:`~requiretls_milter.engine.domainstate`), and lines of ``status``
 (:mod:`~requiretls_milter.engine.domainrecord`, :mod:`~requiretls_milter.engine.condition`).
 

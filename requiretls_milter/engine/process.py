@@ -22,11 +22,10 @@ from requiretls_milter.config import Config
 from requiretls_milter.config.secret import SecretError, read_secret
 from requiretls_milter.engine import reportpage, statuspage
 from requiretls_milter.engine.certificate import CertificateError, tls_context
-from requiretls_milter.engine.condition import MAX_DOMAINS, reading
+from requiretls_milter.engine.condition import MAX_DOMAINS, Watching, reading
 from requiretls_milter.engine.domainwatch import DomainWatch
 from requiretls_milter.engine.exposition import Readings, set_build_info
 from requiretls_milter.engine.health import STARTING, Health
-from requiretls_milter.engine.hostmta import HostMta
 from requiretls_milter.engine.inboundreport import Change, change_report
 from requiretls_milter.engine.mailing import Mailer
 from requiretls_milter.engine.notifying import Notifier
@@ -38,6 +37,7 @@ from requiretls_milter.engine.policies import REFRESH_INTERVAL
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.reportdays import mail_by_domain
 from requiretls_milter.engine.scrape import MetricsServer
+from requiretls_milter.engine.servedmta import ServedMta
 from requiretls_milter.engine.server import EngineServer, EngineState, ReportParts
 from requiretls_milter.engine.spending import SAVE_INTERVAL
 from requiretls_milter.evidence.selftest import ResolverWatch
@@ -113,7 +113,7 @@ class _Engine:
         self._own_watch: DomainWatch
         self._built: Parts | None = None
         self._trust_epoch = 0
-        self._mta = HostMta()
+        self._mta = ServedMta()
         self._service: ServiceStatus | None = None
         self._server: EngineServer | None = None
         self._metrics_server: MetricsServer | None = None
@@ -122,7 +122,9 @@ class _Engine:
         self._sent_snapshot: Snapshot | None = None
         self._health = STARTING
         self._processes: Mapping[str, int] = {}
-        self._watch = DomainWatch(lambda: self._domains.configured, self._assess_configured)
+        self._watch = DomainWatch(
+            lambda: self._parts.assessor.configured.asked(), self._assess_configured
+        )
         self._notifier = Notifier(lambda: self._parts.config.watch.command, self.counters)
         self._mailer = Mailer(
             lambda: self._parts.config.watch, lambda: self._own.reports(), self.counters
@@ -266,7 +268,21 @@ class _Engine:
 
     def _copied_condition(self, most: int | None) -> Callable[[], Condition]:
         self._take_own_counters()
-        return reading(self._parts, self._builder.record, self._gauges, self.aggregate, most)
+        watching = Watching(
+            self._own.statuses(),
+            len(self._domains.watched),
+            self._mailer.failing,
+            self._notifier.failing,
+        )
+        return reading(
+            self._parts,
+            self._builder.record,
+            self._gauges,
+            self.aggregate,
+            watching,
+            time.time(),
+            most=most,
+        )
 
     async def report(self, source: MailSource, keep: Day | None) -> ReportParts:
         """See :class:`~requiretls_milter.engine.server.EngineView`."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
@@ -33,14 +33,18 @@ from requiretls_milter.evidence.probe import FRESH, MAX_CHAIN, MAX_DIALOGUE, MAX
 from requiretls_milter.forecast.inboundserver import Finding
 from requiretls_milter.model import (
     MAX_SIZE,
+    Forecast,
     MtaStsEvidence,
     MtaStsPolicy,
+    Outcome,
     ProbeEvidence,
     ProbeFailure,
     ProbeStage,
+    Reason,
     Reply,
 )
 from requiretls_milter.store.base import CLOCK_SKEW
+from requiretls_milter.syntax.status import is_enhanced, outcome_of
 from requiretls_milter.syntax.strict import StrictModel, decoded
 from requiretls_milter.syntax.text import printable
 
@@ -50,6 +54,9 @@ MAX_TLS_VERSION = 20
 MAX_CIPHER = 64
 """Characters of the name of a cipher suite."""
 
+
+MAX_STATUS = 9
+"""Characters of an enhanced status code."""
 
 MAX_PROBLEMS = 200
 """Problems of a watched domain that are kept."""
@@ -299,6 +306,49 @@ def decode_watched(value: bytes) -> tuple[Finding, ...]:
         if one.at is not None and not 0 <= one.at < MAX_TIME:
             raise RecordError("a time that cannot be")
     return kept.problems
+
+
+# ---------------------------------------------------------------- configured domains
+
+
+class _Settled(StrictModel):
+    v: Literal[1] = 1
+    outcome: Outcome
+    status: Annotated[str, Field(max_length=MAX_STATUS)]
+    reason: Reason
+    since: Annotated[float, Field(ge=0, lt=MAX_TIME, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What was known last of a configured domain, and since when; seconds since the epoch."""
+
+    outcome: Outcome
+    status: str
+    reason: Reason
+    since: float
+
+    def is_same(self, forecast: Forecast) -> bool:
+        """Whether a forecast says the same."""
+        said = (forecast.outcome, forecast.status, forecast.reason)
+        return said == (self.outcome, self.status, self.reason)
+
+
+def encode_settled(settled: Settled) -> bytes:
+    """Encode what was known last of a configured domain."""
+    return _Settled(**asdict(settled)).model_dump_json().encode()
+
+
+def decode_settled(value: bytes) -> Settled:
+    """Decode what was known last of a configured domain.
+
+    Raises:
+        RecordError: the bytes are no such record.
+    """
+    kept = decoded(_Settled.model_validate_json, value, RecordError, "record")
+    if not is_enhanced(kept.status) or kept.outcome is not outcome_of(kept.status):
+        raise RecordError("a status that we would not have kept")
+    return Settled(kept.outcome, kept.status, kept.reason, kept.since)
 
 
 # ---------------------------------------------------------------- scopes

@@ -19,6 +19,7 @@ from requiretls_milter.model import (
     Capability,
     DomainEvidence,
     Forecast,
+    Mode,
     Outcome,
     Question,
     Reason,
@@ -220,8 +221,11 @@ class DomainStatus(StrictModel):
         outcome, status, reason, text: of the forecast.
         ready: the metric ``domain_ready``; None if the outcome is unknown.
         assessed_at: seconds since the epoch.
-        since: when outcome, status and reason became these; at the earliest the start of the
-            engine.
+        since: when outcome, status and reason became these.
+        mode: of its rule in force.
+        reply: the codes that the rule answers to a client that authenticates, such as
+            ``550 5.7.30``; "" if it accepts.
+        nexthop: where mail to the domain goes, if not to the domain itself.
     """
 
     domain: _Name
@@ -232,6 +236,39 @@ class DomainStatus(StrictModel):
     ready: bool | None
     assessed_at: float
     since: float
+    mode: Mode = Mode.MONITOR
+    reply: str = ""
+    nexthop: _Name = ""
+
+
+class WatchedStatus(StrictModel):
+    """What was found out last about a watched domain.
+
+    Attributes:
+        domain: its name.
+        severity: of what is broken or breaks first: ``broken`` or ``ends``; None for nothing.
+        verdict: what breaks first and when, or what ends first, as a sentence.
+        problems: how many there are that are no mere advice.
+        observed_at: seconds since the epoch.
+    """
+
+    domain: _Name
+    severity: Literal["broken", "ends"] | None
+    verdict: str
+    problems: int
+    observed_at: float
+
+
+class Failing(StrictModel):
+    """A way of telling of watched domains that failed when it was used last.
+
+    Attributes:
+        since: the first failure in a row, seconds since the epoch.
+        error: of the last one.
+    """
+
+    since: float
+    error: str
 
 
 class Condition(StrictModel):
@@ -249,6 +286,10 @@ class Condition(StrictModel):
         limits: how many times each limit was met; those that never were are left out.
         domains: the configured domains that were assessed, those that are not ready first.
         domains_configured: how many domains are configured, wildcards left out.
+        watched: the watched domains that were looked at, the worst first.
+        domains_watched: how many domains are watched.
+        mail_failing: whether mail about them cannot be handed over; None if it can.
+        notify_failing: whether the command that is told of them fails; None if it does not.
     """
 
     nameservers: tuple[str, ...]
@@ -262,6 +303,10 @@ class Condition(StrictModel):
     limits: dict[str, int]
     domains: tuple[DomainStatus, ...]
     domains_configured: int
+    watched: tuple[WatchedStatus, ...] = ()
+    domains_watched: int = 0
+    mail_failing: Failing | None = None
+    notify_failing: Failing | None = None
 
 
 class StatusReply(_Message):

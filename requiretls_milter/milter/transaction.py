@@ -82,11 +82,11 @@ if TYPE_CHECKING:
 MAX_ADDRESS = 1000
 """Characters of an envelope address that are kept; RFC 5321 section 4.5.3.1 allows 320."""
 
-REMEMBERED_ROUTES = 2048
-"""Routes that are remembered for each configuration; one is cheap to find again."""
+REMEMBERED_LOOKUPS = 2048
+"""Lookups that are remembered for each configuration; one is cheap to make again."""
 
-MAX_ROUTE_TEXT = 512
-"""Characters of what a route is remembered by: two domain names, with room. Longer text is foul."""
+MAX_LOOKUP_TEXT = 512
+"""Characters of what a lookup is remembered by: two domain names, with room. Longer is foul."""
 
 FORECAST_GRACE = 60.0
 """Seconds after its end for which a forecast of RCPT still counts at the end of the message: that
@@ -94,7 +94,7 @@ records live for a second is no reason to ask twice, and to wait again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class Lookup:
     """What follows from a recipient's domain, and from where the MTA will send its mail.
 
     The attributes are those of :class:`Recipient`.
@@ -143,9 +143,9 @@ class Settings:
         """Whether mail is counted for which no rule was looked up."""
         self.debug = config.log.level is LogLevel.DEBUG
         self.splits = config.rules.on_mixed is OnMixed.SPLIT and not config.rules.suspended
-        self._known_route = functools.lru_cache(maxsize=REMEMBERED_ROUTES)(self._route)
+        self._known = functools.lru_cache(maxsize=REMEMBERED_LOOKUPS)(self._look_up)
 
-    def route(
+    def look_up(
         self,
         mailer: str,
         host: str,
@@ -154,8 +154,8 @@ class Settings:
         *,
         postfix: bool,
         alias: str = "",
-    ) -> Route:
-        """The route of a recipient; the arguments are those of :func:`.hop.from_macros`.
+    ) -> Lookup:
+        """Rule and next hop of a recipient; the arguments are those of :func:`.hop.from_macros`.
 
         What the MTA names does not depend on the local parts, unless a transport hands its mail
         over, so that it is remembered by the domains. If the MTA makes the recipient of another
@@ -165,12 +165,12 @@ class Settings:
         sender_domain = envelope_domain(sender) if by_domain else ""
         if (mailer or host) and not self.config.mta.hand_over:
             domain = domain_of(recipient)
-            if len(mailer) + len(host) + len(domain) + len(sender_domain) <= MAX_ROUTE_TEXT:
+            if len(mailer) + len(host) + len(domain) + len(sender_domain) <= MAX_LOOKUP_TEXT:
                 at_domain = f"@{domain}" if domain else ""
-                return self._known_route(mailer, host, at_domain, "", sender_domain, postfix, alias)
-        return self._route(mailer, host, recipient, sender, sender_domain, postfix, alias)
+                return self._known(mailer, host, at_domain, "", sender_domain, postfix, alias)
+        return self._look_up(mailer, host, recipient, sender, sender_domain, postfix, alias)
 
-    def _route(
+    def _look_up(
         self,
         mailer: str,
         host: str,
@@ -179,12 +179,12 @@ class Settings:
         sender_domain: str,
         postfix: bool,
         alias: str,
-    ) -> Route:
+    ) -> Lookup:
         domain = envelope_domain(recipient)
         try:
             way = hop.from_macros(mailer, host, recipient, sender, self.config.mta, postfix=postfix)
         except nexthop.NextHopError as error:
-            return Route(
+            return Lookup(
                 self.rules.find(sender_domain, domain, "", alias),
                 domain,
                 nexthop_text=(host or domain)[:MAX_ADDRESS],
@@ -192,7 +192,7 @@ class Settings:
                 unusable=postfix and isinstance(error, nexthop.UnusableNextHopError),
             )
         rule = self.rules.find(sender_domain, domain, way.nexthop.host, alias)
-        return Route(rule, domain, way.transport, way.nexthop, str(way.nexthop))
+        return Lookup(rule, domain, way.transport, way.nexthop, str(way.nexthop))
 
     def trusts(self, address: str) -> bool:
         """Whether a client's address is in ``milter.trusted_networks``."""
@@ -536,7 +536,7 @@ class Transaction:
                 recipient.domain = envelope_domain(recipient.resolved or recipient.address)
                 recipient.rule = found[0]
                 return found[0]
-        route = self.settings.route(
+        known = self.settings.look_up(
             recipient.mailer,
             recipient.host,
             recipient.resolved or recipient.address,
@@ -544,14 +544,14 @@ class Transaction:
             postfix=self.client.postfix,
             alias=recipient.alias,
         )
-        recipient.domain = route.domain
-        recipient.transport = route.transport
-        recipient.nexthop = route.nexthop
-        recipient.nexthop_text = route.nexthop_text
-        recipient.nexthop_error = route.nexthop_error
-        recipient.unusable = route.unusable
-        recipient.rule = route.rule
-        return route.rule
+        recipient.domain = known.domain
+        recipient.transport = known.transport
+        recipient.nexthop = known.nexthop
+        recipient.nexthop_text = known.nexthop_text
+        recipient.nexthop_error = known.nexthop_error
+        recipient.unusable = known.unusable
+        recipient.rule = known.rule
+        return known.rule
 
     def _expand(self, recipient: Recipient, expander: Expander) -> None:
         """Find out what the MTA makes of a recipient. In doubt it stays what it is."""
@@ -696,6 +696,7 @@ class Transaction:
             null_sender=self.null_sender,
             domain=recipient.alias or recipient.domain or recipient.address,
             now=now,
+            by_rule=recipient.asked.source is Source.RULE,
         )
         if not self.by_smtp:
             decision = rules.never_deferred(decision, recipient.asked.carried)
@@ -867,8 +868,8 @@ class Transaction:
         )
 
 
-_question = functools.lru_cache(maxsize=REMEMBERED_ROUTES)(Question)
-_needs = functools.lru_cache(maxsize=REMEMBERED_ROUTES)(Needs)
+_question = functools.lru_cache(maxsize=REMEMBERED_LOOKUPS)(Question)
+_needs = functools.lru_cache(maxsize=REMEMBERED_LOOKUPS)(Needs)
 
 
 def _without_question(recipient: Recipient) -> Forecast:

@@ -33,6 +33,7 @@ from requiretls_milter.model import (
     NextHop,
     Outcome,
     Question,
+    Requirement,
     Source,
     Standing,
 )
@@ -41,7 +42,7 @@ from requiretls_milter.reports.check import NextHopReport, forecast_report, repl
 from requiretls_milter.reports.check_text import to_text as evidence_text
 from requiretls_milter.reports.explain import place_of, place_text, table_text
 from requiretls_milter.reports.printing import on_terminal
-from requiretls_milter.rules import Origin
+from requiretls_milter.rules import Origin, Why
 from requiretls_milter.syntax.names import envelope_domain
 from requiretls_milter.syntax.nexthop import NextHopError
 
@@ -225,6 +226,35 @@ def simulate(
     )
 
 
+_KEEPS = {
+    Why.LEFT_TO_MTA: "on_unreachable",
+    Why.TEMPORARY: "on_temporary",
+    Why.UNKNOWN: "on_unknown",
+}
+"""The key by which a rule defers what it accepts for such a reason."""
+
+
+def unkept(found: Simulated) -> str:
+    """Say that the MTA delivers an accepted message later without a requirement; "" if not."""
+    asked, decision = found.recipient.asked, found.decision
+    key = next((key for why, key in _KEEPS.items() if decision.why == why), "")
+    is_lost = (
+        key
+        and decision.action is Action.ACCEPT
+        and asked.requirement is Requirement.REQUIRETLS
+        and asked.carried is not asked.requirement
+        and found.carrier == (found.recipient.transport or found.told.mailer)
+        and found.forecast is not None
+        and found.forecast.outcome in (Outcome.DEFER, Outcome.UNKNOWN)
+    )
+    if not is_lost:
+        return ""
+    return (
+        "the MTA does not know of the requirement: it delivers this message later by its own "
+        f'settings, in clear if they allow that; {key} = "defer" prevents it'
+    )
+
+
 def _carrier(config: Config, recipient: Recipient, told: Told) -> str:
     """The transport in the end: what is asked of local mail moves it nowhere."""
     transport = recipient.transport or told.mailer
@@ -356,7 +386,7 @@ def as_json(
         "stage": _stage(found),
         "tag": _tag(found),
         "route": found.tag.route.value if found.tag is not None else None,
-        "notes": list(notes),
+        "notes": [*notes, *(note for note in (unkept(found),) if note)],
     }
 
 
@@ -437,6 +467,7 @@ def as_text(
         _row("Tag", str(tag or "none")),
         _row("Route", found.tag.route if found.tag is not None else "none"),
     ]
+    text += [_row("Note", note) for note in (unkept(found),) if note]
     return "\n".join(text)
 
 

@@ -56,6 +56,7 @@ class StoreKind(enum.StrEnum):
     ATTEMPT = "attempt"  # a call of ours that failed, and when the next one may be
     BUDGET = "budget"  # how often hosts were called lately: engine/spending.py
     WATCHED = "watched"  # what is wrong with a watched domain: engine/ownservers.py
+    DOMAIN = "domain"  # since when a configured domain is as it is: engine/domainrecord.py
     REPORT = "report"  # the figures of reports, day by day: engine/reportdays.py
 
 
@@ -227,7 +228,8 @@ class Backend(Protocol):
     async def listing(self, kind: StoreKind) -> list[tuple[str, Record]]:
         """List keys of a kind with records that may lack values; :data:`MAX_LISTED` at most.
 
-        Without its value a record cannot be checked for damage: a listing is a hint to
+        A backend that has too many to list them in time lists some of them, and others the next
+        time. Without its value a record cannot be checked for damage: a listing is a hint to
         read the record, and no more.
         """
         ...

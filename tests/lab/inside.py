@@ -207,6 +207,42 @@ def next_hop() -> None:
         inside.sendall(b"221 bye\r\n")
 
 
+DNS_PORT = 5353
+
+
+def no_such_domain() -> None:
+    """A name server to which no domain exists (RFC 1035 section 4.1.1), over UDP."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", DNS_PORT))
+        while True:
+            query, client = server.recvfrom(4096)
+            end = query.index(b"\0", 12) + 5  # of the question: name, type, class
+            counts = b"\0\1\0\0\0\0\0\0"
+            server.sendto(query[:2] + b"\x81\x83" + counts + query[12:end], client)
+
+
+TELL = Path("/usr/local/sbin/tell-postmaster")
+KEPT = Path("/var/lib/requiretls-milter/told.json")
+ALLOWED = Path("/srv/allowed/told.json")
+TELL_SCRIPT = f"""\
+#!/bin/sh
+# It may write below the service's state, and where the drop-in says; and nowhere else.
+cat >{KEPT}
+cp {KEPT} {ALLOWED}
+: >/srv/forbidden
+"""
+
+
+def watch() -> None:
+    """What watch.notify needs here: a domain that is broken, and the command."""
+    threading.Thread(target=no_such_domain, daemon=True).start()
+    TELL.parent.mkdir(parents=True, exist_ok=True)
+    TELL.write_text(TELL_SCRIPT)
+    TELL.chmod(0o755)
+    ALLOWED.parent.mkdir(parents=True)
+    shutil.chown(ALLOWED.parent, "requiretls-milter", "requiretls-milter")
+
+
 MTAS = {
     "postfix": Mta(
         start_postfix,
@@ -224,6 +260,7 @@ MTAS = {
 
 
 def trial(mta: Mta) -> None:
+    watch()
     report["started"] = run("systemctl", "start", UNIT)
     report["running"] = properties()
     report["processes"] = processes()
@@ -235,6 +272,10 @@ def trial(mta: Mta) -> None:
     report["check"] = run("requiretls-milter", "check", f"[127.0.0.1]:{PORT}", "--format", "json")
     with urllib.request.urlopen("http://127.0.0.1:9894/metrics", timeout=10) as reply:
         report["metrics"] = reply.read().decode()
+
+    until(lambda: "event=notify_failed" in journal(UNIT))
+    report["told"] = [KEPT.read_text(), ALLOWED.read_text()] if ALLOWED.exists() else []
+    report["doctor"] = run("requiretls-milter", "doctor", "--format", "json")
 
     mta.start()
     report["before reloads"] = properties()

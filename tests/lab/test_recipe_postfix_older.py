@@ -151,7 +151,7 @@ def test_r13_no_and_a_rule_refused_where_the_mta_would_obey_no(site: Site[Postfi
         refused = site.refusal(site.rcpt(CONTRADICTED), headers=headers, subject=name)
         assert (refused.stage, refused.reply.code) == ("data", 550)
         assert refused.reply.text == (
-            "5.7.10 TLS-Required: No contradicts what is required for mail to "
+            "5.7.10 TLS-Required: No contradicts what a rule of this system requires for mail to "
             + domain(CONTRADICTED)
         )
     else:

@@ -14,6 +14,13 @@ from tests.lab.fixtures import unavailable
 HERE = """\
 [probe]
 allow_networks = ["127.0.0.1/32"]
+
+[dns]
+nameservers = ["127.0.0.1:5353"]
+
+[watch]
+domains = ["own.example"]
+notify = "/usr/local/sbin/tell-postmaster"
 """
 
 TWO_WORKERS = """\
@@ -48,6 +55,7 @@ def report(mta: str) -> Report:
     drop_ins = {
         variant: (boot.SYSTEMD / "variants" / variant).read_text(),
         "watchdog.conf": "[Service]\nWatchdogSec=2\n",  # the unit's own half minute is long
+        "notify.conf": "[Service]\nReadWritePaths=/srv/allowed\n",
     }
     if impossible := boot.why_not():
         pytest.skip(impossible)
@@ -132,6 +140,20 @@ def test_audit_serves_metrics_at_its_port_and_ends_when_it_is_told(
 
 def test_the_mta_has_its_mail_tagged(report: Report) -> None:
     assert "\nX-RequireTLS: requirement=tls-required-no; " in report["first message"]
+
+
+def test_the_command_of_the_watch_runs_within_what_the_unit_allows(report: Report) -> None:
+    """It writes into the service's state, and by a drop-in elsewhere; what fails is told."""
+    kept, allowed = report["told"]
+    assert kept == allowed
+    change = json.loads(kept)
+    assert change["domain"] == "own.example"
+    assert change["report"]["breaks_first"]["problem"] == "no_server"
+    (line,) = [line for line in report["journal"].splitlines() if "event=notify_failed" in line]
+    assert "/srv/forbidden: Read-only file system" in line
+    findings = json.loads(report["doctor"]["output"])
+    (told,) = [one for one in findings if one["check"] == "watch_notify"]
+    assert "/srv/forbidden: Read-only file system" in told["found"]
 
 
 def test_a_reload_ends_when_the_new_configuration_holds(report: Report) -> None:

@@ -12,7 +12,10 @@ from requiretls_milter.config import fields, values
 from requiretls_milter.config import routes as routing
 from requiretls_milter.config.fields import Count, Flag, as_list
 from requiretls_milter.config.schema.section import Section
-from requiretls_milter.syntax import nexthop
+from requiretls_milter.syntax import names, nexthop
+
+_UNIX_SOCKET = "unix:"
+"""What lmtp(8) writes before the path of a unix socket."""
 
 
 class TransportOverrides(Section):
@@ -392,6 +395,53 @@ class Mta(Section):
     def handed_over(self, to: routing.Destination, recipient: str) -> routing.Destination:
         """Where the mail of a transport that hands it over goes in the end."""
         return routing.handed_over(self, to, recipient)
+
+    def way(
+        self,
+        recipient: str,
+        sender: str,
+        *,
+        told: routing.Destination | None = None,
+        postfix: bool = False,
+    ) -> routing.Way:
+        """The way of a recipient's mail, as the MTA tells it or as its routing has it.
+
+        If the MTA names several next hops (Postfix 3.5: ``a.example, b.example``), the first one
+        stands for all: the MTA uses the others only when it fails. An address without a domain
+        is local.
+
+        Args:
+            recipient: the envelope address, as typed.
+            sender: the reverse-path, as typed.
+            told: what the MTA tells; None if it tells nothing.
+            postfix: whether the MTA says that it is Postfix.
+
+        Raises:
+            UnusableNextHopError: Postfix can deliver nothing there.
+            NextHopError: the host, or the domain in its place, is not a next hop.
+        """
+        found = self.destination_of(recipient, sender) if told is None else told
+        if found is None:
+            return routing.Way("", nexthop.LOCAL)
+        to = self.handed_over(found, recipient)
+        text = to.nexthop or names.domain_of(recipient)
+        if not text or (to.transport and to.transport in self.local_transports):
+            return routing.Way(to.transport, nexthop.LOCAL)
+        first = nexthop.SEPARATOR.split(text.strip(), maxsplit=1)[0]
+        if first.startswith(_UNIX_SOCKET):  # LMTP, whatever the transport's name (R19)
+            return routing.Way(to.transport, nexthop.LOCAL)
+        return routing.Way(to.transport, self.nexthop_of(first, to.transport, postfix=postfix))
+
+    @property
+    def routes_anything(self) -> bool:
+        """Whether mail to some domain may go elsewhere than to the domain by its MX records."""
+        tables = (
+            *(self.routes, self.local_domains, self.relayhost, self.hand_over),
+            *(self.sender_transports, self.sender_relayhosts),
+        )
+        usual = routing.Destination.parse(self.default_transport)
+        is_special = usual.transport in self.local_transports or self.speaks_lmtp(usual.transport)
+        return any(tables) or bool(usual.nexthop) or is_special
 
     @property
     def usual_transport(self) -> str:

@@ -29,6 +29,9 @@ class RuleTable(Section):
     on_temporary: fields.OnTemporaryWord | None = Field(
         None, description="As [rules] on_temporary."
     )
+    on_unreachable: fields.OnUnreachableWord | None = Field(
+        None, description="As [rules] on_unreachable."
+    )
     on_unknown: fields.OnUnknownWord | None = Field(None, description="As [rules] on_unknown.")
     on_noncompliant: fields.OnNoncompliantWord | None = Field(
         None, description="As [rules] on_noncompliant."
@@ -126,6 +129,17 @@ class Rules(Section):
         description=(
             'What mode reject does if the forecast is 4.7.x: "accept" (the MTA queues the mail and '
             'tries again) or "defer" (the client tries again).'
+        ),
+    )
+    on_unreachable: fields.OnUnreachableWord = Field(
+        model.OnUnreachable.ACCEPT,
+        description=(
+            "What modes defer and reject do if delivery would fail for now for another reason than "
+            "TLS: no server can be reached, DNS does not answer, or the server turns mail away "
+            '(4.x.x, but not 4.7.x). "accept": the MTA queues the mail, and delivers it later by '
+            "its own settings, without any further look at the rule. An MTA that does not itself "
+            'keep the requirement may then deliver in clear. "defer": the client tries again, so '
+            "that the mail meets the rule when the server is back."
         ),
     )
     on_unknown: fields.OnUnknownWord = Field(

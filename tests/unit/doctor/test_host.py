@@ -167,6 +167,29 @@ def test_without_a_mail_owner_nothing_is_claimed(root: Path) -> None:
 # ---------------------------------------------------------------- the running service
 
 
+@pytest.mark.parametrize(
+    ("greeting", "severity"),
+    [(b"220 mail ESMTP\r\n", Severity.OK), (b"421 no\r\n", Severity.ERROR)],
+)
+def test_the_mta_that_takes_mail_of_the_watch_has_to_greet(
+    greeting: bytes, severity: Severity
+) -> None:
+    with server_that_says(greeting) as server:
+        watch = {"mail_to": ["a@example.org"], "mail_server": server}
+        (finding,) = host.watch(configured(watch=watch))
+    assert (finding.check, finding.severity) == ("watch_mail", severity)
+
+
+def test_what_tells_of_watched_domains_is_tried_before_anything_breaks() -> None:
+    mail = {"mail_to": ["a@example.org"], "mail_server": "127.0.0.1:1"}
+    (refused,) = host.watch(configured(watch=mail))
+    assert (refused.check, refused.severity) == ("watch_mail", Severity.ERROR)
+    (missing,) = host.watch(configured(watch={"notify": "/nonexistent/program"}))
+    assert (missing.check, missing.severity) == ("watch_notify", Severity.ERROR)
+    assert not list(host.watch(configured(watch={"notify": "/bin/true"})))
+    assert not list(host.watch(configured()))
+
+
 def test_no_engine_is_an_error(tmp_path: Path) -> None:
     (finding,) = host.service(configured(engine={"socket": str(tmp_path / "e.sock")}))
     assert finding.severity is Severity.ERROR

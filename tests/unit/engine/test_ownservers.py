@@ -8,11 +8,12 @@ from typing import Literal
 import pytest
 
 from requiretls_milter.engine.inboundreport import Change, ChangeReport, change_report
-from requiretls_milter.engine.ownservers import OwnServers, _Known, watched_domains
+from requiretls_milter.engine.ownservers import OwnServers, _Known, watched_domains, watched_status
 from requiretls_milter.engine.parts import Parts
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness, ServerState
 from requiretls_milter.forecast.inboundserver import Finding, Severity
+from requiretls_milter.ipc.wire import WatchedStatus
 from requiretls_milter.model import InboundProblem
 from requiretls_milter.store.base import Store
 from requiretls_milter.store.memory import MemoryStore
@@ -101,6 +102,21 @@ def test_a_problem_is_told_once_and_so_is_its_end(kit: Kit) -> None:
     assert kit.shown("problem") == {}
     assert words(kit.told.changes[1], "ended") == ["starttls_not_offered"]
     assert len(kit.told.changes) == 2
+
+
+def test_what_status_shows_of_a_domain_is_what_breaks_first() -> None:
+    def status(*findings: Finding) -> WatchedStatus:
+        servers = (ServerState(MX, ServerReadiness.READY, END),)
+        return watched_status(InboundReport(DOMAIN, findings, servers, None, frozenset(), 1.0))
+
+    ends = replace(LOST, severity=Severity.ENDS, at=END)
+    broken = status(LOST, ends, ADVICE)
+    assert (broken.severity, broken.problems) == ("broken", 2)
+    assert broken.verdict == "Breaks first: starttls_not_offered of mx.example.org, now."
+    assert status(ends, ADVICE).severity == "ends"
+    good = status(ADVICE)
+    assert (good.severity, good.problems) == (None, 0)
+    assert good.verdict.endswith("Ends first: the certificate of mx.example.org, on 2030-03-17.")
 
 
 def test_advice_is_no_problem_and_not_told(kit: Kit) -> None:

@@ -78,6 +78,22 @@ def test_a_domain_that_does_everything_has_no_problem() -> None:
     assert (server.host, server.readiness) == (MX1, ServerReadiness.READY)
     assert server.certificate_expires == END
     assert report.policy_expires == NOW + 30 * DAY
+    assert report.verdict == (
+        "Nothing that was seen breaks soon. Ends first: the certificate of mx1.example.org, on "
+        "2027-02-14."
+    )
+
+
+def test_what_ends_first_is_told_even_if_it_is_far_away() -> None:
+    report = seen(good(), published(policy_certificate=OURS.chain[0]))
+    assert report.policy_certificate_expires == END
+    early = replace(report, policy_certificate_expires=END - DAY)
+    first = early.ends_first
+    assert first is not None
+    assert (first.what, first.host, first.at) == ("policy_certificate", "", END - DAY)
+    assert "Ends first: the certificate of the MTA-STS policy host, on 2027-02-13." in early.verdict
+    nothing = seen(domain(host(OURS.tlsa(), SPARE, seen=clear())))
+    assert nothing.ends_first is None
 
 
 # ---------------------------------------------------------------- the server
