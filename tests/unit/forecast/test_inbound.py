@@ -251,6 +251,7 @@ def test_a_certificate_that_ends_soon_is_told_with_its_day() -> None:
     assert report.breaks_first is not None
     assert report.breaks_first.at == END
     assert "ends on 2027-02-14" in report.breaks_first.text
+    assert report.verdict == f"Breaks first: certificate_expires of {MX1}, on 2027-02-14."
     assert report.servers[0].readiness is ServerReadiness.READY
 
 
@@ -376,10 +377,14 @@ def test_octets_that_are_no_certificate_of_a_policy_host_are_passed_over() -> No
 
 def test_a_record_that_is_gone_is_broken_while_senders_keep_the_policy() -> None:
     evidence = replace(good(), mta_sts=MtaStsEvidence(GOOD_POLICY, fetched_at=NOW - DAY))
-    assert problems(seen(evidence, published(None))) == {"policy_missing": BROKEN}
+    report = seen(evidence, published(None))
+    assert problems(report) == {"policy_missing": BROKEN}
+    assert report.problems[0].text == "the MTA-STS record is gone"
     withdrawn = replace(GOOD_POLICY, mode=MtaStsMode.NONE)
     evidence = replace(good(), mta_sts=MtaStsEvidence(withdrawn, fetched_at=NOW - DAY))
-    assert problems(seen(evidence, published(None))) == {"policy_missing": ADVICE}
+    report = seen(evidence, published(None))
+    assert problems(report) == {"policy_missing": ADVICE}
+    assert report.problems[0].text == "no MTA-STS record"
 
 
 def test_a_server_that_the_policy_does_not_name_is_refused_by_its_senders() -> None:
