@@ -14,7 +14,8 @@ Three kinds of store are configured by ``store.url``:
 ``redis://``, ``rediss://`` one Redis or Valkey for a fleet (:mod:`~requiretls_milter.store.redis`)
 ==========================  ================================================================
 
-There are two protocols (:mod:`~requiretls_milter.store.base`). A *backend* reads and writes, and
+It is opened by :mod:`~requiretls_milter.store.opening`. There are two protocols
+(:mod:`~requiretls_milter.store.base`). A *backend* reads and writes, and
 each of its operations may fail or hang. A *store* is what the engine uses: it never makes the
 engine wait for long and it does not fail.
 :class:`~requiretls_milter.store.steady.SteadyStore` makes a store of a backend, with memory as
