@@ -11,9 +11,10 @@ The life of a service:
 **Start.** The configuration is read and validated; a mistake ends the start with exit status 2. A
 lock file beside the engine's socket keeps a second instance out (:mod:`.lockfile`). The socket is
 opened *before* the forks, so that every process has the same one, with its group and mode set
-before any client can connect. Each child gets the frozen configuration, its number (the *generation*), and one end of a
-socket pair, the control channel (:mod:`requiretls_milter.ipc.control`). When engine and all
-workers have said ``ready``, systemd is told READY (:mod:`.sdnotify`).
+before any client can connect. Each child gets the frozen configuration, its number (the
+*generation*), and one end of a socket pair, the control channel
+(:mod:`requiretls_milter.ipc.control`). When engine and all workers have said ``ready``, systemd is
+told READY (:mod:`.sdnotify`).
 
 **Watch.** Each child sends a heartbeat every second, which says whether the child is well. A
 worker is not well while one of its callbacks takes longer than the configured waits. systemd's
