@@ -108,32 +108,42 @@ def test_a_server_that_lost_starttls_is_broken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("session", "problem"),
+    ("session", "problem", "said"),
     [
+        (clear(), "starttls_not_offered", "STARTTLS is not offered"),
         (
             replace(clear(), starttls_offered=True, starttls_reply=Reply(454, "4.7.0", "later")),
             "starttls_refused",
+            "STARTTLS is refused: 454 later",
         ),
-        (probe(requiretls=False), "requiretls_not_offered"),
+        (
+            probe(requiretls=False),
+            "requiretls_not_offered",
+            "REQUIRETLS is not offered inside TLS",
+        ),
         (
             ProbeEvidence("192.0.2.1", ProbeStage.HANDSHAKE, ProbeFailure.CLOSED),
             "tls_handshake_failed",
+            "TLS does not come about: closed",
         ),
         (
             ProbeEvidence("192.0.2.1", ProbeStage.CONNECT, ProbeFailure.REFUSED),
             "server_unreachable",
+            "no session: refused",
         ),
         (
             ProbeEvidence(
                 "192.0.2.1", ProbeStage.BANNER, ProbeFailure.REPLY, Reply(554, "", "no service")
             ),
             "server_rejects",
+            "the server refuses the session: 554 no service",
         ),
     ],
 )
-def test_what_a_session_lacks_is_told(session: ProbeEvidence, problem: str) -> None:
+def test_what_a_session_lacks_is_told(session: ProbeEvidence, problem: str, said: str) -> None:
     report = seen(domain(host(OURS.tlsa(), SPARE, seen=session)))
     assert problems(report) == {problem: BROKEN}
+    assert report.problems[0].text == f"192.0.2.1: {said}"
 
 
 @pytest.mark.parametrize("stage", [ProbeStage.CONNECT, ProbeStage.HANDSHAKE])
@@ -241,6 +251,7 @@ def test_a_certificate_that_ends_soon_is_told_with_its_day() -> None:
     assert report.breaks_first is not None
     assert report.breaks_first.at == END
     assert "ends on 2027-02-14" in report.breaks_first.text
+    assert report.verdict == f"Breaks first: certificate_expires of {MX1}, on 2027-02-14."
     assert report.servers[0].readiness is ServerReadiness.READY
 
 
@@ -282,6 +293,7 @@ def test_a_certificate_that_cannot_be_read_is_broken() -> None:
     garbage = Presented((b"\x30\x00",), b"", b"", b"")
     report = seen(domain(host(seen=probe(presented=garbage))))
     assert problems(report) == {"certificate_not_verified": BROKEN, "tlsa_missing": ADVICE}
+    assert report.problems[0].text == "192.0.2.1: the certificate cannot be read"
 
 
 # ---------------------------------------------------------------- the domain
@@ -365,10 +377,14 @@ def test_octets_that_are_no_certificate_of_a_policy_host_are_passed_over() -> No
 
 def test_a_record_that_is_gone_is_broken_while_senders_keep_the_policy() -> None:
     evidence = replace(good(), mta_sts=MtaStsEvidence(GOOD_POLICY, fetched_at=NOW - DAY))
-    assert problems(seen(evidence, published(None))) == {"policy_missing": BROKEN}
+    report = seen(evidence, published(None))
+    assert problems(report) == {"policy_missing": BROKEN}
+    assert report.problems[0].text == "the MTA-STS record is gone"
     withdrawn = replace(GOOD_POLICY, mode=MtaStsMode.NONE)
     evidence = replace(good(), mta_sts=MtaStsEvidence(withdrawn, fetched_at=NOW - DAY))
-    assert problems(seen(evidence, published(None))) == {"policy_missing": ADVICE}
+    report = seen(evidence, published(None))
+    assert problems(report) == {"policy_missing": ADVICE}
+    assert report.problems[0].text == "no MTA-STS record"
 
 
 def test_a_server_that_the_policy_does_not_name_is_refused_by_its_senders() -> None:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from requiretls_milter.syntax.tables import (
+    COMPILED,
     inline_entries,
     logical_lines,
     source_entries,
@@ -13,6 +14,17 @@ from requiretls_milter.syntax.tables import (
     static_result,
     without_braces,
 )
+
+
+def test_postmap_adds_to_the_name_of_a_source_what_the_type_has() -> None:
+    """As dict_open(3) of Postfix has it; the lab makes such tables with postmap itself."""
+    assert {
+        **dict.fromkeys(("hash", "btree"), ".db"),
+        **dict.fromkeys(("dbm", "sdbm"), ".pag"),
+        "lmdb": ".lmdb",
+        "cdb": ".cdb",
+    } == COMPILED
+
 
 # ---------------------------------------------------------------- lists of main.cf
 
