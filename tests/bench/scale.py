@@ -171,7 +171,8 @@ def figures_of(counted: Counted, case: Case) -> Figures:
     calls, whole = counted.calls, max(1, counted.messages)
     shared = case.setup.services > 1
     # What is looked through is not asked for one by one.
-    operations = sum(n for name, n in counted.store.items() if name != "scanned")
+    looked_through = ("scanned", "listed")
+    operations = sum(n for name, n in counted.store.items() if name not in looked_through)
     return Figures(
         worker=counted.recalled / whole,
         wait=counted.waited / whole,
