@@ -524,7 +524,25 @@ class Mta(Section):
             "and virtual_alias_maps below are applied as far as their text can be read, and the "
             "forecast is the worst one of the addresses that a recipient becomes. A table that "
             "cannot be read, or a circle in it, makes that recipient one that is not expanded; it "
-            "is never refused for that. Needs profile postfix."
+            'is never refused for that. "ask": tables that are no text are asked too, with '
+            "postmap -q as the service's user; a recipient whose tables do not answer in time is "
+            "not expanded. Needs profile postfix."
+        ),
+    )
+    postmap: fields.OptionalCommand = Field(
+        "",
+        description=(
+            'The postmap command of Postfix that is run with aliases = "ask": an absolute path '
+            "and arguments, split as a shell does, but run without one. With several instances: "
+            '"/usr/sbin/postmap -c /etc/postfix-out". Empty: postmap in /usr/sbin and the like.'
+        ),
+    )
+    alias_life: Annotated[Count, Field(ge=1, le=86_400)] = Field(
+        60,
+        description=(
+            'Seconds for which an answer of postmap is used again with aliases = "ask", also that '
+            "there is no entry. Postfix itself looks up each time: so long a changed entry may be "
+            "forecast as it was."
         ),
     )
     virtual_alias_maps: Annotated[tuple[fields.LookupTable, ...], as_list] = Field(
@@ -533,7 +551,8 @@ class Mta(Section):
             "virtual_alias_maps of Postfix, in its order: "
             '["hash:/etc/postfix/virtual", "inline:{ { a@example.org = b@example.net } }"]. Read '
             "are tables of the types hash, btree, lmdb, cdb, dbm and sdbm, whose source, the text "
-            "that postmap made them of, lies beside them, and texthash, inline and static."
+            "that postmap made them of, lies beside them, and texthash, inline and static. All "
+            "others are asked, or not read at all (aliases)."
         ),
     )
     recipient_canonical_maps: Annotated[tuple[fields.LookupTable, ...], as_list] = Field(
@@ -650,6 +669,11 @@ class Mta(Section):
     def handed_over(self, to: routing.Destination, recipient: str) -> routing.Destination:
         """Where the mail of a transport that hands it over goes in the end."""
         return routing.handed_over(self, to, recipient)
+
+    @property
+    def postmap_command(self) -> tuple[str, ...]:
+        """``postmap`` as program and arguments; () if the usual one is to be run."""
+        return tuple(shlex.split(self.postmap))
 
     @property
     def usual_transport(self) -> str:
@@ -1284,7 +1308,37 @@ class Limits(Section):
         description=(
             "Entries of all tables of mta.aliases together. Each worker keeps them in memory: "
             "28 MiB for 100,000 of usual length, and twice that while they are read anew, which "
-            "takes half a second. Beyond this limit a table counts as one that cannot be read."
+            "takes half a second. Beyond this limit a table counts as one that cannot be read. "
+            'With mta.aliases = "ask" the engine alone keeps them.'
+        ),
+    )
+    alias_processes: Annotated[Count, Field(ge=1, le=100)] = Field(
+        4,
+        description=(
+            'Runs of postmap at the same time (mta.aliases = "ask"), of which one table has half. '
+            "Beyond this limit keys wait for their turn. A run looks up as many keys as wait, so "
+            "that four at a time answer some thousand keys a second."
+        ),
+    )
+    alias_timeout: Annotated[Count, Field(ge=1, le=600)] = Field(
+        5,
+        description=(
+            "Seconds for one run of postmap. Beyond this limit it is killed, its table is not "
+            "asked for five seconds, and recipients that could be in it are not expanded."
+        ),
+    )
+    alias_keys: Annotated[Count, Field(ge=100, le=1_000_000)] = Field(
+        10_000,
+        description=(
+            "Keys that wait for postmap. An address has up to five keys in each table. Beyond this "
+            "limit a recipient is not expanded."
+        ),
+    )
+    alias_answers: Annotated[Count, Field(ge=100, le=10_000_000)] = Field(
+        20_000,
+        description=(
+            "Answers of postmap that the engine keeps, with their keys 1 KiB each on average at "
+            "most. Beyond this limit the least used one is dropped."
         ),
     )
     forecast_cache: Annotated[Count, Field(ge=100, le=1_000_000)] = Field(

@@ -7,10 +7,10 @@ import pwd
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from requiretls_milter.aliases import AliasTables
 from requiretls_milter.config import Config
 from requiretls_milter.doctor.finding import Finding, ok, warning
 from requiretls_milter.doctor.host import READ, closed_to
-from requiretls_milter.milter.aliases import AliasTables
 from requiretls_milter.model import Aliases
 from requiretls_milter.telemetry.counting import Counters
 
@@ -21,17 +21,17 @@ def examine(config: Config) -> Iterator[Finding]:
     """Read each table, and find out whether the user of the running service may read it too."""
     if config.mta.aliases is not Aliases.STATIC:
         return
-    tables = AliasTables(config.mta, config.limits.alias_entries, Counters())
-    tables.look()
-    closed = dict(_closed(config, tables.sources))
-    for name, why in {**closed, **tables.unreadable}.items():
+    texts = AliasTables(config.mta, config.limits.alias_entries, Counters()).texts
+    texts.look()
+    closed = dict(_closed(config, texts.sources))
+    for name, why in {**closed, **texts.unreadable}.items():
         yield warning(
             "aliases",
             f"{name}: {why}: a recipient that could be in it is not expanded",
             SEE_TABLES,
         )
-    if not closed and not tables.unreadable:
-        yield ok("aliases", f"recipients are expanded by {tables.entries} entries")
+    if not closed and not texts.unreadable:
+        yield ok("aliases", f"recipients are expanded by {texts.entries} entries")
 
 
 def _closed(config: Config, sources: Mapping[str, Path]) -> Iterator[tuple[str, str]]:

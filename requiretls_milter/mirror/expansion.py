@@ -1,7 +1,7 @@
 """What Postfix makes of recipients: canonical maps and virtual aliases as keys of ``[mta]``. Pure.
 
 The tables are only named here. With ``aliases = "static"`` the service reads their text itself
-(:mod:`requiretls_milter.milter.aliases`), so that they stay current. Whether it does is the
+(:mod:`requiretls_milter.aliases`), so that they stay current. Whether it does is the
 operator's choice, and no key that is mirrored.
 """
 

@@ -25,6 +25,7 @@ from pathlib import Path, PurePosixPath
 
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.syntax.tables import (
+    chroot_of,
     logical_lines,
     split_list,
     split_table,
@@ -311,10 +312,7 @@ class Postconf:
         self._expanding = ["-x", *(["-o", f"config_directory={config_dir}"] if config_dir else [])]
         self._json = False
         self._doubled: set[str] = set()
-        self.root = Path("/")
-        if PurePosixPath(self._command[0]).name == "chroot":
-            directory = next((word for word in self._command[1:] if not word.startswith("-")), "/")
-            self.root = Path(directory)
+        self.root = Path(chroot_of(self._command) or "/")
 
     def read(self, tag: str = "") -> Postfix:
         """Read everything that is needed of the instance.

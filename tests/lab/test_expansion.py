@@ -95,7 +95,7 @@ def texts(chance: random.Random) -> Mapping[str, str]:
     return made
 
 
-def tables(sources: Mapping[str, str]) -> Tables:
+def tables(sources: Mapping[str, str]) -> Tables[Lookup]:
     def lookup(name: str) -> Lookup:
         return {one.casefold(): to for one, to in source_entries(sources[name])}.get
 
