@@ -416,12 +416,22 @@ def _value(octets: bytes, nothing: str) -> Answer:
 
 
 def _cause(said: bytes, status: int, keys: Sequence[str]) -> str:
-    """Say why postmap failed: the first line of its standard error in which there is no address."""
-    for line in said.decode("utf-8", "replace").splitlines():
-        if not any(key in line for key in keys):
-            text = line.partition(": ")[2] or line
-            return printable(text.removeprefix("warning: ").removeprefix("fatal: "))
-    return f"postmap ended with status {status}"
+    """Say why postmap failed: the last line of its standard error in which there is no address.
+
+    The very last one says no more than that a query failed.
+    """
+    lines = [
+        line
+        for line in said.decode("utf-8", "replace").splitlines()
+        if line.strip() and not any(key in line for key in keys)
+    ]
+    telling = [line for line in lines if ": query error" not in line] or lines
+    if not telling:
+        return f"postmap ended with status {status}"
+    text = telling[-1].partition(": ")[2] or telling[-1]
+    for word in ("warning: ", "error: ", "fatal: "):
+        text = text.removeprefix(word)
+    return printable(text)
 
 
 async def _write(stream: asyncio.StreamWriter | None, text: str) -> None:

@@ -49,7 +49,7 @@ AHEAD = 6
 SLOW = 25.0
 """Seconds for a delivery."""
 
-EXPANDED = 'only with aliases = "static"'
+EXPANDED = "only with mta.aliases"
 """Of a warning that explains nothing here: recipients are expanded."""
 
 _LOCAL = frozenset({"local", "virtual", "discard", "pipe"})

@@ -159,7 +159,7 @@ def by_postfix(lab: Lab, smtp: smtplib.SMTP, recipient: str) -> list[str] | None
     return [read_one(one.to, HOME.origin) for one in lab.front.log.deliveries(queue_id)]
 
 
-def by_us(recipient: str, found: Tables, rewriting: Rewriting) -> list[str] | None:
+def by_us(recipient: str, found: Tables[Lookup], rewriting: Rewriting) -> list[str] | None:
     try:
         return list(expand(recipient, found, rewriting).addresses)
     except ExpansionError:

@@ -92,9 +92,9 @@ def told(config: Config) -> str:
 
 def test_what_aliases_do_unseen_is_told_as_long_as_recipients_are_not_expanded() -> None:
     mta = mta_of(mirror(POSTFIX))
-    assert "only with aliases" in told(Config(mta=mta))
+    assert "only with mta.aliases" in told(Config(mta=mta))
     static = mta.model_copy(update={"aliases": Aliases.STATIC})
-    assert "only with aliases" not in told(Config(mta=static))
+    assert "only with mta.aliases" not in told(Config(mta=static))
 
 
 def test_tables_that_are_not_those_of_postfix_are_told_if_they_are_used() -> None:
