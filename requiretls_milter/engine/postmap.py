@@ -51,7 +51,13 @@ MAX_STDERR = 4_096
 """Octets of its standard error that are kept for the log; the rest is thrown away."""
 
 LAST_WORDS = 0.5
-"""Seconds for what is left of its standard error after its end."""
+"""Seconds for what is left of its output after its end."""
+
+CLOSE_WAIT = 2.0
+"""Seconds for what was killed to end."""
+
+FLOOD_PAUSE = 0.05
+"""Seconds between two reads of a standard error beyond :data:`MAX_OUTPUT` octets."""
 
 FAILURE_LIFE = 5.0
 """Seconds for which a failure is the answer, and a table that did not end its run is not asked."""
@@ -150,6 +156,7 @@ class Postmap:
         )
         self._flying: dict[tuple[str, str], asyncio.Future[Answer]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._running: set[int] = set()
         self._closed = False
 
     def __len__(self) -> int:
@@ -178,11 +185,15 @@ class Postmap:
         return found
 
     async def close(self) -> None:
-        """Kill what runs; whoever waits gets a failure."""
+        """Kill what runs; whoever waits gets a failure.
+
+        No task is cancelled: asyncio would wait for ever for a process that it is starting.
+        """
         self._closed = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for pid in self._running:
+            _kill(pid)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_WAIT)
         for table in self._tables.values():
             self._settle(table, dict.fromkeys(table.waiting, Failure("given up")))
             table.waiting.clear()
@@ -241,6 +252,8 @@ class Postmap:
 
     def _begin(self) -> None:
         """Begin as many runs as may be, of the tables in turn; of one no more than half of them."""
+        if self._closed:
+            return
         limit = self._limits.alias_processes
         of_one = max(1, limit // 2)
         for _ in range(len(self._turns)):
@@ -264,8 +277,7 @@ class Postmap:
         table.runs -= 1
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("postmap_failed", error=repr(error), exc_info=error)
-        if not self._closed:
-            self._begin()
+        self._begin()
 
     async def _answer(self, table: _Table, keys: Sequence[str]) -> None:
         """Look keys up and settle them, whatever happens."""
@@ -354,6 +366,9 @@ class Postmap:
             )
         except (OSError, ValueError) as error:
             raise _RunError(PostmapResult.FAILED, f"{program[0]}: {error_text(error)}") from error
+        self._running.add(process.pid)
+        if self._closed:
+            _kill(process.pid)
         said, written = bytearray(), bytearray()
         reading = asyncio.create_task(_keep_beginning(process.stderr, said))
         try:
@@ -369,11 +384,9 @@ class Postmap:
             seconds = self._limits.alias_timeout
             raise _RunError(PostmapResult.TIMEOUT, f"no answer within {seconds} s") from None
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await asyncio.wait({reading}, timeout=LAST_WORDS)
-            reading.cancel()
-            await process.wait()
+            self._running.discard(process.pid)
+            _kill(process.pid)
+            await _ended(process, reading)
         if not complete:
             raise _RunError(PostmapResult.FAILED, f"more than {MAX_OUTPUT} octets in its answer")
         if status != 0:
@@ -434,13 +447,33 @@ def _cause(said: bytes, status: int, keys: Sequence[str]) -> str:
     return printable(text)
 
 
+def _kill(pid: int) -> None:
+    """Kill a process and all that it has started in its session."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+async def _ended(process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:
+    """Wait for the end of a process that was killed, and of its output: asyncio waits for both.
+
+    If a process that has left its session keeps the output open, that is not waited for.
+    """
+    rest = asyncio.create_task(_keep_beginning(process.stdout, bytearray(MAX_STDERR)))
+    end = asyncio.create_task(process.wait())
+    _, late = await asyncio.wait({reading, rest, end}, timeout=LAST_WORDS)
+    for task in late:
+        task.cancel()
+
+
 async def _write(stream: asyncio.StreamWriter | None, text: str) -> None:
     if stream is None:
         return
-    with contextlib.suppress(ConnectionError):
-        stream.write(text.encode())
-        await stream.drain()
-    stream.close()
+    try:
+        with contextlib.suppress(ConnectionError):
+            stream.write(text.encode())
+            await stream.drain()
+    finally:
+        stream.close()
 
 
 async def _read(stream: asyncio.StreamReader | None, into: bytearray) -> bool:
@@ -453,11 +486,13 @@ async def _read(stream: asyncio.StreamReader | None, into: bytearray) -> bool:
 
 
 async def _keep_beginning(stream: asyncio.StreamReader | None, said: bytearray) -> None:
-    """Read it, so that the process does not wait for us; keep the beginning.
+    """Read to the end, so that the process does not wait for us; keep the beginning.
 
-    One that floods it does wait, and is killed when its time is over.
+    One that floods it does wait, so that others have the loop, until its time is over.
     """
     left = MAX_OUTPUT
-    while stream is not None and left > 0 and (data := await stream.read(_CHUNK)):
+    while stream is not None and (data := await stream.read(_CHUNK)):
         said += data[: MAX_STDERR - len(said)]
         left -= len(data)
+        if left < 0:
+            await asyncio.sleep(FLOOD_PAUSE)
