@@ -49,8 +49,8 @@ AHEAD = 6
 SLOW = 25.0
 """Seconds for a delivery."""
 
-EXPANDED = "only with mta.aliases"
-"""Of a warning that explains nothing here: recipients are expanded."""
+EXPANDED = ("only with mta.aliases", 'only with aliases = "ask"')
+"""Of warnings that explain nothing here: recipients are expanded, and tables asked."""
 
 _LOCAL = frozenset({"local", "virtual", "discard", "pipe"})
 _FIELDS = {"no": "TLS-Required: No", "header": "Require-TLS-ESMTP: yes"}
@@ -192,7 +192,7 @@ class InstallationsMilter(Milter):
         log_written()
         self._since = self.log_file.stat().st_size
         expands = any(name.endswith("_maps") for name in section)
-        self.write(mta={**section, **({"aliases": "static"} if expands else {})})
+        self.write(mta={**section, **({"aliases": "ask"} if expands else {})})
         self.send_signal(signal.SIGHUP, "supervisor")
         self.wait("reloaded", timeout=20)
 
@@ -232,7 +232,7 @@ def imported(mta: Postfix) -> Imported:
     warnings = tuple(
         line.removeprefix("warning: ")
         for line in done.stderr.splitlines()
-        if line.startswith("warning: ") and EXPANDED not in line
+        if line.startswith("warning: ") and not any(one in line for one in EXPANDED)
     )
     return Imported(tomllib.loads(done.stdout)["mta"], warnings)
 

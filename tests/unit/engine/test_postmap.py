@@ -197,7 +197,6 @@ async def test_a_run_that_fails_is_no_answer(tmp_path: Path, behaviour: str, why
         "os.close(0); os.close(1); time.sleep(60)",
         "while True: sys.stderr.write('x' * 65536)",
     ],
-
 )
 async def test_one_that_does_not_end_is_killed_and_its_table_left_alone_for_a_while(
     tmp_path: Path, behaviour: str
@@ -274,7 +273,7 @@ async def test_failures_are_kept_for_a_moment_and_told_once(
 # ---------------------------------------------------------------- bounds
 
 
-@pytest.mark.parametrize("key", ["", "a\nb@x.test", "a\0@x.test", "a\r@x.test", "\udcff", "x" * 2001])
+@pytest.mark.parametrize("key", ["", "a\nb@x", "a\0@x", "a\r@x", "\udcff", "x" * 2001])
 async def test_a_key_that_is_no_line_is_never_asked_for(tmp_path: Path, key: str) -> None:
     kit = Kit(tmp_path)
     assert "cannot be asked" in error((await kit.find(key))[key])
