@@ -37,7 +37,13 @@ from requiretls_milter.syntax.expansion import (
     keys_of,
     lookups,
 )
-from requiretls_milter.syntax.tables import TEXTUAL, is_fixed, split_table, static_result
+from requiretls_milter.syntax.tables import (
+    TEXTUAL,
+    UNREADABLE,
+    is_fixed,
+    split_table,
+    static_result,
+)
 from requiretls_milter.syntax.text import one_line
 from requiretls_milter.telemetry.counting import Counters
 
@@ -70,7 +76,14 @@ class _Table:
     @property
     def is_asked(self) -> bool:
         """Whether postmap has to be asked now."""
-        return self.result is None and (self.text is None or self.text.entries is None)
+        if self.is_hidden or self.result is not None:
+            return False
+        return self.text is None or self.text.entries is None
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether it stands for a table that ``[mta]`` cannot name."""
+        return split_table(self.item)[0] == UNREADABLE
 
     def spelled(self, key: Key) -> str | None:
         """The key as Postfix looks it up in this table; None if it does not."""
@@ -164,6 +177,8 @@ class Expander:
     ) -> Answer:
         if table.result is not None:
             return table.result
+        if table.is_hidden:
+            return Failure("it cannot be named in mta")
         entries = None if table.text is None else table.text.entries
         if entries is not None:
             return entries.get(text)

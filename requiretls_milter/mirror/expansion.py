@@ -16,7 +16,7 @@ from requiretls_milter.config.fields import lookup_table
 from requiretls_milter.mirror.postconf import Parameters, Postfix, is_yes
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
-from requiretls_milter.syntax.tables import TEXTUAL, split_list, split_table
+from requiretls_milter.syntax.tables import TEXTUAL, UNREADABLE, split_list, split_table
 
 MAPS = {
     "virtual_alias_maps": (
@@ -33,9 +33,6 @@ MAPS = {
     ),
 }
 """The parameters, each with what its tables do to a forecast if recipients are not expanded."""
-
-UNREADABLE = "unreadable"
-"""The type of a table that stands for one that cannot be named in ``[mta]``, which is US-ASCII."""
 
 _CLASSES = {
     "canonical_maps": "canonical_classes",

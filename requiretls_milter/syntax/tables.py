@@ -23,6 +23,9 @@ COMPILED = {
 TEXTUAL = frozenset({*COMPILED, "texthash", "inline", "static"})
 """Types of tables whose entries stand in a text."""
 
+UNREADABLE = "unreadable"
+"""The type of a table that stands for one that cannot be named in ``[mta]``, which is US-ASCII."""
+
 _LIST_SEPARATORS = ", \t\r\n"
 _ADAPTERS = re.compile(r"(?:(?:proxy|debug):)*")
 _BLANKS = " \t\r\n\v\f"
