@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tests.lab import netns, roots, submission
+from tests.lab.errors import LabError
 from tests.lab.installations import LMTP_PORT, Installation, Letter, Place, at_random, settle
 from tests.lab.lab import MYDOMAIN, Lab, write_once
 from tests.lab.labconfig import NO_BUDGETS
@@ -335,6 +336,9 @@ class Work:
                 queue_id = mta.send(letter, self.lab.ca_file)
             except submission.Refused as refused:
                 return letter, {}, str(refused)
+            except OSError as error:
+                mta.log.read()
+                raise LabError("\n".join([str(mta.made), *mta.log.lines[-30:]])) from error
             wanted = {"queue_id": queue_id} if queue_id else {"to": letter.recipient}
 
             def told() -> list[dict[str, Any]]:
