@@ -20,8 +20,8 @@ from requiretls_milter.telemetry.counting import Counters
 SEE_TABLES = "See docs/mta-import.md for the tables that can be read."
 
 SEE_ASKING = (
-    "Find out why by postmap -q as the user of the service, and see docs/mta-import.md for what it "
-    "needs."
+    "Try postmap -q as the user of the service. Under systemd it needs the drop-in "
+    "systemd/variants/postfix-aliases.conf. See docs/mta-import.md."
 )
 
 NOBODY = "requiretls-milter-doctor"

@@ -463,16 +463,17 @@ class _Maker:
         kind = dice.choice(("texthash", "inline", "regexp", "regexp", "unionmap", "pipemap"))
         if kind == "texthash":
             self.files[name] = "".join(f"{key} {to}\n" for key, to in entries.items())
-            return f"proxy:texthash:@ETC@/{name}" if dice.random() < 0.3 else f"{kind}:@ETC@/{name}"
+            return f"texthash:@ETC@/{name}"
         if kind == "regexp":
             self.files[name] = "".join(_rule(dice, key, to) for key, to in entries.items())
-            return f"proxy:regexp:@ETC@/{name}" if dice.random() < 0.3 else f"{kind}:@ETC@/{name}"
+            return f"regexp:@ETC@/{name}"
         pairs = ",".join(f"{{{key}={to}}}" for key, to in entries.items())
         if kind == "inline":
             return f"inline:{{{pairs}}}"
         if kind == "unionmap":  # of both tables' results at once there would be two addresses
             return f"unionmap:{{inline:{{{pairs}}},inline:{{{{none={dice.random()}}}}}}}"
-        return f"pipemap:{{inline:{{{pairs}}},regexp:{{{{/^(.*)$$/ $$1}}}}}}"
+        self.files[name] = "/^(.*)$/ $1\n"
+        return f"pipemap:{{inline:{{{pairs}}},regexp:@ETC@/{name}}}"
 
     # ------------------------------------------------------------ letters
 
