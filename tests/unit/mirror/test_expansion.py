@@ -169,3 +169,31 @@ def test_a_service_that_leaves_addresses_alone_is_told() -> None:
 
 def test_recipients_that_are_masqueraded_are_warned_of() -> None:
     assert warned(made(masquerade_classes="envelope_recipient"), "masquerade_classes")
+
+
+# ---------------------------------------------------------------- tables that are asked
+
+
+def test_what_only_postmap_can_tell_is_told_apart() -> None:
+    found = made(virtual_alias_maps=f"{VIRTUAL} ldap:/etc/postfix/ldap.cf")
+    (text,) = found.while_not_asked
+    assert text in found.warnings
+    assert "ldap:/etc/postfix/ldap.cf: not text that can be read" in text
+    assert any('with aliases = "ask", they are expanded by ldap:' in one for one in found.notes)
+    assert not made(virtual_alias_maps=VIRTUAL).while_not_asked
+
+
+@pytest.mark.parametrize(
+    "item", ["regexp:{ { /^a@/ b@x.test } }", "unionmap:{ldap:/x,mysql:/y}", "pcre:{{/a/ b}}"]
+)
+def test_patterns_and_tables_of_tables_have_no_passwords_and_are_named(item: str) -> None:
+    assert made(virtual_alias_maps=item).mta["virtual_alias_maps"] == [item]
+
+
+def test_the_command_that_asks_is_named_if_it_is_not_the_usual_one() -> None:
+    command = "/usr/sbin/postmap -c /etc/postfix-out"
+    asked = replace(postfix(virtual_alias_maps="pcre:/x"), postmap=command)
+    assert mirror(asked).mta["postmap"] == command
+    read = replace(postfix(virtual_alias_maps=VIRTUAL), postmap=command)
+    assert "postmap" not in mirror(read).mta
+    assert "postmap" not in made(virtual_alias_maps="pcre:/x").mta
