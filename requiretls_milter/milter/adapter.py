@@ -589,21 +589,14 @@ def _eom(connection: _Connection, ctx: Any) -> int:
     with _Apart(Stage.EOH):
         for recipient in (*message.end_of_header(), *message.outdated(now)):
             _ask(connection, recipient, Stage.EOH)
-    deadline = time.monotonic() + message.patience()
-    expanding = [one for one in message.accepted if one.expanding is not None]
-    if expanding:
-        with _Waiting(connection):
-            for recipient in expanding:
-                left = deadline - time.monotonic()
-                _settle(connection, message, recipient, left, Stage.EOM)
-        deadline = min(deadline, time.monotonic() + message.patience())
+    spent = _settle_all(connection, message)
     undecided = message.undecided()
     for recipient in undecided:
         known = _known(connection, recipient)
         if known is not None:
             message.decide(recipient, known, now)
     if any(recipient.decision is None for recipient in undecided):
-        _wait_and_decide(connection, message, deadline)
+        _wait_and_decide(connection, message, spent)
     decision = message.decide_message()
     if decision.reply is not None:
         if not message.by_smtp:
@@ -627,9 +620,29 @@ def _known(connection: _Connection, recipient: Recipient) -> Forecast | None:
     return recipient.pending
 
 
-def _wait_and_decide(connection: _Connection, message: Transaction, deadline: float) -> None:
-    """Decide the recipients whose forecasts are under way, all by the deadline (monotonic)."""
+def _settle_all(connection: _Connection, message: Transaction) -> float:
+    """Take what recipients have become; returns the seconds that SMTP waited for it."""
+    expanding = [one for one in message.accepted if one.expanding is not None]
+    if not expanding:
+        return 0.0
+    patience = message.patience()
+    spent = 0.0
     with _Waiting(connection):
+        for recipient in expanding:
+            spent += _settle(connection, message, recipient, patience - spent, Stage.EOM)
+    return spent
+
+
+def _wait_and_decide(connection: _Connection, message: Transaction, spent: float) -> None:
+    """Decide the recipients whose forecasts are under way, all within the message's patience.
+
+    Args:
+        connection: of the message.
+        message: with recipients that are undecided.
+        spent: seconds of this patience that are gone already.
+    """
+    with _Waiting(connection):
+        deadline = time.monotonic() + message.patience() - spent
         for recipient in message.undecided():
             patience = deadline - time.monotonic()
             forecast = _answer(connection, message, recipient, patience, Stage.EOM)

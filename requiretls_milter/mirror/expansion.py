@@ -8,6 +8,7 @@ mirrored.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +48,7 @@ _LIMITS = {
 _WITHOUT_FILE = frozenset({"inline", "static"})
 _PATTERN_FILES = frozenset({"regexp", "pcre", "cidr"})
 _WITHOUT_SECRETS = frozenset({*_PATTERN_FILES, "pipemap", "unionmap", "randmap"})
+_SETTINGS_INSIDE = re.compile(r"(?:ldap|mysql|pgsql|sqlite|memcache|mongodb):\s*\{")
 
 
 @dataclass(slots=True)
@@ -124,7 +126,7 @@ def _named(item: str, postfix: Postfix) -> str:
         here = postfix.root / path.lstrip("/")
         item = f"{item.removesuffix(name)}{here}"
     unreadable = f"{UNREADABLE}:{kind if kind.isalnum() and kind.isascii() else 'name'}"
-    if kind not in TEXTUAL | _WITHOUT_SECRETS and "{" in name:
+    if "{" in name and (kind not in TEXTUAL | _WITHOUT_SECRETS or _SETTINGS_INSIDE.search(name)):
         return unreadable  # its settings, which may have a password among them
     try:
         return lookup_table(item) if item.isascii() else unreadable

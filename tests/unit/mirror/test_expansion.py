@@ -83,6 +83,7 @@ def test_a_table_that_is_no_text_is_named_all_the_same(kind: str) -> None:
         "hash:/etc/gr\u00fcn",
         "\u00fc:x",
         "ldap:{ { bind_pw = x } }",
+        "unionmap:{hash:/x, ldap:{{bind_pw=x}}}",
         f"inline:{{ {{ a = {'b' * 70_000} }} }}",
     ],
 )
