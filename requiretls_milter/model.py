@@ -737,11 +737,13 @@ def unknown_forecast(text: str) -> Forecast:
 
 
 def unusable_forecast(text: str) -> Forecast:
-    """The forecast for a next hop of which smtp(8) of Postfix dies.
+    """The forecast for a next hop that smtp(8) of Postfix cannot use.
 
-    The mail stays in the queue until the setting is mended.
+    It ends with a fatal error, and the mail stays in the queue until the setting is corrected.
     """
-    return Forecast("4.3.0", Outcome.DEFER, Reason.NEXTHOP_INVALID, f"Postfix dies of it: {text}")
+    return Forecast(
+        "4.3.0", Outcome.DEFER, Reason.NEXTHOP_INVALID, f"Postfix cannot use it: {text}"
+    )
 
 
 LOCAL_FORECAST = Forecast(
@@ -776,7 +778,7 @@ class Question:
 
     Attributes:
         nexthop: canonical, in the syntax of Postfix.
-        transport: chooses the profile of the MTA ({rcpt_mailer}).
+        transport: by which the message goes in the end; it chooses the profile of the MTA.
         asked: what the sender or a rule asks.
         carried: what the MTA itself will act on; it differs from ``asked`` if the MTA does not
             know REQUIRETLS.
@@ -822,6 +824,13 @@ class OnTemporary(enum.StrEnum):
     DEFER = "defer"
 
 
+class OnUnreachable(enum.StrEnum):
+    """What modes defer and reject do if no server can be reached, or takes mail for now."""
+
+    ACCEPT = "accept"  # the MTA queues the mail
+    DEFER = "defer"  # the client tries again
+
+
 class OnUnknown(enum.StrEnum):
     """What modes defer and reject do without a forecast."""
 
@@ -858,6 +867,7 @@ class Aliases(enum.StrEnum):
 
     OFF = "off"
     STATIC = "static"  # by tables whose text can be read
+    ASK = "ask"  # by all tables: what is no text is asked with postmap -q
 
 
 class Capability(enum.StrEnum):

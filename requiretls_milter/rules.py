@@ -33,6 +33,7 @@ from requiretls_milter.model import (
     OnNoncompliant,
     OnTemporary,
     OnUnknown,
+    OnUnreachable,
     Outcome,
     Reason,
     Requirement,
@@ -69,6 +70,7 @@ class Rule:
     enforce_for: EnforceFor
     decide_wait: float
     on_temporary: OnTemporary
+    on_unreachable: OnUnreachable
     on_unknown: OnUnknown
     on_noncompliant: OnNoncompliant
     downgrade_grace: float
@@ -77,19 +79,24 @@ class Rule:
 
     def binds(self, standing: Standing) -> bool:
         """Whether ``enforce_for`` includes such a client: strangers must not learn forecasts."""
-        match self.enforce_for:
-            case EnforceFor.ALL:
-                return True
-            case EnforceFor.TRUSTED:
-                return standing is not Standing.OTHER
-            case EnforceFor.AUTHENTICATED:
-                return standing is Standing.AUTHENTICATED
+        return binds(self.enforce_for, standing)
 
 
-# A further key of [rules] is added in three places: here as a field of Rule, and in config/schema
-# as fields of Rules (with default and description) and of RuleTable (None: inherited). Everything
-# else follows: KEYS, the search, `config explain`, the manual. tests/unit/rules/test_finding.py
-# shows that the three agree.
+def binds(enforce_for: EnforceFor, standing: Standing) -> bool:
+    """Whether a value of ``enforce_for`` includes such a client."""
+    match enforce_for:
+        case EnforceFor.ALL:
+            return True
+        case EnforceFor.TRUSTED:
+            return standing is not Standing.OTHER
+        case EnforceFor.AUTHENTICATED:
+            return standing is Standing.AUTHENTICATED
+
+
+# A further key of [rules] is added in three places: here as a field of Rule, and in
+# config/schema/rules.py as fields of Rules (with default and description) and of RuleTable (None:
+# inherited). Everything else follows: KEYS, the search, `config explain`, the manual.
+# tests/unit/rules/test_finding.py shows that the three agree.
 KEYS = tuple(field.name for field in dataclasses.fields(Rule) if field.name != "domain")
 """The keys of a rule, as in the configuration, in the order of ``[rules]``."""
 
@@ -199,6 +206,15 @@ class RuleSet:
             explained["mode"] = Origin(Mode.MONITOR, "rules", "suspended")
         return explained
 
+    def requires(self, recipient: str, nexthop: str) -> bool:
+        """Whether REQUIRETLS is asked of mail to a domain, whoever sends it.
+
+        Arguments as for :meth:`explain`; much cheaper than :meth:`find` for a domain not seen
+        before.
+        """
+        matching = self._matching("", recipient, nexthop, "")
+        return self._rules.require or any(match.table.require for match in matching)
+
     def of_nexthop(self, nexthop: NextHop) -> Rule:
         """The rule for mail to a next hop, whoever sends it.
 
@@ -236,6 +252,7 @@ class Why(enum.StrEnum):
     WILL_DELIVER = "will_deliver"
     LEFT_TO_MTA = "left_to_mta"  # the failure is not about TLS, or the server's own code
     TEMPORARY = "temporary"
+    UNREACHABLE = "unreachable"  # deferred, though the failure is not about TLS (on_unreachable)
     UNKNOWN = "unknown"
     NONCOMPLIANT = "noncompliant"
     WILL_FAIL = "will_fail"
@@ -262,6 +279,9 @@ _SENTENCES: dict[Reason, str] = {
     Reason.POLICY_LOOKUP_FAILED: "its DANE or MTA-STS policy cannot be looked up",
     Reason.NO_TLSA_RECORDS: "{server} has no TLSA record by which this system could verify it",
     Reason.MX_UNSIGNED: "its MX is not signed, as this system demands",
+    Reason.UNREACHABLE: "{server} cannot be reached",
+    Reason.DNS_FAILURE: "its DNS does not answer",
+    Reason.SERVER_REJECTS: "{server} turns mail away for now",
     Reason.UNKNOWN: "what its servers offer could not be found out in time",
 }
 
@@ -318,6 +338,7 @@ def decide(
     null_sender: bool,
     domain: str,
     now: float,
+    by_rule: bool = False,
 ) -> Decision:
     """Decide on one recipient.
 
@@ -330,7 +351,9 @@ def decide(
         null_sender: the reverse-path is empty.
         domain: the recipient's, for the text of the reply.
         now: seconds since the epoch, for ``downgrade_grace``.
+        by_rule: whether a rule asks, and not the message: the text of the reply says so.
     """
+    told = _Told(forecast, domain, by_rule)
     local = forecast.reason is Reason.LOCAL
     exempt = exemption(rule, asked=asked, standing=standing, null_sender=null_sender, local=local)
     if exempt is not None:
@@ -343,8 +366,7 @@ def decide(
 
     if forecast.status == UNKNOWN_STATUS or forecast.outcome is Outcome.UNKNOWN:
         if defers_unknown(rule, carried):
-            text = _text(forecast, domain, temporary=True)
-            return _defer(status.POLICY_TEMPORARY, Why.UNKNOWN, text)
+            return _defer(status.POLICY_TEMPORARY, Why.UNKNOWN, told.text(temporary=True))
         return _accept(Why.UNKNOWN)
 
     if forecast.outcome is Outcome.DELIVER:
@@ -354,16 +376,24 @@ def decide(
             return _accept(Why.NONCOMPLIANT)
         not_offered = forecast.reason in _NOT_OFFERED
         enhanced = status.REQUIRETLS_NEEDED if not_offered else status.ENCRYPTION_NEEDED
-        return _refuse_with_grace(rule, enhanced, Why.NONCOMPLIANT, forecast, domain, now)
+        return _refuse_with_grace(rule, enhanced, Why.NONCOMPLIANT, told, now)
 
-    if forecast.reason is Reason.SERVER_REJECTS:
+    by_server = forecast.reason is Reason.SERVER_REJECTS
+    about_tls = not by_server and forecast.status.startswith("4.7.")
+    if forecast.outcome is Outcome.DEFER and not about_tls:
+        if rule.on_unreachable is OnUnreachable.ACCEPT:
+            return _accept(Why.LEFT_TO_MTA)
+        # A code that the server chose would be a word of ours to the client.
+        enhanced = status.CONNECT_FAILURE if by_server else forecast.status
+        return _defer(enhanced, Why.UNREACHABLE, told.text(temporary=True))
+    if by_server:
         return _accept(Why.LEFT_TO_MTA)
     if forecast.status in PERMANENT:
-        return _refuse_with_grace(rule, forecast.status, Why.WILL_FAIL, forecast, domain, now)
-    if forecast.status.startswith("4.7."):
+        return _refuse_with_grace(rule, forecast.status, Why.WILL_FAIL, told, now)
+    if about_tls:
         if rule.mode is Mode.REJECT and rule.on_temporary is OnTemporary.ACCEPT:
             return _accept(Why.TEMPORARY)
-        return _defer(forecast.status, Why.TEMPORARY, _text(forecast, domain, temporary=True))
+        return _defer(forecast.status, Why.TEMPORARY, told.text(temporary=True))
     return _accept(Why.LEFT_TO_MTA)
 
 
@@ -435,25 +465,34 @@ def _refuse(rule: Rule, enhanced: str, why: Why, text: str) -> Decision:
     return Decision(Action.REJECT, why, SmtpReply(550, enhanced, text))
 
 
-def _refuse_with_grace(
-    rule: Rule, enhanced: str, why: Why, forecast: Forecast, domain: str, now: float
-) -> Decision:
+def _refuse_with_grace(rule: Rule, enhanced: str, why: Why, told: _Told, now: float) -> Decision:
     """Refuse, or defer if the downgrade is new: a certificate renewed badly only delays mail."""
-    text = _text(forecast, domain)
-    since = now - forecast.downgraded_at
-    if rule.mode is Mode.REJECT and forecast.downgraded_at and since < rule.downgrade_grace:
+    text, downgraded_at = told.text(), told.forecast.downgraded_at
+    since = now - downgraded_at
+    if rule.mode is Mode.REJECT and downgraded_at and since < rule.downgrade_grace:
         text = _bounded(f"{text}; until recently more was offered there")
         return _defer(status.as_temporary(enhanced), Why.DOWNGRADE, text)
     return _refuse(rule, enhanced, why, text)
 
 
-def _text(forecast: Forecast, domain: str, *, temporary: bool = False) -> str:
-    server = forecast.mx or "its server"
-    sentence = _SENTENCES.get(forecast.reason, "delivery to {server} would fail")
-    now = " now" if temporary else ""
-    return _bounded(
-        f"REQUIRETLS cannot be honoured{now} for {domain}: {sentence.format(server=server)}"
-    )
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the text of a reply is made of; see :func:`decide`."""
+
+    forecast: Forecast
+    domain: str
+    by_rule: bool
+
+    def text(self, *, temporary: bool = False) -> str:
+        server = self.forecast.mx or "its server"
+        sentence = _SENTENCES.get(self.forecast.reason, "delivery to {server} would fail")
+        now = " now" if temporary else ""
+        # A sender that did not ask has to learn whose demand it is.
+        ours = "; a rule of this system requires REQUIRETLS" if self.by_rule else ""
+        return _bounded(
+            f"REQUIRETLS cannot be honoured{now} for {self.domain}: "
+            f"{sentence.format(server=server)}{ours}"
+        )
 
 
 def refuse_too_many_tags(name: str, limit: int) -> Decision:
@@ -468,7 +507,9 @@ def refuse_too_many_tags(name: str, limit: int) -> Decision:
 
 
 def _contradiction(domain: str) -> str:
-    return _bounded(f"TLS-Required: No contradicts what is required for mail to {domain}")
+    return _bounded(
+        f"TLS-Required: No contradicts what a rule of this system requires for mail to {domain}"
+    )
 
 
 def _bounded(text: str) -> str:

@@ -37,6 +37,8 @@ COMMANDS: Mapping[str, str] = {
     "status": "status",
     "report": "report",
     "simulate": "simulate ann@example.org bob@lacking.test --parameter REQUIRETLS",
+    "inbound": "check --inbound lacking.test",
+    "doctor": "doctor",
 }
 
 RULES = """
@@ -44,9 +46,17 @@ RULES = """
 mode = "reject"
 [rules.recipient."lacking.test"]
 mode = "reject"
+[watch]
+domains = ["lacking.test"]
 """
 
 LINES = 60
+
+_USUAL = {
+    r"/tmp/[^\s:]*/m\.sock": "/run/requiretls-milter/milter.sock",
+    r"/tmp/[^\s:]*/Test-CA\.pem": "/etc/ssl/test-ca.pem",
+}
+"""Temporary files, and what an installation has in their place."""
 
 _STYLES = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -69,9 +79,9 @@ HEAD = """# What a terminal shows
 
 The commands as an operator sees them at 80, 120 and 200 columns, made by `python -m tests.captures`
 with a service that has two partners: `good.test` keeps REQUIRETLS, `lacking.test` does not offer
-it. In the text below `NO_COLOR` is set (bold and dim text stay, but cannot be shown here); the
-pictures show a terminal with colours. What is longer than a line is folded between words, never
-cut.
+it. `lacking.test` is watched too, and on the host of `doctor` there is no MTA. In the text below
+`NO_COLOR` is set (bold and dim text stay, but cannot be shown here); the pictures show a terminal
+with colours. What is longer than a line is folded between words, never cut.
 """
 
 
@@ -106,7 +116,10 @@ def shown(command: str, config: Path, width: int, *, colour: bool) -> str:
             said += octets
     os.close(ours)
     text = said.decode().replace("\r\n", "\n").rstrip("\n")
-    return text.replace(str(config), "/etc/requiretls-milter/config.toml")
+    text = text.replace(str(config), "/etc/requiretls-milter/config.toml")
+    for found, usual in _USUAL.items():
+        text = re.sub(found, usual, text)
+    return text
 
 
 def picture(name: str, command: str, text: str, width: int) -> None:

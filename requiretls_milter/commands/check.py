@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     "--watch",
     metavar="SECONDS",
     type=click.FloatRange(min=1),
-    help="Look anew every SECONDS, and print what has become another, until interrupted.",
+    help="Look anew every SECONDS, and print what has changed, until interrupted.",
 )
 @click.option(
     "-v",
@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     "--inbound",
     is_flag=True,
     help="Look at domains as those see them that send mail to them: our own servers. Only "
-    "--config and --format apply.",
+    "--config, --format and, for text, -v apply.",
 )
 @click.option(
     "--refresh",
@@ -107,7 +107,7 @@ def check(
     [192.0.2.1], each optionally with :PORT or :SERVICE.
 
     It is judged for this host: with what its MTA carries, and with the rule of
-    the domain. The output says who told what the MTA carries.
+    the domain. The output says from where it is known what the MTA carries.
 
     \b
     Exit status; the worst of several next hops counts (1 over 75 over 0):
@@ -135,7 +135,7 @@ def check(
     if inbound:
         if source is not None or watch is not None:
             raise click.UsageError("--inbound goes with neither --from nor --watch.")
-        return _inbound(nexthops, config, output)
+        return _inbound(nexthops, config, output, detailed=detailed)
     usual, asked = config.mta.usual_transport, Requirement(requirement)
     try:
         given = assess.parse_all(nexthops, config.mta, transport or usual)
@@ -154,7 +154,7 @@ def check(
     return asyncio.run(live.check(given, judging, live.Options(output, source, watch, refresh)))
 
 
-def _inbound(domains: tuple[str, ...], config: Config, output: str) -> int:
+def _inbound(domains: tuple[str, ...], config: Config, output: str, *, detailed: bool) -> int:
     """Look at our own domains once."""
     from requiretls_milter.evidence.authorities import TrustStoreError
     from requiretls_milter.reports import inbound
@@ -164,5 +164,7 @@ def _inbound(domains: tuple[str, ...], config: Config, output: str) -> int:
     except (inbound.NoDomainError, TrustStoreError) as error:
         fail(str(error))
     written = {"json": looked.to_json, "jsonl": looked.to_lines, "text": looked.to_text}[output]()
+    if detailed and output == "text":
+        written = f"{written}\n\n{looked.details()}"
     click.echo(written)
     return looked.exit_status

@@ -100,7 +100,7 @@ def write(text: str, path: Path | None) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    from requiretls_milter.reports.replacing import replace
+    from requiretls_milter.replacing import replace
 
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")
@@ -131,6 +131,36 @@ def running_service(config: Config) -> StatusReply | None:
         return query.status(config.engine.socket, query.STATUS_TIMEOUT)
     except query.EngineUnavailable:
         return None
+
+
+def beside_service(
+    config: Config, config_path: Path | None, running: StatusReply | None
+) -> tuple[Config, list[str]]:
+    """The configuration to answer with, and what to say of the one that is in force beside it.
+
+    Rules that were suspended by command stay so, unless another file is tried.
+
+    Args:
+        config: the configuration of the file.
+        config_path: of the file; None for the usual one.
+        running: the status of the service, if one runs.
+    """
+    if running is None:
+        return config, ["no service runs with this configuration's engine.socket"]
+    service = running.service
+    if service is None:
+        return config, []
+    notes = []
+    same_file = config_path is None or str(config_path.absolute()) == service.config_path
+    if same_file and service.suspended and not config.rules.suspended:
+        config = config.with_suspension(True)
+        notes.append("the rules of the running service are suspended, and so are these")
+    if differing := [f"[{one}]" for one in service.differs_in(config)]:
+        notes.append(
+            f"the running service has another {', '.join(differing)} than this file "
+            f"(generation {service.generation} of {service.config_path}): reload, or restart"
+        )
+    return config, notes
 
 
 def installed_postfix(postconf: str, config_dir: str) -> Postfix | None:

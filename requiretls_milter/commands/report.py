@@ -175,28 +175,40 @@ def _page_maker() -> Callable[[Readiness], str]:
 
 
 def _ready(loaded: Config, output: str) -> str:
+    from requiretls_milter.engine.configured import ways
     from requiretls_milter.evidence.authorities import TrustStoreError
     from requiretls_milter.model import Requirement
     from requiretls_milter.reports import assess, report_text
-    from requiretls_milter.telemetry.labels import configured_domains
 
-    domains = sorted(name for name in configured_domains(loaded) if not name.startswith("."))
-    usual, asked = loaded.mta.usual_transport, Requirement.REQUIRETLS
+    asked, mta = Requirement.REQUIRETLS, find_mta(loaded, "postconf", "")
+    by_transport: dict[str, list[assess.GivenHop]] = {}
+    for domain, way in sorted(ways(loaded), key=lambda one: one[0]):
+        given = assess.GivenHop(domain, way.nexthop, domain)
+        by_transport.setdefault(way.transport, []).append(given)
+    reports = []
     try:
-        reports = assess.run(
-            assess.parse_all(domains, loaded.mta, usual),
-            loaded,
-            asked,
-            mta=find_mta(loaded, "postconf", ""),
-            carried=None,
-            transport=loaded.mta.carrier(usual, asked),
-            refresh=False,
-        )
+        for transport, hops in by_transport.items():
+            reports += assess.run(
+                hops,
+                loaded,
+                asked,
+                mta=mta,
+                carried=None,
+                transport=loaded.mta.carrier(transport, asked),
+                refresh=False,
+            )
     except TrustStoreError as error:
         fail(str(error))
+    reports.sort(key=lambda one: one["nexthop"])
     if output == "json":
         return assess.to_json(reports)
-    return report_text.ready(reports)
+    routed = {
+        one.given: str(one.nexthop)
+        for hops in by_transport.values()
+        for one in hops
+        if str(one.nexthop) != one.given
+    }
+    return report_text.ready(reports, routed)
 
 
 # ---------------------------------------------------------------- what would have happened

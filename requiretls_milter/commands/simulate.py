@@ -15,6 +15,7 @@ from requiretls_milter.commands.common import (
     CONFIG_OPTION,
     FORMAT_OPTION,
     POSTCONF_OPTION,
+    beside_service,
     fail,
     installed_postfix,
     load_or_fail,
@@ -24,12 +25,12 @@ from requiretls_milter.commands.common import (
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
-    from requiretls_milter.ipc.wire import StatusReply
     from requiretls_milter.milter.transaction import Expander
     from requiretls_milter.mirror.postconf import Postfix
     from requiretls_milter.reports.assess import Answered
     from requiretls_milter.reports.check import NextHopReport
     from requiretls_milter.reports.simulate import Simulated, Told
+    from requiretls_milter.syntax.expansion import Expansion
 
 
 @click.command()
@@ -57,6 +58,12 @@ if TYPE_CHECKING:
     help="What the client is to the milter: enforce_for tells them apart.",
 )
 @click.option(
+    "--sendmail",
+    "locally",
+    is_flag=True,
+    help="The message comes by sendmail(1), and not by SMTP: it is never deferred.",
+)
+@click.option(
     "--nexthop",
     metavar="[TRANSPORT:]NEXTHOP",
     default="",
@@ -72,6 +79,7 @@ def simulate(
     parameters: tuple[str, ...],
     headers: tuple[str, ...],
     client: str,
+    locally: bool,
     nexthop: str,
     config_path: Path | None,
     postconf: str,
@@ -102,7 +110,7 @@ def simulate(
 
     loaded = load_or_fail(config_path)
     running = running_service(loaded)
-    config, notes = _in_force(loaded, config_path, running)
+    config, notes = beside_service(loaded, config_path, running)
     postfix = installed_postfix(postconf, config_dir)
     mta = mta_of(config, running, lambda: postfix)
     own_name = postfix.settings.get("myhostname", "") if postfix is not None else ""
@@ -111,10 +119,13 @@ def simulate(
         recipient.removeprefix("<").removesuffix(">"),
         parameters,
         tuple(map(_field, headers)),
-        Standing(client),
+        Standing.TRUSTED if locally else Standing(client),
         config.milter.by or own_name or socket.gethostname(),
+        not locally,
     )
-    told = _told(message.sender, message.recipient, nexthop, postfix, notes)
+    # Postfix tells nothing of where the mail of sendmail(1) goes.
+    asked = None if locally else postfix
+    told = _told(message.sender, message.recipient, nexthop, asked, notes)
     answers: dict[Question, Answered] = {}
 
     def ask(question: Question) -> Forecast:
@@ -147,28 +158,6 @@ def _field(text: str) -> tuple[str, str]:
     return name, value.lstrip(" ")
 
 
-def _in_force(
-    config: Config, config_path: Path | None, running: StatusReply | None
-) -> tuple[Config, list[str]]:
-    """The configuration to simulate with, and what to say about it.
-
-    Rules that were suspended by command stay so, unless another file is tried.
-    """
-    if running is None:
-        return config, ["no service runs with this configuration's engine.socket"]
-    service = running.service
-    if service is None:
-        return config, []
-    notes = []
-    same_file = config_path is None or str(config_path.absolute()) == service.config_path
-    if same_file and service.suspended and not config.rules.suspended:
-        config = config.with_suspension(True)
-        notes.append("the rules of the running service are suspended, and so are these")
-    if differing := [f"[{one}]" for one in service.differs_in(config)]:
-        notes.append(f"the running service has another {', '.join(differing)} than this file")
-    return config, notes
-
-
 def _told(
     sender: str, recipient: str, nexthop: str, postfix: Postfix | None, notes: list[str]
 ) -> Told:
@@ -194,16 +183,34 @@ def _told(
 
 def _expander(config: Config, nexthop: str, notes: list[str]) -> Expander | None:
     """What expands the recipient; ``--nexthop`` says where its mail goes, whatever it is."""
-    from requiretls_milter.milter.aliases import AliasTables
+    from requiretls_milter.aliases import AliasTables
     from requiretls_milter.model import Aliases
     from requiretls_milter.telemetry.counting import Counters
 
     if config.mta.aliases is Aliases.OFF or nexthop:
         return None
+    if config.mta.aliases is Aliases.ASK:
+        return lambda recipient: _asked(config, recipient, notes)
     tables = AliasTables(config.mta, config.limits.alias_entries, Counters())
-    tables.look()
-    notes += (f"{name}: {why}" for name, why in tables.unreadable.items())
+    tables.texts.look()
+    notes += (f"{name}: {why}" for name, why in tables.texts.unreadable.items())
     return tables.expand
+
+
+def _asked(config: Config, recipient: str, notes: list[str]) -> Expansion:
+    """What a recipient becomes by tables that are asked: by a running service if there is one."""
+    from requiretls_milter.engine.expander import expanded_here
+    from requiretls_milter.ipc import query
+    from requiretls_milter.syntax.expansion import ExpansionError
+
+    try:
+        return query.expand(config.engine.socket, recipient)
+    except query.EngineUnavailable:
+        notes.append("the tables of aliases were asked by this command, not by a running service")
+        return expanded_here(recipient, config)
+    except ExpansionError as error:
+        notes.append(f"the recipient is not expanded: {error}")
+        raise
 
 
 def _report(found: Simulated, last: Answered | None, config: Config) -> NextHopReport | None:

@@ -14,14 +14,15 @@ from pydantic import BaseModel
 
 from requiretls_milter.config.mistakes import tables_of
 from requiretls_milter.config.removed import REMOVED
-from requiretls_milter.config.schema import Config, needs_restart
+from requiretls_milter.config.schema.section import needs_restart
+from requiretls_milter.config.schema.whole import Config
 from requiretls_milter.config.text import EXAMPLES, value_text
 from requiretls_milter.syntax.text import LINE_WIDTH
 
 INTRODUCTION = """\
 # Configuration
 
-<!-- Made by "make docs" from the descriptions in requiretls_milter/config/schema.py. -->
+<!-- Made by "make docs" from the descriptions in requiretls_milter/config/schema/. -->
 
 One TOML file, `/etc/requiretls-milter/config.toml` unless `--config` says otherwise. Without that
 file, and for every key that it leaves out, the defaults below hold. An unknown key is an error.

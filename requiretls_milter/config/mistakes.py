@@ -15,11 +15,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from requiretls_milter.config.fields import TableError, given
 from requiretls_milter.config.patterns import PatternError, domain_pattern
 from requiretls_milter.config.places import MAX_DEPTH, KeyPath, Place
 from requiretls_milter.config.reading import Watched
 from requiretls_milter.config.repair import BOOLEANS, WITH_UNIT, heading, key_text
+from requiretls_milter.config.values import TableError, given
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.model import Mode
 from requiretls_milter.syntax.text import bounded, quoted, visible

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from requiretls_milter.model import NextHop
 from requiretls_milter.syntax.names import (
     DomainNameError,
     address_literal,
@@ -27,7 +28,7 @@ from requiretls_milter.syntax.names import (
 )
 
 if TYPE_CHECKING:
-    from requiretls_milter.config.schema import Mta
+    from requiretls_milter.config.schema.mta import Mta
 
 ANY = "*"
 """The key that matches whatever no other key does, of transport(5) and of tables by sender."""
@@ -56,6 +57,14 @@ class Destination:
         """Split ``transport:nexthop`` at its first colon."""
         transport, _, nexthop = text.partition(":")
         return cls(transport.strip(), nexthop.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where a recipient's mail goes: the transport decides how, the next hop where to."""
+
+    transport: str
+    nexthop: NextHop
 
 
 def find(mta: Mta, recipient: str, sender: str) -> Destination | None:

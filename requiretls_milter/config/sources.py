@@ -21,11 +21,11 @@ from requiretls_milter.config.domainlist import (
     Lines,
     read_lines,
 )
-from requiretls_milter.config.fields import given
 from requiretls_milter.config.mistakes import INCLUDE, ConfigError, Mistake
 from requiretls_milter.config.places import MAX_DEPTH, KeyPath, Place, scan
 from requiretls_milter.config.reading import Reading, is_pattern
 from requiretls_milter.config.repair import syntax_mistake
+from requiretls_milter.config.values import given
 from requiretls_milter.syntax.text import quoted
 
 MAX_FILE_BYTES = 1024 * 1024
@@ -363,4 +363,5 @@ def _wrong_lines(file: Path, lines: Lines) -> Iterator[Mistake]:
     for line, why in lines.mistakes:
         yield Mistake((), why, Place(file, line, 1))
     if more := lines.wrong - len(lines.mistakes):
-        yield Mistake((), f"{more} more lines are not domain names", Place(file))
+        hint = "requiretls-milter config domains FILE tells each, and writes a clean list"
+        yield Mistake((), f"{more} more lines are not domain names; {hint}", Place(file))

@@ -14,7 +14,8 @@ from tomlkit.items import AbstractTable, Item, Table
 
 from requiretls_milter.config.domainlist import DomainList
 from requiretls_milter.config.mistakes import tables_of
-from requiretls_milter.config.schema import Config, needs_restart
+from requiretls_milter.config.schema.section import needs_restart
+from requiretls_milter.config.schema.whole import Config
 from requiretls_milter.syntax.endpoint import StoreUrl
 from requiretls_milter.syntax.text import LINE_WIDTH
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
-import tempfile
 from pathlib import Path
+
+from requiretls_milter.replacing import replacement
 
 NEW_FILE_MODE = 0o644
 """Of a file that was not there; as most files of /etc."""
+
+_PRIVATE_MODE = 0o600
+"""While it is written: there may be a password in it, which the former file's mode protects."""
 
 
 def write(path: Path, content: bytes) -> Path | None:
@@ -33,22 +36,16 @@ def write(path: Path, content: bytes) -> Path | None:
         before = target.stat()
     except FileNotFoundError:
         before = None
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    new = Path(name)
-    with contextlib.ExitStack() as on_failure:
-        on_failure.callback(new.unlink, missing_ok=True)
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            if before is None:
-                os.fchmod(file.fileno(), NEW_FILE_MODE)
-            else:
-                os.fchown(file.fileno(), before.st_uid, before.st_gid)
-                os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
-            file.flush()
-            os.fsync(file.fileno())
+    with replacement(target, mode=_PRIVATE_MODE) as file:
+        file.write(content)
+        if before is None:
+            os.fchmod(file.fileno(), NEW_FILE_MODE)
+        else:
+            os.fchown(file.fileno(), before.st_uid, before.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
+        file.flush()
+        os.fsync(file.fileno())
         backup = _keep(target) if before is not None else None
-        new.rename(target)
-        on_failure.pop_all()
     _sync(target.parent)
     return backup
 

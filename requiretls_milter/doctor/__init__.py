@@ -2,10 +2,11 @@
 
 Each check yields findings: a sentence, a severity and, unless all is well, an advice.
 
-- :mod:`~requiretls_milter.doctor.mta` compares the configuration with the settings of the Postfix
-  beside it: whether Postfix calls the milter, waits long enough for it, and delivers as ``[mta]``
-  says; :mod:`~requiretls_milter.doctor.requirement`, what it does with REQUIRETLS. They read
-  nothing but those settings.
+- Four modules compare the configuration with the settings of the Postfix beside it, and read
+  nothing but those settings: :mod:`~requiretls_milter.doctor.attachment`, whether Postfix calls the
+  milter for all mail; :mod:`~requiretls_milter.doctor.calling`, whether it waits long enough, and
+  what it does meanwhile; :mod:`~requiretls_milter.doctor.mta`, whether it delivers as ``[mta]``
+  says; :mod:`~requiretls_milter.doctor.requirement`, what it does with REQUIRETLS.
 - :mod:`~requiretls_milter.doctor.sendmail` does the same for a Sendmail, whose configuration
   :mod:`~requiretls_milter.doctor.sendmailcf` reads.
 - :mod:`~requiretls_milter.doctor.host` tests this host: the milter's socket, the running service,

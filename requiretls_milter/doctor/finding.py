@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from requiretls_milter.reports.printing import BAD, GOOD, UNSURE, hanging, printed
-from requiretls_milter.syntax.text import one_line
+from requiretls_milter.syntax.text import one_line, quantity
 
 FAILED = 1
 """Exit status if there is an error."""
@@ -84,7 +84,9 @@ def to_text(findings: Sequence[Finding], *, width: int | None = None) -> str:
         for severity in (Severity.ERROR, Severity.WARNING)
     ]
     told = Text(", ").join(
-        Text(_count(number, severity.value), _STYLES[severity] if number else "")
+        Text(quantity(number, severity.value), _STYLES[severity])
+        if number
+        else Text(f"no {severity.value}s")
         for severity, number in counts
     )
     return printed(*parts, "", told, width=width)
@@ -93,7 +95,3 @@ def to_text(findings: Sequence[Finding], *, width: int | None = None) -> str:
 def to_json(findings: Sequence[Finding]) -> str:
     """Print the findings for scripts: one array."""
     return json.dumps([asdict(finding) for finding in findings], indent=2)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number or 'no'} {word}{'' if number == 1 else 's'}"

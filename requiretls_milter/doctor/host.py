@@ -21,14 +21,14 @@ import dns.resolver
 
 from requiretls_milter import __version__
 from requiretls_milter.config import Config
+from requiretls_milter.doctor.attachment import Attachment, path_of
 from requiretls_milter.doctor.finding import Finding, error, ok, warning
-from requiretls_milter.doctor.mta import Attachment, path_of
 from requiretls_milter.doctor.sendmailcf import Sendmail
 from requiretls_milter.evidence.authorities import TrustStoreError, load_trust_store
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.evidence.selftest import SelfTest, SelfTestOutcome, SelfTestResult
 from requiretls_milter.ipc import query
-from requiretls_milter.ipc.wire import ServiceStatus
+from requiretls_milter.ipc.wire import Condition, ServiceStatus
 from requiretls_milter.mirror.postconf import Postfix
 from requiretls_milter.mirror.section import SYSTEM_STORES, Mirror
 from requiretls_milter.model import TlsLevel
@@ -213,7 +213,7 @@ def _colon_file(path: Path, at_least: int) -> Iterator[list[str]]:
 def service(config: Config) -> Iterator[Finding]:
     """Check that the engine answers, has this version, and runs with this configuration."""
     try:
-        status = query.status(config.engine.socket, ANSWER_TIMEOUT)
+        status = query.status(config.engine.socket, ANSWER_TIMEOUT, whole=True)
     except query.EngineUnavailable as problem:
         yield error(
             "service",
@@ -248,6 +248,8 @@ def service(config: Config) -> Iterator[Finding]:
             "counts as secure there",
             'See the check "resolver", and the service\'s log: resolver_not_tested says why.',
         )
+    if (condition := status.condition) is not None:
+        yield from _watch_failing(condition)
     yield ok("service", f"the service runs (process {status.pid}, version {status.version})")
 
 
@@ -270,6 +272,49 @@ def _in_force(config: Config, service: ServiceStatus | None) -> Iterator[Finding
             "Reload it (SIGHUP), or restart it if its log says needs_restart; or name the file "
             f"that it runs with by --config: {service.config_path}.",
         )
+
+
+def _watch_failing(condition: Condition) -> Iterator[Finding]:
+    """Tell of mails and commands of the watch that failed when they were used last."""
+    if (failing := condition.mail_failing) is not None:
+        yield warning(
+            "watch_mail",
+            f"the MTA does not take mail about watched domains: {failing.error}",
+            "Correct watch.mail_server, mail_from or mail_to, or let the MTA accept such mail. It "
+            "is tried again every five minutes.",
+        )
+    if (failing := condition.notify_failing) is not None:
+        yield warning(
+            "watch_notify",
+            f"the command watch.notify failed when it was run last: {failing.error}",
+            "See docs/watch.md: it runs as the service's user, within what the unit allows.",
+        )
+
+
+def watch(config: Config) -> Iterator[Finding]:
+    """Check what tells of watched domains: it is used only when something breaks."""
+    command = config.watch.command
+    if command and not os.access(command[0], os.X_OK):
+        yield error(
+            "watch_notify",
+            f"watch.notify: {command[0]} is no program that can be run here",
+            "Install it, and let the service's user read and run it.",
+        )
+    if not config.watch.mail_to:
+        return
+    server = config.watch.mail_server
+    try:
+        with socket.create_connection(server, timeout=ANSWER_TIMEOUT) as connection:
+            banner = connection.recv(MAX_BANNER)
+    except OSError as problem:
+        banner, why = b"", str(problem.strerror or problem)
+    else:
+        why = "no banner of an SMTP server"
+    if banner.startswith(b"220"):
+        yield ok("watch_mail", f"{server} takes connections for mail about watched domains")
+    else:
+        advice = "Start that MTA, or correct the key."
+        yield error("watch_mail", f"watch.mail_server {server}: {why}", advice)
 
 
 def _authorities_now(config: Config) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from requiretls_milter.config import Config
+from requiretls_milter.doctor.attachment import Attachment, is_inner
 from requiretls_milter.doctor.finding import Finding, error, ok, warning
-from requiretls_milter.doctor.mta import SEE_IMPORT, Attachment, is_inner
+from requiretls_milter.doctor.mta import SEE_IMPORT
 from requiretls_milter.forecast.profiles import must_match, requiretls_policy
 from requiretls_milter.mirror.postconf import Parameters, Postfix, is_yes
 from requiretls_milter.mirror.section import Mirror

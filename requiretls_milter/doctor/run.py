@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from requiretls_milter.config import Config, exposures, warnings
-from requiretls_milter.doctor import aliases, host, mta, requirement, sendmail, sendmailcf
+from requiretls_milter.doctor import (
+    aliases,
+    attachment,
+    calling,
+    host,
+    mta,
+    requirement,
+    sendmail,
+    sendmailcf,
+)
 from requiretls_milter.doctor.finding import Finding, ok, warning
 from requiretls_milter.doctor.host import MtaAuthorities
 from requiretls_milter.doctor.sendmailcf import Sendmail, SendmailError
@@ -52,12 +61,15 @@ def run(config: Config, where: Where, *, outside: str) -> list[Finding]:
         postfix, mirrored = _postfix(config, findings, where)
     if postfix is not None and mirrored is not None:
         findings += examine_postfix(config, postfix, mirrored)
-        findings += host.socket_permissions(config, postfix, list(mta.attached(config, postfix)))
+        findings += host.socket_permissions(
+            config, postfix, list(attachment.attachments(config, postfix))
+        )
         authorities = MtaAuthorities.of_postfix(postfix, mirrored)
     findings += aliases.examine(config)
     findings.append(host.milter_answers(config))
     findings += host.service(config)
     findings.append(host.metrics(config))
+    findings += host.watch(config)
     findings += host.resolvers(config, postfix, mirrored)
     findings += host.authorities(config, authorities)
     findings.append(host.outside(outside, config))
@@ -70,8 +82,9 @@ def run(config: Config, where: Where, *, outside: str) -> list[Finding]:
 
 def examine_postfix(config: Config, postfix: Postfix, made: Mirror) -> Iterator[Finding]:
     """Compare the settings of a Postfix with the configuration. No I/O but realpath(3)."""
-    attachments = list(mta.attached(config, postfix))
-    yield from mta.examine(config, postfix, attachments)
+    attachments = list(attachment.attachments(config, postfix))
+    yield from attachment.examine(config, postfix, attachments)
+    yield from calling.examine(config, postfix, attachments)
     yield from requirement.examine(config, postfix, made, attachments)
     yield from mta.differences(config, postfix, made)
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from requiretls_milter.config import Config
+from requiretls_milter.doctor.attachment import OURS, reaches
 from requiretls_milter.doctor.finding import Finding, error, ok, warning
-from requiretls_milter.doctor.mta import OURS, reaches
 from requiretls_milter.doctor.sendmailcf import Filter, Sendmail, fields
 from requiretls_milter.forecast.profiles import must_match
 from requiretls_milter.mirror.wording import shown
@@ -180,7 +180,7 @@ def _default_action(config: Config, one: Filter) -> Finding:
 
 
 def _directory(config: Config, sendmail: Sendmail) -> Iterator[Finding]:
-    """Check what Sendmail checks before it connects (safedirpath): who may write on the way."""
+    """Check what Sendmail checks before it connects (safedirpath): which users may write there."""
     if config.milter.socket.family != "unix":
         return
     group = 0 if sendmail.blames_not("GroupWritableDirPathSafe") else stat.S_IWGRP
@@ -229,7 +229,7 @@ def _what_it_does(config: Config, sendmail: Sendmail) -> Iterator[Finding]:
 
 
 def _ruleset(config: Config, sendmail: Sendmail) -> Iterator[Finding]:
-    """Check that what is asked binds Sendmail: the mark of the milter, and who looks for it."""
+    """Check that what is asked binds Sendmail: a mark of the milter, and a ruleset that uses it."""
     mark, level = config.milter.envid_mark, config.mta.tls_security_level
     advice = (
         f"Put requiretls.m4 of the recipe ({RECIPE}) into sendmail.mc as its last line, run m4, "
@@ -273,7 +273,7 @@ def _ruleset(config: Config, sendmail: Sendmail) -> Iterator[Finding]:
 
 
 def _remembered(sendmail: Sendmail) -> Iterator[Finding]:
-    """Warn if one refusal by the ruleset becomes the fate of other mail to the same host."""
+    """Warn if Sendmail may apply one refusal by the ruleset to other mail to the same host."""
     wrong = []
     if not sendmail.is_true("ForkEachJob"):
         wrong.append("ForkEachJob is not true")

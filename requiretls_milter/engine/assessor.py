@@ -35,11 +35,12 @@ from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.config import Config, PlainMail
 from requiretls_milter.engine.answers import Answers
 from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.configured import ConfiguredDomains
 from requiretls_milter.engine.confirming import KeptSessions
 from requiretls_milter.engine.domainrecord import DomainRecord
 from requiretls_milter.engine.domainstate import DomainStates
 from requiretls_milter.engine.downgrades import DowngradeTracker
-from requiretls_milter.engine.hostmta import ConfiguredDomains, HostMta
+from requiretls_milter.engine.servedmta import ServedMta
 from requiretls_milter.evidence.gathering import ANY_AGE, LATE, Gathering, bounds_met
 from requiretls_milter.evidence.turns import BusyError, on_behalf_of
 from requiretls_milter.forecast.inbound import InboundReport, judge_inbound
@@ -136,7 +137,7 @@ class Assessor:
         gauges: Gauges,
         *,
         downgrades: DowngradeTracker | None = None,
-        mta: HostMta | None = None,
+        mta: ServedMta | None = None,
         record: DomainRecord | None = None,
         answers: Answers | None = None,
         clocks: Clocks = SYSTEM_CLOCKS,
@@ -154,7 +155,7 @@ class Assessor:
         self._monotonic = clocks.monotonic
         self._gatherings: dict[tuple[NextHop, bool], _Shared] = {}
         self._assessments: dict[Question, asyncio.Task[Forecast]] = {}
-        self.configured = ConfiguredDomains(config, mta or HostMta())
+        self.configured = ConfiguredDomains(config, mta or ServedMta())
         self._record = DomainRecord() if record is None else record
         self._states = DomainStates(gauges, self.configured, self._record)
         # Verifying chains takes milliseconds in OpenSSL: not on the loop. One
@@ -337,9 +338,11 @@ class Assessor:
         if self._answers is not None and evidence is not None and began is not None:
             self._answers.note(question, forecast, evidence, began)
             self._plan_renewal(question)
-        if self._states.show(nexthop, question, forecast, evidence, self._wall()):
+        about = self.configured.about(nexthop, question)
+        if about:
+            await self._states.show(about, nexthop, forecast, evidence, self._wall())
             self._record.note_destination(
-                await self._destination(nexthop, question, evidence, forecast)
+                about, await self._destination(nexthop, question, evidence, forecast)
             )
         return forecast, result
 
@@ -402,9 +405,8 @@ class Assessor:
         return _Found.of(evidence, await self._judge(evidence, question), shared.began)
 
     def _profile(self, question: Question) -> MtaProfile:
-        """How the MTA delivers over the transport by which such mail goes in the end."""
-        mta = self._config.mta
-        return mta.profile_for(mta.carrier(question.transport, question.asked))
+        """How the MTA delivers over the transport of a question."""
+        return self._config.mta.profile_for(question.transport)
 
     async def _judge(self, evidence: DomainEvidence, question: Question) -> Forecast:
         profile, now = self._profile(question), self._wall()

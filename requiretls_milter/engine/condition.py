@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from requiretls_milter.engine.domainrecord import DomainRecord
 from requiretls_milter.engine.parts import Parts
-from requiretls_milter.ipc.wire import Condition
+from requiretls_milter.ipc.wire import Condition, Failing, WatchedStatus
+from requiretls_milter.model import Forecast, Mode, NextHop
 from requiretls_milter.telemetry.aggregate import Aggregate
 from requiretls_milter.telemetry.catalogue import METRICS
 from requiretls_milter.telemetry.counting import Gauges, Totals
@@ -20,11 +22,35 @@ MAX_DOMAINS = 1_000
 """Domains in one answer, which has to fit into a frame."""
 
 
+MAX_WATCHED = 100
+"""Watched domains in one answer, the worst first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """How the watch of domains is.
+
+    Attributes:
+        statuses: of the domains that were looked at, the worst first.
+        number: how many domains are watched.
+        mail_failing: why mail about them cannot be handed over; None if it can.
+        notify_failing: why the command that is told of them fails; None if it does not.
+    """
+
+    statuses: Sequence[WatchedStatus] = ()
+    number: int = 0
+    mail_failing: Failing | None = None
+    notify_failing: Failing | None = None
+
+
 def reading(
     parts: Parts,
     record: DomainRecord,
     gauges: Gauges,
     aggregate: Aggregate,
+    watching: Watching,
+    now: float,
+    *,
     most: int | None = MAX_DOMAINS,
 ) -> Callable[[], Condition]:
     """Copy what the engine's condition is made of; return what puts it together, in any thread.
@@ -34,6 +60,8 @@ def reading(
         record: what is known of the configured domains.
         gauges: the engine's.
         aggregate: adds the counters of all processes up.
+        watching: how the watch of domains is.
+        now: seconds since the epoch.
         most: domains at most; None for all.
     """
     shown = gauges.by_metric()
@@ -42,7 +70,13 @@ def reading(
     nameservers = tuple(str(one) for one in parts.collector.resolver.nameservers)
     tested_at = parts.resolver.last_passed
     totals = aggregate.copy().totals
-    domains = record.copy()
+    domains, configured = record.copy(), parts.assessor.configured
+
+    rules = parts.config.rules
+    named = {*rules.recipient, *rules.nexthop}  # by a table of their own
+
+    def answer(domain: str, nexthop: NextHop, forecast: Forecast) -> tuple[Mode, str]:
+        return configured.answer(domain, nexthop, forecast, now)
 
     def put_together() -> Condition:
         counted = totals()
@@ -63,10 +97,14 @@ def reading(
                 for name, labels, value in counted.counters
                 if name == "saturated_total" and value
             },
-            domains=domains.shown(most),
+            domains=domains.shown(most, answer, named),
             domains_configured=sum(
                 not name.startswith(".") for name in configured_domains(parts.config)
             ),
+            watched=tuple(watching.statuses[:MAX_WATCHED]),
+            domains_watched=watching.number,
+            mail_failing=watching.mail_failing if parts.config.watch.mail_to else None,
+            notify_failing=watching.notify_failing if parts.config.watch.notify else None,
         )
 
     return put_together

@@ -7,8 +7,11 @@ not there yet.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
+from requiretls_milter.engine.configured import ConfiguredDomains
 from requiretls_milter.engine.domainrecord import DomainRecord
-from requiretls_milter.engine.hostmta import ConfiguredDomains
 from requiretls_milter.forecast.inboundserver import certificate_end
 from requiretls_milter.forecast.mta_sts import policy_end
 from requiretls_milter.model import (
@@ -16,9 +19,11 @@ from requiretls_milter.model import (
     Forecast,
     NextHop,
     Outcome,
-    Question,
 )
 from requiretls_milter.telemetry.counting import Gauges
+
+AT_ONCE = 200
+"""Domains that are shown in one turn of the loop: thousands may have a gateway in common."""
 
 
 class DomainStates:
@@ -35,35 +40,43 @@ class DomainStates:
         self._record = record
         self._configured = configured
 
-    def show(
+    async def show(
         self,
+        domains: Sequence[str],
         nexthop: NextHop,
-        question: Question,
         forecast: Forecast,
         evidence: DomainEvidence | None,
         now: float,
-    ) -> bool:
-        """Show a forecast, if it is about REQUIRETLS mail for a domain that has a rule.
-
-        Returns:
-            Whether it is about one.
+    ) -> None:
+        """Show a forecast of REQUIRETLS mail to configured domains.
 
         Args:
+            domains: all whose mail goes to the next hop.
             nexthop: that of the question.
-            question: what was asked.
             forecast: the answer.
             evidence: on which the answer rests; None if there is none.
             now: seconds since the epoch.
         """
-        if not self._configured.is_about_one(nexthop, question):
-            return False
-        ready = self._configured.is_ready(nexthop, forecast)
-        self._record.note(nexthop.host, forecast, ready=ready, now=now)
-        labels = (nexthop.host,)
+        for number, domain in enumerate(domains, 1):
+            await self._show(domain, nexthop, forecast, evidence, now)
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+    async def _show(
+        self,
+        domain: str,
+        nexthop: NextHop,
+        forecast: Forecast,
+        evidence: DomainEvidence | None,
+        now: float,
+    ) -> None:
+        ready = self._configured.is_ready(domain, nexthop, forecast)
+        await self._record.note(domain, nexthop, forecast, ready=ready, now=now)
+        labels = (domain,)
         self._gauges.set_word("domain_state", labels, forecast.outcome)
         self._gauges.set_word("domain_reason", labels, forecast.reason)
         if forecast.outcome is Outcome.UNKNOWN:
-            return True
+            return
         self._gauges.set("domain_ready", float(ready), labels)
         self._gauges.set("domain_last_assessed_timestamp_seconds", now, labels)
         if evidence is not None:
@@ -76,7 +89,6 @@ class DomainStates:
                 labels,
                 policy_end(policy) if policy is not None else None,
             )
-        return True
 
     def _show_end(self, metric: str, labels: tuple[str, ...], end: float | None) -> None:
         if end is None:

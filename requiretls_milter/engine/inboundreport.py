@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypedDict
 
-from requiretls_milter.forecast.inbound import InboundReport, Readiness
+from requiretls_milter.forecast.inbound import Ending, InboundReport, ServerReadiness
 from requiretls_milter.forecast.inboundserver import Finding
 from requiretls_milter.syntax.moments import moment
 
-_READY = {Readiness.READY: True, Readiness.NOT_READY: False, Readiness.UNKNOWN: None}
+_READY = {
+    ServerReadiness.READY: True,
+    ServerReadiness.NOT_READY: False,
+    ServerReadiness.UNKNOWN: None,
+}
 
 
 class ProblemReport(TypedDict):
@@ -30,6 +34,14 @@ class ServerReport(TypedDict):
     certificate_expires: str | None
 
 
+class EndingReport(TypedDict):
+    """What ends first; ``host`` is null for the policy host."""
+
+    what: str
+    host: str | None
+    at: str
+
+
 class DomainReport(TypedDict):
     """One domain."""
 
@@ -37,20 +49,23 @@ class DomainReport(TypedDict):
     observed_at: str
     resolver_validates: bool
     breaks_first: ProblemReport | None
+    ends_first: EndingReport | None
     problems: list[ProblemReport]
     servers: list[ServerReport]
     policy_expires: str | None
+    policy_certificate_expires: str | None
     unseen: list[str]
 
 
 def domain_report(report: InboundReport, *, validates: bool) -> DomainReport:
     """Make the object of a domain; ``validates``: whether the resolver does."""
-    first = report.breaks_first
+    first, end = report.breaks_first, report.ends_first
     return DomainReport(
         domain=report.domain,
         observed_at=moment(report.observed_at),
         resolver_validates=validates,
         breaks_first=None if first is None else problem_report(first),
+        ends_first=None if end is None else _ending(end),
         problems=[problem_report(one) for one in report.problems],
         servers=[
             ServerReport(
@@ -61,8 +76,13 @@ def domain_report(report: InboundReport, *, validates: bool) -> DomainReport:
             for one in report.servers
         ],
         policy_expires=_time(report.policy_expires),
+        policy_certificate_expires=_time(report.policy_certificate_expires),
         unseen=sorted(host or report.domain for host in report.unseen),
     )
+
+
+def _ending(end: Ending) -> EndingReport:
+    return EndingReport(what=end.what, host=end.host or None, at=moment(end.at))
 
 
 def problem_report(finding: Finding) -> ProblemReport:

@@ -19,11 +19,12 @@ from collections.abc import Callable, Sequence
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 
-from requiretls_milter.config.schema import Watch
+from requiretls_milter.config import Watch
 from requiretls_milter.engine.inboundreport import Change
 from requiretls_milter.engine.watchmail import Letter, changes_letter, digest_letter
 from requiretls_milter.forecast.inbound import InboundReport
-from requiretls_milter.syntax.text import printable
+from requiretls_milter.ipc.wire import MAX_ERROR, Failing
+from requiretls_milter.syntax.text import bounded, printable
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import WatchMailResult
@@ -71,6 +72,8 @@ class Mailer:
         self._waiting: deque[Change] = deque()
         self._digest_due = False
         self._wake = asyncio.Event()
+        self.failing: Failing | None = None
+        """Whether the last mail could not be handed over."""
 
     def tell(self, change: Change) -> None:
         """Have a change mailed; returns at once."""
@@ -133,8 +136,12 @@ class Mailer:
 
     def _count(self, result: WatchMailResult, error: str = "") -> None:
         self._counters.inc("watch_mails_total", (result,))
-        if result is not WatchMailResult.SENT:
-            _log.warning("watch_mail_failed", result=result, error=error)
+        if result is WatchMailResult.SENT:
+            self.failing = None
+            return
+        since = self._wall() if self.failing is None else self.failing.since
+        self.failing = Failing(since=since, error=bounded(error, MAX_ERROR))
+        _log.warning("watch_mail_failed", result=result, error=error)
 
 
 def next_digest(at: str, after: float) -> float:

@@ -12,10 +12,12 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from requiretls_milter.syntax.text import error_text, printable
+from requiretls_milter.ipc.wire import MAX_ERROR, Failing
+from requiretls_milter.syntax.text import bounded, error_text, printable
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import NotifyResult
@@ -53,6 +55,7 @@ class Notifier:
         command: gives program and arguments at the moment; () for none.
         counters: where it is counted what became of each change.
         timeout: seconds for one run.
+        wall: wall time, seconds since the epoch.
     """
 
     def __init__(
@@ -61,11 +64,15 @@ class Notifier:
         counters: Counters,
         *,
         timeout: float = RUN_TIMEOUT,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._command = command
         self._counters = counters
         self._timeout = timeout
+        self._wall = wall
         self._waiting: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING)
+        self.failing: Failing | None = None
+        """Whether the last change could not be told."""
 
     def tell(self, change: Mapping[str, Any]) -> None:
         """Have the command told of a change, an object of JSON; returns at once."""
@@ -87,8 +94,12 @@ class Notifier:
 
     def _count(self, result: NotifyResult, error: str) -> None:
         self._counters.inc("watch_notifications_total", (result,))
-        if result is not NotifyResult.TOLD:
-            _log.warning("notify_failed", result=result, error=error)
+        if result is NotifyResult.TOLD:
+            self.failing = None
+            return
+        since = self._wall() if self.failing is None else self.failing.since
+        self.failing = Failing(since=since, error=bounded(error, MAX_ERROR))
+        _log.warning("notify_failed", result=result, error=error)
 
     async def _told(self, command: Sequence[str], text: bytes) -> tuple[NotifyResult, str]:
         """Run it once; returns what came of it, and why that is not well."""

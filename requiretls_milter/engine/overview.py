@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from requiretls_milter.ipc.wire import (
     Condition,
     DomainStatus,
+    Failing,
     ProcessStatus,
     ServiceStatus,
     StatusReply,
+    WatchedStatus,
 )
 
 _DAY, _HOUR, _MINUTE = 86_400, 3_600, 60
@@ -89,6 +91,8 @@ class Overview:
                 yield f"our own network appears to be down ({name})"
         if not self.condition.store_up:
             yield "the store does not work: memory stands in for it"
+        if (failing := self.condition.mail_failing) is not None:
+            yield f"mail about watched domains is not taken {self._failing(failing)}"
 
     def notes(self) -> Iterator[str]:
         """What an operator may want to know, though the service is well."""
@@ -97,6 +101,11 @@ class Overview:
             yield f"the file differs in {sections} from what is in force: reload, or restart"
         elif self.file.differs and self.file.usable:
             yield "the file differs from what is in force: reload, or restart"
+        if (failing := self.condition.notify_failing) is not None:
+            yield f"the command watch.notify failed {self._failing(failing)}"
+
+    def _failing(self, failing: Failing) -> str:
+        return f"since {age(self.now - failing.since)}: {failing.error}"
 
     def rows(self) -> Iterator[Row]:
         """The parts of the service but its domains."""
@@ -177,6 +186,26 @@ def word(one: DomainStatus) -> str:
 def verdict(one: DomainStatus) -> str:
     """The status of a domain with its reason."""
     return one.status if one.status == one.reason else f"{one.status} {one.reason}"
+
+
+def ruled(one: DomainStatus) -> str:
+    """What the rule of a domain does with such mail now."""
+    does = f"answers {one.reply}" if one.reply else "accepts"
+    return f"mode {one.mode} {does}"
+
+
+def watched_summary(condition: Condition) -> str:
+    """How many watched domains are in good order."""
+    good = sum(one.severity is None for one in condition.watched)
+    known = len(condition.watched)
+    text = f"{good} of {known} in good order"
+    left = condition.domains_watched - known
+    return f"{text}; {left} more are not shown, or not seen yet" if left > 0 else text
+
+
+def watched_word(one: WatchedStatus) -> str:
+    """The state of a watched domain."""
+    return {"broken": "BROKEN", "ends": "ENDS SOON", None: "good"}[one.severity]
 
 
 def age(seconds: float) -> str:

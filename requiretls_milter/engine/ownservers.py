@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.config import Config
@@ -18,11 +19,13 @@ from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.evidence.gathering import LATE
 from requiretls_milter.evidence.mta_sts import FETCH_RETRY
 from requiretls_milter.evidence.turns import BusyError, on_behalf_of
-from requiretls_milter.forecast.inbound import InboundReport, Readiness
+from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness
 from requiretls_milter.forecast.inboundserver import Finding, Severity
+from requiretls_milter.ipc.wire import WatchedStatus
 from requiretls_milter.model import HopKind, InboundProblem, NextHop, PublishedEvidence
 from requiretls_milter.rules import RuleSet
 from requiretls_milter.store.base import StoreKind
+from requiretls_milter.syntax.text import bounded, printable
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Gauges
 from requiretls_milter.telemetry.labels import OutboundService, configured_domains
@@ -34,6 +37,9 @@ KEPT = 30 * 86_400.0
 
 KEPT_AGAIN = 86_400.0
 """Seconds after which that is worth writing down again, though nothing has changed."""
+
+MAX_VERDICT = 400
+"""Characters of what breaks first: a name has 253."""
 
 _NOTHING = PublishedEvidence()
 
@@ -150,6 +156,11 @@ class OwnServers:
         """The last report of each domain that was seen."""
         return [known.report for known in self._known.values() if known.report is not None]
 
+    def statuses(self) -> list[WatchedStatus]:
+        """The last state of each domain that was seen, for ``status``: the worst first."""
+        found = [watched_status(report) for report in self.reports()]
+        return sorted(found, key=lambda one: (_RANK[one.severity], one.domain))
+
     def take(self, known: _Known, report: InboundReport, *, validates: bool) -> bool:
         """Show a report, and tell what has changed since the last one; whether anything has."""
         now = {(one.problem, one.host): one for one in report.problems}
@@ -200,8 +211,8 @@ class OwnServers:
             known.hosts = hosts
         for server in report.servers:
             labels = (domain, server.host)
-            if server.readiness is not Readiness.UNKNOWN:
-                ready = float(server.readiness is Readiness.READY)
+            if server.readiness is not ServerReadiness.UNKNOWN:
+                ready = float(server.readiness is ServerReadiness.READY)
                 self._gauges.set("watched_server_ready", ready, labels)
             if server.certificate_expires is not None:
                 end = server.certificate_expires
@@ -211,6 +222,25 @@ class OwnServers:
             self._gauges.set("watched_policy_expiry_timestamp_seconds", end, (domain,))
         elif "" not in report.unseen:
             self._gauges.drop("watched_policy_expiry_timestamp_seconds", (domain,))
+
+
+_RANK = {"broken": 0, "ends": 1, None: 2}
+"""The order in which watched domains are shown, by severity."""
+
+
+def watched_status(report: InboundReport) -> WatchedStatus:
+    """What ``status`` shows of a domain."""
+    first = report.breaks_first
+    severity: Literal["broken", "ends"] | None = None
+    if first is not None:
+        severity = "broken" if first.severity is Severity.BROKEN else "ends"
+    return WatchedStatus(
+        domain=report.domain,
+        severity=severity,
+        verdict=bounded(printable(report.verdict, MAX_VERDICT + 1), MAX_VERDICT),
+        problems=sum(one.severity is not Severity.ADVICE for one in report.problems),
+        observed_at=report.observed_at,
+    )
 
 
 def _is_unseen(finding: Finding, report: InboundReport) -> bool:

@@ -17,10 +17,10 @@ from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
 from requiretls_milter.engine.domainrecord import DomainRecord
 from requiretls_milter.engine.downgrades import DowngradeTracker
-from requiretls_milter.engine.hostmta import HostMta
 from requiretls_milter.engine.outage import OutageDetector
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.reportdays import ReportDays
+from requiretls_milter.engine.servedmta import ServedMta
 from requiretls_milter.engine.shares import AllShares
 from requiretls_milter.engine.spending import SpendingKeeper
 from requiretls_milter.engine.troubles import Troubles
@@ -102,10 +102,10 @@ class PartsBuilder:
         mta: that of this host.
     """
 
-    def __init__(self, store: Store, counters: Counters, gauges: Gauges, mta: HostMta) -> None:
+    def __init__(self, store: Store, counters: Counters, gauges: Gauges, mta: ServedMta) -> None:
         self._store = store
         self._mta = mta
-        self.record = DomainRecord()
+        self.record = DomainRecord(RecordStore(store, counters))
         """What was found out last about each configured domain."""
         self._counters = counters
         self._gauges = gauges

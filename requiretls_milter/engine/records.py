@@ -21,10 +21,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from requiretls_milter.config import Config
 from requiretls_milter.errors import RequiretlsMilterError
@@ -33,15 +33,19 @@ from requiretls_milter.evidence.probe import FRESH, MAX_CHAIN, MAX_DIALOGUE, MAX
 from requiretls_milter.forecast.inboundserver import Finding
 from requiretls_milter.model import (
     MAX_SIZE,
+    Forecast,
     MtaStsEvidence,
     MtaStsPolicy,
+    Outcome,
     ProbeEvidence,
     ProbeFailure,
     ProbeStage,
+    Reason,
     Reply,
 )
 from requiretls_milter.store.base import CLOCK_SKEW
-from requiretls_milter.syntax.strict import StrictModel, first_mistake
+from requiretls_milter.syntax.status import is_enhanced, outcome_of
+from requiretls_milter.syntax.strict import StrictModel, decoded
 from requiretls_milter.syntax.text import printable
 
 MAX_TLS_VERSION = 20
@@ -50,6 +54,9 @@ MAX_TLS_VERSION = 20
 MAX_CIPHER = 64
 """Characters of the name of a cipher suite."""
 
+
+MAX_STATUS = 9
+"""Characters of an enhanced status code."""
 
 MAX_PROBLEMS = 200
 """Problems of a watched domain that are kept."""
@@ -138,10 +145,7 @@ def decode_policy(value: bytes, now: float) -> KeptPolicy:
     Raises:
         RecordError: the bytes are no policy, or one that could not have been fetched.
     """
-    try:
-        kept = _Policy.model_validate_json(value)
-    except ValidationError as error:
-        raise RecordError(first_mistake(error, "record")) from error
+    kept = decoded(_Policy.model_validate_json, value, RecordError, "record")
     policy = kept.policy
     lines = [f"mode: {policy.mode}", f"max_age: {policy.max_age}"]
     lines += [f"mx: {pattern}" for pattern in policy.mx]
@@ -187,10 +191,7 @@ def decode_probe(value: bytes, address: str, now: float) -> ProbeEvidence | None
     Raises:
         RecordError: the bytes are no session, or one that would not have been kept.
     """
-    try:
-        kept = _probes.validate_json(value)
-    except ValidationError as error:
-        raise RecordError(first_mistake(error, "record")) from error
+    kept = decoded(_probes.validate_json, value, RecordError, "record")
     found = kept.found
     if found.address != address or not worth_keeping(found):
         raise RecordError("not the session that it should be")
@@ -229,10 +230,7 @@ def decode_attempt(value: bytes, address: str, now: float, longest: float) -> Ke
     Raises:
         RecordError: the bytes are no such session, or one that would not have been kept.
     """
-    try:
-        kept = _attempts.validate_json(value)
-    except ValidationError as error:
-        raise RecordError(first_mistake(error, "record")) from error
+    kept = decoded(_attempts.validate_json, value, RecordError, "record")
     if isinstance(kept, _EarlierAttempt):
         return None
     found, pause = kept.found, kept.pause
@@ -301,16 +299,56 @@ def decode_watched(value: bytes) -> tuple[Finding, ...]:
     Raises:
         RecordError: the bytes are no such record.
     """
-    try:
-        kept = _Watched.model_validate_json(value)
-    except ValidationError as error:
-        raise RecordError(first_mistake(error, "record")) from error
+    kept = decoded(_Watched.model_validate_json, value, RecordError, "record")
     for one in kept.problems:
         if any(printable(text) != text for text in (one.host, one.text)):
             raise RecordError("text that we would not have kept")
         if one.at is not None and not 0 <= one.at < MAX_TIME:
             raise RecordError("a time that cannot be")
     return kept.problems
+
+
+# ---------------------------------------------------------------- configured domains
+
+
+class _Settled(StrictModel):
+    v: Literal[1] = 1
+    outcome: Outcome
+    status: Annotated[str, Field(max_length=MAX_STATUS)]
+    reason: Reason
+    since: Annotated[float, Field(ge=0, lt=MAX_TIME, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What was known last of a configured domain, and since when; seconds since the epoch."""
+
+    outcome: Outcome
+    status: str
+    reason: Reason
+    since: float
+
+    def is_same(self, forecast: Forecast) -> bool:
+        """Whether a forecast says the same."""
+        said = (forecast.outcome, forecast.status, forecast.reason)
+        return said == (self.outcome, self.status, self.reason)
+
+
+def encode_settled(settled: Settled) -> bytes:
+    """Encode what was known last of a configured domain."""
+    return _Settled(**asdict(settled)).model_dump_json().encode()
+
+
+def decode_settled(value: bytes) -> Settled:
+    """Decode what was known last of a configured domain.
+
+    Raises:
+        RecordError: the bytes are no such record.
+    """
+    kept = decoded(_Settled.model_validate_json, value, RecordError, "record")
+    if not is_enhanced(kept.status) or kept.outcome is not outcome_of(kept.status):
+        raise RecordError("a status that we would not have kept")
+    return Settled(kept.outcome, kept.status, kept.reason, kept.since)
 
 
 # ---------------------------------------------------------------- scopes

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pydantic import ValidationError
-
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.engine.records import RecordError
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.ipc.wire import MAX_NAME
 from requiretls_milter.readiness.days import Day, Days, MailSource
 from requiretls_milter.store.base import LONGEST, StoreKind
-from requiretls_milter.syntax.strict import first_mistake
+from requiretls_milter.syntax.strict import decoded
 from requiretls_milter.telemetry.counting import CounterTotal
 
 MAX_MAIL = 2_500
@@ -71,10 +69,7 @@ def decode(value: bytes) -> Days:
     Raises:
         RecordError: the bytes are no record of ours.
     """
-    try:
-        return Days.model_validate_json(value)
-    except ValidationError as error:
-        raise RecordError(first_mistake(error, "record")) from error
+    return decoded(Days.model_validate_json, value, RecordError, "record")
 
 
 def mail_by_domain(counters: Iterable[CounterTotal]) -> dict[str, int]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.engine.records import RecordError
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.evidence.budgets import KINDS, MAX_DEBTS, Budgets, Debt
 from requiretls_milter.store.base import StoreKind
-from requiretls_milter.syntax.strict import StrictModel, first_mistake
+from requiretls_milter.syntax.strict import StrictModel, decoded
 
 SAVE_INTERVAL = 5.0
 """Seconds between two writes: what is spent within them may be lost if the engine is killed."""
@@ -93,7 +93,4 @@ def decode(value: bytes) -> _Spending:
     Raises:
         RecordError: the bytes are no record of ours.
     """
-    try:
-        return _Spending.model_validate_json(value)
-    except ValidationError as error:
-        raise RecordError(first_mistake(error, "record")) from error
+    return decoded(_Spending.model_validate_json, value, RecordError, "record")

@@ -9,10 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
-from requiretls_milter.engine.overview import Overview, age, verdict, word
+from requiretls_milter.engine.overview import (
+    Overview,
+    age,
+    ruled,
+    verdict,
+    watched_summary,
+    watched_word,
+    word,
+)
 from requiretls_milter.engine.page import Page
 from requiretls_milter.engine.webpage import dot, page
-from requiretls_milter.ipc.wire import DomainStatus
+from requiretls_milter.ipc.wire import DomainStatus, WatchedStatus
 from requiretls_milter.syntax.markup import element
 from requiretls_milter.syntax.moments import moment
 
@@ -119,7 +127,13 @@ def render(overview: Overview, host: str) -> Page:
     )
     return page(
         f"{state}: requiretls-milter on {host}",
-        [header, _domains(overview), _service(overview), _footer(overview.now)],
+        [
+            header,
+            _domains(overview),
+            *_watched(overview),
+            _service(overview),
+            _footer(overview.now),
+        ],
         style=STYLE,
         icon=_ICONS[kind],
         refresh=REFRESH,
@@ -211,9 +225,37 @@ def _row(one: DomainStatus, now: float) -> Element:
         "tr",
         element("th", one.domain, scope="row"),
         element("td", word(one), class_=f"state {kind}"),
-        element("td", verdict(one), *forecast),
+        element("td", f"{verdict(one)}; {ruled(one)}", *forecast),
         element("td", f"{age(now - one.assessed_at)} ago", class_="time", data_label="seen"),
         element("td", age(now - one.since), class_="time", data_label="like that for"),
+    )
+
+
+def _watched(overview: Overview) -> list[Element]:
+    condition = overview.condition
+    if not condition.domains_watched:
+        return []
+    names = ("Domain", "State", "What breaks or ends first", "Seen")
+    head = element("tr", *(element("th", name, scope="col") for name in names))
+    rows = (_watched_row(one, overview.now) for one in condition.watched)
+    parts = [
+        element("h2", "Watched domains"),
+        element("p", watched_summary(condition), class_="counts"),
+    ]
+    if condition.watched:
+        body = element("tbody", *rows)
+        parts.append(element("table", element("thead", head), body, class_="domains"))
+    return [element("section", *parts, id="watched")]
+
+
+def _watched_row(one: WatchedStatus, now: float) -> Element:
+    kind = {"broken": BAD, "ends": WARNING, None: GOOD}[one.severity]
+    return element(
+        "tr",
+        element("th", one.domain, scope="row"),
+        element("td", watched_word(one), class_=f"state {kind}"),
+        element("td", one.verdict),
+        element("td", f"{age(now - one.observed_at)} ago", class_="time", data_label="seen"),
     )
 
 

@@ -13,7 +13,7 @@ from requiretls_milter.engine.inboundreport import Change
 from requiretls_milter.forecast.inbound import InboundReport
 from requiretls_milter.forecast.inboundserver import Finding, Severity
 from requiretls_milter.syntax.moments import moment
-from requiretls_milter.syntax.text import bounded
+from requiretls_milter.syntax.text import bounded, quantity
 
 MAX_LINE = 200
 """Characters of a line: RFC 5322 section 2.1.1 allows 998."""
@@ -47,7 +47,7 @@ def changes_letter(changes: Sequence[Change]) -> Letter:
             [one for change in changes for one in change.ended],
         )
     )
-    subject = f"{_domains(domains)}: {_number(appeared, 'new problem')}, {ended} ended"
+    subject = f"{_domains(domains)}: {quantity(appeared, 'new problem')}, {ended} ended"
     lines: list[str] = []
     for change in changes:
         lines += [f"{change.report.domain}, {moment(change.report.observed_at)}"]
@@ -64,7 +64,7 @@ def digest_letter(reports: Sequence[InboundReport]) -> Letter:
     if bad:
         subject = f"{len(bad)} of {len(ordered)} watched domains with problems: {_domains(bad)}"
     else:
-        subject = f"{_number(len(ordered), 'watched domain')} in good order"
+        subject = f"{quantity(len(ordered), 'watched domain')} in good order"
     lines: list[str] = []
     for report in ordered:
         lines += [f"{report.domain}, {moment(report.observed_at)}: {report.verdict}"]
@@ -83,10 +83,6 @@ def _domains(domains: Sequence[str]) -> str:
     """The first domains of a list, and how many there are beside them."""
     rest = f" and {len(domains) - 1} more" if len(domains) > 1 else ""
     return domains[0] + rest
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _letter(subject: str, lines: list[str], domains: Sequence[str]) -> Letter:

@@ -46,7 +46,7 @@ which order. :mod:`~requiretls_milter.evidence.collector` is the live source tha
 them; the engine wraps it in a cache. Servers to probe are chosen by
 :mod:`requiretls_milter.forecast.reach`, as Postfix chooses them.
 
-DNS and servers are in the hands of strangers. So replies are bounded in size and time,
+Strangers control what DNS and servers say. So replies are bounded in size and time,
 only public addresses and those that the operator allows are contacted
 (:mod:`~requiretls_milter.evidence.addresses`), and neither one domain nor all of them
 together can cause more sessions than a limiter allows (:mod:`~requiretls_milter.evidence.turns`).

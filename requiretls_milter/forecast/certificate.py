@@ -25,15 +25,25 @@ CACHED_ANSWERS = 6 << 20
 
 WEAK_KEY = "certificate has a key that is too weak"
 
-MTA_SECURITY = 80
-"""Bits of security of OpenSSL's security level 1, which smtp(8) sets if it verifies the server."""
 
-RFC9325_SECURITY = 112
-"""Bits of security that RFC 9325 demands (sections 4.1 and 4.5)."""
+class ShortestKeys(NamedTuple):
+    """Bits of the shortest keys with so much security (NIST SP 800-57 part 1, table 2).
 
-_SHORTEST_KEYS = {MTA_SECURITY: (1024, 160), RFC9325_SECURITY: (2048, 224)}
-"""By bits of security: bits of an RSA or DSA key, and of a key on an elliptic curve (NIST SP
-800-57 part 1, table 2)."""
+    Attributes:
+        factored: of an RSA or DSA key.
+        elliptic: of a key on an elliptic curve.
+    """
+
+    factored: int
+    elliptic: int
+
+
+MTA_KEYS = ShortestKeys(1024, 160)
+"""Those that OpenSSL's security level 1 takes, which smtp(8) sets if it verifies the server: 80
+bits of security."""
+
+RFC9325_KEYS = ShortestKeys(2048, 224)
+"""Those that RFC 9325 takes (sections 4.1 and 4.5): 112 bits of security."""
 
 _RSA_PSS = 912  # EVP_PKEY_RSA_PSS: NID_rsassaPss of OpenSSL's obj_mac.h; pyOpenSSL does not name it
 _FACTORED_KEYS = (crypto.TYPE_RSA, _RSA_PSS, crypto.TYPE_DSA)
@@ -183,12 +193,12 @@ def _is_weakly_signed(certificate: x509.Certificate) -> bool:
 
 
 @cached_if_small(CACHED_ANSWERS)
-def has_weak_key(der: bytes, security: int) -> bool:
-    """Say whether a certificate's key has fewer bits of security than *security*.
+def has_weak_key(der: bytes, shortest: ShortestKeys) -> bool:
+    """Say whether a certificate's key is shorter than the *shortest* that is secure enough.
 
     Args:
         der: the certificate.
-        security: :data:`MTA_SECURITY` or :data:`RFC9325_SECURITY`.
+        shortest: :data:`MTA_KEYS` or :data:`RFC9325_KEYS`.
 
     A key that cannot be read counts as weak.
     """
@@ -196,8 +206,8 @@ def has_weak_key(der: bytes, security: int) -> bool:
         key = load(der).get_pubkey()
     except (crypto.Error, ValueError):
         return True
-    factored, elliptic = _SHORTEST_KEYS[security]
-    return key.bits() < (factored if key.type() in _FACTORED_KEYS else elliptic)
+    is_factored = key.type() in _FACTORED_KEYS
+    return key.bits() < (shortest.factored if is_factored else shortest.elliptic)
 
 
 # ---------------------------------------------------------------- names

@@ -127,8 +127,8 @@ def match(chain: tuple[bytes, ...], records: tuple[TlsaRecord, ...]) -> Match:
     # The nearest anchor decides: OpenSSL looks no further up once a record matches.
     anchored = min(paths, key=_valid_and_short, default=None)
     weak, small = (
-        end_entity and certificate.has_weak_key(chain[0], security)
-        for security in (certificate.MTA_SECURITY, certificate.RFC9325_SECURITY)
+        end_entity and certificate.has_weak_key(chain[0], shortest)
+        for shortest in (certificate.MTA_KEYS, certificate.RFC9325_KEYS)
     )
     return Match(end_entity, anchored, weak, small)
 

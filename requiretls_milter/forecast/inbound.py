@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from requiretls_milter.forecast import inboundserver
-from requiretls_milter.forecast.certificate import parse
+from requiretls_milter.forecast.certificate import Certificate, parse
 from requiretls_milter.forecast.der import MalformedCertificateError
 from requiretls_milter.forecast.inboundserver import Finding, Severity
 from requiretls_milter.forecast.mta_sts import mta_sts_match
@@ -39,7 +39,7 @@ _OF_ALL_SERVERS = frozenset(
 """Problems of the domain with which none of its servers gets such mail."""
 
 
-class Readiness(enum.StrEnum):
+class ServerReadiness(enum.StrEnum):
     """Whether REQUIRETLS mail gets to a server now."""
 
     READY = "ready"
@@ -59,8 +59,23 @@ class ServerState:
     """
 
     host: str
-    readiness: Readiness
+    readiness: ServerReadiness
     certificate_expires: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A certificate, and its end.
+
+    Attributes:
+        what: ``certificate`` of a server, or ``policy_certificate`` of the MTA-STS policy host.
+        host: the server; "" for the policy host.
+        at: seconds since the epoch.
+    """
+
+    what: str
+    host: str
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +91,7 @@ class InboundReport:
         unseen: hosts of which not all is known, and "" if it is not known what the domain itself
             publishes.
         observed_at: seconds since the epoch.
+        policy_certificate_expires: the end of the policy host's certificate; None if none was seen.
     """
 
     domain: str
@@ -84,6 +100,19 @@ class InboundReport:
     policy_expires: float | None
     unseen: frozenset[str]
     observed_at: float
+    policy_certificate_expires: float | None = None
+
+    @property
+    def ends_first(self) -> Ending | None:
+        """The certificate that ends first, near or far; None if none was seen."""
+        ends = [
+            Ending("certificate", one.host, one.certificate_expires)
+            for one in self.servers
+            if one.certificate_expires is not None
+        ]
+        if self.policy_certificate_expires is not None:
+            ends.append(Ending("policy_certificate", "", self.policy_certificate_expires))
+        return min(ends, key=lambda one: one.at, default=None)
 
     @property
     def breaks_first(self) -> Finding | None:
@@ -96,10 +125,18 @@ class InboundReport:
         """The same as a sentence."""
         first = self.breaks_first
         if first is None:
-            return "Nothing that was seen breaks soon."
+            return f"Nothing that was seen breaks soon.{self._end}"
         where = f" of {first.host}" if first.host else ""
         when = f"on {day(first.at)}" if first.at is not None else "now"
         return f"Breaks first: {first.problem}{where}, {when}."
+
+    @property
+    def _end(self) -> str:
+        first = self.ends_first
+        if first is None:
+            return ""
+        whose = first.host or "the MTA-STS policy host"
+        return f" Ends first: the certificate of {whose}, on {day(first.at)}."
 
 
 def judge_inbound(
@@ -141,6 +178,7 @@ def judge_inbound(
         _policy_expires(evidence, published),
         frozenset(unseen),
         now,
+        _policy_certificate_end(published),
     )
 
 
@@ -177,10 +215,10 @@ def _state(
         for one in findings
     )
     if broken:
-        readiness = Readiness.NOT_READY
+        readiness = ServerReadiness.NOT_READY
     else:
         is_unknown = host.host in unseen or "" in unseen
-        readiness = Readiness.UNKNOWN if is_unknown else Readiness.READY
+        readiness = ServerReadiness.UNKNOWN if is_unknown else ServerReadiness.READY
     return ServerState(host.host, readiness, inboundserver.certificate_end(host))
 
 
@@ -250,13 +288,24 @@ def _of_policy(evidence: DomainEvidence, published: PublishedEvidence) -> Iterat
         yield Finding(InboundProblem.POLICY_MAX_AGE_SHORT, Severity.ADVICE, "", text)
 
 
-def _of_policy_host(published: PublishedEvidence, now: float) -> Iterator[Finding]:
+def _policy_certificate(published: PublishedEvidence) -> Certificate | None:
     if not published.policy_certificate:
-        return
+        return None
     try:
-        certificate = parse(published.policy_certificate)
+        return parse(published.policy_certificate)
     except MalformedCertificateError:
-        return  # the fetch has failed for it
+        return None  # the fetch has failed for it
+
+
+def _policy_certificate_end(published: PublishedEvidence) -> float | None:
+    certificate = _policy_certificate(published)
+    return None if certificate is None else certificate.not_after
+
+
+def _of_policy_host(published: PublishedEvidence, now: float) -> Iterator[Finding]:
+    certificate = _policy_certificate(published)
+    if certificate is None:
+        return
     end = certificate.not_after
     when = day(end)
     if end < now:

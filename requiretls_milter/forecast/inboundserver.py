@@ -40,8 +40,8 @@ class Severity(enum.StrEnum):
     """What a problem means; the worst first."""
 
     BROKEN = "broken"  # mail that insists on security does not get through now
-    ENDS = "ends"  # that comes by itself, at a time that is known
-    ADVICE = "advice"  # mail gets through; it could be safer
+    ENDS = "ends"  # it gets through until a time that is known
+    ADVICE = "advice"  # it gets through, and could be safer
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +225,7 @@ def _of_dates(
 ) -> Iterator[Finding]:
     text = f"{address}: the certificate %s on {day(leaf.not_after)}"
     if not counts:
-        text += "; DANE-EE senders do not mind"
+        text += "; senders that go by DANE-EE ignore dates"
     if now > leaf.not_after:
         severity = Severity.BROKEN if counts else Severity.ADVICE
         problem = InboundProblem.CERTIFICATE_EXPIRED

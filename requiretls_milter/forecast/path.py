@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from OpenSSL import crypto
 
 from requiretls_milter.forecast.certificate import (
-    MTA_SECURITY,
-    RFC9325_SECURITY,
+    MTA_KEYS,
+    RFC9325_KEYS,
     WEAK_KEY,
     has_weak_key,
     load,
@@ -109,7 +109,7 @@ def build_path(
         return CertificatePath(flaw="certificate is not meant for a TLS server")
     if any(certificate.weak_signature for certificate in certificates[:-1]):
         return CertificatePath(flaw="certificate is signed by a digest that is too weak")
-    if any(has_weak_key(der, MTA_SECURITY) for der in ders):
+    if any(has_weak_key(der, MTA_KEYS) for der in ders):
         return CertificatePath(flaw=WEAK_KEY)
     dated = certificates
     if not anchor_has_dates and not certificates[-1].self_issued:
@@ -118,7 +118,7 @@ def build_path(
         not_before=max(certificate.not_before for certificate in dated),
         not_after=min(certificate.not_after for certificate in dated),
         length=len(certificates),
-        strong=not any(has_weak_key(der, RFC9325_SECURITY) for der in ders),
+        strong=not any(has_weak_key(der, RFC9325_KEYS) for der in ders),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 from pydantic_core import PydanticSerializationError
 
 from requiretls_milter.config import Config
@@ -19,13 +19,14 @@ from requiretls_milter.model import (
     Capability,
     DomainEvidence,
     Forecast,
+    Mode,
     Outcome,
     Question,
     Reason,
 )
 from requiretls_milter.readiness.days import MAX_COUNT, MAX_DAYS, Day, MailSource
 from requiretls_milter.syntax.capability import MAX_VERSION
-from requiretls_milter.syntax.strict import StrictModel, first_mistake
+from requiretls_milter.syntax.strict import StrictModel, decoded
 from requiretls_milter.telemetry.counting import Totals
 
 MAX_FORECAST_LIFE = 3600.0
@@ -37,6 +38,9 @@ MAX_ERROR = 200
 
 MAX_ID = (1 << 53) - 1
 """The largest integer that every JSON implementation keeps exactly (RFC 8259 section 6)."""
+
+MAX_RECIPIENT = 4_000
+"""Characters of a recipient: four for each octet of the address, if none of them is UTF-8."""
 
 MAX_NAME = 320
 """Characters of a worker's name, a next hop or a transport."""
@@ -106,6 +110,14 @@ class StatusRequest(_Message):
     whole: bool = False
 
 
+class ExpandRequest(_Message):
+    """Asks what the MTA makes of a recipient, as the client wrote it."""
+
+    op: Literal["expand"] = "expand"
+    id: _Id
+    recipient: Annotated[str, Field(max_length=MAX_RECIPIENT)]
+
+
 class SuspendRequest(_Message):
     """Orders that no rule acts until the next reload, or that rules act again.
 
@@ -133,6 +145,19 @@ class ForecastReply(_Message):
     id: _Id
     generation: _Id
     forecast: Forecast
+
+
+class ExpandReply(_Message):
+    """What the MTA makes of a recipient; see :class:`.expansion.Expansion`.
+
+    ``error`` says why that is not known; "" if it is.
+    """
+
+    op: Literal["expand"] = "expand"
+    id: _Id
+    given: str = ""
+    addresses: tuple[str, ...] = ()
+    error: Annotated[str, Field(max_length=MAX_ERROR)] = ""
 
 
 class ForgetReply(_Message):
@@ -220,8 +245,11 @@ class DomainStatus(StrictModel):
         outcome, status, reason, text: of the forecast.
         ready: the metric ``domain_ready``; None if the outcome is unknown.
         assessed_at: seconds since the epoch.
-        since: when outcome, status and reason became these; at the earliest the start of the
-            engine.
+        since: when outcome, status and reason became these.
+        mode: of its rule in force.
+        reply: the codes that the rule answers to a client that authenticates, such as
+            ``550 5.7.30``; "" if it accepts.
+        nexthop: where mail to the domain goes, if not to the domain itself.
     """
 
     domain: _Name
@@ -232,6 +260,39 @@ class DomainStatus(StrictModel):
     ready: bool | None
     assessed_at: float
     since: float
+    mode: Mode = Mode.MONITOR
+    reply: str = ""
+    nexthop: _Name = ""
+
+
+class WatchedStatus(StrictModel):
+    """What was found out last about a watched domain.
+
+    Attributes:
+        domain: its name.
+        severity: of what is broken or breaks first: ``broken`` or ``ends``; None for nothing.
+        verdict: what breaks first and when, or what ends first, as a sentence.
+        problems: how many there are that are no mere advice.
+        observed_at: seconds since the epoch.
+    """
+
+    domain: _Name
+    severity: Literal["broken", "ends"] | None
+    verdict: str
+    problems: int
+    observed_at: float
+
+
+class Failing(StrictModel):
+    """A way of telling of watched domains that failed when it was used last.
+
+    Attributes:
+        since: the first failure in a row, seconds since the epoch.
+        error: of the last one.
+    """
+
+    since: float
+    error: str
 
 
 class Condition(StrictModel):
@@ -249,6 +310,10 @@ class Condition(StrictModel):
         limits: how many times each limit was met; those that never were are left out.
         domains: the configured domains that were assessed, those that are not ready first.
         domains_configured: how many domains are configured, wildcards left out.
+        watched: the watched domains that were looked at, the worst first.
+        domains_watched: how many domains are watched.
+        mail_failing: whether mail about them cannot be handed over; None if it can.
+        notify_failing: whether the command that is told of them fails; None if it does not.
     """
 
     nameservers: tuple[str, ...]
@@ -262,6 +327,10 @@ class Condition(StrictModel):
     limits: dict[str, int]
     domains: tuple[DomainStatus, ...]
     domains_configured: int
+    watched: tuple[WatchedStatus, ...] = ()
+    domains_watched: int = 0
+    mail_failing: Failing | None = None
+    notify_failing: Failing | None = None
 
 
 class StatusReply(_Message):
@@ -321,6 +390,7 @@ Request = (
     | CountersRequest
     | MtaRequest
     | EvidenceRequest
+    | ExpandRequest
     | StatusRequest
     | SuspendRequest
     | ReportRequest
@@ -328,7 +398,7 @@ Request = (
 Unanswered = CountersRequest | MtaRequest
 """Requests that have no reply."""
 
-Answer = ForecastReply | EvidenceReply | StatusReply | ReportReply | ErrorReply
+Answer = ForecastReply | EvidenceReply | ExpandReply | StatusReply | ReportReply | ErrorReply
 EngineReply = Answer | ForgetReply
 
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="op")])
@@ -344,10 +414,7 @@ def decode_request(payload: bytes) -> Request:
     Raises:
         WireError: it is not a request; the text names the first mistake and its place.
     """
-    try:
-        return _REQUEST.validate_json(payload)
-    except ValidationError as error:
-        raise WireError(first_mistake(error, "message")) from error
+    return decoded(_REQUEST.validate_json, payload, WireError, "message")
 
 
 def decode_reply(payload: bytes) -> EngineReply:
@@ -356,10 +423,7 @@ def decode_reply(payload: bytes) -> EngineReply:
     Raises:
         WireError: it is not a reply; the text names the first mistake and its place.
     """
-    try:
-        return _REPLY.validate_json(payload)
-    except ValidationError as error:
-        raise WireError(first_mistake(error, "message")) from error
+    return decoded(_REPLY.validate_json, payload, WireError, "message")
 
 
 def encode(message: Request | EngineReply) -> bytes:

@@ -11,8 +11,9 @@ from pydantic import BaseModel
 
 from requiretls_milter import __version__
 from requiretls_milter.cli import INTERRUPTED, PROGRAM, SOFTWARE, UNWRITTEN, commands
+from requiretls_milter.config import Config
 from requiretls_milter.config.mistakes import tables_of
-from requiretls_milter.config.schema import Config, needs_restart
+from requiretls_milter.config.schema.section import needs_restart
 from requiretls_milter.config.text import EXAMPLES, value_text
 from requiretls_milter.manuals.roff import Page, bold, literal
 from requiretls_milter.telemetry.catalogue import AUDIT_METRICS, METRICS, PREFIX, Metric

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from requiretls_milter.config import Destination
-from requiretls_milter.config.fields import destination, hand_over_key
+from requiretls_milter.config.values import destination, hand_over_key
 from requiretls_milter.mirror.postconf import Parameters, Postfix, Service
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.model import MailProtocol

@@ -13,7 +13,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from requiretls_milter.config.fields import policy_pattern
+from requiretls_milter.config.values import policy_pattern
 from requiretls_milter.mirror.postconf import Entries
 from requiretls_milter.mirror.wording import examples
 from requiretls_milter.model import RequiretlsPolicy

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from requiretls_milter.config import Destination
-from requiretls_milter.config.fields import destination, relay, route, route_key, sender_key
 from requiretls_milter.config.routes import ANY, NULL_SENDER
+from requiretls_milter.config.values import destination, relay, route, route_key, sender_key
 from requiretls_milter.mirror.agents import Agents
 from requiretls_milter.mirror.postconf import Entries, Parameters, Postfix
 from requiretls_milter.mirror.wording import examples, shown
@@ -63,7 +63,7 @@ class _Table:
 
 def mirror_routing(postfix: Postfix, agents: Agents) -> Routing:
     """Make the keys; ``agents.over_tcp`` then has all LMTP over TCP that is in use."""
-    main = _resolver_settings(postfix)
+    main = postfix.settings_of("rewrite", "trivial-rewrite")  # which resolves addresses
     made = Routing()
     default = main.get("default_transport", "") or "smtp"
     made.values["default_transport"] = _valid(destination, default, "default_transport", made)
@@ -99,14 +99,6 @@ def mirror_routing(postfix: Postfix, agents: Agents) -> Routing:
     return made
 
 
-def _resolver_settings(postfix: Postfix) -> Parameters:
-    """Return the settings of the service that resolves addresses, which may have ``-o``."""
-    for service in postfix.running("trivial-rewrite"):
-        if service.name == "rewrite" and service.settings:
-            return service.settings
-    return postfix.settings
-
-
 def _valid(parse: Callable[[str], str], text: str, name: str, made: Routing) -> str:
     try:
         return parse(text)
@@ -123,7 +115,7 @@ def _unread(parameter: str, table: str) -> str:
 
 
 def _warn_of_unusable(used: Sequence[Destination], agents: Agents, made: Routing) -> None:
-    """Warn of next hops of which smtp(8) or lmtp(8) dies: their mail stays in the queue."""
+    """Warn of next hops that smtp(8) or lmtp(8) cannot use: their mail stays in the queue."""
     for to in dict.fromkeys(used):
         protocol = agents.protocol_of(to.transport)
         if protocol is None or agents.is_local(f"{to.transport}:{to.nexthop}"):
@@ -139,8 +131,8 @@ def _warn_of_unusable(used: Sequence[Destination], agents: Agents, made: Routing
                 parse(one, protocol, postfix=True)
             except NextHopError as error:
                 made.warnings.append(
-                    f"next hop {shown(one)} of transport {to.transport}: Postfix dies of it, and "
-                    f"its mail stays in the queue: {error}"
+                    f"next hop {shown(one)} of transport {to.transport}: Postfix cannot use "
+                    f"it, and its mail stays in the queue: {error}"
                 )
 
 

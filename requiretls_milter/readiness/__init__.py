@@ -7,8 +7,8 @@ all of it asked for REQUIRETLS.
   (:class:`.values.Readiness`).
 - :mod:`.judging`: evidence and forecast become the readiness of one next hop, with the steps that
   it still lacks.
-- :mod:`.figures`: shares, the answer in one sentence, what stands in the way, what is one step
-  below the bar.
+- :mod:`.figures`: shares, the answer in one sentence, what stands in the way, which next
+  hops lack one step alone.
 - :mod:`.words`: every word and sentence that a report shows.
 - :mod:`.days`: the history, a report a day.
 - :mod:`.page`: one self-contained HTML page, of :mod:`.sections`, :mod:`.charts`, :mod:`.tables`

@@ -25,6 +25,7 @@ from requiretls_milter.syntax.markup import (
     style_sources,
 )
 from requiretls_milter.syntax.moments import moment
+from requiretls_milter.syntax.text import quantity
 
 CONTENT_SECURITY_POLICY = (
     f"default-src 'none'; style-src {style_sources(STYLE)}; base-uri 'none'; form-action 'none'"
@@ -115,8 +116,8 @@ def _figure(name: str, value: str, detail: str) -> Element:
 
 
 def _left_out(report: Readiness) -> str:
-    hops = words.counted(report.left_out, "next hop")
-    mail = words.counted(report.left_out_mail, "recipient")
+    hops = quantity(report.left_out, "next hop")
+    mail = quantity(report.left_out_mail, "recipient")
     return f"Not assessed, and counted as not known: {hops}, {mail} in all."
 
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from requiretls_milter.forecast.inbound import InboundReport
-from requiretls_milter.forecast.inbound import Readiness as ServerReadiness
+from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness
 from requiretls_milter.readiness import charts, words
 from requiretls_milter.readiness import figures as figuring
 from requiretls_milter.readiness.days import Day
@@ -16,12 +15,13 @@ from requiretls_milter.readiness.tables import table
 from requiretls_milter.readiness.values import Destination, Readiness
 from requiretls_milter.syntax.markup import Child, cut, element
 from requiretls_milter.syntax.moments import day, moment
+from requiretls_milter.syntax.text import quantity
 
 MAX_ROWS = 500
 """Next hops that are listed as not ready."""
 
 MAX_BELOW = 50
-"""Next hops that are listed as just below the bar."""
+"""Next hops that are listed as lacking one step."""
 
 MAX_DOWNGRADES = 50
 """Downgrades that are listed."""
@@ -134,7 +134,7 @@ def _history(report: Readiness, found: Figures) -> Sequence[Child]:
     first, last = days[0], days[-1]
     told = (
         f"Ready on {first.day}: {_ready_on(first)}; on {last.day}: {_ready_on(last)}. "
-        f"{words.counted(len(days), 'day')} with a report."
+        f"{quantity(len(days), 'day')} with a report."
     )
     rows = [
         (
@@ -228,9 +228,9 @@ def _accuracy(report: Readiness, found: Figures) -> Sequence[Child] | None:
         ("not known", f"{one.unknown:,}"),
         ("without a delivery in these logs", f"{one.waiting:,}"),
     ]
-    told = f"Of {words.counted(one.compared, 'forecast')} that can be compared, {share.percent}"
+    told = f"Of {quantity(one.compared, 'forecast')} that can be compared, {share.percent}"
     return (
-        element("p", f"{told} came true. The command audit shows each that did not."),
+        element("p", f"{told} came true. The command audit lists those that did not."),
         table("Forecasts in the log", ("forecast", "number"), rows, numbers=1, has_heading=True),
     )
 
@@ -249,7 +249,7 @@ OF_ANY: Sections = (
 OF_NEXT_HOPS: Sections = (
     ("What would become of the mail", "outcome", _outcome),
     ("What stands in the way", "reasons", _reasons),
-    ("Just below the bar", "below", _just_below),
+    ("One step is missing", "below", _just_below),
     ("TLS level and policy", "policies", _policies),
     *OF_ANY,
     ("Next hops that are not ready", "not-ready", _not_ready),
@@ -337,5 +337,5 @@ def _bounded(
 def _more(left: int, word: str) -> Sequence[Element]:
     if left <= 0:
         return ()
-    told = f"{words.counted(left, word)} more: see report --format json, which has all."
+    told = f"{quantity(left, word)} more: see report --format json, which has all."
     return (element("p", told, class_="note"),)

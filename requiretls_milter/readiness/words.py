@@ -7,6 +7,7 @@ from requiretls_milter.readiness.days import MailSource
 from requiretls_milter.readiness.figures import Answer, Count, Figures, Share
 from requiretls_milter.readiness.values import Policy, Readiness, State, Step
 from requiretls_milter.syntax.moments import day
+from requiretls_milter.syntax.text import quantity
 
 STATES = {
     State.READY: "delivered with REQUIRETLS",
@@ -108,7 +109,7 @@ def answer(report: Readiness, found: Figures) -> str:
         case Answer.PARTLY:
             return (
                 f"Not for all mail: {_part(found, found.share.percent)} {today}, the rest would "
-                f"not. It can be switched on for {counted(found.ready.domains, 'next hop')} of "
+                f"not. It can be switched on for {quantity(found.ready.domains, 'next hop')} of "
                 f"{found.total.domains:,}."
             )
         case Answer.NO:
@@ -132,14 +133,9 @@ def period(report: Readiness) -> str:
     return f"{what} of {first}" if first == last else f"{what} from {first} to {last}"
 
 
-def counted(number: int, word: str) -> str:
-    """A number with its noun: ``1 next hop``, ``1,204 next hops``."""
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
-
-
 def of(share: Share, word: str) -> str:
     """A share in numbers: ``1,000 of 1,204 recipients``."""
-    return f"{share.part:,} of {counted(share.whole, word)}"
+    return f"{share.part:,} of {quantity(share.whole, word)}"
 
 
 def missing(steps: tuple[Step, ...] | None) -> str:

@@ -27,7 +27,7 @@ from requiretls_milter.reports.check import NextHopReport, exit_status, next_hop
 from requiretls_milter.reports.check_text import to_text
 from requiretls_milter.reports.finder import AT_ONCE, Finder
 from requiretls_milter.reports.observation import Observation, ObservedBy
-from requiretls_milter.rules import RuleSet
+from requiretls_milter.rules import Rule, RuleSet
 from requiretls_milter.syntax.nexthop import SEPARATOR, NextHopError, UnusableNextHopError
 from requiretls_milter.telemetry import log
 
@@ -57,10 +57,21 @@ class MalformedError(RequiretlsMilterError):
 
 @dataclass(frozen=True, slots=True)
 class GivenHop:
-    """A next hop as it stands on the command line, and parsed."""
+    """A next hop as it stands on the command line, and parsed.
+
+    ``domain`` is that of the recipients, if mail to it goes to this next hop by the routing of the
+    MTA; "" if that is not known.
+    """
 
     given: str
     nexthop: NextHop
+    domain: str = ""
+
+    def rule(self, ruleset: RuleSet) -> Rule:
+        """The rule for mail to the next hop, whoever sends it."""
+        if self.domain:
+            return ruleset.find("", self.domain, self.nexthop.host)
+        return ruleset.of_nexthop(self.nexthop)
 
 
 Report = TypeVar("Report")
@@ -137,7 +148,7 @@ class Judging:
 
     def report(self, given: GivenHop, found: Observation) -> NextHopReport:
         """Judge what was found of a next hop."""
-        rule = self.ruleset.of_nexthop(given.nexthop)
+        rule = given.rule(self.ruleset)
         return next_hop_report(
             given.given,
             found,
@@ -165,7 +176,7 @@ def parse_all(texts: Sequence[str], mta: Mta, transport: str) -> tuple[GivenHop,
                 given.append(GivenHop(one, mta.nexthop_of(one, transport, postfix=postfix)))
             except UnusableNextHopError as error:
                 mistakes.append(
-                    f"{error}. Postfix dies of such a next hop, and its mail stays in the queue"
+                    f"{error}. Postfix cannot use such a next hop: its mail stays in the queue"
                 )
             except NextHopError as error:
                 mistakes.append(str(error))

@@ -14,8 +14,8 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 
 from requiretls_milter.engine.families import simple
+from requiretls_milter.replacing import replace
 from requiretls_milter.reports.audit import Auditor
-from requiretls_milter.reports.replacing import replace
 from requiretls_milter.syntax.endpoint import Endpoint
 from requiretls_milter.telemetry.catalogue import AUDIT_METRICS
 from requiretls_milter.telemetry.labels import GivenUp

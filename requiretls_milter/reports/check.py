@@ -37,7 +37,7 @@ from requiretls_milter.model import (
     Standing,
     TlsaRecord,
 )
-from requiretls_milter.reports.carrying import Asking
+from requiretls_milter.reports.carrying import Asking, ToldBy
 from requiretls_milter.reports.details import AddressDetails, details_of
 from requiretls_milter.reports.observation import Observation, oldest
 from requiretls_milter.rules import decide, refuses_noncompliant
@@ -238,6 +238,7 @@ def _rule_report(
         null_sender=False,
         domain=evidence.nexthop.host,
         now=now,
+        by_rule=asking.told_by is ToldBy.RULE,
     )
     refuses = refuses_noncompliant(asking.rule, asking.carried)
     return RuleReport(

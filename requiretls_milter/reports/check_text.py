@@ -17,7 +17,6 @@ from requiretls_milter.reports.printing import BAD, GOOD, UNSURE, printed
 
 if TYPE_CHECKING:
     from requiretls_milter.reports.check import (
-        AddressReport,
         HostReport,
         NextHopReport,
         ServerReport,
@@ -150,17 +149,17 @@ def _host(host: HostReport, now: float, *, by_mx: bool) -> RenderableType:
         if error:
             below.append(Text(f"     {address['address']}: certificate: {error}", BAD))
         if address["details"] is not None:
-            details = detail_lines(address, address["details"])
+            details = detail_lines(address["address"], address["tls_version"], address["details"])
             below.append(Padding(Text("\n".join(details), "dim"), (0, 0, 0, 5)))
     return Group(*lines, Padding(table, (0, 0, 0, 5)), *below)
 
 
-def detail_lines(address: AddressReport, details: AddressDetails) -> list[str]:
+def detail_lines(address: str, tls_version: str | None, details: AddressDetails) -> list[str]:
     """Tell, line by line, what the session with an address was like."""
-    lines = [f"{address['address']}:"]
+    lines = [f"{address}:"]
     if details["cipher"] is not None:
         group = f", group {details['group']}" if details["group"] else ""
-        lines.append(f"  {address['tls_version']} {details['cipher']}{group}")
+        lines.append(f"  {tls_version} {details['cipher']}{group}")
     certificate = details["certificate"]
     if certificate is not None:
         lines += [

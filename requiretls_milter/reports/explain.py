@@ -14,7 +14,7 @@ from requiretls_milter.config import Config
 from requiretls_milter.config.places import KeyPath, Place, heading_path
 from requiretls_milter.config.text import value_text
 from requiretls_milter.milter.hop import from_macros
-from requiretls_milter.model import EnforceFor, HopKind, Mode, NextHop
+from requiretls_milter.model import EnforceFor, HopKind, Mode, NextHop, OnUnreachable
 from requiretls_milter.rules import Origin, RuleSet
 from requiretls_milter.syntax.names import domain_of, to_alabel
 from requiretls_milter.syntax.nexthop import parse
@@ -161,6 +161,16 @@ def _subject(explanation: Explanation) -> str:
     return f"from {sender} to {explanation.recipient}, {via}"
 
 
+def _while_away(on_unreachable: OnUnreachable) -> str:
+    """Say what becomes of a requirement of which the MTA does not know."""
+    if on_unreachable is OnUnreachable.DEFER:
+        return "; while no server can be reached, the answer is 451"
+    return (
+        "; while no server can be reached, the message is accepted, and the MTA delivers it later "
+        "by its own settings"
+    )
+
+
 def _meaning(explanation: Explanation) -> str:
     """Say in a sentence or two what the rule does to the message."""
     values = {key: origin.value for key, origin in explanation.values.items()}
@@ -186,6 +196,8 @@ def _meaning(explanation: Explanation) -> str:
         EnforceFor.AUTHENTICATED: "from authenticated clients",
     }[values["enforce_for"]]
     acts = f", {clients}" if mode.acts else ""
+    if values["require"] and mode.acts:
+        acts += _while_away(values["on_unreachable"])
     warning = (
         " The MTA does not know what a rule requires: in this mode the requirement is not kept."
         if values["require"] and not mode.acts

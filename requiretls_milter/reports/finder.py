@@ -33,6 +33,7 @@ from requiretls_milter.model import (
 from requiretls_milter.reports.observation import Observation, ObservedBy
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.counting import Counters, Gauges
+from requiretls_milter.telemetry.labels import OutboundService
 
 AT_ONCE = 16
 """Next hops that are worked on at the same time: most of their time is waiting."""
@@ -40,6 +41,16 @@ AT_ONCE = 16
 KEPT = 400
 """Entries of each layer, and records, that this process keeps: enough to probe a server that many
 domains share once, and few enough that a long list takes no more memory than a short one."""
+
+
+LOOK_AGAIN = 5.0
+"""Seconds between two lookups while no name server answers us. What is not looked up meanwhile is
+not known: with thousands of next hops, each would wait for as long as a lookup may take."""
+
+RECHECK_TICK = 5.0
+"""Seconds between two checks whether an outage of our own is suspected, as in the engine."""
+
+_SILENT = "not looked up: no name server answers us"
 
 
 class Finder:
@@ -125,10 +136,12 @@ class _Here:
         self._live = Collector(config, trust, limiters=shares.limiters())
         self._store = MemoryStore(KEPT)
         self._watch = ResolverWatch(self._live.resolver, config)
-        self._tests = [
+        self._tasks = [
             asyncio.create_task(self._watch.test_now()),
             asyncio.create_task(self._watch.prove()),
+            asyncio.create_task(self._watch_reachability()),
         ]
+        self._look_again_at = float("-inf")
         self._begin()
 
     def _begin(self) -> None:
@@ -141,6 +154,8 @@ class _Here:
     async def find(self, nexthop: NextHop, *, refresh: bool) -> Observation:
         """Gather; and gather again if the resolver turned out to be another than was believed."""
         await self._live.resolver.tested.wait()
+        if not self._may_look():
+            return Observation(_unseen(nexthop, _SILENT), ObservedBy.COMMAND, self._watch.validates)
         while True:
             if self._believed not in (None, self._watch.validates):
                 self._begin()
@@ -157,14 +172,33 @@ class _Here:
         try:
             return await self._assessor.evidence(nexthop, refresh)
         except (BusyError, TimeoutError) as error:
-            mx = MxEvidence(DnsOutcome.ERROR, error=str(error) or LATE, unasked=True)
-            return DomainEvidence(nexthop, mx, gathered_at=time.time())
+            return _unseen(nexthop, str(error) or LATE)
+
+    def _may_look(self) -> bool:
+        """Whether a lookup may have an answer; one each while finds out if it has none."""
+        now = time.monotonic()
+        if self._source.outage.is_out(OutboundService.DNS) and now < self._look_again_at:
+            return False
+        self._look_again_at = now + LOOK_AGAIN
+        return True
+
+    async def _watch_reachability(self) -> None:
+        """Find out whether an outage is our own, and when it has ended."""
+        while True:
+            await asyncio.sleep(RECHECK_TICK)
+            await self._source.recheck_reachability()
 
     async def close(self) -> None:
         """Give up what is under way, the rest of the test too: it holds nothing up."""
-        for task in self._tests:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tests, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._assessor.close()
         await self._source.close()
         await self._live.close()
+
+
+def _unseen(nexthop: NextHop, why: str) -> DomainEvidence:
+    """The evidence of a next hop of which nothing is known."""
+    mx = MxEvidence(DnsOutcome.ERROR, error=why, unasked=True)
+    return DomainEvidence(nexthop, mx, gathered_at=time.time())

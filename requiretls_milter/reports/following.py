@@ -17,7 +17,7 @@ followed while they are written, :meth:`Following.advance` tells how the time go
 is decided when nothing of it has changed for :data:`SETTLED_AFTER`, or is older than
 :data:`MAX_AGE`.
 
-Memory is bounded: what was not used for longest goes first, and is decided with what is known.
+Memory is bounded: the least recently used goes first, and is decided with what is known.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ SETTLED_AFTER = 10.0
 followed: by so much may a line of another log come too late."""
 
 MAX_SETTLED = 50_000
-"""Recipients decided so that are remembered: further lines of theirs are nothing new."""
+"""Recipients that were decided in this way and are remembered: further lines about them say
+nothing new."""
 
 MAX_EARLY = 50_000
 """Attempts without a forecast so far: most of them are of mail that asks for nothing."""
@@ -280,9 +281,9 @@ class Following:
     # ------------------------------------------------------------ which attempts are whose
 
     def _give_back(self, key: Key) -> None:
-        """Follow a recipient no more whose expansions are followed; an attempt is for one of them.
+        """Stop following a recipient if what it becomes is followed instead.
 
-        The milter logs the recipient first.
+        The milter logs the recipient first. An attempt that was found is one of its expansions'.
         """
         followed = self._followed.pop(key)
         self._settling.pop(key)

@@ -22,7 +22,7 @@ from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.gathering import LATE, Gathering
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.evidence.turns import BusyError, on_behalf_of
-from requiretls_milter.forecast.inbound import InboundReport, Readiness, judge_inbound
+from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness, judge_inbound
 from requiretls_milter.forecast.inboundserver import Severity
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
@@ -33,6 +33,8 @@ from requiretls_milter.model import (
     NextHop,
     PublishedEvidence,
 )
+from requiretls_milter.reports.check_text import detail_lines
+from requiretls_milter.reports.details import details_of
 from requiretls_milter.reports.printing import printed
 from requiretls_milter.syntax.moments import day
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
@@ -45,9 +47,9 @@ OK, BROKEN, UNSURE = 0, 1, 75
 _STYLES = {Severity.BROKEN: "red", Severity.ENDS: "yellow", Severity.ADVICE: ""}
 _HEADS = {Severity.BROKEN: "broken", Severity.ENDS: "ends", Severity.ADVICE: "advice"}
 _SAID = {
-    Readiness.READY: ("ready", "green"),
-    Readiness.NOT_READY: ("not ready", "red"),
-    Readiness.UNKNOWN: ("not known", "yellow"),
+    ServerReadiness.READY: ("ready", "green"),
+    ServerReadiness.NOT_READY: ("not ready", "red"),
+    ServerReadiness.UNKNOWN: ("not known", "yellow"),
 }
 
 
@@ -57,10 +59,14 @@ class NoDomainError(RequiretlsMilterError):
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What was found out about each domain, and whether the resolver validates."""
+    """What was found out about each domain, and whether the resolver validates.
+
+    ``evidence`` is that of each domain, in the order of the reports.
+    """
 
     reports: tuple[InboundReport, ...]
     validates: bool
+    evidence: tuple[DomainEvidence, ...] = ()
 
     @property
     def exit_status(self) -> int:
@@ -88,6 +94,17 @@ class Looked:
             text = "The resolver does not validate DNSSEC: nothing is said of signatures."
             parts.insert(0, Text(text, "red"))
         return printed(*parts, width=width).rstrip()
+
+    def details(self) -> str:
+        """Tell of each session with a server: certificate, cipher suite, dialogue."""
+        lines: list[str] = []
+        for evidence in self.evidence:
+            for host in evidence.hosts:
+                for probe in host.probes:
+                    told = detail_lines(probe.address, probe.tls_version, details_of(probe))
+                    lines.append(f"{evidence.nexthop.host}: {host.host}")
+                    lines += [*(f"  {one}" for one in told), ""]
+        return "\n".join(lines).rstrip()
 
 
 # ---------------------------------------------------------------- looking
@@ -124,7 +141,7 @@ async def _look(domains: Sequence[str], config: Config, trust: TrustStore) -> Lo
             judge_inbound(evidence, published, trust, time.time(), validates=watch.validates)
             for evidence, published in seen
         )
-        return Looked(tuple(reports), watch.validates)
+        return Looked(tuple(reports), watch.validates, tuple(evidence for evidence, _ in seen))
     finally:
         await live.close()
 
@@ -175,8 +192,11 @@ def _report(report: InboundReport) -> RenderableType:
             f"  MTA-STS policy: senders that have it now keep it until {day(report.policy_expires)}"
         )
         parts.append(Text(text))
+    if report.policy_certificate_expires is not None:
+        until = day(report.policy_certificate_expires)
+        parts.append(Text(f"  MTA-STS policy host: certificate until {until}"))
     if report.problems:
         parts += ["", Padding(problems, (0, 0, 0, 2))]
     if unseen := sorted(host or report.domain for host in report.unseen):
         parts += ["", Text(f"  Not all could be seen of {', '.join(unseen)}.", "yellow")]
-    return Group(*parts, "", Text("  " + report.verdict), "")
+    return Group(*parts, "", Padding(Text(report.verdict), (0, 0, 0, 2)), "")

@@ -8,14 +8,14 @@ running service. Evidence comes from the service or from this process (:mod:`.fi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TextIO
 
 from requiretls_milter.config import Config
+from requiretls_milter.engine.configured import ways
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.ipc import query
 from requiretls_milter.model import Requirement
@@ -39,9 +39,9 @@ from requiretls_milter.reports.finder import Finder
 from requiretls_milter.reports.logs.events import Event
 from requiretls_milter.reports.observation import Observation
 from requiretls_milter.reports.progress import ProgressLine, bar
-from requiretls_milter.reports.traffic import Hop, Mail, Traffic, hop_of
+from requiretls_milter.reports.traffic import Hop, Mail, Traffic
 from requiretls_milter.syntax import nexthop
-from requiretls_milter.telemetry.labels import AuditResult, configured_domains
+from requiretls_milter.telemetry.labels import AuditResult
 
 MAX_LISTED = 1_000_000
 """Next hops of a list that are told apart; what follows them is counted together."""
@@ -114,26 +114,12 @@ def in_counters(config: Config) -> Found:
     except query.EngineUnavailable:
         counted = {}
     mail = Mail(others=sum(counted.values()))
-    for hop, name in _configured(config):
+    for name, way in ways(config):
+        hop = Hop(str(way.nexthop), way.transport)
         recipients = counted.get(name, 0)
         mail.hops[hop] = mail.hops.get(hop, 0) + recipients
         mail.others -= recipients
     return Found(MailSource.COUNTERS, mail)
-
-
-def _configured(config: Config) -> Iterator[tuple[Hop, str]]:
-    """The next hops of the domains that have a rule of their own, each with its domain."""
-    mta = config.mta
-    by_hop = {name for section, name, _ in config.rules.by_domain() if section == "nexthop"}
-    for name in configured_domains(config):
-        if name.startswith("."):
-            continue  # which subdomains there are is not known
-        with contextlib.suppress(nexthop.NextHopError):
-            if name in by_hop:
-                parsed = mta.nexthop_of(name, mta.usual_transport, postfix=False)
-                yield Hop(str(parsed), mta.usual_transport), name
-            elif (hop := hop_of(f"postmaster@{name}", mta)) is not None:
-                yield hop, name
 
 
 # ---------------------------------------------------------------- the report
@@ -257,7 +243,7 @@ class _Reporter:
     def report(self, given: GivenHop, found: Observation) -> Destination:
         judging, now = self.judging, time.time()
         self.validates = self.validates and found.resolver_validates
-        rule = judging.ruleset.of_nexthop(given.nexthop)
+        rule = given.rule(judging.ruleset)
         asked = asking(judging.requirement, rule, judging.mta, judging.carried)
         mta = judging.config.mta
         profile = mta.profile_for(mta.carrier(judging.transport, asked.requirement))

@@ -21,7 +21,7 @@ from requiretls_milter.readiness.figures import Count, Figures, Share
 from requiretls_milter.readiness.values import Destination, Downgrade, Readiness
 from requiretls_milter.reports.printing import printed
 from requiretls_milter.syntax.moments import day, moment, moment_if_any
-from requiretls_milter.syntax.text import visible
+from requiretls_milter.syntax.text import quantity, visible
 
 SHOWN = 20
 """Next hops, and other lines of a list, in the text; JSON has all."""
@@ -169,7 +169,7 @@ def _sections(report: Readiness, found: Figures) -> Iterable[tuple[str, _Rows]]:
     yield "One step is missing", _of_counts(found.just_below, words.STEPS, found)
     below = figuring.just_below(report)
     rows = [(_mail(one), one.nexthop, words.missing(one.missing)) for one in below]
-    yield "Just below the bar", _bounded(rows)
+    yield "Next hops that lack one step", _bounded(rows)
     lacking = figuring.not_ready(report)
     yield (
         "Not ready",
@@ -194,7 +194,7 @@ def _sections(report: Readiness, found: Figures) -> Iterable[tuple[str, _Rows]]:
 def _of_counts(found: Mapping[Any, Count], texts: Mapping[Any, str], all_of: Figures) -> _Rows:
     return [
         (
-            words.counted(count.domains, "next hop"),
+            quantity(count.domains, "next hop"),
             words.share_of(count, all_of),
             texts[key],
         )

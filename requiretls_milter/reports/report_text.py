@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from requiretls_milter.reports.check_text import OUTCOME
+from requiretls_milter.reports.check_text import OUTCOME, RESOLVER
 from requiretls_milter.reports.printing import BAD, UNSURE, hanging, printed
 from requiretls_milter.syntax.text import visible
 
@@ -24,19 +24,31 @@ SHOWN_MESSAGES = 5
 """Messages in the text of each domain; JSON has more."""
 
 
-def ready(reports: Sequence[NextHopReport], *, width: int | None = None) -> str:
-    """Say how mail to each domain would end: a line for each."""
+def ready(
+    reports: Sequence[NextHopReport], routed: Mapping[str, str], *, width: int | None = None
+) -> str:
+    """Say how mail to each domain would end: a line for each.
+
+    Args:
+        reports: of the domains.
+        routed: the next hop of each domain whose mail goes elsewhere than to itself.
+        width: columns of the output; None is the terminal's width.
+    """
     if not reports:
         return "no domain has a rule of its own in [rules]"
-    return printed(*map(_domain, reports), width=width)
+    told = [_domain(report, routed.get(report["nexthop"])) for report in reports]
+    if not all(report["resolver_validates"] for report in reports):
+        told.insert(0, Text(f"{RESOLVER} (see requiretls-milter doctor).", BAD))
+    return printed(*told, width=width)
 
 
-def _domain(report: NextHopReport) -> RenderableType:
+def _domain(report: NextHopReport, by: str | None) -> RenderableType:
     forecast, rule = report["forecast"], report["rule"]
     verdict = f"{forecast['status']} {forecast['reason']}"
     said = Text(verdict, OUTCOME[forecast["outcome"]][1])
     said.append(f"; mode {rule['mode']}, {_done(rule)}", "default")
-    return hanging(f"{report['nexthop']}:", said)
+    name = report["nexthop"] if by is None else f"{report['nexthop']} by {by}"
+    return hanging(f"{name}:", said)
 
 
 def _done(rule: RuleReport) -> str:

@@ -33,6 +33,7 @@ from requiretls_milter.model import (
     NextHop,
     Outcome,
     Question,
+    Requirement,
     Source,
     Standing,
 )
@@ -41,7 +42,7 @@ from requiretls_milter.reports.check import NextHopReport, forecast_report, repl
 from requiretls_milter.reports.check_text import to_text as evidence_text
 from requiretls_milter.reports.explain import place_of, place_text, table_text
 from requiretls_milter.reports.printing import on_terminal
-from requiretls_milter.rules import Origin
+from requiretls_milter.rules import Origin, Why
 from requiretls_milter.syntax.names import envelope_domain
 from requiretls_milter.syntax.nexthop import NextHopError
 
@@ -68,6 +69,7 @@ class Message:
         fields: of the header: name and value.
         standing: of its client.
         own_name: of this host, for ``by=`` of the tag.
+        by_smtp: whether it comes by SMTP; mail of sendmail(1) does not.
     """
 
     sender: str
@@ -76,6 +78,7 @@ class Message:
     fields: tuple[tuple[str, str], ...] = ()
     standing: Standing = Standing.AUTHENTICATED
     own_name: str = ""
+    by_smtp: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,7 @@ def simulate(
         expander: of the milter; None if it expands no recipients.
     """
     settings = Settings(config, expander)
+    settings.expands_ordinary_mail = True
     client = SmtpClient(
         authenticated=message.standing is Standing.AUTHENTICATED,
         trusted=message.standing is Standing.TRUSTED,
@@ -178,6 +182,7 @@ def simulate(
         f"<{message.sender}>",
         [parameter.encode() for parameter in message.parameters],
         told.sender if resolves else "",
+        message.by_smtp,
     )
     recipient = transaction.add_recipient(
         f"<{message.recipient}>", told.mailer, told.host, told.address if resolves else ""
@@ -222,6 +227,35 @@ def simulate(
         at_end,
         tag,
         _carrier(config, recipient, told),
+    )
+
+
+_KEEPS = {
+    Why.LEFT_TO_MTA: "on_unreachable",
+    Why.TEMPORARY: "on_temporary",
+    Why.UNKNOWN: "on_unknown",
+}
+"""The key by which a rule defers what it accepts for such a reason."""
+
+
+def unkept(found: Simulated) -> str:
+    """Say that the MTA delivers an accepted message later without a requirement; "" if not."""
+    asked, decision = found.recipient.asked, found.decision
+    key = next((key for why, key in _KEEPS.items() if decision.why == why), "")
+    is_lost = (
+        key
+        and decision.action is Action.ACCEPT
+        and asked.requirement is Requirement.REQUIRETLS
+        and asked.carried is not asked.requirement
+        and found.carrier == (found.recipient.transport or found.told.mailer)
+        and found.forecast is not None
+        and found.forecast.outcome in (Outcome.DEFER, Outcome.UNKNOWN)
+    )
+    if not is_lost:
+        return ""
+    return (
+        "the MTA does not know of the requirement: it delivers this message later by its own "
+        f'settings, in clear if they allow that; {key} = "defer" prevents it'
     )
 
 
@@ -279,7 +313,8 @@ def _as_the_mta_does(
     """The question about mail that the milter does not assess: what the MTA does with it."""
     transport = recipient.transport or told.mailer or config.mta.usual_transport
     asked = recipient.asked
-    return Question(str(nexthop), transport, asked.requirement, asked.carried)
+    carrier = config.mta.carrier(transport, asked.requirement)
+    return Question(str(nexthop), carrier, asked.requirement, asked.carried)
 
 
 def exit_status(found: Simulated) -> int:
@@ -315,6 +350,7 @@ def as_json(
         "sender": found.message.sender,
         "recipient": found.message.recipient,
         "client": found.message.standing.value,
+        "by_smtp": found.message.by_smtp,
         "requirement": recipient.asked.requirement.value,
         "source": recipient.asked.source.value,
         "carried": recipient.asked.carried.value,
@@ -356,7 +392,7 @@ def as_json(
         "stage": _stage(found),
         "tag": _tag(found),
         "route": found.tag.route.value if found.tag is not None else None,
-        "notes": list(notes),
+        "notes": [*notes, *(note for note in (unkept(found),) if note)],
     }
 
 
@@ -415,7 +451,7 @@ def as_text(
     to = "delivered on this host" if _is_local(found) else f"next hop {_hop_text(found)}"
     moved = f"; its route moves it to {found.carrier}" if found.carrier != transport else ""
     rows = [
-        ("Message", f"from {message.sender or '<>'} to {message.recipient}, {message.standing}"),
+        ("Message", f"from {message.sender or '<>'} to {message.recipient}, {_client(message)}"),
         ("Asked", what),
         ("MTA", f"{mta} carries {found.mta.capability} ({found.mta.told_by})"),
         ("Rule", _rule_text(found, places)),
@@ -437,7 +473,12 @@ def as_text(
         _row("Tag", str(tag or "none")),
         _row("Route", found.tag.route if found.tag is not None else "none"),
     ]
+    text += [_row("Note", note) for note in (unkept(found),) if note]
     return "\n".join(text)
+
+
+def _client(message: Message) -> str:
+    return str(message.standing) if message.by_smtp else "by sendmail(1)"
 
 
 def _row(name: str, value: str) -> str:

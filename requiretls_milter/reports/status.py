@@ -8,8 +8,25 @@ from typing import Any
 
 from requiretls_milter import __version__
 from requiretls_milter.config import Config
-from requiretls_milter.engine.overview import FileState, Overview, Row, age, verdict, word
-from requiretls_milter.ipc.wire import Condition, DomainStatus, ServiceStatus, StatusReply
+from requiretls_milter.engine.overview import (
+    FileState,
+    Overview,
+    Row,
+    age,
+    ruled,
+    verdict,
+    watched_summary,
+    watched_word,
+    word,
+)
+from requiretls_milter.ipc.wire import (
+    Condition,
+    DomainStatus,
+    Failing,
+    ServiceStatus,
+    StatusReply,
+    WatchedStatus,
+)
 from requiretls_milter.reports.printing import on_terminal
 from requiretls_milter.syntax.moments import moment_if_any
 
@@ -112,7 +129,27 @@ def as_json(found: Found) -> dict[str, Any]:
         "limits_met": dict(condition.limits),
         "domains": [_domain_json(one) for one in condition.domains],
         "domains_configured": condition.domains_configured,
+        "watched": [_watched_json(one) for one in condition.watched],
+        "domains_watched": condition.domains_watched,
+        "watch_mail_failing": _failing_json(condition.mail_failing),
+        "watch_notify_failing": _failing_json(condition.notify_failing),
     }
+
+
+def _watched_json(one: WatchedStatus) -> dict[str, Any]:
+    return {
+        "domain": one.domain,
+        "severity": one.severity,
+        "verdict": one.verdict,
+        "problems": one.problems,
+        "observed_at": moment_if_any(one.observed_at),
+    }
+
+
+def _failing_json(failing: Failing | None) -> dict[str, Any] | None:
+    if failing is None:
+        return None
+    return {"since": moment_if_any(failing.since), "error": failing.error}
 
 
 def _domain_json(one: DomainStatus) -> dict[str, Any]:
@@ -125,6 +162,9 @@ def _domain_json(one: DomainStatus) -> dict[str, Any]:
         "text": one.text,
         "assessed_at": moment_if_any(one.assessed_at),
         "since": moment_if_any(one.since),
+        "nexthop": one.nexthop or one.domain,
+        "mode": one.mode.value,
+        "reply": one.reply or None,
     }
 
 
@@ -147,6 +187,10 @@ def as_text(found: Found) -> str:
     lines += [f"{row.name:14} {row.text}" for row in rows]
     width = max((len(one.domain) for one in condition.domains), default=0)
     lines += [f"  {_domain(one, width, found.now)}" for one in condition.domains]
+    if condition.domains_watched:
+        lines.append(f"{'Watched':14} {watched_summary(condition)}")
+        width = max((len(one.domain) for one in condition.watched), default=0)
+        lines += [f"  {_watched(one, width, found.now)}" for one in condition.watched]
     return on_terminal("\n".join(line.rstrip() for line in lines), hang=15)
 
 
@@ -162,9 +206,15 @@ def _domains(condition: Condition) -> str:
 
 def _domain(one: DomainStatus, width: int, now: float) -> str:
     return (
-        f"{one.domain:{width}}  {word(one):9}  {verdict(one)}, "
+        f"{one.domain:{width}}  {word(one):9}  {verdict(one)}; {ruled(one)}; "
         f"seen {age(now - one.assessed_at)} ago, like that for {age(now - one.since)}"
+        + (f"; by {one.nexthop}" if one.nexthop else "")
     )
+
+
+def _watched(one: WatchedStatus, width: int, now: float) -> str:
+    seen = f"seen {age(now - one.observed_at)} ago"
+    return f"{one.domain:{width}}  {watched_word(one):9}  {one.verdict} ({seen})"
 
 
 def not_running(errors: Sequence[str]) -> Mapping[str, Any]:

@@ -56,6 +56,7 @@ class StoreKind(enum.StrEnum):
     ATTEMPT = "attempt"  # a call of ours that failed, and when the next one may be
     BUDGET = "budget"  # how often hosts were called lately: engine/spending.py
     WATCHED = "watched"  # what is wrong with a watched domain: engine/ownservers.py
+    DOMAIN = "domain"  # since when a configured domain is as it is: engine/domainrecord.py
     REPORT = "report"  # the figures of reports, day by day: engine/reportdays.py
 
 

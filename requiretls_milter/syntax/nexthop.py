@@ -3,8 +3,9 @@
 A next hop is the name under which an MTA looks for the server of a message. :func:`parse` reads it
 as smtp(8) and lmtp(8) do (host_port() and smtp_parse_destination()): ``example.org`` (MX
 lookup), ``[mx.example.org]`` (address lookup only), ``192.0.2.1``, ``[192.0.2.1]``,
-``[IPv6:2001:db8::1]``, each with an optional ``:port`` or ``:service`` behind its *last* colon. The
-daemon dies of anything else: ``2001:db8::1`` is the host ``2001:db8:``, which is none, at port 1.
+``[IPv6:2001:db8::1]``, each with an optional ``:port`` or ``:service`` behind its *last* colon. On
+anything else the daemon ends with a fatal error: ``2001:db8::1`` is the host ``2001:db8:``, which
+is none, at port 1.
 
 Sendmail sends the same in ``{rcpt_host}``, with a trailing dot after a name that it has looked up,
 and with further hosts after colons (``[mx1.example.org]:[mx2.example.org]``).
@@ -82,7 +83,7 @@ class NextHopError(RequiretlsMilterError, ValueError):
 
 
 class UnusableNextHopError(NextHopError):
-    """Text of which smtp(8) or lmtp(8) of Postfix dies ("fatal: ... in server description").
+    """Text that smtp(8) or lmtp(8) of Postfix cannot use ("fatal: ... in server description").
 
     Conclude: Postfix delivers nothing there. The transport is throttled, and the mail stays in the
     queue until the operator has mended the setting.
@@ -101,7 +102,7 @@ def parse(
         postfix: whether Postfix reads it, so that nothing of Sendmail's is taken.
 
     Raises:
-        UnusableNextHopError: smtp(8) or lmtp(8) dies of it, and it is not Sendmail's either.
+        UnusableNextHopError: smtp(8) or lmtp(8) cannot use it, and it is not Sendmail's either.
         NextHopError: *text* is empty, too long, or a list of several.
     """
     try:

@@ -1,10 +1,13 @@
-"""JSON of another process, decoded without any goodwill.
+"""JSON of another process, decoded strictly.
 
 What comes over a socket or out of a store either fits the model exactly or is an error: an
 unknown key, a word outside a closed set, a number in the place of a string, NaN.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,7 +27,25 @@ class StrictModel(BaseModel):
     )
 
 
-def first_mistake(error: ValidationError, whole: str) -> str:
+T = TypeVar("T")
+
+
+def decoded(read: Callable[[bytes], T], octets: bytes, refusal: type[Exception], whole: str) -> T:
+    """Decode JSON of another process.
+
+    Args:
+        read: of a model or of a type adapter.
+        octets: the JSON.
+        refusal: raised, with the first mistake and its place, if the JSON does not fit the model.
+        whole: names the JSON as a whole, for a mistake that has no place within it.
+    """
+    try:
+        return read(octets)
+    except ValidationError as error:
+        raise refusal(_first_mistake(error, whole)) from error
+
+
+def _first_mistake(error: ValidationError, whole: str) -> str:
     """The first mistake and its place, as one printable line.
 
     Args:

@@ -78,6 +78,11 @@ def one_line(text: str) -> str:
     return printable(ascii_text, len(ascii_text))
 
 
+def quantity(number: int, noun: str) -> str:
+    """Write a number with its noun: ``1 next hop``, ``1,204 next hops``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def error_text(error: BaseException, limit: int = MAX_TEXT) -> str:
     """The text of an exception as one printable line; if it has none, the name of its class.
 

@@ -123,6 +123,10 @@ def start_postfix() -> None:
         "milter_default_action = accept\n"
         "milter_connect_timeout = 5s\n"
     )
+    aliases = Path("/etc/postfix/virtual.regexp")
+    aliases.write_text("/^alias@/ someone@example.org\n")
+    shutil.chown(aliases, "root", "postfix")
+    aliases.chmod(0o640)
     Path("/var/spool/mailboxes").mkdir(parents=True)
     shutil.chown("/var/spool/mailboxes", "nobody", "nogroup")
     report["mta"] = run("postfix", "start")
@@ -207,6 +211,42 @@ def next_hop() -> None:
         inside.sendall(b"221 bye\r\n")
 
 
+DNS_PORT = 5353
+
+
+def no_such_domain() -> None:
+    """A name server to which no domain exists (RFC 1035 section 4.1.1), over UDP."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", DNS_PORT))
+        while True:
+            query, client = server.recvfrom(4096)
+            end = query.index(b"\0", 12) + 5  # of the question: name, type, class
+            counts = b"\0\1\0\0\0\0\0\0"
+            server.sendto(query[:2] + b"\x81\x83" + counts + query[12:end], client)
+
+
+TELL = Path("/usr/local/sbin/tell-postmaster")
+KEPT = Path("/var/lib/requiretls-milter/told.json")
+ALLOWED = Path("/srv/allowed/told.json")
+TELL_SCRIPT = f"""\
+#!/bin/sh
+# It may write below the service's state, and where the drop-in says; and nowhere else.
+cat >{KEPT}
+cp {KEPT} {ALLOWED}
+: >/srv/forbidden
+"""
+
+
+def watch() -> None:
+    """What watch.notify needs here: a domain that is broken, and the command."""
+    threading.Thread(target=no_such_domain, daemon=True).start()
+    TELL.parent.mkdir(parents=True, exist_ok=True)
+    TELL.write_text(TELL_SCRIPT)
+    TELL.chmod(0o755)
+    ALLOWED.parent.mkdir(parents=True)
+    shutil.chown(ALLOWED.parent, "requiretls-milter", "requiretls-milter")
+
+
 MTAS = {
     "postfix": Mta(
         start_postfix,
@@ -224,6 +264,7 @@ MTAS = {
 
 
 def trial(mta: Mta) -> None:
+    watch()
     report["started"] = run("systemctl", "start", UNIT)
     report["running"] = properties()
     report["processes"] = processes()
@@ -236,11 +277,19 @@ def trial(mta: Mta) -> None:
     with urllib.request.urlopen("http://127.0.0.1:9894/metrics", timeout=10) as reply:
         report["metrics"] = reply.read().decode()
 
+    until(lambda: "event=notify_failed" in journal(UNIT))
+    report["told"] = [KEPT.read_text(), ALLOWED.read_text()] if ALLOWED.exists() else []
+    report["doctor"] = run("requiretls-milter", "doctor", "--format", "json")
+
     mta.start()
     report["before reloads"] = properties()
     report["first message"] = send(mta, "first")
 
     if mta is MTAS["postfix"]:
+        report["expanded"] = run(
+            *("requiretls-milter", "simulate", "a@example.org", "alias@example.org"),
+            *("--parameter", "REQUIRETLS", "--format", "json"),
+        )
         audit()
 
     report["reload"] = run("systemctl", "reload", UNIT)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from requiretls_milter.doctor.mta import DEFAULT_ACTIONS
+from requiretls_milter.doctor.calling import DEFAULT_ACTIONS
 from requiretls_milter.mirror.postconf import Postconf
 from requiretls_milter.mirror.section import mirror
 from tests.lab.lab import Lab

@@ -251,7 +251,7 @@ def test_another_text_than_relayhost_is_another_next_hop(site: Site) -> None:
     assert forecast(config, "[none.sig.test]:25", "hop-dane") == NOT_FOUND
 
 
-def test_check_says_of_what_smtp_dies(site: Site) -> None:
+def test_check_says_what_smtp_cannot_use(site: Site) -> None:
     ways = {
         f"fatal{number}.hops.test": ("hop-fatal", site.named(nexthop))
         for number, nexthop in enumerate(FATAL)
@@ -268,7 +268,7 @@ def test_check_says_of_what_smtp_dies(site: Site) -> None:
 
     eventually(dies, "smtp(8) has died of each", wait=30)
     for profile, nexthop in ways.values():
-        with pytest.raises(assess.MalformedError, match="Postfix dies of such a next hop"):
+        with pytest.raises(assess.MalformedError, match="Postfix cannot use such a next hop"):
             assess.parse_all([nexthop], config.mta, profile)
     for queue_id in queued:
         site.lab.front.discard(queue_id)

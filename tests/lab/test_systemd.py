@@ -14,6 +14,13 @@ from tests.lab.fixtures import unavailable
 HERE = """\
 [probe]
 allow_networks = ["127.0.0.1/32"]
+
+[dns]
+nameservers = ["127.0.0.1:5353"]
+
+[watch]
+domains = ["own.example"]
+notify = "/usr/local/sbin/tell-postmaster"
 """
 
 TWO_WORKERS = """\
@@ -24,6 +31,11 @@ workers = 2
 CHROOTED = f"""\
 {TWO_WORKERS}socket = "unix:/var/spool/postfix/requiretls-milter/milter.sock"
 socket_group = "postfix"
+
+[mta]
+local_domains = ["example.org"]
+aliases = "ask"
+virtual_alias_maps = ["regexp:/etc/postfix/virtual.regexp"]
 
 {HERE}"""
 
@@ -47,7 +59,11 @@ def report(mta: str) -> Report:
     variant, config = VARIANTS[mta]
     drop_ins = {
         variant: (boot.SYSTEMD / "variants" / variant).read_text(),
+        "aliases.conf": (boot.SYSTEMD / "variants/postfix-aliases.conf").read_text()
+        if mta == "postfix"
+        else "",
         "watchdog.conf": "[Service]\nWatchdogSec=2\n",  # the unit's own half minute is long
+        "notify.conf": "[Service]\nReadWritePaths=/srv/allowed\n",
     }
     if impossible := boot.why_not():
         pytest.skip(impossible)
@@ -106,6 +122,17 @@ def test_sendmail_begins_when_the_milter_is_ready(report: Report, mta: str) -> N
     assert 0 not in begun
 
 
+def test_tables_of_aliases_are_asked_within_the_bounds_of_the_unit(
+    report: Report, mta: str
+) -> None:
+    """The table is one that only root and the group postfix may read."""
+    if mta != "postfix":
+        pytest.skip("there are no tables of Postfix")
+    simulated = json.loads(report["expanded"]["output"])
+    assert [one["address"] for one in simulated["expansions"]] == ["someone@example.org"]
+    assert not any("asked by this command" in note for note in simulated["notes"])
+
+
 def test_audit_runs_without_rights_beside_journalctl(report: Report, mta: str) -> None:
     if mta != "postfix":
         assert "audit started" not in report, "once is enough"
@@ -132,6 +159,20 @@ def test_audit_serves_metrics_at_its_port_and_ends_when_it_is_told(
 
 def test_the_mta_has_its_mail_tagged(report: Report) -> None:
     assert "\nX-RequireTLS: requirement=tls-required-no; " in report["first message"]
+
+
+def test_the_command_of_the_watch_runs_within_what_the_unit_allows(report: Report) -> None:
+    """It writes into the service's state, and by a drop-in elsewhere; what fails is told."""
+    kept, allowed = report["told"]
+    assert kept == allowed
+    change = json.loads(kept)
+    assert change["domain"] == "own.example"
+    assert change["report"]["breaks_first"]["problem"] == "no_server"
+    (line,) = [line for line in report["journal"].splitlines() if "event=notify_failed" in line]
+    assert "/srv/forbidden: Read-only file system" in line
+    findings = json.loads(report["doctor"]["output"])
+    (told,) = [one for one in findings if one["check"] == "watch_notify"]
+    assert "/srv/forbidden: Read-only file system" in told["found"]
 
 
 def test_a_reload_ends_when_the_new_configuration_holds(report: Report) -> None:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from requiretls_milter.doctor.mta import DEFAULT_ACTIONS
+from requiretls_milter.doctor.calling import DEFAULT_ACTIONS
 from requiretls_milter.evidence.selftest import BOGUS_NAMES, INSECURE_NAMES
 from tests.support.paths import REPOSITORY
 

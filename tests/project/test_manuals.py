@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.config.schema import Config
+from requiretls_milter.config import Config
 from requiretls_milter.manuals.completion import completions
 from requiretls_milter.manuals.pages import pages
 from requiretls_milter.manuals.roff import Page, prose

@@ -40,6 +40,16 @@ async def test_a_domain_in_good_order_is_status_0(world: Domains) -> None:
     assert "policy_missing" in done.out
 
 
+async def test_each_session_is_told_if_asked_for(world: Domains) -> None:
+    server = await own(world)
+    done = await command("check", "--inbound", "own.test", "-v", "--config", config(world, server))
+    assert done.status == 0, done
+    _, told = done.out.split("own.test: mx.own.test\n")
+    assert "  TLSv1.3 " in told
+    assert "    issuer " in told
+    assert "EHLO " in told
+
+
 async def test_json_names_what_breaks_first(world: Domains) -> None:
     server = await own(world, ehlo=WITHOUT_STARTTLS)
     path = config(world, server)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dns.message
 import pytest
 
 from tests.support.command import Done, command
@@ -189,3 +190,36 @@ async def test_without_the_library_of_plots_it_is_said_what_to_install(world: Do
     out, error = await process.communicate()
     assert (process.returncode, out) == (2, b"")
     assert b"pip install requiretls-milter[report]" in error
+
+
+# ---------------------------------------------------------------- a dead resolver
+
+
+async def test_a_resolver_that_answers_nothing_is_asked_about_few_of_many_domains(
+    world: Domains,
+) -> None:
+    """What is not asked is not known; otherwise each domain would take as long as a lookup may."""
+    loop, asked = asyncio.get_running_loop(), set[str]()
+
+    class Silent(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: object) -> None:
+            asked.add(str(dns.message.from_wire(data).question[0].name))
+
+    transport, _ = await loop.create_datagram_endpoint(Silent, ("127.0.0.1", 0))
+    address = "{}:{}".format(*transport.get_extra_info("sockname"))
+    rules = "".join(f'[rules.recipient."d{number}.example"]\n' for number in range(300))
+    path = world.directory / "dead.toml"
+    path.write_text(
+        f'engine.socket = "{world.directory}/engine.sock"\nmta.carries = "requiretls"\n'
+        f'[dns]\nnameservers = ["{address}"]\ntimeout = 0.5\n{rules}'
+    )
+    try:
+        done = await report("--config", path)
+    finally:
+        transport.close()
+    first, *lines = [line for line in done.out.splitlines() if line != "doctor)."]
+    assert done.status == 0, done
+    assert first.startswith("The resolver does not validate DNSSEC")
+    assert len(lines) == 300
+    assert sum("unknown" in line for line in lines) > 200
+    assert 5 <= sum(name.endswith("example.") for name in asked) < 200

@@ -15,7 +15,7 @@ from requiretls_milter.evidence.budgets import MAX_KEYS, Budget, Ledger
 from requiretls_milter.forecast import profiles
 from requiretls_milter.milter import account, transaction
 from requiretls_milter.milter.splitting import MAX_KEPT, PutOff
-from requiretls_milter.milter.transaction import REMEMBERED_ROUTES, Settings
+from requiretls_milter.milter.transaction import REMEMBERED_LOOKUPS, Settings
 from requiretls_milter.model import HopKind, MtaProfile, Needs, NextHop, Requirement
 from requiretls_milter.syntax import names, nexthop
 from requiretls_milter.telemetry.labels import Bound
@@ -45,13 +45,13 @@ LARGEST: dict[str, tuple[Callable[[int], object], int, int]] = {
     ),
     "rules": (lambda n: RULES.find(f"{n:01000}", f"{n:01000}", long_name(n)), 4_096, 14 * MIB),
     "routes": (
-        lambda n: SETTINGS.route(f"{n:0259}", long_name(n, 1), "<a@x.test>", "", postfix=True),
-        REMEMBERED_ROUTES,
+        lambda n: SETTINGS.look_up(f"{n:0259}", long_name(n, 1), "<a@x.test>", "", postfix=True),
+        REMEMBERED_LOOKUPS,
         3 * MIB,
     ),
     "questions": (
         lambda n: transaction._question(long_name(n), f"{n}", REQUIRED, REQUIRED, Needs(size=n)),
-        REMEMBERED_ROUTES,
+        REMEMBERED_LOOKUPS,
         2 * MIB,
     ),
     "lines": (

@@ -3,7 +3,7 @@ dnl Put this file into /etc/mail, and as its last line into sendmail.mc:
 dnl     include(`/etc/mail/requiretls.m4')dnl
 dnl What each part is for: docs/recipes/sendmail.md
 INPUT_MAIL_FILTER(`requiretls', `S=unix:/run/requiretls-milter/milter.sock, F=T, T=S:30s;R:30s;E:1m')dnl
-dnl One refusal must not become the fate of other mail to the same host.
+dnl Sendmail must not apply one refusal to other mail to the same host.
 define(`confSEPARATE_PROC', `True')dnl
 undefine(`confHOST_STATUS_DIRECTORY')dnl
 LOCAL_CONFIG

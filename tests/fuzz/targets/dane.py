@@ -134,7 +134,11 @@ def _check_chain(chain: tuple[bytes, ...]) -> None:
     if chain:
         leaf = (TlsaRecord(3, 0, 1, dane.digest(chain[0], 1)),)
         # DANE-EE looks at nothing but the digest (RFC 7672 section 3.1.1), OpenSSL at the key.
-        weak = certificates.WEAK_KEY if certificates.has_weak_key(chain[0], 80) else None
+        weak = (
+            certificates.WEAK_KEY
+            if certificates.has_weak_key(chain[0], certificates.MTA_KEYS)
+            else None
+        )
         assert dane.check(chain, leaf, (), _NOW).mismatch == weak
     if mismatch is None:
         assert chain[0] in identity().chain, "somebody else's certificate was verified"

@@ -6,7 +6,7 @@ from pathlib import Path
 from unittest import mock
 
 from requiretls_milter import config
-from requiretls_milter.config import loading, reading
+from requiretls_milter.config import checks, reading
 from requiretls_milter.config.domainlist import read_lines
 from requiretls_milter.config.patterns import domain_pattern
 from requiretls_milter.config.text import render
@@ -26,7 +26,7 @@ def configuration(data: bytes) -> None:
     main, _, other = data.partition(BETWEEN_FILES)
     # No input names a file of this machine, such as one that never ends.
     with (
-        mock.patch.object(loading, "_read", _no_file),
+        mock.patch.object(checks, "_read", _no_file),
         mock.patch.object(reading.Reading, "_read", _or_no_file),
         mock.patch.object(reading, "matching", _one_file),
     ):

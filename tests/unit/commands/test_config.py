@@ -8,6 +8,7 @@ import pytest
 
 from requiretls_milter import config as configuration
 from requiretls_milter.config import loading
+from requiretls_milter.config.domainlist import MAX_LIST_BYTES
 from tests.support.authority import Authority
 from tests.support.commandline import call
 
@@ -160,6 +161,54 @@ def test_the_defaults_are_of_no_file(capsys: pytest.CaptureFixture[str]) -> None
     assert "leave --config out" in done.err
 
 
+def test_the_file_to_check_may_be_named_as_everywhere_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[rules]\n")
+    done = call(capsys, "config", "check", "--config", path)
+    assert (done.status, done.out) == (0, f"{path}: good\n")
+    assert call(capsys, "config", "check", path, "--config", path).status == 2
+
+
+# ---------------------------------------------------------------- config domains
+
+
+def test_every_line_that_is_no_domain_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "partners.txt"
+    path.write_text("bank.example\n" + "x@d.example\n" * 100)
+    done = call(capsys, "config", "domains", path)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.count(f"{path}:") == 100
+    assert f'{path}:101:1: "x@d.example" is an address' in done.err
+    assert done.err.endswith(
+        "2 domains; lines that mean a domain, and are written otherwise: 100; that name none: 0; "
+        "that repeat one: 99\n"
+    )
+
+
+def test_a_clean_list_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, clean = tmp_path / "partners.txt", tmp_path / "clean.txt"
+    path.write_text("Bank.example\r\n*.clinic.example # since March\r\n")
+    assert call(capsys, "config", "domains", path, "--output", clean).status == 0
+    assert clean.read_text() == "Bank.example\n.clinic.example  # since March\n"
+    path.write_text("192.0.2.1\nbank.example\n")
+    done = call(capsys, "config", "domains", path, "--output", "-")
+    assert (done.status, done.out) == (2, "# not a domain: 192.0.2.1\nbank.example\n")
+
+
+def test_a_list_without_mistakes_is_status_0(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "partners.txt"
+    path.write_text("# ours\nbank.example\n")
+    assert call(capsys, "config", "domains", path).status == 0
+    path.write_bytes(b"x" * (MAX_LIST_BYTES + 1))
+    assert call(capsys, "config", "domains", path).status == 2
+
+
 # ---------------------------------------------------------------- config explain
 
 RULES = """
@@ -236,10 +285,11 @@ def test_explain_tells_which_tables_match_and_which_of_their_values_are_overridd
         '  [rules.recipient.".example.org"], overridden: mode = "monitor" (line 3), '
         "require = false (line 4)\n"
         '  [rules.sender."bank.example"], overridden: mode = "off" (line 8)\n'
+        "\nNote: no service runs with this configuration's engine.socket\n"
     )
     done = call(capsys, *arguments, "x@y.example", "z@y.example")
     assert done.status == 0
-    assert done.out.endswith("No table by domain matches: [rules] applies.\n")
+    assert "No table by domain matches: [rules] applies.\n" in done.out
 
 
 def test_explain_takes_the_domain_of_the_recipient_for_the_next_hop(

@@ -8,11 +8,8 @@ from hypothesis import strategies as st
 
 from requiretls_milter.config import Config, parse
 from requiretls_milter.config.text import EXAMPLES, render, value_text
+from tests.support.configured import configured
 from tests.unit.config.generated import CONFIG
-
-
-def configured(text: str) -> Config:
-    return parse(text.encode(), "test")
 
 
 @given(CONFIG, st.booleans())

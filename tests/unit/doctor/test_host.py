@@ -19,9 +19,9 @@ import pytest
 
 from requiretls_milter.config import Config
 from requiretls_milter.doctor import host
+from requiretls_milter.doctor.attachment import attachments
 from requiretls_milter.doctor.finding import Finding, Severity
 from requiretls_milter.doctor.host import MtaAuthorities
-from requiretls_milter.doctor.mta import attached
 from requiretls_milter.engine.certificate import tls_context
 from requiretls_milter.engine.exposition import Readings
 from requiretls_milter.engine.scrape import MetricsServer
@@ -151,7 +151,7 @@ def test_postfixs_user_has_to_reach_and_write_the_socket(
     path.parent.chmod(directory_mode)
     made = replace(postfix(service("smtpd", "smtp", "inet", chroot=chroot)), root=root)
     config = at(path)
-    (finding,) = host.socket_permissions(config, made, list(attached(config, made)))
+    (finding,) = host.socket_permissions(config, made, list(attachments(config, made)))
     assert finding.severity is (Severity.ERROR if closed else Severity.OK)
     assert closed in finding.found
 
@@ -160,11 +160,34 @@ def test_without_a_mail_owner_nothing_is_claimed(root: Path) -> None:
     path = root / "var/spool/postfix/requiretls-milter/milter.sock"
     made = replace(postfix(mail_owner="nobody-here"), root=root)
     config = at(path)
-    (finding,) = host.socket_permissions(config, made, list(attached(config, made)))
+    (finding,) = host.socket_permissions(config, made, list(attachments(config, made)))
     assert finding.severity is Severity.WARNING
 
 
 # ---------------------------------------------------------------- the running service
+
+
+@pytest.mark.parametrize(
+    ("greeting", "severity"),
+    [(b"220 mail ESMTP\r\n", Severity.OK), (b"421 no\r\n", Severity.ERROR)],
+)
+def test_the_mta_that_takes_mail_of_the_watch_has_to_greet(
+    greeting: bytes, severity: Severity
+) -> None:
+    with server_that_says(greeting) as server:
+        watch = {"mail_to": ["a@example.org"], "mail_server": server}
+        (finding,) = host.watch(configured(watch=watch))
+    assert (finding.check, finding.severity) == ("watch_mail", severity)
+
+
+def test_what_tells_of_watched_domains_is_tried_before_anything_breaks() -> None:
+    mail = {"mail_to": ["a@example.org"], "mail_server": "127.0.0.1:1"}
+    (refused,) = host.watch(configured(watch=mail))
+    assert (refused.check, refused.severity) == ("watch_mail", Severity.ERROR)
+    (missing,) = host.watch(configured(watch={"notify": "/nonexistent/program"}))
+    assert (missing.check, missing.severity) == ("watch_notify", Severity.ERROR)
+    assert not list(host.watch(configured(watch={"notify": "/bin/true"})))
+    assert not list(host.watch(configured()))
 
 
 def test_no_engine_is_an_error(tmp_path: Path) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
 from requiretls_milter.config import Config
+from requiretls_milter.engine.configured import ConfiguredDomains
 from requiretls_milter.engine.domainrecord import DomainRecord
 from requiretls_milter.engine.domainstate import DomainStates
-from requiretls_milter.engine.hostmta import ConfiguredDomains, HostMta
+from requiretls_milter.engine.servedmta import ServedMta
 from requiretls_milter.forecast.certificate import parse
 from requiretls_milter.model import (
     DomainEvidence,
@@ -34,16 +36,13 @@ LACKING = Forecast("5.7.30", Outcome.BOUNCE, Reason.REQUIRETLS_NOT_OFFERED)
 class Kit:
     def __init__(self) -> None:
         self.gauges = Gauges()
-        self.states = DomainStates(
-            self.gauges,
-            ConfiguredDomains(
-                Config.model_validate(
-                    {"rules": {"recipient": {"example.org": {}, ".example.org": {}}}}
-                ),
-                HostMta(),
+        self.configured = ConfiguredDomains(
+            Config.model_validate(
+                {"rules": {"recipient": {"example.org": {}, ".example.org": {}}}}
             ),
-            DomainRecord(),
+            ServedMta(),
         )
+        self.states = DomainStates(self.gauges, self.configured, DomainRecord())
 
     def show(
         self,
@@ -55,7 +54,8 @@ class Kit:
         now: float = NOW,
     ) -> dict[str, object]:
         question = Question(str(nexthop), "smtp", asked, asked)
-        self.states.show(nexthop, question, forecast, evidence, now)
+        about = self.configured.about(nexthop, question)
+        asyncio.run(self.states.show(about, nexthop, forecast, evidence, now))
         return self.shown
 
     @property

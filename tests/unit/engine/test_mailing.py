@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from requiretls_milter.config.schema import Watch
+from requiretls_milter.config import Watch
 from requiretls_milter.engine import mailing
 from requiretls_milter.engine.inboundreport import Change
 from requiretls_milter.engine.mailing import MAX_WAITING, Mailer, next_digest
@@ -117,10 +117,16 @@ async def test_a_mail_that_is_put_off_comes_later_with_what_changed_since(kit: K
         await until(lambda: kit.box.refused >= 1)
         kit.mailer.tell(replace(CHANGE, report=replace(REPORT, domain="second.example")))
         kit.box.busy = False
+        assert _failing(kit).startswith("127.0.0.1:")
         await until(lambda: kit.counted().get("sent") == 1)
+    assert _failing(kit) == "", "it is taken now"
     assert "example.org and 1 more" in kit.box.mails[0]["Subject"]
     assert {line["event"] for line in logs} == {"watch_mail_failed"}
     assert "451" in logs[0]["error"]
+
+
+def _failing(kit: Kit) -> str:
+    return "" if kit.mailer.failing is None else kit.mailer.failing.error
 
 
 async def test_an_mta_that_is_not_there_is_told(kit: Kit) -> None:

@@ -24,7 +24,10 @@ class Kit:
     def __init__(self, command: Sequence[str], timeout: float = 10.0) -> None:
         self.command = tuple(command)
         self.counters = Counters()
-        self.notifier = Notifier(lambda: self.command, self.counters, timeout=timeout)
+        self.now = 0.0
+        self.notifier = Notifier(
+            lambda: self.command, self.counters, timeout=timeout, wall=lambda: self.now
+        )
 
     def counted(self) -> dict[str, float]:
         return {labels[0]: value for _, labels, value in self.counters.totals().counters}
@@ -75,6 +78,19 @@ async def test_a_command_that_fails_is_counted_and_told_with_its_last_line() -> 
     with capture_logs() as lines:
         assert await kit.tell() == {"failed": 1}
     assert [line["error"] for line in lines] == ["status 3: no route"]
+
+
+async def test_a_failure_is_remembered_until_a_run_succeeds() -> None:
+    kit = Kit(("/bin/false",))
+    for now in (5.0, 6.0):
+        kit.now = now
+        await kit.tell()
+    failing = kit.notifier.failing
+    assert failing is not None
+    assert (failing.since, failing.error) == (5.0, "status 1: nothing on standard error")
+    kit.command = ("/bin/true",)
+    await kit.tell()
+    assert kit.notifier.failing is None
 
 
 async def test_a_command_that_is_not_there_is_counted() -> None:

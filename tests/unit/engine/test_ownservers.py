@@ -8,16 +8,17 @@ from typing import Literal
 import pytest
 
 from requiretls_milter.engine.inboundreport import Change, ChangeReport, change_report
-from requiretls_milter.engine.ownservers import OwnServers, _Known, watched_domains
+from requiretls_milter.engine.ownservers import OwnServers, _Known, watched_domains, watched_status
 from requiretls_milter.engine.parts import Parts
 from requiretls_milter.engine.recordstore import RecordStore
-from requiretls_milter.forecast.inbound import InboundReport, Readiness, ServerState
+from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness, ServerState
 from requiretls_milter.forecast.inboundserver import Finding, Severity
+from requiretls_milter.ipc.wire import WatchedStatus
 from requiretls_milter.model import InboundProblem
 from requiretls_milter.store.base import Store
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.counting import Counters, Gauges
-from tests.unit.config.test_schema import configured
+from tests.support.configured import configured
 
 DOMAIN, MX = "example.org", "mx.example.org"
 LOST = Finding(InboundProblem.STARTTLS_NOT_OFFERED, Severity.BROKEN, MX, "STARTTLS is not offered")
@@ -49,7 +50,7 @@ class Kit:
     def take(
         self,
         *findings: Finding,
-        readiness: Readiness = Readiness.READY,
+        readiness: ServerReadiness = ServerReadiness.READY,
         unseen: frozenset[str] = frozenset(),
         host: str = MX,
         certificate: float | None = END,
@@ -88,7 +89,7 @@ def test_a_domain_in_good_order_is_shown_and_nothing_is_told(kit: Kit) -> None:
 def test_a_problem_is_told_once_and_so_is_its_end(kit: Kit) -> None:
     kit.take()
     for _ in range(3):
-        kit.take(LOST, readiness=Readiness.NOT_READY)
+        kit.take(LOST, readiness=ServerReadiness.NOT_READY)
     assert kit.shown("problem") == {(DOMAIN, "starttls_not_offered"): 1.0}
     assert kit.shown("server_ready") == {(DOMAIN, MX): 0.0}
     (change,) = kit.told.changes
@@ -101,6 +102,21 @@ def test_a_problem_is_told_once_and_so_is_its_end(kit: Kit) -> None:
     assert kit.shown("problem") == {}
     assert words(kit.told.changes[1], "ended") == ["starttls_not_offered"]
     assert len(kit.told.changes) == 2
+
+
+def test_what_status_shows_of_a_domain_is_what_breaks_first() -> None:
+    def status(*findings: Finding) -> WatchedStatus:
+        servers = (ServerState(MX, ServerReadiness.READY, END),)
+        return watched_status(InboundReport(DOMAIN, findings, servers, None, frozenset(), 1.0))
+
+    ends = replace(LOST, severity=Severity.ENDS, at=END)
+    broken = status(LOST, ends, ADVICE)
+    assert (broken.severity, broken.problems) == ("broken", 2)
+    assert broken.verdict == "Breaks first: starttls_not_offered of mx.example.org, now."
+    assert status(ends, ADVICE).severity == "ends"
+    good = status(ADVICE)
+    assert (good.severity, good.problems) == (None, 0)
+    assert good.verdict.endswith("Ends first: the certificate of mx.example.org, on 2030-03-17.")
 
 
 def test_advice_is_no_problem_and_not_told(kit: Kit) -> None:
@@ -116,8 +132,8 @@ def test_a_problem_that_gets_worse_is_told_by_its_word(kit: Kit) -> None:
 
 
 def test_a_server_that_is_not_seen_keeps_its_problems_and_its_state(kit: Kit) -> None:
-    kit.take(LOST, readiness=Readiness.NOT_READY)
-    kit.take(readiness=Readiness.UNKNOWN, unseen=frozenset({MX}), certificate=None)
+    kit.take(LOST, readiness=ServerReadiness.NOT_READY)
+    kit.take(readiness=ServerReadiness.UNKNOWN, unseen=frozenset({MX}), certificate=None)
     assert kit.shown("problem") == {(DOMAIN, "starttls_not_offered"): 1.0}
     assert kit.shown("server_ready") == {(DOMAIN, MX): 0.0}
     assert kit.shown("certificate_expiry_timestamp_seconds") == {(DOMAIN, MX): END}
@@ -125,7 +141,7 @@ def test_a_server_that_is_not_seen_keeps_its_problems_and_its_state(kit: Kit) ->
 
 
 def test_a_domain_whose_servers_are_not_known_now_keeps_all(kit: Kit) -> None:
-    kit.take(LOST, readiness=Readiness.NOT_READY)
+    kit.take(LOST, readiness=ServerReadiness.NOT_READY)
     kit.take(host="", unseen=frozenset({""}), policy=None)
     assert kit.shown("problem") == {(DOMAIN, "starttls_not_offered"): 1.0}
     assert kit.shown("server_ready") == {(DOMAIN, MX): 0.0}
@@ -133,7 +149,7 @@ def test_a_domain_whose_servers_are_not_known_now_keeps_all(kit: Kit) -> None:
 
 
 def test_a_server_that_is_no_longer_named_is_forgotten(kit: Kit) -> None:
-    kit.take(LOST, readiness=Readiness.NOT_READY)
+    kit.take(LOST, readiness=ServerReadiness.NOT_READY)
     kit.take(host="mx2.example.org", policy=None)
     assert kit.shown("server_ready") == {(DOMAIN, "mx2.example.org"): 1.0}
     assert list(kit.shown("certificate_expiry_timestamp_seconds")) == [(DOMAIN, "mx2.example.org")]
@@ -144,7 +160,7 @@ def test_a_server_that_is_no_longer_named_is_forgotten(kit: Kit) -> None:
 def test_names_that_change_all_the_time_are_not_kept(kit: Kit) -> None:
     lost = (replace(LOST, host=f"mx{number}.example.org") for number in range(100))
     for one in lost:
-        kit.take(one, host=one.host, readiness=Readiness.NOT_READY, unseen=frozenset({""}))
+        kit.take(one, host=one.host, readiness=ServerReadiness.NOT_READY, unseen=frozenset({""}))
     assert len(kit.shown("server_ready")) == 1
     assert len(kit.shown("certificate_expiry_timestamp_seconds")) == 1
     assert len(kit.known.problems) == 1

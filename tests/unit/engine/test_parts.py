@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from requiretls_milter.config import Config, Limits
-from requiretls_milter.engine.hostmta import HostMta
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
+from requiretls_milter.engine.servedmta import ServedMta
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.support.authority import Authority
@@ -19,7 +19,7 @@ CONFIG = Config.model_validate({"dns": {"nameservers": ["127.0.0.1:9"], "timeout
 
 @pytest.fixture
 def builder() -> PartsBuilder:
-    return PartsBuilder(MemoryStore(), Counters(), Gauges(), HostMta())
+    return PartsBuilder(MemoryStore(), Counters(), Gauges(), ServedMta())
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from requiretls_milter.engine.overview import FileState
 from requiretls_milter.engine.statuspage import MAX_SHOWN, REFRESH, STYLE, render, starting
-from requiretls_milter.ipc.wire import ProcessStatus
+from requiretls_milter.ipc.wire import ProcessStatus, WatchedStatus
 from tests.support.html import Node, parse
 from tests.support.overviews import NOW, domain_status, overview
 
@@ -96,10 +96,20 @@ def test_a_domain_that_is_not_ready_is_the_second_thing_to_see() -> None:
     assert rows(root)[0] == [
         "bad.example",
         "NOT READY",
-        "5.7.30 requiretls_not_offeredmx1.bad.example[192.0.2.1] does not offer REQUIRETLS",
+        "5.7.30 requiretls_not_offered; mode monitor acceptsmx1.bad.example[192.0.2.1] does not "
+        "offer REQUIRETLS",
         "3 min ago",
         "2 d 7 h",
     ]
+
+
+def test_watched_domains_have_a_part_of_their_own() -> None:
+    watched = WatchedStatus(
+        domain="own.example", severity="ends", verdict="<b>", problems=1, observed_at=NOW - 60
+    )
+    root = shown(watched=(watched,), domains_watched=1)
+    assert rows(root) == [["own.example", "ENDS SOON", "<b>", "1 min ago"]]
+    assert not shown().all("table", "domains")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from requiretls_milter.config import Mta
-from requiretls_milter.milter.hop import Way, from_macros
+from requiretls_milter.config.routes import Way
+from requiretls_milter.milter.hop import from_macros
 from requiretls_milter.model import HopKind, MailProtocol, NextHop
 from requiretls_milter.syntax.nexthop import LOCAL, NextHopError, UnusableNextHopError, parse
 

@@ -266,7 +266,7 @@ def test_no_mta_acts_on_what_a_rule_requires() -> None:
     assert (report["carried"], report["carried_by"]) == ("none", "rule")
     assert report["rule"]["reply"] == (
         "550 5.7.30 REQUIRETLS cannot be honoured for example.org: "
-        "mx1.example.org does not offer REQUIRETLS"
+        "mx1.example.org does not offer REQUIRETLS; a rule of this system requires REQUIRETLS"
     )
 
 

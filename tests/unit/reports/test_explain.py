@@ -82,6 +82,16 @@ def test_each_value_names_its_table_and_line() -> None:
     assert 'enforce_for "trusted" [rules], default' in text
 
 
+def test_what_a_rule_requires_while_no_server_can_be_reached_is_told() -> None:
+    assert "while no server can be reached, the message is accepted" in text_of(
+        explained("bob@b.test", "a.example")
+    )
+    defers = TEXT.replace('mode = "reject"', 'mode = "reject"\non_unreachable = "defer"')
+    found = explain(config.parse(defers.encode(), "test"), "bob@b.test", "a.example", None)
+    assert "while no server can be reached, the answer is 451" in text_of(found)
+    assert "can be reached" not in text_of(explained("bob@b.test", "c.test"))
+
+
 def test_what_is_no_domain_is_an_error() -> None:
     for sender, recipient in (("a..b", "c.test"), ("a.test", "b c")):
         with pytest.raises(DomainNameError):

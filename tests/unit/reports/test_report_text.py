@@ -18,6 +18,7 @@ def report(name: str, status: str, reason: str, outcome: str, reply: str | None)
         "nexthop": name,
         "forecast": {"status": status, "reason": reason, "outcome": outcome},
         "rule": {"mode": "reject", "reply": reply},
+        "resolver_validates": True,
     }
     return cast(NextHopReport, made)
 
@@ -36,11 +37,18 @@ def tally() -> Tally:
 
 
 def test_a_line_for_each_domain() -> None:
-    assert report_text.ready([GOOD, BAD], width=100).splitlines() == [
+    assert report_text.ready([GOOD, BAD], {}, width=100).splitlines() == [
         "bank.example: 2.0.0 ok; mode reject, accepted",
         "partner.example: 5.7.30 requiretls_not_offered; mode reject, answered 550 5.7.30",
     ]
-    assert report_text.ready([]) == "no domain has a rule of its own in [rules]"
+    assert report_text.ready([], {}) == "no domain has a rule of its own in [rules]"
+
+
+def test_a_domain_whose_mail_goes_by_a_gateway_is_told_with_it() -> None:
+    by_gateway = {"bank.example": "[gateway.example]"}
+    assert report_text.ready([GOOD], by_gateway, width=100) == (
+        "bank.example by [gateway.example]: 2.0.0 ok; mode reject, accepted"
+    )
 
 
 def test_what_a_mode_would_have_done() -> None:
@@ -54,7 +62,7 @@ def test_what_a_mode_would_have_done() -> None:
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_no_line_is_wider_than_the_terminal_and_nothing_is_lost(width: int) -> None:
     for text in (
-        report_text.ready([GOOD, BAD], width=width),
+        report_text.ready([GOOD, BAD], {}, width=width),
         report_text.would_have([tally()], width=width),
     ):
         assert max(map(len, text.splitlines())) <= width
@@ -65,8 +73,8 @@ def test_on_a_terminal_a_verdict_has_its_colour(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    text = report_text.ready([GOOD, BAD], width=100)
+    text = report_text.ready([GOOD, BAD], {}, width=100)
     assert "\x1b[32m2.0.0 ok\x1b[0m" in text
     assert "\x1b[31m5.7.30 requiretls_not_offered\x1b[0m" in text
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[3" not in report_text.ready([GOOD, BAD], width=100)
+    assert "\x1b[3" not in report_text.ready([GOOD, BAD], {}, width=100)

@@ -13,7 +13,7 @@ import pytest
 from requiretls_milter.config import Config
 from requiretls_milter.config.places import KeyPath, Place
 from requiretls_milter.milter.transaction import Expander
-from requiretls_milter.model import Forecast, Outcome, Question, Reason, Standing
+from requiretls_milter.model import Action, Forecast, Outcome, Question, Reason, Standing
 from requiretls_milter.reports.carrying import HostMta
 from requiretls_milter.reports.simulate import (
     Message,
@@ -96,6 +96,48 @@ def test_what_is_accepted_has_a_tag_and_a_route() -> None:
         "by=mta.x.test"
     )
     assert (told["route"], told["action"]) == ("requiretls", "accept")
+
+
+AWAY = Forecast("4.4.1", Outcome.DEFER, Reason.UNREACHABLE, "no", mx="mx.bank.example")
+REQUIRES: dict[str, Any] = {"recipient": {"bank.example": {"mode": "reject", "require": True}}}
+
+
+def test_what_the_mta_would_deliver_later_without_the_requirement_is_told() -> None:
+    one = found(forecast=AWAY, rules=REQUIRES)
+    assert one.decision.action is Action.ACCEPT
+    (note,) = as_json(one, None, {}, [])["notes"]
+    assert note.endswith('on_unreachable = "defer" prevents it')
+    assert note in " ".join(as_text(one, None, {}, []).split())
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"forecast": FINE},
+        {"section": {"route_transport": "smtp-strict"}},  # it binds the mail
+        {"rules": {**REQUIRES, "on_unreachable": "defer"}},
+        {"rules": {**REQUIRES, "suspended": True}},
+    ],
+)
+def test_what_keeps_the_requirement_is_not(case: dict[str, Any]) -> None:
+    one = found(**{"forecast": AWAY, "rules": REQUIRES, **case})
+    assert as_json(one, None, {}, [])["notes"] == []
+
+
+def test_mail_of_sendmail_is_refused_at_its_end_where_a_client_would_be_put_off() -> None:
+    rules = {**REQUIRES, "on_unreachable": "defer"}
+    one = found(forecast=AWAY, rules=rules, by_smtp=False, standing=Standing.TRUSTED)
+    told = as_json(one, None, {}, [])
+    assert (told["action"], told["stage"], told["by_smtp"]) == ("reject", "end", False)
+    assert told["reply"].startswith("550 5.4.1 ")
+    assert "to bob@bank.example, by sendmail(1)" in as_text(one, None, {}, [])
+    assert as_json(found(forecast=AWAY, rules=rules), None, {}, [])["action"] == "defer"
+
+
+def test_an_mta_that_carries_the_requirement_keeps_it_while_the_server_is_away() -> None:
+    assert as_json(found("REQUIRETLS", forecast=AWAY), None, {}, [])["notes"] == []
+    older = found("REQUIRETLS", forecast=AWAY, mta=OLD_MTA)
+    assert len(as_json(older, None, {}, [])["notes"]) == 1
 
 
 def test_a_route_that_moves_the_mail_is_told() -> None:

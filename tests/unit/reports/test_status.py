@@ -9,6 +9,8 @@ import pytest
 
 from requiretls_milter import __version__
 from requiretls_milter.config import Config
+from requiretls_milter.ipc.wire import Failing, WatchedStatus
+from requiretls_milter.model import Mode
 from requiretls_milter.reports.status import Found, as_json, as_text, exit_status
 from tests.support.overviews import CONFIG, NOW, domain_status, overview
 
@@ -61,16 +63,75 @@ def test_a_suspension_by_command_is_no_difference_of_the_file() -> None:
 
 
 def test_each_configured_domain_has_state_reason_age_and_since_when() -> None:
-    domain = domain_status("bank.example", False)
+    domain = domain_status("bank.example", False, mode=Mode.REJECT, reply="550 5.7.30")
     one = found(domains=(domain,), domains_configured=3)
     text = as_text(one)
     assert (
-        "  bank.example  NOT READY  5.7.30 requiretls_not_offered, seen 3 min ago, "
-        "like that for 2 d 7 h" in text
+        "  bank.example  NOT READY  5.7.30 requiretls_not_offered; mode reject answers "
+        "550 5.7.30; seen 3 min ago, like that for 2 d 7 h" in text
     )
     assert "0 of 1 ready; 2 more are not shown, or not assessed yet" in text
     (shown,) = as_json(one)["domains"]
     assert (shown["state"], shown["since"]) == ("bounce", "2027-01-13T00:26:40Z")
+    assert (shown["mode"], shown["reply"], shown["nexthop"]) == (
+        "reject",
+        "550 5.7.30",
+        "bank.example",
+    )
+
+
+def test_a_domain_whose_mail_goes_by_a_gateway_is_told_with_it() -> None:
+    one = found(
+        domains=(domain_status("bank.example", True, nexthop="[gateway.example]"),),
+        domains_configured=1,
+    )
+    assert "2.0.0 ok; mode monitor accepts; seen 3 min ago" in as_text(one)
+    assert as_text(one).endswith("; by [gateway.example]")
+    assert as_json(one)["domains"][0]["nexthop"] == "[gateway.example]"
+
+
+# ---------------------------------------------------------------- the watch
+
+WATCHED = WatchedStatus(
+    domain="example.org",
+    severity="broken",
+    verdict="Breaks first: starttls_not_offered of mx.example.org, now.",
+    problems=2,
+    observed_at=NOW - 120,
+)
+FAILING = Failing(since=NOW - 3_600, error="127.0.0.1:25: Connection refused")
+
+
+def test_each_watched_domain_is_told_and_degrades_nothing() -> None:
+    one = found(watched=(WATCHED,), domains_watched=2)
+    text = as_text(one)
+    assert "Watched        0 of 1 in good order; 1 more are not shown, or not seen yet\n" in text
+    assert text.endswith(
+        "  example.org  BROKEN     Breaks first: starttls_not_offered of mx.example.org, now. "
+        "(seen 2 min ago)"
+    )
+    assert exit_status(one) == 0
+    (told,) = as_json(one)["watched"]
+    assert (told["domain"], told["severity"], told["problems"]) == ("example.org", "broken", 2)
+    assert "Watched" not in as_text(found())
+
+
+def test_mail_of_the_watch_that_is_not_taken_degrades_the_service() -> None:
+    one = found(mail_failing=FAILING)
+    said = "mail about watched domains is not taken since 1 h: 127.0.0.1:25: Connection refused"
+    assert exit_status(one) == 1
+    assert as_json(one)["problems"] == [said]
+    assert as_json(one)["watch_mail_failing"] == {
+        "since": "2027-01-15T07:00:00Z",
+        "error": "127.0.0.1:25: Connection refused",
+    }
+
+
+def test_a_command_of_the_watch_that_failed_is_a_note() -> None:
+    one = found(notify_failing=FAILING)
+    assert exit_status(one) == 0
+    assert as_json(one)["notes"][0].startswith("the command watch.notify failed since 1 h: ")
+    assert as_json(one)["watch_mail_failing"] is None
 
 
 def test_a_process_that_is_being_replaced_is_named() -> None:

@@ -141,6 +141,37 @@ def test_what_is_not_about_tls_and_servers_own_codes_are_left_to_the_mta(
 
 
 @pytest.mark.parametrize("mode", ["defer", "reject"])
+@pytest.mark.parametrize("carried", [REQUIRETLS, NONE])
+@pytest.mark.parametrize(
+    ("result", "reply"),
+    [
+        (forecast("4.4.1", Reason.UNREACHABLE), "451 4.4.1"),
+        (forecast("4.4.3", Reason.DNS_FAILURE), "451 4.4.3"),
+        (forecast("4.3.2", Reason.SERVER_REJECTS), "451 4.4.1"),
+        (forecast("4.7.0", Reason.SERVER_REJECTS), "451 4.4.1"),
+        (forecast("5.1.0", Reason.NULL_MX), ""),
+        (forecast("5.4.4", Reason.NO_SUCH_DOMAIN), ""),
+        (forecast("5.7.1", Reason.SERVER_REJECTS), ""),
+    ],
+)
+def test_while_no_server_can_be_reached_the_client_tries_again_if_on_unreachable_says_so(
+    mode: str, carried: Requirement, result: Forecast, reply: str
+) -> None:
+    """The MTA would deliver later by its own settings; what fails for good it never delivers."""
+    decision = decided(rule(mode, on_unreachable="defer"), result, carried=carried)
+    assert _code(decision.reply) == reply
+    assert decision.why == (Why.UNREACHABLE if reply else Why.LEFT_TO_MTA)
+
+
+def test_on_unreachable_says_nothing_of_failures_of_tls() -> None:
+    chosen = rule("reject", on_unreachable="defer")
+    assert (decided(chosen, HANDSHAKE).action, decided(chosen, HANDSHAKE).why) == (
+        ACCEPT,
+        Why.TEMPORARY,
+    )
+
+
+@pytest.mark.parametrize("mode", ["defer", "reject"])
 @pytest.mark.parametrize("asked", [NO, NONE])
 @pytest.mark.parametrize("result", ALL)
 def test_mail_that_does_not_ask_requiretls_is_never_acted_on(

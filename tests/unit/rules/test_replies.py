@@ -24,7 +24,9 @@ NOW = 1_800_000_000.0
 REQUIRETLS, NO, NONE = Requirement.REQUIRETLS, Requirement.TLS_REQUIRED_NO, Requirement.NONE
 
 
-def decision(forecast: Forecast, *, carried: Requirement = NONE, **keys: Any) -> Decision:
+def decision(
+    forecast: Forecast, *, carried: Requirement = NONE, by_rule: bool = False, **keys: Any
+) -> Decision:
     """For mail to example.org that asks REQUIRETLS of an MTA that does not know it."""
     rules = Rules.model_validate({"mode": "reject", "on_temporary": "defer", **keys})
     return decide(
@@ -36,6 +38,7 @@ def decision(forecast: Forecast, *, carried: Requirement = NONE, **keys: Any) ->
         null_sender=False,
         domain="example.org",
         now=NOW,
+        by_rule=by_rule,
     )
 
 
@@ -114,6 +117,28 @@ def test_a_delivery_that_would_not_satisfy_is_refused_for_what_it_lacks(
     assert (found.code, found.enhanced) == (550, enhanced)
     assert ("mx1.example.org" in found.text) is named
     assert "would fail" not in found.text
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        (Reason.UNREACHABLE, "mx1.example.org cannot be reached"),
+        (Reason.DNS_FAILURE, "its DNS does not answer"),
+        (Reason.SERVER_REJECTS, "mx1.example.org turns mail away for now"),
+        (Reason.MAIL_LOOP, "delivery to mx1.example.org would fail"),
+    ],
+)
+def test_what_puts_mail_off_until_a_server_is_back_is_told(reason: Reason, said: str) -> None:
+    text = reply(fails(reason, "4.4.1"), on_unreachable="defer").text
+    assert text == f"REQUIRETLS cannot be honoured now for example.org: {said}"
+
+
+def test_a_sender_that_did_not_ask_learns_that_a_rule_does() -> None:
+    lately = fails(Reason.REQUIRETLS_NOT_OFFERED, "5.7.30", downgraded_at=NOW - 1)
+    assert reply(lately, by_rule=True).text == (
+        "REQUIRETLS cannot be honoured for example.org: mx1.example.org does not offer REQUIRETLS; "
+        "a rule of this system requires REQUIRETLS; until recently more was offered there"
+    )
 
 
 def test_a_contradiction_is_told_with_the_domain() -> None:

@@ -129,6 +129,11 @@ def test_what_an_address_lacks_is_added(text: str, complete: str) -> None:
     assert read_one(f"<{text}>", WITH_DOMAIN) == complete
 
 
+def test_an_origin_without_a_dot_gets_mydomain_as_any_other_domain_does() -> None:
+    assert read_one("a", Origin("mail", "example.org")) == "a@mail.example.org"
+    assert read_one("a", Origin("mail")) == "a@mail"
+
+
 def test_without_an_origin_nothing_is_added() -> None:
     assert read_one("a", Origin("")) == "a"
 

@@ -15,6 +15,7 @@ from requiretls_milter.syntax.text import (
     escaped,
     one_line,
     printable,
+    quantity,
     quoted,
     visible,
 )
@@ -71,3 +72,11 @@ def test_what_is_escaped_can_be_told_from_what_was_there() -> None:
 
 def test_blanks_and_line_ends_become_one_blank() -> None:
     assert one_line(" a\r\n\t b\x1b[2J\u2603 ") == r"a b?[2J\u2603"
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(0, "0 next hops"), (1, "1 next hop"), (2, "2 next hops"), (1204, "1,204 next hops")],
+)
+def test_a_number_stands_with_its_noun(number: int, told: str) -> None:
+    assert quantity(number, "next hop") == told

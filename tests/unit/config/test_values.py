@@ -7,23 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requiretls_milter.config import Config, ConfigError, fields, parse
+from requiretls_milter.config import Config, ConfigError, parse, values
 from requiretls_milter.config.patterns import domain_pattern
 from requiretls_milter.syntax.endpoint import StoreUrl
-from tests.support.mistakes import without_place
+from tests.support.configured import configured, mistakes_in
 
 
 def accepted(key: str, value: str) -> object:
     """What a configuration with this one key holds there."""
     section, name = key.split(".")
-    return getattr(getattr(parse(f"{key} = {value}\n".encode(), "test"), section), name)
+    return getattr(getattr(configured(f"{key} = {value}\n"), section), name)
 
 
 def refused(key: str, value: str) -> str:
-    with pytest.raises(ConfigError) as caught:
-        parse(f"{key} = {value}\n".encode(), "test")
-    (mistake,) = caught.value.mistakes
-    return without_place(mistake)
+    (mistake,) = mistakes_in(f"{key} = {value}\n")
+    return mistake
 
 
 # ---------------------------------------------------------------- sockets
@@ -154,7 +152,7 @@ def test_an_account_is_a_name_or_a_number_that_a_system_can_have(key: str) -> No
 )
 def test_domains_become_a_labels(given: str, canonical: str) -> None:
     assert accepted("mta.local_domains", f'["{given}"]') == (canonical,)
-    config = parse(f'[rules.recipient."{given}"]\nmode = "off"\n'.encode(), "test")
+    config = configured(f'[rules.recipient."{given}"]\nmode = "off"\n')
     assert list(config.rules.recipient) == [canonical]
 
 
@@ -163,16 +161,14 @@ def test_domains_become_a_labels(given: str, canonical: str) -> None:
 )
 def test_what_is_no_domain_is_no_key_of_a_rule(value: str) -> None:
     for section in ("recipient", "nexthop", "sender"):
-        with pytest.raises(ConfigError) as caught:
-            parse(f'[rules.{section}."{value}"]\nmode = "off"\n'.encode(), "test")
-        (mistake,) = caught.value.mistakes
-        assert without_place(mistake).startswith(f"rules.{section}.")
+        (mistake,) = mistakes_in(f'[rules.{section}."{value}"]\nmode = "off"\n')
+        assert mistake.startswith(f"rules.{section}.")
 
 
 def test_a_domain_cannot_have_two_rules_in_a_section() -> None:
     for twin in ("EXAMPLE.org", "example.org."):
         with pytest.raises(ConfigError) as caught:
-            parse(f'[rules.sender]\n"example.org" = {{}}\n"{twin}" = {{}}\n'.encode(), "test")
+            configured(f'[rules.sender]\n"example.org" = {{}}\n"{twin}" = {{}}\n')
         (mistake,) = caught.value.mistakes
         assert mistake == (
             f'test:3:1: rules.sender."{twin}": "example.org" and "{twin}" are the same domain'
@@ -202,14 +198,14 @@ def test_a_field_with_a_meaning_of_its_own_cannot_be_the_tag(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["smtp-strict", "smtp", "a.b_c"])
 def test_transports_have_names_as_in_master_cf(name: str) -> None:
-    config = parse(f'[mta.transport."{name}"]\n'.encode(), "test")
+    config = configured(f'[mta.transport."{name}"]\n')
     assert list(config.mta.transport) == [name]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "-a", "a" * 65, "smtp:"])
 def test_what_is_no_service_of_master_cf_is_no_transport(name: str) -> None:
     with pytest.raises(ConfigError, match="expected the name of a transport"):
-        parse(f'[mta.transport."{name}"]\n'.encode(), "test")
+        configured(f'[mta.transport."{name}"]\n')
 
 
 # ---------------------------------------------------------------- numbers
@@ -374,14 +370,14 @@ def test_a_prefix_of_keys_is_short_and_plain(prefix: str) -> None:
 
 PARSERS: list[Callable[[str], object]] = [
     domain_pattern,
-    fields.policy_pattern,
-    fields.transport,
-    fields.group,
-    fields.field_name,
-    fields.address,
-    fields.network,
-    fields.key_prefix,
-    fields.file_mode,
+    values.policy_pattern,
+    values.transport,
+    values.group,
+    values.field_name,
+    values.address,
+    values.network,
+    values.key_prefix,
+    values.file_mode,
 ]
 
 
@@ -402,3 +398,20 @@ def test_any_bytes_are_a_configuration_or_mistakes(content: bytes) -> None:
         assert isinstance(parse(content, "test"), Config)
     except ConfigError as error:
         assert error.mistakes  # noqa: PT017 - an accepted file is as good
+
+
+@pytest.mark.parametrize(
+    ("item", "why"),
+    [
+        ("virtual", "as in main.cf"),
+        ("hash:", "as in main.cf"),
+        ("Hash:/etc/virtual", "as in main.cf"),
+        ("hash:virtual", "absolute"),
+        ("proxy:lmdb:virtual", "absolute"),
+        ("inline:" + "x" * 70000, "at most 65536"),
+    ],
+)
+def test_a_table_is_named_as_in_main_cf(item: str, why: str) -> None:
+    (mistake,) = mistakes_in(f'[mta]\nvirtual_alias_maps = ["{item}"]\n')
+    assert mistake.startswith("mta.virtual_alias_maps")
+    assert why in mistake

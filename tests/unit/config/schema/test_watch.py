@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from requiretls_milter.config import Config, ConfigError
-from tests.unit.config.test_schema import configured
+from tests.support.configured import configured
 
 
 def test_nothing_is_watched_by_default() -> None:

@@ -1,4 +1,4 @@
-"""What is remembered of the routes of recipients: it is always what would be found anew."""
+"""What is remembered of rules and next hops of recipients is what would be found anew."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from requiretls_milter.config import Config
 from requiretls_milter.milter import hop
-from requiretls_milter.milter.transaction import MAX_ROUTE_TEXT, Settings, SmtpClient, Transaction
+from requiretls_milter.milter.transaction import MAX_LOOKUP_TEXT, Settings, SmtpClient, Transaction
 from requiretls_milter.model import NextHop
 from requiretls_milter.syntax.names import envelope_domain
 from requiretls_milter.syntax.nexthop import NextHopError
@@ -31,7 +31,7 @@ ADDRESSES = st.sampled_from(
         "<bob@ex ample>",
         "<bob@x>>",
         "a@ x ",
-        f"<bob@{'x' * MAX_ROUTE_TEXT}.example>",
+        f"<bob@{'x' * MAX_LOOKUP_TEXT}.example>",
     ]
 )
 HOSTS = st.sampled_from(
@@ -43,14 +43,14 @@ CONFIGS = st.sampled_from([{}, {"rules": RULES}, {"mta": {"relayhost": "[relay.e
 
 
 @given(st.lists(st.tuples(MAILERS, HOSTS, ADDRESSES, SENDERS, st.booleans())), CONFIGS)
-def test_a_route_is_what_the_macros_and_rules_say(
+def test_a_lookup_gives_what_the_macros_and_rules_say(
     recipients: list[tuple[str, str, str, str, bool]], config: dict[str, Any]
 ) -> None:
     settings = Settings(Config.model_validate(config))
     for mailer, host, address, sender, postfix in [*recipients, *recipients]:
-        route = settings.route(mailer, host, address, sender, postfix=postfix)
+        known = settings.look_up(mailer, host, address, sender, postfix=postfix)
         domain = envelope_domain(address)
-        assert route.domain == domain
+        assert known.domain == domain
         found: tuple[str, NextHop | None, str, str, str]
         try:
             way = hop.from_macros(
@@ -59,18 +59,18 @@ def test_a_route_is_what_the_macros_and_rules_say(
             found = (way.transport, way.nexthop, str(way.nexthop), "", way.nexthop.host)
         except NextHopError as error:
             found = ("", None, (host or domain)[:1000], str(error), "")
-        *way_of_route, name = found
-        assert way_of_route == [
-            route.transport,
-            route.nexthop,
-            route.nexthop_text,
-            route.nexthop_error,
+        *way_of_it, name = found
+        assert way_of_it == [
+            known.transport,
+            known.nexthop,
+            known.nexthop_text,
+            known.nexthop_error,
         ]
         sender_domain = envelope_domain(sender) if settings.rules.by_domain else ""
-        assert route.rule == settings.rules.find(sender_domain, domain, name)
+        assert known.rule == settings.rules.find(sender_domain, domain, name)
 
 
-def test_recipients_of_one_domain_share_a_route() -> None:
+def test_recipients_of_one_domain_share_a_lookup() -> None:
     settings = Settings(Config())
     message = Transaction(settings, SmtpClient(postfix=True), "<a@x.test>", (b"REQUIRETLS",))
     one, other = (
@@ -85,7 +85,7 @@ def test_recipients_of_one_domain_share_a_route() -> None:
 def test_a_transport_that_hands_over_by_local_part_is_looked_up_for_each(name: str) -> None:
     hand_over = {"local": "smtp:[192.0.2.30]", "ann@local": "lmtp:unix:private/lmtp"}
     settings = Settings(Config.model_validate({"mta": {"hand_over": hand_over}}))
-    settings.route("local", "", "<ann@example.org>", "", postfix=True)
-    settings.route("local", "", "<bob@example.org>", "", postfix=True)
-    route = settings.route("local", "", f"<{name}@example.org>", "", postfix=True)
-    assert route.nexthop_text == ("local" if name == "ann" else "[192.0.2.30]")
+    settings.look_up("local", "", "<ann@example.org>", "", postfix=True)
+    settings.look_up("local", "", "<bob@example.org>", "", postfix=True)
+    known = settings.look_up("local", "", f"<{name}@example.org>", "", postfix=True)
+    assert known.nexthop_text == ("local" if name == "ann" else "[192.0.2.30]")
