@@ -8,7 +8,7 @@ import pytest
 
 from requiretls_milter import config
 from requiretls_milter.config import Config, Limits
-from tests.bench.scale import LARGE
+from tests.bench.sites import LARGE
 from tests.support.paths import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "scale.md").read_text(encoding="utf-8")

@@ -13,8 +13,9 @@ import pytest
 
 from requiretls_milter.config import Limits
 from tests.bench.estimate import estimate
-from tests.bench.scale import FLEET, LARGE, MONITOR, SITE, SMALL
+from tests.bench.scale import MONITOR
 from tests.bench.simulation import Counted, Setup, simulate
+from tests.bench.sites import FLEET, LARGE, SITE, SMALL
 from tests.bench.world import DAY, SERVERS, Kind, World, traffic
 from tests.support.paths import REPOSITORY
 
