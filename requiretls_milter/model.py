@@ -778,7 +778,7 @@ class Question:
 
     Attributes:
         nexthop: canonical, in the syntax of Postfix.
-        transport: chooses the profile of the MTA ({rcpt_mailer}).
+        transport: by which the message goes in the end; it chooses the profile of the MTA.
         asked: what the sender or a rule asks.
         carried: what the MTA itself will act on; it differs from ``asked`` if the MTA does not
             know REQUIRETLS.
@@ -867,6 +867,7 @@ class Aliases(enum.StrEnum):
 
     OFF = "off"
     STATIC = "static"  # by tables whose text can be read
+    ASK = "ask"  # by all tables: what is no text is asked with postmap -q
 
 
 class Capability(enum.StrEnum):

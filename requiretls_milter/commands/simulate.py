@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from requiretls_milter.reports.assess import Answered
     from requiretls_milter.reports.check import NextHopReport
     from requiretls_milter.reports.simulate import Simulated, Told
+    from requiretls_milter.syntax.expansion import Expansion
 
 
 @click.command()
@@ -57,6 +58,12 @@ if TYPE_CHECKING:
     help="What the client is to the milter: enforce_for tells them apart.",
 )
 @click.option(
+    "--sendmail",
+    "locally",
+    is_flag=True,
+    help="The message comes by sendmail(1), and not by SMTP: it is never deferred.",
+)
+@click.option(
     "--nexthop",
     metavar="[TRANSPORT:]NEXTHOP",
     default="",
@@ -72,6 +79,7 @@ def simulate(
     parameters: tuple[str, ...],
     headers: tuple[str, ...],
     client: str,
+    locally: bool,
     nexthop: str,
     config_path: Path | None,
     postconf: str,
@@ -111,10 +119,13 @@ def simulate(
         recipient.removeprefix("<").removesuffix(">"),
         parameters,
         tuple(map(_field, headers)),
-        Standing(client),
+        Standing.TRUSTED if locally else Standing(client),
         config.milter.by or own_name or socket.gethostname(),
+        not locally,
     )
-    told = _told(message.sender, message.recipient, nexthop, postfix, notes)
+    # Postfix tells nothing of where the mail of sendmail(1) goes.
+    asked = None if locally else postfix
+    told = _told(message.sender, message.recipient, nexthop, asked, notes)
     answers: dict[Question, Answered] = {}
 
     def ask(question: Question) -> Forecast:
@@ -172,16 +183,34 @@ def _told(
 
 def _expander(config: Config, nexthop: str, notes: list[str]) -> Expander | None:
     """What expands the recipient; ``--nexthop`` says where its mail goes, whatever it is."""
-    from requiretls_milter.milter.aliases import AliasTables
+    from requiretls_milter.aliases import AliasTables
     from requiretls_milter.model import Aliases
     from requiretls_milter.telemetry.counting import Counters
 
     if config.mta.aliases is Aliases.OFF or nexthop:
         return None
+    if config.mta.aliases is Aliases.ASK:
+        return lambda recipient: _asked(config, recipient, notes)
     tables = AliasTables(config.mta, config.limits.alias_entries, Counters())
-    tables.look()
-    notes += (f"{name}: {why}" for name, why in tables.unreadable.items())
+    tables.texts.look()
+    notes += (f"{name}: {why}" for name, why in tables.texts.unreadable.items())
     return tables.expand
+
+
+def _asked(config: Config, recipient: str, notes: list[str]) -> Expansion:
+    """What a recipient becomes by tables that are asked: by a running service if there is one."""
+    from requiretls_milter.engine.expander import expanded_here
+    from requiretls_milter.ipc import query
+    from requiretls_milter.syntax.expansion import ExpansionError
+
+    try:
+        return query.expand(config.engine.socket, recipient)
+    except query.EngineUnavailable:
+        notes.append("the tables of aliases were asked by this command, not by a running service")
+        return expanded_here(recipient, config)
+    except ExpansionError as error:
+        notes.append(f"the recipient is not expanded: {error}")
+        raise
 
 
 def _report(found: Simulated, last: Answered | None, config: Config) -> NextHopReport | None:

@@ -405,9 +405,8 @@ class Assessor:
         return _Found.of(evidence, await self._judge(evidence, question), shared.began)
 
     def _profile(self, question: Question) -> MtaProfile:
-        """How the MTA delivers over the transport by which such mail goes in the end."""
-        mta = self._config.mta
-        return mta.profile_for(mta.carrier(question.transport, question.asked))
+        """How the MTA delivers over the transport of a question."""
+        return self._config.mta.profile_for(question.transport)
 
     async def _judge(self, evidence: DomainEvidence, question: Question) -> Forecast:
         profile, now = self._profile(question), self._wall()

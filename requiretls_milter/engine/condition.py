@@ -72,6 +72,9 @@ def reading(
     totals = aggregate.copy().totals
     domains, configured = record.copy(), parts.assessor.configured
 
+    rules = parts.config.rules
+    named = {*rules.recipient, *rules.nexthop}  # by a table of their own
+
     def answer(domain: str, nexthop: NextHop, forecast: Forecast) -> tuple[Mode, str]:
         return configured.answer(domain, nexthop, forecast, now)
 
@@ -94,7 +97,7 @@ def reading(
                 for name, labels, value in counted.counters
                 if name == "saturated_total" and value
             },
-            domains=domains.shown(most, answer),
+            domains=domains.shown(most, answer, named),
             domains_configured=sum(
                 not name.startswith(".") for name in configured_domains(parts.config)
             ),

@@ -100,14 +100,14 @@ class ConfiguredDomains:
         """
         way = self._way(domain)
         requires = self._rules.requires(domain, way.nexthop.host)
-        return Question(
-            str(way.nexthop), way.transport, Requirement.REQUIRETLS, self._carried(requires)
-        )
+        asked = Requirement.REQUIRETLS
+        transport = self._config.mta.carrier(way.transport, asked)
+        return Question(str(way.nexthop), transport, asked, self._carried(requires))
 
     def _way(self, domain: str) -> Way:
-        if self._ways is None:
-            return Way(self._config.mta.usual_transport, NextHop(HopKind.MX, domain))
-        return self._ways[domain]
+        # After a reload the watch may still ask about a domain that is configured no more.
+        way = None if self._ways is None else self._ways.get(domain)
+        return way or Way(self._config.mta.usual_transport, NextHop(HopKind.MX, domain))
 
     def _carried(self, requires: bool) -> Requirement:
         able = Capability.NOTHING if requires else self._mta.carries(self._config)
@@ -117,6 +117,9 @@ class ConfiguredDomains:
         """The domains about which *question* is, whatever the size of its message."""
         if question.asked is not Requirement.REQUIRETLS:
             return ()
+        moved_to = self._config.mta.route_transport
+        if moved_to and question.transport != moved_to:
+            return ()  # of a message whose other recipients keep it from being moved
         if self._ways is not None:
             groups = self._by_hop.get(str(nexthop), {})
         elif nexthop.kind is HopKind.MX and nexthop.host in self._domains:

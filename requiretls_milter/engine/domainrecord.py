@@ -6,7 +6,7 @@ that is not known for a while, as at a start, is afterwards as it was before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
 
 from requiretls_milter.engine.records import Settled, decode_settled, encode_settled
@@ -141,16 +141,22 @@ class DomainRecord:
         other._known = self._known.copy()
         return other
 
-    def shown(self, most: int | None, answer: Answer) -> tuple[DomainStatus, ...]:
+    def shown(
+        self, most: int | None, answer: Answer, named: Container[str] = ()
+    ) -> tuple[DomainStatus, ...]:
         """At most *most* domains: those that are not ready, then unknown ones, then by name.
 
         Args:
             most: None for all.
             answer: by the rules that are in force now, which may have changed since.
+            named: come before all others: one partner is not to vanish among those of a list.
         """
-        order = sorted(
-            self._known.values(), key=lambda one: (_RANK[one.status.ready], one.status.domain)
-        )
+
+        def rank(one: _Noted) -> tuple[bool, int, str]:
+            domain = one.status.domain
+            return domain not in named, _RANK[one.status.ready], domain
+
+        order = sorted(self._known.values(), key=rank)
         return tuple(_with_answer(one, answer) for one in order[:most])
 
 

@@ -49,7 +49,8 @@ class Mirror:
     ``mta`` is the content of the section in plain values of TOML. ``hints`` are
     keys of ``[probe]`` that follow from Postfix's settings. ``warnings`` are
     sentences; those in ``while_off`` hold only if recipients are not expanded
-    (``aliases``). ``notes`` say what can be expanded, and what not.
+    (``aliases``), those in ``while_not_asked`` only if no table is asked. ``notes``
+    say what can be expanded, and what not.
     """
 
     mta: Mapping[str, Any]
@@ -57,6 +58,7 @@ class Mirror:
     warnings: tuple[str, ...]
     version: str
     while_off: frozenset[str] = frozenset()
+    while_not_asked: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 
 
@@ -76,7 +78,7 @@ def mirror(postfix: Postfix) -> Mirror:
     routing = mirror_routing(postfix, agents)
     warnings += (*routing.warnings, *agents.warnings)
     expanding = mirror_expansion(postfix)
-    warnings += (*expanding.while_off, *expanding.warnings)
+    warnings += (*expanding.while_off, *expanding.while_not_asked, *expanding.warnings)
     transports, more = _transports(postfix, base, agents)
     warnings += more
     warnings += (
@@ -116,6 +118,7 @@ def mirror(postfix: Postfix) -> Mirror:
         tuple(dict.fromkeys(map(one_line, warnings))),
         postfix.version,
         frozenset(map(one_line, expanding.while_off)),
+        frozenset(map(one_line, expanding.while_not_asked)),
         tuple(map(one_line, expanding.notes)),
     )
 

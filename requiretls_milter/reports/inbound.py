@@ -199,4 +199,4 @@ def _report(report: InboundReport) -> RenderableType:
         parts += ["", Padding(problems, (0, 0, 0, 2))]
     if unseen := sorted(host or report.domain for host in report.unseen):
         parts += ["", Text(f"  Not all could be seen of {', '.join(unseen)}.", "yellow")]
-    return Group(*parts, "", Text("  " + report.verdict), "")
+    return Group(*parts, "", Padding(Text(report.verdict), (0, 0, 0, 2)), "")

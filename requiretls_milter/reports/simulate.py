@@ -69,6 +69,7 @@ class Message:
         fields: of the header: name and value.
         standing: of its client.
         own_name: of this host, for ``by=`` of the tag.
+        by_smtp: whether it comes by SMTP; mail of sendmail(1) does not.
     """
 
     sender: str
@@ -77,6 +78,7 @@ class Message:
     fields: tuple[tuple[str, str], ...] = ()
     standing: Standing = Standing.AUTHENTICATED
     own_name: str = ""
+    by_smtp: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,7 @@ def simulate(
         expander: of the milter; None if it expands no recipients.
     """
     settings = Settings(config, expander)
+    settings.expands_ordinary_mail = True
     client = SmtpClient(
         authenticated=message.standing is Standing.AUTHENTICATED,
         trusted=message.standing is Standing.TRUSTED,
@@ -179,6 +182,7 @@ def simulate(
         f"<{message.sender}>",
         [parameter.encode() for parameter in message.parameters],
         told.sender if resolves else "",
+        message.by_smtp,
     )
     recipient = transaction.add_recipient(
         f"<{message.recipient}>", told.mailer, told.host, told.address if resolves else ""
@@ -309,7 +313,8 @@ def _as_the_mta_does(
     """The question about mail that the milter does not assess: what the MTA does with it."""
     transport = recipient.transport or told.mailer or config.mta.usual_transport
     asked = recipient.asked
-    return Question(str(nexthop), transport, asked.requirement, asked.carried)
+    carrier = config.mta.carrier(transport, asked.requirement)
+    return Question(str(nexthop), carrier, asked.requirement, asked.carried)
 
 
 def exit_status(found: Simulated) -> int:
@@ -345,6 +350,7 @@ def as_json(
         "sender": found.message.sender,
         "recipient": found.message.recipient,
         "client": found.message.standing.value,
+        "by_smtp": found.message.by_smtp,
         "requirement": recipient.asked.requirement.value,
         "source": recipient.asked.source.value,
         "carried": recipient.asked.carried.value,
@@ -445,7 +451,7 @@ def as_text(
     to = "delivered on this host" if _is_local(found) else f"next hop {_hop_text(found)}"
     moved = f"; its route moves it to {found.carrier}" if found.carrier != transport else ""
     rows = [
-        ("Message", f"from {message.sender or '<>'} to {message.recipient}, {message.standing}"),
+        ("Message", f"from {message.sender or '<>'} to {message.recipient}, {_client(message)}"),
         ("Asked", what),
         ("MTA", f"{mta} carries {found.mta.capability} ({found.mta.told_by})"),
         ("Rule", _rule_text(found, places)),
@@ -469,6 +475,10 @@ def as_text(
     ]
     text += [_row("Note", note) for note in (unkept(found),) if note]
     return "\n".join(text)
+
+
+def _client(message: Message) -> str:
+    return str(message.standing) if message.by_smtp else "by sendmail(1)"
 
 
 def _row(name: str, value: str) -> str:

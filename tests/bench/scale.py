@@ -6,7 +6,7 @@ both can be had one stands below the other.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from requiretls_milter.engine.spending import SAVE_INTERVAL
@@ -14,18 +14,33 @@ from requiretls_milter.evidence.budgets import KINDS
 from tests.bench import storecost
 from tests.bench.estimate import Estimate, estimate
 from tests.bench.rows import Effort, Row, number
+<<<<<<< HEAD
 from tests.bench.simulation import Counted, Setup, simulate
 from tests.bench.sites import FLEET, LARGE, SITE, SMALL
+=======
+from tests.bench.simulation import Counted, simulate
+from tests.bench.sites import (
+    DAYS,
+    ESTIMATED,
+    QUICK,
+    SIMULATED,
+    Case,
+)
+>>>>>>> main
 from tests.bench.world import (
     BY_DAY,
     DAY,
     HOUR,
     TENANT_ADDRESSES,
+<<<<<<< HEAD
     World,
+=======
+>>>>>>> main
 )
 from tests.lab.errors import LabUnavailable
 from tests.lab.roots import REDIS, ensure
 
+<<<<<<< HEAD
 MONITOR = Setup(mode="monitor")
 
 TENTH = {"host_cache": 2_000, "domain_cache": 2_000, "forecast_cache": 1_000}
@@ -79,6 +94,8 @@ ESTIMATED = (
 )
 """After a month."""
 
+=======
+>>>>>>> main
 MONTH = 30
 """Days."""
 
@@ -135,7 +152,8 @@ def figures_of(counted: Counted, case: Case) -> Figures:
     calls, whole = counted.calls, max(1, counted.messages)
     shared = case.setup.services > 1
     # What is looked through is not asked for one by one.
-    operations = sum(n for name, n in counted.store.items() if name != "scanned")
+    looked_through = ("scanned", "listed")
+    operations = sum(n for name, n in counted.store.items() if name not in looked_through)
     return Figures(
         worker=counted.recalled / whole,
         wait=counted.waited / whole,

@@ -1,9 +1,19 @@
+<<<<<<< HEAD
 """The sites that row ``scale`` simulates, and what docs/scale.md sets for a large one."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+=======
+"""The sites of row ``scale`` and of docs/scale.md: to whom they write, how much, what is set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tests.bench.simulation import Setup
+>>>>>>> main
 from tests.bench.world import TENANT_TTL, USUAL, Kind, World
 
 SITE = World(
@@ -31,6 +41,14 @@ FLEET = replace(
 SMALL = replace(FLEET, domains=50_000, hosters=400)
 """One that a simulation can hold."""
 
+<<<<<<< HEAD
+=======
+MONITOR = Setup(mode="monitor")
+
+TENTH = {"host_cache": 2_000, "domain_cache": 2_000, "forecast_cache": 1_000}
+"""A tenth of what is installed: what a tenth of the mail meets is what all of it would meet."""
+
+>>>>>>> main
 LARGE = {
     "host_cache": 400_000,
     "domain_cache": 400_000,
@@ -39,3 +57,54 @@ LARGE = {
     "zone_lookups_per_hour": 200_000,
 }
 """Of docs/scale.md, for a very large site."""
+<<<<<<< HEAD
+=======
+
+DAYS = 2
+"""Simulated days, of which the last is counted: what lives longer than that is what was sent to."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is simulated, and estimated beside."""
+
+    title: str
+    world: World
+    setup: Setup
+    messages: int
+
+
+SIMULATED = (
+    Case("site", SITE, MONITOR, 2_000),
+    Case("site", SITE, MONITOR, 10_000),
+    Case("site, rules act", SITE, Setup(mode="reject"), 2_000),
+    Case("site, a tenth of the limits", SITE, replace(MONITOR, limits=TENTH), 10_000),
+    Case("3 milters", SMALL, replace(MONITOR, services=3), 4_500),
+)
+QUICK = (
+    Case("site", SITE, MONITOR, 100),
+    Case("3 milters", SMALL, replace(MONITOR, services=3), 90),
+)
+"""Those that are estimated, too, so that the arithmetic is checked."""
+
+FLEET_SIZE = 100
+
+ESTIMATED = (
+    *(Case("site", SITE, MONITOR, asked) for asked in (10_000, 100_000, 1_000_000)),
+    *(
+        Case("site, larger caches", SITE, replace(MONITOR, limits=LARGE), asked)
+        for asked in (100_000, 1_000_000)
+    ),
+    *(
+        Case(f"{FLEET_SIZE} milters", FLEET, replace(MONITOR, services=FLEET_SIZE), asked)
+        for asked in (1_000_000, 10_000_000, 100_000_000)
+    ),
+    Case(
+        f"{FLEET_SIZE} milters, larger caches",
+        FLEET,
+        replace(MONITOR, services=FLEET_SIZE, limits=LARGE),
+        100_000_000,
+    ),
+)
+"""After a month."""
+>>>>>>> main

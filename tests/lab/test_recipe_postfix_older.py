@@ -128,7 +128,7 @@ def test_a_recipient_whose_delivery_would_fail_is_deferred_at_rcpt(site: Site[Po
     assert (refused.reply.code, refused.reply.text) == (
         451,
         f"4.7.4 REQUIRETLS cannot be honoured now for {domain(REFUSED)}: "
-        f"mx1.{domain(REFUSED)} does not offer STARTTLS",
+        f"mx1.{domain(REFUSED)} does not offer STARTTLS; a rule of this system requires REQUIRETLS",
     )
     assert site.saw_no_mail(REFUSED)
 
@@ -242,6 +242,10 @@ def test_a_recipient_who_asks_nothing_keeps_the_message_on_its_way(
     assert {item.status for item in deliveries} == {"sent"}
     assert {item.to: item.transport for item in deliveries} == ways
     assert not list(site.mta.log.grep(f"{sent.queue_id}: milter-header-filter"))
+    # The forecast is that of the way which the message really takes.
+    to = f"<{site.rcpt(BESIDE)}>"
+    line = site.milter.wait("recipient", queue_id=sent.queue_id, to=to)[-1]
+    assert (line["forecast"], line["tls"]) == ("2.0.0", "dane")
 
 
 def test_an_alias_that_leaves_looks_local_and_keeps_its_way(site: Site[Postfix]) -> None:

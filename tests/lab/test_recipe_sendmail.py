@@ -146,7 +146,8 @@ def test_a_refusal_at_rcpt_is_seen_by_the_client(site: Site[Sendmail]) -> None:
     assert (refused.reply.code, refused.reply.text) == (
         550,
         f"5.7.30 <{site.rcpt(NOT_OFFERED)}>... REQUIRETLS cannot be honoured for "
-        f"{domain(NOT_OFFERED)}: mx1.{domain(NOT_OFFERED)} does not offer REQUIRETLS",
+        f"{domain(NOT_OFFERED)}: mx1.{domain(NOT_OFFERED)} does not offer REQUIRETLS; a rule of "
+        "this system requires REQUIRETLS",
     )
 
 
@@ -174,7 +175,8 @@ def test_an_mx_without_a_signature_or_policy_is_refused_at_rcpt(site: Site[Sendm
     assert (refused.stage, refused.reply.code) == ("rcpt", 550)
     assert refused.reply.text == (
         f"5.7.10 <{site.rcpt(UNSIGNED)}>... REQUIRETLS cannot be honoured for "
-        f"{domain(UNSIGNED)}: its MX is secured neither by DNSSEC nor by MTA-STS"
+        f"{domain(UNSIGNED)}: its MX is secured neither by DNSSEC nor by MTA-STS; a rule of this "
+        "system requires REQUIRETLS"
     )
 
 

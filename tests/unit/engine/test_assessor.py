@@ -129,13 +129,14 @@ async def test_the_transport_decides_over_the_profile(kit: Kit) -> None:
     assert (await kit.assessor.assess(question("a.example", "plain", none))).status == "2.0.0"
 
 
-async def test_what_asks_for_requiretls_is_forecast_for_the_transport_of_the_route() -> None:
+async def test_a_question_is_answered_for_the_transport_that_it_names() -> None:
+    """The worker knows whether a recipe moves the message, and names the transport in the end."""
     route = 'route_transport = "strict"\ntransport.strict.tls_security_level = "dane-only"\n'
     one = Kit(f"[mta]\n{route}")
     asked, none = Requirement.REQUIRETLS, Requirement.NONE
-    carried = Question("a.example", "smtp", asked, none)
-    assert (await one.assessor.assess(carried)).reason is Reason.NO_TLSA_RECORDS
-    assert (await one.assessor.assess(question("a.example", "smtp", none))).status == "2.0.0"
+    moved = Question("a.example", "strict", asked, none)
+    assert (await one.assessor.assess(moved)).reason is Reason.NO_TLSA_RECORDS
+    assert (await one.assessor.assess(replace(moved, transport="smtp"))).status == "2.0.0"
     await one.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from requiretls_milter.config import Config
@@ -125,6 +127,24 @@ def test_an_answer_is_about_all_domains_whose_mail_would_ask_the_same() -> None:
     both = ["shop.example", "strict.example"]
     assert older.about(hop, older.question("shop.example")) == both
     assert not domains.about(NextHop(HopKind.MX, "shop.example"), domains.question("shop.example"))
+
+
+def test_a_message_that_no_recipe_moves_says_nothing_of_the_domain() -> None:
+    """Other recipients keep it on its way: most mail to the domain goes by the strict transport."""
+    rules: dict[str, object] = {"recipient": {"bank.example": {}}}
+    domains = served({"rules": rules, "mta": {"route_transport": "smtp-strict"}})
+    usual = domains.question("bank.example")
+    assert usual.transport == "smtp-strict"
+    assert domains.about(HOP, usual) == ["bank.example"]
+    assert not domains.about(HOP, replace(usual, transport="smtp"))
+
+
+def test_a_domain_that_is_configured_no_more_may_still_be_asked_about_once() -> None:
+    """The watch began its round before the reload."""
+    domains = served(ROUTED)
+    question = domains.question("gone.example")
+    assert question.nexthop == "gone.example"
+    assert not domains.about(NextHop(HopKind.MX, "gone.example"), question)
 
 
 def test_what_is_delivered_here_is_not_asked_about() -> None:

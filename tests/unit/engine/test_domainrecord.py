@@ -88,6 +88,14 @@ async def test_those_of_which_nothing_is_known_come_next() -> None:
     assert names(record) == ["c", "b", "a"]
 
 
+async def test_a_domain_with_a_table_of_its_own_does_not_vanish_among_those_of_a_list() -> None:
+    record = DomainRecord()
+    for name, forecast in (("a", LACKING), ("b", UNKNOWN), ("c", FINE), ("d", LACKING)):
+        await note(record, name, forecast)
+    shown_first = record.shown(3, answer, {"c", "d"})
+    assert [one.domain for one in shown_first] == ["d", "c", "a"]
+
+
 async def test_a_copy_stays_as_it_was() -> None:
     record = DomainRecord()
     await note(record, "a")

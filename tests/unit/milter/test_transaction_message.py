@@ -80,6 +80,53 @@ def test_a_message_that_asks_for_smtputf8_needs_it_only_if_it_uses_it() -> None:
     assert needs(unasked) == Needs()
 
 
+# ---------------------------------------------------------------- by which transport it goes
+
+MOVED = {"mta": {"route_transport": "smtp-strict"}}
+
+
+def transports(*recipients: Recipient) -> list[str]:
+    return [one.question.transport for one in recipients if one.question is not None]
+
+
+def test_what_asks_requiretls_is_forecast_for_the_transport_to_which_a_recipe_moves_it() -> None:
+    transaction = message(settings(**MOVED), b"REQUIRETLS")
+    both = [rcpt(transaction), rcpt(transaction, "eve@example.net")]
+    assert transports(*both) == ["smtp-strict"] * 2
+    assert transaction.end_of_header() == []
+    assert transports(*both) == ["smtp-strict"] * 2
+
+
+@pytest.mark.parametrize("other", ["ann@plain.example", "ann@here.example"])
+def test_a_message_that_a_recipe_leaves_is_forecast_for_the_way_that_it_takes(other: str) -> None:
+    rules = {"recipient": {"bank.example": {"require": True, "mode": "reject"}}}
+    chosen = settings(rules=rules, **MOVED)
+    transaction = message(chosen)
+    first = rcpt(transaction, "bob@bank.example")
+    assert transports(first) == ["smtp-strict"], "the other one is not known yet"
+    transaction.decide_at_rcpt(first, GOOD, NOW)
+    mailer = "local" if other.endswith("@here.example") else "smtp"
+    transaction.add_recipient(f"<{other}>", mailer, other.partition("@")[2])
+    assert transaction.end_of_header() == [first]
+    assert transports(first) == ["smtp"]
+    assert first.decision is None, "it is decided anew, by what becomes of it"
+    lacking = replace(NOT_OFFERED, status="5.7.10", reason=Reason.CERTIFICATE_NOT_VERIFIED)
+    transaction.decide(first, lacking, NOW)
+    assert transaction.decide_message().action is Action.ACCEPT, "the other recipient is accepted"
+    tag = transaction.tag()
+    assert tag is not None
+    assert tag.route is Route.MIXED
+
+
+def test_a_recipient_that_was_refused_keeps_no_message_from_being_moved() -> None:
+    rules = {"recipient": {"bank.example": {"require": True}}}
+    transaction = message(settings(rules=rules, **MOVED))
+    first, other = rcpt(transaction, "bob@bank.example"), rcpt(transaction, "ann@plain.example")
+    other.gone = True
+    assert transaction.end_of_header() == []
+    assert transports(first) == ["smtp-strict"]
+
+
 def test_the_header_may_need_smtputf8_for_every_recipient() -> None:
     transaction = message(settings(), b"REQUIRETLS", b"SMTPUTF8")
     recipients = [rcpt(transaction), rcpt(transaction, "eve@example.net")]

@@ -124,6 +124,16 @@ def test_what_keeps_the_requirement_is_not(case: dict[str, Any]) -> None:
     assert as_json(one, None, {}, [])["notes"] == []
 
 
+def test_mail_of_sendmail_is_refused_at_its_end_where_a_client_would_be_put_off() -> None:
+    rules = {**REQUIRES, "on_unreachable": "defer"}
+    one = found(forecast=AWAY, rules=rules, by_smtp=False, standing=Standing.TRUSTED)
+    told = as_json(one, None, {}, [])
+    assert (told["action"], told["stage"], told["by_smtp"]) == ("reject", "end", False)
+    assert told["reply"].startswith("550 5.4.1 ")
+    assert "to bob@bank.example, by sendmail(1)" in as_text(one, None, {}, [])
+    assert as_json(found(forecast=AWAY, rules=rules), None, {}, [])["action"] == "defer"
+
+
 def test_an_mta_that_carries_the_requirement_keeps_it_while_the_server_is_away() -> None:
     assert as_json(found("REQUIRETLS", forecast=AWAY), None, {}, [])["notes"] == []
     older = found("REQUIRETLS", forecast=AWAY, mta=OLD_MTA)
