@@ -14,10 +14,6 @@ from requiretls_milter.evidence.budgets import KINDS
 from tests.bench import storecost
 from tests.bench.estimate import Estimate, estimate
 from tests.bench.rows import Effort, Row, number
-<<<<<<< HEAD
-from tests.bench.simulation import Counted, Setup, simulate
-from tests.bench.sites import FLEET, LARGE, SITE, SMALL
-=======
 from tests.bench.simulation import Counted, simulate
 from tests.bench.sites import (
     DAYS,
@@ -26,76 +22,15 @@ from tests.bench.sites import (
     SIMULATED,
     Case,
 )
->>>>>>> main
 from tests.bench.world import (
     BY_DAY,
     DAY,
     HOUR,
     TENANT_ADDRESSES,
-<<<<<<< HEAD
-    World,
-=======
->>>>>>> main
 )
 from tests.lab.errors import LabUnavailable
 from tests.lab.roots import REDIS, ensure
 
-<<<<<<< HEAD
-MONITOR = Setup(mode="monitor")
-
-TENTH = {"host_cache": 2_000, "domain_cache": 2_000, "forecast_cache": 1_000}
-"""A tenth of what is installed: what a tenth of the mail meets is what all of it would meet."""
-
-DAYS = 2
-"""Simulated days, of which the last is counted: what lives longer than that is what was sent to."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is simulated, and estimated beside."""
-
-    title: str
-    world: World
-    setup: Setup
-    messages: int
-
-
-SIMULATED = (
-    Case("site", SITE, MONITOR, 2_000),
-    Case("site", SITE, MONITOR, 10_000),
-    Case("site, rules act", SITE, Setup(mode="reject"), 2_000),
-    Case("site, a tenth of the limits", SITE, replace(MONITOR, limits=TENTH), 10_000),
-    Case("3 milters", SMALL, replace(MONITOR, services=3), 4_500),
-)
-QUICK = (
-    Case("site", SITE, MONITOR, 100),
-    Case("3 milters", SMALL, replace(MONITOR, services=3), 90),
-)
-"""Those that are estimated, too, so that the arithmetic is checked."""
-
-FLEET_SIZE = 100
-
-ESTIMATED = (
-    *(Case("site", SITE, MONITOR, asked) for asked in (10_000, 100_000, 1_000_000)),
-    *(
-        Case("site, larger caches", SITE, replace(MONITOR, limits=LARGE), asked)
-        for asked in (100_000, 1_000_000)
-    ),
-    *(
-        Case(f"{FLEET_SIZE} milters", FLEET, replace(MONITOR, services=FLEET_SIZE), asked)
-        for asked in (1_000_000, 10_000_000, 100_000_000)
-    ),
-    Case(
-        f"{FLEET_SIZE} milters, larger caches",
-        FLEET,
-        replace(MONITOR, services=FLEET_SIZE, limits=LARGE),
-        100_000_000,
-    ),
-)
-"""After a month."""
-
-=======
->>>>>>> main
 MONTH = 30
 """Days."""
 

@@ -1,11 +1,3 @@
-<<<<<<< HEAD
-"""The sites that row ``scale`` simulates, and what docs/scale.md sets for a large one."""
-
-from __future__ import annotations
-
-from dataclasses import replace
-
-=======
 """The sites of row ``scale`` and of docs/scale.md: to whom they write, how much, what is set."""
 
 from __future__ import annotations
@@ -13,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tests.bench.simulation import Setup
->>>>>>> main
 from tests.bench.world import TENANT_TTL, USUAL, Kind, World
 
 SITE = World(
@@ -41,14 +32,11 @@ FLEET = replace(
 SMALL = replace(FLEET, domains=50_000, hosters=400)
 """One that a simulation can hold."""
 
-<<<<<<< HEAD
-=======
 MONITOR = Setup(mode="monitor")
 
 TENTH = {"host_cache": 2_000, "domain_cache": 2_000, "forecast_cache": 1_000}
 """A tenth of what is installed: what a tenth of the mail meets is what all of it would meet."""
 
->>>>>>> main
 LARGE = {
     "host_cache": 400_000,
     "domain_cache": 400_000,
@@ -57,8 +45,6 @@ LARGE = {
     "zone_lookups_per_hour": 200_000,
 }
 """Of docs/scale.md, for a very large site."""
-<<<<<<< HEAD
-=======
 
 DAYS = 2
 """Simulated days, of which the last is counted: what lives longer than that is what was sent to."""
@@ -107,4 +93,3 @@ ESTIMATED = (
     ),
 )
 """After a month."""
->>>>>>> main

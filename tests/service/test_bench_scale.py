@@ -13,14 +13,8 @@ import pytest
 
 from requiretls_milter.config import Limits
 from tests.bench.estimate import estimate
-<<<<<<< HEAD
-from tests.bench.scale import MONITOR
-from tests.bench.simulation import Counted, Setup, simulate
-from tests.bench.sites import FLEET, LARGE, SITE, SMALL
-=======
 from tests.bench.simulation import Counted, Setup, simulate
 from tests.bench.sites import FLEET, LARGE, MONITOR, SITE, SMALL
->>>>>>> main
 from tests.bench.world import DAY, SERVERS, Kind, World, traffic
 from tests.support.paths import REPOSITORY
 
