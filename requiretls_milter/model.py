@@ -867,6 +867,7 @@ class Aliases(enum.StrEnum):
 
     OFF = "off"
     STATIC = "static"  # by tables whose text can be read
+    ASK = "ask"  # by all tables: what is no text is asked with postmap -q
 
 
 class Capability(enum.StrEnum):

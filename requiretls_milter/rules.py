@@ -79,13 +79,18 @@ class Rule:
 
     def binds(self, standing: Standing) -> bool:
         """Whether ``enforce_for`` includes such a client: strangers must not learn forecasts."""
-        match self.enforce_for:
-            case EnforceFor.ALL:
-                return True
-            case EnforceFor.TRUSTED:
-                return standing is not Standing.OTHER
-            case EnforceFor.AUTHENTICATED:
-                return standing is Standing.AUTHENTICATED
+        return binds(self.enforce_for, standing)
+
+
+def binds(enforce_for: EnforceFor, standing: Standing) -> bool:
+    """Whether a value of ``enforce_for`` includes such a client."""
+    match enforce_for:
+        case EnforceFor.ALL:
+            return True
+        case EnforceFor.TRUSTED:
+            return standing is not Standing.OTHER
+        case EnforceFor.AUTHENTICATED:
+            return standing is Standing.AUTHENTICATED
 
 
 # A further key of [rules] is added in three places: here as a field of Rule, and in

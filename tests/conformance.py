@@ -28,7 +28,7 @@ CLAUSES = REPOSITORY / "tests" / "data" / "clauses.toml"
 PAGE = REPOSITORY / "docs" / "conformance.md"
 
 LAST_CLAUSE = 64
-"""The clauses are R1 to R63; the one place where the code says so."""
+"""The clauses are R1 to this one; the one place where the code says so."""
 
 HEAD = """# Conformance
 

@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     "--watch",
     metavar="SECONDS",
     type=click.FloatRange(min=1),
-    help="Look anew every SECONDS, and print what has become another, until interrupted.",
+    help="Look anew every SECONDS, and print what has changed, until interrupted.",
 )
 @click.option(
     "-v",
@@ -107,7 +107,7 @@ def check(
     [192.0.2.1], each optionally with :PORT or :SERVICE.
 
     It is judged for this host: with what its MTA carries, and with the rule of
-    the domain. The output says who told what the MTA carries.
+    the domain. The output says from where it is known what the MTA carries.
 
     \b
     Exit status; the worst of several next hops counts (1 over 75 over 0):

@@ -66,7 +66,8 @@ def mta_import(
     from requiretls_milter.config import Config
     from requiretls_milter.mirror.moved import tag_field
     from requiretls_milter.mirror.postconf import Postconf, PostconfError
-    from requiretls_milter.mirror.section import mirror, to_toml
+    from requiretls_milter.mirror.section import mirror
+    from requiretls_milter.mirror.text import to_toml
 
     if diff and write:
         raise click.UsageError("--diff and --write: --write shows the difference, too")
@@ -97,7 +98,7 @@ def _changed(config_path: Path | None, mirrored: Mirror) -> tuple[Path, str, str
     """The file that has ``[mta]``, its text, and what that should be."""
     from requiretls_milter.config import DEFAULT_PATH, texts
     from requiretls_milter.config.splice import SpliceError, replaced
-    from requiretls_milter.mirror.section import merged, value_text
+    from requiretls_milter.mirror.text import merged, value_text
 
     main = config_path or DEFAULT_PATH
     if config_path is None or main.exists():

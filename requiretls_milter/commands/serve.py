@@ -16,9 +16,14 @@ from requiretls_milter.telemetry.syslog import FACILITIES
     "--user",
     metavar="NAME",
     default="",
-    help="Started as root: become this user, for good. By default, stay who started the service.",
+    help="If started as root, run as this user. By default, as the user that starts the service.",
 )
-@click.option("--group", metavar="NAME", default="", help="With --user: the group, if another.")
+@click.option(
+    "--group",
+    metavar="NAME",
+    default="",
+    help="With --user: run with this group. By default, with that of the user.",
+)
 @click.option(
     "--log-file",
     metavar="FILE",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from requiretls_milter.reports.assess import Answered
     from requiretls_milter.reports.check import NextHopReport
     from requiretls_milter.reports.simulate import Simulated, Told
+    from requiretls_milter.syntax.expansion import Expansion
 
 
 @click.command()
@@ -182,16 +183,34 @@ def _told(
 
 def _expander(config: Config, nexthop: str, notes: list[str]) -> Expander | None:
     """What expands the recipient; ``--nexthop`` says where its mail goes, whatever it is."""
-    from requiretls_milter.milter.aliases import AliasTables
+    from requiretls_milter.aliases import AliasTables
     from requiretls_milter.model import Aliases
     from requiretls_milter.telemetry.counting import Counters
 
     if config.mta.aliases is Aliases.OFF or nexthop:
         return None
+    if config.mta.aliases is Aliases.ASK:
+        return lambda recipient: _asked(config, recipient, notes)
     tables = AliasTables(config.mta, config.limits.alias_entries, Counters())
-    tables.look()
-    notes += (f"{name}: {why}" for name, why in tables.unreadable.items())
+    tables.texts.look()
+    notes += (f"{name}: {why}" for name, why in tables.texts.unreadable.items())
     return tables.expand
+
+
+def _asked(config: Config, recipient: str, notes: list[str]) -> Expansion:
+    """What a recipient becomes by tables that are asked: by a running service if there is one."""
+    from requiretls_milter.engine.expander import expanded_here
+    from requiretls_milter.ipc import query
+    from requiretls_milter.syntax.expansion import ExpansionError
+
+    try:
+        return query.expand(config.engine.socket, recipient)
+    except query.EngineUnavailable:
+        notes.append("the tables of aliases were asked by this command, not by a running service")
+        return expanded_here(recipient, config)
+    except ExpansionError as error:
+        notes.append(f"the recipient is not expanded: {error}")
+        raise
 
 
 def _report(found: Simulated, last: Answered | None, config: Config) -> NextHopReport | None:

@@ -17,7 +17,8 @@ Where to find what:
 - ``loading``: from files to a :class:`Config`. ``checks``: mistakes that no key can know of by
   itself, such as a contradiction. ``advice``: warnings.
 - ``sources``: the files that a configuration is made of, put together: ``include``, and lists of
-  domains (``domainlist``, ``patterns``). ``reading`` reads them, and knows when they change.
+  domains (``domainlist``, ``patterns``; ``listcleaning`` makes one of a foreign list). ``reading``
+  reads them, and knows when they change.
 - ``mistakes``: what is wrong with a file, in plain sentences, with the key that was meant.
   ``places``: file, line and column of each key. ``repair``: what is no TOML, and the line to write.
 - ``removed``: keys that went, and are accepted with a warning for one release.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from requiretls_milter import config as configuration
@@ -50,9 +49,12 @@ def differences(config: Config, postfix: Postfix, made: Mirror) -> Iterator[Find
         yield ok("mta", "[mta] agrees with Postfix")
     for text in found:
         yield warning("mta", text, SEE_IMPORT)
-    if config.mta.aliases is Aliases.STATIC:
-        made = replace(made, warnings=tuple(w for w in made.warnings if w not in made.while_off))
+    aliases = config.mta.aliases
+    solved = frozenset() if aliases is Aliases.OFF else made.while_off
+    solved |= made.while_not_asked if aliases is Aliases.ASK else frozenset()
     for text in made.warnings:
+        if text in solved:
+            continue
         yield warning(
             "not_mirrored", f"not in [mta]: {text}", "See docs/mta-import.md for the consequences."
         )
@@ -73,7 +75,7 @@ def _different(mta: configuration.Mta, postfix: Postfix, made: Mirror) -> Iterat
         if lacking:
             yield f"mta.{key} lacks {value_text(lacking)}"
     yield from _called_local(mta, should, postfix)
-    expands = mta.aliases is Aliases.STATIC
+    expands = mta.aliases is not Aliases.OFF
     keyed = any("@" in key for key in (*mta.routes, *mta.sender_transports, *mta.sender_relayhosts))
     for key in (*_ROUTING, *(_EXPANDING if expands else ())):
         if key == "recipient_delimiter" and not expands and not keyed:

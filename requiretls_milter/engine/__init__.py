@@ -47,9 +47,27 @@ what the MTA of this host carries (:mod:`~requiretls_milter.engine.servedmta`). 
 metrics (:mod:`~requiretls_milter.engine.domainstate`), and lines of ``status``
 (:mod:`~requiretls_milter.engine.domainrecord`, :mod:`~requiretls_milter.engine.condition`).
 
-**What the service shows.** Metrics, the status page and answers to probes come from one server
-(:mod:`~requiretls_milter.engine.scrape`). It copies values on the loop, and a thread renders them
-(:mod:`~requiretls_milter.engine.exposition`, :mod:`~requiretls_milter.engine.statuspage`).
+**What the service shows.** Metrics, pages and answers to probes come from one server
+(:mod:`~requiretls_milter.engine.scrape`), which lets in so many clients
+(:mod:`~requiretls_milter.engine.admission`). It copies values on the loop, and a thread renders
+them: metrics (:mod:`~requiretls_milter.engine.exposition`,
+:mod:`~requiretls_milter.engine.families`, :mod:`~requiretls_milter.engine.domainlines`), the status
+page (:mod:`~requiretls_milter.engine.statuspage`), whose sentences ``status`` prints too
+(:mod:`~requiretls_milter.engine.overview`), and the report
+(:mod:`~requiretls_milter.engine.reportpage`), whose history is in the store
+(:mod:`~requiretls_milter.engine.reportdays`). :mod:`~requiretls_milter.engine.health` says whether
+the service is well.
+
+**Turns.** Sessions, lookups and fetches wait for a place (:mod:`~requiretls_milter.engine.shares`).
+:mod:`~requiretls_milter.engine.schedule` decides whose turn it is, with the queues of
+:mod:`~requiretls_milter.engine.tickets`. What was spent of the budgets outlives the engine
+(:mod:`~requiretls_milter.engine.spending`).
+
+**Past its life.** A forecast may be given out for some time after its life
+(:mod:`~requiretls_milter.engine.answers`), unless there was trouble since
+(:mod:`~requiretls_milter.engine.troubles`); DNS alone can confirm it
+(:mod:`~requiretls_milter.engine.confirming`). Evidence that a gathering still holds is bounded as
+that on the shelves is (:mod:`~requiretls_milter.engine.alive`).
 
 **Our own servers.** Watched domains are looked at from outside in the same turns
 (:mod:`~requiretls_milter.engine.ownservers`). What changes is told to a command

@@ -249,8 +249,11 @@ class CachedSource:
     def kept_session(
         self, address: str, port: int, server_name: str, protocol: MailProtocol
     ) -> ProbeEvidence | None:
-        """The last session with one server, also if its life is over; None if none is in memory."""
-        entry = self._hosts.entry(("probe", address, port, server_name, protocol))
+        """The last session with one server, also if its life is over; None if none is in memory.
+
+        It counts as used: what confirms forecasts day by day must not be the first to make room.
+        """
+        entry = self._hosts.used_entry(("probe", address, port, server_name, protocol))
         return cast(ProbeEvidence, entry.evidence) if entry is not None else None
 
     # ------------------------------------------------------------ work in the background
@@ -330,7 +333,7 @@ class CachedSource:
                 fresh=since > ANY_AGE,
             )
         except TimeoutError:
-            self._troubles.note(_subject(key))
+            self._troubles.note(_subject(key), key)
             raise
         if not self._alive.may_be_held(found):
             # It may be on the shelf, but no caller holds it as well; nor does an exception.
@@ -360,10 +363,11 @@ class CachedSource:
         seconds = min(found.expires - wall, MAX_LIFE)
         pause = 0.0
         if kind.failed(found):
-            self._troubles.note(_subject(key))
+            self._troubles.note(_subject(key), key)
             pause = self._attempts.next_pause(last, monotonic)
             seconds = max(pause, seconds) * (1.0 + JITTER * self._jitter())
         else:
+            self._troubles.end(_subject(key), key)
             seconds *= 1.0 - JITTER * self._jitter()
         # A pause delays the next attempt. It must not extend the life of a policy beyond its end.
         seconds = min(seconds, kind.end(found) - wall)

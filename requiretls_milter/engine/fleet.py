@@ -4,6 +4,9 @@ Before an engine calls a server or fetches a policy it *claims* the record that 
 The engine that holds the claim does the work and stores the result; the others look into the
 store until it is there. A claim ends by itself after a while, so that an engine that dies does
 not keep the others waiting.
+
+What only one engine need do, such as to look through all that is stored, one of them does until it
+ends: it holds a claim, and renews it.
 """
 
 from __future__ import annotations
@@ -34,6 +37,10 @@ claims are never given up because another program holds them."""
 VAIN_PERIOD = 600.0
 """Seconds after which a wait in vain is forgotten."""
 
+LEAD, LEAD_LIFE = "*", 1_800.0
+"""The key of the claim for what only one engine does, and the seconds for which it is valid: three
+passes over the policies. No domain or server is called so."""
+
 WAIT_JITTER = 0.1
 """Part of the wait that is added at random."""
 
@@ -54,11 +61,27 @@ class Fleet:
         self._counters = counters
         self._jitter = jitter
         self._in_vain: deque[float] = deque(maxlen=MAX_IN_VAIN)
+        self._lead: str | None = None
 
     @property
     def exists(self) -> bool:
         """Whether the store is shared with other engines."""
         return self._store.shared
+
+    async def leads(self, kind: StoreKind, scope: str) -> bool:
+        """Whether this engine does what only one need do; to be asked each time before it is done.
+
+        Args:
+            kind: of the records that it is done to.
+            scope: what separates those that this engine can use from others.
+        """
+        if not self.exists:
+            return True
+        key = LEAD + scope
+        if self._lead:
+            await self._store.release(kind, key, self._lead)
+        self._lead = await self._store.claim(kind, key, LEAD_LIFE)
+        return self._lead is not None
 
     async def find_once(
         self,

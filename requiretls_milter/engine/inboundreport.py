@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypedDict
 
-from requiretls_milter.forecast.inbound import Ending, InboundReport, Readiness
+from requiretls_milter.forecast.inbound import Ending, InboundReport, ServerReadiness
 from requiretls_milter.forecast.inboundserver import Finding
 from requiretls_milter.syntax.moments import moment
 
-_READY = {Readiness.READY: True, Readiness.NOT_READY: False, Readiness.UNKNOWN: None}
+_READY = {
+    ServerReadiness.READY: True,
+    ServerReadiness.NOT_READY: False,
+    ServerReadiness.UNKNOWN: None,
+}
 
 
 class ProblemReport(TypedDict):

@@ -19,7 +19,7 @@ from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.evidence.gathering import LATE
 from requiretls_milter.evidence.mta_sts import FETCH_RETRY
 from requiretls_milter.evidence.turns import BusyError, on_behalf_of
-from requiretls_milter.forecast.inbound import InboundReport, Readiness
+from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness
 from requiretls_milter.forecast.inboundserver import Finding, Severity
 from requiretls_milter.ipc.wire import WatchedStatus
 from requiretls_milter.model import HopKind, InboundProblem, NextHop, PublishedEvidence
@@ -211,8 +211,8 @@ class OwnServers:
             known.hosts = hosts
         for server in report.servers:
             labels = (domain, server.host)
-            if server.readiness is not Readiness.UNKNOWN:
-                ready = float(server.readiness is Readiness.READY)
+            if server.readiness is not ServerReadiness.UNKNOWN:
+                ready = float(server.readiness is ServerReadiness.READY)
                 self._gauges.set("watched_server_ready", ready, labels)
             if server.certificate_expires is not None:
                 end = server.certificate_expires

@@ -24,6 +24,7 @@ from requiretls_milter.engine import reportpage, statuspage
 from requiretls_milter.engine.certificate import CertificateError, tls_context
 from requiretls_milter.engine.condition import MAX_DOMAINS, Watching, reading
 from requiretls_milter.engine.domainwatch import DomainWatch
+from requiretls_milter.engine.expander import Expander, ExpanderKeeper
 from requiretls_milter.engine.exposition import Readings, set_build_info
 from requiretls_milter.engine.health import STARTING, Health
 from requiretls_milter.engine.inboundreport import Change, change_report
@@ -63,6 +64,7 @@ from requiretls_milter.store.opening import open_store
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.aggregate import Aggregate, Snapshot
 from requiretls_milter.telemetry.counting import Counters, Gauges, Totals
+from requiretls_milter.telemetry.labels import Layer
 
 SNAPSHOT_INTERVAL = 2.0
 """Seconds between two copies of the counters, for the engine that may replace this one."""
@@ -103,6 +105,7 @@ class _Engine:
         self._all_workers = start.workers
         self._domains = Domains.of(start.config)
         self.counters = Counters(self._domains.configured)
+        self._expanders = ExpanderKeeper(self.counters)
         self._gauges = Gauges()
         self.aggregate = Aggregate()
         if snapshot is not None:
@@ -139,6 +142,7 @@ class _Engine:
                 self._initial.config, self._initial.generation
             )
             self._show_rules(parts.config)
+            self._expanders.configure(parts.config)
             self._start_task(parts.resolver.test_now())
             server = self._server = EngineServer(
                 parts.config.engine.socket,
@@ -232,6 +236,8 @@ class _Engine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._expanders.expander is not None:
+            await self._expanders.expander.close()
         if self._built is not None:
             await self._built.close()
         await self._builder.spending.save()
@@ -257,6 +263,11 @@ class _Engine:
             self._mta.version,
             self._mta.carries(parts.config),
         )
+
+    @property
+    def expander(self) -> Expander | None:
+        """See :class:`~requiretls_milter.engine.server.EngineView`."""
+        return self._expanders.expander
 
     def service_status(self) -> ServiceStatus | None:
         """See :class:`~requiretls_milter.engine.server.EngineView`."""
@@ -308,7 +319,12 @@ class _Engine:
 
     def cache_entries(self) -> dict[str, int]:
         """See :class:`~requiretls_milter.engine.server.EngineView`."""
-        return {str(layer): count for layer, count in self._parts.source.entries().items()}
+        expander = self._expanders.expander
+        layers = {
+            **self._parts.source.entries(),
+            Layer.ALIAS: 0 if expander is None else len(expander),
+        }
+        return {str(layer): count for layer, count in layers.items()}
 
     def _read_metrics(self) -> Readings:
         for layer, count in self.cache_entries().items():
@@ -441,6 +457,8 @@ class _Engine:
         self._own.retain(self._domains.watched)
         self._builder.record.retain(self._domains.configured)
         self._built = parts
+        if (former := self._expanders.configure(config)) is not None:
+            self._start_task(former.close())
         self._show_rules(config)
         if parts.resolver is not old.resolver:
             self._start_task(parts.resolver.test_now())

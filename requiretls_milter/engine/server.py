@@ -20,11 +20,14 @@ from requiretls_milter.evidence.turns import BusyError
 from requiretls_milter.ipc.framing import Unframer, WireError
 from requiretls_milter.ipc.unixsocket import LOOK, SocketFile, SocketGuard, listen
 from requiretls_milter.ipc.wire import (
+    MAX_ERROR,
     Answer,
     Condition,
     CountersRequest,
     EvidenceReply,
     EvidenceRequest,
+    ExpandReply,
+    ExpandRequest,
     ForecastReply,
     ForecastRequest,
     ForgetReply,
@@ -43,6 +46,8 @@ from requiretls_milter.ipc.wire import (
 from requiretls_milter.model import Capability, unknown_forecast
 from requiretls_milter.readiness.days import Day, MailSource
 from requiretls_milter.syntax import nexthop as nexthops
+from requiretls_milter.syntax.expansion import Expansion, ExpansionError
+from requiretls_milter.syntax.text import bounded
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.aggregate import Aggregate
 from requiretls_milter.telemetry.catalogue import MetricError
@@ -87,8 +92,25 @@ class ReportParts(NamedTuple):
     mail: dict[str, int]
 
 
+class RecipientExpander(Protocol):
+    """Says what the MTA makes of a recipient."""
+
+    async def expand(self, recipient: str) -> Expansion:
+        """Expand a recipient.
+
+        Raises:
+            ExpansionError: it is not known what it becomes.
+        """
+        ...
+
+
 class EngineView(Protocol):
     """What the server needs of the engine."""
+
+    @property
+    def expander(self) -> RecipientExpander | None:
+        """What expands recipients; None if nothing does."""
+        ...
 
     @property
     def counters(self) -> Counters:
@@ -245,6 +267,8 @@ class EngineServer:
             return None
         if isinstance(request, EvidenceRequest):
             return await self._evidence(request)
+        if isinstance(request, ExpandRequest):
+            return await self._expansion(request)
         if isinstance(request, ReportRequest):
             days, mail = await self._engine.report(request.source, request.keep)
             return ReportReply(id=request.id, days=days, mail=mail)
@@ -285,6 +309,16 @@ class EngineServer:
         except TimeoutError:
             return error_reply(request.id, "the evidence was not gathered in time")
         return EvidenceReply(id=request.id, evidence=found)
+
+    async def _expansion(self, request: ExpandRequest) -> Answer:
+        expander = self._engine.expander
+        if expander is None:
+            return error_reply(request.id, "the engine expands no recipients")
+        try:
+            found = await expander.expand(request.recipient)
+        except ExpansionError as error:
+            return ExpandReply(id=request.id, error=bounded(str(error), MAX_ERROR))
+        return ExpandReply(id=request.id, given=found.given, addresses=found.addresses)
 
     def status(self, request_id: int = 0, *, whole: bool = False) -> StatusReply:
         """What the engine reports of itself; *whole*: with its condition."""

@@ -73,6 +73,13 @@ class Shelf:
         """The entry, also if its life is over; None if there is none."""
         return self._entries.get(key)
 
+    def used_entry(self, key: Hashable) -> Entry | None:
+        """The same, and it is a use."""
+        entry = self.entry(key)
+        if entry is not None:
+            self._entries.touch(key)
+        return entry
+
     def fresh(self, key: Hashable, since: float) -> Evidence | None:
         """The evidence, if it may still be used and was not found before *since*; counted."""
         entry = self.entry(key)

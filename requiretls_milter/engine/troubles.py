@@ -3,12 +3,16 @@
 A forecast that rests on something that has failed since, or that has ceased to offer a feature,
 must not be given out any more once its life is over (:mod:`~requiretls_milter.engine.answers`).
 Whoever finds such trouble notes it here.
+
+Many forecasts rest on the servers of a few providers, and one lookup in a thousand fails. So what
+failed is forgotten as soon as each question that failed has found its answer again. What has ceased
+to be offered is not.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 
 from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
@@ -16,7 +20,15 @@ from requiretls_milter.engine.records import worth_a_pause
 from requiretls_milter.model import DnsOutcome, DomainEvidence, Feature, HopKind
 
 MAX_OCTETS = 8 << 20
-"""Octets of memory for subjects that were in trouble: 15,000 with usual names."""
+"""Octets of memory for subjects that were in trouble: some 10,000."""
+
+MAX_FAILING = 64
+"""Questions about one subject that fail at the same time and are remembered: with more of them
+the trouble does not end."""
+
+FAILING_PART = 4
+"""The part of this memory (a fourth) that is for these questions: of what is forgotten the trouble
+does not end."""
 
 Subject = tuple[str, str]
 """What was asked (``mx``, ``probe`` ...) or lost, and of which name or address."""
@@ -33,17 +45,46 @@ class Troubles:
     def __init__(self, clocks: Clocks = SYSTEM_CLOCKS, max_octets: int = MAX_OCTETS) -> None:
         self._monotonic = clocks.monotonic
         self._seen: BoundedMap[int, float] = BoundedMap(weigh=entry_octets)
-        self._max_octets = max_octets
+        self._failing: BoundedMap[int, bytes] = BoundedMap(
+            max_weight=max_octets // FAILING_PART, weigh=entry_octets
+        )
+        self._max_octets = max_octets - max_octets // FAILING_PART
         self._forgotten_until = float("-inf")
 
     def __len__(self) -> int:
         return len(self._seen)
 
-    def note(self, subject: Subject) -> None:
-        """Note that a subject is in trouble now."""
-        self._seen.put(hash(subject), self._monotonic())
+    def note(self, subject: Subject, question: Hashable = None) -> None:
+        """Note that a subject is in trouble now.
+
+        Args:
+            subject: what is in trouble.
+            question: which failed; None if nothing ends the trouble.
+        """
+        key = hash(subject)
+        # One that is in trouble already, and not because of known questions, stays so.
+        failing = set(_unpack(self._failing.pop(key) or b""))
+        if question is not None and (failing or key not in self._seen):
+            failing.add(hash(question))
+            if len(failing) <= MAX_FAILING:
+                self._failing.put(key, _packed(failing))
+        self._seen.put(key, self._monotonic())
         while self._seen.weight > self._max_octets:
-            _, self._forgotten_until = self._seen.pop_oldest()
+            forgotten, self._forgotten_until = self._seen.pop_oldest()
+            self._failing.pop(forgotten)
+
+    def end(self, subject: Subject, question: Hashable) -> None:
+        """Note that a question has been answered; with the last that failed the trouble ends."""
+        key = hash(subject)
+        failing = self._failing.get(key)
+        if failing is None:
+            return
+        left = [one for one in _unpack(failing) if one != hash(question)]
+        if left:
+            self._failing.put(key, _packed(left))
+        else:
+            self._failing.pop(key)
+            self._seen.pop(key)
 
     def since(self, moment: float, packed: bytes) -> bool:
         """Whether any of the subjects was in trouble at *moment* (monotonic), or later.
@@ -52,7 +93,7 @@ class Troubles:
         """
         if moment <= self._forgotten_until:
             return True
-        seen = map(self._seen.get, struct.unpack(f"{len(packed) // 8}q", packed))
+        seen = map(self._seen.get, _unpack(packed))
         return any(when is not None and when >= moment for when in seen)
 
 
@@ -61,8 +102,15 @@ def pack(subjects: Iterable[Subject]) -> bytes:
 
     They are hashes: if two are the same, trouble with one counts for the other as well.
     """
-    hashes = [hash(subject) for subject in subjects]
+    return _packed([hash(subject) for subject in subjects])
+
+
+def _packed(hashes: Collection[int]) -> bytes:
     return struct.pack(f"{len(hashes)}q", *hashes)
+
+
+def _unpack(packed: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"{len(packed) // 8}q", packed)
 
 
 def lost(feature: Feature, name: str) -> Subject:

@@ -41,7 +41,9 @@ Two profiles judge. ``rfc8689`` (:mod:`~requiretls_milter.forecast.rfc8689`) fol
 to the letter. ``postfix`` (:mod:`~requiretls_milter.forecast.postfix`) follows Postfix
 3.11, whose answer depends on its TLS level, its smtp_requiretls_policy and its tables
 (:mod:`~requiretls_milter.forecast.profiles`). The forecast's ``status`` is what the MTA would
-do, its ``compliant`` whether that satisfies the RFC: the two can differ.
+do, its ``compliant`` whether that satisfies the RFC: the two can differ
+(:mod:`~requiretls_milter.forecast.strength` says what RFC 9325 demands of TLS). Sentences that both
+profiles need are in :mod:`~requiretls_milter.forecast.sentences`.
 
 How Postfix chooses among servers
 ---------------------------------

@@ -39,7 +39,7 @@ _OF_ALL_SERVERS = frozenset(
 """Problems of the domain with which none of its servers gets such mail."""
 
 
-class Readiness(enum.StrEnum):
+class ServerReadiness(enum.StrEnum):
     """Whether REQUIRETLS mail gets to a server now."""
 
     READY = "ready"
@@ -59,7 +59,7 @@ class ServerState:
     """
 
     host: str
-    readiness: Readiness
+    readiness: ServerReadiness
     certificate_expires: float | None
 
 
@@ -215,10 +215,10 @@ def _state(
         for one in findings
     )
     if broken:
-        readiness = Readiness.NOT_READY
+        readiness = ServerReadiness.NOT_READY
     else:
         is_unknown = host.host in unseen or "" in unseen
-        readiness = Readiness.UNKNOWN if is_unknown else Readiness.READY
+        readiness = ServerReadiness.UNKNOWN if is_unknown else ServerReadiness.READY
     return ServerState(host.host, readiness, inboundserver.certificate_end(host))
 
 

@@ -24,13 +24,17 @@ from requiretls_milter.config import Config
 from requiretls_milter.ipc.framing import Unframer, WireError
 from requiretls_milter.ipc.kept import KeptForecasts
 from requiretls_milter.ipc.wire import (
+    MAX_RECIPIENT,
     CountersRequest,
     EngineReply,
     ErrorReply,
+    ExpandReply,
+    ExpandRequest,
     ForecastReply,
     ForecastRequest,
     ForgetReply,
     MtaRequest,
+    Request,
     decode_reply,
     encode,
 )
@@ -39,6 +43,7 @@ from requiretls_milter.model import (
     Question,
     unknown_forecast,
 )
+from requiretls_milter.syntax.expansion import Expansion, ExpansionError
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters, Totals
 from requiretls_milter.telemetry.labels import Bound, CacheResult, Layer
@@ -73,13 +78,62 @@ _log = log.get_logger("engine.client")
 
 
 @dataclass(slots=True)
-class _Pending:
+class _PendingQuestion:
     """A question under way, and the futures of all callers that wait for its answer."""
 
     question: Question
     deadline: float
     uses: int
     futures: list[Future[Forecast]] = field(default_factory=list)
+
+    def request(self, number: int, generation: int) -> Request:
+        """What the engine is sent."""
+        return ForecastRequest(
+            id=number,
+            generation=generation,
+            question=self.question,
+            may_be_stale=True,
+            uses=self.uses,
+        )
+
+    def resolve(self, forecast: Forecast) -> None:
+        """Give all callers the answer."""
+        for future in self.futures:
+            # False: the caller has cancelled it and wants no answer
+            if future.set_running_or_notify_cancel():
+                future.set_result(forecast)
+
+    def give_up(self, why: str) -> None:
+        """Answer without the engine."""
+        self.resolve(unknown_forecast(why))
+
+
+@dataclass(slots=True)
+class _PendingExpansion:
+    """A recipient that is being expanded, and the future of its caller."""
+
+    recipient: str
+    deadline: float
+    future: Future[Expansion]
+
+    def request(self, number: int, generation: int) -> Request:
+        """What the engine is sent."""
+        return ExpandRequest(id=number, recipient=self.recipient)
+
+    def resolve(self, reply: ExpandReply) -> None:
+        """Give the caller the answer."""
+        if reply.error:
+            self.give_up(reply.error)
+        elif self.future.set_running_or_notify_cancel():
+            self.future.set_result(Expansion(reply.given, reply.addresses))
+
+    def give_up(self, why: str) -> None:
+        """Answer without the engine."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(ExpansionError(why))
+
+
+_Pending = _PendingQuestion | _PendingExpansion
 
 
 class EngineClient:
@@ -170,7 +224,7 @@ class EngineClient:
             elif question in self._numbers:
                 result = CacheResult.JOINED
                 answer = Future()
-                self._pending[self._numbers[question]].futures.append(answer)
+                self._joined(question).append(answer)
             elif len(self._pending) >= self._limits.questions:
                 answer = unknown_forecast("too many questions are under way")
                 self._counters.inc("saturated_total", (Bound.QUESTIONS,))
@@ -187,9 +241,46 @@ class EngineClient:
         patience = self._limits.assessment_timeout + self._answer_margin
         uses = self._kept.end(question)
         deadline = self._monotonic() + patience
-        self._pending[self._next_id] = _Pending(question, deadline, uses, [future])
+        self._pending[self._next_id] = _PendingQuestion(question, deadline, uses, [future])
         self._numbers[question] = self._next_id
         self._unsent.append(self._next_id)
+        return future
+
+    def _joined(self, question: Question) -> list[Future[Forecast]]:
+        """The futures of those who wait for the answer to a question that is under way."""
+        pending = self._pending[self._numbers[question]]
+        return pending.futures if isinstance(pending, _PendingQuestion) else []
+
+    def expand(self, recipient: str) -> Future[Expansion]:
+        """Have the engine find out what the MTA makes of a recipient; returns at once.
+
+        The future yields an :class:`.Expansion`, or raises :class:`.ExpansionError`.
+
+        Args:
+            recipient: as the client wrote it.
+        """
+        future: Future[Expansion] = Future()
+        why = ""
+        with self._lock:
+            deadline = self._monotonic() + self._limits.assessment_timeout + self._answer_margin
+            pending = _PendingExpansion(recipient, deadline, future)
+            if self._closing.is_set():
+                why = "the service is about to stop"
+            elif not self._connected:
+                why = "the engine cannot be reached"
+            elif len(recipient) > MAX_RECIPIENT:
+                why = f"an address of more than {MAX_RECIPIENT} characters"
+            elif len(self._pending) >= self._limits.questions:
+                why = "too many questions are under way"
+                self._counters.inc("saturated_total", (Bound.QUESTIONS,))
+            else:
+                self._next_id += 1
+                self._pending[self._next_id] = pending
+                self._unsent.append(self._next_id)
+        if why:
+            pending.give_up(why)
+        else:
+            self._wake()
         return future
 
     def reconfigure(self, config: Config, generation: int) -> None:
@@ -333,22 +424,16 @@ class EngineClient:
     def _queue_questions(self) -> None:
         with self._lock:
             requests = [
-                ForecastRequest(
-                    id=number,
-                    generation=self._generation,
-                    question=self._pending[number].question,
-                    may_be_stale=True,
-                    uses=self._pending[number].uses,
-                )
+                (number, self._pending[number].request(number, self._generation))
                 for number in self._unsent
                 if number in self._pending
             ]
             self._unsent.clear()
-        for request in requests:
+        for number, request in requests:
             try:
                 self._out += encode(request)
             except WireError as error:
-                self._answer(request.id, unknown_forecast(f"cannot be asked: {error}"))
+                self._give_up(number, f"cannot be asked: {error}")
 
     def _queue_counters(self, *, at_once: bool) -> None:
         now = self._monotonic()
@@ -372,26 +457,48 @@ class EngineClient:
     def _handle_reply(self, reply: EngineReply) -> None:
         if isinstance(reply, ForecastReply):
             self._answer(reply.id, reply.forecast, reply.generation)
+        elif isinstance(reply, ExpandReply):
+            pending = self._taken(reply.id)
+            if isinstance(pending, _PendingExpansion):
+                pending.resolve(reply)
+            elif pending is not None:
+                pending.give_up("the engine answered with an expansion")
+                raise WireError("a recipient's expansion, and a forecast was asked for")
         elif isinstance(reply, ErrorReply):
-            self._answer(reply.id, unknown_forecast(reply.error))
+            self._give_up(reply.id, reply.error)
         elif isinstance(reply, ForgetReply):
             with self._lock:
                 self._kept.clear()
         else:
             raise WireError(f"nothing asked for {reply.op}")
 
-    def _answer(self, number: int, forecast: Forecast, generation: int | None = None) -> None:
+    def _taken(self, number: int) -> _Pending | None:
+        """What waits under a number, and does so no more; the engine may make numbers up."""
         with self._lock:
             pending = self._pending.pop(number, None)
-            if pending is None:
-                return  # the engine answers twice, or makes numbers up
-            self._numbers.pop(pending.question, None)
-            evicted = 0
+            if isinstance(pending, _PendingQuestion):
+                self._numbers.pop(pending.question, None)
+        return pending
+
+    def _give_up(self, number: int, why: str) -> None:
+        pending = self._taken(number)
+        if pending is not None:
+            pending.give_up(why)
+
+    def _answer(self, number: int, forecast: Forecast, generation: int) -> None:
+        pending = self._taken(number)
+        if pending is None:
+            return
+        if not isinstance(pending, _PendingQuestion):
+            pending.give_up("the engine answered with a forecast")
+            raise WireError("a forecast, and a recipient's expansion was asked for")
+        evicted = 0
+        with self._lock:
             if generation == self._generation:
                 evicted = self._kept.keep(pending.question, forecast)
         if evicted:
             self._counters.inc("saturated_total", (Bound.FORECAST_CACHE,), evicted)
-        _resolve(pending, forecast)
+        pending.resolve(forecast)
 
     def _is_overdue(self) -> bool:
         with self._lock:
@@ -410,12 +517,5 @@ class EngineClient:
         if had and not self._closing.is_set():
             _log.warning("engine_lost", reason=reason, questions=len(lost))
         for pending in lost:
-            _resolve(pending, unknown_forecast(f"the engine was lost: {reason}"))
+            pending.give_up(f"the engine was lost: {reason}")
         return had
-
-
-def _resolve(pending: _Pending, forecast: Forecast) -> None:
-    for future in pending.futures:
-        # False: the caller has cancelled it and wants no answer
-        if future.set_running_or_notify_cancel():
-            future.set_result(forecast)

@@ -17,6 +17,8 @@ from requiretls_milter.ipc.wire import (
     ErrorReply,
     EvidenceReply,
     EvidenceRequest,
+    ExpandReply,
+    ExpandRequest,
     ForecastReply,
     ForecastRequest,
     ForgetReply,
@@ -31,6 +33,7 @@ from requiretls_milter.ipc.wire import (
 )
 from requiretls_milter.model import DomainEvidence, Forecast, Question
 from requiretls_milter.readiness.days import Day, MailSource
+from requiretls_milter.syntax.expansion import Expansion, ExpansionError
 
 STATUS_TIMEOUT = 2.0
 """Seconds for the status if something else is done without one; a healthy engine takes
@@ -149,6 +152,26 @@ def forecast(socket_path: str, question: Question, *, timeout: float = 60.0) -> 
     if not isinstance(reply, ForecastReply):
         raise EngineUnavailable(f"a forecast was asked for, and {reply.op} came")
     return reply.forecast
+
+
+def expand(socket_path: str, recipient: str, *, timeout: float = 60.0) -> Expansion:
+    """What a running engine says that the MTA makes of a recipient (``[mta] aliases = "ask"``).
+
+    Args:
+        socket_path: the engine's socket.
+        recipient: as a client writes it.
+        timeout: seconds.
+
+    Raises:
+        EngineUnavailable: there is no engine, or it expands no recipients.
+        ExpansionError: it does not know.
+    """
+    reply = _call(socket_path, ExpandRequest(id=1, recipient=recipient), timeout)
+    if not isinstance(reply, ExpandReply):
+        raise EngineUnavailable(f"an expansion was asked for, and {reply.op} came")
+    if reply.error:
+        raise ExpansionError(reply.error)
+    return Expansion(reply.given, reply.addresses)
 
 
 def report(

@@ -39,6 +39,9 @@ MAX_ERROR = 200
 MAX_ID = (1 << 53) - 1
 """The largest integer that every JSON implementation keeps exactly (RFC 8259 section 6)."""
 
+MAX_RECIPIENT = 4_000
+"""Characters of a recipient: four for each octet of the address, if none of them is UTF-8."""
+
 MAX_NAME = 320
 """Characters of a worker's name, a next hop or a transport."""
 
@@ -107,6 +110,14 @@ class StatusRequest(_Message):
     whole: bool = False
 
 
+class ExpandRequest(_Message):
+    """Asks what the MTA makes of a recipient, as the client wrote it."""
+
+    op: Literal["expand"] = "expand"
+    id: _Id
+    recipient: Annotated[str, Field(max_length=MAX_RECIPIENT)]
+
+
 class SuspendRequest(_Message):
     """Orders that no rule acts until the next reload, or that rules act again.
 
@@ -134,6 +145,19 @@ class ForecastReply(_Message):
     id: _Id
     generation: _Id
     forecast: Forecast
+
+
+class ExpandReply(_Message):
+    """What the MTA makes of a recipient; see :class:`.expansion.Expansion`.
+
+    ``error`` says why that is not known; "" if it is.
+    """
+
+    op: Literal["expand"] = "expand"
+    id: _Id
+    given: str = ""
+    addresses: tuple[str, ...] = ()
+    error: Annotated[str, Field(max_length=MAX_ERROR)] = ""
 
 
 class ForgetReply(_Message):
@@ -366,6 +390,7 @@ Request = (
     | CountersRequest
     | MtaRequest
     | EvidenceRequest
+    | ExpandRequest
     | StatusRequest
     | SuspendRequest
     | ReportRequest
@@ -373,7 +398,7 @@ Request = (
 Unanswered = CountersRequest | MtaRequest
 """Requests that have no reply."""
 
-Answer = ForecastReply | EvidenceReply | StatusReply | ReportReply | ErrorReply
+Answer = ForecastReply | EvidenceReply | ExpandReply | StatusReply | ReportReply | ErrorReply
 EngineReply = Answer | ForgetReply
 
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="op")])

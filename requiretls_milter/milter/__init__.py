@@ -33,7 +33,8 @@ recipient, its question is put again. Forecasts that are still missing are await
 message is decided as a whole, since a milter cannot refuse single recipients here
 (:func:`requiretls_milter.rules.decide_message`). If it passes, incoming tags are removed and the
 tag is written (:mod:`.tag`), and the sender gets new ESMTP parameters if the configuration says so
-(:mod:`.envelope`). What was done with the message is counted and logged (:mod:`.account`).
+(:mod:`.envelope`). What was done with the message is counted and logged (:mod:`.account`). How
+often a recipient was put off for its route is remembered (:mod:`.splitting`).
 
 **Abort, close.** A message all of whose recipients were refused at RCPT is counted here; a message
 that the client gave up is not counted.

@@ -30,6 +30,7 @@ import socket
 import syslog
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +54,9 @@ from requiretls_milter.telemetry.log import get_logger
 
 if TYPE_CHECKING:
     from requiretls_milter import config
-    from requiretls_milter.milter.aliases import AliasTables
     from requiretls_milter.milter.source import ForecastSource
+    from requiretls_milter.milter.transaction import Expander
+    from requiretls_milter.syntax.expansion import Expansion
     from requiretls_milter.telemetry.counting import Counters
 
 NAME = "requiretls-milter"
@@ -132,7 +134,7 @@ class WorkerContext:
 
     Attributes:
         config: may be replaced at any time; connections that begin later use the new one.
-        aliases: what expands recipients with that configuration; None if nothing does.
+        expander: what expands recipients with that configuration; None if nothing does.
         forecasts: answers questions about next hops.
         counters: this process' counters.
         host_name: for ``by=`` of the tag if neither the configuration nor the MTA has a name.
@@ -144,12 +146,11 @@ class WorkerContext:
     counters: Counters
     host_name: str
     mta_version: str = ""
-    aliases: AliasTables | None = None
+    expander: Expander | None = None
 
     def settings(self) -> Settings:
-        """The settings of the configuration and the tables of aliases that are here now."""
-        aliases = self.aliases
-        return Settings(self.config, None if aliases is None else aliases.expand)
+        """The settings of the configuration and the expander that are here now."""
+        return Settings(self.config, self.expander)
 
 
 # ---------------------------------------------------------------- the process
@@ -517,12 +518,19 @@ def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes
     if message.parts(recipient) and _may_put_off(connection, ctx, message, recipient):
         return _put_off(connection, ctx, message, recipient)
     _ask(connection, recipient, Stage.RCPT)
+    _foresee(connection, message, recipient)
+    spent = 0.0
+    if message.settles_at_rcpt(recipient):
+        with _Waiting(connection):
+            spent = _settle(
+                connection, message, recipient, message.patience_for_expansion(), Stage.RCPT
+            )
     if not message.decides_at_rcpt(recipient):
         return _CONTINUE
     forecast: Forecast | None = _known(connection, recipient)
     if forecast is None:
         with _Waiting(connection):
-            patience = message.patience_at_rcpt(recipient)
+            patience = message.patience_at_rcpt(recipient) - spent
             forecast = _answer(connection, message, recipient, patience, Stage.RCPT)
     decision = message.decide_at_rcpt(recipient, forecast, time.time())
     if decision.reply is None:
@@ -581,13 +589,14 @@ def _eom(connection: _Connection, ctx: Any) -> int:
     with _Apart(Stage.EOH):
         for recipient in (*message.end_of_header(), *message.outdated(now)):
             _ask(connection, recipient, Stage.EOH)
+    spent = _settle_all(connection, message)
     undecided = message.undecided()
     for recipient in undecided:
         known = _known(connection, recipient)
         if known is not None:
             message.decide(recipient, known, now)
     if any(recipient.decision is None for recipient in undecided):
-        _wait_and_decide(connection, message)
+        _wait_and_decide(connection, message, spent)
     decision = message.decide_message()
     if decision.reply is not None:
         if not message.by_smtp:
@@ -611,10 +620,29 @@ def _known(connection: _Connection, recipient: Recipient) -> Forecast | None:
     return recipient.pending
 
 
-def _wait_and_decide(connection: _Connection, message: Transaction) -> None:
-    """Decide the recipients whose forecasts are under way, all within the message's patience."""
+def _settle_all(connection: _Connection, message: Transaction) -> float:
+    """Take what recipients have become; returns the seconds that SMTP waited for it."""
+    expanding = [one for one in message.accepted if one.expanding is not None]
+    if not expanding:
+        return 0.0
+    patience = message.patience()
+    spent = 0.0
     with _Waiting(connection):
-        deadline = time.monotonic() + message.patience()
+        for recipient in expanding:
+            spent += _settle(connection, message, recipient, patience - spent, Stage.EOM)
+    return spent
+
+
+def _wait_and_decide(connection: _Connection, message: Transaction, spent: float) -> None:
+    """Decide the recipients whose forecasts are under way, all within the message's patience.
+
+    Args:
+        connection: of the message.
+        message: with recipients that are undecided.
+        spent: seconds of this patience that are gone already.
+    """
+    with _Waiting(connection):
+        deadline = time.monotonic() + message.patience() - spent
         for recipient in message.undecided():
             patience = deadline - time.monotonic()
             forecast = _answer(connection, message, recipient, patience, Stage.EOM)
@@ -678,6 +706,48 @@ def _ask(connection: _Connection, recipient: Recipient, stage: Stage) -> None:
             continue
         with _Apart(stage):  # on failure the forecast is unknown, and the rule decides
             one.pending = connection.serving.context.forecasts.ask(one.question)
+
+
+def _foresee(connection: _Connection, message: Transaction, recipient: Recipient) -> None:
+    """Have the assessments of what a recipient becomes begin as soon as that is known.
+
+    The answers are kept until the recipient asks for them: no event may come before the end of the
+    message. This runs on the thread that brings the expansion, and changes nothing of the message.
+    """
+    if recipient.expanding is None:
+        return
+    forecasts = connection.serving.context.forecasts
+
+    def begin(found: Future[Expansion]) -> None:
+        with _Apart(Stage.RCPT):
+            if found.exception() is None:
+                for question in message.foreseen(recipient, found.result()):
+                    forecasts.ask(question)
+
+    recipient.expanding.add_done_callback(begin)
+
+
+def _settle(
+    connection: _Connection,
+    message: Transaction,
+    recipient: Recipient,
+    patience: float,
+    stage: Stage,
+) -> float:
+    """Wait for what a recipient becomes, and take it; returns the seconds that SMTP waited."""
+    pending = recipient.expanding
+    waited = 0.0
+    if pending is not None and not pending.done() and patience > 0:
+        if len(connection.serving.running) > connection.settings.config.limits.callbacks:
+            connection.counters.inc("saturated_total", (Bound.CALLBACKS,))
+        else:
+            started = time.monotonic()
+            wait([pending], patience)
+            waited = time.monotonic() - started
+            message.waited += waited
+    message.settle(recipient)
+    _ask(connection, recipient, stage)
+    return waited
 
 
 def _may_put_off(

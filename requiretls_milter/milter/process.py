@@ -16,6 +16,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from requiretls_milter.aliases import AliasKeeper
+from requiretls_milter.config import Config
 from requiretls_milter.ipc.child import (
     EXIT_FAILURE,
     EXIT_OK,
@@ -28,9 +30,10 @@ from requiretls_milter.ipc.child import (
 from requiretls_milter.ipc.client import EngineClient
 from requiretls_milter.ipc.control import Channel, ControlClosed
 from requiretls_milter.milter import adapter
-from requiretls_milter.milter.aliases import AliasKeeper
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.milter.threads import Threads
+from requiretls_milter.milter.transaction import Expander
+from requiretls_milter.model import Aliases
 from requiretls_milter.syntax.capability import MAX_VERSION
 from requiretls_milter.syntax.text import printable
 from requiretls_milter.telemetry import log
@@ -76,7 +79,7 @@ def run(start: Start, listener: Listener) -> int:
         forecasts=client,
         counters=counters,
         host_name=socket.gethostname(),
-        aliases=aliases.tables(start.config),
+        expander=_expander(start.config, aliases, client),
     )
     try:
         return _Worker(start.channel, client, counters, context, aliases, listener).run()
@@ -85,6 +88,14 @@ def run(start: Start, listener: Listener) -> int:
         _log.error("supervisor_lost")
         client.close(CLOSE_WAIT)
         return EXIT_ORPHAN
+
+
+def _expander(config: Config, aliases: AliasKeeper, client: EngineClient) -> Expander | None:
+    """What expands recipients: the worker's own tables, the engine, or nothing."""
+    tables = aliases.tables(config)
+    if config.mta.aliases is Aliases.ASK:
+        return client.expand
+    return None if tables is None else tables.expand
 
 
 class _Worker:
@@ -174,7 +185,7 @@ class _Worker:
                 config, generation = read_config(message)
                 take_log_settings(config)
                 self._counters.configure(configured_domains(config))
-                self._context.aliases = self._aliases.tables(config)
+                self._context.expander = _expander(config, self._aliases, self._client)
                 self._context.config = config
                 self._client.reconfigure(config, generation)
                 self._channel.send("ack", generation=generation, error="")

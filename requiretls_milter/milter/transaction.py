@@ -5,6 +5,7 @@ The adapter calls, in the order of SMTP::
     message = Transaction(settings, client, sender, parameters)   # MAIL
     recipient = message.add_recipient(address, mailer, host)      # RCPT, each
     message.parts(recipient), message.put_off(recipient)          #   if its route is another one
+    message.settle(recipient)                                     #   what it becomes
     message.decide_at_rcpt(recipient, forecast, now)              #   if it can be decided there
     message.add_field(name, value)                                # each header field
     changed = message.end_of_header()                             # end of header
@@ -109,8 +110,9 @@ class Lookup:
     unusable: bool = False
 
 
-Expander = Callable[[str], Expansion]
-"""Says what the MTA makes of a recipient; raises :class:`ExpansionError` if it does not know."""
+Expander = Callable[[str], Expansion | Future[Expansion]]
+"""Says what the MTA makes of a recipient, now or later; :class:`ExpansionError` if it does not
+know."""
 
 
 class Settings:
@@ -141,6 +143,19 @@ class Settings:
         base = config.rules
         self.simple = not (self.rules.by_domain or base.require or base.honour_lost or self.surveys)
         """Whether no rule is looked up for mail that asks nothing: one rule holds for all of it."""
+        self.expands_ordinary_mail = (
+            self.surveys
+            or base.require
+            or any(table.require is True for _, _, table in base.tables())
+        )
+        """Whether it matters what recipients become for whom the sender asks nothing."""
+        enforced = {base.enforce_for, *(table.enforce_for for _, _, table in base.tables())}
+        self.acts_on = frozenset(
+            standing
+            for standing in Standing
+            if base.acts and any(rules.binds(one, standing) for one in enforced if one is not None)
+        )
+        """Clients whose mail any rule could refuse or defer."""
         self.counts_plain = base.mode is not Mode.OFF
         """Whether mail is counted for which no rule was looked up."""
         self.debug = config.log.level is LogLevel.DEBUG
@@ -260,6 +275,7 @@ class Recipient:
         downgraded: seconds since the next hop stopped offering something; 0.0 if it did not.
         expanded: what its lookup in the tables of aliases gave; None if there was none.
         not_expanded: why it is not known what the MTA makes of it.
+        expanding: yields what the MTA makes of it; None if that is known, or not asked for.
         expansions: the recipients in its place; empty if it stays as it is. Its own rule, next hop
             and forecast are then those of the worst of them, and its decision is the hardest.
         alias: of such a recipient the domain, or address, that the client gave.
@@ -286,6 +302,7 @@ class Recipient:
     downgraded: float = 0.0
     expanded: Expanded | None = None
     not_expanded: str = ""
+    expanding: Future[Expansion] | None = None
     expansions: Sequence[Recipient] = ()
     alias: str = ""
 
@@ -529,6 +546,8 @@ class Transaction:
 
     def _update(self, recipient: Recipient) -> bool:
         """Find rule, requirement and question of a recipient; return whether any has changed."""
+        if self._is_to_be_expanded(recipient):
+            self._expand(recipient)
         rule = recipient.rule or self._find_rule(recipient)
         if recipient.expansions:
             changed = [one for one in recipient.expansions if self._update(one)]
@@ -555,13 +574,11 @@ class Transaction:
         return True
 
     def _find_rule(self, recipient: Recipient) -> rules.Rule:
-        if self.settings.expander is not None and not recipient.alias and self.client.postfix:
-            self._expand(recipient, self.settings.expander)
-            if recipient.expansions:
-                found = [self._find_rule(one) for one in recipient.expansions]
-                recipient.domain = envelope_domain(recipient.resolved or recipient.address)
-                recipient.rule = found[0]
-                return found[0]
+        if recipient.expansions:
+            found = [self._find_rule(one) for one in recipient.expansions]
+            recipient.domain = envelope_domain(recipient.resolved or recipient.address)
+            recipient.rule = found[0]
+            return found[0]
         known = self.settings.look_up(
             recipient.mailer,
             recipient.host,
@@ -579,14 +596,89 @@ class Transaction:
         recipient.rule = known.rule
         return known.rule
 
-    def _expand(self, recipient: Recipient, expander: Expander) -> None:
+    # ------------------------------------------------------------ expansion
+
+    @property
+    def _asks(self) -> bool:
+        """Whether something is, or may be, asked of a recipient, as far as is known."""
+        findings = self.findings
+        return (
+            self.esmtp
+            or self.settings.expands_ordinary_mail
+            or bool(findings.require_tls_esmtp or findings.tls_required_no)
+            or self.lost
+        )
+
+    def _is_to_be_expanded(self, recipient: Recipient) -> bool:
+        """Whether it is to be found out now what the MTA makes of a recipient."""
+        return (
+            self.settings.expander is not None
+            and self.client.postfix
+            and recipient.expanded is None
+            and recipient.expanding is None
+            and not recipient.alias
+            and self._asks
+        )
+
+    def _expand(self, recipient: Recipient) -> None:
         """Find out what the MTA makes of a recipient. In doubt it stays what it is."""
-        try:
-            found = expander(recipient.address)
-        except ExpansionError as error:
-            recipient.expanded = Expanded.UNKNOWN
-            recipient.not_expanded = str(error)
+        if self.settings.expander is None:
             return
+        try:
+            found = self.settings.expander(recipient.address)
+        except ExpansionError as error:
+            _not_expanded(recipient, str(error))
+            return
+        if isinstance(found, Future):
+            recipient.expanding = found
+        else:
+            self._take_expansion(recipient, found)
+
+    def settle(self, recipient: Recipient) -> None:
+        """Take what a recipient has become by now; if that is not known, it stays what it is.
+
+        The caller has to put its questions.
+        """
+        pending, recipient.expanding = recipient.expanding, None
+        if pending is None:
+            return
+        if not pending.done():
+            _not_expanded(recipient, "not known in time")
+            return
+        try:
+            found = pending.result()
+        except ExpansionError as error:
+            _not_expanded(recipient, str(error))
+            return
+        self._take_expansion(recipient, found)
+        if recipient.expansions:
+            self._update(recipient)
+
+    def settles_at_rcpt(self, recipient: Recipient) -> bool:
+        """Whether RCPT waits for what a recipient becomes."""
+        return self.by_smtp and self._may_act_on_expansion(recipient)
+
+    def _may_act_on_expansion(self, recipient: Recipient) -> bool:
+        """Whether what a recipient becomes could lead to anything but acceptance."""
+        return (
+            recipient.expanding is not None
+            and not self.null_sender
+            and self.client.standing in self.settings.acts_on
+        )
+
+    def patience_for_expansion(self) -> float:
+        """Seconds that RCPT may wait for what a recipient becomes."""
+        return min(self.settings.config.rules.longest_decide_wait, self.patience_left)
+
+    def foreseen(self, recipient: Recipient, found: Expansion) -> Sequence[Question]:
+        """The questions that a recipient will have, as far as is known; nothing changes."""
+        targets = self._targets(recipient, found)[: self.settings.config.limits.expansions]
+        for one in targets:
+            self._update(one)
+        return [one.question for one in targets if one.question is not None]
+
+    def _take_expansion(self, recipient: Recipient, found: Expansion) -> None:
+        """Put what the MTA makes of a recipient in its place."""
         if found.unchanged:
             recipient.expanded = Expanded.UNCHANGED
             return
@@ -596,8 +688,17 @@ class Transaction:
             recipient.not_expanded = "limits.expansions is reached"
             return
         recipient.expanded = Expanded.ALIAS
+        recipient.expansions = self._targets(recipient, found)
+        # What was found for the recipient as it was given holds no more.
+        recipient.rule = recipient.question = recipient.pending = recipient.nexthop = None
+        recipient.asked, recipient.decision = NOTHING_ASKED, None
+        recipient.transport = recipient.nexthop_text = recipient.nexthop_error = ""
+        recipient.unusable = False
+
+    @staticmethod
+    def _targets(recipient: Recipient, found: Expansion) -> list[Recipient]:
         alias = envelope_domain(recipient.resolved or recipient.address) or recipient.address
-        recipient.expansions = [
+        return [
             Recipient(
                 _kept(to_external(address)),
                 *((recipient.mailer, recipient.host) if same(address, found.given) else ("", "")),
@@ -605,6 +706,8 @@ class Transaction:
             )
             for address in found.addresses
         ]
+
+    # ------------------------------------------------------------ the question
 
     def _question(self, recipient: Recipient, rule: rules.Rule, asked: Asked) -> Question | None:
         """The question for the engine; None if no forecast is needed or the answer is known."""
@@ -693,6 +796,8 @@ class Transaction:
     def patience(self) -> float:
         """Seconds that the end of the message may wait in all, for all undecided recipients."""
         waits = [self._decide_wait(recipient) for recipient in self.undecided()]
+        if any(self._may_act_on_expansion(recipient) for recipient in self.accepted):
+            waits.append(self.settings.config.rules.longest_decide_wait)
         return min(max([self.settings.config.rules.tag_wait, *waits]), self.patience_left)
 
     def decide(self, recipient: Recipient, forecast: Forecast | None, now: float) -> Decision:
@@ -906,6 +1011,11 @@ def _without_question(recipient: Recipient) -> Forecast:
     if recipient.unusable:
         return unusable_forecast(recipient.nexthop_error)
     return unknown_forecast(recipient.nexthop_error)
+
+
+def _not_expanded(recipient: Recipient, why: str) -> None:
+    recipient.expanded = Expanded.UNKNOWN
+    recipient.not_expanded = why
 
 
 def _is_over(answer: Forecast | Future[Forecast] | None, over: float) -> bool:

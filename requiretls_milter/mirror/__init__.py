@@ -8,13 +8,16 @@ This package reads the settings and makes the section from them:
   itself.
 - :mod:`~requiretls_milter.mirror.resolve` asks a running Postfix where it sends mail.
 - :mod:`~requiretls_milter.mirror.section` makes the section: one profile for main.cf, and one for
-  each smtp(8) of master.cf that differs from it.
+  each smtp(8) of master.cf that differs from it (:mod:`~requiretls_milter.mirror.client`);
+  :mod:`~requiretls_milter.mirror.text` writes it.
 - :mod:`~requiretls_milter.mirror.agents` says which transports deliver on this host, and
   :mod:`~requiretls_milter.mirror.routing` makes routes of the address classes and transport_maps.
 - :mod:`~requiretls_milter.mirror.requiretls_policy` and
   :mod:`~requiretls_milter.mirror.tls_policy` translate the two kinds of lookup tables.
+- :mod:`~requiretls_milter.mirror.moved` finds where a recipe moves mail by the tag's route.
 - :mod:`~requiretls_milter.mirror.unmirrored` lists the settings that change what Postfix delivers
-  and have no key in ``[mta]``: each becomes a warning.
+  and have no key in ``[mta]``: each becomes a warning, worded by
+  :mod:`~requiretls_milter.mirror.wording`.
 
 If no key fits exactly, the mirror takes the less secure value, and a warning says so. The command
 ``mta import`` prints the section, ``doctor`` compares it with the configuration.

@@ -1,12 +1,14 @@
 """What Postfix makes of recipients: canonical maps and virtual aliases as keys of ``[mta]``. Pure.
 
-The tables are only named here. With ``aliases = "static"`` the service reads their text itself
-(:mod:`requiretls_milter.milter.aliases`), so that they stay current. Whether it does is the
-operator's choice, and no key that is mirrored.
+The tables are only named here. The service reads their text itself
+(:mod:`requiretls_milter.aliases`), or asks them (:mod:`requiretls_milter.engine.postmap`), so that
+they stay current. Whether it does is the operator's choice (``aliases``), and no key that is
+mirrored.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,26 +17,23 @@ from requiretls_milter.config.values import lookup_table
 from requiretls_milter.mirror.postconf import Parameters, Postfix, is_yes
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
-from requiretls_milter.syntax.tables import TEXTUAL, split_list, split_table
+from requiretls_milter.syntax.tables import TEXTUAL, UNREADABLE, split_list, split_table
 
 MAPS = {
     "virtual_alias_maps": (
         "an alias may leave by SMTP after the milter was told of a local recipient: the forecast "
-        'is for where it leads only with aliases = "static"'
+        "is for where it leads only with mta.aliases"
     ),
     "recipient_canonical_maps": (
         "a recipient may be rewritten after the milter was told of it: the forecast is for what "
-        'it becomes only with aliases = "static"'
+        "it becomes only with mta.aliases"
     ),
     "canonical_maps": (
         "a recipient may be rewritten after the milter was told of it: the forecast is for what "
-        'it becomes only with aliases = "static"'
+        "it becomes only with mta.aliases"
     ),
 }
 """The parameters, each with what its tables do to a forecast if recipients are not expanded."""
-
-UNREADABLE = "unreadable"
-"""The type of a table that stands for one that cannot be named in ``[mta]``, which is US-ASCII."""
 
 _CLASSES = {
     "canonical_maps": "canonical_classes",
@@ -47,6 +46,9 @@ _LIMITS = {
 }
 """Limits of Postfix, each with the largest value that ``[mta]`` takes."""
 _WITHOUT_FILE = frozenset({"inline", "static"})
+_PATTERN_FILES = frozenset({"regexp", "pcre", "cidr"})
+_WITHOUT_SECRETS = frozenset({*_PATTERN_FILES, "pipemap", "unionmap", "randmap"})
+_SETTINGS_INSIDE = re.compile(r"(?:ldap|mysql|pgsql|sqlite|memcache|mongodb):\s*\{")
 
 
 @dataclass(slots=True)
@@ -57,12 +59,14 @@ class Expanding:
         values: the keys.
         warnings: sentences that hold in any case.
         while_off: sentences that hold only while recipients are not expanded.
+        while_not_asked: sentences that hold only while tables that are no text are not asked.
         notes: what is expanded with ``aliases = "static"``, and what is not.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     while_off: list[str] = field(default_factory=list)
+    while_not_asked: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -81,6 +85,8 @@ def mirror_expansion(postfix: Postfix) -> Expanding:
     if not made.values:
         return made
     made.values |= _settings(main, postfix)
+    if made.while_not_asked and postfix.postmap:
+        made.values["postmap"] = postfix.postmap
     origin = main.get("myorigin", "")
     if origin and not _alabels(_names(origin, postfix)):
         made.warnings.append(
@@ -99,14 +105,20 @@ def _tables(main: Parameters, parameter: str) -> list[str]:
 
 
 def _named(item: str, postfix: Postfix) -> str:
-    """A table as the service finds it: its file below the directory that Postfix sees as ``/``."""
+    """A table as the service finds it.
+
+    A file that it reads is below the directory that Postfix sees as ``/``; for others postmap is
+    asked, which sees what Postfix sees.
+    """
     kind, name = split_table(item)
+    if kind in _PATTERN_FILES and name[:1] not in ("/", "{"):
+        item = f"{item.removesuffix(name)}{postfix.settings['queue_directory']}/{name}"
     if kind in TEXTUAL - _WITHOUT_FILE:
         path = name if name.startswith("/") else f"{postfix.settings['queue_directory']}/{name}"
         here = postfix.root / path.lstrip("/")
         item = f"{item.removesuffix(name)}{here}"
     unreadable = f"{UNREADABLE}:{kind if kind.isalnum() and kind.isascii() else 'name'}"
-    if kind not in TEXTUAL and "{" in name:
+    if "{" in name and (kind not in TEXTUAL | _WITHOUT_SECRETS or _SETTINGS_INSIDE.search(name)):
         return unreadable  # its settings, which may have a password among them
     try:
         return lookup_table(item) if item.isascii() else unreadable
@@ -115,16 +127,25 @@ def _named(item: str, postfix: Postfix) -> str:
 
 
 def _tell(parameter: str, items: Mapping[str, str], made: Expanding) -> None:
-    read = [item for item, named in items.items() if split_table(named)[0] in TEXTUAL]
-    others = [item for item in items if item not in read]
+    kinds = {item: split_table(named)[0] for item, named in items.items()}
+    read = [item for item, kind in kinds.items() if kind in TEXTUAL]
+    hidden = [item for item, kind in kinds.items() if kind == UNREADABLE]
+    asked = [item for item in items if item not in (*read, *hidden)]
     if read:
         made.notes.append(
             f'with aliases = "static", recipients are expanded by {parameter}: {examples(read)}'
         )
-    if others:
+    if asked:
+        made.notes.append(f'with aliases = "ask", they are expanded by {examples(asked)} too')
+        made.while_not_asked.append(
+            f"{parameter}: {examples(asked)}: not text that can be read: a recipient that could be "
+            'in it is expanded only with aliases = "ask"; else it is forecast as the milter was '
+            "told of it"
+        )
+    if hidden:
         made.warnings.append(
-            f"{parameter}: {examples(others)}: not text that can be read: a recipient that could "
-            "be in it is not expanded, and is forecast as the milter was told of it"
+            f"{parameter}: {examples(hidden)}: cannot be named in mta: a recipient that could be "
+            "in it is not expanded, and is forecast as the milter was told of it"
         )
 
 

@@ -25,6 +25,7 @@ from pathlib import Path, PurePosixPath
 
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.syntax.tables import (
+    chroot_of,
     logical_lines,
     split_list,
     split_table,
@@ -180,7 +181,8 @@ class Postfix:
     ``tag_action`` is what milter_header_checks say of the tag that :meth:`Postconf.read`
     was given; "" if nothing.
     ``root`` is the directory
-    that Postfix sees as ``/``.
+    that Postfix sees as ``/``. ``postmap`` is the command line of its postmap, "" if that is the
+    usual one.
     """
 
     settings: Parameters
@@ -193,6 +195,7 @@ class Postfix:
     inet_protocols: tuple[str, ...] = ("ipv4", "ipv6")
     tag_action: str = ""
     root: Path = Path("/")
+    postmap: str = ""
 
     @property
     def version(self) -> str:
@@ -323,10 +326,7 @@ class Postconf:
         self._expanding = ["-x", *(["-o", f"config_directory={config_dir}"] if config_dir else [])]
         self._json = False
         self._doubled: set[str] = set()
-        self.root = Path("/")
-        if PurePosixPath(self._command[0]).name == "chroot":
-            directory = next((word for word in self._command[1:] if not word.startswith("-")), "/")
-            self.root = Path(directory)
+        self.root = Path(chroot_of(self._command) or "/")
 
     def read(self, tag: str = "") -> Postfix:
         """Read everything that is needed of the instance.
@@ -352,6 +352,7 @@ class Postconf:
             inet_protocols=_protocols_of_host(),
             tag_action=self._action(tag, settings, services),
             root=self.root,
+            postmap=self.postmap_command,
         )
 
     def basics(self) -> Postfix:
@@ -410,7 +411,7 @@ class Postconf:
         Raises:
             PostconfError: it cannot be run, or takes too long.
         """
-        where = os.environ.get("PATH", os.defpath) + ":" + SYSTEM_PATH
+        where = _search_path()
         program = shutil.which(command[0], path=where)
         if program is None:
             raise PostconfError(f"no Postfix found: there is no program {command[0]}")
@@ -426,6 +427,15 @@ class Postconf:
             raise PostconfError(f"{shlex.join(command)}: no answer in {TIMEOUT:g} s") from error
         except OSError as error:
             raise PostconfError(f"{shlex.join(command)}: {error.strerror}") from error
+
+    @property
+    def postmap_command(self) -> str:
+        """The command line of postmap with an absolute path; "" for the usual one."""
+        command = self._postmap()
+        if command is None or (command == ["postmap"] and not self._config):
+            return ""
+        program = shutil.which(command[0], path=_search_path())
+        return shlex.join([program, *command[1:], *self._config]) if program else ""
 
     def _postmap(self) -> list[str] | None:
         """Return the command line with postmap in the place of postconf; None if that is absent."""
@@ -545,6 +555,10 @@ def parse_cidr(rules: Iterable[str]) -> Entries | None:
             return None
         entries.append((words[0].strip("[]"), words[1].strip()))
     return tuple(entries)
+
+
+def _search_path() -> str:
+    return os.environ.get("PATH", os.defpath) + ":" + SYSTEM_PATH
 
 
 def _logical_lines(text: str) -> Iterator[str]:

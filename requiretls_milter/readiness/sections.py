@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from requiretls_milter.forecast.inbound import InboundReport
-from requiretls_milter.forecast.inbound import Readiness as ServerReadiness
+from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness
 from requiretls_milter.readiness import charts, words
 from requiretls_milter.readiness import figures as figuring
 from requiretls_milter.readiness.days import Day

@@ -12,7 +12,12 @@
 - ``simulate``: :mod:`~requiretls_milter.reports.simulate` sends one message through the milter's
   own code.
 - ``status``: :mod:`~requiretls_milter.reports.status` words what a running service tells of itself.
-- ``report`` without options runs the same for each configured domain.
+- ``report`` without options runs the same for each configured domain
+  (:mod:`~requiretls_milter.reports.report_text`).
+- ``report`` with logs or a list: :mod:`~requiretls_milter.reports.traffic` finds where the mail
+  went, :mod:`~requiretls_milter.reports.readiness` has each next hop assessed, and
+  :mod:`~requiretls_milter.reports.readiness_text` prints what
+  :mod:`requiretls_milter.readiness` makes of it.
 - ``report --would-have``: :mod:`~requiretls_milter.reports.would_have` decides logged mail again
   under stricter modes.
 - ``audit``: :mod:`~requiretls_milter.reports.audit` compares logged forecasts with logged
@@ -21,6 +26,9 @@
 - ``config explain``: :mod:`~requiretls_milter.reports.explain` shows which table of ``[rules]``
   each value comes from.
 - ``export``: :mod:`~requiretls_milter.reports.export` writes the rules as lookup tables of Postfix.
+
+:mod:`~requiretls_milter.reports.observation` is evidence with how it was come by, and
+:mod:`~requiretls_milter.reports.ages` says how long ago that was.
 
 Everything here is pure but for ``live``, ``finder``, ``assess``, ``hopfile``, ``progress``,
 ``inbound`` and :mod:`~requiretls_milter.reports.logs`, the one reader of logs for all reports.

@@ -22,7 +22,7 @@ from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.gathering import LATE, Gathering
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.evidence.turns import BusyError, on_behalf_of
-from requiretls_milter.forecast.inbound import InboundReport, Readiness, judge_inbound
+from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness, judge_inbound
 from requiretls_milter.forecast.inboundserver import Severity
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
@@ -47,9 +47,9 @@ OK, BROKEN, UNSURE = 0, 1, 75
 _STYLES = {Severity.BROKEN: "red", Severity.ENDS: "yellow", Severity.ADVICE: ""}
 _HEADS = {Severity.BROKEN: "broken", Severity.ENDS: "ends", Severity.ADVICE: "advice"}
 _SAID = {
-    Readiness.READY: ("ready", "green"),
-    Readiness.NOT_READY: ("not ready", "red"),
-    Readiness.UNKNOWN: ("not known", "yellow"),
+    ServerReadiness.READY: ("ready", "green"),
+    ServerReadiness.NOT_READY: ("not ready", "red"),
+    ServerReadiness.UNKNOWN: ("not known", "yellow"),
 }
 
 

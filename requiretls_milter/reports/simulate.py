@@ -168,6 +168,7 @@ def simulate(
         expander: of the milter; None if it expands no recipients.
     """
     settings = Settings(config, expander)
+    settings.expands_ordinary_mail = True
     client = SmtpClient(
         authenticated=message.standing is Standing.AUTHENTICATED,
         trusted=message.standing is Standing.TRUSTED,

@@ -9,11 +9,12 @@ supervisor neither uses the network nor sees mail.
 The life of a service:
 
 **Start.** The configuration is read and validated; a mistake ends the start with exit status 2. A
-lock file beside the engine's socket keeps a second instance out. The socket is opened *before* the
-forks, so that every process has the same one, with its group and mode set before any client can
-connect. Each child gets the frozen configuration, its number (the *generation*), and one end of a
-socket pair, the control channel (:mod:`requiretls_milter.ipc.control`). When engine and all
-workers have said ``ready``, systemd is told READY (:mod:`.sdnotify`).
+lock file beside the engine's socket keeps a second instance out (:mod:`.lockfile`). The socket is
+opened *before* the forks, so that every process has the same one, with its group and mode set
+before any client can connect. Each child gets the frozen configuration, its number (the
+*generation*), and one end of a socket pair, the control channel
+(:mod:`requiretls_milter.ipc.control`). When engine and all workers have said ``ready``, systemd is
+told READY (:mod:`.sdnotify`).
 
 **Watch.** Each child sends a heartbeat every second, which says whether the child is well. A
 worker is not well while one of its callbacks takes longer than the configured waits. systemd's
@@ -40,6 +41,9 @@ at once.
 **Log.** No process waits for the reader of its log (:mod:`requiretls_milter.telemetry.output`).
 What a child prints outside of its log, such as the traceback of a crash, reaches the log through
 the supervisor (:mod:`.printed`).
+
+**What others see.** :mod:`.title` is what ps(1) shows of each process, :mod:`.configfile` whether
+the file still says what is in force, :mod:`.accounts` which users and groups of it do not exist.
 
 The supervisor is one loop (:mod:`.supervisor`) that waits for three things: signals, which their
 handlers only note (:mod:`.signals`), messages of children, and time.

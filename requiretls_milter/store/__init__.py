@@ -14,13 +14,13 @@ Three kinds of store are configured by ``store.url``:
 ``redis://``, ``rediss://`` one Redis or Valkey for a fleet (:mod:`~requiretls_milter.store.redis`)
 ==========================  ================================================================
 
-There are two protocols (:mod:`~requiretls_milter.store.base`). A *backend* reads and writes, and
-each of its operations may fail or hang. A *store* is what the engine uses: it never makes the
-engine wait for long and it does not fail.
-:class:`~requiretls_milter.store.steady.SteadyStore` makes a store of a backend, with memory as
-the stand-in for whatever the backend cannot do at the moment, or does too slowly
-(:mod:`~requiretls_milter.store.slowness`). If the file or the Redis is gone, the
-engine therefore has to find out again what was stored, but it answers every question.
+It is opened by :mod:`~requiretls_milter.store.opening`. There are two protocols
+(:mod:`~requiretls_milter.store.base`). A *backend* reads and writes, and each of its operations may
+fail or hang. A *store* is what the engine uses: it never makes the engine wait for long and it does
+not fail. :class:`~requiretls_milter.store.steady.SteadyStore` makes a store of a backend, with
+memory as the stand-in for whatever the backend cannot do at the moment, or does too slowly
+(:mod:`~requiretls_milter.store.slowness`). If the file or the Redis is gone, the engine therefore
+has to find out again what was stored, but it answers every question.
 
 Everything that comes back is checked. Each record carries a digest, which shows damage, and
 two times, when it was written and until when it is good. Every reader applies the same rule to

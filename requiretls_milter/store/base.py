@@ -228,7 +228,8 @@ class Backend(Protocol):
     async def listing(self, kind: StoreKind) -> list[tuple[str, Record]]:
         """List keys of a kind with records that may lack values; :data:`MAX_LISTED` at most.
 
-        Without its value a record cannot be checked for damage: a listing is a hint to
+        A backend that has too many to list them in time lists some of them, and others the next
+        time. Without its value a record cannot be checked for damage: a listing is a hint to
         read the record, and no more.
         """
         ...

@@ -50,6 +50,10 @@ MAX_CONNECTIONS = 16
 ANSWER_WAIT = 0.5
 """Seconds for one answer, connecting included: no assessment may wait long for it."""
 
+LISTING_TIME = 1.0
+"""Seconds for one listing. The keys of a large fleet take longer, those of all kinds: the next
+listing goes on where this one ended."""
+
 HEALTH_CHECK = 30.0
 """Seconds after which an idle connection is checked before it is used."""
 
@@ -115,6 +119,7 @@ class RedisBackend:
         except ValueError as error:
             raise StoreError(f"store.url: {error}") from error
         pool.connection_class = BoundedSslConnection if secure else BoundedConnection
+        self._cursors: dict[StoreKind, int] = {}
         self._pool = pool
         self._client: aioredis.Redis = aioredis.Redis(connection_pool=pool)
 
@@ -130,6 +135,7 @@ class RedisBackend:
         The connections that are open are given up: what fails may be the server that they lead to,
         while another has its name or address by now.
         """
+        self._cursors.clear()
         with _errors():
             await self._pool.disconnect(inuse_connections=False)
             await self._client.exists(f"{self._prefix}open")
@@ -161,10 +167,13 @@ class RedisBackend:
                     raise result
 
     async def listing(self, kind: StoreKind) -> list[tuple[str, Record]]:
-        """List keys of a kind with records that lack their values; other strings are left out."""
+        """List keys of a kind with records that lack their values; other strings are left out.
+
+        They may be a part of all; then the next listing has further ones.
+        """
         start = self._key(kind, "")
         found: list[tuple[str, Record]] = []
-        cursor = 0
+        cursor, ends = self._cursors.pop(kind, 0), time.monotonic() + LISTING_TIME
         with _errors():
             while True:
                 cursor, names = await self._client.scan(
@@ -178,7 +187,10 @@ class RedisBackend:
                     record = self._codec.decode_head(head)
                     if record is not None and isinstance(name, bytes):
                         found.append((name.decode("ascii", "replace")[len(start) :], record))
-                if not cursor or len(found) >= MAX_LISTED:
+                if not cursor:
+                    return found[:MAX_LISTED]
+                if len(found) >= MAX_LISTED or time.monotonic() >= ends:
+                    self._cursors[kind] = cursor
                     return found[:MAX_LISTED]
 
     async def claim(self, kind: StoreKind, key: str, seconds: float) -> str | None:

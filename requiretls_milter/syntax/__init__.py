@@ -12,6 +12,9 @@ else in the program handles the values.
 - ``endpoint``: ADDRESS:PORT, the socket of a milter, the URL of a store; well-known ports.
 - ``tlspolicy``: entries of smtp_tls_policy_maps.
 - ``status``: enhanced status codes, and which of two is worse.
+- ``mailbox`` and ``expansion``: addresses, and what Postfix makes of a recipient by its ``tables``.
+- ``capability``: what an MTA carries, by its version. ``ciphers``: what the name of a suite says.
+- ``moments``: times. ``strict``: JSON of another process. ``markup``: HTML.
 
 ``str()`` of a value is its canonical text, and reads back as the same value. tests/unit/syntax
 shows that for generated text, and tests/fuzz feeds the same functions with hostile bytes.

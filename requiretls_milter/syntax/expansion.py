@@ -2,8 +2,9 @@
 
 cleanup(8) completes the address, rewrites it by recipient_canonical_maps and canonical_maps (one
 address becomes one other, :func:`_canonical`), and expands it by virtual_alias_maps (one becomes
-many, :func:`_aliases`). :func:`expand` does the same with any tables that can be looked up
-(cleanup_map11.c, cleanup_map1n.c, mail_addr_map.c and mail_addr_find.c of Postfix).
+many, :func:`_aliases`). :func:`expanding` does the same, and leaves the lookups to its caller: it
+is a generator of what is to be looked up (cleanup_map11.c, cleanup_map1n.c, mail_addr_map.c and
+mail_addr_find.c of Postfix). :func:`expand` looks up at once, in tables that are in memory.
 
 Where Postfix would not take the message, or where a table or a result cannot be read, there is an
 :class:`ExpansionError`: nothing is known then of what the recipient becomes.
@@ -11,8 +12,9 @@ Where Postfix would not take the message, or where a table or a result cannot be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.syntax.mailbox import (
@@ -36,6 +38,8 @@ limits, whose product would take half a minute here; a real alias takes a few hu
 UNSPLIT = frozenset({"postmaster", "mailer-daemon", "double-bounce"})
 """Local parts in which Postfix sees no extension (split_addr.c)."""
 
+T = TypeVar("T")
+
 Lookup = Callable[[str], str | None]
 """Looks a key up, in lower case and with the quotes that it needs; None if the table has it not.
 
@@ -51,12 +55,52 @@ class ExpansionError(RequiretlsMilterError):
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
+class Tables(Generic[T]):
     """The lookup tables of cleanup(8), each parameter's in their order."""
 
-    recipient_canonical: Sequence[Lookup] = ()
-    canonical: Sequence[Lookup] = ()
-    virtual_alias: Sequence[Lookup] = ()
+    recipient_canonical: Sequence[T] = ()
+    canonical: Sequence[T] = ()
+    virtual_alias: Sequence[T] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What an address is looked up by.
+
+    Attributes:
+        text: with the quotes that it needs; a table of fixed strings has it in lower case.
+        partial: it is a part of the address, which Postfix does not look up in tables of patterns
+            (maps_find() with DICT_FLAG_FIXED).
+        unmatched: the extension that it leaves out.
+    """
+
+    text: str
+    partial: bool = False
+    unmatched: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Search(Generic[T]):
+    """A search in tables: the first of the keys counts that any of the tables has.
+
+    Attributes:
+        keys: in the order in which they count. Each is looked up in all tables before the next.
+        tables: in their order.
+        addresses: all that the recipient has become so far.
+        place: of these, the one whose keys are looked up; those behind it come after it.
+    """
+
+    keys: Sequence[Key]
+    tables: Sequence[T]
+    addresses: Sequence[str] = ()
+    place: int = 0
+
+
+Found = tuple[Key, str] | None
+"""The key that counts, and the text that a table has for it; None if no table has any of them."""
+
+Steps = Generator[Search[T], Found, "Expansion"]
+"""Yields what to search for, is sent what was found, and returns what becomes of the recipient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +169,8 @@ def same(one: str, other: str) -> bool:
     return one.casefold() == other.casefold()
 
 
-def expand(recipient: str, tables: Tables, rewriting: Rewriting) -> Expansion:
-    """Expand a recipient.
+def expand(recipient: str, tables: Tables[Lookup], rewriting: Rewriting) -> Expansion:
+    """Expand a recipient by tables of fixed strings.
 
     Args:
         recipient: an envelope address as the client wrote it, with or without ``<>``.
@@ -136,22 +180,59 @@ def expand(recipient: str, tables: Tables, rewriting: Rewriting) -> Expansion:
     Raises:
         ExpansionError: it is not known what the recipient becomes.
     """
+    steps = expanding(recipient, tables, rewriting)
+    found: Found = None
+    try:
+        search = next(steps)
+        while True:
+            found = None
+            for key, lookup in lookups(search):
+                text = lookup(key.text.casefold())
+                if text is not None:
+                    found = key, text
+                    break
+            search = steps.send(found)
+    except StopIteration as end:
+        expansion: Expansion = end.value
+        return expansion
+
+
+def lookups(search: Search[T]) -> Iterator[tuple[Key, T]]:
+    """Yield each lookup of a search, in the order in which they count."""
+    for key in search.keys:
+        for table in search.tables:
+            yield key, table
+
+
+def expanding(recipient: str, tables: Tables[T], rewriting: Rewriting) -> Steps[T]:
+    """Expand a recipient step by step; the arguments are those of :func:`expand`.
+
+    The generator knows no table: it names those of *tables* in which to search.
+
+    Raises:
+        ExpansionError: it is not known what the recipient becomes.
+    """
     try:
         given = read_one(recipient, rewriting.origin)
-        address = _canonical(given, tables.recipient_canonical, rewriting)
-        address = _canonical(address, tables.canonical, rewriting)
-        found = _aliases(address, tables.virtual_alias, rewriting)
+        address = yield from _canonical(given, tables.recipient_canonical, rewriting)
+        address = yield from _canonical(address, tables.canonical, rewriting)
+        found = yield from _aliases(address, tables.virtual_alias, rewriting)
     except AddressError as error:
         raise ExpansionError(str(error)) from error
     return Expansion(given, tuple({one.casefold(): one for one in reversed(found)}.values())[::-1])
 
 
-def _canonical(address: str, tables: Sequence[Lookup], rewriting: Rewriting) -> str:
+def _canonical(
+    address: str, tables: Sequence[T], rewriting: Rewriting
+) -> Generator[Search[T], Found, str]:
     """Rewrite an address until nothing changes; Postfix gives up silently after some times."""
     if not tables:
         return address
     for _ in range(MAX_CANONICAL):
-        found = _mapped(address, tables, rewriting, extend=rewriting.extends_canonical)
+        search = Search(keys_of(address, rewriting), tables)
+        found = _mapped(
+            address, (yield search), rewriting.origin, extend=rewriting.extends_canonical
+        )
         if found is None:
             return address
         before, address = address, found[0]
@@ -160,7 +241,9 @@ def _canonical(address: str, tables: Sequence[Lookup], rewriting: Rewriting) -> 
     return address
 
 
-def _aliases(recipient: str, tables: Sequence[Lookup], rewriting: Rewriting) -> list[str]:
+def _aliases(
+    recipient: str, tables: Sequence[T], rewriting: Rewriting
+) -> Generator[Search[T], Found, list[str]]:
     """Expand an address, each result in its turn; one that expands to itself is kept."""
     addresses = [recipient]
     if not tables:
@@ -179,7 +262,10 @@ def _aliases(recipient: str, tables: Sequence[Lookup], rewriting: Rewriting) -> 
             steps += 1
             if steps > MAX_STEPS:
                 raise ExpansionError(f"{quoted(recipient)} takes more than {MAX_STEPS} steps")
-            found = _mapped(address, tables, rewriting, extend=rewriting.extends_virtual)
+            search = Search(keys_of(address, rewriting), tables, addresses, place)
+            found = _mapped(
+                address, (yield search), rewriting.origin, extend=rewriting.extends_virtual
+            )
             if found is None:
                 break
             if any(len(one.encode()) > rewriting.length_limit for one in found):
@@ -195,58 +281,39 @@ def _aliases(recipient: str, tables: Sequence[Lookup], rewriting: Rewriting) -> 
 # ---------------------------------------------------------------- one lookup
 
 
-def _mapped(
-    address: str, tables: Sequence[Lookup], rewriting: Rewriting, *, extend: bool
-) -> list[str] | None:
-    """Look an address up with all its keys; return its addresses, or None if no table has it."""
-    for key in _keys(address, rewriting):
-        text = _looked_up(key.text, tables)
-        if text is None:
-            continue
-        if text.startswith("@"):  # the same user in another domain
-            at = address.rfind("@")
-            user = address[:at] if at >= 0 else address
-            text = to_external(user.removesuffix(key.unmatched) + text)
-        found = read_list(text, rewriting.origin)
-        if not found:
-            raise ExpansionError(f"the result for {quoted(key.text)} is no address")
-        return [_extended(one, key.unmatched) for one in found] if extend else found
-    return None
-
-
-def _looked_up(key: str, tables: Sequence[Lookup]) -> str | None:
-    if not key:
+def _mapped(address: str, found: Found, origin: Origin, *, extend: bool) -> list[str] | None:
+    """Read what was found for an address: its addresses, or None if no table has it."""
+    if found is None:
         return None
-    folded = key.casefold()
-    for lookup in tables:
-        found = lookup(folded)
-        if found is not None:
-            return found
-    return None
+    key, text = found
+    if text.startswith("@"):  # the same user in another domain
+        at = address.rfind("@")
+        user = address[:at] if at >= 0 else address
+        text = to_external(user.removesuffix(key.unmatched) + text)
+    addresses = read_list(text, origin)
+    if not addresses:
+        raise ExpansionError(f"the result for {quoted(key.text)} is no address")
+    return [_extended(one, key.unmatched) for one in addresses] if extend else addresses
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """A key, and the extension that it leaves out."""
-
-    text: str
-    unmatched: str = field(default="")
+def keys_of(address: str, rewriting: Rewriting) -> tuple[Key, ...]:
+    """The keys of an address: itself, without extension, its user, its domain."""
+    return tuple(key for key in _keys(address, rewriting) if key.text)
 
 
-def _keys(address: str, rewriting: Rewriting) -> Iterator[_Key]:
-    """Yield the keys of an address: itself, without extension, its user, its domain."""
+def _keys(address: str, rewriting: Rewriting) -> Iterator[Key]:
     bare, extension = _without_extension(address, rewriting.delimiter)
-    yield _Key(to_external(address))
+    yield Key(to_external(address))
     if extension:
-        yield _Key(to_external(bare), extension)
+        yield Key(to_external(bare), True, extension)
     at = address.rfind("@")
     if at < 0:
         return
     if rewriting.is_local(address[at + 1 :]):
-        yield _Key(local_to_external(address[:at]))
+        yield Key(local_to_external(address[:at]), True)
         if extension:
-            yield _Key(local_to_external(bare[: bare.rfind("@")]), extension)
-    yield _Key(address[at:])
+            yield Key(local_to_external(bare[: bare.rfind("@")]), True, extension)
+    yield Key(address[at:], True)
 
 
 def _without_extension(address: str, delimiter: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ table that stands in main.cf itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 COMPILED = {
     "hash": ".db",
@@ -22,6 +22,9 @@ COMPILED = {
 
 TEXTUAL = frozenset({*COMPILED, "texthash", "inline", "static"})
 """Types of tables whose entries stand in a text."""
+
+UNREADABLE = "unreadable"
+"""The type of a table that stands for one that cannot be named in ``[mta]``, which is US-ASCII."""
 
 _LIST_SEPARATORS = ", \t\r\n"
 _ADAPTERS = re.compile(r"(?:(?:proxy|debug):)*")
@@ -73,6 +76,34 @@ def static_result(item: str) -> str | None:
     """Return what a table of the type ``static`` has for every key; None for any other table."""
     kind, name = split_table(item)
     return without_braces(name) if kind == "static" else None
+
+
+PATTERNS = frozenset({"regexp", "pcre", "cidr", "tcp", "socketmap", "fail", "randmap"})
+"""Types of tables in which Postfix looks up whole addresses only, as they are written
+(DICT_FLAG_PATTERN). All others have fixed strings, in lower case (DICT_FLAG_FIXED)."""
+
+_FIRST_DECIDES = ("pipemap", "unionmap")
+
+
+def is_fixed(item: str) -> bool:
+    """Whether a table has fixed strings, so that parts of addresses are looked up in it too."""
+    kind, name = split_table(item)
+    while kind in _FIRST_DECIDES:
+        kind, name = split_table(next(iter(split_list(without_braces(name))), ""))
+    return kind not in PATTERNS
+
+
+def chroot_of(command: Sequence[str]) -> str:
+    """The directory that the program of a command line sees as ``/``; "" if that is no other."""
+    if command[0].rpartition("/")[2] != "chroot":
+        return ""
+    return next((word for word in command[1:] if not word.startswith("-")), "").rstrip("/")
+
+
+def path_within(command: Sequence[str], path: str) -> str:
+    """A path of ours as the program of a command line sees it."""
+    root = chroot_of(command)
+    return path.removeprefix(root) if path.startswith(f"{root}/") else path
 
 
 # ---------------------------------------------------------------- entries

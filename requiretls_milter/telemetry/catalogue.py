@@ -46,6 +46,7 @@ from requiretls_milter.telemetry.labels import (
     MtaStsResult,
     NotifyResult,
     OutboundService,
+    PostmapResult,
     ProbeResult,
     Process,
     RefreshResult,
@@ -273,6 +274,12 @@ _DECLARED = (
         (("result", _values(Expanded)),),
     ),
     Metric(
+        "alias_queries_total",
+        MetricKind.COUNTER,
+        "Runs of postmap(1) that looked up keys of aliases, by result.",
+        (("result", _values(PostmapResult)),),
+    ),
+    Metric(
         "forecast_wait_seconds",
         MetricKind.HISTOGRAM,
         "Time that SMTP waited for a forecast.",
@@ -327,13 +334,17 @@ _DECLARED = (
                 ),
             ),
             (Layer.HOST.value, CacheResult.STORED.value),
+            (Layer.ALIAS.value, CacheResult.HIT.value),
+            (Layer.ALIAS.value, CacheResult.MISS.value),
+            (Layer.ALIAS.value, CacheResult.JOINED.value),
+            (Layer.ALIAS.value, CacheResult.HELD.value),
         ),
     ),
     Metric(
         "cache_entries",
         MetricKind.GAUGE,
         "Entries in the engine's caches.",
-        (("layer", (Layer.HOST.value, Layer.DOMAIN.value)),),
+        (("layer", (Layer.HOST.value, Layer.DOMAIN.value, Layer.ALIAS.value)),),
     ),
     Metric(
         "downgrades_total",
@@ -447,7 +458,7 @@ _DECLARED = (
     Metric(
         "watch_mails_total",
         MetricKind.COUNTER,
-        "Mails to watch.mail_to, by result; of those dropped the changes that they were to tell.",
+        "Mails to watch.mail_to, by result; dropped counts changes that no mail told.",
         (("result", _values(WatchMailResult)),),
     ),
     Metric(
@@ -458,7 +469,7 @@ _DECLARED = (
     Metric(
         "resolver_validates",
         MetricKind.GAUGE,
-        "1 if the resolver was seen to validate DNSSEC; 0: nothing is called secure.",
+        "1 if the resolver was seen to validate DNSSEC, else 0: then nothing is called secure.",
     ),
     Metric(
         "resolver_selftest_last_success_timestamp_seconds",

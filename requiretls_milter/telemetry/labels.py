@@ -104,11 +104,12 @@ class MtaStsResult(enum.StrEnum):
 
 
 class Layer(enum.StrEnum):
-    """A cache: forecasts in the workers, evidence by host and by domain in the engine."""
+    """A cache: forecasts in the workers; in the engine evidence by host and domain, and aliases."""
 
     FORECAST = "forecast"
     HOST = "host"
     DOMAIN = "domain"
+    ALIAS = "alias"
 
 
 class CacheResult(enum.StrEnum):
@@ -203,6 +204,10 @@ class Bound(enum.StrEnum):
     TAGS = "tags"
     EXPANSIONS = "expansions"
     ALIAS_ENTRIES = "alias_entries"
+    ALIAS_PROCESSES = "alias_processes"
+    ALIAS_TIMEOUT = "alias_timeout"
+    ALIAS_KEYS = "alias_keys"
+    ALIAS_ANSWERS = "alias_answers"
     FORECAST_CACHE = "forecast_cache"
     GATHERINGS = "gatherings"
     FLIGHTS = "flights"
@@ -241,6 +246,14 @@ class Expanded(enum.StrEnum):
     UNCHANGED = "unchanged"
     UNKNOWN = "unknown"  # a table cannot be read, or Postfix would not take the message
     TOO_MANY = "too_many"  # beyond limits.expansions
+
+
+class PostmapResult(enum.StrEnum):
+    """What came of a run of postmap(1), which looks up many keys in one table."""
+
+    ANSWERED = "answered"
+    FAILED = "failed"  # it cannot be run, it says that the table fails, or it answers nonsense
+    TIMEOUT = "timeout"  # it was killed
 
 
 class Lane(enum.StrEnum):

@@ -21,6 +21,7 @@ from tests.bench.assess import assessed
 from tests.bench.day import day
 from tests.bench.judge import judged
 from tests.bench.rows import FULL, QUICK, Effort, Row
+from tests.bench.scale import scale
 from tests.bench.scrape import scraped
 from tests.bench.tarpits import tarpits
 
@@ -30,6 +31,7 @@ ROWS: Mapping[str, Callable[[Effort], Row]] = {
     "judge": judged,
     "scrape": scraped,
     "day": day,
+    "scale": scale,
     "tarpits": tarpits,
     "assess": assessed,
 }

@@ -123,6 +123,10 @@ def start_postfix() -> None:
         "milter_default_action = accept\n"
         "milter_connect_timeout = 5s\n"
     )
+    aliases = Path("/etc/postfix/virtual.regexp")
+    aliases.write_text("/^alias@/ someone@example.org\n")
+    shutil.chown(aliases, "root", "postfix")
+    aliases.chmod(0o640)
     Path("/var/spool/mailboxes").mkdir(parents=True)
     shutil.chown("/var/spool/mailboxes", "nobody", "nogroup")
     report["mta"] = run("postfix", "start")
@@ -282,6 +286,10 @@ def trial(mta: Mta) -> None:
     report["first message"] = send(mta, "first")
 
     if mta is MTAS["postfix"]:
+        report["expanded"] = run(
+            *("requiretls-milter", "simulate", "a@example.org", "alias@example.org"),
+            *("--parameter", "REQUIRETLS", "--format", "json"),
+        )
         audit()
 
     report["reload"] = run("systemctl", "reload", UNIT)

@@ -144,6 +144,9 @@ LEVELS = ("may", "dane", "dane", "dane-only", "encrypt", "verify", "secure", "no
 POLICIES = ("enforce", "enforce", "opportunistic", "opportunistic+starttls", "disable", "")
 CLONES = ("strict", "out-2", "exchange")
 SENDERS = (SENDER, f"boss@{MYDOMAIN}", f"boss+x@{MYDOMAIN}", "ann@other.inst.test", "")
+ALIASED = 0.35
+"""Part of the installations that have aliases."""
+
 BOXES, RELAYED, MINE = "boxes.inst.test", "relayed.inst.test", "mine.inst.test"
 """Domains of the address classes, which the DNS does not have."""
 
@@ -426,6 +429,52 @@ class _Maker:
                 entries[key] = self.pick(f"{self.transport()}:{self.hop()}", f"{self.transport()}:")
         return self.table(parameter, entries)
 
+    # ------------------------------------------------------------ aliases
+
+    def alias(self, letters: Sequence[Letter]) -> None:
+        """Aliases of some recipients, in tables of text and in such as have to be asked.
+
+        A recipient becomes one other: of several the first delivery would say nothing of the worst
+        forecast. They have dice of their own, so that installations without them stay as they are.
+        """
+        dice = random.Random(f"aliases {self.name}")  # noqa: S311 - to be repeated
+        if dice.random() >= ALIASED:
+            return
+        names = [place.name for place in self.places] + [BOXES, RELAYED, MINE]
+        tables = []
+        for number in range(dice.choice((1, 1, 2, 3))):
+            entries: dict[str, str] = {}
+            for letter in dice.sample(letters, dice.randint(1, len(letters))):
+                user, _, domain = letter.recipient.lower().partition("@")
+                bare = user.partition("+")[0]
+                key = dice.choice((f"{user}@{domain}", f"{bare}@{domain}", f"@{domain}", bare))
+                to = f"{dice.choice(('v', 'w', bare))}{number}@{dice.choice(names)}"
+                entries[key] = f"@{to.partition('@')[2]}" if dice.random() < 0.1 else to
+            tables.append(self._aliases(dice, f"virtual.{number}", entries))
+        separator = dice.choice((" ", ", ", ",\n    "))
+        self.main["virtual_alias_maps"] = separator.join(tables)
+        if dice.random() < 0.2:
+            self.main["canonical_maps"] = self._aliases(
+                dice, "canonical", {f"v0@{dice.choice(names)}": f"w9@{dice.choice(names)}"}
+            )
+
+    def _aliases(self, dice: random.Random, name: str, entries: Mapping[str, str]) -> str:
+        """Write aliases as a table of any type."""
+        kind = dice.choice(("texthash", "inline", "regexp", "regexp", "unionmap", "pipemap"))
+        if kind == "texthash":
+            self.files[name] = "".join(f"{key} {to}\n" for key, to in entries.items())
+            return f"texthash:@ETC@/{name}"
+        if kind == "regexp":
+            self.files[name] = "".join(_rule(dice, key, to) for key, to in entries.items())
+            return f"regexp:@ETC@/{name}"
+        pairs = ",".join(f"{{{key}={to}}}" for key, to in entries.items())
+        if kind == "inline":
+            return f"inline:{{{pairs}}}"
+        if kind == "unionmap":  # of both tables' results at once there would be two addresses
+            return f"unionmap:{{inline:{{{pairs}}},inline:{{{{none={dice.random()}}}}}}}"
+        self.files[name] = "/^(.*)$/ $1\n"
+        return f"pipemap:{{inline:{{{pairs}}},regexp:@ETC@/{name}}}"
+
     # ------------------------------------------------------------ letters
 
     def letter(self, number: int) -> Letter:
@@ -472,6 +521,7 @@ class _Maker:
             self.opaque = chosen
         self.fill()
         letters = tuple(self.letter(number) for number in range(LETTERS))
+        self.alias(letters)
         if self.with_quirk and isinstance(chosen, str) and chosen in self.main:
             self.quirk = chosen
         elif self.with_quirk and chosen is not None and not isinstance(chosen, str):
@@ -484,6 +534,19 @@ class _Maker:
         )
         smtp = _options(self.smtp, noise)
         return Installation(self.name, main, smtp, services, dict(self.files), letters, self.quirk)
+
+
+def _rule(dice: random.Random, key: str, to: str) -> str:
+    """A line of a table of patterns that has what the entry has, and often more."""
+    user, _, domain = key.rpartition("@")
+    if not domain:
+        return f"/^{re.escape(key)}@/ {to}\n"
+    if not user or to.startswith("@"):
+        where = re.escape(domain).replace("\\-", "-")
+        return f"/^([^@+]*)([^@]*)@{where}$/ w$1@{to.rpartition('@')[2]}\n"
+    ours = re.escape(user), re.escape(domain)
+    pattern = dice.choice(("^{}(\\+.*)?@{}$", "^{}@{}$")).format(*ours).replace("\\-", "-")
+    return f"/{pattern}/ {to}\n"
 
 
 def _as_patterns(entries: Mapping[str, str]) -> str:

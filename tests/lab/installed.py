@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tests.lab import netns, roots, submission
+from tests.lab.errors import LabError
 from tests.lab.installations import LMTP_PORT, Installation, Letter, Place, at_random, settle
 from tests.lab.lab import MYDOMAIN, Lab, write_once
 from tests.lab.labconfig import NO_BUDGETS
@@ -49,8 +50,8 @@ AHEAD = 6
 SLOW = 25.0
 """Seconds for a delivery."""
 
-EXPANDED = 'only with aliases = "static"'
-"""Of a warning that explains nothing here: recipients are expanded."""
+EXPANDED = ("only with mta.aliases", 'only with aliases = "ask"')
+"""Of warnings that explain nothing here: recipients are expanded, and tables asked."""
 
 _LOCAL = frozenset({"local", "virtual", "discard", "pipe"})
 _FIELDS = {"no": "TLS-Required: No", "header": "Require-TLS-ESMTP: yes"}
@@ -192,7 +193,7 @@ class InstallationsMilter(Milter):
         log_written()
         self._since = self.log_file.stat().st_size
         expands = any(name.endswith("_maps") for name in section)
-        self.write(mta={**section, **({"aliases": "static"} if expands else {})})
+        self.write(mta={**section, **({"aliases": "ask"} if expands else {})})
         self.send_signal(signal.SIGHUP, "supervisor")
         self.wait("reloaded", timeout=20)
 
@@ -232,7 +233,7 @@ def imported(mta: Postfix) -> Imported:
     warnings = tuple(
         line.removeprefix("warning: ")
         for line in done.stderr.splitlines()
-        if line.startswith("warning: ") and EXPANDED not in line
+        if line.startswith("warning: ") and not any(one in line for one in EXPANDED)
     )
     return Imported(tomllib.loads(done.stdout)["mta"], warnings)
 
@@ -335,6 +336,9 @@ class Work:
                 queue_id = mta.send(letter, self.lab.ca_file)
             except submission.Refused as refused:
                 return letter, {}, str(refused)
+            except OSError as error:
+                mta.log.read()
+                raise LabError("\n".join([str(mta.made), *mta.log.lines[-30:]])) from error
             wanted = {"queue_id": queue_id} if queue_id else {"to": letter.recipient}
 
             def told() -> list[dict[str, Any]]:

@@ -79,6 +79,11 @@ _SENDMAIL_PROGRAM = "usr/libexec/sendmail/sendmail"
 POSTFIX_3_11 = Recipe("postfix-3.11", "forky", _POSTFIX, _MASTER)
 """The MTA that knows REQUIRETLS (since 3.11)."""
 
+POSTFIX_3_11_TABLES = Recipe(
+    "postfix-3.11-tables", "forky", (*_POSTFIX, "postfix-pcre", "postfix-sqlite"), _MASTER
+)
+"""The same with types of tables that Debian packs apart."""
+
 POSTFIX_3_10 = Recipe("postfix-3.10", "trixie", _POSTFIX, _MASTER)
 """It knows ``TLS-Required: No`` (since 3.10), but not REQUIRETLS."""
 
@@ -135,7 +140,8 @@ MTA_STS_RESOLVER = Recipe(
 
 ALL = (
     *(DNS, REDIS, PROMETHEUS, MTA_STS_RESOLVER, SYSTEMD_POSTFIX, SYSTEMD_SENDMAIL),
-    *(POSTFIX_3_11, POSTFIX_3_10, POSTFIX_3_7, SENDMAIL_8_18, SENDMAIL_8_17),
+    *(POSTFIX_3_11, POSTFIX_3_11_TABLES, POSTFIX_3_10, POSTFIX_3_7),
+    *(SENDMAIL_8_18, SENDMAIL_8_17),
 )
 
 

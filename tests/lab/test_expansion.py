@@ -95,7 +95,7 @@ def texts(chance: random.Random) -> Mapping[str, str]:
     return made
 
 
-def tables(sources: Mapping[str, str]) -> Tables:
+def tables(sources: Mapping[str, str]) -> Tables[Lookup]:
     def lookup(name: str) -> Lookup:
         return {one.casefold(): to for one, to in source_entries(sources[name])}.get
 
@@ -159,7 +159,7 @@ def by_postfix(lab: Lab, smtp: smtplib.SMTP, recipient: str) -> list[str] | None
     return [read_one(one.to, HOME.origin) for one in lab.front.log.deliveries(queue_id)]
 
 
-def by_us(recipient: str, found: Tables, rewriting: Rewriting) -> list[str] | None:
+def by_us(recipient: str, found: Tables[Lookup], rewriting: Rewriting) -> list[str] | None:
     try:
         return list(expand(recipient, found, rewriting).addresses)
     except ExpansionError:

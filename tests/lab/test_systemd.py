@@ -32,6 +32,11 @@ CHROOTED = f"""\
 {TWO_WORKERS}socket = "unix:/var/spool/postfix/requiretls-milter/milter.sock"
 socket_group = "postfix"
 
+[mta]
+local_domains = ["example.org"]
+aliases = "ask"
+virtual_alias_maps = ["regexp:/etc/postfix/virtual.regexp"]
+
 {HERE}"""
 
 VARIANTS = {
@@ -54,6 +59,9 @@ def report(mta: str) -> Report:
     variant, config = VARIANTS[mta]
     drop_ins = {
         variant: (boot.SYSTEMD / "variants" / variant).read_text(),
+        "aliases.conf": (boot.SYSTEMD / "variants/postfix-aliases.conf").read_text()
+        if mta == "postfix"
+        else "",
         "watchdog.conf": "[Service]\nWatchdogSec=2\n",  # the unit's own half minute is long
         "notify.conf": "[Service]\nReadWritePaths=/srv/allowed\n",
     }
@@ -112,6 +120,17 @@ def test_sendmail_begins_when_the_milter_is_ready(report: Report, mta: str) -> N
     assert len(begun) == (2 if mta == "sendmail" else 0)
     assert begun == sorted(begun)
     assert 0 not in begun
+
+
+def test_tables_of_aliases_are_asked_within_the_bounds_of_the_unit(
+    report: Report, mta: str
+) -> None:
+    """The table is one that only root and the group postfix may read."""
+    if mta != "postfix":
+        pytest.skip("there are no tables of Postfix")
+    simulated = json.loads(report["expanded"]["output"])
+    assert [one["address"] for one in simulated["expansions"]] == ["someone@example.org"]
+    assert not any("asked by this command" in note for note in simulated["notes"])
 
 
 def test_audit_runs_without_rights_beside_journalctl(report: Report, mta: str) -> None:

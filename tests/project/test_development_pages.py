@@ -6,7 +6,7 @@ import ast
 import functools
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,8 @@ from tests.support.paths import REPOSITORY
 
 PACKAGE = REPOSITORY / "requiretls_milter"
 PAGES = ("architecture.md", "development.md", "forecast.md", "reliability.md")
+CODE = re.compile(r"`([\w./]+)`")
+PARTLY = re.compile(r"of `(\w+)` only ((?:`\w+`(?: and |, )?)+)")
 
 
 def page(name: str) -> str:
@@ -61,6 +63,57 @@ def test_the_layers_on_the_page_are_those_that_are_checked() -> None:
     assert block is not None
     shown = [sorted(re.findall(r"\w+", layer)) for layer in block[1].split("<")]
     assert shown == [sorted(re.findall(r"\w+", layer)) for layer in reversed(checked)]
+
+
+def test_the_table_says_what_each_place_imports() -> None:
+    imported = imports()
+    everywhere = {"bounded", "clocks", "errors", "replacing"}
+    table = page("architecture.md").partition("| place | what lives there |")[2]
+    rows = re.findall(r"^\| (`.*) \| (.*) \|$", table.partition("\n\n")[0], re.MULTILINE)
+    for cells, cell in rows:
+        named = {
+            token.strip("/").removesuffix(".py") for token in CODE.findall(cells.split("|")[0])
+        }
+        if named & everywhere or cell == "all lower places":
+            continue
+        (place,) = named
+        partly = {one: set(CODE.findall(some)) for one, some in PARTLY.findall(cell)}
+        said = set(CODE.findall(PARTLY.sub("", cell))) | set(partly)
+        found = {module.partition(".")[0] for module in imported[place]} - everywhere
+        assert found == said, place
+        for other, modules in partly.items():
+            inner = {
+                ".".join(m.split(".")[1:]) for m in imported[place] if m.startswith(f"{other}.")
+            }
+            assert inner == modules, (place, other)
+    told = CODE.findall("".join(cells.split("|")[0] for cells, _ in rows))
+    assert {token.strip("/").removesuffix(".py") for token in told} == set(imported)
+
+
+def imports() -> Mapping[str, set[str]]:
+    """For each place the modules of other places that it imports, also for the type checker."""
+    found: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        place = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if place.startswith("__"):
+            continue
+        modules = found.setdefault(place, set())
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE.name):
+                above = (node.module or "").partition(".")[2]
+                modules |= {
+                    name if is_module(name := f"{above}.{alias.name}".strip(".")) else above
+                    for alias in node.names
+                }
+    return {
+        place: {one for one in modules if one and one.partition(".")[0] != place}
+        for place, modules in found.items()
+    }
+
+
+def is_module(name: str) -> bool:
+    path = PACKAGE / name.replace(".", "/")
+    return path.is_dir() or path.with_suffix(".py").is_file()
 
 
 def test_each_exception_is_in_the_table() -> None:

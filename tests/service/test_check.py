@@ -236,7 +236,7 @@ async def test_the_transport_decides_how_it_is_judged(world: Domains) -> None:
     assert (await command("check", wrong, "--config", config, "--transport", "lax")).status == 0
 
 
-async def test_a_next_hop_of_which_postfix_dies_is_told(world: Domains) -> None:
+async def test_a_next_hop_that_postfix_cannot_use_is_told(world: Domains) -> None:
     done = await command("check", "inet:[192.0.2.1]", "--config", world.config())
     assert done.status == 2
     assert "Postfix cannot use such a next hop" in done.err

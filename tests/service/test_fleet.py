@@ -303,3 +303,29 @@ async def test_r53_a_fleet_fetches_each_policy_anew_once_a_day(redis: RedisServe
         assert three.fetches == 20
         await asyncio.gather(*(engine.cache.refresh_policies() for engine in three.engines))
         assert three.fetches == 20
+
+
+async def test_one_engine_of_a_fleet_looks_through_what_is_stored_until_it_ends(
+    redis: RedisServer,
+) -> None:
+    async with fleet(redis, 3) as three:
+        for engine in three.engines:
+            engine.publish(RULES)
+        await three.policies()
+        for _ in range(3):
+            three.pass_(POLICY_REFRESH)
+            for engine in three.engines:  # each at a time of its own
+                await engine.cache.refresh_policies()
+        renewed = [
+            counted(engine.counters, "mta_sts_refreshes_total", "renewed")
+            for engine in three.engines
+        ]
+        assert sorted(renewed) == [0, 0, 3]
+        # It ends, and so does its claim, after a while.
+        claims = {key for key in redis.keys() if ":mta_sts_policy:*" in key}  # noqa: SIM118
+        assert len(claims) == 1
+        redis.run([["DEL", *claims]])
+        others = [engine for engine, n in zip(three.engines, renewed, strict=True) if not n]
+        three.pass_(POLICY_REFRESH)
+        await asyncio.gather(*(engine.cache.refresh_policies() for engine in others))
+        assert three.fetches == 5

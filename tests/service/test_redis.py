@@ -16,6 +16,7 @@ from structlog.typing import EventDict
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.reportdays import ReportDays
 from requiretls_milter.readiness.days import MailSource
+from requiretls_milter.store import redis as redismodule
 from requiretls_milter.store.base import (
     DIGEST,
     MAX_VALUE,
@@ -129,6 +130,21 @@ async def test_keys_of_one_kind_and_prefix_are_listed(redis: RedisServer) -> Non
         assert set(listed) == {key for _, key, _ in kept}
         assert abs(listed["d7.example"].written - time.time()) < 60
         assert [key for key, _ in await other.listing(POLICY)] == ["other"]
+
+
+async def test_more_keys_than_there_is_time_for_are_listed_a_part_at_a_time(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redismodule, "LISTING_TIME", 0.0)
+    async with connected(redis.url) as backend:
+        keys = {f"d{n}.example" for n in range(5_000)}
+        await backend.write([(POLICY, key, record(life=1000)) for key in keys])
+        parts = [{key for key, _ in await backend.listing(POLICY)} for _ in range(20)]
+        assert all(len(part) < 2_500 for part in parts)
+        assert set().union(*parts) == keys
+        monkeypatch.setattr(redismodule, "LISTING_TIME", 60.0)
+        await backend.listing(POLICY)  # what was left
+        assert {key for key, _ in await backend.listing(POLICY)} == keys
 
 
 async def test_the_history_of_reports_is_kept_for_each_host_by_itself(redis: RedisServer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from requiretls_milter.engine.assessor import Assessor
-from requiretls_milter.engine.server import EngineState, ReportParts
+from requiretls_milter.engine.server import EngineState, RecipientExpander, ReportParts
 from requiretls_milter.ipc.wire import Condition, ServiceStatus
 from requiretls_milter.readiness.days import Day, Days, MailSource
 from requiretls_milter.telemetry.aggregate import Aggregate
@@ -44,6 +44,7 @@ class SetEngine:
     aggregate: Aggregate = field(default_factory=Aggregate)
     reported: dict[MailSource, tuple[Day, ...]] = field(default_factory=dict)
     mail: dict[str, int] = field(default_factory=dict)
+    expander: RecipientExpander | None = None
 
     def current(self) -> EngineState:
         return EngineState(

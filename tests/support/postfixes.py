@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from requiretls_milter import config
 from requiretls_milter.mirror.postconf import Entries, Postfix, Service
-from requiretls_milter.mirror.section import Mirror, to_toml
+from requiretls_milter.mirror.section import Mirror
+from requiretls_milter.mirror.text import to_toml
 
 _OWN = (
     "inline:{{example.org=opportunistic}, {.example.org=opportunistic}, {localhost=opportunistic}}"

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from requiretls_milter.forecast.inbound import InboundReport, ServerState
-from requiretls_milter.forecast.inbound import Readiness as ServerReadiness
+from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness, ServerState
 from requiretls_milter.forecast.inboundserver import Finding, Severity
 from requiretls_milter.model import Feature, InboundProblem, Reason
 from requiretls_milter.readiness.days import Day, MailSource

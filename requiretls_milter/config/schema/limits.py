@@ -77,7 +77,37 @@ class Limits(Section):
         description=(
             "Entries of all tables of mta.aliases together. Each worker keeps them in memory: "
             "28 MiB for 100,000 of usual length, and twice that while they are read anew, which "
-            "takes half a second. Beyond this limit a table counts as one that cannot be read."
+            "takes half a second. Beyond this limit a table counts as one that cannot be read. "
+            'With mta.aliases = "ask" the engine alone keeps them.'
+        ),
+    )
+    alias_processes: Annotated[Count, Field(ge=1, le=100)] = Field(
+        4,
+        description=(
+            'Runs of postmap at the same time (mta.aliases = "ask"), of which one table has half. '
+            "Beyond this limit keys wait for their turn. A run looks up as many keys as wait, so "
+            "that four at a time answer some thousand keys a second."
+        ),
+    )
+    alias_timeout: Annotated[Count, Field(ge=1, le=600)] = Field(
+        5,
+        description=(
+            "Seconds for one run of postmap. Beyond this limit it is killed, its table is not "
+            "asked for five seconds, and recipients that could be in it are not expanded."
+        ),
+    )
+    alias_keys: Annotated[Count, Field(ge=100, le=1_000_000)] = Field(
+        10_000,
+        description=(
+            "Keys that wait for postmap. An address has up to five keys in each table. Beyond this "
+            "limit a recipient is not expanded."
+        ),
+    )
+    alias_answers: Annotated[Count, Field(ge=100, le=10_000_000)] = Field(
+        20_000,
+        description=(
+            "Answers of postmap that the engine keeps, with their keys 1 KiB each on average at "
+            "most. Beyond this limit the least used one is dropped."
         ),
     )
     forecast_cache: Annotated[Count, Field(ge=100, le=1_000_000)] = Field(

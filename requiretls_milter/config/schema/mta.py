@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -270,7 +271,25 @@ class Mta(Section):
             "and virtual_alias_maps below are applied as far as their text can be read, and the "
             "forecast is the worst one of the addresses that a recipient becomes. A table that "
             "cannot be read, or a circle in it, makes that recipient one that is not expanded; it "
-            "is never refused for that. Needs profile postfix."
+            'is never refused for that. "ask": tables that are no text are asked too, with '
+            "postmap -q as the service's user; a recipient whose tables do not answer in time is "
+            "not expanded. Needs profile postfix."
+        ),
+    )
+    postmap: fields.OptionalCommand = Field(
+        "",
+        description=(
+            'The postmap command of Postfix that is run with aliases = "ask": an absolute path '
+            "and arguments, split as a shell does, but run without one. With several instances: "
+            '"/usr/sbin/postmap -c /etc/postfix-out". Empty: postmap in /usr/sbin and the like.'
+        ),
+    )
+    alias_life: Annotated[Count, Field(ge=1, le=86_400)] = Field(
+        60,
+        description=(
+            'Seconds for which an answer of postmap is used again with aliases = "ask", also that '
+            "there is no entry. Postfix itself looks up each time: so long a changed entry may be "
+            "forecast as it was."
         ),
     )
     virtual_alias_maps: Annotated[tuple[fields.LookupTable, ...], as_list] = Field(
@@ -279,7 +298,8 @@ class Mta(Section):
             "virtual_alias_maps of Postfix, in its order: "
             '["hash:/etc/postfix/virtual", "inline:{ { a@example.org = b@example.net } }"]. Read '
             "are tables of the types hash, btree, lmdb, cdb, dbm and sdbm, whose source, the text "
-            "that postmap made them of, lies beside them, and texthash, inline and static."
+            "that postmap made them of, lies beside them, and texthash, inline and static. All "
+            "others are asked, or not read at all (aliases)."
         ),
     )
     recipient_canonical_maps: Annotated[tuple[fields.LookupTable, ...], as_list] = Field(
@@ -443,6 +463,11 @@ class Mta(Section):
         usual = routing.Destination.parse(self.default_transport)
         is_special = usual.transport in self.local_transports or self.speaks_lmtp(usual.transport)
         return any(tables) or bool(usual.nexthop) or is_special
+
+    @property
+    def postmap_command(self) -> tuple[str, ...]:
+        """``postmap`` as program and arguments; () if the usual one is to be run."""
+        return tuple(shlex.split(self.postmap))
 
     @property
     def usual_transport(self) -> str:

@@ -9,7 +9,10 @@ The way from there to what a report needs:
 3. :mod:`~.events` finds in a line what the milter or Postfix wrote, behind whatever prefix or
    inside whatever JSON object; :mod:`~.times` reads the times, :mod:`~.milter` the milter's own
    words, :mod:`~.postfix` those of Postfix;
-4. :mod:`~.reading` puts the events of all logs into order of time.
+4. :mod:`~.reading` puts the events of all logs into order of time;
+5. :mod:`~.matching` tells whether the milter's words and Postfix's mean the same.
+
+A command that is given no log reads :mod:`the usual ones <~.usual>` of this host.
 
 A log that is followed while it is written comes through :mod:`~.growing`, over its rotations, and
 :mod:`~.tailing`, which reads several at once; lines and events are the same.

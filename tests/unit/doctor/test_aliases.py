@@ -81,6 +81,29 @@ def test_a_table_that_the_user_of_the_service_may_not_read_is_a_warning(
     assert found(configured(item, engine=engine)).severity is Severity.OK
 
 
+# ---------------------------------------------------------------- tables that are asked
+
+
+def test_tables_that_answer_are_well_though_no_service_runs() -> None:
+    finding = found(configured("inline:{ { a@x.test = b@y.test } }", word="ask"))
+    assert finding.severity is Severity.OK
+    assert "all tables of aliases answer (asked by user " in finding.found
+
+
+@pytest.mark.parametrize(
+    ("item", "why"),
+    [("ldap:/etc/postfix/x.cf", "No such file"), ("unreadable:ldap", "cannot be named in mta")],
+)
+def test_a_table_that_does_not_answer_is_a_warning(item: str, why: str, tmp_path: Path) -> None:
+    config = configured(item, word="ask")
+    mta = config.mta.model_copy(update={"postmap": str(tmp_path / "postmap")})
+    finding = found(config.model_copy(update={"mta": mta}))
+    assert finding.severity is Severity.WARNING
+    assert f"{item}: " in finding.found
+    assert why in finding.found
+    assert "recipients are not expanded" in finding.found
+
+
 # ---------------------------------------------------------------- beside Postfix
 
 POSTFIX = postfix(virtual_alias_maps="hash:/etc/postfix/virtual", recipient_delimiter="+")
@@ -92,9 +115,9 @@ def told(config: Config) -> str:
 
 def test_what_aliases_do_unseen_is_told_as_long_as_recipients_are_not_expanded() -> None:
     mta = mta_of(mirror(POSTFIX))
-    assert "only with aliases" in told(Config(mta=mta))
+    assert "only with mta.aliases" in told(Config(mta=mta))
     static = mta.model_copy(update={"aliases": Aliases.STATIC})
-    assert "only with aliases" not in told(Config(mta=static))
+    assert "only with mta.aliases" not in told(Config(mta=static))
 
 
 def test_tables_that_are_not_those_of_postfix_are_told_if_they_are_used() -> None:

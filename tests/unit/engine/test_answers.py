@@ -63,6 +63,7 @@ ACTS = '[mta]\ntls_security_level = "dane"\n[rules]\nmode = "reject"\n'
 MONITORS = '[mta]\ntls_security_level = "dane"\n[rules]\nmode = "monitor"\n'
 REQUIRETLS = Requirement.REQUIRETLS
 QUESTION = Question("a.example", "smtp", REQUIRETLS, REQUIRETLS)
+RETRY = Config().probe.retry_after * 1.2
 BY_US_ALONE = replace(QUESTION, carried=Requirement.NONE)
 
 
@@ -360,6 +361,39 @@ async def test_not_after_a_downgrade_of_its_host_that_was_seen_under_another_nam
         kit.source.script["mx"], records=(MxRecord(10, "mx.a.example"),), canonical="b.example"
     )
     await kit.ask(replace(QUESTION, nexthop="b.example"))
+    assert (await kit.ask()).stale == 0.0
+
+
+async def test_again_once_what_failed_for_another_domain_has_answered(kit: Kit) -> None:
+    """One session of many with a large provider fails, and its other domains go on."""
+    kit.source.script["mx b.example"] = replace(kit.source.script["mx"], canonical="b.example")
+    other = replace(QUESTION, nexthop="b.example")
+    await kit.ask()
+    well = kit.source.script["probe"]
+    kit.clocks.pass_(FRESH)
+    kit.fail_sessions()
+    await kit.ask(other)
+    kit.source.script["probe"] = well
+    kit.clocks.pass_(RETRY)
+    await kit.ask(other)
+    assert (await kit.ask()).stale
+
+
+async def test_not_while_another_name_fails_at_the_address(kit: Kit) -> None:
+    mx = kit.source.script["mx"]
+    kit.source.script["mx b.example"] = replace(mx, records=(MxRecord(10, "mx.b.example"),))
+    kit.source.script["mx c.example"] = replace(mx, records=(MxRecord(10, "mx.c.example"),))
+    for name in ("mx.b.example", "mx.c.example"):
+        tlsa = replace(kit.source.script["tlsa"], base_domain=name)
+        kit.source.script[f"tlsa {name}:25"] = tlsa
+    await kit.ask()
+    well = kit.source.script["probe"]
+    kit.clocks.pass_(FRESH)
+    kit.fail_sessions()
+    await kit.ask(replace(QUESTION, nexthop="b.example"))
+    kit.source.script["probe"] = well
+    kit.clocks.pass_(RETRY)
+    await kit.ask(replace(QUESTION, nexthop="c.example"))
     assert (await kit.ask()).stale == 0.0
 
 

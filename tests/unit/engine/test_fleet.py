@@ -151,3 +151,20 @@ async def test_a_claim_is_given_up_whatever_goes_wrong() -> None:
     with pytest.raises(ZeroDivisionError):
         await kit.find_once()
     assert store.released == ["token"]
+
+
+async def test_what_only_one_need_do_one_engine_goes_on_doing() -> None:
+    store = SharedStore()
+    kit = Kit(store)
+    assert await kit.fleet.leads(StoreKind.MTA_STS_POLICY, "#scope")
+    assert await kit.fleet.leads(StoreKind.MTA_STS_POLICY, "#scope")
+    assert store.released == ["token"], "the claim is renewed"
+    store.claimed = True
+    assert not await kit.fleet.leads(StoreKind.MTA_STS_POLICY, "#scope")
+    store.claimed = False
+    assert await kit.fleet.leads(StoreKind.MTA_STS_POLICY, "#scope")
+    assert store.released == ["token", "token"], "what is not held is not given up"
+
+
+async def test_an_engine_alone_does_what_only_one_need_do() -> None:
+    assert await Kit(MemoryStore()).fleet.leads(StoreKind.MTA_STS_POLICY, "")

@@ -11,7 +11,7 @@ from requiretls_milter.engine.inboundreport import Change, ChangeReport, change_
 from requiretls_milter.engine.ownservers import OwnServers, _Known, watched_domains, watched_status
 from requiretls_milter.engine.parts import Parts
 from requiretls_milter.engine.recordstore import RecordStore
-from requiretls_milter.forecast.inbound import InboundReport, Readiness, ServerState
+from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness, ServerState
 from requiretls_milter.forecast.inboundserver import Finding, Severity
 from requiretls_milter.ipc.wire import WatchedStatus
 from requiretls_milter.model import InboundProblem
@@ -50,7 +50,7 @@ class Kit:
     def take(
         self,
         *findings: Finding,
-        readiness: Readiness = Readiness.READY,
+        readiness: ServerReadiness = ServerReadiness.READY,
         unseen: frozenset[str] = frozenset(),
         host: str = MX,
         certificate: float | None = END,
@@ -89,7 +89,7 @@ def test_a_domain_in_good_order_is_shown_and_nothing_is_told(kit: Kit) -> None:
 def test_a_problem_is_told_once_and_so_is_its_end(kit: Kit) -> None:
     kit.take()
     for _ in range(3):
-        kit.take(LOST, readiness=Readiness.NOT_READY)
+        kit.take(LOST, readiness=ServerReadiness.NOT_READY)
     assert kit.shown("problem") == {(DOMAIN, "starttls_not_offered"): 1.0}
     assert kit.shown("server_ready") == {(DOMAIN, MX): 0.0}
     (change,) = kit.told.changes
@@ -106,7 +106,7 @@ def test_a_problem_is_told_once_and_so_is_its_end(kit: Kit) -> None:
 
 def test_what_status_shows_of_a_domain_is_what_breaks_first() -> None:
     def status(*findings: Finding) -> WatchedStatus:
-        servers = (ServerState(MX, Readiness.READY, END),)
+        servers = (ServerState(MX, ServerReadiness.READY, END),)
         return watched_status(InboundReport(DOMAIN, findings, servers, None, frozenset(), 1.0))
 
     ends = replace(LOST, severity=Severity.ENDS, at=END)
@@ -132,8 +132,8 @@ def test_a_problem_that_gets_worse_is_told_by_its_word(kit: Kit) -> None:
 
 
 def test_a_server_that_is_not_seen_keeps_its_problems_and_its_state(kit: Kit) -> None:
-    kit.take(LOST, readiness=Readiness.NOT_READY)
-    kit.take(readiness=Readiness.UNKNOWN, unseen=frozenset({MX}), certificate=None)
+    kit.take(LOST, readiness=ServerReadiness.NOT_READY)
+    kit.take(readiness=ServerReadiness.UNKNOWN, unseen=frozenset({MX}), certificate=None)
     assert kit.shown("problem") == {(DOMAIN, "starttls_not_offered"): 1.0}
     assert kit.shown("server_ready") == {(DOMAIN, MX): 0.0}
     assert kit.shown("certificate_expiry_timestamp_seconds") == {(DOMAIN, MX): END}
@@ -141,7 +141,7 @@ def test_a_server_that_is_not_seen_keeps_its_problems_and_its_state(kit: Kit) ->
 
 
 def test_a_domain_whose_servers_are_not_known_now_keeps_all(kit: Kit) -> None:
-    kit.take(LOST, readiness=Readiness.NOT_READY)
+    kit.take(LOST, readiness=ServerReadiness.NOT_READY)
     kit.take(host="", unseen=frozenset({""}), policy=None)
     assert kit.shown("problem") == {(DOMAIN, "starttls_not_offered"): 1.0}
     assert kit.shown("server_ready") == {(DOMAIN, MX): 0.0}
@@ -149,7 +149,7 @@ def test_a_domain_whose_servers_are_not_known_now_keeps_all(kit: Kit) -> None:
 
 
 def test_a_server_that_is_no_longer_named_is_forgotten(kit: Kit) -> None:
-    kit.take(LOST, readiness=Readiness.NOT_READY)
+    kit.take(LOST, readiness=ServerReadiness.NOT_READY)
     kit.take(host="mx2.example.org", policy=None)
     assert kit.shown("server_ready") == {(DOMAIN, "mx2.example.org"): 1.0}
     assert list(kit.shown("certificate_expiry_timestamp_seconds")) == [(DOMAIN, "mx2.example.org")]
@@ -160,7 +160,7 @@ def test_a_server_that_is_no_longer_named_is_forgotten(kit: Kit) -> None:
 def test_names_that_change_all_the_time_are_not_kept(kit: Kit) -> None:
     lost = (replace(LOST, host=f"mx{number}.example.org") for number in range(100))
     for one in lost:
-        kit.take(one, host=one.host, readiness=Readiness.NOT_READY, unseen=frozenset({""}))
+        kit.take(one, host=one.host, readiness=ServerReadiness.NOT_READY, unseen=frozenset({""}))
     assert len(kit.shown("server_ready")) == 1
     assert len(kit.shown("certificate_expiry_timestamp_seconds")) == 1
     assert len(kit.known.problems) == 1

@@ -24,6 +24,8 @@ from requiretls_milter.ipc.wire import (
     EngineReply,
     ErrorReply,
     EvidenceRequest,
+    ExpandReply,
+    ExpandRequest,
     ForecastReply,
     ForecastRequest,
     MtaRequest,
@@ -49,6 +51,7 @@ from requiretls_milter.model import (
     Requirement,
 )
 from requiretls_milter.readiness.days import MailSource
+from requiretls_milter.syntax.expansion import Expansion, ExpansionError
 from requiretls_milter.telemetry.counting import Totals
 from tests.support.engineview import SetEngine
 from tests.support.readinesses import days
@@ -576,3 +579,46 @@ async def test_at_its_end_only_its_own_file_is_removed(served: Served, path: Pat
         other.bind(str(path))
         await served.server.close()
         assert mode_of(path) is not None
+
+
+# ---------------------------------------------------------------- recipients
+
+
+class FakeExpander:
+    """Knows one alias."""
+
+    async def expand(self, recipient: str) -> Expansion:
+        if recipient != "<a@x.test>":
+            raise ExpansionError("ldap:/x: gone " + "x" * 500)
+        return Expansion("a@x.test", ("b@x.test",))
+
+
+async def test_a_recipient_is_expanded(served: Served) -> None:
+    served.engine.expander = FakeExpander()
+    visitor = await served.visit()
+    visitor.send(ExpandRequest(id=1, recipient="<a@x.test>"))
+    assert await visitor.reply() == ExpandReply(id=1, given="a@x.test", addresses=("b@x.test",))
+    visitor.send(ExpandRequest(id=2, recipient="<b@x.test>"))
+    reply = await visitor.reply()
+    assert reply.error.startswith("ldap:/x: gone")
+    assert len(reply.error) == 200
+    visitor.close()
+
+
+async def test_an_engine_that_expands_nothing_says_so(served: Served) -> None:
+    visitor = await served.visit()
+    visitor.send(ExpandRequest(id=1, recipient="<a@x.test>"))
+    assert "expands no recipients" in (await visitor.reply()).error
+    visitor.close()
+
+
+async def test_a_command_asks_what_a_recipient_becomes(served: Served) -> None:
+    served.engine.expander = FakeExpander()
+    path = str(served.path)
+    found = await asyncio.to_thread(query.expand, path, "<a@x.test>")
+    assert found.addresses == ("b@x.test",)
+    with pytest.raises(ExpansionError, match="gone"):
+        await asyncio.to_thread(query.expand, path, "<b@x.test>")
+    served.engine.expander = None
+    with pytest.raises(EngineUnavailable, match="expands no recipients"):
+        await asyncio.to_thread(query.expand, path, "<a@x.test>")

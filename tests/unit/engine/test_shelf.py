@@ -12,9 +12,11 @@ from requiretls_milter.clocks import SYSTEM_CLOCKS, Life
 from requiretls_milter.engine.cache import JITTER, MAX_LIFE
 from requiretls_milter.engine.shelf import ENTRY_OCTETS, Entry, Evidence, Shelf
 from requiretls_milter.evidence.dns import MAX_RECORDS
+from requiretls_milter.evidence.probe import FRESH
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
+    MailProtocol,
     MtaStsEvidence,
     MtaStsMode,
     MtaStsPolicy,
@@ -107,6 +109,18 @@ async def test_each_layer_is_bounded_and_the_least_used_goes_first() -> None:
     assert sum(kit.source.calls.values()) == before
     await kit.cache.mx("b")
     assert sum(kit.source.calls.values()) == before + 1
+
+
+async def test_a_session_that_confirms_a_forecast_is_used_by_that() -> None:
+    kit = CacheKit(config=limited(host_cache=2))
+    server = ("192.0.2.1", 25, "mx.example", MailProtocol.SMTP)
+    await kit.cache.probe(*server)
+    await kit.cache.addresses("a.example")
+    kit.clocks.pass_(2 * FRESH)
+    assert kit.cache.kept_session(*server) is not None
+    await kit.cache.addresses("b.example")
+    assert kit.cache.kept_session(*server) is not None
+    assert kit.cache.entries()[Layer.HOST] == 2
 
 
 async def test_servers_and_zones_that_say_much_cannot_fill_the_memory() -> None:

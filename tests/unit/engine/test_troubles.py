@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from requiretls_milter.engine.troubles import Troubles, lost, pack, subjects
+from requiretls_milter.engine.troubles import MAX_FAILING, Troubles, lost, pack, subjects
 from requiretls_milter.model import DnsOutcome, Feature, ProbeFailure, ProbeStage
 from tests.support import build
 from tests.support.fakesource import Clocks
@@ -19,6 +19,41 @@ def test_what_failed_at_a_moment_or_later_counts_and_nothing_else() -> None:
     assert troubles.since(now, pack([("probe", "192.0.2.1"), ("mx", "a.example")]))
     assert not troubles.since(now + 1, pack([("mx", "a.example")]))
     assert not troubles.since(now, pack([("mx", "b.example"), ("mta_sts", "a.example")]))
+
+
+def test_trouble_ends_when_each_question_that_failed_is_answered() -> None:
+    clocks = Clocks()
+    troubles = Troubles(clocks)
+    server, now = ("probe", "192.0.2.1"), clocks.monotonic()
+    for name in ("mx.a.example", "mx.b.example", "mx.a.example"):
+        troubles.note(server, ("192.0.2.1", 25, name))
+    troubles.end(server, ("192.0.2.1", 25, "mx.c.example"))
+    troubles.end(server, ("192.0.2.1", 25, "mx.a.example"))
+    assert troubles.since(now, pack([server])), "another name fails there"
+    troubles.end(server, ("192.0.2.1", 25, "mx.b.example"))
+    assert not troubles.since(now, pack([server]))
+    assert len(troubles) == 0
+
+
+def test_no_answer_ends_what_is_not_offered_any_more() -> None:
+    clocks = Clocks()
+    troubles = Troubles(clocks)
+    gone = lost(Feature.REQUIRETLS, "mx.a.example")
+    troubles.note(gone)
+    troubles.end(gone, "mx.a.example")
+    assert troubles.since(clocks.monotonic(), pack([gone]))
+
+
+def test_of_too_many_questions_that_fail_none_ends_the_trouble() -> None:
+    clocks = Clocks()
+    troubles = Troubles(clocks)
+    server, now = ("probe", "192.0.2.1"), clocks.monotonic()
+    for number in range(MAX_FAILING + 1):
+        troubles.note(server, number)
+    troubles.note(server, 0)  # which ones failed is not known any more
+    for number in range(MAX_FAILING + 1):
+        troubles.end(server, number)
+    assert troubles.since(now, pack([server]))
 
 
 def test_if_some_is_forgotten_everything_from_before_may_have_failed() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from requiretls_milter.forecast.inbound import InboundReport, Readiness, judge_inbound
+from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness, judge_inbound
 from requiretls_milter.forecast.inboundserver import Severity
 from requiretls_milter.model import (
     AddressLookup,
@@ -75,7 +75,7 @@ def test_a_domain_that_does_everything_has_no_problem() -> None:
     assert report.breaks_first is None
     assert report.unseen == frozenset()
     (server,) = report.servers
-    assert (server.host, server.readiness) == (MX1, Readiness.READY)
+    assert (server.host, server.readiness) == (MX1, ServerReadiness.READY)
     assert server.certificate_expires == END
     assert report.policy_expires == NOW + 30 * DAY
     assert report.verdict == (
@@ -102,38 +102,66 @@ def test_what_ends_first_is_told_even_if_it_is_far_away() -> None:
 def test_a_server_that_lost_starttls_is_broken() -> None:
     report = seen(domain(host(OURS.tlsa(), SPARE, seen=clear())))
     assert problems(report) == {"starttls_not_offered": BROKEN}
-    assert report.servers[0].readiness is Readiness.NOT_READY
+    assert report.servers[0].readiness is ServerReadiness.NOT_READY
     assert report.breaks_first is not None
     assert report.breaks_first.host == MX1
 
 
 @pytest.mark.parametrize(
-    ("session", "problem"),
+    ("session", "problem", "said"),
     [
+        (clear(), "starttls_not_offered", "STARTTLS is not offered"),
         (
             replace(clear(), starttls_offered=True, starttls_reply=Reply(454, "4.7.0", "later")),
             "starttls_refused",
+            "STARTTLS is refused: 454 later",
         ),
-        (probe(requiretls=False), "requiretls_not_offered"),
+        (
+            probe(requiretls=False),
+            "requiretls_not_offered",
+            "REQUIRETLS is not offered inside TLS",
+        ),
         (
             ProbeEvidence("192.0.2.1", ProbeStage.HANDSHAKE, ProbeFailure.CLOSED),
             "tls_handshake_failed",
+            "TLS does not come about: closed",
         ),
         (
             ProbeEvidence("192.0.2.1", ProbeStage.CONNECT, ProbeFailure.REFUSED),
             "server_unreachable",
+            "no session: refused",
         ),
         (
             ProbeEvidence(
                 "192.0.2.1", ProbeStage.BANNER, ProbeFailure.REPLY, Reply(554, "", "no service")
             ),
             "server_rejects",
+            "the server refuses the session: 554 no service",
         ),
     ],
 )
-def test_what_a_session_lacks_is_told(session: ProbeEvidence, problem: str) -> None:
+def test_what_a_session_lacks_is_told(session: ProbeEvidence, problem: str, said: str) -> None:
     report = seen(domain(host(OURS.tlsa(), SPARE, seen=session)))
     assert problems(report) == {problem: BROKEN}
+    assert report.problems[0].text == f"192.0.2.1: {said}"
+
+
+@pytest.mark.parametrize("stage", [ProbeStage.CONNECT, ProbeStage.HANDSHAKE])
+@pytest.mark.parametrize(
+    ("error", "failure", "said"),
+    [
+        ("no route to host", ProbeFailure.REFUSED, "no route to host"),
+        ("", ProbeFailure.REFUSED, "refused"),
+        ("", None, "no answer"),
+    ],
+)
+def test_a_session_that_does_not_come_about_is_told_with_what_is_known_of_it(
+    stage: ProbeStage, error: str, failure: ProbeFailure | None, said: str
+) -> None:
+    session = ProbeEvidence("192.0.2.1", stage, failure, error=error)
+    (problem,) = seen(domain(host(OURS.tlsa(), SPARE, seen=session))).problems
+    assert problem.text.startswith("192.0.2.1: ")
+    assert problem.text.endswith(f": {said}")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +172,7 @@ def test_what_our_own_side_hinders_is_not_seen_and_no_problem(failure: ProbeFail
     report = seen(domain(host(OURS.tlsa(), SPARE, seen=session)))
     assert problems(report) == {}
     assert report.unseen == {MX1}
-    assert report.servers[0].readiness is Readiness.UNKNOWN
+    assert report.servers[0].readiness is ServerReadiness.UNKNOWN
 
 
 def test_one_address_of_several_is_enough_to_break() -> None:
@@ -167,7 +195,7 @@ def test_what_servers_say_is_printable() -> None:
 def test_a_record_that_no_longer_matches_is_broken() -> None:
     report = seen(domain(host(BAD)))
     assert problems(report) == {"tlsa_does_not_match": BROKEN}
-    assert report.servers[0].readiness is Readiness.NOT_READY
+    assert report.servers[0].readiness is ServerReadiness.NOT_READY
 
 
 def test_unsigned_records_protect_nobody() -> None:
@@ -223,7 +251,8 @@ def test_a_certificate_that_ends_soon_is_told_with_its_day() -> None:
     assert report.breaks_first is not None
     assert report.breaks_first.at == END
     assert "ends on 2027-02-14" in report.breaks_first.text
-    assert report.servers[0].readiness is Readiness.READY
+    assert report.verdict == f"Breaks first: certificate_expires of {MX1}, on 2027-02-14."
+    assert report.servers[0].readiness is ServerReadiness.READY
 
 
 def test_a_certificate_of_a_short_life_is_told_after_two_thirds_of_it() -> None:
@@ -240,7 +269,7 @@ def test_an_expired_certificate_breaks_senders_that_go_by_mta_sts() -> None:
 def test_an_expired_certificate_does_not_matter_to_dane_ee() -> None:
     report = seen(good(), published(None), now=END + 1)
     assert problems(report) == {"certificate_expired": ADVICE, "policy_missing": ADVICE}
-    assert report.servers[0].readiness is Readiness.READY
+    assert report.servers[0].readiness is ServerReadiness.READY
 
 
 @pytest.mark.parametrize("kind", ["wrongname", "untrusted", "selfsigned"])
@@ -264,6 +293,7 @@ def test_a_certificate_that_cannot_be_read_is_broken() -> None:
     garbage = Presented((b"\x30\x00",), b"", b"", b"")
     report = seen(domain(host(seen=probe(presented=garbage))))
     assert problems(report) == {"certificate_not_verified": BROKEN, "tlsa_missing": ADVICE}
+    assert report.problems[0].text == "192.0.2.1: the certificate cannot be read"
 
 
 # ---------------------------------------------------------------- the domain
@@ -272,10 +302,10 @@ def test_a_certificate_that_cannot_be_read_is_broken() -> None:
 def test_unsigned_mx_records_break_all_servers_unless_a_policy_vouches() -> None:
     report = seen(domain(host(), secure=False), published(None))
     assert problems(report)["mx_unsigned"] is BROKEN
-    assert report.servers[0].readiness is Readiness.NOT_READY
+    assert report.servers[0].readiness is ServerReadiness.NOT_READY
     report = seen(domain(host(OURS.tlsa(), SPARE), secure=False))
     assert problems(report) == {"mx_unsigned": ADVICE}
-    assert report.servers[0].readiness is Readiness.READY
+    assert report.servers[0].readiness is ServerReadiness.READY
 
 
 def test_nothing_is_said_of_signatures_if_the_resolver_does_not_validate() -> None:
@@ -295,6 +325,7 @@ def test_nothing_is_said_of_signatures_if_the_resolver_does_not_validate() -> No
 def test_a_domain_without_servers_is_broken(mx: MxEvidence, problem: str) -> None:
     report = seen(replace(domain(), mx=mx))
     assert problems(report) == {problem: BROKEN}
+    assert report.problems[0].host == ""
 
 
 def test_a_lookup_that_was_not_made_is_no_problem() -> None:
@@ -320,7 +351,7 @@ def test_a_policy_host_that_fails_is_broken_though_a_policy_is_kept() -> None:
     assert problems(report) == {"policy_host_fails": BROKEN}
     assert report.policy_expires == NOW + 29 * DAY
     # Senders that use DANE get through.
-    assert report.servers[0].readiness is Readiness.READY
+    assert report.servers[0].readiness is ServerReadiness.READY
 
 
 def test_an_expired_policy_host_is_told_by_its_certificate() -> None:
@@ -346,10 +377,14 @@ def test_octets_that_are_no_certificate_of_a_policy_host_are_passed_over() -> No
 
 def test_a_record_that_is_gone_is_broken_while_senders_keep_the_policy() -> None:
     evidence = replace(good(), mta_sts=MtaStsEvidence(GOOD_POLICY, fetched_at=NOW - DAY))
-    assert problems(seen(evidence, published(None))) == {"policy_missing": BROKEN}
+    report = seen(evidence, published(None))
+    assert problems(report) == {"policy_missing": BROKEN}
+    assert report.problems[0].text == "the MTA-STS record is gone"
     withdrawn = replace(GOOD_POLICY, mode=MtaStsMode.NONE)
     evidence = replace(good(), mta_sts=MtaStsEvidence(withdrawn, fetched_at=NOW - DAY))
-    assert problems(seen(evidence, published(None))) == {"policy_missing": ADVICE}
+    report = seen(evidence, published(None))
+    assert problems(report) == {"policy_missing": ADVICE}
+    assert report.problems[0].text == "no MTA-STS record"
 
 
 def test_a_server_that_the_policy_does_not_name_is_refused_by_its_senders() -> None:
@@ -382,6 +417,16 @@ def test_a_policy_that_was_not_asked_for_is_not_seen() -> None:
 # ---------------------------------------------------------------- order
 
 
+def test_of_what_means_the_same_that_without_a_time_comes_first() -> None:
+    nothing = PublishedEvidence(MtaStsEvidence(), tlsrpt=False)
+    report = seen(good(), nothing, now=END - 10 * DAY)
+    assert [(one.problem.value, one.severity, one.at) for one in report.problems] == [
+        ("policy_missing", ADVICE, None),
+        ("tlsrpt_missing", ADVICE, None),
+        ("certificate_expires", ADVICE, END),
+    ]
+
+
 def test_what_is_broken_comes_before_what_ends_and_that_before_advice() -> None:
     session = probe(presented=certificate("mx2.example.org"))
     second = host(BAD, name="mx2.example.org", preference=20, seen=session)
@@ -391,4 +436,7 @@ def test_what_is_broken_comes_before_what_ends_and_that_before_advice() -> None:
     severities = [one.severity for one in report.problems]
     assert severities == sorted(severities, key=tuple(Severity).index)
     assert report.problems[0].problem == "tlsa_does_not_match"
-    assert [one.readiness for one in report.servers] == [Readiness.READY, Readiness.NOT_READY]
+    assert [one.readiness for one in report.servers] == [
+        ServerReadiness.READY,
+        ServerReadiness.NOT_READY,
+    ]

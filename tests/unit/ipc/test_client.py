@@ -22,6 +22,8 @@ from requiretls_milter.ipc.client import EngineClient
 from requiretls_milter.ipc.framing import frame
 from requiretls_milter.ipc.kept import FORECAST_OCTETS
 from requiretls_milter.ipc.wire import (
+    ExpandReply,
+    ExpandRequest,
     ForecastReply,
     ForecastRequest,
     ForgetReply,
@@ -31,6 +33,7 @@ from requiretls_milter.ipc.wire import (
     error_reply,
 )
 from requiretls_milter.model import Forecast, Needs, Outcome, Question, Requirement
+from requiretls_milter.syntax.expansion import Expansion, ExpansionError
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.fakeengine import FakeEngine, answers, forecast, is_silent, says
 from tests.support.memory import measured
@@ -624,3 +627,94 @@ def test_forecasts_that_are_kept_take_no_more_memory_than_is_promised(
         client.reconfigure(configured(path, limits), 0)
         kept = full - taken()
     assert 0.6 * promised < kept <= promised
+
+
+# ---------------------------------------------------------------- what recipients become
+
+
+def expands(**reply: Any) -> Callable[[socket.socket, Request], None]:
+    def behave(connection: socket.socket, request: Request) -> None:
+        if isinstance(request, ExpandRequest):
+            connection.sendall(encode(ExpandReply(id=request.id, **reply)))
+
+    return behave
+
+
+def test_the_engine_says_what_a_recipient_becomes(engine: FakeEngine, connect: Connect) -> None:
+    engine.behaviour = expands(given="a@x.test", addresses=("b@x.test", "c@x.test"))
+    found = connect().expand("<a@x.test>").result(5)
+    assert found == Expansion("a@x.test", ("b@x.test", "c@x.test"))
+    requests = [one for one in engine.requests if isinstance(one, ExpandRequest)]
+    assert [one.recipient for one in requests] == ["<a@x.test>"]
+
+
+def why(future: Future[Expansion]) -> str:
+    with pytest.raises(ExpansionError) as error:
+        future.result(5)
+    return str(error.value)
+
+
+def test_what_it_does_not_know_is_told(engine: FakeEngine, connect: Connect) -> None:
+    engine.behaviour = expands(error="ldap:/x: gone")
+    assert why(connect().expand("a@x.test")) == "ldap:/x: gone"
+
+    def refuses(connection: socket.socket, request: Request) -> None:
+        if isinstance(request, ExpandRequest):
+            connection.sendall(encode(error_reply(request.id, "internal error")))
+
+    engine.behaviour = refuses
+    assert why(connect().expand("a@x.test")) == "internal error"
+
+
+def test_without_an_engine_a_recipient_is_not_expanded_at_once(connect: Connect) -> None:
+    client = connect(wait=False)
+    future = client.expand("a@x.test")
+    assert future.done()
+    assert "cannot be reached" in why(future)
+
+
+def test_an_engine_that_goes_away_leaves_no_recipient_waiting(
+    engine: FakeEngine, connect: Connect
+) -> None:
+    engine.behaviour = is_silent
+    client = connect()
+    future = client.expand("a@x.test")
+    eventually(lambda: any(isinstance(one, ExpandRequest) for one in engine.requests))
+    engine.stop()
+    assert "the engine was lost" in why(future)
+
+
+@pytest.mark.parametrize("asks_for_forecast", [True, False])
+def test_an_answer_to_another_question_cuts_the_connection_and_nobody_waits(
+    engine: FakeEngine, connect: Connect, asks_for_forecast: bool
+) -> None:
+    def confused(connection: socket.socket, request: Request) -> None:
+        if isinstance(request, ForecastRequest):
+            connection.sendall(encode(ExpandReply(id=request.id)))
+        elif isinstance(request, ExpandRequest):
+            reply = ForecastReply(id=request.id, generation=0, forecast=forecast())
+            connection.sendall(encode(reply))
+
+    engine.behaviour = confused
+    client = connect()
+    before = engine.accepted
+    if asks_for_forecast:
+        assert soon(client.ask(question())).status == "unknown"
+    else:
+        assert "answered with a forecast" in why(client.expand("a@x.test"))
+    eventually(lambda: engine.accepted > before)
+
+
+def test_recipients_count_among_the_questions_under_way(
+    engine: FakeEngine, connect: Connect
+) -> None:
+    engine.behaviour = is_silent
+    client = connect(limits=Limits().model_copy(update={"questions": 2}))
+    for number in range(2):
+        client.expand(f"{number}@x.test")
+    assert "too many questions" in why(client.expand("a@x.test"))
+    assert soon(client.ask(question())).status == "unknown"
+
+
+def test_an_absurdly_long_recipient_is_not_asked_for(engine: FakeEngine, connect: Connect) -> None:
+    assert "characters" in why(connect().expand("x" * 5000))

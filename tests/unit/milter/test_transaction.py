@@ -491,7 +491,7 @@ def test_trusted_networks_are_the_operators() -> None:
     assert not chosen.trusts("127.0.0.1")
 
 
-# ---------------------------------------------------------------- next hops of which Postfix dies
+# ---------------------------------------------------------------- next hops that Postfix cannot use
 
 
 def decided(client: SmtpClient, host: str) -> Forecast:
@@ -508,7 +508,7 @@ def test_mail_for_a_next_hop_of_which_smtp_dies_stays_in_the_queue() -> None:
     forecast = decided(postfix, "inet:[192.0.2.1]")
     assert (forecast.status, forecast.outcome) == ("4.3.0", Outcome.DEFER)
     assert forecast.reason is Reason.NEXTHOP_INVALID
-    assert "dies" in forecast.text
+    assert "cannot use" in forecast.text
 
 
 def test_of_another_mta_nothing_is_known_then() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -61,11 +62,12 @@ def message(
     client: SmtpClient = POSTFIX,
     requiretls: bool = True,
     by_smtp: bool = True,
+    asked: Callable[[str], Expansion | Future[Expansion]] = expander,
     **sections: Any,
 ) -> Transaction:
     mta = {"local_domains": ["mine.test"], "routes": {"routed.test": "strict:[gate.good.test]"}}
     config = {"rules": rules or {"mode": "reject"}, "mta": mta, **sections}
-    settings = Settings(Config.model_validate(config), expander)
+    settings = Settings(Config.model_validate(config), asked)
     parameters = (b"REQUIRETLS",) if requiretls else ()
     return Transaction(settings, client, "<a@x.test>", parameters, by_smtp=by_smtp)
 
@@ -350,3 +352,140 @@ def test_a_recipient_is_put_off_if_a_part_of_it_stays_and_the_others_leave() -> 
     transaction = message(rules)
     rcpt(transaction, "out")
     assert transaction.parts(rcpt(transaction, "kept"))
+
+
+# ---------------------------------------------------------------- tables that are asked
+
+
+class Later:
+    """Answers when a test says so."""
+
+    def __init__(self) -> None:
+        self.futures: dict[str, Future[Expansion]] = {}
+
+    def __call__(self, recipient: str) -> Future[Expansion]:
+        return self.futures.setdefault(recipient, Future())
+
+    def answer(self, address: str, error: str = "") -> None:
+        future = self.futures[f"<{address}@mine.test>"]
+        if error:
+            future.set_exception(ExpansionError(error))
+        else:
+            future.set_result(expander(f"<{address}@mine.test>"))
+
+
+def test_until_it_is_known_a_recipient_has_the_question_of_what_was_given() -> None:
+    later = Later()
+    transaction = message(asked=later)
+    recipient = transaction.add_recipient("<out@mine.test>", "smtp", "gate.good.test")
+    assert recipient.question == Question("gate.good.test", "smtp", REQUIRETLS, REQUIRETLS)
+    assert recipient.expanded is None
+    assert transaction.settles_at_rcpt(recipient)
+
+
+def test_what_it_becomes_takes_its_place_once_it_is_known() -> None:
+    later = Later()
+    transaction = message(asked=later)
+    given = transaction.add_recipient("<out@mine.test>", "smtp", "gate.good.test")
+    later.answer("out")
+    transaction.settle(given)
+    assert given.expanded is Expanded.ALIAS
+    assert (given.question, given.pending, given.nexthop) == (None, None, None)
+    assert not transaction.settles_at_rcpt(given)
+    at_once = message().add_recipient("<out@mine.test>", "smtp", "gate.good.test")
+    shown = [(one.address, one.question, one.rule, one.asked) for one in given.expansions]
+    assert shown == [(one.address, one.question, one.rule, one.asked) for one in at_once.expansions]
+    assert (given.rule, given.asked, given.domain) == (at_once.rule, at_once.asked, at_once.domain)
+    answer(given)
+    decision = transaction.decide_at_rcpt(given, None, 0.0)
+    assert (decision.action, given.gone) == (Action.REJECT, True)
+
+
+@pytest.mark.parametrize("error", ["", "ldap:/x: the server is gone"])
+def test_what_is_not_known_in_time_is_forecast_as_it_was_given(error: str) -> None:
+    later = Later()
+    transaction = message(asked=later)
+    recipient = rcpt(transaction, "out")
+    if error:
+        later.answer("out", error)
+    transaction.settle(recipient)
+    assert recipient.expanded is Expanded.UNKNOWN
+    assert recipient.not_expanded == (error or "not known in time")
+    assert recipient.local
+    assert not transaction.can_act(recipient)
+    assert later.futures.keys() == {"<out@mine.test>"}
+    transaction.settle(recipient)
+    assert recipient.expanded is Expanded.UNKNOWN
+
+
+def test_one_that_stays_what_it_is_keeps_its_question_and_answer() -> None:
+    later = Later()
+    transaction = message(asked=later)
+    recipient = transaction.add_recipient("<alice@mine.test>", "smtp", "gate.good.test")
+    recipient.pending = GOOD
+    later.answer("alice")
+    transaction.settle(recipient)
+    assert (recipient.expanded, recipient.pending) == (Expanded.UNCHANGED, GOOD)
+
+
+def test_its_questions_are_foreseen_without_a_change_of_the_message() -> None:
+    later = Later()
+    transaction = message(asked=later)
+    recipient = rcpt(transaction, "both")
+    found = transaction.foreseen(recipient, expander("<both@mine.test>"))
+    assert [one.nexthop for one in found] == ["good.test", "lacking.test"]
+    assert not recipient.expansions
+    later.answer("both")
+    transaction.settle(recipient)
+    assert [one.question for one in recipient.expansions] == found
+
+
+@pytest.mark.parametrize(
+    ("rules", "client", "options", "waits"),
+    [
+        ({"mode": "reject"}, POSTFIX, {}, True),
+        ({"mode": "monitor"}, POSTFIX, {}, False),
+        ({"mode": "reject", "suspended": True}, POSTFIX, {}, False),
+        ({"nexthop": {"lacking.test": {"mode": "defer"}}}, POSTFIX, {}, True),
+        ({"mode": "reject"}, SmtpClient(postfix=True), {}, False),
+        ({"mode": "reject", "enforce_for": "all"}, SmtpClient(postfix=True), {}, True),
+        ({"mode": "reject"}, POSTFIX, {"by_smtp": False}, False),
+    ],
+)
+def test_rcpt_waits_for_it_only_if_a_rule_could_refuse(
+    rules: Mapping[str, Any], client: SmtpClient, options: Mapping[str, Any], waits: bool
+) -> None:
+    transaction = message(rules, client=client, asked=Later(), **options)
+    assert transaction.settles_at_rcpt(rcpt(transaction, "out")) is waits
+
+
+def test_the_end_waits_for_it_as_long_as_for_a_forecast_that_could_refuse() -> None:
+    limits = {"message_wait": 20}
+    rules = {"mode": "reject", "decide_wait": 7, "tag_wait": 3}
+    transaction = message(rules, asked=Later(), limits=limits)
+    rcpt(transaction, "out")
+    assert transaction.patience() == 7.0
+    assert transaction.patience_for_expansion() == 7.0
+    transaction.waited = 18.0
+    assert transaction.patience_for_expansion() == 2.0
+    monitor = message({"decide_wait": 7, "tag_wait": 3}, asked=Later(), limits=limits)
+    rcpt(monitor, "out")
+    assert monitor.patience() == 3.0
+
+
+@pytest.mark.parametrize("rules", [{"mode": "reject"}, {"recipient": {"x.test": {"mode": "off"}}}])
+def test_ordinary_mail_is_not_expanded(rules: Mapping[str, Any]) -> None:
+    later = Later()
+    transaction = message(rules, requiretls=False, asked=later)
+    recipient = rcpt(transaction, "out")
+    assert not later.futures
+    transaction.add_field("tls-required", b" No")
+    transaction.end_of_header()
+    assert list(later.futures) == ["<out@mine.test>"]
+    assert recipient.expanding is not None
+
+
+def test_it_is_expanded_if_a_rule_may_ask() -> None:
+    later = Later()
+    rcpt(message({"nexthop": {"x.test": {"require": True}}}, requiretls=False, asked=later), "out")
+    assert list(later.futures) == ["<out@mine.test>"]

@@ -10,7 +10,8 @@ import pytest
 
 from requiretls_milter.config import Config
 from requiretls_milter.mirror.expansion import MAPS
-from requiretls_milter.mirror.section import Mirror, mirror, to_toml
+from requiretls_milter.mirror.section import Mirror, mirror
+from requiretls_milter.mirror.text import to_toml
 from requiretls_milter.model import Aliases
 from tests.support.postfixes import DEFAULT_TABLES, postfix, service, warned
 
@@ -45,7 +46,7 @@ def test_tables_are_named_in_their_order_and_there_is_a_warning(parameter: str) 
     (text,) = found.while_off
     assert text in found.warnings
     assert text.startswith(f"{parameter} = ")
-    assert 'only with aliases = "static"' in text
+    assert "only with mta.aliases" in text
 
 
 def test_the_operator_decides_whether_recipients_are_expanded() -> None:
@@ -70,7 +71,8 @@ def test_users_that_are_not_of_this_host_have_no_forward_files() -> None:
 @pytest.mark.parametrize("kind", ["ldap", "regexp", "pcre", "mysql", "socketmap", "tcp", "cidr"])
 def test_a_table_that_is_no_text_is_named_all_the_same(kind: str) -> None:
     found = made(virtual_alias_maps=f"{VIRTUAL}, {kind}:x")
-    assert found.mta["virtual_alias_maps"] == [VIRTUAL, f"{kind}:x"]
+    path = "/var/spool/postfix/x" if kind in ("regexp", "pcre", "cidr") else "x"
+    assert found.mta["virtual_alias_maps"] == [VIRTUAL, f"{kind}:{path}"]
     assert warned(found, "virtual_alias_maps", "not text")
 
 
@@ -82,6 +84,7 @@ def test_a_table_that_is_no_text_is_named_all_the_same(kind: str) -> None:
         "hash:/etc/gr\u00fcn",
         "\u00fc:x",
         "ldap:{ { bind_pw = x } }",
+        "unionmap:{hash:/x, ldap:{{bind_pw=x}}}",
         f"inline:{{ {{ a = {'b' * 70_000} }} }}",
     ],
 )
@@ -168,3 +171,31 @@ def test_a_service_that_leaves_addresses_alone_is_told() -> None:
 
 def test_recipients_that_are_masqueraded_are_warned_of() -> None:
     assert warned(made(masquerade_classes="envelope_recipient"), "masquerade_classes")
+
+
+# ---------------------------------------------------------------- tables that are asked
+
+
+def test_what_only_postmap_can_tell_is_told_apart() -> None:
+    found = made(virtual_alias_maps=f"{VIRTUAL} ldap:/etc/postfix/ldap.cf")
+    (text,) = found.while_not_asked
+    assert text in found.warnings
+    assert "ldap:/etc/postfix/ldap.cf: not text that can be read" in text
+    assert any('with aliases = "ask", they are expanded by ldap:' in one for one in found.notes)
+    assert not made(virtual_alias_maps=VIRTUAL).while_not_asked
+
+
+@pytest.mark.parametrize(
+    "item", ["regexp:{ { /^a@/ b@x.test } }", "unionmap:{ldap:/x,mysql:/y}", "pcre:{{/a/ b}}"]
+)
+def test_patterns_and_tables_of_tables_have_no_passwords_and_are_named(item: str) -> None:
+    assert made(virtual_alias_maps=item).mta["virtual_alias_maps"] == [item]
+
+
+def test_the_command_that_asks_is_named_if_it_is_not_the_usual_one() -> None:
+    command = "/usr/sbin/postmap -c /etc/postfix-out"
+    asked = replace(postfix(virtual_alias_maps="pcre:/x"), postmap=command)
+    assert mirror(asked).mta["postmap"] == command
+    read = replace(postfix(virtual_alias_maps=VIRTUAL), postmap=command)
+    assert "postmap" not in mirror(read).mta
+    assert "postmap" not in made(virtual_alias_maps="pcre:/x").mta

@@ -112,3 +112,19 @@ def test_a_command_line_that_cannot_be_taken_apart_is_told(command: str) -> None
 def test_the_root_of_a_chroot_is_known() -> None:
     assert Postconf("chroot --userspec=x /srv/mta /usr/sbin/postconf").root == Path("/srv/mta")
     assert Postconf("/usr/sbin/postconf").root == Path("/")
+
+
+@pytest.mark.parametrize(
+    ("command", "config", "asks"),
+    [
+        ("postconf", "", ""),
+        ("/opt/bin/postconf", "", "/opt/bin/postmap"),
+        ("/usr/bin/env -i /opt/postconf", "/etc/x", "/usr/bin/env -i /opt/postmap -c /etc/x"),
+        ("podman-postfix", "", ""),
+    ],
+)
+def test_the_command_of_postmap_is_known(
+    monkeypatch: pytest.MonkeyPatch, command: str, config: str, asks: str
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name, path: name)
+    assert Postconf(command, config).postmap_command == asks

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from requiretls_milter import config
-from requiretls_milter.config import Config
-from requiretls_milter.mirror.postconf import PARAMETERS, Postfix
-from requiretls_milter.mirror.section import mirror, to_toml
+from requiretls_milter.mirror.postconf import Postfix
+from requiretls_milter.mirror.section import mirror
 from tests.support.postfixes import DEFAULT_TABLES, mta_of, older, postfix, service, warned
 
 # ---------------------------------------------------------------- as it is installed
@@ -44,14 +39,6 @@ def test_an_installed_postfix_is_mirrored_without_a_warning() -> None:
         "local_domains": ["mta.example.org", "localhost.example.org", "localhost"],
         "my_addresses": ["127.0.0.1", "192.0.2.25"],
     }
-
-
-def test_what_says_nothing_is_not_written() -> None:
-    assert "tls_policy" not in tomllib.loads(to_toml(mirror(postfix())))["mta"]
-
-
-def test_the_same_settings_always_give_the_same_text() -> None:
-    assert to_toml(mirror(postfix())) == to_toml(mirror(postfix()))
 
 
 def test_an_older_postfix_has_no_policy_and_obeys_no_header_field() -> None:
@@ -272,15 +259,6 @@ def test_the_preferred_address_family_is_mirrored_for_each_transport(
 # ---------------------------------------------------------------- what cannot be mirrored
 
 
-def test_hostile_text_in_a_setting_stays_a_comment() -> None:
-    made = mirror(postfix(relayhost='x\n[rules]\nmode = "off"\t\x1b[2J' + "y" * 999))
-    text = to_toml(made)
-    assert text.isascii()
-    assert "\x1b" not in text
-    assert set(tomllib.loads(text)) == {"mta"}
-    assert max(map(len, text.splitlines())) < 200
-
-
 def test_verifying_without_sni_or_authorities_is_told() -> None:
     made = mirror(postfix(smtp_tls_security_level="secure", smtp_tls_CApath=""))
     assert warned(made, "smtp_tls_servername is empty")
@@ -315,39 +293,12 @@ def test_a_content_filter_is_told_with_the_services_that_use_it() -> None:
     assert warned(made, "content_filter = smtp-amavis:[127.0.0.1]:10024 (smtp/inet)")
 
 
-# ---------------------------------------------------------------- as TOML
-
-
-def test_hints_for_the_probe_are_comments() -> None:
-    made = mirror(postfix(smtp_tls_CAfile="/etc/ssl/partners.pem", smtp_tcp_port="2525"))
-    assert made.hints == {
-        "ca_file": "/etc/ssl/partners.pem",
-        "helo": "mta.example.org",
-        "port": 2525,
-    }
-    text = to_toml(made)
-    assert '# [probe]\n# ca_file = "/etc/ssl/partners.pem"\n' in text
-    assert set(tomllib.loads(text)) == {"mta"}
+# ---------------------------------------------------------------- hints
 
 
 def test_the_systems_own_store_needs_no_hint() -> None:
     path = "/etc/ssl/certs/ca-certificates.crt"
     assert "ca_file" not in mirror(postfix(smtp_tls_CAfile=path)).hints
-
-
-VALUES = st.sampled_from(["", "yes", "no", "dane", "hash:x", "socketmap:x", "3", "ü {", "a, b"])
-
-
-@given(st.dictionaries(st.sampled_from(PARAMETERS), VALUES, max_size=12))
-def test_whatever_postfix_is_set_to_the_text_is_a_valid_configuration(
-    main: dict[str, str],
-) -> None:
-    strict = service("smtp", "strict", main=main, smtp_tls_security_level="dane-only")
-    made = mirror(postfix(strict, service("local"), **main))
-    text = to_toml(made)
-    assert text.isascii()
-    read = config.parse(text.encode(), "mirror")
-    assert read == Config.model_validate({"mta": made.mta})
 
 
 def test_no_settings_at_all_are_mirrored_too() -> None:

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from requiretls_milter.forecast.inbound import InboundReport, ServerState
-from requiretls_milter.forecast.inbound import Readiness as ServerReadiness
+from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness, ServerState
 from requiretls_milter.forecast.inboundserver import Finding, Severity
 from requiretls_milter.model import Feature, InboundProblem
 from requiretls_milter.readiness.days import MailSource

@@ -5,14 +5,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from requiretls_milter.syntax.tables import (
+    COMPILED,
     inline_entries,
+    is_fixed,
     logical_lines,
+    path_within,
     source_entries,
     split_list,
     split_table,
     static_result,
     without_braces,
 )
+
+
+def test_postmap_adds_to_the_name_of_a_source_what_the_type_has() -> None:
+    """As dict_open(3) of Postfix has it; the lab makes such tables with postmap itself."""
+    assert {
+        **dict.fromkeys(("hash", "btree"), ".db"),
+        **dict.fromkeys(("dbm", "sdbm"), ".pag"),
+        "lmdb": ".lmdb",
+        "cdb": ".cdb",
+    } == COMPILED
+
 
 # ---------------------------------------------------------------- lists of main.cf
 
@@ -116,3 +130,47 @@ def test_what_postfix_would_not_take_has_no_entries(text: str) -> None:
 @given(st.text(alphabet='ab"\\ #\n\t', max_size=60))
 def test_any_text_has_entries_with_key_and_value(text: str) -> None:
     assert all(key and value for key, value in source_entries(text))
+
+
+# ---------------------------------------------------------------- tables that are asked
+
+
+@pytest.mark.parametrize(
+    ("item", "fixed"),
+    [
+        ("hash:/x", True),
+        ("ldap:/x", True),
+        ("proxy:mysql:/x", True),
+        ("sqlite:/x", True),
+        ("static:x", True),
+        ("regexp:/x", False),
+        ("proxy:pcre:/x", False),
+        ("cidr:/x", False),
+        ("tcp:host:port", False),
+        ("socketmap:unix:/x:y", False),
+        ("randmap:{a, b}", False),
+        ("unionmap:{ldap:/x,regexp:/x}", True),
+        ("unionmap:{regexp:/x, ldap:/x}", False),
+        ("pipemap:{unionmap:{pcre:/x},hash:/x}", False),
+        ("unionmap:{}", True),
+    ],
+)
+def test_parts_of_addresses_are_looked_up_in_tables_of_fixed_strings(
+    item: str, fixed: bool
+) -> None:
+    assert is_fixed(item) is fixed
+
+
+@pytest.mark.parametrize(
+    ("command", "path", "within"),
+    [
+        ("/usr/sbin/postmap -c /etc/x", "/srv/mta/etc/x", "/srv/mta/etc/x"),
+        ("/usr/sbin/chroot /srv/mta /usr/sbin/postmap", "/srv/mta/etc/x", "/etc/x"),
+        ("chroot --userspec=a /srv/mta/ postmap", "/srv/mta/etc/x", "/etc/x"),
+        ("chroot /srv/mta postmap", "/srv/mtas/x", "/srv/mtas/x"),
+        ("chroot / postmap", "/etc/x", "/etc/x"),
+        ("chroot", "/etc/x", "/etc/x"),
+    ],
+)
+def test_a_path_is_that_which_the_program_sees(command: str, path: str, within: str) -> None:
+    assert path_within(command.split(), path) == within

@@ -29,6 +29,7 @@ NAMES = (
     "noncompliant_deliveries_total{reason}",
     "requirement_lost_total",
     "alias_lookups_total{result}",
+    "alias_queries_total{result}",
     "forecast_wait_seconds",
     "assessments_total{result}",
     "assessment_seconds",

@@ -1,9 +1,11 @@
-"""The tables of aliases that a worker holds: read from their text, and again when that changes.
+"""Tables of aliases in text: read from it, and again when it changes.
 
-``[mta] aliases = "static"`` has a recipient expanded as Postfix will do it
-(:mod:`requiretls_milter.syntax.expansion`). The tables are read in a thread of their own, so that a
-file system that hangs holds up no mail; a callback looks up what is in memory. A table that cannot
-be read has no answer, and whoever needs it is not expanded.
+``[mta] aliases`` has a recipient expanded as Postfix will do it
+(:mod:`requiretls_milter.syntax.expansion`). With ``"static"`` each worker holds the tables, and a
+callback looks up what is in memory; with ``"ask"`` the engine does
+(:mod:`requiretls_milter.engine.expander`). They are read in a thread of their own, so that a file
+system that hangs holds up nothing. A table that cannot be read has no answer, and whoever needs it
+is not expanded.
 
 A table that postmap(1) compiles is what Postfix has: its text counts as long as the compiled file
 is not older. What was read stays until postmap has run again.
@@ -18,10 +20,10 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.model import Aliases
@@ -62,7 +64,9 @@ MAX_SOURCE_BYTES = 64 * 1024 * 1024
 HOT = 1.0
 """Seconds since its last change for which a text may still be being written."""
 
-_log = get_logger("milter.aliases")
+T = TypeVar("T")
+
+_log = get_logger("aliases")
 
 Seen = tuple[int, int, int]
 """What tells that a file is another one: device and inode, size, time of its last change."""
@@ -73,7 +77,7 @@ class UnreadableError(RequiretlsMilterError):
 
 
 @dataclass(slots=True)
-class _Table:
+class TextTable:
     """One table.
 
     Attributes:
@@ -211,37 +215,25 @@ def _read(path: Path) -> str:
     return content.decode("utf-8", "surrogateescape")
 
 
-class AliasTables:
-    """The tables of one configuration.
+class TextTables:
+    """Tables that are read from their text, and again when that changes.
 
     Args:
-        mta: ``[mta]``.
+        items: as main.cf names them.
         max_entries: of all tables together.
         counters: counts that there were more.
     """
 
-    def __init__(self, mta: Mta, max_entries: int, counters: Counters) -> None:
-        self._rewriting = rewriting(mta)
+    def __init__(self, items: Iterable[str], max_entries: int, counters: Counters) -> None:
         self._max_entries = max_entries
         self._counters = counters
-        self._tables: dict[str, _Table] = {}
+        self._tables = {item: TextTable(item) for item in items}
         self._stopped = threading.Event()
         self._looked = threading.Event()
-        self._of_cleanup = Tables(
-            recipient_canonical=tuple(map(self._lookup, mta.recipient_canonical_maps)),
-            canonical=tuple(map(self._lookup, mta.canonical_maps)),
-            virtual_alias=tuple(map(self._lookup, mta.virtual_alias_maps)),
-        )
 
-    def _lookup(self, item: str) -> Lookup:
-        result = static_result(item)
-        if result is not None:
-            return lambda _key: result
-        return self._tables.setdefault(item, _Table(item)).lookup
-
-    def expand(self, recipient: str) -> Expansion:
-        """Expand a recipient; see :func:`requiretls_milter.syntax.expansion.expand`."""
-        return expand(recipient, self._of_cleanup, self._rewriting)
+    def __getitem__(self, item: str) -> TextTable:
+        """The table of that name."""
+        return self._tables[item]
 
     @property
     def unreadable(self) -> dict[str, str]:
@@ -293,6 +285,36 @@ class AliasTables:
             self._stopped.wait(LOOK_AGAIN)
 
 
+class AliasTables:
+    """What expands recipients by tables in text (``aliases = "static"``).
+
+    Args:
+        mta: ``[mta]``.
+        max_entries: of all tables together.
+        counters: counts that there were more.
+    """
+
+    def __init__(self, mta: Mta, max_entries: int, counters: Counters) -> None:
+        self._rewriting = rewriting(mta)
+        named = tables_of(mta)
+        self.texts = TextTables(
+            (item for item in dict.fromkeys(all_items(named)) if static_result(item) is None),
+            max_entries,
+            counters,
+        )
+        self._of_cleanup = mapped(named, self._lookup)
+
+    def _lookup(self, item: str) -> Lookup:
+        result = static_result(item)
+        if result is not None:
+            return lambda _key: result
+        return self.texts[item].lookup
+
+    def expand(self, recipient: str) -> Expansion:
+        """Expand a recipient; see :func:`requiretls_milter.syntax.expansion.expand`."""
+        return expand(recipient, self._of_cleanup, self._rewriting)
+
+
 class AliasKeeper:
     """The tables of the configuration that is in force; for one thread.
 
@@ -314,12 +336,35 @@ class AliasKeeper:
         if self._of == wanted:
             return self._tables
         if self._tables is not None:
-            self._tables.stop()
+            self._tables.texts.stop()
         self._of, self._tables = wanted, None
         if config.mta.aliases is Aliases.STATIC:
             self._tables = AliasTables(*wanted, self._counters)
-            self._tables.watch(FIRST_READ)
+            self._tables.texts.watch(FIRST_READ)
         return self._tables
+
+
+def tables_of(mta: Mta) -> Tables[str]:
+    """The tables of cleanup(8) in ``[mta]``, by name."""
+    return Tables(
+        recipient_canonical=mta.recipient_canonical_maps,
+        canonical=mta.canonical_maps,
+        virtual_alias=mta.virtual_alias_maps,
+    )
+
+
+def all_items(named: Tables[str]) -> tuple[str, ...]:
+    """The names of all tables."""
+    return (*named.recipient_canonical, *named.canonical, *named.virtual_alias)
+
+
+def mapped(named: Tables[str], make: Callable[[str], T]) -> Tables[T]:
+    """The same tables, each as *make* makes it of its name."""
+    return Tables(
+        recipient_canonical=tuple(map(make, named.recipient_canonical)),
+        canonical=tuple(map(make, named.canonical)),
+        virtual_alias=tuple(map(make, named.virtual_alias)),
+    )
 
 
 def rewriting(mta: Mta) -> Rewriting:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from requiretls_milter import aliases
+from requiretls_milter.aliases import AliasKeeper, AliasTables
 from requiretls_milter.config import Config
-from requiretls_milter.milter import aliases
-from requiretls_milter.milter.aliases import AliasKeeper, AliasTables
 from requiretls_milter.syntax.expansion import ExpansionError
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.waiting import eventually
@@ -63,7 +63,7 @@ def tables(
 
 def looked(made: AliasTables, recipient: str = "a@x.test") -> str:
     """What a recipient becomes after a look at the files, or why that is not known."""
-    made.look()
+    made.texts.look()
     try:
         return " ".join(made.expand(recipient).addresses)
     except ExpansionError as error:
@@ -108,7 +108,7 @@ def test_a_table_that_cannot_be_read_is_doubt_and_not_absence(files: Files) -> N
     path = files.directory / "missing"
     made = tables([f"texthash:{path}"])
     assert looked(made) == f"texthash:{path}: No such file or directory"
-    assert made.unreadable == {f"texthash:{path}": "No such file or directory"}
+    assert made.texts.unreadable == {f"texthash:{path}": "No such file or directory"}
 
 
 def test_what_a_table_before_it_has_needs_no_table_that_cannot_be_read(files: Files) -> None:
@@ -228,7 +228,7 @@ def test_a_source_that_was_changed_before_the_start_is_doubt_until_postmap_runs(
 def test_what_did_not_change_is_not_read_again(files: Files) -> None:
     path = files.write("text", "a@x.test b@z.test\n")
     made = tables([f"texthash:{path}"])
-    made.look()
+    made.texts.look()
     seen = path.stat()
     path.write_text("a@x.test c@z.test\n")
     os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
@@ -242,13 +242,13 @@ def test_the_log_says_once_why_a_table_cannot_be_read(
     files: Files, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = tables([f"texthash:{files.directory}/text"])
-    made.look()
-    made.look()
+    made.texts.look()
+    made.texts.look()
     files.write("text", "a@x.test b@z.test")
-    made.look()
-    made.look()
+    made.texts.look()
+    made.texts.look()
     (files.directory / "text").unlink()
-    made.look()
+    made.texts.look()
     logged = "".join(capsys.readouterr())
     assert logged.count("alias_table_unreadable") == 2
     assert logged.count("alias_table_read") == 1
@@ -315,5 +315,5 @@ def test_tables_that_are_not_read_in_time_are_not_waited_for(
     with pytest.raises(ExpansionError, match="not read yet"):
         made.expand("a@x.test")
     back.set()
-    eventually(lambda: not made.unreadable)
+    eventually(lambda: not made.texts.unreadable)
     assert made.expand("a@x.test").addresses == ("b@z.test",)
