@@ -234,7 +234,8 @@ def test_mail_of_the_pickup_service_is_refused_at_its_end_and_not_at_rcpt(
         outcome = client.message("a@x.test", recipients, mailer=None)
         assert replies(outcome) == ["continue"] * len(recipients)
         assert outcome.end is not None
-        assert outcome.end.text == NOT_OFFERED_REPLY
+        ours = "; a rule of this system requires REQUIRETLS"
+        assert outcome.end.text == NOT_OFFERED_REPLY + ours
         # Postfix makes the bounce itself, at once
         (edit,) = outcome.edits
         assert (edit.kind, edit.value.rstrip("\0").split("\0")) == ("e", ["a@x.test", "RET=HDRS"])
