@@ -56,7 +56,8 @@ LOOK_AGAIN = 2.0
 """Seconds between two looks at the files; Postfix itself looks when mail comes."""
 
 FIRST_READ = 5.0
-"""Seconds that a worker waits for its tables when it starts or takes a new configuration."""
+"""Seconds for which tables are waited for that were not read yet: by a worker when it starts or
+takes a new configuration, in the engine by recipients."""
 
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 """Octets of a table's text."""
@@ -269,11 +270,16 @@ class TextTables:
     def watch(self, wait: float) -> None:
         """Look from now on, in a thread; wait at most *wait* seconds for the first time."""
         threading.Thread(target=self._watch, name="aliases", daemon=True).start()
+        self.await_look(wait)
+
+    def await_look(self, wait: float) -> None:
+        """Wait at most *wait* seconds until the tables were looked at for the first time."""
         self._looked.wait(wait)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Look no more; nobody waits any more."""
         self._stopped.set()
+        self._looked.set()
 
     def _watch(self) -> None:
         while not self._stopped.is_set():

@@ -1,10 +1,10 @@
 """What recipients become, by all tables of Postfix (``[mta] aliases = "ask"``).
 
 :meth:`Expander.expand` does what :mod:`requiretls_milter.syntax.expansion` says. Tables in text are
-read (:mod:`requiretls_milter.aliases`), and all others asked (:mod:`.postmap`), also those whose
-text cannot be read. For each address that needs postmap all its keys are asked for at once, and
-those of the addresses behind it: an alias with a hundred members takes one run for each table, not
-a hundred.
+read (:mod:`requiretls_milter.aliases`), and all others asked (:mod:`.postmap`), also those that
+postmap(1) has compiled and whose text cannot be read. For each address that needs postmap all its
+keys are asked for at once, and those of the addresses behind it: an alias with a hundred members
+takes one run for each table, not a hundred.
 
 One for all workers has one cache, and starts no more processes than one may. What comes here are
 addresses: they are kept in memory only, and are in no log line of the engine.
@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from requiretls_milter.aliases import (
+    FIRST_READ,
     TextTable,
     TextTables,
     all_items,
@@ -38,6 +39,7 @@ from requiretls_milter.syntax.expansion import (
     lookups,
 )
 from requiretls_milter.syntax.tables import (
+    COMPILED,
     TEXTUAL,
     UNREADABLE,
     is_fixed,
@@ -75,10 +77,16 @@ class _Table:
 
     @property
     def is_asked(self) -> bool:
-        """Whether postmap has to be asked now."""
+        """Whether postmap has to be asked now.
+
+        What stands in a text alone it could read no better than we; and it takes some that no
+        daemon of Postfix opens.
+        """
         if self.is_hidden or self.result is not None:
             return False
-        return self.text is None or self.text.entries is None
+        if self.text is None:
+            return True
+        return self.text.entries is None and split_table(self.item)[0] in COMPILED
 
     @property
     def is_hidden(self) -> bool:
@@ -114,6 +122,7 @@ class Expander:
         self._tables = mapped(named, self._table)
         self._rewriting = rewriting(mta)
         self._patience = limits.assessment_timeout
+        self._reading: asyncio.Task[None] | None = None
 
     def _table(self, item: str) -> _Table:
         text = self.texts[item] if _has_text(item) else None
@@ -124,12 +133,15 @@ class Expander:
         return len(self._postmap)
 
     def start(self) -> None:
-        """Read the tables in text from now on; until they are read, they are asked."""
+        """Read the tables in text from now on; recipients wait for the first time."""
         self.texts.watch(0.0)
+        self._reading = asyncio.create_task(asyncio.to_thread(self.texts.await_look, FIRST_READ))
 
     async def close(self) -> None:
         """End all that is under way."""
         self.texts.stop()
+        if self._reading is not None:
+            await self._reading
         await self._postmap.close()
 
     async def expand(self, recipient: str) -> Expansion:
@@ -140,6 +152,8 @@ class Expander:
         """
         try:
             async with asyncio.timeout(self._patience):
+                if self._reading is not None and not self._reading.done():
+                    await asyncio.shield(self._reading)
                 return await self._expanded(recipient)
         except TimeoutError:
             raise ExpansionError(f"not known within {self._patience:g} s") from None
@@ -179,9 +193,9 @@ class Expander:
             return table.result
         if table.is_hidden:
             return Failure("it cannot be named in mta")
-        entries = None if table.text is None else table.text.entries
-        if entries is not None:
-            return entries.get(text)
+        if table.text is not None and not table.is_asked:
+            entries = table.text.entries
+            return Failure(table.text.error) if entries is None else entries.get(text)
         if (table.item, text) not in known:
             await self._ask({table.item: {text: None}}, search, known)
         return known[table.item, text]

@@ -195,8 +195,7 @@ class Postmap:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_WAIT)
         for table in self._tables.values():
-            self._settle(table, dict.fromkeys(table.waiting, Failure("given up")))
-            table.waiting.clear()
+            self._drop(table, "given up")
 
     # ------------------------------------------------------------ what is known
 
@@ -261,6 +260,8 @@ class Postmap:
                 self._counters.inc("saturated_total", (Bound.ALIAS_PROCESSES,))
                 return
             table = self._turns.popleft()
+            if not table.waiting:
+                continue
             if table.runs >= of_one:
                 self._turns.append(table)
                 continue
@@ -286,6 +287,13 @@ class Postmap:
             answers = await self._looked_up(table, keys)
         finally:
             self._settle(table, answers)
+            if self._clocks.monotonic() < table.paused_until:
+                self._drop(table, table.why_paused)
+
+    def _drop(self, table: _Table, why: str) -> None:
+        """Have all keys fail that wait for a run."""
+        self._settle(table, dict.fromkeys(table.waiting, Failure(why)))
+        table.waiting.clear()
 
     async def _looked_up(self, table: _Table, keys: Sequence[str]) -> Mapping[str, Answer]:
         """Look keys up; if the run fails, each half of them.

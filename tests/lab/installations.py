@@ -543,7 +543,8 @@ def _rule(dice: random.Random, key: str, to: str) -> str:
         return f"/^{re.escape(key)}@/ {to}\n"
     if not user or to.startswith("@"):
         where = re.escape(domain).replace("\\-", "-")
-        return f"/^([^@+]*)([^@]*)@{where}$/ w$1@{to.rpartition('@')[2]}\n"
+        # What it makes begins with w: it has no end if that is expanded again.
+        return f"/^([^@+w][^@+]*)([^@]*)@{where}$/ w$1@{to.rpartition('@')[2]}\n"
     ours = re.escape(user), re.escape(domain)
     pattern = dice.choice(("^{}(\\+.*)?@{}$", "^{}@{}$")).format(*ours).replace("\\-", "-")
     return f"/{pattern}/ {to}\n"

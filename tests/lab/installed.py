@@ -132,6 +132,10 @@ class InstalledPostfix(Postfix):
                 return found.queue_id
         return ""
 
+    def gives_up(self, letter: Letter) -> bool:
+        """Whether it keeps a letter of sendmail(1) in maildrop, since its aliases never end."""
+        return any(self.log.grep(f"unreasonable .* for {re.escape(letter.recipient)} --"))
+
     def send(self, letter: Letter, ca_file: Path) -> str:
         """Give it a letter; the queue ID, or nothing if it came by sendmail(1)."""
         note = ["X-Note: gr\u00fcn"] if letter.utf8 else []
@@ -348,6 +352,8 @@ class Work:
             # There is no line of local mail that asks for nothing.
             with suppress(NotInTime):
                 eventually(lambda: told() or mta.kept(letter), "a forecast", wait=PATIENCE)
+            if not told() and mta.gives_up(letter):
+                return letter, {}, "Postfix expands it too often"
             line = next(iter(told()), {"queue_id": queue_id or "none", "reason": "silent"})
             if not told() and mta.kept(letter):
                 line = {"queue_id": mta.kept(letter), "reason": "local"}

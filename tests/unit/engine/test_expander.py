@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import stat
 import sys
 import time
@@ -22,7 +21,6 @@ from requiretls_milter.config import Config
 from requiretls_milter.engine.expander import Expander, ExpanderKeeper, expanded_here
 from requiretls_milter.syntax.expansion import ExpansionError
 from requiretls_milter.telemetry.counting import Counters
-from tests.support.waiting import until
 
 PROGRAM = """\
 #!{python} -IS
@@ -127,20 +125,31 @@ async def test_the_members_of_a_list_take_one_run_for_each_table(kits: Any) -> N
     assert len(kit.asked) == 6  # the list, its members, and what one of these becomes
 
 
-async def test_text_is_read_and_asked_only_if_it_cannot_be(kits: Any, tmp_path: Path) -> None:
+async def test_a_compiled_table_is_asked_if_its_text_cannot_be_read(
+    kits: Any, tmp_path: Path
+) -> None:
     text = tmp_path / "virtual"
-    text.write_text("a@x.test b@y.test\n")
-    os.utime(text, (1e9, 1e9))
-    kit = kits(f"texthash:{text}", "ldap:x", "static:all@z.test")
-    kit.tables(ldap={"b@y.test": "c@y.test"})
-    assert "gone" in await kit.becomes("a@x.test")
-    assert kit.asked[0][0] == f"texthash:{text}"
-    before = len(kit.asked)
-    kit = kits(f"texthash:{text}", "ldap:x")
+    kit = kits(f"hash:{text}", "ldap:x")
     kit.tables(ldap={"b@y.test": "c@y.test"})
     kit.expander.texts.look()
+    assert "gone" in await kit.becomes("a@x.test")
+    assert kit.asked[0][0] == f"hash:{text}"
+    before = len(kit.asked)
+    text.write_text("a@x.test b@y.test\n")
+    (tmp_path / "virtual.db").touch()
+    kit.expander.texts.look()
     assert await kit.becomes("a@x.test") == "c@y.test"
-    assert not any(run[0].startswith("texthash") for run in kit.asked[before:])
+    assert not any(run[0].startswith("hash") for run in kit.asked[before:])
+
+
+async def test_a_text_that_postfix_does_not_open_is_never_asked(kits: Any, tmp_path: Path) -> None:
+    text = tmp_path / "virtual"
+    text.write_text("a@x.test b@y.test\na@x.test c@y.test\n")
+    kit = kits(f"texthash:{text}")
+    kit.tables()
+    kit.expander.texts.look()
+    assert "a key stands twice" in await kit.becomes("a@x.test")
+    assert kit.asked == []
 
 
 @pytest.mark.parametrize(
@@ -215,12 +224,11 @@ async def test_a_configuration_that_changes_nothing_of_it_leaves_what_is_kept(ki
     await first.close()
 
 
-async def test_texts_are_read_behind_it(kits: Any) -> None:
+async def test_recipients_wait_for_the_first_look_at_the_texts(kits: Any) -> None:
     kit = kits("inline:{ { a@x.test = b@x.test } }")
     keeper = ExpanderKeeper(kit.counters)
     keeper.configure(kit.config)
     made = keeper.expander
     assert made is not None
-    await until(lambda: not made.texts.unreadable)
     assert (await made.expand("a@x.test")).addresses == ("b@x.test",)
     await made.close()

@@ -226,6 +226,17 @@ async def test_a_table_that_hangs_leaves_half_of_the_processes_to_others(tmp_pat
     await asyncio.gather(*hanging)
 
 
+async def test_keys_that_wait_for_a_table_that_hangs_wait_for_one_run(tmp_path: Path) -> None:
+    kit = Kit(tmp_path, "time.sleep(60)", alias_processes=1)
+    began = time.monotonic()
+    found = await kit.find(*(f"{number}@x.test" for number in range(3 * MAX_KEYS)))
+    assert set(found.values()) == {Failure("no answer within 1 s")}
+    assert len(kit.noted("pids")) == 1
+    assert time.monotonic() - began < 4
+    kit.behave("")
+    assert await kit.find("known@x.test", item="regexp:/other") == {"known@x.test": "KNOWN@X.TEST"}
+
+
 async def test_a_program_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
     kit = Kit(tmp_path, command=(str(tmp_path / "none"),))
     assert "No such file" in error((await kit.find("a@x.test"))["a@x.test"])
