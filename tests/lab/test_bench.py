@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench.assess import LATENCY, measured, planned
+from tests.bench.cold import LATENCY, measured, planned
 from tests.bench.rows import QUICK
 from tests.lab.lab import Lab
 
