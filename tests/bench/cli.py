@@ -32,10 +32,14 @@ def cli(effort: Effort) -> Row:
         milter = stack.enter_context(service(config, effort.tree))
         asker = stack.enter_context(contextlib.closing(Asker(str(milter.engine_path))))
         asker.agree(BENCH_DOMAIN)
-        cases = []
+        cases, notes = [], []
         for title, words in COMMANDS.items():
             told = [word.format(config=milter.config_path) for word in words]
-            ours = Contender("ours", _run(told, effort.tree))
+            try:
+                ours = Contender("ours", _run(told, effort.tree))
+            except subprocess.CalledProcessError as error:
+                notes.append(f"{title}: exit status {error.returncode}: there was none")
+                continue
             baseline = Contender("python -c pass", _with_modules(python, ["-c", "pass"], None))
             cases.append(in_turn(title, (ours, baseline), 2 * effort.runs))
     return table(
@@ -43,6 +47,7 @@ def cli(effort: Effort) -> Row:
         "commands",
         cases,
         "check and status ask a running service",
+        *notes,
         first="command",
     )
 
@@ -55,7 +60,11 @@ def _run(words: Sequence[str], tree: Path) -> Callable[[], Found]:
 def _with_modules(
     run: Callable[[], Found], words: Sequence[str], tree: Path | None
 ) -> Callable[[], Found]:
-    """Tell also how many modules are imported, which is counted once."""
+    """Tell also how many modules are imported, which is counted once.
+
+    Raises:
+        subprocess.CalledProcessError: the command fails.
+    """
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *words],
         cwd=tree,

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.figures import Figure, figure, ratio
-from tests.bench.load import PLAIN, Load, Mail, Run, compiled, record
+from tests.bench.load import PLAIN, Load, Mail, Run, compiled, listens, record
 from tests.bench.machine import cpu_seconds, family
 from tests.bench.rows import Effort, Row, number
 from tests.support.authority import Authority
@@ -99,7 +99,7 @@ def _running(
     path = directory / f"{name}.sock"
     process = Process([*command, str(path)], directory / f"{name}.log")
     try:
-        process.wait_until(path.exists, "listening")
+        process.wait_until(lambda: listens(path), "listening")
         script = directory / f"{name}.script"
         yield Subject(name, str(path), lambda: family(process.pid), script, edits)
     finally:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.bench.asking import Asker
 from tests.bench.beside import Contender, Found, in_turn, table
+from tests.bench.load import listens
 from tests.bench.machine import cpu_seconds
 from tests.bench.mail import BENCH_DOMAIN, next_hop, service
 from tests.bench.rows import Effort, Row
@@ -77,5 +78,5 @@ def _echo(directory: Path) -> Process:
         directory / "echo.log",
         cwd=REPOSITORY,
     )
-    process.wait_until((directory / "echo.sock").exists, "listening")
+    process.wait_until(lambda: listens(directory / "echo.sock"), "listening")
     return process
