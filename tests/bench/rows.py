@@ -57,7 +57,7 @@ FULL = Effort(
     questions=2000,
     kept=20_000,
     stored=100_000,
-    mails=1500,
+    mails=600,
     records=5000,
     quick=False,
 )
