@@ -135,7 +135,7 @@ format = "{self._log_format}"
 {more}
 """)
 
-    def start(self, *, ready: bool = True) -> Service:
+    def start(self, *, ready: bool = True, patience: float = PATIENCE) -> Service:
         program = self._program
         if self._limits:
             program = (sys.executable, "-c", WITH_LIMITS, json.dumps(self._limits))
@@ -148,7 +148,7 @@ format = "{self._log_format}"
             **self._stderr,
         )
         if ready:
-            self.process.wait_until(lambda: "READY=1" in self.manager.messages)
+            self.process.wait_until(lambda: "READY=1" in self.manager.messages, wait=patience)
         return self
 
     def poll(self) -> int | None:
