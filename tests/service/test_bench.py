@@ -82,9 +82,9 @@ def assert_beside(row: dict[str, Any], cases: dict[str, str]) -> None:
     """Each case has a figure of ours, and a ratio to its baseline."""
     data = {case["case"]: case for case in row["data"]}
     assert cases.keys() <= data.keys()
-    for title, baseline in cases.items():
+    for title, beside in cases.items():
         ours, theirs = itertools.islice(data[title]["figures"], 2)
-        assert theirs == baseline
+        assert theirs == beside
         for figures in (data[title]["figures"][ours], data[title]["ratios"][theirs]):
             assert figures
             assert all(one.get("median", one.get("ratio")) > 0 for one in figures.values())
