@@ -86,6 +86,10 @@ MAX_ADDRESS = 1000
 REMEMBERED_LOOKUPS = 2048
 """Lookups that are remembered for each configuration; one is cheap to make again."""
 
+REMEMBERED_CLIENTS = 1024
+"""Addresses of clients of which it is remembered whether they are trusted: to find out takes as
+long as all else that is done when a connection begins."""
+
 MAX_LOOKUP_TEXT = 512
 """Characters of what a lookup is remembered by: two domain names, with room. Longer is foul."""
 
@@ -161,6 +165,8 @@ class Settings:
         self.debug = config.log.level is LogLevel.DEBUG
         self.splits = config.rules.on_mixed is OnMixed.SPLIT and not config.rules.suspended
         self._known = functools.lru_cache(maxsize=REMEMBERED_LOOKUPS)(self._look_up)
+        self.trusts = functools.lru_cache(maxsize=REMEMBERED_CLIENTS)(self._trusts)
+        """Whether a client's address, a text of any kind, is in ``milter.trusted_networks``."""
 
     def look_up(
         self,
@@ -211,8 +217,7 @@ class Settings:
         rule = self.rules.find(sender_domain, domain, way.nexthop.host, alias)
         return Lookup(rule, domain, way.transport, way.nexthop, str(way.nexthop))
 
-    def trusts(self, address: str) -> bool:
-        """Whether a client's address is in ``milter.trusted_networks``."""
+    def _trusts(self, address: str) -> bool:
         try:
             client = ipaddress.ip_address(address)
         except ValueError:

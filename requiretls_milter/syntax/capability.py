@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 from requiretls_milter.model import Capability, Requirement
@@ -12,6 +13,7 @@ MAX_VERSION = 100
 _POSTFIX_VERSION = re.compile(r"Postfix (\d{1,4})\.(\d{1,4})", re.ASCII)
 
 
+@functools.lru_cache(maxsize=16)  # asked for each connection, always of the same MTA
 def capability(carries: Capability, mta_version: str) -> Capability:
     """The requirements that the MTA carries itself.
 

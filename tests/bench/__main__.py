@@ -7,35 +7,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import machine, mail
-from tests.bench.against import RevisionError, compared
-from tests.bench.assess import assessed
-from tests.bench.day import day
-from tests.bench.judge import judged
+from tests.bench import machine
+from tests.bench.against import compared
+from tests.bench.known import ROWS
 from tests.bench.rows import FULL, QUICK, Effort, Row
-from tests.bench.scale import scale
-from tests.bench.scrape import scraped
-from tests.bench.tarpits import tarpits
-
-ROWS: Mapping[str, Callable[[Effort], Row]] = {
-    "plain": mail.plain,
-    "asked": mail.asked,
-    "judge": judged,
-    "scrape": scraped,
-    "day": day,
-    "scale": scale,
-    "tarpits": tarpits,
-    "assess": assessed,
-}
-"""In the order in which they are run; the lab's network namespace comes last."""
+from tests.bench.trees import RevisionError
 
 WIDTH = 110
 """Columns where the output is no terminal."""
@@ -46,8 +31,16 @@ WIDTH = 110
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--against", metavar="REV", help="Compare with an earlier commit, in turn.")
 @click.option("--rounds", default=3, show_default=True, help="Of a comparison.")
+@click.option("--tree", type=click.Path(path_type=Path), hidden=True)
 @click.argument("rows", nargs=-1, type=click.Choice(list(ROWS)))
-def main(quick: bool, as_json: bool, against: str | None, rounds: int, rows: Sequence[str]) -> None:
+def main(
+    quick: bool,
+    as_json: bool,
+    against: str | None,
+    rounds: int,
+    tree: Path | None,
+    rows: Sequence[str],
+) -> None:
     """Run the rows and print them as they come, or all together as JSON."""
     facts = machine.facts()
     console = Console(highlight=False)
@@ -56,6 +49,8 @@ def main(quick: bool, as_json: bool, against: str | None, rounds: int, rows: Seq
     if not as_json:
         console.print(_facts(facts), soft_wrap=True)
     effort = QUICK if quick else FULL
+    if tree is not None:
+        effort = replace(effort, tree=tree)
     found = []
     for row in (
         _measured(effort, rows) if against is None else _against(against, rows, rounds, quick)
@@ -69,9 +64,9 @@ def main(quick: bool, as_json: bool, against: str | None, rounds: int, rows: Seq
 
 
 def _measured(effort: Effort, rows: Sequence[str]) -> Iterator[Row]:
-    for name, measure in ROWS.items():
+    for name, known in ROWS.items():
         if not rows or name in rows:
-            yield measure(effort)
+            yield known.measure(effort)
 
 
 def _against(revision: str, rows: Sequence[str], rounds: int, quick: bool) -> Sequence[Row]:
@@ -103,7 +98,7 @@ def show(console: Console, row: Row) -> None:
         title=f"{row.name}: {row.title}", title_justify="left", title_style="bold", box=None
     )
     for position, column in enumerate(row.columns):
-        text = position == 0 or column == "milter"
+        text = position == 0 or column in ("milter", "of")
         table.add_column(column, justify="left" if text else "right", no_wrap=True)
     for line in row.lines:
         table.add_row(*line)

@@ -1,68 +1,47 @@
-"""``--against REV``: the rows of this tree and those of an earlier commit, measured in turn.
+"""``--against REV``: this tree's package and that of an earlier commit, measured in turn.
 
-Each tree measures itself, with its own benchmark and its own package, in the same environment; so
-an earlier commit needs nothing that it did not have. Of what both tell, the figures are compared:
-medians over the rounds, and the middle half of the ratios of neighbouring rounds. If the benchmark
-itself has changed between the two, compare with care: docs/benchmarks.md says what it measures.
+This tree's benchmark measures both. Of most rows it starts the processes of either package; a row
+that measures code in its own process runs in one that imports the earlier package, which works as
+far back as the parts that it calls are the same. Of what both tell, the figures are compared:
+medians over the rounds, and the middle half of the ratios of neighbouring rounds.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import os
 import subprocess
 import sys
-import tarfile
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tests.bench.figures import figure, ratio
+from tests.bench.known import ROWS
 from tests.bench.rows import Row, number
+from tests.bench.trees import RevisionError, environment, tree_of
 from tests.support.paths import REPOSITORY
 
-ROWS = ("plain", "asked", "assess")
-"""The rows that are compared unless some are named: those of mail and of cold domains."""
+USUAL = ("plain", "asked", "warm", "cold")
+"""The rows that are compared unless some are named: those of mail and of the engine."""
 
 FIGURES: Mapping[str, tuple[str, ...]] = {
     "messages/s": ("milters", "ours", "rate", "median"),
     "CPU µs": ("milters", "ours", "cpu_us", "median"),
     "p99 ms": ("milters", "ours", "p99_ms", "median"),
+    "median": ("median",),
+    "ms in a thread": ("thread_seconds",),
+    "p99": ("p99",),
     "assessments/s": ("rate", "median"),
     "engine's CPU ms": ("engine_cpu_ms",),
-    "one alone s": ("alone_seconds",),
+    "one alone s": ("alone_seconds", "median"),
 }
-"""Where each figure stands in the data of a row."""
-
-
-class RevisionError(Exception):
-    """There is no such commit, or its benchmark does not run."""
-
-
-@contextlib.contextmanager
-def tree_of(revision: str) -> Iterator[Path]:
-    """The files of a commit, in a directory of their own."""
-    done = subprocess.run(
-        ["git", "archive", "--format=tar", revision],
-        cwd=REPOSITORY,
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise RevisionError(done.stderr.decode(errors="replace").strip())
-    with tempfile.TemporaryDirectory(prefix="rtls-against-") as name:
-        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-            archive.extractall(name, filter="data")
-        yield Path(name)
+"""Where each figure stands in the data of a row that is no table of cases."""
 
 
 def compared(revision: str, rows: Sequence[str], rounds: int, *, quick: bool) -> list[Row]:
     """Measure the rows in both trees, in turn; the earlier one second."""
-    found: dict[str, tuple[list[Any], list[Any]]] = {name: ([], []) for name in rows or ROWS}
+    found: dict[str, tuple[list[Any], list[Any]]] = {name: ([], []) for name in rows or USUAL}
     with tree_of(revision) as tree:
         for _ in range(rounds):
             for name, (now, before) in found.items():
@@ -72,14 +51,19 @@ def compared(revision: str, rows: Sequence[str], rounds: int, *, quick: bool) ->
 
 
 def _measured(tree: Path, row: str, *, quick: bool) -> list[dict[str, Any]]:
-    """The data of one row, as the benchmark of a tree measures it."""
-    command = [sys.executable, "-m", "tests.bench", "--json", *(["--quick"] if quick else []), row]
-    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    """The data of one row, of the package of a tree."""
+    inside = ROWS[row].inside
+    command = [sys.executable, "-m", "tests.bench", "--json", *(["--quick"] if quick else [])]
     done = subprocess.run(
-        command, cwd=tree, env=environment, capture_output=True, text=True, check=False
+        [*command, row] if inside else [*command, "--tree", str(tree), row],
+        cwd=tree if inside else REPOSITORY,
+        env=environment(tree if inside else REPOSITORY),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
-        raise RevisionError(f"{row} in {tree}: {done.stderr[-2000:]}")
+        raise RevisionError(f"{row} of {tree}: {done.stderr[-2000:]}")
     (found,) = json.loads(done.stdout)["rows"]
     if found["skipped"]:
         raise RevisionError(f"{row}: not measured: {found['skipped']}")
@@ -88,11 +72,11 @@ def _measured(tree: Path, row: str, *, quick: bool) -> list[dict[str, Any]]:
 
 def _row(name: str, revision: str, now: Sequence[Any], before: Sequence[Any]) -> Row:
     lines, data = [], []
+    theirs = dict(_figures(before))
     for label, ours in _figures(now):
-        theirs = dict(_figures(before)).get(label)
-        if theirs is None:
+        if label not in theirs:
             continue
-        one, other = figure(ours), figure(theirs)
+        one, other = figure(ours), figure(theirs[label])
         both = ratio(one, other)
         spread = f"{both.ratio:.2f} ({both.low:.2f}-{both.high:.2f})"
         lines.append((label, number(one.median), number(other.median), spread))
@@ -107,16 +91,33 @@ def _row(name: str, revision: str, now: Sequence[Any], before: Sequence[Any]) ->
     )
 
 
-def _figures(rounds: Sequence[Any]) -> list[tuple[str, list[float]]]:
+def _figures(rounds: Sequence[Any]) -> Iterator[tuple[str, list[float]]]:
     """Each figure that all rounds have, with what it is of."""
-    found = []
-    for position, entry in enumerate(rounds[0]):
-        place = f"{entry['connections']} connections, " if "connections" in entry else ""
+    of_each = [dict(_of_round(one)) for one in rounds]
+    for label in of_each[0]:
+        if all(label in found for found in of_each):
+            yield label, [found[label] for found in of_each]
+
+
+def _of_round(entries: Sequence[Any]) -> Iterator[tuple[str, float]]:
+    for entry in entries:
+        title = _title(entry)
+        if "figures" in entry:
+            ours = next(iter(entry["figures"].values()))
+            yield from ((f"{title}{what}", one["median"]) for what, one in ours.items())
+            continue
         for label, path in FIGURES.items():
-            values = [_at(data[position], path) for data in rounds]
-            if all(value is not None for value in values):
-                found.append((place + label, [float(value) for value in values if value]))
-    return found
+            value = _at(entry, path)
+            if value is not None:
+                yield title + label, float(value)
+
+
+def _title(entry: Mapping[str, Any]) -> str:
+    if "connections" in entry:
+        return f"{entry['connections']} connections, "
+    if "kind" in entry:
+        return f"{entry['slow']} {entry['kind']}, "
+    return f"{entry['case']}, " if "case" in entry else ""
 
 
 def _at(entry: Any, path: Sequence[str]) -> Any:

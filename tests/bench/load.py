@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import struct
 import subprocess
 import tempfile
@@ -221,6 +222,12 @@ def compiled(name: str, *libraries: str) -> Path:
     return program
 
 
+def listens(path: Path) -> bool:
+    """Whether a process listens at a unix socket: its file is there a moment earlier."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        return caller.connect_ex(str(path)) == 0
+
+
 class Load:
     """The C program that plays the MTA."""
 
@@ -266,7 +273,7 @@ class Load:
             [self._program, "answer", socket_path, script], socket_path.with_suffix(".log")
         )
         try:
-            process.wait_until(socket_path.exists, "listening")
+            process.wait_until(lambda: listens(socket_path), "listening")
             yield
         finally:
             process.kill()

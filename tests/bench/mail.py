@@ -1,9 +1,10 @@
-"""Rows ``plain`` and ``asked``: messages a second and their latency, beside two baselines.
+"""Rows ``plain`` and ``asked``: messages a second and their latency, beside three baselines.
 
-``C`` is a milter in C that does nothing: what libmilter itself costs. ``pymilter`` is the milter
-that anybody would write. All are there all the time, and are measured in turn: what else the
-machine does falls on all of them. Ours is the service as an operator starts it: supervisor,
-engine, as many workers as there are by default, the log as it is by default (in a file).
+``C`` is a milter in C that does nothing: what libmilter itself costs. ``floor`` has empty callbacks
+on pymilter, in as many processes as ours. ``pymilter`` is the milter that anybody would write. All
+are there all the time, and are measured in turn: what else the machine does falls on all of them.
+Ours is the service as an operator starts it: supervisor, engine, as many workers as there are by
+default, the log as it is by default (in a file).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.figures import Figure, figure, ratio
-from tests.bench.load import PLAIN, Load, Mail, Run, compiled, record
-from tests.bench.machine import cpu_seconds
+from tests.bench.load import PLAIN, Load, Mail, Run, compiled, listens, record
+from tests.bench.machine import cpu_seconds, family
 from tests.bench.rows import Effort, Row, number
 from tests.support.authority import Authority
 from tests.support.dnsserver import DnsServer
@@ -84,23 +85,32 @@ def nothing(directory: Path) -> Iterator[Subject]:
 
 
 @contextlib.contextmanager
+def floor(directory: Path) -> Iterator[Subject]:
+    """Empty callbacks on pymilter, in as many processes as ours."""
+    command = [sys.executable, "-m", "tests.bench.floor"]
+    with _running("floor", command, directory, edits=0) as subject:
+        yield subject
+
+
+@contextlib.contextmanager
 def _running(
     name: str, command: Sequence[str | Path], directory: Path, *, edits: int
 ) -> Iterator[Subject]:
     path = directory / f"{name}.sock"
     process = Process([*command, str(path)], directory / f"{name}.log")
     try:
-        process.wait_until(path.exists, "listening")
-        yield Subject(name, str(path), lambda: [process.pid], directory / f"{name}.script", edits)
+        process.wait_until(lambda: listens(path), "listening")
+        script = directory / f"{name}.script"
+        yield Subject(name, str(path), lambda: family(process.pid), script, edits)
     finally:
         process.kill()
         process.wait()
 
 
 @contextlib.contextmanager
-def service(config: str) -> Iterator[Service]:
-    """Our milter as it is installed, with this configuration besides the paths."""
-    made = Service(config, workers=0, log_format="logfmt")
+def service(config: str, tree: Path) -> Iterator[Service]:
+    """The milter of a tree as it is installed, with this configuration besides the paths."""
+    made = Service(config, workers=0, log_format="logfmt", tree=tree)
     try:
         yield made.start()
     finally:
@@ -224,10 +234,11 @@ def plain(effort: Effort) -> Row:
         tempfile.TemporaryDirectory(prefix="rtls-") as name,
         nothing(Path(name)) as in_c,
         baseline(Path(name)) as in_python,
-        service(NO_RESOLVER) as milter,
+        floor(Path(name)) as empty,
+        service(NO_RESOLVER, effort.tree) as milter,
     ):
         directory = Path(name)
-        subjects = (_subject("ours", milter, directory, 0), in_c, in_python)
+        subjects = (_subject("ours", milter, directory, 0), in_c, empty, in_python)
         data = _compared(load, subjects, PLAIN, effort, directory)
     return _row("plain", "mail that asks nothing, default configuration", data, effort)
 
@@ -306,11 +317,12 @@ def asked(effort: Effort) -> Row:
         tempfile.TemporaryDirectory(prefix="rtls-") as name,
         nothing(Path(name)) as in_c,
         baseline(Path(name)) as in_python,
+        floor(Path(name)) as empty,
         next_hop(Path(name)) as config,
-        service(config) as milter,
+        service(config, effort.tree) as milter,
     ):
         directory = Path(name)
-        subjects = (_subject("ours", milter, directory, 1), in_c, in_python)
+        subjects = (_subject("ours", milter, directory, 1), in_c, empty, in_python)
         data = _compared(load, subjects, requiretls, effort, directory)
         forecasts = _forecasts(milter)
     return _row(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.lab.labconfig import profiles_told_apart, told_apart
 from tests.support.scenario import load
 
 
-def unavailable(reason: LabUnavailable) -> None:
+def unavailable(reason: LabUnavailable) -> NoReturn:
     """Skip where the lab cannot run; in CI that is a failure: a skipped proof is none."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"no lab: {reason}")

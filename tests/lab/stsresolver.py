@@ -8,8 +8,6 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.lab import netns, roots, runs
-from tests.lab.errors import LabUnavailable
-from tests.lab.fixtures import unavailable
 from tests.lab.lab import write_once
 from tests.lab.postfix import RESOLV_CONF
 from tests.lab.processes import Server, accepts
@@ -30,14 +28,20 @@ class StsResolver:
     """``with StsResolver(port, ca_file):`` answers at that port of the loopback."""
 
     def __init__(self, port: int, ca_file: Path) -> None:
-        """*ca_file* has those whom its HTTPS trusts."""
-        try:
-            with netns.outside():
-                self._root = roots.ensure(roots.MTA_STS_RESOLVER)
-        except LabUnavailable as reason:
-            unavailable(reason)
+        """*ca_file* has those whom its HTTPS trusts.
+
+        Raises:
+            LabUnavailable: its root cannot be made.
+        """
+        with netns.outside():
+            self._root = roots.ensure(roots.MTA_STS_RESOLVER)
         self._port = port
         self._ca_file = ca_file
+
+    @property
+    def pid(self) -> int:
+        """Of the process that keeps the daemon."""
+        return self._server.pid
 
     def __enter__(self) -> StsResolver:
         """Start it; return when it accepts connections."""

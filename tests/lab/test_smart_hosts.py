@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.lab.errors import LabUnavailable
+from tests.lab.fixtures import unavailable
 from tests.lab.lab import Lab
 from tests.lab.policyservice import LivePolicies, PolicyService
 from tests.lab.stsresolver import StsResolver
@@ -96,7 +98,11 @@ def site(lab: Lab) -> Iterator[Site]:
     lab.add([GOOD, LACKING, ELSEWHERE, PLAIN])
     lab.add_transports(PROFILES)
     bare_names_only = LivePolicies("old", lab.ca_file)
-    with StsResolver(RESOLVER, lab.ca_file), PolicyService(bare_names_only, TLSPOL):
+    try:
+        resolver = StsResolver(RESOLVER, lab.ca_file)
+    except LabUnavailable as reason:
+        unavailable(reason)
+    with resolver, PolicyService(bare_names_only, TLSPOL):
         yield Site(lab, {})
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -12,10 +14,16 @@ from typing import Any
 import pytest
 
 from tests.bench.figures import figure, ratio
+from tests.bench.known import ROWS
 from tests.bench.load import FIELDS, MESSAGES, PLAIN, Load, record
 from tests.bench.mail import baseline
+from tests.bench.trees import environment, tree_of
+from tests.lab.errors import LabUnavailable
+from tests.lab.fixtures import unavailable
 from tests.support.milterclient import ProtocolError
 from tests.support.paths import REPOSITORY
+from tests.support.processes import Ended
+from tests.support.service import Service
 
 pytestmark = pytest.mark.alone
 
@@ -41,15 +49,69 @@ def test_quick_run_measures_every_row_that_needs_no_lab() -> None:
     for name in ("plain", "asked"):
         assert [data["connections"] for data in rows[name]["data"]] == [1, 8, 64]
         for data in rows[name]["data"]:
-            assert list(data["milters"]) == ["ours", "C", "pymilter"]
+            assert list(data["milters"]) == ["ours", "C", "floor", "pymilter"]
             for measured in data["milters"].values():
                 assert measured["rate"]["median"] > 0
                 assert 0 < measured["p50_ms"]["median"] <= measured["p99_ms"]["median"]
                 assert 0 < measured["cpu_us"]["median"] < 100_000
             assert data["ratios"]["C"]["rate"]["ratio"] > 0
+            assert data["ratios"]["floor"]["rate"]["ratio"] > 0
             assert data["ratios"]["pymilter"]["rate"]["ratio"] > 0
     assert all(case["median"] > 0 for case in rows["judge"]["data"])
     assert all(0 < case["octets"] < 1_000_000 for case in rows["scrape"]["data"])
+
+
+CASES = {
+    "warm": {"1 at once": "a socket", "16 at once": "a socket"},
+    "startup": {"500 domains": "an empty store"},
+    "cli": dict.fromkeys(("--help", "check of one name", "status"), "python -c pass"),
+    "memory": {
+        "an MX host": "data",
+        "a domain": "data",
+        "a forecast in a worker": "data",
+        "a forecast in the engine": "data",
+        "2 workers, idle": "pymilter",
+        "4 workers, idle": "pymilter",
+    },
+    "store": {"SQLite, write": "sqlite3", "SQLite, read": "sqlite3"},
+}
+"""The cases of each row, with the baseline that comes first."""
+
+
+def assert_beside(row: dict[str, Any], cases: dict[str, str]) -> None:
+    """Each case has a figure of ours, and a ratio to its baseline."""
+    data = {case["case"]: case for case in row["data"]}
+    assert cases.keys() <= data.keys()
+    for title, beside in cases.items():
+        ours, theirs = itertools.islice(data[title]["figures"], 2)
+        assert theirs == beside
+        for figures in (data[title]["figures"][ours], data[title]["ratios"][theirs]):
+            assert figures
+            assert all(one.get("median", one.get("ratio")) > 0 for one in figures.values())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_quick_run_measures_every_case_of_a_row_beside_its_baseline(name: str) -> None:
+    (row,) = json.loads(bench("--quick", "--json", name))["rows"]
+    assert row["name"] == name
+    assert_beside(row, CASES[name])
+
+
+def test_postfix_and_the_programs_of_others_are_measured_where_the_lab_can_run() -> None:
+    found = json.loads(bench("--quick", "--json", "postfix", "peers"))["rows"]
+    rows = {row["name"]: row for row in found}
+    for row in rows.values():
+        if row["skipped"]:
+            unavailable(LabUnavailable(row["skipped"]))
+    assert_beside(rows["postfix"], {"1 at once": "C", "8 at once": "C"})
+    peers = {"MTA-STS look-up": "mta-sts-resolver", "probe": "posttls-finger"}
+    assert_beside(rows["peers"], peers)
+
+
+def test_every_row_is_described() -> None:
+    page = (REPOSITORY / "docs/benchmarks.md").read_text()
+    described = re.findall(r"^\| `(\w+)` \| [^|]+ \|", page, re.MULTILINE)
+    assert sorted(described) == sorted(ROWS)
 
 
 def test_healthy_domains_are_asked_about_beside_each_kind_of_slow_ones() -> None:
@@ -132,13 +194,32 @@ def test_figures_are_medians_and_ratios_come_from_neighbouring_runs() -> None:
     assert (found.low, found.high) == (2.0, 2.5)
 
 
-def test_an_earlier_commit_measures_itself_in_turn_with_this_tree() -> None:
-    (row,) = json.loads(bench("--quick", "--json", "--against", "HEAD", "--rounds", "1", "plain"))[
-        "rows"
-    ]
-    figures = {one["what"]: one for one in row["data"]}
-    assert {"1 connections, messages/s", "64 connections, CPU \u00b5s"} <= figures.keys()
-    assert all(one["ratio"] > 0 for one in figures.values())
+def test_an_earlier_commit_is_measured_in_turn_with_this_tree() -> None:
+    rows = ("plain", "judge", "warm")  # one that is measured in its own process, two that are not
+    found = json.loads(bench("--quick", "--json", "--against", "HEAD", "--rounds", "1", *rows))
+    figures = {
+        row["name"]: {one["what"]: one["ratio"] for one in row["data"]} for row in found["rows"]
+    }
+    assert figures.keys() == set(rows)
+    assert {"1 connections, messages/s", "64 connections, CPU \u00b5s"} <= figures["plain"].keys()
+    assert "by the letter of RFC 8689, DANE, median" in figures["judge"]
+    assert "16 at once, CPU \u00b5s" in figures["warm"]
+    assert all(ratio > 0 for row in figures.values() for ratio in row.values())
+
+
+def test_the_package_that_is_measured_is_the_earlier_commits() -> None:
+    with tree_of("HEAD") as tree:
+        package = tree / "requiretls_milter"
+        (package / "rules.py").write_text("raise RuntimeError('of another commit')\n")
+        words = (sys.executable, "-c", "import requiretls_milter.rules")
+        done = subprocess.run(words, cwd=tree, env=environment(tree), stderr=subprocess.PIPE)
+        assert b"of another commit" in done.stderr
+        service = Service(tree=tree)
+        try:
+            with pytest.raises(Ended, match="of another commit"):
+                service.start()
+        finally:
+            service.destroy()
 
 
 def test_a_commit_that_is_not_there_is_told() -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from tests.support.memory import ALLOCATOR, STARTED
+from tests.support.memory import ALLOCATOR, STARTED, shared_out
 from tests.support.paths import REPOSITORY
 from tests.support.service import Service
 
@@ -74,12 +74,5 @@ def test_a_process_grows_by_no_more_than_what_is_promised_and_what_the_allocator
 def test_the_processes_just_started_take_what_is_said(make: Callable[..., Service]) -> None:
     """What several of them share is counted once."""
     service = make().start()
-    together = sum(shared_out(pid) for pid in (service.pid, *service.family))
+    together = shared_out((service.pid, *service.family))
     assert STARTED // 3 < together < STARTED
-
-
-def shared_out(pid: int) -> int:
-    """The proportional set size of a process, in octets."""
-    with open(f"/proc/{pid}/smaps_rollup") as lines:
-        (kilobytes,) = (line.split()[1] for line in lines if line.startswith("Pss:"))
-    return int(kilobytes) * 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,3 +42,13 @@ def resident(pid: int | str) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     (kilobytes,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
     return int(kilobytes) * 1024
+
+
+def shared_out(pids: Iterable[int]) -> int:
+    """The proportional set size of processes together, in octets: what they share counts once."""
+    total = 0
+    for pid in pids:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        (kilobytes,) = (line.split()[1] for line in lines if line.startswith("Pss:"))
+        total += 1024 * int(kilobytes)
+    return total

@@ -75,6 +75,7 @@ class Service:
         below: Sequence[str] = (),
         program: Sequence[str] = (sys.executable, "-m", "requiretls_milter"),
         stderr: int | None = None,
+        tree: Path | None = None,
     ) -> None:
         """*below*: a command that runs the one that follows it, such as prlimit(1).
 
@@ -83,6 +84,8 @@ class Service:
         *program*: the command line's beginning, up to ``serve``.
 
         *workers*: 0 for the default of the program.
+
+        *tree*: that of the package, if it is not the installed one.
         """
         self.directory = Path(tempfile.mkdtemp(prefix="rtls-"))
         self.metrics_port = free_port()
@@ -101,8 +104,10 @@ class Service:
             **os.environ,
             "NOTIFY_SOCKET": self.manager.path,
             "PYTHONFAULTHANDLER": "1",
+            **({} if tree is None else {"PYTHONPATH": str(tree)}),
             **(environ or {}),
         }
+        self._tree = tree
         self.process: Process | None = None
         self.configure(config)
 
@@ -113,10 +118,11 @@ class Service:
         where = (
             f"inet:{self.milter_port}@127.0.0.1" if self.milter_port else f"unix:{self.socket_path}"
         )
+        workers = self.workers if workers is None else workers
         self.config_path.write_text(f"""
 [milter]
 socket = "{where}"
-workers = {self.workers if workers is None else workers}
+{f"workers = {workers}" if workers else ""}
 {milter}
 [engine]
 socket = "{self.engine_path}"
@@ -129,7 +135,7 @@ format = "{self._log_format}"
 {more}
 """)
 
-    def start(self, *, ready: bool = True) -> Service:
+    def start(self, *, ready: bool = True, patience: float = PATIENCE) -> Service:
         program = self._program
         if self._limits:
             program = (sys.executable, "-c", WITH_LIMITS, json.dumps(self._limits))
@@ -137,11 +143,12 @@ format = "{self._log_format}"
             [*self._below, *program, "serve", "--config", self.config_path],
             self.directory / "log",
             env=self._environ,
+            cwd=self._tree,
             start_new_session=True,
             **self._stderr,
         )
         if ready:
-            self.process.wait_until(lambda: "READY=1" in self.manager.messages)
+            self.process.wait_until(lambda: "READY=1" in self.manager.messages, wait=patience)
         return self
 
     def poll(self) -> int | None:

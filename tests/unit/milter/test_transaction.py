@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from requiretls_milter.config import Config
-from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
+from requiretls_milter.milter.transaction import (
+    REMEMBERED_CLIENTS,
+    Recipient,
+    Settings,
+    SmtpClient,
+    Transaction,
+)
 from requiretls_milter.model import (
     Action,
     Capability,
@@ -489,6 +495,15 @@ def test_trusted_networks_are_the_operators() -> None:
     assert chosen.trusts("192.0.2.7")
     assert chosen.trusts("2001:db8::7")
     assert not chosen.trusts("127.0.0.1")
+
+
+def test_more_clients_than_are_remembered_are_judged_as_the_first() -> None:
+    chosen = settings(milter={"trusted_networks": ["10.0.0.0/16"]})
+    addresses = [f"10.{n >> 10}.{n >> 8 & 3}.{n & 255}" for n in range(3 * REMEMBERED_CLIENTS)]
+    for _ in range(2):
+        for address in addresses:
+            assert chosen.trusts(address) is address.startswith("10.0.")
+    assert chosen.trusts.cache_info().currsize == REMEMBERED_CLIENTS
 
 
 # ---------------------------------------------------------------- next hops that Postfix cannot use
