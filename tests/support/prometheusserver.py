@@ -28,7 +28,7 @@ def promtool(root: Path, *arguments: str | Path, text: str | None = None) -> str
         AssertionError: it complained.
     """
     command = [root / "usr/bin/promtool", *arguments]
-    run = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(command, input=text, capture_output=True, text=True, timeout=100)
     printed = run.stdout + run.stderr
     assert run.returncode == 0, printed
     return printed
