@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 SUITES = {"12": "bookworm", "13": "trixie"}
 """Suite of each release for which there is a package."""
 
-LONG = 600
+LONG = 1200
 """Seconds that one command may take, such as an installation or the build of the package."""
 
 ENVIRONMENT = {
