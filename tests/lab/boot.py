@@ -20,7 +20,7 @@ from tests.support.paths import REPOSITORY
 from tests.support.pki import Pki
 
 SYSTEMD = REPOSITORY / "systemd"
-DEADLINE = 150.0
+DEADLINE = 240.0
 """Seconds from boot to halt."""
 
 _HOME = "/opt/requiretls-milter"
@@ -94,6 +94,16 @@ def boot(mta: str, config: str, drop_ins: Mapping[str, str]) -> dict[str, Any]:
         run.remove()
 
 
+def nspawn(root: Path) -> list[str]:
+    """The beginning of a command that runs a container by what *root* has."""
+    libraries = root / "usr/lib" / str(sysconfig.get_config_var("MULTIARCH"))
+    loader = next(root.glob("usr/lib*/ld-linux-*.so.*"))
+    return [
+        *(str(loader), "--library-path", f"{libraries}:{libraries}/systemd"),
+        *(f"{root}/usr/bin/systemd-nspawn", "--quiet", "--register=no", "--keep-unit"),
+    ]
+
+
 def _written(files: Path, mta: str, config: str, drop_ins: Mapping[str, str]) -> dict[str, Path]:
     """The files that an installation has, by their place there."""
     unit = f"/etc/systemd/system/{inside.UNIT}"
@@ -118,11 +128,8 @@ def _written(files: Path, mta: str, config: str, drop_ins: Mapping[str, str]) ->
 
 def _console(root: Path, binds: Mapping[str, Path], machine: str) -> str:
     """What the container says from boot to halt; its programs are the root's own."""
-    libraries = root / "usr/lib" / str(sysconfig.get_config_var("MULTIARCH"))
-    loader = next(root.glob("usr/lib*/ld-linux-*.so.*"))
     command = [
-        *(str(loader), "--library-path", f"{libraries}:{libraries}/systemd"),
-        *(f"{root}/usr/bin/systemd-nspawn", "--quiet", "--register=no", "--keep-unit"),
+        *nspawn(root),
         *("--private-network", "--volatile=overlay", f"--directory={root}"),
         f"--machine={machine}",
         *(f"--bind={here}:{place}" for place, here in binds.items()),

@@ -31,6 +31,12 @@ FIELDS = ("Uid", "Groups", "NoNewPrivs", "Seccomp", "CapEff", "CapBnd")
 PATIENCE = 20.0
 """Seconds for a change to be seen."""
 
+SETTLED = 25.0
+"""Seconds until ``audit --follow`` has decided a recipient and written that down, at most."""
+
+EQUAL = 'requiretls_milter_audit_deliveries_total{result="equal"} 1.0\n'
+"""One forecast that came true."""
+
 MESSAGE = """\
 From: <sender@example.org>
 To: <someone@example.org>
@@ -65,8 +71,8 @@ def properties(unit: str = UNIT) -> dict[str, str]:
     return dict(line.split("=", 1) for line in output.splitlines())
 
 
-def until(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + PATIENCE
+def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
+    end = time.monotonic() + seconds
     while not (met := condition()) and time.monotonic() < end:
         time.sleep(0.05)
     return met
@@ -119,6 +125,8 @@ def start_postfix() -> None:
         "virtual_uid_maps = static:65534\n"
         "virtual_gid_maps = static:65534\n"
         "virtual_mailbox_limit = 0\n"
+        f"transport_maps = inline:{{{{partner.example = smtp:[127.0.0.1]:{PORT}}}}}\n"
+        "smtp_tls_security_level = may\n"
         "smtpd_milters = unix:requiretls-milter/milter.sock\n"
         "milter_default_action = accept\n"
         "milter_connect_timeout = 5s\n"
@@ -192,23 +200,34 @@ PORT = 2525
 
 
 def next_hop() -> None:
-    """A server that speaks TLS, for the engine to look at: once."""
+    """A server that speaks TLS and takes mail, for the engine to look at and for Postfix."""
     with socket.create_server(("127.0.0.1", PORT)) as listener:
-        client, _ = listener.accept()
+        while True:
+            client, _ = listener.accept()
+            threading.Thread(target=take_mail, args=(client,), daemon=True).start()
+
+
+def take_mail(client: socket.socket) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(HERE / "server.pem")
+    offered = "STARTTLS"
     client.sendall(b"220 mx ESMTP\r\n")
     lines = client.makefile("rb")
-    lines.readline()
-    client.sendall(b"250-mx\r\n250 STARTTLS\r\n")
-    lines.readline()
-    client.sendall(b"220 ready\r\n")
-    with context.wrap_socket(client, server_side=True) as inside:
-        lines = inside.makefile("rb")
-        lines.readline()
-        inside.sendall(b"250-mx\r\n250 REQUIRETLS\r\n")
-        lines.readline()
-        inside.sendall(b"221 bye\r\n")
+    while line := lines.readline():
+        reply = b"250 2.0.0 Ok\r\n"
+        match line.split()[:1]:
+            case [b"EHLO"]:
+                reply = f"250-mx\r\n250 {offered}\r\n".encode()
+            case [b"STARTTLS"]:
+                client.sendall(b"220 2.0.0 Ready\r\n")
+                client = context.wrap_socket(client, server_side=True)
+                lines, offered = client.makefile("rb"), "REQUIRETLS"
+                continue
+            case [b"DATA"]:
+                client.sendall(b"354 Go on\r\n")
+                while lines.readline() not in (b".\r\n", b""):
+                    pass
+        client.sendall(reply)
 
 
 DNS_PORT = 5353
@@ -318,24 +337,52 @@ def trial(mta: Mta) -> None:
 
 
 def audit() -> None:
-    """Follow the journal: with a file for node_exporter, and then with a port."""
+    """Follow forecasts and deliveries in the journal, with a file for node_exporter.
+
+    Then those of Postfix in a log that group adm may read, with a port.
+    """
+    postfix_logs_to("")
     report["audit started"] = run("systemctl", "start", AUDIT)
     until(lambda: "journalctl" in processes(AUDIT))
     status = AUDIT_FILE.stat()
     report["audit file"] = [oct(status.st_mode & 0o777), AUDIT_FILE.read_text()]
     report["audit processes"] = processes(AUDIT)
+    send_away()
+    until(lambda: EQUAL in AUDIT_FILE.read_text(), PATIENCE + SETTLED)
+    report["audit of the journal"] = AUDIT_FILE.read_text()
     run("systemctl", "stop", AUDIT)
 
-    drop_in = Path(f"/run/systemd/system/{AUDIT}.d/port.conf")
-    drop_in.parent.mkdir(parents=True)
-    shutil.copy(HERE / "audit-port.conf", drop_in)
+    log = MTAS["postfix"].log
+    postfix_logs_to(str(log))
+    shutil.chown(log, "root", "adm")
+    log.chmod(0o640)
+    drop_ins = Path(f"/run/systemd/system/{AUDIT}.d")
+    drop_ins.mkdir(parents=True)
+    shutil.copy(HERE / "audit-port.conf", drop_ins / "port.conf")
+    (drop_ins / "logs.conf").write_text(f'[Service]\nEnvironment="AUDIT_LOGS=journal: {log}"\n')
     run("systemctl", "daemon-reload")
     run("systemctl", "start", AUDIT)
     until(lambda: "journalctl" in processes(AUDIT))
     until(lambda: "audit_logs_unreadable 0.0" in audited())
+    send_away()
+    until(lambda: EQUAL in audited(), PATIENCE + SETTLED)
     report["audit port"] = audited()
     run("systemctl", "stop", AUDIT)
     report["audit journal"] = journal(AUDIT)
+
+
+def postfix_logs_to(file: str) -> None:
+    """ "" for syslog, which is the journal."""
+    run("postconf", f"maillog_file={file}")
+    run("postfix", "stop")
+    run("postfix", "start")
+
+
+def send_away() -> None:
+    """A message that Postfix delivers to the next hop, as was forecast."""
+    with smtplib.SMTP("127.0.0.1", 25, timeout=PATIENCE) as client:
+        text = MESSAGE.format(subject="away")
+        client.sendmail("sender@example.org", ["someone@partner.example"], text)
 
 
 def audited() -> str:

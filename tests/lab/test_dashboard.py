@@ -13,6 +13,7 @@ from tests.lab.lab import Lab
 from tests.lab.milter import METRICS, Milter
 from tests.lab.roots import PROMETHEUS, ensure
 from tests.lab.submission import Refused
+from tests.monitoring.asking import chosen
 from tests.monitoring.panels import EVENTS, ROWS, Panel
 from tests.monitoring.promtool import ALERTS, RECORDING
 from tests.support.prometheusserver import PrometheusServer
@@ -29,9 +30,6 @@ PLAIN = Scenario(
     "dashboard-plain", domains=(Domain(mx=(Mx(),)),), message=Message(requiretls=False)
 )
 SCENARIOS = (GOOD, POLICY, LACKING, PLAIN)
-
-CHOSEN = {"$instance": ".*", "$domain": ".*", "$__rate_interval": "15s", "$__range": "1m"}
-"""What Grafana puts in the place of its variables."""
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +69,6 @@ def _send(lab: Lab) -> None:
                 lab.send(scenario, authenticated=True)
         else:
             lab.send(scenario, authenticated=True)
-
-
-def chosen(expression: str) -> str:
-    for variable, value in CHOSEN.items():
-        expression = expression.replace(variable, value)
-    assert "$" not in expression
-    return expression
 
 
 @pytest.mark.parametrize(

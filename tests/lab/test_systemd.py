@@ -11,6 +11,8 @@ from tests.lab import boot, inside
 from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
 
+pytestmark = pytest.mark.timeout(boot.DEADLINE + 60)
+
 HERE = """\
 [probe]
 allow_networks = ["127.0.0.1/32"]
@@ -149,11 +151,17 @@ def test_audit_runs_without_rights_beside_journalctl(report: Report, mta: str) -
         assert kernel["Seccomp"] == "2", name
 
 
-def test_audit_serves_metrics_at_its_port_and_ends_when_it_is_told(
+def test_audit_reads_the_journal_from_within_its_sandbox(report: Report, mta: str) -> None:
+    if mta == "postfix":
+        assert inside.EQUAL in report["audit of the journal"], report["audit journal"]
+
+
+def test_audit_reads_a_log_of_group_adm_and_serves_metrics_at_its_port_until_it_is_told_to_end(
     report: Report, mta: str
 ) -> None:
     if mta == "postfix":
         assert "requiretls_milter_audit_logs_unreadable 0.0\n" in report["audit port"]
+        assert inside.EQUAL in report["audit port"], report["audit journal"]
         assert "event=audit_ended" in report["audit journal"]
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
+from xml.etree import ElementTree
 
 import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -15,6 +17,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from requiretls_milter.telemetry.catalogue import AUDIT_METRICS, METRICS, MetricKind
 from tests.monitoring import dashboard
 from tests.monitoring.cases import CASES, JOB, RECORDED
+from tests.monitoring.drawing import Found, picture
 from tests.monitoring.panels import EVENTS, ROWS
 from tests.monitoring.promtool import ALERTS, MONITORING, RECORDING, alerts, rules
 from tests.support.paths import REPOSITORY
@@ -129,6 +132,27 @@ def test_the_dashboard_speaks_of_series_that_exist() -> None:
 def test_the_rows_of_the_dashboard_are_those_of_the_page() -> None:
     text = (REPOSITORY / "docs" / "monitoring.md").read_text("utf-8")
     assert re.findall(r"^\| ([A-Z][a-z ]+) \| .*\? \|$", text, re.MULTILINE) == list(ROWS)
+
+
+def test_each_row_has_a_picture_in_the_page() -> None:
+    text = (REPOSITORY / "docs" / "monitoring.md").read_text("utf-8")
+    shown = re.findall(r"^!\[The row ([^,:\]]*).*\]\(dashboard/(.*)\.svg\)$", text, re.MULTILINE)
+    assert dict(shown) == {row: row.lower().replace(" ", "-") for row in ROWS}
+    for row, name in shown:
+        drawn = (REPOSITORY / "docs" / "dashboard" / f"{name}.svg").read_text("utf-8")
+        for word in {word for panel in ROWS[row] for word in panel.title.split()}:
+            assert word in drawn, f"{name}.svg is out of date: python -m tests.lab.pictures"
+
+
+def test_whatever_a_panel_has_found_can_be_drawn() -> None:
+    saw = [(1e9 + 2.0 * step, float(step % 9)) for step in range(20)]
+    flat = [(time, 0.0) for time, _ in saw]
+    some = [Found("0.5", flat), Found("+Inf", saw), Found("1", [(1e9, math.nan)])]
+    for row, panels in ROWS.items():
+        for found in (some, some[:1], []):
+            text = picture(row, [(panel, found) for panel in panels])
+            drawn = ElementTree.fromstring(text)  # noqa: S314 - it is our own
+            assert drawn.get("aria-label") == f"The row {row} of the dashboard"
 
 
 def test_each_panel_asks_one_question_and_fits_into_its_row() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.lab.debian import Packages
 from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
 from tests.lab.roots import REDIS, ensure
@@ -104,6 +105,12 @@ def redis_root() -> Path:
     except LabUnavailable as reason:
         unavailable(reason)
         raise
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
+    """Debian packages, and bare Debians for them."""
+    return Packages(tmp_path_factory.mktemp("debian"))
 
 
 @pytest.fixture(params=["redis", "valkey"])

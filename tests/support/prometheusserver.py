@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from tests.support.processes import Process, free_port
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 JOB = "requiretls-milter"
 
@@ -28,13 +28,48 @@ def promtool(root: Path, *arguments: str | Path, text: str | None = None) -> str
         AssertionError: it complained.
     """
     command = [root / "usr/bin/promtool", *arguments]
-    run = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(command, input=text, capture_output=True, text=True, timeout=100)
     printed = run.stdout + run.stderr
     assert run.returncode == 0, printed
     return printed
 
 
-class PrometheusServer:
+class PrometheusApi:
+    """What a server on this host answers.
+
+    Args:
+        port: of loopback.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def get(self, path: str, **parameters: str) -> Any:
+        """The data of an answer of its API."""
+        query = urllib.parse.urlencode(parameters)
+        url = f"http://127.0.0.1:{self._port}/api/v1/{path}?{query}"
+        with urllib.request.urlopen(url, timeout=10) as reply:
+            answer = json.load(reply)
+        assert answer["status"] == "success", answer
+        return answer["data"]
+
+    def query(self, expression: str) -> list[Any]:
+        """The series that an expression has now."""
+        return list(self.get("query", query=expression)["result"])
+
+    def answers(self) -> bool:
+        """Whether it does."""
+        try:
+            return bool(self.query("vector(1)"))
+        except OSError:
+            return False
+
+    def wait_for(self, expression: str, wait: float = PATIENCE) -> list[Any]:
+        """Wait until an expression has a series."""
+        return list(eventually(lambda: self.query(expression), expression, wait=wait))
+
+
+class PrometheusServer(PrometheusApi):
     """One server on loopback that scrapes one target each second.
 
     Args:
@@ -44,8 +79,8 @@ class PrometheusServer:
     """
 
     def __init__(self, root: Path, target: str, rules: Sequence[Path] = ()) -> None:
+        super().__init__(free_port())
         self._root = root
-        self._port = free_port()
         self._home = Path(tempfile.mkdtemp(prefix="prometheus-"))
         config = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
@@ -70,7 +105,7 @@ class PrometheusServer:
             self._home / "log",
             env={**os.environ, "GOMAXPROCS": "1"},
         )
-        self._process.wait_until(self._answers)
+        self._process.wait_until(self.answers)
         return self
 
     def __exit__(
@@ -83,25 +118,6 @@ class PrometheusServer:
         self._process.wait(10)
         shutil.rmtree(self._home)
 
-    def _answers(self) -> bool:
-        try:
-            return bool(self.query("vector(1)"))
-        except OSError:
-            return False
-
-    def get(self, path: str, **parameters: str) -> Any:
-        """The data of an answer of its API."""
-        query = urllib.parse.urlencode(parameters)
-        url = f"http://127.0.0.1:{self._port}/api/v1/{path}?{query}"
-        with urllib.request.urlopen(url, timeout=10) as reply:
-            answer = json.load(reply)
-        assert answer["status"] == "success", answer
-        return answer["data"]
-
-    def query(self, expression: str) -> list[Any]:
-        """The series that an expression has now."""
-        return list(self.get("query", query=expression)["result"])
-
     def scraped(self, times: int = 1) -> None:
         """Wait until the target was scraped this often, from now on."""
         began = time.time()
@@ -112,7 +128,3 @@ class PrometheusServer:
             return bool(found) and float(found[0]["value"][1]) >= times
 
         eventually(enough, f"{times} scrapes")
-
-    def wait_for(self, expression: str) -> list[Any]:
-        """Wait until an expression has a series."""
-        return list(eventually(lambda: self.query(expression), expression))

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from requiretls_milter.errors import RequiretlsMilterError
@@ -37,6 +38,9 @@ JOURNALS = (JOURNAL, MAIL_JOURNAL)
 
 UNIT = "requiretls-milter"
 """The service's systemd unit."""
+
+MACHINE_ID = Path("/etc/machine-id")
+"""Says by which ID the journal has what this host logs."""
 
 CHUNK = 65_536
 """Octets that are read at once."""
@@ -112,6 +116,20 @@ def journalctl(log: str, since: str, *further: str) -> list[str]:
     which = ["--unit", UNIT] if log == JOURNAL else [f"SYSLOG_FACILITY={FACILITIES['mail']}"]
     # --all: no "blob data".
     return ["journalctl", *which, "--since", since, *further, "--all", "--quiet"]
+
+
+def of_any_boot() -> list[str]:
+    """Options with which ``journalctl --follow`` shows what this host logs, whichever boot it is.
+
+    That of systemd 252 shows the current boot alone, by an ID that it takes from /proc. In a
+    container a unit with a /proc of its own finds the machine's there, and the journal has that of
+    the container: then nothing would be shown.
+    """
+    try:
+        machine = MACHINE_ID.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return []
+    return ["--merge", f"_MACHINE_ID={machine}"] if machine.isalnum() else []
 
 
 @contextlib.contextmanager

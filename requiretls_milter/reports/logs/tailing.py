@@ -149,19 +149,22 @@ class Tail:
             self._queue.put(line)
 
     def _read_journal(self, log: str, since: float) -> None:
+        boots = sources.of_any_boot()
         while not self._stop.is_set():
             try:
-                since, error = self._run_journalctl(log, since)
+                since, error = self._run_journalctl(log, since, boots)
             except OSError as failure:
                 error = str(failure.strerror)
             if not self._stop.is_set():
                 self._say(log, f"journalctl: {error}")
                 self._stop.wait(JOURNAL_PAUSE)
+                if "--merge" in error:  # some before systemd 254 refuse it with --follow
+                    boots = []
 
-    def _run_journalctl(self, log: str, since: float) -> tuple[float, str]:
+    def _run_journalctl(self, log: str, since: float, boots: list[str]) -> tuple[float, str]:
         """Read what it prints; returns the time of the last line, and why it has ended."""
         # The last second is read again: what was known of it is told by its time.
-        options = ("--follow", "--no-tail", "--output", "export")
+        options = ("--follow", "--no-tail", *boots, "--output", "export")
         command = sources.journalctl(log, f"@{int(since)}", *options)
         # In a group of its own, so that Ctrl-C reaches this process alone.
         with (

@@ -124,6 +124,7 @@ def test_the_journal_is_read_anew_from_where_it_ended_when_journalctl_dies(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr(tailing, "JOURNAL_PAUSE", 0.05)
     monkeypatch.setattr(tailing, "JOURNAL_START", 0.05)
+    monkeypatch.setattr(sources, "MACHINE_ID", tmp_path / "nothing")
     reader = follow(sources.JOURNAL)
     reader.has("one", "one", "t w")
     assert (sources.JOURNAL, "journalctl: no room") in reader.said
@@ -134,6 +135,48 @@ def test_the_journal_is_read_anew_from_where_it_ended_when_journalctl_dies(
     assert "--since @1795860000 " in second or "--since @" in first
     assert reader.end() == ["one", "one", "t w"]
     assert reader.tail.has_ended
+
+
+REFUSES = """\
+#!/bin/sh
+echo "$@" >> {here}/arguments
+case "$*" in *--merge*)
+    echo "Using --boot or --list-boots with --merge is not supported." >&2; exit 1 ;;
+esac
+printf '__CURSOR=a\\n__REALTIME_TIMESTAMP=1795860000000000\\nMESSAGE=one\\n\\n'
+exec sleep 1000
+"""
+
+
+def test_the_journal_of_this_machine_is_read_whatever_the_id_of_its_boot(
+    tmp_path: Path, follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or of this boot alone, where journalctl cannot do otherwise."""
+    program = tmp_path / "journalctl"
+    program.write_text(REFUSES.format(here=tmp_path))
+    program.chmod(0o755)
+    (tmp_path / "machine-id").write_text("85c1a7e3c1f94a5f8e2f0b7a6d3e9c41\n")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(tailing, "JOURNAL_PAUSE", 0.05)
+    monkeypatch.setattr(tailing, "JOURNAL_START", 0.05)
+    monkeypatch.setattr(sources, "MACHINE_ID", tmp_path / "machine-id")
+    reader = follow(sources.JOURNAL)
+    reader.has("one")
+    first, second = (tmp_path / "arguments").read_text().splitlines()
+    assert " --merge _MACHINE_ID=85c1a7e3c1f94a5f8e2f0b7a6d3e9c41 " in first
+    assert second.endswith(" --follow --no-tail --output export --all --quiet")
+    assert reader.end() == ["one"]
+
+
+@pytest.mark.parametrize("text", [None, "", "\xff", "a b", "a;b"])
+def test_a_machine_without_an_id_has_no_match_for_it(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "machine-id"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setattr(sources, "MACHINE_ID", path)
+    assert sources.of_any_boot() == []
 
 
 def test_a_journal_that_cannot_be_read_is_tried_again(
