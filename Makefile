@@ -8,6 +8,8 @@ SECONDS ?= 60
 PYTHON ?= python3
 PREFIX ?= /usr/local
 RELEASED = $(shell sed -n 's/^\#\# \[[0-9].*\] - //p' CHANGELOG.md | head -1)
+# Each test of a service starts Python anew: without bytecode, half of its time is compiling.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := scripts/test $(BIN)/python --durations=25
 
 .PHONY: help demo test unit service lab roots pythons test-long fuzz mutate lint format run bench docs lock audit dist deb release install clean
@@ -111,6 +113,7 @@ install: ## for packagers: PYTHON=python3 PREFIX=/usr DESTDIR=DIR, without what 
 
 clean: ## remove what make has made here
 	rm -rf $(VENV) $(VENV)-3.* dist build .run .fuzz .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis *.egg-info
+	find requiretls_milter tests -name __pycache__ -type d -prune -exec rm -r {} +
 
 $(READY): pyproject.toml scripts/setup
 	@scripts/setup $(VENV)
