@@ -22,10 +22,10 @@ demo: $(READY) ## the lab, a real MTA with the milter, real mail: forecasts besi
 	$(BIN)/python -m tests.demo
 
 unit: $(READY) ## the tests without processes: what one runs all day
-	$(PYTEST) -n auto --maxprocesses 8 --dist loadfile tests/unit tests/project
+	$(PYTEST) -n auto --maxprocesses 8 --dist worksteal tests/unit tests/project
 
 service: $(READY) roots ## the service in its own processes, real Redis and Valkey, a soak, fuzzing
-	$(PYTEST) -n 3 --dist loadfile -m "not alone" tests/service
+	$(PYTEST) -n 3 --dist loadgroup -m "not alone" tests/service
 	$(PYTEST) -m alone tests/service tests/soak
 
 lab: $(READY) roots ## real MTAs and name servers: two labs side by side
@@ -36,8 +36,10 @@ test: lint unit service lab ## all of these: what a change has to pass
 roots: $(READY)
 	@$(BIN)/python -m tests.lab build || [ "$${CI:-}" != true ]
 
+# The unit tests compute and the services wait: side by side. What tools of others do is seen once.
 pythons: $(READY) roots ## unit and service tests on each further Python that the package claims
-	scripts/pythons $(VENV) -n 3 --dist loadfile -m "not alone" tests/unit tests/service
+	scripts/pythons $(VENV) -n 3 --dist worksteal -m "not (alone or once)" -k "not valkey" \
+		tests/unit tests/service
 
 test-long: $(READY) roots ## 200 kills, 200,000 messages with faults, 1,000 installations, all attacks, long fuzzing
 	CRASH_KILLS=200 $(BIN)/python -m pytest tests/lab/test_crash.py
