@@ -28,8 +28,8 @@ service: $(READY) roots ## the service in its own processes, real Redis and Valk
 	$(PYTEST) -n 3 --dist loadgroup -m "not alone" tests/service
 	$(PYTEST) -m alone tests/service tests/soak
 
-lab: $(READY) roots ## real MTAs and name servers: two labs side by side
-	$(PYTEST) -n 2 --dist loadgroup tests/lab
+lab: $(READY) roots ## real MTAs and name servers: three labs side by side
+	$(PYTEST) -n 3 --dist loadgroup tests/lab
 
 test: lint unit service lab ## all of these: what a change has to pass
 
