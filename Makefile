@@ -8,6 +8,8 @@ SECONDS ?= 60
 PYTHON ?= python3
 PREFIX ?= /usr/local
 RELEASED = $(shell sed -n 's/^\#\# \[[0-9].*\] - //p' CHANGELOG.md | head -1)
+# Each test of a service starts Python anew: without bytecode, half of its time is compiling.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := scripts/test $(BIN)/python --durations=25
 
 .PHONY: help demo test unit service lab roots pythons test-long fuzz mutate lint format run bench docs lock audit dist deb release install clean
@@ -20,22 +22,24 @@ demo: $(READY) ## the lab, a real MTA with the milter, real mail: forecasts besi
 	$(BIN)/python -m tests.demo
 
 unit: $(READY) ## the tests without processes: what one runs all day
-	$(PYTEST) -n auto --maxprocesses 8 --dist loadfile tests/unit tests/project
+	$(PYTEST) -n auto --maxprocesses 8 --dist worksteal tests/unit tests/project
 
 service: $(READY) roots ## the service in its own processes, real Redis and Valkey, a soak, fuzzing
-	$(PYTEST) -n 3 --dist loadfile -m "not alone" tests/service
+	$(PYTEST) -n 3 --dist loadgroup -m "not alone" tests/service
 	$(PYTEST) -m alone tests/service tests/soak
 
-lab: $(READY) roots ## real MTAs and name servers: two labs side by side
-	$(PYTEST) -n 2 --dist loadgroup tests/lab
+lab: $(READY) roots ## real MTAs and name servers: three labs side by side
+	$(PYTEST) -n 3 --dist loadgroup tests/lab
 
 test: lint unit service lab ## all of these: what a change has to pass
 
 roots: $(READY)
 	@$(BIN)/python -m tests.lab build || [ "$${CI:-}" != true ]
 
+# The unit tests compute and the services wait: side by side. What tools of others do is seen once.
 pythons: $(READY) roots ## unit and service tests on each further Python that the package claims
-	scripts/pythons $(VENV) -n 3 --dist loadfile -m "not alone" tests/unit tests/service
+	scripts/pythons $(VENV) -n 3 --dist worksteal -m "not (alone or once)" -k "not valkey" \
+		tests/unit tests/service
 
 test-long: $(READY) roots ## 200 kills, 200,000 messages with faults, 1,000 installations, all attacks, long fuzzing
 	CRASH_KILLS=200 $(BIN)/python -m pytest tests/lab/test_crash.py
@@ -112,6 +116,7 @@ install: ## for packagers: PYTHON=python3 PREFIX=/usr DESTDIR=DIR, without what 
 
 clean: ## remove what make has made here
 	rm -rf $(VENV) $(VENV)-3.* dist build .run .fuzz .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis *.egg-info
+	find requiretls_milter tests -name __pycache__ -type d -prune -exec rm -r {} +
 
 $(READY): pyproject.toml scripts/setup
 	@scripts/setup $(VENV)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import structlog
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
@@ -19,8 +20,10 @@ from tests.conformance import clauses_of
 from tests.support.authority import Authority
 from tests.support.stores import Disk
 
-settings.register_profile("default", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+# How long an example takes is a matter of what else the machine does.
+untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("default", untimed)
+settings.register_profile("ci", untimed, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
 
 
@@ -43,6 +46,16 @@ def pytest_itemcollected(item: pytest.Item) -> None:
             item.add_marker(pytest.mark.clause(number=number))
     except LookupError as error:
         raise pytest.UsageError(f"{item.nodeid}: {error}") from None
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was collected out of Python's garbage collection: it stays to the end.
+
+    Ten thousand tests are a million objects. A test of memory collects the garbage several times,
+    and looked at each of them each time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

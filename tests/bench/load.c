@@ -6,7 +6,9 @@
  *
  * "send" holds CONNECTIONS connections at once, each with MESSAGES messages one after the other,
  * then a new one in its place. Messages that end within SECONDS after WARMUP seconds are counted;
- * after that, those that are under way come to their end. It prints one JSON object. An answer that was not recorded is an error: exit status 1.
+ * after that, those that are under way come to their end. If none ends in time, the first one that
+ * ends later is counted, and SECONDS last until then. It prints one JSON object. An answer that was
+ * not recorded is an error: exit status 1.
  *
  * "answer" is a milter that does nothing at all: what "send" reaches with it is the most that it
  * can measure of anything else.
@@ -169,6 +171,7 @@ static void watch(int epoll, int fd, void *what) {
 /* ---------------------------------------------------------------- send */
 
 static uint64_t counted, all, opened, edits;
+static uint64_t from, until; /* when messages are counted */
 static uint32_t *latencies; /* in units of 10 ns: up to 42 s */
 
 static void open_connection(struct connection *c, const struct sockaddr_un *address, int epoll) {
@@ -189,7 +192,7 @@ static void begin_message(struct connection *c) {
 }
 
 /* A reply that the last step awaited: go on. Returns 1 at the end of the connection. */
-static int go_on(struct connection *c, unsigned messages, uint64_t from, uint64_t until) {
+static int go_on(struct connection *c, unsigned messages) {
     const struct message *message = c->sent == 1 ? &first : &later;
     uint64_t at;
     if (++c->step < message->count) {
@@ -198,6 +201,7 @@ static int go_on(struct connection *c, unsigned messages, uint64_t from, uint64_
     }
     at = now();
     all++;
+    if (counted == 0 && at >= until) until = at + 1;
     if (at >= from && at < until) {
         if (counted == MAX_LATENCIES) die("too many messages");
         latencies[counted++] = (uint32_t)((at - c->began) / 10);
@@ -212,7 +216,7 @@ static int go_on(struct connection *c, unsigned messages, uint64_t from, uint64_
 }
 
 /* Take all packets that are there. Returns 1 at the end of the connection. */
-static int take_packets(struct connection *c, unsigned messages, uint64_t from, uint64_t until) {
+static int take_packets(struct connection *c, unsigned messages) {
     uint32_t length;
     while ((length = packet_at(c, 0)) != 0) {
         unsigned char kind = c->buffer[4];
@@ -232,7 +236,7 @@ static int take_packets(struct connection *c, unsigned messages, uint64_t from, 
         }
         errno = 0;
         if (kind != 'c') die("a reply other than CONTINUE");
-        if (go_on(c, messages, from, until)) return 1;
+        if (go_on(c, messages)) return 1;
     }
     return 0;
 }
@@ -254,7 +258,7 @@ static int send_all(const char *path, char **words) {
     unsigned count = (unsigned)atoi(words[0]), open = count, messages = (unsigned)atoi(words[1]);
     double warmup = atof(words[2]), seconds = atof(words[3]);
     int epoll = epoll_create1(EPOLL_CLOEXEC);
-    uint64_t start, from, until;
+    uint64_t start;
 
     if (count < 1 || count > MAX_CONNECTIONS || messages < 1) die("arguments");
     latencies = malloc(sizeof *latencies * MAX_LATENCIES);
@@ -273,7 +277,7 @@ static int send_all(const char *path, char **words) {
                 errno = 0;
                 die("the milter closed a connection");
             }
-            if (!take_packets(c, messages, from, until)) continue;
+            if (!take_packets(c, messages)) continue;
             if (now() < until) open_connection(c, &address, epoll);
             else open--;
         }
@@ -283,7 +287,8 @@ static int send_all(const char *path, char **words) {
     printf("{\"messages\": %llu, \"all\": %llu, \"seconds\": %.6f, \"connections\": %llu, \"edits\": %llu, "
            "\"p50_ms\": %.4f, \"p99_ms\": %.4f, \"max_ms\": %.4f, "
            "\"cpu_seconds\": %.6f, \"cpu_of_seconds\": %.6f}\n",
-           (unsigned long long)counted, (unsigned long long)all, seconds, (unsigned long long)opened,
+           (unsigned long long)counted, (unsigned long long)all, (double)(until - from) / 1e9,
+           (unsigned long long)opened,
            (unsigned long long)edits, quantile_ms(0.5), quantile_ms(0.99), quantile_ms(1.0),
            (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec)
                + (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6,

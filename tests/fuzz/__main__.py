@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
 
 from tests.fuzz import runs
-from tests.fuzz.table import TARGETS, Target
+from tests.fuzz.table import TARGETS
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,8 +44,10 @@ def main(
     if reason:
         raise click.ClickException(reason)
     began = time.monotonic()
-    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
-        outcomes = list(pool.map(lambda target: _fuzz(target, seconds, options), targets))
+    outcomes = []
+    for outcome in runs.fuzz(targets, seconds, options, jobs=jobs or os.cpu_count() or 1):
+        _tell(outcome)
+        outcomes.append(outcome)
     executions = sum(outcome.executions for outcome in outcomes)
     failed = [outcome.target for outcome in outcomes if outcome.failed]
     click.echo(f"{executions:,} executions in {time.monotonic() - began:.0f} s")
@@ -55,18 +56,16 @@ def main(
         sys.exit(1)
 
 
-def _fuzz(target: Target, seconds: float, options: tuple[str, ...]) -> runs.Outcome:
-    outcome = runs.fuzz(target, seconds, options)
+def _tell(outcome: runs.Outcome) -> None:
     line = (
-        f"{target.name:18} {outcome.executions:>12,} executions  {outcome.branches:>6} branches  "
-        f"{outcome.inputs:>5} inputs"
+        f"{outcome.target:18} {outcome.executions:>12,} executions  "
+        f"{outcome.branches:>6} branches  {outcome.inputs:>5} inputs"
     )
     if outcome.failed:
         line += "\n" + outcome.output[-6000:]
         for crash in outcome.crashes:
-            line += f"\nagain: python -m tests.fuzz {target.name} --replay {crash}\n"
+            line += f"\nagain: python -m tests.fuzz {outcome.target} --replay {crash}\n"
     click.echo(line)
-    return outcome
 
 
 if __name__ == "__main__":

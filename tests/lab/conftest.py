@@ -1,4 +1,4 @@
-"""The lab's fixtures, and which of two labs a module runs in when there are two."""
+"""The lab's fixtures, and which of three labs a module runs in when there are three."""
 
 from pathlib import Path
 
@@ -15,20 +15,22 @@ MAIL = (
     "test_local_mail",
     "test_main_path",
     "test_milter_faults",
-    "test_recipe_",
     "test_storm",
     "test_systemd",
-    "test_tag_recipes",
 )
 """What the beginning of a module's name is if it shows what becomes of mail."""
 
+RECIPES = ("test_doctor", "test_partner_page", "test_public", "test_recipe_", "test_tag_recipes")
+"""The same if it shows what operators are told to set up."""
+
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Group the tests for ``--dist loadgroup``: two labs, each with its tests in the usual order.
+    """Group the tests for ``--dist loadgroup``: three labs, each with its tests in the usual order.
 
     Modules share a lab and leave things in it; so which modules share one, and in which order
     they run, is always the same.
     """
     name = Path(item.fspath).stem
-    group = "mail" if name.startswith(MAIL) else "forecasts"
+    groups = {"mail": MAIL, "recipes": RECIPES}
+    group = next((group for group, names in groups.items() if name.startswith(names)), "forecasts")
     item.add_marker(pytest.mark.xdist_group(group))

@@ -193,8 +193,7 @@ class Postfix:
 
     def _reloaded_services(self) -> set[int]:
         """The services that mail which comes now should find with the new configuration."""
-        names = ("smtpd", "trivial-rewrite", "cleanup", "qmgr")
-        return {pid for name in names for pid in self.processes(name)}
+        return self.processes("smtpd", "trivial-rewrite", "cleanup", "qmgr")
 
     def _started(self) -> bool:
         """Whether it accepts connections, and survives a SIGHUP: master minds signals last."""
@@ -205,14 +204,15 @@ class Postfix:
     def _reloads(self) -> int:
         return sum(1 for _ in self.log.grep(r"postfix/master\[\d+\]: reload "))
 
-    def processes(self, name: str) -> set[int]:
-        """The running services of this instance by that name; all work in its queue directory."""
+    def processes(self, *names: str) -> set[int]:
+        """The running services of this instance by these names; all work in its queue directory."""
+        # The kernel keeps 15 characters of a process's name.
+        kept = {name[:15] for name in names}
         found = set()
         for path in Path("/proc").iterdir():
-            # The kernel keeps 15 characters of a process's name.
             if path.name.isdigit():
                 try:
-                    if (path / "comm").read_text().strip() == name[:15] and (
+                    if (path / "comm").read_text().strip() in kept and (
                         path / "cwd"
                     ).readlink() == self.queue_directory:
                         found.add(int(path.name))

@@ -24,7 +24,7 @@ from tests.support.paths import REPOSITORY
 from tests.support.redisserver import RedisServer
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.xdist_group("debian"), pytest.mark.once, pytest.mark.timeout(1800)]
 
 BUILDS = int(os.environ.get("PACKAGE_BUILDS", "1"))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -25,9 +24,8 @@ def outcomes() -> dict[str, runs.Outcome]:
     if reason:
         pytest.skip(reason)
     share = SECONDS / len(TARGETS)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda target: runs.fuzz(target, share), TARGETS.values())
-        return {outcome.target: outcome for outcome in found}
+    found = runs.fuzz(TARGETS.values(), share, jobs=os.cpu_count() or 1)
+    return {outcome.target: outcome for outcome in found}
 
 
 @pytest.mark.timeout(600)

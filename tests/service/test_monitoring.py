@@ -25,6 +25,8 @@ from tests.support.prometheusserver import PrometheusServer, promtool
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
+pytestmark = [pytest.mark.xdist_group("monitoring"), pytest.mark.once]
+
 OFTEN = {
     "engine.process.RESOLVER_TICK": 0.5,
     "evidence.selftest.PASSED_INTERVAL": 0.5,

@@ -16,6 +16,8 @@ from tests.support import browser
 from tests.support.devtools import Tab, tab
 from tests.support.readinesses import below, clear, large, ready, report, unknown
 
+pytestmark = pytest.mark.once
+
 MAX_SECONDS = 2.0
 
 HOSTILE = (

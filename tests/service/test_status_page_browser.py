@@ -21,6 +21,8 @@ from tests.support.devtools import Tab, tab
 from tests.support.overviews import domain_status, overview
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.once
+
 HOSTILE = "</td></table><script>hacked = 1</script><img src=x onerror=hacked=1><style>*{top:0}"
 
 LONG = "x" * 63

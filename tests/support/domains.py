@@ -63,8 +63,17 @@ class Domains:
         self.dns.set(domain, "MX", found(*lines))
         self.dns.set(f"_mta-sts.{domain}", "TXT", nodata())
 
-    def config(self, *more: str, name: str = "config.toml", timeout: float = 3) -> str:
-        """Write a configuration and return its path."""
+    def config(
+        self, *more: str, name: str = "config.toml", timeout: float = 3, lookup: float = 2
+    ) -> str:
+        """Write a configuration and return its path.
+
+        Args:
+            more: Further lines.
+            name: Of the file.
+            timeout: Seconds for a command of SMTP.
+            lookup: Seconds for a lookup in DNS.
+        """
         path = self.directory / name
         # Otherwise a Postfix of the machine on which the test runs would say it.
         carries = () if any("mta.carries" in line for line in more) else (CARRIES,)
@@ -73,7 +82,7 @@ class Domains:
                 (
                     f'engine.socket = "{self.directory}/engine.sock"',
                     f'dns.nameservers = ["{self.dns.address}"]',
-                    "dns.timeout = 2",
+                    f"dns.timeout = {lookup}",
                     'mta.tls_security_level = "dane"',
                     f'probe.ca_file = "{self.authority.path}"',
                     'probe.allow_networks = ["127.0.0.0/8"]',

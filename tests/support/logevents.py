@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,9 +44,9 @@ def written() -> dict[str, tuple[set[str], set[str]]]:
 
 
 def _written(path: Path) -> Iterator[Written]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    inner = _keys_of_helpers(tree)
-    for node in ast.walk(tree):
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    inner = _keys_of_helpers(nodes)
+    for node in nodes:
         if not isinstance(node, ast.Call):
             continue
         name = _name(node)
@@ -61,7 +61,7 @@ def _written(path: Path) -> Iterator[Written]:
             yield Written(event, (*_keys(node), *inner.get(name, ())), level)
 
 
-def _keys_of_helpers(tree: ast.AST) -> dict[str, list[str]]:
+def _keys_of_helpers(nodes: Sequence[ast.AST]) -> dict[str, list[str]]:
     """The keys that a function writes itself whose event is an argument."""
     return {
         function.name: [
@@ -70,7 +70,7 @@ def _keys_of_helpers(tree: ast.AST) -> dict[str, list[str]]:
             if isinstance(node, ast.Call) and _name(node) in {*LEVELS, *HELPERS}
             for key in _keys(node)
         ]
-        for function in ast.walk(tree)
+        for function in nodes
         if isinstance(function, ast.FunctionDef) and function.name in HELPERS
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 from collections.abc import Callable, Sequence
@@ -74,16 +75,14 @@ def alive(pid: int) -> bool:
 def children(pid: int) -> dict[int, str]:
     """The living children of a process, and the names that ps(1) has for them."""
     found = {}
-    for path in Path("/proc").iterdir():
-        if not path.name.isdigit():
-            continue
-        try:
-            name, _, rest = (path / "stat").read_text().partition(" (")[2].rpartition(") ")
-        except OSError:
-            continue
-        state, parent = rest.split(" ", 2)[:2]
-        if int(parent) == pid and state != "Z":
-            found[int(path.name)] = name
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # it, or one of its threads, has ended
+            for child in listed.read_text().split():
+                with contextlib.suppress(OSError):
+                    text = Path(f"/proc/{child}/stat").read_text()
+                    name, _, rest = text.partition(" (")[2].rpartition(") ")
+                    if rest[:1] != "Z":
+                        found[int(child)] = name
     return found
 
 

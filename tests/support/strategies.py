@@ -95,44 +95,69 @@ replies = st.builds(
 )
 
 
+# hypothesis examines each strategy when it is first drawn from: one that each example makes anew
+# costs more than what is drawn from it. So each is made once.
+once = functools.lru_cache(maxsize=None, typed=True)
+
+
+@once
+def among(*values: Any) -> st.SearchStrategy[Any]:
+    """One of *values*."""
+    return st.sampled_from(values)
+
+
 def mostly(usual: Any, *others: Any) -> st.SearchStrategy[Any]:
     """*usual*, and now and then something else."""
-    return st.sampled_from((usual,) * 12 + others)
+    return among(*(usual,) * 12, *others)
 
 
+chains = st.deferred(lambda: st.sampled_from(list(presented())))
+maybe = st.none() | st.booleans()
+now_and_then = st.integers(0, 9)
+"""0 in one of ten."""
+refusals = replies.filter(lambda reply: reply.code // 100 in (4, 5))
+records_alone = st.deferred(lambda: st.sampled_from(tlsa_records()))
+address_lists = st.lists(st.sampled_from(ADDRESSES), max_size=3, unique=True)
+good_address_lists = st.lists(st.sampled_from(ADDRESSES[:4]), min_size=1, max_size=2, unique=True)
+host_lists = st.lists(st.sampled_from(HOSTS), max_size=3, unique=True)
+good_host_lists = st.lists(st.sampled_from(HOSTS), min_size=1, max_size=2, unique=True)
+usages = st.tuples(st.sampled_from((3, 2)), st.sampled_from((1, 0)), st.sampled_from((1, 2, 0)))
+
+
+@once
 @st.composite
 def sessions(draw: st.DrawFn, address: str) -> ProbeEvidence:
     """A session as a probe tells it."""
-    stage = draw(st.sampled_from([*ProbeStage, ProbeStage.DONE, ProbeStage.DONE]))
+    stage = draw(among(*ProbeStage, ProbeStage.DONE, ProbeStage.DONE))
     seen: dict[str, Any] = {"address": address, "stage": stage, "expires": draw(times)}
     order = list(ProbeStage)
     if stage not in (ProbeStage.NOT_PROBED, ProbeStage.DONE):
-        seen["failure"] = draw(st.sampled_from(ProbeFailure))
+        seen["failure"] = draw(among(*ProbeFailure))
         if seen["failure"] is ProbeFailure.REPLY:
             seen["reply"] = draw(replies)
     if order.index(stage) > order.index(ProbeStage.EHLO):
         seen["starttls_offered"] = stage is not ProbeStage.DONE or draw(st.booleans())
         seen["ehlo_name"] = draw(mostly("mx1.example.org", OWN_NAME.upper()))
         seen["smtputf8_in_clear"] = draw(st.booleans())
-        seen["size_limit"] = draw(st.sampled_from((0, 1000, 10_000_000)))
+        seen["size_limit"] = draw(among(0, 1000, 10_000_000))
     if stage is ProbeStage.DONE and seen["starttls_offered"] and draw(st.integers(0, 4)) == 0:
-        seen["starttls_reply"] = draw(replies.filter(lambda reply: reply.code // 100 in (4, 5)))
+        seen["starttls_reply"] = draw(refusals)
     elif seen.get("starttls_offered") and stage in (ProbeStage.DONE, ProbeStage.EHLO_TLS):
-        seen["tls_version"] = draw(st.sampled_from(("TLSv1.3", "TLSv1.2", "TLSv1.1", "TLSv1")))
-        seen["chain"] = draw(st.sampled_from(list(presented())))
+        seen["tls_version"] = draw(among("TLSv1.3", "TLSv1.2", "TLSv1.1", "TLSv1"))
+        seen["chain"] = draw(chains)
         suite = mostly("ECDHE-RSA-AES128-GCM-SHA256", "DHE-RSA-AES256-SHA", "AES128-SHA", "RC4-MD5")
         seen["cipher"] = draw(suite)
         if seen["cipher"].startswith("DHE-"):
-            seen["small_group"] = draw(st.sampled_from(("", "dh key too small")))
+            seen["small_group"] = draw(among("", "dh key too small"))
         if stage is ProbeStage.DONE:
-            seen["requiretls"] = draw(st.sampled_from((True, True, False)))
+            seen["requiretls"] = draw(among(True, True, False))
             seen["smtputf8"] = draw(st.booleans())
     return ProbeEvidence(**seen)
 
 
+@once
 def chaotic_sessions(address: str) -> st.SearchStrategy[ProbeEvidence]:
     """A session that no probe tells so: all that the type allows."""
-    maybe = st.none() | st.booleans()
     return st.builds(
         ProbeEvidence,
         address=st.just(address),
@@ -142,20 +167,21 @@ def chaotic_sessions(address: str) -> st.SearchStrategy[ProbeEvidence]:
         starttls_offered=maybe,
         starttls_reply=st.none() | replies,
         tls_version=st.sampled_from(("", "TLSv1.3", "TLSv1.1", "SSLv3")),
-        chain=st.sampled_from(list(presented())),
+        chain=chains,
         requiretls=maybe,
         error=texts,
         expires=times,
     )
 
 
-record_sets = st.lists(st.deferred(lambda: st.sampled_from(tlsa_records())), max_size=3).map(tuple)
+record_sets = st.lists(records_alone, max_size=3).map(tuple)
 
 
+@once
 @st.composite
 def hosts(draw: st.DrawFn, chaotic: bool, name: str) -> HostEvidence:
     """A host, with the sessions at its addresses, of which some may be missing."""
-    found = tuple(draw(st.lists(st.sampled_from(ADDRESSES), max_size=3, unique=True)))
+    found = tuple(draw(address_lists))
     outcome = draw(outcomes) if chaotic or not found else DnsOutcome.FOUND
     if not chaotic and not found and outcome is DnsOutcome.FOUND:
         outcome = DnsOutcome.NODATA
@@ -163,8 +189,8 @@ def hosts(draw: st.DrawFn, chaotic: bool, name: str) -> HostEvidence:
         outcome,
         secure=draw(st.booleans()),
         addresses=found,
-        canonical=draw(st.sampled_from((name, "canonical.example.org"))),
-        alias_secure=draw(st.none() | st.booleans()),
+        canonical=draw(among(name, "canonical.example.org")),
+        alias_secure=draw(maybe),
         alias_error=draw(st.integers(0, 5)) == 0,
         error=draw(texts),
         expires=draw(times),
@@ -177,13 +203,13 @@ def hosts(draw: st.DrawFn, chaotic: bool, name: str) -> HostEvidence:
         queried=draw(st.booleans()) if chaotic else lookup.secure,
         outcome=looked_up,
         secure=draw(st.booleans()),
-        base_domain=draw(st.sampled_from((name, lookup.canonical))),
+        base_domain=draw(among(name, lookup.canonical)),
         records=records,
         expires=draw(times),
     )
     kind = chaotic_sessions if chaotic else sessions
     probed = tuple(draw(kind(address)) for address in found if draw(st.integers(0, 5)))
-    return HostEvidence(name, draw(st.sampled_from((0, 10, 20))), lookup, tlsa, probed)
+    return HostEvidence(name, draw(among(0, 10, 20)), lookup, tlsa, probed)
 
 
 policies = st.builds(
@@ -195,6 +221,9 @@ policies = st.builds(
 )
 
 
+some_policies = st.none() | policies
+
+
 @st.composite
 def domains(draw: st.DrawFn, chaotic: bool = False) -> DomainEvidence:
     """All that is known of a next hop."""
@@ -202,9 +231,9 @@ def domains(draw: st.DrawFn, chaotic: bool = False) -> DomainEvidence:
         st.sampled_from((HopKind.MX, HopKind.MX, HopKind.MX, HopKind.HOST, HopKind.ADDRESS))
     )
     names = {HopKind.MX: DOMAIN, HopKind.HOST: HOSTS[0], HopKind.ADDRESS: "192.0.2.1"}
-    port = draw(st.sampled_from((25, 25, 587)))
+    port = draw(among(25, 25, 587))
     several = kind is HopKind.MX or chaotic
-    listed = draw(st.lists(st.sampled_from(HOSTS), max_size=3, unique=True)) if several else []
+    listed = draw(host_lists) if several else []
     if kind is not HopKind.MX and not chaotic:
         listed = [names[kind]]
     found = sorted(
@@ -215,41 +244,37 @@ def domains(draw: st.DrawFn, chaotic: bool = False) -> DomainEvidence:
         secure=draw(st.booleans()),
         records=tuple(MxRecord(host.preference, host.host) for host in found),
         null_mx=chaotic and draw(st.booleans()),
-        null_among=draw(st.integers(0, 9)) == 0,
-        canonical=draw(st.sampled_from((names[kind], "canonical.example.org"))),
+        null_among=draw(now_and_then) == 0,
+        canonical=draw(among(names[kind], "canonical.example.org")),
         error=draw(texts),
         expires=draw(times),
     )
-    policy = draw(st.none() | policies)
+    policy = draw(some_policies)
     sts = MtaStsEvidence(policy, error=draw(texts), expires=draw(times))
     if kind is not HopKind.MX and not chaotic:
         mx = MxEvidence(DnsOutcome.NODATA, canonical=names[kind])
         sts = MtaStsEvidence()
-    hop = NextHop(
-        HopKind.LOCAL if chaotic and draw(st.integers(0, 9)) == 0 else kind, names[kind], port
-    )
+    hop = NextHop(HopKind.LOCAL if chaotic and draw(now_and_then) == 0 else kind, names[kind], port)
     return DomainEvidence(hop, mx, sts, tuple(found), build.NOW)
 
 
+@once
 @st.composite
 def nearly_good_hosts(draw: st.DrawFn, name: str) -> HostEvidence:
     """A host with which nothing is wrong, or little."""
     named = draw(mostly(name, *HOSTS))
     shown = build.certificate(named, draw(mostly("match", *KINDS)), chain=draw(mostly(True, False)))
     about = build.certificate(named, "match")
-    usages = st.tuples(st.sampled_from((3, 2)), st.sampled_from((1, 0)), st.sampled_from((1, 2, 0)))
     records = tuple(
         draw(mostly(shown, about)).tlsa(*draw(usages)) for _ in range(draw(mostly(1, 0, 2)))
     )
     match draw(mostly("as they are", "one more", "none usable", "none usable")):
         case "one more":
-            records = (*records, draw(st.sampled_from(tlsa_records())))
+            records = (*records, draw(records_alone))
         case "none usable":
-            records = (draw(st.sampled_from(UNUSABLE)),)
+            records = (draw(among(*UNUSABLE)),)
     secure = draw(mostly(True, False))
-    found = tuple(
-        draw(st.lists(st.sampled_from(ADDRESSES[:4]), min_size=1, max_size=2, unique=True))
-    )
+    found = tuple(draw(good_address_lists))
     tlsa = TlsaEvidence(
         queried=secure,
         outcome=draw(mostly(DnsOutcome.FOUND if records else DnsOutcome.NODATA, DnsOutcome.ERROR)),
@@ -268,15 +293,15 @@ def nearly_good_hosts(draw: st.DrawFn, name: str) -> HostEvidence:
         )
         for address in found
     )
-    unknown = not draw(st.integers(0, 9))
+    unknown = not draw(now_and_then)
     lookup = AddressLookup(DnsOutcome.FOUND, secure, found, canonical=name, alias_error=unknown)
-    return HostEvidence(name, draw(st.sampled_from((10, 20))), lookup, tlsa, probed)
+    return HostEvidence(name, draw(among(10, 20)), lookup, tlsa, probed)
 
 
 @st.composite
 def nearly_good(draw: st.DrawFn) -> DomainEvidence:
     """A domain with which nothing is wrong, or little."""
-    names = draw(st.lists(st.sampled_from(HOSTS), min_size=1, max_size=2, unique=True))
+    names = draw(good_host_lists)
     found = sorted(
         (draw(nearly_good_hosts(name)) for name in names), key=lambda host: host.preference
     )
@@ -285,7 +310,7 @@ def nearly_good(draw: st.DrawFn) -> DomainEvidence:
     return DomainEvidence(
         NextHop(HopKind.MX, DOMAIN),
         MxEvidence(DnsOutcome.FOUND, secure, records, canonical=DOMAIN),
-        MtaStsEvidence(draw(st.none() | policies)),
+        MtaStsEvidence(draw(some_policies)),
         tuple(found),
         build.NOW,
     )

@@ -168,7 +168,7 @@ async def test_hundreds_of_gatherings_that_wait_for_a_silent_server_fill_no_memo
     for name in ("mx", "addresses", "probe"):
         monkeypatch.setattr(kit.source, name, getattr(source, name))
     assessor = Assessor(
-        limited(assessment_timeout=30.0),
+        limited(assessment_timeout=300.0, evidence_wait=300.0),
         kit.cache,
         load_trust_store(),
         Counters(),

@@ -1,16 +1,29 @@
-"""Threads that stand still are told from those that work or wait for the interpreter's lock."""
+"""Threads that stand still are told from those that work or wait for the interpreter's lock.
+
+Each test runs in a process of its own, which has no thread but those of the test.
+"""
 
 from __future__ import annotations
 
 import os
 import resource
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
+from multiprocessing import get_context
 
 from requiretls_milter.milter.threads import Threads
 from tests.support.waiting import eventually
+
+ROUNDS = 20_000
+"""More than a thread does before it has to give up the lock: it is asked to after 5 ms."""
+
+
+def alone(scenario: Callable[[], None]) -> None:
+    """Run *scenario* in a new process; what it asserts, the test asserts."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        pool.submit(scenario).result()
 
 
 @contextmanager
@@ -25,51 +38,66 @@ def waiting_for_octets() -> Iterator[None]:
     os.close(read)
 
 
-@contextmanager
-def busy() -> Iterator[None]:
+class Busy:
     """A thread that works, as far as it gets the lock."""
-    ended = threading.Event()
 
-    def work() -> None:
-        while not ended.is_set():
-            sum(range(1000))
+    def __init__(self) -> None:
+        self.rounds = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work)
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    yield
-    ended.set()
-    thread.join()
+    def _work(self) -> None:
+        while not self._ended.is_set():
+            sum(range(100))
+            self.rounds += 1
+
+    def __enter__(self) -> Busy:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
 
 
 def test_a_thread_that_waits_for_octets_stands_still_and_one_that_works_does_not() -> None:
+    alone(_ten_wait_and_five_work)
+
+
+def _ten_wait_and_five_work() -> None:
     threads = Threads()
     threads.look()
     assert threads.still == 0, "there was no look before"
+    before = threads.count
     with ExitStack() as stack:
         for _ in range(10):
             stack.enter_context(waiting_for_octets())
-        before = threads.count
 
-        def all_still() -> bool:
-            """Whether ours are, and whatever threads other tests have left do nothing new."""
-            earlier = threads.still
-            time.sleep(0.3)
+        def ten_are_still() -> bool:
             threads.look()
-            ours = threads.count == before + 10 and threads.still >= 10
-            return ours and threads.still == earlier
+            return threads.still == 10
 
-        eventually(all_still)
-        still = threads.still
-        for _ in range(5):
-            stack.enter_context(busy())
+        eventually(ten_are_still, "those that wait for octets stand still, and this one does not")
+        assert threads.count == before + 10
+        busy = [stack.enter_context(Busy()) for _ in range(5)]
         threads.look()
-        time.sleep(0.3)
+        begun = [one.rounds for one in busy]
+        eventually(
+            lambda: all(
+                one.rounds > rounds + ROUNDS for one, rounds in zip(busy, begun, strict=True)
+            ),
+            "each has had the lock several times",
+        )
         threads.look()
         assert threads.count == before + 15
-        assert threads.still <= still
+        assert threads.still == 10
 
 
 def test_without_a_descriptor_the_last_look_holds() -> None:
+    alone(_no_descriptor_is_left)
+
+
+def _no_descriptor_is_left() -> None:
     threads = Threads()
     threads.look()
     before = threads.count
