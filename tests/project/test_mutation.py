@@ -60,6 +60,10 @@ def test_a_mutant_is_the_module_with_one_line_changed() -> None:
         assert "requiretls_milter/example.py" in mutant.diff
 
 
+def test_every_equivalent_is_about_lines_that_are_there() -> None:
+    assert [str(entry) for entry in equivalent.load() if not entry.is_current()] == []
+
+
 def test_every_equivalent_is_listed_once_with_its_reason() -> None:
     listed = equivalent.load()
     assert all(entry.why and entry.was and entry.becomes != entry.was for entry in listed)

@@ -68,6 +68,7 @@ def seen(
 def problems(report: InboundReport) -> dict[str, Severity]:
     """Each problem with what it means; it is one of the domain, or of a server of it."""
     assert {one.host for one in report.problems} <= {"", *(one.host for one in report.servers)}
+    assert all(one.text and one.text.isprintable() for one in report.problems)
     return {one.problem.value: one.severity for one in report.problems}
 
 
