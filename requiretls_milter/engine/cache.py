@@ -104,7 +104,7 @@ class CachedSource:
             fault.
         node: this host's name among the hosts that share the store: failed sessions are
             stored for each host separately.
-        troubles: where it is noted what failed; None if nobody asks.
+        troubles: where it is noted what failed or was found again; None if nobody asks.
         clocks: by which evidence ages.
         jitter: gives a number from 0 to 1.
     """
@@ -293,6 +293,7 @@ class CachedSource:
     def _forget_failures(self) -> None:
         """Drop all failures, so that what failed during an outage of our own is asked again."""
         self._attempts.stop_recalling()
+        self._troubles.note_all_renewed()
         self._hosts.forget_failures()
         self._domains.forget_failures()
 
@@ -357,6 +358,8 @@ class CachedSource:
         last = kind.shelf.entry(key)
         if last is not None and last.evidence is found:
             return found  # a session that failed before the engine was started: its pause goes on
+        if last is not None and not last.life.is_over(wall, monotonic):
+            self._troubles.note_renewed(_subject(key))
         seconds = min(found.expires - wall, MAX_LIFE)
         pause = 0.0
         if kind.failed(found):
