@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -204,7 +204,7 @@ async def test_what_was_found_again_makes_it_anew(kit: Kit, kind: str) -> None:
     kit.clocks.pass_(1)
     since = kit.clocks.monotonic()
     addresses = await kit.cache.addresses("mx.a.example")
-    names = {
+    names: dict[str, Callable[[], Awaitable[Any]]] = {
         "mx": lambda: kit.cache.mx("a.example", since=since),
         "mta_sts": lambda: kit.cache.mta_sts("a.example", since=since),
         "addresses": lambda: kit.cache.addresses("mx.a.example", since=since),
