@@ -9,6 +9,7 @@ when it is a day old or half over, and refreshed in the background while mail go
 from __future__ import annotations
 
 import asyncio
+import heapq
 import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from requiretls_milter.engine.records import KeptPolicy, decode_policy, encode_p
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.model import MtaStsEvidence, MtaStsMode, MtaStsPolicy
-from requiretls_milter.store.base import Listed, StoreKind
+from requiretls_milter.store.base import Listed, StoreKind, in_pieces
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import MtaStsResult, RefreshResult
@@ -123,7 +124,7 @@ class Policies:
         self._clocks = clocks
         self._scope = scope
         self._wanted_at: BoundedMap[str, float] = BoundedMap(
-            max_domains, max_weight=MAX_WANTED_OCTETS, weigh=entry_octets
+            max_domains, max_weight=MAX_WANTED_OCTETS, weigh=entry_octets, lasting=True
         )
         self._pauses: BoundedMap[str, _RefreshPause] = BoundedMap(
             max_weight=MAX_PAUSES_OCTETS, weigh=entry_octets
@@ -260,17 +261,21 @@ class Policies:
         listed = await self._records.listing(StoreKind.MTA_STS_POLICY, self._clocks.wall())
         if listed is None:
             return
-        stored = {
-            domain: one
-            for one in listed
-            for domain, scope in [_split(one.key)]
-            if scope == self._scope
-        }
-        for domain in [domain for domain in self._pauses if domain not in stored]:
-            self._pauses.pop(domain)
-        due = sorted(
-            (one.keep_until, domain) for domain, one in stored.items() if self._is_due(domain, one)
-        )
+        # There may be a hundred thousand; the loop has other work meanwhile.
+        stored: set[str] = set()
+        due: list[tuple[float, str]] = []
+        async for piece in in_pieces(listed):
+            for one in piece:
+                domain, scope = _split(one.key)
+                if scope == self._scope:
+                    stored.add(domain)
+                    if self._is_due(domain, one):
+                        due.append((one.keep_until, domain))
+        async for paused in in_pieces(list(self._pauses)):
+            for domain in paused:
+                if domain not in stored:
+                    self._pauses.pop(domain)
+        first = await asyncio.to_thread(heapq.nsmallest, MAX_REFRESHES, due)
         slots = asyncio.Semaphore(REFRESHES)
         until = self._clocks.monotonic() + REFRESH_INTERVAL
 
@@ -281,7 +286,7 @@ class Policies:
                     await self._refresh(domain, renew)
 
         async with asyncio.TaskGroup() as tasks:
-            for _, domain in due[:MAX_REFRESHES]:
+            for _, domain in first:
                 tasks.create_task(refresh(domain))
 
     def _is_due(self, domain: str, stored: Listed) -> bool:

@@ -7,12 +7,13 @@ that is wrong makes it good for longer (:func:`alive`).
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from requiretls_milter.errors import RequiretlsMilterError
 
@@ -45,6 +46,9 @@ SWEEP_INTERVAL = 60.0
 
 LONGEST = 366 * 86_400.0
 """Seconds that a record is good at most: RFC 8461 section 3.2 allows a policy a year."""
+
+
+T = TypeVar("T")
 
 
 class StoreKind(enum.StrEnum):
@@ -216,6 +220,10 @@ class Backend(Protocol):
         """Open it, or check that it still is open."""
         ...
 
+    async def check(self) -> None:
+        """Look whether what is stored is sound, however long it takes; others go first."""
+        ...
+
     async def get(self, kind: StoreKind, key: str, now: float) -> Record | None:
         """Read a record as it was written, even if its time is over."""
         ...
@@ -243,3 +251,14 @@ class Backend(Protocol):
     async def close(self) -> None:
         """Close it."""
         ...
+
+
+PIECE = 500
+"""Values that are worked on in one turn of the loop: about a millisecond."""
+
+
+async def in_pieces(values: Sequence[T]) -> AsyncIterator[Sequence[T]]:
+    """Give out values in pieces; between two of them others have their turn."""
+    for start in range(0, len(values), PIECE):
+        yield values[start : start + PIECE]
+        await asyncio.sleep(0)

@@ -832,9 +832,7 @@ async def test_nothing_that_follows_quit_matters(
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.2])
-async def test_the_server_sees_an_orderly_end_inside_tls(
-    certificate: Issued, pause: float
-) -> None:
+async def test_the_server_sees_an_orderly_end_inside_tls(certificate: Issued, pause: float) -> None:
     """Without the alert "close notify", or after a reset, OpenSSL tells the server of an error."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
