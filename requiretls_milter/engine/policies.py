@@ -262,32 +262,32 @@ class Policies:
         if listed is None:
             return
         # There may be a hundred thousand; the loop has other work meanwhile.
-        stored: set[str] = set()
+        gone = set(self._pauses)
         due: list[tuple[float, str]] = []
         async for piece in in_pieces(listed):
             for one in piece:
                 domain, scope = _split(one.key)
                 if scope == self._scope:
-                    stored.add(domain)
+                    gone.discard(domain)
                     if self._is_due(domain, one):
                         due.append((one.keep_until, domain))
-        async for paused in in_pieces(list(self._pauses)):
-            for domain in paused:
-                if domain not in stored:
-                    self._pauses.pop(domain)
-        first = await asyncio.to_thread(heapq.nsmallest, MAX_REFRESHES, due)
-        slots = asyncio.Semaphore(REFRESHES)
+            if len(due) > 2 * MAX_REFRESHES:
+                due = heapq.nsmallest(MAX_REFRESHES, due)
+        for domain in gone:
+            self._pauses.pop(domain)
+        first = iter(heapq.nsmallest(MAX_REFRESHES, due))
         until = self._clocks.monotonic() + REFRESH_INTERVAL
 
-        async def refresh(domain: str) -> None:
-            async with slots:
+        async def refresh_some() -> None:
+            for _, domain in first:
                 # Hosts that hang must not hold up the next pass.
-                if self._clocks.monotonic() < until:
-                    await self._refresh(domain, renew)
+                if self._clocks.monotonic() >= until:
+                    return
+                await self._refresh(domain, renew)
 
         async with asyncio.TaskGroup() as tasks:
-            for _, domain in first:
-                tasks.create_task(refresh(domain))
+            for _ in range(REFRESHES):
+                tasks.create_task(refresh_some())
 
     def _is_due(self, domain: str, stored: Listed) -> bool:
         pause = self._pauses.get(domain) or _RefreshPause()

@@ -257,8 +257,13 @@ PIECE = 500
 """Values that are worked on in one turn of the loop: about a millisecond."""
 
 
-async def in_pieces(values: Sequence[T]) -> AsyncIterator[Sequence[T]]:
-    """Give out values in pieces; between two of them others have their turn."""
-    for start in range(0, len(values), PIECE):
-        yield values[start : start + PIECE]
+async def in_pieces(values: list[T]) -> AsyncIterator[list[T]]:
+    """Take values out of a list in pieces, the last ones first; between two others have their turn.
+
+    What is taken out can be freed, so that not all of it is freed in one turn.
+    """
+    while values:
+        piece = values[-PIECE:]
+        del values[-PIECE:]
+        yield piece
         await asyncio.sleep(0)
