@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import enum
 import functools
+import itertools
 import math
 import sys
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Hashable, ItemsView, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -63,6 +64,10 @@ def _fields(kind: Hashable) -> tuple[str, ...]:
 MAP_OCTETS = 256
 """Octets that a map itself takes for an entry, at most: after it has grown, before it is full."""
 
+OLDEST = 64
+"""Keys that are looked up at once when the oldest entries have to go: a dict passes over all that
+was deleted at its beginning, which may be much."""
+
 
 def entry_octets(key: object, value: object) -> int:
     """The memory that an entry of a map takes with all that it holds, in octets."""
@@ -80,9 +85,14 @@ class BoundedMap(Generic[K, V]):
             next :meth:`put`.
         max_weight: the largest sum of their weights; may be changed likewise.
         weigh: gives the weight of an entry, as it is when it is put.
+        lasting: an entry always has the same weight, so that it need not be kept: octets and texts
+            of ASCII, which do not grow when they are used.
     """
 
-    __slots__ = ("_entries", "_weigh", "_weights", "get", "limit", "max_weight", "weight")
+    __slots__ = (
+        *("_entries", "_lasting", "_moved", "_oldest", "_weigh", "_weights"),
+        *("get", "limit", "max_weight", "weight"),
+    )
 
     def __init__(
         self,
@@ -90,17 +100,21 @@ class BoundedMap(Generic[K, V]):
         *,
         max_weight: float = math.inf,
         weigh: Callable[[K, V], int] | None = None,
+        lasting: bool = False,
     ) -> None:
         self.limit = limit
         self.max_weight = max_weight
         self.weight = 0
         """The sum of all weights; 0 without ``weigh``."""
         self._weigh = weigh
-        self._entries: OrderedDict[K, V] = OrderedDict()
+        self._entries: dict[K, V] = {}  # the order is that of use
         self.get: Callable[[K], V | None] = self._entries.get
         """Gives the value; None if there is none. This does not count as a use."""
         # The octets of a text may grow when it is used: what was added is what is taken off.
         self._weights: dict[K, int] = {}
+        self._lasting = lasting
+        self._oldest: deque[K] = deque()  # some of the oldest, the oldest first
+        self._moved: set[K] = set()  # those of them that were used or put anew since
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -121,7 +135,15 @@ class BoundedMap(Generic[K, V]):
         Raises:
             KeyError: there is none.
         """
-        self._entries.move_to_end(key)
+        self._entries[key] = self._entries.pop(key)
+        if self._oldest:
+            self._note_moved(key)
+
+    def _note_moved(self, key: K) -> None:
+        self._moved.add(key)
+        if len(self._moved) > OLDEST:
+            self._oldest.clear()
+            self._moved.clear()
 
     def put(self, key: K, value: V) -> int:
         """Keep a value in the place of an earlier one; returns how many entries had to go.
@@ -130,8 +152,12 @@ class BoundedMap(Generic[K, V]):
         """
         self.pop(key)
         self._entries[key] = value
+        if self._oldest:
+            self._note_moved(key)
         if self._weigh is not None:
-            self._weights[key] = weight = self._weigh(key, value)
+            weight = self._weigh(key, value)
+            if not self._lasting:
+                self._weights[key] = weight
             self.weight += weight
         evicted = 0
         while len(self._entries) > self.limit or self.weight > self.max_weight:
@@ -143,9 +169,7 @@ class BoundedMap(Generic[K, V]):
         """Forget an entry and return its value; None if there is none."""
         if key not in self._entries:
             return None
-        value = self._entries.pop(key)
-        self.weight -= self._weights.pop(key, 0)
-        return value
+        return self._taken(key)
 
     def pop_oldest(self) -> tuple[K, V]:
         """Forget the least recently used entry and return it.
@@ -153,12 +177,27 @@ class BoundedMap(Generic[K, V]):
         Raises:
             KeyError: there is none.
         """
-        key, value = self._entries.popitem(last=False)
-        self.weight -= self._weights.pop(key, 0)
-        return key, value
+        while True:
+            if not self._oldest:
+                self._moved.clear()
+                self._oldest.extend(itertools.islice(self._entries, OLDEST))
+                if not self._oldest:
+                    raise KeyError("the map is empty")
+            key = self._oldest.popleft()
+            if key in self._entries and key not in self._moved:
+                break
+        return key, self._taken(key)
+
+    def _taken(self, key: K) -> V:
+        value = self._entries.pop(key)
+        if self._weigh is not None:
+            self.weight -= self._weigh(key, value) if self._lasting else self._weights.pop(key)
+        return value
 
     def clear(self) -> None:
         """Forget all entries."""
         self._entries.clear()
         self._weights.clear()
+        self._oldest.clear()
+        self._moved.clear()
         self.weight = 0

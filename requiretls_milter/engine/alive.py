@@ -1,10 +1,11 @@
-"""Evidence that is alive: on a shelf, or in the hands of a gathering that goes on.
+"""Evidence that is alive, in the hands of gatherings that go on.
 
 A shelf is bounded, but a gathering keeps what it has found until its last question is answered,
 and hundreds go on at once. If each waits for one server that says nothing, what all the others
-said stays in memory meanwhile: strangers choose how much that is. So each piece of evidence is
-counted until it is freed. If half of what may be in hand is, only pieces of a usual size are given
-out, so that the gatherings that fill the memory get none first; beyond the bound, none are.
+said stays in memory meanwhile: strangers choose how much that is. So each piece of evidence that
+is given out is counted until it is freed. If half of what may be in hand is, only pieces of a usual
+size are given out, so that the gatherings that fill the memory get none first; beyond the bound,
+none are.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import weakref
 from collections import deque
 
 from requiretls_milter.bounded import octets
-from requiretls_milter.engine.shelf import Evidence
+from requiretls_milter.engine.packing import Evidence
 
 IN_HAND_OCTETS = 128 << 20
-"""Octets of memory for evidence that is on no shelf any more, or never was: 500 gatherings with 16
+"""Octets of memory for evidence beside the shelves: 500 gatherings with 16
 sessions each have 8 KiB for a session in half of it, and a usual chain takes 4 KiB."""
 
 LARGE = 16_384
@@ -35,13 +36,12 @@ class LiveEvidence:
     """Counts evidence until it is freed; for use on one thread, while any may free it.
 
     Args:
-        kept: octets of memory that the shelves may take.
-        in_hand: octets that evidence may take beside that.
+        in_hand: octets of memory that evidence may take.
     """
 
-    def __init__(self, kept: int, in_hand: int) -> None:
-        self._crowded = kept + in_hand // 2
-        self._full = kept + in_hand
+    def __init__(self, in_hand: int) -> None:
+        self._crowded = in_hand // 2
+        self._full = in_hand
         self._octets = 0
         # By identity: references to equal pieces of evidence are equal.
         self._references: dict[int, _Reference] = {}
@@ -56,12 +56,13 @@ class LiveEvidence:
 
     @property
     def is_full(self) -> bool:
-        """Whether there is as much as there may be."""
-        return self.octets >= self._full
+        """Whether there is no room for one more piece of a usual size."""
+        return self.octets + LARGE > self._full
 
     def may_be_held(self, evidence: Evidence) -> bool:
         """Whether a caller may be given *evidence*, which is counted already."""
-        return self.octets < self._crowded or not (self.is_full or octets(evidence) > LARGE)
+        taken = self.octets
+        return taken < self._crowded or (taken < self._full and octets(evidence) <= LARGE)
 
     def add(self, evidence: Evidence) -> None:
         """Count *evidence* from now on; to be called once for each."""

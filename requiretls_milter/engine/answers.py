@@ -1,6 +1,13 @@
-"""Forecasts past their life that may still be the answer to a message, while they are made anew.
+"""Forecasts that are kept: the answer to the next question, within their life and beyond it.
 
-Nearly all domains say tomorrow what they say today, and a message should not wait to be told so.
+**Within its life** a forecast is as good as on the day on which it was made: nothing that it rests
+on has come to its end. To find all of that on the shelves again, and to judge it again, would bring
+the same, for twenty times the work. It is made anew nevertheless if any of it was found again since
+(a refresh, for instance), has failed or is not offered any more; if some of it had failed when it
+was made; during an outage of our own; and after each reload.
+
+**Past its life** it may still be the answer to a message, while it is made anew. Nearly all domains
+say tomorrow what they say today, and a message should not wait to be told so.
 A forecast whose life is over is given out for at most ``engine.stale_for`` seconds more, while a
 fresh one is made behind it, as resolvers do (RFC 8767). It must do no harm if it is wrong, so it is
 not given out
@@ -25,7 +32,8 @@ from dataclasses import dataclass, replace
 
 from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks, Life
-from requiretls_milter.engine.troubles import Troubles, pack, subjects
+from requiretls_milter.engine.shelf import CLOCK_STEP
+from requiretls_milter.engine.troubles import Troubles, has_failures, pack, subjects
 from requiretls_milter.ipc.questions import Key, holds_for, key_for, keys_of
 from requiretls_milter.model import DomainEvidence, Forecast, Outcome, Question
 from requiretls_milter.syntax.status import SUCCESS
@@ -58,14 +66,15 @@ class _Kept:
     """A forecast, and until when it may be given out.
 
     ``life`` is its own, ``last`` the end of what it may be used for beyond that. ``began`` is when
-    its evidence began to be gathered (monotonic). ``uses`` counts those of its life, ``before``
-    those of the one before. ``asked_at`` is when mail asked last, ``retry_at`` when it may be made
-    anew again (both monotonic).
+    its evidence began to be gathered (monotonic), ``whole`` whether none of it had failed. ``uses``
+    counts those of its life, ``before`` those of the one before. ``asked_at`` is when mail asked
+    last, ``retry_at`` when it may be made anew again (both monotonic).
     """
 
     question: Question
     forecast: Forecast
     rests_on: bytes
+    whole: bool
     began: float
     life: Life
     last: Life
@@ -80,12 +89,12 @@ class _Kept:
 
 
 class Answers:
-    """Keeps forecasts beyond their life.
+    """Keeps forecasts as long as they may be given out.
 
     Args:
-        stale_for: seconds for which they may be given out past it.
+        stale_for: seconds for which they may be given out past their life; 0 for never.
         limit: forecasts that are kept.
-        troubles: what failed, and when.
+        troubles: what failed or was found again, and when.
         clocks: by which they age.
     """
 
@@ -131,6 +140,7 @@ class Answers:
             question,
             forecast,
             pack(subjects(evidence)),
+            not has_failures(evidence),
             began,
             Life.of(left, wall, monotonic),
             self._last(left + self.stale_for, forecast),
@@ -146,24 +156,44 @@ class Answers:
             seconds = min(seconds, forecast.proven_until - wall)
         return Life.of(seconds, wall, self._monotonic())
 
-    def stale(self, question: Question, *, acts: bool) -> Forecast | None:
-        """The answer to a question if it is one whose life is over, with its age; else None.
+    def use(
+        self, question: Question, uses: int, *, acts: bool, since: float
+    ) -> tuple[Forecast, bool] | None:
+        """The answer to a question of a message, and whether it is used often; None if none is.
+
+        It is one within its life, or one past it with its age (:attr:`Forecast.stale`).
 
         Args:
             question: what a message asks.
+            uses: how often the last answer was used since it was given out, with this time.
             acts: whether any rule may defer or refuse mail.
+            since: when the configuration came into force (monotonic): what was made before is
+                given out past its life alone.
         """
         kept = self._find(question)
-        if kept is None or not _harmless(question, kept.forecast, acts=acts):
+        if kept is None:
             return None
         wall, monotonic = self._wall(), self._monotonic()
-        if not kept.life.is_over(wall, monotonic):
+        kept.uses += uses
+        kept.asked_at = monotonic
+        left = kept.life.left(wall, monotonic)
+        if left > 0:
+            if not kept.whole or kept.began < since:
+                return None
+            if self._troubles.since(kept.began, kept.rests_on, renewed=True):
+                return None
+            forecast = kept.forecast
+            # A clock that was set back must not make the caller keep it for longer (R61).
+            if wall + left < forecast.valid_until - CLOCK_STEP:
+                forecast = replace(forecast, valid_until=wall + left)
+            return forecast, kept.is_used_often
+        if not self.stale_for or not _harmless(question, kept.forecast, acts=acts):
             return None
         if kept.last.is_over(wall, monotonic) or self._troubles.since(kept.began, kept.rests_on):
             return None
-        age = max(1.0, -kept.life.left(wall, monotonic))
         # Nobody else is to keep it: the next message may find the fresh one here.
-        return replace(kept.forecast, valid_until=0.0, stale=age)
+        stale = replace(kept.forecast, valid_until=0.0, stale=max(1.0, -left))
+        return stale, kept.is_used_often
 
     def may_retry(self, question: Question) -> bool:
         """Whether it is time to make the answer anew; if so, it is not for some seconds."""
@@ -173,19 +203,14 @@ class Answers:
         kept.retry_at = now + REFRESH_PAUSE
         return True
 
-    def count_uses(self, question: Question, uses: int) -> None:
-        """Note that an answer was used so many times."""
-        kept = self._find(question)
-        if kept is not None:
-            kept.uses += uses
-            kept.asked_at = self._monotonic()
-
     def to_confirm(self, *, acts: bool) -> list[Question]:
         """The questions whose answers will be given out no more before long, though mail may ask.
 
         Args:
-            acts: as for :meth:`stale`.
+            acts: as for :meth:`use`.
         """
+        if not self.stale_for:
+            return []
         wall, monotonic = self._wall(), self._monotonic()
         return [
             kept.question
@@ -215,16 +240,17 @@ class Answers:
         wall, monotonic = self._wall(), self._monotonic()
         left = forecast.valid_until - wall  # below 0: since the life of a session ended
         kept.forecast, kept.rests_on, kept.began = forecast, pack(subjects(evidence)), began
+        kept.whole = not has_failures(evidence)
         kept.life = Life.of(left, wall, monotonic)
         kept.last = self._last(min(self.stale_for, left + WARM), forecast)
 
     def used_often(self, question: Question) -> tuple[Question, float] | None:
         """The question that an answer was made for and the seconds that are left of its life.
 
-        None if there is no answer, or if it is not used often.
+        None if there is no answer, if it is not used often, or if none is given out past its life.
         """
         kept = self._find(question)
-        if kept is None or not kept.is_used_often:
+        if kept is None or not self.stale_for or not kept.is_used_often:
             return None
         return kept.question, max(0.0, kept.life.left(self._wall(), self._monotonic()))
 

@@ -3,7 +3,7 @@
 Each layer adds one thing:
 
 =============================  ============================================================
-``answer``                     what a message gets: it may be past its life while it is made anew
+``answer``                     what a message gets: what is at hand, perhaps past its life
 ``assess``                     several callers with the same question get one answer
 ``_assess_counted``            the result and the time it took are counted
 ``_forecast``                  an outage of our own is no verdict; configured domains are shown
@@ -79,6 +79,9 @@ MIN_GATHERING = 5.0
 CONFIRMATIONS = 4
 """Forecasts that DNS confirms at once: nobody waits for them."""
 
+_HIT = (Layer.FORECAST, CacheResult.HIT)
+_STALE = (Layer.FORECAST, CacheResult.STALE)
+
 _log = log.get_logger("engine.assessor")
 
 
@@ -124,7 +127,7 @@ class Assessor:
         downgrades: remembers what was offered; None if nothing outlives the process.
         mta: the MTA of this host; None if nothing is known of it.
         record: where the last forecast of each configured domain is kept; None if nobody asks.
-        answers: forecasts that may be given out past their life; None if none may.
+        answers: forecasts that may be given out again; None if none may.
         clocks: wall time for the judge, monotonic time for durations.
     """
 
@@ -153,6 +156,7 @@ class Assessor:
         self._renewals: dict[Question, asyncio.TimerHandle] = {}
         self._wall = clocks.wall
         self._monotonic = clocks.monotonic
+        self._since = clocks.monotonic()
         self._gatherings: dict[tuple[NextHop, bool], _Shared] = {}
         self._assessments: dict[Question, asyncio.Task[Forecast]] = {}
         self.configured = ConfiguredDomains(config, mta or ServedMta())
@@ -177,22 +181,36 @@ class Assessor:
         return await asyncio.shield(assessment)
 
     async def answer(self, question: Question, uses: int = 0) -> Forecast:
-        """What a message gets: a forecast past its life, if it may be used, or a fresh one.
+        """What a message gets: what is at hand, or what is assessed now.
+
+        Args:
+            question: what the message asks.
+            uses: how often the last answer was used since it was given out.
+        """
+        return self.answer_at_hand(question, uses) or await self.assess(question)
+
+    def answer_at_hand(self, question: Question, uses: int = 0) -> Forecast | None:
+        """What a message gets at once; None if it has to be assessed.
+
+        That is a forecast within its life, or one past it that may be used and is made anew behind
+        the message.
 
         Args:
             question: what the message asks.
             uses: how often the last answer was used since it was given out.
         """
         if self._answers is None:
-            return await self.assess(question)
-        self._answers.count_uses(question, uses + 1)
-        self._plan_renewal(question)
-        stale = None if self._is_out else self._answers.stale(question, acts=self._acts)
-        if stale is None:
-            return await self.assess(question)
-        self._counters.inc("cache_requests_total", (Layer.FORECAST, CacheResult.STALE))
-        self._make_anew(question)
-        return stale
+            return None
+        found = self._answers.use(question, uses + 1, acts=self._acts, since=self._since)
+        if found is None or self._is_out:
+            return None
+        forecast, often = found
+        if often:
+            self._plan_renewal(question)
+        if forecast.stale:
+            self._make_anew(question)
+        self._counters.inc("cache_requests_total", _STALE if forecast.stale else _HIT)
+        return forecast
 
     async def evidence(self, nexthop: NextHop, refresh: bool = False) -> DomainEvidence:
         """Return the evidence of a next hop; with ``refresh``, gather all of it anew.

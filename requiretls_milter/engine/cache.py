@@ -30,6 +30,7 @@ from requiretls_milter.engine.attempts import Attempts, SessionKey
 from requiretls_milter.engine.fleet import Fleet
 from requiretls_milter.engine.flights import Flights
 from requiretls_milter.engine.outage import OutageDetector, ServerTarget
+from requiretls_milter.engine.packing import Certificates, Evidence
 from requiretls_milter.engine.policies import Policies, PolicySource
 from requiretls_milter.engine.reachability import WatchedSource
 from requiretls_milter.engine.records import (
@@ -40,7 +41,7 @@ from requiretls_milter.engine.records import (
     worth_keeping,
 )
 from requiretls_milter.engine.recordstore import RecordStore
-from requiretls_milter.engine.shelf import ENTRY_OCTETS, Entry, Evidence, Shelf
+from requiretls_milter.engine.shelf import Entry, Shelf
 from requiretls_milter.engine.troubles import Subject, Troubles
 from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource
 from requiretls_milter.evidence.turns import BusyError
@@ -104,7 +105,7 @@ class CachedSource:
             fault.
         node: this host's name among the hosts that share the store: failed sessions are
             stored for each host separately.
-        troubles: where it is noted what failed; None if nobody asks.
+        troubles: where it is noted what failed or was found again; None if nobody asks.
         clocks: by which evidence ages.
         jitter: gives a number from 0 to 1.
     """
@@ -160,9 +161,8 @@ class CachedSource:
         self._domains = Shelf(
             Layer.DOMAIN, limits.domain_cache, Bound.DOMAIN_CACHE, counters, clocks
         )
-        self._alive = LiveEvidence(
-            (limits.host_cache + limits.domain_cache) * ENTRY_OCTETS, IN_HAND_OCTETS
-        )
+        self._alive = LiveEvidence(IN_HAND_OCTETS)
+        self._certificates = Certificates()
         self._counters = counters
         self._mx: _Kind[MxEvidence] = _Kind(self._domains, _lookup_failed)
         self._mta_sts: _Kind[MtaStsEvidence] = _Kind(
@@ -296,6 +296,7 @@ class CachedSource:
     def _forget_failures(self) -> None:
         """Drop all failures, so that what failed during an outage of our own is asked again."""
         self._attempts.stop_recalling()
+        self._troubles.note_all_renewed()
         self._hosts.forget_failures()
         self._domains.forget_failures()
 
@@ -321,6 +322,9 @@ class CachedSource:
         """
         kept = kind.shelf.fresh(key, since)
         if kept is not None:
+            if not self._alive.may_be_held(kept):
+                raise self._no_room()
+            self._alive.add(kept)
             return cast(T, kept)
         if self._alive.is_full:
             raise self._no_room()
@@ -342,7 +346,7 @@ class CachedSource:
         return found
 
     def _no_room(self) -> BusyError:
-        """What to raise if callers and shelves hold too much; counted."""
+        """What to raise if callers hold too much; counted."""
         self._counters.inc("saturated_total", (Bound.FLIGHTS,))
         return BusyError("what was found takes too much memory")
 
@@ -358,8 +362,10 @@ class CachedSource:
             return found  # what is kept stands, and no pause begins: nothing was tried
         wall, monotonic = self._clocks.wall(), self._clocks.monotonic()
         last = kind.shelf.entry(key)
-        if last is not None and last.evidence is found:
-            return found  # a session that failed before the engine was started: its pause goes on
+        if last is not None and not last.life.is_over(wall, monotonic):
+            if last.evidence == found:
+                return found  # it failed before the engine was started: its pause goes on
+            self._troubles.note_renewed(_subject(key))
         seconds = min(found.expires - wall, MAX_LIFE)
         pause = 0.0
         if kind.failed(found):
@@ -377,6 +383,8 @@ class CachedSource:
             return found
         life = Life.of(seconds, wall, monotonic)
         kept = replace(found, expires=life.wall_end)
+        if isinstance(kept, ProbeEvidence):
+            kept = replace(kept, chain=self._certificates.shared(kept.chain))
         self._alive.add(kept)
         kind.shelf.put(key, Entry(kept, monotonic - _age(found, wall), life, pause))
         if note_pause is not None and (pause or (last is not None and last.pause)):

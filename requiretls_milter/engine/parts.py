@@ -46,22 +46,21 @@ class StartError(RequiretlsMilterError):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts that belong to one configuration."""
+    """The parts that belong to one configuration.
+
+    ``assessment_digest`` is that of :meth:`Config.assessment_digest`.
+    """
 
     config: Config
     generation: int
+    assessment_digest: str
     shares: AllShares
     collector: Collector
     resolver: ResolverWatch
     source: CachedSource
     trust: TrustStore
-    answers: Answers | None
+    answers: Answers
     assessor: Assessor
-
-    @property
-    def assessment_digest(self) -> str:
-        """See :meth:`Config.assessment_digest`."""
-        return self.config.assessment_digest(self.trust.digest)
 
     def find_the_same(self, config: Config, trust: TrustStore) -> bool:
         """Whether they find the same evidence under *config*, and in the same way."""
@@ -159,7 +158,10 @@ class PartsBuilder:
         answers = self._answers(config)
         assessor = self._assessor(config, source, trust, answers)
         return Parts(
-            *(config, generation, shares, collector, resolver, source, trust, answers), assessor
+            config,
+            generation,
+            config.assessment_digest(trust.digest),
+            *(shares, collector, resolver, source, trust, answers, assessor),
         )
 
     def with_empty_cache(self, old: Parts) -> Parts:
@@ -181,15 +183,13 @@ class PartsBuilder:
             troubles=self._troubles,
         )
 
-    def _answers(self, config: Config) -> Answers | None:
-        """No forecast is kept beyond its life that was made from other evidence."""
-        if not config.engine.stale_for:
-            return None
+    def _answers(self, config: Config) -> Answers:
+        """Begin anew: no forecast is kept that was made from other evidence."""
         limit = ANSWERS * config.limits.forecast_cache
         return Answers(config.engine.stale_for, limit, self._troubles)
 
     def _assessor(
-        self, config: Config, source: CachedSource, trust: TrustStore, answers: Answers | None
+        self, config: Config, source: CachedSource, trust: TrustStore, answers: Answers
     ) -> Assessor:
         return Assessor(
             config,

@@ -9,6 +9,7 @@ when it is a day old or half over, and refreshed in the background while mail go
 from __future__ import annotations
 
 import asyncio
+import heapq
 import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from requiretls_milter.engine.records import KeptPolicy, decode_policy, encode_p
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.model import MtaStsEvidence, MtaStsMode, MtaStsPolicy
-from requiretls_milter.store.base import Listed, StoreKind
+from requiretls_milter.store.base import Listed, StoreKind, in_pieces
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import MtaStsResult, RefreshResult
@@ -124,7 +125,7 @@ class Policies:
         self._clocks = clocks
         self._scope = scope
         self._wanted_at: BoundedMap[str, float] = BoundedMap(
-            max_domains, max_weight=MAX_WANTED_OCTETS, weigh=entry_octets
+            max_domains, max_weight=MAX_WANTED_OCTETS, weigh=entry_octets, lasting=True
         )
         self._pauses: BoundedMap[str, _RefreshPause] = BoundedMap(
             max_weight=MAX_PAUSES_OCTETS, weigh=entry_octets
@@ -265,31 +266,32 @@ class Policies:
         listed = await self._records.listing(StoreKind.MTA_STS_POLICY, self._clocks.wall())
         if listed is None:
             return
-        stored = {
-            domain: one
-            for one in listed
-            for domain, scope in [_split(one.key)]
-            if scope == self._scope
-        }
+        # There may be a hundred thousand; the loop has other work meanwhile.
+        due: list[tuple[float, str]] = []
+        async for piece in in_pieces(listed):
+            for one in piece:
+                domain, scope = _split(one.key)
+                if scope == self._scope and self._is_due(domain, one):
+                    due.append((one.keep_until, domain))
+            if len(due) > 2 * MAX_REFRESHES:
+                due = heapq.nsmallest(MAX_REFRESHES, due)
         # A listing may be a part of what there is. What was not tried again is there no more.
         ended = self._clocks.monotonic() - LAST_REFRESH_PAUSE
         for domain in [domain for domain, pause in self._pauses.items() if pause.until < ended]:
             self._pauses.pop(domain)
-        due = sorted(
-            (one.keep_until, domain) for domain, one in stored.items() if self._is_due(domain, one)
-        )
-        slots = asyncio.Semaphore(REFRESHES)
+        first = iter(heapq.nsmallest(MAX_REFRESHES, due))
         until = self._clocks.monotonic() + REFRESH_INTERVAL
 
-        async def refresh(domain: str) -> None:
-            async with slots:
+        async def refresh_some() -> None:
+            for _, domain in first:
                 # Hosts that hang must not hold up the next pass.
-                if self._clocks.monotonic() < until:
-                    await self._refresh(domain, renew)
+                if self._clocks.monotonic() >= until:
+                    return
+                await self._refresh(domain, renew)
 
         async with asyncio.TaskGroup() as tasks:
-            for _, domain in due[:MAX_REFRESHES]:
-                tasks.create_task(refresh(domain))
+            for _ in range(REFRESHES):
+                tasks.create_task(refresh_some())
 
     def _is_due(self, domain: str, stored: Listed) -> bool:
         pause = self._pauses.get(domain) or _RefreshPause()

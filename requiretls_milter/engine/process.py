@@ -8,6 +8,7 @@ the counters, the servers.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import socket
@@ -28,6 +29,7 @@ from requiretls_milter.engine.expander import Expander, ExpanderKeeper
 from requiretls_milter.engine.exposition import Readings, set_build_info
 from requiretls_milter.engine.health import STARTING, Health
 from requiretls_milter.engine.inboundreport import Change, change_report
+from requiretls_milter.engine.loop import TimedSelector, new_loop
 from requiretls_milter.engine.mailing import Mailer
 from requiretls_milter.engine.notifying import Notifier
 from requiretls_milter.engine.overview import FileState, Overview
@@ -92,14 +94,19 @@ def run(start: Start, snapshot: Mapping[str, Any] | None) -> int:
 
     ``snapshot`` holds the counters that the previous engine sent to the supervisor.
     """
-    return asyncio.run(_Engine(start, snapshot).run())
+    selector = TimedSelector()
+    with asyncio.Runner(loop_factory=lambda: new_loop(selector)) as runner:
+        return runner.run(_Engine(start, snapshot, selector).run())
 
 
 class _Engine:
     """Implements :class:`~requiretls_milter.engine.server.EngineView`."""
 
-    def __init__(self, start: Start, snapshot: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self, start: Start, snapshot: Mapping[str, Any] | None, selector: TimedSelector
+    ) -> None:
         self._initial = start
+        self._selector = selector
         self._channel = start.channel
         self._incarnation = start.incarnation
         self._all_workers = start.workers
@@ -170,6 +177,9 @@ class _Engine:
         self._start_task(self._refresh_policies())
         self._start_task(self._keep_report())
         self._start_task(self._save_spending())
+        # What there is now stays: a collection of garbage need not look at it each time.
+        gc.collect()
+        gc.freeze()
         self._channel.send("ready")
         status = await self._end
         loop.remove_reader(self._channel)
@@ -329,6 +339,7 @@ class _Engine:
     def _read_metrics(self) -> Readings:
         for layer, count in self.cache_entries().items():
             self._gauges.set("cache_entries", count, (layer,))
+        self._gauges.set("engine_longest_turn_seconds", self._selector.longest_turn)
         self._parts.shares.show(self._gauges)
         resolver = self._parts.resolver
         self._gauges.set("resolver_validates", float(resolver.validates))

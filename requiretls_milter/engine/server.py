@@ -256,7 +256,6 @@ class EngineServer:
     async def answer(self, request: Request, connection: _Connection) -> Answer | None:
         """Return the reply to a request; None if it has none."""
         if isinstance(request, ForecastRequest):
-            connection.keeps_forecasts = True
             return await self._forecast(request)
         if isinstance(request, CountersRequest):
             connection.worker = request.worker
@@ -277,13 +276,21 @@ class EngineServer:
             return self.status(request.id)
         return self.status(request.id, whole=request.whole)
 
-    async def _forecast(self, request: ForecastRequest) -> Answer:
+    def answer_at_hand(self, request: ForecastRequest, connection: _Connection) -> Answer | None:
+        """Return the reply to a question of mail if nothing has to be found out for it."""
+        connection.keeps_forecasts = True
         state = self._engine.current()
         # Whether a rule may act on it is known only of the rules that the worker has, too.
-        if request.may_be_stale and request.generation == state.generation:
-            forecast = await state.assessor.answer(request.question, request.uses)
-        else:
-            forecast = await state.assessor.assess(request.question)
+        if not request.may_be_stale or request.generation != state.generation:
+            return None
+        forecast = state.assessor.answer_at_hand(request.question, request.uses)
+        if forecast is None:
+            return None
+        return ForecastReply(id=request.id, generation=state.generation, forecast=forecast)
+
+    async def _forecast(self, request: ForecastRequest) -> Answer:
+        state = self._engine.current()
+        forecast = await state.assessor.assess(request.question)
         latest = self._engine.current()
         if latest.trust_epoch != state.trust_epoch:
             # It was judged by what was trusted a moment ago and must not be given out. A second
@@ -400,9 +407,22 @@ class _Connection(asyncio.Protocol):
             self._server.count_saturated(Bound.ENGINE_REQUESTS)
             self._send(error_reply(request.id, "too many requests under way"))
             return
+        if isinstance(request, ForecastRequest) and self._is_at_hand(request):
+            return
         task = asyncio.create_task(self._answer(request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _is_at_hand(self, request: ForecastRequest) -> bool:
+        """Whether a question is answered, at once and without a task of its own."""
+        try:
+            reply = self._server.answer_at_hand(request, self)
+        except Exception as error:  # noqa: BLE001 - one request must not end the others
+            self._failed(request, error)
+            return True
+        if reply is not None:
+            self._send(reply)
+        return reply is not None
 
     async def _answer(self, request: Request) -> None:
         try:
@@ -419,9 +439,12 @@ class _Connection(asyncio.Protocol):
                 self._send(error_reply(request.id, "given up: the configuration has changed"))
             raise
         except Exception as error:  # noqa: BLE001 - one request must not end the others
-            _log.exception("request_failed", op=request.op, error=repr(error))
-            if not isinstance(request, Unanswered):
-                self._send(error_reply(request.id, "internal error"))
+            self._failed(request, error)
+
+    def _failed(self, request: Request, error: Exception) -> None:
+        _log.exception("request_failed", op=request.op, error=repr(error))
+        if not isinstance(request, Unanswered):
+            self._send(error_reply(request.id, "internal error"))
 
     def _send(self, reply: Answer) -> None:
         if self._transport is None:

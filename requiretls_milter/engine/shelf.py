@@ -1,19 +1,18 @@
-"""One layer of the cache: a bounded number of entries, each with an end on two clocks."""
+"""One layer of the cache: a bounded number of entries, each with an end on two clocks.
+
+Entries are kept as octets (:mod:`~requiretls_milter.engine.packing`); who asks gets objects of its
+own.
+"""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.clocks import Clocks, Life
-from requiretls_milter.model import (
-    AddressLookup,
-    MtaStsEvidence,
-    MxEvidence,
-    ProbeEvidence,
-    TlsaEvidence,
-)
+from requiretls_milter.engine.packing import Evidence, Packed, pack, unpack
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Bound, CacheResult, Layer
 
@@ -23,12 +22,13 @@ ENTRY_OCTETS = 8_192
 CLOCK_STEP = 1.0
 """Seconds by which the clocks must have parted before an entry's end is told anew."""
 
-Evidence = MxEvidence | MtaStsEvidence | AddressLookup | TlsaEvidence | ProbeEvidence
+_TIMES = struct.Struct("4d")
+"""When it was found, both ends of its life, and the pause: what stands before packed evidence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Evidence on the shelf.
+    """Evidence on the shelf, which ends with its ``life`` on the wall clock.
 
     ``found_at`` is when it was found, on the monotonic clock. ``pause`` is 0 for a finding;
     for a failed attempt, the seconds until the next one, before jitter.
@@ -59,9 +59,11 @@ class Shelf:
         self._counters = counters
         self._wall = clocks.wall
         self._monotonic = clocks.monotonic
-        self._entries: BoundedMap[Hashable, Entry] = BoundedMap(
-            limit, max_weight=limit * ENTRY_OCTETS, weigh=entry_octets
+        self._entries: BoundedMap[Hashable, Packed] = BoundedMap(
+            limit, max_weight=limit * ENTRY_OCTETS, weigh=entry_octets, lasting=True
         )
+        self._failures: set[Hashable] = set()
+        """Keys of failed attempts, and of some that are gone."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -71,7 +73,11 @@ class Shelf:
 
     def entry(self, key: Hashable) -> Entry | None:
         """The entry, also if its life is over; None if there is none."""
-        return self._entries.get(key)
+        kept = self._entries.get(key)
+        if kept is None:
+            return None
+        found_at, wall_end, monotonic_end, pause = _times(kept)
+        return Entry(_evidence(kept, wall_end), found_at, Life(wall_end, monotonic_end), pause)
 
     def used_entry(self, key: Hashable) -> Entry | None:
         """The same, and it is a use."""
@@ -82,38 +88,70 @@ class Shelf:
 
     def fresh(self, key: Hashable, since: float) -> Evidence | None:
         """The evidence, if it may still be used and was not found before *since*; counted."""
-        entry = self.entry(key)
-        if entry is None or entry.found_at < since:
+        kept = self._entries.get(key)
+        if kept is None:
             return None
-        wall, life = self._wall(), entry.life
-        left = life.left(wall, self._monotonic())
-        if left <= 0:
+        found_at, wall_end, monotonic_end, pause = _times(kept)
+        wall = self._wall()
+        left = min(wall_end - wall, monotonic_end - self._monotonic())
+        if found_at < since or left <= 0:
             return None
         self._entries.touch(key)
-        self.count(CacheResult.HELD if entry.pause else CacheResult.HIT)
+        self.count(CacheResult.HELD if pause else CacheResult.HIT)
         # A clock that was set back must not make the caller keep it for longer (R61).
-        if wall + left < life.wall_end - CLOCK_STEP:
-            return replace(entry.evidence, expires=wall + left)
-        return entry.evidence
+        set_back = wall + left < wall_end - CLOCK_STEP
+        return _evidence(kept, wall + left if set_back else wall_end)
 
     def put(self, key: Hashable, entry: Entry) -> None:
         """Keep an entry in the place of an earlier one; another may have to make room."""
-        if self._entries.put(key, entry):
+        if entry.pause:
+            if len(self._failures) > 2 * len(self._entries) + 1:
+                self._failures.intersection_update(self._entries)
+            self._failures.add(key)
+        else:
+            self._failures.discard(key)
+        if self._entries.put(key, _kept(entry)):
             self._counters.inc("saturated_total", (self._bound,))
 
     def drop(self, key: Hashable) -> None:
         """Forget an entry; there may be none."""
+        self._failures.discard(key)
         self._entries.pop(key)
 
     def clear(self) -> None:
         """Forget all entries."""
+        self._failures.clear()
         self._entries.clear()
 
     def forget_failures(self) -> None:
         """Forget failed attempts, so that they may be made again at once."""
-        for key in [key for key, entry in self._entries.items() if entry.pause]:
+        for key in self._failures:
             self._entries.pop(key)
+        self._failures.clear()
 
     def count(self, result: CacheResult) -> None:
         """Count what became of a question to this layer."""
         self._counters.inc("cache_requests_total", (self.layer, result))
+
+
+def _kept(entry: Entry) -> Packed:
+    """An entry as octets; its evidence ends with its life."""
+    life = entry.life
+    times = _TIMES.pack(entry.found_at, life.wall_end, life.monotonic_end, entry.pause)
+    packed = pack(entry.evidence)
+    if isinstance(packed, bytes):
+        return times + packed
+    return (times + packed[0], *packed[1:])
+
+
+def _times(kept: Packed) -> tuple[float, float, float, float]:
+    found: tuple[float, float, float, float] = _TIMES.unpack_from(
+        kept if isinstance(kept, bytes) else kept[0]
+    )
+    return found
+
+
+def _evidence(kept: Packed, expires: float) -> Evidence:
+    if isinstance(kept, bytes):
+        return unpack(kept[_TIMES.size :], expires)
+    return unpack((kept[0][_TIMES.size :], *kept[1:]), expires)

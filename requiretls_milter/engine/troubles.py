@@ -1,8 +1,9 @@
 """When trouble was seen last, by what it was seen of: a host, an address, a domain.
 
 A forecast that rests on something that has failed since, or that has ceased to offer a feature,
-must not be given out any more once its life is over (:mod:`~requiretls_milter.engine.answers`).
-Whoever finds such trouble notes it here.
+must not be given out any more (:mod:`~requiretls_milter.engine.answers`). Whoever finds such
+trouble notes it here. It is also noted if something was found again before its end: within its
+life, too, a forecast is given out only if it rests on what is on the shelves now.
 
 Many forecasts rest on the servers of a few providers, and one lookup in a thousand fails. So what
 failed is forgotten as soon as each question that failed has found its answer again. What has ceased
@@ -35,7 +36,7 @@ Subject = tuple[str, str]
 
 
 class Troubles:
-    """Remembers when each subject was in trouble last.
+    """Remembers when each subject was in trouble last, and when it was found again.
 
     Args:
         clocks: only the monotonic clock counts.
@@ -50,6 +51,7 @@ class Troubles:
         )
         self._max_octets = max_octets - max_octets // FAILING_PART
         self._forgotten_until = float("-inf")
+        self._renewed_until = float("-inf")
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -68,6 +70,18 @@ class Troubles:
             failing.add(hash(question))
             if len(failing) <= MAX_FAILING:
                 self._failing.put(key, _packed(failing))
+        self._put(key)
+
+    def note_renewed(self, subject: Subject) -> None:
+        """Note that a subject was found again now, before what was known of it had ended."""
+        self._put(~hash(subject))
+
+    def note_all_renewed(self) -> None:
+        """Note that of any subject."""
+        self._renewed_until = self._monotonic()
+
+    def _put(self, key: int) -> None:
+        """A subject's hash stands for trouble with it, the complement for its renewal."""
         self._seen.put(key, self._monotonic())
         while self._seen.weight > self._max_octets:
             forgotten, self._forgotten_until = self._seen.pop_oldest()
@@ -79,6 +93,7 @@ class Troubles:
         failing = self._failing.get(key)
         if failing is None:
             return
+        self._put(~key)  # what rests on earlier answers is made anew
         left = [one for one in _unpack(failing) if one != hash(question)]
         if left:
             self._failing.put(key, _packed(left))
@@ -86,15 +101,28 @@ class Troubles:
             self._failing.pop(key)
             self._seen.pop(key)
 
-    def since(self, moment: float, packed: bytes) -> bool:
+    def since(self, moment: float, packed: bytes, *, renewed: bool = False) -> bool:
         """Whether any of the subjects was in trouble at *moment* (monotonic), or later.
 
         If so many were that some are forgotten, each may have been.
+
+        Args:
+            moment: see above.
+            packed: the subjects; see :func:`pack`.
+            renewed: that one was found again counts, too.
         """
-        if moment <= self._forgotten_until:
+        if moment <= self._forgotten_until or (renewed and moment <= self._renewed_until):
             return True
-        seen = map(self._seen.get, _unpack(packed))
-        return any(when is not None and when >= moment for when in seen)
+        if not self._seen:
+            return False
+        get = self._seen.get
+        for key in _unpack(packed):
+            when = get(key)
+            if when is not None and when >= moment:
+                return True
+            if renewed and (when := get(~key)) is not None and when >= moment:
+                return True
+        return False
 
 
 def pack(subjects: Iterable[Subject]) -> bytes:
@@ -116,6 +144,18 @@ def _unpack(packed: bytes) -> tuple[int, ...]:
 def lost(feature: Feature, name: str) -> Subject:
     """The trouble of a host or domain that does not offer a feature any more."""
     return f"lost {feature}", name
+
+
+def has_failures(evidence: DomainEvidence) -> bool:
+    """Whether any of the evidence had failed, so that :func:`subjects` leaves it out."""
+    if evidence.mx.outcome is DnsOutcome.ERROR or evidence.mta_sts.error:
+        return True
+    return any(
+        host.addresses.outcome is DnsOutcome.ERROR
+        or host.tlsa.outcome is DnsOutcome.ERROR
+        or any(map(worth_a_pause, host.probes))
+        for host in evidence.hosts
+    )
 
 
 def subjects(evidence: DomainEvidence) -> Iterator[Subject]:

@@ -21,7 +21,7 @@ import errno
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ from requiretls_milter.bounded import BoundedMap
 from requiretls_milter.clocks import Life
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.budgets import Budgets, host_and_network
+from requiretls_milter.evidence.connection import READ_SIZE, Connection, Leaving
 from requiretls_milter.evidence.turns import FREE, Claim, Limiter
 from requiretls_milter.model import (
     MAX_SIZE,
@@ -82,7 +83,7 @@ MAX_DIALOGUE = 3_072
 """Characters kept of what both sides say: three times what most servers need."""
 
 QUIT_WAIT = 1.0
-"""Seconds to wait for the reply to QUIT."""
+"""Seconds for which a socket is kept after QUIT, so that the server can end its side."""
 
 COMMANDS = 5
 """Steps that may each take command_timeout: greeting, EHLO, STARTTLS, handshake, EHLO. With
@@ -97,9 +98,6 @@ _MORE = "..."
 
 MAX_GROUP = 32
 """Characters of the name of a group."""
-
-READ_SIZE = 16_384
-"""Octets read from a socket at once: a TLS record."""
 
 AUTHENTICATING = b"ALL:!aNULL:!eNULL:@SECLEVEL=1"
 """The ciphers of smtp(8) if it verifies the server (TLS_MUST_MATCH in its tls_client.c)."""
@@ -198,6 +196,7 @@ class Prober:
         self._opportunistic = _tls_context(OPPORTUNISTIC)
         self._strong = _tls_context(STRONG)
         self._limiter = limiter
+        self._leaving = Leaving(QUIT_WAIT)
 
     async def probe(
         self, address: str, port: int, server_name: str, protocol: MailProtocol = MailProtocol.SMTP
@@ -252,11 +251,13 @@ class Prober:
         return await self._limiter.run(Claim(network, host), hold)
 
     async def _session(self, address: str, way: _Way, context: SSL.Context) -> ProbeEvidence:
+        settings = self._settings
         try:
-            wire = _Wire(address, self._settings.connect_timeout, self._settings.command_timeout)
+            connection = Connection(address)
         except OSError as error:  # out of descriptors, no IPv6: this says nothing about the server
             now = self._clock()
             return ProbeEvidence(address, error=error_text(error), probed_at=now, expires=now)
+        wire = _Wire(connection, self._leaving, settings.connect_timeout, settings.command_timeout)
         session = _Session(wire, address, self._helo, way, context)
         try:
             await session.run(way.port)
@@ -414,17 +415,21 @@ class _Session:
 
 
 class _Wire:
-    """A socket, with or without TLS, that yields replies and keeps the limits."""
+    """A connection, with or without TLS, that yields replies and keeps the limits."""
 
-    def __init__(self, address: str, connect_timeout: float, command_timeout: float) -> None:
-        self._address = address
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
-        self._socket.setblocking(False)
-        self._loop = asyncio.get_running_loop()
+    def __init__(
+        self,
+        connection: Connection,
+        leaving: Leaving,
+        connect_timeout: float,
+        command_timeout: float,
+    ) -> None:
+        self._connection = connection
+        self._leaving = leaving
+        self._now = asyncio.get_running_loop().time
         self._connect_timeout = connect_timeout
         self._command_timeout = command_timeout
-        self._deadline = self._loop.time() + connect_timeout + COMMANDS * command_timeout
+        self._deadline = self._now() + connect_timeout + COMMANDS * command_timeout
         self._tls: SSL.Connection | None = None
         self._buffer = bytearray()
         self._received = 0
@@ -442,15 +447,15 @@ class _Wire:
             self._room = 0
 
     def close(self) -> None:
-        """Close the socket, whatever state the session is in."""
-        self._socket.close()
+        """Close the connection, whatever state the session is in."""
+        self._connection.close()
 
     async def connect(self, port: int) -> None:
         """Connect; no name is looked up here."""
         stage = ProbeStage.CONNECT
-        async with self._limits(stage, self._connect_timeout):
+        with self._limits(stage, self._connect_timeout):
             try:
-                await self._loop.sock_connect(self._socket, (self._address, port))
+                await self._connection.connect(port)
             except TimeoutError:
                 raise
             except OSError as error:
@@ -460,23 +465,30 @@ class _Wire:
 
     async def command(self, line: bytes, stage: ProbeStage) -> tuple[Reply, list[bytes]]:
         """Send a command and read the reply to it, within one time limit."""
-        async with self._limits(stage):
+        with self._limits(stage):
             self._note("C: " + line.decode("ascii"))
             await self._send(line + b"\r\n")
             return await self._read_reply(stage)
 
     async def reply(self, stage: ProbeStage) -> tuple[Reply, list[bytes]]:
         """Read a reply to no command: the greeting."""
-        async with self._limits(stage):
+        with self._limits(stage):
             return await self._read_reply(stage)
 
     async def quit(self) -> None:
-        """Say QUIT. The reply, or its absence, says nothing about the server's TLS."""
-        with contextlib.suppress(_Ended):
-            async with self._limits(ProbeStage.DONE, QUIT_WAIT):
-                self._note("C: QUIT")
-                await self._send(b"QUIT\r\n")
-                await self._read_reply(ProbeStage.DONE)
+        """Say QUIT, and end the connection in good order.
+
+        The reply, or its absence, says nothing about the server's TLS: like smtp(8)
+        (smtp_skip_quit_response) the probe does not wait for it.
+        """
+        with contextlib.suppress(_Ended), self._limits(ProbeStage.DONE):
+            self._note("C: QUIT")
+            await self._send(b"QUIT\r\n")
+            if self._tls is not None:
+                with contextlib.suppress(SSL.Error):
+                    self._tls.shutdown()  # the alert "close notify"
+                await self._flush(self._tls)
+            self._connection.leave(self._leaving)
 
     async def start_tls(self, connection: SSL.Connection) -> None:
         """Do the handshake.
@@ -487,7 +499,7 @@ class _Wire:
         stage = ProbeStage.HANDSHAKE
         self._buffer.clear()
         limit = self._received + MAX_HANDSHAKE
-        async with self._limits(stage):
+        with self._limits(stage):
             while True:
                 try:
                     connection.do_handshake()
@@ -509,22 +521,21 @@ class _Wire:
         self._tls = connection
         self._note(f"({connection.get_protocol_version_name()} begins)")
 
-    @contextlib.asynccontextmanager
-    async def _limits(self, stage: ProbeStage, seconds: float | None = None) -> AsyncIterator[None]:
+    @contextlib.contextmanager
+    def _limits(self, stage: ProbeStage, seconds: float | None = None) -> Iterator[None]:
         """End the session if time runs out or the connection breaks."""
-        now = self._loop.time()
-        until = min(now + (self._command_timeout if seconds is None else seconds), self._deadline)
+        limit = self._command_timeout if seconds is None else seconds
+        self._connection.limit(min(self._now() + limit, self._deadline))
         try:
-            async with asyncio.timeout_at(until):
-                yield
+            yield
         except TimeoutError as error:
             raise _Ended(stage, ProbeFailure.TIMEOUT, "timed out") from error
         except OSError as error:
             raise _Ended(stage, ProbeFailure.CLOSED, error_text(error)) from error
 
     async def _receive(self, stage: ProbeStage) -> bytes:
-        """Read what the socket has; raise _Ended if the server has closed it."""
-        data = await self._loop.sock_recv(self._socket, READ_SIZE)
+        """Read what has come; raise _Ended if the server has closed the connection."""
+        data = await self._connection.receive()
         if not data:
             raise _Ended(stage, ProbeFailure.CLOSED, "connection closed by the server")
         self._received += len(data)
@@ -534,7 +545,7 @@ class _Wire:
 
     async def _send(self, data: bytes) -> None:
         if self._tls is None:
-            await self._loop.sock_sendall(self._socket, data)
+            await self._connection.send(data)
             return
         try:
             self._tls.sendall(data)
@@ -549,7 +560,7 @@ class _Wire:
                 data = connection.bio_read(READ_SIZE)
             except SSL.WantReadError:
                 return
-            await self._loop.sock_sendall(self._socket, data)
+            await self._connection.send(data)
 
     async def _fill(self, stage: ProbeStage) -> None:
         """Add to the buffer what the server sends, decrypted."""

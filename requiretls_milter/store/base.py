@@ -7,12 +7,13 @@ that is wrong makes it good for longer (:func:`alive`).
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from requiretls_milter.errors import RequiretlsMilterError
 
@@ -45,6 +46,9 @@ SWEEP_INTERVAL = 60.0
 
 LONGEST = 366 * 86_400.0
 """Seconds that a record is good at most: RFC 8461 section 3.2 allows a policy a year."""
+
+
+T = TypeVar("T")
 
 
 class StoreKind(enum.StrEnum):
@@ -217,6 +221,10 @@ class Backend(Protocol):
         """Open it, or check that it still is open."""
         ...
 
+    async def check(self) -> None:
+        """Look whether what is stored is sound, however long it takes; others go first."""
+        ...
+
     async def get(self, kind: StoreKind, key: str, now: float) -> Record | None:
         """Read a record as it was written, even if its time is over."""
         ...
@@ -245,3 +253,19 @@ class Backend(Protocol):
     async def close(self) -> None:
         """Close it."""
         ...
+
+
+PIECE = 500
+"""Values that are worked on in one turn of the loop: about a millisecond."""
+
+
+async def in_pieces(values: list[T]) -> AsyncIterator[list[T]]:
+    """Take values out of a list in pieces, the last ones first; between two others have their turn.
+
+    What is taken out can be freed, so that not all of it is freed in one turn.
+    """
+    while values:
+        piece = values[-PIECE:]
+        del values[-PIECE:]
+        yield piece
+        await asyncio.sleep(0)

@@ -12,6 +12,7 @@ from requiretls_milter.store.base import (
     Record,
     StoreKind,
     alive,
+    in_pieces,
 )
 from requiretls_milter.telemetry.counting import Counters
 
@@ -118,12 +119,13 @@ class MemoryStore:
 
     async def listing(self, kind: StoreKind, now: float) -> list[Listed]:
         """List the records of a kind whose time is not over."""
-        found = (
+        listed = list(self._records[kind].items())[-MAX_LISTED:]
+        return [
             Listed(key, record.written, record.keep_until)
-            for key, record in self._records[kind].items()
+            async for piece in in_pieces(listed)
+            for key, record in piece
             if alive(record, now)
-        )
-        return [one for one, _ in zip(found, range(MAX_LISTED), strict=False)]
+        ]
 
     async def claim(self, kind: StoreKind, key: str, seconds: float) -> str | None:
         """Grant it: no other engine has this store."""

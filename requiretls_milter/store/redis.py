@@ -140,6 +140,9 @@ class RedisBackend:
             await self._pool.disconnect(inuse_connections=False)
             await self._client.exists(f"{self._prefix}open")
 
+    async def check(self) -> None:
+        """Do nothing: that is the server's own affair."""
+
     async def get(self, kind: StoreKind, key: str, now: float) -> Record | None:
         """Read a record as it is; never more octets than this program would have written."""
         with _errors():

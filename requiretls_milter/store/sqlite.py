@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.store.base import (
@@ -87,6 +87,24 @@ NOTED_BYTES = 4 << 20
 
 EVICTED = 8
 """Records that are evicted at once, if there are many: one at a time is not worth the work."""
+
+CHECK_PAUSE = 0.01
+"""Seconds between two pieces of a check: the disk and this process have other work."""
+
+CHECKED = 200
+"""Records that are read at once by a check: some milliseconds."""
+
+CHECKS = (
+    "SELECT rowid, kind, octets, digest FROM record WHERE rowid > ? ORDER BY rowid LIMIT ?",
+    "SELECT kind, key FROM record INDEXED BY sqlite_autoindex_record_1 "
+    "WHERE (kind, key) > (?, ?) ORDER BY kind, key LIMIT ?",
+)
+"""The table, then the index of its keys, from one place on; each sweep reads the one of times. The
+first one counts, too: the digest stands behind the value, so that all pages of a record are read.
+"""
+
+_STARTS: tuple[tuple[Any, ...], ...] = ((-1,), ("", ""))
+"""Where each of them begins."""
 
 MAX_DAMAGED = 3
 """Damaged files that are kept."""
@@ -179,6 +197,15 @@ class SqliteBackend:
     async def release(self, kind: StoreKind, key: str, token: str) -> None:
         """Do nothing: no other engine waits."""
 
+    async def check(self) -> None:
+        """Read all of the file and count its records, in pieces between which others are served.
+
+        A file of 100,000 records takes seconds: nobody waits for that. What is damaged shows by
+        itself when it is read (:func:`digest`); this finds it before it is needed.
+        """
+        while await self._run(self._file.check):  # noqa: ASYNC110 - a pause, not a wait
+            await asyncio.sleep(CHECK_PAUSE)
+
     async def close(self) -> None:
         """Close the file; an operation that hangs on the disk is abandoned."""
         try:
@@ -213,6 +240,7 @@ class _File:
         self._db: sqlite3.Connection | None = None
         self._opened: tuple[int, int] = (0, 0)
         self._totals: dict[str, _Total] = {}
+        self._begin_check(0)
         self._used: BoundedMap[tuple[StoreKind, str], float] = BoundedMap(
             max_weight=NOTED_BYTES, weigh=entry_octets
         )
@@ -247,7 +275,8 @@ class _File:
                 self._prepare()
                 self._db = self._connect()
             self._opened = self._identity()
-            self._count_all(self._db)
+            (last,) = self._db.execute("SELECT coalesce(max(rowid), 0) FROM record").fetchone()
+            self._begin_check(last)
         return self._db
 
     def _identity(self) -> tuple[int, int]:
@@ -324,9 +353,6 @@ class _File:
                 f"{self._path} was written by a later version of this program "
                 f"(schema {version}, we know {len(MIGRATIONS)})"
             )
-        (result,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if result != "ok":
-            raise _Damaged(str(result).replace("\n", " "))
         return int(version)
 
     def _set_aside(self, why: str) -> None:
@@ -358,6 +384,42 @@ class _File:
         for path in files[:-MAX_DAMAGED]:
             for suffix in ("-wal", "-shm", "-journal", ""):
                 Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+    # ------------------------------------------------------------ the check
+
+    def _begin_check(self, last: int) -> None:
+        """Count anew, and look at everything up to the row *last*, which is the last one now."""
+        self._totals = {}
+        self._last_row = last
+        self._pass = 0
+        self._place = _STARTS[0]
+
+    def check(self) -> bool:
+        """Look at a further piece of the file; returns whether there is more."""
+        with self._errors():
+            if self._pass >= len(CHECKS):
+                return False
+            rows = self._open_now().execute(CHECKS[self._pass], (*self._place, CHECKED)).fetchall()
+            if self._pass == 0:
+                self._count(rows)
+                rows = [row[:1] for row in rows]
+            if rows:
+                self._place = rows[-1]
+            else:
+                self._pass += 1
+                self._place = _STARTS[self._pass] if self._pass < len(CHECKS) else ()
+            return True
+
+    def _count(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        for rowid, kind, octets, _ in rows:
+            if not isinstance(kind, str) or not isinstance(octets, int):
+                raise _Damaged(f"row {rowid} is no record")
+            if rowid <= self._last_row:  # else it was counted when it was written
+                self._add(kind, octets)
+
+    def _is_counted(self, rowid: int) -> bool:
+        """Whether a row is in the totals: the check has come so far, or it was written since."""
+        return self._pass > 0 or rowid <= self._place[0] or rowid > self._last_row
 
     # ------------------------------------------------------------ records
 
@@ -430,33 +492,42 @@ class _File:
         self, db: sqlite3.Connection, kind: StoreKind, key: str, record: Record | None
     ) -> None:
         gone = db.execute(
-            "DELETE FROM record WHERE kind = ? AND key = ? RETURNING octets", (kind.value, key)
+            "DELETE FROM record WHERE kind = ? AND key = ? RETURNING kind, octets, rowid",
+            (kind.value, key),
         ).fetchall()
-        self._gone(kind.value, gone)
+        self._gone(gone)
         if record is None:
             return
         octets = size(key, record.value)
         times = (record.written, record.keep_until, record.written)
-        db.execute(
+        row = db.execute(
             "INSERT INTO record (kind, key, value, written, keep_until, used, octets, digest) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (kind.value, key, record.value, *times, octets, digest(kind, key, record)),
-        )
-        totals = self._totals.setdefault(kind.value, _Total())
-        totals.records += 1
-        totals.octets += octets
+        ).lastrowid
+        if row is not None and self._is_counted(row):
+            self._add(kind.value, octets)
 
     # ------------------------------------------------------------ bounds
 
     def _count_all(self, db: sqlite3.Connection) -> None:
+        """Count at once; what is left of the check looks at the indexes."""
         rows = db.execute("SELECT kind, count(*), sum(octets) FROM record GROUP BY kind")
         self._totals = {kind: _Total(records, octets) for kind, records, octets in rows}
+        if self._pass == 0:
+            self._pass, self._place = 1, _STARTS[1]
 
-    def _gone(self, kind: str, octets: Sequence[tuple[int]]) -> None:
-        if octets:
-            totals = self._totals[kind]
-            totals.records -= len(octets)
-            totals.octets -= sum(one for (one,) in octets)
+    def _add(self, kind: str, octets: int) -> None:
+        totals = self._totals.setdefault(kind, _Total())
+        totals.records += 1
+        totals.octets += octets
+
+    def _gone(self, rows: Sequence[tuple[str, int, int]]) -> None:
+        for kind, octets, rowid in rows:
+            if self._is_counted(rowid):
+                totals = self._totals[kind]
+                totals.records -= 1
+                totals.octets -= octets
 
     def _make_room(self, db: sqlite3.Connection) -> int:
         """Sweep, and evict the least used records if there are too many; returns how many.
@@ -483,19 +554,20 @@ class _File:
             kind, most = max(self._totals.items(), key=lambda one: measure(one[1]))
             gone = db.execute(
                 "DELETE FROM record WHERE rowid IN (SELECT rowid FROM record WHERE kind = ? "
-                "ORDER BY used LIMIT ?) RETURNING octets",
+                "ORDER BY used LIMIT ?) RETURNING kind, octets, rowid",
                 (kind, max(records, min(EVICTED, most.records // 20), 1)),
             ).fetchall()
-            self._gone(kind, gone)
+            self._gone(gone)
             evicted += len(gone)
             if not gone:
                 self._count_all(db)
 
     def _sweep(self, db: sqlite3.Connection, until: float) -> None:
-        for kind, octets in db.execute(
-            "DELETE FROM record WHERE keep_until <= ? RETURNING kind, octets", (until,)
-        ).fetchall():
-            self._gone(kind, [(octets,)])
+        self._gone(
+            db.execute(
+                "DELETE FROM record WHERE keep_until <= ? RETURNING kind, octets, rowid", (until,)
+            ).fetchall()
+        )
 
     # ------------------------------------------------------------ errors
 

@@ -33,6 +33,7 @@ from requiretls_milter.store.base import (
     StoreKind,
     StoreUnwritableError,
     alive,
+    in_pieces,
 )
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.store.slowness import Slowness
@@ -116,6 +117,7 @@ class SteadyStore:
         self._up_since = 0.0
         self._pause = 0.0
         self._work: asyncio.Task[None] | None = None
+        self._check: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._tried = asyncio.Event()
 
@@ -154,9 +156,11 @@ class SteadyStore:
 
     async def close(self) -> None:
         """Write what is left to write, if that takes no longer than :data:`CLOSE_WAIT`."""
-        if self._work is not None:
-            self._work.cancel()
-            await asyncio.wait({self._work}, timeout=CLOSE_WAIT)
+        tasks = {task for task in (self._work, self._check) if task is not None}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_WAIT)
         try:
             async with asyncio.timeout(CLOSE_WAIT):
                 if self._readable:
@@ -236,7 +240,8 @@ class SteadyStore:
             else:
                 return [
                     Listed(key, record.written, record.keep_until)
-                    for key, record in listed
+                    async for piece in in_pieces(listed)
+                    for key, record in piece
                     if alive(record, now)
                 ]
         return await self._memory.listing(kind, now)
@@ -368,6 +373,16 @@ class SteadyStore:
             self._up_since = time.monotonic()
             self._down_since = None
             self._gauges.set("store_up", 1.0)
+            if self._check is None or self._check.done():
+                self._check = asyncio.create_task(self._check_backend(), name="store check")
+
+    async def _check_backend(self) -> None:
+        """Find damage before it is met; what is damaged is left to the backend."""
+        try:
+            await self._backend.check()
+        except StoreError as error:
+            if self._readable:  # else a reader has met it as well
+                self._failed(StoreOperation.READ, error)
 
     def _count(self, operation: StoreOperation) -> None:
         self._counters.inc("store_errors_total", (operation,))

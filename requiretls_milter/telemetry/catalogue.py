@@ -477,6 +477,11 @@ _DECLARED = (
         "When the resolver last passed the DNSSEC self-test; 0 for never.",
     ),
     Metric(
+        "engine_longest_turn_seconds",
+        MetricKind.GAUGE,
+        "The longest time within the last minute for which the engine did nothing else.",
+    ),
+    Metric(
         "outbound_reachable",
         MetricKind.GAUGE,
         "0 while our own network or resolver appears to be down.",

@@ -13,7 +13,7 @@ import re
 import pytest
 
 from requiretls_milter.config import Config
-from requiretls_milter.engine import alive, answers, downgrades, policies, shelf, troubles
+from requiretls_milter.engine import alive, answers, downgrades, packing, policies, shelf, troubles
 from requiretls_milter.engine.schedule import MAX_SLOW_HOPS, MAX_TARGETS
 from requiretls_milter.evidence.budgets import KINDS, MAX_KEYS
 from requiretls_milter.evidence.policyhost import MAX_HEADER_LINE, MAX_HEADERS, MAX_POLICY
@@ -33,7 +33,6 @@ KIB, MIB = 1 << 10, 1 << 20
 CONFIG = Config()
 LIMITS = CONFIG.limits
 WORKERS = MOST  # as many as there are by default, on a host with many cores
-ENTRIES = LIMITS.host_cache + LIMITS.domain_cache
 
 GATHERING, FLIGHT, QUESTION = 24 * KIB, 6 * KIB, 5 * KIB
 """Octets of memory for the tasks that work on one, as measured."""
@@ -51,7 +50,10 @@ ROWS: dict[str, float] = {
     "the processes, just started": STARTED,
     "evidence by host and address": LIMITS.host_cache * shelf.ENTRY_OCTETS,
     "evidence by domain": LIMITS.domain_cache * shelf.ENTRY_OCTETS,
-    "evidence in the hands of gatherings": alive.IN_HAND_OCTETS + ENTRIES * alive.REFERENCE_OCTETS,
+    "evidence in the hands of gatherings": alive.IN_HAND_OCTETS,
+    "certificates that were seen lately, by which equal ones are found and kept once": (
+        packing.CERTIFICATES_OCTETS
+    ),
     "gatherings, flights and questions under way": LIMITS.gatherings * GATHERING
     + LIMITS.flights * FLIGHT
     + WORKERS * LIMITS.questions * QUESTION,

@@ -20,6 +20,9 @@ class Hang:
 Reply = bytes | Iterable[bytes] | type[Close] | type[Hang]
 """Octets, pieces that come one by one, or no reply at all."""
 
+LAST_WORDS = 0.2
+"""Seconds for what is left of the dialogue when the server is closed."""
+
 EHLO = b"250-mx.example.net hello\r\n250-SIZE 10240000\r\n250 STARTTLS\r\n"
 EHLO_TLS = b"250-mx.example.net hello\r\n250 REQUIRETLS\r\n"
 
@@ -62,6 +65,8 @@ class SmtpServer:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        if self._tasks:  # a probe does not wait for the reply to QUIT
+            await asyncio.wait(self._tasks, timeout=LAST_WORDS)
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import socket
 from collections import deque
-from typing import Any
 from unittest import mock
 
 from OpenSSL import SSL
@@ -14,6 +12,7 @@ from OpenSSL import SSL
 from requiretls_milter.config import Probe
 from requiretls_milter.evidence import probe
 from requiretls_milter.evidence.addresses import AddressPolicy
+from requiretls_milter.evidence.connection import READ_SIZE, Connection, Leaving
 from requiretls_milter.ipc import wire
 from requiretls_milter.model import (
     AddressLookup,
@@ -57,24 +56,28 @@ def ehlo(data: bytes) -> None:
 # ---------------------------------------------------------------- a server without a network
 
 
-class _Network:
-    """In the place of the event loop's socket functions: a server that says *pieces*.
+class _Server(Connection):
+    """In the place of a connection: a server that says *pieces*.
 
     Each read gets the next piece; where none is left the connection ends. If the
     client begins TLS where TLS_FROM_HERE is next, the server is a real one from
     there on, and says the others inside.
     """
 
-    def __init__(self, pieces: list[bytes]) -> None:
-        self._pieces = deque(piece for piece in pieces if piece)
+    pieces: list[bytes]
+
+    def __init__(self, _address: str) -> None:
+        self._pieces = deque(piece for piece in self.pieces if piece)
         self._tls: SSL.Connection | None = None
         self._ready = False
-        self.time = EVENTS.time
 
-    async def sock_connect(self, _socket: socket.socket, _address: Any) -> None:
+    def limit(self, until: float) -> None:
+        """Never be late."""
+
+    async def connect(self, port: int) -> None:
         """Succeed."""
 
-    async def sock_sendall(self, _socket: socket.socket, data: bytes) -> None:
+    async def send(self, data: bytes) -> None:
         """Take what the client says, but for TLS unheard."""
         hello = data.startswith(b"\x16\x03")  # a TLS record of type handshake
         if hello and self._tls is None and self._pieces and self._pieces[0] == TLS_FROM_HERE:
@@ -84,15 +87,21 @@ class _Network:
         if self._tls is not None:
             self._tls.bio_write(data)
 
-    async def sock_recv(self, _socket: socket.socket, size: int) -> bytes:
+    async def receive(self) -> bytes:
         """Say something."""
         if self._tls is None:
-            return self._piece()[:size]
+            return self._piece()[:READ_SIZE]
         try:
             self._advance(self._tls)
-            return self._tls.bio_read(size)
+            return self._tls.bio_read(READ_SIZE)
         except SSL.Error:
             return b""
+
+    def leave(self, leaving: Leaving) -> None:
+        """Take leave."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
     def _advance(self, tls: SSL.Connection) -> None:
         if not self._ready:
@@ -109,16 +118,6 @@ class _Network:
         return self._pieces.popleft() if self._pieces else b""
 
 
-class _Wire(probe._Wire):
-    """The probe's own, with a server in the place of the network."""
-
-    pieces: list[bytes]
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._loop = _Network(self.pieces)  # type: ignore[assignment]
-
-
 # ---------------------------------------------------------------- replies
 
 
@@ -130,8 +129,8 @@ def smtp_reply(data: bytes) -> None:
 
 
 async def _replies(pieces: list[bytes]) -> list[Reply | ProbeFailure]:
-    _Wire.pieces = pieces
-    wire = _Wire(ADDRESS, 10.0, 15.0)
+    _Server.pieces = pieces
+    wire = probe._Wire(_Server(ADDRESS), Leaving(1.0), 10.0, 15.0)
     found: list[Reply | ProbeFailure] = []
     try:
         while True:
@@ -163,8 +162,8 @@ _CLOCK = 1.8e9
 def smtp_session(data: bytes) -> None:
     """A server's side of a session, in pieces that NUL separates; see :class:`_Network`."""
     pieces = data.split(b"\0")
-    _Wire.pieces = pieces
-    with mock.patch.object(probe, "_Wire", _Wire):
+    _Server.pieces = pieces
+    with mock.patch.object(probe, "Connection", _Server):
         seen = EVENTS.run_until_complete(_probe())
     assert seen.address == ADDRESS
     assert seen.probed_at == _CLOCK < seen.expires

@@ -41,7 +41,7 @@ def probe(number: int = 0) -> ProbeEvidence:
 
 def test_what_is_counted_is_what_it_takes_until_it_is_freed() -> None:
     with measured() as taken:
-        alive = LiveEvidence(10 * CHAIN, 10 * CHAIN)
+        alive = LiveEvidence(20 * CHAIN)
         held = [probe(number) for number in range(15)]
         for one in held:
             alive.add(one)
@@ -51,11 +51,11 @@ def test_what_is_counted_is_what_it_takes_until_it_is_freed() -> None:
         assert taken() < CHAIN
 
 
-@pytest.mark.parametrize(("pieces", "usual", "large"), [(14, True, True), (15, True, False)])
+@pytest.mark.parametrize(("pieces", "usual", "large"), [(9, True, True), (10, True, False)])
 def test_if_much_is_in_hand_only_pieces_of_a_usual_size_are_given_out(
     pieces: int, usual: bool, large: bool
 ) -> None:
-    alive = LiveEvidence(10 * CHAIN, 10 * CHAIN)
+    alive = LiveEvidence(20 * CHAIN)
     held = [probe(number) for number in range(pieces)]
     for one in held:
         alive.add(one)
@@ -64,7 +64,7 @@ def test_if_much_is_in_hand_only_pieces_of_a_usual_size_are_given_out(
 
 
 def test_if_too_much_is_in_hand_nothing_is_given_out() -> None:
-    alive = LiveEvidence(10 * CHAIN, 10 * CHAIN)
+    alive = LiveEvidence(20 * CHAIN)
     held = [probe(number) for number in range(20)]
     for one in held:
         alive.add(one)
@@ -73,7 +73,7 @@ def test_if_too_much_is_in_hand_nothing_is_given_out() -> None:
 
 
 def test_equal_pieces_of_evidence_are_counted_each() -> None:
-    alive = LiveEvidence(0, CHAIN)
+    alive = LiveEvidence(CHAIN)
     one, other = probe(), probe()
     alive.add(one)
     before = alive.octets
@@ -87,7 +87,7 @@ def test_equal_pieces_of_evidence_are_counted_each() -> None:
 
 def test_any_thread_may_free_it() -> None:
     """The judge's does."""
-    alive = LiveEvidence(0, CHAIN)
+    alive = LiveEvidence(CHAIN)
     held = [probe() for _ in range(1_000)]
     for one in held:
         alive.add(one)
@@ -104,7 +104,7 @@ async def test_no_further_evidence_is_looked_for_while_there_is_too_much(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     usual = 12_000
-    monkeypatch.setattr(module, "IN_HAND_OCTETS", 10 * usual)
+    monkeypatch.setattr(module, "IN_HAND_OCTETS", 12 * usual)
     kit = CacheKit(config=limited(host_cache=1, domain_cache=1))
     kit.source.script["probe"] = replace(kit.source.script["probe"], chain=(bytes(usual),))
 
@@ -116,7 +116,7 @@ async def test_no_further_evidence_is_looked_for_while_there_is_too_much(
         await ask(10)
     with pytest.raises(BusyError):
         await ask(11)
-    assert kit.sessions == 11, "it is not even called while there is too much"
+    assert kit.sessions == 10, "it is not even called while there is too much"
     assert kit.count("saturated_total", "flights") == 2
     held.clear()
     assert (await ask(12)).chain
@@ -162,7 +162,7 @@ async def test_hundreds_of_gatherings_that_wait_for_a_silent_server_fill_no_memo
 ) -> None:
     """They keep what all other servers said until then."""
     promised = 1 << 20
-    monkeypatch.setattr(module, "IN_HAND_OCTETS", 2 * promised)
+    monkeypatch.setattr(module, "IN_HAND_OCTETS", 3 * promised)
     kit = CacheKit(MemoryStore(max_records=0), limited(host_cache=1, domain_cache=1))
     source = Tarpits(kit)
     for name in ("mx", "addresses", "probe"):
@@ -184,7 +184,7 @@ async def test_hundreds_of_gatherings_that_wait_for_a_silent_server_fill_no_memo
         await kit.idle()
         busy = sum(one.done() for one in answers)
         # Beside what was found: 200 questions and the tasks that work on them.
-        assert taken() < promised + 200 * 25_000 < 200 * CHAIN
+        assert taken() < 2 * promised + 200 * 25_000 < 200 * CHAIN
     assert 170 <= busy < 200
     healthy = await assessor.assess(Question("healthy.example", "smtp", asked, asked))
     assert healthy.reason is not Reason.UNKNOWN, "what is of a usual size has room"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -67,6 +67,23 @@ RETRY = Config().probe.retry_after * 1.2
 BY_US_ALONE = replace(QUESTION, carried=Requirement.NONE)
 
 
+def stale(answers: Answers, question: Question, *, acts: bool) -> Forecast | None:
+    """The answer past its life; None if there is none."""
+    found = answers.use(question, 0, acts=acts, since=float("-inf"))
+    return found[0] if found is not None and found[0].stale else None
+
+
+async def let_the_resolver_die(kit: Kit) -> None:
+    """Have no name answered any more, and see that this is our own outage."""
+    dead = MxEvidence(DnsOutcome.ERROR, error="timed out")
+    kit.source.script["mx"] = replace(dead, expires=60)
+    kit.source.script["addresses"] = AddressLookup(DnsOutcome.ERROR, error="timed out")
+    for number in range(MIN_FAILED):
+        kit.cache.outage.saw_lookup(f"zone{number}.test", dead)
+    await kit.cache.recheck_reachability()
+    assert kit.cache.outage.is_out(OutboundService.DNS)
+
+
 trust = functools.cache(lambda: load_trust_store(""))
 
 
@@ -94,16 +111,22 @@ class Kit:
             clocks=self.clocks,
             jitter=lambda: 0.0,
         )
-        self.assessor = Assessor(
-            config.parse(text.encode(), "test"),
+        self._config = config.parse(text.encode(), "test")
+        self._downgrades = DowngradeTracker(
+            RecordStore(store, self.counters), self.counters, self.troubles
+        )
+        self.assessor = self.another_assessor()
+
+    def another_assessor(self) -> Assessor:
+        """As after a reload that finds the same evidence."""
+        return Assessor(
+            self._config,
             self.cache,
             trust(),
             self.counters,
             Gauges(),
-            downgrades=DowngradeTracker(
-                RecordStore(store, self.counters), self.counters, self.troubles
-            ),
-            answers=self.answers if stale_for else None,
+            downgrades=self._downgrades,
+            answers=self.answers,
             clocks=self.clocks,
         )
 
@@ -141,6 +164,114 @@ async def kit() -> AsyncIterator[Kit]:
     one = Kit()
     yield one
     await one.close()
+
+
+# ---------------------------------------------------------------- within its life
+
+
+def assessed(kit: Kit) -> float:
+    return counted(kit.counters, "assessments_total", "deliver")
+
+
+async def test_within_its_life_a_forecast_is_the_answer_without_being_made_anew(kit: Kit) -> None:
+    first = await kit.ask()
+    kit.clocks.pass_(LIFE - 1)
+    assert kit.assessor.answer_at_hand(QUESTION) == first
+    assert assessed(kit) == 1
+    assert counted(kit.counters, "cache_requests_total", "forecast", "hit") == 1
+    kit.clocks.pass_(1)
+    assert kit.assessor.answer_at_hand(QUESTION) != first
+
+
+async def test_nor_is_it_without_forecasts_past_their_life() -> None:
+    kit = Kit(stale_for=0)
+    await kit.ask()
+    kit.clocks.pass_(LIFE - 1)
+    assert kit.assessor.answer_at_hand(QUESTION) is not None
+    kit.clocks.pass_(1)
+    assert kit.assessor.answer_at_hand(QUESTION) is None
+    await kit.close()
+
+
+async def test_another_question_about_the_same_domain_has_another_answer(kit: Kit) -> None:
+    await kit.ask()
+    assert kit.assessor.answer_at_hand(BY_US_ALONE) is None
+    assert kit.assessor.answer_at_hand(replace(QUESTION, transport="other")) is None
+
+
+@pytest.mark.parametrize("kind", ["mx", "mta_sts", "addresses", "tlsa", "probe"])
+async def test_what_was_found_again_makes_it_anew(kit: Kit, kind: str) -> None:
+    await kit.ask()
+    kit.clocks.pass_(1)
+    since = kit.clocks.monotonic()
+    addresses = await kit.cache.addresses("mx.a.example")
+    names: dict[str, Callable[[], Awaitable[Any]]] = {
+        "mx": lambda: kit.cache.mx("a.example", since=since),
+        "mta_sts": lambda: kit.cache.mta_sts("a.example", since=since),
+        "addresses": lambda: kit.cache.addresses("mx.a.example", since=since),
+        "tlsa": lambda: kit.cache.tlsa("mx.a.example", 25, addresses, since=since),
+        "probe": lambda: kit.cache.probe("192.0.2.1", 25, "mx", since=since),
+    }
+    await names[kind]()
+    assert kit.assessor.answer_at_hand(QUESTION) is None
+    kit.clocks.pass_(1)
+    await kit.ask()
+    assert assessed(kit) == 2
+    assert kit.assessor.answer_at_hand(QUESTION) is not None
+
+
+async def test_what_was_found_again_for_others_does_not(kit: Kit) -> None:
+    await kit.ask()
+    await kit.cache.mx("b.example")
+    kit.clocks.pass_(1)
+    await kit.cache.mx("b.example", since=kit.clocks.monotonic())
+    assert kit.assessor.answer_at_hand(QUESTION) is not None
+
+
+async def test_what_has_failed_since_makes_it_anew(kit: Kit) -> None:
+    await kit.ask()
+    kit.troubles.note(("probe", "192.0.2.9"))
+    kit.troubles.note(lost(Feature.STARTTLS, "another.example"))
+    assert kit.assessor.answer_at_hand(QUESTION) is not None
+    kit.troubles.note(lost(Feature.MTA_STS, "a.example"))
+    assert kit.assessor.answer_at_hand(QUESTION) is None
+
+
+async def test_what_rests_on_a_failure_is_made_anew_each_time(kit: Kit) -> None:
+    """Once the failure is forgotten, for instance at the end of an outage, it has to be."""
+    kit.source.script["mta_sts"] = MtaStsEvidence(error="no answer", expires=LIFE)
+    assert (await kit.ask()).status == "2.0.0"
+    assert kit.assessor.answer_at_hand(QUESTION) is None
+
+
+async def test_during_an_outage_and_after_it_everything_is_made_anew(kit: Kit) -> None:
+    await kit.ask()
+    well = dict(kit.source.script)
+    await let_the_resolver_die(kit)
+    assert kit.assessor.answer_at_hand(QUESTION) is None
+    kit.source.script = well
+    await kit.cache.mx("b.example")
+    assert not kit.cache.outage.is_out(OutboundService.DNS)
+    assert kit.assessor.answer_at_hand(QUESTION) is None
+
+
+async def test_after_a_reload_everything_is_made_anew(kit: Kit) -> None:
+    await kit.ask()
+    kit.clocks.pass_(1)
+    reloaded = kit.another_assessor()
+    assert reloaded.answer_at_hand(QUESTION) is None
+    await reloaded.assess(QUESTION)
+    assert reloaded.answer_at_hand(QUESTION) is not None
+    await reloaded.close()
+
+
+async def test_a_clock_that_was_set_back_makes_nobody_keep_it_for_longer(kit: Kit) -> None:
+    await kit.ask()
+    kit.clocks.pass_(LIFE - 10)
+    kit.clocks.wall_time -= 1_000
+    again = kit.assessor.answer_at_hand(QUESTION)
+    assert again is not None
+    assert again.valid_until == kit.clocks.wall() + 10
 
 
 # ---------------------------------------------------------------- what it is for
@@ -257,9 +388,9 @@ async def test_not_after_the_end_of_a_certificate_on_which_it_rests(kit: Kit) ->
     ends = replace(forecast, proven_until=kit.clocks.wall() + 1_000)
     kit.answers.note(QUESTION, ends, evidence, kit.clocks.monotonic())
     kit.clocks.pass_(999)
-    assert kit.answers.stale(QUESTION, acts=True)
+    assert stale(kit.answers, QUESTION, acts=True)
     kit.clocks.pass_(1)
-    assert kit.answers.stale(QUESTION, acts=True) is None
+    assert stale(kit.answers, QUESTION, acts=True) is None
 
 
 async def test_not_where_the_milter_alone_enforces(kit: Kit) -> None:
@@ -283,8 +414,8 @@ async def test_not_a_delivery_that_violates_rfc_8689(kit: Kit) -> None:
     forecast = replace(await kit.assessor.assess(QUESTION), compliant=False)
     kit.answers.note(QUESTION, forecast, build.domain(build.host()), kit.clocks.monotonic())
     kit.clocks.pass_(LIFE)
-    assert kit.answers.stale(QUESTION, acts=True) is None
-    assert kit.answers.stale(QUESTION, acts=False)
+    assert stale(kit.answers, QUESTION, acts=True) is None
+    assert stale(kit.answers, QUESTION, acts=False)
 
 
 @pytest.mark.parametrize("question", [QUESTION, BY_US_ALONE])
@@ -424,14 +555,7 @@ async def test_not_after_a_downgrade_of_a_host_was_seen_for_another_domain(
 async def test_not_while_our_own_network_is_down(kit: Kit) -> None:
     await kit.ask()
     kit.clocks.pass_(LIFE)
-    outage = kit.cache.outage
-    dead = MxEvidence(DnsOutcome.ERROR, error="timed out")
-    kit.source.script["mx"] = replace(dead, expires=60)
-    kit.source.script["addresses"] = AddressLookup(DnsOutcome.ERROR, error="timed out")
-    for number in range(MIN_FAILED):
-        outage.saw_lookup(f"zone{number}.test", dead)
-    await kit.cache.recheck_reachability()
-    assert outage.is_out(OutboundService.DNS)
+    await let_the_resolver_die(kit)
     assert (await kit.ask()).stale == 0.0
 
 
@@ -593,5 +717,5 @@ def test_no_more_are_kept_than_there_may_be() -> None:
         answers.note(question, forecast, evidence, clocks.monotonic())
     assert 5 <= len(answers) <= 10
     clocks.pass_(LIFE)
-    assert answers.stale(replace(QUESTION, nexthop="d0.example"), acts=True) is None
-    assert answers.stale(replace(QUESTION, nexthop="d29.example"), acts=True)
+    assert stale(answers, replace(QUESTION, nexthop="d0.example"), acts=True) is None
+    assert stale(answers, replace(QUESTION, nexthop="d29.example"), acts=True)

@@ -8,6 +8,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from requiretls_milter.ipc.wire import (
     ExpandRequest,
     ForecastReply,
     ForecastRequest,
+    ForgetReply,
     MtaRequest,
     Request,
     StatusReply,
@@ -37,6 +39,7 @@ from requiretls_milter.ipc.wire import (
     encode,
 )
 from requiretls_milter.model import (
+    LOCAL_FORECAST,
     AddressLookup,
     DnsOutcome,
     DomainEvidence,
@@ -66,6 +69,7 @@ class FakeAssessor:
         self.error: BaseException | None = None
         self.asked: list[str] = []
         self.uses: list[int] = []
+        self.at_hand: Forecast | Exception | None = None
         self.chain: tuple[bytes, ...] = ()
         self.text = ""
         self.in_flight = 0
@@ -79,9 +83,11 @@ class FakeAssessor:
         text = self.text or question.nexthop
         return Forecast("2.0.0", Outcome.DELIVER, Reason.OK, text)
 
-    async def answer(self, question: Question, uses: int = 0) -> Forecast:
+    def answer_at_hand(self, question: Question, uses: int = 0) -> Forecast | None:
         self.uses.append(uses)
-        return await self.assess(question)
+        if isinstance(self.at_hand, Exception):
+            raise self.at_hand
+        return self.at_hand
 
     async def evidence(self, nexthop: NextHop, refresh: bool = False) -> DomainEvidence:
         self.asked.append(f"{nexthop} {refresh}")
@@ -172,6 +178,30 @@ async def test_a_message_may_get_a_forecast_past_its_life_and_a_command_never(
     visitor.send(ask(2).model_copy(update={"may_be_stale": True, "uses": 9}))
     await visitor.reply()
     assert served.assessor.uses == [9]
+    visitor.close()
+
+
+async def test_what_is_at_hand_is_not_assessed(served: Served) -> None:
+    visitor = await served.visit()
+    served.assessor.at_hand = replace(LOCAL_FORECAST, text="at hand")
+    visitor.send(ask(1).model_copy(update={"may_be_stale": True}), ask(2))
+    replies = [await visitor.reply(), await visitor.reply()]
+    assert [(one.id, one.forecast.text) for one in replies if isinstance(one, ForecastReply)] == [
+        (1, "at hand"),
+        (2, "a.example"),
+    ]
+    assert served.assessor.asked == ["a.example"]
+    served.server.void_forecasts()
+    assert isinstance(await visitor.reply(), ForgetReply)
+    visitor.close()
+
+
+async def test_a_mistake_over_what_is_at_hand_costs_one_question(served: Served) -> None:
+    visitor = await served.visit()
+    served.assessor.at_hand = RuntimeError("a mistake")
+    visitor.send(ask(1).model_copy(update={"may_be_stale": True}), ask(2))
+    assert await visitor.reply() == ErrorReply(id=1, error="internal error")
+    assert isinstance(await visitor.reply(), ForecastReply)
     visitor.close()
 
 

@@ -274,6 +274,10 @@ async def test_a_damaged_file_is_set_aside_and_the_service_begins_with_an_empty_
     counters = Counters()
     wall = 1_767_225_600.0  # 2026-01-01
     async with opened(path, counters=counters, wall=lambda: wall) as backend:
+        if damage is garbage_in_the_middle:  # nobody waits until all of the file is read
+            with pytest.raises(StoreError, match="was damaged"):
+                await backend.check()
+            await backend.open()
         assert await keys(backend) == set()
         await backend.write([(POLICY, "new.example", record())])
         assert await keys(backend) == {"new.example"}
@@ -301,7 +305,8 @@ async def test_damage_that_shows_while_the_service_runs_costs_what_was_kept_and_
         if counted(counters, "store_damaged_total"):
             break
     assert counted(counters, "store_damaged_total") == 1
-    assert counted(steady_counters, "store_errors_total", "read") == 1
+    # The check in the background may meet it at the same moment.
+    assert counted(steady_counters, "store_errors_total", "read") in (1, 2)
     await until(lambda: store.up, "a new file")
     # What this process had in its hands is still known, and what comes is kept.
     assert await store.get(POLICY, "mine.example", time.time()) == b"mine"
@@ -781,6 +786,44 @@ async def test_uses_that_are_noted_take_no_more_memory_than_is_promised(
             assert 0.6 * promised < taken() <= promised + 65_536
 
 
+async def test_what_is_written_and_deleted_while_records_are_counted_counts_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The totals are those of the file, whatever happened between the pieces of the count."""
+    monkeypatch.setattr(module, "CHECKED", 10)
+    monkeypatch.setattr(module, "CHECK_PAUSE", 0.0)
+    async with opened(path) as backend:
+        await backend.write([(PROBE, f"{n:03d}", record()) for n in range(100)])
+    async with opened(path) as backend:
+        checking = asyncio.create_task(backend.check())
+        for number in range(0, 100, 3):
+            await backend.write([(PROBE, f"{99 - number:03d}", None)])
+            await backend.write([(PROBE, f"{number:03d}", record(b"longer"))])
+            await backend.write([(POLICY, f"{number:03d}", record())])
+        await checking
+        totals = {kind: (one.records, one.octets) for kind, one in backend._file._totals.items()}
+    with looking(path) as db:
+        found = db.execute("SELECT kind, count(*), sum(octets) FROM record GROUP BY kind")
+        assert totals == {kind: (records, octets) for kind, records, octets in found}
+
+
+async def test_a_service_begins_before_all_of_the_file_is_read_and_then_finds_the_damage(
+    path: Path, logged: list[EventDict]
+) -> None:
+    await fill(path, 3000)
+    garbage_in_the_middle(path)
+    store, _, _ = steady(SqliteBackend(str(path), counters := Counters()))
+    await store.start()
+    assert store.up
+    await until(lambda: counted(counters, "store_damaged_total") == 1)
+    await until(lambda: store.up, "a new file")
+    await store.put(POLICY, "new.example", b"new", time.time() + 100, time.time())
+    await store.close()
+    assert "store_damaged" in [entry["event"] for entry in logged]
+    async with opened(path) as again:
+        assert await keys(again) == {"new.example"}
+
+
 async def test_octets_are_bounded(path: Path) -> None:
     each = size("00", b"x" * 1000)
     async with opened(path, max_bytes=20 * each) as backend:
@@ -790,9 +833,11 @@ async def test_octets_are_bounded(path: Path) -> None:
         assert 10 < len(found) <= 20
         assert "59" in found
     async with opened(path, max_bytes=20 * each) as backend:  # what is there counts after a start
+        await backend.check()
         await backend.write([(PROBE, "99", record(b"x" * 5000))])
         assert await keys(backend, PROBE) < {*found, "99"}
     async with opened(path, max_bytes=5 * each) as backend:  # a bound that was lowered
+        await backend.check()
         await backend.write([(PROBE, "00", record(b"x" * 1000))])
         assert 0 < len(await keys(backend, PROBE)) <= 5
 

@@ -46,6 +46,8 @@ class Backend:
         self.calls: list[str] = []
         self.batches: list[int] = []
         self.claims: set[tuple[StoreKind, str]] = set()
+        self.checks = 0
+        self.damaged = False
 
     async def _do(self, operation: str) -> None:
         self.calls.append(operation)
@@ -73,6 +75,12 @@ class Backend:
                 self.records.pop((kind, key), None)
             else:
                 self.records[kind, key] = record
+
+    async def check(self) -> None:
+        self.checks += 1
+        if self.damaged:
+            self.damaged = False
+            raise StoreError("damaged")
 
     async def listing(self, kind: StoreKind) -> list[tuple[str, Record]]:
         await self._do("listing")

@@ -53,6 +53,7 @@ NAMES = (
     "rules_suspended",
     "resolver_validates",
     "resolver_selftest_last_success_timestamp_seconds",
+    "engine_longest_turn_seconds",
     "outbound_reachable{service}",
     "limit_reached_total{limit}",
     "saturated_total{bound}",
