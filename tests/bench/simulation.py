@@ -131,6 +131,9 @@ class SharedBackend:
     async def open(self) -> None:
         """Nothing is to be opened."""
 
+    async def check(self) -> None:
+        """Nothing can be damaged."""
+
     async def get(self, kind: StoreKind, key: str, now: float) -> Record | None:
         self.operations["get"] += 1
         return self._alive(kind, key)
