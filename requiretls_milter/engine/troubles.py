@@ -93,7 +93,6 @@ class Troubles:
         failing = self._failing.get(key)
         if failing is None:
             return
-        self._put(~key)  # what rests on earlier answers is made anew
         left = [one for one in _unpack(failing) if one != hash(question)]
         if left:
             self._failing.put(key, _packed(left))
