@@ -1,3 +1,3 @@
 """A milter that forecasts how REQUIRETLS mail (RFC 8689) will be delivered."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
