@@ -408,6 +408,7 @@ FAULTS = (
 
 OF_THE_STORE_ALONE = {
     "damage that shows while running",
+    "damage that only the check of the whole file behind the start finds",
     "a slow disk",
     "disk full at first, or no inode left",
     "a disk that gives I/O errors",
