@@ -410,6 +410,10 @@ GOOD = ForecastReply(id=1, generation=0, forecast=forecast("forged"))
         encode(GOOD).replace(b'"deliver"', b'"DELIVER"'),
         encode(GOOD).replace(b'"op":"forecast"', b'"op":"evidence"'),
     ],
+    ids=[
+        *("http", "empty", "too-long", "object", "list", "no-utf8", "deep", "no-time", "status"),
+        *("no-outcome", "another-operation"),
+    ],
 )
 def test_a_malformed_answer_is_unknown_and_the_next_question_is_answered(
     engine: FakeEngine, connect: Connect, octets: bytes
