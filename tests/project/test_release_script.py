@@ -58,7 +58,9 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "CHANGELOG.md").write_text(OLD)
     page = "requiretls-milter 0.1.0, up 3 d\nlines of 0.1.0\nrequiretls-milter 0.1.01\n"
     (tmp_path / "docs/status.md").write_text(page)
-    (tmp_path / "docs/captures/a.svg").write_text("requiretls-milter&#160;0.1.0,")
+    (tmp_path / "docs/captures/a.svg").write_text(
+        "requiretls-milter&#160;0.1.0, version&#160;0.1.0)"
+    )
     return tmp_path
 
 
@@ -80,7 +82,7 @@ def test_it_is_written_into_all_places(project: Path) -> None:
     assert found["docs/status.md"] == (
         "requiretls-milter 0.2.0, up 3 d\nlines of 0.1.0\nrequiretls-milter 0.1.01\n"
     )
-    assert found["docs/captures/a.svg"] == "requiretls-milter&#160;0.2.0,"
+    assert found["docs/captures/a.svg"] == "requiretls-milter&#160;0.2.0, version&#160;0.2.0)"
     assert set(done.stdout.splitlines()) == set(found)
 
 
