@@ -27,6 +27,18 @@ settings.register_profile("ci", untimed, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
 
 
+MAX_NAMED = 200
+"""Characters of a parameter that are part of a test's name. The name is in the environment, and
+the kernel starts no program with 128 KiB in one variable."""
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a long text by its length."""
+    if isinstance(val, str | bytes) and len(val) > MAX_NAMED:
+        return f"{argname}-of-{len(val)}"
+    return None
+
+
 @pytest.fixture(autouse=True)
 def logging_as_at_the_start() -> Iterator[None]:
     """No test hears less because an earlier one told the log to be quiet."""
