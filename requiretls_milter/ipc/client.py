@@ -176,7 +176,7 @@ class EngineClient:
         self._limits = config.limits
         self._kept = KeptForecasts(config.limits.forecast_cache, clocks)
         self._pending: OrderedDict[int, _Pending] = OrderedDict()  # by age
-        self._numbers: dict[Question, int] = {}  # of the questions that are pending
+        self._asked: dict[Question, _PendingQuestion] = {}  # those that are pending
         self._unsent: deque[int] = deque()
         self._next_id = 0
         self._connected = False
@@ -217,17 +217,14 @@ class EngineClient:
             answer = self._kept.recall(question)
             if answer is not None:
                 result = CacheResult.HIT
-            elif self._closing.is_set():
-                answer = unknown_forecast("the service is about to stop")
-            elif not self._connected:
-                answer = unknown_forecast("the engine cannot be reached")
-            elif question in self._numbers:
+            elif why := self._unavailable():
+                answer = unknown_forecast(why)
+            elif (asked := self._asked.get(question)) is not None:
                 result = CacheResult.JOINED
                 answer = Future()
-                self._joined(question).append(answer)
-            elif len(self._pending) >= self._limits.questions:
-                answer = unknown_forecast("too many questions are under way")
-                self._counters.inc("saturated_total", (Bound.QUESTIONS,))
+                asked.futures.append(answer)
+            elif why := self._no_room():
+                answer = unknown_forecast(why)
             else:
                 answer = self._begin(question)
         self._counters.inc("cache_requests_total", (Layer.FORECAST, result))
@@ -237,19 +234,34 @@ class EngineClient:
 
     def _begin(self, question: Question) -> Future[Forecast]:
         future: Future[Forecast] = Future()
-        self._next_id += 1
-        patience = self._limits.assessment_timeout + self._answer_margin
         uses = self._kept.end(question)
-        deadline = self._monotonic() + patience
-        self._pending[self._next_id] = _PendingQuestion(question, deadline, uses, [future])
-        self._numbers[question] = self._next_id
-        self._unsent.append(self._next_id)
+        pending = _PendingQuestion(question, self._deadline(), uses, [future])
+        self._asked[question] = pending
+        self._put(pending)
         return future
 
-    def _joined(self, question: Question) -> list[Future[Forecast]]:
-        """The futures of those who wait for the answer to a question that is under way."""
-        pending = self._pending[self._numbers[question]]
-        return pending.futures if isinstance(pending, _PendingQuestion) else []
+    def _put(self, pending: _Pending) -> None:
+        """Have it sent."""
+        self._next_id += 1
+        self._pending[self._next_id] = pending
+        self._unsent.append(self._next_id)
+
+    def _deadline(self) -> float:
+        """Until when the engine has to answer what is asked now."""
+        return self._monotonic() + self._limits.assessment_timeout + self._answer_margin
+
+    def _unavailable(self) -> str:
+        """Why there is no engine to ask; "" if there is."""
+        if self._closing.is_set():
+            return "the service is about to stop"
+        return "" if self._connected else "the engine cannot be reached"
+
+    def _no_room(self) -> str:
+        """Why no more may be asked, which is counted; "" if it may."""
+        if len(self._pending) < self._limits.questions:
+            return ""
+        self._counters.inc("saturated_total", (Bound.QUESTIONS,))
+        return "too many questions are under way"
 
     def expand(self, recipient: str) -> Future[Expansion]:
         """Have the engine find out what the MTA makes of a recipient; returns at once.
@@ -260,23 +272,14 @@ class EngineClient:
             recipient: as the client wrote it.
         """
         future: Future[Expansion] = Future()
-        why = ""
         with self._lock:
-            deadline = self._monotonic() + self._limits.assessment_timeout + self._answer_margin
-            pending = _PendingExpansion(recipient, deadline, future)
-            if self._closing.is_set():
-                why = "the service is about to stop"
-            elif not self._connected:
-                why = "the engine cannot be reached"
-            elif len(recipient) > MAX_RECIPIENT:
+            pending = _PendingExpansion(recipient, self._deadline(), future)
+            why = self._unavailable()
+            if not why and len(recipient) > MAX_RECIPIENT:
                 why = f"an address of more than {MAX_RECIPIENT} characters"
-            elif len(self._pending) >= self._limits.questions:
-                why = "too many questions are under way"
-                self._counters.inc("saturated_total", (Bound.QUESTIONS,))
-            else:
-                self._next_id += 1
-                self._pending[self._next_id] = pending
-                self._unsent.append(self._next_id)
+            why = why or self._no_room()
+            if not why:
+                self._put(pending)
         if why:
             pending.give_up(why)
         else:
@@ -477,7 +480,7 @@ class EngineClient:
         with self._lock:
             pending = self._pending.pop(number, None)
             if isinstance(pending, _PendingQuestion):
-                self._numbers.pop(pending.question, None)
+                self._asked.pop(pending.question, None)
         return pending
 
     def _give_up(self, number: int, why: str) -> None:
@@ -512,7 +515,7 @@ class EngineClient:
             self._connected = False
             lost = list(self._pending.values())
             self._pending.clear()
-            self._numbers.clear()
+            self._asked.clear()
             self._unsent.clear()
         if had and not self._closing.is_set():
             _log.warning("engine_lost", reason=reason, questions=len(lost))
