@@ -23,8 +23,8 @@ from requiretls_milter.config import Watch
 from requiretls_milter.engine.inboundreport import Change
 from requiretls_milter.engine.watchmail import Letter, changes_letter, digest_letter
 from requiretls_milter.forecast.inbound import InboundReport
-from requiretls_milter.ipc.wire import MAX_ERROR, Failing
-from requiretls_milter.syntax.text import bounded, printable
+from requiretls_milter.ipc.wire import Failing
+from requiretls_milter.syntax.text import printable
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import WatchMailResult
@@ -139,8 +139,7 @@ class Mailer:
         if result is WatchMailResult.SENT:
             self.failing = None
             return
-        since = self._wall() if self.failing is None else self.failing.since
-        self.failing = Failing(since=since, error=bounded(error, MAX_ERROR))
+        self.failing = Failing.again(self.failing, error, self._wall())
         _log.warning("watch_mail_failed", result=result, error=error)
 
 

@@ -27,6 +27,7 @@ from requiretls_milter.model import (
 from requiretls_milter.readiness.days import MAX_COUNT, MAX_DAYS, Day, MailSource
 from requiretls_milter.syntax.capability import MAX_VERSION
 from requiretls_milter.syntax.strict import StrictModel, decoded
+from requiretls_milter.syntax.text import bounded
 from requiretls_milter.telemetry.counting import Totals
 
 MAX_FORECAST_LIFE = 3600.0
@@ -293,6 +294,12 @@ class Failing(StrictModel):
 
     since: float
     error: str
+
+    @classmethod
+    def again(cls, before: Failing | None, error: str, now: float) -> Failing:
+        """What is to be said after a further failure; *before* is None if it is the first one."""
+        since = now if before is None else before.since
+        return cls(since=since, error=bounded(error, MAX_ERROR))
 
 
 class Condition(StrictModel):
