@@ -23,6 +23,7 @@ was found before; a *fleet* is several engines that share one store::
 **Two layers.** Many domains share few mail servers. What was seen of a host is kept by host and
 address, what a domain publishes by domain. Because of the first layer ten thousand domains at one
 provider cost one session; because of the second the policies of two domains are never mixed (R59).
+Both keep evidence as octets (:mod:`~requiretls_milter.engine.packing`).
 
 **Findings and failures.** What was found is kept for its TTL, for a day at most. A failure to find
 something out proves nothing about a server. It is kept for a pause, and until the pause ends it is
@@ -43,7 +44,8 @@ our own network, and no domain is judged by that (:mod:`~requiretls_milter.engin
 
 **Configured domains.** A domain that has a rule of its own is assessed every five minutes
 (:mod:`~requiretls_milter.engine.domainwatch`), with the question that mail to it would put, given
-what the MTA of this host carries (:mod:`~requiretls_milter.engine.servedmta`). The answers become
+where the routing sends it (:mod:`~requiretls_milter.engine.configured`) and what the MTA of this
+host carries (:mod:`~requiretls_milter.engine.servedmta`). The answers become
 metrics (:mod:`~requiretls_milter.engine.domainstate`), and lines of ``status``
 (:mod:`~requiretls_milter.engine.domainrecord`, :mod:`~requiretls_milter.engine.condition`).
 
@@ -58,6 +60,10 @@ page (:mod:`~requiretls_milter.engine.statuspage`), whose sentences ``status`` p
 (:mod:`~requiretls_milter.engine.reportdays`). :mod:`~requiretls_milter.engine.health` says whether
 the service is well.
 
+**Recipients.** With ``mta.aliases = "ask"`` the engine finds out what Postfix makes of a recipient
+(:mod:`~requiretls_milter.engine.expander`), and asks postmap(1) for what stands in no text
+(:mod:`~requiretls_milter.engine.postmap`).
+
 **Turns.** Sessions, lookups and fetches wait for a place (:mod:`~requiretls_milter.engine.shares`).
 :mod:`~requiretls_milter.engine.schedule` decides whose turn it is, with the queues of
 :mod:`~requiretls_milter.engine.tickets`. What was spent of the budgets outlives the engine
@@ -71,7 +77,8 @@ that on the shelves is (:mod:`~requiretls_milter.engine.alive`).
 
 **Our own servers.** Watched domains are looked at from outside in the same turns
 (:mod:`~requiretls_milter.engine.ownservers`). What changes is told to a command
-(:mod:`~requiretls_milter.engine.notifying`), as the object that ``check --inbound`` prints
+(:mod:`~requiretls_milter.engine.notifying`, run as :mod:`~requiretls_milter.engine.programs`
+says), as the object that ``check --inbound`` prints
 (:mod:`~requiretls_milter.engine.inboundreport`), and by mail
 (:mod:`~requiretls_milter.engine.mailing`).
 

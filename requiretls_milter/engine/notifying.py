@@ -7,17 +7,15 @@ It is a process of its own beside the engine. Nothing waits for it: what comes w
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from requiretls_milter.ipc.wire import MAX_ERROR, Failing
-from requiretls_milter.syntax.text import bounded, error_text, printable
+from requiretls_milter.engine.programs import give, kill_session
+from requiretls_milter.ipc.wire import Failing
+from requiretls_milter.syntax.text import error_text, printable
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import NotifyResult
@@ -97,8 +95,7 @@ class Notifier:
         if result is NotifyResult.TOLD:
             self.failing = None
             return
-        since = self._wall() if self.failing is None else self.failing.since
-        self.failing = Failing(since=since, error=bounded(error, MAX_ERROR))
+        self.failing = Failing.again(self.failing, error, self._wall())
         _log.warning("notify_failed", result=result, error=error)
 
     async def _told(self, command: Sequence[str], text: bytes) -> tuple[NotifyResult, str]:
@@ -119,14 +116,13 @@ class Notifier:
         reading = asyncio.create_task(_read(process, said))
         try:
             async with asyncio.timeout(self._timeout):
-                await _write(process, text)
+                await give(process.stdin, text)
                 status = await process.wait()
         except TimeoutError:
             return NotifyResult.TIMEOUT, f"killed after {self._timeout:g} s"
         finally:
             # What it left behind in its session ends too, and so does all of it at our own end.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            kill_session(process.pid)
             await asyncio.wait({reading}, timeout=LAST_WORDS)
             reading.cancel()
             await process.wait()
@@ -135,16 +131,6 @@ class Notifier:
         lines = bytes(said).decode("utf-8", "replace").strip().splitlines()
         last = printable(lines[-1]) if lines else "nothing on standard error"
         return NotifyResult.FAILED, f"status {status}: {last}"
-
-
-async def _write(process: asyncio.subprocess.Process, text: bytes) -> None:
-    """Give it its standard input; whether it reads that is its own affair."""
-    if process.stdin is None:
-        return
-    with contextlib.suppress(ConnectionError):
-        process.stdin.write(text)
-        await process.stdin.drain()
-    process.stdin.close()
 
 
 async def _read(process: asyncio.subprocess.Process, said: bytearray) -> None:

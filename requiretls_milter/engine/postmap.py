@@ -19,12 +19,9 @@ for each cause until the table answers again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-import os
 import secrets
 import shutil
-import signal
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +29,7 @@ from dataclasses import dataclass, field
 from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks, Life
 from requiretls_milter.config import Limits
+from requiretls_milter.engine.programs import give, kill_session
 from requiretls_milter.syntax.tables import path_within, split_table
 from requiretls_milter.syntax.text import error_text, one_line, printable
 from requiretls_milter.telemetry import log
@@ -191,7 +189,7 @@ class Postmap:
         """
         self._closed = True
         for pid in self._running:
-            _kill(pid)
+            kill_session(pid)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_WAIT)
         for table in self._tables.values():
@@ -376,12 +374,13 @@ class Postmap:
             raise _RunError(PostmapResult.FAILED, f"{program[0]}: {error_text(error)}") from error
         self._running.add(process.pid)
         if self._closed:
-            _kill(process.pid)
+            kill_session(process.pid)
+        lines = "".join(f"{key}\n" for key in keys)
         said, written = bytearray(), bytearray()
         reading = asyncio.create_task(_keep_beginning(process.stderr, said))
         try:
             async with asyncio.timeout(self._limits.alias_timeout):
-                writing = asyncio.create_task(_write(process.stdin, "\n".join(keys) + "\n"))
+                writing = asyncio.create_task(give(process.stdin, lines.encode()))
                 try:
                     complete = await _read(process.stdout, written)
                     status = await process.wait() if complete else -1
@@ -393,7 +392,7 @@ class Postmap:
             raise _RunError(PostmapResult.TIMEOUT, f"no answer within {seconds} s") from None
         finally:
             self._running.discard(process.pid)
-            _kill(process.pid)
+            kill_session(process.pid)
             await _ended(process, reading)
         if not complete:
             raise _RunError(PostmapResult.FAILED, f"more than {MAX_OUTPUT} octets in its answer")
@@ -455,12 +454,6 @@ def _cause(said: bytes, status: int, keys: Sequence[str]) -> str:
     return printable(text)
 
 
-def _kill(pid: int) -> None:
-    """Kill a process and all that it has started in its session."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-
-
 async def _ended(process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:
     """Wait for the end of a process that was killed, and of its output: asyncio waits for both.
 
@@ -471,17 +464,6 @@ async def _ended(process: asyncio.subprocess.Process, reading: asyncio.Task[None
     _, late = await asyncio.wait({reading, rest, end}, timeout=LAST_WORDS)
     for task in late:
         task.cancel()
-
-
-async def _write(stream: asyncio.StreamWriter | None, text: str) -> None:
-    if stream is None:
-        return
-    try:
-        with contextlib.suppress(ConnectionError):
-            stream.write(text.encode())
-            await stream.drain()
-    finally:
-        stream.close()
 
 
 async def _read(stream: asyncio.StreamReader | None, into: bytearray) -> bool:
