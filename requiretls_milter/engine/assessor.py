@@ -3,7 +3,7 @@
 Each layer adds one thing:
 
 =============================  ============================================================
-``answer``                     what a message gets: what is at hand, perhaps past its life
+``answer_at_hand``             what a message gets at once, perhaps past its life
 ``assess``                     several callers with the same question get one answer
 ``_assess_counted``            the result and the time it took are counted
 ``_forecast``                  an outage of our own is no verdict; configured domains are shown
@@ -179,15 +179,6 @@ class Assessor:
         """
         assessment = self._assessments.get(question) or self._begin(question)
         return await asyncio.shield(assessment)
-
-    async def answer(self, question: Question, uses: int = 0) -> Forecast:
-        """What a message gets: what is at hand, or what is assessed now.
-
-        Args:
-            question: what the message asks.
-            uses: how often the last answer was used since it was given out.
-        """
-        return self.answer_at_hand(question, uses) or await self.assess(question)
 
     def answer_at_hand(self, question: Question, uses: int = 0) -> Forecast | None:
         """What a message gets at once; None if it has to be assessed.

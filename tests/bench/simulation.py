@@ -266,7 +266,8 @@ class Service:
         forecast = worker.recall(question)
         recalled = forecast is not None
         if forecast is None:
-            forecast = await self._assessor.answer(question, worker.end(question))
+            at_hand = self._assessor.answer_at_hand(question, worker.end(question))
+            forecast = at_hand or await self._assessor.assess(question)
             worker.keep(question, forecast)
         if not counts:
             return

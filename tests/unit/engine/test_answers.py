@@ -131,7 +131,8 @@ class Kit:
         )
 
     async def ask(self, question: Question = QUESTION, **options: Any) -> Forecast:
-        return await self.assessor.answer(question, **options)
+        at_hand = self.assessor.answer_at_hand(question, **options)
+        return at_hand or await self.assessor.assess(question)
 
     async def settle(self) -> None:
         """Let what was begun behind the answers end."""
