@@ -495,7 +495,7 @@ class Transaction:
         changed = self._updated() if self._may_ask_otherwise else []
         if self._stays:
             self._is_moved = False
-            changed += [one for one in self._updated() if one not in changed]
+            changed = list(dict.fromkeys([*changed, *self._updated()]))
         return changed
 
     @property
@@ -551,8 +551,9 @@ class Transaction:
 
     def _update(self, recipient: Recipient) -> bool:
         """Find rule, requirement and question of a recipient; return whether any has changed."""
-        if self._is_to_be_expanded(recipient):
-            self._expand(recipient)
+        expander = self.settings.expander
+        if expander is not None and self._is_to_be_expanded(recipient):
+            self._expand(recipient, expander)
         rule = recipient.rule or self._find_rule(recipient)
         if recipient.expansions:
             changed = [one for one in recipient.expansions if self._update(one)]
@@ -617,20 +618,17 @@ class Transaction:
     def _is_to_be_expanded(self, recipient: Recipient) -> bool:
         """Whether it is to be found out now what the MTA makes of a recipient."""
         return (
-            self.settings.expander is not None
-            and self.client.postfix
+            self.client.postfix
             and recipient.expanded is None
             and recipient.expanding is None
             and not recipient.alias
             and self._asks
         )
 
-    def _expand(self, recipient: Recipient) -> None:
+    def _expand(self, recipient: Recipient, expander: Expander) -> None:
         """Find out what the MTA makes of a recipient. In doubt it stays what it is."""
-        if self.settings.expander is None:
-            return
         try:
-            found = self.settings.expander(recipient.address)
+            found = expander(recipient.address)
         except ExpansionError as error:
             _not_expanded(recipient, str(error))
             return
