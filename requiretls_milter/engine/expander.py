@@ -165,7 +165,7 @@ class Expander:
         found: Found = None
         while True:
             try:
-                search = steps.send(found) if taken else next(steps)
+                search = steps.send(found)
             except StopIteration as end:
                 expansion: Expansion = end.value
                 return expansion

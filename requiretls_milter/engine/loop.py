@@ -6,7 +6,6 @@ Workers, lookups and sessions share one loop: whatever holds it for long holds a
 
 from __future__ import annotations
 
-import asyncio
 import selectors
 
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
@@ -52,8 +51,3 @@ class TimedSelector(selectors.EpollSelector):
             self._longest_before = self._longest if since < 2 * WINDOW else 0.0
             self._longest = 0.0
             self._window_began = self._now()
-
-
-def new_loop(selector: TimedSelector) -> asyncio.AbstractEventLoop:
-    """A loop that waits by this selector."""
-    return asyncio.SelectorEventLoop(selector)

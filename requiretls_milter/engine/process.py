@@ -29,7 +29,7 @@ from requiretls_milter.engine.expander import Expander, ExpanderKeeper
 from requiretls_milter.engine.exposition import Readings, set_build_info
 from requiretls_milter.engine.health import STARTING, Health
 from requiretls_milter.engine.inboundreport import Change, change_report
-from requiretls_milter.engine.loop import TimedSelector, new_loop
+from requiretls_milter.engine.loop import TimedSelector
 from requiretls_milter.engine.mailing import Mailer
 from requiretls_milter.engine.notifying import Notifier
 from requiretls_milter.engine.overview import FileState, Overview
@@ -37,6 +37,7 @@ from requiretls_milter.engine.ownservers import Domains, OwnServers
 from requiretls_milter.engine.page import Page, Rendering, beside_the_loop
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
 from requiretls_milter.engine.policies import REFRESH_INTERVAL
+from requiretls_milter.engine.reachability import RECHECK_TICK
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.reportdays import mail_by_domain
 from requiretls_milter.engine.scrape import MetricsServer
@@ -74,9 +75,6 @@ SNAPSHOT_INTERVAL = 2.0
 RESOLVER_TICK = 10.0
 """Seconds between two checks whether a test of the resolver is due."""
 
-RECHECK_TICK = 5.0
-"""Seconds between two checks whether an outage of our own is suspected."""
-
 REFRESH_JITTER = 0.5
 """Part of REFRESH_INTERVAL left out at random: a fleet's milters do it at different times."""
 
@@ -95,7 +93,7 @@ def run(start: Start, snapshot: Mapping[str, Any] | None) -> int:
     ``snapshot`` holds the counters that the previous engine sent to the supervisor.
     """
     selector = TimedSelector()
-    with asyncio.Runner(loop_factory=lambda: new_loop(selector)) as runner:
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
         return runner.run(_Engine(start, snapshot, selector).run())
 
 

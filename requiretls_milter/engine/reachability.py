@@ -34,6 +34,9 @@ from requiretls_milter.model import (
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import ProbeResult
 
+RECHECK_TICK = 5.0
+"""Seconds between two checks whether an outage of our own is suspected."""
+
 MIN_RECHECK_INTERVAL = 60.0
 MAX_RECHECK_INTERVAL = 300.0
 """Seconds between two rechecks: probe.retry_after, within these limits. Rechecks must neither

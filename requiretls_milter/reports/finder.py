@@ -15,6 +15,7 @@ from types import TracebackType
 from requiretls_milter.config import Config
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.reachability import RECHECK_TICK
 from requiretls_milter.engine.shares import AllShares
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.gathering import LATE
@@ -46,9 +47,6 @@ domains share once, and few enough that a long list takes no more memory than a 
 LOOK_AGAIN = 5.0
 """Seconds between two lookups while no name server answers us. What is not looked up meanwhile is
 not known: with thousands of next hops, each would wait for as long as a lookup may take."""
-
-RECHECK_TICK = 5.0
-"""Seconds between two checks whether an outage of our own is suspected, as in the engine."""
 
 _SILENT = "not looked up: no name server answers us"
 

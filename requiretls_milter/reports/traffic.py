@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from requiretls_milter.bounded import BoundedMap
 from requiretls_milter.config import Mta
-from requiretls_milter.milter.hop import from_macros
 from requiretls_milter.model import Feature, HopKind, ProfileName, Reason
 from requiretls_milter.readiness.values import Downgrade
 from requiretls_milter.reports.logs import milter
@@ -187,7 +186,7 @@ def hop_of(recipient: str, mta: Mta) -> Hop | None:
     Raises:
         NextHopError: what its domain, or the configuration, names is no next hop.
     """
-    way = from_macros("", "", recipient, "", mta, postfix=mta.profile is ProfileName.POSTFIX)
+    way = mta.way(recipient, "", postfix=mta.profile is ProfileName.POSTFIX)
     if way.nexthop.kind is HopKind.LOCAL:
         return None
     return Hop(str(way.nexthop), way.transport)

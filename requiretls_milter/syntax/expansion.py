@@ -183,15 +183,14 @@ def expand(recipient: str, tables: Tables[Lookup], rewriting: Rewriting) -> Expa
     steps = expanding(recipient, tables, rewriting)
     found: Found = None
     try:
-        search = next(steps)
         while True:
+            search = steps.send(found)
             found = None
             for key, lookup in lookups(search):
                 text = lookup(key.text.casefold())
                 if text is not None:
                     found = key, text
                     break
-            search = steps.send(found)
     except StopIteration as end:
         expansion: Expansion = end.value
         return expansion

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import sqlite3
 import tempfile
@@ -75,11 +76,10 @@ def store(effort: Effort) -> Row:
     else:
         for flavour, title in FLAVOURS.items():
             with RedisServer(root, flavour) as server:
-                url = server.url
                 cases += _cases(
                     title,
-                    lambda url=url: _ours(url),  # type: ignore[misc]
-                    lambda url=url: _redis(url),  # type: ignore[misc]
+                    functools.partial(_ours, server.url),
+                    functools.partial(_redis, server.url),
                     ("ours", "redis-py"),
                     keys,
                     effort.runs,

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from requiretls_milter.engine.loop import WINDOW, TimedSelector, new_loop
+from requiretls_milter.engine.loop import WINDOW, TimedSelector
 from tests.support.fakesource import Clocks
 
 
@@ -19,7 +19,7 @@ def test_the_longest_turn_is_told_and_no_wait_is_a_turn() -> None:
         time.sleep(0.05)  # noqa: ASYNC251 - this is what is measured
         await asyncio.sleep(0)
 
-    with asyncio.Runner(loop_factory=lambda: new_loop(selector)) as runner:
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
         runner.run(work())
     assert 0.05 <= selector.longest_turn < 0.3
 
