@@ -16,6 +16,7 @@ from requiretls_milter.mirror.postconf import Postconf
 from requiretls_milter.mirror.section import Mirror, mirror
 from requiretls_milter.syntax.tables import COMPILED
 from tests.lab import submission
+from tests.lab.aliasing import ENTRIES, HOME, LACKS, SENDER, SENT, STRICT, at, send
 from tests.lab.lab import MYDOMAIN, Lab
 from tests.lab.milter import Milter
 from tests.lab.postfix import Tables
@@ -32,20 +33,6 @@ GOOD = Scenario("alias-good", "dane/enforce", (Domain(mx=(Mx(),)),))
 LACKING = Scenario(
     "alias-lacking", "dane/enforce", (Domain(mx=(Mx(server=Server(requiretls="none")),)),)
 )
-HOME = "home.test"
-"""The domain of this host's users."""
-SENDER = f"user@{MYDOMAIN}"
-STRICT = f"user@strict.{MYDOMAIN}"
-"""A sender for whose mail the rule refuses."""
-ENTRIES = 100_000
-SENT = ("2.0.0", "dane/requiretls")
-LACKS = ("5.7.30", "dane/!requiretls:none")
-
-
-def at(scenario: Scenario, user: str) -> str:
-    return f"{user}@{scenario.domain_name(scenario.domains[0])}"
-
-
 REWRITTEN = at(GOOD, "rewritten")
 
 
@@ -156,14 +143,7 @@ def milter(lab: Lab, imported: Mirror) -> Iterator[Milter]:
 
 
 def by_smtp(lab: Lab, recipient: str, sender: str = SENDER) -> submission.Accepted:
-    return submission.send(
-        lab.front.address,
-        [recipient],
-        submission.message("alias", [recipient]),
-        ca_file=lab.ca_file,
-        sender=sender,
-        parameters=("REQUIRETLS",),
-    )
+    return send(lab.front.address, recipient, lab, sender)
 
 
 def forecasts(milter: Milter, queue_id: str, count: int) -> dict[str, tuple[str, str]]:

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import roots, submission
+from tests.lab.aliasing import ENTRIES, HOME, LACKS, SENDER, SENT, STRICT, at, send
 from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
 from tests.lab.installations import Installation
@@ -39,17 +40,6 @@ GOOD = Scenario("ask-good", "dane/enforce", (Domain(mx=(Mx(),)),))
 LACKING = Scenario(
     "ask-lacking", "dane/enforce", (Domain(mx=(Mx(server=Server(requiretls="none")),)),)
 )
-HOME = "home.test"
-SENDER = f"user@{MYDOMAIN}"
-STRICT = f"user@strict.{MYDOMAIN}"
-"""A sender for whose mail the rule refuses."""
-ENTRIES = 100_000
-SENT = ("2.0.0", "dane/requiretls")
-LACKS = ("5.7.30", "dane/!requiretls:none")
-
-
-def at(scenario: Scenario, user: str) -> str:
-    return f"{user}@{scenario.domain_name(scenario.domains[0])}"
 
 
 def ending(to: str) -> tuple[str, str]:
@@ -171,14 +161,7 @@ class Asked:
     """While there is such a file, postmap does nothing."""
 
     def send(self, recipient: str, lab: Lab, sender: str = SENDER) -> submission.Accepted:
-        return submission.send(
-            self.mta.address,
-            [recipient],
-            submission.message("asked", [recipient]),
-            ca_file=lab.ca_file,
-            sender=sender,
-            parameters=("REQUIRETLS",),
-        )
+        return send(self.mta.address, recipient, lab, sender)
 
     def counted(self, result: str) -> float:
         return self.milter.metric("alias_queries_total", result=result)
