@@ -133,7 +133,7 @@ async def test_a_compiled_table_is_asked_if_its_text_cannot_be_read(
     kit.tables(ldap={"b@y.test": "c@y.test"})
     kit.expander.texts.look()
     assert "gone" in await kit.becomes("a@x.test")
-    assert kit.asked[0][0] == f"hash:{text}"
+    assert f"hash:{text}" in [asked[0] for asked in kit.asked]
     before = len(kit.asked)
     text.write_text("a@x.test b@y.test\n")
     (tmp_path / "virtual.db").touch()
