@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 from requiretls_milter.engine.overview import FileState
-from requiretls_milter.engine.statuspage import render
+from requiretls_milter.engine.web.statuspage import render
 from requiretls_milter.ipc.wire import ProcessStatus
 from tests.support import browser
 from tests.support.overviews import NOW, domain_status, overview

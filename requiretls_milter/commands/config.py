@@ -48,7 +48,7 @@ def check(file: Path | None, config_path: Path | None) -> int:
         where = places(file)
         fail(*(f"{where.get(('milter', key), file)}: milter.{key}: {why}" for key, why in missing))
     if loaded.metrics.tls_certificate:
-        from requiretls_milter.engine.certificate import CertificateError, tls_context
+        from requiretls_milter.engine.web.certificate import CertificateError, tls_context
 
         try:
             tls_context(loaded.metrics)

@@ -175,7 +175,7 @@ def _page_maker() -> Callable[[Readiness], str]:
 
 
 def _ready(loaded: Config, output: str) -> str:
-    from requiretls_milter.engine.configured import ways
+    from requiretls_milter.engine.domains.configured import ways
     from requiretls_milter.evidence.authorities import TrustStoreError
     from requiretls_milter.model import Requirement
     from requiretls_milter.reports import assess, report_text

@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 
 from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks, Life
-from requiretls_milter.engine.shelf import CLOCK_STEP
+from requiretls_milter.engine.cache.shelf import CLOCK_STEP
 from requiretls_milter.engine.troubles import Troubles, has_failures, pack, subjects
 from requiretls_milter.ipc.questions import Key, holds_for, key_for, keys_of
 from requiretls_milter.model import DomainEvidence, Forecast, Outcome, Question

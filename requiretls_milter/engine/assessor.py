@@ -34,13 +34,13 @@ from typing import Any, NamedTuple
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.config import Config, PlainMail
 from requiretls_milter.engine.answers import Answers
-from requiretls_milter.engine.cache import CachedSource
-from requiretls_milter.engine.configured import ConfiguredDomains
+from requiretls_milter.engine.cache.source import CachedSource
 from requiretls_milter.engine.confirming import KeptSessions
-from requiretls_milter.engine.domainrecord import DomainRecord
-from requiretls_milter.engine.domainstate import DomainStates
+from requiretls_milter.engine.domains.configured import ConfiguredDomains
+from requiretls_milter.engine.domains.record import DomainRecord
+from requiretls_milter.engine.domains.servedmta import ServedMta
+from requiretls_milter.engine.domains.state import DomainStates
 from requiretls_milter.engine.downgrades import DowngradeTracker
-from requiretls_milter.engine.servedmta import ServedMta
 from requiretls_milter.evidence.gathering import ANY_AGE, LATE, Gathering, bounds_met
 from requiretls_milter.evidence.turns import BusyError, on_behalf_of
 from requiretls_milter.forecast.inbound import InboundReport, judge_inbound

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from requiretls_milter.engine.domainrecord import DomainRecord
+from requiretls_milter.engine.domains.record import DomainRecord
 from requiretls_milter.engine.parts import Parts
 from requiretls_milter.ipc.wire import Condition, Failing, WatchedStatus
 from requiretls_milter.model import Forecast, Mode, NextHop

@@ -6,7 +6,7 @@ these servers, keys and this policy. What the servers themselves would say is no
 
 from __future__ import annotations
 
-from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.cache.source import CachedSource
 from requiretls_milter.evidence.gathering import ANY_AGE
 from requiretls_milter.model import MailProtocol, ProbeEvidence
 

@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 from requiretls_milter.config import Config, Limits
 from requiretls_milter.engine.answers import ANSWERS, Answers
 from requiretls_milter.engine.assessor import Assessor
-from requiretls_milter.engine.cache import CachedSource
-from requiretls_milter.engine.domainrecord import DomainRecord
+from requiretls_milter.engine.cache.source import CachedSource
+from requiretls_milter.engine.domains.record import DomainRecord
+from requiretls_milter.engine.domains.servedmta import ServedMta
 from requiretls_milter.engine.downgrades import DowngradeTracker
 from requiretls_milter.engine.outage import OutageDetector
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.reportdays import ReportDays
-from requiretls_milter.engine.servedmta import ServedMta
-from requiretls_milter.engine.shares import AllShares
-from requiretls_milter.engine.spending import SpendingKeeper
 from requiretls_milter.engine.troubles import Troubles
+from requiretls_milter.engine.turns.shares import AllShares
+from requiretls_milter.engine.turns.spending import SpendingKeeper
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.authorities import TrustStoreError, load_trust_store
 from requiretls_milter.evidence.budgets import Budgets

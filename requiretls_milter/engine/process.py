@@ -21,29 +21,29 @@ from pydantic import TypeAdapter
 
 from requiretls_milter.config import Config
 from requiretls_milter.config.secret import SecretError, read_secret
-from requiretls_milter.engine import reportpage, statuspage
-from requiretls_milter.engine.certificate import CertificateError, tls_context
+from requiretls_milter.engine.cache.policies import REFRESH_INTERVAL
 from requiretls_milter.engine.condition import MAX_DOMAINS, Watching, reading
-from requiretls_milter.engine.domainwatch import DomainWatch
+from requiretls_milter.engine.domains.servedmta import ServedMta
+from requiretls_milter.engine.domains.watch import DomainWatch
 from requiretls_milter.engine.expander import Expander, ExpanderKeeper
-from requiretls_milter.engine.exposition import Readings, set_build_info
-from requiretls_milter.engine.health import STARTING, Health
-from requiretls_milter.engine.inboundreport import Change, change_report
 from requiretls_milter.engine.loop import TimedSelector
-from requiretls_milter.engine.mailing import Mailer
-from requiretls_milter.engine.notifying import Notifier
 from requiretls_milter.engine.overview import FileState, Overview
-from requiretls_milter.engine.ownservers import Domains, OwnServers
-from requiretls_milter.engine.page import Page, Rendering, beside_the_loop
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
-from requiretls_milter.engine.policies import REFRESH_INTERVAL
 from requiretls_milter.engine.reachability import RECHECK_TICK
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.reportdays import mail_by_domain
-from requiretls_milter.engine.scrape import MetricsServer
-from requiretls_milter.engine.servedmta import ServedMta
 from requiretls_milter.engine.server import EngineServer, EngineState, ReportParts
-from requiretls_milter.engine.spending import SAVE_INTERVAL
+from requiretls_milter.engine.turns.spending import SAVE_INTERVAL
+from requiretls_milter.engine.watched.inboundreport import Change, change_report
+from requiretls_milter.engine.watched.mailing import Mailer
+from requiretls_milter.engine.watched.notifying import Notifier
+from requiretls_milter.engine.watched.ownservers import Domains, OwnServers
+from requiretls_milter.engine.web import reportpage, statuspage
+from requiretls_milter.engine.web.certificate import CertificateError, tls_context
+from requiretls_milter.engine.web.exposition import Readings, set_build_info
+from requiretls_milter.engine.web.health import STARTING, Health
+from requiretls_milter.engine.web.page import Page, Rendering, beside_the_loop
+from requiretls_milter.engine.web.scrape import MetricsServer
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.ipc.child import (
     EXIT_FAILURE,

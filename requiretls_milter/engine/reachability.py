@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from requiretls_milter.engine.flights import report_lost
+from requiretls_milter.engine.cache.flights import report_lost
 from requiretls_milter.engine.outage import (
     NameTarget,
     OutageDetector,

@@ -3,7 +3,7 @@
 How many lookups, fetches and sessions run at the same time, and which comes next, is not decided
 here. What asks the network hands its work to a :class:`Limiter`, with a :class:`Claim` that says to
 which server the work goes. The engine's limiter gives fair shares
-(:mod:`requiretls_milter.engine.shares`); :data:`FREE` lets everything pass.
+(:mod:`requiretls_milter.engine.turns.shares`); :data:`FREE` lets everything pass.
 
 On whose behalf the work is done travels in the context of the asyncio task, since several next
 hops may wait for the same session, and more may join them while it waits: an :class:`Errand`.

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest, start_http_ser
 from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 
-from requiretls_milter.engine.families import simple
+from requiretls_milter.engine.web.families import simple
 from requiretls_milter.replacing import replace
 from requiretls_milter.reports.audit import Auditor
 from requiretls_milter.syntax.endpoint import Endpoint

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from requiretls_milter.config import Config
-from requiretls_milter.engine.servedmta import assumed
+from requiretls_milter.engine.domains.servedmta import assumed
 from requiretls_milter.model import Capability, ProfileName, Requirement
 from requiretls_milter.rules import Rule
 from requiretls_milter.syntax import capability as capabilities

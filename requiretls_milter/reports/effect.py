@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from requiretls_milter.config import Config, RuleList
 from requiretls_milter.config.mistakes import dotted
-from requiretls_milter.engine.servedmta import assumed
+from requiretls_milter.engine.domains.servedmta import assumed
 from requiretls_milter.forecast.profiles import must_match, requiretls_policy
 from requiretls_milter.model import (
     Capability,

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from requiretls_milter.config import Config
-from requiretls_milter.engine.inboundreport import domain_report
-from requiretls_milter.engine.shares import AllShares
+from requiretls_milter.engine.turns.shares import AllShares
+from requiretls_milter.engine.watched.inboundreport import domain_report
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.collector import Collector

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TextIO
 
 from requiretls_milter.config import Config
-from requiretls_milter.engine.configured import ways
+from requiretls_milter.engine.domains.configured import ways
 from requiretls_milter.forecast.judge import judge
 from requiretls_milter.ipc import query
 from requiretls_milter.model import Requirement

@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from requiretls_milter.engine.inboundreport import domain_report
+from requiretls_milter.engine.watched.inboundreport import domain_report
 from requiretls_milter.readiness import figures as figuring
 from requiretls_milter.readiness import words
 from requiretls_milter.readiness.figures import Count, Figures, Share

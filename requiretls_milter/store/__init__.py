@@ -31,7 +31,7 @@ secret: then the digest shows, too, that one of them wrote the record
 
 In a fleet several engines share one Redis. A *claim* says which engine is calling a server or
 fetching a policy at the moment; the others wait for its record
-(:mod:`requiretls_milter.engine.fleet`).
+(:mod:`requiretls_milter.engine.cache.fleet`).
 
 Exceptions, and what their catchers conclude: :class:`~requiretls_milter.store.base.StoreError` (the
 store cannot be used now), :class:`~requiretls_milter.store.base.StoreDataError` (this one record

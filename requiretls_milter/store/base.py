@@ -58,9 +58,9 @@ class StoreKind(enum.StrEnum):
     OFFERED = "offered"  # what a host or domain offered: engine/downgrades.py
     PROBE = "probe"  # what a server did when it was called
     ATTEMPT = "attempt"  # a call of ours that failed, and when the next one may be
-    BUDGET = "budget"  # how often hosts were called lately: engine/spending.py
-    WATCHED = "watched"  # what is wrong with a watched domain: engine/ownservers.py
-    DOMAIN = "domain"  # since when a configured domain is as it is: engine/domainrecord.py
+    BUDGET = "budget"  # how often hosts were called lately: engine/turns/spending.py
+    WATCHED = "watched"  # what is wrong with a watched domain: engine/watched/ownservers.py
+    DOMAIN = "domain"  # since when a configured domain is as it is: engine/domains/record.py
     REPORT = "report"  # the figures of reports, day by day: engine/reportdays.py
 
 

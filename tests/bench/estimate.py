@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from requiretls_milter.engine.answers import ANSWERS, WARM
-from requiretls_milter.engine.attempts import MAX_RETRY_AFTER
-from requiretls_milter.engine.cache import JITTER
-from requiretls_milter.engine.policies import POLICY_REFRESH, REFRESH_SPREAD
+from requiretls_milter.engine.cache.attempts import MAX_RETRY_AFTER
+from requiretls_milter.engine.cache.policies import POLICY_REFRESH, REFRESH_SPREAD
+from requiretls_milter.engine.cache.source import JITTER
 from requiretls_milter.evidence.mta_sts import MAX_NEGATIVE
 from requiretls_milter.evidence.probe import FRESH
 from tests.bench.simulation import WORKERS, Setup

@@ -19,7 +19,7 @@ from typing import Any
 from requiretls_milter.clocks import SYSTEM_CLOCKS
 from requiretls_milter.config import Config
 from requiretls_milter.engine.answers import Answers
-from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.cache.source import CachedSource
 from requiretls_milter.engine.troubles import Troubles
 from requiretls_milter.evidence.gathering import ANY_AGE
 from requiretls_milter.evidence.mta_sts import StsRecord

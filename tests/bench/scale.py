@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from requiretls_milter.engine.spending import SAVE_INTERVAL
+from requiretls_milter.engine.turns.spending import SAVE_INTERVAL
 from requiretls_milter.evidence.budgets import KINDS
 from tests.bench import storecost
 from tests.bench.estimate import Estimate, estimate

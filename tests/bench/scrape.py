@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from requiretls_milter.engine.exposition import Readings, render, set_build_info
+from requiretls_milter.engine.web.exposition import Readings, render, set_build_info
 from requiretls_milter.telemetry.aggregate import Aggregate
 from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.bench.figures import figure

@@ -17,7 +17,7 @@ import pytest
 
 from requiretls_milter.config.text import render
 from requiretls_milter.engine.assessor import Assessor
-from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.cache.source import CachedSource
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.model import Forecast, Question, Requirement

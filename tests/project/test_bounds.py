@@ -12,8 +12,8 @@ import re
 import pytest
 
 from requiretls_milter.config import Limits
-from requiretls_milter.engine.exposition import MAX_DOMAIN_OCTETS
 from requiretls_milter.engine.server import MAX_CONNECTIONS
+from requiretls_milter.engine.web.exposition import MAX_DOMAIN_OCTETS
 from requiretls_milter.evidence.gathering import MAX_HOSTS, MAX_PROBES
 from requiretls_milter.telemetry.labels import Bound
 from tests.support.paths import REPOSITORY

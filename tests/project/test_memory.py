@@ -13,8 +13,9 @@ import re
 import pytest
 
 from requiretls_milter.config import Config
-from requiretls_milter.engine import alive, answers, downgrades, packing, policies, shelf, troubles
-from requiretls_milter.engine.schedule import MAX_SLOW_HOPS, MAX_TARGETS
+from requiretls_milter.engine import answers, downgrades, troubles
+from requiretls_milter.engine.cache import alive, packing, policies, shelf
+from requiretls_milter.engine.turns.schedule import MAX_SLOW_HOPS, MAX_TARGETS
 from requiretls_milter.evidence.budgets import KINDS, MAX_KEYS
 from requiretls_milter.evidence.policyhost import MAX_HEADER_LINE, MAX_HEADERS, MAX_POLICY
 from requiretls_milter.evidence.probe import MAX_HANDSHAKE, MAX_NAMELESS

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from requiretls_milter.config import Config, Probe
-from requiretls_milter.engine import fleet as module
-from requiretls_milter.engine.cache import CachedSource
-from requiretls_milter.engine.policies import POLICY_REFRESH
+from requiretls_milter.engine.cache import fleet as module
+from requiretls_milter.engine.cache.policies import POLICY_REFRESH
+from requiretls_milter.engine.cache.source import CachedSource
 from requiretls_milter.evidence.addresses import AddressPolicy
 from requiretls_milter.evidence.gathering import ANY_AGE
 from requiretls_milter.evidence.mta_sts import StsRecord

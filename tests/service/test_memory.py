@@ -16,7 +16,7 @@ from tests.support.service import Service
 FILL = """
 import asyncio, random
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Life
-from requiretls_milter.engine.shelf import ENTRY_OCTETS, Entry, Shelf
+from requiretls_milter.engine.cache.shelf import ENTRY_OCTETS, Entry, Shelf
 from requiretls_milter.model import *
 from requiretls_milter.store.base import StoreKind
 from requiretls_milter.store.memory import MemoryStore

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from structlog.typing import EventDict
 
-from requiretls_milter.engine import fleet as module
+from requiretls_milter.engine.cache import fleet as module
 from requiretls_milter.engine.records import encode_probe
 from requiretls_milter.evidence.probe import FRESH
 from requiretls_milter.model import ProbeStage

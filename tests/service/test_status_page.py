@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.engine.webpage import PROTECTED
+from requiretls_milter.engine.web.webpage import PROTECTED
 from tests.support.authority import Authority
 from tests.support.html import Node, parse
 from tests.support.internet import Internet, loopback_internet

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from requiretls_milter.engine import statuspage
-from requiretls_milter.engine.exposition import Readings
 from requiretls_milter.engine.overview import Overview
-from requiretls_milter.engine.page import Page, Rendering
-from requiretls_milter.engine.scrape import MetricsServer
+from requiretls_milter.engine.web import statuspage
+from requiretls_milter.engine.web.exposition import Readings
+from requiretls_milter.engine.web.page import Page, Rendering
+from requiretls_milter.engine.web.scrape import MetricsServer
 from requiretls_milter.syntax.endpoint import Endpoint
 from tests.support import browser
 from tests.support.devtools import Tab, tab

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from requiretls_milter.config import Config, Limits
-from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.cache.source import CachedSource
 from requiretls_milter.engine.outage import OutageDetector
 from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.model import (

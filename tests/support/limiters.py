@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from requiretls_milter.config import Limits
-from requiretls_milter.engine.shares import AllShares
+from requiretls_milter.engine.turns.shares import AllShares
 from requiretls_milter.evidence.turns import Limiters
 from requiretls_milter.telemetry.counting import Counters
 

@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives import serialization
 
 from requiretls_milter.config import Config
 from requiretls_milter.engine.assessor import Assessor
-from requiretls_milter.engine.cache import CachedSource
-from requiretls_milter.engine.shares import AllShares
+from requiretls_milter.engine.cache.source import CachedSource
+from requiretls_milter.engine.turns.shares import AllShares
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.model import Forecast, Question, Requirement

@@ -8,9 +8,9 @@ from typing import Any
 
 from redis import exceptions
 
-from requiretls_milter.engine import spending
 from requiretls_milter.engine.downgrades import decode_history
 from requiretls_milter.engine.records import RecordError
+from requiretls_milter.engine.turns import spending
 from requiretls_milter.evidence.budgets import MAX_DEBTS, ROUNDING, Budget, Debt, Ledger
 from requiretls_milter.store.base import (
     CLOCK_SKEW,

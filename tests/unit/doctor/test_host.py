@@ -22,9 +22,9 @@ from requiretls_milter.doctor import host
 from requiretls_milter.doctor.attachment import attachments
 from requiretls_milter.doctor.finding import Finding, Severity
 from requiretls_milter.doctor.host import MtaAuthorities
-from requiretls_milter.engine.certificate import tls_context
-from requiretls_milter.engine.exposition import Readings
-from requiretls_milter.engine.scrape import MetricsServer
+from requiretls_milter.engine.web.certificate import tls_context
+from requiretls_milter.engine.web.exposition import Readings
+from requiretls_milter.engine.web.scrape import MetricsServer
 from requiretls_milter.evidence.dns import Resolver
 from requiretls_milter.mirror.section import mirror
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver

@@ -20,7 +20,7 @@ from requiretls_milter.engine.answers import (
     Answers,
 )
 from requiretls_milter.engine.assessor import Assessor
-from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.cache.source import CachedSource
 from requiretls_milter.engine.downgrades import DowngradeTracker
 from requiretls_milter.engine.outage import MIN_FAILED
 from requiretls_milter.engine.recordstore import RecordStore

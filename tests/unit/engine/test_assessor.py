@@ -14,7 +14,7 @@ import pytest
 from requiretls_milter import config
 from requiretls_milter.config import Config
 from requiretls_milter.engine.assessor import MIN_GATHERING, Assessor
-from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.cache.source import CachedSource
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.gathering import LATE
 from requiretls_milter.forecast import judge as judging

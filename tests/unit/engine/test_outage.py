@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from requiretls_milter import config
 from requiretls_milter.engine.assessor import Assessor
-from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.cache.source import CachedSource
 from requiretls_milter.engine.outage import (
     FAILURE_WINDOW,
     IPV6_SETTLING,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from requiretls_milter.config import Config, Limits
+from requiretls_milter.engine.domains.servedmta import ServedMta
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
-from requiretls_milter.engine.servedmta import ServedMta
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.support.authority import Authority

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from requiretls_milter.engine import cache as module
-from requiretls_milter.engine.alive import LiveEvidence
 from requiretls_milter.engine.assessor import Assessor
+from requiretls_milter.engine.cache import source as module
+from requiretls_milter.engine.cache.alive import LiveEvidence
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.gathering import ANY_AGE
 from requiretls_milter.evidence.turns import BusyError

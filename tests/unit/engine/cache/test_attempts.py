@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.types import EventDict
 
-from requiretls_milter.engine.cache import JITTER, CachedSource
+from requiretls_milter.engine.cache.source import JITTER, CachedSource
 from requiretls_milter.engine.outage import MIN_FAILED
 from requiretls_milter.engine.records import encode_attempt
 from requiretls_milter.evidence.probe import FRESH

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from requiretls_milter.engine import fleet as module
-from requiretls_milter.engine.fleet import Fleet
+from requiretls_milter.engine.cache import fleet as module
+from requiretls_milter.engine.cache.fleet import Fleet
 from requiretls_milter.store.base import StoreKind
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.counting import Counters

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from requiretls_milter.engine.cache import CachedSource
+from requiretls_milter.engine.cache.source import CachedSource
 from requiretls_milter.evidence.gathering import ANY_AGE
 from requiretls_milter.evidence.probe import FRESH
 from requiretls_milter.evidence.turns import BusyError, Claim

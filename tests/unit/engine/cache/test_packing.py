@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requiretls_milter.engine import packing
-from requiretls_milter.engine.packing import Certificates, Evidence, pack, unpack
+from requiretls_milter.engine.cache import packing
+from requiretls_milter.engine.cache.packing import Certificates, Evidence, pack, unpack
 from requiretls_milter.model import (
     AddressLookup,
     DomainEvidence,

@@ -10,10 +10,9 @@ from dataclasses import replace
 import pytest
 from structlog.types import EventDict
 
-from requiretls_milter.engine import policies as module
-from requiretls_milter.engine.cache import JITTER
-from requiretls_milter.engine.fleet import Fleet
-from requiretls_milter.engine.policies import (
+from requiretls_milter.engine.cache import policies as module
+from requiretls_milter.engine.cache.fleet import Fleet
+from requiretls_milter.engine.cache.policies import (
     FIRST_REFRESH_PAUSE,
     LAST_REFRESH_PAUSE,
     LISTED_OCTETS,
@@ -25,6 +24,7 @@ from requiretls_milter.engine.policies import (
     SHORT_LIVED,
     Policies,
 )
+from requiretls_milter.engine.cache.source import JITTER
 from requiretls_milter.engine.records import encode_policy
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.evidence.mta_sts import StsRecord
@@ -461,7 +461,7 @@ async def test_what_is_remembered_of_policies_takes_no_more_memory_than_is_promi
     """When mail asked for each, whatever names strangers send it to, and which failed."""
     promised = 1 << 20
     for name in ("MAX_WANTED_OCTETS", "MAX_PAUSES_OCTETS"):
-        monkeypatch.setattr(f"requiretls_milter.engine.policies.{name}", promised // 2)
+        monkeypatch.setattr(f"requiretls_milter.engine.cache.policies.{name}", promised // 2)
     kit = CacheKit(store=MemoryStore())
     counters, clocks = Counters(), kit.clocks
     records = RecordStore(kit.store, counters)

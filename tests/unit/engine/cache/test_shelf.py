@@ -9,9 +9,9 @@ import pytest
 
 from requiretls_milter.bounded import octets
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Life
-from requiretls_milter.engine.cache import JITTER, MAX_LIFE
-from requiretls_milter.engine.packing import Evidence
-from requiretls_milter.engine.shelf import ENTRY_OCTETS, Entry, Shelf
+from requiretls_milter.engine.cache.packing import Evidence
+from requiretls_milter.engine.cache.shelf import ENTRY_OCTETS, Entry, Shelf
+from requiretls_milter.engine.cache.source import JITTER, MAX_LIFE
 from requiretls_milter.evidence.dns import MAX_RECORDS
 from requiretls_milter.evidence.probe import FRESH
 from requiretls_milter.model import (

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from requiretls_milter.config import Config
-from requiretls_milter.engine.policies import (
+from requiretls_milter.engine.cache.policies import (
     POLICY_REFRESH,
 )
 from requiretls_milter.evidence.probe import FRESH

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from requiretls_milter.config import Config
-from requiretls_milter.engine.configured import ConfiguredDomains
-from requiretls_milter.engine.servedmta import ServedMta
+from requiretls_milter.engine.domains.configured import ConfiguredDomains
+from requiretls_milter.engine.domains.servedmta import ServedMta
 from requiretls_milter.model import Forecast, HopKind, NextHop, Outcome, Reason, Requirement
 from requiretls_milter.syntax.nexthop import parse
 

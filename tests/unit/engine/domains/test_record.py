@@ -7,10 +7,10 @@ import json
 import pytest
 
 from requiretls_milter.engine.condition import MAX_DOMAINS, MAX_WATCHED
-from requiretls_milter.engine.domainrecord import KEPT, KEPT_AGAIN, MAX_TEXT, DomainRecord
-from requiretls_milter.engine.ownservers import MAX_VERDICT
+from requiretls_milter.engine.domains.record import KEPT, KEPT_AGAIN, MAX_TEXT, DomainRecord
 from requiretls_milter.engine.records import RecordError, Settled, decode_settled, encode_settled
 from requiretls_milter.engine.recordstore import RecordStore
+from requiretls_milter.engine.watched.ownservers import MAX_VERDICT
 from requiretls_milter.ipc.framing import MAX_FRAME
 from requiretls_milter.ipc.wire import DomainStatus, StatusReply, WatchedStatus, encode
 from requiretls_milter.model import (

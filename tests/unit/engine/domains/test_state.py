@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from requiretls_milter.config import Config
-from requiretls_milter.engine.configured import ConfiguredDomains
-from requiretls_milter.engine.domainrecord import DomainRecord
-from requiretls_milter.engine.domainstate import DomainStates
-from requiretls_milter.engine.servedmta import ServedMta
+from requiretls_milter.engine.domains.configured import ConfiguredDomains
+from requiretls_milter.engine.domains.record import DomainRecord
+from requiretls_milter.engine.domains.servedmta import ServedMta
+from requiretls_milter.engine.domains.state import DomainStates
 from requiretls_milter.forecast.certificate import parse
 from requiretls_milter.model import (
     DomainEvidence,

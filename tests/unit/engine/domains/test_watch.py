@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from requiretls_milter.engine import domainwatch
-from requiretls_milter.engine.domainwatch import AT_ONCE, MIN_PAUSE, WATCH_INTERVAL, DomainWatch
+from requiretls_milter.engine.domains import watch as domainwatch
+from requiretls_milter.engine.domains.watch import AT_ONCE, MIN_PAUSE, WATCH_INTERVAL, DomainWatch
 from tests.support.waiting import until
 
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from requiretls_milter.engine.schedule import (
+from requiretls_milter.engine.turns.schedule import (
     MAX_WAITING,
     MINUTE,
     MOST_PATIENCE,
     SLOW_LIFE,
     Schedule,
 )
-from requiretls_milter.engine.tickets import Room, State, Ticket
+from requiretls_milter.engine.turns.tickets import Room, State, Ticket
 from requiretls_milter.telemetry.labels import Lane
 
 PROMPT = 0.3

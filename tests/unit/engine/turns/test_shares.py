@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from requiretls_milter.config import Limits
-from requiretls_milter.engine import schedule
-from requiretls_milter.engine.shares import AllShares, Shares
-from requiretls_milter.engine.tickets import Room
+from requiretls_milter.engine.turns import schedule
+from requiretls_milter.engine.turns.shares import AllShares, Shares
+from requiretls_milter.engine.turns.tickets import Room
 from requiretls_milter.evidence.turns import (
     FREE,
     BusyError,

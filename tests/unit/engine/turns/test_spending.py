@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from requiretls_milter.config import Limits
 from requiretls_milter.engine.records import RecordError
 from requiretls_milter.engine.recordstore import RecordStore
-from requiretls_milter.engine.spending import SpendingKeeper, decode
+from requiretls_milter.engine.turns.spending import SpendingKeeper, decode
 from requiretls_milter.evidence.budgets import MAX_DEBTS, Budgets
 from requiretls_milter.store.base import MAX_VALUE, Store, StoreKind
 from requiretls_milter.store.memory import MemoryStore

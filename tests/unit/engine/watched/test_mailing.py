@@ -13,9 +13,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from requiretls_milter.config import Watch
-from requiretls_milter.engine import mailing
-from requiretls_milter.engine.inboundreport import Change
-from requiretls_milter.engine.mailing import MAX_WAITING, Mailer, next_digest
+from requiretls_milter.engine.watched import mailing
+from requiretls_milter.engine.watched.inboundreport import Change
+from requiretls_milter.engine.watched.mailing import MAX_WAITING, Mailer, next_digest
 from requiretls_milter.forecast.inbound import InboundReport
 from requiretls_milter.forecast.inboundserver import Finding, Severity
 from requiretls_milter.model import InboundProblem

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from requiretls_milter.engine import notifying
-from requiretls_milter.engine.notifying import MAX_WAITING, Notifier
+from requiretls_milter.engine.watched import notifying
+from requiretls_milter.engine.watched.notifying import MAX_WAITING, Notifier
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.processes import alive
 from tests.support.waiting import until

@@ -7,10 +7,15 @@ from typing import Literal
 
 import pytest
 
-from requiretls_milter.engine.inboundreport import Change, ChangeReport, change_report
-from requiretls_milter.engine.ownservers import OwnServers, _Known, watched_domains, watched_status
 from requiretls_milter.engine.parts import Parts
 from requiretls_milter.engine.recordstore import RecordStore
+from requiretls_milter.engine.watched.inboundreport import Change, ChangeReport, change_report
+from requiretls_milter.engine.watched.ownservers import (
+    OwnServers,
+    _Known,
+    watched_domains,
+    watched_status,
+)
 from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness, ServerState
 from requiretls_milter.forecast.inboundserver import Finding, Severity
 from requiretls_milter.ipc.wire import WatchedStatus

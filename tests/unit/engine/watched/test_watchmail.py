@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from requiretls_milter.engine.inboundreport import Change
-from requiretls_milter.engine.watchmail import (
+from requiretls_milter.engine.watched.inboundreport import Change
+from requiretls_milter.engine.watched.watchmail import (
     MAX_LINE,
     MAX_LINES,
     changes_letter,

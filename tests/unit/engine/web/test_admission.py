@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from requiretls_milter.engine.admission import Connections, Pace, client_of
+from requiretls_milter.engine.web.admission import Connections, Pace, client_of
 
 
 class Crowd:

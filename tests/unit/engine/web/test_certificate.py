@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from requiretls_milter.config import Metrics
-from requiretls_milter.engine.certificate import CertificateError, tls_context
+from requiretls_milter.engine.web.certificate import CertificateError, tls_context
 from tests.support.authority import Authority
 
 

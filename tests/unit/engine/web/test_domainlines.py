@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from requiretls_milter.engine import exposition
-from requiretls_milter.engine.exposition import Readings
+from requiretls_milter.engine.web import exposition
+from requiretls_milter.engine.web.exposition import Readings
 from requiretls_milter.model import Outcome
 from requiretls_milter.telemetry.counting import Counters, Gauges
 

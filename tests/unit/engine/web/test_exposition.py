@@ -12,9 +12,9 @@ from prometheus_client import Metric as Family
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from requiretls_milter.engine import exposition
-from requiretls_milter.engine.exposition import Readings, set_build_info
-from requiretls_milter.engine.page import SWITCH_INTERVAL
+from requiretls_milter.engine.web import exposition
+from requiretls_milter.engine.web.exposition import Readings, set_build_info
+from requiretls_milter.engine.web.page import SWITCH_INTERVAL
 from requiretls_milter.model import OTHER_DOMAIN, Action, Requirement
 from requiretls_milter.telemetry.aggregate import Aggregate
 from requiretls_milter.telemetry.catalogue import METRICS, MetricError

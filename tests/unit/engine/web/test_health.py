@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from requiretls_milter.engine.health import STARTING, Health
+from requiretls_milter.engine.web.health import STARTING, Health
 
 RESOLVER = "the resolver was not seen to validate DNSSEC"
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from requiretls_milter.engine import processes
+from requiretls_milter.engine.web import processes
 from requiretls_milter.telemetry.catalogue import METRICS
 
 NAMES = {

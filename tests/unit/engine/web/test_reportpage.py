@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from requiretls_milter.engine import reportpage
+from requiretls_milter.engine.web import reportpage
 from requiretls_milter.model import Reason
 from requiretls_milter.readiness.days import Day, MailSource
 from requiretls_milter.readiness.figures import figures

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from requiretls_milter.config import Metrics
-from requiretls_milter.engine import scrape
-from requiretls_milter.engine.certificate import tls_context
-from requiretls_milter.engine.exposition import Readings
-from requiretls_milter.engine.health import Health
-from requiretls_milter.engine.page import Page, Rendering
-from requiretls_milter.engine.scrape import MetricsServer
-from requiretls_milter.engine.webpage import PROTECTED
+from requiretls_milter.engine.web import scrape
+from requiretls_milter.engine.web.certificate import tls_context
+from requiretls_milter.engine.web.exposition import Readings
+from requiretls_milter.engine.web.health import Health
+from requiretls_milter.engine.web.page import Page, Rendering
+from requiretls_milter.engine.web.scrape import MetricsServer
+from requiretls_milter.engine.web.webpage import PROTECTED
 from requiretls_milter.syntax.endpoint import Endpoint
 from requiretls_milter.telemetry.counting import Counters, Gauges, Totals
 from tests.support.authority import Authority, Issued

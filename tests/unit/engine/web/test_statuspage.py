@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from requiretls_milter.engine.overview import FileState
-from requiretls_milter.engine.statuspage import MAX_SHOWN, REFRESH, STYLE, render, starting
+from requiretls_milter.engine.web.statuspage import MAX_SHOWN, REFRESH, STYLE, render, starting
 from requiretls_milter.ipc.wire import ProcessStatus, WatchedStatus
 from tests.support.html import Node, parse
 from tests.support.overviews import NOW, domain_status, overview

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requiretls_milter.engine.webpage import dot, names_this_host, page, policy
+from requiretls_milter.engine.web.webpage import dot, names_this_host, page, policy
 from requiretls_milter.syntax.markup import element
 from tests.support.html import parse
 

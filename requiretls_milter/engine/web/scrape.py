@@ -26,11 +26,11 @@ from typing import Any
 
 from aiohttp import web
 
-from requiretls_milter.engine.admission import Connections, Pace
-from requiretls_milter.engine.exposition import Readings, chosen, render
-from requiretls_milter.engine.health import STARTING, Health
-from requiretls_milter.engine.page import Page, Rendering
-from requiretls_milter.engine.webpage import PROTECTED, names_this_host
+from requiretls_milter.engine.web.admission import Connections, Pace
+from requiretls_milter.engine.web.exposition import Readings, chosen, render
+from requiretls_milter.engine.web.health import STARTING, Health
+from requiretls_milter.engine.web.page import Page, Rendering
+from requiretls_milter.engine.web.webpage import PROTECTED, names_this_host
 from requiretls_milter.syntax.endpoint import Endpoint
 from requiretls_milter.syntax.text import visible
 from requiretls_milter.telemetry import log

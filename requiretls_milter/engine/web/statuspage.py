@@ -18,8 +18,8 @@ from requiretls_milter.engine.overview import (
     watched_word,
     word,
 )
-from requiretls_milter.engine.page import Page
-from requiretls_milter.engine.webpage import dot, page
+from requiretls_milter.engine.web.page import Page
+from requiretls_milter.engine.web.webpage import dot, page
 from requiretls_milter.ipc.wire import DomainStatus, WatchedStatus
 from requiretls_milter.syntax.markup import element
 from requiretls_milter.syntax.moments import moment

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.clocks import Clocks
-from requiretls_milter.engine.fleet import Fleet
+from requiretls_milter.engine.cache.fleet import Fleet
 from requiretls_milter.engine.records import KeptPolicy, decode_policy, encode_policy
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.evidence.mta_sts import StsRecord

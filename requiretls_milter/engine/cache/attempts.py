@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from requiretls_milter.clocks import Clocks, Life
+from requiretls_milter.engine.cache.shelf import Entry
 from requiretls_milter.engine.outage import OutageDetector
 from requiretls_milter.engine.records import KeptAttempt, decode_attempt, encode_attempt
 from requiretls_milter.engine.recordstore import RecordStore
-from requiretls_milter.engine.shelf import Entry
 from requiretls_milter.model import MailProtocol, ProbeEvidence
 from requiretls_milter.store.base import StoreKind
 from requiretls_milter.telemetry.labels import OutboundService

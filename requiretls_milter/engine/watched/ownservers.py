@@ -12,10 +12,10 @@ from typing import Literal
 
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.config import Config
-from requiretls_milter.engine.inboundreport import Change, problem_report
 from requiretls_milter.engine.parts import Parts
 from requiretls_milter.engine.records import decode_watched, encode_watched
 from requiretls_milter.engine.recordstore import RecordStore
+from requiretls_milter.engine.watched.inboundreport import Change, problem_report
 from requiretls_milter.evidence.gathering import LATE
 from requiretls_milter.evidence.mta_sts import FETCH_RETRY
 from requiretls_milter.evidence.turns import BusyError, on_behalf_of

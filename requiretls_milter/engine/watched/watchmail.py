@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from requiretls_milter.engine.inboundreport import Change
+from requiretls_milter.engine.watched.inboundreport import Change
 from requiretls_milter.forecast.inbound import InboundReport
 from requiretls_milter.forecast.inboundserver import Finding, Severity
 from requiretls_milter.syntax.moments import moment

@@ -1,7 +1,7 @@
 """Fair shares of each resource that the engine has only so much of: probes, lookups, fetches.
 
-Who is next is decided by :mod:`~requiretls_milter.engine.schedule`; this module does what it says,
-on the asyncio loop: it lets work begin, breaks work off, and looks again when time has passed.
+:mod:`~requiretls_milter.engine.turns.schedule` decides what comes next; this module does what it
+says, on the loop: it lets work begin, breaks work off, and looks again when time has passed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from requiretls_milter.config import Limits
-from requiretls_milter.engine.schedule import Changes, Schedule
-from requiretls_milter.engine.tickets import Room, State, Ticket
+from requiretls_milter.engine.turns.schedule import Changes, Schedule
+from requiretls_milter.engine.turns.tickets import Room, State, Ticket
 from requiretls_milter.evidence.turns import BusyError, Claim, Limiters, current_errand
 from requiretls_milter.telemetry.counting import Counters, Gauges
 from requiretls_milter.telemetry.labels import Bound, Lane

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from requiretls_milter.engine.configured import ConfiguredDomains
-from requiretls_milter.engine.domainrecord import DomainRecord
+from requiretls_milter.engine.domains.configured import ConfiguredDomains
+from requiretls_milter.engine.domains.record import DomainRecord
 from requiretls_milter.forecast.inboundserver import certificate_end
 from requiretls_milter.forecast.mta_sts import policy_end
 from requiretls_milter.model import (

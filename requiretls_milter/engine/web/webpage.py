@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from urllib.parse import quote, urlsplit
 from xml.etree.ElementTree import Element
 
-from requiretls_milter.engine.page import Page
+from requiretls_milter.engine.web.page import Page
 from requiretls_milter.syntax.markup import document, element, style_sheet, style_sources
 
 PROTECTED: Mapping[str, str] = {

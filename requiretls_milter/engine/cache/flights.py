@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from requiretls_milter.engine.shelf import Shelf
+from requiretls_milter.engine.cache.shelf import Shelf
 from requiretls_milter.evidence import turns
 from requiretls_milter.evidence.turns import BusyError, Errand
 from requiretls_milter.telemetry import log

@@ -10,9 +10,9 @@ for a pause, and until the pause ends it is the answer, so that a host in troubl
 again and again (R61).
 
 The answer comes from the first of these that has it: the *shelf*, where earlier answers are kept
-(:mod:`~requiretls_milter.engine.shelf`); a *flight*, in which the same question is being answered
-(:mod:`~requiretls_milter.engine.flights`); for a probe or a policy the store, or another engine of
-the fleet (:mod:`~requiretls_milter.engine.fleet`); the network
+(:mod:`~requiretls_milter.engine.cache.shelf`); a *flight*, in which the same question is being
+answered (:mod:`~requiretls_milter.engine.cache.flights`); for a probe or a policy the store, or
+another engine of the fleet (:mod:`~requiretls_milter.engine.cache.fleet`); the network
 (:mod:`~requiretls_milter.engine.reachability`).
 """
 
@@ -25,13 +25,14 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks, Life
 from requiretls_milter.config import Config
-from requiretls_milter.engine.alive import IN_HAND_OCTETS, LiveEvidence
-from requiretls_milter.engine.attempts import Attempts, SessionKey
-from requiretls_milter.engine.fleet import Fleet
-from requiretls_milter.engine.flights import Flights
+from requiretls_milter.engine.cache.alive import IN_HAND_OCTETS, LiveEvidence
+from requiretls_milter.engine.cache.attempts import Attempts, SessionKey
+from requiretls_milter.engine.cache.fleet import Fleet
+from requiretls_milter.engine.cache.flights import Flights
+from requiretls_milter.engine.cache.packing import Certificates, Evidence
+from requiretls_milter.engine.cache.policies import Policies, PolicySource
+from requiretls_milter.engine.cache.shelf import Entry, Shelf
 from requiretls_milter.engine.outage import OutageDetector, ServerTarget
-from requiretls_milter.engine.packing import Certificates, Evidence
-from requiretls_milter.engine.policies import Policies, PolicySource
 from requiretls_milter.engine.reachability import WatchedSource
 from requiretls_milter.engine.records import (
     Scopes,
@@ -41,7 +42,6 @@ from requiretls_milter.engine.records import (
     worth_keeping,
 )
 from requiretls_milter.engine.recordstore import RecordStore
-from requiretls_milter.engine.shelf import Entry, Shelf
 from requiretls_milter.engine.troubles import Subject, Troubles
 from requiretls_milter.evidence.gathering import ANY_AGE, EvidenceSource
 from requiretls_milter.evidence.turns import BusyError

@@ -1,6 +1,6 @@
 """Tickets for pieces of work, the room that they share, and the queues in which they wait.
 
-:mod:`~requiretls_milter.engine.schedule` says which of them comes next, and why.
+:mod:`~requiretls_milter.engine.turns.schedule` says which of them comes next, and why.
 """
 
 from __future__ import annotations

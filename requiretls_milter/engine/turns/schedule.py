@@ -32,7 +32,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from requiretls_milter.bounded import BoundedMap
-from requiretls_milter.engine.tickets import Queue, Room, State, Ticket
+from requiretls_milter.engine.turns.tickets import Queue, Room, State, Ticket
 from requiretls_milter.telemetry.labels import Lane
 
 MINUTE = 60.0

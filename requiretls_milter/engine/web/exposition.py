@@ -26,9 +26,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from requiretls_milter import __version__
-from requiretls_milter.engine import domainlines, processes
-from requiretls_milter.engine.families import simple
-from requiretls_milter.engine.page import Page, beside_the_loop
+from requiretls_milter.engine.web import domainlines, processes
+from requiretls_milter.engine.web.families import simple
+from requiretls_milter.engine.web.page import Page, beside_the_loop
 from requiretls_milter.telemetry.catalogue import METRICS, PREFIX, Metric, MetricKind
 from requiretls_milter.telemetry.counting import Gauges, Totals
 

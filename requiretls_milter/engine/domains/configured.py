@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from requiretls_milter.config import Config
 from requiretls_milter.config.routes import Way
-from requiretls_milter.engine.servedmta import ServedMta
+from requiretls_milter.engine.domains.servedmta import ServedMta
 from requiretls_milter.model import (
     Capability,
     Forecast,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from requiretls_milter.engine.page import Page
-from requiretls_milter.engine.webpage import PROTECTED
+from requiretls_milter.engine.web.page import Page
+from requiretls_milter.engine.web.webpage import PROTECTED
 from requiretls_milter.forecast.inbound import InboundReport
 from requiretls_milter.readiness.days import Day, MailSource
 from requiretls_milter.readiness.values import Destination, Readiness

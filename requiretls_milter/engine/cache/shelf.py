@@ -1,7 +1,7 @@
 """One layer of the cache: a bounded number of entries, each with an end on two clocks.
 
-Entries are kept as octets (:mod:`~requiretls_milter.engine.packing`); who asks gets objects of its
-own.
+Entries are kept as octets (:mod:`~requiretls_milter.engine.cache.packing`); each reader gets
+objects of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.clocks import Clocks, Life
-from requiretls_milter.engine.packing import Evidence, Packed, pack, unpack
+from requiretls_milter.engine.cache.packing import Evidence, Packed, pack, unpack
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Bound, CacheResult, Layer
 

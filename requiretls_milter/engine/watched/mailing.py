@@ -20,8 +20,8 @@ from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 
 from requiretls_milter.config import Watch
-from requiretls_milter.engine.inboundreport import Change
-from requiretls_milter.engine.watchmail import Letter, changes_letter, digest_letter
+from requiretls_milter.engine.watched.inboundreport import Change
+from requiretls_milter.engine.watched.watchmail import Letter, changes_letter, digest_letter
 from requiretls_milter.forecast.inbound import InboundReport
 from requiretls_milter.ipc.wire import Failing
 from requiretls_milter.syntax.text import printable

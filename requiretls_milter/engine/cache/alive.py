@@ -14,7 +14,7 @@ import weakref
 from collections import deque
 
 from requiretls_milter.bounded import octets
-from requiretls_milter.engine.packing import Evidence
+from requiretls_milter.engine.cache.packing import Evidence
 
 IN_HAND_OCTETS = 128 << 20
 """Octets of memory for evidence beside the shelves: 500 gatherings with 16
