@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class Requirement(enum.StrEnum):
@@ -117,6 +118,18 @@ class MailProtocol(enum.StrEnum):
 
     SMTP = "smtp"
     LMTP = "lmtp"  # RFC 2033; Postfix's lmtp(8) looks up no MX records
+
+
+class ServerTarget(NamedTuple):
+    """A server with which a session can be held: its address, and how a client speaks to it.
+
+    ``server_name`` is the name sent in the TLS handshake (SNI, RFC 6066 section 3); "" for none.
+    """
+
+    address: str
+    port: int
+    server_name: str
+    protocol: MailProtocol = MailProtocol.SMTP
 
 
 LMTP_PREFIX = "lmtp:inet:"

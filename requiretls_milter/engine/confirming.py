@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from requiretls_milter.engine.cache.source import CachedSource
 from requiretls_milter.evidence.gathering import ANY_AGE
-from requiretls_milter.model import MailProtocol, ProbeEvidence
+from requiretls_milter.model import ProbeEvidence, ServerTarget
 
 
 class KeptSessions:
@@ -26,15 +26,7 @@ class KeptSessions:
         self.addresses = source.addresses
         self.tlsa = source.tlsa
 
-    async def probe(
-        self,
-        address: str,
-        port: int,
-        server_name: str,
-        protocol: MailProtocol = MailProtocol.SMTP,
-        *,
-        since: float = ANY_AGE,
-    ) -> ProbeEvidence:
+    async def probe(self, server: ServerTarget, *, since: float = ANY_AGE) -> ProbeEvidence:
         """The last session with an address, if it is kept; else one that was not held."""
-        kept = self._source.kept_session(address, port, server_name, protocol)
-        return kept or ProbeEvidence(address, error="no session is kept")
+        kept = self._source.kept_session(server)
+        return kept or ProbeEvidence(server.address, error="no session is kept")

@@ -34,13 +34,13 @@ from requiretls_milter.model import (
     DnsOutcome,
     DomainEvidence,
     Forecast,
-    MailProtocol,
     MxEvidence,
     Outcome,
     ProbeEvidence,
     ProbeFailure,
     ProbeStage,
     Reason,
+    ServerTarget,
 )
 from requiretls_milter.syntax.names import address_literal, valid_hostname
 from requiretls_milter.telemetry import log
@@ -76,16 +76,6 @@ ZONE_LABELS = 2
 """Last labels of a name that stand for its zone: names of one operator fail together."""
 
 _log = log.get_logger("engine.outage")
-
-
-@dataclass(frozen=True, slots=True)
-class ServerTarget:
-    """A server to call."""
-
-    address: str
-    port: int
-    server_name: str
-    protocol: MailProtocol = MailProtocol.SMTP
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,19 +289,12 @@ class OutageDetector:
 
     # ------------------------------------------------------------ what is seen
 
-    def saw_probe(
-        self,
-        found: ProbeEvidence,
-        port: int,
-        server_name: str,
-        protocol: MailProtocol = MailProtocol.SMTP,
-    ) -> bool:
+    def saw_probe(self, found: ProbeEvidence, target: ServerTarget) -> bool:
         """Note a session; returns whether an outage ends with it."""
         if not _tried(found):
             return False
         monitor = self._servers[_reach(found.address)]
         group = _network(found.address)
-        target = ServerTarget(found.address, port, server_name, protocol)
         family = _family(found.address)
         if could_not_connect(found):
             if monitor.add_failure(group, target, self._monotonic(), family):

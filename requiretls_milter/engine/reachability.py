@@ -17,7 +17,6 @@ from requiretls_milter.engine.outage import (
     NameTarget,
     OutageDetector,
     ReachabilityMonitor,
-    ServerTarget,
     Target,
     could_not_connect,
 )
@@ -25,11 +24,11 @@ from requiretls_milter.evidence.gathering import EvidenceSource
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
-    MailProtocol,
     MxEvidence,
     ProbeEvidence,
     ProbeFailure,
     ProbeStage,
+    ServerTarget,
 )
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import ProbeResult
@@ -95,17 +94,15 @@ class WatchedSource:
             self._on_recovery()
         return found
 
-    async def probe(
-        self, address: str, port: int, server_name: str, protocol: MailProtocol = MailProtocol.SMTP
-    ) -> ProbeEvidence:
+    async def probe(self, server: ServerTarget) -> ProbeEvidence:
         """Hold a session with a server."""
         asked_at = self._clock()
-        found = await self._source.probe(address, port, server_name, protocol)
+        found = await self._source.probe(server)
         if found.probed_at < asked_at:
             return found  # what another name of the address met before: no session was held
         if found.stage is not ProbeStage.NOT_PROBED or found.failure is not None:
             self._counters.inc("probes_total", (_probe_result(found),))
-        if self._outage.saw_probe(found, port, server_name, protocol):
+        if self._outage.saw_probe(found, server):
             self._on_recovery()
         return found
 
@@ -137,9 +134,7 @@ class WatchedSource:
         try:
             async with asyncio.timeout(self._timeout):
                 if isinstance(target, ServerTarget):
-                    session = await self.probe(
-                        target.address, target.port, target.server_name, target.protocol
-                    )
+                    session = await self.probe(target)
                     if session.stage is ProbeStage.NOT_PROBED:
                         return ""
                     return session.error if could_not_connect(session) else None

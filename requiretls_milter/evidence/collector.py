@@ -21,11 +21,11 @@ from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
     AddressLookup,
     DomainEvidence,
-    MailProtocol,
     MtaStsEvidence,
     MxEvidence,
     ProbeEvidence,
     PublishedEvidence,
+    ServerTarget,
     TlsaEvidence,
 )
 from requiretls_milter.telemetry.counting import Counters
@@ -120,17 +120,9 @@ class Collector(EvidenceSource):
         found = await find_tlsa(self.resolver, host, port, addresses, self._clock)
         return self._observed(found)
 
-    async def probe(
-        self,
-        address: str,
-        port: int,
-        server_name: str,
-        protocol: MailProtocol = MailProtocol.SMTP,
-        *,
-        since: float = ANY_AGE,
-    ) -> ProbeEvidence:
+    async def probe(self, server: ServerTarget, *, since: float = ANY_AGE) -> ProbeEvidence:
         """See :meth:`Prober.probe`."""
-        return await self._prober.probe(address, port, server_name, protocol)
+        return await self._prober.probe(server)
 
     def _observed(self, found: Looked) -> Looked:
         """Note when it was looked up, unless it was not."""

@@ -31,6 +31,7 @@ from requiretls_milter.model import (
     MxRecord,
     NextHop,
     ProbeEvidence,
+    ServerTarget,
     TlsaEvidence,
 )
 from requiretls_milter.syntax.names import address_literal
@@ -92,16 +93,8 @@ class EvidenceSource(Protocol):
         """Look up the TLSA records of a host whose addresses are known."""
         ...
 
-    async def probe(
-        self,
-        address: str,
-        port: int,
-        server_name: str,
-        protocol: MailProtocol = MailProtocol.SMTP,
-        *,
-        since: float = ANY_AGE,
-    ) -> ProbeEvidence:
-        """Hold a session with an address; *server_name* is the SNI, "" for none."""
+    async def probe(self, server: ServerTarget, *, since: float = ANY_AGE) -> ProbeEvidence:
+        """Hold a session with a server."""
         ...
 
 
@@ -264,9 +257,8 @@ class Gathering:
     async def _probe(self, address: str, server_name: str, own_port: int) -> None:
         async with self._question():
             port, protocol = own_port or self._port, self._nexthop.protocol
-            found = await self._source.probe(
-                address, port, server_name, protocol, since=self._since
-            )
+            server = ServerTarget(address, port, server_name, protocol)
+            found = await self._source.probe(server, since=self._since)
             self._probed[address, server_name, own_port] = found
 
     @contextlib.asynccontextmanager

@@ -40,6 +40,7 @@ from requiretls_milter.model import (
     ProbeFailure,
     ProbeStage,
     Reply,
+    ServerTarget,
 )
 from requiretls_milter.syntax.ciphers import is_in_finite_field
 from requiretls_milter.syntax.text import error_text, printable
@@ -145,15 +146,6 @@ class _Ended(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """How a server is spoken to: its port, the SNI ("" for none), and the protocol."""
-
-    port: int
-    server_name: str
-    protocol: MailProtocol
-
-
-@dataclass(frozen=True, slots=True)
 class _Ehlo:
     """A 2xx reply to EHLO or HELO: the name that the server gives itself, and its keywords.
 
@@ -198,14 +190,10 @@ class Prober:
         self._limiter = limiter
         self._leaving = Leaving(QUIT_WAIT)
 
-    async def probe(
-        self, address: str, port: int, server_name: str, protocol: MailProtocol = MailProtocol.SMTP
-    ) -> ProbeEvidence:
-        """Go through a session with *address*, or two; never raise for what the network does.
-
-        *server_name* is sent as SNI; with "" none is sent.
-        """
+    async def probe(self, server: ServerTarget) -> ProbeEvidence:
+        """Go through a session with *server*, or two; never raise for what the network does."""
         now = self._clock()
+        address = server.address
         evidence = ProbeEvidence(address=address, probed_at=now, expires=now + FRESH)
         if not self._settings.enabled:
             return replace(evidence, error="probe.enabled is false")
@@ -216,14 +204,13 @@ class Prober:
                 failure=ProbeFailure.FORBIDDEN,
                 error="not a global address, and not in probe.allow_networks",
             )
-        way = _Way(port, server_name, protocol)
-        found = await self._in_turn(address, way, self._authenticating)
+        found = await self._in_turn(server, self._authenticating)
         if is_in_finite_field(found.cipher):
-            strong = await self._in_turn(address, way, self._strong)
+            strong = await self._in_turn(server, self._strong)
             return _with_group(found, strong)
         if found.stage is not ProbeStage.HANDSHAKE or found.failure is ProbeFailure.TIMEOUT:
             return found
-        other = await self._in_turn(address, way, self._opportunistic)
+        other = await self._in_turn(server, self._opportunistic)
         if other.stage is ProbeStage.NOT_PROBED:
             return other  # whether it was a strange server or a broken one is not known
         if not other.tls_version:
@@ -232,35 +219,36 @@ class Prober:
         expires = min(found.expires, other.expires)
         return replace(other, only_opportunistic=found.error or "failed", expires=expires)
 
-    async def _in_turn(self, address: str, way: _Way, context: SSL.Context) -> ProbeEvidence:
+    async def _in_turn(self, server: ServerTarget, context: SSL.Context) -> ProbeEvidence:
+        address = server.address
         first = context is self._authenticating
 
         async def hold() -> ProbeEvidence:
             # Under another name the same may have been seen while this session waited.
-            if first and (seen := self._nameless.seen(address, way)) is not None:
+            if first and (seen := self._nameless.seen(server)) is not None:
                 return seen
-            if self._budgets and (spent := self._budgets.connection(address, way.server_name)):
+            if self._budgets and (spent := self._budgets.connection(address, server.server_name)):
                 now = self._clock()
                 return ProbeEvidence(address, error=spent, probed_at=now, expires=now)
-            found = await self._session(address, way, context)
+            found = await self._session(server, context)
             if first:
-                self._nameless.note(found, way)
+                self._nameless.note(found, server)
             return found
 
         host, network = host_and_network(address)
         return await self._limiter.run(Claim(network, host), hold)
 
-    async def _session(self, address: str, way: _Way, context: SSL.Context) -> ProbeEvidence:
-        settings = self._settings
+    async def _session(self, server: ServerTarget, context: SSL.Context) -> ProbeEvidence:
+        settings, address = self._settings, server.address
         try:
             connection = Connection(address)
         except OSError as error:  # out of descriptors, no IPv6: this says nothing about the server
             now = self._clock()
             return ProbeEvidence(address, error=error_text(error), probed_at=now, expires=now)
         wire = _Wire(connection, self._leaving, settings.connect_timeout, settings.command_timeout)
-        session = _Session(wire, address, self._helo, way, context)
+        session = _Session(wire, self._helo, server, context)
         try:
-            await session.run(way.port)
+            await session.run(server.port)
         except _Ended as ended:
             session.evidence = replace(
                 session.evidence,
@@ -294,24 +282,25 @@ class _Nameless:
             BoundedMap(MAX_NAMELESS)
         )
 
-    def seen(self, address: str, way: _Way) -> ProbeEvidence | None:
+    def seen(self, server: ServerTarget) -> ProbeEvidence | None:
         """What another name met at this address and port, while that is good evidence."""
-        kept = self._seen.get((address, way.port, way.protocol))
-        name, found, life = kept or (way.server_name, None, None)
-        if name == way.server_name or life is None or life.is_over(self._clock(), time.monotonic()):
+        kept = self._seen.get((server.address, server.port, server.protocol))
+        if kept is None:
             return None
-        return found
+        name, found, life = kept
+        own = name == server.server_name
+        return None if own or life.is_over(self._clock(), time.monotonic()) else found
 
-    def note(self, found: ProbeEvidence, way: _Way) -> None:
+    def note(self, found: ProbeEvidence, server: ServerTarget) -> None:
         """Keep a session that ended before the handshake; another one replaces it."""
         if found.stage is ProbeStage.NOT_PROBED:
             return
-        key = (found.address, way.port, way.protocol)
+        key = (server.address, server.port, server.protocol)
         refused = found.starttls_reply is not None or found.starttls_offered is False
         if found.stage in _BEFORE_HANDSHAKE or (found.stage is ProbeStage.DONE and refused):
             now = self._clock()
             life = Life.of(found.expires - now, now, time.monotonic())
-            self._seen.put(key, (way.server_name, found, life))
+            self._seen.put(key, (server.server_name, found, life))
         else:
             self._seen.pop(key)
 
@@ -323,14 +312,14 @@ class _Session:
     """
 
     def __init__(
-        self, wire: _Wire, address: str, helo: bytes, way: _Way, context: SSL.Context
+        self, wire: _Wire, helo: bytes, server: ServerTarget, context: SSL.Context
     ) -> None:
         self._wire = wire
         self._helo = helo
-        self._server_name = way.server_name
-        self._lmtp = way.protocol is MailProtocol.LMTP
+        self._server_name = server.server_name
+        self._lmtp = server.protocol is MailProtocol.LMTP
         self._context = context
-        self.evidence = ProbeEvidence(address=address, stage=ProbeStage.CONNECT)
+        self.evidence = ProbeEvidence(address=server.address, stage=ProbeStage.CONNECT)
 
     async def run(self, port: int) -> None:
         """Go through the session to its end; raise _Ended if it ends early."""

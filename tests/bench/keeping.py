@@ -32,7 +32,6 @@ from requiretls_milter.model import (
     Forecast,
     HopKind,
     HostEvidence,
-    MailProtocol,
     MtaStsEvidence,
     MxEvidence,
     MxRecord,
@@ -43,6 +42,7 @@ from requiretls_milter.model import (
     Question,
     Reason,
     Requirement,
+    ServerTarget,
     TlsaEvidence,
     TlsaRecord,
 )
@@ -115,26 +115,18 @@ class _Network:
             observed_at=self._now,
         )
 
-    async def probe(
-        self,
-        address: str,
-        port: int,
-        server_name: str,
-        protocol: MailProtocol = MailProtocol.SMTP,
-        *,
-        since: float = ANY_AGE,
-    ) -> ProbeEvidence:
-        issued = _ISSUED[int(_digits(server_name)) % ISSUERS]
-        dialogue = _dialogue(server_name)
+    async def probe(self, server: ServerTarget, *, since: float = ANY_AGE) -> ProbeEvidence:
+        issued = _ISSUED[int(_digits(server.server_name)) % ISSUERS]
+        dialogue = _dialogue(server.server_name)
         self.octets += LEAF + len(dialogue)
         return ProbeEvidence(
-            _new(address),
+            _new(server.address),
             ProbeStage.DONE,
             starttls_offered=True,
             tls_version=_new("TLSv1.3"),
             chain=(_CHANCE.randbytes(LEAF), *(bytes(bytearray(one)) for one in issued)),
             requiretls=True,
-            ehlo_name=_new(server_name),
+            ehlo_name=_new(server.server_name),
             probed_at=self._now,
             expires=self._now + LIFE,
             cipher=_new("TLS_AES_256_GCM_SHA384"),
@@ -181,7 +173,7 @@ async def hosts(number: int) -> tuple[Any, int]:
     for host in (f"mx{n}.example.net" for n in range(number)):
         addresses = await source.addresses(host)
         await source.tlsa(host, 25, addresses)
-        await source.probe(addresses.addresses[0], 25, host)
+        await source.probe(ServerTarget(addresses.addresses[0], 25, host))
     return source, network.octets
 
 

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.collector import Collector
-from requiretls_milter.model import MtaStsMode
+from requiretls_milter.model import MtaStsMode, ServerTarget
 from requiretls_milter.telemetry import log
 from tests.bench.beside import Contender, Found, in_turn, table
 from tests.bench.machine import cpu_seconds, family
@@ -132,7 +132,7 @@ async def _session(collector: Collector, domain: str) -> None:
     (record,) = (await collector.mx(domain)).records
     addresses = await collector.addresses(record.host)
     tlsa = await collector.tlsa(record.host, SMTP_PORT, addresses)
-    seen = await collector.probe(addresses.addresses[0], SMTP_PORT, record.host)
+    seen = await collector.probe(ServerTarget(addresses.addresses[0], SMTP_PORT, record.host))
     if not (tlsa.records and seen.requiretls):
         raise WrongAnswerError(f"{domain}: {tlsa} {seen}")
 

@@ -25,7 +25,6 @@ from requiretls_milter.evidence.turns import Claim, Limiters
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
-    MailProtocol,
     MtaStsEvidence,
     MtaStsMode,
     MtaStsPolicy,
@@ -34,6 +33,7 @@ from requiretls_milter.model import (
     ProbeEvidence,
     ProbeFailure,
     ProbeStage,
+    ServerTarget,
     TlsaEvidence,
 )
 from tests.support import build
@@ -461,15 +461,8 @@ class Internet:
         policy = MtaStsPolicy(MtaStsMode.ENFORCE, hosts, 7 * int(DAY), "1")
         return MtaStsEvidence(policy, fetched_at=now, expires=record.expires)
 
-    async def probe(
-        self,
-        address: str,
-        port: int,
-        server_name: str,
-        protocol: MailProtocol = MailProtocol.SMTP,
-        *,
-        since: float = ANY_AGE,
-    ) -> ProbeEvidence:
+    async def probe(self, server: ServerTarget, *, since: float = ANY_AGE) -> ProbeEvidence:
+        address, server_name = server.address, server.server_name
         host, network = host_and_network(address)
 
         async def hold() -> ProbeEvidence:

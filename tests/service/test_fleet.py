@@ -21,12 +21,12 @@ from requiretls_milter.evidence.gathering import ANY_AGE
 from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.evidence.probe import Prober
 from requiretls_milter.model import (
-    MailProtocol,
     MtaStsEvidence,
     MtaStsMode,
     MtaStsPolicy,
     ProbeEvidence,
     ProbeStage,
+    ServerTarget,
 )
 from requiretls_milter.store.redis import RedisBackend
 from requiretls_milter.store.steady import SteadyStore
@@ -52,16 +52,8 @@ class Source(FakeSource):
             Probe(helo="milter.example", command_timeout=5.0),
         )
 
-    async def probe(
-        self,
-        address: str,
-        port: int,
-        server_name: str,
-        protocol: MailProtocol = MailProtocol.SMTP,
-        *,
-        since: float = ANY_AGE,
-    ) -> ProbeEvidence:
-        return await self._prober.probe(address, port, server_name, protocol)
+    async def probe(self, server: ServerTarget, *, since: float = ANY_AGE) -> ProbeEvidence:
+        return await self._prober.probe(server)
 
     async def mta_sts(self, domain: str, *, since: float = ANY_AGE) -> MtaStsEvidence:
         await asyncio.sleep(0.2)
@@ -95,7 +87,10 @@ class Fleet:
 
     async def probe(self, server: SmtpServer) -> list[ProbeEvidence]:
         return await asyncio.gather(
-            *(engine.cache.probe("127.0.0.1", server.port, "mx.test") for engine in self.engines)
+            *(
+                engine.cache.probe(ServerTarget("127.0.0.1", server.port, "mx.test"))
+                for engine in self.engines
+            )
         )
 
     async def policies(self, domain: str = "a.example") -> list[MtaStsEvidence]:
@@ -241,7 +236,9 @@ async def test_a_fresh_look_asks_nobody_and_tells_everybody(
         await two.probe(server)
         one, other = two.engines
         two.pass_(1)
-        await one.cache.probe("127.0.0.1", server.port, "mx.test", since=one.clocks.monotonic())
+        await one.cache.probe(
+            ServerTarget("127.0.0.1", server.port, "mx.test"), since=one.clocks.monotonic()
+        )
         assert server.connections == 2
         async with fleet(redis, 1) as later:
             (found,) = await later.probe(server)

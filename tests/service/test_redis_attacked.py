@@ -17,7 +17,7 @@ from structlog.typing import EventDict
 from requiretls_milter.engine.cache import fleet as module
 from requiretls_milter.engine.records import encode_probe
 from requiretls_milter.evidence.probe import FRESH
-from requiretls_milter.model import ProbeStage
+from requiretls_milter.model import ProbeStage, ServerTarget
 from requiretls_milter.store.base import LONGEST, Record, StoreKind
 from requiretls_milter.store.redis import RedisBackend
 from requiretls_milter.store.steady import SteadyStore
@@ -255,7 +255,7 @@ async def test_claims_that_are_never_given_up_delay_few_sessions(
         kit = kit_of(store)
         began = time.monotonic()
         for address in addresses:
-            found = await kit.cache.probe(address, 25, "mx.a.example")
+            found = await kit.cache.probe(ServerTarget(address, 25, "mx.a.example"))
             assert found.stage is ProbeStage.DONE
         assert time.monotonic() - began < 3 * 0.3 + 2
         assert kit.count("fleet_flights_total", "ours_after_waiting") == len(addresses)
@@ -266,7 +266,7 @@ async def test_a_forged_session_is_believed_for_no_longer_than_a_session_is_fres
 ) -> None:
     """It has a good digest. Beyond that, times and scope bound what is believed."""
     now = time.time()
-    template = await CacheKit().cache.probe("192.0.2.1", 25, "mx.a.example")
+    template = await CacheKit().cache.probe(ServerTarget("192.0.2.1", 25, "mx.a.example"))
 
     async def forge(address: str, scope: str = "", written: float = now) -> None:
         session = replace(template, address=address, probed_at=written, expires=now + LONGEST)
@@ -281,11 +281,14 @@ async def test_a_forged_session_is_believed_for_no_longer_than_a_session_is_fres
     await attacker.close()
     async with started(redis.url) as (store, _):
         kit = kit_of(store)
-        found = [await kit.cache.probe(f"192.0.2.{n}", 25, "mx.a.example") for n in range(1, 5)]
+        found = [
+            await kit.cache.probe(ServerTarget(f"192.0.2.{n}", 25, "mx.a.example"))
+            for n in range(1, 5)
+        ]
         assert kit.sessions == 3, "the first alone is believed"
         assert found[0].expires <= now + FRESH
         kit.clocks.pass_(FRESH)
-        await kit.cache.probe("192.0.2.1", 25, "mx.a.example")
+        await kit.cache.probe(ServerTarget("192.0.2.1", 25, "mx.a.example"))
         assert kit.sessions == 4
 
 
@@ -326,7 +329,10 @@ async def test_flushall_all_the_time_costs_no_answer(redis: RedisServer) -> None
         flushing = asyncio.create_task(flush())
         for number in range(1, 101):
             found = await asyncio.gather(
-                *(kit.cache.probe(f"192.0.2.{number}", 25, "mx.a.example") for kit in kits)
+                *(
+                    kit.cache.probe(ServerTarget(f"192.0.2.{number}", 25, "mx.a.example"))
+                    for kit in kits
+                )
             )
             assert all(session.stage is ProbeStage.DONE for session in found)
         end = True

@@ -16,6 +16,7 @@ from requiretls_milter.model import (
     MtaStsMode,
     MtaStsPolicy,
     ProbeEvidence,
+    ServerTarget,
 )
 from requiretls_milter.store.base import Store
 from requiretls_milter.store.memory import MemoryStore
@@ -94,7 +95,7 @@ class CacheKit:
     # ------------------------------------------------------------ sessions
 
     async def probe(self, **options: Any) -> ProbeEvidence:
-        return await self.cache.probe("192.0.2.1", 25, "mx.a.example", **options)
+        return await self.cache.probe(ServerTarget("192.0.2.1", 25, "mx.a.example"), **options)
 
     @property
     def sessions(self) -> int:

@@ -18,6 +18,7 @@ from requiretls_milter.model import (
     MxRecord,
     ProbeEvidence,
     ProbeStage,
+    ServerTarget,
     TlsaEvidence,
 )
 
@@ -105,15 +106,10 @@ class FakeSource:
         found: TlsaEvidence = await self._say("tlsa", f"{host}:{port}")
         return found
 
-    async def probe(
-        self,
-        address: str,
-        port: int,
-        server_name: str,
-        protocol: MailProtocol = MailProtocol.SMTP,
-        *,
-        since: float = ANY_AGE,
-    ) -> ProbeEvidence:
-        lmtp = "lmtp " if protocol is MailProtocol.LMTP else ""
-        found: ProbeEvidence = await self._say("probe", f"{lmtp}{address} {server_name}")
-        return replace(found, address=address, probed_at=self._clocks.wall() - self.probed_ago)
+    async def probe(self, server: ServerTarget, *, since: float = ANY_AGE) -> ProbeEvidence:
+        lmtp = "lmtp " if server.protocol is MailProtocol.LMTP else ""
+        asked = f"{lmtp}{server.address} {server.server_name}"
+        found: ProbeEvidence = await self._say("probe", asked)
+        return replace(
+            found, address=server.address, probed_at=self._clocks.wall() - self.probed_ago
+        )

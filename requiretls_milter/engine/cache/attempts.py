@@ -14,7 +14,7 @@ from requiretls_milter.engine.cache.shelf import Entry
 from requiretls_milter.engine.outage import OutageDetector
 from requiretls_milter.engine.records import KeptAttempt, decode_attempt, encode_attempt
 from requiretls_milter.engine.recordstore import RecordStore
-from requiretls_milter.model import MailProtocol, ProbeEvidence
+from requiretls_milter.model import MailProtocol, ProbeEvidence, ServerTarget
 from requiretls_milter.store.base import StoreKind
 from requiretls_milter.telemetry.labels import OutboundService
 
@@ -25,15 +25,13 @@ MAX_RETRY_AFTER = 900.0
 class SessionKey(NamedTuple):
     """Names a session in the store: the server, and what separates configurations."""
 
-    address: str
-    port: int
-    server_name: str
+    server: ServerTarget
     scope: str
-    protocol: MailProtocol = MailProtocol.SMTP
 
     def __str__(self) -> str:
-        lmtp = "lmtp " if self.protocol is MailProtocol.LMTP else ""
-        return f"{lmtp}{self.address} {self.port} {self.server_name}{self.scope}"
+        address, port, server_name, protocol = self.server
+        lmtp = "lmtp " if protocol is MailProtocol.LMTP else ""
+        return f"{lmtp}{address} {port} {server_name}{self.scope}"
 
 
 class Attempts:
@@ -92,7 +90,7 @@ class Attempts:
         wall, monotonic = self._clocks.wall(), self._clocks.monotonic()
 
         def decode(value: bytes) -> KeptAttempt | None:
-            return decode_attempt(value, key.address, wall, self._longest_pause)
+            return decode_attempt(value, key.server.address, wall, self._longest_pause)
 
         kept = await self._records.read(StoreKind.ATTEMPT, self._record_key(key), decode, wall)
         if kept is None:

@@ -32,7 +32,7 @@ from requiretls_milter.engine.cache.flights import Flights
 from requiretls_milter.engine.cache.packing import Certificates, Evidence
 from requiretls_milter.engine.cache.policies import Policies, PolicySource
 from requiretls_milter.engine.cache.shelf import Entry, Shelf
-from requiretls_milter.engine.outage import OutageDetector, ServerTarget
+from requiretls_milter.engine.outage import OutageDetector
 from requiretls_milter.engine.reachability import WatchedSource
 from requiretls_milter.engine.records import (
     Scopes,
@@ -49,11 +49,11 @@ from requiretls_milter.forecast.mta_sts import policy_end
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
-    MailProtocol,
     MtaStsEvidence,
     MxEvidence,
     ProbeEvidence,
     ProbeStage,
+    ServerTarget,
     TlsaEvidence,
 )
 from requiretls_milter.store.base import Store, StoreKind
@@ -220,18 +220,10 @@ class CachedSource:
             self._tlsa, key, lambda: self._live.tlsa(host, port, addresses), since
         )
 
-    async def probe(
-        self,
-        address: str,
-        port: int,
-        server_name: str,
-        protocol: MailProtocol = MailProtocol.SMTP,
-        *,
-        since: float = ANY_AGE,
-    ) -> ProbeEvidence:
+    async def probe(self, server: ServerTarget, *, since: float = ANY_AGE) -> ProbeEvidence:
         """The SMTP session with one server."""
-        key = ("probe", address, port, server_name, protocol)
-        session = SessionKey(address, port, server_name, self._probe_scope, protocol)
+        key = ("probe", *server)
+        session = SessionKey(server, self._probe_scope)
 
         async def find() -> ProbeEvidence:
             if since > ANY_AGE:
@@ -246,14 +238,12 @@ class CachedSource:
             lambda found, pause: self._attempts.keep(session, found, pause),
         )
 
-    def kept_session(
-        self, address: str, port: int, server_name: str, protocol: MailProtocol
-    ) -> ProbeEvidence | None:
+    def kept_session(self, server: ServerTarget) -> ProbeEvidence | None:
         """The last session with one server, also if its life is over; None if none is in memory.
 
         It counts as used: what confirms forecasts day by day must not be the first to make room.
         """
-        entry = self._hosts.used_entry(("probe", address, port, server_name, protocol))
+        entry = self._hosts.used_entry(("probe", *server))
         return cast(ProbeEvidence, entry.evidence) if entry is not None else None
 
     # ------------------------------------------------------------ work in the background
@@ -432,19 +422,16 @@ class CachedSource:
         found = await self._records.read(
             StoreKind.PROBE,
             str(session),
-            lambda value: decode_probe(value, session.address, now),
+            lambda value: decode_probe(value, session.server.address, now),
             now,
         )
         if found is None or found.expires <= now:
             return None
-        server = ServerTarget(session.address, session.port, session.server_name, session.protocol)
-        self.outage.knows_probe(found, server, _age(found, now))
+        self.outage.knows_probe(found, session.server, _age(found, now))
         return found
 
     async def _probe_and_store(self, session: SessionKey) -> ProbeEvidence:
-        found = await self._watched.probe(
-            session.address, session.port, session.server_name, session.protocol
-        )
+        found = await self._watched.probe(session.server)
         if worth_keeping(found):
             await self._records.write(
                 StoreKind.PROBE,

@@ -26,6 +26,7 @@ from requiretls_milter.model import (
     ProbeFailure,
     ProbeStage,
     Reply,
+    ServerTarget,
 )
 from requiretls_milter.syntax.status import is_enhanced
 from requiretls_milter.syntax.text import MAX_TEXT
@@ -189,7 +190,7 @@ def smtp_session(data: bytes) -> None:
 async def _probe() -> ProbeEvidence:
     settings = Probe(helo="probe.example.org")
     prober = probe.Prober(AddressPolicy(_ALLOWED), settings, clock=lambda: _CLOCK)
-    return await prober.probe(ADDRESS, 25, NAME)
+    return await prober.probe(ServerTarget(ADDRESS, 25, NAME))
 
 
 _ALLOWED = (ipaddress.IPv4Network("192.0.2.0/24"),)

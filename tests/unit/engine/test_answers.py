@@ -44,6 +44,7 @@ from requiretls_milter.model import (
     Question,
     Reason,
     Requirement,
+    ServerTarget,
     TlsaEvidence,
     unknown_forecast,
 )
@@ -211,7 +212,7 @@ async def test_what_was_found_again_makes_it_anew(kit: Kit, kind: str) -> None:
         "mta_sts": lambda: kit.cache.mta_sts("a.example", since=since),
         "addresses": lambda: kit.cache.addresses("mx.a.example", since=since),
         "tlsa": lambda: kit.cache.tlsa("mx.a.example", 25, addresses, since=since),
-        "probe": lambda: kit.cache.probe("192.0.2.1", 25, "mx", since=since),
+        "probe": lambda: kit.cache.probe(ServerTarget("192.0.2.1", 25, "mx"), since=since),
     }
     await names[kind]()
     assert kit.assessor.answer_at_hand(QUESTION) is None

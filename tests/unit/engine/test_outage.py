@@ -22,7 +22,6 @@ from requiretls_milter.engine.outage import (
     RESPONDER_LIFE,
     OutageDetector,
     ReachabilityMonitor,
-    ServerTarget,
 )
 from requiretls_milter.engine.reachability import MIN_RECHECK_INTERVAL
 from requiretls_milter.evidence.authorities import load_trust_store
@@ -37,6 +36,7 @@ from requiretls_milter.model import (
     ProbeStage,
     Question,
     Requirement,
+    ServerTarget,
     TlsaEvidence,
     TlsaRecord,
 )
@@ -96,6 +96,9 @@ class Kit:
 
     def answer(self, **script: object) -> None:
         self.source.script |= script
+
+    def see(self, found: ProbeEvidence) -> None:
+        self.outage.saw_probe(found, ServerTarget(found.address, 25, ""))
 
     async def ask(self, number: int) -> Forecast:
         return await self.assessor.assess(
@@ -394,16 +397,16 @@ async def test_a_failure_that_a_server_caused_is_no_outage_of_ours(
 async def test_servers_of_one_network_are_one_operator(kit: Kit) -> None:
     for number in range(MIN_FAILED + 3):
         found = replace(TIMED_OUT, address=f"8.8.8.{number}")
-        kit.outage.saw_probe(found, 25, "")
-        kit.outage.saw_probe(replace(found, address=f"2606:4700::{number + 1}"), 25, "")
+        kit.see(found)
+        kit.see(replace(found, address=f"2606:4700::{number + 1}"))
     assert not kit.outage.is_out(OutboundService.SMTP)
 
 
 async def test_a_relay_of_our_own_says_nothing_of_the_internet(kit: Kit) -> None:
     inside = ProbeEvidence("10.0.0.1", ProbeStage.DONE)
     for number in range(MIN_FAILED):
-        kit.outage.saw_probe(replace(TIMED_OUT, address=f"8.8.{number}.1"), 25, "")
-        kit.outage.saw_probe(inside, 25, "")
+        kit.see(replace(TIMED_OUT, address=f"8.8.{number}.1"))
+        kit.see(inside)
     assert kit.outage.is_out(OutboundService.SMTP)
 
 
@@ -445,7 +448,9 @@ async def test_rechecks_put_little_load_on_the_servers(kit: Kit) -> None:
     ends = kit.clocks.monotonic() + 3000  # less than the good ones are kept
     while kit.clocks.monotonic() < ends:
         for number in DEAD:
-            await kit.cache.probe(f"8.8.{number}.1", 25, "", since=kit.clocks.monotonic())
+            await kit.cache.probe(
+                ServerTarget(f"8.8.{number}.1", 25, ""), since=kit.clocks.monotonic()
+            )
         await kit.cache.recheck_reachability()
         kit.clocks.pass_(5)
     calls = [kit.sessions([number]) - 1 for number in GOOD]
@@ -549,7 +554,7 @@ async def test_a_host_without_ipv6_is_not_cut_off(kit: Kit) -> None:
     kit.dual_stack(everybody)
     kit.ipv6_servers(everybody, NO_IPV6)
     for number in everybody:  # told at once, while IPv4 servers take their time
-        kit.outage.saw_probe(replace(NO_IPV6, address=ipv6(number)), 25, "")
+        kit.see(replace(NO_IPV6, address=ipv6(number)))
     with capture_logs() as lines:
         for _ in range(40):
             found = await kit.ask_all(everybody)
@@ -569,7 +574,7 @@ async def test_an_outage_of_ipv6_alone_is_none_and_soon_not_even_asked_about(kit
     asked = []
     for _ in range(40):
         for number in everybody:
-            await kit.cache.probe(ipv6(number), 25, "", since=kit.clocks.monotonic())
+            await kit.cache.probe(ServerTarget(ipv6(number), 25, ""), since=kit.clocks.monotonic())
         before = kit.sessions(everybody)
         await kit.cache.recheck_reachability()
         asked.append(kit.sessions(everybody) - before)

@@ -10,6 +10,7 @@ from requiretls_milter.model import (
     ProbeEvidence,
     ProbeFailure,
     ProbeStage,
+    ServerTarget,
 )
 from requiretls_milter.store.base import StoreKind
 from tests.support.cachekit import RETRY_AFTER, CacheKit
@@ -42,17 +43,17 @@ async def test_probes_are_counted_by_where_they_ended(
     kit: CacheKit, found: ProbeEvidence, result: str
 ) -> None:
     kit.source.script["probe"] = found
-    await kit.cache.probe("192.0.2.1", 25, "a")
+    await kit.cache.probe(ServerTarget("192.0.2.1", 25, "a"))
     assert kit.count("probes_total", result) == 1
 
 
 async def test_a_probe_that_was_not_made_is_not_counted(kit: CacheKit) -> None:
     kit.source.script["probe"] = ProbeEvidence("", error="probe.enabled is false")
-    await kit.cache.probe("192.0.2.1", 25, "a")
+    await kit.cache.probe(ServerTarget("192.0.2.1", 25, "a"))
     assert all(metric != "probes_total" for metric, _, _ in kit.counters.totals().counters)
 
 
 async def test_what_another_name_of_the_address_met_is_not_counted_again(kit: CacheKit) -> None:
     kit.source.probed_ago = 1.0
-    await kit.cache.probe("192.0.2.1", 25, "a")
+    await kit.cache.probe(ServerTarget("192.0.2.1", 25, "a"))
     assert all(metric != "probes_total" for metric, _, _ in kit.counters.totals().counters)

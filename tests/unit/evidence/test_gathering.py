@@ -38,6 +38,7 @@ from requiretls_milter.model import (
     NextHop,
     ProbeEvidence,
     ProbeStage,
+    ServerTarget,
     TlsaEvidence,
     TlsaRecord,
 )
@@ -98,19 +99,11 @@ class ScriptedSource(EvidenceSource):
         await self._answer(host)
         return self.keys.get(host, TlsaEvidence())
 
-    async def probe(
-        self,
-        address: str,
-        port: int,
-        server_name: str,
-        protocol: MailProtocol = MailProtocol.SMTP,
-        *,
-        since: float = ANY_AGE,
-    ) -> ProbeEvidence:
-        lmtp = () if protocol is MailProtocol.SMTP else (protocol,)
-        self.asked.append(("probe", address, port, server_name, *lmtp))
-        await self._answer(address)
-        return ProbeEvidence(address, ProbeStage.DONE, ehlo_name=server_name)
+    async def probe(self, server: ServerTarget, *, since: float = ANY_AGE) -> ProbeEvidence:
+        lmtp = () if server.protocol is MailProtocol.SMTP else (server.protocol,)
+        self.asked.append(("probe", *server[:3], *lmtp))
+        await self._answer(server.address)
+        return ProbeEvidence(server.address, ProbeStage.DONE, ehlo_name=server.server_name)
 
     async def _answer(self, key: str) -> None:
         self.open += 1
@@ -457,17 +450,9 @@ async def test_how_old_evidence_may_be_is_said_in_each_question() -> None:
             told.append(since)
             return await super().tlsa(host, port, addresses)
 
-        async def probe(
-            self,
-            address: str,
-            port: int,
-            server_name: str,
-            protocol: MailProtocol = MailProtocol.SMTP,
-            *,
-            since: float = ANY_AGE,
-        ) -> ProbeEvidence:
+        async def probe(self, server: ServerTarget, *, since: float = ANY_AGE) -> ProbeEvidence:
             told.append(since)
-            return await super().probe(address, port, server_name, protocol)
+            return await super().probe(server)
 
     source = Dated(exchangers((10, "mx.test")), {"mx.test": at("192.0.2.1")})
     await gather(NextHop(MX, "a.test"), source, configured(), NOW, since=7.0)

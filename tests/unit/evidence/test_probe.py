@@ -41,6 +41,7 @@ from requiretls_milter.model import (
     ProbeFailure,
     ProbeStage,
     Reply,
+    ServerTarget,
 )
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.authority import DAY, DH_1024, DH_2048, Authority, Issued
@@ -86,7 +87,7 @@ def prober(
 
 async def seen(server: SmtpServer, *, limit: float = 2.0, name: str = NAME) -> ProbeEvidence:
     async with server:
-        return await prober(timeout=limit).probe(server.host, server.port, name)
+        return await prober(timeout=limit).probe(ServerTarget(server.host, server.port, name))
 
 
 def assert_ended(
@@ -261,7 +262,7 @@ async def test_r64_a_second_session_shows_how_large_the_group_of_dhe_is(
 async def test_r64_a_group_that_could_not_be_tested_is_not_known_for_long(by_rsa: Issued) -> None:
     server = SmtpServer(tls=with_suite(by_rsa, "DHE-RSA-AES128-GCM-SHA256", DH_2048))
     async with server:
-        probing = asyncio.create_task(prober().probe(server.host, server.port, NAME))
+        probing = asyncio.create_task(prober().probe(ServerTarget(server.host, server.port, NAME)))
         await until(lambda: b"STARTTLS\r\n" in server.commands)
         server.banner = b"421 4.3.2 too busy\r\n"
         evidence = await probing
@@ -276,8 +277,8 @@ async def test_a_server_that_fails_once_is_not_called_weak_for_long(tls: ssl.SSL
 
     server = SmtpServer(tls=tls, instead_of_tls=once)
     async with server:
-        first = await prober().probe(server.host, server.port, NAME)
-        then = await prober().probe(server.host, server.port, NAME)
+        first = await prober().probe(ServerTarget(server.host, server.port, NAME))
+        then = await prober().probe(ServerTarget(server.host, server.port, NAME))
     assert "alert" in first.only_opportunistic
     assert (first.stage, first.expires) == (ProbeStage.DONE, NOW + RETRY_AFTER)
     assert (then.only_opportunistic, then.expires) == ("", NOW + FRESH)
@@ -470,7 +471,7 @@ async def test_nobody_listens() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-        evidence = await prober().probe("127.0.0.1", port, NAME)
+        evidence = await prober().probe(ServerTarget("127.0.0.1", port, NAME))
     assert_ended(evidence, ProbeStage.CONNECT, ProbeFailure.REFUSED)
     assert "refused" in evidence.error.lower()
 
@@ -483,7 +484,7 @@ async def test_no_way_to_a_server_is_no_refusal_of_it(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(Connection, "connect", fail)
-    evidence = await prober().probe("127.0.0.1", 9, NAME)
+    evidence = await prober().probe(ServerTarget("127.0.0.1", 9, NAME))
     assert_ended(evidence, ProbeStage.CONNECT, ProbeFailure.UNREACHABLE)
     assert evidence.error == os.strerror(number)
 
@@ -497,7 +498,9 @@ async def test_a_connection_that_is_not_answered_times_out() -> None:
             waiting = sockets.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(listener.getsockname())
-        evidence = await prober(timeout=0.3).probe("127.0.0.1", listener.getsockname()[1], NAME)
+        evidence = await prober(timeout=0.3).probe(
+            ServerTarget("127.0.0.1", listener.getsockname()[1], NAME)
+        )
     assert_ended(evidence, ProbeStage.CONNECT, ProbeFailure.TIMEOUT)
 
 
@@ -840,7 +843,9 @@ async def test_the_server_sees_an_orderly_end_inside_tls(certificate: Issued, pa
         server = asyncio.create_task(
             asyncio.to_thread(_blocking_session, listener, certificate.server_context(), pause)
         )
-        evidence = await prober(timeout=5.0).probe("127.0.0.1", listener.getsockname()[1], NAME)
+        evidence = await prober(timeout=5.0).probe(
+            ServerTarget("127.0.0.1", listener.getsockname()[1], NAME)
+        )
         assert evidence.stage is ProbeStage.DONE
         assert not server.done() or not pause, "the probe waited for the reply"
         assert await server == b""
@@ -877,7 +882,9 @@ async def test_a_greeter_that_waits_is_waited_for(tls: ssl.SSLContext) -> None:
 
 async def test_a_forbidden_address_gets_no_packet(tls: ssl.SSLContext) -> None:
     async with SmtpServer(tls=tls) as server:
-        evidence = await prober(policy=AddressPolicy([])).probe("127.0.0.1", server.port, NAME)
+        evidence = await prober(policy=AddressPolicy([])).probe(
+            ServerTarget("127.0.0.1", server.port, NAME)
+        )
     assert evidence.stage is ProbeStage.CONNECT
     assert evidence.failure is ProbeFailure.FORBIDDEN
     assert "probe.allow_networks" in evidence.error
@@ -886,7 +893,7 @@ async def test_a_forbidden_address_gets_no_packet(tls: ssl.SSLContext) -> None:
 
 async def test_nobody_is_contacted_where_probes_are_off(tls: ssl.SSLContext) -> None:
     async with SmtpServer(tls=tls) as server:
-        evidence = await prober(enabled=False).probe("127.0.0.1", server.port, NAME)
+        evidence = await prober(enabled=False).probe(ServerTarget("127.0.0.1", server.port, NAME))
     assert evidence.stage is ProbeStage.NOT_PROBED
     assert evidence.failure is None
     assert server.connections == 0
@@ -896,7 +903,10 @@ async def test_one_address_is_probed_by_one_session_at_a_time(tls: ssl.SSLContex
     async with SmtpServer(tls=tls, pause=0.05) as server:
         one = prober(timeout=2.0, limiter=limiters().probes)
         results = await asyncio.gather(
-            *(one.probe("127.0.0.1", server.port, name) for name in ("a.test", "b.test", "c.test"))
+            *(
+                one.probe(ServerTarget("127.0.0.1", server.port, name))
+                for name in ("a.test", "b.test", "c.test")
+            )
         )
     assert all(result.stage is ProbeStage.DONE for result in results)
     assert server.connections == 3
@@ -907,7 +917,9 @@ async def test_sessions_with_one_address_are_bounded(tls: ssl.SSLContext) -> Non
     counters = Counters()
     one = prober(timeout=2.0, limiter=limiters(counters, probes_per_host=2).probes)
     async with SmtpServer(tls=tls, pause=0.05) as server:
-        await asyncio.gather(*(one.probe("127.0.0.1", server.port, f"{n}.test") for n in range(5)))
+        await asyncio.gather(
+            *(one.probe(ServerTarget("127.0.0.1", server.port, f"{n}.test")) for n in range(5))
+        )
     assert server.connections == 5
     assert server.most_at_once == 2
     assert saturated(counters) == {"probes_per_host": 3}
@@ -918,7 +930,8 @@ async def test_sessions_that_begin_within_a_minute_are_bounded() -> None:
     one = prober(limiter=limiters(counters, probes_per_minute=3).probes)
     async with SmtpServer(ehlo=b"250 mx\r\n", host="0.0.0.0") as server:
         calls = [
-            asyncio.create_task(one.probe(f"127.0.0.{n}", server.port, NAME)) for n in range(1, 6)
+            asyncio.create_task(one.probe(ServerTarget(f"127.0.0.{n}", server.port, NAME)))
+            for n in range(1, 6)
         ]
         done, waiting = await asyncio.wait(calls, timeout=0.5)
         assert len(done) == 3
@@ -933,7 +946,7 @@ async def test_sessions_at_once_are_bounded(tls: ssl.SSLContext) -> None:
     one = prober(timeout=2.0, limiter=limiters(counters, probes=2).probes)
     async with SmtpServer(tls=tls, host="0.0.0.0", pause=0.05) as server:
         results = await asyncio.gather(
-            *(one.probe(f"127.0.0.{n}", server.port, NAME) for n in range(1, 7))
+            *(one.probe(ServerTarget(f"127.0.0.{n}", server.port, NAME)) for n in range(1, 7))
         )
     assert all(result.stage is ProbeStage.DONE for result in results)
     assert server.most_at_once == 2
@@ -943,13 +956,15 @@ async def test_sessions_at_once_are_bounded(tls: ssl.SSLContext) -> None:
 async def test_cancelling_a_session_closes_it_and_frees_its_place() -> None:
     one = prober(timeout=5.0, limiter=limiters(probes=1).probes)
     async with SmtpServer(banner=Hang) as server:
-        task = asyncio.create_task(one.probe("127.0.0.1", server.port, NAME))
+        task = asyncio.create_task(one.probe(ServerTarget("127.0.0.1", server.port, NAME)))
         await until(lambda: server.at_once)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
     async with SmtpServer(ehlo=b"250 mx\r\n") as server:
-        evidence = await asyncio.wait_for(one.probe("127.0.0.1", server.port, NAME), 2)
+        evidence = await asyncio.wait_for(
+            one.probe(ServerTarget("127.0.0.1", server.port, NAME)), 2
+        )
     assert evidence.stage is ProbeStage.DONE
 
 
@@ -961,7 +976,7 @@ async def test_a_shortage_of_our_own_says_nothing_of_the_server(
 
     one = prober()
     monkeypatch.setattr("requiretls_milter.evidence.probe.socket.socket", none_left)
-    evidence = await one.probe("127.0.0.1", 25, NAME)
+    evidence = await one.probe(ServerTarget("127.0.0.1", 25, NAME))
     assert evidence.stage is ProbeStage.NOT_PROBED
     assert evidence.failure is None
     assert "Too many open files" in evidence.error
@@ -971,7 +986,7 @@ async def test_r62_the_name_that_we_give_cannot_break_the_command(tls: ssl.SSLCo
     named = Probe(command_timeout=1.0).model_copy(update={"helo": "a b\r\nRCPT"})
     one = Prober(LOOPBACK, named)
     async with SmtpServer(ehlo=b"250 mx\r\n") as server:
-        await one.probe("127.0.0.1", server.port, NAME)
+        await one.probe(ServerTarget("127.0.0.1", server.port, NAME))
     assert server.commands[0] == b"EHLO ab??RCPT\r\n"
 
 
@@ -982,7 +997,7 @@ async def probed_as(server: SmtpServer, *names: str) -> list[ProbeEvidence]:
     """Probe the server under each name in turn."""
     one = prober()
     async with server:
-        return [await one.probe(server.host, server.port, name) for name in names]
+        return [await one.probe(ServerTarget(server.host, server.port, name)) for name in names]
 
 
 @pytest.mark.parametrize(
@@ -1010,12 +1025,12 @@ async def test_an_address_that_cannot_be_connected_to_is_tried_once_for_all_its_
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         one = prober()
-        first = await one.probe("127.0.0.1", port, "mx.a.example")
+        first = await one.probe(ServerTarget("127.0.0.1", port, "mx.a.example"))
         with socket.socket() as server:
             unused.close()
             server.bind(("127.0.0.1", port))
             server.listen()
-            assert await one.probe("127.0.0.1", port, "mx.b.example") == first
+            assert await one.probe(ServerTarget("127.0.0.1", port, "mx.b.example")) == first
 
 
 @pytest.mark.parametrize("peer", ["", "_alert", "_close"])
@@ -1026,9 +1041,9 @@ async def test_what_it_does_once_it_knows_the_name_counts_for_that_name_alone(
     server = SmtpServer(tls=tls, instead_of_tls=globals()[peer] if peer else None)
     one = prober(timeout=2.0)
     async with server:
-        await one.probe(server.host, server.port, "mx.a.example")
+        await one.probe(ServerTarget(server.host, server.port, "mx.a.example"))
         after_one = server.connections
-        await one.probe(server.host, server.port, "mx.b.example")
+        await one.probe(ServerTarget(server.host, server.port, "mx.b.example"))
     assert server.connections == 2 * after_one
 
 
@@ -1043,14 +1058,14 @@ async def test_it_counts_for_other_names_no_longer_than_for_its_own(tls: ssl.SSL
     settings = Probe(command_timeout=1.0, retry_after=RETRY_AFTER)
     one = Prober(LOOPBACK, settings, clock=lambda: now)
     async with SmtpServer(tls=tls, banner=b"421 not now\r\n") as server:
-        first = await one.probe(server.host, server.port, "mx.a.example")
+        first = await one.probe(ServerTarget(server.host, server.port, "mx.a.example"))
         now += RETRY_AFTER - 1
-        assert await one.probe(server.host, server.port, "mx.b.example") == first
+        assert await one.probe(ServerTarget(server.host, server.port, "mx.b.example")) == first
         server.banner = b"220 mx\r\n"
         now += 2
-        second = await one.probe(server.host, server.port, "mx.b.example")
+        second = await one.probe(ServerTarget(server.host, server.port, "mx.b.example"))
         assert second.stage is ProbeStage.DONE
-        third = await one.probe(server.host, server.port, "mx.c.example")
+        third = await one.probe(ServerTarget(server.host, server.port, "mx.c.example"))
     assert third.stage is ProbeStage.DONE
     assert server.connections == 3
 
@@ -1068,8 +1083,8 @@ async def test_beyond_its_budget_an_address_gets_no_packet(tls: ssl.SSLContext) 
     counters = Counters()
     one = budgeted(counters, address_per_minute=4)
     async with SmtpServer(tls=tls) as server:
-        first = await one.probe(server.host, server.port, "mx.a.example")
-        second = await one.probe(server.host, server.port, "mx.a.example")
+        first = await one.probe(ServerTarget(server.host, server.port, "mx.a.example"))
+        second = await one.probe(ServerTarget(server.host, server.port, "mx.a.example"))
     assert first.stage is ProbeStage.DONE
     assert (second.stage, second.failure) == (ProbeStage.NOT_PROBED, None)
     assert second.error.startswith("over budget: limits.address_per_minute")
@@ -1081,7 +1096,7 @@ async def test_beyond_its_budget_an_address_gets_no_packet(tls: ssl.SSLContext) 
 async def test_without_the_second_session_a_failed_handshake_proves_nothing() -> None:
     one = budgeted(Counters(), address_per_minute=4)
     async with SmtpServer(instead_of_tls=_alert) as server:
-        found = await one.probe(server.host, server.port, "mx.a.example")
+        found = await one.probe(ServerTarget(server.host, server.port, "mx.a.example"))
     assert server.connections == 1
     assert found.stage is ProbeStage.NOT_PROBED
 
@@ -1090,7 +1105,7 @@ async def test_without_the_second_session_a_failed_handshake_proves_nothing() ->
 
 
 async def spoken_to(server: LmtpServer, protocol: MailProtocol) -> ProbeEvidence:
-    return await prober(timeout=2.0).probe("127.0.0.1", server.port, "", protocol)
+    return await prober(timeout=2.0).probe(ServerTarget("127.0.0.1", server.port, "", protocol))
 
 
 async def test_a_server_of_lmtp_is_greeted_with_lhlo_and_gets_no_mail() -> None:

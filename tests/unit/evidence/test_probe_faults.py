@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from OpenSSL import SSL
 
-from requiretls_milter.model import ProbeFailure, ProbeStage
+from requiretls_milter.model import ProbeFailure, ProbeStage, ServerTarget
 from tests.support.authority import RSA_16384, Authority, Issued, with_a_mebibyte
 from tests.support.dnsserver import DnsServer, found, nodata
 from tests.support.paths import REPOSITORY
@@ -85,7 +85,7 @@ async def test_a_key_of_16384_bits_does_not_stop_the_loop() -> None:
         assert server.stdout is not None
         port = int(await server.stdout.readline())
         watching = asyncio.create_task(stalls(over))
-        evidence = await prober(timeout=PATIENCE).probe("127.0.0.1", port, NAME)
+        evidence = await prober(timeout=PATIENCE).probe(ServerTarget("127.0.0.1", port, NAME))
         over.set()
         assert await watching < 1.0
     finally:

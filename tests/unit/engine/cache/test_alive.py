@@ -16,7 +16,6 @@ from requiretls_milter.evidence.gathering import ANY_AGE
 from requiretls_milter.evidence.turns import BusyError
 from requiretls_milter.model import (
     AddressLookup,
-    MailProtocol,
     MtaStsEvidence,
     MxEvidence,
     MxRecord,
@@ -24,6 +23,7 @@ from requiretls_milter.model import (
     Question,
     Reason,
     Requirement,
+    ServerTarget,
 )
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.counting import Counters, Gauges
@@ -109,7 +109,7 @@ async def test_no_further_evidence_is_looked_for_while_there_is_too_much(
     kit.source.script["probe"] = replace(kit.source.script["probe"], chain=(bytes(usual),))
 
     async def ask(number: int) -> ProbeEvidence:
-        return await kit.cache.probe(f"192.0.2.{number}", 25, "mx.example")
+        return await kit.cache.probe(ServerTarget(f"192.0.2.{number}", 25, "mx.example"))
 
     held = [await ask(number) for number in range(10)]
     with pytest.raises(BusyError):
@@ -139,22 +139,12 @@ class Tarpits(FakeSource):
         address = f"2001:db8:{kind[-1]}::{'ffff' if domain == 'healthy' else domain}"
         return replace(await super().addresses(host), addresses=(address,))
 
-    async def probe(
-        self,
-        address: str,
-        port: int,
-        server_name: str,
-        protocol: MailProtocol = MailProtocol.SMTP,
-        *,
-        since: float = ANY_AGE,
-    ) -> ProbeEvidence:
-        if server_name.endswith(".healthy.example"):
-            return await super().probe(address, port, server_name, protocol)
-        if server_name.startswith("mx2."):
+    async def probe(self, server: ServerTarget, *, since: float = ANY_AGE) -> ProbeEvidence:
+        if server.server_name.endswith(".healthy.example"):
+            return await super().probe(server)
+        if server.server_name.startswith("mx2."):
             await self.silent.wait()
-        return replace(
-            await super().probe(address, port, server_name, protocol), chain=(bytes(CHAIN),)
-        )
+        return replace(await super().probe(server), chain=(bytes(CHAIN),))
 
 
 async def test_hundreds_of_gatherings_that_wait_for_a_silent_server_fill_no_memory(

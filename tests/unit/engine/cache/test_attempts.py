@@ -22,6 +22,7 @@ from requiretls_milter.model import (
     ProbeFailure,
     ProbeStage,
     Reply,
+    ServerTarget,
     TlsaEvidence,
 )
 from requiretls_milter.store.base import StoreKind
@@ -53,7 +54,7 @@ FAILURES: list[tuple[str, Any, Callable[[CachedSource], Awaitable[Any]]]] = [
         (
             "probe",
             ProbeEvidence("", stage, ProbeFailure.TIMEOUT),
-            lambda c: c.probe("192.0.2.1", 25, "a"),
+            lambda c: c.probe(ServerTarget("192.0.2.1", 25, "a")),
         )
         for stage in ProbeStage
         if stage not in (ProbeStage.NOT_PROBED, ProbeStage.DONE)
@@ -61,12 +62,12 @@ FAILURES: list[tuple[str, Any, Callable[[CachedSource], Awaitable[Any]]]] = [
     (
         "probe",
         ProbeEvidence("", ProbeStage.DONE, starttls_reply=Reply(454)),
-        lambda c: c.probe("192.0.2.1", 25, "a"),
+        lambda c: c.probe(ServerTarget("192.0.2.1", 25, "a")),
     ),
     (
         "probe",
         ProbeEvidence("", ProbeStage.DONE, only_opportunistic="handshake failure"),
-        lambda c: c.probe("192.0.2.1", 25, "a"),
+        lambda c: c.probe(ServerTarget("192.0.2.1", 25, "a")),
     ),
 ]
 
@@ -142,7 +143,7 @@ async def test_what_a_server_answers_for_good_is_no_failed_attempt(
     kit: CacheKit, answer: ProbeEvidence
 ) -> None:
     kit.source.script["probe"] = answer
-    found = await kit.cache.probe("192.0.2.1", 25, "a")
+    found = await kit.cache.probe(ServerTarget("192.0.2.1", 25, "a"))
     assert found.expires == kit.clocks.wall() + 3600
 
 
@@ -225,7 +226,7 @@ async def test_in_a_fleet_a_failure_is_its_own_affair(kit: CacheKit) -> None:
 async def test_in_an_outage_of_our_own_no_failure_outlives_the_process(kit: CacheKit) -> None:
     kit.source.script["probe"] = replace(FAILED, failure=ProbeFailure.TIMEOUT)
     for number in range(MIN_FAILED):
-        await kit.cache.probe(f"198.{number}.100.1", 25, "mx.a.example")
+        await kit.cache.probe(ServerTarget(f"198.{number}.100.1", 25, "mx.a.example"))
     assert kit.cache.outage.is_out(OutboundService.SMTP)
     await kit.probe()
     kit = kit.restarted()
@@ -270,7 +271,7 @@ UNASKED: list[tuple[str, Any, Callable[[CachedSource], Awaitable[Any]]]] = [
         lambda c: c.tlsa("a", 25, ADDRESSES),
     ),
     ("mta_sts", MtaStsEvidence(error=WHY, unasked=True), lambda c: c.mta_sts("a")),
-    ("probe", ProbeEvidence("", error=WHY), lambda c: c.probe("192.0.2.1", 25, "a")),
+    ("probe", ProbeEvidence("", error=WHY), lambda c: c.probe(ServerTarget("192.0.2.1", 25, "a"))),
 ]
 
 

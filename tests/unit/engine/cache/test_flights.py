@@ -14,10 +14,10 @@ from requiretls_milter.evidence.probe import FRESH
 from requiretls_milter.evidence.turns import BusyError, Claim
 from requiretls_milter.model import (
     DnsOutcome,
-    MailProtocol,
     MtaStsEvidence,
     ProbeEvidence,
     ProbeStage,
+    ServerTarget,
 )
 from requiretls_milter.store.base import StoreKind
 from tests.support.cachekit import RETRY_AFTER, CacheKit, limited
@@ -38,7 +38,9 @@ def kit() -> CacheKit:
 
 async def test_r60_what_many_want_at_once_is_looked_for_once(kit: CacheKit) -> None:
     kit.source.gate = asyncio.Event()
-    tasks = [asyncio.create_task(kit.cache.probe("192.0.2.1", 25, "a")) for _ in range(100)]
+    tasks = [
+        asyncio.create_task(kit.cache.probe(ServerTarget("192.0.2.1", 25, "a"))) for _ in range(100)
+    ]
     await asyncio.sleep(0)
     assert kit.cache.in_flight == 1
     kit.source.gate.set()
@@ -84,22 +86,14 @@ async def test_a_flight_whose_callers_are_all_gone_does_not_lengthen_a_queue(
     end = asyncio.Event()
 
     class InTurn(FakeSource):
-        async def probe(
-            self,
-            address: str,
-            port: int,
-            server_name: str,
-            protocol: MailProtocol = MailProtocol.SMTP,
-            *,
-            since: float = ANY_AGE,
-        ) -> ProbeEvidence:
-            await limiter.run(Claim(address), end.wait)
-            return replace(SESSION, address=address)
+        async def probe(self, server: ServerTarget, *, since: float = ANY_AGE) -> ProbeEvidence:
+            await limiter.run(Claim(server.address), end.wait)
+            return replace(SESSION, address=server.address)
 
     source = InTurn(kit.clocks)
     cache = CachedSource(source, kit.store, kit.config, kit.counters, authorities="")
     first, second, third = (
-        asyncio.create_task(cache.probe(f"192.0.2.{n}", 25, "a")) for n in (1, 2, 2)
+        asyncio.create_task(cache.probe(ServerTarget(f"192.0.2.{n}", 25, "a"))) for n in (1, 2, 2)
     )
     await asyncio.sleep(0.01)
     assert cache.in_flight == 2
@@ -110,7 +104,7 @@ async def test_a_flight_whose_callers_are_all_gone_does_not_lengthen_a_queue(
     third.cancel()
     await asyncio.sleep(0.01)
     assert cache.in_flight == 1
-    again = asyncio.create_task(cache.probe("192.0.2.2", 25, "a"))
+    again = asyncio.create_task(cache.probe(ServerTarget("192.0.2.2", 25, "a")))
     end.set()
     assert (await again).stage is ProbeStage.DONE
 

@@ -17,7 +17,6 @@ from requiretls_milter.evidence.probe import FRESH
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
-    MailProtocol,
     MtaStsEvidence,
     MtaStsMode,
     MtaStsPolicy,
@@ -25,6 +24,7 @@ from requiretls_milter.model import (
     MxRecord,
     ProbeEvidence,
     Reply,
+    ServerTarget,
     TlsaEvidence,
     TlsaRecord,
 )
@@ -114,13 +114,13 @@ async def test_each_layer_is_bounded_and_the_least_used_goes_first() -> None:
 
 async def test_a_session_that_confirms_a_forecast_is_used_by_that() -> None:
     kit = CacheKit(config=limited(host_cache=2))
-    server = ("192.0.2.1", 25, "mx.example", MailProtocol.SMTP)
-    await kit.cache.probe(*server)
+    server = ServerTarget("192.0.2.1", 25, "mx.example")
+    await kit.cache.probe(server)
     await kit.cache.addresses("a.example")
     kit.clocks.pass_(2 * FRESH)
-    assert kit.cache.kept_session(*server) is not None
+    assert kit.cache.kept_session(server) is not None
     await kit.cache.addresses("b.example")
-    assert kit.cache.kept_session(*server) is not None
+    assert kit.cache.kept_session(server) is not None
     assert kit.cache.entries()[Layer.HOST] == 2
 
 
@@ -136,14 +136,14 @@ async def test_servers_and_zones_that_say_much_cannot_fill_the_memory() -> None:
     )
     for number in range(90):
         name = f"{number}.example"
-        await kit.cache.probe("192.0.2.1", 25, name)
+        await kit.cache.probe(ServerTarget("192.0.2.1", 25, name))
         await kit.cache.tlsa(name, 25, ADDRESSES)
         await kit.cache.mta_sts(name)
     assert kit.cache.entries() == {Layer.HOST: 10, Layer.DOMAIN: 60}
     assert kit.count("saturated_total", "host_cache") == 170
     script["probe"] = replace(script["probe"], chain=(bytes(4_000),))
     for number in range(95):
-        await kit.cache.probe("192.0.2.2", 25, f"{number}.example")
+        await kit.cache.probe(ServerTarget("192.0.2.2", 25, f"{number}.example"))
     assert kit.cache.entries()[Layer.HOST] >= 95
 
 

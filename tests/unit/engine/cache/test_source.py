@@ -20,6 +20,7 @@ from requiretls_milter.model import (
     ProbeFailure,
     ProbeStage,
     Reply,
+    ServerTarget,
 )
 from requiretls_milter.store.base import StoreKind
 from requiretls_milter.telemetry.labels import Layer
@@ -47,7 +48,7 @@ async def test_r59_domains_that_share_a_host_share_its_evidence_and_no_policy(
         assert (found.policy is not None) == (domain == "a.example")
         await kit.cache.addresses("mx.example")
         await kit.cache.tlsa("mx.example", 25, ADDRESSES)
-        await kit.cache.probe("192.0.2.1", 25, "mx.example")
+        await kit.cache.probe(ServerTarget("192.0.2.1", 25, "mx.example"))
     assert kit.source.calls["addresses mx.example"] == 1
     assert kit.source.calls["tlsa mx.example:25"] == 1
     assert kit.source.calls["probe 192.0.2.1 mx.example"] == 1
@@ -68,7 +69,7 @@ async def test_evidence_is_kept_apart_by_all_that_it_depends_on(kit: CacheKit) -
     await kit.cache.tlsa("mx.example", 25, replace(ADDRESSES, expires=1.0))
     assert sum(kit.source.calls.values()) == 6
     for name in ("mx.example", "other.example"):
-        await kit.cache.probe("192.0.2.1", 25, name)
+        await kit.cache.probe(ServerTarget("192.0.2.1", 25, name))
     assert kit.source.calls["probe 192.0.2.1 other.example"] == 1
 
 
@@ -88,9 +89,9 @@ async def test_a_fresh_look_takes_nothing_from_before_and_is_kept_for_all(kit: C
 
 async def test_a_fresh_look_does_not_wait_for_the_pause_after_a_failure(kit: CacheKit) -> None:
     kit.source.script["probe"] = ProbeEvidence("", ProbeStage.CONNECT, ProbeFailure.REFUSED)
-    await kit.cache.probe("192.0.2.1", 25, "a")
+    await kit.cache.probe(ServerTarget("192.0.2.1", 25, "a"))
     kit.clocks.pass_(1)
-    await kit.cache.probe("192.0.2.1", 25, "a", since=kit.clocks.monotonic())
+    await kit.cache.probe(ServerTarget("192.0.2.1", 25, "a"), since=kit.clocks.monotonic())
     assert kit.source.calls["probe 192.0.2.1 a"] == 2
 
 
