@@ -102,7 +102,7 @@ KEYS = tuple(field.name for field in dataclasses.fields(Rule) if field.name != "
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ValueOrigin:
     """A value of a rule, and where it comes from.
 
     Attributes:
@@ -164,7 +164,7 @@ class RuleSet:
 
     def matching(
         self, sender: str, recipient: str, nexthop: str, alias: str = ""
-    ) -> list[dict[str, Origin]]:
+    ) -> list[dict[str, ValueOrigin]]:
         """The keys that each matching table sets, in order of precedence.
 
         The last table is ``[rules]``, which has every key. Arguments as for :meth:`explain`.
@@ -174,17 +174,17 @@ class RuleSet:
             values = {key: getattr(match.table, key) for key in KEYS}
             found.append(
                 {
-                    key: Origin(value, match.name, listed=match.listed)
+                    key: ValueOrigin(value, match.name, listed=match.listed)
                     for key, value in values.items()
                     if value is not None
                 }
             )
-        found.append({key: Origin(getattr(self._rules, key), "rules") for key in KEYS})
+        found.append({key: ValueOrigin(getattr(self._rules, key), "rules") for key in KEYS})
         return found
 
     def explain(
         self, sender: str, recipient: str, nexthop: str, alias: str = ""
-    ) -> dict[str, Origin]:
+    ) -> dict[str, ValueOrigin]:
         """Each key of the rule for these domains, with its origin.
 
         Args:
@@ -203,7 +203,7 @@ class RuleSet:
             else:
                 explained[key] = origins[0]
         if self._rules.suspended and explained["mode"].value.acts:
-            explained["mode"] = Origin(Mode.MONITOR, "rules", "suspended")
+            explained["mode"] = ValueOrigin(Mode.MONITOR, "rules", "suspended")
         return explained
 
     def requires(self, recipient: str, nexthop: str) -> bool:

@@ -23,8 +23,8 @@ from requiretls_milter.commands.common import (
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
     from requiretls_milter.readiness.values import Readiness
-    from requiretls_milter.reports.readiness import Found
-    from requiretls_milter.reports.would_have import Tally
+    from requiretls_milter.reports.readiness import MailFound
+    from requiretls_milter.reports.would_have import ModeTally
 
 
 COUNTERS = "counters:"
@@ -129,7 +129,7 @@ def report(
 # ---------------------------------------------------------------- can it be switched on
 
 
-def _found(loaded: Config, logs: Sequence[str], listed: TextIO | None, days: int) -> Found:
+def _found(loaded: Config, logs: Sequence[str], listed: TextIO | None, days: int) -> MailFound:
     """Find out where mail goes."""
     from requiretls_milter.reports import readiness
     from requiretls_milter.reports.logs.usual import all_logs
@@ -142,7 +142,7 @@ def _found(loaded: Config, logs: Sequence[str], listed: TextIO | None, days: int
 
 
 def _readiness(
-    loaded: Config, found: Found, output: str, limit: int, *, keeps_history: bool
+    loaded: Config, found: MailFound, output: str, limit: int, *, keeps_history: bool
 ) -> str:
     from requiretls_milter.evidence.authorities import TrustStoreError
     from requiretls_milter.reports import readiness, readiness_text
@@ -225,7 +225,7 @@ def _would_have(loaded: Config, logs: Sequence[str], days: int, output: str) -> 
     return _as_json(tallies) if output == "json" else report_text.would_have(tallies)
 
 
-def _as_json(tallies: Sequence[Tally]) -> str:
+def _as_json(tallies: Sequence[ModeTally]) -> str:
     return json.dumps(
         [
             {

@@ -48,7 +48,7 @@ def serve(
     Exit status: 0 after SIGTERM, 1 if the service cannot start or cannot go on,
     2 if the configuration or an option cannot be used.
     """
-    from requiretls_milter.service.startup import Place, StartupError, run
+    from requiretls_milter.service.startup import RunAs, StartupError, run
 
     if group and not user:
         raise click.UsageError("--group needs --user")
@@ -56,6 +56,6 @@ def serve(
         raise click.UsageError("--log-file and --syslog exclude each other")
     path = "" if log_file is None else str(log_file.absolute())
     try:
-        return run(config_path, Place(user, group, path, syslog or ""))
+        return run(config_path, RunAs(user, group, path, syslog or ""))
     except StartupError as error:
         fail(str(error))

@@ -65,7 +65,7 @@ def status(config_path: Path | None, output: str) -> int:
         file = load(Path(reply.service.config_path) if _exists(reply.service.config_path) else None)
     except ConfigError as error:
         mistakes = error.mistakes
-    found = report.Found(reply, reply.service, reply.condition, file, mistakes, time.time())
+    found = report.StatusFound(reply, reply.service, reply.condition, file, mistakes, time.time())
     click.echo(
         json.dumps(report.as_json(found), indent=2) if output == "json" else report.as_text(found)
     )

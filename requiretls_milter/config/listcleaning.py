@@ -25,7 +25,7 @@ _BETWEEN = re.compile(r"[\s,;]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class BadLine:
     """A line that is not as it should be.
 
     Attributes:
@@ -52,7 +52,7 @@ class Cleaned:
 
     lines: list[str] = field(default_factory=list)
     domains: dict[str, int] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[BadLine] = field(default_factory=list)
     repeated: int = 0
 
     @property
@@ -103,7 +103,7 @@ def _take(cleaned: Cleaned, number: int, line: str) -> None:
     except PatternError as error:
         meant = (error.instead,) if error.instead else _several(written)
         found = canonical = meant if all("." in one for one in meant) else ()
-        cleaned.findings.append(Finding(number, error.why, found))
+        cleaned.findings.append(BadLine(number, error.why, found))
         if not found:
             cleaned.lines.append(f"# not a domain: {printable(line)}")
             return
@@ -124,7 +124,7 @@ def _several(written: str) -> tuple[str, ...]:
         return ()
 
 
-def sentence(finding: Finding) -> str:
+def sentence(finding: BadLine) -> str:
     """What is wrong with a line, and what to write instead."""
     if not finding.instead:
         return finding.why

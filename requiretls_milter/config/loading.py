@@ -17,7 +17,7 @@ from requiretls_milter.config.checks import contradictions, in_two_lists, unusab
 from requiretls_milter.config.mistakes import ConfigError, Mistake, explain
 from requiretls_milter.config.patterns import PatternError, domain_pattern
 from requiretls_milter.config.places import KeyPath, Place
-from requiretls_milter.config.reading import Origin, Reading
+from requiretls_milter.config.reading import ConfigOrigin, ConfigReader
 from requiretls_milter.config.schema.whole import Config
 from requiretls_milter.config.sources import (
     LISTS,
@@ -38,7 +38,7 @@ def load(path: Path | None = None, instead: Mapping[Path, bytes] | None = None) 
     Raises:
         ConfigError: a file cannot be read, is not TOML, or has mistakes.
     """
-    reading = Reading(instead or {})
+    reading = ConfigReader(instead or {})
     main = DEFAULT_PATH if path is None else path
     try:
         try:
@@ -47,7 +47,7 @@ def load(path: Path | None = None, instead: Mapping[Path, bytes] | None = None) 
             if path is not None:
                 raise
             config = Config()
-            config.read_from(Origin(reading.watched))
+            config.read_from(ConfigOrigin(reading.watched))
             return config
     except OSError as error:
         raise ConfigError(_unreadable(main, error).mistakes, reading.watched) from None
@@ -56,12 +56,12 @@ def load(path: Path | None = None, instead: Mapping[Path, bytes] | None = None) 
 
 def parse(content: bytes, name: str) -> Config:
     """Validate the *content* of a file called *name*; raises ConfigError."""
-    return _parse(Reading(), Path(name), content)
+    return _parse(ConfigReader(), Path(name), content)
 
 
 def texts(path: Path | None) -> Mapping[Path, str]:
     """The text of each file of a configuration, the main file first; raises ConfigError."""
-    reading, main = Reading(), path or DEFAULT_PATH
+    reading, main = ConfigReader(), path or DEFAULT_PATH
     try:
         content = reading.any_file(main, MAX_FILE_BYTES)
     except FileNotFoundError:
@@ -76,7 +76,7 @@ def places(path: Path | None) -> Mapping[KeyPath, Place]:
 
     Names of domains are as the configuration has them: A-labels, in lower case.
     """
-    reading, main = Reading(), path or DEFAULT_PATH
+    reading, main = ConfigReader(), path or DEFAULT_PATH
     try:
         content = reading.any_file(main, MAX_FILE_BYTES)
     except OSError:
@@ -94,7 +94,7 @@ def _canonical(path: KeyPath) -> KeyPath:
         return path
 
 
-def _parse(reading: Reading, main: Path, content: bytes) -> Config:
+def _parse(reading: ConfigReader, main: Path, content: bytes) -> Config:
     try:
         sources = read_sources(reading, main, content)
     except ConfigError as error:
@@ -115,7 +115,7 @@ def _parse(reading: Reading, main: Path, content: bytes) -> Config:
         )
         raise ConfigError(tuple(texts), reading.watched)
     config.read_from(
-        Origin(
+        ConfigOrigin(
             reading.watched,
             tuple(file.path for file in sources.files[1:]),
             sources.file_of(("store", "url")),

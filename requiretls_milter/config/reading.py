@@ -1,7 +1,7 @@
 """The files of a configuration: which ones there are, what is in them, whether they have changed.
 
-:class:`Reading` reads each file once and notes what it was then, so that :class:`Watched` can tell
-later whether a file, or the files that a pattern matches, are not the same any more.
+:class:`ConfigReader` reads each file once and notes what it was then, so that :class:`Watched` can
+tell later whether a file, or the files that a pattern matches, are not the same any more.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ConfigOrigin:
     """Where a configuration is from.
 
     Attributes:
@@ -59,7 +59,7 @@ class Origin:
 
 
 @dataclass(slots=True)
-class Reading:
+class ConfigReader:
     """Reads the files of one configuration, and notes what they were.
 
     Attributes:

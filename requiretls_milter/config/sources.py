@@ -23,7 +23,7 @@ from requiretls_milter.config.domainlist import (
 )
 from requiretls_milter.config.mistakes import INCLUDE, ConfigError, Mistake
 from requiretls_milter.config.places import MAX_DEPTH, KeyPath, Place, scan
-from requiretls_milter.config.reading import Reading, is_pattern
+from requiretls_milter.config.reading import ConfigReader, is_pattern
 from requiretls_milter.config.repair import syntax_mistake
 from requiretls_milter.config.values import given
 from requiretls_milter.syntax.text import quoted
@@ -111,7 +111,7 @@ class Sources:
         return next((file.path for file in having if path in file.places), None)
 
 
-def read_sources(reading: Reading, main: Path, content: bytes) -> Sources:
+def read_sources(reading: ConfigReader, main: Path, content: bytes) -> Sources:
     """Put together what the files say.
 
     Args:
@@ -169,7 +169,9 @@ def _parsed(path: Path, content: bytes) -> SourceFile:
 # ---------------------------------------------------------------- include
 
 
-def _include(sources: Sources, reading: Reading, main: Path, entries: object, total: int) -> None:
+def _include(
+    sources: Sources, reading: ConfigReader, main: Path, entries: object, total: int
+) -> None:
     """Read the included files, and add what they say."""
     mistakes = sources.mistakes
     included: dict[Path, KeyPath] = {}
@@ -216,7 +218,7 @@ def _include(sources: Sources, reading: Reading, main: Path, entries: object, to
 
 
 def _included(
-    sources: Sources, reading: Reading, main: Path, entries: object
+    sources: Sources, reading: ConfigReader, main: Path, entries: object
 ) -> Iterator[tuple[KeyPath, Path]]:
     """Yield each entry's place in the list with a file that it names."""
     if not isinstance(entries, list) or len(entries) > MAX_ENTRIES:
@@ -245,7 +247,7 @@ def _included(
 
 
 def _files_of(
-    sources: Sources, reading: Reading, main: Path, entry: object, path: KeyPath
+    sources: Sources, reading: ConfigReader, main: Path, entry: object, path: KeyPath
 ) -> tuple[Path, ...]:
     if not _is_path(entry):
         raise ValueError(f"expected the name of a file, or a pattern, got {given(entry)}")
@@ -306,7 +308,7 @@ def _merge(
 # ---------------------------------------------------------------- lists of domains
 
 
-def _read_lists(sources: Sources, reading: Reading) -> None:
+def _read_lists(sources: Sources, reading: ConfigReader) -> None:
     """Put the domains of each list in the place of its file's name."""
     tables: Any = sources.raw
     for step in LISTS:
@@ -345,7 +347,7 @@ def _read_lists(sources: Sources, reading: Reading) -> None:
 
 
 def _list_of(
-    sources: Sources, reading: Reading, where: Place, written: object
+    sources: Sources, reading: ConfigReader, where: Place, written: object
 ) -> tuple[Lines, Path]:
     if not _is_path(written):
         raise ValueError(f"expected the name of a text file, got {given(written)}")

@@ -61,7 +61,7 @@ from requiretls_milter.model import (
     unknown_forecast,
 )
 from requiretls_milter.readiness.judging import destination, unknown_destination
-from requiretls_milter.readiness.values import Destination
+from requiretls_milter.readiness.values import HopReadiness
 from requiretls_milter.syntax import nexthop as nexthops
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters, Gauges
@@ -361,13 +361,13 @@ class Assessor:
         question: Question,
         evidence: DomainEvidence | None,
         forecast: Forecast,
-    ) -> Destination:
+    ) -> HopReadiness:
         """What a report says of a configured domain."""
         if evidence is None:
             return unknown_destination(nexthop.host, forecast)
         profile, now = self._profile(question), self._wall()
 
-        def work() -> Destination:
+        def work() -> HopReadiness:
             return destination(
                 nexthop.host, 0, evidence, forecast, profile=profile, trust=self._trust, now=now
             )

@@ -51,7 +51,7 @@ _log = log.get_logger("engine.downgrades")
 
 
 @dataclass(frozen=True, slots=True)
-class Observation:
+class FeatureObservation:
     """One feature of one host or domain, as it was found.
 
     ``offered`` is None if it was withdrawn in good order. ``at`` is when it was found, in
@@ -81,7 +81,7 @@ _PROVEN_ABSENT = (DnsOutcome.NODATA, DnsOutcome.NXDOMAIN)
 # ---------------------------------------------------------------- reading evidence
 
 
-def observations(evidence: DomainEvidence) -> Iterator[Observation]:
+def observations(evidence: DomainEvidence) -> Iterator[FeatureObservation]:
     """What the evidence says for sure of each feature; nothing if it is not known."""
     if evidence.nexthop.kind is HopKind.MX:
         yield from _of_policy(evidence)
@@ -90,33 +90,33 @@ def observations(evidence: DomainEvidence) -> Iterator[Observation]:
         yield from _of_servers(host)
 
 
-def _of_policy(evidence: DomainEvidence) -> Iterator[Observation]:
+def _of_policy(evidence: DomainEvidence) -> Iterator[FeatureObservation]:
     domain, found = evidence.nexthop.host, evidence.mta_sts
     if found.policy is not None and found.policy.mode is MtaStsMode.NONE:
         # RFC 8461 section 8.3: this is how a policy is withdrawn.
-        yield Observation(Feature.MTA_STS, domain, None)
+        yield FeatureObservation(Feature.MTA_STS, domain, None)
     elif found.vanished:
-        yield Observation(Feature.MTA_STS, domain, False)
+        yield FeatureObservation(Feature.MTA_STS, domain, False)
     elif not found.error:
-        yield Observation(Feature.MTA_STS, domain, found.policy is not None)
+        yield FeatureObservation(Feature.MTA_STS, domain, found.policy is not None)
 
 
-def _of_tlsa(host: HostEvidence) -> Iterator[Observation]:
+def _of_tlsa(host: HostEvidence) -> Iterator[FeatureObservation]:
     """Only proven absence is a loss: unsigned answers may be our resolver's fault."""
     if secure_tlsa(host):
-        yield Observation(Feature.TLSA, host.host, True)
+        yield FeatureObservation(Feature.TLSA, host.host, True)
     elif host.tlsa.queried and host.tlsa.secure and host.tlsa.outcome in _PROVEN_ABSENT:
-        yield Observation(Feature.TLSA, host.host, False)
+        yield FeatureObservation(Feature.TLSA, host.host, False)
 
 
-def _of_servers(host: HostEvidence) -> Iterator[Observation]:
+def _of_servers(host: HostEvidence) -> Iterator[FeatureObservation]:
     """A host offers what each of its servers offers, among those that answered."""
     at = max((probe.probed_at for probe in host.probes), default=0.0)
     starttls = [_starttls(probe) for probe in host.probes]
     if known := [offered for offered in starttls if offered is not None]:
-        yield Observation(Feature.STARTTLS, host.host, all(known), at)
+        yield FeatureObservation(Feature.STARTTLS, host.host, all(known), at)
     if said := [probe.requiretls for probe in host.probes if probe.requiretls is not None]:
-        yield Observation(Feature.REQUIRETLS, host.host, all(said), at)
+        yield FeatureObservation(Feature.REQUIRETLS, host.host, all(said), at)
 
 
 def _starttls(probe: ProbeEvidence) -> bool | None:
@@ -195,7 +195,7 @@ class DowngradeTracker:
         lost_at = await asyncio.gather(*found)
         return max(lost_at, default=0.0)
 
-    async def _note(self, observed: Observation, domain: str, now: float) -> float:
+    async def _note(self, observed: FeatureObservation, domain: str, now: float) -> float:
         key = f"{observed.feature} {observed.subject}"
         before = await self._known(key, now)
         history = after(before, observed.offered, min(observed.at or now, now), now)
@@ -208,7 +208,7 @@ class DowngradeTracker:
         await self._keep(key, before, history, now)
         return history.lost_at if history is not None else 0.0
 
-    def _report(self, observed: Observation, domain: str, history: FeatureHistory) -> None:
+    def _report(self, observed: FeatureObservation, domain: str, history: FeatureHistory) -> None:
         self._counters.inc("downgrades_total", (observed.feature,))
         _log.warning(
             "downgrade",

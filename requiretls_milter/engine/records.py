@@ -30,7 +30,7 @@ from requiretls_milter.config import Config
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.evidence.mta_sts import PolicyError, read_policy, read_record
 from requiretls_milter.evidence.probe import FRESH, MAX_CHAIN, MAX_DIALOGUE, MAX_GROUP
-from requiretls_milter.forecast.inboundserver import Finding
+from requiretls_milter.forecast.inboundserver import Problem
 from requiretls_milter.model import (
     MAX_SIZE,
     Forecast,
@@ -284,16 +284,16 @@ def _require_past(time: float, now: float) -> None:
 
 class _Watched(StrictModel):
     v: Literal[1] = 1
-    problems: Annotated[tuple[Finding, ...], Field(max_length=MAX_PROBLEMS)]
+    problems: Annotated[tuple[Problem, ...], Field(max_length=MAX_PROBLEMS)]
 
 
-def encode_watched(problems: Iterable[Finding]) -> bytes:
+def encode_watched(problems: Iterable[Problem]) -> bytes:
     """Encode what is wrong with a watched domain, the first :data:`MAX_PROBLEMS` of it."""
     kept = tuple(itertools.islice(problems, MAX_PROBLEMS))
     return _Watched(problems=kept).model_dump_json().encode()
 
 
-def decode_watched(value: bytes) -> tuple[Finding, ...]:
+def decode_watched(value: bytes) -> tuple[Problem, ...]:
     """Decode what was wrong with a watched domain.
 
     Raises:

@@ -84,7 +84,7 @@ def _is_usable(record: TlsaRecord) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class ChainMatch:
     """How a chain relates to a TLSA RRset, dates and names aside.
 
     Attributes:
@@ -102,7 +102,7 @@ class Match:
 
 
 @cached_if_small(CACHED_MATCHES)
-def match(chain: tuple[bytes, ...], records: tuple[TlsaRecord, ...]) -> Match:
+def match(chain: tuple[bytes, ...], records: tuple[TlsaRecord, ...]) -> ChainMatch:
     """Compare *chain* (DER, leaf first) with *records*, all of them usable.
 
     Records of both usages are alternatives, in any order (R40).
@@ -130,7 +130,7 @@ def match(chain: tuple[bytes, ...], records: tuple[TlsaRecord, ...]) -> Match:
         end_entity and certificate.has_weak_key(chain[0], shortest)
         for shortest in (certificate.MTA_KEYS, certificate.RFC9325_KEYS)
     )
-    return Match(end_entity, anchored, weak, small)
+    return ChainMatch(end_entity, anchored, weak, small)
 
 
 def _strongest(records: tuple[TlsaRecord, ...]) -> list[TlsaRecord]:

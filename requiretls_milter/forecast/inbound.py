@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from requiretls_milter.forecast import inboundserver
 from requiretls_milter.forecast.certificate import Certificate, parse
 from requiretls_milter.forecast.der import MalformedCertificateError
-from requiretls_milter.forecast.inboundserver import Finding, Severity
+from requiretls_milter.forecast.inboundserver import Problem, Urgency
 from requiretls_milter.forecast.mta_sts import mta_sts_match
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
@@ -95,7 +95,7 @@ class InboundReport:
     """
 
     domain: str
-    problems: tuple[Finding, ...]
+    problems: tuple[Problem, ...]
     servers: tuple[ServerState, ...]
     policy_expires: float | None
     unseen: frozenset[str]
@@ -115,9 +115,9 @@ class InboundReport:
         return min(ends, key=lambda one: one.at, default=None)
 
     @property
-    def breaks_first(self) -> Finding | None:
+    def breaks_first(self) -> Problem | None:
         """What is broken already, or breaks first; None for nothing."""
-        serious = (one for one in self.problems if one.severity is not Severity.ADVICE)
+        serious = (one for one in self.problems if one.severity is not Urgency.ADVICE)
         return next(serious, None)
 
     @property
@@ -189,10 +189,10 @@ def _is_enforced(policy: MtaStsPolicy | None, host: HostEvidence) -> bool:
     return mta_sts_match(policy, host.host)
 
 
-_SEVERITIES = tuple(Severity)
+_SEVERITIES = tuple(Urgency)
 
 
-def _order(finding: Finding) -> tuple[int, float, str, str]:
+def _order(finding: Problem) -> tuple[int, float, str, str]:
     at = finding.at if finding.at is not None else 0.0
     return _SEVERITIES.index(finding.severity), at, finding.host, finding.problem
 
@@ -207,10 +207,10 @@ def _policy_expires(evidence: DomainEvidence, published: PublishedEvidence) -> f
 
 
 def _state(
-    host: HostEvidence, findings: tuple[Finding, ...], unseen: set[str], now: float
+    host: HostEvidence, findings: tuple[Problem, ...], unseen: set[str], now: float
 ) -> ServerState:
     broken = any(
-        one.severity is Severity.BROKEN
+        one.severity is Urgency.BROKEN
         and (one.host == host.host or (not one.host and one.problem in _OF_ALL_SERVERS))
         for one in findings
     )
@@ -232,60 +232,60 @@ def _of_domain(
     now: float,
     *,
     validates: bool,
-) -> Iterator[Finding]:
+) -> Iterator[Problem]:
     yield from _of_mx(evidence, policy, validates=validates)
     yield from _of_policy(evidence, published)
     yield from _of_policy_host(published, now)
     if published.tlsrpt is False:
         text = "no TLSRPT record: nothing tells us which deliveries fail elsewhere (RFC 8460)"
-        yield Finding(InboundProblem.TLSRPT_MISSING, Severity.ADVICE, "", text)
+        yield Problem(InboundProblem.TLSRPT_MISSING, Urgency.ADVICE, "", text)
 
 
 def _of_mx(
     evidence: DomainEvidence, policy: MtaStsPolicy | None, *, validates: bool
-) -> Iterator[Finding]:
+) -> Iterator[Problem]:
     mx = evidence.mx
     if mx.outcome is DnsOutcome.ERROR:
         if not mx.unasked:
             text = printable(f"the MX lookup failed: {mx.error}")
-            yield Finding(InboundProblem.LOOKUP_FAILED, Severity.BROKEN, "", text)
+            yield Problem(InboundProblem.LOOKUP_FAILED, Urgency.BROKEN, "", text)
         return
     if not evidence.hosts:
         text = "null MX: the domain takes no mail" if mx.null_mx else "no server is named"
         if mx.outcome is DnsOutcome.NXDOMAIN:
             text = "the domain does not exist"
-        yield Finding(InboundProblem.NO_SERVER, Severity.BROKEN, "", text)
+        yield Problem(InboundProblem.NO_SERVER, Urgency.BROKEN, "", text)
         return
     if mx.secure or mx.unproven or not validates:
         return
     named = all(_is_enforced(policy, host) for host in evidence.hosts)
-    severity = Severity.ADVICE if named else Severity.BROKEN
+    severity = Urgency.ADVICE if named else Urgency.BROKEN
     text = "the MX records are not signed by DNSSEC"
     text += ": MTA-STS alone vouches for them" if named else ", and no MTA-STS policy vouches"
-    yield Finding(InboundProblem.MX_UNSIGNED, severity, "", text)
+    yield Problem(InboundProblem.MX_UNSIGNED, severity, "", text)
 
 
-def _of_policy(evidence: DomainEvidence, published: PublishedEvidence) -> Iterator[Finding]:
+def _of_policy(evidence: DomainEvidence, published: PublishedEvidence) -> Iterator[Problem]:
     fetched = published.mta_sts
     if fetched.unasked:
         return
     if fetched.error:
         text = printable(f"the MTA-STS policy cannot be fetched: {fetched.error}")
-        yield Finding(InboundProblem.POLICY_HOST_FAILS, Severity.BROKEN, "", text)
+        yield Problem(InboundProblem.POLICY_HOST_FAILS, Urgency.BROKEN, "", text)
         return
     if fetched.policy is None:
         kept = evidence.mta_sts.policy
         withdrawn = kept is None or kept.mode is MtaStsMode.NONE
-        severity = Severity.ADVICE if withdrawn else Severity.BROKEN
+        severity = Urgency.ADVICE if withdrawn else Urgency.BROKEN
         text = "no MTA-STS record" if withdrawn else "the MTA-STS record is gone"
-        yield Finding(InboundProblem.POLICY_MISSING, severity, "", text)
+        yield Problem(InboundProblem.POLICY_MISSING, severity, "", text)
         return
     if fetched.policy.mode is not MtaStsMode.ENFORCE:
         text = f"the MTA-STS policy has the mode {fetched.policy.mode}: it demands nothing"
-        yield Finding(InboundProblem.POLICY_NOT_ENFORCED, Severity.ADVICE, "", text)
+        yield Problem(InboundProblem.POLICY_NOT_ENFORCED, Urgency.ADVICE, "", text)
     if fetched.policy.max_age < SHORT_MAX_AGE:
         text = f"the MTA-STS policy is kept for {fetched.policy.max_age} s only (max_age)"
-        yield Finding(InboundProblem.POLICY_MAX_AGE_SHORT, Severity.ADVICE, "", text)
+        yield Problem(InboundProblem.POLICY_MAX_AGE_SHORT, Urgency.ADVICE, "", text)
 
 
 def _policy_certificate(published: PublishedEvidence) -> Certificate | None:
@@ -302,7 +302,7 @@ def _policy_certificate_end(published: PublishedEvidence) -> float | None:
     return None if certificate is None else certificate.not_after
 
 
-def _of_policy_host(published: PublishedEvidence, now: float) -> Iterator[Finding]:
+def _of_policy_host(published: PublishedEvidence, now: float) -> Iterator[Problem]:
     certificate = _policy_certificate(published)
     if certificate is None:
         return
@@ -311,11 +311,11 @@ def _of_policy_host(published: PublishedEvidence, now: float) -> Iterator[Findin
     if end < now:
         text = f"the policy host's certificate ended on {when}"
         problem = InboundProblem.POLICY_CERTIFICATE_EXPIRED
-        yield Finding(problem, Severity.BROKEN, "", text)
+        yield Problem(problem, Urgency.BROKEN, "", text)
     elif inboundserver.ends_soon(certificate, now):
         text = f"the policy host's certificate ends on {when}"
         problem = InboundProblem.POLICY_CERTIFICATE_EXPIRES
-        yield Finding(problem, Severity.ENDS, "", text, end)
+        yield Problem(problem, Urgency.ENDS, "", text, end)
 
 
 def _of_host(
@@ -324,13 +324,13 @@ def _of_host(
     policy: MtaStsPolicy | None,
     *,
     enforced: bool,
-) -> Iterator[Finding]:
+) -> Iterator[Problem]:
     if host.host in published.unsigned_tlsa:
-        severity = Severity.ADVICE if enforced else Severity.BROKEN
+        severity = Urgency.ADVICE if enforced else Urgency.BROKEN
         text = "there are TLSA records, but no sender may use them: not all is signed by DNSSEC"
-        yield Finding(InboundProblem.TLSA_UNSIGNED, severity, host.host, text)
+        yield Problem(InboundProblem.TLSA_UNSIGNED, severity, host.host, text)
     if policy is None or policy.mode is MtaStsMode.NONE or mta_sts_match(policy, host.host):
         return
-    severity = Severity.BROKEN if policy.mode is MtaStsMode.ENFORCE else Severity.ADVICE
+    severity = Urgency.BROKEN if policy.mode is MtaStsMode.ENFORCE else Urgency.ADVICE
     text = "the MTA-STS policy does not name this server"
-    yield Finding(InboundProblem.MX_NOT_IN_POLICY, severity, host.host, text)
+    yield Problem(InboundProblem.MX_NOT_IN_POLICY, severity, host.host, text)

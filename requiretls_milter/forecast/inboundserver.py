@@ -36,7 +36,7 @@ ROLLOVER_SOON = 30 * 86_400.0
 """Seconds before the end of a certificate within which its successor is to be expected."""
 
 
-class Severity(enum.StrEnum):
+class Urgency(enum.StrEnum):
     """What a problem means; the worst first."""
 
     BROKEN = "broken"  # mail that insists on security does not get through now
@@ -45,7 +45,7 @@ class Severity(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Problem:
     """One problem.
 
     Attributes:
@@ -57,7 +57,7 @@ class Finding:
     """
 
     problem: InboundProblem
-    severity: Severity
+    severity: Urgency
     host: str
     text: str
     at: float | None = None
@@ -67,7 +67,7 @@ class Finding:
 class ServerFindings:
     """What was found out about a server; ``unseen``: not all could be found out."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Problem, ...]
     unseen: bool
 
 
@@ -123,26 +123,26 @@ def judge_server(
     return ServerFindings(tuple(reversed(first.values())), unseen or not host.probes)
 
 
-def _of_dns(host: HostEvidence, *, validates: bool) -> Iterator[Finding]:
+def _of_dns(host: HostEvidence, *, validates: bool) -> Iterator[Problem]:
     found = host.addresses
     if host.unasked:
         return
     if found.outcome is not DnsOutcome.FOUND:
         text = printable(f"no address: {found.error or found.outcome}")
-        yield Finding(InboundProblem.LOOKUP_FAILED, Severity.BROKEN, host.host, text)
+        yield Problem(InboundProblem.LOOKUP_FAILED, Urgency.BROKEN, host.host, text)
         return
     if tlsa_lookup_failed(host):
         text = printable(f"the TLSA lookup failed: {host.tlsa.error or 'its alias is not known'}")
-        yield Finding(InboundProblem.LOOKUP_FAILED, Severity.BROKEN, host.host, text)
+        yield Problem(InboundProblem.LOOKUP_FAILED, Urgency.BROKEN, host.host, text)
         return
     absent = host.tlsa.queried and host.tlsa.outcome in (DnsOutcome.NODATA, DnsOutcome.NXDOMAIN)
     if validates and absent:
         text = "no TLSA records: senders that use DANE cannot verify this server"
-        yield Finding(InboundProblem.TLSA_MISSING, Severity.ADVICE, host.host, text)
+        yield Problem(InboundProblem.TLSA_MISSING, Urgency.ADVICE, host.host, text)
     records = secure_tlsa(host)
     if records and not dane.usable(records):
         text = "none of the TLSA records is usable: senders that use DANE verify nothing"
-        yield Finding(InboundProblem.TLSA_UNUSABLE, Severity.BROKEN, host.host, text)
+        yield Problem(InboundProblem.TLSA_UNUSABLE, Urgency.BROKEN, host.host, text)
 
 
 # ---------------------------------------------------------------- the session
@@ -156,12 +156,12 @@ def _is_unseen(probe: ProbeEvidence) -> bool:
     return probe.stage is not ProbeStage.DONE
 
 
-def _of_session(name: str, probe: ProbeEvidence) -> Iterator[Finding]:
+def _of_session(name: str, probe: ProbeEvidence) -> Iterator[Problem]:
     found = _session_problem(probe)
     if found is not None:
         problem, text = found
         text = printable(f"{probe.address}: {text}")
-        yield Finding(problem, Severity.BROKEN, name, text)
+        yield Problem(problem, Urgency.BROKEN, name, text)
 
 
 def _session_problem(probe: ProbeEvidence) -> tuple[InboundProblem, str] | None:
@@ -199,18 +199,18 @@ def _of_certificate(
     now: float,
     *,
     enforced: bool,
-) -> Iterator[Finding]:
+) -> Iterator[Problem]:
     chain = probe.chain
     leaf = _leaf(probe)
     if leaf is None:
         text = f"{probe.address}: the certificate cannot be read"
-        yield Finding(InboundProblem.CERTIFICATE_NOT_VERIFIED, Severity.BROKEN, host.host, text)
+        yield Problem(InboundProblem.CERTIFICATE_NOT_VERIFIED, Urgency.BROKEN, host.host, text)
         return
     usable = dane.usable(secure_tlsa(host))
     match = dane.match(chain, usable) if usable else None
     if match is not None and not match.end_entity and match.anchored is None:
         text = f"{probe.address}: no TLSA record matches the certificate that is served"
-        yield Finding(InboundProblem.TLSA_DOES_NOT_MATCH, Severity.BROKEN, host.host, text)
+        yield Problem(InboundProblem.TLSA_DOES_NOT_MATCH, Urgency.BROKEN, host.host, text)
     # With DANE-EE(3) dates and names do not count (RFC 7672 section 3.1.1).
     counts = enforced or match is None or not match.end_entity
     yield from _of_dates(host.host, probe.address, leaf, now, counts=counts)
@@ -222,18 +222,18 @@ def _of_certificate(
 
 def _of_dates(
     name: str, address: str, leaf: Certificate, now: float, *, counts: bool
-) -> Iterator[Finding]:
+) -> Iterator[Problem]:
     text = f"{address}: the certificate %s on {day(leaf.not_after)}"
     if not counts:
         text += "; senders that go by DANE-EE ignore dates"
     if now > leaf.not_after:
-        severity = Severity.BROKEN if counts else Severity.ADVICE
+        severity = Urgency.BROKEN if counts else Urgency.ADVICE
         problem = InboundProblem.CERTIFICATE_EXPIRED
-        yield Finding(problem, severity, name, text % "ended")
+        yield Problem(problem, severity, name, text % "ended")
     elif ends_soon(leaf, now):
-        severity = Severity.ENDS if counts else Severity.ADVICE
+        severity = Urgency.ENDS if counts else Urgency.ADVICE
         problem = InboundProblem.CERTIFICATE_EXPIRES
-        yield Finding(problem, severity, name, text % "ends", leaf.not_after)
+        yield Problem(problem, severity, name, text % "ends", leaf.not_after)
 
 
 def _of_path(
@@ -245,7 +245,7 @@ def _of_path(
     now: float,
     *,
     enforced: bool,
-) -> Iterator[Finding]:
+) -> Iterator[Problem]:
     """Say why senders that go by names and authorities do not accept the certificate."""
     mismatches = []
     if enforced or not usable:
@@ -257,7 +257,7 @@ def _of_path(
             mismatches.append(dane.check(probe.chain, usable, references, now).mismatch)
     for mismatch in filter(None, mismatches):
         text = printable(f"{probe.address}: {mismatch}")
-        yield Finding(InboundProblem.CERTIFICATE_NOT_VERIFIED, Severity.BROKEN, host.host, text)
+        yield Problem(InboundProblem.CERTIFICATE_NOT_VERIFIED, Urgency.BROKEN, host.host, text)
         return
 
 
@@ -267,7 +267,7 @@ def _of_rollover(
     usable: tuple[TlsaRecord, ...],
     leaf: Certificate,
     now: float,
-) -> Iterator[Finding]:
+) -> Iterator[Problem]:
     """Foresee what happens to the TLSA records when the certificate is renewed.
 
     A record that does not match now is there for the next certificate or key. If there is none,
@@ -280,10 +280,10 @@ def _of_rollover(
     problem = InboundProblem.ROLLOVER_UNPREPARED
     if any(record.selector == dane.SPKI for record in served):
         text = "no TLSA record for a further key: a renewal must keep the key"
-        yield Finding(problem, Severity.ADVICE, name, text)
+        yield Problem(problem, Urgency.ADVICE, name, text)
         return
     text = f"the TLSA records match this certificate alone, which ends on {day(leaf.not_after)}"
     if leaf.not_after - now < ROLLOVER_SOON:
-        yield Finding(problem, Severity.ENDS, name, text, max(leaf.not_after, now))
+        yield Problem(problem, Urgency.ENDS, name, text, max(leaf.not_after, now))
     else:
-        yield Finding(problem, Severity.ADVICE, name, text)
+        yield Problem(problem, Urgency.ADVICE, name, text)

@@ -226,7 +226,7 @@ Item = TypeVar("Item", bound=_OfFamilies)
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class FamilyShare:
     """How many servers of some address families are tried."""
 
     families: frozenset[str]
@@ -237,7 +237,7 @@ class Share:
 class Sharing:
     """One way in which the limit is shared; ``first``, if set, is the family tried first."""
 
-    shares: tuple[Share, ...]
+    shares: tuple[FamilyShare, ...]
     first: str = ""
 
 
@@ -254,12 +254,12 @@ def sharings(groups: Sequence[Sequence[_OfFamilies]], limit: int) -> list[Sharin
     """
     everyone = [server.families for group in groups for server in group]
     if limit <= 1:
-        return [Sharing((Share(_EITHER, limit or len(everyone)),))]
+        return [Sharing((FamilyShare(_EITHER, limit or len(everyone)),))]
     if _EITHER in everyone:
         return None
     v4, v6 = (everyone.count(_ONE_FAMILY[family]) for family in (IPV4, IPV6))
     if not v4 or not v6 or v4 + v6 <= limit:
-        return [Sharing((Share(_EITHER, limit),))]
+        return [Sharing((FamilyShare(_EITHER, limit),))]
     if v6 <= limit // 2:
         return [_shared(limit - v6, limit)]
     if v4 <= limit // 2:
@@ -271,7 +271,7 @@ def sharings(groups: Sequence[Sequence[_OfFamilies]], limit: int) -> list[Sharin
 
 
 def _shared(v4: int, limit: int, first: str = "") -> Sharing:
-    shares = Share(_ONE_FAMILY[IPV4], v4), Share(_ONE_FAMILY[IPV6], limit - v4)
+    shares = FamilyShare(_ONE_FAMILY[IPV4], v4), FamilyShare(_ONE_FAMILY[IPV6], limit - v4)
     return Sharing(shares, first)
 
 

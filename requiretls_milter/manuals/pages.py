@@ -15,7 +15,7 @@ from requiretls_milter.config import Config
 from requiretls_milter.config.mistakes import tables_of
 from requiretls_milter.config.schema.section import needs_restart
 from requiretls_milter.config.text import EXAMPLES, value_text
-from requiretls_milter.manuals.roff import Page, bold, literal
+from requiretls_milter.manuals.roff import ManPage, bold, literal
 from requiretls_milter.telemetry.catalogue import AUDIT_METRICS, METRICS, PREFIX, Metric
 
 CONFIGURATION, METRICS_PAGE = f"{PROGRAM}.toml", f"{PROGRAM}-metrics"
@@ -36,9 +36,9 @@ def pages(date: str) -> Mapping[str, str]:
     }
 
 
-def _page(name: str, section: int, date: str, title: str, about: str) -> Page:
+def _page(name: str, section: int, date: str, title: str, about: str) -> ManPage:
     source = f"{PROGRAM} {__version__}"
-    return Page(name, section, date=date, source=source, title=title, about=about)
+    return ManPage(name, section, date=date, source=source, title=title, about=about)
 
 
 # ---------------------------------------------------------------- requiretls-milter(1)
@@ -98,7 +98,7 @@ def _leaves(
             yield (*path, name), command
 
 
-def _describe(page: Page, path: tuple[str, ...], command: click.Command) -> None:
+def _describe(page: ManPage, path: tuple[str, ...], command: click.Command) -> None:
     words = " ".join((PROGRAM, *path))
     context = click.Context(command, info_name=words)
     page.subheading(" ".join((*path, *command.collect_usage_pieces(context))))
@@ -167,7 +167,7 @@ _EXAMPLE = textwrap.dedent("""\
     """)
 
 
-def _section(page: Page, name: str, section: type[BaseModel]) -> None:
+def _section(page: ManPage, name: str, section: type[BaseModel]) -> None:
     defaults = section().model_dump(mode="json")
     tables = tables_of(section)
     for key, field in section.model_fields.items():
@@ -199,7 +199,7 @@ def _metrics(date: str) -> str:
     return page.text()
 
 
-def _listed(page: Page, metrics: Iterable[Metric]) -> None:
+def _listed(page: ManPage, metrics: Iterable[Metric]) -> None:
     for metric in metrics:
         page.item(bold(metric.name) + _labels(metric), f"{metric.kind}: {metric.help}")
         for label, values in metric.labels:

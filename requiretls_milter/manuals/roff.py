@@ -50,7 +50,7 @@ def _no_request(line: str) -> str:
     return "\\&" + line if line.startswith((".", "'")) else line
 
 
-class Page:
+class ManPage:
     """A page that is put together from top to bottom.
 
     Args:

@@ -99,7 +99,7 @@ records live for a second is no reason to ask twice, and to wait again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lookup:
+class ResolvedRecipient:
     """What follows from a recipient's domain, and from where the MTA will send its mail.
 
     The attributes are those of :class:`Recipient`.
@@ -177,7 +177,7 @@ class Settings:
         *,
         postfix: bool,
         alias: str = "",
-    ) -> Lookup:
+    ) -> ResolvedRecipient:
         """Rule and next hop of a recipient; the arguments are those of :func:`.hop.from_macros`.
 
         What the MTA names does not depend on the local parts, unless a transport hands its mail
@@ -202,12 +202,12 @@ class Settings:
         sender_domain: str,
         postfix: bool,
         alias: str,
-    ) -> Lookup:
+    ) -> ResolvedRecipient:
         domain = envelope_domain(recipient)
         try:
             way = hop.from_macros(mailer, host, recipient, sender, self.config.mta, postfix=postfix)
         except nexthop.NextHopError as error:
-            return Lookup(
+            return ResolvedRecipient(
                 self.rules.find(sender_domain, domain, "", alias),
                 domain,
                 nexthop_text=(host or domain)[:MAX_ADDRESS],
@@ -215,7 +215,7 @@ class Settings:
                 unusable=postfix and isinstance(error, nexthop.UnusableNextHopError),
             )
         rule = self.rules.find(sender_domain, domain, way.nexthop.host, alias)
-        return Lookup(rule, domain, way.transport, way.nexthop, str(way.nexthop))
+        return ResolvedRecipient(rule, domain, way.transport, way.nexthop, str(way.nexthop))
 
     def _trusts(self, address: str) -> bool:
         try:

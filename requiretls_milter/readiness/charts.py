@@ -18,7 +18,7 @@ from pygal.style import Style
 from requiretls_milter.readiness import words
 from requiretls_milter.readiness.days import Day
 from requiretls_milter.readiness.figures import Count, Figures, Share
-from requiretls_milter.readiness.values import Policy, State
+from requiretls_milter.readiness.values import HopState, Policy
 from requiretls_milter.syntax.text import visible
 
 WIDTH = 720
@@ -61,7 +61,7 @@ def states(found: Figures) -> Element:
         rows.append(("mail", lambda count: count.mail))
         wholes.append(found.total.mail)
     chart.x_labels = [name for name, _ in rows]
-    for state in State:
+    for state in HopState:
         count = found.states.get(state, Count())
         parts = zip(rows, wholes, strict=True)
         chart.add(words.STATES[state], [_percent(of(count), whole) for (_, of), whole in parts])

@@ -10,10 +10,10 @@ from typing import TypeVar
 from requiretls_milter.model import Reason
 from requiretls_milter.readiness.days import Day
 from requiretls_milter.readiness.values import (
-    Destination,
+    HopReadiness,
+    HopState,
     Policy,
     Readiness,
-    State,
     Step,
 )
 from requiretls_milter.syntax.moments import day
@@ -82,7 +82,7 @@ class Figures:
     """
 
     total: Count
-    states: Mapping[State, Count]
+    states: Mapping[HopState, Count]
     reasons: Mapping[Reason, Count]
     levels: Mapping[str, tuple[Count, Count]]
     policies: Mapping[Policy, tuple[Count, Count]]
@@ -92,7 +92,7 @@ class Figures:
     @property
     def ready(self) -> Count:
         """What would be delivered with REQUIRETLS today."""
-        return self.states.get(State.READY, Count())
+        return self.states.get(HopState.READY, Count())
 
     @property
     def mail(self) -> Share:
@@ -126,7 +126,7 @@ class Figures:
     def answer(self) -> Answer:
         """Whether REQUIRETLS can be switched on for all of it."""
         share = self.share
-        unknown = self.states.get(State.UNKNOWN, Count())
+        unknown = self.states.get(HopState.UNKNOWN, Count())
         if HALF * (unknown.mail if self.counts_mail else unknown.domains) >= share.whole:
             return Answer.UNKNOWN
         if share.part == share.whole and self.ready.domains == self.total.domains:
@@ -140,9 +140,9 @@ def figures(report: Readiness) -> Figures:
     elsewhere = Count(report.left_out, report.left_out_mail)
     states = counted(found, lambda one: one.state)
     if elsewhere != Count():
-        unknown = states.get(State.UNKNOWN, Count())
-        states[State.UNKNOWN] = unknown.plus(elsewhere.domains, elsewhere.mail)
-    not_ready = [one for one in found if one.state is not State.READY]
+        unknown = states.get(HopState.UNKNOWN, Count())
+        states[HopState.UNKNOWN] = unknown.plus(elsewhere.domains, elsewhere.mail)
+    not_ready = [one for one in found if one.state is not HopState.READY]
     below = [one for one in found if one.is_just_below]
     return Figures(
         total=elsewhere.plus(len(found), sum(one.mail for one in found)),
@@ -155,7 +155,7 @@ def figures(report: Readiness) -> Figures:
     )
 
 
-def counted(found: Iterable[Destination], key: Callable[[Destination], Key]) -> dict[Key, Count]:
+def counted(found: Iterable[HopReadiness], key: Callable[[HopReadiness], Key]) -> dict[Key, Count]:
     """Count next hops by a key: most mail first, then most next hops."""
     counts: dict[Key, Count] = {}
     for one in found:
@@ -165,12 +165,12 @@ def counted(found: Iterable[Destination], key: Callable[[Destination], Key]) -> 
 
 
 def _apart(
-    found: Iterable[Destination], key: Callable[[Destination], Key]
+    found: Iterable[HopReadiness], key: Callable[[HopReadiness], Key]
 ) -> dict[Key, tuple[Count, Count]]:
     """Count next hops by a key, those that are ready and the others apart."""
     known = list(found)
-    ready = counted((one for one in known if one.state is State.READY), key)
-    others = counted((one for one in known if one.state is not State.READY), key)
+    ready = counted((one for one in known if one.state is HopState.READY), key)
+    others = counted((one for one in known if one.state is not HopState.READY), key)
     return {
         value: (ready.get(value, Count()), others.get(value, Count()))
         for value in counted(known, key)
@@ -191,16 +191,16 @@ def today(report: Readiness, found: Figures) -> Day:
 # ---------------------------------------------------------------- lists
 
 
-def by_mail(found: Iterable[Destination]) -> list[Destination]:
+def by_mail(found: Iterable[HopReadiness]) -> list[HopReadiness]:
     """Order next hops: most mail first, then by name."""
     return sorted(found, key=lambda one: (-one.mail, one.nexthop))
 
 
-def not_ready(report: Readiness) -> list[Destination]:
+def not_ready(report: Readiness) -> list[HopReadiness]:
     """The next hops that are not ready, most mail first."""
-    return by_mail(one for one in report.destinations if one.state is not State.READY)
+    return by_mail(one for one in report.destinations if one.state is not HopState.READY)
 
 
-def just_below(report: Readiness) -> list[Destination]:
+def just_below(report: Readiness) -> list[HopReadiness]:
     """The next hops that lack one step, most mail first."""
     return by_mail(one for one in report.destinations if one.is_just_below)

@@ -27,15 +27,15 @@ from requiretls_milter.model import (
     ProbeStage,
     Reason,
 )
-from requiretls_milter.readiness.values import Destination, Policy, State, Step
+from requiretls_milter.readiness.values import HopReadiness, HopState, Policy, Step
 
 _LEVEL = re.compile(r"!?([a-z-]+)")
 """The level that was planned, at the beginning of Postfix's word after ``tls=``."""
 
 _STATES = {
-    Outcome.BOUNCE: State.BOUNCE,
-    Outcome.DEFER: State.DEFER,
-    Outcome.UNKNOWN: State.UNKNOWN,
+    Outcome.BOUNCE: HopState.BOUNCE,
+    Outcome.DEFER: HopState.DEFER,
+    Outcome.UNKNOWN: HopState.UNKNOWN,
 }
 
 _OF_OUR_MTA = frozenset(
@@ -61,7 +61,7 @@ def destination(
     profile: MtaProfile,
     trust: TrustStore,
     now: float,
-) -> Destination:
+) -> HopReadiness:
     """Judge one next hop.
 
     Args:
@@ -75,7 +75,7 @@ def destination(
     """
     state = state_of(forecast)
     level = _LEVEL.match(forecast.tls or "")
-    return Destination(
+    return HopReadiness(
         nexthop=nexthop,
         mail=mail,
         state=state,
@@ -91,17 +91,17 @@ def destination(
     )
 
 
-def unknown_destination(nexthop: str, forecast: Forecast) -> Destination:
+def unknown_destination(nexthop: str, forecast: Forecast) -> HopReadiness:
     """What is said of a next hop of which nothing was found out."""
-    return Destination(
-        nexthop, 0, State.UNKNOWN, forecast.status, forecast.reason, text=forecast.text
+    return HopReadiness(
+        nexthop, 0, HopState.UNKNOWN, forecast.status, forecast.reason, text=forecast.text
     )
 
 
-def state_of(forecast: Forecast) -> State:
+def state_of(forecast: Forecast) -> HopState:
     """What would become of the message."""
     if forecast.outcome is Outcome.DELIVER:
-        return State.READY if forecast.compliant else State.NONCOMPLIANT
+        return HopState.READY if forecast.compliant else HopState.NONCOMPLIANT
     return _STATES[forecast.outcome]
 
 
@@ -132,14 +132,14 @@ def _tls_version(evidence: DomainEvidence, mx: str) -> str:
 
 
 def _missing(
-    state: State,
+    state: HopState,
     evidence: DomainEvidence,
     forecast: Forecast,
     profile: MtaProfile,
     trust: TrustStore,
     now: float,
 ) -> tuple[Step, ...] | None:
-    if state is State.READY:
+    if state is HopState.READY:
         return ()
     lacking = [
         tuple(_lacking(server, evidence, profile, trust, now))

@@ -12,7 +12,7 @@ from requiretls_milter.readiness import figures as figuring
 from requiretls_milter.readiness.days import Day
 from requiretls_milter.readiness.figures import Count, Figures, Share
 from requiretls_milter.readiness.tables import table
-from requiretls_milter.readiness.values import Destination, Readiness
+from requiretls_milter.readiness.values import HopReadiness, Readiness
 from requiretls_milter.syntax.markup import Child, cut, element
 from requiretls_milter.syntax.moments import day, moment
 from requiretls_milter.syntax.text import quantity
@@ -314,7 +314,7 @@ def _mail_head(found: Figures) -> tuple[str, ...]:
     return ("recipients",) if found.counts_mail else ()
 
 
-def _mail(one: Destination, found: Figures) -> tuple[str, ...]:
+def _mail(one: HopReadiness, found: Figures) -> tuple[str, ...]:
     return (f"{one.mail:,}",) if found.counts_mail else ()
 
 

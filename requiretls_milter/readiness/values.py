@@ -10,7 +10,7 @@ from requiretls_milter.model import Feature, Reason
 from requiretls_milter.readiness.days import Day, MailSource
 
 
-class State(enum.StrEnum):
+class HopState(enum.StrEnum):
     """What would become of REQUIRETLS mail to a next hop."""
 
     READY = "ready"  # delivered as RFC 8689 requires
@@ -42,7 +42,7 @@ class Step(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
+class HopReadiness:
     """A next hop that mail goes to, and what would become of REQUIRETLS mail to it.
 
     Attributes:
@@ -60,7 +60,7 @@ class Destination:
 
     nexthop: str
     mail: int
-    state: State
+    state: HopState
     status: str
     reason: Reason
     text: str = ""
@@ -134,7 +134,7 @@ class Readiness:
     made_at: float
     source: MailSource
     mta: str
-    destinations: tuple[Destination, ...]
+    destinations: tuple[HopReadiness, ...]
     left_out: int = 0
     left_out_mail: int = 0
     since: float | None = None

@@ -5,16 +5,16 @@ from __future__ import annotations
 from requiretls_milter.model import Capability, Reason
 from requiretls_milter.readiness.days import MailSource
 from requiretls_milter.readiness.figures import Answer, Count, Figures, Share
-from requiretls_milter.readiness.values import Policy, Readiness, State, Step
+from requiretls_milter.readiness.values import HopState, Policy, Readiness, Step
 from requiretls_milter.syntax.moments import day
 from requiretls_milter.syntax.text import quantity
 
 STATES = {
-    State.READY: "delivered with REQUIRETLS",
-    State.NONCOMPLIANT: "delivered, but not as RFC 8689 requires",
-    State.BOUNCE: "returned to the sender",
-    State.DEFER: "kept in the queue for now",
-    State.UNKNOWN: "not known",
+    HopState.READY: "delivered with REQUIRETLS",
+    HopState.NONCOMPLIANT: "delivered, but not as RFC 8689 requires",
+    HopState.BOUNCE: "returned to the sender",
+    HopState.DEFER: "kept in the queue for now",
+    HopState.UNKNOWN: "not known",
 }
 """What would become of a message."""
 

@@ -19,7 +19,7 @@ from requiretls_milter.reports.logs import milter
 from requiretls_milter.reports.logs.events import Arrived, Event, Logged, Removed
 from requiretls_milter.reports.logs.matching import has_port_of_its_own
 from requiretls_milter.reports.logs.milter import LoggedForecast
-from requiretls_milter.reports.logs.postfix import Delivery
+from requiretls_milter.reports.logs.postfix import LogDelivery
 from requiretls_milter.syntax.status import outcome_of
 from requiretls_milter.telemetry.labels import AuditResult as Result
 from requiretls_milter.telemetry.labels import reason_label
@@ -36,7 +36,7 @@ class Difference:
     """Of the message that has the forecast: behind a content filter it has another one."""
     recipient: str
     forecast: LoggedForecast
-    delivery: Delivery
+    delivery: LogDelivery
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class Auditor:
                     time,
                     fields.get("expansion", ""),
                 )
-        elif isinstance(what, Delivery):
+        elif isinstance(what, LogDelivery):
             self.following.add_delivery(what, time)
         elif isinstance(what, Arrived):
             self.following.add_arrival(what.queue_id, what.message_id, time)
@@ -128,7 +128,7 @@ def _forecast(fields: milter.Fields) -> LoggedForecast | None:
     return LoggedForecast(status, reason, tls, mx, nexthop)
 
 
-def _result(forecast: LoggedForecast, delivery: Delivery) -> Result:
+def _result(forecast: LoggedForecast, delivery: LogDelivery) -> Result:
     if forecast.status == UNKNOWN_STATUS or not delivery.status:
         return Result.UNKNOWN
     same_tls = not forecast.tls or not delivery.tls or forecast.tls == delivery.tls
@@ -141,7 +141,7 @@ def _result(forecast: LoggedForecast, delivery: Delivery) -> Result:
     return Result.DIFFERENT
 
 
-def _is_same_status(forecast: str, delivery: Delivery) -> bool:
+def _is_same_status(forecast: str, delivery: LogDelivery) -> bool:
     if outcome_of(forecast) is Outcome.DELIVER:
         # Which code of class 2 reports a success is the server's choice.
         return outcome_of(delivery.status) is Outcome.DELIVER

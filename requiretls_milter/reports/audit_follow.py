@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from requiretls_milter.reports.audit import Auditor, Difference
-from requiretls_milter.reports.audit_metrics import Figures, values_of
+from requiretls_milter.reports.audit_metrics import AuditFigures, values_of
 from requiretls_milter.reports.logs.events import event_of
 from requiretls_milter.reports.logs.lines import Line
 from requiretls_milter.reports.logs.tailing import Tail
@@ -52,7 +52,7 @@ class Follower:
         self._textfile = textfile
         self._tail = Tail(logs, self._say)
         self._auditor = Auditor(_log_difference)
-        self.figures = Figures()
+        self.figures = AuditFigures()
         self._lines = 0
         self._unreadable: set[str] = set()
         self._times = Times(0.0)

@@ -49,7 +49,7 @@ def values_of(auditor: Auditor, *, lines: int, unreadable: int) -> Values:
     }
 
 
-class Figures(Collector):
+class AuditFigures(Collector):
     """The metrics as they were shown last."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from requiretls_milter.config.places import KeyPath, Place, heading_path
 from requiretls_milter.config.text import value_text
 from requiretls_milter.milter.hop import from_macros
 from requiretls_milter.model import EnforceFor, HopKind, Mode, NextHop, OnUnreachable
-from requiretls_milter.rules import Origin, RuleSet
+from requiretls_milter.rules import RuleSet, ValueOrigin
 from requiretls_milter.syntax.names import domain_of, to_alabel
 from requiretls_milter.syntax.nexthop import parse
 
@@ -32,8 +32,8 @@ class Explanation:
     sender: str
     recipient: str
     nexthop: NextHop
-    values: Mapping[str, Origin]
-    matching: Sequence[Mapping[str, Origin]]
+    values: Mapping[str, ValueOrigin]
+    matching: Sequence[Mapping[str, ValueOrigin]]
 
 
 def explain(config: Config, sender: str, recipient: str, nexthop: str | None) -> Explanation:
@@ -101,7 +101,7 @@ def to_text(
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def place_of(origin: Origin, key: str, places: Mapping[KeyPath, Place]) -> Place | None:
+def place_of(origin: ValueOrigin, key: str, places: Mapping[KeyPath, Place]) -> Place | None:
     """Where a value of a rule stands; None for a default."""
     return places.get((*heading_path(f"[{origin.table}]"), origin.key or key))
 
@@ -115,12 +115,12 @@ def place_text(place: Place, places: Mapping[KeyPath, Place]) -> str:
     return f"{os.path.relpath(place.file, above)} line {place.line}"
 
 
-def table_text(origin: Origin) -> str:
+def table_text(origin: ValueOrigin) -> str:
     """A table, and the entry of its list if it is that of a list."""
     return f"[{origin.table}]" + (f" for {origin.listed}" if origin.listed else "")
 
 
-def _where(origin: Origin, key: str, places: Mapping[KeyPath, Place]) -> str:
+def _where(origin: ValueOrigin, key: str, places: Mapping[KeyPath, Place]) -> str:
     table = table_text(origin)
     if origin.key:
         table = f"{table} {origin.key}"

@@ -33,7 +33,7 @@ from requiretls_milter.reports.logs.matching import (
     same_address,
 )
 from requiretls_milter.reports.logs.milter import LoggedForecast
-from requiretls_milter.reports.logs.postfix import Delivery
+from requiretls_milter.reports.logs.postfix import LogDelivery
 
 MAX_FOLLOWED = 100_000
 """Recipients with a forecast that are not decided yet: about 100 MiB."""
@@ -92,7 +92,7 @@ class Followed:
     serial: int
     stage: Key
     """The message and recipient whose attempts count: those behind the last filter."""
-    attempt: Delivery | None = None
+    attempt: LogDelivery | None = None
     attempt_time: float | None = None
     doubt: Doubt = 0
     handed_to: Key | None = None
@@ -114,7 +114,7 @@ class Followed:
 class _Early(NamedTuple):
     """An attempt that has no forecast so far."""
 
-    delivery: Delivery
+    delivery: LogDelivery
     time: float | None
     serial: int
 
@@ -186,7 +186,7 @@ class Following:
         # Of an alias that has itself as target Postfix does not log what it was before.
         self._take_early(followed, given if address == given[1] else key)
 
-    def add_delivery(self, delivery: Delivery, time: float | None) -> None:
+    def add_delivery(self, delivery: LogDelivery, time: float | None) -> None:
         """Note an attempt."""
         self._serial += 1
         self._arrived.put(delivery.queue_id, True)
@@ -199,7 +199,7 @@ class Following:
             if delivery.to != delivery.recipient:
                 self._keep_early(expanded, early)
 
-    def _take(self, key: Key, delivery: Delivery, time: float | None) -> bool:
+    def _take(self, key: Key, delivery: LogDelivery, time: float | None) -> bool:
         """Attach an attempt to what is followed under a key; return whether there was any."""
         wanted = False
         followed = self._followed.get(key)
@@ -332,7 +332,7 @@ class Following:
         self._early.put(key, early)
 
     def _attach(
-        self, followed: Followed, delivery: Delivery, time: float | None, doubt: Doubt = 0
+        self, followed: Followed, delivery: LogDelivery, time: float | None, doubt: Doubt = 0
     ) -> None:
         if doubt == 0 and _is_before(time, followed.time, SLACK):
             doubt = 1
@@ -347,7 +347,7 @@ class Following:
 
     # ------------------------------------------------------------ content filters
 
-    def _handed_over(self, followed: Followed, delivery: Delivery) -> Key | None:
+    def _handed_over(self, followed: Followed, delivery: LogDelivery) -> Key | None:
         """What became of a message that a filter took; None if it is no filter, or not known."""
         address = same_address(delivery.to)
         if delivery.queued_as:
@@ -366,7 +366,7 @@ class Following:
             self._attach_behind(followed, target, early.delivery, early.time)
 
     def _attach_behind(
-        self, followed: Followed, key: Key, delivery: Delivery, time: float | None
+        self, followed: Followed, key: Key, delivery: LogDelivery, time: float | None
     ) -> None:
         if followed.handed_to == key:
             followed.stage, followed.handed_to = key, None

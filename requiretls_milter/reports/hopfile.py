@@ -30,7 +30,7 @@ PATTERN = "."
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class HopLine:
     """A line with text, without the blanks around it."""
 
     number: int
@@ -38,7 +38,7 @@ class Line:
     is_too_long: bool = False
 
 
-def lines_of(file: TextIO) -> Iterator[Line]:
+def lines_of(file: TextIO) -> Iterator[HopLine]:
     """Read the lines that have text, none of them to more than :data:`MAX_LINE` characters."""
     number = 0
     while read := file.readline(MAX_LINE + 1):
@@ -49,7 +49,7 @@ def lines_of(file: TextIO) -> Iterator[Line]:
             rest = file.readline(MAX_LINE)
         text = read.partition(COMMENT)[0].strip()
         if text and not text.startswith(PATTERN):
-            yield Line(number, text[:MAX_LINE], cut)
+            yield HopLine(number, text[:MAX_LINE], cut)
 
 
 def count_of(file: TextIO) -> int | None:
@@ -63,16 +63,16 @@ def count_of(file: TextIO) -> int | None:
     return total
 
 
-async def read(file: TextIO) -> AsyncIterator[Line]:
+async def read(file: TextIO) -> AsyncIterator[HopLine]:
     """Give the lines of a file as they come.
 
     Raises:
         OSError: the file cannot be read any further.
     """
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[Line | OSError | None] = asyncio.Queue(AHEAD)
+    queue: asyncio.Queue[HopLine | OSError | None] = asyncio.Queue(AHEAD)
 
-    def put(item: Line | OSError | None) -> None:
+    def put(item: HopLine | OSError | None) -> None:
         putting = queue.put(item)
         try:
             asyncio.run_coroutine_threadsafe(putting, loop).result()

@@ -23,7 +23,7 @@ from requiretls_milter.evidence.gathering import LATE, Gathering
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.evidence.turns import BusyError, on_behalf_of
 from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness, judge_inbound
-from requiretls_milter.forecast.inboundserver import Severity
+from requiretls_milter.forecast.inboundserver import Urgency
 from requiretls_milter.forecast.pkix import TrustStore
 from requiretls_milter.model import (
     DnsOutcome,
@@ -44,8 +44,8 @@ from requiretls_milter.telemetry.counting import Counters
 OK, BROKEN, UNSURE = 0, 1, 75
 """Exit statuses, as those of ``check``."""
 
-_STYLES = {Severity.BROKEN: "red", Severity.ENDS: "yellow", Severity.ADVICE: ""}
-_HEADS = {Severity.BROKEN: "broken", Severity.ENDS: "ends", Severity.ADVICE: "advice"}
+_STYLES = {Urgency.BROKEN: "red", Urgency.ENDS: "yellow", Urgency.ADVICE: ""}
+_HEADS = {Urgency.BROKEN: "broken", Urgency.ENDS: "ends", Urgency.ADVICE: "advice"}
 _SAID = {
     ServerReadiness.READY: ("ready", "green"),
     ServerReadiness.NOT_READY: ("not ready", "red"),
@@ -72,7 +72,7 @@ class Looked:
     def exit_status(self) -> int:
         """1 if anything is broken, 75 if anything ends soon or is not known, else 0."""
         firsts = [report.breaks_first for report in self.reports]
-        if any(first is not None and first.severity is Severity.BROKEN for first in firsts):
+        if any(first is not None and first.severity is Urgency.BROKEN for first in firsts):
             return BROKEN
         is_sure = not any(firsts) and not any(report.unseen for report in self.reports)
         return OK if is_sure else UNSURE

@@ -27,7 +27,7 @@ from requiretls_milter.reports.assess import (
 from requiretls_milter.reports.check_text import resolver_line
 from requiretls_milter.reports.finder import Finder
 from requiretls_milter.reports.progress import ProgressLine, bar, waiting_for
-from requiretls_milter.reports.tally import Changes, Tally, line
+from requiretls_milter.reports.tally import Tally, VerdictChanges, line
 from requiretls_milter.syntax.moments import moment
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ TICK = 0.25
 """Seconds between two progress lines."""
 
 
-class Output(Protocol):
+class ReportSink(Protocol):
     """What becomes of the reports."""
 
     def add(self, one: AssessedHop) -> None:
@@ -102,7 +102,7 @@ class _Run:
         self._options = options
         self._progress = progress
         self._malformed = 0
-        self._changes = Changes() if options.watch is not None else None
+        self._changes = VerdictChanges() if options.watch is not None else None
         self._is_told = False
         self.total: int | None = None
 
@@ -120,7 +120,7 @@ class _Run:
             for one in self._parsed(read):
                 yield one
 
-    def _parsed(self, read: hopfile.Line) -> Sequence[GivenHop]:
+    def _parsed(self, read: hopfile.HopLine) -> Sequence[GivenHop]:
         if read.is_too_long:
             self._tell(read, f"more than {hopfile.MAX_LINE} characters")
             return ()
@@ -131,7 +131,7 @@ class _Run:
                 self._tell(read, mistake)
             return ()
 
-    def _tell(self, read: hopfile.Line, mistake: str) -> None:
+    def _tell(self, read: hopfile.HopLine, mistake: str) -> None:
         self._progress.clear()
         self._malformed += 1
         click.echo(f"error: line {read.number}: {mistake}", err=True)
@@ -180,7 +180,7 @@ class _Run:
 
     # ------------------------------------------------------------ output
 
-    def _output(self) -> Output:
+    def _output(self) -> ReportSink:
         if self._options.output == "json":
             return _Json()
         if self._options.output == "jsonl":
@@ -197,7 +197,7 @@ class _Run:
         blank = "\n" if self._is_told else ""
         return self._with_resolver(one.report, blank + text)
 
-    def _changed(self, one: AssessedHop, changes: Changes) -> str | None:
+    def _changed(self, one: AssessedHop, changes: VerdictChanges) -> str | None:
         change = changes.take(one.report)
         if change is None:
             return None

@@ -22,7 +22,7 @@ from requiretls_milter.model import Requirement
 from requiretls_milter.readiness.days import MailSource
 from requiretls_milter.readiness.figures import figures, today
 from requiretls_milter.readiness.judging import destination
-from requiretls_milter.readiness.values import Accuracy, Destination, Downgrade, Readiness
+from requiretls_milter.readiness.values import Accuracy, Downgrade, HopReadiness, Readiness
 from requiretls_milter.readiness.words import mta_in_words
 from requiretls_milter.reports import hopfile, inbound
 from requiretls_milter.reports.assess import (
@@ -51,7 +51,7 @@ TICK = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class MailFound:
     """Where mail goes, and what else a log tells.
 
     Attributes:
@@ -72,11 +72,11 @@ class Found:
 # ---------------------------------------------------------------- where mail goes
 
 
-def in_logs(events: Iterable[Event], config: Config) -> Found:
+def in_logs(events: Iterable[Event], config: Config) -> MailFound:
     """Count the mail in logs, and compare the forecasts among them with the deliveries."""
     traffic = Traffic(config.mta)
     audited = audit(traffic.counted(events))
-    return Found(
+    return MailFound(
         MailSource.LOG,
         traffic.mail,
         traffic.downgrades,
@@ -88,7 +88,7 @@ def _accuracy(audited: Audit) -> Accuracy:
     return Accuracy(**{result.value: audited.results[result] for result in AuditResult})
 
 
-def in_list(file: TextIO, config: Config) -> Found:
+def in_list(file: TextIO, config: Config) -> MailFound:
     """Read next hops from a file, one a line, as ``check --from`` does."""
     transport = config.mta.usual_transport
     mail, mistakes = Mail(), []
@@ -104,10 +104,10 @@ def in_list(file: TextIO, config: Config) -> Found:
         for one in given:
             if len(mail.hops) < MAX_LISTED:
                 mail.hops[Hop(str(one.nexthop), transport)] = 0
-    return Found(MailSource.LIST, mail, mistakes=tuple(mistakes))
+    return MailFound(MailSource.LIST, mail, mistakes=tuple(mistakes))
 
 
-def in_counters(config: Config) -> Found:
+def in_counters(config: Config) -> MailFound:
     """The configured domains, with the mail that a running service has counted for them."""
     try:
         counted: Mapping[str, int] = query.report(config.engine.socket, MailSource.COUNTERS).mail
@@ -119,14 +119,14 @@ def in_counters(config: Config) -> Found:
         recipients = counted.get(name, 0)
         mail.hops[hop] = mail.hops.get(hop, 0) + recipients
         mail.others -= recipients
-    return Found(MailSource.COUNTERS, mail)
+    return MailFound(MailSource.COUNTERS, mail)
 
 
 # ---------------------------------------------------------------- the report
 
 
 def report(
-    found: Found, config: Config, mta: HostMta, *, limit: int, keeps_history: bool = True
+    found: MailFound, config: Config, mta: HostMta, *, limit: int, keeps_history: bool = True
 ) -> Readiness:
     """Assess the next hops to which most mail goes, and put a report together.
 
@@ -186,7 +186,7 @@ class _Assessment:
         self._judging = judging
         self._mail = mail
         self._progress = ProgressLine(sys.stderr)
-        self.destinations: list[Destination] = []
+        self.destinations: list[HopReadiness] = []
         self.validates = True
         self.unusable = 0
         self.unusable_mail = 0
@@ -240,7 +240,7 @@ class _Reporter:
     pending: dict[int, str] = field(default_factory=dict)
     validates: bool = True
 
-    def report(self, given: GivenHop, found: Observation) -> Destination:
+    def report(self, given: GivenHop, found: Observation) -> HopReadiness:
         judging, now = self.judging, time.time()
         self.validates = self.validates and found.resolver_validates
         rule = given.rule(judging.ruleset)

@@ -18,7 +18,7 @@ from requiretls_milter.engine.watched.inboundreport import domain_report
 from requiretls_milter.readiness import figures as figuring
 from requiretls_milter.readiness import words
 from requiretls_milter.readiness.figures import Count, Figures, Share
-from requiretls_milter.readiness.values import Destination, Downgrade, Readiness
+from requiretls_milter.readiness.values import Downgrade, HopReadiness, Readiness
 from requiretls_milter.reports.printing import printed
 from requiretls_milter.syntax.moments import day, moment, moment_if_any
 from requiretls_milter.syntax.text import quantity, visible
@@ -97,7 +97,7 @@ def _pairs(found: Mapping[Any, tuple[Count, Count]]) -> dict[str, dict[str, dict
     }
 
 
-def _next_hop(one: Destination) -> dict[str, Any]:
+def _next_hop(one: HopReadiness) -> dict[str, Any]:
     return {
         "nexthop": one.nexthop,
         "mail": one.mail,
@@ -241,7 +241,7 @@ def _accuracy_rows(report: Readiness) -> _Rows:
     ]
 
 
-def _mail(one: Destination) -> str:
+def _mail(one: HopReadiness) -> str:
     return f"{one.mail:,}" if one.mail else ""
 
 

@@ -15,7 +15,7 @@ from requiretls_milter.syntax.text import visible
 
 if TYPE_CHECKING:
     from requiretls_milter.reports.check import NextHopReport, RuleReport
-    from requiretls_milter.reports.would_have import DomainTally, Tally
+    from requiretls_milter.reports.would_have import DomainTally, ModeTally
 
 SHOWN = 20
 """Domains in the text of each mode."""
@@ -58,7 +58,7 @@ def _done(rule: RuleReport) -> str:
     return f"answered {code} {enhanced}"
 
 
-def would_have(tallies: Sequence[Tally], *, width: int | None = None) -> str:
+def would_have(tallies: Sequence[ModeTally], *, width: int | None = None) -> str:
     """Say what each mode would have done, and to which domains most."""
     parts: list[RenderableType] = []
     for tally in tallies:

@@ -42,7 +42,7 @@ from requiretls_milter.reports.check import NextHopReport, forecast_report, repl
 from requiretls_milter.reports.check_text import to_text as evidence_text
 from requiretls_milter.reports.explain import place_of, place_text, table_text
 from requiretls_milter.reports.printing import on_terminal
-from requiretls_milter.rules import Origin, Why
+from requiretls_milter.rules import ValueOrigin, Why
 from requiretls_milter.syntax.names import envelope_domain
 from requiretls_milter.syntax.nexthop import NextHopError
 
@@ -121,7 +121,7 @@ class Simulated:
     mta: HostMta
     recipient: Recipient
     nexthop: NextHop | None
-    origins: Mapping[str, Origin]
+    origins: Mapping[str, ValueOrigin]
     forecast: Forecast | None
     assessed: bool
     at_rcpt: Decision | None
@@ -396,7 +396,7 @@ def as_json(
     }
 
 
-def _place(origin: Origin, key: str, places: Mapping[KeyPath, Place]) -> dict[str, Any]:
+def _place(origin: ValueOrigin, key: str, places: Mapping[KeyPath, Place]) -> dict[str, Any]:
     place = place_of(origin, key, places)
     return {
         "file": None if place is None else str(place.file),

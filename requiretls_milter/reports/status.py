@@ -35,7 +35,7 @@ WELL, DEGRADED = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StatusFound:
     """What a running service says of itself, and what its configuration file says by now.
 
     Attributes:
@@ -73,7 +73,7 @@ class Found:
             yield f"this program is {__version__}: restart the service"
 
 
-def exit_status(found: Found) -> int:
+def exit_status(found: StatusFound) -> int:
     """0 if the service is well, else 1."""
     return DEGRADED if any(found.overview.problems()) else WELL
 
@@ -81,7 +81,7 @@ def exit_status(found: Found) -> int:
 # ---------------------------------------------------------------- JSON
 
 
-def as_json(found: Found) -> dict[str, Any]:
+def as_json(found: StatusFound) -> dict[str, Any]:
     """The status as one object; times are RFC 3339 in UTC."""
     service, condition, reply = found.service, found.condition, found.reply
     problems = list(found.overview.problems())
@@ -171,7 +171,7 @@ def _domain_json(one: DomainStatus) -> dict[str, Any]:
 # ---------------------------------------------------------------- text
 
 
-def as_text(found: Found) -> str:
+def as_text(found: StatusFound) -> str:
     """The status for people: what is wrong comes first, a line for each thing."""
     condition, overview = found.condition, found.overview
     problems = list(overview.problems())

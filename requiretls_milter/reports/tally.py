@@ -79,7 +79,7 @@ class Tally:
         return "\n".join(lines)
 
 
-class Changes:
+class VerdictChanges:
     """Remembers the verdict of each next hop, and tells when it becomes another."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ from requiretls_milter.model import Feature, HopKind, ProfileName, Reason
 from requiretls_milter.readiness.values import Downgrade
 from requiretls_milter.reports.logs import milter
 from requiretls_milter.reports.logs.events import Event, Logged
-from requiretls_milter.reports.logs.postfix import Delivery
+from requiretls_milter.reports.logs.postfix import LogDelivery
 from requiretls_milter.syntax import nexthop
 from requiretls_milter.syntax.names import address_literal
 
@@ -111,7 +111,7 @@ class Traffic:
         """Give all *events* on, and count them."""
         for event in events:
             what = event.what
-            if isinstance(what, Delivery):
+            if isinstance(what, LogDelivery):
                 self._add_delivery(what, event.time)
             elif isinstance(what, Logged):
                 self._add_line(what.fields, event.time)
@@ -119,7 +119,7 @@ class Traffic:
 
     # ------------------------------------------------------------ Postfix
 
-    def _add_delivery(self, delivery: Delivery, time: float | None) -> None:
+    def _add_delivery(self, delivery: LogDelivery, time: float | None) -> None:
         if not is_remote(delivery.relay):
             return
         key = (delivery.queue_id, delivery.to)

@@ -95,7 +95,7 @@ class DomainTally:
 
 
 @dataclass(slots=True)
-class Tally:
+class ModeTally:
     """What one mode would have done to all logged mail; both counts are of recipients."""
 
     mode: Mode
@@ -193,12 +193,12 @@ class _Case:
         return _STRENGTH[mode] > _STRENGTH[self.rule.mode]
 
 
-def replay(recipients: Iterable[LoggedRecipient], ruleset: rules.RuleSet) -> tuple[Tally, ...]:
+def replay(recipients: Iterable[LoggedRecipient], ruleset: rules.RuleSet) -> tuple[ModeTally, ...]:
     """Decide all *recipients* again in each stricter mode, whatever mode was in force then.
 
     A recipient whose rule is already as strict is not counted: the mode would change nothing.
     """
-    tallies = tuple(Tally(mode) for mode in STRICTER)
+    tallies = tuple(ModeTally(mode) for mode in STRICTER)
     unfinished = _Unfinished(tallies)
     for one in recipients:
         domain = envelope_domain(one.recipient)[:MAX_DOMAIN]
@@ -216,7 +216,7 @@ def replay(recipients: Iterable[LoggedRecipient], ruleset: rules.RuleSet) -> tup
 class _Unfinished:
     """Messages that are decided at their end, of which further recipients may come."""
 
-    def __init__(self, tallies: Sequence[Tally]) -> None:
+    def __init__(self, tallies: Sequence[ModeTally]) -> None:
         self._tallies = tallies
         self._cases: BoundedMap[str, list[_Case]] = BoundedMap()
         self._recipients = 0
@@ -241,7 +241,7 @@ class _Unfinished:
         _decide_together(self._tallies, cases)
 
 
-def _decide_together(tallies: Iterable[Tally], cases: Sequence[_Case]) -> None:
+def _decide_together(tallies: Iterable[ModeTally], cases: Sequence[_Case]) -> None:
     """Decide at the end of a message: all its remaining recipients are refused, or none is."""
     for tally in tallies:
         decision = rules.decide_message([case.decide(tally.mode) for case in cases])
@@ -249,7 +249,7 @@ def _decide_together(tallies: Iterable[Tally], cases: Sequence[_Case]) -> None:
             _count(tally, case, decision.action)
 
 
-def _count(tally: Tally, case: _Case, action: Action) -> None:
+def _count(tally: ModeTally, case: _Case, action: Action) -> None:
     if action is Action.ACCEPT or not case.is_stricter(tally.mode):
         return
     one, domain = case.logged, case.domain

@@ -37,7 +37,7 @@ from requiretls_milter.config import Config, ConfigError
 from requiretls_milter.ipc.child import take_log_settings
 from requiretls_milter.service.children import Children
 from requiretls_milter.service.configfile import ConfigFile
-from requiretls_milter.service.sdnotify import Notifier
+from requiretls_milter.service.sdnotify import ServiceManager
 from requiretls_milter.service.spawn import Child
 from requiretls_milter.telemetry import log
 
@@ -79,7 +79,7 @@ class Reloader:
         path: Path | None,
         config: Config,
         children: Children,
-        notifier: Notifier,
+        notifier: ServiceManager,
         *,
         kill: Callable[[Child, str], None],
         changed: Callable[[], None],

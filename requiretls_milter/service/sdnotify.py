@@ -10,7 +10,7 @@ MAX_STATUS = 200
 """Characters of the line that ``systemctl status`` shows."""
 
 
-class Notifier:
+class ServiceManager:
     """Sends states to the service manager; does nothing without one.
 
     Takes the socket's name out of the environment, so that no child can speak for

@@ -25,7 +25,7 @@ from requiretls_milter.milter.listener import Listener
 from requiretls_milter.service.lockfile import LockFile
 from requiretls_milter.service.logfile import LogFile, LogFileError
 from requiretls_milter.service.privileges import AS_ROOT, UMASK, Identity, PrivilegeError
-from requiretls_milter.service.sdnotify import Notifier
+from requiretls_milter.service.sdnotify import ServiceManager
 from requiretls_milter.service.supervisor import Supervisor
 from requiretls_milter.service.title import SUPERVISOR, name_process
 from requiretls_milter.telemetry import log
@@ -41,7 +41,7 @@ _log = log.get_logger("supervisor")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RunAs:
     """As whom the service runs, and where its log goes.
 
     Attributes:
@@ -61,14 +61,14 @@ class StartupError(RequiretlsMilterError):
     """The command line cannot be followed on this host; the text says why. Exit status 2."""
 
 
-def run(config_path: Path | None, place: Place) -> int:
+def run(config_path: Path | None, run_as: RunAs) -> int:
     """Run the service until it is told to stop; returns the exit status.
 
     To be called in a process without threads.
 
     Args:
         config_path: the configuration; None for the usual place, or all defaults.
-        place: user and log.
+        run_as: user and log.
 
     Raises:
         StartupError: nothing was started.
@@ -77,7 +77,7 @@ def run(config_path: Path | None, place: Place) -> int:
     log.configure()
     try:
         with contextlib.ExitStack() as cleanup:
-            return _Start(config_path, place, cleanup).run()
+            return _Start(config_path, run_as, cleanup).run()
     except (PrivilegeError, LogFileError) as error:
         raise StartupError(str(error)) from error
     finally:
@@ -86,22 +86,22 @@ def run(config_path: Path | None, place: Place) -> int:
 
 class _Start:
     def __init__(
-        self, config_path: Path | None, place: Place, cleanup: contextlib.ExitStack
+        self, config_path: Path | None, run_as: RunAs, cleanup: contextlib.ExitStack
     ) -> None:
         self._config_path = config_path
-        self._place = place
+        self._run_as = run_as
         self._cleanup = cleanup
         self._terminal: int | None = None
         self._listener: Listener | None = None
 
     def run(self) -> int:
-        user, group = self._place.user, self._place.group
+        user, group = self._run_as.user, self._run_as.group
         identity = Identity.find(user, group) if user else None
         if identity is not None and not identity.is_ours:
             config = self._load()
             if config is None:
                 return EXIT_USAGE
-            identity.make_directories(config, self._place.log_file)
+            identity.make_directories(config, self._run_as.log_file)
             if config.milter.socket.family != "unix":  # the port may be one that only root opens
                 self._listener = self._listen(config)
                 if self._listener is None:
@@ -122,9 +122,11 @@ class _Start:
         listener = self._listener or self._listen(config)
         if listener is None:
             return EXIT_FAILURE
-        supervisor = Supervisor(self._config_path, config, Notifier(), listener, lock, log_file)
+        supervisor = Supervisor(
+            self._config_path, config, ServiceManager(), listener, lock, log_file
+        )
         self._leave_terminal()
-        if self._place.syslog:
+        if self._run_as.syslog:
             _let_go_of_terminal()
         return supervisor.run()
 
@@ -155,14 +157,14 @@ class _Start:
 
     def _open_log(self) -> LogFile | None:
         """Turn the log to where it was told; until the service starts, errors come here as well."""
-        place, file, problem = self._place, None, ""
-        if place.log_file or place.syslog:
+        run_as, file, problem = self._run_as, None, ""
+        if run_as.log_file or run_as.syslog:
             self._terminal = os.dup(log.STDERR)
             self._cleanup.callback(self._leave_terminal)
-        if place.log_file:
-            file = LogFile(place.log_file)
-        if place.syslog:
-            daemon = Syslog(place.syslog)
+        if run_as.log_file:
+            file = LogFile(run_as.log_file)
+        if run_as.syslog:
+            daemon = Syslog(run_as.syslog)
             problem = daemon.problem()
             log.to_syslog(daemon)
             log.configure()

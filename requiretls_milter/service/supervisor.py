@@ -36,7 +36,7 @@ from requiretls_milter.service.logfile import LogFile
 from requiretls_milter.service.printed import Printed
 from requiretls_milter.service.reload import Reloader
 from requiretls_milter.service.restarts import DEATHS_WITHIN, Restarts
-from requiretls_milter.service.sdnotify import Notifier
+from requiretls_milter.service.sdnotify import ServiceManager
 from requiretls_milter.service.signals import Signals
 from requiretls_milter.service.sockets import Sockets
 from requiretls_milter.service.spawn import Child
@@ -77,7 +77,7 @@ class Supervisor:
         self,
         config_path: Path | None,
         config: Config,
-        notifier: Notifier,
+        notifier: ServiceManager,
         listener: Listener,
         lock: LockFile,
         log_file: LogFile | None,

@@ -10,7 +10,7 @@ import pytest
 
 from requiretls_milter import config
 from requiretls_milter.config import Config
-from requiretls_milter.forecast.inboundserver import Severity
+from requiretls_milter.forecast.inboundserver import Urgency
 from requiretls_milter.milter.tag import Route, Tag
 from requiretls_milter.model import InboundProblem, Reason, Requirement, Source
 from requiretls_milter.reports.check import (
@@ -100,8 +100,8 @@ def test_each_problem_of_our_own_servers_is_explained(problem: InboundProblem) -
     assert f"| `{problem.value}` |" in page("docs/watch.md")
 
 
-@pytest.mark.parametrize("severity", Severity)
-def test_each_severity_of_a_problem_is_explained(severity: Severity) -> None:
+@pytest.mark.parametrize("severity", Urgency)
+def test_each_severity_of_a_problem_is_explained(severity: Urgency) -> None:
     assert f"`{severity.value}` (" in page("docs/watch.md")
 
 

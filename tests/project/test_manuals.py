@@ -12,7 +12,7 @@ import pytest
 from requiretls_milter.config import Config
 from requiretls_milter.manuals.completion import completions
 from requiretls_milter.manuals.pages import pages
-from requiretls_milter.manuals.roff import Page, prose
+from requiretls_milter.manuals.roff import ManPage, prose
 from requiretls_milter.telemetry.catalogue import AUDIT_METRICS, METRICS
 from tests.support.changelog import released
 from tests.support.paths import REPOSITORY
@@ -81,7 +81,7 @@ def test_no_text_becomes_a_request_of_the_formatter() -> None:
     assert prose("a\\n[x] `--format`") == "a\\en[x] \\fB\\-\\-format\\fR"
     folded = prose("word " * 15 + "'quoted at the beginning of a line' and more")
     assert "\n\\&'quoted" in folded
-    page = Page("x", 1, date="2026-01-01", source="x 1", title="T", about="x")
+    page = ManPage("x", 1, date="2026-01-01", source="x 1", title="T", about="x")
     page.example([".so /etc/passwd"])
     assert "\n\\&.so /etc/passwd\n" in page.text()
 

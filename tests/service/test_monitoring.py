@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from requiretls_milter.evidence.selftest import INSECURE_NAMES
-from requiretls_milter.reports.audit_metrics import Figures
+from requiretls_milter.reports.audit_metrics import AuditFigures
 from requiretls_milter.telemetry.catalogue import METRICS, PREFIX, MetricKind
 from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
@@ -84,7 +84,7 @@ def test_promtool_has_nothing_to_complain_of_in_the_metrics(root: Path, service:
 
 
 def test_promtool_has_nothing_to_complain_of_in_the_metrics_of_audit(root: Path) -> None:
-    text = generate_latest(Figures().registry).decode()
+    text = generate_latest(AuditFigures().registry).decode()
     assert promtool(root, "check", "metrics", text=text) == ""
 
 

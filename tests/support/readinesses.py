@@ -7,16 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness, ServerState
-from requiretls_milter.forecast.inboundserver import Finding, Severity
+from requiretls_milter.forecast.inboundserver import Problem, Urgency
 from requiretls_milter.model import Feature, InboundProblem, Reason
 from requiretls_milter.readiness.days import Day, MailSource
 from requiretls_milter.readiness.values import (
     Accuracy,
-    Destination,
     Downgrade,
+    HopReadiness,
+    HopState,
     Policy,
     Readiness,
-    State,
     Step,
 )
 from requiretls_milter.syntax.moments import day
@@ -27,12 +27,12 @@ NOW = 1_795_953_600.0
 DAY = 86_400.0
 
 
-def ready(nexthop: str = "ready.example", mail: int = 10) -> Destination:
+def ready(nexthop: str = "ready.example", mail: int = 10) -> HopReadiness:
     """A next hop that has all it needs."""
-    return Destination(
+    return HopReadiness(
         nexthop,
         mail,
-        State.READY,
+        HopState.READY,
         "2.0.0",
         Reason.OK,
         mx=f"mx.{nexthop}",
@@ -43,11 +43,11 @@ def ready(nexthop: str = "ready.example", mail: int = 10) -> Destination:
     )
 
 
-def below(nexthop: str = "below.example", mail: int = 5) -> Destination:
+def below(nexthop: str = "below.example", mail: int = 5) -> HopReadiness:
     """A next hop that lacks REQUIRETLS alone."""
     return replace(
         ready(nexthop, mail),
-        state=State.BOUNCE,
+        state=HopState.BOUNCE,
         status="5.7.30",
         reason=Reason.REQUIRETLS_NOT_OFFERED,
         text=f"mx.{nexthop}[192.0.2.1] does not offer REQUIRETLS",
@@ -55,12 +55,12 @@ def below(nexthop: str = "below.example", mail: int = 5) -> Destination:
     )
 
 
-def clear(nexthop: str = "clear.example", mail: int = 2) -> Destination:
+def clear(nexthop: str = "clear.example", mail: int = 2) -> HopReadiness:
     """A next hop without STARTTLS."""
-    return Destination(
+    return HopReadiness(
         nexthop,
         mail,
-        State.BOUNCE,
+        HopState.BOUNCE,
         "5.7.30",
         Reason.STARTTLS_NOT_OFFERED,
         text=f"mx.{nexthop}[192.0.2.1] does not offer STARTTLS",
@@ -71,18 +71,20 @@ def clear(nexthop: str = "clear.example", mail: int = 2) -> Destination:
     )
 
 
-def unknown(nexthop: str = "unknown.example", mail: int = 1) -> Destination:
+def unknown(nexthop: str = "unknown.example", mail: int = 1) -> HopReadiness:
     """A next hop of which nothing could be found out."""
-    return Destination(nexthop, mail, State.UNKNOWN, "unknown", Reason.UNKNOWN, "no answer in time")
+    return HopReadiness(
+        nexthop, mail, HopState.UNKNOWN, "unknown", Reason.UNKNOWN, "no answer in time"
+    )
 
 
-def report(*found: Destination, source: MailSource = MailSource.LOG, **more: Any) -> Readiness:
+def report(*found: HopReadiness, source: MailSource = MailSource.LOG, **more: Any) -> Readiness:
     """A report on these next hops."""
     made = Readiness(NOW, source, "Postfix 3.11.7, which acts on REQUIRETLS itself", found)
     return replace(made, **more)
 
 
-def listed(one: Destination) -> Destination:
+def listed(one: HopReadiness) -> HopReadiness:
     """The same of a list, which does not tell how much mail there is."""
     return replace(one, mail=0)
 
@@ -111,9 +113,9 @@ def own() -> tuple[InboundReport, ...]:
         InboundReport(
             "example.org",
             (
-                Finding(
+                Problem(
                     InboundProblem.CERTIFICATE_EXPIRES,
-                    Severity.ENDS,
+                    Urgency.ENDS,
                     "mx1.example.org",
                     "the certificate ends on 2026-12-08",
                     end,
@@ -142,12 +144,12 @@ def large(count: int = 5_000) -> Readiness:
     for number in range(count):
         mail = 1 + 40_000 // (1 + 7919 * number % count)  # a few next hops get most mail
         one = kinds[number % len(kinds)](f"d{number}.example", mail)
-        if one.state is State.READY and number % 5 < 2:
+        if one.state is HopState.READY and number % 5 < 2:
             one = replace(one, policy=Policy.MTA_STS, level="secure")
-        if one.state is State.BOUNCE and number % 5 == 0:
-            one = replace(one, state=State.NONCOMPLIANT, reason=Reason.NONCOMPLIANT_MX_INSECURE)
+        if one.state is HopState.BOUNCE and number % 5 == 0:
+            one = replace(one, state=HopState.NONCOMPLIANT, reason=Reason.NONCOMPLIANT_MX_INSECURE)
         if number % 31 == 0:
-            one = replace(one, state=State.DEFER, reason=Reason.UNREACHABLE, missing=None)
+            one = replace(one, state=HopState.DEFER, reason=Reason.UNREACHABLE, missing=None)
         found.append(one)
     return report(
         *found,

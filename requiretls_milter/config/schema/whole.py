@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import ModelWrapValidatorHandler, PrivateAttr, model_validator
 
-from requiretls_milter.config.reading import Origin
+from requiretls_milter.config.reading import ConfigOrigin
 from requiretls_milter.config.removed import without_removed
 from requiretls_milter.config.schema.dns import Dns
 from requiretls_milter.config.schema.engine import Engine
@@ -39,7 +39,7 @@ class Config(Section):
     limits: Limits = Limits()
 
     _removed: tuple[str, ...] = PrivateAttr(())
-    _origin: Origin = PrivateAttr(Origin())
+    _origin: ConfigOrigin = PrivateAttr(ConfigOrigin())
 
     @property
     def removed(self) -> tuple[str, ...]:
@@ -47,11 +47,11 @@ class Config(Section):
         return self._removed
 
     @property
-    def origin(self) -> Origin:
+    def origin(self) -> ConfigOrigin:
         """The files that it was read from; none for one that came another way."""
         return self._origin
 
-    def read_from(self, origin: Origin) -> None:
+    def read_from(self, origin: ConfigOrigin) -> None:
         """Note the files that it was read from, which are no values of it."""
         self._origin = origin
 

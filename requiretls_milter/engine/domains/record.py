@@ -13,7 +13,7 @@ from requiretls_milter.engine.records import Settled, decode_settled, encode_set
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.ipc.wire import DomainStatus
 from requiretls_milter.model import Forecast, Mode, NextHop, Outcome
-from requiretls_milter.readiness.values import Destination
+from requiretls_milter.readiness.values import HopReadiness
 from requiretls_milter.store.base import StoreKind
 from requiretls_milter.syntax.text import bounded, printable
 
@@ -61,7 +61,7 @@ class DomainRecord:
         self._records = records
         self._known: dict[str, _Noted] = {}
         self._kept: dict[str, _Kept] = {}
-        self._destinations: dict[str, Destination] = {}
+        self._destinations: dict[str, HopReadiness] = {}
 
     async def note(
         self, domain: str, nexthop: NextHop, forecast: Forecast, *, ready: bool, now: float
@@ -117,12 +117,12 @@ class DomainRecord:
         found = await self._records.read(StoreKind.DOMAIN, domain, decode_settled, now)
         return None if found is None else _Kept(found, float("-inf"))
 
-    def note_destination(self, domains: Iterable[str], found: Destination) -> None:
+    def note_destination(self, domains: Iterable[str], found: HopReadiness) -> None:
         """Take what a report says of the next hop of configured domains."""
         for domain in domains:
             self._destinations[domain] = replace(found, nexthop=domain)
 
-    def destinations(self) -> tuple[Destination, ...]:
+    def destinations(self) -> tuple[HopReadiness, ...]:
         """What a report says of each domain that was assessed."""
         return tuple(self._destinations.values())
 

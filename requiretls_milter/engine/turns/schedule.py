@@ -32,7 +32,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from requiretls_milter.bounded import BoundedMap
-from requiretls_milter.engine.turns.tickets import Queue, Room, State, Ticket
+from requiretls_milter.engine.turns.tickets import Queue, Room, Ticket, TicketState
 from requiretls_milter.telemetry.labels import Lane
 
 MINUTE = 60.0
@@ -153,26 +153,26 @@ class Schedule:
         before = self._is_slow(ticket.hop, now), self._of_hop[ticket.hop]
         if (self._is_slow(hop, now), self._of_hop[hop]) >= before:
             return
-        if ticket.state is State.BEHIND:
+        if ticket.state is TicketState.BEHIND:
             self._behind[ticket.target].remove(ticket)
             ticket.hop = hop
             self._behind[ticket.target].add(ticket)
-        elif ticket.state is State.WAITING:
+        elif ticket.state is TicketState.WAITING:
             self._lanes[ticket.lane].remove(ticket)
             ticket.hop = hop
             self._line_up(ticket, now)
 
     def leave(self, ticket: Ticket, now: float, *, finished: bool) -> None:
         """Take a ticket out: its work has *finished*, or was given up."""
-        state, ticket.state = ticket.state, State.GONE
-        if state is State.GONE:
+        state, ticket.state = ticket.state, TicketState.GONE
+        if state is TicketState.GONE:
             return
         self._present -= 1
-        if state is State.BEHIND:
+        if state is TicketState.BEHIND:
             self._behind[ticket.target].remove(ticket)
             self._tidy(ticket.target)
             return
-        if state is State.WAITING:
+        if state is TicketState.WAITING:
             self._lanes[ticket.lane].remove(ticket)
         else:
             self._give_back(ticket)
@@ -218,14 +218,14 @@ class Schedule:
     def _enqueue(self, ticket: Ticket, now: float) -> None:
         limit = self.room.per_target
         if limit and self._at_target[ticket.target] >= limit:
-            ticket.state = State.BEHIND
+            ticket.state = TicketState.BEHIND
             self._behind.setdefault(ticket.target, Queue()).add(ticket)
             return
         self._at_target[ticket.target] += 1
         self._line_up(ticket, now)
 
     def _line_up(self, ticket: Ticket, now: float) -> None:
-        ticket.state = State.WAITING
+        ticket.state = TicketState.WAITING
         ticket.lane = self._lane_of(ticket, now)
         self._lanes[ticket.lane].add(ticket)
 
@@ -293,7 +293,7 @@ class Schedule:
 
     def _start(self, ticket: Ticket, now: float) -> None:
         self._lanes[ticket.lane].remove(ticket)
-        ticket.state, ticket.began = State.RUNNING, now
+        ticket.state, ticket.began = TicketState.RUNNING, now
         (self._slow if ticket.lane is Lane.SLOW else self._prompt)[ticket] = None
         self._of_hop[ticket.hop] += 1
         self._of_group[ticket.group] += 1

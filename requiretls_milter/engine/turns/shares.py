@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from requiretls_milter.config import Limits
 from requiretls_milter.engine.turns.schedule import Changes, Schedule
-from requiretls_milter.engine.turns.tickets import Room, State, Ticket
+from requiretls_milter.engine.turns.tickets import Room, Ticket, TicketState
 from requiretls_milter.evidence.turns import BusyError, Claim, Limiters, current_errand
 from requiretls_milter.telemetry.counting import Counters, Gauges
 from requiretls_milter.telemetry.labels import Bound, Lane
@@ -95,7 +95,7 @@ class Shares:
 
     async def _turn(self, ticket: Ticket) -> None:
         """Return when it is the ticket's turn."""
-        while ticket.state is not State.RUNNING:
+        while ticket.state is not TicketState.RUNNING:
             turn = self._turns[ticket] = asyncio.get_running_loop().create_future()
             try:
                 await turn
@@ -103,9 +103,9 @@ class Shares:
                 del self._turns[ticket]
 
     def _count_wait(self, ticket: Ticket) -> None:
-        if ticket.state is State.BEHIND:
+        if ticket.state is TicketState.BEHIND:
             self._counters.inc("saturated_total", (Bound.PROBES_PER_HOST,))
-        elif ticket.state is State.WAITING:
+        elif ticket.state is TicketState.WAITING:
             paced = self._schedule.is_paced(self._now())
             bound = Bound.PROBES_PER_MINUTE if paced else self._bound
             self._counters.inc("saturated_total", (bound,))

@@ -44,7 +44,7 @@ class Room:
         return self.places // 4
 
 
-class State(enum.Enum):
+class TicketState(enum.Enum):
     """What has become of a ticket."""
 
     BEHIND = enum.auto()  # its server has as much work as it may have
@@ -71,7 +71,7 @@ class Ticket:
     target: str
     number: int
     lane: Lane = Lane.PROMPT
-    state: State = State.WAITING
+    state: TicketState = TicketState.WAITING
     slow: bool = False
     began: float = 0.0
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from requiretls_milter.forecast.inbound import Ending, InboundReport, ServerReadiness
-from requiretls_milter.forecast.inboundserver import Finding
+from requiretls_milter.forecast.inboundserver import Problem
 from requiretls_milter.syntax.moments import moment
 
 _READY = {
@@ -26,7 +26,7 @@ class ProblemReport(TypedDict):
     at: str | None
 
 
-class ServerReport(TypedDict):
+class InboundServerReport(TypedDict):
     """One MX host; ``ready`` is null if that is not known."""
 
     host: str
@@ -51,7 +51,7 @@ class DomainReport(TypedDict):
     breaks_first: ProblemReport | None
     ends_first: EndingReport | None
     problems: list[ProblemReport]
-    servers: list[ServerReport]
+    servers: list[InboundServerReport]
     policy_expires: str | None
     policy_certificate_expires: str | None
     unseen: list[str]
@@ -68,7 +68,7 @@ def domain_report(report: InboundReport, *, validates: bool) -> DomainReport:
         ends_first=None if end is None else _ending(end),
         problems=[problem_report(one) for one in report.problems],
         servers=[
-            ServerReport(
+            InboundServerReport(
                 host=one.host,
                 ready=_READY[one.readiness],
                 certificate_expires=_time(one.certificate_expires),
@@ -85,7 +85,7 @@ def _ending(end: Ending) -> EndingReport:
     return EndingReport(what=end.what, host=end.host or None, at=moment(end.at))
 
 
-def problem_report(finding: Finding) -> ProblemReport:
+def problem_report(finding: Problem) -> ProblemReport:
     """Make the object of a problem."""
     return ProblemReport(
         problem=finding.problem.value,
@@ -104,8 +104,8 @@ class Change:
     """
 
     report: InboundReport
-    appeared: tuple[Finding, ...]
-    ended: tuple[Finding, ...]
+    appeared: tuple[Problem, ...]
+    ended: tuple[Problem, ...]
     validates: bool
 
 

@@ -20,7 +20,7 @@ from requiretls_milter.evidence.gathering import LATE
 from requiretls_milter.evidence.mta_sts import FETCH_RETRY
 from requiretls_milter.evidence.turns import BusyError, on_behalf_of
 from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness
-from requiretls_milter.forecast.inboundserver import Finding, Severity
+from requiretls_milter.forecast.inboundserver import Problem, Urgency
 from requiretls_milter.ipc.wire import WatchedStatus
 from requiretls_milter.model import HopKind, InboundProblem, NextHop, PublishedEvidence
 from requiretls_milter.rules import RuleSet
@@ -85,7 +85,7 @@ class Domains:
 class _Known:
     """What is known of one domain: its problems, its hosts, and what it published when."""
 
-    problems: Mapping[Key, Finding]
+    problems: Mapping[Key, Problem]
     hosts: frozenset[str] = frozenset()
     report: InboundReport | None = None
     kept_at: float = float("-inf")
@@ -176,11 +176,11 @@ class OwnServers:
             _log_problem("watched_problem", report.domain, one)
         for one in ended:
             _log_problem("watched_problem_ended", report.domain, one)
-        if any(one.severity is not Severity.ADVICE for one in (*appeared, *ended)):
+        if any(one.severity is not Urgency.ADVICE for one in (*appeared, *ended)):
             self._tell(Change(report, tuple(appeared), tuple(ended), validates))
         return bool(appeared or ended)
 
-    async def _kept(self, domain: str) -> dict[Key, Finding]:
+    async def _kept(self, domain: str) -> dict[Key, Problem]:
         """What was wrong with a domain when an earlier engine looked at it last."""
         kept = await self._records.read(StoreKind.WATCHED, domain, decode_watched, self._wall())
         return {(one.problem, one.host): one for one in kept or ()}
@@ -196,7 +196,7 @@ class OwnServers:
     def _show(self, known: _Known, report: InboundReport) -> None:
         domain = report.domain
         serious = {
-            one.problem for one in known.problems.values() if one.severity is not Severity.ADVICE
+            one.problem for one in known.problems.values() if one.severity is not Urgency.ADVICE
         }
         for problem in InboundProblem:
             if problem in serious:
@@ -233,17 +233,17 @@ def watched_status(report: InboundReport) -> WatchedStatus:
     first = report.breaks_first
     severity: Literal["broken", "ends"] | None = None
     if first is not None:
-        severity = "broken" if first.severity is Severity.BROKEN else "ends"
+        severity = "broken" if first.severity is Urgency.BROKEN else "ends"
     return WatchedStatus(
         domain=report.domain,
         severity=severity,
         verdict=bounded(printable(report.verdict, MAX_VERDICT + 1), MAX_VERDICT),
-        problems=sum(one.severity is not Severity.ADVICE for one in report.problems),
+        problems=sum(one.severity is not Urgency.ADVICE for one in report.problems),
         observed_at=report.observed_at,
     )
 
 
-def _is_unseen(finding: Finding, report: InboundReport) -> bool:
+def _is_unseen(finding: Problem, report: InboundReport) -> bool:
     """Whether the report cannot tell that a problem has ended."""
     return finding.host in report.unseen or _servers_unknown(report)
 
@@ -256,8 +256,8 @@ def _servers_unknown(report: InboundReport) -> bool:
     return not report.servers and "" in report.unseen
 
 
-def _log_problem(event: str, domain: str, finding: Finding) -> None:
-    is_bad = event == "watched_problem" and finding.severity is not Severity.ADVICE
+def _log_problem(event: str, domain: str, finding: Problem) -> None:
+    is_bad = event == "watched_problem" and finding.severity is not Urgency.ADVICE
     write = _log.warning if is_bad else _log.info
     write(
         event,

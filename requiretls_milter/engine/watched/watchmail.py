@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from requiretls_milter.engine.watched.inboundreport import Change
 from requiretls_milter.forecast.inbound import InboundReport
-from requiretls_milter.forecast.inboundserver import Finding, Severity
+from requiretls_milter.forecast.inboundserver import Problem, Urgency
 from requiretls_milter.syntax.moments import moment
 from requiretls_milter.syntax.text import bounded, quantity
 
@@ -41,7 +41,7 @@ def changes_letter(changes: Sequence[Change]) -> Letter:
     """Tell of changes, at least one, the earliest first."""
     domains = list(dict.fromkeys(change.report.domain for change in changes))
     appeared, ended = (
-        sum(one.severity is not Severity.ADVICE for one in findings)
+        sum(one.severity is not Urgency.ADVICE for one in findings)
         for findings in (
             [one for change in changes for one in change.appeared],
             [one for change in changes for one in change.ended],
@@ -74,7 +74,7 @@ def digest_letter(reports: Sequence[InboundReport]) -> Letter:
     return _letter(subject, lines, [report.domain for report in ordered])
 
 
-def _problem(finding: Finding) -> str:
+def _problem(finding: Problem) -> str:
     where = f"{finding.host}: " if finding.host else ""
     return f"{finding.problem}: {where}{finding.text}"
 

@@ -13,7 +13,7 @@ from requiretls_milter.engine.web.page import Page
 from requiretls_milter.engine.web.webpage import PROTECTED
 from requiretls_milter.forecast.inbound import InboundReport
 from requiretls_milter.readiness.days import Day, MailSource
-from requiretls_milter.readiness.values import Destination, Readiness
+from requiretls_milter.readiness.values import HopReadiness, Readiness
 
 REPORT_INTERVAL = 3_600.0
 """Seconds between two updates of the figures of the day that are kept."""
@@ -24,7 +24,7 @@ _NOT_INSTALLED = """The page needs a package that is not installed:
 
 
 def readiness(
-    destinations: Iterable[Destination],
+    destinations: Iterable[HopReadiness],
     mail: Mapping[str, int],
     own: Sequence[InboundReport],
     days: tuple[Day, ...],

@@ -91,7 +91,7 @@ class Other:
     """A line of the milter or of Postfix that no report needs."""
 
 
-What = Logged | postfix.Delivery | Arrived | Removed | Other
+What = Logged | postfix.LogDelivery | Arrived | Removed | Other
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ _REFUSED = re.compile(r"connect to (\S+\[[^\]]*\](?::\d+)?): ")
 _VIA_PIPE = re.compile(r"delivered via \S+ service")
 
 
-class Delivery(NamedTuple):
+class LogDelivery(NamedTuple):
     """One attempt for one recipient.
 
     ``status`` is "" if the line was cut before it, ``tls`` before Postfix 3.11. ``soft`` says that
@@ -89,7 +89,7 @@ class Delivery(NamedTuple):
     """Whether a program took the message: a filter, for a recipient that is not local."""
 
 
-def delivery(queue_id: str, text: str) -> Delivery | None:
+def delivery(queue_id: str, text: str) -> LogDelivery | None:
     """The attempt in a message of Postfix after ``queue_id:``; None if it is none."""
     match = _ATTEMPT.match(text)
     if match is None:
@@ -100,7 +100,7 @@ def delivery(queue_id: str, text: str) -> Delivery | None:
     to, alias = match[1][:MAX_ADDRESS], (match[2] or "")[:MAX_ADDRESS]
     result = _STATUS.match(match["rest"] or "")
     if result is None:
-        return Delivery(queue_id, alias or to, to, "", "", "", "", False, False, "", False)
+        return LogDelivery(queue_id, alias or to, to, "", "", "", "", False, False, "", False)
     said = (result["said"] or "").rstrip()
     cut = not said.endswith(")")
     said = said.removesuffix(")")
@@ -110,7 +110,7 @@ def delivery(queue_id: str, text: str) -> Delivery | None:
     relay = match["relay"] if refused is None else refused[1]
     tls = _TLS.search(result["before"])
     queued = _QUEUED.search(said) if result["status"][0] == "2" else None
-    return Delivery(
+    return LogDelivery(
         queue_id=queue_id,
         recipient=alias or to,
         to=to,

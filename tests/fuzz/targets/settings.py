@@ -27,7 +27,7 @@ def configuration(data: bytes) -> None:
     # No input names a file of this machine, such as one that never ends.
     with (
         mock.patch.object(checks, "_read", _no_file),
-        mock.patch.object(reading.Reading, "_read", _or_no_file),
+        mock.patch.object(reading.ConfigReader, "_read", _or_no_file),
         mock.patch.object(reading, "matching", _one_file),
     ):
         files = {MAIN: main, OTHER: other}
@@ -67,11 +67,11 @@ def _no_file(*_: object) -> bytes:
     raise FileNotFoundError(2, "No such file or directory")
 
 
-_read = reading.Reading._read
+_read = reading.ConfigReader._read
 
 
 def _or_no_file(
-    self: reading.Reading, path: Path, limit: int, flags: int, *, only_regular: bool
+    self: reading.ConfigReader, path: Path, limit: int, flags: int, *, only_regular: bool
 ) -> bytes:
     if path not in self.instead:
         return _no_file()

@@ -13,13 +13,11 @@ from requiretls_milter.engine.records import (
     decode_watched,
     encode_watched,
 )
-from requiretls_milter.forecast.inboundserver import Finding, Severity
+from requiretls_milter.forecast.inboundserver import Problem, Urgency
 from requiretls_milter.model import InboundProblem
 
-LOST = Finding(
-    InboundProblem.STARTTLS_NOT_OFFERED, Severity.BROKEN, "mx.example.org", "not offered"
-)
-ENDS = Finding(InboundProblem.CERTIFICATE_EXPIRES, Severity.ENDS, "mx.example.org", "it ends", 2e9)
+LOST = Problem(InboundProblem.STARTTLS_NOT_OFFERED, Urgency.BROKEN, "mx.example.org", "not offered")
+ENDS = Problem(InboundProblem.CERTIFICATE_EXPIRES, Urgency.ENDS, "mx.example.org", "it ends", 2e9)
 
 
 def test_what_was_written_comes_back() -> None:

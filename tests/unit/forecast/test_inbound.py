@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness, judge_inbound
-from requiretls_milter.forecast.inboundserver import Severity
+from requiretls_milter.forecast.inboundserver import Urgency
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -36,7 +36,7 @@ from tests.support.build import (
 
 MX1 = "mx1.example.org"
 DAY = 86_400.0
-BROKEN, ENDS, ADVICE = Severity.BROKEN, Severity.ENDS, Severity.ADVICE
+BROKEN, ENDS, ADVICE = Urgency.BROKEN, Urgency.ENDS, Urgency.ADVICE
 GOOD_POLICY = MtaStsPolicy(MtaStsMode.ENFORCE, (MX1,), 30 * 86_400, "1")
 SPARE = replace(BAD, data=bytes(31) + b"\1")
 """A record for the next key."""
@@ -65,7 +65,7 @@ def seen(
     return judge_inbound(evidence, others, trust(), now, validates=validates)
 
 
-def problems(report: InboundReport) -> dict[str, Severity]:
+def problems(report: InboundReport) -> dict[str, Urgency]:
     """Each problem with what it means; it is one of the domain, or of a server of it."""
     assert {one.host for one in report.problems} <= {"", *(one.host for one in report.servers)}
     assert all(one.text and one.text.isprintable() for one in report.problems)
@@ -437,7 +437,7 @@ def test_what_is_broken_comes_before_what_ends_and_that_before_advice() -> None:
     both = replace(GOOD_POLICY, mx=(MX1, "mx2.example.org"))
     report = seen(evidence, published(both, tlsrpt=False), now=END - 10 * DAY)
     severities = [one.severity for one in report.problems]
-    assert severities == sorted(severities, key=tuple(Severity).index)
+    assert severities == sorted(severities, key=tuple(Urgency).index)
     assert report.problems[0].problem == "tlsa_does_not_match"
     assert [one.readiness for one in report.servers] == [
         ServerReadiness.READY,

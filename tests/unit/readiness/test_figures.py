@@ -20,7 +20,7 @@ from requiretls_milter.readiness.figures import (
     not_ready,
     today,
 )
-from requiretls_milter.readiness.values import Destination, Policy, Readiness, State, Step
+from requiretls_milter.readiness.values import HopReadiness, HopState, Policy, Readiness, Step
 from tests.support.readinesses import below, clear, listed, ready, report, unknown
 
 
@@ -47,7 +47,7 @@ def test_all_is_said_of_all_alone(part: int, whole: int) -> None:
     assert (percent == "0 %") == (part == 0)
 
 
-def answered(*found: Destination, **more: Any) -> tuple[Answer, str]:
+def answered(*found: HopReadiness, **more: Any) -> tuple[Answer, str]:
     one = report(*found, **more)
     return figures(one).answer, words.answer(one, figures(one))
 
@@ -86,7 +86,7 @@ def test_what_was_not_assessed_counts_as_not_known_and_never_as_ready() -> None:
     one = figures(report(ready(mail=60), left_out=3, left_out_mail=40))
     assert one.answer is Answer.PARTLY
     assert (one.mail.percent, one.domains.percent) == ("60 %", "25 %")
-    assert one.states[State.UNKNOWN] == Count(3, 40)
+    assert one.states[HopState.UNKNOWN] == Count(3, 40)
     assert figures(report(ready(mail=60), left_out_mail=60)).answer is Answer.UNKNOWN
 
 
@@ -106,9 +106,9 @@ def test_next_hops_are_counted_by_state_reason_policy_and_level_with_most_mail_f
     assert one.total == Count(5, 22)
     assert one.ready == Count(1, 10)
     assert dict(one.states) == {
-        State.READY: Count(1, 10),
-        State.BOUNCE: Count(3, 11),
-        State.UNKNOWN: Count(1, 1),
+        HopState.READY: Count(1, 10),
+        HopState.BOUNCE: Count(3, 11),
+        HopState.UNKNOWN: Count(1, 1),
     }
     assert list(one.reasons.items()) == [
         (Reason.REQUIRETLS_NOT_OFFERED, Count(2, 9)),
@@ -141,7 +141,7 @@ def test_the_day_is_what_is_kept_of_a_report() -> None:
 
 
 @given(st.lists(st.sampled_from(SOME), max_size=8), st.integers(0, 9), st.integers(0, 9))
-def test_the_states_add_up_to_all(found: list[Destination], hops: int, mail: int) -> None:
+def test_the_states_add_up_to_all(found: list[HopReadiness], hops: int, mail: int) -> None:
     made: Readiness = report(*found, left_out=hops, left_out_mail=mail)
     one = figures(made)
     assert sum(count.mail for count in one.states.values()) == one.total.mail
@@ -153,7 +153,7 @@ def test_the_states_add_up_to_all(found: list[Destination], hops: int, mail: int
 
 
 def test_each_word_has_its_text() -> None:
-    assert set(words.STATES) == set(State)
+    assert set(words.STATES) == set(HopState)
     assert set(words.STEPS) == set(words.LACKS) == set(Step)
     assert set(words.POLICIES) == set(Policy)
     assert set(words.REASONS) == set(Reason)

@@ -20,7 +20,7 @@ from requiretls_milter.model import (
     unknown_forecast,
 )
 from requiretls_milter.readiness.judging import destination, policy_of
-from requiretls_milter.readiness.values import Destination, Policy, State, Step
+from requiretls_milter.readiness.values import HopReadiness, HopState, Policy, Step
 from tests.support import build
 from tests.support.build import DANE, certificate, clear, domain, host, probe
 
@@ -32,7 +32,7 @@ def judged(
     evidence: DomainEvidence,
     profile: MtaProfile = DANE,
     carried: Requirement = Requirement.REQUIRETLS,
-) -> Destination:
+) -> HopReadiness:
     return destination(
         "example.org",
         7,
@@ -46,7 +46,7 @@ def judged(
 
 def test_a_next_hop_that_has_all_is_ready_and_lacks_nothing() -> None:
     one = judged(domain(host(TLSA)))
-    assert (one.state, one.status, one.reason) == (State.READY, "2.0.0", Reason.OK)
+    assert (one.state, one.status, one.reason) == (HopState.READY, "2.0.0", Reason.OK)
     assert one.missing == ()
     assert (one.policy, one.level, one.tls_version) == (Policy.DANE, "dane", "TLSv1.3")
     assert (one.nexthop, one.mail, one.mx) == ("example.org", 7, "mx1.example.org")
@@ -54,7 +54,7 @@ def test_a_next_hop_that_has_all_is_ready_and_lacks_nothing() -> None:
 
 def test_a_delivery_that_is_not_as_the_rfc_requires_is_not_ready() -> None:
     one = judged(domain(host(TLSA), secure=False))
-    assert one.state is State.NONCOMPLIANT
+    assert one.state is HopState.NONCOMPLIANT
     assert one.missing == (Step.MX_NAME,)
 
 
@@ -79,7 +79,7 @@ def test_the_steps_that_are_missing_are_those_of_rfc_8689(
     evidence: DomainEvidence, steps: tuple[Step, ...]
 ) -> None:
     one = judged(evidence)
-    assert one.state is not State.READY
+    assert one.state is not HopState.READY
     assert one.missing == steps
     assert one.is_just_below is (len(steps) == 1)
 
@@ -104,7 +104,7 @@ def test_a_next_hop_that_has_all_fails_by_our_own_settings() -> None:
 
 def test_an_mta_without_requiretls_that_verifies_nobody_is_what_is_missing() -> None:
     one = judged(domain(host(TLSA)), MAY, carried=Requirement.NONE)
-    assert one.state is State.NONCOMPLIANT
+    assert one.state is HopState.NONCOMPLIANT
     assert one.missing == (Step.OWN_SETTINGS,)
 
 
@@ -112,7 +112,7 @@ def test_of_a_server_that_was_not_seen_nothing_is_said() -> None:
     evidence = domain(host(TLSA, seen=replace(clear(), starttls_offered=None)))
     evidence = replace(evidence, mx=MxEvidence(DnsOutcome.ERROR, error="timeout"), hosts=())
     one = judged(evidence)
-    assert one.state is State.DEFER
+    assert one.state is HopState.DEFER
     assert one.missing is None
     assert not one.is_just_below
 
@@ -128,7 +128,7 @@ def test_an_unknown_forecast_lacks_nothing_that_is_known() -> None:
         trust=build.trust(),
         now=build.NOW,
     )
-    assert (one.state, one.missing) == (State.UNKNOWN, None)
+    assert (one.state, one.missing) == (HopState.UNKNOWN, None)
 
 
 # ---------------------------------------------------------------- policies
@@ -176,6 +176,6 @@ def test_nothing_is_missing_exactly_where_mail_is_ready(
 ) -> None:
     evidence = domain(host(record, seen=probe(requiretls=requiretls)), secure=secure)
     one = judged(evidence, profile, carried)
-    assert (one.missing == ()) is (one.state is State.READY)
+    assert (one.missing == ()) is (one.state is HopState.READY)
     has_all = requiretls and secure and record is TLSA
-    assert (one.state is State.READY or one.missing == (Step.OWN_SETTINGS,)) is has_all
+    assert (one.state is HopState.READY or one.missing == (Step.OWN_SETTINGS,)) is has_all

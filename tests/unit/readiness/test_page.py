@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness, ServerState
-from requiretls_milter.forecast.inboundserver import Finding, Severity
+from requiretls_milter.forecast.inboundserver import Problem, Urgency
 from requiretls_milter.model import Feature, InboundProblem
 from requiretls_milter.readiness.days import MailSource
 from requiretls_milter.readiness.page import CONTENT_SECURITY_POLICY, page
@@ -255,7 +255,7 @@ def hostile() -> Readiness:
         replace(one, nexthop=HOSTILE, text=HOSTILE, mx=HOSTILE, level=HOSTILE, status=HOSTILE)
         for one in made.destinations
     ]
-    finding = Finding(InboundProblem.MX_UNSIGNED, Severity.BROKEN, HOSTILE, HOSTILE)
+    finding = Problem(InboundProblem.MX_UNSIGNED, Urgency.BROKEN, HOSTILE, HOSTILE)
     server = ServerState(HOSTILE, ServerReadiness.READY, None)
     return replace(
         made,
@@ -327,7 +327,7 @@ def test_the_longest_and_worst_texts_keep_to_the_size_as_well() -> None:
     bad = replace(
         below(worst, 10**15), text=worst, mx=worst, level=worst, status=worst, downgraded_at=NOW
     )
-    finding = Finding(InboundProblem.MX_UNSIGNED, Severity.BROKEN, worst, worst)
+    finding = Problem(InboundProblem.MX_UNSIGNED, Urgency.BROKEN, worst, worst)
     own_domain = InboundReport(worst, (finding,) * 50, (), None, frozenset({worst}), NOW)
     made = replace(
         large(),

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as families_of
 
 from requiretls_milter.reports.audit import Auditor
-from requiretls_milter.reports.audit_metrics import Figures, values_of
+from requiretls_milter.reports.audit_metrics import AuditFigures, values_of
 from requiretls_milter.telemetry.catalogue import AUDIT_METRICS, PREFIX
 from tests.support.milterlogs import delivery_line, events, forecast_line
 
@@ -29,7 +29,7 @@ def test_each_declared_metric_is_there_from_the_start_with_each_of_its_labels(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "audit.prom"
-    figures = Figures()
+    figures = AuditFigures()
     figures.write(file)
     at_first = shown(file)
     assert at_first == {
@@ -56,7 +56,7 @@ def test_what_was_compared_is_shown(tmp_path: Path) -> None:
     auditor.following.advance(0.0)
     auditor.following.advance(60.0)
     file = tmp_path / "audit.prom"
-    figures = Figures()
+    figures = AuditFigures()
     figures.show(values_of(auditor, lines=7, unreadable=2))
     figures.write(file)
     found = {
@@ -79,7 +79,7 @@ def test_what_was_compared_is_shown(tmp_path: Path) -> None:
 def test_the_file_is_readable_for_all_whatever_the_umask_is(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        Figures().write(tmp_path / "audit.prom")
+        AuditFigures().write(tmp_path / "audit.prom")
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "audit.prom").stat().st_mode) == 0o644
@@ -87,10 +87,10 @@ def test_the_file_is_readable_for_all_whatever_the_umask_is(tmp_path: Path) -> N
 
 def test_the_file_is_replaced_as_a_whole_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
     file = tmp_path / "audit.prom"
-    Figures().write(file)
+    AuditFigures().write(file)
     with file.open() as reader:
         before = file.stat().st_ino
-        Figures().write(file)
+        AuditFigures().write(file)
         assert file.stat().st_ino != before, "another file has its name"
         assert reader.read() == file.read_text(), "and who reads the former one reads all of it"
     assert list(tmp_path.iterdir()) == [file]
@@ -101,5 +101,5 @@ def test_if_it_cannot_be_written_the_former_one_stays_and_nothing_else(tmp_path:
     directory.mkdir()
     (directory / "in the way").touch()
     with pytest.raises(OSError, match="directory"):
-        Figures().write(directory)
+        AuditFigures().write(directory)
     assert list(tmp_path.iterdir()) == [directory]

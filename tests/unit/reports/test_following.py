@@ -12,7 +12,7 @@ from requiretls_milter.bounded import BoundedMap
 from requiretls_milter.reports import following
 from requiretls_milter.reports.following import Followed, Following
 from requiretls_milter.reports.logs.milter import LoggedForecast
-from requiretls_milter.reports.logs.postfix import Delivery
+from requiretls_milter.reports.logs.postfix import LogDelivery
 
 GOOD = LoggedForecast("2.0.0", "ok", "dane/requiretls", "mx1.example.org", "example.org")
 BAD = LoggedForecast("5.7.30", "requiretls_not_offered", "", "mx1.example.org", "example.org")
@@ -29,8 +29,8 @@ def attempt(
     relay: str = MX,
     queued_as: str = "",
     piped: bool = False,
-) -> Delivery:
-    return Delivery(
+) -> LogDelivery:
+    return LogDelivery(
         queue_id, alias or to, to, relay, status, "", "", False, False, queued_as, piped
     )
 
@@ -64,7 +64,7 @@ class Story:
         self.following.add_forecast(queue_id, to, forecast, self._time(time))
         return self
 
-    def attempt(self, delivery: Delivery, time: float | None = None) -> Story:
+    def attempt(self, delivery: LogDelivery, time: float | None = None) -> Story:
         self.following.add_delivery(delivery, self._time(time))
         return self
 

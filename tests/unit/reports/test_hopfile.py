@@ -9,30 +9,30 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requiretls_milter.reports.hopfile import MAX_LINE, Line, count_of, lines_of, read
+from requiretls_milter.reports.hopfile import MAX_LINE, HopLine, count_of, lines_of, read
 
 
 def test_blank_lines_and_comments_are_left_out_and_the_numbers_stay() -> None:
     text = "a.test\n\n  # partners\n \tb.test \r\nc.test"
     assert list(lines_of(io.StringIO(text))) == [
-        Line(1, "a.test"),
-        Line(4, "b.test"),
-        Line(5, "c.test"),
+        HopLine(1, "a.test"),
+        HopLine(4, "b.test"),
+        HopLine(5, "c.test"),
     ]
 
 
 def test_a_list_of_domains_for_a_rule_can_be_read_its_patterns_name_no_next_hop() -> None:
     text = "# partners\na.test # since March\n.sub.test\nb.test\n"
-    assert list(lines_of(io.StringIO(text))) == [Line(2, "a.test"), Line(4, "b.test")]
+    assert list(lines_of(io.StringIO(text))) == [HopLine(2, "a.test"), HopLine(4, "b.test")]
 
 
 def test_a_line_that_is_too_long_is_cut_and_the_next_one_is_a_line_again() -> None:
     text = "a" * (MAX_LINE * 3) + "\nb.test\n" + "c" * MAX_LINE + "\n" + "d" * (MAX_LINE + 1)
     assert list(lines_of(io.StringIO(text))) == [
-        Line(1, "a" * MAX_LINE, True),
-        Line(2, "b.test"),
-        Line(3, "c" * MAX_LINE),
-        Line(4, "d" * MAX_LINE, True),
+        HopLine(1, "a" * MAX_LINE, True),
+        HopLine(2, "b.test"),
+        HopLine(3, "c" * MAX_LINE),
+        HopLine(4, "d" * MAX_LINE, True),
     ]
 
 

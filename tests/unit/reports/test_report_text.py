@@ -10,7 +10,7 @@ import pytest
 from requiretls_milter.model import Mode
 from requiretls_milter.reports import report_text
 from requiretls_milter.reports.check import NextHopReport
-from requiretls_milter.reports.would_have import DomainTally, Tally
+from requiretls_milter.reports.would_have import DomainTally, ModeTally
 
 
 def report(name: str, status: str, reason: str, outcome: str, reply: str | None) -> NextHopReport:
@@ -27,13 +27,13 @@ GOOD = report("bank.example", "2.0.0", "ok", "deliver", None)
 BAD = report("partner.example", "5.7.30", "requiretls_not_offered", "bounce", "550 5.7.30 no")
 
 
-def tally() -> Tally:
+def tally() -> ModeTally:
     hits = DomainTally(
         refused=3,
         reasons=Counter(requiretls_not_offered=3),
         messages=dict.fromkeys(f"4dBGwW2XvVz1K{n}" for n in range(7)),
     )
-    return Tally(Mode.REJECT, refused=3, messages=7, domains={"partner.example": hits})
+    return ModeTally(Mode.REJECT, refused=3, messages=7, domains={"partner.example": hits})
 
 
 def test_a_line_for_each_domain() -> None:

@@ -11,14 +11,16 @@ from requiretls_milter import __version__
 from requiretls_milter.config import Config
 from requiretls_milter.ipc.wire import Failing, WatchedStatus
 from requiretls_milter.model import Mode
-from requiretls_milter.reports.status import Found, as_json, as_text, exit_status
+from requiretls_milter.reports.status import StatusFound, as_json, as_text, exit_status
 from tests.support.overviews import CONFIG, NOW, domain_status, overview
 
 
-def found(*, file: Config | None = CONFIG, mistakes: tuple[str, ...] = (), **more: Any) -> Found:
+def found(
+    *, file: Config | None = CONFIG, mistakes: tuple[str, ...] = (), **more: Any
+) -> StatusFound:
     """A service that is well, but for *more*."""
     one = overview(**more)
-    return Found(one.reply, one.service, one.condition, file, mistakes, NOW)
+    return StatusFound(one.reply, one.service, one.condition, file, mistakes, NOW)
 
 
 def test_a_service_that_is_well_is_status_0() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from requiretls_milter.model import DomainEvidence
-from requiretls_milter.reports.tally import Changes, Tally, line
+from requiretls_milter.reports.tally import Tally, VerdictChanges, line
 from tests.support import build
 from tests.support.build import clear, domain, host, probe
 from tests.unit.reports.test_check import reported
@@ -58,7 +58,7 @@ def test_the_exit_status_is_the_worst_and_a_malformed_line_is_worse_than_all() -
 
 
 def test_a_change_is_told_once() -> None:
-    changes = Changes()
+    changes = VerdictChanges()
     assert changes.take(reported(GOOD)) == ""
     assert changes.take(reported(GOOD)) is None
     told = changes.take(reported(LACKING))

@@ -14,7 +14,7 @@ from requiretls_milter.model import Feature
 from requiretls_milter.readiness.values import Downgrade
 from requiretls_milter.reports import traffic
 from requiretls_milter.reports.logs.events import Event, Logged
-from requiretls_milter.reports.logs.postfix import Delivery
+from requiretls_milter.reports.logs.postfix import LogDelivery
 from requiretls_milter.reports.traffic import Hop, Traffic, is_remote
 from requiretls_milter.syntax.nexthop import parse
 from tests.support.milterlogs import QUEUE_ID, delivery_line, events, recipient_line
@@ -173,7 +173,9 @@ ANY = st.text() | st.from_regex(r"[\w.+-]*@\[?[\w.:-]*\]?(:\w+)?", fullmatch=Tru
 @given(ANY, ANY)
 def test_whatever_stands_in_a_log_is_counted_or_is_local(recipient: str, hop: str) -> None:
     found = Traffic(WHERE)
-    delivery = Delivery("4A", recipient, recipient, RELAY, "2.0.0", "", "", False, False, "", False)
+    delivery = LogDelivery(
+        "4A", recipient, recipient, RELAY, "2.0.0", "", "", False, False, "", False
+    )
     fields = {"event": "recipient", "nexthop": hop, "to": recipient}
     list(found.counted([Event(delivery, 1.0), Event(Logged(fields), 2.0)]))
     assert sum(found.mail.hops.values()) + found.mail.others <= 1

@@ -12,7 +12,7 @@ from structlog.typing import EventDict
 from requiretls_milter import config as configuration
 from requiretls_milter.service import reload
 from requiretls_milter.service.reload import RELOAD_TIMEOUT, Reloader
-from requiretls_milter.service.sdnotify import Notifier
+from requiretls_milter.service.sdnotify import ServiceManager
 from requiretls_milter.service.spawn import Child
 from tests.unit.service.conftest import Family
 
@@ -32,7 +32,7 @@ class Kit:
             path,
             configuration.load(path),
             family.children,
-            Notifier({}),
+            ServiceManager({}),
             kill=self._kill,
             changed=self._changed,
         )

@@ -18,7 +18,7 @@ from requiretls_milter.engine.turns.schedule import (
     SLOW_LIFE,
     Schedule,
 )
-from requiretls_milter.engine.turns.tickets import Room, State, Ticket
+from requiretls_milter.engine.turns.tickets import Room, Ticket, TicketState
 from requiretls_milter.telemetry.labels import Lane
 
 PROMPT = 0.3
@@ -96,7 +96,7 @@ class World:
             while self._ends and self._ends[0][0] <= self.now:
                 _, _, ticket, broken_off = heapq.heappop(self._ends)
                 work = self.works[ticket]
-                if ticket.state is State.RUNNING and work.broken_off == broken_off:
+                if ticket.state is TicketState.RUNNING and work.broken_off == broken_off:
                     work.ended = self.now
                     self.schedule.leave(ticket, self.now, finished=True)
             self.advance()
@@ -113,7 +113,7 @@ class World:
     def check(self) -> None:
         """What holds at any time."""
         schedule, room = self.schedule, self.room
-        running = [ticket for ticket in self.works if ticket.state is State.RUNNING]
+        running = [ticket for ticket in self.works if ticket.state is TicketState.RUNNING]
         assert len(running) == schedule.running <= room.places
         assert schedule.running_slow <= room.slow
         if room.per_target:
@@ -319,7 +319,7 @@ def test_work_that_another_next_hop_wants_too_does_not_wait_with_a_slow_one(worl
         world.tarpit(f"tarpit {number}", 4)
     shared = world.ask("slow", target="a server that others have, too")
     ticket = world.ticket(shared)
-    assert (ticket.state, ticket.lane) == (State.WAITING, Lane.SLOW)
+    assert (ticket.state, ticket.lane) == (TicketState.WAITING, Lane.SLOW)
     world.schedule.joined(ticket, "healthy", world.now)
     world.advance()
     world.pass_(ROOM.slow_after / ROOM.kept)

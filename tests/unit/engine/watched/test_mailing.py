@@ -17,16 +17,16 @@ from requiretls_milter.engine.watched import mailing
 from requiretls_milter.engine.watched.inboundreport import Change
 from requiretls_milter.engine.watched.mailing import MAX_WAITING, Mailer, next_digest
 from requiretls_milter.forecast.inbound import InboundReport
-from requiretls_milter.forecast.inboundserver import Finding, Severity
+from requiretls_milter.forecast.inboundserver import Problem, Urgency
 from requiretls_milter.model import InboundProblem
 from requiretls_milter.telemetry.counting import Counters
 from tests.support.mailbox import Mailbox
 from tests.support.waiting import until
 
 TO = ["postmaster@example.org", "ops@example.net"]
-LOST = Finding(
+LOST = Problem(
     InboundProblem.STARTTLS_NOT_OFFERED,
-    Severity.BROKEN,
+    Urgency.BROKEN,
     "mx.example.org",
     "STARTTLS is not offered",
 )

@@ -17,7 +17,7 @@ from requiretls_milter.engine.watched.ownservers import (
     watched_status,
 )
 from requiretls_milter.forecast.inbound import InboundReport, ServerReadiness, ServerState
-from requiretls_milter.forecast.inboundserver import Finding, Severity
+from requiretls_milter.forecast.inboundserver import Problem, Urgency
 from requiretls_milter.ipc.wire import WatchedStatus
 from requiretls_milter.model import InboundProblem
 from requiretls_milter.store.base import Store
@@ -26,8 +26,8 @@ from requiretls_milter.telemetry.counting import Counters, Gauges
 from tests.support.configured import configured
 
 DOMAIN, MX = "example.org", "mx.example.org"
-LOST = Finding(InboundProblem.STARTTLS_NOT_OFFERED, Severity.BROKEN, MX, "STARTTLS is not offered")
-ADVICE = Finding(InboundProblem.TLSRPT_MISSING, Severity.ADVICE, "", "no TLSRPT record")
+LOST = Problem(InboundProblem.STARTTLS_NOT_OFFERED, Urgency.BROKEN, MX, "STARTTLS is not offered")
+ADVICE = Problem(InboundProblem.TLSRPT_MISSING, Urgency.ADVICE, "", "no TLSRPT record")
 END = 1_900_000_000.0
 
 
@@ -54,7 +54,7 @@ class Kit:
 
     def take(
         self,
-        *findings: Finding,
+        *findings: Problem,
         readiness: ServerReadiness = ServerReadiness.READY,
         unseen: frozenset[str] = frozenset(),
         host: str = MX,
@@ -110,11 +110,11 @@ def test_a_problem_is_told_once_and_so_is_its_end(kit: Kit) -> None:
 
 
 def test_what_status_shows_of_a_domain_is_what_breaks_first() -> None:
-    def status(*findings: Finding) -> WatchedStatus:
+    def status(*findings: Problem) -> WatchedStatus:
         servers = (ServerState(MX, ServerReadiness.READY, END),)
         return watched_status(InboundReport(DOMAIN, findings, servers, None, frozenset(), 1.0))
 
-    ends = replace(LOST, severity=Severity.ENDS, at=END)
+    ends = replace(LOST, severity=Urgency.ENDS, at=END)
     broken = status(LOST, ends, ADVICE)
     assert (broken.severity, broken.problems) == ("broken", 2)
     assert broken.verdict == "Breaks first: starttls_not_offered of mx.example.org, now."
@@ -132,7 +132,7 @@ def test_advice_is_no_problem_and_not_told(kit: Kit) -> None:
 
 
 def test_a_problem_that_gets_worse_is_told_by_its_word(kit: Kit) -> None:
-    kit.take(replace(ADVICE, severity=Severity.ENDS))
+    kit.take(replace(ADVICE, severity=Urgency.ENDS))
     assert words(kit.told.changes[0], "appeared") == ["tlsrpt_missing"]
 
 

@@ -12,17 +12,17 @@ from requiretls_milter.engine.watched.watchmail import (
     digest_letter,
 )
 from requiretls_milter.forecast.inbound import InboundReport
-from requiretls_milter.forecast.inboundserver import Finding, Severity
+from requiretls_milter.forecast.inboundserver import Problem, Urgency
 from requiretls_milter.model import InboundProblem
 
 DAY = 86_400.0
 MX = "mx.example.org"
-LOST = Finding(InboundProblem.STARTTLS_NOT_OFFERED, Severity.BROKEN, MX, "STARTTLS is not offered")
-ENDS = Finding(InboundProblem.CERTIFICATE_EXPIRES, Severity.ENDS, MX, "it ends", 20 * DAY)
-ADVICE = Finding(InboundProblem.TLSRPT_MISSING, Severity.ADVICE, "", "no TLSRPT record")
+LOST = Problem(InboundProblem.STARTTLS_NOT_OFFERED, Urgency.BROKEN, MX, "STARTTLS is not offered")
+ENDS = Problem(InboundProblem.CERTIFICATE_EXPIRES, Urgency.ENDS, MX, "it ends", 20 * DAY)
+ADVICE = Problem(InboundProblem.TLSRPT_MISSING, Urgency.ADVICE, "", "no TLSRPT record")
 
 
-def report(*problems: Finding, domain: str = "example.org") -> InboundReport:
+def report(*problems: Problem, domain: str = "example.org") -> InboundReport:
     return InboundReport(domain, problems, (), None, frozenset(), 10 * DAY)
 
 

@@ -10,16 +10,16 @@ from requiretls_milter.engine.web import reportpage
 from requiretls_milter.model import Reason
 from requiretls_milter.readiness.days import Day, MailSource
 from requiretls_milter.readiness.figures import figures
-from requiretls_milter.readiness.values import Destination, Readiness, State
+from requiretls_milter.readiness.values import HopReadiness, HopState, Readiness
 
-GOOD = Destination("good.example", 0, State.READY, "2.0.0", Reason.OK)
-LACKING = Destination(
-    "lacking.example", 0, State.BOUNCE, "5.7.30", Reason.REQUIRETLS_NOT_OFFERED, text="<b>no</b>"
+GOOD = HopReadiness("good.example", 0, HopState.READY, "2.0.0", Reason.OK)
+LACKING = HopReadiness(
+    "lacking.example", 0, HopState.BOUNCE, "5.7.30", Reason.REQUIRETLS_NOT_OFFERED, text="<b>no</b>"
 )
 DAY = Day(day="2026-11-28", mail=10, mail_ready=5, domains=2, domains_ready=1)
 
 
-def made(*destinations: Destination, **mail: int) -> Readiness:
+def made(*destinations: HopReadiness, **mail: int) -> Readiness:
     counted = {name.replace("_", "."): count for name, count in mail.items()}
     return reportpage.readiness(
         destinations, counted, (), (DAY,), mta="Postfix", validates=True, now=1_800_000_000.0

@@ -20,7 +20,7 @@ from requiretls_milter.reports.logs.events import (
     is_prefix,
 )
 from requiretls_milter.reports.logs.lines import Line, lines
-from requiretls_milter.reports.logs.postfix import Delivery
+from requiretls_milter.reports.logs.postfix import LogDelivery
 from requiretls_milter.reports.logs.times import Times
 from tests.support.logformats import FORMATS, Said
 from tests.support.milterlogs import LATEST, QUEUE_ID, recipient_line
@@ -57,7 +57,7 @@ def test_a_delivery_is_found_in_each_format(
     form: Callable[[Said], bytes], syslog_name: str
 ) -> None:
     what = only(form(Said(f"{syslog_name}/smtp", 12, DELIVERY))).what
-    assert isinstance(what, Delivery)
+    assert isinstance(what, LogDelivery)
     assert (what.queue_id, what.to, what.status) == (QUEUE_ID, '"a b"@exämple.org', "5.7.30")
 
 
@@ -139,10 +139,10 @@ def test_what_a_stranger_wrote_in_a_line_is_no_event(line: str, forged: str) -> 
 def test_what_a_server_said_about_one_recipient_is_no_event_of_another() -> None:
     line = f"Nov 28 10:00:00 mx postfix/smtp[1]: {DELIVERY.replace('no server', FORGED)}\n"
     what = only(line.encode()).what
-    assert isinstance(what, Delivery)
+    assert isinstance(what, LogDelivery)
     assert what.status == "5.7.30"
     line = line.replace(FORGED, FORECAST)
-    assert isinstance(only(line.encode()).what, Delivery)
+    assert isinstance(only(line.encode()).what, LogDelivery)
 
 
 def test_what_a_stranger_wrote_in_a_value_is_no_pair() -> None:
@@ -186,7 +186,7 @@ def test_octets_of_any_kind_are_kept_apart() -> None:
         "ä".encode(), b"\xe4\xff"
     )
     what = only(line + b"\n").what
-    assert isinstance(what, Delivery)
+    assert isinstance(what, LogDelivery)
     assert what.to == '"a b"@ex\\xe4\\xffmple.org'
 
 

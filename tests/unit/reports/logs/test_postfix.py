@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from requiretls_milter.reports.logs.postfix import Delivery, delivery
+from requiretls_milter.reports.logs.postfix import LogDelivery, delivery
 
 HEAD = "relay=mx1.example.org[192.0.2.1]:25, delay=0.6, delays=0.6/0.01/0.03/0, "
 
 
-def found(text: str) -> Delivery:
+def found(text: str) -> LogDelivery:
     one = delivery("4A", text)
     assert one is not None
     return one
 
 
-def failed(said: str, status: str = "4.4.2") -> Delivery:
+def failed(said: str, status: str = "4.4.2") -> LogDelivery:
     return found(f"to=<u@example.org>, {HEAD}dsn={status}, status=deferred ({said})")
 
 
