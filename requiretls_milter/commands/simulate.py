@@ -25,7 +25,7 @@ from requiretls_milter.commands.common import (
 
 if TYPE_CHECKING:
     from requiretls_milter.config import Config
-    from requiretls_milter.milter.transaction import Expander
+    from requiretls_milter.milter.settings import Expander
     from requiretls_milter.mirror.postconf import Postfix
     from requiretls_milter.reports.assess import Answered
     from requiretls_milter.reports.check import NextHopReport

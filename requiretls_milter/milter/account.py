@@ -44,7 +44,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from requiretls_milter.milter.transaction import Recipient, Transaction
+from requiretls_milter.milter.recipient import Recipient
+from requiretls_milter.milter.transaction import Transaction
 from requiretls_milter.model import Action, Decision, Forecast, Requirement, SmtpReply, Source
 from requiretls_milter.telemetry.labels import Bound, Expanded
 from requiretls_milter.telemetry.log import (

@@ -38,8 +38,10 @@ import milter
 
 from requiretls_milter.milter import account
 from requiretls_milter.milter.listener import Listener
+from requiretls_milter.milter.recipient import Recipient
+from requiretls_milter.milter.settings import Settings
 from requiretls_milter.milter.splitting import PutOff
-from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
+from requiretls_milter.milter.transaction import SmtpClient, Transaction
 from requiretls_milter.model import (
     Action,
     Decision,
@@ -54,8 +56,8 @@ from requiretls_milter.telemetry.log import get_logger
 
 if TYPE_CHECKING:
     from requiretls_milter import config
+    from requiretls_milter.milter.settings import Expander
     from requiretls_milter.milter.source import ForecastSource
-    from requiretls_milter.milter.transaction import Expander
     from requiretls_milter.syntax.expansion import Expansion
     from requiretls_milter.telemetry.counting import Counters
 

@@ -31,8 +31,8 @@ from requiretls_milter.ipc.client import EngineClient
 from requiretls_milter.ipc.control import Channel, ControlClosed
 from requiretls_milter.milter import adapter
 from requiretls_milter.milter.listener import Listener
+from requiretls_milter.milter.settings import Expander
 from requiretls_milter.milter.threads import Threads
-from requiretls_milter.milter.transaction import Expander
 from requiretls_milter.model import Aliases
 from requiretls_milter.syntax.capability import MAX_VERSION
 from requiretls_milter.syntax.text import printable

@@ -30,19 +30,16 @@ bytes are taken as they are.
 from __future__ import annotations
 
 import functools
-import ipaddress
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from requiretls_milter import rules
-from requiretls_milter.config import LogLevel, PlainMail
-from requiretls_milter.milter import envelope, hop
+from requiretls_milter.milter import envelope
 from requiretls_milter.milter import tag as tags
 from requiretls_milter.milter.needs import asks_smtputf8, declared_size
+from requiretls_milter.milter.recipient import Recipient, kept_address
 from requiretls_milter.milter.requirement import (
-    FIELDS,
     NOTHING_ASKED,
     Asked,
     HeaderFindings,
@@ -50,181 +47,30 @@ from requiretls_milter.milter.requirement import (
     is_lost,
     resolve,
 )
+from requiretls_milter.milter.settings import REMEMBERED_LOOKUPS, Expander, Settings
 from requiretls_milter.model import (
-    LOCAL_FORECAST,
     NOTHING_NEEDED,
     Action,
     Capability,
     Decision,
     Forecast,
-    HopKind,
     Mode,
     Needs,
-    NextHop,
-    OnMixed,
     ProfileName,
     Question,
     Requirement,
     SmtpReply,
     Source,
     Standing,
-    unknown_forecast,
-    unusable_forecast,
 )
-from requiretls_milter.syntax import nexthop
 from requiretls_milter.syntax.expansion import Expansion, ExpansionError, same
 from requiretls_milter.syntax.mailbox import to_external
-from requiretls_milter.syntax.names import domain_of, envelope_domain, is_null_sender
+from requiretls_milter.syntax.names import envelope_domain, is_null_sender
 from requiretls_milter.telemetry.labels import Expanded
-
-if TYPE_CHECKING:
-    from requiretls_milter.config import Config
-
-MAX_ADDRESS = 1000
-"""Characters of an envelope address that are kept; RFC 5321 section 4.5.3.1 allows 320."""
-
-REMEMBERED_LOOKUPS = 2048
-"""Lookups that are remembered for each configuration; one is cheap to make again."""
-
-REMEMBERED_CLIENTS = 1024
-"""Addresses of clients of which it is remembered whether they are trusted: to find out takes as
-long as all else that is done when a connection begins."""
-
-MAX_LOOKUP_TEXT = 512
-"""Characters of what a lookup is remembered by: two domain names, with room. Longer is foul."""
 
 FORECAST_GRACE = 60.0
 """Seconds after its end for which a forecast of RCPT still counts at the end of the message: that
 records live for a second is no reason to ask twice, and to wait again."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedRecipient:
-    """What follows from a recipient's domain, and from where the MTA will send its mail.
-
-    The attributes are those of :class:`Recipient`.
-    """
-
-    rule: rules.Rule
-    domain: str
-    transport: str = ""
-    nexthop: NextHop | None = None
-    nexthop_text: str = ""
-    nexthop_error: str = ""
-    unusable: bool = False
-
-
-Expander = Callable[[str], Expansion | Future[Expansion]]
-"""Says what the MTA makes of a recipient, now or later; :class:`ExpansionError` if it does not
-know."""
-
-
-class Settings:
-    """The configuration, in the form that each message needs.
-
-    Args:
-        config: the configuration.
-        expander: None if recipients are not expanded.
-    """
-
-    def __init__(self, config: Config, expander: Expander | None = None) -> None:
-        self.config = config
-        self.expander = expander if config.mta.profile is ProfileName.POSTFIX else None
-        self.rules = rules.RuleSet(config.rules)
-        self.header_name = config.milter.header_name
-        self.tag_name = config.milter.header_name.lower()
-        self.fields = FIELDS | {self.tag_name}
-        """Names of the header fields that matter, in lower case."""
-        self.initials = frozenset(name[0] for name in self.fields) | frozenset(
-            name[0].upper() for name in self.fields
-        )
-        """First characters of these names, in both cases: most fields begin with another one."""
-        self.moves = bool(config.mta.route_transport)
-        """Whether a recipe moves mail for which REQUIRETLS is asked to another transport."""
-        self.esmtp_header = config.mta.requiretls_esmtp_header
-        self.profile = config.mta.profile
-        self.surveys = config.probe.plain_mail is not PlainMail.OFF
-        base = config.rules
-        self.simple = not (self.rules.by_domain or base.require or base.honour_lost or self.surveys)
-        """Whether no rule is looked up for mail that asks nothing: one rule holds for all of it."""
-        self.expands_ordinary_mail = (
-            self.surveys
-            or base.require
-            or any(table.require is True for _, _, table in base.tables())
-        )
-        """Whether it matters what recipients become for whom the sender asks nothing."""
-        enforced = {base.enforce_for, *(table.enforce_for for _, _, table in base.tables())}
-        self.acts_on = frozenset(
-            standing
-            for standing in Standing
-            if base.acts and any(rules.binds(one, standing) for one in enforced if one is not None)
-        )
-        """Clients whose mail any rule could refuse or defer."""
-        self.counts_plain = base.mode is not Mode.OFF
-        """Whether mail is counted for which no rule was looked up."""
-        self.debug = config.log.level is LogLevel.DEBUG
-        self.splits = config.rules.on_mixed is OnMixed.SPLIT and not config.rules.suspended
-        self._known = functools.lru_cache(maxsize=REMEMBERED_LOOKUPS)(self._look_up)
-        self.trusts = functools.lru_cache(maxsize=REMEMBERED_CLIENTS)(self._trusts)
-        """Whether a client's address, a text of any kind, is in ``milter.trusted_networks``."""
-
-    def look_up(
-        self,
-        mailer: str,
-        host: str,
-        recipient: str,
-        sender: str,
-        *,
-        postfix: bool,
-        alias: str = "",
-    ) -> ResolvedRecipient:
-        """Rule and next hop of a recipient; the arguments are those of :func:`.hop.from_macros`.
-
-        What the MTA names does not depend on the local parts, unless a transport hands its mail
-        over, so that it is remembered by the domains. If the MTA makes the recipient of another
-        one, *alias* is the domain of that.
-        """
-        by_domain = self.rules.by_domain
-        sender_domain = envelope_domain(sender) if by_domain else ""
-        if (mailer or host) and not self.config.mta.hand_over:
-            domain = domain_of(recipient)
-            if len(mailer) + len(host) + len(domain) + len(sender_domain) <= MAX_LOOKUP_TEXT:
-                at_domain = f"@{domain}" if domain else ""
-                return self._known(mailer, host, at_domain, "", sender_domain, postfix, alias)
-        return self._look_up(mailer, host, recipient, sender, sender_domain, postfix, alias)
-
-    def _look_up(
-        self,
-        mailer: str,
-        host: str,
-        recipient: str,
-        sender: str,
-        sender_domain: str,
-        postfix: bool,
-        alias: str,
-    ) -> ResolvedRecipient:
-        domain = envelope_domain(recipient)
-        try:
-            way = hop.from_macros(mailer, host, recipient, sender, self.config.mta, postfix=postfix)
-        except nexthop.NextHopError as error:
-            return ResolvedRecipient(
-                self.rules.find(sender_domain, domain, "", alias),
-                domain,
-                nexthop_text=(host or domain)[:MAX_ADDRESS],
-                nexthop_error=str(error),
-                unusable=postfix and isinstance(error, nexthop.UnusableNextHopError),
-            )
-        rule = self.rules.find(sender_domain, domain, way.nexthop.host, alias)
-        return ResolvedRecipient(rule, domain, way.transport, way.nexthop, str(way.nexthop))
-
-    def _trusts(self, address: str) -> bool:
-        try:
-            client = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        if isinstance(client, ipaddress.IPv6Address) and client.ipv4_mapped is not None:
-            client = client.ipv4_mapped
-        return any(client in network for network in self.config.milter.trusted_networks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,95 +95,6 @@ class SmtpClient:
         if self.authenticated:
             return Standing.AUTHENTICATED
         return Standing.TRUSTED if self.trusted else Standing.OTHER
-
-
-@dataclass(slots=True, eq=False)
-class Recipient:
-    """One recipient that the MTA accepted, and what became of it.
-
-    Attributes:
-        address: as the client wrote it.
-        mailer: macro ``{rcpt_mailer}``.
-        host: macro ``{rcpt_host}``.
-        resolved: the address as the MTA understands it; "" if the MTA does not tell. To
-            Postfix ``example.org!bob`` is ``bob@example.org``, and rules are by domain.
-        rule: the rule in force. Until it is looked up (see :attr:`Settings.simple`) it is
-            None, and the attributes below have their defaults.
-        domain: of the address, as an A-label if it is a domain name.
-        transport: by which the MTA will deliver: that of {rcpt_mailer}, unless it hands the mail
-            over or tells none.
-        nexthop: None also if the MTA named a next hop that cannot be parsed.
-        nexthop_text: in canonical form, or as the MTA named it if it cannot be parsed.
-        nexthop_error: why it cannot be parsed.
-        unusable: smtp(8) of Postfix cannot use it.
-        asked: what is asked, as far as it is known.
-        question: for the engine; None if no forecast is needed.
-        pending: the answer, or the future that yields it.
-        forecast: the answer.
-        decision: what is done with this recipient, as far as it is decided.
-        gone: refused or deferred at RCPT, so that the message no longer has this recipient.
-        waited: seconds that SMTP waited for the forecast.
-        downgraded: seconds since the next hop stopped offering something; 0.0 if it did not.
-        expanded: what its lookup in the tables of aliases gave; None if there was none.
-        not_expanded: why it is not known what the MTA makes of it.
-        expanding: yields what the MTA makes of it; None if that is known, or not asked for.
-        expansions: the recipients in its place; empty if it stays as it is. Its own rule, next hop
-            and forecast are then those of the worst of them, and its decision is the hardest.
-        alias: of such a recipient the domain, or address, that the client gave.
-    """
-
-    address: str
-    mailer: str
-    host: str
-    resolved: str = ""
-    rule: rules.Rule | None = None
-    domain: str = ""
-    transport: str = ""
-    nexthop: NextHop | None = None
-    nexthop_text: str = ""
-    nexthop_error: str = ""
-    unusable: bool = False
-    asked: Asked = NOTHING_ASKED
-    question: Question | None = None
-    pending: Forecast | Future[Forecast] | None = None
-    forecast: Forecast | None = None
-    decision: Decision | None = None
-    gone: bool = False
-    waited: float = 0.0
-    downgraded: float = 0.0
-    expanded: Expanded | None = None
-    not_expanded: str = ""
-    expanding: Future[Expansion] | None = None
-    expansions: Sequence[Recipient] = ()
-    alias: str = ""
-
-    @property
-    def targets(self) -> Sequence[Recipient]:
-        """Where the message goes: the recipient itself, or what the MTA makes of it."""
-        return self.expansions or (self,)
-
-    @property
-    def local(self) -> bool:
-        """Whether the MTA delivers to this recipient without SMTP."""
-        if self.expansions:
-            return all(one.local for one in self.expansions)
-        return self.nexthop is not None and self.nexthop.kind is HopKind.LOCAL
-
-    @property
-    def counts(self) -> bool:
-        """Whether it is tagged and counted: its rule was looked up and its mode is not ``off``."""
-        if self.expansions:
-            return any(one.counts for one in self.expansions)
-        return self.rule is not None and self.rule.mode is not Mode.OFF
-
-    @property
-    def assessed(self) -> bool:
-        """Whether it gets a forecast: something is asked, or a survey is configured."""
-        if self.expansions:
-            return any(one.assessed for one in self.expansions)
-        if self.asked.requirement is Requirement.NONE and self.question is None:
-            return False
-        return self.rule is not None and self.rule.mode is not Mode.OFF
 
 
 @dataclass(slots=True, eq=False)
@@ -385,7 +142,7 @@ class Transaction:
 
     def add_recipient(self, address: str, mailer: str, host: str, resolved: str = "") -> Recipient:
         """Take a recipient; the arguments are explained at :class:`Recipient`."""
-        recipient = Recipient(_kept(address), mailer, host, _kept(resolved))
+        recipient = Recipient(kept_address(address), mailer, host, kept_address(resolved))
         self.recipients.append(recipient)
         if self.esmtp or not self.settings.simple:
             self._update(recipient)
@@ -421,7 +178,7 @@ class Transaction:
             return False
         others = (one for one in self.recipients if one is not recipient and not one.gone)
         first = next(others, None)
-        return first is not None and _way(first) != _way(recipient)
+        return first is not None and first.way != recipient.way
 
     def put_off(self, recipient: Recipient) -> SmtpReply:
         """Leave a recipient to another transaction, with this reply; it is not of this message."""
@@ -589,7 +346,7 @@ class Transaction:
             recipient.mailer,
             recipient.host,
             recipient.resolved or recipient.address,
-            _kept(self.resolved or self.sender),
+            kept_address(self.resolved or self.sender),
             postfix=self.client.postfix,
             alias=recipient.alias,
         )
@@ -630,7 +387,7 @@ class Transaction:
         try:
             found = expander(recipient.address)
         except ExpansionError as error:
-            _not_expanded(recipient, str(error))
+            recipient.leave_unexpanded(str(error))
             return
         if isinstance(found, Future):
             recipient.expanding = found
@@ -646,12 +403,12 @@ class Transaction:
         if pending is None:
             return
         if not pending.done():
-            _not_expanded(recipient, "not known in time")
+            recipient.leave_unexpanded("not known in time")
             return
         try:
             found = pending.result()
         except ExpansionError as error:
-            _not_expanded(recipient, str(error))
+            recipient.leave_unexpanded(str(error))
             return
         self._take_expansion(recipient, found)
         if recipient.expansions:
@@ -703,7 +460,7 @@ class Transaction:
         alias = envelope_domain(recipient.resolved or recipient.address) or recipient.address
         return [
             Recipient(
-                _kept(to_external(address)),
+                kept_address(to_external(address)),
                 *((recipient.mailer, recipient.host) if same(address, found.given) else ("", "")),
                 alias=alias,
             )
@@ -816,7 +573,7 @@ class Transaction:
             return self._decide_expanded(recipient, now)
         rule = recipient.rule or self._find_rule(recipient)
         if forecast is None:
-            forecast = _without_question(recipient)
+            forecast = recipient.forecast_without_question()
         recipient.forecast = forecast
         since = forecast.downgraded_at
         recipient.downgraded = max(1.0, now - since) if since else 0.0
@@ -845,7 +602,7 @@ class Transaction:
         """
         assessed = [one for one in recipient.expansions if one.assessed]
         decisions = [self.decide(one, one.forecast, now) for one in assessed]
-        worst = max(assessed, key=_badness)
+        worst = max(assessed, key=Recipient.badness)
         recipient.rule = worst.rule
         recipient.transport, recipient.nexthop = worst.transport, worst.nexthop
         recipient.nexthop_text, recipient.nexthop_error = worst.nexthop_text, worst.nexthop_error
@@ -1007,20 +764,6 @@ _question = functools.lru_cache(maxsize=REMEMBERED_LOOKUPS)(Question)
 _needs = functools.lru_cache(maxsize=REMEMBERED_LOOKUPS)(Needs)
 
 
-def _without_question(recipient: Recipient) -> Forecast:
-    """The forecast of a recipient about which the engine is not asked."""
-    if recipient.local:
-        return LOCAL_FORECAST
-    if recipient.unusable:
-        return unusable_forecast(recipient.nexthop_error)
-    return unknown_forecast(recipient.nexthop_error)
-
-
-def _not_expanded(recipient: Recipient, why: str) -> None:
-    recipient.expanded = Expanded.UNKNOWN
-    recipient.not_expanded = why
-
-
 def _is_over(answer: Forecast | Future[Forecast] | None, over: float) -> bool:
     """Whether there is an answer that ended before. One without an end (0) never ends."""
     if isinstance(answer, Future):
@@ -1030,30 +773,9 @@ def _is_over(answer: Forecast | Future[Forecast] | None, over: float) -> bool:
     return answer is not None and 0 < answer.valid_until <= over
 
 
-def _way(recipient: Recipient) -> tuple[Requirement, bool]:
-    """What the route of a message follows from, as far as one recipient is concerned."""
-    asked = recipient.asked.requirement
-    return asked, asked is not Requirement.NONE and any(one.local for one in recipient.targets)
-
-
 _HARDNESS = (Action.ACCEPT, Action.DEFER, Action.REJECT)
-
-
-def _badness(recipient: Recipient) -> tuple[int, bool]:
-    return (-1, False) if recipient.forecast is None else tags.badness(recipient.forecast)
 
 
 def _demand(asked: Asked) -> tuple[int, bool]:
     """Rank by strength; of two alike, the one that the milter alone keeps is stronger."""
     return tags.STRENGTH.index(asked.requirement), asked.carried is not asked.requirement
-
-
-def _kept(address: str) -> str:
-    """The address, or the beginning and the end of an absurdly long one.
-
-    The end has the domain, and rules are by domain.
-    """
-    if len(address) <= MAX_ADDRESS:
-        return address
-    local, at, domain = address.rpartition("@")
-    return local[: MAX_ADDRESS // 2] + at + domain[: MAX_ADDRESS // 2 - 1]

@@ -16,15 +16,11 @@ from requiretls_milter.config import Config
 from requiretls_milter.config.places import KeyPath, Place
 from requiretls_milter.config.text import value_text
 from requiretls_milter.milter import hop
+from requiretls_milter.milter.recipient import Recipient
 from requiretls_milter.milter.requirement import FIELDS
+from requiretls_milter.milter.settings import Expander, Settings
 from requiretls_milter.milter.tag import Tag
-from requiretls_milter.milter.transaction import (
-    Expander,
-    Recipient,
-    Settings,
-    SmtpClient,
-    Transaction,
-)
+from requiretls_milter.milter.transaction import SmtpClient, Transaction
 from requiretls_milter.model import (
     Action,
     Decision,

@@ -22,6 +22,8 @@ PURE = (
     "forecast/*.py",
     "milter/requirement.py",
     "milter/tag.py",
+    "milter/recipient.py",
+    "milter/settings.py",
     "milter/transaction.py",
     "rules.py",
     "syntax/*.py",

@@ -13,7 +13,8 @@ from typing import Any
 
 from requiretls_milter.config import Config
 from requiretls_milter.milter import account
-from requiretls_milter.milter.transaction import Settings, SmtpClient, Transaction
+from requiretls_milter.milter.settings import Settings
+from requiretls_milter.milter.transaction import SmtpClient, Transaction
 from requiretls_milter.model import Capability, Forecast, Outcome, Reason
 from requiretls_milter.reports.logs.events import Event, event_of
 from requiretls_milter.reports.logs.lines import Line

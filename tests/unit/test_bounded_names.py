@@ -14,8 +14,8 @@ from requiretls_milter.config import Config
 from requiretls_milter.evidence.budgets import MAX_KEYS, Budget, Ledger
 from requiretls_milter.forecast import profiles
 from requiretls_milter.milter import account, transaction
+from requiretls_milter.milter.settings import REMEMBERED_LOOKUPS, Settings
 from requiretls_milter.milter.splitting import MAX_KEPT, PutOff
-from requiretls_milter.milter.transaction import REMEMBERED_LOOKUPS, Settings
 from requiretls_milter.model import HopKind, MtaProfile, Needs, NextHop, Requirement
 from requiretls_milter.syntax import names, nexthop
 from requiretls_milter.telemetry.labels import Bound

@@ -18,7 +18,8 @@ from requiretls_milter.milter.requirement import (
     is_tls_required_no,
     resolve,
 )
-from requiretls_milter.milter.transaction import Settings, SmtpClient, Transaction
+from requiretls_milter.milter.settings import Settings
+from requiretls_milter.milter.transaction import SmtpClient, Transaction
 from requiretls_milter.model import (
     Action,
     Capability,

@@ -15,7 +15,9 @@ from structlog.typing import EventDict
 
 from requiretls_milter.config import Config
 from requiretls_milter.milter import account
-from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
+from requiretls_milter.milter.recipient import Recipient
+from requiretls_milter.milter.settings import Settings
+from requiretls_milter.milter.transaction import SmtpClient, Transaction
 from requiretls_milter.model import Action, Capability, Forecast, Outcome, Reason, Requirement
 from requiretls_milter.syntax.expansion import Expansion
 from requiretls_milter.telemetry import log

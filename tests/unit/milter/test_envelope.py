@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from requiretls_milter.config import Config
 from requiretls_milter.milter import envelope
-from requiretls_milter.milter.transaction import Settings, SmtpClient, Transaction
+from requiretls_milter.milter.settings import Settings
+from requiretls_milter.milter.transaction import SmtpClient, Transaction
 from requiretls_milter.model import Capability
 
 POSTFIX = SmtpClient(trusted=True, capability=Capability.REQUIRETLS, postfix=True)

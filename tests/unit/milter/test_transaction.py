@@ -9,13 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from requiretls_milter.config import Config
-from requiretls_milter.milter.transaction import (
-    REMEMBERED_CLIENTS,
-    Recipient,
-    Settings,
-    SmtpClient,
-    Transaction,
-)
+from requiretls_milter.milter.recipient import Recipient
+from requiretls_milter.milter.settings import REMEMBERED_CLIENTS, Settings
+from requiretls_milter.milter.transaction import SmtpClient, Transaction
 from requiretls_milter.model import (
     Action,
     Capability,

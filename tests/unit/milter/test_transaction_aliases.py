@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from requiretls_milter.config import Config
+from requiretls_milter.milter.recipient import Recipient
+from requiretls_milter.milter.settings import Settings
 from requiretls_milter.milter.tag import WITHHELD, Route
-from requiretls_milter.milter.transaction import Recipient, Settings, SmtpClient, Transaction
+from requiretls_milter.milter.transaction import SmtpClient, Transaction
 from requiretls_milter.model import (
     LOCAL_FORECAST,
     Action,

@@ -9,15 +9,11 @@ from typing import Any
 import pytest
 
 from requiretls_milter.config import Config
+from requiretls_milter.milter.recipient import Recipient
 from requiretls_milter.milter.requirement import HeaderFindings
+from requiretls_milter.milter.settings import Settings
 from requiretls_milter.milter.tag import Route, Tag, Tagged, aggregate, winning
-from requiretls_milter.milter.transaction import (
-    FORECAST_GRACE,
-    Recipient,
-    Settings,
-    SmtpClient,
-    Transaction,
-)
+from requiretls_milter.milter.transaction import FORECAST_GRACE, SmtpClient, Transaction
 from requiretls_milter.model import (
     Action,
     Capability,

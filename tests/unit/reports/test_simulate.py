@@ -12,7 +12,7 @@ import pytest
 
 from requiretls_milter.config import Config
 from requiretls_milter.config.places import KeyPath, Place
-from requiretls_milter.milter.transaction import Expander
+from requiretls_milter.milter.settings import Expander
 from requiretls_milter.model import Action, Forecast, Outcome, Question, Reason, Standing
 from requiretls_milter.reports.carrying import HostMta
 from requiretls_milter.reports.simulate import (

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from requiretls_milter.config import Config
 from requiretls_milter.milter import hop
-from requiretls_milter.milter.transaction import MAX_LOOKUP_TEXT, Settings, SmtpClient, Transaction
+from requiretls_milter.milter.settings import MAX_LOOKUP_TEXT, Settings
+from requiretls_milter.milter.transaction import SmtpClient, Transaction
 from requiretls_milter.model import NextHop
 from requiretls_milter.syntax.names import envelope_domain
 from requiretls_milter.syntax.nexthop import NextHopError
