@@ -20,8 +20,11 @@ from tests.support.paths import REPOSITORY
 from tests.support.processes import Process
 from tests.support.waiting import eventually
 
-SUITES = {"12": "bookworm", "13": "trixie"}
-"""Suite of each release for which there is a package."""
+SUITES = {"12": "bookworm", "13": "trixie", "testing": "forky"}
+"""Suite of each release: those for which there is a package, and the one that comes next."""
+
+_SCRIPT = "/usr/share/debootstrap/scripts/sid"
+"""What debootstrap does for any suite; it knows none by name that came later."""
 
 LONG = 1200
 """Seconds that one command may take, such as an installation or the build of the package."""
@@ -33,10 +36,10 @@ ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
 }
 
-_BUILD = ("python3-venv", "python3-dev", "gcc", "libmilter-dev", "git", "ca-certificates")
+BUILD = ("python3-venv", "python3-dev", "gcc", "libmilter-dev", "git", "ca-certificates")
 """What docs/packages.md says that the build needs."""
 
-_AUTHORITIES = "etc/ssl/certs/ca-certificates.crt"
+AUTHORITIES = "etc/ssl/certs/ca-certificates.crt"
 
 
 def make(release: str, directory: Path) -> Path:
@@ -49,12 +52,15 @@ def make(release: str, directory: Path) -> Path:
         raise LabUnavailable("a bare Debian needs root and debootstrap")
     root = directory / "root"
     suite = SUITES[release]
-    command = ["debootstrap", "--variant=minbase", suite, str(root), roots.mirror()]
+    command = ["debootstrap", "--variant=minbase", suite, str(root), roots.mirror(), _SCRIPT]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LONG)
     if done.returncode != 0:
         raise LabUnavailable(f"debootstrap: {done.stdout[-300:]}")
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
-    _run(["chroot", root, "apt-get", "-q", "-o", "Acquire::Languages=none", "update"])
+    # A mirror may stand still; what it has is signed all the same.
+    options = ("Acquire::Languages=none", "Acquire::Check-Valid-Until=false")
+    flags = [word for option in options for word in ("-o", option)]
+    _run(["chroot", root, "apt-get", "-q", *flags, "update"])
     return root
 
 
@@ -178,11 +184,11 @@ def build(release: str, base: Path, directory: Path) -> Path:
         _run([REPOSITORY / "packaging/debian/build", directory])
     else:
         with Debian(base, directory) as debian:
-            debian.install(*_BUILD)
-            shutil.copy(f"/{_AUTHORITIES}", debian.root / _AUTHORITIES)
+            debian.install(*BUILD)
+            shutil.copy(f"/{AUTHORITIES}", debian.root / AUTHORITIES)
             _run(["git", "clone", "-q", f"file://{REPOSITORY}", debian.root / "srv/source"])
             debian.run(
-                "/srv/source/packaging/debian/build", "/srv/built", PIP_CERT=f"/{_AUTHORITIES}"
+                "/srv/source/packaging/debian/build", "/srv/built", PIP_CERT=f"/{AUTHORITIES}"
             )
             (package,) = (debian.root / "srv/built").iterdir()
             shutil.copy(package, directory)
