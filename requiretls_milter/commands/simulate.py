@@ -199,18 +199,19 @@ def _expander(config: Config, nexthop: str, notes: list[str]) -> Expander | None
 
 def _asked(config: Config, recipient: str, notes: list[str]) -> Expansion:
     """What a recipient becomes by tables that are asked: by a running service if there is one."""
-    from requiretls_milter.engine.expander import expanded_here
-    from requiretls_milter.ipc import query
+    from requiretls_milter.reports.expanding import expand
     from requiretls_milter.syntax.expansion import ExpansionError
 
-    try:
-        return query.expand(config.engine.socket, recipient)
-    except query.EngineUnavailable:
-        notes.append("the tables of aliases were asked by this command, not by a running service")
-        return expanded_here(recipient, config)
-    except ExpansionError as error:
-        notes.append(f"the recipient is not expanded: {error}")
-        raise
+    found = expand(recipient, config)
+    if found.why_not_service:
+        notes.append(
+            "the tables of aliases were asked by this command, not by a running service: "
+            f"{found.why_not_service}"
+        )
+    if isinstance(found.result, ExpansionError):
+        notes.append(f"the recipient is not expanded: {found.result}")
+        raise found.result
+    return found.result
 
 
 def _report(found: Simulated, last: Answered | None, config: Config) -> NextHopReport | None:
