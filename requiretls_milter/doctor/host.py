@@ -34,6 +34,7 @@ from requiretls_milter.mirror.section import SYSTEM_STORES, Mirror
 from requiretls_milter.model import TlsLevel
 from requiretls_milter.syntax.endpoint import DNS_PORT, Endpoint, Nameserver, parse_endpoint
 from requiretls_milter.syntax.nexthop import KNOWN_PORTS
+from requiretls_milter.syntax.text import error_text
 from requiretls_milter.telemetry.catalogue import PREFIX
 
 ANSWER_TIMEOUT = 5.0
@@ -337,7 +338,7 @@ def metrics(config: Config) -> Finding:
         try:
             presented = _presented(listen)
         except OSError as problem:
-            return error("metrics", f"{url}: {problem}", advice)
+            return error("metrics", f"{url}: {error_text(problem)}", advice)
         if presented != _first_certificate(config.metrics.tls_certificate):
             return error(
                 "metrics",
@@ -358,7 +359,8 @@ def metrics(config: Config) -> Finding:
         return error("metrics", f"{url}: status {problem.code}", advice)
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "reason", problem)
-        return error("metrics", f"{url}: {reason}", advice)
+        why = error_text(reason) if isinstance(reason, Exception) else reason
+        return error("metrics", f"{url}: {why}", advice)
     if f"{PREFIX}build_info" not in text:
         return error("metrics", f"{url}: the answer there is not this program's metrics", advice)
     return ok("metrics", f"metrics are served on {url}")

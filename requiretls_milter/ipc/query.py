@@ -34,6 +34,7 @@ from requiretls_milter.ipc.wire import (
 from requiretls_milter.model import DomainEvidence, Forecast, Question
 from requiretls_milter.readiness.days import Day, MailSource
 from requiretls_milter.syntax.expansion import Expansion, ExpansionError
+from requiretls_milter.syntax.text import error_text
 
 STATUS_TIMEOUT = 2.0
 """Seconds for the status if something else is done without one; a healthy engine takes
@@ -111,7 +112,7 @@ async def evidence(socket_path: str, nexthop: str, *, refresh: bool = False) -> 
     except TimeoutError:
         raise EngineUnavailable(f"no answer within {EVIDENCE_TIMEOUT:g} s") from None
     except (OSError, WireError) as error:
-        raise EngineUnavailable(str(error)) from error
+        raise EngineUnavailable(error_text(error)) from error
     if not isinstance(reply, EvidenceReply):
         raise EngineUnavailable(f"evidence was asked for, and {reply.op} came")
     return reply.evidence
@@ -217,4 +218,4 @@ def _call(socket_path: str, request: Request, timeout: float) -> EngineReply:
     except TimeoutError:
         raise EngineUnavailable(f"no answer within {timeout:g} s") from None
     except (OSError, WireError) as error:
-        raise EngineUnavailable(str(error)) from error
+        raise EngineUnavailable(error_text(error)) from error
