@@ -164,7 +164,10 @@ def _order(config_path: Path | None, *, suspended: bool) -> int:
             fail(f"not every process has obeyed within {PATIENCE:g} s: see the service's log")
     except query.EngineUnavailable as error:
         advice = "to have the rules suspended when it starts, write suspended = true into [rules]"
-        fail(f"no service answers on {path}: {error}", *((advice,) if suspended else ()))
+        fail(
+            f"no service answers on {path}: {error}",
+            *((advice,) if suspended and not error.denied else ()),
+        )
     if suspended:
         click.echo(
             "rules are suspended: nothing is deferred or refused until resume, the next reload or "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import re
 import socket
@@ -208,6 +209,26 @@ def _colon_file(path: Path, at_least: int) -> Iterator[list[str]]:
             yield fields
 
 
+# ---------------------------------------------------------------- the running MTA
+
+
+def postfix_runs(postfix: Postfix) -> Iterator[Finding]:
+    """Find out whether its master(8) runs, which then has a lock on its file: as ``master -t``."""
+    path = postfix.queue / "pid" / "master.pid"
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        pass
+    except OSError:  # the lock is held; or it is not for us to know
+        return
+    yield warning(
+        "postfix_stopped",
+        "Postfix does not run: nothing calls the milter",
+        "Start it: systemctl start postfix, or postfix start.",
+    )
+
+
 # ---------------------------------------------------------------- the running service
 
 
@@ -219,7 +240,9 @@ def service(config: Config) -> Iterator[Finding]:
         yield error(
             "service",
             f"no engine answers on {config.engine.socket}: {problem}",
-            "Start the service: requiretls-milter serve; see its log.",
+            "Run doctor as root."
+            if problem.denied
+            else "Start the service: requiretls-milter serve; see its log.",
         )
         return
     if status.version != __version__:
