@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from requiretls_milter.mirror.postconf import Postfix
     from requiretls_milter.reports.assess import Answered
     from requiretls_milter.reports.check import NextHopReport
-    from requiretls_milter.reports.simulate import Simulated, Told
+    from requiretls_milter.reports.simulate import Message, Simulated, Told
     from requiretls_milter.syntax.expansion import Expansion
 
 
@@ -115,9 +115,9 @@ def simulate(
     mta = mta_of(config, running, lambda: postfix)
     own_name = postfix.settings.get("myhostname", "") if postfix is not None else ""
     message = simulating.Message(
-        sender.removeprefix("<").removesuffix(">"),
-        recipient.removeprefix("<").removesuffix(">"),
-        parameters,
+        _address(sender, "FROM") if sender not in ("", "<>") else "",
+        _address(recipient, "TO"),
+        tuple(map(_parameter, parameters)),
         tuple(map(_field, headers)),
         Standing.TRUSTED if locally else Standing(client),
         config.milter.by or own_name or socket.gethostname(),
@@ -126,6 +126,9 @@ def simulate(
     # Postfix tells nothing of where the mail of sendmail(1) goes.
     asked = None if locally else postfix
     told = _told(message.sender, message.recipient, nexthop, asked, notes)
+    if nexthop:
+        _check_nexthop(told, message, config, postfix=mta.is_postfix(config))
+    notes += simulating.unread(message)
     answers: dict[Question, Answered] = {}
 
     def ask(question: Question) -> Forecast:
@@ -149,6 +152,32 @@ def simulate(
     else:
         click.echo(simulating.as_text(found, report, where, notes))
     return simulating.exit_status(found)
+
+
+def _address(text: str, name: str) -> str:
+    """An address of the envelope, without ``<>``."""
+    from requiretls_milter.syntax.mailbox import AddressError, Origin, read_one
+    from requiretls_milter.syntax.names import DomainNameError, domain_of, to_alabel
+
+    address = text.removeprefix("<").removesuffix(">")
+    if any(ord(character) < 0x20 for character in address):
+        raise click.UsageError(f"{name}: an address holds no control characters")
+    try:
+        read_one(address, Origin(""))
+        domain = domain_of(address)
+        if domain and not domain.startswith("["):
+            to_alabel(domain)
+    except (AddressError, DomainNameError) as error:
+        raise click.UsageError(f"{name}: {error}") from None
+    if address.endswith("@"):
+        raise click.UsageError(f"{name}: {address} has no domain")
+    return address
+
+
+def _parameter(text: str) -> str:
+    if not text or len(text.split()) != 1 or text != text.strip():
+        raise click.UsageError(f"--parameter: {text!r} is not one parameter of MAIL")
+    return text
 
 
 def _field(text: str) -> tuple[str, str]:
@@ -181,6 +210,18 @@ def _told(
     return Told(RoutedBy.POSTFIX, to.transport, to.nexthop, to.recipient, own)
 
 
+def _check_nexthop(told: Told, message: Message, config: Config, *, postfix: bool) -> None:
+    """End if ``--nexthop`` names none."""
+    from requiretls_milter.config.routes import Destination
+    from requiretls_milter.syntax.nexthop import NextHopError
+
+    to = Destination(told.mailer, told.host)
+    try:
+        config.mta.way(message.recipient, message.sender, told=to, postfix=postfix)
+    except NextHopError as error:
+        raise click.UsageError(f"--nexthop: {error}") from None
+
+
 def _expander(config: Config, nexthop: str, notes: list[str]) -> Expander | None:
     """What expands the recipient; ``--nexthop`` says where its mail goes, whatever it is."""
     from requiretls_milter.aliases import AliasTables
@@ -199,18 +240,19 @@ def _expander(config: Config, nexthop: str, notes: list[str]) -> Expander | None
 
 def _asked(config: Config, recipient: str, notes: list[str]) -> Expansion:
     """What a recipient becomes by tables that are asked: by a running service if there is one."""
-    from requiretls_milter.engine.expander import expanded_here
-    from requiretls_milter.ipc import query
+    from requiretls_milter.reports.expanding import expand
     from requiretls_milter.syntax.expansion import ExpansionError
 
-    try:
-        return query.expand(config.engine.socket, recipient)
-    except query.EngineUnavailable:
-        notes.append("the tables of aliases were asked by this command, not by a running service")
-        return expanded_here(recipient, config)
-    except ExpansionError as error:
-        notes.append(f"the recipient is not expanded: {error}")
-        raise
+    found = expand(recipient, config)
+    if found.why_not_service:
+        notes.append(
+            "the tables of aliases were asked by this command, not by a running service: "
+            f"{found.why_not_service}"
+        )
+    if isinstance(found.result, ExpansionError):
+        notes.append(f"the recipient is not expanded: {found.result}")
+        raise found.result
+    return found.result
 
 
 def _report(found: Simulated, last: Answered | None, config: Config) -> NextHopReport | None:

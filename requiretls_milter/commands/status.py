@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import tomllib
 from pathlib import Path
@@ -14,7 +15,7 @@ from requiretls_milter.commands.common import (
     FORMAT_OPTION,
     USAGE,
     fail,
-    load_or_fail,
+    warn,
 )
 
 PATIENCE = 20.0
@@ -22,6 +23,12 @@ PATIENCE = 20.0
 
 POLL = 0.1
 """Seconds between two looks whether an order was carried out."""
+
+_ENGINE = re.compile(
+    r"^[ \t]*(?:\[[ \t]*engine[ \t]*\].*?(?=^[ \t]*\[|\Z)|engine\.socket[ \t]*=.*?$)",
+    re.MULTILINE | re.DOTALL,
+)
+"""What a file that is no TOML as a whole says of the engine: a quote may be missing elsewhere."""
 
 
 @click.command()
@@ -43,22 +50,17 @@ def status(config_path: Path | None, output: str) -> int:
     from requiretls_milter.ipc import query
     from requiretls_milter.reports import status as report
 
-    mistakes: tuple[str, ...] = ()
-    try:
-        socket_path = load(config_path).engine.socket
-    except ConfigError as error:  # the service may run with what the file said before
-        mistakes = error.mistakes
-        socket_path = _socket_of(config_path) or Config().engine.socket
+    socket_path, mistakes = _socket(config_path)
     try:
         reply = query.status(socket_path, whole=True)
+        if reply.service is None or reply.condition is None:
+            raise query.EngineUnavailable("the service is only just starting")
     except query.EngineUnavailable as error:
         text = f"no service answers on {socket_path}: {error}"
         if output == "json":
             click.echo(json.dumps(report.not_running((text, *mistakes)), indent=2))
             return USAGE
         fail(text, *mistakes)
-    if reply.service is None or reply.condition is None:
-        fail("the service is only just starting")
     file: Config | None = None
     mistakes = ()
     try:
@@ -70,6 +72,19 @@ def status(config_path: Path | None, output: str) -> int:
         json.dumps(report.as_json(found), indent=2) if output == "json" else report.as_text(found)
     )
     return report.exit_status(found)
+
+
+def _socket(config_path: Path | None) -> tuple[str, tuple[str, ...]]:
+    """The engine's socket, and the mistakes in the file.
+
+    The service may run with what the file said before the mistakes were made.
+    """
+    from requiretls_milter.config import Config, ConfigError, load
+
+    try:
+        return load(config_path).engine.socket, ()
+    except ConfigError as error:
+        return _socket_of(config_path) or Config().engine.socket, error.mistakes
 
 
 def _socket_of(config_path: Path | None) -> str:
@@ -85,13 +100,14 @@ def _socket_of(config_path: Path | None) -> str:
         except (OSError, ValueError):
             return ""
     for text in files:
-        try:
-            section = tomllib.loads(text).get("engine")
-        except ValueError:
-            continue
-        path = section.get("socket") if isinstance(section, dict) else None
-        if isinstance(path, str) and "\0" not in path:
-            return path
+        for part in (text, *(found.group() for found in _ENGINE.finditer(text))):
+            try:
+                section = tomllib.loads(part).get("engine")
+            except ValueError:
+                continue
+            path = section.get("socket") if isinstance(section, dict) else None
+            if isinstance(path, str) and "\0" not in path:
+                return path
     return ""
 
 
@@ -131,7 +147,8 @@ def resume(config_path: Path | None) -> int:
 def _order(config_path: Path | None, *, suspended: bool) -> int:
     from requiretls_milter.ipc import query
 
-    path = load_or_fail(config_path).engine.socket
+    path, mistakes = _socket(config_path)
+    warn(*mistakes)
     deadline = time.monotonic() + PATIENCE
     try:
         before = query.suspend(path, suspended).service
@@ -146,9 +163,10 @@ def _order(config_path: Path | None, *, suspended: bool) -> int:
         else:
             fail(f"not every process has obeyed within {PATIENCE:g} s: see the service's log")
     except query.EngineUnavailable as error:
+        advice = "to have the rules suspended when it starts, write suspended = true into [rules]"
         fail(
             f"no service answers on {path}: {error}",
-            "to have the rules suspended when it starts, write suspended = true into [rules]",
+            *((advice,) if suspended and not error.denied else ()),
         )
     if suspended:
         click.echo(

@@ -102,8 +102,12 @@ def known_keys(schema: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator
             yield from known_keys(inner, (*above, key, ANY_NAME) if keyed else (*above, key))
 
 
-def _nearest(path: tuple[str, ...], schema: type[BaseModel]) -> str:
-    """The known key that was probably meant, in full; else the keys that are known there."""
+def _nearest(path: tuple[str, ...], schema: type[BaseModel], *, is_table: bool) -> str:
+    """The known key that was probably meant, in full; else the keys that are known there.
+
+    A table at the top is first of all a section, as ``[probes]`` is ``[probe]`` and not the key
+    ``limits.probes``.
+    """
     generic = list(path)
     here: type[BaseModel] = schema
     for index, step in enumerate(path[:-1]):
@@ -118,10 +122,11 @@ def _nearest(path: tuple[str, ...], schema: type[BaseModel]) -> str:
     if not above:
         siblings.insert(0, INCLUDE)
     elsewhere = [key for key in keys if key[-1] == last]
-    if not elsewhere:
+    if not elsewhere or (is_table and not above):
         near = difflib.get_close_matches(last, siblings, n=1)
         if near:
             return f"did you mean {dotted((*path[:-1], near[0]))}?"
+    if not elsewhere:
         names = difflib.get_close_matches(last, sorted({key[-1] for key in keys}), n=1)
         elsewhere = [key for key in keys if names and key[-1] == names[0]]
     if elsewhere:
@@ -213,7 +218,7 @@ def _unknown(path: KeyPath, value: object, schema: type[BaseModel]) -> Iterator[
             path, f"{INCLUDE} stands at the top of the main file, before the first [table]"
         )
         return
-    yield Mistake(path, f"no such key; {_nearest(names, schema)}")
+    yield Mistake(path, f"no such key; {_nearest(names, schema, is_table=isinstance(value, dict))}")
 
 
 def _is_domain_table(path: tuple[str, ...], schema: type[BaseModel]) -> bool:

@@ -11,9 +11,8 @@ from requiretls_milter.aliases import AliasTables
 from requiretls_milter.config import Config
 from requiretls_milter.doctor.finding import Finding, ok, warning
 from requiretls_milter.doctor.host import READ, closed_to
-from requiretls_milter.engine.expander import expanded_here
-from requiretls_milter.ipc import query
 from requiretls_milter.model import Aliases
+from requiretls_milter.reports.expanding import expand
 from requiretls_milter.syntax.expansion import ExpansionError
 from requiretls_milter.telemetry.counting import Counters
 
@@ -39,16 +38,13 @@ def examine(config: Config) -> Iterator[Finding]:
 def _asked(config: Config) -> Finding:
     """Have the service expand a recipient that nobody has: each table is then asked."""
     recipient = f"{NOBODY}@{config.mta.myorigin or config.mta.myhostname or 'localhost'}"
+    found = expand(recipient, config)
     by = "the running service"
-    try:
-        try:
-            query.expand(config.engine.socket, recipient)
-        except query.EngineUnavailable as error:
-            by = f"user {_name(os.geteuid())}, since no service answers ({error})"
-            expanded_here(recipient, config)
-    except ExpansionError as error:
+    if found.why_not_service:
+        by = f"user {_name(os.geteuid())}, not by a service: {found.why_not_service}"
+    if isinstance(found.result, ExpansionError):
         return warning(
-            "aliases", f"{error}: recipients are not expanded (asked by {by})", SEE_ASKING
+            "aliases", f"{found.result}: recipients are not expanded (asked by {by})", SEE_ASKING
         )
     return ok("aliases", f"all tables of aliases answer (asked by {by})")
 

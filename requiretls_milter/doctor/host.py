@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import re
 import socket
@@ -34,6 +35,7 @@ from requiretls_milter.mirror.section import SYSTEM_STORES, Mirror
 from requiretls_milter.model import TlsLevel
 from requiretls_milter.syntax.endpoint import DNS_PORT, Endpoint, Nameserver, parse_endpoint
 from requiretls_milter.syntax.nexthop import KNOWN_PORTS
+from requiretls_milter.syntax.text import error_text
 from requiretls_milter.telemetry.catalogue import PREFIX
 
 ANSWER_TIMEOUT = 5.0
@@ -207,6 +209,26 @@ def _colon_file(path: Path, at_least: int) -> Iterator[list[str]]:
             yield fields
 
 
+# ---------------------------------------------------------------- the running MTA
+
+
+def postfix_runs(postfix: Postfix) -> Iterator[Finding]:
+    """Find out whether its master(8) runs, which then has a lock on its file: as ``master -t``."""
+    path = postfix.queue / "pid" / "master.pid"
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        pass
+    except OSError:  # the lock is held; or it is not for us to know
+        return
+    yield warning(
+        "postfix_stopped",
+        "Postfix does not run: nothing calls the milter",
+        "Start it: systemctl start postfix, or postfix start.",
+    )
+
+
 # ---------------------------------------------------------------- the running service
 
 
@@ -218,7 +240,9 @@ def service(config: Config) -> Iterator[Finding]:
         yield error(
             "service",
             f"no engine answers on {config.engine.socket}: {problem}",
-            "Start the service: requiretls-milter serve; see its log.",
+            "Run doctor as root."
+            if problem.denied
+            else "Start the service: requiretls-milter serve; see its log.",
         )
         return
     if status.version != __version__:
@@ -337,7 +361,7 @@ def metrics(config: Config) -> Finding:
         try:
             presented = _presented(listen)
         except OSError as problem:
-            return error("metrics", f"{url}: {problem}", advice)
+            return error("metrics", f"{url}: {error_text(problem)}", advice)
         if presented != _first_certificate(config.metrics.tls_certificate):
             return error(
                 "metrics",
@@ -358,7 +382,8 @@ def metrics(config: Config) -> Finding:
         return error("metrics", f"{url}: status {problem.code}", advice)
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "reason", problem)
-        return error("metrics", f"{url}: {reason}", advice)
+        why = error_text(reason) if isinstance(reason, Exception) else reason
+        return error("metrics", f"{url}: {why}", advice)
     if f"{PREFIX}build_info" not in text:
         return error("metrics", f"{url}: the answer there is not this program's metrics", advice)
     return ok("metrics", f"metrics are served on {url}")

@@ -60,6 +60,7 @@ def run(config: Config, where: Where, *, outside: str) -> list[Finding]:
     else:
         postfix, mirrored = _postfix(config, findings, where)
     if postfix is not None and mirrored is not None:
+        findings += host.postfix_runs(postfix)
         findings += examine_postfix(config, postfix, mirrored)
         findings += host.socket_permissions(
             config, postfix, list(attachment.attachments(config, postfix))

@@ -121,7 +121,11 @@ class Overview:
             _processes(service.processes, self.now),
             all(one.ready for one in service.processes),
         )
-        yield Row("MTA", f"{reply.mta_version or 'has not called yet'}; carries {reply.carries}")
+        carries = f"carries {reply.carries}"
+        if reply.mta_version:
+            yield Row("MTA", f"{reply.mta_version}; {carries}")
+        else:
+            yield Row("MTA", f"has not called yet; until then it counts as one that {carries}")
         yield Row(
             "Resolver",
             f"{', '.join(condition.nameservers)}: "

@@ -34,6 +34,7 @@ from requiretls_milter.ipc.wire import (
 from requiretls_milter.model import DomainEvidence, Forecast, Question
 from requiretls_milter.readiness.days import Day, MailSource
 from requiretls_milter.syntax.expansion import Expansion, ExpansionError
+from requiretls_milter.syntax.text import error_text
 
 STATUS_TIMEOUT = 2.0
 """Seconds for the status if something else is done without one; a healthy engine takes
@@ -49,8 +50,20 @@ class EngineUnavailable(RequiretlsMilterError):
     """No engine answers there, or it refuses; the text says why.
 
     The caller concludes that it has to find out by itself, or to report that the service
-    is not running.
+    is not running. If it was *denied*, a service may run, and another user can ask it.
     """
+
+    def __init__(self, text: str, *, denied: bool = False) -> None:
+        super().__init__(text)
+        self.denied = denied
+
+    @classmethod
+    def of(cls, error: OSError | WireError) -> EngineUnavailable:
+        """Say what went wrong on the connection."""
+        if isinstance(error, PermissionError):
+            text = "permission denied: only root and the user of the service may ask it"
+            return cls(text, denied=True)
+        return cls(error_text(error))
 
 
 def status(socket_path: str, timeout: float = 5.0, *, whole: bool = False) -> StatusReply:
@@ -111,7 +124,7 @@ async def evidence(socket_path: str, nexthop: str, *, refresh: bool = False) -> 
     except TimeoutError:
         raise EngineUnavailable(f"no answer within {EVIDENCE_TIMEOUT:g} s") from None
     except (OSError, WireError) as error:
-        raise EngineUnavailable(str(error)) from error
+        raise EngineUnavailable.of(error) from error
     if not isinstance(reply, EvidenceReply):
         raise EngineUnavailable(f"evidence was asked for, and {reply.op} came")
     return reply.evidence
@@ -217,4 +230,4 @@ def _call(socket_path: str, request: Request, timeout: float) -> EngineReply:
     except TimeoutError:
         raise EngineUnavailable(f"no answer within {timeout:g} s") from None
     except (OSError, WireError) as error:
-        raise EngineUnavailable(str(error)) from error
+        raise EngineUnavailable.of(error) from error

@@ -10,7 +10,8 @@
   What the MTA of this host carries is told by :mod:`~requiretls_milter.reports.carrying`.
 - ``check --inbound``: :mod:`~requiretls_milter.reports.inbound` looks at our own domains.
 - ``simulate``: :mod:`~requiretls_milter.reports.simulate` sends one message through the milter's
-  own code.
+  own code; :mod:`~requiretls_milter.reports.expanding` says what its recipient becomes if tables
+  have to be asked.
 - ``status``: :mod:`~requiretls_milter.reports.status` words what a running service tells of itself.
 - ``report`` without options runs the same for each configured domain
   (:mod:`~requiretls_milter.reports.report_text`).
@@ -30,6 +31,7 @@
 :mod:`~requiretls_milter.reports.observation` is evidence with how it was come by, and
 :mod:`~requiretls_milter.reports.ages` says how long ago that was.
 
-Everything here is pure but for ``live``, ``finder``, ``assess``, ``hopfile``, ``progress``,
-``inbound`` and :mod:`~requiretls_milter.reports.logs`, the one reader of logs for all reports.
+Everything here is pure but for ``live``, ``finder``, ``assess``, ``expanding``, ``hopfile``,
+``progress``, ``inbound`` and :mod:`~requiretls_milter.reports.logs`, the one reader of logs for all
+reports.
 """

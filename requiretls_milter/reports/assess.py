@@ -29,7 +29,6 @@ from requiretls_milter.reports.finder import AT_ONCE, Finder
 from requiretls_milter.reports.observation import Observation, ObservedBy
 from requiretls_milter.rules import Rule, RuleSet
 from requiretls_milter.syntax.nexthop import SEPARATOR, NextHopError, UnusableNextHopError
-from requiretls_milter.telemetry import log
 
 __all__ = [
     "Assessed",
@@ -136,13 +135,12 @@ class Judging:
         transport: str,
         detailed: bool = False,
     ) -> Judging:
-        """Load the authorities, and let the log tell no more than warnings.
+        """Load the authorities and the rules.
 
         Raises:
             TrustStoreError: ``probe.ca_file`` cannot be used.
         """
         trust = load_trust_store(config.probe.ca_file)
-        log.configure(config.log.format.value, "warning")
         ruleset = RuleSet(config.rules)
         return cls(config, requirement, mta, carried, transport, trust, ruleset, detailed)
 
@@ -302,7 +300,6 @@ def answer(question: Question, nexthop: NextHop, config: Config) -> Answered:
         TrustStoreError: ``probe.ca_file`` cannot be used.
     """
     trust = load_trust_store(config.probe.ca_file)
-    log.configure(config.log.format.value, "warning")
 
     async def answered() -> Answered:
         async with Finder(config, trust, refresh=False) as finder:

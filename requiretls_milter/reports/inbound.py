@@ -38,7 +38,6 @@ from requiretls_milter.reports.details import details_of
 from requiretls_milter.reports.printing import printed
 from requiretls_milter.syntax.moments import day
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
-from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 
 OK, BROKEN, UNSURE = 0, 1, 75
@@ -119,7 +118,6 @@ def look(domains: Sequence[str], config: Config) -> Looked:
     """
     names = [_name(domain) for domain in domains]
     trust = load_trust_store(config.probe.ca_file)
-    log.configure(config.log.format.value, "warning")
     return asyncio.run(_look(names, config, trust))
 
 

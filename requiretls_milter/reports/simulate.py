@@ -17,7 +17,7 @@ from requiretls_milter.config.places import KeyPath, Place
 from requiretls_milter.config.text import value_text
 from requiretls_milter.milter import hop
 from requiretls_milter.milter.recipient import Recipient
-from requiretls_milter.milter.requirement import FIELDS
+from requiretls_milter.milter.requirement import FIELDS, TLS_REQUIRED, is_tls_required_no
 from requiretls_milter.milter.settings import Expander, Settings
 from requiretls_milter.milter.tag import Tag
 from requiretls_milter.milter.transaction import SmtpClient, Transaction
@@ -188,7 +188,7 @@ def simulate(
         at_rcpt = transaction.decide_at_rcpt(recipient, _answer(recipient, ask), now)
     if not recipient.gone:
         at_end, tag = _rest(transaction, message, ask, now)
-    nexthop = _nexthop(message, told, config, client)
+    nexthop = _nexthop(message, told, config, client, recipient)
     if recipient.expansions:
         if recipient.forecast is None:  # nothing is decided: show the way of one that leaves
             shown = next((one for one in recipient.expansions if not one.local), None)
@@ -224,6 +224,21 @@ def simulate(
         tag,
         _carrier(config, recipient, told),
     )
+
+
+def unread(message: Message) -> list[str]:
+    """Say what looks as if it asked for something, and does not."""
+    told = [
+        f"{one} is not REQUIRETLS, which takes no value: an MTA that knows it refuses that command"
+        for one in message.parameters
+        if one.upper().startswith("REQUIRETLS=")
+    ]
+    told += [
+        f"{name}: {value} asks for nothing: only No does"
+        for name, value in message.fields
+        if name.lower().rstrip() == TLS_REQUIRED and not is_tls_required_no(value.encode())
+    ]
+    return told
 
 
 _KEEPS = {
@@ -289,7 +304,10 @@ def _answer(recipient: Recipient, ask: Ask) -> Forecast | None:
     return None if recipient.question is None else ask(recipient.question)
 
 
-def _nexthop(message: Message, told: Told, config: Config, client: SmtpClient) -> NextHop | None:
+def _nexthop(
+    message: Message, told: Told, config: Config, client: SmtpClient, recipient: Recipient
+) -> NextHop | None:
+    """Where the mail goes; if that is no next hop, the recipient has the reason."""
     try:
         return hop.from_macros(
             told.mailer,
@@ -299,7 +317,8 @@ def _nexthop(message: Message, told: Told, config: Config, client: SmtpClient) -
             config.mta,
             postfix=client.postfix,
         ).nexthop
-    except NextHopError:
+    except NextHopError as error:
+        recipient.nexthop_error = str(error)
         return None
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from requiretls_milter.evidence.selftest import BOGUS_NAMES
-from requiretls_milter.reports.finder import KEPT
+from requiretls_milter.reports.finder import AT_ONCE, KEPT
 from tests.support.command import PROGRAM, command
 from tests.support.dnsserver import SILENT, failure, found, nodata
 from tests.support.domains import Domains
@@ -182,8 +182,8 @@ async def test_what_cannot_be_done_is_wrong_usage(arguments: list[str]) -> None:
     assert "Error: " in done.err
 
 
-async def test_a_long_list_takes_no_more_memory_than_a_short_one(world: Domains) -> None:
-    """First result within a second and 1,000 domains: the figures are in docs/check.md."""
+async def many_domains(world: Domains) -> tuple[str, str]:
+    """A list of domains with a server name each, and a configuration that knows them."""
     server = await world.server("mx.many.test")
     issued = world.authority.issue("mx.many.test")
     listed = world.directory / "domains.txt"
@@ -197,8 +197,14 @@ async def test_a_long_list_takes_no_more_memory_than_a_short_one(world: Domains)
     config = world.config(
         f"probe.port = {server.port}", *(f"limits.{name} = 100000" for name in limits)
     )
+    return str(listed), config
+
+
+async def test_a_long_list_takes_no_more_memory_than_a_short_one(world: Domains) -> None:
+    """First result within a second and 1,000 domains: the figures are in docs/check.md."""
+    listed, config = await many_domains(world)
     pipe = asyncio.subprocess.PIPE
-    arguments = ["check", "--from", str(listed), "--format", "jsonl", "--config", config]
+    arguments = ["check", "--from", listed, "--format", "jsonl", "--config", config]
     async with running(*arguments, stdout=pipe, stderr=pipe) as process:
         assert process.stdout is not None
         sizes = []
@@ -208,6 +214,42 @@ async def test_a_long_list_takes_no_more_memory_than_a_short_one(world: Domains)
         assert await process.wait() == 1
     assert 2 * MANY > KEPT, "more domains than this process keeps evidence of"
     assert sizes[-1] - sizes[MANY // 4] < 8 << 20
+
+
+async def test_the_first_of_many_results_is_on_a_pipe_while_most_domains_were_not_even_asked(
+    world: Domains,
+) -> None:
+    listed, config = await many_domains(world)
+    pipe = asyncio.subprocess.PIPE
+    async with running("check", "--from", listed, "--config", config, stdout=pipe) as process:
+        assert process.stdout is not None
+        first = await process.stdout.readline()
+        assert not world.dns.types_asked(f"d{MANY - 1}.test")
+        assert len(set(asked_domains(world))) <= 4 * AT_ONCE
+        assert first.startswith(b"d")
+
+
+async def test_the_first_of_many_results_is_on_a_terminal_while_most_domains_were_not_even_asked(
+    world: Domains,
+) -> None:
+    listed, config = await many_domains(world)
+    ours, theirs = pty.openpty()
+    arguments = ["check", "--from", listed, "--config", config]
+    async with running(*arguments, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = ""
+        while ".test  5.7.10 " not in shown:
+            shown += (await asyncio.to_thread(os.read, ours, 4096)).decode()
+        assert not world.dns.types_asked(f"d{MANY - 1}.test")
+        assert len(set(asked_domains(world))) <= 4 * AT_ONCE
+        process.send_signal(signal.SIGINT)
+        await process.wait()
+    os.close(ours)
+
+
+def asked_domains(world: Domains) -> list[str]:
+    """The domains of the list whose MX records were asked for."""
+    return [name for name, rdtype, _ in world.dns.asked if rdtype == "MX"]
 
 
 # ---------------------------------------------------------------- watching

@@ -41,8 +41,8 @@ def test_the_unit_tests_pass_on_the_python_of_a_debian(release: str, tmp_path: P
             subprocess.run(["git", "clone", "-q", f"file://{REPOSITORY}", source], check=True)
             debian.run("python3", "-m", "venv", "/srv/venv")
             python = "/srv/venv/bin/python"
-            environ = {"PIP_CERT": f"/{AUTHORITIES}"}
-            debian.run(python, "-m", "pip", "install", "-q", "-e", "/srv/source[dev]", **environ)
+            install = ("-m", "pip", "install", "-q", "-e", "/srv/source[dev]")
+            debian.run(python, *install, PIP_CERT=f"/{AUTHORITIES}")
             tests = ("-q", "-n", "2", "--rootdir=/srv/source", "/srv/source/tests/unit")
             said = debian.run("sh", "-c", f"cd /srv/source && {python} -m pytest {' '.join(tests)}")
     except LabUnavailable as error:

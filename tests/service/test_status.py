@@ -104,8 +104,24 @@ def test_the_service_is_shown_with_its_domains_and_whether_its_file_differs(
     assert shown["config"]["mistakes"]
 
 
+def test_mistakes_in_the_file_keep_nobody_from_suspending_the_rules(
+    make: Make, internet: Internet
+) -> None:
+    service = make(internet.config + REJECT, workers=1).start()
+    eventually(lambda: refused(service), what="the forecast is known, and it refuses")
+    good = service.config_path.read_text()
+    service.config_path.write_text(f"{good}mode = 'x'\n[nonsense]\n")
+    done = service.command("suspend")
+    assert (done.returncode, done.stdout.partition(":")[0]) == (0, "rules are suspended")
+    assert done.stderr.startswith("warning: ")
+    assert not refused(service)
+    assert service.command("resume").returncode == 0
+    eventually(lambda: refused(service), what="it refuses again")
+
+
 @pytest.mark.parametrize("command", ["status", "suspend", "resume"])
 def test_without_a_service_the_status_is_2(make: Make, command: str) -> None:
     done = make().command(command)
     assert done.returncode == 2
     assert "no service answers on" in done.stderr
+    assert done.stderr.endswith("write suspended = true into [rules]\n") is (command == "suspend")

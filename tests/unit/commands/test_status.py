@@ -22,6 +22,10 @@ def test_the_socket_is_known_though_there_are_mistakes_elsewhere(tmp_path: Path)
     assert _socket_of(path) == "/run/e.sock"
     path.write_text("[rules\n")
     assert _socket_of(path) == ""
+    path.write_text('[engine]\nsocket = "/run/e.sock"\n[rules."x.test]\nmode = "off"\n')
+    assert _socket_of(path) == "/run/e.sock"
+    path.write_text('engine.socket = "/run/f.sock" # short\n[rules\n')
+    assert _socket_of(path) == "/run/f.sock"
     assert _socket_of(tmp_path / "none.toml") == ""
 
 

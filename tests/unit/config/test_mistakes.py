@@ -59,6 +59,13 @@ def test_an_unknown_key_is_told_with_the_nearest_known_one(
     assert mistake == f"{section}.{key}: no such key; did you mean {meant}?"
 
 
+def test_an_unknown_section_is_told_with_the_nearest_section(tmp_path: Path) -> None:
+    (mistake,) = mistakes(tmp_path, "[probes]\nport = 25\n")
+    assert mistake == "probes: no such key; did you mean probe?"
+    (mistake,) = mistakes(tmp_path, "probes = 5\n")
+    assert mistake == "probes: no such key; did you mean limits.probes?"
+
+
 def test_a_key_that_is_like_none_is_told_with_those_that_are_known(tmp_path: Path) -> None:
     (mistake,) = mistakes(tmp_path, "[engine]\nxyzzy = 1\n")
     assert mistake == "engine.xyzzy: no such key; known here: socket, stale_for"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import socket
 import stat
@@ -188,6 +189,39 @@ def test_what_tells_of_watched_domains_is_tried_before_anything_breaks() -> None
     assert (missing.check, missing.severity) == ("watch_notify", Severity.ERROR)
     assert not list(host.watch(configured(watch={"notify": "/bin/true"})))
     assert not list(host.watch(configured()))
+
+
+def test_a_postfix_that_does_not_run_is_told(tmp_path: Path) -> None:
+    """Its master(8) holds a lock on a file that stays when it has ended."""
+    installed = replace(postfix(), root=tmp_path)
+    lock = installed.queue / "pid" / "master.pid"
+    (missing,) = host.postfix_runs(installed)
+    lock.parent.mkdir(parents=True)
+    lock.write_text("1\n")
+    (stopped,) = host.postfix_runs(installed)
+    assert {missing.check, stopped.check} == {"postfix_stopped"}
+    assert "does not run" in stopped.found
+    with lock.open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert list(host.postfix_runs(installed)) == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
+def test_who_may_not_ask_the_service_is_told_who_may(tmp_path: Path) -> None:
+    for directory in (tmp_path, *tmp_path.parents):
+        directory.chmod(directory.stat().st_mode | 0o111)
+    path = tmp_path / "engine.sock"
+    with closing(socket.socket(socket.AF_UNIX)) as server:
+        server.bind(str(path))
+        server.listen()
+        path.chmod(0o600)
+        os.seteuid(65534)
+        try:
+            (found,) = host.service(configured(engine={"socket": str(path)}))
+        finally:
+            os.seteuid(0)
+    assert "permission denied: only root and the user of the service may ask it" in found.found
+    assert found.advice == "Run doctor as root."
 
 
 def test_no_engine_is_an_error(tmp_path: Path) -> None:

@@ -221,7 +221,14 @@ def test_a_next_hop_that_cannot_be_used_is_told() -> None:
     one = found("REQUIRETLS", told=told)
     assert one.nexthop is None
     assert exit_status(one) == 75
-    assert "cannot be used" in as_text(one, None, {}, [])
+    assert "cannot be used: " in as_text(one, None, {}, [])
+
+
+def test_why_ordinary_mail_has_no_next_hop_is_told_too() -> None:
+    told = Told(RoutedBy.POSTFIX, "smtp", "a..b", "bob@bank.example", "a@x.test")
+    one = found(told=told)
+    assert "next hop that cannot be used: " in as_text(one, None, {}, [])
+    assert "empty label" in as_json(one, None, {}, [])["nexthop"]["error"]
 
 
 def test_the_rule_shows_what_is_not_a_default_and_where() -> None:
