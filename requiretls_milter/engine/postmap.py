@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import secrets
 import shutil
 from collections import deque
@@ -66,6 +67,10 @@ ANSWER_OCTETS = 1_024
 _PATH = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin:/bin"
 
 _CHUNK = 1 << 16
+
+_MISREAD = re.compile(r'(, line \d+: [^"]*").*')
+_QUOTED = re.compile(r'"[^"]*(?:"|$)')
+_USER = re.compile(r"//\S*@")
 
 _log = log.get_logger("engine.postmap")
 
@@ -438,7 +443,9 @@ def _value(octets: bytes, nothing: str) -> Answer:
 def _cause(said: bytes, status: int, keys: Sequence[str]) -> str:
     """Say why postmap failed: the last line of its standard error in which there is no address.
 
-    The very last one says no more than that a query failed.
+    The very last one says no more than that a query failed. A password of the table's file may
+    stand in a line of it that postmap does not understand, in what a library quotes, and in the URL
+    of a server: none of them is told.
     """
     lines = [
         line
@@ -451,7 +458,8 @@ def _cause(said: bytes, status: int, keys: Sequence[str]) -> str:
     text = telling[-1].partition(": ")[2] or telling[-1]
     for word in ("warning: ", "error: ", "fatal: "):
         text = text.removeprefix(word)
-    return printable(text)
+    text = _QUOTED.sub('"..."', _MISREAD.sub(r"\1", text))
+    return printable(_USER.sub("//...@", text))
 
 
 async def _ended(process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:

@@ -136,11 +136,9 @@ class Rewriting:
         if folded == self.origin.myorigin.casefold():
             return True
         name = folded.removesuffix(".")
-        if not name or name.endswith("."):
-            return False
         if name in self.local_names:
             return True
-        if name[0] == "[" and name[-1] == "]":
+        if name.startswith("[") and name.endswith("]"):
             return address_literal(name[1:-1].removeprefix("ipv6:")) in self.local_addresses
         return False
 

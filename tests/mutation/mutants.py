@@ -10,6 +10,7 @@ source tree in place, and turns each comparison into all seven others, most of w
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,13 +126,23 @@ def _is_text(node: cst.CSTNode) -> bool:
 
 
 def _is_for_types_only(node: cst.CSTNode) -> bool:
-    """``if TYPE_CHECKING:``, a type variable, an alias of a union, or a cast's target."""
+    """``if TYPE_CHECKING:``, a type variable, an alias of a type, or a cast's target."""
     if isinstance(node, cst.If):
         return isinstance(node.test, cst.Name) and node.test.value == "TYPE_CHECKING"
+    if isinstance(node, cst.Assign) and _is_alias(node):
+        return True
     value = node.value if isinstance(node, cst.Assign) else node
     if not isinstance(value, cst.Call) or not isinstance(value.func, cst.Name):
         return False
     return value.func.value in ("TypeVar", "ParamSpec", "cast")
+
+
+def _is_alias(node: cst.Assign) -> bool:
+    """Whether a type gets a name: ``Keys = tuple[str, ...]``, ``Answer = str | None``."""
+    target = node.targets[0].target
+    if not isinstance(target, cst.Name) or not re.fullmatch("_?[A-Z]+[a-z][A-Za-z]*", target.value):
+        return False
+    return isinstance(node.value, cst.Subscript | cst.BinaryOperation)
 
 
 def _compiles(source: str) -> bool:

@@ -11,6 +11,8 @@ SOURCE = '''
 from __future__ import annotations
 
 LIMIT = 5
+Answer = str | None
+_Steps = Generator[int, Answer, "Thing"]
 
 
 class Thing:
@@ -42,7 +44,7 @@ def test_constants_and_what_is_below_a_decorator_are_changed_too() -> None:
     assert ("Thing.small", "return self.size < LIMIT", "return self.size <= LIMIT") in found
 
 
-def test_annotations_decorators_docstrings_and_texts_for_people_are_left_alone() -> None:
+def test_annotations_types_decorators_docstrings_and_texts_for_people_are_left_alone() -> None:
     lines = {was for _, was, _ in changes(SOURCE)}
     assert lines == {
         "LIMIT = 5",

@@ -191,6 +191,35 @@ async def test_a_run_that_fails_is_no_answer(tmp_path: Path, behaviour: str, why
 
 
 @pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "warning: connect to pgsql server postgresql://vmail:geheim@127.0.0.1/mail: "
+            'connection to server at "127.0.0.1", port 5432 failed: Connection refused',
+            "connect to pgsql server postgresql://...@127.0.0.1/mail: "
+            'connection to server at "...", port 5432 failed: Connection refused',
+        ),
+        (
+            "warning: server mongodb://u:ge/he@im@127.0.0.1/ is gone",
+            "server mongodb://...@127.0.0.1/ is",
+        ),
+        (
+            "fatal: /etc/postfix/my.cf, line 3: missing '=' after attribute name: "
+            '"password ge"heim',
+            "/etc/postfix/my.cf, line 3: missing '=' after attribute name: \"...\"",
+        ),
+        ('warning: invalid percent-encoded token: "ge%zzheim"', 'token: "..."'),
+        ('warning: a text that was cut: "geheim', 'cut: "..."'),
+    ],
+)
+async def test_no_password_of_a_tables_file_is_told(tmp_path: Path, said: str, told: str) -> None:
+    kit = Kit(tmp_path, f"sys.exit({f'postmap: {said}'!r})")
+    found = error((await kit.find("secret@x.test"))["secret@x.test"])
+    assert told in found
+    assert "heim" not in found
+
+
+@pytest.mark.parametrize(
     "behaviour",
     [
         "time.sleep(60)",

@@ -112,15 +112,16 @@ def test_it_does_not_if_postfix_is_told_so() -> None:
     ("local", "bare"),
     [
         ("MAILER-DAEMON", "mailer"),
+        ("POSTmaster", "pos"),
         ("double-bounce", "double"),
         ("owner-list", "owner"),
         ("list-request", "list"),
     ],
 )
 def test_some_names_have_no_extension(local: str, bare: str) -> None:
-    dash = replace(HOME, delimiter="-")
+    both = replace(HOME, delimiter="-T")
     entries = {f"{bare}@y.test": "a@z.test"}
-    assert aliases(f"{local}@y.test", entries, rewriting=dash) == (f"{local}@y.test",)
+    assert aliases(f"{local}@y.test", entries, rewriting=both) == (f"{local}@y.test",)
 
 
 def test_an_address_that_begins_with_the_delimiter_has_no_extension() -> None:
@@ -135,6 +136,26 @@ def test_without_a_delimiter_in_it_an_address_has_no_extension() -> None:
 
 def test_an_empty_user_is_one_of_its_domain() -> None:
     assert aliases('""@x.test', {"@x.test": "all@z.test"}) == ("all@z.test",)
+
+
+@pytest.mark.parametrize(
+    ("domain", "is_local"),
+    [
+        *(("mine.test", True), ("also.test.", True), ("[192.0.2.1]", True), ("[192.0.2.1].", True)),
+        *((".also.test", False), ("also.test..", False), ("", False), (".", False)),
+        *(("[192.0.2.10", False), ("x192.0.2.1]", False), ("192.0.2.1", False), ("[]", False)),
+    ],
+)
+def test_a_domain_of_this_host_may_end_in_one_dot(domain: str, is_local: bool) -> None:
+    assert HOME.is_local(domain) is is_local
+
+
+def test_what_is_not_said_is_postfixs_default() -> None:
+    origin = Origin("mine.test")
+    names: frozenset[str] = frozenset()
+    assert Rewriting(origin) == Rewriting(origin, "", names, names, True, True, 1000, 1000, 1000)
+    nothing: Tables[str] = Tables()
+    assert nothing == Tables((), (), ())
 
 
 def test_without_addresses_of_this_host_no_literal_is_one() -> None:
@@ -169,7 +190,9 @@ def test_results_are_expanded_in_their_turn() -> None:
 
 def test_one_that_expands_to_itself_too_is_kept() -> None:
     entries = {"a@x.test": "A@x.test, copy@z.test"}
-    assert aliases("a@x.test", entries) == ("A@x.test", "copy@z.test")
+    found = expand("a@x.test", Tables(virtual_alias=(table(entries),)), HOME)
+    assert found.addresses == ("A@x.test", "copy@z.test")
+    assert not found.unchanged
 
 
 def test_a_catch_all_for_the_own_domain_ends_with_one_that_maps_to_itself() -> None:
