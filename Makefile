@@ -12,7 +12,7 @@ RELEASED = $(shell sed -n 's/^\#\# \[[0-9].*\] - //p' CHANGELOG.md | head -1)
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := scripts/test $(BIN)/python --durations=25
 
-.PHONY: help demo test unit service lab roots pythons test-long fuzz mutate lint format run bench docs lock audit dist deb release install clean
+.PHONY: help demo test unit service lab roots pythons test-long fuzz mutate lint format run bench docs lock audit dist deb release checksums install clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -100,11 +100,13 @@ audit: $(READY) ## known vulnerabilities of what is locked; exit 69 where no dat
 dist: $(READY) ## wheel and sdist, in dist/
 	$(BIN)/python -m build --quiet --outdir dist .
 
-deb: ## the Debian package for the release of this machine (12 or 13), in dist/
+deb: ## the Debian package for the release of this machine (12 or 13) and its SBOM, in dist/
 	packaging/debian/build dist
 
-release: dist deb ## all artefacts of a release in dist/, with an SBOM, licences and checksums
-	$(BIN)/python scripts/sbom requirements.lock > dist/requiretls-milter.cdx.json
+release: dist deb ## all artefacts of a release in dist/, with checksums and an SBOM with licences
+	$(MAKE) --no-print-directory checksums
+
+checksums: ## of what is in dist/
 	cd dist && sha256sum *.whl *.tar.gz *.deb *.cdx.json > SHA256SUMS
 
 install: ## for packagers: PYTHON=python3 PREFIX=/usr DESTDIR=DIR, without what Python packages it needs

@@ -6,6 +6,7 @@ is taken away: the page has one style sheet, with light and dark colours, and no
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,8 +31,12 @@ MAX_BARS = 8
 MAX_DATES = 6
 """Dates below the history."""
 
-LEGIBLE = 7.0
+LEGIBLE = 9.0
 """Percent that a part must have so that a number fits into it."""
+
+_ROUNDING = 1e-6
+"""Far less than the share of one recipient that is seen in a tenth of a percent; more than what a
+floating point number loses."""
 
 _FONT = 13
 
@@ -144,8 +149,10 @@ def _bars(kind: Any, *, rows: int, legend: int = 0) -> Any:
 
 
 def _written(value: float | None) -> str:
-    """A share as it stands in its bar: never more than it is."""
-    return f"{int(value)} %" if value is not None and value >= LEGIBLE else ""
+    """A share as it stands in its bar: as in the tables, never more than it is."""
+    if value is None or value < LEGIBLE:
+        return ""
+    return f"{math.floor(10 * value + _ROUNDING) / 10:g} %"
 
 
 def _part(count: Count, found: Figures) -> tuple[int, int]:

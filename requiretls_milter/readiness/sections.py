@@ -167,7 +167,7 @@ def _downgrades(report: Readiness, found: Figures) -> Sequence[Child]:
             cut(one.nexthop, MAX_NAME),
             "something it offered before",
             day(one.downgraded_at),
-            "missing now",
+            "missing",
         )
         for one in figuring.by_mail(now)
     ]
@@ -176,13 +176,13 @@ def _downgrades(report: Readiness, found: Figures) -> Sequence[Child]:
             cut(one.subject, MAX_NAME),
             one.feature.value,
             words.UNKNOWN_WORD if one.at is None else moment(one.at),
-            "" if one.restored_at is None else f"there again {moment(one.restored_at)}",
+            "" if one.restored_at is None else f"there again since {moment(one.restored_at)}",
         )
         for one in reversed(report.downgrades)
     ]
     if not rows:
         return (element("p", "None is known: nothing that was offered before is missing now."),)
-    heads = ("next hop or server", "no longer offered", "since", "")
+    heads = ("next hop or server", "no longer offered", "since", "now")
     return _bounded("Downgrades", heads, rows, lambda row: row, MAX_DOWNGRADES)
 
 
@@ -337,5 +337,5 @@ def _bounded(
 def _more(left: int, word: str) -> Sequence[Element]:
     if left <= 0:
         return ()
-    told = f"{quantity(left, word)} more: see report --format json, which has all."
+    told = f"{quantity(left, word)} not shown: report --format json has all."
     return (element("p", told, class_="note"),)

@@ -6,13 +6,13 @@ STYLE = """
   --paper: #ffffff; --ink: #1b1f24; --quiet: #4a525c; --line: #c9ced6; --card: #f3f5f8;
   --link: #0a4fb3; --yes: #0b6b4f; --partly: #8a5200; --no: #a82a00; --unknown: #4a525c;
   --ready: #2ca07a; --noncompliant: #e6a700; --bounce: #e0662a; --defer: #d18bb3;
-  --dim: #a3abb5; --first: #0072b2; --second: #b45f06;
+  --dim: #a3abb5; --first: #0072b2; --second: #b45f06; --shade: #1b1f2455;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #14171b; --ink: #e8ebef; --quiet: #b4bcc6; --line: #434b55; --card: #1f242a;
     --link: #8ab8ff; --yes: #5fd0a8; --partly: #f0b75a; --no: #ff8f66; --unknown: #b4bcc6;
-    --first: #5fb4ec; --second: #f0a45a;
+    --first: #5fb4ec; --second: #f0a45a; --shade: #000000cc;
   }
 }
 * { box-sizing: border-box; }
@@ -50,7 +50,16 @@ nav ul {
   display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: none; padding: 0; margin: 1rem 0;
 }
 figure { margin: .75rem 0; }
-.scroll { overflow-x: auto; margin: .75rem 0; max-width: 100%; }
+.scroll {
+  overflow-x: auto; margin: .75rem 0; max-width: 100%;
+  background:
+    linear-gradient(to right, var(--paper) 40%, transparent) left,
+    linear-gradient(to left, var(--paper) 40%, transparent) right,
+    linear-gradient(to right, var(--shade), transparent) left,
+    linear-gradient(to left, var(--shade), transparent) right;
+  background-size: 2rem 100%, 2rem 100%, .75rem 100%, .75rem 100%;
+  background-repeat: no-repeat; background-attachment: local, local, scroll, scroll;
+}
 .scroll:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
 table { border-collapse: collapse; font-size: .92rem; min-width: 20rem; overflow-wrap: normal; }
 caption { text-align: left; font-weight: 600; padding: .25rem 0; }
@@ -87,6 +96,10 @@ td code, th code { white-space: nowrap; }
 .plot.history .series .line { fill: none; stroke-width: 2.5; }
 .plot.history .color-1 .line { stroke-dasharray: 7 4; }
 .plot.history .axis.x .guide { stroke: none; }
+@media (max-width: 48rem) {
+  tbody th { min-width: 7.5rem; }
+  td:not(.number):nth-last-child(-n+2) { min-width: 14rem; }
+}
 footer {
   margin-top: 3rem; border-top: 1px solid var(--line); color: var(--quiet); font-size: .92rem;
 }
@@ -98,7 +111,8 @@ footer {
   }
   body { max-width: none; padding: 0; font-size: 10pt; }
   nav { display: none; }
-  .scroll { overflow: visible; }
+  .scroll { overflow: visible; background: none; }
+  td:not(.number):nth-last-child(-n+2) { min-width: 0; }
   table { font-size: 8.5pt; max-width: 100%; }
   th, td { padding-right: .6rem; overflow-wrap: anywhere; }
   thead th, td code, th code { white-space: normal; }
@@ -114,4 +128,7 @@ footer {
 }
 """
 """Both colour schemes have a contrast of at least 4.5 for text. Bars are outlined, since their
-colours have less against the page; the numbers in them are black in both schemes."""
+colours have less against the page; the numbers in them are black in both schemes.
+
+What is wider than the screen has a shadow at the side where more of it is: gradients that stand
+still, below others that scroll with the content and hide them at its ends."""

@@ -190,8 +190,7 @@ def build(release: str, base: Path, directory: Path) -> Path:
             debian.run(
                 "/srv/source/packaging/debian/build", "/srv/built", PIP_CERT=f"/{AUTHORITIES}"
             )
-            (package,) = (debian.root / "srv/built").iterdir()
-            shutil.copy(package, directory)
+            shutil.copytree(debian.root / "srv/built", directory, dirs_exist_ok=True)
     (package,) = directory.glob("*.deb")
     return package
 

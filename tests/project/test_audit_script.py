@@ -76,4 +76,7 @@ def test_all_lock_files_are_looked_up(tmp_path: Path) -> None:
     audit("/bin/sh", "-c", f'printf "%s\\n" "$@" >{arguments}', "sh")
     asked = arguments.read_text().splitlines()
     named = [asked[n + 1] for n, word in enumerate(asked) if word == "--requirement"]
-    assert sorted(named) == sorted(path.name for path in REPOSITORY.glob("requirements*.lock"))
+    tracked = subprocess.run(
+        ["git", "ls-files", "*.lock"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert sorted(named) == sorted(tracked)

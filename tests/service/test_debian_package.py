@@ -7,7 +7,9 @@ built in a bare one.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import urllib.request
@@ -71,6 +73,14 @@ def test_two_builds_are_equal(built: list[Path]) -> None:
     if BUILDS == 1:
         pytest.skip("PACKAGE_BUILDS says how many are compared; make test-long compares two")
     assert len({package.read_bytes() for package in built}) == 1
+
+
+def test_its_bill_names_the_packages_that_are_in_it(bare: Debian, built: list[Path]) -> None:
+    bill = json.loads(built[0].with_suffix(".cdx.json").read_text(encoding="utf-8"))
+    named = {re.sub("[-_.]+", "_", each["name"]).lower() for each in bill["components"]}
+    listed = bare.run("dpkg-deb", "--contents", f"/root/{built[0].name}")
+    packed = re.findall(r"/site-packages/([^/]+?)-[^-/]+\.dist-info/$", listed, re.MULTILINE)
+    assert named | {"requiretls_milter"} == {re.sub("[-_.]+", "_", each).lower() for each in packed}
 
 
 def test_it_is_installed_with_user_configuration_manual_and_unit(
