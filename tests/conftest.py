@@ -39,12 +39,24 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return None
 
 
+CONSOLE = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+"""By default structlog shows the lines around each frame in colours: half a second for each."""
+
+
+def _log_to_developers() -> None:
+    structlog.reset_defaults()
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], CONSOLE])
+
+
+_log_to_developers()
+
+
 @pytest.fixture(autouse=True)
 def logging_as_at_the_start() -> Iterator[None]:
     """No test hears less because an earlier one told the log to be quiet."""
     handlers, level = logging.root.handlers[:], logging.root.level
     yield
-    structlog.reset_defaults()
+    _log_to_developers()
     log._direct = None  # lines that go past structlog are part of what configure() sets
     logging.captureWarnings(False)
     logging.root.handlers[:] = handlers

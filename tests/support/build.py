@@ -59,6 +59,12 @@ def trust() -> TrustStore:
     return load_trust_store(str(pki().ca_file))
 
 
+@functools.cache
+def system_trust() -> TrustStore:
+    """The store of this machine, which is read once: it has more than a hundred certificates."""
+    return load_trust_store()
+
+
 @dataclass(frozen=True)
 class Presented:
     """A certificate as presented, with what TLSA records say of it."""

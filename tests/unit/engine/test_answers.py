@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -25,7 +24,6 @@ from requiretls_milter.engine.downgrades import DowngradeTracker
 from requiretls_milter.engine.outage import MIN_FAILED
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.troubles import Troubles, lost
-from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.probe import FRESH
 from requiretls_milter.model import (
     AddressLookup,
@@ -85,9 +83,6 @@ async def let_the_resolver_die(kit: Kit) -> None:
     assert kit.cache.outage.is_out(OutboundService.DNS)
 
 
-trust = functools.cache(lambda: load_trust_store(""))
-
-
 class Kit:
     """An assessor with answers, over a scripted internet in which all is well."""
 
@@ -123,7 +118,7 @@ class Kit:
         return Assessor(
             self._config,
             self.cache,
-            trust(),
+            build.system_trust(),
             self.counters,
             Gauges(),
             downgrades=self._downgrades,

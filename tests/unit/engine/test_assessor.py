@@ -15,7 +15,6 @@ from requiretls_milter import config
 from requiretls_milter.config import Config
 from requiretls_milter.engine.assessor import MIN_GATHERING, Assessor
 from requiretls_milter.engine.cache.source import CachedSource
-from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.gathering import LATE
 from requiretls_milter.forecast import judge as judging
 from requiretls_milter.ipc.wire import MAX_FORECAST_LIFE
@@ -34,6 +33,7 @@ from requiretls_milter.model import (
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.syntax import nexthop as nexthops
 from requiretls_milter.telemetry.counting import Counters, Gauges
+from tests.support.build import system_trust
 from tests.support.chains import VALIDITIES, Make, issue
 from tests.support.fakesource import Clocks, FakeSource
 from tests.support.waiting import PATIENCE, until
@@ -70,7 +70,7 @@ class Kit:
         self.assessor = Assessor(
             config.parse(text.encode(), "test"),
             self.cache,
-            load_trust_store(""),
+            system_trust(),
             self.counters,
             self.gauges,
             clocks=self.clocks,

@@ -24,7 +24,6 @@ from requiretls_milter.engine.outage import (
     ReachabilityMonitor,
 )
 from requiretls_milter.engine.reachability import MIN_RECHECK_INTERVAL
-from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
@@ -43,6 +42,7 @@ from requiretls_milter.model import (
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.counting import Counters, Gauges
 from requiretls_milter.telemetry.labels import OutboundService
+from tests.support.build import system_trust
 from tests.support.fakesource import Clocks, FakeSource
 
 TIMED_OUT = ProbeEvidence("", ProbeStage.CONNECT, ProbeFailure.TIMEOUT, error="timed out")
@@ -84,7 +84,7 @@ class Kit:
         self.assessor = Assessor(
             config.parse(b'[mta]\ntls_security_level = "dane"\n', "test"),
             self.cache,
-            load_trust_store(""),
+            system_trust(),
             Counters(),
             self.gauges,
             clocks=self.clocks,

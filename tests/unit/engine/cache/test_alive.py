@@ -11,7 +11,6 @@ import pytest
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache import source as module
 from requiretls_milter.engine.cache.alive import LiveEvidence
-from requiretls_milter.evidence.authorities import load_trust_store
 from requiretls_milter.evidence.gathering import ANY_AGE
 from requiretls_milter.evidence.turns import BusyError
 from requiretls_milter.model import (
@@ -27,6 +26,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.telemetry.counting import Counters, Gauges
+from tests.support.build import system_trust
 from tests.support.cachekit import CacheKit, limited
 from tests.support.fakesource import FakeSource
 from tests.support.memory import measured
@@ -160,7 +160,7 @@ async def test_hundreds_of_gatherings_that_wait_for_a_silent_server_fill_no_memo
     assessor = Assessor(
         limited(assessment_timeout=300.0, evidence_wait=300.0),
         kit.cache,
-        load_trust_store(),
+        system_trust(),
         Counters(),
         Gauges(),
         clocks=kit.clocks,
