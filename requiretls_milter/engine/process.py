@@ -22,6 +22,7 @@ from pydantic import TypeAdapter
 from requiretls_milter.config import Config
 from requiretls_milter.config.secret import SecretError, read_secret
 from requiretls_milter.engine.cache.policies import REFRESH_INTERVAL
+from requiretls_milter.engine.cache.reachability import RECHECK_TICK
 from requiretls_milter.engine.condition import MAX_DOMAINS, Watching, reading
 from requiretls_milter.engine.domains.servedmta import ServedMta
 from requiretls_milter.engine.domains.watch import DomainWatch
@@ -29,7 +30,6 @@ from requiretls_milter.engine.expander import Expander, ExpanderKeeper
 from requiretls_milter.engine.loop import TimedSelector
 from requiretls_milter.engine.overview import FileState, Overview
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
-from requiretls_milter.engine.reachability import RECHECK_TICK
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.reportdays import mail_by_domain
 from requiretls_milter.engine.server import EngineServer, EngineState, ReportParts

@@ -14,8 +14,8 @@ from types import TracebackType
 
 from requiretls_milter.config import Config
 from requiretls_milter.engine.assessor import Assessor
+from requiretls_milter.engine.cache.reachability import RECHECK_TICK
 from requiretls_milter.engine.cache.source import CachedSource
-from requiretls_milter.engine.reachability import RECHECK_TICK
 from requiretls_milter.engine.turns.shares import AllShares
 from requiretls_milter.evidence.collector import Collector
 from requiretls_milter.evidence.gathering import LATE

@@ -20,11 +20,11 @@ from requiretls_milter.config import Config
 from requiretls_milter.engine.answers import ANSWERS, Answers
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache.policies import REFRESH_INTERVAL
+from requiretls_milter.engine.cache.reachability import MIN_RECHECK_INTERVAL
 from requiretls_milter.engine.cache.source import CachedSource
 from requiretls_milter.engine.downgrades import DowngradeTracker
 from requiretls_milter.engine.outage import OutageDetector
 from requiretls_milter.engine.process import REFRESH_JITTER
-from requiretls_milter.engine.reachability import MIN_RECHECK_INTERVAL
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.troubles import Troubles
 from requiretls_milter.engine.turns.shares import AllShares

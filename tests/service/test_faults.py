@@ -177,7 +177,10 @@ def test_dead_zones_are_no_outage_and_one_ends_without_any_mail(
     make: Make, internet: Internet
 ) -> None:
     config = internet.config.replace("[probe]\n", "[probe]\nretry_after = 1\n")
-    often = {"engine.process.RECHECK_TICK": 0.05, "engine.reachability.MIN_RECHECK_INTERVAL": 0.2}
+    often = {
+        "engine.process.RECHECK_TICK": 0.05,
+        "engine.cache.reachability.MIN_RECHECK_INTERVAL": 0.2,
+    }
     service = make(config, limits=often, workers=1).start()
     zones = iter(f"example-{number}.org" for number in range(100))
     well = [("good.test", "MX"), ("mx.good.test", "A"), ("mx.good.test", "AAAA")]

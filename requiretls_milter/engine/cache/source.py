@@ -13,7 +13,7 @@ The answer comes from the first of these that has it: the *shelf*, where earlier
 (:mod:`~requiretls_milter.engine.cache.shelf`); a *flight*, in which the same question is being
 answered (:mod:`~requiretls_milter.engine.cache.flights`); for a probe or a policy the store, or
 another engine of the fleet (:mod:`~requiretls_milter.engine.cache.fleet`); the network
-(:mod:`~requiretls_milter.engine.reachability`).
+(:mod:`~requiretls_milter.engine.cache.reachability`).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from requiretls_milter.engine.cache.fleet import Fleet
 from requiretls_milter.engine.cache.flights import Flights
 from requiretls_milter.engine.cache.packing import Certificates, Evidence
 from requiretls_milter.engine.cache.policies import Policies, PolicySource
+from requiretls_milter.engine.cache.reachability import WatchedSource
 from requiretls_milter.engine.cache.shelf import Entry, Shelf
 from requiretls_milter.engine.outage import OutageDetector
-from requiretls_milter.engine.reachability import WatchedSource
 from requiretls_milter.engine.records import (
     Scopes,
     decode_probe,

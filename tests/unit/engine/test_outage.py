@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from requiretls_milter import config
 from requiretls_milter.engine.assessor import Assessor
+from requiretls_milter.engine.cache.reachability import MIN_RECHECK_INTERVAL
 from requiretls_milter.engine.cache.source import CachedSource
 from requiretls_milter.engine.outage import (
     FAILURE_WINDOW,
@@ -23,7 +24,6 @@ from requiretls_milter.engine.outage import (
     OutageDetector,
     ReachabilityMonitor,
 )
-from requiretls_milter.engine.reachability import MIN_RECHECK_INTERVAL
 from requiretls_milter.model import (
     AddressLookup,
     DnsOutcome,
