@@ -172,7 +172,8 @@ def _order(config_path: Path | None, *, suspended: bool) -> int:
         click.echo(
             "rules are suspended: nothing is deferred or refused until resume, the next reload or "
             "a restart\nto keep it so, write suspended = true into [rules]; what the MTA itself "
-            "does with REQUIRETLS goes on"
+            "does with REQUIRETLS goes on,\nand what a strict transport or a ruleset does with "
+            "marked mail (docs/status.md)"
         )
     else:
         click.echo("rules act again")

@@ -23,6 +23,7 @@ from requiretls_milter.config.sources import (
     LISTS,
     MAX_FILE_BYTES,
     read_sources,
+    read_whole,
 )
 
 DEFAULT_PATH = Path("/etc/requiretls-milter/config.toml")
@@ -68,7 +69,7 @@ def texts(path: Path | None) -> Mapping[Path, str]:
         return {main: ""}
     except OSError as error:
         raise _unreadable(main, error) from None
-    return {file.path: file.text for file in read_sources(reading, main, content).files}
+    return {file.path: file.text for file in read_whole(reading, main, content).files}
 
 
 def places(path: Path | None) -> Mapping[KeyPath, Place]:
@@ -81,7 +82,7 @@ def places(path: Path | None) -> Mapping[KeyPath, Place]:
         content = reading.any_file(main, MAX_FILE_BYTES)
     except OSError:
         return {}
-    found = read_sources(reading, main, content).places()
+    found = read_whole(reading, main, content).places()
     return {_canonical(key): place for key, place in found.items()}
 
 
@@ -106,12 +107,14 @@ def _parse(reading: ConfigReader, main: Path, content: bytes) -> Config:
     except ValidationError as error:
         mistakes = explain(error, Config)
     else:
-        mistakes = (*contradictions(config), *in_two_lists(config, sources))
+        if sources.is_whole:
+            mistakes = (*contradictions(config), *in_two_lists(config, sources))
     mistakes += unusable_files(raw)
     told = (*sources.mistakes, *mistakes)
     if told:
         texts = (
-            str(one if one.place else replace(one, place=sources.place(one.path))) for one in told
+            str(one if one.place or not one.path else replace(one, place=sources.place(one.path)))
+            for one in told
         )
         raise ConfigError(tuple(texts), reading.watched)
     config.read_from(

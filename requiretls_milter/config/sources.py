@@ -82,6 +82,7 @@ class Sources:
         lists: of domains.
         mistakes: found on the way.
         warnings: what is allowed, but probably not meant.
+        is_whole: every file that is included was read; otherwise keys may be missing.
     """
 
     raw: dict[str, Any] = field(default_factory=dict)
@@ -89,6 +90,7 @@ class Sources:
     lists: list[ListFile] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    is_whole: bool = True
 
     def place(self, path: KeyPath) -> Place:
         """Where a key stands, or else the table in which it would stand."""
@@ -120,7 +122,8 @@ def read_sources(reading: ConfigReader, main: Path, content: bytes) -> Sources:
         content: what it holds.
 
     Raises:
-        ConfigError: a file cannot be read, or is not TOML; all such mistakes are told.
+        ConfigError: the main file is not TOML. That a further one cannot be used is one of
+            :attr:`Sources.mistakes`.
     """
     sources = Sources()
     sources.files.append(_parsed(main, content))
@@ -128,9 +131,20 @@ def read_sources(reading: ConfigReader, main: Path, content: bytes) -> Sources:
     if INCLUDE in sources.raw:
         entries = sources.raw.pop(INCLUDE)
         _include(sources, reading, main, entries, len(content))
-    if sources.mistakes:
-        raise ConfigError(tuple(map(str, sources.mistakes)))
+        sources.is_whole = not sources.mistakes
     _read_lists(sources, reading)
+    return sources
+
+
+def read_whole(reading: Reading, main: Path, content: bytes) -> Sources:
+    """As :func:`read_sources`, for those who need every file.
+
+    Raises:
+        ConfigError: a file cannot be read, or is not TOML; all such mistakes are told.
+    """
+    sources = read_sources(reading, main, content)
+    if not sources.is_whole:
+        raise ConfigError(tuple(map(str, sources.mistakes)))
     return sources
 
 
@@ -202,7 +216,7 @@ def _include(
         try:
             parsed = _parsed(file, content)
         except ConfigError as error:
-            mistakes += (Mistake((), text) for text in error.mistakes)
+            mistakes += (Mistake((), text) for text in error.mistakes)  # with their places
             continue
         if INCLUDE in parsed.raw:
             mistakes.append(

@@ -64,6 +64,7 @@ from requiretls_milter.readiness.values import Readiness
 from requiretls_milter.readiness.words import mta_in_words
 from requiretls_milter.store.base import Store, StoreError
 from requiretls_milter.store.opening import open_store
+from requiretls_milter.syntax.capability import named
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.aggregate import Aggregate, Snapshot
 from requiretls_milter.telemetry.counting import Counters, Gauges, Totals
@@ -320,9 +321,9 @@ class _Engine:
         """See :class:`~requiretls_milter.engine.server.EngineView`."""
         config = self._parts.config
         before = self._mta.carries(config)
-        self._mta.version = version
+        self._mta.version = named(version)
         if self._mta.carries(config) is not before:
-            _log.info("mta_known", version=version, carries=self._mta.carries(config))
+            _log.info("mta_known", version=self._mta.version, carries=self._mta.carries(config))
             self._watch.begin_anew()
 
     def cache_entries(self) -> dict[str, int]:

@@ -859,8 +859,8 @@ def _write_tag(connection: _Connection, ctx: Any, message: Transaction) -> None:
     settings = connection.settings
     for number in range(message.findings.tags, 0, -1):
         ctx.chgheader(settings.header_name, number, None)
-    tag = message.tag()
-    if tag is not None and (settings.config.milter.tag_leaving or not message.leaves):
+    tag = message.written_tag()
+    if tag is not None:
         own_name = connection.serving.context.host_name
         by = settings.config.milter.by or connection.mta_name or own_name
         ctx.addheader(settings.header_name, tag.value(by), 0)

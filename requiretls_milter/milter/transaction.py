@@ -731,8 +731,13 @@ class Transaction:
         """Whether the message has a recipient to which the MTA delivers by SMTP."""
         return any(not recipient.local for recipient in self.accepted)
 
+    def written_tag(self) -> tags.Tag | None:
+        """The tag that is written: none with ``tag_leaving = false`` if the message leaves."""
+        tag = self.tag()
+        return tag if self.settings.config.milter.tag_leaving or not self.leaves else None
+
     def tag(self) -> tags.Tag | None:
-        """The tag, once all is decided; None if the message gets none."""
+        """The tag, once all is decided, whether it is written or not; None if there is none."""
         accepted = self.accepted
         if len(accepted) == 1 and not accepted[0].expansions and accepted[0].assessed:
             one = accepted[0]

@@ -11,11 +11,13 @@ import tomlkit
 from tomlkit.items import Table
 
 from requiretls_milter.config import Config
+from requiretls_milter.mirror.parameters import MIRRORED
 from requiretls_milter.mirror.section import Mirror
 from requiretls_milter.syntax.text import LINE_WIDTH, one_line
 
-_OPTIONAL = ("hand_over", "transport")
-"""Keys that come from Postfix, if there is something to say."""
+_OPTIONAL = (*(key for key in MIRRORED.values() if "." not in key), "relayhost", "transport")
+"""Keys that come from Postfix. Most are left out of the mirror if Postfix says nothing: what a
+file still says then, of a smart host that is gone, say, is no longer so."""
 
 _ORDER = ("profile", "carries", "mydomain", "tls_security_level", "requiretls_policy", "mta_sts")
 
@@ -36,7 +38,7 @@ def merged(made: Mirror, present: Mapping[str, Any]) -> dict[str, Any]:
     old = Config.model_validate({"mta": present}).mta
     new = Config.model_validate({"mta": made.mta}).mta
     content = dict(present)
-    for key in (*made.mta, *_OPTIONAL):
+    for key in dict.fromkeys((*made.mta, *_OPTIONAL)):
         if getattr(old, key) == getattr(new, key):
             continue
         content.pop(key, None)

@@ -14,9 +14,16 @@ from requiretls_milter.config import Config
 from requiretls_milter.config.places import KeyPath, Place, heading_path
 from requiretls_milter.config.text import value_text
 from requiretls_milter.milter.hop import from_macros
-from requiretls_milter.model import EnforceFor, HopKind, Mode, NextHop, OnUnreachable
+from requiretls_milter.model import (
+    EnforceFor,
+    HopKind,
+    Mode,
+    NextHop,
+    OnNoncompliant,
+    OnUnreachable,
+)
 from requiretls_milter.rules import RuleSet, ValueOrigin
-from requiretls_milter.syntax.names import domain_of, to_alabel
+from requiretls_milter.syntax.names import DomainNameError, domain_of, to_alabel
 from requiretls_milter.syntax.nexthop import parse
 
 
@@ -51,6 +58,8 @@ def explain(config: Config, sender: str, recipient: str, nexthop: str | None) ->
     """
     sender_domain = _domain(sender)
     recipient_domain = _domain(recipient)
+    if not recipient_domain:
+        raise DomainNameError("the recipient is empty")
     hop = parse(nexthop) if nexthop else _way(recipient, sender, config)
     host = "" if hop.kind is HopKind.LOCAL else hop.host
     ruleset = RuleSet(config.rules)
@@ -197,6 +206,8 @@ def _meaning(explanation: Explanation) -> str:
     }[values["enforce_for"]]
     acts = f", {clients}" if mode.acts else ""
     if values["require"] and mode.acts:
+        if values["on_noncompliant"] is not OnNoncompliant.ACCEPT:
+            acts += "; so is one that would be made, but not as RFC 8689 requires it"
         acts += _while_away(values["on_unreachable"])
     warning = (
         " The MTA does not know what a rule requires: in this mode the requirement is not kept."

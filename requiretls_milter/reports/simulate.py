@@ -107,7 +107,9 @@ class Simulated:
         assessed: whether the milter itself makes that forecast: not of ordinary mail.
         at_rcpt: the decision at RCPT; None if the recipient is accepted there without one.
         at_end: the decision at the end of the message; None if it does not come that far.
-        tag: None if the message gets none.
+        tag: with the route; None if the message has none.
+        written: the tag, if it is written into the message.
+        parameters: the ESMTP parameters that the sender gets; "" if they stay as they are.
         carrier: the transport by which it goes in the end; "" if the MTA names none and no recipe
             moves the mail.
     """
@@ -123,6 +125,8 @@ class Simulated:
     at_rcpt: Decision | None
     at_end: Decision | None
     tag: Tag | None
+    written: Tag | None
+    parameters: str
     carrier: str
 
     @property
@@ -183,11 +187,15 @@ def simulate(
     recipient = transaction.add_recipient(
         f"<{message.recipient}>", told.mailer, told.host, told.address if resolves else ""
     )
-    at_rcpt = at_end = tag = None
+    at_rcpt = at_end = tag = written = None
+    parameters = ""
     if transaction.decides_at_rcpt(recipient):
         at_rcpt = transaction.decide_at_rcpt(recipient, _answer(recipient, ask), now)
     if not recipient.gone:
-        at_end, tag = _rest(transaction, message, ask, now)
+        at_end = _rest(transaction, message, ask, now)
+        if at_end.action is Action.ACCEPT:
+            tag, written = transaction.tag(), transaction.written_tag()
+            parameters = transaction.new_parameters()
     nexthop = _nexthop(message, told, config, client, recipient)
     if recipient.expansions:
         if recipient.forecast is None:  # nothing is decided: show the way of one that leaves
@@ -222,6 +230,8 @@ def simulate(
         at_rcpt,
         at_end,
         tag,
+        written,
+        parameters,
         _carrier(config, recipient, told),
     )
 
@@ -278,9 +288,7 @@ def _carrier(config: Config, recipient: Recipient, told: Told) -> str:
     return config.mta.carrier(transport, recipient.asked.requirement)
 
 
-def _rest(
-    transaction: Transaction, message: Message, ask: Ask, now: float
-) -> tuple[Decision | None, Tag | None]:
+def _rest(transaction: Transaction, message: Message, ask: Ask, now: float) -> Decision:
     """The header and the end of the message."""
     for name, value in message.fields:
         key = name.lower().rstrip()
@@ -290,12 +298,11 @@ def _rest(
             transaction.findings.non_ascii = True
     flooded = transaction.refuse_if_flooded()
     if flooded is not None:
-        return flooded, None
+        return flooded
     transaction.end_of_header()
     for recipient in transaction.undecided():
         transaction.decide(recipient, _answer(recipient, ask), now)
-    decision = transaction.decide_message()
-    return decision, transaction.tag() if decision.action is Action.ACCEPT else None
+    return transaction.decide_message()
 
 
 def _answer(recipient: Recipient, ask: Ask) -> Forecast | None:
@@ -406,6 +413,7 @@ def as_json(
         "reply": reply_text(decision.reply) if decision.reply is not None else None,
         "stage": _stage(found),
         "tag": _tag(found),
+        "parameters": found.parameters or None,
         "route": found.tag.route.value if found.tag is not None else None,
         "notes": [*notes, *(note for note in (unkept(found),) if note)],
     }
@@ -428,7 +436,7 @@ def _stage(found: Simulated) -> str | None:
 
 
 def _tag(found: Simulated) -> str | None:
-    return found.tag.value(found.message.own_name) if found.tag is not None else None
+    return found.written.value(found.message.own_name) if found.written is not None else None
 
 
 # ---------------------------------------------------------------- text
@@ -443,7 +451,7 @@ _SOURCES = {
 _ROUTED = {
     RoutedBy.OPTION: "as --nexthop says",
     RoutedBy.POSTFIX: "as Postfix itself says",
-    RoutedBy.CONFIGURATION: "as the routing in [mta] says: Postfix could not be asked",
+    RoutedBy.CONFIGURATION: "as the routing in [mta] says: no Postfix was asked",
 }
 
 
@@ -483,10 +491,12 @@ def as_text(
     if not found.assessed and found.forecast is not None:
         text.append("Note     the milter itself does not assess such mail")
     tag = _tag(found)
+    leaves = " (milter.tag_leaving is false)" if found.tag is not None else ""
     text += [
         _row("Reply", _reply_text(found)),
-        _row("Tag", str(tag or "none")),
+        _row("Tag", tag or f"none{leaves}"),
         _row("Route", found.tag.route if found.tag is not None else "none"),
+        *([_row("Sender", f"gets {found.parameters}")] if found.parameters else []),
     ]
     text += [_row("Note", note) for note in (unkept(found),) if note]
     return "\n".join(text)

@@ -13,6 +13,14 @@ MAX_VERSION = 100
 _POSTFIX_VERSION = re.compile(r"Postfix (\d{1,4})\.(\d{1,4})", re.ASCII)
 
 
+_SENDMAIL_VERSION = re.compile(r"8\.\d{1,3}(?:[./]|\Z)", re.ASCII)
+
+
+def named(mta_version: str) -> str:
+    """Macro ``v`` with the name of the MTA: Sendmail says its version alone."""
+    return f"Sendmail {mta_version}" if _SENDMAIL_VERSION.match(mta_version) else mta_version
+
+
 @functools.lru_cache(maxsize=16)  # asked for each connection, always of the same MTA
 def capability(carries: Capability, mta_version: str) -> Capability:
     """The requirements that the MTA carries itself.

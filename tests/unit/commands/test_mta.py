@@ -152,6 +152,43 @@ def test_write_changes_the_section_and_no_octet_besides(imported: Import, path: 
     assert path.stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.parametrize(
+    "gone",
+    [
+        'route_transport = "smtp-strict"',
+        'sender_relayhosts = { "@a.example" = "[relay.example]" }',
+        'routes = { "b.example" = "smtp:[relay.example]" }',
+        'hand_over = { "local" = "lmtp:unix:x" }',
+        'virtual_alias_maps = ["texthash:/etc/postfix/virtual"]',
+    ],
+)
+def test_what_postfix_no_longer_says_is_taken_out(imported: Import, path: Path, gone: str) -> None:
+    assert imported("--write").status == 0
+    written = path.read_text()
+    path.write_text(written.replace("[mta]\n", f"[mta]\n{gone}\n", 1))
+    done = imported("--diff")
+    assert done.status == 1
+    assert [line for line in done.out.splitlines() if line.startswith("-")][1:] == [f"-{gone}"]
+    assert imported("--write").status == 0
+    assert path.read_text() == written
+
+
+def test_what_is_the_operators_own_stays(imported: Import, path: Path) -> None:
+    assert imported("--write").status == 0
+    own = "[mta]\naliases = 'static'\nalias_life = 60\n"
+    path.write_text(path.read_text().replace("[mta]\n", own, 1))
+    assert imported("--diff").status == 0
+
+
+def test_a_smart_host_that_is_gone_is_taken_out(
+    imported: Import, path: Path, postconf: Path
+) -> None:
+    settings = postconf.with_name("settings")
+    settings.write_text(settings.read_text().replace("[relay.example]", ""))
+    assert imported("--write").status == 0
+    assert "relayhost" not in path.read_text()
+
+
 def test_write_shows_the_difference_and_keeps_the_former_file(imported: Import, path: Path) -> None:
     before = path.stat()
     done = imported("--write")

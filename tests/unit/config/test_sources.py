@@ -97,6 +97,8 @@ def test_all_files_that_are_no_toml_are_told_at_once(write: Write) -> None:
         "[dns]",
         'conf.d/c.toml:2:8: not valid TOML: Invalid value; write mode = "off"',
         "conf.d/d.toml:1:3: line 1 is not UTF-8, which TOML has to be",
+        "conf.d/b.toml:1:1: x: no such key; known here: include, milter, metrics, engine, log, "
+        "mta, dns, probe, rules, watch, store, limits",
     ]
 
 
@@ -135,6 +137,16 @@ def test_a_pattern_matches_as_in_a_shell(write: Write, tmp_path: Path) -> None:
 def test_a_file_that_two_entries_name_is_read_once(write: Write) -> None:
     path = write('include = ["conf.d/*.toml", "conf.d/a.toml"]\n', a__toml="dns.timeout = 3\n")
     assert config.load(path).dns.timeout == 3
+
+
+def test_a_file_that_cannot_be_included_hides_no_other_mistake(write: Write) -> None:
+    path = write('include = ["no.toml", "conf.d/a.toml"]\n[dns]\ntimeout = 0\n', a__toml="x = 1\n")
+    told = mistakes(path)
+    assert told[0].startswith("config.toml:1:12: include[0]: no.toml cannot be read")
+    assert sorted(one.partition(": ")[2].partition(": ")[0] for one in told[1:]) == [
+        "dns.timeout",
+        "x",
+    ]
 
 
 def test_the_file_itself_is_not_included(write: Write) -> None:

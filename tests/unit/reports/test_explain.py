@@ -75,6 +75,21 @@ def test_the_rule_is_put_in_a_sentence(recipient: str, meaning: str) -> None:
     assert meaning in text_of(explained("bob@b.test", recipient))
 
 
+def test_what_refuses_a_delivery_that_is_made_otherwise_than_required_is_said() -> None:
+    """It is why a message is refused whose forecast is 2.0.0."""
+    also = "so is one that would be made, but not as RFC 8689 requires it"
+    assert also in text_of(explained("bob@b.test", "b.example"))
+    assert also not in text_of(explained("bob@b.test", "c.test"))
+    accepts = TEXT.replace("require = true", 'require = true\non_noncompliant = "accept"')
+    found = explain(config.parse(accepts.encode(), "test"), "bob@b.test", "b.example", None)
+    assert also not in text_of(found)
+
+
+def test_an_empty_recipient_is_a_mistake() -> None:
+    with pytest.raises(DomainNameError):
+        explained("bob@b.test", "<>")
+
+
 def test_each_value_names_its_table_and_line() -> None:
     text = text_of(explained("bob@b.test", "a.example"))
     assert 'mode "reject" [rules.recipient."a.example"], line 6' in text

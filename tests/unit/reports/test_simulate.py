@@ -44,6 +44,7 @@ def found(
     told: Told = ROUTED,
     rules: dict[str, Any] = REJECT,
     section: dict[str, Any] | None = None,
+    milter: dict[str, Any] | None = None,
     asked: list[Question] | None = None,
     expander: Expander | None = None,
     **message: Any,
@@ -57,7 +58,7 @@ def found(
     return simulate(
         Message(**{**values, "parameters": parameters, **message}),
         told,
-        Config.model_validate({"rules": rules, "mta": section or {}}),
+        Config.model_validate({"rules": rules, "mta": section or {}, "milter": milter or {}}),
         mta,
         ask,
         NOW,
@@ -96,6 +97,18 @@ def test_what_is_accepted_has_a_tag_and_a_route() -> None:
         "by=mta.x.test"
     )
     assert (told["route"], told["action"]) == ("requiretls", "accept")
+
+
+def test_a_tag_that_is_not_written_into_what_leaves_is_not_shown_but_the_mark_is() -> None:
+    milter = {"tag_leaving": False, "envid_mark": "REQUIRETLS", "headers_only_bounces": True}
+    one = found("REQUIRETLS", forecast=FINE, milter=milter)
+    told = as_json(one, None, {}, [])
+    assert (told["tag"], told["route"]) == (None, "requiretls")
+    assert told["parameters"] == "ENVID=REQUIRETLS RET=HDRS"
+    text = as_text(one, None, {}, [])
+    assert "Tag      none (milter.tag_leaving is false)\n" in text
+    assert "Sender   gets ENVID=REQUIRETLS RET=HDRS" in text
+    assert as_json(found("REQUIRETLS", forecast=FINE), None, {}, [])["parameters"] is None
 
 
 AWAY = Forecast("4.4.1", Outcome.DEFER, Reason.UNREACHABLE, "no", mx="mx.bank.example")
@@ -213,7 +226,7 @@ def test_without_an_mta_the_routing_of_the_configuration_decides_and_it_is_said(
     one = found("REQUIRETLS", told=Told(RoutedBy.CONFIGURATION))
     told = as_json(one, None, {}, [])
     assert (told["nexthop"]["nexthop"], told["nexthop"]["by"]) == ("bank.example", "configuration")
-    assert "Postfix could not be asked" in as_text(one, None, {}, [])
+    assert "no Postfix was asked" in as_text(one, None, {}, [])
 
 
 def test_a_next_hop_that_cannot_be_used_is_told() -> None:

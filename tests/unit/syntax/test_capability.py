@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from requiretls_milter.model import Capability, Requirement
-from requiretls_milter.syntax.capability import capability, carried
+from requiretls_milter.syntax.capability import capability, carried, named
 
 FULL, HALF, NOTHING = Capability.REQUIRETLS, Capability.TLS_REQUIRED, Capability.NOTHING
 REQUIRETLS, NO, NONE = Requirement.REQUIRETLS, Requirement.TLS_REQUIRED_NO, Requirement.NONE
@@ -36,6 +36,20 @@ def test_what_an_mta_carries_is_read_from_its_version_unless_configured(
     carries: str, version: str, able: Capability
 ) -> None:
     assert capability(Capability(carries), version) is able
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        ("8.17.1.9", "Sendmail 8.17.1.9"),
+        ("8.18.1/Debian-6", "Sendmail 8.18.1/Debian-6"),
+        ("Postfix 3.11.7", "Postfix 3.11.7"),
+        ("", ""),
+        ("80.1", "80.1"),
+    ],
+)
+def test_sendmail_which_says_its_version_alone_gets_its_name(version: str, name: str) -> None:
+    assert named(version) == name
 
 
 @pytest.mark.parametrize(
