@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 from requiretls_milter.syntax.expansion import (
     Expansion,
     ExpansionError,
+    Key,
     Lookup,
     Rewriting,
+    Search,
     Tables,
     expand,
+    expanding,
 )
 from requiretls_milter.syntax.mailbox import Origin
 
@@ -89,6 +92,19 @@ def test_each_key_is_looked_up_in_all_tables_before_the_next_key() -> None:
     first, second = {"@x.test": "first@z.test"}, {"bob@x.test": "second@z.test"}
     assert aliases("bob@x.test", first, second) == ("second@z.test",)
     assert aliases("bob@x.test", {"bob@x.test": "first@z.test"}, second) == ("first@z.test",)
+
+
+def test_each_search_names_its_keys_its_tables_and_all_addresses_so_far() -> None:
+    steps = expanding("bob+x@mine.test", Tables(canonical=("c",), virtual_alias=("v",)), HOME)
+    keys = (
+        Key("bob+x@mine.test", False, ""),
+        Key("bob@mine.test", True, "+x"),
+        Key("bob+x", True, ""),
+        Key("bob", True, "+x"),
+        Key("@mine.test", True, ""),
+    )
+    assert next(steps) == Search(keys, ("c",), (), 0)
+    assert steps.send(None) == Search(keys, ("v",), ["bob+x@mine.test"], 0)
 
 
 def test_keys_have_the_quotes_that_a_local_part_needs() -> None:
