@@ -193,6 +193,20 @@ def test_a_domain_as_result_keeps_the_user_and_its_extension() -> None:
     assert aliases("bob+x@old.test", {"bob@old.test": "@new.test"}) == ("bob+x@new.test",)
 
 
+def test_the_last_at_sign_is_the_one_before_the_domain() -> None:
+    assert aliases('"a@b"@old.test', {"@old.test": "@new.test"}) == ("a@b@new.test",)
+    assert aliases('"a@b"@mine.test', {'"a@b"': "c@z.test"}) == ("c@z.test",)
+    assert aliases('"a@b+x"@old.test', {'"a@b"@old.test': '"c@d"@z.test'}) == ("c@d+x@z.test",)
+    assert aliases('""@old.test', {"@old.test": "@new.test"}) == ("@new.test",)
+
+
+def test_without_an_origin_an_address_may_have_no_domain() -> None:
+    nowhere = replace(HOME, origin=Origin(""))
+    assert aliases("bob+x", {"bob": "ann"}, rewriting=nowhere) == ("ann+x",)
+    assert aliases("bob+x", {"bob": "@z.test"}, rewriting=nowhere) == ("bob+x@z.test",)
+    assert aliases("bob", {"": "all@z.test", "@": "all@z.test"}, rewriting=nowhere) == ("bob",)
+
+
 def test_a_user_as_result_is_one_of_this_host() -> None:
     assert aliases("bob@x.test", {"bob@x.test": "joe, ann@x.test"}) == (
         "joe@mine.test",
@@ -285,7 +299,7 @@ def test_a_table_that_cannot_be_read_hides_what_would_come_after_it() -> None:
 
 @pytest.mark.parametrize("result", ["(nobody)", "<>", ",", "a: b;"])
 def test_a_result_that_is_no_address_is_not_guessed_at(result: str) -> None:
-    with pytest.raises(ExpansionError):
+    with pytest.raises(ExpansionError, match="address"):
         aliases("a@x.test", {"a@x.test": result})
 
 
