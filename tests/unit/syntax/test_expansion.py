@@ -196,6 +196,7 @@ def test_a_domain_as_result_keeps_the_user_and_its_extension() -> None:
 def test_the_last_at_sign_is_the_one_before_the_domain() -> None:
     assert aliases('"a@b"@old.test', {"@old.test": "@new.test"}) == ("a@b@new.test",)
     assert aliases('"a@b"@mine.test', {'"a@b"': "c@z.test"}) == ("c@z.test",)
+    assert aliases('"a@b+x"@mine.test', {'"a@b"': "c@z.test"}) == ("c+x@z.test",)
     assert aliases('"a@b+x"@old.test', {'"a@b"@old.test': '"c@d"@z.test'}) == ("c@d+x@z.test",)
     assert aliases('""@old.test', {"@old.test": "@new.test"}) == ("@new.test",)
 
