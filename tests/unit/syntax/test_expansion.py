@@ -18,6 +18,7 @@ from requiretls_milter.syntax.expansion import (
     Tables,
     expand,
     expanding,
+    keys_of,
 )
 from requiretls_milter.syntax.mailbox import Origin
 
@@ -139,10 +140,19 @@ def test_some_names_have_no_extension(local: str, bare: str) -> None:
     both = replace(HOME, delimiter="-T")
     entries = {f"{bare}@y.test": "a@z.test"}
     assert aliases(f"{local}@y.test", entries, rewriting=both) == (f"{local}@y.test",)
+    whole, domain = keys_of(f"{local}@y.test", both)
+    assert (whole, domain) == (Key(f"{local}@y.test"), Key("@y.test", partial=True))
 
 
 def test_an_address_that_begins_with_the_delimiter_has_no_extension() -> None:
     assert aliases("+x@y.test", {'""@y.test': "a@z.test"}) == ("+x@y.test",)
+    assert keys_of("+x@y.test", HOME) == (Key("+x@y.test"), Key("@y.test", partial=True))
+
+
+def test_a_domain_has_no_extension() -> None:
+    dash = replace(HOME, delimiter="-")
+    assert keys_of("@a-b.test", dash) == (Key('""@a-b.test'), Key("@a-b.test", partial=True))
+    assert len(keys_of("bob@a-b.test", dash)) == 2
 
 
 def test_without_a_delimiter_in_it_an_address_has_no_extension() -> None:
