@@ -134,6 +134,7 @@ def test_it_does_not_if_postfix_is_told_so() -> None:
         ("double-bounce", "double"),
         ("owner-list", "owner"),
         ("list-request", "list"),
+        ("l-request", "l"),
     ],
 )
 def test_some_names_have_no_extension(local: str, bare: str) -> None:
@@ -209,6 +210,7 @@ def test_the_last_at_sign_is_the_one_before_the_domain() -> None:
     assert aliases('"a@b+x"@mine.test', {'"a@b"': "c@z.test"}) == ("c+x@z.test",)
     assert aliases('"a@b+x"@old.test', {'"a@b"@old.test': '"c@d"@z.test'}) == ("c@d+x@z.test",)
     assert aliases('""@old.test', {"@old.test": "@new.test"}) == ("@new.test",)
+    assert aliases("bob+x@y.test", {"bob@y.test": '""@z.test'}) == ("+x@z.test",)
 
 
 def test_without_an_origin_an_address_may_have_no_domain() -> None:
