@@ -383,6 +383,8 @@ class Postmap:
         lines = "".join(f"{key}\n" for key in keys)
         said, written = bytearray(), bytearray()
         reading = asyncio.create_task(_keep_beginning(process.stderr, said))
+        late = False
+        complete, status = True, 0
         try:
             async with asyncio.timeout(self._limits.alias_timeout):
                 writing = asyncio.create_task(give(process.stdin, lines.encode()))
@@ -392,17 +394,20 @@ class Postmap:
                 finally:
                     writing.cancel()
         except TimeoutError:
-            self._counters.inc("saturated_total", (Bound.ALIAS_TIMEOUT,))
-            seconds = self._limits.alias_timeout
-            raise _RunError(PostmapResult.TIMEOUT, f"no answer within {seconds} s") from None
+            late = True
         finally:
             self._running.discard(process.pid)
             kill_session(process.pid)
             await _ended(process, reading)
+        why = _last_words(bytes(said), keys)
+        if late:
+            self._counters.inc("saturated_total", (Bound.ALIAS_TIMEOUT,))
+            text = f"no answer within {self._limits.alias_timeout} s"
+            raise _RunError(PostmapResult.TIMEOUT, f"{text}: {why}" if why else text)
         if not complete:
             raise _RunError(PostmapResult.FAILED, f"more than {MAX_OUTPUT} octets in its answer")
         if status != 0:
-            raise _RunError(PostmapResult.FAILED, _cause(bytes(said), status, keys))
+            raise _RunError(PostmapResult.FAILED, why or f"postmap ended with status {status}")
         return _parsed(bytes(written), keys, nothing)
 
 
@@ -440,8 +445,8 @@ def _value(octets: bytes, nothing: str) -> Answer:
     return text or Failure("its result is empty")
 
 
-def _cause(said: bytes, status: int, keys: Sequence[str]) -> str:
-    """Say why postmap failed: the last line of its standard error in which there is no address.
+def _last_words(said: bytes, keys: Sequence[str]) -> str:
+    """Why postmap failed: the last line of its standard error in which there is no address; or "".
 
     The very last one says no more than that a query failed. A password of the table's file may
     stand in a line of it that postmap does not understand, in what a library quotes, and in the URL
@@ -454,7 +459,7 @@ def _cause(said: bytes, status: int, keys: Sequence[str]) -> str:
     ]
     telling = [line for line in lines if ": query error" not in line] or lines
     if not telling:
-        return f"postmap ended with status {status}"
+        return ""
     text = telling[-1].partition(": ")[2] or telling[-1]
     for word in ("warning: ", "error: ", "fatal: "):
         text = text.removeprefix(word)

@@ -12,6 +12,7 @@ Where Postfix would not take the message, or where a table or a result cannot be
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -250,7 +251,7 @@ def _aliases(
     while place < len(addresses):
         if len(addresses) > rewriting.expansion_limit:
             raise ExpansionError(f"{quoted(recipient)} expands to too many addresses")
-        for count in range(rewriting.recursion_limit + 1):
+        for count in itertools.count():
             address = addresses[place]
             if address.casefold() in done:
                 break

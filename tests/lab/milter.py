@@ -242,3 +242,23 @@ class Milter:
             for (sample, found), value in self.metrics().items()
             if sample == full and labels.items() <= dict(found).items()
         )
+
+
+class TcpMilter(Milter):
+    """A milter that Postfixes know by their own configuration, of whatever root."""
+
+    def start(self) -> None:
+        """Start it; nothing is attached."""
+        self.write()
+        self.launch()
+
+    def stop(self) -> None:
+        """Stop it."""
+        self.server.stop()
+
+    def reload(self, **sections: Any) -> None:
+        """Take the configuration with *sections* on top."""
+        before = len(self.events("reloaded"))
+        self.write(**sections)
+        self.send_signal(signal.SIGHUP, "supervisor")
+        self.wait("reloaded", count=before + 1, timeout=20)

@@ -80,7 +80,10 @@ POSTFIX_3_11 = Recipe("postfix-3.11", "forky", _POSTFIX, _MASTER)
 """The MTA that knows REQUIRETLS (since 3.11)."""
 
 POSTFIX_3_11_TABLES = Recipe(
-    "postfix-3.11-tables", "forky", (*_POSTFIX, "postfix-pcre", "postfix-sqlite"), _MASTER
+    "postfix-tables-3.11",
+    "forky",
+    (*_POSTFIX, *(f"postfix-{kind}" for kind in ("ldap", "mysql", "pcre", "pgsql", "sqlite"))),
+    _MASTER,
 )
 """The same with types of tables that Debian packs apart."""
 
@@ -138,15 +141,23 @@ MTA_STS_RESOLVER = Recipe(
 )
 """The policy service that most sites run beside Postfix."""
 
+DATABASES = Recipe(
+    name="databases",
+    suite="trixie",
+    packages=("slapd", "mariadb-server-core", "postgresql-17", "dash"),
+    probe="usr/sbin/slapd",
+)
+"""Servers in which Postfix has tables: OpenLDAP, MariaDB and PostgreSQL."""
+
 ALL = (
-    *(DNS, REDIS, PROMETHEUS, MTA_STS_RESOLVER, SYSTEMD_POSTFIX, SYSTEMD_SENDMAIL),
+    *(DNS, REDIS, DATABASES, PROMETHEUS, MTA_STS_RESOLVER, SYSTEMD_POSTFIX, SYSTEMD_SENDMAIL),
     *(POSTFIX_3_11, POSTFIX_3_11_TABLES, POSTFIX_3_10, POSTFIX_3_7),
     *(SENDMAIL_8_18, SENDMAIL_8_17),
 )
 
 
-_MTAS = {"postfix": "postfix", "sendmail": "sendmail-bin"}
-"""The package of an MTA, by what the names of its roots begin with."""
+_MTAS = frozenset({"postfix", "sendmail-bin"})
+"""First packages of roots whose names end in the series of that package."""
 
 
 def cache_home() -> Path:
@@ -281,10 +292,11 @@ def sources(mirror: str, recipe: Recipe, keyring: Path | None) -> str:
 
 def preferences(recipe: Recipe) -> str:
     """Which version apt prefers, be it an older one: of the series that the root is named for."""
-    name, _, series = recipe.name.rpartition("-")
-    if name not in _MTAS:
+    package = recipe.packages[0]
+    if package not in _MTAS:
         return ""
-    return f"Package: {_MTAS[name]}\nPin: version {series}.*\nPin-Priority: 1001\n"
+    series = recipe.name.rpartition("-")[2]
+    return f"Package: {package}\nPin: version {series}.*\nPin-Priority: 1001\n"
 
 
 def installed(recipe: Recipe) -> str:

@@ -27,7 +27,7 @@ from tests.lab.installations import Installation
 from tests.lab.installed import PORT, Imported, InstalledPostfix, imported, prepared_root
 from tests.lab.lab import MYDOMAIN, Lab
 from tests.lab.labconfig import NO_BUDGETS
-from tests.lab.milter import Milter
+from tests.lab.milter import TcpMilter
 from tests.lab.processes import run
 from tests.lab.sweep import PATIENCE, PROBE
 from tests.support import addresses
@@ -138,25 +138,12 @@ def section(mta: Tabled) -> Imported:
     return imported(mta)
 
 
-class TcpMilter(Milter):
-    """A milter that one Postfix knows by its own configuration."""
-
-    def start(self) -> None:
-        """Start it; nothing is attached."""
-        self.write()
-        self.launch()
-
-    def stop(self) -> None:
-        """Stop it."""
-        self.server.stop()
-
-
 @dataclass
 class Asked:
     """The Postfix, its milter, and the program in the place of postmap."""
 
     mta: Tabled
-    milter: Milter
+    milter: TcpMilter
     hangs: Path
     """While there is such a file, postmap does nothing."""
 

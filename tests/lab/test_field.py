@@ -14,6 +14,8 @@ import pytest
 
 from requiretls_milter.config import Config, Mta
 from requiretls_milter.doctor import mta as doctor
+from requiretls_milter.doctor.finding import Severity
+from requiretls_milter.doctor.run import examine_postfix
 from requiretls_milter.milter.hop import from_macros
 from requiretls_milter.mirror.postconf import Postconf, Postfix
 from requiretls_milter.mirror.section import Mirror, mirror
@@ -118,3 +120,16 @@ def test_a_configuration_that_mirrors_it_is_without_fault(read: Read, name: str)
     made = mirror(postfix)
     assert complaints(postfix, made).splitlines()[0] == "[mta] agrees with Postfix"
     assert all(not warned(made, word) for word in ("cannot be read", "no such service"))
+
+
+def test_a_milter_before_a_before_queue_filter_behind_postscreen_is_told(read: Read) -> None:
+    """It sees no header and no end of message there: it tags nothing, and removes no tag."""
+    postfix = read("postscreen-proxy")
+    made = mirror(postfix)
+    queue = postfix.root / postfix.settings["queue_directory"].lstrip("/")
+    milter = {"socket": f"unix:{queue}/requiretls-milter/milter.sock"}
+    config = Config.model_validate({"mta": made.mta, "milter": milter})
+    (told,) = (one for one in examine_postfix(config, postfix, made) if one.check == "attached")
+    assert told.severity == Severity.ERROR
+    assert "smtpd_proxy_filter = 127.0.0.1:20000" in told.found
+    assert "neither the header nor the end of a message" in told.found

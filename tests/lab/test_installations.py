@@ -7,6 +7,7 @@ outcome and tls= word are equal, or a warning names the setting without which th
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -80,6 +81,13 @@ def test_without_a_warning_it_is_not() -> None:
 def test_if_it_differs_without_the_setting_too_it_is_not() -> None:
     outcome = Outcome(MADE, TOLD, [OTHERWISE])
     assert explained(outcome, Outcome(MADE, (), [OTHERWISE])) == [OTHERWISE]
+
+
+def test_what_was_not_expanded_is_explained_by_a_warning_of_its_table_alone() -> None:
+    one = replace(OTHERWISE, expanded=False)
+    told = ('virtual_alias_maps: regexp:x: it is expanded only with aliases = "ask"',)
+    assert Outcome(MADE, told, [one, OTHERWISE]).different == [OTHERWISE]
+    assert Outcome(MADE, TOLD, [one]).different == [one]
 
 
 def test_a_forecast_for_mail_that_stays_here_is_a_difference() -> None:

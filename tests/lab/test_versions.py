@@ -59,9 +59,11 @@ def test_differences_of_the_version_that_was_seen_are_a_failure() -> None:
 
 
 def test_the_version_that_was_seen_is_taken_if_an_archive_still_has_it() -> None:
-    preferences = roots.preferences(roots.POSTFIX_3_11)
-    assert "Package: postfix\nPin: version 3.11.*\nPin-Priority: 1001\n" in preferences
-    assert roots.preferences(roots.DNS) == ""
+    pinned = "Package: postfix\nPin: version 3.11.*\nPin-Priority: 1001\n"
+    assert roots.preferences(roots.POSTFIX_3_11) == pinned
+    assert roots.preferences(roots.POSTFIX_3_11_TABLES) == pinned
+    assert "Package: sendmail-bin\nPin: version 8.17.*" in roots.preferences(roots.SENDMAIL_8_17)
+    assert roots.preferences(roots.DNS) == roots.preferences(roots.SYSTEMD_POSTFIX) == ""
 
 
 def test_further_archives_are_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,6 +152,21 @@ async def test_a_text_that_postfix_does_not_open_is_never_asked(kits: Any, tmp_p
     assert kit.asked == []
 
 
+async def test_what_is_known_without_postmap_is_never_asked(kits: Any) -> None:
+    kit = kits("ldap:x", "inline:{ { c@x.test = d@x.test } }", "static:all@z.test", "unreadable:x")
+    kit.tables(ldap={"a@x.test": "b@x.test, c@x.test"})
+    kit.expander.texts.look()
+    assert await kit.becomes("a@x.test") == "all@z.test"
+    assert {table for table, *_ in kit.asked} == {"ldap:x"}
+
+
+async def test_a_table_that_cannot_be_named_is_told(kits: Any) -> None:
+    kit = kits("ldap:x", "unreadable:x")
+    kit.tables(ldap={})
+    assert await kit.becomes("a@x.test") == "unreadable:x: it cannot be named in mta"
+    assert {table for table, *_ in kit.asked} == {"ldap:x"}
+
+
 @pytest.mark.parametrize(
     ("result", "why"),
     [

@@ -245,6 +245,16 @@ async def test_one_that_does_not_end_is_killed_and_its_table_left_alone_for_a_wh
     assert kit.counted("saturated_total") == {"alias_timeout": 1}
 
 
+async def test_one_that_does_not_end_may_have_said_why(tmp_path: Path) -> None:
+    """That of tcp_table(5) tries ten times, a second apart, to reach a server that is gone."""
+    said = "postmap: warning: connect to TCP map 127.0.0.1:1: Connection refused"
+    kit = Kit(tmp_path, f"sys.stderr.write('{said}\\n'); sys.stderr.flush(); time.sleep(60)")
+    found = await kit.find("a@x.test")
+    assert error(found["a@x.test"]).startswith(
+        "no answer within 1 s: connect to TCP map 127.0.0.1:1:"
+    )
+
+
 async def test_a_table_that_hangs_leaves_half_of_the_processes_to_others(tmp_path: Path) -> None:
     kit = Kit(tmp_path, 'if "slow" in table: time.sleep(60)', alias_processes=2)
     hanging = [asyncio.create_task(kit.find(f"{n}@x.test", item="ldap:slow")) for n in range(3)]
