@@ -193,20 +193,31 @@ def test_the_container_serves_without_rights(
     )
     made = _buildah("from", image)
     command = ["buildah", "run", "--isolation=chroot", f"--user={NAME}", made]
+    # buildah passes no signal on: the service ends when nobody can say anything to its shell.
+    serve = f"id -un; {NAME} serve & read -r said; kill $!; wait $!; echo ended: $?"
+    log = tmp_path / "log"
     try:
-        log = tmp_path / "log"
         with (
             log.open("wb") as output,
             subprocess.Popen(
-                [*command, "sh", "-c", f"id -un; {NAME} serve"], stdout=output, stderr=output
-            ) as service,
+                [*command, "sh", "-c", serve], stdin=subprocess.PIPE, stdout=output, stderr=output
+            ),
         ):
-            eventually(lambda: "event=serving" in log.read_text(), "it serves", wait=30)
-            service.terminate()
-        assert f"{NAME}\n" in log.read_text()
+            eventually(lambda: "event=serving" in log.read_text(), log.read_text, wait=60)
+            subprocess.run([*command, *_health_check(made)], check=True, timeout=60)
+        assert log.read_text().startswith(f"{NAME}\n")
+        assert "\nended: 0\n" in log.read_text()
     finally:
         _buildah("rm", base, made)
         _buildah("rmi", "--force", image, f"{image}-base")
+
+
+def _health_check(container: str) -> list[str]:
+    """The command by which a manager of containers asks how the service is."""
+    told = subprocess.run(["buildah", "inspect", container], capture_output=True, check=True)
+    (kind, *words) = json.loads(told.stdout)["Docker"]["config"]["Healthcheck"]["Test"]
+    assert kind == "CMD"
+    return [str(word) for word in words]
 
 
 def _buildah(*words: str) -> str:
