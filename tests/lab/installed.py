@@ -12,7 +12,6 @@ one after the other: it is given the section that ``mta import`` writes, and rel
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 import signal
@@ -39,7 +38,7 @@ from tests.lab.sweep import PATIENCE, PROBE
 from tests.support import addresses
 from tests.support.lmtpserver import LmtpServer
 from tests.support.paths import REPOSITORY
-from tests.support.waiting import NotInTime, eventually, log_written
+from tests.support.waiting import NotInTime, eventually
 
 PORT = 8689
 """Of the milter, which Postfix of any root can reach by TCP."""
@@ -181,7 +180,6 @@ class InstallationsMilter(Milter):
             rules={"tag_wait": PATIENCE},
             limits=NO_BUDGETS,
         )
-        self._since = 0
 
     def start(self) -> None:
         """Start it; each Postfix knows it by its own configuration."""
@@ -194,22 +192,11 @@ class InstallationsMilter(Milter):
 
     def mirror(self, section: Mapping[str, Any]) -> None:
         """Take the section ``[mta]`` that ``mta import`` wrote, and expand recipients by it."""
-        log_written()
-        self._since = self.log_file.stat().st_size
+        self.forget()
         expands = any(name.endswith("_maps") for name in section)
         self.write(mta={**section, **({"aliases": "ask"} if expands else {})})
         self.send_signal(signal.SIGHUP, "supervisor")
         self.wait("reloaded", timeout=20)
-
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        """Read only what came since the last reload: of one installation."""
-        log_written()
-        with self.log_file.open(errors="replace") as file:
-            file.seek(self._since)
-            lines = file.read().splitlines()
-        for line in lines:
-            with suppress(ValueError):
-                yield dict(json.loads(line))
 
 
 @dataclass(frozen=True)
