@@ -10,9 +10,12 @@ PREFIX ?= /usr/local
 RELEASED = $(shell sed -n 's/^\#\# \[[0-9].*\] - //p' CHANGELOG.md | head -1)
 # Each test of a service starts Python anew: without bytecode, half of its time is compiling.
 unexport PYTHONDONTWRITEBYTECODE
-PYTEST := scripts/test $(BIN)/python --durations=25
+# One more than there are cores: some of the tests wait.
+PROCESSES := $(shell cores=$$(nproc) && echo $$((cores < 8 ? cores + 1 : 8)))
+# Targets may run side by side: each remembers for itself what failed.
+PYTEST = scripts/test $(BIN)/python --durations=25 -o cache_dir=.pytest_cache/$@
 
-.PHONY: help demo test unit service lab roots pythons test-long fuzz mutate lint format run bench docs lock audit dist deb release checksums install clean
+.PHONY: help demo test unit service beside alone lab roots pythons test-long fuzz mutate lint format run bench docs lock audit dist deb release checksums install clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -22,14 +25,18 @@ demo: $(READY) ## the lab, a real MTA with the milter, real mail: forecasts besi
 	$(BIN)/python -m tests.demo
 
 unit: $(READY) ## the tests without processes: what one runs all day
-	$(PYTEST) -n auto --maxprocesses 8 --dist worksteal tests/unit tests/project
+	$(PYTEST) -n $(PROCESSES) --dist worksteal tests/unit tests/project
 
-service: $(READY) roots ## the service in its own processes, real Redis and Valkey, a soak, fuzzing
+service: beside alone ## the service in its own processes, real Redis and Valkey, a soak, fuzzing
+
+beside: $(READY) roots ## of service: what may run side by side, also with other targets
 	$(PYTEST) -n 3 --dist loadgroup -m "not alone" tests/service
+
+alone: $(READY) roots ## of service: what measures, or uses all cores
 	$(PYTEST) -m alone tests/service tests/soak
 
-lab: $(READY) roots ## real MTAs and name servers: three labs side by side
-	$(PYTEST) -n 3 --dist loadgroup tests/lab
+lab: $(READY) roots ## real MTAs and name servers: four labs side by side
+	$(PYTEST) -n 4 --dist loadgroup tests/lab
 
 test: lint unit service lab ## all of these: what a change has to pass
 

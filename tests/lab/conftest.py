@@ -1,4 +1,4 @@
-"""The lab's fixtures, and which of three labs a module runs in when there are three."""
+"""The lab's fixtures, and which of four labs a module runs in when there are four."""
 
 from pathlib import Path
 
@@ -23,14 +23,30 @@ MAIL = (
 RECIPES = ("test_doctor", "test_partner_page", "test_public", "test_recipe_", "test_tag_recipes")
 """The same if it shows what operators are told to set up."""
 
+SETTINGS = (
+    "test_aliases",
+    "test_expansion",
+    "test_installations",
+    "test_mta_import",
+    "test_next_hops",
+    "test_parameters",
+    "test_routes",
+    "test_simulate",
+    "test_smart_hosts",
+    "test_splitting",
+)
+"""The same if it shows what becomes of a Postfix's settings and tables."""
+
+GROUPS = {"mail": MAIL, "recipes": RECIPES, "settings": SETTINGS}
+"""Modules by their lab; those that are in none of these share a fourth one."""
+
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Group the tests for ``--dist loadgroup``: three labs, each with its tests in the usual order.
+    """Group the tests for ``--dist loadgroup``: four labs, each with its tests in the usual order.
 
     Modules share a lab and leave things in it; so which modules share one, and in which order
     they run, is always the same.
     """
     name = Path(item.fspath).stem
-    groups = {"mail": MAIL, "recipes": RECIPES}
-    group = next((group for group, names in groups.items() if name.startswith(names)), "forecasts")
+    group = next((group for group, names in GROUPS.items() if name.startswith(names)), "forecasts")
     item.add_marker(pytest.mark.xdist_group(group))

@@ -13,7 +13,6 @@ one after the other: it is given the section that ``mta import`` writes, and rel
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 import subprocess
@@ -40,7 +39,7 @@ from tests.lab.sweep import PATIENCE, PROBE
 from tests.support import addresses
 from tests.support.lmtpserver import LmtpServer
 from tests.support.paths import REPOSITORY
-from tests.support.waiting import NotInTime, eventually, log_written
+from tests.support.waiting import NotInTime, eventually
 
 PORT = 8689
 """Of the milter, which Postfix of any root can reach by TCP."""
@@ -185,24 +184,12 @@ class InstallationsMilter(TcpMilter):
             rules={"tag_wait": PATIENCE},
             limits=NO_BUDGETS,
         )
-        self._since = 0
 
     def mirror(self, section: Mapping[str, Any], aliases: Aliases) -> None:
         """Take the section ``[mta]`` that ``mta import`` wrote, and expand recipients by it."""
-        log_written()
-        self._since = self.log_file.stat().st_size
+        self.forget()
         expands = any(name.endswith("_maps") for name in section)
         self.reload(mta={**section, **({"aliases": aliases} if expands else {})})
-
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        """Read only what came since the last reload: of one installation."""
-        log_written()
-        with self.log_file.open(errors="replace") as file:
-            file.seek(self._since)
-            lines = file.read().splitlines()
-        for line in lines:
-            with suppress(ValueError):
-                yield dict(json.loads(line))
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ class MailLog:
         self.read()
         return queue_id in self._removed
 
-    def grep(self, pattern: str) -> Iterator[str]:
-        """The lines that *pattern* is found in."""
+    def grep(self, pattern: str, start: int = 0) -> Iterator[str]:
+        """The lines that *pattern* is found in, from the line with the number *start* on."""
         self.read()
-        return (line for line in self.lines if re.search(pattern, line))
+        return (line for line in self.lines[start:] if re.search(pattern, line))

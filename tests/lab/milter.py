@@ -6,8 +6,9 @@ import json
 import os
 import signal
 import sys
+import threading
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,6 +28,16 @@ from tests.support.processes import children
 from tests.support.waiting import eventually, log_written
 
 METRICS = f"{addresses.MILTER}:9894"
+
+
+def _item(octets: bytes) -> dict[str, Any] | None:
+    line = octets.decode(errors="replace")
+    try:
+        item = json.loads(line)
+    except ValueError:
+        return {"event": "not_json", "line": line}
+    return item if isinstance(item, dict) else None
+
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
 """A metric's name and its labels."""
@@ -63,6 +74,9 @@ class Milter:
         self.log_file = self.directory / "log"
         self.socket_file = Path(lab.front.milter.outside) / f"{self.directory.name}.sock"
         self.config = self.configuration()
+        self._reading = threading.Lock()
+        self._position = 0
+        self._items: list[dict[str, Any]] = []
 
     # Set by start().
     server: Server
@@ -171,7 +185,7 @@ class Milter:
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """The log lines, or those of one event; a recipient's has all keys of the contract."""
         return [
-            with_what_is_empty(item) for item in self._lines() if name in (None, item.get("event"))
+            with_what_is_empty(item) for item in self._said() if name in (None, item.get("event"))
         ]
 
     def wait(
@@ -189,15 +203,20 @@ class Milter:
         )
         return found()
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
+    def forget(self) -> None:
+        """Leave out of ``events`` what was logged until now."""
+        self._said()
+        self._items = []
+
+    def _said(self) -> list[dict[str, Any]]:
+        """All lines that are whole; each is parsed once, however often a test looks."""
         log_written()
-        for line in self.log_file.read_text(errors="replace").splitlines():
-            try:
-                item = json.loads(line)
-            except ValueError:
-                item = {"event": "not_json", "line": line}
-            if isinstance(item, dict):
-                yield item
+        with self._reading, self.log_file.open("rb") as file:
+            file.seek(self._position)
+            lines = file.read().split(b"\n")
+            self._position = file.tell() - len(lines.pop())
+            self._items += filter(None, map(_item, lines))
+            return self._items
 
     def recipients(self, queue_id: str, count: int = 1, timeout: float = 20.0) -> list[Any]:
         """Wait for the log lines of *count* recipients of a message."""

@@ -21,6 +21,7 @@ from tests.lab.log import MailLog
 from tests.lab.processes import Server, accepts, run
 from tests.lab.roots import GID_POSTDROP, GID_POSTFIX, UID_POSTFIX
 from tests.support import addresses
+from tests.support.processes import children
 from tests.support.waiting import NotInTime, eventually
 
 _QUEUES = (
@@ -173,10 +174,12 @@ class Postfix:
         if parameters is not None:
             self._parameters |= parameters
             self._write_configuration()
-        reloads = self._reloads()
+        self.log.read()
+        lines = len(self.log.lines)
         old = self._reloaded_services()
         self.server.hangup()
-        self.server.wait_until(lambda: self._reloads() > reloads, "reloading")
+        reload = r"postfix/master\[\d+\]: reload "
+        self.server.wait_until(lambda: any(self.log.grep(reload, lines)), "reloading")
         # Idle services end by themselves once master has reread its configuration.
         with contextlib.suppress(NotInTime):  # one that is busy ends when it is done
             eventually(lambda: not old & self._reloaded_services(), wait=_PATIENCE)
@@ -201,24 +204,11 @@ class Postfix:
             return False
         return any(self.log.grep(r"postfix/master\[\d+\]: daemon started "))
 
-    def _reloads(self) -> int:
-        return sum(1 for _ in self.log.grep(r"postfix/master\[\d+\]: reload "))
-
     def processes(self, *names: str) -> set[int]:
-        """The running services of this instance by these names; all work in its queue directory."""
+        """The running services of this instance by these names: children of its master."""
         # The kernel keeps 15 characters of a process's name.
         kept = {name[:15] for name in names}
-        found = set()
-        for path in Path("/proc").iterdir():
-            if path.name.isdigit():
-                try:
-                    if (path / "comm").read_text().strip() in kept and (
-                        path / "cwd"
-                    ).readlink() == self.queue_directory:
-                        found.add(int(path.name))
-                except OSError:
-                    continue
-        return found
+        return {pid for pid, name in children(self.server.main_pid).items() if name in kept}
 
     def defaults(self) -> dict[str, str]:
         """Every parameter that this Postfix knows, with its default."""

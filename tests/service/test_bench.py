@@ -25,7 +25,7 @@ from tests.support.paths import REPOSITORY
 from tests.support.processes import Ended
 from tests.support.service import Service
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.xdist_group("bench"), pytest.mark.once, pytest.mark.timeout(300)]
 
 
 def bench(*arguments: str) -> Any:
@@ -114,6 +114,7 @@ def test_every_row_is_described() -> None:
     assert sorted(described) == sorted(ROWS)
 
 
+@pytest.mark.alone  # on a busy machine a healthy domain can be late, too
 def test_healthy_domains_are_asked_about_beside_each_kind_of_slow_ones() -> None:
     (row,) = json.loads(bench("--quick", "--json", "tarpits"))["rows"]
     assert [data["slow"] for data in row["data"]] == [0, 3, 3, 3]

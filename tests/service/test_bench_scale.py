@@ -20,7 +20,7 @@ from tests.support.paths import REPOSITORY
 
 MESSAGES, DAYS = 200, 2
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.xdist_group("scale"), pytest.mark.once]
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.paths import REPOSITORY
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.xdist_group("dist"), pytest.mark.once, pytest.mark.timeout(300)]
 
 DOCUMENTS = "share/doc/requiretls-milter"
 

@@ -20,6 +20,7 @@ class Mailbox:
         self.refused = 0
         self.busy = False
         self.port = 0
+        self._sessions: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Mailbox:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -27,10 +28,24 @@ class Mailbox:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        # What is open when the event loop ends is told of a later test, whichever that is.
         self._server.close()
+        for session in self._sessions:
+            session.cancel()
+        await asyncio.gather(*self._sessions, return_exceptions=True)
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        session = asyncio.current_task()
+        assert session is not None
+        self._sessions.add(session)
+        try:
+            await self._dialogue(reader, writer)
+        finally:
+            self._sessions.discard(session)
+            writer.close()
+
+    async def _dialogue(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 box.test ESMTP\r\n")
         sender = ""
         recipients: list[str] = []
@@ -56,4 +71,3 @@ class Mailbox:
             writer.write(f"{reply}\r\n".encode())
             if verb.upper() == "QUIT":
                 break
-        writer.close()
