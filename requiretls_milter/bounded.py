@@ -13,7 +13,8 @@ import itertools
 import math
 import sys
 from collections import deque
-from collections.abc import Callable, Hashable, ItemsView, Iterator
+from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -36,19 +37,21 @@ def octets(value: object) -> int:
     """
     total = 0
     left: list[Any] = [value]
-    while left:
-        one = left.pop()
+    size = sys.getsizeof
+    for one in left:  # the list grows meanwhile
         kind: Any = type(one)
         if kind not in _LEAVES:
-            if kind is int and 0 <= one <= LARGEST_SHARED:
-                continue
-            if one is None or kind is bool or issubclass(kind, enum.Enum):
-                continue
-            if isinstance(one, tuple):
-                left.extend(one)
+            if kind is tuple:
+                left += one
+            elif kind is int:
+                if 0 <= one <= LARGEST_SHARED:
+                    continue
             else:
-                left.extend(getattr(one, name) for name in _fields(kind))
-        total += (sys.getsizeof(one) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+                parts = _parts_of(kind)
+                if parts is None:
+                    continue
+                left += parts(one)
+        total += size(one) + (ALIGNMENT - 1) & -ALIGNMENT
     return total
 
 
@@ -56,9 +59,14 @@ _LEAVES = frozenset({str, bytes, float})
 
 
 @functools.cache
-def _fields(kind: Hashable) -> tuple[str, ...]:
-    """The fields of a dataclass; none of any other type."""
-    return tuple(getattr(kind, "__dataclass_fields__", ()))
+def _parts_of(kind: type) -> Callable[[Any], Iterable[object]] | None:
+    """What tells the values that one of a type holds; None if such a value is not counted."""
+    if kind in (type(None), bool) or issubclass(kind, enum.Enum):
+        return None
+    if issubclass(kind, tuple):
+        return iter
+    names = tuple(getattr(kind, "__dataclass_fields__", ()))
+    return attrgetter(*names) if len(names) > 1 else lambda one: [getattr(one, n) for n in names]
 
 
 MAP_OCTETS = 256

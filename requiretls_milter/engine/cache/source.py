@@ -372,9 +372,11 @@ class CachedSource:
             self._alive.add(found)
             return found
         life = Life.of(seconds, wall, monotonic)
-        kept = replace(found, expires=life.wall_end)
-        if isinstance(kept, ProbeEvidence):
-            kept = replace(kept, chain=self._certificates.shared(kept.chain))
+        if isinstance(found, ProbeEvidence):
+            chain = self._certificates.shared(found.chain)
+            kept = replace(found, expires=life.wall_end, chain=chain)
+        else:
+            kept = replace(found, expires=life.wall_end)
         self._alive.add(kept)
         kind.shelf.put(key, Entry(kept, monotonic - _age(found, wall), life, pause))
         if note_pause is not None and (pause or (last is not None and last.pause)):
