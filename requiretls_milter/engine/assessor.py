@@ -139,6 +139,8 @@ class Assessor:
         counters, gauges: where assessments are counted and configured domains are shown.
         downgrades: remembers what was offered; None if nothing outlives the process.
         mta: the MTA of this host; None if nothing is known of it.
+        configured: what is asked about configured domains; None to find it out, which takes seconds
+            if there are many.
         record: where the last forecast of each configured domain is kept; None if nobody asks.
         answers: forecasts that may be given out again; None if none may.
         clocks: wall time for the judge, monotonic time for durations.
@@ -154,6 +156,7 @@ class Assessor:
         *,
         downgrades: DowngradeTracker | None = None,
         mta: ServedMta | None = None,
+        configured: ConfiguredDomains | None = None,
         record: DomainRecord | None = None,
         answers: Answers | None = None,
         clocks: Clocks = SYSTEM_CLOCKS,
@@ -172,7 +175,7 @@ class Assessor:
         self._since = clocks.monotonic()
         self._gatherings: dict[tuple[NextHop, bool], _Shared] = {}
         self._assessments: dict[Question, asyncio.Task[Forecast]] = {}
-        self.configured = ConfiguredDomains(config, mta or ServedMta())
+        self.configured = configured or ConfiguredDomains(config, mta or ServedMta())
         self._record = DomainRecord() if record is None else record
         self._states = DomainStates(gauges, self.configured, self._record)
         self._profiles = dict(zip(("", *config.mta.transport), profiles_of(config), strict=True))
