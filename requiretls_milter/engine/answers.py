@@ -28,6 +28,7 @@ may be given out for as long again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from requiretls_milter.bounded import BoundedMap, entry_octets
@@ -111,6 +112,10 @@ class Answers:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    def forget(self) -> Iterator[None]:
+        """Forget all; it is freed piece by piece while the caller iterates."""
+        return self._kept.clear_in_pieces()
 
     def note(
         self, question: Question, forecast: Forecast, evidence: DomainEvidence, began: float

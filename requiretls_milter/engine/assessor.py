@@ -27,9 +27,10 @@ longest makes room.
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.config import Config, PlainMail
@@ -41,7 +42,13 @@ from requiretls_milter.engine.domains.record import DomainRecord
 from requiretls_milter.engine.domains.servedmta import ServedMta
 from requiretls_milter.engine.domains.state import DomainStates
 from requiretls_milter.engine.downgrades import DowngradeTracker
-from requiretls_milter.evidence.gathering import ANY_AGE, LATE, Gathering, bounds_met
+from requiretls_milter.evidence.gathering import (
+    ANY_AGE,
+    LATE,
+    Gathering,
+    bounds_met,
+    profiles_of,
+)
 from requiretls_milter.evidence.turns import BusyError, on_behalf_of
 from requiretls_milter.forecast.inbound import InboundReport, judge_inbound
 from requiretls_milter.forecast.judge import judge
@@ -76,6 +83,10 @@ from requiretls_milter.telemetry.labels import (
 MIN_GATHERING = 5.0
 """Seconds that a gathering may take before it has to make room for another: most take fewer."""
 
+LIGHT_OCTETS = 16_384
+"""Octets of certificates from which they are judged beside the loop: a domain with two servers has
+less. To read and to verify so many takes a few milliseconds at most."""
+
 CONFIRMATIONS = 4
 """Forecasts that DNS confirms at once: nobody waits for them."""
 
@@ -83,6 +94,8 @@ _HIT = (Layer.FORECAST, CacheResult.HIT)
 _STALE = (Layer.FORECAST, CacheResult.STALE)
 
 _log = log.get_logger("engine.assessor")
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False, slots=True)
@@ -126,6 +139,8 @@ class Assessor:
         counters, gauges: where assessments are counted and configured domains are shown.
         downgrades: remembers what was offered; None if nothing outlives the process.
         mta: the MTA of this host; None if nothing is known of it.
+        configured: what is asked about configured domains; None to find it out, which takes seconds
+            if there are many.
         record: where the last forecast of each configured domain is kept; None if nobody asks.
         answers: forecasts that may be given out again; None if none may.
         clocks: wall time for the judge, monotonic time for durations.
@@ -141,6 +156,7 @@ class Assessor:
         *,
         downgrades: DowngradeTracker | None = None,
         mta: ServedMta | None = None,
+        configured: ConfiguredDomains | None = None,
         record: DomainRecord | None = None,
         answers: Answers | None = None,
         clocks: Clocks = SYSTEM_CLOCKS,
@@ -159,12 +175,14 @@ class Assessor:
         self._since = clocks.monotonic()
         self._gatherings: dict[tuple[NextHop, bool], _Shared] = {}
         self._assessments: dict[Question, asyncio.Task[Forecast]] = {}
-        self.configured = ConfiguredDomains(config, mta or ServedMta())
+        self.configured = configured or ConfiguredDomains(config, mta or ServedMta())
         self._record = DomainRecord() if record is None else record
         self._states = DomainStates(gauges, self.configured, self._record)
-        # Verifying chains takes milliseconds in OpenSSL: not on the loop. One
+        self._profiles = dict(zip(("", *config.mta.transport), profiles_of(config), strict=True))
+        # Verifying many chains takes milliseconds in OpenSSL: not on the loop. One
         # thread, since a TrustStore is used from one at a time.
         self._judges = ThreadPoolExecutor(1, thread_name_prefix="judge")
+        self._last_beside: Future[Any] | None = None
 
     @property
     def in_flight(self) -> int:
@@ -223,7 +241,7 @@ class Assessor:
         def work() -> InboundReport:
             return judge_inbound(evidence, published, self._trust, now, validates=validates)
 
-        return await asyncio.get_running_loop().run_in_executor(self._judges, work)
+        return await self._beside_the_loop(work)
 
     async def finish(self, patience: float) -> None:
         """Wait until what is under way has ended; ``patience`` seconds at most."""
@@ -372,7 +390,7 @@ class Assessor:
                 nexthop.host, 0, evidence, forecast, profile=profile, trust=self._trust, now=now
             )
 
-        return await asyncio.get_running_loop().run_in_executor(self._judges, work)
+        return await self._beside_the_loop(work)
 
     async def _found(self, nexthop: NextHop, question: Question) -> _Found:
         """The evidence within the deadline, and the forecast; or none, and why."""
@@ -415,7 +433,7 @@ class Assessor:
 
     def _profile(self, question: Question) -> MtaProfile:
         """How the MTA delivers over the transport of a question."""
-        return self._config.mta.profile_for(question.transport)
+        return self._profiles.get(question.transport) or self._profiles[""]
 
     async def _judge(self, evidence: DomainEvidence, question: Question) -> Forecast:
         profile, now = self._profile(question), self._wall()
@@ -434,14 +452,24 @@ class Assessor:
             ends = min(forecast.valid_until, now + MAX_FORECAST_LIFE)
             return replace(forecast, valid_until=ends)
 
-        return await asyncio.get_running_loop().run_in_executor(self._judges, work)
+        # The thread costs more than most judgements take; and while it has one, it has the trust.
+        is_free = self._last_beside is None or self._last_beside.done()
+        return work() if is_free and _is_light(evidence) else await self._beside_the_loop(work)
+
+    async def _beside_the_loop(self, work: Callable[[], T]) -> T:
+        """Do in a thread what takes long to judge, one after another."""
+        doing = self._last_beside = self._judges.submit(work)
+        return await asyncio.wrap_future(doing)
 
     # ------------------------------------------------------------ gathering
 
     def _new(self, nexthop: NextHop, *, probes: bool, since: float = ANY_AGE) -> _Shared:
         now = self._monotonic()
         gathering = Gathering(
-            nexthop, self._source, self._config, self._wall(), probes=probes, since=since
+            *(nexthop, self._source, self._config, self._wall()),
+            probes=probes,
+            since=since,
+            profiles=tuple(self._profiles.values()),
         )
         patience = asyncio.timeout(self._config.limits.gathering_timeout)
         return _Shared(nexthop, gathering, now, patience)
@@ -507,3 +535,9 @@ class Assessor:
             return evidence
         downgraded_at = await self._downgrades.observe(evidence, self._wall())
         return replace(evidence, downgraded_at=downgraded_at)
+
+
+def _is_light(evidence: DomainEvidence) -> bool:
+    """Whether evidence is judged in less time than it takes to have a thread do it."""
+    certificates = {der for host in evidence.hosts for probe in host.probes for der in probe.chain}
+    return sum(map(len, certificates)) <= LIGHT_OCTETS

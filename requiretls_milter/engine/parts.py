@@ -7,6 +7,8 @@ gets time to end (:meth:`Parts.retire`).
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import socket
 import ssl
 from dataclasses import dataclass, replace
@@ -15,6 +17,7 @@ from requiretls_milter.config import Config, Limits
 from requiretls_milter.engine.answers import ANSWERS, Answers
 from requiretls_milter.engine.assessor import Assessor
 from requiretls_milter.engine.cache.source import CachedSource
+from requiretls_milter.engine.domains.configured import ConfiguredDomains
 from requiretls_milter.engine.domains.record import DomainRecord
 from requiretls_milter.engine.domains.servedmta import ServedMta
 from requiretls_milter.engine.downgrades import DowngradeTracker
@@ -76,8 +79,11 @@ class Parts:
 
         What was found before is forgotten at once, so that it is in memory no more than once.
         """
-        if self.source is not successor.source:
-            self.source.forget()
+        forgotten = [self.source.forget()] if self.source is not successor.source else []
+        if self.answers is not successor.answers:
+            forgotten.append(self.answers.forget())
+        for _ in itertools.chain(*forgotten):
+            await asyncio.sleep(0)
         await self.assessor.finish(RETIREMENT)
         await self.assessor.close()
         if self.source is not successor.source:
@@ -121,8 +127,27 @@ class PartsBuilder:
         self.report_days = ReportDays(RecordStore(store, counters), socket.gethostname())
         """Keeps the figures of reports."""
 
-    def build(self, config: Config, generation: int, old: Parts | None = None) -> Parts:
+    def prepared(self, config: Config) -> ConfiguredDomains:
+        """What is asked about the domains of a configuration.
+
+        With many domains it takes seconds; it may be found out in another thread.
+        """
+        return ConfiguredDomains(config, self._mta)
+
+    def build(
+        self,
+        config: Config,
+        generation: int,
+        old: Parts | None = None,
+        configured: ConfiguredDomains | None = None,
+    ) -> Parts:
         """Build the parts for a configuration; reuse those of *old* that would be the same.
+
+        Args:
+            config: the configuration.
+            generation: its number.
+            old: the parts in use.
+            configured: what :meth:`prepared` gave; None if it has not been called.
 
         Raises:
             StartError: a file that the configuration names cannot be used.
@@ -138,7 +163,7 @@ class PartsBuilder:
                     config=config,
                     generation=generation,
                     answers=answers,
-                    assessor=self._assessor(config, old.source, old.trust, answers),
+                    assessor=self._assessor(config, old.source, old.trust, answers, configured),
                 )
             shares = AllShares.of(config.limits, self._counters)
             collector = Collector(
@@ -156,7 +181,7 @@ class PartsBuilder:
         self._outage = OutageDetector(self._gauges)
         source = self._cache(collector, config, trust)
         answers = self._answers(config)
-        assessor = self._assessor(config, source, trust, answers)
+        assessor = self._assessor(config, source, trust, answers, configured)
         return Parts(
             config,
             generation,
@@ -168,7 +193,8 @@ class PartsBuilder:
         """The same parts, without anything that was kept."""
         source = self._cache(old.collector, old.config, old.trust)
         answers = self._answers(old.config)
-        assessor = self._assessor(old.config, source, old.trust, answers)
+        configured = old.assessor.configured
+        assessor = self._assessor(old.config, source, old.trust, answers, configured)
         return replace(old, source=source, answers=answers, assessor=assessor)
 
     def _cache(self, collector: Collector, config: Config, trust: TrustStore) -> CachedSource:
@@ -189,7 +215,12 @@ class PartsBuilder:
         return Answers(config.engine.stale_for, limit, self._troubles)
 
     def _assessor(
-        self, config: Config, source: CachedSource, trust: TrustStore, answers: Answers
+        self,
+        config: Config,
+        source: CachedSource,
+        trust: TrustStore,
+        answers: Answers,
+        configured: ConfiguredDomains | None,
     ) -> Assessor:
         return Assessor(
             config,
@@ -199,6 +230,7 @@ class PartsBuilder:
             self._gauges,
             downgrades=self._downgrades,
             mta=self._mta,
+            configured=configured,
             record=self.record,
             answers=answers,
         )

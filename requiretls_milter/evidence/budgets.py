@@ -19,6 +19,7 @@ is ``unknown``.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import math
 import re
@@ -78,7 +79,7 @@ the name of an organisation has one label more there."""
 _log = log.get_logger("evidence.budgets")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Budget:
     """At most *starts* within any *seconds*; ``bound`` is the key of ``[limits]``."""
 
@@ -86,17 +87,17 @@ class Budget:
     seconds: float
     bound: Bound
 
-    @property
+    @functools.cached_property
     def at_once(self) -> int:
         """How many may start at once."""
         return (self.starts + 1) // 2
 
-    @property
+    @functools.cached_property
     def interval(self) -> float:
         """Seconds after which one more may start."""
         return self.seconds / (self.starts - self.at_once + 1)
 
-    @property
+    @functools.cached_property
     def longest(self) -> float:
         """Seconds until the whole budget is back, if all of it was used at once."""
         return self.at_once * self.interval
@@ -311,6 +312,7 @@ def zone_of(name: str) -> str:
     return ".".join(labels[-3 if below_registry else -2 :])
 
 
+@functools.lru_cache(MAX_KEYS)
 def host_and_network(address: str) -> tuple[str, str]:
     """The host that an address stands for, and its network.
 

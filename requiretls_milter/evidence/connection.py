@@ -51,7 +51,7 @@ class Leaving:
         except OSError:  # the server was quicker
             leaving.close()
             return
-        loop.add_reader(leaving, self._readable, loop, leaving)
+        loop.add_reader(leaving.fileno(), self._readable, loop, leaving)
         self._open.put(leaving, loop.call_later(self._seconds, self._close, loop, leaving))
         if len(self._open) > MAX_LEAVING:
             self._close(loop, next(iter(self._open)))
@@ -76,7 +76,7 @@ class Leaving:
         timer = self._open.pop(leaving)
         if timer is not None:
             timer.cancel()
-            loop.remove_reader(leaving)
+            loop.remove_reader(leaving.fileno())
             leaving.close()
 
 
@@ -97,6 +97,7 @@ class Connection:
         self._address = address
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._descriptor = self._socket.fileno()
         self._loop = asyncio.get_running_loop()
         self._until = float("inf")
         self._timer: asyncio.TimerHandle | None = None
@@ -130,11 +131,11 @@ class Connection:
         """Connect."""
         number = self._socket.connect_ex((self._address, port))
         if number == errno.EINPROGRESS:
-            self._loop.add_writer(self._socket, self._wake)
+            self._loop.add_writer(self._descriptor, self._wake)
             try:
                 await self._wait()
             finally:
-                self._loop.remove_writer(self._socket)
+                self._loop.remove_writer(self._descriptor)
             number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
             raise OSError(number, os.strerror(number))
@@ -204,12 +205,12 @@ class Connection:
     def _read(self) -> None:
         if not self._is_reading and not self._ended:
             self._is_reading = True
-            self._loop.add_reader(self._socket, self._readable)
+            self._loop.add_reader(self._descriptor, self._readable)
 
     def _stop_reading(self) -> None:
         if self._is_reading:
             self._is_reading = False
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._descriptor)
 
     def _readable(self) -> None:
         try:

@@ -229,7 +229,7 @@ class Resolver:
         await self.tested.wait()
         if self._budgets is not None and (spent := self._budgets.lookup(name)):
             return Lookup(DnsOutcome.ERROR, False, name.lower(), error=spent, unasked=True)
-        absolute = dns.name.from_text(name + ".")
+        absolute = dns.name.Name([*name.encode("ascii").split(b"."), b""])
         try:
             return await self._in_turn(zone_of(name), lambda: self._chase(absolute, rdtype))
         except _LookupError as error:
@@ -400,7 +400,8 @@ class Resolver:
         ad = True
         ttl = MAX_TTL
         followed = 0
-        seen = {name}
+        looked_up = name_text(name)
+        seen = [name]
         while True:
             answer = await self._ask(name, rdtype)
             ad = ad and answer.ad
@@ -412,9 +413,9 @@ class Resolver:
             if ended:
                 break
             name = answer.canonical
-            seen.add(name)
+            seen.append(name)
         canonical = name_text(answer.canonical)
-        if not valid_hostname(canonical):
+        if canonical != looked_up and not valid_hostname(canonical):
             raise _LookupError(f"the alias is not a host name: {printable(canonical)}")
         secure = ad and self._is_believed(since)
         unproven = ad and not secure and self._trust is not AdTrust.IGNORED

@@ -12,8 +12,9 @@ The octets come from strangers, by way of the resolver: whatever is malformed ra
 
 from __future__ import annotations
 
+import functools
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -51,6 +52,10 @@ for _rdtype in _READ:
 _HEADER = struct.Struct("!HHHHHH")
 _RECORD = struct.Struct("!HHIH")
 _TYPE_AND_CLASS = struct.Struct("!HH")
+_SOA_NUMBERS = struct.Struct("!5I")
+
+_MAX_NAME_OCTETS = 255
+"""Octets of a name (RFC 1035 section 2.3.4)."""
 
 _QUESTION_AT = 12
 """Where the question's name stands: right behind the header."""
@@ -79,17 +84,23 @@ class TruncatedError(RequiretlsMilterError):
     """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DnsQuestion:
     """What is asked of a name server, always in class IN."""
 
     name: dns.name.Name
     rdtype: dns.rdatatype.RdataType
 
-    def to_wire(self) -> bytes:
+    @functools.cached_property
+    def wire(self) -> bytes:
         """The question section."""
         name = cast(bytes, self.name.to_wire())
         return name + _TYPE_AND_CLASS.pack(self.rdtype, dns.rdataclass.IN)
+
+    @functools.cached_property
+    def key(self) -> bytes:
+        """The name in the form in which names are compared: see :func:`_key_of`."""
+        return self.wire[: -_TYPE_AND_CLASS.size].lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +151,9 @@ def _read(wire: bytes, question: DnsQuestion) -> DnsReply:
         _compare_question(parser, questions, question)
     if flags & dns.flags.TC:
         raise TruncatedError("truncated")
-    sets = _Sets(parser)
-    sets.read(answers, question.name, (question.rdtype, dns.rdatatype.CNAME))
-    found, sets.found = sets.found, {}
-    sets.read(authorities, question.name, (dns.rdatatype.SOA,))
+    sets = _Sets(parser, question)
+    sets.read_answer(answers)
+    sets.read_authority(authorities)
     extended = _skip_additional(parser, additionals)
     if parser.remaining():
         raise DnsReplyError("octets behind the last record")
@@ -151,39 +161,96 @@ def _read(wire: bytes, question: DnsQuestion) -> DnsReply:
     ad = bool(flags & dns.flags.AD)
     if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
         return DnsReply(rcode, ad, question.name)
-    return _follow(question, rcode, ad, found, sets.found)
+    return _follow(question, rcode, ad, sets)
 
 
 def _compare_question(parser: dns.wire.Parser, count: int, question: DnsQuestion) -> None:
     """Read the question section and compare it with what was asked, letters of any case."""
     if count != 1:
         raise DnsReplyError("a reply with several questions, or with none")
+    wire, end = parser.wire, _QUESTION_AT + len(question.wire)
+    asked = len(question.key)
+    if wire[_QUESTION_AT:][:asked].lower() == question.key and (
+        wire[_QUESTION_AT + asked : end] == question.wire[asked:]
+    ):
+        parser.seek(end)
+        return
     name = parser.get_name(decompress=True)
     rdtype, rdclass = parser.get_struct("!HH")
     if (name, rdtype, rdclass) != (question.name, question.rdtype, dns.rdataclass.IN):
         raise DnsReplyError("a reply to another question")
 
 
-@dataclass(slots=True)
 class _RecordSet:
     """Records of one name and type: each once, and their shortest TTL."""
 
-    ttl: int
-    rdatas: dict[dns.rdata.Rdata, None]
+    __slots__ = ("_distinct", "rdatas", "ttl")
 
+    def __init__(self, rdata: dns.rdata.Rdata, ttl: int) -> None:
+        self.ttl = ttl
+        self.rdatas = [rdata]
+        self._distinct: set[dns.rdata.Rdata] = set()  # made for the second one: most are alone
 
-_Key = tuple[dns.name.Name, int]
+    def add(self, rdata: dns.rdata.Rdata, ttl: int) -> None:
+        """Add a record; of a type of which there can be but one the last one counts."""
+        self.ttl = min(self.ttl, ttl)
+        if dns.rdatatype.is_singleton(rdata.rdtype):
+            self.rdatas = [rdata]
+            return
+        self._distinct = self._distinct or set(self.rdatas)
+        if rdata not in self._distinct:
+            self._distinct.add(rdata)
+            self.rdatas.append(rdata)
 
 
 class _Sets:
-    """The record sets of a section that count."""
+    """The records of a reply that count.
 
-    def __init__(self, parser: dns.wire.Parser) -> None:
+    Names are keys here, in the form that :func:`_key_of` gives them.
+    """
+
+    def __init__(self, parser: dns.wire.Parser, question: DnsQuestion) -> None:
         self._parser = parser
-        self.found: dict[_Key, _RecordSet] = {}
+        self._question = question
+        self.answer: dict[tuple[bytes, int], _RecordSet] = {}
+        self.negative_ttls: dict[bytes, tuple[int, int]] = {}
+        """By zone the TTL and the field MINIMUM of its SOA (RFC 2308 section 4)."""
 
-    def read(self, count: int, asked: dns.name.Name, types: tuple[int, ...]) -> None:
-        """Read a section of *count* records, and keep the records of these types of class IN."""
+    def read_answer(self, count: int) -> None:
+        """Read so many records; what was asked for and aliases count."""
+        parser = self._parser
+        types = (self._question.rdtype, dns.rdatatype.CNAME)
+        for key, rdtype, ttl, length in self._records(count, types):
+            with parser.restrict_to(length):
+                rdata = dns.rdata.from_wire_parser(
+                    dns.rdataclass.IN, dns.rdatatype.RdataType.make(rdtype), cast(Any, parser)
+                )
+            known = self.answer.get((key, rdtype))
+            if known is None:
+                self.answer[key, rdtype] = _RecordSet(rdata, ttl)
+            else:
+                known.add(rdata, ttl)
+
+    def read_authority(self, count: int) -> None:
+        """Read so many records, of which a SOA counts."""
+        parser = self._parser
+        wire = parser.wire
+        for key, _, ttl, length in self._records(count, (dns.rdatatype.SOA,)):
+            end = parser.current + length
+            _, at = _key_of(wire, parser.current, end)
+            _, at = _key_of(wire, at, end)
+            if at + _SOA_NUMBERS.size != end:
+                raise DnsReplyError("a SOA of another length")
+            *_, minimum = _SOA_NUMBERS.unpack_from(wire, at)
+            parser.seek(end)
+            known = self.negative_ttls.get(key)
+            self.negative_ttls[key] = (ttl if known is None else min(ttl, known[0])), minimum
+
+    def _records(self, count: int, types: tuple[int, ...]) -> Iterator[tuple[bytes, int, int, int]]:
+        """Step over a section of *count* records; stop at each of these types of class IN.
+
+        Yields its name, type, TTL and length: the caller reads it to its end.
+        """
         parser = self._parser
         wire = parser.wire
         # The first octets behind the header are the question's name only if there is a question.
@@ -197,26 +264,39 @@ class _Sets:
             if rdtype not in types or rdclass != dns.rdataclass.IN:
                 parser.get_bytes(length)
                 continue
-            name = asked if wire[at : at + 2] == to_question else _name_at(wire, at)
-            with parser.restrict_to(length):
-                rdata = dns.rdata.from_wire_parser(
-                    dns.rdataclass.IN, dns.rdatatype.RdataType.make(rdtype), cast(Any, parser)
-                )
-            self._add((name, rdtype), rdata, 0 if ttl > _MAX_TTL else ttl)
-
-    def _add(self, key: _Key, rdata: dns.rdata.Rdata, ttl: int) -> None:
-        known = self.found.get(key)
-        if known is None:
-            self.found[key] = _RecordSet(ttl, {rdata: None})
-            return
-        known.ttl = min(known.ttl, ttl)
-        if dns.rdatatype.is_singleton(rdata.rdtype):
-            known.rdatas.clear()
-        known.rdatas[rdata] = None
+            if wire[at : at + 2] == to_question:
+                key = self._question.key
+            else:
+                key, _ = _key_of(wire, at, len(wire))
+            yield key, rdtype, (0 if ttl > _MAX_TTL else ttl), length
 
 
-def _name_at(wire: bytes, at: int) -> dns.name.Name:
-    return dns.wire.Parser(wire, at).get_name(decompress=True)
+def _key_of(wire: bytes, at: int, end: int) -> tuple[bytes, int]:
+    """Read the name that stands at *at*: uncompressed, in lower case; and where it ends.
+
+    Equal names are equal octets then (RFC 4034 section 6.2). A pointer leads backwards, and each
+    further one more so (RFC 1035 section 4.1.4); no label reaches beyond *end*.
+    """
+    labels = []
+    furthest, behind = at, 0
+    while length := wire[at]:
+        if length >= 0xC0:
+            behind = behind or at + 2
+            at = (length & 0x3F) << 8 | wire[at + 1]
+            if at >= furthest:
+                raise DnsReplyError("a pointer that does not lead backwards")
+            furthest = at
+            continue
+        if length >= 0x40:
+            raise DnsReplyError("a label of an unknown kind")
+        labels.append(wire[at : at + 1 + length])
+        at += 1 + length
+        if at >= end:
+            raise DnsReplyError("a name that does not end")
+    key = b"".join(labels).lower() + b"\0"
+    if len(key) > _MAX_NAME_OCTETS:
+        raise DnsReplyError("a name that is too long")
+    return key, behind or at + 1
 
 
 def _skip_name(parser: dns.wire.Parser) -> None:
@@ -256,21 +336,21 @@ def _follow(
     question: DnsQuestion,
     rcode: dns.rcode.Rcode,
     ad: bool,
-    answer: Mapping[_Key, _RecordSet],
-    authority: Mapping[_Key, _RecordSet],
+    sets: _Sets,
 ) -> DnsReply:
     """Follow the chain of aliases to what it ends with."""
-    name = question.name
+    name, key = question.name, question.key
     alias_ttls: list[int] = []
     while True:
-        records = answer.get((name, question.rdtype))
+        records = sets.answer.get((key, question.rdtype))
         if records is not None or question.rdtype == dns.rdatatype.CNAME:
             break
-        alias = answer.get((name, dns.rdatatype.CNAME))
+        alias = sets.answer.get((key, dns.rdatatype.CNAME))
         if alias is None:
             break
         alias_ttls.append(alias.ttl)
-        name = cast(Any, next(iter(alias.rdatas))).target
+        name = cast(Any, alias.rdatas[0]).target
+        key = cast(bytes, name.to_wire()).lower()
         if len(alias_ttls) >= MAX_CHAIN:
             raise DnsReplyError("a chain of too many aliases")
     if records is not None:
@@ -278,16 +358,16 @@ def _follow(
             raise DnsReplyError("NXDOMAIN with an answer")
         minimum = min([records.ttl, *alias_ttls])
         return DnsReply(rcode, ad, name, tuple(alias_ttls), tuple(records.rdatas), minimum)
-    minimum = min([*alias_ttls, _negative_ttl(name, authority)])
+    minimum = min([*alias_ttls, _negative_ttl(key, sets.negative_ttls)])
     return DnsReply(rcode, ad, name, tuple(alias_ttls), None, minimum)
 
 
-def _negative_ttl(name: dns.name.Name, authority: Mapping[_Key, _RecordSet]) -> int:
-    """The TTL that the SOA of the nearest zone around *name* gives to a negative answer."""
+def _negative_ttl(key: bytes, of_zones: Mapping[bytes, tuple[int, int]]) -> int:
+    """The TTL that the SOA of the nearest zone around a name gives to a negative answer."""
     while True:
-        found = authority.get((name, dns.rdatatype.SOA))
+        found = of_zones.get(key)
         if found is not None:
-            return min(found.ttl, int(cast(Any, next(iter(found.rdatas))).minimum))
-        if name == dns.name.root:
+            return min(found)
+        if len(key) == 1:
             return NO_SOA_TTL
-        name = name.parent()
+        key = key[1 + key[0] :]

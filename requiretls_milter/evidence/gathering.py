@@ -111,6 +111,7 @@ class Gathering:
         now: becomes ``gathered_at``, seconds since the epoch.
         probes: false if no server is to be called: DNS and MTA-STS alone.
         since: how old the answers may be; it goes to *source*.
+        profiles: what :func:`profiles_of` makes of *config*, if it is known already.
     """
 
     def __init__(
@@ -122,12 +123,13 @@ class Gathering:
         *,
         probes: bool = True,
         since: float = ANY_AGE,
+        profiles: Sequence[MtaProfile] = (),
     ) -> None:
         self._nexthop = nexthop
         self._source = source
         usual = nexthop.port == SMTP_PORT and nexthop.protocol is MailProtocol.SMTP
         self._port = config.probe.port if usual else nexthop.port
-        self._profiles = profiles_of(config)
+        self._profiles = profiles or profiles_of(config)
         self._now = now
         self._with_probes = probes
         self._since = since

@@ -57,6 +57,9 @@ LATE_FOR = 30.0
 UDP_PAYLOAD = 1232
 """Octets offered by EDNS0, so that no answer is fragmented (DNS flag day 2020)."""
 
+_RANDOM_OCTETS = 512
+"""Octets that are asked of the kernel at once: it takes longer to ask than to give them."""
+
 _MAX_DATAGRAM = 65_535
 _READS = 64
 """Datagrams that are read at once, before other tasks have their turn."""
@@ -91,6 +94,7 @@ class Stub:
         cd = dns.flags.CD if checking_disabled else 0
         self._header = struct.pack("!HHHHH", dns.flags.RD | dns.flags.AD | cd, 1, 0, 0, 1)
         self._shared: dict[Nameserver, _Socket] = {}
+        self._ids = _Ids()
         self._heard: dict[Nameserver, float] = {}
         self._late_until: dict[Nameserver, float] = {}
 
@@ -108,7 +112,7 @@ class Stub:
 
     def query(self, question: DnsQuestion) -> bytes:
         """The octets of a query, but for its ID."""
-        return b"".join((self._header, question.to_wire(), _OPT))
+        return b"".join((self._header, question.wire, _OPT))
 
     def in_order(self, now: float) -> list[Nameserver]:
         """The servers in the order in which they are to be asked."""
@@ -122,10 +126,10 @@ class Stub:
             OSError: there is none, or no way to the server.
         """
         if not server.is_loopback:
-            return _Socket(server)
+            return _Socket(server, self._ids)
         shared = self._shared.get(server)
         if shared is None or shared.closed:
-            shared = self._shared[server] = _Socket(server)
+            shared = self._shared[server] = _Socket(server, self._ids)
         return shared
 
     def heard_of(self, server: Nameserver, now: float) -> None:
@@ -139,6 +143,20 @@ class Stub:
             self._late_until[server] = now + LATE_FOR
 
 
+class _Ids:
+    """IDs for queries, which cannot be guessed: the kernel's random octets, many at a time."""
+
+    def __init__(self) -> None:
+        self._left = b""
+
+    def take(self) -> bytes:
+        """An ID that was not given out before."""
+        if not self._left:
+            self._left = secrets.token_bytes(_RANDOM_OCTETS)
+        taken, self._left = self._left[:2], self._left[2:]
+        return taken
+
+
 class _Attempt:
     """One query that was sent to one server."""
 
@@ -149,7 +167,7 @@ class _Attempt:
         self.server = server
         self.socket = socket
         self.sent = sent
-        self.number = 0
+        self.number = b""
 
 
 class _Socket:
@@ -159,9 +177,10 @@ class _Socket:
         OSError: there is none, or no way to the server.
     """
 
-    def __init__(self, server: Nameserver) -> None:
+    def __init__(self, server: Nameserver, ids: _Ids) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiting: dict[int, _Attempt] = {}
+        self._ids = ids
+        self._waiting: dict[bytes, _Attempt] = {}
         self.closed = False
         family, _, _, _, address = socket.getaddrinfo(
             server.address, server.port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
@@ -169,7 +188,7 @@ class _Socket:
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             self._socket.connect(address)
-            self._loop.add_reader(self._socket, self._readable)
+            self._loop.add_reader(self._socket.fileno(), self._readable)
         except OSError:
             self._socket.close()
             raise
@@ -180,20 +199,20 @@ class _Socket:
         Raises:
             OSError: it cannot be sent; a host on the way may have said so before.
         """
-        number = secrets.randbits(16)
+        number = self._ids.take()
         while number in self._waiting:
-            number = secrets.randbits(16)
+            number = self._ids.take()
         attempt.number = number
         self._waiting[number] = attempt
         with contextlib.suppress(BlockingIOError):  # the kernel's buffer is full: as if it got lost
-            self._socket.send(number.to_bytes(2, "big") + query)
+            self._socket.send(number + query)
 
     def forget(self, attempt: _Attempt) -> None:
         """Wait for the reply to a query no longer."""
         self._waiting.pop(attempt.number, None)
         if not self._waiting and not self.closed:
             self.closed = True
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
 
     def _readable(self) -> None:
@@ -210,7 +229,7 @@ class _Socket:
                 for attempt in tuple(self._waiting.values()):
                     attempt.lookup.failed(attempt, error_text(error))
                 return
-            waiting = self._waiting.get(int.from_bytes(wire[:2], "big"))
+            waiting = self._waiting.get(wire[:2])
             if waiting is not None:
                 waiting.lookup.received(waiting, wire)
 

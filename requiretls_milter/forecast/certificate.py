@@ -192,7 +192,6 @@ def _is_weakly_signed(certificate: x509.Certificate) -> bool:
     return isinstance(algorithm, hashes.MD5 | hashes.SHA1)
 
 
-@cached_if_small(CACHED_ANSWERS)
 def has_weak_key(der: bytes, shortest: ShortestKeys) -> bool:
     """Say whether a certificate's key is shorter than the *shortest* that is secure enough.
 
@@ -202,12 +201,18 @@ def has_weak_key(der: bytes, shortest: ShortestKeys) -> bool:
 
     A key that cannot be read counts as weak.
     """
+    is_factored, bits = _key_length(der)
+    return bits < (shortest.factored if is_factored else shortest.elliptic)
+
+
+@cached_if_small(CACHED_ANSWERS)
+def _key_length(der: bytes) -> tuple[bool, int]:
+    """Whether a certificate's key is one of RSA or DSA, and its bits; none if it is unreadable."""
     try:
         key = load(der).get_pubkey()
     except (crypto.Error, ValueError):
-        return True
-    is_factored = key.type() in _FACTORED_KEYS
-    return key.bits() < (shortest.factored if is_factored else shortest.elliptic)
+        return True, 0
+    return key.type() in _FACTORED_KEYS, key.bits()
 
 
 # ---------------------------------------------------------------- names

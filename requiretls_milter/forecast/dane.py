@@ -117,11 +117,11 @@ def match(chain: tuple[bytes, ...], records: tuple[TlsaRecord, ...]) -> ChainMat
         if _selects(record, der)
     )
     paths = [_path_to(anchor, chain, anchor_has_dates=False) for anchor in anchors]
-    if not anchors:
+    keys = [r.data for r in authorities if (r.selector, r.matching_type) == (SPKI, FULL)]
+    if keys and not anchors:
         # "2 1 0" holds a key alone: it anchors the chain if it has signed the topmost
         # certificate that was sent.
         top = path.top_of_chain(chain)
-        keys = (r.data for r in authorities if (r.selector, r.matching_type) == (SPKI, FULL))
         if any(path.signs(key, top) for key in keys):
             paths = [_path_to(top, chain, anchor_has_dates=True)]
     # The nearest anchor decides: OpenSSL looks no further up once a record matches.

@@ -6,6 +6,7 @@ which reads back as the same value. Text that is not in the notation raises :cla
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from pathlib import PurePosixPath
@@ -17,6 +18,9 @@ from requiretls_milter.syntax.text import quoted
 
 DNS_PORT = 53
 """RFC 1035 section 4.2."""
+
+CACHED_ADDRESSES = 64
+"""Addresses of which it is remembered whether only this host reaches them."""
 
 MAX_PORT = 65535
 """A port has 16 bits (RFC 9293 section 3.1)."""
@@ -122,12 +126,18 @@ class Endpoint(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this host reaches it.
+        """Whether only this host reaches it."""
+        return _is_loopback(self.address)
 
-        Versions of Python differ in whether 127.0.0.1 written as an IPv6 address is loopback.
-        """
-        ip = ipaddress.ip_address(self.address)
-        return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+
+@functools.lru_cache(CACHED_ADDRESSES)
+def _is_loopback(address: str) -> bool:
+    """Whether only this host reaches an address.
+
+    Versions of Python differ in whether 127.0.0.1 written as an IPv6 address is loopback.
+    """
+    ip = ipaddress.ip_address(address)
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
 
 
 def parse_endpoint(text: str, default_port: int = 0) -> Endpoint:

@@ -173,6 +173,8 @@ def address_literal(text: str) -> str | None:
 
     An address with a zone does not count: a zone has a meaning on one host only.
     """
+    if ":" not in text and not text[-1:].isdigit():
+        return None  # most are names: an IPv4 address ends with a digit
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -204,12 +206,13 @@ def mail_exchanger(name: str) -> str | None:
     """
     if ":" in name:
         return address_literal(name)
-    if not valid_hostname(name) and not _four_octets(name):
+    valid = valid_hostname(name)
+    if not valid and not _four_octets(name):
         return None
     try:
         return str(ipaddress.IPv4Address(socket.inet_aton(name)))
     except OSError:
-        return name if valid_hostname(name) else None
+        return name if valid else None
 
 
 def _four_octets(name: str) -> bool:

@@ -41,7 +41,10 @@ def printable(text: str | bytes, limit: int = MAX_TEXT) -> str:
     """
     if isinstance(text, bytes):
         text = text[:limit].decode("latin-1")
-    return "".join(c if " " <= c <= "~" else "?" for c in text[:limit])
+    text = text[:limit]
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if " " <= c <= "~" else "?" for c in text)
 
 
 def escape(text: str) -> str:

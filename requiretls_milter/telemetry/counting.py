@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from requiretls_milter.telemetry.catalogue import METRICS, MetricError, MetricKind, declared
 
 CounterTotal = tuple[str, tuple[str, ...], float]
 """(metric, label values, value)."""
+
+PIECE = 2_000
+"""Values that are looked at without a pause: less than a millisecond."""
 
 Count = tuple[str, tuple[str, ...]]
 """(metric, label values): what grows by one."""
@@ -173,19 +176,29 @@ class Gauges:
         """Forget the value of a gauge; without effect if it has none."""
         self._values.get(metric, {}).pop(labels, None)
 
-    def retain_domains(self, domains: Iterable[str]) -> None:
-        """Forget the values of other domains than these, since no rule names them any more."""
-        kept = frozenset(domains)
-        for metric, values in self._values.items():
+    def retain_domains(self, domains: Container[str]) -> Iterator[None]:
+        """Forget the values of other domains than these, since no rule names them any more.
+
+        There may be hundreds of thousands: yields after each piece of the work, so that the caller
+        can do something else before it goes on.
+        """
+        for metric, values in tuple(self._values.items()):
             place = METRICS[metric].domain_index
-            if place is not None:
-                for labels in [labels for labels in values if labels[place] not in kept]:
-                    del values[labels]
+            if place is None:
+                continue
+            for number, labels in enumerate(tuple(values), 1):
+                if labels[place] not in domains:
+                    values.pop(labels, None)
+                if number % PIECE == 0:
+                    yield
 
     def copy(self) -> Gauges:
-        """The same at this moment, for another thread."""
+        """The same at this moment, for another thread or made in one.
+
+        The values of one metric are copied without a pause, so that none is set meanwhile.
+        """
         other = Gauges()
-        other._values = {metric: values.copy() for metric, values in self._values.items()}
+        other._values = {metric: values.copy() for metric, values in tuple(self._values.items())}
         return other
 
     def by_metric(self) -> Mapping[str, Mapping[tuple[str, ...], float]]:

@@ -169,3 +169,24 @@ def test_included_files_and_lists_of_domains_are_read_again(make: Make) -> None:
 
     domains.write_text("example.org\nother.example\n")
     eventually(lambda: service.metric("config_file_differs") == 1)
+
+
+def test_a_reload_with_a_hundred_thousand_domains_holds_up_no_loop(make: Make) -> None:
+    service = make(workers=1).start()
+    domains = service.directory / "partners.txt"
+    domains.write_text("".join(f"partner-{number}.example\n" for number in range(100_000)))
+    service.configure(
+        QUIET
+        + f"""
+[mta]
+relayhost = "[gateway.example.net]"
+[rules.list.partners]
+domains_file = "{domains}"
+mode = "monitor"
+"""
+    )
+    reload(service)
+    assert service.events("reloaded")[0]["generation"] == 2
+    assert service.metric('rules{mode="monitor"}') > 100_000
+    # It takes seconds to find the next hops of so many; the loop has its turns meanwhile.
+    assert service.metric("engine_longest_turn_seconds") < 1.0

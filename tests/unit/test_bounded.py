@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requiretls_milter.bounded import ALIGNMENT, BoundedMap, octets
+from requiretls_milter.bounded import ALIGNMENT, PIECE, BoundedMap, octets
 from requiretls_milter.model import DnsOutcome, MxRecord
 
 
@@ -107,3 +107,14 @@ def test_what_there_is_only_one_of_has_no_octets(value: object) -> None:
 @pytest.mark.parametrize("value", [-1, 257, 1.0, "", b""])
 def test_any_other_value_has_some(value: object) -> None:
     assert octets(value) > 0
+
+
+def test_what_is_forgotten_in_pieces_is_gone_at_once_and_what_comes_meanwhile_stays() -> None:
+    kept: BoundedMap[int, str] = BoundedMap(weigh=lambda _key, value: len(value))
+    for number in range(2 * PIECE + 1):
+        kept.put(number, "x")
+    pieces = kept.clear_in_pieces()
+    assert (len(kept), kept.weight, kept.get(1)) == (0, 0, None)
+    kept.put(1, "new")
+    assert sum(1 for _ in pieces) >= 3
+    assert (list(kept.items()), kept.weight) == ([(1, "new")], 3)

@@ -7,7 +7,7 @@ objects of its own.
 from __future__ import annotations
 
 import struct
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 from requiretls_milter.bounded import BoundedMap, entry_octets
@@ -118,10 +118,10 @@ class Shelf:
         self._failures.discard(key)
         self._entries.pop(key)
 
-    def clear(self) -> None:
-        """Forget all entries."""
+    def clear(self) -> Iterator[None]:
+        """Forget all entries now; see :meth:`BoundedMap.clear_in_pieces`."""
         self._failures.clear()
-        self._entries.clear()
+        return self._entries.clear_in_pieces()
 
     def forget_failures(self) -> None:
         """Forget failed attempts, so that they may be made again at once."""

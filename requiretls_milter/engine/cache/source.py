@@ -18,8 +18,9 @@ another engine of the fleet (:mod:`~requiretls_milter.engine.cache.fleet`); the 
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -274,10 +275,12 @@ class CachedSource:
         """The number of questions whose answers are being found."""
         return len(self._flights)
 
-    def forget(self) -> None:
-        """Forget all that is kept in memory: another configuration finds other things."""
-        self._hosts.clear()
-        self._domains.clear()
+    def forget(self) -> Iterator[None]:
+        """Forget all that is kept in memory: another configuration finds other things.
+
+        It is freed piece by piece while the caller iterates.
+        """
+        return itertools.chain(self._hosts.clear(), self._domains.clear())
 
     async def close(self) -> None:
         """Give up what is under way."""
@@ -372,9 +375,11 @@ class CachedSource:
             self._alive.add(found)
             return found
         life = Life.of(seconds, wall, monotonic)
-        kept = replace(found, expires=life.wall_end)
-        if isinstance(kept, ProbeEvidence):
-            kept = replace(kept, chain=self._certificates.shared(kept.chain))
+        if isinstance(found, ProbeEvidence):
+            chain = self._certificates.shared(found.chain)
+            kept = replace(found, expires=life.wall_end, chain=chain)
+        else:
+            kept = replace(found, expires=life.wall_end)
         self._alive.add(kept)
         kind.shelf.put(key, Entry(kept, monotonic - _age(found, wall), life, pause))
         if note_pause is not None and (pause or (last is not None and last.pause)):

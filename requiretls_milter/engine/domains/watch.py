@@ -31,6 +31,9 @@ AT_ONCE = 4
 all that the engine does at once."""
 
 
+PIECE = 2_000
+"""Domains that are looked at in one turn of the loop: less than a millisecond."""
+
 NEVER = float("-inf")
 
 
@@ -57,7 +60,7 @@ class DomainWatch:
         self._monotonic = monotonic
         self._interval = interval
         self._began: dict[str, float] = {}
-        """When the last assessment of each domain began."""
+        """When the last assessment of each domain began; the earliest first."""
         self._under_way: set[str] = set()
         self._anew_at = NEVER
         self._slots = asyncio.Semaphore(AT_ONCE)
@@ -73,12 +76,13 @@ class DomainWatch:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._changed.clear()
-                domains = self._in_turn()
+                domains = await self._in_turn()
                 for domain in domains:
                     if domain in self._under_way:
                         continue
                     pause = self._pause_after(domain, len(domains))
                     await self._slots.acquire()
+                    self._began.pop(domain, None)
                     self._began[domain] = self._monotonic()
                     self._under_way.add(domain)
                     tasks.create_task(self._assess_one(domain))
@@ -88,17 +92,34 @@ class DomainWatch:
                 if self._under_way.issuperset(domains):
                     await self._wait(self._interval())
 
-    def _in_turn(self) -> list[str]:
-        """The domains of one round: the one that was assessed longest ago first."""
-        # A rule for subdomains names no next hop.
-        domains = [domain for domain in self._domains() if not domain.startswith(".")]
-        self._began = {domain: self._began.get(domain, NEVER) for domain in domains}
-        return sorted(domains, key=self._began.__getitem__)
+    async def _in_turn(self) -> list[str]:
+        """The domains of one round: the one that was assessed longest ago first.
+
+        There may be a hundred thousand; the loop has other work meanwhile.
+        """
+        names: set[str] = set()
+        new: list[str] = []
+        for number, domain in enumerate(self._domains(), 1):
+            if not domain.startswith("."):  # a rule for subdomains names no next hop
+                names.add(domain)
+                if domain not in self._began:
+                    new.append(domain)
+            if number % PIECE == 0:
+                await asyncio.sleep(0)
+        former: list[str] = []
+        for number, domain in enumerate(tuple(self._began), 1):
+            if domain in names:
+                former.append(domain)
+            else:
+                del self._began[domain]
+            if number % PIECE == 0:
+                await asyncio.sleep(0)
+        return new + former
 
     def _pause_after(self, domain: str, domains: int) -> float:
         """Seconds until the next assessment may begin."""
         spread = self._interval() / domains
-        is_new = self._began[domain] <= self._anew_at
+        is_new = self._began.get(domain, NEVER) <= self._anew_at
         return max(MIN_PAUSE, min(FIRST_PAUSE, spread) if is_new else spread)
 
     async def _assess_one(self, domain: str) -> None:

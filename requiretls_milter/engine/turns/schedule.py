@@ -192,7 +192,8 @@ class Schedule:
         changes = Changes()
         self._notice_overdue(now, changes)
         self._protect()
-        while self._pace_from(now) <= now:
+        prompt, slow = self._lanes.values()
+        while (prompt or slow) and self._pace_from(now) <= now:
             ticket = self._next(now)
             if ticket is None:
                 break
@@ -311,7 +312,7 @@ class Schedule:
     def _notice_overdue(self, now: float, changes: Changes) -> None:
         while self._prompt and self.room.slow:
             ticket = next(iter(self._prompt))
-            if now < ticket.began + self.patience:
+            if now < ticket.began + self.room.slow_after or now < ticket.began + self.patience:
                 return
             del self._prompt[ticket]
             self._overdue[ticket] = None

@@ -64,6 +64,9 @@ class Shares:
             self._schedule.joined(ticket, hop or claim.group, self._now())
             self._advance()
 
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("to be called from a task, which can be broken off")
         finished = False
         errand.listeners.append(joined)
         try:
@@ -75,23 +78,30 @@ class Shares:
                     await self._turn(ticket)
                 finally:
                     errand.waiting -= 1
-                task = asyncio.ensure_future(_awaited(work))
                 self._works[ticket] = task
                 try:
-                    result = await task
+                    try:
+                        result = await work()
+                    finally:
+                        is_broken_off = self._take_from(task, ticket)
                 except asyncio.CancelledError:
-                    if ticket not in self._broken_off or _is_cancelled():
+                    if not is_broken_off:
                         raise
                     continue  # it waits for a turn in the slow lane
-                finally:
-                    del self._works[ticket]
-                    self._broken_off.discard(ticket)
                 finished = True
                 return result
         finally:
             errand.listeners.remove(joined)
             self._schedule.leave(ticket, self._now(), finished=finished)
             self._advance()
+
+    def _take_from(self, task: asyncio.Task[Any], ticket: Ticket) -> bool:
+        """Note that a task's work has ended; returns whether we, and nobody else, cancelled it."""
+        del self._works[ticket]
+        if ticket not in self._broken_off:
+            return False
+        self._broken_off.remove(ticket)
+        return not task.uncancel()
 
     async def _turn(self, ticket: Ticket) -> None:
         """Return when it is the ticket's turn."""
@@ -136,15 +146,6 @@ class Shares:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
-
-
-async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
-    return await work()
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 @dataclass(frozen=True, slots=True)

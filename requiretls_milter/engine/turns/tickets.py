@@ -110,6 +110,8 @@ class Queue:
 
     def newest(self, cost: Callable[[Ticket], int]) -> Ticket:
         """The ticket that costs least, of a hop for which least waits; of equal hops the newest."""
+        if len(self._tickets) == 1:
+            return self.oldest()
         return self._most_modest(reversed(self._hops.values()), cost)
 
     def next(self, cost: Callable[[Ticket], int]) -> Ticket:
@@ -118,7 +120,7 @@ class Queue:
         Every fourth turn is that of the oldest ticket, whatever it costs.
         """
         self._turn = (self._turn + 1) % 4
-        if not self._turn:
+        if not self._turn or len(self._tickets) == 1:
             return self.oldest()
         if self._turn % 2:
             return self.newest(cost)

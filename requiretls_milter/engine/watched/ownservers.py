@@ -68,17 +68,20 @@ class Domains:
         configured: those with a rule by recipient or next hop.
         watched: see :func:`watched_domains`.
         shown: both, the values of the label ``domain`` of gauges.
+        names: the same, to look them up.
     """
 
-    configured: tuple[str, ...]
+    configured: frozenset[str]
     watched: tuple[str, ...]
     shown: tuple[str, ...]
+    names: frozenset[str]
 
     @classmethod
     def of(cls, config: Config) -> Domains:
         """Find them."""
         configured, watched = configured_domains(config), watched_domains(config)
-        return cls(configured, watched, tuple(dict.fromkeys([*configured, *watched])))
+        shown = tuple(dict.fromkeys([*configured, *watched]))
+        return cls(frozenset(configured), watched, shown, frozenset(shown))
 
 
 @dataclass(slots=True)

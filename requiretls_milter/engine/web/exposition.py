@@ -39,11 +39,11 @@ of 25 characters that is some 9,000 series: all of 1,300 domains."""
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """All values at one moment; no later change of the engine's shows in them.
+    """All values; of the counters at one moment.
 
     Attributes:
         totals: adds the counters of all processes up.
-        gauges: a copy.
+        gauges: the values of each metric are taken when it is rendered.
         domains: the configured domains.
         processes: the process ids of the service, by name.
     """
@@ -68,7 +68,7 @@ def render(readings: Readings, accept: str) -> Page:
 def _rendered(readings: Readings, accept: str) -> Page:
     totals = readings.totals()
     values: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in METRICS}
-    for name, shown in readings.gauges.by_metric().items():
+    for name, shown in readings.gauges.copy().by_metric().items():
         values[name].update(shown)
     for name, labels, value in (*totals.counters, *processes.values(readings.processes)):
         values[name][labels] = value

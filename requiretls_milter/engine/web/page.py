@@ -12,6 +12,8 @@ SWITCH_INTERVAL = 0.0005
 """Seconds after which the rendering lets another thread run: Python's default is ten times that,
 and a turn of the loop has to wait several times."""
 
+_USUAL_INTERVAL = sys.getswitchinterval()
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -44,13 +46,12 @@ def beside_the_loop() -> Iterator[None]:
     there are no cycles among them. And a thread that wants to run has to wait for a tenth of
     the usual time.
     """
-    interval = sys.getswitchinterval()
     collects = gc.isenabled()
     gc.disable()
     sys.setswitchinterval(SWITCH_INTERVAL)
     try:
         yield
     finally:
-        sys.setswitchinterval(interval)
+        sys.setswitchinterval(_USUAL_INTERVAL)
         if collects:
             gc.enable()

@@ -54,7 +54,7 @@ class _Server:
         self.authentic = self.authentic and bool(flags & dns.flags.AD)
         header = b"\0\1" + flags.to_bytes(2, "big") + b"\0\1"
         header += b"".join(bytes((0, count)) for count in counts)
-        found = compare(header + question.to_wire() + reply[5:], question)
+        found = compare(header + question.wire + reply[5:], question)
         if found is None:
             raise NoReplyError(["scripted: malformed"], servfail=False)
         if found.rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):

@@ -13,7 +13,7 @@ import pytest
 
 from requiretls_milter import config
 from requiretls_milter.config import Config
-from requiretls_milter.engine.assessor import MIN_GATHERING, Assessor
+from requiretls_milter.engine.assessor import LIGHT_OCTETS, MIN_GATHERING, Assessor
 from requiretls_milter.engine.cache.source import CachedSource
 from requiretls_milter.evidence.gathering import LATE
 from requiretls_milter.forecast import judge as judging
@@ -409,7 +409,16 @@ async def test_a_lookup_that_never_ends_is_unknown_and_counted_once() -> None:
     await kit.close()
 
 
-async def test_judging_does_not_hold_the_loop_up(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+def send_many_certificates(kit: Kit, domain: str) -> None:
+    """The server of a domain sends more certificates than are judged on the loop."""
+    chain = tuple(bytes([n]) * 2048 for n in range(LIGHT_OCTETS // 2048 + 1))
+    server = f"probe 192.0.2.1 mx.{domain}"
+    kit.source.script[server] = replace(kit.source.script["probe"], chain=chain)
+
+
+async def test_judging_many_certificates_does_not_hold_the_loop_up(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     threads = []
     gate = threading.Event()
     real = judging.judge
@@ -420,6 +429,7 @@ async def test_judging_does_not_hold_the_loop_up(kit: Kit, monkeypatch: pytest.M
         return real(*arguments, **more)
 
     monkeypatch.setattr("requiretls_milter.engine.assessor.judge", slow)
+    send_many_certificates(kit, "a.example")
     assessment = asyncio.create_task(kit.assessor.assess(question()))
     await until(lambda: threads)
     gate.set()
@@ -427,20 +437,33 @@ async def test_judging_does_not_hold_the_loop_up(kit: Kit, monkeypatch: pytest.M
     assert threading.get_ident() not in threads
 
 
-async def test_questions_are_judged_in_one_thread_since_a_trust_store_bears_no_more(
+async def test_nothing_is_judged_beside_a_thread_that_judges_since_they_share_a_trust_store(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    at_work, most = 0, 0
     threads = set()
+    lock = threading.Lock()
     real = judging.judge
 
     def noting(*arguments: Any, **more: Any) -> Any:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
         threads.add(threading.get_ident())
         time.sleep(0.01)
+        with lock:
+            at_work -= 1
         return real(*arguments, **more)
 
     monkeypatch.setattr("requiretls_milter.engine.assessor.judge", noting)
+    for n in range(0, 10, 3):
+        send_many_certificates(kit, f"{n}.example")
+    await kit.assessor.assess(question())
+    assert threads == {threading.get_ident()}
     await asyncio.gather(*(kit.assessor.assess(question(f"{n}.example")) for n in range(10)))
-    assert len(threads) == 1
+    assert most == 1
+    assert len(threads) == 2
 
 
 async def test_ordinary_mail_is_surveyed_without_probes_where_the_operator_says_dns() -> None:

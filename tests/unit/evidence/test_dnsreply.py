@@ -125,7 +125,7 @@ def test_r21_an_extended_rcode_is_no_empty_answer() -> None:
 @pytest.mark.parametrize("edns", [True, False])
 def test_a_server_that_fails_may_leave_the_question_out(edns: bool) -> None:
     wire = reply(rcode=dns.rcode.SERVFAIL, edns=edns)
-    section = question().to_wire()
+    section = question().wire
     without = wire[:4] + struct.pack("!H", 0) + wire[6:12] + wire[12 + len(section) :]
     assert read_reply(without, question()).rcode == dns.rcode.SERVFAIL
     with pytest.raises(DnsReplyError):
@@ -142,7 +142,7 @@ def test_a_chain_of_pointers_costs_no_more_than_the_octets_that_come() -> None:
     """A name that is stepped over is not followed; one that is read only points backwards."""
     header = struct.pack("!HHHHHH", 1, 0x8000, 1, 3000, 0, 0)
     record = b"\xc0\x0c" + struct.pack("!HHIH", dns.rdatatype.MX, 1, 1, 4) + b"\0\1\xc0\x0c"
-    wire = header + question().to_wire() + record * 3000
+    wire = header + question().wire + record * 3000
     found = compare(wire, question())
     assert found is not None
     assert found.rdatas is not None

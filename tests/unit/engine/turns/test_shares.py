@@ -90,7 +90,7 @@ async def test_work_that_is_given_up_leaves_its_place_or_its_turn() -> None:
     first, second, third = Work(), Work(), Work()
     tasks = [ask(limiter, f"{n}", work) for n, work in enumerate((first, second, third))]
     await until(lambda: first.begun)
-    for task in tasks[:2]:
+    for task in (tasks[1], tasks[0]):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

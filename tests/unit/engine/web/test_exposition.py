@@ -108,7 +108,8 @@ def test_gauges_are_set_and_forgotten() -> None:
     gauges.set("resolver_validates", 1)
     text, _ = render(gauges=gauges, domains=domains)
     assert 'domain_ready{domain="example.org"} 1.0' in text
-    gauges.retain_domains(["example.net"])
+    for _ in gauges.retain_domains({"example.net"}):
+        pass
     text, _ = render(gauges=gauges, domains=domains)
     assert "example.org" not in text
     assert 'domain_ready{domain="example.net"} 1.0' in text
