@@ -136,7 +136,7 @@ def read_sources(reading: ConfigReader, main: Path, content: bytes) -> Sources:
     return sources
 
 
-def read_whole(reading: Reading, main: Path, content: bytes) -> Sources:
+def read_whole(reading: ConfigReader, main: Path, content: bytes) -> Sources:
     """As :func:`read_sources`, for those who need every file.
 
     Raises:
