@@ -38,7 +38,10 @@ alone: $(READY) roots ## of service: what measures, or uses all cores
 lab: $(READY) roots ## real MTAs and name servers: four labs side by side
 	$(PYTEST) -n 4 --dist loadgroup tests/lab
 
-test: lint unit service lab ## all of these: what a change has to pass
+# The lab waits for real servers most of the time: all else that may runs beside it.
+test: $(READY) roots ## all of these: what a change has to pass; ALSO="pythons" beside them
+	$(MAKE) -j2 --output-sync=line lint lab unit beside $(ALSO)
+	$(MAKE) alone
 
 roots: $(READY)
 	@$(BIN)/python -m tests.lab build || [ "$${CI:-}" != true ]
