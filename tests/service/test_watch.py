@@ -64,7 +64,10 @@ interval = {INTERVAL}
 notify = "{notify}"
 {more}
 """
-        limits = {"evidence.policyhost.HTTPS_PORT": policy_port, "engine.mailing.COLLECT": 0.1}
+        limits = {
+            "evidence.policyhost.HTTPS_PORT": policy_port,
+            "engine.watched.mailing.COLLECT": 0.1,
+        }
         service = self.make(config, workers=1, limits=limits)
         state = self.told.with_name("state.db")
         text = service.config_path.read_text()

@@ -62,7 +62,7 @@ GARBAGE = (b"\0\0\0\1", b"GET / HTTP/1.0\r\n\r\n", b"\xff" * 64, b"\0\0\0\5Oxxxx
 
 LIMITS = {
     # Else what failed once would be held for longer than the faults last.
-    "engine.attempts.MAX_RETRY_AFTER": 0.5,
+    "engine.cache.attempts.MAX_RETRY_AFTER": 0.5,
     "evidence.probe.FRESH": 1.0,
 }
 
