@@ -20,7 +20,7 @@ from tests.support.internet import Internet, loopback_internet
 from tests.support.paths import REPOSITORY
 from tests.support.service import Service
 
-pytestmark = [pytest.mark.xdist_group("lock"), pytest.mark.once]
+pytestmark = [pytest.mark.xdist_group("lock"), pytest.mark.once, pytest.mark.timeout(300)]
 
 LOCKED_FOR = ("CPython", "3.11", "x86_64")
 """As the files' first lines say."""
