@@ -2,8 +2,9 @@
 
 Brings up the lab (DNS with DNSSEC, scripted next hops, an MTA-STS policy host,
 Postfix 3.11), attaches the milter to Postfix, submits messages, and compares
-the forecast of each with Postfix's own log. Then it shows what stricter rules would have done to
-this mail, and a picture of the milter's status page. Exit status 0 if all forecasts are equal.
+the forecast of each with Postfix's own log. Then it reports what stricter rules would have done to
+this mail and whether REQUIRETLS could be switched on for it, and shows a picture of the milter's
+status page. Exit status 0 if all forecasts are equal.
 """
 
 from __future__ import annotations
@@ -71,6 +72,9 @@ DEFERRED = Scenario(
 PICTURE = Path(".run/status-page.png")
 """Of the status page, where Chromium is installed."""
 
+REPORT = Path(".run/report.html")
+"""Whether REQUIRETLS could be switched on for the mail of the demo."""
+
 TEMPORARY_LIMIT = 25.0
 """Seconds that the demo lets SMTP wait, so that it sees the slow next hops' forecasts too."""
 
@@ -132,7 +136,7 @@ def _demonstrate(console: Console, lab: Lab, scenarios: Sequence[Scenario]) -> i
             _show_refusal(console, lab, scenario)
         milter.await_metric("recipients_total", len(rows) + 2)
         console.print(_changes(before, milter.metrics()))
-        _show_report(console, milter)
+        _show_reports(console, milter)
         _show_page(console)
     different = [row.scenario.id for row in rows if not row.equal]
     if different:
@@ -196,12 +200,15 @@ def _changes(before: Mapping[Sample, float], after: Mapping[Sample, float]) -> T
     return table
 
 
-def _show_report(console: Console, milter: Milter) -> None:
-    """What stricter rules would have done to the mail of the demo."""
-    console.print("\nrequiretls-milter report --would-have, over the log of this mail:")
-    report = ("report", "--would-have", milter.log_file, "--config", milter.config_file)
-    done = subprocess.run([*milter.program, *report], check=True, capture_output=True, text=True)
-    console.print(done.stdout, markup=False)
+def _show_reports(console: Console, milter: Milter) -> None:
+    """What stricter rules would have done to the mail of the demo, and what all of it lacks."""
+    REPORT.parent.mkdir(exist_ok=True)
+    for options in (("--would-have",), (), ("--format", "html", "--output", str(REPORT))):
+        words = ("report", *options)
+        console.print(f"\nrequiretls-milter {' '.join(words)}, over the log of this mail:")
+        command = [*milter.program, *words, milter.log_file, "--config", milter.config_file]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        console.print(done.stdout, markup=False)
 
 
 def _show_page(console: Console) -> None:

@@ -39,13 +39,21 @@ GOOD, BAD, INK, FAINT = "#2da44e", "#cf222e", "#24292f", "#d0d7de"
 MOST = 6
 """Lines of a graph: those that are not always zero come first, and alone if they are stacked."""
 
+MOST_LONG = 4
+"""Lines of a graph if their names are so long that each has a line of the legend to itself."""
+
 LETTER = 5.4
 """Width of a letter of a legend."""
+
+MARKS = 5
+"""Words below a graph, about."""
 
 PENS = f"""
 text {{ font-family: sans-serif; font-size: 12px; fill: {INK}; }}
 .axis .line, .axis .guides path {{ stroke: {FAINT}; fill: none; }}
 .axis text, .legend text {{ font-size: 10px; stroke: none; fill: {INK}; }}
+.axis.x text {{ text-anchor: middle; }}
+.axis.y text {{ text-anchor: end; }}
 .background {{ fill: none; }}
 .series .line {{ stroke-width: 1.5; fill-opacity: 0.3; }}
 .series .nofill {{ fill: none; }}
@@ -191,11 +199,11 @@ def _graph(panel: Panel, found: Sequence[Found], width: int, height: int) -> Ele
         width=width,
         height=height,
         margin=4,
+        margin_right=26,  # half of the last word below the graph
         spacing=4,
         show_dots=False,
         fill=panel.kind is Kind.STACKED,
         legend_at_bottom=True,
-        legend_at_bottom_columns=2,
         legend_box_size=8,
         include_x_axis=True,
         truncate_legend=-1,
@@ -208,7 +216,9 @@ def _graph(panel: Panel, found: Sequence[Found], width: int, height: int) -> Ele
     if panel.kind is Kind.HEATMAP:
         _fill_buckets(chart, found)
     else:
-        _fill_lines(chart, _legible(found, panel.kind, width), factor)
+        columns = 1 if any(len(one.name) > _letters(width, 2) for one in found) else 2
+        chart.legend_at_bottom_columns = columns
+        _fill_lines(chart, _legible(found, panel.kind, width, columns), factor, columns)
     drawn: Element = chart.render_tree()
     _strip(drawn)
     return drawn
@@ -226,20 +236,26 @@ def _strip(parent: Element) -> None:
             _strip(child)
 
 
-def _legible(found: Sequence[Found], kind: Kind, width: int) -> Sequence[Found]:
-    """The lines that are drawn, with names that fit into a legend of two columns."""
+def _letters(width: int, columns: int) -> int:
+    """How many letters of a name fit into a legend."""
+    return int((width / columns - 24) / LETTER)
+
+
+def _legible(found: Sequence[Found], kind: Kind, width: int, columns: int) -> Sequence[Found]:
+    """The lines that are drawn, with names that fit into the legend."""
     moving = [one for one in found if any(value for _, value in one.values)]
     still = [one for one in found if one not in moving]
-    shown = (moving if moving and kind is Kind.STACKED else [*moving, *still])[:MOST]
-    return [Found(one.name[: int((width / 2 - 24) / LETTER)], one.values) for one in shown]
+    shown = moving if moving and kind is Kind.STACKED else [*moving, *still]
+    most = MOST if columns > 1 else MOST_LONG
+    return [Found(one.name[: _letters(width, columns)], one.values) for one in shown[:most]]
 
 
-def _fill_lines(chart: Any, found: Sequence[Found], factor: float) -> None:
+def _fill_lines(chart: Any, found: Sequence[Found], factor: float, columns: int) -> None:
     times = sorted({time for one in found for time, _ in one.values})
     chart.x_labels = [datetime.fromtimestamp(time, UTC).strftime("%H:%M:%S") for time in times]
     chart.x_labels_major = chart.x_labels[:: max(1, len(times) // 3)]
     least, most = 0.0, 0.0
-    if len(found) > 1 and len(found) % 2:
+    if len(found) > 1 and len(found) % columns:
         chart.margin_bottom = 20  # pygal leaves no room for a row of legends that is half full
     for one in found:
         values = dict(one.values)
@@ -257,7 +273,7 @@ def _fill_buckets(chart: Any, found: Sequence[Found]) -> None:
     bounds = sorted(counted)
     below = [0.0, *(counted[bound] for bound in bounds)]
     chart.x_labels = [f"{bound:g} s" for bound in bounds]
-    chart.x_labels_major = chart.x_labels[::4]
+    chart.x_labels_major = chart.x_labels[:: max(1, len(bounds) // MARKS)]
     chart.show_legend = False
     chart.add("", [max(0.0, below[n + 1] - below[n]) for n in range(len(bounds))])
 
