@@ -111,22 +111,27 @@ def _replace(path: Path, text: str) -> None:
 def load_or_fail(path: Path | None, instead: Mapping[Path, bytes] | None = None) -> Config:
     """Load the configuration; print every mistake in it and end if there are any.
 
-    From then on the log goes to standard error, and tells no more than warnings: what a command
-    finds out is its output, which may be JSON.
-
     Args:
         path: the file, or None for the default one.
         instead: what is to be taken for the content of some of its files.
     """
     from requiretls_milter.config import ConfigError, load
-    from requiretls_milter.telemetry import log
 
     try:
-        config = load(path, instead)
+        return load(path, instead)
     except ConfigError as error:
         fail(*error.mistakes)
+
+
+def log_warnings(config: Config) -> None:
+    """Have the log go to standard error, and tell no more than warnings.
+
+    For commands that look at the network or at tables: what they find out is their output, which
+    may be JSON.
+    """
+    from requiretls_milter.telemetry import log
+
     log.configure(config.log.format.value, "warning")
-    return config
 
 
 def running_service(config: Config) -> StatusReply | None:

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from requiretls_milter.model import Requirement
+from requiretls_milter.model import Reason, Requirement
 from requiretls_milter.reports.ages import ago
 from requiretls_milter.reports.carrying import ToldBy
 from requiretls_milter.reports.printing import BAD, GOOD, UNSURE, printed
@@ -90,7 +90,10 @@ def _domain(report: NextHopReport, now: float) -> Text:
     if secure is None:
         return Text("no MX lookup: the next hop names the server")
     text = Text("MX lookup ")
-    text.append("signed" if secure else "not signed", GOOD if secure else UNSURE)
+    if not report["hosts"] and report["rfc8689"]["reason"] == Reason.DNS_FAILURE:
+        text.append("failed", BAD)
+    else:
+        text.append("signed" if secure else "not signed", GOOD if secure else UNSURE)
     text.append(f"{_age(report['mx_observed_at'], now)}, MTA-STS ")
     policy, error = report["mta_sts"], report["mta_sts_error"]
     if policy is None:

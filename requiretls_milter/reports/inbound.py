@@ -60,12 +60,14 @@ class NoDomainError(RequiretlsMilterError):
 class Looked:
     """What was found out about each domain, and whether the resolver validates.
 
-    ``evidence`` is that of each domain, in the order of the reports.
+    ``evidence`` is that of each domain, in the order of the reports. ``silent`` says why nothing
+    was looked up, if no name server answers us; otherwise it is "".
     """
 
     reports: tuple[InboundReport, ...]
     validates: bool
     evidence: tuple[DomainEvidence, ...] = ()
+    silent: str = ""
 
     @property
     def exit_status(self) -> int:
@@ -89,7 +91,9 @@ class Looked:
     def to_text(self, width: int | None = None) -> str:
         """Write what is wrong with each domain, the worst first."""
         parts = [_report(report) for report in self.reports]
-        if not self.validates:
+        if self.silent:
+            parts.insert(0, Text(f"{_SILENT}: nothing could be seen ({self.silent}).", "red"))
+        elif not self.validates:
             text = "The resolver does not validate DNSSEC: nothing is said of signatures."
             parts.insert(0, Text(text, "red"))
         return printed(*parts, width=width).rstrip()
@@ -134,14 +138,36 @@ async def _look(domains: Sequence[str], config: Config, trust: TrustStore) -> Lo
     watch = ResolverWatch(live.resolver, config)
     try:
         await watch.test_now()
-        seen = [await _look_at(domain, config, live) for domain in domains]
+        silent = "" if watch.validates else await _silence(live)
+        seen = [
+            _unseen(domain) if silent else await _look_at(domain, config, live)
+            for domain in domains
+        ]
         reports = (
             judge_inbound(evidence, published, trust, time.time(), validates=watch.validates)
             for evidence, published in seen
         )
-        return Looked(tuple(reports), watch.validates, tuple(evidence for evidence, _ in seen))
+        judged = tuple(reports)
+        return Looked(judged, watch.validates, tuple(evidence for evidence, _ in seen), silent)
     finally:
         await live.close()
+
+
+_SILENT = "No name server answers us"
+
+
+async def _silence(live: Collector) -> str:
+    """Why not even the root zone can be looked up; "" if it can.
+
+    That is our own trouble, and says nothing of a domain.
+    """
+    root = await live.resolver.root()
+    return root.error if root.outcome is DnsOutcome.ERROR else ""
+
+
+def _unseen(domain: str) -> tuple[DomainEvidence, PublishedEvidence]:
+    mx = MxEvidence(DnsOutcome.ERROR, error=_SILENT, unasked=True)
+    return DomainEvidence(NextHop(HopKind.MX, domain), mx), PublishedEvidence()
 
 
 async def _look_at(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tests.support.authority import DAY
@@ -28,6 +29,13 @@ async def own(world: Domains, **replies: Any) -> SmtpServer:
 
 def config(world: Domains, server: SmtpServer) -> str:
     return world.config(f"probe.port = {server.port}")
+
+
+def without_resolver(world: Domains, server: SmtpServer) -> str:
+    """A configuration whose name server is nobody."""
+    path = Path(config(world, server))
+    path.write_text(path.read_text().replace(world.dns.address, "127.0.0.1:9"))
+    return str(path)
 
 
 async def test_a_domain_in_good_order_is_status_0(world: Domains) -> None:
@@ -88,6 +96,19 @@ async def test_a_record_that_no_longer_matches_is_told(world: Domains) -> None:
     done = await command("check", "--inbound", "own.test", "--config", config(world, server))
     assert done.status == 1, done
     assert "Breaks first: tlsa_does_not_match of mx.own.test, now." in done.out
+
+
+async def test_a_resolver_that_does_not_answer_is_no_trouble_of_the_domain(
+    world: Domains,
+) -> None:
+    server = await own(world)
+    path = without_resolver(world, server)
+    done = await command("check", "--inbound", "own.test", "--config", path)
+    assert done.status == 75, done
+    assert done.out.startswith("No name server answers us: nothing could be seen (NS .: ")
+    assert "broken" not in done.out
+    done = await command("check", "--inbound", "own.test", "--config", path, "--format", "json")
+    assert (done.json[0]["problems"], done.json[0]["unseen"]) == ([], ["own.test"])
 
 
 async def test_what_is_no_domain_is_a_mistake(world: Domains) -> None:

@@ -9,6 +9,7 @@ from requiretls_milter.model import (
     HopKind,
     MtaStsEvidence,
     MtaStsMode,
+    MxEvidence,
     NextHop,
 )
 from requiretls_milter.reports.check import next_hop_report
@@ -83,6 +84,12 @@ def test_a_policy_that_could_not_be_fetched_says_why() -> None:
     kept = domain(host(), sts=("mx1.example.org",))
     text = lines(replace(kept, mta_sts=replace(kept.mta_sts, error="timed out")))
     assert "MX lookup signed, MTA-STS enforce: mx1.example.org, not renewed: timed out" in text
+
+
+def test_an_mx_lookup_that_failed_is_not_called_unsigned() -> None:
+    mx = MxEvidence(DnsOutcome.ERROR, error="timed out")
+    text = lines(replace(domain(), mx=mx))
+    assert "MX lookup failed, MTA-STS none" in text
 
 
 def test_each_next_hop_has_its_part() -> None:
