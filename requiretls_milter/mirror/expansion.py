@@ -8,14 +8,13 @@ mirrored.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from requiretls_milter.config.values import lookup_table
 from requiretls_milter.mirror.postconf import Parameters, Postfix, is_yes
-from requiretls_milter.mirror.wording import examples, shown
+from requiretls_milter.mirror.wording import examples, shown, without_settings
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
 from requiretls_milter.syntax.tables import TEXTUAL, UNREADABLE, split_list, split_table
 
@@ -47,8 +46,6 @@ _LIMITS = {
 """Limits of Postfix, each with the largest value that ``[mta]`` takes."""
 _WITHOUT_FILE = frozenset({"inline", "static"})
 _PATTERN_FILES = frozenset({"regexp", "pcre", "cidr"})
-_WITHOUT_SECRETS = frozenset({*_PATTERN_FILES, "pipemap", "unionmap", "randmap"})
-_SETTINGS_INSIDE = re.compile(r"(?:ldap|mysql|pgsql|sqlite|memcache|mongodb):\s*\{")
 
 
 @dataclass(slots=True)
@@ -118,8 +115,8 @@ def _named(item: str, postfix: Postfix) -> str:
         here = postfix.root / path.lstrip("/")
         item = f"{item.removesuffix(name)}{here}"
     unreadable = f"{UNREADABLE}:{kind if kind.isalnum() and kind.isascii() else 'name'}"
-    if "{" in name and (kind not in TEXTUAL | _WITHOUT_SECRETS or _SETTINGS_INSIDE.search(name)):
-        return unreadable  # its settings, which may have a password among them
+    if without_settings(item) != item:
+        return unreadable
     try:
         return lookup_table(item) if item.isascii() else unreadable
     except ValueError:

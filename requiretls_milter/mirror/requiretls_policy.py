@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from requiretls_milter.config.values import policy_pattern
 from requiretls_milter.mirror.postconf import Entries
-from requiretls_milter.mirror.wording import examples
+from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.model import RequiretlsPolicy
 from requiretls_milter.syntax.names import patterns
 from requiretls_milter.syntax.tables import split_list, split_table, without_braces
@@ -29,9 +29,6 @@ ACTIONS = {
 
 Value = str | Mapping[str, str]
 """The value in TOML: a word, or a table of words."""
-
-MAX_ITEM = 100
-"""Characters of an item of the list that are shown in a warning."""
 
 
 @dataclass(slots=True)
@@ -121,7 +118,7 @@ def mirror_policy(
             fallback = action(item)
             if fallback is RequiretlsPolicy.INVALID:
                 merged.warnings.append(
-                    f"Postfix does not know {item[:MAX_ITEM]}: it defers with 4.7.10"
+                    f"Postfix does not know {shown(item)}: it defers with 4.7.10"
                 )
             break
         kind, name = split_table(item)
@@ -130,11 +127,11 @@ def mirror_policy(
             break
         entries = tables.get(item)
         if entries is None:
-            merged.incomplete(f"{item[:MAX_ITEM]}: such a table cannot be read: mirrored as empty")
+            merged.incomplete(f"{shown(item)}: such a table cannot be read: mirrored as empty")
         elif kind == "cidr":
-            merged.add_cidr(item[:MAX_ITEM], entries)
+            merged.add_cidr(shown(item), entries)
         else:
-            merged.add_table(item[:MAX_ITEM], entries)
+            merged.add_table(shown(item), entries)
     return _value(merged, fallback, mydomain.lower()), tuple(merged.warnings)
 
 

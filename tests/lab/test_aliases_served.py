@@ -37,8 +37,8 @@ LACKING = Scenario(
 )
 DATABASES = {database.kind: database for database in (OpenLdap, MariaDb, PostgreSql)}
 KINDS = (*DATABASES, "tcp", "socketmap")
-TIMEOUT = 2
-"""Seconds of a run of postmap."""
+TIMEOUT = 5
+"""Seconds of a run of postmap, which takes one on a busy machine."""
 
 
 def entries(kind: str) -> dict[str, str]:
@@ -202,8 +202,8 @@ def test_a_server_that_takes_queries_and_never_answers_holds_up_no_mail(served: 
                 began = time.monotonic()
                 code, _ = smtp.docmd("RCPT", f"TO:<tcp-lacking@{HOME}>")
                 took = time.monotonic() - began
-                assert (code, took < TIMEOUT + 1.5) == (250, True)
-            assert took < 1, "the table is left alone"
+                assert (code, took < TIMEOUT + 3) == (250, True)
+            assert took < 2, "the table is left alone"
         served.milter.wait("alias_query_failed", table=served.table("tcp"), result="timeout")
         eventually(lambda: served.milter.metric("alias_lookups_total", result="unknown") >= 2)
     finally:

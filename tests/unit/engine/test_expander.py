@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from requiretls_milter.config import Config
-from requiretls_milter.engine.expander import Expander, ExpanderKeeper, expanded_here
+from requiretls_milter.engine.expander import TURN, Expander, ExpanderKeeper, expanded_here
 from requiretls_milter.syntax.expansion import ExpansionError
 from requiretls_milter.telemetry.counting import Counters
 
@@ -113,6 +113,31 @@ async def test_a_key_is_looked_up_in_all_tables_before_the_next(kits: Any) -> No
     kit.tables(ldap={"@x.test": "all@z.test"}, mysql={"a@x.test": "one@z.test"})
     assert await kit.becomes("a@x.test") == "one@z.test"
     assert await kit.becomes("b@x.test") == "all@z.test"
+
+
+async def test_a_part_of_an_address_goes_past_a_table_of_patterns_to_the_next(kits: Any) -> None:
+    kit = kits("pcre:x", "ldap:x")
+    kit.tables(pcre={"@x.test": "no@z.test"}, ldap={"@x.test": "all@z.test"})
+    assert await kit.becomes("b@x.test") == "all@z.test"
+
+
+async def test_others_have_a_turn_while_a_long_alias_is_expanded(kits: Any) -> None:
+    steps = 4 * TURN
+    chain = ", ".join(f"{{ u{n}@x.test = u{n + 1}@x.test }}" for n in range(steps))
+    kit = kits(f"inline:{{ {chain} }}")
+    kit.expander.texts.look()
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    task = asyncio.create_task(others())
+    assert await kit.becomes("u0@x.test") == f"u{steps}@x.test"
+    task.cancel()
+    assert 3 <= turns <= 5
 
 
 async def test_the_members_of_a_list_take_one_run_for_each_table(kits: Any) -> None:

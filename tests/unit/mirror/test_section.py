@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from requiretls_milter.mirror.parameters import accounted
 from requiretls_milter.mirror.postconf import Postfix
 from requiretls_milter.mirror.section import mirror
 from tests.support.postfixes import DEFAULT_TABLES, mta_of, older, postfix, service, warned
@@ -342,3 +343,15 @@ def test_without_the_header_field_nobody_sees_what_mail_of_sendmail_asks_for() -
     made = mirror(postfix(requiretls_esmtp_header="no"))
     assert warned(made, "requiretls_esmtp_header = no", "sendmail(1)")
     assert not warned(mirror(postfix()), "requiretls_esmtp_header")
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        *("mydestination", "smtp_requiretls_policy"),
+        *(name for name in accounted() if name.endswith(("_maps", "_checks", "_domains"))),
+    ],
+)
+def test_no_password_of_a_table_in_main_cf_is_told(parameter: str) -> None:
+    for table in ("ldap:{{bind_pw=geheim}}", "proxy:mysql:{ {password = geheim}, {user = x} }"):
+        assert "geheim" not in f"{mirror(postfix(**{parameter: table}))}"

@@ -107,6 +107,11 @@ def test_each_search_names_its_keys_its_tables_and_all_addresses_so_far() -> Non
     )
     assert next(steps) == Search(keys, ("c",), (), 0)
     assert steps.send(None) == Search(keys, ("v",), ["bob+x@mine.test"], 0)
+    both = ["a@z.test", "b@z.test"]
+    first = steps.send((keys[0], ", ".join(both)))
+    assert (first.addresses, first.place) == (both, 0)
+    second = steps.send(None)
+    assert second == Search(keys_of("b@z.test", HOME), ("v",), both, 1)
 
 
 def test_keys_have_the_quotes_that_a_local_part_needs() -> None:
