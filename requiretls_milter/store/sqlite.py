@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.store.base import (
@@ -72,6 +72,9 @@ MIGRATIONS = (
 
 BUSY_WAIT = 0.5
 """Seconds to wait for another process that has locked the file."""
+
+MAX_ASKED = 10_000
+"""Records that are wanted at once: more than evidence is found at once (limits.flights)."""
 
 MAX_QUEUED = 64
 """Operations that wait for the disk; more are refused at once."""
@@ -173,14 +176,52 @@ class SqliteBackend:
         self._file = _File(path, counters, max_records, max_bytes, wall)
         self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="store")
         self._slots = threading.BoundedSemaphore(MAX_QUEUED)
+        self._asked: list[_Asked] = []
+        self._is_reading = False
 
     async def open(self) -> None:
         """Open the file, or check that it still is the one that is open."""
         await self._run(self._file.open)
 
     async def get(self, kind: StoreKind, key: str, now: float) -> Record | None:
-        """Read a record as it is, even if its time is over."""
-        return await self._run(lambda: self._file.get(kind, key, now))
+        """Read a record as it is, even if its time is over.
+
+        What is asked for until the thread has read what was asked for before is read together: to
+        have a thread do something takes many times as long as to read a record.
+        """
+        if len(self._asked) >= MAX_ASKED:
+            raise StoreError(f"the disk does not answer: {MAX_ASKED} records wait for it")
+        loop = asyncio.get_running_loop()
+        asked = _Asked(kind, key, now, loop.create_future())
+        self._asked.append(asked)
+        if not self._is_reading:
+            self._is_reading = True
+            loop.call_soon(self._read_asked)
+        return await asked.record
+
+    def _read_asked(self) -> None:
+        asked = [one for one in self._asked if not one.record.done()]
+        self._asked.clear()
+        self._is_reading = bool(asked)
+        if asked:
+            reading = asyncio.ensure_future(self._run(lambda: self._file.get_all(asked)))
+            reading.add_done_callback(lambda reading: self._hand_out(asked, reading))
+
+    def _hand_out(
+        self, asked: Sequence[_Asked], reading: asyncio.Future[list[Record | StoreError | None]]
+    ) -> None:
+        for number, one in enumerate(asked):
+            if one.record.done():
+                continue  # nobody waits for it any more
+            if reading.cancelled():
+                one.record.cancel()
+            elif (error := reading.exception()) is not None:
+                one.record.set_exception(error)
+            elif isinstance(found := reading.result()[number], StoreError):
+                one.record.set_exception(found)
+            else:
+                one.record.set_result(found)
+        self._read_asked()
 
     async def write(self, changes: Sequence[Change]) -> None:
         """Make all changes, or none."""
@@ -219,6 +260,15 @@ class SqliteBackend:
         future = self._thread.submit(work)
         future.add_done_callback(lambda _: self._slots.release())
         return await asyncio.wrap_future(future)
+
+
+class _Asked(NamedTuple):
+    """A record that is wanted at a time, and what becomes of it."""
+
+    kind: StoreKind
+    key: str
+    now: float
+    record: asyncio.Future[Record | None]
 
 
 class _File:
@@ -439,6 +489,16 @@ class _File:
             if abs(now - used) > USED_STEP:
                 self._used.put((kind, key), now)
             return record
+
+    def get_all(self, asked: Sequence[_Asked]) -> list[Record | StoreError | None]:
+        """Read some records; in the place of one that cannot be read stands why."""
+        found: list[Record | StoreError | None] = []
+        for kind, key, now, _ in asked:
+            try:
+                found.append(self.get(kind, key, now))
+            except StoreError as error:
+                found.append(error)
+        return found
 
     def listing(self, kind: StoreKind) -> list[tuple[str, Record]]:
         """List keys of a kind, the most recently used, with records that lack their values."""

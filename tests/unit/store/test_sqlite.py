@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from requiretls_milter.store.base import (
 from requiretls_milter.store.sqlite import (
     APPLICATION_ID,
     MAX_DAMAGED,
+    MAX_ASKED,
     MAX_QUEUED,
     MIGRATIONS,
     SWEEP_GRACE,
@@ -708,6 +709,14 @@ async def test_a_file_that_was_removed_is_made_anew(path: Path) -> None:
         assert await keys(backend) == {"b"}
 
 
+class Counting(ThreadPoolExecutor):
+    given = 0
+
+    def submit(self, *arguments: Any, **more: Any) -> Future[Any]:
+        self.given += 1
+        return super().submit(*arguments, **more)
+
+
 async def test_a_slow_disk_holds_up_no_assessment(path: Path) -> None:
     thread = ThreadPoolExecutor(1)
     backend = SqliteBackend(str(path), Counters(), thread=thread)
@@ -739,13 +748,41 @@ async def test_only_so_many_operations_wait_for_the_disk(path: Path) -> None:
     async with opened(path, thread=thread) as backend:
         gate = threading.Event()
         thread.submit(gate.wait)
-        reads = [asyncio.create_task(backend.get(POLICY, "a", 0)) for _ in range(MAX_QUEUED)]
+        listings = [asyncio.create_task(backend.listing(POLICY)) for _ in range(MAX_QUEUED)]
+        await asyncio.sleep(0)
+        with pytest.raises(StoreError, match="does not answer"):
+            await backend.listing(POLICY)
+        gate.set()
+        assert await asyncio.gather(*listings) == [[]] * MAX_QUEUED
+        assert await backend.listing(POLICY) == []
+
+
+async def test_only_so_many_records_are_waited_for(path: Path) -> None:
+    thread = ThreadPoolExecutor(1)
+    async with opened(path, thread=thread) as backend:
+        await backend.write([(POLICY, "a", record())])
+        gate = threading.Event()
+        thread.submit(gate.wait)
+        first = asyncio.create_task(backend.get(POLICY, "a", 0))
+        await until(lambda: backend._is_reading and not backend._asked)
+        reads = [asyncio.create_task(backend.get(POLICY, "none", 0)) for _ in range(MAX_ASKED)]
         await asyncio.sleep(0)
         with pytest.raises(StoreError, match="does not answer"):
             await backend.get(POLICY, "a", 0)
         gate.set()
-        assert await asyncio.gather(*reads) == [None] * MAX_QUEUED
-        assert await backend.get(POLICY, "a", 0) is None
+        assert await first
+        assert await asyncio.gather(*reads) == [None] * MAX_ASKED
+        assert await backend.get(POLICY, "a", 0)
+
+
+async def test_records_that_are_wanted_at_once_are_read_in_one_go(path: Path) -> None:
+    thread = Counting(1)
+    async with opened(path, thread=thread) as backend:
+        await backend.write([(POLICY, name, record()) for name in "abc"])
+        before = thread.given
+        found = await asyncio.gather(*(backend.get(POLICY, name, 0) for name in "abcd"))
+        assert thread.given == before + 1
+        assert [one is not None for one in found] == [True, True, True, False]
 
 
 # ---------------------------------------------------------------- bounds
