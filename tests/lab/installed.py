@@ -39,7 +39,7 @@ from tests.lab.sweep import PATIENCE, PROBE
 from tests.support import addresses
 from tests.support.lmtpserver import LmtpServer
 from tests.support.paths import REPOSITORY
-from tests.support.waiting import NotInTime, eventually
+from tests.support.waiting import NotInTime, eventually, log_written
 
 PORT = 8689
 """Of the milter, which Postfix of any root can reach by TCP."""
@@ -332,12 +332,14 @@ class Work:
             wanted = {"queue_id": queue_id} if queue_id else {"to": letter.recipient}
 
             def told() -> list[dict[str, Any]]:
-                lines = milter.events("recipient")
+                lines = milter.look("recipient")
                 return [line for line in lines if wanted.items() <= line.items()]
 
             # There is no line of local mail that asks for nothing.
             with suppress(NotInTime):
                 eventually(lambda: told() or mta.kept(letter), "a forecast", wait=PATIENCE)
+            if not told():
+                log_written()
             if not told() and mta.gives_up(letter):
                 return letter, {}, "Postfix expands it too often"
             line = next(iter(told()), {"queue_id": queue_id or "none", "reason": "silent"})

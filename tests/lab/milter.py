@@ -147,9 +147,9 @@ class Milter:
     def answers(self) -> bool:
         """Whether all of its processes are there and know each other, and metrics are served."""
         # Lines name their process at the level "debug" alone; each worker has one such line.
-        lines = self.events("engine_found")
+        lines = self.look("engine_found")
         found = len({item.get("process", number) for number, item in enumerate(lines)})
-        serving = self.events("serving")
+        serving = self.look("serving")
         if not serving or found < int(serving[0]["workers"]):
             return False
         try:
@@ -184,6 +184,11 @@ class Milter:
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """The log lines, or those of one event; a recipient's has all keys of the contract."""
+        log_written()
+        return self.look(name)
+
+    def look(self, name: str | None = None) -> list[dict[str, Any]]:
+        """Do as ``events`` does, without what is about to be written: for those who look again."""
         return [
             with_what_is_empty(item) for item in self._said() if name in (None, item.get("event"))
         ]
@@ -194,7 +199,7 @@ class Milter:
         """Wait for *count* log lines of one event whose keys have these *values*."""
 
         def found() -> list[dict[str, Any]]:
-            return [item for item in self.events(name) if values.items() <= item.items()]
+            return [item for item in self.look(name) if values.items() <= item.items()]
 
         eventually(
             lambda: len(found()) >= count,
@@ -205,12 +210,12 @@ class Milter:
 
     def forget(self) -> None:
         """Leave out of ``events`` what was logged until now."""
+        log_written()
         self._said()
         self._items = []
 
     def _said(self) -> list[dict[str, Any]]:
         """All lines that are whole; each is parsed once, however often a test looks."""
-        log_written()
         with self._reading, self.log_file.open("rb") as file:
             file.seek(self._position)
             lines = file.read().split(b"\n")

@@ -169,11 +169,13 @@ PLACES = {
 @pytest.fixture(scope="module")
 def milter(lab: Lab) -> Iterator[Milter]:
     lab.plan.add(PLACES.values())
+    # One of each kind: making a hundred takes ten seconds of processor time.
+    keys = {kind: make() for kind, make in KEYS.items()}
     with contextlib.ExitStack() as stack:
         for (name, way), scenario in PLACES.items():
             server = SERVERS[name]
             (host,) = lab.hosts(scenario)
-            key = KEYS[server.key]()
+            key = keys[server.key]
             path = lab.directory / f"{scenario.id}.pem"
             path.write_bytes(server.pem(host.name, key, lab.plan.pki.authority))
             if way == "ee":

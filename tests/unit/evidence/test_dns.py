@@ -47,6 +47,17 @@ def resolver(server: DnsServer) -> Resolver:
     return Resolver([server.nameserver], 1.0, clock=lambda: NOW)
 
 
+def holding(records: dns.rrset.RRset) -> Callable[[dns.message.Message], bytes]:
+    """Answers that hold *records*, be they many: what is made before no resolver waits for."""
+
+    def answer(query: dns.message.Message) -> bytes:
+        response = dns.message.make_response(query)
+        response.answer.append(records)
+        return response.to_wire(max_size=65_535)
+
+    return answer
+
+
 def impatient(server: DnsServer, timeout: float = 0.3, **options: Any) -> Resolver:
     return Resolver([server.nameserver], timeout, clock=lambda: NOW, **options)
 
@@ -391,18 +402,10 @@ async def test_an_mx_that_is_no_host_name_is_dropped(
 async def test_of_thousands_of_mail_exchangers_the_best_are_kept(
     server: DnsServer, resolver: Resolver
 ) -> None:
-    # About as many as one message of 64 KiB can hold; made before its time counts.
-    rdatas = [f"{65_000 - n} m." for n in range(4_000)]
-    answer = dns.rrset.from_text_list("a.test.", 300, "IN", "MX", rdatas)
-    query = dns.message.make_query("a.test.", "MX", id=0)
-    response = dns.message.make_response(query)
-    response.answer.append(answer)
-    octets = response.to_wire(max_size=65_535)
-
-    def many(query: dns.message.Message) -> bytes:
-        return query.id.to_bytes(2, "big") + octets[2:]
-
-    server.set("a.test", "MX", Scripted(raw=many))
+    # About as many as one message of 64 KiB can hold.
+    texts = [f"{65_000 - n} m." for n in range(4_000)]
+    many = dns.rrset.from_text_list("a.test.", 300, "IN", "MX", texts)
+    server.set("a.test", "MX", Scripted(raw=holding(many)))
     evidence = await resolver.mx("a.test")
     assert len(evidence.records) == MAX_RECORDS
     assert evidence.records[0] == MxRecord(65_000 - 3_999, "m")
@@ -642,13 +645,9 @@ async def test_an_address_of_a_protocol_that_the_mta_lacks_is_no_address(
 async def test_of_thousands_of_addresses_a_bounded_number_is_kept(
     server: DnsServer, resolver: Resolver
 ) -> None:
-    def many(query: dns.message.Message) -> bytes:
-        response = dns.message.make_response(query)
-        rdatas = [f"10.0.{n // 250}.{n % 250}" for n in range(3_000)]
-        response.answer.append(dns.rrset.from_text_list("mx.test.", 300, "IN", "A", rdatas))
-        return response.to_wire(max_size=65_535)
-
-    server.set("mx.test", "A", Scripted(raw=many))
+    texts = [f"10.0.{n // 250}.{n % 250}" for n in range(3_000)]
+    many = dns.rrset.from_text_list("mx.test.", 300, "IN", "A", texts)
+    server.set("mx.test", "A", Scripted(raw=holding(many)))
     assert len((await resolver.addresses("mx.test")).addresses) == MAX_RECORDS
 
 
