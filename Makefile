@@ -60,7 +60,7 @@ test-long: $(READY) roots ## 200 kills, 200,000 messages with faults, 1,000 inst
 	PACKAGE_RELEASES=12,13 PACKAGE_BUILDS=2 $(BIN)/python -m pytest tests/service/test_debian_package.py
 	PACKAGE_RELEASES=12,13 ALERTS=shipped $(BIN)/python -m pytest tests/service/test_debian_postfix.py
 	PYTHON_RELEASES=testing $(BIN)/python -m pytest tests/service/test_debian_python.py
-	SLOW_DOMAINS=240 $(BIN)/python -m pytest tests/service/test_tarpits.py
+	SLOW_DOMAINS=240 $(BIN)/python -m pytest tests/service/test_tarpits.py --timeout 600
 	ATTACK_DOMAINS=200 $(BIN)/python -m pytest tests/unit/engine/test_third_parties.py
 	CHECK_DOMAINS=1000 $(BIN)/python -m pytest tests/service/test_check_live.py
 	FOLLOWED_RECIPIENTS=200000 $(BIN)/python -m pytest tests/service/test_audit_follow.py --timeout 1200

@@ -136,7 +136,7 @@ def _demonstrate(console: Console, lab: Lab, scenarios: Sequence[Scenario]) -> i
             _show_refusal(console, lab, scenario)
         milter.await_metric("recipients_total", len(rows) + 2)
         console.print(_changes(before, milter.metrics()))
-        _show_reports(console, milter)
+        _show_reports(console, lab, milter)
         _show_page(console)
     different = [row.scenario.id for row in rows if not row.equal]
     if different:
@@ -200,13 +200,14 @@ def _changes(before: Mapping[Sample, float], after: Mapping[Sample, float]) -> T
     return table
 
 
-def _show_reports(console: Console, milter: Milter) -> None:
+def _show_reports(console: Console, lab: Lab, milter: Milter) -> None:
     """What stricter rules would have done to the mail of the demo, and what all of it lacks."""
     REPORT.parent.mkdir(exist_ok=True)
     for options in (("--would-have",), (), ("--format", "html", "--output", str(REPORT))):
         words = ("report", *options)
-        console.print(f"\nrequiretls-milter {' '.join(words)}, over the log of this mail:")
-        command = [*milter.program, *words, milter.log_file, "--config", milter.config_file]
+        console.print(f"\nrequiretls-milter {' '.join(words)}, over the logs of this mail:")
+        logs = (milter.log_file, lab.front.log.path)
+        command = [*milter.program, *words, *logs, "--config", milter.config_file]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         console.print(done.stdout, markup=False)
 
