@@ -27,7 +27,6 @@ from tests.lab.sweep import PATIENCE, PROBE
 from tests.support import addresses
 from tests.support.scenario import Domain, Mx, Scenario, Server
 from tests.support.tableserver import TableServer
-from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.lab
 
@@ -205,7 +204,6 @@ def test_a_server_that_takes_queries_and_never_answers_holds_up_no_mail(served: 
                 assert (code, took < TIMEOUT + 3) == (250, True)
             assert took < 2, "the table is left alone"
         served.milter.wait("alias_query_failed", table=served.table("tcp"), result="timeout")
-        eventually(lambda: served.milter.metric("alias_lookups_total", result="unknown") >= 2)
     finally:
         server.stop()
         server.start()

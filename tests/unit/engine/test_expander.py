@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from requiretls_milter.config import Config
-from requiretls_milter.engine.expander import TURN, Expander, ExpanderKeeper, expanded_here
+from requiretls_milter.engine.expander import AHEAD, TURN, Expander, ExpanderKeeper, expanded_here
 from requiretls_milter.syntax.expansion import ExpansionError
 from requiretls_milter.telemetry.counting import Counters
 
@@ -148,6 +148,15 @@ async def test_the_members_of_a_list_take_one_run_for_each_table(kits: Any) -> N
     assert len(became) == 40
     assert "seven@z.test" in became
     assert len(kit.asked) == 6  # the list, its members, and what one of these becomes
+
+
+async def test_the_keys_of_so_many_members_are_asked_for_at_once(kits: Any) -> None:
+    kit = kits("ldap:x")
+    kit.tables(ldap={"list@x.test": ", ".join(f"m{n}@x.test" for n in range(2 * AHEAD))})
+    assert len((await kit.becomes("list@x.test")).split()) == 2 * AHEAD
+    _, keys, _ = kit.asked
+    assert keys[:4] == ["ldap:x", "m0@x.test", "m1@x.test", "m2@x.test"]
+    assert keys[-1] == f"m{AHEAD}@x.test"
 
 
 async def test_a_compiled_table_is_asked_if_its_text_cannot_be_read(
