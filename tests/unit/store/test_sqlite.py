@@ -41,8 +41,8 @@ from requiretls_milter.store.base import (
 )
 from requiretls_milter.store.sqlite import (
     APPLICATION_ID,
-    MAX_DAMAGED,
     MAX_ASKED,
+    MAX_DAMAGED,
     MAX_QUEUED,
     MIGRATIONS,
     SWEEP_GRACE,
