@@ -15,15 +15,8 @@ WINDOW = 60.0
 often than that."""
 
 
-AT_ONCE = 8
-"""Sockets that are served in one turn: the costliest, a TLS handshake, takes a millisecond."""
-
-
 class TimedSelector(selectors.EpollSelector):
-    """Remembers the longest turn of the loop that uses it, and keeps turns short.
-
-    If many sockets are ready at once, some are served in each turn, all of them before the kernel
-    is asked again: so none is left out.
+    """Remembers the longest turn of the loop that uses it.
 
     Args:
         clocks: only the monotonic clock counts.
@@ -34,7 +27,6 @@ class TimedSelector(selectors.EpollSelector):
         self._now = clocks.monotonic
         self._woke = self._window_began = self._now()
         self._longest = self._longest_before = 0.0
-        self._left: list[tuple[selectors.SelectorKey, int]] = []
 
     @property
     def longest_turn(self) -> float:
@@ -49,19 +41,9 @@ class TimedSelector(selectors.EpollSelector):
             self._forget()
             self._longest = max(self._longest, seconds)
         try:
-            if self._left:
-                return self._next_of_left()
-            found = super().select(timeout)
-            found, self._left = found[:AT_ONCE], found[AT_ONCE:]
-            return found
+            return super().select(timeout)
         finally:
             self._woke = self._now()
-
-    def _next_of_left(self) -> list[tuple[selectors.SelectorKey, int]]:
-        """Some more of what was ready, unless nothing waits for it any more."""
-        found, self._left = self._left[:AT_ONCE], self._left[AT_ONCE:]
-        waiting = self.get_map()
-        return [(key, events) for key, events in found if waiting.get(key.fd) is key]
 
     def _forget(self) -> None:
         since = self._now() - self._window_began
