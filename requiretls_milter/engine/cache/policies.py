@@ -9,7 +9,6 @@ when it is a day old or half over, and refreshed in the background while mail go
 from __future__ import annotations
 
 import asyncio
-import heapq
 import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -274,12 +273,13 @@ class Policies:
                 if scope == self._scope and self._is_due(domain, one):
                     due.append((one.keep_until, domain))
             if len(due) > 2 * MAX_REFRESHES:
-                due = heapq.nsmallest(MAX_REFRESHES, due)
+                _keep_first(due)
         # A listing may be a part of what there is. What was not tried again is there no more.
         ended = self._clocks.monotonic() - LAST_REFRESH_PAUSE
         for domain in [domain for domain, pause in self._pauses.items() if pause.until < ended]:
             self._pauses.pop(domain)
-        first = iter(heapq.nsmallest(MAX_REFRESHES, due))
+        _keep_first(due)
+        first = iter(due)
         until = self._clocks.monotonic() + REFRESH_INTERVAL
 
         async def refresh_some() -> None:
@@ -318,6 +318,12 @@ class Policies:
         last = (self._pauses.get(domain) or _RefreshPause()).seconds
         seconds = min(max(2 * last, FIRST_REFRESH_PAUSE), LAST_REFRESH_PAUSE)
         self._pauses.put(domain, _RefreshPause(seconds, self._clocks.monotonic() + seconds))
+
+
+def _keep_first(due: list[tuple[float, str]]) -> None:
+    """Keep those that end first, in order; what is in order already is sorted in no time."""
+    due.sort()
+    del due[MAX_REFRESHES:]
 
 
 def _split(key: str) -> tuple[str, str]:

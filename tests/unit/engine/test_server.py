@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from requiretls_milter.engine import server
-from requiretls_milter.engine.server import EngineServer
+from requiretls_milter.engine.server import TAKEN_AT_ONCE, EngineServer
 from requiretls_milter.evidence.turns import BusyError
 from requiretls_milter.ipc import query
 from requiretls_milter.ipc.framing import Unframer, frame
@@ -236,6 +236,38 @@ async def test_requests_are_answered_as_they_are_done_and_none_waits_for_another
     served.assessor.gate.set()
     assert (await visitor.reply()).id == 1
     visitor.close()
+
+
+async def test_many_requests_at_once_are_taken_in_several_turns_of_the_loop(
+    served: Served,
+) -> None:
+    visitor = await served.visit()
+    in_each_turn: list[int] = []
+    taken = 0
+    at_hand = served.server.answer_at_hand
+
+    def noting(*arguments: Any) -> Any:
+        nonlocal taken
+        if not taken:
+            asyncio.get_running_loop().call_soon(next_turn)
+        taken += 1
+        return at_hand(*arguments)
+
+    def next_turn() -> None:
+        nonlocal taken
+        in_each_turn.append(taken)
+        taken = 0
+
+    served.server.answer_at_hand = noting  # type: ignore[method-assign]
+    visitor.send(*(ask(number) for number in range(1, 3 * TAKEN_AT_ONCE)))
+    visitor.send(count(3))
+    assert {(await visitor.reply()).id for _ in range(1, 3 * TAKEN_AT_ONCE)} == set(
+        range(1, 3 * TAKEN_AT_ONCE)
+    )
+    assert max(in_each_turn) <= TAKEN_AT_ONCE
+    visitor.send(*(ask(number) for number in range(1, 3 * TAKEN_AT_ONCE)), count(4))
+    visitor.close()
+    await until(lambda: served.engine.aggregate.totals().counters[0][2] == 4)  # nothing is lost
 
 
 async def test_counters_are_added_up_and_have_no_reply(served: Served) -> None:
