@@ -239,7 +239,7 @@ async def test_requests_are_answered_as_they_are_done_and_none_waits_for_another
 
 
 async def test_many_requests_at_once_are_taken_in_several_turns_of_the_loop(
-    served: Served,
+    served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visitor = await served.visit()
     in_each_turn: list[int] = []
@@ -258,7 +258,7 @@ async def test_many_requests_at_once_are_taken_in_several_turns_of_the_loop(
         in_each_turn.append(taken)
         taken = 0
 
-    served.server.answer_at_hand = noting  # type: ignore[method-assign]
+    monkeypatch.setattr(served.server, "answer_at_hand", noting)
     visitor.send(*(ask(number) for number in range(1, 3 * TAKEN_AT_ONCE)))
     visitor.send(count(3))
     assert {(await visitor.reply()).id for _ in range(1, 3 * TAKEN_AT_ONCE)} == set(
