@@ -40,7 +40,7 @@ lab: $(READY) roots ## real MTAs and name servers: four labs side by side
 
 # The lab waits for real servers most of the time: all else that may runs beside it.
 test: $(READY) roots ## all of these: what a change has to pass; ALSO="pythons" beside them
-	$(MAKE) -j2 --output-sync=line lint lab unit beside $(ALSO)
+	$(MAKE) -j2 --old-file=roots lab lint unit beside $(ALSO)
 	$(MAKE) alone
 
 roots: $(READY)
