@@ -129,4 +129,5 @@ class Collector(EvidenceSource):
         return found if found.unasked else replace(found, observed_at=self._clock())
 
     async def close(self) -> None:
-        """Close the source; nothing is held open between two questions."""
+        """Close the source, and the connections whose servers have not ended them yet."""
+        self._prober.close()

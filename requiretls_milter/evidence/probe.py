@@ -219,6 +219,10 @@ class Prober:
         expires = min(found.expires, other.expires)
         return replace(other, only_opportunistic=found.error or "failed", expires=expires)
 
+    def close(self) -> None:
+        """Close connections that wait for their servers' end of them."""
+        self._leaving.close()
+
     async def _in_turn(self, server: ServerTarget, context: SSL.Context) -> ProbeEvidence:
         address = server.address
         first = context is self._authenticating

@@ -286,6 +286,7 @@ def trial(mta: Mta) -> None:
     watch()
     report["started"] = run("systemctl", "start", UNIT)
     report["running"] = properties()
+    until(lambda: "python3" not in processes())  # the command of watch.notify has ended
     report["processes"] = processes()
     if mta.socket.exists():
         status = mta.socket.stat()

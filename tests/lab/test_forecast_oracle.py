@@ -133,6 +133,7 @@ def checked(
     return found
 
 
+@pytest.mark.timeout(300)
 def test_every_recorded_scenario_is_forecast_by_check(lab: Lab, tmp_path: Path) -> None:
     asked = {item.id: list(questions(lab, item)) for item in RECORDED}
     found = checked(lab, list(dict.fromkeys(q for each in asked.values() for q in each)), tmp_path)

@@ -14,6 +14,7 @@ from tests.support.scenario import load
 pytestmark = pytest.mark.lab
 
 
+@pytest.mark.timeout(300)
 def test_all_recorded_scenarios_are_equal(lab: Lab) -> None:
     scenarios = load().scenarios
     assert len(scenarios) == 233

@@ -595,7 +595,9 @@ def test_a_next_hop_that_hangs_makes_no_client_wait_longer_than_configured(
     for future in (carried, ours):
         assert future.result().slowest < DECIDE_WAIT + PROMPT
     lines = milter.wait("recipient", 2, to=f"<{at(HANGING)}>")
-    assert {item["forecast"] for item in lines} == {"unknown"}
+    assert lines[0]["forecast"] == "unknown"
+    # the other may have come later, when the probe had found it out
+    assert {item["forecast"] for item in lines if float(item["waited"]) >= TAG_WAIT} <= {"unknown"}
     # what the probe found out meanwhile the next message is told at once
     milter.await_metric("probes_total", 3)
     with sending(lab, HANGING, "hanging still") as sent:

@@ -10,7 +10,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,17 @@ def tls(certificate: Issued) -> ssl.SSLContext:
     return certificate.server_context()
 
 
+_made: list[Prober] = []
+
+
+@pytest.fixture(autouse=True)
+async def closed() -> AsyncIterator[None]:
+    """What a test has probed with is closed at its end."""
+    yield
+    while _made:
+        _made.pop().close()
+
+
 def prober(
     *,
     timeout: float = 0.6,
@@ -82,7 +93,9 @@ def prober(
         command_timeout=timeout,
         retry_after=RETRY_AFTER,
     )
-    return Prober(policy, settings, limiter=limiter, clock=lambda: NOW)
+    one = Prober(policy, settings, limiter=limiter, clock=lambda: NOW)
+    _made.append(one)
+    return one
 
 
 async def seen(server: SmtpServer, *, limit: float = 2.0, name: str = NAME) -> ProbeEvidence:
@@ -268,6 +281,18 @@ async def test_r64_a_group_that_could_not_be_tested_is_not_known_for_long(by_rsa
         evidence = await probing
     assert evidence.small_group
     assert (evidence.stage, evidence.expires) == (ProbeStage.DONE, NOW + RETRY_AFTER)
+
+
+async def test_its_end_is_that_of_connections_whose_servers_do_not_end_them(
+    tls: ssl.SSLContext,
+) -> None:
+    one = prober()
+    async with SmtpServer(tls=tls, quit=Hang) as server:
+        found = await one.probe(ServerTarget(server.host, server.port, NAME))
+        assert found.stage is ProbeStage.DONE
+        before = len(os.listdir("/proc/self/fd"))
+        one.close()
+        assert len(os.listdir("/proc/self/fd")) == before - 1
 
 
 async def test_a_server_that_fails_once_is_not_called_weak_for_long(tls: ssl.SSLContext) -> None:
