@@ -38,7 +38,9 @@ def prefix(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -
     """Where pip has put the wheel."""
     prefix = tmp_path_factory.mktemp("prefix")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-    subprocess.run([*pip, f"--prefix={prefix}", str(built[0])], check=True)
+    # Without the option pip would take away what the tests themselves run with.
+    elsewhere = ["--ignore-installed", f"--prefix={prefix}"]
+    subprocess.run([*pip, *elsewhere, str(built[0])], check=True)
     return prefix
 
 
