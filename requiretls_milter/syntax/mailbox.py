@@ -43,6 +43,8 @@ _COMPLETE = re.compile(
     re.ASCII,
 )
 """An address of the usual kind, to which Postfix adds nothing."""
+_BLANKS = " \t\r\n"
+
 _TOKEN = re.compile(
     r"""
     (?P<blank>[\ \t\r\n]+)
@@ -112,7 +114,7 @@ def read_one(text: str, origin: Origin) -> str:
     Raises:
         AddressError: the text is empty, or more than an address.
     """
-    bare = text.strip()
+    bare = text.strip(_BLANKS)
     if bare.startswith("<") and bare.endswith(">"):
         bare = bare[1:-1]
     if _COMPLETE.fullmatch(bare):

@@ -47,6 +47,13 @@ def test_a_local_part_alone_may_hold_what_a_domain_begins_with() -> None:
     assert local_to_external("bob") == "bob"
 
 
+@pytest.mark.parametrize("local", ["\xa0", "\u2003bob", "bob\u3000"])
+def test_a_space_of_another_kind_is_a_part_of_the_address_as_for_postfix(local: str) -> None:
+    """Postfix splits octets: only ASCII has blanks."""
+    assert read_one(f"{local}@x.test", HOME) == f"{local}@x.test"
+    assert read_one(f" <{local}@x.test>\t", HOME) == f"{local}@x.test"
+
+
 @given(local_parts, domains)
 def test_what_is_written_is_read_again(local: str, domain: str) -> None:
     address = f"{local}@{domain}"
