@@ -62,7 +62,7 @@ def split_list(text: str) -> list[str]:
 def without_braces(item: str) -> str:
     """Return the content of an item in braces, stripped; any other item as it is."""
     if item.startswith("{") and item.endswith("}"):
-        return item[1:-1].strip(" \t\r\n")
+        return item[1:-1].strip(_BLANKS)
     return item
 
 

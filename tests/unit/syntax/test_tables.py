@@ -54,6 +54,7 @@ def test_splitting_loses_nothing_but_separators(text: str) -> None:
 
 
 def test_braces_are_taken_off_once() -> None:
+    assert without_braces("{\v a b\f }") == "a b"  # what C calls a space
     assert without_braces("{ {a b} }") == "{a b}"
     assert without_braces("{a") == "{a"
 
