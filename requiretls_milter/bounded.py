@@ -13,12 +13,13 @@ import itertools
 import math
 import sys
 from collections import deque
-from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator
+from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+T = TypeVar("T")
 
 
 ALIGNMENT = 16
@@ -73,7 +74,7 @@ MAP_OCTETS = 256
 """Octets that a map itself takes for an entry, at most: after it has grown, before it is full."""
 
 PIECE = 2_000
-"""Entries that are freed without a pause: less than a millisecond."""
+"""Entries that are looked at or freed without a pause: less than a millisecond."""
 
 OLDEST = 64
 """Keys that are looked up at once when the oldest entries have to go: a dict passes over all that
@@ -222,6 +223,13 @@ class BoundedMap(Generic[K, V]):
         self._moved.clear()
         self.weight = 0
         return _freed(former)
+
+
+def in_pieces(items: Iterable[T]) -> Iterator[Sequence[T]]:
+    """Give items a piece at a time, so that the caller can do something else in between."""
+    rest = iter(items)
+    while piece := tuple(itertools.islice(rest, PIECE)):
+        yield piece
 
 
 def _freed(maps: Iterable[dict[Any, Any]]) -> Iterator[None]:

@@ -6,13 +6,21 @@ Workers, lookups and sessions share one loop: whatever holds it for long holds a
 
 from __future__ import annotations
 
+import asyncio
 import selectors
+from collections.abc import Iterator
 
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 
 WINDOW = 60.0
 """Seconds of which the longest turn is told, at least; at most twice as many. Prometheus looks more
 often than that."""
+
+
+async def in_turns(work: Iterator[None]) -> None:
+    """Go on with work that pauses after each piece, each piece in a turn of its own."""
+    for _ in work:
+        await asyncio.sleep(0)
 
 
 class TimedSelector(selectors.EpollSelector):

@@ -7,7 +7,6 @@ gets time to end (:meth:`Parts.retire`).
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import socket
 import ssl
@@ -21,6 +20,7 @@ from requiretls_milter.engine.domains.configured import ConfiguredDomains
 from requiretls_milter.engine.domains.record import DomainRecord
 from requiretls_milter.engine.domains.servedmta import ServedMta
 from requiretls_milter.engine.downgrades import DowngradeTracker
+from requiretls_milter.engine.loop import in_turns
 from requiretls_milter.engine.outage import OutageDetector
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.engine.reportdays import ReportDays
@@ -82,8 +82,7 @@ class Parts:
         forgotten = [self.source.forget()] if self.source is not successor.source else []
         if self.answers is not successor.answers:
             forgotten.append(self.answers.forget())
-        for _ in itertools.chain(*forgotten):
-            await asyncio.sleep(0)
+        await in_turns(itertools.chain(*forgotten))
         await self.assessor.finish(RETIREMENT)
         await self.assessor.close()
         if self.source is not successor.source:

@@ -29,7 +29,7 @@ from requiretls_milter.engine.domains.configured import ConfiguredDomains
 from requiretls_milter.engine.domains.servedmta import ServedMta
 from requiretls_milter.engine.domains.watch import DomainWatch
 from requiretls_milter.engine.expander import Expander, ExpanderKeeper
-from requiretls_milter.engine.loop import TimedSelector
+from requiretls_milter.engine.loop import TimedSelector, in_turns
 from requiretls_milter.engine.overview import FileState, Overview
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
 from requiretls_milter.engine.recordstore import RecordStore
@@ -490,10 +490,8 @@ class _Engine:
             # With 100,000 domains it takes seconds: not on the loop.
             new = await asyncio.to_thread(_prepared, message, self._builder)
             self._take_over(new)
-            for _ in self._gauges.retain_domains(self._domains.names):
-                await asyncio.sleep(0)
-            for _ in self._builder.record.retain(self._domains.configured):
-                await asyncio.sleep(0)
+            await in_turns(self._gauges.retain_domains(self._domains.names))
+            await in_turns(self._builder.record.retain(self._domains.configured))
 
     def _take_over(self, new: _Prepared) -> None:
         """Put a configuration in force, and tell the supervisor."""

@@ -11,26 +11,23 @@ from dataclasses import dataclass
 from requiretls_milter.config import Config
 from requiretls_milter.engine.expander import expanded_here
 from requiretls_milter.ipc import query
-from requiretls_milter.reports.observation import ObservedBy
 from requiretls_milter.syntax.expansion import Expansion, ExpansionError
 
 
 @dataclass(frozen=True, slots=True)
-class Expanded:
+class CommandExpansion:
     """What a recipient becomes.
 
     Attributes:
         result: the addresses, or why they are not known.
-        by: who asked the tables.
-        why_not_service: why it was not the service; "" if it was.
+        why_not_service: why this process asked the tables; "" if the service did.
     """
 
     result: Expansion | ExpansionError
-    by: ObservedBy = ObservedBy.SERVICE
     why_not_service: str = ""
 
 
-def expand(recipient: str, config: Config) -> Expanded:
+def expand(recipient: str, config: Config) -> CommandExpansion:
     """Have a running service expand a recipient, or do it in this process.
 
     Args:
@@ -38,9 +35,9 @@ def expand(recipient: str, config: Config) -> Expanded:
         config: the configuration in force.
     """
     try:
-        return Expanded(_by_service(recipient, config))
+        return CommandExpansion(_by_service(recipient, config))
     except query.EngineUnavailable as error:
-        return Expanded(_by_command(recipient, config), ObservedBy.COMMAND, str(error))
+        return CommandExpansion(_by_command(recipient, config), str(error))
 
 
 def _by_service(recipient: str, config: Config) -> Expansion | ExpansionError:

@@ -12,13 +12,11 @@ from bisect import bisect_left
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from requiretls_milter.bounded import in_pieces
 from requiretls_milter.telemetry.catalogue import METRICS, MetricError, MetricKind, declared
 
 CounterTotal = tuple[str, tuple[str, ...], float]
 """(metric, label values, value)."""
-
-PIECE = 2_000
-"""Values that are looked at without a pause: less than a millisecond."""
 
 Count = tuple[str, tuple[str, ...]]
 """(metric, label values): what grows by one."""
@@ -186,11 +184,11 @@ class Gauges:
             place = METRICS[metric].domain_index
             if place is None:
                 continue
-            for number, labels in enumerate(tuple(values), 1):
-                if labels[place] not in domains:
-                    values.pop(labels, None)
-                if number % PIECE == 0:
-                    yield
+            for piece in in_pieces(tuple(values)):
+                for labels in piece:
+                    if labels[place] not in domains:
+                        values.pop(labels, None)
+                yield
 
     def copy(self) -> Gauges:
         """The same at this moment, for another thread or made in one.

@@ -16,6 +16,16 @@ SENT = ("2.0.0", "dane/requiretls")
 LACKS = ("5.7.30", "dane/!requiretls:none")
 
 
+MAIN = {
+    "myorigin": HOME,
+    "mydestination": HOME,
+    "local_recipient_maps": "",
+    "smtp_tls_security_level": "dane",
+    "smtp_requiretls_policy": "enforce",
+}
+"""What main.cf of a Postfix says that has aliases, beside its tables."""
+
+
 def at(scenario: Scenario, user: str) -> str:
     """An address at the domain of a scenario."""
     return f"{user}@{scenario.domain_name(scenario.domains[0])}"

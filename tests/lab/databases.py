@@ -10,7 +10,6 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 from tests.lab import netns, roots, runs
 from tests.lab.processes import Server, accepts, run
@@ -70,12 +69,7 @@ class Database(ABC):
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop it and remove its files."""
         self.stop()
         self._run.remove()

@@ -16,7 +16,7 @@ from requiretls_milter.mirror.postconf import Postconf
 from requiretls_milter.mirror.section import Mirror, mirror
 from requiretls_milter.syntax.tables import COMPILED
 from tests.lab import submission
-from tests.lab.aliasing import ENTRIES, HOME, LACKS, SENDER, SENT, STRICT, at, send
+from tests.lab.aliasing import ENTRIES, HOME, LACKS, MAIN, SENDER, SENT, STRICT, at, send
 from tests.lab.lab import MYDOMAIN, Lab
 from tests.lab.milter import Milter
 from tests.lab.postfix import Tables
@@ -106,12 +106,8 @@ def imported(lab: Lab, kind: str) -> Iterator[Mirror]:
     lab.front.reload(
         Tables({**kept, MYDOMAIN: ("inbox", f"[{addresses.MAILBOX}]")}, lab.plan.tls_policy),
         {
-            "myorigin": HOME,
-            "mydestination": HOME,
-            "local_recipient_maps": "",
+            **MAIN,
             "recipient_delimiter": "+",
-            "smtp_tls_security_level": "dane",
-            "smtp_requiretls_policy": "enforce",
             "canonical_maps": f"inline:{{ {{ {REWRITTEN} = {at(LACKING, 'seven')} }} }}",
             "virtual_alias_maps": (
                 f"texthash:{lab.front.inside('etc/more')} {kind}:{lab.front.inside('etc/virtual')}"

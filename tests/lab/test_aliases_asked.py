@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import roots, submission
-from tests.lab.aliasing import ENTRIES, HOME, LACKS, SENDER, SENT, STRICT, at, send
+from tests.lab.aliasing import ENTRIES, HOME, LACKS, MAIN, SENDER, SENT, STRICT, at, send
 from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
 from tests.lab.installations import Installation
@@ -115,13 +115,9 @@ def mta(lab: Lab) -> Iterator[Tabled]:
         unavailable(reason)
     lab.add([GOOD, LACKING])
     main = {
-        "myorigin": HOME,
-        "mydestination": HOME,
-        "local_recipient_maps": "",
-        "recipient_delimiter": "+",
+        **MAIN,
         "local_transport": "discard",
-        "smtp_tls_security_level": "dane",
-        "smtp_requiretls_policy": "enforce",
+        "recipient_delimiter": "+",
         "virtual_alias_domains": f"all.{HOME}",
         "virtual_alias_maps": TABLES.replace("@SIX@", at(GOOD, "six")),
     }

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.lab import roots, submission
-from tests.lab.aliasing import HOME, LACKS, SENDER, SENT, STRICT, at, send
+from tests.lab.aliasing import HOME, LACKS, MAIN, SENDER, SENT, STRICT, at, send
 from tests.lab.databases import PASSWORD, Database, MariaDb, OpenLdap, PostgreSql
 from tests.lab.errors import LabUnavailable
 from tests.lab.fixtures import unavailable
@@ -98,15 +98,11 @@ def served(lab: Lab) -> Iterator[Served]:
             named.append(server.table)
         lab.add([GOOD, LACKING])
         main = {
-            "myorigin": HOME,
-            "mydestination": HOME,
-            "local_recipient_maps": "",
+            **MAIN,
             "local_transport": "discard",
             "virtual_alias_domains": "",  # else trivial-rewrite looks domains up in all tables
             # Else smtpd looks a recipient up too, before it asks the milter.
             "receive_override_options": "no_unknown_recipient_checks",
-            "smtp_tls_security_level": "dane",
-            "smtp_requiretls_policy": "enforce",
             "virtual_alias_maps": " ".join(named),
         }
         mta = InstalledPostfix(lab, root, Installation("served", main, "", "", files, ()), 2201)

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from requiretls_milter.config import load
-from requiretls_milter.reports.expanding import Expanded, expand
-from requiretls_milter.reports.observation import ObservedBy
+from requiretls_milter.reports.expanding import CommandExpansion, expand
 from requiretls_milter.syntax.expansion import ExpansionError
 from tests.support.service import Service
 
@@ -23,7 +22,7 @@ LEADS_TO_B = asking("inline:{ { a@x.test = b@x.test } }")
 LEADS_TO_C = asking("inline:{ { a@x.test = c@x.test } }")
 
 
-def expanded(service: Service) -> Expanded:
+def expanded(service: Service) -> CommandExpansion:
     return expand("<a@x.test>", load(service.config_path))
 
 
@@ -32,14 +31,13 @@ def test_a_running_service_with_the_same_tables_is_asked(make: Make) -> None:
     found = expanded(service)
     assert not isinstance(found.result, ExpansionError)
     assert found.result.addresses == ("b@x.test",)
-    assert (found.by, found.why_not_service) == (ObservedBy.SERVICE, "")
+    assert found.why_not_service == ""
 
 
 def test_without_a_service_the_command_asks_the_tables_and_says_why(make: Make) -> None:
     found = expanded(make(LEADS_TO_B))
     assert not isinstance(found.result, ExpansionError)
     assert found.result.addresses == ("b@x.test",)
-    assert found.by is ObservedBy.COMMAND
     assert "No such file" in found.why_not_service
 
 
@@ -65,7 +63,7 @@ def test_a_table_that_does_not_answer_the_service_is_not_asked_again(
     service = make(f'{asking("ldap:/etc/x.cf")}postmap = "{postmap}"\n').start()
     postmap.write_text("#!/bin/sh\nexit 0\n")
     found = expanded(service)
-    assert found.by is ObservedBy.SERVICE
+    assert found.why_not_service == ""
 
 
 def test_simulate_with_tables_in_text_prints_json_and_nothing_else(

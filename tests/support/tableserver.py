@@ -7,11 +7,11 @@ import re
 import socket
 import socketserver
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from types import TracebackType
 
 
-class _Handler(socketserver.StreamRequestHandler):
+class _Handler(socketserver.StreamRequestHandler, ABC):
     def handle(self) -> None:
         server = self.server
         assert isinstance(server, _Server)
@@ -23,11 +23,13 @@ class _Handler(socketserver.StreamRequestHandler):
                 return
             self._reply(server.entries.get(request))
 
+    @abstractmethod
     def _request(self) -> str | None:
-        raise NotImplementedError
+        """The key that is asked for; None at the end."""
 
+    @abstractmethod
     def _reply(self, value: str | None) -> None:
-        raise NotImplementedError
+        """Answer with what the table has; None if it has nothing."""
 
 
 class _Tcp(_Handler):
@@ -107,12 +109,7 @@ class TableServer:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop it."""
         self.stop()
 

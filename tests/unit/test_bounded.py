@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requiretls_milter.bounded import ALIGNMENT, PIECE, BoundedMap, octets
+from requiretls_milter.bounded import ALIGNMENT, PIECE, BoundedMap, in_pieces, octets
 from requiretls_milter.model import DnsOutcome, MxRecord
 
 
@@ -118,3 +118,10 @@ def test_what_is_forgotten_in_pieces_is_gone_at_once_and_what_comes_meanwhile_st
     kept.put(1, "new")
     assert sum(1 for _ in pieces) >= 3
     assert (list(kept.items()), kept.weight) == ([(1, "new")], 3)
+
+
+def test_pieces_hold_each_item_once_and_in_order() -> None:
+    pieces = list(in_pieces(range(2 * PIECE + 1)))
+    assert [len(piece) for piece in pieces] == [PIECE, PIECE, 1]
+    assert [one for piece in pieces for one in piece] == list(range(2 * PIECE + 1))
+    assert list(in_pieces(())) == []

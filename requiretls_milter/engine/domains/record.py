@@ -10,6 +10,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from requiretls_milter.bounded import in_pieces
 from requiretls_milter.engine.records import Settled, decode_settled, encode_settled
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.ipc.wire import DomainStatus
@@ -23,9 +24,6 @@ MAX_TEXT = 200
 
 KEPT = 30 * 86_400.0
 """Seconds for which it is remembered since when a domain is as it is."""
-
-PIECE = 2_000
-"""Domains that are looked at without a pause: less than a millisecond."""
 
 KEPT_AGAIN = 86_400.0
 """Seconds after which that is worth writing down again, though nothing has changed."""
@@ -137,11 +135,11 @@ class DomainRecord:
         """
         maps: tuple[dict[str, Any], ...] = (self._known, self._kept, self._destinations)
         for kept in maps:
-            for number, name in enumerate(tuple(kept), 1):
-                if name not in domains:
-                    kept.pop(name, None)
-                if number % PIECE == 0:
-                    yield
+            for piece in in_pieces(tuple(kept)):
+                for name in piece:
+                    if name not in domains:
+                        kept.pop(name, None)
+                yield
 
     def copy(self) -> DomainRecord:
         """The same at this moment, for another thread; nothing is to be noted in it."""

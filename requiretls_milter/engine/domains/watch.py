@@ -16,6 +16,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from requiretls_milter.bounded import in_pieces
+
 WATCH_INTERVAL = 300.0
 """Seconds between two assessments of a domain."""
 
@@ -29,10 +31,6 @@ each second is a small part of what mail may cost."""
 AT_ONCE = 4
 """Assessments under way: a domain that is slow must not hold up the others, nor many of them take
 all that the engine does at once."""
-
-
-PIECE = 2_000
-"""Domains that are looked at in one turn of the loop: less than a millisecond."""
 
 NEVER = float("-inf")
 
@@ -99,21 +97,20 @@ class DomainWatch:
         """
         names: set[str] = set()
         new: list[str] = []
-        for number, domain in enumerate(self._domains(), 1):
-            if not domain.startswith("."):  # a rule for subdomains names no next hop
-                names.add(domain)
-                if domain not in self._began:
-                    new.append(domain)
-            if number % PIECE == 0:
-                await asyncio.sleep(0)
+        for piece in in_pieces(self._domains()):
+            # A rule for subdomains names no next hop.
+            piece = [domain for domain in piece if not domain.startswith(".")]
+            names.update(piece)
+            new += (domain for domain in piece if domain not in self._began)
+            await asyncio.sleep(0)
         former: list[str] = []
-        for number, domain in enumerate(tuple(self._began), 1):
-            if domain in names:
-                former.append(domain)
-            else:
-                del self._began[domain]
-            if number % PIECE == 0:
-                await asyncio.sleep(0)
+        for known in in_pieces(tuple(self._began)):
+            for domain in known:
+                if domain in names:
+                    former.append(domain)
+                else:
+                    del self._began[domain]
+            await asyncio.sleep(0)
         return new + former
 
     def _pause_after(self, domain: str, domains: int) -> float:
