@@ -273,18 +273,18 @@ class Limits(Section):
         ),
     )
     host_cache: Annotated[Count, Field(ge=100, le=10_000_000)] = Field(
-        20_000,
+        25_000,
         description=(
             "Entries of evidence by host and address that the engine keeps in memory; with their "
-            "keys and certificate chains they take 8 KiB each on average at most. Beyond this "
+            "keys and certificate chains they take 6 KiB each on average at most. Beyond this "
             "limit the least used one is dropped."
         ),
     )
     domain_cache: Annotated[Count, Field(ge=100, le=10_000_000)] = Field(
-        20_000,
+        25_000,
         description=(
             "Entries of evidence by domain that the engine keeps in memory; with their keys they "
-            "take 8 KiB each on average at most. Beyond this limit the least used one is dropped."
+            "take 6 KiB each on average at most. Beyond this limit the least used one is dropped."
         ),
     )
     store_queue: Annotated[Count, Field(ge=1, le=1_000_000)] = Field(
