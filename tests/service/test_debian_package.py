@@ -173,7 +173,7 @@ def test_the_container_serves_without_rights(
     if BUILDS == 1:
         pytest.skip("make test-long builds the container")
     if shutil.which("buildah") is None:
-        pytest.skip("buildah is not installed")
+        pytest.skip("no buildah: apt-get install buildah")
     (tmp_path / "dist").mkdir()
     shutil.copy(built[0], tmp_path / "dist")
     image = f"localhost/requiretls-milter-test-{os.getpid()}"
