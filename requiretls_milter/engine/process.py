@@ -43,7 +43,7 @@ from requiretls_milter.engine.watched.ownservers import Domains, OwnServers
 from requiretls_milter.engine.web import reportpage, statuspage
 from requiretls_milter.engine.web.certificate import CertificateError, tls_context
 from requiretls_milter.engine.web.exposition import Readings, set_build_info
-from requiretls_milter.engine.web.health import STARTING, Health
+from requiretls_milter.engine.web.health import Health
 from requiretls_milter.engine.web.page import Page, Rendering, beside_the_loop
 from requiretls_milter.engine.web.scrape import MetricsServer
 from requiretls_milter.evidence.selftest import ResolverWatch
@@ -164,8 +164,6 @@ class _Engine:
         self._tasks: set[asyncio.Task[object]] = set()
         self._reloading = asyncio.Lock()
         self._sent_snapshot: Snapshot | None = None
-        self._health = STARTING
-        self._processes: Mapping[str, int] = {}
         self._watch = DomainWatch(
             lambda: self._parts.assessor.configured.asked(), self._assess_configured
         )
@@ -266,8 +264,8 @@ class _Engine:
             listen,
             self._read_metrics,
             self.counters,
-            health=lambda: self._health,
-            unready=lambda: self._health.unready(self._parts.resolver.validates),
+            health=lambda: Health.of(self._service),
+            unready=lambda: Health.of(self._service).unready(self._parts.resolver.validates),
             pages={"/": self._read_status_page, "/report": self._read_report},
             max_connections=config.limits.metrics_connections,
             tls=tls_context(config.metrics),
@@ -380,11 +378,12 @@ class _Engine:
         self._gauges.set("resolver_validates", float(resolver.validates))
         self._gauges.set("resolver_selftest_last_success_timestamp_seconds", resolver.last_passed)
         self._take_own_counters()
+        processes = () if self._service is None else self._service.processes
         return Readings(
             self.aggregate.copy().totals,
             self._gauges,
             self._domains.shown,
-            self._processes,
+            {one.name: one.pid for one in processes if one.pid},
         )
 
     def _read_status_page(self) -> Rendering:
@@ -473,9 +472,7 @@ class _Engine:
             case "supervisor":
                 totals = _totals.validate_python(message["totals"])
                 self.aggregate.update(SUPERVISOR, 0, totals)
-                self._health = Health.read(message["health"])
                 self._service = ServiceStatus.model_validate_json(json.dumps(message["service"]))
-                self._processes = {name: int(pid) for name, pid in message["processes"].items()}
                 for metric, value in message["gauges"].items():
                     self._gauges.set(metric, float(value))
             case "log":

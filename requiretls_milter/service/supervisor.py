@@ -327,8 +327,6 @@ class Supervisor:
                 "supervisor",
                 totals=dataclasses.asdict(self._counters.totals()),
                 gauges={**self._reload.gauges(), **gauges},
-                processes={"supervisor": os.getpid(), **{c.name: c.pid for c in self._children}},
-                health=health,
                 service=self._service(health),
             )
 

@@ -7,9 +7,9 @@ whether the service is whole, and its resolver was seen to validate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from requiretls_milter.ipc.wire import ServiceStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class Health:
         return reasons
 
     @classmethod
-    def read(cls, message: Mapping[str, Any]) -> Health:
-        """What a message of the supervisor says."""
-        return cls(bool(message["serves"]), str(message["text"]))
+    def of(cls, service: ServiceStatus | None) -> Health:
+        """What the supervisor told last; None if it has told nothing yet."""
+        return STARTING if service is None else cls(service.serves, service.health)
 
 
 STARTING = Health(False, "failed: the service has not begun")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from requiretls_milter.engine.web.health import STARTING, Health
+from tests.support.overviews import service_status
 
 RESOLVER = "the resolver was not seen to validate DNSSEC"
 
@@ -27,3 +28,9 @@ def test_ready_is_a_whole_service_with_a_resolver_that_validates(
     health: Health, validates: bool, reasons: list[str]
 ) -> None:
     assert health.unready(validates) == reasons
+
+
+def test_the_health_is_what_the_supervisor_told_last() -> None:
+    assert Health.of(None) is STARTING
+    told = service_status(serves=False, health="failed: no worker is ready")
+    assert Health.of(told) == Health(False, "failed: no worker is ready")
