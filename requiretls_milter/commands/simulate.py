@@ -261,15 +261,14 @@ def _report(found: Simulated, last: Answered | None, config: Config) -> NextHopR
     """The evidence, with what is really decided in the place of what the rule would do."""
     from requiretls_milter.reports.check import next_hop_report, reply_text
 
-    asking = found.asking
-    if last is None or asking is None:
+    if last is None:
         return None
-    transport = found.recipient.transport or found.told.mailer
+    asking = found.asking
     report = next_hop_report(
         str(last.evidence.nexthop),
         last.found,
         asking=asking,
-        profile=config.mta.profile_for(config.mta.carrier(transport, asking.requirement)),
+        profile=config.mta.profile_for(config.mta.carrier(found.transport, asking.requirement)),
         trust=last.trust,
         now=time.time(),
     )

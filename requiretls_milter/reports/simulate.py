@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from requiretls_milter.config import Config
 from requiretls_milter.config.places import KeyPath, Place
@@ -38,7 +38,7 @@ from requiretls_milter.reports.check import NextHopReport, forecast_report, repl
 from requiretls_milter.reports.check_text import to_text as evidence_text
 from requiretls_milter.reports.explain import place_of, place_text, table_text
 from requiretls_milter.reports.printing import on_terminal
-from requiretls_milter.rules import ValueOrigin, Why
+from requiretls_milter.rules import Rule, ValueOrigin, Why
 from requiretls_milter.syntax.names import envelope_domain
 from requiretls_milter.syntax.nexthop import NextHopError
 
@@ -101,7 +101,11 @@ class Simulated:
         told: where the MTA sends it.
         mta: of this host.
         recipient: as the milter has it in the end.
+        transport: by which the MTA would deliver, did no recipe move the mail; "" if the MTA names
+            none.
         nexthop: None if the MTA names one that cannot be used.
+        nexthop_error: why it cannot be used; "" if it can.
+        rule: the rule in force.
         origins: each value of the rule in force, with its table.
         forecast: None for local mail, and for a next hop that cannot be used.
         assessed: whether the milter itself makes that forecast: not of ordinary mail.
@@ -118,7 +122,10 @@ class Simulated:
     told: Told
     mta: HostMta
     recipient: Recipient
+    transport: str
     nexthop: NextHop | None
+    nexthop_error: str
+    rule: Rule
     origins: Mapping[str, ValueOrigin]
     forecast: Forecast | None
     assessed: bool
@@ -138,13 +145,11 @@ class Simulated:
         return self.at_end or self.at_rcpt or Decision(Action.ACCEPT, "not_asked")
 
     @property
-    def asking(self) -> Asking | None:
+    def asking(self) -> Asking:
         """The question, for a report on its next hop."""
-        asked, rule = self.recipient.asked, self.recipient.rule
-        if rule is None:
-            return None
+        asked = self.recipient.asked
         told_by = ToldBy.RULE if asked.source is Source.RULE else self.mta.told_by
-        return Asking(asked.requirement, asked.carried, told_by, self.mta.version, rule)
+        return Asking(asked.requirement, asked.carried, told_by, self.mta.version, self.rule)
 
 
 def simulate(
@@ -196,17 +201,10 @@ def simulate(
         if at_end.action is Action.ACCEPT:
             tag, written = transaction.tag(), transaction.written_tag()
             parameters = transaction.new_parameters()
-    nexthop = _nexthop(message, told, config, client, recipient)
-    if recipient.expansions:
-        if recipient.forecast is None:  # nothing is decided: show the way of one that leaves
-            shown = next((one for one in recipient.expansions if not one.local), None)
-            shown = shown or recipient.expansions[0]
-            recipient.transport, recipient.nexthop = shown.transport, shown.nexthop
-            recipient.nexthop_error = shown.nexthop_error
-        nexthop = recipient.nexthop
+    transport, nexthop, nexthop_error = _way(message, told, config, client, recipient)
     forecast, assessed = recipient.forecast, recipient.forecast is not None
     if forecast is None and nexthop is not None and nexthop.kind is not HopKind.LOCAL:
-        forecast = ask(_as_the_mta_does(recipient, told, nexthop, config))
+        forecast = ask(_as_the_mta_does(recipient, transport, nexthop, config))
     ruleset = settings.rules
     domains: tuple[str, ...] = (
         envelope_domain(told.sender or message.sender),
@@ -216,14 +214,17 @@ def simulate(
     if recipient.expansions:
         worst = next(one for one in recipient.expansions if one.rule is recipient.rule)
         domains = (domains[0], worst.domain, domains[2], domains[1])
-    if recipient.rule is None:  # nothing is asked: the milter does not even look it up
-        recipient.rule = ruleset.find(*domains)
+    # If nothing is asked, the milter does not even look the rule up.
+    rule = recipient.rule if recipient.rule is not None else ruleset.find(*domains)
     return Simulated(
         message,
         told,
         mta,
         recipient,
+        transport,
         nexthop,
+        nexthop_error,
+        rule,
         ruleset.explain(*domains),
         forecast,
         assessed,
@@ -232,7 +233,7 @@ def simulate(
         tag,
         written,
         parameters,
-        _carrier(config, recipient, told),
+        _carrier(config, recipient, transport),
     )
 
 
@@ -268,7 +269,7 @@ def unkept(found: Simulated) -> str:
         and decision.action is Action.ACCEPT
         and asked.requirement is Requirement.REQUIRETLS
         and asked.carried is not asked.requirement
-        and found.carrier == (found.recipient.transport or found.told.mailer)
+        and found.carrier == found.transport
         and found.forecast is not None
         and found.forecast.outcome in (Outcome.DEFER, Outcome.UNKNOWN)
     )
@@ -280,9 +281,8 @@ def unkept(found: Simulated) -> str:
     )
 
 
-def _carrier(config: Config, recipient: Recipient, told: Told) -> str:
+def _carrier(config: Config, recipient: Recipient, transport: str) -> str:
     """The transport in the end: what is asked of local mail moves it nowhere."""
-    transport = recipient.transport or told.mailer
     if recipient.local:
         return transport
     return config.mta.carrier(transport, recipient.asked.requirement)
@@ -311,12 +311,26 @@ def _answer(recipient: Recipient, ask: Ask) -> Forecast | None:
     return None if recipient.question is None else ask(recipient.question)
 
 
-def _nexthop(
+class _Way(NamedTuple):
+    """Where the mail goes, as :class:`Simulated` has it."""
+
+    transport: str
+    nexthop: NextHop | None
+    error: str = ""
+
+
+def _way(
     message: Message, told: Told, config: Config, client: SmtpClient, recipient: Recipient
-) -> NextHop | None:
-    """Where the mail goes; if that is no next hop, the recipient has the reason."""
+) -> _Way:
+    if recipient.expansions:
+        shown = recipient  # its way is that of the worst of them
+        if recipient.forecast is None:  # nothing is decided: show the way of one that leaves
+            leaves = (one for one in recipient.expansions if not one.local)
+            shown = next(leaves, recipient.expansions[0])
+        return _Way(shown.transport or told.mailer, shown.nexthop, shown.nexthop_error)
+    transport = recipient.transport or told.mailer
     try:
-        return hop.from_macros(
+        nexthop = hop.from_macros(
             told.mailer,
             told.host,
             told.address or message.recipient,
@@ -325,17 +339,16 @@ def _nexthop(
             postfix=client.postfix,
         ).nexthop
     except NextHopError as error:
-        recipient.nexthop_error = str(error)
-        return None
+        return _Way(transport, None, str(error))
+    return _Way(transport, nexthop)
 
 
 def _as_the_mta_does(
-    recipient: Recipient, told: Told, nexthop: NextHop, config: Config
+    recipient: Recipient, transport: str, nexthop: NextHop, config: Config
 ) -> Question:
     """The question about mail that the milter does not assess: what the MTA does with it."""
-    transport = recipient.transport or told.mailer or config.mta.usual_transport
     asked = recipient.asked
-    carrier = config.mta.carrier(transport, asked.requirement)
+    carrier = config.mta.carrier(transport or config.mta.usual_transport, asked.requirement)
     return Question(str(nexthop), carrier, asked.requirement, asked.carried)
 
 
@@ -390,10 +403,10 @@ def as_json(
             for key, origin in found.origins.items()
         },
         "nexthop": {
-            "transport": found.recipient.transport or found.told.mailer or None,
+            "transport": found.transport or None,
             "carrier": found.carrier or None,
             "nexthop": str(found.nexthop) if found.nexthop is not None else None,
-            "error": recipient.nexthop_error or None,
+            "error": found.nexthop_error or None,
             "by": found.told.by.value,
         },
         "expansions": [
@@ -470,7 +483,7 @@ def as_text(
         what = f"{asked.requirement}, {_SOURCES[asked.source]}; the MTA {acts}"
     mta = found.mta.version or "An MTA that was not found"
     told = found.told
-    transport = recipient.transport or told.mailer
+    transport = found.transport
     to = "delivered on this host" if _is_local(found) else f"next hop {_hop_text(found)}"
     moved = f"; its route moves it to {found.carrier}" if found.carrier != transport else ""
     rows = [
@@ -522,7 +535,7 @@ def _is_local(found: Simulated) -> bool:
 def _hop_text(found: Simulated) -> str:
     if found.nexthop is not None:
         return str(found.nexthop)
-    return f"that cannot be used: {found.recipient.nexthop_error}"
+    return f"that cannot be used: {found.nexthop_error}"
 
 
 def _rule_text(found: Simulated, places: Mapping[KeyPath, Place]) -> str:
