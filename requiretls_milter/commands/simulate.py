@@ -259,7 +259,7 @@ def _asked(config: Config, recipient: str, notes: list[str]) -> Expansion:
 
 def _report(found: Simulated, last: Answered | None, config: Config) -> NextHopReport | None:
     """The evidence, with what is really decided in the place of what the rule would do."""
-    from requiretls_milter.reports.check import next_hop_report, reply_text
+    from requiretls_milter.reports.check import next_hop_report
 
     if last is None:
         return None
@@ -275,5 +275,5 @@ def _report(found: Simulated, last: Answered | None, config: Config) -> NextHopR
     decision = found.decision
     report["rule"]["action"] = decision.action.value
     report["rule"]["why"] = str(decision.why)
-    report["rule"]["reply"] = reply_text(decision.reply) if decision.reply is not None else None
+    report["rule"]["reply"] = str(decision.reply) if decision.reply is not None else None
     return report

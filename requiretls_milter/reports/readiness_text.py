@@ -45,8 +45,8 @@ def _object(report: Readiness, found: Figures) -> dict[str, Any]:
         "sentence": words.answer(report, found),
         "made_at": moment(report.made_at),
         "source": report.source.value,
-        "since": _time(report.since),
-        "until": _time(report.until),
+        "since": moment_if_any(report.since),
+        "until": moment_if_any(report.until),
         "mta": report.mta,
         "resolver_validates": report.resolver_validates,
         "mail": _share(found.mail),
@@ -118,13 +118,9 @@ def _downgrade(one: Downgrade) -> dict[str, Any]:
     return {
         "subject": one.subject,
         "feature": one.feature.value,
-        "at": _time(one.at),
-        "restored_at": _time(one.restored_at),
+        "at": moment_if_any(one.at),
+        "restored_at": moment_if_any(one.restored_at),
     }
-
-
-def _time(seconds: float | None) -> str | None:
-    return None if seconds is None else moment(seconds)
 
 
 # ---------------------------------------------------------------- text

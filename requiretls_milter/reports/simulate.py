@@ -34,7 +34,7 @@ from requiretls_milter.model import (
     Standing,
 )
 from requiretls_milter.reports.carrying import Asking, HostMta, ToldBy
-from requiretls_milter.reports.check import NextHopReport, forecast_report, reply_text
+from requiretls_milter.reports.check import NextHopReport, forecast_report
 from requiretls_milter.reports.check_text import to_text as evidence_text
 from requiretls_milter.reports.explain import place_of, place_text, table_text
 from requiretls_milter.reports.printing import on_terminal
@@ -423,7 +423,7 @@ def as_json(
         "evidence": report,
         "action": decision.action.value,
         "why": str(decision.why),
-        "reply": reply_text(decision.reply) if decision.reply is not None else None,
+        "reply": str(decision.reply) if decision.reply is not None else None,
         "stage": _stage(found),
         "tag": _tag(found),
         "parameters": found.parameters or None,
@@ -556,4 +556,4 @@ def _reply_text(found: Simulated) -> str:
     if decision.reply is None:
         return f"accepted ({decision.why})"
     stage = "RCPT" if _stage(found) == "rcpt" else "the end of the message"
-    return f"{reply_text(decision.reply)}  (at {stage}; {decision.why})"
+    return f"{decision.reply}  (at {stage}; {decision.why})"
