@@ -107,6 +107,7 @@ def simulate(
     from requiretls_milter.model import Forecast, Question, Standing
     from requiretls_milter.reports import simulate as simulating
     from requiretls_milter.reports.assess import answer
+    from requiretls_milter.reports.simulate_text import as_text
     from requiretls_milter.syntax.nexthop import parse
 
     loaded = load_or_fail(config_path)
@@ -152,7 +153,7 @@ def simulate(
     if output == "json":
         click.echo(json.dumps(simulating.as_json(found, report, where, notes), indent=2))
     else:
-        click.echo(simulating.as_text(found, report, where, notes))
+        click.echo(as_text(found, report, where, notes))
     return simulating.exit_status(found)
 
 

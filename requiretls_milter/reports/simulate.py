@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 from requiretls_milter.config import Config
 from requiretls_milter.config.places import KeyPath, Place
-from requiretls_milter.config.text import value_text
 from requiretls_milter.milter import hop
 from requiretls_milter.milter.recipient import Recipient
 from requiretls_milter.milter.requirement import FIELDS, TLS_REQUIRED, is_tls_required_no
@@ -35,9 +34,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.reports.carrying import Asking, HostMta, ToldBy
 from requiretls_milter.reports.check import NextHopReport, forecast_report
-from requiretls_milter.reports.check_text import to_text as evidence_text
-from requiretls_milter.reports.explain import place_of, place_text, table_text
-from requiretls_milter.reports.printing import on_terminal
+from requiretls_milter.reports.explain import place_of
 from requiretls_milter.rules import Rule, ValueOrigin, Why
 from requiretls_milter.syntax.names import envelope_domain
 from requiretls_milter.syntax.nexthop import NextHopError
@@ -143,6 +140,18 @@ class Simulated:
             if decision is not None and decision.action is not Action.ACCEPT:
                 return decision
         return self.at_end or self.at_rcpt or Decision(Action.ACCEPT, "not_asked")
+
+    @property
+    def stage(self) -> str | None:
+        """Where the client hears of a refusal: ``rcpt`` or ``end``; None if nothing is refused."""
+        if self.decision.action is Action.ACCEPT:
+            return None
+        return "rcpt" if self.decision is self.at_rcpt else "end"
+
+    @property
+    def written_tag(self) -> str | None:
+        """The value of the tag that is written; None if none is."""
+        return self.written.value(self.message.own_name) if self.written is not None else None
 
     @property
     def asking(self) -> Asking:
@@ -424,8 +433,8 @@ def as_json(
         "action": decision.action.value,
         "why": str(decision.why),
         "reply": str(decision.reply) if decision.reply is not None else None,
-        "stage": _stage(found),
-        "tag": _tag(found),
+        "stage": found.stage,
+        "tag": found.written_tag,
         "parameters": found.parameters or None,
         "route": found.tag.route.value if found.tag is not None else None,
         "notes": [*notes, *(note for note in (unkept(found),) if note)],
@@ -439,121 +448,3 @@ def _place(origin: ValueOrigin, key: str, places: Mapping[KeyPath, Place]) -> di
         "line": None if place is None else place.line,
         "listed": origin.listed or None,
     }
-
-
-def _stage(found: Simulated) -> str | None:
-    """Where the client hears of a refusal."""
-    if found.decision.action is Action.ACCEPT:
-        return None
-    return "rcpt" if found.decision is found.at_rcpt else "end"
-
-
-def _tag(found: Simulated) -> str | None:
-    return found.written.value(found.message.own_name) if found.written is not None else None
-
-
-# ---------------------------------------------------------------- text
-
-_SOURCES = {
-    Source.ESMTP: "by the MAIL parameter",
-    Source.REQUIRE_TLS_ESMTP: "by the header field Require-TLS-ESMTP",
-    Source.RULE: "by the rule, and not by the message",
-    Source.TLS_REQUIRED: "by the header field TLS-Required",
-}
-
-_ROUTED = {
-    RoutedBy.OPTION: "as --nexthop says",
-    RoutedBy.POSTFIX: "as Postfix itself says",
-    RoutedBy.CONFIGURATION: "as the routing in [mta] says: no Postfix was asked",
-}
-
-
-def as_text(
-    found: Simulated,
-    report: NextHopReport | None,
-    places: Mapping[KeyPath, Place],
-    notes: Sequence[str],
-) -> str:
-    """What would happen, for people; arguments as for :func:`as_json`."""
-    message, recipient = found.message, found.recipient
-    asked = recipient.asked
-    what = "nothing"
-    if asked.source is not Source.NONE:
-        acts = "acts on it" if asked.carried is asked.requirement else "does not act on it"
-        what = f"{asked.requirement}, {_SOURCES[asked.source]}; the MTA {acts}"
-    mta = found.mta.version or "An MTA that was not found"
-    told = found.told
-    transport = found.transport
-    to = "delivered on this host" if _is_local(found) else f"next hop {_hop_text(found)}"
-    moved = f"; its route moves it to {found.carrier}" if found.carrier != transport else ""
-    rows = [
-        ("Message", f"from {message.sender or '<>'} to {message.recipient}, {_client(message)}"),
-        ("Asked", what),
-        ("MTA", f"{mta} carries {found.mta.capability} ({found.mta.told_by})"),
-        ("Rule", _rule_text(found, places)),
-        (
-            "Way",
-            f"{to}{f' by transport {transport}' if transport else ''}, {_ROUTED[told.by]}{moved}",
-        ),
-        *(("Becomes", _expansion_text(one)) for one in recipient.expansions),
-        *(("Note", note) for note in notes),
-    ]
-    text = [_row(name, value) for name, value in rows]
-    if report is not None:
-        text += ["", evidence_text([report]), ""]
-    if not found.assessed and found.forecast is not None:
-        text.append("Note     the milter itself does not assess such mail")
-    tag = _tag(found)
-    leaves = " (milter.tag_leaving is false)" if found.tag is not None else ""
-    text += [
-        _row("Reply", _reply_text(found)),
-        _row("Tag", tag or f"none{leaves}"),
-        _row("Route", found.tag.route if found.tag is not None else "none"),
-        *([_row("Sender", f"gets {found.parameters}")] if found.parameters else []),
-    ]
-    text += [_row("Note", note) for note in (unkept(found),) if note]
-    return "\n".join(text)
-
-
-def _client(message: Message) -> str:
-    return str(message.standing) if message.by_smtp else "by sendmail(1)"
-
-
-def _row(name: str, value: str) -> str:
-    return on_terminal(f"{name:8} {value}", hang=9)
-
-
-def _expansion_text(one: Recipient) -> str:
-    forecast = "not assessed" if one.forecast is None else one.forecast.status
-    return f"{one.address}, next hop {one.nexthop_text} by transport {one.transport}: {forecast}"
-
-
-def _is_local(found: Simulated) -> bool:
-    return found.nexthop is not None and found.nexthop.kind is HopKind.LOCAL
-
-
-def _hop_text(found: Simulated) -> str:
-    if found.nexthop is not None:
-        return str(found.nexthop)
-    return f"that cannot be used: {found.nexthop_error}"
-
-
-def _rule_text(found: Simulated, places: Mapping[KeyPath, Place]) -> str:
-    """The values that are not defaults, each with its table and line."""
-    told = []
-    for key, origin in found.origins.items():
-        place = place_of(origin, key, places)
-        if place is None and origin.table == "rules" and not origin.key and key != "mode":
-            continue
-        where = table_text(origin) + (f" {place_text(place, places)}" if place is not None else "")
-        why = f" {origin.key}" if origin.key else ""
-        told.append(f"{key} = {value_text(origin.value)} ({where}{why})")
-    return ", ".join(told)
-
-
-def _reply_text(found: Simulated) -> str:
-    decision = found.decision
-    if decision.reply is None:
-        return f"accepted ({decision.why})"
-    stage = "RCPT" if _stage(found) == "rcpt" else "the end of the message"
-    return f"{decision.reply}  (at {stage}; {decision.why})"
