@@ -76,7 +76,7 @@ class Overview:
 
     def problems(self) -> Iterator[str]:
         """What keeps the service from being well, a sentence for each."""
-        if self.service.health != "ok":
+        if self.service.problems:
             yield self.service.health
         if not self.service.reload_succeeded:
             yield "the last reload failed: see reload_failed in the log"

@@ -334,8 +334,7 @@ class Supervisor:
         """What ``status`` shows of the service; see :class:`.wire.ServiceStatus`."""
         return {
             "since": self._since,
-            "serves": health["serves"],
-            "health": health["text"],
+            **health,
             **self._reload.shown(),
             "processes": [
                 {"name": "supervisor", "pid": os.getpid(), "ready": True, "since": self._since},
@@ -344,7 +343,7 @@ class Supervisor:
         }
 
     def _health(self, now: float) -> Mapping[str, Any]:
-        """How the service is, for ``/healthz``: whether it serves the MTA, and what is wrong."""
+        """How the service is; see :class:`.wire.ServiceStatus`."""
         missing = self._children.missing(now)
         problems = [f"{name} is not ready" for name in missing]
         if not self._sockets.in_place:
@@ -353,8 +352,7 @@ class Supervisor:
             problems.append("the service is stopping")
         workers = [name for name in self._children.names if name != ENGINE]
         serves = self._sockets.in_place and self._drain is None and not set(workers) <= set(missing)
-        word = "degraded" if serves else "failed"
-        return {"serves": serves, "text": f"{word}: {', '.join(problems)}" if problems else "ok"}
+        return {"serves": serves, "problems": problems}
 
     def _count_lost_socket(self) -> None:
         self._counters.inc("sockets_lost_total", (Socket.MILTER,))

@@ -18,11 +18,13 @@ class Health:
 
     Attributes:
         serves: whether the MTA has answers of it.
-        text: ``ok`` if it is whole; otherwise what is wrong.
+        text: ``ok`` if it is whole; otherwise what is wrong, in a line.
+        problems: the same, a sentence for each.
     """
 
-    serves: bool
-    text: str
+    serves: bool = True
+    text: str = "ok"
+    problems: tuple[str, ...] = ()
 
     def unready(self, resolver_validates: bool) -> list[str]:
         """What keeps the service from being ready; nothing if it is.
@@ -30,7 +32,7 @@ class Health:
         Args:
             resolver_validates: whether the resolver was seen to.
         """
-        reasons = [] if self.text == "ok" else [self.text.partition(": ")[2]]
+        reasons = list(self.problems)
         if not resolver_validates:
             reasons.append("the resolver was not seen to validate DNSSEC")
         return reasons
@@ -38,7 +40,9 @@ class Health:
     @classmethod
     def of(cls, service: ServiceStatus | None) -> Health:
         """What the supervisor told last; None if it has told nothing yet."""
-        return STARTING if service is None else cls(service.serves, service.health)
+        if service is None:
+            return STARTING
+        return cls(service.serves, service.health, service.problems)
 
 
-STARTING = Health(False, "failed: the service has not begun")
+STARTING = Health(False, "failed: the service has not begun", ("the service has not begun",))
