@@ -12,7 +12,7 @@ from requiretls_milter.ipc.wire import Condition, Failing, WatchedStatus
 from requiretls_milter.model import Forecast, Mode, NextHop
 from requiretls_milter.telemetry.catalogue import METRICS
 from requiretls_milter.telemetry.counting import Gauges, Totals
-from requiretls_milter.telemetry.labels import OutboundService, configured_domains
+from requiretls_milter.telemetry.labels import OutboundService, named_domains
 
 LONG = 1.0
 """Seconds of a wait that a person at a mail program notices; a bound of the histogram."""
@@ -96,9 +96,7 @@ def reading(
                 if name == "saturated_total" and value
             },
             domains=domains.shown(most, answer, named),
-            domains_configured=sum(
-                not name.startswith(".") for name in configured_domains(parts.config)
-            ),
+            domains_configured=len(named_domains(parts.config)),
             watched=tuple(watching.statuses[:MAX_WATCHED]),
             domains_watched=watching.number,
             mail_failing=watching.mail_failing if parts.config.watch.mail_to else None,

@@ -44,10 +44,12 @@ from requiretls_milter.engine.web.page import beside_the_loop
 from requiretls_milter.engine.web.scrape import MetricsServer
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.ipc.child import (
+    ENGINE,
     EXIT_FAILURE,
     EXIT_OK,
     EXIT_ORPHAN,
     HEARTBEAT,
+    SUPERVISOR,
     Start,
     read_config,
     take_log_settings,
@@ -77,9 +79,6 @@ RESOLVER_TICK = 10.0
 
 REFRESH_JITTER = 0.5
 """Part of REFRESH_INTERVAL left out at random: a fleet's milters do it at different times."""
-
-SUPERVISOR = "supervisor"
-"""The name under which the supervisor's counters are added up."""
 
 _totals: TypeAdapter[Totals] = TypeAdapter(Totals)
 _snapshots: TypeAdapter[Snapshot] = TypeAdapter(Snapshot)
@@ -353,7 +352,7 @@ class _Engine:
     def counted(self) -> Aggregate:
         """See :class:`~requiretls_milter.engine.readout.ReadEngine`."""
         self.counters.inc("log_lines_dropped_total", by=log.take_dropped())
-        self.aggregate.update("engine", self._incarnation, self.counters.totals())
+        self.aggregate.update(ENGINE, self._incarnation, self.counters.totals())
         return self.aggregate.copy()
 
     def watching(self) -> Watching:

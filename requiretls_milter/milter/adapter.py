@@ -41,7 +41,7 @@ from requiretls_milter.milter.serving import Connection, Serving, WorkerContext
 from requiretls_milter.milter.settings import Settings
 from requiretls_milter.milter.transaction import SmtpClient, Transaction
 from requiretls_milter.model import Action, Decision, Forecast, SmtpReply
-from requiretls_milter.syntax.capability import capability
+from requiretls_milter.syntax.capability import capability, is_postfix
 from requiretls_milter.syntax.text import printable
 from requiretls_milter.telemetry.labels import Bound, Stage
 from requiretls_milter.telemetry.log import get_logger
@@ -333,7 +333,7 @@ def _client(connection: Connection, ctx: Any, authenticated: bool) -> SmtpClient
         authenticated=authenticated,
         trusted=connection.trusted,
         capability=capability(connection.settings.config.mta.carries, version),
-        postfix=version.startswith("Postfix "),
+        postfix=is_postfix(version),
     )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from requiretls_milter import config as configuration
 from requiretls_milter.config import Config, ConfigError
 from requiretls_milter.errors import RequiretlsMilterError
-from requiretls_milter.ipc.child import EXIT_FAILURE, take_log_settings
+from requiretls_milter.ipc.child import EXIT_FAILURE, SUPERVISOR, take_log_settings
 from requiretls_milter.ipc.unixsocket import SocketError
 from requiretls_milter.milter import adapter
 from requiretls_milter.milter.listener import Listener
@@ -28,7 +28,7 @@ from requiretls_milter.service.logfile import LogFile, LogFileError
 from requiretls_milter.service.privileges import AS_ROOT, UMASK, Identity, PrivilegeError
 from requiretls_milter.service.sdnotify import ServiceManager
 from requiretls_milter.service.supervisor import Supervisor
-from requiretls_milter.service.title import SUPERVISOR, name_process
+from requiretls_milter.service.title import name_process
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.syslog import Syslog
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from requiretls_milter.config import Config
-from requiretls_milter.ipc.child import ENGINE, EXIT_FAILURE, EXIT_OK
+from requiretls_milter.ipc.child import ENGINE, EXIT_FAILURE, EXIT_OK, SUPERVISOR
 from requiretls_milter.ipc.unixsocket import SocketFile
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.service.children import Children
@@ -337,7 +337,7 @@ class Supervisor:
             **health,
             **self._reload.shown(),
             "processes": [
-                {"name": "supervisor", "pid": os.getpid(), "ready": True, "since": self._since},
+                {"name": SUPERVISOR, "pid": os.getpid(), "ready": True, "since": self._since},
                 *self._children.shown(),
             ],
         }

@@ -29,7 +29,7 @@ from requiretls_milter.store.base import StoreKind
 from requiretls_milter.syntax.text import bounded, printable
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Gauges
-from requiretls_milter.telemetry.labels import OutboundService, configured_domains
+from requiretls_milter.telemetry.labels import OutboundService, configured_domains, named_domains
 
 _log = log.get_logger("engine.watch")
 
@@ -49,8 +49,8 @@ def watched_domains(config: Config) -> tuple[str, ...]:
     rules = RuleSet(config.rules)
     partners = (
         domain
-        for domain in configured_domains(config)
-        if not domain.startswith(".") and rules.of_nexthop(NextHop(HopKind.MX, domain)).watch
+        for domain in named_domains(config)
+        if rules.of_nexthop(NextHop(HopKind.MX, domain)).watch
     )
     return tuple(dict.fromkeys([*config.watch.domains, *partners]))
 
