@@ -19,7 +19,7 @@ from requiretls_milter.readiness import figures as figuring
 from requiretls_milter.readiness import words
 from requiretls_milter.readiness.figures import Count, Figures, Share
 from requiretls_milter.readiness.values import Downgrade, HopReadiness, Readiness
-from requiretls_milter.reports.printing import printed
+from requiretls_milter.reports.printing import bare_table, printed
 from requiretls_milter.syntax.moments import day, moment, moment_if_any
 from requiretls_milter.syntax.text import quantity, visible
 
@@ -249,7 +249,7 @@ def _bounded(rows: _Rows) -> _Rows:
 
 def _table(rows: _Rows) -> Table:
     """A table of texts, each of which may be a stranger's (R62)."""
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table = bare_table()
     for _ in range(max(map(len, rows), default=0)):
         table.add_column(overflow="fold")
     for row in rows:
