@@ -19,7 +19,7 @@ from requiretls_milter.commands.common import (
     fail,
     installed_postfix,
     load_or_fail,
-    log_warnings,
+    log_only_warnings,
     mta_of,
     running_service,
 )
@@ -111,7 +111,7 @@ def simulate(
     from requiretls_milter.syntax.nexthop import parse
 
     loaded = load_or_fail(config_path)
-    log_warnings(loaded)
+    log_only_warnings(loaded)
     running = running_service(loaded)
     config, notes = beside_service(loaded, config_path, running)
     postfix = installed_postfix(postconf, config_dir)
