@@ -70,7 +70,7 @@ def run(config: Config, where: Where, *, outside: str) -> list[Finding]:
         authorities = MtaAuthorities.of_postfix(postfix, mirrored)
     findings += aliases.examine(config)
     findings.append(host.milter_answers(config))
-    findings += service.service(config)
+    findings += service.examine(config)
     findings.append(service.metrics(config))
     findings += service.watch(config)
     findings += trust.resolvers(config, postfix, mirrored)

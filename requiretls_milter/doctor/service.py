@@ -29,7 +29,7 @@ ASSESSED = frozenset({"mta", "dns", "probe"})
 """The sections in ``Config.assessment_digest``."""
 
 
-def service(config: Config) -> Iterator[Finding]:
+def examine(config: Config) -> Iterator[Finding]:
     """Check that the engine answers, has this version, and runs with this configuration."""
     try:
         status = query.status(config.engine.socket, ANSWER_TIMEOUT, whole=True)

@@ -33,7 +33,7 @@ from requiretls_milter.store.base import (
     StoreKind,
     StoreUnwritableError,
     alive,
-    in_pieces,
+    taken_in_turns,
 )
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.store.slowness import Slowness
@@ -240,7 +240,7 @@ class SteadyStore:
             else:
                 return [
                     Listed(key, record.written, record.keep_until)
-                    async for piece in in_pieces(listed)
+                    async for piece in taken_in_turns(listed)
                     for key, record in piece
                     if alive(record, now)
                 ]

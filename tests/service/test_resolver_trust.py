@@ -100,7 +100,7 @@ def test_r20_until_something_was_shown_gauge_log_doctor_and_behaviour_agree(
 def diagnosis(service: Service) -> dict[str, str]:
     """What ``doctor`` says of resolver and service: the worst of each."""
     in_force = load(service.config_path)
-    findings = [*doctor_service.service(in_force), *trust.resolvers(in_force, None, None)]
+    findings = [*doctor_service.examine(in_force), *trust.resolvers(in_force, None, None)]
     worst: dict[str, str] = {}
     for finding in sorted(findings, key=lambda one: list(Severity).index(one.severity)):
         worst[finding.check] = str(finding.severity)

@@ -39,7 +39,7 @@ def test_who_may_not_ask_the_service_is_told_who_may(tmp_path: Path) -> None:
         path.chmod(0o600)
         os.seteuid(65534)
         try:
-            (found,) = service.service(configured(engine={"socket": str(path)}))
+            (found,) = service.examine(configured(engine={"socket": str(path)}))
         finally:
             os.seteuid(0)
     assert "permission denied: only root and the user of the service may ask it" in found.found
@@ -47,7 +47,7 @@ def test_who_may_not_ask_the_service_is_told_who_may(tmp_path: Path) -> None:
 
 
 def test_no_engine_is_an_error(tmp_path: Path) -> None:
-    (finding,) = service.service(configured(engine={"socket": str(tmp_path / "e.sock")}))
+    (finding,) = service.examine(configured(engine={"socket": str(tmp_path / "e.sock")}))
     assert finding.severity is Severity.ERROR
 
 
