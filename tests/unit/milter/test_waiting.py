@@ -133,9 +133,9 @@ def test_all_recipients_of_a_message_share_its_patience(monkeypatch: pytest.Monk
     served.source.answers = {"example.org": Future(), "other.example": GOOD}
     for recipient in (first, second):
         waiting.ask(served.connection, recipient, Stage.RCPT)
-    monkeypatch.setattr(Transaction, "patience", lambda self: 0.05)
-    waiting.wait_and_decide(served.connection, served.message, spent=0.04)
-    assert first.waited < 0.05
+    monkeypatch.setattr(Transaction, "patience", lambda self: 60.0)
+    waiting.wait_and_decide(served.connection, served.message, spent=59.99)
+    assert first.waited < 30.0
     assert first.forecast is not None
     assert first.forecast.status == "unknown"
     assert second.forecast is GOOD
@@ -162,3 +162,53 @@ def test_what_a_recipient_becomes_is_waited_for_no_longer_than_it_may_be() -> No
     assert waited >= 0.01
     assert served.message.waited == waited
     assert recipient.not_expanded == "not known in time"
+
+
+def test_each_address_that_a_recipient_becomes_gets_a_forecast_within_one_patience() -> None:
+    done: Future[Expansion] = Future()
+    done.set_result(Expansion("list@example.org", ("ann@good.example", "bob@slow.example")))
+    served = Served({"<list@example.org>": done})
+    recipient = served.rcpt("list@example.org")
+    served.source.answers = {"good.example": GOOD, "slow.example": Future()}
+    waiting.settle(served.connection, served.message, recipient, 0.0, Stage.RCPT)
+    assert served.answer(recipient, patience=0.02) is None
+    good, slow = recipient.expansions
+    assert good.forecast is GOOD
+    assert text(slow.forecast) == "no forecast in time"
+    assert recipient.waited == slow.waited
+
+
+def test_all_that_is_expanded_is_waited_for_within_one_patience(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pending: dict[str, Future[Expansion]] = {f"<{n}@example.org>": Future() for n in range(3)}
+    served = Served(pending)
+    served.source.answers = {"example.org": GOOD}
+    recipients = [served.rcpt(address.strip("<>")) for address in pending]
+    now, patiences = [100.0], []
+
+    def wait(_: object, patience: float) -> None:
+        patiences.append(patience)
+        now[0] += min(patience, 2.0)
+
+    monkeypatch.setattr(waiting, "wait", wait)
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr(Transaction, "patience", lambda self: 5.0)
+    assert waiting.settle_all(served.connection, served.message) == 5.0
+    assert patiences == [5.0, 3.0, 1.0]
+    assert {one.not_expanded for one in recipients} == {"not known in time"}
+    assert served.connection.serving.running == {}
+
+
+def test_without_anything_to_expand_nothing_is_waited_for() -> None:
+    served = Served()
+    served.rcpt()
+    assert waiting.settle_all(served.connection, served.message) == 0.0
+
+
+def test_what_a_message_may_wait_in_all_is_a_bound_that_is_counted() -> None:
+    served = Served(message_wait=1)
+    served.source.answers = {"example.org": Future(), "other.example": Future()}
+    served.message.waited = 1.0
+    served.answer(served.rcpt())
+    assert served.counted("saturated_total") == {("message_wait",): 1.0}
