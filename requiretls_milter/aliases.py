@@ -40,11 +40,11 @@ from requiretls_milter.syntax.tables import (
     COMPILED,
     TEXTUAL,
     inline_entries,
-    shown_table,
     source_entries,
     split_table,
     static_result,
 )
+from requiretls_milter.syntax.text import one_line
 from requiretls_milter.telemetry.labels import Bound
 from requiretls_milter.telemetry.log import get_logger
 
@@ -105,7 +105,7 @@ class TextTable:
     @property
     def name(self) -> str:
         """The table's name, fit for a sentence."""
-        return shown_table(self.item)
+        return one_line(self.item[:200])
 
     @property
     def source(self) -> Path | None:

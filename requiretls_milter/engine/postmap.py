@@ -31,8 +31,8 @@ from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks, Life
 from requiretls_milter.config import Limits
 from requiretls_milter.engine.programs import give, kill_session
-from requiretls_milter.syntax.tables import path_within, shown_table, split_table
-from requiretls_milter.syntax.text import error_text, printable
+from requiretls_milter.syntax.tables import path_within, split_table
+from requiretls_milter.syntax.text import error_text, one_line, printable
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Bound, CacheResult, Layer, PostmapResult
@@ -123,7 +123,7 @@ class _Table:
     @property
     def name(self) -> str:
         """Its name, fit for a sentence."""
-        return shown_table(self.item)
+        return one_line(self.item[:200])
 
 
 class Postmap:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from requiretls_milter.syntax.text import one_line
-
 COMPILED = {
     "hash": ".db",
     "btree": ".db",
@@ -27,9 +25,6 @@ TEXTUAL = frozenset({*COMPILED, "texthash", "inline", "static"})
 
 UNREADABLE = "unreadable"
 """The type of a table that stands for one that cannot be named in ``[mta]``, which is US-ASCII."""
-
-MAX_SHOWN = 200
-"""Characters of a table's name in a sentence: one that stands in main.cf itself may be long."""
 
 _LIST_SEPARATORS = ", \t\r\n"
 _ADAPTERS = re.compile(r"(?:(?:proxy|debug):)*")
@@ -75,11 +70,6 @@ def split_table(item: str) -> tuple[str, str]:
     """Split ``type:name``, without the adapters ``proxy:`` and ``debug:`` in front of it."""
     kind, _, name = _ADAPTERS.sub("", item, count=1).partition(":")
     return kind, name
-
-
-def shown_table(item: str) -> str:
-    """The name of a table, ``type:name``, fit for a sentence."""
-    return one_line(item[:MAX_SHOWN])
 
 
 def static_result(item: str) -> str | None:
