@@ -920,6 +920,10 @@ class SmtpReply:
     enhanced: str
     text: str
 
+    def __str__(self) -> str:
+        """The line that the client gets."""
+        return f"{self.code} {self.enhanced} {self.text}"
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:

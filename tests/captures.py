@@ -52,11 +52,10 @@ domains = ["lacking.test"]
 
 LINES = 60
 
-_USUAL = {
-    r"/tmp/[^\s:]*/m\.sock": "/run/requiretls-milter/milter.sock",
-    r"/tmp/[^\s:]*/Test-CA\.pem": "/etc/ssl/test-ca.pem",
-}
-"""Temporary files, and what an installation has in their place."""
+CONFIG = "/etc/requiretls-milter/config.toml"
+SOCKET = "/run/requiretls-milter/milter.sock"
+AUTHORITY = "/etc/ssl/test-ca.pem"
+"""The files of an installation, as they are shown; see :func:`stand_in`."""
 
 _STYLES = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -85,8 +84,20 @@ with colours. What is longer than a line is folded between words, never cut.
 """
 
 
-def shown(command: str, config: Path, width: int, *, colour: bool) -> str:
-    """What a terminal of this width gets to see of a command."""
+def stand_in(directory: Path, usual: str, letter: str) -> Path:
+    """A temporary path that is as long as the usual one, so that lines are folded at the same word.
+
+    Its name is made of one letter.
+    """
+    length = len(usual) - len(str(directory)) - 1
+    assert length > 0, f"{directory} is too long"
+    return directory / (letter * length)
+
+
+def shown(
+    command: str, config: Path, usual: Mapping[Path, str], width: int, *, colour: bool
+) -> str:
+    """What a terminal of this width gets to see of a command, with the *usual* paths."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, width, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color"}
@@ -116,9 +127,8 @@ def shown(command: str, config: Path, width: int, *, colour: bool) -> str:
             said += octets
     os.close(ours)
     text = said.decode().replace("\r\n", "\n").rstrip("\n")
-    text = text.replace(str(config), "/etc/requiretls-milter/config.toml")
-    for found, usual in _USUAL.items():
-        text = re.sub(found, usual, text)
+    for path, name in usual.items():
+        text = text.replace(str(path), name)
     return text
 
 
@@ -137,26 +147,27 @@ def main() -> None:
     """Run the commands, and write page and pictures."""
     PICTURES.mkdir(exist_ok=True)
     parts = [HEAD]
-    with tempfile.TemporaryDirectory() as directory, loopback_internet(Path(directory)) as world:
-        service = Service(world.config + RULES, workers=2)
+    with tempfile.TemporaryDirectory() as name, loopback_internet(Path(name)) as world:
+        config_path = stand_in(Path(name), CONFIG, "c")
+        socket_path = stand_in(Path(name), SOCKET, "s")
+        ca_file = stand_in(Path(name), AUTHORITY, "a")
+        usual = {config_path: CONFIG, socket_path: SOCKET, ca_file: AUTHORITY}
+        ca_file.symlink_to(world.ca_file)
+        service = Service(workers=2)
+        service.config_path, service.socket_path = config_path, socket_path
+        service.configure(world.config.replace(str(world.ca_file), str(ca_file)) + RULES)
         try:
             service.start()
             service.command("check", "good.test", "lacking.test")
-            for name, command in COMMANDS.items():
-                parts.append(f"## {name}\n")
+            for title, command in COMMANDS.items():
+                parts.append(f"## {title}\n")
                 for width in WIDTHS:
-                    plain = _STYLES.sub(
-                        "", shown(command, service.config_path, width, colour=False)
-                    )
+                    plain = _STYLES.sub("", shown(command, config_path, usual, width, colour=False))
                     plain = "\n".join(line.rstrip() for line in plain.split("\n"))
-                    picture(
-                        name,
-                        command,
-                        shown(command, service.config_path, width, colour=True),
-                        width,
-                    )
+                    in_colour = shown(command, config_path, usual, width, colour=True)
+                    picture(title, command, in_colour, width)
                     parts.append(
-                        f"{width} columns ([in colour](captures/{name}-{width}.svg)):\n\n"
+                        f"{width} columns ([in colour](captures/{title}-{width}.svg)):\n\n"
                         f"```text\n$ requiretls-milter {command}\n{plain}\n```\n"
                     )
         finally:

@@ -14,7 +14,7 @@ from requiretls_milter.commands.common import (
     fail,
     find_mta,
     load_or_fail,
-    log_warnings,
+    log_only_warnings,
 )
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def check(
     if watch is not None and output == "json":
         raise click.UsageError("--watch never ends, and so would the array: use --format jsonl.")
     config = load_or_fail(config_path)
-    log_warnings(config)
+    log_only_warnings(config)
     if inbound:
         if source is not None or watch is not None:
             raise click.UsageError("--inbound goes with neither --from nor --watch.")

@@ -123,7 +123,7 @@ def load_or_fail(path: Path | None, instead: Mapping[Path, bytes] | None = None)
         fail(*error.mistakes)
 
 
-def log_warnings(config: Config) -> None:
+def log_only_warnings(config: Config) -> None:
     """Have the log go to standard error, and tell no more than warnings.
 
     For commands that look at the network or at tables: what they find out is their output, which

@@ -12,7 +12,7 @@ from requiretls_milter.commands.common import (
     FORMAT_OPTION,
     POSTCONF_OPTION,
     load_or_fail,
-    log_warnings,
+    log_only_warnings,
 )
 
 
@@ -58,7 +58,7 @@ def doctor(
     from requiretls_milter.doctor.run import Where, run
 
     config = load_or_fail(config_path)
-    log_warnings(config)
+    log_only_warnings(config)
     where = Where(postconf, config_dir, sendmail_cf)
     findings = run(config, where, outside=outside)
     click.echo(to_json(findings) if output == "json" else to_text(findings))

@@ -98,7 +98,8 @@ def _changed(config_path: Path | None, mirrored: Mirror) -> tuple[Path, str, str
     """The file that has ``[mta]``, its text, and what that should be."""
     from requiretls_milter.config import DEFAULT_PATH, texts
     from requiretls_milter.config.splice import SpliceError, replaced
-    from requiretls_milter.mirror.text import merged, value_text
+    from requiretls_milter.config.text import value_text
+    from requiretls_milter.mirror.text import merged
 
     main = config_path or DEFAULT_PATH
     if config_path is None or main.exists():

@@ -17,7 +17,7 @@ from requiretls_milter.commands.common import (
     find_mta,
     from_logs,
     load_or_fail,
-    log_warnings,
+    log_only_warnings,
     write,
 )
 
@@ -114,7 +114,7 @@ def report(
     if COUNTERS in logs and (would_have or len(logs) > 1):
         raise click.UsageError(f"{COUNTERS} goes with nothing else.")
     loaded = load_or_fail(config_path)
-    log_warnings(loaded)
+    log_only_warnings(loaded)
     if would_have:
         write(_would_have(loaded, logs, days, output), path)
         return 0

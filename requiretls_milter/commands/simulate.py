@@ -19,7 +19,7 @@ from requiretls_milter.commands.common import (
     fail,
     installed_postfix,
     load_or_fail,
-    log_warnings,
+    log_only_warnings,
     mta_of,
     running_service,
 )
@@ -107,10 +107,11 @@ def simulate(
     from requiretls_milter.model import Forecast, Question, Standing
     from requiretls_milter.reports import simulate as simulating
     from requiretls_milter.reports.assess import answer
+    from requiretls_milter.reports.simulate_text import as_text
     from requiretls_milter.syntax.nexthop import parse
 
     loaded = load_or_fail(config_path)
-    log_warnings(loaded)
+    log_only_warnings(loaded)
     running = running_service(loaded)
     config, notes = beside_service(loaded, config_path, running)
     postfix = installed_postfix(postconf, config_dir)
@@ -152,7 +153,7 @@ def simulate(
     if output == "json":
         click.echo(json.dumps(simulating.as_json(found, report, where, notes), indent=2))
     else:
-        click.echo(simulating.as_text(found, report, where, notes))
+        click.echo(as_text(found, report, where, notes))
     return simulating.exit_status(found)
 
 
@@ -259,22 +260,21 @@ def _asked(config: Config, recipient: str, notes: list[str]) -> Expansion:
 
 def _report(found: Simulated, last: Answered | None, config: Config) -> NextHopReport | None:
     """The evidence, with what is really decided in the place of what the rule would do."""
-    from requiretls_milter.reports.check import next_hop_report, reply_text
+    from requiretls_milter.reports.check import next_hop_report
 
-    asking = found.asking
-    if last is None or asking is None:
+    if last is None:
         return None
-    transport = found.recipient.transport or found.told.mailer
+    asking = found.asking
     report = next_hop_report(
         str(last.evidence.nexthop),
         last.found,
         asking=asking,
-        profile=config.mta.profile_for(config.mta.carrier(transport, asking.requirement)),
+        profile=config.mta.profile_for(config.mta.carrier(found.transport, asking.requirement)),
         trust=last.trust,
         now=time.time(),
     )
     decision = found.decision
     report["rule"]["action"] = decision.action.value
     report["rule"]["why"] = str(decision.why)
-    report["rule"]["reply"] = reply_text(decision.reply) if decision.reply is not None else None
+    report["rule"]["reply"] = str(decision.reply) if decision.reply is not None else None
     return report

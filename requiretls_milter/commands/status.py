@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 import time
-import tomllib
 from pathlib import Path
 
 import click
@@ -23,12 +21,6 @@ PATIENCE = 20.0
 
 POLL = 0.1
 """Seconds between two looks whether an order was carried out."""
-
-_ENGINE = re.compile(
-    r"^[ \t]*(?:\[[ \t]*engine[ \t]*\].*?(?=^[ \t]*\[|\Z)|engine\.socket[ \t]*=.*?$)",
-    re.MULTILINE | re.DOTALL,
-)
-"""What a file that is no TOML as a whole says of the engine: a quote may be missing elsewhere."""
 
 
 @click.command()
@@ -75,40 +67,14 @@ def status(config_path: Path | None, output: str) -> int:
 
 
 def _socket(config_path: Path | None) -> tuple[str, tuple[str, ...]]:
-    """The engine's socket, and the mistakes in the file.
-
-    The service may run with what the file said before the mistakes were made.
-    """
+    """The engine's socket, and the mistakes in the file."""
     from requiretls_milter.config import Config, ConfigError, load
+    from requiretls_milter.config.salvage import engine_socket_in
 
     try:
         return load(config_path).engine.socket, ()
     except ConfigError as error:
-        return _socket_of(config_path) or Config().engine.socket, error.mistakes
-
-
-def _socket_of(config_path: Path | None) -> str:
-    """The engine's socket in files that have mistakes elsewhere; "" if they name none."""
-    from requiretls_milter.config import DEFAULT_PATH, ConfigError, texts
-
-    main = config_path or DEFAULT_PATH
-    try:
-        files = [*texts(main).values()]
-    except ConfigError:  # an included file may be what is wrong
-        try:
-            files = [main.read_text()]
-        except (OSError, ValueError):
-            return ""
-    for text in files:
-        for part in (text, *(found.group() for found in _ENGINE.finditer(text))):
-            try:
-                section = tomllib.loads(part).get("engine")
-            except ValueError:
-                continue
-            path = section.get("socket") if isinstance(section, dict) else None
-            if isinstance(path, str) and "\0" not in path:
-                return path
-    return ""
+        return engine_socket_in(config_path) or Config().engine.socket, error.mistakes
 
 
 def _exists(path: str) -> bool:

@@ -21,6 +21,7 @@ Where to find what:
   reads them, and knows when they change.
 - ``mistakes``: what is wrong with a file, in plain sentences, with the key that was meant.
   ``places``: file, line and column of each key. ``repair``: what is no TOML, and the line to write.
+- ``salvage``: what a file with mistakes still says of the service that runs.
 - ``removed``: keys that went, and are accepted with a warning for one release.
 - ``text``: a configuration as TOML. ``splice`` and ``writing``: one section of a file is changed.
 

@@ -61,6 +61,11 @@ def domain(text: str) -> str:
         raise PatternError(_why(text) or str(error), _instead(text).removeprefix(".")) from None
 
 
+def matched_by(pattern: str) -> str:
+    """A domain that a pattern matches: one of its subdomains, or the domain itself."""
+    return f"x{pattern}" if pattern.startswith(".") else pattern
+
+
 def _pattern(text: str) -> str:
     return "." + to_alabel(text[1:]) if text.startswith(".") else to_alabel(text)
 

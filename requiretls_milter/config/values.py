@@ -446,7 +446,7 @@ def _table(
     for text, value in raw.items():
         try:
             if isinstance(value, Mapping):
-                raise ValueError(_in_pieces(text, value))
+                raise ValueError(_split_name(text, value))
             key = parse_key(text)
             if key in table:
                 raise ValueError(f'"{key}" is given twice')
@@ -458,7 +458,7 @@ def _table(
     return table
 
 
-def _in_pieces(name: str, value: Mapping[str, object]) -> str:
+def _split_name(name: str, value: Mapping[str, object]) -> str:
     """What is wrong with a table where a value belongs: mostly a name without its quotes."""
     inner: object = value
     while isinstance(inner, Mapping) and len(inner) == 1:

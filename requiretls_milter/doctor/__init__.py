@@ -9,8 +9,11 @@ Each check yields findings: a sentence, a severity and, unless all is well, an a
   says; :mod:`~requiretls_milter.doctor.requirement`, what it does with REQUIRETLS.
 - :mod:`~requiretls_milter.doctor.sendmail` does the same for a Sendmail, whose configuration
   :mod:`~requiretls_milter.doctor.sendmailcf` reads.
-- :mod:`~requiretls_milter.doctor.host` tests this host: the milter's socket, the running service,
-  its metrics, the resolver, the certification authorities, port 25.
+- :mod:`~requiretls_milter.doctor.host` tests this host: the milter's socket, with the
+  :mod:`~requiretls_milter.doctor.permissions` on it, whether the MTA runs, port 25.
+- :mod:`~requiretls_milter.doctor.service` asks the running service and reads its metrics.
+- :mod:`~requiretls_milter.doctor.trust` tests what is trusted: the certification authorities and
+  the resolvers, ours and the MTA's.
 - :mod:`~requiretls_milter.doctor.run` runs all checks in order.
 - :mod:`~requiretls_milter.doctor.finding` is a finding, and prints findings.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from requiretls_milter.aliases import AliasTables
 from requiretls_milter.config import Config
 from requiretls_milter.doctor.finding import Finding, ok, warning
-from requiretls_milter.doctor.host import READ, closed_to
+from requiretls_milter.doctor.permissions import READ, closed_to
 from requiretls_milter.model import Aliases
 from requiretls_milter.reports.expanding import expand
 from requiretls_milter.syntax.expansion import ExpansionError

@@ -69,7 +69,7 @@ def attachments(config: Config, postfix: Postfix) -> Iterator[Attachment]:
     """Find each service that can call milters, with those that it does call."""
     socket = config.milter.socket
     for service in postfix.running("smtpd", "cleanup"):
-        parameter = "smtpd_milters" if service.program == "smtpd" else "non_smtpd_milters"
+        parameter = _parameter(service)
         text = service.settings.get(parameter, "")
         off = any(map(_without_milters, _entrances(service, postfix)))
         if off or text.strip().upper() == "DISABLE":
@@ -282,8 +282,13 @@ def _misspelt(config: Config, postfix: Postfix, one: Attachment) -> Iterator[Fin
         )
 
 
+def _parameter(service: Service) -> str:
+    """The parameter that lists the milters of a service."""
+    return "smtpd_milters" if service.program == "smtpd" else "non_smtpd_milters"
+
+
 def _how_to_attach(config: Config, postfix: Postfix, service: Service) -> str:
-    parameter = "smtpd_milters" if service.program == "smtpd" else "non_smtpd_milters"
+    parameter = _parameter(service)
     name = name_for(config, service, postfix)
     if name:
         return f"In main.cf (or as -o of {service} in master.cf): {parameter} = {name}"

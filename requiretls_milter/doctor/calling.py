@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 from requiretls_milter.config import Config
 from requiretls_milter.doctor.attachment import Attachment
 from requiretls_milter.doctor.finding import Finding, error, ok, warning
+from requiretls_milter.doctor.times import postfix_seconds
 from requiretls_milter.mirror.postconf import Postfix, is_yes
 from requiretls_milter.mirror.wording import shown
 from requiretls_milter.model import Capability
@@ -16,9 +16,6 @@ from requiretls_milter.syntax.tables import split_list
 
 PROTOCOL = 6
 """Version of the milter protocol since which milters choose their macros and skip replies."""
-
-_TIME = re.compile(r"\s*([0-9]+)\s*([smhdw]?)\s*", re.IGNORECASE)
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 DEFAULT_ACTIONS = {
     "accept": (
@@ -51,12 +48,6 @@ def examine(
     yield from _macros(config, postfix, attachments)
 
 
-def seconds(text: str) -> int | None:
-    """Parse a time of Postfix, such as ``30s`` or ``5m``, as seconds; None if it is none."""
-    match = _TIME.fullmatch(text)
-    return int(match[1]) * _UNITS[match[2].lower()] if match else None
-
-
 def _values(attachments: Sequence[Attachment], name: str) -> dict[str, list[str]]:
     """Collect the values of a milter_* parameter that apply to this milter, with their services."""
     found: dict[str, list[str]] = {}
@@ -74,7 +65,7 @@ def _time_limits(config: Config, attachments: Sequence[Attachment]) -> Iterator[
     )
     for name, key, wait in limits:
         for value, services in _values(attachments, name).items():
-            limit = seconds(value)
+            limit = postfix_seconds(value)
             where = ", ".join(services)
             if limit is None:
                 yield error(

@@ -17,10 +17,12 @@ from requiretls_milter.doctor import (
     requirement,
     sendmail,
     sendmailcf,
+    service,
+    trust,
 )
 from requiretls_milter.doctor.finding import Finding, ok, warning
-from requiretls_milter.doctor.host import MtaAuthorities
 from requiretls_milter.doctor.sendmailcf import Sendmail, SendmailError
+from requiretls_milter.doctor.trust import MtaAuthorities
 from requiretls_milter.mirror.moved import tag_field
 from requiretls_milter.mirror.postconf import Postconf, PostconfError, Postfix
 from requiretls_milter.mirror.section import Mirror, mirror
@@ -68,11 +70,11 @@ def run(config: Config, where: Where, *, outside: str) -> list[Finding]:
         authorities = MtaAuthorities.of_postfix(postfix, mirrored)
     findings += aliases.examine(config)
     findings.append(host.milter_answers(config))
-    findings += host.service(config)
-    findings.append(host.metrics(config))
-    findings += host.watch(config)
-    findings += host.resolvers(config, postfix, mirrored)
-    findings += host.authorities(config, authorities)
+    findings += service.examine(config)
+    findings.append(service.metrics(config))
+    findings += service.watch(config)
+    findings += trust.resolvers(config, postfix, mirrored)
+    findings += trust.authorities(config, authorities)
     findings.append(host.outside(outside, config))
     findings += (
         warning("configuration", text, "See docs/configuration.md.")

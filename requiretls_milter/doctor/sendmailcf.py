@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from requiretls_milter.doctor.times import sendmail_seconds
 from requiretls_milter.errors import RequiretlsMilterError
 
 DEFAULT_PATH = Path("/etc/mail/sendmail.cf")
@@ -22,8 +23,6 @@ MAX_BYTES = 4 * 1024 * 1024
 _BELOW_ROOT = Path("etc/mail/sendmail.cf")
 
 _OPTION = re.compile(r"O\s*([A-Za-z][\w.]*)\s*(?:=\s*(.*))?")
-_TIME = re.compile(r"([0-9]+)\s*([smhdw]?)[a-z]*", re.IGNORECASE)
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 class SendmailError(RequiretlsMilterError):
@@ -174,9 +173,9 @@ def _timeouts(text: str) -> dict[str, int]:
     found = {}
     for item in text.split(";"):
         letter, _, value = item.strip().partition(":")
-        match = _TIME.fullmatch(value.strip())
-        if letter and match:
-            found[letter[0].upper()] = int(match[1]) * _UNITS[match[2].lower()]
+        seconds = sendmail_seconds(value.strip())
+        if letter and seconds is not None:
+            found[letter[0].upper()] = seconds
     return found
 
 

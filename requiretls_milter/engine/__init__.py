@@ -47,9 +47,11 @@ our own network, and no domain is judged by that (:mod:`~requiretls_milter.engin
 (:mod:`~requiretls_milter.engine.expander`), and asks postmap(1) for what stands in no text
 (:mod:`~requiretls_milter.engine.postmap`, run as :mod:`~requiretls_milter.engine.programs` says).
 
-**How the engine is.** :mod:`~requiretls_milter.engine.condition` copies it from what lives on the
-loop; :mod:`~requiretls_milter.engine.overview` says it in sentences, for ``status`` and for the
-status page. :mod:`~requiretls_milter.engine.loop` tells how long one turn of the loop takes.
+**How the engine is.** :mod:`~requiretls_milter.engine.readout` copies whatever is read of it from
+what lives on the loop: for commands, Prometheus and browsers. For the commands
+:mod:`~requiretls_milter.engine.condition` makes values of it;
+:mod:`~requiretls_milter.engine.overview` says these in sentences, for ``status`` and for the status
+page. :mod:`~requiretls_milter.engine.loop` tells how long one turn of the loop takes.
 
 **Reload.** What belongs to a configuration is built anew and replaced as a whole
 (:mod:`~requiretls_milter.engine.parts`); questions under way are answered under the old one. If the

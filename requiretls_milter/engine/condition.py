@@ -10,10 +10,9 @@ from requiretls_milter.engine.domains.record import DomainRecord
 from requiretls_milter.engine.parts import Parts
 from requiretls_milter.ipc.wire import Condition, Failing, WatchedStatus
 from requiretls_milter.model import Forecast, Mode, NextHop
-from requiretls_milter.telemetry.aggregate import Aggregate
 from requiretls_milter.telemetry.catalogue import METRICS
 from requiretls_milter.telemetry.counting import Gauges, Totals
-from requiretls_milter.telemetry.labels import OutboundService, configured_domains
+from requiretls_milter.telemetry.labels import OutboundService, named_domains
 
 LONG = 1.0
 """Seconds of a wait that a person at a mail program notices; a bound of the histogram."""
@@ -47,7 +46,7 @@ def reading(
     parts: Parts,
     record: DomainRecord,
     gauges: Gauges,
-    aggregate: Aggregate,
+    totals: Callable[[], Totals],
     watching: Watching,
     now: float,
     *,
@@ -59,7 +58,7 @@ def reading(
         parts: of the configuration in force.
         record: what is known of the configured domains.
         gauges: the engine's.
-        aggregate: adds the counters of all processes up.
+        totals: adds up the counters of all processes, from a copy.
         watching: how the watch of domains is.
         now: seconds since the epoch.
         most: domains at most; None for all.
@@ -69,7 +68,6 @@ def reading(
     store_up = store.get((), 1.0) > 0
     nameservers = tuple(str(one) for one in parts.collector.resolver.nameservers)
     tested_at = parts.resolver.last_passed
-    totals = aggregate.copy().totals
     domains, configured = record.copy(), parts.assessor.configured
 
     rules = parts.config.rules
@@ -98,9 +96,7 @@ def reading(
                 if name == "saturated_total" and value
             },
             domains=domains.shown(most, answer, named),
-            domains_configured=sum(
-                not name.startswith(".") for name in configured_domains(parts.config)
-            ),
+            domains_configured=len(named_domains(parts.config)),
             watched=tuple(watching.statuses[:MAX_WATCHED]),
             domains_watched=watching.number,
             mail_failing=watching.mail_failing if parts.config.watch.mail_to else None,

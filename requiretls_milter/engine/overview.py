@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from requiretls_milter.ipc.child import is_worker
 from requiretls_milter.ipc.wire import (
     Condition,
     DomainStatus,
@@ -76,7 +77,7 @@ class Overview:
 
     def problems(self) -> Iterator[str]:
         """What keeps the service from being well, a sentence for each."""
-        if self.service.health != "ok":
+        if self.service.problems:
             yield self.service.health
         if not self.service.reload_succeeded:
             yield "the last reload failed: see reload_failed in the log"
@@ -151,7 +152,7 @@ class Overview:
 
 def _processes(processes: Sequence[ProcessStatus], now: float) -> str:
     """Each process that is not a worker, the workers together, and each that is not ready."""
-    workers = [one for one in processes if one.name.startswith("worker-")]
+    workers = [one for one in processes if is_worker(one.name)]
     ready = sum(one.ready for one in workers)
     told = [
         f"{one.name} {one.pid} (up {age(now - one.since)})"

@@ -11,10 +11,8 @@ import asyncio
 import gc
 import json
 import random
-import socket
-import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,46 +22,43 @@ from requiretls_milter.config import Config
 from requiretls_milter.config.secret import SecretError, read_secret
 from requiretls_milter.engine.cache.policies import REFRESH_INTERVAL
 from requiretls_milter.engine.cache.reachability import RECHECK_TICK
-from requiretls_milter.engine.condition import MAX_DOMAINS, Watching, reading
+from requiretls_milter.engine.condition import MAX_DOMAINS, Watching
 from requiretls_milter.engine.domains.configured import ConfiguredDomains
 from requiretls_milter.engine.domains.servedmta import ServedMta
 from requiretls_milter.engine.domains.watch import DomainWatch
 from requiretls_milter.engine.expander import Expander, ExpanderKeeper
 from requiretls_milter.engine.loop import TimedSelector, in_turns
-from requiretls_milter.engine.overview import FileState, Overview
 from requiretls_milter.engine.parts import Parts, PartsBuilder, StartError
+from requiretls_milter.engine.readout import Readout
 from requiretls_milter.engine.recordstore import RecordStore
-from requiretls_milter.engine.reportdays import mail_by_domain
 from requiretls_milter.engine.server import EngineServer, EngineState, ReportParts
 from requiretls_milter.engine.turns.spending import SAVE_INTERVAL
 from requiretls_milter.engine.watched.inboundreport import Change, change_report
 from requiretls_milter.engine.watched.mailing import Mailer
 from requiretls_milter.engine.watched.notifying import Notifier
 from requiretls_milter.engine.watched.ownservers import Domains, OwnServers
-from requiretls_milter.engine.web import reportpage, statuspage
 from requiretls_milter.engine.web.certificate import CertificateError, tls_context
-from requiretls_milter.engine.web.exposition import Readings, set_build_info
-from requiretls_milter.engine.web.health import STARTING, Health
-from requiretls_milter.engine.web.page import Page, Rendering, beside_the_loop
+from requiretls_milter.engine.web.exposition import set_build_info
+from requiretls_milter.engine.web.health import Health
+from requiretls_milter.engine.web.page import beside_the_loop
 from requiretls_milter.engine.web.scrape import MetricsServer
 from requiretls_milter.evidence.selftest import ResolverWatch
 from requiretls_milter.ipc.child import (
+    ENGINE,
     EXIT_FAILURE,
     EXIT_OK,
     EXIT_ORPHAN,
     HEARTBEAT,
+    SUPERVISOR,
     Start,
     read_config,
     take_log_settings,
 )
 from requiretls_milter.ipc.control import ControlClosed
 from requiretls_milter.ipc.unixsocket import SocketError, SocketFile
-from requiretls_milter.ipc.wire import Condition, ServiceStatus
+from requiretls_milter.ipc.wire import Condition, ServiceStatus, StatusReply
 from requiretls_milter.model import Mode
 from requiretls_milter.readiness.days import Day, MailSource
-from requiretls_milter.readiness.figures import figures, today
-from requiretls_milter.readiness.values import Readiness
-from requiretls_milter.readiness.words import mta_in_words
 from requiretls_milter.store.base import Store, StoreError
 from requiretls_milter.store.opening import open_store
 from requiretls_milter.syntax.capability import named
@@ -84,9 +79,6 @@ RESOLVER_TICK = 10.0
 
 REFRESH_JITTER = 0.5
 """Part of REFRESH_INTERVAL left out at random: a fleet's milters do it at different times."""
-
-SUPERVISOR = "supervisor"
-"""The name under which the supervisor's counters are added up."""
 
 _totals: TypeAdapter[Totals] = TypeAdapter(Totals)
 _snapshots: TypeAdapter[Snapshot] = TypeAdapter(Snapshot)
@@ -133,7 +125,11 @@ def _modes(config: Config) -> Mapping[Mode, int]:
 
 
 class _Engine:
-    """Implements :class:`~requiretls_milter.engine.server.EngineView`."""
+    """The engine.
+
+    Implements :class:`~requiretls_milter.engine.server.EngineView`, which the server has of it,
+    and :class:`~requiretls_milter.engine.readout.ReadEngine`.
+    """
 
     def __init__(
         self, start: Start, snapshot: Mapping[str, Any] | None, selector: TimedSelector
@@ -143,35 +139,34 @@ class _Engine:
         self._channel = start.channel
         self._incarnation = start.incarnation
         self._all_workers = start.workers
-        self._domains = Domains.of(start.config)
-        self.counters = Counters(self._domains.configured)
+        self.domains = Domains.of(start.config)
+        self.counters = Counters(self.domains.configured)
         self._expanders = ExpanderKeeper(self.counters)
-        self._gauges = Gauges()
+        self.gauges = Gauges()
         self.aggregate = Aggregate()
         if snapshot is not None:
             self.aggregate = Aggregate.restore(_snapshots.validate_python(snapshot))
         self._store: Store
-        self._builder: PartsBuilder
-        self._own: OwnServers
+        self.builder: PartsBuilder
+        self.own: OwnServers
         self._own_watch: DomainWatch
         self._built: Parts | None = None
         self._trust_epoch = 0
-        self._mta = ServedMta()
+        self.mta = ServedMta()
         self._service: ServiceStatus | None = None
-        self._server: EngineServer | None = None
+        self._server: EngineServer
         self._metrics_server: MetricsServer | None = None
         self._end: asyncio.Future[int] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
         self._reloading = asyncio.Lock()
         self._sent_snapshot: Snapshot | None = None
-        self._health = STARTING
-        self._processes: Mapping[str, int] = {}
         self._watch = DomainWatch(
-            lambda: self._parts.assessor.configured.asked(), self._assess_configured
+            lambda: self.parts.assessor.configured.asked(), self._assess_configured
         )
-        self._notifier = Notifier(lambda: self._parts.config.watch.command, self.counters)
+        self._readout = Readout(self)
+        self._notifier = Notifier(lambda: self.parts.config.watch.command, self.counters)
         self._mailer = Mailer(
-            lambda: self._parts.config.watch, lambda: self._own.reports(), self.counters
+            lambda: self.parts.config.watch, lambda: self.own.reports(), self.counters
         )
 
     async def run(self) -> int:
@@ -179,9 +174,7 @@ class _Engine:
         self._end = loop.create_future()
         try:
             await self._open_store(self._initial.config)
-            parts = self._built = self._builder.build(
-                self._initial.config, self._initial.generation
-            )
+            parts = self._built = self.builder.build(self._initial.config, self._initial.generation)
             self._show_rules(_modes(parts.config))
             self._expanders.configure(parts.config)
             self._start_task(parts.resolver.test_now())
@@ -209,7 +202,7 @@ class _Engine:
         self._start_task(self._mailer.run())
         self._start_task(self._mailer.run_digests())
         self._start_task(self._refresh_policies())
-        self._start_task(self._keep_report())
+        self._start_task(self._readout.keep_figures())
         self._start_task(self._save_spending())
         # What there is now stays: a collection of garbage need not look at it each time.
         gc.collect()
@@ -231,7 +224,7 @@ class _Engine:
             self._store = open_store(
                 config.store.url,
                 self.counters,
-                self._gauges,
+                self.gauges,
                 max_records=config.store.max_records,
                 max_bytes=config.store.max_bytes,
                 key_prefix=config.store.key_prefix,
@@ -243,32 +236,32 @@ class _Engine:
         except StoreError as error:
             raise StartError(str(error)) from error
         await self._store.start()
-        self._builder = PartsBuilder(self._store, self.counters, self._gauges, self._mta)
-        await self._builder.spending.load()
-        self._own = OwnServers(
-            lambda: self._parts,
-            self._gauges,
+        self.builder = PartsBuilder(self._store, self.counters, self.gauges, self.mta)
+        await self.builder.spending.load()
+        self.own = OwnServers(
+            lambda: self.parts,
+            self.gauges,
             self._tell_change,
             RecordStore(self._store, self.counters),
         )
         self._own_watch = DomainWatch(
-            lambda: self._domains.watched,
-            self._own.look,
-            interval=lambda: self._parts.config.watch.interval,
+            lambda: self.domains.watched,
+            self.own.look,
+            interval=lambda: self.parts.config.watch.interval,
         )
 
     async def _open_metrics(self, config: Config) -> None:
         listen = config.metrics.listen
         if listen is None:
             return
-        set_build_info(self._gauges)
+        set_build_info(self.gauges)
         self._metrics_server = MetricsServer(
             listen,
-            self._read_metrics,
+            self._readout.metrics,
             self.counters,
-            health=lambda: self._health,
-            unready=lambda: self._health.unready(self._parts.resolver.validates),
-            pages={"/": self._read_status_page, "/report": self._read_report},
+            health=lambda: Health.of(self._service),
+            unready=lambda: Health.of(self._service).unready(self.parts.resolver.validates),
+            pages={"/": self._readout.status_page, "/report": self._readout.report_page},
             max_connections=config.limits.metrics_connections,
             tls=tls_context(config.metrics),
         )
@@ -285,28 +278,22 @@ class _Engine:
             await self._expanders.expander.close()
         if self._built is not None:
             await self._built.close()
-        await self._builder.spending.save()
+        await self.builder.spending.save()
         await self._store.close()
 
-    # ------------------------------------------------------------ what the servers show
-
-    @property
-    def _parts(self) -> Parts:
-        if self._built is None:
-            raise RuntimeError("the engine has not been built")
-        return self._built
+    # ------------------------------------------------------------ what the server needs
 
     def current(self) -> EngineState:
         """See :class:`~requiretls_milter.engine.server.EngineView`."""
-        parts = self._parts
+        parts = self.parts
         return EngineState(
             parts.assessor,
             parts.generation,
             parts.assessment_digest,
             self._trust_epoch,
             parts.resolver.validates,
-            self._mta.version,
-            self._mta.carries(parts.config),
+            self.mta.version,
+            self.mta.carries(parts.config),
         )
 
     @property
@@ -320,34 +307,11 @@ class _Engine:
 
     def condition(self) -> Condition:
         """See :class:`~requiretls_milter.engine.server.EngineView`."""
-        return self._copied_condition(MAX_DOMAINS)()
-
-    def _copied_condition(self, most: int | None) -> Callable[[], Condition]:
-        self._take_own_counters()
-        watching = Watching(
-            self._own.statuses(),
-            len(self._domains.watched),
-            self._mailer.failing,
-            self._notifier.failing,
-        )
-        return reading(
-            self._parts,
-            self._builder.record,
-            self._gauges,
-            self.aggregate,
-            watching,
-            time.time(),
-            most=most,
-        )
+        return self._readout.condition(MAX_DOMAINS)()
 
     async def report(self, source: MailSource, keep: Day | None) -> ReportParts:
         """See :class:`~requiretls_milter.engine.server.EngineView`."""
-        kept = self._builder.report_days
-        days = await (kept.read(source) if keep is None else kept.keep(source, keep))
-        self._take_own_counters()
-        # With thousands of domains it takes milliseconds: not on the loop.
-        totals = await asyncio.to_thread(self.aggregate.copy().totals)
-        return ReportParts(days, mail_by_domain(totals.counters))
+        return await self._readout.report(source, keep)
 
     def order_suspension(self, suspended: bool) -> None:
         """See :class:`~requiretls_milter.engine.server.EngineView`."""
@@ -355,102 +319,58 @@ class _Engine:
 
     def take_mta_version(self, version: str) -> None:
         """See :class:`~requiretls_milter.engine.server.EngineView`."""
-        config = self._parts.config
-        before = self._mta.carries(config)
-        self._mta.version = named(version)
-        if self._mta.carries(config) is not before:
-            _log.info("mta_known", version=self._mta.version, carries=self._mta.carries(config))
+        config = self.parts.config
+        before = self.mta.carries(config)
+        self.mta.version = named(version)
+        if self.mta.carries(config) is not before:
+            _log.info("mta_known", version=self.mta.version, carries=self.mta.carries(config))
             self._watch.begin_anew()
 
     def cache_entries(self) -> dict[str, int]:
         """See :class:`~requiretls_milter.engine.server.EngineView`."""
         expander = self._expanders.expander
         layers = {
-            **self._parts.source.entries(),
+            **self.parts.source.entries(),
             Layer.ALIAS: 0 if expander is None else len(expander),
         }
         return {str(layer): count for layer, count in layers.items()}
 
-    def _read_metrics(self) -> Readings:
-        for layer, count in self.cache_entries().items():
-            self._gauges.set("cache_entries", count, (layer,))
-        self._gauges.set("engine_longest_turn_seconds", self._selector.longest_turn)
-        self._parts.shares.show(self._gauges)
-        resolver = self._parts.resolver
-        self._gauges.set("resolver_validates", float(resolver.validates))
-        self._gauges.set("resolver_selftest_last_success_timestamp_seconds", resolver.last_passed)
-        self._take_own_counters()
-        return Readings(
-            self.aggregate.copy().totals,
-            self._gauges,
-            self._domains.shown,
-            self._processes,
+    # ------------------------------------------------------------ what the readout copies
+
+    @property
+    def parts(self) -> Parts:
+        """See :class:`~requiretls_milter.engine.readout.ReadEngine`."""
+        if self._built is None:
+            raise RuntimeError("the engine has not been built")
+        return self._built
+
+    @property
+    def longest_turn(self) -> float:
+        """See :class:`~requiretls_milter.engine.readout.ReadEngine`."""
+        return self._selector.longest_turn
+
+    def counted(self) -> Aggregate:
+        """See :class:`~requiretls_milter.engine.readout.ReadEngine`."""
+        self.counters.inc("log_lines_dropped_total", by=log.take_dropped())
+        self.aggregate.update(ENGINE, self._incarnation, self.counters.totals())
+        return self.aggregate.copy()
+
+    def watching(self) -> Watching:
+        """See :class:`~requiretls_milter.engine.readout.ReadEngine`."""
+        return Watching(
+            self.own.statuses(),
+            len(self.domains.watched),
+            self._mailer.failing,
+            self._notifier.failing,
         )
 
-    def _read_status_page(self) -> Rendering:
-        host = socket.gethostname()
-        service = self._service
-        if self._server is None or service is None:
-            return lambda: statuspage.starting(host)
-        reply, condition, now = self._server.status(), self._copied_condition(None), time.time()
-        file = FileState.told_by(service)
-
-        def render() -> Page:
-            with beside_the_loop():
-                overview = Overview(reply, service, condition(), now, file)
-                return statuspage.render(overview, host)
-
-        return render
-
-    def _read_report(self) -> Rendering:
-        made = self._readiness()
-
-        def render() -> Page:
-            with beside_the_loop():
-                return reportpage.render(made())
-
-        return render
-
-    def _readiness(self) -> Callable[[], Readiness]:
-        """Copy what the report rests on; what is returned puts it together, in any thread."""
-        self._take_own_counters()
-        parts, builder = self._parts, self._builder
-        counted, found = self.aggregate.copy(), builder.record.destinations()
-        own, days, now = self._own.reports(), builder.report_days.latest, time.time()
-        mta = mta_in_words(self._mta.version, self._mta.carries(parts.config))
-        validates = parts.resolver.validates
-
-        def made() -> Readiness:
-            mail = mail_by_domain(counted.totals().counters)
-            return reportpage.readiness(
-                found, mail, own, days, mta=mta, validates=validates, now=now
-            )
-
-        return made
-
-    async def _keep_report(self) -> None:
-        """Keep the figures of each day, for the trend."""
-        kept = self._builder.report_days
-        await kept.read(MailSource.COUNTERS)
-        while True:
-            await asyncio.sleep(reportpage.REPORT_INTERVAL)
-            made = self._readiness()
-
-            def day(made: Callable[[], Readiness] = made) -> Day | None:
-                report = made()
-                return today(report, figures(report)) if report.destinations else None
-
-            found = await asyncio.to_thread(day)
-            if found is not None:
-                await kept.keep(MailSource.COUNTERS, found)
+    def status(self) -> StatusReply:
+        """See :class:`~requiretls_milter.engine.readout.ReadEngine`."""
+        return self._server.status()
 
     def _show_rules(self, modes: Mapping[Mode, int]) -> None:
         for mode in Mode:
-            self._gauges.set("rules", modes[mode], (mode,))
-
-    def _take_own_counters(self) -> None:
-        self.counters.inc("log_lines_dropped_total", by=log.take_dropped())
-        self.aggregate.update("engine", self._incarnation, self.counters.totals())
+            self.gauges.set("rules", modes[mode], (mode,))
 
     # ------------------------------------------------------------ the supervisor
 
@@ -473,11 +393,9 @@ class _Engine:
             case "supervisor":
                 totals = _totals.validate_python(message["totals"])
                 self.aggregate.update(SUPERVISOR, 0, totals)
-                self._health = Health.read(message["health"])
                 self._service = ServiceStatus.model_validate_json(json.dumps(message["service"]))
-                self._processes = {name: int(pid) for name, pid in message["processes"].items()}
                 for metric, value in message["gauges"].items():
-                    self._gauges.set(metric, float(value))
+                    self.gauges.set(metric, float(value))
             case "log":
                 log.replace_file(self._channel.take_descriptor())
             case "stop":
@@ -488,24 +406,24 @@ class _Engine:
     async def _reload(self, message: Mapping[str, Any]) -> None:
         async with self._reloading:  # one after the other, as they have come
             # With 100,000 domains it takes seconds: not on the loop.
-            new = await asyncio.to_thread(_prepared, message, self._builder)
+            new = await asyncio.to_thread(_prepared, message, self.builder)
             self._take_over(new)
-            await in_turns(self._gauges.retain_domains(self._domains.names))
-            await in_turns(self._builder.record.retain(self._domains.configured))
+            await in_turns(self.gauges.retain_domains(self.domains.names))
+            await in_turns(self.builder.record.retain(self.domains.configured))
 
     def _take_over(self, new: _Prepared) -> None:
         """Put a configuration in force, and tell the supervisor."""
-        config, generation, old = new.config, new.generation, self._parts
+        config, generation, old = new.config, new.generation, self.parts
         try:
             tls = tls_context(config.metrics)
-            parts = self._builder.build(config, generation, old, new.configured)
+            parts = self.builder.build(config, generation, old, new.configured)
         except (StartError, CertificateError) as error:
             self._send("ack", generation=generation, error=str(error))
             return
         take_log_settings(config)
-        self._domains = new.domains
-        self.counters.configure(self._domains.configured)
-        self._own.retain(self._domains.watched)
+        self.domains = new.domains
+        self.counters.configure(self.domains.configured)
+        self.own.retain(self.domains.watched)
         self._built = parts
         if (former := self._expanders.configure(config)) is not None:
             self._start_task(former.close())
@@ -551,9 +469,8 @@ class _Engine:
             now = asyncio.get_running_loop().time()
             if now >= next_snapshot:
                 next_snapshot = now + SNAPSHOT_INTERVAL
-                self._take_own_counters()
                 # With thousands of domains it takes milliseconds: not on the loop.
-                snapshot = await asyncio.to_thread(self.aggregate.copy().snapshot)
+                snapshot = await asyncio.to_thread(self.counted().snapshot)
                 if snapshot != self._sent_snapshot:
                     self._sent_snapshot = snapshot
                     dumped = await asyncio.to_thread(_snapshots.dump_python, snapshot, mode="json")
@@ -564,19 +481,18 @@ class _Engine:
         """Test the resolver regularly; drop the evidence when it has changed its nature."""
         while True:
             await asyncio.sleep(RESOLVER_TICK)
-            resolver = self._parts.resolver
+            resolver = self.parts.resolver
             if resolver.due() and await resolver.test_now():
                 self._void_evidence(resolver)
 
     def _void_evidence(self, resolver: ResolverWatch) -> None:
         """Begin with an empty cache, and have the workers do so, since the resolver has changed."""
-        old = self._parts
+        old = self.parts
         if old.resolver is not resolver:
             return
-        self._built = self._builder.with_empty_cache(old)
+        self._built = self.builder.with_empty_cache(old)
         self._trust_epoch += 1
-        if self._server is not None:
-            self._server.void_forecasts()
+        self._server.void_forecasts()
         self._watch.begin_anew()
         self._own_watch.begin_anew()
         self._start_task(old.retire(self._built))
@@ -585,7 +501,7 @@ class _Engine:
         """Find out whether an outage is our own, and when it has ended."""
         while True:
             await asyncio.sleep(RECHECK_TICK)
-            await self._parts.source.recheck_reachability()
+            await self.parts.source.recheck_reachability()
 
     def _tell_change(self, change: Change) -> None:
         """Tell of a watched domain whatever is to be told."""
@@ -594,18 +510,18 @@ class _Engine:
 
     async def _assess_configured(self, domain: str) -> None:
         """Assess a configured domain, for its metrics."""
-        assessor = self._parts.assessor
+        assessor = self.parts.assessor
         await assessor.assess(assessor.configured.question(domain))
 
     async def _refresh_policies(self) -> None:
         """Keep policies (R53) and answers from their end as long as mail may need them."""
         while True:
             await asyncio.sleep(REFRESH_INTERVAL * (1.0 - REFRESH_JITTER * random.random()))  # noqa: S311
-            await self._parts.source.refresh_policies()
-            await self._parts.assessor.confirm_answers()
+            await self.parts.source.refresh_policies()
+            await self.parts.assessor.confirm_answers()
 
     async def _save_spending(self) -> None:
         """Store what was spent of the budgets, so that it outlives this process."""
         while True:
             await asyncio.sleep(SAVE_INTERVAL)
-            await self._builder.spending.save()
+            await self.builder.spending.save()

@@ -1,7 +1,8 @@
 """The history of reports, in the store: one record for each source, of at most so many days.
 
-Only the command ``report`` makes figures, and only the engine may open its store: so the command
-hands them to the engine. Each host of a fleet has mail of its own, and so a history of its own.
+The engine makes the figures of what its counters say, once an hour. The command ``report`` makes
+those of a log or a list; only the engine may open its store, so the command hands them to it. Each
+host of a fleet has mail of its own, and so a history of its own.
 """
 
 from __future__ import annotations

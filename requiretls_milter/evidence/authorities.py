@@ -48,7 +48,7 @@ def load_trust_store(ca_file: str = "") -> TrustStore:
 
 def _of_file(ca_file: str) -> Iterator[bytes]:
     try:
-        blocks = _blocks(Path(ca_file))
+        blocks = pem_blocks(Path(ca_file))
     except OSError as error:
         raise TrustStoreError(f"{ca_file}: {error.strerror}") from error
     if not blocks:
@@ -69,7 +69,7 @@ def _of_system() -> Iterator[bytes]:
     """
     for path in _system_files():
         try:
-            blocks = _blocks(path)
+            blocks = pem_blocks(path)
         except OSError:
             continue
         yield from filter(None, map(_readable, blocks))
@@ -85,7 +85,8 @@ def _system_files() -> Iterator[Path]:
             yield from (Path(directory, name) for name in listed if _HASHED.fullmatch(name))
 
 
-def _blocks(path: Path) -> list[str]:
+def pem_blocks(path: Path) -> list[str]:
+    """The certificates in a PEM file, in order, each as text; raises OSError."""
     return _PEM.findall(path.read_text(encoding="ascii", errors="replace"))
 
 

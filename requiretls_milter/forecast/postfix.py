@@ -405,44 +405,38 @@ _AT_STARTTLS = frozenset({ProbeStage.STARTTLS})
 def _without_tls(
     server: MailServer, level: TlsLevel, policy: RequiretlsPolicy
 ) -> DeliveryAttempt | None:
-    """Deliver in clear, or fail, if TLS is not offered, not wanted, or refused; else None."""
-    refusal = server.probe.starttls_reply
-    offered = bool(server.probe.starttls_offered)
-    if offered and refusal is None and profiles.uses_tls(level):
+    """Deliver in clear, or fail, if TLS is not wanted, not offered, or refused; else None."""
+    offered = profiles.uses_tls(level) and bool(server.probe.starttls_offered)
+    refusal = server.probe.starttls_reply if offered else None
+    if offered and refusal is None:
         return None
-    required = profiles.requires_tls(level)
-    sent = offered and profiles.uses_tls(level)  # the command STARTTLS, and it was refused
-    blocked = _token(
+    required, demanded = profiles.requires_tls(level), profiles.requires_starttls(policy)
+    if not (required or demanded):
+        return DeliveryAttempt(
+            server,
+            status.SUCCESS,
+            Reason.OK,
+            f"{server.name} would take the message in clear",
+            tls=_token(_decided(level, TlsLevel.NONE), policy, "requiretls:none"),
+            ends=True,
+        )
+    token = _token(
         f"!{level}" if required else f"{level}?",
         policy,
-        "!requiretls:nostarttls" if profiles.requires_starttls(policy) else "requiretls?",
+        "!requiretls:nostarttls" if demanded else "requiretls?",
     )
-    if profiles.requires_starttls(policy):
-        # To Postfix a server without STARTTLS lacks REQUIRETLS (5.7.30); one that offers
-        # STARTTLS and refuses it lacks encryption (5.7.10) (R12).
-        code = status.ENCRYPTION_NEEDED if sent else status.REQUIRETLS_NEEDED
-        return _blocked(server, code, sent, blocked)
-    if required and sent and refusal is not None:
+    if refusal is None:
+        # To Postfix a server without STARTTLS lacks REQUIRETLS (R12).
+        code = status.REQUIRETLS_NEEDED if demanded else status.TLS_NOT_OFFERED
+        text = sentences.starttls_not_offered(server)
+        return DeliveryAttempt(server, code, Reason.STARTTLS_NOT_OFFERED, text, tls=token)
+    text = sentences.starttls_refused(server)
+    if demanded:  # to Postfix this server lacks encryption (R12)
+        code, ends = status.ENCRYPTION_NEEDED, False
+    else:
         code = reply_status(refusal)
-        return _blocked(server, code, sent, blocked)._replace(ends=code.startswith("5"))
-    if required:
-        return _blocked(server, status.TLS_NOT_OFFERED, sent, blocked)
-    return DeliveryAttempt(
-        server,
-        status.SUCCESS,
-        Reason.OK,
-        f"{server.name} would take the message in clear",
-        tls=_token(_decided(level, TlsLevel.NONE), policy, "requiretls:none"),
-        ends=True,
-    )
-
-
-def _blocked(server: MailServer, code: str, refused: bool, token: str) -> DeliveryAttempt:
-    if refused:
-        text = sentences.starttls_refused(server)
-        return DeliveryAttempt(server, code, Reason.STARTTLS_REFUSED, text, tls=token)
-    text = sentences.starttls_not_offered(server)
-    return DeliveryAttempt(server, code, Reason.STARTTLS_NOT_OFFERED, text, tls=token)
+        ends = code.startswith("5")
+    return DeliveryAttempt(server, code, Reason.STARTTLS_REFUSED, text, tls=token, ends=ends)
 
 
 def _handshake_failure(server: MailServer, plan: Plan, undecided: str) -> DeliveryAttempt | None:

@@ -13,13 +13,26 @@ from requiretls_milter.telemetry import log
 HEARTBEAT = 1.0
 """Seconds between two signs of life."""
 
+SUPERVISOR = "supervisor"
 ENGINE = "engine"
-"""The engine's name; workers are called ``worker-1`` and so on."""
+"""The names of two processes; see :func:`worker_name` for the others."""
+
+_WORKER = "worker-"
 
 EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_ORPHAN = 3
 """Exit status of a child whose supervisor is gone. No process reads it; it helps with debugging."""
+
+
+def worker_name(number: int) -> str:
+    """The name of a worker; they are numbered from 1 on."""
+    return f"{_WORKER}{number}"
+
+
+def is_worker(name: str) -> bool:
+    """Whether this is the name of a worker."""
+    return name.startswith(_WORKER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,7 +203,7 @@ class ServiceStatus(StrictModel):
     Attributes:
         since: when the service was started, seconds since the epoch.
         serves: whether the MTA has answers of it.
-        health: ``ok``, or what is wrong.
+        problems: what keeps the service from being whole, a sentence for each.
         config_path: the file of its configuration.
         config_since: since when the configuration is in force, seconds since the epoch.
         config_digests: a digest of each section in force; see ``Config.digests``.
@@ -217,7 +217,7 @@ class ServiceStatus(StrictModel):
 
     since: float
     serves: bool
-    health: str
+    problems: tuple[str, ...]
     config_path: str
     config_since: float
     config_digests: dict[str, str]
@@ -227,6 +227,13 @@ class ServiceStatus(StrictModel):
     processes: tuple[ProcessStatus, ...]
     file_usable: bool = True
     file_differs: bool = False
+
+    @property
+    def health(self) -> str:
+        """``ok``, or what is wrong: ``degraded: ...``, or ``failed: ...`` if it does not serve."""
+        if not self.problems:
+            return "ok"
+        return f"{'degraded' if self.serves else 'failed'}: {', '.join(self.problems)}"
 
     def differs_in(self, config: Config) -> list[str]:
         """The sections in which *config* says something else than what is in force.

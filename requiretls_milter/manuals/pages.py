@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from requiretls_milter import __version__
 from requiretls_milter.cli import INTERRUPTED, PROGRAM, SOFTWARE, UNWRITTEN, commands
-from requiretls_milter.config import Config
+from requiretls_milter.config import DEFAULT_PATH, Config
 from requiretls_milter.config.mistakes import tables_of
 from requiretls_milter.config.schema.section import needs_restart
 from requiretls_milter.config.text import EXAMPLES, value_text
@@ -76,9 +76,7 @@ def _program(date: str) -> str:
         "Take no new connections, finish open transactions within `milter.drain_timeout`, and end.",
     )
     page.heading("FILES")
-    page.item(
-        bold("/etc/requiretls-milter/config.toml"), f"The configuration: see {CONFIGURATION}(5)."
-    )
+    page.item(bold(str(DEFAULT_PATH)), f"The configuration: see {CONFIGURATION}(5).")
     page.item(bold("/run/requiretls-milter/"), "The sockets of the milter and of its engine.")
     page.item(bold("/var/lib/requiretls-milter/state.db"), "What outlives a restart.")
     page.see_also(*_PAGES[1:], "postconf(1)", "postfix(1)", "systemctl(1)")

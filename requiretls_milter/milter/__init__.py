@@ -20,8 +20,8 @@ is, hence which requirements it *carries*, that is, acts on itself (:mod:`.requi
 **RCPT.** For ordinary mail, for which nothing is asked, nothing is looked up here. Otherwise the
 recipient's next hop is read from the MTA's macros (:mod:`.hop`), the operator's rule is found
 (:mod:`requiretls_milter.rules`), requirement and next hop make a *question*, and the engine is
-asked. The callback does not wait for the answer, unless the rule may defer or refuse this
-recipient: then it waits at most ``decide_wait``, and replies.
+asked (:mod:`.waiting`). The callback does not wait for the answer, unless the rule may defer or
+refuse this recipient: then it waits at most ``decide_wait``, and replies.
 
 **Header.** Each field's name is tested. Four names matter: TLS-Required, Require-TLS-ESMTP,
 Received (which may show that a requirement was lost) and the name of the tag, since a tag that
@@ -39,10 +39,11 @@ often a recipient was put off for its route is remembered (:mod:`.splitting`).
 **Abort, close.** A message all of whose recipients were refused at RCPT is counted here; a message
 that the client gave up is not counted.
 
-No exception leaves a callback: it is counted and logged, and the mail goes on, unless a rule
-demands that a message be deferred when it cannot be judged.
+No exception leaves a callback: it is counted and logged (:mod:`.containing`), and the mail goes on,
+unless a rule demands that a message be deferred when it cannot be judged.
 
 Only :mod:`.adapter` and :mod:`.listener` know pymilter. Everything between them and the socket to
-the engine is pure: it reads no clock and does no I/O, and tests drive it without any process.
-:mod:`.process` is the worker process that runs all this.
+the engine does no I/O, and tests drive it without any process; only :mod:`.waiting` and
+:mod:`.serving`, which says how many connections there are and how long callbacks take, read a
+clock. :mod:`.process` is the worker process that runs all this.
 """

@@ -345,12 +345,8 @@ def _seldom(recipient: Recipient, decision: Decision) -> Mapping[str, object]:
     if recipient.not_expanded:
         values["not_expanded"] = recipient.not_expanded
     if decision.reply is not None:
-        values["reply"] = _of_reply(decision.reply)
+        values["reply"] = str(decision.reply)
     return values
-
-
-def _of_reply(reply: SmtpReply) -> str:
-    return f"{reply.code} {reply.enhanced} {reply.text}"
 
 
 def log_put_off(
@@ -365,7 +361,7 @@ def log_put_off(
         nexthop=recipient.nexthop_text,
         transport=recipient.mailer,
         sender=message.sender,
-        reply=_of_reply(reply),
+        reply=str(reply),
     )
 
 

@@ -11,55 +11,43 @@ before it forks; each worker then answers::
 A callback is plain Python: libmilter moves a connection between threads of its
 own, on which neither thread-local state nor the GIL's C interface works as
 elsewhere. No exception leaves a callback, whatever its class: it is counted and
-logged, and the mail goes on, unless a rule demands that a message be deferred
-when it cannot be judged.
+logged (:mod:`.containing`), and the mail goes on, unless a rule demands that a message
+be deferred when it cannot be judged. What callbacks know of their connection is in
+:mod:`.serving`; how they come to forecasts, in :mod:`.waiting`.
 
-Log lines, with keys that stay as they are: ``event=negotiated`` (what the MTA
-agreed to, once), ``event=callback_failed`` (a fault of this program, with
-``stage``). What becomes of messages is logged by :mod:`.account`. libmilter's own messages, which
-it would send to syslog(3), are dropped.
+Log line, with keys that stay as they are: ``event=negotiated`` (what the MTA agreed
+to, once). What becomes of messages is logged by :mod:`.account`. libmilter's own messages,
+which it would send to syslog(3), are dropped.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import os
 import socket
 import syslog
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import milter
 
-from requiretls_milter.milter import account
+from requiretls_milter.milter import account, serving, waiting
+from requiretls_milter.milter.containing import Apart, count_failure
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.milter.recipient import Recipient
+from requiretls_milter.milter.serving import Connection, Serving, WorkerContext
 from requiretls_milter.milter.settings import Settings
-from requiretls_milter.milter.splitting import PutOff
 from requiretls_milter.milter.transaction import SmtpClient, Transaction
-from requiretls_milter.model import (
-    Action,
-    Decision,
-    Forecast,
-    SmtpReply,
-    unknown_forecast,
-)
-from requiretls_milter.syntax.capability import capability
+from requiretls_milter.model import Action, Decision, Forecast, SmtpReply
+from requiretls_milter.syntax.capability import capability, is_postfix
 from requiretls_milter.syntax.text import printable
 from requiretls_milter.telemetry.labels import Bound, Stage
 from requiretls_milter.telemetry.log import get_logger
 
 if TYPE_CHECKING:
     from requiretls_milter import config
-    from requiretls_milter.milter.settings import Expander
-    from requiretls_milter.milter.source import ForecastSource
-    from requiretls_milter.syntax.expansion import Expansion
-    from requiretls_milter.telemetry.counting import Counters
 
 NAME = "requiretls-milter"
 
@@ -130,67 +118,7 @@ MACROS = (
 _log = get_logger("milter.adapter")
 
 
-@dataclass(slots=True)
-class WorkerContext:
-    """What a worker serves with.
-
-    Attributes:
-        config: may be replaced at any time; connections that begin later use the new one.
-        expander: what expands recipients with that configuration; None if nothing does.
-        forecasts: answers questions about next hops.
-        counters: this process' counters.
-        host_name: for ``by=`` of the tag if neither the configuration nor the MTA has a name.
-        mta_version: what the MTA says that it is (macro ``v``); "" before it has sent any mail.
-    """
-
-    config: config.Config
-    forecasts: ForecastSource
-    counters: Counters
-    host_name: str
-    mta_version: str = ""
-    expander: Expander | None = None
-
-    def settings(self) -> Settings:
-        """The settings of the configuration and the expander that are here now."""
-        return Settings(self.config, self.expander)
-
-
 # ---------------------------------------------------------------- the process
-
-
-@dataclass(slots=True)
-class _Serving:
-    """What this process is serving.
-
-    Attributes:
-        negotiated: actions and protocol flags that the last MTA agreed to.
-        numbers: gives each connection its number.
-        put_off: recipients whose route was another one than that of their message.
-        running: callbacks that may be waiting for a forecast, by connection: since when,
-            on the monotonic clock.
-        transactions: connections in the middle of a message.
-        connections: connections that are open.
-    """
-
-    context: WorkerContext
-    settings: Settings
-    negotiated: tuple[int, int] | None = None
-    numbers: Iterator[int] = field(default_factory=itertools.count)
-    put_off: PutOff = field(default_factory=PutOff)
-    running: dict[int, float] = field(default_factory=dict)
-    transactions: set[int] = field(default_factory=set)
-    connections: set[int] = field(default_factory=set)
-
-    def current(self) -> Settings:
-        """The settings of the configuration that is in force now."""
-        if self.settings.config is not self.context.config:
-            self.settings = self.context.settings()
-        return self.settings
-
-
-_serving: _Serving | None = None
-"""None until :func:`serve`. Global because libmilter is: it has one set of callbacks in a
-process and hands them nothing but their connection's data, which a new connection lacks."""
 
 
 def listen(milter_config: config.Milter) -> Listener:
@@ -216,38 +144,9 @@ def serve(context: WorkerContext) -> None:
     for its listener and then cuts the sessions that are open; a worker ends
     by ending its process, when its sessions are over or their time is.
     """
-    global _serving
-    _serving = _Serving(context, context.settings())
+    serving.begin(context)
     milter.settimeout(context.config.limits.mta_silence)
     milter.main()
-
-
-def transactions_in_progress() -> int:
-    """How many connections are in the middle of a message."""
-    return len(_serving.transactions) if _serving is not None else 0
-
-
-def connections_open() -> int:
-    """How many connections the MTA holds open.
-
-    An MTA may hold an event that needs no reply back, and send it with the next
-    one. Of a message that an MTA is receiving we may therefore know nothing until
-    its end, except for the connection.
-    """
-    return len(_serving.connections) if _serving is not None else 0
-
-
-def callbacks_waiting() -> int:
-    """How many callbacks may be waiting for a forecast, each on a thread."""
-    return len(_serving.running) if _serving is not None else 0
-
-
-def longest_callback() -> float:
-    """Seconds since the oldest callback began that has not returned; 0.0 if there is none."""
-    if _serving is None or not _serving.running:
-        return 0.0
-    started = list(_serving.running.values())
-    return max(0.0, time.monotonic() - min(started)) if started else 0.0
 
 
 def _register() -> None:
@@ -268,60 +167,7 @@ def _register() -> None:
     milter.register(NAME, negotiate=_negotiate)
 
 
-# ---------------------------------------------------------------- one connection
-
-
-class _Connection:
-    """What is known of one connection with the MTA; libmilter keeps it for us."""
-
-    __slots__ = (
-        "address",
-        "client",
-        "counters",
-        "header_answer",
-        "heard",
-        "looks_for_utf8",
-        "mta_name",
-        "number",
-        "protocol",
-        "sender",
-        "serving",
-        "settings",
-        "transaction",
-        "trusted",
-    )
-
-    def __init__(self, serving: _Serving, protocol: int) -> None:
-        self.serving = serving
-        self.settings = serving.current()
-        self.counters = serving.context.counters
-        self.header_answer = _CONTINUE
-        self.agree(protocol)
-        self.number = next(serving.numbers)
-        self.heard = time.monotonic()
-        self.mta_name = ""
-        self.address = ""
-        self.client: SmtpClient | None = None
-        self.trusted = False
-        self.sender = b""
-        self.transaction: Transaction | None = None
-        self.looks_for_utf8 = False
-
-    def agree(self, protocol: int) -> None:
-        """Note the protocol flags that were agreed on with the MTA."""
-        self.protocol = protocol
-        self.header_answer = _NOREPLY if protocol & milter.P_NR_HDR else _CONTINUE
-
-    def begin(self, transaction: Transaction) -> None:
-        """Start a message."""
-        self.transaction = transaction
-        self.looks_for_utf8 = transaction.may_need_smtputf8
-        self.serving.transactions.add(self.number)
-
-    def end(self) -> None:
-        """Forget the message."""
-        self.transaction = None
-        self.serving.transactions.discard(self.number)
+# ---------------------------------------------------------------- what surrounds a callback
 
 
 Callback = Callable[..., int]
@@ -341,7 +187,7 @@ def _contained(stage: Stage, no_reply: int = 0) -> Callable[[Callback], Callback
             try:
                 connection = ctx.getpriv()
                 if connection is None:
-                    connection = _attach(ctx, 0)
+                    connection = _attach(ctx)
                 connection.heard = time.monotonic()
                 answer = function(connection, ctx, *arguments)
             except BaseException:  # noqa: BLE001 - SystemExit would end the process
@@ -360,44 +206,18 @@ def _contained(stage: Stage, no_reply: int = 0) -> Callable[[Callback], Callback
     return wrap
 
 
-def _priv(ctx: Any) -> _Connection | None:
+def _priv(ctx: Any) -> Connection | None:
     try:
-        connection: _Connection | None = ctx.getpriv()
+        connection: Connection | None = ctx.getpriv()
     except BaseException:  # noqa: BLE001 - asked only after something has failed already
         return None
     return connection
 
 
-def _count_failure(stage: Stage) -> None:
-    """Count and log the exception that is being handled."""
-    with contextlib.suppress(BaseException):
-        if _serving is not None:
-            _serving.context.counters.inc("callback_errors_total", (stage,))
-    with contextlib.suppress(BaseException):
-        _log.exception("callback_failed", stage=stage)
-
-
-class _Apart:
-    """Contains the exceptions of a part of a callback whose failure must not change the answer."""
-
-    __slots__ = ("_stage",)
-
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
-        if kind is not None:
-            _count_failure(self._stage)
-        return True
-
-
 def _failed(stage: Stage, ctx: Any) -> int:
     """Count and log an exception; return the answer to give in place of the callback's."""
     connection = _priv(ctx)
-    _count_failure(stage)
+    count_failure(stage)
     with contextlib.suppress(BaseException):
         message = connection.transaction if connection is not None else None
         if stage in (Stage.RCPT, Stage.EOM) and message is not None:
@@ -409,21 +229,32 @@ def _failed(stage: Stage, ctx: Any) -> int:
     return _CONTINUE
 
 
-def _attach(ctx: Any, protocol: int) -> _Connection:
-    if _serving is None:
+def _attach(ctx: Any) -> Connection:
+    begun = serving.current()
+    if begun is None:
         raise RuntimeError("libmilter calls before serve() was called")
-    connection = _Connection(_serving, protocol)
+    connection = Connection(begun)
+    _agree(connection, 0)
     ctx.setpriv(connection)
-    _serving.connections.add(connection.number)
+    begun.connections.add(connection.number)
     return connection
+
+
+def _agree(connection: Connection, protocol: int) -> None:
+    """Note the protocol flags that were agreed on with the MTA."""
+    connection.protocol = protocol
+    connection.header_answer = _NOREPLY if protocol & milter.P_NR_HDR else _CONTINUE
+
+
+# ---------------------------------------------------------------- the negotiation
 
 
 def _negotiate(ctx: Any, options: list[int]) -> int:
     """Agree on actions, events and replies; ``options`` is changed in place."""
     try:
         actions, offered = options[0], options[1]
-        connection = _attach(ctx, 0)
-        connection.agree(WANTED & offered)
+        connection = _attach(ctx)
+        _agree(connection, WANTED & offered)
         if actions & milter.SETSYMLIST:
             for stage, names in MACROS:
                 ctx.setsymlist(stage, names)
@@ -431,10 +262,10 @@ def _negotiate(ctx: Any, options: list[int]) -> int:
         options[:] = [actions & wanted, connection.protocol, 0, 0]
         _log_negotiated(connection.serving, wanted, actions, offered)
     except BaseException:  # noqa: BLE001 - pymilter would silently negotiate every callback
-        _count_failure(Stage.NEGOTIATE)
+        count_failure(Stage.NEGOTIATE)
         begun = _priv(ctx)
         if begun is not None:
-            begun.agree(0)
+            _agree(begun, 0)
         return int(milter.ALL_OPTS)
     return _CONTINUE
 
@@ -446,13 +277,13 @@ def _actions(settings: Settings) -> int:
     return int(ACTIONS | (ENVELOPE_ACTIONS if changes else 0))
 
 
-def _log_negotiated(serving: _Serving, wanted: int, actions: int, offered: int) -> None:
+def _log_negotiated(begun: Serving, wanted: int, actions: int, offered: int) -> None:
     """Log what an MTA agrees to, once and whenever it changes; at level warning if it lacks any."""
     agreed = (actions & wanted, WANTED & offered)
-    if serving.negotiated == agreed:
+    if begun.negotiated == agreed:
         return
     complete = agreed == (wanted, WANTED)
-    level = _log.info if complete and serving.negotiated is None else _log.warning
+    level = _log.info if complete and begun.negotiated is None else _log.warning
     level(
         "negotiated",
         actions=f"{agreed[0]:#x}",
@@ -460,14 +291,14 @@ def _log_negotiated(serving: _Serving, wanted: int, actions: int, offered: int) 
         missing_actions=f"{wanted & ~actions:#x}",
         missing_protocol=f"{WANTED & ~offered:#x}",
     )
-    serving.negotiated = agreed
+    begun.negotiated = agreed
 
 
 # ---------------------------------------------------------------- callbacks
 
 
 @_contained(Stage.CONNECT, milter.P_NR_CONN)
-def _connect(connection: _Connection, _ctx: Any, _name: str, family: int, address: Any) -> int:
+def _connect(connection: Connection, _ctx: Any, _name: str, family: int, address: Any) -> int:
     if isinstance(address, tuple):
         connection.address = str(address[0]).removeprefix("IPv6:")
         connection.trusted = connection.settings.trusts(connection.address)
@@ -478,7 +309,7 @@ def _connect(connection: _Connection, _ctx: Any, _name: str, family: int, addres
 
 
 @_contained(Stage.MAIL, milter.P_NR_MAIL)
-def _mail(connection: _Connection, ctx: Any, sender: bytes, *parameters: bytes) -> int:
+def _mail(connection: Connection, ctx: Any, sender: bytes, *parameters: bytes) -> int:
     _conclude(connection, ctx)
     authenticated = bool(_macro(ctx, "{auth_authen}"))
     client = connection.client
@@ -493,7 +324,7 @@ def _mail(connection: _Connection, ctx: Any, sender: bytes, *parameters: bytes) 
     return _CONTINUE
 
 
-def _client(connection: _Connection, ctx: Any, authenticated: bool) -> SmtpClient:
+def _client(connection: Connection, ctx: Any, authenticated: bool) -> SmtpClient:
     # Sent with the connection and kept by libmilter; the connect callback may have failed.
     connection.mta_name = _macro(ctx, "j")
     version = _macro(ctx, "v")
@@ -502,12 +333,12 @@ def _client(connection: _Connection, ctx: Any, authenticated: bool) -> SmtpClien
         authenticated=authenticated,
         trusted=connection.trusted,
         capability=capability(connection.settings.config.mta.carries, version),
-        postfix=version.startswith("Postfix "),
+        postfix=is_postfix(version),
     )
 
 
 @_contained(Stage.RCPT)
-def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes) -> int:
+def _rcpt(connection: Connection, ctx: Any, address: bytes, *_parameters: bytes) -> int:
     message = connection.transaction
     if message is None:
         return _CONTINUE
@@ -519,26 +350,26 @@ def _rcpt(connection: _Connection, ctx: Any, address: bytes, *_parameters: bytes
     )
     if message.parts(recipient) and _may_put_off(connection, ctx, message, recipient):
         return _put_off(connection, ctx, message, recipient)
-    _ask(connection, recipient, Stage.RCPT)
-    _foresee(connection, message, recipient)
+    waiting.ask(connection, recipient, Stage.RCPT)
+    waiting.foresee(connection, message, recipient)
     spent = 0.0
     if message.settles_at_rcpt(recipient):
-        with _Waiting(connection):
-            spent = _settle(
+        with waiting.Waiting(connection):
+            spent = waiting.settle(
                 connection, message, recipient, message.patience_for_expansion(), Stage.RCPT
             )
     if not message.decides_at_rcpt(recipient):
         return _CONTINUE
-    forecast: Forecast | None = _known(connection, recipient)
+    forecast: Forecast | None = waiting.known(connection, recipient)
     if forecast is None:
-        with _Waiting(connection):
+        with waiting.Waiting(connection):
             patience = message.patience_at_rcpt(recipient) - spent
-            forecast = _answer(connection, message, recipient, patience, Stage.RCPT)
+            forecast = waiting.answer(connection, message, recipient, patience, Stage.RCPT)
     decision = message.decide_at_rcpt(recipient, forecast, time.time())
     if decision.reply is None:
         return _CONTINUE
     answer = _refuse(ctx, decision.reply)
-    with _Apart(Stage.RCPT):
+    with Apart(Stage.RCPT):
         account.count_recipient(connection.counters, message, recipient)
         tls_version = _macro(ctx, "{tls_version}")
         identity = _identity(connection, ctx)
@@ -554,7 +385,7 @@ def _header(ctx: Any, name: str, value: bytes) -> int:
     """
     answer = _CONTINUE
     try:
-        connection: _Connection | None = ctx.getpriv()
+        connection: Connection | None = ctx.getpriv()
         if connection is None:
             return answer
         answer = connection.header_answer
@@ -567,12 +398,12 @@ def _header(ctx: Any, name: str, value: bytes) -> int:
         if key in settings.fields and connection.transaction is not None:
             connection.transaction.add_field(key, value)
     except BaseException:  # noqa: BLE001 - see _contained
-        _count_failure(Stage.HEADER)
+        count_failure(Stage.HEADER)
     return answer
 
 
 @_contained(Stage.EOM)
-def _eom(connection: _Connection, ctx: Any) -> int:
+def _eom(connection: Connection, ctx: Any) -> int:
     message = connection.transaction
     if message is None:
         return _CONTINUE
@@ -583,76 +414,39 @@ def _eom(connection: _Connection, ctx: Any) -> int:
     decision = message.refuse_if_flooded()
     if decision is not None and decision.reply is not None:
         answer = _refuse(ctx, decision.reply)
-        with _Apart(Stage.EOM):
+        with Apart(Stage.EOM):
             connection.counters.inc("saturated_total", (Bound.TAGS,))
             _finish(connection, ctx, message, decision)
         return answer
     now = time.time()
-    with _Apart(Stage.EOH):
+    with Apart(Stage.EOH):
         for recipient in (*message.end_of_header(), *message.outdated(now)):
-            _ask(connection, recipient, Stage.EOH)
-    spent = _settle_all(connection, message)
+            waiting.ask(connection, recipient, Stage.EOH)
+    spent = waiting.settle_all(connection, message)
     undecided = message.undecided()
     for recipient in undecided:
-        known = _known(connection, recipient)
+        known = waiting.known(connection, recipient)
         if known is not None:
             message.decide(recipient, known, now)
     if any(recipient.decision is None for recipient in undecided):
-        _wait_and_decide(connection, message, spent)
+        waiting.wait_and_decide(connection, message, spent)
     decision = message.decide_message()
     if decision.reply is not None:
         if not message.by_smtp:
-            with _Apart(Stage.EOM):  # the MTA makes a bounce of it at once
+            with Apart(Stage.EOM):  # the MTA makes a bounce of it at once
                 _change_sender(connection, ctx, message)
         answer = _refuse(ctx, decision.reply)
     else:
         _write_tag(connection, ctx, message)
         _change_sender(connection, ctx, message)
         answer = _CONTINUE
-    with _Apart(Stage.EOM):
+    with Apart(Stage.EOM):
         _finish(connection, ctx, message, decision)
     return answer
 
 
-def _known(connection: _Connection, recipient: Recipient) -> Forecast | None:
-    """The forecast of a recipient, if it is there already: no callback waits for it."""
-    if not isinstance(recipient.pending, Forecast):
-        return None
-    connection.counters.observe("forecast_wait_seconds", 0.0)
-    return recipient.pending
-
-
-def _settle_all(connection: _Connection, message: Transaction) -> float:
-    """Take what recipients have become; returns the seconds that SMTP waited for it."""
-    expanding = [one for one in message.accepted if one.expanding is not None]
-    if not expanding:
-        return 0.0
-    patience = message.patience()
-    spent = 0.0
-    with _Waiting(connection):
-        for recipient in expanding:
-            spent += _settle(connection, message, recipient, patience - spent, Stage.EOM)
-    return spent
-
-
-def _wait_and_decide(connection: _Connection, message: Transaction, spent: float) -> None:
-    """Decide the recipients whose forecasts are under way, all within the message's patience.
-
-    Args:
-        connection: of the message.
-        message: with recipients that are undecided.
-        spent: seconds of this patience that are gone already.
-    """
-    with _Waiting(connection):
-        deadline = time.monotonic() + message.patience() - spent
-        for recipient in message.undecided():
-            patience = deadline - time.monotonic()
-            forecast = _answer(connection, message, recipient, patience, Stage.EOM)
-            message.decide(recipient, forecast, time.time())
-
-
 @_contained(Stage.ABORT)
-def _abort(connection: _Connection, ctx: Any) -> int:
+def _abort(connection: Connection, ctx: Any) -> int:
     _conclude(connection, ctx)
     return _CONTINUE
 
@@ -668,7 +462,7 @@ def _close(ctx: Any) -> int:
             _conclude(connection, ctx)
             ctx.setpriv(None)
     except BaseException:  # noqa: BLE001 - see _contained
-        _count_failure(Stage.CLOSE)
+        count_failure(Stage.CLOSE)
     return _CONTINUE
 
 
@@ -684,7 +478,7 @@ def _macro(ctx: Any, name: str) -> str:
     return value if value is not None else ""
 
 
-def _resolved(connection: _Connection, ctx: Any, client: SmtpClient, macro: str) -> str:
+def _resolved(connection: Connection, ctx: Any, client: SmtpClient, macro: str) -> str:
     """An envelope address as the MTA understands it; "" if no rule needs its domain.
 
     Only Postfix is asked, which rewrites ``example.org!bob`` and ``bob%example.org``
@@ -701,59 +495,8 @@ def _text(octets: bytes) -> str:
     return octets.decode("utf-8", "backslashreplace")
 
 
-def _ask(connection: _Connection, recipient: Recipient, stage: Stage) -> None:
-    """Start the assessment, which then runs while the message comes in."""
-    for one in recipient.targets:
-        if one.question is None or one.pending is not None:
-            continue
-        with _Apart(stage):  # on failure the forecast is unknown, and the rule decides
-            one.pending = connection.serving.context.forecasts.ask(one.question)
-
-
-def _foresee(connection: _Connection, message: Transaction, recipient: Recipient) -> None:
-    """Have the assessments of what a recipient becomes begin as soon as that is known.
-
-    The answers are kept until the recipient asks for them: no event may come before the end of the
-    message. This runs on the thread that brings the expansion, and changes nothing of the message.
-    """
-    if recipient.expanding is None:
-        return
-    forecasts = connection.serving.context.forecasts
-
-    def begin(found: Future[Expansion]) -> None:
-        with _Apart(Stage.RCPT):
-            if found.exception() is None:
-                for question in message.foreseen(recipient, found.result()):
-                    forecasts.ask(question)
-
-    recipient.expanding.add_done_callback(begin)
-
-
-def _settle(
-    connection: _Connection,
-    message: Transaction,
-    recipient: Recipient,
-    patience: float,
-    stage: Stage,
-) -> float:
-    """Wait for what a recipient becomes, and take it; returns the seconds that SMTP waited."""
-    pending = recipient.expanding
-    waited = 0.0
-    if pending is not None and not pending.done() and patience > 0:
-        if len(connection.serving.running) > connection.settings.config.limits.callbacks:
-            connection.counters.inc("saturated_total", (Bound.CALLBACKS,))
-        else:
-            started = time.monotonic()
-            wait([pending], patience)
-            waited = time.monotonic() - started
-            message.waited += waited
-    message.settle(recipient)
-    _ask(connection, recipient, stage)
-    return waited
-
-
 def _may_put_off(
-    connection: _Connection, ctx: Any, message: Transaction, recipient: Recipient
+    connection: Connection, ctx: Any, message: Transaction, recipient: Recipient
 ) -> bool:
     """Whether the client is to bring a recipient in another transaction (RFC 5321 4.5.3.1.10)."""
     first = message.accepted[0].address
@@ -765,74 +508,14 @@ def _may_put_off(
     return put_off
 
 
-def _put_off(connection: _Connection, ctx: Any, message: Transaction, recipient: Recipient) -> int:
+def _put_off(connection: Connection, ctx: Any, message: Transaction, recipient: Recipient) -> int:
     """Put a recipient off whose route is another one than that of its message."""
     reply = message.put_off(recipient)
     answer = _refuse(ctx, reply)
-    with _Apart(Stage.RCPT):
+    with Apart(Stage.RCPT):
         account.count_recipient(connection.counters, message, recipient)
         account.log_put_off(_identity(connection, ctx), message, recipient, reply)
     return answer
-
-
-def _answer(
-    connection: _Connection,
-    message: Transaction,
-    recipient: Recipient,
-    patience: float,
-    stage: Stage,
-) -> Forecast | None:
-    """The forecast, unknown if it takes more than ``patience`` seconds; None without a question.
-
-    If the recipient is expanded, what it becomes gets the forecasts.
-    """
-    if recipient.expansions:
-        deadline = time.monotonic() + patience
-        for one in recipient.expansions:
-            left = deadline - time.monotonic()
-            one.forecast = _answer(connection, message, one, left, stage)
-        recipient.waited = sum(one.waited for one in recipient.expansions)
-        return None
-    if recipient.question is None:
-        return None
-    pending = recipient.pending
-    if pending is None:
-        return unknown_forecast("the assessment could not be started")
-    if isinstance(pending, Forecast):
-        return _known(connection, recipient)
-    # Each callback that waits holds one of libmilter's threads.
-    limits = connection.settings.config.limits
-    if len(connection.serving.running) > limits.callbacks and not pending.done():
-        connection.counters.inc("saturated_total", (Bound.CALLBACKS,))
-        return unknown_forecast("too many callbacks are waiting for a forecast")
-    forecast = unknown_forecast("the assessment failed")
-    started = time.monotonic()
-    with _Apart(stage):
-        try:
-            forecast = pending.result(max(0.0, patience))
-        except TimeoutError:
-            forecast = unknown_forecast("no forecast in time")
-    recipient.waited = time.monotonic() - started
-    message.waited += recipient.waited
-    if not pending.done() and not message.patience_left:
-        connection.counters.inc("saturated_total", (Bound.MESSAGE_WAIT,))
-    connection.counters.observe("forecast_wait_seconds", recipient.waited)
-    return forecast
-
-
-class _Waiting:
-    """Notes that a callback may be waiting, for the watchdog."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: _Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.serving.running[self._connection.number] = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.serving.running.pop(self._connection.number, None)
 
 
 def _refuse(ctx: Any, reply: SmtpReply) -> int:
@@ -848,7 +531,7 @@ def _refuse(ctx: Any, reply: SmtpReply) -> int:
     return int(milter.REJECT if kind == 5 else milter.TEMPFAIL)
 
 
-def _write_tag(connection: _Connection, ctx: Any, message: Transaction) -> None:
+def _write_tag(connection: Connection, ctx: Any, message: Transaction) -> None:
     """Remove incoming copies of our own header field, then add ours at the top (R63).
 
     Deletions come first: until something is inserted above it, the MTA's own
@@ -866,7 +549,7 @@ def _write_tag(connection: _Connection, ctx: Any, message: Transaction) -> None:
         ctx.addheader(settings.header_name, tag.value(by), 0)
 
 
-def _change_sender(connection: _Connection, ctx: Any, message: Transaction) -> None:
+def _change_sender(connection: Connection, ctx: Any, message: Transaction) -> None:
     """Give the sender new ESMTP parameters if the configuration asks for it (R14).
 
     pymilter takes the sender as text only. A sender that is not UTF-8 raises: the
@@ -877,7 +560,7 @@ def _change_sender(connection: _Connection, ctx: Any, message: Transaction) -> N
         ctx.chgfrom(connection.sender.decode("utf-8"), parameters)
 
 
-def _conclude(connection: _Connection, ctx: Any) -> None:
+def _conclude(connection: Connection, ctx: Any) -> None:
     """Close a message that did not reach its end: aborted, or refused at every recipient."""
     message = connection.transaction
     if message is None:
@@ -891,7 +574,7 @@ def _conclude(connection: _Connection, ctx: Any) -> None:
     connection.end()
 
 
-def _finish(connection: _Connection, ctx: Any, message: Transaction, decision: Decision) -> None:
+def _finish(connection: Connection, ctx: Any, message: Transaction, decision: Decision) -> None:
     """Count and log a message that reached its end."""
     connection.end()
     account.count_ended(connection.counters, message, decision.action)
@@ -905,7 +588,7 @@ def _finish(connection: _Connection, ctx: Any, message: Transaction, decision: D
     account.log_message(identity, message, decision.action)
 
 
-def _identity(connection: _Connection, ctx: Any) -> dict[str, str]:
+def _identity(connection: Connection, ctx: Any) -> dict[str, str]:
     queue_id = _macro(ctx, "i")
     if queue_id:
         return {"queue_id": queue_id}

@@ -29,7 +29,7 @@ from requiretls_milter.ipc.child import (
 )
 from requiretls_milter.ipc.client import EngineClient
 from requiretls_milter.ipc.control import Channel, ControlClosed
-from requiretls_milter.milter import adapter
+from requiretls_milter.milter import adapter, serving
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.milter.settings import Expander
 from requiretls_milter.milter.threads import Threads
@@ -74,7 +74,7 @@ def run(start: Start, listener: Listener) -> int:
         counters=counters,
     )
     aliases = AliasKeeper(counters)
-    context = adapter.WorkerContext(
+    context = serving.WorkerContext(
         config=start.config,
         forecasts=client,
         counters=counters,
@@ -104,7 +104,7 @@ class _Worker:
         channel: Channel,
         client: EngineClient,
         counters: Counters,
-        context: adapter.WorkerContext,
+        context: serving.WorkerContext,
         aliases: AliasKeeper,
         listener: Listener,
     ) -> None:
@@ -164,17 +164,17 @@ class _Worker:
             "heartbeat",
             well=not problem,
             problem=problem,
-            connections=adapter.connections_open(),
+            connections=serving.connections_open(),
             threads=self._threads.count,
         )
 
     def _problem(self) -> str:
         """Why this worker serves badly; "" if it does not."""
-        longest = adapter.longest_callback()
+        longest = serving.longest_callback()
         rules = self._context.config.rules
         if longest > max(rules.longest_decide_wait, rules.tag_wait) + CALLBACK_MARGIN:
             return f"a callback takes {longest:.0f} s"
-        held = self._threads.still - adapter.callbacks_waiting()
+        held = self._threads.still - serving.callbacks_waiting()
         if held > MAX_HELD:
             return f"{held} threads stand still: the MTA does not send the rest of its events"
         return ""
@@ -217,11 +217,11 @@ class _Worker:
         """
         if self._drain_until is None:
             return False
-        left = adapter.connections_open()
+        left = serving.connections_open()
         if left and time.monotonic() < self._drain_until:
             return False
         if left:
-            transactions = adapter.transactions_in_progress()
+            transactions = serving.transactions_in_progress()
             _log.warning("connections_cut", connections=left, transactions=transactions)
         return True
 

@@ -18,10 +18,10 @@ A recipient that the MTA will replace by others (``[mta] aliases``) has them as 
 :attr:`Recipient.expansions`. Each of these has its own rule, question and decision; the
 worst forecast and the hardest decision are the recipient's.
 
-The adapter fetches the forecasts in between: a recipient that needs one has a
-``question``, and the adapter keeps the answer, or the future that yields it, in
-``pending``. For ordinary mail (nothing is asked, and no survey is configured) no rule
-is looked up and no next hop is parsed.
+In between, :mod:`.waiting` fetches the forecasts: a recipient that needs one has a
+``question``, and its ``pending`` is the answer, or the future that yields it. For
+ordinary mail (nothing is asked, and no survey is configured) no rule is looked up and
+no next hop is parsed.
 
 Nothing that a client sends makes anything here raise: addresses and fields of any
 bytes are taken as they are.

@@ -47,11 +47,6 @@ def merged(made: Mirror, present: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
-def value_text(value: object) -> str:
-    """A value as TOML, as :func:`to_toml` writes it."""
-    return tomlkit.item(value).as_string()
-
-
 def to_toml(made: Mirror) -> str:
     """Write the section as TOML that ``config check`` accepts, warnings and hints as comments."""
     document = tomlkit.document()

@@ -40,7 +40,7 @@ class HostMta:
     def is_postfix(self, config: Config) -> bool:
         """Whether it is Postfix; as ``[mta]`` says if its version is not known."""
         if self.version:
-            return self.version.startswith("Postfix ")
+            return capabilities.is_postfix(self.version)
         return config.mta.profile is ProfileName.POSTFIX
 
 

@@ -33,7 +33,6 @@ from requiretls_milter.model import (
     ProbeStage,
     Reason,
     Requirement,
-    SmtpReply,
     Standing,
     TlsaRecord,
 )
@@ -246,13 +245,8 @@ def _rule_report(
         on_noncompliant=(OnNoncompliant.REFUSE if refuses else OnNoncompliant.ACCEPT).value,
         action=decision.action.value,
         why=str(decision.why),
-        reply=reply_text(decision.reply) if decision.reply is not None else None,
+        reply=str(decision.reply) if decision.reply is not None else None,
     )
-
-
-def reply_text(reply: SmtpReply) -> str:
-    """The line that the client gets."""
-    return f"{reply.code} {reply.enhanced} {reply.text}"
 
 
 def forecast_report(forecast: Forecast) -> ForecastReport:

@@ -13,7 +13,7 @@ from rich.text import Text
 from requiretls_milter.model import Reason, Requirement
 from requiretls_milter.reports.ages import ago
 from requiretls_milter.reports.carrying import ToldBy
-from requiretls_milter.reports.printing import BAD, GOOD, UNSURE, printed
+from requiretls_milter.reports.printing import BAD, GOOD, UNSURE, bare_table, printed
 
 if TYPE_CHECKING:
     from requiretls_milter.reports.check import (
@@ -129,7 +129,7 @@ def _host(host: HostReport, now: float, *, by_mx: bool) -> RenderableType:
     if not host["addresses"]:
         lines.append(Text(f"     no address: {host['status']} {host['reason']}", BAD))
         return Group(*lines)
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table = bare_table()
     # A narrow terminal folds between words alone: the status and its reason stay in one piece.
     offers = any(address["requiretls"] is not None for address in host["addresses"])
     table.add_column(overflow="fold")
@@ -214,7 +214,7 @@ def _forecasts(report: NextHopReport) -> Table:
     said = Text.assemble((words, style), f": {forecast['reason']}")
     if forecast["compliant"] is False:
         said.append(" (not a delivery as RFC 8689 requires it)", BAD)
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table = bare_table()
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

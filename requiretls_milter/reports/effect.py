@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from requiretls_milter.config import Config, RuleList
 from requiretls_milter.config.mistakes import dotted
+from requiretls_milter.config.patterns import matched_by
 from requiretls_milter.engine.domains.servedmta import assumed
 from requiretls_milter.forecast.profiles import must_match, requiretls_policy
 from requiretls_milter.model import (
@@ -43,7 +44,7 @@ def warnings(config: Config) -> Iterator[str]:
         pattern, match = name, section
         if isinstance(table, RuleList):
             pattern, match = next(iter(table.domains_file.domains), ""), table.match
-        domain = f"x{pattern}" if pattern.startswith(".") else pattern
+        domain = matched_by(pattern)
         rule = rules.find(*(domain if match == one else "" for one in _LOOKED_UP))
         where = _ELSEWHERE if match == "sender" else domain
         yield from _of_rule(config, dotted(("rules", section, name)), rule, where)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from requiretls_milter.config import Config
+from requiretls_milter.config.patterns import matched_by
 from requiretls_milter.model import Mode, RequiretlsPolicy
 from requiretls_milter.rules import RuleSet
 from requiretls_milter.syntax.names import patterns
@@ -52,7 +53,7 @@ def postfix_requiretls_policy(config: Config) -> PolicyTable:
                 )
             continue
         # Any name that the pattern matches will do: it inherits what the pattern does.
-        name = f"x{pattern}" if pattern.startswith(".") else pattern
+        name = matched_by(pattern)
         if _protects(rules, recipient=name if section == "recipient" else "", nexthop=name):
             found[pattern] = RequiretlsPolicy.ENFORCE
     base = config.rules

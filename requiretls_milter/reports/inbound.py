@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from requiretls_milter.config import Config
@@ -35,7 +34,7 @@ from requiretls_milter.model import (
 )
 from requiretls_milter.reports.check_text import detail_lines
 from requiretls_milter.reports.details import details_of
-from requiretls_milter.reports.printing import printed
+from requiretls_milter.reports.printing import bare_table, printed
 from requiretls_milter.syntax.moments import day
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
 from requiretls_milter.telemetry.counting import Counters
@@ -193,7 +192,7 @@ async def _look_at(
 
 
 def _report(report: InboundReport) -> RenderableType:
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table = bare_table()
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -202,7 +201,7 @@ def _report(report: InboundReport) -> RenderableType:
         end = server.certificate_expires
         certificate = "no certificate seen" if end is None else f"certificate until {day(end)}"
         table.add_row(server.host, Text(words, style), certificate)
-    problems = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    problems = bare_table()
     problems.add_column(no_wrap=True)
     problems.add_column(overflow="fold")
     problems.add_column(overflow="fold", ratio=1)

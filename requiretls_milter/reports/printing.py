@@ -35,6 +35,11 @@ def printed(*parts: RenderableType, width: int | None = None) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
+def bare_table() -> Table:
+    """A table without lines and heads: columns two blanks apart."""
+    return Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+
+
 def on_terminal(text: str, *, hang: int) -> str:
     """Fold lines that are longer than the terminal is wide; as it is if the output is none.
 

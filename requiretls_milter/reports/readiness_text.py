@@ -19,7 +19,7 @@ from requiretls_milter.readiness import figures as figuring
 from requiretls_milter.readiness import words
 from requiretls_milter.readiness.figures import Count, Figures, Share
 from requiretls_milter.readiness.values import Downgrade, HopReadiness, Readiness
-from requiretls_milter.reports.printing import printed
+from requiretls_milter.reports.printing import bare_table, printed
 from requiretls_milter.syntax.moments import day, moment, moment_if_any
 from requiretls_milter.syntax.text import quantity, visible
 
@@ -45,8 +45,8 @@ def _object(report: Readiness, found: Figures) -> dict[str, Any]:
         "sentence": words.answer(report, found),
         "made_at": moment(report.made_at),
         "source": report.source.value,
-        "since": _time(report.since),
-        "until": _time(report.until),
+        "since": moment_if_any(report.since),
+        "until": moment_if_any(report.until),
         "mta": report.mta,
         "resolver_validates": report.resolver_validates,
         "mail": _share(found.mail),
@@ -118,13 +118,9 @@ def _downgrade(one: Downgrade) -> dict[str, Any]:
     return {
         "subject": one.subject,
         "feature": one.feature.value,
-        "at": _time(one.at),
-        "restored_at": _time(one.restored_at),
+        "at": moment_if_any(one.at),
+        "restored_at": moment_if_any(one.restored_at),
     }
-
-
-def _time(seconds: float | None) -> str | None:
-    return None if seconds is None else moment(seconds)
 
 
 # ---------------------------------------------------------------- text
@@ -253,7 +249,7 @@ def _bounded(rows: _Rows) -> _Rows:
 
 def _table(rows: _Rows) -> Table:
     """A table of texts, each of which may be a stranger's (R62)."""
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table = bare_table()
     for _ in range(max(map(len, rows), default=0)):
         table.add_column(overflow="fold")
     for row in rows:

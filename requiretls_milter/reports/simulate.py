@@ -10,11 +10,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from requiretls_milter.config import Config
 from requiretls_milter.config.places import KeyPath, Place
-from requiretls_milter.config.text import value_text
 from requiretls_milter.milter import hop
 from requiretls_milter.milter.recipient import Recipient
 from requiretls_milter.milter.requirement import FIELDS, TLS_REQUIRED, is_tls_required_no
@@ -34,11 +33,9 @@ from requiretls_milter.model import (
     Standing,
 )
 from requiretls_milter.reports.carrying import Asking, HostMta, ToldBy
-from requiretls_milter.reports.check import NextHopReport, forecast_report, reply_text
-from requiretls_milter.reports.check_text import to_text as evidence_text
-from requiretls_milter.reports.explain import place_of, place_text, table_text
-from requiretls_milter.reports.printing import on_terminal
-from requiretls_milter.rules import ValueOrigin, Why
+from requiretls_milter.reports.check import NextHopReport, forecast_report
+from requiretls_milter.reports.explain import place_of
+from requiretls_milter.rules import Rule, ValueOrigin, Why
 from requiretls_milter.syntax.names import envelope_domain
 from requiretls_milter.syntax.nexthop import NextHopError
 
@@ -101,7 +98,11 @@ class Simulated:
         told: where the MTA sends it.
         mta: of this host.
         recipient: as the milter has it in the end.
+        transport: by which the MTA would deliver, did no recipe move the mail; "" if the MTA names
+            none.
         nexthop: None if the MTA names one that cannot be used.
+        nexthop_error: why it cannot be used; "" if it can.
+        rule: the rule in force.
         origins: each value of the rule in force, with its table.
         forecast: None for local mail, and for a next hop that cannot be used.
         assessed: whether the milter itself makes that forecast: not of ordinary mail.
@@ -118,7 +119,10 @@ class Simulated:
     told: Told
     mta: HostMta
     recipient: Recipient
+    transport: str
     nexthop: NextHop | None
+    nexthop_error: str
+    rule: Rule
     origins: Mapping[str, ValueOrigin]
     forecast: Forecast | None
     assessed: bool
@@ -138,13 +142,23 @@ class Simulated:
         return self.at_end or self.at_rcpt or Decision(Action.ACCEPT, "not_asked")
 
     @property
-    def asking(self) -> Asking | None:
-        """The question, for a report on its next hop."""
-        asked, rule = self.recipient.asked, self.recipient.rule
-        if rule is None:
+    def stage(self) -> str | None:
+        """Where the client hears of a refusal: ``rcpt`` or ``end``; None if nothing is refused."""
+        if self.decision.action is Action.ACCEPT:
             return None
+        return "rcpt" if self.decision is self.at_rcpt else "end"
+
+    @property
+    def written_tag(self) -> str | None:
+        """The value of the tag that is written; None if none is."""
+        return self.written.value(self.message.own_name) if self.written is not None else None
+
+    @property
+    def asking(self) -> Asking:
+        """The question, for a report on its next hop."""
+        asked = self.recipient.asked
         told_by = ToldBy.RULE if asked.source is Source.RULE else self.mta.told_by
-        return Asking(asked.requirement, asked.carried, told_by, self.mta.version, rule)
+        return Asking(asked.requirement, asked.carried, told_by, self.mta.version, self.rule)
 
 
 def simulate(
@@ -196,17 +210,10 @@ def simulate(
         if at_end.action is Action.ACCEPT:
             tag, written = transaction.tag(), transaction.written_tag()
             parameters = transaction.new_parameters()
-    nexthop = _nexthop(message, told, config, client, recipient)
-    if recipient.expansions:
-        if recipient.forecast is None:  # nothing is decided: show the way of one that leaves
-            shown = next((one for one in recipient.expansions if not one.local), None)
-            shown = shown or recipient.expansions[0]
-            recipient.transport, recipient.nexthop = shown.transport, shown.nexthop
-            recipient.nexthop_error = shown.nexthop_error
-        nexthop = recipient.nexthop
+    transport, nexthop, nexthop_error = _way(message, told, config, client, recipient)
     forecast, assessed = recipient.forecast, recipient.forecast is not None
     if forecast is None and nexthop is not None and nexthop.kind is not HopKind.LOCAL:
-        forecast = ask(_as_the_mta_does(recipient, told, nexthop, config))
+        forecast = ask(_as_the_mta_does(recipient, transport, nexthop, config))
     ruleset = settings.rules
     domains: tuple[str, ...] = (
         envelope_domain(told.sender or message.sender),
@@ -216,14 +223,17 @@ def simulate(
     if recipient.expansions:
         worst = next(one for one in recipient.expansions if one.rule is recipient.rule)
         domains = (domains[0], worst.domain, domains[2], domains[1])
-    if recipient.rule is None:  # nothing is asked: the milter does not even look it up
-        recipient.rule = ruleset.find(*domains)
+    # If nothing is asked, the milter does not even look the rule up.
+    rule = recipient.rule if recipient.rule is not None else ruleset.find(*domains)
     return Simulated(
         message,
         told,
         mta,
         recipient,
+        transport,
         nexthop,
+        nexthop_error,
+        rule,
         ruleset.explain(*domains),
         forecast,
         assessed,
@@ -232,7 +242,7 @@ def simulate(
         tag,
         written,
         parameters,
-        _carrier(config, recipient, told),
+        _carrier(config, recipient, transport),
     )
 
 
@@ -268,7 +278,7 @@ def unkept(found: Simulated) -> str:
         and decision.action is Action.ACCEPT
         and asked.requirement is Requirement.REQUIRETLS
         and asked.carried is not asked.requirement
-        and found.carrier == (found.recipient.transport or found.told.mailer)
+        and found.carrier == found.transport
         and found.forecast is not None
         and found.forecast.outcome in (Outcome.DEFER, Outcome.UNKNOWN)
     )
@@ -280,9 +290,8 @@ def unkept(found: Simulated) -> str:
     )
 
 
-def _carrier(config: Config, recipient: Recipient, told: Told) -> str:
+def _carrier(config: Config, recipient: Recipient, transport: str) -> str:
     """The transport in the end: what is asked of local mail moves it nowhere."""
-    transport = recipient.transport or told.mailer
     if recipient.local:
         return transport
     return config.mta.carrier(transport, recipient.asked.requirement)
@@ -311,12 +320,26 @@ def _answer(recipient: Recipient, ask: Ask) -> Forecast | None:
     return None if recipient.question is None else ask(recipient.question)
 
 
-def _nexthop(
+class _Way(NamedTuple):
+    """Where the mail goes, as :class:`Simulated` has it."""
+
+    transport: str
+    nexthop: NextHop | None
+    error: str = ""
+
+
+def _way(
     message: Message, told: Told, config: Config, client: SmtpClient, recipient: Recipient
-) -> NextHop | None:
-    """Where the mail goes; if that is no next hop, the recipient has the reason."""
+) -> _Way:
+    if recipient.expansions:
+        shown = recipient  # its way is that of the worst of them
+        if recipient.forecast is None:  # nothing is decided: show the way of one that leaves
+            leaves = (one for one in recipient.expansions if not one.local)
+            shown = next(leaves, recipient.expansions[0])
+        return _Way(shown.transport or told.mailer, shown.nexthop, shown.nexthop_error)
+    transport = recipient.transport or told.mailer
     try:
-        return hop.from_macros(
+        nexthop = hop.from_macros(
             told.mailer,
             told.host,
             told.address or message.recipient,
@@ -325,17 +348,16 @@ def _nexthop(
             postfix=client.postfix,
         ).nexthop
     except NextHopError as error:
-        recipient.nexthop_error = str(error)
-        return None
+        return _Way(transport, None, str(error))
+    return _Way(transport, nexthop)
 
 
 def _as_the_mta_does(
-    recipient: Recipient, told: Told, nexthop: NextHop, config: Config
+    recipient: Recipient, transport: str, nexthop: NextHop, config: Config
 ) -> Question:
     """The question about mail that the milter does not assess: what the MTA does with it."""
-    transport = recipient.transport or told.mailer or config.mta.usual_transport
     asked = recipient.asked
-    carrier = config.mta.carrier(transport, asked.requirement)
+    carrier = config.mta.carrier(transport or config.mta.usual_transport, asked.requirement)
     return Question(str(nexthop), carrier, asked.requirement, asked.carried)
 
 
@@ -390,10 +412,10 @@ def as_json(
             for key, origin in found.origins.items()
         },
         "nexthop": {
-            "transport": found.recipient.transport or found.told.mailer or None,
+            "transport": found.transport or None,
             "carrier": found.carrier or None,
             "nexthop": str(found.nexthop) if found.nexthop is not None else None,
-            "error": recipient.nexthop_error or None,
+            "error": found.nexthop_error or None,
             "by": found.told.by.value,
         },
         "expansions": [
@@ -410,9 +432,9 @@ def as_json(
         "evidence": report,
         "action": decision.action.value,
         "why": str(decision.why),
-        "reply": reply_text(decision.reply) if decision.reply is not None else None,
-        "stage": _stage(found),
-        "tag": _tag(found),
+        "reply": str(decision.reply) if decision.reply is not None else None,
+        "stage": found.stage,
+        "tag": found.written_tag,
         "parameters": found.parameters or None,
         "route": found.tag.route.value if found.tag is not None else None,
         "notes": [*notes, *(note for note in (unkept(found),) if note)],
@@ -426,121 +448,3 @@ def _place(origin: ValueOrigin, key: str, places: Mapping[KeyPath, Place]) -> di
         "line": None if place is None else place.line,
         "listed": origin.listed or None,
     }
-
-
-def _stage(found: Simulated) -> str | None:
-    """Where the client hears of a refusal."""
-    if found.decision.action is Action.ACCEPT:
-        return None
-    return "rcpt" if found.decision is found.at_rcpt else "end"
-
-
-def _tag(found: Simulated) -> str | None:
-    return found.written.value(found.message.own_name) if found.written is not None else None
-
-
-# ---------------------------------------------------------------- text
-
-_SOURCES = {
-    Source.ESMTP: "by the MAIL parameter",
-    Source.REQUIRE_TLS_ESMTP: "by the header field Require-TLS-ESMTP",
-    Source.RULE: "by the rule, and not by the message",
-    Source.TLS_REQUIRED: "by the header field TLS-Required",
-}
-
-_ROUTED = {
-    RoutedBy.OPTION: "as --nexthop says",
-    RoutedBy.POSTFIX: "as Postfix itself says",
-    RoutedBy.CONFIGURATION: "as the routing in [mta] says: no Postfix was asked",
-}
-
-
-def as_text(
-    found: Simulated,
-    report: NextHopReport | None,
-    places: Mapping[KeyPath, Place],
-    notes: Sequence[str],
-) -> str:
-    """What would happen, for people; arguments as for :func:`as_json`."""
-    message, recipient = found.message, found.recipient
-    asked = recipient.asked
-    what = "nothing"
-    if asked.source is not Source.NONE:
-        acts = "acts on it" if asked.carried is asked.requirement else "does not act on it"
-        what = f"{asked.requirement}, {_SOURCES[asked.source]}; the MTA {acts}"
-    mta = found.mta.version or "An MTA that was not found"
-    told = found.told
-    transport = recipient.transport or told.mailer
-    to = "delivered on this host" if _is_local(found) else f"next hop {_hop_text(found)}"
-    moved = f"; its route moves it to {found.carrier}" if found.carrier != transport else ""
-    rows = [
-        ("Message", f"from {message.sender or '<>'} to {message.recipient}, {_client(message)}"),
-        ("Asked", what),
-        ("MTA", f"{mta} carries {found.mta.capability} ({found.mta.told_by})"),
-        ("Rule", _rule_text(found, places)),
-        (
-            "Way",
-            f"{to}{f' by transport {transport}' if transport else ''}, {_ROUTED[told.by]}{moved}",
-        ),
-        *(("Becomes", _expansion_text(one)) for one in recipient.expansions),
-        *(("Note", note) for note in notes),
-    ]
-    text = [_row(name, value) for name, value in rows]
-    if report is not None:
-        text += ["", evidence_text([report]), ""]
-    if not found.assessed and found.forecast is not None:
-        text.append("Note     the milter itself does not assess such mail")
-    tag = _tag(found)
-    leaves = " (milter.tag_leaving is false)" if found.tag is not None else ""
-    text += [
-        _row("Reply", _reply_text(found)),
-        _row("Tag", tag or f"none{leaves}"),
-        _row("Route", found.tag.route if found.tag is not None else "none"),
-        *([_row("Sender", f"gets {found.parameters}")] if found.parameters else []),
-    ]
-    text += [_row("Note", note) for note in (unkept(found),) if note]
-    return "\n".join(text)
-
-
-def _client(message: Message) -> str:
-    return str(message.standing) if message.by_smtp else "by sendmail(1)"
-
-
-def _row(name: str, value: str) -> str:
-    return on_terminal(f"{name:8} {value}", hang=9)
-
-
-def _expansion_text(one: Recipient) -> str:
-    forecast = "not assessed" if one.forecast is None else one.forecast.status
-    return f"{one.address}, next hop {one.nexthop_text} by transport {one.transport}: {forecast}"
-
-
-def _is_local(found: Simulated) -> bool:
-    return found.nexthop is not None and found.nexthop.kind is HopKind.LOCAL
-
-
-def _hop_text(found: Simulated) -> str:
-    if found.nexthop is not None:
-        return str(found.nexthop)
-    return f"that cannot be used: {found.recipient.nexthop_error}"
-
-
-def _rule_text(found: Simulated, places: Mapping[KeyPath, Place]) -> str:
-    """The values that are not defaults, each with its table and line."""
-    told = []
-    for key, origin in found.origins.items():
-        place = place_of(origin, key, places)
-        if place is None and origin.table == "rules" and not origin.key and key != "mode":
-            continue
-        where = table_text(origin) + (f" {place_text(place, places)}" if place is not None else "")
-        why = f" {origin.key}" if origin.key else ""
-        told.append(f"{key} = {value_text(origin.value)} ({where}{why})")
-    return ", ".join(told)
-
-
-def _reply_text(found: Simulated) -> str:
-    decision = found.decision
-    if decision.reply is None:
-        return f"accepted ({decision.why})"
-    stage = "RCPT" if _stage(found) == "rcpt" else "the end of the message"
-    return f"{reply_text(decision.reply)}  (at {stage}; {decision.why})"

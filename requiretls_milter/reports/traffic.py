@@ -10,7 +10,6 @@ which the MTA tells the milter nothing.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -22,8 +21,8 @@ from requiretls_milter.readiness.values import Downgrade
 from requiretls_milter.reports.logs import milter
 from requiretls_milter.reports.logs.events import Event, Logged
 from requiretls_milter.reports.logs.postfix import LogDelivery
+from requiretls_milter.reports.logs.relay import SMTP_PORT, Relay
 from requiretls_milter.syntax import nexthop
-from requiretls_milter.syntax.names import address_literal
 
 MAX_HOPS = 100_000
 """Next hops that are counted by name; mail to further ones is counted together."""
@@ -37,9 +36,7 @@ MAX_TEXT = 320
 MAX_DOWNGRADES = 1_000
 """Downgrades that are kept; beyond it the oldest goes."""
 
-_RELAY = re.compile(r"[^\[]*\[(?P<address>[^\]]*)\](?::(?P<port>\d+))?")
 _NO_RELAY = "none"
-_SMTP_PORT = "25"
 
 
 class Hop(NamedTuple):
@@ -194,9 +191,7 @@ def hop_of(recipient: str, mta: Mta) -> Hop | None:
 
 def is_remote(relay: str) -> bool:
     """Whether an attempt went to another host, or would have: not to a program or a filter here."""
-    match = _RELAY.fullmatch(relay)
-    if match is None:
+    server = Relay.parse(relay)
+    if server is None:
         return relay == _NO_RELAY
-    address = address_literal(match["address"])
-    is_here = address is not None and (address == "::1" or address.startswith("127."))
-    return address is not None and not (is_here and match["port"] != _SMTP_PORT)
+    return server.is_address and not (server.is_here and server.port != SMTP_PORT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from requiretls_milter.ipc.child import ENGINE
+from requiretls_milter.ipc.child import ENGINE, worker_name
 from requiretls_milter.service.spawn import Child
 
 
@@ -19,7 +19,7 @@ class Children:
     def __init__(self, workers: int) -> None:
         self.all_workers = workers
         """How many workers a whole service has."""
-        self.names = (ENGINE, *(f"worker-{number}" for number in range(1, workers + 1)))
+        self.names = (ENGINE, *map(worker_name, range(1, workers + 1)))
         """All that a whole service has."""
         self._living: dict[str, Child] = {}
 

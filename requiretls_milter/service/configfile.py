@@ -1,8 +1,8 @@
-"""Whether the configuration still says what is in force, for ``config_file_differs``.
+"""The service's configuration file: what to warn of, and whether it still says what is in force.
 
-The values are compared, not the text: a comment changes nothing. Included files and lists of
-domains are part of it. A key that takes effect only at a restart makes a difference until then, and
-a file with mistakes differs from whatever is in force.
+For ``config_file_differs`` the values are compared, not the text: a comment changes nothing.
+Included files and lists of domains are part of it. A key that takes effect only at a restart makes
+a difference until then, and a file with mistakes differs from whatever is in force.
 """
 
 from __future__ import annotations
@@ -12,6 +12,15 @@ from pathlib import Path
 from requiretls_milter import config as configuration
 from requiretls_milter.config import Config, ConfigError
 from requiretls_milter.config.reading import Watched
+from requiretls_milter.telemetry import log
+
+_log = log.get_logger("supervisor")
+
+
+def log_warnings(config: Config) -> None:
+    """Log what is allowed in a configuration, but probably not meant, or dangerous."""
+    for warning in (*configuration.warnings(config), *configuration.exposures(config)):
+        _log.warning("config_warning", text=warning)
 
 
 class ConfigFile:

@@ -36,7 +36,7 @@ from requiretls_milter import config as configuration
 from requiretls_milter.config import Config, ConfigError
 from requiretls_milter.ipc.child import take_log_settings
 from requiretls_milter.service.children import Children
-from requiretls_milter.service.configfile import ConfigFile
+from requiretls_milter.service.configfile import ConfigFile, log_warnings
 from requiretls_milter.service.sdnotify import ServiceManager
 from requiretls_milter.service.spawn import Child
 from requiretls_milter.telemetry import log
@@ -164,8 +164,7 @@ class Reloader:
                 _log.error("reload_mistake", mistake=mistake)
             self._end(f"{len(error.mistakes)} mistakes in the configuration")
             return
-        for warning in (*configuration.warnings(config), *configuration.exposures(config)):
-            _log.warning("config_warning", text=warning)
+        log_warnings(config)
         fixed = self.config.changes_at_restart(config)
         for key in fixed:
             _log.warning("needs_restart", key=key)

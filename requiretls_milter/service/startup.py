@@ -18,16 +18,17 @@ from pathlib import Path
 from requiretls_milter import config as configuration
 from requiretls_milter.config import Config, ConfigError
 from requiretls_milter.errors import RequiretlsMilterError
-from requiretls_milter.ipc.child import EXIT_FAILURE, take_log_settings
+from requiretls_milter.ipc.child import EXIT_FAILURE, SUPERVISOR, take_log_settings
 from requiretls_milter.ipc.unixsocket import SocketError
 from requiretls_milter.milter import adapter
 from requiretls_milter.milter.listener import Listener
+from requiretls_milter.service.configfile import log_warnings
 from requiretls_milter.service.lockfile import LockFile
 from requiretls_milter.service.logfile import LogFile, LogFileError
 from requiretls_milter.service.privileges import AS_ROOT, UMASK, Identity, PrivilegeError
 from requiretls_milter.service.sdnotify import ServiceManager
 from requiretls_milter.service.supervisor import Supervisor
-from requiretls_milter.service.title import SUPERVISOR, name_process
+from requiretls_milter.service.title import name_process
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.syslog import Syslog
 
@@ -148,8 +149,7 @@ class _Start:
             return None
 
     def _warn(self, config: Config) -> None:
-        for warning in (*configuration.warnings(config), *configuration.exposures(config)):
-            _log.warning("config_warning", text=warning)
+        log_warnings(config)
         if os.geteuid() == 0:
             self._say("warning", "runs_as_root", text=AS_ROOT)
 

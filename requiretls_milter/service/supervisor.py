@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from requiretls_milter.config import Config
-from requiretls_milter.ipc.child import ENGINE, EXIT_FAILURE, EXIT_OK
+from requiretls_milter.ipc.child import ENGINE, EXIT_FAILURE, EXIT_OK, SUPERVISOR
 from requiretls_milter.ipc.unixsocket import SocketFile
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.service.children import Children
@@ -327,8 +327,6 @@ class Supervisor:
                 "supervisor",
                 totals=dataclasses.asdict(self._counters.totals()),
                 gauges={**self._reload.gauges(), **gauges},
-                processes={"supervisor": os.getpid(), **{c.name: c.pid for c in self._children}},
-                health=health,
                 service=self._service(health),
             )
 
@@ -336,17 +334,16 @@ class Supervisor:
         """What ``status`` shows of the service; see :class:`.wire.ServiceStatus`."""
         return {
             "since": self._since,
-            "serves": health["serves"],
-            "health": health["text"],
+            **health,
             **self._reload.shown(),
             "processes": [
-                {"name": "supervisor", "pid": os.getpid(), "ready": True, "since": self._since},
+                {"name": SUPERVISOR, "pid": os.getpid(), "ready": True, "since": self._since},
                 *self._children.shown(),
             ],
         }
 
     def _health(self, now: float) -> Mapping[str, Any]:
-        """How the service is, for ``/healthz``: whether it serves the MTA, and what is wrong."""
+        """How the service is; see :class:`.wire.ServiceStatus`."""
         missing = self._children.missing(now)
         problems = [f"{name} is not ready" for name in missing]
         if not self._sockets.in_place:
@@ -355,8 +352,7 @@ class Supervisor:
             problems.append("the service is stopping")
         workers = [name for name in self._children.names if name != ENGINE]
         serves = self._sockets.in_place and self._drain is None and not set(workers) <= set(missing)
-        word = "degraded" if serves else "failed"
-        return {"serves": serves, "text": f"{word}: {', '.join(problems)}" if problems else "ok"}
+        return {"serves": serves, "problems": problems}
 
     def _count_lost_socket(self) -> None:
         self._counters.inc("sockets_lost_total", (Socket.MILTER,))

@@ -10,7 +10,7 @@ import os
 
 from setproctitle import setproctitle, setthreadtitle
 
-SUPERVISOR = "supervisor"
+from requiretls_milter.ipc.child import SUPERVISOR
 
 _MAX_COMM = 15
 """Characters of PR_SET_NAME of prctl(2)."""

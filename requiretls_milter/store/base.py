@@ -259,7 +259,7 @@ PIECE = 500
 """Values that are worked on in one turn of the loop: about a millisecond."""
 
 
-async def in_pieces(values: list[T]) -> AsyncIterator[list[T]]:
+async def taken_in_turns(values: list[T]) -> AsyncIterator[list[T]]:
     """Take values out of a list in pieces, the last ones first; between two others have their turn.
 
     What is taken out can be freed, so that not all of it is freed in one turn.

@@ -12,7 +12,7 @@ from requiretls_milter.store.base import (
     Record,
     StoreKind,
     alive,
-    in_pieces,
+    taken_in_turns,
 )
 from requiretls_milter.telemetry.counting import Counters
 
@@ -122,7 +122,7 @@ class MemoryStore:
         listed = list(self._records[kind].items())[-MAX_LISTED:]
         return [
             Listed(key, record.written, record.keep_until)
-            async for piece in in_pieces(listed)
+            async for piece in taken_in_turns(listed)
             for key, record in piece
             if alive(record, now)
         ]

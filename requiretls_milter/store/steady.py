@@ -5,10 +5,10 @@ of the store's own, many records at a time. A reader waits for the read deadline
 only once: after a failure memory answers at once, until the task finds the backend working again
 and has written what came in between. A backend that is slow all the time counts as one that fails.
 
-Memory may still have what the backend does not (it was evicted, or flushed, or the file is a
-new one), or has only in an earlier form (a replica that lags, an attacker that plays back what was
-written before): such a record is as good as its time says. A damaged record of the backend is
-replaced by the one in memory, or removed.
+The backend may have lost a record that memory still has (it was evicted, or flushed, or the file is
+a new one), or may have an earlier one (a replica that lags, an attacker that plays back what was
+written before). Then the record in memory is the answer until its time is over. A damaged record of
+the backend is replaced by the one in memory, or removed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from requiretls_milter.store.base import (
     StoreKind,
     StoreUnwritableError,
     alive,
-    in_pieces,
+    taken_in_turns,
 )
 from requiretls_milter.store.memory import MemoryStore
 from requiretls_milter.store.slowness import Slowness
@@ -240,7 +240,7 @@ class SteadyStore:
             else:
                 return [
                     Listed(key, record.written, record.keep_until)
-                    async for piece in in_pieces(listed)
+                    async for piece in taken_in_turns(listed)
                     for key, record in piece
                     if alive(record, now)
                 ]

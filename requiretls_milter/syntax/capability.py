@@ -11,14 +11,17 @@ MAX_VERSION = 100
 """Characters of macro ``v`` that are kept: an MTA may be told to say anything there."""
 
 _POSTFIX_VERSION = re.compile(r"Postfix (\d{1,4})\.(\d{1,4})", re.ASCII)
-
-
 _SENDMAIL_VERSION = re.compile(r"8\.\d{1,3}(?:[./]|\Z)", re.ASCII)
 
 
 def named(mta_version: str) -> str:
     """Macro ``v`` with the name of the MTA: Sendmail says its version alone."""
     return f"Sendmail {mta_version}" if _SENDMAIL_VERSION.match(mta_version) else mta_version
+
+
+def is_postfix(mta_version: str) -> bool:
+    """Whether macro ``v`` is that of Postfix, of whatever version."""
+    return mta_version.startswith("Postfix ")
 
 
 @functools.lru_cache(maxsize=16)  # asked for each connection, always of the same MTA

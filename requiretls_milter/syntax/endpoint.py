@@ -127,12 +127,12 @@ class Endpoint(NamedTuple):
     @property
     def is_loopback(self) -> bool:
         """Whether only this host reaches it."""
-        return _is_loopback(self.address)
+        return is_loopback(self.address)
 
 
 @functools.lru_cache(CACHED_ADDRESSES)
-def _is_loopback(address: str) -> bool:
-    """Whether only this host reaches an address.
+def is_loopback(address: str) -> bool:
+    """Whether only this host reaches an address; raises ValueError if it is none.
 
     Versions of Python differ in whether 127.0.0.1 written as an IPv6 address is loopback.
     """

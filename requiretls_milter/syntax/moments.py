@@ -12,8 +12,8 @@ def moment(seconds: float) -> str:
     return datetime.fromtimestamp(int(seconds), UTC).strftime(_FORM)
 
 
-def moment_if_any(seconds: float) -> str | None:
-    """The same; None for 0, which stands for no time."""
+def moment_if_any(seconds: float | None) -> str | None:
+    """The same; None for 0, which stands for no time, as None does."""
     return moment(seconds) if seconds else None
 
 

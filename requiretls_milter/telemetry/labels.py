@@ -55,6 +55,11 @@ def configured_domains(config: Config) -> tuple[str, ...]:
     )
 
 
+def named_domains(config: Config) -> tuple[str, ...]:
+    """Those of them that can be asked about: a rule for subdomains names none of these."""
+    return tuple(one for one in configured_domains(config) if not one.startswith("."))
+
+
 class Stage(enum.StrEnum):
     """The libmilter callback, or the part of one, in which an exception was caught."""
 

@@ -1,4 +1,4 @@
-"""The way of log lines to a :mod:`target <.targets>` whose reader may stop, for which nobody waits.
+"""How log lines reach a :mod:`target <.targets>`: no process waits for the target's reader.
 
 A pipe, a terminal or the journal's socket takes octets only as long as they are read. A process
 that wrote to it by itself would stand still with its reader: the worker's callbacks, the engine's

@@ -9,7 +9,8 @@ from functools import partial
 import pytest
 
 from requiretls_milter.config import load
-from requiretls_milter.doctor import host
+from requiretls_milter.doctor import service as doctor_service
+from requiretls_milter.doctor import trust
 from requiretls_milter.doctor.finding import Severity
 from tests.support.dnsserver import bogus, found
 from tests.support.internet import Internet, loopback_internet
@@ -99,7 +100,7 @@ def test_r20_until_something_was_shown_gauge_log_doctor_and_behaviour_agree(
 def diagnosis(service: Service) -> dict[str, str]:
     """What ``doctor`` says of resolver and service: the worst of each."""
     in_force = load(service.config_path)
-    findings = [*host.service(in_force), *host.resolvers(in_force, None, None)]
+    findings = [*doctor_service.examine(in_force), *trust.resolvers(in_force, None, None)]
     worst: dict[str, str] = {}
     for finding in sorted(findings, key=lambda one: list(Severity).index(one.severity)):
         worst[finding.check] = str(finding.severity)

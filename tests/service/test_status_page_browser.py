@@ -30,7 +30,7 @@ LONG = "x" * 63
 WELL = overview(processes=(), domains=(domain_status("a.example", True),), domains_configured=1)
 
 BAD = overview(
-    health="degraded: worker-1 is not ready",
+    problems=("worker-1 is not ready",),
     resolver_validates=False,
     mta_version=f"Postfix {HOSTILE}",
     nameservers=tuple(f"2001:db8:ffff:ffff:ffff:ffff:ffff:{n:04}" for n in range(16)),

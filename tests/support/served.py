@@ -22,7 +22,7 @@ import milter as libmilter
 
 from requiretls_milter import config
 from requiretls_milter.ipc.unixsocket import SocketError
-from requiretls_milter.milter import adapter, transaction
+from requiretls_milter.milter import adapter, serving, transaction
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.model import (
     Forecast,
@@ -90,7 +90,7 @@ def report(counters: Counters, directory: Path) -> None:
     totals = counters.totals()
     lines = [f"{name}{{{','.join(labels)}}} {value:g}" for name, labels, value in totals.counters]
     lines += [f"{name}_count {sum(counts)}" for name, counts, _ in totals.histograms]
-    state = f"{adapter.transactions_in_progress()} {adapter.longest_callback():.3f}"
+    state = f"{serving.transactions_in_progress()} {serving.longest_callback():.3f}"
     for name, text in (("totals", "\n".join(lines)), ("state", state)):
         draft = directory / f"draft.{os.getpid()}"
         draft.write_text(text)
@@ -103,7 +103,7 @@ def serve(
     """Serve until SIGTERM; ends as a worker does, with the process and all that is open."""
     counters = Counters([*settings.rules.recipient, *settings.rules.nexthop])
     source = ScriptedSource(script, directory / "asked")
-    context = adapter.WorkerContext(settings, source, counters, "host.example.net")
+    context = serving.WorkerContext(settings, source, counters, "host.example.net")
     thread = threading.Thread(target=adapter.serve, args=(context,), daemon=True)
     thread.start()
     stopping = threading.Event()

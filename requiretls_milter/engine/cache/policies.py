@@ -21,7 +21,7 @@ from requiretls_milter.engine.records import KeptPolicy, decode_policy, encode_p
 from requiretls_milter.engine.recordstore import RecordStore
 from requiretls_milter.evidence.mta_sts import StsRecord
 from requiretls_milter.model import MtaStsEvidence, MtaStsMode, MtaStsPolicy
-from requiretls_milter.store.base import Listed, StoreKind, in_pieces
+from requiretls_milter.store.base import Listed, StoreKind, taken_in_turns
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import MtaStsResult, RefreshResult
@@ -267,7 +267,7 @@ class Policies:
             return
         # There may be a hundred thousand; the loop has other work meanwhile.
         due: list[tuple[float, str]] = []
-        async for piece in in_pieces(listed):
+        async for piece in taken_in_turns(listed):
             for one in piece:
                 domain, scope = _split(one.key)
                 if scope == self._scope and self._is_due(domain, one):

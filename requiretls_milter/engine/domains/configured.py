@@ -29,7 +29,7 @@ from requiretls_milter.model import (
 from requiretls_milter.rules import RuleSet, decide
 from requiretls_milter.syntax.capability import carried
 from requiretls_milter.syntax.nexthop import NextHopError
-from requiretls_milter.telemetry.labels import configured_domains
+from requiretls_milter.telemetry.labels import named_domains
 
 ByHop = Mapping[str, Mapping[bool, Sequence[str]]]
 """Domains by the next hop of their mail, and by whether a rule requires REQUIRETLS for them."""
@@ -44,9 +44,7 @@ def ways(config: Config) -> Iterator[tuple[str, Way]]:
     mta = config.mta
     is_postfix = mta.profile is ProfileName.POSTFIX
     by_hop = {name for section, name, _ in config.rules.by_domain() if section == "nexthop"}
-    for name in configured_domains(config):
-        if name.startswith("."):
-            continue  # which subdomains there are is not known
+    for name in named_domains(config):
         with contextlib.suppress(NextHopError):
             if name in by_hop:
                 hop = mta.nexthop_of(name, mta.usual_transport, postfix=False)
@@ -69,9 +67,7 @@ class ConfiguredDomains:
         self._config = config
         self._mta = mta
         self._rules = RuleSet(config.rules)
-        # A rule for subdomains names no next hop.
-        names = (name for name in configured_domains(config) if not name.startswith("."))
-        self._domains = dict.fromkeys(names)
+        self._domains = dict.fromkeys(named_domains(config))
         self._ways: dict[str, Way] | None = None
         """Where mail to each domain leaves to; None if that is always the domain itself."""
         self._by_hop: ByHop = {}

@@ -23,7 +23,7 @@ MAX_TEXT = 200
 """Characters of a forecast's text that are kept."""
 
 KEPT = 30 * 86_400.0
-"""Seconds for which it is remembered since when a domain is as it is."""
+"""Seconds for which it is remembered how a domain is, and since when."""
 
 KEPT_AGAIN = 86_400.0
 """Seconds after which that is worth writing down again, though nothing has changed."""

@@ -39,7 +39,7 @@ class DomainWatch:
     """Assesses domains in turn, without end.
 
     Args:
-        domains: gives the configured domains, wildcards among them.
+        domains: gives the domains that are to be assessed.
         assess: assesses one; it does not raise.
         monotonic: a clock, in seconds.
         interval: seconds between two assessments of a domain.
@@ -98,8 +98,6 @@ class DomainWatch:
         names: set[str] = set()
         new: list[str] = []
         for piece in in_pieces(self._domains()):
-            # A rule for subdomains names no next hop.
-            piece = [domain for domain in piece if not domain.startswith(".")]
             names.update(piece)
             new += (domain for domain in piece if domain not in self._began)
             await asyncio.sleep(0)

@@ -14,12 +14,13 @@ lanes and then holds a *place*:
   are theirs, and a quarter are theirs even if prompt work waits. There they are never broken off.
 
 Within a lane the turn is that of the next hop and the group (network or zone) that hold the fewest
-places; among equals that of a next hop for which the fewest tickets wait, since a domain with many
-servers can take the more; and among equals in turn that of the newest, since its mail is still
-waiting, and that of the oldest. Every fourth turn is that of the ticket that has waited for
-longest, whatever its next hop holds, so that none waits for ever. (Unbound keeps half of its list
-for queries that run to their end and lets new ones push old ones out of the other half; Postfix's
-queue manager has a window for each destination; a server under overload serves the newest first.)
+places. Among equals it is that of a next hop for which the fewest tickets wait: an ordinary domain
+has a server or two, and one with many is no reason for it to wait. If that leaves several tickets,
+the newest, whose mail is still waiting, and the oldest have the turn alternately. Every fourth turn
+is that of the ticket that has waited for longest, whatever its next hop holds, so that none waits
+for ever. (Unbound keeps half of its list for queries that run to their end and lets new ones push
+old ones out of the other half; Postfix's queue manager has a window for each destination; a server
+under overload serves the newest first.)
 
 A quarter of the places is **kept** for next hops and groups that hold hardly any. So that a burst
 of strangers cannot take all of these at the same moment, they are given out one after the other.

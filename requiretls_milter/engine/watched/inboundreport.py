@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from requiretls_milter.forecast.inbound import Ending, InboundReport, ServerReadiness
 from requiretls_milter.forecast.inboundserver import Problem
-from requiretls_milter.syntax.moments import moment
+from requiretls_milter.syntax.moments import moment, moment_if_any
 
 _READY = {
     ServerReadiness.READY: True,
@@ -71,12 +71,12 @@ def domain_report(report: InboundReport, *, validates: bool) -> DomainReport:
             InboundServerReport(
                 host=one.host,
                 ready=_READY[one.readiness],
-                certificate_expires=_time(one.certificate_expires),
+                certificate_expires=moment_if_any(one.certificate_expires),
             )
             for one in report.servers
         ],
-        policy_expires=_time(report.policy_expires),
-        policy_certificate_expires=_time(report.policy_certificate_expires),
+        policy_expires=moment_if_any(report.policy_expires),
+        policy_certificate_expires=moment_if_any(report.policy_certificate_expires),
         unseen=sorted(host or report.domain for host in report.unseen),
     )
 
@@ -92,7 +92,7 @@ def problem_report(finding: Problem) -> ProblemReport:
         severity=finding.severity.value,
         host=finding.host or None,
         text=finding.text,
-        at=_time(finding.at),
+        at=moment_if_any(finding.at),
     )
 
 
@@ -128,7 +128,3 @@ def change_report(change: Change) -> ChangeReport:
         ended=[problem_report(one) for one in change.ended],
         report=domain_report(change.report, validates=change.validates),
     )
-
-
-def _time(seconds: float | None) -> str | None:
-    return None if seconds is None else moment(seconds)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks
 from requiretls_milter.config import Config
+from requiretls_milter.engine.domains.record import KEPT, KEPT_AGAIN
 from requiretls_milter.engine.parts import Parts
 from requiretls_milter.engine.records import decode_watched, encode_watched
 from requiretls_milter.engine.recordstore import RecordStore
@@ -28,15 +29,9 @@ from requiretls_milter.store.base import StoreKind
 from requiretls_milter.syntax.text import bounded, printable
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Gauges
-from requiretls_milter.telemetry.labels import OutboundService, configured_domains
+from requiretls_milter.telemetry.labels import OutboundService, configured_domains, named_domains
 
 _log = log.get_logger("engine.watch")
-
-KEPT = 30 * 86_400.0
-"""Seconds for which it is remembered what was wrong with a domain."""
-
-KEPT_AGAIN = 86_400.0
-"""Seconds after which that is worth writing down again, though nothing has changed."""
 
 MAX_VERDICT = 400
 """Characters of what breaks first: a name has 253."""
@@ -54,8 +49,8 @@ def watched_domains(config: Config) -> tuple[str, ...]:
     rules = RuleSet(config.rules)
     partners = (
         domain
-        for domain in configured_domains(config)
-        if not domain.startswith(".") and rules.of_nexthop(NextHop(HopKind.MX, domain)).watch
+        for domain in named_domains(config)
+        if rules.of_nexthop(NextHop(HopKind.MX, domain)).watch
     )
     return tuple(dict.fromkeys([*config.watch.domains, *partners]))
 

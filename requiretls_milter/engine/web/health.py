@@ -7,9 +7,9 @@ whether the service is whole, and its resolver was seen to validate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from requiretls_milter.ipc.wire import ServiceStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +18,13 @@ class Health:
 
     Attributes:
         serves: whether the MTA has answers of it.
-        text: ``ok`` if it is whole; otherwise what is wrong.
+        text: ``ok`` if it is whole; otherwise what is wrong, in a line.
+        problems: the same, a sentence for each.
     """
 
-    serves: bool
-    text: str
+    serves: bool = True
+    text: str = "ok"
+    problems: tuple[str, ...] = ()
 
     def unready(self, resolver_validates: bool) -> list[str]:
         """What keeps the service from being ready; nothing if it is.
@@ -30,15 +32,17 @@ class Health:
         Args:
             resolver_validates: whether the resolver was seen to.
         """
-        reasons = [] if self.text == "ok" else [self.text.partition(": ")[2]]
+        reasons = list(self.problems)
         if not resolver_validates:
             reasons.append("the resolver was not seen to validate DNSSEC")
         return reasons
 
     @classmethod
-    def read(cls, message: Mapping[str, Any]) -> Health:
-        """What a message of the supervisor says."""
-        return cls(bool(message["serves"]), str(message["text"]))
+    def of(cls, service: ServiceStatus | None) -> Health:
+        """What the supervisor told last; None if it has told nothing yet."""
+        if service is None:
+            return STARTING
+        return cls(service.serves, service.health, service.problems)
 
 
-STARTING = Health(False, "failed: the service has not begun")
+STARTING = Health(False, "failed: the service has not begun", ("the service has not begun",))

@@ -8,7 +8,7 @@ The way from there to what a report needs:
 2. :mod:`~.lines` cuts it into lines of bounded length (and entries of ``journalctl -o export``);
 3. :mod:`~.events` finds in a line what the milter or Postfix wrote, behind whatever prefix or
    inside whatever JSON object; :mod:`~.times` reads the times, :mod:`~.milter` the milter's own
-   words, :mod:`~.postfix` those of Postfix;
+   words, :mod:`~.postfix` those of Postfix, :mod:`~.relay` the server in them;
 4. :mod:`~.reading` puts the events of all logs into order of time;
 5. :mod:`~.matching` tells whether the milter's words and Postfix's mean the same.
 

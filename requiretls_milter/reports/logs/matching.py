@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 
 from requiretls_milter.reports.logs.milter import LoggedForecast
+from requiretls_milter.reports.logs.relay import SMTP_PORT, Relay
 from requiretls_milter.telemetry.log import loggable
 
 _LONG_QUEUE_ID = re.compile(r"[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-y]{10,}z[0-9B-Zb-z]+")
 """Time in base 52, "z", inode number."""
 
-SMTP_PORT = "25"
-
-_RELAY = re.compile(r"(?P<host>[^\[]*)\[(?P<address>[^\]]*)\](?::(?P<port>\d+))?")
 _NEXTHOP = re.compile(r"\[?(?:ipv6:)?(?P<host>[^\]\[]*?)\]?(?::(?P<port>\w+))?", re.IGNORECASE)
 
 
@@ -28,35 +25,25 @@ def is_content_filter(relay: str, forecast: LoggedForecast) -> bool:
     A filter is on this host, or listens at a port of its own. A server of the next hop may do so,
     too: then it is named by the forecast.
     """
-    return has_port_of_its_own(relay, forecast) or (
-        (match := _RELAY.fullmatch(relay)) is not None
-        and _is_loopback(match["address"])
-        and not _is_named(match, forecast)
-    )
+    if has_port_of_its_own(relay, forecast):
+        return True
+    server = Relay.parse(relay)
+    return server is not None and server.is_here and not _is_named(server, forecast)
 
 
 def has_port_of_its_own(relay: str, forecast: LoggedForecast) -> bool:
     """Whether *relay* is a filter by its port or its unix-domain socket alone."""
-    match = _RELAY.fullmatch(relay)
-    if match is None:
-        return False
-    if _is_named(match, forecast):
+    server = Relay.parse(relay)
+    if server is None or _is_named(server, forecast):
         return False
     hop = _NEXTHOP.fullmatch(forecast.nexthop)
-    return match["port"] is None or match["port"] not in (SMTP_PORT, hop["port"] if hop else "")
+    return server.port is None or server.port not in (SMTP_PORT, hop["port"] if hop else "")
 
 
-def _is_named(relay: re.Match[str], forecast: LoggedForecast) -> bool:
+def _is_named(server: Relay, forecast: LoggedForecast) -> bool:
     hop = _NEXTHOP.fullmatch(forecast.nexthop)
     names = {forecast.mx.lower(), hop["host"].lower() if hop is not None else ""} - {""}
-    return bool(names & {relay["host"].lower(), relay["address"].lower()})
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
+    return bool(names & {server.host.lower(), server.address.lower()})
 
 
 _QUOTED_LOCAL_PART = re.compile(r'"((?:[^"\\]|\\.)*)"(@[^"]*)?')

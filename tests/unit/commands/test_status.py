@@ -1,4 +1,4 @@
-"""``status``: which service it asks."""
+"""``status``: what it says if there is no service."""
 
 from __future__ import annotations
 
@@ -6,27 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from requiretls_milter.commands.status import _socket_of
 from tests.support.commandline import call
-
-
-def test_the_socket_is_known_though_there_are_mistakes_elsewhere(tmp_path: Path) -> None:
-    path, included = tmp_path / "config.toml", tmp_path / "a.toml"
-    path.write_text('[engine]\nsocket = "/run/e.sock"\n[rules]\nmode = "x"\n')
-    assert _socket_of(path) == "/run/e.sock"
-    path.write_text('include = ["a.toml"]\n[rules]\nmode = "x"\n')
-    included.write_text('[engine]\nsocket = "/run/f.sock"\n')
-    assert _socket_of(path) == "/run/f.sock"
-    path.write_text('include = ["a.toml"]\n[engine]\nsocket = "/run/e.sock"\n')
-    included.write_text("[rules\n")
-    assert _socket_of(path) == "/run/e.sock"
-    path.write_text("[rules\n")
-    assert _socket_of(path) == ""
-    path.write_text('[engine]\nsocket = "/run/e.sock"\n[rules."x.test]\nmode = "off"\n')
-    assert _socket_of(path) == "/run/e.sock"
-    path.write_text('engine.socket = "/run/f.sock" # short\n[rules\n')
-    assert _socket_of(path) == "/run/f.sock"
-    assert _socket_of(tmp_path / "none.toml") == ""
 
 
 def test_a_service_that_is_not_there_is_told_with_the_mistakes(

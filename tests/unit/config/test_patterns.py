@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from requiretls_milter.config.patterns import PatternError, domain, domain_pattern
+from requiretls_milter.config.patterns import PatternError, domain, domain_pattern, matched_by
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,11 @@ def test_where_no_pattern_belongs_none_is_proposed() -> None:
     with pytest.raises(PatternError) as caught:
         domain("*.partner.example")
     assert caught.value.instead == "partner.example"
+
+
+def test_a_pattern_matches_the_domain_that_is_given_for_it() -> None:
+    assert matched_by("example.org") == "example.org"
+    assert matched_by(".example.org") == "x.example.org"
 
 
 @given(st.text(max_size=60) | st.text("ab.@*:/[]<>\"' 1", max_size=20))

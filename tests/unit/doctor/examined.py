@@ -15,6 +15,10 @@ SOCKET = f"unix:{QUEUE}/requiretls-milter/milter.sock"
 NAME = "unix:requiretls-milter/milter.sock"
 
 
+UID, GID, OTHER = 61125, 61126, 61127
+"""Of the user postfix, of its group, and of another group that it is in."""
+
+
 def configured(**sections: dict[str, Any]) -> Config:
     return Config.model_validate({"milter": {"socket": SOCKET}, **sections})
 

@@ -4,23 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from requiretls_milter.doctor.calling import DEFAULT_ACTIONS, seconds
+from requiretls_milter.doctor.calling import DEFAULT_ACTIONS
 from requiretls_milter.doctor.finding import Severity
 from tests.support.postfixes import postfix, service
 from tests.unit.doctor.examined import NAME, configured, found, one
-
-
-@pytest.mark.parametrize(
-    ("text", "limit"),
-    [("30s", 30), ("30", 30), ("2m", 120), ("1H", 3600), ("1d", 86_400), ("1w", 604_800)],
-)
-def test_times_are_read_as_postfix_writes_them(text: str, limit: int) -> None:
-    assert seconds(text) == limit
-
-
-@pytest.mark.parametrize("text", ["", "x", "30 s s", "-1", "1.5s"])
-def test_what_is_no_time_is_none(text: str) -> None:
-    assert seconds(text) is None
 
 
 @pytest.mark.parametrize(

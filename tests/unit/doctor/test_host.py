@@ -1,18 +1,14 @@
-"""Checks of this host: real sockets, real files, scripted servers."""
+"""What ``doctor`` says of this host: the milter's socket, the MTA that runs, port 25."""
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import socket
-import stat
-import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +17,10 @@ import pytest
 from requiretls_milter.config import Config
 from requiretls_milter.doctor import host
 from requiretls_milter.doctor.attachment import attachments
-from requiretls_milter.doctor.finding import Finding, Severity
-from requiretls_milter.doctor.host import MtaAuthorities
-from requiretls_milter.engine.web.certificate import tls_context
-from requiretls_milter.engine.web.exposition import Readings
-from requiretls_milter.engine.web.scrape import MetricsServer
-from requiretls_milter.evidence.dns import Resolver
-from requiretls_milter.mirror.section import mirror
-from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
-from tests.support.authority import Authority
-from tests.support.dnsserver import DnsServer, bogus, failure, found
+from requiretls_milter.doctor.finding import Severity
 from tests.support.postfixes import postfix, service
+from tests.unit.doctor.examined import GID, OTHER, UID
+from tests.unit.doctor.greeter import server_that_says
 
 
 def configured(**sections: dict[str, Any]) -> Config:
@@ -98,28 +87,7 @@ def test_no_milter_is_an_error(tmp_path: Path) -> None:
     assert "refused" in finding.found
 
 
-UID, GID, OTHER = 61125, 61126, 61127
 """Of the user postfix in the root below, of its group, of a group that it was put into."""
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    """What a Postfix in a container sees as /, with the milter's socket in its queue directory.
-
-    Not pytest's own directory: a unix socket's path has at most 107 bytes.
-    """
-    with tempfile.TemporaryDirectory(prefix="rtls-") as name:
-        root = Path(name)
-        (root / "etc").mkdir()
-        (root / "etc/passwd").write_text(f"root:x:0:0::/:\npostfix:x:{UID}:{GID}::/:\nbad line\n")
-        (root / "etc/group").write_text(f"postfix:x:{GID}:\nreqtls:x:{OTHER}:x,postfix\n")
-        directory = root / "var/spool/postfix/requiretls-milter"
-        directory.mkdir(parents=True)
-        for inner in (directory, *directory.parents[:3]):
-            inner.chmod(0o755)  # whatever the umask
-        with closing(socket.socket(socket.AF_UNIX)) as server:
-            server.bind(str(directory / "milter.sock"))
-        yield root
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users")
@@ -165,30 +133,7 @@ def test_without_a_mail_owner_nothing_is_claimed(root: Path) -> None:
     assert finding.severity is Severity.WARNING
 
 
-# ---------------------------------------------------------------- the running service
-
-
-@pytest.mark.parametrize(
-    ("greeting", "severity"),
-    [(b"220 mail ESMTP\r\n", Severity.OK), (b"421 no\r\n", Severity.ERROR)],
-)
-def test_the_mta_that_takes_mail_of_the_watch_has_to_greet(
-    greeting: bytes, severity: Severity
-) -> None:
-    with server_that_says(greeting) as server:
-        watch = {"mail_to": ["a@example.org"], "mail_server": server}
-        (finding,) = host.watch(configured(watch=watch))
-    assert (finding.check, finding.severity) == ("watch_mail", severity)
-
-
-def test_what_tells_of_watched_domains_is_tried_before_anything_breaks() -> None:
-    mail = {"mail_to": ["a@example.org"], "mail_server": "127.0.0.1:1"}
-    (refused,) = host.watch(configured(watch=mail))
-    assert (refused.check, refused.severity) == ("watch_mail", Severity.ERROR)
-    (missing,) = host.watch(configured(watch={"notify": "/nonexistent/program"}))
-    assert (missing.check, missing.severity) == ("watch_notify", Severity.ERROR)
-    assert not list(host.watch(configured(watch={"notify": "/bin/true"})))
-    assert not list(host.watch(configured()))
+# ---------------------------------------------------------------- the running MTA
 
 
 def test_a_postfix_that_does_not_run_is_told(tmp_path: Path) -> None:
@@ -206,294 +151,7 @@ def test_a_postfix_that_does_not_run_is_told(tmp_path: Path) -> None:
         assert list(host.postfix_runs(installed)) == []
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
-def test_who_may_not_ask_the_service_is_told_who_may(tmp_path: Path) -> None:
-    for directory in (tmp_path, *tmp_path.parents):
-        directory.chmod(directory.stat().st_mode | 0o111)
-    path = tmp_path / "engine.sock"
-    with closing(socket.socket(socket.AF_UNIX)) as server:
-        server.bind(str(path))
-        server.listen()
-        path.chmod(0o600)
-        os.seteuid(65534)
-        try:
-            (found,) = host.service(configured(engine={"socket": str(path)}))
-        finally:
-            os.seteuid(0)
-    assert "permission denied: only root and the user of the service may ask it" in found.found
-    assert found.advice == "Run doctor as root."
-
-
-def test_no_engine_is_an_error(tmp_path: Path) -> None:
-    (finding,) = host.service(configured(engine={"socket": str(tmp_path / "e.sock")}))
-    assert finding.severity is Severity.ERROR
-
-
-@contextmanager
-def web(status: int, body: bytes) -> Iterator[Config]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *arguments: Any) -> None:
-            return
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.handle_request)
-        thread.start()
-        yield configured(metrics={"listen": f"127.0.0.1:{server.server_port}"})
-        thread.join()
-
-
-def test_metrics_that_are_ours_are_good() -> None:
-    with web(200, b"requiretls_milter_build_info{} 1\n") as config:
-        assert host.metrics(config).severity is Severity.OK
-
-
-@pytest.mark.parametrize(("status", "body"), [(200, b"hello"), (404, b""), (200, b"\xff")])
-def test_metrics_of_another_program_are_an_error(status: int, body: bytes) -> None:
-    with web(status, body) as config:
-        assert host.metrics(config).severity is Severity.ERROR
-
-
-@pytest.mark.parametrize("with_clients", [False, True], ids=["anybody", "client certificates"])
-def test_over_tls_the_certificate_must_be_that_of_the_file(
-    tmp_path: Path, with_clients: bool
-) -> None:
-    authority = Authority(tmp_path)
-    first, renewed = authority.issue("m.example"), authority.issue("m.example")
-    file = tmp_path / "metrics.pem"
-    file.write_bytes(first.path.read_bytes())
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        port = server.getsockname()[1]
-    settings = {
-        "listen": f"127.0.0.1:{port}",
-        "tls_certificate": str(file),
-        "tls_key": str(file),
-        "tls_client_ca": str(authority.path) if with_clients else "",
-    }
-    config = configured(metrics=settings)
-    assert host.metrics(config).severity is Severity.ERROR  # nothing listens there
-    up, done = threading.Event(), threading.Event()
-
-    async def serve() -> None:
-        assert config.metrics.listen is not None
-        server = MetricsServer(config.metrics.listen, Readings, tls=tls_context(config.metrics))
-        await server.open()
-        up.set()
-        await asyncio.to_thread(done.wait)
-        await server.close()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    try:
-        assert up.wait(10)
-        finding = host.metrics(config)
-        assert finding.severity is Severity.OK
-        assert ("client certificate" in finding.found) is with_clients
-        file.write_bytes(renewed.path.read_bytes())
-        finding = host.metrics(config)
-        assert finding.severity is Severity.ERROR
-        assert "is not that of" in finding.found
-    finally:
-        done.set()
-        thread.join()
-
-
-def test_metrics_that_are_not_there_are_an_error_switched_off_ones_are_none() -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        port = server.getsockname()[1]
-    finding = host.metrics(configured(metrics={"listen": f"127.0.0.1:{port}"}))
-    assert finding.severity is Severity.ERROR
-    assert host.metrics(configured(metrics={"listen": ""})).severity is Severity.OK
-
-
-# ---------------------------------------------------------------- trust
-
-
-BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
-
-
-def severities(findings: Iterator[Finding]) -> list[Severity]:
-    return [finding.severity for finding in findings]
-
-
-def test_a_ca_file_that_is_not_postfixs_is_told(tmp_path: Path) -> None:
-    ours, theirs = tmp_path / "ours.pem", tmp_path / "theirs.pem"
-    ours.write_bytes(BUNDLE.read_bytes())
-    config = configured(probe={"ca_file": str(ours)})
-    made = postfix(smtp_tls_CAfile=str(theirs))
-    assert severities(host.authorities(config, MtaAuthorities.of_postfix(made, mirror(made)))) == [
-        Severity.WARNING
-    ]
-    theirs.write_bytes(ours.read_bytes())
-    assert severities(host.authorities(config, MtaAuthorities.of_postfix(made, mirror(made)))) == [
-        Severity.OK
-    ]
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "severity"),
-    [
-        ("", "", Severity.OK),
-        (str(BUNDLE), str(BUNDLE), Severity.OK),
-        (str(BUNDLE), "", Severity.OK),
-        ("", str(BUNDLE), Severity.OK),
-        ("", "/etc/postfix/partners.pem", Severity.WARNING),
-    ],
-)
-def test_the_systems_store_is_the_same_by_any_name(
-    ours: str, theirs: str, severity: Severity
-) -> None:
-    made = postfix(smtp_tls_CAfile=theirs)
-    config = configured(probe={"ca_file": ours})
-    assert severities(host.authorities(config, MtaAuthorities.of_postfix(made, mirror(made)))) == [
-        severity
-    ]
-    assert severities(host.authorities(config, None)) == [Severity.OK]
-
-
-def test_a_ca_file_that_others_cannot_read_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "ca.pem"
-    path.write_bytes(BUNDLE.read_bytes())
-    path.chmod(stat.S_IRUSR)
-    config = configured(probe={"ca_file": str(path)})
-    findings = list(host.authorities(config, None))
-    assert [finding.severity for finding in findings] == [Severity.WARNING, Severity.OK]
-    path.unlink()
-    assert severities(host.authorities(config, None)) == [Severity.ERROR]
-
-
-@contextmanager
-def resolver(**answers: Any) -> Iterator[str]:
-    """A scripted resolver in a thread: answers by kind of name."""
-    server = DnsServer()
-    kinds = {
-        "secure": found("signed.test. 60 IN A 192.0.2.1", ad=True),
-        "bogus": bogus("bogus.test. 60 IN A 192.0.2.1"),
-        "insecure": found("unsigned.test. 60 IN A 192.0.2.1", ad=False),
-        **answers,
-    }
-    names = {"secure": "signed.test", "bogus": "bogus.test", "insecure": "unsigned.test"}
-    for kind, answer in kinds.items():
-        server.set(names[kind], "A", answer)
-    up, loop = threading.Event(), asyncio.new_event_loop()
-    done = asyncio.Event()
-
-    async def serve() -> None:
-        async with server:
-            up.set()
-            await done.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    try:
-        assert up.wait(10)
-        yield server.address
-    finally:
-        loop.call_soon_threadsafe(done.set)
-        thread.join(10)
-        loop.close()
-
-
-def named(*addresses: str) -> Config:
-    return configured(
-        dns={
-            "nameservers": list(addresses),
-            "timeout": 0.5,
-            "selftest_secure": "signed.test",
-            "selftest_bogus": "bogus.test",
-            "selftest_insecure": "unsigned.test",
-        }
-    )
-
-
-@pytest.mark.parametrize(
-    ("answers", "severity"),
-    [
-        ({}, Severity.OK),
-        ({"secure": found("signed.test. 60 IN A 192.0.2.1", ad=False)}, Severity.ERROR),
-        ({"secure": failure()}, Severity.WARNING),
-        ({"bogus": failure(), "insecure": failure()}, Severity.WARNING),
-        ({"bogus": failure()}, Severity.OK),
-        ({"insecure": failure()}, Severity.OK),
-    ],
-)
-def test_r20_a_resolver_that_does_not_validate_is_an_error(
-    answers: dict[str, Any], severity: Severity
-) -> None:
-    with resolver(**answers) as address:
-        findings = list(host.resolvers(named(address), None, None))
-    assert [(one.check, one.severity) for one in findings] == [
-        ("resolver_trusted", Severity.OK),
-        ("resolver", severity),
-    ]
-
-
-def test_r20_each_server_is_tested_by_itself() -> None:
-    with resolver() as good, resolver(secure=failure()) as blind:
-        found = list(host.resolvers(named(good, blind), None, None))
-    findings = [one for one in found if one.check == "resolver"]
-    assert [one.severity for one in findings] == [Severity.OK, Severity.WARNING]
-    assert good in findings[0].found
-    assert "nothing shows" in findings[1].found
-
-
-def test_r20_a_resolver_on_an_untrusted_path_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def elsewhere(nameservers: Sequence[Nameserver], timeout: float) -> Resolver:
-        """The resolver of a host whose resolv.conf names one on another host."""
-        resolver = Resolver([Nameserver("192.0.2.53", DNS_PORT)], timeout)
-        resolver.path_trusted = False
-        return resolver
-
-    monkeypatch.setattr(host, "Resolver", elsewhere)
-    config = configured(dns={"timeout": 0.1})
-    findings = list(host.resolvers(config, None, None))
-    assert (findings[0].check, findings[0].severity) == ("resolver_trusted", Severity.ERROR)
-
-
-def mta_findings(root: Path, chroot: bool, level: str, address: str) -> list[Finding]:
-    main = {"smtp_tls_security_level": level, "smtp_dns_support_level": "dnssec"}
-    made = replace(postfix(service("smtp", chroot=chroot, main=main), **main), root=root)
-    findings = host.resolvers(named(address), made, mirror(made))
-    return [finding for finding in findings if finding.check == "mta_resolver"]
-
-
-@pytest.mark.parametrize("chroot", [True, False])
-def test_a_resolver_of_postfixs_own_is_told_and_tested_where_dane_needs_it(
-    root: Path, chroot: bool
-) -> None:
-    etc = root / "var/spool/postfix/etc" if chroot else root / "etc"
-    etc.mkdir(exist_ok=True)
-    with resolver() as address:
-        (finding,) = mta_findings(root, chroot, "may", address)
-        assert "names no resolver" in finding.found
-        (etc / "resolv.conf").write_text("nameserver 127.0.0.77\n")
-        (finding,) = mta_findings(root, chroot, "may", address)
-        assert "127.0.0.77" in finding.found
-        told, tested = mta_findings(root, chroot, "dane", address)
-        assert told == finding
-        assert "nothing shows that 127.0.0.77 validates" in tested.found  # nothing answers there
-
-
 # ---------------------------------------------------------------- the world outside
-
-
-@contextmanager
-def server_that_says(greeting: bytes) -> Iterator[str]:
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-
-        def serve() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.sendall(greeting)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield f"127.0.0.1:{server.getsockname()[1]}"
-        thread.join()
 
 
 def test_nothing_outside_is_tried_unasked() -> None:

@@ -13,7 +13,7 @@ from requiretls_milter.config import Config
 from requiretls_milter.ipc import control
 from requiretls_milter.ipc.child import EXIT_FAILURE, EXIT_OK, EXIT_ORPHAN, Start
 from requiretls_milter.ipc.control import Channel
-from requiretls_milter.milter import adapter, process, threads
+from requiretls_milter.milter import adapter, process, serving, threads
 from requiretls_milter.milter.listener import Listener
 from requiretls_milter.milter.process import CALLBACK_MARGIN
 from tests.support.waiting import eventually
@@ -41,11 +41,11 @@ class Worker:
         self.longest = 0.0
         self.heard: list[Mapping[str, Any]] = []
         self.status: int | None = None
-        self.context: adapter.WorkerContext | None = None
+        self.context: serving.WorkerContext | None = None
         self.config = Config.model_validate({"engine": {"socket": str(directory / "e.sock")}})
         monkeypatch.setattr(adapter, "serve", self._serve)
-        monkeypatch.setattr(adapter, "connections_open", lambda: self.connections)
-        monkeypatch.setattr(adapter, "longest_callback", lambda: self.longest)
+        monkeypatch.setattr(serving, "connections_open", lambda: self.connections)
+        monkeypatch.setattr(serving, "longest_callback", lambda: self.longest)
         monkeypatch.setattr(process, "HEARTBEAT", 0.02)
         monkeypatch.setattr(process, "POLL", 0.01)
         monkeypatch.setattr(process, "take_log_settings", lambda _: None)
@@ -54,7 +54,7 @@ class Worker:
         self._thread = threading.Thread(target=self._run, args=(start,))
         self._thread.start()
 
-    def _serve(self, context: adapter.WorkerContext) -> None:
+    def _serve(self, context: serving.WorkerContext) -> None:
         self.context = context
         self.libmilter_ends.wait()
 
@@ -155,7 +155,7 @@ def test_threads_that_stand_still_beyond_those_that_wait_are_a_problem(
 ) -> None:
     eventually(lambda: worker.said("heartbeat", lambda it: it["threads"] > 1 and it["well"]))
     waiting = [100]
-    monkeypatch.setattr(adapter, "callbacks_waiting", lambda: waiting[0])
+    monkeypatch.setattr(serving, "callbacks_waiting", lambda: waiting[0])
     monkeypatch.setattr(threads.Threads, "look", lambda self: setattr(self, "still", 141))
     eventually(lambda: worker.said("heartbeat", lambda it: not it["well"]))
     assert worker.said("heartbeat", lambda it: it["problem"].startswith("41 threads stand still"))

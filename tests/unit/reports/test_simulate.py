@@ -21,10 +21,10 @@ from requiretls_milter.reports.simulate import (
     Simulated,
     Told,
     as_json,
-    as_text,
     exit_status,
     simulate,
 )
+from requiretls_milter.reports.simulate_text import as_text
 from requiretls_milter.syntax.expansion import Expansion
 from tests.support.asking import NEW_MTA, OLD_MTA
 

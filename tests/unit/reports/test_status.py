@@ -32,7 +32,7 @@ def test_a_service_that_is_well_is_status_0() -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"health": "degraded: worker-1 is not ready"}, "worker-1 is not ready"),
+        ({"problems": ("worker-1 is not ready",)}, "worker-1 is not ready"),
         ({"reload_succeeded": False}, "the last reload failed"),
         ({"file": None, "mistakes": ("line 3: wrong",)}, "a restart would fail"),
         ({"suspended": True}, "rules are suspended"),

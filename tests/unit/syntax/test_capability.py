@@ -5,10 +5,24 @@ from __future__ import annotations
 import pytest
 
 from requiretls_milter.model import Capability, Requirement
-from requiretls_milter.syntax.capability import capability, carried, named
+from requiretls_milter.syntax.capability import capability, carried, is_postfix, named
 
 FULL, HALF, NOTHING = Capability.REQUIRETLS, Capability.TLS_REQUIRED, Capability.NOTHING
 REQUIRETLS, NO, NONE = Requirement.REQUIRETLS, Requirement.TLS_REQUIRED_NO, Requirement.NONE
+
+
+@pytest.mark.parametrize(
+    ("version", "postfix"),
+    [
+        ("Postfix 3.11.7", True),
+        ("Postfix 99999999999.1", True),
+        ("Postfix", False),
+        ("8.18.2", False),
+        ("", False),
+    ],
+)
+def test_postfix_is_known_by_its_name(version: str, postfix: bool) -> None:
+    assert is_postfix(version) is postfix
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from requiretls_milter.config import Rules
 from requiretls_milter.config.domainlist import DomainList
 from requiretls_milter.model import Reason
 from requiretls_milter.telemetry.counting import Counters
-from requiretls_milter.telemetry.labels import configured_domains, status_label
+from requiretls_milter.telemetry.labels import configured_domains, named_domains, status_label
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,6 @@ def test_domains_are_the_keys_of_recipient_and_next_hop_rules() -> None:
             ("sender", "bank.example"),
         )
     )
-    assert configured_domains(config.parse(text.encode(), "test")) == (
-        "example.org",
-        ".example.net",
-    )
+    found = config.parse(text.encode(), "test")
+    assert configured_domains(found) == ("example.org", ".example.net")
+    assert named_domains(found) == ("example.org",)

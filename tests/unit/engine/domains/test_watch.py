@@ -122,12 +122,6 @@ async def test_a_slow_domain_does_not_hold_up_the_others_nor_do_many_take_all(ru
     task.cancel()
 
 
-async def test_a_rule_for_subdomains_names_no_next_hop(run: Run) -> None:
-    kit = Kit([".example.net", "a.example"])
-    await run.until(kit, WATCH_INTERVAL)
-    assert {name for _, name in kit.starts} == {"a.example"}
-
-
 async def test_after_a_reload_new_domains_go_first_and_all_soon() -> None:
     kit = Kit([f"d{number}.example" for number in range(3)])
     task = asyncio.create_task(kit.watch.run())

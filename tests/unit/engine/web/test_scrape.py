@@ -33,7 +33,7 @@ class Web:
     def __init__(self, **options: Any) -> None:
         self.readings = Readings()
         self.reads = 0
-        self.health = Health(True, "ok")
+        self.health = Health()
         self.unready: list[str] = []
         self.copies = 0
         self.render: Rendering = lambda: Page(b"<p>hello</p>", "text/html", headers=PROTECTED)
@@ -387,7 +387,7 @@ async def test_a_port_that_is_taken_is_named(web: Web) -> None:
 
 
 async def test_an_ipv6_address_is_listened_at() -> None:
-    server = MetricsServer(Endpoint("::1", 0), Readings, health=lambda: Health(True, "ok"))
+    server = MetricsServer(Endpoint("::1", 0), Readings, health=lambda: Health())
     await server.open()
     reader, writer = await asyncio.open_connection("::1", server.port)
     writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")

@@ -47,7 +47,7 @@ def test_a_service_that_is_well_is_said_to_be_so_first() -> None:
 @pytest.mark.parametrize(
     ("more", "said", "row"),
     [
-        ({"health": "degraded: worker-1 is not ready"}, "worker-1 is not ready", ""),
+        ({"problems": ("worker-1 is not ready",)}, "worker-1 is not ready", ""),
         ({"reload_succeeded": False}, "the last reload failed", "Configuration"),
         ({"file": FileState(usable=False)}, "a restart would fail", "Configuration"),
         ({"suspended": True}, "rules are suspended", ""),
@@ -69,7 +69,7 @@ def test_what_is_wrong_stands_at_the_top_and_marks_its_row(
 
 
 def test_a_service_that_does_not_serve_has_failed() -> None:
-    root = shown(serves=False, health="failed: worker-1 is not ready")
+    root = shown(serves=False, problems=("worker-1 is not ready",))
     assert root.one("header", "bad").one("h1").text == "Failed"
 
 
@@ -159,7 +159,7 @@ def test_no_text_of_a_server_or_of_the_mta_becomes_markup() -> None:
         domains_configured=1,
         mta_version=HOSTILE,
         config_path=HOSTILE,
-        health=HOSTILE,
+        problems=(HOSTILE,),
         version=HOSTILE,
         nameservers=(HOSTILE,),
         store=HOSTILE,
