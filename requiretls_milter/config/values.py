@@ -24,6 +24,7 @@ from requiretls_milter.syntax.endpoint import (
     absolute_path,
 )
 from requiretls_milter.syntax.names import IpNetwork, is_address
+from requiretls_milter.syntax.secrecy import without_secrets
 from requiretls_milter.syntax.tables import TEXTUAL, split_table
 from requiretls_milter.syntax.text import quoted
 
@@ -111,10 +112,10 @@ def one_of(words: list[str]) -> str:
 
 
 def given(value: object) -> str:
-    """What the file holds, as a person would say it; bounded."""
+    """What the file holds, as a person would say it; bounded, and without a password."""
     kinds: dict[type, str] = {bool: "a boolean", int: "a number", float: "a number"}
     if isinstance(value, str):
-        return f"the text {quoted(value)}"
+        return f"the text {quoted(without_secrets(value))}"
     if type(value) in kinds:
         shown = str(value).lower() if isinstance(value, bool) else repr(value)
         return f"{kinds[type(value)]}, {shown[:60]}"

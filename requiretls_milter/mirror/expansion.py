@@ -14,9 +14,15 @@ from typing import Any
 
 from requiretls_milter.config.values import lookup_table
 from requiretls_milter.mirror.postconf import Parameters, Postfix, is_yes
-from requiretls_milter.mirror.wording import examples, shown, without_settings
+from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
-from requiretls_milter.syntax.tables import TEXTUAL, UNREADABLE, split_list, split_table
+from requiretls_milter.syntax.secrecy import has_secrets
+from requiretls_milter.syntax.tables import (
+    TEXTUAL,
+    UNREADABLE,
+    split_list,
+    split_table,
+)
 
 MAPS = {
     "virtual_alias_maps": (
@@ -115,7 +121,7 @@ def _named(item: str, postfix: Postfix) -> str:
         here = postfix.root / path.lstrip("/")
         item = f"{item.removesuffix(name)}{here}"
     unreadable = f"{UNREADABLE}:{kind if kind.isalnum() and kind.isascii() else 'name'}"
-    if without_settings(item) != item:
+    if has_secrets(item):
         return unreadable
     try:
         return lookup_table(item) if item.isascii() else unreadable

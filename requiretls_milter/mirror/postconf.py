@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.syntax.secrecy import without_secrets
 from requiretls_milter.syntax.tables import (
     chroot_of,
     logical_lines,
@@ -580,7 +581,7 @@ def _last_words(done: subprocess.CompletedProcess[bytes]) -> str:
     """Say why a program failed: the last line that it wrote."""
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
     last = lines[-1] if lines else f"exit status {done.returncode}"
-    return re.sub(r"^\S*post\w+: (?:fatal: )?", "", last)[:300]
+    return without_secrets(re.sub(r"^\S*post\w+: (?:fatal: )?", "", last))[:300]
 
 
 # ---------------------------------------------------------------- this host
