@@ -10,6 +10,7 @@ from requiretls_milter.mirror.postconf import (
     Parameters,
     Postfix,
     is_yes,
+    used_protocols,
 )
 from requiretls_milter.mirror.requiretls_policy import Value, mirror_policy
 from requiretls_milter.mirror.tls_policy import mirror_mta_sts, mirror_policies, mirror_service
@@ -160,15 +161,12 @@ def _address_limit(settings: Parameters, client: Client) -> int:
 
 def _inet_protocols(settings: Parameters, postfix: Postfix, client: Client) -> list[str]:
     """Mirror inet_protocols without those that this host does not have (inet_proto_init())."""
-    words = split_list(settings.get("inet_protocols", "all").lower())
-    wanted = ("ipv4", "ipv6") if "all" in words else tuple(words)
-    known: tuple[str, ...] = ("ipv4", "ipv6")
-    usable = [name for name in known if name in wanted and name in postfix.inet_protocols]
+    usable = used_protocols(settings, postfix.inet_protocols)
     if usable:
-        return usable
+        return list(usable)
     client.warnings.append(
-        f"inet_protocols = {shown(' '.join(words))}: this host has none of them: Postfix "
-        "delivers nothing; forecast with ipv4"
+        f"inet_protocols = {shown(settings['inet_protocols'])}: this host has none of them: "
+        "Postfix delivers nothing; forecast with ipv4"
     )
     return ["ipv4"]
 

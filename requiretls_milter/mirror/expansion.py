@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from requiretls_milter.config.values import lookup_table
-from requiretls_milter.mirror.postconf import Parameters, Postfix, is_yes
+from requiretls_milter.mirror.domainlists import members
+from requiretls_milter.mirror.postconf import Parameters, Postfix, is_outside, is_yes
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
 from requiretls_milter.syntax.secrecy import has_secrets
@@ -161,7 +162,7 @@ def _settings(main: Parameters, postfix: Postfix) -> dict[str, Any]:
     if origin and origin[0] != main.get("myhostname", ""):
         values["myorigin"] = origin[0]
     values["mydestination"] = _alabels(
-        name for item in split_list(main.get("mydestination", "")) for name in _names(item, postfix)
+        name for name, negated in members(main, "mydestination", postfix) if name and not negated
     )
     values["append_dot_mydomain"] = is_yes(main, "append_dot_mydomain")
     extended = split_list(main.get("propagate_unmatched_extensions", "canonical virtual"))
@@ -176,7 +177,7 @@ def _settings(main: Parameters, postfix: Postfix) -> dict[str, Any]:
 
 
 def _names(item: str, postfix: Postfix) -> list[str]:
-    if ":" in item or item.startswith("/"):
+    if is_outside(item):
         return [key for key, _ in postfix.tables.get(item) or ()]
     return [item]
 

@@ -21,6 +21,7 @@ from requiretls_milter.mirror.client import SMTP_PORTS, Client, mirror_client, m
 from requiretls_milter.mirror.expansion import mirror_expansion
 from requiretls_milter.mirror.moved import Moved, moved
 from requiretls_milter.mirror.postconf import (
+    DOMAIN_LISTS,
     TABLE_PARAMETERS,
     Parameters,
     Postfix,
@@ -181,7 +182,11 @@ def _is_name(name: str) -> bool:
         return False
 
 
-_LMTP_DEFAULTS = {"lmtp_tcp_port": "24", "lmtp_tls_secure_cert_match": "nexthop"}
+_LMTP_DEFAULTS = {
+    "lmtp_tcp_port": "24",
+    "lmtp_tls_secure_cert_match": "nexthop",
+    "lmtp_connect_timeout": "0s",
+}
 """Defaults of lmtp(8) that differ from those of smtp(8) and need no warning."""
 
 
@@ -236,7 +241,7 @@ def _content_filter_warnings(postfix: Postfix) -> Iterator[str]:
 def _doubled_warnings(postfix: Postfix) -> Iterator[str]:
     """Warn of tables that Postfix does not open; mail that needs one waits until it is mended."""
     everywhere = (postfix.settings, *(service.settings for service in postfix.services))
-    for parameter in TABLE_PARAMETERS:
+    for parameter in (*TABLE_PARAMETERS, *DOMAIN_LISTS):
         items = {one for settings in everywhere for one in split_list(settings.get(parameter, ""))}
         for item in sorted(items & postfix.doubled):
             yield (

@@ -212,7 +212,7 @@ def test_only_names_of_domains_are_local_domains() -> None:
         )
     )
     assert made.mta["local_domains"] == ["a.example", "c.example"]
-    assert warned(made, "hash:/etc/postfix/domains, /etc/postfix/more, .b.example")
+    assert warned(made, "mydestination: hash:/etc/postfix/domains, /etc/postfix/more: only")
 
 
 def test_names_of_interfaces_without_an_address_are_told() -> None:
