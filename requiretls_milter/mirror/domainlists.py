@@ -42,18 +42,18 @@ class DomainList:
         """The keys in the list."""
         return [name for name, is_in in self.members.items() if is_in]
 
-    @property
-    def excluded(self) -> list[str]:
-        """The keys that are not in it, although a later item would match them."""
-        return [name for name, is_in in self.members.items() if not is_in]
+    def matches(self, key: str) -> bool:
+        """Whether a domain, or the subdomains of one, are in the list."""
+        return next((self.members[one] for one in covering(key) if one in self.members), False)
 
     def add(self, keys: Sequence[str], *, negated: bool) -> None:
         """Add keys of one item, behind those of the items before it."""
-        new = [key for key in keys if not any(name in self.members for name in _covering(key))]
+        new = [key for key in keys if not any(name in self.members for name in covering(key))]
         self.members.update(dict.fromkeys(new, not negated))
 
 
-def _covering(key: str) -> Iterator[str]:
+def covering(key: str) -> Iterator[str]:
+    """Yield the keys that match a domain or a pattern, the most specific first."""
     yield from patterns(key)
     yield ANY
 

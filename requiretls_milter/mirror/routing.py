@@ -18,7 +18,7 @@ from requiretls_milter.config import Destination
 from requiretls_milter.config.routes import ANY, NULL_SENDER
 from requiretls_milter.config.values import destination, relay, route, route_key, sender_key
 from requiretls_milter.mirror.agents import Agents
-from requiretls_milter.mirror.domainlists import DomainList, domain_list
+from requiretls_milter.mirror.domainlists import DomainList, covering, domain_list
 from requiretls_milter.mirror.postconf import Entries, Parameters, Postfix, is_outside
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.syntax.names import patterns
@@ -79,11 +79,12 @@ def mirror_routing(postfix: Postfix, agents: Agents) -> Routing:
     classes = list(_classes(main, postfix, made))
     for text in (default, *(one.route for one in classes), *table.entries.values()):
         agents.note(text)
-    _add_routes(table, classes, agents, made, relay_differs=_relay_differs(main, postfix))
+    own = [f"[ipv6:{one}]" if ":" in one else f"[{one}]" for one in postfix.own_addresses]
+    classes[0].domains.members.update(dict.fromkeys(own, True))  # whatever mydestination says
+    _add_routes(table, classes, agents, made, own, relay_differs=_relay_differs(main, postfix))
     ours = [name for name in classes[0].domains.names if name[0] not in "[*"]
     if ours and set(ours) != set(made.values["local_domains"]):
         made.values["mydestination"] = ours  # whose users may name another address
-    _add_own_addresses(table, classes[0].route, agents, made, postfix.own_addresses)
     for name, key, read in (
         ("sender_dependent_default_transport_maps", "sender_transports", destination),
         ("sender_dependent_relayhost_maps", "sender_relayhosts", relay),
@@ -164,11 +165,18 @@ def _warn_of_missing(
 
 
 def _add_routes(
-    table: _Table, classes: Sequence[_Class], agents: Agents, made: Routing, *, relay_differs: bool
+    table: _Table,
+    classes: Sequence[_Class],
+    agents: Agents,
+    made: Routing,
+    own: Sequence[str],
+    *,
+    relay_differs: bool,
 ) -> None:
     """Merge classes and transport_maps into ``routes`` and ``local_domains``."""
-    of_class = _by_class(classes)
-    kept = {name for one in classes if one.keeps for name in one.domains.names}
+    by_class = _by_class(classes)
+    of_class = {name: one.route for name, one in by_class.items()}
+    kept = {name for name, one in by_class.items() if one.keeps}
     routes: dict[str, str] = {}
     local: list[str] = []
     unusable: list[str] = []
@@ -183,7 +191,9 @@ def _add_routes(
             plain_relay = ":" not in found and name not in table.entries
             if relay_differs or not plain_relay:
                 routes[name] = found
-        elif "@" in name or name == ANY:
+        elif name in own:
+            continue  # local without being told
+        elif "@" in name or name == ANY or name.startswith("["):
             routes[name] = found
         elif table.complete or is_kept:
             local.append(name)
@@ -201,35 +211,22 @@ def _add_routes(
         made.values["routes"] = routes
 
 
-def _by_class(classes: Sequence[_Class]) -> dict[str, str]:
-    """The route of each domain by its class; ``:`` for one that no class has although a class has
-    its parent."""
-    found: dict[str, str] = {}
-    left: dict[str, None] = {}  # excluded by a class, and not yet taken by one behind it
-    every = False
-    for one in classes:
-        for name in one.domains.names:
-            if not every or name in left:
-                found.setdefault(name, one.route)
-        left |= dict.fromkeys(one.domains.excluded) if not every else {}
-        every = every or ANY in one.domains.names
-    return {**dict.fromkeys(left, ":"), **found}
+def _by_class(classes: Sequence[_Class]) -> dict[str, _Class]:
+    """The class of each domain: the first one that has it.
 
-
-def _add_own_addresses(
-    table: _Table, route: str, agents: Agents, made: Routing, addresses: Sequence[str]
-) -> None:
-    """Add routes for addresses of this host in the place of a domain that are not local mail's."""
-    added: dict[str, str] = {}
-    for address in addresses:
-        literal = f"[ipv6:{address}]" if ":" in address else f"[{address}]"
-        if literal not in table.entries:  # else it has a route
-            of_table = table.entries.get(ANY, ":")
-            found = _merged(ANY, _Table({ANY: of_table}), {ANY: route})
-            if _is_route(found) and not agents.keeps_all(found):
-                added[literal] = found
-    if added:
-        made.values["routes"] = {**made.values.get("routes", {}), **added}
+    The class of a domain that is in none, although a class has its parent, or all domains, has the
+    route ``:``.
+    """
+    names = dict.fromkeys(name for one in classes for name in one.domains.members)
+    found: dict[str, _Class] = {}
+    for name in names:
+        first = next((one for one in classes if one.domains.matches(name)), None)
+        if first is not None:
+            found[name] = first
+    for name in names:
+        if name not in found and any(key in found for key in covering(name)):
+            found[name] = _Class(DomainList(), ":")
+    return found
 
 
 def _is_route(text: str) -> bool:
@@ -339,7 +336,7 @@ def _transport_table(
             pattern: to
             for key, to in merged.entries.items()
             if not key.startswith(".")
-            for pattern in ((key,) if "@" in key or key == ANY else (key, f".{key}"))
+            for pattern in ((key,) if "@" in key or key[0] in "*[" else (key, f".{key}"))
         }
     return merged
 

@@ -168,6 +168,27 @@ def test_an_excluded_domain_is_one_of_a_later_class_or_of_none() -> None:
     assert goes(made, "bob@out.example") == "smtp:[def.example]"
 
 
+def test_an_excluded_domain_is_one_of_a_class_that_has_all() -> None:
+    made = mirror(
+        postfix(
+            mydestination="!a.example static:all",
+            virtual_mailbox_domains="static:all",
+            virtual_transport="smtp:[box.example]",
+        )
+    )
+    assert goes(made, "bob@a.example") == "smtp:[box.example]"
+
+
+def test_a_domain_of_an_earlier_class_is_none_of_aliases() -> None:
+    made = reading(
+        {"hash:t": (("a.example", "smtp:[a.example]"),)},
+        mydestination="a.example",
+        virtual_alias_domains="a.example",
+        transport_maps="hash:t",
+    )
+    assert goes(made, "bob@a.example") == "smtp:[a.example]"
+
+
 def test_an_excluded_subdomain_is_not_relayed_as_its_parent_is() -> None:
     made = mirror(
         postfix(relay_domains="!sub.a.example a.example", relay_transport="relay:[hub.example]")
@@ -210,6 +231,27 @@ def test_an_address_of_this_host_is_local_unless_a_table_leads_elsewhere(
         **settings,
     )
     assert goes(made, "bob@[192.0.2.25]") == way
+
+
+def test_a_key_for_an_address_may_keep_its_mail_here() -> None:
+    made = reading(
+        {
+            "hash:t": (
+                ("[192.0.2.25]", "local:"),
+                ("[192.0.2.99]", "virtual:"),
+                ("*", "smtp:[r.example]"),
+            )
+        },
+        transport_maps="hash:t",
+        parent_domain_matches_subdomains="transport_maps",
+    )
+    for address in ("192.0.2.25", "192.0.2.99"):
+        assert goes(made, f"bob@[{address}]") == "local"
+
+
+def test_an_address_of_this_host_is_local_although_all_domains_are_ours() -> None:
+    made = mirror(postfix(mydestination="static:all", local_transport="smtp:[hub.example]"))
+    assert goes(made, "bob@[192.0.2.25]") == goes(made, "bob@x.example") == "smtp:[hub.example]"
 
 
 def test_an_address_of_another_host_may_have_a_key_too() -> None:
