@@ -68,7 +68,7 @@ def mirror_client(settings: Parameters, postfix: Postfix) -> Client:
     made.values["inet_protocols"] = _inet_protocols(settings, postfix, made)
     made.values["address_preference"] = _address_preference(settings, made)
     made.values["use_srv_lookup"] = _srv_services(settings, made)
-    _warn_of_names_and_trust(settings, level, made)
+    _warn_of_names_and_trust(settings, made)
     return made
 
 
@@ -204,27 +204,36 @@ def _address_preference(settings: Parameters, client: Client) -> str:
     return AddressPreference.ANY.value
 
 
-def _warn_of_names_and_trust(settings: Parameters, level: TlsLevel, client: Client) -> None:
-    """Warn if Postfix verifies certificates with other names or authorities than the probe."""
+def verifies_by_authority(client: Client) -> bool:
+    """Whether some certificate is verified by a chain to an authority, also for MTA-STS."""
+    return _has_level_by_authority(client) or client.values["mta_sts"] != MtaSts.OFF.value
+
+
+def _has_level_by_authority(client: Client) -> bool:
     levels = [
-        level,
+        client.values["tls_security_level"],
         *(tlspolicy.parse(entry).level for entry in client.values["tls_policy"].values()),
     ]
-    by_authority = not {TlsLevel.VERIFY, TlsLevel.SECURE}.isdisjoint(levels)
+    return not {TlsLevel.VERIFY, TlsLevel.SECURE}.isdisjoint(levels)
+
+
+def _warn_of_names_and_trust(settings: Parameters, client: Client) -> None:
+    """Warn if Postfix verifies certificates with other names or authorities than the probe."""
+    by_authority = _has_level_by_authority(client)
     if by_authority and not settings.get("smtp_tls_servername"):
         client.warnings.append(
             "smtp_tls_servername is empty: Postfix sends no SNI, the probe sends the MX host's "
             "name: a server with several certificates may present another one"
         )
     trusts = any(settings.get(name) for name in ("smtp_tls_CAfile", "smtp_tls_CApath"))
-    if not trusts and not is_yes(settings, "tls_append_default_CA"):
-        needed = by_authority or client.values["mta_sts"] != MtaSts.OFF.value
-        if needed and not settings.get("smtp_tls_trust_anchor_file"):
-            client.warnings.append(
-                "smtp_tls_CAfile and smtp_tls_CApath are empty: Postfix trusts no authority, and "
-                "no certificate verifies at the levels verify and secure (also for MTA-STS); the "
-                "forecast uses probe.ca_file"
-            )
+    trusts |= is_yes(settings, "tls_append_default_CA")
+    trusts |= bool(settings.get("smtp_tls_trust_anchor_file"))
+    if not trusts and verifies_by_authority(client):
+        client.warnings.append(
+            "smtp_tls_CAfile and smtp_tls_CApath are empty: Postfix trusts no authority, and no "
+            "certificate verifies at the levels verify and secure (also for MTA-STS); the "
+            "forecast uses probe.ca_file"
+        )
     if settings.get("smtp_tls_CApath") and not settings.get("smtp_tls_CAfile"):
         path = settings["smtp_tls_CApath"]
         if path.rstrip("/") != "/etc/ssl/certs":

@@ -32,10 +32,12 @@ class DomainList:
         members: keys of transport(5), ``*`` for all domains, each with whether it is in the list.
             The most specific one decides.
         unknown: items that cannot be read.
+        unicode: names in Unicode, which Postfix does not take for their A-labels.
     """
 
     members: dict[str, bool] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
+    unicode: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:
@@ -75,6 +77,7 @@ def domain_list(main: Parameters, parameter: str, postfix: Postfix) -> DomainLis
         if names is None:
             made.unknown.append(item)
             continue
+        made.unicode += (name for name in names if not name.isascii())
         keys: list[str] = []
         for name in names:
             if name.startswith(".") and (with_parents or not subdomains):

@@ -10,12 +10,12 @@ transport of its mail delivers here.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from requiretls_milter.config import Destination
-from requiretls_milter.config.routes import ANY, NULL_SENDER
+from requiretls_milter.config.routes import ANY, LOCAL_TRANSPORT, NULL_SENDER
 from requiretls_milter.config.values import destination, relay, route, route_key, sender_key
 from requiretls_milter.mirror.agents import Agents
 from requiretls_milter.mirror.domainlists import DomainList, covering, domain_list
@@ -118,6 +118,15 @@ def _valid(parse: Callable[[str], str], text: str, name: str, made: Routing) -> 
         return "" if name == "relayhost" else "smtp"
 
 
+def _warn_of_unicode(parameter: str, keys: Iterable[str], made: Routing) -> None:
+    names = tuple(keys)
+    if names:
+        made.warnings.append(
+            f"{parameter}: {examples(names)}: Postfix finds a domain in Unicode only for addresses "
+            "that are written so, not for xn--...; the forecast does for both"
+        )
+
+
 def _unread(parameter: str, table: str) -> str:
     return (
         f"{parameter}: {shown(table)}: a table that cannot be read: mail of sendmail(1), and what "
@@ -187,12 +196,14 @@ def _add_routes(
         found = of_class[name] if is_kept else _merged(name, table, of_class)
         if not _is_route(found):
             unusable.append(name)
+        elif name in own and Destination.parse(found).transport == LOCAL_TRANSPORT:
+            continue  # that is where its mail goes without being told
         elif not agents.keeps_all(found):
             plain_relay = ":" not in found and name not in table.entries
             if relay_differs or not plain_relay:
                 routes[name] = found
         elif name in own:
-            continue  # local without being told
+            continue
         elif "@" in name or name == ANY or name.startswith("["):
             routes[name] = found
         elif table.complete or is_kept:
@@ -281,6 +292,7 @@ def _classes(main: Parameters, postfix: Postfix, made: Routing) -> Iterator[_Cla
 
     def domains(parameter: str) -> DomainList:
         found = domain_list(main, parameter, postfix)
+        _warn_of_unicode(parameter, found.unicode, made)
         if found.unknown:
             made.warnings.append(
                 f"{parameter}: {examples(found.unknown)}: only names are mirrored, and tables that "
@@ -324,6 +336,7 @@ def _transport_table(
             merged.complete = False
             made.warnings.append(_unread("transport_maps", item))
             continue
+        _warn_of_unicode("transport_maps", (key for key, _ in entries if not key.isascii()), made)
         for key, text in entries:
             try:
                 merged.entries.setdefault(route_key(key), route(_explicit(text)))

@@ -17,7 +17,13 @@ from requiretls_milter.config import Config
 from requiretls_milter.config.values import transport as transport_name
 from requiretls_milter.mirror import parameters
 from requiretls_milter.mirror.agents import Agents
-from requiretls_milter.mirror.client import SMTP_PORTS, Client, mirror_client, mirror_domain
+from requiretls_milter.mirror.client import (
+    SMTP_PORTS,
+    Client,
+    mirror_client,
+    mirror_domain,
+    verifies_by_authority,
+)
 from requiretls_milter.mirror.expansion import mirror_expansion
 from requiretls_milter.mirror.moved import Moved, moved
 from requiretls_milter.mirror.postconf import (
@@ -143,6 +149,7 @@ def _transports(postfix: Postfix, base: Client, agents: Agents) -> tuple[dict[st
         own = mirror_client(settings, postfix)
         new = [text for text in own.warnings if text not in base.warnings]
         new += unmirrored(CLIENT, settings, postfix.settings, defaults=postfix.defaults)
+        new += _own_authorities(settings, postfix.settings, own)
         if is_yes(postfix.settings, "tls_required_enable") and not is_yes(
             settings, "tls_required_enable"
         ):
@@ -161,6 +168,19 @@ def _transports(postfix: Postfix, base: Client, agents: Agents) -> tuple[dict[st
             warnings.append(f"transport {shown(service.name)}: such a name cannot be mirrored")
     warnings += _lmtp_warnings(postfix, agents)
     return found, warnings
+
+
+def _own_authorities(settings: Parameters, main: Parameters, own: Client) -> Iterator[str]:
+    """Warn of authorities of a transport's own, if certificates are verified by any."""
+    if not verifies_by_authority(own):
+        return
+    for name in ("smtp_tls_CAfile", "smtp_tls_CApath"):
+        value = settings.get(name, "")
+        if value and value != main.get(name, ""):
+            yield (
+                f"{name} = {shown(value)}: the forecast verifies certificates by probe.ca_file, "
+                "the same for all transports"
+            )
 
 
 def _lmtp_warnings(postfix: Postfix, agents: Agents) -> Iterator[str]:

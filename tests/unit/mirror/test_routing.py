@@ -249,6 +249,23 @@ def test_a_key_for_an_address_may_keep_its_mail_here() -> None:
         assert goes(made, f"bob@[{address}]") == "local"
 
 
+def test_an_address_of_this_host_needs_no_route_to_local() -> None:
+    made = mirror(postfix(mailbox_transport="smtp:[192.0.2.30]"))
+    assert "[192.0.2.25]" not in made.mta.get("routes", {})
+    assert goes(made, "bob@[192.0.2.25]") == "smtp:[192.0.2.30]"
+
+
+@pytest.mark.parametrize("parameter", ["mydestination", "relay_domains", "virtual_mailbox_domains"])
+def test_a_domain_in_unicode_is_told(parameter: str) -> None:
+    assert warned(mirror(postfix(**{parameter: "m\xfcller.example"})), f"{parameter}: m\\xfcller")
+    assert not warned(mirror(postfix(**{parameter: "xn--mller-kva.example"})), "Unicode")
+
+
+def test_a_route_in_unicode_is_told() -> None:
+    tables: dict[str, Entries | None] = {"hash:t": (("m\xfcller.example", "smtp:[a.example]"),)}
+    assert warned(reading(tables, transport_maps="hash:t"), "transport_maps: m\\xfcller.example")
+
+
 def test_an_address_of_this_host_is_local_although_all_domains_are_ours() -> None:
     made = mirror(postfix(mydestination="static:all", local_transport="smtp:[hub.example]"))
     assert goes(made, "bob@[192.0.2.25]") == goes(made, "bob@x.example") == "smtp:[hub.example]"
