@@ -36,6 +36,7 @@ from requiretls_milter.syntax.expansion import (
     expand,
 )
 from requiretls_milter.syntax.mailbox import Origin
+from requiretls_milter.syntax.secrecy import table_name
 from requiretls_milter.syntax.tables import (
     COMPILED,
     TEXTUAL,
@@ -44,7 +45,6 @@ from requiretls_milter.syntax.tables import (
     split_table,
     static_result,
 )
-from requiretls_milter.syntax.text import one_line
 from requiretls_milter.telemetry.labels import Bound
 from requiretls_milter.telemetry.log import get_logger
 
@@ -105,7 +105,7 @@ class TextTable:
     @property
     def name(self) -> str:
         """The table's name, fit for a sentence."""
-        return one_line(self.item[:200])
+        return table_name(self.item)
 
     @property
     def source(self) -> Path | None:

@@ -120,13 +120,13 @@ def domains(file: BinaryIO, path: Path | None) -> int:
 @click.option(
     "--defaults", is_flag=True, help="Write every key with its default and its meaning instead."
 )
-@click.option("--secrets", is_flag=True, help="Show the password in store.url, too.")
+@click.option("--secrets", is_flag=True, help="Show passwords, too.")
 def show(config_path: Path | None, defaults: bool, secrets: bool) -> int:
     """Write the configuration in force as TOML, with every key.
 
-    A password in store.url is shown as ***, which config check accepts but warns
-    of. With --secrets the output means the same as the file. Nothing else is
-    masked.
+    A password in store.url is shown as ***, the settings in the name of a table
+    as {...}, which config check accepts but warns of. With --secrets the output
+    means the same as the file. Nothing else is masked.
     """
     from requiretls_milter.config import Config
     from requiretls_milter.config.text import render

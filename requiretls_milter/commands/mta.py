@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 DIFFERS = 1
 """Exit status of ``--diff``: the file says something else than Postfix."""
 
-_PASSWORD = re.compile(r"(://[^:@/\s\"']*:)[^@\s\"']*@")
 _SECTION = "mta"
 
 
@@ -118,7 +116,10 @@ def _changed(config_path: Path | None, mirrored: Mirror) -> tuple[Path, str, str
 
 
 def _difference(path: Path, before: str, after: str) -> Iterator[str]:
-    """A unified diff; lines around the section show no password."""
+    """A unified diff that shows no password."""
+    from requiretls_milter.syntax.secrecy import without_secrets
+
+    hidden = _lines_with_secrets(before)
     lines = difflib.unified_diff(
         before.splitlines(keepends=True),
         after.splitlines(keepends=True),
@@ -126,8 +127,28 @@ def _difference(path: Path, before: str, after: str) -> Iterator[str]:
         f"{path} (as Postfix delivers)",
     )
     for line in lines:
-        shown = _PASSWORD.sub(r"\1***@", line)
+        shown = f"{line[0]}...\n" if _bare(line[1:]) in hidden else without_secrets(line)
         yield shown if shown.endswith("\n") else f"{shown}\n\\ No newline at end of file\n"
+
+
+def _lines_with_secrets(text: str) -> frozenset[str]:
+    """The lines of texts with line ends in them that have a password on any line."""
+    from requiretls_milter.syntax.secrecy import has_secrets
+
+    texts = [value for value in _texts(tomllib.loads(text)) if "\n" in value and has_secrets(value)]
+    return frozenset(_bare(line) for value in texts for line in value.splitlines()) - {""}
+
+
+def _bare(line: str) -> str:
+    return line.strip().strip("\"'").strip()
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
 
 
 def _write(config_path: Path | None, path: Path, before: str, after: str) -> None:

@@ -15,7 +15,7 @@ from requiretls_milter.config.schema.rules import Rules
 from requiretls_milter.config.schema.store import Store
 from requiretls_milter.config.schema.whole import Config
 from requiretls_milter.model import Aliases, Mode, ProfileName
-from requiretls_milter.syntax.endpoint import MASK
+from requiretls_milter.syntax.secrecy import HIDDEN, MASK, has_secrets, table_name
 
 SMTPD_TIMEOUT = 300
 """Seconds: Postfix's default of smtpd_timeout."""
@@ -27,6 +27,7 @@ def warnings(config: Config) -> tuple[str, ...]:
         *config.removed,
         *config.origin.warnings,
         *_of_rules(config.rules),
+        *_of_tables(config.mta),
         *_of_aliases(config.mta),
         *_of_waits(config),
         *_of_the_milters_socket(config.milter),
@@ -57,6 +58,22 @@ def _promise(key: str, mode: Mode) -> str:
         f'{key}: require = true with mode "{mode}" is a promise that nothing keeps: the MTA does '
         'not know of it; use "defer" or "reject"'
     )
+
+
+def _of_tables(mta: Mta) -> Iterator[str]:
+    for key in ("virtual_alias_maps", "recipient_canonical_maps", "canonical_maps"):
+        for item in getattr(mta, key):
+            if has_secrets(item):
+                yield (
+                    f"mta.{key}: {table_name(item)}: whenever it is asked, every user of this host "
+                    "can see its password in the list of processes: write the settings into a "
+                    "file, and name that (mysql:/etc/postfix/aliases.cf)"
+                )
+            elif HIDDEN in item or MASK in item:
+                yield (
+                    f"mta.{key}: {table_name(item)}: what it lacks is left out, as config show "
+                    "leaves it out: name a file with the settings, or use config show --secrets"
+                )
 
 
 def _of_aliases(mta: Mta) -> Iterator[str]:

@@ -49,9 +49,10 @@ For rules of hundreds of domains see [domains.md](domains.md). The commands:
   and of a file with a secret (a password in it, `metrics.tls_key`) that every user of the host may
   read.
 - `requiretls-milter config show` prints the configuration in force as one file, with `***` for a
-  password in `store.url`; nothing else is masked. Lists of domains stay in their files. It is a
-  good configuration, but for that password: `config show | requiretls-milter config check
-  /dev/stdin` warns of it. `config show --secrets` prints one that means the same. `config show
+  password in `store.url`, and `{...}` for the settings in the name of a table (`mysql:{...}`);
+  nothing else is masked. Lists of domains stay in their files. It is a good configuration, but for
+  these: `config show | requiretls-milter config check /dev/stdin` warns of them. `config show
+  --secrets` prints one that means the same. `config show
   --defaults` prints this manual as a commented file.
 - `requiretls-milter config explain SENDER RECIPIENT` tells which rule is in force, and from which
   table each value comes.

@@ -22,6 +22,7 @@ from requiretls_milter.config.repair import BOOLEANS, WITH_UNIT, heading, key_te
 from requiretls_milter.config.values import TableError, given
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.model import Mode
+from requiretls_milter.syntax.secrecy import without_secrets
 from requiretls_milter.syntax.text import bounded, quoted, visible
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
@@ -43,12 +44,14 @@ class ConfigError(RequiretlsMilterError):
 
     Attributes:
         mistakes: all of them, in the order of the schema, each on one line of printable ASCII
-            whatever the file holds.
+            without a password, whatever the file holds.
         watched: the files that were read; when they change, the mistakes may be gone.
     """
 
     def __init__(self, mistakes: tuple[str, ...], watched: Watched | None = None) -> None:
-        self.mistakes = tuple(bounded(visible(text), MAX_MISTAKE) for text in mistakes)
+        self.mistakes = tuple(
+            bounded(visible(without_secrets(text)), MAX_MISTAKE) for text in mistakes
+        )
         self.watched = watched or Watched()
         super().__init__("\n".join(self.mistakes))
 

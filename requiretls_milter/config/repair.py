@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from requiretls_milter.config.patterns import PatternError, domain_pattern
 from requiretls_milter.config.places import KeyPath, scan
+from requiretls_milter.syntax.secrecy import has_secrets
 from requiretls_milter.syntax.text import bounded, quoted
 
 MAX_LINE = 300
@@ -56,7 +57,8 @@ def syntax_mistake(text: str, error: tomllib.TOMLDecodeError) -> tuple[int, int,
     if why == _OPEN_QUOTE:
         why = "a quote is not closed on this line"
     instead = _instead(line)
-    hint = f"; write {bounded(instead, MAX_LINE)}" if instead else ""
+    shown = instead and not has_secrets(line)  # a line that could be copied has its password
+    hint = f"; write {bounded(instead, MAX_LINE)}" if shown else ""
     return number, column, f"not valid TOML: {why}{hint}"
 
 

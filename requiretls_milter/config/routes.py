@@ -12,15 +12,16 @@ of one that comes by sendmail(1). For these :func:`find` does what its trivial-r
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from requiretls_milter.model import NextHop
+from requiretls_milter.syntax.expansion import without_extension
+from requiretls_milter.syntax.mailbox import Origin, routed_to, to_external, to_internal
 from requiretls_milter.syntax.names import (
     DomainNameError,
-    address_literal,
+    domain_literal,
     domain_of,
     is_null_sender,
     patterns,
@@ -39,10 +40,11 @@ NULL_SENDER = "<>"
 LOCAL_TRANSPORT = "local"
 """The transport of mail for an address of this host's interfaces."""
 
+MAX_OPERATORS = 100
+"""Operators that are followed in one local part: more than an address of 64 octets has."""
+
 _NO_OPINION = "dunno"
 """The result of a table by sender that stands for "as if there were no entry"."""
-
-_LITERAL = re.compile(r"\[(?:ipv6:)?([^\[\]]*)\]", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Destination:
     def parse(cls, text: str) -> Destination:
         """Split ``transport:nexthop`` at its first colon."""
         transport, _, nexthop = text.partition(":")
-        return cls(transport.strip(), nexthop.strip())
+        return cls(transport.lstrip(), nexthop.strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +77,46 @@ def find(mta: Mta, recipient: str, sender: str) -> Destination | None:
         recipient: an envelope address, with or without ``<>``; one without a domain is local.
         sender: the reverse-path; only the tables by sender read it.
     """
+    recipient = _resolved(mta, recipient)
     domain = domain_of(recipient)
     if not domain:
         return None
     name = _name(domain)
-    if _is_own_address(domain, mta.my_addresses):
-        return Destination(LOCAL_TRANSPORT, mta.myhostname or domain)
+    is_ours = _is_own_address(name, mta.my_addresses)
     for key in _recipient_keys(recipient, name, mta.recipient_delimiter):
+        if key == ANY and is_ours:
+            break
         if key in mta.routes:
             return _by_route(mta, mta.routes[key], domain, sender)
         if key in mta.local_domains:
             return None
+    if is_ours:
+        return Destination(LOCAL_TRANSPORT, mta.myhostname or domain)
     return _by_default(mta, domain, sender)
+
+
+def _resolved(mta: Mta, recipient: str) -> str:
+    """Write a recipient as Postfix looks it up: with the quotes that it needs, and no others.
+
+    In a domain of ours a local part that names another address is followed. These domains are
+    those of mydestination; if they are not known, all local ones.
+    """
+    bare = recipient.strip()
+    if bare.startswith("<") and bare.endswith(">"):
+        bare = bare[1:-1]
+    if not any(character in bare.rpartition("@")[0] for character in '@!%"\\'):
+        return bare
+    address = to_internal(bare)
+    ours = mta.mydestination or mta.local_domains
+    origin = Origin("", mta.mydomain if mta.append_dot_mydomain else "")
+    for _ in range(MAX_OPERATORS):
+        name = _name(domain_of(address))
+        is_ours = name in ours or _is_own_address(name, mta.my_addresses)
+        inner = routed_to(address, origin) if is_ours else ""
+        if not inner:
+            break
+        address = inner
+    return to_external(address)
 
 
 def handed_over(mta: Mta, to: Destination, recipient: str) -> Destination:
@@ -100,7 +130,7 @@ def handed_over(mta: Mta, to: Destination, recipient: str) -> Destination:
     if not mta.hand_over:
         return to
     local = _local_part(recipient).lower()
-    for user in dict.fromkeys((local, _without_extension(local, mta.recipient_delimiter))):
+    for user in dict.fromkeys((local, without_extension(local, mta.recipient_delimiter)[0])):
         text = mta.hand_over.get(f"{user}@{to.transport}")
         if text is not None:
             break
@@ -171,7 +201,7 @@ def _sender_keys(sender: str, delimiter: str) -> Iterator[str]:
 def _addresses(address: str, name: str, delimiter: str) -> Iterator[str]:
     local = _local_part(address).lower()
     yield f"{local}@{name}"
-    bare = _without_extension(local, delimiter)
+    bare = without_extension(local, delimiter)[0]
     if bare != local:
         yield f"{bare}@{name}"
 
@@ -180,20 +210,13 @@ def _local_part(address: str) -> str:
     return address.strip().removeprefix("<").removesuffix(">").rpartition("@")[0]
 
 
-def _without_extension(local: str, delimiter: str) -> str:
-    """Cut a local part at the first delimiter that is not its first character."""
-    ends = [place for mark in delimiter if (place := local.find(mark, 1)) > 0]
-    return local[: min(ends)] if ends else local
-
-
 def _name(domain: str) -> str:
     try:
-        return to_alabel(domain)
+        return domain_literal(domain) or to_alabel(domain)
     except DomainNameError:
         return domain.lower()
 
 
-def _is_own_address(domain: str, own: tuple[str, ...]) -> bool:
-    """Whether *domain* is an address literal of this host (resolve_local() of Postfix)."""
-    literal = _LITERAL.fullmatch(domain)
-    return literal is not None and address_literal(literal[1]) in own
+def _is_own_address(name: str, own: tuple[str, ...]) -> bool:
+    """Whether a domain is an address literal of this host (resolve_local() of Postfix)."""
+    return name.startswith("[") and name[1:-1].removeprefix("ipv6:") in own

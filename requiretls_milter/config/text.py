@@ -17,6 +17,7 @@ from requiretls_milter.config.mistakes import tables_of
 from requiretls_milter.config.schema.section import needs_restart
 from requiretls_milter.config.schema.whole import Config
 from requiretls_milter.syntax.endpoint import StoreUrl
+from requiretls_milter.syntax.secrecy import without_secrets
 from requiretls_milter.syntax.text import LINE_WIDTH
 
 _BLANK_LINES = re.compile(r"\n{3,}")
@@ -38,7 +39,8 @@ def render(config: Config, *, annotated: bool = False, masked: bool = False) -> 
     Args:
         config: what to write.
         annotated: put the description of each key before it, as a comment.
-        masked: put :data:`~requiretls_milter.syntax.endpoint.MASK` in the place of passwords.
+        masked: put :data:`~requiretls_milter.syntax.secrecy.MASK` in the place of passwords, and
+            leave out the settings in the names of tables.
             Without this, the text reads back as the same configuration.
     """
     document = tomlkit.document()
@@ -70,6 +72,7 @@ def _section(
     }
     plain |= {key: value.path for key, value in section if isinstance(value, DomainList)}
     if masked:
+        plain |= {key: _masked(value) for key, value in plain.items()}
         plain |= {key: value.masked for key, value in section if isinstance(value, StoreUrl)}
     keyed = {key for key, (_, by_operator) in tables_of(type(section)).items() if by_operator}
     for key, field in type(section).model_fields.items():
@@ -106,6 +109,22 @@ def _tables(table: Table, section: BaseModel, path: tuple[str, ...], annotated: 
 def _comment(where: Container | AbstractTable, text: str) -> None:
     for line in textwrap.wrap(text, LINE_WIDTH, break_on_hyphens=False):
         where.add(tomlkit.comment(line))
+
+
+def shown_text(value: object) -> str:
+    """Write one value as TOML, without a password in it."""
+    return value_text(_masked(value))
+
+
+def _masked(value: Any) -> Any:
+    """A plain value without the passwords in its texts."""
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, list):
+        return [_masked(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _masked(item) for key, item in value.items()}
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -23,7 +23,8 @@ from requiretls_milter.syntax import tlspolicy
 from requiretls_milter.syntax.endpoint import (
     absolute_path,
 )
-from requiretls_milter.syntax.names import IpNetwork, is_address
+from requiretls_milter.syntax.names import IpNetwork, domain_literal, is_address
+from requiretls_milter.syntax.secrecy import without_secrets
 from requiretls_milter.syntax.tables import TEXTUAL, split_table
 from requiretls_milter.syntax.text import quoted
 
@@ -111,10 +112,10 @@ def one_of(words: list[str]) -> str:
 
 
 def given(value: object) -> str:
-    """What the file holds, as a person would say it; bounded."""
+    """What the file holds, as a person would say it; bounded, and without a password."""
     kinds: dict[type, str] = {bool: "a boolean", int: "a number", float: "a number"}
     if isinstance(value, str):
-        return f"the text {quoted(value)}"
+        return f"the text {quoted(without_secrets(value))}"
     if type(value) in kinds:
         shown = str(value).lower() if isinstance(value, bool) else repr(value)
         return f"{kinds[type(value)]}, {shown[:60]}"
@@ -336,7 +337,7 @@ def route(text: str) -> str:
     """
     name, colon, _ = text.partition(":")
     if name:
-        transport(name.strip())
+        transport(name.lstrip())  # a blank before the colon is a part of the name for Postfix
     elif not colon:
         raise ValueError(f'expected "transport:nexthop", got {given(text)}')
     return _printable(text)
@@ -361,13 +362,14 @@ def _printable(text: str) -> str:
 
 
 def route_key(text: str) -> str:
-    """A key of transport(5): an address, a domain pattern, or ``*``; in lower case."""
+    """A key of transport(5): an address, a domain pattern, ``[192.0.2.1]`` or ``*``; lower case."""
     if text == "*":
         return text
     local, at, host = text.rpartition("@")
+    literal = domain_literal(host)
     if not at:
-        return domain_pattern(text)
-    return f"{local.lower()}@{domain(host)}"
+        return literal or domain_pattern(text)
+    return f"{local.lower()}@{literal or domain(host)}"
 
 
 def sender_key(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from requiretls_milter import config as configuration
 from requiretls_milter.config import Config
 from requiretls_milter.config.mistakes import dotted
-from requiretls_milter.config.text import value_text
+from requiretls_milter.config.text import shown_text
 from requiretls_milter.doctor.finding import Finding, ok, warning
 from requiretls_milter.mirror.postconf import Postfix
 from requiretls_milter.mirror.section import Mirror
@@ -73,7 +73,7 @@ def _different(mta: configuration.Mta, postfix: Postfix, made: Mirror) -> Iterat
     for key in _AT_LEAST:
         lacking = [item for item in plain_should[key] if item not in plain_has[key]]
         if lacking:
-            yield f"mta.{key} lacks {value_text(lacking)}"
+            yield f"mta.{key} lacks {shown_text(lacking)}"
     yield from _called_local(mta, should, postfix)
     expands = mta.aliases is not Aliases.OFF
     keyed = any("@" in key for key in (*mta.routes, *mta.sender_transports, *mta.sender_relayhosts))
@@ -146,7 +146,7 @@ def _different_transport(
 
 
 def _sentence(key: str, has: Any, should: Any) -> str:
-    return f"{key} is {value_text(has)}, but in Postfix it is {value_text(should)}"
+    return f"{key} is {shown_text(has)}, but in Postfix it is {shown_text(should)}"
 
 
 def _value(profile: MtaProfile, key: str) -> Any:

@@ -38,6 +38,7 @@ from requiretls_milter.syntax.expansion import (
     keys_of,
     lookups,
 )
+from requiretls_milter.syntax.secrecy import table_name
 from requiretls_milter.syntax.tables import (
     COMPILED,
     TEXTUAL,
@@ -46,7 +47,6 @@ from requiretls_milter.syntax.tables import (
     split_table,
     static_result,
 )
-from requiretls_milter.syntax.text import one_line
 from requiretls_milter.telemetry.counting import Counters
 
 AHEAD = 100
@@ -181,7 +181,7 @@ class Expander:
                 continue
             answer = await self._answer(table, text, search, known)
             if isinstance(answer, Failure):
-                raise ExpansionError(f"{one_line(table.item[:200])}: {answer.error}")
+                raise ExpansionError(f"{table_name(table.item)}: {answer.error}")
             if answer is not None:
                 return key, answer
         return None

@@ -31,8 +31,9 @@ from requiretls_milter.bounded import BoundedMap, entry_octets
 from requiretls_milter.clocks import SYSTEM_CLOCKS, Clocks, Life
 from requiretls_milter.config import Limits
 from requiretls_milter.engine.programs import give, kill_session
+from requiretls_milter.syntax.secrecy import table_name, without_secrets
 from requiretls_milter.syntax.tables import path_within, split_table
-from requiretls_milter.syntax.text import error_text, one_line, printable
+from requiretls_milter.syntax.text import error_text, printable
 from requiretls_milter.telemetry import log
 from requiretls_milter.telemetry.counting import Counters
 from requiretls_milter.telemetry.labels import Bound, CacheResult, Layer, PostmapResult
@@ -123,7 +124,7 @@ class _Table:
     @property
     def name(self) -> str:
         """Its name, fit for a sentence."""
-        return one_line(self.item[:200])
+        return table_name(self.item)
 
 
 class Postmap:
@@ -464,7 +465,7 @@ def _last_words(said: bytes, keys: Sequence[str]) -> str:
     for word in ("warning: ", "error: ", "fatal: "):
         text = text.removeprefix(word)
     text = _QUOTED.sub('"..."', _MISREAD.sub(r"\1", text))
-    return printable(_USER.sub("//...@", text))
+    return printable(_USER.sub("//...@", without_secrets(text)))
 
 
 async def _ended(process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:

@@ -6,7 +6,6 @@ import functools
 import itertools
 
 from requiretls_milter.model import (
-    HopKind,
     MtaProfile,
     NextHop,
     RequiretlsPolicy,
@@ -93,14 +92,15 @@ def requiretls_policy(profile: MtaProfile, domain: str) -> RequiretlsPolicy:
 def tls_policy(profile: MtaProfile, nexthop: NextHop) -> tuple[TlsPolicy | None, bool]:
     """Look up the static entry of smtp_tls_policy_maps for *nexthop*, and whether it is its own.
 
-    A domain is looked up by its name, then by each ``.parent``; any other next hop
-    (``[host]``, with a port) by its own name only (tls_policy_lookup()).
+    A name alone is looked up by itself, then by each ``.parent``, whatever names its servers (MX,
+    SRV or its own address, as for LMTP); any other next hop (``[host]``, with a port) by its own
+    name only (tls_policy_lookup()).
     """
     table = dict(profile.tls_policy)
     own = nexthop.destination
     if own in table:
         return table[own], True
-    if nexthop.kind is HopKind.MX and own == nexthop.host:
+    if own == nexthop.host:
         for key in itertools.islice(patterns(own), 1, None):
             if key in table:
                 return table[key], False

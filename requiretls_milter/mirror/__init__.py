@@ -11,7 +11,8 @@ This package reads the settings and makes the section from them:
   each smtp(8) of master.cf that differs from it (:mod:`~requiretls_milter.mirror.client`);
   :mod:`~requiretls_milter.mirror.text` writes it.
 - :mod:`~requiretls_milter.mirror.agents` says which transports deliver on this host, and
-  :mod:`~requiretls_milter.mirror.routing` makes routes of the address classes and transport_maps.
+  :mod:`~requiretls_milter.mirror.routing` makes routes of the address classes and transport_maps;
+  :mod:`~requiretls_milter.mirror.domainlists` reads the lists of domains of these classes.
 - :mod:`~requiretls_milter.mirror.requiretls_policy` and
   :mod:`~requiretls_milter.mirror.tls_policy` translate the two kinds of lookup tables.
 - :mod:`~requiretls_milter.mirror.moved` finds where a recipe moves mail by the tag's route.

@@ -10,6 +10,7 @@ from requiretls_milter.mirror.postconf import (
     Parameters,
     Postfix,
     is_yes,
+    used_protocols,
 )
 from requiretls_milter.mirror.requiretls_policy import Value, mirror_policy
 from requiretls_milter.mirror.tls_policy import mirror_mta_sts, mirror_policies, mirror_service
@@ -67,7 +68,7 @@ def mirror_client(settings: Parameters, postfix: Postfix) -> Client:
     made.values["inet_protocols"] = _inet_protocols(settings, postfix, made)
     made.values["address_preference"] = _address_preference(settings, made)
     made.values["use_srv_lookup"] = _srv_services(settings, made)
-    _warn_of_names_and_trust(settings, level, made)
+    _warn_of_names_and_trust(settings, made)
     return made
 
 
@@ -160,15 +161,12 @@ def _address_limit(settings: Parameters, client: Client) -> int:
 
 def _inet_protocols(settings: Parameters, postfix: Postfix, client: Client) -> list[str]:
     """Mirror inet_protocols without those that this host does not have (inet_proto_init())."""
-    words = split_list(settings.get("inet_protocols", "all").lower())
-    wanted = ("ipv4", "ipv6") if "all" in words else tuple(words)
-    known: tuple[str, ...] = ("ipv4", "ipv6")
-    usable = [name for name in known if name in wanted and name in postfix.inet_protocols]
+    usable = used_protocols(settings, postfix.inet_protocols)
     if usable:
-        return usable
+        return list(usable)
     client.warnings.append(
-        f"inet_protocols = {shown(' '.join(words))}: this host has none of them: Postfix "
-        "delivers nothing; forecast with ipv4"
+        f"inet_protocols = {shown(settings['inet_protocols'])}: this host has none of them: "
+        "Postfix delivers nothing; forecast with ipv4"
     )
     return ["ipv4"]
 
@@ -206,27 +204,36 @@ def _address_preference(settings: Parameters, client: Client) -> str:
     return AddressPreference.ANY.value
 
 
-def _warn_of_names_and_trust(settings: Parameters, level: TlsLevel, client: Client) -> None:
-    """Warn if Postfix verifies certificates with other names or authorities than the probe."""
+def verifies_by_authority(client: Client) -> bool:
+    """Whether some certificate is verified by a chain to an authority, also for MTA-STS."""
+    return _has_level_by_authority(client) or client.values["mta_sts"] != MtaSts.OFF.value
+
+
+def _has_level_by_authority(client: Client) -> bool:
     levels = [
-        level,
+        client.values["tls_security_level"],
         *(tlspolicy.parse(entry).level for entry in client.values["tls_policy"].values()),
     ]
-    by_authority = not {TlsLevel.VERIFY, TlsLevel.SECURE}.isdisjoint(levels)
+    return not {TlsLevel.VERIFY, TlsLevel.SECURE}.isdisjoint(levels)
+
+
+def _warn_of_names_and_trust(settings: Parameters, client: Client) -> None:
+    """Warn if Postfix verifies certificates with other names or authorities than the probe."""
+    by_authority = _has_level_by_authority(client)
     if by_authority and not settings.get("smtp_tls_servername"):
         client.warnings.append(
             "smtp_tls_servername is empty: Postfix sends no SNI, the probe sends the MX host's "
             "name: a server with several certificates may present another one"
         )
     trusts = any(settings.get(name) for name in ("smtp_tls_CAfile", "smtp_tls_CApath"))
-    if not trusts and not is_yes(settings, "tls_append_default_CA"):
-        needed = by_authority or client.values["mta_sts"] != MtaSts.OFF.value
-        if needed and not settings.get("smtp_tls_trust_anchor_file"):
-            client.warnings.append(
-                "smtp_tls_CAfile and smtp_tls_CApath are empty: Postfix trusts no authority, and "
-                "no certificate verifies at the levels verify and secure (also for MTA-STS); the "
-                "forecast uses probe.ca_file"
-            )
+    trusts |= is_yes(settings, "tls_append_default_CA")
+    trusts |= bool(settings.get("smtp_tls_trust_anchor_file"))
+    if not trusts and verifies_by_authority(client):
+        client.warnings.append(
+            "smtp_tls_CAfile and smtp_tls_CApath are empty: Postfix trusts no authority, and no "
+            "certificate verifies at the levels verify and secure (also for MTA-STS); the "
+            "forecast uses probe.ca_file"
+        )
     if settings.get("smtp_tls_CApath") and not settings.get("smtp_tls_CAfile"):
         path = settings["smtp_tls_CApath"]
         if path.rstrip("/") != "/etc/ssl/certs":

@@ -13,10 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from requiretls_milter.config.values import lookup_table
-from requiretls_milter.mirror.postconf import Parameters, Postfix, is_yes
-from requiretls_milter.mirror.wording import examples, shown, without_settings
+from requiretls_milter.mirror.domainlists import members
+from requiretls_milter.mirror.postconf import Parameters, Postfix, is_outside, is_yes
+from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
-from requiretls_milter.syntax.tables import TEXTUAL, UNREADABLE, split_list, split_table
+from requiretls_milter.syntax.secrecy import has_secrets
+from requiretls_milter.syntax.tables import (
+    TEXTUAL,
+    UNREADABLE,
+    split_list,
+    split_table,
+)
 
 MAPS = {
     "virtual_alias_maps": (
@@ -115,7 +122,7 @@ def _named(item: str, postfix: Postfix) -> str:
         here = postfix.root / path.lstrip("/")
         item = f"{item.removesuffix(name)}{here}"
     unreadable = f"{UNREADABLE}:{kind if kind.isalnum() and kind.isascii() else 'name'}"
-    if without_settings(item) != item:
+    if has_secrets(item):
         return unreadable
     try:
         return lookup_table(item) if item.isascii() else unreadable
@@ -155,7 +162,7 @@ def _settings(main: Parameters, postfix: Postfix) -> dict[str, Any]:
     if origin and origin[0] != main.get("myhostname", ""):
         values["myorigin"] = origin[0]
     values["mydestination"] = _alabels(
-        name for item in split_list(main.get("mydestination", "")) for name in _names(item, postfix)
+        name for name, negated in members(main, "mydestination", postfix) if name and not negated
     )
     values["append_dot_mydomain"] = is_yes(main, "append_dot_mydomain")
     extended = split_list(main.get("propagate_unmatched_extensions", "canonical virtual"))
@@ -170,7 +177,7 @@ def _settings(main: Parameters, postfix: Postfix) -> dict[str, Any]:
 
 
 def _names(item: str, postfix: Postfix) -> list[str]:
-    if ":" in item or item.startswith("/"):
+    if is_outside(item):
         return [key for key, _ in postfix.tables.get(item) or ()]
     return [item]
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.syntax.secrecy import without_secrets
 from requiretls_milter.syntax.tables import (
     chroot_of,
     logical_lines,
@@ -34,6 +35,9 @@ from requiretls_milter.syntax.tables import (
 
 TIMEOUT = 15.0
 """Seconds for one run of postconf or postmap, which takes milliseconds."""
+
+MAX_LISTED = 1_000_000
+"""Entries of a table that is searched for domains."""
 
 MAX_ENTRIES = 10_000
 """Entries of a lookup table that are mirrored: a configuration file has at most 1 MiB."""
@@ -71,7 +75,8 @@ GLOBAL_PARAMETERS = (
     "virtual_alias_address_length_limit",
     *("enable_idna2003_compatibility", "maximal_queue_lifetime", "fault_injection_code"),
     *("smtputf8_enable", "smtputf8_autodetect_classes"),
-    *("milter_header_checks", "default_filter_nexthop"),
+    *("milter_header_checks", "default_filter_nexthop", "relocated_maps"),
+    *("allow_percent_hack", "swap_bangpath", "resolve_dequoted_address"),
 )
 
 CLIENT_PARAMETERS = (
@@ -123,10 +128,19 @@ TABLE_PARAMETERS = (
     *("smtp_requiretls_policy", "smtp_tls_policy_maps", "smtp_tls_per_site"),
     *("lmtp_requiretls_policy", "lmtp_tls_policy_maps"),
     *("transport_maps", "sender_dependent_relayhost_maps"),
-    *("sender_dependent_default_transport_maps", "mydestination", "virtual_mailbox_domains"),
-    *("relay_domains", "mailbox_transport_maps", "fallback_transport_maps", "myorigin"),
+    *("sender_dependent_default_transport_maps", "myorigin"),
+    *("mailbox_transport_maps", "fallback_transport_maps"),
 )
 """Parameters whose lookup tables, or files with names, are read (Debian: /etc/mailname)."""
+
+DOMAIN_LISTS = (
+    "mydestination",
+    "virtual_alias_domains",
+    "virtual_mailbox_domains",
+    "relay_domains",
+)
+"""Parameters that list domains: of their tables the keys are read that are no addresses. By default
+two of them are tables of addresses too, which may have many more."""
 
 PROGRAMS = frozenset({"smtp", "smtpd", "cleanup", "pickup", "lmtp", "local", "trivial-rewrite"})
 """Daemons whose settings are read with their own ``-o``."""
@@ -174,8 +188,9 @@ class Postfix:
     ``settings`` are those of main.cf. ``defaults`` has every parameter that this
     version knows, with its default. ``tables`` has the entries of each
     ``type:name``, those of a cidr table in their order; None if the table
-    cannot be read. ``doubled`` are the tables in whose text a key stands twice:
-    postmap(1) takes these, and no daemon does. ``own_addresses`` are
+    cannot be read. ``domains`` has the keys of the tables in :data:`DOMAIN_LISTS`, without
+    addresses, and in the same way what stands in files of such lists. ``doubled`` are the tables in
+    whose text a key stands twice: postmap(1) takes these, and no daemon does. ``own_addresses`` are
     inet_interfaces and proxy_interfaces, ``unresolved`` the host names among
     them that have no address. ``inet_protocols`` are those that this host has.
     ``tag_action`` is what milter_header_checks say of the tag that :meth:`Postconf.read`
@@ -189,6 +204,7 @@ class Postfix:
     defaults: Parameters = field(default_factory=dict)
     services: tuple[Service, ...] = ()
     tables: Mapping[str, Entries | None] = field(default_factory=dict)
+    domains: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
     doubled: frozenset[str] = frozenset()
     own_addresses: tuple[str, ...] = ()
     unresolved: tuple[str, ...] = ()
@@ -326,6 +342,7 @@ class Postconf:
         self._expanding = ["-x", *(["-o", f"config_directory={config_dir}"] if config_dir else [])]
         self._json = False
         self._doubled: set[str] = set()
+        self._read_already: dict[str, Entries | None] = {}
         self.root = Path(chroot_of(self._command) or "/")
 
     def read(self, tag: str = "") -> Postfix:
@@ -340,16 +357,19 @@ class Postconf:
         self._json = self.understands_json()
         settings = self._settings()
         services = [self._complete(service) for service in self._services(settings)]
-        own, unresolved = self._own_addresses(settings)
+        protocols = _protocols_of_host()
+        own, unresolved = self._own_addresses(settings, protocols)
+        everywhere = [settings, *(service.settings for service in services)]
         return Postfix(
             settings=settings,
             defaults=self._values("-dx"),
             services=tuple(services),
-            tables=self._tables([settings, *(service.settings for service in services)]),
+            tables=self._tables(everywhere),
+            domains=self._domains(everywhere),
             doubled=frozenset(self._doubled),
             own_addresses=own,
             unresolved=unresolved,
-            inet_protocols=_protocols_of_host(),
+            inet_protocols=protocols,
             tag_action=self._action(tag, settings, services),
             root=self.root,
             postmap=self.postmap_command,
@@ -454,11 +474,33 @@ class Postconf:
             for settings in all_settings
             for parameter in TABLE_PARAMETERS
             for item in split_list(settings.get(parameter, ""))
-            if ":" in item or item.startswith("/")
+            if is_outside(item)
         )
         return {
             name: self._names(name) if name.startswith("/") else self._table(name) for name in names
         }
+
+    def _domains(self, all_settings: Sequence[Parameters]) -> dict[str, tuple[str, ...] | None]:
+        """Read the tables and files in lists of domains, and those that stand in such files."""
+        waiting = [
+            item
+            for settings in all_settings
+            for parameter in DOMAIN_LISTS
+            for item in split_list(settings.get(parameter, ""))
+        ]
+        found: dict[str, tuple[str, ...] | None] = {}
+        for item in waiting:  # which grows
+            name = item.lstrip("!")
+            if name in found or not is_outside(name):
+                continue
+            if name.startswith("/"):
+                entries = self._names(name)
+                waiting += (key for key, _ in entries or ())
+            else:
+                entries = self._listed(name)
+            keys = None if entries is None else tuple(key for key, _ in entries if "@" not in key)
+            found[name] = None if keys is not None and len(keys) > MAX_ENTRIES else keys
+        return found
 
     def _action(self, tag: str, main: Parameters, services: Sequence[Service]) -> str:
         """Look up a header field as cleanup(8) does one that a milter adds; "" if nothing has it.
@@ -479,8 +521,18 @@ class Postconf:
     def _table(self, item: str) -> Entries | None:
         """Read the entries of a table; None if that is not possible."""
         kind, name = split_table(item)
-        if kind == "cidr":
-            return self._cidr(name)
+        entries = self._cidr(name) if kind == "cidr" else self._listed(item)
+        return None if entries is None or len(entries) > MAX_ENTRIES else entries
+
+    def _listed(self, item: str) -> Entries | None:
+        """Read the entries of a table that postmap lists; None if that is not possible."""
+        if item in self._read_already:
+            return self._read_already[item]
+        entries = self._read_already[item] = self._list(item)
+        return entries
+
+    def _list(self, item: str) -> Entries | None:
+        kind, name = split_table(item)
         if kind not in LISTABLE:
             return None
         command = self._postmap()
@@ -495,7 +547,7 @@ class Postconf:
         pairs = (line.partition("\t") for line in listing.splitlines())
         # Sorted: the order of a hash table has no meaning and differs from run to run.
         entries = tuple(sorted((key, value.strip()) for key, tab, value in pairs if tab))
-        return entries if len(entries) <= MAX_ENTRIES else None
+        return entries if len(entries) <= MAX_LISTED else None
 
     def _cidr(self, name: str) -> Entries | None:
         """Read the rules of a cidr_table(5), which postmap does not list."""
@@ -525,8 +577,14 @@ class Postconf:
 
     # ------------------------------------------------------------ addresses
 
-    def _own_addresses(self, settings: Parameters) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return inet_interfaces and proxy_interfaces as addresses, and the names without any."""
+    def _own_addresses(
+        self, settings: Parameters, protocols: Sequence[str]
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return inet_interfaces and proxy_interfaces as addresses, and the names without any.
+
+        Addresses of a protocol that inet_protocols leaves out are not Postfix's (own_inet_addr.c).
+        """
+        used = used_protocols(settings, protocols)
         local = _addresses_of_host()
         found: list[str] = []
         unresolved: list[str] = []
@@ -543,7 +601,19 @@ class Postconf:
                 found += addresses
                 if not addresses:
                     unresolved.append(name)
-        return tuple(dict.fromkeys(found)), tuple(unresolved)
+        mine = (text for text in found if f"ipv{ipaddress.ip_address(text).version}" in used)
+        return tuple(dict.fromkeys(mine)), tuple(unresolved)
+
+
+def used_protocols(settings: Parameters, of_host: Sequence[str]) -> tuple[str, ...]:
+    """The protocols of inet_protocols that this host has (inet_proto_init()); () for none."""
+    words = split_list(settings.get("inet_protocols", "all").lower())
+    return tuple(name for name in of_host if name in words or "all" in words)
+
+
+def is_outside(item: str) -> bool:
+    """Whether an item of a list of domains is a table or a file, and no name."""
+    return item.startswith("/") or (":" in item and not item.startswith("["))
 
 
 def parse_cidr(rules: Iterable[str]) -> Entries | None:
@@ -580,7 +650,7 @@ def _last_words(done: subprocess.CompletedProcess[bytes]) -> str:
     """Say why a program failed: the last line that it wrote."""
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
     last = lines[-1] if lines else f"exit status {done.returncode}"
-    return re.sub(r"^\S*post\w+: (?:fatal: )?", "", last)[:300]
+    return without_secrets(re.sub(r"^\S*post\w+: (?:fatal: )?", "", last))[:300]
 
 
 # ---------------------------------------------------------------- this host

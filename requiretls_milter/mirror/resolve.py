@@ -19,12 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from requiretls_milter.errors import RequiretlsMilterError
+from requiretls_milter.syntax.mailbox import to_internal
 
 TIMEOUT = 5.0
 """Seconds for an answer, which takes milliseconds; tables over a network take longer."""
 
 MAX_ANSWER = 64 * 1024
 """Octets of an answer: a few addresses."""
+
+ERROR = 1 << 2
+"""RESOLVE_FLAG_ERROR: the address is not valid, and its mail bounces (5.1.3)."""
 
 FAILED = 1 << 3
 """RESOLVE_FLAG_FAIL: a lookup table could not be used."""
@@ -51,14 +55,18 @@ def resolve(queue: Path, sender: str, address: str) -> Resolved:
     Args:
         queue: the queue directory, as this program sees it.
         sender: the reverse-path without ``<>``, for tables by sender.
-        address: an envelope address without ``<>``.
+        address: an envelope address as a client writes it, without ``<>``.
 
     Raises:
         ResolveError: there is no answer. Only root and Postfix's own user may ask.
     """
     if "\0" in sender + address:
         raise ResolveError("an address with a NUL")
-    request = {"request": "resolve", "sender": sender, "address": address}
+    request = {
+        "request": "resolve",
+        "sender": to_internal(sender),
+        "address": to_internal(address),
+    }
     octets = b"".join(f"{name}\0{value}\0".encode() for name, value in request.items()) + b"\0"
     try:
         answer = _exchange(queue / DIRECTORY, octets)
@@ -69,6 +77,8 @@ def resolve(queue: Path, sender: str, address: str) -> Resolved:
     flags = answer.get("flags", "")
     if not flags.isdecimal() or int(flags) & FAILED:
         raise ResolveError("Postfix cannot resolve the address now: see its log")
+    if int(flags) & ERROR:
+        raise ResolveError("Postfix takes it for no valid address: its mail bounces (5.1.3)")
     return Resolved(answer["transport"], answer["nexthop"], answer["recipient"])
 
 

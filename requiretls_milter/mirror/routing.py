@@ -9,15 +9,17 @@ transport of its mail delivers here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from requiretls_milter.config import Destination
-from requiretls_milter.config.routes import ANY, NULL_SENDER
+from requiretls_milter.config.routes import ANY, LOCAL_TRANSPORT, NULL_SENDER
 from requiretls_milter.config.values import destination, relay, route, route_key, sender_key
 from requiretls_milter.mirror.agents import Agents
-from requiretls_milter.mirror.postconf import Entries, Parameters, Postfix
+from requiretls_milter.mirror.domainlists import DomainList, covering, domain_list
+from requiretls_milter.mirror.postconf import Entries, Parameters, Postfix, is_outside
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.syntax.names import patterns
 from requiretls_milter.syntax.nexthop import SEPARATOR, NextHopError, parse
@@ -40,10 +42,14 @@ class Routing:
 
 @dataclass(slots=True)
 class _Class:
-    """An address class: its domains as keys of transport(5), and the route of its mail."""
+    """An address class: its domains as keys of transport(5), and the route of its mail.
 
-    names: list[str]
+    ``keeps`` says that transport_maps do not apply to it.
+    """
+
+    domains: DomainList
     route: str
+    keeps: bool = False
 
 
 @dataclass(slots=True)
@@ -70,15 +76,20 @@ def mirror_routing(postfix: Postfix, agents: Agents) -> Routing:
     if main.get("relayhost", ""):
         made.values["relayhost"] = _valid(relay, main["relayhost"], "relayhost", made)
     table = _transport_table(main, postfix.tables, made)
-    classes = list(_classes(main, postfix.tables, made))
+    classes = list(_classes(main, postfix, made))
     for text in (default, *(one.route for one in classes), *table.entries.values()):
         agents.note(text)
-    _add_routes(table, classes, agents, made, relay_differs=_relay_differs(main, postfix))
+    own = [f"[ipv6:{one}]" if ":" in one else f"[{one}]" for one in postfix.own_addresses]
+    classes[0].domains.members.update(dict.fromkeys(own, True))  # whatever mydestination says
+    _add_routes(table, classes, agents, made, own, relay_differs=_relay_differs(main, postfix))
+    ours = [name for name in classes[0].domains.names if name[0] not in "[*"]
+    if ours and set(ours) != set(made.values["local_domains"]):
+        made.values["mydestination"] = ours  # whose users may name another address
     for name, key, read in (
         ("sender_dependent_default_transport_maps", "sender_transports", destination),
         ("sender_dependent_relayhost_maps", "sender_relayhosts", relay),
     ):
-        found = _by_sender(main, name, postfix.tables, read, made)
+        found = _by_sender(main, name, postfix, read, made)
         if found:
             made.values[key] = found
             for text in found.values():
@@ -105,6 +116,15 @@ def _valid(parse: Callable[[str], str], text: str, name: str, made: Routing) -> 
     except ValueError:
         made.warnings.append(f"{name} = {shown(text)}: cannot be mirrored")
         return "" if name == "relayhost" else "smtp"
+
+
+def _warn_of_unicode(parameter: str, keys: Iterable[str], made: Routing) -> None:
+    names = tuple(keys)
+    if names:
+        made.warnings.append(
+            f"{parameter}: {examples(names)}: Postfix finds a domain in Unicode only for addresses "
+            "that are written so, not for xn--...; the forecast does for both"
+        )
 
 
 def _unread(parameter: str, table: str) -> str:
@@ -140,7 +160,7 @@ def _warn_of_missing(
     made: Routing, default: str, classes: Sequence[_Class], agents: Agents
 ) -> None:
     """Warn of transports in use that master.cf does not have: Postfix defers their mail."""
-    used = [default, *(one.route for one in classes if one.names)]
+    used = [default, *(one.route for one in classes if one.domains.names)]
     names = dict.fromkeys(Destination.parse(text).transport for text in used)
     for name in names:
         if agents.services and name not in agents.services:
@@ -154,31 +174,43 @@ def _warn_of_missing(
 
 
 def _add_routes(
-    table: _Table, classes: Sequence[_Class], agents: Agents, made: Routing, *, relay_differs: bool
+    table: _Table,
+    classes: Sequence[_Class],
+    agents: Agents,
+    made: Routing,
+    own: Sequence[str],
+    *,
+    relay_differs: bool,
 ) -> None:
     """Merge classes and transport_maps into ``routes`` and ``local_domains``."""
-    of_class: dict[str, str] = {}
-    for one in classes:
-        for name in one.names:
-            of_class.setdefault(name, one.route)
-        if ANY in one.names:  # it takes what no class before it has: none after it is reached
-            break
+    by_class = _by_class(classes)
+    of_class = {name: one.route for name, one in by_class.items()}
+    kept = {name for name, one in by_class.items() if one.keeps}
     routes: dict[str, str] = {}
     local: list[str] = []
     unusable: list[str] = []
     for name in dict.fromkeys((*of_class, *table.entries)):
-        found = _merged(name, table, of_class)
+        is_kept = name.rpartition("@")[2] in kept
+        if is_kept and "@" in name:
+            continue
+        found = of_class[name] if is_kept else _merged(name, table, of_class)
         if not _is_route(found):
             unusable.append(name)
+        elif name in own and Destination.parse(found).transport == LOCAL_TRANSPORT:
+            continue  # that is where its mail goes without being told
         elif not agents.keeps_all(found):
             plain_relay = ":" not in found and name not in table.entries
             if relay_differs or not plain_relay:
                 routes[name] = found
-        elif "@" in name or name == ANY:
+        elif name in own:
+            continue
+        elif "@" in name or name == ANY or name.startswith("["):
             routes[name] = found
-        elif table.complete:
+        elif table.complete or is_kept:
             local.append(name)
-    if not table.complete and any(agents.is_local(one.route) and one.names for one in classes):
+    if not table.complete and any(
+        agents.is_local(one.route) and one.domains.names and not one.keeps for one in classes
+    ):
         made.warnings.append(
             "mydestination, virtual_mailbox_domains: not mirrored, since transport_maps could "
             "route them elsewhere: list the domains that are local in local_domains"
@@ -188,6 +220,24 @@ def _add_routes(
     made.values["local_domains"] = local
     if routes:
         made.values["routes"] = routes
+
+
+def _by_class(classes: Sequence[_Class]) -> dict[str, _Class]:
+    """The class of each domain: the first one that has it.
+
+    The class of a domain that is in none, although a class has its parent, or all domains, has the
+    route ``:``.
+    """
+    names = dict.fromkeys(name for one in classes for name in one.domains.members)
+    found: dict[str, _Class] = {}
+    for name in names:
+        first = next((one for one in classes if one.domains.matches(name)), None)
+        if first is not None:
+            found[name] = first
+    for name in names:
+        if name not in found and any(key in found for key in covering(name)):
+            found[name] = _Class(DomainList(), ":")
+    return found
 
 
 def _is_route(text: str) -> bool:
@@ -237,73 +287,30 @@ def _relay_differs(main: Parameters, postfix: Postfix) -> bool:
     return relaying.program != sending.program or alike[0] != alike[1]
 
 
-def _classes(
-    main: Parameters, tables: Mapping[str, Entries | None], made: Routing
-) -> Iterator[_Class]:
+def _classes(main: Parameters, postfix: Postfix, made: Routing) -> Iterator[_Class]:
     """List the address classes in the order in which Postfix looks at them."""
-    yield _Class(
-        _domains(main, "mydestination", tables, made), _explicit(main.get("local_transport", ""))
-    )
-    alias = [name for name in split_list(main.get("virtual_alias_domains", "")) if ":" not in name]
-    yield _Class(_names(alias)[0], "error:")
-    yield _Class(
-        _domains(main, "virtual_mailbox_domains", tables, made),
-        _explicit(main.get("virtual_transport", "")),
-    )
-    relayed = _domains(main, "relay_domains", tables, made)
-    parents = split_list(main.get("parent_domain_matches_subdomains", "relay_domains"))
-    if "relay_domains" in parents:
-        relayed += [f".{name}" for name in relayed if not name.startswith(".")]
+
+    def domains(parameter: str) -> DomainList:
+        found = domain_list(main, parameter, postfix)
+        _warn_of_unicode(parameter, found.unicode, made)
+        if found.unknown:
+            made.warnings.append(
+                f"{parameter}: {examples(found.unknown)}: only names are mirrored, and tables that "
+                "can be read: whether mail of sendmail(1) for others is local, and where it goes, "
+                "is not known"
+            )
+        return found
+
+    yield _Class(domains("mydestination"), _explicit(main.get("local_transport", "")))
+    yield _Class(domains("virtual_alias_domains"), "error:", keeps=True)
+    yield _Class(domains("virtual_mailbox_domains"), _explicit(main.get("virtual_transport", "")))
     relaying = main.get("relay_transport", "").removesuffix(":") or "relay"
-    yield _Class(relayed, relaying)
+    yield _Class(domains("relay_domains"), relaying)
 
 
 def _explicit(text: str) -> str:
     """Return the transport of a class whose next hop is never relayhost."""
     return text if ":" in text else f"{text}:"
-
-
-def _domains(
-    main: Parameters, parameter: str, tables: Mapping[str, Entries | None], made: Routing
-) -> list[str]:
-    """List the domains of a class, ``*`` for all; of its tables those that can be read."""
-    listed: list[str] = []
-    others: list[str] = []
-    every: list[str] = []
-    for item in split_list(main.get(parameter, "")):
-        if static_result(item) is not None:
-            every = [ANY]
-        elif ":" in item or item.startswith("/"):
-            entries = tables.get(item)
-            if entries is None:
-                others.append(item)
-            else:
-                listed += (key for key, _ in entries)
-        else:
-            listed.append(item)
-    names, unusable = _names(listed)
-    if parameter != "relay_domains":  # here Postfix takes no pattern for subdomains
-        unusable += [name for name in names if name.startswith(".")]
-        names = [name for name in names if not name.startswith(".")]
-    others += unusable
-    if others:
-        made.warnings.append(
-            f"{parameter}: {examples(others)}: only names are mirrored, and tables that can be "
-            "read: whether mail of sendmail(1) for others is local, and where it goes, is not known"
-        )
-    return names + every
-
-
-def _names(texts: Sequence[str]) -> tuple[list[str], list[str]]:
-    names, unusable = [], []
-    for text in texts:
-        try:
-            if "@" in text or text == ANY:
-                raise ValueError
-            names.append(route_key(text))
-        except ValueError:
-            unusable.append(text)
-    return list(dict.fromkeys(names)), unusable
 
 
 def _transport_table(
@@ -318,12 +325,18 @@ def _transport_table(
         if everyone is not None:
             merged.entries = {key: to for key, to in merged.entries.items() if "@" in key}
             merged.entries[ANY] = everyone
+            if main.get("recipient_delimiter", "") and len(merged.entries) > 1:
+                made.warnings.append(
+                    f"transport_maps: {shown(item)}: of an address with an extension Postfix "
+                    "finds it, and not the entry for the user before it; the forecast is by that"
+                )
             break
         entries = tables.get(item)
         if entries is None:
             merged.complete = False
             made.warnings.append(_unread("transport_maps", item))
             continue
+        _warn_of_unicode("transport_maps", (key for key, _ in entries if not key.isascii()), made)
         for key, text in entries:
             try:
                 merged.entries.setdefault(route_key(key), route(_explicit(text)))
@@ -336,7 +349,7 @@ def _transport_table(
             pattern: to
             for key, to in merged.entries.items()
             if not key.startswith(".")
-            for pattern in ((key,) if "@" in key or key == ANY else (key, f".{key}"))
+            for pattern in ((key,) if "@" in key or key[0] in "*[" else (key, f".{key}"))
         }
     return merged
 
@@ -347,21 +360,23 @@ def _transport_table(
 def _by_sender(
     main: Parameters,
     parameter: str,
-    tables: Mapping[str, Entries | None],
+    postfix: Postfix,
     parse: Callable[[str], str],
     made: Routing,
 ) -> dict[str, str]:
     """Merge tables by sender; the first one with a key decides, a static one for all senders.
 
     Postfix looks up the whole address first: a static table hides all entries for domains. It hides
-    that of the null sender too, whose key Postfix first looks up in quotes (``"<>"``).
+    that of the null sender too, whose key Postfix first looks up in quotes (``"<>"``). A local part
+    alone is the key of that user in each domain of ours, behind all whole addresses.
     """
     merged: dict[str, str] = {}
+    users: dict[str, str] = {}
     unusable: list[str] = []
     null_sender = main.get(_NULL_SENDER_KEYS[parameter], "") or NULL_SENDER
     for item in split_list(main.get(parameter, "")):
         everyone = static_result(item)
-        entries = ((ANY, everyone),) if everyone is not None else tables.get(item)
+        entries = ((ANY, everyone),) if everyone is not None else postfix.tables.get(item)
         if entries is None:
             made.warnings.append(_unread(parameter, item))
             continue
@@ -369,16 +384,37 @@ def _by_sender(
             merged = {key: to for key, to in merged.items() if key.rpartition("@")[0]}
         for key, text in entries:
             try:
-                if key == ANY and everyone is None:  # no special key in Postfix
+                if everyone is not None:
+                    merged.setdefault(ANY, parse(text))
+                elif key == ANY:  # no special key in Postfix
                     raise ValueError
-                name = NULL_SENDER if key == null_sender else sender_key(key)
-                merged.setdefault(name, parse(text))
+                elif key == null_sender:
+                    merged.setdefault(NULL_SENDER, parse(text))
+                elif "@" in key:
+                    merged.setdefault(sender_key(key), parse(text))
+                elif key != NULL_SENDER:
+                    users.setdefault(key, parse(text))
             except ValueError:
                 unusable.append(key)
         if everyone is not None:
             break
+    else:  # a static table has an answer before the local part is looked up
+        for user, domain in itertools.product(users, _ours(main, postfix) if users else ()):
+            try:
+                merged.setdefault(sender_key(f"{user}@{domain}"), users[user])
+            except ValueError:
+                unusable.append(user)
     if unusable:
         made.warnings.append(
-            f"{parameter}: not mirrored: {examples(unusable)}: keys are addresses, @domain or <>"
+            f"{parameter}: not mirrored: {examples(dict.fromkeys(unusable))}: keys are addresses, "
+            "users of this host, @domain or <>"
         )
     return merged
+
+
+def _ours(main: Parameters, postfix: Postfix) -> list[str]:
+    """The domains whose users are looked up without a domain too: mydestination and myorigin."""
+    origin = main.get("myorigin", "")
+    file = postfix.tables.get(origin) if is_outside(origin) else ((origin, ""),)
+    names = [key for key, _ in file or () if key]
+    return [*domain_list(main, "mydestination", postfix).names, *names]

@@ -17,10 +17,17 @@ from requiretls_milter.config import Config
 from requiretls_milter.config.values import transport as transport_name
 from requiretls_milter.mirror import parameters
 from requiretls_milter.mirror.agents import Agents
-from requiretls_milter.mirror.client import SMTP_PORTS, Client, mirror_client, mirror_domain
+from requiretls_milter.mirror.client import (
+    SMTP_PORTS,
+    Client,
+    mirror_client,
+    mirror_domain,
+    verifies_by_authority,
+)
 from requiretls_milter.mirror.expansion import mirror_expansion
 from requiretls_milter.mirror.moved import Moved, moved
 from requiretls_milter.mirror.postconf import (
+    DOMAIN_LISTS,
     TABLE_PARAMETERS,
     Parameters,
     Postfix,
@@ -142,6 +149,7 @@ def _transports(postfix: Postfix, base: Client, agents: Agents) -> tuple[dict[st
         own = mirror_client(settings, postfix)
         new = [text for text in own.warnings if text not in base.warnings]
         new += unmirrored(CLIENT, settings, postfix.settings, defaults=postfix.defaults)
+        new += _own_authorities(settings, postfix.settings, own)
         if is_yes(postfix.settings, "tls_required_enable") and not is_yes(
             settings, "tls_required_enable"
         ):
@@ -160,6 +168,19 @@ def _transports(postfix: Postfix, base: Client, agents: Agents) -> tuple[dict[st
             warnings.append(f"transport {shown(service.name)}: such a name cannot be mirrored")
     warnings += _lmtp_warnings(postfix, agents)
     return found, warnings
+
+
+def _own_authorities(settings: Parameters, main: Parameters, own: Client) -> Iterator[str]:
+    """Warn of authorities of a transport's own, if certificates are verified by any."""
+    if not verifies_by_authority(own):
+        return
+    for name in ("smtp_tls_CAfile", "smtp_tls_CApath"):
+        value = settings.get(name, "")
+        if value and value != main.get(name, ""):
+            yield (
+                f"{name} = {shown(value)}: the forecast verifies certificates by probe.ca_file, "
+                "the same for all transports"
+            )
 
 
 def _lmtp_warnings(postfix: Postfix, agents: Agents) -> Iterator[str]:
@@ -181,7 +202,11 @@ def _is_name(name: str) -> bool:
         return False
 
 
-_LMTP_DEFAULTS = {"lmtp_tcp_port": "24", "lmtp_tls_secure_cert_match": "nexthop"}
+_LMTP_DEFAULTS = {
+    "lmtp_tcp_port": "24",
+    "lmtp_tls_secure_cert_match": "nexthop",
+    "lmtp_connect_timeout": "0s",
+}
 """Defaults of lmtp(8) that differ from those of smtp(8) and need no warning."""
 
 
@@ -236,7 +261,7 @@ def _content_filter_warnings(postfix: Postfix) -> Iterator[str]:
 def _doubled_warnings(postfix: Postfix) -> Iterator[str]:
     """Warn of tables that Postfix does not open; mail that needs one waits until it is mended."""
     everywhere = (postfix.settings, *(service.settings for service in postfix.services))
-    for parameter in TABLE_PARAMETERS:
+    for parameter in (*TABLE_PARAMETERS, *DOMAIN_LISTS):
         items = {one for settings in everywhere for one in split_list(settings.get(parameter, ""))}
         for item in sorted(items & postfix.doubled):
             yield (

@@ -97,8 +97,8 @@ def _mirrored(entries: Entries, no_dane: str) -> tuple[dict[str, str], list[str]
     weaker: list[str] = []
     not_at_all: dict[str, str] = {}
     for name, text in entries:
-        value, dropped = tlspolicy.as_mirrored(text)
         try:
+            value, dropped = tlspolicy.as_mirrored(text)
             key, policy = tlspolicy.key(name), tlspolicy.parse(value)
             if no_dane and policy.level is TlsLevel.DANE_ONLY:
                 raise ValueError(f"level dane-only, but {no_dane}: Postfix defers all mail, 4.7.5")

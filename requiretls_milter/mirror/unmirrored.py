@@ -277,6 +277,18 @@ GLOBAL: tuple[Unmirrored, ...] = (
         "a recipient's domain may lose its first labels after the milter was told of it",
         words=frozenset({"envelope_recipient"}),
     ),
+    Unmirrored(
+        "relocated_maps",
+        "mail of sendmail(1) to users who have moved bounces (5.1.6), whatever is forecast",
+    ),
+    *(
+        _no(
+            name,
+            "a local part that names another address (user%example.org) is not followed by "
+            "Postfix; the forecast for mail of sendmail(1) follows it",
+        )
+        for name in ("allow_percent_hack", "swap_bangpath", "resolve_dequoted_address")
+    ),
     _changed("known_tcp_ports", "names of ports in next hops may mean other ports than here"),
     _yes(
         "enable_idna2003_compatibility",

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.syntax.names import is_address, to_alabel
+from requiretls_milter.syntax.secrecy import MASK
 from requiretls_milter.syntax.text import quoted
 
 DNS_PORT = 53
@@ -30,9 +31,6 @@ MAX_PATH = 4095
 
 MAX_UNIX_PATH = 107
 """Bytes of the path of a unix socket: sun_path of unix(7), less the final NUL."""
-
-MASK = "***"
-"""What is shown in the place of a password."""
 
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _REDIS_URL = re.compile(

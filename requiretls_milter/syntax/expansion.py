@@ -300,7 +300,7 @@ def keys_of(address: str, rewriting: Rewriting) -> tuple[Key, ...]:
 
 
 def _keys(address: str, rewriting: Rewriting) -> Iterator[Key]:
-    bare, extension = _without_extension(address, rewriting.delimiter)
+    bare, extension = without_extension(address, rewriting.delimiter)
     yield Key(to_external(address))
     if extension:
         yield Key(to_external(bare), True, extension)
@@ -314,8 +314,12 @@ def _keys(address: str, rewriting: Rewriting) -> Iterator[Key]:
     yield Key(address[at:], True)
 
 
-def _without_extension(address: str, delimiter: str) -> tuple[str, str]:
-    """Split an address into one without extension, and the extension with its delimiter."""
+def without_extension(address: str, delimiter: str) -> tuple[str, str]:
+    """Split an address into one without extension, and the extension with its delimiter.
+
+    Postfix sees none in postmaster and the like; nor, if ``-`` is a delimiter, in the owner of a
+    list (split_addr.c).
+    """
     at = address.rfind("@")
     local, domain = (address[:at], address[at:]) if at >= 0 else (address, "")
     lower = local.lower()

@@ -85,6 +85,36 @@ def local_to_external(local: str) -> str:
     return _quoted_if_needed(local)
 
 
+def to_internal(address: str) -> str:
+    """Write an address in external form without quotes; one that cannot be read stays as it is."""
+    if '"' not in address and "\\" not in address:
+        return address
+    try:
+        return "".join(token.text for token in _tokens(address))
+    except AddressError:
+        return address
+
+
+def routed_to(address: str, origin: Origin) -> str:
+    """The address that a local part names which has an operator of its own; "" for none.
+
+    Of an address in a domain of its own Postfix drops the domain and reads what is left: the
+    percent hack (``user%example.org``), a bang path (``example.org!user``) and an address in quotes
+    (resolve_addr() of trivial-rewrite(8)).
+
+    Args:
+        address: in internal form, with its domain.
+        origin: what completes an address.
+    """
+    local = address[: address.rfind("@")]
+    if not any(operator in local for operator in "@!%"):
+        return ""
+    try:
+        return _completed(list(_tokens(local)), Origin("", origin.mydomain))
+    except AddressError:
+        return ""
+
+
 def _quoted_if_needed(local: str) -> str:
     if not _NEEDS_QUOTES.search(local):
         return local

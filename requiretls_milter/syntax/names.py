@@ -37,6 +37,7 @@ MAX_TEXT = 1024
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_LITERAL = re.compile(r"\[(?:ipv6:)?([^\[\]]*)\]", re.IGNORECASE)
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?", re.ASCII)
 
 
@@ -180,6 +181,19 @@ def address_literal(text: str) -> str | None:
     except ValueError:
         return None
     return None if "%" in text else str(address)
+
+
+def domain_literal(text: str) -> str:
+    """Return *text*, if it is an address in brackets, in its one form; else "".
+
+    The form is that of RFC 5321 section 4.1.3 in lower case: ``[192.0.2.1]``,
+    ``[ipv6:2001:db8::1]``.
+    """
+    match = _LITERAL.fullmatch(text)
+    address = address_literal(match[1]) if match else None
+    if address is None:
+        return ""
+    return f"[ipv6:{address}]" if ":" in address else f"[{address}]"
 
 
 # ---------------------------------------------------------------- names that DNS gives us

@@ -7,7 +7,7 @@ forecast can consider only one attribute, ``match``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from requiretls_milter.errors import RequiretlsMilterError
 from requiretls_milter.model import TlsLevel, TlsPolicy
@@ -33,6 +33,17 @@ _NOT_MIRRORED = frozenset(
     }
 )
 """Attributes that a forecast cannot consider."""
+
+_ONCE = frozenset(
+    {
+        *("ciphers", "protocols", "servername", "exclude"),
+        *("policy_ttl", "policy_type", "policy_domain", "policy_failure"),
+    }
+)
+_YES_OR_NO = frozenset({"connection_reuse", "enable_rpk"})
+_OF_SERVICE = frozenset(
+    {"policy_ttl", "policy_string", "policy_domain", "mx_host_pattern", "policy_failure"}
+)
 
 LEVELS: Mapping[str, TlsLevel] = {
     level.value: level for level in TlsLevel if level is not TlsLevel.HALF_DANE
@@ -76,15 +87,43 @@ def parse(text: str) -> TlsPolicy:
 
 
 def as_mirrored(text: str) -> tuple[str, tuple[str, ...]]:
-    """The value of an entry without the attributes that cannot be mirrored, and their names."""
+    """The value of an entry without the attributes that cannot be mirrored, and their names.
+
+    Raises:
+        TlsPolicyError: Postfix would not accept one of these attributes.
+    """
     kept, dropped = [], []
-    for word in _tokens(text):
+    words = _tokens(text)
+    if words and LEVELS.get(words[0].lower()) is not TlsLevel.NONE:
+        _check(words[0].lower(), words[1:])
+    for word in words:
         name = word.partition("=")[0].lower()
         if name in _NOT_MIRRORED and word.lower() != _OUR_SNI:
             dropped.append(name)
         else:
             kept.append(f"{{ {word} }}" if _BLANK.search(word) else word)
     return " ".join(kept), tuple(dropped)
+
+
+def _check(level: str, attributes: Sequence[str]) -> None:
+    """Refuse attributes that Postfix does not accept (tls_policy_lookup_one())."""
+    seen: set[str] = set()
+    for attribute in attributes:
+        name, _, value = attribute.partition("=")
+        name = name.lower()
+        if name in seen and name in _ONCE:
+            raise TlsPolicyError(f"the attribute {name} stands there twice")
+        seen.add(name)
+        if name in _YES_OR_NO and value.lower() not in ("yes", "no"):
+            raise TlsPolicyError(f"expected {name}=yes or {name}=no")
+        if name in ("ciphers", "tafile") and not value:
+            raise TlsPolicyError(f"the attribute {name} has no value")
+        if name == "servername" and not names.valid_hostname(value):
+            raise TlsPolicyError(f"expected a host name in {quoted(attribute, MAX_SHOWN)}")
+        if name == "tafile" and level not in ("verify", "secure"):
+            raise TlsPolicyError(f"tafile= is for the levels verify and secure, not for {level}")
+    if not _OF_SERVICE.isdisjoint(seen) and "policy_type" not in seen:
+        raise TlsPolicyError("attributes of a policy service without policy_type=")
 
 
 def _tokens(text: str) -> list[str]:

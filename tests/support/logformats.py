@@ -44,6 +44,17 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
+def _csv(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _verbose(said: Said) -> bytes:
+    return (
+        f"{said.time:%a %Y-%m-%d %H:%M:%S}.250000 UTC [s=a1;i=1f;b=b2;m=1;t=2;x=3]\n"
+        f"    PRIORITY=6\n    SYSLOG_IDENTIFIER={said.program}\n    MESSAGE={said.message}\n"
+    ).encode()
+
+
 def _export(said: Said, *, binary: bool = False) -> bytes:
     message = said.message.encode()
     text = b"MESSAGE=" + message + b"\n"
@@ -77,6 +88,13 @@ TEXT: dict[str, Callable[[Said], str]] = {
     "rfc3164 of FreeBSD": lambda said: (
         f"{said.time:%b %d %H:%M:%S} <mail.info> mx {said.program}[{said.pid}]: {said.message}"
     ),
+    "socklog": lambda said: f"{said.time:%Y-%m-%d_%H:%M:%S}.25000 mail.info: {said.rfc3164}",
+    "csv of splunk": lambda said: f'"{said.time.isoformat()}",mx,{_csv(said.rfc3164)},syslog',
+    "csv of kibana": lambda said: (
+        f'"{said.time:%b %d %Y %H:%M:%S}.250","{said.program}",{said.pid},{_csv(said.message)}'
+    ),
+    "csv of loki": lambda said: f"{said.microseconds}000,{_csv(said.rfc3164)}",
+    "jq": lambda said: json.dumps(said.rfc3164),
     "rfc3164 of another language": lambda said: (
         f"Απρ {said.time:%d %H:%M:%S} mx {said.program}[{said.pid}]: {said.message}"
     ),
@@ -176,6 +194,7 @@ def _as_line(form: Callable[[Said], str]) -> Callable[[Said], bytes]:
 
 FORMATS: dict[str, Callable[[Said], bytes]] = {
     **{name: _as_line(form) for name, form in TEXT.items()},
+    "journald verbose": _verbose,
     "journald export": _export,
     "journald export of octets": lambda said: _export(said, binary=True),
 }

@@ -254,6 +254,17 @@ def test_the_log_says_once_why_a_table_cannot_be_read(
     assert logged.count("alias_table_read") == 1
 
 
+def test_the_log_and_the_reason_show_no_password(capsys: pytest.CaptureFixture[str]) -> None:
+    made = tables(["mysql:{ { password = geheim } }"])
+    made.texts.look()
+    with pytest.raises(ExpansionError, match=r"^mysql:\{\.\.\.\}: a table of type mysql"):
+        made.expand("a@x.test")
+    assert list(made.texts.unreadable) == ["mysql:{...}"]
+    logged = "".join(capsys.readouterr())
+    assert "mysql:{...}" in logged
+    assert "geheim" not in logged
+
+
 # ---------------------------------------------------------------- the thread
 
 

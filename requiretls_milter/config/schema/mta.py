@@ -215,7 +215,8 @@ class Mta(Section):
             "Where mail goes whose transport the MTA does not name, by recipient: transport_maps, "
             "and the domains of relay_domains, virtual_mailbox_domains and mydestination that are "
             'not delivered here. Keys as in transport(5): "user@example.org", "example.org", '
-            '".example.org" for subdomains, "*". Values: "smtp:[gateway.example.org]:587"; "smtp:" '
+            '".example.org" for subdomains, "[192.0.2.1]" for an address in the place of a domain, '
+            '"*". Values: "smtp:[gateway.example.org]:587"; "smtp:" '
             'for the recipient\'s own domain; "relay" without a colon for relayhost, if there is '
             'one; ":[host]" keeps the default transport. The most specific key of this table and '
             "of local_domains decides."

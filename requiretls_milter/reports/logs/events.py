@@ -8,6 +8,7 @@ text that they hold.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -47,6 +48,11 @@ _QUOTED_GROUP = re.compile(
     r'\[[^\s\]="]+(?: [^\s=\]"]+="(?:[^"\\]|\\.)*")+\]'  # structured data of RFC 5424
     r'|\{\w+="[^"]*"(?:, *\w+="[^"]*")*\}'  # labels
 )
+_FACILITY = re.compile(
+    r"\b(?:mail|daemon|user|local[0-7])\.(?:debug|info|notice|warn(?:ing)?|err): "
+)
+"""What socklog and the like put before a message; no program's name."""
+_CSV_FIELD = re.compile(r'(?:^|(?<=,))(?:"((?:[^"]|"")*)"|([^",]*))(?:,|$)')
 _TAG_WITH_PID = re.compile(r"[\w./-]+\[\d+\]:(?=.)")
 
 _MESSAGE_KEYS = ("MESSAGE", "log", "message", "msg", "line", "@message", "textPayload", "_raw")
@@ -139,7 +145,7 @@ def is_prefix(text: str) -> bool:
     text = text.rstrip()
     if len(text) > MAX_PREFIX:
         return False
-    text = _SYSLOG_ID.sub("", text).rstrip()
+    text = _FACILITY.sub("", _SYSLOG_ID.sub("", text), count=1).rstrip()
     if '"' in text:
         text = _QUOTED_GROUP.sub("", text)
     return not (
@@ -155,11 +161,40 @@ def _of_text(text: str, outer: float | None, times: Times, depth: int) -> Event 
     if start is not None and is_prefix(text[: start.start()]):
         time = _time(text[: start.start()], outer, times)
         return _of_object_text(text[start.start() :], time, times, depth)
+    if '"' in (text[:1], text[-1:]) and depth < MAX_DEPTH:
+        event = _of_quoted(text, outer, times, depth)
+        if event is not None:
+            return event
     if _LOGFMT.match(text):
         fields = milter.pairs(text)[0]
         if "event" not in fields and depth < MAX_DEPTH:
             return _of_object(fields, outer, times, depth)
     return _of_milter(text, outer, times) or _of_postfix(text, outer, times)
+
+
+def _of_quoted(text: str, outer: float | None, times: Times, depth: int) -> Event | None:
+    """Find the event in a string of JSON, as jq prints it, or in a quoted field of a CSV line.
+
+    What stands between the fields must be what can stand before a message.
+    """
+    with contextlib.suppress(ValueError):
+        string = json.loads(text)
+        return _of_text(string, outer, times, depth + 1) if isinstance(string, str) else None
+    time = outer
+    place = 0
+    while (field := _CSV_FIELD.match(text, place)) is not None and field.end() > place:
+        place = field.end()
+        if field[1] is None:
+            if not is_prefix(field[2]):
+                return None
+            time = _time(field[2], time, times)
+            continue
+        value = field[1].replace('""', '"')
+        event = _of_text(value, time, times, depth + 1)
+        if event is not None and not isinstance(event.what, Other):
+            return event
+        time = _time(value, time, times)
+    return None
 
 
 def _time(prefix: str, outer: float | None, times: Times) -> float | None:

@@ -1,7 +1,8 @@
 """Cut a log into lines of bounded length, and undo what journalctl makes of entries.
 
 A line is one line of text; of ``journalctl -o export`` it is the MESSAGE of an entry, and of JSON
-that is written over several lines (``-o json-pretty``) it is the whole object.
+that is written over several lines (``-o json-pretty``) it is the whole object. The MESSAGE of an
+entry of ``-o verbose`` is a line without a time.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ MAX_LINE = 65_536
 
 _ENTRY = (b"__CURSOR=", b"__REALTIME_TIMESTAMP=")
 """What an entry of ``journalctl -o export`` begins with."""
+
+_MESSAGE = b"    MESSAGE="
+"""The line of an entry of ``journalctl -o verbose`` that has its message."""
 
 _MICROSECONDS = 1e6
 
@@ -34,6 +38,8 @@ def lines(stream: BinaryIO) -> Iterator[Line]:
     while text := _line(stream):
         if text.startswith(_ENTRY):
             yield _entry(stream, text)
+        elif text.startswith(_MESSAGE):
+            yield Line(text.removeprefix(_MESSAGE).rstrip(b"\r\n"))
         elif text.strip() == b"{":
             yield Line(_object(stream, text))
         else:

@@ -8,6 +8,7 @@ What a decompressor may take is bounded in memory, and so is how much it may mak
 from __future__ import annotations
 
 import bz2
+import codecs
 import contextlib
 import gzip
 import io
@@ -178,6 +179,8 @@ def _zstd_module() -> Any:
 
 _GZIP = b"\x1f\x8b"
 
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
 _MAGIC: tuple[tuple[bytes, Callable[[], _Decompressor]], ...] = (
     (b"BZh", bz2.BZ2Decompressor),
     (b"\xfd7zXZ\x00", _xz),
@@ -193,7 +196,32 @@ def _decompressed(raw: BinaryIO) -> BinaryIO:
     for magic, decompressor in _MAGIC:
         if head.startswith(magic):
             return io.BufferedReader(_Decompressed(whole, magic, decompressor), CHUNK)
+    if head.startswith(_UTF_16):
+        return io.BufferedReader(_FromUtf16(whole), CHUNK)
     return whole
+
+
+class _FromUtf16(io.RawIOBase):
+    """A text in UTF-16, as PowerShell writes it, in UTF-8."""
+
+    def __init__(self, file: io.BufferedReader[_Rewound]) -> None:
+        self._file = file
+        self._decoder = codecs.getincrementaldecoder("utf-16")("replace")
+        self._pending = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._pending:
+            data = self._file.read1(CHUNK)
+            self._pending = self._decoder.decode(data, final=not data).encode("utf-8", "replace")
+            if not data and not self._pending:
+                return 0
+        taken = self._pending[: len(buffer)]
+        self._pending = self._pending[len(taken) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
 
 
 class _Rewound(io.RawIOBase):

@@ -19,7 +19,8 @@ from requiretls_milter.store.base import (
     StoreKind,
 )
 from requiretls_milter.store.rediswire import MAX_ITEMS, MAX_REPLY, BoundedParser, RecordCodec
-from requiretls_milter.syntax.endpoint import MASK, EndpointError, parse_store_url
+from requiretls_milter.syntax.endpoint import EndpointError, parse_store_url
+from requiretls_milter.syntax.secrecy import MASK
 from requiretls_milter.telemetry.labels import Bound
 from tests.fuzz import expect, inputs
 

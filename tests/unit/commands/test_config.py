@@ -110,6 +110,52 @@ def test_config_check_accepts_a_masked_password_and_warns_of_it(
     assert "every user" not in done.err
 
 
+SECRET_TABLE = "mysql:{ { password = hunter2 }, { hosts = db.example } }"
+
+
+@pytest.mark.parametrize("key", ["virtual_alias_maps", "recipient_canonical_maps"])
+def test_a_password_of_a_table_is_shown_only_if_that_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f'[mta]\n{key} = ["{SECRET_TABLE}"]\n')
+    shown = call(capsys, "config", "show", "--config", path)
+    assert f'{key} = ["mysql:{{...}}"]\n' in shown.out
+    assert "hunter2" not in shown.out + shown.err
+    whole = call(capsys, "config", "show", "--config", path, "--secrets")
+    assert f'{key} = ["{SECRET_TABLE}"]\n' in whole.out
+    warned = call(capsys, "config", "check", path)
+    assert warned.status == 0
+    assert f"warning: mta.{key}: mysql:{{...}}: whenever it is asked" in warned.err
+    assert "hunter2" not in warned.out + warned.err
+    path.write_text(shown.out)
+    again = call(capsys, "config", "check", path)
+    assert again.status == 0
+    assert f"warning: mta.{key}: mysql:{{...}}: what it lacks is left out" in again.err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'virtual_alias_maps = ["MYSQL:{ { password = hunter2 } }"]',
+        'virtual_alias_maps = "mysql{ password = hunter2 }"',
+        "virtual_alias_maps = mysql:{password=hunter2}",
+        "virtual_alias_maps = pgsql:postgresql://u:hunter2@h",
+        'relayhost = "smtp://u:hunter2@relay.example\u00e9"',
+        'unknown = ["mysql:{ password = hunter2 }"]',
+        '"mysql:{ password = hunter2 }" = 1',
+    ],
+)
+def test_a_mistake_shows_no_password(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f"[mta]\n{line}\n")
+    done = call(capsys, "config", "check", path)
+    assert done.status == 2
+    assert "hunter2" not in done.out + done.err
+
+
 @pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o604, True), (0o640, False)])
 @pytest.mark.parametrize(
     ("url", "secret"),

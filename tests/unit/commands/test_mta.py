@@ -102,6 +102,23 @@ def test_diff_shows_no_password_of_the_lines_around(imported: Import) -> None:
     assert "geheim" not in done.out + done.err
 
 
+@pytest.mark.parametrize(
+    "items",
+    [
+        '["mysql:{ { password = geheim } }"]',
+        "['pgsql:postgresql://u:geheim@h/db']",
+        '[\n"""mysql:{\n  { password =\n  geheim } }"""\n]',
+        '["mysql:{ { password = \\"geheim\\" } }"]',
+    ],
+)
+def test_diff_shows_no_password_of_a_table(imported: Import, path: Path, items: str) -> None:
+    path.write_text(f"[mta]\nvirtual_alias_maps = {items}\n")
+    done = imported("--diff")
+    assert done.status == 1
+    assert "-virtual_alias_maps" in done.out
+    assert "geheim" not in done.out + done.err
+
+
 def test_a_file_that_says_what_postfix_does_is_status_0(imported: Import, path: Path) -> None:
     assert imported("--write").status == 0
     done = imported("--diff")

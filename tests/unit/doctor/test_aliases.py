@@ -56,6 +56,11 @@ def test_tables_that_can_be_read_are_well(tmp_path: Path) -> None:
     assert "3 entries" in finding.found
 
 
+def test_a_table_that_cannot_be_read_is_named_without_its_password() -> None:
+    finding = found(configured("mysql:{ { password = geheim } }"))
+    assert finding.found.startswith("mysql:{...}: a table of type mysql")
+
+
 def test_a_table_that_is_not_there_is_a_warning(tmp_path: Path) -> None:
     finding = found(configured(f"hash:{text(tmp_path)}"))
     assert finding.severity is Severity.WARNING

@@ -49,6 +49,18 @@ def test_a_tls_policy_that_differs_is_named() -> None:
     ]
 
 
+@pytest.mark.parametrize("key", ["virtual_alias_maps", "canonical_maps"])
+@pytest.mark.parametrize(
+    "item", ["mysql:{ { password = geheim } }", "pgsql:postgresql://u:geheim@h"]
+)
+def test_a_table_that_differs_is_named_without_its_password(key: str, item: str) -> None:
+    made = postfix(**{key: "hash:/etc/postfix/table"})
+    config = configured(mta={**mirror(made).mta, "aliases": "ask", key: [item]})
+    (told,) = different(config, made)
+    assert told.startswith(f"mta.{key} is [")
+    assert "geheim" not in told
+
+
 def test_what_means_the_same_does_not_differ() -> None:
     made = postfix(smtp_requiretls_policy="enforce")
     for policy in ("enforce", {"*": "enforce"}, {}):

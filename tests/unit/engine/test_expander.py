@@ -233,6 +233,12 @@ async def test_a_table_that_does_not_answer_is_told_by_name(kits: Any) -> None:
     )
 
 
+async def test_a_table_that_does_not_answer_is_told_without_its_password(kits: Any) -> None:
+    kit = kits("mysql:{ { password = geheim } }")
+    kit.tables()
+    assert await kit.becomes("a@x.test") == "mysql:{...}: mysql:{...}: gone"
+
+
 async def test_it_takes_no_longer_than_an_assessment(
     kits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -219,6 +219,18 @@ async def test_no_password_of_a_tables_file_is_told(tmp_path: Path, said: str, t
     assert "heim" not in found
 
 
+async def test_no_password_in_the_name_of_a_table_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    item = "mysql:{ { password = geheim }, { hosts = h } }"
+    kit = Kit(tmp_path, "sys.exit('postmap: fatal: open ' + sys.argv[3] + ': unsupported')")
+    found = error((await kit.find("a@x.test", item=item))["a@x.test"])
+    assert found == "open mysql:{...}: unsupported"
+    logged = "".join(capsys.readouterr())
+    assert "mysql:{...}" in logged
+    assert "geheim" not in logged
+
+
 @pytest.mark.parametrize(
     "behaviour",
     [

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from requiretls_milter.forecast.profiles import tls_policy
 from requiretls_milter.model import (
     DomainEvidence,
     HopKind,
+    MailProtocol,
     MtaProfile,
     MtaSts,
     NextHop,
@@ -70,6 +72,24 @@ def test_a_next_hop_with_brackets_or_a_port_is_sought_by_its_own_name_only() -> 
     assert token(at_port, profile(own=ENCRYPT, parent=ENCRYPT)) == "2.0.0 may:none"
     exact = MtaProfile(tls_policy=(("example.org:587", ENCRYPT),))
     assert token(at_port, exact) == "4.7.4 !encrypt"
+
+
+@pytest.mark.parametrize(
+    "nexthop",
+    [
+        NextHop(HopKind.SRV, "example.org"),
+        NextHop(HopKind.HOST, "example.org", 24, MailProtocol.LMTP, given="example.org"),
+    ],
+)
+def test_a_name_alone_has_its_parents_entries_whatever_names_its_servers(nexthop: NextHop) -> None:
+    table = dict(profile(parent=ENCRYPT).tls_policy)
+    assert tls_policy(profile(parent=ENCRYPT), nexthop) == (table[".org"], False)
+    assert tls_policy(profile(own=NONE, parent=ENCRYPT), nexthop) == (NONE, True)
+
+
+def test_an_address_has_no_parents() -> None:
+    by = MtaProfile(tls_policy=((".2.1", ENCRYPT),))
+    assert tls_policy(by, NextHop(HopKind.ADDRESS, "192.0.2.1", given="192.0.2.1")) == (None, False)
 
 
 def test_an_entry_may_ask_for_dane_where_the_transport_does_not() -> None:

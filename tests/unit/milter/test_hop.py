@@ -162,11 +162,53 @@ def test_without_a_route_the_recipients_domain_is_the_next_hop(
         ("bob@[192.0.2.1]", False),
         ("bob@[192.0.2.9]", True),
         ("bob", True),
+        ("bob%remote.test@mine.test", False),
+        ("bob%remote.test@[192.0.2.9]", False),
+        ("bob%mine.test@mine.test", True),
+        ("bob%remote.test@yours.test", False),
+        ("<remote.test!bob@mine.test>", False),
+        ('"bob@remote.test"@mine.test', False),
+        ('"bob b"@mine.test', True),
+        ("a%" * 99 + "b@mine.test", False),
     ],
 )
 def test_local_domains_and_own_addresses_are_local(recipient: str, local: bool) -> None:
     way = untold(recipient, local_domains=["mine.test", ".yours.test"], my_addresses=["192.0.2.9"])
     assert (way.nexthop == LOCAL) is local
+
+
+@pytest.mark.parametrize(
+    ("recipient", "expected"),
+    [
+        ("bob%remote.test@mine.test", "smtp:remote.test"),
+        ("bob%remote.test@box.test", "local:local"),
+    ],
+)
+def test_only_in_mydestination_a_local_part_names_another_address(
+    recipient: str, expected: str
+) -> None:
+    ours = ["mine.test"]
+    way = untold(recipient, local_domains=[*ours, "box.test"], mydestination=ours)
+    assert f"{way.transport or 'local'}:{way.nexthop}" == expected
+
+
+@pytest.mark.parametrize(
+    ("recipient", "expected"),
+    [
+        ("owner-list@a.test", "smtp:a.test"),
+        ("owner+list@a.test", "smtp:o.test"),
+        ("list-request@a.test", "smtp:a.test"),
+        ('"bob-x"@a.test', "smtp:b.test"),
+    ],
+)
+def test_the_owner_of_a_list_has_no_extension(recipient: str, expected: str) -> None:
+    routes = {
+        "owner@a.test": "smtp:o.test",
+        "list@a.test": "smtp:l.test",
+        "bob@a.test": "smtp:b.test",
+    }
+    way = untold(recipient, routes=routes, recipient_delimiter="-+")
+    assert f"{way.transport}:{way.nexthop}" == expected
 
 
 @pytest.mark.parametrize(

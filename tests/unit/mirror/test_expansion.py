@@ -141,7 +141,7 @@ def test_the_names_of_mydestination_are_mirrored_those_in_tables_too() -> None:
     made = postfix(
         virtual_alias_maps=VIRTUAL, mydestination=f"a.example, {table}, !b, *, A.example"
     )
-    read = replace(made, tables={**DEFAULT_TABLES, table: (("c.example", "x"),)})
+    read = replace(made, domains={table: ("c.example",)})
     assert mirror(read).mta["mydestination"] == ["a.example", "c.example"]
 
 

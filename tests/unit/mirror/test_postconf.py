@@ -16,6 +16,7 @@ from requiretls_milter.mirror.postconf import (
     parse_json,
     parse_lines,
     parse_services,
+    used_protocols,
 )
 
 
@@ -128,3 +129,32 @@ def test_the_command_of_postmap_is_known(
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda name, path: name)
     assert Postconf(command, config).postmap_command == asks
+
+
+@pytest.mark.parametrize(
+    ("setting", "host", "used"),
+    [
+        ("all", ("ipv4", "ipv6"), ("ipv4", "ipv6")),
+        ("IPv4", ("ipv4", "ipv6"), ("ipv4",)),
+        ("ipv6, ipv4", ("ipv4",), ("ipv4",)),
+        ("ipv6", ("ipv4",), ()),
+    ],
+)
+def test_the_protocols_are_those_of_the_setting_that_this_host_has(
+    setting: str, host: tuple[str, ...], used: tuple[str, ...]
+) -> None:
+    assert used_protocols({"inet_protocols": setting}, host) == used
+
+
+@pytest.mark.parametrize(
+    ("setting", "own"), [("all", ["127.0.0.1", "::1"]), ("ipv4", ["127.0.0.1"])]
+)
+def test_addresses_of_a_protocol_that_is_not_used_are_not_our_own(
+    tmp_path: Path, setting: str, own: list[str]
+) -> None:
+    settings = f"inet_interfaces = 127.0.0.1, [::1]\ninet_protocols = {setting}"
+    path = program(tmp_path, f"case \"$*\" in *-x*) printf '{settings}\\n';; esac")
+    made = Postconf(str(path)).read()
+    assert list(made.own_addresses) == [
+        one for one in own if used_protocols({}, made.inet_protocols)
+    ]

@@ -102,6 +102,20 @@ def test_without_postfix_or_with_a_silent_one_it_is_said_why(
             resolve(tmp_path, "", "b@example.org")
 
 
+def test_an_address_is_asked_for_without_its_quotes(tmp_path: Path) -> None:
+    with postfix(tmp_path, GREETING, answer()) as asked:
+        resolve(tmp_path, '"x y"@example.net', '"a b"@example.org')
+    assert b"sender\0x y@example.net\0address\0a b@example.org\0" in asked[0]
+
+
+def test_an_address_that_postfix_takes_for_none_is_an_error(tmp_path: Path) -> None:
+    with (
+        postfix(tmp_path, GREETING, answer("4100")),
+        pytest.raises(ResolveError, match=r"no valid address: its mail bounces \(5\.1\.3\)"),
+    ):
+        resolve(tmp_path, "", "b@example..org")
+
+
 def test_an_address_cannot_add_attributes(tmp_path: Path) -> None:
     with pytest.raises(ResolveError, match="NUL"):
         resolve(tmp_path, "", "b@example.org\0sender\0evil")

@@ -18,7 +18,12 @@ RELAY = "relay.example"
 
 
 def with_tables(made: Postfix, tables: Mapping[str, Entries | None]) -> Postfix:
-    return replace(made, tables={**DEFAULT_TABLES, **tables})
+    """The same Postfix, with what stands in tables, and in files of names."""
+    domains = {
+        item: entries if entries is None else tuple(key for key, _ in entries if "@" not in key)
+        for item, entries in tables.items()
+    }
+    return replace(made, tables={**DEFAULT_TABLES, **tables}, domains=domains)
 
 
 def reading(tables: Mapping[str, Entries | None], *services: Service, **main: str) -> Mirror:
@@ -125,6 +130,160 @@ def test_domains_in_tables_that_cannot_be_read_are_told() -> None:
 def test_domains_of_aliases_are_not_looked_up_as_next_hops() -> None:
     made = mirror(postfix(virtual_alias_domains="alias.example, hash:/etc/postfix/virtual"))
     assert goes(made, "bob@alias.example") == "local"
+
+
+def test_the_domains_of_a_table_of_aliases_are_local_whatever_transport_maps_say() -> None:
+    made = reading(
+        {
+            "hash:v": (("alias.example", "x"), ("bob@alias.example", "bob@remote.example")),
+            "hash:t": (
+                ("*", "smtp:[relay.example]"),
+                ("ann@alias.example", "smtp:[other.example]"),
+            ),
+        },
+        virtual_alias_domains="hash:v",
+        transport_maps="hash:t",
+    )
+    assert goes(made, "bob@alias.example") == goes(made, "ann@alias.example") == "local"
+    assert goes(made, "bob@sub.alias.example") == "smtp:[relay.example]"
+
+
+def test_domains_of_aliases_are_local_also_behind_transport_maps_that_cannot_be_read() -> None:
+    made = mirror(postfix(virtual_alias_domains="alias.example", transport_maps="ldap:/t"))
+    assert made.mta["local_domains"] == ["alias.example"]
+
+
+def test_an_excluded_domain_is_one_of_a_later_class_or_of_none() -> None:
+    made = mirror(
+        postfix(
+            mydestination="!box.example !out.example static:all",
+            local_transport="local",
+            virtual_mailbox_domains="box.example other.example",
+            virtual_transport="smtp:[box.example]",
+            default_transport="smtp:[def.example]",
+        )
+    )
+    assert goes(made, "bob@any.example") == goes(made, "bob@other.example") == "local"
+    assert goes(made, "bob@box.example") == "smtp:[box.example]"
+    assert goes(made, "bob@out.example") == "smtp:[def.example]"
+
+
+def test_an_excluded_domain_is_one_of_a_class_that_has_all() -> None:
+    made = mirror(
+        postfix(
+            mydestination="!a.example static:all",
+            virtual_mailbox_domains="static:all",
+            virtual_transport="smtp:[box.example]",
+        )
+    )
+    assert goes(made, "bob@a.example") == "smtp:[box.example]"
+
+
+def test_a_domain_of_an_earlier_class_is_none_of_aliases() -> None:
+    made = reading(
+        {"hash:t": (("a.example", "smtp:[a.example]"),)},
+        mydestination="a.example",
+        virtual_alias_domains="a.example",
+        transport_maps="hash:t",
+    )
+    assert goes(made, "bob@a.example") == "smtp:[a.example]"
+
+
+def test_an_excluded_subdomain_is_not_relayed_as_its_parent_is() -> None:
+    made = mirror(
+        postfix(relay_domains="!sub.a.example a.example", relay_transport="relay:[hub.example]")
+    )
+    assert goes(made, "bob@a.example") == goes(made, "bob@x.a.example") == "relay:[hub.example]"
+    assert goes(made, "bob@sub.a.example") == "smtp:sub.a.example"
+    assert goes(made, "bob@x.sub.a.example") == "smtp:x.sub.a.example"
+
+
+# ---------------------------------------------------------------- addresses in brackets
+
+
+@pytest.mark.parametrize(
+    ("settings", "way"),
+    [
+        ({}, "local"),
+        ({"local_transport": "lmtp:inet:[192.0.2.24]"}, "lmtp:lmtp:inet:[192.0.2.24]"),
+        ({"transport_maps": "static:smtp:[relay.example]"}, "smtp:[relay.example]"),
+        ({"transport_maps": "hash:star"}, "smtp:[relay.example]"),
+        ({"transport_maps": "hash:literal"}, "smtp:[literal.example]"),
+        ({"transport_maps": "hash:user"}, "smtp:[user.example]"),
+        (
+            {"virtual_mailbox_domains": "static:all", "virtual_transport": "smtp:[x.example]"},
+            "local",
+        ),
+    ],
+)
+def test_an_address_of_this_host_is_local_unless_a_table_leads_elsewhere(
+    settings: dict[str, str], way: str
+) -> None:
+    made = reading(
+        {
+            "hash:star": (("*", "smtp:[relay.example]"),),
+            "hash:literal": (
+                ("[192.0.2.25]", "smtp:[literal.example]"),
+                ("*", "smtp:[no.example]"),
+            ),
+            "hash:user": (("bob@[192.0.2.25]", "smtp:[user.example]"),),
+        },
+        **settings,
+    )
+    assert goes(made, "bob@[192.0.2.25]") == way
+
+
+def test_a_key_for_an_address_may_keep_its_mail_here() -> None:
+    made = reading(
+        {
+            "hash:t": (
+                ("[192.0.2.25]", "local:"),
+                ("[192.0.2.99]", "virtual:"),
+                ("*", "smtp:[r.example]"),
+            )
+        },
+        transport_maps="hash:t",
+        parent_domain_matches_subdomains="transport_maps",
+    )
+    for address in ("192.0.2.25", "192.0.2.99"):
+        assert goes(made, f"bob@[{address}]") == "local"
+
+
+def test_an_address_of_this_host_needs_no_route_to_local() -> None:
+    made = mirror(postfix(mailbox_transport="smtp:[192.0.2.30]"))
+    assert "[192.0.2.25]" not in made.mta.get("routes", {})
+    assert goes(made, "bob@[192.0.2.25]") == "smtp:[192.0.2.30]"
+
+
+@pytest.mark.parametrize("parameter", ["mydestination", "relay_domains", "virtual_mailbox_domains"])
+def test_a_domain_in_unicode_is_told(parameter: str) -> None:
+    assert warned(mirror(postfix(**{parameter: "m\xfcller.example"})), f"{parameter}: m\\xfcller")
+    assert not warned(mirror(postfix(**{parameter: "xn--mller-kva.example"})), "Unicode")
+
+
+def test_a_route_in_unicode_is_told() -> None:
+    tables: dict[str, Entries | None] = {"hash:t": (("m\xfcller.example", "smtp:[a.example]"),)}
+    assert warned(reading(tables, transport_maps="hash:t"), "transport_maps: m\\xfcller.example")
+
+
+def test_an_address_of_this_host_is_local_although_all_domains_are_ours() -> None:
+    made = mirror(postfix(mydestination="static:all", local_transport="smtp:[hub.example]"))
+    assert goes(made, "bob@[192.0.2.25]") == goes(made, "bob@x.example") == "smtp:[hub.example]"
+
+
+def test_an_address_of_another_host_may_have_a_key_too() -> None:
+    made = reading(
+        {
+            "hash:t": (
+                ("[192.0.2.99]", "smtp:[a.example]"),
+                ("[IPv6:2001:DB8::1]", "smtp:[b.example]"),
+            )
+        },
+        transport_maps="hash:t",
+    )
+    assert goes(made, "bob@[192.0.2.99]") == "smtp:[a.example]"
+    assert goes(made, "bob@[IPv6:2001:db8::1]") == "smtp:[b.example]"
+    assert goes(made, "bob@[192.0.2.98]") == "smtp:[192.0.2.98]"
 
 
 # ---------------------------------------------------------------- local(8) that hands over
@@ -335,7 +494,9 @@ def test_tables_by_sender_are_mirrored_where_they_are_static() -> None:
     assert goes(made, "x@remote.example") == "strict:[anns.example]"
     assert goes(made, "x@remote.example", "bob@sender.example") == "strict:[relay.example]"
     assert goes(made, "x@remote.example", "<>") == "bounces:[relay.example]"
-    assert warned(made, "sender_dependent_default_transport_maps: not mirrored: carl")
+    assert goes(made, "x@remote.example", "carl@mta.example.org") == "smtp:[relay.example]"
+    assert goes(made, "x@remote.example", "carl@sender.example") == "strict:[relay.example]"
+    assert not warned(made, "not mirrored")
 
 
 def test_a_static_table_by_sender_is_for_any_whose_address_no_table_before_it_has() -> None:
@@ -466,3 +627,50 @@ def test_what_postfix_takes_is_not_told(main: dict[str, str]) -> None:
 )
 def test_what_no_key_can_hold_is_told_and_left_out(main: dict[str, Any]) -> None:
     Config.model_validate({"mta": mirror(postfix(**main)).mta})
+
+
+def test_the_key_of_the_null_sender_is_none_if_it_has_another() -> None:
+    made = reading(
+        {"hash:r": (("<>", "[no.example]"), ("null", "[null.example]"))},
+        sender_dependent_relayhost_maps="hash:r",
+        empty_address_relayhost_maps_lookup_key="null",
+    )
+    assert goes(made, "x@remote.example", "<>") == "smtp:[null.example]"
+
+
+def test_a_local_part_is_the_key_of_users_of_this_host_behind_whole_addresses() -> None:
+    made = reading(
+        {
+            "hash:a": (("root", "[roots.example]"), ("@own.example", "[own.example]")),
+            "hash:b": (("root@own.example", "[whole.example]"),),
+        },
+        sender_dependent_relayhost_maps="hash:a, hash:b",
+        mydestination="own.example",
+        myorigin="mta.example.org",
+        recipient_delimiter="+",
+    )
+    assert goes(made, "x@remote.example", "root@own.example") == "smtp:[whole.example]"
+    assert goes(made, "x@remote.example", "root+x@mta.example.org") == "smtp:[roots.example]"
+    assert goes(made, "x@remote.example", "bob@own.example") == "smtp:[own.example]"
+    assert goes(made, "x@remote.example", "root@else.example") == "smtp:remote.example"
+
+
+def test_behind_a_static_table_no_local_part_is_looked_up() -> None:
+    made = reading(
+        {"hash:a": (("root", "[roots.example]"),)},
+        sender_dependent_relayhost_maps="hash:a static:[any.example]",
+    )
+    assert goes(made, "x@remote.example", "root@mta.example.org") == "smtp:[any.example]"
+
+
+def test_a_static_table_behind_entries_for_users_is_told_if_there_are_extensions() -> None:
+    tables: dict[str, Entries | None] = {"hash:t": (("bob@a.example", "smtp:[b.example]"),)}
+    maps = {"transport_maps": "hash:t static:smtp:[c.example]"}
+    assert warned(reading(tables, recipient_delimiter="+", **maps), "address with an extension")
+    assert not warned(reading(tables, **maps), "address with an extension")
+
+
+def test_a_blank_before_the_colon_is_a_part_of_the_transports_name() -> None:
+    made = reading({"hash:t": (("a.example", "smtp :[b.example]"),)}, transport_maps="hash:t")
+    assert warned(made, "transport_maps: not mirrored: a.example")
+    assert goes(made, "x@a.example") == "smtp:a.example"

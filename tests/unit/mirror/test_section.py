@@ -212,7 +212,7 @@ def test_only_names_of_domains_are_local_domains() -> None:
         )
     )
     assert made.mta["local_domains"] == ["a.example", "c.example"]
-    assert warned(made, "hash:/etc/postfix/domains, /etc/postfix/more, .b.example")
+    assert warned(made, "mydestination: hash:/etc/postfix/domains, /etc/postfix/more: only")
 
 
 def test_names_of_interfaces_without_an_address_are_told() -> None:
@@ -355,3 +355,23 @@ def test_without_the_header_field_nobody_sees_what_mail_of_sendmail_asks_for() -
 def test_no_password_of_a_table_in_main_cf_is_told(parameter: str) -> None:
     for table in ("ldap:{{bind_pw=geheim}}", "proxy:mysql:{ {password = geheim}, {user = x} }"):
         assert "geheim" not in f"{mirror(postfix(**{parameter: table}))}"
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ({"smtp_tls_security_level": "secure"}, True),
+        ({"smtp_tls_policy_maps": "socketmap:inet:h:1:postfix"}, True),
+        ({"smtp_tls_security_level": "dane"}, False),
+    ],
+)
+@pytest.mark.parametrize("name", ["smtp_tls_CAfile", "smtp_tls_CApath"])
+def test_authorities_of_a_transports_own_are_told(
+    own: dict[str, str], name: str, told: bool
+) -> None:
+    main = {"smtp_tls_CAfile": "/etc/ca.pem", "smtp_dns_support_level": "dnssec"}
+    strict = service("smtp", "strict", main={**main, **own, name: "/etc/partner"})
+    made = mirror(postfix(service("smtp", main=main), strict, **main))
+    assert warned(made, f"transport strict: {name} = /etc/partner: the forecast verifies") is told
+    same = service("smtp", "strict", main={**main, **own})
+    assert not warned(mirror(postfix(service("smtp", main=main), same, **main)), "verifies cert")

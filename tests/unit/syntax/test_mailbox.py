@@ -10,7 +10,9 @@ from requiretls_milter.syntax.mailbox import (
     local_to_external,
     read_list,
     read_one,
+    routed_to,
     to_external,
+    to_internal,
 )
 
 HOME = Origin("mine.test")
@@ -152,3 +154,34 @@ def test_any_text_is_a_list_of_addresses_or_an_error(text: str) -> None:
     except AddressError:
         return
     assert all(found)
+
+
+@pytest.mark.parametrize(
+    ("external", "internal"),
+    [
+        ("a@x.test", "a@x.test"),
+        ('"a b"@x.test', "a b@x.test"),
+        ('"a\\"b"@x.test', 'a"b@x.test'),
+        ('"a@y.test"@x.test', "a@y.test@x.test"),
+        ('"a', '"a'),
+    ],
+)
+def test_an_address_can_be_written_without_its_quotes(external: str, internal: str) -> None:
+    assert to_internal(external) == internal
+
+
+@pytest.mark.parametrize(
+    ("address", "other"),
+    [
+        ("a@mine.test", ""),
+        ("a%x.test@mine.test", "a@x.test"),
+        ("a%b%x.test@mine.test", "a%b@x.test"),
+        ("x.test!a@mine.test", "a@x.test"),
+        ("y.test!x.test!a@mine.test", "x.test!a@y.test"),
+        ("a@x.test@mine.test", "a@x.test"),
+        ("a%host@mine.test", "a@host.my.test"),
+        ("a(%x.test@mine.test", ""),
+    ],
+)
+def test_a_local_part_may_name_another_address(address: str, other: str) -> None:
+    assert routed_to(address, Origin("mine.test", "my.test")) == other

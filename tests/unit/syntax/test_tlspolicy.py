@@ -87,3 +87,37 @@ def test_keys_have_one_form(text: str, key: str) -> None:
 def test_what_is_no_next_hop_is_no_key(text: str) -> None:
     with pytest.raises((NextHopError, DomainNameError)):
         tlspolicy.key(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "secure ciphers=high ciphers=high",
+        "may protocols=>=TLSv1.2 protocols=",
+        "may servername=a.example servername=b.example",
+        "may servername=not/a/name",
+        "may ciphers=",
+        "may connection_reuse=perhaps",
+        "may enable_rpk=1",
+        "encrypt tafile=/etc/ca.pem",
+        "secure tafile=",
+        "secure policy_ttl=5",
+        "secure mx_host_pattern=*.example.org",
+    ],
+)
+def test_an_attribute_that_postfix_does_not_accept_is_not_left_out(text: str) -> None:
+    with pytest.raises(tlspolicy.TlsPolicyError):
+        tlspolicy.as_mirrored(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "none ciphers= ciphers=",
+        "secure tafile=/a tafile=/b",
+        "secure policy_type=sts policy_ttl=5 policy_string=a policy_string=b",
+        "dane connection_reuse=YES enable_rpk=no",
+    ],
+)
+def test_attributes_that_postfix_accepts_are_left_out(text: str) -> None:
+    tlspolicy.parse(tlspolicy.as_mirrored(text)[0])

@@ -35,6 +35,7 @@ WITHOUT_TIME = (
     "rfc3164 of another language",
     "journald short-monotonic",
     "journald cat",
+    "journald verbose",
     "journald json-sse",
     "journald json-seq",
     "docker compose without more",
@@ -159,6 +160,8 @@ def test_what_a_stranger_wrote_in_a_value_is_no_pair() -> None:
         ("", True),
         ("Nov 28 10:00:00 mx postfix/smtp[1]: ", True),
         ("smtp_1 | Nov 28 10:00:00 mx postfix/smtp[1]:", True),
+        ("2026-11-28_10:00:00 mail.info: Nov 28 10:00:00 mx postfix/smtp[1]:", True),
+        ("mail.info: mail.info: x", False),
         ("x: y: ", False),
         ("x: y ", False),
         ("to=<a>, ", False),
@@ -169,6 +172,19 @@ def test_what_a_stranger_wrote_in_a_value_is_no_pair() -> None:
 )
 def test_a_prefix_holds_no_message_of_its_own(text: str, expected: bool) -> None:
     assert is_prefix(text) is expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f'Nov 28 10:00:00 mx web[1]: said,"{DELIVERY}"',
+        f'"a","b" {DELIVERY}"',
+        f'"Nov 28 10:00:00 mx web[1]: to=<a@example.org> {DELIVERY}"',
+        f'"unclosed, {DELIVERY}',
+    ],
+)
+def test_quotes_around_what_a_stranger_wrote_make_no_event(line: str) -> None:
+    assert [one for one in events(f"{line}\n".encode()) if one.what != Other()] == []
 
 
 def test_objects_are_searched_to_a_limit() -> None:

@@ -56,6 +56,15 @@ def test_a_plain_file_is_read(log: Path, content: bytes) -> None:
     assert read(log) == content
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", [b"", b"x"])
+def test_a_file_of_powershell_is_read(log: Path, encoding: str, end: bytes) -> None:
+    text = "\ufeffone\r\nzwei \u00e4\U0001f600\n" * 30_000
+    log.write_bytes(text.encode(encoding) + end)
+    expected = text.removeprefix("\ufeff").encode() + "\ufffd".encode() * len(end)
+    assert read(log) == expected
+
+
 @each
 @pytest.mark.parametrize("name", ["mail.log", "mail.log.gz", "mail.log-20261128"])
 def test_compression_is_told_by_content_whatever_the_name_is(
