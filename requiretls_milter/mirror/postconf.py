@@ -575,7 +575,10 @@ class Postconf:
         command = self._postmap()
         if command is None:
             return None
-        done = self._run(command, "-s", f"{kind}:{name}")
+        try:
+            done = self._run(command, "-s", f"{kind}:{name}")
+        except PostconfError:  # a table that takes too long is one that cannot be read
+            return None
         listing = _output_if_done(done)
         if listing is None:
             return None

@@ -194,3 +194,13 @@ def test_access_tables_that_move_mail_are_found(
     setting = f"smtpd_client_restrictions = check_client_access {item}"
     path = program(tmp_path, f"case \"$*\" in *-x*) cat <<'E'\n{setting}\nE\n;; esac")
     assert (item in Postconf(str(path)).read().moving) is moves
+
+
+def test_a_table_that_takes_too_long_is_one_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postconf, "TIMEOUT", 0.5)
+    (tmp_path / "postmap").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "postmap").chmod(0o755)
+    path = program(tmp_path, "case \"$*\" in *-x*) echo 'transport_maps = hash:/t';; esac")
+    assert Postconf(str(path)).read().tables == {"hash:/t": None}
