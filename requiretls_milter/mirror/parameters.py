@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from requiretls_milter.mirror.postconf import Postfix
+from requiretls_milter.mirror.postconf import RESTRICTIONS, Postfix
 from requiretls_milter.mirror.unmirrored import CLIENT, GLOBAL
 
 MIRRORED: Mapping[str, str] = {
@@ -89,6 +89,7 @@ WARNED_APART: Mapping[str, str] = {
     "ignore_srv_lookup_error": "after a failed SRV lookup Postfix goes by MX records",
     "disable_dns_lookups": "next hops are looked up by other means than DNS",
     "lmtp_requiretls_policy": "lmtp(8) may bounce for want of REQUIRETLS",
+    **dict.fromkeys(RESTRICTIONS, "a FILTER or REDIRECT of an access(5) table moves mail"),
 }
 """Parameters of which there is a warning that depends on more than their own value."""
 

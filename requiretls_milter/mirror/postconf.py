@@ -12,6 +12,7 @@ Only this module runs programs; what is made of its result is pure
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import json
 import os
 import re
@@ -30,6 +31,7 @@ from requiretls_milter.syntax.tables import (
     logical_lines,
     split_list,
     split_table,
+    static_result,
     without_braces,
 )
 
@@ -76,6 +78,7 @@ GLOBAL_PARAMETERS = (
     *("enable_idna2003_compatibility", "maximal_queue_lifetime", "fault_injection_code"),
     *("smtputf8_enable", "smtputf8_autodetect_classes"),
     *("milter_header_checks", "default_filter_nexthop", "relocated_maps"),
+    "luser_relay",
     *("allow_percent_hack", "swap_bangpath", "resolve_dequoted_address"),
 )
 
@@ -111,7 +114,14 @@ LMTP_PARAMETERS = tuple(
 )
 """The same of lmtp(8); a name that Postfix does not have is left out of its answer."""
 
+RESTRICTIONS = tuple(
+    f"smtpd_{name}_restrictions"
+    for name in ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data")
+)
+"""Lists of smtpd(8) in which access(5) tables stand, whose FILTER or REDIRECT moves mail."""
+
 SERVER_PARAMETERS = (
+    *RESTRICTIONS,
     *("smtpd_milters", "non_smtpd_milters", "smtpd_milter_maps", "milter_default_action"),
     *("milter_command_timeout", "milter_content_timeout", "milter_protocol", "milter_macro_v"),
     *("milter_connect_macros", "milter_mail_macros", "milter_rcpt_macros"),
@@ -147,6 +157,9 @@ PROGRAMS = frozenset({"smtp", "smtpd", "cleanup", "pickup", "lmtp", "local", "tr
 
 LISTABLE = frozenset({"hash", "btree", "lmdb", "cdb", "dbm", "sdbm", "texthash", "inline"})
 """Table types that ``postmap -s`` lists."""
+
+_MOVES = re.compile(r"(?:^|\s)(?:FILTER\s+\S+:|REDIRECT\s+\S+@)", re.IGNORECASE)
+"""A result of access(5) that sends mail elsewhere."""
 
 _DUPLICATE = b": duplicate entry: "
 """What postmap says of a key that stands twice in a texthash table."""
@@ -195,7 +208,7 @@ class Postfix:
     them that have no address. ``inet_protocols`` are those that this host has.
     ``tag_action`` is what milter_header_checks say of the tag that :meth:`Postconf.read`
     was given; "" if nothing.
-    ``root`` is the directory
+    ``moving`` are the tables of access(5) that have FILTER or REDIRECT. ``root`` is the directory
     that Postfix sees as ``/``. ``postmap`` is the command line of its postmap, "" if that is the
     usual one.
     """
@@ -210,6 +223,7 @@ class Postfix:
     unresolved: tuple[str, ...] = ()
     inet_protocols: tuple[str, ...] = ("ipv4", "ipv6")
     tag_action: str = ""
+    moving: frozenset[str] = frozenset()
     root: Path = Path("/")
     postmap: str = ""
 
@@ -371,6 +385,7 @@ class Postconf:
             unresolved=unresolved,
             inet_protocols=protocols,
             tag_action=self._action(tag, settings, services),
+            moving=frozenset(self._moving(everywhere)),
             root=self.root,
             postmap=self.postmap_command,
         )
@@ -518,6 +533,28 @@ class Postconf:
                 return found.strip()
         return ""
 
+    def _moving(self, all_settings: Sequence[Parameters]) -> Iterator[str]:
+        """Find the tables of access(5) with FILTER or REDIRECT, as far as they can be read."""
+        items = dict.fromkeys(
+            item
+            for settings in all_settings
+            for parameter in RESTRICTIONS
+            for item in access_tables(settings.get(parameter, ""))
+        )
+        return (item for item in items if any(map(_MOVES.search, self._results(item))))
+
+    def _results(self, item: str) -> Iterator[str]:
+        """Yield what a table may answer; of one of patterns its lines, patterns and all."""
+        kind, name = split_table(item)
+        if kind in ("regexp", "pcre", "cidr"):
+            inside = name.startswith("{")
+            text = name if inside else self._file(name) or ""
+            yield from split_list(without_braces(text)) if inside else logical_lines(text)
+        elif (static := static_result(item)) is not None:
+            yield static
+        else:
+            yield from (result for _, result in self._listed(item) or ())
+
     def _table(self, item: str) -> Entries | None:
         """Read the entries of a table; None if that is not possible."""
         kind, name = split_table(item)
@@ -538,7 +575,10 @@ class Postconf:
         command = self._postmap()
         if command is None:
             return None
-        done = self._run(command, "-s", f"{kind}:{name}")
+        try:
+            done = self._run(command, "-s", f"{kind}:{name}")
+        except PostconfError:  # a table that takes too long is one that cannot be read
+            return None
         listing = _output_if_done(done)
         if listing is None:
             return None
@@ -609,6 +649,14 @@ def used_protocols(settings: Parameters, of_host: Sequence[str]) -> tuple[str, .
     """The protocols of inet_protocols that this host has (inet_proto_init()); () for none."""
     words = split_list(settings.get("inet_protocols", "all").lower())
     return tuple(name for name in of_host if name in words or "all" in words)
+
+
+def access_tables(restrictions: str) -> Iterator[str]:
+    """Yield the tables of access(5) in a list of restrictions: ``check_sender_access hash:x``."""
+    words = split_list(restrictions)
+    for word, table in itertools.pairwise(words):
+        if word.startswith("check_") and word.endswith("_access") and ":" in table:
+            yield table
 
 
 def is_outside(item: str) -> bool:

@@ -28,9 +28,11 @@ from requiretls_milter.mirror.expansion import mirror_expansion
 from requiretls_milter.mirror.moved import Moved, moved
 from requiretls_milter.mirror.postconf import (
     DOMAIN_LISTS,
+    RESTRICTIONS,
     TABLE_PARAMETERS,
     Parameters,
     Postfix,
+    access_tables,
     is_yes,
 )
 from requiretls_milter.mirror.routing import mirror_routing
@@ -80,6 +82,7 @@ def mirror(postfix: Postfix) -> Mirror:
         *unmirrored(CLIENT, main, defaults=postfix.defaults),
         *_content_filter_warnings(postfix),
         *_doubled_warnings(postfix),
+        *_access_warnings(postfix),
     ]
     agents = Agents.of(postfix)
     routing = mirror_routing(postfix, agents)
@@ -256,6 +259,19 @@ def _content_filter_warnings(postfix: Postfix) -> Iterator[str]:
             "forecast is for the delivery after the filter, and holds only if the filter keeps "
             "REQUIRETLS (requiretls_esmtp_header)"
         )
+
+
+def _access_warnings(postfix: Postfix) -> Iterator[str]:
+    """Warn of access(5) tables that move mail away from the next hop that the milter was told."""
+    for parameter in RESTRICTIONS:
+        values = (one.settings.get(parameter, "") for one in postfix.running("smtpd"))
+        for item in dict.fromkeys(item for value in values for item in access_tables(value)):
+            if item in postfix.moving:
+                yield (
+                    f"{parameter}: {shown(item)}: a FILTER or REDIRECT in it sends mail elsewhere "
+                    "than the milter was told; if a filter brings it back, the forecast is for the "
+                    "delivery behind that"
+                )
 
 
 def _doubled_warnings(postfix: Postfix) -> Iterator[str]:

@@ -278,6 +278,11 @@ GLOBAL: tuple[Unmirrored, ...] = (
         words=frozenset({"envelope_recipient"}),
     ),
     Unmirrored(
+        "luser_relay",
+        "mail of users that this host does not know goes to this address, which may be elsewhere; "
+        "the forecast is that it stays here",
+    ),
+    Unmirrored(
         "relocated_maps",
         "mail of sendmail(1) to users who have moved bounces (5.1.6), whatever is forecast",
     ),

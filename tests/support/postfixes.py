@@ -48,6 +48,7 @@ DEFAULTS_3_11 = {
     "relay_domains": "",
     "virtual_alias_domains": "",
     "relocated_maps": "",
+    "luser_relay": "",
     "allow_percent_hack": "yes",
     "swap_bangpath": "yes",
     "resolve_dequoted_address": "yes",

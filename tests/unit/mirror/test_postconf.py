@@ -11,6 +11,7 @@ from requiretls_milter.mirror import postconf
 from requiretls_milter.mirror.postconf import (
     Postconf,
     PostconfError,
+    access_tables,
     is_compatible,
     parse_cidr,
     parse_json,
@@ -158,3 +159,48 @@ def test_addresses_of_a_protocol_that_is_not_used_are_not_our_own(
     assert list(made.own_addresses) == [
         one for one in own if used_protocols({}, made.inet_protocols)
     ]
+
+
+def test_the_tables_of_access_in_a_list_of_restrictions() -> None:
+    restrictions = (
+        "permit_mynetworks, check_client_access cidr:/a check_sender_access inline:{ {a = OK} }"
+        " check_policy_service inet:h:1 reject_unlisted_recipient, check_recipient_access /b"
+    )
+    assert list(access_tables(restrictions)) == ["cidr:/a", "inline:{ {a = OK} }"]
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "moves"),
+    [
+        ("regexp:{file}", "/^/  FILTER amavis:[127.0.0.1]:10026\n", True),
+        ("pcre:{file}", "/x/i redirect bob@example.org\n# FILTER a:b\n", True),
+        ("cidr:{file}", "192.0.2.0/24 REJECT\n", False),
+        ("regexp:{file}", "# /^/ FILTER a:b\n/x/ OK\n", False),
+        ("regexp:{{{{/x/ FILTER a:b}}}}", "", True),
+        ("static:{{FILTER a:b}}", "", True),
+        ("static:OK", "", False),
+        ("texthash:/listed", "", True),
+        ("regexp:/nowhere", "", False),
+        ("mysql:/x.cf", "", False),
+    ],
+)
+def test_access_tables_that_move_mail_are_found(
+    tmp_path: Path, table: str, text: str, moves: bool
+) -> None:
+    (tmp_path / "file").write_text(text)
+    (tmp_path / "postmap").write_text("#!/bin/sh\nprintf 'a\\tOK\\nb\\tFILTER x:y\\n'\n")
+    (tmp_path / "postmap").chmod(0o755)
+    item = table.format(file=tmp_path / "file")
+    setting = f"smtpd_client_restrictions = check_client_access {item}"
+    path = program(tmp_path, f"case \"$*\" in *-x*) cat <<'E'\n{setting}\nE\n;; esac")
+    assert (item in Postconf(str(path)).read().moving) is moves
+
+
+def test_a_table_that_takes_too_long_is_one_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postconf, "TIMEOUT", 0.5)
+    (tmp_path / "postmap").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "postmap").chmod(0o755)
+    path = program(tmp_path, "case \"$*\" in *-x*) echo 'transport_maps = hash:/t';; esac")
+    assert Postconf(str(path)).read().tables == {"hash:/t": None}

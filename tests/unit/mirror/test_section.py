@@ -330,6 +330,18 @@ def test_a_fallback_to_mx_records_is_told(parameter: str) -> None:
     assert mirror(postfix(**{parameter: "yes"})).warnings == ()
 
 
+def test_an_access_table_that_moves_mail_is_told() -> None:
+    lists = {
+        "smtpd_sender_restrictions": "check_sender_access regexp:/tag, permit",
+        "smtpd_recipient_restrictions": "check_recipient_access hash:/quiet reject",
+    }
+    made = postfix(service("smtpd", "smtp", "inet", main=lists), **lists)
+    assert not warned(mirror(made), "FILTER")
+    moving = mirror(replace(made, moving=frozenset({"regexp:/tag"})))
+    assert warned(moving, "smtpd_sender_restrictions: regexp:/tag: a FILTER or REDIRECT")
+    assert not warned(moving, "smtpd_recipient_restrictions")
+
+
 def test_a_table_with_a_key_that_stands_twice_is_told() -> None:
     made = replace(
         postfix(transport_maps="inline:{a=b}, texthash:/etc/routes"),
