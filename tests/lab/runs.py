@@ -62,8 +62,6 @@ def _guarded(home: Path) -> Iterator[None]:
 
 def _make(home: Path, prefix: str) -> Run:
     for path in home.glob(f"{prefix}*"):
-        if path.lstat().st_uid != os.geteuid():
-            continue
         lock = _take(path)
         if lock is not None:
             shutil.rmtree(path, ignore_errors=True)
@@ -78,6 +76,7 @@ def _make(home: Path, prefix: str) -> Run:
 
 
 def _take(path: Path) -> int | None:
+    """Lock a directory; None if another lab holds it or removes it now, or another user has it."""
     try:
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -85,6 +84,9 @@ def _take(path: Path) -> int | None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        os.close(lock)
+        return None
+    if os.fstat(lock).st_uid != os.geteuid():
         os.close(lock)
         return None
     return lock
