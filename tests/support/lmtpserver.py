@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socketserver
 import threading
 from types import TracebackType
@@ -9,6 +10,10 @@ from types import TracebackType
 
 class _Handler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # an MTA that is stopped leaves at once
+            self._serve()
+
+    def _serve(self) -> None:
         assert isinstance(self.server, _Server)
         self._say("220 boxes.test LMTP")
         recipients = 0
