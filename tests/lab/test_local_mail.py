@@ -153,8 +153,10 @@ def test_one_recipient_who_is_refused_keeps_the_others_back_too(site: Site[Postf
 
 def test_it_is_counted_once(site: Site[Postfix]) -> None:
     labels = {"requirement": "requiretls", "action": "reject"}
-    bounced(site, submit(site, "counted", to(REJECTED, site, "counted")))
-    told = len(site.milter.wait("message", 1, action="reject"))
+    recipient = to(REJECTED, site, "counted")
+    bounced(site, submit(site, "counted", recipient))
+    site.milter.wait("message", queue_id=ended(site, recipient)["queue_id"])
+    told = len(site.milter.wait("message", action="reject"))
     site.milter.await_metric("messages_total", told, requirement="requiretls", action="reject")
     time.sleep(1.5)  # workers send their counts once a second
     assert site.milter.metric("messages_total", **labels) == told
