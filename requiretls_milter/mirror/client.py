@@ -165,8 +165,8 @@ def _inet_protocols(settings: Parameters, postfix: Postfix, client: Client) -> l
     if usable:
         return list(usable)
     client.warnings.append(
-        f"inet_protocols = {shown(settings['inet_protocols'])}: this host has none of them: "
-        "Postfix delivers nothing; forecast with ipv4"
+        f"inet_protocols = {shown(settings.get('inet_protocols', 'all'))}: this host has none of "
+        "them: Postfix delivers nothing; forecast with ipv4"
     )
     return ["ipv4"]
 

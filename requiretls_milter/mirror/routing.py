@@ -209,7 +209,8 @@ def _add_routes(
         elif table.complete or is_kept:
             local.append(name)
     if not table.complete and any(
-        agents.is_local(one.route) and one.domains.names and not one.keeps for one in classes
+        agents.is_local(one.route) and not one.keeps and not set(one.domains.names) <= set(own)
+        for one in classes
     ):
         made.warnings.append(
             "mydestination, virtual_mailbox_domains: not mirrored, since transport_maps could "
@@ -290,12 +291,16 @@ def _relay_differs(main: Parameters, postfix: Postfix) -> bool:
 def _classes(main: Parameters, postfix: Postfix, made: Routing) -> Iterator[_Class]:
     """List the address classes in the order in which Postfix looks at them."""
 
+    # By default these are the keys of virtual_alias_maps, of which there are warnings already.
+    told = {"virtual_alias_domains": split_list(main.get("virtual_alias_maps", ""))}
+
     def domains(parameter: str) -> DomainList:
         found = domain_list(main, parameter, postfix)
         _warn_of_unicode(parameter, found.unicode, made)
-        if found.unknown:
+        unknown = [item for item in found.unknown if item not in told.get(parameter, ())]
+        if unknown:
             made.warnings.append(
-                f"{parameter}: {examples(found.unknown)}: only names are mirrored, and tables that "
+                f"{parameter}: {examples(unknown)}: only names are mirrored, and tables that "
                 "can be read: whether mail of sendmail(1) for others is local, and where it goes, "
                 "is not known"
             )

@@ -127,6 +127,23 @@ def test_domains_in_tables_that_cannot_be_read_are_told() -> None:
     assert warned(made, "virtual_mailbox_domains: ldap:/etc/boxes")
 
 
+def test_a_table_of_aliases_that_cannot_be_read_is_told_by_its_own_warning() -> None:
+    """virtual_alias_domains are the keys of virtual_alias_maps unless they are set."""
+    aliases = "mysql:/etc/aliases.cf"
+    made = reading({}, virtual_alias_domains=aliases, virtual_alias_maps=aliases)
+    assert not warned(made, "virtual_alias_domains")
+    made = reading({}, virtual_alias_domains="mysql:/other.cf", virtual_alias_maps=aliases)
+    assert warned(made, "virtual_alias_domains: mysql:/other.cf")
+
+
+def test_this_host_s_addresses_are_no_domains_that_transport_maps_could_route_elsewhere() -> None:
+    unread = {"transport_maps": "ldap:/t", "mydestination": ""}
+    here = replace(postfix(**unread), own_addresses=("192.0.2.1",))
+    assert not warned(mirror(here), "mydestination")
+    here = replace(postfix(**unread | {"mydestination": "a.example"}), own_addresses=("192.0.2.1",))
+    assert warned(mirror(here), "mydestination")
+
+
 def test_domains_of_aliases_are_not_looked_up_as_next_hops() -> None:
     made = mirror(postfix(virtual_alias_domains="alias.example, hash:/etc/postfix/virtual"))
     assert goes(made, "bob@alias.example") == "local"
