@@ -28,8 +28,8 @@ def engine_socket_in(path: Path | None) -> str:
         files = [*texts(main).values()]
     except ConfigError:  # an included file may be what is wrong
         try:
-            files = [main.read_text()]
-        except (OSError, ValueError):
+            files = [main.read_text("utf-8", "replace")]
+        except OSError:
             return ""
     return next((found for text in files for part in _parts(text) if (found := _socket(part))), "")
 
@@ -39,13 +39,16 @@ def _parts(text: str) -> Iterator[str]:
     yield text
     top, *tables = _BEFORE_HEADINGS.split(text)
     yield from tables
+    for table in tables:  # the mistake may be in this very table
+        heading, *lines = table.splitlines()
+        yield from (f"{heading}\n{line}" for line in lines)
     yield from top.splitlines()  # engine.socket = "..."
 
 
 def _socket(part: str) -> str:
     try:
         section = tomllib.loads(part).get("engine")
-    except ValueError:
+    except (ValueError, RecursionError):  # brackets, thousands deep
         return ""
     path = section.get("socket") if isinstance(section, dict) else None
     return path if isinstance(path, str) and "\0" not in path else ""

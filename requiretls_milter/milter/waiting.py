@@ -118,7 +118,7 @@ def foresee(connection: Connection, message: Transaction, recipient: Recipient) 
 
     def begin(found: Future[Expansion]) -> None:
         with Apart(Stage.RCPT):
-            if found.exception() is None:
+            if not found.cancelled() and found.exception() is None:
                 for question in message.foreseen(recipient, found.result()):
                     forecasts.ask(question)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from requiretls_milter.config.routes import ANY
 from requiretls_milter.config.values import route_key
-from requiretls_milter.mirror.postconf import Parameters, Postfix, is_outside
+from requiretls_milter.mirror.postconf import Parameters, Postfix, is_outside, list_items
 from requiretls_milter.syntax.names import patterns
 from requiretls_milter.syntax.tables import split_list, static_result
 
@@ -73,7 +73,7 @@ def domain_list(main: Parameters, parameter: str, postfix: Postfix) -> DomainLis
         names: Sequence[str] | None = (item,)
         is_table = is_outside(item)
         if is_table:
-            names = postfix.domains.get(item)
+            names = None if item.startswith("/") else postfix.domains.get(item)
         if names is None:
             made.unknown.append(item)
             continue
@@ -88,7 +88,7 @@ def domain_list(main: Parameters, parameter: str, postfix: Postfix) -> DomainLis
                 if not is_table:  # Postfix never looks up such a key
                     made.unknown.append(name)
         if with_parents:
-            keys += [f".{key}" for key in keys]
+            keys += [f".{key}" for key in keys if not key.startswith("[")]
         made.add(keys, negated=negated)
     return made
 
@@ -99,20 +99,11 @@ def _key(name: str) -> str:
     return route_key(name)
 
 
-def members(main: Parameters, parameter: str, postfix: Postfix) -> Iterator[tuple[str, bool]]:
-    """Yield the names in a list, in its files and tables, each with whether it has ``!``."""
-    for item, negated in _items(main.get(parameter, ""), postfix):
-        if not is_outside(item):
-            yield item, negated
-        elif not item.startswith("/"):
-            yield from ((name, negated) for name in postfix.domains.get(item) or ())
-
-
 def _items(
     text: str, postfix: Postfix, *, negated: bool = False, depth: int = 0
 ) -> Iterator[tuple[str, bool]]:
-    """Yield the items of a list with those of its files; of one that cannot be read, itself."""
-    for item in split_list(text):
+    """Yield the items of a list with those of its files; of one that is not read, itself."""
+    for item in list_items(text, postfix.version):
         name = item.lstrip("!")
         is_negated = negated ^ (len(item) - len(name)) % 2 == 1
         inner = postfix.domains.get(name) if name.startswith("/") else None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from requiretls_milter.config.values import lookup_table
-from requiretls_milter.mirror.domainlists import members
+from requiretls_milter.mirror.domainlists import domain_list
 from requiretls_milter.mirror.postconf import Parameters, Postfix, is_outside, is_yes
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
@@ -161,9 +161,9 @@ def _settings(main: Parameters, postfix: Postfix) -> dict[str, Any]:
     origin = _alabels(_names(main.get("myorigin", ""), postfix))
     if origin and origin[0] != main.get("myhostname", ""):
         values["myorigin"] = origin[0]
-    values["mydestination"] = _alabels(
-        name for name, negated in members(main, "mydestination", postfix) if name and not negated
-    )
+    values["mydestination"] = [
+        name for name in domain_list(main, "mydestination", postfix).names if name[0] not in "[*"
+    ]
     values["append_dot_mydomain"] = is_yes(main, "append_dot_mydomain")
     extended = split_list(main.get("propagate_unmatched_extensions", "canonical virtual"))
     values["propagate_unmatched_extensions"] = [

@@ -484,6 +484,7 @@ class Postconf:
     # ------------------------------------------------------------ tables
 
     def _tables(self, all_settings: Sequence[Parameters]) -> dict[str, Entries | None]:
+        version = all_settings[0].get("mail_version", "")
         names = dict.fromkeys(
             item
             for settings in all_settings
@@ -492,16 +493,18 @@ class Postconf:
             if is_outside(item)
         )
         return {
-            name: self._names(name) if name.startswith("/") else self._table(name) for name in names
+            name: self._names(name, version) if name.startswith("/") else self._table(name)
+            for name in names
         }
 
     def _domains(self, all_settings: Sequence[Parameters]) -> dict[str, tuple[str, ...] | None]:
         """Read the tables and files in lists of domains, and those that stand in such files."""
+        version = all_settings[0].get("mail_version", "")
         waiting = [
             item
             for settings in all_settings
             for parameter in DOMAIN_LISTS
-            for item in split_list(settings.get(parameter, ""))
+            for item in list_items(settings.get(parameter, ""), version)
         ]
         found: dict[str, tuple[str, ...] | None] = {}
         for item in waiting:  # which grows
@@ -509,7 +512,7 @@ class Postconf:
             if name in found or not is_outside(name):
                 continue
             if name.startswith("/"):
-                entries = self._names(name)
+                entries = self._names(name, version)
                 waiting += (key for key, _ in entries or ())
             else:
                 entries = self._listed(name)
@@ -596,12 +599,13 @@ class Postconf:
         text = self._file(name)
         return None if text is None else parse_cidr(_logical_lines(text))
 
-    def _names(self, path: str) -> Entries | None:
+    def _names(self, path: str, version: str) -> Entries | None:
         """Read the file that stands in a list of domains for what it holds."""
         text = self._file(path)
         if text is None:
             return None
-        found = tuple((name, "") for line in _logical_lines(text) for name in split_list(line))
+        lines = _logical_lines(text)
+        found = tuple((name, "") for line in lines for name in list_items(line, version))
         return found if len(found) <= MAX_ENTRIES else None
 
     def _file(self, path: str) -> str | None:
@@ -659,9 +663,26 @@ def access_tables(restrictions: str) -> Iterator[str]:
             yield table
 
 
+COMMENTS_SINCE = (3, 8)
+"""The version of Postfix in whose lists of domains a comment may stand."""
+
+
 def is_outside(item: str) -> bool:
     """Whether an item of a list of domains is a table or a file, and no name."""
     return item.startswith("/") or (":" in item and not item.startswith("["))
+
+
+def list_items(text: str, version: str) -> list[str]:
+    """Split a list of domains, of main.cf or of a line of a file.
+
+    From Postfix 3.8 on an item that begins with ``#`` ends the list: it and what follows is a
+    comment (mystrtokq_cw(), with a warning in the log).
+    """
+    items = split_list(text)
+    known = tuple(int(number) for number in re.findall(r"[0-9]+", version)[:2])
+    if known and known < COMMENTS_SINCE:
+        return items
+    return list(itertools.takewhile(lambda item: not item.startswith("#"), items))
 
 
 def parse_cidr(rules: Iterable[str]) -> Entries | None:

@@ -67,7 +67,13 @@ def resolve(queue: Path, sender: str, address: str) -> Resolved:
         "sender": to_internal(sender),
         "address": to_internal(address),
     }
-    octets = b"".join(f"{name}\0{value}\0".encode() for name, value in request.items()) + b"\0"
+    octets = (
+        b"".join(
+            f"{name}\0{value}\0".encode("utf-8", "surrogateescape")
+            for name, value in request.items()
+        )
+        + b"\0"
+    )
     try:
         answer = _exchange(queue / DIRECTORY, octets)
     except TimeoutError:

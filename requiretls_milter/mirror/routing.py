@@ -2,9 +2,10 @@
 
 Postfix tells the milter the way of mail that comes by SMTP. For mail of sendmail(1) ``[mta]`` has
 to know it: this module makes one table of the address classes (mydestination,
-virtual_mailbox_domains, relay_domains, each with its transport) and of transport_maps, which go
-first (resolve_addr() and transport_lookup() of trivial-rewrite(8)). A domain is local only if the
-transport of its mail delivers here.
+virtual_alias_domains, virtual_mailbox_domains, relay_domains, each with its transport) and of
+transport_maps, which go first, but not for virtual_alias_domains (resolve_addr() and
+transport_lookup() of trivial-rewrite(8)). A domain is local only if the transport of its mail
+delivers here.
 """
 
 from __future__ import annotations

@@ -15,10 +15,12 @@ from requiretls_milter.syntax.text import one_line
 MAX_TABLE_NAME = 200
 """Characters of a table's name in a sentence: one of type inline has its entries in it."""
 
-_PUBLIC = frozenset({*TEXTUAL, "regexp", "pcre", "cidr", "pipemap", "unionmap", "randmap"})
-"""Types of tables that have no settings: in braces they have entries or tables."""
+_PUBLIC = frozenset(
+    {*TEXTUAL, "regexp", "pcre", "cidr", "pipemap", "unionmap", "randmap", "sqlite"}
+)
+"""Types of tables without a password: in braces they have entries, tables, or (sqlite) a query."""
 
-_SERVERS = frozenset({"ldap", "mysql", "pgsql", "sqlite", "memcache", "mongodb"})
+_SERVERS = frozenset({"ldap", "mysql", "pgsql", "memcache", "mongodb"})
 """Types of tables whose settings may stand in braces, a password among them (Postfix 3.8)."""
 
 MASK = "***"
@@ -31,8 +33,10 @@ _BRACE = re.compile(r"(?:(?<![A-Za-z0-9])([A-Za-z0-9]+):\s*)?([{}])")
 _WORD = re.compile(r"[^\s\"']+")
 _USER = re.compile(r"://[^:@/]*:")
 _PASSWORD = re.compile(
-    r"""(\b(?:\w*passw(?:or)?d|\w*_pw)\s*=\s*\\?["']?)[^\s,;&}"'\\]+""", re.IGNORECASE
+    r"""(\b(?:\w*passw(?:or)?d|\w*_pw)\s*=\s*)(?:(\\?["'])(?:(?!\2).)*|[^\s{}&"']+)""",
+    re.IGNORECASE,
 )
+"""A password: to the quotes that close it, else to the next blank."""
 
 
 def without_secrets(text: str) -> str:
@@ -58,7 +62,7 @@ def without_secrets(text: str) -> str:
     shown = "".join([*told, text[place:]])
     if "@" in shown:
         shown = _WORD.sub(lambda found: _without_password(found[0]), shown)
-    return _PASSWORD.sub(rf"\1{MASK}", shown)
+    return _PASSWORD.sub(lambda found: f"{found[1]}{found[2] or ''}{MASK}", shown)
 
 
 def _without_password(word: str) -> str:

@@ -99,6 +99,10 @@ CASES: Mapping[str, Case] = {
         {"not": "sub.a.test x\n"},
     ),
     "all but one": Case({"mydestination": "!v.test, static:all"}),
+    "a comment in a list": Case(
+        {"mydestination": "mine.test # v.test b.test", "relay_domains": "@ETC@/names, [192.0.2.1]"},
+        {"names": "a.test # sub.b.test\nalias.test\n"},
+    ),
     "a file of files": Case(
         {"mydestination": "@ETC@/names, $myhostname"},
         {

@@ -18,6 +18,8 @@ from requiretls_milter.config.salvage import engine_socket_in
         ('engine.socket = "/run/e.sock" # short\n[rules\n', "/run/e.sock"),
         ('include = [\n"a.toml\n]\nengine.socket = "/run/e.sock"\n', "/run/e.sock"),
         ('engine = { socket = "/run/e.sock" }\n[rules\n', "/run/e.sock"),
+        ('[engine]\nstale_for = 08\nsocket = "/run/e.sock"\n', "/run/e.sock"),
+        ('[engine]\nsocket = "/run/e.sock"\n[rules]\nmode = ' + "[" * 3000, "/run/e.sock"),
         ("[rules\n", ""),
         ("[engine]\nsocket = 7\n[rules\n", ""),
         ('[engine]\nsocket = "/run/\\u0000"\n[rules\n', ""),
@@ -43,7 +45,10 @@ def test_an_included_file_may_name_it_or_be_what_is_wrong(tmp_path: Path) -> Non
     assert engine_socket_in(path) == "/run/e.sock"
 
 
-def test_a_file_that_cannot_be_read_names_none(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_names_none(tmp_path: Path) -> None:
     assert engine_socket_in(tmp_path / "none.toml") == ""
-    (tmp_path / "latin").write_bytes(b"\xe9[engine]\n")
-    assert engine_socket_in(tmp_path / "latin") == ""
+
+
+def test_an_octet_that_is_not_utf_8_is_a_mistake_like_others(tmp_path: Path) -> None:
+    (tmp_path / "latin").write_bytes(b'[engine]\nsocket = "/run/e.sock"\n[rules]\n# \xe9\n')
+    assert engine_socket_in(tmp_path / "latin") == "/run/e.sock"

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from requiretls_milter.mirror.domainlists import DomainList, domain_list, members
+from requiretls_milter.mirror.domainlists import DomainList, domain_list
+from requiretls_milter.mirror.section import mirror
 from tests.support.postfixes import postfix
 
 DOMAINS: Mapping[str, tuple[str, ...] | None] = {
@@ -79,9 +80,26 @@ def test_what_cannot_be_read_is_known(value: str, unknown: list[str]) -> None:
     assert read("mydestination", value).unknown == unknown
 
 
-def test_the_names_as_they_stand_there() -> None:
-    made = replace(postfix(mydestination="x.example /names"), domains=DOMAINS)
-    assert list(members(made.settings, "mydestination", made)) == [
-        *(("x.example", False), ("c.example", False), ("d.example", True)),
-        *(("a.example", False), (".b.example", False), ("root", False), ("e.example", False)),
-    ]
+def test_files_too_deep_within_files_are_told() -> None:
+    """Their own ``!`` would else be lost."""
+    assert read("mydestination", "/circle").unknown == ["/circle"]
+
+
+@pytest.mark.parametrize(
+    ("version", "names"),
+    [
+        ("3.7.11", ["a.example", "ours.example", "b.example"]),
+        ("3.8.0", ["a.example"]),
+        ("3.11.7", ["a.example"]),
+        ("", ["a.example"]),
+    ],
+)
+def test_a_comment_ends_a_list_from_postfix_3_8_on(version: str, names: list[str]) -> None:
+    value = "a.example # ours.example b.example"
+    assert read("mydestination", value, mail_version=version).names == names
+
+
+@pytest.mark.parametrize("literal", ["[192.0.2.1]", "[IPv6:2001:db8::5]"])
+def test_an_address_has_no_subdomains(literal: str) -> None:
+    made = mirror(postfix(relay_domains=literal, relay_transport="smtp:[gw.example]"))
+    assert made.mta["routes"] == {literal.lower(): "smtp:[gw.example]"}

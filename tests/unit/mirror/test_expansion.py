@@ -145,6 +145,12 @@ def test_the_names_of_mydestination_are_mirrored_those_in_tables_too() -> None:
     assert mirror(read).mta["mydestination"] == ["a.example", "c.example"]
 
 
+def test_the_first_item_that_matches_decides_what_mydestination_has() -> None:
+    made = postfix(virtual_alias_maps=VIRTUAL, mydestination="!a.example /names")
+    read = replace(made, domains={"/names": ("a.example", "b.example")})
+    assert mirror(read).mta["mydestination"] == ["b.example"]
+
+
 def test_the_settings_are_those_of_the_service_that_expands() -> None:
     main = {"virtual_alias_maps": VIRTUAL}
     services = (

@@ -5,6 +5,7 @@ A real Postfix answers in tests/lab/test_simulate.py.
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -106,6 +107,12 @@ def test_an_address_is_asked_for_without_its_quotes(tmp_path: Path) -> None:
     with postfix(tmp_path, GREETING, answer()) as asked:
         resolve(tmp_path, '"x y"@example.net', '"a b"@example.org')
     assert b"sender\0x y@example.net\0address\0a b@example.org\0" in asked[0]
+
+
+def test_octets_that_are_not_utf_8_are_asked_for_as_they_were_typed(tmp_path: Path) -> None:
+    with postfix(tmp_path, GREETING, answer()) as asked:
+        resolve(tmp_path, "", os.fsdecode(b"a\xff@example.org"))
+    assert b"address\0a\xff@example.org\0" in asked[0]
 
 
 def test_an_address_that_postfix_takes_for_none_is_an_error(tmp_path: Path) -> None:

@@ -38,6 +38,9 @@ from requiretls_milter.syntax.secrecy import (
         ("ldap:ldap://h bind_dn=cn=a bind_pw=x", "ldap:ldap://h bind_dn=cn=a bind_pw=***"),
         ("mysql:user = u Password = 'x' hosts = h", "mysql:user = u Password = '***' hosts = h"),
         ("host=h&password=x&dbname=d", "host=h&password=***&dbname=d"),
+        ('password = "two words" hosts = h', 'password = "***" hosts = h'),
+        ("password = 'a\"b' hosts = h", "password = '***' hosts = h"),
+        ("password=ab,c;d hosts = h", "password=*** hosts = h"),
     ],
 )
 def test_settings_of_a_table_and_passwords_are_left_out(value: str, told: str) -> None:
@@ -52,6 +55,7 @@ def test_settings_of_a_table_and_passwords_are_left_out(value: str, told: str) -
     [
         *("inline:{ {a = b}, {c = d} }", "static:{a b}", "regexp:{{/^x{2}$/ a:{1}}}", "ldap:/x.cf"),
         *("pipemap:{inline:{a=b},regexp:/x}", "{ a b }", "no brace", ""),
+        "sqlite:{ {dbpath = /x.db}, {query = SELECT 1} }",
         *("socketmap:inet:127.0.0.1:8461:postfix", "a@b.example", "inet:8891@127.0.0.1"),
         *("https://help.example/a:b", "user@x.example http://h:80/a"),
     ],
