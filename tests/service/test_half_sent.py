@@ -65,7 +65,8 @@ def test_a_connection_that_is_silent_between_events_outlasts_it(serve: Serve) ->
 
 def test_a_worker_whose_threads_are_held_is_replaced_and_mail_goes_on(make: Make) -> None:
     """The attack: a peer at the socket holds threads until none is left."""
-    service = make(workers=2, limits={"service.spawn.HEARTBEAT_LOST": 2.0}).start()
+    # Long enough that all of them are there before the worker is replaced.
+    service = make(workers=2, limits={"service.spawn.HEARTBEAT_LOST": 5.0}).start()
     before = service.children
     with ExitStack() as stack:
         for _ in range(120):

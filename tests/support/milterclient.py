@@ -178,6 +178,10 @@ class MilterClient:
             self._socket.close()
             raise
 
+    def wait_for(self, seconds: float) -> None:
+        """Wait so long for each reply from now on."""
+        self._socket.settimeout(seconds)
+
     def __enter__(self) -> MilterClient:
         return self
 
