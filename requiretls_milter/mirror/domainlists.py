@@ -44,6 +44,11 @@ class DomainList:
         """The keys in the list."""
         return [name for name, is_in in self.members.items() if is_in]
 
+    @property
+    def plain(self) -> list[str]:
+        """The keys in the list that are neither addresses nor ``*``."""
+        return [name for name in self.names if name[0] not in "[*"]
+
     def matches(self, key: str) -> bool:
         """Whether a domain, or the subdomains of one, are in the list."""
         return next((self.members[one] for one in covering(key) if one in self.members), False)
@@ -91,6 +96,13 @@ def domain_list(main: Parameters, parameter: str, postfix: Postfix) -> DomainLis
             keys += [f".{key}" for key in keys if not key.startswith("[")]
         made.add(keys, negated=negated)
     return made
+
+
+def origin_names(main: Parameters, postfix: Postfix) -> list[str]:
+    """The names of myorigin: itself, or those in its file (Debian: /etc/mailname)."""
+    origin = main.get("myorigin", "")
+    entries = postfix.tables.get(origin) if is_outside(origin) else ((origin, ""),)
+    return [name for name, _ in entries or () if name]
 
 
 def _key(name: str) -> str:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from requiretls_milter.config.values import lookup_table
-from requiretls_milter.mirror.domainlists import domain_list
-from requiretls_milter.mirror.postconf import Parameters, Postfix, is_outside, is_yes
+from requiretls_milter.mirror.domainlists import domain_list, origin_names
+from requiretls_milter.mirror.postconf import Parameters, Postfix, is_yes
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.syntax.names import DomainNameError, to_alabel
 from requiretls_milter.syntax.secrecy import has_secrets
@@ -92,7 +92,7 @@ def mirror_expansion(postfix: Postfix) -> Expanding:
     if made.while_not_asked and postfix.postmap:
         made.values["postmap"] = postfix.postmap
     origin = main.get("myorigin", "")
-    if origin and not _alabels(_names(origin, postfix)):
+    if origin and not _alabels(origin_names(main, postfix)):
         made.warnings.append(
             f"myorigin = {shown(origin)}: not known: a user without a domain, in a table or as a "
             "recipient, is taken for one of myhostname"
@@ -158,12 +158,10 @@ def _settings(main: Parameters, postfix: Postfix) -> dict[str, Any]:
     values: dict[str, Any] = {
         "recipient_delimiter": delimiter[:16] if delimiter.isascii() else "",
     }
-    origin = _alabels(_names(main.get("myorigin", ""), postfix))
+    origin = _alabels(origin_names(main, postfix))
     if origin and origin[0] != main.get("myhostname", ""):
         values["myorigin"] = origin[0]
-    values["mydestination"] = [
-        name for name in domain_list(main, "mydestination", postfix).names if name[0] not in "[*"
-    ]
+    values["mydestination"] = domain_list(main, "mydestination", postfix).plain
     values["append_dot_mydomain"] = is_yes(main, "append_dot_mydomain")
     extended = split_list(main.get("propagate_unmatched_extensions", "canonical virtual"))
     values["propagate_unmatched_extensions"] = [
@@ -176,19 +174,13 @@ def _settings(main: Parameters, postfix: Postfix) -> dict[str, Any]:
     return values
 
 
-def _names(item: str, postfix: Postfix) -> list[str]:
-    if is_outside(item):
-        return [key for key, _ in postfix.tables.get(item) or ()]
-    return [item]
-
-
 def _alabels(texts: Iterable[str]) -> list[str]:
     found = []
     for text in texts:
         try:
             found.append(to_alabel(text))
         except DomainNameError:
-            continue  # a pattern, or nothing: the mirror of mydestination tells it
+            continue
     return list(dict.fromkeys(found))
 
 

@@ -19,8 +19,8 @@ from requiretls_milter.config import Destination
 from requiretls_milter.config.routes import ANY, LOCAL_TRANSPORT, NULL_SENDER
 from requiretls_milter.config.values import destination, relay, route, route_key, sender_key
 from requiretls_milter.mirror.agents import Agents
-from requiretls_milter.mirror.domainlists import DomainList, covering, domain_list
-from requiretls_milter.mirror.postconf import Entries, Parameters, Postfix, is_outside
+from requiretls_milter.mirror.domainlists import DomainList, covering, domain_list, origin_names
+from requiretls_milter.mirror.postconf import Entries, Parameters, Postfix
 from requiretls_milter.mirror.wording import examples, shown
 from requiretls_milter.syntax.names import patterns
 from requiretls_milter.syntax.nexthop import SEPARATOR, NextHopError, parse
@@ -83,7 +83,7 @@ def mirror_routing(postfix: Postfix, agents: Agents) -> Routing:
     own = [f"[ipv6:{one}]" if ":" in one else f"[{one}]" for one in postfix.own_addresses]
     classes[0].domains.members.update(dict.fromkeys(own, True))  # whatever mydestination says
     _add_routes(table, classes, agents, made, own, relay_differs=_relay_differs(main, postfix))
-    ours = [name for name in classes[0].domains.names if name[0] not in "[*"]
+    ours = classes[0].domains.plain
     if ours and set(ours) != set(made.values["local_domains"]):
         made.values["mydestination"] = ours  # whose users may name another address
     for name, key, read in (
@@ -420,7 +420,4 @@ def _by_sender(
 
 def _ours(main: Parameters, postfix: Postfix) -> list[str]:
     """The domains whose users are looked up without a domain too: mydestination and myorigin."""
-    origin = main.get("myorigin", "")
-    file = postfix.tables.get(origin) if is_outside(origin) else ((origin, ""),)
-    names = [key for key, _ in file or () if key]
-    return [*domain_list(main, "mydestination", postfix).names, *names]
+    return [*domain_list(main, "mydestination", postfix).names, *origin_names(main, postfix)]
