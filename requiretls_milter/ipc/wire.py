@@ -8,6 +8,7 @@ of a string.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
@@ -197,6 +198,13 @@ class ProcessStatus(StrictModel):
     connections: int = 0
 
 
+def health_line(serves: bool, problems: Sequence[str]) -> str:
+    """``ok``, or what is wrong: ``degraded: ...``, or ``failed: ...`` if it does not serve."""
+    if not problems:
+        return "ok"
+    return f"{'degraded' if serves else 'failed'}: {', '.join(problems)}"
+
+
 class ServiceStatus(StrictModel):
     """What only the supervisor knows.
 
@@ -230,10 +238,8 @@ class ServiceStatus(StrictModel):
 
     @property
     def health(self) -> str:
-        """``ok``, or what is wrong: ``degraded: ...``, or ``failed: ...`` if it does not serve."""
-        if not self.problems:
-            return "ok"
-        return f"{'degraded' if self.serves else 'failed'}: {', '.join(self.problems)}"
+        """What is wrong, in a line; see :func:`health_line`."""
+        return health_line(self.serves, self.problems)
 
     def differs_in(self, config: Config) -> list[str]:
         """The sections in which *config* says something else than what is in force.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from requiretls_milter.ipc.wire import ServiceStatus
+from requiretls_milter.ipc.wire import ServiceStatus, health_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +18,16 @@ class Health:
 
     Attributes:
         serves: whether the MTA has answers of it.
-        text: ``ok`` if it is whole; otherwise what is wrong, in a line.
-        problems: the same, a sentence for each.
+        problems: what keeps it from being whole, a sentence for each.
     """
 
     serves: bool = True
-    text: str = "ok"
     problems: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """``ok`` if it is whole; otherwise what is wrong, in a line."""
+        return health_line(self.serves, self.problems)
 
     def unready(self, resolver_validates: bool) -> list[str]:
         """What keeps the service from being ready; nothing if it is.
@@ -42,7 +45,7 @@ class Health:
         """What the supervisor told last; None if it has told nothing yet."""
         if service is None:
             return STARTING
-        return cls(service.serves, service.health, service.problems)
+        return cls(service.serves, service.problems)
 
 
-STARTING = Health(False, "failed: the service has not begun", ("the service has not begun",))
+STARTING = Health(False, ("the service has not begun",))

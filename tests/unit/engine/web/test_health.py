@@ -32,9 +32,13 @@ def test_ready_is_a_whole_service_with_a_resolver_that_validates(
 
 def test_the_health_is_what_the_supervisor_told_last() -> None:
     assert Health.of(None) is STARTING
-    assert Health.of(service_status()) == Health(True, "ok")
+    whole = Health.of(service_status())
+    assert (whole.serves, whole.text, whole.problems) == (True, "ok", ())
     one, two = "worker-1 is not ready", "worker-2 is not ready"
     degraded = Health.of(service_status(problems=(one,)))
-    assert degraded == Health(True, f"degraded: {one}", (one,))
+    assert degraded == Health(True, (one,))
+    assert degraded.text == f"degraded: {one}"
     failed = Health.of(service_status(serves=False, problems=(one, two)))
-    assert failed == Health(False, f"failed: {one}, {two}", (one, two))
+    assert failed == Health(False, (one, two))
+    assert failed.text == f"failed: {one}, {two}"
+    assert Health.of(None).text == "failed: the service has not begun"

@@ -137,13 +137,16 @@ async def test_health_is_one_word(web: Web) -> None:
 
 
 @pytest.mark.parametrize(
-    ("serves", "text", "status"),
-    [(True, "degraded: worker-1 is not ready", b"200"), (False, "failed: it stops", b"503")],
+    ("serves", "problem", "text", "status"),
+    [
+        (True, "worker-1 is not ready", "degraded: worker-1 is not ready", b"200"),
+        (False, "it stops", "failed: it stops", b"503"),
+    ],
 )
 async def test_health_is_that_of_the_service(
-    web: Web, serves: bool, text: str, status: bytes
+    web: Web, serves: bool, problem: str, text: str, status: bytes
 ) -> None:
-    web.health = Health(serves, text)
+    web.health = Health(serves, (problem,))
     reply = await web.get("/healthz")
     assert reply.startswith(b"HTTP/1.1 " + status)
     assert reply.endswith(f"\r\n\r\n{text}\n".encode())
