@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.fixtures import lab
+from tests.lab.fixtures import lab, postfix_root
 
-__all__ = ["lab"]
+__all__ = ["lab", "postfix_root"]
 
 MAIL = (
     "test_crash",

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+from tests.lab import netns, roots
 from tests.lab.errors import LabUnavailable
 from tests.lab.lab import Lab
 from tests.lab.labconfig import profiles_told_apart, told_apart
@@ -22,6 +24,16 @@ def unavailable(reason: LabUnavailable) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(f"no lab: {reason}")
     pytest.skip(f"no lab: {reason}")
+
+
+@pytest.fixture(scope="module")
+def postfix_root() -> Path:
+    """The root of the newest Postfix, for tests that need no lab."""
+    try:
+        with netns.outside():
+            return roots.ensure(roots.POSTFIX_3_11)
+    except LabUnavailable as reason:
+        unavailable(reason)
 
 
 @pytest.fixture(scope="session")

@@ -108,11 +108,7 @@ class InstalledPostfix(Postfix):
         return text
 
     def _write_tables(self, tables: Tables) -> None:
-        past = time.time() - 60
-        for name, text in self.made.files.items():
-            path = self.directory / "etc" / name
-            path.write_text(self._placed(text))
-            os.utime(path, (past, past))
+        self._write_files({name: self._placed(text) for name, text in self.made.files.items()})
 
     def _write_configuration(self) -> None:
         super()._write_configuration()

@@ -19,9 +19,7 @@ from requiretls_milter.doctor.run import examine_postfix
 from requiretls_milter.milter.hop import from_macros
 from requiretls_milter.mirror.postconf import Postconf, Postfix
 from requiretls_milter.mirror.section import Mirror, mirror
-from tests.lab import netns, roots, runs
-from tests.lab.errors import LabUnavailable
-from tests.lab.fixtures import unavailable
+from tests.lab import runs
 from tests.support.paths import REPOSITORY
 from tests.support.postfixes import mta_of, warned
 
@@ -32,20 +30,10 @@ FIELD = REPOSITORY / "tests/data/field/postfix"
 Read = Callable[[str], Postfix]
 
 
-@pytest.fixture(scope="module")
-def root() -> Path:
-    try:
-        with netns.outside():
-            return roots.ensure(roots.POSTFIX_3_11)
-    except LabUnavailable as reason:
-        unavailable(reason)
-        raise
-
-
 @pytest.fixture
-def read(root: Path) -> Iterator[Read]:
+def read(postfix_root: Path) -> Iterator[Read]:
     """Have postconf read a configuration of tests/data/field."""
-    directory = runs.make(root)
+    directory = runs.make(postfix_root)
 
     def reading(name: str) -> Postfix:
         own = FIELD / name
@@ -55,7 +43,7 @@ def read(root: Path) -> Iterator[Read]:
             master if master.exists() else FIELD / "master.cf.default",
             directory.outside / "master.cf",
         )
-        return Postconf(f"chroot {root} /usr/sbin/postconf", directory.inside).read()
+        return Postconf(f"chroot {postfix_root} /usr/sbin/postconf", directory.inside).read()
 
     yield reading
     directory.remove()

@@ -6,10 +6,8 @@ by it, as smtpd(8) has them resolved for the macros that a milter gets. Nothing 
 
 from __future__ import annotations
 
-import os
 import random
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +19,6 @@ from requiretls_milter.config.routes import find
 from requiretls_milter.mirror.postconf import Postconf
 from requiretls_milter.mirror.resolve import ResolveError, resolve
 from requiretls_milter.mirror.section import mirror
-from tests.lab import netns, roots
-from tests.lab.errors import LabUnavailable
-from tests.lab.fixtures import unavailable
 from tests.lab.postfix import Postfix, Tables
 from tests.support.postfixes import mta_of
 
@@ -287,16 +282,6 @@ def at_random(seed: int) -> Case:
     return Case({"mydestination": f"{domains()} $myhostname", **chosen}, files, SENDERS[:5])
 
 
-@pytest.fixture(scope="module")
-def root() -> Path:
-    try:
-        with netns.outside():
-            return roots.ensure(roots.POSTFIX_3_11)
-    except LabUnavailable as reason:
-        unavailable(reason)
-        raise
-
-
 class ResolvingPostfix(Postfix):
     """A Postfix with the configuration of a case, and without any port."""
 
@@ -320,11 +305,7 @@ class ResolvingPostfix(Postfix):
 
     def _write_tables(self, tables: Tables) -> None:
         del tables
-        past = time.time() - 60
-        for name, text in self._files.items():
-            path = self.directory / "etc" / name
-            path.write_text(self._placed(text))
-            os.utime(path, (past, past))
+        self._write_files({name: self._placed(text) for name, text in self._files.items()})
 
     def _write_configuration(self) -> None:
         super()._write_configuration()
@@ -359,13 +340,13 @@ def usual(way: str) -> str:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_mirror_sends_mail_where_postfix_does(root: Path, name: str) -> None:
-    compare(root, CASES[name])
+def test_the_mirror_sends_mail_where_postfix_does(postfix_root: Path, name: str) -> None:
+    compare(postfix_root, CASES[name])
 
 
 @pytest.mark.parametrize("seed", range(16))
-def test_so_it_does_by_any_configuration(root: Path, seed: int) -> None:
-    compare(root, at_random(seed))
+def test_so_it_does_by_any_configuration(postfix_root: Path, seed: int) -> None:
+    compare(postfix_root, at_random(seed))
 
 
 def compare(root: Path, case: Case) -> None:

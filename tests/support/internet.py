@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from tests.support.authority import Authority
 from tests.support.dnsserver import DnsServer, found, nodata, show_validation
 from tests.support.smtpserver import EHLO_TLS, SmtpServer
+from tests.support.threaded import held_open
 
 WITHOUT_REQUIRETLS = b"250-mx.example.net hello\r\n250 SIZE 1000\r\n"
 
@@ -65,10 +64,9 @@ def loopback_internet(directory: Path) -> Iterator[Internet]:
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     digest = hashlib.sha256(spki).hexdigest()
-    up, done = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
 
-    async def serve() -> None:
+    @asynccontextmanager
+    async def servers() -> AsyncIterator[None]:
         async with dns, good:
             lacking.port = renewing.port = good.port
             async with lacking, renewing:
@@ -84,15 +82,7 @@ def loopback_internet(directory: Path) -> Iterator[Internet]:
                     name = f"_{good.port}._tcp.{host}"
                     dns.set(name, "TLSA", found(f"{name}. {ttl} IN TLSA 3 1 1 {digest}"))
                 show_validation(dns)
-                up.set()
-                await done.wait()
+                yield
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    try:
-        assert up.wait(10)
+    with held_open(servers()):
         yield Internet(dns, good, lacking, renewing, authority)
-    finally:
-        loop.call_soon_threadsafe(done.set)
-        thread.join(10)
-        loop.close()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import stat
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +20,7 @@ from requiretls_milter.mirror.section import mirror
 from requiretls_milter.syntax.endpoint import DNS_PORT, Nameserver
 from tests.support.dnsserver import DnsServer, bogus, failure, found
 from tests.support.postfixes import postfix, service
+from tests.support.threaded import held_open
 
 
 def configured(**sections: dict[str, Any]) -> Config:
@@ -97,23 +96,8 @@ def resolver(**answers: Any) -> Iterator[str]:
     names = {"secure": "signed.test", "bogus": "bogus.test", "insecure": "unsigned.test"}
     for kind, answer in kinds.items():
         server.set(names[kind], "A", answer)
-    up, loop = threading.Event(), asyncio.new_event_loop()
-    done = asyncio.Event()
-
-    async def serve() -> None:
-        async with server:
-            up.set()
-            await done.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    try:
-        assert up.wait(10)
+    with held_open(server):
         yield server.address
-    finally:
-        loop.call_soon_threadsafe(done.set)
-        thread.join(10)
-        loop.close()
 
 
 def named(*addresses: str) -> Config:
